@@ -1,0 +1,77 @@
+# Two commands for everybody: `make demo` and `make test`. `make help` lists the rest.
+# Needs make, git and Python 3.11 or newer; all else is installed into .venv and .venvs, pinned.
+
+PYTHON ?= python3
+VENV := .venv/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
+PACKAGES := app.py chalicelib infra localcloud examples tests
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+.venv/ready: requirements-dev.txt
+	@echo "installing the workshop into .venv (once, a minute or two)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefect-spot needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv .venv
+	@$(VENV)/python $(PIP_INSTALL) requirements-dev.txt
+	@touch $@
+
+.venvs/lambda/ready: requirements/runtime.txt
+	@echo "installing what AWS Lambda's Python brings into .venvs/lambda"
+	@$(PYTHON) -m venv .venvs/lambda
+	@.venvs/lambda/bin/python $(PIP_INSTALL) requirements/runtime.txt
+	@touch $@
+
+.venvs/prefect-oldest/ready: requirements/prefect-oldest.txt
+	@echo "installing the oldest supported Prefect server into .venvs/prefect-oldest"
+	@$(PYTHON) -m venv .venvs/prefect-oldest
+	@.venvs/prefect-oldest/bin/python $(PIP_INSTALL) requirements/prefect-oldest.txt
+	@touch $@
+
+.PHONY: demo
+demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this machine; KEEP=1 leaves it up
+	@$(VENV)/python -m localcloud.demo
+
+.PHONY: test
+test: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready  ## check, contract and e2e: everything
+	@$(VENV)/python -m tests.tiers check contract e2e
+
+.PHONY: check
+check: .venv/ready  ## Format, lint, strict types, import rules, unit and property tests: about a minute
+	@$(VENV)/python -m tests.tiers check
+
+.PHONY: contract
+contract: .venv/ready .venvs/prefect-oldest/ready  ## The Prefect adapter and its twin against real servers
+	@$(VENV)/python -m tests.tiers contract
+
+.PHONY: e2e
+e2e: .venv/ready .venvs/lambda/ready  ## Real flows, real worker, the deployed zip, in the embedded cloud
+	@$(VENV)/python -m tests.tiers e2e
+
+.PHONY: package
+package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
+	@rm -rf build/package
+	@$(VENV)/chalice package --stage dev build/package
+	@ls -l build/package
+
+.PHONY: format
+format: .venv/ready  ## Format the code
+	@$(VENV)/ruff format --quiet $(PACKAGES)
+	@$(VENV)/ruff check --quiet --fix $(PACKAGES)
+
+.PHONY: lock
+lock: .venv/ready  ## Pin the requirements anew, from requirements/*.in
+	@cd requirements && for pair in lambda:../requirements.txt dev:../requirements-dev.txt \
+		runtime:runtime.txt prefect-oldest:prefect-oldest.txt; do \
+		../$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+			--generate-hashes --no-header $(UPGRADE) $${pair%%:*}.in -o $${pair##*:} || exit 1; done
+
+.PHONY: clean
+clean:  ## Remove everything that was built or installed
+	@rm -rf .venv .venvs build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .chalice/deployments .chalice/deployed
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
