@@ -1,0 +1,49 @@
+"""The Lambdas, as Chalice deploys them: a decorator, a docstring and one call each."""
+
+from typing import Any, cast
+
+from chalice.app import BaseLambdaEvent, Chalice
+
+from chalicelib import wiring
+from chalicelib.functions.react import react as react_to
+
+wiring.start_cold()
+
+app = Chalice(app_name="prefect-spot")
+
+TASK_NEWS: dict[str, Any] = {
+    "source": ["aws.ecs"],
+    "detail-type": ["ECS Task State Change"],
+    "detail": {
+        "$or": [
+            {"stopCode": ["SpotInterruption", "TerminationNotice"]},
+            {
+                "stoppedReason": [
+                    {"prefix": "Your Spot Task was interrupted"},
+                    {"prefix": "prefect-spot drill"},
+                ]
+            },
+            {
+                "capacityProviderName": ["FARGATE_SPOT"],
+                "lastStatus": ["DEPROVISIONING", "STOPPED"],
+            },
+        ]
+    },
+}
+"""Spot warnings and stops, drills, and the end of any Spot task: it may have been warned before."""
+
+
+class RawEvent(BaseLambdaEvent):
+    """As it came: Chalice's own class raises KeyError on one without `time` or `region`."""
+
+    def _extract_attributes(self, event_dict: Any) -> None:
+        """Extract nothing: `core/task.py` reads the event, and never raises."""
+
+
+@app.on_cw_event(TASK_NEWS)
+def react(event: RawEvent) -> dict[str, str]:
+    """Answer an interruption: record it, rerun the flow run, tell people."""
+    return wiring.answer(react_to, event.to_dict(), cast("wiring.LambdaContext", event.context))
+
+
+react.event_class = RawEvent

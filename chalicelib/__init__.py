@@ -1,0 +1,1 @@
+"""prefect-spot's Lambdas: reruns Prefect flow runs that Fargate Spot interrupted."""

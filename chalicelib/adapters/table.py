@@ -1,0 +1,148 @@
+"""The run records in DynamoDB, one item per flow run, under a lease.
+
+The lease makes read-decide-write single: one conditional write takes it and returns the record,
+every later write is conditional on still holding it. Who finds it held is called again by Lambda.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import ClientError
+
+from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.errors import LeaseHeldError, LeaseLostError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+KEPT_FOR: Final = timedelta(days=90)
+"""How long DynamoDB keeps a record after its last change: longer than a run can wait."""
+
+_HELD_OR_LOST: Final = "ConditionalCheckFailedException"
+_pack: Final = TypeSerializer().serialize
+_unpack: Final = TypeDeserializer().deserialize
+
+
+class RunTable:
+    """Run records in the table `name`. `owner` names this invocation; times are UTC."""
+
+    def __init__(self, client: "DynamoDBClient", name: str, owner: str) -> None:
+        self._client = client
+        self._name = name
+        self._owner = owner
+
+    def read(self, flow_run_id: UUID) -> RunRecord:
+        """Return the record as it is, without a lease; an empty one for an unknown run."""
+        answer = self._client.get_item(
+            TableName=self._name, Key=_key(flow_run_id), ConsistentRead=True
+        )
+        return _record(flow_run_id, answer.get("Item", {}))
+
+    def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
+        """Take the run's lease until `now + lease` and return its record.
+
+        Raises:
+            LeaseHeldError: another handler has it; nothing was changed.
+        """
+        try:
+            answer = self._client.update_item(
+                TableName=self._name,
+                Key=_key(flow_run_id),
+                UpdateExpression="SET lease_owner = :me, lease_until = :until, expires = :expires",
+                ConditionExpression="attribute_not_exists(lease_until) OR lease_until < :now",
+                ExpressionAttributeValues={
+                    ":me": _pack(self._owner),
+                    ":now": _pack(_milliseconds(now)),
+                    ":until": _pack(_milliseconds(now + lease)),
+                    ":expires": _pack(int((now + KEPT_FOR).timestamp())),
+                },
+                ReturnValues="ALL_NEW",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == _HELD_OR_LOST:
+                raise LeaseHeldError(f"flow run {flow_run_id} is being handled already") from error
+            raise
+        return _record(flow_run_id, answer["Attributes"])
+
+    def save(self, record: RunRecord) -> None:
+        """Write the record. Raises LeaseLostError when the lease has passed to another."""
+        self._write(record, release=False)
+
+    def release(self, record: RunRecord) -> None:
+        """Write the record and give the lease back, in one. Raises LeaseLostError like `save`."""
+        self._write(record, release=True)
+
+    def _write(self, record: RunRecord, *, release: bool) -> None:
+        interruptions = {arn: _item(i) for arn, i in record.interruptions.items()}
+        give_back = " REMOVE lease_owner, lease_until" if release else ""
+        try:
+            self._client.update_item(
+                TableName=self._name,
+                Key=_key(record.flow_run_id),
+                UpdateExpression=(
+                    "SET interruptions = :interruptions, own_retries = :own_retries,"
+                    " next_capacity = :next_capacity" + give_back
+                ),
+                ConditionExpression="lease_owner = :me",
+                ExpressionAttributeValues={
+                    ":me": _pack(self._owner),
+                    ":interruptions": _pack(interruptions),
+                    ":own_retries": _pack(record.own_retries),
+                    ":next_capacity": _pack(record.next_capacity),
+                },
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == _HELD_OR_LOST:
+                run = record.flow_run_id
+                raise LeaseLostError(f"the lease on flow run {run} has passed on") from error
+            raise
+
+
+def _key(flow_run_id: UUID) -> dict[str, Any]:
+    return {"pk": _pack(f"run#{flow_run_id}")}
+
+
+def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
+    values = {name: _unpack(value) for name, value in item.items()}
+    own_retries = values.get("own_retries")
+    return RunRecord(
+        flow_run_id=flow_run_id,
+        interruptions={
+            arn: _interruption(stored) for arn, stored in values.get("interruptions", {}).items()
+        },
+        own_retries=None if own_retries is None else int(own_retries),
+        next_capacity=values.get("next_capacity", ""),
+    )
+
+
+def _item(interruption: Interruption) -> dict[str, object]:
+    """Fields that hold something, times as ISO 8601; DynamoDB has no type for them."""
+    values = {f.name: getattr(interruption, f.name) for f in fields(interruption)}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _interruption(stored: Mapping[str, Any]) -> Interruption:
+    """Read what `_item` wrote; fields of a newer release are passed over."""
+    known = {f.name for f in fields(Interruption)}
+    values: dict[str, Any] = {
+        name: int(value) if isinstance(value, Decimal) else value
+        for name, value in stored.items()
+        if name in known
+    }
+    for name in ("recorded_at", "billed_from", "exited_at"):
+        if name in values:
+            values[name] = datetime.fromisoformat(values[name]).astimezone(UTC)
+    return replace(Interruption(task_arn="", number=0, cause="", capacity=""), **values)
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

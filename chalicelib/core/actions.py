@@ -1,0 +1,98 @@
+"""What a decision asks for: a closed set of actions; `functions/rescue.py` performs them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from chalicelib.core.annotation import Annotation
+from chalicelib.core.record import RunRecord
+from chalicelib.core.run import RunChange, RunState
+
+
+class Verdict(StrEnum):
+    """The decision in a word, as it stands in the logs."""
+
+    IGNORE = "ignore"
+    WARNED = "warned"
+    ANNOTATE = "annotate"
+    AWAIT_RESUME = "await-resume"
+    MARK_CRASHED = "mark-crashed"
+    MARK_CANCELLED = "mark-cancelled"
+    RERUN_ON_SPOT = "rerun-on-spot"
+    RERUN_ON_DEMAND = "rerun-on-demand"
+    FINISH_RERUN = "finish-rerun"
+    UNDO_RERUN = "undo-rerun"
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write the record; nothing that follows may happen before it is stored."""
+
+    record: RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Reschedule the run far ahead, so that it can be changed in peace, then look again."""
+
+    transition_id: UUID
+    until: datetime
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """PATCH the run. Prefect accepts new job variables only while the run is scheduled."""
+
+    change: RunChange
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDue:
+    """Let workers have the parked run, at a time."""
+
+    transition_id: UUID
+    at: datetime
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Restore the state a run was in when we parked it by mistake: somebody was faster."""
+
+    state: RunState
+
+
+@dataclass(frozen=True, slots=True)
+class MarkCrashed:
+    """Set the run Crashed, with what to do about it."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkCancelled:
+    """Set the run Cancelled: its cancellation was asked for, and its task is gone."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotate:
+    """Tell people. May fail without harm; `record` is kept when it did not."""
+
+    annotation: Annotation
+    record: RunRecord
+
+
+Action = Save | Park | Change | MakeDue | PutBack | MarkCrashed | MarkCancelled | Annotate
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict, its reason in words, and the actions that carry it out."""
+
+    verdict: Verdict
+    reason: str
+    actions: tuple[Action, ...] = ()

@@ -1,0 +1,197 @@
+"""What people read about an interruption: state message, log line, Markdown, labels, events.
+
+Texts from outside (stop reasons, zones, names) end up in Markdown and logs: they are cut and
+escaped here, and nowhere else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+from uuid import UUID, uuid5
+
+from chalicelib.core.money import cost_usd, seconds_between
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
+from chalicelib.core.record import Interruption
+from chalicelib.core.situation import INTERRUPTED_TAG, Budget, Mode, Situation
+from chalicelib.core.standing import park_id_of_task
+from chalicelib.core.task import FARGATE, Cause
+
+INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
+CAPACITY_LABEL: Final = "prefect-spot.capacity"
+INTERRUPTED_EVENT: Final = "prefect-spot.interrupted"
+RERUN_EVENT: Final = "prefect-spot.rerun"
+ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
+
+TEXT_LENGTH: Final = 200
+_MARKDOWN: Final = frozenset("\\`*_{}[]()<>#+-.!|~&")
+
+
+class Moment(StrEnum):
+    """At which point of an interruption people are told."""
+
+    WARNING = "warning"
+    RERUN = "rerun"
+    NO_RERUN = "no rerun"
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """Everything to be put on the run. `labels` is None, `tags` empty, where it stays untouched."""
+
+    log: LogLine
+    artifact: Artifact
+    events: tuple[PrefectEvent, ...]
+    labels: Mapping[str, str | int] | None = field(default=None, hash=False)
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What there is to tell: the interruption, its budget, what happens next and why."""
+
+    moment: Moment
+    interruption: Interruption
+    budget: Budget
+    next_step: str
+    why: str
+
+
+def annotation_of(s: Situation, telling: Telling) -> Annotation:
+    """Compose the annotation. In observe mode nothing of it is written on the run itself."""
+    title = headline(telling.interruption, telling.budget)
+    sentence = f"{title}. Next: {telling.next_step}. Why: {telling.why}."
+    observing = s.policy.mode is Mode.OBSERVE
+    return Annotation(
+        log=LogLine(s.run.id, s.now, sentence),
+        artifact=Artifact(
+            flow_run_id=s.run.id,
+            key=f"spot-interruption-{str(s.run.id)[:8]}",
+            markdown=_markdown(s, telling, title),
+            description=sentence[:TEXT_LENGTH],
+        ),
+        events=_events(s, telling),
+        labels=None if observing else _labels(s, telling.interruption),
+        tags=() if observing or telling.moment is Moment.RERUN else (INTERRUPTED_TAG,),
+    )
+
+
+def headline(interruption: Interruption, budget: Budget) -> str:
+    """Name the interruption in a line: which one it is, of how many, why and where."""
+    cause = "Drill" if interruption.cause == Cause.DRILL else "Spot interruption"
+    count = f"{interruption.number} of {budget.allowed}"
+    if interruption.number > budget.allowed:
+        count = f"{interruption.number} (allowed on Spot: {budget.allowed})"
+    place = (
+        f" in {one_line(interruption.availability_zone)}" if interruption.availability_zone else ""
+    )
+    return f"{cause} {count}{place}"
+
+
+def one_line(text: str, length: int = TEXT_LENGTH) -> str:
+    """Return foreign text fit for a log line: printable, on one line, cut to `length`."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * length])
+    return " ".join(printable.split())[:length]
+
+
+def escaped(text: str, length: int = TEXT_LENGTH) -> str:
+    """Return foreign text fit for a Markdown table cell: as `one_line`, with no markup left."""
+    return "".join(f"\\{c}" if c in _MARKDOWN else c for c in one_line(text, length))
+
+
+def _markdown(s: Situation, telling: Telling, title: str) -> str:
+    interruption = telling.interruption
+    rows = [
+        ("Cause", _cause(interruption)),
+        ("Task", escaped(interruption.task_arn.rpartition("/")[2])),
+        ("Capacity", escaped(interruption.capacity)),
+        ("Availability zone", escaped(interruption.availability_zone) or "not told by ECS"),
+        ("Time", _utc(interruption.exited_at or interruption.recorded_at)),
+        ("Time lost", _time_lost(interruption)),
+        ("Money lost", _money_lost(s, interruption)),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"## {escaped(title)}\n\n| | |\n|---|---|\n{table}\n\n"
+        f"**What happens next:** {escaped(telling.next_step)}.\n\n"
+        f"**Why:** {escaped(telling.why)}.\n"
+    )
+
+
+def _cause(interruption: Interruption) -> str:
+    told = interruption.reason or interruption.stop_code
+    return f"{interruption.cause}: {escaped(told)}" if told else interruption.cause
+
+
+def attempt_seconds(interruption: Interruption) -> Decimal | None:
+    """Seconds from the image pull to the container's exit; None while either is unknown."""
+    if interruption.billed_from is None or interruption.exited_at is None:
+        return None
+    return seconds_between(interruption.billed_from, interruption.exited_at)
+
+
+def _time_lost(interruption: Interruption) -> str:
+    seconds = attempt_seconds(interruption)
+    if seconds is None:
+        return "known once the container has exited"
+    return f"at most {seconds:.0f} s \\(less, where task results were persisted\\)"
+
+
+def _money_lost(s: Situation, interruption: Interruption) -> str:
+    seconds, task = attempt_seconds(interruption), s.task
+    rate = s.policy.rates.get((task.region, task.architecture, interruption.capacity))
+    if seconds is None:
+        return "known once the container has exited"
+    if rate is None:
+        return f"no rate known for {interruption.capacity} in {escaped(task.region)}".replace(
+            "FARGATE_SPOT", "FARGATE\\_SPOT"
+        )
+    if task.cpu_units is None or task.memory_mib is None:
+        return "ECS did not tell the task's size"
+    cost = cost_usd(rate, seconds, task.cpu_units, task.memory_mib)
+    return f"at most {cost:f} USD, estimated"
+
+
+def _utc(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "not told by ECS"
+
+
+def _labels(s: Situation, interruption: Interruption) -> Mapping[str, str | int]:
+    return {
+        INTERRUPTIONS_LABEL: len(s.record.interruptions),
+        CAPACITY_LABEL: interruption.rerun_on or interruption.capacity,
+    }
+
+
+def _events(s: Situation, telling: Telling) -> tuple[PrefectEvent, ...]:
+    """Events for automations. Ids are made of the task, so that telling twice counts once."""
+    interruption = telling.interruption
+    names = [] if interruption.warning_annotated else [INTERRUPTED_EVENT]
+    if telling.moment is Moment.RERUN and s.policy.mode is not Mode.OBSERVE:
+        names.append(ON_DEMAND_EVENT if interruption.rerun_on == FARGATE else RERUN_EVENT)
+    payload = {
+        "interruption": interruption.number,
+        "allowed_on_spot": telling.budget.allowed,
+        "cause": interruption.cause,
+        "task_arn": interruption.task_arn,
+        "availability_zone": one_line(interruption.availability_zone),
+        "rerun_on": interruption.rerun_on,
+        "mode": s.policy.mode.value,
+    }
+    return tuple(
+        PrefectEvent(
+            id=_event_id(interruption.task_arn, name),
+            flow_run_id=s.run.id,
+            flow_run_name=s.run.name,
+            name=name,
+            at=s.now,
+            payload=payload,
+        )
+        for name in names
+    )
+
+
+def _event_id(task_arn: str, name: str) -> UUID:
+    return uuid5(park_id_of_task(task_arn), name)

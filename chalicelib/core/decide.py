@@ -1,0 +1,317 @@
+"""The decision table: what to do about one stopped task and its run.
+
+`decide` is asked again after every step, so a rerun has no procedure that could be left half way:
+a run that is found parked is finished, by whoever finds it. The order of the questions below is
+the order of the table in docs/decisions; the first that matches wins.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import blake2b
+from typing import Final, assert_never
+from uuid import UUID
+
+from chalicelib.core.actions import (
+    Action,
+    Annotate,
+    Change,
+    Decision,
+    MakeDue,
+    MarkCancelled,
+    MarkCrashed,
+    Park,
+    PutBack,
+    Save,
+    Verdict,
+)
+from chalicelib.core.annotation import Moment, Telling, annotation_of, headline, one_line
+from chalicelib.core.bookkeeping import recorded, retries_due
+from chalicelib.core.run import RunChange, RunState, StateType
+from chalicelib.core.situation import (
+    INTERRUPTED_TAG,
+    ON_DEMAND_TAG,
+    Budget,
+    Mode,
+    Situation,
+    budget_of,
+    on_demand_variables,
+    reason_not_to_rerun,
+)
+from chalicelib.core.standing import (
+    Stage,
+    Standing,
+    due_id,
+    standing_of_refusal,
+    standing_of_task,
+)
+from chalicelib.core.task import FARGATE, NO_CAPACITY_REASON, Cause
+
+PARKED_FOR: Final = timedelta(hours=1)
+"""A worker prefetches what is due within ten seconds: an hour leaves room for any delay of ours."""
+
+RESTART_MARGIN: Final = timedelta(seconds=60)
+"""How far the clocks of ECS and Prefect may be apart before a restart is taken for older news."""
+
+OVER: Final = frozenset(
+    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CANCELLING}
+)
+NOT_TO_BE_PARKED: Final = OVER | {StateType.PAUSED}
+RERUNNABLE: Final = frozenset(
+    {StateType.RUNNING, StateType.PENDING, StateType.CRASHED, StateType.SCHEDULED}
+)
+
+
+def decide(s: Situation) -> Decision:
+    """Return what is to be done now; with nothing left to do, a decision without actions."""
+    decision = _decide(s)
+    if s.policy.mode is Mode.OBSERVE:
+        told = tuple(a for a in decision.actions if isinstance(a, Save | Annotate))
+        return replace(decision, actions=told)
+    return decision
+
+
+def _decide(s: Situation) -> Decision:
+    standing = _standing(s)
+    match standing.stage:
+        case Stage.PARKED:
+            return _finish(s, standing.park_id)
+        case Stage.THROWN_BACK if not s.newer_task and not _submission_failed(s.run.state):
+            return _rerun(s, standing.park_id)
+        case Stage.THROWN_BACK | Stage.HANDLED:
+            return _ignore_but_tell(s, standing)
+        case Stage.UNTOUCHED if s.newer_task or _restarted_since(s):
+            return Decision(Verdict.IGNORE, "news of an older task: the run has a newer one")
+        case Stage.UNTOUCHED:
+            return _decide_untouched(s, standing.park_id)
+    assert_never(standing.stage)
+
+
+def _decide_untouched(s: Situation, park_id: UUID) -> Decision:
+    """Nobody has answered this task's end yet, and it is the run's newest task."""
+    match s.cause:
+        case Cause.SPOT_INTERRUPTION | Cause.DRILL if s.task.exited:
+            return _answer_interruption(s, park_id)
+        case Cause.SPOT_INTERRUPTION | Cause.DRILL:
+            return _note_warning(s)
+        case Cause.NO_SPOT_CAPACITY:
+            return _answer_refusal(s, park_id)
+        case Cause.OTHER:
+            return _answer_other_death(s)
+    assert_never(s.cause)
+
+
+def _answer_interruption(s: Situation, park_id: UUID) -> Decision:
+    state = s.run.state
+    if state.type in OVER:
+        return _tell_only(s, f"the run is {state.name} already")
+    if state.type is StateType.PAUSED:
+        return _await_resume(s)
+    if why := reason_not_to_rerun(s.run, s.policy.mode):
+        return _crash(s, why)
+    if state.type in RERUNNABLE:
+        return _rerun(s, park_id)
+    return Decision(Verdict.IGNORE, f"the run is in an unknown state, {one_line(state.name)}")
+
+
+def _standing(s: Situation) -> Standing:
+    if s.cause is Cause.NO_SPOT_CAPACITY:
+        return standing_of_refusal(s.history)
+    return standing_of_task(s.task.arn, s.history)
+
+
+def _submission_failed(state: RunState) -> bool:
+    """Whether the worker itself gave the run up: that is a new attempt, not a late verdict."""
+    return NO_CAPACITY_REASON in state.message or "could not be submitted" in state.message
+
+
+def _restarted_since(s: Situation) -> bool:
+    """Whether a new attempt began after our container was gone, though no task id tells so."""
+    exited_at, state = s.task.exited_at, s.run.state
+    return (
+        state.type is StateType.RUNNING
+        and exited_at is not None
+        and state.timestamp > exited_at + RESTART_MARGIN
+    )
+
+
+def _note_warning(s: Situation) -> Decision:
+    """The container still runs: a rerun now would run the flow twice."""
+    if s.run.state.is_final:
+        return Decision(Verdict.IGNORE, "Spot warning for a run that is over")
+    noted = recorded(s)
+    next_step = "the container gets its stop timeout to end, then this is decided"
+    return Decision(
+        Verdict.WARNED,
+        "Spot warning: the container still runs",
+        (*_save(s, noted), *_tell(noted, Moment.WARNING, next_step, "ECS takes the task back")),
+    )
+
+
+def _await_resume(s: Situation) -> Decision:
+    noted = recorded(s)
+    return Decision(
+        Verdict.AWAIT_RESUME,
+        "the run is paused: to be rerun when it is resumed",
+        (
+            *_save(s, noted),
+            *_tell(noted, Moment.WARNING, "a rerun once the run is resumed", "the run is paused"),
+        ),
+    )
+
+
+def _tell_only(s: Situation, why: str) -> Decision:
+    noted = recorded(s)
+    return Decision(
+        Verdict.ANNOTATE,
+        why,
+        (*_save(s, noted), *_tell(noted, Moment.NO_RERUN, "nothing", why)),
+    )
+
+
+def _ignore_but_tell(s: Situation, standing: Standing) -> Decision:
+    """Settled before; whoever settled it may have died before people were told."""
+    why = "this interruption has been answered already"
+    interruption = s.record.interruptions.get(s.task.arn)
+    if interruption is None or not interruption.rerun_on:
+        return Decision(Verdict.IGNORE, why)
+    if standing.made_due:
+        return Decision(Verdict.IGNORE, why, _tell_rerun(s))
+    moved = f"the run was {s.run.state.name} before it could be rerun"
+    return Decision(Verdict.IGNORE, why, _tell(s, Moment.NO_RERUN, "nothing", moved))
+
+
+def _crash(s: Situation, why: str) -> Decision:
+    noted = recorded(s)
+    title = headline(noted.record.interruptions[s.task.arn], _budget(noted))
+    message = f"{title}: not rerun, because {why}."
+    mark = () if s.run.state.type is StateType.CRASHED else (MarkCrashed(message),)
+    told = _tell(noted, Moment.NO_RERUN, "the run stays Crashed", why)
+    return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", (*_save(s, noted), *mark, *told))
+
+
+def _rerun(s: Situation, park_id: UUID) -> Decision:
+    """Record, then park; what remains is decided when the run is seen parked."""
+    noted = recorded(s, rerun=True)
+    on_demand = noted.record.next_capacity == FARGATE
+    reason = f"{_headline(noted)}: rerun on {noted.record.next_capacity}"
+    told = _tell_rerun(noted) if s.policy.mode is Mode.OBSERVE else ()
+    return Decision(
+        Verdict.RERUN_ON_DEMAND if on_demand else Verdict.RERUN_ON_SPOT,
+        reason,
+        (*_save(s, noted), Park(park_id, s.now + PARKED_FOR, f"{reason}, being prepared"), *told),
+    )
+
+
+def _finish(s: Situation, park_id: UUID) -> Decision:
+    """The run is parked by us: change what must change, then make it due."""
+    before = s.history[-2] if len(s.history) > 1 else s.run.state
+    if before.type in NOT_TO_BE_PARKED and not _was_thrown_back(s, park_id):
+        reason = f"the run had become {before.name} while it was being parked"
+        return Decision(Verdict.UNDO_RERUN, reason, (PutBack(before),))
+    noted = recorded(s, rerun=True)
+    capacity = noted.record.next_capacity
+    change = _change(noted)
+    at = s.now if capacity == FARGATE else s.now + _delay(s)
+    message = f"{_headline(noted)}: rerun on {capacity}"
+    actions: tuple[Action, ...] = (
+        *_save(s, noted),
+        *(() if change.is_empty else (Change(change),)),
+        MakeDue(due_id(park_id), at, message),
+        *_tell_rerun(noted),
+    )
+    return Decision(Verdict.FINISH_RERUN, message, actions)
+
+
+def _was_thrown_back(s: Situation, park_id: UUID) -> bool:
+    """Whether undoing that very state is what this park is for."""
+    earlier = standing_of_task(s.task.arn, s.history[:-1])
+    return earlier.stage is Stage.THROWN_BACK and earlier.park_id == park_id
+
+
+def _change(s: Situation) -> RunChange:
+    """Return the difference between what the run is and what its rerun needs."""
+    run, on_demand = s.run, s.record.next_capacity == FARGATE
+    variables = on_demand_variables(run.job_variables) if on_demand else run.job_variables
+    policy = replace(run.policy, retries=retries_due(s))
+    if policy.retry_type == "in_process":
+        policy = replace(policy, retry_type="reschedule")
+    ours = (*((INTERRUPTED_TAG,) if s.record.interruptions else ()),)
+    ours = (*ours, ON_DEMAND_TAG) if on_demand else ours
+    tags = (*run.tags, *(tag for tag in ours if tag not in run.tags))
+    return RunChange(
+        job_variables=variables if dict(variables) != dict(run.job_variables) else None,
+        policy=policy if policy != run.policy else None,
+        tags=tags if tags != run.tags else None,
+    )
+
+
+def _answer_refusal(s: Situation, park_id: UUID) -> Decision:
+    """Spot had no room: on demand, once. A refusal there is not answered by asking again."""
+    if s.record.next_capacity == FARGATE or s.run.job_variables.get("launch_type") == FARGATE:
+        return Decision(Verdict.IGNORE, "on-demand capacity was refused as well")
+    if why := reason_not_to_rerun(s.run, s.policy.mode):
+        return Decision(Verdict.IGNORE, f"no Spot capacity, not rerun: {why}")
+    if s.run.state.type in (StateType.CRASHED, StateType.PENDING):
+        return _rerun(s, park_id)
+    return Decision(Verdict.IGNORE, f"no Spot capacity, but the run is {s.run.state.type.value}")
+
+
+def _answer_other_death(s: Situation) -> Decision:
+    """Not an interruption: never rerun, but a run without a task must not stay alive for ever."""
+    if not s.task.exited:
+        return Decision(Verdict.IGNORE, "the task has not stopped")
+    if not s.grace_over:
+        return Decision(Verdict.IGNORE, "stopped for another reason: left to Prefect, then sweep")
+    said = one_line(s.task.stopped_reason or s.task.stop_code) or "no reason given"
+    message = f"The ECS task stopped, and it was no Spot interruption: {said}"
+    match s.run.state.type:
+        case StateType.RUNNING | StateType.PENDING:
+            return Decision(Verdict.MARK_CRASHED, message, (MarkCrashed(message),))
+        case StateType.CANCELLING:
+            return Decision(Verdict.MARK_CANCELLED, message, (MarkCancelled(message),))
+        case _:
+            return Decision(Verdict.IGNORE, f"{message}; the run is {s.run.state.type.value}")
+
+
+def _save(before: Situation, after: Situation) -> tuple[Save, ...]:
+    return () if after.record == before.record else (Save(after.record),)
+
+
+def _tell_rerun(s: Situation) -> tuple[Annotate, ...]:
+    interruption = s.record.interruptions.get(s.task.arn)
+    if interruption is None:
+        return ()
+    budget = _budget(s)
+    if interruption.number <= budget.allowed:
+        why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
+    else:
+        why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
+    would = "would be " if s.policy.mode is Mode.OBSERVE else ""
+    return _tell(s, Moment.RERUN, f"{would}rerun on {interruption.rerun_on}", why)
+
+
+def _tell(s: Situation, moment: Moment, next_step: str, why: str) -> tuple[Annotate, ...]:
+    """Annotate what has not been told yet, and note in the record that it was."""
+    interruption = s.record.interruptions[s.task.arn]
+    told = replace(interruption, warning_annotated=True)
+    if moment is not Moment.WARNING:
+        told = replace(told, outcome_annotated=True)
+    if told == interruption:
+        return ()
+    telling = Telling(moment, interruption, _budget(s), next_step, why)
+    return (Annotate(annotation_of(s, telling), s.record.with_interruption(told)),)
+
+
+def _budget(s: Situation) -> Budget:
+    return budget_of(s.run, s.record.own_retries, s.policy)
+
+
+def _headline(s: Situation) -> str:
+    interruption = s.record.interruptions.get(s.task.arn)
+    return headline(interruption, _budget(s)) if interruption else "No Spot capacity"
+
+
+def _delay(s: Situation) -> timedelta:
+    """The set delay, and up to as much again by the run's id, so that many do not come at once."""
+    spread = int.from_bytes(blake2b(s.run.id.bytes, digest_size=2).digest()) / 0xFFFF
+    return timedelta(seconds=s.policy.rerun_delay_seconds * (1 + spread))

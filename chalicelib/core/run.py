@@ -1,0 +1,129 @@
+"""A flow run as Prefect tells it: its state, its past states, and what may be changed on it.
+
+Values only; `adapters/prefect.py` reads and writes them, `core/decide.py` judges them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+JsonObject = Mapping[str, object]
+
+
+class StateType(StrEnum):
+    """Prefect's state types. A server that knows another one gets UNKNOWN, never a crash."""
+
+    SCHEDULED = "SCHEDULED"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    CANCELLING = "CANCELLING"
+    CRASHED = "CRASHED"
+    PAUSED = "PAUSED"
+    UNKNOWN = "UNKNOWN"
+
+
+FINAL: Final = frozenset(
+    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """One state that a run is or was in.
+
+    `details` is Prefect's `state_details` whole, so that a state can be put back as it was.
+    """
+
+    id: UUID
+    type: StateType
+    name: str
+    timestamp: datetime
+    message: str = ""
+    transition_id: UUID | None = None
+    details: JsonObject = field(default_factory=dict, hash=False)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether Prefect considers the run to be over."""
+        return self.type in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class RunPolicy:
+    """Prefect's `empirical_policy`. A PATCH replaces it whole, hence `others`.
+
+    `retries` is None until the flow has started for the first time.
+    """
+
+    retries: int | None = None
+    retry_type: str | None = None
+    others: JsonObject = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRun:
+    """A flow run at one moment. `run_count` counts starts; an own retry is a start too."""
+
+    id: UUID
+    name: str
+    state: RunState
+    run_count: int = 0
+    deployment_id: UUID | None = None
+    tags: tuple[str, ...] = ()
+    job_variables: JsonObject = field(default_factory=dict, hash=False)
+    policy: RunPolicy = RunPolicy()
+    infrastructure_pid: str | None = None
+    work_pool_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedState:
+    """A state to be asked of Prefect. `scheduled_time` is for SCHEDULED states only."""
+
+    type: StateType
+    name: str
+    message: str = ""
+    transition_id: UUID | None = None
+    scheduled_time: datetime | None = None
+    details: JsonObject = field(default_factory=dict, hash=False)
+
+
+class StateVerdict(StrEnum):
+    """Prefect's answer to a proposed state."""
+
+    ACCEPT = "ACCEPT"
+    REJECT = "REJECT"
+    ABORT = "ABORT"
+    WAIT = "WAIT"
+
+
+@dataclass(frozen=True, slots=True)
+class StateAnswer:
+    """What Prefect made of a proposal: `state` is the run's state now, None when it did not say."""
+
+    verdict: StateVerdict
+    reason: str = ""
+    state: RunState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """What a PATCH of a flow run shall replace, each whole; None leaves a field as it is.
+
+    Prefect takes `job_variables` only while the run is SCHEDULED and has a deployment.
+    """
+
+    job_variables: JsonObject | None = field(default=None, hash=False)
+    policy: RunPolicy | None = None
+    tags: tuple[str, ...] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to send."""
+        return self.job_variables is None and self.policy is None and self.tags is None

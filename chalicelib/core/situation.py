@@ -1,0 +1,105 @@
+"""What a decision is made of: one stopped task, its run, its record, and the user's policy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from chalicelib.core.money import Rates
+from chalicelib.core.record import RunRecord
+from chalicelib.core.run import FlowRun, RunState
+from chalicelib.core.task import Cause, Task, classify
+
+SPOT_RETRIES_TAG: Final = "spot-retries:"
+OPT_IN_TAG: Final = "spot:rerun"
+NEVER_RERUN_TAG: Final = "spot:never-rerun"
+INTERRUPTED_TAG: Final = "spot-interrupted"
+ON_DEMAND_TAG: Final = "spot-on-demand"
+
+
+class Mode(StrEnum):
+    """Who is rescued: everybody with a deployment, runs tagged for it, or nobody."""
+
+    RESCUE = "rescue"
+    OPT_IN = "opt-in"
+    OBSERVE = "observe"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user has set. `rerun_delay_seconds` is the wait before a rerun on Spot."""
+
+    mode: Mode = Mode.RESCUE
+    spot_retries: int = 3
+    rerun_delay_seconds: int = 0
+    rates: Rates = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Interruptions allowed on Spot, and who says so."""
+
+    allowed: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The truth at one moment, as ECS, Prefect and the table tell it.
+
+    `newer_task`: the run's `infrastructure_pid` names a task created later than this one.
+    `grace_over`: the fast path had its time; only `sweep` says so.
+    `history` holds the run's states, oldest first, its present one last.
+    """
+
+    task: Task
+    run: FlowRun
+    history: tuple[RunState, ...]
+    record: RunRecord
+    policy: Policy
+    now: datetime
+    newer_task: bool = False
+    grace_over: bool = False
+
+    @property
+    def cause(self) -> Cause:
+        """Why the task stopped, with what is on record about it."""
+        return classify(self.task, warned=self.record.warned_of(self.task.arn))
+
+    def after(self, record: RunRecord) -> "Situation":
+        """Return the same situation with another record."""
+        return replace(self, record=record)
+
+
+def budget_of(run: FlowRun, own_retries: int | None, policy: Policy) -> Budget:
+    """Interruptions the run may suffer on Spot: its tag, else its own retries, else the setting.
+
+    A tag without a number that makes sense is passed over.
+    """
+    for tag in run.tags:
+        number = tag.removeprefix(SPOT_RETRIES_TAG)
+        if number != tag and number.isascii() and number.isdigit() and len(number) <= 6:
+            return Budget(int(number), f"tag {SPOT_RETRIES_TAG}{int(number)}")
+    if own_retries is not None and own_retries > 0:
+        return Budget(own_retries, f"the flow's own retries={own_retries}")
+    return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")
+
+
+def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
+    """Say why this run is not rerun whatever happens to it; empty when it may be."""
+    if run.deployment_id is None:
+        return "it has no deployment, so Prefect cannot run it again"
+    if NEVER_RERUN_TAG in run.tags:
+        return f"it is tagged {NEVER_RERUN_TAG}"
+    if mode is Mode.OPT_IN and OPT_IN_TAG not in run.tags:
+        return f"MODE is opt-in and it is not tagged {OPT_IN_TAG}"
+    return ""
+
+
+def on_demand_variables(job_variables: Mapping[str, object]) -> dict[str, object]:
+    """Return the job variables with on-demand capacity, all others kept.
+
+    A capacity provider strategy would win over the launch type, so it is emptied.
+    """
+    return {**job_variables, "launch_type": "FARGATE", "capacity_provider_strategy": []}

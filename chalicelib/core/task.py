@@ -1,0 +1,288 @@
+"""An ECS task as ECS tells it, in an event or in DescribeTasks, and what its stop means.
+
+First step of every rescue: `parse_event` turns whatever came into a Task or an Ignored, and
+`classify` names the cause of death. Sources: ECS developer guide, "Amazon ECS task state change
+events" and "fargate-capacity-providers".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final, assert_never
+from uuid import UUID
+
+FARGATE: Final = "FARGATE"
+FARGATE_SPOT: Final = "FARGATE_SPOT"
+
+FLOW_RUN_ID_VARIABLE: Final = "PREFECT__FLOW_RUN_ID"
+FLOW_RUN_ID_TAG: Final = "prefect.io/flow-run-id"
+
+SPOT_STOP_CODES: Final = ("SpotInterruption", "TerminationNotice")
+SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
+DRILL_STOP_REASON: Final = "prefect-spot drill"
+NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
+
+REASON_LENGTH: Final = 512
+"""Characters kept of a stop reason. ECS itself cuts at about 128; nobody else has to."""
+
+
+class Cause(StrEnum):
+    """Why a task stopped, as far as a rerun is concerned."""
+
+    SPOT_INTERRUPTION = "Spot interruption"
+    DRILL = "drill"
+    NO_SPOT_CAPACITY = "no Spot capacity"
+    OTHER = "another reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Nothing to do, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One Fargate task. `cpu_units` are 1/1024 vCPU, `memory_mib` MiB; times are UTC.
+
+    `flow_container_stopped` is about the container that runs the flow, not about sidecars.
+    """
+
+    arn: str
+    cluster_arn: str
+    last_status: str = ""
+    desired_status: str = ""
+    stop_code: str = ""
+    stopped_reason: str = ""
+    capacity_provider: str = ""
+    availability_zone: str = ""
+    flow_run_id: UUID | None = None
+    flow_container_stopped: bool = False
+    version: int = 0
+    cpu_units: int | None = None
+    memory_mib: int | None = None
+    architecture: str = "x86_64"
+    created_at: datetime | None = None
+    pull_started_at: datetime | None = None
+    started_at: datetime | None = None
+    execution_stopped_at: datetime | None = None
+    stopped_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def region(self) -> str:
+        """AWS region, out of the task's ARN; empty when the ARN has none."""
+        return _arn_part(self.arn, 3)
+
+    @property
+    def account(self) -> str:
+        """AWS account id, out of the task's ARN; empty when the ARN has none."""
+        return _arn_part(self.arn, 4)
+
+    @property
+    def capacity(self) -> str:
+        """FARGATE_SPOT or FARGATE. ECS names no provider when RunTask gave a launch type."""
+        return FARGATE_SPOT if self.capacity_provider == FARGATE_SPOT else FARGATE
+
+    @property
+    def exited(self) -> bool:
+        """Whether the flow's process is gone for sure.
+
+        In DEACTIVATING and STOPPING it is not: ECS has sent SIGTERM and waits.
+        """
+        return self.flow_container_stopped or self.last_status in ("DEPROVISIONING", "STOPPED")
+
+    @property
+    def exited_at(self) -> datetime | None:
+        """When the flow's process ended, as well as ECS told so far; None while it runs."""
+        if not self.exited:
+            return None
+        return self.execution_stopped_at or self.stopped_at or self.updated_at
+
+    @property
+    def billed_from(self) -> datetime | None:
+        """When AWS starts to charge: the beginning of the image pull, if ECS told it."""
+        return self.pull_started_at or self.started_at
+
+
+def parse_event(event: object) -> Task | Ignored:
+    """Read an EventBridge event; anything that is no ECS task change is Ignored. Never raises.
+
+    The envelope's `time`, `region` and `version` are not needed: the guide's own example has none.
+    """
+    if not isinstance(event, Mapping):
+        return Ignored("not an event: no JSON object")
+    if event.get("source") != "aws.ecs" or event.get("detail-type") != "ECS Task State Change":
+        return Ignored("not an ECS task state change")
+    detail = event.get("detail")
+    if not isinstance(detail, Mapping):
+        return Ignored("malformed event: no detail")
+    return parse_task(detail, seen_at=_instant(event, "time"))
+
+
+def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) -> Task | Ignored:
+    """Read a task from an event's `detail` or from DescribeTasks. Never raises.
+
+    `seen_at` stands in for `updatedAt`, which DescribeTasks does not have.
+    """
+    arn, cluster_arn = _text(detail, "taskArn"), _text(detail, "clusterArn")
+    if not arn or not cluster_arn:
+        return Ignored("malformed event: no task or cluster ARN")
+    container_name, flow_run_id = _flow_container(detail)
+    return Task(
+        arn=arn,
+        cluster_arn=cluster_arn,
+        last_status=_text(detail, "lastStatus"),
+        desired_status=_text(detail, "desiredStatus"),
+        stop_code=_text(detail, "stopCode"),
+        stopped_reason=_text(detail, "stoppedReason")[:REASON_LENGTH],
+        capacity_provider=_text(detail, "capacityProviderName"),
+        availability_zone=_text(detail, "availabilityZone"),
+        flow_run_id=flow_run_id or _tagged_flow_run_id(detail),
+        flow_container_stopped=_container_stopped(detail, container_name),
+        version=_whole_number(detail, "version") or 0,
+        cpu_units=_whole_number(detail, "cpu"),
+        memory_mib=_whole_number(detail, "memory"),
+        architecture=_architecture(detail),
+        created_at=_instant(detail, "createdAt"),
+        pull_started_at=_instant(detail, "pullStartedAt"),
+        started_at=_instant(detail, "startedAt"),
+        execution_stopped_at=_instant(detail, "executionStoppedAt"),
+        stopped_at=_instant(detail, "stoppedAt"),
+        updated_at=_instant(detail, "updatedAt") or seen_at,
+    )
+
+
+def completed_by(told: Task, described: Task) -> Task:
+    """Return the task as DescribeTasks shows it, keeping the interruption that an event told of.
+
+    A task that leaves by itself after the warning may show another stop code by now.
+    """
+    if is_interruption(told) and not is_interruption(described):
+        return replace(described, stop_code=told.stop_code, stopped_reason=told.stopped_reason)
+    return described
+
+
+def classify(task: Task, *, warned: bool) -> Cause:
+    """Name the cause of a task's stop. `warned`: a Spot warning for this task is on record.
+
+    Never by exit code: 143, 137, 1, 2, 0 and none at all occur on interruption.
+    """
+    if task.stopped_reason.startswith(DRILL_STOP_REASON):
+        return Cause.DRILL
+    if is_interruption(task):
+        return Cause.SPOT_INTERRUPTION
+    if task.capacity == FARGATE_SPOT and warned:
+        return Cause.SPOT_INTERRUPTION
+    if task.capacity == FARGATE_SPOT and _never_got_capacity(task):
+        return Cause.NO_SPOT_CAPACITY
+    return Cause.OTHER
+
+
+def was_interrupted(cause: Cause) -> bool:
+    """Whether the cause counts as an interruption, against the budget."""
+    match cause:
+        case Cause.SPOT_INTERRUPTION | Cause.DRILL:
+            return True
+        case Cause.NO_SPOT_CAPACITY | Cause.OTHER:
+            return False
+    assert_never(cause)
+
+
+def is_interruption(task: Task) -> bool:
+    """Whether ECS itself says so: by stop code, or by the reason alone, as older accounts get."""
+    return task.stop_code in SPOT_STOP_CODES or task.stopped_reason.startswith(SPOT_STOP_REASON)
+
+
+def in_clusters(task: Task, clusters: Sequence[str], account: str) -> bool:
+    """Whether the task runs in one of `clusters` (names or ARNs) of our own account."""
+    if account and task.account != account:
+        return False
+    name = task.cluster_arn.rpartition("cluster/")[2]
+    return task.cluster_arn in clusters or name in clusters
+
+
+def _never_got_capacity(task: Task) -> bool:
+    return (
+        task.stop_code == "TaskFailedToStart"
+        and task.started_at is None
+        and NO_CAPACITY_REASON.lower() in task.stopped_reason.lower()
+    )
+
+
+def _flow_container(detail: Mapping[str, object]) -> tuple[str, UUID | None]:
+    """Return name and flow run id of the container whose override carries the flow run's id."""
+    overrides = detail.get("overrides")
+    containers = overrides.get("containerOverrides") if isinstance(overrides, Mapping) else None
+    for container in _mappings(containers):
+        for variable in _mappings(container.get("environment")):
+            flow_run_id = _uuid(variable.get("value"))
+            if variable.get("name") == FLOW_RUN_ID_VARIABLE and flow_run_id:
+                return _text(container, "name"), flow_run_id
+    return "", None
+
+
+def _tagged_flow_run_id(detail: Mapping[str, object]) -> UUID | None:
+    for tag in _mappings(detail.get("tags")):
+        if tag.get("key") == FLOW_RUN_ID_TAG:
+            return _uuid(tag.get("value"))
+    return None
+
+
+def _container_stopped(detail: Mapping[str, object], name: str) -> bool:
+    """Whether the named container has stopped; without a name, whether all have."""
+    containers = _mappings(detail.get("containers"))
+    flow = [c for c in containers if not name or c.get("name") == name]
+    return bool(flow) and all(c.get("lastStatus") == "STOPPED" for c in flow)
+
+
+def _architecture(detail: Mapping[str, object]) -> str:
+    for attribute in _mappings(detail.get("attributes")):
+        if attribute.get("name") == "ecs.cpu-architecture":
+            return _text(attribute, "value") or "x86_64"
+    return "x86_64"
+
+
+def _mappings(value: object) -> list[Mapping[str, object]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _text(source: Mapping[str, object], key: str) -> str:
+    value = source.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _whole_number(source: Mapping[str, object], key: str) -> int | None:
+    value = source.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    return int(value) if str(value).isascii() and str(value).isdigit() else None
+
+
+def _instant(source: Mapping[str, object], key: str) -> datetime | None:
+    value = source.get(key)
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    try:
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    except (OverflowError, ValueError):
+        return None
+
+
+def _uuid(value: object) -> UUID | None:
+    try:
+        return UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _arn_part(arn: str, position: int) -> str:
+    parts = arn.split(":")
+    return parts[position] if len(parts) > position else ""

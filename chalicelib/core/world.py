@@ -1,0 +1,26 @@
+"""Everything a function may touch in one invocation, gathered in one value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from chalicelib.core.ports import Log, Prefect, Records, Tasks
+from chalicelib.core.situation import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
+
+    `lease` is longer than the invocation can last, so that it never ends under a living handler.
+    """
+
+    prefect: Prefect
+    records: Records
+    tasks: Tasks
+    log: Log
+    now: Callable[[], datetime]
+    lease: timedelta
+    policy: Policy
+    clusters: tuple[str, ...]
+    account: str

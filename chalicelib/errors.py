@@ -1,0 +1,41 @@
+"""Everything that can go wrong for a reason that we know, each with its next step.
+
+An error that is raised out of a handler makes Lambda call it again. What cannot get better by
+trying again is not raised: it is decided (`core/decide.py`), recorded and annotated.
+"""
+
+
+class PrefectSpotError(Exception):
+    """Base of all errors of ours."""
+
+
+class SettingError(PrefectSpotError):
+    """A setting is missing or wrong; the message names it, shows it and says what is accepted."""
+
+
+class PrefectUnavailableError(PrefectSpotError):
+    """Prefect did not answer usefully in time: connection error, 429, 5xx, or cut answer."""
+
+
+class PrefectRefusedError(PrefectSpotError):
+    """Prefect does not accept our credentials (401, 403)."""
+
+
+class PrefectRejectedError(PrefectSpotError):
+    """Prefect says that the request is wrong (another 4xx)."""
+
+
+class LeaseHeldError(PrefectSpotError):
+    """Another handler is at work on the same flow run: to be called again."""
+
+
+class LeaseLostError(PrefectSpotError):
+    """Our lease ran out while we worked: whoever has it now goes on, we stop."""
+
+
+class UnsettledError(PrefectSpotError):
+    """The run kept moving while we tried to rerun it: to be called again."""
+
+
+class SecretUnreadableError(PrefectSpotError):
+    """Prefect's credential cannot be read from SSM; the message names parameter and setting."""

@@ -1,0 +1,217 @@
+"""One interrupted run, under its lease: gather the truth, decide, apply, look again.
+
+A step that moves the run is followed by another look, so that what comes after it is decided from
+what is, not from what was hoped for. `react` and `sweep` both come through here.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, assert_never
+from uuid import UUID
+
+from chalicelib.core.actions import (
+    Action,
+    Annotate,
+    Change,
+    Decision,
+    MakeDue,
+    MarkCancelled,
+    MarkCrashed,
+    Park,
+    PutBack,
+    Save,
+    Verdict,
+)
+from chalicelib.core.annotation import Annotation
+from chalicelib.core.decide import decide
+from chalicelib.core.record import RunRecord
+from chalicelib.core.run import (
+    FlowRun,
+    ProposedState,
+    RunChange,
+    RunState,
+    StateAnswer,
+    StateType,
+    StateVerdict,
+)
+from chalicelib.core.situation import Situation
+from chalicelib.core.task import Task
+from chalicelib.core.world import World
+from chalicelib.errors import PrefectSpotError, UnsettledError
+
+MOST_LOOKS: Final = 4
+"""Looks at a run before giving up for now: park and finish take two, a race one more."""
+
+FORGOTTEN_AFTER: Final = timedelta(hours=1)
+"""How long ECS remembers a stopped task."""
+
+_AWAITING_RETRY: Final = "AwaitingRetry"
+
+
+def rescue(world: World, flow_run_id: UUID, task: Task) -> Decision:
+    """Bring the run to where the interruption of `task` shall leave it; return what was decided.
+
+    Raises:
+        LeaseHeldError: another handler is at it; to be called again.
+        PrefectSpotError: Prefect or the table failed, or the run kept moving; to be called again.
+    """
+    record = world.records.acquire(flow_run_id, world.now(), world.lease)
+    handling = _Handling(world, task, record)
+    try:
+        decision = handling.settle()
+    except BaseException:
+        with suppress(PrefectSpotError):
+            world.records.release(handling.record)
+        raise
+    world.records.release(handling.record)
+    return decision
+
+
+@dataclass(slots=True)
+class _Handling:
+    """The record as it is after each step: what a release has to write, whatever happens."""
+
+    world: World
+    task: Task
+    record: RunRecord
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What every log line says it is about."""
+        return {"flow_run_id": str(self.record.flow_run_id), "task_arn": self.task.arn}
+
+    def settle(self) -> Decision:
+        newer_task: bool | None = None
+        for _ in range(MOST_LOOKS):
+            seen = _look(self.world, self.record.flow_run_id)
+            if seen is None:
+                return Decision(Verdict.IGNORE, "Prefect does not know the flow run")
+            run, history = seen
+            if newer_task is None:
+                newer_task = _has_newer_task(self.world, run, self.task)
+            decision = decide(
+                Situation(
+                    task=self.task,
+                    run=run,
+                    history=history,
+                    record=self.record,
+                    policy=self.world.policy,
+                    now=self.world.now(),
+                    newer_task=newer_task,
+                )
+            )
+            self.world.log.info(
+                "decided",
+                decision=decision.verdict.value,
+                reason=decision.reason,
+                run_state=run.state.name,
+                **self.names,
+            )
+            if self.perform(decision):
+                return decision
+        raise UnsettledError(f"flow run {self.record.flow_run_id} kept moving under our hands")
+
+    def perform(self, decision: Decision) -> bool:
+        """Perform the actions in order; False as soon as one asks for another look."""
+        return all(self.step(action) for action in decision.actions)
+
+    def step(self, action: Action) -> bool:
+        prefect, run_id = self.world.prefect, self.record.flow_run_id
+        match action:
+            case Save(record):
+                self.world.records.save(record)
+                self.record = record
+                return True
+            case Park(transition_id, until, message):
+                parked = ProposedState(
+                    StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, until
+                )
+                prefect.propose_state(run_id, parked)
+                return False
+            case Change(change):
+                prefect.change_run(run_id, change)
+                return True
+            case MakeDue(transition_id, at, message):
+                due = ProposedState(
+                    StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at
+                )
+                return _is_done(prefect.propose_state(run_id, due), due)
+            case PutBack(state):
+                prefect.propose_state(run_id, _as_it_was(state), force=True)
+                return False
+            case MarkCrashed(message):
+                crashed = ProposedState(StateType.CRASHED, "Crashed", message)
+                return _is_done(prefect.propose_state(run_id, crashed), crashed)
+            case MarkCancelled(message):
+                cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
+                return _is_done(prefect.propose_state(run_id, cancelled), cancelled)
+            case Annotate(annotation, record):
+                if self.annotate(annotation):
+                    self.record = record
+                return True
+        assert_never(action)
+
+    def annotate(self, annotation: Annotation) -> bool:
+        """Tell people; a failure is logged and tried again with the next event, if one comes."""
+        try:
+            _annotate(self.world, annotation)
+        except Exception:  # the rescue has happened; nothing here may make it look undone
+            self.world.log.exception("annotating the flow run failed", **self.names)
+            return False
+        return True
+
+
+def _look(world: World, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
+    """Return the run and its history, the run's own state last; None for an unknown run."""
+    history = world.prefect.read_history(flow_run_id)
+    run = world.prefect.read_run(flow_run_id)
+    if run is None:
+        return None
+    earlier = tuple(state for state in history if state.id != run.state.id)
+    return run, (*earlier, run.state)
+
+
+def _has_newer_task(world: World, run: FlowRun, task: Task) -> bool:
+    """Whether the run's `infrastructure_pid` names a task created after this one.
+
+    A mere mismatch says nothing: the worker notes the pid after RunTask, and sometimes never.
+    """
+    cluster, _, noted_arn = (run.infrastructure_pid or "").rpartition("::")
+    if not noted_arn or noted_arn == task.arn:
+        return False
+    noted = world.tasks.describe(cluster or task.cluster_arn, noted_arn)
+    if noted is not None and noted.created_at is not None and task.created_at is not None:
+        return noted.created_at > task.created_at
+    last_seen = task.exited_at or task.updated_at or task.created_at
+    return last_seen is None or world.now() - last_seen > FORGOTTEN_AFTER
+
+
+def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
+    """Whether the run has the state now, by this proposal or by the same one sent before."""
+    if answer.verdict is StateVerdict.ACCEPT:
+        return True
+    return (
+        proposed.transition_id is not None
+        and answer.state is not None
+        and answer.state.transition_id == proposed.transition_id
+    )
+
+
+def _as_it_was(state: RunState) -> ProposedState:
+    return ProposedState(state.type, state.name, state.message, details=state.details)
+
+
+def _annotate(world: World, annotation: Annotation) -> None:
+    prefect, run_id = world.prefect, annotation.log.flow_run_id
+    prefect.write_log(annotation.log)
+    prefect.write_artifact(annotation.artifact)
+    for event in annotation.events:
+        prefect.emit_event(event)
+    if annotation.labels is not None:
+        prefect.add_labels(run_id, annotation.labels)
+    if annotation.tags:
+        fresh = prefect.read_run(run_id)
+        missing = [tag for tag in annotation.tags if fresh and tag not in fresh.tags]
+        if fresh and missing:
+            prefect.change_run(run_id, RunChange(tags=(*fresh.tags, *missing)))

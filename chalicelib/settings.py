@@ -1,0 +1,97 @@
+"""The settings: environment variables of the Lambdas, per stage in `.chalice/config.json`.
+
+Read and checked once, at cold start: a wrong one stops it with an error that names it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from chalicelib.core.situation import Mode
+from chalicelib.errors import SettingError
+
+_MOST_RETRIES: Final = 1000
+_LONGEST_DELAY_SECONDS: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user has set; names in upper case are the environment variables."""
+
+    stage: str
+    prefect_api_url: str
+    prefect_api_key_parameter: str
+    prefect_api_auth_string_parameter: str
+    mode: Mode
+    ecs_clusters: tuple[str, ...]
+    table_name: str
+    spot_retries: int
+    rerun_delay_seconds: int
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Return the settings that `environment` holds, with the defaults filled in.
+
+    Raises:
+        SettingError: names the setting, shows its value and says what is accepted.
+    """
+    stage = environment.get("STAGE") or "dev"
+    key = environment.get("PREFECT_API_KEY_PARAMETER", "")
+    auth_string = environment.get("PREFECT_API_AUTH_STRING_PARAMETER", "")
+    if key and auth_string:
+        raise SettingError(
+            "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set:"
+            " Prefect Cloud takes the key, a server with basic auth the string; set one of them"
+        )
+    return Settings(
+        stage=stage,
+        prefect_api_url=_url(environment, "PREFECT_API_URL"),
+        prefect_api_key_parameter=key,
+        prefect_api_auth_string_parameter=auth_string,
+        mode=_choice(environment, "MODE", Mode.RESCUE),
+        ecs_clusters=_names(environment, "ECS_CLUSTER", f"prefect-spot-{stage}"),
+        table_name=environment.get("STACK_NAME") or f"prefect-spot-{stage}",
+        spot_retries=_number(environment, "SPOT_RETRIES", 3, _MOST_RETRIES),
+        rerun_delay_seconds=_number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
+    )
+
+
+def _url(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "").strip()
+    parts = urlsplit(value)
+    if parts.username or parts.password:
+        raise SettingError(
+            f"{name} holds credentials: put them into an SSM SecureString and name it in"
+            " PREFECT_API_AUTH_STRING_PARAMETER"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingError(
+            f"{name} is {value!r}: accepted is the address of Prefect's API, such as"
+            " https://api.prefect.cloud/api/accounts/…/workspaces/… or http://host:4200/api"
+        )
+    return value.rstrip("/")
+
+
+def _choice(environment: Mapping[str, str], name: str, default: Mode) -> Mode:
+    value = environment.get(name) or default.value
+    try:
+        return Mode(value)
+    except ValueError:
+        accepted = ", ".join(mode.value for mode in Mode)
+        raise SettingError(f"{name} is {value!r}: accepted are {accepted}") from None
+
+
+def _number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:
+    value = environment.get(name) or str(default)
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= most):
+        raise SettingError(f"{name} is {value!r}: accepted are whole numbers from 0 to {most}")
+    return int(value)
+
+
+def _names(environment: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    value = environment.get(name) or default
+    names = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not names:
+        raise SettingError(f"{name} is {value!r}: accepted are names or ARNs, comma-separated")
+    return names

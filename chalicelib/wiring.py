@@ -1,0 +1,157 @@
+"""Joins the parts for one invocation: settings, AWS clients, Prefect, clock, logger.
+
+The only place that reads the environment and the clock. What is costly to make is made once per
+Lambda environment and kept for its later invocations.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import uuid4
+
+import boto3
+import urllib3
+from aws_lambda_powertools import Logger
+
+import infra
+from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.adapters.secrets import PrefectAuthorization
+from chalicelib.adapters.table import RunTable
+from chalicelib.core.actions import Decision
+from chalicelib.core.money import Rate, Rates
+from chalicelib.core.situation import Policy
+from chalicelib.core.world import World
+from chalicelib.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_ecs import ECSClient
+
+SPARE_SECONDS: Final = 3.0
+"""Left of an invocation when the last request to Prefect must be over, to write and to log."""
+
+LEASE_MARGIN: Final = timedelta(seconds=5)
+"""A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
+
+
+class LambdaContext(Protocol):
+    """What Lambda tells about an invocation."""
+
+    aws_request_id: str
+    invoked_function_arn: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until Lambda ends this invocation."""
+
+
+def start_cold() -> None:
+    """Check the settings, where this runs as a Lambda; `chalice deploy` imports the app as well.
+
+    Raises:
+        SettingError: names the setting that is missing or wrong.
+    """
+    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+        _settings()
+
+
+def answer(
+    function: Callable[[World, object], Decision], event: object, context: LambdaContext
+) -> dict[str, str]:
+    """Call a function with the world as it is now; return its decision for Lambda's records."""
+    logger = _logger()
+    logger.clear_state()
+    logger.append_keys(request_id=context.aws_request_id)
+    try:
+        decision = function(_world(context), event)
+    except Exception as error:
+        logger.exception("to be called again", error_type=type(error).__name__)
+        raise
+    return {"decision": decision.verdict.value, "reason": decision.reason}
+
+
+def _world(context: LambdaContext) -> World:
+    settings = _settings()
+    ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
+
+    def seconds_left() -> float:
+        return ends_at - SPARE_SECONDS - time.monotonic()
+
+    return World(
+        prefect=PrefectRest(
+            api_url=settings.prefect_api_url,
+            authorization=_authorization(),
+            deadline=seconds_left,
+            pool=_pool(),
+        ),
+        records=RunTable(_dynamodb(), settings.table_name, owner=_owner(context)),
+        tasks=EcsTasks(_ecs()),
+        log=_logger(),
+        now=lambda: datetime.now(UTC),
+        lease=timedelta(milliseconds=context.get_remaining_time_in_millis()) + LEASE_MARGIN,
+        policy=Policy(
+            mode=settings.mode,
+            spot_retries=settings.spot_retries,
+            rerun_delay_seconds=settings.rerun_delay_seconds,
+            rates=_rates(),
+        ),
+        clusters=settings.ecs_clusters,
+        account=context.invoked_function_arn.split(":")[4],
+    )
+
+
+def _owner(context: LambdaContext) -> str:
+    """Name this very try: Lambda's later tries of the same event carry the same request id."""
+    return f"{context.aws_request_id}/{uuid4()}"
+
+
+@cache
+def _settings() -> Settings:
+    return read_settings(os.environ)
+
+
+@cache
+def _logger() -> Logger:
+    return Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")
+
+
+@cache
+def _authorization() -> Callable[[bool], str | None]:
+    settings = _settings()
+    if not (settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter):
+        return lambda _fresh: None
+    return PrefectAuthorization(
+        boto3.client("ssm"),
+        api_key_parameter=settings.prefect_api_key_parameter,
+        auth_string_parameter=settings.prefect_api_auth_string_parameter,
+    )
+
+
+@cache
+def _pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(num_pools=2, maxsize=8)
+
+
+@cache
+def _dynamodb() -> "DynamoDBClient":
+    return boto3.client("dynamodb")
+
+
+@cache
+def _ecs() -> "ECSClient":
+    return boto3.client("ecs")
+
+
+@cache
+def _rates() -> Rates:
+    rows: list[dict[str, Any]] = infra.load("prices.json")["rates"]
+    return {
+        (row["region"], row["architecture"], row["capacity"]): Rate(
+            Decimal(row["vcpu_hour_usd"]), Decimal(row["gb_hour_usd"])
+        )
+        for row in rows
+    }

@@ -1,0 +1,138 @@
+"""Builders: each makes an ordinary thing, a test overrides what it is about."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from chalicelib.core.record import RunRecord
+from chalicelib.core.run import FlowRun, RunPolicy, RunState, StateType
+from chalicelib.core.situation import Policy, Situation
+from chalicelib.core.task import Task
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+RUN_ID = UUID("11111111-2222-4333-8444-555555555555")
+ACCOUNT = "111122223333"
+CLUSTER_ARN = f"arn:aws:ecs:us-east-1:{ACCOUNT}:cluster/prefect-spot-dev"
+TASK_ARN = f"arn:aws:ecs:us-east-1:{ACCOUNT}:task/prefect-spot-dev/0123456789abcdef0123456789abcdef"
+NEWER_TASK_ARN = TASK_ARN[:-4] + "0002"
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+def make_task(**changes: Any) -> Task:
+    """A Spot task of RUN_ID that was interrupted and has exited."""
+    ordinary: dict[str, Any] = {
+        "arn": TASK_ARN,
+        "cluster_arn": CLUSTER_ARN,
+        "last_status": "DEPROVISIONING",
+        "desired_status": "STOPPED",
+        "stop_code": "SpotInterruption",
+        "stopped_reason": "Your Spot Task was interrupted.",
+        "capacity_provider": "FARGATE_SPOT",
+        "availability_zone": "us-east-1b",
+        "flow_run_id": RUN_ID,
+        "flow_container_stopped": True,
+        "version": 5,
+        "cpu_units": 256,
+        "memory_mib": 512,
+        "created_at": NOW - seconds(120),
+        "pull_started_at": NOW - seconds(100),
+        "started_at": NOW - seconds(90),
+        "execution_stopped_at": NOW - seconds(1),
+        "updated_at": NOW - seconds(1),
+    }
+    return Task(**{**ordinary, **changes})
+
+
+def make_state(type: StateType = StateType.RUNNING, **changes: Any) -> RunState:  # noqa: A002
+    ordinary: dict[str, Any] = {
+        "id": uuid4(),
+        "type": type,
+        "name": type.value.capitalize(),
+        "timestamp": NOW - seconds(60),
+    }
+    return RunState(**{**ordinary, **changes})
+
+
+def make_run(**changes: Any) -> FlowRun:
+    """A run of a deployment, started once, running, its flow without retries."""
+    ordinary: dict[str, Any] = {
+        "id": RUN_ID,
+        "name": "brave-otter",
+        "state": make_state(),
+        "run_count": 1,
+        "deployment_id": UUID("99999999-2222-4333-8444-555555555555"),
+        "policy": RunPolicy(retries=0),
+        "infrastructure_pid": f"{CLUSTER_ARN}::{TASK_ARN}",
+    }
+    return FlowRun(**{**ordinary, **changes})
+
+
+def make_situation(**changes: Any) -> Situation:
+    """The interruption of an ordinary run's ordinary task; `state` and `history` may be given."""
+    run = changes.pop("run", None) or make_run()
+    history = changes.pop("history", None)
+    if history is None:
+        history = (
+            make_state(StateType.SCHEDULED, timestamp=NOW - seconds(130)),
+            make_state(StateType.PENDING, timestamp=NOW - seconds(125)),
+            make_state(StateType.RUNNING, timestamp=NOW - seconds(80)),
+            run.state,
+        )
+    ordinary: dict[str, Any] = {
+        "task": make_task(),
+        "run": run,
+        "history": history,
+        "record": RunRecord(RUN_ID),
+        "policy": Policy(),
+        "now": NOW,
+    }
+    return Situation(**{**ordinary, **changes})
+
+
+def make_event(detail: Mapping[str, Any] | None = None, **envelope: Any) -> dict[str, Any]:
+    """A complete event of an exited, interrupted Spot task; None in `detail` removes a field."""
+    ordinary_detail: dict[str, Any] = {
+        "taskArn": TASK_ARN,
+        "clusterArn": CLUSTER_ARN,
+        "lastStatus": "DEPROVISIONING",
+        "desiredStatus": "STOPPED",
+        "stopCode": "SpotInterruption",
+        "stoppedReason": "Your Spot Task was interrupted.",
+        "capacityProviderName": "FARGATE_SPOT",
+        "launchType": "FARGATE",
+        "availabilityZone": "us-east-1b",
+        "cpu": "256",
+        "memory": "512",
+        "version": 5,
+        "createdAt": "2026-11-23T11:58:00.000Z",
+        "pullStartedAt": "2026-11-23T11:58:20.000Z",
+        "startedAt": "2026-11-23T11:58:30.000Z",
+        "executionStoppedAt": "2026-11-23T11:59:59Z",
+        "updatedAt": "2026-11-23T11:59:59.500Z",
+        "containers": [{"name": "prefect", "lastStatus": "STOPPED", "exitCode": 1}],
+        "overrides": {
+            "containerOverrides": [
+                {
+                    "name": "prefect",
+                    "environment": [{"name": "PREFECT__FLOW_RUN_ID", "value": str(RUN_ID)}],
+                }
+            ]
+        },
+    }
+    merged = {**ordinary_detail, **(detail or {})}
+    ordinary = {
+        "source": "aws.ecs",
+        "detail-type": "ECS Task State Change",
+        "account": ACCOUNT,
+        "region": "us-east-1",
+        "time": "2026-11-23T12:00:00Z",
+        "version": "0",
+        "id": "c0ffee00-0000-4000-8000-000000000001",
+        "resources": [TASK_ARN],
+        "detail": {name: value for name, value in merged.items() if value is not None},
+    }
+    return {**ordinary, **envelope}

@@ -1,0 +1,382 @@
+"""The decision table, row by row; the laws about sequences are in `tests/laws`."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.core.actions import (
+    Annotate,
+    Change,
+    MakeDue,
+    MarkCancelled,
+    MarkCrashed,
+    Park,
+    PutBack,
+    Save,
+    Verdict,
+)
+from chalicelib.core.bookkeeping import recorded
+from chalicelib.core.decide import decide
+from chalicelib.core.record import RunRecord
+from chalicelib.core.run import RunPolicy, RunState, StateType
+from chalicelib.core.situation import Mode, Policy, Situation, budget_of
+from chalicelib.core.standing import due_id, park_id_of_task
+from tests.make import (
+    NOW,
+    RUN_ID,
+    TASK_ARN,
+    make_run,
+    make_situation,
+    make_state,
+    make_task,
+    seconds,
+)
+
+T = park_id_of_task(TASK_ARN)
+WARNING = make_task(last_status="RUNNING", flow_container_stopped=False, execution_stopped_at=None)
+OUT_OF_MEMORY = make_task(
+    stop_code="EssentialContainerExited", stopped_reason="OutOfMemoryError: container killed"
+)
+NO_CAPACITY = make_task(
+    stop_code="TaskFailedToStart",
+    stopped_reason="Capacity is unavailable at this time.",
+    started_at=None,
+)
+
+
+def kinds(situation: Situation) -> list[type]:
+    return [type(action) for action in decide(situation).actions]
+
+
+def in_state(type: StateType, **changes: Any) -> dict[str, Any]:  # noqa: A002
+    return {"run": make_run(state=make_state(type, **changes))}
+
+
+def parked(before: RunState | None = None, **run: Any) -> Situation:
+    state = make_state(
+        StateType.SCHEDULED, name="AwaitingRetry", transition_id=T, timestamp=NOW - seconds(0.1)
+    )
+    running = make_state()
+    noted = recorded(make_situation(run=make_run(**run)), rerun=True)
+    history = (running, before, state) if before else (running, state)
+    return replace(noted, run=make_run(**{**run, "state": state}), history=history)
+
+
+def due(now: RunState | None = None) -> Situation:
+    """After a rerun was made due; `now` is what became of the run since."""
+    before = parked()
+    made_due = make_state(StateType.SCHEDULED, transition_id=due_id(T), timestamp=NOW)
+    states = (made_due,) if now is None else (made_due, now)
+    run = replace(before.run, state=states[-1])
+    return replace(before, run=run, history=(*before.history, *states))
+
+
+ROWS = [
+    pytest.param(parked(), Verdict.FINISH_RERUN, id="parked → finish"),
+    pytest.param(due(), Verdict.IGNORE, id="made due → ignore"),
+    pytest.param(due(make_state(StateType.PENDING)), Verdict.IGNORE, id="picked up → ignore"),
+    pytest.param(due(make_state(StateType.RUNNING)), Verdict.IGNORE, id="runs again → ignore"),
+    pytest.param(
+        due(make_state(StateType.CRASHED, message="No heartbeat")),
+        Verdict.RERUN_ON_SPOT,
+        id="crashed by a zombie automation after it was due → again",
+    ),
+    pytest.param(
+        due(make_state(StateType.CANCELLED, message="Deployment concurrency limit reached.")),
+        Verdict.RERUN_ON_SPOT,
+        id="cancelled for a concurrency limit → again",
+    ),
+    pytest.param(
+        due(make_state(StateType.CANCELLED, message="by ann")),
+        Verdict.IGNORE,
+        id="cancelled by a user after it was due → ignore",
+    ),
+    pytest.param(
+        replace(due(make_state(StateType.CRASHED)), newer_task=True),
+        Verdict.IGNORE,
+        id="crashed, but with a newer task → ignore",
+    ),
+    pytest.param(make_situation(newer_task=True), Verdict.IGNORE, id="newer task → ignore"),
+    pytest.param(
+        make_situation(
+            task=make_task(execution_stopped_at=NOW - seconds(300)),
+            **in_state(StateType.RUNNING, timestamp=NOW - seconds(100)),
+        ),
+        Verdict.IGNORE,
+        id="running since long after the exit → ignore",
+    ),
+    pytest.param(
+        make_situation(run=make_run(infrastructure_pid="other::task")),
+        Verdict.RERUN_ON_SPOT,
+        id="a mere mismatch of the pid → rerun",
+    ),
+    *[
+        pytest.param(
+            make_situation(task=WARNING, **in_state(state)), Verdict.WARNED, id=f"warning, {state}"
+        )
+        for state in (StateType.RUNNING, StateType.PENDING, StateType.PAUSED, StateType.CANCELLING)
+    ],
+    pytest.param(
+        make_situation(task=WARNING, **in_state(StateType.COMPLETED)),
+        Verdict.IGNORE,
+        id="warning, COMPLETED",
+    ),
+    *[
+        pytest.param(make_situation(**in_state(state)), Verdict.ANNOTATE, id=f"exited, {state}")
+        for state in (
+            StateType.COMPLETED,
+            StateType.FAILED,
+            StateType.CANCELLED,
+            StateType.CANCELLING,
+        )
+    ],
+    pytest.param(
+        make_situation(**in_state(StateType.PAUSED)), Verdict.AWAIT_RESUME, id="exited, PAUSED"
+    ),
+    pytest.param(
+        make_situation(run=make_run(deployment_id=None)), Verdict.MARK_CRASHED, id="no deployment"
+    ),
+    pytest.param(
+        make_situation(run=make_run(tags=("spot:never-rerun",))),
+        Verdict.MARK_CRASHED,
+        id="spot:never-rerun",
+    ),
+    pytest.param(
+        make_situation(policy=Policy(mode=Mode.OPT_IN)), Verdict.MARK_CRASHED, id="not opted in"
+    ),
+    pytest.param(
+        make_situation(policy=Policy(mode=Mode.OPT_IN), run=make_run(tags=("spot:rerun",))),
+        Verdict.RERUN_ON_SPOT,
+        id="opted in",
+    ),
+    *[
+        pytest.param(
+            make_situation(**in_state(state)), Verdict.RERUN_ON_SPOT, id=f"budget left, {state}"
+        )
+        for state in (
+            StateType.RUNNING,
+            StateType.PENDING,
+            StateType.CRASHED,
+            StateType.SCHEDULED,
+        )
+    ],
+    pytest.param(
+        make_situation(run=make_run(tags=("spot-retries:0",))),
+        Verdict.RERUN_ON_DEMAND,
+        id="budget spent",
+    ),
+    pytest.param(
+        make_situation(task=NO_CAPACITY, **in_state(StateType.CRASHED)),
+        Verdict.RERUN_ON_DEMAND,
+        id="no Spot capacity, CRASHED",
+    ),
+    pytest.param(
+        make_situation(task=NO_CAPACITY, **in_state(StateType.PENDING)),
+        Verdict.RERUN_ON_DEMAND,
+        id="no Spot capacity, PENDING",
+    ),
+    pytest.param(
+        make_situation(
+            task=NO_CAPACITY,
+            record=RunRecord(RUN_ID, next_capacity="FARGATE"),
+            **in_state(StateType.CRASHED),
+        ),
+        Verdict.IGNORE,
+        id="on demand was refused as well",
+    ),
+    pytest.param(make_situation(task=OUT_OF_MEMORY), Verdict.IGNORE, id="other death, in grace"),
+    pytest.param(
+        make_situation(task=OUT_OF_MEMORY, grace_over=True),
+        Verdict.MARK_CRASHED,
+        id="other death, grace over",
+    ),
+    pytest.param(
+        make_situation(task=OUT_OF_MEMORY, grace_over=True, **in_state(StateType.CANCELLING)),
+        Verdict.MARK_CANCELLED,
+        id="other death, CANCELLING",
+    ),
+    pytest.param(
+        make_situation(task=OUT_OF_MEMORY, grace_over=True, **in_state(StateType.CRASHED)),
+        Verdict.IGNORE,
+        id="other death, CRASHED already",
+    ),
+    pytest.param(
+        make_situation(**in_state(StateType.UNKNOWN)), Verdict.IGNORE, id="a state of tomorrow"
+    ),
+]
+
+
+@pytest.mark.parametrize(("situation", "verdict"), ROWS)
+def test_the_first_row_that_matches_wins(situation: Situation, verdict: Verdict) -> None:
+    assert decide(situation).verdict is verdict
+    assert decide(situation).reason
+
+
+@pytest.mark.parametrize(("situation", "verdict"), ROWS)
+def test_observe_mode_only_records_and_tells(situation: Situation, verdict: Verdict) -> None:
+    observing = replace(situation, policy=replace(situation.policy, mode=Mode.OBSERVE))
+    for action in decide(observing).actions:
+        assert isinstance(action, Save | Annotate)
+        if isinstance(action, Annotate):
+            assert action.annotation.labels is None
+            assert action.annotation.tags == ()
+
+
+def test_an_interruption_is_recorded_before_the_run_is_parked() -> None:
+    assert kinds(make_situation()) == [Save, Park]
+
+
+def test_a_parked_run_is_changed_before_it_is_made_due() -> None:
+    assert kinds(parked()) == [Change, MakeDue, Annotate]
+
+
+def test_a_warning_never_changes_state() -> None:
+    assert kinds(make_situation(task=WARNING)) == [Save, Annotate]
+
+
+def test_the_park_is_far_enough_ahead_for_every_worker() -> None:
+    park = next(a for a in decide(make_situation()).actions if isinstance(a, Park))
+    assert (park.until - NOW).total_seconds() == 3600
+    assert park.transition_id == T
+
+
+def test_moving_to_on_demand_keeps_every_other_job_variable() -> None:
+    own = {"cpu": 1024, "env": {"A": "1"}, "capacity_provider_strategy": [{"x": 1}]}
+    change = change_of(parked(job_variables=own, tags=("spot-retries:0", "mine")))
+    assert change.job_variables == {
+        "cpu": 1024,
+        "env": {"A": "1"},
+        "launch_type": "FARGATE",
+        "capacity_provider_strategy": [],
+    }
+    assert change.tags == ("spot-retries:0", "mine", "spot-interrupted", "spot-on-demand")
+
+
+def test_a_rerun_on_spot_leaves_job_variables_alone() -> None:
+    assert change_of(parked(job_variables={"cpu": 1024})).job_variables is None
+
+
+def test_nothing_is_patched_when_nothing_changes() -> None:
+    tags = ("spot-interrupted",)
+    situation = parked(tags=tags, run_count=0, policy=RunPolicy(retries=None))
+    situation = replace(situation, record=replace(situation.record, own_retries=None))
+    assert Change not in kinds(situation)
+
+
+def change_of(situation: Situation) -> Any:
+    return next(a.change for a in decide(situation).actions if isinstance(a, Change))
+
+
+def test_the_flows_own_retries_rise_by_the_start_that_was_lost() -> None:
+    assert change_of(parked(policy=RunPolicy(retries=2))).policy.retries == 3
+
+
+def test_an_in_process_retry_is_cleared_or_no_worker_would_take_the_run() -> None:
+    policy = RunPolicy(retries=2, retry_type="in_process", others={"retry_delay": 5})
+    assert change_of(parked(policy=policy)).policy == RunPolicy(
+        retries=3, retry_type="reschedule", others={"retry_delay": 5}
+    )
+
+
+def test_an_interruption_while_an_own_retry_waits_costs_no_start() -> None:
+    waiting = make_state(StateType.SCHEDULED, name="AwaitingRetry", message="Flow run failed")
+    situation = make_situation(
+        run=make_run(state=waiting, policy=RunPolicy(retries=2, retry_type="in_process"))
+    )
+    assert recorded(situation, rerun=True).record.lost_starts == 0
+
+
+def test_a_run_that_rescheduled_itself_lost_a_start() -> None:
+    itself = make_state(StateType.SCHEDULED, name="AwaitingRetry")
+    situation = make_situation(
+        run=make_run(state=itself, policy=RunPolicy(retries=2, retry_type="in_process"))
+    )
+    assert recorded(situation, rerun=True).record.lost_starts == 1
+
+
+def test_a_run_that_never_started_lost_none() -> None:
+    pending = make_state(StateType.PENDING)
+    situation = make_situation(
+        run=make_run(state=pending, run_count=0, policy=RunPolicy()), history=(pending,)
+    )
+    assert recorded(situation, rerun=True).record.lost_starts == 0
+
+
+@pytest.mark.parametrize(
+    "became", [StateType.COMPLETED, StateType.CANCELLING, StateType.CANCELLED, StateType.PAUSED]
+)
+def test_who_was_faster_than_our_park_is_put_back(became: StateType) -> None:
+    before = make_state(became, timestamp=NOW - seconds(0.2), details={"pause_timeout": "x"})
+    decision = decide(parked(before))
+    assert decision.verdict is Verdict.UNDO_RERUN
+    assert decision.actions == (PutBack(before),)
+
+
+def test_a_thrown_back_run_is_parked_with_a_fresh_id_and_then_finished() -> None:
+    limit = make_state(StateType.CANCELLED, message="Deployment concurrency limit reached.")
+    again = due(limit)
+    park = next(a for a in decide(again).actions if isinstance(a, Park))
+    assert park.transition_id not in {s.transition_id for s in again.history}
+    state = make_state(StateType.SCHEDULED, transition_id=park.transition_id)
+    after = replace(again, run=replace(again.run, state=state), history=(*again.history, state))
+    made_due = next(a for a in decide(after).actions if isinstance(a, MakeDue))
+    assert made_due.transition_id == due_id(park.transition_id)
+
+
+def test_a_crashed_run_that_is_not_rerun_is_not_crashed_again() -> None:
+    situation = make_situation(
+        run=make_run(state=make_state(StateType.CRASHED), deployment_id=None)
+    )
+    assert kinds(situation) == [Save, Annotate]
+
+
+def test_the_final_message_carries_the_reason_of_ecs() -> None:
+    decision = decide(make_situation(task=OUT_OF_MEMORY, grace_over=True))
+    assert isinstance(decision.actions[0], MarkCrashed)
+    assert "OutOfMemoryError" in decision.actions[0].message
+    cancelling = make_situation(
+        task=OUT_OF_MEMORY, grace_over=True, **in_state(StateType.CANCELLING)
+    )
+    assert kinds(cancelling) == [MarkCancelled]
+
+
+@pytest.mark.parametrize(
+    ("tags", "own_retries", "allowed"),
+    [
+        pytest.param(("spot-retries:7",), 2, 7, id="the tag wins"),
+        pytest.param(("spot-retries:0",), 2, 0, id="zero is a number"),
+        pytest.param(("spot-retries:many",), 2, 2, id="a tag without a number is passed over"),
+        pytest.param(("spot-retries:-1",), 0, 5, id="a negative number too"),
+        pytest.param((), 2, 2, id="the flow's own retries"),
+        pytest.param((), 0, 5, id="own retries of 0 do not count"),
+        pytest.param((), None, 5, id="unknown own retries: the setting"),
+    ],
+)
+def test_the_budget(tags: tuple[str, ...], own_retries: int | None, allowed: int) -> None:
+    assert budget_of(make_run(tags=tags), own_retries, Policy(spot_retries=5)).allowed == allowed
+
+
+def test_a_rerun_on_spot_waits_between_once_and_twice_the_delay() -> None:
+    situation = replace(parked(), policy=Policy(rerun_delay_seconds=60))
+    made_due = next(a for a in decide(situation).actions if isinstance(a, MakeDue))
+    assert 60 <= (made_due.at - NOW).total_seconds() <= 120
+
+
+def test_a_rerun_on_demand_waits_for_nobody() -> None:
+    situation = replace(parked(tags=("spot-retries:0",)), policy=Policy(rerun_delay_seconds=60))
+    made_due = next(a for a in decide(situation).actions if isinstance(a, MakeDue))
+    assert made_due.at == NOW
+
+
+def test_interruptions_are_a_set_not_a_count() -> None:
+    once = recorded(make_situation(), rerun=True)
+    twice = recorded(once, rerun=True)
+    assert twice.record == once.record
+    assert [i.number for i in twice.record.interruptions.values()] == [1]
+
+
+def test_on_demand_is_for_good() -> None:
+    record = replace(RunRecord(RUN_ID), next_capacity="FARGATE")
+    situation = make_situation(record=record, run=make_run(tags=("spot-retries:9",)))
+    assert recorded(situation, rerun=True).record.next_capacity == "FARGATE"
