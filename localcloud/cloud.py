@@ -1,0 +1,179 @@
+"""The embedded cloud: AWS, Prefect, Fargate, Lambda and EventBridge joined, on one laptop.
+
+What is real: Prefect's server and worker, the flows, `chalice deploy`, the zip and the Lambda runtime
+client. What is emulated: AWS. Everything listens on 127.0.0.1 and is gone when the `with` ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from localcloud.aws import EmulatedAws
+from localcloud.bootstrap import (
+    AUTH_PARAMETER,
+    CLUSTER,
+    STACK,
+    STAGE,
+    WORK_POOL,
+    Account,
+    run_python,
+    set_up_aws,
+    set_up_work_pool,
+    start_worker,
+)
+from localcloud.deployment import PROJECT, deploy
+from localcloud.events import EventRouter
+from localcloud.fargate import Fargate, Timings
+from localcloud.lambdas import LambdaService
+from localcloud.oracle import Observation, observe
+from localcloud.prefect_api import PrefectApi
+from localcloud.prefect_server import PrefectServer
+from localcloud.processes import Household, free_port
+
+LAMBDA_PYTHON = PROJECT / ".venvs" / "lambda" / "bin" / "python"
+REACT = f"prefect-spot-{STAGE}-react"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the cloud is built. `settings` are the deployed Lambdas', over what the cloud needs.
+
+    `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
+    """
+
+    auth_string: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    timings: Timings = field(default_factory=Timings)
+    worker_query_seconds: float = 2
+    lambda_timeout_seconds: int = 20
+    retry_scale: float = 0.5
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """All that there is, for whoever drives it."""
+
+    folder: Path
+    aws: EmulatedAws
+    account: Account
+    prefect: PrefectApi
+    server: PrefectServer
+    fargate: Fargate
+    router: EventRouter
+    lambdas: LambdaService
+    environment: Mapping[str, str]
+    """For a Prefect command line or SDK: where the server is, and how to be let in."""
+
+    def run_python(self, *arguments: str) -> str:
+        """Run a Python program as a user of this cloud; return its output."""
+        return run_python(list(arguments), dict(self.environment))
+
+    def zip_bytes(self) -> int:
+        """Size of the deployed zip."""
+        answer = self.aws.client("lambda").get_function(FunctionName=REACT)
+        return int(answer["Configuration"]["CodeSize"])
+
+    def observe(
+        self, flow_run_id: str, *, budget: int | None = None, rescued: bool = True
+    ) -> Observation:
+        """Return a run as it looks from the outside, for the oracle."""
+        return observe(
+            self.prefect.run(flow_run_id),
+            self.prefect.history(flow_run_id),
+            self.fargate.ledger(),
+            budget=budget,
+            rescued=rescued,
+        )
+
+    def tasks(self, flow_run_id: str) -> list[str]:
+        """ARNs of the run's ECS tasks, in the order they were placed."""
+        return [life.task_arn for life in self.fargate.ledger() if life.flow_run_id == flow_run_id]
+
+
+@contextmanager
+def embedded_cloud(
+    options: Options, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Cloud]:
+    """Build the cloud, hand it out, and end it. `tell` hears what is being done.
+
+    Raises RuntimeError, with the log of the part that failed, when one does not come up.
+    """
+    with ExitStack() as stack:
+        household = stack.enter_context(Household.open())
+        folder = household.folder
+        tell("starting a Prefect server")
+        server = PrefectServer(folder / "prefect", household.spawn, auth_string=options.auth_string)
+        with ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(server.__enter__)
+            aws = stack.enter_context(EmulatedAws())
+            account = set_up_aws(aws, options.auth_string)
+            starting.result()
+        stack.push(server.__exit__)
+        tell(f"Prefect {server.version} answers")
+        environment = {"PREFECT_API_URL": server.api_url, **aws.environment()}
+        if options.auth_string:
+            environment["PREFECT_API_AUTH_STRING"] = options.auth_string
+
+        tell("chalice deploy")
+        settings = {"PREFECT_API_URL": server.api_url, "ECS_CLUSTER": CLUSTER, "STACK_NAME": STACK}
+        if options.auth_string:
+            settings["PREFECT_API_AUTH_STRING_PARAMETER"] = AUTH_PARAMETER
+        deploy(
+            aws,
+            folder / "project",
+            STAGE,
+            {**settings, **options.settings},
+            options.lambda_timeout_seconds,
+        )
+        lambdas = LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=options.retry_scale)
+        stack.callback(lambdas.stop)
+        router = EventRouter(aws, lambdas.invoke_async)
+        fargate = stack.enter_context(
+            Fargate(
+                household,
+                aws,
+                router.put,
+                path_prefix=Path(sys.executable).parent,
+                extra_environment={"PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5"},
+                timings=options.timings,
+            )
+        )
+        tell(f"creating the work pool {WORK_POOL}")
+        set_up_work_pool(account, environment)
+        tell("starting the worker as an ECS service")
+        start_worker(aws, account, server.api_url, options.worker_query_seconds, free_port())
+        fargate.keep_services()
+        yield Cloud(
+            folder=folder,
+            aws=aws,
+            account=account,
+            prefect=PrefectApi(server.api_url, options.auth_string),
+            server=server,
+            fargate=fargate,
+            router=router,
+            lambdas=lambdas,
+            environment=environment,
+        )
+
+
+def wait_for(what: str, seconds: float, ask: Callable[[], T | None]) -> T:
+    """Ask every quarter of a second until the answer is true; return it.
+
+    Raises TimeoutError naming `what` after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        if answer := ask():
+            return answer
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {seconds:.0f} s")
+        time.sleep(0.25)

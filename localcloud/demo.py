@@ -1,0 +1,247 @@
+"""`make demo`: one flow run, interrupted until it is moved to FARGATE, on a laptop, without AWS.
+
+Deploys for real, interrupts for real (a process, not a container), and tells the story from what
+ECS and Prefect say. Writes `build/demo.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from localcloud.bootstrap import CLUSTER, WORK_POOL
+from localcloud.cloud import Cloud, Options, embedded_cloud, wait_for
+from localcloud.deployment import PROJECT
+from localcloud.oracle import Fault, Verdict, judge
+from localcloud.prefect_api import deployment_id_in
+
+BUDGET = 2
+INTERRUPTIONS = BUDGET + 1
+EXAMPLES = PROJECT / "examples"
+RESULT = PROJECT / "build" / "demo.json"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One ECS task of the run, as ECS describes it; times are ISO 8601, reactions seconds."""
+
+    task: str
+    capacity: str
+    started: str | None
+    stopped: str | None
+    stop_code: str | None
+    reaction_seconds: float | None
+
+
+class Story:
+    """Tells what happens, with the seconds since the beginning."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+
+    def tell(self, text: str) -> None:
+        """Print a line, at once, also into a pipe."""
+        self._console.print(f"[dim]{self.seconds():6.1f} s[/]  {text}", highlight=False)
+
+    def seconds(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._began
+
+
+def main() -> int:
+    """Run the demo; 0 when it ended as it should."""
+    console = Console(soft_wrap=True)
+    story = Story(console)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with embedded_cloud(Options(), story.tell) as cloud:
+            result = run_demo(cloud, story)
+            _write(result)
+            _show(console, cloud, result)
+            if os.environ.get("KEEP"):
+                console.print(
+                    f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]  (Ctrl-C ends all)"
+                )
+                signal.pause()
+    except KeyboardInterrupt:
+        story.tell("ended by hand: everything is gone")
+        return 0 if RESULT.exists() and os.environ.get("KEEP") else 130
+    return 0 if _is_good(result) else 1
+
+
+def run_demo(cloud: Cloud, story: Story) -> dict[str, Any]:
+    """Interrupt a run until it is on FARGATE, let it finish, and return what is to be told."""
+    story.tell("deploying the example flow, with its results in S3")
+    deployed = cloud.run_python(
+        str(EXAMPLES / "deploy.py"), "--pool", WORK_POOL, "--bucket", cloud.account.bucket,
+        "--path", str(EXAMPLES),
+    )  # fmt: skip
+    run_id = cloud.prefect.start(deployment_id_in(deployed), tags=[f"spot-retries:{BUDGET}"])
+    name = cloud.prefect.run(run_id)["name"]
+    story.tell(f"flow run [bold]{name}[/] is scheduled: {BUDGET} interruptions allowed on Spot")
+
+    for number in range(1, INTERRUPTIONS + 2):
+        if not _interrupted(cloud, story, run_id, number):
+            break
+    wait_for("the end of the run", 90, lambda: cloud.prefect.is_final(run_id))
+    wait_for("quiet", 30, lambda: not cloud.fargate.running(run_id))
+    run = cloud.prefect.run(run_id)
+    story.tell(f"flow run {name} is [bold]{run['state_name']}[/]")
+    return _result(cloud, run, judge(cloud.observe(run_id, budget=BUDGET)), story.seconds())
+
+
+def _interrupted(cloud: Cloud, story: Story, run_id: str, number: int) -> bool:
+    """Follow attempt `number`; interrupt it and see it rescued, if it is on Spot."""
+    task = wait_for("a new task", 60, lambda: _task(cloud, run_id, number))
+    capacity = _attempts(cloud, run_id)[number - 1].capacity
+    story.tell(f"task {number} is placed on [bold]{capacity}[/]")
+    if capacity != "FARGATE_SPOT":
+        return False
+    done = wait_for("progress", 60, lambda: _progress(cloud, run_id, at_least=number))
+    story.tell(f"{done} of 6 days are loaded; [yellow]Spot takes task {number} back[/]")
+    cloud.fargate.interrupt(task)
+    seen = wait_for("the rescue", 90, lambda: _attempts(cloud, run_id)[number - 1].reaction_seconds)
+    story.tell(f"rescued: due again [bold green]{seen:.2f} s[/] after the container's exit")
+    return True
+
+
+def _task(cloud: Cloud, run_id: str, number: int) -> str | None:
+    tasks = cloud.tasks(run_id)
+    return tasks[number - 1] if len(tasks) >= number else None
+
+
+def _progress(cloud: Cloud, run_id: str, at_least: int) -> int | None:
+    """Days whose result is persisted, which a rerun will not load again; None: too few yet."""
+    done = sum(t["state_type"] == "COMPLETED" for t in cloud.prefect.task_runs(run_id))
+    return done if done >= at_least else None
+
+
+def _described(cloud: Cloud, run_id: str) -> list[dict[str, Any]]:
+    tasks = cloud.tasks(run_id)
+    answer = cloud.aws.client("ecs").describe_tasks(cluster=CLUSTER, tasks=tasks)
+    return sorted(answer["tasks"], key=lambda task: task["createdAt"])
+
+
+def _attempts(cloud: Cloud, run_id: str) -> list[Attempt]:
+    history = cloud.prefect.history(run_id)
+    return [
+        Attempt(
+            task=task["taskArn"],
+            capacity=task.get("capacityProviderName", task["launchType"]),
+            started=_iso(task.get("startedAt")),
+            stopped=_iso(task.get("stoppedAt")),
+            stop_code=task.get("stopCode"),
+            reaction_seconds=_reaction_of(task, history),
+        )
+        for task in _described(cloud, run_id)
+    ]
+
+
+def _reaction_of(task: dict[str, Any], history: list[dict[str, Any]]) -> float | None:
+    """Seconds from the container's exit until Prefect held a state in which the run was due."""
+    exited = task.get("executionStoppedAt")
+    if exited is None or task.get("stopCode") != "SpotInterruption":
+        return None
+    for state in history:
+        set_at = datetime.fromisoformat(state["timestamp"])
+        scheduled = (state.get("state_details") or {}).get("scheduled_time")
+        if state["type"] != "SCHEDULED" or set_at < exited or scheduled is None:
+            continue
+        due_at = datetime.fromisoformat(scheduled)
+        if (due_at - set_at).total_seconds() < 1:
+            return float((set_at - exited).total_seconds())
+    return None
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None
+
+
+def _result(cloud: Cloud, run: dict[str, Any], verdict: Verdict, seconds: float) -> dict[str, Any]:
+    attempts = _attempts(cloud, run["id"])
+    worker = cloud.prefect.workers(WORK_POOL)[0]
+    return {
+        "flow_run": {
+            "id": run["id"],
+            "name": run["name"],
+            "state": run["state_type"],
+            "run_count": run["run_count"],
+            "interruptions": sum(a.stop_code == "SpotInterruption" for a in attempts),
+        },
+        "budget": BUDGET,
+        "attempts": [vars(attempt) for attempt in attempts],
+        "final_capacity": attempts[-1].capacity,
+        "worker": worker["name"],
+        "oracle": {
+            "lost": verdict.count(Fault.LOST),
+            "run_twice": verdict.count(Fault.RUN_TWICE),
+            "wrong_capacity": verdict.count(Fault.WRONG_CAPACITY),
+        },
+        "zip_bytes": cloud.zip_bytes(),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _is_good(result: dict[str, Any]) -> bool:
+    run = result["flow_run"]
+    return (
+        run["state"] == "COMPLETED"
+        and run["interruptions"] == INTERRUPTIONS
+        and len({attempt["task"] for attempt in result["attempts"]}) == INTERRUPTIONS + 1
+        and result["final_capacity"] == "FARGATE"
+        and not any(result["oracle"].values())
+    )
+
+
+def _write(result: dict[str, Any]) -> None:
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
+    run = result["flow_run"]
+    table = Table(title=f"Flow run {run['name']}: {run['state']} on {result['final_capacity']}")
+    for column in ("attempt", "capacity", "started", "ran", "stop code", "due again after"):
+        table.add_column(column, justify="right" if column == "ran" else "left")
+    for number, attempt in enumerate(result["attempts"], start=1):
+        reaction = attempt["reaction_seconds"]
+        table.add_row(
+            str(number),
+            attempt["capacity"],
+            (attempt["started"] or "")[11:19],
+            _ran(attempt),
+            attempt["stop_code"] or "",
+            f"{reaction:.2f} s" if reaction is not None else "",
+        )
+    console.print()
+    console.print(table)
+    artifact = cloud.prefect.artifacts(run["id"])
+    if artifact:
+        console.print("\nWhat people read on the run, in the Prefect UI:\n")
+        console.print(artifact[0]["data"], markup=False, highlight=False)
+    oracle = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in result["oracle"].items())
+    console.print(f"Oracle: {oracle}.  Zip: {result['zip_bytes'] / 1e6:.2f} MB.")
+    console.print(f"Written: build/demo.json.  It took {result['seconds']:.0f} s.")
+    if not _is_good(result):
+        console.print("[bold red]This is not how it should have ended.[/]")
+
+
+def _ran(attempt: dict[str, Any]) -> str:
+    if not attempt["started"] or not attempt["stopped"]:
+        return ""
+    begun, ended = (datetime.fromisoformat(attempt[k]) for k in ("started", "stopped"))
+    return f"{(ended - begun).total_seconds():.0f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""A real `chalice deploy` of a copy of this project, into the emulated AWS.
+
+The copy keeps Chalice's own bookkeeping (`.chalice/deployed`) out of the user's tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from localcloud.aws import EmulatedAws
+
+PROJECT = Path(__file__).resolve().parent.parent
+SHIPPED = ("app.py", "chalicelib", "infra", "vendor", ".chalice", "requirements.txt")
+_NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", "deployed", "deployments")
+
+
+def deploy(
+    aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
+) -> None:
+    """Deploy stage `stage` from a copy in `folder`, its environment changed by `settings`.
+
+    Raises RuntimeError with Chalice's output when it fails.
+    """
+    copy_project(folder)
+    configure(folder, stage, settings, timeout_seconds)
+    finished = subprocess.run(
+        [Path(sys.executable).parent / "chalice", "deploy", "--stage", stage],
+        cwd=folder,
+        env=_environment(aws),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise RuntimeError(f"chalice deploy failed:\n{finished.stdout}")
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what `chalice deploy` needs of this project."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SHIPPED:
+        source, target = PROJECT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True, ignore=_NOT_SHIPPED)
+        else:
+            shutil.copy2(source, target)
+
+
+def configure(folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int) -> None:
+    """Change the stage's environment in the copy's config, as a user would in their own."""
+    path = folder / ".chalice" / "config.json"
+    config = json.loads(path.read_text())
+    config["stages"][stage]["environment_variables"] = {"STAGE": stage, **settings}
+    config["stages"][stage]["lambda_timeout"] = timeout_seconds
+    path.write_text(json.dumps(config, indent=2))
+
+
+def _environment(aws: EmulatedAws) -> dict[str, str]:
+    """The host's environment, for pip's sake, with nothing of its AWS account or Prefect in it."""
+    host = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "PREFECT_", "PYTHON"))
+    }
+    return {**host, **aws.environment()}

@@ -1,0 +1,102 @@
+"""A few reads and writes of Prefect's REST API for demo, tests and oracle.
+
+Not the product's adapter: what judges the product must not be the product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+
+
+class PrefectApi:
+    """Talks to one server; `auth_string` is "user:password" where basic auth is on."""
+
+    def __init__(self, api_url: str, auth_string: str | None = None) -> None:
+        auth = None
+        if auth_string:
+            user, _, password = auth_string.partition(":")
+            auth = httpx.BasicAuth(user, password)
+        # A server on SQLite answers 503 under load; connection errors are retried by httpx alone.
+        transport = httpx.HTTPTransport(retries=3)
+        self._http = httpx.Client(
+            base_url=api_url, auth=auth, timeout=30, transport=transport, trust_env=False
+        )
+
+    def start(self, deployment_id: str, **fields: Any) -> str:
+        """Create a flow run of a deployment, due now; return its id."""
+        body = {"state": {"type": "SCHEDULED", "name": "Scheduled"}, **fields}
+        return str(self._send("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
+
+    def run(self, flow_run_id: str) -> dict[str, Any]:
+        """Return the flow run."""
+        return dict(self._send("GET", f"/flow_runs/{flow_run_id}"))
+
+    def history(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return the run's states, oldest first."""
+        states = self._send("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
+        return sorted(states, key=lambda state: str(state["timestamp"]))
+
+    def task_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return the run's task runs."""
+        body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
+        return list(self._send("POST", "/task_runs/filter", body))
+
+    def artifacts(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return the run's artifacts, newest first."""
+        body = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "CREATED_DESC"}
+        return list(self._send("POST", "/artifacts/filter", body))
+
+    def logs(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return the run's log lines, oldest first, 200 at most."""
+        body = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_ASC"}
+        return list(self._send("POST", "/logs/filter", body))
+
+    def events(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return the newest events about the run, 50 at most."""
+        body = {
+            "filter": {"resource": {"id": [f"prefect.flow-run.{flow_run_id}"]}, "order": "DESC"},
+            "limit": 50,
+        }
+        return list(self._send("POST", "/events/filter", body)["events"])
+
+    def workers(self, pool: str) -> list[dict[str, Any]]:
+        """Return the pool's workers."""
+        return list(self._send("POST", f"/work_pools/{pool}/workers/filter", {}))
+
+    def children(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return the runs that a run started."""
+        body = {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run_id]}}}
+        return list(self._send("POST", "/flow_runs/filter", body))
+
+    def set_state(self, flow_run_id: str, state: dict[str, Any]) -> dict[str, Any]:
+        """Propose a state, as a user in the UI would; return Prefect's answer."""
+        body = {"state": state}
+        return dict(self._send("POST", f"/flow_runs/{flow_run_id}/set_state", body))
+
+    def is_final(self, flow_run_id: str) -> bool:
+        """Whether the run is over."""
+        return self.run(flow_run_id)["state_type"] in FINAL
+
+    def _send(self, method: str, path: str, body: object = None) -> Any:
+        answer = self._http.request(method, path, json=body)
+        for _ in range(5):
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            answer = self._http.request(method, path, json=body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
+def deployment_id_in(output: str) -> str:
+    """Return the last UUID-only line of a deploy script's output."""
+    for line in reversed(output.splitlines()):
+        try:
+            return str(UUID(line.strip()))
+        except ValueError:
+            continue
+    raise ValueError(f"no deployment id in:\n{output}")
