@@ -134,9 +134,11 @@ def embedded_cloud(
             {**settings, **options.settings},
             options.lambda_timeout_seconds,
         )
-        lambdas = LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=options.retry_scale)
-        stack.callback(lambdas.stop)
-        router = EventRouter(aws, lambdas.invoke_async)
+        lambdas = stack.enter_context(
+            LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=options.retry_scale)
+        )
+        router = stack.enter_context(EventRouter(aws, lambdas.invoke_async))
+        router.check_rules()
         fargate = stack.enter_context(
             Fargate(
                 household,

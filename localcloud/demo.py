@@ -60,7 +60,7 @@ class Story:
 
 def main() -> int:
     """Run the demo; 0 when it ended as it should."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, width=110)
     story = Story(console)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -94,7 +94,7 @@ def run_demo(cloud: Cloud, story: Story) -> dict[str, Any]:
         if not _interrupted(cloud, story, run_id, number):
             break
     wait_for("the end of the run", 90, lambda: cloud.prefect.is_final(run_id))
-    wait_for("quiet", 30, lambda: not cloud.fargate.running(run_id))
+    wait_for("the last task's end", 60, lambda: _described(cloud, run_id)[-1].get("stoppedAt"))
     run = cloud.prefect.run(run_id)
     story.tell(f"flow run {name} is [bold]{run['state_name']}[/]")
     return _result(cloud, run, judge(cloud.observe(run_id, budget=BUDGET)), story.seconds())
@@ -212,7 +212,7 @@ def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
     run = result["flow_run"]
     table = Table(title=f"Flow run {run['name']}: {run['state']} on {result['final_capacity']}")
     for column in ("attempt", "capacity", "started", "ran", "stop code", "due again after"):
-        table.add_column(column, justify="right" if column == "ran" else "left")
+        table.add_column(column, justify="right" if column == "ran" else "left", no_wrap=True)
     for number, attempt in enumerate(result["attempts"], start=1):
         reaction = attempt["reaction_seconds"]
         table.add_row(
@@ -225,10 +225,10 @@ def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
         )
     console.print()
     console.print(table)
-    artifact = cloud.prefect.artifacts(run["id"])
-    if artifact:
+    annotation = cloud.prefect.annotation(run["id"])
+    if annotation:
         console.print("\nWhat people read on the run, in the Prefect UI:\n")
-        console.print(artifact[0]["data"], markup=False, highlight=False)
+        console.print(annotation, markup=False, highlight=False)
     oracle = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in result["oracle"].items())
     console.print(f"Oracle: {oracle}.  Zip: {result['zip_bytes'] / 1e6:.2f} MB.")
     console.print(f"Written: build/demo.json.  It took {result['seconds']:.0f} s.")

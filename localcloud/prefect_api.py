@@ -46,10 +46,16 @@ class PrefectApi:
         body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
         return list(self._send("POST", "/task_runs/filter", body))
 
-    def artifacts(self, flow_run_id: str) -> list[dict[str, Any]]:
-        """Return the run's artifacts, newest first."""
-        body = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "CREATED_DESC"}
-        return list(self._send("POST", "/artifacts/filter", body))
+    def annotation(self, flow_run_id: str) -> str:
+        """Return the newest Markdown artifact of the run, empty when there is none."""
+        body = {
+            "artifacts": {"type": {"any_": ["markdown"]}},
+            "flow_runs": {"id": {"any_": [flow_run_id]}},
+            "sort": "CREATED_DESC",
+            "limit": 1,
+        }
+        found = self._send("POST", "/artifacts/filter", body)
+        return str(found[0]["data"]) if found else ""
 
     def logs(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Return the run's log lines, oldest first, 200 at most."""

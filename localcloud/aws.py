@@ -1,0 +1,95 @@
+"""AWS on the laptop: moto's server in this process, with what moto lacks added to it.
+
+Deployments, Lambdas, the worker and the tests talk to it over HTTP like to AWS; Fargate, Lambda
+and EventBridge of this package look straight into moto's backends.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import boto3
+from moto.awslambda.models import LambdaBackend, lambda_backends
+from moto.ecs.models import EC2ContainerServiceBackend, ecs_backends
+from moto.events.models import EventsBackend, events_backends
+from moto.moto_api._internal.models import moto_api_backend
+from moto.server import ThreadedMotoServer
+
+from localcloud import moto_additions
+
+
+class EmulatedAws:
+    """One emulated account in one region, for as long as the `with` block lasts.
+
+    moto's state belongs to the process, so at most one may be open at a time.
+    """
+
+    region = "us-east-1"
+    account = "123456789012"
+
+    def __init__(self) -> None:
+        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self._clients: dict[str, Any] = {}
+        self._clients_lock = threading.Lock()  # creating boto3 clients is not thread-safe
+
+    def __enter__(self) -> EmulatedAws:
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
+        moto_additions.install()
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+        if self._server._server is not None:
+            self._server._server.server_close()  # stop() leaves the socket listening
+        moto_api_backend.reset()
+
+    @property
+    def endpoint_url(self) -> str:
+        """The address every AWS client of the embedded cloud is to use."""
+        host, port = self._server.get_host_and_port()
+        return f"http://{host}:{port}"
+
+    def environment(self) -> dict[str, str]:
+        """Return what a child process needs to meet this AWS, and never a real one."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_SESSION_TOKEN": "testing",
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_REGION": self.region,
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, name: str) -> Any:
+        """Return a boto3 client of the named service; one per service, shared by all threads."""
+        with self._clients_lock:
+            if name not in self._clients:
+                self._clients[name] = boto3.session.Session().client(  # type: ignore[call-overload]  # any service name
+                    name,
+                    endpoint_url=self.endpoint_url,
+                    region_name=self.region,
+                    aws_access_key_id="testing",
+                    aws_secret_access_key="testing",  # noqa: S106  # moto takes any
+                )
+            return self._clients[name]
+
+    @property
+    def ecs(self) -> EC2ContainerServiceBackend:
+        """ECS as moto keeps it: its clusters, services and tasks."""
+        return ecs_backends[self.account][self.region]
+
+    @property
+    def events(self) -> EventsBackend:
+        """EventBridge as moto keeps it: its rules and targets."""
+        return events_backends[self.account][self.region]
+
+    @property
+    def lambdas(self) -> LambdaBackend:
+        """Lambda as moto keeps it: the deployed functions' code and configuration."""
+        return lambda_backends[self.account][self.region]

@@ -1,0 +1,180 @@
+"""What a Fargate container runs, and what ECS says about its task: pure, but for the secrets.
+
+Task definition and overrides come in; command, environment and DescribeTasks' words go out.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+from moto.ec2.models import ec2_backends
+from moto.ecs.models import Task, TaskDefinition
+
+from localcloud.aws import EmulatedAws
+
+DEFAULT_STOP_TIMEOUT_SECONDS = 30.0
+
+Description = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ContainerPlan:
+    """One container, as task definition and overrides together want it."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    secrets: Mapping[str, str]
+    """From the variable's name to the SSM parameter's name or ARN."""
+    stop_timeout_seconds: float
+    cpu: str
+    """Of the task, in CPU units, as ECS writes it."""
+    memory: str
+    """Of the task, in MiB, as ECS writes it."""
+
+
+class SecretUnavailableError(Exception):
+    """A secret cannot be had; ECS does not start the task then."""
+
+
+def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> ContainerPlan:
+    """Plan the first container of the definition: the only one this emulation runs."""
+    container: dict[str, Any] = definition.container_definitions[0]
+    override: dict[str, Any] = next(
+        (
+            o
+            for o in overrides.get("containerOverrides") or []
+            if o.get("name", container["name"]) == container["name"]
+        ),
+        {},
+    )
+    arguments = override.get("command") or container.get("command") or []
+    return ContainerPlan(
+        name=container["name"],
+        image=container.get("image", ""),
+        command=tuple(container.get("entryPoint") or []) + tuple(arguments),
+        environment=_named(container.get("environment")) | _named(override.get("environment")),
+        secrets=_named(container.get("secrets"), "valueFrom"),
+        stop_timeout_seconds=float(container.get("stopTimeout") or DEFAULT_STOP_TIMEOUT_SECONDS),
+        cpu=str(overrides.get("cpu") or definition.cpu or container.get("cpu") or 256),
+        memory=str(overrides.get("memory") or definition.memory or container.get("memory") or 512),
+    )
+
+
+def resolve_secrets(aws: EmulatedAws, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return the decrypted values, or raise SecretUnavailableError in ECS's words."""
+    return {name: _parameter(aws, source) for name, source in secrets.items()}
+
+
+def new_description(task: Task, plan: ContainerPlan, capacity: str, now: datetime) -> Description:
+    """Return what DescribeTasks says of a task just placed, times as datetimes."""
+    prefix = task.task_arn.split(":task/")[0]
+    containers = [
+        {
+            "containerArn": f"{prefix}:container/{task.cluster_name}/{task.id}/{uuid.uuid4()}",
+            "taskArn": task.task_arn,
+            "name": plan.name,
+            "image": plan.image,
+            "lastStatus": "PENDING",
+            "networkInterfaces": [],
+            "healthStatus": "UNKNOWN",
+            "cpu": "0",
+        }
+    ]
+    description: Description = {
+        "attachments": task.attachments,
+        "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
+        "availabilityZone": _availability_zone(task),
+        "clusterArn": task.cluster_arn,
+        "containers": containers,
+        "cpu": plan.cpu,
+        "createdAt": now,
+        "desiredStatus": "RUNNING",
+        "enableExecuteCommand": False,
+        "ephemeralStorage": {"sizeInGiB": 20},
+        "group": task.group,
+        "healthStatus": "UNKNOWN",
+        "lastStatus": "PROVISIONING",
+        "launchType": "FARGATE",  # on Spot too
+        "memory": plan.memory,
+        "overrides": {"containerOverrides": [{"name": plan.name}], **task.overrides},
+        "platformFamily": "Linux",
+        "platformVersion": "1.4.0",
+        "tags": task.tags,
+        "taskArn": task.task_arn,
+        "taskDefinitionArn": task.task_definition_arn,
+        "version": 1,
+    }
+    if task.started_by:
+        description["startedBy"] = task.started_by
+    if task.capacity_provider_name:  # absent when RunTask named a launch type
+        description["capacityProviderName"] = capacity
+    return description
+
+
+def state_change_event(description: Description, aws: EmulatedAws) -> dict[str, Any]:
+    """Make the `ECS Task State Change` of a description, as EventBridge carries it: no tags."""
+    now = datetime.now(UTC)
+    detail = {name: value for name, value in description.items() if name != "tags"}
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "ECS Task State Change",
+        "source": "aws.ecs",
+        "account": aws.account,
+        "time": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": aws.region,
+        "resources": [description["taskArn"]],
+        "detail": _as_json({**detail, "updatedAt": now}),
+    }
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        case dict():
+            return {name: _as_json(inner) for name, inner in value.items()}
+        case list():
+            return [_as_json(inner) for inner in value]
+        case _:
+            return value
+
+
+def _named(entries: list[dict[str, str]] | None, key: str = "value") -> dict[str, str]:
+    return {entry["name"]: entry[key] for entry in entries or []}
+
+
+def _parameter(aws: EmulatedAws, source: str) -> str:
+    if source.startswith("arn:") and ":ssm:" not in source:
+        raise SecretUnavailableError(f"{source} is not an SSM parameter: only those are emulated")
+    # An ARN does not tell whether the parameter's name begins with a slash: "parameter/key" is
+    # that of "key" as well as of "/key".
+    path = source.split(":parameter", 1)[-1]
+    for name in dict.fromkeys((path, path.removeprefix("/"))):
+        try:
+            answer = aws.client("ssm").get_parameter(Name=name, WithDecryption=True)
+            return str(answer["Parameter"]["Value"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ParameterNotFound":
+                raise
+    raise SecretUnavailableError(
+        "ResourceInitializationError: unable to pull secrets or registry auth: unable to retrieve "
+        f"secrets from ssm: Invalid parameters: {source}"
+    )
+
+
+def _availability_zone(task: Task) -> str:
+    attachments: list[dict[str, Any]] = task.attachments
+    details = [d for attachment in attachments for d in attachment["details"]]
+    subnet_id = next((d["value"] for d in details if d["name"] == "subnetId"), None)
+    if subnet_id is None:
+        return f"{task.region_name}a"
+    subnet = ec2_backends[task._account_id][task.region_name].get_subnet(subnet_id)
+    return str(subnet.availability_zone)

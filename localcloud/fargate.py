@@ -1,0 +1,265 @@
+"""Fargate on the laptop: a process per container, with ECS's statuses, events and Spot's manners.
+
+moto's RunTask and StopTask end here; every change of a task becomes the event EventBridge would
+get. `ledger()` is what the oracle judges by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moto.ecs.models import Task, TaskDefinition
+
+from localcloud import moto_additions
+from localcloud.aws import EmulatedAws
+from localcloud.containers import (
+    Description,
+    SecretUnavailableError,
+    plan_container,
+    resolve_secrets,
+    state_change_event,
+)
+from localcloud.ecs_services import reconcile_services
+from localcloud.processes import Household, end_tree
+from localcloud.task_life import ContainerLife as ContainerLife
+from localcloud.task_life import TaskLife
+
+TASK_MARKER = "PREFECT_SPOT_ECS_TASK"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long ECS takes.
+
+    In reality: provisioning about 10 s, pending (image pull) 10 to 60 s, deprovisioning 22 to
+    73 s (FACTS 1.4); services are looked after every few seconds.
+    """
+
+    provisioning_seconds: float = 0.2
+    pending_seconds: float = 0.2
+    deprovisioning_seconds: float = 1.0
+    stop_timeout_scale: float = 1.0
+    """Factor on a container's `stopTimeout`, which is 30 s unless the task definition says so."""
+    service_seconds: float = 1.0
+    """Between two looks at the services; a dead task is replaced at the next look."""
+
+
+class Fargate:
+    """Runs the first container of every task ECS places, until `close()`.
+
+    `capacity` says what there is: with `capacity["FARGATE_SPOT"] = False` RunTask is refused.
+    `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
+    """
+
+    def __init__(
+        self,
+        household: Household,
+        aws: EmulatedAws,
+        on_event: Callable[[dict[str, Any]], object],
+        *,
+        path_prefix: Path,
+        extra_environment: dict[str, str],
+        timings: Timings,
+    ) -> None:
+        self.capacity = {"FARGATE_SPOT": True, "FARGATE": True}
+        self.errors: list[Exception] = []
+        self._household = household
+        self._aws = aws
+        self._on_event = on_event
+        self._path_prefix = path_prefix
+        self._extra_environment = extra_environment
+        self._timings = timings
+        self._lives: dict[str, TaskLife] = {}  # by task ARN, in the order of placing
+        self._closed = threading.Event()
+        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._start_thread(self._hand_on_events)
+        moto_additions.connect_ecs(
+            moto_additions.EcsHooks(
+                has_capacity=lambda capacity: self.capacity.get(capacity, True),
+                place=self._place,
+                stop=self._stop_by_user,
+                describe=lambda task: self._lives[task.task_arn].describe(),
+            )
+        )
+
+    def __enter__(self) -> Fargate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all containers; no event is sent any more."""
+        self._closed.set()
+        moto_additions.connect_ecs(None)
+        for life in list(self._lives.values()):
+            with life.lock:  # no container starts from here on
+                life.news.set()
+            if life.process and not life.ended.is_set():
+                end_tree(life.process, (TASK_MARKER, life.task.task_arn))
+        self._events.put(None)
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def interrupt(
+        self,
+        task_arn: str,
+        *,
+        reason: str = "Your Spot Task was interrupted.",
+        stop_code: str = "SpotInterruption",
+    ) -> None:
+        """Take the task as Spot does: warning, SIGTERM to the group, SIGKILL after `stopTimeout`.
+
+        Without effect on a task that is stopping already. Raises KeyError for an unknown one.
+        """
+        self._lives[task_arn].interrupt(stop_code, reason)
+
+    def stop(self, task_arn: str, *, reason: str, stop_code: str = "UserInitiated") -> None:
+        """Stop the task as StopTask does: like `interrupt`, but in the ledger nobody's doing."""
+        self._lives[task_arn].request_stop(stop_code, reason)
+
+    def forget(self, task_arn: str) -> None:
+        """Let ECS forget a stopped task, as it does after an hour. The ledger keeps it."""
+        task = self._lives[task_arn].task
+        if task.last_status != "STOPPED":
+            raise ValueError(f"{task_arn} is {task.last_status}: ECS forgets only STOPPED tasks")
+        del self._aws.ecs.tasks[task.cluster_name][task_arn]
+
+    def log_of(self, task_arn: str) -> Path:
+        """Return the file with the container's output; it is there once the container was."""
+        return self._household.folder / "tasks" / f"{task_arn.split('/')[-1]}.log"
+
+    def ledger(self) -> list[ContainerLife]:
+        """Return every task's container so far, in the order RunTask placed them."""
+        return [life.write_down() for life in list(self._lives.values())]
+
+    def running(self, flow_run_id: str) -> list[str]:
+        """Return the ARNs of the flow run's tasks whose container is alive."""
+        return [
+            life.task_arn
+            for life in self.ledger()
+            if life.flow_run_id == flow_run_id and life.started and not life.exited
+        ]
+
+    def keep_services(self) -> None:
+        """From now on keep `desiredCount` tasks of every ECS service running."""
+
+        def keep() -> None:
+            while not self._closed.wait(self._timings.service_seconds):
+                try:
+                    reconcile_services(self._aws.ecs, self.stop)
+                except Exception as error:  # the next look may go better
+                    self._note(error)
+
+        self._start_thread(keep)
+
+    def _place(self, task: Task, definition: TaskDefinition, capacity: str) -> None:
+        life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._tell)
+        self._lives[task.task_arn] = life
+        life.place()
+        self._start_thread(lambda: self._live(life))
+
+    def _live(self, life: TaskLife) -> None:
+        """One task from PROVISIONING to STOPPED, in a thread of its own."""
+        try:
+            life.news.wait(self._timings.provisioning_seconds)
+            life.pull()
+            life.news.wait(self._timings.pending_seconds)
+            self._start_container(life)
+            if life.process is not None:
+                life.news.wait()
+                self._end_container(life, life.process)
+            life.deprovision()
+            self._closed.wait(self._timings.deprovisioning_seconds)
+            life.stop()
+        except Exception as error:
+            self._note(error)
+
+    def _start_container(self, life: TaskLife) -> None:
+        try:
+            secrets = resolve_secrets(self._aws, life.plan.secrets)
+            with life.lock:  # a stop comes before the start, or finds the process
+                if not life.stop_requested and not self._closed.is_set():
+                    life.run(self._spawn(life, secrets))
+        except SecretUnavailableError as error:
+            life.fail_to_start(str(error))
+        except OSError as error:
+            life.fail_to_start(f"CannotStartContainerError: {error}")
+
+    def _spawn(self, life: TaskLife, secrets: dict[str, str]) -> subprocess.Popen[bytes]:
+        arn = life.task.task_arn
+        if not life.plan.command:
+            raise OSError("an image's own command is not emulated: give the container a command")
+        home = self._household.folder / "tasks" / life.task.id
+        (home / "tmp").mkdir(parents=True)
+        process = self._household.spawn(
+            life.plan.command,
+            env={
+                "PATH": f"{self._path_prefix}{os.pathsep}/usr/local/bin:/usr/bin:/bin",
+                "HOME": str(home),
+                "TMPDIR": str(home / "tmp"),
+                "LANG": "C.UTF-8",
+                **self._aws.environment(),
+                **self._extra_environment,
+                **life.plan.environment,
+                **secrets,
+            },
+            cwd=home,
+            log=self.log_of(arn),
+            extra_marker={TASK_MARKER: arn},
+        )
+
+        def notice_the_end() -> None:
+            process.wait()
+            life.ended.set()
+            life.news.set()
+
+        self._start_thread(notice_the_end)
+        return process
+
+    def _end_container(self, life: TaskLife, process: subprocess.Popen[bytes]) -> None:
+        """Woken by a stop or by the container's own end: leave nothing of it."""
+        if not life.ended.is_set() and not self._closed.is_set():
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.killpg(process.pid, signal.SIGTERM)  # tini -g does (FACTS 2.10)
+            life.ended.wait(life.plan.stop_timeout_seconds * self._timings.stop_timeout_scale)
+        # Also after a good end: the end of a container is the end of all that runs in it.
+        end_tree(process, (TASK_MARKER, life.task.task_arn))
+        life.ended.wait()
+
+    def _stop_by_user(self, task: Task, reason: str | None) -> None:
+        self._lives[task.task_arn].request_stop("UserInitiated", reason)
+
+    def _tell(self, description: Description) -> None:
+        if not self._closed.is_set():
+            self._events.put(state_change_event(description, self._aws))
+
+    def _hand_on_events(self) -> None:
+        """Keep the events' order, and let their receiver call ECS without a lock in its way."""
+        while (event := self._events.get()) is not None:
+            try:
+                self._on_event(event)
+            except Exception as error:  # tasks live on whatever their observers do
+                self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        self.errors.append(error)
+        _log.error("embedded Fargate: %s", error, exc_info=error)
+
+    def _start_thread(self, work: Callable[[], object]) -> None:
+        thread = threading.Thread(target=work, daemon=True)
+        self._threads.append(thread)
+        thread.start()

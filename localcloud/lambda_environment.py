@@ -1,0 +1,285 @@
+"""One Lambda execution environment: the deployed zip under AWS's own runtime client.
+
+The client asks a local Runtime API for events and posts its answers there (FACTS 3.6); this side
+notices answers, init errors, overdue and dead processes alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import queue
+import subprocess
+import threading
+import time
+import uuid
+import zipfile
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+from moto.awslambda.models import LambdaFunction
+
+from localcloud.aws import EmulatedAws
+from localcloud.processes import Household, end_tree
+
+INIT_SECONDS = 10.0  # AWS's own limit; what is slower gets the function's timeout on top of it
+ENVIRONMENT_MARKER = "PREFECT_SPOT_LAMBDA_ENVIRONMENT"
+
+Status = Literal["ok", "error", "timeout", "died"]
+_End = tuple[Status, dict[str, Any] | None, Any]  # status, error, answer
+
+
+@dataclass(frozen=True)
+class FunctionConfig:
+    """What an environment depends on: when it changes, a new environment is needed."""
+
+    name: str
+    arn: str
+    handler: str
+    timeout_seconds: float
+    memory_mib: int
+    environment: tuple[tuple[str, str], ...]
+    code_sha256: str
+    code: bytes = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, function: LambdaFunction) -> FunctionConfig:
+        """Take the configuration from a function as moto holds it."""
+        return cls(
+            name=function.function_name,
+            arn=function.function_arn,
+            handler=str(function.handler),
+            timeout_seconds=float(function.timeout),
+            memory_mib=int(function.memory_size),
+            environment=tuple(sorted(function.environment_vars.items())),
+            code_sha256=function.code_sha_256,
+            code=function.code_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one invocation went; `seconds` is the handler's time, without init."""
+
+    status: Status
+    seconds: float
+    logs: list[str]
+    answer: Any = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    request_id: str
+    event: bytes
+    deadline_ms: int
+
+
+@dataclass(frozen=True)
+class _News:
+    """What the runtime client, or its process's end, tells."""
+
+    kind: Literal["ready", "response", "error", "died"]
+    body: bytes = b""
+
+
+class ExecutionEnvironment:
+    """One process that serves one invocation at a time, warm until it fails or `end()`."""
+
+    def __init__(
+        self,
+        household: Household,
+        aws: EmulatedAws,
+        runtime_python: Path,
+        config: FunctionConfig,
+    ) -> None:
+        self.config = config
+        self._id = uuid.uuid4().hex
+        self._is_ready = False
+        self._folder = household.folder / "lambda" / config.name
+        self._log = self._folder / f"{self._id}.log"
+        self._log_read = 0  # bytes
+        self._api = _RuntimeApi(config.arn)
+        self._process = self._start(household, aws, runtime_python)
+        threading.Thread(target=self._notice_death, daemon=True).start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether another invocation may come here."""
+        return self._process.poll() is None
+
+    def run(self, request_id: str, event: bytes) -> Outcome:
+        """Run the handler once. After anything but an answer of its, the environment is ended."""
+        init_failure = None if self._is_ready else self._await_init()
+        started = time.monotonic()
+        status, error, answer = init_failure or self._hand_over(request_id, event)
+        if status not in ("ok", "error") or not self._is_ready:
+            self.end()
+        return Outcome(status, time.monotonic() - started, self._new_log_lines(), answer, error)
+
+    def end(self) -> None:
+        """Kill the process and all it started, and close the Runtime API."""
+        end_tree(self._process, (ENVIRONMENT_MARKER, self._id))
+        threading.Thread(target=self._api.close, daemon=True).start()  # takes up to 0.5 s
+
+    def _await_init(self) -> _End | None:
+        limit = INIT_SECONDS + self.config.timeout_seconds
+        try:
+            news = self._api.news.get(timeout=limit)
+        except queue.Empty:
+            return "timeout", _timed_out(limit), None
+        if news.kind == "ready":
+            self._is_ready = True
+            return None
+        return self._failure(news)
+
+    def _hand_over(self, request_id: str, event: bytes) -> _End:
+        limit = self.config.timeout_seconds
+        self._api.work.put(_Work(request_id, event, int((time.time() + limit) * 1000)))
+        try:
+            news = self._api.news.get(timeout=limit)
+        except queue.Empty:
+            return "timeout", _timed_out(limit), None
+        if news.kind == "response":
+            return "ok", None, json.loads(news.body)
+        return self._failure(news)
+
+    def _failure(self, news: _News) -> _End:
+        if news.kind == "died":
+            code = self._process.returncode
+            message = f"Runtime exited with exit code {code}"
+            return "died", {"errorType": "Runtime.ExitError", "errorMessage": message}, None
+        return "error", json.loads(news.body), None
+
+    def _start(
+        self, household: Household, aws: EmulatedAws, runtime_python: Path
+    ) -> subprocess.Popen[bytes]:
+        config, task_root = self.config, _unzip(self.config, self._folder)
+        scratch = self._folder / f"tmp-{self._id}"
+        scratch.mkdir()
+        version = "$LATEST"
+        return household.spawn(
+            [str(runtime_python), "-m", "awslambdaric", config.handler],
+            env={
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "LANG": "C.UTF-8",
+                "TZ": ":UTC",
+                "TMPDIR": str(scratch),
+                "PYTHONNOUSERSITE": "1",
+                **aws.environment(),
+                **dict(config.environment),
+                "PYTHONPATH": str(task_root),
+                "LAMBDA_TASK_ROOT": str(task_root),
+                "_HANDLER": config.handler,
+                "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
+                "AWS_LAMBDA_FUNCTION_NAME": config.name,
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mib),
+                "AWS_LAMBDA_FUNCTION_VERSION": version,
+                "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{config.name}",
+                "AWS_LAMBDA_LOG_STREAM_NAME": f"[{version}]{self._id}",
+                "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            },
+            cwd=task_root,
+            log=self._log,
+            extra_marker={ENVIRONMENT_MARKER: self._id},
+        )
+
+    def _notice_death(self) -> None:
+        self._process.wait()
+        self._api.news.put(_News("died"))
+
+    def _new_log_lines(self) -> list[str]:
+        """What was printed since the last look; the client prints before it answers."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_read)
+            printed = log.read()
+        self._log_read += len(printed)
+        return printed.decode(errors="replace").splitlines()
+
+
+class _RuntimeApi(ThreadingHTTPServer):
+    """The Runtime API of one environment, on a port of its own: the client knows no paths."""
+
+    daemon_threads = True
+
+    def __init__(self, function_arn: str) -> None:
+        super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
+        self.function_arn = function_arn
+        self.work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self.news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        self.was_asked = False
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of a request for the next event, and stop listening."""
+        self.work.put(None)
+        self.shutdown()
+        self.server_close()
+
+
+class _RuntimeApiHandler(BaseHTTPRequestHandler):
+    server: _RuntimeApi
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each warm invocation waits 40 ms for an ACK
+
+    def do_GET(self) -> None:
+        """Answer `/invocation/next`, as soon as there is an event."""
+        if not self.server.was_asked:
+            self.server.was_asked = True
+            self.server.news.put(_News("ready"))
+        work = self.server.work.get()
+        if work is None:
+            self.close_connection = True
+            return
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": work.request_id,
+            "Lambda-Runtime-Deadline-Ms": str(work.deadline_ms),
+            "Lambda-Runtime-Invoked-Function-Arn": self.server.function_arn,
+        }
+        self._answer(200, work.event, headers)
+
+    def do_POST(self) -> None:
+        """Take `/init/error`, `/invocation/<id>/error` or `/invocation/<id>/response`."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._answer(202, b'{"status":"OK"}', {})
+        if self.path.endswith("/response"):
+            self.server.news.put(_News("response", body))
+        else:
+            self.server.news.put(_News("error", body))
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        # Without a content type the client segfaults.
+        for name, value in {**headers, "Content-Type": "application/json"}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        with contextlib.suppress(ConnectionError):  # the process has just been ended
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def _unzip(config: FunctionConfig, folder: Path) -> Path:
+    """Unzip the code once for all environments that share it; a folder half filled is not used."""
+    task_root = folder / f"code-{uuid.uuid5(uuid.NAMESPACE_OID, config.code_sha256).hex}"
+    if not task_root.exists():
+        unfinished = folder / f"unzipping-{uuid.uuid4().hex}"
+        zipfile.ZipFile(io.BytesIO(config.code)).extractall(unfinished)  # our own zip
+        try:
+            unfinished.rename(task_root)
+        except OSError:
+            if not task_root.exists():  # else another environment was quicker
+                raise
+    return task_root
+
+
+def _timed_out(seconds: float) -> dict[str, Any]:
+    return {
+        "errorType": "Sandbox.Timedout",
+        "errorMessage": f"Task timed out after {seconds:.2f} seconds",
+    }

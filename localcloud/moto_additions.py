@@ -1,0 +1,243 @@
+"""What moto 5.2.5 lacks, added to moto's own classes; each addition has its reason beside it.
+
+`EmulatedAws` installs them once per process. ECS asks whoever is connected (Fargate) to run,
+stop and describe tasks; without anybody connected, tasks stay as moto makes them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from moto.core.responses import ActionResult
+from moto.dynamodb.responses import DynamoHandler
+from moto.ecs.exceptions import InvalidParameterException
+from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
+from moto.ecs.responses import DESCRIBE_TASKS_TAGS, EC2ContainerServiceResponse
+from moto.moto_api import state_manager
+
+NO_CAPACITY = (
+    "Capacity is unavailable at this time. "
+    "Please try again later or in a different availability zone"
+)
+
+Strategy = list[dict[str, Any]]
+Description = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EcsHooks:
+    """How moto's ECS reaches the one who keeps the tasks."""
+
+    has_capacity: Callable[[str], bool]
+    place: Callable[[Task, TaskDefinition, str], None]
+    stop: Callable[[Task, str | None], None]
+    describe: Callable[[Task], Description]
+
+
+_hooks: EcsHooks | None = None
+_installed = False
+
+
+def connect_ecs(hooks: EcsHooks | None) -> None:
+    """Hand ECS's tasks to `hooks`, or with None back to moto."""
+    global _hooks
+    _hooks = hooks
+
+
+def install() -> None:
+    """Add everything to moto's classes; a second call changes nothing."""
+    global _installed
+    # moto lets a task's state advance whenever somebody looks at it. Set every time, since
+    # moto's API may have set it otherwise.
+    state_manager.set_transition("ecs::task", {"progression": "manual", "times": 10**9})
+    if _installed:
+        return
+    _installed = True
+    _lock_dynamodb_requests()
+    ecs: Any = EC2ContainerServiceResponse
+    ecs.run_task = _run_task
+    ecs.stop_task = _stop_task
+    ecs.describe_tasks = _describe_tasks
+    _match_clusters_exactly_in_list_tasks()
+
+
+def run_tasks(
+    backend: EC2ContainerServiceBackend,
+    *,
+    cluster: str,
+    task_definition: str,
+    count: int = 1,
+    launch_type: str | None = None,
+    strategy: Strategy | None = None,
+    overrides: dict[str, Any] | None = None,
+    network: dict[str, Any] | None = None,
+    started_by: str = "",
+    group: str | None = None,
+    platform_version: str | None = None,
+    tags: list[dict[str, str]] | None = None,
+) -> tuple[list[Task], list[dict[str, str]]]:
+    """RunTask as ECS does it on Fargate: the tasks placed, and a failure for each one that was not.
+
+    Why moto's own is not enough: it takes the first provider of a strategy, never lacks capacity,
+    starts nothing, and fails where AWS takes the VPC's default security group.
+    """
+    if not launch_type and not strategy:
+        strategy = backend._get_cluster(cluster).default_capacity_provider_strategy
+    if network:
+        network.get("awsvpcConfiguration", {}).setdefault("securityGroups", [])
+    tasks: list[Task] = []
+    failures: list[dict[str, str]] = []
+    for _ in range(count):
+        provider = _next_provider(backend, cluster, strategy) if strategy else None
+        capacity = provider or launch_type or ""
+        if _hooks and not _hooks.has_capacity(capacity):
+            failures.append({"reason": NO_CAPACITY})
+            continue
+        [task] = backend.run_task(
+            cluster,
+            task_definition,
+            1,
+            overrides,
+            started_by,
+            tags,
+            launch_type,
+            network,
+            group,
+            platform_version,
+            [{"capacityProvider": provider}] if provider else None,
+        )
+        task.launch_type = "FARGATE"  # on Spot too; moto leaves it empty there
+        _strategies[task] = strategy or []
+        if _hooks:
+            _hooks.place(task, backend.describe_task_definition(task_definition), capacity)
+        tasks.append(task)
+    return tasks, failures
+
+
+def choose_provider(strategy: Strategy, placed: Mapping[str, int]) -> str:
+    """Return the provider whose turn it is, given how many tasks of this strategy each one has had.
+
+    First the base is filled; what is above it is shared by weight. AWS does not say in which
+    order; this one is deterministic.
+    """
+    for provider in strategy:
+        if placed.get(provider["capacityProvider"], 0) < provider.get("base", 0):
+            return str(provider["capacityProvider"])
+
+    def share_if_given_one_more(provider: dict[str, Any]) -> float:
+        above_base = placed.get(provider["capacityProvider"], 0) - provider.get("base", 0)
+        return float((above_base + 1) / provider["weight"])
+
+    # A strategy of one provider needs no weight; in others, weight 0 means: only the base.
+    weighted = [p for p in strategy if p.get("weight", 0) > 0] or [{**strategy[0], "weight": 1}]
+    return str(min(weighted, key=share_if_given_one_more)["capacityProvider"])
+
+
+_strategies: WeakKeyDictionary[Task, Strategy] = WeakKeyDictionary()  # moto does not keep them
+
+
+def _next_provider(backend: EC2ContainerServiceBackend, cluster: str, strategy: Strategy) -> str:
+    placed: dict[str, int] = {}
+    for task in backend.tasks.get(backend._get_cluster(cluster).name, {}).values():
+        if _strategies.get(task) == strategy and task.capacity_provider_name:
+            placed[task.capacity_provider_name] = placed.get(task.capacity_provider_name, 0) + 1
+    return choose_provider(strategy, placed)
+
+
+def _run_task(self: EC2ContainerServiceResponse) -> ActionResult:
+    tasks, failures = run_tasks(
+        self.ecs_backend,
+        cluster=self._get_param("cluster", "default"),
+        task_definition=self._get_param("taskDefinition"),
+        count=self._get_int_param("count", 1),
+        launch_type=self._get_param("launchType"),
+        strategy=self._get_param("capacityProviderStrategy"),
+        overrides=self._get_param("overrides"),
+        network=self._get_param("networkConfiguration"),
+        started_by=self._get_param("startedBy") or "",
+        group=self._get_param("group"),
+        platform_version=self._get_param("platformVersion"),
+        tags=self._get_param("tags"),
+    )
+    return ActionResult({"tasks": [_described(task) for task in tasks], "failures": failures})
+
+
+def _stop_task(self: EC2ContainerServiceResponse) -> ActionResult:
+    """As it comes, StopTask leaves the container running, and an unknown task is a 500."""
+    cluster = self._get_param("cluster", "default")
+    task = _find(_tasks_of(self.ecs_backend, cluster), self._get_param("task"))
+    if task is None:
+        raise InvalidParameterException("The referenced task was not found.")
+    reason = self._get_param("reason")
+    if _hooks:
+        _hooks.stop(task, reason)
+    else:
+        self.ecs_backend.stop_task(cluster, task.task_arn, reason)
+    return ActionResult({"task": _described(task)})
+
+
+def _describe_tasks(self: EC2ContainerServiceResponse) -> ActionResult:
+    """As it comes, DescribeTasks knows few fields, looks into all clusters, and misses nothing.
+
+    It also keeps "with tags or without" on a class, where two requests overwrite each other.
+    """
+    wanted = self._get_param("tasks", [])
+    if not wanted:
+        raise InvalidParameterException("Tasks cannot be empty.")
+    known = _tasks_of(self.ecs_backend, self._get_param("cluster", "default"))
+    found = {name: _find(known, name) for name in wanted}
+    descriptions = [_described(task) for task in found.values() if task]
+    if "TAGS" not in self._get_param("include", []):
+        descriptions = [_without_tags(description) for description in descriptions]
+    self._include_in_response(DESCRIBE_TASKS_TAGS)
+    missing = [{"arn": name, "reason": "MISSING"} for name, task in found.items() if not task]
+    return ActionResult({"tasks": descriptions, "failures": missing})
+
+
+def _described(task: Task) -> Any:
+    return _hooks.describe(task) if _hooks else task
+
+
+def _without_tags(description: Any) -> Any:
+    if isinstance(description, dict):
+        return {name: value for name, value in description.items() if name != "tags"}
+    return description
+
+
+def _tasks_of(backend: EC2ContainerServiceBackend, cluster: str) -> list[Task]:
+    return list(backend.tasks.get(backend._get_cluster(cluster).name, {}).values())
+
+
+def _find(tasks: Iterable[Task], id_or_arn: str) -> Task | None:
+    task_id = id_or_arn.split("/")[-1]
+    return next((task for task in tasks if task.id == task_id), None)
+
+
+def _match_clusters_exactly_in_list_tasks() -> None:
+    """As it comes, clusters match by substring: those of "spot-dev" are listed for "spot"."""
+    original = EC2ContainerServiceBackend.list_tasks
+
+    def list_tasks(
+        self: EC2ContainerServiceBackend, cluster_str: str | None = None, *args: Any, **kwargs: Any
+    ) -> list[Task]:
+        tasks = original(self, cluster_str, *args, **kwargs)
+        arn = self._get_cluster(cluster_str).arn if cluster_str else None
+        return [task for task in tasks if arn is None or task.cluster_arn == arn]
+
+    EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]
+
+
+def _lock_dynamodb_requests() -> None:
+    """As it comes, there is no lock between check and write: two conditional puts can both win."""
+    original = DynamoHandler._dispatch
+    one_at_a_time = threading.RLock()
+
+    def dispatch(self: DynamoHandler, *args: Any, **kwargs: Any) -> Any:
+        with one_at_a_time:
+            return original(self, *args, **kwargs)
+
+    DynamoHandler._dispatch = dispatch  # type: ignore[assignment]  # a looser signature

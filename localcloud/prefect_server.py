@@ -1,0 +1,139 @@
+"""A real Prefect server with its UI, on 127.0.0.1, living in a folder of its own.
+
+The demo, the end-to-end tests and the contract suite all start theirs here; which Prefect it is,
+is decided by the Python that is handed in.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from localcloud.postgres import Spawn, end, tail
+from localcloud.processes import free_port
+
+START_SECONDS = 120.0
+
+
+class PrefectServer:
+    """A Prefect server; `database` is "sqlite" or a postgresql+asyncpg URL.
+
+    `auth_string` ("user:password") switches basic auth on. The server sees no setting but ours:
+    neither the host's PREFECT_* nor a profile, `.env` or `prefect.toml`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spawn: Spawn,
+        *,
+        python: Path | None = None,
+        database: str = "sqlite",
+        auth_string: str | None = None,
+    ) -> None:
+        self._folder = folder
+        self._spawn = spawn
+        self._python = python or Path(sys.executable)
+        self._database = database
+        self._auth_string = auth_string
+        self._process: subprocess.Popen[Any] | None = None
+        self.log = folder / "prefect-server.log"
+        self.ui_url = ""
+        self.version = ""
+
+    @property
+    def api_url(self) -> str:
+        """What PREFECT_API_URL is to be set to."""
+        return f"{self.ui_url}/api"
+
+    def __enter__(self) -> PrefectServer:
+        """Start it and wait until it answers.
+
+        Raises RuntimeError, with the end of its log, when it ends or is silent for two minutes.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        self.ui_url = f"http://127.0.0.1:{port}"
+        command = [str(self._python), "-m", "prefect", "server", "start"]
+        self._process = self._spawn(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env=self._environment(port),
+            cwd=self._folder,
+            log=self.log,
+        )
+        try:
+            self._wait(self._process)
+            self.version = str(self._get("/admin/version"))
+        except BaseException:
+            end(self._process, signal.SIGTERM)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            end(self._process, signal.SIGTERM)
+
+    def _environment(self, port: int) -> dict[str, str]:
+        home = self._folder / "home"
+        sqlite = f"sqlite+aiosqlite:///{home / 'prefect.db'}"
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self._folder),
+            "PREFECT_HOME": str(home),
+            "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
+            "PREFECT_API_DATABASE_CONNECTION_URL": (
+                sqlite if self._database == "sqlite" else self._database
+            ),
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(port),
+            "PREFECT_UI_API_URL": self.api_url,
+            # Else the UI's files are copied into the installed package, by all servers at once.
+            "PREFECT_UI_STATIC_DIRECTORY": str(self._folder / "ui"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_CLI_PROMPT": "false",
+        }
+        if self._auth_string is not None:
+            environment["PREFECT_SERVER_API_AUTH_STRING"] = self._auth_string
+        return environment
+
+    def _wait(self, process: subprocess.Popen[Any]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(f"the Prefect server ended; its log:\n{tail(self.log)}")
+            try:
+                self._get("/health")
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"the Prefect server is silent after {START_SECONDS:.0f} s;"
+                        f" its log ends:\n{tail(self.log)}"
+                    ) from None
+                time.sleep(0.25)
+            else:
+                return
+
+    def _get(self, path: str) -> object:
+        request = urllib.request.Request(self.api_url + path)  # noqa: S310  # our own http address
+        if self._auth_string is not None:
+            token = base64.b64encode(self._auth_string.encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=5) as answer:
+            value: object = json.load(answer)
+        return value

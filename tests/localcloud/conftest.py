@@ -1,0 +1,55 @@
+"""A household and a Fargate with its cluster per test; one emulated AWS per module, for speed."""
+
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcloud.aws import EmulatedAws
+from localcloud.fargate import Fargate, Timings
+from localcloud.processes import Household
+from tests.localcloud.cloud import Cloud
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def household(tmp_path: Path) -> Iterator[Household]:
+    with Household.open(tmp_path) as household:
+        yield household
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[EmulatedAws]:
+    with EmulatedAws() as aws:
+        yield aws
+
+
+@pytest.fixture(scope="session")
+def lambda_python() -> Path:
+    """The interpreter that has only what Lambda's runtime brings."""
+    python = PROJECT / ".venvs" / "lambda" / "bin" / "python"
+    assert python.exists(), "there is no .venvs/lambda yet: make .venvs/lambda/ready"
+    return python
+
+
+@pytest.fixture
+def cloud(household: Household, aws: EmulatedAws) -> Iterator[Cloud]:
+    subnet = aws.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
+    cluster = f"spot-{uuid.uuid4().hex[:8]}"
+    aws.client("ecs").create_cluster(clusterName=cluster)
+    events: list[dict[str, Any]] = []
+    fargate = Fargate(
+        household,
+        aws,
+        events.append,
+        path_prefix=Path(sys.executable).parent,
+        extra_environment={"FROM_THE_IMAGE": "yes"},
+        timings=Timings(0.1, 0.1, 0.2, service_seconds=0.1),
+    )
+    with fargate:
+        yield Cloud(aws, fargate, cluster, {"awsvpcConfiguration": {"subnets": [subnet]}}, events)
+    assert fargate.errors == []

@@ -1,0 +1,71 @@
+"""The emulated AWS is reachable, forgets everything, and keeps DynamoDB's promises."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from moto.dynamodb.models import DynamoDBBackend
+
+from localcloud.aws import EmulatedAws
+
+
+def test_environment_leads_to_this_aws_and_away_from_the_users(aws: EmulatedAws) -> None:
+    environment = aws.environment()
+    assert environment["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
+    assert environment["AWS_SHARED_CREDENTIALS_FILE"] == "/dev/null"
+    assert aws.client("sts").get_caller_identity()["Account"] == aws.account
+
+
+def test_state_ends_with_the_block() -> None:
+    with EmulatedAws() as first:
+        first.client("ssm").put_parameter(Name="key", Value="x", Type="String")
+    with EmulatedAws() as second, pytest.raises(ClientError, match="ParameterNotFound"):
+        second.client("ssm").get_parameter(Name="key")
+
+
+def test_conditional_puts_are_judged_one_at_a_time(
+    aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dynamodb = aws.client("dynamodb")
+    dynamodb.create_table(
+        TableName="runs",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    at_work: list[int] = []
+    together: list[int] = []
+    original = DynamoDBBackend.put_item
+
+    def slow_put_item(*args: Any, **kwargs: Any) -> Any:
+        at_work.append(1)
+        together.append(len(at_work))
+        time.sleep(0.05)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            at_work.pop()
+
+    monkeypatch.setattr(DynamoDBBackend, "put_item", slow_put_item)
+    outcomes: list[str] = []
+
+    def put() -> None:
+        try:
+            dynamodb.put_item(
+                TableName="runs",
+                Item={"id": {"S": "one"}},
+                ConditionExpression="attribute_not_exists(id)",
+            )
+            outcomes.append("won")
+        except ClientError as error:
+            outcomes.append(error.response["Error"]["Code"])
+
+    rivals = [threading.Thread(target=put) for _ in range(4)]
+    for rival in rivals:
+        rival.start()
+    for rival in rivals:
+        rival.join()
+    assert sorted(outcomes) == ["ConditionalCheckFailedException"] * 3 + ["won"]
+    assert together == [1, 1, 1, 1]

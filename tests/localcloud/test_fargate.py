@@ -1,0 +1,314 @@
+"""A task on the emulated Fargate lives, is described and dies as one on the real one."""
+
+from typing import Any
+
+import pytest
+
+from localcloud.moto_additions import NO_CAPACITY, choose_provider
+from tests.localcloud.cloud import Cloud, is_alive, wait_until
+
+SLEEP = "import time; print('up'); time.sleep(600)"
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEP
+POLITE = (
+    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0));"
+    "print('up'); time.sleep(600)"
+)
+
+
+def test_task_that_ends_by_itself_goes_through_all_statuses(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define("import sys; sys.exit(3)"), startedBy="somebody")
+    described = cloud.await_status(task, "STOPPED")
+    assert described["stopCode"] == "EssentialContainerExited"
+    assert described["stoppedReason"] == "Essential container in task exited"
+    assert described["containers"][0]["exitCode"] == 3
+    assert described["containers"][0]["lastStatus"] == "STOPPED"
+    wait_until(lambda: len(cloud.details(task)) == 5)
+    assert [(d["version"], d["lastStatus"], d["desiredStatus"]) for d in cloud.details(task)] == [
+        (1, "PROVISIONING", "RUNNING"),
+        (2, "PENDING", "RUNNING"),
+        (3, "RUNNING", "RUNNING"),
+        (4, "DEPROVISIONING", "STOPPED"),
+        (5, "STOPPED", "STOPPED"),
+    ]
+
+
+def test_description_has_the_fields_of_a_real_one(cloud: Cloud) -> None:
+    overrides = {"cpu": "1024", "containerOverrides": [{"name": "prefect", "memory": 256}]}
+    request: dict[str, Any] = {"overrides": overrides, "startedBy": "somebody"}
+    task = cloud.run(cloud.define(), tags=[{"key": "a", "value": "b"}], **request)
+    described = cloud.await_status(task, "STOPPED")
+    assert described["cpu"] == "1024"
+    assert described["memory"] == "1024"
+    assert described["launchType"] == "FARGATE"
+    assert described["capacityProviderName"] == "FARGATE_SPOT"
+    assert described["availabilityZone"].startswith("us-east-1")
+    assert described["attributes"] == [{"name": "ecs.cpu-architecture", "value": "x86_64"}]
+    assert described["startedBy"] == "somebody"
+    assert described["group"] == "family:flow"
+    assert described["platformVersion"] == "1.4.0"
+    assert described["version"] == 5
+    assert described["overrides"]["containerOverrides"] == overrides["containerOverrides"]
+    times = ["createdAt", "pullStartedAt", "pullStoppedAt", "startedAt", "stoppingAt", "stoppedAt"]
+    assert sorted(times, key=lambda name: described[name]) == times
+    assert described["startedAt"] < described["executionStoppedAt"] < described["stoppedAt"]
+    assert "tags" not in described
+    with_tags = cloud.aws.client("ecs").describe_tasks(
+        cluster=cloud.cluster, tasks=[task.split("/")[-1]], include=["TAGS"]
+    )
+    assert with_tags["tasks"][0]["tags"] == [{"key": "a", "value": "b"}]
+
+
+def test_event_says_what_describe_tasks_says(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define(), tags=[{"key": "a", "value": "b"}])
+    described = cloud.await_status(task, "STOPPED")
+    wait_until(lambda: len(cloud.details(task)) == 5)
+    event = cloud.events[-1]
+    assert event["source"] == "aws.ecs"
+    assert event["detail-type"] == "ECS Task State Change"
+    assert event["resources"] == [task]
+    assert event["time"].endswith("Z")
+    detail = event["detail"]
+    assert set(detail) == set(described) | {"updatedAt"}
+    assert detail["overrides"] == described["overrides"]
+    assert detail["stoppedAt"] == (
+        described["stoppedAt"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
+
+
+def test_task_on_launch_type_fargate_names_no_capacity_provider(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define(), launchType="FARGATE")
+    assert "capacityProviderName" not in cloud.await_status(task, "STOPPED")
+    assert cloud.fargate.ledger()[0].capacity == "FARGATE"
+
+
+def test_interruption_warns_first_and_lets_the_container_end(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define(POLITE))
+    cloud.await_output(task, "up")
+    cloud.fargate.interrupt(task)
+    described = cloud.await_status(task, "STOPPED")
+    assert described["stopCode"] == "SpotInterruption"
+    assert described["stoppedReason"] == "Your Spot Task was interrupted."
+    assert described["containers"][0]["exitCode"] == 0
+    wait_until(lambda: len(cloud.details(task)) == 6)
+    warning, deprovisioning = cloud.details(task)[3:5]
+    assert (warning["lastStatus"], warning["desiredStatus"]) == ("RUNNING", "STOPPED")
+    assert warning["stopCode"] == "SpotInterruption"
+    assert "executionStoppedAt" not in warning
+    assert warning["containers"][0]["lastStatus"] == "RUNNING"
+    assert deprovisioning["containers"][0]["lastStatus"] == "STOPPED"
+    [life] = cloud.fargate.ledger()
+    assert life.exited is not None
+    assert life.interrupted_at is not None
+    assert life.interrupted_at <= life.exited
+    assert life.exit_code == 0
+
+
+def test_container_deaf_to_sigterm_is_killed_after_its_stop_timeout(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define(DEAF, stopTimeout=1))
+    cloud.await_output(task, "up")
+    cloud.fargate.interrupt(task)
+    described = cloud.await_status(task, "STOPPED")
+    assert described["containers"][0]["exitCode"] == 137
+    grace = (described["executionStoppedAt"] - described["stoppingAt"]).total_seconds()
+    assert 0.99 < grace < 3
+
+
+def test_end_of_a_container_ends_what_it_left_behind(cloud: Cloud) -> None:
+    code = (
+        "import subprocess, sys;"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
+        " start_new_session=True).pid)"
+    )
+    task = cloud.run(cloud.define(code))
+    cloud.await_status(task, "STOPPED")
+    assert not is_alive(int(cloud.fargate.log_of(task).read_text()))
+
+
+def test_task_interrupted_before_its_container_never_starts_one(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define(SLEEP))
+    cloud.fargate.interrupt(task)
+    described = cloud.await_status(task, "STOPPED")
+    assert described["stopCode"] == "SpotInterruption"
+    assert "startedAt" not in described
+    assert described["containers"][0]["lastStatus"] == "STOPPED"
+    assert "exitCode" not in described["containers"][0]
+    [life] = cloud.fargate.ledger()
+    assert (life.started, life.exited, life.exit_code) == (None, None, None)
+
+
+def test_second_stop_changes_nothing(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define(POLITE))
+    cloud.await_output(task, "up")
+    cloud.fargate.interrupt(task)
+    cloud.fargate.stop(task, reason="too late")
+    assert cloud.await_status(task, "STOPPED")["stopCode"] == "SpotInterruption"
+
+
+def test_stop_task_gives_the_callers_reason(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define(SLEEP))
+    cloud.await_output(task, "up")
+    answer = cloud.aws.client("ecs").stop_task(
+        cluster=cloud.cluster, task=task, reason="prefect-spot drill"
+    )
+    assert answer["task"]["desiredStatus"] == "STOPPED"
+    described = cloud.await_status(task, "STOPPED")
+    assert described["stopCode"] == "UserInitiated"
+    assert described["stoppedReason"] == "prefect-spot drill"
+    assert described["containers"][0]["exitCode"] == 143
+    assert cloud.fargate.ledger()[0].interrupted_at is None
+
+
+def test_container_gets_environment_overrides_and_secrets_and_no_more(cloud: Cloud) -> None:
+    ssm = cloud.aws.client("ssm")
+    ssm.put_parameter(Name="plain-name", Value="one", Type="SecureString")
+    ssm.put_parameter(Name="/with/path", Value="two", Type="SecureString")
+    arn = f"arn:aws:ssm:us-east-1:{cloud.aws.account}:parameter"
+    definition = cloud.define(
+        command=["false"],
+        environment=[{"name": "KEPT", "value": "1"}, {"name": "CHANGED", "value": "1"}],
+        secrets=[
+            {"name": "BY_NAME", "valueFrom": "plain-name"},
+            {"name": "BY_ARN", "valueFrom": f"{arn}/plain-name"},
+            {"name": "BY_ARN_WITH_PATH", "valueFrom": f"{arn}/with/path"},
+        ],
+    )
+    override = {
+        "name": "prefect",
+        "command": ["python", "-c", "import os; print(dict(os.environ))"],
+        "environment": [
+            {"name": "CHANGED", "value": "2"},
+            {"name": "PREFECT__FLOW_RUN_ID", "value": "run-1"},
+        ],
+    }
+    task = cloud.run(definition, overrides={"containerOverrides": [override]})
+    cloud.await_status(task, "STOPPED")
+    seen = eval(cloud.fargate.log_of(task).read_text())  # noqa: S307
+    given = {"KEPT": "1", "CHANGED": "2", "PREFECT__FLOW_RUN_ID": "run-1"}
+    secrets = {"BY_NAME": "one", "BY_ARN": "one", "BY_ARN_WITH_PATH": "two"}
+    assert given.items() <= seen.items()
+    assert secrets.items() <= seen.items()
+    assert seen["PREFECT_SPOT_ECS_TASK"] == task
+    allowed = {"PATH", "HOME", "TMPDIR", "LANG", "FROM_THE_IMAGE", "PREFECT_SPOT_LOCALCLOUD"}
+    allowed |= {"PREFECT_SPOT_ECS_TASK", *given, *secrets, *cloud.aws.environment()}
+    assert set(seen) - {"LC_CTYPE", "__CF_USER_TEXT_ENCODING"} == allowed
+    [life] = cloud.fargate.ledger()
+    assert life.flow_run_id == "run-1"
+    assert life.environment == given
+
+
+@pytest.mark.parametrize(
+    ("container", "reason"),
+    [
+        ({"secrets": [{"name": "KEY", "valueFrom": "nowhere"}]}, "ResourceInitializationError"),
+        ({"command": ["no-such-program"]}, "CannotStartContainerError"),
+    ],
+    ids=["secret missing", "program missing"],
+)
+def test_task_that_cannot_start_says_why(
+    cloud: Cloud, container: dict[str, Any], reason: str
+) -> None:
+    task = cloud.run(cloud.define(**container))
+    described = cloud.await_status(task, "STOPPED")
+    assert described["stopCode"] == "TaskFailedToStart"
+    assert described["stoppedReason"].startswith(reason)
+    assert "startedAt" not in described
+
+
+def test_run_task_is_refused_where_there_is_no_capacity(cloud: Cloud) -> None:
+    cloud.fargate.capacity["FARGATE_SPOT"] = False
+    definition = cloud.define()
+    answer = cloud.run_task(definition)
+    assert answer["tasks"] == []
+    assert answer["failures"] == [{"reason": NO_CAPACITY}]
+    assert cloud.run(definition, launchType="FARGATE")
+    cloud.fargate.capacity["FARGATE"] = False
+    assert cloud.run_task(definition, launchType="FARGATE")["failures"]
+
+
+def test_running_tells_the_live_tasks_of_a_flow_run(cloud: Cloud) -> None:
+    environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": "run-1"}]
+    task = cloud.run(cloud.define(SLEEP, environment=environment))
+    wait_until(lambda: cloud.fargate.running("run-1") == [task])
+    assert cloud.fargate.running("run-2") == []
+    cloud.fargate.interrupt(task)
+    wait_until(lambda: cloud.fargate.running("run-1") == [])
+
+
+def test_forgotten_task_is_missing_but_stays_in_the_ledger(cloud: Cloud) -> None:
+    task = cloud.run(cloud.define(SLEEP))
+    with pytest.raises(ValueError, match="ECS forgets only STOPPED tasks"):
+        cloud.fargate.forget(task)
+    cloud.fargate.interrupt(task)
+    cloud.await_status(task, "STOPPED")
+    cloud.fargate.forget(task)
+    answer = cloud.aws.client("ecs").describe_tasks(cluster=cloud.cluster, tasks=[task])
+    assert answer["tasks"] == []
+    assert answer["failures"] == [{"arn": task, "reason": "MISSING"}]
+    assert [life.task_arn for life in cloud.fargate.ledger()] == [task]
+
+
+def test_list_tasks_keeps_to_the_named_cluster(cloud: Cloud) -> None:
+    ecs = cloud.aws.client("ecs")
+    ecs.create_cluster(clusterName=f"{cloud.cluster}-2")
+    task = cloud.run(cloud.define(SLEEP), cluster=f"{cloud.cluster}-2")
+    assert ecs.list_tasks(cluster=cloud.cluster)["taskArns"] == []
+    assert ecs.list_tasks(cluster=f"{cloud.cluster}-2")["taskArns"] == [task]
+
+
+def test_service_replaces_its_dead_task_and_follows_its_definition(cloud: Cloud) -> None:
+    ecs = cloud.aws.client("ecs")
+    network = {
+        "awsvpcConfiguration": {**cloud.network["awsvpcConfiguration"], "securityGroups": []}
+    }
+    ecs.create_service(
+        cluster=cloud.cluster,
+        serviceName="worker",
+        taskDefinition=cloud.define(SLEEP, "worker"),
+        desiredCount=1,
+        launchType="FARGATE",
+        networkConfiguration=network,
+    )
+    cloud.fargate.keep_services()
+
+    def running() -> list[str]:
+        tasks = [d for d in map(cloud.describe, listed()) if d["lastStatus"] == "RUNNING"]
+        assert {d["group"] for d in tasks} <= {"service:worker"}
+        return [d["taskArn"] for d in tasks]
+
+    def listed() -> list[str]:
+        return list(ecs.list_tasks(cluster=cloud.cluster, desiredStatus="RUNNING")["taskArns"])
+
+    [first] = wait_until(running)
+    cloud.fargate.stop(first, reason="died", stop_code="TaskFailedToStart")
+    [second] = wait_until(lambda: [t for t in running() if t != first])
+    updated = cloud.define(SLEEP, "worker")
+    ecs.update_service(cluster=cloud.cluster, service="worker", taskDefinition=updated)
+    [third] = wait_until(lambda: [t for t in running() if t not in (first, second)])
+    assert cloud.describe(third)["taskDefinitionArn"] == updated
+    assert cloud.await_status(second, "STOPPED")["stopCode"] == "ServiceSchedulerInitiated"
+
+    def settled() -> bool:
+        [service] = ecs.describe_services(cluster=cloud.cluster, services=["worker"])["services"]
+        return (service["runningCount"], service["pendingCount"]) == (1, 0)
+
+    wait_until(settled)
+    ecs.update_service(cluster=cloud.cluster, service="worker", desiredCount=0)
+    cloud.await_status(third, "STOPPED")
+    assert listed() == []
+
+
+def test_strategy_fills_the_base_and_then_shares_by_weight() -> None:
+    strategy = [
+        {"capacityProvider": "FARGATE_SPOT", "weight": 3},
+        {"capacityProvider": "FARGATE", "weight": 2, "base": 1},
+    ]
+    placed: dict[str, int] = {}
+    for _ in range(11):
+        provider = choose_provider(strategy, placed)
+        placed[provider] = placed.get(provider, 0) + 1
+        assert "FARGATE" in placed
+    assert placed == {"FARGATE_SPOT": 6, "FARGATE": 5}
+
+
+def test_strategy_of_one_provider_needs_no_weight() -> None:
+    assert choose_provider([{"capacityProvider": "FARGATE_SPOT"}], {}) == "FARGATE_SPOT"
