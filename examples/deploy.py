@@ -8,9 +8,9 @@ from the environment or the profile, as for `prefect deploy`.
 
 import argparse
 import json
+from typing import Any
 
 from nightly_sales import RESULTS, nightly_sales
-from prefect.flows import Flow
 from prefect_aws import AwsCredentials, S3Bucket
 
 
@@ -21,7 +21,7 @@ def main() -> None:
         RESULTS.removeprefix("s3-bucket/"), overwrite=True
     )
     entrypoint = "nightly_sales.py:nightly_sales"
-    flow: Flow = nightly_sales.from_source(source=arguments.path, entrypoint=entrypoint)
+    flow: Any = nightly_sales.from_source(source=arguments.path, entrypoint=entrypoint)
     deployment_id = flow.deploy(
         name="spot",
         work_pool_name=arguments.pool,

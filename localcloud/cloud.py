@@ -1,7 +1,7 @@
 """The embedded cloud: AWS, Prefect, Fargate, Lambda and EventBridge joined, on one laptop.
 
-What is real: Prefect's server and worker, the flows, `chalice deploy`, the zip and the Lambda runtime
-client. What is emulated: AWS. Everything listens on 127.0.0.1 and is gone when the `with` ends.
+Real are Prefect's server and worker, the flows, `chalice deploy`, the zip and Lambda's runtime
+client; AWS is emulated. All of it listens on 127.0.0.1 and is gone when the `with` ends.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ class Fargate:
     """Runs the first container of every task ECS places, until `close()`.
 
     `capacity` says what there is: with `capacity["FARGATE_SPOT"] = False` RunTask is refused.
+    `timings` may be changed for the tasks to come.
     `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
     """
 
@@ -80,7 +81,7 @@ class Fargate:
         self._on_event = on_event
         self._path_prefix = path_prefix
         self._extra_environment = extra_environment
-        self._timings = timings
+        self.timings = timings
         self._lives: dict[str, TaskLife] = {}  # by task ARN, in the order of placing
         self._closed = threading.Event()
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -158,7 +159,7 @@ class Fargate:
         """From now on keep `desiredCount` tasks of every ECS service running."""
 
         def keep() -> None:
-            while not self._closed.wait(self._timings.service_seconds):
+            while not self._closed.wait(self.timings.service_seconds):
                 try:
                     reconcile_services(self._aws.ecs, self.stop)
                 except Exception as error:  # the next look may go better
@@ -175,15 +176,15 @@ class Fargate:
     def _live(self, life: TaskLife) -> None:
         """One task from PROVISIONING to STOPPED, in a thread of its own."""
         try:
-            life.news.wait(self._timings.provisioning_seconds)
+            life.news.wait(self.timings.provisioning_seconds)
             life.pull()
-            life.news.wait(self._timings.pending_seconds)
+            life.news.wait(self.timings.pending_seconds)
             self._start_container(life)
             if life.process is not None:
                 life.news.wait()
                 self._end_container(life, life.process)
             life.deprovision()
-            self._closed.wait(self._timings.deprovisioning_seconds)
+            self._closed.wait(self.timings.deprovisioning_seconds)
             life.stop()
         except Exception as error:
             self._note(error)
@@ -235,7 +236,7 @@ class Fargate:
         if not life.ended.is_set() and not self._closed.is_set():
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.killpg(process.pid, signal.SIGTERM)  # tini -g does (FACTS 2.10)
-            life.ended.wait(life.plan.stop_timeout_seconds * self._timings.stop_timeout_scale)
+            life.ended.wait(life.plan.stop_timeout_seconds * self.timings.stop_timeout_scale)
         # Also after a good end: the end of a container is the end of all that runs in it.
         end_tree(process, (TASK_MARKER, life.task.task_arn))
         life.ended.wait()

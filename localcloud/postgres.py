@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,21 +42,24 @@ class Spawn(Protocol):
 
 
 class Postgres:
-    """A server on 127.0.0.1 and a free port; gone, with its data, after the `with` block."""
+    """A server on 127.0.0.1 and a free port; gone, with its data, after the `with` block.
 
-    def __init__(self, spawn: Spawn) -> None:
+    `folder` is made for it; what is above has to be open to the user it runs as (a household's
+    is, a folder of pytest's is not).
+    """
+
+    def __init__(self, folder: Path, spawn: Spawn) -> None:
+        self.folder = folder
         self._spawn = spawn
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
         self._password = secrets.token_hex(16)
-        self._folder = Path()
         self._programs = Path()
         self._process: subprocess.Popen[Any] | None = None
         self.port = 0
 
     def __enter__(self) -> Postgres:
         """Start it. Raises RuntimeError, with the end of its log, when it does not come up."""
-        # Not below a pytest folder: those are closed to the user it runs as.
-        self._folder = Path(tempfile.mkdtemp(prefix="prefect-spot-postgres-"))
+        self.folder.mkdir(mode=0o700)
         try:
             self._start()
         except BaseException:
@@ -79,11 +81,11 @@ class Postgres:
         return f"postgresql+asyncpg://{_ADMIN}:{self._password}@127.0.0.1:{self.port}/{name}"
 
     def _start(self) -> None:
-        self._programs = _reachable_programs(self._folder, unprivileged=self._user is not None)
-        password_file, data = self._folder / "password", self._folder / "data"
+        self._programs = _reachable_programs(self.folder, unprivileged=self._user is not None)
+        password_file, data = self.folder / "password", self.folder / "data"
         password_file.write_text(self._password)
         if self._user is not None:
-            shutil.chown(self._folder, self._user)
+            shutil.chown(self.folder, self._user)
             shutil.chown(password_file, self._user)
         options = ["--auth=scram-sha-256", f"--pwfile={password_file}", f"--username={_ADMIN}"]
         options += ["--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"]
@@ -99,11 +101,11 @@ class Postgres:
             "full_page_writes": "off",
         }
         flags = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
-        log = self._folder / "log"
+        log = self.folder / "log"
         self._process = self._spawn(
             [str(self._programs / "postgres"), "-D", str(data), *flags],
             env=self._environment(),
-            cwd=self._folder,
+            cwd=self.folder,
             log=log,
             user=self._user,
         )
@@ -123,13 +125,13 @@ class Postgres:
     def _end(self) -> None:
         if self._process is not None:
             end(self._process, signal.SIGINT)  # "fast": does not wait for clients to leave
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
         outcome = subprocess.run(
             [str(self._programs / program), *arguments],
             env=self._environment(),
-            cwd=self._folder,
+            cwd=self.folder,
             user=self._user,
             capture_output=True,
             text=True,
@@ -140,7 +142,7 @@ class Postgres:
             raise RuntimeError(f"{program} failed: {outcome.stderr.strip() or outcome.stdout}")
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": "/usr/bin:/bin", "HOME": str(self._folder), "PGPASSWORD": self._password}
+        return {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "PGPASSWORD": self._password}
 
 
 def end(process: subprocess.Popen[Any], with_signal: signal.Signals) -> None:

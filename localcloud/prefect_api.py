@@ -84,6 +84,10 @@ class PrefectApi:
         body = {"state": state}
         return dict(self._send("POST", f"/flow_runs/{flow_run_id}/set_state", body))
 
+    def pause_queue(self, pool: str, paused: bool) -> None:
+        """Pause or resume the pool's default work queue: workers see none of its runs meanwhile."""
+        self._send("PATCH", f"/work_pools/{pool}/queues/default", {"is_paused": paused})
+
     def is_final(self, flow_run_id: str) -> bool:
         """Whether the run is over."""
         return self.run(flow_run_id)["state_type"] in FINAL

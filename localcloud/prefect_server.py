@@ -42,7 +42,7 @@ class PrefectServer:
     ) -> None:
         self._folder = folder
         self._spawn = spawn
-        self._python = python or Path(sys.executable)
+        self._python = (python or Path(sys.executable)).absolute()  # resolved, it left its venv
         self._database = database
         self._auth_string = auth_string
         self._process: subprocess.Popen[Any] | None = None

@@ -8,6 +8,7 @@ the order of the table in docs/decisions; the first that matches wins.
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
@@ -125,13 +126,23 @@ def _submission_failed(state: RunState) -> bool:
 
 
 def _restarted_since(s: Situation) -> bool:
-    """Whether a new attempt began after our container was gone, though no task id tells so."""
-    exited_at, state = s.task.exited_at, s.run.state
-    return (
+    """Whether a new attempt began since, though no task id tells so yet.
+
+    A worker picks a run up (SCHEDULED to PENDING) before it asks for a task, so a pick-up after our
+    container's start is another attempt's; the worker notes its task only later, or never.
+    """
+    started_at, exited_at, state = s.task.started_at, s.task.exited_at, s.run.state
+    picked_up = any(
+        before.type is StateType.SCHEDULED and after.type is StateType.PENDING
+        for before, after in pairwise(s.history)
+        if started_at is not None and after.timestamp > started_at
+    )
+    runs_since_long_after = (
         state.type is StateType.RUNNING
         and exited_at is not None
         and state.timestamp > exited_at + RESTART_MARGIN
     )
+    return picked_up or runs_since_long_after
 
 
 def _note_warning(s: Situation) -> Decision:

@@ -107,6 +107,18 @@ ROWS = [
         id="running since long after the exit → ignore",
     ),
     pytest.param(
+        make_situation(
+            run=make_run(state=make_state(StateType.PENDING, timestamp=NOW - seconds(2))),
+            history=(
+                make_state(StateType.RUNNING, timestamp=NOW - seconds(80)),
+                make_state(StateType.SCHEDULED, timestamp=NOW - seconds(4)),
+                make_state(StateType.PENDING, timestamp=NOW - seconds(2)),
+            ),
+        ),
+        Verdict.IGNORE,
+        id="rescheduled itself and picked up already → ignore",
+    ),
+    pytest.param(
         make_situation(run=make_run(infrastructure_pid="other::task")),
         Verdict.RERUN_ON_SPOT,
         id="a mere mismatch of the pid → rerun",

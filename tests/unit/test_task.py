@@ -78,7 +78,7 @@ def test_the_flow_run_is_found_in_the_tags_of_a_described_task() -> None:
         pytest.param({"source": "aws.ecs"}, id="no type"),
         pytest.param(make_event(source="aws.ec2"), id="another source"),
         pytest.param(
-            make_event(**{"detail-type": "ECS Service Action"}), id="an unknown kind of ECS event"
+            {**make_event(), "detail-type": "ECS Service Action"}, id="an unknown kind of ECS event"
         ),
         pytest.param(make_event(detail={"taskArn": None}), id="no task"),
         pytest.param(make_event(detail={"clusterArn": 7}), id="cluster of a wrong type"),

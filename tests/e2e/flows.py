@@ -1,0 +1,65 @@
+"""The flows of the end-to-end tests; each notes in a file, outside Prefect, what it really did."""
+
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+from prefect import flow, task
+from prefect.deployments import run_deployment
+from prefect.runtime import flow_run
+
+RESULTS = "s3-bucket/prefect-spot-results"
+
+
+def note(file: str, line: str) -> int:
+    """Append a line; return how many there are now."""
+    with Path(file).open("a") as notes:
+        notes.write(line + "\n")
+    return len(Path(file).read_text().splitlines())
+
+
+@task(persist_result=True)
+def step(number: int, file: str, seconds: float) -> int:
+    sleep(seconds)
+    note(file, f"step {number}")
+    return number
+
+
+@flow(persist_result=True, result_storage=RESULTS)
+def steps(file: str, count: int = 3, seconds: float = 1.0) -> list[int]:
+    """Steps whose results are persisted: a rerun skips those that are done."""
+    note(file, "start")
+    return [step(number, file, seconds) for number in range(count)]
+
+
+@flow
+def waits(file: str, interruptions: int, seconds: float = 1.0) -> str:
+    """Waits to be interrupted in its first attempts, then takes `seconds`."""
+    start = note(file, "start")
+    sleep(120 if start <= interruptions else seconds)
+    return f"done at start {start}"
+
+
+@flow(retries=2)
+def fails(file: str, interruptions: int, failures: int) -> str:
+    """Waits to be interrupted, then fails of its own, then succeeds."""
+    start = note(file, "start")
+    if start <= interruptions:
+        sleep(120)
+    if start <= interruptions + failures:
+        raise ValueError(f"failing at start {start}")
+    return f"done at start {start}"
+
+
+@flow
+def parent(file: str, child_file: str) -> str:
+    """Waits for the final result of another deployment's run, and notes what it got."""
+    child: Any = run_deployment(
+        "waits/e2e",
+        parameters={"file": child_file, "interruptions": 2},
+        tags=["spot-retries:1"],
+        idempotency_key=str(flow_run.id),
+        poll_interval=1,
+    )
+    note(file, f"child {child.id} {child.state.type.value}")
+    return str(child.state.name)

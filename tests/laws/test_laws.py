@@ -1,0 +1,289 @@
+"""The laws of a rescue, over generated histories: orders, duplicates, deaths, interleavings."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from chalicelib.core.run import FINAL, StateType
+from chalicelib.core.situation import Policy
+from chalicelib.core.standing import park_id_of_task
+from chalicelib.core.task import Task
+from tests.laws.conftest import Tables
+from tests.laws.universe import Befalls, Fault, Universe
+
+OURS = {"spot-interrupted", "spot-on-demand"}
+
+many = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+deliveries = st.lists(st.integers(0, 3), min_size=1, max_size=8).filter(
+    lambda told: any(number > 0 for number in told)
+)
+"""Which events are delivered, in which order: 0 is the warning, 1 to 3 tell of the exit."""
+
+behaviors = st.sampled_from(["relinquishes", "crashes", "reschedules"])
+faults = st.builds(Fault, st.sampled_from(list(Befalls)), st.integers(0, 25))
+
+
+def interrupt(universe: Universe, task: Task, behavior: str, told: list[int]) -> list[Any]:
+    """Take the task; return the events of the interruption, as they are to be delivered."""
+    assert task.flow_run_id is not None
+    warning = universe.warning(task)
+    if told[0] == 0:
+        universe.deliver(warning)
+    universe.passes(2)
+    if behavior == "crashes":
+        universe.prefect.crash(task.flow_run_id)
+    if behavior == "reschedules":
+        universe.prefect.engine_reschedules(task.flow_run_id)
+    universe.passes(1)
+    events = [warning, *universe.exits(task)]
+    return [events[number] for number in told]
+
+
+def reruns(universe: Universe, run_id: UUID, task: Task) -> int:
+    """How often the run was parked for that task: every rerun begins with it."""
+    park = park_id_of_task(task.arn)
+    return sum(s.transition_id == park for s in universe.prefect.runs[run_id].states)
+
+
+def outcome(universe: Universe, run_id: UUID) -> Any:
+    """What is exact: state, record and variables."""
+    run = universe.prefect.runs[run_id]
+    record = universe.records().read(run_id)
+    return {
+        "state": run.state.type,
+        "due": universe.prefect.is_due(run_id),
+        "job_variables": run.job_variables,
+        "retries": run.policy["retries"],
+        "tags": run.tags,
+        "interruptions": {
+            arn: (i.number, i.rerun_on, i.lost_start) for arn, i in record.interruptions.items()
+        },
+        "own_retries": record.own_retries,
+        "next_capacity": record.next_capacity,
+    }
+
+
+@many
+@given(told=deliveries, behavior=behaviors, pid_noted=st.booleans(), budget=st.integers(0, 2))
+def test_any_order_and_any_duplication_ends_in_exactly_one_rerun(
+    tables: Tables, told: list[int], behavior: str, pid_noted: bool, budget: int
+) -> None:
+    universe = tables.universe(Policy(spot_retries=budget))
+    run_id = universe.prefect.create_run()
+    task = universe.start(run_id, pid_noted=pid_noted)
+    for event in interrupt(universe, task, behavior, told):
+        universe.deliver(event)
+        universe.passes(0.2)
+    assert reruns(universe, run_id, task) == 1
+    assert universe.prefect.is_due(run_id)
+
+
+@many
+@given(told=deliveries, behavior=behaviors, fault=faults, at=st.integers(0, 7))
+def test_a_handler_that_dies_or_is_overtaken_at_any_call_changes_nothing_of_the_end(
+    tables: Tables, told: list[int], behavior: str, fault: Fault, at: int
+) -> None:
+    undisturbed, disturbed = tables.universe(), tables.universe()
+    ends = []
+    for universe in (undisturbed, disturbed):
+        run_id = universe.prefect.create_run(tags=("mine",), job_variables={"cpu": 512})
+        task = universe.start(run_id, retries=2)
+        for number, event in enumerate(interrupt(universe, task, behavior, told)):
+            hit = universe is disturbed and number == at % len(told)
+            universe.deliver(event, fault if hit else None)
+        end = outcome(universe, run_id)
+        end["interruptions"] = list(end["interruptions"].values())
+        ends.append(end)
+        assert reruns(universe, run_id, task) == 1
+    assert ends[0] == ends[1]
+
+
+@many
+@given(
+    told=st.lists(deliveries, min_size=1, max_size=5),
+    budget=st.integers(0, 3),
+    own_retries=st.integers(0, 2),
+    behavior=behaviors,
+    pids_noted=st.lists(st.booleans(), min_size=6, max_size=6),
+)
+def test_n_interruptions_make_min_n_budget_spot_reruns_and_one_move(
+    tables: Tables,
+    told: list[list[int]],
+    budget: int,
+    own_retries: int,
+    behavior: str,
+    pids_noted: list[bool],
+) -> None:
+    universe = tables.universe()
+    own = {"cpu": 512, "env": {"A": "1"}}
+    tags = (f"spot-retries:{budget}", "mine")
+    run_id = universe.prefect.create_run(tags=tags, job_variables=own)
+    capacities = []
+    interruptions = 0
+    for deliveries_of_one, pid_noted in zip(told, pids_noted, strict=False):
+        task = universe.start(run_id, retries=own_retries, pid_noted=pid_noted)
+        capacities.append(task.capacity)
+        if task.capacity == "FARGATE":
+            break
+        interruptions += 1
+        for event in interrupt(universe, task, behavior, deliveries_of_one):
+            universe.deliver(event)
+        assert universe.prefect.is_due(run_id)
+    else:
+        capacities.append(universe.start(run_id, retries=own_retries).capacity)
+    on_spot = [c for c in capacities[1:] if c == "FARGATE_SPOT"]
+    assert len(on_spot) == min(interruptions, budget)
+    assert capacities.count("FARGATE") == (1 if interruptions > budget else 0)
+    run = universe.prefect.runs[run_id]
+    kept = {k: v for k, v in run.job_variables.items() if k in own}
+    assert kept == own
+    assert [tag for tag in run.tags if tag not in OURS] == list(tags)
+    failures = 0
+    while universe.prefect.engine_fails(run_id).type is StateType.SCHEDULED:
+        universe.prefect.engine_retries(run_id)
+        failures += 1
+    assert failures == own_retries, "interruptions ate the flow's own retries, or gave it some"
+
+
+@many
+@given(told=deliveries, early=st.integers(1, 3), fate=st.sampled_from(["runs", "ends", "cancels"]))
+def test_news_of_an_older_task_never_touches_the_run(
+    tables: Tables, told: list[int], early: int, fate: str
+) -> None:
+    universe = tables.universe()
+    run_id = universe.prefect.create_run()
+    task = universe.start(run_id)
+    events = interrupt(universe, task, "relinquishes", [early, *told])
+    universe.deliver(events[0])
+    universe.passes(10)
+    universe.start(run_id)
+    if fate == "ends":
+        universe.prefect.engine_finishes(run_id)
+    if fate == "cancels":
+        universe.prefect.cancel(run_id)
+    states = list(universe.prefect.runs[run_id].states)
+    for event in events[1:]:
+        universe.deliver(event)
+        universe.passes(60)
+    assert universe.prefect.runs[run_id].states == states
+
+
+@many
+@given(told=deliveries, fate=st.sampled_from(["completes", "cancels", "pauses", "cancelled"]))
+def test_a_finished_cancelled_or_paused_run_is_never_restarted(
+    tables: Tables, told: list[int], fate: str
+) -> None:
+    universe = tables.universe()
+    run_id = universe.prefect.create_run()
+    task = universe.start(run_id)
+    match fate:
+        case "completes":
+            universe.prefect.engine_finishes(run_id)
+        case "cancels":
+            universe.prefect.cancel(run_id)
+        case "cancelled":
+            universe.prefect.cancel(run_id)
+            universe.prefect.worker_cancels(run_id)
+        case "pauses":
+            universe.prefect.pause(run_id)
+    states = list(universe.prefect.runs[run_id].states)
+    for event in interrupt(universe, task, "relinquishes", told):
+        universe.deliver(event)
+    assert universe.prefect.runs[run_id].states == states
+
+
+@many
+@given(fate=st.sampled_from(["completes", "cancels", "pauses"]), call=st.integers(0, 12))
+def test_who_finishes_cancels_or_pauses_a_run_under_our_hands_wins(
+    tables: Tables, fate: str, call: int
+) -> None:
+    universe = tables.universe()
+    run_id = universe.prefect.create_run()
+    task = universe.start(run_id)
+    event = interrupt(universe, task, "relinquishes", [2])[0]
+
+    def meanwhile() -> None:
+        state = universe.prefect.runs[run_id].state
+        assume(state.type is StateType.RUNNING)  # later it is a parked run, a user's own to move
+        match fate:
+            case "completes":
+                universe.prefect.engine_finishes(run_id)
+            case "cancels":
+                universe.prefect.cancel(run_id)
+            case "pauses":
+                universe.prefect.pause(run_id)
+
+    universe.handle(event, Fault(Befalls.IS_OVERTAKEN, call), meanwhile)
+    universe.deliver(event)
+    state = universe.prefect.runs[run_id].state
+    moved = universe.prefect.runs[run_id].states[-1].type is not StateType.SCHEDULED
+    reached = universe.wire is not None and state.type in (
+        *FINAL,
+        StateType.CANCELLING,
+        StateType.PAUSED,
+    )
+    assert moved == reached
+    if reached:
+        assert not universe.prefect.is_due(run_id)
+
+
+@many
+@given(fate=st.sampled_from(["runs", "completes", "cancels", "pauses", "crashes"]))
+def test_a_warning_never_changes_the_state(tables: Tables, fate: str) -> None:
+    universe = tables.universe()
+    run_id = universe.prefect.create_run()
+    task = universe.start(run_id)
+    prefect = universe.prefect
+    moves = {
+        "completes": prefect.engine_finishes,
+        "cancels": prefect.cancel,
+        "pauses": prefect.pause,
+        "crashes": prefect.crash,
+    }
+    if fate in moves:
+        moves[fate](run_id)
+    states = list(prefect.runs[run_id].states)
+    for status in ("RUNNING", "DEACTIVATING", "STOPPING"):
+        universe.deliver(universe.warning(task, lastStatus=status))
+    assert prefect.runs[run_id].states == states
+
+
+@many
+@given(told=deliveries, call=st.integers(0, 25))
+def test_an_interruption_is_on_record_before_the_run_can_move_on(
+    tables: Tables, told: list[int], call: int
+) -> None:
+    universe = tables.universe()
+    run_id = universe.prefect.create_run()
+    task = universe.start(run_id)
+    event = interrupt(universe, task, "relinquishes", [n or 1 for n in told])[0]
+    universe.handle(event, Fault(Befalls.DIES_AFTER, call))
+    parked = reruns(universe, run_id, task) > 0
+    assert not parked or universe.records().read(run_id).warned_of(task.arn)
+
+
+@pytest.mark.parametrize("minutes_later", [0, 10])
+@pytest.mark.parametrize("budget", [0, 3])
+def test_a_run_never_starts_on_the_wrong_capacity(
+    tables: Tables, budget: int, minutes_later: int
+) -> None:
+    """However far a handler came before it died, what a worker may take is right."""
+    for call in range(20):
+        for befalls in (Befalls.DIES_BEFORE, Befalls.DIES_AFTER):
+            universe = tables.universe(Policy(spot_retries=budget))
+            run_id = universe.prefect.create_run()
+            task = universe.start(run_id)
+            event = interrupt(universe, task, "relinquishes", [2])[0]
+            universe.handle(event, Fault(befalls, call))
+            universe.passes(60 * minutes_later)
+            if universe.prefect.is_due(run_id):
+                expected = "FARGATE" if budget == 0 else "FARGATE_SPOT"
+                assert universe.start(run_id).capacity == expected

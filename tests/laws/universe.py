@@ -1,0 +1,232 @@
+"""A small universe for the laws: the twin of Prefect, a table in moto, ECS as a dictionary, a clock.
+
+Handlers run in it one call at a time; a `Fault` says what befalls one of them at which call.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any
+from uuid import UUID, uuid4
+
+from chalicelib.adapters.table import RunTable
+from chalicelib.core.actions import Decision
+from chalicelib.core.situation import Policy
+from chalicelib.core.task import Task
+from chalicelib.core.world import World
+from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
+from chalicelib.functions.react import react
+from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_event
+from tests.twin.prefect import InMemoryPrefect
+
+LEASE = timedelta(seconds=35)
+LAMBDA_RETRY = timedelta(seconds=60)
+
+
+class Killed(BaseException):
+    """The handler's process is gone; nothing of it runs any more."""
+
+
+class Befalls(Enum):
+    """What may happen to a handler at one of its calls."""
+
+    DIES_BEFORE = auto()
+    DIES_AFTER = auto()
+    IS_OVERTAKEN = auto()
+    FALLS_ASLEEP = auto()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """At call number `call` (from 0) of a handler. `OVERTAKEN`, `ASLEEP`: another handler runs."""
+
+    befalls: Befalls
+    call: int
+
+
+class Silence:
+    """A logger that says nothing."""
+
+    def info(self, msg: object, **keys: Any) -> None: ...
+    def exception(self, msg: object, **keys: Any) -> None: ...
+
+
+@dataclass
+class Tripwire:
+    """Counts the calls of one handler through all its ports, and has the fault happen."""
+
+    fault: Fault | None
+    meanwhile: Callable[[], None]
+    calls: list[str] = field(default_factory=list)
+    dead: bool = False
+    asleep: bool = False
+
+    def around(self, port: object, name: str) -> Any:
+        return _Tripped(port, name, self)
+
+    def call(self, name: str, call: Callable[[], Any]) -> Any:
+        if self.dead:
+            raise Killed
+        number = len(self.calls)
+        self.calls.append(name)
+        hit = self.fault is not None and self.fault.call == number
+        if hit and self.fault is not None:
+            match self.fault.befalls:
+                case Befalls.DIES_BEFORE:
+                    self.dead = True
+                    raise Killed
+                case Befalls.IS_OVERTAKEN:
+                    self.meanwhile()
+                case Befalls.FALLS_ASLEEP:
+                    self.asleep = True
+                    self.meanwhile()
+                case Befalls.DIES_AFTER:
+                    call()
+                    self.dead = True
+                    raise Killed
+        if self.asleep and name.startswith("prefect."):
+            # The client's deadline ends with the invocation, which ends before the lease.
+            raise PrefectUnavailableError("out of time")
+        return call()
+
+
+class _Tripped:
+    def __init__(self, port: object, name: str, wire: Tripwire) -> None:
+        self._port, self._name, self._wire = port, name, wire
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        real = getattr(self._port, method)
+        return lambda *args, **kwargs: self._wire.call(
+            f"{self._name}.{method}", lambda: real(*args, **kwargs)
+        )
+
+
+@dataclass
+class Universe:
+    """One flow run and all its tasks. Time stands still unless a test moves it."""
+
+    dynamodb: Any
+    table: str
+    policy: Policy = field(default_factory=Policy)
+    now: datetime = NOW
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.prefect = InMemoryPrefect(self.clock)
+        self.wire: Tripwire | None = None
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def describe(self, cluster: str, task_arn: str) -> Task | None:
+        return self.tasks.get(task_arn)
+
+    def records(self) -> RunTable:
+        return RunTable(self.dynamodb, self.table, owner=str(uuid4()))
+
+    def start(self, run_id: UUID, *, retries: int = 0, pid_noted: bool = True) -> Task:
+        """A worker picks the run up and starts a task; its engine starts the flow."""
+        arn = TASK_ARN[:-32] + uuid4().hex
+        self.prefect.worker_picks_up(run_id, f"{CLUSTER_ARN}::{arn}" if pid_noted else None)
+        self.passes(1)
+        variables = self.prefect.runs[run_id].job_variables
+        on_demand = variables.get("launch_type") == "FARGATE"
+        task = Task(
+            arn=arn,
+            cluster_arn=CLUSTER_ARN,
+            last_status="RUNNING",
+            capacity_provider="" if on_demand else "FARGATE_SPOT",
+            flow_run_id=run_id,
+            created_at=self.now,
+            started_at=self.now + timedelta(seconds=1),
+        )
+        self.tasks[arn] = task
+        self.passes(2)
+        self.prefect.engine_starts(run_id, retries=retries)
+        self.passes(5)
+        return task
+
+    def event(self, task: Task, **detail: Any) -> dict[str, Any]:
+        """An event about a task, with times that fit this universe's clock."""
+        assert task.created_at is not None
+        assert task.started_at is not None
+        event = make_event(
+            {
+                "taskArn": task.arn,
+                "capacityProviderName": task.capacity_provider or None,
+                "createdAt": task.created_at.isoformat(),
+                "pullStartedAt": task.created_at.isoformat(),
+                "startedAt": task.started_at.isoformat(),
+                "executionStoppedAt": None,
+                "updatedAt": self.now.isoformat(),
+                **detail,
+            }
+        )
+        override = event["detail"]["overrides"]["containerOverrides"][0]
+        override["environment"][0]["value"] = str(task.flow_run_id)
+        return event
+
+    def warning(self, task: Task, **detail: Any) -> dict[str, Any]:
+        ordinary = {
+            "lastStatus": "RUNNING",
+            "version": 4,
+            "containers": [{"name": "prefect", "lastStatus": "RUNNING"}],
+        }
+        return self.event(task, **{**ordinary, **detail})
+
+    def exits(self, task: Task) -> list[dict[str, Any]]:
+        """Every event that tells of the container's exit, in ECS's order."""
+        self.tasks[task.arn] = replace(task, last_status="STOPPED")
+        at = self.now.isoformat()
+        return [
+            self.event(task, lastStatus="RUNNING", version=5, executionStoppedAt=at),
+            self.event(task, lastStatus="DEPROVISIONING", version=6, executionStoppedAt=at),
+            self.event(task, lastStatus="STOPPED", version=7, executionStoppedAt=at),
+        ]
+
+    def handle(
+        self,
+        event: dict[str, Any],
+        fault: Fault | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Decision | None:
+        """One handler answers one event; None when it raised, or was killed."""
+        self.wire = Tripwire(fault, meanwhile)
+        world = World(
+            prefect=self.wire.around(self.prefect, "prefect"),
+            records=self.wire.around(self.records(), "records"),
+            tasks=self.wire.around(self, "tasks"),
+            log=Silence(),
+            now=self.clock,
+            lease=LEASE,
+            policy=self.policy,
+            clusters=("prefect-spot-dev",),
+            account="",
+        )
+        with suppress(Killed, PrefectSpotError):
+            return react(world, event)
+        return None
+
+    def deliver(self, event: dict[str, Any], fault: Fault | None = None) -> None:
+        """Deliver as Lambda would: again after a minute when the handler raised or died."""
+        meanwhile = self._sleeps_while(event) if fault else lambda: None
+        if self.handle(event, fault, meanwhile) is None:
+            self.now += LAMBDA_RETRY
+            if self.handle(event) is None:
+                self.now += LAMBDA_RETRY * 2
+                assert self.handle(event) is not None, "the event is lost"
+
+    def _sleeps_while(self, event: dict[str, Any]) -> Callable[[], None]:
+        def another_handler() -> None:
+            wire = self.wire
+            if wire is not None and wire.asleep:
+                self.now += LEASE + timedelta(seconds=1)
+            self.handle(event)
+            self.wire = wire
+
+        return another_handler
