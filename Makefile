@@ -55,7 +55,8 @@ e2e: .venv/ready .venvs/lambda/ready  ## Real flows, real worker, the deployed z
 .PHONY: package
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
 	@rm -rf build/package
-	@$(VENV)/chalice package --stage dev build/package
+	@find chalicelib infra -name __pycache__ -type d -prune -exec rm -rf {} +
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/chalice package --stage dev build/package
 	@ls -l build/package
 
 .PHONY: format

@@ -70,4 +70,5 @@ def _environment(aws: EmulatedAws) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("AWS_", "PREFECT_", "PYTHON"))
     }
-    return {**host, **aws.environment()}
+    # Chalice imports the app, and would ship the bytecode which that leaves behind.
+    return {**host, **aws.environment(), "PYTHONDONTWRITEBYTECODE": "1"}

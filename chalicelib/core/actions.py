@@ -34,11 +34,15 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Reschedule the run far ahead, so that it can be changed in peace, then look again."""
+    """Reschedule the run far ahead, so that it can be changed in peace, then look again.
+
+    `force`: out of CANCELLED, which Prefect 3.4 lets nobody leave otherwise.
+    """
 
     transition_id: UUID
     until: datetime
     message: str
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)

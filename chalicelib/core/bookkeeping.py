@@ -68,6 +68,8 @@ def _interruption(s: Situation, number: int) -> Interruption:
 
 def _lost_start(s: Situation) -> int:
     """Return the run's `run_count` if this attempt's start is lost, else 0."""
+    if s.run.policy.others.get("resuming"):
+        return 0  # resumed from a blocking pause: Prefect will not count the next start
     attempt = _states_of_attempt(s)
     started = any(state.type is StateType.RUNNING for state in attempt)
     return s.run.run_count if started and not _awaits_own_retry(s, attempt) else 0

@@ -206,10 +206,12 @@ def _rerun(s: Situation, park_id: UUID) -> Decision:
     on_demand = noted.record.next_capacity == FARGATE
     reason = f"{_headline(noted)}: rerun on {noted.record.next_capacity}"
     told = _tell_rerun(noted) if s.policy.mode is Mode.OBSERVE else ()
+    cancelled = s.run.state.type is StateType.CANCELLED
+    park = Park(park_id, s.now + PARKED_FOR, f"{reason}, being prepared", force=cancelled)
     return Decision(
         Verdict.RERUN_ON_DEMAND if on_demand else Verdict.RERUN_ON_SPOT,
         reason,
-        (*_save(s, noted), Park(park_id, s.now + PARKED_FOR, f"{reason}, being prepared"), *told),
+        (*_save(s, noted), park, *told),
     )
 
 

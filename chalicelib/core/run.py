@@ -37,7 +37,8 @@ FINAL: Final = frozenset(
 class RunState:
     """One state that a run is or was in.
 
-    `details` is Prefect's `state_details` whole, so that a state can be put back as it was.
+    `details` is Prefect's `state_details` whole, `data` its reference to a result: so that a state
+    can be put back as it was.
     """
 
     id: UUID
@@ -47,6 +48,7 @@ class RunState:
     message: str = ""
     transition_id: UUID | None = None
     details: JsonObject = field(default_factory=dict, hash=False)
+    data: object = field(default=None, hash=False)
 
     @property
     def is_final(self) -> bool:
@@ -92,6 +94,7 @@ class ProposedState:
     transition_id: UUID | None = None
     scheduled_time: datetime | None = None
     details: JsonObject = field(default_factory=dict, hash=False)
+    data: object = field(default=None, hash=False)
 
 
 class StateVerdict(StrEnum):

@@ -123,11 +123,11 @@ class _Handling:
                 self.world.records.save(record)
                 self.record = record
                 return True
-            case Park(transition_id, until, message):
+            case Park(transition_id, until, message, force):
                 parked = ProposedState(
                     StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, until
                 )
-                prefect.propose_state(run_id, parked)
+                prefect.propose_state(run_id, parked, force=force)
                 return False
             case Change(change):
                 prefect.change_run(run_id, change)
@@ -199,7 +199,9 @@ def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
 
 
 def _as_it_was(state: RunState) -> ProposedState:
-    return ProposedState(state.type, state.name, state.message, details=state.details)
+    return ProposedState(
+        state.type, state.name, state.message, details=state.details, data=state.data
+    )
 
 
 def _annotate(world: World, annotation: Annotation) -> None:

@@ -1,4 +1,4 @@
-"""A small universe for the laws: the twin of Prefect, a table in moto, ECS as a dictionary, a clock.
+"""A small universe for the laws: Prefect's twin, a table in moto, ECS as a dictionary, a clock.
 
 Handlers run in it one call at a time; a `Fault` says what befalls one of them at which call.
 """

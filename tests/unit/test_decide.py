@@ -307,6 +307,12 @@ def test_a_run_that_rescheduled_itself_lost_a_start() -> None:
     assert recorded(situation, rerun=True).record.lost_starts == 1
 
 
+def test_a_start_that_prefect_will_not_count_again_is_not_lost() -> None:
+    resuming = RunPolicy(retries=2, others={"resuming": True})
+    situation = make_situation(run=make_run(policy=resuming))
+    assert recorded(situation, rerun=True).record.lost_starts == 0
+
+
 def test_a_run_that_never_started_lost_none() -> None:
     pending = make_state(StateType.PENDING)
     situation = make_situation(
@@ -330,6 +336,7 @@ def test_a_thrown_back_run_is_parked_with_a_fresh_id_and_then_finished() -> None
     again = due(limit)
     park = next(a for a in decide(again).actions if isinstance(a, Park))
     assert park.transition_id not in {s.transition_id for s in again.history}
+    assert park.force, "Prefect 3.4 lets nobody leave CANCELLED unforced"
     state = make_state(StateType.SCHEDULED, transition_id=park.transition_id)
     after = replace(again, run=replace(again.run, state=state), history=(*again.history, state))
     made_due = next(a for a in decide(after).actions if isinstance(a, MakeDue))

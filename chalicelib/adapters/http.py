@@ -1,0 +1,239 @@
+"""JSON over HTTP to Prefect: tries, pauses and one deadline over all of them.
+
+Stands between `adapters/prefect.py`, which knows Prefect's addresses, and urllib3. Any request may
+be sent again: reads and PATCHes are idempotent, a proposed state carries a transition id that the
+server recognises, and a log line, an artifact or an event may stand there twice.
+"""
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NoReturn
+from urllib.parse import urlencode
+
+import urllib3
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util import Retry, Timeout
+
+from chalicelib.errors import PrefectRefusedError, PrefectRejectedError, PrefectUnavailableError
+
+MOST_TRIES: Final = 6
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 5.0
+CONNECT_SECONDS: Final = 3.0
+ANSWER_SECONDS: Final = 15.0
+
+_PASSING_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+_LEAST_SECONDS: Final = 0.02
+_LONGEST_DETAIL: Final = 300
+_RETRY_AFTER: Final = Retry()
+
+Authorization = Callable[[bool], str | None]
+"""Returns the Authorization header's value, None for none; True asks for a fresh one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    body: bytes | None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer worth judging. `body` is None when there was none, `detail` Prefect's own words."""
+
+    status: int
+    body: object
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A try that may go better next time; `retry_after` is what the server asked for, in s."""
+
+    reason: str
+    retry_after: float | None = None
+
+
+class JsonHttp:
+    """Requests to one base URL, over connections that are kept alive. Safe to share by threads.
+
+    urllib3's own retrying is not used: a try's timeout has to shrink with the time left, and an
+    answer that is no JSON is as good as none. Its reading of Retry-After is.
+    Price: a server that sends a byte now and then can outlast the deadline; Lambda ends that.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        authorization: Authorization,
+        deadline: Callable[[], float],
+        *,
+        pool: urllib3.PoolManager | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._authorization = authorization
+        self._deadline = deadline
+        self._pool = pool or urllib3.PoolManager(num_pools=1, maxsize=10, cert_reqs="CERT_REQUIRED")
+        self._sleep = sleep
+
+    def send(self, method: str, path: str, body: object) -> object:
+        """Send `body` as JSON and return the decoded answer, None for an empty one.
+
+        Raises:
+            PrefectUnavailableError: no useful answer within the tries and the seconds left.
+            PrefectRefusedError: 401 with a fresh credential too, or 403.
+            PrefectRejectedError: another 4xx, or a redirect.
+        """
+        request = _Request(method, path, json.dumps(body).encode())
+        answer = self._authorized(request)
+        if not 200 <= answer.status < 300:
+            _raise_for(request, answer)
+        return answer.body
+
+    def get(self, path: str, **query: str) -> object:
+        """Return the decoded answer, None when the server does not know the thing (404).
+
+        Raises:
+            PrefectUnavailableError, PrefectRefusedError, PrefectRejectedError: as `send` does.
+        """
+        target = f"{path}?{urlencode(query)}" if query else path
+        request = _Request("GET", target, None)
+        answer = self._authorized(request)
+        # "Not Found" is what the web framework says for an address that it does not have; a
+        # mistyped base URL must not look like a run that is gone.
+        if answer.status == 404 and answer.detail != "Not Found":
+            return None
+        if not 200 <= answer.status < 300:
+            _raise_for(request, answer)
+        if answer.body is None:
+            raise PrefectUnavailableError(f"{request}: Prefect's answer is empty")
+        return answer.body
+
+    def _authorized(self, request: _Request) -> _Answer:
+        """Send with the credential at hand; after a 401 once more with a fresh one."""
+        answer = self._answered(request, self._authorization(False))
+        if answer.status == 401:
+            answer = self._answered(request, self._authorization(True))
+        return answer
+
+    def _answered(self, request: _Request, credential: str | None) -> _Answer:
+        for attempt in range(1, MOST_TRIES + 1):
+            result = self._try(request, credential)
+            if isinstance(result, _Answer):
+                return result
+            failure = f"{request}: {result.reason} (try {attempt} of {MOST_TRIES})"
+            if attempt == MOST_TRIES:
+                break
+            pause = _pause_seconds(attempt, result.retry_after)
+            left = self._deadline()
+            if pause + _LEAST_SECONDS >= left:
+                failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
+                break
+            self._sleep(pause)
+        raise PrefectUnavailableError(f"Prefect cannot be had now: {_without(credential, failure)}")
+
+    def _try(self, request: _Request, credential: str | None) -> _Answer | _Failure:
+        left = self._deadline()
+        if left < _LEAST_SECONDS:
+            raise PrefectUnavailableError(f"{request}: not sent, the time for Prefect is over")
+        try:
+            response = self._pool.request(
+                request.method,
+                self._base_url + request.path,
+                body=request.body,
+                headers=_headers(request, credential),
+                retries=False,
+                redirect=False,
+                timeout=Timeout(
+                    total=left,
+                    connect=min(CONNECT_SECONDS, left),
+                    read=min(ANSWER_SECONDS, left),
+                ),
+            )
+        except HTTPError as error:
+            return _Failure(_without(credential, f"{type(error).__name__}: {error}"))
+        if response.status in _PASSING_STATUSES:
+            return _Failure(f"answered {response.status}", _retry_after_seconds(response))
+        try:
+            body = json.loads(response.data) if response.data else None
+        except ValueError:
+            if 200 <= response.status < 300:
+                return _Failure(f"answered {response.status} with something that is not JSON")
+            body = None
+        redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
+        detail = f"redirects to {redirection}" if redirection else _detail(body)
+        return _Answer(response.status, body, _without(credential, detail)[:_LONGEST_DETAIL])
+
+
+def _headers(request: _Request, credential: str | None) -> Mapping[str, str]:
+    # No X-PREFECT-API-VERSION: a server takes its absence for its own version, and refuses all
+    # requests that name one below its minimum. No User-Agent of Prefect's either: from that, the
+    # server infers abilities (lease renewal) that we do not have.
+    headers = {"Accept": "application/json", "User-Agent": "prefect-spot"}
+    if request.body is not None:
+        headers["Content-Type"] = "application/json"
+    if credential is not None:
+        headers["Authorization"] = credential
+    return headers
+
+
+def _pause_seconds(attempt: int, retry_after: float | None) -> float:
+    """Exponential, halved at random, so that many functions do not come back at once."""
+    longest: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+    return (retry_after or 0.0) + longest * random.uniform(0.5, 1.0)
+
+
+def _retry_after_seconds(response: "urllib3.BaseHTTPResponse") -> float | None:
+    try:
+        seconds: float | None = _RETRY_AFTER.get_retry_after(response)
+    except InvalidHeader:
+        return None
+    return seconds
+
+
+def _raise_for(request: _Request, answer: _Answer) -> NoReturn:
+    said = f"{request}: Prefect answered {answer.status} {answer.detail}".rstrip()
+    if answer.status in (401, 403):
+        raise PrefectRefusedError(
+            f"{said}: check the SSM parameter that PREFECT_API_KEY_PARAMETER or"
+            " PREFECT_API_AUTH_STRING_PARAMETER names, and its rights in PREFECT_API_URL"
+        )
+    if answer.status >= 500:
+        raise PrefectUnavailableError(said)
+    if answer.status < 400 or answer.detail == "Not Found":
+        said += ": check PREFECT_API_URL"
+    raise PrefectRejectedError(said)
+
+
+def _detail(body: object) -> str:
+    """Prefect's own words: under three names, and never the request that it may send back."""
+    if not isinstance(body, Mapping):
+        return ""
+    words = body.get("detail") or body.get("exception_message") or body.get("message") or ""
+    places = [
+        f"{'.'.join(map(str, error.get('loc', ())))}: {error.get('msg')}"
+        for error in _list(body.get("exception_detail")) + _list(words)
+        if isinstance(error, Mapping)
+    ]
+    return "; ".join([words, *places] if isinstance(words, str) else places)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _without(credential: str | None, text: str) -> str:
+    """Strike the credential, in case a server or a proxy sends back what it was sent."""
+    secrets = [credential, *credential.split(" ", 1)[1:]] if credential else []
+    for secret in secrets:
+        text = re.sub(re.escape(secret), "***", text) if len(secret) > 3 else text
+    return text

@@ -1,0 +1,269 @@
+"""Prefect's REST API, as far as a rescue needs it: the second half of the way out.
+
+`functions/` calls it through the port in `core/ports.py`; it puts values on the wire, reads answers
+back, and leaves tries, deadline and credentials to `adapters/http.py`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import urllib3
+
+from chalicelib.adapters.http import Authorization, JsonHttp
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
+from chalicelib.core.run import (
+    FlowRun,
+    ProposedState,
+    RunChange,
+    RunPolicy,
+    RunState,
+    StateAnswer,
+    StateType,
+    StateVerdict,
+)
+from chalicelib.errors import PrefectRejectedError, PrefectUnavailableError
+
+LOGGER_NAME: Final = "prefect-spot"
+
+
+class PrefectRest:
+    """`core.ports.Prefect` over HTTP. Keeps its connections; threads may share one instance.
+
+    Every method raises what `adapters/http.py` raises. An answer that cannot be read raises
+    PrefectUnavailableError; it never becomes an empty value that a PATCH would then write.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        authorization: Authorization,
+        deadline: Callable[[], float],
+        *,
+        pool: urllib3.PoolManager | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`deadline` returns the seconds left for all that is still to be asked of Prefect."""
+        self._http = JsonHttp(api_url, authorization, deadline, pool=pool, sleep=sleep)
+
+    def read_run(self, flow_run_id: UUID) -> FlowRun | None:
+        """Return the run as it is now; None when Prefect does not know it."""
+        answer = self._http.get(f"/flow_runs/{flow_run_id}")
+        return None if answer is None else _run(answer)
+
+    def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
+        """Return all states the run has been in, oldest first; empty for an unknown run."""
+        answer = self._http.get("/flow_run_states/", flow_run_id=str(flow_run_id))
+        if answer is None:
+            return ()
+        if not isinstance(answer, list):
+            raise _unreadable("state history", "list")
+        return tuple(sorted(map(_state, answer), key=lambda state: state.timestamp))
+
+    def propose_state(
+        self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
+    ) -> StateAnswer:
+        """Ask for a state; `force` skips Prefect's orchestration rules.
+
+        When an answer is lost after the server accepted, the proposal is sent again, and a
+        transition id makes that a REJECT whose state carries the id: for the caller to recognise.
+        """
+        body = {"state": _proposal(state), "force": force}
+        return _state_answer(self._http.send("POST", f"/flow_runs/{flow_run_id}/set_state", body))
+
+    def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
+        """PATCH the run with what the change holds; sends nothing for an empty change."""
+        if change.is_empty:
+            return
+        body: dict[str, object] = {}
+        if change.job_variables is not None:
+            body["job_variables"] = dict(change.job_variables)
+        if change.policy is not None:
+            policy = change.policy
+            retries = {"retries": policy.retries, "retry_type": policy.retry_type}
+            body["empirical_policy"] = {**policy.others, **retries}
+        if change.tags is not None:
+            body["tags"] = list(change.tags)
+        self._http.send("PATCH", f"/flow_runs/{flow_run_id}", body)
+
+    def add_labels(self, flow_run_id: UUID, labels: Mapping[str, str | int]) -> None:
+        """Merge labels into the run's; sends nothing for none.
+
+        Raises PrefectRejectedError for a null, unsent: it would make the run unreadable (500).
+        """
+        null_labels = [name for name, value in labels.items() if value is None]
+        if null_labels:
+            raise PrefectRejectedError(f"label {null_labels[0]!r} is null: give it a value")
+        if labels:
+            self._http.send("PATCH", f"/flow_runs/{flow_run_id}/labels", dict(labels))
+
+    def write_log(self, line: LogLine) -> None:
+        """Append a line to the run's log."""
+        entry = {
+            "name": LOGGER_NAME,
+            "level": line.level,
+            "message": line.message,
+            "timestamp": line.at.isoformat(),
+            "flow_run_id": str(line.flow_run_id),
+        }
+        self._http.send("POST", "/logs/", [entry])
+
+    def write_artifact(self, artifact: Artifact) -> None:
+        """Store an artifact, or a new version of it, on the run."""
+        body = {
+            "key": artifact.key,
+            "type": "markdown",
+            "data": artifact.markdown,
+            "description": artifact.description,
+            "flow_run_id": str(artifact.flow_run_id),
+        }
+        self._http.send("POST", "/artifacts/", body)
+
+    def emit_event(self, event: PrefectEvent) -> None:
+        """Emit an event whose resource is the run; Prefect drops a second one with the same id."""
+        body = {
+            "id": str(event.id),
+            "occurred": event.at.isoformat(),
+            "event": event.name,
+            "resource": {
+                "prefect.resource.id": f"prefect.flow-run.{event.flow_run_id}",
+                "prefect.resource.name": event.flow_run_name,
+            },
+            "related": [],
+            "payload": dict(event.payload),
+        }
+        self._http.send("POST", "/events", [body])
+
+
+def _proposal(state: ProposedState) -> Mapping[str, object]:
+    details = dict(state.details)
+    if state.transition_id is not None:
+        details["transition_id"] = str(state.transition_id)
+    if state.scheduled_time is not None:
+        details["scheduled_time"] = state.scheduled_time.isoformat()
+    body: dict[str, object] = {
+        "type": state.type.value,
+        "name": state.name,
+        "message": state.message,
+        "state_details": details,
+    }
+    return body if state.data is None else {**body, "data": state.data}
+
+
+def _state_answer(answer: object) -> StateAnswer:
+    fields = _fields(answer, "set_state")
+    try:
+        verdict = StateVerdict(str(fields.get("status")))
+    except ValueError:
+        raise _unreadable("set_state", "status") from None
+    details = fields.get("details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    state = fields.get("state")
+    return StateAnswer(verdict, str(reason or ""), None if state is None else _state(state))
+
+
+def _run(answer: object) -> FlowRun:
+    """Read a flow run. What a PATCH replaces whole must be there, or the PATCH would wipe it."""
+    fields = _fields(answer, "flow run")
+    policy = dict(_whole(fields, "empirical_policy"))
+    return FlowRun(
+        id=_uuid(fields, "id", "flow run"),
+        name=str(fields.get("name") or ""),
+        state=_state(fields.get("state")),
+        run_count=_number(fields, "run_count") or 0,
+        deployment_id=_uuid_or_none(fields, "deployment_id", "flow run"),
+        tags=_tags(fields),
+        job_variables=_whole(fields, "job_variables"),
+        policy=RunPolicy(
+            retries=_number({"retries": policy.pop("retries", None)}, "retries"),
+            retry_type=_text_or_none(policy.pop("retry_type", None)),
+            others=policy,
+        ),
+        infrastructure_pid=_text_or_none(fields.get("infrastructure_pid")),
+        work_pool_name=_text_or_none(fields.get("work_pool_name")),
+    )
+
+
+def _state(value: object) -> RunState:
+    fields = _fields(value, "state")
+    kind = fields.get("type")
+    if not isinstance(kind, str):
+        raise _unreadable("state", "type")
+    details = _fields(fields.get("state_details") or {}, "state_details")
+    return RunState(
+        id=_uuid(fields, "id", "state"),
+        type=StateType(kind) if kind in StateType.__members__ else StateType.UNKNOWN,
+        name=str(fields.get("name") or kind.title()),
+        timestamp=_time(fields, "timestamp", "state"),
+        message=str(fields.get("message") or ""),
+        transition_id=_uuid_or_none(details, "transition_id", "state_details"),
+        details=details,
+        data=fields.get("data"),
+    )
+
+
+def _unreadable(thing: str, field: str) -> PrefectUnavailableError:
+    return PrefectUnavailableError(f"Prefect's answer holds no readable {field!r} of a {thing}")
+
+
+def _fields(value: object, thing: str) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise _unreadable(thing, "object")
+    return value
+
+
+def _whole(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """An object that is there, or null; absent is unreadable."""
+    value = fields.get(name, ...)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _unreadable("flow run", name)
+    return value
+
+
+def _tags(fields: Mapping[str, object]) -> tuple[str, ...]:
+    value = fields.get("tags", ...)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise _unreadable("flow run", "tags")
+    return tuple(map(str, value))
+
+
+def _number(fields: Mapping[str, object], name: str) -> int | None:
+    value = fields.get(name)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise _unreadable("flow run", name)
+
+
+def _uuid(fields: Mapping[str, object], name: str, thing: str) -> UUID:
+    value = _uuid_or_none(fields, name, thing)
+    if value is None:
+        raise _unreadable(thing, name)
+    return value
+
+
+def _uuid_or_none(fields: Mapping[str, object], name: str, thing: str) -> UUID | None:
+    value = fields.get(name)
+    try:
+        return None if value is None else UUID(str(value))
+    except ValueError:
+        raise _unreadable(thing, name) from None
+
+
+def _time(fields: Mapping[str, object], name: str, thing: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(fields.get(name)))
+    except ValueError:
+        raise _unreadable(thing, name) from None
+    if moment.tzinfo is None:
+        raise _unreadable(thing, name)
+    return moment
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,121 @@
+"""Prefect's credential, from an SSM SecureString to the Authorization header, and nowhere else.
+
+`wiring.py` hands it to `adapters/prefect.py`, which asks anew when Prefect answers 401. Powertools'
+parameters utility would cache as well, but takes 0.47 s to import and knows no second chance.
+"""
+
+import base64
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.errors import SecretUnreadableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_ssm import SSMClient
+
+CACHE_SECONDS: Final = 300.0
+
+_API_KEY_SETTING: Final = "PREFECT_API_KEY_PARAMETER"
+_AUTH_STRING_SETTING: Final = "PREFECT_API_AUTH_STRING_PARAMETER"
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    header: str = field(repr=False)
+    until: float
+
+
+class PrefectAuthorization:
+    """The value of the Authorization header, kept in memory for five minutes. Thread-safe.
+
+    Calling it with True reads SSM whatever the age of what is held. Otherwise a value that is out
+    of date is used on when SSM fails, which it does when very many functions start at once.
+    """
+
+    def __init__(
+        self,
+        ssm: "SSMClient",
+        *,
+        api_key_parameter: str = "",
+        auth_string_parameter: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Parameter names; both empty: Prefect is asked without a credential. `clock` in s."""
+        self._ssm = ssm
+        self._api_key_parameter = api_key_parameter
+        self._auth_string_parameter = auth_string_parameter
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+
+    def __repr__(self) -> str:
+        names = f"{self._api_key_parameter!r}, {self._auth_string_parameter!r}"
+        return f"{type(self).__name__}({names})"
+
+    def __call__(self, fresh: bool = False) -> str | None:
+        """Return "Bearer <API key>", "Basic <auth string in base64>", or None.
+
+        Raises:
+            SecretUnreadableError: the parameter cannot be read, or holds nothing usable.
+        """
+        if not (self._api_key_parameter or self._auth_string_parameter):
+            return None
+        with self._lock:
+            held = self._held
+            if held is not None and not fresh and self._clock() < held.until:
+                return held.header
+            try:
+                header = self._read()
+            except SecretUnreadableError:
+                if held is None or fresh:
+                    raise
+                header = held.header
+            self._held = _Held(header, self._clock() + CACHE_SECONDS)
+            return header
+
+    def _read(self) -> str:
+        if self._api_key_parameter:
+            key = self._parameter(self._api_key_parameter, _API_KEY_SETTING)
+            # A line break would be refused further on, by an error that shows the header.
+            if not (key.isascii() and key.isprintable()):
+                raise SecretUnreadableError(
+                    f"SSM parameter {self._api_key_parameter!r}, named by {_API_KEY_SETTING}, holds"
+                    " characters that no API key has: store it again"
+                )
+            return f"Bearer {key}"
+        pair = self._parameter(self._auth_string_parameter, _AUTH_STRING_SETTING)
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    def _parameter(self, name: str, setting: str) -> str:
+        subject = f"SSM parameter {name!r}, named by {setting},"
+        try:
+            answer = self._ssm.get_parameter(Name=name, WithDecryption=True)
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            raise SecretUnreadableError(
+                f"{subject} cannot be read ({code}): {_next_step(code)}"
+            ) from error
+        except BotoCoreError as error:
+            raise SecretUnreadableError(
+                f"{subject} cannot be read ({type(error).__name__}): check the function's network"
+            ) from error
+        value = answer["Parameter"].get("Value", "").strip()
+        if not value:
+            raise SecretUnreadableError(f"{subject} is empty: store the credential in it")
+        return value
+
+
+def _next_step(code: str) -> str:
+    if code in ("ParameterNotFound", "ParameterVersionNotFound"):
+        return "create it as a SecureString in this region, or correct the setting"
+    if code in ("AccessDeniedException", "AccessDenied"):
+        return (
+            "allow the function's role ssm:GetParameter on it,"
+            " and kms:Decrypt when a key of your own encrypts it"
+        )
+    return "it is tried again with the next call"

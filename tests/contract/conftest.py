@@ -1,0 +1,120 @@
+"""The two twins, and four real servers: newest and oldest Prefect, on SQLite and PostgreSQL.
+
+One server at a time: pytest runs all tests of one backend before it starts the next.
+"""
+
+import base64
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.core.ports import Prefect
+from chalicelib.errors import PrefectRefusedError
+from localcloud.postgres import Postgres
+from localcloud.prefect_server import PrefectServer
+from localcloud.processes import Household
+from tests.contract.stage import Stage
+from tests.twin.prefect import InMemoryPrefect
+
+if TYPE_CHECKING:
+    from tests.contract.real import RealPrefect
+
+OLDEST_PYTHON = Path(__file__).parents[2] / ".venvs" / "prefect-oldest" / "bin" / "python"
+AUTH_STRING = "admin:pass-word"
+SECONDS_LEFT = 60.0
+
+OpenStage = Callable[[], Stage]
+
+
+@pytest.fixture(scope="session")
+def household(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Household]:
+    with pytest.MonkeyPatch.context() as environment, Household.open() as household:
+        for name in [name for name in os.environ if name.startswith("PREFECT")]:
+            environment.delenv(name)  # Prefect's own client reads them as well
+        environment.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect-home")))
+        environment.setenv("DO_NOT_TRACK", "1")
+        yield household
+
+
+@pytest.fixture(scope="session")
+def postgres(household: Household) -> Iterator[Postgres]:
+    with Postgres(household.folder / "postgres", household.spawn) as postgres:
+        yield postgres
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        "twin",
+        "twin-oldest",
+        "newest-sqlite",
+        "newest-postgres",
+        "oldest-sqlite",
+        "oldest-postgres",
+    ],
+)
+def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
+    name: str = request.param
+    is_oldest = name.endswith("oldest") or name.startswith("oldest")
+    if name.startswith("twin"):
+        yield lambda: _twin_stage(is_oldest=is_oldest)
+        return
+    if is_oldest and not OLDEST_PYTHON.exists():
+        pytest.fail(f"{OLDEST_PYTHON} is not there: `make contract` builds it")
+    household: Household = request.getfixturevalue("household")
+    database = "sqlite"
+    if name.endswith("postgres"):
+        postgres: Postgres = request.getfixturevalue("postgres")
+        database = postgres.create_database(name.replace("-", "_"))
+    auth_string = None if name == "newest-sqlite" else AUTH_STRING
+    with PrefectServer(
+        household.folder / name,
+        household.spawn,
+        python=OLDEST_PYTHON if is_oldest else None,
+        database=database,
+        auth_string=auth_string,
+    ) as server:
+        assert server.version.startswith("3.4.") == is_oldest
+        with closing(_real_prefect(server, auth_string)) as controls:
+            stage = _real_stage(server, auth_string, controls, is_oldest=is_oldest)
+            yield lambda: stage
+
+
+@pytest.fixture
+def stage(open_stage: OpenStage) -> Stage:
+    return open_stage()
+
+
+def _twin_stage(*, is_oldest: bool) -> Stage:
+    twin = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
+    shut = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
+    shut.failure = PrefectRefusedError("401")
+    return Stage(twin, twin, is_oldest, asks_for_credentials=True, stranger=lambda: shut)
+
+
+def _real_prefect(server: PrefectServer, auth_string: str | None) -> "RealPrefect":
+    from tests.contract.real import RealPrefect  # late: see its docstring
+
+    return RealPrefect(server.api_url, auth_string)
+
+
+def _real_stage(
+    server: PrefectServer, auth_string: str | None, controls: "RealPrefect", *, is_oldest: bool
+) -> Stage:
+    def connect(pair: str | None) -> Prefect:
+        header = None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
+        return PrefectRest(server.api_url, lambda _fresh: header, lambda: SECONDS_LEFT)
+
+    return Stage(
+        prefect=connect(auth_string),
+        controls=controls,
+        is_oldest=is_oldest,
+        asks_for_credentials=auth_string is not None,
+        stranger=lambda: connect("admin:wrong"),
+    )

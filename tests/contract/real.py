@@ -1,0 +1,210 @@
+"""A real Prefect server's other users: workers, engines and people, by Prefect's own client.
+
+Never our adapter: what that wrote is to be seen by Prefect's eyes. Imported late, once
+`conftest.py` has made sure that nothing of the host's Prefect settings applies.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitStrategy,
+    ConcurrencyOptions,
+    FlowRunPolicy,
+    State,
+)
+from prefect.events.filters import EventFilter, EventResourceFilter
+from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[attr-defined]
+from prefect.states import (
+    AwaitingRetry,
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Paused,
+    Pending,
+    Running,
+    Scheduled,
+)
+from prefect_aws.workers import ECSWorker
+
+from chalicelib.core.run import RunState, StateType
+
+PREFETCH = timedelta(seconds=10)
+EVENT_SECONDS = 30.0
+
+TEMPLATE = ECSWorker.get_default_base_job_template()
+
+
+class _AdHocFlow:
+    name = "ad-hoc"
+    version = None
+    retries = None
+    retry_delay_seconds = None
+
+
+class RealPrefect:
+    """`tests.twin.controls.Controls` on a real server, in a work pool of its own.
+
+    All tests of a server share one, with one ordinary deployment: making these costs 0.2 s each.
+    """
+
+    def __init__(self, api_url: str, auth_string: str | None) -> None:
+        self._client = SyncPrefectClient(api_url, auth_string=auth_string)
+        self.work_pool_name = f"pool-{uuid4()}"
+        self._client.create_work_pool(
+            WorkPoolCreate(name=self.work_pool_name, type="ecs", base_job_template=TEMPLATE)
+        )
+        self._flow_id = self._client.create_flow_from_name("etl")
+        self._deployment_id = self.create_deployment()
+
+    def close(self) -> None:
+        self._client.__exit__(None, None, None)
+
+    def create_deployment(
+        self, *, concurrency_limit: int | None = None, collision: str = "ENQUEUE"
+    ) -> UUID:
+        options = ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy(collision))
+        return self._client.create_deployment(
+            flow_id=self._flow_id,
+            name=f"deployment-{uuid4()}",
+            work_pool_name=self.work_pool_name,
+            job_variables={"image": "etl:1"},
+            concurrency_limit=concurrency_limit,
+            concurrency_options=options if concurrency_limit is not None else None,
+        )
+
+    def create_run(
+        self,
+        *,
+        deployed: bool = True,
+        deployment_id: UUID | None = None,
+        job_variables: Mapping[str, object] | None = None,
+        tags: Sequence[str] = (),
+    ) -> UUID:
+        if not deployed:
+            flow: Any = _AdHocFlow()
+            return self._client.create_flow_run(flow, tags=list(tags)).id
+        return self._client.create_flow_run_from_deployment(
+            deployment_id or self._deployment_id,
+            state=Scheduled(),
+            job_variables=dict(job_variables or {}),
+            tags=list(tags),
+        ).id
+
+    def is_due(self, flow_run_id: UUID) -> bool:
+        given = self._client.get_scheduled_flow_runs_for_work_pool(
+            self.work_pool_name, scheduled_before=datetime.now(UTC) + PREFETCH
+        )
+        return flow_run_id in [answer.flow_run.id for answer in given]
+
+    def worker_picks_up(self, flow_run_id: UUID, pid: str | None = None) -> RunState:
+        assert self.is_due(flow_run_id), "no worker is given this run"
+        state = self._move(flow_run_id, Pending())
+        if pid is not None and state.type is StateType.PENDING:
+            self._client.update_flow_run(flow_run_id, infrastructure_pid=pid)
+        return state
+
+    def engine_starts(
+        self, flow_run_id: UUID, *, retries: int = 0, retry_delay: int = 0
+    ) -> RunState:
+        """What `prefect/flow_engine.py` does before it proposes RUNNING."""
+        policy: FlowRunPolicy = self._client.read_flow_run(flow_run_id).empirical_policy
+        if policy.retry_delay is None:
+            policy.retry_delay = retry_delay
+        if policy.retries is None:
+            policy.retries = retries
+        self._client.update_flow_run(flow_run_id, empirical_policy=policy)
+        return self._move(flow_run_id, Running())
+
+    def engine_finishes(self, flow_run_id: UUID, *, persisted: bool = False) -> RunState:
+        if not persisted:
+            return self._move(flow_run_id, Completed())
+        record = ResultRecord(metadata=ResultRecordMetadata(storage_key="result"), result="done")
+        record.mark_persisted()
+        return self._move(flow_run_id, Completed(data=record))
+
+    def engine_fails(self, flow_run_id: UUID, message: str = "Boom") -> RunState:
+        return self._move(flow_run_id, Failed(message=message))
+
+    def engine_retries(self, flow_run_id: UUID) -> RunState:
+        return self._move(flow_run_id, Running())
+
+    def engine_reschedules(self, flow_run_id: UUID) -> RunState:
+        return self._move(flow_run_id, AwaitingRetry())
+
+    def crash(self, flow_run_id: UUID, message: str = "Crashed") -> RunState:
+        return self._move(flow_run_id, Crashed(message=message))
+
+    def pause(self, flow_run_id: UUID, *, suspend: bool = False) -> RunState:
+        name = "Suspended" if suspend else "Paused"
+        key = str(uuid4())
+        return self._move(
+            flow_run_id,
+            Paused(name=name, timeout_seconds=3600, reschedule=suspend, pause_key=key),
+        )
+
+    def resume(self, flow_run_id: UUID) -> RunState:
+        self._client.resume_flow_run(flow_run_id)
+        return self._state(flow_run_id)
+
+    def cancel(self, flow_run_id: UUID) -> RunState:
+        return self._move(flow_run_id, Cancelling())
+
+    def worker_cancels(self, flow_run_id: UUID) -> RunState:
+        return self._move(flow_run_id, Cancelled())
+
+    def logs_of(self, flow_run_id: UUID) -> list[tuple[int, str]]:
+        chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
+        return [(log.level, log.message) for log in self._client.read_logs(chosen)]
+
+    def artifacts_of(self, flow_run_id: UUID) -> list[tuple[str, str]]:
+        chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+        artifacts = self._client.read_artifacts(artifact_filter=chosen)
+        artifacts.sort(key=lambda artifact: artifact.created or datetime.min.replace(tzinfo=UTC))
+        return [(str(artifact.key), str(artifact.data)) for artifact in artifacts]
+
+    def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]:
+        """The run's events of ours; the server stores them a few seconds after it took them."""
+        resource = f"prefect.flow-run.{flow_run_id}"
+        chosen = EventFilter(resource=EventResourceFilter(id=[resource]))
+        deadline = time.monotonic() + EVENT_SECONDS
+        while True:
+            page = self._client.read_events(chosen, limit=50)
+            ours = [(x.id, x.event) for x in page.events if x.event.startswith("prefect-spot.")]
+            if len(ours) >= at_least or time.monotonic() > deadline:
+                return sorted(ours, key=lambda event: event[1])
+            time.sleep(0.5)
+
+    def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
+        return self._client.read_flow_run(flow_run_id).labels
+
+    def _move(self, flow_run_id: UUID, state: State[Any]) -> RunState:
+        self._client.set_flow_run_state(flow_run_id, state)
+        return self._state(flow_run_id)
+
+    def _state(self, flow_run_id: UUID) -> RunState:
+        state = self._client.read_flow_run(flow_run_id).state
+        assert state is not None
+        details = state.state_details.model_dump(mode="json")
+        return RunState(
+            id=state.id,
+            type=StateType(state.type.value),
+            name=state.name or "",
+            timestamp=state.timestamp,
+            message=state.message or "",
+            transition_id=state.state_details.transition_id,
+            details=details,
+        )

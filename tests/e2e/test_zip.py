@@ -1,0 +1,121 @@
+"""The zip that `chalice deploy` made: complete, small, and nothing in it that is not needed."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from localcloud.cloud import REACT
+from localcloud.deployment import PROJECT
+from tests.e2e.scenario import Stage
+from tests.make import make_event
+
+LARGEST_BYTES = 2_500_000
+OURS = sorted(
+    path.relative_to(PROJECT)
+    for folder in ("chalicelib", "infra")
+    for path in (PROJECT / folder).rglob("*")
+    if path.suffix in (".py", ".json")
+)
+OTHERS = ("aws_lambda_powertools", "chalice")
+
+
+@pytest.fixture
+def zipped(stage: Stage) -> bytes:
+    code = stage.cloud.aws.lambdas.get_function(REACT).code_bytes
+    assert isinstance(code, bytes)
+    return code
+
+
+@pytest.fixture
+def scratch(stage: Stage) -> Iterator[str]:
+    """A second function with the same environment, whose code a test may spoil."""
+    functions = stage.cloud.aws.client("lambda")
+    config = functions.get_function_configuration(FunctionName=REACT)
+    functions.create_function(
+        FunctionName="spoilt",
+        Runtime=config["Runtime"],
+        Role=config["Role"],
+        Handler=config["Handler"],
+        Timeout=config["Timeout"],
+        Environment=config["Environment"],
+        Code={"ZipFile": b"nothing"},
+    )
+    yield "spoilt"
+    functions.delete_function(FunctionName="spoilt")
+
+
+def without(code: bytes, gone: PurePosixPath) -> bytes:
+    """Return the zip without a file, or without all that is in a folder."""
+    rest = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(code)) as old, zipfile.ZipFile(rest, "w") as new:
+        kept = [n for n in old.namelist() if not PurePosixPath(n).is_relative_to(gone)]
+        assert len(kept) < len(old.namelist()), f"{gone} was not in the zip"
+        for name in kept:
+            new.writestr(old.getinfo(name), old.read(name))
+    return rest.getvalue()
+
+
+def test_the_zip_is_small(zipped: bytes) -> None:
+    assert len(zipped) <= LARGEST_BYTES
+
+
+def test_the_zip_holds_every_file_of_ours_and_no_workshop(zipped: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(zipped)) as deployed:
+        names = {PurePosixPath(name) for name in deployed.namelist()}
+    ours = {name for name in names if name.parts[0] in ("chalicelib", "infra")}
+    assert ours == {PurePosixPath(path) for path in OURS}
+    tops = {name.parts[0] for name in names}
+    assert not tops & {"localcloud", "tests", "prefect", "boto3", "moto", "requirements-dev.txt"}
+
+
+def test_without_any_module_or_package_a_rescue_fails(
+    stage: Stage, zipped: bytes, scratch: str
+) -> None:
+    """Each is deleted in turn; the spoilt function is asked about a run, and has to fail.
+
+    A package's `__init__` only says what the package is for: Python does without it, the test
+    above does not.
+    """
+    modules = [PurePosixPath(path) for path in OURS if path.name != "__init__.py"]
+    modules += [PurePosixPath("infra/__init__.py"), *map(PurePosixPath, OTHERS)]
+    functions = stage.cloud.aws.client("lambda")
+    whole: dict[str, Any] = {"FunctionName": scratch}
+    unharmed = []
+    for gone in modules:
+        functions.update_function_code(**whole, ZipFile=without(zipped, gone))
+        if stage.cloud.lambdas.invoke(scratch, about_a_run_that_is_not()).status == "ok":
+            unharmed.append(gone)
+    assert unharmed == []
+    functions.update_function_code(**whole, ZipFile=zipped)
+    answer = stage.cloud.lambdas.invoke(scratch, about_a_run_that_is_not())
+    assert answer.answer == {"decision": "ignore", "reason": "Prefect does not know the flow run"}
+
+
+def about_a_run_that_is_not() -> dict[str, Any]:
+    """An interruption that is followed as far as Prefect, which knows no such run."""
+    ours = "arn:aws:ecs:us-east-1:123456789012:{}"
+    return make_event(
+        {
+            "taskArn": ours.format("task/prefect-spot-dev/0123456789abcdef"),
+            "clusterArn": ours.format("cluster/prefect-spot-dev"),
+        }
+    )
+
+
+def test_a_wrong_setting_stops_the_cold_start_and_is_named(stage: Stage, scratch: str) -> None:
+    functions = stage.cloud.aws.client("lambda")
+    variables = functions.get_function_configuration(FunctionName=REACT)["Environment"]["Variables"]
+    functions.update_function_code(
+        FunctionName=scratch, ZipFile=stage.cloud.aws.lambdas.get_function(REACT).code_bytes
+    )
+    functions.update_function_configuration(
+        FunctionName=scratch, Environment={"Variables": {**variables, "MODE": "perhaps"}}
+    )
+    answer = stage.cloud.lambdas.invoke(scratch, {})
+    assert answer.status != "ok"
+    assert answer.error is not None
+    assert "MODE is 'perhaps': accepted are rescue, opt-in, observe" in str(answer.error)

@@ -1,0 +1,350 @@
+"""Prefect in memory: the port's second implementation, and the hands that move runs in tests.
+
+It passes the same contract suite as real servers. Its rules are in `orchestration.py`; time is the
+test's own. `oldest=True` makes it behave as Prefect 3.4 does where that differs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
+from chalicelib.core.run import (
+    FlowRun,
+    ProposedState,
+    RunChange,
+    RunPolicy,
+    RunState,
+    StateAnswer,
+    StateType,
+)
+from chalicelib.errors import PrefectRejectedError, PrefectSpotError
+from tests.twin.orchestration import (
+    HOLDING_A_SLOT,
+    Deployment,
+    Ruling,
+    TwinRun,
+    judge,
+    judge_forced,
+)
+
+PREFETCH = timedelta(seconds=10)
+"""How far ahead a worker asks for runs."""
+
+_FRESH_POLICY: Mapping[str, object] = {
+    "max_retries": 0,
+    "retry_delay_seconds": 0,
+    "retries": None,
+    "retry_delay": None,
+    "pause_keys": [],
+    "resuming": False,
+    "retry_type": None,
+}
+
+
+class InMemoryPrefect:
+    """Prefect's port, and a server's other users: workers, engines, people.
+
+    Everything written through the port is kept: `log_lines`, `artifacts`, `events` (by id), and
+    each run's labels; `calls` names the port's methods in the order they were called. `failure`,
+    once set, is raised by every method of the port.
+    """
+
+    work_pool_name = "fargate-spot-test"
+
+    def __init__(self, clock: Callable[[], datetime], *, oldest: bool = False) -> None:
+        self.runs: dict[UUID, TwinRun] = {}
+        self.log_lines: list[LogLine] = []
+        self.artifacts: list[Artifact] = []
+        self.events: dict[UUID, PrefectEvent] = {}
+        self.calls: list[str] = []
+        self.failure: PrefectSpotError | None = None
+        self._clock = clock
+        self._oldest = oldest
+        self._deployments: dict[UUID, Deployment] = {}
+
+    # The port.
+
+    def read_run(self, flow_run_id: UUID) -> FlowRun | None:
+        self._called("read_run")
+        run = self.runs.get(flow_run_id)
+        if run is None:
+            return None
+        others = {k: v for k, v in run.policy.items() if k not in ("retries", "retry_type")}
+        retries, retry_type = run.policy["retries"], run.policy["retry_type"]
+        return FlowRun(
+            id=run.id,
+            name=run.name,
+            state=run.state,
+            run_count=run.run_count,
+            deployment_id=run.deployment.id if run.deployment else None,
+            tags=run.tags,
+            job_variables=dict(run.job_variables),
+            policy=RunPolicy(
+                retries if isinstance(retries, int) else None,
+                retry_type if isinstance(retry_type, str) else None,
+                others,
+            ),
+            infrastructure_pid=run.infrastructure_pid,
+            work_pool_name=run.work_pool_name,
+        )
+
+    def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
+        self._called("read_history")
+        run = self.runs.get(flow_run_id)
+        return tuple(run.states) if run else ()
+
+    def propose_state(
+        self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
+    ) -> StateAnswer:
+        self._called("propose_state")
+        return self._propose(flow_run_id, state, force=force)
+
+    def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
+        if change.is_empty:
+            return
+        self._called("change_run")
+        run = self._known(flow_run_id)
+        if change.job_variables is not None:
+            if run.state.type is not StateType.SCHEDULED:
+                raise PrefectRejectedError(
+                    f"Job variables for a flow run in state {run.state.type} cannot be updated"
+                )
+            if run.deployment is None:
+                raise PrefectRejectedError("A deployment for the flow run could not be found")
+            run.job_variables = dict(change.job_variables)
+        if change.policy is not None:
+            policy = change.policy
+            given = {"retries": policy.retries, "retry_type": policy.retry_type}
+            run.policy = {**_FRESH_POLICY, **policy.others, **given}
+        if change.tags is not None:
+            run.tags = change.tags
+
+    def add_labels(self, flow_run_id: UUID, labels: Mapping[str, str | int]) -> None:
+        if any(value is None for value in labels.values()):
+            raise PrefectRejectedError("a label is null: it would make the run unreadable")
+        if labels:
+            self._called("add_labels")
+            self._known(flow_run_id).labels.update(labels)
+
+    def write_log(self, line: LogLine) -> None:
+        self._called("write_log")
+        self.log_lines.append(line)
+
+    def write_artifact(self, artifact: Artifact) -> None:
+        self._called("write_artifact")
+        self.artifacts.append(artifact)
+
+    def emit_event(self, event: PrefectEvent) -> None:
+        self._called("emit_event")
+        self.events.setdefault(event.id, event)
+
+    # What a test does to a run. Each returns the state the run is in afterwards.
+
+    def create_deployment(
+        self, *, concurrency_limit: int | None = None, collision: str = "ENQUEUE"
+    ) -> UUID:
+        """Create a deployment; `collision` is ENQUEUE or CANCEL_NEW."""
+        deployment = Deployment(uuid4(), concurrency_limit, collision)
+        self._deployments[deployment.id] = deployment
+        return deployment.id
+
+    def create_run(
+        self,
+        *,
+        deployed: bool = True,
+        deployment_id: UUID | None = None,
+        job_variables: Mapping[str, object] | None = None,
+        tags: Sequence[str] = (),
+    ) -> UUID:
+        """Create a run: SCHEDULED for now; without a deployment PENDING, as `flow()` makes it."""
+        if deployed and deployment_id is None:
+            deployment_id = self.create_deployment()
+        deployment = self._deployments[deployment_id] if deployment_id else None
+        run = TwinRun(
+            id=uuid4(),
+            name=f"run-{len(self.runs) + 1}",
+            work_pool_name=self.work_pool_name if deployed else None,
+            deployment=deployment,
+            tags=tuple(tags),
+            job_variables=dict(job_variables or {}),
+            policy=dict(_FRESH_POLICY),
+        )
+        self.runs[run.id] = run
+        first = StateType.SCHEDULED if deployed else StateType.PENDING
+        self._write(run, ProposedState(first, first.value.title()), before={}, after={})
+        return run.id
+
+    def is_due(self, flow_run_id: UUID) -> bool:
+        """Whether a worker that asks now is given the run."""
+        run = self.runs[flow_run_id]
+        return (
+            run.state.type is StateType.SCHEDULED
+            and run.work_pool_name is not None
+            and run.policy["retry_type"] != "in_process"
+            and run.next_start is not None
+            and run.next_start <= self._clock() + PREFETCH
+        )
+
+    def worker_picks_up(self, flow_run_id: UUID, pid: str | None = None) -> RunState:
+        """A worker that was given the run submits it; a pid is noted when RunTask has answered."""
+        assert self.is_due(flow_run_id), "no worker is given this run"
+        state = self._move(flow_run_id, ProposedState(StateType.PENDING, "Pending"))
+        if pid is not None and state.type is StateType.PENDING:
+            self.runs[flow_run_id].infrastructure_pid = pid
+        return state
+
+    def engine_starts(
+        self, flow_run_id: UUID, *, retries: int = 0, retry_delay: int = 0
+    ) -> RunState:
+        """The engine writes the flow's own retries where none are noted, and proposes RUNNING."""
+        policy = self.runs[flow_run_id].policy
+        for key, value in (("retries", retries), ("retry_delay", retry_delay)):
+            policy[key] = value if policy[key] is None else policy[key]
+        return self._move(flow_run_id, ProposedState(StateType.RUNNING, "Running"))
+
+    def engine_finishes(self, flow_run_id: UUID, *, persisted: bool = False) -> RunState:
+        """The flow returns; `persisted`: its result is stored and referred to by the state."""
+        state = self._move(flow_run_id, ProposedState(StateType.COMPLETED, "Completed"))
+        self.runs[flow_run_id].has_persisted_result = persisted
+        return state
+
+    def engine_fails(self, flow_run_id: UUID, message: str = "Boom") -> RunState:
+        """The flow raises: FAILED, or AwaitingRetry in the same process while retries are left."""
+        return self._move(flow_run_id, ProposedState(StateType.FAILED, "Failed", message))
+
+    def engine_retries(self, flow_run_id: UUID) -> RunState:
+        """The engine starts the flow again in the same process."""
+        return self._move(flow_run_id, ProposedState(StateType.RUNNING, "Running"))
+
+    def engine_reschedules(self, flow_run_id: UUID) -> RunState:
+        """The engine obeys SIGTERM by `reschedule`: AwaitingRetry, now, without a message."""
+        return self._move(flow_run_id, ProposedState(StateType.SCHEDULED, "AwaitingRetry"))
+
+    def crash(self, flow_run_id: UUID, message: str = "Crashed") -> RunState:
+        """Somebody (an engine, a worker, an automation) proposes CRASHED."""
+        return self._move(flow_run_id, ProposedState(StateType.CRASHED, "Crashed", message))
+
+    def pause(self, flow_run_id: UUID, *, suspend: bool = False) -> RunState:
+        """The flow pauses, in its process; `suspend` ends the process."""
+        timeout = self._clock() + timedelta(hours=1)
+        details = {
+            "pause_timeout": timeout.isoformat(),
+            "pause_reschedule": suspend,
+            "pause_key": str(uuid4()),
+        }
+        name = "Suspended" if suspend else "Paused"
+        return self._move(flow_run_id, ProposedState(StateType.PAUSED, name, details=details))
+
+    def resume(self, flow_run_id: UUID) -> RunState:
+        """A person resumes the paused run."""
+        if self.runs[flow_run_id].state.details.get("pause_reschedule"):
+            return self._move(flow_run_id, ProposedState(StateType.SCHEDULED, "Resuming"))
+        return self._move(flow_run_id, ProposedState(StateType.RUNNING, "Running"))
+
+    def cancel(self, flow_run_id: UUID) -> RunState:
+        """A person cancels the run: CANCELLING, or CANCELLED when nothing is running."""
+        return self._move(flow_run_id, ProposedState(StateType.CANCELLING, "Cancelling"))
+
+    def worker_cancels(self, flow_run_id: UUID) -> RunState:
+        """The worker has ended the infrastructure of a CANCELLING run."""
+        return self._move(flow_run_id, ProposedState(StateType.CANCELLED, "Cancelled"))
+
+    # What a person reads in the UI.
+
+    def logs_of(self, flow_run_id: UUID) -> list[tuple[int, str]]:
+        return [(x.level, x.message) for x in self.log_lines if x.flow_run_id == flow_run_id]
+
+    def artifacts_of(self, flow_run_id: UUID) -> list[tuple[str, str]]:
+        return [(x.key, x.markdown) for x in self.artifacts if x.flow_run_id == flow_run_id]
+
+    def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]:
+        found = [(x.id, x.name) for x in self.events.values() if x.flow_run_id == flow_run_id]
+        return sorted(found, key=lambda event: event[1])
+
+    def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
+        return self.runs[flow_run_id].labels
+
+    # Within.
+
+    def _called(self, method: str) -> None:
+        self.calls.append(method)
+        if self.failure is not None:
+            raise self.failure
+
+    def _known(self, flow_run_id: UUID) -> TwinRun:
+        run = self.runs.get(flow_run_id)
+        if run is None:
+            raise PrefectRejectedError(f"Flow run with id {flow_run_id} not found")
+        return run
+
+    def _move(self, flow_run_id: UUID, proposed: ProposedState) -> RunState:
+        """As Prefect's own client does it: with a transition id that nobody else has."""
+        self._propose(flow_run_id, replace(proposed, transition_id=uuid4()), force=False)
+        return self.runs[flow_run_id].state
+
+    def _propose(self, flow_run_id: UUID, state: ProposedState, *, force: bool) -> StateAnswer:
+        run = self._known(flow_run_id)
+        ruling = self._judge(run, state, force=force)
+        if ruling.written is not None:
+            self._write(run, ruling.written, before=ruling.before, after=ruling.after)
+        tells_state = ruling.written is not None or ruling.verdict.value == "REJECT"
+        return StateAnswer(ruling.verdict, ruling.reason, run.state if tells_state else None)
+
+    def _judge(self, run: TwinRun, state: ProposedState, *, force: bool) -> Ruling:
+        if force:
+            return judge_forced(run, state, oldest=self._oldest)
+        now, free = self._clock(), self._slot_is_free(run.deployment)
+        return judge(run, state, now, slot_free=free, oldest=self._oldest)
+
+    def _slot_is_free(self, deployment: Deployment | None) -> bool:
+        if deployment is None or deployment.concurrency_limit is None:
+            return True
+        holders = [x for x in self.runs.values() if x.deployment is deployment and x.holds_slot]
+        return len(holders) < deployment.concurrency_limit
+
+    def _write(
+        self,
+        run: TwinRun,
+        proposed: ProposedState,
+        *,
+        before: Mapping[str, object],
+        after: Mapping[str, object],
+    ) -> None:
+        run.policy.update(before)
+        now, kind = self._clock(), proposed.type
+        if run.states:
+            now = max(now, run.state.timestamp + timedelta(microseconds=1))
+        details = {**proposed.details, "flow_run_id": str(run.id)}
+        scheduled_time = proposed.scheduled_time
+        if scheduled_time is None and details.get("scheduled_time"):
+            scheduled_time = datetime.fromisoformat(str(details["scheduled_time"]))
+        if scheduled_time is None and kind is StateType.SCHEDULED:
+            scheduled_time = now
+        if scheduled_time is not None:
+            details["scheduled_time"] = scheduled_time.isoformat()
+        transition_id = proposed.transition_id or details.get("transition_id")
+        if transition_id is not None:
+            details["transition_id"] = str(transition_id)
+        run.next_start = scheduled_time if kind is StateType.SCHEDULED else None
+        if kind is StateType.RUNNING and not run.policy["resuming"]:
+            run.run_count += 1
+        state = RunState(
+            id=uuid4(),
+            type=kind,
+            name=proposed.name,
+            timestamp=now,
+            message=proposed.message,
+            transition_id=UUID(str(transition_id)) if transition_id is not None else None,
+            details=details,
+            data=proposed.data,
+        )
+        if kind is StateType.RUNNING or state.is_final:
+            run.policy["resuming"] = False
+        # 3.8 keeps the slot over a retry in the same process; 3.4 gives it away.
+        stays = before.get("retry_type") == "in_process" and not self._oldest
+        run.holds_slot = (kind in HOLDING_A_SLOT) or (stays and run.holds_slot)
+        run.has_persisted_result = False
+        run.states.append(state)
+        run.policy.update(after)

@@ -1,0 +1,114 @@
+"""What people read, and that foreign texts do no harm in it."""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.core.actions import Annotate, Park
+from chalicelib.core.annotation import Annotation, escaped, one_line
+from chalicelib.core.decide import decide
+from chalicelib.core.money import Rate
+from chalicelib.core.situation import Mode, Policy, Situation
+from tests.make import make_run, make_situation, make_task
+
+RATES = {("us-east-1", "x86_64", "FARGATE_SPOT"): Rate(Decimal("0.0128"), Decimal("0.0014"))}
+OBSERVING = Policy(mode=Mode.OBSERVE, rates=RATES)
+
+
+def annotation(situation: Situation) -> Annotation:
+    return next(a.annotation for a in decide(situation).actions if isinstance(a, Annotate))
+
+
+def observed(**changes: Any) -> Annotation:
+    return annotation(make_situation(policy=OBSERVING, **changes))
+
+
+def test_the_artifact_says_what_happened_and_what_comes_next() -> None:
+    markdown = observed(run=make_run(tags=("spot-retries:2",))).artifact.markdown
+    plain = markdown.replace("\\", "")
+    assert "Spot interruption 1 of 2" in plain
+    assert "us-east-1b" in plain
+    assert "2026-11-23 11:59:59 UTC" in plain
+    assert "at most 99 s" in plain
+    # (0.0128 USD * 0.25 vCPU + 0.0014 USD * 0.5 GiB) * 99 s / 3600 s, as AWS charges it
+    assert "at most 0.00010725 USD" in plain
+    assert "would be rerun on FARGATE_SPOT" in plain
+    assert "tag spot-retries:2" in plain
+
+
+def test_the_artifacts_key_is_the_runs() -> None:
+    assert observed().artifact.key == "spot-interruption-11111111"
+
+
+def test_a_spent_budget_is_told() -> None:
+    plain = observed(run=make_run(tags=("spot-retries:0",))).artifact.markdown.replace("\\", "")
+    assert "interruption 1 (allowed on Spot: 0)" in plain
+    assert "would be rerun on FARGATE." in plain
+
+
+def test_a_drill_is_called_a_drill() -> None:
+    task = make_task(stop_code="UserInitiated", stopped_reason="prefect-spot drill")
+    assert "Drill 1 of 3" in observed(task=task).artifact.markdown
+
+
+def test_a_region_without_a_rate_gets_no_made_up_figure() -> None:
+    situation = make_situation(policy=replace(OBSERVING, rates={}))
+    assert "no rate known" in annotation(situation).artifact.markdown
+    assert "USD" not in annotation(situation).artifact.markdown
+
+
+def test_the_state_message_says_it_in_a_line() -> None:
+    park = next(a for a in decide(make_situation()).actions if isinstance(a, Park))
+    assert park.message.startswith("Spot interruption 1 of 3 in us-east-1b: rerun on FARGATE_SPOT")
+    assert "\n" not in park.message
+
+
+def test_the_events_have_ids_that_a_second_telling_repeats() -> None:
+    assert observed().events == observed().events
+    assert [event.name for event in observed().events] == ["prefect-spot.interrupted"]
+
+
+HOSTILE = "|</td><script>alert(1)</script>\n# Title [x](javascript:1) ![i](http://e) `a` **b**"
+
+
+def test_hostile_texts_leave_no_markup_behind() -> None:
+    task = make_task(stopped_reason=f"prefect-spot drill {HOSTILE}", availability_zone=HOSTILE)
+    markdown = observed(task=task).artifact.markdown
+    assert "<script>" not in markdown
+    assert "](" not in markdown.replace("\\](", "").replace("\\]\\(", "")
+    assert "\n# Title" not in markdown
+
+
+@given(st.text())
+def test_a_log_line_stays_one_short_line(text: str) -> None:
+    line = one_line(text)
+    assert len(line) <= 200
+    assert line.isprintable()
+
+
+@given(st.text(alphabet="\\`*_{}[]()<>#+-.!|~&a \n\t\x00"))
+def test_every_character_with_a_meaning_in_markdown_is_escaped(text: str) -> None:
+    cell = escaped(text)
+    assert "\n" not in cell
+    rest = cell
+    while "\\" in rest:
+        before, _, after = rest.partition("\\")
+        assert not set(before) & set("`*_{}[]()<>#+-.!|~&")
+        rest = after[1:]
+    assert not set(rest) & set("`*_{}[]()<>#+-.!|~&")
+
+
+@pytest.mark.parametrize("mode", [Mode.RESCUE, Mode.OPT_IN])
+def test_labels_count_interruptions_and_are_never_null(mode: Mode) -> None:
+    run = make_run(tags=("spot:rerun",))
+    warning = make_task(last_status="RUNNING", flow_container_stopped=False)
+    told = annotation(make_situation(run=run, task=warning, policy=Policy(mode=mode)))
+    assert told.labels == {
+        "prefect-spot.interruptions": 1,
+        "prefect-spot.capacity": "FARGATE_SPOT",
+    }
+    assert told.tags == ("spot-interrupted",)

@@ -1,0 +1,78 @@
+"""The Lambdas as Chalice sees them: the event pattern, and who imports whom."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.events.models import EventPattern
+
+from app import TASK_NEWS, app
+from tests.make import make_event
+
+NOT_SPOT = {"capacityProviderName": None}
+BY_ITSELF = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
+
+
+def wakes_react(detail: dict[str, Any] | None = None, **envelope: Any) -> bool:
+    pattern: Any = EventPattern.load(json.dumps(TASK_NEWS))
+    return bool(pattern.matches_event(make_event(detail, **envelope)))
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        pytest.param({"lastStatus": "RUNNING"}, id="a warning"),
+        pytest.param(
+            {"stopCode": "TerminationNotice", "lastStatus": "RUNNING"}, id="an older code"
+        ),
+        pytest.param({"stopCode": None, **NOT_SPOT}, id="the reason alone"),
+        pytest.param(
+            {"stopCode": "UserInitiated", "stoppedReason": "prefect-spot drill 7", **NOT_SPOT},
+            id="a drill",
+        ),
+        pytest.param(BY_ITSELF, id="a Spot task in DEPROVISIONING, whatever for"),
+        pytest.param({**BY_ITSELF, "lastStatus": "STOPPED"}, id="a Spot task that stopped"),
+    ],
+)
+def test_these_wake_react(detail: dict[str, Any]) -> None:
+    assert wakes_react(detail)
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        pytest.param({**BY_ITSELF, "lastStatus": "RUNNING"}, id="a Spot task that lives"),
+        pytest.param({**BY_ITSELF, "lastStatus": "STOPPING"}, id="a Spot task still in its grace"),
+        pytest.param({**BY_ITSELF, **NOT_SPOT}, id="an on-demand task that ended"),
+        pytest.param(
+            {"stopCode": "UserInitiated", "stoppedReason": "by hand", **NOT_SPOT}, id="hand"
+        ),
+    ],
+)
+def test_these_do_not(detail: dict[str, Any]) -> None:
+    assert not wakes_react(detail)
+
+
+def test_other_sources_do_not() -> None:
+    assert not wakes_react(source="aws.ec2")
+    other_kind: dict[str, Any] = {"detail-type": "ECS Service Action"}
+    assert not wakes_react(**other_kind)
+
+
+def test_react_is_deployed_under_its_name() -> None:
+    assert [handler.name for handler in app.pure_lambda_functions] == []
+    assert [source.name for source in app.event_sources] == ["react"]
+
+
+def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
+    source = Path(__file__).parent.parent.parent / "app.py"
+    imported = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    ours = [name for name in imported if name.startswith(("chalicelib", "infra", "localcloud"))]
+    assert ours == ["chalicelib.wiring", "chalicelib.functions.react.react"]

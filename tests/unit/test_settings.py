@@ -1,0 +1,66 @@
+"""Settings, and the errors that say what is wrong with one."""
+
+import pytest
+
+from chalicelib.core.situation import Mode
+from chalicelib.errors import SettingError
+from chalicelib.settings import read_settings
+
+URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
+
+
+def test_the_defaults_are_those_of_the_stage() -> None:
+    settings = read_settings({"PREFECT_API_URL": URL, "STAGE": "prod"})
+    assert settings.ecs_clusters == ("prefect-spot-prod",)
+    assert settings.table_name == "prefect-spot-prod"
+    assert settings.mode is Mode.RESCUE
+    assert settings.spot_retries == 3
+    assert settings.rerun_delay_seconds == 0
+
+
+def test_an_empty_setting_is_one_that_is_not_set() -> None:
+    settings = read_settings({"PREFECT_API_URL": URL, "MODE": "", "SPOT_RETRIES": ""})
+    assert (settings.mode, settings.spot_retries) == (Mode.RESCUE, 3)
+
+
+def test_several_clusters_are_separated_by_commas() -> None:
+    settings = read_settings({"PREFECT_API_URL": URL, "ECS_CLUSTER": "one, two,"})
+    assert settings.ecs_clusters == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("PREFECT_API_URL", "", "address of Prefect's API"),
+        ("PREFECT_API_URL", "prefect.example.com", "address of Prefect's API"),
+        ("PREFECT_API_URL", "ftp://prefect.example.com", "address of Prefect's API"),
+        ("MODE", "yes", "rescue, opt-in, observe"),
+        ("SPOT_RETRIES", "-1", "whole numbers from 0 to 1000"),
+        ("SPOT_RETRIES", "many", "whole numbers from 0 to 1000"),
+        ("SPOT_RETRIES", "1001", "whole numbers from 0 to 1000"),
+        ("RERUN_DELAY_SECONDS", "1.5", "whole numbers from 0 to 86400"),
+        ("ECS_CLUSTER", " , ", "names or ARNs"),
+    ],
+)
+def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, accepted: str) -> None:
+    with pytest.raises(SettingError) as error:
+        read_settings({"PREFECT_API_URL": URL, name: value})
+    assert name in str(error.value)
+    assert repr(value) in str(error.value)
+    assert accepted in str(error.value)
+
+
+def test_credentials_in_the_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(SettingError) as error:
+        read_settings({"PREFECT_API_URL": "https://user:canary@prefect.example.com/api"})
+    assert "canary" not in str(error.value)
+    assert "PREFECT_API_AUTH_STRING_PARAMETER" in str(error.value)
+
+
+def test_two_credentials_are_one_too_many() -> None:
+    both = {
+        "PREFECT_API_KEY_PARAMETER": "/key",
+        "PREFECT_API_AUTH_STRING_PARAMETER": "/auth",
+    }
+    with pytest.raises(SettingError, match="set one of them"):
+        read_settings({"PREFECT_API_URL": URL, **both})

@@ -1,0 +1,136 @@
+"""The run records and their lease, in moto's DynamoDB."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from chalicelib.adapters.table import KEPT_FOR, RunTable
+from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.errors import LeaseHeldError, LeaseLostError
+from tests.make import NOW, RUN_ID, TASK_ARN, seconds
+
+LEASE = timedelta(seconds=35)
+
+INTERRUPTION = Interruption(
+    task_arn=TASK_ARN,
+    number=1,
+    cause="Spot interruption",
+    capacity="FARGATE_SPOT",
+    stop_code="SpotInterruption",
+    reason="Your Spot Task was interrupted.",
+    availability_zone="us-east-1b",
+    recorded_at=NOW,
+    billed_from=NOW - seconds(100),
+    exited_at=NOW - seconds(1),
+    lost_start=1,
+    rerun_on="FARGATE_SPOT",
+    warning_annotated=True,
+)
+RECORD = RunRecord(RUN_ID, {TASK_ARN: INTERRUPTION}, own_retries=2, next_capacity="FARGATE_SPOT")
+
+
+@pytest.fixture
+def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="us-east-1")
+        client.create_table(
+            TableName="runs",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        yield client
+
+
+def table(dynamodb: Any, owner: str = "me") -> RunTable:
+    return RunTable(dynamodb, "runs", owner)
+
+
+def test_an_unknown_run_has_an_empty_record(dynamodb: Any) -> None:
+    assert table(dynamodb).read(RUN_ID) == RunRecord(RUN_ID)
+    assert table(dynamodb).acquire(RUN_ID, NOW, LEASE) == RunRecord(RUN_ID)
+
+
+def test_a_record_comes_back_as_it_was_saved(dynamodb: Any) -> None:
+    mine = table(dynamodb)
+    mine.acquire(RUN_ID, NOW, LEASE)
+    mine.save(RECORD)
+    assert mine.read(RUN_ID) == RECORD
+    assert mine.read(RUN_ID).interruptions[TASK_ARN] == INTERRUPTION
+
+
+def test_what_is_unknown_stays_unknown(dynamodb: Any) -> None:
+    bare = Interruption(task_arn=TASK_ARN, number=1, cause="drill", capacity="FARGATE")
+    record = RunRecord(RUN_ID, {TASK_ARN: bare})
+    mine = table(dynamodb)
+    mine.acquire(RUN_ID, NOW, LEASE)
+    mine.save(record)
+    assert mine.read(RUN_ID).interruptions[TASK_ARN] == bare
+    assert mine.read(RUN_ID).own_retries is None
+
+
+def test_a_lease_that_is_held_is_not_given_twice(dynamodb: Any) -> None:
+    table(dynamodb).acquire(RUN_ID, NOW, LEASE)
+    with pytest.raises(LeaseHeldError, match=str(RUN_ID)):
+        table(dynamodb, "another").acquire(RUN_ID, NOW + LEASE - seconds(1), LEASE)
+
+
+def test_not_even_to_the_same_owner(dynamodb: Any) -> None:
+    mine = table(dynamodb)
+    mine.acquire(RUN_ID, NOW, LEASE)
+    with pytest.raises(LeaseHeldError):
+        mine.acquire(RUN_ID, NOW, LEASE)
+
+
+def test_a_lease_that_ran_out_goes_to_the_next(dynamodb: Any) -> None:
+    mine, other = table(dynamodb), table(dynamodb, "another")
+    mine.acquire(RUN_ID, NOW, LEASE)
+    mine.save(RECORD)
+    assert other.acquire(RUN_ID, NOW + LEASE + seconds(1), LEASE) == RECORD
+
+
+def test_a_lease_given_back_is_free_at_once(dynamodb: Any) -> None:
+    mine = table(dynamodb)
+    mine.acquire(RUN_ID, NOW, LEASE)
+    mine.release(RECORD)
+    assert table(dynamodb, "another").acquire(RUN_ID, NOW, LEASE) == RECORD
+
+
+def test_who_has_lost_the_lease_writes_nothing(dynamodb: Any) -> None:
+    late, other = table(dynamodb, "late"), table(dynamodb, "another")
+    late.acquire(RUN_ID, NOW, LEASE)
+    other.acquire(RUN_ID, NOW + LEASE + seconds(1), LEASE)
+    other.save(RECORD)
+    changed = replace(RECORD, next_capacity="FARGATE")
+    with pytest.raises(LeaseLostError):
+        late.save(changed)
+    with pytest.raises(LeaseLostError):
+        late.release(changed)
+    assert other.read(RUN_ID) == RECORD
+
+
+def test_a_record_is_kept_for_a_while_and_then_expires(dynamodb: Any) -> None:
+    table(dynamodb).acquire(RUN_ID, NOW, LEASE)
+    item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
+    assert int(item["expires"]["N"]) == int((NOW + KEPT_FOR).timestamp())
+
+
+def test_a_field_of_a_newer_release_does_not_hinder_an_older_one(dynamodb: Any) -> None:
+    mine = table(dynamodb)
+    mine.acquire(RUN_ID, NOW, LEASE)
+    mine.save(RECORD)
+    dynamodb.update_item(
+        TableName="runs",
+        Key={"pk": {"S": f"run#{RUN_ID}"}},
+        UpdateExpression="SET interruptions.#arn.invented = :value",
+        ExpressionAttributeNames={"#arn": TASK_ARN},
+        ExpressionAttributeValues={":value": {"S": "later"}},
+    )
+    assert mine.read(RUN_ID) == RECORD
