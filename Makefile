@@ -56,7 +56,8 @@ e2e: .venv/ready .venvs/lambda/ready  ## Real flows, real worker, the deployed z
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
 	@rm -rf build/package
 	@find chalicelib infra -name __pycache__ -type d -prune -exec rm -rf {} +
-	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/chalice package --stage dev build/package
+	@AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} PYTHONDONTWRITEBYTECODE=1 \
+		$(VENV)/chalice package --stage dev build/package
 	@ls -l build/package
 
 .PHONY: format
