@@ -1,7 +1,7 @@
 """EventBridge on the laptop: events find their Lambdas by the rules that `chalice deploy` made.
 
 A wrong rule fails here, not in production. Mischief on the way - twice, late, in another order,
-never - is what at-least-once delivery does on a bad day (FACTS 1.6), on purpose.
+never - is what at-least-once delivery does on a bad day, on purpose.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Timings:
     """How long ECS takes.
 
     In reality: provisioning about 10 s, pending (image pull) 10 to 60 s, deprovisioning 22 to
-    73 s (FACTS 1.4); services are looked after every few seconds.
+    73 s (until the network interface is detached); services are looked after every few seconds.
     """
 
     provisioning_seconds: float = 0.2
@@ -235,7 +235,7 @@ class Fargate:
         """Woken by a stop or by the container's own end: leave nothing of it."""
         if not life.ended.is_set() and not self._closed.is_set():
             with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.killpg(process.pid, signal.SIGTERM)  # tini -g does (FACTS 2.10)
+                os.killpg(process.pid, signal.SIGTERM)  # as `tini -g` does, PID 1 of Prefect's image
             life.ended.wait(life.plan.stop_timeout_seconds * self.timings.stop_timeout_scale)
         # Also after a good end: the end of a container is the end of all that runs in it.
         end_tree(process, (TASK_MARKER, life.task.task_arn))

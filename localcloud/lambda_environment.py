@@ -1,6 +1,6 @@
 """One Lambda execution environment: the deployed zip under AWS's own runtime client.
 
-The client asks a local Runtime API for events and posts its answers there (FACTS 3.6); this side
+The client asks a local Runtime API for events and posts its answers there; this side
 notices answers, init errors, overdue and dead processes alike.
 """
 
