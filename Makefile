@@ -52,6 +52,12 @@ contract: .venv/ready .venvs/prefect-oldest/ready  ## The Prefect adapter and it
 e2e: .venv/ready .venvs/lambda/ready  ## Real flows, real worker, the deployed zip, in the embedded cloud
 	@$(VENV)/python -m tests.tiers e2e
 
+.PHONY: faults
+faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried; the long form, half an hour or more
+	@rm -rf build/faults build/faults.json
+	@FAULTS=full $(VENV)/python -m pytest --quiet --timeout 3600 tests/faults; code=$$?; \
+		$(VENV)/python -m tests.faults.mutants && $(VENV)/python -m tests.faults.report && exit $$code
+
 .PHONY: package
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
 	@rm -rf build/package

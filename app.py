@@ -1,11 +1,13 @@
 """The Lambdas, as Chalice deploys them: a decorator, a docstring and one call each."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
-from chalice.app import BaseLambdaEvent, Chalice
+from chalice.app import BaseLambdaEvent, Chalice, Rate
 
 from chalicelib import wiring
 from chalicelib.functions.react import react as react_to
+from chalicelib.functions.sweep import sweep as sweep_all
 
 wiring.start_cold()
 
@@ -34,16 +36,22 @@ TASK_NEWS: dict[str, Any] = {
 
 
 class RawEvent(BaseLambdaEvent):
-    """As it came: Chalice's own class raises KeyError on one without `time` or `region`."""
+    """An event as it came: Chalice's own class raises KeyError on one without `time`."""
 
     def _extract_attributes(self, event_dict: Any) -> None:
         """Extract nothing: `core/task.py` reads the event, and never raises."""
 
 
 @app.on_cw_event(TASK_NEWS)
-def react(event: RawEvent) -> dict[str, str]:
+def react(event: RawEvent) -> Mapping[str, object]:
     """Answer an interruption: record it, rerun the flow run, tell people."""
     return wiring.answer(react_to, event.to_dict(), cast("wiring.LambdaContext", event.context))
 
 
-react.event_class = RawEvent
+@app.schedule(Rate(5, unit=Rate.MINUTES))
+def sweep(event: RawEvent) -> Mapping[str, object]:
+    """Repair what no event told: runs that say they run, and have no task."""
+    return wiring.answer(sweep_all, event.to_dict(), cast("wiring.LambdaContext", event.context))
+
+
+react.event_class = sweep.event_class = RawEvent

@@ -33,6 +33,10 @@ class LeaseLostError(PrefectSpotError):
     """Our lease ran out while we worked: whoever has it now goes on, we stop."""
 
 
+class ThrottledError(PrefectSpotError):
+    """AWS did not do all it was asked for, for now: to be called again."""
+
+
 class UnsettledError(PrefectSpotError):
     """The run kept moving while we tried to rerun it: to be called again."""
 

@@ -13,6 +13,7 @@ from chalicelib.errors import SettingError
 
 _MOST_RETRIES: Final = 1000
 _LONGEST_DELAY_SECONDS: Final = 86_400
+_LONGEST_GRACE_SECONDS: Final = 3_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,11 @@ class Settings:
     prefect_api_auth_string_parameter: str
     mode: Mode
     ecs_clusters: tuple[str, ...]
+    work_pool: str
     table_name: str
     spot_retries: int
     rerun_delay_seconds: int
+    sweep_grace_seconds: int
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -51,9 +54,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         prefect_api_auth_string_parameter=auth_string,
         mode=_choice(environment, "MODE", Mode.RESCUE),
         ecs_clusters=_names(environment, "ECS_CLUSTER", f"prefect-spot-{stage}"),
+        work_pool=environment.get("WORK_POOL") or f"fargate-spot-{stage}",
         table_name=environment.get("STACK_NAME") or f"prefect-spot-{stage}",
         spot_retries=_number(environment, "SPOT_RETRIES", 3, _MOST_RETRIES),
         rerun_delay_seconds=_number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
+        sweep_grace_seconds=_number(
+            environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS
+        ),
     )
 
 

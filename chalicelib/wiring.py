@@ -6,7 +6,7 @@ Lambda environment and kept for its later invocations.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -22,7 +22,6 @@ from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.table import RunTable
-from chalicelib.core.actions import Decision
 from chalicelib.core.money import Rate, Rates
 from chalicelib.core.situation import Policy
 from chalicelib.core.world import World
@@ -59,19 +58,26 @@ def start_cold() -> None:
         _settings()
 
 
+class Outcome(Protocol):
+    """What a function came to."""
+
+    @property
+    def summary(self) -> Mapping[str, object]:
+        """For Lambda's records."""
+
+
 def answer(
-    function: Callable[[World, object], Decision], event: object, context: LambdaContext
-) -> dict[str, str]:
-    """Call a function with the world as it is now; return its decision for Lambda's records."""
+    function: Callable[[World, object], Outcome], event: object, context: LambdaContext
+) -> Mapping[str, object]:
+    """Call a function with the world as it is now; return what it came to, for Lambda's records."""
     logger = _logger()
     logger.clear_state()
     logger.append_keys(request_id=context.aws_request_id)
     try:
-        decision = function(_world(context), event)
+        return function(_world(context), event).summary
     except Exception as error:
         logger.exception("to be called again", error_type=type(error).__name__)
         raise
-    return {"decision": decision.verdict.value, "reason": decision.reason}
 
 
 def _world(context: LambdaContext) -> World:
@@ -100,6 +106,9 @@ def _world(context: LambdaContext) -> World:
             rates=_rates(),
         ),
         clusters=settings.ecs_clusters,
+        work_pool=settings.work_pool,
+        grace=timedelta(seconds=settings.sweep_grace_seconds),
+        seconds_left=seconds_left,
         account=context.invoked_function_arn.split(":")[4],
     )
 

@@ -31,6 +31,7 @@ from localcloud.bootstrap import (
 from localcloud.deployment import PROJECT, deploy
 from localcloud.events import EventRouter
 from localcloud.fargate import Fargate, Timings
+from localcloud.fault_proxy import FaultProxy
 from localcloud.lambdas import LambdaService
 from localcloud.oracle import Observation, observe
 from localcloud.prefect_api import PrefectApi
@@ -39,6 +40,7 @@ from localcloud.processes import Household, free_port
 
 LAMBDA_PYTHON = PROJECT / ".venvs" / "lambda" / "bin" / "python"
 REACT = f"prefect-spot-{STAGE}-react"
+SWEEP = f"prefect-spot-{STAGE}-sweep"
 
 T = TypeVar("T")
 
@@ -48,6 +50,7 @@ class Options:
     """How the cloud is built. `settings` are the deployed Lambdas', over what the cloud needs.
 
     `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
+    `faults`: the deployed Lambdas, and nobody else, reach Prefect and AWS through fault proxies.
     """
 
     auth_string: str | None = None
@@ -56,6 +59,7 @@ class Options:
     worker_query_seconds: float = 2
     lambda_timeout_seconds: int = 20
     retry_scale: float = 0.5
+    faults: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class Cloud:
     lambdas: LambdaService
     environment: Mapping[str, str]
     """For a Prefect command line or SDK: where the server is, and how to be let in."""
+    prefect_faults: FaultProxy | None = None
+    """Between the Lambdas and Prefect; None unless `Options.faults`. So is `aws_faults`."""
+    aws_faults: FaultProxy | None = None
 
     def run_python(self, *arguments: str) -> str:
         """Run a Python program as a user of this cloud; return its output."""
@@ -127,6 +134,13 @@ def embedded_cloud(
         settings = {"PREFECT_API_URL": server.api_url, "ECS_CLUSTER": CLUSTER, "STACK_NAME": STACK}
         if options.auth_string:
             settings["PREFECT_API_AUTH_STRING_PARAMETER"] = AUTH_PARAMETER
+        prefect_faults = aws_faults = None
+        if options.faults:
+            prefect_faults = stack.enter_context(FaultProxy(server.ui_url))
+            aws_faults = stack.enter_context(FaultProxy(aws.endpoint_url))
+            # A function's own environment comes before what the emulated Lambda gives to all.
+            settings["PREFECT_API_URL"] = f"{prefect_faults.url}/api"
+            settings["AWS_ENDPOINT_URL"] = aws_faults.url
         deploy(
             aws,
             folder / "project",
@@ -164,6 +178,8 @@ def embedded_cloud(
             router=router,
             lambdas=lambdas,
             environment=environment,
+            prefect_faults=prefect_faults,
+            aws_faults=aws_faults,
         )
 
 

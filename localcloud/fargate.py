@@ -235,7 +235,7 @@ class Fargate:
         """Woken by a stop or by the container's own end: leave nothing of it."""
         if not life.ended.is_set() and not self._closed.is_set():
             with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.killpg(process.pid, signal.SIGTERM)  # as `tini -g` does, PID 1 of Prefect's image
+                os.killpg(process.pid, signal.SIGTERM)  # as Prefect's `tini -g` does
             life.ended.wait(life.plan.stop_timeout_seconds * self.timings.stop_timeout_scale)
         # Also after a good end: the end of a container is the end of all that runs in it.
         end_tree(process, (TASK_MARKER, life.task.task_arn))

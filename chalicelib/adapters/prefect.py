@@ -5,15 +5,16 @@ back, and leaves tries, deadline and credentials to `adapters/http.py`.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
+from urllib.parse import quote
 from uuid import UUID
 
 import urllib3
 
 from chalicelib.adapters.http import Authorization, JsonHttp
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery
 from chalicelib.core.run import (
     FlowRun,
     ProposedState,
@@ -27,6 +28,9 @@ from chalicelib.core.run import (
 from chalicelib.errors import PrefectRejectedError, PrefectUnavailableError
 
 LOGGER_NAME: Final = "prefect-spot"
+
+MOST_RUNS: Final = 200
+"""How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
 
 
 class PrefectRest:
@@ -61,6 +65,48 @@ class PrefectRest:
         if not isinstance(answer, list):
             raise _unreadable("state history", "list")
         return tuple(sorted(map(_state, answer), key=lambda state: state.timestamp))
+
+    def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
+        """Return the runs of a query, by expected start, earliest first.
+
+        Prefect answers for a work pool that it does not have as for one without runs. So an empty
+        first page costs a second request, and such a pool raises PrefectRejectedError.
+
+        Runs with one expected start come in any order, another one on each page: on PostgreSQL
+        `offset` then skips some and shows others twice. It is safe where there are no such runs,
+        or nothing else: with `expected_after` = `expected_before` the order is by id.
+        """
+        is_one_moment = query.expected_after == query.expected_before is not None
+        runs = self._find(
+            flow_runs=_filter(query),
+            work_pools={"name": {"any_": [query.work_pool]}},
+            sort="ID_DESC" if is_one_moment else "EXPECTED_START_TIME_ASC",
+            limit=query.limit,
+            offset=query.offset,
+        )
+        if not runs and query.offset == 0:
+            self._require_work_pool(query.work_pool)
+        return runs
+
+    def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
+        """Return the RUNNING and PENDING runs that these runs (100 at most) started in-process.
+
+        Theirs only, not their children's; sends nothing for no parents.
+        """
+        live = [StateType.PENDING.value, StateType.RUNNING.value]
+        chosen = {
+            "parent_flow_run_id": {"any_": [str(parent) for parent in parents]},
+            "deployment_id": {"is_null_": True},
+            "state": {"type": {"any_": live}},
+        }
+        found: list[FlowRun] = []
+        more = bool(parents)
+        while more:
+            # By id, not by a time that runs may share: else two pages could overlap and miss one.
+            page = self._find(flow_runs=chosen, sort="ID_DESC", limit=MOST_RUNS, offset=len(found))
+            found += page
+            more = len(page) == MOST_RUNS
+        return tuple(found)
 
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
@@ -136,6 +182,31 @@ class PrefectRest:
         }
         self._http.send("POST", "/events", [body])
 
+    def _find(self, **criteria: object) -> tuple[FlowRun, ...]:
+        answer = self._http.send("POST", "/flow_runs/filter", criteria)
+        if not isinstance(answer, list):
+            raise _unreadable("search for flow runs", "list")
+        return tuple(map(_run, answer))
+
+    def _require_work_pool(self, name: str) -> None:
+        if self._http.get(f"/work_pools/{quote(name, safe='')}") is None:
+            raise PrefectRejectedError(
+                f"work pool {name!r} is not known to Prefect: create it or set WORK_POOL"
+            )
+
+
+def _filter(query: RunQuery) -> Mapping[str, object]:
+    state: dict[str, object] = {"type": {"any_": [kind.value for kind in query.state_types]}}
+    if query.state_names:
+        state["name"] = {"any_": list(query.state_names)}
+    expected = {"after_": query.expected_after, "before_": query.expected_before}
+    times = {"expected_start_time": expected, "end_time": {"after_": query.ended_after}}
+    bounds = {
+        field: {side: at.isoformat() for side, at in sides.items() if at is not None}
+        for field, sides in times.items()
+    }
+    return {"state": state, **bounds}
+
 
 def _proposal(state: ProposedState) -> Mapping[str, object]:
     details = dict(state.details)
@@ -183,6 +254,7 @@ def _run(answer: object) -> FlowRun:
         ),
         infrastructure_pid=_text_or_none(fields.get("infrastructure_pid")),
         work_pool_name=_text_or_none(fields.get("work_pool_name")),
+        expected_start=_time_or_none(fields, "expected_start_time", "flow run"),
     )
 
 
@@ -263,6 +335,10 @@ def _time(fields: Mapping[str, object], name: str, thing: str) -> datetime:
     if moment.tzinfo is None:
         raise _unreadable(thing, name)
     return moment
+
+
+def _time_or_none(fields: Mapping[str, object], name: str, thing: str) -> datetime | None:
+    return None if fields.get(name) is None else _time(fields, name, thing)
 
 
 def _text_or_none(value: object) -> str | None:

@@ -4,7 +4,7 @@ The lease makes read-decide-write single: one conditional write takes it and ret
 every later write is conditional on still holding it. Who finds it held is called again by Lambda.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
 from chalicelib.core.record import Interruption, RunRecord
-from chalicelib.errors import LeaseHeldError, LeaseLostError
+from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -26,6 +26,7 @@ KEPT_FOR: Final = timedelta(days=90)
 _HELD_OR_LOST: Final = "ConditionalCheckFailedException"
 _pack: Final = TypeSerializer().serialize
 _unpack: Final = TypeDeserializer().deserialize
+_BOOKMARK: Final = {"pk": _pack("sweep")}
 
 
 class RunTable:
@@ -42,6 +43,34 @@ class RunTable:
             TableName=self._name, Key=_key(flow_run_id), ConsistentRead=True
         )
         return _record(flow_run_id, answer.get("Item", {}))
+
+    def read_many(self, flow_run_ids: Sequence[UUID]) -> Mapping[UUID, RunRecord]:
+        """Return the records that there are, of a hundred runs at most, in one request.
+
+        Raises:
+            ThrottledError: DynamoDB left some of them out; to be asked again.
+        """
+        if not flow_run_ids:
+            return {}
+        keys = [_key(flow_run_id) for flow_run_id in flow_run_ids]
+        answer = self._client.batch_get_item(
+            RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}}
+        )
+        if answer.get("UnprocessedKeys"):
+            raise ThrottledError("DynamoDB did not return all records: to be asked again")
+        items = answer["Responses"].get(self._name, [])
+        ids = {_unpack(item["pk"]): item for item in items}
+        return {run: _record(run, ids[f"run#{run}"]) for run in flow_run_ids if f"run#{run}" in ids}
+
+    def read_bookmark(self) -> str:
+        """Return where the last sweep stopped, empty when it came to its end."""
+        answer = self._client.get_item(TableName=self._name, Key=_BOOKMARK, ConsistentRead=True)
+        return str(_unpack(answer["Item"]["place"])) if "Item" in answer else ""
+
+    def save_bookmark(self, bookmark: str) -> None:
+        """Note where a sweep stopped."""
+        item = {**_BOOKMARK, "place": _pack(bookmark)}
+        self._client.put_item(TableName=self._name, Item=item)
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the run's lease until `now + lease` and return its record.

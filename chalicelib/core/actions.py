@@ -100,3 +100,8 @@ class Decision:
     verdict: Verdict
     reason: str
     actions: tuple[Action, ...] = ()
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """What the function returns to Lambda."""
+        return {"decision": self.verdict.value, "reason": self.reason}

@@ -57,6 +57,7 @@ def _interruption(s: Situation, number: int) -> Interruption:
         number=number,
         cause=s.cause.value,
         capacity=s.task.capacity,
+        cluster_arn=s.task.cluster_arn,
         stop_code=s.task.stop_code,
         reason=s.task.stopped_reason,
         availability_zone=s.task.availability_zone,

@@ -27,6 +27,7 @@ from chalicelib.core.actions import (
 )
 from chalicelib.core.annotation import Moment, Telling, annotation_of, headline, one_line
 from chalicelib.core.bookkeeping import recorded, retries_due
+from chalicelib.core.death import explain
 from chalicelib.core.run import RunChange, RunState, StateType
 from chalicelib.core.situation import (
     INTERRUPTED_TAG,
@@ -35,6 +36,7 @@ from chalicelib.core.situation import (
     Mode,
     Situation,
     budget_of,
+    is_on_demand,
     on_demand_variables,
     reason_not_to_rerun,
 )
@@ -78,9 +80,11 @@ def _decide(s: Situation) -> Decision:
             return _finish(s, standing.park_id)
         case Stage.THROWN_BACK if not s.newer_task and not _submission_failed(s.run.state):
             return _rerun(s, standing.park_id)
+        case Stage.HANDLED if s.no_live_task and not standing.made_due:
+            return _decide_untouched(s, standing.park_id)  # it was put back, and has moved on since
         case Stage.THROWN_BACK | Stage.HANDLED:
             return _ignore_but_tell(s, standing)
-        case Stage.UNTOUCHED if s.newer_task or _restarted_since(s):
+        case Stage.UNTOUCHED if s.newer_task or (not s.no_live_task and _restarted_since(s)):
             return Decision(Verdict.IGNORE, "news of an older task: the run has a newer one")
         case Stage.UNTOUCHED:
             return _decide_untouched(s, standing.park_id)
@@ -103,6 +107,9 @@ def _decide_untouched(s: Situation, park_id: UUID) -> Decision:
 
 def _answer_interruption(s: Situation, park_id: UUID) -> Decision:
     state = s.run.state
+    if state.type is StateType.CANCELLING and s.grace_over:
+        message = "Cancelled: the task is gone, Spot took it during the cancellation."
+        return Decision(Verdict.MARK_CANCELLED, message, (MarkCancelled(message),))
     if state.type in OVER:
         return _tell_only(s, f"the run is {state.name} already")
     if state.type is StateType.PAUSED:
@@ -259,8 +266,12 @@ def _change(s: Situation) -> RunChange:
 
 
 def _answer_refusal(s: Situation, park_id: UUID) -> Decision:
-    """Spot had no room: on demand, once. A refusal there is not answered by asking again."""
-    if s.record.next_capacity == FARGATE or s.run.job_variables.get("launch_type") == FARGATE:
+    """Spot had no room: on demand, once. A refusal there is not answered by asking again.
+
+    Which of them refused is told by the run's variables, not by the record: that is ahead of the
+    run when a handler died between the two.
+    """
+    if is_on_demand(s.run):
         return Decision(Verdict.IGNORE, "on-demand capacity was refused as well")
     if why := reason_not_to_rerun(s.run, s.policy.mode):
         return Decision(Verdict.IGNORE, f"no Spot capacity, not rerun: {why}")
@@ -275,8 +286,7 @@ def _answer_other_death(s: Situation) -> Decision:
         return Decision(Verdict.IGNORE, "the task has not stopped")
     if not s.grace_over:
         return Decision(Verdict.IGNORE, "stopped for another reason: left to Prefect, then sweep")
-    said = one_line(s.task.stopped_reason or s.task.stop_code) or "no reason given"
-    message = f"The ECS task stopped, and it was no Spot interruption: {said}"
+    message = explain(s.task)
     match s.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
             return Decision(Verdict.MARK_CRASHED, message, (MarkCrashed(message),))

@@ -4,14 +4,21 @@ Two implementations hold to Prefect's port, by one contract suite: `adapters/pre
 and the in-memory twin in `tests/twin/`. The table and ECS have one each; their twin is moto.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.core.record import RunRecord
-from chalicelib.core.run import FlowRun, ProposedState, RunChange, RunState, StateAnswer
+from chalicelib.core.run import (
+    FlowRun,
+    ProposedState,
+    RunChange,
+    RunState,
+    StateAnswer,
+    StateType,
+)
 from chalicelib.core.task import Task
 
 
@@ -47,6 +54,25 @@ class PrefectEvent:
     payload: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs `find_runs` shall return: those of a work pool, in some states.
+
+    `state_names`: Prefect's own names (AwaitingRetry), empty for any. `expected_after` and
+    `expected_before` bound the expected start, both included; `ended_after` the end. At most
+    `limit` (200) runs come back, by expected start, earliest first, after skipping `offset`.
+    """
+
+    work_pool: str
+    state_types: tuple[StateType, ...]
+    state_names: tuple[str, ...] = ()
+    expected_after: datetime | None = None
+    expected_before: datetime | None = None
+    ended_after: datetime | None = None
+    limit: int = 200
+    offset: int = 0
+
+
 class Prefect(Protocol):
     """The part of Prefect's API that a rescue needs.
 
@@ -60,6 +86,15 @@ class Prefect(Protocol):
 
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         """Return all states the run has been in, oldest first; empty for an unknown run."""
+
+    def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
+        """Return the runs of a query, by expected start, earliest first."""
+
+    def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
+        """Return the RUNNING and PENDING runs that these runs (100 at most) started in-process.
+
+        In-process: they have no deployment, hence no task of their own.
+        """
 
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
@@ -91,6 +126,15 @@ class Records(Protocol):
     def read(self, flow_run_id: UUID) -> RunRecord:
         """Return the record as it is, without a lease."""
 
+    def read_many(self, flow_run_ids: Sequence[UUID]) -> Mapping[UUID, RunRecord]:
+        """Return the records that there are, of a hundred runs at most, in one request."""
+
+    def read_bookmark(self) -> str:
+        """Return where the last sweep stopped, empty when it came to its end."""
+
+    def save_bookmark(self, bookmark: str) -> None:
+        """Note where a sweep stopped."""
+
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the lease and return the record. Raises LeaseHeldError."""
 
@@ -106,6 +150,12 @@ class Tasks(Protocol):
 
     def describe(self, cluster: str, task_arn: str) -> Task | None:
         """Return the task, its tags read; None when ECS has forgotten it."""
+
+    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> Mapping[str, Task]:
+        """Return the tasks that ECS still knows, by ARN, asking for a hundred at a time."""
+
+    def all_of(self, cluster: str) -> tuple[Task, ...]:
+        """Return every task of the cluster, those stopped in the last hour included, with tags."""
 
 
 class Log(Protocol):

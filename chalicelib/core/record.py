@@ -23,6 +23,7 @@ class Interruption:
     number: int
     cause: str
     capacity: str
+    cluster_arn: str = ""
     stop_code: str = ""
     reason: str = ""
     availability_zone: str = ""

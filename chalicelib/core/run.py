@@ -82,6 +82,7 @@ class FlowRun:
     policy: RunPolicy = RunPolicy()
     infrastructure_pid: str | None = None
     work_pool_name: str | None = None
+    expected_start: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

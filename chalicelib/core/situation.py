@@ -9,7 +9,7 @@ from typing import Final
 from chalicelib.core.money import Rates
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import FlowRun, RunState
-from chalicelib.core.task import Cause, Task, classify
+from chalicelib.core.task import FARGATE, Cause, Task, classify
 
 SPOT_RETRIES_TAG: Final = "spot-retries:"
 OPT_IN_TAG: Final = "spot:rerun"
@@ -49,7 +49,8 @@ class Situation:
     """The truth at one moment, as ECS, Prefect and the table tell it.
 
     `newer_task`: the run's `infrastructure_pid` names a task created later than this one.
-    `grace_over`: the fast path had its time; only `sweep` says so.
+    `grace_over`: the fast path had its time; `no_live_task`: ECS was asked by tag, and has no task
+    of this run that lives. Only `sweep` says either.
     `history` holds the run's states, oldest first, its present one last.
     """
 
@@ -61,6 +62,7 @@ class Situation:
     now: datetime
     newer_task: bool = False
     grace_over: bool = False
+    no_live_task: bool = False
 
     @property
     def cause(self) -> Cause:
@@ -97,9 +99,14 @@ def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
     return ""
 
 
+def is_on_demand(run: FlowRun) -> bool:
+    """Whether the run's own variables put it on on-demand capacity, as a rescue or a user does."""
+    return run.job_variables.get("launch_type") == FARGATE
+
+
 def on_demand_variables(job_variables: Mapping[str, object]) -> dict[str, object]:
     """Return the job variables with on-demand capacity, all others kept.
 
     A capacity provider strategy would win over the launch type, so it is emptied.
     """
-    return {**job_variables, "launch_type": "FARGATE", "capacity_provider_strategy": []}
+    return {**job_variables, "launch_type": FARGATE, "capacity_provider_strategy": []}

@@ -4,6 +4,7 @@ Prefect rejects a transition id only when it repeats the present one, but its hi
 id. So a rerun that was begun by a handler that died, or made twice, can be told from the history.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -12,6 +13,9 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from chalicelib.core.run import RunState, StateType
 
 CONCURRENCY_CANCELLATION: Final = "concurrency limit"
+
+MOST_AGAIN: Final = 20
+"""How often a run is put back on its way after having been crashed or cancelled under our hands."""
 
 
 class Stage(Enum):
@@ -50,38 +54,54 @@ def due_id(park_id: UUID) -> UUID:
     return uuid5(park_id, "due")
 
 
+def park_ids_of(task_arn: str, history: Sequence[RunState]) -> frozenset[UUID]:
+    """Every transition id that a run may have been parked with because of a task.
+
+    The first one is the task's; each further time, the state that undid it gives a fresh one.
+    """
+    first = park_id_of_task(task_arn)
+    return frozenset({first, *(_again(first, state) for state in history)})
+
+
+def was_made_due(task_arn: str, history: Sequence[RunState]) -> bool:
+    """Whether the rerun for that task came to its end: then that task is not the run's latest."""
+    dues = set(map(due_id, park_ids_of(task_arn, history)))
+    return any(state.transition_id in dues for state in history)
+
+
 def standing_of_task(task_arn: str, history: tuple[RunState, ...]) -> Standing:
     """Tell how far the rerun for an interrupted task has come.
 
     THROWN_BACK: it was made due, but before a new attempt began somebody crashed the run (a zombie
     automation, a late observer) or a concurrency limit cancelled it.
     """
-    first = park_id_of_task(task_arn)
-    park_ids = [first, *(uuid5(first, str(s.id)) for s in history if _throws_back(s))]
-    current = history[-1]
-    if _is_parked(current, park_ids):
-        return Standing(Stage.PARKED, current.transition_id or first)
-    ours = {*park_ids, *map(due_id, park_ids)}
-    last_touch = max((i for i, s in enumerate(history) if s.transition_id in ours), default=None)
-    if last_touch is None:
+    first, current = park_id_of_task(task_arn), history[-1]
+    park_ids = park_ids_of(task_arn, history)
+    if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
+        return Standing(Stage.PARKED, current.transition_id)
+    dues = set(map(due_id, park_ids))
+    touches = [i for i, s in enumerate(history) if s.transition_id in park_ids | dues]
+    if not touches:
         return Standing(Stage.UNTOUCHED, first)
-    started_since = any(s.type is StateType.RUNNING for s in history[last_touch + 1 :])
-    made_due = history[last_touch].transition_id not in park_ids
-    if _throws_back(current) and made_due and not started_since:
-        return Standing(Stage.THROWN_BACK, uuid5(first, str(current.id)), made_due)
-    return Standing(Stage.HANDLED, first, made_due)
+    made_due = history[touches[-1]].transition_id in dues
+    started_since = any(s.type is StateType.RUNNING for s in history[touches[-1] + 1 :])
+    times = sum(s.transition_id in park_ids for s in history)
+    thrown_back = made_due and not started_since and _throws_back(current) and times <= MOST_AGAIN
+    stage = Stage.THROWN_BACK if thrown_back else Stage.HANDLED
+    return Standing(stage, _again(first, current), made_due)
 
 
 def standing_of_refusal(history: tuple[RunState, ...]) -> Standing:
     """Tell how far the rerun for a refused placement (no Spot capacity) has come."""
     current = history[-1]
-    if _is_parked(current, [park_id_of_state(s.id) for s in history]):
-        return Standing(Stage.PARKED, current.transition_id or current.id)
+    park_ids = {park_id_of_state(state.id) for state in history}
+    if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
+        return Standing(Stage.PARKED, current.transition_id)
     return Standing(Stage.UNTOUCHED, park_id_of_state(current.id))
 
 
-def _is_parked(current: RunState, park_ids: list[UUID]) -> bool:
-    return current.type is StateType.SCHEDULED and current.transition_id in park_ids
+def _again(first: UUID, state: RunState) -> UUID:
+    return uuid5(first, str(state.id))
 
 
 def _throws_back(state: RunState) -> bool:

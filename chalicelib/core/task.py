@@ -23,6 +23,8 @@ SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
 DRILL_STOP_REASON: Final = "prefect-spot drill"
 NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
 
+_LARGEST_NUMBER: Final = 10**15
+
 REASON_LENGTH: Final = 512
 """Characters kept of a stop reason. ECS itself cuts at about 128; nobody else has to."""
 
@@ -47,7 +49,9 @@ class Ignored:
 class Task:
     """One Fargate task. `cpu_units` are 1/1024 vCPU, `memory_mib` MiB; times are UTC.
 
-    `flow_container_stopped` is about the container that runs the flow, not about sidecars.
+    `flow_container_stopped`, `exit_code` and `container_reason` are about the container that runs
+    the flow, not about sidecars. Two kinds of task stand for one that cannot be shown any more:
+    `forgotten` ran, longer than an hour ago; `never_seen` was asked for, and that is all.
     """
 
     arn: str
@@ -70,6 +74,10 @@ class Task:
     execution_stopped_at: datetime | None = None
     stopped_at: datetime | None = None
     updated_at: datetime | None = None
+    exit_code: int | None = None
+    container_reason: str = ""
+    forgotten: bool = False
+    never_seen: bool = False
 
     @property
     def region(self) -> str:
@@ -131,6 +139,7 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
     if not arn or not cluster_arn:
         return Ignored("malformed event: no task or cluster ARN")
     container_name, flow_run_id = _flow_container(detail)
+    containers = _containers(detail, container_name)
     return Task(
         arn=arn,
         cluster_arn=cluster_arn,
@@ -141,7 +150,8 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
         capacity_provider=_text(detail, "capacityProviderName"),
         availability_zone=_text(detail, "availabilityZone"),
         flow_run_id=flow_run_id or _tagged_flow_run_id(detail),
-        flow_container_stopped=_container_stopped(detail, container_name),
+        flow_container_stopped=bool(containers)
+        and all(container.get("lastStatus") == "STOPPED" for container in containers),
         version=_whole_number(detail, "version") or 0,
         cpu_units=_whole_number(detail, "cpu"),
         memory_mib=_whole_number(detail, "memory"),
@@ -152,6 +162,8 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
         execution_stopped_at=_instant(detail, "executionStoppedAt"),
         stopped_at=_instant(detail, "stoppedAt"),
         updated_at=_instant(detail, "updatedAt") or seen_at,
+        exit_code=_whole_number(containers[0], "exitCode") if containers else None,
+        container_reason=_text(containers[0], "reason")[:REASON_LENGTH] if containers else "",
     )
 
 
@@ -174,7 +186,7 @@ def classify(task: Task, *, warned: bool) -> Cause:
         return Cause.DRILL
     if is_interruption(task):
         return Cause.SPOT_INTERRUPTION
-    if task.capacity == FARGATE_SPOT and warned:
+    if task.capacity == FARGATE_SPOT and (warned or task.forgotten):
         return Cause.SPOT_INTERRUPTION
     if task.capacity == FARGATE_SPOT and _never_got_capacity(task):
         return Cause.NO_SPOT_CAPACITY
@@ -231,11 +243,10 @@ def _tagged_flow_run_id(detail: Mapping[str, object]) -> UUID | None:
     return None
 
 
-def _container_stopped(detail: Mapping[str, object], name: str) -> bool:
-    """Whether the named container has stopped; without a name, whether all have."""
+def _containers(detail: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+    """The flow's container; all of them where none is known to be the flow's."""
     containers = _mappings(detail.get("containers"))
-    flow = [c for c in containers if not name or c.get("name") == name]
-    return bool(flow) and all(c.get("lastStatus") == "STOPPED" for c in flow)
+    return [container for container in containers if not name or container.get("name") == name]
 
 
 def _architecture(detail: Mapping[str, object]) -> str:
@@ -258,7 +269,8 @@ def _whole_number(source: Mapping[str, object], key: str) -> int | None:
     value = source.get(key)
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
-    return int(value) if str(value).isascii() and str(value).isdigit() else None
+    digits = str(value) if isinstance(value, str) or abs(value) < _LARGEST_NUMBER else ""
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else None
 
 
 def _instant(source: Mapping[str, object], key: str) -> datetime | None:

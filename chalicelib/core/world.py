@@ -12,7 +12,9 @@ from chalicelib.core.situation import Policy
 class World:
     """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
 
-    `lease` is longer than the invocation can last, so that it never ends under a living handler.
+    `lease` is longer than the invocation can last, so that it never ends under a living handler;
+    `seconds_left` of the invocation, for work that can be resumed. `grace` is what the fast path is
+    given before `sweep` repairs.
     """
 
     prefect: Prefect
@@ -24,3 +26,6 @@ class World:
     policy: Policy
     clusters: tuple[str, ...]
     account: str
+    work_pool: str = ""
+    grace: timedelta = timedelta(minutes=3)
+    seconds_left: Callable[[], float] = lambda: 60.0

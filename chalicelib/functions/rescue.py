@@ -6,7 +6,6 @@ what is, not from what was hoped for. `react` and `sweep` both come through here
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final, assert_never
 from uuid import UUID
 
@@ -36,6 +35,7 @@ from chalicelib.core.run import (
     StateVerdict,
 )
 from chalicelib.core.situation import Situation
+from chalicelib.core.stranded import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError, UnsettledError
@@ -43,21 +43,20 @@ from chalicelib.errors import PrefectSpotError, UnsettledError
 MOST_LOOKS: Final = 4
 """Looks at a run before giving up for now: park and finish take two, a race one more."""
 
-FORGOTTEN_AFTER: Final = timedelta(hours=1)
-"""How long ECS remembers a stopped task."""
-
 _AWAITING_RETRY: Final = "AwaitingRetry"
 
 
-def rescue(world: World, flow_run_id: UUID, task: Task) -> Decision:
-    """Bring the run to where the interruption of `task` shall leave it; return what was decided.
+def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) -> Decision:
+    """Bring the run to where the end of `task` shall leave it; return what was decided.
+
+    `swept`: the fast path had its time, and ECS has no live task of the run, nor a newer one.
 
     Raises:
         LeaseHeldError: another handler is at it; to be called again.
         PrefectSpotError: Prefect or the table failed, or the run kept moving; to be called again.
     """
     record = world.records.acquire(flow_run_id, world.now(), world.lease)
-    handling = _Handling(world, task, record)
+    handling = _Handling(world, task, record, swept)
     try:
         decision = handling.settle()
     except BaseException:
@@ -75,6 +74,7 @@ class _Handling:
     world: World
     task: Task
     record: RunRecord
+    swept: bool
 
     @property
     def names(self) -> dict[str, str]:
@@ -82,7 +82,7 @@ class _Handling:
         return {"flow_run_id": str(self.record.flow_run_id), "task_arn": self.task.arn}
 
     def settle(self) -> Decision:
-        newer_task: bool | None = None
+        newer_task = False if self.swept else None
         for _ in range(MOST_LOOKS):
             seen = _look(self.world, self.record.flow_run_id)
             if seen is None:
@@ -99,6 +99,8 @@ class _Handling:
                     policy=self.world.policy,
                     now=self.world.now(),
                     newer_task=newer_task,
+                    grace_over=self.swept,
+                    no_live_task=self.swept,
                 )
             )
             self.world.log.info(
@@ -177,7 +179,7 @@ def _has_newer_task(world: World, run: FlowRun, task: Task) -> bool:
 
     A mere mismatch says nothing: the worker notes the pid after RunTask, and sometimes never.
     """
-    cluster, _, noted_arn = (run.infrastructure_pid or "").rpartition("::")
+    cluster, noted_arn = noted_task(run)
     if not noted_arn or noted_arn == task.arn:
         return False
     noted = world.tasks.describe(cluster or task.cluster_arn, noted_arn)

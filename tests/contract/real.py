@@ -38,6 +38,7 @@ from prefect.states import (
     Running,
     Scheduled,
 )
+from prefect.tasks import Task
 from prefect_aws.workers import ECSWorker
 
 from chalicelib.core.run import RunState, StateType
@@ -58,33 +59,45 @@ class _AdHocFlow:
 class RealPrefect:
     """`tests.twin.controls.Controls` on a real server, in a work pool of its own.
 
-    All tests of a server share one, with one ordinary deployment: making these costs 0.2 s each.
+    Tests of a server share one, with one ordinary deployment: making these costs 0.2 s each.
     """
 
     def __init__(self, api_url: str, auth_string: str | None) -> None:
         self._client = SyncPrefectClient(api_url, auth_string=auth_string)
-        self.work_pool_name = f"pool-{uuid4()}"
-        self._client.create_work_pool(
-            WorkPoolCreate(name=self.work_pool_name, type="ecs", base_job_template=TEMPLATE)
-        )
+        self._pool_of: dict[UUID, str] = {}
+        """Of each deployment, and of each run of one."""
+        self.work_pool_name = self.create_work_pool()
         self._flow_id = self._client.create_flow_from_name("etl")
         self._deployment_id = self.create_deployment()
 
     def close(self) -> None:
         self._client.__exit__(None, None, None)
 
+    def create_work_pool(self) -> str:
+        name = f"pool-{uuid4()}"
+        self._client.create_work_pool(
+            WorkPoolCreate(name=name, type="ecs", base_job_template=TEMPLATE)
+        )
+        return name
+
     def create_deployment(
-        self, *, concurrency_limit: int | None = None, collision: str = "ENQUEUE"
+        self,
+        *,
+        concurrency_limit: int | None = None,
+        collision: str = "ENQUEUE",
+        work_pool: str | None = None,
     ) -> UUID:
         options = ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy(collision))
-        return self._client.create_deployment(
+        deployment_id = self._client.create_deployment(
             flow_id=self._flow_id,
             name=f"deployment-{uuid4()}",
-            work_pool_name=self.work_pool_name,
+            work_pool_name=work_pool or self.work_pool_name,
             job_variables={"image": "etl:1"},
             concurrency_limit=concurrency_limit,
             concurrency_options=options if concurrency_limit is not None else None,
         )
+        self._pool_of[deployment_id] = work_pool or self.work_pool_name
+        return deployment_id
 
     def create_run(
         self,
@@ -93,20 +106,35 @@ class RealPrefect:
         deployment_id: UUID | None = None,
         job_variables: Mapping[str, object] | None = None,
         tags: Sequence[str] = (),
+        parent_run_id: UUID | None = None,
+        due: datetime | None = None,
     ) -> UUID:
+        call_id = None if parent_run_id is None else self._call_within(parent_run_id)
         if not deployed:
             flow: Any = _AdHocFlow()
-            return self._client.create_flow_run(flow, tags=list(tags)).id
-        return self._client.create_flow_run_from_deployment(
-            deployment_id or self._deployment_id,
-            state=Scheduled(),
+            return self._client.create_flow_run(
+                flow, tags=list(tags), parent_task_run_id=call_id
+            ).id
+        deployment_id = deployment_id or self._deployment_id
+        flow_run_id = self._client.create_flow_run_from_deployment(
+            deployment_id,
+            state=Scheduled(scheduled_time=due),
             job_variables=dict(job_variables or {}),
             tags=list(tags),
+            parent_task_run_id=call_id,
         ).id
+        self._pool_of[flow_run_id] = self._pool_of[deployment_id]
+        return flow_run_id
+
+    def create_child(self, parent_run_id: UUID) -> UUID:
+        flow_run_id = self.create_run(deployed=False, parent_run_id=parent_run_id)
+        self.engine_starts(flow_run_id)
+        return flow_run_id
 
     def is_due(self, flow_run_id: UUID) -> bool:
         given = self._client.get_scheduled_flow_runs_for_work_pool(
-            self.work_pool_name, scheduled_before=datetime.now(UTC) + PREFETCH
+            self._pool_of.get(flow_run_id, self.work_pool_name),
+            scheduled_before=datetime.now(UTC) + PREFETCH,
         )
         return flow_run_id in [answer.flow_run.id for answer in given]
 
@@ -190,6 +218,11 @@ class RealPrefect:
 
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
         return self._client.read_flow_run(flow_run_id).labels
+
+    def _call_within(self, parent_run_id: UUID) -> UUID:
+        """The task run that stands for the call, as `prefect/flow_engine.py` makes it."""
+        call = Task(fn=lambda: None, name="child")
+        return self._client.create_task_run(call, parent_run_id, dynamic_key=str(uuid4())).id
 
     def _move(self, flow_run_id: UUID, state: State[Any]) -> RunState:
         self._client.set_flow_run_state(flow_run_id, state)

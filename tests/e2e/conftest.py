@@ -15,7 +15,8 @@ AUTH_STRING = "admin:only-for-these-tests"
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with embedded_cloud(Options(auth_string=AUTH_STRING), tell=print) as cloud:
+    options = Options(auth_string=AUTH_STRING, settings={"SWEEP_GRACE_SECONDS": "5"})
+    with embedded_cloud(options, tell=print) as cloud:
         output = cloud.run_python("-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.account.bucket)
         deployments = json.loads(output.strip().splitlines()[-1])
         yield Stage(cloud, deployments, tmp_path_factory.mktemp("notes"))

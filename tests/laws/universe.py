@@ -3,7 +3,7 @@
 Handlers run in it one call at a time; a `Fault` says what befalls one of them at which call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.react import react
+from chalicelib.functions.sweep import SweepReport, sweep
 from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_event
 from tests.twin.prefect import InMemoryPrefect
 
@@ -126,6 +127,12 @@ class Universe:
     def describe(self, cluster: str, task_arn: str) -> Task | None:
         return self.tasks.get(task_arn)
 
+    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> dict[str, Task]:
+        return {arn: self.tasks[arn] for arn in task_arns if arn in self.tasks}
+
+    def all_of(self, cluster: str) -> tuple[Task, ...]:
+        return tuple(self.tasks.values())
+
     def records(self) -> RunTable:
         return RunTable(self.dynamodb, self.table, owner=str(uuid4()))
 
@@ -181,7 +188,7 @@ class Universe:
 
     def exits(self, task: Task) -> list[dict[str, Any]]:
         """Every event that tells of the container's exit, in ECS's order."""
-        self.tasks[task.arn] = replace(task, last_status="STOPPED")
+        self.stops(task)
         at = self.now.isoformat()
         return [
             self.event(task, lastStatus="RUNNING", version=5, executionStoppedAt=at),
@@ -189,15 +196,43 @@ class Universe:
             self.event(task, lastStatus="STOPPED", version=7, executionStoppedAt=at),
         ]
 
+    def stops(self, task: Task, **how: Any) -> None:
+        """ECS notes the task's end: an interruption, unless `how` says otherwise."""
+        interrupted = {
+            "stop_code": "SpotInterruption",
+            "stopped_reason": "Your Spot Task was interrupted.",
+        }
+        ended = {"last_status": "STOPPED", "execution_stopped_at": self.now}
+        self.tasks[task.arn] = replace(task, **{**ended, **interrupted, **how})
+
     def handle(
         self,
         event: dict[str, Any],
         fault: Fault | None = None,
         meanwhile: Callable[[], None] = lambda: None,
+        wire: Tripwire | None = None,
     ) -> Decision | None:
         """One handler answers one event; None when it raised, or was killed."""
-        self.wire = Tripwire(fault, meanwhile)
-        world = World(
+        with suppress(Killed, PrefectSpotError):
+            return react(self.world(fault, meanwhile, wire), event)
+        return None
+
+    def sweep(self, fault: Fault | None = None) -> SweepReport | None:
+        """One sweep, after the grace; None when it raised, or was killed."""
+        self.passes(300)
+        with suppress(Killed, PrefectSpotError):
+            return sweep(self.world(fault), {})
+        return None
+
+    def world(
+        self,
+        fault: Fault | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+        wire: Tripwire | None = None,
+    ) -> World:
+        """The world as one handler sees it; `wire` then tells of its calls."""
+        self.wire = wire or Tripwire(fault, meanwhile)
+        return World(
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
             tasks=self.wire.around(self, "tasks"),
@@ -207,10 +242,8 @@ class Universe:
             policy=self.policy,
             clusters=("prefect-spot-dev",),
             account="",
+            work_pool=self.prefect.work_pool_name,
         )
-        with suppress(Killed, PrefectSpotError):
-            return react(world, event)
-        return None
 
     def deliver(self, event: dict[str, Any], fault: Fault | None = None) -> None:
         """Deliver as Lambda would: again after a minute when the handler raised or died."""
@@ -230,3 +263,14 @@ class Universe:
             self.wire = wire
 
         return another_handler
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A table for many universes; no two runs share an id."""
+
+    dynamodb: Any
+    name: str
+
+    def universe(self, policy: Policy | None = None) -> Universe:
+        return Universe(self.dynamodb, self.name, policy or Policy())

@@ -4,6 +4,7 @@ The twin and real servers (`tests/contract/real.py`, through Prefect's own clien
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -13,8 +14,16 @@ from chalicelib.core.run import RunState
 class Controls(Protocol):
     """See `InMemoryPrefect`; every move returns the state that the run is in afterwards."""
 
+    work_pool_name: str
+    """Where deployments go that name no other."""
+
+    def create_work_pool(self) -> str: ...
     def create_deployment(
-        self, *, concurrency_limit: int | None = None, collision: str = "ENQUEUE"
+        self,
+        *,
+        concurrency_limit: int | None = None,
+        collision: str = "ENQUEUE",
+        work_pool: str | None = None,
     ) -> UUID: ...
     def create_run(
         self,
@@ -23,7 +32,10 @@ class Controls(Protocol):
         deployment_id: UUID | None = None,
         job_variables: Mapping[str, object] | None = None,
         tags: Sequence[str] = (),
+        parent_run_id: UUID | None = None,
+        due: datetime | None = None,
     ) -> UUID: ...
+    def create_child(self, parent_run_id: UUID) -> UUID: ...
     def is_due(self, flow_run_id: UUID) -> bool: ...
     def worker_picks_up(self, flow_run_id: UUID, pid: str | None = None) -> RunState: ...
     def engine_starts(

@@ -22,13 +22,17 @@ class Deployment:
     """A deployment; `collision` is ENQUEUE or CANCEL_NEW, for when its limit is reached."""
 
     id: UUID
+    work_pool_name: str
     concurrency_limit: int | None = None
     collision: str = "ENQUEUE"
 
 
 @dataclass(slots=True)
 class TwinRun:
-    """A flow run as the twin keeps it; `policy` is Prefect's `empirical_policy`."""
+    """A flow run as the twin keeps it; `policy` is Prefect's `empirical_policy`.
+
+    `parent_run_id`: the run that started it, by a task run of its own.
+    """
 
     id: UUID
     name: str
@@ -41,7 +45,11 @@ class TwinRun:
     states: list[RunState] = field(default_factory=list)
     run_count: int = 0
     infrastructure_pid: str | None = None
+    parent_run_id: UUID | None = None
+    expected_start: datetime | None = None
     next_start: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
     holds_slot: bool = False
     has_persisted_result: bool = False
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery
 from chalicelib.core.run import (
+    FINAL,
     FlowRun,
     ProposedState,
     RunChange,
@@ -31,6 +32,9 @@ from tests.twin.orchestration import (
 
 PREFETCH = timedelta(seconds=10)
 """How far ahead a worker asks for runs."""
+
+MOST_RUNS = 200
+"""How many runs a server gives at once, unless it is set otherwise."""
 
 _FRESH_POLICY: Mapping[str, object] = {
     "max_retries": 0,
@@ -62,6 +66,7 @@ class InMemoryPrefect:
         self.failure: PrefectSpotError | None = None
         self._clock = clock
         self._oldest = oldest
+        self._work_pools = [self.work_pool_name]
         self._deployments: dict[UUID, Deployment] = {}
 
     # The port.
@@ -69,31 +74,33 @@ class InMemoryPrefect:
     def read_run(self, flow_run_id: UUID) -> FlowRun | None:
         self._called("read_run")
         run = self.runs.get(flow_run_id)
-        if run is None:
-            return None
-        others = {k: v for k, v in run.policy.items() if k not in ("retries", "retry_type")}
-        retries, retry_type = run.policy["retries"], run.policy["retry_type"]
-        return FlowRun(
-            id=run.id,
-            name=run.name,
-            state=run.state,
-            run_count=run.run_count,
-            deployment_id=run.deployment.id if run.deployment else None,
-            tags=run.tags,
-            job_variables=dict(run.job_variables),
-            policy=RunPolicy(
-                retries if isinstance(retries, int) else None,
-                retry_type if isinstance(retry_type, str) else None,
-                others,
-            ),
-            infrastructure_pid=run.infrastructure_pid,
-            work_pool_name=run.work_pool_name,
-        )
+        return None if run is None else _as_told(run)
 
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         self._called("read_history")
         run = self.runs.get(flow_run_id)
         return tuple(run.states) if run else ()
+
+    def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
+        self._called("find_runs")
+        if query.limit > MOST_RUNS:
+            raise PrefectRejectedError(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
+        if query.offset == 0 and query.work_pool not in self._work_pools:
+            raise PrefectRejectedError(f"work pool {query.work_pool!r} is not known to Prefect")
+        found = [_as_told(run) for run in self.runs.values() if _is_wanted(run, query)]
+        found.sort(key=lambda run: _place(run, query))
+        return tuple(found[query.offset : query.offset + query.limit])
+
+    def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
+        if not parents:
+            return ()
+        self._called("find_live_children")
+        live = (StateType.PENDING, StateType.RUNNING)
+        return tuple(
+            _as_told(run)
+            for run in self.runs.values()
+            if run.parent_run_id in parents and run.deployment is None and run.state.type in live
+        )
 
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
@@ -142,11 +149,21 @@ class InMemoryPrefect:
 
     # What a test does to a run. Each returns the state the run is in afterwards.
 
+    def create_work_pool(self) -> str:
+        """Create one more work pool; return its name."""
+        self._work_pools.append(f"pool-{len(self._work_pools)}")
+        return self._work_pools[-1]
+
     def create_deployment(
-        self, *, concurrency_limit: int | None = None, collision: str = "ENQUEUE"
+        self,
+        *,
+        concurrency_limit: int | None = None,
+        collision: str = "ENQUEUE",
+        work_pool: str | None = None,
     ) -> UUID:
         """Create a deployment; `collision` is ENQUEUE or CANCEL_NEW."""
-        deployment = Deployment(uuid4(), concurrency_limit, collision)
+        pool = work_pool or self.work_pool_name
+        deployment = Deployment(uuid4(), pool, concurrency_limit, collision)
         self._deployments[deployment.id] = deployment
         return deployment.id
 
@@ -157,24 +174,34 @@ class InMemoryPrefect:
         deployment_id: UUID | None = None,
         job_variables: Mapping[str, object] | None = None,
         tags: Sequence[str] = (),
+        parent_run_id: UUID | None = None,
+        due: datetime | None = None,
     ) -> UUID:
-        """Create a run: SCHEDULED for now; without a deployment PENDING, as `flow()` makes it."""
+        """Create a run: SCHEDULED, for now unless `due` later; `deployed=False`: PENDING."""
         if deployed and deployment_id is None:
             deployment_id = self.create_deployment()
         deployment = self._deployments[deployment_id] if deployment_id else None
         run = TwinRun(
             id=uuid4(),
             name=f"run-{len(self.runs) + 1}",
-            work_pool_name=self.work_pool_name if deployed else None,
+            work_pool_name=deployment.work_pool_name if deployment else None,
             deployment=deployment,
             tags=tuple(tags),
             job_variables=dict(job_variables or {}),
             policy=dict(_FRESH_POLICY),
+            parent_run_id=parent_run_id,
         )
         self.runs[run.id] = run
         first = StateType.SCHEDULED if deployed else StateType.PENDING
-        self._write(run, ProposedState(first, first.value.title()), before={}, after={})
+        state = ProposedState(first, first.value.title(), scheduled_time=due if deployed else None)
+        self._write(run, state, before={}, after={})
         return run.id
+
+    def create_child(self, parent_run_id: UUID) -> UUID:
+        """The run's flow calls another one: RUNNING in the same process, without pool and pid."""
+        flow_run_id = self.create_run(deployed=False, parent_run_id=parent_run_id)
+        self.engine_starts(flow_run_id)
+        return flow_run_id
 
     def is_due(self, flow_run_id: UUID) -> bool:
         """Whether a worker that asks now is given the run."""
@@ -328,6 +355,8 @@ class InMemoryPrefect:
         if transition_id is not None:
             details["transition_id"] = str(transition_id)
         run.next_start = scheduled_time if kind is StateType.SCHEDULED else None
+        run.expected_start = run.expected_start or run.next_start or now
+        self._note_start_and_end(run, kind, now)
         if kind is StateType.RUNNING and not run.policy["resuming"]:
             run.run_count += 1
         state = RunState(
@@ -348,3 +377,62 @@ class InMemoryPrefect:
         run.has_persisted_result = False
         run.states.append(state)
         run.policy.update(after)
+
+    def _note_start_and_end(self, run: TwinRun, kind: StateType, now: datetime) -> None:
+        if kind is StateType.RUNNING:
+            run.started_at = run.started_at or now
+        if kind not in FINAL:
+            run.ended_at = None
+        elif run.started_at or not self._oldest:  # in 3.4, what never started never ends
+            run.started_at = run.started_at or now
+            run.ended_at = run.ended_at or now
+
+
+def _as_told(run: TwinRun) -> FlowRun:
+    others = {k: v for k, v in run.policy.items() if k not in ("retries", "retry_type")}
+    retries, retry_type = run.policy["retries"], run.policy["retry_type"]
+    return FlowRun(
+        id=run.id,
+        name=run.name,
+        state=run.state,
+        run_count=run.run_count,
+        deployment_id=run.deployment.id if run.deployment else None,
+        tags=run.tags,
+        job_variables=dict(run.job_variables),
+        policy=RunPolicy(
+            retries if isinstance(retries, int) else None,
+            retry_type if isinstance(retry_type, str) else None,
+            others,
+        ),
+        infrastructure_pid=run.infrastructure_pid,
+        work_pool_name=run.work_pool_name,
+        expected_start=run.expected_start,
+    )
+
+
+def _place(run: FlowRun, query: RunQuery) -> tuple[datetime, int]:
+    """As on PostgreSQL: runs with one expected start change places from page to page.
+
+    Only a search that holds nothing else is in the order of the ids.
+    """
+    at = run.expected_start or run.state.timestamp
+    if query.expected_after is not None and query.expected_after == query.expected_before:
+        return at, -run.id.int
+    return at, hash((run.id.int, query.offset)) if query.offset else 0
+
+
+def _is_wanted(run: TwinRun, query: RunQuery) -> bool:
+    if run.work_pool_name != query.work_pool or run.state.type not in query.state_types:
+        return False
+    if query.state_names and run.state.name not in query.state_names:
+        return False
+    return _is_within(run.expected_start, query.expected_after, query.expected_before) and (
+        _is_within(run.ended_at, query.ended_after, None)
+    )
+
+
+def _is_within(at: datetime | None, after: datetime | None, before: datetime | None) -> bool:
+    """Both ends included; no time at all is within no bound."""
+    if after is None and before is None:
+        return True
+    return at is not None and (after is None or after <= at) and (before is None or at <= before)

@@ -61,9 +61,9 @@ def test_other_sources_do_not() -> None:
     assert not wakes_react(**other_kind)
 
 
-def test_react_is_deployed_under_its_name() -> None:
+def test_the_functions_are_deployed_under_their_names() -> None:
     assert [handler.name for handler in app.pure_lambda_functions] == []
-    assert [source.name for source in app.event_sources] == ["react"]
+    assert [source.name for source in app.event_sources] == ["react", "sweep"]
 
 
 def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
@@ -75,4 +75,8 @@ def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
         for alias in node.names
     ]
     ours = [name for name in imported if name.startswith(("chalicelib", "infra", "localcloud"))]
-    assert ours == ["chalicelib.wiring", "chalicelib.functions.react.react"]
+    assert ours == [
+        "chalicelib.wiring",
+        "chalicelib.functions.react.react",
+        "chalicelib.functions.sweep.sweep",
+    ]

@@ -191,8 +191,9 @@ ROWS = [
     pytest.param(
         make_situation(
             task=NO_CAPACITY,
-            record=RunRecord(RUN_ID, next_capacity="FARGATE"),
-            **in_state(StateType.CRASHED),
+            run=make_run(
+                state=make_state(StateType.CRASHED), job_variables={"launch_type": "FARGATE"}
+            ),
         ),
         Verdict.IGNORE,
         id="on demand was refused as well",

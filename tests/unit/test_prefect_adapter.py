@@ -1,13 +1,16 @@
 """What the Prefect adapter makes of addresses and answers, good and bad."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
+from chalicelib.adapters.prefect import MOST_RUNS
+from chalicelib.core.ports import RunQuery
 from chalicelib.core.run import ProposedState, RunChange, RunPolicy, StateType, StateVerdict
 from chalicelib.errors import PrefectRejectedError, PrefectUnavailableError
-from tests.unit.prefect_bench import RUN_ID, Bench, make_answer, make_state, without
+from tests.unit.prefect_bench import AT, RUN_ID, Bench, make_answer, make_state, without
 from tests.unit.scripted_server import answer
 
 
@@ -150,3 +153,104 @@ def test_an_empty_change_and_no_labels_send_nothing() -> None:
         bench.prefect.change_run(RUN_ID, RunChange())
         bench.prefect.add_labels(RUN_ID, {})
     assert bench.requests == []
+
+
+QUERY = RunQuery("etl & co", (StateType.SCHEDULED,))
+
+
+def test_a_search_says_no_more_than_it_was_asked() -> None:
+    asked = replace(
+        QUERY,
+        state_names=("AwaitingRetry",),
+        expected_after=AT,
+        ended_after=AT,
+        limit=50,
+        offset=100,
+    )
+    with Bench([answer(200, [make_answer()])]) as bench:
+        bench.prefect.find_runs(QUERY)
+        bench.prefect.find_runs(asked)
+    plain, full = (seen.body for seen in bench.server.seen)
+    at = "2026-11-23T12:00:00+00:00"
+    assert plain == {
+        "flow_runs": {
+            "state": {"type": {"any_": ["SCHEDULED"]}},
+            "expected_start_time": {},
+            "end_time": {},
+        },
+        "work_pools": {"name": {"any_": ["etl & co"]}},
+        "sort": "EXPECTED_START_TIME_ASC",
+        "limit": 200,
+        "offset": 0,
+    }
+    assert full["flow_runs"] == {
+        "state": {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": ["AwaitingRetry"]}},
+        "expected_start_time": {"after_": at},
+        "end_time": {"after_": at},
+    }
+    assert (full["limit"], full["offset"]) == (50, 100)
+
+
+def test_runs_of_one_moment_come_in_an_order_that_pages_can_follow() -> None:
+    with Bench([answer(200, [make_answer()])]) as bench:
+        bench.prefect.find_runs(replace(QUERY, expected_after=AT, expected_before=AT))
+        bench.prefect.find_runs(replace(QUERY, expected_after=AT))
+    sorts = [seen.body["sort"] for seen in bench.server.seen]
+    assert sorts == ["ID_DESC", "EXPECTED_START_TIME_ASC"]
+
+
+def test_only_an_empty_first_page_costs_a_look_for_the_work_pool() -> None:
+    nothing, pool = answer(200, []), answer(200, {"name": "etl & co"})
+    with Bench([nothing, pool, nothing]) as bench:
+        assert bench.prefect.find_runs(QUERY) == ()
+        assert bench.prefect.find_runs(replace(QUERY, offset=200)) == ()
+    assert bench.requests == [
+        "POST /api/flow_runs/filter",
+        "GET /api/work_pools/etl%20%26%20co",
+        "POST /api/flow_runs/filter",
+    ]
+
+
+def test_a_work_pool_that_is_not_there_is_raised_with_the_next_step() -> None:
+    gone = answer(404, {"detail": 'Work pool "etl & co" not found.'})
+    bench = Bench([answer(200, []), gone])
+    with bench, pytest.raises(PrefectRejectedError, match="create it or set WORK_POOL"):
+        bench.prefect.find_runs(QUERY)
+
+
+def test_children_are_asked_for_until_all_are_there() -> None:
+    page = [make_answer(id=str(uuid4())) for _ in range(MOST_RUNS)]
+    with Bench([answer(200, page), answer(200, [make_answer()])]) as bench:
+        children = bench.prefect.find_live_children([RUN_ID])
+    assert len({child.id for child in children}) == MOST_RUNS + 1
+    bodies = [seen.body for seen in bench.server.seen]
+    assert [(body["limit"], body["offset"]) for body in bodies] == [(200, 0), (200, 200)]
+    assert {body["sort"] for body in bodies} == {"ID_DESC"}
+
+
+def test_no_parents_have_no_children_and_ask_nothing() -> None:
+    with Bench([answer(200, [])]) as bench:
+        assert bench.prefect.find_live_children([]) == ()
+    assert bench.requests == []
+
+
+@pytest.mark.parametrize("body", [{}, "otter", [{}], [make_answer(), None]])
+def test_an_unreadable_search_is_raised_and_never_becomes_fewer_runs(body: object) -> None:
+    with Bench([answer(200, body)]) as bench:
+        with pytest.raises(PrefectUnavailableError):
+            bench.prefect.find_runs(QUERY)
+        with pytest.raises(PrefectUnavailableError):
+            bench.prefect.find_live_children([RUN_ID])
+
+
+def test_an_expected_start_is_read_and_may_be_missing() -> None:
+    told = make_answer(expected_start_time="2026-11-23T12:00:00Z")
+    with Bench([answer(200, [told, make_answer()])]) as bench:
+        runs = bench.prefect.find_runs(QUERY)
+    assert [run.expected_start for run in runs] == [AT, None]
+
+
+def test_an_expected_start_without_a_time_zone_is_unreadable() -> None:
+    told = make_answer(expected_start_time="2026-11-23T12:00:00")
+    with Bench([answer(200, told)]) as bench, pytest.raises(PrefectUnavailableError):
+        bench.prefect.read_run(RUN_ID)

@@ -1,5 +1,6 @@
 """What `react` does before and around a rescue: screening, completing, annotating, failing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -32,6 +33,14 @@ class OneRecord:
         self.reads += 1
         return self.record
 
+    def read_many(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunRecord]:
+        return {self.record.flow_run_id: self.record}
+
+    def read_bookmark(self) -> str:
+        return ""
+
+    def save_bookmark(self, bookmark: str) -> None: ...
+
     def acquire(self, flow_run_id: UUID, now: Any, lease: timedelta) -> RunRecord:
         if self.held:
             raise LeaseHeldError("held")
@@ -57,6 +66,13 @@ class Described:
     def describe(self, cluster: str, task_arn: str) -> Task | None:
         self.asked.append(task_arn)
         return self.tasks.get(task_arn)
+
+    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> dict[str, Task]:
+        self.asked.extend(task_arns)
+        return {arn: self.tasks[arn] for arn in task_arns if arn in self.tasks}
+
+    def all_of(self, cluster: str) -> tuple[Task, ...]:
+        return tuple(self.tasks.values())
 
 
 @dataclass

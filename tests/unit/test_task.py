@@ -188,6 +188,15 @@ def test_exited_means_that_the_flow_is_gone(
     assert (task.exited_at is not None) is exited
 
 
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 5000, 10**5000, -(10**5000), "-5", True, 2.5],
+    ids=["long text", "huge", "hugely negative", "negative", "no number", "a fraction"],
+)
+def test_a_number_that_makes_no_sense_is_unknown(number: Any) -> None:
+    assert read(make_event({"cpu": number})).cpu_units is None
+
+
 def test_a_sidecar_that_stopped_is_not_the_flow() -> None:
     containers = [
         {"name": "sidecar", "lastStatus": "STOPPED"},

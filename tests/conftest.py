@@ -1,25 +1,13 @@
-"""A table for the laws, in moto, in this process."""
+"""A table in moto, in this process, for the laws and the faults; each run in it is another."""
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
-from chalicelib.core.situation import Policy
-from tests.laws.universe import Universe
-
-
-@dataclass(frozen=True)
-class Tables:
-    dynamodb: Any
-    name: str
-
-    def universe(self, policy: Policy | None = None) -> Universe:
-        return Universe(self.dynamodb, self.name, policy or Policy())
+from tests.laws.universe import Tables
 
 
 @pytest.fixture(scope="session")

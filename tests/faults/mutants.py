@@ -1,0 +1,173 @@
+"""Planted mistakes: each must be noticed by a test, or the tests prove less than they say.
+
+A mutant is the project, copied, with one text replaced; then the tests that ought to notice are run
+on the copy. Run as a program: `python -m tests.faults.mutants`; writes `build/faults/mutants.json`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.ledger import FOLDER
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COPIED = ("app.py", "chalicelib", "infra", "vendor", "localcloud", "tests", "pyproject.toml")
+SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake, where it is planted, and the tests that ought to notice."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...] = ("tests/laws",)
+
+
+MUTANTS = (
+    Mutant(
+        "annotate before record",
+        "chalicelib/core/decide.py",
+        "(*_save(s, noted), *_tell(noted, Moment.WARNING, next_step,",
+        "(*_tell(noted, Moment.WARNING, next_step,",
+    ),
+    Mutant(
+        "no staleness check",
+        "chalicelib/core/decide.py",
+        "case Stage.UNTOUCHED if s.newer_task or",
+        "case Stage.UNTOUCHED if False and",
+    ),
+    Mutant(
+        "a mismatch of the pid taken for stale",
+        "chalicelib/functions/rescue.py",
+        "return noted.created_at > task.created_at",
+        "return True",
+    ),
+    Mutant(
+        "rerun at STOPPING",
+        "chalicelib/core/task.py",
+        'in ("DEPROVISIONING", "STOPPED")',
+        'in ("DEPROVISIONING", "STOPPED", "STOPPING")',
+    ),
+    Mutant(
+        "a counter instead of a set",
+        "chalicelib/core/bookkeeping.py",
+        "interruption = known or _interruption(s, number=len(record.interruptions) + 1)",
+        "interruption = _interruption(s, number=(known.number if known else 0) + 1)",
+    ),
+    Mutant(
+        "patch before park",
+        "chalicelib/core/decide.py",
+        "        *(() if change.is_empty else (Change(change),)),\n"
+        "        MakeDue(due_id(park_id), at, message),",
+        "        MakeDue(due_id(park_id), at, message),\n"
+        "        *(() if change.is_empty else (Change(change),)),",
+    ),
+    Mutant(
+        "park due in 30 s",
+        "chalicelib/core/decide.py",
+        "PARKED_FOR: Final = timedelta(hours=1)",
+        "PARKED_FOR: Final = timedelta(seconds=30)",
+    ),
+    Mutant(
+        "no lease",
+        "chalicelib/adapters/table.py",
+        "attribute_not_exists(lease_until) OR lease_until < :now",
+        "attribute_not_exists(no_such_field) OR lease_until < :now",
+        ("tests/unit/test_table.py", "tests/faults/test_two_at_once.py"),
+    ),
+    Mutant(
+        "no transition id",
+        "chalicelib/functions/rescue.py",
+        "StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, until",
+        "StateType.SCHEDULED, _AWAITING_RETRY, message, None, until",
+    ),
+    Mutant(
+        "own retries not restored",
+        "chalicelib/core/bookkeeping.py",
+        "return s.record.own_retries + s.record.lost_starts",
+        "return s.record.own_retries",
+    ),
+    Mutant(
+        "sweep without grace",
+        "chalicelib/functions/sweep.py",
+        "return world.now() - since > world.grace",
+        "return True",
+    ),
+    Mutant(
+        "sweep without the look by tag",
+        "chalicelib/functions/sweep.py",
+        "return self._tasks.get(run.id, ())",
+        "return ()",
+    ),
+)
+
+
+def main() -> int:
+    caught = [name for name in map(_try, MUTANTS) if name]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    figures = {"planted": len(MUTANTS), "caught": len(caught)}
+    (FOLDER / "mutants.json").write_text(json.dumps({"cases": [], "mutants": figures}) + "\n")
+    return 0 if len(caught) == len(MUTANTS) else 1
+
+
+def _try(mutant: Mutant) -> str:
+    """Return the mutant's name when a test noticed it, else nothing."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        _copy(copy)
+        target = copy / mutant.file
+        source = target.read_text()
+        if source.count(mutant.right) != 1:
+            raise SystemExit(f"mutant {mutant.name!r} fits nowhere in {mutant.file} any more")
+        target.write_text(source.replace(mutant.right, mutant.wrong))
+        noticed = _first_failure(copy, mutant.tests)
+    seconds = time.monotonic() - began
+    print(
+        f"{'caught' if noticed else 'NOT CAUGHT':<10} {mutant.name:<40} {seconds:4.0f} s  {noticed}"
+    )
+    sys.stdout.flush()
+    return mutant.name if noticed else ""
+
+
+def _copy(folder: Path) -> None:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, symlinks=True, ignore=ignore)
+        else:
+            shutil.copy2(source, folder / name)
+
+
+def _first_failure(folder: Path, tests: tuple[str, ...]) -> str:
+    """Return the first failing test; empty when all pass. A test that errs proves nothing."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    environment = {k: v for k, v in os.environ.items() if k != "FAULTS"}
+    try:
+        finished = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    failed = [line for line in finished.stdout.splitlines() if line.startswith("FAILED")]
+    return failed[0].split(" - ")[0].removeprefix("FAILED ") if failed else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""A storm: very many interruptions at once, while Prefect fails and handlers are killed.
+
+Each event comes three times, all in random order; 5 % of Prefect's answers fail, half of them after
+they took effect; 1 % of the invocations are killed. Lambda's two retries, then `sweep`, are all
+the help there is.
+"""
+
+import os
+import random
+from typing import Any
+
+from chalicelib.core.run import StateType
+from chalicelib.errors import PrefectUnavailableError
+from localcloud.oracle import Fault as Wrong
+from localcloud.oracle import judge
+from tests.faults.ledger import FULL, Ledger
+from tests.faults.universes import Life
+from tests.laws.universe import Befalls, Fault, Tables, Tripwire, Universe
+
+RUNS = int(os.environ.get("STORM") or (10_000 if FULL else 100))
+SEED = 20261123
+FAILING = 0.05
+KILLED = 0.01
+
+
+class Weather(Tripwire):
+    """A handler's wire on which some of Prefect's answers are lost, before or after the effect."""
+
+    def __init__(self, chance: random.Random, fault: Fault | None) -> None:
+        super().__init__(fault=fault, meanwhile=lambda: None)
+        self._chance = chance
+
+    def call(self, name: str, call: Any) -> Any:
+        if not name.startswith("prefect.") or self._chance.random() >= FAILING:
+            return super().call(name, call)
+        if self._chance.random() < 0.5:
+            super().call(name, call)
+        raise PrefectUnavailableError("503 Service Unavailable")
+
+
+def test_nothing_is_lost_and_nothing_run_twice(tables: Tables) -> None:
+    chance = random.Random(SEED)
+    universe = tables.universe()
+    lives = [_begin(universe, chance) for _ in range(RUNS)]
+    deliveries = [(life, number, 1) for life in lives for number in range(3) for _ in range(3)]
+    chance.shuffle(deliveries)
+    for life in lives:
+        universe.stops(life.tasks[0])
+    events = {id(life): _events(life) for life in lives}
+    with Ledger("storm").case(f"storm of {RUNS} interruptions") as case:
+        exhausted = 0
+        while deliveries:
+            again = []
+            for life, number, attempt in deliveries:
+                if _invoke(universe, chance, events[id(life)][number]):
+                    continue
+                if attempt < 3:
+                    again.append((life, number, attempt + 1))
+                else:
+                    exhausted += 1
+            universe.passes(60)
+            deliveries = again
+        while True:
+            report = universe.sweep()
+            if report and report.finished and not report.failed:
+                break
+        for life in lives:
+            life.live_on()
+        verdict = judge(*(life.observation() for life in lives))
+        case.count(verdict, tries=RUNS)
+    assert verdict.count(Wrong.LOST) == 0
+    assert verdict.count(Wrong.RUN_TWICE) == 0
+    assert not verdict.findings
+    assert all(life.state is StateType.COMPLETED for life in lives)
+
+
+def _begin(universe: Universe, chance: random.Random) -> Life:
+    budget = chance.choice((0, 1, 3))
+    run_id = universe.prefect.create_run(tags=(f"spot-retries:{budget}",))
+    return Life(universe, run_id, budget, [universe.start(run_id, retries=2)], [])
+
+
+def _events(life: Life) -> list[dict[str, Any]]:
+    task = life.tasks[0]
+    at = life.universe.now.isoformat()
+    return [
+        life.universe.warning(task),
+        life.universe.event(task, lastStatus="DEPROVISIONING", executionStoppedAt=at),
+        life.universe.event(task, lastStatus="STOPPED", executionStoppedAt=at),
+    ]
+
+
+def _invoke(universe: Universe, chance: random.Random, event: dict[str, Any]) -> bool:
+    fault = None
+    if chance.random() < KILLED:
+        befalls = chance.choice((Befalls.DIES_BEFORE, Befalls.DIES_AFTER))
+        fault = Fault(befalls, chance.randrange(20))
+    return universe.handle(event, wire=Weather(chance, fault)) is not None

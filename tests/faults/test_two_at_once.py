@@ -1,0 +1,165 @@
+"""Two handlers of one run, stopped and started at every pair of their calls: one rerun.
+
+Each runs in a thread of its own and takes its steps only when it is given leave, so that every
+interleaving of the form *A takes i steps, B takes j steps, A ends, B ends* is tried, and no other
+happens by chance.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from chalicelib.errors import PrefectSpotError
+from chalicelib.functions.react import react
+from chalicelib.functions.sweep import sweep
+from tests.faults.ledger import FULL, Ledger
+from tests.faults.universes import PLOTS, Life, finish, universe_of
+from tests.laws.universe import Befalls, Fault, Killed, Tables, Tripwire
+
+AGAIN_SECONDS = 60
+STRIDE = 1 if FULL else 3
+"""The short form tries every third pair of calls."""
+RERUN = next(plot for plot in PLOTS if plot.name == "rerun on Spot")
+
+Handler = Callable[[Life, Any], object]
+
+
+def at_exit(life: Life, world: Any) -> object:
+    return react(world, life.universe.event(life.tasks[0], lastStatus="DEPROVISIONING"))
+
+
+def at_stop(life: Life, world: Any) -> object:
+    return react(world, life.universe.event(life.tasks[0], lastStatus="STOPPED", version=7))
+
+
+def at_warning(life: Life, world: Any) -> object:
+    return react(world, life.universe.warning(life.tasks[0]))
+
+
+def by_sweep(life: Life, world: Any) -> object:
+    return sweep(world, {})
+
+
+PAIRS = [
+    pytest.param(at_exit, at_stop, id="exit and stop"),
+    pytest.param(at_stop, at_exit, id="stop and exit"),
+    pytest.param(at_warning, at_exit, id="warning and exit"),
+    pytest.param(at_exit, at_warning, id="exit and warning"),
+    pytest.param(at_exit, by_sweep, id="exit and sweep"),
+    pytest.param(by_sweep, at_exit, id="sweep and exit"),
+]
+
+
+class Steps(Tripwire):
+    """A wire that waits for leave before each call."""
+
+    def __init__(self) -> None:
+        super().__init__(fault=None, meanwhile=lambda: None)
+        self._leave = threading.Semaphore(0)
+        self._arrived = threading.Semaphore(0)
+        self._free = False
+        self.failed = False
+
+    def call(self, name: str, call: Callable[[], Any]) -> Any:
+        if not self._free:
+            self._arrived.release()
+            self._leave.acquire()
+        return super().call(name, call)
+
+    def start(self, work: Callable[[], object]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except PrefectSpotError:
+                self.failed = True
+            finally:
+                self._free = True
+                self._arrived.release()
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+        self._arrived.acquire()
+
+    def step(self) -> bool:
+        """Let it make its next call; False when it has come to its end."""
+        if self._free:
+            return False
+        self._leave.release()
+        self._arrived.acquire()
+        return True
+
+    def run_out(self) -> None:
+        while self.step():
+            pass
+        self._thread.join(timeout=30)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    return Ledger("two-at-once")
+
+
+def begun(tables: Tables) -> Life:
+    life = RERUN.begin(universe_of(tables.dynamodb, tables.name))
+    life.universe.passes(200)  # the grace is over: a sweep would act as well
+    return life
+
+
+def length(tables: Tables, handler: Handler) -> int:
+    """How many calls the handler makes when nobody disturbs it."""
+    life = begun(tables)
+    handler(life, life.universe.world())
+    assert life.universe.wire is not None
+    return len(life.universe.wire.calls)
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_every_interleaving_ends_in_one_rerun(
+    tables: Tables, ledger: Ledger, request: pytest.FixtureRequest, one: Handler, other: Handler
+) -> None:
+    steps = (length(tables, one), length(tables, other))
+    with ledger.case(f"two at once: {request.node.callspec.id}") as case:
+        for i in range(0, steps[0] + 1, STRIDE):
+            for j in range(0, steps[1] + 1, STRIDE):
+                life = begun(tables)
+                wires = (Steps(), Steps())
+                for handler, wire in zip((one, other), wires, strict=True):
+                    world = life.universe.world(wire=wire)
+                    wire.start(partial(handler, life, world))
+                for wire, number in zip(wires, (i, j), strict=True):
+                    for _ in range(number):
+                        wire.step()
+                for wire in wires:
+                    wire.run_out()
+                for handler, wire in zip((one, other), wires, strict=True):
+                    if wire.failed:
+                        life.universe.passes(AGAIN_SECONDS)
+                        with suppress(PrefectSpotError):
+                            handler(life, life.universe.world())
+                finish(life, RERUN, only_sweep=False)
+                verdict = life.verdict()
+                case.count(verdict)
+                assert not verdict.findings, f"after {i} and {j} steps: {verdict}"
+                assert len(life.tasks) == 2, f"after {i} and {j} steps: no rerun, or two"
+
+
+def test_a_handler_that_sleeps_longer_than_its_lease_makes_no_second_rerun(
+    tables: Tables, ledger: Ledger
+) -> None:
+    """It wakes at each of its calls, after another handler has done the whole work."""
+    with ledger.case("asleep for longer than the lease") as case:
+        for call in range(length(tables, at_exit)):
+            life = begun(tables)
+            event = life.universe.event(life.tasks[0], lastStatus="DEPROVISIONING")
+            with suppress(Killed):
+                life.universe.deliver(event, Fault(Befalls.FALLS_ASLEEP, call))
+            finish(life, RERUN, only_sweep=False)
+            verdict = life.verdict()
+            case.count(verdict)
+            assert not verdict.findings, f"asleep at call {call}: {verdict}"
+            assert len(life.tasks) == 2, f"asleep at call {call}: no rerun, or two"
