@@ -37,8 +37,8 @@ demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this 
 	@$(VENV)/python -m localcloud.demo
 
 .PHONY: test
-test: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready  ## check, contract and e2e: everything
-	@$(VENV)/python -m tests.tiers check contract e2e
+test: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready  ## check, contract, faults (the short form) and e2e
+	@$(VENV)/python -m tests.tiers check contract faults e2e
 
 .PHONY: check
 check: .venv/ready  ## Format, lint, strict types, import rules, unit and property tests: about a minute

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 from localcloud.bootstrap import CLUSTER, WORK_POOL
@@ -62,7 +63,8 @@ def main() -> int:
     """Run the demo; 0 when it ended as it should."""
     console = Console(soft_wrap=True, width=110)
     story = Story(console)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for end in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it with SIGINT ignored
+        signal.signal(end, signal.default_int_handler)
     try:
         with embedded_cloud(Options(), story.tell) as cloud:
             result = run_demo(cloud, story)
@@ -121,8 +123,11 @@ def _task(cloud: Cloud, run_id: str, number: int) -> str | None:
 
 
 def _progress(cloud: Cloud, run_id: str, at_least: int) -> int | None:
-    """Days whose result is persisted, which a rerun will not load again; None: too few yet."""
-    done = sum(t["state_type"] == "COMPLETED" for t in cloud.prefect.task_runs(run_id))
+    """Days that were loaded, which a rerun finds persisted; None: too few yet.
+
+    A rerun's task run for such a day is Cached, not Completed: it loaded nothing.
+    """
+    done = sum(t["state_name"] == "Completed" for t in cloud.prefect.task_runs(run_id))
     return done if done >= at_least else None
 
 
@@ -228,7 +233,7 @@ def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
     annotation = cloud.prefect.annotation(run["id"])
     if annotation:
         console.print("\nWhat people read on the run, in the Prefect UI:\n")
-        console.print(annotation, markup=False, highlight=False)
+        console.print(Markdown(annotation))
     oracle = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in result["oracle"].items())
     console.print(f"Oracle: {oracle}.  Zip: {result['zip_bytes'] / 1e6:.2f} MB.")
     console.print(f"Written: build/demo.json.  It took {result['seconds']:.0f} s.")

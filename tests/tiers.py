@@ -25,11 +25,17 @@ COMMANDS: Final[dict[str, list[list[str]]]] = {
         ["lint-imports", "--no-cache", "--no-logo"],
     ],
     "contract": [],
+    "faults": [],
     "e2e": [],
 }
 FOLDERS: Final[dict[str, list[str]]] = {
     "check": ["tests/unit", "tests/laws"],
     "contract": ["tests/contract"],
+    "faults": [
+        "tests/faults/test_kill_anywhere.py",
+        "tests/faults/test_two_at_once.py",
+        "tests/faults/test_storm.py",
+    ],
     "e2e": ["tests/localcloud", "tests/e2e"],
 }
 

@@ -36,8 +36,8 @@ MUTANTS = (
     Mutant(
         "annotate before record",
         "chalicelib/core/decide.py",
-        "(*_save(s, noted), *_tell(noted, Moment.WARNING, next_step,",
-        "(*_tell(noted, Moment.WARNING, next_step,",
+        '(*_save(s, noted), *_tell(noted, Moment.WARNING, next_step, "ECS takes the task back")),',
+        '(*_tell(noted, Moment.WARNING, next_step, "ECS takes the task back"), *_save(s, noted)),',
     ),
     Mutant(
         "no staleness check",
@@ -165,6 +165,8 @@ def _first_failure(folder: Path, tests: tuple[str, ...]) -> str:
         )
     except subprocess.TimeoutExpired:
         return ""
+    if finished.returncode not in (0, 1):
+        raise SystemExit(f"the tests could not be run:\n{finished.stdout[-2000:]}")
     failed = [line for line in finished.stdout.splitlines() if line.startswith("FAILED")]
     return failed[0].split(" - ")[0].removeprefix("FAILED ") if failed else ""
 

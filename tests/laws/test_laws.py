@@ -176,6 +176,25 @@ def test_news_of_an_older_task_never_touches_the_run(
 
 
 @many
+@given(told=deliveries, pid_noted=st.booleans())
+def test_news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either(
+    tables: Tables, told: list[int], pid_noted: bool
+) -> None:
+    """The run had rescheduled itself, and was picked up before any event came."""
+    universe = tables.universe()
+    run_id = universe.prefect.create_run()
+    task = universe.start(run_id)
+    universe.passes(1)
+    universe.prefect.engine_reschedules(run_id)
+    events = [universe.warning(task), *universe.exits(task)]
+    universe.start(run_id, pid_noted=pid_noted)
+    states = list(universe.prefect.runs[run_id].states)
+    for number in told:
+        universe.deliver(events[number])
+    assert universe.prefect.runs[run_id].states == states
+
+
+@many
 @given(told=deliveries, fate=st.sampled_from(["completes", "cancels", "pauses", "cancelled"]))
 def test_a_finished_cancelled_or_paused_run_is_never_restarted(
     tables: Tables, told: list[int], fate: str

@@ -1,0 +1,264 @@
+"""A real rescue with secrets in the run's environment and before the server: none of them gets out.
+
+Where they belong they are: in the flow's containers, hence in ECS's overrides and events, and, the
+auth string, in SSM. Everything that the product writes, and all that was deployed, is searched.
+"""
+
+import base64
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import httpx
+import pytest
+
+from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
+from localcloud.cloud import REACT, Cloud
+from localcloud.lambdas import Invocation
+from tests.e2e.conftest import AUTH_STRING
+from tests.e2e.scenario import Run, Stage
+from tests.make import make_event
+from tests.unit.canaries import Canaries
+from tests.unit.scripted_server import ScriptedServer, answer
+
+PASSWORD = AUTH_STRING.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """A run that was interrupted twice, and the secrets: the flow's own, and the server's."""
+
+    run: Run
+    flow_secrets: Canaries
+    credential: Canaries
+
+
+def server_secrets() -> Canaries:
+    secrets = Canaries()
+    secrets.plant("the password", PASSWORD)
+    secrets.plant("the basic header", base64.b64encode(AUTH_STRING.encode()).decode())
+    return secrets
+
+
+@pytest.fixture(scope="module")
+def rescued(stage: Stage) -> Rescued:
+    secrets = Canaries()
+    variables = {"env": {"DB_PASSWORD": secrets.plant("the flow's environment")}}
+    tags = ("spot-retries:1", f"token:{secrets.plant('a tag')}")
+    run = stage.start("waits", tags=tags, job_variables=variables, interruptions=2)
+    for number in (1, 2):
+        run.wait_for_start(number)
+        run.interrupt()
+    assert run.wait_for_end()["state_type"] == "COMPLETED"
+    for life in run.containers():
+        assert secrets.found_in(json.dumps(dict(life.environment))) == ["the flow's environment"]
+    return Rescued(run, secrets, server_secrets())
+
+
+def every(rescued: Rescued) -> Canaries:
+    return Canaries({**rescued.flow_secrets.planted, **rescued.credential.planted})
+
+
+def said(invocations: Sequence[Invocation]) -> str:
+    """What functions printed and answered; not the event, which is what they were given."""
+    return json.dumps([[i.logs, i.answer, i.error] for i in invocations], ensure_ascii=False)
+
+
+def test_the_run_is_rescued_with_its_secrets(rescued: Rescued) -> None:
+    capacities = [life.capacity for life in rescued.run.containers()]
+    assert capacities == ["FARGATE_SPOT", "FARGATE_SPOT", "FARGATE"]
+
+
+def test_they_are_not_in_the_zip_and_no_function_has_the_credential(rescued: Rescued) -> None:
+    functions = rescued.run.cloud.aws.client("lambda")
+    for function in functions.list_functions()["Functions"]:
+        assert every(rescued).found_in(json.dumps(function, default=str)) == []
+        code = rescued.run.cloud.aws.lambdas.get_function(function["FunctionName"]).code_bytes
+        if not zipfile.is_zipfile(io.BytesIO(code)):
+            continue
+        with zipfile.ZipFile(io.BytesIO(code)) as deployed:
+            for name in deployed.namelist():
+                assert every(rescued).found_in_bytes(deployed.read(name)) == [], name
+
+
+def test_no_function_printed_or_answered_them(rescued: Rescued) -> None:
+    invocations = rescued.run.cloud.lambdas.invocations
+    ours = [i for i in invocations if rescued.run.id in json.dumps(i.event)]
+    assert rescued.flow_secrets.found_in(json.dumps([i.event for i in ours])) == [
+        "the flow's environment"
+    ]
+    assert rescued.run.id in said(ours)
+    assert every(rescued).found_in(said(invocations)) == []
+
+
+def test_no_line_is_printed_twice(rescued: Rescued) -> None:
+    lines = [line for i in rescued.run.cloud.lambdas.invocations for line in i.logs]
+    decided = [line for line in lines if rescued.run.id in line and '"decided"' in line]
+    assert decided
+    assert not [line for line in lines if line.startswith("prefect-spot - ")]
+
+
+def test_nothing_that_aws_keeps_for_us_holds_them(rescued: Rescued) -> None:
+    kept: dict[str, Callable[[Cloud], object]] = {
+        "the tables": dynamodb_of,
+        "the logs": logs_of,
+        "the metrics": lambda cloud: cloud.aws.client("cloudwatch").list_metrics()["Metrics"],
+        "the alarms": lambda cloud: cloud.aws.client("cloudwatch").describe_alarms(),
+        "the queues": queues_of,
+        "the rules": rules_of,
+        "the stacks": stacks_of,
+        "the roles": lambda cloud: cloud.aws.client("iam").get_account_authorization_details(),
+    }
+    for name, collect in kept.items():
+        text = json.dumps(collect(rescued.run.cloud), default=str, ensure_ascii=False)
+        assert every(rescued).found_in(text) == [], name
+    assert rescued.run.id in json.dumps(dynamodb_of(rescued.run.cloud), default=str)
+
+
+def dynamodb_of(cloud: Cloud) -> list[Any]:
+    tables = cloud.aws.client("dynamodb")
+    return [tables.scan(TableName=name)["Items"] for name in tables.list_tables()["TableNames"]]
+
+
+def logs_of(cloud: Cloud) -> list[Any]:
+    logs = cloud.aws.client("logs")
+    return [
+        logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
+        for group in logs.describe_log_groups()["logGroups"]
+        if not group["logGroupName"].startswith("/ecs/")  # the flows' own
+    ]
+
+
+def queues_of(cloud: Cloud) -> list[Any]:
+    sqs = cloud.aws.client("sqs")
+    return [
+        [
+            sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]),
+            sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0),
+        ]
+        for url in sqs.list_queues().get("QueueUrls", [])
+    ]
+
+
+def rules_of(cloud: Cloud) -> list[Any]:
+    events = cloud.aws.client("events")
+    rules = events.list_rules()["Rules"]
+    return [rules, [events.list_targets_by_rule(Rule=rule["Name"])["Targets"] for rule in rules]]
+
+
+def stacks_of(cloud: Cloud) -> list[Any]:
+    formation = cloud.aws.client("cloudformation")
+    stacks = formation.describe_stacks()["Stacks"]
+    return [stacks, [formation.get_template(StackName=s["StackName"]) for s in stacks]]
+
+
+def test_what_we_wrote_in_prefect_does_not_hold_them(rescued: Rescued) -> None:
+    cloud, run_id = rescued.run.cloud, rescued.run.id
+    of_the_run = {"flow_runs": {"id": {"any_": [run_id]}}}
+    artifacts = prefect(cloud, "/artifacts/filter", of_the_run)
+    lines = [line for line in cloud.prefect.logs(run_id) if line["name"] == "prefect-spot"]
+    events = [e for e in cloud.prefect.events(run_id) if e["event"].startswith("prefect-spot.")]
+    messages = [state["message"] for state in cloud.prefect.history(run_id)]
+    labels = cloud.prefect.run(run_id)["labels"]
+    written = [artifacts, lines, events, messages, labels]
+    assert all(written), "something was not written at all"
+    # Prefect itself adds a run's tags to the related resources of every event about it.
+    for event in events:
+        event["related"] = [r for r in event["related"] if r.get("prefect.resource.role") != "tag"]
+    assert every(rescued).found_in(json.dumps(written, ensure_ascii=False)) == []
+
+
+def prefect(cloud: Cloud, path: str, body: object) -> Any:
+    user, _, password = AUTH_STRING.partition(":")
+    response = httpx.post(
+        cloud.server.api_url + path, json=body, auth=(user, password), trust_env=False
+    )
+    return response.raise_for_status().json()
+
+
+def test_the_credential_is_in_no_task_and_no_event(rescued: Rescued) -> None:
+    """Where ECS is told of it, it is told of the SSM parameter."""
+    ecs = rescued.run.cloud.aws.client("ecs")
+    definitions = [
+        ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+        for arn in ecs.list_task_definitions()["taskDefinitionArns"]
+    ]
+    arns = ecs.list_tasks(cluster=CLUSTER)["taskArns"]
+    arns += ecs.list_tasks(cluster=CLUSTER, desiredStatus="STOPPED")["taskArns"]
+    tasks = ecs.describe_tasks(cluster=CLUSTER, tasks=arns[-100:])["tasks"]
+    events = [i.event for i in rescued.run.cloud.lambdas.invocations]
+    assert AUTH_PARAMETER in json.dumps(definitions, default=str)
+    for place in (definitions, tasks, events):
+        assert place
+        assert rescued.credential.found_in(json.dumps(place, default=str)) == []
+    stored = rescued.run.cloud.aws.client("ssm").get_parameter(Name=AUTH_PARAMETER)["Parameter"]
+    assert stored["Type"] == "SecureString"
+
+
+# What cannot be handled is printed by Lambda's own runtime as well, and ends in the failure queue.
+
+
+@pytest.fixture
+def failing(stage: Stage) -> Iterator[str]:
+    """The deployed function before a server that sends back the header; one try, then the queue."""
+    aws = stage.cloud.aws
+    functions, sqs = aws.client("lambda"), aws.client("sqs")
+    config = functions.get_function_configuration(FunctionName=REACT)
+    queue = sqs.create_queue(QueueName="canary-failures")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+    with ScriptedServer([refuse_and_echo]) as server:
+        functions.create_function(
+            FunctionName="canary",
+            Runtime=config["Runtime"],
+            Role=config["Role"],
+            Handler=config["Handler"],
+            Timeout=config["Timeout"],
+            Environment={
+                "Variables": {**config["Environment"]["Variables"], "PREFECT_API_URL": server.url}
+            },
+            Code={"ZipFile": aws.lambdas.get_function(REACT).code_bytes},
+        )
+        functions.put_function_event_invoke_config(
+            FunctionName="canary",
+            MaximumRetryAttempts=0,
+            DestinationConfig={"OnFailure": {"Destination": arn["Attributes"]["QueueArn"]}},
+        )
+        yield queue
+    functions.delete_function(FunctionName="canary")
+    sqs.delete_queue(QueueUrl=queue)
+
+
+def refuse_and_echo(handler: BaseHTTPRequestHandler) -> None:
+    answer(401, {"detail": f"Not authorized: {handler.headers.get('Authorization')}"})(handler)
+
+
+def test_a_failure_tells_its_cause_and_not_the_credential(stage: Stage, failing: str) -> None:
+    """The event itself is in the queue whole, as Lambda puts it there: SECURITY.md says so."""
+    ours = "arn:aws:ecs:us-east-1:123456789012:{}"
+    flow, credential = Canaries(), server_secrets()
+    event = make_event(
+        {
+            "taskArn": ours.format("task/prefect-spot-dev/0123456789abcdef"),
+            "clusterArn": ours.format("cluster/prefect-spot-dev"),
+        }
+    )
+    container = event["detail"]["overrides"]["containerOverrides"][0]
+    container["environment"].append({"name": "DB", "value": flow.plant("the flow's environment")})
+    stage.cloud.lambdas.invoke_async("canary", event)
+    stage.cloud.lambdas.wait_idle(60)
+
+    failed = [i for i in stage.cloud.lambdas.invocations if i.function == "canary"]
+    assert [i.status for i in failed] == ["error"]
+    assert "PrefectRefusedError" in said(failed)
+    assert "Not authorized: ***" in said(failed)
+    assert flow.found_in(said(failed)) == []
+    assert credential.found_in(said(failed)) == []
+    messages = stage.cloud.aws.client("sqs").receive_message(QueueUrl=failing)["Messages"]
+    body = json.loads(messages[0]["Body"])
+    assert credential.found_in(json.dumps(body)) == []
+    assert body["requestPayload"] == event
+    assert flow.found_in(json.dumps(body["responsePayload"])) == []

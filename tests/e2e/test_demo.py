@@ -1,0 +1,81 @@
+"""`make demo` as a user has it: what it writes, and that nothing of it stays behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from localcloud.deployment import PROJECT
+
+RESULT = PROJECT / "build" / "demo.json"
+LONGEST_SECONDS = 180
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demo, started as `make demo` starts it; its temporary folder is ours to look into."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "localcloud.demo"],
+        cwd=PROJECT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_demo_ends_on_fargate_after_three_interruptions(demo: subprocess.Popen[str]) -> None:
+    RESULT.unlink(missing_ok=True)
+    output, _ = demo.communicate(timeout=2 * LONGEST_SECONDS)
+    assert demo.returncode == 0, output
+    result = json.loads(RESULT.read_text())
+    assert result["flow_run"]["state"] == "COMPLETED"
+    assert result["flow_run"]["interruptions"] == 3
+    assert result["budget"] == 2
+    assert len({attempt["task"] for attempt in result["attempts"]}) == 4
+    assert [attempt["capacity"] for attempt in result["attempts"]] == [
+        "FARGATE_SPOT",
+        "FARGATE_SPOT",
+        "FARGATE_SPOT",
+        "FARGATE",
+    ]
+    for attempt in result["attempts"][:3]:
+        assert attempt["stop_code"] == "SpotInterruption"
+        assert attempt["reaction_seconds"] > 0
+    assert result["oracle"] == {"lost": 0, "run_twice": 0, "wrong_capacity": 0}
+    assert result["final_capacity"] == "FARGATE"
+    assert result["zip_bytes"] > 0
+    assert result["worker"]
+    assert "COMPLETED on FARGATE" in output
+    assert "Spot interruption 3" in output
+
+
+def test_ctrl_c_ends_everything(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "deploying the example flow" in line:
+            break
+    time.sleep(2)
+    household = psutil.Process(demo.pid).children(recursive=True)
+    assert len(household) >= 3, "a server, a worker and the reaper were to be seen"
+    demo.send_signal(signal.SIGINT)
+    rest, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, rest
+    assert "everything is gone" in rest
+    assert all(is_gone(process) for process in household)
+    assert not list(tmp_path.glob("prefect-spot-*"))
