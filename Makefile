@@ -32,6 +32,12 @@ help:  ## List the targets
 	@.venvs/prefect-oldest/bin/python $(PIP_INSTALL) requirements/prefect-oldest.txt
 	@touch $@
 
+.venvs/audit/ready: requirements/audit.txt
+	@echo "installing pip-audit into .venvs/audit"
+	@$(PYTHON) -m venv .venvs/audit
+	@.venvs/audit/bin/python $(PIP_INSTALL) requirements/audit.txt
+	@touch $@
+
 .PHONY: demo
 demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this machine; KEEP=1 leaves it up
 	@$(VENV)/python -m localcloud.demo
@@ -58,6 +64,10 @@ faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried;
 	@FAULTS=full $(VENV)/python -m pytest --quiet --timeout 3600 tests/faults; code=$$?; \
 		$(VENV)/python -m tests.faults.mutants && $(VENV)/python -m tests.faults.report && exit $$code
 
+.PHONY: audit
+audit: .venv/ready .venvs/audit/ready  ## Every pinned version against known vulnerabilities; fails if it cannot ask
+	@$(VENV)/python -m tests.audit
+
 .PHONY: package
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
 	@rm -rf build/package
@@ -74,7 +84,7 @@ format: .venv/ready  ## Format the code
 .PHONY: lock
 lock: .venv/ready  ## Pin the requirements anew, from requirements/*.in
 	@cd requirements && for pair in lambda:../requirements.txt dev:../requirements-dev.txt \
-		runtime:runtime.txt prefect-oldest:prefect-oldest.txt; do \
+		runtime:runtime.txt prefect-oldest:prefect-oldest.txt audit:audit.txt; do \
 		../$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 			--generate-hashes --no-header $(UPGRADE) $${pair%%:*}.in -o $${pair##*:} || exit 1; done
 

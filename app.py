@@ -11,7 +11,8 @@ from chalicelib.functions.sweep import sweep as sweep_all
 
 wiring.start_cold()
 
-app = Chalice(app_name="prefect-spot")
+# Its own logging would print each line of ours a second time: both loggers go by this name.
+app = Chalice(app_name="prefect-spot", configure_logs=False)
 
 TASK_NEWS: dict[str, Any] = {
     "source": ["aws.ecs"],

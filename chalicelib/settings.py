@@ -42,6 +42,11 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     stage = environment.get("STAGE") or "dev"
     key = environment.get("PREFECT_API_KEY_PARAMETER", "")
     auth_string = environment.get("PREFECT_API_AUTH_STRING_PARAMETER", "")
+    if key.startswith(("pnu_", "pnb_")):
+        raise SettingError(
+            "PREFECT_API_KEY_PARAMETER holds an API key: store it in an SSM SecureString, and set"
+            " this to the parameter's name"
+        )
     if key and auth_string:
         raise SettingError(
             "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set:"
@@ -67,7 +72,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 def _url(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name, "").strip()
     parts = urlsplit(value)
-    if parts.username or parts.password:
+    if "@" in value:
         raise SettingError(
             f"{name} holds credentials: put them into an SSM SecureString and name it in"
             " PREFECT_API_AUTH_STRING_PARAMETER"

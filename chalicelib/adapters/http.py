@@ -5,11 +5,12 @@ be sent again: reads and PATCHes are idempotent, a proposed state carries a tran
 server recognises, and a log line, an artifact or an event may stand there twice.
 """
 
+import base64
 import json
 import random
-import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 from urllib.parse import urlencode
@@ -27,6 +28,8 @@ CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 15.0
 
 _PASSING_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+# Of a job variable that the pool's template does not take; it may be a run's whole environment.
+_QUOTES_A_VALUE: Final = " Failure reason:"
 _LEAST_SECONDS: Final = 0.02
 _LONGEST_DETAIL: Final = 300
 _RETRY_AFTER: Final = Retry()
@@ -224,7 +227,8 @@ def _detail(body: object) -> str:
         for error in _list(body.get("exception_detail")) + _list(words)
         if isinstance(error, Mapping)
     ]
-    return "; ".join([words, *places] if isinstance(words, str) else places)
+    said = "; ".join([words, *places] if isinstance(words, str) else places)
+    return said.partition(_QUOTES_A_VALUE)[0]
 
 
 def _list(value: object) -> list[object]:
@@ -232,8 +236,20 @@ def _list(value: object) -> list[object]:
 
 
 def _without(credential: str | None, text: str) -> str:
-    """Strike the credential, in case a server or a proxy sends back what it was sent."""
-    secrets = [credential, *credential.split(" ", 1)[1:]] if credential else []
-    for secret in secrets:
-        text = re.sub(re.escape(secret), "***", text) if len(secret) > 3 else text
+    """Strike the credential, in case a server or a proxy sends back what it was sent, or read."""
+    for secret in sorted(_forms(credential), key=len, reverse=True):
+        text = text.replace(secret, "***") if len(secret) > 3 else text
     return text
+
+
+def _forms(credential: str | None) -> set[str]:
+    """The header, its value, the pair and the password within; each plain, and as repr shows it."""
+    if not credential:
+        return set()
+    scheme, _, value = credential.partition(" ")
+    forms = {credential, value}
+    if scheme == "Basic":
+        with suppress(ValueError):
+            pair = base64.b64decode(value).decode()
+            forms |= {pair, pair.partition(":")[2]}
+    return forms | {repr(form)[1:-1] for form in forms}

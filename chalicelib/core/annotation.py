@@ -5,10 +5,11 @@ escaped here, and nowhere else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from string import punctuation
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -26,7 +27,7 @@ RERUN_EVENT: Final = "prefect-spot.rerun"
 ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
 
 TEXT_LENGTH: Final = 200
-_MARKDOWN: Final = frozenset("\\`*_{}[]()<>#+-.!|~&")
+_MARKDOWN: Final = frozenset(punctuation)
 
 
 class Moment(StrEnum):
@@ -62,6 +63,7 @@ class Telling:
 def annotation_of(s: Situation, telling: Telling) -> Annotation:
     """Compose the annotation. In observe mode nothing of it is written on the run itself."""
     title = headline(telling.interruption, telling.budget)
+    placeless = headline(replace(telling.interruption, availability_zone=""), telling.budget)
     sentence = f"{title}. Next: {telling.next_step}. Why: {telling.why}."
     observing = s.policy.mode is Mode.OBSERVE
     return Annotation(
@@ -70,7 +72,8 @@ def annotation_of(s: Situation, telling: Telling) -> Annotation:
             flow_run_id=s.run.id,
             key=f"spot-interruption-{str(s.run.id)[:8]}",
             markdown=_markdown(s, telling, title),
-            description=sentence[:TEXT_LENGTH],
+            # Prefect's UI renders this as Markdown too: no text from outside in it.
+            description=f"{placeless}. Next: {telling.next_step}.",
         ),
         events=_events(s, telling),
         labels=None if observing else _labels(s, telling.interruption),
@@ -184,7 +187,7 @@ def _events(s: Situation, telling: Telling) -> tuple[PrefectEvent, ...]:
         PrefectEvent(
             id=_event_id(interruption.task_arn, name),
             flow_run_id=s.run.id,
-            flow_run_name=s.run.name,
+            flow_run_name=one_line(s.run.name),
             name=name,
             at=s.now,
             payload=payload,

@@ -111,7 +111,7 @@ def _answer_interruption(s: Situation, park_id: UUID) -> Decision:
         message = "Cancelled: the task is gone, Spot took it during the cancellation."
         return Decision(Verdict.MARK_CANCELLED, message, (MarkCancelled(message),))
     if state.type in OVER:
-        return _tell_only(s, f"the run is {state.name} already")
+        return _tell_only(s, f"the run is {one_line(state.name)} already")
     if state.type is StateType.PAUSED:
         return _await_resume(s)
     if why := reason_not_to_rerun(s.run, s.policy.mode):
@@ -147,7 +147,7 @@ def _restarted_since(s: Situation) -> bool:
     runs_since_long_after = (
         state.type is StateType.RUNNING
         and exited_at is not None
-        and state.timestamp > exited_at + RESTART_MARGIN
+        and state.timestamp - exited_at > RESTART_MARGIN
     )
     return picked_up or runs_since_long_after
 
@@ -194,7 +194,7 @@ def _ignore_but_tell(s: Situation, standing: Standing) -> Decision:
         return Decision(Verdict.IGNORE, why)
     if standing.made_due:
         return Decision(Verdict.IGNORE, why, _tell_rerun(s))
-    moved = f"the run was {s.run.state.name} before it could be rerun"
+    moved = f"the run was {one_line(s.run.state.name)} before it could be rerun"
     return Decision(Verdict.IGNORE, why, _tell(s, Moment.NO_RERUN, "nothing", moved))
 
 
@@ -226,7 +226,7 @@ def _finish(s: Situation, park_id: UUID) -> Decision:
     """The run is parked by us: change what must change, then make it due."""
     before = s.history[-2] if len(s.history) > 1 else s.run.state
     if before.type in NOT_TO_BE_PARKED and not _was_thrown_back(s, park_id):
-        reason = f"the run had become {before.name} while it was being parked"
+        reason = f"the run had become {one_line(before.name)} while it was being parked"
         return Decision(Verdict.UNDO_RERUN, reason, (PutBack(before),))
     noted = recorded(s, rerun=True)
     capacity = noted.record.next_capacity

@@ -5,6 +5,7 @@ First step of every rescue: `parse_event` turns whatever came into a Task or an 
 events" and "fargate-capacity-providers".
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ _LARGEST_NUMBER: Final = 10**15
 
 REASON_LENGTH: Final = 512
 """Characters kept of a stop reason. ECS itself cuts at about 128; nobody else has to."""
+
+
+_ARN: Final = re.compile(r"arn:[!-~]{1,400}")
 
 
 class Cause(StrEnum):
@@ -136,7 +140,7 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
     `seen_at` stands in for `updatedAt`, which DescribeTasks does not have.
     """
     arn, cluster_arn = _text(detail, "taskArn"), _text(detail, "clusterArn")
-    if not arn or not cluster_arn:
+    if not (_ARN.fullmatch(arn) and _ARN.fullmatch(cluster_arn)):
         return Ignored("malformed event: no task or cluster ARN")
     container_name, flow_run_id = _flow_container(detail)
     containers = _containers(detail, container_name)

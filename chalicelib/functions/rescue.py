@@ -22,7 +22,7 @@ from chalicelib.core.actions import (
     Save,
     Verdict,
 )
-from chalicelib.core.annotation import Annotation
+from chalicelib.core.annotation import Annotation, one_line
 from chalicelib.core.decide import decide
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import (
@@ -35,7 +35,7 @@ from chalicelib.core.run import (
     StateVerdict,
 )
 from chalicelib.core.situation import Situation
-from chalicelib.core.stranded import FORGOTTEN_AFTER, noted_task
+from chalicelib.core.stranded import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError, UnsettledError
@@ -107,7 +107,7 @@ class _Handling:
                 "decided",
                 decision=decision.verdict.value,
                 reason=decision.reason,
-                run_state=run.state.name,
+                run_state=one_line(run.state.name),
                 **self.names,
             )
             if self.perform(decision):
@@ -175,14 +175,17 @@ def _look(world: World, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...
 
 
 def _has_newer_task(world: World, run: FlowRun, task: Task) -> bool:
-    """Whether the run's `infrastructure_pid` names a task created after this one.
+    """Whether the run's `infrastructure_pid` names a task created later, or one that lives.
 
-    A mere mismatch says nothing: the worker notes the pid after RunTask, and sometimes never.
+    A mere mismatch says nothing: the worker notes the pid after RunTask, and sometimes never. But
+    while another task of the run lives, a rerun would run the flow twice, whoever says what.
     """
     cluster, noted_arn = noted_task(run)
     if not noted_arn or noted_arn == task.arn:
         return False
     noted = world.tasks.describe(cluster or task.cluster_arn, noted_arn)
+    if noted is not None and lives(noted):
+        return True
     if noted is not None and noted.created_at is not None and task.created_at is not None:
         return noted.created_at > task.created_at
     last_seen = task.exited_at or task.updated_at or task.created_at
