@@ -1,0 +1,323 @@
+"""A reverse proxy that misbehaves on purpose, to stand in front of Prefect and of AWS.
+
+What goes wrong is a *plan*: a function from a request to a fault, or to None for none. Plans are
+put together from `always`, `nth`, `first`, `fraction`, `matching` and `either`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import assert_never
+from urllib.parse import urlsplit
+
+UPSTREAM_SECONDS = 60.0
+_NOT_HANDED_ON = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+
+
+@dataclass(frozen=True)
+class ProxiedRequest:
+    """A request as it came in; `path` with its query, the names of `headers` in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def target(self) -> str:
+        """AWS's X-Amz-Target; empty where there is none."""
+        return self.headers.get("x-amz-target", "")
+
+    @property
+    def text(self) -> str:
+        """What `matching` looks at: "POST /path target", and the body in the lines below."""
+        return f"{self.method} {self.path} {self.target}\n{self.body.decode(errors='replace')}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """This answer instead of the upstream's, which never hears of the request."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """AWS's refusal of a call that came too soon, in the protocol the call was made in."""
+
+    code: str = "ThrottlingException"
+
+
+@dataclass(frozen=True)
+class Hang:
+    """No answer: after so many seconds the connection is closed. The upstream hears nothing."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reset:
+    """The connection is reset (RST). The upstream hears nothing."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The upstream's answer ends after at most so many bytes; more were promised."""
+
+    bytes: int
+
+
+@dataclass(frozen=True)
+class LoseAnswer:
+    """The request takes effect upstream, then the connection is reset."""
+
+
+Fault = Answer | Throttle | Hang | Reset | Cut | LoseAnswer
+Plan = Callable[[ProxiedRequest], Fault | None]
+"""Asked once per request, in the order of their coming, by one thread at a time: it may count."""
+
+
+@dataclass
+class Exchange:
+    """For assertions: a request, what was done to it, and the status the client was sent.
+
+    `status` is None as long as there is none, and for good when the connection was reset or closed.
+    """
+
+    method: str
+    path: str
+    target: str
+    fault: Fault | None
+    status: int | None = None
+
+
+@dataclass(frozen=True)
+class _Response:
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+def no_fault(_: ProxiedRequest) -> Fault | None:
+    """Hand everything on as it is."""
+    return None
+
+
+def always(fault: Fault) -> Plan:
+    """Every request."""
+    return lambda _: fault
+
+
+def nth(n: int, fault: Fault) -> Plan:
+    """Only the n-th request that this plan is asked about, counted from 1."""
+    return _counted(lambda number: fault if number == n else None)
+
+
+def first(n: int, fault: Fault) -> Plan:
+    """The first n requests that this plan is asked about."""
+    return _counted(lambda number: fault if number <= n else None)
+
+
+def fraction(seed: int, share: float, fault: Fault) -> Plan:
+    """A share (0 to 1) of the requests. Which of them, counted by their coming, `seed` decides."""
+    chance = random.Random(seed)
+    return lambda _: fault if chance.random() < share else None
+
+
+def matching(regex: str, plan: Plan) -> Plan:
+    """Ask `plan` about the requests whose `text` has a match; `^` and `$` are a line's ends."""
+    pattern = re.compile(regex, re.MULTILINE)
+    return lambda request: plan(request) if pattern.search(request.text) else None
+
+
+def either(*plans: Plan) -> Plan:
+    """The first fault that a plan has; all of them are asked, so that all of them count."""
+
+    def ask_all(request: ProxiedRequest) -> Fault | None:
+        faults = [plan(request) for plan in plans]
+        return next((fault for fault in faults if fault is not None), None)
+
+    return ask_all
+
+
+class FaultProxy:
+    """Hands requests on to `upstream_url` (http, no path) as long as the `with` block lasts.
+
+    `plan` may be set at any time; `exchanges` are all requests so far, in the order of their
+    coming. `errors` keeps what went wrong without being planned; expect it empty.
+    """
+
+    def __init__(self, upstream_url: str, plan: Plan = no_fault) -> None:
+        upstream = urlsplit(upstream_url)
+        if upstream.scheme != "http" or not upstream.hostname or upstream.path.strip("/"):
+            raise ValueError(f"{upstream_url} is not of the form http://host:port")
+        self.plan = plan
+        self.exchanges: list[Exchange] = []
+        self.errors: list[Exception] = []
+        self.closed = threading.Event()
+        self._host, self._port = upstream.hostname, upstream.port or 80
+        self._lock = threading.Lock()
+        self._server = _Server(self)
+
+    def __enter__(self) -> FaultProxy:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.closed.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where to send what is meant for the upstream."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def decide(self, request: ProxiedRequest) -> Exchange:
+        """Ask the plan about a request, and note both."""
+        with self._lock:
+            fault = self.plan(request)
+            exchange = Exchange(request.method, request.path, request.target, fault)
+            self.exchanges.append(exchange)
+        return exchange
+
+    def ask_upstream(self, request: ProxiedRequest) -> _Response:
+        """Return the upstream's answer; 502 when there was none.
+
+        Each time over a new connection: one that was kept may be closed under a request, and a
+        fault of our own making is the last thing wanted here.
+        """
+        upstream = HTTPConnection(self._host, self._port, timeout=UPSTREAM_SECONDS)
+        headers = {k: v for k, v in request.headers.items() if k != "connection"}
+        try:
+            upstream.request(request.method, request.path, request.body or None, headers)
+            answer = upstream.getresponse()
+            return _Response(answer.status, answer.getheaders(), answer.read())
+        except (OSError, HTTPException) as error:
+            self.errors.append(error)
+            return _Response(502, (), str(error).encode())
+        finally:
+            upstream.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, proxy: FaultProxy) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.proxy = proxy
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that are killed, or tired of waiting, are what this proxy is for."""
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, ConnectionError | TimeoutError):
+            self.proxy.errors.append(error)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer on a kept connection waits 40 ms for an ACK
+
+    def _handle(self) -> None:
+        if self.server.proxy.closed.is_set():
+            self.close_connection = True
+            return
+        if "Transfer-Encoding" in self.headers:
+            self.send_error(501, "a request body in chunks is not emulated")
+            return
+        proxy = self.server.proxy
+        request = ProxiedRequest(
+            method=self.command,
+            path=self.path,
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=self.rfile.read(int(self.headers.get("Content-Length", 0))),
+        )
+        exchange = proxy.decide(request)
+        match exchange.fault:
+            case None:
+                self._send(exchange, proxy.ask_upstream(request))
+            case Answer(status, headers, body):
+                self._send(exchange, _Response(status, [*headers.items()], body))
+            case Throttle(code):
+                self._send(exchange, _throttling(request, code))
+            case Hang(seconds):
+                proxy.closed.wait(seconds)
+                self.close_connection = True
+            case Reset():
+                self._reset()
+            case Cut(length):
+                self._send(exchange, proxy.ask_upstream(request), most=length)
+                self.close_connection = True
+            case LoseAnswer():
+                proxy.ask_upstream(request)
+                self._reset()
+            case _:
+                assert_never(exchange.fault)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
+
+    def _send(self, exchange: Exchange, response: _Response, most: int | None = None) -> None:
+        """Send the response; of its body only `most` bytes, and one less than promised."""
+        body = response.body[:most]
+        promised = len(body) if most is None else max(len(response.body), len(body) + 1)
+        exchange.status = response.status
+        self.send_response_only(response.status)
+        for name, value in response.headers:
+            if name.lower() not in _NOT_HANDED_ON:
+                self.send_header(name, value)
+        if response.status not in (204, 304):
+            self.send_header("Content-Length", str(promised))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _reset(self) -> None:
+        linger_not = struct.pack("ii", 1, 0)  # closing throws away what is unsent, and sends RST
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+        self.connection.close()
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def _counted(decide: Callable[[int], Fault | None]) -> Plan:
+    numbers = itertools.count(1)
+    return lambda _: decide(next(numbers))
+
+
+def _throttling(request: ProxiedRequest, code: str) -> _Response:
+    """Return the error as the call's AWS protocol has it: JSON, query (XML) or REST JSON."""
+    if request.target:
+        version = "1.0" if request.target.startswith("DynamoDB") else "1.1"
+        error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
+        headers = [("Content-Type", f"application/x-amz-json-{version}")]
+        return _Response(400, headers, json.dumps(error).encode())
+    if "x-www-form-urlencoded" in request.headers.get("content-type", ""):
+        text = (
+            f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>"
+            "<Message>Rate exceeded</Message></Error><RequestId>0</RequestId></ErrorResponse>"
+        )
+        return _Response(400, [("Content-Type", "text/xml")], text.encode())
+    headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", code)]
+    return _Response(429, headers, b'{"message": "Rate exceeded"}')
