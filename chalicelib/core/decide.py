@@ -255,9 +255,8 @@ def _change(s: Situation) -> RunChange:
     policy = replace(run.policy, retries=retries_due(s))
     if policy.retry_type == "in_process":
         policy = replace(policy, retry_type="reschedule")
-    ours = (*((INTERRUPTED_TAG,) if s.record.interruptions else ()),)
-    ours = (*ours, ON_DEMAND_TAG) if on_demand else ours
-    tags = (*run.tags, *(tag for tag in ours if tag not in run.tags))
+    ours = {INTERRUPTED_TAG: bool(s.record.interruptions), ON_DEMAND_TAG: on_demand}
+    tags = (*run.tags, *(tag for tag, fits in ours.items() if fits and tag not in run.tags))
     return RunChange(
         job_variables=variables if dict(variables) != dict(run.job_variables) else None,
         policy=policy if policy != run.policy else None,

@@ -107,6 +107,7 @@ class _Handling:
                 "decided",
                 decision=decision.verdict.value,
                 reason=decision.reason,
+                mode=self.world.policy.mode.value,
                 run_state=one_line(run.state.name),
                 **self.names,
             )

@@ -32,6 +32,9 @@ ENDED_WITHIN: Final = timedelta(hours=1)
 SECONDS_PER_PAGE: Final = 10.0
 """Left of the invocation, or no further page is begun."""
 
+SECONDS_PER_RUN: Final = 5.0
+"""Left of the invocation, or no further run of a page is repaired."""
+
 SUBFLOW_MESSAGE: Final = "Crashed with its parent run, whose ECS task is gone."
 
 
@@ -140,14 +143,14 @@ def sweep(world: World, _event: object) -> SweepReport:
     place = _Place.read(world.records.read_bookmark())
     while place.stage < len(STAGES):
         if report.seen and world.seconds_left() < SECONDS_PER_PAGE:
-            world.records.save_bookmark(str(place))
-            return report
+            break
         runs = world.prefect.find_runs(_query(world, place))
         report.seen += len(runs)
-        _repair(world, STAGES[place.stage], _ours(world, runs), tasks, report)
+        if not _repair(world, STAGES[place.stage], _ours(world, runs), tasks, report):
+            break
         place = place.next(runs)
-    world.records.save_bookmark("")
-    report.finished = True
+    report.finished = place.stage == len(STAGES)
+    world.records.save_bookmark("" if report.finished else str(place))
     world.log.info("swept", **report.summary)
     return report
 
@@ -186,11 +189,12 @@ def _cluster_names(world: World) -> set[str]:
 
 def _repair(
     world: World, stage: Stage, runs: list[FlowRun], tasks: "_TasksByTag", report: SweepReport
-) -> None:
+) -> bool:
+    """Repair the stranded ones of a page; False when the time ended before they were through."""
     due = [run for run in runs if world.now() - run.state.timestamp > world.grace]
     suspects = due if stage.name != "live" else _without_live_task(world, runs)
     if not suspects:
-        return
+        return True
     if stage.is_ended:
         _end_subflows(world, suspects, report)
     records = world.records.read_many([run.id for run in suspects])
@@ -202,8 +206,12 @@ def _repair(
         refused = NO_CAPACITY_REASON in run.state.message
         if stage.is_ended and record is None and not known and not refused:
             continue  # nothing says that Spot had a part in it
-        if not any(lives(task) for task in known):
-            _rescue(world, run, known, record or RunRecord(run.id), report)
+        if any(lives(task) for task in known):
+            continue
+        if report.stranded and world.seconds_left() < SECONDS_PER_RUN:
+            return False
+        _rescue(world, run, known, record or RunRecord(run.id), report)
+    return True
 
 
 def _without_live_task(world: World, runs: list[FlowRun]) -> list[FlowRun]:
