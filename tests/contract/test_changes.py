@@ -78,7 +78,11 @@ def test_tags_are_replaced_whole_in_any_state(stage: Stage) -> None:
 
 
 def test_an_empty_change_changes_nothing_even_on_an_unknown_run(stage: Stage) -> None:
-    stage.prefect.change_run(uuid4(), RunChange())
+    unknown = uuid4()
+
+    stage.prefect.change_run(unknown, RunChange())  # were it sent, it would be rejected
+
+    assert stage.prefect.read_run(unknown) is None
 
 
 def test_a_change_of_an_unknown_run_is_rejected(stage: Stage) -> None:

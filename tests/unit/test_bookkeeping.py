@@ -1,0 +1,70 @@
+"""What goes into the run record, and what follows: the budget, the lost starts, the capacity."""
+
+from dataclasses import replace
+
+import pytest
+
+from chalicelib.core.bookkeeping import recorded
+from chalicelib.core.record import RunRecord
+from chalicelib.core.run import RunPolicy, StateType
+from chalicelib.core.situation import Policy, budget_of
+from tests.make import RUN_ID, make_run, make_situation, make_state
+
+
+def test_an_interruption_while_an_own_retry_waits_costs_no_start() -> None:
+    waiting = make_state(StateType.SCHEDULED, name="AwaitingRetry", message="Flow run failed")
+    situation = make_situation(
+        run=make_run(state=waiting, policy=RunPolicy(retries=2, retry_type="in_process"))
+    )
+    assert recorded(situation, rerun=True).record.lost_starts == 0
+
+
+def test_a_run_that_rescheduled_itself_lost_a_start() -> None:
+    itself = make_state(StateType.SCHEDULED, name="AwaitingRetry")
+    situation = make_situation(
+        run=make_run(state=itself, policy=RunPolicy(retries=2, retry_type="in_process"))
+    )
+    assert recorded(situation, rerun=True).record.lost_starts == 1
+
+
+def test_a_start_that_prefect_will_not_count_again_is_not_lost() -> None:
+    resuming = RunPolicy(retries=2, others={"resuming": True})
+    situation = make_situation(run=make_run(policy=resuming))
+    assert recorded(situation, rerun=True).record.lost_starts == 0
+
+
+def test_a_run_that_never_started_lost_none() -> None:
+    pending = make_state(StateType.PENDING)
+    situation = make_situation(
+        run=make_run(state=pending, run_count=0, policy=RunPolicy()), history=(pending,)
+    )
+    assert recorded(situation, rerun=True).record.lost_starts == 0
+
+
+@pytest.mark.parametrize(
+    ("tags", "own_retries", "allowed"),
+    [
+        pytest.param(("spot-retries:7",), 2, 7, id="the tag wins"),
+        pytest.param(("spot-retries:0",), 2, 0, id="zero is a number"),
+        pytest.param(("spot-retries:many",), 2, 2, id="a tag without a number is passed over"),
+        pytest.param(("spot-retries:-1",), 0, 5, id="a negative number too"),
+        pytest.param((), 2, 2, id="the flow's own retries"),
+        pytest.param((), 0, 5, id="own retries of 0 do not count"),
+        pytest.param((), None, 5, id="unknown own retries: the setting"),
+    ],
+)
+def test_the_budget(tags: tuple[str, ...], own_retries: int | None, allowed: int) -> None:
+    assert budget_of(make_run(tags=tags), own_retries, Policy(spot_retries=5)).allowed == allowed
+
+
+def test_interruptions_are_a_set_not_a_count() -> None:
+    once = recorded(make_situation(), rerun=True)
+    twice = recorded(once, rerun=True)
+    assert twice.record == once.record
+    assert [i.number for i in twice.record.interruptions.values()] == [1]
+
+
+def test_on_demand_is_for_good() -> None:
+    record = replace(RunRecord(RUN_ID), next_capacity="FARGATE")
+    situation = make_situation(record=record, run=make_run(tags=("spot-retries:9",)))
+    assert recorded(situation, rerun=True).record.next_capacity == "FARGATE"
