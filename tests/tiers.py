@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,12 @@ FOLDERS: Final[dict[str, list[str]]] = {
 }
 
 
+WAITING: Final = ("e2e",)
+"""Tiers that wait for servers, workers and flows more than they compute."""
+
+PROGRESS_SECONDS: Final = 60
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a tier."""
@@ -64,10 +71,14 @@ class Outcome:
 
 
 def main(tiers: list[str]) -> int:
-    outcomes = []
-    for tier in tiers:
-        print(f"── {tier}", flush=True)
-        outcomes.append(run(tier))
+    """Run the tiers: those that compute one after the other, beside those that mostly wait."""
+    lanes = [[t for t in tiers if t not in WAITING], [t for t in tiers if t in WAITING]]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        running = [pool.submit(lambda lane: list(map(run, lane)), lane) for lane in lanes]
+        began = time.monotonic()
+        while wait(running, timeout=PROGRESS_SECONDS).not_done:
+            print(f"… {time.monotonic() - began:.0f} s", flush=True)
+    outcomes = [outcome for lane in running for outcome in lane.result()]
     print()
     for outcome in outcomes:
         print(outcome)
@@ -78,26 +89,35 @@ def main(tiers: list[str]) -> int:
 
 
 def run(tier: str) -> Outcome:
+    """Run a tier; what it prints is kept, and printed whole when it has ended."""
+    print(f"── {tier} begins", flush=True)
     began = time.monotonic()
     complaints = []
-    for program, *arguments in COMMANDS[tier]:
-        print(f"{program} {' '.join(arguments)}", flush=True)
-        if subprocess.run([BIN / program, *arguments], cwd=ROOT, check=False).returncode != 0:
-            complaints.append(f"{program} complains")
+    printed = []
     report = ROOT / "build" / f"{tier}.xml"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "--quiet", f"--junitxml={report}", *FOLDERS[tier]]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if not report.exists():
-        return Outcome(tier, 0, 0, [], [*complaints, f"pytest ended with {code}"], 0)
-    ran, failed, skipped = read(report)
+    pytest = ["pytest", "--quiet", f"--junitxml={report}", *FOLDERS[tier]]
+    for program, *arguments in [*COMMANDS[tier], pytest]:
+        finished = subprocess.run(
+            [BIN / program, *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        printed.append(f"{program} {' '.join(arguments)}\n{finished.stdout.rstrip()}")
+        if finished.returncode != 0:
+            complaints.append(f"{program} complains")
+    ran, failed, skipped = read(report) if report.exists() else (0, 0, [])
     if ran == 0:
         complaints.append("it ran no test")
-    if code != 0 and failed == 0:
-        complaints.append(f"pytest ended with {code}")
     complaints += [f"{name} was skipped" for name in skipped if name not in ALLOWED_SKIPS]
-    return Outcome(tier, ran, failed, skipped, complaints, time.monotonic() - began)
+    outcome = Outcome(tier, ran, failed, skipped, complaints, time.monotonic() - began)
+    print("\n".join([f"── {tier}", *printed, str(outcome)]), flush=True)
+    return outcome
 
 
 def read(report: Path) -> tuple[int, int, list[str]]:
