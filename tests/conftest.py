@@ -5,9 +5,14 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
+from hypothesis import Phase, settings
 from moto import mock_aws
 
 from tests.laws.universe import Tables
+
+
+settings.register_profile("first-failure", phases=(Phase.explicit, Phase.generate))
+"""For planted mistakes: that a test fails is enough, the smallest example is not needed."""
 
 
 @pytest.fixture(scope="session")

@@ -151,7 +151,8 @@ def _copy(folder: Path) -> None:
 
 def _first_failure(folder: Path, tests: tuple[str, ...]) -> str:
     """Return the first failing test; empty when all pass. A test that errs proves nothing."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=first-failure"]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     environment = {k: v for k, v in os.environ.items() if k != "FAULTS"}
     try:
         finished = subprocess.run(
