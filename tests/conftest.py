@@ -10,7 +10,6 @@ from moto import mock_aws
 
 from tests.laws.universe import Tables
 
-
 settings.register_profile("first-failure", phases=(Phase.explicit, Phase.generate))
 """For planted mistakes: that a test fails is enough, the smallest example is not needed."""
 
