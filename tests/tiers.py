@@ -90,7 +90,7 @@ def main(tiers: list[str]) -> int:
 
 def run(tier: str) -> Outcome:
     """Run a tier; what it prints is kept, and printed whole when it has ended."""
-    print(f"── {tier} begins", flush=True)
+    print(f"── {tier} begins\n", end="", flush=True)  # in one piece: two tiers may begin at once
     began = time.monotonic()
     complaints = []
     printed = []
@@ -116,7 +116,7 @@ def run(tier: str) -> Outcome:
         complaints.append("it ran no test")
     complaints += [f"{name} was skipped" for name in skipped if name not in ALLOWED_SKIPS]
     outcome = Outcome(tier, ran, failed, skipped, complaints, time.monotonic() - began)
-    print("\n".join([f"── {tier}", *printed, str(outcome)]), flush=True)
+    print("\n".join([f"── {tier}", *printed, f"{outcome}\n"]), end="", flush=True)
     return outcome
 
 
