@@ -16,7 +16,12 @@ from typing import Final, NoReturn
 from urllib.parse import urlencode
 
 import urllib3
-from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    InvalidHeader,
+    NewConnectionError,
+)
 from urllib3.util import Retry, Timeout
 
 from chalicelib.errors import PrefectRefusedError, PrefectRejectedError, PrefectUnavailableError
@@ -43,6 +48,7 @@ class _Request:
     method: str
     path: str
     body: bytes | None
+    again_if_unsure: bool = True
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -59,10 +65,14 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A try that may go better next time; `retry_after` is what the server asked for, in s."""
+    """A try that may go better next time; `retry_after` is what the server asked for, in s.
+
+    `unsure`: the request may have taken effect, only its answer is missing.
+    """
 
     reason: str
     retry_after: float | None = None
+    unsure: bool = True
 
 
 class JsonHttp:
@@ -88,15 +98,17 @@ class JsonHttp:
         self._pool = pool or urllib3.PoolManager(num_pools=1, maxsize=10, cert_reqs="CERT_REQUIRED")
         self._sleep = sleep
 
-    def send(self, method: str, path: str, body: object) -> object:
+    def send(self, method: str, path: str, body: object, *, again_if_unsure: bool = True) -> object:
         """Send `body` as JSON and return the decoded answer, None for an empty one.
+
+        `again_if_unsure`: whether to send once more what may have taken effect already.
 
         Raises:
             PrefectUnavailableError: no useful answer within the tries and the seconds left.
             PrefectRefusedError: 401 with a fresh credential too, or 403.
             PrefectRejectedError: another 4xx, or a redirect.
         """
-        request = _Request(method, path, json.dumps(body).encode())
+        request = _Request(method, path, json.dumps(body).encode(), again_if_unsure)
         answer = self._authorized(request)
         if not 200 <= answer.status < 300:
             _raise_for(request, answer)
@@ -134,7 +146,7 @@ class JsonHttp:
             if isinstance(result, _Answer):
                 return result
             failure = f"{request}: {result.reason} (try {attempt} of {MOST_TRIES})"
-            if attempt == MOST_TRIES:
+            if attempt == MOST_TRIES or (result.unsure and not request.again_if_unsure):
                 break
             pause = _pause_seconds(attempt, result.retry_after)
             left = self._deadline()
@@ -163,9 +175,13 @@ class JsonHttp:
                 ),
             )
         except HTTPError as error:
-            return _Failure(_without(credential, f"{type(error).__name__}: {error}"))
+            never_sent = isinstance(error, NewConnectionError | ConnectTimeoutError)
+            words = _without(credential, f"{type(error).__name__}: {error}")
+            return _Failure(words, unsure=not never_sent)
         if response.status in _PASSING_STATUSES:
-            return _Failure(f"answered {response.status}", _retry_after_seconds(response))
+            refused = response.status in (429, 503)
+            pause = _retry_after_seconds(response)
+            return _Failure(f"answered {response.status}", pause, unsure=not refused)
         try:
             body = json.loads(response.data) if response.data else None
         except ValueError:

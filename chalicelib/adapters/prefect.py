@@ -113,11 +113,12 @@ class PrefectRest:
     ) -> StateAnswer:
         """Ask for a state; `force` skips Prefect's orchestration rules.
 
-        When an answer is lost after the server accepted, the proposal is sent again, and a
-        transition id makes that a REJECT whose state carries the id: for the caller to recognise.
+        When its answer is lost, the proposal is not sent again but raises PrefectUnavailableError:
+        it may have been accepted, and the run have moved on, which a second one would undo.
         """
         body = {"state": _proposal(state), "force": force}
-        return _state_answer(self._http.send("POST", f"/flow_runs/{flow_run_id}/set_state", body))
+        path = f"/flow_runs/{flow_run_id}/set_state"
+        return _state_answer(self._http.send("POST", path, body, again_if_unsure=False))
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
         """PATCH the run with what the change holds; sends nothing for an empty change."""

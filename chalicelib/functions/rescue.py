@@ -38,7 +38,7 @@ from chalicelib.core.situation import Situation
 from chalicelib.core.stranded import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
-from chalicelib.errors import PrefectSpotError, UnsettledError
+from chalicelib.errors import PrefectSpotError, PrefectUnavailableError, UnsettledError
 
 MOST_LOOKS: Final = 4
 """Looks at a run before giving up for now: park and finish take two, a race one more."""
@@ -119,6 +119,17 @@ class _Handling:
         """Perform the actions in order; False as soon as one asks for another look."""
         return all(self.step(action) for action in decision.actions)
 
+    def propose(self, state: ProposedState, *, force: bool = False) -> bool:
+        """Ask for a state; False when another look has to tell whether the run has it now."""
+        try:
+            answer = self.world.prefect.propose_state(self.record.flow_run_id, state, force=force)
+        except PrefectUnavailableError:
+            # It may have been accepted, and a worker have the run: to ask again would be to park it
+            # or to make it due beside its new container.
+            self.world.log.exception("no answer to a proposed state", **self.names)
+            return False
+        return _is_done(answer, state)
+
     def step(self, action: Action) -> bool:
         prefect, run_id = self.world.prefect, self.record.flow_run_id
         match action:
@@ -130,7 +141,7 @@ class _Handling:
                 parked = ProposedState(
                     StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, until
                 )
-                prefect.propose_state(run_id, parked, force=force)
+                self.propose(parked, force=force)
                 return False
             case Change(change):
                 prefect.change_run(run_id, change)
@@ -139,16 +150,16 @@ class _Handling:
                 due = ProposedState(
                     StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at
                 )
-                return _is_done(prefect.propose_state(run_id, due), due)
+                return self.propose(due)
             case PutBack(state):
-                prefect.propose_state(run_id, _as_it_was(state), force=True)
+                self.propose(_as_it_was(state), force=True)
                 return False
             case MarkCrashed(message):
                 crashed = ProposedState(StateType.CRASHED, "Crashed", message)
-                return _is_done(prefect.propose_state(run_id, crashed), crashed)
+                return self.propose(crashed)
             case MarkCancelled(message):
                 cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
-                return _is_done(prefect.propose_state(run_id, cancelled), cancelled)
+                return self.propose(cancelled)
             case Annotate(annotation, record):
                 if self.annotate(annotation):
                     self.record = record

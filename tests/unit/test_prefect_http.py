@@ -53,14 +53,25 @@ def test_a_useless_answer_is_tried_again(failure: Step) -> None:
     assert len(bench.requests) == 3
 
 
-@pytest.mark.parametrize("method", ["propose", "change", "labels", "log", "artifact", "event"])
-def test_every_kind_of_request_is_tried_again(method: str) -> None:
+def test_a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken() -> None:
+    """Meanwhile a worker may have the run; a second proposal would take it away again."""
     accepted = {"status": "ACCEPT", "state": make_state(), "details": {}}
-    with Bench([answer(503), reset, answer(200, accepted)]) as bench:
+    crashed = ProposedState(StateType.CRASHED, "Crashed")
+    with Bench([answer(503), answer(429), answer(200, accepted)]) as bench:
+        bench.prefect.propose_state(RUN_ID, crashed)
+    assert len(bench.requests) == 3
+    for lost in (reset, cut(b'{"id": '), answer(502), answer(504)):
+        bench = Bench([lost, answer(200, accepted)])
+        with bench, pytest.raises(PrefectUnavailableError):
+            bench.prefect.propose_state(RUN_ID, crashed)
+        assert len(bench.requests) == 1
+
+
+@pytest.mark.parametrize("method", ["change", "labels", "log", "artifact", "event"])
+def test_every_other_kind_of_request_is_tried_again(method: str) -> None:
+    with Bench([answer(503), reset, answer(200, {})]) as bench:
         prefect = bench.prefect
         match method:
-            case "propose":
-                prefect.propose_state(RUN_ID, ProposedState(StateType.CRASHED, "Crashed"))
             case "change":
                 prefect.change_run(RUN_ID, RunChange(tags=("a",)))
             case "labels":

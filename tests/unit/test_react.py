@@ -212,6 +212,25 @@ def test_what_could_not_be_told_is_told_with_the_next_event(
     assert len(scene.prefect.log_lines) == 1
 
 
+def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was made due, the answer was lost, and a worker was quick."""
+    propose = scene.prefect.propose_state
+
+    def and_lose_the_answer(*args: Any, **kwargs: Any) -> Any:
+        answer = propose(*args, **kwargs)
+        if scene.prefect.is_due(scene.run_id):
+            scene.prefect.worker_picks_up(scene.run_id)
+            raise PrefectUnavailableError("connection reset")
+        return answer
+
+    monkeypatch.setattr(scene.prefect, "propose_state", and_lose_the_answer)
+    react(scene.world, scene.event())
+    assert scene.prefect.runs[scene.run_id].state.type is StateType.PENDING
+    assert scene.prefect.artifacts_of(scene.run_id), "people were not told"
+
+
 def test_a_failed_rescue_raises_and_gives_the_lease_back(scene: Scene) -> None:
     scene.prefect.failure = PrefectUnavailableError("down")
     with pytest.raises(PrefectUnavailableError):
