@@ -60,7 +60,7 @@ e2e: .venv/ready .venvs/lambda/ready  ## Real flows, real worker, the deployed z
 
 .PHONY: faults
 faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried; the long form, half an hour or more
-	@rm -rf build/faults build/faults.json
+	@rm -rf build/faults build/faults*.json
 	@FAULTS=full $(VENV)/python -m pytest --quiet --timeout 3600 tests/faults; code=$$?; \
 		$(VENV)/python -m tests.faults.mutants && $(VENV)/python -m tests.faults.report && exit $$code
 
