@@ -19,9 +19,10 @@ child = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}], start_new_session=
 print(child.pid, flush=True)
 """
 OWNER = f"""
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from localcloud.processes import Household
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
 with Household.open(Path(sys.argv[1])) as household:
     for name, code in (("sleeper", {SLEEPER!r}), ("maker", {ORPHAN_MAKER!r})):
         process = household.spawn([sys.executable, "-c", code], env=dict(os.environ),
