@@ -149,10 +149,10 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
         cluster_arn=cluster_arn,
         last_status=_text(detail, "lastStatus"),
         desired_status=_text(detail, "desiredStatus"),
-        stop_code=_text(detail, "stopCode"),
+        stop_code=_text(detail, "stopCode")[:REASON_LENGTH],
         stopped_reason=_text(detail, "stoppedReason")[:REASON_LENGTH],
         capacity_provider=_text(detail, "capacityProviderName"),
-        availability_zone=_text(detail, "availabilityZone"),
+        availability_zone=_text(detail, "availabilityZone")[:REASON_LENGTH],
         flow_run_id=flow_run_id or _tagged_flow_run_id(detail),
         flow_container_stopped=bool(containers)
         and all(container.get("lastStatus") == "STOPPED" for container in containers),
