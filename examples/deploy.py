@@ -30,7 +30,7 @@ def main() -> None:
         job_variables={"cpu": 512, "memory": 1024, **arguments.job_variables},
         print_next_steps=False,
     )
-    print(deployment_id)  # noqa: T201
+    print(deployment_id)  # noqa: T201  # a program: its output
 
 
 def _arguments() -> argparse.Namespace:

@@ -275,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 assert_never(exchange.fault)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815  # http.server wants these names
 
     def _send(self, exchange: Exchange, response: _Response, most: int | None = None) -> None:
         """Send the response; of its body only `most` bytes, and one less than promised."""

@@ -228,7 +228,7 @@ def _match_clusters_exactly_in_list_tasks() -> None:
         arn = self._get_cluster(cluster_str).arn if cluster_str else None
         return [task for task in tasks if arn is None or task.cluster_arn == arn]
 
-    EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]
+    EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]  # meant
 
 
 def _lock_dynamodb_requests() -> None:
