@@ -125,6 +125,7 @@ def test_every_behaviour_of_a_flow_image_is_rescued(
     for number in (1, 2):
         run.wait_for_start(number)
         run.interrupt()
+    run.wait_for_start(3)  # a run that marked itself Crashed looks over until it is rescued
     finished = run.wait_for_end()
     assert finished["state_type"] == "COMPLETED"
     assert run.starts() == 3
