@@ -5,10 +5,14 @@ Not the product's adapter: what judges the product must not be the product.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import UUID
 
 import httpx
+
+BUSY_SECONDS = 30.0
+"""For so long a server on SQLite may answer 503 before that is an error."""
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 
@@ -21,7 +25,6 @@ class PrefectApi:
         if auth_string:
             user, _, password = auth_string.partition(":")
             auth = httpx.BasicAuth(user, password)
-        # A server on SQLite answers 503 under load; connection errors are retried by httpx alone.
         transport = httpx.HTTPTransport(retries=3)
         self._http = httpx.Client(
             base_url=api_url, auth=auth, timeout=30, transport=transport, trust_env=False
@@ -93,10 +96,10 @@ class PrefectApi:
         return self.run(flow_run_id)["state_type"] in FINAL
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
+        deadline = time.monotonic() + BUSY_SECONDS
         answer = self._http.request(method, path, json=body)
-        for _ in range(5):
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
+        while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
+            time.sleep(0.25)
             answer = self._http.request(method, path, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None

@@ -22,6 +22,11 @@ from localcloud.postgres import Spawn, end, tail
 from localcloud.processes import free_port
 
 START_SECONDS = 120.0
+KEEP_ALIVE_SECONDS = 120
+"""Longer than any client keeps an idle connection (httpx 5 s, Prefect's own 25 s).
+
+The server's own default is 5 s too: it then hangs up just as a request is sent, and a POST is lost.
+"""
 
 
 class PrefectServer:
@@ -100,6 +105,7 @@ class PrefectServer:
             ),
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
             "PREFECT_SERVER_API_PORT": str(port),
+            "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": str(KEEP_ALIVE_SECONDS),
             "PREFECT_UI_API_URL": self.api_url,
             # Else the UI's files are copied into the installed package, by all servers at once.
             "PREFECT_UI_STATIC_DIRECTORY": str(self._folder / "ui"),
