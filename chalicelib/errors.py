@@ -17,6 +17,10 @@ class PrefectUnavailableError(PrefectSpotError):
     """Prefect did not answer usefully in time: connection error, 429, 5xx, or cut answer."""
 
 
+class PrefectSilentError(PrefectUnavailableError):
+    """Prefect did not answer in time: what it was asked for may still take effect, later."""
+
+
 class PrefectRefusedError(PrefectSpotError):
     """Prefect does not accept our credentials (401, 403)."""
 

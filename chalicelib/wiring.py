@@ -109,6 +109,7 @@ def _world(context: LambdaContext) -> World:
         work_pool=settings.work_pool,
         grace=timedelta(seconds=settings.sweep_grace_seconds),
         seconds_left=seconds_left,
+        pause=time.sleep,
         account=context.invoked_function_arn.split(":")[4],
     )
 

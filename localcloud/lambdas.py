@@ -71,7 +71,7 @@ class LambdaService:
     """Invokes the functions that moto's Lambda backend holds, until `stop()`.
 
     `retry_scale` multiplies the 60 and 120 s Lambda waits before its two more tries.
-    `concurrency` is how many environments each function may have.
+    `concurrency` is how many environments each function may have, unless fewer are reserved for it.
     """
 
     def __init__(
@@ -154,11 +154,16 @@ class LambdaService:
             fleet = self._fleets.get(request.function)
             if fleet is None:
                 fleet = self._fleets[request.function] = _Fleet()
-                for _ in range(self._concurrency):
+                for _ in range(self._concurrency_of(request.function)):
                     worker = threading.Thread(target=self._work, args=(fleet,), daemon=True)
                     self._workers.append(worker)
                     worker.start()
         fleet.requests.put(request)
+
+    def _concurrency_of(self, function_name: str) -> int:
+        """What is reserved is read at the function's first event, and then stays."""
+        reserved = self._function(function_name).reserved_concurrency
+        return min(self._concurrency, int(reserved or self._concurrency))
 
     def _work(self, fleet: _Fleet) -> None:
         while (request := fleet.requests.get()) is not None and not self._stopped:

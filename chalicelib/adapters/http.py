@@ -21,10 +21,16 @@ from urllib3.exceptions import (
     HTTPError,
     InvalidHeader,
     NewConnectionError,
+    ReadTimeoutError,
 )
 from urllib3.util import Retry, Timeout
 
-from chalicelib.errors import PrefectRefusedError, PrefectRejectedError, PrefectUnavailableError
+from chalicelib.errors import (
+    PrefectRefusedError,
+    PrefectRejectedError,
+    PrefectSilentError,
+    PrefectUnavailableError,
+)
 
 MOST_TRIES: Final = 6
 FIRST_PAUSE_SECONDS: Final = 0.2
@@ -33,6 +39,7 @@ CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 15.0
 
 _PASSING_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+_OUT_OF_TIME: Final = frozenset({408, 504})
 # Of a job variable that the pool's template does not take; it may be a run's whole environment.
 _QUOTES_A_VALUE: Final = " Failure reason:"
 _LEAST_SECONDS: Final = 0.02
@@ -67,12 +74,14 @@ class _Answer:
 class _Failure:
     """A try that may go better next time; `retry_after` is what the server asked for, in s.
 
-    `unsure`: the request may have taken effect, only its answer is missing.
+    `unsure`: the request may have taken effect, only its answer is missing. `silent`: nobody waited
+    for the end of it, so it may also take effect later.
     """
 
     reason: str
     retry_after: float | None = None
     unsure: bool = True
+    silent: bool = False
 
 
 class JsonHttp:
@@ -104,7 +113,8 @@ class JsonHttp:
         `again_if_unsure`: whether to send once more what may have taken effect already.
 
         Raises:
-            PrefectUnavailableError: no useful answer within the tries and the seconds left.
+            PrefectUnavailableError: no useful answer within the tries and the seconds left;
+                PrefectSilentError when the last try was given up without any.
             PrefectRefusedError: 401 with a fresh credential too, or 403.
             PrefectRejectedError: another 4xx, or a redirect.
         """
@@ -141,10 +151,12 @@ class JsonHttp:
         return answer
 
     def _answered(self, request: _Request, credential: str | None) -> _Answer:
+        error = PrefectUnavailableError
         for attempt in range(1, MOST_TRIES + 1):
             result = self._try(request, credential)
             if isinstance(result, _Answer):
                 return result
+            error = PrefectSilentError if result.silent else PrefectUnavailableError
             failure = f"{request}: {result.reason} (try {attempt} of {MOST_TRIES})"
             if attempt == MOST_TRIES or (result.unsure and not request.again_if_unsure):
                 break
@@ -154,7 +166,7 @@ class JsonHttp:
                 failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
                 break
             self._sleep(pause)
-        raise PrefectUnavailableError(f"Prefect cannot be had now: {_without(credential, failure)}")
+        raise error(f"Prefect cannot be had now: {_without(credential, failure)}")
 
     def _try(self, request: _Request, credential: str | None) -> _Answer | _Failure:
         left = self._deadline()
@@ -177,11 +189,13 @@ class JsonHttp:
         except HTTPError as error:
             never_sent = isinstance(error, NewConnectionError | ConnectTimeoutError)
             words = _without(credential, f"{type(error).__name__}: {error}")
-            return _Failure(words, unsure=not never_sent)
+            silent = isinstance(error, ReadTimeoutError)
+            return _Failure(words, unsure=not never_sent, silent=silent)
         if response.status in _PASSING_STATUSES:
             refused = response.status in (429, 503)
             pause = _retry_after_seconds(response)
-            return _Failure(f"answered {response.status}", pause, unsure=not refused)
+            silent = response.status in _OUT_OF_TIME
+            return _Failure(f"answered {response.status}", pause, not refused, silent)
         try:
             body = json.loads(response.data) if response.data else None
         except ValueError:

@@ -83,7 +83,10 @@ class RunTable:
                 TableName=self._name,
                 Key=_key(flow_run_id),
                 UpdateExpression="SET lease_owner = :me, lease_until = :until, expires = :expires",
-                ConditionExpression="attribute_not_exists(lease_until) OR lease_until < :now",
+                # Our own: the answer was lost, and botocore asked once more.
+                ConditionExpression=(
+                    "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"
+                ),
                 ExpressionAttributeValues={
                     ":me": _pack(self._owner),
                     ":now": _pack(_milliseconds(now)),

@@ -13,7 +13,8 @@ class World:
     """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
 
     `lease` is longer than the invocation can last, so that it never ends under a living handler;
-    `seconds_left` of the invocation, for work that can be resumed. `grace` is what the fast path is
+    `seconds_left` of the invocation, for work that can be resumed; `pause` waits so many seconds.
+    `grace` is what the fast path is
     given before `sweep` repairs.
     """
 
@@ -29,3 +30,4 @@ class World:
     work_pool: str = ""
     grace: timedelta = timedelta(minutes=3)
     seconds_left: Callable[[], float] = lambda: 60.0
+    pause: Callable[[float], None] = lambda _seconds: None

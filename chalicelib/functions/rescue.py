@@ -4,6 +4,7 @@ A step that moves the run is followed by another look, so that what comes after 
 what is, not from what was hoped for. `react` and `sweep` both come through here.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, assert_never
@@ -38,10 +39,19 @@ from chalicelib.core.situation import Situation
 from chalicelib.core.stranded import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
-from chalicelib.errors import PrefectSpotError, PrefectUnavailableError, UnsettledError
+from chalicelib.errors import (
+    LeaseHeldError,
+    PrefectSilentError,
+    PrefectSpotError,
+    PrefectUnavailableError,
+    UnsettledError,
+)
 
 MOST_LOOKS: Final = 4
 """Looks at a run before giving up for now: park and finish take two, a race one more."""
+
+LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
+"""Waits for a lease that another holds: a rescue takes about a second, Lambda's retry a minute."""
 
 _AWAITING_RETRY: Final = "AwaitingRetry"
 
@@ -55,16 +65,28 @@ def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) 
         LeaseHeldError: another handler is at it; to be called again.
         PrefectSpotError: Prefect or the table failed, or the run kept moving; to be called again.
     """
-    record = world.records.acquire(flow_run_id, world.now(), world.lease)
+    record = _acquire(world, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
     handling = _Handling(world, task, record, swept)
     try:
         decision = handling.settle()
     except BaseException:
-        with suppress(PrefectSpotError):
-            world.records.release(handling.record)
+        # What Prefect was silent about may yet take effect: the lease is left to run out, so that
+        # nobody looks too early, finds it undone, and asks once more.
+        if not handling.is_unsure:
+            with suppress(PrefectSpotError):
+                world.records.release(handling.record)
         raise
     world.records.release(handling.record)
     return decision
+
+
+def _acquire(world: World, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
+    for seconds in pauses_seconds:
+        try:
+            return world.records.acquire(flow_run_id, world.now(), world.lease)
+        except LeaseHeldError:
+            world.pause(seconds)
+    return world.records.acquire(flow_run_id, world.now(), world.lease)
 
 
 @dataclass(slots=True)
@@ -75,6 +97,7 @@ class _Handling:
     task: Task
     record: RunRecord
     swept: bool
+    is_unsure: bool = False
 
     @property
     def names(self) -> dict[str, str]:
@@ -120,9 +143,15 @@ class _Handling:
         return all(self.step(action) for action in decision.actions)
 
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
-        """Ask for a state; False when another look has to tell whether the run has it now."""
+        """Ask for a state; False when another look has to tell whether the run has it now.
+
+        Raises PrefectSilentError when a look would come too early to tell.
+        """
         try:
             answer = self.world.prefect.propose_state(self.record.flow_run_id, state, force=force)
+        except PrefectSilentError:
+            self.is_unsure = True
+            raise
         except PrefectUnavailableError:
             # It may have been accepted, and a worker have the run: to ask again would be to park it
             # or to make it due beside its new container.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.errors import PrefectSpotError
+from chalicelib.errors import PrefectSilentError, PrefectSpotError
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
 from tests.faults.ledger import FULL, Ledger
@@ -146,6 +146,54 @@ def test_every_interleaving_ends_in_one_rerun(
                 case.count(verdict)
                 assert not verdict.findings, f"after {i} and {j} steps: {verdict}"
                 assert len(life.tasks) == 2, f"after {i} and {j} steps: no rerun, or two"
+
+
+class Late(Tripwire):
+    """Prefect is silent when the run is made due, and does it later: `effect` is what it then does.
+
+    The first proposal parks the run, the second makes it due.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(fault=None, meanwhile=lambda: None)
+        self.proposals = 0
+        self.effect: Callable[[], object] = lambda: None
+
+    def call(self, name: str, call: Callable[[], Any]) -> Any:
+        self.proposals += name == "prefect.propose_state"
+        if name == "prefect.propose_state" and self.proposals == 2:
+            self.effect = call
+            raise PrefectSilentError("nobody answers")
+        return super().call(name, call)
+
+
+@pytest.mark.parametrize("seconds", [1, 20, 59])
+def test_a_due_that_takes_effect_after_nobody_waited_for_it_is_not_asked_for_twice(
+    tables: Tables, ledger: Ledger, seconds: int
+) -> None:
+    """Meanwhile the next event comes; then the worker takes the run, before Lambda's next try."""
+    with ledger.case(f"made due {seconds} s after Prefect fell silent") as case:
+        life = begun(tables)
+        universe, wire = life.universe, Late()
+        exit_, stop = universe.exits(life.tasks[0])[1:]
+        assert universe.handle(exit_, wire=wire) is None
+        universe.handle(stop)
+        assert not universe.prefect.is_due(life.run_id), "a worker could have it before the effect"
+        universe.passes(seconds)
+        wire.effect()
+        assert universe.prefect.is_due(life.run_id)
+        life.tasks.append(universe.start(life.run_id))
+        universe.passes(AGAIN_SECONDS)
+        for event in (exit_, stop):
+            assert universe.handle(event) is not None
+        assert not universe.prefect.is_due(life.run_id), "it would start beside its own container"
+        universe.prefect.engine_finishes(life.run_id)
+        universe.stops(life.tasks[-1], stop_code="EssentialContainerExited")
+        finish(life, RERUN, only_sweep=False)
+        verdict = life.verdict()
+        case.count(verdict)
+        assert not verdict.findings
+        assert len(life.tasks) == 2
 
 
 def test_a_handler_that_sleeps_longer_than_its_lease_makes_no_second_rerun(

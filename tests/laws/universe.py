@@ -243,6 +243,7 @@ class Universe:
             clusters=("prefect-spot-dev",),
             account="",
             work_pool=self.prefect.work_pool_name,
+            pause=self.passes,
         )
 
     def deliver(self, event: dict[str, Any], fault: Fault | None = None) -> None:

@@ -94,6 +94,8 @@ def handler(event, context):
 def test_function_sees_its_own_environment_and_nothing_of_the_hosts(
     service: LambdaService, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("SECRET_OF_THE_HOST", "x")
     code = "import os\ndef handler(event, context):\n    return dict(os.environ)"
     seen = service.invoke(deploy(code, Environment={"Variables": {"MODE": "rescue"}}), {}).answer
@@ -216,6 +218,17 @@ def test_at_most_two_environments_work_at_once(service: LambdaService, deploy: D
         service.invoke_async(name, {})
     service.wait_idle(20)
     assert len({i.answer for i in service.invocations}) == 2
+
+
+def test_reserved_concurrency_bounds_them(
+    service: LambdaService, deploy: Deploy, aws: EmulatedAws
+) -> None:
+    name = deploy("import os, time\ndef handler(*_): time.sleep(0.3); return os.getpid()")
+    aws.client("lambda").put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
+    for _ in range(3):
+        service.invoke_async(name, {})
+    service.wait_idle(20)
+    assert len({i.answer for i in service.invocations}) == 1
 
 
 def test_unknown_function_is_refused(service: LambdaService) -> None:

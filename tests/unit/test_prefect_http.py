@@ -14,6 +14,7 @@ from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.core.run import ProposedState, RunChange, StateType
 from chalicelib.errors import (
     PrefectRefusedError,
+    PrefectSilentError,
     PrefectSpotError,
     PrefectUnavailableError,
 )
@@ -60,11 +61,13 @@ def test_a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken() -> N
     with Bench([answer(503), answer(429), answer(200, accepted)]) as bench:
         bench.prefect.propose_state(RUN_ID, crashed)
     assert len(bench.requests) == 3
-    for lost in (reset, cut(b'{"id": '), answer(502), answer(504)):
+    gone = answer(504)
+    for lost in (reset, cut(b'{"id": '), answer(502), gone):
         bench = Bench([lost, answer(200, accepted)])
-        with bench, pytest.raises(PrefectUnavailableError):
+        with bench, pytest.raises(PrefectUnavailableError) as raised:
             bench.prefect.propose_state(RUN_ID, crashed)
         assert len(bench.requests) == 1
+        assert isinstance(raised.value, PrefectSilentError) is (lost is gone)
 
 
 @pytest.mark.parametrize("method", ["change", "labels", "log", "artifact", "event"])
@@ -145,7 +148,7 @@ def test_a_silent_server_is_left_when_the_time_is_over(never: threading.Event) -
             lambda _fresh: None,
             lambda: 0.4 - (datetime.now(UTC) - started).total_seconds(),
         )
-        with pytest.raises(PrefectUnavailableError):
+        with pytest.raises(PrefectSilentError):
             prefect.read_run(RUN_ID)
         assert datetime.now(UTC) - started < timedelta(seconds=1)
         never.set()

@@ -240,8 +240,20 @@ def test_a_failed_rescue_raises_and_gives_the_lease_back(scene: Scene) -> None:
 
 def test_who_finds_the_lease_held_is_called_again(scene: Scene) -> None:
     scene.records.held = True
+    waited: list[float] = []
     with pytest.raises(LeaseHeldError):
-        react(scene.world, scene.event())
+        react(replace(scene.world, pause=waited.append), scene.event())
+    assert 3 < sum(waited) < 10, "longer than a rescue takes, and shorter than an invocation"
+
+
+def test_who_finds_the_lease_held_waits_for_it_a_little(scene: Scene) -> None:
+    def another_gives_it_back(_seconds: float) -> None:
+        scene.records.held = False
+
+    scene.records.held = True
+    decision = react(replace(scene.world, pause=another_gives_it_back), scene.event())
+    assert decision.verdict is Verdict.FINISH_RERUN
+    assert not scene.records.held
 
 
 def test_a_run_that_keeps_moving_is_tried_again_later(

@@ -82,11 +82,12 @@ def test_a_lease_that_is_held_is_not_given_twice(dynamodb: Any) -> None:
         table(dynamodb, "another").acquire(RUN_ID, NOW + LEASE - seconds(1), LEASE)
 
 
-def test_not_even_to_the_same_owner(dynamodb: Any) -> None:
+def test_an_answer_that_was_lost_does_not_lock_its_own_handler_out(dynamodb: Any) -> None:
     mine = table(dynamodb)
     mine.acquire(RUN_ID, NOW, LEASE)
+    assert mine.acquire(RUN_ID, NOW, LEASE) == RunRecord(RUN_ID)  # as botocore asks once more
     with pytest.raises(LeaseHeldError):
-        mine.acquire(RUN_ID, NOW, LEASE)
+        table(dynamodb, "another").acquire(RUN_ID, NOW, LEASE)
 
 
 def test_a_lease_that_ran_out_goes_to_the_next(dynamodb: Any) -> None:
