@@ -6,7 +6,8 @@ Lambda environment and kept for its later invocations.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -24,12 +25,15 @@ from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.money import Rate, Rates
 from chalicelib.core.situation import Policy
-from chalicelib.core.world import World
+from chalicelib.core.world import World, attempt, results
 from chalicelib.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ecs import ECSClient
+
+CALLS_AT_ONCE: Final = 6
+"""Connections to Prefect that one invocation uses: a rescue tells people by as many requests."""
 
 SPARE_SECONDS: Final = 3.0
 """Left of an invocation when the last request to Prefect must be over, to write and to log."""
@@ -110,8 +114,14 @@ def _world(context: LambdaContext) -> World:
         grace=timedelta(seconds=settings.sweep_grace_seconds),
         seconds_left=seconds_left,
         pause=time.sleep,
+        together=_together,
         account=context.invoked_function_arn.split(":")[4],
     )
+
+
+def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Make the calls at once, and wait for all: Lambda would freeze one that is still under way."""
+    return results(list(_threads().map(attempt, calls)))
 
 
 def _owner(context: LambdaContext) -> str:
@@ -143,7 +153,12 @@ def _authorization() -> Callable[[bool], str | None]:
 
 @cache
 def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(num_pools=2, maxsize=8)
+    return urllib3.PoolManager(num_pools=2, maxsize=CALLS_AT_ONCE)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="prefect")
 
 
 @cache
