@@ -24,7 +24,12 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout
 
-from chalicelib.errors import PrefectRefusedError, PrefectRejectedError, PrefectUnavailableError
+from chalicelib.errors import (
+    PrefectConflictError,
+    PrefectRefusedError,
+    PrefectRejectedError,
+    PrefectUnavailableError,
+)
 
 MOST_TRIES: Final = 6
 FIRST_PAUSE_SECONDS: Final = 0.2
@@ -106,6 +111,7 @@ class JsonHttp:
         Raises:
             PrefectUnavailableError: no useful answer within the tries and the seconds left.
             PrefectRefusedError: 401 with a fresh credential too, or 403.
+            PrefectConflictError: 409.
             PrefectRejectedError: another 4xx, or a redirect.
         """
         request = _Request(method, path, json.dumps(body).encode(), again_if_unsure)
@@ -228,6 +234,8 @@ def _raise_for(request: _Request, answer: _Answer) -> NoReturn:
         )
     if answer.status >= 500:
         raise PrefectUnavailableError(said)
+    if answer.status == 409:
+        raise PrefectConflictError(said)
     if answer.status < 400 or answer.detail == "Not Found":
         said += ": check PREFECT_API_URL"
     raise PrefectRejectedError(said)
