@@ -167,7 +167,7 @@ def desired_of(
 def _stack_parameters(
     settings: Settings, chosen: ProvisionSettings, *, is_full: bool
 ) -> Mapping[str, str]:
-    """All of the stack's but VPC and subnets; the stack takes nothing but strings."""
+    """All of the stack's, in its order, VPC and subnets still empty; it takes only strings."""
     return {
         "Stage": settings.stage,
         "Provision": chosen.provision.value,
@@ -177,6 +177,8 @@ def _stack_parameters(
         "AuthStringParameter": settings.prefect_api_auth_string_parameter.removeprefix("/"),
         "WorkPool": settings.work_pool,
         "ClusterName": ",".join(settings.ecs_clusters),
+        "VpcId": "",
+        "SubnetIds": "",
         "SecurityGroupIds": ",".join(chosen.security_group_ids) if is_full else "",
         "AssignPublicIp": "ENABLED" if chosen.assign_public_ip else "DISABLED",
         "UseSpot": "true" if chosen.use_spot else "false",

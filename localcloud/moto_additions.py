@@ -17,6 +17,7 @@ from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
 from moto.ecs.responses import DESCRIBE_TASKS_TAGS, EC2ContainerServiceResponse
+from moto.iam.models import SERVICE_NAME_CONVERSION
 from moto.moto_api import state_manager
 
 NO_CAPACITY = (
@@ -63,6 +64,7 @@ def install() -> None:
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
     _match_clusters_exactly_in_list_tasks()
+    _name_ecs_role_as_aws_does()
 
 
 def run_tasks(
@@ -229,6 +231,11 @@ def _match_clusters_exactly_in_list_tasks() -> None:
         return [task for task in tasks if arn is None or task.cluster_arn == arn]
 
     EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]  # meant
+
+
+def _name_ecs_role_as_aws_does() -> None:
+    """As it comes, ECS's service-linked role is called AWSServiceRoleForecs."""
+    SERVICE_NAME_CONVERSION["ecs"] = "ECS"
 
 
 def _lock_dynamodb_requests() -> None:
