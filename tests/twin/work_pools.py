@@ -2,30 +2,18 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.core.pool_template import Template, WorkPool
 from chalicelib.errors import PrefectConflictError, PrefectRejectedError, PrefectSpotError
-
-
-@dataclass(slots=True)
-class TwinPool:
-    """A pool as a server keeps it; `queues` holds their concurrency limits, None for none."""
-
-    type: str
-    base_job_template: dict[str, Any]
-    concurrency_limit: int | None = None
-    is_paused: bool = False
-    description: str | None = None
-    queues: dict[str, int | None] = field(default_factory=lambda: {"default": None})
+from tests.twin.controls import PoolSeen
 
 
 class InMemoryWorkPools:
     """The port, and what people do to pools beside it. `failure`, once set, is always raised."""
 
     def __init__(self) -> None:
-        self.pools: dict[str, TwinPool] = {}
+        self.pools: dict[str, PoolSeen] = {}
         self.calls: list[str] = []
         self.failure: PrefectSpotError | None = None
 
@@ -43,7 +31,7 @@ class InMemoryWorkPools:
         if name in self.pools:
             raise PrefectConflictError("A work pool with this name already exists.")
         self._check(base_job_template)
-        self.pools[name] = TwinPool("ecs", copy.deepcopy(dict(base_job_template)))
+        self.pools[name] = PoolSeen("ecs", copy.deepcopy(dict(base_job_template)))
 
     def change(self, name: str, base_job_template: Template) -> None:
         self._called("change")
@@ -54,8 +42,8 @@ class InMemoryWorkPools:
 
     # What people do.
 
-    def create_pool(self, name: str, *, type: str = "ecs", template: Mapping[str, Any]) -> None:  # noqa: A002
-        self.pools[name] = TwinPool(type, copy.deepcopy(dict(template)))
+    def create_pool(self, name: str, *, kind: str = "ecs", template: Mapping[str, Any]) -> None:
+        self.pools[name] = PoolSeen(kind, copy.deepcopy(dict(template)))
 
     def settle(self, name: str, *, concurrency_limit: int, description: str) -> None:
         """Set limit and description, pause the pool, and add a queue with a limit of its own."""
@@ -64,8 +52,8 @@ class InMemoryWorkPools:
         pool.is_paused = True
         pool.queues["urgent"] = 2
 
-    def look(self, name: str) -> TwinPool:
-        return self.pools[name]
+    def look(self, name: str) -> PoolSeen:
+        return copy.deepcopy(self.pools[name])
 
     def _called(self, method: str) -> None:
         self.calls.append(method)

@@ -302,7 +302,7 @@ def test_a_prefect_that_does_not_answer_stops_everything(
 
 
 def test_a_pool_of_another_type_is_refused(bench: Bench) -> None:
-    bench.pools.create_pool(WORK_POOL, type="docker", template={})
+    bench.pools.create_pool(WORK_POOL, kind="docker", template={})
     name, message = problem_of(bench)
     assert name == "WorkPool"
     assert "of type docker, not ecs: create an ecs pool, or set WORK_POOL" in message
