@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
-PACKAGES := app.py chalicelib infra localcloud examples tests
+PACKAGES := app.py chalicelib infra localcloud examples doctools tests
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
@@ -38,6 +38,12 @@ help:  ## List the targets
 	@.venvs/audit/bin/python $(PIP_INSTALL) requirements/audit.txt
 	@touch $@
 
+.venvs/docs/ready: requirements/docs.txt
+	@echo "installing what builds the documentation into .venvs/docs"
+	@$(PYTHON) -m venv .venvs/docs
+	@.venvs/docs/bin/python $(PIP_INSTALL) requirements/docs.txt
+	@touch $@
+
 .PHONY: demo
 demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this machine; KEEP=1 leaves it up
 	@$(VENV)/python -m localcloud.demo
@@ -68,6 +74,13 @@ faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried;
 audit: .venv/ready .venvs/audit/ready  ## Every pinned version against known vulnerabilities; fails if it cannot ask
 	@$(VENV)/python -m tests.audit
 
+.PHONY: docs
+docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a warning or a dead link
+	@.venvs/docs/bin/python -m doctools.settings_page
+	@.venvs/docs/bin/python -m doctools.diagrams
+	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --quiet --strict
+	@.venvs/docs/bin/python -m doctools.site build/docs
+
 .PHONY: package
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
 	@rm -rf build/package
@@ -84,7 +97,8 @@ format: .venv/ready  ## Format the code
 .PHONY: lock
 lock: .venv/ready  ## Pin the requirements anew, from requirements/*.in
 	@cd requirements && for pair in lambda:../requirements.txt dev:../requirements-dev.txt \
-		runtime:runtime.txt prefect-oldest:prefect-oldest.txt audit:audit.txt; do \
+		runtime:runtime.txt prefect-oldest:prefect-oldest.txt audit:audit.txt \
+		docs:docs.txt; do \
 		../$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 			--generate-hashes --no-header $(UPGRADE) $${pair%%:*}.in -o $${pair##*:} || exit 1; done
 
