@@ -4,10 +4,11 @@ import pytest
 
 from chalicelib.adapters.http import JsonHttp
 from chalicelib.adapters.work_pools import PrefectWorkPools
+from chalicelib.core.pool_template import Template
 from chalicelib.errors import PrefectConflictError, PrefectUnavailableError
 from tests.unit.scripted_server import ScriptedServer, answer
 
-TEMPLATE = {"job_configuration": {}, "variables": {}}
+TEMPLATE: Template = {"job_configuration": {}, "variables": {}}
 
 
 def pools(server: ScriptedServer) -> PrefectWorkPools:
