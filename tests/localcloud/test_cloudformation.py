@@ -237,6 +237,15 @@ def test_retained_resource_stays(small: Small) -> None:
     assert f"/{small.name}" in log_groups(small.aws)
 
 
+def test_a_page_of_events_tells_of_the_stack_by_its_id(small: Small) -> None:
+    small.create({"Log": LOG_GROUP})
+    events = small.client.describe_stack_events(StackName=small.name)["StackEvents"]
+    of_the_stack = [e for e in events if e["PhysicalResourceId"] == small.id]
+    assert [e["ResourceStatus"] for e in of_the_stack] == ["CREATE_COMPLETE", "CREATE_IN_PROGRESS"]
+    assert {e["ResourceType"] for e in of_the_stack} == {"AWS::CloudFormation::Stack"}
+    assert {e["StackId"] for e in events} == {small.id}
+
+
 def test_first_cluster_needs_the_service_linked_role(aws: EmulatedAws) -> None:
     stack = StackUnderTest(aws)
     assert stack.create(stack.full()) == "ROLLBACK_COMPLETE"
