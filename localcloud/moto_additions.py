@@ -68,7 +68,7 @@ def install() -> None:
     _match_clusters_exactly_in_list_tasks()
     _keep_deployment_configuration()
     _know_the_policy_for_task_execution()
-    SERVICE_NAME_CONVERSION["ecs"] = "ECS"  # else AWSServiceRoleForecs: IAM's names have case
+    _name_ecs_role_as_aws_does()
 
 
 def run_tasks(
@@ -261,6 +261,11 @@ def _know_the_policy_for_task_execution() -> None:
         return [AWSManagedPolicy.from_data(name, self.account_id, self.region_name, policy)]
 
     IAMBackend._init_aws_policies = policies  # type: ignore[assignment,method-assign]  # meant
+
+
+def _name_ecs_role_as_aws_does() -> None:
+    """As it comes, ECS's service-linked role is called AWSServiceRoleForecs."""
+    SERVICE_NAME_CONVERSION["ecs"] = "ECS"
 
 
 def _lock_dynamodb_requests() -> None:

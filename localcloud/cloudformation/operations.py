@@ -21,6 +21,8 @@ from localcloud.cloudformation.scope import Scope
 from localcloud.cloudformation.stack import Stack, Wanted, check
 from localcloud.cloudformation.stores import KINDS
 
+CIRCUIT_BROKEN = "Error occurred during operation 'ECS Deployment Circuit Breaker was triggered'."
+
 Leftover = tuple[str, Made]
 
 
@@ -28,13 +30,15 @@ class CloudFormation:
     """The stacks of one account and region.
 
     `refuse` maps logical ids to reasons: such a resource is neither made nor changed, for that
-    reason. `operation_seconds`: how long every operation takes at the least. `errors` keeps what
-    the emulation's own threads raised; expect it empty.
+    reason. `operation_seconds`: how long every operation takes at the least. `services_are_kept`:
+    somebody runs services' tasks, so a service is waited for until it is steady. `errors` keeps
+    what the emulation's own threads raised; expect it empty.
     """
 
     def __init__(self, client: Client, account: str, region: str) -> None:
         self.refuse: dict[str, str] = {}
         self.operation_seconds = 0.0
+        self.services_are_kept = False
         self.errors: list[Exception] = []
         self._client = client
         self._pseudo = {"AWS::AccountId": account, "AWS::Region": region, "AWS::Partition": "aws"}
@@ -177,13 +181,14 @@ class CloudFormation:
                 if logical_id in refuse:
                     raise ResourceError(refuse[logical_id])
                 made = self._make_or_change(present, resource_type, properties)
+                if present and present.physical_id != made.physical_id:
+                    replaced.append((logical_id, present))
+                stack.made[logical_id] = made  # also when it does not get steady
+                self._await_steady(made)
             except (ClientError, BotoCoreError, ResourceError) as error:
                 stack.note(f"{verb}_FAILED", str(error), logical_id)
                 reason = f"The following resource(s) failed to {verb.lower()}: [{logical_id}]."
                 raise _OperationError(reason, _put_back(stack, replaced)) from error
-            if present and present.physical_id != made.physical_id:
-                replaced.append((logical_id, present))
-            stack.made[logical_id] = made
             stack.note(f"{verb}_COMPLETE", "", logical_id, made.physical_id)
             return made
 
@@ -206,6 +211,21 @@ class CloudFormation:
             return Made(resource_type, properties, present.physical_id, present.attributes)
         physical_id, attributes = kind.make(self._client, properties)
         return Made(resource_type, properties, physical_id, attributes)
+
+    def _await_steady(self, made: Made) -> None:
+        """Wait for a service's tasks, as long as its deployment has not been given up."""
+        if made.type != "AWS::ECS::Service":
+            return
+        cluster, name = made.properties["Cluster"], made.attributes["Name"]
+        while self.services_are_kept and not self._closed.is_set():
+            answer = self._client("ecs").describe_services(cluster=cluster, services=[name])
+            deployment = answer["services"][0]["deployments"][0]
+            is_news = deployment["taskDefinition"] == made.properties["TaskDefinition"]
+            if is_news and deployment["rolloutState"] == "COMPLETED":
+                return
+            if is_news and deployment["rolloutState"] == "FAILED":
+                raise ResourceError(CIRCUIT_BROKEN)
+            self._closed.wait(0.1)
 
     def _take_down(self, stack: Stack) -> bool:
         """Delete in the reverse order of making; return whether all of it went."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from moto.cloudformation.responses import CloudFormationResponse
@@ -10,36 +11,40 @@ from moto.core.responses import ActionResult, EmptyResult
 from localcloud.cloudformation.operations import CloudFormation
 from localcloud.cloudformation.stack import Stack, Wanted
 
+Action = Callable[[CloudFormationResponse], Any]
+
 _connected: CloudFormation | None = None
 _installed = False
 
 
 def connect(cloudformation: CloudFormation | None) -> None:
-    """Let requests come to `cloudformation`; with None they fail."""
+    """Let requests come to `cloudformation`, or with None to moto's own again."""
     global _connected
     _connected = cloudformation
 
 
 def install() -> None:
-    """Replace moto's actions; a second call changes nothing."""
+    """Put our actions before moto's; a second call changes nothing."""
     global _installed
     if _installed:
         return
     _installed = True
-    responses: Any = CloudFormationResponse
-    responses.create_stack = _create_stack
-    responses.update_stack = _update_stack
-    responses.delete_stack = _delete_stack
-    responses.describe_stacks = _describe_stacks
-    responses.describe_stack_events = _describe_stack_events
-    responses.describe_stack_resources = _describe_stack_resources
-    responses.list_stack_resources = _list_stack_resources
-    responses.get_template = _get_template
+    for name, action in _ACTIONS.items():
+        _put_before(name, action)
+
+
+def _put_before(name: str, action: Action) -> None:
+    original: Action = getattr(CloudFormationResponse, name)
+
+    def answer(self: CloudFormationResponse) -> Any:
+        return (action if _connected else original)(self)
+
+    setattr(CloudFormationResponse, name, answer)
 
 
 def _there() -> CloudFormation:
     if _connected is None:
-        raise RuntimeError("no emulated AWS is open")
+        raise RuntimeError("the emulated AWS was closed just now")
     return _connected
 
 
@@ -143,3 +148,15 @@ def _resources(self: CloudFormationResponse) -> list[dict[str, Any]]:
 
 def _get_template(self: CloudFormationResponse) -> ActionResult:
     return ActionResult({"TemplateBody": _there().stack(self._get_param("StackName")).wanted.body})
+
+
+_ACTIONS: dict[str, Action] = {
+    "create_stack": _create_stack,
+    "update_stack": _update_stack,
+    "delete_stack": _delete_stack,
+    "describe_stacks": _describe_stacks,
+    "describe_stack_events": _describe_stack_events,
+    "describe_stack_resources": _describe_stack_resources,
+    "list_stack_resources": _list_stack_resources,
+    "get_template": _get_template,
+}
