@@ -29,9 +29,11 @@ def test_a_pool_is_sent_as_prefect_wants_it() -> None:
 
 def test_a_conflict_says_what_prefect_said() -> None:
     detail = {"detail": "A work pool with this name already exists."}
-    with ScriptedServer([answer(409, detail)]) as server:
-        with pytest.raises(PrefectConflictError, match="already exists"):
-            pools(server).create("etl", TEMPLATE)
+    with (
+        ScriptedServer([answer(409, detail)]) as server,
+        pytest.raises(PrefectConflictError, match="already exists"),
+    ):
+        pools(server).create("etl", TEMPLATE)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,8 @@ def test_a_conflict_says_what_prefect_said() -> None:
     ],
 )
 def test_an_answer_that_is_no_pool_is_no_empty_template(body: object) -> None:
-    with ScriptedServer([answer(200, body)]) as server:
-        with pytest.raises(PrefectUnavailableError, match="no readable work pool"):
-            pools(server).read("etl")
+    with (
+        ScriptedServer([answer(200, body)]) as server,
+        pytest.raises(PrefectUnavailableError, match="no readable work pool"),
+    ):
+        pools(server).read("etl")
