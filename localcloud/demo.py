@@ -104,13 +104,15 @@ def run_demo(cloud: Cloud, story: Story) -> dict[str, Any]:
 
 def _interrupted(cloud: Cloud, story: Story, run_id: str, number: int) -> bool:
     """Follow attempt `number`; interrupt it and see it rescued, if it is on Spot."""
-    task = wait_for("a new task", 60, lambda: _task(cloud, run_id, number))
+    task = wait_for("a new task", 90, lambda: _task(cloud, run_id, number))
     capacity = _attempts(cloud, run_id)[number - 1].capacity
     story.tell(f"task {number} is placed on [bold]{capacity}[/]")
     if capacity != "FARGATE_SPOT":
         return False
+    # What it left behind is seen at once; it must not be interrupted before it has begun again.
+    wait_for("the flow's start", 90, lambda: cloud.prefect.run(run_id)["state_type"] == "RUNNING")
     moment = MOMENTS[min(number, len(MOMENTS)) - 1]
-    where = wait_for("progress", 60, lambda: moment(cloud, run_id))
+    where = wait_for("progress", 90, lambda: moment(cloud, run_id))
     story.tell(f"{where}; [yellow]Spot takes task {number} back[/]")
     cloud.fargate.interrupt(task)
     seen = wait_for("the rescue", 90, lambda: _attempts(cloud, run_id)[number - 1].reaction_seconds)
