@@ -123,18 +123,45 @@ def set_up_work_pool(account: Account, environment: dict[str, str]) -> None:
     )
 
 
+def set_up_observer(aws: EmulatedAws) -> str:
+    """Have all news of the cluster's tasks put into a queue, for prefect-aws's observer.
+
+    As `prefect-aws ecs-worker deploy-events` does; returns the queue's name.
+    """
+    queue = f"{WORK_POOL}-ecs-events"
+    sqs, events = aws.client("sqs"), aws.client("events")
+    url = sqs.create_queue(QueueName=queue, Attributes={"VisibilityTimeout": "300"})["QueueUrl"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    pattern = {"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]}
+    events.put_rule(Name=queue, EventPattern=json.dumps(pattern))
+    events.put_targets(Rule=queue, Targets=[{"Id": "1", "Arn": attributes["QueueArn"]}])
+    return queue
+
+
 def start_worker(
-    aws: EmulatedAws, account: Account, api_url: str, query_seconds: float, health_port: int
+    aws: EmulatedAws,
+    account: Account,
+    api_url: str,
+    query_seconds: float,
+    health_port: int,
+    observed_queue: str = "",
 ) -> None:
-    """Register the worker's task definition and create its service, on demand, never on Spot."""
+    """Register the worker's task definition and create its service, on demand, never on Spot.
+
+    `observed_queue`: where prefect-aws's observer reads news of tasks. Without one it ends at
+    once, which is what keeps it off: nothing in prefect-aws 0.7 reads its setting ENABLED.
+    """
     ecs = aws.client("ecs")
+    observer = "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER"
     environment = {
         "PREFECT_API_URL": api_url,
         "PREFECT_WORKER_QUERY_SECONDS": str(query_seconds),
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
         "PREFECT_WORKER_WEBSERVER_PORT": str(health_port),
-        "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED": "false",
+        f"{observer}_ENABLED": "true" if observed_queue else "false",
     }
+    if observed_queue:
+        environment[f"{observer}_SQS_QUEUE_NAME"] = observed_queue
     secrets = []
     if account.auth_parameter_arn:
         secrets = [{"name": "PREFECT_API_AUTH_STRING", "valueFrom": account.auth_parameter_arn}]

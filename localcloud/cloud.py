@@ -25,6 +25,7 @@ from localcloud.bootstrap import (
     Account,
     run_python,
     set_up_aws,
+    set_up_observer,
     set_up_work_pool,
     start_worker,
 )
@@ -51,6 +52,7 @@ class Options:
 
     `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
     `faults`: the deployed Lambdas, and nobody else, reach Prefect and AWS through fault proxies.
+    `observer`: the worker runs prefect-aws's observer, with the queue it needs.
     """
 
     auth_string: str | None = None
@@ -60,6 +62,7 @@ class Options:
     lambda_timeout_seconds: int = 20
     retry_scale: float = 0.5
     faults: bool = False
+    observer: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,9 @@ def embedded_cloud(
         tell(f"creating the work pool {WORK_POOL}")
         set_up_work_pool(account, environment)
         tell("starting the worker as an ECS service")
-        start_worker(aws, account, server.api_url, options.worker_query_seconds, free_port())
+        queue = set_up_observer(aws) if options.observer else ""
+        query_seconds = options.worker_query_seconds
+        start_worker(aws, account, server.api_url, query_seconds, free_port(), queue)
         fargate.keep_services()
         yield Cloud(
             folder=folder,
