@@ -6,6 +6,7 @@ by default.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,23 @@ def provision(
 def _outputs(aws: EmulatedAws) -> dict[str, str]:
     [stack] = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def set_up_observer(aws: EmulatedAws) -> dict[str, str]:
+    """Have all news of the cluster's tasks put into a queue, for prefect-aws's observer.
+
+    As `prefect-aws ecs-worker deploy-events` does; returns the worker's variable that names it.
+    Without a queue the observer ends at once, which is what keeps it off elsewhere: nothing in
+    prefect-aws 0.7 reads its setting ENABLED.
+    """
+    queue = f"{WORK_POOL}-ecs-events"
+    sqs, events = aws.client("sqs"), aws.client("events")
+    url = sqs.create_queue(QueueName=queue, Attributes={"VisibilityTimeout": "300"})["QueueUrl"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    pattern = {"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]}
+    events.put_rule(Name=queue, EventPattern=json.dumps(pattern))
+    events.put_targets(Rule=queue, Targets=[{"Id": "1", "Arn": attributes["QueueArn"]}])
+    return {"PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": queue}
 
 
 def run_python(arguments: list[str], environment: dict[str, str], cwd: Path = PROJECT) -> str:

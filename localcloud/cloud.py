@@ -22,6 +22,7 @@ from localcloud.bootstrap import (
     Account,
     provision,
     run_python,
+    set_up_observer,
     store_credential,
 )
 from localcloud.deployment import PROJECT, deploy
@@ -49,6 +50,7 @@ class Options:
     `auth_string`: what the Prefect server demands, "user:password".
     `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
     `faults`: the deployed Lambdas, and nobody else, reach Prefect and AWS through fault proxies.
+    `observer`: the worker runs prefect-aws's observer, with the queue it needs.
     """
 
     auth_string: str = "admin:only-on-this-machine"
@@ -58,6 +60,7 @@ class Options:
     lambda_timeout_seconds: int = 20
     retry_scale: float = 0.5
     faults: bool = False
+    observer: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ def embedded_cloud(
                 extra_environment={
                     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
                     "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+                    **(set_up_observer(aws) if options.observer else {}),
                 },
                 timings=options.timings,
             )
