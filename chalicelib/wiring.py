@@ -8,23 +8,25 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
-from uuid import uuid4
+from typing import TYPE_CHECKING, Final, Protocol
+from uuid import UUID, uuid4
 
 import boto3
 import urllib3
 from aws_lambda_powertools import Logger
 
 import infra
+from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.metrics import EmfMetrics
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.table import RunTable
-from chalicelib.core.money import Rate, Rates
+from chalicelib.core.rates import Rates, read_table, with_own
 from chalicelib.core.situation import Policy
 from chalicelib.core.world import World
+from chalicelib.errors import SettingError
 from chalicelib.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def start_cold() -> None:
     """
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         _settings()
+        _rates()
 
 
 class Outcome(Protocol):
@@ -93,8 +96,10 @@ def _world(context: LambdaContext) -> World:
             authorization=_authorization(),
             deadline=seconds_left,
             pool=_pool(),
+            deployment_names=_deployment_names(),
         ),
         records=RunTable(_dynamodb(), settings.table_name, owner=_owner(context)),
+        bills=BillTable(_dynamodb(), settings.table_name),
         tasks=EcsTasks(_ecs()),
         log=_logger(),
         now=lambda: datetime.now(UTC),
@@ -109,6 +114,7 @@ def _world(context: LambdaContext) -> World:
         work_pool=settings.work_pool,
         grace=timedelta(seconds=settings.sweep_grace_seconds),
         seconds_left=seconds_left,
+        measure=EmfMetrics(settings.stage, settings.work_pool).measure,
         account=context.invoked_function_arn.split(":")[4],
     )
 
@@ -157,10 +163,12 @@ def _ecs() -> "ECSClient":
 
 @cache
 def _rates() -> Rates:
-    rows: list[dict[str, Any]] = infra.load("prices.json")["rates"]
-    return {
-        (row["region"], row["architecture"], row["capacity"]): Rate(
-            Decimal(row["vcpu_hour_usd"]), Decimal(row["gb_hour_usd"])
-        )
-        for row in rows
-    }
+    try:
+        return with_own(read_table(infra.load("prices.json")), _settings().rates)
+    except ValueError as error:
+        raise SettingError(f"RATES do not go with the shipped rates: {error}") from None
+
+
+@cache
+def _deployment_names() -> dict[UUID, str]:
+    return {}

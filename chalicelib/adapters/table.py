@@ -82,7 +82,9 @@ class RunTable:
             answer = self._client.update_item(
                 TableName=self._name,
                 Key=_key(flow_run_id),
-                UpdateExpression="SET lease_owner = :me, lease_until = :until, expires = :expires",
+                UpdateExpression=(
+                    "SET lease_owner = :me, lease_until = :until, expires_at = :expires"
+                ),
                 ConditionExpression="attribute_not_exists(lease_until) OR lease_until < :now",
                 ExpressionAttributeValues={
                     ":me": _pack(self._owner),

@@ -11,8 +11,10 @@ from enum import Enum, auto
 from typing import Any
 from uuid import UUID, uuid4
 
+from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.actions import Decision
+from chalicelib.core.metrics import Measured
 from chalicelib.core.situation import Policy
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
@@ -24,6 +26,8 @@ from tests.twin.prefect import InMemoryPrefect
 
 LEASE = timedelta(seconds=35)
 LAMBDA_RETRY = timedelta(seconds=60)
+STOPPED_AFTER = timedelta(seconds=30)
+"""From a container's exit to the task's end, as long as its network interface is detached."""
 
 
 class Killed(BaseException):
@@ -113,6 +117,7 @@ class Universe:
     policy: Policy = field(default_factory=Policy)
     now: datetime = NOW
     tasks: dict[str, Task] = field(default_factory=dict)
+    measured: list[Measured] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prefect = InMemoryPrefect(self.clock)
@@ -133,6 +138,12 @@ class Universe:
     def all_of(self, cluster: str) -> tuple[Task, ...]:
         return tuple(self.tasks.values())
 
+    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+        return tuple(task for task in self.tasks.values() if task.desired_status == "STOPPED")
+
+    def bills(self) -> BillTable:
+        return BillTable(self.dynamodb, self.table, sleep=lambda _: None)
+
     def records(self) -> RunTable:
         return RunTable(self.dynamodb, self.table, owner=str(uuid4()))
 
@@ -149,7 +160,11 @@ class Universe:
             last_status="RUNNING",
             capacity_provider="" if on_demand else "FARGATE_SPOT",
             flow_run_id=run_id,
+            launch_type="FARGATE",
+            cpu_units=256,
+            memory_mib=512,
             created_at=self.now,
+            pull_started_at=self.now,
             started_at=self.now + timedelta(seconds=1),
         )
         self.tasks[arn] = task
@@ -202,7 +217,12 @@ class Universe:
             "stop_code": "SpotInterruption",
             "stopped_reason": "Your Spot Task was interrupted.",
         }
-        ended = {"last_status": "STOPPED", "execution_stopped_at": self.now}
+        ended = {
+            "last_status": "STOPPED",
+            "desired_status": "STOPPED",
+            "execution_stopped_at": self.now,
+            "stopped_at": self.now + STOPPED_AFTER,
+        }
         self.tasks[task.arn] = replace(task, **{**ended, **interrupted, **how})
 
     def handle(
@@ -235,6 +255,7 @@ class Universe:
         return World(
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
+            bills=self.wire.around(self.bills(), "bills"),
             tasks=self.wire.around(self, "tasks"),
             log=Silence(),
             now=self.clock,
@@ -243,6 +264,7 @@ class Universe:
             clusters=("prefect-spot-dev",),
             account="",
             work_pool=self.prefect.work_pool_name,
+            measure=self.measured.append,
         )
 
     def deliver(self, event: dict[str, Any], fault: Fault | None = None) -> None:

@@ -119,7 +119,7 @@ def test_who_has_lost_the_lease_writes_nothing(dynamodb: Any) -> None:
 def test_a_record_is_kept_for_a_while_and_then_expires(dynamodb: Any) -> None:
     table(dynamodb).acquire(RUN_ID, NOW, LEASE)
     item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
-    assert int(item["expires"]["N"]) == int((NOW + KEPT_FOR).timestamp())
+    assert int(item["expires_at"]["N"]) == int((NOW + KEPT_FOR).timestamp())
 
 
 def test_a_field_of_a_newer_release_does_not_hinder_an_older_one(dynamodb: Any) -> None:
