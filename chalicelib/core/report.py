@@ -70,7 +70,7 @@ class Row:
             "wasted_hours": counts.wasted_hours.quantize(_HOUR),
             "wasted_usd": counts.wasted_usd,
             "net_savings_usd": counts.net_savings_usd,
-            "partial_bills": counts.partial,
+            "partial_bills": counts.partial_bills,
         }
 
     @property
@@ -162,8 +162,8 @@ def _added(sums: Iterable[DailySum]) -> Counts:
 def _warnings(counts: Counts, rates: Sequence[Rate], until: date) -> Iterable[str]:
     if old := age_warning(rates, until):
         yield old
-    if counts.partial:
+    if counts.partial_bills:
         yield (
-            f"{counts.partial} bills are partial: a time, a size or a rate was missing, and what"
-            " hangs on it is left out"
+            f"{counts.partial_bills} bills are partial: a time, a size or a rate was missing, and"
+            " what hangs on it is left out"
         )

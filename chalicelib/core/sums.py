@@ -23,7 +23,7 @@ _MICRO: Final = Decimal("0.000001")
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial` bills lack data.
+    """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial_bills` lack data.
 
     `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
     that observe mode left undone.
@@ -36,7 +36,7 @@ class Counts:
     on_demand_reruns: int = 0
     would_spot_reruns: int = 0
     would_on_demand_reruns: int = 0
-    partial: int = 0
+    partial_bills: int = 0
     spot_us: int = 0
     on_demand_us: int = 0
     wasted_us: int = 0
@@ -116,7 +116,7 @@ def sum_of(bill: Bill, outcome: Outcome, *, first_of_its_run: bool) -> DailySum:
         on_demand_reruns=int(outcome is Outcome.ON_DEMAND_RERUN),
         would_spot_reruns=int(outcome is Outcome.WOULD_SPOT_RERUN),
         would_on_demand_reruns=int(outcome is Outcome.WOULD_ON_DEMAND_RERUN),
-        partial=int(bool(bill.shortcomings)),
+        partial_bills=int(bool(bill.shortcomings)),
         spot_us=micros if is_spot else 0,
         on_demand_us=0 if is_spot else micros,
         wasted_us=int(bill.wasted_seconds / _MICRO),

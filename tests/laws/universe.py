@@ -16,9 +16,11 @@ from chalicelib.adapters.table import RunTable
 from chalicelib.core.actions import Decision
 from chalicelib.core.metrics import Measured
 from chalicelib.core.situation import Policy
+from chalicelib.core.sums import DailySum
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
+from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
 from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_event
@@ -108,6 +110,16 @@ class _Tripped:
         )
 
 
+class _Unopened:
+    """A port that is made when it is first called."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._make(), method)
+
+
 @dataclass
 class Universe:
     """One flow run and all its tasks. Time stands still unless a test moves it."""
@@ -118,6 +130,7 @@ class Universe:
     now: datetime = NOW
     tasks: dict[str, Task] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
+    books: str = ""
 
     def __post_init__(self) -> None:
         self.prefect = InMemoryPrefect(self.clock)
@@ -142,7 +155,16 @@ class Universe:
         return tuple(task for task in self.tasks.values() if task.desired_status == "STOPPED")
 
     def bills(self) -> BillTable:
-        return BillTable(self.dynamodb, self.table, sleep=lambda _: None)
+        """The books, in a table of this universe's own, made when first opened."""
+        if not self.books:
+            self.books = f"books-{uuid4()}"
+            self.dynamodb.create_table(
+                TableName=self.books,
+                KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+                AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        return BillTable(self.dynamodb, self.books, sleep=lambda _: None)
 
     def records(self) -> RunTable:
         return RunTable(self.dynamodb, self.table, owner=str(uuid4()))
@@ -211,6 +233,21 @@ class Universe:
             self.event(task, lastStatus="STOPPED", version=7, executionStoppedAt=at),
         ]
 
+    def end_of(self, task: Task) -> dict[str, Any]:
+        """The event that tells of the task's end, as ECS noted it."""
+        ended = self.tasks[task.arn]
+        assert ended.stopped_at is not None
+        assert ended.execution_stopped_at is not None
+        return self.event(
+            ended,
+            lastStatus="STOPPED",
+            version=7,
+            stopCode=ended.stop_code,
+            stoppedReason=ended.stopped_reason,
+            executionStoppedAt=ended.execution_stopped_at.isoformat(),
+            stoppedAt=ended.stopped_at.isoformat(),
+        )
+
     def stops(self, task: Task, **how: Any) -> None:
         """ECS notes the task's end: an interruption, unless `how` says otherwise."""
         interrupted = {
@@ -237,6 +274,17 @@ class Universe:
             return react(self.world(fault, meanwhile, wire), event)
         return None
 
+    def meter(self, event: dict[str, Any], fault: Fault | None = None) -> MeterReport | None:
+        """One `meter` bills what one event tells of; None when it raised, or was killed."""
+        with suppress(Killed, PrefectSpotError):
+            return meter(self.world(fault), event)
+        return None
+
+    def sums(self) -> tuple[DailySum, ...]:
+        """All that was counted, on the few days that such a life takes."""
+        today = self.now.date()
+        return self.bills().read_sums([today + timedelta(days=n) for n in (-1, 0, 1)])
+
     def sweep(self, fault: Fault | None = None) -> SweepReport | None:
         """One sweep, after the grace; None when it raised, or was killed."""
         self.passes(300)
@@ -255,7 +303,7 @@ class Universe:
         return World(
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
-            bills=self.wire.around(self.bills(), "bills"),
+            bills=self.wire.around(_Unopened(self.bills), "bills"),
             tasks=self.wire.around(self, "tasks"),
             log=Silence(),
             now=self.clock,

@@ -294,7 +294,7 @@ def test_drills_are_summed_apart_and_are_in_no_total() -> None:
 def test_a_partial_bill_adds_its_time_and_no_money() -> None:
     daily = sum_of(bill(stopped(cpu_units=None)), Outcome.NONE, first_of_its_run=True)
     assert daily.counts == Counts(
-        runs=1, attempts=1, interruptions=1, partial=1, spot_us=3600 * 10**6
+        runs=1, attempts=1, interruptions=1, partial_bills=1, spot_us=3600 * 10**6
     )
 
 

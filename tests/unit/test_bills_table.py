@@ -137,6 +137,15 @@ def test_sums_are_by_day_and_deployment_and_exact(bench: Bench) -> None:
     assert total(sums).runs == 1
 
 
+def test_every_count_is_added_up_under_a_name_that_dynamodb_takes(bench: Bench) -> None:
+    names = Counts().as_mapping()
+    counts = Counts(**{name: 10 + place for place, name in enumerate(names)})
+    for number in (1, 2):
+        made = another(number)
+        assert bench.table.write(made, DailySum(TODAY, ETL, counts), bench.look_up(made))
+    assert bench.table.read_sums([TODAY])[0].counts == counts + counts
+
+
 def test_a_task_of_no_run_is_nobodys_attempt(bench: Bench) -> None:
     made = replace(bill(stopped()), flow_run_id=None, deployment=Deployment(NO_FLOW_RUN))
     assert bench.look_up(made) == Books(billed=False, run_known=True, deployment_listed=False)
