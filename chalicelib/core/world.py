@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib.core.ports import Log, Prefect, Records, Tasks
+from chalicelib.core.metrics import Measured
+from chalicelib.core.ports import Bills, Log, Prefect, Records, Tasks
 from chalicelib.core.situation import Policy
 
 Outcome = tuple[Any, Exception | None]
@@ -40,11 +41,12 @@ class World:
     `lease` is longer than the invocation can last, so that it never ends under a living handler;
     `seconds_left` of the invocation, for work that can be resumed; `pause` waits so many seconds.
     `together` makes calls that do not depend on each other, all of them whatever fails. `grace` is
-    what the fast path is given before `sweep` repairs.
+    what the fast path is given before `sweep` repairs. `measure` hands on values for CloudWatch.
     """
 
     prefect: Prefect
     records: Records
+    bills: Bills
     tasks: Tasks
     log: Log
     now: Callable[[], datetime]
@@ -57,3 +59,4 @@ class World:
     seconds_left: Callable[[], float] = lambda: 60.0
     pause: Callable[[float], None] = lambda _seconds: None
     together: Callable[[Sequence[Callable[[], Any]]], list[Any]] = in_turn
+    measure: Callable[[Measured], None] = lambda _measured: None

@@ -26,6 +26,7 @@ from chalicelib.core.actions import (
 )
 from chalicelib.core.annotation import Annotation, one_line
 from chalicelib.core.decide import decide
+from chalicelib.core.metrics import Measured, values_of_rescue
 from chalicelib.core.ports import Prefect
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import (
@@ -79,6 +80,7 @@ def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) 
                 world.records.release(handling.record)
         raise
     world.records.release(handling.record)
+    _measure(world, handling, record, decision)
     return decision
 
 
@@ -100,6 +102,7 @@ class _Handling:
     record: RunRecord
     swept: bool
     is_unsure: bool = False
+    deployment_id: UUID | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -113,6 +116,7 @@ class _Handling:
             if seen is None:
                 return Decision(Verdict.IGNORE, "Prefect does not know the flow run")
             run, history = seen
+            self.deployment_id = run.deployment_id
             if newer_task is None:
                 newer_task = _has_newer_task(self.world, run, self.task)
             decision = decide(
@@ -239,6 +243,16 @@ def _has_newer_task(world: World, run: FlowRun, task: Task) -> bool:
         return noted.created_at > task.created_at
     last_seen = task.exited_at or task.updated_at or task.created_at
     return last_seen is None or world.now() - last_seen > FORGOTTEN_AFTER
+
+
+def _measure(world: World, handling: "_Handling", before: RunRecord, decision: Decision) -> None:
+    """Count it for CloudWatch. The rescue has happened: nothing here may make it look undone."""
+    values = values_of_rescue(handling.task, before, handling.record, decision)
+    deployment = ""
+    with suppress(PrefectSpotError):
+        if values and handling.deployment_id is not None:
+            deployment = world.prefect.read_deployment_name(handling.deployment_id)
+    world.measure(Measured(deployment, values))
 
 
 def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:

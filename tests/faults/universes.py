@@ -10,9 +10,10 @@ from chalicelib.core.situation import Policy
 from chalicelib.core.task import Task
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
-from tests.laws.universe import Befalls, Fault, Universe
+from tests.laws.universe import STOPPED_AFTER, Befalls, Fault, Universe
 
 OUT_OF_MEMORY = {"stop_code": "EssentialContainerExited", "stopped_reason": "OutOfMemoryError"}
+DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill by a test"}
 
 
 @dataclass
@@ -82,6 +83,7 @@ class Life:
             "interruptions": [(i.number, i.rerun_on) for i in record.interruptions.values()],
             "children": [self.universe.prefect.runs[c].state.type for c in self.children],
             "over": run.state.type in FINAL,
+            "sums": [(s.deployment.key == "drills", s.counts) for s in self.universe.sums()],
         }
 
 
@@ -89,7 +91,8 @@ class Life:
 class Plot:
     """How a life begins, and what handles its misfortune: one event, or a sweep.
 
-    `rescued`: the run is to come to a good end.
+    `event` is for `react`, or, where `is_bill`, for `meter`. `rescued`: the run is to come to a
+    good end.
     """
 
     name: str
@@ -97,14 +100,19 @@ class Plot:
     event: Callable[[Life], dict[str, Any]] | None
     then: Callable[[Life], list[dict[str, Any]]] = lambda _: []
     rescued: bool = True
+    is_bill: bool = False
 
     @property
     def function(self) -> str:
+        if self.is_bill:
+            return "meter"
         return "react" if self.event else "sweep"
 
     def handle(self, life: Life, fault: Fault | None = None) -> list[str]:
         """Run the handler once, under a fault or none; return the calls it made."""
-        if self.event:
+        if self.event and self.is_bill:
+            life.universe.meter(self.event(life), fault)
+        elif self.event:
             life.universe.handle(self.event(life), fault)
         else:
             life.universe.sweep(fault)
@@ -133,6 +141,26 @@ def _warned(universe: Universe) -> Life:
 
 def _exit(life: Life) -> dict[str, Any]:
     return life.universe.exits(life.tasks[0])[1]
+
+
+def _rescued(universe: Universe) -> Life:
+    """React has made the run due again; the task's end is still to be billed."""
+    life = _interrupted()(universe)
+    universe.prefect.run_task(life.run_id, StateType.COMPLETED, persisted=True)
+    universe.deliver(_exit(life))
+    universe.now += STOPPED_AFTER
+    return life
+
+
+def _drilled(universe: Universe) -> Life:
+    life = _life(universe)
+    universe.stops(life.tasks[0], **DRILL)
+    universe.deliver(universe.end_of(life.tasks[0]))
+    return life
+
+
+def _end(life: Life) -> dict[str, Any]:
+    return life.universe.end_of(life.tasks[0])
 
 
 def _left_parked(universe: Universe) -> Life:
@@ -177,6 +205,9 @@ PLOTS = (
     Plot("out of memory, with a subflow", _out_of_memory, None, rescued=False),
     Plot("refused by Spot", _refused, None),
     Plot("crashed under our hands", _crashed_again, None),
+    Plot("bill of an interruption", _rescued, _end, is_bill=True),
+    Plot("bill of a death", _out_of_memory, _end, rescued=False, is_bill=True),
+    Plot("bill of a drill", _drilled, _end, is_bill=True),
 )
 
 
@@ -195,6 +226,7 @@ def finish(life: Life, plot: Plot, *, only_sweep: bool) -> None:
     for _ in range(2):
         life.universe.sweep()
     life.live_on()
+    life.universe.sweep()
 
 
 def _stop_what_was_warned(life: Life) -> None:

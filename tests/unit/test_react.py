@@ -56,6 +56,13 @@ class OneRecord:
         self.held = False
 
 
+class NoBills:
+    """Books that nobody opens: `react` has no business with them."""
+
+    def __getattr__(self, method: str) -> Any:
+        raise AssertionError(f"react called bills.{method}")
+
+
 @dataclass
 class Described:
     """ECS, which knows these tasks."""
@@ -73,6 +80,9 @@ class Described:
 
     def all_of(self, cluster: str) -> tuple[Task, ...]:
         return tuple(self.tasks.values())
+
+    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+        return tuple(task for task in self.tasks.values() if task.exited)
 
 
 @dataclass
@@ -119,6 +129,7 @@ def scene() -> Scene:
     world = World(
         prefect=prefect,
         records=records,
+        bills=NoBills(),
         tasks=tasks,
         log=log,
         now=lambda: NOW,
