@@ -8,6 +8,7 @@ wrong. Defaults and meanings stand here; `tests/unit/test_docs.py` holds the def
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Final
 
@@ -147,7 +148,8 @@ def page() -> str:
 
 def _row(setting: Setting) -> str:
     default = {None: "required", "": "empty"}.get(setting.default, f"`{setting.default}`")
-    cells = (f"`{setting.name}`", default, accepted(setting.name) or "text", setting.meaning)
+    allowed = escape(accepted(setting.name), quote=False).replace("\\", "\\\\") or "text"
+    cells = (f"`{setting.name}`", default, allowed, setting.meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
