@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from chalicelib.errors import SettingError
+from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import read_settings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -22,7 +23,7 @@ FRAME: Final = Path(__file__).parent / "settings.md.in"
 REQUIRED: Final = {"PREFECT_API_URL": "https://prefect.example.com/api"}
 
 ELSEWHERE: Final = ("LOG_LEVEL",)
-"""Read where the logger is made, not by `read`."""
+"""Read where the logger is made, and by `read` as well."""
 
 _WRONG: Final = "?,?"
 
@@ -85,9 +86,54 @@ SETTINGS: Final = {
         Setting(
             "WORK_POOL", "fargate-spot-<stage>", "the work pool whose runs `sweep` looks after"
         ),
-        Setting("STACK_NAME", "prefect-spot-<stage>", "also the name of the DynamoDB table"),
     ),
-    "Log": (Setting("LOG_LEVEL", "INFO", "level of the Lambdas' own log"),),
+    "What is provided": (
+        Setting(
+            "PROVISION",
+            "full",
+            "`full`: cluster, worker and work pool too; `rescue-only`: an existing cluster, pool"
+            " and worker stay as they are, the stack holds what the handler itself needs",
+        ),
+        Setting(
+            "STACK_NAME",
+            "prefect-spot-<stage>",
+            "the CloudFormation stack; also the name of the DynamoDB table",
+        ),
+        Setting("VPC_ID", "", "network of worker and flows; empty: the default VPC"),
+        Setting("SUBNET_IDS", "", "comma-separated; empty: all of the VPC that fit"),
+        Setting("SECURITY_GROUP_IDS", "", "comma-separated; empty: the stack makes one"),
+        Setting(
+            "ASSIGN_PUBLIC_IP", "true", "`false` needs subnets with a NAT gateway or endpoints"
+        ),
+        Setting("USE_SPOT", "true", "`false`: a plain Fargate cluster, and flows on FARGATE"),
+        Setting(
+            "SPOT_WEIGHT",
+            "3",
+            "of FARGATE_SPOT in the cluster's default strategy: for tasks that bring none."
+            " Prefect's runs bring theirs",
+        ),
+        Setting("FARGATE_WEIGHT", "2", "of FARGATE in that strategy"),
+        Setting("FARGATE_BASE", "1", "tasks that go to FARGATE first in that strategy"),
+        Setting("ALARM_EMAIL", "", "subscribed to the alarm topic; AWS asks it to confirm"),
+    ),
+    "The worker": (
+        Setting("WORKER_IMAGE", "prefecthq/prefect-aws:latest", "the image; name a version of it"),
+        Setting("WORKER_CPU", "512", "CPU units of its task"),
+        Setting("WORKER_MEMORY", "1024", "MiB of its task; what Fargate takes with that CPU"),
+        Setting("WORK_QUEUES", "", "comma-separated; empty: all of the pool"),
+        Setting("WORKER_QUERY_SECONDS", "10", "how often it asks for runs that are due"),
+        Setting(
+            "LOG_RETENTION_DAYS", "30", "how long CloudWatch keeps worker and flow logs"
+        ),
+    ),
+    "Money": (
+        Setting(
+            "RATES",
+            "",
+            "your own rates, as of a savings plan, over the shipped table ([money](money.md))",
+        ),
+    ),
+    "Log": (Setting("LOG_LEVEL", "INFO", "level of the Lambdas' own log, and of the worker's"),),
 }
 
 
@@ -115,7 +161,8 @@ def read(environment: Mapping[str, str]) -> tuple[object, ...]:
     Raises:
         SettingError: one is wrong.
     """
-    return (read_settings(environment),)
+    settings = read_settings(environment)
+    return settings, read_provision_settings(environment, settings)
 
 
 def names_read() -> set[str]:
