@@ -4,11 +4,10 @@ import pytest
 
 from chalicelib.adapters.http import JsonHttp
 from chalicelib.adapters.work_pools import PrefectWorkPools
-from chalicelib.core.pool_template import Template
 from chalicelib.errors import PrefectConflictError, PrefectUnavailableError
 from tests.unit.scripted_server import ScriptedServer, answer
 
-TEMPLATE: Template = {"job_configuration": {}, "variables": {}}
+TEMPLATE: dict[str, object] = {"job_configuration": {}, "variables": {}}
 
 
 def pools(server: ScriptedServer) -> PrefectWorkPools:
@@ -29,10 +28,8 @@ def test_a_pool_is_sent_as_prefect_wants_it() -> None:
 
 def test_a_conflict_says_what_prefect_said() -> None:
     detail = {"detail": "A work pool with this name already exists."}
-    with (
-        ScriptedServer([answer(409, detail)]) as server,
-        pytest.raises(PrefectConflictError, match="already exists"),
-    ):
+    refused = pytest.raises(PrefectConflictError, match="already exists")
+    with ScriptedServer([answer(409, detail)]) as server, refused:
         pools(server).create("etl", TEMPLATE)
 
 
@@ -47,8 +44,6 @@ def test_a_conflict_says_what_prefect_said() -> None:
     ],
 )
 def test_an_answer_that_is_no_pool_is_no_empty_template(body: object) -> None:
-    with (
-        ScriptedServer([answer(200, body)]) as server,
-        pytest.raises(PrefectUnavailableError, match="no readable work pool"),
-    ):
+    refused = pytest.raises(PrefectUnavailableError, match="no readable work pool")
+    with ScriptedServer([answer(200, body)]) as server, refused:
         pools(server).read("etl")
