@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -69,6 +70,36 @@ class Life:
             environment={},
         )
 
+    def _counted(self) -> Any:
+        """What the books hold but for times and amounts, which hang on when a handler died."""
+        return [
+            (
+                daily.deployment.key == "drills",
+                daily.counts.runs,
+                daily.counts.attempts,
+                daily.counts.interruptions,
+                daily.counts.spot_reruns,
+                daily.counts.on_demand_reruns,
+            )
+            for daily in self.universe.sums()
+        ]
+
+    def _billed_seconds(self) -> Decimal:
+        counts = [daily.counts for daily in self.universe.sums()]
+        return Decimal(sum(c.spot_us + c.on_demand_us for c in counts)) / 10**6
+
+    def _charged_seconds(self) -> Decimal:
+        """What AWS charges for the tasks that ended: a minute at least for each."""
+        ended = [self.universe.tasks[task.arn] for task in self.tasks]
+        return sum(
+            (
+                max(Decimal(60), Decimal((task.stopped_at - task.pull_started_at).total_seconds()))
+                for task in ended
+                if task.stopped_at and task.pull_started_at
+            ),
+            Decimal(0),
+        )
+
     def end(self) -> Any:
         """What has to be the same however it came about."""
         run = self.universe.prefect.runs[self.run_id]
@@ -83,7 +114,8 @@ class Life:
             "interruptions": [(i.number, i.rerun_on) for i in record.interruptions.values()],
             "children": [self.universe.prefect.runs[c].state.type for c in self.children],
             "over": run.state.type in FINAL,
-            "sums": [(s.deployment.key == "drills", s.counts) for s in self.universe.sums()],
+            "counted": self._counted(),
+            "billed_in_full": self._billed_seconds() == self._charged_seconds(),
         }
 
 
