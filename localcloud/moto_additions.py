@@ -6,6 +6,8 @@ stop and describe tasks; without anybody connected, tasks stay as moto makes the
 
 from __future__ import annotations
 
+import copy
+import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,13 +19,17 @@ from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
 from moto.ecs.responses import DESCRIBE_TASKS_TAGS, EC2ContainerServiceResponse
-from moto.iam.models import SERVICE_NAME_CONVERSION
+from moto.iam.aws_managed_policies import aws_managed_policies_data
+from moto.iam.models import SERVICE_NAME_CONVERSION, AWSManagedPolicy, IAMBackend
 from moto.moto_api import state_manager
+from moto.s3.models import FakeBucket
 
 NO_CAPACITY = (
     "Capacity is unavailable at this time. "
     "Please try again later or in a different availability zone"
 )
+
+WITHOUT_TLS = {"Bool": {"aws:SecureTransport": "false"}}
 
 Strategy = list[dict[str, Any]]
 Description = dict[str, Any]
@@ -64,7 +70,10 @@ def install() -> None:
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
     _match_clusters_exactly_in_list_tasks()
+    _keep_deployment_configuration()
+    _know_the_policy_for_task_execution()
     _name_ecs_role_as_aws_does()
+    _take_requests_to_s3_for_encrypted()
 
 
 def run_tasks(
@@ -231,6 +240,48 @@ def _match_clusters_exactly_in_list_tasks() -> None:
         return [task for task in tasks if arn is None or task.cluster_arn == arn]
 
     EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]  # meant
+
+
+def _keep_deployment_configuration() -> None:
+    """As it comes, CreateService drops it, so nobody could tell whether it was asked for."""
+    original = EC2ContainerServiceResponse.create_service
+
+    def create_service(self: EC2ContainerServiceResponse) -> ActionResult:
+        result = original(self)
+        service: Any = self.ecs_backend._get_service(
+            self._get_param("cluster", "default"), self._get_param("serviceName")
+        )
+        service.deployment_configuration = self._get_param("deploymentConfiguration")
+        return result
+
+    EC2ContainerServiceResponse.create_service = create_service  # type: ignore[method-assign]  # meant
+
+
+def _know_the_policy_for_task_execution() -> None:
+    """As it comes, IAM knows none of AWS's own policies, or all 1,500, which takes a second."""
+    name = "AmazonECSTaskExecutionRolePolicy"
+    policy = json.loads(aws_managed_policies_data)[name]
+
+    def policies(self: IAMBackend) -> list[AWSManagedPolicy]:
+        return [AWSManagedPolicy.from_data(name, self.account_id, self.region_name, policy)]
+
+    IAMBackend._init_aws_policies = policies  # type: ignore[assignment,method-assign]  # meant
+
+
+def _take_requests_to_s3_for_encrypted() -> None:
+    """As it comes, no condition is read: what is denied without TLS is denied always."""
+    original = FakeBucket.get_permission
+
+    def get_permission(self: FakeBucket, action: str, resource: str) -> Any:
+        if self.policy is None:
+            return original(self, action, resource)
+        document = json.loads(self.policy)
+        meant = [s for s in document["Statement"] if s.get("Condition") != WITHOUT_TLS]
+        for_now = copy.copy(self)
+        for_now.policy = json.dumps({**document, "Statement": meant}).encode()
+        return original(for_now, action, resource)
+
+    FakeBucket.get_permission = get_permission  # type: ignore[method-assign]  # meant
 
 
 def _name_ecs_role_as_aws_does() -> None:

@@ -132,7 +132,7 @@ def mentioned(value: Any) -> Iterator[str]:
 class _Work:
     def __init__(self, source: Template, given: Mapping[str, str], names: Names) -> None:
         self._source = source
-        self._known = {**PSEUDO, **given}
+        self._known = {**PSEUDO, **given}  # given ones may name another stack
         self._names = names
 
     def holds(self, part: Mapping[str, Any]) -> bool:
