@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -20,6 +21,8 @@ from chalicelib.core.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
 from tests.provisioning import ACCOUNT, FUNCTION_PREFIX, PARAMETER, REGION, make_desired
 from tests.twin.work_pools import InMemoryWorkPools
+
+os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
 
 READING = ("Describe", "Get", "List")
 SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "sqs", "ssm")
