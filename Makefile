@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
-PACKAGES := app.py chalicelib infra localcloud examples doctools tests
+PACKAGES := app.py chalicelib infra localcloud spotctl examples doctools tests
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help

@@ -13,6 +13,7 @@ from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.laws.universe import STOPPED_AFTER, Befalls, Fault, Universe
 
+BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
 OUT_OF_MEMORY = {"stop_code": "EssentialContainerExited", "stopped_reason": "OutOfMemoryError"}
 DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill by a test"}
 
@@ -36,7 +37,7 @@ class Life:
         if self.universe.prefect.is_due(self.run_id):
             self.tasks.append(self.universe.start(self.run_id))
             self.universe.prefect.engine_finishes(self.run_id)
-            self.universe.stops(self.tasks[-1], stop_code="EssentialContainerExited")
+            self.universe.stops(self.tasks[-1], **BY_ITSELF)
 
     def verdict(self, *, rescued: bool = True) -> Verdict:
         """What the oracle says of it."""
