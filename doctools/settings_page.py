@@ -122,9 +122,7 @@ SETTINGS: Final = {
         Setting("WORKER_MEMORY", "1024", "MiB of its task; what Fargate takes with that CPU"),
         Setting("WORK_QUEUES", "", "comma-separated; empty: all of the pool"),
         Setting("WORKER_QUERY_SECONDS", "10", "how often it asks for runs that are due"),
-        Setting(
-            "LOG_RETENTION_DAYS", "30", "how long CloudWatch keeps worker and flow logs"
-        ),
+        Setting("LOG_RETENTION_DAYS", "30", "how long CloudWatch keeps worker and flow logs"),
     ),
     "Money": (
         Setting(

@@ -185,7 +185,7 @@ def test_it_fits_into_a_roles_inline_policies() -> None:
     assert len(json.dumps(load_policy("provision"), separators=(",", ":"))) < 10_240
 
 
-@pytest.mark.parametrize("name", ["react", "sweep", "provision"])
+@pytest.mark.parametrize("name", ["react", "meter", "sweep", "provision"])
 def test_every_function_may_send_what_it_could_not_handle_to_the_failure_queue(name: str) -> None:
     """Lambda asks for it when the on-failure destination is set."""
     sends = [s for s in load_policy(name)["Statement"] if "sqs:SendMessage" in as_list(s["Action"])]
