@@ -35,6 +35,7 @@ from localcloud.fargate import Fargate, Timings
 from localcloud.fault_proxy import FaultProxy
 from localcloud.lambdas import LambdaService
 from localcloud.oracle import Observation, observe
+from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household, free_port
@@ -53,6 +54,9 @@ class Options:
     `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
     `faults`: the deployed Lambdas, and nobody else, reach Prefect and AWS through fault proxies.
     `observer`: the worker runs prefect-aws's observer, with the queue it needs.
+    `postgres`: Prefect keeps its runs in PostgreSQL, which bears many clients at once.
+    `worker`: whether there is one at all; else nobody takes the pool's runs.
+    `lambda_concurrency`: how many processes each function may have.
     """
 
     auth_string: str | None = None
@@ -63,6 +67,9 @@ class Options:
     retry_scale: float = 0.5
     faults: bool = False
     observer: bool = False
+    postgres: bool = False
+    worker: bool = True
+    lambda_concurrency: int = 2
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,16 @@ def embedded_cloud(
         household = stack.enter_context(Household.open())
         folder = household.folder
         tell("starting a Prefect server")
-        server = PrefectServer(folder / "prefect", household.spawn, auth_string=options.auth_string)
+        database = "sqlite"
+        if options.postgres:
+            postgres = stack.enter_context(Postgres(folder / "postgres", household.spawn))
+            database = postgres.create_database("prefect")
+        server = PrefectServer(
+            folder / "prefect",
+            household.spawn,
+            database=database,
+            auth_string=options.auth_string,
+        )
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(server.__enter__)
             aws = stack.enter_context(EmulatedAws())
@@ -152,7 +168,13 @@ def embedded_cloud(
             options.lambda_timeout_seconds,
         )
         lambdas = stack.enter_context(
-            LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=options.retry_scale)
+            LambdaService(
+                household,
+                aws,
+                LAMBDA_PYTHON,
+                retry_scale=options.retry_scale,
+                concurrency=options.lambda_concurrency,
+            )
         )
         router = stack.enter_context(EventRouter(aws, lambdas.invoke_async))
         router.check_rules()
@@ -168,10 +190,11 @@ def embedded_cloud(
         )
         tell(f"creating the work pool {WORK_POOL}")
         set_up_work_pool(account, environment)
-        tell("starting the worker as an ECS service")
-        queue = set_up_observer(aws) if options.observer else ""
-        query_seconds = options.worker_query_seconds
-        start_worker(aws, account, server.api_url, query_seconds, free_port(), queue)
+        if options.worker:
+            tell("starting the worker as an ECS service")
+            queue = set_up_observer(aws) if options.observer else ""
+            query_seconds = options.worker_query_seconds
+            start_worker(aws, account, server.api_url, query_seconds, free_port(), queue)
         fargate.keep_services()
         yield Cloud(
             folder=folder,

@@ -72,7 +72,7 @@ def due(now: RunState | None = None) -> Situation:
 
 def in_history(*types: StateType) -> Situation:
     """A run that went through these states in one attempt; it is in the last of them."""
-    states = tuple(make_state(type) for type in types)
+    states = tuple(make_state(kind) for kind in types)
     return make_situation(run=make_run(state=states[-1]), history=states)
 
 
