@@ -273,7 +273,8 @@ def _course(desired: Desired, observed: Observed) -> Plan:
                 return Plan(Condition.READY)
             if not stack.is_ours:
                 return Plan(Condition.BLOCKED, (), (_not_ours(stack),))
-            return Plan(Condition.UPDATING, (UpdateStack(stack.id, definition, differs),), failed)
+            condition = Condition.RECOVERING if failed else Condition.UPDATING
+            return Plan(condition, (UpdateStack(stack.id, definition, differs),), failed)
         case _:
             assert_never(standing)
 

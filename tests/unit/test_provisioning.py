@@ -185,6 +185,15 @@ def test_a_failed_stack_is_told_of_with_the_resource_and_awss_reason(status: str
         assert part in told
 
 
+def test_an_update_after_one_that_failed_tells_of_the_failure() -> None:
+    failure = StackFailure("Service", "AWS::ECS::Service", "Circuit Breaker was triggered")
+    stack = make_stack(status="UPDATE_ROLLBACK_COMPLETE", failures=(failure,), **CHANGED)
+    planned = plan(make_desired(), make_observed(stack=stack))
+    assert planned.condition is Condition.RECOVERING
+    assert isinstance(planned.steps[0], UpdateStack)
+    assert "Circuit Breaker" in planned.problems[0].message
+
+
 @pytest.mark.parametrize(
     "status",
     [status for status, row in ROWS.items() if row[0] is Condition.FAILED],
