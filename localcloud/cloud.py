@@ -225,7 +225,7 @@ def _scale_worker_to_none(aws: EmulatedAws) -> None:
 
     def is_gone() -> bool:
         [service] = ecs.describe_services(cluster=CLUSTER, services=[WORKER_SERVICE])["services"]
-        return service["runningCount"] + service["pendingCount"] == 0
+        return bool(service["runningCount"] + service["pendingCount"] == 0)
 
     wait_for("the worker's end", 60, is_gone)
 
