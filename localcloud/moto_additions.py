@@ -1,17 +1,20 @@
 """What moto 5.2.5 lacks, added to moto's own classes; each addition has its reason beside it.
 
 `EmulatedAws` installs them once per process. ECS asks whoever is connected (Fargate) to run,
-stop and describe tasks; without anybody connected, tasks stay as moto makes them.
+stop and describe tasks; without anybody connected, tasks stay as moto makes them. So does Lambda,
+for Invoke.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from moto.awslambda.models import LambdaFunction
 from moto.core.responses import ActionResult
 from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.exceptions import InvalidParameterException
@@ -38,7 +41,24 @@ class EcsHooks:
     describe: Callable[[Task], Description]
 
 
+@dataclass(frozen=True)
+class LambdaAnswer:
+    """What a function answered to a synchronous invocation; `failed`: with an error."""
+
+    payload: object
+    failed: bool
+
+
+@dataclass(frozen=True)
+class LambdaHooks:
+    """How moto's Lambda reaches the one who runs the functions, by their names."""
+
+    invoke: Callable[[str, object], LambdaAnswer]
+    invoke_async: Callable[[str, object], object]
+
+
 _hooks: EcsHooks | None = None
+_lambda_hooks: LambdaHooks | None = None
 _installed = False
 
 
@@ -46,6 +66,12 @@ def connect_ecs(hooks: EcsHooks | None) -> None:
     """Hand ECS's tasks to `hooks`, or with None back to moto."""
     global _hooks
     _hooks = hooks
+
+
+def connect_lambda(hooks: LambdaHooks | None) -> None:
+    """Hand invocations to `hooks`, or with None back to moto."""
+    global _lambda_hooks
+    _lambda_hooks = hooks
 
 
 def install() -> None:
@@ -63,6 +89,7 @@ def install() -> None:
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
     _match_clusters_exactly_in_list_tasks()
+    _invoke_functions()
 
 
 def run_tasks(
@@ -229,6 +256,26 @@ def _match_clusters_exactly_in_list_tasks() -> None:
         return [task for task in tasks if arn is None or task.cluster_arn == arn]
 
     EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]  # meant
+
+
+def _invoke_functions() -> None:
+    """As it comes, Invoke wants Docker."""
+    original = LambdaFunction.invoke
+
+    def invoke(self: LambdaFunction, body: str, request_headers: Any, answer_headers: Any) -> Any:
+        if _lambda_hooks is None:
+            return original(self, body, request_headers, answer_headers)
+        event = json.loads(body) if body else {}
+        if request_headers.get("X-Amz-Invocation-Type") == "Event":
+            _lambda_hooks.invoke_async(self.function_name, event)
+            return b""
+        answer = _lambda_hooks.invoke(self.function_name, event)
+        if answer.failed:
+            answer_headers["x-amz-function-error"] = "Unhandled"
+        return json.dumps(answer.payload).encode()
+
+    function: Any = LambdaFunction
+    function.invoke = invoke
 
 
 def _lock_dynamodb_requests() -> None:

@@ -150,7 +150,7 @@ def sweep(world: World, _event: object) -> SweepReport:
             break
         place = place.next(runs)
     report.finished = place.stage == len(STAGES)
-    world.records.save_bookmark("" if report.finished else str(place))
+    world.records.save_bookmark("" if report.finished else str(place), world.now())
     world.log.info("swept", **report.summary)
     return report
 

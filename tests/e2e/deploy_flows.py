@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect_aws import AwsCredentials, S3Bucket
 
-from tests.e2e.flows import RESULTS, fails, parent, steps, waits
+from tests.e2e.flows import RESULTS, fails, idles, parent, steps, waits
 
 
 def main(pool: str, bucket: str) -> None:
@@ -15,7 +15,7 @@ def main(pool: str, bucket: str) -> None:
         RESULTS.removeprefix("s3-bucket/"), overwrite=True
     )
     ids = {}
-    for flow in (steps, waits, fails, parent):
+    for flow in (steps, waits, idles, fails, parent):
         name = flow.name
         remote: Any = flow.from_source(
             source=str(Path(__file__).parent), entrypoint=f"flows.py:{name}"
