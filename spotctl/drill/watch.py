@@ -67,8 +67,8 @@ def start(
         run = world.prefect.runs.read_run(run_id)
         if run is not None and run.state.is_final:
             raise RefusedError(
-                f"flow run {run.name} is {run.state.name} already, before it could be interrupted:"
-                " drill one that takes a minute at least"
+                f"flow run {run.name} is {run.state.name} already, before it could be interrupted"
+                f" ({run.state.message or 'no message'}): drill one that takes a minute at least"
             )
         task = None
         if run is not None and run.state.type is StateType.RUNNING:

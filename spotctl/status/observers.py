@@ -48,8 +48,8 @@ def rows(observers: tuple[Observer, ...]) -> list[Row]:
             f"observer {observer.rule}",
             f"it sends task changes to {observer.queue}: a worker that reads there marks"
             " interrupted runs Crashed, and may crash a rerun by late news",
-            "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED=false on your workers,"
-            f" or disable the rule {observer.rule}",
+            f"disable the rule {observer.rule} (aws events disable-rule --name {observer.rule}):"
+            " prefect-aws 0.7.12 does not read its own setting that should turn the observer off",
         )
         for observer in observers
     ]
