@@ -72,7 +72,12 @@ class OperatorsPrefect:
 
     def version(self) -> str:
         """Return the server's version."""
-        return str(self._http.get("/admin/version"))
+        version = self._http.get("/admin/version")
+        if not isinstance(version, str):
+            raise PrefectUnavailableError(
+                "Prefect does not tell its version: PREFECT_API_URL is not its API's address"
+            )
+        return version
 
     def work_pool(self, name: str) -> WorkPool | None:
         """Return the pool; None when Prefect does not know it."""

@@ -28,16 +28,11 @@ _PREFECT_SECONDS: Final = 20.0
 
 
 class Aws:
-    """boto3 clients of the operator's own session, made when they are first asked for."""
+    """boto3 clients with the operator's own credentials, made when they are first asked for."""
 
-    def __init__(self, session: boto3.Session | None = None) -> None:
-        self._session = session or boto3.Session()
+    def __init__(self) -> None:
+        self.region: Final = boto3.Session().region_name or ""
         self._clients: dict[str, Any] = {}
-
-    @property
-    def region(self) -> str:
-        """The region that the operator's AWS configuration names, empty for none."""
-        return self._session.region_name or ""
 
     @cached_property
     def account(self) -> str:
@@ -45,7 +40,7 @@ class Aws:
         return str(self.client("sts").get_caller_identity()["Account"])
 
     def client(self, service: str) -> Any:
-        """Return the client of a service. Raises botocore's NoRegionError without a region."""
+        """Return the client of a service."""
         if service not in self._clients:
             # An invocation is not to be sent twice because its answer takes long.
             config = (
@@ -56,7 +51,9 @@ class Aws:
                 if service == "lambda"
                 else None
             )
-            self._clients[service] = self._session.client(service, config=config)  # type: ignore[call-overload]  # any service name
+            self._clients[service] = boto3.client(  # type: ignore[call-overload]  # any service name
+                service, region_name=self.region, config=config
+            )
         return self._clients[service]
 
 
