@@ -18,6 +18,8 @@ from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
 
 from localcloud import moto_additions
+from localcloud.cloudformation import requests as cloudformation_requests
+from localcloud.cloudformation.operations import CloudFormation
 
 
 class EmulatedAws:
@@ -33,14 +35,19 @@ class EmulatedAws:
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()  # creating boto3 clients is not thread-safe
+        self.cloudformation = CloudFormation(self.client, self.account, self.region)
 
     def __enter__(self) -> EmulatedAws:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
         moto_additions.install()
+        cloudformation_requests.install()
+        cloudformation_requests.connect(self.cloudformation)
         self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.cloudformation.close()
+        cloudformation_requests.connect(None)
         self._server.stop()
         if self._server._server is not None:
             self._server._server.server_close()  # stop() leaves the socket listening

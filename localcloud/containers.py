@@ -23,6 +23,18 @@ Description = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class HealthCheck:
+    """How ECS asks a container whether it is well; it is ill after `retries` failures in a row."""
+
+    command: tuple[str, ...]
+    interval_seconds: float
+    timeout_seconds: float
+    retries: int
+    start_period_seconds: float
+    """In which failures do not count."""
+
+
+@dataclass(frozen=True)
 class ContainerPlan:
     """One container, as task definition and overrides together want it."""
 
@@ -37,6 +49,7 @@ class ContainerPlan:
     """Of the task, in CPU units, as ECS writes it."""
     memory: str
     """Of the task, in MiB, as ECS writes it."""
+    health_check: HealthCheck | None = None
 
 
 class SecretUnavailableError(Exception):
@@ -64,6 +77,21 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
         stop_timeout_seconds=float(container.get("stopTimeout") or DEFAULT_STOP_TIMEOUT_SECONDS),
         cpu=str(overrides.get("cpu") or definition.cpu or container.get("cpu") or 256),
         memory=str(overrides.get("memory") or definition.memory or container.get("memory") or 512),
+        health_check=_health_check(container.get("healthCheck")),
+    )
+
+
+def _health_check(given: dict[str, Any] | None) -> HealthCheck | None:
+    """Read one, with ECS's defaults."""
+    how, *words = (given or {}).get("command") or ["NONE"]
+    if given is None or how == "NONE":
+        return None
+    return HealthCheck(
+        command=("/bin/sh", "-c", *words) if how == "CMD-SHELL" else tuple(words),
+        interval_seconds=float(given.get("interval") or 30),
+        timeout_seconds=float(given.get("timeout") or 5),
+        retries=int(given.get("retries") or 3),
+        start_period_seconds=float(given.get("startPeriod") or 0),
     )
 
 

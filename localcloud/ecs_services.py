@@ -1,15 +1,24 @@
 """ECS services on the laptop: how the Prefect worker comes up, and comes up again.
 
-One look at moto's services and tasks, and what is missing is run, what is too much is stopped.
+One look at moto's services and tasks, and what is missing is run, what is too much or ill is
+stopped. A new task definition is a new deployment; one whose tasks fail is given up by the circuit
+breaker, where the service has one.
 """
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from moto.ecs.models import EC2ContainerServiceBackend, Service, Task
 
 from localcloud.moto_additions import run_tasks
+
+FAILURES_THAT_BREAK_THE_CIRCUIT = 3
+"""ECS's least, whatever the desired count."""
+
+_stopped_by_services: WeakSet[Task] = WeakSet()  # not for being ill: such a stop is no failure
 
 
 class StopsTasks(Protocol):
@@ -22,9 +31,10 @@ class StopsTasks(Protocol):
 def reconcile_services(backend: EC2ContainerServiceBackend, stop: StopsTasks) -> None:
     """Bring every service one step nearer to `desiredCount` tasks of its present definition."""
     for service in list(backend.services.values()):
-        desired = service.desired_count if service.status == "ACTIVE" else 0
         definition = str(backend.describe_task_definition(str(service.task_definition)).arn)
-        deployment = str(_deployment(service).get("id", ""))
+        deployment = _deployment_of(service, definition)
+        given_up = deployment.get("rolloutState") == "FAILED"
+        desired = service.desired_count if service.status == "ACTIVE" and not given_up else 0
         tasks = _tasks_of(backend, service)
         current = [task for task in tasks if task.task_definition_arn == definition]
         outdated = [task for task in tasks if task.task_definition_arn != definition]
@@ -35,44 +45,90 @@ def reconcile_services(backend: EC2ContainerServiceBackend, stop: StopsTasks) ->
                 task_definition=definition,
                 launch_type="FARGATE",
                 network=service.network_configuration or None,
-                started_by=deployment,
+                started_by=str(deployment.get("id", "")),
                 group=_group(service),
                 tags=service.tags,
             )
             current += placed
         for task in [*outdated, *current[desired:]]:
+            _stopped_by_services.add(task)
             stop(
                 task.task_arn,
-                reason=f"Scaling activity initiated by (deployment {deployment})",
+                reason=f"Scaling activity initiated by (deployment {deployment.get('id')})",
                 stop_code="ServiceSchedulerInitiated",
             )
-        _report(service, current[:desired])
+        for task in current[:desired]:
+            if _health(task) == "UNHEALTHY":
+                stop(
+                    task.task_arn,
+                    reason=f"(service {service.name}) (task {task.id}) failed container health"
+                    " checks.",
+                    stop_code="ServiceSchedulerInitiated",
+                )
+        _report(backend, service, current[:desired])
 
 
 def _tasks_of(backend: EC2ContainerServiceBackend, service: Service) -> list[Task]:
-    return [
-        task
-        for task in list(backend.tasks.get(service.cluster_name, {}).values())
-        if task.group == _group(service) and task.desired_status == "RUNNING"
-    ]
+    return [task for task in _all_tasks_of(backend, service) if task.desired_status == "RUNNING"]
+
+
+def _all_tasks_of(backend: EC2ContainerServiceBackend, service: Service) -> list[Task]:
+    tasks = list(backend.tasks.get(service.cluster_name, {}).values())
+    return [task for task in tasks if task.group == _group(service)]
 
 
 def _group(service: Service) -> str:
     return f"service:{service.name}"
 
 
-def _report(service: Service, tasks: list[Task]) -> None:
+def _health(task: Task) -> str:
+    return str(getattr(task, "health_status", "UNKNOWN"))
+
+
+def _deployment_of(service: Service, definition: str) -> dict[str, Any]:
+    """Return the service's deployment; another one when the task definition is another."""
+    if not service.deployments:
+        return {}
+    deployment: dict[str, Any] = service.deployments[0]
+    if deployment["taskDefinition"] != definition:
+        deployment.update(
+            id=f"ecs-svc/{uuid.uuid4().int % 10**19}",
+            taskDefinition=definition,
+            rolloutState="IN_PROGRESS",
+            failedTasks=0,
+        )
+    return deployment
+
+
+def _report(backend: EC2ContainerServiceBackend, service: Service, tasks: list[Task]) -> None:
     """DescribeServices' counts; moto believes every service to run as soon as it is updated."""
     running = sum(task.last_status == "RUNNING" for task in tasks)
     service.running_count = running
     service.pending_count = len(tasks) - running
-    settled = running == service.desired_count
-    _deployment(service).update(
-        runningCount=running,
-        pendingCount=len(tasks) - running,
-        rolloutState="COMPLETED" if settled else "IN_PROGRESS",
+    if not service.deployments:
+        return
+    deployment: dict[str, Any] = service.deployments[0]
+    failed = [
+        task
+        for task in _all_tasks_of(backend, service)
+        if task.started_by == deployment["id"]
+        and task.last_status == "STOPPED"
+        and task not in _stopped_by_services
+    ]
+    deployment.update(
+        runningCount=running, pendingCount=len(tasks) - running, failedTasks=len(failed)
     )
+    if deployment["rolloutState"] != "IN_PROGRESS":
+        return
+    definition = backend.describe_task_definition(deployment["taskDefinition"])
+    is_checked = bool(definition.container_definitions[0].get("healthCheck"))
+    well = [task for task in tasks if not is_checked or _health(task) == "HEALTHY"]
+    if running == len(well) == service.desired_count:
+        deployment["rolloutState"] = "COMPLETED"
+    elif _breaks(service) and len(failed) >= FAILURES_THAT_BREAK_THE_CIRCUIT:
+        deployment["rolloutState"] = "FAILED"
 
 
-def _deployment(service: Service) -> dict[str, Any]:
-    return service.deployments[0] if service.deployments else {}
+def _breaks(service: Service) -> bool:
+    configuration = getattr(service, "deployment_configuration", None) or {}
+    return bool(configuration.get("deploymentCircuitBreaker", {}).get("enable"))

@@ -13,6 +13,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from localcloud import moto_additions
 from localcloud.aws import EmulatedAws
 from localcloud.containers import (
     Description,
+    HealthCheck,
     SecretUnavailableError,
     plan_container,
     resolve_secrets,
@@ -53,6 +55,10 @@ class Timings:
     deprovisioning_seconds: float = 1.0
     stop_timeout_scale: float = 1.0
     """Factor on a container's `stopTimeout`, which is 30 s unless the task definition says so."""
+    health_check_scale: float = 0.1
+    """Factor on the interval between two health checks, which is 30 s unless the task says so."""
+    start_period_scale: float = 1.0
+    """Factor on the time a container may take until failed health checks count."""
     service_seconds: float = 1.0
     """Between two looks at the services; a dead task is replaced at the next look."""
 
@@ -106,6 +112,7 @@ class Fargate:
     def close(self) -> None:
         """End all containers; no event is sent any more."""
         self._closed.set()
+        self._aws.cloudformation.services_are_kept = False
         moto_additions.connect_ecs(None)
         for life in list(self._lives.values()):
             with life.lock:  # no container starts from here on
@@ -157,7 +164,11 @@ class Fargate:
         ]
 
     def keep_services(self) -> None:
-        """From now on keep `desiredCount` tasks of every ECS service running."""
+        """From now on keep `desiredCount` tasks of every ECS service running.
+
+        CloudFormation waits from now on until a service it makes or changes is steady.
+        """
+        self._aws.cloudformation.services_are_kept = True
 
         def keep() -> None:
             while not self._closed.wait(self.timings.service_seconds):
@@ -207,18 +218,19 @@ class Fargate:
             raise OSError("an image's own command is not emulated: give the container a command")
         home = self._household.folder / "tasks" / life.task.id
         (home / "tmp").mkdir(parents=True)
+        environment = {
+            "PATH": f"{self._path_prefix}{os.pathsep}/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(home),
+            "TMPDIR": str(home / "tmp"),
+            "LANG": "C.UTF-8",
+            **self._aws.environment(),
+            **self._extra_environment,
+            **life.plan.environment,
+            **secrets,
+        }
         process = self._household.spawn(
             life.plan.command,
-            env={
-                "PATH": f"{self._path_prefix}{os.pathsep}/usr/local/bin:/usr/bin:/bin",
-                "HOME": str(home),
-                "TMPDIR": str(home / "tmp"),
-                "LANG": "C.UTF-8",
-                **self._aws.environment(),
-                **self._extra_environment,
-                **life.plan.environment,
-                **secrets,
-            },
+            env=environment,
             cwd=home,
             log=self.log_of(arn),
             extra_marker={TASK_MARKER: arn},
@@ -230,7 +242,25 @@ class Fargate:
             life.news.set()
 
         self._start_thread(notice_the_end)
+        if check := life.plan.health_check:
+            self._start_thread(lambda: self._watch_health(life, check, environment))
         return process
+
+    def _watch_health(
+        self, life: TaskLife, check: HealthCheck, environment: dict[str, str]
+    ) -> None:
+        """Ask the container again and again, until it ends."""
+        grace_seconds = check.start_period_seconds * self.timings.start_period_scale
+        counts_from = time.monotonic() + grace_seconds
+        failures = 0
+        while not life.news.wait(check.interval_seconds * self.timings.health_check_scale):
+            if _passes(check, environment):
+                failures = 0
+                life.note_health("HEALTHY")
+            elif time.monotonic() > counts_from:
+                failures += 1
+                if failures >= check.retries:
+                    life.note_health("UNHEALTHY")
 
     def _end_container(self, life: TaskLife, process: subprocess.Popen[bytes]) -> None:
         """Woken by a stop or by the container's own end: leave nothing of it."""
@@ -269,3 +299,20 @@ class Fargate:
         thread = threading.Thread(target=work, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+
+def _passes(check: HealthCheck, environment: dict[str, str]) -> bool:
+    """Run the command where the container runs."""
+    try:
+        asked = subprocess.run(
+            check.command,
+            env=environment,
+            cwd=environment["HOME"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=check.timeout_seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0

@@ -19,7 +19,7 @@ from typing import Any
 from moto.awslambda.exceptions import UnknownFunctionException
 from moto.awslambda.models import LambdaFunction
 
-from localcloud import moto_additions
+from localcloud import lambda_invoke
 from localcloud.aws import EmulatedAws
 from localcloud.lambda_environment import (
     ExecutionEnvironment,
@@ -27,7 +27,7 @@ from localcloud.lambda_environment import (
     Outcome,
     Status,
 )
-from localcloud.moto_additions import LambdaAnswer
+from localcloud.lambda_invoke import LambdaAnswer, LambdaHooks
 from localcloud.processes import Household
 
 RETRY_SECONDS = (60.0, 120.0)  # after the first and the second failed try of an asynchronous event
@@ -102,13 +102,11 @@ class LambdaService:
 
     def __enter__(self) -> LambdaService:
         """Answer AWS's own Invoke as well."""
-        moto_additions.connect_lambda(
-            moto_additions.LambdaHooks(self._answer_to_invoke, self.invoke_async)
-        )
+        lambda_invoke.connect(LambdaHooks(self._answer_to_invoke, self.invoke_async))
         return self
 
     def __exit__(self, *_: object) -> None:
-        moto_additions.connect_lambda(None)
+        lambda_invoke.connect(None)
         self.stop()
 
     def invoke(self, function_name: str, payload: Any) -> Invocation:
@@ -121,7 +119,7 @@ class LambdaService:
     def _answer_to_invoke(self, function_name: str, payload: object) -> LambdaAnswer:
         invocation = self.invoke(function_name, payload)
         if invocation.status == "ok":
-            return LambdaAnswer(invocation.answer, failed=False)
+            return LambdaAnswer(invocation.answer)
         return LambdaAnswer(invocation.error, failed=True)
 
     def invoke_async(self, function_name: str, event: Any) -> str:

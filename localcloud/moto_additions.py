@@ -1,8 +1,7 @@
 """What moto 5.2.5 lacks, added to moto's own classes; each addition has its reason beside it.
 
 `EmulatedAws` installs them once per process. ECS asks whoever is connected (Fargate) to run,
-stop and describe tasks; without anybody connected, tasks stay as moto makes them. So does Lambda,
-for Invoke.
+stop and describe tasks; without anybody connected, tasks stay as moto makes them.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from moto.awslambda.models import LambdaFunction
 from moto.core.responses import ActionResult
 from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
 from moto.ecs.responses import DESCRIBE_TASKS_TAGS, EC2ContainerServiceResponse
+from moto.iam.aws_managed_policies import aws_managed_policies_data
+from moto.iam.models import SERVICE_NAME_CONVERSION, AWSManagedPolicy, IAMBackend
 from moto.moto_api import state_manager
 
 NO_CAPACITY = (
@@ -41,24 +41,7 @@ class EcsHooks:
     describe: Callable[[Task], Description]
 
 
-@dataclass(frozen=True)
-class LambdaAnswer:
-    """What a function answered to a synchronous invocation; `failed`: with an error."""
-
-    payload: object
-    failed: bool
-
-
-@dataclass(frozen=True)
-class LambdaHooks:
-    """How moto's Lambda reaches the one who runs the functions, by their names."""
-
-    invoke: Callable[[str, object], LambdaAnswer]
-    invoke_async: Callable[[str, object], object]
-
-
 _hooks: EcsHooks | None = None
-_lambda_hooks: LambdaHooks | None = None
 _installed = False
 
 
@@ -66,12 +49,6 @@ def connect_ecs(hooks: EcsHooks | None) -> None:
     """Hand ECS's tasks to `hooks`, or with None back to moto."""
     global _hooks
     _hooks = hooks
-
-
-def connect_lambda(hooks: LambdaHooks | None) -> None:
-    """Hand invocations to `hooks`, or with None back to moto."""
-    global _lambda_hooks
-    _lambda_hooks = hooks
 
 
 def install() -> None:
@@ -89,7 +66,9 @@ def install() -> None:
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
     _match_clusters_exactly_in_list_tasks()
-    _invoke_functions()
+    _keep_deployment_configuration()
+    _know_the_policy_for_task_execution()
+    _name_ecs_role_as_aws_does()
 
 
 def run_tasks(
@@ -258,24 +237,35 @@ def _match_clusters_exactly_in_list_tasks() -> None:
     EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]  # meant
 
 
-def _invoke_functions() -> None:
-    """As it comes, Invoke wants Docker."""
-    original = LambdaFunction.invoke
+def _keep_deployment_configuration() -> None:
+    """As it comes, CreateService drops it, so nobody could tell whether it was asked for."""
+    original = EC2ContainerServiceResponse.create_service
 
-    def invoke(self: LambdaFunction, body: str, request_headers: Any, answer_headers: Any) -> Any:
-        if _lambda_hooks is None:
-            return original(self, body, request_headers, answer_headers)
-        event = json.loads(body) if body else {}
-        if request_headers.get("X-Amz-Invocation-Type") == "Event":
-            _lambda_hooks.invoke_async(self.function_name, event)
-            return b""
-        answer = _lambda_hooks.invoke(self.function_name, event)
-        if answer.failed:
-            answer_headers["x-amz-function-error"] = "Unhandled"
-        return json.dumps(answer.payload).encode()
+    def create_service(self: EC2ContainerServiceResponse) -> ActionResult:
+        result = original(self)
+        service: Any = self.ecs_backend._get_service(
+            self._get_param("cluster", "default"), self._get_param("serviceName")
+        )
+        service.deployment_configuration = self._get_param("deploymentConfiguration")
+        return result
 
-    function: Any = LambdaFunction
-    function.invoke = invoke
+    EC2ContainerServiceResponse.create_service = create_service  # type: ignore[method-assign]  # meant
+
+
+def _know_the_policy_for_task_execution() -> None:
+    """As it comes, IAM knows none of AWS's own policies, or all 1,500, which takes a second."""
+    name = "AmazonECSTaskExecutionRolePolicy"
+    policy = json.loads(aws_managed_policies_data)[name]
+
+    def policies(self: IAMBackend) -> list[AWSManagedPolicy]:
+        return [AWSManagedPolicy.from_data(name, self.account_id, self.region_name, policy)]
+
+    IAMBackend._init_aws_policies = policies  # type: ignore[assignment,method-assign]  # meant
+
+
+def _name_ecs_role_as_aws_does() -> None:
+    """As it comes, ECS's service-linked role is called AWSServiceRoleForecs."""
+    SERVICE_NAME_CONVERSION["ecs"] = "ECS"
 
 
 def _lock_dynamodb_requests() -> None:

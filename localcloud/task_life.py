@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from moto.ecs.models import Task
 
@@ -140,6 +141,13 @@ class TaskLife:
             for attachment in self._description["attachments"]:
                 attachment["status"] = "DELETED"
             self._change("STOPPED", stoppedAt=_now())
+
+    def note_health(self, status: str) -> None:
+        """HEALTHY or UNHEALTHY, as the container's health check says."""
+        with self.lock:
+            self._container["healthStatus"] = self._description["healthStatus"] = status
+            task: Any = self.task  # moto's knows nothing of health; services ask for it here
+            task.health_status = status
 
     def describe(self) -> Description:
         """Return what DescribeTasks says now, tags included, times as datetimes."""

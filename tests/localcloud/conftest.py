@@ -12,6 +12,7 @@ from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate, Timings
 from localcloud.processes import Household
 from tests.localcloud.cloud import Cloud
+from tests.localcloud.stacks import StackUnderTest, empty_account
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -53,3 +54,23 @@ def cloud(household: Household, aws: EmulatedAws) -> Iterator[Cloud]:
     with fargate:
         yield Cloud(aws, fargate, cluster, {"awsvpcConfiguration": {"subnets": [subnet]}}, events)
     assert fargate.errors == []
+
+
+@pytest.fixture(scope="module")
+def stack(aws: EmulatedAws) -> Iterator[StackUnderTest]:
+    """The whole stack, as a first deployment makes it, with an e-mail and two queues."""
+    empty_account(aws)
+    stack = StackUnderTest(aws)
+    given = stack.full(AlarmEmail="ops@example.com", WorkQueues="etl,ml")
+    assert (stack.create(given), stack.failures()) == ("CREATE_COMPLETE", [])
+    yield stack
+    assert aws.cloudformation.errors == []
+
+
+@pytest.fixture
+def another(stack: StackUnderTest) -> Iterator[StackUnderTest]:
+    """A second stage in the same account, not yet created."""
+    another = StackUnderTest(stack.aws, f"prefect-spot-{uuid.uuid4().hex[:6]}")
+    yield another
+    if another.id:
+        assert another.delete() == "DELETE_COMPLETE"

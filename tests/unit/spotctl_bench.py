@@ -16,8 +16,8 @@ import pytest
 from moto import mock_aws
 from typer.testing import CliRunner
 
-from localcloud import moto_additions
-from localcloud.moto_additions import LambdaAnswer, LambdaHooks
+from localcloud import lambda_invoke, moto_additions
+from localcloud.lambda_invoke import LambdaAnswer, LambdaHooks
 from spotctl.cli import app
 from tests.unit.scripted_server import ScriptedServer, answer
 
@@ -50,7 +50,7 @@ class Bench:
     answers: dict[str, object]
     server: ScriptedServer | None = None
     invoked: list[tuple[str, Any]] = field(default_factory=list)
-    reply: Reply = lambda _name, _event: LambdaAnswer({"decision": "ignore"}, failed=False)
+    reply: Reply = lambda _name, _event: LambdaAnswer({"decision": "ignore"})
 
     def client(self, service: str) -> Any:
         return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]  # any service
@@ -132,6 +132,6 @@ def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         stack.enter_context(mock_aws(config={"core": {"passthrough": {"urls": [r"127\.0\.0\.1"]}}}))
         made.server = stack.enter_context(ScriptedServer([made._answer]))
         made.configure()
-        moto_additions.connect_lambda(LambdaHooks(made._invoke, made._invoke))
-        stack.callback(moto_additions.connect_lambda, None)
+        lambda_invoke.connect(LambdaHooks(made._invoke, made._invoke))
+        stack.callback(lambda_invoke.connect, None)
         yield made

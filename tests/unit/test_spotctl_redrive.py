@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from localcloud.moto_additions import LambdaAnswer
+from localcloud.lambda_invoke import LambdaAnswer
 from spotctl.redrive import read_letter
 from tests.make import TASK_ARN, make_event
 from tests.unit.spotctl_bench import STACK, Bench, bench
@@ -112,7 +112,7 @@ def test_what_is_handled_is_deleted_and_more_than_a_page_comes_through(stage: Be
 def test_a_function_that_fails_again_keeps_its_message(stage: Bench) -> None:
     def reply(_name: str, event: Any) -> LambdaAnswer:
         error = {"errorType": "PrefectUnavailableError", "errorMessage": "no answer"}
-        return LambdaAnswer(error, failed=True) if event == {"n": 1} else LambdaAnswer({}, False)
+        return LambdaAnswer(error, failed=True) if event == {"n": 1} else LambdaAnswer({})
 
     stage.reply = reply
     bad = given_up(requestPayload={"n": 1})

@@ -1,0 +1,278 @@
+"""CloudFormation on the laptop: stacks that come up, change, roll back and go as on AWS.
+
+moto's own knows no rollback, leaves a failed creation in CREATE_IN_PROGRESS for ever, sees changes
+through `Ref` only and deletes half of what it made. Here a request begins an operation and returns,
+as on AWS, and a thread carries it out: every resource has its events, a failed one its reason.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
+
+from localcloud.cloudformation.resources import Client, Made, ResourceError
+from localcloud.cloudformation.scope import Scope
+from localcloud.cloudformation.stack import Stack, Wanted, check
+from localcloud.cloudformation.stores import KINDS
+
+CIRCUIT_BROKEN = "Error occurred during operation 'ECS Deployment Circuit Breaker was triggered'."
+
+Leftover = tuple[str, Made]
+
+
+class CloudFormation:
+    """The stacks of one account and region.
+
+    `refuse` maps logical ids to reasons: such a resource is neither made nor changed, for that
+    reason. `operation_seconds`: how long every operation takes at the least. `services_are_kept`:
+    somebody runs services' tasks, so a service is waited for until it is steady. `errors` keeps
+    what the emulation's own threads raised; expect it empty.
+    """
+
+    def __init__(self, client: Client, account: str, region: str) -> None:
+        self.refuse: dict[str, str] = {}
+        self.operation_seconds = 0.0
+        self.services_are_kept = False
+        self.errors: list[Exception] = []
+        self._client = client
+        self._pseudo = {"AWS::AccountId": account, "AWS::Region": region, "AWS::Partition": "aws"}
+        self._stacks: dict[str, Stack] = {}  # by id, those deleted too
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def close(self) -> None:
+        """Let what is being done come to its end, and forget all."""
+        self._closed.set()
+        for thread in self._threads:
+            thread.join(timeout=60)
+
+    def stacks(self) -> list[Stack]:
+        """Return all stacks but the deleted ones."""
+        return [s for s in list(self._stacks.values()) if s.status != "DELETE_COMPLETE"]
+
+    def stack(self, name_or_id: str) -> Stack:
+        """Return a stack, by id also a deleted one. Raises ValidationError for an unknown one."""
+        if name_or_id in self._stacks:
+            return self._stacks[name_or_id]
+        for stack in self.stacks():
+            if stack.name == name_or_id:
+                return stack
+        raise ValidationError(name_or_id)
+
+    def create(self, name: str, wanted: Wanted, capabilities: list[str], *, rollback: bool) -> str:
+        """Begin to create a stack; return its id."""
+        check(wanted, capabilities)
+        with self._lock:
+            if any(stack.name == name for stack in self.stacks()):
+                raise AlreadyExistsException(f"Stack [{name}] already exists")
+            place = f"{self._pseudo['AWS::Region']}:{self._pseudo['AWS::AccountId']}"
+            stack_id = f"arn:aws:cloudformation:{place}:stack/{name}/{uuid.uuid4()}"
+            stack = self._stacks[stack_id] = Stack(stack_id, name, wanted)
+            stack.note("CREATE_IN_PROGRESS", "User Initiated")
+        self._start(stack, lambda: self._create(stack, rollback=rollback))
+        return stack.id
+
+    def update(self, name_or_id: str, wanted: Wanted, capabilities: list[str]) -> str:
+        """Begin to update a stack; return its id."""
+        check(wanted, capabilities)
+        with self._lock:
+            stack = self.stack(name_or_id)
+            if not stack.status.endswith("_COMPLETE") or stack.status in (
+                "ROLLBACK_COMPLETE",
+                "DELETE_COMPLETE",
+            ):
+                raise ValidationError(
+                    message=f"Stack:{stack.id} is in {stack.status} state and can not be updated."
+                )
+            old = stack.wanted
+            if (old.template, old.parameters, old.tags) == (
+                wanted.template,
+                wanted.parameters,
+                wanted.tags,
+            ):
+                raise ValidationError(message="No updates are to be performed.")
+            stack.wanted = wanted
+            stack.note("UPDATE_IN_PROGRESS", "User Initiated")
+        self._start(stack, lambda: self._update(stack, old))
+        return stack.id
+
+    def delete(self, name_or_id: str) -> None:
+        """Begin to delete a stack; one that is not there, or is being deleted, is as good."""
+        with self._lock:
+            try:
+                stack = self.stack(name_or_id)
+            except ValidationError:
+                return
+            if stack.status.startswith("DELETE_") and stack.status != "DELETE_FAILED":
+                return
+            stack.note("DELETE_IN_PROGRESS", "User Initiated")
+        self._start(stack, lambda: self._delete(stack))
+
+    def _start(self, stack: Stack, operation: Callable[[], None]) -> None:
+        def run() -> None:
+            self._closed.wait(self.operation_seconds)
+            try:
+                operation()
+            except Exception as error:  # a mistake of this emulation's, or of the template's
+                self.errors.append(error)
+                stack.note(f"{stack.status.split('_')[0]}_FAILED", f"Internal failure: {error!r}")
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _create(self, stack: Stack, *, rollback: bool) -> None:
+        try:
+            self._bring_up(stack, self.refuse)
+            stack.note("CREATE_COMPLETE")
+        except _OperationError as error:
+            if not rollback:
+                stack.note("CREATE_FAILED", str(error))
+                return
+            stack.note("ROLLBACK_IN_PROGRESS", f"{error} Rollback requested by user.")
+            clean = self._take_down(stack)
+            stack.note("ROLLBACK_COMPLETE" if clean else "ROLLBACK_FAILED")
+
+    def _update(self, stack: Stack, old: Wanted) -> None:
+        verb = "UPDATE"
+        try:
+            leftover = self._bring_up(stack, self.refuse)
+        except _OperationError as error:
+            verb = "UPDATE_ROLLBACK"
+            stack.note("UPDATE_ROLLBACK_IN_PROGRESS", str(error))
+            stack.wanted = old
+            try:
+                leftover = [*error.leftover, *self._bring_up(stack, {})]
+            except _OperationError as worse:
+                stack.note("UPDATE_ROLLBACK_FAILED", str(worse))
+                return
+        stack.note(f"{verb}_COMPLETE_CLEANUP_IN_PROGRESS")
+        for logical_id, made in reversed(leftover):
+            self._delete_one(stack, logical_id, made)
+        stack.note(f"{verb}_COMPLETE")
+
+    def _delete(self, stack: Stack) -> None:
+        clean = self._take_down(stack)
+        failed = f"The following resource(s) failed to delete: [{', '.join(stack.made)}]."
+        stack.note("DELETE_COMPLETE" if clean else "DELETE_FAILED", "" if clean else failed)
+
+    def _bring_up(self, stack: Stack, refuse: Mapping[str, str]) -> list[Leftover]:
+        """Make and change all that differs; return what is to be deleted afterwards.
+
+        Raises _OperationError for the first resource that cannot be had; what was replaced until
+        then is in its place again.
+        """
+        replaced: list[Leftover] = []
+
+        def provide(logical_id: str, resource_type: str, properties: dict[str, Any]) -> Made:
+            present = stack.made.get(logical_id)
+            if present and present.properties == properties:
+                return present
+            verb = "UPDATE" if present else "CREATE"
+            stack.note(f"{verb}_IN_PROGRESS", "", logical_id)
+            try:
+                if logical_id in refuse:
+                    raise ResourceError(refuse[logical_id])
+                made = self._make_or_change(present, resource_type, properties)
+                if present and present.physical_id != made.physical_id:
+                    replaced.append((logical_id, present))
+                stack.made[logical_id] = made  # also when it does not get steady
+                self._await_steady(made)
+            except (ClientError, BotoCoreError, ResourceError) as error:
+                stack.note(f"{verb}_FAILED", str(error), logical_id)
+                reason = f"The following resource(s) failed to {verb.lower()}: [{logical_id}]."
+                raise _OperationError(reason, _put_back(stack, replaced)) from error
+            stack.note(f"{verb}_COMPLETE", "", logical_id, made.physical_id)
+            return made
+
+        pseudo = {**self._pseudo, "AWS::StackName": stack.name, "AWS::StackId": stack.id}
+        known = {**pseudo, **stack.wanted.parameters}
+        scope = Scope(stack.wanted.template, known, provide)
+        present = scope.provide_all()
+        stack.outputs = scope.outputs()
+        unwanted = [(name, made) for name, made in stack.made.items() if name not in present]
+        stack.made = present
+        return [*unwanted, *replaced]
+
+    def _make_or_change(
+        self, present: Made | None, resource_type: str, properties: dict[str, Any]
+    ) -> Made:
+        if (kind := KINDS.get(resource_type)) is None:
+            raise ResourceError(f"Unrecognized resource types: [{resource_type}]")
+        if present and kind.change and kind.can_change(present.properties, properties):
+            kind.change(self._client, present, properties)
+            return Made(resource_type, properties, present.physical_id, present.attributes)
+        physical_id, attributes = kind.make(self._client, properties)
+        return Made(resource_type, properties, physical_id, attributes)
+
+    def _await_steady(self, made: Made) -> None:
+        """Wait for a service's tasks, as long as its deployment has not been given up."""
+        if made.type != "AWS::ECS::Service":
+            return
+        cluster, name = made.properties["Cluster"], made.attributes["Name"]
+        while self.services_are_kept and not self._closed.is_set():
+            answer = self._client("ecs").describe_services(cluster=cluster, services=[name])
+            deployment = answer["services"][0]["deployments"][0]
+            is_news = deployment["taskDefinition"] == made.properties["TaskDefinition"]
+            if is_news and deployment["rolloutState"] == "COMPLETED":
+                return
+            if is_news and deployment["rolloutState"] == "FAILED":
+                raise ResourceError(CIRCUIT_BROKEN)
+            self._closed.wait(0.1)
+
+    def _take_down(self, stack: Stack) -> bool:
+        """Delete in the reverse order of making; return whether all of it went."""
+        for logical_id, made in reversed(list(stack.made.items())):
+            if self._delete_one(stack, logical_id, made):
+                del stack.made[logical_id]
+        return not stack.made
+
+    def _delete_one(self, stack: Stack, logical_id: str, made: Made) -> bool:
+        policy = stack.wanted.template["Resources"].get(logical_id, {}).get("DeletionPolicy")
+        if policy == "Retain":
+            stack.note("DELETE_SKIPPED", "", logical_id, made.physical_id)
+            return True
+        stack.note("DELETE_IN_PROGRESS", "", logical_id, made.physical_id)
+        try:
+            KINDS[made.type].delete(self._client, made)
+        except (ClientError, BotoCoreError, ResourceError) as error:
+            stack.note("DELETE_FAILED", str(error), logical_id, made.physical_id)
+            return False
+        stack.note("DELETE_COMPLETE", "", logical_id, made.physical_id)
+        return True
+
+
+class _OperationError(Exception):
+    """A resource could not be had, so the operation fails; `leftover` is to be deleted then."""
+
+    def __init__(self, reason: str, leftover: list[Leftover]) -> None:
+        super().__init__(reason)
+        self.leftover = leftover
+
+
+def _put_back(stack: Stack, replaced: list[Leftover]) -> list[Leftover]:
+    """Put what was replaced in its place again; return the replacements."""
+    replacements = [(logical_id, stack.made[logical_id]) for logical_id, _ in replaced]
+    stack.made.update(replaced)
+    return replacements
+
+
+def wait_for_stack(cloudformation: CloudFormation, name_or_id: str, seconds: float = 60) -> Stack:
+    """Wait until nothing is being done to the stack; return it.
+
+    Raises TimeoutError after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    stack = cloudformation.stack(name_or_id)
+    while stack.status.endswith("_IN_PROGRESS"):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{name_or_id} is still {stack.status} after {seconds:.0f} s")
+        time.sleep(0.02)
+    return stack

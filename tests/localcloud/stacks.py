@@ -1,0 +1,119 @@
+"""A stack in an emulated account: created, updated, deleted, and looked at from the outside."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import infra
+from localcloud.aws import EmulatedAws
+from localcloud.cloudformation.operations import wait_for_stack
+from tests.localcloud.stack_readings import READINGS
+from tests.unit import stack_template
+
+API_KEY = "pnu_known_to_nobody_but_ssm"
+
+
+@dataclass
+class StackUnderTest:
+    """The stack `name`, and the account it is in; `vpc` and `subnets` are the default VPC's."""
+
+    aws: EmulatedAws
+    name: str = stack_template.STACK
+    id: str = ""
+    given: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ec2 = self.aws.client("ec2")
+        [vpc] = ec2.describe_vpcs(Filters=[{"Name": "isDefault", "Values": ["true"]}])["Vpcs"]
+        of_vpc = [{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
+        subnets = ec2.describe_subnets(Filters=of_vpc)["Subnets"]
+        self.vpc = vpc["VpcId"]
+        self.subnets = [subnet["SubnetId"] for subnet in subnets][:2]
+
+    def full(self, **changes: str) -> dict[str, str]:
+        """Return parameters as for a first deployment of the stage."""
+        network = {"VpcId": self.vpc, "SubnetIds": ",".join(self.subnets)}
+        return stack_template.parameters(**{**self._names(), **network, **changes})
+
+    def rescue_only(self, **changes: str) -> dict[str, str]:
+        return stack_template.rescue_only(**{**self._names(), **changes})
+
+    def _names(self) -> dict[str, str]:
+        stage = self.name.removeprefix("prefect-spot-")
+        return {"Stage": stage, "ClusterName": self.name, "TableName": self.name}
+
+    def create(self, given: dict[str, str], **request: Any) -> str:
+        """Create it and wait; return its status."""
+        answer = self.client.create_stack(**self._request(given), **request)
+        self.id, self.given = answer["StackId"], given
+        return wait_for_stack(self.aws.cloudformation, self.id).status
+
+    def update(self, given: dict[str, str], **request: Any) -> str:
+        """Update it and wait; return its status."""
+        self.client.update_stack(**self._request(given), **request)
+        self.given = given
+        return wait_for_stack(self.aws.cloudformation, self.id).status
+
+    def delete(self) -> str:
+        """Delete it and wait; return its status."""
+        self.client.delete_stack(StackName=self.name)
+        return wait_for_stack(self.aws.cloudformation, self.id).status
+
+    @property
+    def client(self) -> Any:
+        return self.aws.client("cloudformation")
+
+    def _request(self, given: dict[str, str]) -> dict[str, Any]:
+        return {
+            "StackName": self.name,
+            "TemplateBody": json.dumps(infra.load("stack.json")),
+            "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],
+            "Tags": [{"Key": "prefect-spot:stage", "Value": "dev"}],
+        }
+
+    def described(self) -> dict[str, Any]:
+        return dict(self.client.describe_stacks(StackName=self.id)["Stacks"][0])
+
+    def outputs(self) -> dict[str, str]:
+        return {o["OutputKey"]: o["OutputValue"] for o in self.described().get("Outputs", [])}
+
+    def failures(self) -> list[tuple[str, str]]:
+        events = self.client.describe_stack_events(StackName=self.id)["StackEvents"]
+        return [
+            (event["LogicalResourceId"], event.get("ResourceStatusReason", ""))
+            for event in events
+            if event["ResourceStatus"].endswith("_FAILED")
+            and event["PhysicalResourceId"] != self.id
+        ]
+
+    def physical_ids(self) -> dict[str, str]:
+        """Every resource's physical id, by its logical id."""
+        found = self.client.describe_stack_resources(StackName=self.id)["StackResources"]
+        return {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in found}
+
+    def wanted(self) -> stack_template.Resources:
+        """The resources as the template wants them, with the names that they got."""
+        ids = self.physical_ids()
+        types = {i: r["Type"] for i, r in stack_template.template()["Resources"].items()}
+
+        def names(logical_id: str, attribute: str | None) -> str:
+            if attribute is None:
+                return ids[logical_id]
+            return str(READINGS[types[logical_id]](self.aws, ids[logical_id])[attribute])
+
+        given = {**self.given, "AWS::StackName": self.name}
+        return stack_template.resources(stack_template.template(), given, names)
+
+    def read(self, logical_id: str) -> dict[str, Any]:
+        """What the emulated AWS says of the resource."""
+        kind = stack_template.template()["Resources"][logical_id]["Type"]
+        return READINGS[kind](self.aws, self.physical_ids()[logical_id])
+
+
+def empty_account(aws: EmulatedAws) -> None:
+    """Make what is there before the stack: the API key, and ECS's service-linked role."""
+    aws.client("ssm").put_parameter(
+        Name="/prefect-spot/dev/api-key", Value=API_KEY, Type="SecureString"
+    )
+    aws.client("iam").create_service_linked_role(AWSServiceName="ecs.amazonaws.com")

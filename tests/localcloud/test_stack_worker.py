@@ -1,0 +1,183 @@
+"""The worker comes up from the provisioned service, with its key from SSM, and is looked after."""
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcloud.aws import EmulatedAws
+from localcloud.fargate import Fargate, Timings
+from localcloud.processes import Household, free_port
+from tests.localcloud.cloud import wait_until
+from tests.localcloud.stacks import API_KEY, StackUnderTest, empty_account
+
+KEY_PARAMETER = "/prefect-spot/dev/api-key"
+
+PREFECT = f"""\
+#!{sys.executable}
+# Stands for the worker: says what it was given, and answers its health check while it is well.
+import http.server, json, os, sys
+print(json.dumps({{"arguments": sys.argv[1:], "environment": dict(os.environ)}}), flush=True)
+if os.environ["PREFECT_LOGGING_LEVEL"] == "DIES":
+    sys.exit(1)
+
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        ill = os.path.exists("ill") or os.environ["PREFECT_LOGGING_LEVEL"] == "ILL"
+        self.send_response(503 if ill or self.path != "/health" else 200)
+        self.end_headers()
+
+address = ("127.0.0.1", int(os.environ["PREFECT_WORKER_WEBSERVER_PORT"]))
+http.server.HTTPServer(address, Health).serve_forever()
+"""
+
+
+@dataclass
+class Site:
+    """A Fargate that keeps services, and the stack that is to run on it."""
+
+    stack: StackUnderTest
+    fargate: Fargate
+
+    def tasks(self, status: str = "RUNNING") -> list[dict[str, Any]]:
+        ecs, cluster = self.stack.aws.client("ecs"), self.stack.name
+        arns = ecs.list_tasks(cluster=cluster)["taskArns"]
+        found = ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
+        return [task for task in found if task["lastStatus"] == status]
+
+    def said(self, task_arn: str) -> Any:
+        return json.loads(self.fargate.log_of(task_arn).read_text().splitlines()[0])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "prefect").write_text(textwrap.dedent(PREFECT))
+    (programs / "prefect").chmod(0o755)
+    (programs / "python").symlink_to(sys.executable)
+    timings = Timings(
+        0.05,
+        0.05,
+        0.1,
+        health_check_scale=0.01,
+        start_period_scale=0.2,
+        service_seconds=0.1,
+    )
+    with Household.open(tmp_path) as household, EmulatedAws() as aws:
+        empty_account(aws)
+        with Fargate(
+            household,
+            aws,
+            lambda _: None,
+            path_prefix=programs,
+            extra_environment={"PREFECT_WORKER_WEBSERVER_PORT": str(free_port())},
+            timings=timings,
+        ) as fargate:
+            fargate.keep_services()
+            yield Site(StackUnderTest(aws), fargate)
+            assert fargate.errors == []
+        assert aws.cloudformation.errors == []
+
+
+def test_stack_stands_when_its_worker_runs_and_is_well(site: Site) -> None:
+    stack = site.stack
+    assert stack.create(stack.full(WorkQueues="etl")) == "CREATE_COMPLETE"
+    [task] = site.tasks()
+    assert task["healthStatus"] == "HEALTHY"
+    assert task["launchType"] == "FARGATE"
+    assert "capacityProviderName" not in task
+    assert (task["cpu"], task["memory"]) == ("512", "1024")
+    assert task["taskDefinitionArn"] == stack.outputs()["WorkerTaskDefinitionArn"]
+    said = site.said(task["taskArn"])
+    command = "worker start --type ecs --pool fargate-spot-dev --with-healthcheck --work-queue etl"
+    assert said["arguments"] == command.split()
+    assert said["environment"]["PREFECT_API_KEY"] == API_KEY
+    assert said["environment"]["PREFECT_API_URL"] == "https://prefect.example.com/api"
+    assert said["environment"]["PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED"] == "false"
+
+
+def test_update_replaces_the_worker_and_delete_ends_it(site: Site) -> None:
+    stack = site.stack
+    stack.create(stack.full())
+    [first] = site.tasks()
+    assert stack.update(stack.full(WorkerMemory="2048")) == "UPDATE_COMPLETE"
+    [second] = wait_until(lambda: [t for t in site.tasks() if t["taskArn"] != first["taskArn"]])
+    assert second["memory"] == "2048"
+    wait_until(lambda: first["taskArn"] in [t["taskArn"] for t in site.tasks("STOPPED")])
+    assert stack.delete() == "DELETE_COMPLETE"
+    assert site.tasks() == []
+    assert all(life.exited for life in site.fargate.ledger())
+
+
+def test_worker_that_is_ill_is_replaced(site: Site) -> None:
+    stack = site.stack
+    stack.create(stack.full())
+    [first] = site.tasks()
+    home = site.fargate.log_of(first["taskArn"]).with_suffix("")
+    (home / "ill").touch()
+    wait_until(lambda: [t for t in site.tasks() if t["taskArn"] != first["taskArn"]], 60)
+    [stopped] = site.tasks("STOPPED")
+    assert stopped["stoppedReason"].endswith("failed container health checks.")
+
+
+@pytest.mark.parametrize("key", [KEY_PARAMETER, "/nowhere"], ids=["it dies", "its key is missing"])
+def test_stack_fails_when_its_worker_does(site: Site, key: str) -> None:
+    level = "DIES" if key == KEY_PARAMETER else "INFO"
+    stack = site.stack
+    assert stack.create(stack.full(LogLevel=level, ApiKeyParameter=key)) == "ROLLBACK_COMPLETE"
+    [(resource, reason)] = stack.failures()
+    assert resource == "WorkerService"
+    assert "Circuit Breaker was triggered" in reason
+    assert len(site.fargate.ledger()) >= 3
+    assert stack.physical_ids() == {}
+    assert site.tasks() == []
+
+
+def test_update_to_a_worker_that_fails_goes_back_to_the_one_that_runs(site: Site) -> None:
+    stack = site.stack
+    stack.create(stack.full())
+    before = stack.outputs()["WorkerTaskDefinitionArn"]
+    assert stack.update(stack.full(LogLevel="DIES")) == "UPDATE_ROLLBACK_COMPLETE"
+    assert stack.outputs()["WorkerTaskDefinitionArn"] == before
+    [task] = wait_until(site.tasks)
+    assert task["taskDefinitionArn"] == before
+
+
+def test_cluster_with_a_flow_on_it_cannot_be_deleted(site: Site) -> None:
+    stack = site.stack
+    stack.create(stack.full())
+    ecs = stack.aws.client("ecs")
+    definition = ecs.register_task_definition(
+        family="flow",
+        requiresCompatibilities=["FARGATE"],
+        networkMode="awsvpc",
+        cpu="256",
+        memory="512",
+        containerDefinitions=[
+            {
+                "name": "prefect",
+                "image": "x",
+                "memory": 512,
+                "command": ["python", "-c", "import time; time.sleep(600)"],
+            }
+        ],
+    )["taskDefinition"]["taskDefinitionArn"]
+    network = {"awsvpcConfiguration": {"subnets": stack.subnets}}
+    [flow] = ecs.run_task(
+        cluster=stack.name,
+        taskDefinition=definition,
+        launchType="FARGATE",
+        networkConfiguration=network,
+    )["tasks"]
+    assert stack.delete() == "DELETE_FAILED"
+    failures = dict(stack.failures())
+    assert failures["Cluster"] == "The Cluster cannot be deleted while Tasks are active."
+    site.fargate.stop(flow["taskArn"], reason="teardown")
+    wait_until(lambda: len(site.tasks("STOPPED")) == 2)
+    assert stack.delete() == "DELETE_COMPLETE"

@@ -1,0 +1,147 @@
+"""The work pool's template is prefect-aws's own with our changes, and what a worker makes of it.
+
+When a newer prefect-aws brings another default, the first test says so: look what is new, and
+write the template anew.
+"""
+
+import asyncio
+import json
+from typing import Any, cast
+from unittest.mock import MagicMock
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect_aws.workers import ECSWorker
+from prefect_aws.workers.ecs_worker import ECSJobConfiguration
+
+import infra
+
+CONTAINER = ("job_configuration", "task_definition", "containerDefinitions", 0)
+OUR_CHANGES: dict[tuple[str | int, ...], Any] = {
+    (*CONTAINER, "memory"): "{{ memory }}",
+    (*CONTAINER, "stopTimeout"): 120,
+    (*CONTAINER, "environment"): [
+        {"name": "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "value": "relinquish"}
+    ],
+    **{
+        ("variables", "properties", name, "default"): value
+        for name, value in {
+            "launch_type": "FARGATE_SPOT",
+            "cpu": 1024,
+            "memory": 2048,
+            "cluster": "${ClusterName}",
+            "execution_role_arn": "${ExecutionRoleArn}",
+            "task_role_arn": "${FlowRoleArn}",
+            "vpc_id": "${VpcId}",
+            "network_configuration": {
+                "subnets": "${SubnetIds}",
+                "securityGroups": "${SecurityGroupIds}",
+                "assignPublicIp": "${AssignPublicIp}",
+            },
+            "configure_cloudwatch_logs": True,
+            "cloudwatch_logs_options": {
+                "awslogs-group": "${LogGroupName}",
+                "awslogs-create-group": "false",
+            },
+            "cloudwatch_logs_prefix": "flows",
+            "prefect_api_key_secret_arn": "${ApiKeyParameterArn}",
+            "prefect_api_auth_string_secret_arn": "${AuthStringParameterArn}",
+        }.items()
+    },
+}
+
+FILLED = {
+    "ClusterName": "prefect-spot-dev",
+    "ExecutionRoleArn": "arn:aws:iam::123456789012:role/prefect-spot-dev-execution",
+    "FlowRoleArn": "arn:aws:iam::123456789012:role/prefect-spot-dev-flow",
+    "VpcId": "vpc-1",
+    "SubnetIds": ["subnet-1", "subnet-2"],
+    "SecurityGroupIds": ["sg-1"],
+    "AssignPublicIp": "ENABLED",
+    "LogGroupName": "/ecs/prefect-spot-dev",
+    "ApiKeyParameterArn": "arn:aws:ssm:us-east-1:123456789012:parameter/prefect-spot/dev/api-key",
+    "AuthStringParameterArn": None,
+}
+
+
+def changed(template: Any, path: tuple[str | int, ...], value: Any) -> None:
+    for step in path[:-1]:
+        template = template[step]
+    template[path[-1]] = value
+
+
+def filled() -> dict[str, Any]:
+    text = json.dumps(infra.load("base-job-template.json"))
+    for name, value in FILLED.items():
+        text = text.replace(f'"${{{name}}}"', json.dumps(value))
+    assert "${" not in text
+    return cast("dict[str, Any]", json.loads(text))
+
+
+def task_definition(**job_variables: Any) -> dict[str, Any]:
+    """What the worker registers for a run with these job variables."""
+    configuration = asyncio.run(
+        ECSJobConfiguration.from_template_and_values(filled(), job_variables, client=MagicMock())
+    )
+    worker = ECSWorker(work_pool_name="fargate-spot-dev")
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=uuid4())
+    return worker._prepare_task_definition(configuration, "us-east-1", run)
+
+
+def container(**job_variables: Any) -> dict[str, Any]:
+    [found] = task_definition(**job_variables)["containerDefinitions"]
+    return cast("dict[str, Any]", found)
+
+
+def test_template_is_prefect_aws_default_with_our_changes_and_nothing_else() -> None:
+    default = ECSWorker.get_default_base_job_template()
+    for path, value in OUR_CHANGES.items():
+        changed(default, path, value)
+    assert infra.load("base-job-template.json") == default
+
+
+@pytest.mark.parametrize("path", OUR_CHANGES, ids=lambda path: str(path[-2:]))
+def test_each_of_our_changes_is_one(path: tuple[str | int, ...]) -> None:
+    default: Any = ECSWorker.get_default_base_job_template()
+    for step in path[:-1]:
+        default = default[step]
+    assert cast("dict[str, Any]", default).get(cast("str", path[-1])) != OUR_CHANGES[path]
+
+
+def test_worker_makes_a_fargate_task_with_grace_log_and_secret_of_it() -> None:
+    definition = task_definition()
+    assert (definition["cpu"], definition["memory"]) == ("1024", "2048")
+    assert definition["networkMode"] == "awsvpc"
+    assert definition["requiresCompatibilities"] == ["FARGATE"]
+    assert definition["executionRoleArn"] == FILLED["ExecutionRoleArn"]
+    [made] = definition["containerDefinitions"]
+    assert made["stopTimeout"] == 120
+    assert made["memory"] == 2048
+    assert made["logConfiguration"] == {
+        "logDriver": "awslogs",
+        "options": {
+            "awslogs-create-group": "false",
+            "awslogs-group": "/ecs/prefect-spot-dev",
+            "awslogs-region": "us-east-1",
+            "awslogs-stream-prefix": "flows",
+        },
+    }
+    arn = FILLED["ApiKeyParameterArn"]
+    assert made["secrets"] == [{"name": "PREFECT_API_KEY", "valueFrom": arn}]
+
+
+def test_sigterm_behaviour_stands_where_a_deployments_own_env_cannot_displace_it() -> None:
+    relinquish = {"name": "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "value": "relinquish"}
+    assert relinquish in container()["environment"]
+    assert relinquish in container(env={"MY_OWN": "1"})["environment"]
+
+
+def test_containers_memory_follows_the_tasks() -> None:
+    assert container(memory=4096, cpu=2048)["memory"] == 4096
+
+
+def test_every_placeholder_is_an_output_of_the_stack_or_a_setting() -> None:
+    outputs = set(infra.load("stack.json")["Outputs"])
+    settings = {"AssignPublicIp", "ApiKeyParameterArn", "AuthStringParameterArn"}
+    assert set(FILLED) <= outputs | settings
