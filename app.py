@@ -6,6 +6,7 @@ from typing import Any, cast
 from chalice.app import BaseLambdaEvent, Chalice, Rate
 
 from chalicelib import wiring
+from chalicelib.functions.provision import provision as provision_all
 from chalicelib.functions.react import react as react_to
 from chalicelib.functions.sweep import sweep as sweep_all
 
@@ -55,4 +56,11 @@ def sweep(event: RawEvent) -> Mapping[str, object]:
     return wiring.answer(sweep_all, event.to_dict(), cast("wiring.LambdaContext", event.context))
 
 
-react.event_class = sweep.event_class = RawEvent
+@app.schedule(Rate(10, unit=Rate.MINUTES))
+def provision(event: RawEvent) -> Mapping[str, object]:
+    """Bring up stack and work pool, a step per call, and keep them so; or show the next step."""
+    context = cast("wiring.LambdaContext", event.context)
+    return wiring.answer_provisioning(provision_all, event.to_dict(), context)
+
+
+react.event_class = sweep.event_class = provision.event_class = RawEvent

@@ -29,6 +29,10 @@ class PrefectRejectedError(PrefectSpotError):
     """Prefect says that the request is wrong (another 4xx)."""
 
 
+class PrefectConflictError(PrefectRejectedError):
+    """Prefect has a thing of that name already (409)."""
+
+
 class LeaseHeldError(PrefectSpotError):
     """Another handler is at work on the same flow run: to be called again."""
 
@@ -47,3 +51,19 @@ class UnsettledError(PrefectSpotError):
 
 class SecretUnreadableError(PrefectSpotError):
     """Prefect's credential cannot be read from SSM; the message names parameter and setting."""
+
+
+class ParameterError(PrefectSpotError):
+    """The SSM parameter is missing, or no SecureString; the message names it and the setting."""
+
+
+class NetworkError(PrefectSpotError):
+    """There is no VPC or subnet to run in; the message names the setting that says which."""
+
+
+class WorkPoolError(PrefectSpotError):
+    """The work pool is of another type than ecs, or missing where it is not ours to create."""
+
+
+class OvertakenError(PrefectSpotError):
+    """Somebody else is doing this very thing, or has done it: not to be done, but looked at."""

@@ -61,11 +61,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         ecs_clusters=_names(environment, "ECS_CLUSTER", f"prefect-spot-{stage}"),
         work_pool=environment.get("WORK_POOL") or f"fargate-spot-{stage}",
         table_name=environment.get("STACK_NAME") or f"prefect-spot-{stage}",
-        spot_retries=_number(environment, "SPOT_RETRIES", 3, _MOST_RETRIES),
-        rerun_delay_seconds=_number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
-        sweep_grace_seconds=_number(
-            environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS
-        ),
+        spot_retries=number(environment, "SPOT_RETRIES", 3, _MOST_RETRIES),
+        rerun_delay_seconds=number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
+        sweep_grace_seconds=number(environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS),
     )
 
 
@@ -94,7 +92,8 @@ def _choice(environment: Mapping[str, str], name: str, default: Mode) -> Mode:
         raise SettingError(f"{name} is {value!r}: accepted are {accepted}") from None
 
 
-def _number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:
+def number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """Return a whole number from 0 to `most`. Raises SettingError for anything else."""
     value = environment.get(name) or str(default)
     if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= most):
         raise SettingError(f"{name} is {value!r}: accepted are whole numbers from 0 to {most}")

@@ -18,13 +18,23 @@ import urllib3
 from aws_lambda_powertools import Logger
 
 import infra
+from chalicelib.adapters.cloudformation import CloudFormationStacks
+from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.http import JsonHttp
+from chalicelib.adapters.network import Ec2Networks
+from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.secrets import PrefectAuthorization
+from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.table import RunTable
+from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.core.money import Rate, Rates
+from chalicelib.core.provision_world import ProvisionWorld
+from chalicelib.core.provisioning import Desired
 from chalicelib.core.situation import Policy
 from chalicelib.core.world import World
+from chalicelib.provision_settings import desired_of, read_provision_settings
 from chalicelib.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -33,6 +43,9 @@ if TYPE_CHECKING:
 
 SPARE_SECONDS: Final = 3.0
 """Left of an invocation when the last request to Prefect must be over, to write and to log."""
+
+SECONDS_FOR_AWS: Final = 10.0
+"""Left of an invocation of `provision` when Prefect must have answered: for AWS's part."""
 
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
@@ -55,7 +68,7 @@ def start_cold() -> None:
         SettingError: names the setting that is missing or wrong.
     """
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-        _settings()
+        read_provision_settings(os.environ, _settings())
 
 
 class Outcome(Protocol):
@@ -70,11 +83,22 @@ def answer(
     function: Callable[[World, object], Outcome], event: object, context: LambdaContext
 ) -> Mapping[str, object]:
     """Call a function with the world as it is now; return what it came to, for Lambda's records."""
+    return _logged(lambda: function(_world(context), event), context)
+
+
+def answer_provisioning(
+    function: Callable[[ProvisionWorld, object], Outcome], event: object, context: LambdaContext
+) -> Mapping[str, object]:
+    """Do the same for the function that provisions, in a world of its own."""
+    return _logged(lambda: function(_provision_world(context), event), context)
+
+
+def _logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
     logger = _logger()
     logger.clear_state()
     logger.append_keys(request_id=context.aws_request_id)
     try:
-        return function(_world(context), event).summary
+        return call().summary
     except Exception as error:
         logger.exception("to be called again", error_type=type(error).__name__)
         raise
@@ -114,6 +138,31 @@ def _world(context: LambdaContext) -> World:
     )
 
 
+def _provision_world(context: LambdaContext) -> ProvisionWorld:
+    ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
+
+    def seconds_left() -> float:
+        return ends_at - SECONDS_FOR_AWS - time.monotonic()
+
+    http = JsonHttp(
+        _settings().prefect_api_url, _authorization(), deadline=seconds_left, pool=_pool()
+    )
+    return ProvisionWorld(
+        desired=_desired(),
+        stacks=CloudFormationStacks(boto3.client("cloudformation")),
+        networks=Ec2Networks(boto3.client("ec2")),
+        parameters=SsmParameters(boto3.client("ssm")),
+        service_linked_role=EcsServiceLinkedRole(boto3.client("iam")),
+        deliveries=AwsDeliveries(
+            boto3.client("events"),
+            boto3.client("lambda"),
+            arn_prefix=":".join(context.invoked_function_arn.split(":")[:6]) + ":",
+        ),
+        work_pools=PrefectWorkPools(http),
+        log=_logger(),
+    )
+
+
 def _owner(context: LambdaContext) -> str:
     """Name this very try: Lambda's later tries of the same event carry the same request id."""
     return f"{context.aws_request_id}/{uuid4()}"
@@ -122,6 +171,16 @@ def _owner(context: LambdaContext) -> str:
 @cache
 def _settings() -> Settings:
     return read_settings(os.environ)
+
+
+@cache
+def _desired() -> Desired:
+    return desired_of(
+        _settings(),
+        read_provision_settings(os.environ, _settings()),
+        template=infra.load("stack.json"),
+        pool_template=infra.load("base-job-template.json"),
+    )
 
 
 @cache

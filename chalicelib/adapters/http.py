@@ -26,6 +26,7 @@ from urllib3.exceptions import (
 from urllib3.util import Retry, Timeout
 
 from chalicelib.errors import (
+    PrefectConflictError,
     PrefectRefusedError,
     PrefectRejectedError,
     PrefectSilentError,
@@ -116,6 +117,7 @@ class JsonHttp:
             PrefectUnavailableError: no useful answer within the tries and the seconds left;
                 PrefectSilentError when the last try was given up without any.
             PrefectRefusedError: 401 with a fresh credential too, or 403.
+            PrefectConflictError: 409.
             PrefectRejectedError: another 4xx, or a redirect.
         """
         request = _Request(method, path, json.dumps(body).encode(), again_if_unsure)
@@ -242,6 +244,8 @@ def _raise_for(request: _Request, answer: _Answer) -> NoReturn:
         )
     if answer.status >= 500:
         raise PrefectUnavailableError(said)
+    if answer.status == 409:
+        raise PrefectConflictError(said)
     if answer.status < 400 or answer.detail == "Not Found":
         said += ": check PREFECT_API_URL"
     raise PrefectRejectedError(said)

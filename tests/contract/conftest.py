@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chalicelib.adapters.http import JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.core.ports import Prefect
+from chalicelib.core.provision_world import WorkPools
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household
 from tests.contract.stage import Stage
 from tests.twin.prefect import InMemoryPrefect
+from tests.twin.work_pools import InMemoryWorkPools
 
 if TYPE_CHECKING:
     from tests.contract.real import RealPrefect
@@ -95,7 +99,18 @@ def _twin_stage(*, is_oldest: bool) -> Stage:
     twin = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
     shut = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
     shut.failure = PrefectRefusedError("401")
-    return Stage(twin, twin, is_oldest, asks_for_credentials=True, stranger=lambda: shut)
+    pools, shut_pools = InMemoryWorkPools(), InMemoryWorkPools()
+    shut_pools.failure = shut.failure
+    return Stage(
+        twin,
+        twin,
+        is_oldest,
+        asks_for_credentials=True,
+        stranger=lambda: shut,
+        work_pools=pools,
+        pool_controls=pools,
+        pool_stranger=lambda: shut_pools,
+    )
 
 
 def _real_prefect(server: PrefectServer, auth_string: str | None) -> "RealPrefect":
@@ -107,9 +122,15 @@ def _real_prefect(server: PrefectServer, auth_string: str | None) -> "RealPrefec
 def _real_stage(
     server: PrefectServer, auth_string: str | None, controls: "RealPrefect", *, is_oldest: bool
 ) -> Stage:
+    def header_of(pair: str | None) -> str | None:
+        return None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
+
     def connect(pair: str | None) -> Prefect:
-        header = None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
-        return PrefectRest(server.api_url, lambda _fresh: header, lambda: SECONDS_LEFT)
+        return PrefectRest(server.api_url, lambda _fresh: header_of(pair), lambda: SECONDS_LEFT)
+
+    def connect_pools(pair: str | None) -> WorkPools:
+        http = JsonHttp(server.api_url, lambda _fresh: header_of(pair), lambda: SECONDS_LEFT)
+        return PrefectWorkPools(http)
 
     return Stage(
         prefect=connect(auth_string),
@@ -117,4 +138,7 @@ def _real_stage(
         is_oldest=is_oldest,
         asks_for_credentials=auth_string is not None,
         stranger=lambda: connect("admin:wrong"),
+        work_pools=connect_pools(auth_string),
+        pool_controls=controls,
+        pool_stranger=lambda: connect_pools("admin:wrong"),
     )

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -42,6 +42,7 @@ from prefect.tasks import Task
 from prefect_aws.workers import ECSWorker
 
 from chalicelib.core.run import RunState, StateType
+from tests.twin.controls import PoolSeen
 
 PREFETCH = timedelta(seconds=10)
 EVENT_SECONDS = 30.0
@@ -218,6 +219,38 @@ class RealPrefect:
 
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
         return self._client.read_flow_run(flow_run_id).labels
+
+    def create_pool(self, name: str, *, kind: str = "ecs", template: Mapping[str, Any]) -> None:
+        self._client.create_work_pool(
+            WorkPoolCreate(name=name, type=kind, base_job_template=dict(template))
+        )
+
+    def settle(self, name: str, *, concurrency_limit: int, description: str) -> None:
+        self._client.update_work_pool(
+            name,
+            WorkPoolUpdate(
+                concurrency_limit=concurrency_limit, description=description, is_paused=True
+            ),
+        )
+        self._request(
+            "POST", f"/work_pools/{name}/queues", {"name": "urgent", "concurrency_limit": 2}
+        )
+
+    def look(self, name: str) -> PoolSeen:
+        pool = self._client.read_work_pool(name)
+        queues = self._request("POST", f"/work_pools/{name}/queues/filter", {})
+        return PoolSeen(
+            type=pool.type,
+            base_job_template=pool.base_job_template,
+            concurrency_limit=pool.concurrency_limit,
+            is_paused=pool.is_paused,
+            description=pool.description,
+            queues={queue["name"]: queue["concurrency_limit"] for queue in queues},
+        )
+
+    def _request(self, method: str, path: str, body: object) -> Any:
+        """What Prefect's synchronous client has no method for."""
+        return self._client._client.request(method, path, json=body).raise_for_status().json()
 
     def _call_within(self, parent_run_id: UUID) -> UUID:
         """The task run that stands for the call, as `prefect/flow_engine.py` makes it."""

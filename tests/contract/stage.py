@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from chalicelib.core.ports import Prefect
+from chalicelib.core.provision_world import WorkPools
 from chalicelib.core.run import FlowRun, ProposedState, RunState, StateAnswer, StateType
-from tests.twin.controls import Controls
+from tests.twin.controls import Controls, PoolControls
 
 HOUR = timedelta(hours=1)
 PID = "prefect-spot-test::arn:aws:ecs:us-east-1:111122223333:task/prefect-spot-test/0123"
@@ -15,13 +16,16 @@ PID = "prefect-spot-test::arn:aws:ecs:us-east-1:111122223333:task/prefect-spot-t
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`is_oldest`: Prefect 3.4's rules hold. `stranger` is the port with wrong credentials."""
+    """`is_oldest`: Prefect 3.4's rules hold. Strangers are the ports with wrong credentials."""
 
     prefect: Prefect
     controls: Controls
     is_oldest: bool
     asks_for_credentials: bool
     stranger: Callable[[], Prefect]
+    work_pools: WorkPools
+    pool_controls: PoolControls
+    pool_stranger: Callable[[], WorkPools]
 
     def run(self, flow_run_id: UUID) -> FlowRun:
         run = self.prefect.read_run(flow_run_id)

@@ -4,8 +4,9 @@ The twin and real servers (`tests/contract/real.py`, through Prefect's own clien
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.core.run import RunState
@@ -54,3 +55,23 @@ class Controls(Protocol):
     def artifacts_of(self, flow_run_id: UUID) -> list[tuple[str, str]]: ...
     def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]: ...
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]: ...
+
+
+@dataclass(slots=True)
+class PoolSeen:
+    """A work pool as people see it; `queues` holds their concurrency limits, None for none."""
+
+    type: str
+    base_job_template: dict[str, Any]
+    concurrency_limit: int | None = None
+    is_paused: bool = False
+    description: str | None = None
+    queues: dict[str, int | None] = field(default_factory=lambda: {"default": None})
+
+
+class PoolControls(Protocol):
+    """What people do to work pools; see `InMemoryWorkPools`."""
+
+    def create_pool(self, name: str, *, kind: str = "ecs", template: Mapping[str, Any]) -> None: ...
+    def settle(self, name: str, *, concurrency_limit: int, description: str) -> None: ...
+    def look(self, name: str) -> PoolSeen: ...

@@ -63,7 +63,7 @@ def test_other_sources_do_not() -> None:
 
 def test_the_functions_are_deployed_under_their_names() -> None:
     assert [handler.name for handler in app.pure_lambda_functions] == []
-    assert [source.name for source in app.event_sources] == ["react", "sweep"]
+    assert [source.name for source in app.event_sources] == ["react", "sweep", "provision"]
 
 
 def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
@@ -77,6 +77,7 @@ def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
     ours = [name for name in imported if name.startswith(("chalicelib", "infra", "localcloud"))]
     assert ours == [
         "chalicelib.wiring",
+        "chalicelib.functions.provision.provision",
         "chalicelib.functions.react.react",
         "chalicelib.functions.sweep.sweep",
     ]

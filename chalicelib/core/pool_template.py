@@ -1,0 +1,175 @@
+"""The work pool's base job template: ours merged into what is there.
+
+Users edit their pools, and their edits survive; so does what a worker put there that was quicker
+than us. Ours are the defaults and lines without which a flow would not run in the stack, or not be
+rescued well; these are put back.
+"""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+POOL_TYPE: Final = "ecs"
+
+Template = Mapping[str, Any]
+Values = Mapping[str, str | Sequence[str]]
+"""What the shipped template's placeholders stand for, by name; an empty one leaves no default."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkPool:
+    """A work pool as Prefect tells it; what else it has is never touched."""
+
+    name: str
+    type: str
+    base_job_template: Template
+
+
+_VARIABLE: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_PLACEHOLDER: Final = re.compile(r"\$\{(\w+)\}")
+_FLOW_CONTAINER: Final = "{{ container_name }}"
+
+# Beside those with a placeholder in them. A strategy would win over the launch type, and so over
+# the move to on-demand.
+_ALSO_OURS: Final = frozenset(
+    {"launch_type", "capacity_provider_strategy", "configure_cloudwatch_logs"}
+)
+_LEFT_TO_USERS: Final = ("name", "image", "environment", "memory")
+
+
+def filled(shipped: Template, values: Values, launch_type: str) -> dict[str, Any]:
+    """Return the shipped template for one stack; `launch_type` is what flows run on by default.
+
+    Raises:
+        KeyError: a placeholder that `values` does not know.
+    """
+    template = copy.deepcopy(dict(shipped))
+    properties = template["variables"]["properties"]
+    for known in properties.values():
+        if "default" in known:
+            known["default"] = _fill(known["default"], values)
+    properties["launch_type"]["default"] = launch_type
+    return template
+
+
+def merged(current: Template, shipped: Template, values: Values, launch_type: str) -> Template:
+    """Return `current` with all that is ours in place; an empty one becomes the shipped one.
+
+    Merging a merged template changes nothing.
+
+    Raises:
+        KeyError: as `filled` does.
+        ValueError: `current` is no template that anything can be put into; says where.
+    """
+    wanted = filled(shipped, values, launch_type)
+    if not current:
+        return wanted
+    template: dict[str, Any] = copy.deepcopy(dict(current))
+    ours = _ours(shipped)
+    _set_defaults(template, wanted, ours)
+    configuration = _object_in(template, "job_configuration")
+    _restore_lines(configuration, wanted["job_configuration"], ours)
+    _complete_container(configuration, wanted["job_configuration"])
+    return template
+
+
+def _fill(value: Any, values: Values) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _fill(below, values) for key, below in value.items()}
+    found = _PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    meant = values[found[1]]
+    return (meant or None) if isinstance(meant, str) else list(meant)
+
+
+def _ours(shipped: Template) -> frozenset[str]:
+    """The variables whose defaults are ours."""
+    properties = shipped["variables"]["properties"]
+    named = {
+        name for name, known in properties.items() if _PLACEHOLDER.search(str(known.get("default")))
+    }
+    return frozenset(named | _ALSO_OURS)
+
+
+def _set_defaults(template: dict[str, Any], wanted: Template, ours: frozenset[str]) -> None:
+    variables = _object_in(template, "variables")
+    properties = _object_in(variables, "properties")
+    for name, wanted_property in wanted["variables"]["properties"].items():
+        if name not in ours and name not in properties:
+            continue
+        known = _object_in(properties, name, otherwise=wanted_property)
+        if name in ours:
+            _set_default(known, wanted_property)
+        elif known.get("default") is None and "default" in wanted_property:
+            known["default"] = copy.deepcopy(wanted_property["default"])
+    definitions = _object_in(variables, "definitions")
+    for name, definition in wanted["variables"].get("definitions", {}).items():
+        definitions.setdefault(name, copy.deepcopy(definition))
+
+
+def _set_default(known: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+    if "default" not in wanted:
+        known.pop("default", None)
+        return
+    default, present = wanted["default"], known.get("default")
+    if isinstance(default, Mapping) and isinstance(present, Mapping):
+        default = {**present, **default}
+    known["default"] = copy.deepcopy(default)
+
+
+def _restore_lines(current: dict[str, Any], wanted: Template, ours: frozenset[str]) -> None:
+    """Put back the lines that a variable of ours works through."""
+    for key, line in wanted.items():
+        below = current.get(key)
+        if isinstance(line, Mapping) and isinstance(below, dict):
+            _restore_lines(below, line, ours)
+        elif _works_through(line, ours):
+            current[key] = copy.deepcopy(line)
+
+
+def _works_through(line: object, ours: frozenset[str]) -> bool:
+    if isinstance(line, Mapping):
+        return any(_works_through(below, ours) for below in line.values())
+    found = _VARIABLE.fullmatch(line) if isinstance(line, str) else None
+    return found is not None and found[1] in ours
+
+
+def _complete_container(configuration: dict[str, Any], wanted: Template) -> None:
+    """Give the flow's container its stop timeout, its environment, and memory if it has none."""
+    definition = _object_in(configuration, "task_definition")
+    ours = _flow_container(wanted["task_definition"]["containerDefinitions"])
+    containers = definition.get("containerDefinitions")
+    if not containers:
+        definition["containerDefinitions"] = [copy.deepcopy(ours)]
+        return
+    if not isinstance(containers, list) or not all(isinstance(c, dict) for c in containers):
+        raise ValueError("containerDefinitions is no list of objects")
+    container = _flow_container(containers)
+    for name, value in ours.items():
+        if name not in _LEFT_TO_USERS:
+            container[name] = copy.deepcopy(value)
+    if "memoryReservation" not in container:
+        container.setdefault("memory", ours["memory"])
+    environment = list(container.get("environment", []))
+    for entry in ours["environment"]:
+        if entry not in environment:
+            environment = [e for e in environment if e.get("name") != entry["name"]]
+            environment.append(dict(entry))
+    container["environment"] = environment
+
+
+def _object_in(parent: dict[str, Any], key: str, otherwise: Template = MappingProxyType({})) -> Any:
+    """The object under that key, put there where there is none."""
+    value = parent.setdefault(key, copy.deepcopy(dict(otherwise)))
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} is no object")
+    return value
+
+
+def _flow_container(containers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    by_name = [c for c in containers if c.get("name") == _FLOW_CONTAINER]
+    return (by_name or list(containers))[0]

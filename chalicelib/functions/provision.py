@@ -1,0 +1,197 @@
+"""The `provision` Lambda: brings up all that is needed, and keeps it so, a step per call.
+
+It is called by schedule and by hand, `{"dry_run": true}` only shows what it would do. All questions
+are asked before anything is changed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar, assert_never
+
+from chalicelib.core.delivery import PutInvokeConfig, PutTargets
+from chalicelib.core.pool_template import POOL_TYPE, WorkPool
+from chalicelib.core.provision_world import ProvisionWorld
+from chalicelib.core.provisioning import (
+    ChangeWorkPool,
+    CreateServiceLinkedRole,
+    CreateStack,
+    CreateWorkPool,
+    DeleteStack,
+    Observed,
+    Plan,
+    Problem,
+    Step,
+    UpdateStack,
+    describe,
+    plan,
+)
+from chalicelib.core.stack import Condition, Standing, standing_of
+from chalicelib.errors import (
+    OvertakenError,
+    PrefectConflictError,
+    PrefectSpotError,
+    WorkPoolError,
+)
+
+T = TypeVar("T")
+
+_ERROR: Final = "Error"
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionReport:
+    """What a call did, or would do: `steps` in words; `overtaken` those somebody else did first."""
+
+    condition: Condition
+    dry_run: bool
+    stack_name: str
+    stack_status: str
+    steps: tuple[str, ...]
+    overtaken: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def summary(self) -> Mapping[str, object]:
+        """The function's answer.
+
+        `state`: `ready`: all is as it shall be. `pending`: to be called again, something had no
+        turn yet. `creating`, `updating`, `deleting`, `recovering` (from a failure, which
+        `problems` tells): CloudFormation is at it; to be called again. `blocked`, `failed`: a
+        person has to do what `problems` says.
+        `steps` were done, or with `dry_run` would be. `problems`: each with `error`, its name, and
+        `message`, which says what to do.
+        """
+        return {
+            "state": self.condition.value,
+            "dry_run": self.dry_run,
+            "stack": {"name": self.stack_name, "status": self.stack_status},
+            "steps": list(self.steps),
+            "overtaken": list(self.overtaken),
+            "problems": [{"error": p.name, "message": p.message} for p in self.problems],
+        }
+
+
+def provision(world: ProvisionWorld, event: object) -> ProvisionReport:
+    """Go one step towards what shall be; return where it stands.
+
+    Raises:
+        botocore's errors, where AWS fails or refuses: to be called again.
+    """
+    dry_run = isinstance(event, Mapping) and bool(event.get("dry_run"))
+    observed = _observe(world)
+    planned = plan(world.desired, observed)
+    overtaken = () if dry_run else _perform_all(world, planned)
+    report = ProvisionReport(
+        condition=_condition(planned, overtaken, dry_run=dry_run),
+        dry_run=dry_run,
+        stack_name=world.desired.stack_name,
+        stack_status=observed.stack.status if observed.stack else "",
+        steps=tuple(describe(step) for step in planned.steps if step not in overtaken),
+        overtaken=tuple(map(describe, overtaken)),
+        problems=planned.problems,
+    )
+    world.log.info("provisioned", **report.summary)
+    return report
+
+
+def _condition(planned: Plan, overtaken: tuple[Step, ...], *, dry_run: bool) -> Condition:
+    is_undone = bool(overtaken) or (dry_run and bool(planned.steps))
+    return (
+        Condition.PENDING
+        if is_undone and planned.condition is Condition.READY
+        else (planned.condition)
+    )
+
+
+def _observe(world: ProvisionWorld) -> Observed:
+    """Ask all questions; what has no answer for a reason that we know becomes a problem.
+
+    AWS is asked first: a Prefect that does not answer takes its time.
+    """
+    desired = world.desired
+    problems: list[Problem] = []
+
+    def ask(question: Callable[[], T]) -> T | None:
+        try:
+            return question()
+        except PrefectSpotError as error:
+            problems.append(Problem(type(error).__name__.removesuffix(_ERROR), str(error)))
+            return None
+
+    stack = world.stacks.read(desired.stack_name)
+    network = arn = None
+    has_role = True
+    if desired.is_full:
+        network = ask(
+            lambda: world.networks.find(
+                desired.vpc_id, desired.subnet_ids, assign_public_ip=desired.assign_public_ip
+            )
+        )
+        if standing_of(stack)[0] is Standing.ABSENT:
+            has_role = world.service_linked_role.exists()
+    credential = desired.credential
+    if credential is not None:
+        arn = ask(lambda: world.parameters.arn_of(credential))
+    deliveries = tuple(world.deliveries.read(name) for name in desired.functions)
+    readable = credential is None or arn is not None
+    pool = ask(lambda: _work_pool(world)) if readable else None
+    return Observed(
+        stack=stack,
+        network=network,
+        credential_arn=arn or "",
+        work_pool=pool,
+        deliveries=deliveries,
+        has_service_linked_role=has_role,
+        problems=tuple(problems),
+    )
+
+
+def _work_pool(world: ProvisionWorld) -> WorkPool | None:
+    """Ask Prefect for the pool, and so whether it can be reached at all."""
+    desired = world.desired
+    pool = world.work_pools.read(desired.work_pool)
+    if pool is None and not desired.is_full:
+        raise WorkPoolError(
+            f"work pool {desired.work_pool!r} is not known to Prefect: create it, or set WORK_POOL"
+            " to the pool of your worker"
+        )
+    if pool is not None and pool.type != POOL_TYPE:
+        raise WorkPoolError(
+            f"work pool {pool.name!r} is of type {pool.type}, not {POOL_TYPE}: create an"
+            f" {POOL_TYPE} pool, or set WORK_POOL"
+        )
+    return pool
+
+
+def _perform_all(world: ProvisionWorld, planned: Plan) -> tuple[Step, ...]:
+    """Perform the steps; return those that somebody else was quicker at."""
+    overtaken = []
+    for step in planned.steps:
+        try:
+            _perform(world, step)
+        except (OvertakenError, PrefectConflictError) as error:
+            world.log.info("overtaken", step=describe(step), reason=str(error))
+            overtaken.append(step)
+    return tuple(overtaken)
+
+
+def _perform(world: ProvisionWorld, step: Step) -> None:
+    match step:
+        case CreateServiceLinkedRole():
+            world.service_linked_role.create()
+        case CreateStack(definition):
+            world.stacks.create(definition)
+        case UpdateStack(stack_id, definition, _):
+            world.stacks.update(stack_id, definition)
+        case DeleteStack(stack_id, _, _):
+            world.stacks.delete(stack_id)
+        case PutTargets():
+            world.deliveries.put_targets(step)
+        case PutInvokeConfig():
+            world.deliveries.put_invoke_config(step)
+        case CreateWorkPool(name, template):
+            world.work_pools.create(name, template)
+        case ChangeWorkPool(name, template):
+            world.work_pools.change(name, template)
+        case _:
+            assert_never(step)

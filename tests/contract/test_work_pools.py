@@ -1,0 +1,124 @@
+"""Work pools: read, created, given another template, and everything else of them left alone."""
+
+import copy
+from uuid import uuid4
+
+import pytest
+from prefect_aws.workers import ECSWorker
+
+import infra
+from chalicelib.core.pool_template import Template, merged
+from chalicelib.errors import (
+    PrefectConflictError,
+    PrefectRefusedError,
+    PrefectRejectedError,
+)
+from tests.contract.stage import Stage
+
+SHIPPED = infra.load("base-job-template.json")
+VALUES = {
+    "ClusterName": "prefect-spot-dev",
+    "ExecutionRoleArn": "arn:aws:iam::123456789012:role/prefect-spot-dev-execution",
+    "FlowRoleArn": "arn:aws:iam::123456789012:role/prefect-spot-dev-flow",
+    "LogGroupName": "/ecs/prefect-spot-dev",
+    "VpcId": "vpc-11111111",
+    "SubnetIds": ("subnet-11111111",),
+    "SecurityGroupIds": ("sg-11111111",),
+    "AssignPublicIp": "ENABLED",
+    "ApiKeyParameterArn": "arn:aws:ssm:us-east-1:123456789012:parameter/key",
+    "AuthStringParameterArn": "",
+}
+
+
+@pytest.fixture
+def name() -> str:
+    return f"pool-{uuid4()}"
+
+
+def put_in_place(current: Template) -> Template:
+    return merged(current, SHIPPED, VALUES, "FARGATE_SPOT")
+
+
+def test_a_pool_that_there_is_not_is_none(stage: Stage, name: str) -> None:
+    assert stage.work_pools.read(name) is None
+
+
+def test_a_pool_comes_back_as_it_was_created(stage: Stage, name: str) -> None:
+    template = put_in_place({})
+    stage.work_pools.create(name, template)
+    pool = stage.work_pools.read(name)
+    assert pool is not None
+    assert (pool.name, pool.type, pool.base_job_template) == (name, "ecs", template)
+    assert stage.pool_controls.look(name).base_job_template == template
+
+
+def test_a_second_one_of_that_name_is_a_conflict_and_changes_nothing(
+    stage: Stage, name: str
+) -> None:
+    stage.work_pools.create(name, put_in_place({}))
+    before = stage.pool_controls.look(name)
+    with pytest.raises(PrefectConflictError):
+        stage.work_pools.create(name, ECSWorker.get_default_base_job_template())
+    assert stage.pool_controls.look(name) == before
+
+
+def test_somebody_elses_pool_tells_its_type(stage: Stage, name: str) -> None:
+    stage.pool_controls.create_pool(name, kind="docker", template={})
+    pool = stage.work_pools.read(name)
+    assert pool is not None
+    assert (pool.type, pool.base_job_template) == ("docker", {})
+
+
+def test_a_changed_template_leaves_limits_queues_and_all_else_alone(
+    stage: Stage, name: str
+) -> None:
+    stage.pool_controls.create_pool(name, template=ECSWorker.get_default_base_job_template())
+    stage.pool_controls.settle(name, concurrency_limit=7, description="the nightly pool")
+    before = stage.pool_controls.look(name)
+    assert (before.concurrency_limit, before.is_paused) == (7, True)
+    assert before.queues == {"default": None, "urgent": 2}
+
+    template = put_in_place(before.base_job_template)
+    stage.work_pools.change(name, template)
+
+    after = stage.pool_controls.look(name)
+    assert after.base_job_template == template != before.base_job_template
+    before.base_job_template = after.base_job_template
+    assert after == before
+
+
+def test_what_is_merged_once_is_as_it_shall_be_for_good(stage: Stage, name: str) -> None:
+    """What a server gives back differs in nothing that would be changed again."""
+    stage.pool_controls.create_pool(name, template=ECSWorker.get_default_base_job_template())
+    stage.work_pools.change(name, put_in_place(stage.pool_controls.look(name).base_job_template))
+    pool = stage.work_pools.read(name)
+    assert pool is not None
+    assert put_in_place(pool.base_job_template) == pool.base_job_template
+
+
+def test_a_pool_that_there_is_not_cannot_be_changed(stage: Stage, name: str) -> None:
+    with pytest.raises(PrefectRejectedError):
+        stage.work_pools.change(name, put_in_place({}))
+
+
+def test_a_template_without_its_two_halves_is_rejected(stage: Stage, name: str) -> None:
+    half = copy.deepcopy(dict(put_in_place({})))
+    del half["variables"]
+    with pytest.raises(PrefectRejectedError):
+        stage.work_pools.create(name, half)
+    assert stage.work_pools.read(name) is None
+
+
+def test_a_name_may_hold_what_an_address_may_not(stage: Stage, name: str) -> None:
+    name = f"ünïcode pool? #{name}"
+    stage.work_pools.create(name, put_in_place({}))
+    pool = stage.work_pools.read(name)
+    assert pool is not None
+    stage.work_pools.change(name, pool.base_job_template)
+
+
+def test_wrong_credentials_are_refused(stage: Stage, name: str) -> None:
+    if not stage.asks_for_credentials:
+        return
+    with pytest.raises(PrefectRefusedError):
+        stage.pool_stranger().read(name)

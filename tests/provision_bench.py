@@ -1,0 +1,172 @@
+"""`provision` before moto's AWS and Prefect's twin, every call to AWS on record."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+
+from chalicelib.adapters.cloudformation import CloudFormationStacks
+from chalicelib.adapters.delivery import AwsDeliveries
+from chalicelib.adapters.network import Ec2Networks
+from chalicelib.adapters.parameters import SsmParameters
+from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
+from chalicelib.core.provision_world import ProvisionWorld
+from chalicelib.core.provisioning import Desired
+from chalicelib.core.stack import Condition
+from chalicelib.functions.provision import ProvisionReport, provision
+from tests.provisioning import ACCOUNT, FUNCTION_PREFIX, PARAMETER, REGION, make_desired
+from tests.twin.work_pools import InMemoryWorkPools
+
+READING = ("Describe", "Get", "List")
+SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "sqs", "ssm")
+
+
+class Silence:
+    """A logger that says nothing."""
+
+    def info(self, msg: object, **keys: Any) -> None: ...
+    def exception(self, msg: object, **keys: Any) -> None: ...
+
+
+class Bench:
+    """An account with default VPC, Prefect's API key and deployed functions; nothing else.
+
+    `calls` are the operations that `provision` has called, in order. Within `mock_aws` only, or
+    with clients of another emulated AWS.
+    """
+
+    def __init__(self, desired: Desired | None = None, client: Callable[[str], Any] | None = None):
+        self.desired = desired or make_desired()
+        self.calls: list[str] = []
+        self.pools = InMemoryWorkPools()
+        make = client or _client
+        self.aws = {name: make(name) for name in SERVICES}
+        self._seen = {name: make(name) for name in SERVICES}
+        for seen in self._seen.values():
+            seen.meta.events.register("before-call", self._record)
+
+    def _record(self, model: Any, **_: Any) -> None:
+        self.calls.append(model.name)
+
+    @property
+    def changes(self) -> list[str]:
+        """What was called that changes anything, at AWS and at Prefect."""
+        at_aws = [call for call in self.calls if not call.startswith(READING)]
+        return at_aws + [f"WorkPool.{call}" for call in self.pools.calls if call != "read"]
+
+    def forget(self) -> None:
+        """Begin a new record."""
+        self.calls.clear()
+        self.pools.calls.clear()
+
+    def world(self) -> ProvisionWorld:
+        seen = self._seen
+        return ProvisionWorld(
+            desired=self.desired,
+            stacks=CloudFormationStacks(seen["cloudformation"]),
+            networks=Ec2Networks(seen["ec2"]),
+            parameters=SsmParameters(seen["ssm"]),
+            service_linked_role=EcsServiceLinkedRole(seen["iam"]),
+            deliveries=AwsDeliveries(seen["events"], seen["lambda"], FUNCTION_PREFIX),
+            work_pools=self.pools,
+            log=Silence(),
+        )
+
+    def provision(self, **event: Any) -> ProvisionReport:
+        return provision(self.world(), event)
+
+    def until_ready(self, most_calls: int = 8) -> list[ProvisionReport]:
+        """Call it until it says that all is ready."""
+        reports: list[ProvisionReport] = []
+        while not reports or reports[-1].condition is not Condition.READY:
+            assert len(reports) < most_calls, [report.summary for report in reports]
+            reports.append(self.provision())
+        return reports
+
+    # What is there before, and what others do.
+
+    def store_key(self, kind: str = "SecureString") -> None:
+        self.aws["ssm"].put_parameter(
+            Name=PARAMETER, Value="pnu_canary", Type=kind, Overwrite=kind != "String"
+        )
+
+    def deploy(self) -> None:
+        """Do to functions, rules and targets what `chalice deploy` does."""
+        for function in self.desired.functions:
+            rule = f"{function}-event"
+            if not self._exists(function):
+                self.aws["lambda"].create_function(
+                    FunctionName=function,
+                    Runtime="python3.12",
+                    Role=self._role(),
+                    Handler="app.handler",
+                    Code={"ZipFile": _zip()},
+                )
+            self.aws["events"].put_rule(Name=rule, ScheduleExpression="rate(5 minutes)")
+            self.aws["events"].put_targets(
+                Rule=rule, Targets=[{"Id": "1", "Arn": f"{FUNCTION_PREFIX}{function}"}]
+            )
+
+    def targets(self) -> list[dict[str, Any]]:
+        """All targets of all rules."""
+        events = self.aws["events"]
+        rules = [rule["Name"] for rule in events.list_rules()["Rules"]]
+        return [
+            target for rule in rules for target in events.list_targets_by_rule(Rule=rule)["Targets"]
+        ]
+
+    def invoke_configs(self) -> dict[str, Any]:
+        """Event-invoke configs by function, without what differs each time."""
+        found = {}
+        for function in self.desired.functions:
+            answer = self.aws["lambda"].list_function_event_invoke_configs(FunctionName=function)
+            for config in answer["FunctionEventInvokeConfigs"]:
+                found[function] = {k: v for k, v in config.items() if k != "LastModified"}
+        return found
+
+    def stack(self) -> dict[str, Any]:
+        """The stack as CloudFormation describes it; empty for none."""
+        stacks = self.aws["cloudformation"].describe_stacks()["Stacks"]
+        return next((s for s in stacks if s["StackName"] == self.desired.stack_name), {})
+
+    def end(self) -> Any:
+        """What has to be the same however it came about."""
+        stack = self.stack()
+        return {
+            "status": stack["StackStatus"].removeprefix("UPDATE_").removeprefix("CREATE_"),
+            "tags": stack["Tags"],
+            "parameters": sorted(
+                (p["ParameterKey"], p["ParameterValue"]) for p in stack["Parameters"]
+            ),
+            "targets": self.targets(),
+            "invoke configs": self.invoke_configs(),
+            "pools": self.pools.pools,
+            "role": [role["RoleName"] for role in self.aws["iam"].list_roles()["Roles"]],
+        }
+
+    def _exists(self, function: str) -> bool:
+        known = self.aws["lambda"].list_functions()["Functions"]
+        return function in [one["FunctionName"] for one in known]
+
+    def _role(self) -> str:
+        iam = self.aws["iam"]
+        if "functions" not in [role["RoleName"] for role in iam.list_roles()["Roles"]]:
+            iam.create_role(RoleName="functions", AssumeRolePolicyDocument=json.dumps({}))
+        return f"arn:aws:iam::{ACCOUNT}:role/functions"
+
+
+_SESSION = boto3.session.Session()  # one for all: it keeps the services' descriptions
+
+
+def _client(name: str) -> Any:
+    return _SESSION.client(name, region_name=REGION)  # type: ignore[call-overload]  # any service name
+
+
+def _zip() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("app.py", "def handler(event, context): ...")
+    return packed.getvalue()

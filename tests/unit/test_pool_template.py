@@ -1,0 +1,204 @@
+"""The base job template: ours is put in place, the users' own stays."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from prefect_aws.workers import ECSWorker
+
+from chalicelib.core.pool_template import filled, merged
+from tests.provisioning import (
+    PARAMETER_ARN,
+    POOL_AS_IT_SHALL_BE,
+    POOL_TEMPLATE,
+    STACK_NAME,
+    VALUES,
+)
+
+Json = dict[str, Any]
+SIGTERM = {"name": "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "value": "relinquish"}
+
+
+def put_in_place(
+    current: Mapping[str, Any], values: Any = VALUES, launch_type: str = "FARGATE_SPOT"
+) -> Any:
+    return merged(current, POOL_TEMPLATE, values, launch_type)
+
+
+def edited(edit: Callable[[Json], object]) -> Json:
+    """A pool as it shall be, after a user's edit."""
+    template: Json = copy.deepcopy(dict(POOL_AS_IT_SHALL_BE))
+    edit(template)
+    return template
+
+
+def defaults(template: Json) -> Json:
+    return {n: p.get("default") for n, p in template["variables"]["properties"].items()}
+
+
+def container(template: Json) -> Json:
+    containers = template["job_configuration"]["task_definition"]["containerDefinitions"]
+    return dict(containers[0])
+
+
+def test_an_empty_template_becomes_ours_with_all_placeholders_filled() -> None:
+    template = put_in_place({})
+    assert "${" not in str(template)
+    assert defaults(template) == {
+        "image": None,
+        "cpu": 1024,
+        "launch_type": "FARGATE_SPOT",
+        "capacity_provider_strategy": None,
+        "cluster": STACK_NAME,
+        "vpc_id": "vpc-11111111",
+        "task_role_arn": VALUES["FlowRoleArn"],
+        "configure_cloudwatch_logs": True,
+        "prefect_api_key_secret_arn": PARAMETER_ARN,
+        "prefect_api_auth_string_secret_arn": None,
+        "network_configuration": {
+            "subnets": ["subnet-11111111", "subnet-22222222"],
+            "securityGroups": ["sg-11111111"],
+            "assignPublicIp": "ENABLED",
+        },
+    }
+
+
+def test_a_placeholder_that_nobody_fills_is_an_error() -> None:
+    with pytest.raises(KeyError, match="ClusterName"):
+        filled(POOL_TEMPLATE, {}, "FARGATE_SPOT")
+
+
+def test_the_shipped_template_is_not_written_into() -> None:
+    before = copy.deepcopy(POOL_TEMPLATE)
+    put_in_place({}, launch_type="FARGATE")
+    put_in_place(POOL_AS_IT_SHALL_BE, launch_type="FARGATE")
+    assert before == POOL_TEMPLATE
+
+
+def test_what_a_worker_put_there_that_was_quicker_becomes_a_pool_of_ours() -> None:
+    quicker = ECSWorker.get_default_base_job_template()
+    template = put_in_place(quicker)
+    ours = defaults(put_in_place({}))
+    assert {name: defaults(template)[name] for name in ours} == {**ours, "image": None}
+    assert container(template)["stopTimeout"] == 120
+    assert container(template)["environment"] == [SIGTERM]
+    assert container(template)["memory"] == "{{ memory }}"
+    assert set(defaults(template)) == set(defaults(quicker))
+
+
+USERS_EDITS: dict[str, Callable[[Json], object]] = {
+    "another image": lambda t: t["variables"]["properties"]["image"].update(default="etl:1"),
+    "other cpu": lambda t: t["variables"]["properties"]["cpu"].update(default=256),
+    "a variable": lambda t: t["variables"]["properties"].update(team={"type": "string"}),
+    "a title": lambda t: t["variables"]["properties"]["cluster"].update(title="Where"),
+    "a required variable": lambda t: t["variables"].update(required=["image"]),
+    "a line": lambda t: t["job_configuration"].update(aws_credentials="{{ credentials }}"),
+    "a line that was shipped": lambda t: t["job_configuration"].update(env={"A": "b"}),
+    "a line removed": lambda t: t["job_configuration"].pop("env"),
+    "a key of the task": lambda t: t["job_configuration"]["task_definition"].update(
+        runtimePlatform={"cpuArchitecture": "ARM64"}
+    ),
+    "memory of the container": lambda t: t["job_configuration"]["task_definition"][
+        "containerDefinitions"
+    ][0].update(memory=300),
+    "an entry of the environment": lambda t: t["job_configuration"]["task_definition"][
+        "containerDefinitions"
+    ][0]["environment"].append({"name": "TEAM", "value": "etl"}),
+    "a sidecar in front": lambda t: t["job_configuration"]["task_definition"][
+        "containerDefinitions"
+    ].insert(0, {"name": "sidecar", "image": "proxy"}),
+    "an option of the network": lambda t: t["variables"]["properties"]["network_configuration"][
+        "default"
+    ].update(more=True),
+    "something beside": lambda t: t.update(x_note="ours"),
+}
+
+
+@pytest.mark.parametrize("name", USERS_EDITS)
+def test_a_users_edit_survives(name: str) -> None:
+    template = edited(USERS_EDITS[name])
+    assert template != POOL_AS_IT_SHALL_BE
+    assert put_in_place(template) == template
+
+
+def set_default(name: str, value: object) -> Callable[[Json], object]:
+    return lambda t: t["variables"]["properties"][name].update(default=value)
+
+
+def set_in_container(**values: object) -> Callable[[Json], object]:
+    return lambda t: t["job_configuration"]["task_definition"]["containerDefinitions"][0].update(
+        values
+    )
+
+
+OURS: dict[str, Callable[[Json], object]] = {
+    "the cluster": set_default("cluster", "another"),
+    "the launch type": set_default("launch_type", "FARGATE"),
+    "a strategy": set_default("capacity_provider_strategy", [{"capacityProvider": "FARGATE"}]),
+    "no secret": set_default("prefect_api_key_secret_arn", None),
+    "another secret": set_default("prefect_api_auth_string_secret_arn", "arn:aws:ssm:…"),
+    "no network": set_default("network_configuration", None),
+    "a variable of ours removed": lambda t: t["variables"]["properties"].pop("task_role_arn"),
+    "a fixed launch type": lambda t: t["job_configuration"]["task_run_request"].update(
+        launchType="FARGATE"
+    ),
+    "a line of ours removed": lambda t: t["job_configuration"].pop("network_configuration"),
+    "the overrides removed": lambda t: t["job_configuration"]["task_run_request"].pop("overrides"),
+    "the whole request removed": lambda t: t["job_configuration"].pop("task_run_request"),
+    "another stop timeout": set_in_container(stopTimeout=30),
+    "another SIGTERM behaviour": set_in_container(environment=[{**SIGTERM, "value": "reschedule"}]),
+    "no environment": set_in_container(environment=[]),
+    "no containers": lambda t: t["job_configuration"]["task_definition"].pop(
+        "containerDefinitions"
+    ),
+    "no definitions": lambda t: t["variables"].pop("definitions"),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_is_ours_is_put_back(name: str) -> None:
+    template = edited(OURS[name])
+    assert template != POOL_AS_IT_SHALL_BE
+    assert put_in_place(template) == POOL_AS_IT_SHALL_BE
+
+
+@pytest.mark.parametrize("name", [*USERS_EDITS, *OURS])
+def test_a_second_time_changes_nothing(name: str) -> None:
+    once = put_in_place(edited({**USERS_EDITS, **OURS}[name]), launch_type="FARGATE")
+    assert put_in_place(once, launch_type="FARGATE") == once
+
+
+def test_what_is_missing_of_the_users_own_is_filled_in_where_a_value_is_shipped() -> None:
+    template = put_in_place(edited(set_default("cpu", None)))
+    assert defaults(template)["cpu"] == 1024
+
+
+def test_a_container_with_a_reservation_gets_no_limit() -> None:
+    def reserve(template: Json) -> None:
+        flow = template["job_configuration"]["task_definition"]["containerDefinitions"][0]
+        del flow["memory"]
+        flow["memoryReservation"] = 300
+
+    assert put_in_place(edited(reserve)) == edited(reserve)
+
+
+@pytest.mark.parametrize(
+    ("edit", "where"),
+    [
+        (lambda t: t.update(variables=[]), "variables"),
+        (lambda t: t["variables"].update(properties="all"), "properties"),
+        (lambda t: t["variables"]["properties"].update(cluster="mine"), "cluster"),
+        (lambda t: t.update(job_configuration="{{ all }}"), "job_configuration"),
+        (lambda t: t["job_configuration"].update(task_definition="{{ it }}"), "task_definition"),
+        (
+            lambda t: t["job_configuration"]["task_definition"].update(containerDefinitions="x"),
+            "containerDefinitions",
+        ),
+    ],
+)
+def test_a_template_that_nothing_can_be_put_into_says_where(
+    edit: Callable[[Json], object], where: str
+) -> None:
+    with pytest.raises(ValueError, match=where):
+        put_in_place(edited(edit))

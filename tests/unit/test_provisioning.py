@@ -1,0 +1,349 @@
+"""The plan: what each state of the stack, the pool and the rules asks for, row by row."""
+
+from dataclasses import replace
+from typing import Any
+
+import botocore.session
+import pytest
+
+from chalicelib.core.delivery import InvokeConfig, PutInvokeConfig, PutTargets
+from chalicelib.core.pool_template import WorkPool
+from chalicelib.core.provisioning import (
+    ChangeWorkPool,
+    CreateServiceLinkedRole,
+    CreateStack,
+    CreateWorkPool,
+    DeleteStack,
+    Plan,
+    Problem,
+    Provision,
+    UpdateStack,
+    describe,
+    hash_of,
+    plan,
+    stack_definition,
+)
+from chalicelib.core.stack import (
+    STATUSES,
+    Condition,
+    StackEvent,
+    StackFailure,
+    failures_in,
+)
+from tests.provisioning import (
+    NETWORK,
+    OUTPUTS,
+    POOL_AS_IT_SHALL_BE,
+    QUEUE_ARN,
+    STACK_ID,
+    STACK_NAME,
+    STACK_TEMPLATE,
+    WORK_POOL,
+    bare_target,
+    make_delivery,
+    make_desired,
+    make_observed,
+    make_stack,
+    make_target,
+)
+
+REACT = f"{STACK_NAME}-react"
+NOTHING, CREATE, UPDATE, DELETE = None, CreateStack, UpdateStack, DeleteStack
+CHANGED = {"template_hash": "another"}
+ALL_CHANGED = "changed: template, Stage, SubnetIds, TableName, VpcId, WorkerImage"
+
+ROWS: dict[str, tuple[Condition, Any, Condition, Any]] = {
+    # status: (as it shall be: state, step; with another template: state, step)
+    "CREATE_IN_PROGRESS": (Condition.CREATING, NOTHING, Condition.CREATING, NOTHING),
+    "CREATE_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
+    "CREATE_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
+    "ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
+    "ROLLBACK_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
+    "ROLLBACK_COMPLETE": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
+    "DELETE_IN_PROGRESS": (Condition.DELETING, NOTHING, Condition.DELETING, NOTHING),
+    "DELETE_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
+    "DELETE_COMPLETE": (Condition.CREATING, CREATE, Condition.CREATING, CREATE),
+    "UPDATE_IN_PROGRESS": (Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
+    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (
+        *(Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
+    ),
+    "UPDATE_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
+    "UPDATE_FAILED": (Condition.UPDATING, UPDATE, Condition.UPDATING, UPDATE),
+    "UPDATE_ROLLBACK_IN_PROGRESS": (
+        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
+    ),
+    "UPDATE_ROLLBACK_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
+    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (
+        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
+    ),
+    "UPDATE_ROLLBACK_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
+    "REVIEW_IN_PROGRESS": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
+    "IMPORT_IN_PROGRESS": (Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
+    "IMPORT_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
+    "IMPORT_ROLLBACK_IN_PROGRESS": (
+        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
+    ),
+    "IMPORT_ROLLBACK_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
+    "IMPORT_ROLLBACK_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
+    # Of a release of CloudFormation that is newer than this table.
+    "POLISH_IN_PROGRESS": (Condition.PENDING, NOTHING, Condition.PENDING, NOTHING),
+    "POLISH_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
+}
+
+
+def known_statuses() -> set[str]:
+    service = botocore.session.get_session().get_service_model("cloudformation")
+    return set(service.shape_for("StackStatus").enum)  # type: ignore[attr-defined]  # a string's
+
+
+def test_every_status_that_cloudformation_knows_is_a_row_here_and_there() -> None:
+    assert set(STATUSES) == known_statuses()
+    assert set(ROWS) - known_statuses() == {"POLISH_IN_PROGRESS", "POLISH_FAILED"}
+
+
+@pytest.mark.parametrize("status", ROWS)
+@pytest.mark.parametrize("differs", [False, True], ids=["as it shall be", "another template"])
+def test_what_a_status_asks_for(status: str, differs: bool) -> None:
+    condition, step = ROWS[status][2:] if differs else ROWS[status][:2]
+    stack = make_stack(status=status, **(CHANGED if differs else {}))
+    planned = plan(make_desired(), make_observed(stack=stack))
+    assert planned.condition is condition
+    assert [type(step) for step in planned.steps] == ([step] if step else [])
+
+
+def test_without_a_stack_it_is_created() -> None:
+    planned = plan(make_desired(), make_observed(stack=None, work_pool=None))
+    definition = stack_definition(make_desired(), NETWORK)
+    assert planned == Plan(Condition.CREATING, (CreateStack(definition),))
+    assert definition.parameters["VpcId"] == NETWORK.vpc_id
+    assert definition.parameters["SubnetIds"] == "subnet-11111111,subnet-22222222"
+    assert definition.template_hash == hash_of(STACK_TEMPLATE)
+
+
+def test_the_service_linked_role_comes_first_and_alone() -> None:
+    planned = plan(make_desired(), make_observed(stack=None, has_service_linked_role=False))
+    assert planned == Plan(Condition.CREATING, (CreateServiceLinkedRole(),))
+
+
+def test_where_there_is_no_cluster_of_ours_there_is_no_need_for_the_role() -> None:
+    desired = make_desired(provision=Provision.RESCUE_ONLY)
+    planned = plan(desired, make_observed(stack=None, network=None, has_service_linked_role=False))
+    [step] = planned.steps
+    assert isinstance(step, CreateStack)
+    assert (step.definition.parameters["VpcId"], step.definition.parameters["SubnetIds"]) == (
+        "",
+        "",
+    )
+
+
+def test_a_stack_is_deleted_and_updated_by_its_id_not_by_its_name() -> None:
+    [deleted] = plan(make_desired(), make_observed(stack=make_stack(status="CREATE_FAILED"))).steps
+    [updated] = plan(make_desired(), make_observed(stack=make_stack(**CHANGED))).steps
+    assert isinstance(deleted, DeleteStack)
+    assert isinstance(updated, UpdateStack)
+    assert deleted.stack_id == updated.stack_id == STACK_ID
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (CHANGED, "changed: template"),
+        ({"parameters": {**make_stack().parameters, "WorkerImage": "x"}}, "changed: WorkerImage"),
+        ({"parameters": {**make_stack().parameters, "Old": "x"}}, "changed: Old"),
+        ({"parameters": {}, **CHANGED}, ALL_CHANGED),
+    ],
+    ids=["template", "a value", "one too many", "all"],
+)
+def test_an_update_says_what_has_changed(changes: dict[str, Any], reason: str) -> None:
+    [step] = plan(make_desired(), make_observed(stack=make_stack(**changes))).steps
+    assert isinstance(step, UpdateStack)
+    assert step.reason == reason
+
+
+def test_neither_spacing_nor_order_of_a_template_is_a_change() -> None:
+    turned = dict(reversed(STACK_TEMPLATE.items()))
+    assert plan(make_desired(template=turned), make_observed()).steps == ()
+
+
+def test_a_stack_that_we_did_not_make_is_never_changed() -> None:
+    stack = make_stack(is_ours=False, template_hash="", outputs={})
+    planned = plan(make_desired(), make_observed(stack=stack))
+    assert (planned.condition, planned.steps) == (Condition.BLOCKED, ())
+    [problem] = planned.problems
+    assert problem.name == "StackNotOurs"
+    assert "STACK_NAME" in problem.message
+
+
+@pytest.mark.parametrize(
+    "status", ["ROLLBACK_COMPLETE", "ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED"]
+)
+def test_a_failed_stack_is_told_of_with_the_resource_and_awss_reason(status: str) -> None:
+    failure = StackFailure("Cluster", "AWS::ECS::Cluster", "Unable to assume the role")
+    stack = make_stack(status=status, failures=(failure,))
+    told = plan(make_desired(), make_observed(stack=stack)).problems[0].message
+    for part in (STACK_NAME, status, "Cluster", "AWS::ECS::Cluster", "Unable to assume the role"):
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    "status",
+    [status for status, row in ROWS.items() if row[0] is Condition.FAILED],
+)
+def test_what_only_a_person_can_mend_says_how(status: str) -> None:
+    planned = plan(make_desired(), make_observed(stack=make_stack(status=status)))
+    assert planned.problems[-1].name == "StackStuck"
+    assert len(planned.problems[-1].message) > len(f"stack {STACK_NAME} is in {status}: ")
+
+
+def test_a_problem_keeps_everything_from_being_changed_but_the_delivery() -> None:
+    problem = Problem("Network", "no default VPC")
+    undelivered = make_delivery(invoke_config=None)
+    observed = make_observed(
+        stack=make_stack(**CHANGED), deliveries=(undelivered,), problems=(problem,)
+    )
+    put = PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))
+    assert plan(make_desired(), observed) == Plan(Condition.BLOCKED, (put,), (problem,))
+    assert plan(make_desired(), replace(observed, stack=None)).steps == ()
+
+
+# Delivery.
+
+
+def test_what_a_deploy_takes_away_is_put_back_and_nothing_else_of_a_target_changed() -> None:
+    bare = {**bare_target(REACT), "Input": "{}"}
+    delivery = make_delivery(targets={"rule": (bare,)}, invoke_config=None)
+    planned = plan(make_desired(), make_observed(deliveries=(delivery,)))
+    target = make_target(REACT, Input="{}")
+    assert planned == Plan(
+        Condition.READY,
+        (PutTargets("rule", (target,)), PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))),
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"targets": {"rule": (make_target(REACT, DeadLetterConfig={"Arn": "another"}),)}},
+        {"targets": {"rule": (make_target(REACT, RetryPolicy={"MaximumRetryAttempts": 1}),)}},
+        {"invoke_config": InvokeConfig("another")},
+        {"invoke_config": InvokeConfig(QUEUE_ARN, retries=0)},
+        {"invoke_config": InvokeConfig(QUEUE_ARN, age_seconds=60)},
+    ],
+    ids=["queue", "retry policy", "destination", "retries", "age"],
+)
+def test_whatever_differs_of_a_delivery_is_put_back(changes: dict[str, Any]) -> None:
+    observed = make_observed(deliveries=(make_delivery(**changes),))
+    assert len(plan(make_desired(), observed).steps) == 1
+
+
+def test_another_target_of_the_same_rule_is_not_ours() -> None:
+    targets = (make_target(REACT), {"Id": "mine", "Arn": "arn:aws:sqs:us-east-1:1:mine"})
+    delivery = make_delivery(targets={"rule": targets})
+    assert plan(make_desired(), make_observed(deliveries=(delivery,))).steps == ()
+
+
+def test_a_function_that_is_not_deployed_is_left_alone() -> None:
+    delivery = make_delivery(targets={}, invoke_config=None)
+    assert plan(make_desired(), make_observed(deliveries=(delivery,))).steps == ()
+
+
+@pytest.mark.parametrize("status", ROWS)
+def test_the_delivery_is_put_back_whatever_the_stack_does_as_long_as_its_queue_lasts(
+    status: str,
+) -> None:
+    ends = ("CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_")
+    observed = make_observed(
+        stack=make_stack(status=status), deliveries=(make_delivery(invoke_config=None),)
+    )
+    put = PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))
+    assert (put in plan(make_desired(), observed).steps) == (not status.startswith(ends))
+
+
+def test_without_a_queue_there_is_nowhere_to_deliver_to() -> None:
+    stack = make_stack(outputs={k: v for k, v in OUTPUTS.items() if k != "FailureQueueArn"})
+    observed = make_observed(stack=stack, deliveries=(make_delivery(invoke_config=None),))
+    assert plan(make_desired(), observed).steps == ()
+
+
+# The work pool.
+
+
+def test_a_missing_pool_is_created_once_the_stack_stands() -> None:
+    planned = plan(make_desired(), make_observed(work_pool=None))
+    assert planned == Plan(Condition.READY, (CreateWorkPool(WORK_POOL, POOL_AS_IT_SHALL_BE),))
+    busy = make_stack(status="UPDATE_IN_PROGRESS")
+    assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
+
+
+def test_a_pool_that_differs_is_changed() -> None:
+    pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": {}, "variables": {}})
+    [step] = plan(make_desired(), make_observed(work_pool=pool)).steps
+    assert isinstance(step, ChangeWorkPool)
+    properties = step.base_job_template["variables"]["properties"]
+    assert properties["cluster"]["default"] == STACK_NAME
+
+
+def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_told_of() -> None:
+    pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": "{{ all }}", "variables": {}})
+    observed = make_observed(work_pool=pool, deliveries=(make_delivery(invoke_config=None),))
+    planned = plan(make_desired(), observed)
+    assert planned.condition is Condition.BLOCKED
+    assert planned.steps == (PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN)),)
+    assert "job_configuration" in planned.problems[0].message
+
+
+def test_somebody_elses_pool_is_left_alone() -> None:
+    desired = make_desired(provision=Provision.RESCUE_ONLY)
+    stack = make_stack(parameters=stack_definition(desired, None).parameters)
+    pool = WorkPool(WORK_POOL, "ecs", {})
+    observed = make_observed(stack=stack, network=None, work_pool=pool)
+    assert plan(desired, observed) == Plan(Condition.READY)
+
+
+def test_a_plain_fargate_cluster_has_flows_on_fargate() -> None:
+    [step] = plan(make_desired(use_spot=False), make_observed()).steps
+    assert isinstance(step, ChangeWorkPool)
+    properties = step.base_job_template["variables"]["properties"]
+    assert properties["launch_type"]["default"] == "FARGATE"
+
+
+def test_every_kind_of_step_can_be_said_in_words() -> None:
+    definition = stack_definition(make_desired(), NETWORK)
+    steps = (
+        CreateServiceLinkedRole(),
+        CreateStack(definition),
+        UpdateStack(STACK_ID, definition, "changed: template"),
+        DeleteStack(STACK_ID, STACK_NAME, "it is in CREATE_FAILED"),
+        PutTargets("rule", ()),
+        PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN)),
+        CreateWorkPool(WORK_POOL, {}),
+        ChangeWorkPool(WORK_POOL, {}),
+    )
+    said = [describe(step) for step in steps]
+    assert len(set(said)) == len(steps)
+    assert "changed: template" in said[2]
+
+
+# What failed.
+
+
+def event(resource: str, status: str, reason: str = "", *, whole: bool = False) -> StackEvent:
+    return StackEvent(resource, "AWS::ECS::Cluster", status, reason, is_whole=whole)
+
+
+def test_the_cause_comes_first_and_what_was_only_cancelled_is_left_out() -> None:
+    oldest_first = [
+        event("stack", "UPDATE_IN_PROGRESS", whole=True),
+        event("Old", "UPDATE_FAILED", "of an earlier update"),
+        event("stack", "UPDATE_IN_PROGRESS", whole=True),
+        event("Cluster", "CREATE_FAILED", "no role"),
+        event("Bucket", "CREATE_FAILED", "Resource creation cancelled"),
+        event("stack", "UPDATE_ROLLBACK_IN_PROGRESS", "failed: [Cluster]", whole=True),
+        event("Service", "UPDATE_FAILED", "no\ncluster"),
+        event("stack", "UPDATE_ROLLBACK_FAILED", whole=True),
+    ]
+    failures = failures_in(reversed(oldest_first))
+    assert [(f.resource, f.reason) for f in failures] == [
+        ("Cluster", "no role"),
+        ("Service", "no cluster"),
+    ]
