@@ -159,7 +159,13 @@ def embedded_cloud(
                 aws,
                 router.put,
                 path_prefix=Path(sys.executable).parent,
-                extra_environment={"PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5"},
+                extra_environment={
+                    "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
+                    # Containers share this machine's addresses: the one in the stack's template
+                    # would be everybody's.
+                    "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+                    "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+                },
                 timings=options.timings,
             )
         )

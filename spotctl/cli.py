@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
 from chalicelib.errors import PrefectSpotError
+from spotctl.deploy import deploy as deploy_all
 from spotctl.drill.show import line_of, show_drill
 from spotctl.drill.target import named, pick
 from spotctl.drill.watch import drill as run_drill
@@ -18,8 +19,10 @@ from spotctl.errors import RefusedError, one_line_of
 from spotctl.project import read_project
 from spotctl.redrive import redrive as redrive_all
 from spotctl.render import Output, table_of, table_of_rows
-from spotctl.rows import Exit, State, exit_of
+from spotctl.rows import Exit, Row, State, exit_of
 from spotctl.status.gather import status as look_at_all
+from spotctl.teardown import find_stack, running_flows, what_stays
+from spotctl.teardown import teardown as tear_down
 from spotctl.world import World, open_world
 
 HELP = """\
@@ -75,7 +78,57 @@ def status(
 ) -> None:
     """Show every part, its state, and what to do about it. Exit code 1 when one has failed."""
     world, output = _open(stage, project_dir, as_json)
-    raise typer.Exit(show_status(world, output))
+    raise typer.Exit(show_status(world, output, look_at_all(world)))
+
+
+@app.command()
+def deploy(
+    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+) -> None:
+    """Deploy the Lambdas, provision all the rest, and show the status.
+
+    It can be run again and again. Exit code 1 when something failed: which resource, and why.
+    """
+    world, output = _open(stage, project_dir, as_json)
+    rows = deploy_all(world, output.tell)
+    if exit_of(rows) is Exit.OK:
+        rows += look_at_all(world)
+    raise typer.Exit(show_status(world, output, rows))
+
+
+@app.command()
+def teardown(
+    stage: StageOption = "dev",
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    work_pool: Annotated[
+        bool, typer.Option("--work-pool", help="delete the work pool as well")
+    ] = False,
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Take the stage down: flow runs, bucket, stack and Lambdas; and say what stays.
+
+    It asks before. It can be run again where it stopped. Exit code 1 when a step failed.
+    """
+    world, output = _open(stage, project_dir, as_json)
+    if work_pool and world.project.is_rescue_only:
+        raise RefusedError("the work pool is yours where PROVISION is rescue-only: delete it there")
+    stack = find_stack(world)
+    flows = len(running_flows(world, stack))
+    about = f"stage {stage} in account {world.aws.account}, {world.aws.region}"
+    lost = f" {flows} flow runs are running, and will be cancelled." if flows else ""
+    if not yes:
+        _confirm(f"Delete {about}, with its table and all results in its bucket?{lost}", output)
+    rows = list(tear_down(world, stack, work_pool=work_pool, tell=output.tell))
+    verdict = exit_of(rows)
+    stays = what_stays(world, work_pool=work_pool) if verdict is Exit.OK else []
+    output.result(
+        {"stage": stage, "ok": verdict is Exit.OK, "rows": rows, "stays": stays},
+        lambda: table_of_rows(f"Teardown of {about}", rows),
+    )
+    for each in stays:
+        output.tell(f"stays: {each}")
+    raise typer.Exit(verdict)
 
 
 @app.command()
@@ -163,9 +216,8 @@ def drill(
     raise typer.Exit(Exit.OK if drilled.passed else Exit.FAILED)
 
 
-def show_status(world: World, output: Output) -> Exit:
-    """Print the status, and return what it comes to."""
-    rows = look_at_all(world)
+def show_status(world: World, output: Output, rows: list[Row]) -> Exit:
+    """Print the rows, and return what they come to."""
     verdict = exit_of(rows)
     title = f"prefect-spot, stage {world.project.stage}, {world.aws.region}"
     output.result(

@@ -5,12 +5,13 @@ two different things.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from chalicelib.core.provisioning import Provision
 from chalicelib.errors import SettingError
+from chalicelib.provision_settings import ProvisionSettings, read_provision_settings
 from chalicelib.settings import Settings, read_settings
 
 CONFIG: Final = Path(".chalice") / "config.json"
@@ -23,19 +24,14 @@ class Project:
     folder: Path
     stage: str
     app_name: str
-    environment: Mapping[str, str]
     functions: tuple[str, ...]
     settings: Settings
+    provision: ProvisionSettings
 
     @property
     def is_rescue_only(self) -> bool:
         """Whether cluster, worker and work pool are somebody else's."""
-        return self.environment.get("PROVISION") == "rescue-only"
-
-    @property
-    def use_spot(self) -> bool:
-        """Whether flows are to run on Spot at all."""
-        return self.environment.get("USE_SPOT", "true") != "false"
+        return self.provision.provision is Provision.RESCUE_ONLY
 
     @property
     def stack(self) -> str:
@@ -78,11 +74,12 @@ def read_project(folder: Path, stage: str) -> Project:
         **config.get("environment_variables", {}),
         **stages[stage].get("environment_variables", {}),
     }
+    settings = read_settings(environment)
     return Project(
         folder=folder,
         stage=stage,
         app_name=str(config.get("app_name", "prefect-spot")),
-        environment=environment,
         functions=tuple(stages[stage].get("lambda_functions", {})),
-        settings=read_settings(environment),
+        settings=settings,
+        provision=read_provision_settings(environment, settings),
     )

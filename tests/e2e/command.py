@@ -29,17 +29,27 @@ class Said:
         return f"exit code {self.code}\n{self.out}\n{self.err}"
 
 
-def spotctl(cloud: Cloud, *arguments: str, **environment: str) -> Said:
-    """Run a command on the stage that is deployed in the cloud, its output in a pipe."""
+def spotctl(cloud: Cloud, *arguments: str, project: Path | None = None, **environment: str) -> Said:
+    """Run a command on the stage that is deployed in the cloud, its output in a pipe.
+
+    `project`: another folder with settings than the one that the cloud was deployed from.
+    """
     host = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PREFECT_"))}
     finished = subprocess.run(
-        [sys.executable, "-m", "spotctl", *arguments, "--project-dir", project_of(cloud)],
+        [
+            sys.executable,
+            "-m",
+            "spotctl",
+            *arguments,
+            "--project-dir",
+            project or project_of(cloud),
+        ],
         cwd=PROJECT,
         env={**host, **cloud.environment, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=290,
         check=False,
     )
     return Said(finished.returncode, finished.stdout, finished.stderr)
