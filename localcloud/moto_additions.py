@@ -6,6 +6,7 @@ stop and describe tasks; without anybody connected, tasks stay as moto makes the
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -21,11 +22,14 @@ from moto.ecs.responses import DESCRIBE_TASKS_TAGS, EC2ContainerServiceResponse
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from moto.iam.models import SERVICE_NAME_CONVERSION, AWSManagedPolicy, IAMBackend
 from moto.moto_api import state_manager
+from moto.s3.models import FakeBucket
 
 NO_CAPACITY = (
     "Capacity is unavailable at this time. "
     "Please try again later or in a different availability zone"
 )
+
+WITHOUT_TLS = {"Bool": {"aws:SecureTransport": "false"}}
 
 Strategy = list[dict[str, Any]]
 Description = dict[str, Any]
@@ -69,6 +73,7 @@ def install() -> None:
     _keep_deployment_configuration()
     _know_the_policy_for_task_execution()
     _name_ecs_role_as_aws_does()
+    _take_requests_to_s3_for_encrypted()
 
 
 def run_tasks(
@@ -261,6 +266,22 @@ def _know_the_policy_for_task_execution() -> None:
         return [AWSManagedPolicy.from_data(name, self.account_id, self.region_name, policy)]
 
     IAMBackend._init_aws_policies = policies  # type: ignore[assignment,method-assign]  # meant
+
+
+def _take_requests_to_s3_for_encrypted() -> None:
+    """As it comes, no condition is read: what is denied without TLS is denied always."""
+    original = FakeBucket.get_permission
+
+    def get_permission(self: FakeBucket, action: str, resource: str) -> Any:
+        if self.policy is None:
+            return original(self, action, resource)
+        document = json.loads(self.policy)
+        meant = [s for s in document["Statement"] if s.get("Condition") != WITHOUT_TLS]
+        for_now = copy.copy(self)
+        for_now.policy = json.dumps({**document, "Statement": meant}).encode()
+        return original(for_now, action, resource)
+
+    FakeBucket.get_permission = get_permission  # type: ignore[method-assign]  # meant
 
 
 def _name_ecs_role_as_aws_does() -> None:

@@ -113,6 +113,10 @@ def test_row_results_bucket_encrypted_private_and_emptied_with_time(
     [statement] = stack.read("ResultsBucketPolicy")["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    s3, name = stack.aws.client("s3"), stack.outputs()["ResultsBucket"]
+    s3.put_object(Bucket=name, Key="result", Body=b"1")
+    assert s3.get_object(Bucket=name, Key="result")["Body"].read() == b"1"
+    s3.delete_object(Bucket=name, Key="result")
 
 
 def test_row_log_group_with_retention_awslogs_and_stream_prefix(stack: StackUnderTest) -> None:
