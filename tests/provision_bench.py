@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import boto3
@@ -19,6 +21,8 @@ from chalicelib.core.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
 from tests.provisioning import ACCOUNT, FUNCTION_PREFIX, PARAMETER, REGION, make_desired
 from tests.twin.work_pools import InMemoryWorkPools
+
+os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
 
 READING = ("Describe", "Get", "List")
 SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "sqs", "ssm")
@@ -42,11 +46,11 @@ class Bench:
         self.desired = desired or make_desired()
         self.calls: list[str] = []
         self.pools = InMemoryWorkPools()
-        make = client or _client
-        self.aws = {name: make(name) for name in SERVICES}
-        self._seen = {name: make(name) for name in SERVICES}
+        self.aws = {name: client(name) if client else _client(name) for name in SERVICES}
+        self._seen = {name: client(name) if client else _client(name, 2) for name in SERVICES}
         for seen in self._seen.values():
-            seen.meta.events.register("before-call", self._record)
+            seen.meta.events.unregister("before-call", unique_id="bench")
+            seen.meta.events.register("before-call", self._record, unique_id="bench")
 
     def _record(self, model: Any, **_: Any) -> None:
         self.calls.append(model.name)
@@ -144,7 +148,7 @@ class Bench:
             "targets": self.targets(),
             "invoke configs": self.invoke_configs(),
             "pools": self.pools.pools,
-            "role": [role["RoleName"] for role in self.aws["iam"].list_roles()["Roles"]],
+            "roles": {role["RoleName"] for role in self.aws["iam"].list_roles()["Roles"]},
         }
 
     def _exists(self, function: str) -> bool:
@@ -158,11 +162,12 @@ class Bench:
         return f"arn:aws:iam::{ACCOUNT}:role/functions"
 
 
-_SESSION = boto3.session.Session()  # one for all: it keeps the services' descriptions
-
-
-def _client(name: str) -> Any:
-    return _SESSION.client(name, region_name=REGION)  # type: ignore[call-overload]  # any service name
+@cache
+def _client(name: str, number: int = 1) -> Any:
+    """Kept for all benches: to make one costs more than what is done with it."""
+    return boto3.session.Session().client(  # type: ignore[call-overload]  # any service name
+        name, REGION, aws_access_key_id="testing", aws_secret_access_key="testing"
+    )
 
 
 def _zip() -> bytes:

@@ -37,8 +37,8 @@ def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
     figures = {key: value for part in parts for key, value in part.items() if key != "cases"}
     return {
         "cases": cases,
-        "kill_points": figures.get("kill_points", 0),
-        "recorded_points": figures.get("recorded_points", 0),
+        "kill_points": sum(part.get("kill_points", 0) for part in parts),
+        "recorded_points": sum(part.get("recorded_points", 0) for part in parts),
         "mutants": figures.get("mutants", {"planted": 0, "caught": 0}),
         "lost": sum(case["lost"] for case in cases),
         "run_twice": sum(case["run_twice"] for case in cases),

@@ -29,9 +29,7 @@ OURS = {"DeadLetterConfig", "RetryPolicy"}
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+def bench() -> Iterator[Bench]:
     moto_additions.install()
     with mock_aws():
         bench = Bench()

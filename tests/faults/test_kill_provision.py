@@ -1,0 +1,148 @@
+"""Kill anywhere, for `provision`: it dies before or after each of its calls, and is called again.
+
+The account is moto's, the pools are the twin's; what there is in the end has to be the same.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from moto import mock_aws
+from moto.cloudformation.models import cloudformation_backends
+from moto.moto_api._internal import mock_random
+
+from chalicelib.core.stack import Condition
+from chalicelib.functions.provision import provision
+from localcloud import moto_additions
+from tests.faults.ledger import FULL, Ledger
+from tests.faults.test_kill_anywhere import PHASES, operations
+from tests.laws.universe import Fault, Killed, Tripwire
+from tests.provision_bench import Bench
+from tests.provisioning import (
+    ACCOUNT,
+    REGION,
+    STACK_NAME,
+    STACK_TEMPLATE,
+    WORK_POOL,
+    make_desired,
+)
+
+FUNCTIONS = tuple(f"{STACK_NAME}-{name}" for name in ("react", "provision"))
+PORTS = (*("stacks", "networks", "parameters", "service_linked_role", "deliveries", "work_pools"),)
+MOST_CALLS = 10
+
+recorded: set[tuple[str, str, str]] = set()
+killed: set[tuple[str, str, str]] = set()
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What there is before `provision` is called until all is ready."""
+
+    name: str
+    begin: Callable[[Bench], None]
+
+
+def from_nothing(bench: Bench) -> None:
+    bench.pools.create_pool(WORK_POOL, template={})  # a worker was quicker
+
+
+def after_another_deploy(bench: Bench) -> None:
+    bench.until_ready()
+    bench.deploy()
+
+
+def a_failed_creation(bench: Bench) -> None:
+    bench.until_ready()
+    [stack] = cloudformation_backends[ACCOUNT][REGION].stacks.values()
+    stack.status = "ROLLBACK_COMPLETE"
+
+
+def a_newer_template(bench: Bench) -> None:
+    bench.until_ready()
+    newer = {**STACK_TEMPLATE, "Description": "newer"}
+    bench.desired = make_desired(functions=FUNCTIONS, template=newer, use_spot=False)
+
+
+PLOTS = (
+    Plot("from nothing", from_nothing),
+    Plot("after another deploy", after_another_deploy),
+    Plot("a failed creation", a_failed_creation),
+    Plot("a newer template", a_newer_template),
+)
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[Ledger]:
+    ledger = Ledger("kill_provision")
+    yield ledger
+    ledger.figures = {"kill_points": len(killed), "recorded_points": len(recorded)}
+    ledger.write()
+
+
+def live(plot: Plot, fault: Fault | None = None) -> tuple[Any, list[str]]:
+    """Call it until all is ready, once with a fault; return what there is, and the calls made.
+
+    The fault's call is counted from the first call of all; after a death the count is over.
+    """
+    moto_additions.install()
+    with mock_aws():
+        mock_random.seed(7)  # the default VPC has the same ids each time
+        bench = Bench(make_desired(functions=FUNCTIONS))
+        bench.aws["ec2"].describe_vpcs()
+        bench.store_key()
+        bench.deploy()
+        plot.begin(bench)
+        calls: list[str] = []
+        for _ in range(MOST_CALLS):
+            within = None if fault is None else replace(fault, call=fault.call - len(calls))
+            wire = Tripwire(within, lambda: None)
+            world = bench.world()
+            ports = {name: wire.around(getattr(world, name), name) for name in PORTS}
+            try:
+                report = provision(replace(world, **ports), {})
+            except Killed:
+                calls += wire.calls
+                break
+            calls += wire.calls
+            if report.condition is Condition.READY:
+                break
+        bench.until_ready(MOST_CALLS)
+        bench.forget()
+        bench.provision()
+        assert bench.changes == [], "it is not yet as it shall be"
+        return bench.end(), calls
+
+
+def points_of(names: list[str]) -> list[tuple[str, str]]:
+    """Where to die: after each call, and before the first; in the long form before each.
+
+    Between two calls nothing happens, so dying before one is dying after the one before it.
+    """
+    return [
+        (name, phase)
+        for name in names
+        for phase in PHASES
+        if FULL or phase == "after" or name == names[0]
+    ]
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
+def test_wherever_it_dies_the_end_is_the_same(ledger: Ledger, plot: Plot) -> None:
+    whole, calls = live(plot)
+    names = operations(calls)
+    points = points_of(names)
+    recorded.update((plot.name, *point) for point in points)
+    with ledger.case(f"provision dies: {plot.name}") as case:
+        for name, phase in points:
+            end, done = live(plot, Fault(PHASES[phase], names.index(name)))
+            assert operations(done)[-1] == name, "it died somewhere else"
+            killed.add((plot.name, name, phase))
+            case.tries += 1
+            assert end == whole, f"{phase} {name}"
+
+
+def test_it_died_at_every_point_that_was_recorded() -> None:
+    assert recorded
+    assert killed == recorded
