@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
-PACKAGES := app.py chalicelib infra localcloud examples tests
+PACKAGES := app.py chalicelib infra localcloud spotctl examples doctools tests
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
@@ -38,6 +38,12 @@ help:  ## List the targets
 	@.venvs/audit/bin/python $(PIP_INSTALL) requirements/audit.txt
 	@touch $@
 
+.venvs/docs/ready: requirements/docs.txt
+	@echo "installing what builds the documentation into .venvs/docs"
+	@$(PYTHON) -m venv .venvs/docs
+	@.venvs/docs/bin/python $(PIP_INSTALL) requirements/docs.txt
+	@touch $@
+
 .venvs/checkov/ready: requirements/checkov.txt
 	@echo "installing checkov into .venvs/checkov"
 	@$(PYTHON) -m venv .venvs/checkov
@@ -49,7 +55,7 @@ demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this 
 	@$(VENV)/python -m localcloud.demo
 
 .PHONY: test
-test: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready  ## check, contract, faults (the short form) and e2e
+test: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready site  ## check, contract, faults (the short form) and e2e
 	@$(VENV)/python -m tests.tiers check contract faults e2e
 
 .PHONY: check
@@ -74,6 +80,18 @@ faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried;
 audit: .venv/ready .venvs/audit/ready .venvs/checkov/ready  ## Pins against known vulnerabilities, the template against checkov; fails if it cannot ask
 	@$(VENV)/python -m tests.audit; code=$$?; $(VENV)/python -m tests.template_scan && exit $$code
 
+.PHONY: docs
+docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a warning or a dead link
+	@.venvs/docs/bin/python -m doctools.settings_page
+	@.venvs/docs/bin/python -m doctools.diagrams
+	@$(MAKE) site
+
+# As it was committed: the tests find what `make docs` would have to write anew.
+.PHONY: site
+site: .venvs/docs/ready
+	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --quiet --strict
+	@.venvs/docs/bin/python -m doctools.site build/docs
+
 .PHONY: package
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
 	@rm -rf build/package
@@ -90,7 +108,8 @@ format: .venv/ready  ## Format the code
 .PHONY: lock
 lock: .venv/ready  ## Pin the requirements anew, from requirements/*.in
 	@cd requirements && for pair in lambda:../requirements.txt dev:../requirements-dev.txt \
-		runtime:runtime.txt prefect-oldest:prefect-oldest.txt audit:audit.txt checkov:checkov.txt; do \
+		runtime:runtime.txt prefect-oldest:prefect-oldest.txt audit:audit.txt \
+		docs:docs.txt checkov:checkov.txt; do \
 		../$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 			--generate-hashes --no-header $(UPGRADE) $${pair%%:*}.in -o $${pair##*:} || exit 1; done
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 from chalice.app import BaseLambdaEvent, Chalice, Rate
 
 from chalicelib import wiring
+from chalicelib.functions.meter import meter as bill_once
 from chalicelib.functions.provision import provision as provision_all
 from chalicelib.functions.react import react as react_to
 from chalicelib.functions.sweep import sweep as sweep_all
@@ -37,6 +38,14 @@ TASK_NEWS: dict[str, Any] = {
 """Spot warnings and stops, drills, and the end of any Spot task: it may have been warned before."""
 
 
+FARGATE_STOPS: dict[str, Any] = {
+    "source": ["aws.ecs"],
+    "detail-type": ["ECS Task State Change"],
+    "detail": {"launchType": ["FARGATE"], "lastStatus": ["STOPPED"]},
+}
+"""The end of any Fargate task, on Spot or not: ECS's launch type is FARGATE on Spot too."""
+
+
 class RawEvent(BaseLambdaEvent):
     """An event as it came: Chalice's own class raises KeyError on one without `time`."""
 
@@ -48,6 +57,12 @@ class RawEvent(BaseLambdaEvent):
 def react(event: RawEvent) -> Mapping[str, object]:
     """Answer an interruption: record it, rerun the flow run, tell people."""
     return wiring.answer(react_to, event.to_dict(), cast("wiring.LambdaContext", event.context))
+
+
+@app.on_cw_event(FARGATE_STOPS)
+def meter(event: RawEvent) -> Mapping[str, object]:
+    """Bill a stopped task, once, with what Spot saved and what has to be done again."""
+    return wiring.answer(bill_once, event.to_dict(), cast("wiring.LambdaContext", event.context))
 
 
 @app.schedule(Rate(5, unit=Rate.MINUTES))
@@ -63,4 +78,5 @@ def provision(event: RawEvent) -> Mapping[str, object]:
     return wiring.answer_provisioning(provision_all, event.to_dict(), context)
 
 
-react.event_class = sweep.event_class = provision.event_class = RawEvent
+for function in (react, meter, sweep, provision):
+    function.event_class = RawEvent

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from chalicelib.core.rates import OWN_RATES_FORM, Rates, read_own_rates
 from chalicelib.core.situation import Mode
 from chalicelib.errors import SettingError
 
@@ -31,6 +32,7 @@ class Settings:
     spot_retries: int
     rerun_delay_seconds: int
     sweep_grace_seconds: int
+    rates: Rates
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -64,6 +66,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         spot_retries=number(environment, "SPOT_RETRIES", 3, _MOST_RETRIES),
         rerun_delay_seconds=number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
         sweep_grace_seconds=number(environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS),
+        rates=_rates(environment, "RATES"),
     )
 
 
@@ -106,3 +109,11 @@ def _names(environment: Mapping[str, str], name: str, default: str) -> tuple[str
     if not names:
         raise SettingError(f"{name} is {value!r}: accepted are names or ARNs, comma-separated")
     return names
+
+
+def _rates(environment: Mapping[str, str], name: str) -> Rates:
+    value = environment.get(name, "")
+    try:
+        return read_own_rates(value)
+    except ValueError as error:
+        raise SettingError(f"{name} is {value!r}: {error}; accepted is {OWN_RATES_FORM}") from None

@@ -6,22 +6,24 @@ Lambda environment and kept for its later invocations.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import boto3
 import urllib3
 from aws_lambda_powertools import Logger
 
 import infra
+from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.cloudformation import CloudFormationStacks
 from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.http import JsonHttp
+from chalicelib.adapters.metrics import EmfMetrics
 from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.prefect import PrefectRest
@@ -29,17 +31,21 @@ from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.table import RunTable
 from chalicelib.adapters.work_pools import PrefectWorkPools
-from chalicelib.core.money import Rate, Rates
 from chalicelib.core.provision_world import ProvisionWorld
 from chalicelib.core.provisioning import Desired
+from chalicelib.core.rates import Rates, read_table, with_own
 from chalicelib.core.situation import Policy
-from chalicelib.core.world import World
+from chalicelib.core.world import World, attempt, results
+from chalicelib.errors import SettingError
 from chalicelib.provision_settings import desired_of, read_provision_settings
 from chalicelib.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ecs import ECSClient
+
+CALLS_AT_ONCE: Final = 6
+"""Connections to Prefect that one invocation uses: a rescue tells people by as many requests."""
 
 SPARE_SECONDS: Final = 3.0
 """Left of an invocation when the last request to Prefect must be over, to write and to log."""
@@ -69,6 +75,7 @@ def start_cold() -> None:
     """
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         read_provision_settings(os.environ, _settings())
+        _rates()
 
 
 class Outcome(Protocol):
@@ -117,8 +124,10 @@ def _world(context: LambdaContext) -> World:
             authorization=_authorization(),
             deadline=seconds_left,
             pool=_pool(),
+            deployment_names=_deployment_names(),
         ),
         records=RunTable(_dynamodb(), settings.table_name, owner=_owner(context)),
+        bills=BillTable(_dynamodb(), settings.table_name),
         tasks=EcsTasks(_ecs()),
         log=_logger(),
         now=lambda: datetime.now(UTC),
@@ -134,8 +143,15 @@ def _world(context: LambdaContext) -> World:
         grace=timedelta(seconds=settings.sweep_grace_seconds),
         seconds_left=seconds_left,
         pause=time.sleep,
+        together=_together,
+        measure=EmfMetrics(settings.stage, settings.work_pool).measure,
         account=context.invoked_function_arn.split(":")[4],
     )
+
+
+def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Make the calls at once, and wait for all: Lambda would freeze one that is still under way."""
+    return results(list(_threads().map(attempt, calls)))
 
 
 def _provision_world(context: LambdaContext) -> ProvisionWorld:
@@ -202,7 +218,12 @@ def _authorization() -> Callable[[bool], str | None]:
 
 @cache
 def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(num_pools=2, maxsize=8)
+    return urllib3.PoolManager(num_pools=2, maxsize=CALLS_AT_ONCE)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="prefect")
 
 
 @cache
@@ -217,10 +238,12 @@ def _ecs() -> "ECSClient":
 
 @cache
 def _rates() -> Rates:
-    rows: list[dict[str, Any]] = infra.load("prices.json")["rates"]
-    return {
-        (row["region"], row["architecture"], row["capacity"]): Rate(
-            Decimal(row["vcpu_hour_usd"]), Decimal(row["gb_hour_usd"])
-        )
-        for row in rows
-    }
+    try:
+        return with_own(read_table(infra.load("prices.json")), _settings().rates)
+    except ValueError as error:
+        raise SettingError(f"RATES do not go with the shipped rates: {error}") from None
+
+
+@cache
+def _deployment_names() -> dict[UUID, str]:
+    return {}

@@ -13,34 +13,32 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import (
     AUTH_PARAMETER,
-    CLUSTER,
-    STACK,
     STAGE,
-    WORK_POOL,
     Account,
+    provision,
     run_python,
-    set_up_aws,
-    set_up_work_pool,
-    start_worker,
+    set_up_observer,
+    store_credential,
 )
 from localcloud.deployment import PROJECT, deploy
 from localcloud.events import EventRouter
 from localcloud.fargate import Fargate, Timings
 from localcloud.fault_proxy import FaultProxy
-from localcloud.lambdas import LambdaService
+from localcloud.lambdas import Invocation, LambdaService
 from localcloud.oracle import Observation, observe
 from localcloud.prefect_api import PrefectApi
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household, free_port
+from localcloud.processes import Household
 
 LAMBDA_PYTHON = PROJECT / ".venvs" / "lambda" / "bin" / "python"
 REACT = f"prefect-spot-{STAGE}-react"
 SWEEP = f"prefect-spot-{STAGE}-sweep"
+PROVISION = f"prefect-spot-{STAGE}-provision"
 
 T = TypeVar("T")
 
@@ -49,17 +47,20 @@ T = TypeVar("T")
 class Options:
     """How the cloud is built. `settings` are the deployed Lambdas', over what the cloud needs.
 
+    `auth_string`: what the Prefect server demands, "user:password".
     `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
     `faults`: the deployed Lambdas, and nobody else, reach Prefect and AWS through fault proxies.
+    `observer`: the worker runs prefect-aws's observer, with the queue it needs.
     """
 
-    auth_string: str | None = None
+    auth_string: str = "admin:only-on-this-machine"
     settings: Mapping[str, str] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
-    worker_query_seconds: float = 2
+    worker_query_seconds: int = 2
     lambda_timeout_seconds: int = 20
     retry_scale: float = 0.5
     faults: bool = False
+    observer: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,25 +123,21 @@ def embedded_cloud(
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(server.__enter__)
             aws = stack.enter_context(EmulatedAws())
-            account = set_up_aws(aws, options.auth_string)
+            store_credential(aws, options.auth_string)
             starting.result()
         stack.push(server.__exit__)
         tell(f"Prefect {server.version} answers")
-        environment = {"PREFECT_API_URL": server.api_url, **aws.environment()}
-        if options.auth_string:
-            environment["PREFECT_API_AUTH_STRING"] = options.auth_string
-
+        environment = {
+            "PREFECT_API_URL": server.api_url,
+            "PREFECT_API_AUTH_STRING": options.auth_string,
+            **aws.environment(),
+        }
         tell("chalice deploy")
-        settings = {"PREFECT_API_URL": server.api_url, "ECS_CLUSTER": CLUSTER, "STACK_NAME": STACK}
-        if options.auth_string:
-            settings["PREFECT_API_AUTH_STRING_PARAMETER"] = AUTH_PARAMETER
-        prefect_faults = aws_faults = None
-        if options.faults:
-            prefect_faults = stack.enter_context(FaultProxy(server.ui_url))
-            aws_faults = stack.enter_context(FaultProxy(aws.endpoint_url))
-            # A function's own environment comes before what the emulated Lambda gives to all.
-            settings["PREFECT_API_URL"] = f"{prefect_faults.url}/api"
-            settings["AWS_ENDPOINT_URL"] = aws_faults.url
+        settings = {
+            "PREFECT_API_URL": server.api_url,
+            "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
+            "WORKER_QUERY_SECONDS": str(options.worker_query_seconds),
+        }
         deploy(
             aws,
             folder / "project",
@@ -165,15 +162,18 @@ def embedded_cloud(
                     # would be everybody's.
                     "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
                     "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+                    **(set_up_observer(aws) if options.observer else {}),
                 },
                 timings=options.timings,
             )
         )
-        tell(f"creating the work pool {WORK_POOL}")
-        set_up_work_pool(account, environment)
-        tell("starting the worker as an ECS service")
-        start_worker(aws, account, server.api_url, options.worker_query_seconds, free_port())
         fargate.keep_services()
+        account = provision(aws, lambda: _answer(lambdas.invoke(PROVISION, {})), tell)
+        prefect_faults = aws_faults = None
+        if options.faults:
+            prefect_faults = stack.enter_context(FaultProxy(server.ui_url))
+            aws_faults = stack.enter_context(FaultProxy(aws.endpoint_url))
+            _put_between(aws, prefect_faults, aws_faults)
         yield Cloud(
             folder=folder,
             aws=aws,
@@ -187,6 +187,25 @@ def embedded_cloud(
             prefect_faults=prefect_faults,
             aws_faults=aws_faults,
         )
+
+
+def _answer(invocation: Invocation) -> dict[str, Any]:
+    if invocation.status != "ok":
+        raise RuntimeError(f"{invocation.function} failed: {invocation.error}")
+    return dict(invocation.answer)
+
+
+def _put_between(aws: EmulatedAws, prefect_faults: FaultProxy, aws_faults: FaultProxy) -> None:
+    """Have the functions that rescue go through the proxies; the worker's address stays."""
+    client = aws.client("lambda")
+    for name in (REACT, SWEEP):
+        environment = client.get_function_configuration(FunctionName=name)["Environment"]
+        # A function's own environment comes before what the emulated Lambda gives to all.
+        environment["Variables"] |= {
+            "PREFECT_API_URL": f"{prefect_faults.url}/api",
+            "AWS_ENDPOINT_URL": aws_faults.url,
+        }
+        client.update_function_configuration(FunctionName=name, Environment=environment)
 
 
 def wait_for(what: str, seconds: float, ask: Callable[[], T | None]) -> T:

@@ -86,7 +86,7 @@ def run_demo(cloud: Cloud, story: Story) -> dict[str, Any]:
     story.tell("deploying the example flow, with its results in S3")
     deployed = cloud.run_python(
         str(EXAMPLES / "deploy.py"), "--pool", WORK_POOL, "--bucket", cloud.account.bucket,
-        "--path", str(EXAMPLES),
+        "--path", str(EXAMPLES), "--cpu", "512", "--memory", "1024",
     )  # fmt: skip
     run_id = cloud.prefect.start(deployment_id_in(deployed), tags=[f"spot-retries:{BUDGET}"])
     name = cloud.prefect.run(run_id)["name"]
@@ -104,13 +104,16 @@ def run_demo(cloud: Cloud, story: Story) -> dict[str, Any]:
 
 def _interrupted(cloud: Cloud, story: Story, run_id: str, number: int) -> bool:
     """Follow attempt `number`; interrupt it and see it rescued, if it is on Spot."""
-    task = wait_for("a new task", 60, lambda: _task(cloud, run_id, number))
+    task = wait_for("a new task", 90, lambda: _task(cloud, run_id, number))
     capacity = _attempts(cloud, run_id)[number - 1].capacity
     story.tell(f"task {number} is placed on [bold]{capacity}[/]")
     if capacity != "FARGATE_SPOT":
         return False
-    done = wait_for("progress", 60, lambda: _progress(cloud, run_id, at_least=number))
-    story.tell(f"{done} of 6 days are loaded; [yellow]Spot takes task {number} back[/]")
+    # What it left behind is seen at once; it must not be interrupted before it has begun again.
+    wait_for("the flow's start", 90, lambda: cloud.prefect.run(run_id)["state_type"] == "RUNNING")
+    moment = MOMENTS[min(number, len(MOMENTS)) - 1]
+    where = wait_for("progress", 90, lambda: moment(cloud, run_id))
+    story.tell(f"{where}; [yellow]Spot takes task {number} back[/]")
     cloud.fargate.interrupt(task)
     seen = wait_for("the rescue", 90, lambda: _attempts(cloud, run_id)[number - 1].reaction_seconds)
     story.tell(f"rescued: due again [bold green]{seen:.2f} s[/] after the container's exit")
@@ -122,13 +125,33 @@ def _task(cloud: Cloud, run_id: str, number: int) -> str | None:
     return tasks[number - 1] if len(tasks) >= number else None
 
 
-def _progress(cloud: Cloud, run_id: str, at_least: int) -> int | None:
-    """Days that were loaded, which a rerun finds persisted; None: too few yet.
+def _loading(cloud: Cloud, run_id: str) -> str | None:
+    """While it loads the days, once one of them is persisted."""
+    days = _completed(cloud, run_id)
+    return f"the flow has loaded {days} of its days" if days else None
 
-    A rerun's task run for such a day is Cached, not Completed: it loaded nothing.
-    """
-    done = sum(t["state_name"] == "Completed" for t in cloud.prefect.task_runs(run_id))
-    return done if done >= at_least else None
+
+def _calling(cloud: Cloud, run_id: str) -> str | None:
+    """While it waits for its child, a run of another deployment."""
+    started = any(child["deployment_id"] for child in cloud.prefect.children(run_id))
+    return "the flow waits for a child in another container" if started else None
+
+
+def _converting(cloud: Cloud, run_id: str) -> str | None:
+    """Within its subflow, once a result of that is persisted."""
+    for child in cloud.prefect.children(run_id):
+        if not child["deployment_id"] and (regions := _completed(cloud, child["id"])):
+            return f"its subflow has converted {regions} of 3 regions"
+    return None
+
+
+MOMENTS = (_loading, _calling, _converting)
+"""Where the flow is to be when it is interrupted, one after the other; None: not there yet."""
+
+
+def _completed(cloud: Cloud, run_id: str) -> int:
+    """Task runs that did their work; a rerun's, that found it done, is Cached."""
+    return sum(task["state_name"] == "Completed" for task in cloud.prefect.task_runs(run_id))
 
 
 def _described(cloud: Cloud, run_id: str) -> list[dict[str, Any]]:
@@ -183,6 +206,11 @@ def _result(cloud: Cloud, run: dict[str, Any], verdict: Verdict, seconds: float)
             "run_count": run["run_count"],
             "interruptions": sum(a.stop_code == "SpotInterruption" for a in attempts),
         },
+        "children": [
+            {"name": child["name"], "state": child["state_type"]}
+            for child in cloud.prefect.children(run["id"])
+            if child["deployment_id"]
+        ],
         "budget": BUDGET,
         "attempts": [vars(attempt) for attempt in attempts],
         "final_capacity": attempts[-1].capacity,
@@ -204,6 +232,7 @@ def _is_good(result: dict[str, Any]) -> bool:
         and run["interruptions"] == INTERRUPTIONS
         and len({attempt["task"] for attempt in result["attempts"]}) == INTERRUPTIONS + 1
         and result["final_capacity"] == "FARGATE"
+        and [child["state"] for child in result["children"]] == ["COMPLETED"]
         and not any(result["oracle"].values())
     )
 

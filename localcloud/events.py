@@ -1,4 +1,4 @@
-"""EventBridge on the laptop: events find their Lambdas by the rules that `chalice deploy` made.
+"""EventBridge on the laptop: events find their targets by the rules that `chalice deploy` made.
 
 A wrong rule fails here, not in production. Mischief on the way - twice, late, in another order,
 never - is what at-least-once delivery does on a bad day, on purpose.
@@ -89,7 +89,7 @@ def shuffle(seed: int, within_seconds: float, then: Mischief = deliver_once) -> 
 
 
 class EventRouter:
-    """Hands events, and the ticks of schedules, to the Lambdas that moto's rules name.
+    """Hands events, and the ticks of schedules, to the Lambdas and queues that moto's rules name.
 
     `invoke(function_name, event)` must not block: it is an asynchronous invocation.
     """
@@ -132,7 +132,7 @@ class EventRouter:
             if rule.scheduled_expression:
                 _seconds_of(rule)
             for target in rule.targets:
-                _function_of(rule, target)
+                _arn_of(rule, target)
 
     def put(self, event: Event) -> None:
         """Match the event as it arrives, and deliver it as the mischief of the day wants it.
@@ -178,16 +178,16 @@ class EventRouter:
 
     def _deliver(self, rule: Rule, delivery: Delivery) -> None:
         for target in rule.targets:
-            function_name = _function_of(rule, target)
+            arn = _arn_of(rule, target)
             if delivery.delay_seconds <= 0:
-                self._hand_over(function_name, rule.name, delivery.event)
+                self._hand_over(arn, rule.name, delivery.event)
             else:
-                self._hand_over_later(function_name, rule.name, delivery)
+                self._hand_over_later(arn, rule.name, delivery)
 
-    def _hand_over_later(self, function_name: str, rule: str, delivery: Delivery) -> None:
+    def _hand_over_later(self, arn: str, rule: str, delivery: Delivery) -> None:
         def fire() -> None:
             try:
-                self._hand_over(function_name, rule, delivery.event)
+                self._hand_over(arn, rule, delivery.event)
             finally:
                 with self._lock:
                     self._timers.discard(timer)
@@ -198,9 +198,15 @@ class EventRouter:
             self._timers.add(timer)
         timer.start()
 
-    def _hand_over(self, function_name: str, rule: str, event: Event) -> None:
+    def _hand_over(self, arn: str, rule: str, event: Event) -> None:
         if self._closed.is_set():
             return
+        if ":sqs:" in arn:
+            sqs = self._aws.client("sqs")
+            queue_url = sqs.get_queue_url(QueueName=arn.split(":")[-1])["QueueUrl"]
+            sqs.send_message(QueueUrl=queue_url, MessageBody=json.dumps(event))
+            return
+        function_name = arn.split(":function:")[1].split(":")[0]
         self.delivered.append(Delivered(function_name, rule, event, datetime.now(UTC)))
         self._invoke(function_name, json.loads(json.dumps(event)))  # nobody shares an event
 
@@ -218,13 +224,14 @@ class EventRouter:
         }
 
 
-def _function_of(rule: Rule, target: dict[str, Any]) -> str:
+def _arn_of(rule: Rule, target: dict[str, Any]) -> str:
+    arn = str(target["Arn"])
     transformed = {"Input", "InputPath", "InputTransformer"} & target.keys()
-    if ":lambda:" not in target["Arn"] or transformed:
+    if transformed or not (":lambda:" in arn or ":sqs:" in arn):
         raise NotImplementedError(
-            f"rule {rule.name}: only plain Lambda targets are emulated, not {target}"
+            f"rule {rule.name}: only plain Lambda and SQS targets are emulated, not {target}"
         )
-    return str(target["Arn"].split(":function:")[1].split(":")[0])
+    return arn
 
 
 def _seconds_of(rule: Rule) -> float:

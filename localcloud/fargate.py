@@ -32,7 +32,7 @@ from localcloud.containers import (
     state_change_event,
 )
 from localcloud.ecs_services import reconcile_services
-from localcloud.processes import Household, end_tree
+from localcloud.processes import Household, end_tree, free_port
 from localcloud.task_life import ContainerLife as ContainerLife
 from localcloud.task_life import TaskLife
 
@@ -224,6 +224,8 @@ class Fargate:
             "TMPDIR": str(home / "tmp"),
             "LANG": "C.UTF-8",
             **self._aws.environment(),
+            # A container has ports of its own; here, two workers would want the same one.
+            "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
             **self._extra_environment,
             **life.plan.environment,
             **secrets,

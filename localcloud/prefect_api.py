@@ -87,9 +87,13 @@ class PrefectApi:
         body = {"state": state}
         return dict(self._send("POST", f"/flow_runs/{flow_run_id}/set_state", body))
 
-    def pause_queue(self, pool: str, paused: bool) -> None:
-        """Pause or resume the pool's default work queue: workers see none of its runs meanwhile."""
-        self._send("PATCH", f"/work_pools/{pool}/queues/default", {"is_paused": paused})
+    def resume(self, flow_run_id: str) -> None:
+        """Resume a paused or suspended run, as a user in the UI would."""
+        self._send("POST", f"/flow_runs/{flow_run_id}/resume", {})
+
+    def pause_queue(self, pool: str, paused: bool, queue: str = "default") -> None:
+        """Pause or resume a work queue of the pool: workers see none of its runs meanwhile."""
+        self._send("PATCH", f"/work_pools/{pool}/queues/{queue}", {"is_paused": paused})
 
     def is_final(self, flow_run_id: str) -> bool:
         """Whether the run is over."""
@@ -97,12 +101,21 @@ class PrefectApi:
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
         deadline = time.monotonic() + BUSY_SECONDS
-        answer = self._http.request(method, path, json=body)
+        answer = self._request(method, path, body)
         while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
             time.sleep(0.25)
-            answer = self._http.request(method, path, json=body)
+            answer = self._request(method, path, body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
+
+    def _request(self, method: str, path: str, body: object) -> httpx.Response:
+        """Send it; what only reads is sent once more when the server hung up on it."""
+        try:
+            return self._http.request(method, path, json=body)
+        except httpx.RemoteProtocolError:
+            if method != "GET" and not path.endswith("/filter"):
+                raise
+            return self._http.request(method, path, json=body)
 
 
 def deployment_id_in(output: str) -> str:

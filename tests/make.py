@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+from chalicelib.core.rates import Rate
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import FlowRun, RunPolicy, RunState, StateType
 from chalicelib.core.situation import Policy, Situation
@@ -45,6 +47,23 @@ def make_task(**changes: Any) -> Task:
         "updated_at": NOW - seconds(1),
     }
     return Task(**{**ordinary, **changes})
+
+
+def make_rate(
+    capacity: str, vcpu_hour_usd: str, gb_hour_usd: str, storage: str | None = None, **changes: Any
+) -> Rate:
+    """A rate of x86 in us-east-1."""
+    ordinary: dict[str, Any] = {
+        "region": "us-east-1",
+        "architecture": "x86_64",
+        "capacity": capacity,
+        "vcpu_hour_usd": Decimal(vcpu_hour_usd),
+        "gb_hour_usd": Decimal(gb_hour_usd),
+        "storage_gb_hour_usd": Decimal(storage) if storage else None,
+        "source": "a test",
+        "date": "2026-11-01",
+    }
+    return Rate(**{**ordinary, **changes})
 
 
 def make_state(type: StateType = StateType.RUNNING, **changes: Any) -> RunState:  # noqa: A002

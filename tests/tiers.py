@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, list[list[str]]]] = {
         ["ruff", "check", "--quiet", "."],
         ["mypy", "--no-error-summary"],
         ["lint-imports", "--no-cache", "--no-logo"],
+        ["shellcheck", ".ci/run", "examples/build_and_push.sh"],
     ],
     "contract": [],
     "faults": [],

@@ -46,6 +46,14 @@ class EcsTasks:
         arns = [*self._list(cluster, "RUNNING"), *self._list(cluster, "STOPPED")]
         return tuple(self.describe_many(cluster, arns).values())
 
+    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+        """Return the tasks of the cluster that were stopped in the last hour, with tags.
+
+        At most two calls per hundred tasks, and one more. A task that is being stopped is among
+        them.
+        """
+        return tuple(self.describe_many(cluster, [*self._list(cluster, "STOPPED")]).values())
+
     def _list(self, cluster: str, desired: Literal["RUNNING", "STOPPED"]) -> Iterator[str]:
         pages = self._client.get_paginator("list_tasks").paginate(
             cluster=cluster, desiredStatus=desired, PaginationConfig={"PageSize": MOST_TASKS}

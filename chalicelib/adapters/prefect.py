@@ -4,8 +4,9 @@
 back, and leaves tries, deadline and credentials to `adapters/http.py`.
 """
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import Final
 from urllib.parse import quote
@@ -13,19 +14,28 @@ from uuid import UUID
 
 import urllib3
 
+from chalicelib.adapters.answers import (
+    read_called_flow_run,
+    read_fields,
+    read_run,
+    read_state,
+    read_state_answer,
+    read_task_run,
+    read_uuid,
+    unreadable,
+)
 from chalicelib.adapters.http import Authorization, JsonHttp
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery, TableArtifact
 from chalicelib.core.run import (
     FlowRun,
     ProposedState,
     RunChange,
-    RunPolicy,
     RunState,
     StateAnswer,
     StateType,
-    StateVerdict,
 )
-from chalicelib.errors import PrefectRejectedError, PrefectUnavailableError
+from chalicelib.core.waste import TaskRun
+from chalicelib.errors import PrefectRejectedError
 
 LOGGER_NAME: Final = "prefect-spot"
 
@@ -48,14 +58,19 @@ class PrefectRest:
         *,
         pool: urllib3.PoolManager | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        deployment_names: MutableMapping[UUID, str] | None = None,
     ) -> None:
-        """`deadline` returns the seconds left for all that is still to be asked of Prefect."""
+        """`deadline` returns the seconds left for all that is still to be asked of Prefect.
+
+        `deployment_names` are remembered in the mapping given, which may outlive this.
+        """
         self._http = JsonHttp(api_url, authorization, deadline, pool=pool, sleep=sleep)
+        self._deployment_names = {} if deployment_names is None else deployment_names
 
     def read_run(self, flow_run_id: UUID) -> FlowRun | None:
         """Return the run as it is now; None when Prefect does not know it."""
         answer = self._http.get(f"/flow_runs/{flow_run_id}")
-        return None if answer is None else _run(answer)
+        return None if answer is None else read_run(answer)
 
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         """Return all states the run has been in, oldest first; empty for an unknown run."""
@@ -63,8 +78,8 @@ class PrefectRest:
         if answer is None:
             return ()
         if not isinstance(answer, list):
-            raise _unreadable("state history", "list")
-        return tuple(sorted(map(_state, answer), key=lambda state: state.timestamp))
+            raise unreadable("state history", "list")
+        return tuple(sorted(map(read_state, answer), key=lambda state: state.timestamp))
 
     def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
         """Return the runs of a query, by expected start, earliest first.
@@ -108,6 +123,37 @@ class PrefectRest:
             more = len(page) == MOST_RUNS
         return tuple(found)
 
+    def read_task_runs(
+        self, flow_run_id: UUID, after: datetime, before: datetime
+    ) -> tuple[TaskRun, ...]:
+        """Return the task runs that started between these times, both included.
+
+        Of the run and of its subflows in the same process (which have no deployment), theirs too;
+        not those that stand for the call of a subflow.
+        """
+        started = {"start_time": {"after_": after.isoformat(), "before_": before.isoformat()}}
+        runs: Mapping[str, object] = {"id": {"any_": [str(flow_run_id)]}}
+        found: list[TaskRun] = []
+        while runs:
+            task_runs = self._all_task_runs(flow_runs=runs, task_runs=started)
+            children = [str(child) for child in map(read_called_flow_run, task_runs) if child]
+            found += [read_task_run(t) for t in task_runs if not read_called_flow_run(t)]
+            in_process = {"id": {"any_": children}, "deployment_id": {"is_null_": True}}
+            runs = in_process if children else {}
+        return tuple(found)
+
+    def read_deployment_name(self, deployment_id: UUID) -> str:
+        """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
+        if deployment_id not in self._deployment_names:
+            deployment = self._http.get(f"/deployments/{deployment_id}")
+            if deployment is None:
+                return ""
+            fields = read_fields(deployment, "deployment")
+            flow = self._http.get(f"/flows/{read_uuid(fields, 'flow_id', 'deployment')}")
+            flow_name = read_fields(flow or {}, "flow").get("name")
+            self._deployment_names[deployment_id] = f"{flow_name or '?'}/{fields.get('name')}"
+        return self._deployment_names[deployment_id]
+
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
     ) -> StateAnswer:
@@ -118,7 +164,7 @@ class PrefectRest:
         """
         body = {"state": _proposal(state), "force": force}
         path = f"/flow_runs/{flow_run_id}/set_state"
-        return _state_answer(self._http.send("POST", path, body, again_if_unsure=False))
+        return read_state_answer(self._http.send("POST", path, body, again_if_unsure=False))
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
         """PATCH the run with what the change holds; sends nothing for an empty change."""
@@ -168,6 +214,16 @@ class PrefectRest:
         }
         self._http.send("POST", "/artifacts/", body)
 
+    def write_table(self, table: TableArtifact) -> None:
+        """Store a table, or a new version of it."""
+        body = {
+            "key": table.key,
+            "type": "table",
+            "data": json.dumps([dict(row) for row in table.rows]),
+            "description": table.description,
+        }
+        self._http.send("POST", "/artifacts/", body)
+
     def emit_event(self, event: PrefectEvent) -> None:
         """Emit an event whose resource is the run; Prefect drops a second one with the same id."""
         body = {
@@ -186,8 +242,22 @@ class PrefectRest:
     def _find(self, **criteria: object) -> tuple[FlowRun, ...]:
         answer = self._http.send("POST", "/flow_runs/filter", criteria)
         if not isinstance(answer, list):
-            raise _unreadable("search for flow runs", "list")
-        return tuple(map(_run, answer))
+            raise unreadable("search for flow runs", "list")
+        return tuple(map(read_run, answer))
+
+    def _all_task_runs(self, **criteria: object) -> list[Mapping[str, object]]:
+        found: list[Mapping[str, object]] = []
+        while True:
+            page = self._http.send(
+                "POST",
+                "/task_runs/filter",
+                {**criteria, "sort": "ID_DESC", "limit": MOST_RUNS, "offset": len(found)},
+            )
+            if not isinstance(page, list):
+                raise unreadable("search for task runs", "list")
+            found += [read_fields(task_run, "task run") for task_run in page]
+            if len(page) < MOST_RUNS:
+                return found
 
     def _require_work_pool(self, name: str) -> None:
         if self._http.get(f"/work_pools/{quote(name, safe='')}") is None:
@@ -222,125 +292,3 @@ def _proposal(state: ProposedState) -> Mapping[str, object]:
         "state_details": details,
     }
     return body if state.data is None else {**body, "data": state.data}
-
-
-def _state_answer(answer: object) -> StateAnswer:
-    fields = _fields(answer, "set_state")
-    try:
-        verdict = StateVerdict(str(fields.get("status")))
-    except ValueError:
-        raise _unreadable("set_state", "status") from None
-    details = fields.get("details")
-    reason = details.get("reason") if isinstance(details, Mapping) else None
-    state = fields.get("state")
-    return StateAnswer(verdict, str(reason or ""), None if state is None else _state(state))
-
-
-def _run(answer: object) -> FlowRun:
-    """Read a flow run. What a PATCH replaces whole must be there, or the PATCH would wipe it."""
-    fields = _fields(answer, "flow run")
-    policy = dict(_whole(fields, "empirical_policy"))
-    return FlowRun(
-        id=_uuid(fields, "id", "flow run"),
-        name=str(fields.get("name") or ""),
-        state=_state(fields.get("state")),
-        run_count=_number(fields, "run_count") or 0,
-        deployment_id=_uuid_or_none(fields, "deployment_id", "flow run"),
-        tags=_tags(fields),
-        job_variables=_whole(fields, "job_variables"),
-        policy=RunPolicy(
-            retries=_number({"retries": policy.pop("retries", None)}, "retries"),
-            retry_type=_text_or_none(policy.pop("retry_type", None)),
-            others=policy,
-        ),
-        infrastructure_pid=_text_or_none(fields.get("infrastructure_pid")),
-        work_pool_name=_text_or_none(fields.get("work_pool_name")),
-        expected_start=_time_or_none(fields, "expected_start_time", "flow run"),
-    )
-
-
-def _state(value: object) -> RunState:
-    fields = _fields(value, "state")
-    kind = fields.get("type")
-    if not isinstance(kind, str):
-        raise _unreadable("state", "type")
-    details = _fields(fields.get("state_details") or {}, "state_details")
-    return RunState(
-        id=_uuid(fields, "id", "state"),
-        type=StateType(kind) if kind in StateType.__members__ else StateType.UNKNOWN,
-        name=str(fields.get("name") or kind.title()),
-        timestamp=_time(fields, "timestamp", "state"),
-        message=str(fields.get("message") or ""),
-        transition_id=_uuid_or_none(details, "transition_id", "state_details"),
-        details=details,
-        data=fields.get("data"),
-    )
-
-
-def _unreadable(thing: str, field: str) -> PrefectUnavailableError:
-    return PrefectUnavailableError(f"Prefect's answer holds no readable {field!r} of a {thing}")
-
-
-def _fields(value: object, thing: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise _unreadable(thing, "object")
-    return value
-
-
-def _whole(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """An object that is there, or null; absent is unreadable."""
-    value = fields.get(name, ...)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise _unreadable("flow run", name)
-    return value
-
-
-def _tags(fields: Mapping[str, object]) -> tuple[str, ...]:
-    value = fields.get("tags", ...)
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise _unreadable("flow run", "tags")
-    return tuple(map(str, value))
-
-
-def _number(fields: Mapping[str, object], name: str) -> int | None:
-    value = fields.get(name)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise _unreadable("flow run", name)
-
-
-def _uuid(fields: Mapping[str, object], name: str, thing: str) -> UUID:
-    value = _uuid_or_none(fields, name, thing)
-    if value is None:
-        raise _unreadable(thing, name)
-    return value
-
-
-def _uuid_or_none(fields: Mapping[str, object], name: str, thing: str) -> UUID | None:
-    value = fields.get(name)
-    try:
-        return None if value is None else UUID(str(value))
-    except ValueError:
-        raise _unreadable(thing, name) from None
-
-
-def _time(fields: Mapping[str, object], name: str, thing: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(str(fields.get(name)))
-    except ValueError:
-        raise _unreadable(thing, name) from None
-    if moment.tzinfo is None:
-        raise _unreadable(thing, name)
-    return moment
-
-
-def _time_or_none(fields: Mapping[str, object], name: str, thing: str) -> datetime | None:
-    return None if fields.get(name) is None else _time(fields, name, thing)
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -88,7 +88,9 @@ class RunTable:
             answer = self._client.update_item(
                 TableName=self._name,
                 Key=_key(flow_run_id),
-                UpdateExpression="SET lease_owner = :me, lease_until = :until, expires = :expires",
+                UpdateExpression=(
+                    "SET lease_owner = :me, lease_until = :until, expires_at = :expires"
+                ),
                 # Our own: the answer was lost, and botocore asked once more.
                 ConditionExpression=(
                     "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"

@@ -13,7 +13,7 @@ from string import punctuation
 from typing import Final
 from uuid import UUID, uuid5
 
-from chalicelib.core.money import cost_usd, seconds_between
+from chalicelib.core.money import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.core.record import Interruption
 from chalicelib.core.situation import INTERRUPTED_TAG, Budget, Mode, Situation
@@ -143,17 +143,18 @@ def _time_lost(interruption: Interruption) -> str:
 
 
 def _money_lost(s: Situation, interruption: Interruption) -> str:
-    seconds, task = attempt_seconds(interruption), s.task
+    task, start, end = s.task, interruption.billed_from, interruption.exited_at
     rate = s.policy.rates.get((task.region, task.architecture, interruption.capacity))
-    if seconds is None:
+    size = size_of(task)
+    if start is None or end is None:
         return "known once the container has exited"
     if rate is None:
         return f"no rate known for {interruption.capacity} in {escaped(task.region)}".replace(
             "FARGATE_SPOT", "FARGATE\\_SPOT"
         )
-    if task.cpu_units is None or task.memory_mib is None:
+    if size is None:
         return "ECS did not tell the task's size"
-    cost = cost_usd(rate, seconds, task.cpu_units, task.memory_mib)
+    cost = cost_usd(rate, billed_seconds(start, end), size)
     return f"at most {cost:f} USD, estimated"
 
 

@@ -290,6 +290,8 @@ def _answer_other_death(s: Situation) -> Decision:
         case StateType.RUNNING | StateType.PENDING:
             return Decision(Verdict.MARK_CRASHED, message, (MarkCrashed(message),))
         case StateType.CANCELLING:
+            if s.task.never_seen:
+                message = "Cancelled: no task of this run is left that could end by itself."
             return Decision(Verdict.MARK_CANCELLED, message, (MarkCancelled(message),))
         case _:
             return Decision(Verdict.IGNORE, f"{message}; the run is {s.run.state.type.value}")

@@ -1,30 +1,44 @@
-"""What an attempt cost, from a table of rates. Estimates: AWS bills to the second, we to the event.
+"""What an attempt cost: seconds times rate. Estimates: AWS bills to the second, we to the event.
 
 Decimal throughout, rounded once, to 1e-8 USD. Source of the rule: AWS Fargate pricing, billed from
 the start of the image pull until the task ends, per second, one minute at least.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
-SMALLEST: Final = Decimal("0.00000001")
+from chalicelib.core.rates import Rate
+from chalicelib.core.task import Task
+
+SMALLEST_USD: Final = Decimal("0.00000001")
 MINIMUM_SECONDS: Final = Decimal(60)
+FREE_STORAGE_GIB: Final = 20
+"""Ephemeral storage that every Fargate task has without charge."""
+
 _SECONDS_PER_HOUR: Final = Decimal(3600)
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """USD per vCPU-hour and per GB-hour."""
+class Size:
+    """What a task takes up: CPU units (1/1024 vCPU), MiB of memory, GiB of ephemeral storage."""
 
-    vcpu_hour_usd: Decimal
-    gb_hour_usd: Decimal
+    cpu_units: int
+    memory_mib: int
+    storage_gib: int = FREE_STORAGE_GIB
+
+    @property
+    def charged_storage_gib(self) -> int:
+        """GiB of ephemeral storage above those that are free."""
+        return max(0, self.storage_gib - FREE_STORAGE_GIB)
 
 
-Rates = Mapping[tuple[str, str, str], Rate]
-"""Rates by (region, architecture, capacity), capacity being FARGATE_SPOT or FARGATE."""
+def size_of(task: Task) -> Size | None:
+    """Return the task's size; None where ECS did not tell it. Without word, storage is 20 GiB."""
+    if task.cpu_units is None or task.memory_mib is None:
+        return None
+    return Size(task.cpu_units, task.memory_mib, task.storage_gib or FREE_STORAGE_GIB)
 
 
 def seconds_between(start: datetime, end: datetime) -> Decimal:
@@ -32,11 +46,16 @@ def seconds_between(start: datetime, end: datetime) -> Decimal:
     return max(Decimal(0), Decimal(str((end - start).total_seconds())))
 
 
-def cost_usd(rate: Rate, seconds: Decimal, cpu_units: int, memory_mib: int) -> Decimal:
-    """Cost in USD of `seconds` of a task of `cpu_units` (1/1024 vCPU) and `memory_mib` MiB."""
-    billed_hours = max(seconds, MINIMUM_SECONDS) / _SECONDS_PER_HOUR
+def billed_seconds(start: datetime, end: datetime) -> Decimal:
+    """Seconds that AWS charges for a task of this length: a minute at least."""
+    return max(seconds_between(start, end), MINIMUM_SECONDS)
+
+
+def cost_usd(rate: Rate, seconds: Decimal, size: Size) -> Decimal:
+    """Cost in USD of `seconds` of a task, rounded to 1e-8. Storage without a rate costs nothing."""
     per_hour = (
-        rate.vcpu_hour_usd * Decimal(cpu_units) / 1024
-        + rate.gb_hour_usd * Decimal(memory_mib) / 1024
+        rate.vcpu_hour_usd * size.cpu_units / 1024
+        + rate.gb_hour_usd * size.memory_mib / 1024
+        + (rate.storage_gb_hour_usd or 0) * size.charged_storage_gib
     )
-    return (per_hour * billed_hours).quantize(SMALLEST, ROUND_HALF_EVEN)
+    return (per_hour * seconds / _SECONDS_PER_HOUR).quantize(SMALLEST_USD, ROUND_HALF_EVEN)

@@ -6,10 +6,11 @@ and the in-memory twin in `tests/twin/`. The table and ECS have one each; their 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from chalicelib.core.bill import Bill
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import (
     FlowRun,
@@ -19,7 +20,9 @@ from chalicelib.core.run import (
     StateAnswer,
     StateType,
 )
+from chalicelib.core.sums import DailySum
 from chalicelib.core.task import Task
+from chalicelib.core.waste import TaskRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,15 @@ class Artifact:
     flow_run_id: UUID
     key: str
     markdown: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableArtifact:
+    """A table for the Prefect UI, on no run; one more with the same key is its newest version."""
+
+    key: str
+    rows: Sequence[Mapping[str, object]]
     description: str
 
 
@@ -96,6 +108,17 @@ class Prefect(Protocol):
         In-process: they have no deployment, hence no task of their own.
         """
 
+    def read_task_runs(
+        self, flow_run_id: UUID, after: datetime, before: datetime
+    ) -> tuple[TaskRun, ...]:
+        """Return the task runs that started between these times, both included.
+
+        Of the run and of its subflows in the same process; not those that stand for a subflow.
+        """
+
+    def read_deployment_name(self, deployment_id: UUID) -> str:
+        """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
+
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
     ) -> StateAnswer:
@@ -115,6 +138,9 @@ class Prefect(Protocol):
 
     def write_artifact(self, artifact: Artifact) -> None:
         """Store an artifact, or a new version of it, on the run."""
+
+    def write_table(self, table: TableArtifact) -> None:
+        """Store a table, or a new version of it."""
 
     def emit_event(self, event: PrefectEvent) -> None:
         """Emit an event whose resource is the run."""
@@ -145,6 +171,40 @@ class Records(Protocol):
         """Write the record and give the lease back. Raises LeaseLostError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the table holds already about a task that is to be billed."""
+
+    billed: bool
+    run_known: bool
+    deployment_listed: bool
+
+
+class Bills(Protocol):
+    """The bills, one per task, and the daily sums that are written with them."""
+
+    def look_up(self, bill: Bill, daily: DailySum) -> Books:
+        """Return what there is already of this bill's task, run, and deployment on that day."""
+
+    def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
+        """Return those of the tasks (any number) that have no bill."""
+
+    def write(self, bill: Bill, daily: DailySum, books: Books) -> bool:
+        """Store the bill and add the sum, both or neither; False: something was there already.
+
+        Then `look_up` has to be asked again. Raises ThrottledError: others are at the same sums.
+        """
+
+    def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
+        """Return the sums of these days, by day and deployment."""
+
+    def read_reported(self) -> str:
+        """Return the day that the savings were last put into Prefect; empty: never."""
+
+    def save_reported(self, day: str) -> None:
+        """Note the day that the savings were put into Prefect."""
+
+
 class Tasks(Protocol):
     """ECS's own word about a task."""
 
@@ -156,6 +216,9 @@ class Tasks(Protocol):
 
     def all_of(self, cluster: str) -> tuple[Task, ...]:
         """Return every task of the cluster, those stopped in the last hour included, with tags."""
+
+    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+        """Return the tasks of the cluster that were stopped in the last hour, with tags."""
 
 
 class Log(Protocol):

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.money import Rates
+from chalicelib.core.rates import Rates
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import FlowRun, RunState
 from chalicelib.core.task import FARGATE, Cause, Task, classify

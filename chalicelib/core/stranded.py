@@ -89,7 +89,7 @@ def _of_an_abandoned_run(
         flow_run_id=run.id,
         updated_at=since,
     )
-    if run.state.type is StateType.PENDING:
+    if run.state.type in (StateType.PENDING, StateType.CANCELLING):
         return replace(gone, never_seen=True)
     return replace(gone, forgotten=True) if now - since > FORGOTTEN_AFTER else None
 

@@ -18,6 +18,7 @@ FARGATE_SPOT: Final = "FARGATE_SPOT"
 
 FLOW_RUN_ID_VARIABLE: Final = "PREFECT__FLOW_RUN_ID"
 FLOW_RUN_ID_TAG: Final = "prefect.io/flow-run-id"
+DEPLOYMENT_ID_TAG: Final = "prefect.io/deployment-id"
 
 SPOT_STOP_CODES: Final = ("SpotInterruption", "TerminationNotice")
 SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
@@ -51,7 +52,7 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One Fargate task. `cpu_units` are 1/1024 vCPU, `memory_mib` MiB; times are UTC.
+    """One task. `cpu_units` are 1/1024 vCPU, `memory_mib` MiB; times are UTC.
 
     `flow_container_stopped`, `exit_code` and `container_reason` are about the container that runs
     the flow, not about sidecars. Two kinds of task stand for one that cannot be shown any more:
@@ -64,13 +65,16 @@ class Task:
     desired_status: str = ""
     stop_code: str = ""
     stopped_reason: str = ""
+    launch_type: str = ""
     capacity_provider: str = ""
     availability_zone: str = ""
     flow_run_id: UUID | None = None
+    deployment_id: UUID | None = None
     flow_container_stopped: bool = False
     version: int = 0
     cpu_units: int | None = None
     memory_mib: int | None = None
+    storage_gib: int | None = None
     architecture: str = "x86_64"
     created_at: datetime | None = None
     pull_started_at: datetime | None = None
@@ -151,14 +155,17 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
         desired_status=_text(detail, "desiredStatus"),
         stop_code=_text(detail, "stopCode")[:REASON_LENGTH],
         stopped_reason=_text(detail, "stoppedReason")[:REASON_LENGTH],
+        launch_type=_text(detail, "launchType"),
         capacity_provider=_text(detail, "capacityProviderName"),
         availability_zone=_text(detail, "availabilityZone")[:REASON_LENGTH],
-        flow_run_id=flow_run_id or _tagged_flow_run_id(detail),
+        flow_run_id=flow_run_id or _tagged_id(detail, FLOW_RUN_ID_TAG),
+        deployment_id=_tagged_id(detail, DEPLOYMENT_ID_TAG),
         flow_container_stopped=bool(containers)
         and all(container.get("lastStatus") == "STOPPED" for container in containers),
         version=_whole_number(detail, "version") or 0,
         cpu_units=_whole_number(detail, "cpu"),
         memory_mib=_whole_number(detail, "memory"),
+        storage_gib=_storage_gib(detail),
         architecture=_architecture(detail),
         created_at=_instant(detail, "createdAt"),
         pull_started_at=_instant(detail, "pullStartedAt"),
@@ -240,9 +247,9 @@ def _flow_container(detail: Mapping[str, object]) -> tuple[str, UUID | None]:
     return "", None
 
 
-def _tagged_flow_run_id(detail: Mapping[str, object]) -> UUID | None:
+def _tagged_id(detail: Mapping[str, object], key: str) -> UUID | None:
     for tag in _mappings(detail.get("tags")):
-        if tag.get("key") == FLOW_RUN_ID_TAG:
+        if tag.get("key") == key:
             return _uuid(tag.get("value"))
     return None
 
@@ -253,7 +260,15 @@ def _containers(detail: Mapping[str, object], name: str) -> list[Mapping[str, ob
     return [container for container in containers if not name or container.get("name") == name]
 
 
+def _storage_gib(detail: Mapping[str, object]) -> int | None:
+    storage = detail.get("ephemeralStorage")
+    return _whole_number(storage, "sizeInGiB") if isinstance(storage, Mapping) else None
+
+
 def _architecture(detail: Mapping[str, object]) -> str:
+    """As ECS names it; Windows has prices of its own, and we know none."""
+    if _text(detail, "platformFamily").startswith("Windows"):
+        return "windows"
     for attribute in _mappings(detail.get("attributes")):
         if attribute.get("name") == "ecs.cpu-architecture":
             return _text(attribute, "value") or "x86_64"

@@ -4,9 +4,10 @@ A step that moves the run is followed by another look, so that what comes after 
 what is, not from what was hoped for. `react` and `sweep` both come through here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, assert_never
 from uuid import UUID
 
@@ -25,6 +26,8 @@ from chalicelib.core.actions import (
 )
 from chalicelib.core.annotation import Annotation, one_line
 from chalicelib.core.decide import decide
+from chalicelib.core.metrics import Measured, values_of_rescue
+from chalicelib.core.ports import Prefect
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import (
     FlowRun,
@@ -77,6 +80,7 @@ def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) 
                 world.records.release(handling.record)
         raise
     world.records.release(handling.record)
+    _measure(world, handling, record, decision)
     return decision
 
 
@@ -98,6 +102,7 @@ class _Handling:
     record: RunRecord
     swept: bool
     is_unsure: bool = False
+    deployment_id: UUID | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -111,6 +116,7 @@ class _Handling:
             if seen is None:
                 return Decision(Verdict.IGNORE, "Prefect does not know the flow run")
             run, history = seen
+            self.deployment_id = run.deployment_id
             if newer_task is None:
                 newer_task = _has_newer_task(self.world, run, self.task)
             decision = decide(
@@ -207,8 +213,14 @@ class _Handling:
 
 def _look(world: World, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
     """Return the run and its history, the run's own state last; None for an unknown run."""
-    history = world.prefect.read_history(flow_run_id)
-    run = world.prefect.read_run(flow_run_id)
+    prefect = world.prefect
+    history: tuple[RunState, ...]
+    run: FlowRun | None
+    history, run = world.together(
+        [lambda: prefect.read_history(flow_run_id), lambda: prefect.read_run(flow_run_id)]
+    )
+    if run and run.state.id in {state.id for state in history[:-1]}:
+        run = prefect.read_run(flow_run_id)  # it moved on between the two
     if run is None:
         return None
     earlier = tuple(state for state in history if state.id != run.state.id)
@@ -233,6 +245,16 @@ def _has_newer_task(world: World, run: FlowRun, task: Task) -> bool:
     return last_seen is None or world.now() - last_seen > FORGOTTEN_AFTER
 
 
+def _measure(world: World, handling: "_Handling", before: RunRecord, decision: Decision) -> None:
+    """Count it for CloudWatch. The rescue has happened: nothing here may make it look undone."""
+    values = values_of_rescue(handling.task, before, handling.record, decision)
+    deployment = ""
+    with suppress(PrefectSpotError):
+        if values and handling.deployment_id is not None:
+            deployment = world.prefect.read_deployment_name(handling.deployment_id)
+    world.measure(Measured(deployment, values))
+
+
 def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
     """Whether the run has the state now, by this proposal or by the same one sent before."""
     if answer.verdict is StateVerdict.ACCEPT:
@@ -251,15 +273,21 @@ def _as_it_was(state: RunState) -> ProposedState:
 
 
 def _annotate(world: World, annotation: Annotation) -> None:
-    prefect, run_id = world.prefect, annotation.log.flow_run_id
-    prefect.write_log(annotation.log)
-    prefect.write_artifact(annotation.artifact)
-    for event in annotation.events:
-        prefect.emit_event(event)
-    if annotation.labels is not None:
-        prefect.add_labels(run_id, annotation.labels)
+    prefect, run_id, labels = world.prefect, annotation.log.flow_run_id, annotation.labels
+    calls: list[Callable[[], object]] = [
+        lambda: prefect.write_log(annotation.log),
+        lambda: prefect.write_artifact(annotation.artifact),
+        *(partial(prefect.emit_event, event) for event in annotation.events),
+    ]
+    if labels is not None:
+        calls.append(lambda: prefect.add_labels(run_id, labels))
     if annotation.tags:
-        fresh = prefect.read_run(run_id)
-        missing = [tag for tag in annotation.tags if fresh and tag not in fresh.tags]
-        if fresh and missing:
-            prefect.change_run(run_id, RunChange(tags=(*fresh.tags, *missing)))
+        calls.append(lambda: _add_tags(prefect, run_id, annotation.tags))
+    world.together(calls)
+
+
+def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:
+    fresh = prefect.read_run(flow_run_id)
+    missing = [tag for tag in tags if fresh and tag not in fresh.tags]
+    if fresh and missing:
+        prefect.change_run(flow_run_id, RunChange(tags=(*fresh.tags, *missing)))

@@ -21,7 +21,9 @@ from chalicelib.core.stranded import by_flow_run, evidence, lives, noted_task
 from chalicelib.core.task import NO_CAPACITY_REASON, Task
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError
+from chalicelib.functions.meter import bill_missed
 from chalicelib.functions.rescue import rescue
+from chalicelib.functions.savings import publish_savings
 
 PAGE: Final = 100
 """Runs looked at together: what DescribeTasks and BatchGetItem take in one request."""
@@ -77,6 +79,7 @@ class SweepReport:
     seen: int = 0
     stranded: int = 0
     failed: int = 0
+    billed: int = 0
     finished: bool = False
     decisions: Counter[str] = field(default_factory=Counter)
 
@@ -87,6 +90,7 @@ class SweepReport:
             "seen": self.seen,
             "stranded": self.stranded,
             "failed": self.failed,
+            "billed": self.billed,
             "finished": self.finished,
             **self.decisions,
         }
@@ -151,8 +155,18 @@ def sweep(world: World, _event: object) -> SweepReport:
         place = place.next(runs)
     report.finished = place.stage == len(STAGES)
     world.records.save_bookmark("" if report.finished else str(place), world.now())
+    _see_to_the_books(world, report)
     world.log.info("swept", **report.summary)
     return report
+
+
+def _see_to_the_books(world: World, report: SweepReport) -> None:
+    """Bill what was missed, and publish the savings; a failure waits for the next sweep."""
+    try:
+        report.billed = bill_missed(world)
+        publish_savings(world)
+    except Exception:  # runs have been repaired by now, and that comes first
+        world.log.exception("billing what was missed failed")
 
 
 def _query(world: World, place: _Place) -> RunQuery:

@@ -4,6 +4,7 @@ Never our adapter: what that wrote is to be seen by Prefect's eyes. Imported lat
 `conftest.py` has made sure that nothing of the host's Prefect settings applies.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
     LogFilter,
     LogFilterFlowRunId,
 )
@@ -194,6 +196,29 @@ class RealPrefect:
 
     def worker_cancels(self, flow_run_id: UUID) -> RunState:
         return self._move(flow_run_id, Cancelled())
+
+    def run_task(
+        self, flow_run_id: UUID, kind: StateType = StateType.RUNNING, *, persisted: bool = False
+    ) -> None:
+        """As an engine makes it known; its own way, by events, is for the end-to-end tests."""
+        task = Task(fn=lambda: None, name="load")
+        task_run = self._client.create_task_run(task, flow_run_id, dynamic_key=str(uuid4()))
+        self._client.set_task_run_state(task_run.id, Running(), force=True)
+        if kind is StateType.COMPLETED:
+            record = ResultRecord(metadata=ResultRecordMetadata(storage_key="key"), result="done")
+            record.mark_persisted()
+            state: State[Any] = Completed(data=record) if persisted else Completed()
+            self._client.set_task_run_state(task_run.id, state, force=True)
+        elif kind is StateType.CRASHED:
+            self._client.set_task_run_state(task_run.id, Crashed(), force=True)
+
+    def table(self, key: str) -> list[object]:
+        chosen = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        artifacts = self._client.read_artifacts(artifact_filter=chosen)
+        artifacts.sort(key=lambda artifact: artifact.created or datetime.min.replace(tzinfo=UTC))
+        assert artifacts[-1].type == "table"
+        rows: list[object] = json.loads(str(artifacts[-1].data))
+        return rows
 
     def logs_of(self, flow_run_id: UUID) -> list[tuple[int, str]]:
         chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))

@@ -1,27 +1,43 @@
-"""Deploys the flows of `flows.py`; run as a program, as a user would. Prints JSON: name → id."""
+"""Deploys the flows of `flows.py`; run as a program, as a user would. Prints JSON: name → id.
+
+`python -m tests.e2e.deploy_flows POOL BUCKET`. A flow's deployment goes by the flow's name; those
+of `waits` that run one at a time by their collision strategy's: ENQUEUE and CANCEL_NEW.
+"""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect_aws import AwsCredentials, S3Bucket
 
-from tests.e2e.flows import RESULTS, fails, idles, parent, steps, waits
+from tests.e2e import flows
+
+FLOWS = (
+    *(flows.steps, flows.waits, flows.fails, flows.parent, flows.idles),
+    *(flows.nests, flows.pauses, flows.suspends),
+)
 
 
 def main(pool: str, bucket: str) -> None:
     S3Bucket(bucket_name=bucket, credentials=AwsCredentials()).save(
-        RESULTS.removeprefix("s3-bucket/"), overwrite=True
+        flows.RESULTS.removeprefix("s3-bucket/"), overwrite=True
     )
-    ids = {}
-    for flow in (steps, waits, idles, fails, parent):
-        name = flow.name
-        remote: Any = flow.from_source(
-            source=str(Path(__file__).parent), entrypoint=f"flows.py:{name}"
+    ids = {flow.name: deploy(flow.name, "e2e", work_pool_name=pool) for flow in FLOWS}
+    for strategy in ConcurrencyLimitStrategy:
+        limit = ConcurrencyLimitConfig(limit=1, collision_strategy=strategy)
+        ids[strategy.value] = deploy(
+            "waits", strategy.value, work_pool_name=pool, concurrency_limit=limit
         )
-        ids[name] = str(remote.deploy(name="e2e", work_pool_name=pool, print_next_steps=False))
     print("\n" + json.dumps(ids))  # noqa: T201
+
+
+def deploy(flow: str, name: str, **how: Any) -> str:
+    remote: Any = flows.waits.from_source(
+        source=str(Path(__file__).parent), entrypoint=f"flows.py:{flow}"
+    )
+    return str(remote.deploy(name=name, print_next_steps=False, **how))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.deployments import run_deployment
+from prefect.flow_runs import pause_flow_run, suspend_flow_run
 from prefect.runtime import flow_run
 
 RESULTS = "s3-bucket/prefect-spot-results"
@@ -58,14 +59,41 @@ def fails(file: str, interruptions: int, failures: int) -> str:
 
 
 @flow
-def parent(file: str, child_file: str) -> str:
+def parent(file: str, child_file: str, interruptions: int = 2) -> str:
     """Waits for the final result of another deployment's run, and notes what it got."""
     child: Any = run_deployment(
         "waits/e2e",
-        parameters={"file": child_file, "interruptions": 2},
+        parameters={"file": child_file, "interruptions": interruptions},
         tags=["spot-retries:1"],
         idempotency_key=str(flow_run.id),
         poll_interval=1,
     )
     note(file, f"child {child.id} {child.state.type.value}")
     return str(child.state.name)
+
+
+@flow
+def nests(file: str, child_file: str, interruptions: int) -> str:
+    """Calls another flow, which runs in the same process, under a run of its own."""
+    note(file, "start")
+    return waits(child_file, interruptions)
+
+
+@flow
+def pauses(file: str) -> None:
+    """Asks a person, in its process: it blocks there until it is resumed."""
+    note(file, "start")
+    pause_flow_run(timeout=600, poll_interval=1)
+    note(file, "resumed")
+
+
+@flow
+def suspends(file: str) -> None:
+    """Asks a person, and leaves; it takes its time to go."""
+    note(file, "start")
+    try:
+        suspend_flow_run(timeout=600)
+    except BaseException:
+        sleep(15)
+        raise
+    note(file, "resumed")

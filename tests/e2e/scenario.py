@@ -1,12 +1,15 @@
 """Drives one flow run through the embedded cloud: start, interrupt, wait, judge."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from localcloud.cloud import Cloud, wait_for
+from localcloud.bootstrap import WORK_POOL
+from localcloud.cloud import Cloud, Options, embedded_cloud, wait_for
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
 
@@ -28,6 +31,7 @@ class Stage:
         *,
         tags: Sequence[str] = (),
         job_variables: dict[str, Any] | None = None,
+        queue: str = "default",
         **parameters: Any,
     ) -> "Run":
         """Start a run; it notes what it really does in a file of its own."""
@@ -36,9 +40,19 @@ class Stage:
             self.deployments[flow],
             tags=list(tags),
             job_variables=job_variables or {},
+            work_queue_name=queue,
             parameters={"file": str(notes), **parameters},
         )
         return Run(self.cloud, run_id, notes)
+
+
+@contextmanager
+def set_up(options: Options, folder: Path) -> Iterator[Stage]:
+    """A cloud of its own, with the test flows deployed; `folder` is for their notes."""
+    with embedded_cloud(options, tell=print) as cloud:
+        output = cloud.run_python("-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.account.bucket)
+        yield Stage(cloud, json.loads(output.strip().splitlines()[-1]), folder)
+        assert cloud.fargate.errors == []
 
 
 @dataclass(frozen=True)
@@ -58,8 +72,8 @@ class Run:
     def containers(self) -> list[ContainerLife]:
         return [life for life in self.cloud.fargate.ledger() if life.flow_run_id == self.id]
 
-    def wait_for_start(self, number: int) -> None:
-        wait_for(f"start {number} of {self.id}", ATTEMPT_SECONDS, lambda: self.starts() >= number)
+    def wait_for_start(self, number: int, seconds: float = ATTEMPT_SECONDS) -> None:
+        wait_for(f"start {number} of {self.id}", seconds, lambda: self.starts() >= number)
 
     def interrupt(self) -> str:
         """Have Spot take the run's newest task; return its ARN once the container has exited."""

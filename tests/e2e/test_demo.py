@@ -59,6 +59,7 @@ def test_the_demo_ends_on_fargate_after_three_interruptions(demo: subprocess.Pop
         assert attempt["reaction_seconds"] > 0
     assert result["oracle"] == {"lost": 0, "run_twice": 0, "wrong_capacity": 0}
     assert result["final_capacity"] == "FARGATE"
+    assert [child["state"] for child in result["children"]] == ["COMPLETED"], "one child, once"
     assert result["zip_bytes"] > 0
     assert result["worker"]
     assert "COMPLETED on FARGATE" in output

@@ -1,14 +1,12 @@
-"""One embedded cloud for all fault tests, its Lambdas behind fault proxies, stories under way."""
+"""An embedded cloud whose Lambdas are behind fault proxies, with stories under way."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from localcloud.bootstrap import WORK_POOL
-from localcloud.cloud import Options, embedded_cloud
-from tests.e2e.scenario import Stage
+from localcloud.cloud import Options
+from tests.e2e.scenario import set_up
 from tests.faults.ledger import FOLDER
 from tests.faults.stories import STORIES
 from tests.faults.world import Story, World
@@ -33,24 +31,21 @@ def chosen_stories(items: list[pytest.Item]) -> list[Story]:
     return [story for story in STORIES if chosen.intersection((story, *story.acts))]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     """Stories are begun at once; those of which no test was chosen are not played."""
     stories = chosen_stories(request.session.items)
-    with embedded_cloud(OPTIONS, tell=print) as cloud:
-        output = cloud.run_python("-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.account.bucket)
-        deployments = json.loads(output.strip().splitlines()[-1])
+    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
+        cloud = stage.cloud
         assert cloud.prefect_faults
         assert cloud.aws_faults
-        stage = Stage(cloud, deployments, tmp_path_factory.mktemp("notes"))
         world = World(stage, cloud.prefect_faults, cloud.aws_faults)
         world.rule()
         with ThreadPoolExecutor(max(1, len(stories))) as pool:
             world.begin(stories, pool)
             yield world
         world.write(FOLDER.parent / "faults-world.json")
-        assert cloud.fargate.errors == []
         assert world.prefect.errors == []
         assert world.aws.errors == []

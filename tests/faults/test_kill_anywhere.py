@@ -51,6 +51,7 @@ def undisturbed(tables: Tables, plot: Plot) -> tuple[Life, list[str]]:
 def test_wherever_it_dies_the_end_is_the_same(tables: Tables, ledger: Ledger, plot: Plot) -> None:
     whole, calls = undisturbed(tables, plot)
     assert not whole.verdict(rescued=plot.rescued).findings
+    assert whole.end()["billed_in_full"]
     names = operations(calls)
     recorded.update((plot.function, name, phase) for name in names for phase in PHASES)
     with ledger.case(f"{plot.function} dies: {plot.name}") as case:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +11,11 @@ from chalicelib.core.situation import Policy
 from chalicelib.core.task import Task
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
-from tests.laws.universe import Befalls, Fault, Universe
+from tests.laws.universe import STOPPED_AFTER, Befalls, Fault, Universe
 
+BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
 OUT_OF_MEMORY = {"stop_code": "EssentialContainerExited", "stopped_reason": "OutOfMemoryError"}
+DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill by a test"}
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Life:
         if self.universe.prefect.is_due(self.run_id):
             self.tasks.append(self.universe.start(self.run_id))
             self.universe.prefect.engine_finishes(self.run_id)
-            self.universe.stops(self.tasks[-1], stop_code="EssentialContainerExited")
+            self.universe.stops(self.tasks[-1], **BY_ITSELF)
 
     def verdict(self, *, rescued: bool = True) -> Verdict:
         """What the oracle says of it."""
@@ -68,6 +71,36 @@ class Life:
             environment={},
         )
 
+    def _counted(self) -> Any:
+        """What the books hold but for times and amounts, which hang on when a handler died."""
+        return [
+            (
+                daily.deployment.key == "drills",
+                daily.counts.runs,
+                daily.counts.attempts,
+                daily.counts.interruptions,
+                daily.counts.spot_reruns,
+                daily.counts.on_demand_reruns,
+            )
+            for daily in self.universe.sums()
+        ]
+
+    def _billed_seconds(self) -> Decimal:
+        counts = [daily.counts for daily in self.universe.sums()]
+        return Decimal(sum(c.spot_us + c.on_demand_us for c in counts)) / 10**6
+
+    def _charged_seconds(self) -> Decimal:
+        """What AWS charges for the tasks that ended: a minute at least for each."""
+        ended = [self.universe.tasks[task.arn] for task in self.tasks]
+        return sum(
+            (
+                max(Decimal(60), Decimal((task.stopped_at - task.pull_started_at).total_seconds()))
+                for task in ended
+                if task.stopped_at and task.pull_started_at
+            ),
+            Decimal(0),
+        )
+
     def end(self) -> Any:
         """What has to be the same however it came about."""
         run = self.universe.prefect.runs[self.run_id]
@@ -82,6 +115,8 @@ class Life:
             "interruptions": [(i.number, i.rerun_on) for i in record.interruptions.values()],
             "children": [self.universe.prefect.runs[c].state.type for c in self.children],
             "over": run.state.type in FINAL,
+            "counted": self._counted(),
+            "billed_in_full": self._billed_seconds() == self._charged_seconds(),
         }
 
 
@@ -89,7 +124,8 @@ class Life:
 class Plot:
     """How a life begins, and what handles its misfortune: one event, or a sweep.
 
-    `rescued`: the run is to come to a good end.
+    `event` is for `react`, or, where `is_bill`, for `meter`. `rescued`: the run is to come to a
+    good end.
     """
 
     name: str
@@ -97,14 +133,19 @@ class Plot:
     event: Callable[[Life], dict[str, Any]] | None
     then: Callable[[Life], list[dict[str, Any]]] = lambda _: []
     rescued: bool = True
+    is_bill: bool = False
 
     @property
     def function(self) -> str:
+        if self.is_bill:
+            return "meter"
         return "react" if self.event else "sweep"
 
     def handle(self, life: Life, fault: Fault | None = None) -> list[str]:
         """Run the handler once, under a fault or none; return the calls it made."""
-        if self.event:
+        if self.event and self.is_bill:
+            life.universe.meter(self.event(life), fault)
+        elif self.event:
             life.universe.handle(self.event(life), fault)
         else:
             life.universe.sweep(fault)
@@ -133,6 +174,26 @@ def _warned(universe: Universe) -> Life:
 
 def _exit(life: Life) -> dict[str, Any]:
     return life.universe.exits(life.tasks[0])[1]
+
+
+def _rescued(universe: Universe) -> Life:
+    """React has made the run due again; the task's end is still to be billed."""
+    life = _interrupted()(universe)
+    universe.prefect.run_task(life.run_id, StateType.COMPLETED, persisted=True)
+    universe.deliver(_exit(life))
+    universe.now += STOPPED_AFTER
+    return life
+
+
+def _drilled(universe: Universe) -> Life:
+    life = _life(universe)
+    universe.stops(life.tasks[0], **DRILL)
+    universe.deliver(universe.end_of(life.tasks[0]))
+    return life
+
+
+def _end(life: Life) -> dict[str, Any]:
+    return life.universe.end_of(life.tasks[0])
 
 
 def _left_parked(universe: Universe) -> Life:
@@ -177,6 +238,9 @@ PLOTS = (
     Plot("out of memory, with a subflow", _out_of_memory, None, rescued=False),
     Plot("refused by Spot", _refused, None),
     Plot("crashed under our hands", _crashed_again, None),
+    Plot("bill of an interruption", _rescued, _end, is_bill=True),
+    Plot("bill of a death", _out_of_memory, _end, rescued=False, is_bill=True),
+    Plot("bill of a drill", _drilled, _end, is_bill=True),
 )
 
 
@@ -195,6 +259,7 @@ def finish(life: Life, plot: Plot, *, only_sweep: bool) -> None:
     for _ in range(2):
         life.universe.sweep()
     life.live_on()
+    life.universe.sweep()
 
 
 def _stop_what_was_warned(life: Life) -> None:

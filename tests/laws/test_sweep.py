@@ -150,6 +150,17 @@ def test_a_cancellation_whose_task_is_gone_comes_to_its_end(universe: Universe) 
         assert state_of(universe, run_id).type is StateType.CANCELLED
 
 
+def test_a_cancellation_between_two_tasks_comes_to_its_end(universe: Universe) -> None:
+    """A person cancels what waits for its rerun: no task is left that could end it."""
+    run_id, task = running(universe)
+    universe.deliver(universe.exits(task)[1])
+    assert universe.prefect.cancel(run_id).type is StateType.CANCELLING
+    universe.sweep()
+    state = state_of(universe, run_id)
+    assert state.type is StateType.CANCELLED
+    assert "no task" in state.message
+
+
 def test_a_run_that_was_picked_up_and_never_got_a_task_is_ended(universe: Universe) -> None:
     run_id = universe.prefect.create_run()
     universe.prefect.worker_picks_up(run_id)

@@ -11,12 +11,16 @@ from enum import Enum, auto
 from typing import Any
 from uuid import UUID, uuid4
 
+from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.actions import Decision
+from chalicelib.core.metrics import Measured
 from chalicelib.core.situation import Policy
+from chalicelib.core.sums import DailySum
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
+from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
 from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_event
@@ -24,6 +28,8 @@ from tests.twin.prefect import InMemoryPrefect
 
 LEASE = timedelta(seconds=35)
 LAMBDA_RETRY = timedelta(seconds=60)
+STOPPED_AFTER = timedelta(seconds=30)
+"""From a container's exit to the task's end, as long as its network interface is detached."""
 
 
 class Killed(BaseException):
@@ -104,6 +110,16 @@ class _Tripped:
         )
 
 
+class _Unopened:
+    """A port that is made when it is first called."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._make(), method)
+
+
 @dataclass
 class Universe:
     """One flow run and all its tasks. Time stands still unless a test moves it."""
@@ -113,6 +129,8 @@ class Universe:
     policy: Policy = field(default_factory=Policy)
     now: datetime = NOW
     tasks: dict[str, Task] = field(default_factory=dict)
+    measured: list[Measured] = field(default_factory=list)
+    books: str = ""
 
     def __post_init__(self) -> None:
         self.prefect = InMemoryPrefect(self.clock)
@@ -133,6 +151,21 @@ class Universe:
     def all_of(self, cluster: str) -> tuple[Task, ...]:
         return tuple(self.tasks.values())
 
+    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+        return tuple(task for task in self.tasks.values() if task.desired_status == "STOPPED")
+
+    def bills(self) -> BillTable:
+        """The books, in a table of this universe's own, made when first opened."""
+        if not self.books:
+            self.books = f"books-{uuid4()}"
+            self.dynamodb.create_table(
+                TableName=self.books,
+                KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+                AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        return BillTable(self.dynamodb, self.books, sleep=lambda _: None)
+
     def records(self) -> RunTable:
         return RunTable(self.dynamodb, self.table, owner=str(uuid4()))
 
@@ -149,7 +182,11 @@ class Universe:
             last_status="RUNNING",
             capacity_provider="" if on_demand else "FARGATE_SPOT",
             flow_run_id=run_id,
+            launch_type="FARGATE",
+            cpu_units=256,
+            memory_mib=512,
             created_at=self.now,
+            pull_started_at=self.now,
             started_at=self.now + timedelta(seconds=1),
         )
         self.tasks[arn] = task
@@ -196,13 +233,33 @@ class Universe:
             self.event(task, lastStatus="STOPPED", version=7, executionStoppedAt=at),
         ]
 
+    def end_of(self, task: Task) -> dict[str, Any]:
+        """The event that tells of the task's end, as ECS noted it."""
+        ended = self.tasks[task.arn]
+        assert ended.stopped_at is not None
+        assert ended.execution_stopped_at is not None
+        return self.event(
+            ended,
+            lastStatus="STOPPED",
+            version=7,
+            stopCode=ended.stop_code,
+            stoppedReason=ended.stopped_reason,
+            executionStoppedAt=ended.execution_stopped_at.isoformat(),
+            stoppedAt=ended.stopped_at.isoformat(),
+        )
+
     def stops(self, task: Task, **how: Any) -> None:
         """ECS notes the task's end: an interruption, unless `how` says otherwise."""
         interrupted = {
             "stop_code": "SpotInterruption",
             "stopped_reason": "Your Spot Task was interrupted.",
         }
-        ended = {"last_status": "STOPPED", "execution_stopped_at": self.now}
+        ended = {
+            "last_status": "STOPPED",
+            "desired_status": "STOPPED",
+            "execution_stopped_at": self.now,
+            "stopped_at": self.now + STOPPED_AFTER,
+        }
         self.tasks[task.arn] = replace(task, **{**ended, **interrupted, **how})
 
     def handle(
@@ -216,6 +273,17 @@ class Universe:
         with suppress(Killed, PrefectSpotError):
             return react(self.world(fault, meanwhile, wire), event)
         return None
+
+    def meter(self, event: dict[str, Any], fault: Fault | None = None) -> MeterReport | None:
+        """One `meter` bills what one event tells of; None when it raised, or was killed."""
+        with suppress(Killed, PrefectSpotError):
+            return meter(self.world(fault), event)
+        return None
+
+    def sums(self) -> tuple[DailySum, ...]:
+        """All that was counted, on the few days that such a life takes."""
+        today = self.now.date()
+        return self.bills().read_sums([today + timedelta(days=n) for n in (-1, 0, 1)])
 
     def sweep(self, fault: Fault | None = None) -> SweepReport | None:
         """One sweep, after the grace; None when it raised, or was killed."""
@@ -235,6 +303,7 @@ class Universe:
         return World(
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
+            bills=self.wire.around(_Unopened(self.bills), "bills"),
             tasks=self.wire.around(self, "tasks"),
             log=Silence(),
             now=self.clock,
@@ -244,6 +313,7 @@ class Universe:
             account="",
             work_pool=self.prefect.work_pool_name,
             pause=self.passes,
+            measure=self.measured.append,
         )
 
     def deliver(self, event: dict[str, Any], fault: Fault | None = None) -> None:

@@ -96,11 +96,23 @@ def test_rule_that_moto_cannot_judge_is_refused(bus: Bus, pattern: Any) -> None:
     assert bus.invoked == []
 
 
-def test_target_that_is_no_lambda_is_refused(bus: Bus, aws: EmulatedAws) -> None:
-    target = {"Id": "1", "Arn": "arn:aws:sqs:us-east-1:123456789012:queue"}
+def test_target_that_is_neither_lambda_nor_queue_is_refused(bus: Bus, aws: EmulatedAws) -> None:
+    target = {"Id": "1", "Arn": "arn:aws:sns:us-east-1:123456789012:topic"}
     aws.client("events").put_targets(Rule=bus.add_rule({"source": ["aws.ecs"]}), Targets=[target])
-    with pytest.raises(NotImplementedError, match="only plain Lambda targets"):
+    with pytest.raises(NotImplementedError, match="only plain Lambda and SQS targets"):
         bus.router.check_rules()
+
+
+def test_event_reaches_the_queue_that_a_rule_names(bus: Bus, aws: EmulatedAws) -> None:
+    sqs = aws.client("sqs")
+    queue_url = sqs.create_queue(QueueName="ecs-events")["QueueUrl"]
+    target = {"Id": "1", "Arn": "arn:aws:sqs:us-east-1:123456789012:ecs-events"}
+    aws.client("events").put_targets(Rule=bus.add_rule({"source": ["aws.ecs"]}), Targets=[target])
+    bus.router.put(make_event(7))
+    bus.router.put({**make_event(8), "source": "somebody"})
+    bodies = [m["Body"] for m in sqs.receive_message(QueueUrl=queue_url)["Messages"]]
+    assert [json.loads(body) for body in bodies] == [make_event(7)]
+    assert bus.invoked == []
 
 
 def test_mischief_duplicates_and_drops(bus: Bus) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate, Timings
-from localcloud.processes import Household, free_port
+from localcloud.processes import Household
 from tests.localcloud.cloud import wait_until
 from tests.localcloud.stacks import API_KEY, StackUnderTest, empty_account
 
@@ -76,7 +76,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             aws,
             lambda _: None,
             path_prefix=programs,
-            extra_environment={"PREFECT_WORKER_WEBSERVER_PORT": str(free_port())},
+            extra_environment={},
             timings=timings,
         ) as fargate:
             fargate.keep_services()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery, TableArtifact
 from chalicelib.core.run import (
     FINAL,
     FlowRun,
@@ -20,6 +20,7 @@ from chalicelib.core.run import (
     StateAnswer,
     StateType,
 )
+from chalicelib.core.waste import TaskRun
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from tests.twin.orchestration import (
     HOLDING_A_SLOT,
@@ -61,6 +62,8 @@ class InMemoryPrefect:
         self.runs: dict[UUID, TwinRun] = {}
         self.log_lines: list[LogLine] = []
         self.artifacts: list[Artifact] = []
+        self.tables: list[TableArtifact] = []
+        self.task_runs: dict[UUID, list[TaskRun]] = {}
         self.events: dict[UUID, PrefectEvent] = {}
         self.calls: list[str] = []
         self.failure: PrefectSpotError | None = None
@@ -102,6 +105,28 @@ class InMemoryPrefect:
             if run.parent_run_id in parents and run.deployment is None and run.state.type in live
         )
 
+    def read_task_runs(
+        self, flow_run_id: UUID, after: datetime, before: datetime
+    ) -> tuple[TaskRun, ...]:
+        self._called("read_task_runs")
+        family = [flow_run_id]
+        for parent in family:
+            family += [
+                run.id
+                for run in self.runs.values()
+                if run.parent_run_id == parent and run.deployment is None
+            ]
+        return tuple(
+            task_run
+            for run_id in family
+            for task_run in self.task_runs.get(run_id, ())
+            if after <= task_run.started_at <= before
+        )
+
+    def read_deployment_name(self, deployment_id: UUID) -> str:
+        self._called("read_deployment_name")
+        return f"etl/deployment-{deployment_id}" if deployment_id in self._deployments else ""
+
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
     ) -> StateAnswer:
@@ -142,6 +167,10 @@ class InMemoryPrefect:
     def write_artifact(self, artifact: Artifact) -> None:
         self._called("write_artifact")
         self.artifacts.append(artifact)
+
+    def write_table(self, table: TableArtifact) -> None:
+        self._called("write_table")
+        self.tables.append(table)
 
     def emit_event(self, event: PrefectEvent) -> None:
         self._called("emit_event")
@@ -278,6 +307,13 @@ class InMemoryPrefect:
         """The worker has ended the infrastructure of a CANCELLING run."""
         return self._move(flow_run_id, ProposedState(StateType.CANCELLED, "Cancelled"))
 
+    def run_task(
+        self, flow_run_id: UUID, kind: StateType = StateType.RUNNING, *, persisted: bool = False
+    ) -> None:
+        """A task of the run starts now, and is then in that state, its result stored or not."""
+        task_run = TaskRun(kind, self._clock(), persisted)
+        self.task_runs.setdefault(flow_run_id, []).append(task_run)
+
     # What a person reads in the UI.
 
     def logs_of(self, flow_run_id: UUID) -> list[tuple[int, str]]:
@@ -285,6 +321,10 @@ class InMemoryPrefect:
 
     def artifacts_of(self, flow_run_id: UUID) -> list[tuple[str, str]]:
         return [(x.key, x.markdown) for x in self.artifacts if x.flow_run_id == flow_run_id]
+
+    def table(self, key: str) -> list[object]:
+        """The rows of the newest table with this key."""
+        return [dict(row) for row in [x.rows for x in self.tables if x.key == key][-1]]
 
     def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]:
         found = [(x.id, x.name) for x in self.events.values() if x.flow_run_id == flow_run_id]

@@ -1,7 +1,6 @@
 """What people read, and that foreign texts do no harm in it."""
 
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,11 +10,10 @@ from hypothesis import strategies as st
 from chalicelib.core.actions import Annotate, Park
 from chalicelib.core.annotation import Annotation, escaped, one_line
 from chalicelib.core.decide import decide
-from chalicelib.core.money import Rate
 from chalicelib.core.situation import Mode, Policy, Situation
-from tests.make import make_run, make_situation, make_task
+from tests.make import make_rate, make_run, make_situation, make_task
 
-RATES = {("us-east-1", "x86_64", "FARGATE_SPOT"): Rate(Decimal("0.0128"), Decimal("0.0014"))}
+RATES = {("us-east-1", "x86_64", "FARGATE_SPOT"): make_rate("FARGATE_SPOT", "0.0128", "0.0014")}
 OBSERVING = Policy(mode=Mode.OBSERVE, rates=RATES)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from moto.events.models import EventPattern
 
-from app import TASK_NEWS, app
+from app import FARGATE_STOPS, TASK_NEWS, app
 from tests.make import make_event
 
 NOT_SPOT = {"capacityProviderName": None}
@@ -61,9 +61,22 @@ def test_other_sources_do_not() -> None:
     assert not wakes_react(**other_kind)
 
 
+@pytest.mark.parametrize("capacity", ["FARGATE_SPOT", "FARGATE", None])
+def test_the_end_of_every_fargate_task_wakes_meter_and_nothing_else_does(
+    capacity: str | None,
+) -> None:
+    pattern: Any = EventPattern.load(json.dumps(FARGATE_STOPS))
+    ended: dict[str, Any] = {"lastStatus": "STOPPED", "capacityProviderName": capacity, **BY_ITSELF}
+    assert pattern.matches_event(make_event(ended))
+    assert not pattern.matches_event(make_event({**ended, "lastStatus": "DEPROVISIONING"}))
+    assert not pattern.matches_event(make_event({**ended, "launchType": "EC2"}))
+    assert not pattern.matches_event(make_event(ended, source="aws.batch"))
+
+
 def test_the_functions_are_deployed_under_their_names() -> None:
     assert [handler.name for handler in app.pure_lambda_functions] == []
-    assert [source.name for source in app.event_sources] == ["react", "sweep", "provision"]
+    names = [source.name for source in app.event_sources]
+    assert names == ["react", "meter", "sweep", "provision"]
 
 
 def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
@@ -77,6 +90,7 @@ def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
     ours = [name for name in imported if name.startswith(("chalicelib", "infra", "localcloud"))]
     assert ours == [
         "chalicelib.wiring",
+        "chalicelib.functions.meter.meter",
         "chalicelib.functions.provision.provision",
         "chalicelib.functions.react.react",
         "chalicelib.functions.sweep.sweep",

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
@@ -19,21 +18,20 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from chalicelib.core.actions import Decision, Verdict
-from chalicelib.core.money import Rate
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import StateType
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.react import react
-from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event
+from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event, make_rate
 from tests.twin.prefect import InMemoryPrefect
-from tests.unit.test_react import Described, Lines, OneRecord
+from tests.unit.test_react import Described, Lines, NoBills, OneRecord
 
 often = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 RATES = {
-    ("us-east-1", "x86_64", capacity): Rate(Decimal("0.0128"), Decimal("0.0014"))
+    ("us-east-1", "x86_64", capacity): make_rate(capacity, "0.0128", "0.0014")
     for capacity in ("FARGATE", "FARGATE_SPOT")
 }
 LONGEST_LINE = 1000
@@ -160,6 +158,7 @@ def stand(about: Mapping[str, Any]) -> Stand:
     world = World(
         prefect=prefect,
         records=records,
+        bills=NoBills(),
         tasks=tasks,
         log=log,
         now=lambda: NOW,

@@ -1,46 +1,132 @@
-"""What an attempt cost."""
+"""What seconds of a task cost, and the rates they are multiplied with."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 import infra
-from chalicelib.core.money import Rate, cost_usd, seconds_between
-from tests.make import NOW, seconds
+from chalicelib.core.money import Size, billed_seconds, cost_usd, seconds_between, size_of
+from chalicelib.core.rates import (
+    age_warning,
+    checked,
+    read_own_rates,
+    read_rate,
+    read_table,
+    with_own,
+)
+from tests.make import NOW, make_rate, make_task, seconds
 
-RATE = Rate(Decimal("0.04048"), Decimal("0.004445"))
+RATE = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")
+SPOT = make_rate("FARGATE_SPOT", "0.01288871", "0.00141527", "0.000111")
 
 
 def test_an_hour_of_one_vcpu_and_two_gib_costs_what_the_price_list_says() -> None:
-    assert cost_usd(RATE, Decimal(3600), 1024, 2048) == Decimal("0.04937000")
+    assert cost_usd(RATE, Decimal(3600), Size(1024, 2048)) == Decimal("0.04937000")
 
 
-def test_less_than_a_minute_is_billed_as_a_minute() -> None:
-    assert cost_usd(RATE, Decimal(3), 1024, 2048) == cost_usd(RATE, Decimal(60), 1024, 2048)
+def test_storage_above_twenty_gib_is_charged_and_the_first_twenty_are_not() -> None:
+    plain = cost_usd(RATE, Decimal(3600), Size(1024, 2048, 20))
+    assert cost_usd(RATE, Decimal(3600), Size(1024, 2048, 120)) == plain + Decimal("0.0111")
+    assert size_of(make_task(storage_gib=21)) == Size(256, 512, 21)
+    assert size_of(make_task(storage_gib=None)) == Size(256, 512, 20)
+
+
+def test_it_is_rounded_once_to_the_nearest_hundred_millionth() -> None:
+    # 1/3 vCPU-hour's worth at 0.04048: the exact quotient has no end.
+    cost = cost_usd(RATE, Decimal(100), Size(256, 512))
+    exact = (Decimal("0.04048") / 4 + Decimal("0.004445") / 2) * 100 / 3600
+    assert cost.as_tuple().exponent == -8
+    assert abs(cost - exact) <= Decimal("0.000000005")
+
+
+def test_less_than_a_minute_is_charged_as_a_minute() -> None:
+    assert billed_seconds(NOW, NOW + seconds(3)) == 60
+    assert billed_seconds(NOW, NOW + seconds(61.5)) == Decimal("61.5")
 
 
 def test_times_out_of_order_are_no_time_at_all() -> None:
     assert seconds_between(NOW, NOW - seconds(5)) == 0
 
 
-def test_every_shipped_rate_has_a_source_and_a_date_and_makes_sense() -> None:
-    rows = infra.load("prices.json")["rates"]
-    on_demand = {
-        (row["region"], row["architecture"]): row for row in rows if row["capacity"] == "FARGATE"
-    }
-    assert rows
-    for row in rows:
+def table() -> Mapping[str, Any]:
+    content: Mapping[str, Any] = infra.load("prices.json")
+    return content
+
+
+def test_every_shipped_rate_makes_sense_and_has_a_source_and_a_date() -> None:
+    rates = read_table(table())
+    assert ("us-east-1", "arm64", "FARGATE_SPOT") in rates
+    for rate in rates.values():
+        assert rate.source
+        assert date.fromisoformat(rate.date) <= date(2026, 12, 31)
+    for row in table()["storage"]:
         assert row["source"]
-        assert row["date"]
-        assert Decimal(row["vcpu_hour_usd"]) > 0
-        assert Decimal(row["gb_hour_usd"]) > 0
-        if row["capacity"] == "FARGATE_SPOT":
-            dearer = on_demand[row["region"], row["architecture"]]
-            assert Decimal(row["vcpu_hour_usd"]) < Decimal(dearer["vcpu_hour_usd"])
+        assert date.fromisoformat(row["date"])
 
 
-@pytest.mark.parametrize("capacity", ["FARGATE", "FARGATE_SPOT"])
-def test_a_rate_appears_once(capacity: str) -> None:
-    rows = [r for r in infra.load("prices.json")["rates"] if r["capacity"] == capacity]
-    keys = [(r["region"], r["architecture"]) for r in rows]
-    assert len(keys) == len(set(keys))
+def test_storage_belongs_to_every_rate_of_its_region_and_to_no_other() -> None:
+    rates = read_table(table())
+    assert rates["us-east-1", "arm64", "FARGATE_SPOT"].storage_gb_hour_usd == Decimal("0.000111")
+    assert rates["eu-west-1", "x86_64", "FARGATE"].storage_gb_hour_usd is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        pytest.param({"vcpu_hour_usd": Decimal(0)}, "not above zero", id="nothing"),
+        pytest.param({"gb_hour_usd": Decimal("-0.1")}, "not above zero", id="below nothing"),
+        pytest.param({"storage_gb_hour_usd": Decimal(0)}, "not above zero", id="free storage"),
+        pytest.param({"vcpu_hour_usd": Decimal("0.05")}, "Spot is above on-demand", id="dear Spot"),
+        pytest.param({"gb_hour_usd": Decimal("0.005")}, "Spot is above on-demand", id="dear GB"),
+        pytest.param({"capacity": "FARGATE"}, "is there twice", id="twice"),
+        pytest.param({"capacity": "EC2"}, "known are", id="another capacity"),
+        pytest.param({"architecture": "arm"}, "known are", id="another architecture"),
+        pytest.param({"region": "Virginia"}, "no AWS region", id="no region"),
+    ],
+)
+def test_a_rate_that_cannot_be_right_is_refused(changes: dict[str, Any], complaint: str) -> None:
+    right = make_rate("FARGATE_SPOT", "0.01", "0.001")
+    assert checked([RATE, right])
+    with pytest.raises(ValueError, match=complaint):
+        checked([RATE, replace(right, **changes)])
+
+
+def test_a_rate_that_is_no_number_is_refused() -> None:
+    row = {**table()["rates"][0], "vcpu_hour_usd": "NaN"}
+    with pytest.raises(ValueError, match="'NaN' is not a number of USD"):
+        read_table({"rates": [row], "storage": []})
+
+
+def test_a_rate_comes_back_from_the_line_that_bills_keep() -> None:
+    bare = make_rate("FARGATE", "0.04", "0.004", source="", date="")
+    for rate in (RATE, SPOT, bare):
+        assert read_rate(str(rate)) == rate
+    with pytest.raises(ValueError, match="is not a rate"):
+        read_rate("0.04")
+
+
+def test_own_rates_go_before_the_shipped_ones_and_leave_the_others() -> None:
+    own = read_own_rates("us-east-1/x86_64/FARGATE=0.03/0.003, ")
+    rates = with_own({RATE.key: RATE, SPOT.key: SPOT}, own)
+    mine = rates["us-east-1", "x86_64", "FARGATE"]
+    assert (mine.vcpu_hour_usd, mine.gb_hour_usd) == (Decimal("0.03"), Decimal("0.003"))
+    assert mine.storage_gb_hour_usd == RATE.storage_gb_hour_usd
+    assert (mine.source, mine.date) == ("the setting RATES", "")
+    assert rates[SPOT.key] == SPOT
+
+
+def test_own_rates_below_the_shipped_spot_rate_are_refused() -> None:
+    own = read_own_rates("us-east-1/x86_64/FARGATE=0.01/0.003")
+    with pytest.raises(ValueError, match="us-east-1/x86_64: Spot is above on-demand"):
+        with_own({RATE.key: RATE, SPOT.key: SPOT}, own)
+
+
+def test_old_rates_are_warned_of_and_ones_own_are_not() -> None:
+    own = make_rate("FARGATE", "0.03", "0.003", date="")
+    assert age_warning([RATE, own], date(2027, 1, 30)) == ""
+    assert "2026-11-01" in age_warning([own, RATE], date(2027, 1, 31))
+    assert age_warning([own], date(2036, 1, 1)) == ""

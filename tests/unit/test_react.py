@@ -1,6 +1,6 @@
 """What `react` does before and around a rescue: screening, completing, annotating, failing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from chalicelib.core.record import RunRecord
 from chalicelib.core.run import StateType
 from chalicelib.core.situation import Policy
 from chalicelib.core.task import Task
-from chalicelib.core.world import World
+from chalicelib.core.world import World, in_turn
 from chalicelib.errors import LeaseHeldError, PrefectUnavailableError, UnsettledError
 from chalicelib.functions.react import react
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event, make_task
@@ -56,6 +56,13 @@ class OneRecord:
         self.held = False
 
 
+class NoBills:
+    """Books that nobody opens: `react` has no business with them."""
+
+    def __getattr__(self, method: str) -> Any:
+        raise AssertionError(f"react called bills.{method}")
+
+
 @dataclass
 class Described:
     """ECS, which knows these tasks."""
@@ -73,6 +80,9 @@ class Described:
 
     def all_of(self, cluster: str) -> tuple[Task, ...]:
         return tuple(self.tasks.values())
+
+    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+        return tuple(task for task in self.tasks.values() if task.exited)
 
 
 @dataclass
@@ -119,6 +129,7 @@ def scene() -> Scene:
     world = World(
         prefect=prefect,
         records=records,
+        bills=NoBills(),
         tasks=tasks,
         log=log,
         now=lambda: NOW,
@@ -177,6 +188,19 @@ def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:
         Verdict.IGNORE,
         "the task belongs to no flow run",
     )
+
+
+def test_a_run_that_completes_between_two_reads_is_not_rerun(scene: Scene) -> None:
+    def the_run_before_its_history(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        if len(calls) != 2:
+            return in_turn(calls)
+        run = calls[1]()
+        scene.prefect.engine_finishes(scene.run_id)
+        return [calls[0](), run]
+
+    decision = react(replace(scene.world, together=the_run_before_its_history), scene.event())
+    assert decision.verdict is Verdict.ANNOTATE
+    assert scene.prefect.runs[scene.run_id].state.type is StateType.COMPLETED
 
 
 def test_a_run_that_prefect_does_not_know_is_ignored(scene: Scene) -> None:

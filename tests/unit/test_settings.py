@@ -1,5 +1,7 @@
 """Settings, and the errors that say what is wrong with one."""
 
+from decimal import Decimal
+
 import pytest
 
 from chalicelib.core.situation import Mode
@@ -40,6 +42,16 @@ def test_several_clusters_are_separated_by_commas() -> None:
         ("SPOT_RETRIES", "1001", "whole numbers from 0 to 1000"),
         ("RERUN_DELAY_SECONDS", "1.5", "whole numbers from 0 to 86400"),
         ("ECS_CLUSTER", " , ", "names or ARNs"),
+        ("RATES", "0.04", "REGION/ARCHITECTURE/CAPACITY="),
+        ("RATES", "us-east-1/x86_64/FARGATE=0.04", "cannot be read"),
+        ("RATES", "us-east-1/x86_64/FARGATE=1e-2/0.004", "cannot be read"),
+        ("RATES", "us-east-1/x86_64/FARGATE=0/0.004", "0 USD is not above zero"),
+        ("RATES", "us-east-1/x86/FARGATE=0.04/0.004", "x86_64 and arm64"),
+        (
+            "RATES",
+            "us-east-1/x86_64/FARGATE=0.01/0.001,us-east-1/x86_64/FARGATE_SPOT=0.02/0.001",
+            "Spot is above on-demand",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, accepted: str) -> None:
@@ -48,6 +60,13 @@ def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, acc
     assert name in str(error.value)
     assert repr(value) in str(error.value)
     assert accepted in str(error.value)
+
+
+def test_own_rates_are_read() -> None:
+    rates = read_settings(
+        {"PREFECT_API_URL": URL, "RATES": "eu-west-1/arm64/FARGATE=0.03/0.003"}
+    ).rates
+    assert rates["eu-west-1", "arm64", "FARGATE"].vcpu_hour_usd == Decimal("0.03")
 
 
 def test_credentials_in_the_address_are_refused_and_not_repeated() -> None:

@@ -9,6 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+import infra
 from chalicelib.adapters.table import KEPT_FOR, RunTable
 from chalicelib.core.record import Interruption, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError
@@ -120,7 +121,9 @@ def test_who_has_lost_the_lease_writes_nothing(dynamodb: Any) -> None:
 def test_a_record_is_kept_for_a_while_and_then_expires(dynamodb: Any) -> None:
     table(dynamodb).acquire(RUN_ID, NOW, LEASE)
     item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
-    assert int(item["expires"]["N"]) == int((NOW + KEPT_FOR).timestamp())
+    assert int(item["expires_at"]["N"]) == int((NOW + KEPT_FOR).timestamp())
+    table_of_stack = infra.load("stack.json")["Resources"]["Table"]["Properties"]
+    assert table_of_stack["TimeToLiveSpecification"]["AttributeName"] in item
 
 
 def test_a_field_of_a_newer_release_does_not_hinder_an_older_one(dynamodb: Any) -> None:

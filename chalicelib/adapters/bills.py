@@ -1,0 +1,257 @@
+"""The bills and daily sums in DynamoDB, beside the run records, in the same table.
+
+A bill is an item of its own, by task ARN, and is written in one transaction with what it adds to
+its day's sum, on the condition that it is not there yet: so each task is counted once, however
+often and by whomever it is billed. Reports read the sums by key: never a scan, and no bill.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import ClientError
+
+from chalicelib.core.bill import Bill, Deployment
+from chalicelib.core.ports import Books
+from chalicelib.core.sums import Counts, DailySum
+from chalicelib.errors import ThrottledError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+BILLS_KEPT_FOR: Final = timedelta(days=90)
+"""Longer than any event of a task can be late, or be sent again by hand."""
+
+SUMS_KEPT_FOR: Final = timedelta(days=400)
+"""A year's report, and a month to make it in."""
+
+MOST_KEYS: Final = 100
+"""What DynamoDB returns per request."""
+
+MOST_TRIES: Final = 8
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 1.0
+
+_pack: Final = TypeSerializer().serialize
+_unpack: Final = TypeDeserializer().deserialize
+_REPORTED: Final = "reported"
+
+
+class BillTable:
+    """Bills and sums in the table `name`. All times and days are UTC."""
+
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        name: str,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._sleep = sleep
+
+    def look_up(self, bill: Bill, daily: DailySum) -> Books:
+        """Return what there is already of this bill's task, run, and deployment on that day."""
+        keys = [_bill_key(bill.task_arn), _day_key(daily.day)]
+        if bill.flow_run_id is not None:
+            keys.append(_run_key(bill))
+        items = self._read(keys)
+        listed = items.get(_day_key(daily.day), {}).get("deployments", set())
+        return Books(
+            billed=_bill_key(bill.task_arn) in items,
+            run_known=bill.flow_run_id is None or _run_key(bill) in items,
+            deployment_listed=daily.deployment.key in listed,
+        )
+
+    def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
+        """Return those of the tasks that have no bill; a request per hundred."""
+        billed = self._read([_bill_key(arn) for arn in task_arns])
+        return tuple(arn for arn in task_arns if _bill_key(arn) not in billed)
+
+    def write(self, bill: Bill, daily: DailySum, books: Books) -> bool:
+        """Store the bill and add the sum, both or neither; False: something was there already.
+
+        Raises:
+            ThrottledError: others write to the same sums, for longer than it pays to wait.
+        """
+        writes: list[Any] = [self._put(_bill_key(bill.task_arn), _item(bill), bill)]
+        if not books.run_known:
+            writes.append(self._put(_run_key(bill), {}, bill))
+        writes.append({"Update": self._addition(daily)})
+        if not books.deployment_listed:
+            writes.append({"Update": self._listing(daily)})
+        for attempt in range(MOST_TRIES):
+            try:
+                self._client.transact_write_items(TransactItems=writes)
+            except self._client.exceptions.TransactionCanceledException as error:
+                reasons = {reason.get("Code") for reason in error.response["CancellationReasons"]}
+                if "ConditionalCheckFailed" in reasons:
+                    return False
+                if not reasons & {"TransactionConflict", "ThrottlingError"}:
+                    raise
+                self._pause(attempt)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "TransactionInProgressException":
+                    raise
+                self._pause(attempt)
+            else:
+                return True
+        raise ThrottledError("DynamoDB is busy with the same sums: to be called again")
+
+    def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
+        """Return the sums of these days, by day and deployment.
+
+        A request per hundred days, and one per hundred sums.
+        """
+        lists = self._read([_day_key(day) for day in days])
+        keys = {
+            _sum_key(day, deployment): (day, deployment)
+            for day in days
+            for deployment in lists.get(_day_key(day), {}).get("deployments", ())
+        }
+        items = self._read(list(keys))
+        sums = [_daily_sum(*keys[key], item) for key, item in items.items()]
+        return tuple(sorted(sums, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
+
+    def read_reported(self) -> str:
+        """Return the day that the savings were last put into Prefect; empty: never."""
+        return str(self._read([_REPORTED]).get(_REPORTED, {}).get("day", ""))
+
+    def save_reported(self, day: str) -> None:
+        """Note the day that the savings were put into Prefect."""
+        self._client.put_item(
+            TableName=self._name, Item={"pk": _pack(_REPORTED), "day": _pack(day)}
+        )
+
+    def _put(self, key: str, item: Mapping[str, object], bill: Bill) -> dict[str, Any]:
+        expires = int(bill.ended_at.timestamp() + BILLS_KEPT_FOR.total_seconds())
+        whole = {"pk": key, **item, "expires_at": expires}
+        return {
+            "Put": {
+                "TableName": self._name,
+                "Item": {name: _pack(value) for name, value in whole.items()},
+                "ConditionExpression": "attribute_not_exists(pk)",
+            }
+        }
+
+    def _addition(self, daily: DailySum) -> dict[str, Any]:
+        """Add to the sum; the deployment's name is as it was last heard."""
+        added = {name: value for name, value in daily.counts.as_mapping().items() if value}
+        values = {f":{name}": _pack(value) for name, value in added.items()}
+        adds = [f"{name} :{name}" for name in added]
+        sets = ["expires_at = :expires_at"]
+        values[":expires_at"] = _pack(_sum_expires(daily.day))
+        if daily.rates:
+            adds.append("rates :rates")
+            values[":rates"] = _pack(set(daily.rates))
+        if daily.deployment.name:
+            sets.append("deployment = :deployment")
+            values[":deployment"] = _pack(daily.deployment.name)
+        return {
+            "TableName": self._name,
+            "Key": {"pk": _pack(_sum_key(daily.day, daily.deployment.key))},
+            "UpdateExpression": f"SET {', '.join(sets)}"
+            + (f" ADD {', '.join(adds)}" if adds else ""),
+            "ExpressionAttributeValues": values,
+        }
+
+    def _listing(self, daily: DailySum) -> dict[str, Any]:
+        return {
+            "TableName": self._name,
+            "Key": {"pk": _pack(_day_key(daily.day))},
+            "UpdateExpression": "SET expires_at = :expires_at ADD deployments :deployments",
+            "ExpressionAttributeValues": {
+                ":expires_at": _pack(_sum_expires(daily.day)),
+                ":deployments": _pack({daily.deployment.key}),
+            },
+        }
+
+    def _read(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the items that there are, by key: a hundred per request."""
+        found: dict[str, dict[str, Any]] = {}
+        for hundred in _hundreds(list(dict.fromkeys(keys))):
+            wanted: Any = {self._name: {"Keys": hundred, "ConsistentRead": True}}
+            for attempt in range(MOST_TRIES):
+                answer = self._client.batch_get_item(RequestItems=wanted)
+                for item in answer["Responses"].get(self._name, []):
+                    plain = {name: _unpack(value) for name, value in item.items()}
+                    found[plain["pk"]] = plain
+                wanted = answer.get("UnprocessedKeys")
+                if not wanted:
+                    break
+                self._pause(attempt)
+            else:
+                raise ThrottledError("DynamoDB did not return all sums: to be asked again")
+        return found
+
+    def _pause(self, attempt: int) -> None:
+        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt)
+        self._sleep(longest * random.uniform(0.5, 1.0))
+
+
+def _hundreds(keys: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(keys), MOST_KEYS):
+        yield [{"pk": _pack(key)} for key in keys[start : start + MOST_KEYS]]
+
+
+def _bill_key(task_arn: str) -> str:
+    return f"bill#{task_arn}"
+
+
+def _run_key(bill: Bill) -> str:
+    return f"billed-run#{bill.flow_run_id}"
+
+
+def _day_key(day: date) -> str:
+    return f"day#{day.isoformat()}"
+
+
+def _sum_key(day: date, deployment: str) -> str:
+    return f"sum#{day.isoformat()}#{deployment}"
+
+
+def _sum_expires(day: date) -> int:
+    since_epoch = timedelta(days=day.toordinal() - date(1970, 1, 1).toordinal())
+    return int((since_epoch + SUMS_KEPT_FOR).total_seconds())
+
+
+def _item(bill: Bill) -> dict[str, object]:
+    """The bill for people to look at; amounts as text, as they were rounded."""
+    amounts = bill.amounts
+    fields: dict[str, object] = {
+        "flow_run_id": str(bill.flow_run_id or ""),
+        "deployment_id": bill.deployment.key,
+        "deployment": bill.deployment.name,
+        "ended_at": bill.ended_at.isoformat(),
+        "capacity": bill.capacity,
+        "cause": bill.cause.value,
+        "seconds": "" if bill.seconds is None else f"{bill.seconds:f}",
+        "wasted_seconds": f"{bill.wasted_seconds:f}",
+        "rates": list(map(str, bill.rates)),
+        "shortcomings": list(bill.shortcomings),
+    }
+    if amounts is not None:
+        fields |= {
+            "cost_usd": f"{amounts.cost_usd:f}",
+            "on_demand_usd": f"{amounts.on_demand_usd:f}",
+            "wasted_usd": f"{amounts.wasted_usd:f}",
+            "useful_usd": f"{amounts.useful_usd:f}",
+        }
+    return fields
+
+
+def _daily_sum(day: date, deployment: str, item: Mapping[str, Any]) -> DailySum:
+    """Read what `_addition` added up; counts of a newer release are passed over."""
+    known = Counts().as_mapping()
+    counts = {name: int(Decimal(item[name])) for name in known if name in item}
+    return DailySum(
+        day=day,
+        deployment=Deployment(deployment, item.get("deployment", "")),
+        counts=Counts(**counts),
+        rates=frozenset(item.get("rates", ())),
+    )

@@ -1,0 +1,100 @@
+"""What goes to CloudWatch: the names, and which values a rescue and a bill give.
+
+Dashboard and alarms name these; the dimensions and the printing are `adapters/metrics.py`'s.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from chalicelib.core.actions import Annotate, Decision, MakeDue, Verdict
+from chalicelib.core.bill import Bill
+from chalicelib.core.record import RunRecord
+from chalicelib.core.task import FARGATE, FARGATE_SPOT, Cause, Task
+
+NAMESPACE: Final = "PrefectSpot"
+
+
+class Metric(StrEnum):
+    """Every metric there is."""
+
+    SPOT_INTERRUPTIONS = "SpotInterruptions"
+    SPOT_RERUNS = "SpotReruns"
+    ON_DEMAND_RERUNS = "OnDemandReruns"
+    NOT_RERUN = "NotRerun"
+    REACTION_SECONDS = "ReactionSeconds"
+    TASK_COST = "TaskCost"
+    ON_DEMAND_EQUIVALENT_COST = "OnDemandEquivalentCost"
+    SAVINGS = "Savings"
+    WASTED_COST = "WastedCost"
+    NET_SAVINGS = "NetSavings"
+    WASTED_SECONDS = "WastedSeconds"
+
+
+UNITS: Final[Mapping[Metric, str]] = {
+    Metric.SPOT_INTERRUPTIONS: "Count",
+    Metric.SPOT_RERUNS: "Count",
+    Metric.ON_DEMAND_RERUNS: "Count",
+    Metric.NOT_RERUN: "Count",
+    Metric.REACTION_SECONDS: "Seconds",
+    Metric.WASTED_SECONDS: "Seconds",
+}
+"""CloudWatch's words; what is not here is USD, for which CloudWatch has no unit."""
+
+Values = Mapping[Metric, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Values to be told together. `deployment`: flow/deployment, empty where there is none."""
+
+    deployment: str
+    values: Values
+
+
+def values_of_rescue(task: Task, before: RunRecord, after: RunRecord, decision: Decision) -> Values:
+    """What one handling of a task counts for: nothing for a second look, nor for a drill.
+
+    `before` and `after` are the run's record when the handling began and when it ended.
+    ReactionSeconds: from the container's exit to the time that the run was made due for.
+    """
+    known, noted = before.interruptions.get(task.arn), after.interruptions.get(task.arn)
+    if noted is not None and noted.cause == Cause.DRILL:
+        return {}
+    values: dict[Metric, int | Decimal] = {}
+    if noted is not None and known is None:
+        values[Metric.SPOT_INTERRUPTIONS] = 1
+    if decision.verdict is Verdict.FINISH_RERUN and after.next_capacity == FARGATE_SPOT:
+        values[Metric.SPOT_RERUNS] = 1
+    if decision.verdict is Verdict.FINISH_RERUN and after.next_capacity == FARGATE:
+        values[Metric.ON_DEMAND_RERUNS] = 1
+    if decision.verdict is Verdict.MARK_CRASHED and _is_told(decision):
+        values[Metric.NOT_RERUN] = 1
+    due_at = next((a.at for a in decision.actions if isinstance(a, MakeDue)), None)
+    if due_at is not None and noted is not None and noted.exited_at is not None:
+        reaction = Decimal(str((due_at - noted.exited_at).total_seconds()))
+        values[Metric.REACTION_SECONDS] = max(Decimal(0), reaction)
+    return {metric: Decimal(value) for metric, value in values.items()}
+
+
+def values_of_bill(bill: Bill) -> Values:
+    """What a bill counts for: nothing for a drill, and no amounts where they are not known."""
+    if bill.is_drill:
+        return {}
+    values = {Metric.WASTED_SECONDS: bill.wasted_seconds} if bill.is_interrupted else {}
+    if bill.amounts is not None:
+        values |= {
+            Metric.TASK_COST: bill.amounts.cost_usd,
+            Metric.ON_DEMAND_EQUIVALENT_COST: bill.amounts.on_demand_usd,
+            Metric.SAVINGS: bill.amounts.savings_usd,
+            Metric.WASTED_COST: bill.amounts.wasted_usd,
+            Metric.NET_SAVINGS: bill.amounts.net_savings_usd,
+        }
+    return values
+
+
+def _is_told(decision: Decision) -> bool:
+    """Whether people are told of it now: that is once, where a crash may be decided again."""
+    return any(isinstance(action, Annotate) for action in decision.actions)

@@ -1,0 +1,54 @@
+"""What became of an interruption, for the bill: rerun where, or not at all, or not known yet."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from chalicelib.core.record import RunRecord
+from chalicelib.core.run import RunState, StateType
+from chalicelib.core.situation import Mode
+from chalicelib.core.standing import was_made_due
+from chalicelib.core.task import FARGATE, Task
+
+
+class Outcome(StrEnum):
+    """The answer to an attempt's end; WOULD_ is what observe mode left undone."""
+
+    NONE = "none"
+    UNDECIDED = "undecided"
+    SPOT_RERUN = "spot-rerun"
+    ON_DEMAND_RERUN = "on-demand-rerun"
+    WOULD_SPOT_RERUN = "would-spot-rerun"
+    WOULD_ON_DEMAND_RERUN = "would-on-demand-rerun"
+
+
+def outcome_of_interruption(
+    task: Task, history: Sequence[RunState], record: RunRecord, mode: Mode
+) -> Outcome:
+    """Tell what was done about a task that was interrupted.
+
+    `history`: the run's states, oldest first, empty for a run that Prefect does not know. UNDECIDED
+    means that `react` or `sweep` may still be at it.
+    """
+    interruption = record.interruptions.get(task.arn)
+    if not history or history[-1].type is StateType.PAUSED:
+        return Outcome.NONE
+    if interruption is None:
+        return Outcome.UNDECIDED
+    on_demand = interruption.rerun_on == FARGATE
+    if interruption.rerun_on and mode is Mode.OBSERVE:
+        return Outcome.WOULD_ON_DEMAND_RERUN if on_demand else Outcome.WOULD_SPOT_RERUN
+    if interruption.rerun_on and was_made_due(task.arn, history):
+        return Outcome.ON_DEMAND_RERUN if on_demand else Outcome.SPOT_RERUN
+    return Outcome.NONE if interruption.outcome_annotated else Outcome.UNDECIDED
+
+
+def outcome_of_other_stop(task: Task, record: RunRecord, mode: Mode) -> Outcome:
+    """Tell whether this attempt itself is the rerun of one that Spot had no capacity for.
+
+    Such an attempt never had a task, so it has no bill of its own to count its rerun by.
+    """
+    by_interruption = any(i.rerun_on == FARGATE for i in record.interruptions.values())
+    after_refusal = record.next_capacity == FARGATE and not by_interruption
+    if after_refusal and task.capacity == FARGATE and mode is not Mode.OBSERVE:
+        return Outcome.ON_DEMAND_RERUN
+    return Outcome.NONE

@@ -1,0 +1,185 @@
+"""What a task costs per hour: rates by region, architecture and capacity, each with its source.
+
+They come from the shipped table (`infra/prices.json`) and, over it, from the setting `RATES`. A
+rate that cannot be right is refused, wherever it comes from.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import date, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from chalicelib.core.task import FARGATE, FARGATE_SPOT
+
+OWN_SOURCE: Final = "the setting RATES"
+
+OLD_AFTER: Final = timedelta(days=90)
+"""Spot prices move: figures made with older ones are reported with a warning."""
+
+OWN_RATES_FORM: Final = (
+    "REGION/ARCHITECTURE/CAPACITY=USD per vCPU-hour/USD per GB-hour, comma-separated, such as"
+    " us-east-1/x86_64/FARGATE=0.03238/0.003556"
+)
+
+_REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+_NUMBER: Final = re.compile(r"\d{1,6}(\.\d{1,12})?")
+_ARCHITECTURES: Final = ("x86_64", "arm64")
+
+RateKey = tuple[str, str, str]
+"""Region, architecture (x86_64 or arm64), capacity (FARGATE or FARGATE_SPOT)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One row. `storage_gb_hour_usd`: of ephemeral storage above 20 GiB, None where unknown.
+
+    `source` says where the rate is from; `date`, ISO 8601, when it was read there, and is empty for
+    a rate of the user's own.
+    """
+
+    region: str
+    architecture: str
+    capacity: str
+    vcpu_hour_usd: Decimal
+    gb_hour_usd: Decimal
+    storage_gb_hour_usd: Decimal | None = None
+    source: str = ""
+    date: str = ""
+
+    @property
+    def key(self) -> RateKey:
+        """What it is the rate of."""
+        return self.region, self.architecture, self.capacity
+
+    def __str__(self) -> str:
+        """All of it in a line, which `read_rate` reads; bills keep what they were made with."""
+        return "|".join("" if value is None else f"{value}" for value in self._values())
+
+    def _values(self) -> list[object]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+Rates = Mapping[RateKey, Rate]
+
+
+def read_rate(line: str) -> Rate:
+    """Read what `str` made of a rate. Raises ValueError for anything else."""
+    parts = line.split("|")
+    if len(parts) != len(fields(Rate)):
+        raise ValueError(f"{line!r} is not a rate")
+    region, architecture, capacity, vcpu, gb, storage, source, day = parts
+    return Rate(
+        region,
+        architecture,
+        capacity,
+        _usd(vcpu),
+        _usd(gb),
+        _usd(storage) if storage else None,
+        source,
+        day,
+    )
+
+
+def read_table(table: Mapping[str, Iterable[Mapping[str, str]]]) -> Rates:
+    """Read the price table: `rates`, and `storage` by region. Raises ValueError, naming the row."""
+    storage = {row["region"]: _usd(row["gb_hour_usd"]) for row in table["storage"]}
+    return checked(
+        Rate(
+            region=row["region"],
+            architecture=row["architecture"],
+            capacity=row["capacity"],
+            vcpu_hour_usd=_usd(row["vcpu_hour_usd"]),
+            gb_hour_usd=_usd(row["gb_hour_usd"]),
+            storage_gb_hour_usd=storage.get(row["region"]),
+            source=row["source"],
+            date=row["date"],
+        )
+        for row in table["rates"]
+    )
+
+
+def read_own_rates(text: str) -> Rates:
+    """Read the setting `RATES`, see `OWN_RATES_FORM`. Raises ValueError, naming the row."""
+    rows = [row.strip() for row in text.split(",") if row.strip()]
+    return checked(map(_own_rate, rows))
+
+
+def with_own(shipped: Rates, own: Rates) -> Rates:
+    """Put the user's own rates over the shipped ones. Raises ValueError as `checked` does.
+
+    Storage stays as it is shipped: `RATES` says nothing of it.
+    """
+    storage = {rate.region: rate.storage_gb_hour_usd for rate in shipped.values()}
+    rows = {
+        key: replace(rate, storage_gb_hour_usd=storage.get(rate.region))
+        for key, rate in own.items()
+    }
+    return checked([*(rate for key, rate in shipped.items() if key not in rows), *rows.values()])
+
+
+def checked(rows: Iterable[Rate]) -> Rates:
+    """Return the rates by what they are of.
+
+    Raises:
+        ValueError: names a rate that is zero or negative, is there twice, is of something unknown,
+            or is of Spot and above on-demand.
+    """
+    rates: dict[RateKey, Rate] = {}
+    for rate in rows:
+        name = "/".join(rate.key)
+        if not _REGION.fullmatch(rate.region):
+            raise ValueError(f"{name}: {rate.region!r} is no AWS region")
+        if rate.architecture not in _ARCHITECTURES or rate.capacity not in (FARGATE, FARGATE_SPOT):
+            raise ValueError(f"{name}: known are x86_64 and arm64, FARGATE and FARGATE_SPOT")
+        if rate.key in rates:
+            raise ValueError(f"{name} is there twice")
+        for usd in (rate.vcpu_hour_usd, rate.gb_hour_usd, rate.storage_gb_hour_usd):
+            if usd is not None and not usd > 0:
+                raise ValueError(f"{name}: {usd} USD is not above zero")
+        rates[rate.key] = rate
+    for (region, architecture, capacity), rate in rates.items():
+        on_demand = rates.get((region, architecture, FARGATE))
+        if capacity == FARGATE_SPOT and on_demand is not None and _is_dearer(rate, on_demand):
+            raise ValueError(f"{region}/{architecture}: Spot is above on-demand")
+    return rates
+
+
+def age_warning(rates: Iterable[Rate], today: date) -> str:
+    """Say which of the rates were read more than 90 days ago; empty when none was."""
+    old = sorted({r.date for r in rates if r.date and today - _day(r.date) > OLD_AFTER})
+    if not old:
+        return ""
+    return (
+        f"rates of {old[0]} were used, which is more than {OLD_AFTER.days} days ago: Spot prices"
+        " move; `make prices` reads them anew"
+    )
+
+
+def _day(text: str) -> date:
+    return date.fromisoformat(text)
+
+
+def _is_dearer(spot: Rate, on_demand: Rate) -> bool:
+    return spot.vcpu_hour_usd > on_demand.vcpu_hour_usd or spot.gb_hour_usd > on_demand.gb_hour_usd
+
+
+def _own_rate(row: str) -> Rate:
+    name, _, prices = row.partition("=")
+    parts, numbers = name.strip().split("/"), prices.strip().split("/")
+    if len(parts) != 3 or len(numbers) != 2 or not all(map(_NUMBER.fullmatch, numbers)):
+        raise ValueError(f"{row!r} cannot be read")
+    region, architecture, capacity = parts
+    vcpu, gb = map(Decimal, numbers)
+    return Rate(region, architecture, capacity, vcpu, gb, source=OWN_SOURCE)
+
+
+def _usd(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is not a number of USD") from None
+    if not value.is_finite():
+        raise ValueError(f"{text!r} is not a number of USD")
+    return value

@@ -1,0 +1,169 @@
+"""The report: daily sums as rows, by deployment and day, with totals and what to make of them.
+
+Pure; `spotctl report` shows it, and `sweep` puts its totals into Prefect once a day.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from functools import reduce
+from operator import add
+from typing import Final
+
+from chalicelib.core.annotation import one_line
+from chalicelib.core.poisson import RatePerHour, rate_per_hour
+from chalicelib.core.rates import Rate, age_warning, read_rate
+from chalicelib.core.sums import DRILLS, Counts, DailySum, total
+
+COLUMNS: Final = (
+    "day",
+    "deployment",
+    "runs",
+    "attempts",
+    "interruptions",
+    "spot_reruns",
+    "on_demand_reruns",
+    "would_spot_reruns",
+    "would_on_demand_reruns",
+    "hours",
+    "spot_hours",
+    "cost_usd",
+    "on_demand_usd",
+    "savings_usd",
+    "wasted_hours",
+    "wasted_usd",
+    "net_savings_usd",
+    "partial_bills",
+)
+"""Of a row, in this order, in JSON, CSV and Prefect's table alike; `would_` is of observe mode."""
+
+_HOUR: Final = Decimal("0.000001")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One deployment on one day; `day` is None for all days, `deployment` "all" for all of them."""
+
+    day: date | None
+    deployment: str
+    counts: Counts
+
+    def as_mapping(self) -> Mapping[str, object]:
+        """Plain values by column; USD and hours are Decimals."""
+        counts = self.counts
+        return {
+            "day": self.day.isoformat() if self.day else "",
+            "deployment": self.deployment,
+            "runs": counts.runs,
+            "attempts": counts.attempts,
+            "interruptions": counts.interruptions,
+            "spot_reruns": counts.spot_reruns,
+            "on_demand_reruns": counts.on_demand_reruns,
+            "would_spot_reruns": counts.would_spot_reruns,
+            "would_on_demand_reruns": counts.would_on_demand_reruns,
+            "hours": counts.hours.quantize(_HOUR),
+            "spot_hours": counts.spot_hours.quantize(_HOUR),
+            "cost_usd": counts.cost_usd,
+            "on_demand_usd": counts.on_demand_usd,
+            "savings_usd": counts.savings_usd,
+            "wasted_hours": counts.wasted_hours.quantize(_HOUR),
+            "wasted_usd": counts.wasted_usd,
+            "net_savings_usd": counts.net_savings_usd,
+            "partial_bills": counts.partial_bills,
+        }
+
+    @property
+    def interruption_rate(self) -> RatePerHour | None:
+        """Interruptions per Spot hour; None where no time was spent on Spot."""
+        return rate_per_hour(self.counts.interruptions, self.counts.spot_hours)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """From `since` to `until`, both included, UTC days. Drills are rows of their own, in no total.
+
+    `rates` are those that the bills were made with; `warnings` are for people, in words.
+    """
+
+    since: date
+    until: date
+    rows: tuple[Row, ...]
+    deployments: tuple[Row, ...]
+    total: Row
+    drills: Row
+    rates: tuple[Rate, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def observes(self) -> bool:
+        """Whether there are reruns that observe mode left undone."""
+        counts = self.total.counts
+        return counts.would_spot_reruns + counts.would_on_demand_reruns > 0
+
+
+def days_between(since: date, until: date) -> tuple[date, ...]:
+    """Return every day from `since` to `until`, both included."""
+    return tuple(since + timedelta(days=n) for n in range((until - since).days + 1))
+
+
+def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
+    """Make the report of the days from `since` to `until` from their sums.
+
+    The warnings' age of rates is counted to `until`.
+    """
+    all_sums = list(sums)
+    work = [daily for daily in all_sums if daily.deployment.key != DRILLS.key]
+    drills = [daily for daily in all_sums if daily.deployment.key == DRILLS.key]
+    names = _names(work)
+    rates = tuple(read_rate(line) for line in sorted({r for s in all_sums for r in s.rates}))
+    whole = total(all_sums)
+    return Report(
+        since=since,
+        until=until,
+        rows=tuple(Row(s.day, names[s.deployment.key], s.counts) for s in work),
+        deployments=tuple(
+            Row(None, names[key], _added(s for s in work if s.deployment.key == key))
+            for key in sorted(names, key=lambda key: (names[key], key))
+        ),
+        total=Row(None, "all", whole),
+        drills=Row(None, DRILLS.title, _added(drills)),
+        rates=rates,
+        warnings=tuple(_warnings(whole, rates, until)),
+    )
+
+
+def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
+    """Return what people see in Prefect: a row per deployment and the total, in plain numbers."""
+    rows = [*report.deployments, report.total]
+    return [
+        {
+            name: float(value) if isinstance(value, Decimal) else value
+            for name, value in row.as_mapping().items()
+            if name != "day"
+        }
+        for row in rows
+    ]
+
+
+def _names(sums: Sequence[DailySum]) -> Mapping[str, str]:
+    """What each deployment was called last; a name from outside is cut to one line."""
+    names: dict[str, str] = {}
+    for daily in sorted(sums, key=lambda daily: daily.day):
+        if daily.deployment.name or daily.deployment.key not in names:
+            names[daily.deployment.key] = one_line(daily.deployment.title)
+    return names
+
+
+def _added(sums: Iterable[DailySum]) -> Counts:
+    return reduce(add, (daily.counts for daily in sums), Counts())
+
+
+def _warnings(counts: Counts, rates: Sequence[Rate], until: date) -> Iterable[str]:
+    if old := age_warning(rates, until):
+        yield old
+    if counts.partial_bills:
+        yield (
+            f"{counts.partial_bills} bills are partial: a time, a size or a rate was missing, and"
+            " what hangs on it is left out"
+        )

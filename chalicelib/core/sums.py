@@ -1,0 +1,151 @@
+"""The daily sums: what reports are made of, one per day and deployment.
+
+All of it whole numbers, in units of 1e-8 USD and of microseconds, so that adding is exact in any
+order, wherever it is done: DynamoDB adds to what is there.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date
+from decimal import Decimal
+from typing import Final
+
+from chalicelib.core.bill import Bill, Deployment
+from chalicelib.core.money import SMALLEST_USD
+from chalicelib.core.outcome import Outcome
+from chalicelib.core.task import FARGATE_SPOT
+
+DRILLS: Final = Deployment("drills")
+"""Drills are summed here, whosever run they ended: apart from real work, and in no total."""
+
+_MICRO: Final = Decimal("0.000001")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial_bills` lack data.
+
+    `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
+    that observe mode left undone.
+    """
+
+    runs: int = 0
+    attempts: int = 0
+    interruptions: int = 0
+    spot_reruns: int = 0
+    on_demand_reruns: int = 0
+    would_spot_reruns: int = 0
+    would_on_demand_reruns: int = 0
+    partial_bills: int = 0
+    spot_us: int = 0
+    on_demand_us: int = 0
+    wasted_us: int = 0
+    cost_e8: int = 0
+    on_demand_e8: int = 0
+    wasted_e8: int = 0
+    useful_e8: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        mine, others = self.as_mapping(), other.as_mapping()
+        return Counts(**{name: value + others[name] for name, value in mine.items()})
+
+    def as_mapping(self) -> Mapping[str, int]:
+        """All of it by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def spot_hours(self) -> Decimal:
+        """Charged hours on Spot."""
+        return _hours(self.spot_us)
+
+    @property
+    def hours(self) -> Decimal:
+        """Charged hours on either capacity."""
+        return _hours(self.spot_us + self.on_demand_us)
+
+    @property
+    def wasted_hours(self) -> Decimal:
+        """Charged hours that had to be done again."""
+        return _hours(self.wasted_us)
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Paid."""
+        return usd(self.cost_e8)
+
+    @property
+    def on_demand_usd(self) -> Decimal:
+        """What the same seconds would have cost on demand."""
+        return usd(self.on_demand_e8)
+
+    @property
+    def savings_usd(self) -> Decimal:
+        """What Spot cost less than on-demand would have."""
+        return usd(self.on_demand_e8 - self.cost_e8)
+
+    @property
+    def wasted_usd(self) -> Decimal:
+        """Paid for seconds that had to be done again."""
+        return usd(self.wasted_e8)
+
+    @property
+    def net_savings_usd(self) -> Decimal:
+        """The useful seconds at on-demand's price, less what was paid: may be negative."""
+        return usd(self.useful_e8 - self.cost_e8)
+
+
+@dataclass(frozen=True, slots=True)
+class DailySum:
+    """One deployment's day (UTC, by the end of the task). `rates`: lines, as `str(Rate)` made."""
+
+    day: date
+    deployment: Deployment
+    counts: Counts
+    rates: frozenset[str] = field(default_factory=frozenset)
+
+
+def sum_of(bill: Bill, outcome: Outcome, *, first_of_its_run: bool) -> DailySum:
+    """Return what one bill adds, and to which day and deployment."""
+    amounts, is_spot = bill.amounts, bill.capacity == FARGATE_SPOT
+    micros = int((bill.seconds or Decimal(0)) / _MICRO)
+    counts = Counts(
+        runs=int(first_of_its_run and bill.flow_run_id is not None),
+        attempts=int(bill.flow_run_id is not None),
+        interruptions=int(bill.is_interrupted),
+        spot_reruns=int(outcome is Outcome.SPOT_RERUN),
+        on_demand_reruns=int(outcome is Outcome.ON_DEMAND_RERUN),
+        would_spot_reruns=int(outcome is Outcome.WOULD_SPOT_RERUN),
+        would_on_demand_reruns=int(outcome is Outcome.WOULD_ON_DEMAND_RERUN),
+        partial_bills=int(bool(bill.shortcomings)),
+        spot_us=micros if is_spot else 0,
+        on_demand_us=0 if is_spot else micros,
+        wasted_us=int(bill.wasted_seconds / _MICRO),
+        cost_e8=_e8(amounts.cost_usd) if amounts else 0,
+        on_demand_e8=_e8(amounts.on_demand_usd) if amounts else 0,
+        wasted_e8=_e8(amounts.wasted_usd) if amounts else 0,
+        useful_e8=_e8(amounts.useful_usd) if amounts else 0,
+    )
+    deployment = DRILLS if bill.is_drill else bill.deployment
+    return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
+
+
+def total(sums: Iterable[DailySum]) -> Counts:
+    """Add up, leaving out the drills."""
+    counts = Counts()
+    for daily in sums:
+        if daily.deployment.key != DRILLS.key:
+            counts += daily.counts
+    return counts
+
+
+def usd(e8: int) -> Decimal:
+    """Return an amount of 1e-8 USD as USD."""
+    return Decimal(e8) * SMALLEST_USD
+
+
+def _e8(amount_usd: Decimal) -> int:
+    return int(amount_usd / SMALLEST_USD)
+
+
+def _hours(micros: int) -> Decimal:
+    return Decimal(micros) * _MICRO / 3600

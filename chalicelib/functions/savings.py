@@ -1,0 +1,31 @@
+"""The savings in Prefect's UI: a table artifact, once a day, beside the runs they come from."""
+
+from datetime import timedelta
+from typing import Final
+
+from chalicelib.core.ports import TableArtifact
+from chalicelib.core.report import days_between, report_of, savings_table
+from chalicelib.core.world import World
+
+SAVINGS_KEY: Final = "spot-savings"
+DAYS: Final = 30
+
+
+def publish_savings(world: World) -> bool:
+    """Put the last 30 days' savings into Prefect, unless that was done today; say whether it was.
+
+    A sweep that dies between the two writes lets the next one write the table again.
+    """
+    today = world.now().date()
+    if world.bills.read_reported() == today.isoformat():
+        return False
+    days = days_between(today - timedelta(days=DAYS - 1), today)
+    report = report_of(world.bills.read_sums(days), days[0], days[-1])
+    description = (
+        f"What Fargate Spot saved from {days[0]} to {days[-1]} (UTC), estimated;"
+        f" net of what had to be run again: {report.total.counts.net_savings_usd:.2f} USD."
+    )
+    told = " ".join([description, *(f"Note: {warning}." for warning in report.warnings)])
+    world.prefect.write_table(TableArtifact(SAVINGS_KEY, savings_table(report), told))
+    world.bills.save_reported(today.isoformat())
+    return True

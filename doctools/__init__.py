@@ -1,0 +1,1 @@
+"""What writes and checks the documentation: the settings page, the diagrams, the built site."""

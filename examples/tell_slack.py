@@ -1,0 +1,48 @@
+"""Makes a Prefect automation that tells Slack when a run is moved to on-demand.
+
+    SLACK_WEBHOOK_URL=https://hooks.slack.com/… python examples/tell_slack.py
+
+The address is a secret: it is stored in a Prefect block. A second call replaces both.
+"""
+
+import os
+from typing import Any
+
+from prefect.automations import Automation
+from prefect.blocks.fields import SecretDict
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import get_client
+from prefect.events.actions import SendNotification
+from prefect.events.schemas.automations import EventTrigger, Posture
+
+NAME = "prefect-spot: a run goes on on-demand"
+EVENT = "prefect-spot.on-demand"
+BODY = (
+    "{{ flow_run.name }}, interruption {{ event.payload.interruption }}"
+    " ({{ event.payload.allowed_on_spot }} allowed on Spot), flow run {{ flow_run.id }}"
+)
+
+
+def main() -> None:
+    """Save the block, then the automation in place of an earlier one."""
+    webhook = CustomWebhookNotificationBlock(
+        name="prefect-spot",
+        url="{{address}}",
+        secrets=SecretDict({"address": os.environ["SLACK_WEBHOOK_URL"]}),
+        json_data={"text": "{{subject}}\n{{body}}"},
+        headers=None,
+        cookies=None,
+    )
+    block_id: Any = webhook.save("prefect-spot", overwrite=True)
+    with get_client(sync_client=True) as client:
+        for earlier in client.read_automations_by_name(NAME):
+            client.delete_automation(earlier.id)
+    Automation(
+        name=NAME,
+        trigger=EventTrigger(expect={EVENT}, posture=Posture.Reactive, threshold=1),
+        actions=[SendNotification(block_document_id=block_id, subject=NAME, body=BODY)],
+    ).create()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The report as a chart: money by day, and interruptions per Spot hour by deployment.
+
+matplotlib, for the operator's side only: it is not in the zip. Drawn without a display.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chalicelib.core.report import Report, Row, days_between
+from chalicelib.core.sums import Counts
+
+MOST_DEPLOYMENTS: Final = 12
+"""As many bars as can be read; those with the most interruptions."""
+
+LONGEST_NAME: Final = 40
+
+_PAID, _WASTED, _ON_DEMAND, _NET = "#1f77b4", "#d62728", "#7f7f7f", "#2ca02c"
+
+
+def draw(report: Report, png: Path, svg: Path) -> None:
+    """Write the chart to both files. Raises OSError as writing does."""
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    money, rates = figure.subplots(2, 1, height_ratios=[3, 2])
+    _draw_money(money, report)
+    _draw_rates(rates, report)
+    figure.suptitle(
+        f"Fargate Spot, {report.since} to {report.until} (UTC), estimated:"
+        f" {report.total.counts.net_savings_usd:.4f} USD saved, net of what had to be run again"
+    )
+    figure.savefig(png, dpi=120)
+    # Without a date in it, the same report gives the same file.
+    figure.savefig(svg, metadata={"Date": None})
+
+
+def _draw_money(axes: Axes, report: Report) -> None:
+    """Each day's costs as bars, and the net saving up to that day as a line."""
+    days = days_between(report.since, report.until)
+    by_day = _by_day(report, days)
+    places = range(len(days))
+    paid = [float(counts.cost_usd) for counts in by_day]
+    wasted = [float(counts.wasted_usd) for counts in by_day]
+    useful = [all_ - vain for all_, vain in zip(paid, wasted, strict=True)]
+    on_demand = [float(counts.on_demand_usd) for counts in by_day]
+    axes.bar(places, on_demand, 0.8, color="none", edgecolor=_ON_DEMAND, label="all on demand")
+    axes.bar(places, useful, 0.6, color=_PAID, label="paid, useful")
+    axes.bar(places, wasted, 0.6, bottom=useful, color=_WASTED, label="paid, run again")
+    sums, net = 0.0, []
+    for counts in by_day:
+        sums += float(counts.net_savings_usd)
+        net.append(sums)
+    axes.plot(places, net, color=_NET, marker="o", markersize=3, label="net saving so far")
+    axes.axhline(0, color="black", linewidth=0.5)
+    step = max(1, len(days) // 10)
+    axes.set_xticks(list(places)[::step], [f"{day:%d %b}" for day in days[::step]])
+    axes.set_ylabel("USD")
+    axes.legend(loc="upper left", fontsize="small")
+
+
+def _draw_rates(axes: Axes, report: Report) -> None:
+    """The rate of each deployment with its interval; those that never were on Spot have none."""
+    rows = [row for row in report.deployments if row.interruption_rate is not None]
+    rows = sorted(rows, key=lambda row: row.counts.interruptions)[-MOST_DEPLOYMENTS:]
+    axes.set_xlabel("interruptions per Spot hour, with 95 % confidence interval")
+    axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
+    for place, row in enumerate(rows):
+        rate = row.interruption_rate
+        if rate is not None:
+            around = [[rate.observed - rate.low], [rate.high - rate.observed]]
+            axes.errorbar(rate.observed, place, xerr=around, fmt="o", color=_PAID, capsize=4)
+    axes.set_xlim(left=0)
+    if not rows:
+        axes.text(0.5, 0.5, "no time on Spot", ha="center", transform=axes.transAxes)
+
+
+def _by_day(report: Report, days: tuple[date, ...]) -> list[Counts]:
+    by_day = dict.fromkeys(days, Counts())
+    for row in report.rows:
+        if row.day is not None:
+            by_day[row.day] += row.counts
+    return [by_day[day] for day in days]
+
+
+def _name(row: Row) -> str:
+    """A dollar sign would begin a formula."""
+    name = row.deployment
+    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return short.replace("$", r"\$")

@@ -1,0 +1,206 @@
+"""`report`: what Spot saved and what reruns cost, by deployment and day, from the daily sums.
+
+The reading is the product's own; here it is shown: as a table, as JSON, as CSV. A chart of it is in
+`spotctl/chart.py`.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chalicelib.adapters.bills import BillTable
+from chalicelib.core.poisson import RatePerHour
+from chalicelib.core.rates import Rate
+from chalicelib.core.report import COLUMNS, Report, Row, days_between, report_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+MOST_DAYS: Final = 400
+"""As far back as sums are kept."""
+
+_PERIOD: Final = re.compile(r"([1-9]\d{0,3})([dw])")
+_DAYS: Final = {"d": 1, "w": 7}
+
+
+def days_since(since: str, today: date) -> tuple[date, ...]:
+    """Return the days (UTC) that `since` means, up to today: "7d", "4w" or a date, ISO 8601.
+
+    Raises:
+        ValueError: says what is accepted.
+    """
+    period = _PERIOD.fullmatch(since)
+    try:
+        first = (
+            today - timedelta(days=int(period[1]) * _DAYS[period[2]] - 1)
+            if period
+            else date.fromisoformat(since)
+        )
+    except (ValueError, OverflowError):
+        first = date.max
+    if not today - timedelta(days=MOST_DAYS) < first <= today:
+        raise ValueError(
+            f"{since!r} is not a period: accepted are days and weeks, such as 7d or 4w, or a date"
+            f" of the last {MOST_DAYS} days, such as {today - timedelta(days=6)}"
+        )
+    return days_between(first, today)
+
+
+def read_report(client: "DynamoDBClient", table: str, since: str) -> Report:
+    """Read the sums from the stack's table, by key, and make the report up to today (UTC).
+
+    Raises:
+        ValueError: `since` is not a period. Also botocore's errors and ThrottledError.
+    """
+    days = days_since(since, datetime.now(UTC).date())  # noqa: TID251  # a person asks, now
+    return report_of(BillTable(client, table).read_sums(days), days[0], days[-1])
+
+
+def as_json(report: Report) -> str:
+    """Return the report as JSON: USD and hours as strings, exact; rates with source and date."""
+    return json.dumps(
+        {
+            "since": report.since.isoformat(),
+            "until": report.until.isoformat(),
+            "rows": [_plain(row) for row in report.rows],
+            "deployments": [_with_rate(row) for row in report.deployments],
+            "total": _with_rate(report.total),
+            "drills": _plain(report.drills),
+            "rates": [_plain_rate(rate) for rate in report.rates],
+            "warnings": list(report.warnings),
+        },
+        indent=2,
+    )
+
+
+def as_csv(report: Report) -> str:
+    """Return a row per deployment and day, and then one of the drills if there were any.
+
+    A text that a spreadsheet would take for a formula has an apostrophe put before it.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    drills = [report.drills] if report.drills.counts.spot_us or report.drills.counts.cost_e8 else []
+    for row in (*report.rows, *drills):
+        plain = _plain(row)
+        writer.writerow({**plain, "deployment": _no_formula(str(plain["deployment"]))})
+    return text.getvalue()
+
+
+def as_table(report: Report, *, by_day: bool = True) -> RenderableType:
+    """Return the report for a terminal: days, deployments, total, rates and warnings.
+
+    `by_day` False leaves the days out.
+    """
+    parts: list[RenderableType] = []
+    if by_day and report.rows:
+        parts.append(_grid(report, "by day", report.rows))
+    parts.append(_grid(report, "by deployment", (*report.deployments, report.total)))
+    parts += [Text(line) for line in _lines(report)]
+    return Group(*parts)
+
+
+def _grid(report: Report, title: str, rows: tuple[Row, ...]) -> Table:
+    grid = Table(title=f"Spot savings {title}, {report.since} to {report.until} (UTC)")
+    has_days = any(row.day for row in rows)
+    if has_days:
+        grid.add_column("day")
+    grid.add_column("deployment", overflow="fold")
+    headings = ["runs", "tasks", "interr.", "reruns Spot", "on demand"]
+    headings += ["would: Spot", "on demand"] if report.observes else []
+    headings += ["hours", "paid USD", "on demand USD", "saved USD", "wasted USD", "net USD"]
+    for heading in headings:
+        grid.add_column(heading, justify="right")
+    for row in rows:
+        is_total = row is report.total
+        cells: list[RenderableType] = [Text(row.deployment), *_cells(report, row)]
+        day = [str(row.day or "")] if has_days else []
+        grid.add_row(*day, *cells, style="bold" if is_total else "", end_section=False)
+    return grid
+
+
+def _cells(report: Report, row: Row) -> Iterator[str]:
+    counts = row.counts
+    yield from map(str, (counts.runs, counts.attempts, counts.interruptions))
+    yield from map(str, (counts.spot_reruns, counts.on_demand_reruns))
+    if report.observes:
+        yield from map(str, (counts.would_spot_reruns, counts.would_on_demand_reruns))
+    yield f"{counts.hours:.2f}"
+    for amount in (
+        counts.cost_usd,
+        counts.on_demand_usd,
+        counts.savings_usd,
+        counts.wasted_usd,
+        counts.net_savings_usd,
+    ):
+        yield _usd(amount)
+
+
+def _usd(amount: Decimal) -> str:
+    """Two digits after the point, but four significant ones for what is small."""
+    return f"{amount:.2f}" if abs(amount) >= 1 or amount == 0 else f"{amount:.6f}"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    rate = report.total.interruption_rate
+    if rate is not None:
+        yield f"Interruptions per Spot hour: {_in_words(rate)}"
+    drills = report.drills.counts
+    if drills.hours:
+        yield f"Drills, in no total: {drills.hours:.2f} hours, {_usd(drills.cost_usd)} USD paid"
+    if report.observes:
+        yield "MODE was observe: reruns under `would` were not made, only decided"
+    yield "All figures are estimates: seconds as ECS told them, times these rates:"
+    for used in report.rates:
+        dated = f", read {used.date}" if used.date else ""
+        yield (
+            f"  {used.region} {used.architecture} {used.capacity}: {used.vcpu_hour_usd} USD per"
+            f" vCPU-hour, {used.gb_hour_usd} USD per GB-hour ({used.source}{dated})"
+        )
+    if not report.rates:
+        yield "  none: nothing was billed with a rate"
+    for warning in report.warnings:
+        yield f"Warning: {warning}"
+
+
+def _in_words(rate: RatePerHour) -> str:
+    return (
+        f"{rate.observed:.4f} ({rate.low:.4f} to {rate.high:.4f} with 95 % confidence;"
+        f" {rate.events} in {rate.hours:.1f} hours)"
+    )
+
+
+def _plain(row: Row) -> dict[str, object]:
+    return {
+        name: f"{value:f}" if isinstance(value, Decimal) else value
+        for name, value in row.as_mapping().items()
+    }
+
+
+def _with_rate(row: Row) -> dict[str, object]:
+    rate = row.interruption_rate
+    interval = None
+    if rate is not None:
+        interval = {"observed": rate.observed, "low": rate.low, "high": rate.high}
+    plain = {name: value for name, value in _plain(row).items() if name != "day"}
+    return {**plain, "interruptions_per_spot_hour": interval}
+
+
+def _plain_rate(rate: Rate) -> dict[str, str | None]:
+    values = {field.name: getattr(rate, field.name) for field in fields(rate)}
+    return {name: None if value is None else str(value) for name, value in values.items()}
+
+
+def _no_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -1,0 +1,214 @@
+"""An interruption meets what users and Prefect do by themselves: cancel, pause, nest, limit."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from localcloud.bootstrap import WORK_POOL
+from localcloud.cloud import Options, wait_for
+from tests.e2e.scenario import Run, Stage, set_up
+from tests.faults.ledger import Ledger
+from tests.faults.plays import (
+    AUTH_STRING,
+    GRACE_SECONDS,
+    LONG_SECONDS,
+    TIMINGS,
+    Play,
+    Playbill,
+    becomes,
+    completes,
+    is_not_started_again,
+    notes_of_a_child,
+    played,
+)
+
+pytestmark = pytest.mark.timeout(900)
+
+OPTIONS = Options(
+    auth_string=AUTH_STRING,
+    settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
+    timings=TIMINGS,
+    worker_query_seconds=1,
+)
+HELD_QUEUE = "held"
+
+
+def parent_and_child(stage: Stage) -> Sequence[Run]:
+    """The child is a run of another deployment, with the parent's run id for a key."""
+    notes = notes_of_a_child(stage)
+    parent = stage.start("parent", child_file=str(notes), interruptions=1)
+    child = Run(stage.cloud, only_child(parent), notes)
+    child.wait_for_start(1, LONG_SECONDS)
+    for run in (parent, child):
+        stage.cloud.fargate.interrupt(run.containers()[-1].task_arn)
+    completes(child, starts=2)
+    becomes(parent, "COMPLETED")
+    assert len(parent.containers()) == 2
+    assert parent.notes() == [f"child {child.id} COMPLETED"]
+    assert only_child(parent) == child.id
+    return parent, child
+
+
+def parent_and_subflow(stage: Stage) -> Sequence[Run]:
+    """The child runs in the parent's process."""
+    notes = notes_of_a_child(stage)
+    parent = stage.start("nests", child_file=str(notes), interruptions=1)
+    child = Run(stage.cloud, only_child(parent), notes)
+    child.wait_for_start(1, LONG_SECONDS)
+    parent.interrupt()
+    completes(parent, starts=2)
+    assert only_child(parent) == child.id
+    assert child.starts() == 2
+    assert stage.cloud.prefect.run(child.id)["state_type"] == "COMPLETED"
+    return parent, child
+
+
+def cancelled_at_the_same_moment(stage: Stage) -> Sequence[Run]:
+    run = stage.start("waits", interruptions=1)
+    run.wait_for_start(1, LONG_SECONDS)
+    cancel(run)
+    run.interrupt()
+    becomes(run, "CANCELLED")
+    is_not_started_again(run)
+    return (run,)
+
+
+def cancelled_and_not_heard(stage: Stage) -> Sequence[Run]:
+    """The engine is the container's main process: nobody there hears of a cancellation."""
+    own = {"command": "python -m prefect.engine"}
+    run = stage.start("waits", job_variables=own, interruptions=1)
+    run.wait_for_start(1, LONG_SECONDS)
+    cancel(run)
+    run.interrupt()
+    assert run.states()[-1] == "CANCELLING", "it was cancelled already: this shows nothing"
+    becomes(run, "CANCELLED")
+    is_not_started_again(run)
+    return (run,)
+
+
+def interrupted_and_then_cancelled(stage: Stage) -> Sequence[Run]:
+    """The person comes after the rerun was made due, and before a worker does."""
+    prefect = stage.cloud.prefect
+    run = stage.start("waits", interruptions=1, queue="cancelled")
+    run.wait_for_start(1, LONG_SECONDS)
+    prefect.pause_queue(WORK_POOL, True, "cancelled")
+    run.interrupt()
+    becomes(run, "SCHEDULED")
+    cancel(run)
+    prefect.pause_queue(WORK_POOL, False, "cancelled")
+    becomes(run, "CANCELLED")
+    is_not_started_again(run)
+    return (run,)
+
+
+def paused(stage: Stage) -> Sequence[Run]:
+    """The flow blocks in its process until a person resumes it, after that process is gone."""
+    run = stage.start("pauses")
+    becomes(run, "PAUSED")
+    run.interrupt()
+    is_not_started_again(run)
+    assert run.states()[-1] == "PAUSED"
+    stage.cloud.prefect.resume(run.id)
+    completes(run, starts=2)
+    assert run.notes() == ["start", "start", "resumed"]
+    return (run,)
+
+
+def suspended(stage: Stage) -> Sequence[Run]:
+    """The flow leaves of itself, and Spot takes the container while it does."""
+    run = stage.start("suspends")
+    becomes(run, "PAUSED")
+    run.interrupt()
+    assert run.containers()[0].interrupted_at, "the container was gone before: this shows nothing"
+    is_not_started_again(run)
+    assert run.states()[-1] == "PAUSED"
+    stage.cloud.prefect.resume(run.id)
+    completes(run, starts=2)
+    assert run.notes() == ["start", "start", "resumed"]
+    return (run,)
+
+
+def enqueued_under_a_limit(stage: Stage) -> Sequence[Run]:
+    """One at a time, and the second one waits: for the first one's rerun, or before it."""
+    first = stage.start("ENQUEUE", interruptions=1)
+    first.wait_for_start(1, LONG_SECONDS)
+    second = stage.start("ENQUEUE", interruptions=0)
+    wait_for("the wait", LONG_SECONDS, lambda: state_name(second) == "AwaitingConcurrencySlot")
+    first.interrupt()
+    completes(first, starts=2)
+    completes(second, starts=1)
+    lives = sorted((*first.containers(), *second.containers()), key=lambda life: life.created)
+    for earlier, later in itertools.pairwise(lives):
+        assert earlier.exited
+        assert later.started
+        assert earlier.exited <= later.started, "two at a time"
+    return first, second
+
+
+def cancelled_under_a_limit(stage: Stage) -> Sequence[Run]:
+    """One or none; the place of the interrupted run is taken before a worker has it again."""
+    prefect = stage.cloud.prefect
+    first = stage.start("CANCEL_NEW", interruptions=1, queue=HELD_QUEUE)
+    first.wait_for_start(1, LONG_SECONDS)
+    second = stage.start("CANCEL_NEW", interruptions=0)
+    becomes(second, "CANCELLED")
+    prefect.pause_queue(WORK_POOL, True, HELD_QUEUE)
+    first.interrupt()
+    becomes(first, "SCHEDULED")
+    third = stage.start("CANCEL_NEW", interruptions=0, seconds=20)
+    third.wait_for_start(1, LONG_SECONDS)
+    prefect.pause_queue(WORK_POOL, False, HELD_QUEUE)
+    becomes(first, "CANCELLED")
+    completes(third, starts=1)
+    completes(first, starts=2)
+    assert second.containers() == []
+    return first, second, third
+
+
+PLAYS = (
+    Play("a parent and its child, together", parent_and_child),
+    Play("a parent and its subflow, in one process", parent_and_subflow),
+    Play("cancelled by a person at the same moment", cancelled_at_the_same_moment),
+    Play("cancelled by a person, and not heard", cancelled_and_not_heard),
+    Play("cancelled by a person before the rerun", interrupted_and_then_cancelled),
+    Play("paused in its process", paused),
+    Play("being suspended", suspended),
+    Play("under a limit of 1, ENQUEUE", enqueued_under_a_limit),
+    Play("under a limit of 1, CANCEL_NEW", cancelled_under_a_limit),
+)
+
+
+def only_child(parent: Run) -> str:
+    """Return the id of the only run that this one started, as soon as there is one."""
+    prefect = parent.cloud.prefect
+    children = wait_for("the child", LONG_SECONDS, lambda: prefect.children(parent.id))
+    [child] = children
+    return str(child["id"])
+
+
+def cancel(run: Run) -> None:
+    run.cloud.prefect.set_state(run.id, {"type": "CANCELLING", "name": "Cancelling"})
+
+
+def state_name(run: Run) -> str:
+    return str(run.cloud.prefect.run(run.id)["state_name"])
+
+
+@pytest.fixture(scope="module")
+def playbill(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Playbill]:
+    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
+        items = request.session.items
+        with played(stage, Ledger("interplay"), items, PLAYS) as playbill:
+            yield playbill
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
+def test_nothing_is_lost_and_nothing_run_twice(playbill: Playbill, play: Play) -> None:
+    playbill.judge(play)
+
+
+def test_once_all_is_quiet_the_verdict_is_the_same(playbill: Playbill) -> None:
+    playbill.judge_all_again()

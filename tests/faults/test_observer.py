@@ -1,0 +1,188 @@
+"""prefect-aws's observer runs in the worker, and hears the same news as `react`, some of it late.
+
+It proposes Crashed when it hears of a stop, whatever task that was, and Pending when it hears of a
+beginning. Where we own the worker it has no queue; whoever runs their own worker may have one.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from localcloud.bootstrap import WORK_POOL
+from localcloud.cloud import Options, wait_for
+from localcloud.events import Delivery, Event, EventRouter, deliver_once
+from tests.e2e.scenario import Run, Stage, set_up
+from tests.faults.ledger import Ledger
+from tests.faults.plays import (
+    AUTH_STRING,
+    GRACE_SECONDS,
+    LONG_SECONDS,
+    TIMINGS,
+    Play,
+    Playbill,
+    becomes,
+    completes,
+    played,
+)
+
+pytestmark = pytest.mark.timeout(900)
+
+OPTIONS = Options(
+    auth_string=AUTH_STRING,
+    settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
+    timings=TIMINGS,
+    worker_query_seconds=1,
+    observer=True,
+)
+LONGER_THAN_THE_GRACE = GRACE_SECONDS * 2.0
+
+
+@dataclass
+class PostOffice:
+    """Keeps a copy of all news, and holds back the last news of the tasks it is told to."""
+
+    router: EventRouter
+    kept: list[Event] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, event: Event) -> Sequence[Delivery]:
+        detail = event["detail"]
+        with self._lock:
+            self.kept.append(event)
+            is_held = detail["taskArn"] in self.held and detail["lastStatus"] == "STOPPED"
+        return [] if is_held else deliver_once(event)
+
+    def hold(self, task_arn: str) -> None:
+        with self._lock:
+            self.held.add(task_arn)
+
+    def has(self, task_arn: str, status: str) -> bool:
+        with self._lock:
+            details = [event["detail"] for event in self.kept]
+        return any(d["taskArn"] == task_arn and d["lastStatus"] == status for d in details)
+
+    def deliver(self, task_arn: str, status: str) -> None:
+        """Deliver, for the first time or once more, the task's news of that status."""
+        with self._lock:
+            self.held.discard(task_arn)
+            news = [e for e in self.kept if e["detail"]["taskArn"] == task_arn]
+        self.router.put(next(e for e in news if e["detail"]["lastStatus"] == status))
+
+
+def told_in_time(stage: Stage) -> Sequence[Run]:
+    run = stage.start("waits", interruptions=2)
+    for number in (1, 2):
+        run.wait_for_start(number, LONG_SECONDS)
+        run.interrupt()
+    completes(run, starts=3)
+    return (run,)
+
+
+def told_while_the_next_task_starts(stage: Stage) -> Sequence[Run]:
+    run = stage.start("waits", interruptions=1)
+    old = interrupted_with_its_stop_held_back(stage, run)
+    wait_for("the next task", LONG_SECONDS, lambda: len(run.containers()) == 2)
+    post(stage).deliver(old, "STOPPED")
+    is_crashed_by_the_observer(run)
+    completes(run, starts=2)
+    return (run,)
+
+
+def told_while_the_next_attempt_runs(stage: Stage) -> Sequence[Run]:
+    run = stage.start("waits", interruptions=1, seconds=LONGER_THAN_THE_GRACE)
+    old = interrupted_with_its_stop_held_back(stage, run)
+    run.wait_for_start(2, LONG_SECONDS)
+    post(stage).deliver(old, "STOPPED")
+    is_crashed_by_the_observer(run)
+    completes(run, starts=2)
+    return (run,)
+
+
+def told_before_the_next_interruption(stage: Stage) -> Sequence[Run]:
+    run = stage.start("waits", interruptions=2)
+    old = interrupted_with_its_stop_held_back(stage, run)
+    run.wait_for_start(2, LONG_SECONDS)
+    post(stage).deliver(old, "STOPPED")
+    is_crashed_by_the_observer(run)
+    run.interrupt()
+    completes(run, starts=3)
+    return (run,)
+
+
+def told_of_the_beginning_once_more(stage: Stage) -> Sequence[Run]:
+    """Of the old task's, while the run waits for a worker: it is Pending then, and none comes."""
+    prefect = stage.cloud.prefect
+    run = stage.start("waits", interruptions=1, queue="late")
+    run.wait_for_start(1, LONG_SECONDS)
+    prefect.pause_queue(WORK_POOL, True, "late")
+    old = run.interrupt()
+    becomes(run, "SCHEDULED")
+    wait_for("the last news of the old task", 60, lambda: post(stage).has(old, "STOPPED"))
+    wait_for("the observer to be through", 60, lambda: observer_has_read_all(stage))
+    post(stage).deliver(old, "PROVISIONING")
+    becomes(run, "PENDING")
+    prefect.pause_queue(WORK_POOL, False, "late")
+    completes(run, starts=2)
+    return (run,)
+
+
+PLAYS = (
+    Play("observer: told in time", told_in_time),
+    Play("observer: an old stop, while the next task starts", told_while_the_next_task_starts),
+    Play("observer: an old stop, while the next attempt runs", told_while_the_next_attempt_runs),
+    Play("observer: an old stop, then an interruption", told_before_the_next_interruption),
+    Play("observer: an old beginning, before the rerun", told_of_the_beginning_once_more),
+)
+
+
+def post(stage: Stage) -> PostOffice:
+    office = stage.cloud.router.mischief
+    assert isinstance(office, PostOffice)
+    return office
+
+
+def observer_has_read_all(stage: Stage) -> bool:
+    sqs = stage.cloud.aws.client("sqs")
+    url = sqs.get_queue_url(QueueName=f"{WORK_POOL}-ecs-events")["QueueUrl"]
+    counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
+    return not any(map(int, attributes.values()))
+
+
+def interrupted_with_its_stop_held_back(stage: Stage, run: Run) -> str:
+    run.wait_for_start(1, LONG_SECONDS)
+    post(stage).hold(run.containers()[-1].task_arn)
+    return run.interrupt()
+
+
+def is_crashed_by_the_observer(run: Run) -> None:
+    def crash() -> str | None:
+        states = run.cloud.prefect.history(run.id)
+        messages = [s["message"] for s in states if s["type"] == "CRASHED"]
+        return messages[-1] if messages else None
+
+    message = wait_for("the observer's word", LONG_SECONDS, crash)
+    assert "stopped with a non-zero exit code" in message
+
+
+@pytest.fixture(scope="module")
+def playbill(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Playbill]:
+    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
+        stage.cloud.router.mischief = PostOffice(stage.cloud.router)
+        items = request.session.items
+        with played(stage, Ledger("observer"), items, PLAYS) as playbill:
+            yield playbill
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
+def test_nothing_is_lost_and_nothing_run_twice(playbill: Playbill, play: Play) -> None:
+    playbill.judge(play)
+
+
+def test_once_all_is_quiet_the_verdict_is_the_same(playbill: Playbill) -> None:
+    playbill.judge_all_again()

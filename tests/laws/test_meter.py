@@ -1,0 +1,401 @@
+"""What `meter` bills, asks and leaves alone; each life in the laws' universe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chalicelib.core.metrics import Metric
+from chalicelib.core.run import StateType
+from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.sums import DailySum, total
+from chalicelib.core.task import Task
+from chalicelib.errors import PrefectUnavailableError
+from chalicelib.functions.meter import DECIDED_WITHIN, bill_missed, meter
+from chalicelib.functions.savings import SAVINGS_KEY, publish_savings
+from chalicelib.functions.sweep import sweep
+from tests.laws.universe import STOPPED_AFTER, Befalls, Fault, Tables, Universe
+from tests.make import make_rate, seconds
+
+RATES = {
+    rate.key: rate
+    for rate in (
+        make_rate("FARGATE", "0.04048", "0.004445"),
+        make_rate("FARGATE_SPOT", "0.01288871", "0.00141527"),
+    )
+}
+BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
+DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill 1"}
+
+
+@dataclass
+class Account:
+    """A universe with prices, and a run in it."""
+
+    universe: Universe
+    run_id: UUID
+    task: Task
+
+    def interrupted(self, *, answered: bool = True) -> dict[str, Any]:
+        """Spot takes the task; return the event of its end, half a minute later."""
+        self.universe.stops(self.task)
+        if answered:
+            self.universe.deliver(self.universe.exits(self.task)[1])
+        return self.ended()
+
+    def ended(self, **how: Any) -> dict[str, Any]:
+        """The task ends (as `how` says); return the event of its end."""
+        if how:
+            self.universe.stops(self.task, **how)
+        self.universe.now += STOPPED_AFTER
+        return self.universe.end_of(self.task)
+
+    def meter(self, event: dict[str, Any]) -> str:
+        report = self.universe.meter(event)
+        assert report is not None
+        return report.metering.value
+
+    @property
+    def sum(self) -> DailySum:
+        [daily] = self.universe.sums()
+        return daily
+
+    @property
+    def measured(self) -> list[tuple[str, set[str]]]:
+        return [
+            (m.deployment, {metric.value for metric in m.values})
+            for m in self.universe.measured
+            if m.values and Metric.SPOT_RERUNS not in m.values
+        ]
+
+
+def open_account(tables: Tables, mode: Mode = Mode.RESCUE, **run: Any) -> Account:
+    universe = tables.universe(Policy(mode=mode, rates=RATES))
+    run_id = universe.prefect.create_run(**run)
+    return Account(universe, run_id, universe.start(run_id))
+
+
+@pytest.fixture
+def account(tables: Tables) -> Account:
+    return open_account(tables)
+
+
+def test_a_task_that_ended_by_itself_is_billed(account: Account) -> None:
+    assert account.meter(account.ended(**BY_ITSELF)) == "billed"
+    counts = account.sum.counts
+    assert (counts.runs, counts.attempts, counts.interruptions, counts.spot_reruns) == (1, 1, 0, 0)
+    assert counts.spot_hours == Decimal(60) / 3600, "7 s until the exit and 30 s after: a minute"
+    assert counts.wasted_usd == 0
+    assert counts.savings_usd == counts.net_savings_usd > 0
+
+
+def test_prefect_is_asked_for_a_name_at_most_where_nothing_was_interrupted(
+    account: Account,
+) -> None:
+    event = account.ended(**BY_ITSELF)
+    deployment = account.universe.prefect.runs[account.run_id].deployment
+    assert deployment is not None
+    tagged = replace(account.universe.tasks[account.task.arn], deployment_id=deployment.id)
+    account.universe.tasks[account.task.arn] = tagged
+    account.universe.prefect.calls.clear()
+    assert account.meter(event) == "billed"
+    assert account.universe.prefect.calls == ["read_deployment_name"]
+    assert account.sum.deployment.key == str(deployment.id)
+    assert account.sum.deployment.name == f"etl/deployment-{deployment.id}"
+
+
+def test_an_interruption_without_persisted_results_was_all_in_vain(account: Account) -> None:
+    assert account.meter(account.interrupted()) == "billed"
+    counts = account.sum.counts
+    assert (counts.interruptions, counts.spot_reruns) == (1, 1)
+    assert counts.wasted_usd == counts.cost_usd > 0
+    assert counts.net_savings_usd == -counts.cost_usd
+
+
+def test_what_was_persisted_is_not_in_vain(account: Account) -> None:
+    universe = account.universe
+    universe.prefect.run_task(account.run_id, StateType.COMPLETED, persisted=True)
+    universe.passes(100)
+    universe.prefect.run_task(account.run_id)
+    universe.passes(10)
+    assert account.meter(account.interrupted()) == "billed"
+    counts = account.sum.counts
+    assert counts.wasted_us == (10 + 30) * 10**6
+    assert 0 < counts.wasted_usd < counts.cost_usd
+
+
+def test_the_last_rerun_is_counted_where_it_went(tables: Tables) -> None:
+    account = open_account(tables, tags=("spot-retries:0",))
+    assert account.meter(account.interrupted()) == "billed"
+    assert (account.sum.counts.spot_reruns, account.sum.counts.on_demand_reruns) == (0, 1)
+
+
+def test_in_observe_mode_it_is_counted_what_would_have_been(tables: Tables) -> None:
+    account = open_account(tables, mode=Mode.OBSERVE)
+    assert account.meter(account.interrupted()) == "billed"
+    counts = account.sum.counts
+    assert (counts.spot_reruns, counts.would_spot_reruns) == (0, 1)
+
+
+def test_a_warned_task_that_left_by_itself_was_interrupted(account: Account) -> None:
+    account.universe.deliver(account.universe.warning(account.task))
+    account.universe.stops(account.task, **BY_ITSELF)
+    account.universe.deliver(account.universe.end_of(account.task))
+    assert account.meter(account.ended()) == "billed"
+    assert account.sum.counts.interruptions == 1
+
+
+def test_before_it_is_decided_it_is_left_to_sweep_and_in_the_end_billed_as_it_is(
+    account: Account,
+) -> None:
+    event = account.interrupted(answered=False)
+    assert account.meter(event) == "left to sweep"
+    assert account.universe.sums() == ()
+    account.universe.now += DECIDED_WITHIN
+    assert account.meter(event) == "billed"
+    assert (account.sum.counts.interruptions, account.sum.counts.spot_reruns) == (1, 0)
+
+
+def test_a_sweep_answers_an_interruption_and_bills_it(account: Account) -> None:
+    account.interrupted(answered=False)
+    report = account.universe.sweep()
+    assert report is not None
+    assert report.billed == 1
+    assert account.sum.counts.spot_reruns == 1
+
+
+def test_a_sweep_leaves_the_fast_path_its_time(account: Account) -> None:
+    account.ended(**BY_ITSELF)
+    world = account.universe.world()
+    assert bill_missed(world) == 0
+    account.universe.now += world.grace + seconds(1)
+    assert bill_missed(account.universe.world()) == 1
+    assert bill_missed(account.universe.world()) == 0
+
+
+def test_a_sweep_without_time_bills_nothing_and_the_next_one_does(account: Account) -> None:
+    account.ended(**BY_ITSELF)
+    account.universe.passes(600)
+    assert bill_missed(replace(account.universe.world(), seconds_left=lambda: 1.0)) == 0
+    assert bill_missed(account.universe.world()) == 1
+
+
+def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
+    account.ended(**BY_ITSELF)
+    second = Account(account.universe, account.run_id, account.task)
+    run_id = account.universe.prefect.create_run()
+    second.task = account.universe.start(run_id)
+    second.ended(**BY_ITSELF)
+    account.universe.passes(600)
+    reads = iter([PrefectUnavailableError("not now")])
+
+    def read_run(flow_run_id: UUID) -> Any:
+        for error in reads:
+            raise error
+        return account.universe.prefect.read_run(flow_run_id)
+
+    world = account.universe.world()
+    shaky = _Shaky(account.universe.prefect, read_run)
+    assert bill_missed(replace(world, prefect=shaky)) == 1
+    assert bill_missed(world) == 1
+
+
+class _Shaky:
+    def __init__(self, prefect: Any, read_run: Any) -> None:
+        self._prefect = prefect
+        self.read_run = read_run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._prefect, name)
+
+
+def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:
+    account.universe.stops(account.task, **DRILL)
+    account.universe.deliver(account.universe.end_of(account.task))
+    assert account.meter(account.ended()) == "billed"
+    assert account.sum.deployment.key == "drills"
+    assert account.sum.counts.interruptions == 0
+    assert total(account.universe.sums()).cost_usd == 0
+    assert account.measured == []
+
+
+def test_a_task_that_was_never_started_is_not_charged(account: Account) -> None:
+    unborn = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
+    account.universe.stops(account.task, stop_code="TaskFailedToStart", **unborn)
+    event = account.universe.event(
+        account.task,
+        lastStatus="STOPPED",
+        pullStartedAt=None,
+        startedAt=None,
+        containers=[],
+        stopCode="TaskFailedToStart",
+        stoppedReason="no network",
+    )
+    assert account.meter(event) == "not charged"
+    assert account.universe.sums() == ()
+
+
+def test_the_worker_is_billed_as_no_run_of_anybody(account: Account) -> None:
+    worker = replace(account.task, flow_run_id=None, capacity_provider="")
+    account.universe.stops(worker, **BY_ITSELF)
+    event = account.ended()
+    event["detail"]["overrides"] = {}
+    assert account.meter(event) == "billed"
+    counts = account.sum.counts
+    assert account.sum.deployment.key == "no-flow-run"
+    assert (counts.runs, counts.attempts) == (0, 0)
+    assert counts.savings_usd == 0
+    assert counts.cost_usd > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param({"lastStatus": "DEPROVISIONING"}, "ignored", id="not stopped yet"),
+        pytest.param({"launchType": "EC2"}, "ignored", id="no Fargate task"),
+        pytest.param(
+            {"clusterArn": "arn:aws:ecs:us-east-1:111122223333:cluster/others"},
+            "ignored",
+            id="another cluster",
+        ),
+    ],
+)
+def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any], said: str) -> None:
+    event = account.ended(**BY_ITSELF)
+    event["detail"] |= changes
+    assert account.meter(event) == said
+    assert account.universe.sums() == ()
+
+
+def test_what_is_no_event_is_ignored(account: Account) -> None:
+    assert account.meter({}) == "ignored"
+
+
+def test_a_name_that_cannot_be_had_holds_no_bill_back(account: Account) -> None:
+    event = account.ended(**BY_ITSELF)
+    deployment = account.universe.prefect.runs[account.run_id].deployment
+    assert deployment is not None
+    tagged = replace(account.universe.tasks[account.task.arn], deployment_id=deployment.id)
+    account.universe.tasks[account.task.arn] = tagged
+    account.universe.prefect.failure = PrefectUnavailableError("down")
+    assert account.meter(event) == "billed"
+    assert account.sum.deployment.title == f"({deployment.id})"
+
+
+def test_a_forgotten_task_is_billed_from_its_event(account: Account) -> None:
+    event = account.ended(**BY_ITSELF)
+    del account.universe.tasks[account.task.arn]
+    assert account.meter(event) == "billed"
+
+
+def test_the_event_is_believed_where_ecs_still_tells_an_older_state(account: Account) -> None:
+    event = account.ended(**BY_ITSELF)
+    older = replace(account.universe.tasks[account.task.arn], stopped_at=None)
+    account.universe.tasks[account.task.arn] = older
+    assert account.meter(event) == "billed"
+    assert account.sum.counts.partial_bills == 0
+
+
+def test_the_amounts_that_are_measured_are_those_of_the_bill(account: Account) -> None:
+    assert account.meter(account.interrupted()) == "billed"
+    assert account.meter(account.ended()) == "billed before"
+    [told] = [m.values for m in account.universe.measured if Metric.TASK_COST in m.values]
+    counts = account.sum.counts
+    assert told == {
+        Metric.TASK_COST: counts.cost_usd,
+        Metric.ON_DEMAND_EQUIVALENT_COST: counts.on_demand_usd,
+        Metric.SAVINGS: counts.savings_usd,
+        Metric.WASTED_COST: counts.wasted_usd,
+        Metric.NET_SAVINGS: counts.net_savings_usd,
+        Metric.WASTED_SECONDS: Decimal(counts.wasted_us) / 10**6,
+    }
+
+
+# The law: any order, any duplication, any death.
+
+news = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.sampled_from(["meter", "meter", "sweep"]),
+        st.none() | st.integers(0, 12),
+        st.sampled_from([Befalls.DIES_BEFORE, Befalls.DIES_AFTER]),
+    ),
+    max_size=10,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(news=news)
+def test_however_often_and_in_whatever_order_it_is_told_each_task_is_billed_once(
+    tables: Tables, news: Sequence[tuple[int, str, int | None, Befalls]]
+) -> None:
+    account = open_account(tables)
+    universe, ends = account.universe, []
+    for number in range(3):
+        if number:
+            account.task = universe.start(account.run_id)
+        ends.append(account.interrupted() if number < 2 else account.ended(**BY_ITSELF))
+    for number, who, call, befalls in news:
+        fault = None if call is None else Fault(befalls, call)
+        if who == "meter":
+            universe.meter(ends[number], fault)
+        else:
+            universe.sweep(fault)
+    for end in ends:
+        universe.meter(end)
+    counts = total(universe.sums())
+    assert (counts.runs, counts.attempts, counts.interruptions) == (1, 3, 2)
+    assert (counts.spot_reruns, counts.partial_bills) == (2, 0)
+    billed = 3 * Decimal(60) / 3600
+    assert counts.spot_hours == billed
+    # Values are told once at most: who dies between the table and the log tells nothing.
+    assert len([m for m in universe.measured if Metric.TASK_COST in m.values]) <= 3
+
+
+# What is shown in Prefect.
+
+
+def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
+    assert account.meter(account.interrupted()) == "billed"
+    prefect = account.universe.prefect
+    assert publish_savings(account.universe.world())
+    assert not publish_savings(account.universe.world())
+    [table] = prefect.tables
+    assert table.key == SAVINGS_KEY
+    assert [row["deployment"] for row in table.rows] == [account.sum.deployment.name, "all"]
+    assert table.rows[-1]["net_savings_usd"] == float(account.sum.counts.net_savings_usd)
+    assert f"net of what had to be run again: {account.sum.counts.net_savings_usd:.2f} USD" in (
+        table.description
+    )
+    account.universe.now += timedelta(days=1)
+    assert publish_savings(account.universe.world())
+
+
+def test_a_sweep_whose_books_are_closed_has_swept_all_the_same(account: Account) -> None:
+    account.interrupted(answered=False)
+    account.universe.passes(300)
+    world = account.universe.world()
+
+    class Closed:
+        def __getattr__(self, method: str) -> Any:
+            raise PrefectUnavailableError("no books today")
+
+    report = sweep(replace(world, bills=Closed()), {})
+    assert report.finished
+    assert account.universe.prefect.is_due(account.run_id)
+
+
+def test_while_prefect_is_down_an_interruption_waits_for_its_bill(account: Account) -> None:
+    event = account.interrupted()
+    account.universe.prefect.failure = PrefectUnavailableError("down")
+    with pytest.raises(PrefectUnavailableError):
+        meter(account.universe.world(), event)
+    assert account.universe.sums() == ()
+    account.universe.prefect.failure = None
+    assert account.meter(event) == "billed"

@@ -1,0 +1,357 @@
+"""The bill of a stopped task: amounts, what was in vain, and what is left out where unknown."""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chalicelib.core.bill import Bill, Deployment, bill_of, never_started, span_of
+from chalicelib.core.outcome import Outcome, outcome_of_interruption, outcome_of_other_stop
+from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.run import RunState, StateType
+from chalicelib.core.situation import Mode
+from chalicelib.core.standing import due_id, park_id_of_task
+from chalicelib.core.sums import DRILLS, Counts, sum_of, total, usd
+from chalicelib.core.task import Cause, Task, parse_task
+from chalicelib.core.waste import Span, TaskRun, wasted_seconds
+from tests.make import NOW, RUN_ID, TASK_ARN, make_event, make_rate, make_state, make_task, seconds
+
+ON_DEMAND = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")
+SPOT = make_rate("FARGATE_SPOT", "0.01288871", "0.00141527", "0.000111")
+ARM = make_rate("FARGATE", "0.03238", "0.00356", architecture="arm64")
+ARM_SPOT = make_rate("FARGATE_SPOT", "0.01030969", "0.00113349", architecture="arm64")
+RATES = {rate.key: rate for rate in (ON_DEMAND, SPOT, ARM, ARM_SPOT)}
+ETL = Deployment("99999999-2222-4333-8444-555555555555", "etl/nightly")
+
+
+def stopped(**changes: Any) -> Task:
+    """A Spot task of 1 vCPU and 2 GiB that ran for an hour."""
+    ordinary: dict[str, Any] = {
+        "last_status": "STOPPED",
+        "cpu_units": 1024,
+        "memory_mib": 2048,
+        "pull_started_at": NOW - seconds(3600),
+        "started_at": NOW - seconds(3590),
+        "execution_stopped_at": NOW - seconds(30),
+        "stopped_at": NOW,
+    }
+    return make_task(**{**ordinary, **changes})
+
+
+def bill(task: Task, *, wasted: Decimal | int = 0, cause: Cause = Cause.SPOT_INTERRUPTION) -> Bill:
+    return bill_of(
+        task, RATES, deployment=ETL, cause=cause, wasted_seconds=Decimal(wasted), now=NOW
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "cost", "on_demand"),
+    [
+        pytest.param(stopped(), "0.01571925", "0.04937000", id="x86 on Spot"),
+        pytest.param(stopped(capacity_provider=""), "0.04937000", "0.04937000", id="x86 on demand"),
+        pytest.param(stopped(architecture="arm64"), "0.01257667", "0.03950000", id="ARM on Spot"),
+        pytest.param(
+            stopped(architecture="arm64", capacity_provider="FARGATE"),
+            "0.03950000",
+            "0.03950000",
+            id="ARM on demand",
+        ),
+        pytest.param(
+            stopped(storage_gib=120), "0.02681925", "0.06047000", id="with 100 GiB more storage"
+        ),
+        pytest.param(
+            stopped(pull_started_at=NOW - seconds(12)),
+            "0.00026199",
+            "0.00082283",
+            id="in the first minute",
+        ),
+    ],
+)
+def test_a_task_costs_what_its_seconds_cost(task: Task, cost: str, on_demand: str) -> None:
+    amounts = bill(task).amounts
+    assert amounts is not None
+    assert (amounts.cost_usd, amounts.on_demand_usd) == (Decimal(cost), Decimal(on_demand))
+    assert amounts.savings_usd == Decimal(on_demand) - Decimal(cost)
+    assert bill(task).shortcomings == ()
+
+
+def test_what_was_in_vain_saves_nothing_and_was_paid_nonetheless() -> None:
+    amounts = bill(stopped(), wasted=1800).amounts
+    assert amounts is not None
+    assert amounts.wasted_usd == Decimal("0.00785962")  # half of 0.01571925, to even
+    assert amounts.useful_usd == Decimal("0.02468500")
+    assert amounts.net_savings_usd == Decimal("0.02468500") - Decimal("0.01571925")
+
+
+def test_an_attempt_that_was_all_in_vain_is_a_net_loss() -> None:
+    amounts = bill(stopped(), wasted=3600).amounts
+    assert amounts is not None
+    assert amounts.net_savings_usd == -amounts.cost_usd
+
+
+def test_only_an_interruption_wastes() -> None:
+    assert bill(stopped(), wasted=100, cause=Cause.OTHER).wasted_seconds == 0
+    assert bill(stopped(), wasted=100, cause=Cause.DRILL).wasted_seconds == 100
+
+
+def test_a_task_without_image_pull_and_container_is_not_charged() -> None:
+    unborn = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
+    assert never_started(stopped(**unborn))
+    assert not never_started(stopped(**{**unborn, "pull_started_at": NOW}))
+    assert not never_started(stopped(**unborn, exit_code=1))
+
+
+@pytest.mark.parametrize(
+    ("lack", "seconds_charged", "said"),
+    [
+        pytest.param({"pull_started_at": None}, 3590, "when the image pull began", id="pull"),
+        pytest.param({"stopped_at": None}, 3570, "when the task stopped", id="end"),
+    ],
+)
+def test_a_bill_from_the_times_that_are_there_is_marked_as_partial(
+    lack: dict[str, Any], seconds_charged: int, said: str
+) -> None:
+    partial = bill(stopped(**lack))
+    assert partial.seconds == seconds_charged
+    assert partial.amounts is not None
+    assert said in partial.shortcomings[0]
+
+
+@pytest.mark.parametrize(
+    ("lack", "said"),
+    [
+        pytest.param(
+            {"stopped_at": None, "execution_stopped_at": None}, "when the task stopped", id="no end"
+        ),
+        pytest.param(
+            {"pull_started_at": None, "started_at": None}, "the image pull began", id="no start"
+        ),
+        pytest.param({"cpu_units": None}, "size", id="no cpu"),
+        pytest.param({"memory_mib": None}, "size", id="no memory"),
+        pytest.param(
+            {"architecture": "windows"}, "no rate of FARGATE, windows, in us-east-1", id="Windows"
+        ),
+        pytest.param(
+            {"arn": TASK_ARN.replace("us-east-1", "mars-1")}, "in mars-1", id="unknown region"
+        ),
+    ],
+)
+def test_without_a_time_a_size_or_a_rate_there_is_no_figure(
+    lack: dict[str, Any], said: str
+) -> None:
+    partial = bill(stopped(**lack))
+    assert partial.amounts is None
+    assert partial.rates == ()
+    assert any(said in shortcoming for shortcoming in partial.shortcomings)
+
+
+def test_storage_without_a_rate_is_left_out_and_said_to_be() -> None:
+    partial = bill(stopped(architecture="arm64", storage_gib=50))
+    assert partial.amounts == bill(stopped(architecture="arm64")).amounts
+    assert "ephemeral storage in us-east-1: it is left out" in partial.shortcomings[0]
+
+
+def test_ecs_tells_storage_and_windows_in_these_fields() -> None:
+    detail = make_event({"ephemeralStorage": {"sizeInGiB": 30}})["detail"]
+    task = parse_task(detail)
+    assert isinstance(task, Task)
+    assert (task.storage_gib, task.launch_type) == (30, "FARGATE")
+    windows = parse_task({**detail, "platformFamily": "Windows_Server_2022_Core"})
+    assert isinstance(windows, Task)
+    assert windows.architecture == "windows"
+
+
+# What has to be done again.
+
+SPAN = Span(NOW - seconds(1000), NOW - seconds(30), NOW, Decimal(1000))
+
+
+def at(ago: float, kind: StateType = StateType.COMPLETED, *, persisted: bool = True) -> TaskRun:
+    return TaskRun(kind, NOW - seconds(ago), persisted)
+
+
+def running(ago: float) -> RunState:
+    return make_state(StateType.RUNNING, timestamp=NOW - seconds(ago))
+
+
+@pytest.mark.parametrize(
+    ("task_runs", "wasted"),
+    [
+        pytest.param([], 1000, id="no tasks: all of it"),
+        pytest.param(
+            [at(900, persisted=False), at(100, StateType.RUNNING)], 1000, id="nothing persisted"
+        ),
+        pytest.param([at(900), at(500)], 0, id="all persisted"),
+        pytest.param([at(900), at(100, StateType.RUNNING)], 100, id="one was under way"),
+        pytest.param(
+            [at(900), at(300, StateType.RUNNING), at(200, StateType.RUNNING)],
+            300,
+            id="overlaps count once",
+        ),
+        pytest.param([at(900), at(400, persisted=False)], 400, id="done, but not kept"),
+        pytest.param([at(900), at(400, StateType.FAILED)], 400, id="a stored failure is no result"),
+        pytest.param([at(1100), at(100, StateType.RUNNING)], 1000, id="of an earlier attempt"),
+        pytest.param([at(900), at(-5, StateType.RUNNING)], 0, id="of a later attempt"),
+    ],
+)
+def test_what_has_to_be_done_again(task_runs: list[TaskRun], wasted: int) -> None:
+    assert wasted_seconds(SPAN, [running(950)], task_runs) == wasted
+
+
+@pytest.mark.parametrize("over", [StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED])
+def test_a_run_that_was_over_in_time_has_nothing_to_do_again(over: StateType) -> None:
+    history = [running(950), make_state(over, timestamp=NOW - seconds(40))]
+    assert wasted_seconds(SPAN, history, []) == 0
+    late = [running(950), make_state(over, timestamp=NOW - seconds(10))]
+    assert wasted_seconds(SPAN, late, []) == 1000
+
+
+# What became of it.
+
+
+def recorded(**changes: Any) -> RunRecord:
+    ordinary: dict[str, Any] = {
+        "task_arn": TASK_ARN,
+        "number": 1,
+        "cause": "Spot interruption",
+        "capacity": "FARGATE_SPOT",
+        "rerun_on": "FARGATE_SPOT",
+    }
+    return RunRecord(RUN_ID, {TASK_ARN: Interruption(**{**ordinary, **changes})})
+
+
+DUE = make_state(StateType.SCHEDULED, transition_id=due_id(park_id_of_task(TASK_ARN)))
+
+
+@pytest.mark.parametrize(
+    ("record", "history", "mode", "outcome"),
+    [
+        pytest.param(RunRecord(RUN_ID), [running(9)], Mode.RESCUE, "undecided", id="nobody yet"),
+        pytest.param(recorded(), [running(9)], Mode.RESCUE, "undecided", id="decided, not due"),
+        pytest.param(recorded(), [running(9), DUE], Mode.RESCUE, "spot-rerun", id="on Spot"),
+        pytest.param(
+            recorded(rerun_on="FARGATE"),
+            [running(9), DUE, running(1)],
+            Mode.RESCUE,
+            "on-demand-rerun",
+            id="on demand",
+        ),
+        pytest.param(
+            recorded(rerun_on="", outcome_annotated=True),
+            [running(9)],
+            Mode.RESCUE,
+            "none",
+            id="not to be rerun",
+        ),
+        pytest.param(
+            recorded(outcome_annotated=True), [running(9)], Mode.RESCUE, "none", id="put back"
+        ),
+        pytest.param(recorded(), [], Mode.RESCUE, "none", id="a run that Prefect forgot"),
+        pytest.param(
+            RunRecord(RUN_ID), [make_state(StateType.PAUSED)], Mode.RESCUE, "none", id="paused"
+        ),
+        pytest.param(recorded(), [running(9)], Mode.OBSERVE, "would-spot-rerun", id="observing"),
+        pytest.param(
+            recorded(rerun_on="FARGATE"),
+            [running(9)],
+            Mode.OBSERVE,
+            "would-on-demand-rerun",
+            id="observing the last",
+        ),
+    ],
+)
+def test_what_became_of_an_interruption(
+    record: RunRecord, history: list[RunState], mode: Mode, outcome: str
+) -> None:
+    assert outcome_of_interruption(stopped(), history, record, mode) == outcome
+
+
+def test_an_attempt_on_demand_after_a_refusal_is_the_rerun_itself() -> None:
+    on_demand, refused = stopped(capacity_provider=""), RunRecord(RUN_ID, next_capacity="FARGATE")
+    assert outcome_of_other_stop(on_demand, refused, Mode.RESCUE) is Outcome.ON_DEMAND_RERUN
+    assert outcome_of_other_stop(stopped(), refused, Mode.RESCUE) is Outcome.NONE
+    assert outcome_of_other_stop(on_demand, refused, Mode.OBSERVE) is Outcome.NONE
+    by_interruption = replace(recorded(rerun_on="FARGATE"), next_capacity="FARGATE")
+    assert outcome_of_other_stop(on_demand, by_interruption, Mode.RESCUE) is Outcome.NONE
+
+
+# Sums.
+
+
+def test_drills_are_summed_apart_and_are_in_no_total() -> None:
+    real = sum_of(bill(stopped()), Outcome.SPOT_RERUN, first_of_its_run=True)
+    drill = sum_of(bill(stopped(), cause=Cause.DRILL), Outcome.SPOT_RERUN, first_of_its_run=False)
+    assert (real.deployment, drill.deployment) == (ETL, DRILLS)
+    assert (real.counts.interruptions, drill.counts.interruptions) == (1, 0)
+    assert total([real, drill]) == real.counts
+
+
+def test_a_partial_bill_adds_its_time_and_no_money() -> None:
+    daily = sum_of(bill(stopped(cpu_units=None)), Outcome.NONE, first_of_its_run=True)
+    assert daily.counts == Counts(
+        runs=1, attempts=1, interruptions=1, partial_bills=1, spot_us=3600 * 10**6
+    )
+
+
+attempts = st.builds(
+    lambda length, share, capacity, architecture, cpu, memory, storage, cause: (
+        stopped(
+            pull_started_at=NOW - timedelta(milliseconds=length),
+            capacity_provider=capacity,
+            architecture=architecture,
+            cpu_units=cpu,
+            memory_mib=memory,
+            storage_gib=storage if architecture == "x86_64" else 20,
+        ),
+        share,
+        cause,
+    ),
+    length=st.integers(0, 10**9),
+    share=st.fractions(0, 1, max_denominator=1000),
+    capacity=st.sampled_from(["FARGATE_SPOT", "FARGATE", ""]),
+    architecture=st.sampled_from(["x86_64", "arm64"]),
+    cpu=st.sampled_from([256, 512, 1024, 4096, 16384]),
+    memory=st.integers(512, 122_880),
+    storage=st.integers(20, 200),
+    cause=st.sampled_from([Cause.SPOT_INTERRUPTION, Cause.OTHER]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(attempts, min_size=1, max_size=12))
+def test_over_any_attempts_net_saving_is_what_was_useful_less_what_was_paid(
+    history: list[tuple[Task, Fraction, Cause]],
+) -> None:
+    """Computed once more here, in exact fractions, from seconds and rates alone."""
+    paid = useful = wasted_cost = Fraction(0)
+    counts = Counts()
+    for task, share, cause in history:
+        span = span_of(task)
+        assert span is not None
+        lost = (span.seconds * share.numerator / share.denominator).quantize(Decimal("0.001"))
+        made = bill(task, wasted=min(lost, span.seconds), cause=cause)
+        counts += sum_of(made, Outcome.NONE, first_of_its_run=False).counts
+        charged = max(Fraction(60), Fraction((NOW - (task.pull_started_at or NOW)) / seconds(1)))
+        in_vain = Fraction(min(lost, span.seconds)) if cause is Cause.SPOT_INTERRUPTION else 0
+        per_second = {
+            capacity: Fraction(rate.vcpu_hour_usd) * (task.cpu_units or 0) / 1024 / 3600
+            + Fraction(rate.gb_hour_usd) * (task.memory_mib or 0) / 1024 / 3600
+            + Fraction(rate.storage_gb_hour_usd or 0) * ((task.storage_gib or 20) - 20) / 3600
+            for capacity in ("FARGATE", "FARGATE_SPOT")
+            for rate in [RATES["us-east-1", task.architecture, capacity]]
+        }
+        paid += charged * per_second[task.capacity]
+        useful += (charged - in_vain) * per_second["FARGATE"]
+        wasted_cost += in_vain * per_second[task.capacity]
+    rounding = len(history) * Fraction(1, 2 * 10**8)
+    assert abs(Fraction(counts.cost_usd) - paid) <= rounding
+    assert abs(Fraction(counts.wasted_usd) - wasted_cost) <= rounding
+    assert abs(Fraction(usd(counts.useful_e8)) - useful) <= rounding
+    assert abs(Fraction(counts.net_savings_usd) - (useful - paid)) <= 2 * rounding
+    # The identity itself holds to the last digit.
+    assert counts.net_savings_usd == usd(counts.useful_e8) - counts.cost_usd

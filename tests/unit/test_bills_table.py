@@ -1,0 +1,251 @@
+"""Bills and daily sums in moto's DynamoDB: both or neither, once, read by key."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
+from chalicelib.core.bill import NO_FLOW_RUN, Bill, Deployment
+from chalicelib.core.outcome import Outcome
+from chalicelib.core.ports import Books
+from chalicelib.core.sums import Counts, DailySum, sum_of, total
+from chalicelib.errors import ThrottledError
+from tests.make import NOW, RUN_ID, TASK_ARN
+from tests.unit.test_bill import ETL, SPOT, bill, stopped
+
+NEW = Books(billed=False, run_known=False, deployment_listed=False)
+TODAY = date(2026, 11, 23)
+
+
+@pytest.fixture
+def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="us-east-1")
+        client.create_table(
+            TableName="books",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        yield client
+
+
+@dataclass
+class Bench:
+    """The table, and what it slept."""
+
+    dynamodb: Any
+    slept: list[float] = field(default_factory=list)
+
+    @property
+    def table(self) -> BillTable:
+        return BillTable(self.dynamodb, "books", sleep=self.slept.append)
+
+    def write(self, made: Bill, books: Books = NEW, outcome: Outcome = Outcome.NONE) -> bool:
+        daily = sum_of(made, outcome, first_of_its_run=not books.run_known)
+        return self.table.write(made, daily, books)
+
+    def look_up(self, made: Bill) -> Books:
+        return self.table.look_up(made, sum_of(made, Outcome.NONE, first_of_its_run=False))
+
+    def item(self, key: str) -> dict[str, Any]:
+        answer = self.dynamodb.get_item(TableName="books", Key={"pk": {"S": key}})
+        return dict(answer.get("Item", {}))
+
+
+@pytest.fixture
+def bench(dynamodb: Any) -> Bench:
+    return Bench(dynamodb)
+
+
+def another(number: int, **changes: Any) -> Bill:
+    return replace(bill(stopped(**changes)), task_arn=f"{TASK_ARN[:-4]}{number:04d}")
+
+
+def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
+    made = bill(stopped(), wasted=600)
+    assert bench.look_up(made) == NEW
+    assert bench.write(made, outcome=Outcome.SPOT_RERUN)
+
+    assert bench.look_up(made) == Books(billed=True, run_known=True, deployment_listed=True)
+    assert bench.table.unbilled([TASK_ARN, "arn:another"]) == ("arn:another",)
+    assert bench.table.read_sums([TODAY]) == (
+        DailySum(
+            TODAY,
+            ETL,
+            Counts(
+                runs=1,
+                attempts=1,
+                interruptions=1,
+                spot_reruns=1,
+                spot_us=3600 * 10**6,
+                wasted_us=600 * 10**6,
+                cost_e8=1571925,
+                on_demand_e8=4937000,
+                wasted_e8=261988,
+                useful_e8=4114167,
+            ),
+            frozenset(map(str, made.rates)),
+        ),
+    )
+    stored = bench.item(f"bill#{TASK_ARN}")
+    assert stored["cost_usd"] == {"S": "0.01571925"}
+    assert str(SPOT) in [line["S"] for line in stored["rates"]["L"]]
+
+
+def test_a_second_bill_of_the_same_task_changes_nothing(bench: Bench) -> None:
+    made = bill(stopped())
+    assert bench.write(made)
+    before = bench.table.read_sums([TODAY])
+    assert not bench.write(made)
+    assert not bench.write(made, bench.look_up(made))
+    assert bench.table.read_sums([TODAY]) == before
+
+
+def test_a_run_that_another_billed_meanwhile_is_not_counted_twice(bench: Bench) -> None:
+    assert bench.write(another(1))
+    assert not bench.write(another(2)), "it believed the run to be new"
+    assert bench.look_up(another(2)) == Books(False, True, True)
+    assert bench.write(another(2), bench.look_up(another(2)))
+    counts = total(bench.table.read_sums([TODAY]))
+    assert (counts.runs, counts.attempts) == (1, 2)
+
+
+def test_sums_are_by_day_and_deployment_and_exact(bench: Bench) -> None:
+    other = Deployment("other", "etl/hourly")
+    bills = [another(n, stopped_at=NOW - timedelta(days=n % 3)) for n in range(30)]
+    bills = [replace(b, deployment=other) if n % 2 else b for n, b in enumerate(bills)]
+    for made in bills:
+        assert bench.write(made, bench.look_up(made))
+    days = [TODAY - timedelta(days=n) for n in range(4)]
+    sums = bench.table.read_sums(days)
+    assert [(s.day, s.deployment) for s in sums] == sorted(
+        {(b.ended_at.date(), b.deployment) for b in bills}, key=lambda x: (x[0], x[1].name)
+    )
+    paid = sum((b.amounts.cost_usd for b in bills if b.amounts), Decimal(0))
+    assert total(sums).cost_usd == paid
+    assert total(sums).runs == 1
+
+
+def test_every_count_is_added_up_under_a_name_that_dynamodb_takes(bench: Bench) -> None:
+    names = Counts().as_mapping()
+    counts = Counts(**{name: 10 + place for place, name in enumerate(names)})
+    for number in (1, 2):
+        made = another(number)
+        assert bench.table.write(made, DailySum(TODAY, ETL, counts), bench.look_up(made))
+    assert bench.table.read_sums([TODAY])[0].counts == counts + counts
+
+
+def test_a_task_of_no_run_is_nobodys_attempt(bench: Bench) -> None:
+    made = replace(bill(stopped()), flow_run_id=None, deployment=Deployment(NO_FLOW_RUN))
+    assert bench.look_up(made) == Books(billed=False, run_known=True, deployment_listed=False)
+    assert bench.write(made, bench.look_up(made))
+    [daily] = bench.table.read_sums([TODAY])
+    assert (daily.counts.runs, daily.counts.attempts) == (0, 0)
+    assert daily.deployment.title == "(no-flow-run)"
+
+
+def test_a_name_that_was_not_to_be_had_is_written_by_the_next_bill(bench: Bench) -> None:
+    unnamed = replace(another(1), deployment=Deployment(ETL.key))
+    assert bench.write(unnamed)
+    assert bench.table.read_sums([TODAY])[0].deployment.title == f"({ETL.key})"
+    named = another(2)
+    assert bench.write(named, bench.look_up(named))
+    nameless_again = replace(another(3), deployment=Deployment(ETL.key))
+    assert bench.write(nameless_again, bench.look_up(nameless_again))
+    assert bench.table.read_sums([TODAY])[0].deployment == ETL
+
+
+def test_everything_expires_but_not_before_it_is_of_no_use(bench: Bench) -> None:
+    assert bench.write(bill(stopped()))
+    kept = int((NOW + BILLS_KEPT_FOR).timestamp())
+    assert bench.item(f"bill#{TASK_ARN}")["expires_at"] == {"N": str(kept)}
+    assert bench.item(f"billed-run#{RUN_ID}")["expires_at"] == {"N": str(kept)}
+    midnight = NOW.replace(hour=0)
+    for key in (f"sum#2026-11-23#{ETL.key}", "day#2026-11-23"):
+        until = int((midnight + SUMS_KEPT_FOR).timestamp())
+        assert bench.item(key)["expires_at"] == {"N": str(until)}
+
+
+def test_a_report_reads_by_key_and_never_scans(bench: Bench, dynamodb: Any) -> None:
+    assert bench.write(bill(stopped()))
+    calls: list[str] = []
+    dynamodb.meta.events.register(
+        "before-call.dynamodb.*", lambda model, **_: calls.append(model.name)
+    )
+    bench.table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
+    assert calls == ["BatchGetItem", "BatchGetItem"]
+
+
+def test_the_day_of_the_last_publication_is_remembered(bench: Bench) -> None:
+    assert bench.table.read_reported() == ""
+    bench.table.save_reported("2026-11-23")
+    assert bench.table.read_reported() == "2026-11-23"
+
+
+class Conflicting:
+    """DynamoDB as it is when many write to the same sums."""
+
+    def __init__(self, dynamodb: Any, answers: Sequence[str]) -> None:
+        self._dynamodb = dynamodb
+        self._answers = list(answers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dynamodb, name)
+
+    def transact_write_items(self, **request: Any) -> Any:
+        if not self._answers:
+            return self._dynamodb.transact_write_items(**request)
+        code = self._answers.pop(0)
+        if code == "TransactionInProgressException":
+            raise ClientError({"Error": {"Code": code}}, "TransactWriteItems")
+        reasons = [{"Code": "None"}, {"Code": code}]
+        raise self._dynamodb.exceptions.TransactionCanceledException(
+            {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons},
+            "TransactWriteItems",
+        )
+
+
+PASSING = ["TransactionConflict", "TransactionInProgressException", "ThrottlingError"]
+
+
+def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
+    bench = Bench(Conflicting(dynamodb, PASSING))
+    assert bench.write(bill(stopped()))
+    assert len(bench.slept) == 3
+    assert bench.slept == sorted(bench.slept)
+
+
+def test_but_not_for_ever(dynamodb: Any) -> None:
+    bench = Bench(Conflicting(dynamodb, ["TransactionConflict"] * MOST_TRIES))
+    with pytest.raises(ThrottledError, match="to be called again"):
+        bench.write(bill(stopped()))
+    assert bench.table.unbilled([TASK_ARN]) == (TASK_ARN,)
+
+
+def test_what_is_no_conflict_is_raised(dynamodb: Any) -> None:
+    bench = Bench(Conflicting(dynamodb, ["ValidationError"]))
+    with pytest.raises(ClientError):
+        bench.write(bill(stopped()))
+
+
+def test_many_tasks_are_looked_up_a_hundred_at_a_time(bench: Bench) -> None:
+    assert bench.write(another(5))
+    arns = [another(n).task_arn for n in range(250)]
+    assert set(arns) - set(bench.table.unbilled(arns)) == {another(5).task_arn}
+
+
+def test_a_run_id_is_part_of_what_is_looked_up(bench: Bench) -> None:
+    assert bench.write(another(1))
+    other_run = replace(another(2), flow_run_id=UUID(int=7))
+    assert not bench.look_up(other_run).run_known

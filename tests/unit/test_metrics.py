@@ -1,0 +1,255 @@
+"""What is printed for CloudWatch: names, dimensions, limits; and what a rescue counts for."""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chalicelib.adapters.metrics import EmfMetrics
+from chalicelib.core.actions import Decision, Verdict
+from chalicelib.core.decide import decide
+from chalicelib.core.metrics import Measured, Metric, values_of_bill, values_of_rescue
+from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.run import StateType
+from chalicelib.core.standing import park_id_of_task
+from chalicelib.core.task import Cause
+from chalicelib.errors import PrefectUnavailableError
+from chalicelib.functions.react import react
+from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task
+from tests.unit.emf import data_of, printed_data, total_of
+from tests.unit.test_bill import bill, stopped
+from tests.unit.test_react import NO_INTERRUPTION, Scene, scene
+
+__all__ = ["scene"]  # the fixture
+
+BY_POOL = ("Stage", "WorkPool")
+BY_DEPLOYMENT = ("Stage", "WorkPool", "Deployment")
+METRICS = EmfMetrics("dev", "fargate-spot-dev")
+ALL = {metric: Decimal("0.00000001") for metric in Metric}
+
+
+def test_a_bill_is_told_by_work_pool_and_by_deployment(capsys: pytest.CaptureFixture[str]) -> None:
+    made = bill(stopped(), wasted=600)
+    METRICS.measure(Measured("etl/nightly", values_of_bill(made)))
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    data = data_of(line)
+    assert {datum.namespace for datum in data} == {"PrefectSpot"}
+    assert {datum.dimensions for datum in data} == {
+        (("Stage", "dev"), ("WorkPool", "fargate-spot-dev")),
+        (("Stage", "dev"), ("WorkPool", "fargate-spot-dev"), ("Deployment", "etl/nightly")),
+    }
+    assert made.amounts is not None
+    for names in (BY_POOL, BY_DEPLOYMENT):
+        told = {metric: total_of(data, metric, *names) for metric in Metric}
+        assert {name: value for name, value in told.items() if value} == {
+            "TaskCost": float(made.amounts.cost_usd),
+            "OnDemandEquivalentCost": float(made.amounts.on_demand_usd),
+            "Savings": float(made.amounts.savings_usd),
+            "WastedCost": float(made.amounts.wasted_usd),
+            "NetSavings": float(made.amounts.net_savings_usd),
+            "WastedSeconds": 600.0,
+        }
+
+
+def test_every_metric_fits_into_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    METRICS.measure(Measured("etl/nightly", ALL))
+    data = data_of(capsys.readouterr().out)
+    assert {datum.metric for datum in data} == {
+        "SpotInterruptions",
+        "SpotReruns",
+        "OnDemandReruns",
+        "NotRerun",
+        "ReactionSeconds",
+        "TaskCost",
+        "OnDemandEquivalentCost",
+        "Savings",
+        "WastedCost",
+        "NetSavings",
+        "WastedSeconds",
+    }
+    units = {datum.metric: datum.unit for datum in data}
+    assert (units["SpotReruns"], units["ReactionSeconds"]) == ("Count", "Seconds")
+    assert units["TaskCost"] == "None"
+    assert {datum.value for datum in data} == {0.00000001}
+
+
+def test_a_task_of_no_deployment_is_told_by_work_pool_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    METRICS.measure(Measured("", ALL))
+    names = {tuple(n for n, _ in d.dimensions) for d in data_of(capsys.readouterr().out)}
+    assert names == {BY_POOL}
+
+
+def test_nothing_to_tell_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    METRICS.measure(Measured("etl/nightly", {}))
+    assert capsys.readouterr().out == ""
+
+
+def test_one_measurement_leaves_nothing_to_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    METRICS.measure(Measured("first", {Metric.SPOT_RERUNS: Decimal(1)}))
+    METRICS.measure(Measured("second", {Metric.TASK_COST: Decimal(1)}))
+    first, second = capsys.readouterr().out.splitlines()
+    assert {d.metric for d in data_of(second)} == {"TaskCost"}
+    assert "first" not in second
+    assert first
+
+
+def test_a_service_name_in_the_environment_adds_no_dimension(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "somebody's")
+    METRICS.measure(Measured("etl/nightly", ALL))
+    names = {tuple(n for n, _ in d.dimensions) for d in data_of(capsys.readouterr().out)}
+    assert names == {BY_POOL, BY_DEPLOYMENT}
+
+
+HOSTILE = (
+    '", "Customer": "x',
+    '"]], "Metrics": []}',
+    '\n{"_aws": {"CloudWatchMetrics": []}}',
+    ":colon",
+    ": :",
+    "\x00\x1b[31m",
+    "\u202enighthly",
+    "💸" * 300,
+    "nächtlich",
+    "x" * 5000,
+    "   ",
+    "\ud800",
+    "Deployment",
+    "_aws",
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(name=st.text(min_size=1) | st.sampled_from(HOSTILE))
+def test_whatever_a_deployment_is_called_it_is_one_value_of_one_dimension(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    EmfMetrics(name, name).measure(Measured(name, ALL))
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1
+    data = data_of(output)
+    assert {tuple(n for n, _ in d.dimensions) for d in data} == {BY_POOL, BY_DEPLOYMENT}
+    assert len({d.dimensions for d in data}) == 2
+    assert len(data) == 2 * len(Metric)
+
+
+def test_names_that_differ_stay_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("nächtlich", "nichtlich", "n?chtlich"):
+        METRICS.measure(Measured(name, {Metric.TASK_COST: Decimal(1)}))
+    series = {d.dimensions[-1] for d in printed_data(capsys.readouterr().out)}
+    assert len({value for name, value in series if name == "Deployment"}) == 3
+
+
+# What a rescue counts for.
+
+
+def rescued(scene: Scene, detail: dict[str, Any] | None = None, **changes: Any) -> list[Measured]:
+    told: list[Measured] = []
+    react(replace(scene.world, measure=told.append, **changes), scene.event(detail))
+    return [measured for measured in told if measured.values]
+
+
+def test_an_interruption_its_rerun_and_the_time_between_are_counted_once(scene: Scene) -> None:
+    [measured] = rescued(scene)
+    assert measured.values == {
+        Metric.SPOT_INTERRUPTIONS: 1,
+        Metric.SPOT_RERUNS: 1,
+        Metric.REACTION_SECONDS: 1,
+    }
+    run = scene.prefect.runs[scene.run_id]
+    assert run.deployment is not None
+    assert measured.deployment == f"etl/deployment-{run.deployment.id}"
+    assert rescued(scene, {"lastStatus": "STOPPED"}) == []
+
+
+def test_the_warning_counts_the_interruption_and_the_exit_the_rerun(scene: Scene) -> None:
+    running = [{"name": "prefect", "lastStatus": "RUNNING"}]
+    warning = {"lastStatus": "RUNNING", "containers": running, "executionStoppedAt": None}
+    assert [m.values for m in rescued(scene, warning)] == [{Metric.SPOT_INTERRUPTIONS: 1}]
+    assert rescued(scene, warning) == []
+    [measured] = rescued(scene)
+    assert set(measured.values) == {Metric.SPOT_RERUNS, Metric.REACTION_SECONDS}
+
+
+def test_a_stop_without_interruption_counts_for_nothing(scene: Scene) -> None:
+    assert rescued(scene, NO_INTERRUPTION) == []
+
+
+def test_a_deployment_whose_name_cannot_be_had_is_counted_without_it(scene: Scene) -> None:
+    class Nameless:
+        def __getattr__(self, method: str) -> Any:
+            if method == "read_deployment_name":
+                raise PrefectUnavailableError("not now")
+            return getattr(scene.prefect, method)
+
+    [measured] = rescued(scene, prefect=Nameless())
+    assert measured.deployment == ""
+    assert Metric.SPOT_RERUNS in measured.values
+
+
+def handled(decision: Decision, before: RunRecord, after: RunRecord) -> dict[str, Decimal]:
+    values = values_of_rescue(make_task(), before, after, decision)
+    return {metric.value: value for metric, value in values.items()}
+
+
+def record_of(cause: Cause = Cause.SPOT_INTERRUPTION, **changes: Any) -> RunRecord:
+    interruption = Interruption(TASK_ARN, 1, cause.value, "FARGATE_SPOT", exited_at=NOW)
+    return RunRecord(RUN_ID, {TASK_ARN: replace(interruption, **changes)}, next_capacity="FARGATE")
+
+
+def finishing(at: timedelta = timedelta()) -> Decision:
+    """The decision on a run that is seen parked, `at` after the container's exit."""
+    parked = make_state(
+        StateType.SCHEDULED, name="AwaitingRetry", transition_id=park_id_of_task(TASK_ARN)
+    )
+    situation = make_situation(run=make_run(state=parked), record=record_of(), now=NOW + at)
+    decision = decide(situation)
+    assert decision.verdict is Verdict.FINISH_RERUN
+    return decision
+
+
+def test_a_rerun_on_demand_is_counted_as_one() -> None:
+    values = handled(finishing(timedelta(seconds=3)), record_of(), record_of())
+    assert values == {"OnDemandReruns": 1, "ReactionSeconds": 3}
+
+
+def test_a_clock_that_is_behind_makes_no_negative_reaction() -> None:
+    assert handled(finishing(timedelta(seconds=-3)), record_of(), record_of())[
+        "ReactionSeconds"
+    ] == Decimal(0)
+
+
+def test_a_refusal_that_is_rerun_is_no_interruption() -> None:
+    none = RunRecord(RUN_ID, next_capacity="FARGATE")
+    assert handled(finishing(), none, none) == {"OnDemandReruns": 1}
+
+
+def test_a_run_that_is_not_to_be_rerun_is_counted_while_people_are_told() -> None:
+    situation = make_situation(run=make_run(deployment_id=None))
+    decision = decide(situation)
+    assert decision.verdict is Verdict.MARK_CRASHED
+    assert handled(decision, RunRecord(RUN_ID), record_of()) == {
+        "SpotInterruptions": 1,
+        "NotRerun": 1,
+    }
+    again = replace(decision, actions=())
+    assert handled(again, record_of(), record_of()) == {}
+
+
+def test_a_drill_is_counted_nowhere() -> None:
+    drill = record_of(Cause.DRILL)
+    assert handled(finishing(), RunRecord(RUN_ID), drill) == {}
+    assert values_of_bill(bill(stopped(), cause=Cause.DRILL)) == {}
+
+
+def test_a_bill_without_amounts_tells_no_money() -> None:
+    assert set(values_of_bill(bill(stopped(cpu_units=None)))) == {Metric.WASTED_SECONDS}
