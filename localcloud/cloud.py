@@ -33,7 +33,7 @@ from localcloud.lambdas import Invocation, LambdaService
 from localcloud.oracle import Observation, observe
 from localcloud.prefect_api import PrefectApi
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household
+from localcloud.processes import Household, free_port
 
 LAMBDA_PYTHON = PROJECT / ".venvs" / "lambda" / "bin" / "python"
 REACT = f"prefect-spot-{STAGE}-react"

@@ -19,6 +19,10 @@ from spotctl.errors import RefusedError, one_line_of
 from spotctl.project import read_project
 from spotctl.redrive import redrive as redrive_all
 from spotctl.render import Output, table_of, table_of_rows
+from spotctl.report import as_csv as csv_of
+from spotctl.report import as_json as json_of
+from spotctl.report import as_table as table_of_report
+from spotctl.report import read_report
 from spotctl.rows import Exit, Row, State, exit_of
 from spotctl.status.gather import status as look_at_all
 from spotctl.teardown import find_stack, running_flows, what_stays
@@ -44,7 +48,7 @@ class Group(TyperGroup):
         """Call the command."""
         try:
             return super().invoke(ctx)
-        except (PrefectSpotError, BotoCoreError, ClientError) as error:
+        except (PrefectSpotError, BotoCoreError, ClientError, OSError) as error:
             what, step = one_line_of(error)
             typer.echo(f"error: {what}" + (f": {step}" if step else ""), err=True)
             raise typer.Exit(Exit.NOT_DONE) from None
@@ -129,6 +133,43 @@ def teardown(
     for each in stays:
         output.tell(f"stays: {each}")
     raise typer.Exit(verdict)
+
+
+@app.command()
+def report(
+    stage: StageOption = "dev",
+    since: Annotated[
+        str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
+    ] = "7d",
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="CSV, a row per deployment and day")
+    ] = False,
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="draw it too, as FILE.png and FILE.svg")
+    ] = None,
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Show what Spot saved, what reruns cost, and what is left of it, by deployment and day."""
+    if as_csv and as_json is not None:
+        raise RefusedError("--csv goes with neither --json nor --table: give one of them")
+    world, output = _open(stage, project_dir, as_json)
+    try:
+        made = read_report(world.aws.client("dynamodb"), world.project.stack, since)
+    except ValueError as error:
+        raise RefusedError(f"--since {error}") from None
+    if as_csv:
+        output.text(csv_of(made))
+    elif output.is_json:
+        output.text(json_of(made) + "\n")
+    else:
+        output.table(table_of_report(made))
+    if chart is not None:
+        from spotctl.chart import draw  # matplotlib takes a second to import
+
+        png, svg = chart.with_suffix(".png"), chart.with_suffix(".svg")
+        draw(made, png, svg)
+        output.tell(f"drawn: {png} and {svg}")
 
 
 @app.command()

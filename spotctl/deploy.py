@@ -9,7 +9,6 @@ from datetime import timedelta
 from enum import Enum, auto
 from typing import Final
 
-from spotctl.chalice import chalice
 from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
 from spotctl.rows import Row, failed, ok
 from spotctl.world import World
@@ -63,7 +62,7 @@ def deploy(world: World, tell: Callable[[str], None]) -> list[Row]:
     """
     project = world.project
     tell(f"chalice deploy --stage {project.stage}")
-    if code := chalice(project, "deploy", tell):
+    if code := world.chalice("deploy", tell):
         return [failed("chalice deploy", f"it ended with exit code {code}", _NEXT)]
     world.aws.client("lambda").get_waiter("function_active_v2").wait(
         FunctionName=project.function_name(FUNCTION)

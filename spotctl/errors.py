@@ -15,6 +15,8 @@ from chalicelib.errors import PrefectSpotError
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired")
 
+_ASKS_THE_TABLE = ("GetItem", "BatchGetItem", "Query")
+
 
 class RefusedError(PrefectSpotError):
     """The command will not do what it was asked for; the message says why, and what to do."""
@@ -45,6 +47,8 @@ def _of_client_error(error: ClientError) -> tuple[str, str]:
         return _line(error), f"allow your AWS identity {error.operation_name}"
     if code in _EXPIRED:
         return _line(error), "log in to AWS again"
+    if code == "ResourceNotFoundException" and error.operation_name in _ASKS_THE_TABLE:
+        return "the stage has no table yet", "run spotctl deploy"
     return _line(error), "AWS's message says it; spotctl status shows the parts"
 
 

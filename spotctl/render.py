@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -46,10 +46,18 @@ class Output:
     def result(self, value: Mapping[str, Any], table: Callable[[], Table | str]) -> None:
         """Print the result: the value as JSON, or what `table` makes of it."""
         if self.is_json:
-            sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+            self.text(json.dumps(value, indent=2, default=_plain) + "\n")
             return
         made = table()
-        self._console.print(escape(made) if isinstance(made, str) else made)
+        self.table(escape(made) if isinstance(made, str) else made)
+
+    def text(self, text: str) -> None:
+        """Print the result as it is: for programs."""
+        sys.stdout.write(text)
+
+    def table(self, made: RenderableType) -> None:
+        """Print the result as a table: for people."""
+        self._console.print(made)
 
 
 def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:

@@ -5,7 +5,7 @@ when it is empty, a cluster only without tasks. It stops at the first step that 
 run again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,6 @@ from chalicelib.core.run import FINAL, ProposedState, StateType
 from chalicelib.core.stack import TEMPLATE_TAG
 from chalicelib.core.task import Task
 from chalicelib.errors import PrefectSpotError
-from spotctl.chalice import chalice
 from spotctl.errors import RefusedError
 from spotctl.provisioning import FUNCTION
 from spotctl.rows import Row, State, failed, ok, warning
@@ -179,11 +178,8 @@ def _stop_flows(world: World, stack: Stack, tell: Tell) -> Row:
 def _empty_bucket(s3: Any, bucket: str, tell: Tell) -> Row:
     part, deleted = f"bucket {bucket}", 0
     try:
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            keys = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found]
-            if not keys:
-                continue
+        # From the beginning each time: the marker of a page may be gone with what was deleted.
+        while keys := _versions(s3.list_object_versions(Bucket=bucket)):
             answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
             if errors := answer.get("Errors"):
                 told = f"{errors[0]['Key']}: {errors[0]['Message']}"
@@ -193,6 +189,11 @@ def _empty_bucket(s3: Any, bucket: str, tell: Tell) -> Row:
     except s3.exceptions.NoSuchBucket:
         return ok(part, "it is gone already")
     return ok(part, f"emptied of {deleted} objects, their versions counted")
+
+
+def _versions(page: Mapping[str, Any]) -> list[dict[str, str]]:
+    found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+    return [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found]
 
 
 def _delete_stack(world: World, stack: Stack, tell: Tell) -> Row:
@@ -228,7 +229,7 @@ def _why(client: Any, stack_id: str) -> str:
 
 def _delete_functions(world: World, tell: Tell) -> Row:
     project = world.project
-    code = chalice(project, "delete", tell)
+    code = world.chalice("delete", tell)
     left = [
         name for name in map(project.function_name, project.functions) if _is_there(world, name)
     ]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, Final
 
 import boto3
@@ -18,6 +18,7 @@ from botocore.exceptions import NoRegionError
 
 from chalicelib.adapters.http import Authorization
 from chalicelib.adapters.secrets import PrefectAuthorization
+from spotctl.chalice import chalice
 from spotctl.prefect import OperatorsPrefect
 from spotctl.project import Project
 
@@ -67,6 +68,8 @@ class World:
     pause: Callable[[float], None]
     environment: Mapping[str, str]
     """The operator's own: their Prefect credential, if they have one there."""
+    chalice: Callable[[str, Callable[[str], None]], int]
+    """Runs Chalice's `deploy` or `delete` for the stage; see `chalice.py`."""
 
     @cached_property
     def prefect(self) -> OperatorsPrefect:
@@ -94,6 +97,7 @@ def open_world(project: Project) -> World:
         now=lambda: datetime.now(UTC),
         pause=time.sleep,
         environment=os.environ,
+        chalice=partial(chalice, project),
     )
 
 

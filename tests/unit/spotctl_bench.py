@@ -23,7 +23,7 @@ from tests.unit.scripted_server import ScriptedServer, answer
 
 REGION = "us-east-1"
 STACK = "prefect-spot-dev"
-FUNCTIONS = ("react", "sweep")
+FUNCTIONS = ("react", "meter", "sweep", "provision")
 KEY = "pnu_0123456789abcdef"
 
 Reply = Callable[[str, Any], LambdaAnswer]

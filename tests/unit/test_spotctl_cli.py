@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from spotctl.cli import app
 from tests.unit.spotctl_bench import KEY, STACK, Bench, bench
 
-COMMANDS = ("status", "redrive", "drill")
+COMMANDS = ("deploy", "status", "drill", "report", "redrive", "teardown")
 
 
 @pytest.fixture
@@ -85,7 +85,9 @@ def test_the_status_of_an_empty_account_says_what_is_missing(stage: Bench) -> No
         f"cluster {STACK}": "failed",
         "worker service": "failed",
         f"function {STACK}-react": "failed",
+        f"function {STACK}-meter": "failed",
         f"function {STACK}-sweep": "failed",
+        f"function {STACK}-provision": "failed",
         "failure queue": "failed",
         "last sweep": "warning",
         "credential": "ok",
@@ -236,3 +238,40 @@ def test_a_deployment_of_another_pool_is_not_started(stage: Bench) -> None:
     assert "is of work pool others" in said.err
     assert stage.server is not None
     assert not [seen for seen in stage.server.seen if seen.path.endswith("create_flow_run")]
+
+
+def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
+    stage.create_table()
+    assert stage.run("report").answer["deployments"] == []
+    assert "Spot savings by deployment" in stage.run("report", "--table").out
+    said = stage.run("report", "--csv", "--since", "4w")
+    assert said.code == 0
+    assert said.out.startswith("day,deployment,runs,")
+
+
+def test_a_chart_is_drawn_into_two_files(stage: Bench) -> None:
+    stage.create_table()
+    chart = stage.folder / "savings.png"
+    said = stage.run("report", "--chart", str(chart))
+    assert said.code == 0
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in chart.with_suffix(".svg").read_text()
+    assert said.answer["deployments"] == [], "the chart is no reason to leave out the answer"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--since", "tomorrow"), "--since 'tomorrow' is not a period"),
+        (("--csv", "--json"), "--csv goes with neither"),
+        ((), "the stage has no table yet: run spotctl deploy"),
+    ],
+    ids=["no period", "two forms", "no table"],
+)
+def test_a_report_that_cannot_be_is_refused_in_one_line(
+    stage: Bench, arguments: tuple[str, ...], why: str
+) -> None:
+    said = stage.run("report", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"error: {why}")
+    assert said.err.count("\n") == 1
