@@ -35,7 +35,7 @@ from localcloud.oracle import Observation, observe
 from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household
+from localcloud.processes import Household, free_port
 
 LAMBDA_PYTHON = PROJECT / ".venvs" / "lambda" / "bin" / "python"
 REACT = f"prefect-spot-{STAGE}-react"
@@ -182,7 +182,10 @@ def embedded_cloud(
                 path_prefix=Path(sys.executable).parent,
                 extra_environment={
                     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
+                    # Containers share this machine's addresses: the one in the stack's template
+                    # would be everybody's.
                     "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+                    "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
                     **(set_up_observer(aws) if options.observer else {}),
                 },
                 timings=options.timings,

@@ -37,6 +37,7 @@ from localcloud.task_life import ContainerLife as ContainerLife
 from localcloud.task_life import TaskLife
 
 TASK_MARKER = "PREFECT_SPOT_ECS_TASK"
+DRILL = "prefect-spot drill"
 
 _log = logging.getLogger(__name__)
 
@@ -274,7 +275,11 @@ class Fargate:
         life.ended.wait()
 
     def _stop_by_user(self, task: Task, reason: str | None) -> None:
-        self._lives[task.task_arn].request_stop("UserInitiated", reason)
+        life = self._lives[task.task_arn]
+        if (reason or "").startswith(DRILL):  # meant as an interruption, and judged as one
+            life.interrupt("UserInitiated", str(reason))
+        else:
+            life.request_stop("UserInitiated", reason)
 
     def _tell(self, description: Description) -> None:
         if not self._closed.is_set():

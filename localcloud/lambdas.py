@@ -20,6 +20,7 @@ from typing import Any
 from moto.awslambda.exceptions import UnknownFunctionException
 from moto.awslambda.models import LambdaFunction
 
+from localcloud import lambda_invoke
 from localcloud.aws import EmulatedAws
 from localcloud.lambda_environment import (
     ExecutionEnvironment,
@@ -27,6 +28,7 @@ from localcloud.lambda_environment import (
     Outcome,
     Status,
 )
+from localcloud.lambda_invoke import LambdaAnswer, LambdaHooks
 from localcloud.processes import Household
 
 RETRY_SECONDS = (60.0, 120.0)  # after the first and the second failed try of an asynchronous event
@@ -100,9 +102,12 @@ class LambdaService:
         self._stopped = False
 
     def __enter__(self) -> LambdaService:
+        """Answer AWS's own Invoke as well."""
+        lambda_invoke.connect(LambdaHooks(self._answer_to_invoke, self.invoke_async))
         return self
 
     def __exit__(self, *_: object) -> None:
+        lambda_invoke.connect(None)
         self.stop()
 
     def invoke(self, function_name: str, payload: Any) -> Invocation:
@@ -111,6 +116,12 @@ class LambdaService:
         self._function(function_name)
         self._submit(_Request(function_name, payload, str(uuid.uuid4()), reply=reply))
         return reply.get()
+
+    def _answer_to_invoke(self, function_name: str, payload: object) -> LambdaAnswer:
+        invocation = self.invoke(function_name, payload)
+        if invocation.status == "ok":
+            return LambdaAnswer(invocation.answer)
+        return LambdaAnswer(invocation.error, failed=True)
 
     def invoke_async(self, function_name: str, event: Any) -> str:
         """Queue an event and return its request id, the same on each of its up to three tries.

@@ -1,1 +1,5 @@
-"""The operator's side: what a person starts by hand, with their own credentials. Not shipped."""
+"""`spotctl`, the operator's command: deploy, status, drill, report, redrive, teardown.
+
+Runs on the operator's machine with their credentials; never part of the Lambda zip. Each command
+gathers what is, builds rows from it in a pure function, and hands them to `render.py`.
+"""

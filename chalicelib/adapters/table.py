@@ -67,9 +67,15 @@ class RunTable:
         answer = self._client.get_item(TableName=self._name, Key=_BOOKMARK, ConsistentRead=True)
         return str(_unpack(answer["Item"]["place"])) if "Item" in answer else ""
 
-    def save_bookmark(self, bookmark: str) -> None:
-        """Note where a sweep stopped."""
-        item = {**_BOOKMARK, "place": _pack(bookmark)}
+    def swept_at(self) -> datetime | None:
+        """Return when the last sweep stopped, None when there was none."""
+        answer = self._client.get_item(TableName=self._name, Key=_BOOKMARK, ConsistentRead=True)
+        at = answer.get("Item", {}).get("swept_at")
+        return datetime.fromisoformat(_unpack(at)) if at else None
+
+    def save_bookmark(self, bookmark: str, now: datetime) -> None:
+        """Note where a sweep stopped, and when."""
+        item = {**_BOOKMARK, "place": _pack(bookmark), "swept_at": _pack(now.isoformat())}
         self._client.put_item(TableName=self._name, Item=item)
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:

@@ -158,8 +158,8 @@ class Records(Protocol):
     def read_bookmark(self) -> str:
         """Return where the last sweep stopped, empty when it came to its end."""
 
-    def save_bookmark(self, bookmark: str) -> None:
-        """Note where a sweep stopped."""
+    def save_bookmark(self, bookmark: str, now: datetime) -> None:
+        """Note where a sweep stopped, and when."""
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the lease and return the record. Raises LeaseHeldError."""

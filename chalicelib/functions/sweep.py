@@ -154,7 +154,7 @@ def sweep(world: World, _event: object) -> SweepReport:
             break
         place = place.next(runs)
     report.finished = place.stage == len(STAGES)
-    world.records.save_bookmark("" if report.finished else str(place))
+    world.records.save_bookmark("" if report.finished else str(place), world.now())
     _see_to_the_books(world, report)
     world.log.info("swept", **report.summary)
     return report

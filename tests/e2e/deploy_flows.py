@@ -15,7 +15,7 @@ from prefect_aws import AwsCredentials, S3Bucket
 from tests.e2e import flows
 
 FLOWS = (
-    *(flows.steps, flows.waits, flows.fails, flows.parent),
+    *(flows.steps, flows.waits, flows.fails, flows.parent, flows.idles),
     *(flows.nests, flows.pauses, flows.suspends),
 )
 

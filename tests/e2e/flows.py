@@ -41,6 +41,12 @@ def waits(file: str, interruptions: int, seconds: float = 1.0) -> str:
     return f"done at start {start}"
 
 
+@flow
+def idles(seconds: float = 15.0) -> None:
+    """Takes its time, and needs no parameters: something for a drill."""
+    sleep(seconds)
+
+
 @flow(retries=2)
 def fails(file: str, interruptions: int, failures: int) -> str:
     """Waits to be interrupted, then fails of its own, then succeeds."""

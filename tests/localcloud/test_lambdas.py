@@ -74,6 +74,23 @@ def test_answer_and_output_come_back(service: LambdaService, deploy: Deploy) -> 
     assert len(service.invocations) == 2
 
 
+def test_invoke_of_the_aws_api_is_answered(
+    service: LambdaService, aws: EmulatedAws, deploy: Deploy
+) -> None:
+    client = aws.client("lambda")
+    echo = deploy("def handler(event, context): return {'got': event}")
+    answer = client.invoke(FunctionName=echo, Payload=b'{"n": 1}')
+    assert json.loads(answer["Payload"].read()) == {"got": {"n": 1}}
+    assert "FunctionError" not in answer
+    failing = deploy(FAILING)
+    answer = client.invoke(FunctionName=failing, Payload=b"{}")
+    assert answer["FunctionError"] == "Unhandled"
+    assert json.loads(answer["Payload"].read())["errorType"] == "ZeroDivisionError"
+    client.invoke(FunctionName=echo, InvocationType="Event", Payload=b'{"n": 2}')
+    service.wait_idle(15)
+    assert [i.answer for i in service.invocations if i.status == "ok"][-1] == {"got": {"n": 2}}
+
+
 def test_environment_is_reused_warm(service: LambdaService, deploy: Deploy) -> None:
     name = deploy(COUNTER)
     assert [service.invoke(name, {}).answer for _ in range(3)] == [1, 2, 3]

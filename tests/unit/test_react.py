@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -39,7 +39,7 @@ class OneRecord:
     def read_bookmark(self) -> str:
         return ""
 
-    def save_bookmark(self, bookmark: str) -> None: ...
+    def save_bookmark(self, bookmark: str, now: datetime) -> None: ...
 
     def acquire(self, flow_run_id: UUID, now: Any, lease: timedelta) -> RunRecord:
         if self.held:

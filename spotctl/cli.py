@@ -1,0 +1,285 @@
+"""The commands: options in, one call each, exit code out."""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from typer.core import TyperGroup
+
+from chalicelib.errors import PrefectSpotError
+from spotctl.deploy import deploy as deploy_all
+from spotctl.drill.show import line_of, show_drill
+from spotctl.drill.target import named, pick
+from spotctl.drill.watch import drill as run_drill
+from spotctl.drill.watch import start as start_run
+from spotctl.errors import RefusedError, one_line_of
+from spotctl.project import read_project
+from spotctl.redrive import redrive as redrive_all
+from spotctl.render import Output, table_of, table_of_rows
+from spotctl.report import as_csv as csv_of
+from spotctl.report import as_json as json_of
+from spotctl.report import as_table as table_of_report
+from spotctl.report import read_report
+from spotctl.rows import Exit, Row, State, exit_of
+from spotctl.status.gather import status as look_at_all
+from spotctl.teardown import find_stack, running_flows, what_stays
+from spotctl.teardown import teardown as tear_down
+from spotctl.world import World, open_world
+
+HELP = """\
+Deploy prefect-spot, look at it, try it, and take it down again.
+
+Settings are read from .chalice/config.json, as the Lambdas have them; AWS credentials and region
+from your environment or profile. Prefect is asked with your PREFECT_API_KEY or
+PREFECT_API_AUTH_STRING, or else with what the Lambdas use.
+
+Exit codes: 0 all is well; 1 something is not, and the output says what; 2 the command could not be
+carried out (wrong setting or option, no credentials); 130 ended by Ctrl-C.
+"""
+
+
+class Group(TyperGroup):
+    """Turns an error that has a known cause into one line, and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command."""
+        try:
+            return super().invoke(ctx)
+        except (PrefectSpotError, BotoCoreError, ClientError, OSError) as error:
+            what, step = one_line_of(error)
+            typer.echo(f"error: {what}" + (f": {step}" if step else ""), err=True)
+            raise typer.Exit(Exit.NOT_DONE) from None
+
+
+app = typer.Typer(
+    cls=Group,
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+StageOption = Annotated[
+    str, typer.Option("--stage", help="the stage in .chalice/config.json", show_default=True)
+]
+FolderOption = Annotated[
+    Path, typer.Option("--project-dir", help="the folder that holds .chalice/config.json")
+]
+JsonOption = Annotated[
+    bool | None,
+    typer.Option("--json/--table", help="JSON, or tables; by default JSON unless on a terminal"),
+]
+HERE = Path()
+
+
+@app.command()
+def status(
+    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+) -> None:
+    """Show every part, its state, and what to do about it. Exit code 1 when one has failed."""
+    world, output = _open(stage, project_dir, as_json)
+    raise typer.Exit(show_status(world, output, look_at_all(world)))
+
+
+@app.command()
+def deploy(
+    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+) -> None:
+    """Deploy the Lambdas, provision all the rest, and show the status.
+
+    It can be run again and again. Exit code 1 when something failed: which resource, and why.
+    """
+    world, output = _open(stage, project_dir, as_json)
+    rows = deploy_all(world, output.tell)
+    if exit_of(rows) is Exit.OK:
+        rows += look_at_all(world)
+    raise typer.Exit(show_status(world, output, rows))
+
+
+@app.command()
+def teardown(
+    stage: StageOption = "dev",
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    work_pool: Annotated[
+        bool, typer.Option("--work-pool", help="delete the work pool as well")
+    ] = False,
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Take the stage down: flow runs, bucket, stack and Lambdas; and say what stays.
+
+    It asks before. It can be run again where it stopped. Exit code 1 when a step failed.
+    """
+    world, output = _open(stage, project_dir, as_json)
+    if work_pool and world.project.is_rescue_only:
+        raise RefusedError("the work pool is yours where PROVISION is rescue-only: delete it there")
+    stack = find_stack(world)
+    flows = len(running_flows(world, stack))
+    about = f"stage {stage} in account {world.aws.account}, {world.aws.region}"
+    lost = f" {flows} flow runs are running, and will be cancelled." if flows else ""
+    if not yes:
+        _confirm(f"Delete {about}, with its table and all results in its bucket?{lost}", output)
+    rows = list(tear_down(world, stack, work_pool=work_pool, tell=output.tell))
+    verdict = exit_of(rows)
+    stays = what_stays(world, work_pool=work_pool) if verdict is Exit.OK else []
+    output.result(
+        {"stage": stage, "ok": verdict is Exit.OK, "rows": rows, "stays": stays},
+        lambda: table_of_rows(f"Teardown of {about}", rows),
+    )
+    for each in stays:
+        output.tell(f"stays: {each}")
+    raise typer.Exit(verdict)
+
+
+@app.command()
+def report(
+    stage: StageOption = "dev",
+    since: Annotated[
+        str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
+    ] = "7d",
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="CSV, a row per deployment and day")
+    ] = False,
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="draw it too, as FILE.png and FILE.svg")
+    ] = None,
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Show what Spot saved, what reruns cost, and what is left of it, by deployment and day."""
+    if as_csv and as_json is not None:
+        raise RefusedError("--csv goes with neither --json nor --table: give one of them")
+    world, output = _open(stage, project_dir, as_json)
+    try:
+        made = read_report(world.aws.client("dynamodb"), world.project.stack, since)
+    except ValueError as error:
+        raise RefusedError(f"--since {error}") from None
+    if as_csv:
+        output.text(csv_of(made))
+    elif output.is_json:
+        output.text(json_of(made) + "\n")
+    else:
+        output.table(table_of_report(made))
+    if chart is not None:
+        from spotctl.chart import draw  # matplotlib takes a second to import
+
+        png, svg = chart.with_suffix(".png"), chart.with_suffix(".svg")
+        draw(made, png, svg)
+        output.tell(f"drawn: {png} and {svg}")
+
+
+@app.command()
+def redrive(
+    stage: StageOption = "dev",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what is there")] = False,
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Give what could not be handled back to the function it was for.
+
+    A message is deleted only after its function has handled it. Exit code 1 when one was kept.
+    """
+    world, output = _open(stage, project_dir, as_json)
+    done = []
+    for redriven in redrive_all(world, dry_run=dry_run):
+        output.tell(f"{redriven.function or 'unknown'}: {redriven.outcome}")
+        done.append(redriven)
+    kept = sum(not redriven.done for redriven in done)
+    output.result(
+        {"dry_run": dry_run, "found": len(done), "handled": len(done) - kept, "messages": done},
+        lambda: (
+            table_of(
+                f"{len(done)} messages, {len(done) - kept} handled",
+                ("function", "about", "given up because", "outcome"),
+                [(r.function, r.subject, r.reason, r.outcome) for r in done],
+            )
+            if done
+            else "the failure queue is empty"
+        ),
+    )
+    raise typer.Exit(Exit.FAILED if kept and not dry_run else Exit.OK)
+
+
+@app.command()
+def drill(
+    stage: StageOption = "dev",
+    task: Annotated[str, typer.Option(help="id or ARN of the task to interrupt")] = "",
+    start: Annotated[
+        str, typer.Option(metavar="FLOW/DEPLOYMENT", help="start a run, and interrupt that")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only show what would be interrupted")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    timeout: Annotated[
+        int, typer.Option(min=10, help="seconds to wait for the run to start, and to return")
+    ] = 600,
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Interrupt one running Spot task for real, and watch whether its run comes back.
+
+    Without --task or --start, the youngest Spot task of the cluster is chosen, and you are asked.
+    It counts against the run's budget, as an interruption does. Exit code 1 when it did not pass.
+    """
+    world, output = _open(stage, project_dir, as_json)
+    if task and start:
+        raise RefusedError("--task and --start exclude each other: give one of them")
+    waiting = timedelta(seconds=timeout)
+    if start and dry_run:
+        output.result(
+            {"dry_run": True, "would_start": start},
+            lambda: f"would start a run of {start}, and interrupt it",
+        )
+        return
+    if start:
+        target = start_run(world, start, waiting, output.tell)
+    else:
+        target = named(world, task) if task else pick(world)
+    about = f"task {target.task.arn} of flow run {target.run.name} ({target.run.id})"
+    if dry_run:
+        output.result(
+            {"dry_run": True, "task": target.task.arn, "flow_run": target.run.id},
+            lambda: f"would interrupt {about}",
+        )
+        return
+    if not (yes or task or start):
+        _confirm(f"Interrupt {about}?", output)
+    output.tell(f"interrupting {about}")
+    drilled = run_drill(
+        world, target, waiting, lambda step: output.tell(line_of(step, world.now()))
+    )
+    show_drill(drilled, output)
+    raise typer.Exit(Exit.OK if drilled.passed else Exit.FAILED)
+
+
+def show_status(world: World, output: Output, rows: list[Row]) -> Exit:
+    """Print the rows, and return what they come to."""
+    verdict = exit_of(rows)
+    title = f"prefect-spot, stage {world.project.stage}, {world.aws.region}"
+    output.result(
+        {
+            "stage": world.project.stage,
+            "region": world.aws.region,
+            "ok": verdict is Exit.OK,
+            "warnings": sum(row.state is State.WARNING for row in rows),
+            "rows": rows,
+        },
+        lambda: table_of_rows(title, rows),
+    )
+    return verdict
+
+
+def _confirm(question: str, output: Output) -> None:
+    """Ask on a terminal; in a pipe nobody can answer. Raises RefusedError there."""
+    if output.is_json or not sys.stdin.isatty():
+        raise RefusedError(f"{question} Nobody is there to answer: give --yes")
+    typer.confirm(question, abort=True)
+
+
+def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[World, Output]:
+    return open_world(read_project(folder, stage)), Output(as_json)

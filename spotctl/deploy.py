@@ -1,0 +1,106 @@
+"""`spotctl deploy`: `chalice deploy`, then provisioning, a step per call, until all is ready.
+
+`provision` goes on by itself, by schedule; here it is called without a pause, and watched.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import Enum, auto
+from typing import Final
+
+from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
+from spotctl.rows import Row, failed, ok
+from spotctl.world import World
+
+PAUSE_SECONDS: Final = 5.0
+LONGEST: Final = timedelta(minutes=45)
+
+MOST_ERRORS: Final = 5
+"""How often the function may fail in a row: after a first deploy its role takes a while to hold."""
+
+_BEGUN: Final = frozenset({"creating", "updating"})
+_NEXT: Final = "mend that, then run spotctl deploy again"
+
+
+class Next(Enum):
+    """What follows from an answer."""
+
+    WAIT = auto()
+    DONE = auto()
+    GIVE_UP = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What was seen so far. `has_begun`: the stack was being made or changed while we watched."""
+
+    has_begun: bool = False
+    errors: int = 0
+
+    def after(self, answer: Provisioned) -> tuple["Course", Next]:
+        """Return the course and what to do now that `provision` answered this.
+
+        A stack that failed before we came is recovered, and tried again; one that fails before our
+        eyes would fail again and again.
+        """
+        if not answer.state:
+            course = replace(self, errors=self.errors + 1)
+            return course, Next.GIVE_UP if course.errors >= MOST_ERRORS else Next.WAIT
+        course = Course(self.has_begun or answer.state in _BEGUN)
+        if answer.state == READY:
+            return course, Next.DONE
+        if answer.is_over or (answer.state == "recovering" and self.has_begun):
+            return course, Next.GIVE_UP
+        return course, Next.WAIT
+
+
+def deploy(world: World, tell: Callable[[str], None]) -> list[Row]:
+    """Deploy the functions and provision all the rest; a failed row where that did not succeed.
+
+    Raises botocore's errors, and RefusedError.
+    """
+    project = world.project
+    tell(f"chalice deploy --stage {project.stage}")
+    if code := world.chalice("deploy", tell):
+        return [failed("chalice deploy", f"it ended with exit code {code}", _NEXT)]
+    world.aws.client("lambda").get_waiter("function_active_v2").wait(
+        FunctionName=project.function_name(FUNCTION)
+    )
+    return [ok("chalice deploy", "the functions are deployed"), _provision(world, tell)]
+
+
+def _provision(world: World, tell: Callable[[str], None]) -> Row:
+    course, told = Course(), ""
+    ends_at = world.now() + LONGEST
+    while True:
+        answer = provision(world, dry_run=False)
+        line = _line(world, answer)
+        if line != told:
+            tell(f"provision: {line}")
+            told = line
+        course, following = course.after(answer)
+        match following:
+            case Next.DONE:
+                return ok("provision", "all is as it shall be")
+            case Next.GIVE_UP:
+                problems = "; ".join(answer.problems) or "it does not say why"
+                return failed("provision", f"{answer.state or 'it failed'}: {problems}", _NEXT)
+            case Next.WAIT if world.now() > ends_at:
+                minutes = int(LONGEST.total_seconds() // 60)
+                told = f"{answer.state} after {minutes} min"
+                return failed("provision", told, "look at the stack's events in CloudFormation")
+            case Next.WAIT:
+                world.pause(PAUSE_SECONDS)
+
+
+def _line(world: World, answer: Provisioned) -> str:
+    """Say where it stands: what was done, how many resources there are, what stands in the way."""
+    parts = [answer.state or "failed", *answer.steps, *answer.problems]
+    if answer.stack_status.endswith("_IN_PROGRESS"):
+        resources = world.aws.client("cloudformation").describe_stack_resources(
+            StackName=world.project.stack
+        )["StackResources"]
+        done = sum(r["ResourceStatus"].endswith("_COMPLETE") for r in resources)
+        parts.append(f"{answer.stack_status}, {done} of {len(resources)} resources so far")
+    return "; ".join(parts)

@@ -1,0 +1,191 @@
+"""How far a drill has come: each step of a rescue, when it was done, and what speaks against it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from chalicelib.core.record import Interruption
+from chalicelib.core.run import RunState, StateType
+from chalicelib.core.standing import due_id, park_ids_of
+from chalicelib.core.task import Task
+
+OVER: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
+
+
+class Progress(StrEnum):
+    """Where a step stands."""
+
+    DONE = "done"
+    WAITING = "waiting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step. `at` is when it was done, in UTC; None while it is not, or nobody noted it."""
+
+    name: str
+    progress: Progress
+    at: datetime | None = None
+    found: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known at one moment of the drill.
+
+    `task`: the interrupted one. `stopping_at`: when ECS sent its container SIGTERM.
+    `interruption`: what the run record holds of it. `newer`: the run's next task.
+    """
+
+    asked_at: datetime
+    task: Task
+    stopping_at: datetime | None = None
+    interruption: Interruption | None = None
+    history: tuple[RunState, ...] = field(default=(), hash=False)
+    newer: Task | None = None
+    is_observing: bool = False
+
+
+NEXT_STEPS: Final = {
+    "SIGTERM": "ECS has not stopped the task: look at it in the ECS console",
+    "container exit": "the flow ignores SIGTERM: it is killed after its stopTimeout",
+    "event": "no event reached react: run spotctl status, and look at react's log",
+    "decision": "look at react's log; sweep repairs what react could not, within ten minutes",
+    "parked": "Prefect did not take the state: look at react's log",
+    "due": "look at react's log; sweep finishes a parked run within ten minutes",
+    "picked up": "the worker takes no runs: run spotctl status, and look at its log",
+    "running": "the new task does not start: look at its stopped reason, and at the worker's log",
+    "capacity": "ECS does not know the run's new task: look at the run in Prefect",
+}
+"""What to do when a drill stops at a step."""
+
+
+def timeline(seen: Seen) -> tuple[Step, ...]:
+    """Return all steps of the drill, in their order, as far as they have come.
+
+    In observe mode a drill ends with the decision: nothing is done about it.
+    """
+    steps = (
+        Step("stop asked", Progress.DONE, seen.asked_at, f"StopTask {seen.task.arn}"),
+        _step("SIGTERM", seen.stopping_at),
+        _exit(seen),
+        _event(seen),
+        _decision(seen),
+    )
+    if seen.is_observing:
+        return steps
+    due_place = _place_of_due(seen)
+    after = seen.history[due_place + 1 :] if due_place is not None else ()
+    return (
+        *steps,
+        _of_state("parked", _parked(seen)),
+        _due(seen, due_place),
+        _of_state("picked up", _first(after, StateType.PENDING, StateType.RUNNING)),
+        _running(seen, after),
+        _capacity(seen),
+    )
+
+
+def is_passed(steps: Sequence[Step]) -> bool:
+    """Whether all is done."""
+    return all(step.progress is Progress.DONE for step in steps)
+
+
+def failure(steps: Sequence[Step]) -> Step | None:
+    """Return the step that failed, None while none did."""
+    return next((step for step in steps if step.progress is Progress.FAILED), None)
+
+
+def reaction_seconds(seen: Seen) -> float | None:
+    """Seconds from the container's exit until the run was due again; None while it is not.
+
+    Two clocks: ECS's and Prefect's.
+    """
+    place = _place_of_due(seen)
+    if place is None or seen.task.exited_at is None:
+        return None
+    return max(0.0, (seen.history[place].timestamp - seen.task.exited_at).total_seconds())
+
+
+def _step(name: str, at: datetime | None, found: str = "") -> Step:
+    return Step(name, Progress.WAITING if at is None else Progress.DONE, at, found if at else "")
+
+
+def _exit(seen: Seen) -> Step:
+    exited_at = seen.task.exited_at
+    code = "no exit code" if seen.task.exit_code is None else f"exit code {seen.task.exit_code}"
+    if exited_at is None or seen.stopping_at is None:
+        return _step("container exit", exited_at, code)
+    seconds = max(0.0, (exited_at - seen.stopping_at).total_seconds())
+    return _step("container exit", exited_at, f"{code}, {seconds:.1f} s after SIGTERM")
+
+
+def _event(seen: Seen) -> Step:
+    if seen.interruption is None:
+        return _step("event", None)
+    return _step("event", seen.interruption.recorded_at, f"recorded: {seen.interruption.cause}")
+
+
+def _decision(seen: Seen) -> Step:
+    interruption = seen.interruption
+    if interruption is not None and interruption.rerun_on:
+        would = "would be rerun" if seen.is_observing else "rerun"
+        told = f"{would} on {interruption.rerun_on}: interruption {interruption.number} of the run"
+        parked = _parked(seen)  # nobody notes when it was decided: by then it was
+        return Step("decision", Progress.DONE, parked.timestamp if parked else None, told)
+    state = seen.history[-1] if seen.history else None
+    if interruption is not None and interruption.outcome_annotated and state is not None:
+        return Step("decision", Progress.FAILED, None, f"not rerun: {state.message or state.name}")
+    if state is not None and state.type in OVER and state.timestamp >= seen.asked_at:
+        told = f"the run was {state.name} before it could be interrupted: drill a longer one"
+        return Step("decision", Progress.FAILED, state.timestamp, told)
+    return Step("decision", Progress.WAITING)
+
+
+def _parked(seen: Seen) -> RunState | None:
+    ids = park_ids_of(seen.task.arn, seen.history)
+    return next((state for state in seen.history if state.transition_id in ids), None)
+
+
+def _place_of_due(seen: Seen) -> int | None:
+    dues = set(map(due_id, park_ids_of(seen.task.arn, seen.history)))
+    places = [i for i, state in enumerate(seen.history) if state.transition_id in dues]
+    return places[0] if places else None
+
+
+def _due(seen: Seen, place: int | None) -> Step:
+    if place is None:
+        return _step("due", None)
+    reaction = reaction_seconds(seen)
+    told = f"{reaction:.2f} s after the container's exit" if reaction is not None else ""
+    return _step("due", seen.history[place].timestamp, told)
+
+
+def _of_state(name: str, state: RunState | None) -> Step:
+    return _step(name, state.timestamp if state else None, state.name if state else "")
+
+
+def _first(states: Sequence[RunState], *types: StateType) -> RunState | None:
+    return next((state for state in states if state.type in types), None)
+
+
+def _running(seen: Seen, after: Sequence[RunState]) -> Step:
+    state = _first(after, StateType.RUNNING)
+    started_at, exited_at = seen.newer.started_at if seen.newer else None, seen.task.exited_at
+    if started_at is not None and exited_at is not None and started_at < exited_at:
+        told = "the new container started before the old one had exited: the flow ran twice"
+        return Step("running", Progress.FAILED, started_at, told)
+    return _of_state("running", state)
+
+
+def _capacity(seen: Seen) -> Step:
+    newer, decided = seen.newer, seen.interruption.rerun_on if seen.interruption else ""
+    if newer is None or not decided:
+        return Step("capacity", Progress.WAITING)
+    told = f"{newer.capacity}, task {newer.arn.rpartition('/')[2]}"
+    if newer.capacity != decided:
+        return Step("capacity", Progress.FAILED, newer.created_at, f"{told}, not {decided}")
+    return Step("capacity", Progress.DONE, newer.created_at, told)

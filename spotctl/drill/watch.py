@@ -1,0 +1,187 @@
+"""Starts a drill, and asks again and again how far it has come."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from chalicelib.adapters.table import RunTable
+from chalicelib.core.run import ProposedState, StateType
+from chalicelib.core.situation import OPT_IN_TAG, Mode
+from chalicelib.core.stranded import noted_task
+from chalicelib.core.task import DRILL_STOP_REASON, FARGATE_SPOT, Ignored, Task, parse_task
+from chalicelib.errors import PrefectUnavailableError
+from spotctl.drill.target import Target, is_running, refusal_of, task_of_run, tasks_of_ours
+from spotctl.drill.timeline import (
+    Progress,
+    Seen,
+    Step,
+    failure,
+    is_passed,
+    reaction_seconds,
+    timeline,
+)
+from spotctl.errors import RefusedError
+from spotctl.world import World
+
+POLL_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drilled:
+    """What came of a drill. `stuck_at`: the step it waited for when its time was over."""
+
+    target: Target
+    steps: tuple[Step, ...] = field(hash=False)
+    passed: bool
+    reaction_seconds: float | None
+    stuck_at: str = ""
+
+
+def start(
+    world: World, deployment_name: str, timeout: timedelta, tell: Callable[[str], None]
+) -> Target:
+    """Start a run of the deployment, and return it once it runs in a Spot task of ours.
+
+    Raises:
+        RefusedError: no such deployment, not of our work pool, not on Spot, over too soon, or not
+            running in time; also botocore's errors, and PrefectSpotError.
+    """
+    settings = world.project.settings
+    deployment = world.prefect.deployment(deployment_name)
+    if deployment is None:
+        raise RefusedError(
+            f"Prefect does not know the deployment {deployment_name!r}: give FLOW/DEPLOYMENT, as"
+            " prefect deployment ls shows it"
+        )
+    if deployment.work_pool != settings.work_pool:
+        raise RefusedError(
+            f"deployment {deployment.name} is of work pool {deployment.work_pool}, not of"
+            f" {settings.work_pool}: nothing else is touched"
+        )
+    tags = [OPT_IN_TAG] if settings.mode is Mode.OPT_IN else []
+    run_id = world.prefect.start(deployment, tags)
+    tell(f"started a run of {deployment.name}: {run_id}")
+    ends_at = world.now() + timeout
+    while world.now() < ends_at:
+        run = world.prefect.runs.read_run(run_id)
+        if run is not None and run.state.is_final:
+            raise RefusedError(
+                f"flow run {run.name} is {run.state.name} already, before it could be interrupted"
+                f" ({run.state.message or 'no message'}): drill one that takes a minute at least"
+            )
+        task = None
+        if run is not None and run.state.type is StateType.RUNNING:
+            task = task_of_run(world, run_id)
+        if run is not None and task is not None and is_running(task):
+            if refusal := refusal_of(task, run, settings.mode, is_throw_away=True):
+                raise RefusedError(f"{refusal}: start another deployment")
+            tell(f"flow run {run.name} runs on {FARGATE_SPOT}")
+            return Target(task, run, is_throw_away=True)
+        world.pause(POLL_SECONDS)
+    raise RefusedError(
+        f"flow run {run_id} did not run within {timeout.total_seconds():.0f} s: run spotctl status"
+    )
+
+
+def drill(
+    world: World, target: Target, timeout: timedelta, tell: Callable[[Step], None]
+) -> Drilled:
+    """Interrupt the task, and follow it until the run runs again, failed, or time is over.
+
+    `tell` hears of each step once it is done.
+
+    Raises botocore's errors, and PrefectSpotError.
+    """
+    ecs = world.aws.client("ecs")
+    asked_at = world.now()
+    ecs.stop_task(cluster=target.task.cluster_arn, task=target.task.arn, reason=DRILL_STOP_REASON)
+    told: set[str] = set()
+    for seen in _looks(world, target, asked_at, asked_at + timeout):
+        steps = timeline(seen)
+        for step in steps:
+            if step.progress is not Progress.WAITING and step.name not in told:
+                told.add(step.name)
+                tell(step)
+        if is_passed(steps) or failure(steps):
+            break
+    if target.is_throw_away and seen.is_observing:
+        _end(world, target)
+    waiting = [step.name for step in steps if step.progress is Progress.WAITING]
+    passed = is_passed(steps)
+    return Drilled(
+        target,
+        steps,
+        passed,
+        reaction_seconds(seen),
+        stuck_at="" if passed or failure(steps) else waiting[0],
+    )
+
+
+def _looks(world: World, target: Target, asked_at: datetime, ends_at: datetime) -> Iterator[Seen]:
+    """Look at least once, then until the time is over; a moment without Prefect is skipped."""
+    seen = Seen(asked_at, target.task, is_observing=world.project.settings.mode is Mode.OBSERVE)
+    while True:
+        try:
+            seen = _look(world, seen)
+        except PrefectUnavailableError:
+            if world.now() >= ends_at:
+                raise
+        yield seen
+        if world.now() >= ends_at:
+            return
+        world.pause(POLL_SECONDS)
+
+
+def _look(world: World, before: Seen) -> Seen:
+    ecs = world.aws.client("ecs")
+    task, run_id = before.task, before.task.flow_run_id
+    assert run_id is not None  # noqa: S101  # a target has one
+    described = ecs.describe_tasks(cluster=task.cluster_arn, tasks=[task.arn], include=["TAGS"])
+    stopping_at = before.stopping_at
+    for raw in described["tasks"]:
+        parsed = parse_task(raw)
+        task = task if isinstance(parsed, Ignored) else parsed
+        stopping_at = raw.get("stoppingAt") or stopping_at
+    records = RunTable(world.aws.client("dynamodb"), world.project.stack, owner="spotctl")
+    return Seen(
+        asked_at=before.asked_at,
+        task=task,
+        stopping_at=stopping_at,
+        interruption=records.read(run_id).interruptions.get(task.arn),
+        history=world.prefect.runs.read_history(run_id),
+        newer=before.newer if _is_placed(before.newer) else _newer(world, ecs, task),
+        is_observing=before.is_observing,
+    )
+
+
+def _is_placed(newer: Task | None) -> bool:
+    return newer is not None and newer.started_at is not None
+
+
+def _newer(world: World, ecs: Any, task: Task) -> Task | None:
+    """The run's next task, by what the worker noted on the run; where it did not, by its tag."""
+    assert task.flow_run_id is not None  # noqa: S101  # as above
+    run = world.prefect.runs.read_run(task.flow_run_id)
+    cluster, arn = noted_task(run) if run else ("", "")
+    if arn and arn != task.arn:
+        answer = ecs.describe_tasks(cluster=cluster or task.cluster_arn, tasks=[arn])
+        parsed = [parse_task(raw) for raw in answer["tasks"]]
+        return next((found for found in parsed if isinstance(found, Task)), None)
+    if run is None or run.state.type is not StateType.RUNNING:
+        return None
+    others = [other for other in tasks_of_ours(world) if other.flow_run_id == task.flow_run_id]
+    return next((other for other in others if _is_younger(other, task)), None)
+
+
+def _is_younger(other: Task, task: Task) -> bool:
+    if other.created_at is None or task.created_at is None:
+        return False
+    return other.created_at > task.created_at
+
+
+def _end(world: World, target: Target) -> None:
+    """In observe mode nobody ends the run that the drill started and interrupted."""
+    message = "Ended by spotctl drill, which had started it."
+    cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
+    world.prefect.runs.propose_state(target.run.id, cancelled, force=True)

@@ -1,0 +1,56 @@
+"""What goes wrong on the operator's side, in one line with the next step."""
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004  # botocore's
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+)
+
+from chalicelib.errors import PrefectSpotError
+
+_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired")
+
+_ASKS_THE_TABLE = ("GetItem", "BatchGetItem", "Query")
+
+
+class RefusedError(PrefectSpotError):
+    """The command will not do what it was asked for; the message says why, and what to do."""
+
+
+def one_line_of(error: Exception) -> tuple[str, str]:
+    """Return what happened, in one line, and the next step; empty where the first says it."""
+    match error:
+        case NoRegionError():
+            return "no AWS region is set", "set AWS_REGION, or a region in your AWS profile"
+        case NoCredentialsError():
+            return "no AWS credentials were found", "run aws configure, or aws sso login"
+        case ProfileNotFound():
+            return _line(error), "correct AWS_PROFILE"
+        case ConnectionError() | HTTPClientError():
+            return _line(error), "check the network, and AWS_ENDPOINT_URL if it is set"
+        case ClientError():
+            return _of_client_error(error)
+        case BotoCoreError():
+            return _line(error), "check your AWS configuration"
+        case _:
+            return _line(error), ""
+
+
+def _of_client_error(error: ClientError) -> tuple[str, str]:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    if code in _DENIED:
+        return _line(error), f"allow your AWS identity {error.operation_name}"
+    if code in _EXPIRED:
+        return _line(error), "log in to AWS again"
+    if code == "ResourceNotFoundException" and error.operation_name in _ASKS_THE_TABLE:
+        return "the stage has no table yet", "run spotctl deploy"
+    return _line(error), "AWS's message says it; spotctl status shows the parts"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,85 @@
+"""Which deployment a command is about: the stage's settings, from `.chalice/config.json`.
+
+The same file and the same checks as the Lambdas', so that the operator and the handler never mean
+two different things.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from chalicelib.core.provisioning import Provision
+from chalicelib.errors import SettingError
+from chalicelib.provision_settings import ProvisionSettings, read_provision_settings
+from chalicelib.settings import Settings, read_settings
+
+CONFIG: Final = Path(".chalice") / "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One stage of one checkout. `functions` are the Lambdas' short names (`react`, …)."""
+
+    folder: Path
+    stage: str
+    app_name: str
+    functions: tuple[str, ...]
+    settings: Settings
+    provision: ProvisionSettings
+
+    @property
+    def is_rescue_only(self) -> bool:
+        """Whether cluster, worker and work pool are somebody else's."""
+        return self.provision.provision is Provision.RESCUE_ONLY
+
+    @property
+    def stack(self) -> str:
+        """Name of the CloudFormation stack, and of the table in it."""
+        return self.settings.table_name
+
+    @property
+    def failure_queue(self) -> str:
+        """Name of the queue with what could not be handled."""
+        return f"{self.stack}-failures"
+
+    def function_name(self, function: str) -> str:
+        """Return a function's name in Lambda, as Chalice makes it."""
+        return f"{self.app_name}-{self.stage}-{function}"
+
+
+def read_project(folder: Path, stage: str) -> Project:
+    """Read the stage's settings.
+
+    Raises:
+        SettingError: no such file or stage, or a setting is wrong; says what to do.
+    """
+    path = folder / CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SettingError(
+            f"there is no {path}: run spotctl in the project's folder, or give --project-dir"
+        ) from None
+    except ValueError as error:
+        raise SettingError(f"{path} is not valid JSON ({error}): mend it") from None
+    stages: dict[str, Any] = config.get("stages", {})
+    if stage not in stages:
+        known = ", ".join(sorted(stages)) or "none"
+        raise SettingError(
+            f"stage {stage!r} is not in {path}: known are {known}; add it there, or give --stage"
+        )
+    environment = {
+        "STAGE": stage,
+        **config.get("environment_variables", {}),
+        **stages[stage].get("environment_variables", {}),
+    }
+    settings = read_settings(environment)
+    return Project(
+        folder=folder,
+        stage=stage,
+        app_name=str(config.get("app_name", "prefect-spot")),
+        functions=tuple(stages[stage].get("lambda_functions", {})),
+        settings=settings,
+        provision=read_provision_settings(environment, settings),
+    )

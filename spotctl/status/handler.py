@@ -1,0 +1,228 @@
+"""The handler: its functions, how events reach them, what was given up, and the last sweep."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
+
+from chalicelib.adapters.table import RunTable
+from spotctl.rows import Row, failed, ok, warning
+from spotctl.world import World
+
+LATE_SWEEP: Final = timedelta(minutes=20)
+"""A sweep comes every five minutes; three in a row may fail before that is a failure."""
+
+_DEPLOY: Final = "run spotctl deploy"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule that wakes a function, and where goes what it cannot deliver (empty: nowhere)."""
+
+    name: str
+    is_enabled: bool
+    dead_letter_arn: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A Lambda. `status` is empty when it is not deployed.
+
+    `failures_to`: the ARN of the on-failure destination, empty for none.
+    `concurrency`: what is reserved, None for nothing; 0 keeps it from running at all.
+    """
+
+    name: str
+    status: str = ""
+    rules: tuple[Rule, ...] = ()
+    failures_to: str = ""
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The failure queue: `waiting` can be had, `taken` are with somebody who redrives."""
+
+    name: str
+    arn: str
+    waiting: int
+    taken: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The last sweep that came to its end or left a bookmark; times are UTC."""
+
+    at: datetime
+    is_finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is. `queue` None: there is none; `sweep` None: the table knows of none."""
+
+    functions: tuple[Function, ...]
+    queue: Queue | None
+    queue_name: str
+    sweep: Sweep | None
+    now: datetime
+
+
+def look(world: World) -> Found:
+    """Ask Lambda, EventBridge, SQS and DynamoDB. Raises botocore's errors."""
+    project = world.project
+    names = [project.function_name(function) for function in project.functions]
+    return Found(
+        functions=tuple(_function(world, name) for name in names),
+        queue=_queue(world.aws.client("sqs"), project.failure_queue),
+        queue_name=project.failure_queue,
+        sweep=_sweep(world.aws.client("dynamodb"), project.stack),
+        now=world.now(),
+    )
+
+
+def rows(found: Found) -> list[Row]:
+    """Judge functions, rules, failure queue and sweep."""
+    queue_arn = found.queue.arn if found.queue else ""
+    judged: list[Row] = []
+    for function in found.functions:
+        judged += _function_rows(function, queue_arn)
+    return [*judged, _queue_row(found), _sweep_row(found)]
+
+
+def _function_rows(function: Function, queue_arn: str) -> list[Row]:
+    part = f"function {function.name}"
+    if not function.status:
+        return [failed(part, "it is not deployed", _DEPLOY)]
+    if function.status != "Active":
+        return [failed(part, f"it is {function.status}", _DEPLOY)]
+    if function.concurrency == 0:
+        step = "remove its reserved concurrency of 0; spotctl teardown leaves that when it stops"
+        return [failed(part, "it is kept from running", step)]
+    judged = [_destination_row(part, function, queue_arn)]
+    if not function.rules:
+        return [*judged, failed(part, "no rule wakes it", _DEPLOY)]
+    return [*judged, *(_rule_row(rule, function, queue_arn) for rule in function.rules)]
+
+
+def _destination_row(part: str, function: Function, queue_arn: str) -> Row:
+    if function.failures_to and function.failures_to == queue_arn:
+        return ok(part, "Active; what fails three times goes to the failure queue")
+    found = "Active, but what fails three times is lost: no on-failure destination"
+    if function.failures_to:
+        found = f"Active, but what fails three times goes to {function.failures_to}"
+    return warning(part, found, "provision puts it back within minutes, or run spotctl deploy")
+
+
+def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
+    part = f"rule {rule.name}"
+    if not rule.is_enabled:
+        step = f"aws events enable-rule --name {rule.name}"
+        return failed(part, f"it is disabled: {function.name} hears of nothing", step)
+    if rule.dead_letter_arn and rule.dead_letter_arn == queue_arn:
+        return ok(part, "enabled; what it cannot deliver goes to the failure queue")
+    return warning(
+        part,
+        "enabled, but what it cannot deliver is lost: no dead-letter queue",
+        "provision puts it back within minutes, or run spotctl deploy",
+    )
+
+
+def _queue_row(found: Found) -> Row:
+    queue = found.queue
+    if queue is None:
+        return failed("failure queue", f"there is no queue {found.queue_name}", _DEPLOY)
+    if queue.waiting + queue.taken == 0:
+        return ok("failure queue", "empty")
+    taken = f", {queue.taken} more are being redriven" if queue.taken else ""
+    return warning(
+        "failure queue",
+        f"{queue.waiting} events could not be handled{taken}",
+        "find out why in the function's log, then spotctl redrive",
+    )
+
+
+def _sweep_row(found: Found) -> Row:
+    part = "last sweep"
+    logs = "look at the log and the errors of the sweep function"
+    if found.sweep is None:
+        return warning(part, "none has come to its end yet", "wait five minutes, then " + logs)
+    age = found.now - found.sweep.at
+    told = f"{int(age.total_seconds() // 60)} min ago"
+    if age > LATE_SWEEP:
+        return failed(part, f"{told}: runs that no event tells of are not repaired", logs)
+    if not found.sweep.is_finished:
+        return warning(part, f"{told}; its time ended before its work", "the next one goes on")
+    return ok(part, f"{told}, it saw all runs")
+
+
+def _function(world: World, name: str) -> Function:
+    client = world.aws.client("lambda")
+    try:
+        configuration = client.get_function_configuration(FunctionName=name)
+    except client.exceptions.ResourceNotFoundException:
+        return Function(name)
+    reserved = client.get_function_concurrency(FunctionName=name)
+    concurrency = reserved.get("ReservedConcurrentExecutions")
+    return Function(
+        name=name,
+        status=str(configuration.get("State") or "Active"),
+        rules=_rules(world.aws.client("events"), configuration["FunctionArn"]),
+        failures_to=_on_failure(client, name),
+        concurrency=None if concurrency is None else int(concurrency),
+    )
+
+
+def _on_failure(client: Any, name: str) -> str:
+    try:
+        config = client.get_function_event_invoke_config(FunctionName=name)
+    except client.exceptions.ResourceNotFoundException:
+        return ""
+    destinations: Mapping[str, Any] = config.get("DestinationConfig") or {}
+    return str((destinations.get("OnFailure") or {}).get("Destination", ""))
+
+
+def _rules(events: Any, function_arn: str) -> tuple[Rule, ...]:
+    names: list[str] = []
+    token: dict[str, str] = {}
+    while True:
+        page = events.list_rule_names_by_target(TargetArn=function_arn, **token)
+        names += page["RuleNames"]
+        if not page.get("NextToken"):
+            break
+        token = {"NextToken": page["NextToken"]}
+    return tuple(_rule(events, name, function_arn) for name in sorted(names))
+
+
+def _rule(events: Any, name: str, function_arn: str) -> Rule:
+    targets = events.list_targets_by_rule(Rule=name)["Targets"]
+    [target] = [t for t in targets if t["Arn"] == function_arn][:1] or [{}]
+    return Rule(
+        name=name,
+        is_enabled=events.describe_rule(Name=name).get("State") == "ENABLED",
+        dead_letter_arn=str((target.get("DeadLetterConfig") or {}).get("Arn", "")),
+    )
+
+
+def _queue(sqs: Any, name: str) -> Queue | None:
+    try:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    except sqs.exceptions.QueueDoesNotExist:
+        return None
+    depth = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", *depth])
+    values = attributes["Attributes"]
+    return Queue(name, values["QueueArn"], *(int(values[count]) for count in depth))
+
+
+def _sweep(dynamodb: Any, table: str) -> Sweep | None:
+    records = RunTable(dynamodb, table, owner="spotctl")
+    try:
+        at = records.swept_at()
+        return None if at is None else Sweep(at, is_finished=not records.read_bookmark())
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ResourceNotFoundException":
+            return None
+        raise

@@ -1,0 +1,65 @@
+"""Runs `spotctl` as an operator would: a command on their machine, its answer and exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localcloud.cloud import Cloud
+from localcloud.deployment import PROJECT
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said: exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> Any:
+        return json.loads(self.out)
+
+    def __str__(self) -> str:
+        return f"exit code {self.code}\n{self.out}\n{self.err}"
+
+
+def spotctl(cloud: Cloud, *arguments: str, project: Path | None = None, **environment: str) -> Said:
+    """Run a command on the stage that is deployed in the cloud, its output in a pipe.
+
+    `project`: another folder with settings than the one that the cloud was deployed from.
+    """
+    host = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PREFECT_"))}
+    finished = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "spotctl",
+            *arguments,
+            "--project-dir",
+            project or project_of(cloud),
+        ],
+        cwd=PROJECT,
+        env={**host, **cloud.environment, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=290,
+        check=False,
+    )
+    return Said(finished.returncode, finished.stdout, finished.stderr)
+
+
+def project_of(cloud: Cloud) -> Path:
+    """The copy of the project that was deployed, with the stage's settings."""
+    return cloud.folder / "project"
+
+
+def states(said: Said) -> Mapping[str, str]:
+    """Each part's state, out of `status`."""
+    return {row["part"]: row["state"] for row in said.answer["rows"]}

@@ -1,0 +1,105 @@
+"""A second stage in the same account, from nothing to all well and back to nothing, by commands."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcloud.bootstrap import AUTH_PARAMETER
+from localcloud.cloud import Cloud, wait_for
+from localcloud.deployment import copy_project
+from tests.e2e.command import Said, spotctl, states
+from tests.e2e.scenario import Stage
+
+STAGE = "prod"
+STACK = f"prefect-spot-{STAGE}"
+POOL = f"fargate-spot-{STAGE}"
+
+
+@dataclass(frozen=True)
+class Second:
+    """The second stage: its project's folder, and commands about it."""
+
+    cloud: Cloud
+    folder: Path
+
+    def run(self, command: str, *arguments: str) -> Said:
+        return spotctl(self.cloud, command, "--stage", STAGE, *arguments, project=self.folder)
+
+    def names(self) -> set[str]:
+        """Whatever of the stage there is in the account, by kind and name."""
+        aws = self.cloud.aws
+        events, functions = aws.client("events"), aws.client("lambda")
+        ecs, iam = aws.client("ecs"), aws.client("iam")
+        found = {f"rule {rule['Name']}" for rule in events.list_rules()["Rules"]}
+        found |= {f"function {f['FunctionName']}" for f in functions.list_functions()["Functions"]}
+        clusters = ecs.describe_clusters(clusters=ecs.list_clusters()["clusterArns"])["clusters"]
+        found |= {f"cluster {c['clusterName']}" for c in clusters if c["status"] == "ACTIVE"}
+        found |= {f"role {role['RoleName']}" for role in iam.list_roles()["Roles"]}
+        found |= {f"table {name}" for name in aws.client("dynamodb").list_tables()["TableNames"]}
+        queues = aws.client("sqs").list_queues().get("QueueUrls", [])
+        found |= {f"queue {url.rpartition('/')[2]}" for url in queues}
+        found |= {f"bucket {b['Name']}" for b in aws.client("s3").list_buckets()["Buckets"]}
+        groups = aws.client("logs").describe_log_groups()["logGroups"]
+        found |= {f"log group {group['logGroupName']}" for group in groups}
+        return {name for name in found if STAGE in name}
+
+
+@pytest.fixture
+def second(stage: Stage, tmp_path: Path) -> Second:
+    folder = tmp_path / "project"
+    copy_project(folder)
+    path = folder / ".chalice" / "config.json"
+    config: dict[str, Any] = json.loads(path.read_text())
+    config["stages"][STAGE] = {
+        **config["stages"]["dev"],
+        "environment_variables": {
+            "STAGE": STAGE,
+            "PREFECT_API_URL": stage.cloud.server.api_url,
+            "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
+            "WORKER_QUERY_SECONDS": "2",
+        },
+    }
+    path.write_text(json.dumps(config))
+    return Second(stage.cloud, folder)
+
+
+def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(second: Second) -> None:
+    cloud = second.cloud
+    dev_before = spotctl(cloud, "status").answer["rows"]
+    deployed = second.run("deploy")
+    assert deployed.code == 0, deployed
+    said = states(deployed)
+    assert set(said.values()) <= {"ok", "warning"}, deployed
+    assert {said[part] for part in ("stack", "provision", "worker service", "failure queue")} == {
+        "ok"
+    }
+    assert f"provision: creating; create the stack {STACK}" in deployed.err
+    assert "resources so far" in deployed.err
+
+    cloud.lambdas.invoke(f"{STACK}-sweep", {})
+    wait_for("all to be ok", 60, lambda: set(states(second.run("status")).values()) == {"ok"})
+
+    bucket = next(name.split()[1] for name in second.names() if name.startswith("bucket"))
+    s3 = cloud.aws.client("s3")
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for body in (b"first", b"second"):
+        s3.put_object(Bucket=bucket, Key="result", Body=body)
+    s3.delete_object(Bucket=bucket, Key="result")
+
+    refused = second.run("teardown")
+    assert (refused.code, refused.out) == (2, ""), refused
+    assert "give --yes" in refused.err
+    gone = second.run("teardown", "--yes", "--work-pool")
+    assert gone.code == 0, gone
+    assert second.names() == set()
+    assert any("emptied of 3 objects" in row["found"] for row in gone.answer["rows"])
+    stays = "\n".join(gone.answer["stays"])
+    assert AUTH_PARAMETER in stays
+    assert "AWSServiceRoleForECS" in stays
+    assert POOL not in stays
+    again = second.run("teardown", "--yes")
+    assert again.code == 0, again
+    assert spotctl(cloud, "status").answer["rows"] == dev_before, "the other stage was touched"

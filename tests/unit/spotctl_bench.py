@@ -1,0 +1,137 @@
+"""`spotctl` before moto and a Prefect that answers by path: settings, functions, queue, table."""
+
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from typer.testing import CliRunner
+
+from localcloud import lambda_invoke, moto_additions
+from localcloud.lambda_invoke import LambdaAnswer, LambdaHooks
+from spotctl.cli import app
+from tests.unit.scripted_server import ScriptedServer, answer
+
+REGION = "us-east-1"
+STACK = "prefect-spot-dev"
+FUNCTIONS = ("react", "meter", "sweep", "provision")
+KEY = "pnu_0123456789abcdef"
+
+Reply = Callable[[str, Any], LambdaAnswer]
+
+
+@dataclass
+class Said:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Bench:
+    """A stage in moto; `answers`: Prefect's, by "METHOD /path"; `reply`: what functions answer."""
+
+    folder: Path
+    answers: dict[str, object]
+    server: ScriptedServer | None = None
+    invoked: list[tuple[str, Any]] = field(default_factory=list)
+    reply: Reply = lambda _name, _event: LambdaAnswer({"decision": "ignore"})
+
+    def client(self, service: str) -> Any:
+        return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]  # any service
+
+    def run(self, *arguments: str) -> Said:
+        """Run a command; its output goes into a pipe."""
+        result = CliRunner().invoke(app, [*arguments, "--project-dir", str(self.folder)])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return Said(result.exit_code, result.stdout, result.stderr)
+
+    def configure(self, **environment: str) -> None:
+        """Write the stage's config, with these settings over the ordinary ones."""
+        assert self.server is not None
+        ordinary = {"PREFECT_API_URL": f"{self.server.url}/api"}
+        config = {
+            "app_name": "prefect-spot",
+            "stages": {
+                "dev": {
+                    "lambda_functions": {name: {} for name in FUNCTIONS},
+                    "environment_variables": {**ordinary, **environment},
+                }
+            },
+        }
+        path = self.folder / ".chalice" / "config.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(config))
+
+    def deploy_functions(self) -> Mapping[str, str]:
+        """Create the functions; return their ARNs by short name."""
+        role = self.client("iam").create_role(RoleName="lambda", AssumeRolePolicyDocument="{}")
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("app.py", "")
+        return {
+            name: self.client("lambda").create_function(
+                FunctionName=f"{STACK}-{name}",
+                Runtime=f"python3.{sys.version_info.minor}",
+                Role=role["Role"]["Arn"],
+                Handler="app.handler",
+                Code={"ZipFile": buffer.getvalue()},
+            )["FunctionArn"]
+            for name in FUNCTIONS
+        }
+
+    def create_failure_queue(self) -> str:
+        return str(self.client("sqs").create_queue(QueueName=f"{STACK}-failures")["QueueUrl"])
+
+    def create_table(self) -> None:
+        self.client("dynamodb").create_table(
+            TableName=STACK,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+    def _invoke(self, name: str, event: Any) -> LambdaAnswer:
+        self.invoked.append((name, event))
+        return self.reply(name, event)
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer by path; None is a 404 as Prefect words it."""
+        path = f"{handler.command} {handler.path.removeprefix('/api')}"
+        found = self.answers.get(path)
+        step = answer(body=found) if found is not None else answer(404, {"detail": "not found"})
+        step(handler)
+
+
+@contextmanager
+def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Build the bench in a folder of its own."""
+    for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    moto_additions.install()
+    made = Bench(folder, {})
+    with ExitStack() as stack:
+        stack.enter_context(mock_aws(config={"core": {"passthrough": {"urls": [r"127\.0\.0\.1"]}}}))
+        made.server = stack.enter_context(ScriptedServer([made._answer]))
+        made.configure()
+        lambda_invoke.connect(LambdaHooks(made._invoke, made._invoke))
+        stack.callback(lambda_invoke.connect, None)
+        yield made

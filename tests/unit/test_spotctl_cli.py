@@ -1,0 +1,277 @@
+"""`spotctl` as a person or a pipeline meets it: help, output, errors in one line, exit codes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from spotctl.cli import app
+from tests.unit.spotctl_bench import KEY, STACK, Bench, bench
+
+COMMANDS = ("deploy", "status", "drill", "report", "redrive", "teardown")
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with bench(tmp_path, monkeypatch) as made:
+        yield made
+
+
+def test_help_lists_every_command_and_the_exit_codes() -> None:
+    said = CliRunner().invoke(app, ["--help"])
+    assert said.exit_code == 0
+    assert all(command in said.stdout for command in COMMANDS)
+    assert "Exit codes" in said.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    said = CliRunner().invoke(app, [command, "--help"])
+    assert said.exit_code == 0
+    assert "--stage" in said.stdout
+    assert "--json" in said.stdout
+
+
+def test_without_a_project_the_error_says_where_to_go(tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["status", "--project-dir", str(tmp_path)])
+    assert said.exit_code == 2
+    assert said.stdout == ""
+    assert said.stderr.startswith("error: there is no")
+    assert "run spotctl in the project's folder" in said.stderr
+    assert said.stderr.count("\n") == 1
+
+
+def test_an_unknown_stage_is_named_with_the_known_ones(stage: Bench) -> None:
+    said = stage.run("status", "--stage", "prod")
+    assert (said.code, said.out) == (2, "")
+    assert "stage 'prod' is not in" in said.err
+    assert "known are dev" in said.err
+
+
+def test_a_wrong_setting_is_an_error_of_one_line(stage: Bench) -> None:
+    stage.configure(MODE="perhaps")
+    said = stage.run("status")
+    assert (said.code, said.out) == (2, "")
+    assert "MODE is 'perhaps': accepted are rescue, opt-in, observe" in said.err
+
+
+def test_a_config_that_is_no_json_is_an_error_of_one_line(stage: Bench) -> None:
+    (stage.folder / ".chalice" / "config.json").write_text("{")
+    said = stage.run("status")
+    assert said.code == 2
+    assert "is not valid JSON" in said.err
+
+
+def test_without_a_region_nothing_is_asked(stage: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    said = stage.run("status")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == (
+        "error: no AWS region is set: set AWS_REGION, or a region in your AWS profile\n"
+    )
+
+
+def test_the_status_of_an_empty_account_says_what_is_missing(stage: Bench) -> None:
+    said = stage.run("status")
+    assert said.code == 1
+    answer = said.answer
+    assert (answer["stage"], answer["region"], answer["ok"]) == ("dev", "us-east-1", False)
+    parts = {row["part"]: row["state"] for row in answer["rows"]}
+    assert parts == {
+        "stack": "failed",
+        f"cluster {STACK}": "failed",
+        "worker service": "failed",
+        f"function {STACK}-react": "failed",
+        f"function {STACK}-meter": "failed",
+        f"function {STACK}-sweep": "failed",
+        f"function {STACK}-provision": "failed",
+        "failure queue": "failed",
+        "last sweep": "warning",
+        "credential": "ok",
+        "Prefect from here": "failed",
+        "other observers": "ok",
+    }
+    assert all(row["next_step"] for row in answer["rows"] if row["state"] != "ok")
+
+
+def test_a_table_has_the_same_rows(stage: Bench) -> None:
+    said = stage.run("status", "--table")
+    assert said.code == 1
+    for word in ("part", "what to do", "stack", "failed", "run spotctl deploy"):
+        assert word in said.out
+
+
+def test_a_stage_that_stands_is_all_ok(stage: Bench) -> None:
+    arns = stage.deploy_functions()
+    stage.create_table()
+    sqs = stage.client("sqs")
+    url = stage.create_failure_queue()
+    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    events = stage.client("events")
+    for name, arn in arns.items():
+        events.put_rule(Name=f"{name}-event", ScheduleExpression="rate(5 minutes)")
+        target = {"Id": "1", "Arn": arn, "DeadLetterConfig": {"Arn": queue["QueueArn"]}}
+        events.put_targets(Rule=f"{name}-event", Targets=[target])
+        stage.client("lambda").put_function_event_invoke_config(
+            FunctionName=f"{STACK}-{name}",
+            DestinationConfig={"OnFailure": {"Destination": queue["QueueArn"]}},
+        )
+    stage.client("ecs").create_cluster(
+        clusterName=STACK, capacityProviders=["FARGATE", "FARGATE_SPOT"]
+    )
+    parts = {row["part"]: row for row in stage.run("status").answer["rows"]}
+    for name in arns:
+        assert parts[f"function {STACK}-{name}"]["state"] == "ok"
+        assert parts[f"rule {name}-event"]["state"] == "ok"
+    assert parts[f"cluster {STACK}"]["state"] == "ok"
+    assert parts["failure queue"]["found"] == "empty"
+
+    events.disable_rule(Name="react-event")
+    stage.client("lambda").put_function_concurrency(
+        FunctionName=f"{STACK}-sweep", ReservedConcurrentExecutions=0
+    )
+    parts = {row["part"]: row for row in stage.run("status").answer["rows"]}
+    assert parts["rule react-event"]["state"] == "failed"
+    assert parts[f"function {STACK}-sweep"]["found"] == "it is kept from running"
+
+
+def test_an_observer_in_the_account_is_found_by_its_rule(stage: Bench) -> None:
+    events = stage.client("events")
+    about_tasks = {"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]}
+    arn = "arn:aws:sqs:us-east-1:123456789012:{}"
+    for rule, queue in (("etl-ecs-task-events", "etl-ecs-events"), ("audit", "audit-log")):
+        events.put_rule(Name=rule, EventPattern=json.dumps(about_tasks))
+        events.put_targets(Rule=rule, Targets=[{"Id": "1", "Arn": arn.format(queue)}])
+    parts = {row["part"] for row in stage.run("status").answer["rows"]}
+    assert "observer etl-ecs-task-events" in parts
+    assert "observer audit" not in parts
+
+
+def prefect(**changes: Any) -> dict[str, object]:
+    """Prefect's answers about an empty pool with a worker."""
+    ordinary: dict[str, object] = {
+        "GET /admin/version": "3.8.8",
+        "GET /work_pools/fargate-spot-dev": {
+            "name": "fargate-spot-dev",
+            "type": "ecs",
+            "status": "READY",
+            "is_paused": False,
+            "base_job_template": {},
+        },
+        "POST /work_pools/fargate-spot-dev/workers/filter": [
+            {
+                "name": "ECSWorker 1",
+                "status": "ONLINE",
+                "last_heartbeat_time": "2026-11-23T12:00:00Z",
+            }
+        ],
+        "POST /events/filter": {
+            "events": [
+                {
+                    "resource": {
+                        "prefect.resource.name": "ECSWorker 1",
+                        "prefect.version": "3.8.8",
+                    }
+                }
+            ]
+        },
+        "POST /deployments/filter": [],
+    }
+    return {**ordinary, **changes}
+
+
+def test_prefect_is_asked_with_the_operators_own_key(
+    stage: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.answers = prefect()
+    monkeypatch.setenv("PREFECT_API_KEY", KEY)
+    said = stage.run("status")
+    parts = {row["part"]: row for row in said.answer["rows"]}
+    assert parts["Prefect from here"]["state"] == "ok"
+    assert parts["worker"]["found"].startswith("1 online, Prefect 3.8.8")
+    assert parts["work pool fargate-spot-dev"]["state"] == "ok"
+    assert stage.server is not None
+    assert {seen.headers["Authorization"] for seen in stage.server.seen} == {f"Bearer {KEY}"}
+    assert KEY not in said.out + said.err
+
+
+def test_without_one_prefect_is_asked_with_the_lambdas_key(stage: Bench) -> None:
+    stage.answers = prefect()
+    stage.configure(PREFECT_API_KEY_PARAMETER="/key")
+    stage.client("ssm").put_parameter(Name="/key", Value=KEY, Type="SecureString")
+    said = stage.run("status")
+    parts = {row["part"]: row for row in said.answer["rows"]}
+    assert parts["credential"]["found"] == "PREFECT_API_KEY_PARAMETER: /key is a SecureString"
+    assert stage.server is not None
+    assert {seen.headers["Authorization"] for seen in stage.server.seen} == {f"Bearer {KEY}"}
+    assert KEY not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--task", "x", "--start", "a/b"), ("--start", "unknown/deployment"), ("--task", "0123"), ()],
+    ids=["both", "unknown deployment", "unknown task", "nothing runs"],
+)
+def test_a_drill_that_cannot_be_is_refused_in_one_line(
+    stage: Bench, arguments: tuple[str, ...]
+) -> None:
+    stage.answers = prefect()
+    stage.client("ecs").create_cluster(clusterName=STACK)
+    said = stage.run("drill", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+
+
+def test_a_deployment_of_another_pool_is_not_started(stage: Bench) -> None:
+    flow = "0b0b0b0b-0000-4000-8000-000000000001"
+    deployment = {"id": flow, "name": "x", "flow_id": flow, "work_pool_name": "others"}
+    stage.answers = prefect() | {
+        "GET /deployments/name/etl/x": deployment,
+        "POST /flows/filter": [{"id": flow, "name": "etl"}],
+    }
+    said = stage.run("drill", "--start", "etl/x")
+    assert said.code == 2
+    assert "is of work pool others" in said.err
+    assert stage.server is not None
+    assert not [seen for seen in stage.server.seen if seen.path.endswith("create_flow_run")]
+
+
+def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
+    stage.create_table()
+    assert stage.run("report").answer["deployments"] == []
+    assert "Spot savings by deployment" in stage.run("report", "--table").out
+    said = stage.run("report", "--csv", "--since", "4w")
+    assert said.code == 0
+    assert said.out.startswith("day,deployment,runs,")
+
+
+def test_a_chart_is_drawn_into_two_files(stage: Bench) -> None:
+    stage.create_table()
+    chart = stage.folder / "savings.png"
+    said = stage.run("report", "--chart", str(chart))
+    assert said.code == 0
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in chart.with_suffix(".svg").read_text()
+    assert said.answer["deployments"] == [], "the chart is no reason to leave out the answer"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--since", "tomorrow"), "--since 'tomorrow' is not a period"),
+        (("--csv", "--json"), "--csv goes with neither"),
+        ((), "the stage has no table yet: run spotctl deploy"),
+    ],
+    ids=["no period", "two forms", "no table"],
+)
+def test_a_report_that_cannot_be_is_refused_in_one_line(
+    stage: Bench, arguments: tuple[str, ...], why: str
+) -> None:
+    said = stage.run("report", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"error: {why}")
+    assert said.err.count("\n") == 1
