@@ -11,6 +11,7 @@ from typing import Final
 
 from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
 from spotctl.rows import Row, failed, ok
+from spotctl.status.stack import stack_status
 from spotctl.world import World
 
 PAUSE_SECONDS: Final = 5.0
@@ -19,6 +20,7 @@ LONGEST: Final = timedelta(minutes=45)
 MOST_ERRORS: Final = 5
 """How often the function may fail in a row: after a first deploy its role takes a while to hold."""
 
+_CLOUDFORMATION_IS_AT_IT: Final = frozenset({"creating", "updating", "deleting", "recovering"})
 _BEGUN: Final = frozenset({"creating", "updating"})
 _NEXT: Final = "mend that, then run spotctl deploy again"
 
@@ -97,10 +99,16 @@ def _provision(world: World, tell: Callable[[str], None]) -> Row:
 def _line(world: World, answer: Provisioned) -> str:
     """Say where it stands: what was done, how many resources there are, what stands in the way."""
     parts = [answer.state or "failed", *answer.steps, *answer.problems]
-    if answer.stack_status.endswith("_IN_PROGRESS"):
-        resources = world.aws.client("cloudformation").describe_stack_resources(
-            StackName=world.project.stack
-        )["StackResources"]
-        done = sum(r["ResourceStatus"].endswith("_COMPLETE") for r in resources)
-        parts.append(f"{answer.stack_status}, {done} of {len(resources)} resources so far")
-    return "; ".join(parts)
+    if answer.state in _CLOUDFORMATION_IS_AT_IT:
+        parts.append(_resources(world))
+    return "; ".join(part for part in parts if part)
+
+
+def _resources(world: World) -> str:
+    """Say how many of the stack's resources are there; empty while there is no stack."""
+    client, name = world.aws.client("cloudformation"), world.project.stack
+    if not stack_status(client, name)[0]:
+        return ""
+    resources = client.describe_stack_resources(StackName=name)["StackResources"]
+    done = sum(r["ResourceStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE") for r in resources)
+    return f"{done} of {len(resources)} resources so far"
