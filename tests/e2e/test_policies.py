@@ -11,10 +11,13 @@ import pytest
 
 from localcloud.bootstrap import STAGE
 from localcloud.deployment import PROJECT
+from tests.e2e.command import OPERATOR
 from tests.e2e.scenario import Stage
 
 FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
 THE_OTHERS: Final = ("test_rescue.py", "test_sweep.py", "test_example.py")
+OF_SPOTCTL: Final = ("test_spotctl.py", "test_spotctl_deploy.py")
+NO_RIGHT_NEEDED: Final = frozenset({"sts:GetCallerIdentity"})
 
 IAM_ACTIONS: Final = {
     # A transaction needs the rights to what is in it, and no right of its own.
@@ -41,27 +44,30 @@ FOR_CLOUDFORMATION: Final = "provision"
 """CloudFormation acts with its rights; `tests/unit/test_provision_policy.py` holds those."""
 
 
+def name_of(function: str) -> str:
+    return f"prefect-spot-{STAGE}-{function}"
+
+
 def allowed(function: str) -> set[str]:
-    policy = json.loads((PROJECT / ".chalice" / f"policy-{function}.json").read_text())
+    policy = json.loads((PROJECT / ".chalice" / f"policy-{function}-dev.json").read_text())
     statements: list[dict[str, Any]] = policy["Statement"]
     assert {statement["Effect"] for statement in statements} == {"Allow"}
     listed = [statement["Action"] for statement in statements]
     return {a for actions in listed for a in ([actions] if isinstance(actions, str) else actions)}
 
 
-def needed(stage: Stage, function: str) -> set[str]:
-    """The actions that the function's calls have needed."""
-    name = f"prefect-spot-{STAGE}-{function}"
-    operations = {operation for who, operation in stage.cloud.aws.calls if who == name}
-    assert operations, f"{function} was never seen to call AWS"
+def needed(stage: Stage, caller: str) -> set[str]:
+    """The actions that the caller's calls have needed."""
+    operations = {operation for who, operation in stage.cloud.aws.calls if who == caller}
+    assert operations, f"{caller} was never seen to call AWS"
     return {action for o in operations for action in IAM_ACTIONS.get(o, (o,))}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_may_do_all_that_it_does(stage: Stage, function: str) -> None:
     if function == "sweep":
-        stage.cloud.lambdas.invoke(f"prefect-spot-{STAGE}-sweep", {})
-    assert needed(stage, function) - allowed(function) == set()
+        stage.cloud.lambdas.invoke(name_of(function), {})
+    assert needed(stage, name_of(function)) - allowed(function) == set()
 
 
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if f != FOR_CLOUDFORMATION])
@@ -71,4 +77,14 @@ def test_a_function_may_do_nothing_that_it_never_does(
     played = {item.path.name for item in request.session.items}
     if not played.issuperset(THE_OTHERS):
         pytest.skip(f"only what happened in {', '.join(THE_OTHERS)} as well can tell")
-    assert allowed(function) - needed(stage, function) - BY_LAMBDA_ITSELF == set()
+    assert allowed(function) - needed(stage, name_of(function)) - BY_LAMBDA_ITSELF == set()
+
+
+def test_who_deploys_may_do_all_that_spotctl_does(
+    stage: Stage, request: pytest.FixtureRequest
+) -> None:
+    """CloudFormation deletes with the operator's rights: `provision`'s are needed for that too."""
+    played = {item.path.name for item in request.session.items}
+    if not played.issuperset(OF_SPOTCTL):
+        pytest.skip(f"only what happened in {', '.join(OF_SPOTCTL)} as well can tell")
+    assert needed(stage, OPERATOR) - allowed("deployer") - NO_RIGHT_NEEDED == set()

@@ -50,7 +50,7 @@ LEFT_OUT = {
 
 
 def load_policy(name: str) -> Any:
-    return json.loads((PROJECT / ".chalice" / f"policy-{name}.json").read_text())
+    return json.loads((PROJECT / ".chalice" / f"policy-{name}-dev.json").read_text())
 
 
 def as_list(value: Any) -> list[str]:
