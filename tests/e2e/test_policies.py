@@ -22,6 +22,9 @@ NO_RIGHT_NEEDED: Final = frozenset({"sts:GetCallerIdentity"})
 IAM_ACTIONS: Final = {
     # A transaction needs the rights to what is in it, and no right of its own.
     "dynamodb:TransactWriteItems": ("dynamodb:PutItem", "dynamodb:UpdateItem"),
+    "lambda:Invoke": ("lambda:InvokeFunction",),
+    "s3:DeleteObjects": ("s3:DeleteObject", "s3:DeleteObjectVersion"),
+    "s3:ListObjectVersions": ("s3:ListBucketVersions",),
     # The function's rights are asked for when the destination is set.
     "lambda:PutFunctionEventInvokeConfig": (
         "lambda:PutFunctionEventInvokeConfig",

@@ -155,7 +155,6 @@ def test_every_other_resource_is_one_of_the_stages() -> None:
         "arn:aws:ec2:*:*:security-group-rule/*",
         "arn:aws:ec2:*:*:vpc/*",
         "arn:aws:iam::*:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS*",
-        "arn:aws:logs:*:*:*",
     }
 
 
