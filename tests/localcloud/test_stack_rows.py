@@ -202,6 +202,8 @@ def test_row_failure_queue_encrypted_for_a_fortnight_and_open_to_rules(
     queue = stack.read("FailureQueue")
     assert queue["MessageRetentionPeriod"] == str(14 * 24 * 60 * 60)
     assert queue["SqsManagedSseEnabled"] == "true"
+    # SQS encrypts by default, so its answer alone does not show that the template asks for it.
+    assert stack.wanted()["FailureQueue"]["Properties"]["SqsManagedSseEnabled"] is True
     rules, functions = stack.read("FailureQueuePolicy")["PolicyDocument"]["Statement"]
     assert rules["Principal"] == {"Service": "events.amazonaws.com"}
     its_rules = "arn:aws:events:us-east-1:123456789012:rule/*"
