@@ -68,6 +68,10 @@ faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried;
 audit: .venv/ready .venvs/audit/ready  ## Every pinned version against known vulnerabilities; fails if it cannot ask
 	@$(VENV)/python -m tests.audit
 
+.PHONY: prices
+prices: .venv/ready  ## Read Fargate's prices anew into infra/prices.json; needs AWS credentials
+	@$(VENV)/python -m spotctl.prices
+
 .PHONY: package
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
 	@rm -rf build/package
