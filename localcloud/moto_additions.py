@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -303,7 +304,9 @@ def _tell_of_each_call() -> None:
 
     def call_action(self: BaseResponse) -> Any:
         if _hear_call:
-            _hear_call(self.get_access_key(), f"{self.service_name}:{self._get_action()}")
+            found = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+            caller = found.group(1) if found else ""
+            _hear_call(caller, f"{self.service_name}:{self._get_action()}")
         return original(self)
 
     BaseResponse.call_action = call_action  # type: ignore[method-assign]  # meant
