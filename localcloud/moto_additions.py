@@ -306,7 +306,8 @@ def _tell_of_each_call() -> None:
         if _hear_call:
             found = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
             caller = found.group(1) if found else ""
-            _hear_call(caller, f"{self.service_name}:{self._get_action()}")
+            service = str(self.service_name).removeprefix("aws")  # moto says awslambda
+            _hear_call(caller, f"{service}:{self._get_action()}")
         return original(self)
 
     BaseResponse.call_action = call_action  # type: ignore[method-assign]  # meant
