@@ -38,6 +38,12 @@ help:  ## List the targets
 	@.venvs/audit/bin/python $(PIP_INSTALL) requirements/audit.txt
 	@touch $@
 
+.venvs/checkov/ready: requirements/checkov.txt
+	@echo "installing checkov into .venvs/checkov"
+	@$(PYTHON) -m venv .venvs/checkov
+	@.venvs/checkov/bin/python $(PIP_INSTALL) requirements/checkov.txt
+	@touch $@
+
 .PHONY: demo
 demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this machine; KEEP=1 leaves it up
 	@$(VENV)/python -m localcloud.demo
@@ -65,8 +71,8 @@ faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried;
 		$(VENV)/python -m tests.faults.mutants && $(VENV)/python -m tests.faults.report && exit $$code
 
 .PHONY: audit
-audit: .venv/ready .venvs/audit/ready  ## Every pinned version against known vulnerabilities; fails if it cannot ask
-	@$(VENV)/python -m tests.audit
+audit: .venv/ready .venvs/audit/ready .venvs/checkov/ready  ## Pins against known vulnerabilities, the template against checkov; fails if it cannot ask
+	@$(VENV)/python -m tests.audit; code=$$?; $(VENV)/python -m tests.template_scan && exit $$code
 
 .PHONY: package
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
@@ -84,7 +90,7 @@ format: .venv/ready  ## Format the code
 .PHONY: lock
 lock: .venv/ready  ## Pin the requirements anew, from requirements/*.in
 	@cd requirements && for pair in lambda:../requirements.txt dev:../requirements-dev.txt \
-		runtime:runtime.txt prefect-oldest:prefect-oldest.txt audit:audit.txt; do \
+		runtime:runtime.txt prefect-oldest:prefect-oldest.txt audit:audit.txt checkov:checkov.txt; do \
 		../$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 			--generate-hashes --no-header $(UPGRADE) $${pair%%:*}.in -o $${pair##*:} || exit 1; done
 
