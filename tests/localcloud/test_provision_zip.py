@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx
@@ -18,6 +18,7 @@ from localcloud.deployment import deploy, redeploy
 from localcloud.lambdas import LambdaService
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household
+from tests.e2e.test_zip import READ_BY_PROVISION_ALONE, without
 
 AUTH_STRING = "admin:canary-password"
 PARAMETER = "/prefect-spot/dev/auth-string"
@@ -130,6 +131,21 @@ def test_after_another_deploy_one_call_puts_everything_back(deployed: Deployed) 
     assert answer["state"] == "ready"
     assert len(answer["steps"]) == len(FUNCTIONS)
     assert deployed.targets() == before
+
+
+@pytest.mark.parametrize("gone", READ_BY_PROVISION_ALONE, ids=str)
+def test_without_its_templates_it_fails(deployed: Deployed, gone: Path) -> None:
+    functions = deployed.aws.client("lambda")
+    code = deployed.aws.lambdas.get_function(PROVISION).code_bytes
+    assert isinstance(code, bytes)
+    functions.update_function_code(
+        FunctionName=PROVISION, ZipFile=without(code, PurePosixPath(gone))
+    )
+    invocation = deployed.lambdas.invoke(PROVISION, {})
+    functions.update_function_code(FunctionName=PROVISION, ZipFile=code)
+    assert invocation.error is not None
+    assert str(gone.name) in invocation.error["errorMessage"]
+    assert deployed.call()["state"] == "ready"
 
 
 def test_a_setting_that_is_wrong_stops_the_cold_start_and_names_itself(deployed: Deployed) -> None:
