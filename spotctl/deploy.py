@@ -9,16 +9,21 @@ from datetime import timedelta
 from enum import Enum, auto
 from typing import Final
 
+from chalicelib.errors import PrefectSpotError
 from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
-from spotctl.rows import Row, failed, ok
+from spotctl.rows import Row, State, failed, ok
+from spotctl.status.stack import stack_status
 from spotctl.world import World
 
 PAUSE_SECONDS: Final = 5.0
 LONGEST: Final = timedelta(minutes=45)
 
+MOST_WAITS_FOR_WORKER: Final = 24
+
 MOST_ERRORS: Final = 5
 """How often the function may fail in a row: after a first deploy its role takes a while to hold."""
 
+_CLOUDFORMATION_IS_AT_IT: Final = frozenset({"creating", "updating", "deleting", "recovering"})
 _BEGUN: Final = frozenset({"creating", "updating"})
 _NEXT: Final = "mend that, then run spotctl deploy again"
 
@@ -67,7 +72,10 @@ def deploy(world: World, tell: Callable[[str], None]) -> list[Row]:
     world.aws.client("lambda").get_waiter("function_active_v2").wait(
         FunctionName=project.function_name(FUNCTION)
     )
-    return [ok("chalice deploy", "the functions are deployed"), _provision(world, tell)]
+    rows = [ok("chalice deploy", "the functions are deployed"), _provision(world, tell)]
+    if rows[-1].state is State.OK and not project.is_rescue_only:
+        _wait_for_worker(world, tell)
+    return rows
 
 
 def _provision(world: World, tell: Callable[[str], None]) -> Row:
@@ -94,13 +102,33 @@ def _provision(world: World, tell: Callable[[str], None]) -> Row:
                 world.pause(PAUSE_SECONDS)
 
 
+def _wait_for_worker(world: World, tell: Callable[[str], None]) -> None:
+    """Give the worker time to be heard of by Prefect; the status that follows says what came."""
+    for number in range(MOST_WAITS_FOR_WORKER):
+        try:
+            workers = world.prefect.workers(world.project.settings.work_pool)
+        except PrefectSpotError:
+            return  # the status says that, too
+        if any(worker.is_online for worker in workers):
+            return
+        if number == 0:
+            tell("worker: waiting until Prefect hears of it")
+        world.pause(PAUSE_SECONDS)
+
+
 def _line(world: World, answer: Provisioned) -> str:
     """Say where it stands: what was done, how many resources there are, what stands in the way."""
     parts = [answer.state or "failed", *answer.steps, *answer.problems]
-    if answer.stack_status.endswith("_IN_PROGRESS"):
-        resources = world.aws.client("cloudformation").describe_stack_resources(
-            StackName=world.project.stack
-        )["StackResources"]
-        done = sum(r["ResourceStatus"].endswith("_COMPLETE") for r in resources)
-        parts.append(f"{answer.stack_status}, {done} of {len(resources)} resources so far")
-    return "; ".join(parts)
+    if answer.state in _CLOUDFORMATION_IS_AT_IT:
+        parts.append(_resources(world))
+    return "; ".join(part for part in parts if part)
+
+
+def _resources(world: World) -> str:
+    """Say how many of the stack's resources are there; empty while there is no stack."""
+    client, name = world.aws.client("cloudformation"), world.project.stack
+    if not stack_status(client, name)[0]:
+        return ""
+    resources = client.describe_stack_resources(StackName=name)["StackResources"]
+    done = sum(r["ResourceStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE") for r in resources)
+    return f"{done} of {len(resources)} resources so far"

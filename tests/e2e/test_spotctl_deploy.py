@@ -68,7 +68,7 @@ def second(stage: Stage, tmp_path: Path) -> Second:
 
 def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(second: Second) -> None:
     cloud = second.cloud
-    dev_before = spotctl(cloud, "status").answer["rows"]
+    dev_before = states(spotctl(cloud, "status"))
     deployed = second.run("deploy")
     assert deployed.code == 0, deployed
     said = states(deployed)
@@ -102,4 +102,4 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(second: Se
     assert POOL not in stays
     again = second.run("teardown", "--yes")
     assert again.code == 0, again
-    assert spotctl(cloud, "status").answer["rows"] == dev_before, "the other stage was touched"
+    assert states(spotctl(cloud, "status")) == dev_before, "the other stage was touched"
