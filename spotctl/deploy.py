@@ -9,14 +9,17 @@ from datetime import timedelta
 from enum import Enum, auto
 from typing import Final
 
+from chalicelib.errors import PrefectSpotError
 from spotctl.policies import write_policies
 from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
-from spotctl.rows import Row, failed, ok
+from spotctl.rows import Row, State, failed, ok
 from spotctl.status.stack import stack_status
 from spotctl.world import World
 
 PAUSE_SECONDS: Final = 5.0
 LONGEST: Final = timedelta(minutes=45)
+
+MOST_WAITS_FOR_WORKER: Final = 24
 
 MOST_ERRORS: Final = 5
 """How often the function may fail in a row: after a first deploy its role takes a while to hold."""
@@ -72,7 +75,10 @@ def deploy(world: World, tell: Callable[[str], None]) -> list[Row]:
     world.aws.client("lambda").get_waiter("function_active_v2").wait(
         FunctionName=project.function_name(FUNCTION)
     )
-    return [ok("chalice deploy", "the functions are deployed"), _provision(world, tell)]
+    rows = [ok("chalice deploy", "the functions are deployed"), _provision(world, tell)]
+    if rows[-1].state is State.OK and not project.is_rescue_only:
+        _wait_for_worker(world, tell)
+    return rows
 
 
 def _provision(world: World, tell: Callable[[str], None]) -> Row:
@@ -97,6 +103,20 @@ def _provision(world: World, tell: Callable[[str], None]) -> Row:
                 return failed("provision", told, "look at the stack's events in CloudFormation")
             case Next.WAIT:
                 world.pause(PAUSE_SECONDS)
+
+
+def _wait_for_worker(world: World, tell: Callable[[str], None]) -> None:
+    """Give the worker time to be heard of by Prefect; the status that follows says what came."""
+    for number in range(MOST_WAITS_FOR_WORKER):
+        try:
+            workers = world.prefect.workers(world.project.settings.work_pool)
+        except PrefectSpotError:
+            return  # the status says that, too
+        if any(worker.is_online for worker in workers):
+            return
+        if number == 0:
+            tell("worker: waiting until Prefect hears of it")
+        world.pause(PAUSE_SECONDS)
 
 
 def _line(world: World, answer: Provisioned) -> str:

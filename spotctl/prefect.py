@@ -31,6 +31,11 @@ class Worker:
     last_heartbeat: datetime | None
     version: str = ""
 
+    @property
+    def is_online(self) -> bool:
+        """Whether Prefect heard of it lately."""
+        return self.status == "ONLINE"
+
 
 @dataclass(frozen=True, slots=True)
 class WorkPool:

@@ -199,7 +199,7 @@ def _refers_to(value: object, variable: str) -> bool:
 
 
 def _worker_row(found: Found) -> Row:
-    online = [worker for worker in found.workers if worker.status == "ONLINE"]
+    online = [worker for worker in found.workers if worker.is_online]
     if not online:
         last = max((w.last_heartbeat for w in found.workers if w.last_heartbeat), default=None)
         heard = f"last heartbeat {_ago(last, found.now)}" if last else "none was ever heard of"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,25 @@ def test_a_deploy_calls_provision_until_it_is_ready(stage: Bench) -> None:
         "provision: creating",
         "provision: ready; create the work pool",
     ], "a line is told once"
+
+
+def test_a_deploy_waits_until_prefect_hears_of_the_worker(stage: Bench) -> None:
+    told: list[str] = []
+    answers(stage, {"state": "ready", "steps": [], "problems": []})
+    path = "POST /work_pools/fargate-spot-dev/workers/filter"
+    stage.answers = {path: [], "POST /events/filter": {"events": []}}
+    waits = 0
+
+    def pause(_seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            stage.answers[path] = [{"name": "ECSWorker 1", "status": "ONLINE"}]
+
+    rows = deploy(replace(world_of(stage), pause=pause), told.append)
+    assert rows[-1].state is State.OK
+    assert waits == 3
+    assert told[-1] == "worker: waiting until Prefect hears of it"
 
 
 def test_a_deploy_that_fails_names_resource_and_reason(stage: Bench) -> None:
