@@ -92,6 +92,10 @@ site: .venvs/docs/ready
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --quiet --strict
 	@.venvs/docs/bin/python -m doctools.site build/docs
 
+.PHONY: prices
+prices: .venv/ready  ## Read Fargate's prices anew into infra/prices.json; needs AWS credentials
+	@$(VENV)/python -m spotctl.prices
+
 .PHONY: package
 package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
 	@rm -rf build/package

@@ -71,7 +71,7 @@ def sweep(event: RawEvent) -> Mapping[str, object]:
     return wiring.answer(sweep_all, event.to_dict(), cast("wiring.LambdaContext", event.context))
 
 
-@app.schedule(Rate(10, unit=Rate.MINUTES))
+@app.schedule(Rate(5, unit=Rate.MINUTES))
 def provision(event: RawEvent) -> Mapping[str, object]:
     """Bring up stack and work pool, a step per call, and keep them so; or show the next step."""
     context = cast("wiring.LambdaContext", event.context)

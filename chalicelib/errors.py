@@ -67,3 +67,7 @@ class WorkPoolError(PrefectSpotError):
 
 class OvertakenError(PrefectSpotError):
     """Somebody else is doing this very thing, or has done it: not to be done, but looked at."""
+
+
+class NotProvisionedError(PrefectSpotError):
+    """Something keeps a scheduled call from bringing all up: raised so that an alarm tells."""

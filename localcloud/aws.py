@@ -36,16 +36,20 @@ class EmulatedAws:
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()  # creating boto3 clients is not thread-safe
         self.cloudformation = CloudFormation(self.client, self.account, self.region)
+        self.calls: set[tuple[str, str]] = set()
+        """Who called what over HTTP: the access key's id, and service:Operation."""
 
     def __enter__(self) -> EmulatedAws:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
         moto_additions.install()
+        moto_additions.tell_of_calls(lambda caller, operation: self.calls.add((caller, operation)))
         cloudformation_requests.install()
         cloudformation_requests.connect(self.cloudformation)
         self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        moto_additions.tell_of_calls(None)
         self.cloudformation.close()
         cloudformation_requests.connect(None)
         self._server.stop()

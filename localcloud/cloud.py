@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import (
     AUTH_PARAMETER,
+    CLUSTER,
     STAGE,
     Account,
     provision,
@@ -31,6 +32,7 @@ from localcloud.fargate import Fargate, Timings
 from localcloud.fault_proxy import FaultProxy
 from localcloud.lambdas import Invocation, LambdaService
 from localcloud.oracle import Observation, observe
+from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household, free_port
@@ -39,6 +41,7 @@ LAMBDA_PYTHON = PROJECT / ".venvs" / "lambda" / "bin" / "python"
 REACT = f"prefect-spot-{STAGE}-react"
 SWEEP = f"prefect-spot-{STAGE}-sweep"
 PROVISION = f"prefect-spot-{STAGE}-provision"
+WORKER_SERVICE = "worker"
 
 T = TypeVar("T")
 
@@ -51,6 +54,9 @@ class Options:
     `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
     `faults`: the deployed Lambdas, and nobody else, reach Prefect and AWS through fault proxies.
     `observer`: the worker runs prefect-aws's observer, with the queue it needs.
+    `postgres`: Prefect keeps its runs in PostgreSQL, which bears many clients at once.
+    `worker`: whether there is one at all; else nobody takes the pool's runs.
+    `lambda_concurrency`: how many processes each function may have.
     """
 
     auth_string: str = "admin:only-on-this-machine"
@@ -61,6 +67,9 @@ class Options:
     retry_scale: float = 0.5
     faults: bool = False
     observer: bool = False
+    postgres: bool = False
+    worker: bool = True
+    lambda_concurrency: int = 2
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,16 @@ def embedded_cloud(
         household = stack.enter_context(Household.open())
         folder = household.folder
         tell("starting a Prefect server")
-        server = PrefectServer(folder / "prefect", household.spawn, auth_string=options.auth_string)
+        database = "sqlite"
+        if options.postgres:
+            postgres = stack.enter_context(Postgres(folder / "postgres", household.spawn))
+            database = postgres.create_database("prefect")
+        server = PrefectServer(
+            folder / "prefect",
+            household.spawn,
+            database=database,
+            auth_string=options.auth_string,
+        )
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(server.__enter__)
             aws = stack.enter_context(EmulatedAws())
@@ -146,7 +164,13 @@ def embedded_cloud(
             options.lambda_timeout_seconds,
         )
         lambdas = stack.enter_context(
-            LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=options.retry_scale)
+            LambdaService(
+                household,
+                aws,
+                LAMBDA_PYTHON,
+                retry_scale=options.retry_scale,
+                concurrency=options.lambda_concurrency,
+            )
         )
         router = stack.enter_context(EventRouter(aws, lambdas.invoke_async))
         router.check_rules()
@@ -169,6 +193,9 @@ def embedded_cloud(
         )
         fargate.keep_services()
         account = provision(aws, lambda: _answer(lambdas.invoke(PROVISION, {})), tell)
+        if not options.worker:
+            tell("sending the worker away")
+            _scale_worker_to_none(aws)
         prefect_faults = aws_faults = None
         if options.faults:
             prefect_faults = stack.enter_context(FaultProxy(server.ui_url))
@@ -193,6 +220,17 @@ def _answer(invocation: Invocation) -> dict[str, Any]:
     if invocation.status != "ok":
         raise RuntimeError(f"{invocation.function} failed: {invocation.error}")
     return dict(invocation.answer)
+
+
+def _scale_worker_to_none(aws: EmulatedAws) -> None:
+    ecs = aws.client("ecs")
+    ecs.update_service(cluster=CLUSTER, service=WORKER_SERVICE, desiredCount=0)
+
+    def is_gone() -> bool:
+        [service] = ecs.describe_services(cluster=CLUSTER, services=[WORKER_SERVICE])["services"]
+        return bool(service["runningCount"] + service["pendingCount"] == 0)
+
+    wait_for("the worker's end", 60, is_gone)
 
 
 def _put_between(aws: EmulatedAws, prefect_faults: FaultProxy, aws_faults: FaultProxy) -> None:

@@ -20,7 +20,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from localcloud.bootstrap import CLUSTER, WORK_POOL
-from localcloud.cloud import Cloud, Options, embedded_cloud, wait_for
+from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
 from localcloud.deployment import PROJECT
 from localcloud.oracle import Fault, Verdict, judge
 from localcloud.prefect_api import deployment_id_in
@@ -29,6 +29,7 @@ BUDGET = 2
 INTERRUPTIONS = BUDGET + 1
 EXAMPLES = PROJECT / "examples"
 RESULT = PROJECT / "build" / "demo.json"
+CHART = PROJECT / "build" / "savings"
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ def main() -> int:
     try:
         with embedded_cloud(Options(), story.tell) as cloud:
             result = run_demo(cloud, story)
+            result["savings"] = _savings(cloud, story, result)
             _write(result)
             _show(console, cloud, result)
+            console.print(_report(cloud, "--table", "--chart", str(CHART)), highlight=False)
             if os.environ.get("KEEP"):
                 console.print(
                     f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]  (Ctrl-C ends all)"
@@ -223,6 +226,28 @@ def _result(cloud: Cloud, run: dict[str, Any], verdict: Verdict, seconds: float)
         "zip_bytes": cloud.zip_bytes(),
         "seconds": round(seconds, 1),
     }
+
+
+def _savings(cloud: Cloud, story: Story, result: dict[str, Any]) -> dict[str, Any]:
+    """What `spotctl report` says once all of the run's tasks are billed, its child's too."""
+    tasks = len(result["attempts"]) + len(result["children"])
+
+    def all_billed() -> dict[str, Any] | None:
+        total = json.loads(_report(cloud, "--json"))["total"]
+        return dict(total) if int(total["attempts"]) >= tasks else None
+
+    total = wait_for("the bills of all tasks", 90, all_billed)
+    cloud.lambdas.invoke(SWEEP, {})  # it keeps the table in the Prefect UI; else within minutes
+    story.tell(f"{tasks} tasks are billed")
+    return total
+
+
+def _report(cloud: Cloud, *options: str) -> str:
+    """Run `spotctl report` as an operator of this cloud would."""
+    project = str(cloud.folder / "project")
+    return cloud.run_python(
+        "-m", "spotctl", "report", "--since", "1d", *options, "--project-dir", project
+    )
 
 
 def _is_good(result: dict[str, Any]) -> bool:

@@ -28,6 +28,13 @@ def deploy(
     Raises RuntimeError with Chalice's output when it fails.
     """
     copy_project(folder)
+    redeploy(aws, folder, stage, settings, timeout_seconds)
+
+
+def redeploy(
+    aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
+) -> None:
+    """Deploy what is in `folder` once more, as `deploy` does."""
     configure(folder, stage, settings, timeout_seconds)
     finished = subprocess.run(
         [Path(sys.executable).parent / "chalice", "deploy", "--stage", stage],

@@ -170,6 +170,7 @@ class ExecutionEnvironment:
                 "TMPDIR": str(scratch),
                 "PYTHONNOUSERSITE": "1",
                 **aws.environment(),
+                "AWS_ACCESS_KEY_ID": config.name,  # by this, `EmulatedAws.calls` tells who calls
                 **dict(config.environment),
                 "PYTHONPATH": str(task_root),
                 "LAMBDA_TASK_ROOT": str(task_root),

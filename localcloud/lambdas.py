@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import random
 import threading
 import uuid
 from dataclasses import dataclass
@@ -142,6 +143,16 @@ class LambdaService:
         with self._changed:
             if not self._changed.wait_for(lambda: self._unsettled == 0, timeout):
                 raise TimeoutError(f"{self._unsettled} events still under way after {timeout} s")
+
+    def kill_one_at_work(self, chance: random.Random) -> bool:
+        """Kill an environment in the midst of an invocation; return whether there was one."""
+        with self._changed:
+            idle = [e for fleet in self._fleets.values() for e in fleet.idle]
+            at_work = sorted((e for e in self._environments if e not in idle), key=id)
+        if not at_work:
+            return False
+        chance.choice(at_work).end()
+        return True
 
     def stop(self) -> None:
         """End all environments; events that wait are dropped."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from moto.core.responses import ActionResult
+from moto.core.responses import ActionResult, BaseResponse
 from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
@@ -46,6 +47,7 @@ class EcsHooks:
 
 
 _hooks: EcsHooks | None = None
+_hear_call: Callable[[str, str], object] | None = None
 _installed = False
 
 
@@ -53,6 +55,12 @@ def connect_ecs(hooks: EcsHooks | None) -> None:
     """Hand ECS's tasks to `hooks`, or with None back to moto."""
     global _hooks
     _hooks = hooks
+
+
+def tell_of_calls(hear: Callable[[str, str], object] | None) -> None:
+    """Tell `hear` the access key's id and service:Operation of each call from now on."""
+    global _hear_call
+    _hear_call = hear
 
 
 def install() -> None:
@@ -65,6 +73,7 @@ def install() -> None:
         return
     _installed = True
     _lock_dynamodb_requests()
+    _tell_of_each_call()
     ecs: Any = EC2ContainerServiceResponse
     ecs.run_task = _run_task
     ecs.stop_task = _stop_task
@@ -287,6 +296,21 @@ def _take_requests_to_s3_for_encrypted() -> None:
 def _name_ecs_role_as_aws_does() -> None:
     """As it comes, ECS's service-linked role is called AWSServiceRoleForecs."""
     SERVICE_NAME_CONVERSION["ecs"] = "ECS"
+
+
+def _tell_of_each_call() -> None:
+    """As it comes, moto keeps no record of who called what."""
+    original = BaseResponse.call_action
+
+    def call_action(self: BaseResponse) -> Any:
+        if _hear_call:
+            found = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+            caller = found.group(1) if found else ""
+            service = str(self.service_name).removeprefix("aws")  # moto says awslambda
+            _hear_call(caller, f"{service}:{self._get_action()}")
+        return original(self)
+
+    BaseResponse.call_action = call_action  # type: ignore[method-assign]  # meant
 
 
 def _lock_dynamodb_requests() -> None:

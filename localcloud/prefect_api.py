@@ -112,7 +112,7 @@ class PrefectApi:
         """Send it; what only reads is sent once more when the server hung up on it."""
         try:
             return self._http.request(method, path, json=body)
-        except httpx.RemoteProtocolError:
+        except (httpx.RemoteProtocolError, httpx.ReadError):
             if method != "GET" and not path.endswith("/filter"):
                 raise
             return self._http.request(method, path, json=body)

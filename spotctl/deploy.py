@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Final
 
 from chalicelib.errors import PrefectSpotError
+from spotctl.policies import write_policies
 from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
 from spotctl.rows import Row, State, failed, ok
 from spotctl.status.stack import stack_status
@@ -63,9 +64,11 @@ class Course:
 def deploy(world: World, tell: Callable[[str], None]) -> list[Row]:
     """Deploy the functions and provision all the rest; a failed row where that did not succeed.
 
-    Raises botocore's errors, and RefusedError.
+    Raises botocore's errors, SettingError and RefusedError.
     """
     project = world.project
+    for path in write_policies(project):
+        tell(f"wrote {path.name} anew")
     tell(f"chalice deploy --stage {project.stage}")
     if code := world.chalice("deploy", tell):
         return [failed("chalice deploy", f"it ended with exit code {code}", _NEXT)]

@@ -8,15 +8,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.poisson import RatePerHour
@@ -98,36 +96,44 @@ def as_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def as_table(report: Report, *, by_day: bool = True) -> RenderableType:
-    """Return the report for a terminal: days, deployments, total, rates and warnings.
+def as_table(report: Report, *, by_day: bool = True) -> str:
+    """Return the report for a terminal: days, deployments, total, rates and warnings, as text.
 
-    `by_day` False leaves the days out.
+    `by_day` False leaves the days out. Plain text, because thousands of rows are shown at once.
     """
-    parts: list[RenderableType] = []
+    period = f"{report.since} to {report.until} (UTC)"
+    parts = []
     if by_day and report.rows:
-        parts.append(_grid(report, "by day", report.rows))
-    parts.append(_grid(report, "by deployment", (*report.deployments, report.total)))
-    parts += [Text(line) for line in _lines(report)]
-    return Group(*parts)
+        parts += [f"Spot savings by deployment and day, {period}", *_grid(report, report.rows), ""]
+    whole = (*report.deployments, report.total)
+    parts += [f"Spot savings by deployment, {period}", *_grid(report, whole), "", *_lines(report)]
+    return "\n".join(parts) + "\n"
 
 
-def _grid(report: Report, title: str, rows: tuple[Row, ...]) -> Table:
-    grid = Table(title=f"Spot savings {title}, {report.since} to {report.until} (UTC)")
-    has_days = any(row.day for row in rows)
-    if has_days:
-        grid.add_column("day")
-    grid.add_column("deployment", overflow="fold")
-    headings = ["runs", "tasks", "interr.", "reruns Spot", "on demand"]
-    headings += ["would: Spot", "on demand"] if report.observes else []
-    headings += ["hours", "paid USD", "on demand USD", "saved USD", "wasted USD", "net USD"]
-    for heading in headings:
-        grid.add_column(heading, justify="right")
+def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
+    """Lines with columns as wide as their widest cell; figures stand to the right."""
+    texts = ["day", "deployment"] if any(row.day for row in rows) else ["deployment"]
+    figures = ["runs", "tasks", "interrupted", "rerun: Spot", "on demand"]
+    figures += ["would: Spot", "on demand"] if report.observes else []
+    figures += ["hours", "paid USD", "on demand USD", "saved USD", "wasted USD", "net USD"]
+    table = [[*texts, *figures]]
     for row in rows:
-        is_total = row is report.total
-        cells: list[RenderableType] = [Text(row.deployment), *_cells(report, row)]
-        day = [str(row.day or "")] if has_days else []
-        grid.add_row(*day, *cells, style="bold" if is_total else "", end_section=False)
-    return grid
+        day = [str(row.day)] if len(texts) == 2 else []
+        table.append([*day, row.deployment, *_cells(report, row)])
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    for number, line in enumerate(table):
+        yield "  ".join(
+            _padded(cell, width, to_the_right=place >= len(texts))
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        if number == 0:
+            yield "  ".join("─" * width for width in widths)
+
+
+def _padded(cell: str, width: int, *, to_the_right: bool) -> str:
+    """Terminals give some characters two cells, and some none."""
+    padding = " " * (width - cell_len(cell))
+    return padding + cell if to_the_right else cell + padding
 
 
 def _cells(report: Report, row: Row) -> Iterator[str]:
@@ -137,14 +143,11 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
     if report.observes:
         yield from map(str, (counts.would_spot_reruns, counts.would_on_demand_reruns))
     yield f"{counts.hours:.2f}"
-    for amount in (
-        counts.cost_usd,
-        counts.on_demand_usd,
-        counts.savings_usd,
-        counts.wasted_usd,
-        counts.net_savings_usd,
-    ):
-        yield _usd(amount)
+    yield _usd(counts.cost_usd)
+    yield _usd(counts.on_demand_usd)
+    yield _usd(counts.savings_usd)
+    yield _usd(counts.wasted_usd)
+    yield _usd(counts.net_savings_usd)
 
 
 def _usd(amount: Decimal) -> str:

@@ -10,8 +10,13 @@ from moto import mock_aws
 
 from tests.laws.universe import Tables
 
-settings.register_profile("first-failure", phases=(Phase.explicit, Phase.generate))
-"""For planted mistakes: that a test fails is enough, the smallest example is not needed."""
+settings.register_profile(
+    "first-failure", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None
+)
+"""For planted mistakes: that a test fails is enough, the smallest example is not needed.
+
+The examples are the same each time, so that a mistake is not noticed by luck.
+"""
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ often and by whomever it is billed. Reports read the sums by key: never a scan, 
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -61,11 +61,12 @@ class BillTable:
         if bill.flow_run_id is not None:
             keys.append(_run_key(bill))
         items = self._read(keys)
-        listed = items.get(_day_key(daily.day), {}).get("deployments", set())
+        day = items.get(_day_key(daily.day), {})
+        known = daily.deployment.key in day.get("deployments", ())
         return Books(
             billed=_bill_key(bill.task_arn) in items,
             run_known=bill.flow_run_id is None or _run_key(bill) in items,
-            deployment_listed=daily.deployment.key in listed,
+            listed=known and daily.rates <= day.get("rates", set()),
         )
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ class BillTable:
         if not books.run_known:
             writes.append(self._put(_run_key(bill), {}, bill))
         writes.append({"Update": self._addition(daily)})
-        if not books.deployment_listed:
+        if not books.listed:
             writes.append({"Update": self._listing(daily)})
         for attempt in range(MOST_TRIES):
             try:
@@ -108,14 +109,18 @@ class BillTable:
 
         A request per hundred days, and one per hundred sums.
         """
-        lists = self._read([_day_key(day) for day in days])
+        items = self._read([_day_key(day) for day in days])
+        lists = {day: items[_day_key(day)] for day in days if _day_key(day) in items}
         keys = {
             _sum_key(day, deployment): (day, deployment)
-            for day in days
-            for deployment in lists.get(_day_key(day), {}).get("deployments", ())
+            for day, listed in lists.items()
+            for deployment in listed["deployments"]
         }
-        items = self._read(list(keys))
-        sums = [_daily_sum(*keys[key], item) for key, item in items.items()]
+        sums = [
+            _daily_sum(day, deployment, item, lists[day].get("rates", ()))
+            for key, item in self._read(list(keys)).items()
+            for day, deployment in [keys[key]]
+        ]
         return tuple(sorted(sums, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
 
     def read_reported(self) -> str:
@@ -146,9 +151,6 @@ class BillTable:
         adds = [f"{name} :{name}" for name in added]
         sets = ["expires_at = :expires_at"]
         values[":expires_at"] = _pack(_sum_expires(daily.day))
-        if daily.rates:
-            adds.append("rates :rates")
-            values[":rates"] = _pack(set(daily.rates))
         if daily.deployment.name:
             sets.append("deployment = :deployment")
             values[":deployment"] = _pack(daily.deployment.name)
@@ -161,14 +163,20 @@ class BillTable:
         }
 
     def _listing(self, daily: DailySum) -> dict[str, Any]:
+        """Note on the day whose sums and which rates there are: how a report knows its keys."""
+        adds = ["deployments :deployments"]
+        values: dict[str, Any] = {
+            ":expires_at": _sum_expires(daily.day),
+            ":deployments": {daily.deployment.key},
+        }
+        if daily.rates:
+            adds.append("rates :rates")
+            values[":rates"] = set(daily.rates)
         return {
             "TableName": self._name,
             "Key": {"pk": _pack(_day_key(daily.day))},
-            "UpdateExpression": "SET expires_at = :expires_at ADD deployments :deployments",
-            "ExpressionAttributeValues": {
-                ":expires_at": _pack(_sum_expires(daily.day)),
-                ":deployments": _pack({daily.deployment.key}),
-            },
+            "UpdateExpression": f"SET expires_at = :expires_at ADD {', '.join(adds)}",
+            "ExpressionAttributeValues": {name: _pack(value) for name, value in values.items()},
         }
 
     def _read(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -245,7 +253,9 @@ def _item(bill: Bill) -> dict[str, object]:
     return fields
 
 
-def _daily_sum(day: date, deployment: str, item: Mapping[str, Any]) -> DailySum:
+def _daily_sum(
+    day: date, deployment: str, item: Mapping[str, Any], rates: Iterable[str]
+) -> DailySum:
     """Read what `_addition` added up; counts of a newer release are passed over."""
     known = Counts().as_mapping()
     counts = {name: int(Decimal(item[name])) for name in known if name in item}
@@ -253,5 +263,5 @@ def _daily_sum(day: date, deployment: str, item: Mapping[str, Any]) -> DailySum:
         day=day,
         deployment=Deployment(deployment, item.get("deployment", "")),
         counts=Counts(**counts),
-        rates=frozenset(item.get("rates", ())),
+        rates=frozenset(rates),
     )

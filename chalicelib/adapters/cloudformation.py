@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.provisioning import StackDefinition, hash_of
+from chalicelib.core.provision_steps import StackDefinition
+from chalicelib.core.provisioning import hash_of
 from chalicelib.core.stack import (
     ROLLED_BACK,
     TEMPLATE_TAG,

@@ -46,6 +46,7 @@ from chalicelib.core.standing import (
     due_id,
     standing_of_refusal,
     standing_of_task,
+    was_being_cancelled,
 )
 from chalicelib.core.task import FARGATE, NO_CAPACITY_REASON, Cause
 
@@ -114,6 +115,8 @@ def _answer_interruption(s: Situation, park_id: UUID) -> Decision:
         return _tell_only(s, f"the run is {one_line(state.name)} already")
     if state.type is StateType.PAUSED:
         return _await_resume(s)
+    if state.type is StateType.CRASHED and was_being_cancelled(s.task.arn, s.history):
+        return _cancel(s)
     if why := reason_not_to_rerun(s.run, s.policy.mode):
         return _crash(s, why)
     if state.type in RERUNNABLE:
@@ -184,6 +187,13 @@ def _tell_only(s: Situation, why: str) -> Decision:
         why,
         (*_save(s, noted), *_tell(noted, Moment.NO_RERUN, "nothing", why)),
     )
+
+
+def _cancel(s: Situation) -> Decision:
+    noted, why = recorded(s), "the run was being cancelled when Spot took its task"
+    told = _tell(noted, Moment.NO_RERUN, "nothing", why)
+    mark = MarkCancelled(f"Cancelled: {why}.")
+    return Decision(Verdict.MARK_CANCELLED, why, (*_save(s, noted), mark, *told))
 
 
 def _ignore_but_tell(s: Situation, standing: Standing) -> Decision:

@@ -173,11 +173,14 @@ class Records(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the table holds already about a task that is to be billed."""
+    """What the table holds already about a task that is to be billed.
+
+    `listed`: its deployment and its rates are known to belong to that day.
+    """
 
     billed: bool
     run_known: bool
-    deployment_listed: bool
+    listed: bool
 
 
 class Bills(Protocol):

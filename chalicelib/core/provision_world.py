@@ -11,7 +11,8 @@ from typing import Protocol
 from chalicelib.core.delivery import Delivery, PutInvokeConfig, PutTargets
 from chalicelib.core.pool_template import Template, WorkPool
 from chalicelib.core.ports import Log
-from chalicelib.core.provisioning import Credential, Desired, Network, StackDefinition
+from chalicelib.core.provision_steps import StackDefinition
+from chalicelib.core.provisioning import Credential, Desired, Network
 from chalicelib.core.stack import Stack
 
 

@@ -16,8 +16,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, assert_never
 
-from chalicelib.core.delivery import Delivery, PutInvokeConfig, PutTargets, delivery_steps
+from chalicelib.core.delivery import Delivery, delivery_steps
 from chalicelib.core.pool_template import Template, Values, WorkPool, merged
+from chalicelib.core.provision_steps import (
+    ChangeWorkPool,
+    CreateServiceLinkedRole,
+    CreateStack,
+    CreateWorkPool,
+    DeleteStack,
+    StackDefinition,
+    Step,
+    UpdateStack,
+)
 from chalicelib.core.stack import Condition, Stack, Standing, standing_of
 
 
@@ -97,74 +107,6 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
-class CreateServiceLinkedRole:
-    """ECS's own role, which a new account lacks; the first cluster would fail without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StackDefinition:
-    """All that CloudFormation is told; `template_hash` becomes a tag of the stack."""
-
-    name: str
-    template_body: str
-    template_hash: str
-    parameters: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class CreateStack:
-    """Begin to create the stack."""
-
-    definition: StackDefinition
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateStack:
-    """Begin to update the stack of that id."""
-
-    stack_id: str
-    definition: StackDefinition
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteStack:
-    """Begin to delete the stack of that id, and never a successor of the same name."""
-
-    stack_id: str
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CreateWorkPool:
-    """Create the work pool."""
-
-    name: str
-    base_job_template: Template
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeWorkPool:
-    """Give the work pool a changed base job template; everything else of it stays."""
-
-    name: str
-    base_job_template: Template
-
-
-Step = (
-    CreateServiceLinkedRole
-    | CreateStack
-    | UpdateStack
-    | DeleteStack
-    | PutTargets
-    | PutInvokeConfig
-    | CreateWorkPool
-    | ChangeWorkPool
-)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """The steps of one call, and where it all stands once they are done."""
 
@@ -181,7 +123,8 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     queue_arn = _failure_queue(observed.stack)
     deliveries = delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
     if observed.problems:
-        return Plan(Condition.BLOCKED, deliveries, observed.problems)
+        failed = _failed(observed.stack) if observed.stack else ()
+        return Plan(Condition.BLOCKED, deliveries, (*observed.problems, *failed))
     course = _course(desired, observed)
     course = replace(course, steps=(*course.steps, *deliveries))
     if course.condition is not Condition.READY:
@@ -212,29 +155,6 @@ def hash_of(template: Mapping[str, Any]) -> str:
     """Return a template's hash, whatever its spacing and the order of its keys."""
     canonical = json.dumps(template, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def describe(step: Step) -> str:
-    """Say a step in words, for who reads a plan."""
-    match step:
-        case CreateServiceLinkedRole():
-            return "create ECS's service-linked role"
-        case CreateStack(definition):
-            return f"create the stack {definition.name}"
-        case UpdateStack(_, definition, reason):
-            return f"update the stack {definition.name}: {reason}"
-        case DeleteStack(_, name, reason):
-            return f"delete the stack {name}: {reason}"
-        case PutTargets(rule, _):
-            return f"put dead-letter queue and retry policy back on the rule {rule}"
-        case PutInvokeConfig(function, _):
-            return f"put retries and failure destination back on the function {function}"
-        case CreateWorkPool(name, _):
-            return f"create the work pool {name}"
-        case ChangeWorkPool(name, _):
-            return f"put our part of the work pool {name}'s base job template back"
-        case _:
-            assert_never(step)
 
 
 def _failure_queue(stack: Stack | None) -> str:
@@ -273,7 +193,8 @@ def _course(desired: Desired, observed: Observed) -> Plan:
                 return Plan(Condition.READY)
             if not stack.is_ours:
                 return Plan(Condition.BLOCKED, (), (_not_ours(stack),))
-            return Plan(Condition.UPDATING, (UpdateStack(stack.id, definition, differs),), failed)
+            condition = Condition.RECOVERING if failed else Condition.UPDATING
+            return Plan(condition, (UpdateStack(stack.id, definition, differs),), failed)
         case _:
             assert_never(standing)
 

@@ -84,11 +84,25 @@ def standing_of_task(task_arn: str, history: tuple[RunState, ...]) -> Standing:
     if not touches:
         return Standing(Stage.UNTOUCHED, first)
     made_due = history[touches[-1]].transition_id in dues
-    started_since = any(s.type is StateType.RUNNING for s in history[touches[-1] + 1 :])
+    moved_since = any(
+        s.type in (StateType.RUNNING, StateType.CANCELLING) for s in history[touches[-1] + 1 :]
+    )
     times = sum(s.transition_id in park_ids for s in history)
-    thrown_back = made_due and not started_since and _throws_back(current) and times <= MOST_AGAIN
+    thrown_back = made_due and not moved_since and _throws_back(current) and times <= MOST_AGAIN
     stage = Stage.THROWN_BACK if thrown_back else Stage.HANDLED
     return Standing(stage, _again(first, current), made_due)
+
+
+def was_being_cancelled(task_arn: str, history: Sequence[RunState]) -> bool:
+    """Whether a CRASHED run is one that a person was cancelling.
+
+    An engine that is its container's main process says Crashed when it dies of SIGTERM, by force.
+    """
+    ours = park_ids_of(task_arn, history)
+    for state in reversed(history):
+        if state.type is not StateType.CRASHED and state.transition_id not in ours:
+            return state.type is StateType.CANCELLING
+    return False
 
 
 def standing_of_refusal(history: tuple[RunState, ...]) -> Standing:

@@ -96,7 +96,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class DailySum:
-    """One deployment's day (UTC, by the end of the task). `rates`: lines, as `str(Rate)` made."""
+    """One deployment's day (UTC, by the end of the task).
+
+    `rates`: lines, as `str(Rate)` made them; as they are read, those of all deployments that day.
+    """
 
     day: date
     deployment: Deployment

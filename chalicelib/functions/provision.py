@@ -1,7 +1,8 @@
 """The `provision` Lambda: brings up all that is needed, and keeps it so, a step per call.
 
 It is called by schedule and by hand, `{"dry_run": true}` only shows what it would do. All questions
-are asked before anything is changed.
+are asked before anything is changed. Who calls by hand reads the answer; nobody reads a schedule's,
+so there a problem is raised, and the function's alarm tells of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,23 +11,21 @@ from typing import Final, TypeVar, assert_never
 
 from chalicelib.core.delivery import PutInvokeConfig, PutTargets
 from chalicelib.core.pool_template import POOL_TYPE, WorkPool
-from chalicelib.core.provision_world import ProvisionWorld
-from chalicelib.core.provisioning import (
+from chalicelib.core.provision_steps import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
-    Observed,
-    Plan,
-    Problem,
     Step,
     UpdateStack,
     describe,
-    plan,
 )
+from chalicelib.core.provision_world import ProvisionWorld
+from chalicelib.core.provisioning import Observed, Plan, Problem, plan
 from chalicelib.core.stack import Condition, Standing, standing_of
 from chalicelib.errors import (
+    NotProvisionedError,
     OvertakenError,
     PrefectConflictError,
     PrefectSpotError,
@@ -75,6 +74,7 @@ def provision(world: ProvisionWorld, event: object) -> ProvisionReport:
     """Go one step towards what shall be; return where it stands.
 
     Raises:
+        NotProvisionedError: there are problems, and the call came by schedule.
         botocore's errors, where AWS fails or refuses: to be called again.
     """
     dry_run = isinstance(event, Mapping) and bool(event.get("dry_run"))
@@ -91,7 +91,14 @@ def provision(world: ProvisionWorld, event: object) -> ProvisionReport:
         problems=planned.problems,
     )
     world.log.info("provisioned", **report.summary)
+    if report.problems and _is_scheduled(event):
+        told = "; ".join(f"{problem.name}: {problem.message}" for problem in report.problems)
+        raise NotProvisionedError(f"{report.condition.value}: {told}")
     return report
+
+
+def _is_scheduled(event: object) -> bool:
+    return isinstance(event, Mapping) and event.get("source") == "aws.events"
 
 
 def _condition(planned: Plan, overtaken: tuple[Step, ...], *, dry_run: bool) -> Condition:

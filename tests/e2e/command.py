@@ -12,6 +12,9 @@ from typing import Any
 from localcloud.cloud import Cloud
 from localcloud.deployment import PROJECT
 
+OPERATOR = "operator"
+"""Whose access key the commands use: by it, AWS tells who called."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -45,7 +48,7 @@ def spotctl(cloud: Cloud, *arguments: str, project: Path | None = None, **enviro
             project or project_of(cloud),
         ],
         cwd=PROJECT,
-        env={**host, **cloud.environment, **environment},
+        env={**host, **cloud.environment, "AWS_ACCESS_KEY_ID": OPERATOR, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -11,6 +11,11 @@ from tests.e2e.scenario import Stage, set_up
 AUTH_STRING = "admin:only-for-these-tests"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Look at what was called once everything else has been done."""
+    items.sort(key=lambda item: item.path.name == "test_policies.py")
+
+
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     options = Options(auth_string=AUTH_STRING, settings={"SWEEP_GRACE_SECONDS": "5"})

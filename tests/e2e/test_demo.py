@@ -15,6 +15,7 @@ import pytest
 from localcloud.deployment import PROJECT
 
 RESULT = PROJECT / "build" / "demo.json"
+CHART = PROJECT / "build" / "savings"
 LONGEST_SECONDS = 180
 
 
@@ -40,7 +41,8 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def test_the_demo_ends_on_fargate_after_three_interruptions(demo: subprocess.Popen[str]) -> None:
-    RESULT.unlink(missing_ok=True)
+    for file in (RESULT, CHART.with_suffix(".png"), CHART.with_suffix(".svg")):
+        file.unlink(missing_ok=True)
     output, _ = demo.communicate(timeout=2 * LONGEST_SECONDS)
     assert demo.returncode == 0, output
     result = json.loads(RESULT.read_text())
@@ -61,6 +63,12 @@ def test_the_demo_ends_on_fargate_after_three_interruptions(demo: subprocess.Pop
     assert result["final_capacity"] == "FARGATE"
     assert [child["state"] for child in result["children"]] == ["COMPLETED"], "one child, once"
     assert result["zip_bytes"] > 0
+    savings = result["savings"]
+    assert (savings["attempts"], savings["interruptions"]) == (5, 3), "four tasks, and the child's"
+    assert (savings["spot_reruns"], savings["on_demand_reruns"]) == (2, 1)
+    assert "Spot savings by deployment" in output
+    for suffix in (".png", ".svg"):
+        assert CHART.with_suffix(suffix).stat().st_size > 1000
     assert result["worker"]
     assert "COMPLETED on FARGATE" in output
     assert "Spot interruption 3" in output

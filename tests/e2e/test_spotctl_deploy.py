@@ -53,8 +53,13 @@ def second(stage: Stage, tmp_path: Path) -> Second:
     copy_project(folder)
     path = folder / ".chalice" / "config.json"
     config: dict[str, Any] = json.loads(path.read_text())
+    of_dev = config["stages"]["dev"]
     config["stages"][STAGE] = {
-        **config["stages"]["dev"],
+        **of_dev,
+        "lambda_functions": {
+            name: {**of_function, "iam_policy_file": f"policy-{name}-{STAGE}.json"}
+            for name, of_function in of_dev["lambda_functions"].items()
+        },
         "environment_variables": {
             "STAGE": STAGE,
             "PREFECT_API_URL": stage.cloud.server.api_url,
@@ -77,6 +82,11 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(second: Se
         "ok"
     }
     assert f"provision: creating; create the stack {STACK}" in deployed.err
+    assert f"wrote policy-react-{STAGE}.json anew" in deployed.err
+    role = cloud.aws.client("iam").get_role_policy(
+        RoleName=f"{STACK}-react", PolicyName=f"{STACK}-react"
+    )
+    assert "-dev" not in json.dumps(role["PolicyDocument"])
     assert "resources so far" in deployed.err
 
     cloud.lambdas.invoke(f"{STACK}-sweep", {})

@@ -18,7 +18,7 @@ from tests.faults.ledger import FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COPIED = ("app.py", "chalicelib", "infra", "vendor", "localcloud", "tests", "pyproject.toml")
-SECONDS = 240
+SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,7 @@ def _first_failure(folder: Path, tests: tuple[str, ...]) -> str:
             timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
+        print(f"{' '.join(tests)}: no end after {SECONDS} s")
         return ""
     if finished.returncode not in (0, 1):
         raise SystemExit(f"the tests could not be run:\n{finished.stdout[-2000:]}")

@@ -30,6 +30,7 @@ OPTIONS = Options(
     settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
     timings=TIMINGS,
     worker_query_seconds=1,
+    postgres=True,
 )
 HELD_QUEUE = "held"
 
@@ -74,16 +75,16 @@ def cancelled_at_the_same_moment(stage: Stage) -> Sequence[Run]:
     return (run,)
 
 
-def cancelled_and_not_heard(stage: Stage) -> Sequence[Run]:
-    """The engine is the container's main process: nobody there hears of a cancellation."""
+def cancelled_and_crashed(stage: Stage) -> Sequence[Run]:
+    """The engine is the container's main process: it hears nothing, and dies saying Crashed."""
     own = {"command": "python -m prefect.engine"}
     run = stage.start("waits", job_variables=own, interruptions=1)
     run.wait_for_start(1, LONG_SECONDS)
     cancel(run)
     run.interrupt()
-    assert run.states()[-1] == "CANCELLING", "it was cancelled already: this shows nothing"
     becomes(run, "CANCELLED")
     is_not_started_again(run)
+    assert run.states()[-3:] == ["CANCELLING", "CRASHED", "CANCELLED"], "this shows nothing"
     return (run,)
 
 
@@ -170,7 +171,7 @@ PLAYS = (
     Play("a parent and its child, together", parent_and_child),
     Play("a parent and its subflow, in one process", parent_and_subflow),
     Play("cancelled by a person at the same moment", cancelled_at_the_same_moment),
-    Play("cancelled by a person, and not heard", cancelled_and_not_heard),
+    Play("cancelled by a person, and crashed by its engine", cancelled_and_crashed),
     Play("cancelled by a person before the rerun", interrupted_and_then_cancelled),
     Play("paused in its process", paused),
     Play("being suspended", suspended),

@@ -34,6 +34,7 @@ OPTIONS = Options(
     settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
     timings=TIMINGS,
     worker_query_seconds=1,
+    postgres=True,
     observer=True,
 )
 LONGER_THAN_THE_GRACE = GRACE_SECONDS * 2.0

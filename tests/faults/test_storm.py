@@ -41,6 +41,7 @@ class Weather(Tripwire):
 def test_nothing_is_lost_and_nothing_run_twice(tables: Tables) -> None:
     chance = random.Random(SEED)
     universe = tables.universe()
+    universe.shows_stopped = False
     lives = [_begin(universe, chance) for _ in range(RUNS)]
     deliveries = [(life, number, 1) for life in lives for number in range(3) for _ in range(3)]
     chance.shuffle(deliveries)

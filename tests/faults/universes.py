@@ -8,6 +8,7 @@ from uuid import UUID
 
 from chalicelib.core.run import FINAL, StateType
 from chalicelib.core.situation import Policy
+from chalicelib.core.sums import DailySum
 from chalicelib.core.task import Task
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
@@ -71,6 +72,12 @@ class Life:
             environment={},
         )
 
+    def _sums(self) -> list[DailySum]:
+        """This life's: drills, and its run's deployment; it may not be alone in its universe."""
+        deployment = self.universe.prefect.runs[self.run_id].deployment
+        ours = ("drills", str(deployment.id) if deployment else "")
+        return [daily for daily in self.universe.sums() if daily.deployment.key in ours]
+
     def _counted(self) -> Any:
         """What the books hold but for times and amounts, which hang on when a handler died."""
         return [
@@ -82,11 +89,11 @@ class Life:
                 daily.counts.spot_reruns,
                 daily.counts.on_demand_reruns,
             )
-            for daily in self.universe.sums()
+            for daily in self._sums()
         ]
 
     def _billed_seconds(self) -> Decimal:
-        counts = [daily.counts for daily in self.universe.sums()]
+        counts = [daily.counts for daily in self._sums()]
         return Decimal(sum(c.spot_us + c.on_demand_us for c in counts)) / 10**6
 
     def _charged_seconds(self) -> Decimal:

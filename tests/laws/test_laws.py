@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.core.run import StateType
+from chalicelib.core.run import ProposedState, StateType
 from chalicelib.core.situation import Policy
 from chalicelib.core.standing import park_id_of_task
 from chalicelib.core.task import Task
@@ -216,6 +216,42 @@ def test_a_finished_cancelled_or_paused_run_is_never_restarted(
     for event in interrupt(universe, task, "relinquishes", told):
         universe.deliver(event)
     assert universe.prefect.runs[run_id].states == states
+
+
+@many
+@given(told=deliveries, attempt=st.sampled_from(["first", "second", "second, not yet running"]))
+def test_a_cancellation_that_a_dying_engine_hides_is_not_undone(
+    tables: Tables, told: list[int], attempt: str
+) -> None:
+    """An engine that is its container's main process says Crashed over Cancelling, by force."""
+    universe = tables.universe()
+    run_id = universe.prefect.create_run()
+    task = universe.start(run_id)
+    events = interrupt(universe, task, "relinquishes", told)
+    if attempt == "first":
+        cancel_and_crash(universe, run_id)
+    else:
+        universe.deliver(universe.exits(task)[1])
+        if attempt == "second":
+            events += interrupt(universe, universe.start(run_id), "relinquishes", told)
+        else:
+            universe.prefect.worker_picks_up(run_id)
+        cancel_and_crash(universe, run_id)
+    for event in events:
+        universe.deliver(event)
+    universe.sweep()
+    universe.sweep()
+    states = universe.prefect.runs[run_id].states
+    after = states[[s.type for s in states].index(StateType.CANCELLING) :]
+    assert StateType.SCHEDULED not in [state.type for state in after]
+    if attempt != "second, not yet running":
+        assert after[-1].type is StateType.CANCELLED
+
+
+def cancel_and_crash(universe: Universe, run_id: UUID) -> None:
+    assert universe.prefect.cancel(run_id).type is StateType.CANCELLING
+    crashed = ProposedState(StateType.CRASHED, "Crashed", "aborted by a termination signal")
+    universe.prefect.propose_state(run_id, crashed, force=True)
 
 
 @many

@@ -13,21 +13,17 @@ from hypothesis import strategies as st
 
 from chalicelib.core.delivery import Delivery, InvokeConfig, PutInvokeConfig, PutTargets
 from chalicelib.core.pool_template import WorkPool
-from chalicelib.core.provisioning import (
+from chalicelib.core.provision_steps import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
-    Desired,
-    Observed,
-    Provision,
     StackDefinition,
     Step,
     UpdateStack,
-    plan,
-    stack_definition,
 )
+from chalicelib.core.provisioning import Desired, Observed, Provision, plan, stack_definition
 from chalicelib.core.stack import STATUSES, Condition, Stack, Standing, standing_of
 from tests.provisioning import (
     NETWORK,

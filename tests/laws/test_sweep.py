@@ -333,7 +333,9 @@ def test_a_hundred_healthy_runs_cost_a_handful_of_calls(universe: Universe) -> N
         running(universe)
     universe.sweep()
     assert universe.wire is not None
-    assert len(universe.wire.calls) <= 12, universe.wire.calls
+    of_runs = [call for call in universe.wire.calls if not call.startswith("bills.")]
+    assert len(of_runs) <= 12, universe.wire.calls
+    assert len(universe.wire.calls) <= 16, "the books cost the same, however many runs there are"
 
 
 def test_one_run_that_cannot_be_repaired_does_not_stop_the_others(universe: Universe) -> None:

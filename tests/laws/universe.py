@@ -131,6 +131,8 @@ class Universe:
     tasks: dict[str, Task] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
     books: str = ""
+    shows_stopped: bool = True
+    """Whether ECS lists stopped tasks, for `sweep` to bill: moto copies a table for each bill."""
 
     def __post_init__(self) -> None:
         self.prefect = InMemoryPrefect(self.clock)
@@ -152,7 +154,8 @@ class Universe:
         return tuple(self.tasks.values())
 
     def stopped_of(self, cluster: str) -> tuple[Task, ...]:
-        return tuple(task for task in self.tasks.values() if task.desired_status == "STOPPED")
+        stopped = [task for task in self.tasks.values() if task.desired_status == "STOPPED"]
+        return tuple(stopped if self.shows_stopped else ())
 
     def bills(self) -> BillTable:
         """The books, in a table of this universe's own, made when first opened."""

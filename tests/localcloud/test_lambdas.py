@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from localcloud.aws import EmulatedAws
 from localcloud.lambdas import LambdaService
 from localcloud.processes import Household
+from tests.localcloud.cloud import wait_until
 
 Deploy = Callable[..., str]
 
@@ -212,6 +214,14 @@ def test_broken_environment_is_replaced(
         assert invocation.status == status
         assert invocation.error is not None
         assert invocation.error["errorType"] == error_type
+
+
+def test_killed_invocation_is_tried_again(service: LambdaService, deploy: Deploy) -> None:
+    assert not service.kill_one_at_work(random.Random(1))
+    service.invoke_async(deploy("import time\ndef handler(*_): time.sleep(1); return 1"), {})
+    wait_until(lambda: service.kill_one_at_work(random.Random(1)))
+    service.wait_idle(30)
+    assert [i.status for i in service.invocations] == ["died", "ok"]
 
 
 def test_change_of_configuration_or_code_replaces_the_environment(

@@ -83,6 +83,9 @@ def test_row_worker_role_allows_what_the_ecs_worker_calls(stack: StackUnderTest)
     assert allowed["ecs:RunTask"]["Condition"] == on_the_cluster
     its_tasks = "arn:aws:ecs:us-east-1:123456789012:task/prefect-spot-dev/*"
     assert allowed["ecs:StopTask"]["Resource"] == its_tasks
+    tagged = allowed["ecs:TagResource"]
+    assert tagged["Resource"] == its_tasks
+    assert tagged["Condition"] == {"StringEquals": {"ecs:CreateAction": "RunTask"}}
     passed = allowed["iam:PassRole"]["Resource"]
     assert passed == [outputs["ExecutionRoleArn"], outputs["FlowRoleArn"]]
 
@@ -199,8 +202,12 @@ def test_row_failure_queue_encrypted_for_a_fortnight_and_open_to_rules(
     queue = stack.read("FailureQueue")
     assert queue["MessageRetentionPeriod"] == str(14 * 24 * 60 * 60)
     assert queue["SqsManagedSseEnabled"] == "true"
+    # SQS encrypts by default, so its answer alone does not show that the template asks for it.
+    assert stack.wanted()["FailureQueue"]["Properties"]["SqsManagedSseEnabled"] is True
     rules, functions = stack.read("FailureQueuePolicy")["PolicyDocument"]["Statement"]
     assert rules["Principal"] == {"Service": "events.amazonaws.com"}
+    its_rules = "arn:aws:events:us-east-1:123456789012:rule/*"
+    assert rules["Condition"]["ArnLike"] == {"aws:SourceArn": its_rules}
     assert rules["Resource"] == functions["Resource"] == stack.outputs()["FailureQueueArn"]
     who = functions["Condition"]["ArnLike"]["aws:PrincipalArn"]
     assert who == "arn:aws:iam::123456789012:role/prefect-spot-dev-*"

@@ -166,6 +166,25 @@ def nobody_from_outside(resources: Resources) -> list[str]:
     ]
 
 
+def nobody_connects_from_outside(resources: Resources) -> list[str]:
+    """The worker and the flows listen to nobody."""
+    return [
+        f"{where} lets connections in"
+        for where, group in of_type(resources, "AWS::EC2::SecurityGroup")
+        if group.get("SecurityGroupIngress")
+    ]
+
+
+def services_are_let_in_for_this_account_only(resources: Resources) -> list[str]:
+    """Without the condition, a service could be talked into it by another account."""
+    return [
+        f"{where} lets {statement['Principal']['Service']} in for any account"
+        for where, statement in allowed(resources)
+        if "Service" in statement.get("Principal", {})
+        and "aws:SourceAccount" not in statement.get("Condition", {}).get("StringEquals", {})
+    ]
+
+
 def roles_are_passed_to_ecs_only(resources: Resources) -> list[str]:
     """Who may pass a role to any service has that role's rights, and more."""
     found = []
@@ -202,6 +221,8 @@ RULES: Final[tuple[Rule, ...]] = (
     no_wildcard_action,
     no_wildcard_resource,
     nobody_from_outside,
+    nobody_connects_from_outside,
+    services_are_let_in_for_this_account_only,
     roles_are_passed_to_ecs_only,
     roles_are_assumed_by_tasks_of_this_account,
 )

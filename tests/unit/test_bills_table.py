@@ -21,7 +21,7 @@ from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN
 from tests.unit.test_bill import ETL, SPOT, bill, stopped
 
-NEW = Books(billed=False, run_known=False, deployment_listed=False)
+NEW = Books(billed=False, run_known=False, listed=False)
 TODAY = date(2026, 11, 23)
 
 
@@ -77,7 +77,7 @@ def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
     assert bench.look_up(made) == NEW
     assert bench.write(made, outcome=Outcome.SPOT_RERUN)
 
-    assert bench.look_up(made) == Books(billed=True, run_known=True, deployment_listed=True)
+    assert bench.look_up(made) == Books(billed=True, run_known=True, listed=True)
     assert bench.table.unbilled([TASK_ARN, "arn:another"]) == ("arn:another",)
     assert bench.table.read_sums([TODAY]) == (
         DailySum(
@@ -148,7 +148,7 @@ def test_every_count_is_added_up_under_a_name_that_dynamodb_takes(bench: Bench) 
 
 def test_a_task_of_no_run_is_nobodys_attempt(bench: Bench) -> None:
     made = replace(bill(stopped()), flow_run_id=None, deployment=Deployment(NO_FLOW_RUN))
-    assert bench.look_up(made) == Books(billed=False, run_known=True, deployment_listed=False)
+    assert bench.look_up(made) == Books(billed=False, run_known=True, listed=False)
     assert bench.write(made, bench.look_up(made))
     [daily] = bench.table.read_sums([TODAY])
     assert (daily.counts.runs, daily.counts.attempts) == (0, 0)

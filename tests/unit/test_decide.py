@@ -70,6 +70,12 @@ def due(now: RunState | None = None) -> Situation:
     return replace(before, run=run, history=(*before.history, *states))
 
 
+def in_history(*types: StateType) -> Situation:
+    """A run that went through these states in one attempt; it is in the last of them."""
+    states = tuple(make_state(kind) for kind in types)
+    return make_situation(run=make_run(state=states[-1]), history=states)
+
+
 ROWS = [
     pytest.param(parked(), Verdict.FINISH_RERUN, id="parked → finish"),
     pytest.param(due(), Verdict.IGNORE, id="made due → ignore"),
@@ -94,6 +100,16 @@ ROWS = [
         replace(due(make_state(StateType.CRASHED)), newer_task=True),
         Verdict.IGNORE,
         id="crashed, but with a newer task → ignore",
+    ),
+    pytest.param(
+        in_history(StateType.RUNNING, StateType.CANCELLING, StateType.CRASHED),
+        Verdict.MARK_CANCELLED,
+        id="crashed by its engine while it was being cancelled → Cancelled",
+    ),
+    pytest.param(
+        in_history(StateType.CANCELLING, StateType.CRASHED, StateType.RUNNING, StateType.CRASHED),
+        Verdict.RERUN_ON_SPOT,
+        id="cancelled once, long ago, and retried by hand since → rerun",
     ),
     pytest.param(make_situation(newer_task=True), Verdict.IGNORE, id="newer task → ignore"),
     pytest.param(

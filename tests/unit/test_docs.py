@@ -13,6 +13,7 @@ from chalicelib import errors
 from chalicelib.errors import PrefectSpotError, SettingError
 from doctools import diagrams, settings_page
 from doctools.site import foreign_loads
+from spotctl.cli import app as spotctl
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -33,13 +34,32 @@ class Proof:
     runs: str
 
 
+SPOTCTL: Final = ".venv/bin/python -m spotctl"
+
 RUN_BY: Final = {
     "make demo": Proof(
         "tests/e2e/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
         runs="localcloud.demo",
     ),
+    f"{SPOTCTL} deploy --stage dev": Proof(
+        "tests/e2e/test_spotctl_deploy.py"
+        "::test_a_stage_is_deployed_by_one_command_and_taken_down_by_another",
+        runs='"deploy"',
+    ),
+    f"{SPOTCTL} drill --stage dev": Proof(
+        "tests/e2e/test_spotctl.py"
+        "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
+        runs='"drill"',
+    ),
+    f"{SPOTCTL} report --stage dev --since 7d": Proof(
+        "tests/unit/test_spotctl_cli.py::test_a_report_is_a_table_json_or_csv", runs='"report"'
+    ),
 }
-EXEMPT: Final = {"make test": "it is what runs this test"}
+EXEMPT: Final = {
+    "make test": "it is what runs this test",
+    "aws ssm put-parameter --type SecureString --name /prefect-spot/dev/api-key"
+    ' --value "$PREFECT_API_KEY"': "AWS's own command, on a real account",
+}
 """Commands of the README that no test runs, each with a reason a stranger would accept."""
 
 
@@ -155,6 +175,14 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
     assert named <= targets
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_spotctl_command_that_is_named_exists(page: Path) -> None:
+    told = [*re.findall(r"`spotctl ([a-z]+)", prose_of(page))]
+    told += re.findall(r"^spotctl ([a-z]+)", "\n".join(shell_commands(page)), re.MULTILINE)
+    commands = [(c.name, c.callback) for c in spotctl.registered_commands]
+    assert set(told) <= {name or callback.__name__ for name, callback in commands if callback}
+
+
 def test_every_error_has_its_cause_and_next_step_on_the_operations_page() -> None:
     operations = (ROOT / "docs" / "operations.md").read_text()
     ours = {
@@ -178,6 +206,9 @@ def test_the_test_that_is_named_runs_what_the_command_runs(command: str) -> None
     source = (ROOT / file).read_text()
     assert f"def {name}(" in source
     assert proof.runs in source
+    if command.startswith(SPOTCTL):
+        assert command.removeprefix(SPOTCTL).split()[0] == proof.runs.strip('"')
+        return
     planned = subprocess.run(
         [*command.split(), "--dry-run"],
         cwd=ROOT,

@@ -10,7 +10,7 @@ from moto.cloudformation.models import cloudformation_backends
 
 from chalicelib.core.provisioning import Provision
 from chalicelib.core.stack import TEMPLATE_TAG, Condition
-from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
+from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.provision import provision
 from localcloud import moto_additions
 from tests.provision_bench import Bench
@@ -319,6 +319,26 @@ def test_while_prefect_is_away_a_deploys_damage_is_repaired_all_the_same(ready: 
     ready.pools.failure = PrefectUnavailableError("no")
     assert ready.provision().condition is Condition.BLOCKED
     assert ready.end() == before
+
+
+SCHEDULED = {"source": "aws.events", "detail-type": "Scheduled Event"}
+
+
+def test_a_schedule_raises_what_a_person_would_read_once_all_is_done_that_can_be(
+    ready: Bench,
+) -> None:
+    before = ready.end()
+    ready.deploy()
+    ready.pools.failure = PrefectUnavailableError("Prefect cannot be had now")
+    with pytest.raises(NotProvisionedError, match="blocked: PrefectUnavailable: Prefect cannot"):
+        ready.provision(**SCHEDULED)
+    assert ready.end() == before
+
+
+def test_a_schedule_that_finds_nothing_wrong_is_content(bench: Bench) -> None:
+    while bench.provision(**SCHEDULED).condition is not Condition.READY:
+        pass
+    assert bench.provision(**SCHEDULED).steps == ()
 
 
 # Teams that have a cluster, a pool and a worker already.

@@ -12,6 +12,7 @@ from moto import mock_aws
 from chalicelib.adapters.cloudformation import CloudFormationStacks
 from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.network import Ec2Networks
+from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.core.delivery import InvokeConfig, PutInvokeConfig, PutTargets
 from chalicelib.core.provisioning import Network, stack_definition
@@ -111,6 +112,25 @@ def test_a_service_linked_role_that_may_not_be_made_is_an_error() -> None:
     client = refusing("iam", "create_service_linked_role", "AccessDenied", "not authorized")
     with pytest.raises(ClientError, match="not authorized"):
         EcsServiceLinkedRole(client).create()
+
+
+def test_the_credentials_parameter_is_looked_at_and_not_decrypted() -> None:
+    client = make_client("ssm")
+    credential = make_desired().credential
+    assert credential is not None
+    with Stubber(client) as stubber:
+        found = {"Type": "SecureString", "ARN": "arn", "Value": "cipher"}
+        asked = {"Name": credential.parameter, "WithDecryption": False}
+        stubber.add_response("get_parameter", {"Parameter": found}, asked)
+        assert SsmParameters(client).arn_of(credential) == "arn"
+
+
+def test_a_parameter_that_may_not_be_read_is_an_error() -> None:
+    credential = make_desired().credential
+    assert credential is not None
+    client = refusing("ssm", "get_parameter", "AccessDeniedException", "not authorized")
+    with pytest.raises(ClientError, match="not authorized"):
+        SsmParameters(client).arn_of(credential)
 
 
 PUT_TARGETS = PutTargets("rule", ({"Id": "1", "Arn": QUEUE_ARN},))

@@ -8,21 +8,16 @@ import pytest
 
 from chalicelib.core.delivery import InvokeConfig, PutInvokeConfig, PutTargets
 from chalicelib.core.pool_template import WorkPool
-from chalicelib.core.provisioning import (
+from chalicelib.core.provision_steps import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
-    Plan,
-    Problem,
-    Provision,
     UpdateStack,
     describe,
-    hash_of,
-    plan,
-    stack_definition,
 )
+from chalicelib.core.provisioning import Plan, Problem, Provision, hash_of, plan, stack_definition
 from chalicelib.core.stack import (
     STATUSES,
     Condition,
@@ -185,6 +180,15 @@ def test_a_failed_stack_is_told_of_with_the_resource_and_awss_reason(status: str
         assert part in told
 
 
+def test_an_update_after_one_that_failed_tells_of_the_failure() -> None:
+    failure = StackFailure("Service", "AWS::ECS::Service", "Circuit Breaker was triggered")
+    stack = make_stack(status="UPDATE_ROLLBACK_COMPLETE", failures=(failure,), **CHANGED)
+    planned = plan(make_desired(), make_observed(stack=stack))
+    assert planned.condition is Condition.RECOVERING
+    assert isinstance(planned.steps[0], UpdateStack)
+    assert "Circuit Breaker" in planned.problems[0].message
+
+
 @pytest.mark.parametrize(
     "status",
     [status for status, row in ROWS.items() if row[0] is Condition.FAILED],
@@ -204,6 +208,14 @@ def test_a_problem_keeps_everything_from_being_changed_but_the_delivery() -> Non
     put = PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))
     assert plan(make_desired(), observed) == Plan(Condition.BLOCKED, (put,), (problem,))
     assert plan(make_desired(), replace(observed, stack=None)).steps == ()
+
+
+def test_a_problem_does_not_hide_why_the_stack_failed() -> None:
+    failure = StackFailure("Cluster", "AWS::ECS::Cluster", "no role")
+    stack = make_stack(status="ROLLBACK_COMPLETE", failures=(failure,))
+    observed = make_observed(stack=stack, problems=(Problem("Network", "no default VPC"),))
+    names = [problem.name for problem in plan(make_desired(), observed).problems]
+    assert names == ["Network", "StackFailed"]
 
 
 # Delivery.

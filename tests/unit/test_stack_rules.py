@@ -144,6 +144,18 @@ PLANTED: list[tuple[rules.Rule, str, Mistake, str]] = [
     ),
     (rules.nobody_from_outside, "FailureQueuePolicy", in_statement(1, Condition={}), "anybody"),
     (
+        rules.nobody_connects_from_outside,
+        "SecurityGroup",
+        in_properties(SecurityGroupIngress=[{"IpProtocol": "-1", "CidrIp": "0.0.0.0/0"}]),
+        "connections in",
+    ),
+    (
+        rules.services_are_let_in_for_this_account_only,
+        "FailureQueuePolicy",
+        in_statement(0, Condition={}),
+        "for any account",
+    ),
+    (
         rules.roles_are_passed_to_ecs_only,
         "WorkerRole",
         in_statement(-1, Condition={}),

@@ -173,5 +173,58 @@ def test_dashboard_shows_what_a_person_wants_to_know() -> None:
     assert len(set(places)) == len(places)
 
 
+@pytest.mark.parametrize(
+    ("alarm", "metric", "rings"),
+    [
+        (
+            "EventNotHandledAlarm",
+            ("AWS/SQS", "ApproximateNumberOfMessagesVisible"),
+            ("Maximum", 300, 1, "GreaterThanThreshold", 0, "notBreaching"),
+        ),
+        (
+            "InterruptionsSurgeAlarm",
+            ("PrefectSpot", "SpotInterruptions"),
+            ("Sum", 3600, 1, "GreaterThanOrEqualToThreshold", 20, "notBreaching"),
+        ),
+        (
+            "NetSavingNegativeAlarm",
+            ("PrefectSpot", "NetSavings"),
+            ("Sum", 86400, 1, "LessThanThreshold", 0, "notBreaching"),
+        ),
+        (
+            "WorkerNotRunningAlarm",
+            ("AWS/ECS", "CPUUtilization"),
+            ("SampleCount", 60, 10, "LessThanThreshold", 1, "breaching"),
+        ),
+    ],
+)
+def test_alarm_rings_when_it_should(alarm: str, metric: Any, rings: Any) -> None:
+    found = properties(alarm)
+    assert (found["Namespace"], found["MetricName"]) == metric
+    how = ("Statistic", "Period", "EvaluationPeriods", "ComparisonOperator", "Threshold")
+    assert tuple(found[name] for name in (*how, "TreatMissingData")) == rings
+
+
+@pytest.mark.parametrize("function", ["react", "sweep", "meter", "provision"])
+def test_alarm_rings_when_half_of_a_functions_invocations_fail(function: str) -> None:
+    found = properties(f"{function.title()}FailingAlarm")
+    errors, invocations, share = found["Metrics"]
+    for metric, name in ((errors, "Errors"), (invocations, "Invocations")):
+        stat = metric["MetricStat"]
+        assert (stat["Metric"]["MetricName"], stat["Stat"], stat["Period"]) == (name, "Sum", 300)
+        [dimension] = stat["Metric"]["Dimensions"]
+        assert dimension == {"Name": "FunctionName", "Value": f"prefect-spot-dev-{function}"}
+    assert (share["Expression"], share["ReturnData"]) == ("errors / invocations", True)
+    assert (found["Threshold"], found["EvaluationPeriods"]) == (0.5, 3)
+    assert found["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+
+
+def test_what_holds_data_is_kept_when_it_is_replaced_and_goes_with_the_stack() -> None:
+    made = stack.template()["Resources"]
+    for name in ("Table", "ResultsBucket", "FailureQueue"):
+        policies = (made[name]["DeletionPolicy"], made[name]["UpdateReplacePolicy"])
+        assert policies == ("Delete", "Retain"), name
+
+
 def test_template_fits_into_one_request() -> None:
     assert len(json.dumps(infra.load("stack.json"), indent=2).encode()) < 51_200

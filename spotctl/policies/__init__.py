@@ -1,0 +1,112 @@
+"""The IAM policies of a stage: one per function, and the deployer's, with the stage's own names.
+
+The templates lie beside this file; `.chalice/config.json` names the files that Chalice reads.
+Rendered are the stack's name, the functions' prefix, the clusters and the credential's parameter.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+from chalicelib.errors import SettingError
+from spotctl.project import CONFIG, Project
+
+TEMPLATES: Final = Path(__file__).parent
+DEPLOYER: Final = "deployer"
+FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
+
+
+def policy_of(project: Project, name: str) -> str:
+    """Return the policy of a function, or the deployer's, as JSON text.
+
+    A resource that names the cluster stands there once for each of them.
+    """
+    policy = json.loads((TEMPLATES / f"{name}.json").read_text())
+    return json.dumps(_filled(policy, _names(project)), indent=2) + "\n"
+
+
+def write_policies(project: Project) -> list[Path]:
+    """Write the files that the stage's config names, where they differ; return those.
+
+    Raises:
+        SettingError: a function has no policy file, or shares it with another stage.
+    """
+    config = json.loads((project.folder / CONFIG).read_text())
+    wanted = {
+        project.folder / CONFIG.parent / file: policy_of(project, function)
+        for function, file in _files(config, project.stage).items()
+    }
+    deployer = project.folder / CONFIG.parent / f"policy-{DEPLOYER}-{project.stage}.json"
+    wanted[deployer] = policy_of(project, DEPLOYER)
+    changed = [path for path, text in wanted.items() if _text_of(path) != text]
+    for path in changed:
+        path.write_text(wanted[path])
+    return changed
+
+
+def _files(config: Mapping[str, Any], stage: str) -> dict[str, str]:
+    """The policy file of each function of the stage."""
+    files = {
+        (each, function): settings.get("iam_policy_file", "")
+        for each, of_stage in config["stages"].items()
+        for function, settings in of_stage.get("lambda_functions", {}).items()
+    }
+    taken = {file: each for (each, _), file in files.items() if each != stage}
+    for function in FUNCTIONS:
+        file = files.get((stage, function), "")
+        if not file:
+            raise SettingError(
+                f"stage {stage!r} names no iam_policy_file for {function}: set it in"
+                f" lambda_functions to policy-{function}-{stage}.json"
+            )
+        if file in taken:
+            raise SettingError(
+                f"stages {stage!r} and {taken[file]!r} share {file}, but their policies name"
+                f" different things: set iam_policy_file to policy-{function}-{stage}.json"
+            )
+    return {function: files[stage, function] for function in FUNCTIONS}
+
+
+def _names(project: Project) -> dict[str, list[str]]:
+    settings = project.settings
+    app = f"{project.app_name}-{project.stage}"
+    parameter = settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter
+    clusters = [name.rpartition("cluster/")[2] for name in settings.ecs_clusters]
+    return {
+        "APP": [app],
+        "STACK": [project.stack],
+        "CLUSTER": clusters,
+        # An ARN has one slash before the name, whether that begins with one or not.
+        "PARAMETER": [parameter.removeprefix("/") or f"{project.app_name}/{project.stage}/*"],
+    }
+
+
+def _filled(value: Any, names: Mapping[str, list[str]]) -> Any:
+    match value:
+        case str():
+            texts = _texts(value, names)
+            return texts[0] if len(texts) == 1 else texts
+        case list():
+            return [text for item in value for text in _as_list(_filled(item, names))]
+        case dict():
+            return {key: _filled(item, names) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _texts(text: str, names: Mapping[str, list[str]]) -> list[str]:
+    single = {name: values[0] for name, values in names.items()}
+    return [
+        Template(text).substitute(single, CLUSTER=cluster)
+        for cluster in (names["CLUSTER"] if "${CLUSTER}" in text else [""])
+    ]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

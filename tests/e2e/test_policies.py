@@ -1,0 +1,92 @@
+"""Each function's policy against what it was seen to call, in all end-to-end tests together.
+
+`conftest.py` has this run last. Who calls is told by the access key, which is the function's name;
+moto allows everything, so what a policy lacks would otherwise be found on AWS. Not told are calls
+of S3, which moto answers in another way: no function makes any, and of spotctl only `teardown`.
+"""
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from localcloud.bootstrap import STAGE
+from localcloud.deployment import PROJECT
+from tests.e2e.command import OPERATOR
+from tests.e2e.scenario import Stage
+
+FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
+THE_OTHERS: Final = ("test_rescue.py", "test_sweep.py", "test_example.py")
+OF_SPOTCTL: Final = ("test_spotctl.py", "test_spotctl_deploy.py")
+NO_RIGHT_NEEDED: Final = frozenset({"sts:GetCallerIdentity"})
+
+IAM_ACTIONS: Final = {
+    # A transaction needs the rights to what is in it, and no right of its own.
+    "dynamodb:TransactWriteItems": ("dynamodb:PutItem", "dynamodb:UpdateItem"),
+    "lambda:Invoke": ("lambda:InvokeFunction",),
+    # The function's rights are asked for when the destination is set.
+    "lambda:PutFunctionEventInvokeConfig": (
+        "lambda:PutFunctionEventInvokeConfig",
+        "sqs:SendMessage",
+    ),
+}
+"""What an operation needs, where it is not the action of its name."""
+
+BY_LAMBDA_ITSELF: Final = frozenset(
+    {
+        "logs:CreateLogGroup",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",  # the log: Lambda writes it with the function's rights
+        "sqs:SendMessage",  # the failure queue: so does Lambda
+    }
+)
+"""Allowed and never called by our code."""
+
+FOR_CLOUDFORMATION: Final = "provision"
+"""CloudFormation acts with its rights; `tests/unit/test_provision_policy.py` holds those."""
+
+
+def name_of(function: str) -> str:
+    return f"prefect-spot-{STAGE}-{function}"
+
+
+def allowed(function: str) -> set[str]:
+    policy = json.loads((PROJECT / ".chalice" / f"policy-{function}-dev.json").read_text())
+    statements: list[dict[str, Any]] = policy["Statement"]
+    assert {statement["Effect"] for statement in statements} == {"Allow"}
+    listed = [statement["Action"] for statement in statements]
+    return {a for actions in listed for a in ([actions] if isinstance(actions, str) else actions)}
+
+
+def needed(stage: Stage, caller: str) -> set[str]:
+    """The actions that the caller's calls have needed."""
+    operations = {operation for who, operation in stage.cloud.aws.calls if who == caller}
+    assert operations, f"{caller} was never seen to call AWS"
+    return {action for o in operations for action in IAM_ACTIONS.get(o, (o,))}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_may_do_all_that_it_does(stage: Stage, function: str) -> None:
+    if function == "sweep":
+        stage.cloud.lambdas.invoke(name_of(function), {})
+    assert needed(stage, name_of(function)) - allowed(function) == set()
+
+
+@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f != FOR_CLOUDFORMATION])
+def test_a_function_may_do_nothing_that_it_never_does(
+    stage: Stage, function: str, request: pytest.FixtureRequest
+) -> None:
+    played = {item.path.name for item in request.session.items}
+    if not played.issuperset(THE_OTHERS):
+        pytest.skip(f"only what happened in {', '.join(THE_OTHERS)} as well can tell")
+    assert allowed(function) - needed(stage, name_of(function)) - BY_LAMBDA_ITSELF == set()
+
+
+def test_who_deploys_may_do_all_that_spotctl_does(
+    stage: Stage, request: pytest.FixtureRequest
+) -> None:
+    """CloudFormation deletes with the operator's rights: `provision`'s are needed for that too."""
+    played = {item.path.name for item in request.session.items}
+    if not played.issuperset(OF_SPOTCTL):
+        pytest.skip(f"only what happened in {', '.join(OF_SPOTCTL)} as well can tell")
+    assert needed(stage, OPERATOR) - allowed("deployer") - NO_RIGHT_NEEDED == set()

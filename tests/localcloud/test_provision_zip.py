@@ -1,0 +1,166 @@
+"""The deployed zip provisions: from an empty account and an empty Prefect, by calls alone.
+
+Real are `chalice deploy`, the zip under Lambda's runtime client, and Prefect's server.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import httpx
+import pytest
+
+from localcloud.aws import EmulatedAws
+from localcloud.deployment import deploy, redeploy
+from localcloud.lambdas import LambdaService
+from localcloud.prefect_server import PrefectServer
+from localcloud.processes import Household
+from tests.e2e.test_zip import READ_BY_PROVISION_ALONE, without
+
+AUTH_STRING = "admin:canary-password"
+PARAMETER = "/prefect-spot/dev/auth-string"
+PROVISION = "prefect-spot-dev-provision"
+FUNCTIONS = {f"prefect-spot-dev-{name}" for name in ("react", "sweep", "provision")}
+SECONDS = 120
+
+
+@dataclass
+class Deployed:
+    """What has been deployed where; nothing else is there."""
+
+    aws: EmulatedAws
+    lambdas: LambdaService
+    server: PrefectServer
+    folder: Path
+
+    def deploy(self, **settings: str) -> None:
+        project = self.folder / "project"
+        step = redeploy if project.exists() else deploy
+        told = {
+            "PREFECT_API_URL": self.server.api_url,
+            "PREFECT_API_AUTH_STRING_PARAMETER": PARAMETER,
+        }
+        step(self.aws, project, "dev", {**told, **settings}, 20)
+
+    def call(self, **event: Any) -> Any:
+        invocation = self.lambdas.invoke(PROVISION, event)
+        assert invocation.status == "ok", invocation.error
+        assert "canary" not in "".join(invocation.logs)
+        return invocation.answer
+
+    def until(self, state: str) -> list[Any]:
+        deadline = time.monotonic() + SECONDS
+        answers = [self.call()]
+        while answers[-1]["state"] != state:
+            assert time.monotonic() < deadline, answers[-1]
+            time.sleep(0.3)
+            answers.append(self.call())
+        return answers
+
+    def pool(self) -> Any:
+        """As Prefect tells it to a user."""
+        url = f"{self.server.api_url}/work_pools/fargate-spot-dev"
+        user, _, password = AUTH_STRING.partition(":")
+        return httpx.get(url, auth=(user, password), trust_env=False).json()
+
+    def targets(self) -> list[Any]:
+        events = self.aws.client("events")
+        rules = [rule["Name"] for rule in events.list_rules()["Rules"]]
+        return [t for rule in rules for t in events.list_targets_by_rule(Rule=rule)["Targets"]]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory, lambda_python: Path) -> Iterator[Deployed]:
+    folder = tmp_path_factory.mktemp("provision")
+    with (
+        Household.open(folder) as household,
+        EmulatedAws() as aws,
+        PrefectServer(folder / "prefect", household.spawn, auth_string=AUTH_STRING) as server,
+        LambdaService(household, aws, lambda_python, retry_scale=0.001) as lambdas,
+    ):
+        deployed = Deployed(aws, lambdas, server, folder)
+        deployed.deploy()
+        yield deployed
+
+
+def test_what_is_missing_is_told_before_anything_is_made(deployed: Deployed) -> None:
+    answer = deployed.call()
+    assert answer["state"] == "blocked"
+    [problem] = answer["problems"]
+    assert problem["error"] == "Parameter"
+    assert "PREFECT_API_AUTH_STRING_PARAMETER" in problem["message"]
+    assert deployed.aws.client("cloudformation").describe_stacks()["Stacks"] == []
+
+
+def test_calls_alone_lead_from_nothing_to_ready(deployed: Deployed) -> None:
+    deployed.aws.client("ssm").put_parameter(Name=PARAMETER, Value=AUTH_STRING, Type="SecureString")
+    shown = deployed.call(dry_run=True)
+    assert (shown["dry_run"], shown["steps"]) == (True, ["create ECS's service-linked role"])
+    answers = deployed.until("ready")
+    assert not any(answer["problems"] for answer in answers)
+    pool = deployed.pool()
+    assert pool["type"] == "ecs"
+    defaults = {n: p.get("default") for n, p in _properties(pool).items()}
+    assert defaults["cluster"] == "prefect-spot-dev"
+    assert defaults["prefect_api_auth_string_secret_arn"].endswith(f":parameter{PARAMETER}")
+    assert "canary" not in json.dumps(pool)
+    lambdas = deployed.aws.client("lambda")
+    targets = deployed.targets()
+    assert {target["Arn"].rpartition(":")[2] for target in targets} == FUNCTIONS
+    for target in targets:
+        assert target["DeadLetterConfig"]["Arn"].endswith(":prefect-spot-dev-failures")
+        config = lambdas.get_function_event_invoke_config(FunctionName=target["Arn"])
+        assert config["DestinationConfig"]["OnFailure"]["Destination"].endswith("-failures")
+
+
+def test_another_call_changes_nothing(deployed: Deployed) -> None:
+    before = (deployed.pool(), deployed.targets(), _events_of(deployed))
+    answer = deployed.call()
+    assert (answer["state"], answer["steps"], answer["overtaken"]) == ("ready", [], [])
+    assert (deployed.pool(), deployed.targets(), _events_of(deployed)) == before
+
+
+def test_after_another_deploy_one_call_puts_everything_back(deployed: Deployed) -> None:
+    before = deployed.targets()
+    deployed.deploy()
+    assert not any("DeadLetterConfig" in target for target in deployed.targets())
+    answer = deployed.call()
+    assert answer["state"] == "ready"
+    assert len(answer["steps"]) == len(FUNCTIONS)
+    assert deployed.targets() == before
+
+
+@pytest.mark.parametrize("gone", READ_BY_PROVISION_ALONE, ids=str)
+def test_without_its_templates_it_fails(deployed: Deployed, gone: Path) -> None:
+    functions = deployed.aws.client("lambda")
+    code = deployed.aws.lambdas.get_function(PROVISION).code_bytes
+    assert isinstance(code, bytes)
+    functions.update_function_code(
+        FunctionName=PROVISION, ZipFile=without(code, PurePosixPath(gone))
+    )
+    invocation = deployed.lambdas.invoke(PROVISION, {})
+    functions.update_function_code(FunctionName=PROVISION, ZipFile=code)
+    assert invocation.error is not None
+    assert str(gone.name) in invocation.error["errorMessage"]
+    assert deployed.call()["state"] == "ready"
+
+
+def test_a_setting_that_is_wrong_stops_the_cold_start_and_names_itself(deployed: Deployed) -> None:
+    deployed.deploy(WORKER_MEMORY="1000")
+    invocation = deployed.lambdas.invoke(PROVISION, {})
+    assert invocation.error is not None
+    assert "WORKER_MEMORY is '1000': accepted are" in invocation.error["errorMessage"]
+
+
+def _properties(pool: Any) -> Any:
+    return pool["base_job_template"]["variables"]["properties"]
+
+
+def _events_of(deployed: Deployed) -> Any:
+    events = deployed.aws.client("cloudformation").describe_stack_events(
+        StackName="prefect-spot-dev"
+    )
+    return events["StackEvents"]

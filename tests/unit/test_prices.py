@@ -1,0 +1,175 @@
+"""`make prices`: what it makes of its two sources, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import urllib3
+from botocore.stub import Stubber
+
+import infra
+from chalicelib.core.rates import read_table
+from spotctl.prices import PricesError, as_text, read_feed, read_price_list, table_of
+from tests.unit.scripted_server import ScriptedServer, answer, answer_raw
+
+PRICES = Path(__file__).parents[1] / "prices"
+TODAY = date(2026, 11, 24)
+
+
+def products() -> list[str]:
+    answered: list[str] = json.loads((PRICES / "get-products.json").read_text())["PriceList"]
+    return answered
+
+
+def feed() -> dict[str, Any]:
+    answered: dict[str, Any] = json.loads((PRICES / "fargate-spot-prices.json").read_text())
+    return answered
+
+
+def rows(table: Any) -> set[tuple[str, ...]]:
+    columns = ("region", "architecture", "capacity", "vcpu_hour_usd", "gb_hour_usd")
+    return {tuple(row[column] for column in columns) for row in table["rates"]}
+
+
+def test_the_table_has_what_the_sources_say_and_nothing_of_windows() -> None:
+    table = table_of(products(), feed(), TODAY)
+    assert rows(table) == {
+        ("us-east-1", "x86_64", "FARGATE", "0.04048", "0.004445"),
+        ("us-east-1", "arm64", "FARGATE", "0.03238", "0.00356"),
+        ("eu-west-1", "x86_64", "FARGATE", "0.04048", "0.004445"),
+        ("eu-west-1", "arm64", "FARGATE", "0.03238", "0.00356"),
+        ("eu-central-1", "x86_64", "FARGATE", "0.04656", "0.00511"),
+        ("us-east-1", "x86_64", "FARGATE_SPOT", "0.01288871", "0.00141527"),
+        ("us-east-1", "arm64", "FARGATE_SPOT", "0.01030969", "0.00113349"),
+        ("eu-west-1", "x86_64", "FARGATE_SPOT", "0.01224056", "0.0013441"),
+    }
+    assert [(row["region"], row["gb_hour_usd"]) for row in table["storage"]] == [
+        ("us-east-1", "0.000111")
+    ]
+
+
+def test_every_row_has_its_source_and_the_day_it_was_read() -> None:
+    table = table_of(products(), feed(), TODAY)
+    sources = {row["capacity"]: row["source"] for row in table["rates"]}
+    assert "Price List API" in sources["FARGATE"]
+    assert "Spot" in sources["FARGATE_SPOT"]
+    assert {row["date"] for row in (*table["rates"], *table["storage"])} == {"2026-11-24"}
+
+
+def test_these_rates_are_the_shipped_ones_as_far_as_they_go() -> None:
+    shipped = {row[:3]: row[3:] for row in rows(infra.load("prices.json"))}
+    for row in rows(table_of(products(), feed(), TODAY)):
+        assert shipped[row[:3]] == row[3:]
+
+
+def test_what_is_written_can_be_read_by_the_product() -> None:
+    text = as_text(table_of(products(), feed(), TODAY))
+    assert read_table(json.loads(text)) == read_table(table_of(products(), feed(), TODAY))
+    assert max(map(len, text.splitlines())) < 260, "a row per line"
+
+
+def with_price(usage: str, usd: str) -> list[str]:
+    """The products, one of them at another price."""
+    changed = []
+    for text in products():
+        product = json.loads(text)
+        if product["product"]["attributes"]["usagetype"] == usage:
+            [term] = product["terms"]["OnDemand"].values()
+            [dimension] = term["priceDimensions"].values()
+            dimension["pricePerUnit"]["USD"] = usd
+        changed.append(json.dumps(product))
+    assert changed != products()
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("usage", "usd", "complaint"),
+    [
+        pytest.param("USE1-Fargate-GB-Hours", "0.0000000000", "not above zero", id="free"),
+        pytest.param("USE1-Fargate-GB-Hours", "-0.004", "not above zero", id="negative"),
+        pytest.param("USE1-Fargate-GB-Hours", "N/A", "not a number", id="no number"),
+        pytest.param("USE1-Fargate-GB-Hours", "0.001", "Spot is above on-demand", id="too cheap"),
+        pytest.param(
+            "USE1-Fargate-EphemeralStorage-GB-Hours", "0", "not above zero", id="free storage"
+        ),
+    ],
+)
+def test_a_price_that_cannot_be_right_is_refused(usage: str, usd: str, complaint: str) -> None:
+    with pytest.raises(PricesError, match=complaint):
+        table_of(with_price(usage, usd), feed(), TODAY)
+
+
+def without_memory(spot: dict[str, Any]) -> object:
+    return {"prices": [row for row in spot["prices"] if row["unit"] != "GB-Hours"]}
+
+
+def at_another_price(spot: dict[str, Any]) -> object:
+    twice = {**spot["prices"][0], "price": {"USD": "0.011"}}
+    return {"prices": [*spot["prices"], twice]}
+
+
+def dear(spot: dict[str, Any]) -> object:
+    spot["prices"][0]["price"]["USD"] = "0.05"
+    return spot
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        pytest.param(lambda spot: [spot], "no list of prices", id="another shape"),
+        pytest.param(lambda _: {"prices": []}, "no rates of FARGATE_SPOT", id="empty"),
+        pytest.param(lambda _: {"prices": [{}]}, "otherwise than it was", id="other rows"),
+        pytest.param(without_memory, "one rate without the other", id="half of it"),
+        pytest.param(at_another_price, "has two prices", id="ambiguous"),
+        pytest.param(dear, "Spot is above on-demand", id="too dear"),
+    ],
+)
+def test_a_feed_that_is_otherwise_is_refused(
+    change: Callable[[dict[str, Any]], object], complaint: str
+) -> None:
+    with pytest.raises(PricesError, match=complaint):
+        table_of(products(), change(feed()), TODAY)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"product": {}}', '{"product": null}'])
+def test_products_that_are_otherwise_are_refused(text: str) -> None:
+    with pytest.raises(PricesError, match="answers otherwise"):
+        table_of([text], feed(), TODAY)
+
+
+def test_two_prices_of_one_product_are_refused() -> None:
+    product = json.loads(products()[0])
+    [term] = product["terms"]["OnDemand"].values()
+    [(name, dimension)] = term["priceDimensions"].items()
+    term["priceDimensions"] = {name: dimension, f"{name}2": dimension}
+    with pytest.raises(PricesError, match="a product has 2 prices"):
+        table_of([json.dumps(product)], feed(), TODAY)
+
+
+def test_all_pages_of_the_price_list_are_read() -> None:
+    client = boto3.client(
+        "pricing", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    first = {"ServiceCode": "AmazonECS"}
+    with Stubber(client) as pricing:
+        page = {"FormatVersion": "aws_v1", "PriceList": products()[:5], "NextToken": "more"}
+        pricing.add_response("get_products", page, first)
+        last = {"FormatVersion": "aws_v1", "PriceList": products()[5:]}
+        pricing.add_response("get_products", last, {**first, "NextToken": "more"})
+        assert list(read_price_list(client)) == products()
+
+
+def test_the_feed_is_read_and_anything_else_is_refused() -> None:
+    with ScriptedServer([answer(200, feed()), answer(503), answer_raw(b"<html>", 200)]) as server:
+        pool, address = urllib3.PoolManager(retries=False), f"{server.url}/prices.json"
+        assert read_feed(pool, address) == feed()
+        with pytest.raises(PricesError, match="answers 503"):
+            read_feed(pool, address)
+        with pytest.raises(PricesError, match="no JSON"):
+            read_feed(pool, address)
+    with pytest.raises(PricesError, match="cannot be read"):
+        read_feed(urllib3.PoolManager(retries=False), address)

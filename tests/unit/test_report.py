@@ -1,0 +1,340 @@
+"""The report: rows, totals, the confidence interval, and how each form of it shows them."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+from xml.etree import ElementTree
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from chalicelib.adapters.bills import BillTable
+from chalicelib.core.bill import Deployment
+from chalicelib.core.outcome import Outcome
+from chalicelib.core.poisson import garwood, rate_per_hour
+from chalicelib.core.report import Report, report_of, savings_table
+from chalicelib.core.sums import DRILLS, Counts, DailySum, sum_of
+from chalicelib.core.task import Cause
+from spotctl.chart import draw
+from spotctl.report import as_csv, as_json, as_table, days_since, read_report
+from tests.make import TASK_ARN
+from tests.unit.test_bill import SPOT, bill, stopped
+
+TODAY = date(2026, 11, 23)
+HOUR_US = 3600 * 10**6
+
+NIGHTLY = Deployment("1", "etl/nightly")
+HOURLY = Deployment("2", "etl/hourly")
+
+
+def daily(
+    deployment: Deployment = NIGHTLY, day: date = TODAY, rate: str = str(SPOT), **counts: int
+) -> DailySum:
+    ordinary = {
+        "runs": 1,
+        "attempts": 2,
+        "interruptions": 1,
+        "spot_reruns": 1,
+        "spot_us": 2 * HOUR_US,
+        "wasted_us": HOUR_US // 2,
+        "cost_e8": 30_000_000,
+        "on_demand_e8": 100_000_000,
+        "wasted_e8": 7_500_000,
+        "useful_e8": 75_000_000,
+    }
+    return DailySum(day, deployment, Counts(**{**ordinary, **counts}), frozenset([rate]))
+
+
+def report(*sums: DailySum, until: date = TODAY) -> Report:
+    return report_of(sums, until - timedelta(days=6), until)
+
+
+WEEK = (
+    daily(),
+    daily(day=TODAY - timedelta(days=1), interruptions=0, spot_reruns=0),
+    daily(HOURLY, on_demand_reruns=1, useful_e8=10_000_000),
+    daily(DRILLS, attempts=1, runs=0, interruptions=0),
+)
+
+
+def shown(made: Report) -> str:
+    return as_table(made)
+
+
+def test_days_and_deployments_add_up_and_drills_stand_apart() -> None:
+    made = report(*WEEK)
+    assert [(row.day, row.deployment) for row in made.rows] == [
+        (TODAY, "etl/nightly"),
+        (TODAY - timedelta(days=1), "etl/nightly"),
+        (TODAY, "etl/hourly"),
+    ]
+    assert [(r.deployment, r.counts.runs) for r in made.deployments] == [
+        ("etl/hourly", 1),
+        ("etl/nightly", 2),
+    ]
+    assert made.total.counts == WEEK[0].counts + WEEK[1].counts + WEEK[2].counts
+    assert made.drills.counts == WEEK[3].counts
+    assert made.total.counts.net_savings_usd == Decimal("0.70")  # 0.75 + 0.75 + 0.10 - 3 x 0.30
+
+
+def test_a_renamed_deployment_goes_by_its_last_name() -> None:
+    old = daily(Deployment("1", "etl/old"), day=TODAY - timedelta(days=3))
+    nameless = daily(Deployment("1"), day=TODAY)
+    made = report(nameless, old, daily(day=TODAY - timedelta(days=2)))
+    assert {row.deployment for row in made.rows} == {"etl/nightly"}
+
+
+# Garwood's limits for 95 %, as tables of the exact Poisson interval have them.
+@pytest.mark.parametrize(
+    ("events", "low", "high"),
+    [
+        (0, 0.0, 3.6889),
+        (1, 0.0253, 5.5716),
+        (2, 0.2422, 7.2247),
+        (5, 1.6235, 11.6683),
+        (10, 4.7954, 18.3904),
+        (50, 37.1110, 65.9188),
+        (100, 81.3640, 121.6268),
+    ],
+)
+def test_the_interval_is_the_exact_one(events: int, low: float, high: float) -> None:
+    assert garwood(events) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_interval_of_many_events_nears_the_normal_one() -> None:
+    low, high = garwood(1_000_000)
+    assert low == pytest.approx(1_000_000 - 1.96 * 1000, abs=5)
+    assert high == pytest.approx(1_000_000 + 1.96 * 1000, abs=5)
+
+
+def test_a_rate_is_per_hour_and_without_hours_there_is_none() -> None:
+    rate = rate_per_hour(5, Decimal(100))
+    assert rate is not None
+    assert (rate.observed, round(rate.low, 5), round(rate.high, 5)) == (0.05, 0.01623, 0.11668)
+    assert rate_per_hour(0, Decimal(0)) is None
+
+
+def test_the_table_says_all_of_it() -> None:
+    text = shown(report(*WEEK))
+    for part in (
+        "etl/nightly",
+        "etl/hourly",
+        "2026-11-22",
+        "2 in 6.0 hours",
+        "0.3333 (0.0404 to 1.2041 with 95 % confidence",
+        "0.700000",
+        "Drills, in no total: 2.00 hours, 0.300000 USD paid",
+        "us-east-1 x86_64 FARGATE_SPOT: 0.01288871 USD per vCPU-hour, 0.00141527 USD per GB-hour"
+        " (a test, read 2026-11-01)",
+        "estimates",
+    ):
+        assert part in text, part
+    assert "would" not in text
+    assert "Warning" not in text
+
+
+def test_rates_that_are_old_are_warned_of_in_every_form() -> None:
+    later = TODAY + timedelta(days=90)
+    made = report(daily(day=later), until=later)
+    assert "Warning: rates of 2026-11-01 were used, which is more than 90 days ago" in shown(made)
+    assert "2026-11-01" in json.loads(as_json(made))["warnings"][0]
+
+
+def test_partial_bills_are_pointed_out() -> None:
+    assert "3 bills are partial" in shown(report(daily(partial_bills=3)))
+
+
+def test_in_observe_mode_it_shows_what_would_have_been() -> None:
+    made = report(daily(spot_reruns=0, would_spot_reruns=4, would_on_demand_reruns=1))
+    text = shown(made)
+    assert "would: Spot" in text
+    assert "were not made, only decided" in text
+    assert json.loads(as_json(made))["total"]["would_spot_reruns"] == 4
+
+
+def test_nothing_to_report_is_a_report_too(tmp_path: Path) -> None:
+    empty = report()
+    assert "none: nothing was billed with a rate" in shown(empty)
+    assert json.loads(as_json(empty))["rows"] == []
+    assert as_csv(empty).count("\n") == 1
+    draw(empty, tmp_path / "c.png", tmp_path / "c.svg")
+
+
+def test_json_holds_exact_amounts_and_every_rates_source_and_date() -> None:
+    content = json.loads(as_json(report(*WEEK)))
+    assert content["rows"][0]["cost_usd"] == "0.30000000"
+    assert content["total"]["net_savings_usd"] == "0.70000000"
+    assert content["drills"]["attempts"] == 1
+    assert content["rates"][0]["source"] == "a test"
+    assert content["rates"][0]["date"] == "2026-11-01"
+    assert content["total"]["interruptions_per_spot_hour"]["observed"] == pytest.approx(1 / 3)
+
+
+def test_csv_has_a_row_per_deployment_and_day_and_one_of_drills() -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(report(*WEEK)))))
+    assert [(row["day"], row["deployment"]) for row in rows] == [
+        ("2026-11-23", "etl/nightly"),
+        ("2026-11-22", "etl/nightly"),
+        ("2026-11-23", "etl/hourly"),
+        ("", "(drills)"),
+    ]
+    assert sum(Decimal(row["cost_usd"]) for row in rows[:3]) == Decimal("0.90")
+
+
+HOSTILE = ('=HYPERLINK("http://x")', "[bold]x[/bold]", 'a\nb,"c"', "$\\frac{", "x" * 500)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_only_a_name(name: str, tmp_path: Path) -> None:
+    made = report(daily(Deployment("1", name)))
+    [row] = csv.DictReader(io.StringIO(as_csv(made)))
+    assert not row["deployment"].startswith("=")
+    assert "\n" not in row["deployment"]
+    assert json.loads(as_json(made))["rows"][0]["runs"] == 1
+    assert name.split()[0][:20] in shown(made).replace("\n", "")
+    draw(made, tmp_path / "c.png", tmp_path / "c.svg")
+
+
+def test_prefects_table_has_plain_numbers_a_row_per_deployment_and_a_total() -> None:
+    rows = savings_table(report(*WEEK))
+    assert [row["deployment"] for row in rows] == ["etl/hourly", "etl/nightly", "all"]
+    assert rows[-1]["net_savings_usd"] == 0.7
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def test_the_chart_is_a_picture_in_both_forms_and_the_same_each_time(tmp_path: Path) -> None:
+    png, svg, again = tmp_path / "c.png", tmp_path / "c.svg", tmp_path / "d.svg"
+    draw(report(*WEEK), png, svg)
+    draw(report(*WEEK), png, again)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert png.stat().st_size > 20_000
+    assert ElementTree.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314  # ours
+    assert svg.stat().st_size == again.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("since", "first", "days"),
+    [
+        ("7d", "2026-11-17", 7),
+        ("1d", "2026-11-23", 1),
+        ("4w", "2026-10-27", 28),
+        ("2026-11-20", "2026-11-20", 4),
+    ],
+)
+def test_a_period_is_days_weeks_or_from_a_date(since: str, first: str, days: int) -> None:
+    period = days_since(since, TODAY)
+    assert (period[0].isoformat(), period[-1], len(period)) == (first, TODAY, days)
+
+
+@pytest.mark.parametrize(
+    "since", ["", "7", "0d", "500d", "9999w", "yesterday", "2027-01-01", "2020-01-01"]
+)
+def test_what_is_no_period_is_refused_with_what_is(since: str) -> None:
+    with pytest.raises(ValueError, match="is not a period: accepted are"):
+        days_since(since, TODAY)
+
+
+# How long it takes.
+
+TASKS, DAYS, DEPLOYMENTS = 50_000, 30, 40
+BY_THE_PRODUCT = 30
+LONGEST_SECONDS = 3.0
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, str]]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        client, name = boto3.client("dynamodb", region_name="us-east-1"), f"books-{uuid4()}"
+        client.create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        yield client, name
+
+
+def test_fifty_thousand_tasks_in_thirty_days_are_reported_in_three_seconds(
+    table: tuple[Any, str],
+) -> None:
+    """A few tasks are billed by the product's own transaction, before the table is large.
+
+    All of them would take hours: moto copies a whole table for each transaction. The others' sums
+    are put in as they are, and their bills left out, since no report reads a bill.
+    """
+    client, name = table
+    books = BillTable(client, name)
+    today = datetime.now(UTC)
+    expected = Counts()
+    deployments = [
+        Deployment(str(UUID(int=n)), f"etl/deployment-{n:02d}") for n in range(DEPLOYMENTS)
+    ]
+    ordinary = bill(stopped(), wasted=60)
+    for number in range(DAYS * DEPLOYMENTS):
+        made = replace(
+            ordinary,
+            task_arn=f"{TASK_ARN}{number}",
+            flow_run_id=UUID(int=number),
+            deployment=deployments[number % DEPLOYMENTS],
+            ended_at=today - timedelta(days=number // DEPLOYMENTS),
+            cause=Cause.SPOT_INTERRUPTION if number % 7 == 0 else Cause.OTHER,
+        )
+        daily_sum = sum_of(made, Outcome.NONE, first_of_its_run=True)
+        tasks = TASKS // (DAYS * DEPLOYMENTS) + (number < TASKS % (DAYS * DEPLOYMENTS))
+        whole = Counts(**{k: v * tasks for k, v in daily_sum.counts.as_mapping().items()})
+        expected += whole
+        if number < BY_THE_PRODUCT:
+            assert books.write(made, daily_sum, books.look_up(made, daily_sum))
+            rest = {k: v * (tasks - 1) for k, v in daily_sum.counts.as_mapping().items() if v}
+            client.update_item(
+                TableName=name,
+                Key={"pk": {"S": f"sum#{daily_sum.day}#{made.deployment.key}"}},
+                UpdateExpression="ADD " + ", ".join(f"{k} :{k}" for k in rest),
+                ExpressionAttributeValues={f":{k}": {"N": str(v)} for k, v in rest.items()},
+            )
+        else:
+            _put(client, name, replace(daily_sum, counts=whole))
+
+    began = time.process_time()  # all of it is in this process, which others may hold up
+    made_report = read_report(client, name, f"{DAYS}d")
+    as_json(made_report)
+    shown(made_report)
+    took = time.process_time() - began
+
+    assert made_report.total.counts == expected
+    assert made_report.total.counts.attempts == TASKS
+    assert len(made_report.rows) == DAYS * DEPLOYMENTS
+    assert took < LONGEST_SECONDS, f"{took:.2f} s"
+
+
+def _put(client: Any, name: str, daily_sum: DailySum) -> None:
+    """What a day's transactions would have added up to."""
+    counts = {k: {"N": str(v)} for k, v in daily_sum.counts.as_mapping().items() if v}
+    client.put_item(
+        TableName=name,
+        Item={
+            "pk": {"S": f"sum#{daily_sum.day}#{daily_sum.deployment.key}"},
+            "deployment": {"S": daily_sum.deployment.name},
+            **counts,
+        },
+    )
+    client.update_item(
+        TableName=name,
+        Key={"pk": {"S": f"day#{daily_sum.day}"}},
+        UpdateExpression="ADD deployments :key, rates :rates",
+        ExpressionAttributeValues={
+            ":key": {"SS": [daily_sum.deployment.key]},
+            ":rates": {"SS": sorted(daily_sum.rates)},
+        },
+    )
