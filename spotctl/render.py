@@ -73,15 +73,13 @@ def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]])
 def table_of_rows(title: str, rows: Sequence[Row]) -> Table:
     """Return the table of a status."""
     table = Table(title=escape(title), title_justify="left")
-    for column in ("part", "state", "found", "what to do"):
+    for column in ("part", "state", "found, and → what to do"):
         table.add_column(column, overflow="fold")
     for row in rows:
         colour = _COLOURS[row.state]
+        next_step = f"\n[{colour}]→ {escape(row.next_step)}[/]" if row.next_step else ""
         table.add_row(
-            escape(row.part),
-            f"[{colour}]{row.state.value}[/]",
-            escape(row.found),
-            escape(row.next_step),
+            escape(row.part), f"[{colour}]{row.state.value}[/]", escape(row.found) + next_step
         )
     return table
 

@@ -63,14 +63,17 @@ def named(world: World, id_or_arn: str) -> Target:
         )
     [task] = found
     run = world.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
-    refusal = refusal_of(task, run, world.project.settings.mode)
+    refusal = refusal_of(task, run, world.project.settings.mode, is_meant=True)
     if refusal or run is None:
         raise RefusedError(f"{refusal}: name another task, or start one with --start")
     return Target(task, run)
 
 
-def refusal_of(task: Task, run: FlowRun | None, mode: Mode, *, is_throw_away: bool = False) -> str:
-    """Say why a drill must leave this task alone; empty when it may interrupt it."""
+def refusal_of(task: Task, run: FlowRun | None, mode: Mode, *, is_meant: bool = False) -> str:
+    """Say why a drill must leave this task alone; empty when it may interrupt it.
+
+    `is_meant`: the operator named this very task or deployment. In observe mode its run is lost.
+    """
     name = f"task {task.arn.rpartition('/')[2]}"
     if task.flow_run_id is None:
         return f"{name} runs no flow"
@@ -82,8 +85,8 @@ def refusal_of(task: Task, run: FlowRun | None, mode: Mode, *, is_throw_away: bo
         return f"Prefect does not know the flow run {task.flow_run_id} of {name}"
     if run.state.type is not StateType.RUNNING:
         return f"flow run {run.name} is {run.state.name}, not Running"
-    if mode is Mode.OBSERVE and not is_throw_away:
-        return f"MODE is observe: flow run {run.name} would not be rerun"
+    if mode is Mode.OBSERVE and not is_meant:
+        return f"MODE is observe: flow run {run.name} would be lost, unless you name its --task"
     if why := reason_not_to_rerun(run, mode):
         return f"flow run {run.name} would not be rerun: {why}"
     return ""

@@ -74,7 +74,7 @@ def start(
         if run is not None and run.state.type is StateType.RUNNING:
             task = task_of_run(world, run_id)
         if run is not None and task is not None and is_running(task):
-            if refusal := refusal_of(task, run, settings.mode, is_throw_away=True):
+            if refusal := refusal_of(task, run, settings.mode, is_meant=True):
                 raise RefusedError(f"{refusal}: start another deployment")
             tell(f"flow run {run.name} runs on {FARGATE_SPOT}")
             return Target(task, run, is_throw_away=True)

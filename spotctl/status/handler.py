@@ -109,7 +109,7 @@ def _function_rows(function: Function, queue_arn: str) -> list[Row]:
 
 def _destination_row(part: str, function: Function, queue_arn: str) -> Row:
     if function.failures_to and function.failures_to == queue_arn:
-        return ok(part, "Active; what fails three times goes to the failure queue")
+        return ok(part, "Active; failures are kept")
     found = "Active, but what fails three times is lost: no on-failure destination"
     if function.failures_to:
         found = f"Active, but what fails three times goes to {function.failures_to}"
@@ -122,7 +122,7 @@ def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
         step = f"aws events enable-rule --name {rule.name}"
         return failed(part, f"it is disabled: {function.name} hears of nothing", step)
     if rule.dead_letter_arn and rule.dead_letter_arn == queue_arn:
-        return ok(part, "enabled; what it cannot deliver goes to the failure queue")
+        return ok(part, "enabled; failures are kept")
     return warning(
         part,
         "enabled, but what it cannot deliver is lost: no dead-letter queue",

@@ -72,7 +72,15 @@ def test_the_zip_holds_every_file_of_ours_and_no_workshop(zipped: bytes) -> None
     ours = {name for name in names if name.parts[0] in ("chalicelib", "infra")}
     assert ours == {PurePosixPath(path) for path in OURS}
     tops = {name.parts[0] for name in names}
-    assert not tops & {"localcloud", "tests", "prefect", "boto3", "moto", "requirements-dev.txt"}
+    assert not tops & {
+        "localcloud",
+        "spotctl",
+        "tests",
+        "prefect",
+        "boto3",
+        "moto",
+        "requirements-dev.txt",
+    }
 
 
 def test_without_any_module_or_package_a_rescue_fails(

@@ -100,7 +100,7 @@ def test_the_status_of_an_empty_account_says_what_is_missing(stage: Bench) -> No
 def test_a_table_has_the_same_rows(stage: Bench) -> None:
     said = stage.run("status", "--table")
     assert said.code == 1
-    for word in ("part", "what to do", "stack", "failed", "run spotctl deploy"):
+    for word in ("part", "what to do", "stack", "failed", "→ run spotctl deploy"):
         assert word in said.out
 
 

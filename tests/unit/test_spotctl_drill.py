@@ -224,5 +224,5 @@ def test_a_drill_refuses_what_would_not_come_back(
     assert said in refusal
 
 
-def test_in_observe_mode_its_own_run_may_be_interrupted() -> None:
-    assert refusal_of(RUNS, make_run(), Mode.OBSERVE, is_throw_away=True) == ""
+def test_in_observe_mode_only_a_run_that_is_meant_may_be_interrupted() -> None:
+    assert refusal_of(RUNS, make_run(), Mode.OBSERVE, is_meant=True) == ""
