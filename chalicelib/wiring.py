@@ -138,6 +138,7 @@ def _world(context: LambdaContext) -> World:
 
 
 def _provision_world(context: LambdaContext) -> ProvisionWorld:
+    """Make all of it anew: what is called every few minutes keeps nothing warm."""
     ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     def seconds_left() -> float:
