@@ -155,6 +155,7 @@ def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def _provision_world(context: LambdaContext) -> ProvisionWorld:
+    """Make all of it anew: what is called every few minutes keeps nothing warm."""
     ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     def seconds_left() -> float:

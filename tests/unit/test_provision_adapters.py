@@ -6,7 +6,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
 from chalicelib.adapters.cloudformation import CloudFormationStacks
@@ -16,6 +16,7 @@ from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.core.delivery import InvokeConfig, PutInvokeConfig, PutTargets
 from chalicelib.core.provisioning import Network, stack_definition
+from chalicelib.core.stack import TEMPLATE_TAG
 from chalicelib.errors import NetworkError, OvertakenError
 from tests.provisioning import FUNCTION_PREFIX, QUEUE_ARN, STACK_ID, make_desired
 
@@ -79,6 +80,24 @@ def test_any_other_refusal_is_raised(method: str, code: str, message: str) -> No
     }
     with pytest.raises(ClientError, match=message):
         calls[method]()
+
+
+def test_a_stack_is_changed_by_its_id_so_that_no_successor_of_its_name_is_meant() -> None:
+    client = make_client("cloudformation")
+    with Stubber(client) as stubber:
+        told = {
+            "StackName": STACK_ID,
+            "TemplateBody": DEFINITION.template_body,
+            "Parameters": ANY,
+            "Tags": [{"Key": TEMPLATE_TAG, "Value": DEFINITION.template_hash}],
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],
+        }
+        stubber.add_response("update_stack", {"StackId": STACK_ID}, told)
+        stubber.add_response("delete_stack", {}, {"StackName": STACK_ID})
+        stacks = CloudFormationStacks(client)
+        stacks.update(STACK_ID, DEFINITION)
+        stacks.delete(STACK_ID)
+        stubber.assert_no_pending_responses()
 
 
 def test_a_stack_that_is_being_created_has_no_outputs_yet() -> None:
