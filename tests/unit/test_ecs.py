@@ -122,6 +122,14 @@ def test_all_of_a_cluster_are_those_that_run_and_those_that_stopped(cluster: Clu
     assert {task.flow_run_id for task in tasks} == {RUN_ID}
 
 
+def test_of_those_that_stopped_the_others_are_not_asked_for(cluster: Cluster) -> None:
+    running, stopped = cluster.run(2)
+    cluster.stop(stopped, "by a test")
+    assert [task.arn for task in cluster.tasks.stopped_of(CLUSTER)] == [stopped]
+    assert cluster.calls == {"ListTasks": 1, "DescribeTasks": 1}
+    assert running != stopped
+
+
 def test_an_empty_cluster_costs_two_calls(cluster: Cluster) -> None:
     assert cluster.tasks.all_of(CLUSTER) == ()
     assert cluster.calls == {"ListTasks": 2}
