@@ -69,7 +69,9 @@ class Bench:
             "app_name": "prefect-spot",
             "stages": {
                 "dev": {
-                    "lambda_functions": {name: {} for name in FUNCTIONS},
+                    "lambda_functions": {
+                        name: {"iam_policy_file": f"policy-{name}-dev.json"} for name in FUNCTIONS
+                    },
                     "environment_variables": {**ordinary, **environment},
                 }
             },

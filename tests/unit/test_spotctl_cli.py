@@ -187,6 +187,8 @@ def test_prefect_is_asked_with_the_operators_own_key(
     stage: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.answers = prefect()
+    stage.configure(PREFECT_API_KEY_PARAMETER="/key")
+    stage.client("ssm").put_parameter(Name="/key", Value="the-lambdas", Type="SecureString")
     monkeypatch.setenv("PREFECT_API_KEY", KEY)
     said = stage.run("status")
     parts = {row["part"]: row for row in said.answer["rows"]}

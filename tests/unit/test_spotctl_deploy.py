@@ -123,7 +123,7 @@ def test_a_deploy_calls_provision_until_it_is_ready(stage: Bench) -> None:
         ("provision", State.OK),
     ]
     assert stage.invoked == [(f"{STACK}-provision", {"dry_run": False})] * 4
-    assert told[1:] == [
+    assert [line for line in told if line.startswith("provision")] == [
         "provision: creating; create the stack",
         "provision: creating",
         "provision: ready; create the work pool",

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
+from moto.sqs.models import sqs_backends
 
 from localcloud.lambda_invoke import LambdaAnswer
 from spotctl.redrive import read_letter
 from tests.make import TASK_ARN, make_event
-from tests.unit.spotctl_bench import STACK, Bench, bench
+from tests.unit.spotctl_bench import REGION, STACK, Bench, bench
 
 ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{STACK}-react"
 
@@ -122,6 +124,20 @@ def test_a_function_that_fails_again_keeps_its_message(stage: Bench) -> None:
     outcomes = [told["outcome"] for told in said.answer["messages"]]
     assert "kept: it failed again: PrefectUnavailableError: no answer" in outcomes
     assert left(stage) == [bad], "what was not handled has to be there, and at once"
+
+
+def test_a_message_that_shows_up_again_is_not_redriven_again(stage: Bench) -> None:
+    [queue] = sqs_backends[ACCOUNT][REGION].queues.values()
+
+    def reply(_name: str, _event: Any) -> LambdaAnswer:
+        for held in queue._messages:  # as when its time of being hidden is over
+            held.change_visibility(0)
+        return LambdaAnswer({"errorMessage": "no answer"}, failed=True)
+
+    stage.reply = reply
+    send(stage, given_up())
+    assert stage.run("redrive").answer["found"] == 1
+    assert len(stage.invoked) == 1
 
 
 def test_a_dry_run_invokes_and_deletes_nothing(stage: Bench) -> None:

@@ -376,6 +376,16 @@ def make_deployments(*variables: dict[str, Any], **changes: Any) -> deployments.
             id="a strategy",
         ),
         pytest.param(
+            {
+                "capacity_provider_strategy": [
+                    {"capacityProvider": "FARGATE_SPOT", "weight": 3},
+                    {"capacityProvider": "FARGATE", "weight": 1, "base": 1},
+                ]
+            },
+            "wins over launch_type",
+            id="a strategy of both",
+        ),
+        pytest.param(
             {"capacity_provider_strategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]},
             "",
             id="a strategy of Spot alone",
