@@ -28,10 +28,12 @@ _UPDATE = re.compile(r"SET (?P<set>.+?)(?: REMOVE (?P<remove>.+))?")
 
 
 class InMemoryDynamoDB:
-    """A client; tables are made as they are written to, and have the one key `pk`."""
+    """A client; tables need not be created, and have the one key `pk`."""
 
     def __init__(self) -> None:
         self._tables: dict[str, dict[str, Item]] = {}
+
+    def create_table(self, **_: object) -> None: ...
 
     def get_item(self, *, TableName: str, Key: Item, ConsistentRead: bool = False) -> Item:  # noqa: N803  # boto3's names
         item = self._items(TableName).get(Key["pk"]["S"])
