@@ -16,6 +16,7 @@ from localcloud.oracle import judge
 from tests.faults.ledger import FULL, Ledger
 from tests.faults.universes import Life
 from tests.laws.universe import Befalls, Fault, Tables, Tripwire, Universe
+from tests.twin.dynamodb import InMemoryDynamoDB
 
 RUNS = int(os.environ.get("STORM") or (10_000 if FULL else 100))
 SEED = 20261123
@@ -38,9 +39,9 @@ class Weather(Tripwire):
         raise PrefectUnavailableError("503 Service Unavailable")
 
 
-def test_nothing_is_lost_and_nothing_run_twice(tables: Tables) -> None:
+def test_nothing_is_lost_and_nothing_run_twice() -> None:
     chance = random.Random(SEED)
-    universe = tables.universe()
+    universe = Tables(InMemoryDynamoDB(), "storm").universe()
     universe.shows_stopped = False
     lives = [_begin(universe, chance) for _ in range(RUNS)]
     deliveries = [(life, number, 1) for life in lives for number in range(3) for _ in range(3)]

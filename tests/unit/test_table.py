@@ -1,4 +1,4 @@
-"""The run records and their lease, in moto's DynamoDB."""
+"""The run records and their lease, in moto's DynamoDB and in the storm's own."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +14,7 @@ from chalicelib.adapters.table import KEPT_FOR, RunTable
 from chalicelib.core.record import Interruption, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError
 from tests.make import NOW, RUN_ID, TASK_ARN, seconds
+from tests.twin.dynamodb import InMemoryDynamoDB
 
 LEASE = timedelta(seconds=35)
 
@@ -35,8 +36,11 @@ INTERRUPTION = Interruption(
 RECORD = RunRecord(RUN_ID, {TASK_ARN: INTERRUPTION}, own_retries=2, next_capacity="FARGATE_SPOT")
 
 
-@pytest.fixture
-def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(params=["moto", "in memory"])
+def dynamodb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    if request.param == "in memory":
+        yield InMemoryDynamoDB()
+        return
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     with mock_aws():
@@ -130,11 +134,7 @@ def test_a_field_of_a_newer_release_does_not_hinder_an_older_one(dynamodb: Any) 
     mine = table(dynamodb)
     mine.acquire(RUN_ID, NOW, LEASE)
     mine.save(RECORD)
-    dynamodb.update_item(
-        TableName="runs",
-        Key={"pk": {"S": f"run#{RUN_ID}"}},
-        UpdateExpression="SET interruptions.#arn.invented = :value",
-        ExpressionAttributeNames={"#arn": TASK_ARN},
-        ExpressionAttributeValues={":value": {"S": "later"}},
-    )
+    item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
+    item["interruptions"]["M"][TASK_ARN]["M"]["invented"] = {"S": "later"}
+    dynamodb.put_item(TableName="runs", Item=item)
     assert mine.read(RUN_ID) == RECORD
