@@ -170,7 +170,7 @@ deliveries = st.tuples(
                 make_delivery(function),
                 make_delivery(function, invoke_config=None),
                 make_delivery(function, invoke_config=InvokeConfig("another")),
-                make_delivery(function, targets={"rule": (bare_target(function),)}),
+                make_delivery(function, targets={f"{function}-event": (bare_target(function),)}),
             ]
         )
         for function in (REACT, SWEEP)
