@@ -46,7 +46,7 @@ RUN_BY: Final = {
         "::test_a_stage_is_deployed_by_one_command_and_taken_down_by_another",
         runs='"deploy"',
     ),
-    f"{SPOTCTL} drill --stage dev": Proof(
+    f"{SPOTCTL} drill --stage dev --start FLOW/DEPLOYMENT": Proof(
         "tests/e2e/test_spotctl.py"
         "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
         runs='"drill"',
