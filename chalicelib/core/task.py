@@ -280,8 +280,9 @@ def _mappings(value: object) -> list[Mapping[str, object]]:
 
 
 def _text(source: Mapping[str, object], key: str) -> str:
+    """Return a text that UTF-8 has bytes for; JSON may hold others, DynamoDB and Prefect do not."""
     value = source.get(key)
-    return value if isinstance(value, str) else ""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _whole_number(source: Mapping[str, object], key: str) -> int | None:

@@ -67,6 +67,8 @@ def test_a_run_with_a_live_task_is_left_alone_whatever_its_noted_task_says(
     universe.prefect.runs[run_id].infrastructure_pid = f"{task.cluster_arn}::another-task-long-gone"
     states = list(universe.prefect.runs[run_id].states)
     universe.sweep()
+    universe.passes(3700)  # by now ECS has forgotten the noted one
+    universe.sweep()
     assert universe.prefect.runs[run_id].states == states
 
 

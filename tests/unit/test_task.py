@@ -225,3 +225,10 @@ def test_what_ecs_describes_later_does_not_hide_the_interruption() -> None:
 )
 def test_only_our_own_clusters_count(clusters: tuple[str, ...], account: str, ours: bool) -> None:
     assert in_clusters(make_task(), clusters, account) is ours
+
+
+def test_half_a_pair_of_surrogates_is_no_text_that_could_be_stored() -> None:
+    event = json.loads(json.dumps(make_event({"stoppedReason": "Spot took \ud83d it"})))
+    task = parse_event(event)
+    assert isinstance(task, Task)
+    assert task.stopped_reason.encode() == b"Spot took ? it"
