@@ -19,8 +19,9 @@ The examples are the same each time, so that a mistake is not noticed by luck.
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tables() -> Iterator[Tables]:
+    """A module's own: an embedded cloud takes all of moto's state along when it ends."""
     os.environ.setdefault("AWS_ACCESS_KEY_ID", "testing")
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "testing")
     with mock_aws():

@@ -17,12 +17,14 @@ from uuid import uuid4
 import pytest
 from aws_lambda_powertools import Logger
 
+from chalicelib import wiring
 from chalicelib.core.actions import Verdict
 from chalicelib.core.run import StateType
 from chalicelib.core.situation import Mode
 from chalicelib.core.standing import park_id_of_task
 from chalicelib.errors import SettingError
 from chalicelib.functions.react import react
+from chalicelib.functions.sweep import sweep
 from chalicelib.settings import read_settings
 from tests.make import (
     CLUSTER_ARN,
@@ -38,6 +40,7 @@ from tests.unit.lambda_bench import (
     AUTH_SETTING,
     CARELESS,
     KEY_SETTING,
+    Context,
     Function,
     detail_with,
     echo,
@@ -187,6 +190,26 @@ def test_a_server_that_sends_the_credential_back_does_not_get_it_printed(
     if function.error is not None:
         assert "to be called again" in printed
         assert "stack_trace" in printed
+
+
+@pytest.mark.parametrize("setting", [KEY_SETTING, AUTH_SETTING])
+@pytest.mark.parametrize("server", CARELESS.values(), ids=CARELESS.keys())
+def test_nor_does_it_get_what_sweep_sends_printed(
+    function: Function, server: Step, setting: str
+) -> None:
+    function.hold(setting)
+    with ScriptedServer([server]) as scripted:
+        function.monkeypatch.setenv("PREFECT_API_URL", f"{scripted.url}/api")
+        wiring.answer(react, {}, Context())  # makes the clients, which takes a while
+        try:
+            wiring.answer(sweep, {}, Context())
+        except Exception as error:  # whatever it is, it is printed
+            function.error = error
+        sent = [seen.headers.get("Authorization", "") for seen in scripted.seen]
+    printed = function.printed
+    assert any(map(function.canaries.found_in, sent)), "the server was sent no credential"
+    assert "to be called again" in printed
+    assert function.canaries.found_in(f"{printed}\n{function.stored}") == []
 
 
 def test_a_refused_change_does_not_quote_the_runs_job_variables(function: Function) -> None:
