@@ -70,6 +70,11 @@ contract: .venv/ready .venvs/prefect-oldest/ready  ## The Prefect adapter and it
 e2e: .venv/ready .venvs/lambda/ready  ## Real flows, real worker, the deployed zip, in the embedded cloud
 	@$(VENV)/python -m tests.tiers e2e
 
+.PHONY: ui
+ui: .venv/ready .venvs/lambda/ready  ## The demo, looked at in a real browser; takes the documentation's screenshots anew
+	@$(VENV)/python -m tests.ui.browser
+	@$(VENV)/python -m tests.tiers ui
+
 .PHONY: faults
 faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried; the long form, half an hour or more
 	@rm -rf build/faults build/faults*.json

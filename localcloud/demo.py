@@ -67,15 +67,17 @@ def main() -> int:
     for end in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it with SIGINT ignored
         signal.signal(end, signal.default_int_handler)
     try:
-        with embedded_cloud(Options(), story.tell) as cloud:
+        options = Options()
+        with embedded_cloud(options, story.tell) as cloud:
             result = run_demo(cloud, story)
-            result["savings"] = _savings(cloud, story, result)
+            result["savings"] = savings(cloud, story, result)
             _write(result)
             _show(console, cloud, result)
             console.print(_report(cloud, "--table", "--chart", str(CHART)), highlight=False)
             if os.environ.get("KEEP"):
                 console.print(
-                    f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]  (Ctrl-C ends all)"
+                    f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]"
+                    f"  (password: {options.auth_string}; Ctrl-C ends all)"
                 )
                 signal.pause()
     except KeyboardInterrupt:
@@ -228,7 +230,7 @@ def _result(cloud: Cloud, run: dict[str, Any], verdict: Verdict, seconds: float)
     }
 
 
-def _savings(cloud: Cloud, story: Story, result: dict[str, Any]) -> dict[str, Any]:
+def savings(cloud: Cloud, story: Story, result: dict[str, Any]) -> dict[str, Any]:
     """What `spotctl report` says once all of the run's tasks are billed, its child's too."""
     tasks = len(result["attempts"]) + len(result["children"])
 

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.poisson import RatePerHour
 from chalicelib.core.rates import Rate
-from chalicelib.core.report import COLUMNS, Report, Row, days_between, report_of
+from chalicelib.core.report import COLUMNS, Report, Row, days_between, in_usd, report_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -143,16 +143,11 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
     if report.observes:
         yield from map(str, (counts.would_spot_reruns, counts.would_on_demand_reruns))
     yield f"{counts.hours:.2f}"
-    yield _usd(counts.cost_usd)
-    yield _usd(counts.on_demand_usd)
-    yield _usd(counts.savings_usd)
-    yield _usd(counts.wasted_usd)
-    yield _usd(counts.net_savings_usd)
-
-
-def _usd(amount: Decimal) -> str:
-    """Two digits after the point, but four significant ones for what is small."""
-    return f"{amount:.2f}" if abs(amount) >= 1 or amount == 0 else f"{amount:.6f}"
+    yield in_usd(counts.cost_usd)
+    yield in_usd(counts.on_demand_usd)
+    yield in_usd(counts.savings_usd)
+    yield in_usd(counts.wasted_usd)
+    yield in_usd(counts.net_savings_usd)
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -161,7 +156,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Interruptions per Spot hour: {_in_words(rate)}"
     drills = report.drills.counts
     if drills.hours:
-        yield f"Drills, in no total: {drills.hours:.2f} hours, {_usd(drills.cost_usd)} USD paid"
+        yield f"Drills, in no total: {drills.hours:.2f} hours, {in_usd(drills.cost_usd)} USD paid"
     if report.observes:
         yield "MODE was observe: reruns under `would` were not made, only decided"
     yield "All figures are estimates: seconds as ECS told them, times these rates:"

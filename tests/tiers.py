@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, list[list[str]]]] = {
     "contract": [],
     "faults": [],
     "e2e": [],
+    "ui": [],
 }
 FOLDERS: Final[dict[str, list[str]]] = {
     "check": ["tests/unit", "tests/laws"],
@@ -40,6 +41,7 @@ FOLDERS: Final[dict[str, list[str]]] = {
         "tests/faults/test_storm.py",
     ],
     "e2e": ["tests/localcloud", "tests/e2e"],
+    "ui": ["tests/ui"],
 }
 
 

@@ -71,7 +71,7 @@ def annotation_of(s: Situation, telling: Telling) -> Annotation:
         artifact=Artifact(
             flow_run_id=s.run.id,
             key=f"spot-interruption-{str(s.run.id)[:8]}",
-            markdown=_markdown(s, telling, title),
+            markdown=_markdown(s, telling, placeless),
             # Prefect's UI renders this as Markdown too: no text from outside in it.
             description=f"{placeless}. Next: {telling.next_step}.",
         ),
@@ -115,9 +115,11 @@ def _markdown(s: Situation, telling: Telling, title: str) -> str:
         ("Time lost", _time_lost(interruption)),
         ("Money lost", _money_lost(s, interruption)),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    # The first row is the table's header: an empty one is shown as an empty bar.
+    header, *rest = (f"| {name} | {value} |" for name, value in rows)
+    table = "\n".join([header, "|---|---|", *rest])
     return (
-        f"## {escaped(title)}\n\n| | |\n|---|---|\n{table}\n\n"
+        f"## {escaped(title)}\n\n{table}\n\n"
         f"**What happens next:** {escaped(telling.next_step)}.\n\n"
         f"**Why:** {escaped(telling.why)}.\n"
     )

@@ -36,7 +36,7 @@ COLUMNS: Final = (
     "net_savings_usd",
     "partial_bills",
 )
-"""Of a row, in this order, in JSON, CSV and Prefect's table alike; `would_` is of observe mode."""
+"""Of a row, in this order, in JSON and CSV alike; `would_` is of observe mode."""
 
 _HOUR: Final = Decimal("0.000001")
 
@@ -134,16 +134,40 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return what people see in Prefect: a row per deployment and the total, in plain numbers."""
-    rows = [*report.deployments, report.total]
+    """Return what people see in Prefect: a row per deployment and the total, in plain numbers.
+
+    The money comes first: Prefect's page shows five columns or so, the others when scrolled.
+    """
     return [
-        {
-            name: float(value) if isinstance(value, Decimal) else value
-            for name, value in row.as_mapping().items()
-            if name != "day"
-        }
-        for row in rows
+        _seen(row.deployment, row.counts, report) for row in (*report.deployments, report.total)
     ]
+
+
+def _seen(deployment: str, counts: Counts, report: Report) -> Mapping[str, object]:
+    would = {
+        "would: Spot": counts.would_spot_reruns,
+        "would: on demand": counts.would_on_demand_reruns,
+    }
+    return {
+        "deployment": deployment,
+        "net USD": float(in_usd(counts.net_savings_usd)),
+        "saved USD": float(in_usd(counts.savings_usd)),
+        "wasted USD": float(in_usd(counts.wasted_usd)),
+        "interrupted": counts.interruptions,
+        "rerun: Spot": counts.spot_reruns,
+        "rerun: on demand": counts.on_demand_reruns,
+        **(would if report.observes else {}),
+        "runs": counts.runs,
+        "tasks": counts.attempts,
+        "hours": float(f"{counts.hours:.2f}"),
+        "paid USD": float(in_usd(counts.cost_usd)),
+        "on demand USD": float(in_usd(counts.on_demand_usd)),
+    }
+
+
+def in_usd(amount: Decimal) -> str:
+    """Two digits after the point, six for what is less than a dollar."""
+    return f"{amount:.2f}" if abs(amount) >= 1 or amount == 0 else f"{amount:.6f}"
 
 
 def _names(sums: Sequence[DailySum]) -> Mapping[str, str]:

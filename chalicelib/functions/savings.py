@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Final
 
 from chalicelib.core.ports import TableArtifact
-from chalicelib.core.report import days_between, report_of, savings_table
+from chalicelib.core.report import days_between, in_usd, report_of, savings_table
 from chalicelib.core.world import World
 
 SAVINGS_KEY: Final = "spot-savings"
@@ -23,7 +23,7 @@ def publish_savings(world: World) -> bool:
     report = report_of(world.bills.read_sums(days), days[0], days[-1])
     description = (
         f"What Fargate Spot saved from {days[0]} to {days[-1]} (UTC), estimated;"
-        f" net of what had to be run again: {report.total.counts.net_savings_usd:.2f} USD."
+        f" net of what had to be run again: {in_usd(report.total.counts.net_savings_usd)} USD."
     )
     told = " ".join([description, *(f"Note: {warning}." for warning in report.warnings)])
     world.prefect.write_table(TableArtifact(SAVINGS_KEY, savings_table(report), told))

@@ -178,7 +178,7 @@ def test_the_sweep_bills_a_missed_task_and_shows_the_savings_in_prefect(books: B
     newest = max(tables, key=lambda artifact: str(artifact["created"]))
     rows = json.loads(newest["data"])
     assert rows[-1]["deployment"] == "all"
-    assert rows[-1]["cost_usd"] > 0
+    assert rows[-1]["paid USD"] > 0
 
 
 def age_of(stage: Stage, task: str) -> timedelta:

@@ -38,6 +38,14 @@ def test_the_artifact_says_what_happened_and_what_comes_next() -> None:
     assert "tag spot-retries:2" in plain
 
 
+def test_the_artifacts_table_begins_with_what_is_in_it() -> None:
+    """Prefect's UI shows an empty header as an empty bar."""
+    heading, _, table, rule, *_ = observed().artifact.markdown.splitlines()
+    assert heading == "## Spot interruption 1 of 3"
+    assert table.startswith("| Cause | Spot interruption: ")
+    assert rule == "|---|---|"
+
+
 def test_the_artifacts_key_is_the_runs() -> None:
     assert observed().artifact.key == "spot-interruption-11111111"
 

@@ -269,7 +269,14 @@ PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 LINKS_ITSELF = re.compile(r"(?:https?|ftp|mailto|javascript):|www\.|\w@\w", re.IGNORECASE)
 """What renderers of GitHub's dialect turn into a link without any markup around it."""
 
-ARTIFACT = {"heading_open": 1, "table_open": 1, "tr_open": 8, "td_open": 14, "strong_open": 2}
+ARTIFACT = {
+    "heading_open": 1,
+    "table_open": 1,
+    "tr_open": 7,
+    "th_open": 2,
+    "td_open": 12,
+    "strong_open": 2,
+}
 NO_MARKUP = {"inline", "text", "text_special", "paragraph_open", "paragraph_close"}
 PARTS = ("table", "thead", "tbody", "tr", "th", "td", "heading", "strong")
 TABLE = {f"{part}_{end}" for part in PARTS for end in ("open", "close")}

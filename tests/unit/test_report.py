@@ -21,7 +21,7 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.core.bill import Deployment
 from chalicelib.core.outcome import Outcome
 from chalicelib.core.poisson import garwood, rate_per_hour
-from chalicelib.core.report import Report, report_of, savings_table
+from chalicelib.core.report import Report, in_usd, report_of, savings_table
 from chalicelib.core.sums import DRILLS, Counts, DailySum, sum_of
 from chalicelib.core.task import Cause
 from spotctl.chart import draw
@@ -207,8 +207,26 @@ def test_a_hostile_name_is_only_a_name(name: str, tmp_path: Path) -> None:
 def test_prefects_table_has_plain_numbers_a_row_per_deployment_and_a_total() -> None:
     rows = savings_table(report(*WEEK))
     assert [row["deployment"] for row in rows] == ["etl/hourly", "etl/nightly", "all"]
-    assert rows[-1]["net_savings_usd"] == 0.7
+    assert rows[-1]["net USD"] == 0.7
     assert json.loads(json.dumps(rows)) == rows
+
+
+def test_prefects_table_begins_with_the_money_because_little_of_it_is_seen_at_once() -> None:
+    [row, _] = savings_table(report(daily()))
+    assert list(row)[:4] == ["deployment", "net USD", "saved USD", "wasted USD"]
+
+
+def test_prefects_table_speaks_of_observe_mode_only_where_there_was_some() -> None:
+    assert not any("would" in name for name in savings_table(report(daily()))[0])
+    [row, _] = savings_table(report(daily(spot_reruns=0, would_spot_reruns=4)))
+    assert row["would: Spot"] == 4
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"), [("12.345678", "12.35"), ("0", "0.00"), ("-0.00099985", "-0.001000")]
+)
+def test_small_amounts_are_not_rounded_to_nothing(usd: str, text: str) -> None:
+    assert in_usd(Decimal(usd)) == text
 
 
 def test_the_chart_is_a_picture_in_both_forms_and_the_same_each_time(tmp_path: Path) -> None:
