@@ -21,7 +21,7 @@ OURS_IN_MARKDOWN = {
     *("table_open", "table_close", "thead_open", "thead_close", "tbody_open", "tbody_close"),
     *("tr_open", "tr_close", "th_open", "th_close", "td_open", "td_close"),
 }
-ROWS = 8
+ROWS = 7
 """Of the artifact's table, its head included."""
 
 LINKED_BARE = re.compile(r"(https?|ftp)://|www\.|[\w.+-]+@[\w-]+\.\w")
