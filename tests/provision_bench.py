@@ -6,9 +6,11 @@ import os
 import time
 import zipfile
 from functools import cache
-from typing import Any
+from typing import Any, Literal, cast
 
 import boto3
+from moto.backends import get_backend
+from moto.dynamodb.models import dynamodb_backends
 
 from chalicelib.adapters.cloudformation import CloudFormationStacks
 from chalicelib.adapters.delivery import AwsDeliveries
@@ -19,7 +21,14 @@ from chalicelib.core.provision_world import ProvisionWorld
 from chalicelib.core.provisioning import Desired
 from chalicelib.core.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
-from tests.provisioning import ACCOUNT, FUNCTION_PREFIX, PARAMETER, REGION, make_desired
+from tests.provisioning import (
+    ACCOUNT,
+    FUNCTION_PREFIX,
+    PARAMETER,
+    REGION,
+    STACK_NAME,
+    make_desired,
+)
 from tests.twin.work_pools import InMemoryWorkPools
 
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
@@ -28,6 +37,13 @@ READING = ("Describe", "Get", "List")
 MANY, PAUSE_SECONDS = 20, 0.2
 """So many calls need a pause between them: an AWS is asked that takes its time."""
 SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "sqs", "ssm")
+
+
+def empty_account() -> None:
+    """Empty moto's account of what a bench leaves; `mock_aws` does not where it is nested."""
+    for name in SERVICES:
+        get_backend(cast("Literal['sqs']", name))[ACCOUNT].reset()
+    dynamodb_backends[ACCOUNT][REGION].tables.pop(STACK_NAME, None)
 
 
 class Silence:
@@ -155,7 +171,7 @@ class Bench:
             "targets": self.targets(),
             "invoke configs": self.invoke_configs(),
             "pools": self.pools.pools,
-            "roles": {role["RoleName"] for role in self.aws["iam"].list_roles()["Roles"]},
+            "roles": sorted(role["RoleName"] for role in self.aws["iam"].list_roles()["Roles"]),
         }
 
     def _exists(self, function: str) -> bool:

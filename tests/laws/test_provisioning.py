@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.delivery import Delivery, InvokeConfig, PutInvokeConfig, PutTargets
@@ -37,6 +37,8 @@ from tests.provisioning import (
     make_observed,
     make_stack,
 )
+
+laws = settings(max_examples=200, deadline=None)
 
 MOST_CALLS = 12
 """Delete, twice if it fails, the role, create, update, all else; and one to see that it is so."""
@@ -197,6 +199,7 @@ breaks = st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=5)
 """Calls that break off after so many steps, and whether CloudFormation gets on meanwhile."""
 
 
+@laws
 @given(wishes, accounts, breaks)
 def test_a_call_that_broke_off_anywhere_is_made_good_by_the_next(
     desired: Desired, account: Observed, broken: list[tuple[int, bool]]
@@ -209,6 +212,7 @@ def test_a_call_that_broke_off_anywhere_is_made_good_by_the_next(
     assert end_of(until_ready(desired, account)) == end_of(whole)
 
 
+@laws
 @given(wishes, accounts, st.integers(0, 6), st.booleans())
 def test_two_calls_that_overlap_do_no_harm(
     desired: Desired, account: Observed, steps: int, gets_on: bool
@@ -225,6 +229,7 @@ def test_two_calls_that_overlap_do_no_harm(
     assert end_of(until_ready(desired, account)) == end_of(whole)
 
 
+@laws
 @given(wishes, accounts)
 def test_a_stack_that_once_stood_is_never_deleted(desired: Desired, account: Observed) -> None:
     for _ in range(MOST_CALLS):
@@ -238,6 +243,7 @@ def test_a_stack_that_once_stood_is_never_deleted(desired: Desired, account: Obs
         account = time_passes(account)
 
 
+@laws
 @given(accounts, pools)
 def test_rescue_only_touches_neither_pool_nor_role(account: Observed, pool: Any) -> None:
     desired = make_desired(provision=Provision.RESCUE_ONLY)

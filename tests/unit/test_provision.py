@@ -13,7 +13,7 @@ from chalicelib.core.stack import TEMPLATE_TAG, Condition
 from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.provision import provision
 from localcloud import moto_additions
-from tests.provision_bench import Bench
+from tests.provision_bench import Bench, empty_account
 from tests.provisioning import (
     ACCOUNT,
     QUEUE_ARN,
@@ -32,6 +32,7 @@ OURS = {"DeadLetterConfig", "RetryPolicy"}
 def bench() -> Iterator[Bench]:
     moto_additions.install()
     with mock_aws():
+        empty_account()
         bench = Bench()
         bench.store_key()
         bench.deploy()
