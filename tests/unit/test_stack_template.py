@@ -8,6 +8,7 @@ from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
 import infra
+from chalicelib.core.metrics import NAMESPACE, Metric
 from tests.unit import stack_rules as rules
 from tests.unit import stack_template as stack
 from tests.unit.stack_template import Resources, Template
@@ -157,6 +158,11 @@ def test_given_security_groups_are_used_and_none_is_made() -> None:
     assert network["AwsvpcConfiguration"]["SecurityGroups"] == ["sg-1", "sg-2"]
     outputs = stack.outputs(stack.template(), stack.parameters(SecurityGroupIds="sg-1,sg-2"))
     assert outputs["SecurityGroupIds"] == "sg-1,sg-2"
+
+
+def test_dashboard_and_alarms_are_checked_for_the_metrics_that_are_printed() -> None:
+    assert {metric.value for metric in Metric} == rules.METRICS
+    assert NAMESPACE == "PrefectSpot"
 
 
 def test_dashboard_shows_what_a_person_wants_to_know() -> None:
