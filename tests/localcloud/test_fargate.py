@@ -144,18 +144,23 @@ def test_second_stop_changes_nothing(cloud: Cloud) -> None:
     assert cloud.await_status(task, "STOPPED")["stopCode"] == "SpotInterruption"
 
 
-def test_stop_task_gives_the_callers_reason(cloud: Cloud) -> None:
+@pytest.mark.parametrize(
+    ("reason", "is_interruption"), [("by hand", False), ("prefect-spot drill", True)]
+)
+def test_stop_task_gives_the_callers_reason(
+    cloud: Cloud, reason: str, is_interruption: bool
+) -> None:
+    """A drill counts as an interruption."""
     task = cloud.run(cloud.define(SLEEP))
     cloud.await_output(task, "up")
-    answer = cloud.aws.client("ecs").stop_task(
-        cluster=cloud.cluster, task=task, reason="prefect-spot drill"
-    )
+    answer = cloud.aws.client("ecs").stop_task(cluster=cloud.cluster, task=task, reason=reason)
     assert answer["task"]["desiredStatus"] == "STOPPED"
     described = cloud.await_status(task, "STOPPED")
     assert described["stopCode"] == "UserInitiated"
-    assert described["stoppedReason"] == "prefect-spot drill"
+    assert described["stoppedReason"] == reason
     assert described["containers"][0]["exitCode"] == 143
-    assert cloud.fargate.ledger()[0].interrupted_at is None
+    life = next(life for life in cloud.fargate.ledger() if life.task_arn == task)
+    assert (life.interrupted_at is not None) is is_interruption
 
 
 def test_container_gets_environment_overrides_and_secrets_and_no_more(cloud: Cloud) -> None:
@@ -189,7 +194,13 @@ def test_container_gets_environment_overrides_and_secrets_and_no_more(cloud: Clo
     assert secrets.items() <= seen.items()
     assert seen["PREFECT_SPOT_ECS_TASK"] == task
     allowed = {"PATH", "HOME", "TMPDIR", "LANG", "FROM_THE_IMAGE", "PREFECT_SPOT_LOCALCLOUD"}
-    allowed |= {"PREFECT_SPOT_ECS_TASK", *given, *secrets, *cloud.aws.environment()}
+    allowed |= {
+        "PREFECT_SPOT_ECS_TASK",
+        "PREFECT_WORKER_WEBSERVER_PORT",
+        *given,
+        *secrets,
+        *cloud.aws.environment(),
+    }
     assert set(seen) - {"LC_CTYPE", "__CF_USER_TEXT_ENCODING"} == allowed
     [life] = cloud.fargate.ledger()
     assert life.flow_run_id == "run-1"

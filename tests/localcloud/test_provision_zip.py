@@ -23,7 +23,7 @@ from tests.e2e.test_zip import READ_BY_PROVISION_ALONE, without
 AUTH_STRING = "admin:canary-password"
 PARAMETER = "/prefect-spot/dev/auth-string"
 PROVISION = "prefect-spot-dev-provision"
-FUNCTIONS = {f"prefect-spot-dev-{name}" for name in ("react", "sweep", "provision")}
+FUNCTIONS = {f"prefect-spot-dev-{name}" for name in ("react", "meter", "sweep", "provision")}
 SECONDS = 120
 
 
