@@ -73,7 +73,7 @@ def example(stage: Stage) -> Example:
     return Example(cloud, Run(cloud, run_id, stage.folder / "none"), bucket, before)
 
 
-def test_the_example_does_nothing_twice_and_starts_one_child(example: Example) -> None:
+def test_row_example_flow_does_nothing_twice_and_starts_one_child(example: Example) -> None:
     run = example.run
     example.wait("a day", lambda: example.completed("load_day"))
     run.interrupt()

@@ -18,7 +18,7 @@ EVENTS = Path(__file__).parent.parent / "events"
 SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 
 
-def test_a_run_interrupted_once_resumes_on_spot(stage: Stage) -> None:
+def test_row_lazarus_a_run_interrupted_once_resumes_on_spot(stage: Stage) -> None:
     run = stage.start("steps", count=4, seconds=1.5)
     wait_for("a persisted step", 60, lambda: "step 0" in run.notes())
     run.interrupt()
@@ -30,7 +30,7 @@ def test_a_run_interrupted_once_resumes_on_spot(stage: Stage) -> None:
     assert not run.verdict(budget=3).findings
 
 
-def test_a_run_whose_budget_is_spent_finishes_on_fargate_with_all_that_is_its_own(
+def test_row_cpu_and_memory_per_run_are_kept_when_it_finishes_on_fargate(
     stage: Stage,
 ) -> None:
     own = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}

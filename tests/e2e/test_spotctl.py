@@ -32,7 +32,9 @@ def found(said: Said, part: str) -> str:
     return str(next(row["found"] for row in said.answer["rows"] if row["part"] == part))
 
 
-def test_status_of_a_stage_that_stands_is_all_ok(stage: Stage, failure_queue: str) -> None:
+def test_row_agent_is_seen_in_prefect_and_status_is_all_ok(
+    stage: Stage, failure_queue: str
+) -> None:
     stage.cloud.lambdas.invoke(f"{STACK}-sweep", {})
     said = spotctl(stage.cloud, "status", PREFECT_API_AUTH_STRING="")
     assert said.code == 0, said

@@ -83,7 +83,9 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def test_the_image_is_built_and_pushed_and_its_address_is_all_that_is_printed(shell: Shell) -> None:
+def test_row_custom_image_is_built_and_pushed_and_its_address_is_all_that_is_printed(
+    shell: Shell,
+) -> None:
     done = shell.run("--repository", "flows", "--tag", "7", "--region", "eu-west-1")
     assert (done.code, done.output) == (0, f"{REGISTRY}/flows:7\n"), done.errors
     assert all("region eu-west-1" in call for call in done.calls)

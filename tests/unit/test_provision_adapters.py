@@ -210,7 +210,7 @@ def make_vpc(ec2: Any, *public: bool) -> tuple[str, list[str]]:
     return vpc, subnets
 
 
-def test_the_default_vpcs_subnets_are_found_and_sorted(ec2: Any) -> None:
+def test_row_default_vpcs_subnets_are_found_and_sorted(ec2: Any) -> None:
     network = Ec2Networks(ec2).find("", (), assign_public_ip=True)
     [vpc] = [v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if v["IsDefault"]]
     subnets = sorted(s["SubnetId"] for s in ec2.describe_subnets()["Subnets"])
