@@ -47,7 +47,7 @@ def changed(event: Event, change: Callable[[dict[str, Any]], object]) -> Event:
 
 
 def exits_say_essential_container(event: Event) -> Sequence[Delivery]:
-    """As for a task that exits by itself within the two minutes (FACTS 1.5)."""
+    """As for a task that exits by itself within the two minutes."""
     said = {
         "stopCode": "EssentialContainerExited",
         "stoppedReason": "Essential container in task exited",
