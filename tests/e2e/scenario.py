@@ -15,6 +15,8 @@ from localcloud.task_life import ContainerLife
 
 ATTEMPT_SECONDS = 90
 END_SECONDS = 120
+IDLE_SECONDS = 150
+"""Lambda's two further tries of an event, say of a function that another test took down."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Run:
         prefect = self.cloud.prefect
         wait_for(f"the end of {self.id}", END_SECONDS, lambda: prefect.is_final(self.id))
         wait_for("the last container's exit", 30, lambda: not self.cloud.fargate.running(self.id))
-        self.cloud.lambdas.wait_idle(30)
+        self.cloud.lambdas.wait_idle(IDLE_SECONDS)
         return prefect.run(self.id)
 
     def verdict(self, *, budget: int | None = None, rescued: bool = True) -> Verdict:

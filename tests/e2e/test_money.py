@@ -41,7 +41,9 @@ class Books:
 @pytest.fixture(scope="module")
 def books(stage: Stage) -> Books:
     run = stage.start("steps", job_variables=SIZE, count=3, seconds=STEP_SECONDS)
-    wait_for("a persisted step", 60, lambda: "step 0" in run.notes())
+    prefect = stage.cloud.prefect
+    wait_for("a step that is kept", 60, lambda: is_completed(prefect.task_runs(run.id)))
+    wait_for("a step under way", 20, lambda: len(prefect.task_runs(run.id)) >= 2)
     run.interrupt()
     run.wait_for_start(2)
     wait_for("a step under way", 20, lambda: len(stage.cloud.prefect.task_runs(run.id)) >= 4)
@@ -58,6 +60,10 @@ def books(stage: Stage) -> Books:
     wait_for("the last task's end", 30, all_stopped)
     stage.cloud.lambdas.wait_idle(60)
     return Books(stage, run, [bill_of(stage, task) for task in tasks], printed(stage))
+
+
+def is_completed(task_runs: list[dict[str, Any]]) -> bool:
+    return any(task_run["state_type"] == "COMPLETED" for task_run in task_runs)
 
 
 def bill_of(stage: Stage, task: str) -> dict[str, Any]:
