@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,11 @@ INTERRUPTIONS = BUDGET + 1
 EXAMPLES = PROJECT / "examples"
 RESULT = PROJECT / "build" / "demo.json"
 CHART = PROJECT / "build" / "savings"
+FAILURE = PROJECT / "build" / "demo-failure.txt"
+NEXT_STEP = (
+    "run make demo again, with less beside it. If it ends so twice, report it with what is in"
+    f" build/{FAILURE.name}"
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,18 @@ def main() -> int:
     except KeyboardInterrupt:
         story.tell("ended by hand: everything is gone")
         return 0 if RESULT.exists() and os.environ.get("KEEP") else 130
+    except Exception as error:  # whatever it is, they get a line, not a trace
+        tell_failure(console, error)
+        return 1
     return 0 if _is_good(result) else 1
+
+
+def tell_failure(console: Console, error: Exception) -> None:
+    """Say in a line what ended the demo, and what to do; where it came from goes into a file."""
+    FAILURE.parent.mkdir(exist_ok=True)
+    FAILURE.write_text("".join(traceback.format_exception(error)))
+    console.print(f"The demo did not come to its end: {error}", style="bold red", markup=False)
+    console.print(f"What to do: {NEXT_STEP}")
 
 
 def run_demo(cloud: Cloud, story: Story) -> dict[str, Any]:

@@ -243,7 +243,11 @@ def _failed(stack: Stack) -> tuple[Problem, ...]:
         return ()
     told = "; ".join(map(str, stack.failures))
     return (
-        Problem("StackFailed", f"stack {stack.name} is in {stack.status}. What failed: {told}"),
+        Problem(
+            "StackFailed",
+            f"stack {stack.name} is in {stack.status}. What failed: {told}. What to do: mend that,"
+            " and the next call tries again",
+        ),
     )
 
 

@@ -57,7 +57,8 @@ def start(
     if deployment.work_pool != settings.work_pool:
         raise RefusedError(
             f"deployment {deployment.name} is of work pool {deployment.work_pool}, not of"
-            f" {settings.work_pool}: nothing else is touched"
+            f" {settings.work_pool}, and nothing else is touched: name another, or correct"
+            " WORK_POOL"
         )
     tags = [OPT_IN_TAG] if settings.mode is Mode.OPT_IN else []
     run_id = world.prefect.start(deployment, tags)
