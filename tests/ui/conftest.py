@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 from localcloud.deployment import PROJECT
 from tests.ui import browser
@@ -80,14 +80,24 @@ def invitation(demo: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def visit(played: Played) -> Iterator[Visit]:
-    """Sign in as a person would, and look at the first page; each visit is a new browser."""
+def chromium() -> Iterator[Browser]:
     program = browser.find()
     assert program, "no browser: `make ui` installs one"
     expect.set_options(timeout=LONGEST_MS)
-    with sync_playwright() as playwright, ExitStack() as stack:
-        chromium = playwright.chromium.launch(executable_path=program, args=browser.FLAGS)
-        stack.callback(chromium.close)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=browser.FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser, played: Played) -> Iterator[Visit]:
+    """Sign in as a person would, and look at the first page.
+
+    What was opened is closed with the test: a run's graph is drawn anew all the time, by this
+    machine's processors, and some of them at once leave no time for anything else.
+    """
+    with ExitStack() as stack:
 
         def signed_in(*, scheme: str = "light", height: int = HEIGHT) -> Page:
             context = chromium.new_context(

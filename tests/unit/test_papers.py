@@ -4,12 +4,14 @@ import hashlib
 import json
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from chalicelib.core.situation import Mode
+from doctools import costs
 from spotctl.cli import app as spotctl
 from tests.tiers import FOLDERS
 
@@ -32,7 +34,7 @@ MADE_OR_OTHERS: Final = re.compile(
 
 def rows_of(markdown: str, *head: str) -> list[list[str]]:
     """Return the cells of the table that has this head."""
-    wanted = f"| {' | '.join(head)} |"
+    wanted = f"| {' | '.join(head)} |".replace("|  |", "| |")
     assert wanted in markdown, f"there is no table {wanted}"
     table = markdown.partition(wanted)[2].split("\n\n", 1)[0].splitlines()[2:]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in table]
@@ -118,3 +120,45 @@ def test_the_licence_is_apache_2_0() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["license"] == "Apache-2.0"
     assert "Apache-2.0" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/money.md"])
+def test_what_it_costs_is_what_the_command_prints(page: str) -> None:
+    assert costs.table() in (ROOT / page).read_text(), "put in what doctools.costs prints"
+
+
+def test_the_worker_is_the_dearest_of_it_and_reckoned_from_the_shipped_rates() -> None:
+    worker, *others = costs.costs()
+    assert round(worker.usd, 2) == round(
+        (Decimal("0.5") * Decimal("0.04048") + Decimal("0.004445")) * 730, 2
+    )
+    assert all(cost.usd < worker.usd for cost in others)
+
+
+@pytest.mark.parametrize(
+    ("page", "head", "source"),
+    [
+        (
+            "README.md",
+            ("", "what happens on an interruption", "same flow run", "leaves Spot"),
+            r" ([¹²³⁴⁵⁶⁷⁸⁹])$",
+        ),
+        (
+            "docs/alternatives.md",
+            ("", "who notices", "what happens then", "same flow run", "leaves Spot"),
+            r"\[([a-z])\]$",
+        ),
+    ],
+    ids=["README", "alternatives"],
+)
+def test_each_cell_of_the_comparison_has_its_source(
+    page: str, head: tuple[str, ...], source: str
+) -> None:
+    text = (ROOT / page).read_text()
+    rows = rows_of(text, *head)
+    assert len(rows) >= 7
+    cells = [cell for _, *cells in rows for cell in cells]
+    assert [cell for cell in cells if not re.search(source, cell)] == []
+    named = {found[1] for cell in cells if (found := re.search(source, cell))}
+    below = text.partition(head[-1])[2].partition("\n\n")[2]
+    assert {name for name in named if not re.search(rf"(^|· |- ){name}[: ]", below, re.M)} == set()
