@@ -59,7 +59,7 @@ test: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready site  ## check
 	@$(VENV)/python -m tests.tiers check contract faults e2e
 
 .PHONY: check
-check: .venv/ready  ## Format, lint, strict types, import rules, unit and property tests: about a minute
+check: .venv/ready  ## Format, lint, strict types, import rules, unit and property tests: some minutes
 	@$(VENV)/python -m tests.tiers check
 
 .PHONY: contract

@@ -60,10 +60,14 @@ def costs() -> Iterator[Cost]:
     rate = _fargate_rate()
     hour = vcpu * Decimal(rate["vcpu_hour_usd"]) + gib * Decimal(rate["gb_hour_usd"])
     yield Cost(
-        f"the worker: {vcpu} vCPU and {gib} GiB on FARGATE, day and night ¹", hour * HOURS, FARGATE
+        f"the worker: {vcpu} vCPU and {gib} GiB on FARGATE, day and night\N{NO-BREAK SPACE}¹",
+        hour * HOURS,
+        FARGATE,
     )
     yield Cost(
-        "its public IPv4 address ¹", IPV4_HOUR_USD * HOURS, f"{IPV4_HOUR_USD} an hour, {VPC}"
+        "its public IPv4 address\N{NO-BREAK SPACE}¹",
+        IPV4_HOUR_USD * HOURS,
+        f"{IPV4_HOUR_USD} an hour, {VPC}",
     )
     alarms, watched = _alarms()
     told = f"{ALARM_METRIC_USD} a metric, {CLOUDWATCH}"
@@ -76,7 +80,7 @@ def costs() -> Iterator[Cost]:
     calls = _scheduled_calls()
     gb_seconds = calls * SECONDS_PER_CALL * Decimal(_lambda_mib()) / 1024
     yield Cost(
-        f"{calls:,} calls of `sweep` and `provision`, if each takes {SECONDS_PER_CALL} s ²",
+        f"{calls:,} calls of `sweep` and `provision`, if each takes {SECONDS_PER_CALL} s\N{NO-BREAK SPACE}²",
         calls * LAMBDA_REQUEST_USD + gb_seconds * LAMBDA_GB_SECOND_USD,
         LAMBDA,
     )

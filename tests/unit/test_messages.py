@@ -1,5 +1,6 @@
 """Every message that tells of something wrong is on a list, with its cause and its next step."""
 
+import sys
 from collections import Counter
 from io import StringIO
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_where_no_browser_can_be_had_set_up_says_so(
         stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "browsers"))
-    monkeypatch.setattr(browser.sys, "executable", str(tmp_path / "apt-get"))  # no download either
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "apt-get"))  # no download either
     assert browser.main() == 1
     said = capsys.readouterr()
     assert "asking Playwright for its own" in said.out

@@ -55,6 +55,11 @@ RUN_BY: Final = {
         "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
         runs=('"drill"', '"--start"'),
     ),
+    f"{SPOTCTL} drill --stage dev --throw-away": Proof(
+        "tests/e2e/test_spotctl.py"
+        "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
+        runs=('"drill"', '"--throw-away"'),
+    ),
     f"{SPOTCTL} report --stage dev --since 7d": Proof(
         "tests/unit/test_spotctl_cli.py::test_a_report_is_a_table_json_or_csv",
         runs=('"report"', '"--since"', '"7d"'),
@@ -170,14 +175,14 @@ def test_the_test_that_is_named_runs_what_the_command_runs(command: str) -> None
 
 
 def source_of(test: str) -> str:
-    """Return a test's source, with that of the fixtures it is given, from its file or folder."""
+    """Return a test's source and parameters, and its fixtures', from its file or folder."""
     file, _, name = test.partition("::")
     path = ROOT / file
     functions: dict[str, tuple[ast.FunctionDef, str]] = {}
     for source in (path.with_name("conftest.py"), path):
         text = source.read_text() if source.exists() else ""
         found = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
-        functions |= {f.name: (f, ast.get_source_segment(text, f) or "") for f in found}
+        functions |= {f.name: (f, _segment(text, f)) for f in found}
     wanted, seen = [name], dict[str, str]()
     while wanted:
         now = wanted.pop()
@@ -186,6 +191,11 @@ def source_of(test: str) -> str:
             wanted += [argument.arg for argument in function.args.args]
     assert name in seen, f"there is no test {test}"
     return "\n".join(seen.values())
+
+
+def _segment(text: str, function: ast.FunctionDef) -> str:
+    parts = [*function.decorator_list, function]
+    return "\n".join(ast.get_source_segment(text, part) or "" for part in parts)
 
 
 def test_make_help_lists_every_target() -> None:
