@@ -80,7 +80,8 @@ def costs() -> Iterator[Cost]:
     calls = _scheduled_calls()
     gb_seconds = calls * SECONDS_PER_CALL * Decimal(_lambda_mib()) / 1024
     yield Cost(
-        f"{calls:,} calls of `sweep` and `provision`, if each takes {SECONDS_PER_CALL} s\N{NO-BREAK SPACE}²",
+        f"{calls:,} calls of `sweep` and `provision`, if each takes {SECONDS_PER_CALL}"
+        "\N{NO-BREAK SPACE}s\N{NO-BREAK SPACE}²",
         calls * LAMBDA_REQUEST_USD + gb_seconds * LAMBDA_GB_SECOND_USD,
         LAMBDA,
     )
