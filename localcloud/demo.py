@@ -14,6 +14,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,7 @@ from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
 from localcloud.deployment import PROJECT
 from localcloud.oracle import Fault, Verdict, judge
+from localcloud.postgres import tail
 from localcloud.prefect_api import deployment_id_in
 
 BUDGET = 2
@@ -75,8 +77,12 @@ def main() -> int:
     try:
         options = Options()
         with embedded_cloud(options, story.tell) as cloud:
-            result = run_demo(cloud, story)
-            result["savings"] = savings(cloud, story, result)
+            try:
+                result = run_demo(cloud, story)
+                result["savings"] = savings(cloud, story, result)
+            except Exception as error:
+                error.add_note(logs_of(cloud.folder))  # they go with the folder
+                raise
             _write(result)
             _show(console, cloud, result)
             console.print(_report(cloud, "--table", "--chart", str(CHART)), highlight=False)
@@ -95,12 +101,17 @@ def main() -> int:
     return 0 if _is_good(result) else 1
 
 
-def tell_failure(console: Console, error: Exception) -> None:
+def tell_failure(console: Console, error: Exception, file: Path = FAILURE) -> None:
     """Say in a line what ended the demo, and what to do; where it came from goes into a file."""
-    FAILURE.parent.mkdir(exist_ok=True)
-    FAILURE.write_text("".join(traceback.format_exception(error)))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(traceback.format_exception(error)))
     console.print(f"The demo did not come to its end: {error}", style="bold red", markup=False)
     console.print(f"What to do: {NEXT_STEP}")
+
+
+def logs_of(folder: Path) -> str:
+    """The end of each log: of the server, the worker, the flows and the Lambdas."""
+    return "\n".join(f"\n{log}\n{tail(log)}" for log in sorted(folder.rglob("*.log")))
 
 
 def run_demo(cloud: Cloud, story: Story) -> dict[str, Any]:
@@ -137,7 +148,10 @@ def _interrupted(cloud: Cloud, story: Story, run_id: str, number: int) -> bool:
     where = wait_for("progress", 90, lambda: moment(cloud, run_id))
     story.tell(f"{where}; [yellow]Spot takes task {number} back[/]")
     cloud.fargate.interrupt(task)
-    seen = wait_for("the rescue", 90, lambda: _attempts(cloud, run_id)[number - 1].reaction_seconds)
+    # A flow that does not heed SIGTERM is killed after its stopTimeout, of two minutes.
+    seen = wait_for(
+        "the rescue", 200, lambda: _attempts(cloud, run_id)[number - 1].reaction_seconds
+    )
     story.tell(f"rescued: due again [bold green]{seen:.2f} s[/] after the container's exit")
     return True
 

@@ -93,20 +93,18 @@ def test_a_drill_that_stops_at_a_step_says_what_to_do() -> None:
     assert all(len(step.split()) > 5 for step in NEXT_STEPS.values())
 
 
-def test_a_demo_that_fails_ends_with_a_line_and_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(demo, "FAILURE", tmp_path / "build" / "demo-failure.txt")
+def test_a_demo_that_fails_ends_with_a_line_and_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "build" / "demo-failure.txt"
     said = StringIO()
     try:
         raise RuntimeError("the Prefect server ended; its log:\n[ERROR] no space left")
     except RuntimeError as error:
-        demo.tell_failure(Console(file=said, width=200), error)
+        demo.tell_failure(Console(file=said, width=200), error, file)
     assert "The demo did not come to its end: the Prefect server ended" in said.getvalue()
     assert "[ERROR] no space left" in said.getvalue()
     assert "What to do: run make demo again" in said.getvalue()
     assert "Traceback" not in said.getvalue()
-    assert "Traceback" in demo.FAILURE.read_text()
+    assert "Traceback" in file.read_text()
 
 
 def test_where_no_browser_can_be_had_set_up_says_so(
@@ -134,3 +132,15 @@ def test_a_browser_that_starts_is_taken(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert browser.main() == 0
     assert f"the browser is {chromium}" in capsys.readouterr().out
+
+
+def test_a_demo_that_fails_keeps_the_end_of_each_log(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "flow.log").write_text("beginning\n" * 100 + "no space left\n")
+    error = RuntimeError("it broke")
+    error.add_note(demo.logs_of(tmp_path))
+    demo.tell_failure(Console(file=StringIO()), error, tmp_path / "failure.txt")
+    kept = (tmp_path / "failure.txt").read_text()
+    assert "tasks/flow.log" in kept
+    assert "no space left" in kept
+    assert kept.count("beginning") < 100
