@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from typer.main import get_group
 
 from chalicelib import errors
 from chalicelib.errors import PrefectSpotError, SettingError
@@ -137,11 +138,13 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_every_spotctl_command_that_is_named_exists(page: Path) -> None:
-    told = [*re.findall(r"`spotctl ([a-z]+)", prose_of(page))]
-    told += re.findall(r"^spotctl ([a-z]+)", "\n".join(shell_commands(page)), re.MULTILINE)
-    commands = [(c.name, c.callback) for c in spotctl.registered_commands]
-    assert set(told) <= {name or callback.__name__ for name, callback in commands if callback}
+def test_every_spotctl_command_that_is_named_exists_with_its_options(page: Path) -> None:
+    commands = get_group(spotctl).commands
+    text = page.read_text().replace("\\\n", " ")
+    for name, rest in re.findall(r"(?:^|[` ])spotctl ([a-z]+)\b([^`\n]*)", text, re.MULTILINE):
+        assert name in commands
+        options = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options
 
 
 def test_every_error_has_its_cause_and_next_step_on_the_operations_page() -> None:
