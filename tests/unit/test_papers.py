@@ -162,3 +162,14 @@ def test_each_cell_of_the_comparison_has_its_source(
     named = {found[1] for cell in cells if (found := re.search(source, cell))}
     below = text.partition(head[-1])[2].partition("\n\n")[2]
     assert {name for name in named if not re.search(rf"(^|· |- ){name}[: ]", below, re.M)} == set()
+
+
+def test_every_picture_is_shown_and_is_taken_by_the_browser_test() -> None:
+    shown = {
+        name
+        for page in PAGES
+        for name in re.findall(r"\]\([\w./]*images/([\w-]+)\.png\)", page.read_text())
+    }
+    assert shown == {picture.stem for picture in (DOCS / "images").glob("*.png")}
+    taken = (ROOT / "tests" / "ui" / "test_prefect_ui.py").read_text()
+    assert {name for name in shown if f'"{name}"' not in taken} == set()
