@@ -77,7 +77,6 @@ class PrefectServer:
         )
         try:
             self._wait(self._process)
-            self.version = str(self._get("/admin/version"))
         except BaseException:
             end(self._process, signal.SIGTERM)
             raise
@@ -124,6 +123,7 @@ class PrefectServer:
                 raise RuntimeError(f"the Prefect server ended; its log:\n{tail(self.log)}")
             try:
                 self._get("/health")
+                self.version = str(self._get("/admin/version"))
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if time.monotonic() > deadline:
                     raise RuntimeError(
