@@ -126,6 +126,19 @@ def headline(interruption: Interruption, budget: Budget) -> str:
     return f"{cause} {count}{place}"
 
 
+def why_rerun(interruption: Interruption, moved: Moved | None, budget: Budget) -> str:
+    """Say why the rerun goes where it goes: a guard's words, or the budget's and what it lacked."""
+    within_budget = interruption.number <= budget.allowed
+    if interruption.guard:
+        return f"{interruption.guard}: {interruption.guard_reason}"
+    if moved is not None and within_budget and interruption.rerun_on == FARGATE:
+        return f"{moved.guard}: {moved.reason}, as was decided before its start"
+    why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
+    if within_budget:
+        why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
+    return f"{why}; {interruption.guard_reason}" if interruption.guard_reason else why
+
+
 def one_line(text: str, length: int = TEXT_LENGTH) -> str:
     """Return foreign text fit for a log line: printable, on one line, cut to `length`."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * length])

@@ -25,7 +25,14 @@ from chalicelib.core.actions import (
     Save,
     Verdict,
 )
-from chalicelib.core.annotation import Moment, Telling, annotation_of, headline, one_line
+from chalicelib.core.annotation import (
+    Moment,
+    Telling,
+    annotation_of,
+    headline,
+    one_line,
+    why_rerun,
+)
 from chalicelib.core.bookkeeping import recorded, retries_due
 from chalicelib.core.death import explain
 from chalicelib.core.run import RunChange, RunState, StateType
@@ -315,18 +322,7 @@ def _tell_rerun(s: Situation) -> tuple[Annotate, ...]:
     interruption = s.record.interruptions.get(s.task.arn)
     if interruption is None:
         return ()
-    budget = _budget(s)
-    moved = s.record.moved
-    if interruption.guard:
-        why = f"{interruption.guard}: {interruption.guard_reason}"
-    elif moved is not None and interruption.rerun_on == FARGATE:
-        why = f"{moved.guard}: {moved.reason}, as was decided before its start"
-    elif interruption.number <= budget.allowed:
-        why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
-    else:
-        why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
-    if interruption.guard_reason and not interruption.guard:
-        why = f"{why}; {interruption.guard_reason}"
+    why = why_rerun(interruption, s.record.moved, _budget(s))
     would = "would be " if s.policy.mode is Mode.OBSERVE else ""
     return _tell(s, Moment.RERUN, f"{would}rerun on {interruption.rerun_on}", why)
 

@@ -11,7 +11,7 @@ from chalicelib.core.run import StateType
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.core.sums import total
 from chalicelib.functions.sweep import sweep
-from tests.laws.test_guards import after_a_run_of
+from tests.laws.guarded import after_a_run_of
 from tests.laws.universe import Befalls, Fault, Tables, Universe
 
 TIGHT = "spot-deadline:25m"
