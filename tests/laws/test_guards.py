@@ -113,6 +113,8 @@ def test_a_guard_moves_a_run_its_words_are_told_and_the_record_keeps_them(
     universe.deliver(event)
     kept = noted(universe, run_id)
     on_demand = bool(guard)
+    where = f"rerun on FARGATE, by {guard}" if on_demand else "rerun on FARGATE_SPOT"
+    assert universe.prefect.runs[run_id].state.message.endswith(where)
     assert kept.guard == guard
     assert kept.rerun_on == ("FARGATE" if on_demand else "FARGATE_SPOT")
     [(_, artifact)] = universe.prefect.artifacts_of(run_id)
