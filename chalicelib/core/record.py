@@ -16,7 +16,9 @@ class Interruption:
 
     `lost_start` is the run's `run_count` if the interruption cost the flow a start that had
     counted, else 0: a run that never started, or that waited for a retry of its own, lost none.
-    `rerun_on` is the capacity that was decided for the rerun, empty while there is none.
+    `rerun_on` is the capacity that was decided for the rerun, empty while there is none; `guard`
+    the one that moved it to FARGATE before the budget would have, empty for none, and
+    `guard_reason` what there is to tell of that, or of a guard that lacked a fact.
     """
 
     task_arn: str
@@ -32,8 +34,19 @@ class Interruption:
     exited_at: datetime | None = None
     lost_start: int = 0
     rerun_on: str = ""
+    guard: str = ""
+    guard_reason: str = ""
     warning_annotated: bool = False
     outcome_annotated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A run that a guard put on FARGATE before it first started, and whether people were told."""
+
+    guard: str
+    reason: str
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +54,14 @@ class RunRecord:
     """All of one run. `own_retries` is the flow's original `retries`, None until it is known.
 
     `next_capacity` is where the next rerun goes: empty, FARGATE_SPOT or, then for good, FARGATE.
+    `moved` is None unless a guard put the run on FARGATE before its first start.
     """
 
     flow_run_id: UUID
     interruptions: Mapping[str, Interruption] = field(default_factory=dict, hash=False)
     own_retries: int | None = None
     next_capacity: str = ""
+    moved: Moved | None = None
 
     def warned_of(self, task_arn: str) -> bool:
         """Whether an interruption of that task is on record."""
