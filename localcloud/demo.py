@@ -46,6 +46,7 @@ class Attempt:
 
     task: str
     capacity: str
+    pull_started: str | None
     started: str | None
     stopped: str | None
     stop_code: str | None
@@ -80,6 +81,7 @@ def main() -> int:
             try:
                 result = run_demo(cloud, story)
                 result["savings"] = savings(cloud, story, result)
+                result["replay"] = json.loads(_spotctl(cloud, "replay", "--json"))
             except Exception as error:
                 error.add_note(logs_of(cloud.folder))  # they go with the folder
                 raise
@@ -202,6 +204,7 @@ def _attempts(cloud: Cloud, run_id: str) -> list[Attempt]:
         Attempt(
             task=task["taskArn"],
             capacity=task.get("capacityProviderName", task["launchType"]),
+            pull_started=_iso(task.get("pullStartedAt")),
             started=_iso(task.get("startedAt")),
             stopped=_iso(task.get("stoppedAt")),
             stop_code=task.get("stopCode"),
@@ -243,7 +246,11 @@ def _result(cloud: Cloud, run: dict[str, Any], verdict: Verdict, seconds: float)
             "interruptions": sum(a.stop_code == "SpotInterruption" for a in attempts),
         },
         "children": [
-            {"name": child["name"], "state": child["state_type"]}
+            {
+                "name": child["name"],
+                "state": child["state_type"],
+                "attempts": [vars(attempt) for attempt in _attempts(cloud, child["id"])],
+            }
             for child in cloud.prefect.children(run["id"])
             if child["deployment_id"]
         ],
@@ -281,10 +288,14 @@ def savings(cloud: Cloud, story: Story, result: dict[str, Any]) -> dict[str, Any
 
 
 def _report(cloud: Cloud, *options: str) -> str:
-    """Run `spotctl report` as an operator of this cloud would."""
+    return _spotctl(cloud, "report", *options)
+
+
+def _spotctl(cloud: Cloud, command: str, *options: str) -> str:
+    """Run a command about the last day as an operator of this cloud would."""
     project = str(cloud.folder / "project")
     return cloud.run_python(
-        "-m", "spotctl", "report", "--since", "1d", *options, "--project-dir", project
+        "-m", "spotctl", command, "--since", "1d", *options, "--project-dir", project
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -28,7 +28,7 @@ _EXISTENCE = re.compile(r"attribute_(not_)?exists\((\w+)\)")
 _COMPARISON = re.compile(r"(\w+) ([=<>]) (:\w+)")
 _ASSIGNMENT = re.compile(r"(\w+) = (:\w+)")
 _ADDITION = re.compile(r"(\w+) (:\w+)")
-_UPDATE = re.compile(r"SET (?P<set>.+?)(?: ADD (?P<add>.+?))?(?: REMOVE (?P<remove>.+))?")
+_UPDATE = re.compile(r"(?:SET (?P<set>.+?))?(?: ?ADD (?P<add>.+?))?(?: ?REMOVE (?P<remove>.+))?")
 
 
 class TransactionCanceledException(ClientError):  # noqa: N818  # boto3's name
@@ -65,7 +65,7 @@ class InMemoryDynamoDB:
         TableName: str,  # noqa: N803
         Key: Item,  # noqa: N803
         UpdateExpression: str,  # noqa: N803
-        ExpressionAttributeValues: Values,  # noqa: N803
+        ExpressionAttributeValues: Values = MappingProxyType({}),  # noqa: N803
         ConditionExpression: str = "",  # noqa: N803
         ReturnValues: str = "NONE",  # noqa: N803
     ) -> dict[str, Any]:
