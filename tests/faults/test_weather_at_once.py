@@ -16,7 +16,8 @@ from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
 from tests.faults.ledger import FULL
 from tests.faults.test_two_at_once import Steps
-from tests.laws.test_weather import BREAKER, Pool, completes, pool_of, run_of
+from tests.laws.test_weather import BREAKER, Pool, pool_of, run_of
+from tests.laws.test_weather_probe import completes
 from tests.laws.universe import Tables
 
 Work = Callable[[Pool, Task, Steps], object]
