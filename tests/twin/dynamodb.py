@@ -26,6 +26,7 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _EXISTENCE = re.compile(r"attribute_(not_)?exists\((\w+)\)")
 _COMPARISON = re.compile(r"(\w+) ([=<>]) (:\w+)")
+_BEGINNING = re.compile(r"begins_with\(pk, (:\w+)\)")
 _ASSIGNMENT = re.compile(r"(\w+) = (:\w+)")
 _ADDITION = re.compile(r"(\w+) (:\w+)")
 _UPDATE = re.compile(r"(?:SET (?P<set>.+?))?(?: ?ADD (?P<add>.+?))?(?: ?REMOVE (?P<remove>.+))?")
@@ -102,8 +103,35 @@ class InMemoryDynamoDB:
         for update in updates:
             self.update_item(**update)
 
+    def get_paginator(self, operation: str) -> "_Scan":
+        """Return the paginator of a scan for the items whose key begins with a text."""
+        if operation != "scan":
+            raise NotImplementedError(f"a paginator that is not emulated: {operation!r}")
+        return _Scan(self._items)
+
     def _items(self, table: str) -> dict[str, Item]:
         return self._tables.setdefault(table, {})
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """Every item on a page of its own, so that nobody can forget the next one."""
+
+    items: Callable[[str], dict[str, Item]]
+
+    def paginate(
+        self,
+        *,
+        TableName: str,  # noqa: N803
+        FilterExpression: str,  # noqa: N803
+        ExpressionAttributeValues: Values,  # noqa: N803
+    ) -> list[dict[str, list[Item]]]:
+        begins = _BEGINNING.fullmatch(FilterExpression)
+        if begins is None:
+            raise NotImplementedError(f"a filter that is not emulated: {FilterExpression!r}")
+        beginning = ExpressionAttributeValues[begins[1]]["S"]
+        items = self.items(TableName)
+        return [{"Items": [items[key]]} for key in sorted(items) if key.startswith(beginning)]
 
 
 @cache
