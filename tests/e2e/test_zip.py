@@ -76,6 +76,7 @@ def test_the_zip_holds_every_file_of_ours_and_no_workshop(zipped: bytes) -> None
         "localcloud",
         "spotctl",
         "tests",
+        "bench",
         "prefect",
         "boto3",
         "moto",
