@@ -69,7 +69,7 @@ class InMemoryPrefect:
         self.failure: PrefectSpotError | None = None
         self._clock = clock
         self._oldest = oldest
-        self._work_pools = [self.work_pool_name]
+        self.work_pools = [self.work_pool_name]
         self._deployments: dict[UUID, Deployment] = {}
 
     # The port.
@@ -88,7 +88,7 @@ class InMemoryPrefect:
         self._called("find_runs")
         if query.limit > MOST_RUNS:
             raise PrefectRejectedError(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
-        if query.offset == 0 and query.work_pool not in self._work_pools:
+        if query.offset == 0 and query.work_pool not in self.work_pools:
             raise PrefectRejectedError(f"work pool {query.work_pool!r} is not known to Prefect")
         found = [_as_told(run) for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
@@ -180,8 +180,8 @@ class InMemoryPrefect:
 
     def create_work_pool(self) -> str:
         """Create one more work pool; return its name."""
-        self._work_pools.append(f"pool-{len(self._work_pools)}")
-        return self._work_pools[-1]
+        self.work_pools.append(f"pool-{len(self.work_pools)}")
+        return self.work_pools[-1]
 
     def create_deployment(
         self,
