@@ -88,9 +88,10 @@ class StandIn:
 
     def on_message(self, text: str) -> str | None:
         """Take a message of the WebSocket for events: a credential, or an event."""
-        self.requests["WS events/in"] += 1
         if json.loads(text).get("type") == "auth":
+            self.requests["WS connect"] += 1
             return json.dumps({"type": "auth_success"})
+        self.requests["WS event"] += 1
         return None
 
     def _answer(self, method: str, parts: Sequence[str], query: str, body: Any) -> Answer:
@@ -163,6 +164,8 @@ class StandIn:
 
     def _find(self, body: Json) -> list[TwinRun]:
         chosen = body["flow_runs"]
+        if "id" in chosen:
+            return [self.twin.runs[UUID(run_id)] for run_id in chosen["id"]["any_"]]
         if "parent_flow_run_id" in chosen:
             parents = [UUID(parent) for parent in chosen["parent_flow_run_id"]["any_"]]
             found = sorted(self.twin.find_live_children(parents), key=lambda run: -run.id.int)
@@ -252,16 +255,17 @@ class StandIn:
                 return Answer(200, usage)
         return _refusal(404, "Not Found")
 
-    def _start(self, wanted: Json) -> str:
-        """Have a run of the one deployment RUNNING, in a task of that pid."""
+    def _start(self, wanted: Json) -> Json:
+        """Have a run of the one deployment RUNNING, in a task of that pid that starts now."""
         run_id = self.twin.create_run(
             deployment_id=self._deployment,
             job_variables=wanted.get("job_variables"),
             tags=wanted.get("tags", ()),
         )
         self.twin.worker_picks_up(run_id, wanted["infrastructure_pid"])
+        started_at = datetime.now(UTC)
         self.twin.engine_starts(run_id, retries=wanted.get("retries", 0))
-        return str(run_id)
+        return {"id": str(run_id), "task_started_at": started_at.isoformat()}
 
 
 class StandInThread:
