@@ -28,7 +28,7 @@ TABLE = "bench"
 
 
 @dataclass
-class Meter:
+class Traffic:
     """How often was asked for what, and how many seconds the stand-ins took to answer."""
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -60,7 +60,7 @@ class _Pool:
     """What `adapters/http.py` asks of urllib3, answered by the stand-in."""
 
     stand_in: StandIn
-    meter: Meter
+    traffic: Traffic
 
     def request(
         self, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str], **_: object
@@ -75,7 +75,7 @@ class _Pool:
             data = b"" if said.body is None else json.dumps(said.body).encode()
             return _Response(said.status, data)
 
-        response: _Response = self.meter.note("Prefect", answer)
+        response: _Response = self.traffic.note("Prefect", answer)
         return response
 
 
@@ -84,12 +84,12 @@ class _Client:
     """A boto3 client whose calls are counted."""
 
     client: object
-    meter: Meter
+    traffic: Traffic
     service: str
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
         call = getattr(self.client, operation)
-        return lambda **arguments: self.meter.note(self.service, lambda: call(**arguments))
+        return lambda **arguments: self.traffic.note(self.service, lambda: call(**arguments))
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,14 @@ class _Ecs:
     """ECS as `adapters/ecs.py` asks it, out of a universe's tasks."""
 
     tasks: Mapping[str, Task]
-    meter: Meter
+    traffic: Traffic
 
     def describe_tasks(
         self, *, cluster: str, tasks: Sequence[str], include: Sequence[str]
     ) -> Mapping[str, Any]:
         known = [self.tasks[arn] for arn in tasks if arn in self.tasks]
         missing = [{"arn": arn, "reason": "MISSING"} for arn in tasks if arn not in self.tasks]
-        answer: Mapping[str, Any] = self.meter.note(
+        answer: Mapping[str, Any] = self.traffic.note(
             "ECS", lambda: {"tasks": [_described(task) for task in known], "failures": missing}
         )
         return answer
@@ -120,7 +120,7 @@ class _Ecs:
         arns = [arn for arn, task in self.tasks.items() if task.exited is stopped]
         for start in range(0, max(1, len(arns)), size):
             page = arns[start : start + size]
-            yield self.meter.note("ECS", lambda page=page: {"taskArns": page})
+            yield self.traffic.note("ECS", lambda page=page: {"taskArns": page})
 
 
 def _described(task: Task) -> Mapping[str, Any]:
@@ -147,15 +147,15 @@ class MeteredUniverse(Universe):
 
     def __init__(self) -> None:
         super().__init__(InMemoryDynamoDB(), TABLE, shows_stopped=False)
-        self.meter = Meter()
+        self.traffic = Traffic()
         self._names: dict[UUID, str] = {}
         self._stand_in = StandIn(self.prefect, InMemoryWorkPools())
 
     def metered_world(self) -> World:
         """The world as one invocation sees it."""
-        pool: Any = _Pool(self._stand_in, self.meter)
-        dynamodb: Any = _Client(self.dynamodb, self.meter, "DynamoDB")
-        ecs: Any = _Ecs(self.tasks, self.meter)
+        pool: Any = _Pool(self._stand_in, self.traffic)
+        dynamodb: Any = _Client(self.dynamodb, self.traffic, "DynamoDB")
+        ecs: Any = _Ecs(self.tasks, self.traffic)
         ours = self.world()
         return World(
             prefect=PrefectRest(
@@ -165,7 +165,7 @@ class MeteredUniverse(Universe):
                 pool=pool,
                 deployment_names=self._names,
             ),
-            records=RunTable(dynamodb, TABLE, owner=str(len(self.meter.requests))),
+            records=RunTable(dynamodb, TABLE, owner=str(len(self.traffic.requests))),
             bills=ours.bills,
             tasks=EcsTasks(ecs),
             log=ours.log,

@@ -84,10 +84,10 @@ def _storm(size: int) -> Figures:
     began = time.process_time()
     for wave in range(3):
         for each in interrupted:
-            served, started = universe.meter.seconds, time.process_time()
+            served, started = universe.traffic.seconds, time.process_time()
             react(universe.metered_world(), each.events[wave])
             ended = time.process_time()
-            own += ended - started - (universe.meter.seconds - served)
+            own += ended - started - (universe.traffic.seconds - served)
             if wave == 1:
                 reactions.append(ended - began)
     seconds = time.process_time() - began
@@ -99,7 +99,7 @@ def _storm(size: int) -> Figures:
         "per_second": round(size / seconds, 1),
         "reaction_p99_s": round(sorted(reactions)[int(0.99 * (size - 1))], 2),
         "lambda_seconds_per_thousand": round(1000 * own / size, 2),
-        "requests_per_interruption": round(sum(universe.meter.requests.values()) / size, 1),
+        "requests_per_interruption": round(sum(universe.traffic.requests.values()) / size, 1),
     }
 
 

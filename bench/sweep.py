@@ -88,13 +88,13 @@ def _sweep_once(runs: int, stranded: int) -> Figures:
     universe.passes(timedelta(hours=2).total_seconds())
     for task in tasks[:stranded]:
         del universe.tasks[task.arn]  # ECS has forgotten it: nobody answered when it ended
-    world, meter = universe.metered_world(), universe.meter
+    world, traffic = universe.metered_world(), universe.traffic
     began = time.process_time()
     report = sweep(world, {})
-    seconds = time.process_time() - began - meter.seconds
+    seconds = time.process_time() - began - traffic.seconds
     if (report.finished, report.stranded, report.failed) != (True, stranded, 0):
         raise RuntimeError(f"a sweep over {runs} runs, {stranded} stranded, ended so: {report}")
-    calls = {"prefect": meter.of("Prefect"), "ecs": meter.of("ECS"), "table": meter.of("DynamoDB")}
+    calls = {"prefect": traffic.of("Prefect"), "ecs": traffic.of("ECS"), "table": traffic.of("DynamoDB")}
     return {
         "runs": runs,
         "stranded": report.stranded,
