@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -62,7 +63,7 @@ class _Pool:
     stand_in: StandIn
     traffic: Traffic
 
-    def request(
+    def urlopen(
         self, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str], **_: object
     ) -> _Response:
         address = urlsplit(url)
@@ -104,10 +105,12 @@ class _Ecs:
     ) -> Mapping[str, Any]:
         known = [self.tasks[arn] for arn in tasks if arn in self.tasks]
         missing = [{"arn": arn, "reason": "MISSING"} for arn in tasks if arn not in self.tasks]
-        answer: Mapping[str, Any] = self.traffic.note(
-            "ECS", lambda: {"tasks": [_described(task) for task in known], "failures": missing}
-        )
-        return answer
+
+        def answer() -> Mapping[str, Any]:
+            return {"tasks": [_described(task) for task in known], "failures": missing}
+
+        said: Mapping[str, Any] = self.traffic.note("ECS", answer)
+        return said
 
     def get_paginator(self, operation: str) -> "_Ecs":
         return self
@@ -119,8 +122,8 @@ class _Ecs:
         stopped = desiredStatus == "STOPPED"
         arns = [arn for arn, task in self.tasks.items() if task.exited is stopped]
         for start in range(0, max(1, len(arns)), size):
-            page = arns[start : start + size]
-            yield self.traffic.note("ECS", lambda page=page: {"taskArns": page})
+            page = {"taskArns": arns[start : start + size]}
+            yield self.traffic.note("ECS", partial(dict, page))
 
 
 def _described(task: Task) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ class PrefectRest:
         authorization: Authorization,
         deadline: Callable[[], float],
         *,
-        pool: urllib3.PoolManager | None = None,
+        pool: urllib3.HTTPConnectionPool | None = None,
         sleep: Callable[[float], None] = time.sleep,
         deployment_names: MutableMapping[UUID, str] | None = None,
     ) -> None:
