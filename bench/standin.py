@@ -222,18 +222,20 @@ class StandIn:
 
     def _take_events(self, body: Sequence[Json]) -> None:
         """Keep those of ours; the twin knows no others."""
-        for event in (event for event in body if event["event"].startswith(_OURS)):
-            run_id = event["resource"]["prefect.resource.id"].removeprefix(_RUN_RESOURCE)
-            self.twin.emit_event(
+        self.twin.emit_events(
+            [
                 PrefectEvent(
                     UUID(event["id"]),
-                    UUID(run_id),
+                    UUID(event["resource"]["prefect.resource.id"].removeprefix(_RUN_RESOURCE)),
                     event["resource"].get("prefect.resource.name", ""),
                     event["event"],
                     read_time(event["occurred"]),
                     event["payload"],
                 )
-            )
+                for event in body
+                if event["event"].startswith(_OURS)
+            ]
+        )
 
     def _work_pool(self, name: str) -> Answer:
         pool = self.pools.read(name)

@@ -22,7 +22,7 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.cloudformation import CloudFormationStacks
 from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.ecs import EcsTasks
-from chalicelib.adapters.http import JsonHttp
+from chalicelib.adapters.http import JsonHttp, connections_to
 from chalicelib.adapters.metrics import EmfMetrics
 from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
@@ -218,8 +218,8 @@ def _authorization() -> Callable[[bool], str | None]:
 
 
 @cache
-def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(num_pools=2, maxsize=CALLS_AT_ONCE)
+def _pool() -> urllib3.HTTPConnectionPool:
+    return connections_to(_settings().prefect_api_url, CALLS_AT_ONCE)
 
 
 @cache

@@ -142,8 +142,8 @@ class Prefect(Protocol):
     def write_table(self, table: TableArtifact) -> None:
         """Store a table, or a new version of it."""
 
-    def emit_event(self, event: PrefectEvent) -> None:
-        """Emit an event whose resource is the run."""
+    def emit_events(self, events: Sequence[PrefectEvent]) -> None:
+        """Emit events, the resource of each being its run; sends nothing for none."""
 
 
 class Records(Protocol):

@@ -172,9 +172,12 @@ class InMemoryPrefect:
         self._called("write_table")
         self.tables.append(table)
 
-    def emit_event(self, event: PrefectEvent) -> None:
-        self._called("emit_event")
-        self.events.setdefault(event.id, event)
+    def emit_events(self, events: Sequence[PrefectEvent]) -> None:
+        if not events:
+            return
+        self._called("emit_events")
+        for event in events:
+            self.events.setdefault(event.id, event)
 
     # What a test does to a run. Each returns the state the run is in afterwards.
 
