@@ -116,7 +116,11 @@ class _Ecs:
         return self
 
     def paginate(
-        self, *, desiredStatus: str, PaginationConfig: Mapping[str, int], **_: object  # noqa: N803
+        self,
+        *,
+        desiredStatus: str,
+        PaginationConfig: Mapping[str, int],
+        **_: object,  # noqa: N803
     ) -> Iterator[Mapping[str, Any]]:
         size = PaginationConfig["PageSize"]
         stopped = desiredStatus == "STOPPED"

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from bench import observer, results
+from bench import observer, page, results
 from bench.comparison import OURS, THEIRS
 from bench.correctness import CASES
 from bench.http_server import ServerThread
-from bench.page import is_complete
 from bench.part import PARTS, Table
 from bench.parts import load_part
 from bench.show import markdown_of
@@ -75,7 +74,25 @@ def test_a_part_that_is_run_alone_leaves_the_others_as_they_were() -> None:
         "measured": {"cold": {"figures": {"a": 1}}, "floor": {"figures": {"b": 2}}},
     }
     assert list(now)[-1] == "measured", "the promises are to stand on top"
-    assert not is_complete(now)
+    assert list(now["measured"]) == ["floor", "cold"], "in the order in which they are told"
+
+
+def test_the_page_shows_what_was_measured_and_names_what_was_not(tmp_path: Path) -> None:
+    measured = {
+        "at": "2026-11-27 12:00 UTC",
+        "seconds": 600.0,
+        "machine": {"processors": "2 of a kind"},
+        "figures": make_figures(),
+    }
+    found = results.merge({}, "observer", observer.targets(make_figures()), measured)
+    page.write(found, tmp_path / "benchmarks.md", tmp_path)
+    written = (tmp_path / "benchmarks.md").read_text()
+    assert "Not measured yet: floor, cold, storm, sweep." in written
+    assert "| 1,000 interruptions on the stand-in, ours ÷ observer | 0.25 | 0.2 | kept |" in written
+    assert "- *observer*, 2026-11-27 12:00 UTC, in 600 s: processors 2 of a kind." in written
+    for drawing in observer.charts(make_figures()):
+        assert f"(images/{drawing.file}.png)" in written
+        assert (tmp_path / f"{drawing.file}.png").stat().st_size > 1000
 
 
 def test_a_promise_is_judged_by_its_figure_and_a_storm_by_its_growth() -> None:
