@@ -38,8 +38,8 @@ _NOTE: Final = (
     "Seconds: from the first event until the last run is where the side leaves it (Crashed for the"
     " observer; due again, one in four of them on FARGATE, for prefect-spot), by Prefect's own"
     " timestamps. Settled: until every event is done with, what is written for people included."
-    f" Ours are {RUNTIMES} runtimes, the observer is one process, taken out of the worker it runs"
-    " in. Both are warm: ten interruptions came before. Requests to Prefect, and CPU seconds"
+    f" Ours are up to {RUNTIMES} runtimes, the observer is one process, taken out of the worker it"
+    " runs in. Both are warm: a few interruptions came before. Requests to Prefect, and CPU seconds"
     " of the handling processes and of Prefect's, are per event; memory is one process's peak."
 )
 _STREAM_NOTE: Final = (

@@ -62,13 +62,6 @@ class FreshPrefect:
         """How many requests and messages it was sent so far; only the stand-in counts them."""
         return sum(self.http.get("/standin/usage")["requests"].values())
 
-    def count(self, kind: str, *, due: bool = False) -> int:
-        """How many runs are in a state of this type; `due`: and may be started by now."""
-        chosen: dict[str, object] = {"state": {"type": {"any_": [kind]}}}
-        if due:
-            chosen["next_scheduled_start_time"] = {"before_": datetime.now(UTC).isoformat()}
-        return int(self.http.send("POST", "/flow_runs/count", {"flow_runs": chosen}))
-
     def runs(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return the runs as they are now."""
         pages = [ids[n : n + MOST_RUNS] for n in range(0, len(ids), MOST_RUNS)]
