@@ -133,8 +133,10 @@ def as_event(
             "Content-Type": "application/x-amz-json-1.0",
             "X-Amz-Target": request.target,
             # moto reads region and account out of it, and checks no signature.
-            "Authorization": "AWS4-HMAC-SHA256 Credential=bare/20261123/us-east-1/dynamodb/aws4_request,"
-            " SignedHeaders=host, Signature=0",
+            "Authorization": (
+                "AWS4-HMAC-SHA256 Credential=bare/20261123/us-east-1/dynamodb/aws4_request,"
+                " SignedHeaders=host, Signature=0"
+            ),
         }
         return {**common, "host": aws.netloc, "path": request.path, "headers": headers}
 

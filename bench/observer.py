@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from statistics import median
 from typing import Any, Final
 
 from bench.handlers import (
@@ -23,7 +22,7 @@ from bench.handlers import (
     observer,
 )
 from bench.interruptions import Victim, exit_of, make_seeds, stop_of, task_of, warning_of
-from bench.part import Chart, Figures, Log, Table, ratio
+from bench.part import Chart, Figures, Log, Table
 from bench.prefect_json import read_time
 from bench.servers import FreshPrefect, Servers, StandIns, prepared
 from bench.usage import cpu_seconds, peak_rss_mib

@@ -94,7 +94,11 @@ def _sweep_once(runs: int, stranded: int) -> Figures:
     seconds = time.process_time() - began - traffic.seconds
     if (report.finished, report.stranded, report.failed) != (True, stranded, 0):
         raise RuntimeError(f"a sweep over {runs} runs, {stranded} stranded, ended so: {report}")
-    calls = {"prefect": traffic.of("Prefect"), "ecs": traffic.of("ECS"), "table": traffic.of("DynamoDB")}
+    calls = {
+        "prefect": traffic.of("Prefect"),
+        "ecs": traffic.of("ECS"),
+        "table": traffic.of("DynamoDB"),
+    }
     return {
         "runs": runs,
         "stranded": report.stranded,

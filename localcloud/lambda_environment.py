@@ -11,6 +11,7 @@ import io
 import json
 import queue
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -213,6 +214,11 @@ class _RuntimeApi(ThreadingHTTPServer):
         self.news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self.was_asked = False
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, *_: object) -> None:
+        """A process that is ended in the midst of a request is no news; another failure is."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*_)
 
     def close(self) -> None:
         """Let go of a request for the next event, and stop listening."""
