@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
             results.save(found, file)
     show(console, table_of(results.judge(found)))
     console.print(f"written: {file.relative_to(machine.ROOT)}")
-    if not options.short and page.is_complete(found):
+    if not options.short:
         page.write(found)
         console.print(f"written: {page.PAGE.relative_to(machine.ROOT)}")
     return 0

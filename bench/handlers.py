@@ -35,8 +35,10 @@ class Side(Protocol):
     """Who answers ECS's news."""
 
     name: str
-    processes: Sequence[psutil.Process]
-    """Those that handle news."""
+
+    @property
+    def processes(self) -> Sequence[psutil.Process]:
+        """Those that handle news."""
 
     def deliver(self, events: Sequence[Event]) -> None:
         """Hand over news, all at once; return before they are handled."""

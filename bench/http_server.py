@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import struct
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -65,6 +66,27 @@ async def listen(service: Service, port: int) -> asyncio.Server:
 def port_of(server: asyncio.Server) -> int:
     """Return the port that it listens on."""
     return int(server.sockets[0].getsockname()[1])
+
+
+class ServerThread:
+    """A service in a thread of this process, behind which a test can see."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.url = ""
+
+    def __enter__(self) -> "ServerThread":
+        self._thread.start()
+        listening = asyncio.run_coroutine_threadsafe(listen(self._service, 0), self._loop)
+        self.url = f"http://127.0.0.1:{port_of(listening.result())}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 class _Connection(asyncio.Protocol):

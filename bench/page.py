@@ -23,20 +23,19 @@ says so; AWS is emulated. So times are this machine's, and ratios are what to lo
 """
 
 
-def is_complete(found: Figures) -> bool:
-    """Whether every part has been measured."""
-    return set(PARTS) <= set(found.get(results.MEASURED, {}))
-
-
 def write(found: Figures, page: Path = PAGE, images: Path = IMAGES) -> None:
-    """Write the page and draw its charts; `found` is complete."""
+    """Write the page and draw its charts; what has not been measured is named."""
     page.write_text("\n".join([HEAD, *_sections(found, images)]))
 
 
 def _sections(found: Figures, images: Path) -> Iterator[str]:
     yield markdown_of(table_of(results.judge(found))) + "\n"
-    for name in PARTS:
-        part, measured = load_part(name), found[results.MEASURED][name]
+    measured_parts = found.get(results.MEASURED, {})
+    missing = [name for name in PARTS if name not in measured_parts]
+    if missing:
+        yield f"Not measured yet: {', '.join(missing)}.\n"
+    for name, measured in measured_parts.items():
+        part = load_part(name)
         yield f"## {part.TITLE}\n"
         for table in part.tables(measured["figures"]):
             yield markdown_of(table) + "\n"
@@ -55,8 +54,7 @@ def _origins(found: Figures) -> Iterator[str]:
         "`make bench` measures everything again; `.venv/bin/python -m bench floor cold` only those"
         " parts. Nothing else should be running on the machine meanwhile.\n"
     )
-    for name in PARTS:
-        measured = found[results.MEASURED][name]
+    for name, measured in found.get(results.MEASURED, {}).items():
         machine = "; ".join(f"{key} {value}" for key, value in measured["machine"].items())
         yield f"- *{name}*, {measured['at']}, in {measured['seconds']:.0f} s: {machine}."
     yield ""

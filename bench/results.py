@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.machine import ROOT
-from bench.part import Figures
+from bench.part import PARTS, Figures
 
 FILE: Final = ROOT / "build" / "bench.json"
 SHORT_FILE: Final = ROOT / "build" / "bench-short.json"
@@ -67,6 +67,7 @@ def load(file: Path = FILE) -> Figures:
 def merge(results: Figures, part: str, targets: Figures, measured: Figures) -> Figures:
     """Return the results with a part's share in place of what it said before."""
     parts = {**results.get(MEASURED, {}), part: measured}
+    parts = {name: parts[name] for name in PARTS if name in parts}
     return {**{k: v for k, v in results.items() if k != MEASURED}, **targets, MEASURED: parts}
 
 

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import json
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 from uuid import UUID
 
-from bench.http_server import Answer, Request, Service, listen, port_of
+from bench.http_server import Answer, Request, Service, listen
 from bench.prefect_json import (
     FLOW_ID,
     FLOW_NAME,
@@ -270,24 +269,9 @@ class StandIn:
         return {"id": str(run_id), "task_started_at": started_at.isoformat()}
 
 
-class StandInThread:
-    """A stand-in in a thread of this process, whose twin a test can move by hand."""
-
-    def __init__(self, stand_in: StandIn, delay_seconds: float) -> None:
-        self._service = Service(stand_in.handle, stand_in.on_message, delay_seconds)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self.api_url = ""
-
-    def __enter__(self) -> "StandInThread":
-        self._thread.start()
-        listening = asyncio.run_coroutine_threadsafe(listen(self._service, 0), self._loop)
-        self.api_url = f"http://127.0.0.1:{port_of(listening.result())}/api"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+def service_of(stand_in: StandIn, delay_seconds: float = DELAY_SECONDS) -> Service:
+    """Return what answers as the stand-in does, so late."""
+    return Service(stand_in.handle, stand_in.on_message, delay_seconds)
 
 
 def make_stand_in(*, oldest: bool = False, auth_string: str | None = None) -> StandIn:
@@ -309,8 +293,7 @@ def _unknown(thing: str) -> Answer:
 
 
 async def _serve(port: int, delay_seconds: float) -> None:
-    stand_in = make_stand_in()
-    service = Service(stand_in.handle, stand_in.on_message, delay_seconds)
+    service = service_of(make_stand_in(), delay_seconds)
     await (await listen(service, port)).serve_forever()
 
 

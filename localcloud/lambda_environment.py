@@ -108,6 +108,11 @@ class ExecutionEnvironment:
         threading.Thread(target=self._notice_death, daemon=True).start()
 
     @property
+    def pid(self) -> int:
+        """The process that runs the function."""
+        return self._process.pid
+
+    @property
     def is_alive(self) -> bool:
         """Whether another invocation may come here."""
         return self._process.poll() is None
@@ -215,10 +220,10 @@ class _RuntimeApi(ThreadingHTTPServer):
         self.was_asked = False
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A process that is ended in the midst of a request is no news; another failure is."""
         if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(*_)
+            super().handle_error(request, client_address)
 
     def close(self) -> None:
         """Let go of a request for the next event, and stop listening."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.standin import StandIn, StandInThread, make_stand_in
+from bench.http_server import ServerThread
+from bench.standin import StandIn, make_stand_in, service_of
 from chalicelib.adapters.http import JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.work_pools import PrefectWorkPools
@@ -78,8 +79,8 @@ def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
         return
     if name.startswith("stand-in"):
         stand_in = make_stand_in(oldest=is_oldest, auth_string=AUTH_STRING)
-        with StandInThread(stand_in, delay_seconds=0) as thread:
-            yield lambda: _stand_in_stage(stand_in, thread.api_url, is_oldest=is_oldest)
+        with ServerThread(service_of(stand_in, delay_seconds=0)) as server:
+            yield lambda: _stand_in_stage(stand_in, f"{server.url}/api", is_oldest=is_oldest)
         return
     if is_oldest and not OLDEST_PYTHON.exists():
         pytest.fail(f"{OLDEST_PYTHON} is not there: `make contract` builds it")
