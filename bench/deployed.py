@@ -1,4 +1,4 @@
-"""The deployed zip in an emulated AWS, for what needs no worker: functions, table, credential."""
+"""The deployed zip in an emulated AWS, for what needs one runtime at a time."""
 
 import io
 import json
@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from localcloud.aws import EmulatedAws
-from localcloud.bootstrap import AUTH_PARAMETER, STACK, STAGE, store_credential
+from localcloud.bootstrap import STACK, STAGE
 from localcloud.cloud import LAMBDA_PYTHON, REACT
 from localcloud.deployment import deploy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
 from localcloud.processes import Household
 
-AUTH_STRING: Final = "admin:only-on-this-machine"
 TIMEOUT_SECONDS: Final = 30
 
 AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -62,22 +61,17 @@ class Deployed:
 
 
 @contextmanager
-def deployed(household: Household, api_url: str, **settings: str) -> Iterator[Deployed]:
+def deployed(household: Household, api_url: str) -> Iterator[Deployed]:
     """Deploy this project into an emulated AWS of its own; `api_url` is Prefect's."""
     with EmulatedAws() as aws:
-        store_credential(aws, AUTH_STRING)
         aws.client("dynamodb").create_table(
             TableName=STACK,
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        prefect = {
-            "PREFECT_API_URL": api_url,
-            "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
-        }
-        folder = household.folder / "project"
-        deploy(aws, folder, STAGE, {**prefect, **settings}, TIMEOUT_SECONDS)
+        settings = {"PREFECT_API_URL": api_url}
+        deploy(aws, household.folder / "project", STAGE, settings, TIMEOUT_SECONDS)
         yield Deployed(household, aws)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from bench.running import OWN_RETRIES, RunAtWork
+from bench.interruptions import Victim
 from localcloud.bootstrap import STACK
 
 TABLE: Final = "the table"
@@ -35,11 +35,15 @@ class Needed:
 
 Stage = Sequence[Needed]
 
+OWN_RETRIES: Final = 0
+"""What the flow has of its own."""
 
-def stages_of(run: RunAtWork, *, on_demand: bool) -> Sequence[Stage]:
+
+def stages_of(run: Victim) -> Sequence[Stage]:
     """Return what moves this run from RUNNING to due again, with everybody told."""
-    of_run, owner, now = f"/flow_runs/{run.id}", str(uuid4()), datetime.now(UTC)
+    of_run, owner, now = f"/flow_runs/{run.run_id}", str(uuid4()), datetime.now(UTC)
     park_id = uuid5(NAMESPACE_URL, run.task_arn)
+    on_demand = run.on_demand
     capacity = "FARGATE" if on_demand else "FARGATE_SPOT"
     told = f"Spot interruption 1 of 3 in us-east-1b: rerun on {capacity}"
     read = Needed(
@@ -50,7 +54,7 @@ def stages_of(run: RunAtWork, *, on_demand: bool) -> Sequence[Stage]:
         "read its states",
         "whether this very interruption was answered before",
         "GET",
-        f"/flow_run_states/?flow_run_id={run.id}",
+        f"/flow_run_states/?flow_run_id={run.run_id}",
     )
     return (
         [
@@ -114,9 +118,7 @@ def stages_of(run: RunAtWork, *, on_demand: bool) -> Sequence[Stage]:
     )
 
 
-def as_event(
-    stages: Sequence[Stage], *, prefect_url: str, aws_url: str, authorization: str
-) -> Mapping[str, Any]:
+def as_event(stages: Sequence[Stage], *, prefect_url: str, aws_url: str) -> Mapping[str, Any]:
     """Return the stages as `bare/requests_alone.py` takes them."""
     prefect, aws = urlsplit(prefect_url), urlsplit(aws_url)
 
@@ -124,7 +126,7 @@ def as_event(
         body = b"" if request.body is None else json.dumps(request.body).encode()
         common = {"method": request.method, "body": base64.b64encode(body).decode()}
         if request.to == PREFECT:
-            headers = {"Accept": "application/json", "Authorization": authorization}
+            headers = {"Accept": "application/json"}
             if body:
                 headers["Content-Type"] = "application/json"
             path = prefect.path + request.path
@@ -133,8 +135,10 @@ def as_event(
             "Content-Type": "application/x-amz-json-1.0",
             "X-Amz-Target": request.target,
             # moto reads region and account out of it, and checks no signature.
-            "Authorization": "AWS4-HMAC-SHA256 Credential=bare/20261123/us-east-1/dynamodb/aws4_request,"
-            " SignedHeaders=host, Signature=0",
+            "Authorization": (
+                "AWS4-HMAC-SHA256 Credential=bare/20261123/us-east-1/dynamodb/aws4_request,"
+                " SignedHeaders=host, Signature=0"
+            ),
         }
         return {**common, "host": aws.netloc, "path": request.path, "headers": headers}
 
@@ -147,12 +151,12 @@ def _because(request: Needed, why: str) -> Needed:
     )
 
 
-def _annotation(run: RunAtWork, told: str, capacity: str, now: datetime) -> Stage:
+def _annotation(run: Victim, told: str, capacity: str, now: datetime) -> Stage:
     """What people are told by: four resources of Prefect's API, none of which takes another's."""
     event = {
         "occurred": now.isoformat(),
         "resource": {
-            "prefect.resource.id": f"prefect.flow-run.{run.id}",
+            "prefect.resource.id": f"prefect.flow-run.{run.run_id}",
             "prefect.resource.name": "measured",
         },
         "related": [],
@@ -164,14 +168,14 @@ def _annotation(run: RunAtWork, told: str, capacity: str, now: datetime) -> Stag
         "level": 30,
         "message": told,
         "timestamp": now.isoformat(),
-        "flow_run_id": run.id,
+        "flow_run_id": run.run_id,
     }
     artifact = {
-        "key": f"spot-interruption-{run.id[:8]}",
+        "key": f"spot-interruption-{run.run_id[:8]}",
         "type": "markdown",
         "data": f"## {told}\n\n" + "| Cause | Spot interruption |\n" * 12,
         "description": told,
-        "flow_run_id": run.id,
+        "flow_run_id": run.run_id,
     }
     labels = {"prefect-spot.interruptions": 1, "prefect-spot.capacity": capacity}
     return [
@@ -190,13 +194,13 @@ def _annotation(run: RunAtWork, told: str, capacity: str, now: datetime) -> Stag
             "labels",
             "runs are searched by them",
             "PATCH",
-            f"/flow_runs/{run.id}/labels",
+            f"/flow_runs/{run.run_id}/labels",
             labels,
         ),
     ]
 
 
-def _propose(run: RunAtWork, transition_id: object, at: datetime, message: str) -> tuple[Any, ...]:
+def _propose(run: Victim, transition_id: object, at: datetime, message: str) -> tuple[Any, ...]:
     state = {
         "type": "SCHEDULED",
         "name": "AwaitingRetry",
@@ -206,7 +210,7 @@ def _propose(run: RunAtWork, transition_id: object, at: datetime, message: str) 
             "scheduled_time": at.isoformat(),
         },
     }
-    return "POST", f"/flow_runs/{run.id}/set_state", {"state": state, "force": False}
+    return "POST", f"/flow_runs/{run.run_id}/set_state", {"state": state, "force": False}
 
 
 def _change(*, on_demand: bool) -> Mapping[str, object]:
@@ -219,7 +223,7 @@ def _change(*, on_demand: bool) -> Mapping[str, object]:
         "resuming": False,
         "retry_type": None,
     }
-    tags = ["spot-retries:3", "spot-interrupted", *(["spot-on-demand"] if on_demand else [])]
+    tags = ["spot-interrupted", *(["spot-retries:0", "spot-on-demand"] if on_demand else [])]
     variables = {"launch_type": "FARGATE", "capacity_provider_strategy": []}
     moved = {"job_variables": variables} if on_demand else {}
     return {**moved, "empirical_policy": policy, "tags": tags}
@@ -229,11 +233,11 @@ def _update(body: Mapping[str, object]) -> tuple[Any, ...]:
     return "POST", "/", body, "DynamoDB_20120810.UpdateItem"
 
 
-def _acquire(run: RunAtWork, owner: str, now: datetime) -> Mapping[str, object]:
+def _acquire(run: Victim, owner: str, now: datetime) -> Mapping[str, object]:
     milliseconds = int(now.timestamp() * 1000)
     return {
         "TableName": STACK,
-        "Key": {"pk": {"S": f"run#{run.id}"}},
+        "Key": {"pk": {"S": f"run#{run.run_id}"}},
         "UpdateExpression": "SET lease_owner = :me, lease_until = :until, expires_at = :expires",
         "ConditionExpression": (
             "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"
@@ -248,7 +252,7 @@ def _acquire(run: RunAtWork, owner: str, now: datetime) -> Mapping[str, object]:
     }
 
 
-def _save(run: RunAtWork, owner: str, now: datetime, *, release: bool) -> Mapping[str, object]:
+def _save(run: Victim, owner: str, now: datetime, *, release: bool) -> Mapping[str, object]:
     interruption = {
         "number": {"N": "1"},
         "cause": {"S": "Spot interruption"},
@@ -260,7 +264,7 @@ def _save(run: RunAtWork, owner: str, now: datetime, *, release: bool) -> Mappin
     }
     return {
         "TableName": STACK,
-        "Key": {"pk": {"S": f"run#{run.id}"}},
+        "Key": {"pk": {"S": f"run#{run.run_id}"}},
         "UpdateExpression": (
             "SET interruptions = :interruptions, own_retries = :own_retries"
             + (" REMOVE lease_owner, lease_until" if release else "")

@@ -101,7 +101,10 @@ class _Ecs:
     traffic: Traffic
 
     def describe_tasks(
-        self, *, cluster: str, tasks: Sequence[str], include: Sequence[str]
+        self,
+        *,
+        tasks: Sequence[str],
+        **_: object,
     ) -> Mapping[str, Any]:
         known = [self.tasks[arn] for arn in tasks if arn in self.tasks]
         missing = [{"arn": arn, "reason": "MISSING"} for arn in tasks if arn not in self.tasks]
@@ -112,15 +115,15 @@ class _Ecs:
         said: Mapping[str, Any] = self.traffic.note("ECS", answer)
         return said
 
-    def get_paginator(self, operation: str) -> "_Ecs":
+    def get_paginator(self, _operation: str) -> "_Ecs":
         return self
 
     def paginate(
         self,
         *,
-        desiredStatus: str,
-        PaginationConfig: Mapping[str, int],
-        **_: object,  # noqa: N803
+        desiredStatus: str,  # noqa: N803  # boto3's names
+        PaginationConfig: Mapping[str, int],  # noqa: N803
+        **_: object,
     ) -> Iterator[Mapping[str, Any]]:
         size = PaginationConfig["PageSize"]
         stopped = desiredStatus == "STOPPED"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bench import money
 from bench.in_process import MeteredUniverse
 from bench.part import Chart, Figures, Log, Table
 from chalicelib.core.task import Task
@@ -28,12 +29,15 @@ class Interrupted:
 
 
 def measure(log: Log, *, short: bool = False) -> Figures:
-    """Let each storm break over a fresh universe."""
+    """Let each storm break over a fresh universe; then measure what each kind of event takes."""
     storms = {}
     for size in SIZES[:1] if short else SIZES:
         storms[str(size)] = _storm(size)
         log(f"{size} interruptions: {storms[str(size)]['seconds']} s")
-    return {"storms": storms}
+    events = money.measure_events(1 if short else money.REPEATS)
+    bill = money.bill_of_a_million(events)
+    log(f"USD per million stops: {bill}")
+    return {"storms": storms, "events": events, "usd_per_million_stops": bill}
 
 
 def tables(figures: Figures) -> Sequence[Table]:
@@ -53,7 +57,7 @@ def tables(figures: Figures) -> Sequence[Table]:
         *("interruptions at once", "seconds", "per second", "99th percentile reaction, s"),
         *("Lambda-seconds per thousand", "requests per interruption"),
     )
-    return [Table("Storms", columns, rows, _NOTE)]
+    return [Table("Storms", columns, rows, _NOTE), *money.tables(figures)]
 
 
 _NOTE: Final = (

@@ -1,7 +1,8 @@
-"""Joins the parts for one invocation: settings, AWS clients, Prefect, clock, logger.
+"""Joins the parts for one invocation: settings, AWS clients, Prefect, clock, log.
 
-The only place that reads the environment and the clock. What is costly to make is made once per
-Lambda environment and kept for its later invocations.
+With `provision_wiring.py` the only place that reads the environment and the clock. What is costly
+to make is made once per Lambda environment and kept for its later invocations; what an event may
+not need is loaded and made when it is first asked for.
 """
 
 import os
@@ -15,34 +16,27 @@ from uuid import UUID, uuid4
 
 import boto3
 import urllib3
-from aws_lambda_powertools import Logger
+from botocore.config import Config
 
 import infra
-from chalicelib.adapters.bills import BillTable
-from chalicelib.adapters.cloudformation import CloudFormationStacks
-from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.ecs import EcsTasks
-from chalicelib.adapters.http import JsonHttp, connections_to
+from chalicelib.adapters.http import connections_to
+from chalicelib.adapters.log import JsonLog
 from chalicelib.adapters.metrics import EmfMetrics
-from chalicelib.adapters.network import Ec2Networks
-from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.secrets import PrefectAuthorization
-from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.table import RunTable
-from chalicelib.adapters.work_pools import PrefectWorkPools
-from chalicelib.core.provision_world import ProvisionWorld
-from chalicelib.core.provisioning import Desired
 from chalicelib.core.rates import Rates, read_table, with_own
 from chalicelib.core.situation import Policy
 from chalicelib.core.world import World, attempt, results
 from chalicelib.errors import SettingError
-from chalicelib.provision_settings import desired_of, read_provision_settings
+from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_ecs import ECSClient
+
+    from chalicelib.adapters.bills import BillTable
 
 CALLS_AT_ONCE: Final = 6
 """Connections to Prefect that one invocation uses: a rescue tells people by as many requests."""
@@ -50,8 +44,11 @@ CALLS_AT_ONCE: Final = 6
 SPARE_SECONDS: Final = 3.0
 """Left of an invocation when the last request to Prefect must be over, to write and to log."""
 
-SECONDS_FOR_AWS: Final = 10.0
-"""Left of an invocation of `provision` when Prefect must have answered: for AWS's part."""
+AWS_CONFIG: Final = Config(
+    user_agent="prefect-spot", parameter_validation=False, account_id_endpoint_mode="disabled"
+)
+"""For what is asked at each event: botocore makes up its user agent anew for each call, and checks
+arguments that the service checks as well."""
 
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
@@ -74,8 +71,9 @@ def start_cold() -> None:
         SettingError: names the setting that is missing or wrong.
     """
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-        read_provision_settings(os.environ, _settings())
+        read_provision_settings(os.environ, settings())
         _rates()
+        _dynamodb()
 
 
 class Outcome(Protocol):
@@ -90,29 +88,22 @@ def answer(
     function: Callable[[World, object], Outcome], event: object, context: LambdaContext
 ) -> Mapping[str, object]:
     """Call a function with the world as it is now; return what it came to, for Lambda's records."""
-    return _logged(lambda: function(_world(context), event), context)
+    return logged(lambda: function(_world(context), event), context)
 
 
-def answer_provisioning(
-    function: Callable[[ProvisionWorld, object], Outcome], event: object, context: LambdaContext
-) -> Mapping[str, object]:
-    """Do the same for the function that provisions, in a world of its own."""
-    return _logged(lambda: function(_provision_world(context), event), context)
-
-
-def _logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
-    logger = _logger()
-    logger.clear_state()
-    logger.append_keys(request_id=context.aws_request_id)
+def logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
+    """Return what the call came to; log what it raises, for Lambda shows but the last line."""
+    log = log_of_function()
+    log.common = {"request_id": context.aws_request_id}
     try:
         return call().summary
     except Exception as error:
-        logger.exception("to be called again", error_type=type(error).__name__)
+        log.exception("to be called again", error_type=type(error).__name__)
         raise
 
 
 def _world(context: LambdaContext) -> World:
-    settings = _settings()
+    chosen = settings()
     ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     def seconds_left() -> float:
@@ -120,31 +111,31 @@ def _world(context: LambdaContext) -> World:
 
     return World(
         prefect=PrefectRest(
-            api_url=settings.prefect_api_url,
-            authorization=_authorization(),
+            api_url=chosen.prefect_api_url,
+            authorization=authorize,
             deadline=seconds_left,
-            pool=_pool(),
+            pool=connections(),
             deployment_names=_deployment_names(),
         ),
-        records=RunTable(_dynamodb(), settings.table_name, owner=_owner(context)),
-        bills=BillTable(_dynamodb(), settings.table_name),
-        tasks=EcsTasks(_ecs()),
-        log=_logger(),
-        now=lambda: datetime.now(UTC),
+        records=RunTable(_dynamodb(), chosen.table_name, owner=_owner(context)),
+        bills=_late(_bills),
+        tasks=_late(_tasks),
+        log=log_of_function(),
+        now=now,
         lease=timedelta(milliseconds=context.get_remaining_time_in_millis()) + LEASE_MARGIN,
         policy=Policy(
-            mode=settings.mode,
-            spot_retries=settings.spot_retries,
-            rerun_delay_seconds=settings.rerun_delay_seconds,
+            mode=chosen.mode,
+            spot_retries=chosen.spot_retries,
+            rerun_delay_seconds=chosen.rerun_delay_seconds,
             rates=_rates(),
         ),
-        clusters=settings.ecs_clusters,
-        work_pool=settings.work_pool,
-        grace=timedelta(seconds=settings.sweep_grace_seconds),
+        clusters=chosen.ecs_clusters,
+        work_pool=chosen.work_pool,
+        grace=timedelta(seconds=chosen.sweep_grace_seconds),
         seconds_left=seconds_left,
         pause=time.sleep,
         together=_together,
-        measure=EmfMetrics(settings.stage, settings.work_pool).measure,
+        measure=EmfMetrics(chosen.stage, chosen.work_pool, now).measure,
         account=context.invoked_function_arn.split(":")[4],
     )
 
@@ -154,72 +145,63 @@ def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     return results(list(_threads().map(attempt, calls)))
 
 
-def _provision_world(context: LambdaContext) -> ProvisionWorld:
-    """Make all of it anew: what is called every few minutes keeps nothing warm."""
-    ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
-
-    def seconds_left() -> float:
-        return ends_at - SECONDS_FOR_AWS - time.monotonic()
-
-    http = JsonHttp(
-        _settings().prefect_api_url, _authorization(), deadline=seconds_left, pool=_pool()
-    )
-    return ProvisionWorld(
-        desired=_desired(),
-        stacks=CloudFormationStacks(boto3.client("cloudformation")),
-        networks=Ec2Networks(boto3.client("ec2")),
-        parameters=SsmParameters(boto3.client("ssm")),
-        service_linked_role=EcsServiceLinkedRole(boto3.client("iam")),
-        deliveries=AwsDeliveries(
-            boto3.client("events"),
-            boto3.client("lambda"),
-            arn_prefix=":".join(context.invoked_function_arn.split(":")[:6]) + ":",
-        ),
-        work_pools=PrefectWorkPools(http),
-        log=_logger(),
-    )
-
-
 def _owner(context: LambdaContext) -> str:
     """Name this very try: Lambda's later tries of the same event carry the same request id."""
     return f"{context.aws_request_id}/{uuid4()}"
 
 
+class _Late:
+    """A port that is made when it is first called."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._make(), method)
+
+
+def _late(make: Callable[[], object]) -> Any:
+    return _Late(make)
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
 @cache
-def _settings() -> Settings:
+def settings() -> Settings:
+    """Return the settings, read once. Raises SettingError."""
     return read_settings(os.environ)
 
 
 @cache
-def _desired() -> Desired:
-    return desired_of(
-        _settings(),
-        read_provision_settings(os.environ, _settings()),
-        template=infra.load("stack.json"),
-        pool_template=infra.load("base-job-template.json"),
-    )
+def log_of_function() -> JsonLog:
+    """Return the log, as talkative as LOG_LEVEL says."""
+    return JsonLog(os.environ.get("LOG_LEVEL") or "INFO", now)
 
 
-@cache
-def _logger() -> Logger:
-    return Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")
+def authorize(fresh: bool) -> str | None:
+    """Return the value of the Authorization header for Prefect, None for none."""
+    return _authorization()(fresh)
 
 
 @cache
 def _authorization() -> Callable[[bool], str | None]:
-    settings = _settings()
-    if not (settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter):
+    chosen = settings()
+    if not (chosen.prefect_api_key_parameter or chosen.prefect_api_auth_string_parameter):
         return lambda _fresh: None
     return PrefectAuthorization(
         boto3.client("ssm"),
-        api_key_parameter=settings.prefect_api_key_parameter,
-        auth_string_parameter=settings.prefect_api_auth_string_parameter,
+        api_key_parameter=chosen.prefect_api_key_parameter,
+        auth_string_parameter=chosen.prefect_api_auth_string_parameter,
     )
 
 
 @cache
-def _pool() -> urllib3.HTTPConnectionPool:
-    return connections_to(_settings().prefect_api_url, CALLS_AT_ONCE)
+def connections() -> urllib3.HTTPConnectionPool:
+    """Return the connections to Prefect."""
+    return connections_to(settings().prefect_api_url, CALLS_AT_ONCE)
 
 
 @cache
@@ -229,18 +211,25 @@ def _threads() -> ThreadPoolExecutor:
 
 @cache
 def _dynamodb() -> "DynamoDBClient":
-    return boto3.client("dynamodb")
+    return boto3.client("dynamodb", config=AWS_CONFIG)
 
 
 @cache
-def _ecs() -> "ECSClient":
-    return boto3.client("ecs")
+def _bills() -> "BillTable":
+    from chalicelib.adapters.bills import BillTable  # `react` bills nothing
+
+    return BillTable(_dynamodb(), settings().table_name)
+
+
+@cache
+def _tasks() -> EcsTasks:
+    return EcsTasks(boto3.client("ecs", config=AWS_CONFIG))
 
 
 @cache
 def _rates() -> Rates:
     try:
-        return with_own(read_table(infra.load("prices.json")), _settings().rates)
+        return with_own(read_table(infra.load("prices.json")), settings().rates)
     except ValueError as error:
         raise SettingError(f"RATES do not go with the shipped rates: {error}") from None
 

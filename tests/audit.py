@@ -91,15 +91,25 @@ def main() -> int:
 
 
 def find_locks(root: Path) -> tuple[list[Lock], list[str]]:
-    """Return all lock files of a project, and complaints about those that should be there."""
-    inputs = [path.stem for path in sorted((root / "requirements").glob("*.in"))]
-    expected = {LOCK_ELSEWHERE.get(stem, f"requirements/{stem}.txt") for stem in inputs}
+    """Return all lock files of a project, and complaints about those that should be there.
+
+    Left out are those whose input asks for nothing, as the Lambda zip's does.
+    """
+    inputs = {path.stem: path for path in sorted((root / "requirements").glob("*.in"))}
+    locks = {stem: LOCK_ELSEWHERE.get(stem, f"requirements/{stem}.txt") for stem in inputs}
+    empty = {locks[stem] for stem, path in inputs.items() if _asks_for_nothing(path.read_text())}
+    expected = set(locks.values()) - empty
     there = {str(path.relative_to(root)) for path in root.glob("requirements*.txt")}
     there |= {str(path.relative_to(root)) for path in root.glob("requirements/*.txt")}
+    there = {name for name in there if name not in empty or (root / name).read_text().strip()}
     complaints = [f"{name} is missing: make lock" for name in sorted(expected - there)]
     if not there:
         complaints.append(f"there is no lock file in {root}")
     return [read_lock(name, (root / name).read_text()) for name in sorted(there)], complaints
+
+
+def _asks_for_nothing(text: str) -> bool:
+    return bool(text) and all(not x.strip() or x.startswith("#") for x in text.splitlines())
 
 
 def read_lock(name: str, text: str) -> Lock:

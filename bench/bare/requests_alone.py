@@ -14,7 +14,7 @@ _idle: dict[str, list[HTTPConnection]] = {}
 
 
 def handler(event: dict[str, Any], _context: object) -> int:
-    """Issue all requests; return how many they were. Raises RuntimeError for an unwelcome answer."""
+    """Issue all requests; return how many they were. Raises RuntimeError when one is refused."""
     for stage in event["stages"]:
         if len(stage) == 1:
             _send(stage[0])

@@ -280,6 +280,8 @@ def _list(value: object) -> list[object]:
 
 def _without(credential: str | None, text: str) -> str:
     """Strike the credential, in case a server or a proxy sends back what it was sent, or read."""
+    if not text:
+        return text
     for secret in sorted(_forms(credential), key=len, reverse=True):
         text = text.replace(secret, "***") if len(secret) > 3 else text
     return text

@@ -1,12 +1,14 @@
 """Metrics for CloudWatch, printed in its embedded format: one line on stdout each time.
 
 Lambda's log is where CloudWatch reads them from; nothing is sent. Values are floats there; what is
-exact is the table.
+exact is the table. Source: CloudWatch user guide, "Specification: Embedded metric format".
 """
 
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
 from typing import Final
-
-from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from chalicelib.core.annotation import one_line
 from chalicelib.core.metrics import NAMESPACE, UNITS, Measured
@@ -18,23 +20,29 @@ LONGEST_VALUE: Final = 250
 class EmfMetrics:
     """Prints values by stage and work pool, and by deployment as well where there is one."""
 
-    def __init__(self, stage: str, work_pool: str) -> None:
+    def __init__(self, stage: str, work_pool: str, now: Callable[[], datetime]) -> None:
         self._dimensions = {"Stage": _value(stage), "WorkPool": _value(work_pool)}
+        self._now = now
 
     def measure(self, measured: Measured) -> None:
         """Print the values, all in one line; nothing for none."""
         if not measured.values:
             return
-        metrics = EphemeralMetrics(namespace=NAMESPACE)
-        metrics.service = ""  # else the variable POWERTOOLS_SERVICE_NAME adds a dimension
-        for name, value in self._dimensions.items():
-            metrics.add_dimension(name, value)
+        dimensions, series = dict(self._dimensions), [list(self._dimensions)]
         if measured.deployment:
-            deployment = _value(measured.deployment)
-            metrics.add_dimensions(**self._dimensions, Deployment=deployment)
-        for metric, amount in measured.values.items():
-            metrics.add_metric(metric.value, UNITS.get(metric, "None"), float(amount))
-        metrics.flush_metrics()
+            dimensions["Deployment"] = _value(measured.deployment)
+            series.append(list(dimensions))
+        metrics = [
+            {"Name": metric.value, "Unit": UNITS.get(metric, "None")} for metric in measured.values
+        ]
+        directive = {"Namespace": NAMESPACE, "Dimensions": series, "Metrics": metrics}
+        milliseconds = int(self._now().timestamp() * 1000)
+        line = {
+            "_aws": {"Timestamp": milliseconds, "CloudWatchMetrics": [directive]},
+            **dimensions,
+            **{metric.value: float(amount) for metric, amount in measured.values.items()},
+        }
+        sys.stdout.write(json.dumps(line) + "\n")
 
 
 def _value(text: str) -> str:

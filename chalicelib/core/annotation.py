@@ -27,7 +27,8 @@ RERUN_EVENT: Final = "prefect-spot.rerun"
 ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
 
 TEXT_LENGTH: Final = 200
-_MARKDOWN: Final = frozenset(punctuation)
+_ESCAPES: Final = str.maketrans({mark: f"\\{mark}" for mark in punctuation})
+"""Of Markdown: everything that may be markup."""
 
 
 class Moment(StrEnum):
@@ -95,13 +96,15 @@ def headline(interruption: Interruption, budget: Budget) -> str:
 
 def one_line(text: str, length: int = TEXT_LENGTH) -> str:
     """Return foreign text fit for a log line: printable, on one line, cut to `length`."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * length])
+    printable = text[: 4 * length]
+    if not printable.isprintable():
+        printable = "".join(c if c.isprintable() else " " for c in printable)
     return " ".join(printable.split())[:length]
 
 
 def escaped(text: str, length: int = TEXT_LENGTH) -> str:
     """Return foreign text fit for a Markdown table cell: as `one_line`, with no markup left."""
-    return "".join(f"\\{c}" if c in _MARKDOWN else c for c in one_line(text, length))
+    return one_line(text, length).translate(_ESCAPES)
 
 
 def _markdown(s: Situation, telling: Telling, title: str) -> str:

@@ -7,10 +7,9 @@ and the in-memory twin in `tests/twin/`. The table and ECS have one each; their 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-from chalicelib.core.bill import Bill
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import (
     FlowRun,
@@ -20,9 +19,12 @@ from chalicelib.core.run import (
     StateAnswer,
     StateType,
 )
-from chalicelib.core.sums import DailySum
 from chalicelib.core.task import Task
-from chalicelib.core.waste import TaskRun
+
+if TYPE_CHECKING:  # `react` has to do with neither, and its cold start does not load them
+    from chalicelib.core.bill import Bill
+    from chalicelib.core.sums import DailySum
+    from chalicelib.core.waste import TaskRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class Prefect(Protocol):
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
-    ) -> tuple[TaskRun, ...]:
+    ) -> "tuple[TaskRun, ...]":
         """Return the task runs that started between these times, both included.
 
         Of the run and of its subflows in the same process; not those that stand for a subflow.
@@ -186,19 +188,19 @@ class Books:
 class Bills(Protocol):
     """The bills, one per task, and the daily sums that are written with them."""
 
-    def look_up(self, bill: Bill, daily: DailySum) -> Books:
+    def look_up(self, bill: "Bill", daily: "DailySum") -> Books:
         """Return what there is already of this bill's task, run, and deployment on that day."""
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         """Return those of the tasks (any number) that have no bill."""
 
-    def write(self, bill: Bill, daily: DailySum, books: Books) -> bool:
+    def write(self, bill: "Bill", daily: "DailySum", books: Books) -> bool:
         """Store the bill and add the sum, both or neither; False: something was there already.
 
         Then `look_up` has to be asked again. Raises ThrottledError: others are at the same sums.
         """
 
-    def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
+    def read_sums(self, days: Sequence[date]) -> "tuple[DailySum, ...]":
         """Return the sums of these days, by day and deployment."""
 
     def read_reported(self) -> str:

@@ -6,17 +6,17 @@ In process, through each of its repairs; the whole function is in `tests/unit/te
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from aws_lambda_powertools import Logger
 
+from chalicelib.adapters.log import JsonLog
 from chalicelib.core.run import StateType
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.core.task import FLOW_RUN_ID_TAG, NO_CAPACITY_REASON, Task, parse_task
 from chalicelib.functions.sweep import sweep
 from tests.laws.universe import Befalls, Fault, Tables, Universe
-from tests.make import make_event
+from tests.make import NOW, make_event
 from tests.unit.canaries import Canaries
 from tests.unit.lambda_bench import detail_with
 
@@ -133,7 +133,7 @@ def test_no_repair_tells_a_secret(tables: Tables, name: str, tag: str, mode: Mod
     story = begun(tables, tag, mode=mode)
     misfortune(story)
     lines = io.StringIO()
-    logger = Logger(service=f"canary-{uuid4()}", level="DEBUG", stream=lines)
+    logger = JsonLog("DEBUG", lambda: NOW, lines)
     before = list(story.universe.prefect.runs[story.run_id].states)
     summaries = []
     for _ in range(2):

@@ -90,9 +90,9 @@ class InMemoryPrefect:
             raise PrefectRejectedError(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
         if query.offset == 0 and query.work_pool not in self.work_pools:
             raise PrefectRejectedError(f"work pool {query.work_pool!r} is not known to Prefect")
-        found = [_as_told(run) for run in self.runs.values() if _is_wanted(run, query)]
+        found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
-        return tuple(found[query.offset : query.offset + query.limit])
+        return tuple(map(_as_told, found[query.offset : query.offset + query.limit]))
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         if not parents:
@@ -453,7 +453,7 @@ def _as_told(run: TwinRun) -> FlowRun:
     )
 
 
-def _place(run: FlowRun, query: RunQuery) -> tuple[datetime, int]:
+def _place(run: TwinRun, query: RunQuery) -> tuple[datetime, int]:
     """As on PostgreSQL: runs with one expected start change places from page to page.
 
     Only a search that holds nothing else is in the order of the ids.

@@ -4,9 +4,7 @@ And servers that are careless with the credential that they are sent.
 """
 
 import base64
-import io
 import json
-import logging
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +14,6 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from aws_lambda_powertools import Logger
 from moto import mock_aws
 
 from chalicelib import wiring
@@ -81,7 +78,6 @@ class Function:
 
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
-    lines: io.StringIO
     canaries: Canaries = field(default_factory=Canaries)
     error: Exception | None = None
     seen: list[str] = field(default_factory=list)
@@ -127,7 +123,7 @@ class Function:
         while link is not None:
             chain.append(f"{link!r} {link.args!r} {vars(link)!r}")
             link = link.__cause__ or link.__context__  # type: ignore[assignment]
-        return "\n".join([self.lines.getvalue(), captured.out, captured.err, trace, *chain])
+        return "\n".join([captured.out, captured.err, trace, *chain])
 
     @property
     def stored(self) -> str:
@@ -158,11 +154,6 @@ def function(
     for name in (KEY_SETTING, AUTH_SETTING, "MODE", "ECS_CLUSTER", "STACK_NAME"):
         monkeypatch.delenv(name, raising=False)
     forget()
-    # One logger for the whole process, with the stream it began with: Powertools' and Chalice's.
-    lines = io.StringIO()
-    Logger(service="prefect-spot")
-    for handler in logging.getLogger("prefect-spot").handlers:
-        monkeypatch.setattr(handler, "stream", lines)
     with mock_aws():
         boto3.client("dynamodb").create_table(
             TableName=TABLE,
@@ -170,7 +161,7 @@ def function(
             AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        yield Function(monkeypatch, capsys, lines)
+        yield Function(monkeypatch, capsys)
     forget()
 
 

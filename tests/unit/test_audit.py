@@ -122,9 +122,8 @@ def test_a_lock_is_read_with_its_markers_whatever_this_machine_is() -> None:
 def test_each_of_this_projects_locks_is_found_and_can_be_read() -> None:
     locks, complaints = find_locks(ROOT)
     assert complaints == []
-    assert {"requirements.txt", "requirements-dev.txt", "requirements/audit.txt"} <= {
-        lock.name for lock in locks
-    }
+    names = {lock.name for lock in locks}
+    assert {"requirements-dev.txt", "requirements/runtime.txt", "requirements/audit.txt"} <= names
     for lock in locks:
         pinned = [x for x in (ROOT / lock.name).read_text().splitlines() if "==" in x.split("#")[0]]
         assert (lock.unreadable, len(lock.pins)) == ((), len(pinned))
@@ -138,6 +137,20 @@ def test_a_lock_that_was_never_made_is_missed(tmp_path: Path) -> None:
     locks, complaints = find_locks(tmp_path)
     assert [lock.name for lock in locks] == ["requirements-dev.txt"]
     assert complaints == ["requirements/docs.txt is missing: make lock"]
+
+
+def test_a_lock_for_nothing_is_left_out_as_long_as_it_pins_nothing(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "lambda.in").write_text("# nothing\n")
+    (tmp_path / "requirements" / "dev.in").write_text("attrs\n")
+    (tmp_path / "requirements.txt").write_text("")
+    (tmp_path / "requirements-dev.txt").write_text("attrs==25.1.0\n")
+    assert [lock.name for lock in find_locks(tmp_path)[0]] == ["requirements-dev.txt"]
+    (tmp_path / "requirements.txt").write_text("jinja2==2.11.2\n")
+    assert [lock.name for lock in find_locks(tmp_path)[0]] == [
+        "requirements-dev.txt",
+        "requirements.txt",
+    ]
 
 
 def test_a_project_without_locks_is_not_good(tmp_path: Path) -> None:

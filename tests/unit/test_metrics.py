@@ -28,7 +28,7 @@ __all__ = ["scene"]  # the fixture
 
 BY_POOL = ("Stage", "WorkPool")
 BY_DEPLOYMENT = ("Stage", "WorkPool", "Deployment")
-METRICS = EmfMetrics("dev", "fargate-spot-dev")
+METRICS = EmfMetrics("dev", "fargate-spot-dev", lambda: NOW)
 ALL = {metric: Decimal("0.00000001") for metric in Metric}
 
 
@@ -100,15 +100,6 @@ def test_one_measurement_leaves_nothing_to_the_next(capsys: pytest.CaptureFixtur
     assert first
 
 
-def test_a_service_name_in_the_environment_adds_no_dimension(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "somebody's")
-    METRICS.measure(Measured("etl/nightly", ALL))
-    names = {tuple(n for n, _ in d.dimensions) for d in data_of(capsys.readouterr().out)}
-    assert names == {BY_POOL, BY_DEPLOYMENT}
-
-
 HOSTILE = (
     '", "Customer": "x',
     '"]], "Metrics": []}',
@@ -133,7 +124,7 @@ def test_whatever_a_deployment_is_called_it_is_one_value_of_one_dimension(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    EmfMetrics(name, name).measure(Measured(name, ALL))
+    EmfMetrics(name, name, lambda: NOW).measure(Measured(name, ALL))
     output = capsys.readouterr().out
     assert output.count("\n") == 1
     data = data_of(output)

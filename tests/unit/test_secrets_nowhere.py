@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from aws_lambda_powertools import Logger
 
 from chalicelib import wiring
+from chalicelib.adapters.log import JsonLog
 from chalicelib.core.actions import Verdict
 from chalicelib.core.run import StateType
 from chalicelib.core.situation import Mode
@@ -142,7 +141,7 @@ def test_no_decision_tells_a_secret(scene: Scene, case: Case) -> None:
         scene.tasks.tasks[NEWER_TASK_ARN] = replace(
             make_task(), arn=NEWER_TASK_ARN, created_at=newer
         )
-    logger = Logger(service=f"canary-{uuid4()}", level="DEBUG", stream=lines)
+    logger = JsonLog("DEBUG", lambda: NOW, lines)
     policy = replace(scene.world.policy, mode=case.mode)
     world = replace(scene.world, log=logger, policy=policy)
     before = own_things(scene)
@@ -168,7 +167,7 @@ def test_an_event_that_is_none_is_not_shown(scene: Scene, shape: str) -> None:
         "detail": {**envelope, "detail": {"password": secret}},
         "envelope": {**envelope, "account": secret, "detail": secret},
     }
-    logger = Logger(service=f"canary-{uuid4()}", level="DEBUG", stream=lines)
+    logger = JsonLog("DEBUG", lambda: NOW, lines)
     decision = react(replace(scene.world, log=logger), events[shape])
     assert decision.verdict is Verdict.IGNORE
     assert canaries.found_in(lines.getvalue() + decision.reason) == []
