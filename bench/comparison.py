@@ -147,9 +147,8 @@ class _Meters:
 
     @classmethod
     def read(cls, prefect: FreshPrefect, side: Side) -> "_Meters":
-        server = [prefect.process, *prefect.process.children(recursive=True)]
         requests = prefect.requests() if prefect.counts_requests else 0
-        return cls(requests, cpu_seconds(side.processes), cpu_seconds(server))
+        return cls(requests, cpu_seconds(side.processes), cpu_seconds(prefect.processes()))
 
 
 def _is_due_again(run: Mapping[str, Any], victim: Victim) -> bool:

@@ -50,13 +50,17 @@ _VALUES: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class FreshPrefect:
-    """A Prefect API with its runs; `process` answers for it."""
+    """A Prefect API with its runs; `process` is the one that was started for it."""
 
     api_url: str
     http: Http
     victims: Sequence[Victim]
     process: psutil.Process
     counts_requests: bool
+
+    def processes(self) -> Sequence[psutil.Process]:
+        """The server's, without its database's."""
+        return [self.process, *self.process.children(recursive=True)]
 
     def requests(self) -> int:
         """How many requests and messages it was sent so far; only the stand-in counts them."""
