@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> int:
         for name in options.parts or PARTS:
             found = _run(name, found, console, short=options.short)
             results.save(found, file)
+        console.print(f"written: {file.relative_to(machine.ROOT)}")
     show(console, table_of(results.judge(found)))
-    console.print(f"written: {file.relative_to(machine.ROOT)}")
     if not options.short:
         page.write(found)
         console.print(f"written: {page.PAGE.relative_to(machine.ROOT)}")

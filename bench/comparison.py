@@ -75,22 +75,29 @@ class Comparison:
         return found
 
     def sample(self, name: str, servers: Servers, number: int, news: News) -> Sample:
-        """Take one measurement, with servers of its own."""
+        """Take one measurement, with servers of its own.
+
+        Lambda has no more runtimes at work than there are events; as many interruptions go first,
+        to warm either side up.
+        """
+        runtimes = min(RUNTIMES, number)
         with (
-            servers.fresh(RUNTIMES + number) as prefect,
+            servers.fresh(runtimes + number) as prefect,
             fresh_aws(self.household, list(map(task_of, prefect.victims))) as aws,
-            self.side(name, prefect, aws) as side,
+            self.side(name, prefect, aws, runtimes) as side,
         ):
-            warm_up, victims = prefect.victims[:RUNTIMES], prefect.victims[RUNTIMES:]
+            warm_up, victims = prefect.victims[:runtimes], prefect.victims[runtimes:]
             side.deliver(stop_alone(warm_up))
             side.wait()
             return self._sample(prefect, side, victims, news)
 
     @contextmanager
-    def side(self, name: str, prefect: FreshPrefect, aws: FreshAws) -> Iterator[Side]:
-        """Start a side before these servers, warm."""
+    def side(
+        self, name: str, prefect: FreshPrefect, aws: FreshAws, runtimes: int
+    ) -> Iterator[Side]:
+        """Start a side before these servers; `runtimes` are prefect-spot's."""
         if name == OURS:
-            with self.deployment.react(prefect.api_url, aws) as side:
+            with self.deployment.react(prefect.api_url, aws, runtimes) as side:
                 yield side
         else:
             with observer(self.household, prefect.api_url, aws) as other:
@@ -100,19 +107,19 @@ class Comparison:
         self, prefect: FreshPrefect, side: Side, victims: Sequence[Victim], news: News
     ) -> Sample:
         events = news(victims)
-        requests = prefect.requests() if prefect.counts_requests else None
-        cpu, server_cpu = cpu_seconds(side.processes), cpu_seconds([prefect.process])
+        before = _Meters.read(prefect, side)
         began_at, began = datetime.now(UTC), time.monotonic()
         side.deliver(events)
         side.wait()
         settled = time.monotonic() - began
+        after = _Meters.read(prefect, side)
         last = max(self._ends(prefect, side, victims))
         return Sample(
             seconds=(last - began_at).total_seconds(),
             settled_seconds=settled,
-            requests=None if requests is None else prefect.requests() - requests,
-            cpu_seconds=cpu_seconds(side.processes) - cpu,
-            server_cpu_seconds=cpu_seconds([prefect.process]) - server_cpu,
+            requests=after.requests - before.requests if prefect.counts_requests else None,
+            cpu_seconds=after.cpu_seconds - before.cpu_seconds,
+            server_cpu_seconds=after.server_cpu_seconds - before.server_cpu_seconds,
             peak_rss_mib=max(map(peak_rss_mib, side.processes)),
             processes=len(side.processes),
         )
@@ -128,6 +135,20 @@ class Comparison:
             if not is_there(run, victim):
                 raise RuntimeError(f"{side.name} left a run in {run['state']}: {victim}")
             yield read_time(run["state"]["timestamp"])
+
+
+@dataclass(frozen=True)
+class _Meters:
+    """What has been used so far."""
+
+    requests: int
+    cpu_seconds: float
+    server_cpu_seconds: float
+
+    @classmethod
+    def read(cls, prefect: FreshPrefect, side: Side) -> "_Meters":
+        requests = prefect.requests() if prefect.counts_requests else 0
+        return cls(requests, cpu_seconds(side.processes), cpu_seconds(prefect.processes()))
 
 
 def _is_due_again(run: Mapping[str, Any], victim: Victim) -> bool:

@@ -113,9 +113,7 @@ class Deployment:
         return len(self._aws.lambdas.get_function(REACT).code_bytes)
 
     @contextmanager
-    def react(
-        self, prefect_api_url: str, aws: FreshAws, runtimes: int = RUNTIMES
-    ) -> Iterator[DeployedReact]:
+    def react(self, prefect_api_url: str, aws: FreshAws, runtimes: int) -> Iterator[DeployedReact]:
         """Start so many runtimes, and hand them out when all have answered once."""
         settings = {"PREFECT_API_URL": prefect_api_url, **aws.environment(), "STAGE": STAGE}
         self._aws.client("lambda").update_function_configuration(

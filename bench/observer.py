@@ -6,9 +6,11 @@ either of them makes of the whole stream (warning, exit, stop) is a measurement 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from operator import attrgetter
 from statistics import median
 from typing import Any, Final
 
+from bench import server_costs
 from bench.comparison import OURS, THEIRS, Comparison, Samples, stream
 from bench.correctness import CASES, judge_all
 from bench.handlers import RUNTIMES, deployed
@@ -18,12 +20,29 @@ from bench.servers import StandIns, prepared
 from localcloud.processes import Household
 
 TITLE: Final = "Against prefect-aws's observer"
-PROFILE: Sequence[str] = ()
+PROFILE: Sequence[str] = (
+    "On the stand-in only the distance counts: ten runtimes wait at the same time, and a runtime"
+    " sends what does not depend on each other at once; the observer takes one message at a time,"
+    " and its requests follow one another.",
+    "On a real server both wait for the server: it is one process, and what a request costs it in"
+    " CPU is what everybody else waits for, so ten runtimes are no quicker than it. The ratio there"
+    " is the ratio of what the two ask of it, less what the observer computes meanwhile.",
+    "Of what a rerun on Spot costs the server, proposing two states is the largest part; the"
+    " observer proposes one.",
+    "Moving a run to FARGATE costs the server more than all else together: with each PATCH that"
+    " holds job variables, Prefect checks the work pool's whole template against JSON Schema's own"
+    " schema (`check_schema`, nearly all of that request's time), and answers nobody meanwhile."
+    " No other request changes a run's capacity.",
+    "The observer opens a client and a WebSocket for every event; a runtime keeps its connections.",
+    "With moto as DynamoDB, the three calls of a rescue cost this machine about as much CPU as"
+    " `react` itself; hence the light stand-in for AWS, for both sides.",
+)
 
 STANDIN: Final = "standin"
 SERVER: Final = "server"
 STREAM: Final = "stream"
 CORRECTNESS: Final = "correctness"
+COSTS: Final = "server_costs"
 
 ROUNDS: Final = {1: 3, 100: 3, 1000: 2}
 """How often each number of interruptions is measured, on each side."""
@@ -38,13 +57,17 @@ _NOTE: Final = (
     "Seconds: from the first event until the last run is where the side leaves it (Crashed for the"
     " observer; due again, one in four of them on FARGATE, for prefect-spot), by Prefect's own"
     " timestamps. Settled: until every event is done with, what is written for people included."
-    f" Ours are {RUNTIMES} runtimes, the observer is one process, taken out of the worker it runs"
-    " in. Both are warm: ten interruptions came before. Requests to Prefect, and CPU seconds"
+    f" Ours are up to {RUNTIMES} runtimes, the observer is one process, taken out of the worker it"
+    " runs in. Both are warm: a few interruptions came before. Requests to Prefect, and CPU seconds"
     " of the handling processes and of Prefect's, are per event; memory is one process's peak."
 )
 _STREAM_NOTE: Final = (
     "An interruption here is three events: the warnings of all, then all exits, then all stops."
     " On AWS two minutes lie between the first and the others."
+)
+_COSTS_NOTE: Final = (
+    "Each kind sent one at a time, so many times; without PostgreSQL's part. The observer sends its"
+    " event over a WebSocket that it opens for each, which costs the server more than is shown."
 )
 _CORRECTNESS_NOTE: Final = (
     "On a Prefect server with PostgreSQL. Each side is judged by what it is for: the observer is to"
@@ -65,7 +88,10 @@ def measure(log: Log, *, short: bool = False) -> Figures:
         figures[STANDIN] = comparison.compare(stand_ins, rounds)
         figures[STREAM] = comparison.compare(stand_ins, stream_rounds, stream)
         log("making the runs on a Prefect server")
-        servers = stack.enter_context(prepared(household, [] if short else seeds))
+        of_server = seeds[:1] if short else seeds
+        servers = stack.enter_context(prepared(household, of_server))
+        with servers.fresh(min(server_costs.CALLS, len(of_server))) as prefect:
+            figures[COSTS] = server_costs.measure(prefect)
         figures[SERVER] = comparison.compare(servers, {} if short else rounds)
         figures[CORRECTNESS] = {
             side: judge_all(comparison, side, servers) for side in (OURS, THEIRS)
@@ -80,6 +106,7 @@ def tables(figures: Figures) -> Sequence[Table]:
         _table("On the stand-in for the Prefect API, 20 ms away", figures[STANDIN], _NOTE),
         _table(f"On {server}", figures[SERVER], ""),
         _table("All events of an interruption, on the stand-in", figures[STREAM], _STREAM_NOTE),
+        _costs(figures[COSTS]),
         _correctness(figures[CORRECTNESS]),
     ]
 
@@ -113,6 +140,21 @@ def targets(figures: Figures) -> Figures:
             "cpu_per_event": max(_ratio(sides, "cpu_seconds") for sides in most.values()),
         }
     }
+
+
+def _costs(found: Mapping[str, float]) -> Table:
+    """What a request costs the server, and how many of each a side sends."""
+    rows: list[Sequence[Cell]] = [
+        (kind.name, 1000 * found[kind.name], kind.on_spot, kind.to_fargate, kind.observer)
+        for kind in server_costs.KINDS
+    ]
+    sums = [
+        sum(1000 * found[kind.name] * times(kind) for kind in server_costs.KINDS)
+        for times in map(attrgetter, ("on_spot", "to_fargate", "observer"))
+    ]
+    columns = ("", "CPU ms", "rerun on Spot", "moved to FARGATE", "observer")
+    title = "What a request costs the Prefect server, and how often it is sent"
+    return Table(title, columns, [*rows, ("CPU ms in all", None, *sums)], _COSTS_NOTE)
 
 
 def _table(title: str, samples: Samples, note: str) -> Table:

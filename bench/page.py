@@ -29,7 +29,9 @@ def write(found: Figures, page: Path = PAGE, images: Path = IMAGES) -> None:
 
 
 def _sections(found: Figures, images: Path) -> Iterator[str]:
-    yield markdown_of(table_of(results.judge(found))) + "\n"
+    judgements = results.judge(found)
+    if judgements:
+        yield markdown_of(table_of(judgements)) + "\n"
     measured_parts = found.get(results.MEASURED, {})
     missing = [name for name in PARTS if name not in measured_parts]
     if missing:

@@ -50,7 +50,7 @@ _VALUES: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class FreshPrefect:
-    """A Prefect API with its runs; `process` answers for it."""
+    """A Prefect API with its runs; `process` is the one that was started for it."""
 
     api_url: str
     http: Http
@@ -58,16 +58,13 @@ class FreshPrefect:
     process: psutil.Process
     counts_requests: bool
 
+    def processes(self) -> Sequence[psutil.Process]:
+        """The server's, without its database's."""
+        return [self.process, *self.process.children(recursive=True)]
+
     def requests(self) -> int:
         """How many requests and messages it was sent so far; only the stand-in counts them."""
         return sum(self.http.get("/standin/usage")["requests"].values())
-
-    def count(self, kind: str, *, due: bool = False) -> int:
-        """How many runs are in a state of this type; `due`: and may be started by now."""
-        chosen: dict[str, object] = {"state": {"type": {"any_": [kind]}}}
-        if due:
-            chosen["next_scheduled_start_time"] = {"before_": datetime.now(UTC).isoformat()}
-        return int(self.http.send("POST", "/flow_runs/count", {"flow_runs": chosen}))
 
     def runs(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return the runs as they are now."""

@@ -111,8 +111,6 @@ class StandIn:
                 return Answer(201 if is_new else 200, answer_json(answer))
             case "POST", "flow_runs", "filter":
                 return Answer(200, [run_json(run) for run in self._find(body)])
-            case "POST", "flow_runs", "count":
-                return Answer(200, self._count(body["flow_runs"]))
             case "POST", "task_runs", "filter":
                 return Answer(200, self._find_task_runs(body))
             case "PATCH", "flow_runs", run_id, "labels":
@@ -174,16 +172,6 @@ class StandIn:
         else:
             ids = []
         return [self.twin.runs[run_id] for run_id in ids]
-
-    def _count(self, chosen: Json) -> int:
-        kinds = chosen["state"]["type"]["any_"]
-        before = chosen.get("next_scheduled_start_time", {}).get("before_")
-        latest = read_time(before) if before else None
-        return sum(
-            run.state.type.value in kinds
-            and (latest is None or (run.next_start is not None and run.next_start <= latest))
-            for run in self.twin.runs.values()
-        )
 
     def _find_task_runs(self, body: Json) -> list[Json]:
         """Return those of the chosen runs, calls of subflows among them; in a lasting order."""
