@@ -4,7 +4,6 @@ Each of them is a Lambda of its own, and loads what is its own only: Lambda comp
 zip in every cold start.
 """
 
-import os
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
@@ -92,7 +91,6 @@ def provision(event: RawEvent) -> Mapping[str, object]:
 for function in (react, meter, sweep, provision):
     function.event_class = RawEvent
 
-_, _, own_name = os.environ.get("_HANDLER", "").rpartition(".")
-if own_name in (source.name for source in app.event_sources):
+if wiring.own_function() in (source.name for source in app.event_sources):
     # Now, while Lambda gives a cold start a whole processor, not with the first event.
-    import_module(f"chalicelib.functions.{own_name}")
+    import_module(f"chalicelib.functions.{wiring.own_function()}")

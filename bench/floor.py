@@ -21,7 +21,17 @@ from localcloud.processes import Household
 
 TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
 
-PROFILE: Final[Sequence[str]] = ()
+PROFILE: Final[Sequence[str]] = (
+    "Where no warning came before, an interruption and its rerun were two events in two requests;"
+    " they go in one now, and a rescue asks Prefect for 11 things instead of 12.",
+    "Of a rescue's CPU, 45 % was botocore's (three calls to the table) and 40 % urllib3's. botocore"
+    " made up its user agent anew for each call and checked arguments that DynamoDB checks as well:"
+    " without that, a call takes 0.80 of the CPU.",
+    "urllib3's manager looked up its one pool of connections anew for each request: asking the"
+    " pool itself takes 0.84 of the CPU.",
+    "All in all a rescue takes 0.77 of the CPU that it took. What is left is botocore (43 %),"
+    " urllib3 (42 %) and 5 % for deciding: the requests themselves, in their libraries.",
+)
 
 RESCUES: Final = 40
 """Of each kind, and as many bare ones."""

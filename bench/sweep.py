@@ -12,7 +12,12 @@ from chalicelib.functions.sweep import sweep
 
 TITLE: Final = "Sweep: looking at every running run"
 
-PROFILE: Final[Sequence[str]] = ()
+PROFILE: Final[Sequence[str]] = (
+    "A run that lives costs less than a tenth of a millisecond of CPU, most of it for reading its"
+    " task and the run itself; nothing in it stood out.",
+    "What takes time is a stranded run: it is rescued on the spot, by some twenty requests, one run"
+    " after the other.",
+)
 
 SIZES: Final = (100, 1_000, 10_000)
 STRANDED_PER_THOUSAND: Final = (0, 10)

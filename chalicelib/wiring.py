@@ -76,6 +76,11 @@ def start_cold() -> None:
         _dynamodb()
 
 
+def own_function() -> str:
+    """Return which function of the app this Lambda is, by Lambda's own word; empty elsewhere."""
+    return os.environ.get("_HANDLER", "").rpartition(".")[2]
+
+
 class Outcome(Protocol):
     """What a function came to."""
 

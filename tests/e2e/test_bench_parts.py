@@ -1,4 +1,4 @@
-"""Floor and cold start of the benchmark in short: both sides answer, the figures have their form."""
+"""Floor and cold start of the benchmark in short: both sides answer, figures have their form."""
 
 from bench import cold, floor
 
