@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets import Subprotocol
 from websockets.sync.client import connect
 
 from bench import observer, page, results
@@ -136,7 +137,7 @@ def events_url() -> Iterator[str]:
 
 
 def test_the_stand_in_takes_events_over_a_websocket_of_any_length(events_url: str) -> None:
-    with connect(events_url, subprotocols=["prefect"], proxy=None) as socket:  # type: ignore[list-item]
+    with connect(events_url, subprotocols=[Subprotocol("prefect")], proxy=None) as socket:
         socket.send(json.dumps({"type": "auth", "token": None}))
         assert json.loads(socket.recv()) == {"type": "auth_success"}
         for length in (1, 200, 70_000):
