@@ -6,6 +6,7 @@ not need is loaded and made when it is first asked for.
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,9 @@ arguments that the service checks as well."""
 
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
+
+
+_MAKING: Final = threading.Lock()
 
 
 class LambdaContext(Protocol):
@@ -187,8 +191,13 @@ def log_of_function() -> JsonLog:
 
 
 def authorize(fresh: bool) -> str | None:
-    """Return the value of the Authorization header for Prefect, None for none."""
-    return _authorization()(fresh)
+    """Return the value of the Authorization header for Prefect, None for none.
+
+    Two threads may ask for the first one at once, and boto3 is not to make two clients at once.
+    """
+    with _MAKING:
+        authorization = _authorization()
+    return authorization(fresh)
 
 
 @cache

@@ -20,11 +20,11 @@ from chalicelib.core.run import (
     StateType,
 )
 from chalicelib.core.task import Task
+from chalicelib.core.waste import TaskRun
 
-if TYPE_CHECKING:  # `react` has to do with neither, and its cold start does not load them
+if TYPE_CHECKING:  # bills are no business of `react`: its cold start does not load them
     from chalicelib.core.bill import Bill
     from chalicelib.core.sums import DailySum
-    from chalicelib.core.waste import TaskRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Prefect(Protocol):
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
-    ) -> "tuple[TaskRun, ...]":
+    ) -> tuple[TaskRun, ...]:
         """Return the task runs that started between these times, both included.
 
         Of the run and of its subflows in the same process; not those that stand for a subflow.
