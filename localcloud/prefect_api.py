@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
-BUSY_SECONDS = 30.0
+BUSY_SECONDS = 120.0
 """For so long a server on SQLite may answer 503 before that is an error."""
 
 MOST_TRIES = 4

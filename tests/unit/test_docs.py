@@ -21,7 +21,7 @@ DOCUMENTED: Final = [s for group in settings_page.SETTINGS.values() for s in gro
 LINK: Final = re.compile(r"(?<!\\)\[[^\]]*\]\(([^()\s]+)\)")
 FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
-LAMBDAS_OWN: Final = {"AWS_LAMBDA_FUNCTION_NAME"}
+LAMBDAS_OWN: Final = {"AWS_LAMBDA_FUNCTION_NAME", "_HANDLER"}
 """Variables that AWS sets, and nobody has to."""
 
 
