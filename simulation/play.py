@@ -1,0 +1,104 @@
+"""The events of one pool under one policy, in the order of time: a run is due, an attempt ends.
+
+What the policy decides is the product's; what the sky does was drawn before, and is the same for
+every policy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from math import ceil, inf
+from typing import Final
+
+from chalicelib.core.guards.facts import GuardFacts
+from chalicelib.core.situation import Policy
+from chalicelib.core.task import FARGATE_SPOT
+from simulation.foresight import Assignment, Outcome, swept_after
+from simulation.memory import Memory
+from simulation.product import ProductRun
+from simulation.work import Attempt, Platform, attempt
+
+DEADLINE_TAG: Final = "spot-deadline:"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A policy in the contest. `deadline_factor`: a run's deadline, in its own work; 0: none."""
+
+    name: str
+    policy: Policy
+    deadline_factor: float = 0.0
+
+    def deadline_minutes(self, run: Assignment) -> int:
+        """The run's deadline as its tag would say it, in whole minutes."""
+        return ceil(run.work.seconds * self.deadline_factor / 60)
+
+    def tags(self, run: Assignment) -> tuple[str, ...]:
+        """The tags that the run is given."""
+        minutes = self.deadline_minutes(run)
+        return (f"{DEADLINE_TAG}{minutes}m",) if minutes else ()
+
+
+@dataclass(slots=True)
+class _Course:
+    """A run on its way."""
+
+    run: Assignment
+    product: ProductRun
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        return self.attempts[-1].done if self.attempts else 0
+
+    def outcome(self) -> Outcome:
+        on_spot = [tried for tried in self.attempts if tried.capacity == FARGATE_SPOT]
+        return Outcome(
+            usd=sum(tried.usd for tried in self.attempts),
+            seconds=self.attempts[-1].ended_at - self.run.at,
+            spot_usd=sum(tried.usd for tried in on_spot),
+            interruptions=sum(tried.is_interrupted for tried in self.attempts),
+        )
+
+
+def play(
+    runs: Sequence[Assignment], contender: Contender, memory: Memory, platform: Platform
+) -> tuple[Outcome, ...]:
+    """Play a pool's runs to their ends; return what became of each, in the order of `runs`."""
+    courses = [
+        _Course(run, ProductRun(f"run-{i}", run.at, contender.policy, contender.tags(run)))
+        for i, run in enumerate(runs)
+    ]
+    events = [(run.at, i, False) for i, run in enumerate(runs)]
+    heapify(events)
+    while events:
+        at, i, ended = heappop(events)
+        course = courses[i]
+        if ended:
+            heappush(events, (_answer(course, memory, platform), i, False))
+        elif (tried := _place(course, at, platform)).is_interrupted:
+            heappush(events, (tried.ended_at, i, True))
+    return tuple(course.outcome() for course in courses)
+
+
+def _place(course: _Course, due_at: float, platform: Platform) -> Attempt:
+    """Start the run's next attempt where its variables say; a refusal is answered at once."""
+    run, product = course.run, course.product
+    placed_at = due_at + platform.unbilled_seconds
+    if product.capacity == FARGATE_SPOT and not run.sky.has_capacity(placed_at):
+        refused_at = due_at + platform.refusal_seconds
+        due_at = product.refused(due_at, refused_at, swept_after(refused_at))
+        placed_at = due_at + platform.unbilled_seconds
+    on_spot = product.capacity == FARGATE_SPOT
+    taken = run.sky.interruption_after(placed_at) if on_spot else inf
+    tried = attempt(run.work, course.done, product.capacity, due_at, taken, platform)
+    course.attempts.append(tried)
+    product.started(due_at, min(due_at + platform.changeover_seconds, tried.ended_at))
+    return tried
+
+
+def _answer(course: _Course, memory: Memory, platform: Platform) -> float:
+    def facts() -> GuardFacts:
+        return memory.facts(course.run.work, course.attempts, platform)
+
+    return course.product.interrupted(course.attempts[-1], facts)

@@ -1,0 +1,205 @@
+"""One run as Prefect and the run record have it, and the product's own answer to its interruption.
+
+`decide` is asked as `chalicelib/functions/rescue.py` asks it: with a look at the run after each
+step that moves it, until it asks for nothing more. Nothing of the budget, the guards or the capacity
+is decided here.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from chalicelib.core.actions import (
+    Annotate,
+    Change,
+    Decision,
+    MakeDue,
+    Park,
+    Save,
+    Verdict,
+)
+from chalicelib.core.decide import decide
+from chalicelib.core.guards.facts import GuardFacts
+from chalicelib.core.record import RunRecord
+from chalicelib.core.run import FlowRun, RunChange, RunPolicy, RunState, StateType
+from chalicelib.core.situation import Policy, Situation, is_on_demand
+from chalicelib.core.task import FARGATE, FARGATE_SPOT, NO_CAPACITY_REASON, SPOT_STOP_REASON, Task
+from simulation.work import ARCHITECTURE, REGION, SIZE, Attempt
+
+MOST_LOOKS: Final = 4
+_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_CLUSTER: Final = f"arn:aws:ecs:{REGION}:111122223333:cluster/simulation"
+_DEPLOYMENT: Final = uuid5(NAMESPACE_URL, "simulation/deployment")
+
+
+class UnexpectedDecisionError(AssertionError):
+    """The product decided something that a simulated run has no way to follow."""
+
+
+def moment(at: float) -> datetime:
+    """Return the time that stands for so many seconds on a pool's clock."""
+    return _EPOCH + timedelta(seconds=at)
+
+
+class ProductRun:
+    """A flow run under the product's care. `at`: seconds on the pool's clock."""
+
+    def __init__(self, name: str, at: float, policy: Policy, tags: tuple[str, ...] = ()) -> None:
+        self._name: Final = name
+        self._policy: Final = policy
+        self._states = 0
+        self.history: tuple[RunState, ...] = ()
+        first = self._state(StateType.SCHEDULED, "Scheduled", at)
+        self.run = FlowRun(
+            id=uuid5(NAMESPACE_URL, name),
+            name=name,
+            state=first,
+            deployment_id=_DEPLOYMENT,
+            tags=tags,
+            job_variables={"launch_type": FARGATE_SPOT},
+            policy=RunPolicy(retries=0),
+            expected_start=moment(at),
+        )
+        self.record = RunRecord(self.run.id)
+        self._enter(first)
+
+    @property
+    def capacity(self) -> str:
+        """Where a worker would place the run's next task, as the job variables say."""
+        return FARGATE if is_on_demand(self.run) else FARGATE_SPOT
+
+    def started(self, due_at: float, begins_at: float) -> None:
+        """Note that a worker has picked the run up, and that its flow runs."""
+        self._enter(self._state(StateType.PENDING, "Pending", due_at))
+        self._enter(self._state(StateType.RUNNING, "Running", begins_at))
+        self.run = replace(self.run, run_count=self.run.run_count + 1)
+
+    def interrupted(
+        self, tried: Attempt, facts: Callable[[], GuardFacts], now: float | None = None
+    ) -> float:
+        """Have the product answer an interruption; return when the run is due again.
+
+        Raises:
+            UnexpectedDecisionError: it decided anything but a rerun.
+        """
+        number = len(self.record.interruptions) + 1
+        task = Task(
+            arn=f"{_CLUSTER.replace(':cluster/', ':task/')}/{self.run.id.hex}-{number}",
+            cluster_arn=_CLUSTER,
+            last_status="DEPROVISIONING",
+            desired_status="STOPPED",
+            stop_code="SpotInterruption",
+            stopped_reason=f"{SPOT_STOP_REASON}.",
+            launch_type=FARGATE,
+            capacity_provider=FARGATE_SPOT,
+            flow_run_id=self.run.id,
+            deployment_id=_DEPLOYMENT,
+            flow_container_stopped=True,
+            cpu_units=SIZE.cpu_units,
+            memory_mib=SIZE.memory_mib,
+            architecture=ARCHITECTURE,
+            created_at=moment(tried.due_at),
+            pull_started_at=moment(tried.pulled_at),
+            started_at=moment(tried.pulled_at),
+            execution_stopped_at=moment(tried.ended_at),
+        )
+        return self._answered(task, tried.ended_at if now is None else now, facts)
+
+    def refused(self, due_at: float, refused_at: float, swept_at: float) -> float:
+        """Have the product answer that Spot had no room; return when the run is due again.
+
+        Raises:
+            UnexpectedDecisionError: it decided anything but a rerun.
+        """
+        self._enter(self._state(StateType.PENDING, "Pending", due_at))
+        crashed = self._state(StateType.CRASHED, "Crashed", refused_at, NO_CAPACITY_REASON)
+        self._enter(crashed)
+        task = Task(
+            arn=f"prefect-spot:refused-task-of:{crashed.id}",
+            cluster_arn="",
+            last_status="STOPPED",
+            stop_code="TaskFailedToStart",
+            stopped_reason=NO_CAPACITY_REASON,
+            capacity_provider=FARGATE_SPOT,
+            flow_run_id=self.run.id,
+        )
+        return self._answered(task, swept_at, GuardFacts, swept=True)
+
+    def _answered(
+        self, task: Task, at: float, facts: Callable[[], GuardFacts], *, swept: bool = False
+    ) -> float:
+        gathered = facts()
+        for _ in range(MOST_LOOKS):
+            decision = decide(
+                Situation(
+                    task=task,
+                    run=self.run,
+                    history=self.history,
+                    record=self.record,
+                    policy=self._policy,
+                    now=moment(at),
+                    grace_over=swept,
+                    no_live_task=swept,
+                    facts=gathered,
+                )
+            )
+            due = self._follow(decision, at)
+            if due is not None:
+                return due
+        raise UnexpectedDecisionError(f"{self._name} was not settled in {MOST_LOOKS} looks")
+
+    def _follow(self, decision: Decision, at: float) -> float | None:
+        """Do what is asked for; None when another look has to tell what is next."""
+        due: float | None = None
+        for action in decision.actions:
+            match action:
+                case Save(record):
+                    self.record = record
+                case Park(transition_id, until, message):
+                    self._await_retry(until, at, message, transition_id)
+                    return None
+                case Change(change):
+                    self._change(change)
+                case MakeDue(transition_id, when, message):
+                    self._await_retry(when, at, message, transition_id)
+                    due = (when - _EPOCH).total_seconds()
+                case Annotate(_, record):
+                    self.record = record
+                case _:
+                    raise UnexpectedDecisionError(f"{self._name}: {action}")
+        if due is None or decision.verdict is not Verdict.FINISH_RERUN:
+            raise UnexpectedDecisionError(f"{self._name}: {decision.verdict}, {decision.reason}")
+        return due
+
+    def _change(self, change: RunChange) -> None:
+        self.run = replace(
+            self.run,
+            job_variables=(
+                self.run.job_variables if change.job_variables is None else change.job_variables
+            ),
+            policy=change.policy or self.run.policy,
+            tags=self.run.tags if change.tags is None else change.tags,
+        )
+
+    def _await_retry(self, due: datetime, at: float, message: str, transition_id: UUID) -> None:
+        state = self._state(StateType.SCHEDULED, "AwaitingRetry", at, message, transition_id)
+        self._enter(state)
+        self.run = replace(self.run, expected_start=due)
+
+    def _enter(self, state: RunState) -> None:
+        self.run = replace(self.run, state=state)
+        self.history = (*self.history, state)
+
+    def _state(
+        self,
+        kind: StateType,
+        name: str,
+        at: float,
+        message: str = "",
+        transition_id: UUID | None = None,
+    ) -> RunState:
+        self._states += 1
+        state_id = uuid5(NAMESPACE_URL, f"{self._name}/state/{self._states}")
+        return RunState(state_id, kind, name, moment(at), message, transition_id)
