@@ -21,7 +21,7 @@ SWEEP_SECONDS: Final = HOUR / 12
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a run: cost in USD, of it on Spot; seconds from its scheduled start to its end."""
+    """What became of a run: USD, those of them for Spot, seconds from its scheduled start."""
 
     usd: float
     seconds: float

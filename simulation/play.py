@@ -7,36 +7,15 @@ every policy.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from math import ceil, inf
-from typing import Final
+from math import inf
 
 from chalicelib.core.guards.facts import GuardFacts
-from chalicelib.core.situation import Policy
 from chalicelib.core.task import FARGATE_SPOT
+from simulation.contenders import Contender
 from simulation.foresight import Assignment, Outcome, swept_after
 from simulation.memory import Memory
-from simulation.product import ProductRun
+from simulation.product import Run, run_under
 from simulation.work import Attempt, Platform, attempt
-
-DEADLINE_TAG: Final = "spot-deadline:"
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A policy in the contest. `deadline_factor`: a run's deadline, in its own work; 0: none."""
-
-    name: str
-    policy: Policy
-    deadline_factor: float = 0.0
-
-    def deadline_minutes(self, run: Assignment) -> int:
-        """The run's deadline as its tag would say it, in whole minutes."""
-        return ceil(run.work.seconds * self.deadline_factor / 60)
-
-    def tags(self, run: Assignment) -> tuple[str, ...]:
-        """The tags that the run is given."""
-        minutes = self.deadline_minutes(run)
-        return (f"{DEADLINE_TAG}{minutes}m",) if minutes else ()
 
 
 @dataclass(slots=True)
@@ -44,7 +23,7 @@ class _Course:
     """A run on its way."""
 
     run: Assignment
-    product: ProductRun
+    product: Run
     attempts: list[Attempt] = field(default_factory=list)
 
     @property
@@ -66,7 +45,7 @@ def play(
 ) -> tuple[Outcome, ...]:
     """Play a pool's runs to their ends; return what became of each, in the order of `runs`."""
     courses = [
-        _Course(run, ProductRun(f"run-{i}", run.at, contender.policy, contender.tags(run)))
+        _Course(run, run_under(contender.policy, f"run-{i}", run.at, contender.tags(run.work)))
         for i, run in enumerate(runs)
     ]
     events = [(run.at, i, False) for i, run in enumerate(runs)]

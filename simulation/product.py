@@ -1,14 +1,15 @@
 """One run as Prefect and the run record have it, and the product's own answer to its interruption.
 
 `decide` is asked as `chalicelib/functions/rescue.py` asks it: with a look at the run after each
-step that moves it, until it asks for nothing more. Nothing of the budget, the guards or the capacity
-is decided here.
+step that moves it, until it asks for nothing more. Nothing of budget, guards or capacity is decided
+here.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from functools import cache
+from typing import Final, Protocol
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.actions import (
@@ -28,6 +29,8 @@ from chalicelib.core.situation import Policy, Situation, is_on_demand
 from chalicelib.core.task import FARGATE, FARGATE_SPOT, NO_CAPACITY_REASON, SPOT_STOP_REASON, Task
 from simulation.work import ARCHITECTURE, REGION, SIZE, Attempt
 
+Facts = Callable[[], GuardFacts]
+
 MOST_LOOKS: Final = 4
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _CLUSTER: Final = f"arn:aws:ecs:{REGION}:111122223333:cluster/simulation"
@@ -43,8 +46,40 @@ def moment(at: float) -> datetime:
     return _EPOCH + timedelta(seconds=at)
 
 
-class ProductRun:
-    """A flow run under the product's care. `at`: seconds on the pool's clock."""
+class Run(Protocol):
+    """A flow run under the product's care. Times are seconds on the pool's clock."""
+
+    @property
+    def capacity(self) -> str:
+        """Where a worker would place the run's next task, as the job variables say."""
+
+    def started(self, due_at: float, begins_at: float) -> None:
+        """Note that a worker has picked the run up, and that its flow runs."""
+
+    def interrupted(self, tried: Attempt, facts: Facts) -> float:
+        """Have the product answer an interruption; return when the run is due again.
+
+        Raises:
+            UnexpectedDecisionError: it decided anything but a rerun.
+        """
+
+    def refused(self, due_at: float, refused_at: float, swept_at: float) -> float:
+        """Have the product answer that Spot had no room; return when the run is due again.
+
+        Raises:
+            UnexpectedDecisionError: it decided anything but a rerun.
+        """
+
+
+def run_under(policy: Policy, name: str, at: float, tags: tuple[str, ...] = ()) -> Run:
+    """Return a run; one without guards is answered from memory of what the product said before."""
+    if policy == replace(Policy(rates=policy.rates), spot_retries=policy.spot_retries) and not tags:
+        return RememberedRun(policy)
+    return AskingRun(name, at, policy, tags)
+
+
+class AskingRun:
+    """A run of which the product is asked each time. `at`: when it is scheduled to start."""
 
     def __init__(self, name: str, at: float, policy: Policy, tags: tuple[str, ...] = ()) -> None:
         self._name: Final = name
@@ -67,23 +102,17 @@ class ProductRun:
 
     @property
     def capacity(self) -> str:
-        """Where a worker would place the run's next task, as the job variables say."""
+        """As the job variables say."""
         return FARGATE if is_on_demand(self.run) else FARGATE_SPOT
 
     def started(self, due_at: float, begins_at: float) -> None:
-        """Note that a worker has picked the run up, and that its flow runs."""
+        """Enter the states that worker and engine would set."""
         self._enter(self._state(StateType.PENDING, "Pending", due_at))
         self._enter(self._state(StateType.RUNNING, "Running", begins_at))
         self.run = replace(self.run, run_count=self.run.run_count + 1)
 
-    def interrupted(
-        self, tried: Attempt, facts: Callable[[], GuardFacts], now: float | None = None
-    ) -> float:
-        """Have the product answer an interruption; return when the run is due again.
-
-        Raises:
-            UnexpectedDecisionError: it decided anything but a rerun.
-        """
+    def interrupted(self, tried: Attempt, facts: Facts) -> float:
+        """Have `decide` judge the attempt's task, as ECS would tell of it."""
         number = len(self.record.interruptions) + 1
         task = Task(
             arn=f"{_CLUSTER.replace(':cluster/', ':task/')}/{self.run.id.hex}-{number}",
@@ -105,14 +134,10 @@ class ProductRun:
             started_at=moment(tried.pulled_at),
             execution_stopped_at=moment(tried.ended_at),
         )
-        return self._answered(task, tried.ended_at if now is None else now, facts)
+        return self._answered(task, tried.ended_at, facts)
 
     def refused(self, due_at: float, refused_at: float, swept_at: float) -> float:
-        """Have the product answer that Spot had no room; return when the run is due again.
-
-        Raises:
-            UnexpectedDecisionError: it decided anything but a rerun.
-        """
+        """Have `decide` judge the refusal as `sweep` finds it: a Crashed run, without a task."""
         self._enter(self._state(StateType.PENDING, "Pending", due_at))
         crashed = self._state(StateType.CRASHED, "Crashed", refused_at, NO_CAPACITY_REASON)
         self._enter(crashed)
@@ -127,9 +152,7 @@ class ProductRun:
         )
         return self._answered(task, swept_at, GuardFacts, swept=True)
 
-    def _answered(
-        self, task: Task, at: float, facts: Callable[[], GuardFacts], *, swept: bool = False
-    ) -> float:
+    def _answered(self, task: Task, at: float, facts: Facts, *, swept: bool = False) -> float:
         gathered = facts()
         for _ in range(MOST_LOOKS):
             decision = decide(
@@ -203,3 +226,60 @@ class ProductRun:
         self._states += 1
         state_id = uuid5(NAMESPACE_URL, f"{self._name}/state/{self._states}")
         return RunState(state_id, kind, name, moment(at), message, transition_id)
+
+
+class RememberedRun:
+    """A run without guards: what it is answered hangs on nothing but how often it was interrupted.
+
+    So the product is asked once for each policy and number, of a run of its own; a test asks it
+    in every situation of a contest, and finds the same.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy: Final = policy
+        self._interruptions = 0
+        self._capacity = FARGATE_SPOT
+
+    @property
+    def capacity(self) -> str:
+        """As last answered."""
+        return self._capacity
+
+    def started(self, due_at: float, begins_at: float) -> None:
+        """Nothing of it is needed."""
+
+    def interrupted(self, tried: Attempt, facts: Facts) -> float:  # noqa: ARG002  # no guards
+        """Answer as the product did when it was asked."""
+        self._interruptions += 1
+        self._capacity, delay = _answer(self._policy, self._interruptions)
+        return tried.ended_at + delay
+
+    def refused(self, due_at: float, refused_at: float, swept_at: float) -> float:  # noqa: ARG002
+        """Answer as the product did when it was asked."""
+        self._capacity, delay = _answer_to_refusal(self._policy, self._interruptions)
+        return swept_at + delay
+
+
+@cache
+def _answer(policy: Policy, interruptions: int) -> tuple[str, float]:
+    """Capacity and delay in seconds after the last of so many interruptions, an hour apart."""
+    run, due_at, ended_at = _interrupted(policy, interruptions)
+    return run.capacity, due_at - ended_at
+
+
+@cache
+def _answer_to_refusal(policy: Policy, interruptions: int) -> tuple[str, float]:
+    run, due_at, _ = _interrupted(policy, interruptions)
+    again_at = run.refused(due_at, due_at + 10, due_at + 300)
+    return run.capacity, again_at - (due_at + 300)
+
+
+def _interrupted(policy: Policy, times: int) -> tuple[AskingRun, float, float]:
+    """Return a run that was interrupted so often, when it is due, and when it last ended."""
+    run, due_at, ended_at = AskingRun("remembered", 0.0, policy), 0.0, 0.0
+    for _ in range(times):
+        run.started(due_at, due_at + 60)
+        ended_at = due_at + 3600
+        hour = Attempt(FARGATE_SPOT, due_at, due_at + 40, ended_at, 0.0, 0, True)
+        due_at = run.interrupted(hour, GuardFacts)
+    return run, due_at, ended_at

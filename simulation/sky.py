@@ -1,4 +1,4 @@
-"""When Spot takes a task back, and when it has none to give: a run's sky, the same for every policy.
+"""When Spot takes a task back, and when it has none to give: one sky for all policies.
 
 Interruptions are drawn on the clock, for each run, and not after each start. So all policies meet
 the same ones (common random numbers), and what differs between two of them is the policy. Where the
@@ -7,7 +7,6 @@ times are Poisson's this is the same law: what is left of an exponential wait is
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from math import inf
 from random import Random
 from typing import Final, Protocol
 
@@ -35,17 +34,19 @@ class Steady:
         self._times: Final[list[float]] = [0.0]
 
     def interruption_after(self, at: float) -> float:
+        """Return the first time of the process after `at`."""
         while self._times[-1] <= at:
             self._times.append(self._times[-1] + self._random.expovariate(self._rate_per_second))
         return self._times[bisect_right(self._times, at)]
 
     def has_capacity(self, at: float) -> bool:  # noqa: ARG002  # a Sky
+        """There is always room."""
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """How storms come: how much of the time, how long, and how much of the interruptions in them."""
+    """How storms come: how long, how much of the time, and how much of the interruptions."""
 
     storm_hours: float = 0.5
     share_of_time: float = 0.1
@@ -117,9 +118,11 @@ class Stormy:
         self._unit: Final = Steady(HOUR, random)
 
     def interruption_after(self, at: float) -> float:
+        """Return the first interruption after `at`, found on the scale of the storms' hazard."""
         return self._storms.clock_at(self._unit.interruption_after(self._storms.hazard_at(at)))
 
     def has_capacity(self, at: float) -> bool:  # noqa: ARG002  # a Sky
+        """There is always room: a storm takes tasks, but refuses none."""
         return True
 
 
@@ -131,17 +134,9 @@ class Traced:
     begins_at: float
 
     def interruption_after(self, at: float) -> float:
+        """Return the end of the trace's present pair."""
         return self.trace.end_after(at + self.begins_at) - self.begins_at
 
     def has_capacity(self, at: float) -> bool:
+        """Whether the trace is within a pair."""
         return self.trace.has_capacity(at + self.begins_at)
-
-
-class Clear:
-    """No interruption ever."""
-
-    def interruption_after(self, at: float) -> float:  # noqa: ARG002  # a Sky
-        return inf
-
-    def has_capacity(self, at: float) -> bool:  # noqa: ARG002  # a Sky
-        return True

@@ -55,7 +55,7 @@ class Platform:
 
 
 def platform_of(rates: Rates, *, changeover_seconds: float = 60.0) -> Platform:
-    """Return the platform at those rates, in the simulated region; Spot's start is a third of it."""
+    """Return the platform at those rates, in the simulated region."""
     per_second = {
         capacity: float(cost_usd(rates[REGION, ARCHITECTURE, capacity], _MANY_SECONDS, SIZE))
         / float(_MANY_SECONDS)
