@@ -13,6 +13,7 @@ from uuid import UUID
 from chalicelib.core.bill import Bill
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import (
+    CompletedRun,
     FlowRun,
     ProposedState,
     RunChange,
@@ -115,6 +116,9 @@ class Prefect(Protocol):
 
         Of the run and of its subflows in the same process; not those that stand for a subflow.
         """
+
+    def find_completed_runs(self, deployment_id: UUID, limit: int) -> tuple[CompletedRun, ...]:
+        """Return the deployment's runs that completed last, `limit` (200) at most, newest first."""
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
         """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
