@@ -15,6 +15,7 @@ OPTIMUM: Final = "offline optimum"
 BASELINE: Final = "budget 3"
 BUDGETS: Final = range(11)
 ECONOMICS: Final = "economics"
+DEADLINE: Final = "deadline"
 
 DEADLINES: Final = {False: (1.5, 2.5, 4.0), True: (1.3, 2.0, 4.0)}
 """By whether tasks are kept: deadlines as multiples of the run's own work."""
@@ -34,12 +35,16 @@ KNOWLEDGE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A policy in the contest. `deadline_factor`: a run's deadline, in its own work; 0: none."""
+    """A policy in the contest. `deadline_factor`: a run's deadline, in its own work; 0: none.
+
+    `one_pool_in` so many pools it takes part: what is only shown, and not claimed, has fewer.
+    """
 
     name: str
     policy: Policy = field(default_factory=Policy)
     deadline_factor: float = 0.0
     knowledge: Knowledge = field(default_factory=Knowledge)
+    one_pool_in: int = 1
 
     def deadline_minutes(self, work: Work) -> int:
         """A run's deadline as its tag would say it, in whole minutes; 0 for none."""
@@ -68,11 +73,11 @@ def contenders_of(tasks: int) -> tuple[Contender, ...]:
     budgets = [Contender(f"budget {n}", Policy(spot_retries=n, rates=rates)) for n in BUDGETS]
     watched = Policy(rates=rates, guards=GuardPolicy(economics=True))
     economics = [
-        Contender(economics_with(name), watched, knowledge=knowledge)
+        Contender(economics_with(name), watched, knowledge=knowledge, one_pool_in=4 if name else 1)
         for name, knowledge in KNOWLEDGE.items()
     ]
     deadlines = [
-        Contender(in_time("deadline", factor), Policy(rates=rates), factor)
+        Contender(in_time(DEADLINE, factor), Policy(rates=rates), factor)
         for factor in DEADLINES[tasks > 1]
     ]
     return (*budgets, *economics, *deadlines)

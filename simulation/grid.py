@@ -28,6 +28,9 @@ from simulation.trace import Trace
 from simulation.work import Platform, Work
 
 RUNS_PER_POOL: Final = 8
+LEAST_POOLS: Final = 8
+ON_DEMAND: Final = "on demand"
+FOR_EVER: Final = "Spot for ever"
 KEPT_TASKS: Final = 8
 """In how many tasks the work is cut where results are persisted."""
 
@@ -66,8 +69,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one pool's runs came to under one policy: means over its runs; `misses` counts runs."""
+    """What a pool's runs came to under one policy: means; and `misses`, runs that were late."""
 
+    runs: int
     usd: float
     hours: float
     interruptions: float
@@ -111,9 +115,14 @@ class Contest:
     seed: int
 
     @property
+    def runs_per_pool(self) -> int:
+        """Runs of a pool, which share its weather."""
+        return RUNS_PER_POOL
+
+    @property
     def pools(self) -> int:
-        """Pools in each cell; two at least, for there is no interval around one."""
-        return max(2, -(-self.runs // RUNS_PER_POOL))
+        """Pools in each cell: enough for an interval around what only every fourth one plays."""
+        return max(LEAST_POOLS, -(-self.runs // RUNS_PER_POOL))
 
     def play_pool(self, cell: Cell, number: int) -> Pool:
         """Play one pool of a cell under every policy."""
@@ -122,6 +131,8 @@ class Contest:
         memories: dict[Knowledge, Memory] = {}
         pool: Pool = {}
         for contender in contenders_of(cell.tasks):
+            if number % contender.one_pool_in:
+                continue
             knowledge = contender.knowledge
             if knowledge not in memories:
                 memories[knowledge] = self._memory(cell, knowledge, number)
@@ -190,8 +201,8 @@ def play_all(
 
 
 _FORESIGHT: Final[dict[str, Callable[[Assignment, Platform], Outcome]]] = {
-    "on demand": on_demand,
-    "Spot for ever": for_ever,
+    ON_DEMAND: on_demand,
+    FOR_EVER: for_ever,
     OPTIMUM: optimum,
 }
 
@@ -207,6 +218,7 @@ def _tally(
             for outcome, run in zip(outcomes, runs, strict=True)
         )
     return Tally(
+        runs=n,
         usd=sum(outcome.usd for outcome in outcomes) / n,
         hours=sum(outcome.seconds for outcome in outcomes) / n / HOUR,
         interruptions=sum(outcome.interruptions for outcome in outcomes) / n,

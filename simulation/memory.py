@@ -1,123 +1,32 @@
 """What a user's own records would tell the guards: not the truth, but a past of stated length.
 
-A past of the same pool is played for it: so many hours on Spot with their interruptions, and so
-many completed runs with the times that Prefect would show for them.
+A past of the same pool is played: first attempts for so many hours on Spot, and so many completed
+runs. What is known of them, and of the run itself, is read by the product's own functions, out of
+what ECS and Prefect would show.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from random import Random
 from typing import Final
+from uuid import NAMESPACE_URL, uuid5
 
-from chalicelib.core.guards.facts import Changeover, GuardFacts, PastRuns, Progress, SpotEvidence
+from chalicelib.core.guards.facts import GuardFacts, Missing, PastRuns, SpotEvidence
+from chalicelib.core.guards.progress import attempts_of, changeover_of, like, past_of, progress_of
+from chalicelib.core.run import CompletedRun, StateType
+from chalicelib.core.situation import Situation
 from chalicelib.core.task import FARGATE, FARGATE_SPOT
-from simulation.sky import HOUR, Climate, Sky, Steady, Storms
+from chalicelib.core.waste import TaskRun
+from simulation.sky import HOUR, Climate, Sky, Steady, Storms, Stormy, Traced
 from simulation.trace import Trace
-from simulation.work import Attempt, Platform, Work, attempt
+from simulation.work import Attempt, Platform, Work, attempt, moment
 
 BUDGET_OF_THE_PAST: Final = 3
+
 AT_ONCE: Final = 5
 """Runs of the pool that were on Spot at a time, so that a storm in the past hit several."""
-
-
-@dataclass(frozen=True, slots=True)
-class Knowledge:
-    """How much of a past there is, and how wrong it is.
-
-    `spot_hours`: observed on Spot; `runs`: completed ones that Prefect still shows. The factors are
-    what the interruptions of the past, or its work, were to those of today.
-    """
-
-    spot_hours: float = 100.0
-    runs: int = 20
-    rate_factor: float = 1.0
-    work_factor: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """One pool's past, as the product would gather it."""
-
-    evidence: SpotEvidence
-    past: PastRuns | None
-
-    def facts(self, work: Work, attempts: list[Attempt], platform: Platform) -> GuardFacts:
-        """Return what is known when the last of `attempts` has been interrupted.
-
-        Those before it have been billed, so they are evidence too.
-        """
-        earlier = [tried for tried in attempts[:-1] if tried.capacity == FARGATE_SPOT]
-        hours = sum(tried.ended_at - tried.pulled_at for tried in earlier) / HOUR
-        evidence = SpotEvidence(
-            self.evidence.hours + hours, self.evidence.interruptions + len(earlier)
-        )
-        return GuardFacts(
-            evidence=evidence,
-            past=self.past,
-            progress=progress_of(work, attempts, platform),
-            changeover=Changeover(platform.changeover_seconds, platform.billed_start_seconds),
-        )
-
-
-def progress_of(work: Work, attempts: list[Attempt], platform: Platform) -> Progress:
-    """Return how far a run has come, as its task runs in Prefect tell."""
-    worked = [_worked(tried, platform) for tried in attempts]
-    if work.tasks == 1:
-        return Progress(longest_seconds=max(worked, default=0.0))
-    done = attempts[-1].done if attempts else 0
-    before = attempts[-2].done if len(attempts) > 1 else 0
-    begun = worked[-1] - (done - before) * work.task_seconds if worked else 0.0
-    return Progress(
-        kept_seconds=done * work.task_seconds,
-        longest_seconds=max(worked, default=0.0),
-        piece_seconds=(*[work.task_seconds] * done, max(0.0, begun)),
-    )
-
-
-def memory_of(
-    work: Work, knowledge: Knowledge, past: "PastSky", random: Random, platform: Platform
-) -> Memory:
-    """Play the past of a pool whose runs are like `work`."""
-    factor = knowledge.work_factor
-    runs = [varied(work, random, factor) for _ in range(knowledge.runs)]
-    shown = [_shown(run, past.run_sky(random), platform) for run in runs]
-    undisturbed = [seconds for seconds, was_interrupted in shown if not was_interrupted]
-    pieces = (runs[0].task_seconds,) * runs[0].tasks if runs and work.tasks > 1 else ()
-    return Memory(
-        SpotEvidence(knowledge.spot_hours, past.interruptions_in(knowledge.spot_hours, random)),
-        PastRuns(
-            work_seconds=tuple(undisturbed or [seconds for seconds, _ in shown]),
-            piece_seconds=pieces,
-            start_seconds=(platform.changeover_seconds,) * len(runs),
-        )
-        if runs
-        else None,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class PastSky:
-    """What Spot was like: a steady rate, storms around it, or a trace."""
-
-    rate_per_hour: float
-    climate: Climate | None = None
-    trace: Trace | None = None
-
-    def run_sky(self, random: Random) -> Sky:
-        """Return a sky for one completed run; those of the past are far apart."""
-        return Steady(self.rate_per_hour, random)
-
-    def interruptions_in(self, spot_hours: float, random: Random) -> int:
-        """Count what several runs at once met in so many hours on Spot, taken together."""
-        clock = spot_hours * HOUR / AT_ONCE
-        if self.trace is not None:
-            begins_at = random.random() * self.trace.span_seconds
-            return AT_ONCE * _ends_within(self.trace, begins_at, clock)
-        mean = spot_hours * self.rate_per_hour
-        if self.climate is not None:
-            mean = AT_ONCE * Storms(self.rate_per_hour, self.climate, random).hazard_at(clock)
-        return _poisson(mean, random)
-
 
 SPREAD: Final = 0.1
 """A run's work varies by so much about its deployment's: the sigma of a lognormal distribution."""
@@ -129,46 +38,160 @@ def varied(work: Work, random: Random, factor: float = 1.0) -> Work:
     return Work(seconds, work.tasks)
 
 
-def _shown(work: Work, sky: Sky, platform: Platform) -> tuple[float, bool]:
-    """Seconds that Prefect shows a completed run to have run, and whether it was interrupted."""
-    done, at, shown = 0, 0.0, 0.0
-    for number in range(BUDGET_OF_THE_PAST + 2):
-        on_spot = number <= BUDGET_OF_THE_PAST
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """How much of a past there is, and how wrong it is.
+
+    `spot_hours`: of first attempts on Spot; `runs`: completed ones that Prefect still shows. The
+    factors are what the interruptions of the past, or its work, were to those of today.
+    """
+
+    spot_hours: float = 100.0
+    runs: int = 20
+    rate_factor: float = 1.0
+    work_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PastSky:
+    """What Spot was like: a steady rate, storms around it, or a trace."""
+
+    rate_per_hour: float
+    climate: Climate | None = None
+    trace: Trace | None = None
+
+    def skies(self, number: int, random: Random) -> list[Sky]:
+        """Return the skies of so many runs at a time."""
+        if self.trace is not None:
+            return [Traced(self.trace, random.random() * self.trace.span_seconds)] * number
+        seeds = [Random(random.random()) for _ in range(number)]
+        if self.climate is not None:
+            storms = Storms(self.rate_per_hour, self.climate, random)
+            return [Stormy(storms, seed) for seed in seeds]
+        return [Steady(self.rate_per_hour, seed) for seed in seeds]
+
+    def first_attempts(self, work: Work, spot_hours: float, random: Random) -> SpotEvidence:
+        """Play runs' first attempts, several at once, until they had so many hours on Spot.
+
+        The next one comes some time after the one before would have ended undisturbed.
+        """
+        lanes = [(random.random() * work.seconds, sky) for sky in self.skies(AT_ONCE, random)]
+        left, interruptions = spot_hours * HOUR, 0
+        while left > 0:
+            at, sky = lanes.pop(0)
+            if sky.has_capacity(at):
+                lasts = sky.interruption_after(at) - at
+                seconds = min(work.seconds, left)
+                interruptions += int(lasts < seconds)
+                left -= min(lasts, seconds)
+            lanes.append((at + work.seconds * (1 + random.random()), sky))
+        return SpotEvidence(spot_hours, interruptions)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One pool's past, as ECS and Prefect have it."""
+
+    evidence: SpotEvidence
+    completed: tuple[CompletedRun, ...]
+    tasks_of_newest: tuple[TaskRun, ...]
+
+    @cached_property
+    def past(self) -> PastRuns | Missing:
+        """What the deployment's completed runs tell."""
+        return past_of(self.completed, self.tasks_of_newest)
+
+    @cached_property
+    def before_start(self) -> GuardFacts:
+        """What is known of a run that has not begun."""
+        return GuardFacts(
+            self.evidence, self.past, progress_of((), ()), changeover_of((), self.past)
+        )
+
+    def facts(
+        self, s: Situation, work: Work, attempts: Sequence[Attempt], platform: Platform
+    ) -> GuardFacts:
+        """Return what is known when the last of `attempts` has been interrupted.
+
+        The run's first attempt is evidence too: its bill, or the event itself, has told of it.
+        """
+        first, own = attempts[0], attempts_of(s)
+        hours = self.evidence.hours + (first.ended_at - first.pulled_at) / HOUR
+        return GuardFacts(
+            evidence=SpotEvidence(hours, self.evidence.interruptions + 1),
+            past=self.past,
+            progress=progress_of(own, task_runs(work, attempts, platform)),
+            changeover=changeover_of(own, self.past),
+        )
+
+
+def memory_of(
+    work: Work, knowledge: Knowledge, past: PastSky, random: Random, platform: Platform
+) -> Memory:
+    """Play the past of a pool whose runs are like `work`."""
+    shown: list[CompletedRun] = []
+    tasks: dict[str, tuple[TaskRun, ...]] = {}
+    for number in range(knowledge.runs):
+        run = varied(work, random, knowledge.work_factor)
+        attempts = _to_the_end(run, past.skies(1, random)[0], platform)
+        completed = _completed(f"past-{number}", attempts, platform)
+        shown.append(completed)
+        tasks[str(completed.id)] = task_runs(run, attempts, platform)
+    newest = like(shown)
+    return Memory(
+        past.first_attempts(work, knowledge.spot_hours, random),
+        tuple(shown),
+        tasks[str(newest.id)] if newest else (),
+    )
+
+
+def task_runs(work: Work, attempts: Sequence[Attempt], platform: Platform) -> tuple[TaskRun, ...]:
+    """Return the task runs that Prefect would show for a run's attempts.
+
+    Without persistence the work is one task run, whose result is stored nowhere.
+    """
+    kept = work.tasks > 1
+    shown: list[TaskRun] = []
+    before = 0
+    for tried in attempts:
+        at = tried.due_at + platform.changeover_seconds
+        if at >= tried.ended_at:
+            continue  # taken before the flow ran
+        found = moment(at)
+        shown += [TaskRun(StateType.COMPLETED, found, True, found, True)] * before
+        for _ in range(tried.done - before):
+            end = at + work.task_seconds
+            shown.append(TaskRun(StateType.COMPLETED, moment(at), kept, moment(end)))
+            at = end
+        if tried.is_interrupted:
+            shown.append(TaskRun(StateType.RUNNING, moment(at), False))
+        before = tried.done
+    return tuple(shown)
+
+
+def _to_the_end(work: Work, sky: Sky, platform: Platform) -> list[Attempt]:
+    """Play a run of the past: the budget on Spot, then on demand."""
+    attempts: list[Attempt] = []
+    done, at = 0, 0.0
+    while not attempts or attempts[-1].is_interrupted:
+        placed_at = at + platform.unbilled_seconds
+        on_spot = len(attempts) <= BUDGET_OF_THE_PAST and sky.has_capacity(placed_at)
+        taken = sky.interruption_after(placed_at) if on_spot else inf
         capacity = FARGATE_SPOT if on_spot else FARGATE
-        taken = sky.interruption_after(at + platform.unbilled_seconds) if on_spot else inf
-        tried = attempt(work, done, capacity, at, taken, platform)
-        shown += _worked(tried, platform)
-        done, at = tried.done, tried.ended_at
-        if not tried.is_interrupted:
-            return shown, number > 0
-    raise AssertionError("an attempt on demand is not interrupted")
+        attempts.append(attempt(work, done, capacity, at, taken, platform))
+        done, at = attempts[-1].done, attempts[-1].ended_at
+    return attempts
 
 
-def _worked(tried: Attempt, platform: Platform) -> float:
-    begins_at = tried.due_at + platform.changeover_seconds
-    return max(0.0, tried.ended_at - begins_at)
-
-
-def _ends_within(trace: Trace, begins_at: float, seconds: float) -> int:
-    """Ends of availability within so many seconds of availability."""
-    ends, at = 0, begins_at
-    while seconds > 0:
-        end = trace.end_after(at)
-        start = max(at, end - _length_of_pair_at(trace, end))
-        seconds -= end - start
-        ends += int(seconds >= 0)
-        at = end
-    return ends
-
-
-def _length_of_pair_at(trace: Trace, end: float) -> float:
-    place = end % trace.span_seconds or trace.span_seconds
-    return next(two - one for one, two in trace.pairs if abs(two - place) < 1e-6)
-
-
-def _poisson(mean: float, random: Random) -> int:
-    """Count the arrivals of a process of rate one within `mean`."""
-    count, at = 0, random.expovariate(1.0)
-    while at < mean:
-        count, at = count + 1, at + random.expovariate(1.0)
-    return count
+def _completed(name: str, attempts: Sequence[Attempt], platform: Platform) -> CompletedRun:
+    """Return a run of the past as Prefect shows it: how long it ran in all, in how many starts."""
+    begun = [(tried.due_at + platform.changeover_seconds, tried.ended_at) for tried in attempts]
+    ran = [(start, end) for start, end in begun if start < end]
+    return CompletedRun(
+        id=uuid5(NAMESPACE_URL, name),
+        run_count=len(ran),
+        run_seconds=sum(end - start for start, end in ran),
+        started_at=moment(ran[0][0]),
+        ended_at=moment(ran[-1][1]),
+        expected_start=moment(attempts[0].due_at),
+    )

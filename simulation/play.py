@@ -10,6 +10,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 
 from chalicelib.core.guards.facts import GuardFacts
+from chalicelib.core.situation import Situation
 from chalicelib.core.task import FARGATE_SPOT
 from simulation.contenders import Contender
 from simulation.foresight import Assignment, Outcome, swept_after
@@ -48,6 +49,8 @@ def play(
         _Course(run, run_under(contender.policy, f"run-{i}", run.at, contender.tags(run.work)))
         for i, run in enumerate(runs)
     ]
+    for course in courses:
+        course.product.before_start(memory.before_start)
     events = [(run.at, i, False) for i, run in enumerate(runs)]
     heapify(events)
     while events:
@@ -77,7 +80,7 @@ def _place(course: _Course, due_at: float, platform: Platform) -> Attempt:
 
 
 def _answer(course: _Course, memory: Memory, platform: Platform) -> float:
-    def facts() -> GuardFacts:
-        return memory.facts(course.run.work, course.attempts, platform)
+    def facts(s: Situation) -> GuardFacts:
+        return memory.facts(s, course.run.work, course.attempts, platform)
 
     return course.product.interrupted(course.attempts[-1], facts)

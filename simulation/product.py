@@ -7,7 +7,6 @@ here.
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Final, Protocol
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -22,17 +21,19 @@ from chalicelib.core.actions import (
     Verdict,
 )
 from chalicelib.core.decide import decide
+from chalicelib.core.guards.advice import guards_on
+from chalicelib.core.guards.deadline import has_deadline_tag, opinion_on_attempt
 from chalicelib.core.guards.facts import GuardFacts
+from chalicelib.core.guards.opinion import GoOnDemand
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import FlowRun, RunChange, RunPolicy, RunState, StateType
-from chalicelib.core.situation import Policy, Situation, is_on_demand
+from chalicelib.core.situation import Policy, Situation, is_on_demand, on_demand_variables
 from chalicelib.core.task import FARGATE, FARGATE_SPOT, NO_CAPACITY_REASON, SPOT_STOP_REASON, Task
-from simulation.work import ARCHITECTURE, REGION, SIZE, Attempt
+from simulation.work import ARCHITECTURE, REGION, SIZE, Attempt, moment, seconds_at
 
-Facts = Callable[[], GuardFacts]
+Facts = Callable[[Situation], GuardFacts]
 
 MOST_LOOKS: Final = 4
-_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _CLUSTER: Final = f"arn:aws:ecs:{REGION}:111122223333:cluster/simulation"
 _DEPLOYMENT: Final = uuid5(NAMESPACE_URL, "simulation/deployment")
 
@@ -41,17 +42,15 @@ class UnexpectedDecisionError(AssertionError):
     """The product decided something that a simulated run has no way to follow."""
 
 
-def moment(at: float) -> datetime:
-    """Return the time that stands for so many seconds on a pool's clock."""
-    return _EPOCH + timedelta(seconds=at)
-
-
 class Run(Protocol):
     """A flow run under the product's care. Times are seconds on the pool's clock."""
 
     @property
     def capacity(self) -> str:
         """Where a worker would place the run's next task, as the job variables say."""
+
+    def before_start(self, known: GuardFacts) -> None:
+        """Let the guards judge the run before its first attempt, where they do."""
 
     def started(self, due_at: float, begins_at: float) -> None:
         """Note that a worker has picked the run up, and that its flow runs."""
@@ -105,6 +104,16 @@ class AskingRun:
         """As the job variables say."""
         return FARGATE if is_on_demand(self.run) else FARGATE_SPOT
 
+    def before_start(self, known: GuardFacts) -> None:
+        """Have the deadline judge the first attempt, and move the run as `sweep` does."""
+        begins = self.run.expected_start
+        if not has_deadline_tag(self.run.tags) or begins is None:
+            return
+        if isinstance(opinion_on_attempt(self.run, known, begins), GoOnDemand):
+            variables = on_demand_variables(self.run.job_variables)
+            self.run = replace(self.run, job_variables=variables)
+            self.record = replace(self.record, next_capacity=FARGATE)
+
     def started(self, due_at: float, begins_at: float) -> None:
         """Enter the states that worker and engine would set."""
         self._enter(self._state(StateType.PENDING, "Pending", due_at))
@@ -150,24 +159,23 @@ class AskingRun:
             capacity_provider=FARGATE_SPOT,
             flow_run_id=self.run.id,
         )
-        return self._answered(task, swept_at, GuardFacts, swept=True)
+        return self._answered(task, swept_at, _no_facts, swept=True)
 
     def _answered(self, task: Task, at: float, facts: Facts, *, swept: bool = False) -> float:
-        gathered = facts()
         for _ in range(MOST_LOOKS):
-            decision = decide(
-                Situation(
-                    task=task,
-                    run=self.run,
-                    history=self.history,
-                    record=self.record,
-                    policy=self._policy,
-                    now=moment(at),
-                    grace_over=swept,
-                    no_live_task=swept,
-                    facts=gathered,
-                )
+            s = Situation(
+                task=task,
+                run=self.run,
+                history=self.history,
+                record=self.record,
+                policy=self._policy,
+                now=moment(at),
+                grace_over=swept,
+                no_live_task=swept,
             )
+            decision = decide(s)
+            if decision.verdict is Verdict.RERUN_ON_SPOT and guards_on(s):
+                decision = decide(replace(s, facts=facts(s)))
             due = self._follow(decision, at)
             if due is not None:
                 return due
@@ -180,14 +188,14 @@ class AskingRun:
             match action:
                 case Save(record):
                     self.record = record
-                case Park(transition_id, until, message):
-                    self._await_retry(until, at, message, transition_id)
+                case Park(transition_id, _, message):
+                    self._await_retry(at, message, transition_id)
                     return None
                 case Change(change):
                     self._change(change)
                 case MakeDue(transition_id, when, message):
-                    self._await_retry(when, at, message, transition_id)
-                    due = (when - _EPOCH).total_seconds()
+                    self._await_retry(at, message, transition_id)
+                    due = seconds_at(when)
                 case Annotate(_, record):
                     self.record = record
                 case _:
@@ -206,10 +214,9 @@ class AskingRun:
             tags=self.run.tags if change.tags is None else change.tags,
         )
 
-    def _await_retry(self, due: datetime, at: float, message: str, transition_id: UUID) -> None:
-        state = self._state(StateType.SCHEDULED, "AwaitingRetry", at, message, transition_id)
-        self._enter(state)
-        self.run = replace(self.run, expected_start=due)
+    def _await_retry(self, at: float, message: str, transition_id: UUID) -> None:
+        kind = StateType.SCHEDULED
+        self._enter(self._state(kind, "AwaitingRetry", at, message, transition_id))
 
     def _enter(self, state: RunState) -> None:
         self.run = replace(self.run, state=state)
@@ -245,6 +252,9 @@ class RememberedRun:
         """As last answered."""
         return self._capacity
 
+    def before_start(self, known: GuardFacts) -> None:
+        """There is no guard."""
+
     def started(self, due_at: float, begins_at: float) -> None:
         """Nothing of it is needed."""
 
@@ -258,6 +268,10 @@ class RememberedRun:
         """Answer as the product did when it was asked."""
         self._capacity, delay = _answer_to_refusal(self._policy, self._interruptions)
         return swept_at + delay
+
+
+def _no_facts(_: Situation) -> GuardFacts:
+    return GuardFacts()
 
 
 @cache
@@ -281,5 +295,5 @@ def _interrupted(policy: Policy, times: int) -> tuple[AskingRun, float, float]:
         run.started(due_at, due_at + 60)
         ended_at = due_at + 3600
         hour = Attempt(FARGATE_SPOT, due_at, due_at + 40, ended_at, 0.0, 0, True)
-        due_at = run.interrupted(hour, GuardFacts)
+        due_at = run.interrupted(hour, _no_facts)
     return run, due_at, ended_at

@@ -7,6 +7,7 @@ the shipped price table, `cost_usd`, and its minimum of a minute.
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,19 @@ SIZE: Final = Size(cpu_units=1024, memory_mib=2048)
 _PRICES: Final = Path(__file__).resolve().parent.parent / "infra" / "prices.json"
 _MINUTE: Final = float(MINIMUM_SECONDS)
 _MANY_SECONDS: Final = Decimal(10**9)
+
+
+_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def moment(at: float) -> datetime:
+    """Return the time that stands for so many seconds on a pool's clock."""
+    return _EPOCH + timedelta(seconds=at)
+
+
+def seconds_at(time: datetime) -> float:
+    """Return the seconds on a pool's clock that a time stands for."""
+    return (time - _EPOCH).total_seconds()
 
 
 def shipped_rates() -> Rates:

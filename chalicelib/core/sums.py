@@ -26,7 +26,8 @@ class Counts:
     """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial_bills` lack data.
 
     `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
-    that observe mode left undone.
+    that observe mode left undone. `first_...` are of those first bills alone, on Spot: what
+    `core/guards` learns from.
     """
 
     runs: int = 0
@@ -44,6 +45,8 @@ class Counts:
     on_demand_e8: int = 0
     wasted_e8: int = 0
     useful_e8: int = 0
+    first_spot_us: int = 0
+    first_interruptions: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         mine, others = self.as_mapping(), other.as_mapping()
@@ -57,6 +60,11 @@ class Counts:
     def spot_hours(self) -> Decimal:
         """Charged hours on Spot."""
         return _hours(self.spot_us)
+
+    @property
+    def first_spot_hours(self) -> Decimal:
+        """Charged hours on Spot of runs' first attempts."""
+        return _hours(self.first_spot_us)
 
     @property
     def hours(self) -> Decimal:
@@ -111,8 +119,9 @@ def sum_of(bill: Bill, outcome: Outcome, *, first_of_its_run: bool) -> DailySum:
     """Return what one bill adds, and to which day and deployment."""
     amounts, is_spot = bill.amounts, bill.capacity == FARGATE_SPOT
     micros = int((bill.seconds or Decimal(0)) / _MICRO)
+    is_first = first_of_its_run and bill.flow_run_id is not None
     counts = Counts(
-        runs=int(first_of_its_run and bill.flow_run_id is not None),
+        runs=int(is_first),
         attempts=int(bill.flow_run_id is not None),
         interruptions=int(bill.is_interrupted),
         spot_reruns=int(outcome is Outcome.SPOT_RERUN),
@@ -127,6 +136,8 @@ def sum_of(bill: Bill, outcome: Outcome, *, first_of_its_run: bool) -> DailySum:
         on_demand_e8=_e8(amounts.on_demand_usd) if amounts else 0,
         wasted_e8=_e8(amounts.wasted_usd) if amounts else 0,
         useful_e8=_e8(amounts.useful_usd) if amounts else 0,
+        first_spot_us=micros if is_spot and is_first else 0,
+        first_interruptions=int(bill.is_interrupted and is_spot and is_first),
     )
     deployment = DRILLS if bill.is_drill else bill.deployment
     return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
