@@ -15,7 +15,8 @@ from uuid import UUID, uuid5
 
 from chalicelib.core.money import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
-from chalicelib.core.record import Interruption
+from chalicelib.core.record import Interruption, Moved
+from chalicelib.core.run import FlowRun
 from chalicelib.core.situation import INTERRUPTED_TAG, Budget, Mode, Situation
 from chalicelib.core.standing import park_id_of_task
 from chalicelib.core.task import FARGATE, Cause
@@ -83,6 +84,36 @@ def annotation_of(s: Situation, telling: Telling) -> Annotation:
     )
 
 
+def annotation_of_move(run: FlowRun, moved: Moved, mode: Mode, now: datetime) -> Annotation:
+    """Tell that a guard put a run on demand before its start; in observe mode, that it would."""
+    observing = mode is Mode.OBSERVE
+    next_step = f"{'would start' if observing else 'it starts'} on {FARGATE}"
+    title = "On demand before its start"
+    event = PrefectEvent(
+        id=uuid5(run.id, ON_DEMAND_EVENT),
+        flow_run_id=run.id,
+        flow_run_name=one_line(run.name),
+        name=ON_DEMAND_EVENT,
+        at=now,
+        payload={"guard": moved.guard, "mode": mode.value},
+    )
+    why = f"{moved.guard}: {moved.reason}"
+    return Annotation(
+        log=LogLine(run.id, now, f"{title}. Next: {next_step}. Why: {why}."),
+        artifact=Artifact(
+            flow_run_id=run.id,
+            key=f"spot-deadline-{str(run.id)[:8]}",
+            markdown=(
+                f"## {title}\n\n**What happens next:** {next_step}.\n\n"
+                f"**Why:** {escaped(why, WHY_LENGTH)}.\n"
+            ),
+            description=f"{title}. Next: {next_step}.",
+        ),
+        events=() if observing else (event,),
+        labels=None if observing else {CAPACITY_LABEL: FARGATE},
+    )
+
+
 def headline(interruption: Interruption, budget: Budget) -> str:
     """Name the interruption in a line: which one it is, of how many, why and where."""
     cause = "Drill" if interruption.cause == Cause.DRILL else "Spot interruption"
@@ -93,6 +124,19 @@ def headline(interruption: Interruption, budget: Budget) -> str:
         f" in {one_line(interruption.availability_zone)}" if interruption.availability_zone else ""
     )
     return f"{cause} {count}{place}"
+
+
+def why_rerun(interruption: Interruption, moved: Moved | None, budget: Budget) -> str:
+    """Say why the rerun goes where it goes: a guard's words, or the budget's and what it lacked."""
+    within_budget = interruption.number <= budget.allowed
+    if interruption.guard:
+        return f"{interruption.guard}: {interruption.guard_reason}"
+    if moved is not None and within_budget and interruption.rerun_on == FARGATE:
+        return f"{moved.guard}: {moved.reason}, as was decided before its start"
+    why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
+    if within_budget:
+        why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
+    return f"{why}; {interruption.guard_reason}" if interruption.guard_reason else why
 
 
 def one_line(text: str, length: int = TEXT_LENGTH) -> str:

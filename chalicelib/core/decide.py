@@ -25,7 +25,14 @@ from chalicelib.core.actions import (
     Save,
     Verdict,
 )
-from chalicelib.core.annotation import Moment, Telling, annotation_of, headline, one_line
+from chalicelib.core.annotation import (
+    Moment,
+    Telling,
+    annotation_of,
+    headline,
+    one_line,
+    why_rerun,
+)
 from chalicelib.core.bookkeeping import recorded, retries_due
 from chalicelib.core.death import explain
 from chalicelib.core.run import RunChange, RunState, StateType
@@ -47,6 +54,7 @@ from chalicelib.core.standing import (
     standing_of_refusal,
     standing_of_task,
     was_being_cancelled,
+    was_thrown_back,
 )
 from chalicelib.core.task import FARGATE, NO_CAPACITY_REASON, Cause
 
@@ -221,7 +229,7 @@ def _rerun(s: Situation, park_id: UUID) -> Decision:
     """Record, then park; what remains is decided when the run is seen parked."""
     noted = recorded(s, rerun=True)
     on_demand = noted.record.next_capacity == FARGATE
-    reason = f"{_headline(noted)}: rerun on {noted.record.next_capacity}"
+    reason = _headline(noted)
     told = _tell_rerun(noted) if s.policy.mode is Mode.OBSERVE else ()
     cancelled = s.run.state.type is StateType.CANCELLED
     park = Park(park_id, s.now + PARKED_FOR, f"{reason}, being prepared", force=cancelled)
@@ -235,14 +243,14 @@ def _rerun(s: Situation, park_id: UUID) -> Decision:
 def _finish(s: Situation, park_id: UUID) -> Decision:
     """The run is parked by us: change what must change, then make it due."""
     before = s.history[-2] if len(s.history) > 1 else s.run.state
-    if before.type in NOT_TO_BE_PARKED and not _was_thrown_back(s, park_id):
+    if before.type in NOT_TO_BE_PARKED and not was_thrown_back(s.task.arn, s.history, park_id):
         reason = f"the run had become {one_line(before.name)} while it was being parked"
         return Decision(Verdict.UNDO_RERUN, reason, (PutBack(before),))
     noted = recorded(s, rerun=True)
     capacity = noted.record.next_capacity
     change = _change(noted)
     at = s.now if capacity == FARGATE else s.now + _delay(s)
-    message = f"{_headline(noted)}: rerun on {capacity}"
+    message = _headline(noted)
     actions: tuple[Action, ...] = (
         *_save(s, noted),
         *(() if change.is_empty else (Change(change),)),
@@ -250,12 +258,6 @@ def _finish(s: Situation, park_id: UUID) -> Decision:
         *_tell_rerun(noted),
     )
     return Decision(Verdict.FINISH_RERUN, message, actions)
-
-
-def _was_thrown_back(s: Situation, park_id: UUID) -> bool:
-    """Whether undoing that very state is what this park is for."""
-    earlier = standing_of_task(s.task.arn, s.history[:-1])
-    return earlier.stage is Stage.THROWN_BACK and earlier.park_id == park_id
 
 
 def _change(s: Situation) -> RunChange:
@@ -315,15 +317,7 @@ def _tell_rerun(s: Situation) -> tuple[Annotate, ...]:
     interruption = s.record.interruptions.get(s.task.arn)
     if interruption is None:
         return ()
-    budget = _budget(s)
-    if interruption.guard:
-        why = f"{interruption.guard}: {interruption.guard_reason}"
-    elif interruption.number <= budget.allowed:
-        why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
-    else:
-        why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
-    if interruption.guard_reason and not interruption.guard:
-        why = f"{why}; {interruption.guard_reason}"
+    why = why_rerun(interruption, s.record.moved, _budget(s))
     would = "would be " if s.policy.mode is Mode.OBSERVE else ""
     return _tell(s, Moment.RERUN, f"{would}rerun on {interruption.rerun_on}", why)
 
@@ -346,7 +340,9 @@ def _budget(s: Situation) -> Budget:
 
 def _headline(s: Situation) -> str:
     interruption = s.record.interruptions.get(s.task.arn)
-    return headline(interruption, _budget(s)) if interruption else "No Spot capacity"
+    title = headline(interruption, _budget(s)) if interruption else "No Spot capacity"
+    guard = f", by {interruption.guard}" if interruption and interruption.guard else ""
+    return f"{title}: rerun on {s.record.next_capacity}{guard}"
 
 
 def _delay(s: Situation) -> timedelta:

@@ -93,6 +93,12 @@ def standing_of_task(task_arn: str, history: tuple[RunState, ...]) -> Standing:
     return Standing(stage, _again(first, current), made_due)
 
 
+def was_thrown_back(task_arn: str, history: tuple[RunState, ...], park_id: UUID) -> bool:
+    """Whether a run parked with `park_id` is so in order to undo the state it was in before."""
+    earlier = standing_of_task(task_arn, history[:-1])
+    return earlier.stage is Stage.THROWN_BACK and earlier.park_id == park_id
+
+
 def was_being_cancelled(task_arn: str, history: Sequence[RunState]) -> bool:
     """Whether a CRASHED run is one that a person was cancelling.
 

@@ -64,6 +64,23 @@ def test_row_cpu_and_memory_per_run_are_kept_when_it_finishes_on_fargate(
     assert ours <= emitted
 
 
+def test_a_run_that_one_more_interruption_would_make_late_goes_on_demand_within_its_budget(
+    stage: Stage,
+) -> None:
+    like = stage.start("waits", interruptions=0, seconds=40)
+    assert like.wait_for_end()["state_type"] == "COMPLETED"
+    run = stage.start("waits", tags=("spot-deadline:1m",), interruptions=1)
+    run.wait_for_start(1)
+    run.interrupt()
+    finished = run.wait_for_end()
+    assert finished["state_type"] == "COMPLETED"
+    assert [life.capacity for life in run.containers()] == ["FARGATE_SPOT", "FARGATE"]
+    assert "**Why:** deadline\\: an attempt on Spot may need" in stage.cloud.prefect.annotation(
+        run.id
+    )
+    assert not run.verdict(budget=0).findings
+
+
 def test_an_event_delivered_three_times_and_out_of_order_makes_one_rerun(stage: Stage) -> None:
     stage.cloud.router.mischief = duplicate(3, then=shuffle(seed=7, within_seconds=3))
     run = stage.start("waits", interruptions=1, seconds=8)

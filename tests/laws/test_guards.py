@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -11,33 +10,31 @@ from hypothesis import strategies as st
 
 from chalicelib.core.bookkeeping import recorded
 from chalicelib.core.guards.facts import (
-    Changeover,
     GuardFacts,
     GuardPolicy,
     Missing,
-    PastRuns,
-    Progress,
-    SpotEvidence,
 )
 from chalicelib.core.run import StateType
 from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.sums import total
 from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.react import react
+from tests.laws.guarded import (
+    AMPLE,
+    ECONOMICS,
+    LONG,
+    RATES,
+    SHORT,
+    TIGHT,
+    after_a_run_of,
+    any_facts,
+    calls_of,
+    interrupted,
+    noted,
+)
 from tests.laws.test_laws import behaviors, deliveries, faults, interrupt, many, outcome, reruns
-from tests.laws.universe import Fault, Tables, Universe
-from tests.make import TASK_ARN, make_rate, make_run, make_situation
-
-RATES = {
-    rate.key: rate
-    for rate in (
-        make_rate("FARGATE_SPOT", "0.012", "0.0013"),
-        make_rate("FARGATE", "0.04", "0.004"),
-    )
-}
-ECONOMICS = Policy(guards=GuardPolicy(economics=True), rates=RATES)
-TIGHT, AMPLE = "spot-deadline:10m", "spot-deadline:9d"
-LONG, SHORT = 400_000.0, 60.0
-"""Seconds of a deployment's completed run: too long for Spot by economics, and short enough."""
+from tests.laws.universe import Fault, Tables
+from tests.make import TASK_ARN, make_run, make_situation
 
 OF_A_RESCUE = [
     "records.acquire",
@@ -60,38 +57,6 @@ OF_A_RESCUE = [
 """Every call of a rescue without guards, in order."""
 
 OF_THE_GUARDS = {"prefect.find_completed_runs", "prefect.read_task_runs", "bills.unbilled"}
-
-
-def after_a_run_of(universe: Universe, seconds: float) -> UUID:
-    """A deployment with one completed run, which took that long."""
-    deployment_id = universe.prefect.create_deployment()
-    run_id = universe.prefect.create_run(deployment_id=deployment_id)
-    universe.start(run_id)
-    universe.passes(seconds)
-    universe.prefect.engine_finishes(run_id)
-    return deployment_id
-
-
-def interrupted(
-    universe: Universe, tags: tuple[str, ...] = (), seconds: float = LONG, ran: float = 30
-) -> tuple[UUID, Any]:
-    """A run after one that took `seconds`, and the event of its container's exit."""
-    deployment_id = after_a_run_of(universe, seconds)
-    run_id = universe.prefect.create_run(deployment_id=deployment_id, tags=tags)
-    task = universe.start(run_id)
-    universe.passes(ran)
-    return run_id, interrupt(universe, task, "relinquishes", [2])[0]
-
-
-def noted(universe: Universe, run_id: UUID) -> Any:
-    [interruption] = universe.records().read(run_id).interruptions.values()
-    return interruption
-
-
-def calls_of(universe: Universe, event: Any) -> list[str]:
-    assert universe.handle(event) is not None
-    assert universe.wire is not None
-    return universe.wire.calls
 
 
 def test_with_all_guards_off_a_rescue_makes_not_one_call_more(tables: Tables) -> None:
@@ -148,6 +113,8 @@ def test_a_guard_moves_a_run_its_words_are_told_and_the_record_keeps_them(
     universe.deliver(event)
     kept = noted(universe, run_id)
     on_demand = bool(guard)
+    where = f"rerun on FARGATE, by {guard}" if on_demand else "rerun on FARGATE_SPOT"
+    assert universe.prefect.runs[run_id].state.message.endswith(where)
     assert kept.guard == guard
     assert kept.rerun_on == ("FARGATE" if on_demand else "FARGATE_SPOT")
     [(_, artifact)] = universe.prefect.artifacts_of(run_id)
@@ -155,6 +122,18 @@ def test_a_guard_moves_a_run_its_words_are_told_and_the_record_keeps_them(
     assert (f"Why: {guard}: {kept.guard_reason}" in line) == on_demand
     assert (f"**Why:** {guard}\\:" in artifact) == on_demand
     assert (universe.start(run_id).capacity == "FARGATE") == on_demand
+
+
+@pytest.mark.parametrize("mode", [Mode.RESCUE, Mode.OBSERVE])
+def test_what_a_guard_moved_is_counted_with_its_bill(tables: Tables, mode: Mode) -> None:
+    universe = tables.universe(replace(ECONOMICS, mode=mode))
+    run_id, event = interrupted(universe)
+    universe.deliver(event)
+    [task] = [task for task in universe.tasks.values() if task.flow_run_id == run_id]
+    universe.meter(universe.end_of(task))
+    counts = total(universe.sums())
+    assert (counts.economics_moves, counts.deadline_moves) == (1, 0)
+    assert counts.on_demand_reruns + counts.would_on_demand_reruns == 1
 
 
 def test_once_a_guard_has_moved_it_a_run_stays_on_demand(tables: Tables) -> None:
@@ -308,42 +287,7 @@ def test_with_guards_on_spot_reruns_are_at_most_those_of_the_budget_and_there_is
     assert universe.prefect.runs[run_id].state.type is StateType.RUNNING
 
 
-facts = st.builds(
-    GuardFacts,
-    evidence=st.one_of(
-        st.builds(SpotEvidence, st.floats(0, 1e5), st.integers(0, 10**5)),
-        st.just(Missing("rate", "x")),
-        st.none(),
-    ),
-    past=st.one_of(
-        st.builds(
-            PastRuns,
-            st.lists(st.floats(0, 1e9), min_size=1, max_size=4).map(tuple),
-            st.lists(st.floats(0, 1e9), max_size=4).map(tuple),
-        ),
-        st.just(Missing("past", "x")),
-        st.none(),
-    ),
-    progress=st.one_of(
-        st.builds(
-            Progress,
-            st.sampled_from([None, False, True]),
-            st.floats(0, 1e9),
-            st.floats(0, 1e9),
-            st.lists(st.floats(0, 1e9), max_size=4).map(tuple),
-        ),
-        st.just(Missing("progress", "x")),
-        st.none(),
-    ),
-    changeover=st.one_of(
-        st.builds(Changeover, st.floats(0, 1e6), st.floats(0, 1e6)),
-        st.just(Missing("changeover", "x")),
-        st.none(),
-    ),
-)
-
-
-@given(facts=facts, budget=st.integers(0, 2), tag=st.sampled_from([(), (TIGHT,), (AMPLE,)]))
+@given(facts=any_facts, budget=st.integers(0, 2), tag=st.sampled_from([(), (TIGHT,), (AMPLE,)]))
 def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
     facts: GuardFacts, budget: int, tag: tuple[str, ...]
 ) -> None:

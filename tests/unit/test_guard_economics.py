@@ -1,6 +1,8 @@
 """The economics of a rerun: the closed form, the prior, and where the decision turns."""
 
 from math import exp, inf
+from random import Random
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -60,6 +62,39 @@ def test_what_is_kept_is_not_done_again_and_costs_half_a_piece_and_a_start_each_
     )
 
 
+def played_spot_seconds(
+    dice: Random, work: float, piece: float, start: float, rate_per_hour: float
+) -> float:
+    """Seconds on Spot of one run, played piece by piece; no formula in it."""
+    spent, left_to_do, to_next_cut = 0.0, work, dice.expovariate(rate_per_hour / HOUR)
+    stretch = start
+    while left_to_do > 1e-9:
+        stretch += min(piece, left_to_do)
+        if to_next_cut < stretch:
+            spent += to_next_cut
+            to_next_cut, stretch = dice.expovariate(rate_per_hour / HOUR), start
+            continue
+        spent += stretch
+        to_next_cut -= stretch
+        left_to_do -= min(piece, left_to_do)
+        stretch = 0.0
+    return spent
+
+
+@pytest.mark.parametrize(
+    ("hours", "pieces", "rate"), [(1, 1, 0.5), (2, 1, 1.0), (4, 16, 0.5), (8, 4, 0.3), (0.2, 2, 2)]
+)
+def test_the_closed_form_is_what_runs_take_on_average(
+    hours: float, pieces: int, rate: float
+) -> None:
+    dice, work, start = Random(20261127), hours * HOUR, 90.0
+    times = [played_spot_seconds(dice, work, work / pieces, start, rate) for _ in range(4000)]
+    error = 4 * stdev(times) / len(times) ** 0.5
+    expected = expected_spot_seconds(work, work / pieces, start, rate)
+    assert expected == pytest.approx(mean(times), abs=error)
+    assert error < 0.08 * expected
+
+
 def test_without_interruptions_work_takes_its_time() -> None:
     assert expected_spot_seconds(HOUR, HOUR, 30, 0) == HOUR + 30
     assert expected_spot_seconds(HOUR, HOUR, 30, 1e-9) == pytest.approx(HOUR + 30)
@@ -91,7 +126,8 @@ def test_where_both_cost_the_same_the_run_stays_on_spot() -> None:
 
 def break_even_hours(start_hours: float) -> float:
     """Bisect, without the product's formula, where (e^{λ(c+w)} - 1)/λ = (c + w)·price ratio."""
-    rate, ratio = 11 / 110, (0.04 / 4 + 0.004 / 2) / (0.012 / 4 + 0.0013 / 2)
+    rate = interruptions_per_hour(SpotEvidence(100, 10))
+    ratio = (0.04 / 4 + 0.004 / 2) / (0.012 / 4 + 0.0013 / 2)
     low, high = 0.01, 100.0
     for _ in range(80):
         middle = (low + high) / 2

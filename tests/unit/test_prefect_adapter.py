@@ -243,6 +243,44 @@ def test_an_unreadable_search_is_raised_and_never_becomes_fewer_runs(body: objec
             bench.prefect.find_live_children([RUN_ID])
 
 
+COMPLETED = make_answer(
+    total_run_time=12.5,
+    start_time="2026-11-23T12:00:00Z",
+    end_time="2026-11-23T12:01:00Z",
+    expected_start_time=None,
+)
+
+
+def test_completed_runs_are_asked_for_by_deployment_newest_first() -> None:
+    with Bench([answer(200, [COMPLETED])]) as bench:
+        [run] = bench.prefect.find_completed_runs(RUN_ID, 20)
+    assert bench.server.seen[0].body == {
+        "flow_runs": {
+            "deployment_id": {"any_": [str(RUN_ID)]},
+            "state": {"type": {"any_": ["COMPLETED"]}},
+        },
+        "sort": "END_TIME_DESC",
+        "limit": 20,
+    }
+    assert (run.run_seconds, run.run_count, run.started_at) == (12.5, 1, AT)
+    assert run.expected_start is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [None],
+        [{**COMPLETED, "total_run_time": None}],
+        [{**COMPLETED, "end_time": None}],
+        [{**COMPLETED, "start_time": "yesterday"}],
+    ],
+)
+def test_a_completed_run_without_its_times_is_unreadable(body: object) -> None:
+    with Bench([answer(200, body)]) as bench, pytest.raises(PrefectUnavailableError):
+        bench.prefect.find_completed_runs(RUN_ID, 20)
+
+
 def test_an_expected_start_is_read_and_may_be_missing() -> None:
     told = make_answer(expected_start_time="2026-11-23T12:00:00Z")
     with Bench([answer(200, [told, make_answer()])]) as bench:
