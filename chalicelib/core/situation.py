@@ -14,6 +14,7 @@ from chalicelib.core.task import FARGATE, Cause, Task, classify
 SPOT_RETRIES_TAG: Final = "spot-retries:"
 OPT_IN_TAG: Final = "spot:rerun"
 NEVER_RERUN_TAG: Final = "spot:never-rerun"
+_DECIDING_TAGS: Final = (SPOT_RETRIES_TAG, OPT_IN_TAG, NEVER_RERUN_TAG)
 INTERRUPTED_TAG: Final = "spot-interrupted"
 ON_DEMAND_TAG: Final = "spot-on-demand"
 
@@ -86,6 +87,11 @@ def budget_of(run: FlowRun, own_retries: int | None, policy: Policy) -> Budget:
     if own_retries is not None and own_retries > 0:
         return Budget(own_retries, f"the flow's own retries={own_retries}")
     return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")
+
+
+def deciding_tags(run: FlowRun) -> tuple[str, ...]:
+    """Return those of the run's tags that a decision may read."""
+    return tuple(tag for tag in run.tags if tag.startswith(_DECIDING_TAGS))
 
 
 def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
