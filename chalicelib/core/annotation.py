@@ -27,6 +27,8 @@ RERUN_EVENT: Final = "prefect-spot.rerun"
 ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
 
 TEXT_LENGTH: Final = 200
+WHY_LENGTH: Final = 600
+"""Our own words, of several guards it may be."""
 _MARKDOWN: Final = frozenset(punctuation)
 
 
@@ -121,7 +123,7 @@ def _markdown(s: Situation, telling: Telling, title: str) -> str:
     return (
         f"## {escaped(title)}\n\n{table}\n\n"
         f"**What happens next:** {escaped(telling.next_step)}.\n\n"
-        f"**Why:** {escaped(telling.why)}.\n"
+        f"**Why:** {escaped(telling.why, WHY_LENGTH)}.\n"
     )
 
 

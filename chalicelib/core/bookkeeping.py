@@ -7,6 +7,7 @@ retries. Each start that an interruption took raises `retries` by one in return.
 from dataclasses import replace
 from typing import Final
 
+from chalicelib.core.guards.advice import Advice, advice_on
 from chalicelib.core.record import Interruption
 from chalicelib.core.run import RunState, StateType
 from chalicelib.core.situation import Situation, budget_of, deciding_tags
@@ -40,10 +41,13 @@ def recorded(s: Situation, *, rerun: bool = False) -> Situation:
     if rerun and not interruption.rerun_on:
         allowed = budget_of(s.run, record.own_retries, s.policy).allowed
         for_good = FARGATE in (record.next_capacity, s.task.capacity)
-        on_demand = for_good or interruption.number > allowed
+        by_budget = for_good or interruption.number > allowed
+        advice = Advice() if by_budget else advice_on(s)
         interruption = replace(
             interruption,
-            rerun_on=FARGATE if on_demand else FARGATE_SPOT,
+            rerun_on=FARGATE if by_budget or advice.guard else FARGATE_SPOT,
+            guard=advice.guard.value if advice.guard else "",
+            guard_reason=advice.reason,
             run_state=s.run.state.type.value,
             tags=deciding_tags(s.run),
         )

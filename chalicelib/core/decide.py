@@ -317,10 +317,14 @@ def _tell_rerun(s: Situation) -> tuple[Annotate, ...]:
     if interruption is None:
         return ()
     budget = _budget(s)
-    if interruption.number <= budget.allowed:
+    if interruption.guard:
+        why = f"{interruption.guard}: {interruption.guard_reason}"
+    elif interruption.number <= budget.allowed:
         why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
     else:
         why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
+    if interruption.guard_reason and not interruption.guard:
+        why = f"{why}; {interruption.guard_reason}"
     would = "would be " if s.policy.mode is Mode.OBSERVE else ""
     return _tell(s, Moment.RERUN, f"{would}rerun on {interruption.rerun_on}", why)
 

@@ -16,8 +16,10 @@ class Interruption:
 
     `lost_start` is the run's `run_count` if the interruption cost the flow a start that had
     counted, else 0: a run that never started, or that waited for a retry of its own, lost none.
-    `rerun_on` is the capacity that was decided for the rerun, empty while there is none.
-    `run_state` and `tags` (those of ours) are what that was decided by; they are kept for
+    `rerun_on` is the capacity that was decided for the rerun, empty while there is none; `guard`
+    the one that moved it to FARGATE before the budget would have, empty for none, and
+    `guard_reason` what there is to tell of that, or of a guard that lacked a fact.
+    `run_state` and `tags` (those of ours) are what all that was decided by: kept for
     `spotctl replay`, and empty in records of older releases.
     """
 
@@ -34,6 +36,8 @@ class Interruption:
     exited_at: datetime | None = None
     lost_start: int = 0
     rerun_on: str = ""
+    guard: str = ""
+    guard_reason: str = ""
     run_state: str = ""
     tags: tuple[str, ...] = ()
     warning_annotated: bool = False

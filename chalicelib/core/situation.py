@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from chalicelib.core.guards.facts import GuardFacts, GuardPolicy
 from chalicelib.core.rates import Rates
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import FlowRun, RunState
@@ -35,6 +36,7 @@ class Policy:
     spot_retries: int = 3
     rerun_delay_seconds: int = 0
     rates: Rates = field(default_factory=dict, hash=False)
+    guards: GuardPolicy = field(default_factory=GuardPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Situation:
     `grace_over`: the fast path had its time; `no_live_task`: ECS was asked by tag, and has no task
     of this run that lives. Only `sweep` says either.
     `history` holds the run's states, oldest first, its present one last.
+    `facts` is what the guards judge by, where some are on.
     """
 
     task: Task
@@ -64,6 +67,7 @@ class Situation:
     newer_task: bool = False
     grace_over: bool = False
     no_live_task: bool = False
+    facts: GuardFacts = field(default_factory=GuardFacts)
 
     @property
     def cause(self) -> Cause:

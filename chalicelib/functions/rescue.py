@@ -6,7 +6,7 @@ what is, not from what was hoped for. `react` and `sweep` both come through here
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, assert_never
 from uuid import UUID
@@ -26,6 +26,8 @@ from chalicelib.core.actions import (
 )
 from chalicelib.core.annotation import Annotation, one_line
 from chalicelib.core.decide import decide
+from chalicelib.core.guards.advice import guards_on
+from chalicelib.core.guards.facts import GuardFacts
 from chalicelib.core.metrics import Measured, values_of_rescue
 from chalicelib.core.ports import Prefect
 from chalicelib.core.record import RunRecord
@@ -49,6 +51,7 @@ from chalicelib.errors import (
     PrefectUnavailableError,
     UnsettledError,
 )
+from chalicelib.functions.guard_facts import gather_facts
 
 MOST_LOOKS: Final = 4
 """Looks at a run before giving up for now: park and finish take two, a race one more."""
@@ -103,6 +106,7 @@ class _Handling:
     swept: bool
     is_unsure: bool = False
     deployment_id: UUID | None = None
+    facts: GuardFacts | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -119,7 +123,7 @@ class _Handling:
             self.deployment_id = run.deployment_id
             if newer_task is None:
                 newer_task = _has_newer_task(self.world, run, self.task)
-            decision = decide(
+            decision = self.decide(
                 Situation(
                     task=self.task,
                     run=run,
@@ -143,6 +147,17 @@ class _Handling:
             if self.perform(decision):
                 return decision
         raise UnsettledError(f"flow run {self.record.flow_run_id} kept moving under our hands")
+
+    def decide(self, s: Situation) -> Decision:
+        """Decide; for a rerun that the budget would put on Spot, with what the guards need."""
+        decision = decide(s)
+        known = self.record.interruptions.get(self.task.arn)
+        decided = known is not None and known.rerun_on
+        if decision.verdict is not Verdict.RERUN_ON_SPOT or decided or not guards_on(s):
+            return decision
+        if self.facts is None:
+            self.facts = gather_facts(self.world, s)
+        return decide(replace(s, facts=self.facts))
 
     def perform(self, decision: Decision) -> bool:
         """Perform the actions in order; False as soon as one asks for another look."""

@@ -1,0 +1,64 @@
+"""Asks the guards that are on whether a rerun goes to FARGATE earlier than its budget says.
+
+They are asked in the order of `Guard`, and the first that says so is the one that is told of. None
+can keep a run on Spot: to say nothing is the most that a guard can do for it.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from chalicelib.core.guards.deadline import deadline_opinion, has_deadline_tag
+from chalicelib.core.guards.economics import economics_opinion
+from chalicelib.core.guards.facts import Guard, Missing
+from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
+from chalicelib.core.situation import Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Which guard moves the run to FARGATE, None for none, and what is to be told of it.
+
+    `reason` is empty where no guard is on, or none has anything to tell.
+    """
+
+    guard: Guard | None = None
+    reason: str = ""
+
+
+def guards_on(s: Situation) -> tuple[Guard, ...]:
+    """Return the guards that this run has to pass, in the order in which they are asked."""
+    on = {
+        Guard.DEADLINE: has_deadline_tag(s.run.tags),
+        Guard.ECONOMICS: s.policy.guards.economics,
+        Guard.WEATHER: False,
+    }
+    return tuple(guard for guard in Guard if on[guard])
+
+
+def advice_on(s: Situation) -> Advice:
+    """Say whether the rerun that the budget would put on Spot goes to FARGATE all the same."""
+    missing = []
+    for guard in guards_on(s):
+        opinion = _opinion(guard, s)
+        match opinion:
+            case GoOnDemand(why):
+                return Advice(guard, why)
+            case StayOnSpot():
+                pass
+            case Missing():
+                missing.append(f"{guard} has no say ({opinion})")
+            case _:
+                assert_never(opinion)
+    told = "; ".join(missing)
+    return Advice(reason=f"{told}: the budget alone decides" if told else "")
+
+
+def _opinion(guard: Guard, s: Situation) -> Opinion:
+    match guard:
+        case Guard.DEADLINE:
+            return deadline_opinion(s)
+        case Guard.ECONOMICS:
+            return economics_opinion(s)
+        case Guard.WEATHER:
+            return StayOnSpot("no breaker is set")
+    assert_never(guard)

@@ -1,0 +1,93 @@
+"""What the guards judge by, and which of them are on: values only.
+
+A fact is None where nobody needs it, so nobody asked; `Missing` where it was asked for and could
+not be had. Then the budget alone decides, and the annotation says so.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Guard(StrEnum):
+    """Every guard there is, by the name that stands in records, logs and annotations."""
+
+    DEADLINE = "deadline"
+    ECONOMICS = "economics"
+    WEATHER = "weather"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardPolicy:
+    """Which guards the settings turn on, all off by default; a deadline is a run's own tag."""
+
+    economics: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A fact that could not be had: which one, and why."""
+
+    fact: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.fact}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class SpotEvidence:
+    """The user's own hours on Spot, and the interruptions in them, drills left out."""
+
+    hours: float
+    interruptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class PastRuns:
+    """The deployment's last completed runs, at least one.
+
+    `work_seconds`: of each, the time that it ran, of undisturbed ones where there are such; of one
+    that was interrupted it is more than its work. `piece_seconds`: the pieces of work of the newest
+    one that a rerun finds done, each the time of one task; empty where it keeps nothing.
+    `start_seconds`: of each, from its scheduled start until it ran.
+    """
+
+    work_seconds: tuple[float, ...]
+    piece_seconds: tuple[float, ...] = ()
+    start_seconds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far this run has come, over all its attempts.
+
+    `kept_seconds`: work that its next attempt finds done; 0 where it keeps nothing.
+    `longest_seconds`: its longest attempt, none of which finished: its work is more than that.
+    `piece_seconds`: as of `PastRuns`, with how long each that is to be redone had run so far.
+    """
+
+    kept_seconds: float = 0.0
+    longest_seconds: float = 0.0
+    piece_seconds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Changeover:
+    """Measured on this run's own attempts, the longest of each.
+
+    `seconds`: from a container's exit (or the scheduled start) until the flow ran again;
+    `charged_seconds`: the part of it that is paid, from the image pull on.
+    """
+
+    seconds: float
+    charged_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GuardFacts:
+    """Everything the guards may ask for, gathered once. As it is made: nothing gathered."""
+
+    evidence: SpotEvidence | Missing | None = None
+    past: PastRuns | Missing | None = None
+    progress: Progress | Missing | None = None
+    changeover: Changeover | Missing | None = None
