@@ -15,7 +15,6 @@ from chalicelib.core.task import FARGATE, Cause, Task, classify
 SPOT_RETRIES_TAG: Final = "spot-retries:"
 OPT_IN_TAG: Final = "spot:rerun"
 NEVER_RERUN_TAG: Final = "spot:never-rerun"
-_DECIDING_TAGS: Final = (SPOT_RETRIES_TAG, OPT_IN_TAG, NEVER_RERUN_TAG)
 INTERRUPTED_TAG: Final = "spot-interrupted"
 ON_DEMAND_TAG: Final = "spot-on-demand"
 
@@ -94,8 +93,9 @@ def budget_of(run: FlowRun, own_retries: int | None, policy: Policy) -> Budget:
 
 
 def deciding_tags(run: FlowRun) -> tuple[str, ...]:
-    """Return those of the run's tags that a decision may read."""
-    return tuple(tag for tag in run.tags if tag.startswith(_DECIDING_TAGS))
+    """Return those of the run's tags that a decision may read: ours, without our marks."""
+    marks = (INTERRUPTED_TAG, ON_DEMAND_TAG)
+    return tuple(tag for tag in run.tags if tag.startswith(("spot:", "spot-")) and tag not in marks)
 
 
 def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:

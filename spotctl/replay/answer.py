@@ -1,4 +1,4 @@
-"""One recorded interruption, decided again: the product's own `decide`, on a run made of the record.
+"""One recorded interruption decided again: the product's `decide`, on a run made of the record.
 
 The run is played as far as a handler plays it: what is saved is kept, what is parked is looked at
 again, until the run is due or the decision asks for nothing more.
@@ -105,6 +105,4 @@ def _task(
 
 def _parked(transition_id: UUID, at: datetime) -> RunState:
     state_id = uuid5(transition_id, "as replayed")
-    return RunState(
-        state_id, StateType.SCHEDULED, "AwaitingRetry", at, transition_id=transition_id
-    )
+    return RunState(state_id, StateType.SCHEDULED, "AwaitingRetry", at, transition_id=transition_id)

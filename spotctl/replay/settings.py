@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from chalicelib.core.situation import Mode
+from chalicelib.core.situation import Mode, Policy
 from chalicelib.settings import Settings
 from spotctl.errors import RefusedError
 
@@ -47,3 +47,12 @@ def values_of(settings: Settings) -> Mapping[str, str]:
         "RERUN_DELAY_SECONDS": str(settings.rerun_delay_seconds),
         "SPOT_RETRIES": str(settings.spot_retries),
     }
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return what decisions are made by."""
+    return Policy(
+        mode=settings.mode,
+        spot_retries=settings.spot_retries,
+        rerun_delay_seconds=settings.rerun_delay_seconds,
+    )

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from spotctl.cli import app
 from tests.unit.spotctl_bench import KEY, STACK, Bench, bench
 
-COMMANDS = ("deploy", "status", "drill", "report", "redrive", "teardown")
+COMMANDS = ("deploy", "status", "drill", "report", "replay", "redrive", "teardown")
 
 
 @pytest.fixture
