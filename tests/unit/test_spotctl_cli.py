@@ -251,6 +251,41 @@ def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
     assert said.out.startswith("day,deployment,runs,")
 
 
+def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
+    stage.create_table()
+    stage.configure(SPOT_RETRIES="2")
+    said = stage.run("replay", "--set", "SPOT_RETRIES=1", "--set", "MODE=opt-in")
+    assert said.code == 0
+    assert said.answer["settings"]["SPOT_RETRIES"] == "2"
+    assert said.answer["changes"] == {"SPOT_RETRIES": "1", "MODE": "opt-in"}
+    for column in ("as_recorded", "same_settings", "other_settings"):
+        assert said.answer[column]["runs"] == 0
+        assert said.answer[column]["cost_usd"] == "0.00000000"
+    table = stage.run("replay", "--table", "--set", "SPOT_RETRIES=1").out
+    for words in ("as recorded", "SPOT_RETRIES=2", "SPOT_RETRIES=1", "net USD", "Not known: "):
+        assert words in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--set", "WORK_POOL=x"), "--set 'WORK_POOL=x' cannot be replayed: accepted are MODE=…"),
+        (("--set", "SPOT_RETRIES=x"), "SPOT_RETRIES is 'x': accepted are whole numbers"),
+        (("--set", "MODE=observe"), "--set 'MODE=observe' reruns nothing"),
+        (("--since", "91d"), "--since '91d' is not a period"),
+        ((), "the stage has no table yet: run spotctl deploy"),
+    ],
+    ids=["not of a decision", "a wrong value", "observe", "longer than bills are kept", "no table"],
+)
+def test_a_replay_that_cannot_be_is_refused_in_one_line(
+    stage: Bench, arguments: tuple[str, ...], why: str
+) -> None:
+    said = stage.run("replay", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"error: {why}")
+    assert said.err.count("\n") == 1
+
+
 def test_a_chart_is_drawn_into_two_files(stage: Bench) -> None:
     stage.create_table()
     chart = stage.folder / "savings.png"
