@@ -19,6 +19,7 @@ from aws_lambda_powertools import Logger
 
 import infra
 from chalicelib.adapters.bills import BillTable
+from chalicelib.adapters.breaker import BreakerTable
 from chalicelib.adapters.cloudformation import CloudFormationStacks
 from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.ecs import EcsTasks
@@ -128,6 +129,7 @@ def _world(context: LambdaContext) -> World:
         ),
         records=RunTable(_dynamodb(), settings.table_name, owner=_owner(context)),
         bills=BillTable(_dynamodb(), settings.table_name),
+        breakers=BreakerTable(_dynamodb(), settings.table_name, settings.work_pool),
         tasks=EcsTasks(_ecs()),
         log=_logger(),
         now=lambda: datetime.now(UTC),
