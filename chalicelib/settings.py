@@ -32,6 +32,7 @@ class Settings:
     spot_retries: int
     rerun_delay_seconds: int
     sweep_grace_seconds: int
+    guard_economics: bool
     rates: Rates
 
 
@@ -66,6 +67,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         spot_retries=number(environment, "SPOT_RETRIES", 3, _MOST_RETRIES),
         rerun_delay_seconds=number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
         sweep_grace_seconds=number(environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS),
+        guard_economics=_yes(environment, "GUARD_ECONOMICS"),
         rates=_rates(environment, "RATES"),
     )
 
@@ -93,6 +95,13 @@ def _choice(environment: Mapping[str, str], name: str, default: Mode) -> Mode:
     except ValueError:
         accepted = ", ".join(mode.value for mode in Mode)
         raise SettingError(f"{name} is {value!r}: accepted are {accepted}") from None
+
+
+def _yes(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name) or "false"
+    if value not in ("true", "false"):
+        raise SettingError(f"{name} is {value!r}: accepted are true, false")
+    return value == "true"
 
 
 def number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:

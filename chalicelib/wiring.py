@@ -32,6 +32,7 @@ from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.table import RunTable
 from chalicelib.adapters.work_pools import PrefectWorkPools
+from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.provision_world import ProvisionWorld
 from chalicelib.core.provisioning import Desired
 from chalicelib.core.rates import Rates, read_table, with_own
@@ -119,14 +120,21 @@ def _world(context: LambdaContext) -> World:
     def seconds_left() -> float:
         return ends_at - SPARE_SECONDS - time.monotonic()
 
-    return World(
-        prefect=PrefectRest(
+    def prefect_until(deadline: Callable[[], float]) -> PrefectRest:
+        return PrefectRest(
             api_url=settings.prefect_api_url,
             authorization=_authorization(),
-            deadline=seconds_left,
+            deadline=deadline,
             pool=_pool(),
             deployment_names=_deployment_names(),
-        ),
+        )
+
+    def hurried(seconds: float) -> PrefectRest:
+        until = time.monotonic() + seconds
+        return prefect_until(lambda: min(seconds_left(), until - time.monotonic()))
+
+    return World(
+        prefect=prefect_until(seconds_left),
         records=RunTable(_dynamodb(), settings.table_name, owner=_owner(context)),
         bills=BillTable(_dynamodb(), settings.table_name),
         breakers=BreakerTable(_dynamodb(), settings.table_name, settings.work_pool),
@@ -139,6 +147,7 @@ def _world(context: LambdaContext) -> World:
             spot_retries=settings.spot_retries,
             rerun_delay_seconds=settings.rerun_delay_seconds,
             rates=_rates(),
+            guards=GuardPolicy(economics=settings.guard_economics),
         ),
         clusters=settings.ecs_clusters,
         work_pool=settings.work_pool,
@@ -147,6 +156,7 @@ def _world(context: LambdaContext) -> World:
         pause=time.sleep,
         together=_together,
         measure=EmfMetrics(settings.stage, settings.work_pool).measure,
+        hurried=hurried,
         account=context.invoked_function_arn.split(":")[4],
     )
 

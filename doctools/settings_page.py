@@ -71,6 +71,12 @@ SETTINGS: Final = {
             " do not start at once",
         ),
         Setting(
+            "GUARD_ECONOMICS",
+            "false",
+            "`true`: a rerun goes to FARGATE as soon as finishing on Spot is expected to cost more,"
+            " by your own interruption rate and the deployment's completed runs",
+        ),
+        Setting(
             "SWEEP_GRACE_SECONDS",
             "180",
             "what `react` is given to answer an event, before `sweep` repairs what it finds",

@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from chalicelib.core.run import (
+    CompletedRun,
     FlowRun,
     RunPolicy,
     RunState,
@@ -55,6 +56,22 @@ def read_run(answer: object) -> FlowRun:
     )
 
 
+def read_completed_run(answer: object) -> CompletedRun:
+    """Read a flow run that has come to its end."""
+    fields = read_fields(answer, "flow run")
+    seconds = fields.get("total_run_time")
+    if not isinstance(seconds, int | float):
+        raise unreadable("flow run", "total_run_time")
+    return CompletedRun(
+        id=read_uuid(fields, "id", "flow run"),
+        run_count=_number(fields, "run_count") or 0,
+        run_seconds=float(seconds),
+        started_at=_time(fields, "start_time", "flow run"),
+        ended_at=_time(fields, "end_time", "flow run"),
+        expected_start=_time_or_none(fields, "expected_start_time", "flow run"),
+    )
+
+
 def read_called_flow_run(fields: Mapping[str, object]) -> UUID | None:
     """The subflow run whose call a task run stands for; None for a task."""
     state = read_fields(fields.get("state") or {}, "task run")
@@ -66,7 +83,13 @@ def read_task_run(fields: Mapping[str, object]) -> TaskRun:
     """Read a task run that has started. Only a stored result has a place to be found at."""
     state = read_state(fields.get("state"))
     stored = state.data.get("storage_key") if isinstance(state.data, Mapping) else None
-    return TaskRun(state.type, _time(fields, "start_time", "task run"), bool(stored))
+    return TaskRun(
+        state=state.type,
+        started_at=_time(fields, "start_time", "task run"),
+        persisted=bool(stored),
+        ended_at=_time_or_none(fields, "end_time", "task run"),
+        cached=state.name == "Cached",
+    )
 
 
 def read_state(value: object) -> RunState:

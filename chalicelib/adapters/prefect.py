@@ -16,6 +16,7 @@ import urllib3
 
 from chalicelib.adapters.answers import (
     read_called_flow_run,
+    read_completed_run,
     read_fields,
     read_run,
     read_state,
@@ -34,6 +35,7 @@ from chalicelib.core.ports import (
     TableArtifact,
 )
 from chalicelib.core.run import (
+    CompletedRun,
     FlowRun,
     ProposedState,
     RunChange,
@@ -148,6 +150,18 @@ class PrefectRest:
             in_process = {"id": {"any_": children}, "deployment_id": {"is_null_": True}}
             runs = in_process if children else {}
         return tuple(found)
+
+    def find_completed_runs(self, deployment_id: UUID, limit: int) -> tuple[CompletedRun, ...]:
+        """Return the deployment's runs that completed last, `limit` (200) at most, newest first."""
+        chosen = {
+            "deployment_id": {"any_": [str(deployment_id)]},
+            "state": {"type": {"any_": [StateType.COMPLETED.value]}},
+        }
+        criteria = {"flow_runs": chosen, "sort": "END_TIME_DESC", "limit": limit}
+        answer = self._http.send("POST", "/flow_runs/filter", criteria)
+        if not isinstance(answer, list):
+            raise unreadable("search for flow runs", "list")
+        return tuple(map(read_completed_run, answer))
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
         """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""

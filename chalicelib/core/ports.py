@@ -14,6 +14,7 @@ from chalicelib.core.bill import Bill
 from chalicelib.core.guards.breaker import Breaker
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import (
+    CompletedRun,
     FlowRun,
     ProposedState,
     RunChange,
@@ -127,6 +128,9 @@ class Prefect(Protocol):
 
         Of the run and of its subflows in the same process; not those that stand for a subflow.
         """
+
+    def find_completed_runs(self, deployment_id: UUID, limit: int) -> tuple[CompletedRun, ...]:
+        """Return the deployment's runs that completed last, `limit` (200) at most, newest first."""
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
         """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""

@@ -86,6 +86,21 @@ class FlowRun:
 
 
 @dataclass(frozen=True, slots=True)
+class CompletedRun:
+    """A run that completed. `run_seconds`: how long it was RUNNING, all attempts together.
+
+    `started_at` is its first attempt's; a run of one start (`run_count`) was never interrupted.
+    """
+
+    id: UUID
+    run_count: int
+    run_seconds: float
+    started_at: datetime
+    ended_at: datetime
+    expected_start: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProposedState:
     """A state to be asked of Prefect. `scheduled_time` is for SCHEDULED states only."""
 

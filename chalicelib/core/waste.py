@@ -18,11 +18,16 @@ _OVER: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCE
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """A task run as Prefect tells it; `persisted`: its result is stored, so a rerun skips it."""
+    """A task run as Prefect tells it; `persisted`: its result is stored, so a rerun skips it.
+
+    `ended_at` is None while it runs. `cached`: it found its result stored, and did nothing.
+    """
 
     state: StateType
     started_at: datetime
     persisted: bool
+    ended_at: datetime | None = None
+    cached: bool = False
 
     @property
     def is_kept(self) -> bool:

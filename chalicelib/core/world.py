@@ -42,6 +42,7 @@ class World:
     `seconds_left` of the invocation, for work that can be resumed; `pause` waits so many seconds.
     `together` makes calls that do not depend on each other, all of them whatever fails. `grace` is
     what the fast path is given before `sweep` repairs. `measure` hands on values for CloudWatch.
+    `hurried` makes a Prefect that gives up after so many seconds.
     """
 
     prefect: Prefect
@@ -61,3 +62,8 @@ class World:
     pause: Callable[[float], None] = lambda _seconds: None
     together: Callable[[Sequence[Callable[[], Any]]], list[Any]] = in_turn
     measure: Callable[[Measured], None] = lambda _measured: None
+    hurried: Callable[[float], Prefect] | None = None
+
+    def prefect_within(self, seconds: float) -> Prefect:
+        """Return Prefect for what may be had in so many seconds, and is not worth waiting for."""
+        return self.hurried(seconds) if self.hurried else self.prefect

@@ -1,26 +1,140 @@
 """Gathers what the guards judge by: once per interruption, and only what a guard that is on needs.
 
-No fact is worth a rescue. What cannot be read, for whatever reason, is missing, by its name, and
-the budget alone decides.
+No fact is worth a rescue. What cannot be read, or not in time, is missing, by its name, and the
+budget alone decides.
 """
 
-from typing import Final
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from chalicelib.core.guards.advice import guards_on
-from chalicelib.core.guards.facts import GuardFacts
+from chalicelib.core.guards.deadline import deadline_of
+from chalicelib.core.guards.facts import (
+    Guard,
+    GuardFacts,
+    Missing,
+    PastRuns,
+    Progress,
+    SpotEvidence,
+)
+from chalicelib.core.guards.progress import (
+    Attempt,
+    attempts_of,
+    changeover_of,
+    evidence_of,
+    like,
+    past_of,
+    progress_of,
+)
+from chalicelib.core.ports import Prefect
 from chalicelib.core.situation import Situation
+from chalicelib.core.sums import DailySum, total
+from chalicelib.core.task import Cause
 from chalicelib.core.world import World
 
-SECONDS_FOR_FACTS: Final = 8.0
-"""Left of the invocation, or nothing is gathered: the rescue itself comes first."""
+PAST_RUNS: Final = 20
+"""Completed runs of the deployment that are looked at."""
+
+SECONDS_FOR_FACTS: Final = 5.0
+"""What Prefect is given to tell them: a rerun waits for them, and for nothing longer."""
+
+SECONDS_FOR_THE_RESCUE: Final = 10.0
+"""Left of the invocation after that, or nothing is gathered: the rescue itself comes first."""
+
+WINDOWS_DAYS: Final = (2, 7, 28)
+"""How far back the daily sums are read, as long as there are not enough Spot hours in them."""
+
+ENOUGH_SPOT_HOURS: Final = 200.0
+"""By then the prior weighs little, and what is recent tells more than what is old."""
+
+Fact = TypeVar("Fact")
 
 
 def gather_facts(world: World, s: Situation) -> GuardFacts:
     """Return the facts for the guards that this run has to pass. Never raises.
 
-    Ports are asked only for guards that are on; for none, none is.
+    Asks for nothing that no guard needs: with none on, and for a deadline that cannot be read, it
+    makes no call at all.
     """
-    on = guards_on(s)
-    if not on:
+    economics = Guard.ECONOMICS in guards_on(s)
+    deadline = Guard.DEADLINE in guards_on(s) and not isinstance(deadline_of(s.run.tags), Missing)
+    if not (economics or deadline):
         return GuardFacts()
-    return GuardFacts()
+    if world.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
+        late = Missing("its facts", "there was no time left to gather them")
+        return GuardFacts(late, late, late, late)
+    prefect, attempts = world.prefect_within(SECONDS_FOR_FACTS), attempts_of(s)
+    calls: list[Callable[[], Any]] = [
+        partial(read_past, world, prefect, s.run.deployment_id),
+        partial(_progress, world, prefect, s.run.id, attempts),
+        *([partial(_evidence, world, s)] if economics else []),
+    ]
+    past, progress, *evidence = world.together(calls)
+    return GuardFacts(
+        evidence=evidence[0] if evidence else None,
+        past=past,
+        progress=progress,
+        changeover=changeover_of(attempts, past),
+    )
+
+
+def read_past(world: World, prefect: Prefect, deployment_id: UUID | None) -> PastRuns | Missing:
+    """Return what the deployment's last completed runs tell, at two requests and their pages."""
+    fact = "the deployment's completed runs"
+
+    def read() -> PastRuns | Missing:
+        if deployment_id is None:
+            return Missing(fact, "it has no deployment")
+        runs = prefect.find_completed_runs(deployment_id, PAST_RUNS)
+        newest = like(runs)
+        if newest is None:
+            return past_of((), ())
+        tasks = prefect.read_task_runs(newest.id, newest.started_at, newest.ended_at)
+        return past_of(runs, tasks)
+
+    return _read(world, fact, read)
+
+
+def _progress(
+    world: World, prefect: Prefect, flow_run_id: UUID, attempts: tuple[Attempt, ...]
+) -> Progress | Missing:
+    if not attempts:
+        return Progress()
+    since, until = attempts[0].started_at, attempts[-1].exited_at
+    return _read(
+        world,
+        "the run's own tasks",
+        lambda: progress_of(attempts, prefect.read_task_runs(flow_run_id, since, until)),
+    )
+
+
+def _evidence(world: World, s: Situation) -> SpotEvidence | Missing:
+    def read() -> SpotEvidence:
+        is_news = s.cause is Cause.SPOT_INTERRUPTION and world.bills.unbilled([s.task.arn])
+        return evidence_of(_recent_sums(world), s.task if is_news else None)
+
+    return _read(world, "the interruption rate", read)
+
+
+def _recent_sums(world: World) -> list[DailySum]:
+    """The sums of the last days, of as many as it takes."""
+    sums: list[DailySum] = []
+    today, done = world.now().date(), 0
+    for window in WINDOWS_DAYS:
+        days = [today - timedelta(days=n) for n in range(done, window)]
+        sums += world.bills.read_sums(days)
+        done = window
+        if float(total(sums).spot_hours) >= ENOUGH_SPOT_HOURS:
+            break
+    return sums
+
+
+def _read(world: World, fact: str, read: Callable[[], Fact]) -> Fact | Missing:
+    try:
+        return read()
+    except Exception as error:  # whatever it is, the run is to be rescued
+        world.log.exception("a fact for the guards cannot be had", fact=fact)
+        return Missing(fact, f"it could not be read ({type(error).__name__})")

@@ -198,7 +198,12 @@ class RealPrefect:
         return self._move(flow_run_id, Cancelled())
 
     def run_task(
-        self, flow_run_id: UUID, kind: StateType = StateType.RUNNING, *, persisted: bool = False
+        self,
+        flow_run_id: UUID,
+        kind: StateType = StateType.RUNNING,
+        *,
+        persisted: bool = False,
+        cached: bool = False,
     ) -> None:
         """As an engine makes it known; its own way, by events, is for the end-to-end tests."""
         task = Task(fn=lambda: None, name="load")
@@ -207,7 +212,9 @@ class RealPrefect:
         if kind is StateType.COMPLETED:
             record = ResultRecord(metadata=ResultRecordMetadata(storage_key="key"), result="done")
             record.mark_persisted()
-            state: State[Any] = Completed(data=record) if persisted else Completed()
+            name = "Cached" if cached else "Completed"
+            data = record if persisted or cached else None
+            state: State[Any] = Completed(name=name, data=data)
             self._client.set_task_run_state(task_run.id, state, force=True)
         elif kind is StateType.CRASHED:
             self._client.set_task_run_state(task_run.id, Crashed(), force=True)

@@ -7,6 +7,7 @@ test's own. `oldest=True` makes it behave as Prefect 3.4 does where that differs
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from uuid import UUID, uuid4
 
 from chalicelib.core.ports import (
@@ -19,6 +20,7 @@ from chalicelib.core.ports import (
 )
 from chalicelib.core.run import (
     FINAL,
+    CompletedRun,
     FlowRun,
     ProposedState,
     RunChange,
@@ -130,6 +132,17 @@ class InMemoryPrefect:
             for task_run in self.task_runs.get(run_id, ())
             if after <= task_run.started_at <= before
         )
+
+    def find_completed_runs(self, deployment_id: UUID, limit: int) -> tuple[CompletedRun, ...]:
+        self._called("find_completed_runs")
+        found = [
+            _as_completed(run)
+            for run in self.runs.values()
+            if run.deployment is not None
+            and run.deployment.id == deployment_id
+            and run.state.type is StateType.COMPLETED
+        ]
+        return tuple(sorted(found, key=lambda run: run.ended_at, reverse=True)[:limit])
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
         self._called("read_deployment_name")
@@ -321,10 +334,20 @@ class InMemoryPrefect:
         return self._move(flow_run_id, ProposedState(StateType.CANCELLED, "Cancelled"))
 
     def run_task(
-        self, flow_run_id: UUID, kind: StateType = StateType.RUNNING, *, persisted: bool = False
+        self,
+        flow_run_id: UUID,
+        kind: StateType = StateType.RUNNING,
+        *,
+        persisted: bool = False,
+        cached: bool = False,
     ) -> None:
-        """A task of the run starts now, and is then in that state, its result stored or not."""
-        task_run = TaskRun(kind, self._clock(), persisted)
+        """A task of the run starts now, and is then in that state, its result stored or not.
+
+        `cached`: the result was there already.
+        """
+        now = self._clock()
+        ended_at = now if kind in FINAL else None
+        task_run = TaskRun(kind, now, persisted or cached, ended_at, cached)
         self.task_runs.setdefault(flow_run_id, []).append(task_run)
 
     # What a person reads in the UI.
@@ -463,6 +486,24 @@ def _as_told(run: TwinRun) -> FlowRun:
         ),
         infrastructure_pid=run.infrastructure_pid,
         work_pool_name=run.work_pool_name,
+        expected_start=run.expected_start,
+    )
+
+
+def _as_completed(run: TwinRun) -> CompletedRun:
+    assert run.started_at is not None
+    assert run.ended_at is not None
+    ran = (
+        after.timestamp - before.timestamp
+        for before, after in pairwise(run.states)
+        if before.type is StateType.RUNNING
+    )
+    return CompletedRun(
+        id=run.id,
+        run_count=run.run_count,
+        run_seconds=sum(ran, timedelta()).total_seconds(),
+        started_at=run.started_at,
+        ended_at=run.ended_at,
         expected_start=run.expected_start,
     )
 

@@ -18,6 +18,7 @@ def test_the_defaults_are_those_of_the_stage() -> None:
     assert settings.mode is Mode.RESCUE
     assert settings.spot_retries == 3
     assert settings.rerun_delay_seconds == 0
+    assert settings.guard_economics is False
 
 
 def test_an_empty_setting_is_one_that_is_not_set() -> None:
@@ -41,6 +42,7 @@ def test_several_clusters_are_separated_by_commas() -> None:
         ("SPOT_RETRIES", "many", "whole numbers from 0 to 1000"),
         ("SPOT_RETRIES", "1001", "whole numbers from 0 to 1000"),
         ("RERUN_DELAY_SECONDS", "1.5", "whole numbers from 0 to 86400"),
+        ("GUARD_ECONOMICS", "yes", "true, false"),
         ("ECS_CLUSTER", " , ", "names or ARNs"),
         ("RATES", "0.04", "REGION/ARCHITECTURE/CAPACITY="),
         ("RATES", "us-east-1/x86_64/FARGATE=0.04", "cannot be read"),

@@ -1,13 +1,149 @@
-"""Whether finishing on Spot is expected to cost more than finishing on demand."""
+"""Whether finishing on Spot is expected to cost more than finishing on demand.
 
-from chalicelib.core.guards.facts import Missing
-from chalicelib.core.guards.opinion import Opinion, StayOnSpot
+Spot takes a task at rate λ, independent of its age: attempts are cut by a Poisson process. Work w
+is done in pieces of length L: a piece that was cut is done again from its start; without persisted
+results the one piece is the whole run. Each attempt begins with a start c that is paid and is no
+work (image pull, container, engine), and may be cut as well.
+
+- A stretch x that has to come through uncut takes E(x) = (e^{λx} - 1)/λ on Spot, failures included:
+  by memorylessness E = ∫₀ˣ e^{-λt} dt + (1 - e^{-λx})·E.
+- The first try of a piece is a stretch L; after a cut it is c + L. So one piece takes
+  (1 - e^{-λL})/λ + (1 - e^{-λL})·E(c + L) = e^{λc}·(e^{λL} - 1)/λ.
+- The whole, with n = w/L pieces: **T = [e^{λc} - 1 + n·e^{λc}·(e^{λL} - 1)]/λ**.
+  Without persistence, n = 1: T = (e^{λ(c+w)} - 1)/λ. With it, to first order in λ:
+  T ≈ c + w + λw·(L/2 + c), half a piece and one start for each interruption.
+- Attempts are 1 + λT (Wald), and AWS charges each a minute at least.
+
+On demand it takes c + w. Seconds times rate is money, so without persistence and with c = 0 the two
+cost the same where (e^{λw} - 1)/(λw) is on-demand's price over Spot's.
+
+**The budget** does not enter. Without persistence a cut leaves the run as it was, so V(m) = A + q·
+V(m-1) for m attempts left on Spot, with V(0) on demand, A the cost of one attempt and q the odds
+that it is cut. If A + q·V(0) < V(0), then V(m) < V(0) for every m, and not otherwise: a finite
+budget makes the difference smaller, and never turns it. With persistence the same holds but for one
+changeover's price at the edge.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from math import expm1, inf
+from typing import Final
+
+from chalicelib.core.guards.facts import (
+    Changeover,
+    Missing,
+    PastRuns,
+    Progress,
+    SpotEvidence,
+    first_missing,
+)
+from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
+from chalicelib.core.guards.work import keeps_results, likely_work_seconds, usual_piece_seconds
+from chalicelib.core.money import MINIMUM_SECONDS, cost_usd, size_of
 from chalicelib.core.situation import Situation
+from chalicelib.core.task import FARGATE, FARGATE_SPOT
+
+PRIOR_INTERRUPTIONS: Final = 1.0
+PRIOR_SPOT_HOURS: Final = 10.0
+"""A Gamma prior for interruptions per Spot hour, worth ten hours in which there was one.
+
+No rate is published for Fargate Spot; after some tens of hours one's own evidence outweighs it.
+"""
+
+_HOUR: Final = 3600.0
+_LARGEST_EXPONENT: Final = 500.0
+"""Beyond it a float overflows; no price makes up for e to the 500th."""
+
+
+def interruptions_per_hour(evidence: SpotEvidence) -> float:
+    """Return the posterior mean of the interruption rate: (a + interruptions)/(b + Spot hours).
+
+    Source: the Gamma distribution is the Poisson rate's conjugate prior.
+    """
+    return (PRIOR_INTERRUPTIONS + evidence.interruptions) / (PRIOR_SPOT_HOURS + evidence.hours)
+
+
+def expected_spot_seconds(
+    work_seconds: float, piece_seconds: float, start_seconds: float, rate_per_hour: float
+) -> float:
+    """Return T of this module's docstring: charged seconds on Spot, all attempts together.
+
+    `piece_seconds` is L, at most the work itself; `start_seconds` is c. Infinite where no float can
+    hold it.
+    """
+    rate = rate_per_hour / _HOUR
+    piece = min(piece_seconds, work_seconds)
+    if rate * (start_seconds + piece) > _LARGEST_EXPONENT:
+        return inf
+    if rate == 0:
+        return start_seconds + work_seconds
+    starting = expm1(rate * start_seconds)
+    working = expm1(rate * piece) * (work_seconds / piece) if piece > 0 else 0.0
+    return (starting + (1 + starting) * working) / rate
+
+
+def charged_spot_seconds(seconds: float, rate_per_hour: float) -> float:
+    """Return what AWS charges for T: of its 1 + λT attempts, each a minute at least on average."""
+    attempts = 1 + seconds * rate_per_hour / _HOUR
+    return max(seconds, attempts * float(MINIMUM_SECONDS))
+
+
+def costs_more(spot_usd: float, on_demand_usd: float) -> bool:
+    """Whether Spot is expected to cost more; where both cost the same, the run stays on Spot."""
+    return spot_usd > on_demand_usd
 
 
 def economics_opinion(s: Situation) -> Opinion:
     """Compare the expected cost of finishing on Spot with that of finishing on demand."""
-    evidence = s.facts.evidence
-    if evidence is None or isinstance(evidence, Missing):
-        return evidence or Missing("the interruption rate", "it was not gathered")
-    return StayOnSpot("it is expected to cost less on Spot")
+    facts = s.facts
+    usd_per_hour = _usd_per_hour(s)
+    needed = (facts.evidence, facts.past, facts.progress, facts.changeover, usd_per_hour)
+    match needed:
+        case (
+            SpotEvidence() as evidence,
+            PastRuns() as past,
+            Progress() as progress,
+            Changeover(charged_seconds=start),
+            (spot, demand),
+        ):
+            pass
+        case _:
+            return first_missing(*needed)
+    rate = interruptions_per_hour(evidence)
+    works = [max(w - progress.kept_seconds, 0.0) for w in likely_work_seconds(past, progress)]
+    keeps = keeps_results(past, progress)
+    pieces = [usual_piece_seconds(past, progress) if keeps else work for work in works]
+    on_spot = [
+        charged_spot_seconds(expected_spot_seconds(work, piece, start, rate), rate)
+        for work, piece in zip(works, pieces, strict=True)
+    ]
+    on_demand = [max(start + work, float(MINIMUM_SECONDS)) for work in works]
+    spot_usd = _mean(on_spot) * spot / _HOUR
+    on_demand_usd = _mean(on_demand) * demand / _HOUR
+    told = (
+        f"finishing is expected to cost {spot_usd:.6f} USD on Spot and {on_demand_usd:.6f} USD on"
+        f" demand: {_mean(works) / 60:.0f} min of work left,"
+        f" {'kept task by task' if keeps else 'from the start if interrupted'},"
+        f" {rate:.3f} interruptions per Spot hour ({evidence.interruptions} in"
+        f" {evidence.hours:.1f} h)"
+    )
+    return GoOnDemand(told) if costs_more(spot_usd, on_demand_usd) else StayOnSpot(told)
+
+
+def _usd_per_hour(s: Situation) -> tuple[float, float] | Missing:
+    """What an hour of this task costs on Spot and on demand."""
+    size = size_of(s.task)
+    if size is None:
+        return Missing("the task's size", "ECS did not tell it")
+    usd = []
+    for capacity in (FARGATE_SPOT, FARGATE):
+        rate = s.policy.rates.get((s.task.region, s.task.architecture, capacity))
+        if rate is None:
+            return Missing(f"the {capacity} rate", f"none is known in {s.task.region or '?'}")
+        usd.append(float(cost_usd(rate, Decimal(3600), size)))
+    spot, on_demand = usd
+    return spot, on_demand
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

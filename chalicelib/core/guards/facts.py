@@ -49,9 +49,9 @@ class SpotEvidence:
 class PastRuns:
     """The deployment's last completed runs, at least one.
 
-    `work_seconds`: of each, the time that it ran, of undisturbed ones where there are such; of one
-    that was interrupted it is more than its work. `piece_seconds`: the pieces of work of the newest
-    one that a rerun finds done, each the time of one task; empty where it keeps nothing.
+    `work_seconds`: the time that each ran, or what is known of it where it was interrupted.
+    `piece_seconds`: of one of them, how long each piece took that a rerun would find done, or have
+    to do again, task by task; empty where it kept nothing.
     `start_seconds`: of each, from its scheduled start until it ran.
     """
 
@@ -64,11 +64,13 @@ class PastRuns:
 class Progress:
     """How far this run has come, over all its attempts.
 
+    `keeps`: whether finished tasks stay done; None while nothing shows it.
     `kept_seconds`: work that its next attempt finds done; 0 where it keeps nothing.
     `longest_seconds`: its longest attempt, none of which finished: its work is more than that.
     `piece_seconds`: as of `PastRuns`, with how long each that is to be redone had run so far.
     """
 
+    keeps: bool | None = None
     kept_seconds: float = 0.0
     longest_seconds: float = 0.0
     piece_seconds: tuple[float, ...] = ()
@@ -84,6 +86,14 @@ class Changeover:
 
     seconds: float
     charged_seconds: float
+
+
+def first_missing(*facts: object) -> Missing:
+    """Return the first of the facts that is missing; with none, what was never gathered is."""
+    for fact in facts:
+        if isinstance(fact, Missing):
+            return fact
+    return Missing("its facts", "they were not gathered")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,365 @@
+"""The laws of the guards: only earlier to FARGATE, decided once, and at no cost when off."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.core.bookkeeping import recorded
+from chalicelib.core.guards.facts import (
+    Changeover,
+    GuardFacts,
+    GuardPolicy,
+    Missing,
+    PastRuns,
+    Progress,
+    SpotEvidence,
+)
+from chalicelib.core.run import StateType
+from chalicelib.core.situation import Mode, Policy
+from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
+from chalicelib.functions.react import react
+from tests.laws.test_laws import behaviors, deliveries, faults, interrupt, many, outcome, reruns
+from tests.laws.universe import Fault, Tables, Universe
+from tests.make import TASK_ARN, make_rate, make_run, make_situation
+
+RATES = {
+    rate.key: rate
+    for rate in (
+        make_rate("FARGATE_SPOT", "0.012", "0.0013"),
+        make_rate("FARGATE", "0.04", "0.004"),
+    )
+}
+ECONOMICS = Policy(guards=GuardPolicy(economics=True), rates=RATES)
+TIGHT, AMPLE = "spot-deadline:10m", "spot-deadline:9d"
+LONG, SHORT = 400_000.0, 60.0
+"""Seconds of a deployment's completed run: too long for Spot by economics, and short enough."""
+
+OF_A_RESCUE = [
+    "records.acquire",
+    "prefect.read_history",
+    "prefect.read_run",
+    "records.save",
+    "prefect.propose_state",
+    "prefect.read_history",
+    "prefect.read_run",
+    "prefect.change_run",
+    "prefect.propose_state",
+    "prefect.write_log",
+    "prefect.write_artifact",
+    "prefect.emit_event",
+    "prefect.emit_event",
+    "prefect.add_labels",
+    "records.release",
+    "prefect.read_deployment_name",
+]
+"""Every call of a rescue without guards, in order."""
+
+OF_THE_GUARDS = {"prefect.find_completed_runs", "prefect.read_task_runs", "bills.unbilled"}
+
+
+def after_a_run_of(universe: Universe, seconds: float) -> UUID:
+    """A deployment with one completed run, which took that long."""
+    deployment_id = universe.prefect.create_deployment()
+    run_id = universe.prefect.create_run(deployment_id=deployment_id)
+    universe.start(run_id)
+    universe.passes(seconds)
+    universe.prefect.engine_finishes(run_id)
+    return deployment_id
+
+
+def interrupted(
+    universe: Universe, tags: tuple[str, ...] = (), seconds: float = LONG, ran: float = 30
+) -> tuple[UUID, Any]:
+    """A run after one that took `seconds`, and the event of its container's exit."""
+    deployment_id = after_a_run_of(universe, seconds)
+    run_id = universe.prefect.create_run(deployment_id=deployment_id, tags=tags)
+    task = universe.start(run_id)
+    universe.passes(ran)
+    return run_id, interrupt(universe, task, "relinquishes", [2])[0]
+
+
+def noted(universe: Universe, run_id: UUID) -> Any:
+    [interruption] = universe.records().read(run_id).interruptions.values()
+    return interruption
+
+
+def calls_of(universe: Universe, event: Any) -> list[str]:
+    assert universe.handle(event) is not None
+    assert universe.wire is not None
+    return universe.wire.calls
+
+
+def test_with_all_guards_off_a_rescue_makes_not_one_call_more(tables: Tables) -> None:
+    universe = tables.universe(Policy(rates=RATES))
+    _, event = interrupted(universe)
+    assert calls_of(universe, event) == OF_A_RESCUE
+
+
+@pytest.mark.parametrize("tag", ["spot-deadline:soon", "deadline:90m"])
+def test_a_tag_that_names_no_deadline_costs_no_call_either(tables: Tables, tag: str) -> None:
+    universe = tables.universe()
+    _, event = interrupted(universe, (tag,))
+    assert calls_of(universe, event) == OF_A_RESCUE
+
+
+def test_with_one_on_its_facts_are_gathered_once(tables: Tables) -> None:
+    universe = tables.universe(ECONOMICS)
+    run_id, event = interrupted(universe)
+    extra = [name for name in calls_of(universe, event) if name not in OF_A_RESCUE]
+    assert extra == [
+        "prefect.find_completed_runs",
+        "prefect.read_task_runs",
+        "prefect.read_task_runs",
+        "bills.unbilled",
+        "bills.read_sums",
+        "bills.read_sums",
+        "bills.read_sums",
+    ]
+    assert not OF_THE_GUARDS & set(calls_of(universe, event)), "decided once, it stays so"
+    assert noted(universe, run_id).guard == "economics"
+
+
+def test_a_run_whose_budget_is_spent_is_asked_nothing(tables: Tables) -> None:
+    universe = tables.universe(ECONOMICS)
+    _, event = interrupted(universe, ("spot-retries:0", TIGHT))
+    assert not OF_THE_GUARDS & set(calls_of(universe, event))
+
+
+GUARDED = [
+    pytest.param(ECONOMICS, (), LONG, "economics", id="too dear on Spot"),
+    pytest.param(ECONOMICS, (), SHORT, "", id="cheap on Spot"),
+    pytest.param(Policy(), (TIGHT,), LONG, "deadline", id="too late for another interruption"),
+    pytest.param(Policy(), (AMPLE,), SHORT, "", id="time for another interruption"),
+    pytest.param(ECONOMICS, (TIGHT,), LONG, "deadline", id="both: the deadline is told"),
+]
+
+
+@pytest.mark.parametrize(("policy", "tags", "seconds", "guard"), GUARDED)
+def test_a_guard_moves_a_run_its_words_are_told_and_the_record_keeps_them(
+    tables: Tables, policy: Policy, tags: tuple[str, ...], seconds: float, guard: str
+) -> None:
+    universe = tables.universe(policy)
+    run_id, event = interrupted(universe, tags, seconds)
+    universe.deliver(event)
+    kept = noted(universe, run_id)
+    on_demand = bool(guard)
+    assert kept.guard == guard
+    assert kept.rerun_on == ("FARGATE" if on_demand else "FARGATE_SPOT")
+    [(_, artifact)] = universe.prefect.artifacts_of(run_id)
+    [(_, line)] = universe.prefect.logs_of(run_id)
+    assert (f"Why: {guard}: {kept.guard_reason}" in line) == on_demand
+    assert (f"**Why:** {guard}\\:" in artifact) == on_demand
+    assert (universe.start(run_id).capacity == "FARGATE") == on_demand
+
+
+def test_once_a_guard_has_moved_it_a_run_stays_on_demand(tables: Tables) -> None:
+    universe = tables.universe(ECONOMICS)
+    run_id, event = interrupted(universe)
+    universe.deliver(event)
+    universe.policy = Policy(rates=RATES)
+    task = universe.start(run_id)
+    assert task.capacity == "FARGATE"
+    for told in interrupt(universe, task, "relinquishes", [2]):
+        universe.deliver(told)
+    assert universe.start(run_id).capacity == "FARGATE"
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def call(*_args: object, **_kwargs: object) -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("method", ["find_completed_runs", "read_task_runs", "read_sums"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        PrefectUnavailableError("out of time"),
+        PrefectRefusedError("401"),
+        RuntimeError("a table that is not there"),
+    ],
+)
+def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
+) -> None:
+    universe = tables.universe(ECONOMICS)
+    run_id, event = interrupted(universe)
+    if method == "read_sums":
+        monkeypatch.setattr(universe, "bills", failing(error))
+    else:
+        monkeypatch.setattr(universe.prefect, method, failing(error))
+    universe.deliver(event)
+    kept = noted(universe, run_id)
+    assert (kept.rerun_on, kept.guard) == ("FARGATE_SPOT", "")
+    assert type(error).__name__ in kept.guard_reason
+    [(_, line)] = universe.prefect.logs_of(run_id)
+    assert "1 of 3 interruptions on Spot" in line
+    assert "the budget alone decides" in line
+
+
+def test_without_a_completed_run_the_budget_decides_and_that_is_told(tables: Tables) -> None:
+    universe = tables.universe()
+    run_id = universe.prefect.create_run(tags=(TIGHT,))
+    [event] = interrupt(universe, universe.start(run_id), "relinquishes", [2])
+    universe.deliver(event)
+    assert noted(universe, run_id).rerun_on == "FARGATE_SPOT"
+    [(_, line)] = universe.prefect.logs_of(run_id)
+    assert "the deployment's completed runs: there are none yet" in line
+
+
+def test_a_deadline_that_cannot_be_read_is_told(tables: Tables) -> None:
+    universe = tables.universe()
+    run_id, event = interrupted(universe, ("spot-deadline:soon",))
+    universe.deliver(event)
+    assert noted(universe, run_id).rerun_on == "FARGATE_SPOT"
+    [(_, line)] = universe.prefect.logs_of(run_id)
+    assert "spot-deadline:soon is none; 90m, 1h30m and 2d are" in line
+
+
+def test_an_invocation_that_is_short_of_time_gathers_nothing(tables: Tables) -> None:
+    universe = tables.universe(ECONOMICS)
+    run_id, event = interrupted(universe)
+    world = replace(universe.world(), seconds_left=lambda: 14.9)
+    react(world, event)
+    assert universe.wire is not None
+    assert not OF_THE_GUARDS & set(universe.wire.calls)
+    assert "there was no time left" in noted(universe, run_id).guard_reason
+
+
+def test_in_observe_mode_it_is_told_what_would_have_been_done(tables: Tables) -> None:
+    universe = tables.universe(replace(ECONOMICS, mode=Mode.OBSERVE))
+    run_id, event = interrupted(universe)
+    states = list(universe.prefect.runs[run_id].states)
+    universe.deliver(event)
+    assert universe.prefect.runs[run_id].states == states
+    assert universe.prefect.runs[run_id].job_variables == {}
+    assert noted(universe, run_id).guard == "economics"
+    [(_, line)] = universe.prefect.logs_of(run_id)
+    assert "Next: would be rerun on FARGATE. Why: economics:" in line
+
+
+@many
+@given(
+    told=deliveries,
+    behavior=behaviors,
+    fault=faults,
+    at=st.integers(0, 7),
+    guarded=st.sampled_from([LONG, SHORT]),
+)
+def test_a_handler_that_dies_or_is_overtaken_changes_nothing_of_what_a_guard_decides(
+    tables: Tables, told: list[int], behavior: str, fault: Fault, at: int, guarded: float
+) -> None:
+    ends = []
+    for is_disturbed in (False, True):
+        universe = tables.universe(ECONOMICS)
+        run_id = universe.prefect.create_run(deployment_id=after_a_run_of(universe, guarded))
+        task = universe.start(run_id)
+        for number, event in enumerate(interrupt(universe, task, behavior, told)):
+            hit = is_disturbed and number == at % len(told)
+            universe.deliver(event, fault if hit else None)
+        end = outcome(universe, run_id)
+        end["interruptions"] = list(end["interruptions"].values())
+        ends.append((end, noted(universe, run_id).guard))
+        assert reruns(universe, run_id, task) == 1
+    assert ends[0] == ends[1]
+
+
+@many
+@given(
+    interruptions=st.integers(1, 5),
+    budget=st.integers(0, 3),
+    works=st.lists(st.sampled_from([SHORT, 4000.0, LONG]), min_size=1, max_size=3),
+    tags=st.sampled_from([(), (TIGHT,), (AMPLE,)]),
+)
+def test_with_guards_on_spot_reruns_are_at_most_those_of_the_budget_and_there_is_one_move(
+    tables: Tables, interruptions: int, budget: int, works: list[float], tags: tuple[str, ...]
+) -> None:
+    universe = tables.universe(replace(ECONOMICS, spot_retries=budget))
+    deployment_id = None
+    for seconds in works:
+        deployment_id = deployment_id or universe.prefect.create_deployment()
+        done = universe.prefect.create_run(deployment_id=deployment_id)
+        universe.start(done)
+        universe.passes(seconds)
+        universe.prefect.engine_finishes(done)
+    run_id = universe.prefect.create_run(deployment_id=deployment_id, tags=tags)
+    capacities = []
+    for _ in range(interruptions):
+        task = universe.start(run_id)
+        capacities.append(task.capacity)
+        if task.capacity == "FARGATE":
+            break
+        universe.passes(120)
+        for event in interrupt(universe, task, "relinquishes", [2]):
+            universe.deliver(event)
+    else:
+        capacities.append(universe.start(run_id).capacity)
+    suffered = min(interruptions, len(capacities))
+    assert capacities[1:].count("FARGATE_SPOT") <= min(suffered, budget)
+    assert capacities.count("FARGATE") <= 1
+    if suffered > budget:
+        assert capacities[-1] == "FARGATE"
+    assert universe.prefect.runs[run_id].state.type is StateType.RUNNING
+
+
+facts = st.builds(
+    GuardFacts,
+    evidence=st.one_of(
+        st.builds(SpotEvidence, st.floats(0, 1e5), st.integers(0, 10**5)),
+        st.just(Missing("rate", "x")),
+        st.none(),
+    ),
+    past=st.one_of(
+        st.builds(
+            PastRuns,
+            st.lists(st.floats(0, 1e9), min_size=1, max_size=4).map(tuple),
+            st.lists(st.floats(0, 1e9), max_size=4).map(tuple),
+        ),
+        st.just(Missing("past", "x")),
+        st.none(),
+    ),
+    progress=st.one_of(
+        st.builds(
+            Progress,
+            st.sampled_from([None, False, True]),
+            st.floats(0, 1e9),
+            st.floats(0, 1e9),
+            st.lists(st.floats(0, 1e9), max_size=4).map(tuple),
+        ),
+        st.just(Missing("progress", "x")),
+        st.none(),
+    ),
+    changeover=st.one_of(
+        st.builds(Changeover, st.floats(0, 1e6), st.floats(0, 1e6)),
+        st.just(Missing("changeover", "x")),
+        st.none(),
+    ),
+)
+
+
+@given(facts=facts, budget=st.integers(0, 2), tag=st.sampled_from([(), (TIGHT,), (AMPLE,)]))
+def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
+    facts: GuardFacts, budget: int, tag: tuple[str, ...]
+) -> None:
+    run = make_run(tags=tag, expected_start=make_situation().history[0].timestamp)
+    policy = replace(ECONOMICS, spot_retries=budget)
+    plain = make_situation(run=run, policy=replace(policy, guards=GuardPolicy()))
+    untagged = replace(plain, run=replace(run, tags=()))
+    by_budget = recorded(untagged, rerun=True).record.interruptions[TASK_ARN]
+    guarded = recorded(make_situation(run=run, policy=policy, facts=facts), rerun=True)
+    decided = guarded.record.interruptions[TASK_ARN]
+    if by_budget.rerun_on == "FARGATE":
+        assert decided == by_budget
+    lacks_all = all(f is None or isinstance(f, Missing) for f in (facts.past, facts.evidence))
+    if lacks_all:
+        assert decided.rerun_on == by_budget.rerun_on
+        assert ("the budget alone decides" in decided.guard_reason) == (
+            by_budget.rerun_on != "FARGATE"
+        )
+    assert recorded(guarded, rerun=True).record == guarded.record

@@ -1,0 +1,174 @@
+"""What histories tell the guards: attempts, progress, changeovers, past runs, the own rate."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+from chalicelib.core.bill import Deployment
+from chalicelib.core.guards.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
+from chalicelib.core.guards.progress import (
+    Attempt,
+    attempts_of,
+    changeover_of,
+    evidence_of,
+    like,
+    past_of,
+    progress_of,
+)
+from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.run import CompletedRun, StateType
+from chalicelib.core.sums import DRILLS, Counts, DailySum
+from chalicelib.core.task import FARGATE_SPOT
+from chalicelib.core.waste import TaskRun
+from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task
+
+COMPLETED, RUNNING, SCHEDULED = StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED
+
+
+def at(seconds: float) -> Any:
+    """A moment of a run that was scheduled for 0."""
+    return NOW + timedelta(seconds=seconds)
+
+
+FIRST = Attempt(at(0), at(20), at(50), at(1050))
+SECOND = Attempt(at(1050), at(1080), at(1120), at(2000))
+
+
+def done(start: float, end: float, *, persisted: bool = True, cached: bool = False) -> TaskRun:
+    return TaskRun(COMPLETED, at(start), persisted, at(end), cached)
+
+
+def under_way(start: float) -> TaskRun:
+    return TaskRun(RUNNING, at(start), persisted=False)
+
+
+def completed(seconds: float, run_count: int = 1, **changes: Any) -> CompletedRun:
+    ordinary = CompletedRun(uuid4(), run_count, seconds, at(40), at(40 + seconds), at(0))
+    return replace(ordinary, **changes)
+
+
+def test_an_attempt_is_from_the_flows_start_to_the_containers_exit() -> None:
+    states = (
+        make_state(SCHEDULED, timestamp=at(-100)),
+        make_state(RUNNING, timestamp=at(50)),
+        make_state(SCHEDULED, timestamp=at(1055)),
+        make_state(RUNNING, timestamp=at(1120)),
+        make_state(SCHEDULED, timestamp=at(1500)),
+        make_state(RUNNING, timestamp=at(1600)),
+    )
+    before = Interruption("earlier", 1, "", FARGATE_SPOT, billed_from=at(20), exited_at=at(1050))
+    situation = make_situation(
+        task=make_task(pull_started_at=at(1080), execution_stopped_at=at(2000)),
+        run=make_run(state=states[-1], expected_start=at(0)),
+        history=states,
+        record=RunRecord(RUN_ID, {"earlier": before}),
+    )
+    assert attempts_of(situation) == (FIRST, SECOND)
+    own = Interruption(TASK_ARN, 2, "", FARGATE_SPOT, billed_from=at(1080), exited_at=at(2000))
+    known = replace(situation, record=situation.record.with_interruption(own))
+    assert attempts_of(known) == (FIRST, SECOND)
+
+
+def test_a_task_that_was_taken_before_its_flow_ran_made_no_attempt() -> None:
+    scheduled = make_state(SCHEDULED, timestamp=at(-5))
+    situation = make_situation(run=make_run(state=scheduled), history=(scheduled,))
+    assert attempts_of(situation) == ()
+    assert progress_of((), ()) == Progress()
+
+
+def test_what_is_kept_reaches_to_the_earliest_task_that_is_to_be_done_again() -> None:
+    tasks = [done(60, 160), done(160, 460), under_way(460)]
+    assert progress_of([FIRST], tasks) == Progress(True, 410, 1000, (100, 300, 590))
+    assert progress_of([FIRST], tasks[:2]) == Progress(True, 1000, 1000, (100, 300))
+
+
+def test_it_adds_up_over_attempts_and_what_came_back_done_is_no_piece() -> None:
+    tasks = [
+        done(60, 460),
+        under_way(460),
+        done(1121, 1122, cached=True),
+        done(1122, 1720),
+        under_way(1720),
+    ]
+    progress = progress_of([FIRST, SECOND], tasks)
+    assert progress == Progress(True, 410 + 600, 1000, (400, 590, 598, 280))
+
+
+def test_a_stored_result_that_a_rerun_did_not_find_was_not_kept() -> None:
+    tasks = [done(60, 460), under_way(460), done(1122, 1500)]
+    assert progress_of([FIRST, SECOND], tasks) == Progress(False, longest_seconds=1000)
+
+
+def test_a_result_that_is_not_stored_is_not_kept_and_without_a_finished_task_nothing_is_known() -> (
+    None
+):
+    tasks = [done(60, 460, persisted=False), under_way(460)]
+    assert progress_of([FIRST], tasks).keeps is False
+    assert progress_of([FIRST], [under_way(60)]).keeps is None
+    assert progress_of([FIRST], []).keeps is None
+
+
+def test_one_task_that_is_not_stored_makes_all_after_it_one_piece() -> None:
+    tasks = [done(60, 160), done(160, 170, persisted=False), done(170, 470)]
+    assert progress_of([FIRST], tasks) == Progress(True, 110, 1000, (100, 890, 300))
+
+
+def test_a_changeover_is_measured_on_reruns_and_on_the_first_start_without_one() -> None:
+    none_yet = Missing("runs", "none")
+    assert changeover_of([FIRST], none_yet) == Changeover(50, 30)
+    assert changeover_of([FIRST, SECOND], none_yet) == Changeover(70, 40)
+    unpaid = replace(FIRST, charged_from=None)
+    assert changeover_of([unpaid], none_yet) == Changeover(50, 50)
+
+
+def test_without_an_attempt_it_is_the_usual_one_of_its_like_or_missing() -> None:
+    past = PastRuns((1000.0,), start_seconds=(40, 50, 9000))
+    assert changeover_of([], past) == Changeover(50, 50)
+    assert isinstance(changeover_of([], PastRuns((1000.0,))), Missing)
+    assert isinstance(changeover_of([], Missing("runs", "none")), Missing)
+
+
+def test_without_completed_runs_the_past_is_missing() -> None:
+    assert past_of((), ()) == Missing("the deployment's completed runs", "there are none yet")
+
+
+def test_the_work_of_a_run_is_how_long_it_ran_undisturbed() -> None:
+    runs = [completed(500, run_count=2), completed(300), completed(100)]
+    assert past_of(runs, ()) == PastRuns((300, 100), (), (40, 40, 40))
+    assert like(runs) is runs[1]
+
+
+def test_an_interrupted_run_counts_where_it_was_longer_or_where_there_is_no_other() -> None:
+    runs = [completed(900, run_count=2), completed(300)]
+    assert past_of(runs, ()) == PastRuns((300, 450), (), (40, 40))
+    assert past_of(runs[:1], ()) == PastRuns((900,), (), (40,))
+
+
+def test_its_pieces_are_those_of_the_newest_undisturbed_run_that_keeps_results() -> None:
+    run = completed(300)
+    assert past_of([run], [done(50, 150), done(150, 340)]) == PastRuns((300,), (100, 190), (40,))
+    unstored = [done(50, 150, persisted=False)]
+    assert past_of([run], unstored) == PastRuns((300,), (), (40,))
+
+
+def test_a_run_without_a_scheduled_start_tells_no_start() -> None:
+    assert past_of([completed(300, expected_start=None)], ()) == PastRuns((300,))
+
+
+def daily(hours: float, interruptions: int, deployment: Deployment) -> DailySum:
+    counts = Counts(spot_us=int(hours * 3.6e9), interruptions=interruptions)
+    return DailySum(date(2026, 11, 23), deployment, counts)
+
+
+def test_the_own_rate_is_of_all_deployments_and_of_no_drill() -> None:
+    sums = [
+        daily(1.5, 2, Deployment(str(UUID(int=1)))),
+        daily(2.5, 1, Deployment(str(UUID(int=2)))),
+        daily(9, 9, DRILLS),
+    ]
+    assert evidence_of(sums, None) == SpotEvidence(4, 3)
+    task = make_task(pull_started_at=at(0), execution_stopped_at=at(1800))
+    assert evidence_of(sums, task) == SpotEvidence(4.5, 4)
+    assert sums[0].counts.spot_hours == Decimal("1.5")
