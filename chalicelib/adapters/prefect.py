@@ -265,12 +265,13 @@ class PrefectRest:
         pool = self._http.get(f"/work_pools/{quote(event.work_pool, safe='')}")
         if pool is None:
             return
+        pool_id = read_fields(pool, "work pool").get("id")
         body = {
             "id": str(event.id),
             "occurred": event.at.isoformat(),
             "event": event.name,
             "resource": {
-                "prefect.resource.id": f"prefect.work-pool.{read_fields(pool, 'work pool').get('id')}",
+                "prefect.resource.id": f"prefect.work-pool.{pool_id}",
                 "prefect.resource.name": event.work_pool,
             },
             "related": [],

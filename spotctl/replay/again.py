@@ -6,19 +6,22 @@ one attempt, as long as what was useful of the recorded ones; Spot instead of FA
 recorded attempt, at the run's own Spot price; no rerun is the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from heapq import heapify, heappop, heappush
+from uuid import UUID
 
 from chalicelib.core.bill import Amounts
 from chalicelib.core.decide import rerun_delay
+from chalicelib.core.guards.advice import guards_on
 from chalicelib.core.money import MINIMUM_SECONDS, SMALLEST_USD
-from chalicelib.core.record import RunRecord
+from chalicelib.core.record import Interruption, RunRecord
 from chalicelib.core.situation import Mode, Policy, Situation, budget_of
 from chalicelib.core.task import FARGATE, FARGATE_SPOT, Cause
-from spotctl.replay.answer import Gather, answered, situation_of
+from spotctl.replay.answer import answered, guarded, situation_of, without_guards
+from spotctl.replay.facts import Life, RecordedFacts
 from spotctl.replay.history import Attempt, RecordedRun, prices_of
 
 
@@ -48,7 +51,7 @@ class Course:
     `left_as_it_was`: interruptions of which the record does not tell why they ended as they did;
     `without_tags`: decided although the record is of a release that did not keep the run's tags;
     `never_happened`: reruns that the record has no attempt for; `own_budget`: the run has one, so
-    that SPOT_RETRIES is not what it is decided by.
+    that SPOT_RETRIES is not what it is decided by; `guessed`: guards that were asked by bills.
     """
 
     run: RecordedRun
@@ -62,6 +65,9 @@ class Course:
     without_tags: int = 0
     never_happened: int = 0
     own_budget: bool = False
+    guessed: int = 0
+    differs: bool = False
+    """Whether something was decided otherwise than it was recorded, so that the record is left."""
 
     @property
     def current(self) -> Attempt:
@@ -99,35 +105,36 @@ def as_recorded(runs: Sequence[RecordedRun]) -> tuple[Course, ...]:
 
 
 def replay(
-    runs: Sequence[RecordedRun],
-    policy: Policy,
-    recorded_policy: Policy,
-    gather: Gather = lambda situation: situation,
+    runs: Sequence[RecordedRun], policy: Policy, recorded_policy: Policy
 ) -> tuple[Course, ...]:
     """Decide everything again under `policy`, and return what becomes of each run.
 
-    `recorded_policy` is taken for what was set at the time: of it only the delay is needed. In
-    observe mode nothing is ours to move, and all runs stay as they are recorded.
+    `recorded_policy` is taken for what was set at the time: of it only delay and guards are needed.
+    In observe mode nothing is ours to move, and all runs stay as they are recorded.
     """
-    courses = [Course(run, RunRecord(run.flow_run_id, own_retries=run.own_retries)) for run in runs]
-    for course in courses:
+    courses = {
+        run.flow_run_id: Course(run, RunRecord(run.flow_run_id, own_retries=run.own_retries))
+        for run in runs
+    }
+    for course in courses.values():
         course.play(_recorded(course.run.attempts[0], course))
-    director = _Director(policy, recorded_policy, gather)
-    due = [(course.due_at, number) for number, course in enumerate(courses)]
+    director = _Director(policy, recorded_policy, courses, RecordedFacts(runs))
+    due = [(course.due_at, run_id) for run_id, course in courses.items()]
     heapify(due)
     while due:
-        _, number = heappop(due)
-        director.go_on(courses[number])
-        if not courses[number].is_over:
-            heappush(due, (courses[number].due_at, number))
-    return tuple(courses)
+        _, run_id = heappop(due)
+        director.go_on(courses[run_id])
+        if not courses[run_id].is_over:
+            heappush(due, (courses[run_id].due_at, run_id))
+    return tuple(courses.values())
 
 
 @dataclass(frozen=True, slots=True)
 class _Director:
     policy: Policy
     recorded_policy: Policy
-    gather: Gather
+    courses: Mapping[UUID, Course]
+    facts: RecordedFacts
 
     def go_on(self, course: Course) -> None:
         """See what follows the end of the attempt that was played last."""
@@ -142,17 +149,11 @@ class _Director:
             _continue(course)
         else:
             course.without_tags += int(not interruption.run_state)
-            self._decide(course, attempt, interruption.rerun_on)
+            self._answer(course, attempt, interruption)
 
-    def _decide(self, course: Course, attempt: Attempt, recorded: str) -> None:
-        situation = self.gather(
-            situation_of(
-                course.run, attempt, course.played[-1].capacity, course.record, self.policy,
-                course.due_at,
-            )
-        )  # fmt: skip
-        decided, course.record = answered(situation)
-        course.own_budget |= _has_own_budget(situation)
+    def _answer(self, course: Course, attempt: Attempt, interruption: Interruption) -> None:
+        recorded, decided = interruption.rerun_on, self._decide(course, attempt, interruption)
+        course.differs |= decided != recorded
         if not decided and recorded:
             course.end(finished=attempt.ends_run)
             return
@@ -171,6 +172,36 @@ class _Director:
         else:
             moved = FARGATE_SPOT if decided == FARGATE_SPOT and recorded == FARGATE else ""
             _continue(course, decided, capacity=moved)
+
+    def _decide(self, course: Course, attempt: Attempt, interruption: Interruption) -> str:
+        """Decide by the budget; what that would put on Spot, by the guards as well."""
+        last = course.played[-1]
+        s = situation_of(
+            course.run, attempt, last.capacity, course.record, self.policy, course.due_at
+        )
+        course.own_budget |= _has_own_budget(s)
+        decided, record = answered(without_guards(s))
+        asks = decided == FARGATE_SPOT and not self._guards_said(course, interruption)
+        if decided == FARGATE_SPOT and interruption.guard and not asks:
+            decided, record = FARGATE, guarded(record, interruption)
+        if asks and guards_on(s):
+            course.guessed += 1
+            s = self.facts.gather(s, course.run, attempt)
+            decided, record = answered(s)
+        weather = self.facts.weather(s, self._life_of, asks=asks and decided == FARGATE_SPOT)
+        if weather is not None:
+            decided, record = answered(replace(s, facts=replace(s.facts, weather=weather)))
+        course.record = record
+        return decided
+
+    def _guards_said(self, course: Course, interruption: Interruption) -> bool:
+        """Whether what the guards said at the time is on record, and would still be said."""
+        same = self.policy.guards == self.recorded_policy.guards and not course.differs
+        return same and (bool(interruption.guard) or interruption.rerun_on == FARGATE_SPOT)
+
+    def _life_of(self, flow_run_id: UUID) -> Life:
+        last = self.courses[flow_run_id].played[-1]
+        return Life(last.capacity, last.began_at, last.ended_at, last.cause is Cause.OTHER)
 
     def _move(self, course: Course, recorded: str, decided: str) -> None:
         """Have the next attempt begin by as much later or earlier as the delays differ."""

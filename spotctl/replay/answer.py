@@ -4,7 +4,6 @@ The run is played as far as a handler plays it: what is saved is kept, what is p
 again, until the run is due or the decision asks for nothing more.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -12,16 +11,22 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.actions import MakeDue, Park, Save
 from chalicelib.core.decide import decide
+from chalicelib.core.guards.deadline import has_deadline_tag
+from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.record import Interruption, RunRecord
 from chalicelib.core.run import FlowRun, RunPolicy, RunState, StateType
 from chalicelib.core.situation import Policy, Situation
-from chalicelib.core.task import DRILL_STOP_REASON, FARGATE_SPOT, SPOT_STOP_CODES, Cause, Task
+from chalicelib.core.task import (
+    DRILL_STOP_REASON,
+    FARGATE,
+    FARGATE_SPOT,
+    SPOT_STOP_CODES,
+    Cause,
+    Task,
+)
 from spotctl.replay.history import Attempt, RecordedRun
 
 _MOST_LOOKS: Final = 4
-
-Gather = Callable[[Situation], Situation]
-"""Adds to a situation what is gathered for it beside the run, once per interruption."""
 
 
 def situation_of(
@@ -82,6 +87,25 @@ def answered(situation: Situation) -> tuple[str, RunRecord]:
             history=(*situation.history, parked),
         )
     return "", situation.record
+
+
+def without_guards(s: Situation) -> Situation:
+    """Return the situation as it would be with no guard on: the budget alone decides."""
+    tags = tuple(tag for tag in s.run.tags if not has_deadline_tag([tag]))
+    policy = replace(s.policy, guards=GuardPolicy())
+    return replace(s, run=replace(s.run, tags=tags), policy=policy)
+
+
+def guarded(record: RunRecord, interruption: Interruption) -> RunRecord:
+    """Return the record with what a guard said at the time: FARGATE, before the budget would."""
+    noted = record.interruptions[interruption.task_arn]
+    moved = replace(
+        noted,
+        rerun_on=FARGATE,
+        guard=interruption.guard,
+        guard_reason=interruption.guard_reason,
+    )
+    return replace(record.with_interruption(moved), next_capacity=FARGATE)
 
 
 def _task(

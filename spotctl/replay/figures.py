@@ -100,6 +100,12 @@ def not_known(
         )
     if left := sum(course.left_as_it_was for course in courses):
         yield f"{left} interruptions have no record to decide by: they are left as they were"
+    if guessed := sum(course.guessed for course in courses):
+        yield (
+            f"{guessed} interruptions are put to guards that were not asked then, by the bills"
+            " alone: how long runs of the deployment took, what was kept and wasted, from the"
+            " image pull on. Refused placements are not on record"
+        )
     own = sum(course.own_budget for course in courses)
     if own and "SPOT_RETRIES" in settings:
         yield (

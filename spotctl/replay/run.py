@@ -8,13 +8,13 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.record import RunRecord
 from chalicelib.core.situation import Mode
-from chalicelib.settings import Settings
+from chalicelib.settings import Settings, policy_of
 from spotctl.errors import RefusedError
 from spotctl.project import Project
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import interrupted_runs, join, runs_of
-from spotctl.replay.settings import policy_of, values_of
+from spotctl.replay.settings import values_of
 from spotctl.replay.show import Replay
 from spotctl.report import days_since
 from spotctl.world import World
@@ -42,7 +42,7 @@ def run_replay(world: World, since: str, changes: Mapping[str, str], changed: Se
     client, project = world.aws.client("dynamodb"), world.project
     billed = runs_of(BillTable(client, project.stack).read_bills(), days[0])
     runs = join(billed, _records(client, project, interrupted_runs(billed)))
-    policy, other_policy = policy_of(project.settings), policy_of(changed)
+    policy, other_policy = policy_of(project.settings, {}), policy_of(changed, {})
     recorded = figures_of(as_recorded(runs))
     courses = replay(runs, other_policy, policy)
     return Replay(

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.situation import Mode
 from chalicelib.settings import Settings
 from spotctl.errors import RefusedError
 
-REPLAYABLE: Final = ("MODE", "RERUN_DELAY_SECONDS", "SPOT_RETRIES")
+REPLAYABLE: Final = ("BREAKER", "GUARD_ECONOMICS", "MODE", "RERUN_DELAY_SECONDS", "SPOT_RETRIES")
 """The settings that can change a decision about an interruption."""
 
 
@@ -43,16 +43,9 @@ def refuse_observe(settings: Settings) -> None:
 def values_of(settings: Settings) -> Mapping[str, str]:
     """Return those settings as they are set."""
     return {
+        "BREAKER": str(settings.breaker or ""),
+        "GUARD_ECONOMICS": str(settings.guard_economics).lower(),
         "MODE": settings.mode.value,
         "RERUN_DELAY_SECONDS": str(settings.rerun_delay_seconds),
         "SPOT_RETRIES": str(settings.spot_retries),
     }
-
-
-def policy_of(settings: Settings) -> Policy:
-    """Return what decisions are made by."""
-    return Policy(
-        mode=settings.mode,
-        spot_retries=settings.spot_retries,
-        rerun_delay_seconds=settings.rerun_delay_seconds,
-    )

@@ -85,7 +85,7 @@ def _others(replay: Replay) -> str:
 
 
 def _words(settings: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in settings.items())
+    return ", ".join(f"{name}={value}" for name, value in settings.items() if value)
 
 
 def _plain(figures: Figures) -> Mapping[str, int | str]:

@@ -8,6 +8,8 @@ from uuid import UUID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chalicelib.core.guards.breaker import read_breaker
+from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.core.sums import Counts, total
 from spotctl.replay.again import as_recorded, replay
@@ -40,18 +42,22 @@ class Life:
 
 lives = st.builds(
     Life,
-    tags=st.sampled_from([(), ("spot-retries:0",), ("spot-retries:2",), ("spot:never-rerun",)]),
+    tags=st.sampled_from(
+        [(), ("spot-retries:0",), ("spot-retries:2",), ("spot:never-rerun",), ("spot-deadline:2h",)]
+    ),
     retries=st.integers(0, 2),
     ends_after=st.lists(st.integers(1, 20_000), min_size=1, max_size=5).map(tuple),
     drilled=st.integers(0, 9),
     completed_when_taken=st.booleans(),
 )
+EVERY_GUARD = GuardPolicy(economics=True, breaker=read_breaker("2/24h/10m"))
 policies = st.builds(
     Policy,
     mode=st.sampled_from(list(Mode)),
     spot_retries=st.integers(0, 3),
     rerun_delay_seconds=st.sampled_from([0, 0, 90]),
     rates=st.just(RATES),
+    guards=st.sampled_from([GuardPolicy(), EVERY_GUARD]),
 )
 
 

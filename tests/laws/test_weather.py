@@ -79,6 +79,11 @@ class Pool:
         return self.rerun(taken)
 
 
+def state_of(pool: Pool) -> BreakerState:
+    """The state anew: a type checker believes that a property stays what it was."""
+    return pool.state
+
+
 def run_of(task: Task) -> UUID:
     assert task.flow_run_id is not None
     return task.flow_run_id
@@ -160,7 +165,7 @@ def test_after_the_cool_down_one_is_the_probe_and_the_others_wait_for_it(pool: P
     pool.universe.passes(BREAKER.cool_down.total_seconds())
     probe, other = pool.start(), pool.start()
     assert pool.take(probe).rerun_on == "FARGATE_SPOT"
-    assert "this rerun is the probe" in pool.artifact_of(probe)
+    assert "this rerun is the probe that decides" in pool.artifact_of(probe)
     assert pool.take(other).rerun_on == "FARGATE"
     assert f"waits for its probe, flow run {run_of(probe)}" in pool.artifact_of(other)
 
@@ -245,7 +250,7 @@ def test_after_a_probe_that_told_nothing_the_next_rerun_is_the_probe(
     pool.universe.sweep()
     assert pool.state is BreakerState.OPEN
     assert pool.take(pool.start()).rerun_on == "FARGATE_SPOT"
-    assert pool.state is BreakerState.HALF_OPEN
+    assert state_of(pool) is BreakerState.HALF_OPEN
 
 
 def test_a_probe_that_never_starts_is_not_waited_for_for_ever(pool: Pool) -> None:
@@ -256,7 +261,7 @@ def test_a_probe_that_never_starts_is_not_waited_for_for_ever(pool: Pool) -> Non
     assert pool.state is BreakerState.HALF_OPEN
     pool.universe.passes((BREAKER.window + BREAKER.cool_down).total_seconds())
     pool.universe.sweep()
-    assert pool.state is BreakerState.OPEN
+    assert state_of(pool) is BreakerState.OPEN
 
 
 def test_off_it_is_never_asked(tables: Tables) -> None:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from chalicelib.adapters.breaker import BreakerTable
+from chalicelib.core.guards.breaker import Breaker, BreakerState
 from spotctl.cli import app
 from tests.unit.spotctl_bench import KEY, STACK, Bench, bench
 
@@ -251,6 +254,19 @@ def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
     assert said.out.startswith("day,deployment,runs,")
 
 
+def test_the_breaker_is_in_the_status_where_one_is_set(stage: Bench) -> None:
+    stage.configure(BREAKER="2/30m/60m")
+    parts = {row["part"]: row for row in stage.run("status").answer["rows"]}
+    assert parts["breaker"]["found"] == "closed: 0 of 2 signals within 30m"
+    stage.create_table()
+    table = BreakerTable(stage.client("dynamodb"), STACK, "fargate-spot-dev")
+    until = datetime(2999, 1, 1, tzinfo=UTC)
+    assert table.change(Breaker(), Breaker(BreakerState.OPEN, open_until=until))
+    parts = {row["part"]: row for row in stage.run("status").answer["rows"]}
+    assert parts["breaker"]["state"] == "warning"
+    assert parts["breaker"]["found"].startswith("open: until 2999-01-01")
+
+
 def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
     stage.create_table()
     stage.configure(SPOT_RETRIES="2")
@@ -269,7 +285,10 @@ def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("--set", "WORK_POOL=x"), "--set 'WORK_POOL=x' cannot be replayed: accepted are MODE=…"),
+        (
+            ("--set", "WORK_POOL=x"),
+            "--set 'WORK_POOL=x' cannot be replayed: accepted are BREAKER=…",
+        ),
         (("--set", "SPOT_RETRIES=x"), "SPOT_RETRIES is 'x': accepted are whole numbers"),
         (("--set", "MODE=observe"), "--set 'MODE=observe' reruns nothing"),
         (("--since", "91d"), "--since '91d' is not a period"),

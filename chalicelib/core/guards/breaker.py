@@ -11,12 +11,22 @@ go to FARGATE. What becomes of the probe decides:
   a window and a cool-down: the next rerun is the probe. So it is never half-open for ever.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
-from typing import assert_never
+from typing import Final, assert_never
 from uuid import UUID
+
+BREAKER_FORM: Final = (
+    "SIGNALS/WINDOW/COOL-DOWN, such as 2/30m/60m: a number from 1 to 999, and two times of a day at"
+    " most, in s, m or h"
+)
+LONGEST_TIME: Final = timedelta(days=1)
+
+_BREAKER: Final = re.compile(r"([0-9]{1,3})/([0-9]{1,5})([smh])/([0-9]{1,5})([smh])")
+_UNITS: Final = {"h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +196,22 @@ def judged(
     assert_never(seen)
 
 
+def read_breaker(text: str) -> BreakerPolicy:
+    """Read the setting `BREAKER`, see `BREAKER_FORM`. Raises ValueError for anything else."""
+    parts = _BREAKER.fullmatch(text)
+    if parts is None:
+        raise ValueError(f"{text!r} cannot be read")
+    limit = int(parts[1])
+    window, cool_down = (int(n) * _UNITS[u] for n, u in (parts.group(2, 3), parts.group(4, 5)))
+    if limit < 1 or not all(timedelta() < time <= LONGEST_TIME for time in (window, cool_down)):
+        raise ValueError(f"{text!r} has a number that is zero, or a time of more than a day")
+    return BreakerPolicy(limit, window, cool_down)
+
+
 def in_words(time: timedelta) -> str:
     """Return a time as the setting has it: 30m, 2h, 45s."""
-    seconds = time // timedelta(seconds=1)
-    for unit, length in (("h", 3600), ("m", 60)):
-        if seconds % length == 0 and seconds:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
+    unit = next(u for u, length in _UNITS.items() if u == "s" or (time and not time % length))
+    return f"{time // _UNITS[unit]}{unit}"
 
 
 def _asked_half_open(

@@ -27,7 +27,7 @@ def _of(weather: Weather, policy: BreakerPolicy) -> Opinion:
             return StayOnSpot("the breaker is closed")
         case Permit.PROBE:
             return StayOnSpot(
-                f"this rerun is the probe that decides whether the breaker closes (BREAKER={policy})",
+                f"this rerun is the probe that decides on the breaker's closing (BREAKER={policy})",
                 is_told=True,
             )
         case Permit.REFUSED if breaker.open_until is not None:
