@@ -139,8 +139,8 @@ def _breaker(environment: Mapping[str, str], name: str) -> BreakerPolicy | None:
     value = environment.get(name, "")
     try:
         return read_breaker(value) if value else None
-    except ValueError as error:
-        raise SettingError(f"{name} is {value!r}: {error}; accepted is {BREAKER_FORM}") from None
+    except ValueError:
+        raise SettingError(f"{name} is {value!r}: accepted is {BREAKER_FORM}") from None
 
 
 def _rates(environment: Mapping[str, str], name: str) -> Rates:

@@ -200,7 +200,7 @@ def read_breaker(text: str) -> BreakerPolicy:
     """Read the setting `BREAKER`, see `BREAKER_FORM`. Raises ValueError for anything else."""
     parts = _BREAKER.fullmatch(text)
     if parts is None:
-        raise ValueError(f"{text!r} cannot be read")
+        raise ValueError(f"{text!r} is not of the form {BREAKER_FORM}")
     limit = int(parts[1])
     window, cool_down = (int(n) * _UNITS[u] for n, u in (parts.group(2, 3), parts.group(4, 5)))
     if limit < 1 or not all(timedelta() < time <= LONGEST_TIME for time in (window, cool_down)):
