@@ -156,6 +156,9 @@ def _lines(report: Report) -> Iterator[str]:
     rate = report.total.interruption_rate
     if rate is not None:
         yield f"Interruptions per Spot hour: {_in_words(rate)}"
+    if report.moves:
+        by_guard = ", ".join(f"{guard} {number}" for guard, number in report.moves.items())
+        yield f"Put on demand by a guard, earlier than by the budget: {by_guard}"
     drills = report.drills.counts
     if drills.hours:
         yield f"Drills, in no total: {drills.hours:.2f} hours, {in_usd(drills.cost_usd)} USD paid"

@@ -5,7 +5,7 @@ every later write is conditional on still holding it. Who finds it held is calle
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +14,7 @@ from uuid import UUID
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.record import Interruption, Moved, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class RunTable:
                 Key=_key(record.flow_run_id),
                 UpdateExpression=(
                     "SET interruptions = :interruptions, own_retries = :own_retries,"
-                    " next_capacity = :next_capacity" + give_back
+                    " next_capacity = :next_capacity, moved = :moved" + give_back
                 ),
                 ConditionExpression="lease_owner = :me",
                 ExpressionAttributeValues={
@@ -134,6 +134,7 @@ class RunTable:
                     ":interruptions": _pack(interruptions),
                     ":own_retries": _pack(record.own_retries),
                     ":next_capacity": _pack(record.next_capacity),
+                    ":moved": _pack(asdict(record.moved) if record.moved else None),
                 },
             )
         except ClientError as error:
@@ -157,6 +158,7 @@ def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
         },
         own_retries=None if own_retries is None else int(own_retries),
         next_capacity=values.get("next_capacity", ""),
+        moved=Moved(**values["moved"]) if values.get("moved") else None,
     )
 
 

@@ -15,7 +15,8 @@ from uuid import UUID, uuid5
 
 from chalicelib.core.money import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
-from chalicelib.core.record import Interruption
+from chalicelib.core.record import Interruption, Moved
+from chalicelib.core.run import FlowRun
 from chalicelib.core.situation import INTERRUPTED_TAG, Budget, Mode, Situation
 from chalicelib.core.standing import park_id_of_task
 from chalicelib.core.task import FARGATE, Cause
@@ -80,6 +81,36 @@ def annotation_of(s: Situation, telling: Telling) -> Annotation:
         events=_events(s, telling),
         labels=None if observing else _labels(s, telling.interruption),
         tags=() if observing or telling.moment is Moment.RERUN else (INTERRUPTED_TAG,),
+    )
+
+
+def annotation_of_move(run: FlowRun, moved: Moved, mode: Mode, now: datetime) -> Annotation:
+    """Tell that a guard put a run on demand before its start; in observe mode, that it would."""
+    observing = mode is Mode.OBSERVE
+    next_step = f"{'would start' if observing else 'it starts'} on {FARGATE}"
+    title = "On demand before its start"
+    event = PrefectEvent(
+        id=uuid5(run.id, ON_DEMAND_EVENT),
+        flow_run_id=run.id,
+        flow_run_name=one_line(run.name),
+        name=ON_DEMAND_EVENT,
+        at=now,
+        payload={"guard": moved.guard, "mode": mode.value},
+    )
+    why = f"{moved.guard}: {moved.reason}"
+    return Annotation(
+        log=LogLine(run.id, now, f"{title}. Next: {next_step}. Why: {why}."),
+        artifact=Artifact(
+            flow_run_id=run.id,
+            key=f"spot-deadline-{str(run.id)[:8]}",
+            markdown=(
+                f"## {title}\n\n**What happens next:** {next_step}.\n\n"
+                f"**Why:** {escaped(why, WHY_LENGTH)}.\n"
+            ),
+            description=f"{title}. Next: {next_step}.",
+        ),
+        events=() if observing else (event,),
+        labels=None if observing else {CAPACITY_LABEL: FARGATE},
     )
 
 

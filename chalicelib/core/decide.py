@@ -222,7 +222,7 @@ def _rerun(s: Situation, park_id: UUID) -> Decision:
     """Record, then park; what remains is decided when the run is seen parked."""
     noted = recorded(s, rerun=True)
     on_demand = noted.record.next_capacity == FARGATE
-    reason = f"{_headline(noted)}: rerun on {noted.record.next_capacity}"
+    reason = f"{_headline(noted)}: {_rerun_where(noted)}"
     told = _tell_rerun(noted) if s.policy.mode is Mode.OBSERVE else ()
     cancelled = s.run.state.type is StateType.CANCELLED
     park = Park(park_id, s.now + PARKED_FOR, f"{reason}, being prepared", force=cancelled)
@@ -243,7 +243,7 @@ def _finish(s: Situation, park_id: UUID) -> Decision:
     capacity = noted.record.next_capacity
     change = _change(noted)
     at = s.now if capacity == FARGATE else s.now + rerun_delay(s.run.id, s.policy)
-    message = f"{_headline(noted)}: rerun on {capacity}"
+    message = f"{_headline(noted)}: {_rerun_where(noted)}"
     actions: tuple[Action, ...] = (
         *_save(s, noted),
         *(() if change.is_empty else (Change(change),)),
@@ -317,8 +317,11 @@ def _tell_rerun(s: Situation) -> tuple[Annotate, ...]:
     if interruption is None:
         return ()
     budget = _budget(s)
+    moved = s.record.moved
     if interruption.guard:
         why = f"{interruption.guard}: {interruption.guard_reason}"
+    elif moved is not None and interruption.rerun_on == FARGATE:
+        why = f"{moved.guard}: {moved.reason}, as was decided before its start"
     elif interruption.number <= budget.allowed:
         why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
     else:
@@ -348,6 +351,12 @@ def _budget(s: Situation) -> Budget:
 def _headline(s: Situation) -> str:
     interruption = s.record.interruptions.get(s.task.arn)
     return headline(interruption, _budget(s)) if interruption else "No Spot capacity"
+
+
+def _rerun_where(s: Situation) -> str:
+    interruption = s.record.interruptions.get(s.task.arn)
+    by_guard = f", for its {interruption.guard}" if interruption and interruption.guard else ""
+    return f"rerun on {s.record.next_capacity}{by_guard}"
 
 
 def rerun_delay(flow_run_id: UUID, policy: Policy) -> timedelta:

@@ -42,13 +42,28 @@ def outcome_of_interruption(
     return Outcome.NONE if interruption.outcome_annotated else Outcome.UNDECIDED
 
 
+def guards_of(task: Task, record: RunRecord, mode: Mode) -> tuple[str, str]:
+    """Return the guards that put the rerun, and the run's first start, on demand; or would have.
+
+    Each is empty for none; what is left undone in observe mode is told like what was done.
+    """
+    interruption, moved = record.interruptions.get(task.arn), record.moved
+    took_effect = moved is not None and (task.capacity == FARGATE or mode is Mode.OBSERVE)
+    return (
+        interruption.guard if interruption else "",
+        moved.guard if moved and took_effect else "",
+    )
+
+
 def outcome_of_other_stop(task: Task, record: RunRecord, mode: Mode) -> Outcome:
     """Tell whether this attempt itself is the rerun of one that Spot had no capacity for.
 
-    Such an attempt never had a task, so it has no bill of its own to count its rerun by.
+    Such an attempt never had a task, so it has no bill of its own to count its rerun by. A run that
+    was moved before its start is on demand, and no rerun.
     """
     by_interruption = any(i.rerun_on == FARGATE for i in record.interruptions.values())
-    after_refusal = record.next_capacity == FARGATE and not by_interruption
+    for_another_reason = by_interruption or record.moved is not None
+    after_refusal = record.next_capacity == FARGATE and not for_another_reason
     if after_refusal and task.capacity == FARGATE and mode is not Mode.OBSERVE:
         return Outcome.ON_DEMAND_RERUN
     return Outcome.NONE

@@ -45,16 +45,27 @@ class Interruption:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A run that a guard put on FARGATE before it first started, and whether people were told."""
+
+    guard: str
+    reason: str
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """All of one run. `own_retries` is the flow's original `retries`, None until it is known.
 
     `next_capacity` is where the next rerun goes: empty, FARGATE_SPOT or, then for good, FARGATE.
+    `moved` is None unless a guard put the run on FARGATE before its first start.
     """
 
     flow_run_id: UUID
     interruptions: Mapping[str, Interruption] = field(default_factory=dict, hash=False)
     own_retries: int | None = None
     next_capacity: str = ""
+    moved: Moved | None = None
 
     def warned_of(self, task_arn: str) -> bool:
         """Whether an interruption of that task is on record."""

@@ -12,6 +12,7 @@ from operator import add
 from typing import Final
 
 from chalicelib.core.annotation import one_line
+from chalicelib.core.guards.facts import Guard
 from chalicelib.core.poisson import RatePerHour, rate_per_hour
 from chalicelib.core.rates import Rate, age_warning, read_rate
 from chalicelib.core.sums import DRILLS, Counts, DailySum, total
@@ -35,8 +36,14 @@ COLUMNS: Final = (
     "wasted_usd",
     "net_savings_usd",
     "partial_bills",
+    "deadline_moves",
+    "economics_moves",
+    "weather_moves",
 )
-"""Of a row, in this order, in JSON and CSV alike; `would_` is of observe mode."""
+"""Of a row, in this order, in JSON and CSV alike.
+
+`would_...` is of observe mode, `..._moves` of the guards.
+"""
 
 _HOUR: Final = Decimal("0.000001")
 
@@ -71,6 +78,9 @@ class Row:
             "wasted_usd": counts.wasted_usd,
             "net_savings_usd": counts.net_savings_usd,
             "partial_bills": counts.partial_bills,
+            "deadline_moves": counts.deadline_moves,
+            "economics_moves": counts.economics_moves,
+            "weather_moves": counts.weather_moves,
         }
 
     @property
@@ -94,6 +104,17 @@ class Report:
     drills: Row
     rates: tuple[Rate, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def moves(self) -> Mapping[str, int]:
+        """How many runs each guard put on demand, or would have; those that moved some."""
+        counts = self.total.counts
+        moves = {
+            Guard.DEADLINE.value: counts.deadline_moves,
+            Guard.ECONOMICS.value: counts.economics_moves,
+            Guard.WEATHER.value: counts.weather_moves,
+        }
+        return {guard: number for guard, number in moves.items() if number}
 
     @property
     def observes(self) -> bool:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from chalicelib.core.bill import Bill, Deployment
+from chalicelib.core.guards.facts import Guard
 from chalicelib.core.money import SMALLEST_USD
 from chalicelib.core.outcome import Outcome
 from chalicelib.core.task import FARGATE_SPOT
@@ -26,7 +27,8 @@ class Counts:
     """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial_bills` lack data.
 
     `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
-    that observe mode left undone.
+    that observe mode left undone. `..._moves` are runs that a guard put on demand before their
+    budget would have, in observe mode those that it would have put there.
     """
 
     runs: int = 0
@@ -44,6 +46,9 @@ class Counts:
     on_demand_e8: int = 0
     wasted_e8: int = 0
     useful_e8: int = 0
+    deadline_moves: int = 0
+    economics_moves: int = 0
+    weather_moves: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         mine, others = self.as_mapping(), other.as_mapping()
@@ -107,8 +112,13 @@ class DailySum:
     rates: frozenset[str] = field(default_factory=frozenset)
 
 
-def sum_of(bill: Bill, outcome: Outcome, *, first_of_its_run: bool) -> DailySum:
-    """Return what one bill adds, and to which day and deployment."""
+def sum_of(
+    bill: Bill, outcome: Outcome, *, first_of_its_run: bool, guards: tuple[str, str] = ("", "")
+) -> DailySum:
+    """Return what one bill adds, and to which day and deployment.
+
+    `guards`: that of the rerun and that of the run's first start, see `core/outcome.py`.
+    """
     amounts, is_spot = bill.amounts, bill.capacity == FARGATE_SPOT
     micros = int((bill.seconds or Decimal(0)) / _MICRO)
     counts = Counts(
@@ -129,7 +139,19 @@ def sum_of(bill: Bill, outcome: Outcome, *, first_of_its_run: bool) -> DailySum:
         useful_e8=_e8(amounts.useful_usd) if amounts else 0,
     )
     deployment = DRILLS if bill.is_drill else bill.deployment
+    counts += _moves(outcome, guards, first_of_its_run=first_of_its_run)
     return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
+
+
+def _moves(outcome: Outcome, guards: tuple[str, str], *, first_of_its_run: bool) -> Counts:
+    of_rerun, of_start = guards
+    is_rerun = outcome in (Outcome.ON_DEMAND_RERUN, Outcome.WOULD_ON_DEMAND_RERUN)
+    moved_by = [of_rerun] * is_rerun + [of_start] * first_of_its_run
+    return Counts(
+        deadline_moves=moved_by.count(Guard.DEADLINE),
+        economics_moves=moved_by.count(Guard.ECONOMICS),
+        weather_moves=moved_by.count(Guard.WEATHER),
+    )
 
 
 def total(sums: Iterable[DailySum]) -> Counts:

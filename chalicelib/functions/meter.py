@@ -24,6 +24,7 @@ from chalicelib.core.bill import (
 from chalicelib.core.metrics import Measured, values_of_bill
 from chalicelib.core.outcome import (
     Outcome,
+    guards_of,
     outcome_of_interruption,
     outcome_of_other_stop,
 )
@@ -136,16 +137,18 @@ def bill_task(world: World, task: Task) -> MeterReport:
         wasted_seconds=wasted,
         now=world.now(),
     )
-    return _write(world, bill, outcome)
+    guards = guards_of(task, record, world.policy.mode) if record is not None else ("", "")
+    return _write(world, bill, outcome, guards)
 
 
-def _write(world: World, bill: Bill, outcome: Outcome) -> MeterReport:
+def _write(world: World, bill: Bill, outcome: Outcome, guards: tuple[str, str]) -> MeterReport:
     first = sum_of(bill, outcome, first_of_its_run=False)
     for _ in range(MOST_TRIES):
         books = world.bills.look_up(bill, first)
         if books.billed:
             return MeterReport(Metering.BILLED_BEFORE)
-        daily = sum_of(bill, outcome, first_of_its_run=not books.run_known)
+        is_first = not books.run_known
+        daily = sum_of(bill, outcome, first_of_its_run=is_first, guards=guards)
         if world.bills.write(bill, daily, books):
             _tell(world, bill)
             return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))

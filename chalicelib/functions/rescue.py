@@ -231,7 +231,7 @@ class _Handling:
     def annotate(self, annotation: Annotation) -> bool:
         """Tell people; a failure is logged and tried again with the next event, if one comes."""
         try:
-            _annotate(self.world, annotation)
+            tell_people(self.world, annotation)
         except Exception:  # the rescue has happened; nothing here may make it look undone
             self.world.log.exception("annotating the flow run failed", **self.names)
             return False
@@ -299,7 +299,8 @@ def _as_it_was(state: RunState) -> ProposedState:
     )
 
 
-def _annotate(world: World, annotation: Annotation) -> None:
+def tell_people(world: World, annotation: Annotation) -> None:
+    """Put an annotation on the run. Raises PrefectSpotError when some of it could not be put."""
     prefect, run_id, labels = world.prefect, annotation.log.flow_run_id, annotation.labels
     calls: list[Callable[[], object]] = [
         lambda: prefect.write_log(annotation.log),

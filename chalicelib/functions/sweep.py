@@ -21,6 +21,7 @@ from chalicelib.core.stranded import by_flow_run, evidence, lives, noted_task
 from chalicelib.core.task import NO_CAPACITY_REASON, Task
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError
+from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed
 from chalicelib.functions.rescue import rescue
 from chalicelib.functions.savings import publish_savings
@@ -37,6 +38,10 @@ SECONDS_PER_PAGE: Final = 10.0
 
 SECONDS_PER_RUN: Final = 5.0
 """Left of the invocation, or no further run of a page is repaired."""
+
+WAITING_NAMES: Final = ("Scheduled", "Late", "AwaitingConcurrencySlot")
+LOOKED_AHEAD: Final = timedelta(minutes=15)
+"""How early a run that waits for its start is looked at: three sweeps before it is due."""
 
 SUBFLOW_MESSAGE: Final = "Crashed with its parent run, whose ECS task is gone."
 
@@ -57,6 +62,8 @@ class Stage:
     state_types: tuple[StateType, ...]
     state_names: tuple[str, ...] = ()
     since: Since = Since.ANY
+    ahead: timedelta | None = None
+    """How far ahead its runs may be due, to be looked at; None: any."""
 
     @property
     def is_ended(self) -> bool:
@@ -70,6 +77,7 @@ STAGES: Final = (
     Stage("ended", (StateType.CRASHED, StateType.CANCELLED), since=Since.END),
     # Prefect 3.4 gives no end to a run that crashed before its start: one that Spot refused.
     Stage("never started", (StateType.CRASHED,), since=Since.EXPECTED_START),
+    Stage("waiting", (StateType.SCHEDULED,), WAITING_NAMES, ahead=LOOKED_AHEAD),
 )
 
 
@@ -183,6 +191,7 @@ def _query(world: World, place: _Place) -> RunQuery:
     stage = STAGES[place.stage]
     recent = world.now() - ENDED_WITHIN
     after = place.after
+    before = world.now() + stage.ahead if stage.ahead is not None else None
     if stage.since is Since.EXPECTED_START:
         after = max(recent, after) if after else recent
     return RunQuery(
@@ -190,7 +199,7 @@ def _query(world: World, place: _Place) -> RunQuery:
         state_types=stage.state_types,
         state_names=stage.state_names,
         expected_after=after,
-        expected_before=after if place.moment else None,
+        expected_before=after if place.moment else before,
         ended_after=recent if stage.since is Since.END else None,
         limit=PAGE,
         offset=place.offset,
@@ -215,6 +224,8 @@ def _repair(
     world: World, stage: Stage, runs: list[FlowRun], tasks: "_TasksByTag", report: SweepReport
 ) -> bool:
     """Repair the stranded ones of a page; False when the time ended before they were through."""
+    if stage.name == "waiting":
+        return keep_deadlines(world, runs, report.decisions)
     due = [run for run in runs if world.now() - run.state.timestamp > world.grace]
     suspects = due if stage.name != "live" else _without_live_task(world, runs)
     if not suspects:

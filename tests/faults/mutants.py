@@ -23,6 +23,9 @@ SECONDS = 600
 
 LAWS = "tests/laws/test_laws.py::test_"
 SWEEP = "tests/laws/test_sweep.py::test_"
+ECONOMICS = "tests/unit/test_guard_economics.py::test_"
+DEADLINE = "tests/unit/test_guard_deadline.py::test_"
+GUARDS = "tests/laws/test_guards.py::test_"
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,48 @@ MUTANTS = (
         "return self._tasks.get(run.id, ())",
         "return ()",
         (SWEEP + "a_run_with_a_live_task_is_left_alone_whatever_its_noted_task_says",),
+    ),
+    Mutant(
+        "off Spot where both cost the same",
+        "chalicelib/core/guards/economics.py",
+        "return spot_usd > on_demand_usd",
+        "return spot_usd >= on_demand_usd",
+        (ECONOMICS + "where_both_cost_the_same_the_run_stays_on_spot",),
+    ),
+    Mutant(
+        "off Spot where it is cheaper",
+        "chalicelib/core/guards/economics.py",
+        "return spot_usd > on_demand_usd",
+        "return spot_usd < on_demand_usd",
+        (ECONOMICS + "it_turns_where_the_expected_costs_meet",),
+    ),
+    Mutant(
+        "too late at the very moment of the deadline",
+        "chalicelib/core/guards/deadline.py",
+        "return needed_seconds <= left_seconds",
+        "return needed_seconds < left_seconds",
+        (DEADLINE + "without_persistence_there_must_be_time_for_all_of_it_twice",),
+    ),
+    Mutant(
+        "on Spot only when it is too late",
+        "chalicelib/core/guards/deadline.py",
+        "return needed_seconds <= left_seconds",
+        "return needed_seconds >= left_seconds",
+        (DEADLINE + "without_persistence_there_must_be_time_for_all_of_it_twice",),
+    ),
+    Mutant(
+        "a guard that keeps a run on Spot",
+        "chalicelib/core/bookkeeping.py",
+        "advice = Advice() if by_budget else advice_on(s)",
+        "advice = advice_on(s)\n        by_budget = for_good or bool(advice.guard)",
+        (GUARDS + "whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails",),
+    ),
+    Mutant(
+        "facts gathered that no guard needs",
+        "chalicelib/functions/guard_facts.py",
+        "if not (economics or deadline):",
+        "if False:",
+        (GUARDS + "a_tag_that_names_no_deadline_costs_no_call_either",),
     ),
 )
 

@@ -21,6 +21,7 @@ from chalicelib.core.guards.facts import (
 )
 from chalicelib.core.run import StateType
 from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.sums import total
 from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.laws.test_laws import behaviors, deliveries, faults, interrupt, many, outcome, reruns
@@ -155,6 +156,18 @@ def test_a_guard_moves_a_run_its_words_are_told_and_the_record_keeps_them(
     assert (f"Why: {guard}: {kept.guard_reason}" in line) == on_demand
     assert (f"**Why:** {guard}\\:" in artifact) == on_demand
     assert (universe.start(run_id).capacity == "FARGATE") == on_demand
+
+
+@pytest.mark.parametrize("mode", [Mode.RESCUE, Mode.OBSERVE])
+def test_what_a_guard_moved_is_counted_with_its_bill(tables: Tables, mode: Mode) -> None:
+    universe = tables.universe(replace(ECONOMICS, mode=mode))
+    run_id, event = interrupted(universe)
+    universe.deliver(event)
+    [task] = [task for task in universe.tasks.values() if task.flow_run_id == run_id]
+    universe.meter(universe.end_of(task))
+    counts = total(universe.sums())
+    assert (counts.economics_moves, counts.deadline_moves) == (1, 0)
+    assert counts.on_demand_reruns + counts.would_on_demand_reruns == 1
 
 
 def test_once_a_guard_has_moved_it_a_run_stays_on_demand(tables: Tables) -> None:

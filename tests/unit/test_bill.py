@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.bill import Bill, Deployment, bill_of, never_started, span_of
-from chalicelib.core.outcome import Outcome, outcome_of_interruption, outcome_of_other_stop
-from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.guards.facts import Guard
+from chalicelib.core.outcome import (
+    Outcome,
+    guards_of,
+    outcome_of_interruption,
+    outcome_of_other_stop,
+)
+from chalicelib.core.record import Interruption, Moved, RunRecord
 from chalicelib.core.run import RunState, StateType
 from chalicelib.core.situation import Mode
 from chalicelib.core.standing import due_id, park_id_of_task
@@ -289,6 +295,31 @@ def test_drills_are_summed_apart_and_are_in_no_total() -> None:
     assert (real.deployment, drill.deployment) == (ETL, DRILLS)
     assert (real.counts.interruptions, drill.counts.interruptions) == (1, 0)
     assert total([real, drill]) == real.counts
+
+
+@pytest.mark.parametrize("guard", list(Guard))
+def test_each_guard_has_a_count_of_its_own(guard: Guard) -> None:
+    rerun, start = (guard.value, ""), ("", guard.value)
+    made, on_demand = bill(stopped()), Outcome.ON_DEMAND_RERUN
+    for outcome, first, guards, moves in (
+        (on_demand, False, rerun, 1),
+        (Outcome.WOULD_ON_DEMAND_RERUN, False, rerun, 1),
+        (Outcome.NONE, True, rerun, 0),
+        (Outcome.NONE, True, start, 1),
+        (Outcome.NONE, False, start, 0),
+    ):
+        counts = sum_of(made, outcome, first_of_its_run=first, guards=guards).counts
+        by_guard = {g: counts.as_mapping()[f"{g.value}_moves"] for g in Guard}
+        assert by_guard == {g: moves * (g is guard) for g in Guard}
+
+
+def test_a_run_that_was_moved_before_its_start_is_no_rerun() -> None:
+    record = RunRecord(RUN_ID, next_capacity="FARGATE", moved=Moved("deadline", "late"))
+    on_demand = stopped(capacity_provider="")
+    assert outcome_of_other_stop(on_demand, record, Mode.RESCUE) is Outcome.NONE
+    assert guards_of(on_demand, record, Mode.RESCUE) == ("", "deadline")
+    assert guards_of(stopped(), record, Mode.RESCUE) == ("", ""), "a worker was faster"
+    assert guards_of(stopped(), record, Mode.OBSERVE) == ("", "deadline")
 
 
 def test_a_partial_bill_adds_its_time_and_no_money() -> None:

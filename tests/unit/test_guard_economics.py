@@ -91,7 +91,8 @@ def test_where_both_cost_the_same_the_run_stays_on_spot() -> None:
 
 def break_even_hours(start_hours: float) -> float:
     """Bisect, without the product's formula, where (e^{λ(c+w)} - 1)/λ = (c + w)·price ratio."""
-    rate, ratio = 11 / 110, (0.04 / 4 + 0.004 / 2) / (0.012 / 4 + 0.0013 / 2)
+    rate = interruptions_per_hour(SpotEvidence(100, 10))
+    ratio = (0.04 / 4 + 0.004 / 2) / (0.012 / 4 + 0.0013 / 2)
     low, high = 0.01, 100.0
     for _ in range(80):
         middle = (low + high) / 2

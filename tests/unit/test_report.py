@@ -153,6 +153,15 @@ def test_partial_bills_are_pointed_out() -> None:
     assert "3 bills are partial" in shown(report(daily(partial_bills=3)))
 
 
+def test_what_guards_moved_is_shown_by_guard_and_nothing_of_those_that_moved_none() -> None:
+    made = report(daily(economics_moves=2), daily(economics_moves=1, deadline_moves=1))
+    line = "Put on demand by a guard, earlier than by the budget: deadline 1, economics 3"
+    assert line in shown(made)
+    assert json.loads(as_json(made))["total"]["economics_moves"] == 3
+    assert "weather" not in shown(made)
+    assert "guard" not in shown(report(daily()))
+
+
 def test_in_observe_mode_it_shows_what_would_have_been() -> None:
     made = report(daily(spot_reruns=0, would_spot_reruns=4, would_on_demand_reruns=1))
     text = shown(made)

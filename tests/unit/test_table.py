@@ -11,7 +11,7 @@ from moto import mock_aws
 
 import infra
 from chalicelib.adapters.table import KEPT_FOR, RunTable
-from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.record import Interruption, Moved, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError
 from tests.make import NOW, RUN_ID, TASK_ARN, seconds
 from tests.twin.dynamodb import InMemoryDynamoDB
@@ -69,6 +69,31 @@ def test_a_record_comes_back_as_it_was_saved(dynamodb: Any) -> None:
     mine = table(dynamodb)
     mine.acquire(RUN_ID, NOW, LEASE)
     mine.save(RECORD)
+    assert mine.read(RUN_ID) == RECORD
+    assert mine.read(RUN_ID).interruptions[TASK_ARN] == INTERRUPTION
+
+
+def test_what_a_guard_decided_comes_back_too(dynamodb: Any) -> None:
+    guarded = replace(INTERRUPTION, guard="economics", guard_reason="it costs more")
+    moved = Moved("deadline", "it may be late", told=True)
+    record = replace(RECORD.with_interruption(guarded), moved=moved)
+    mine = table(dynamodb)
+    mine.acquire(RUN_ID, NOW, LEASE)
+    mine.save(record)
+    assert mine.read(RUN_ID) == record
+    assert mine.read(RUN_ID).interruptions[TASK_ARN] == guarded
+
+
+def test_a_record_of_an_older_release_knows_no_guard(dynamodb: Any) -> None:
+    mine = table(dynamodb)
+    mine.acquire(RUN_ID, NOW, LEASE)
+    mine.save(RECORD)
+    key = {"pk": {"S": f"run#{RUN_ID}"}}
+    item = dynamodb.get_item(TableName="runs", Key=key, ConsistentRead=True)["Item"]
+    del item["moved"]
+    for name in ("guard", "guard_reason"):
+        del item["interruptions"]["M"][TASK_ARN]["M"][name]
+    dynamodb.put_item(TableName="runs", Item=item)
     assert mine.read(RUN_ID) == RECORD
     assert mine.read(RUN_ID).interruptions[TASK_ARN] == INTERRUPTION
 

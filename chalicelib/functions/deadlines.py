@@ -1,0 +1,139 @@
+"""`sweep`'s part of the deadline: runs that have not started, which no event tells of.
+
+A run is put on demand by one PATCH while it is scheduled, which Prefect refuses once a worker has
+it. It is not parked for that: a worker that had asked just before would submit the parked run all
+the same, and its flow then wait for the end of the parking. Price: for the moment between a
+worker's asking and its submitting, the worker holds the old variables, and starts on Spot.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+from chalicelib.core.annotation import annotation_of_move
+from chalicelib.core.guards.deadline import deadline_of, has_deadline_tag, opinion_on_attempt
+from chalicelib.core.guards.facts import Guard, GuardFacts, Missing, PastRuns, Progress
+from chalicelib.core.guards.opinion import GoOnDemand, Opinion
+from chalicelib.core.guards.progress import changeover_of
+from chalicelib.core.record import Moved, RunRecord
+from chalicelib.core.run import FlowRun, RunChange, StateType
+from chalicelib.core.situation import (
+    ON_DEMAND_TAG,
+    Mode,
+    is_on_demand,
+    on_demand_variables,
+    reason_not_to_rerun,
+)
+from chalicelib.core.task import FARGATE
+from chalicelib.core.world import World
+from chalicelib.errors import LeaseHeldError, PrefectRejectedError, PrefectSpotError
+from chalicelib.functions.guard_facts import SECONDS_FOR_FACTS, read_past
+from chalicelib.functions.rescue import tell_people
+
+MOVED: Final = "on-demand-before-start"
+"""What a sweep counts it as."""
+
+SECONDS_PER_RUN: Final = 10.0
+"""Left of the invocation, or no further run is looked at."""
+
+
+def keep_deadlines(world: World, runs: Sequence[FlowRun], decisions: Counter[str]) -> bool:
+    """Put those of a page's waiting runs on demand that an attempt on Spot might make late.
+
+    Costs nothing for runs without a deadline; else one read of the table for all of them, the
+    past of each deployment once, and some calls for each run that is moved. False when the time
+    ended before they were through.
+    """
+    tagged = [run for run in runs if _has_a_deadline(run, world.policy.mode)]
+    records = world.records.read_many([run.id for run in tagged]) if tagged else {}
+    past: dict[UUID | None, PastRuns | Missing] = {}
+    for run in tagged:
+        record = records.get(run.id, RunRecord(run.id))
+        settled = record.moved.told if record.moved else is_on_demand(run)
+        if settled:
+            continue
+        if world.seconds_left() < SECONDS_PER_RUN:
+            return False
+        if record.moved is None and run.deployment_id not in past:
+            hurried = world.prefect_within(SECONDS_FOR_FACTS)
+            past[run.deployment_id] = read_past(world, hurried, run.deployment_id)
+        moved = record.moved or _judged(world, run, past[run.deployment_id])
+        if moved is not None and _is_moved(world, run, moved):
+            decisions[MOVED] += 1
+    return True
+
+
+def _has_a_deadline(run: FlowRun, mode: Mode) -> bool:
+    readable = has_deadline_tag(run.tags) and not isinstance(deadline_of(run.tags), Missing)
+    return readable and _waits(run) and not reason_not_to_rerun(run, mode)
+
+
+def _waits(run: FlowRun) -> bool:
+    """Whether no worker has had it yet."""
+    unstarted = run.run_count == 0 and run.infrastructure_pid is None
+    return run.state.type is StateType.SCHEDULED and unstarted
+
+
+def _judged(world: World, run: FlowRun, past: PastRuns | Missing) -> Moved | None:
+    """The guard's move, if it would not let an attempt on Spot begin when the run is due."""
+    begins = max(world.now(), run.expected_start or world.now())
+    facts = GuardFacts(past=past, progress=Progress(), changeover=changeover_of((), past))
+    opinion: Opinion = opinion_on_attempt(run, facts, begins)
+    return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
+
+
+def _is_moved(world: World, run: FlowRun, moved: Moved) -> bool:
+    """Move it under its lease. What fails is logged, and looked at again by the next sweep."""
+    try:
+        record = world.records.acquire(run.id, world.now(), world.lease)
+    except LeaseHeldError:
+        return False
+    before = record
+    try:
+        fresh = world.prefect.read_run(run.id)
+        if fresh is None or not _waits(fresh):
+            return False
+        record = _noted(world, record, moved)
+        if world.policy.mode is not Mode.OBSERVE and not is_on_demand(fresh):
+            world.prefect.change_run(run.id, _change(fresh))
+        _tell(world, fresh, record.moved or moved)
+        record = replace(record, moved=replace(record.moved or moved, told=True))
+    except PrefectRejectedError:
+        record = before  # a worker was faster
+        world.log.exception("the run could not be put on demand", flow_run_id=str(run.id))
+        return False
+    except PrefectSpotError:
+        world.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
+        return False
+    finally:
+        world.records.release(record)
+    return True
+
+
+def _noted(world: World, record: RunRecord, moved: Moved) -> RunRecord:
+    """On record first: whoever finds the run half moved finishes it."""
+    if record.moved is not None:
+        return record
+    capacity = record.next_capacity if world.policy.mode is Mode.OBSERVE else FARGATE
+    noted = replace(record, moved=moved, next_capacity=capacity)
+    world.records.save(noted)
+    return noted
+
+
+def _change(run: FlowRun) -> RunChange:
+    tags = run.tags if ON_DEMAND_TAG in run.tags else (*run.tags, ON_DEMAND_TAG)
+    return RunChange(job_variables=on_demand_variables(run.job_variables), tags=tags)
+
+
+def _tell(world: World, run: FlowRun, moved: Moved) -> None:
+    tell_people(world, annotation_of_move(run, moved, world.policy.mode, world.now()))
+    world.log.info(
+        "decided",
+        decision=MOVED,
+        reason=moved.reason,
+        guard=moved.guard,
+        mode=world.policy.mode.value,
+        flow_run_id=str(run.id),
+    )
