@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from chalicelib.core.guards.breaker import BREAKER_FORM, BreakerPolicy, read_breaker
+from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.rates import OWN_RATES_FORM, Rates, read_own_rates
-from chalicelib.core.situation import Mode
+from chalicelib.core.situation import Mode, Policy
 from chalicelib.errors import SettingError
 
 _MOST_RETRIES: Final = 1000
@@ -33,6 +35,7 @@ class Settings:
     rerun_delay_seconds: int
     sweep_grace_seconds: int
     guard_economics: bool
+    breaker: BreakerPolicy | None
     rates: Rates
 
 
@@ -68,7 +71,19 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         rerun_delay_seconds=number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
         sweep_grace_seconds=number(environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS),
         guard_economics=_yes(environment, "GUARD_ECONOMICS"),
+        breaker=_breaker(environment, "BREAKER"),
         rates=_rates(environment, "RATES"),
+    )
+
+
+def policy_of(settings: Settings, rates: Rates) -> Policy:
+    """Return what the settings say about decisions. `rates`: the shipped ones, with the user's."""
+    return Policy(
+        mode=settings.mode,
+        spot_retries=settings.spot_retries,
+        rerun_delay_seconds=settings.rerun_delay_seconds,
+        rates=rates,
+        guards=GuardPolicy(economics=settings.guard_economics, breaker=settings.breaker),
     )
 
 
@@ -118,6 +133,14 @@ def _names(environment: Mapping[str, str], name: str, default: str) -> tuple[str
     if not names:
         raise SettingError(f"{name} is {value!r}: accepted are names or ARNs, comma-separated")
     return names
+
+
+def _breaker(environment: Mapping[str, str], name: str) -> BreakerPolicy | None:
+    value = environment.get(name, "")
+    try:
+        return read_breaker(value) if value else None
+    except ValueError:
+        raise SettingError(f"{name} is {value!r}: accepted is {BREAKER_FORM}") from None
 
 
 def _rates(environment: Mapping[str, str], name: str) -> Rates:

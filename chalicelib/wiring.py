@@ -19,6 +19,7 @@ from aws_lambda_powertools import Logger
 
 import infra
 from chalicelib.adapters.bills import BillTable
+from chalicelib.adapters.breaker import BreakerTable
 from chalicelib.adapters.cloudformation import CloudFormationStacks
 from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.ecs import EcsTasks
@@ -31,15 +32,13 @@ from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.table import RunTable
 from chalicelib.adapters.work_pools import PrefectWorkPools
-from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.provision_world import ProvisionWorld
 from chalicelib.core.provisioning import Desired
 from chalicelib.core.rates import Rates, read_table, with_own
-from chalicelib.core.situation import Policy
 from chalicelib.core.world import World, attempt, results
 from chalicelib.errors import SettingError
 from chalicelib.provision_settings import desired_of, read_provision_settings
-from chalicelib.settings import Settings, read_settings
+from chalicelib.settings import Settings, policy_of, read_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -136,17 +135,12 @@ def _world(context: LambdaContext) -> World:
         prefect=prefect_until(seconds_left),
         records=RunTable(_dynamodb(), settings.table_name, owner=_owner(context)),
         bills=BillTable(_dynamodb(), settings.table_name),
+        breakers=BreakerTable(_dynamodb(), settings.table_name, settings.work_pool),
         tasks=EcsTasks(_ecs()),
         log=_logger(),
         now=lambda: datetime.now(UTC),
         lease=timedelta(milliseconds=context.get_remaining_time_in_millis()) + LEASE_MARGIN,
-        policy=Policy(
-            mode=settings.mode,
-            spot_retries=settings.spot_retries,
-            rerun_delay_seconds=settings.rerun_delay_seconds,
-            rates=_rates(),
-            guards=GuardPolicy(economics=settings.guard_economics),
-        ),
+        policy=policy_of(settings, _rates()),
         clusters=settings.ecs_clusters,
         work_pool=settings.work_pool,
         grace=timedelta(seconds=settings.sweep_grace_seconds),

@@ -38,6 +38,7 @@ class Attempt:
 
     task: str
     capacity: str
+    pull_started: str | None
     started: str | None
     stopped: str | None
     stop_code: str | None
@@ -71,6 +72,7 @@ def main() -> int:
         with embedded_cloud(options, story.tell) as cloud:
             result = run_demo(cloud, story)
             result["savings"] = savings(cloud, story, result)
+            result["replay"] = json.loads(_spotctl(cloud, "replay", "--json"))
             _write(result)
             _show(console, cloud, result)
             console.print(_report(cloud, "--table", "--chart", str(CHART)), highlight=False)
@@ -171,6 +173,7 @@ def _attempts(cloud: Cloud, run_id: str) -> list[Attempt]:
         Attempt(
             task=task["taskArn"],
             capacity=task.get("capacityProviderName", task["launchType"]),
+            pull_started=_iso(task.get("pullStartedAt")),
             started=_iso(task.get("startedAt")),
             stopped=_iso(task.get("stoppedAt")),
             stop_code=task.get("stopCode"),
@@ -212,7 +215,11 @@ def _result(cloud: Cloud, run: dict[str, Any], verdict: Verdict, seconds: float)
             "interruptions": sum(a.stop_code == "SpotInterruption" for a in attempts),
         },
         "children": [
-            {"name": child["name"], "state": child["state_type"]}
+            {
+                "name": child["name"],
+                "state": child["state_type"],
+                "attempts": [vars(attempt) for attempt in _attempts(cloud, child["id"])],
+            }
             for child in cloud.prefect.children(run["id"])
             if child["deployment_id"]
         ],
@@ -245,10 +252,14 @@ def savings(cloud: Cloud, story: Story, result: dict[str, Any]) -> dict[str, Any
 
 
 def _report(cloud: Cloud, *options: str) -> str:
-    """Run `spotctl report` as an operator of this cloud would."""
+    return _spotctl(cloud, "report", *options)
+
+
+def _spotctl(cloud: Cloud, command: str, *options: str) -> str:
+    """Run a command about the last day as an operator of this cloud would."""
     project = str(cloud.folder / "project")
     return cloud.run_python(
-        "-m", "spotctl", "report", "--since", "1d", *options, "--project-dir", project
+        "-m", "spotctl", command, "--since", "1d", *options, "--project-dir", project
     )
 
 

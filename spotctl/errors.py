@@ -15,7 +15,7 @@ from chalicelib.errors import PrefectSpotError
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired")
 
-_ASKS_THE_TABLE = ("GetItem", "BatchGetItem", "Query")
+_ASKS_THE_TABLE = ("GetItem", "BatchGetItem", "Scan")
 
 
 class RefusedError(PrefectSpotError):

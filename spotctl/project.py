@@ -5,8 +5,10 @@ two different things.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from chalicelib.core.provisioning import Provision
@@ -48,8 +50,10 @@ class Project:
         return f"{self.app_name}-{self.stage}-{function}"
 
 
-def read_project(folder: Path, stage: str) -> Project:
-    """Read the stage's settings.
+def read_project(
+    folder: Path, stage: str, changes: Mapping[str, str] = MappingProxyType({})
+) -> Project:
+    """Read the stage's settings, with `changes` over what the file says.
 
     Raises:
         SettingError: no such file or stage, or a setting is wrong; says what to do.
@@ -73,6 +77,7 @@ def read_project(folder: Path, stage: str) -> Project:
         "STAGE": stage,
         **config.get("environment_variables", {}),
         **stages[stage].get("environment_variables", {}),
+        **changes,
     }
     settings = read_settings(environment)
     return Project(

@@ -31,8 +31,10 @@ _PERIOD: Final = re.compile(r"([1-9]\d{0,3})([dw])")
 _DAYS: Final = {"d": 1, "w": 7}
 
 
-def days_since(since: str, today: date) -> tuple[date, ...]:
+def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[date, ...]:
     """Return the days (UTC) that `since` means, up to today: "7d", "4w" or a date, ISO 8601.
+
+    `most_days`: as far back as anything is kept.
 
     Raises:
         ValueError: says what is accepted.
@@ -46,10 +48,10 @@ def days_since(since: str, today: date) -> tuple[date, ...]:
         )
     except (ValueError, OverflowError):
         first = date.max
-    if not today - timedelta(days=MOST_DAYS) < first <= today:
+    if not today - timedelta(days=most_days) < first <= today:
         raise ValueError(
             f"{since!r} is not a period: accepted are days and weeks, such as 7d or 4w, or a date"
-            f" of the last {MOST_DAYS} days, such as {today - timedelta(days=6)}"
+            f" of the last {most_days} days, such as {today - timedelta(days=6)}"
         )
     return days_between(first, today)
 

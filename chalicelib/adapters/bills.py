@@ -8,16 +8,20 @@ often and by whomever it is billed. Reports read the sums by key: never a scan, 
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from dataclasses import fields
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from chalicelib.core.bill import Bill, Deployment
+from chalicelib.core.bill import Amounts, Bill, Deployment
 from chalicelib.core.ports import Books
+from chalicelib.core.rates import read_rate
 from chalicelib.core.sums import Counts, DailySum
+from chalicelib.core.task import Cause
 from chalicelib.errors import ThrottledError
 
 if TYPE_CHECKING:
@@ -122,6 +126,17 @@ class BillTable:
             for day, deployment in [keys[key]]
         ]
         return tuple(sorted(sums, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
+
+    def read_bills(self) -> Iterator[Bill]:
+        """Return every bill that is kept, in no order. A scan: for a person who asks, once."""
+        pages = self._client.get_paginator("scan").paginate(
+            TableName=self._name,
+            FilterExpression="begins_with(pk, :bill)",
+            ExpressionAttributeValues={":bill": _pack(_bill_key(""))},
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield _bill({name: _unpack(value) for name, value in item.items()})
 
     def read_reported(self) -> str:
         """Return the day that the savings were last put into Prefect; empty: never."""
@@ -231,10 +246,11 @@ def _sum_expires(day: date) -> int:
 def _item(bill: Bill) -> dict[str, object]:
     """The bill for people to look at; amounts as text, as they were rounded."""
     amounts = bill.amounts
-    fields: dict[str, object] = {
+    values: dict[str, object] = {
         "flow_run_id": str(bill.flow_run_id or ""),
         "deployment_id": bill.deployment.key,
         "deployment": bill.deployment.name,
+        "began_at": bill.began_at.isoformat() if bill.began_at else "",
         "ended_at": bill.ended_at.isoformat(),
         "capacity": bill.capacity,
         "cause": bill.cause.value,
@@ -244,13 +260,34 @@ def _item(bill: Bill) -> dict[str, object]:
         "shortcomings": list(bill.shortcomings),
     }
     if amounts is not None:
-        fields |= {
+        values |= {
             "cost_usd": f"{amounts.cost_usd:f}",
             "on_demand_usd": f"{amounts.on_demand_usd:f}",
             "wasted_usd": f"{amounts.wasted_usd:f}",
             "useful_usd": f"{amounts.useful_usd:f}",
         }
-    return fields
+    return values
+
+
+def _bill(item: Mapping[str, Any]) -> Bill:
+    """Read what `_item` wrote; what an older release did not write is not known."""
+    amounts = None
+    if "cost_usd" in item:
+        amounts = Amounts(**{f.name: Decimal(item[f.name]) for f in fields(Amounts)})
+    return Bill(
+        task_arn=item["pk"].removeprefix(_bill_key("")),
+        flow_run_id=UUID(item["flow_run_id"]) if item["flow_run_id"] else None,
+        deployment=Deployment(item["deployment_id"], item["deployment"]),
+        ended_at=datetime.fromisoformat(item["ended_at"]),
+        capacity=item["capacity"],
+        cause=Cause(item["cause"]),
+        seconds=Decimal(item["seconds"]) if item["seconds"] else None,
+        wasted_seconds=Decimal(item["wasted_seconds"]),
+        amounts=amounts,
+        rates=tuple(map(read_rate, item["rates"])),
+        shortcomings=tuple(item["shortcomings"]),
+        began_at=datetime.fromisoformat(item["began_at"]) if item.get("began_at") else None,
+    )
 
 
 def _daily_sum(

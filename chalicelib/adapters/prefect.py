@@ -26,7 +26,14 @@ from chalicelib.adapters.answers import (
     unreadable,
 )
 from chalicelib.adapters.http import Authorization, JsonHttp
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery, TableArtifact
+from chalicelib.core.ports import (
+    Artifact,
+    LogLine,
+    PoolEvent,
+    PrefectEvent,
+    RunQuery,
+    TableArtifact,
+)
 from chalicelib.core.run import (
     CompletedRun,
     FlowRun,
@@ -247,6 +254,25 @@ class PrefectRest:
             "resource": {
                 "prefect.resource.id": f"prefect.flow-run.{event.flow_run_id}",
                 "prefect.resource.name": event.flow_run_name,
+            },
+            "related": [],
+            "payload": dict(event.payload),
+        }
+        self._http.send("POST", "/events", [body])
+
+    def emit_pool_event(self, event: PoolEvent) -> None:
+        """Emit an event whose resource is the work pool; none for a pool it does not know."""
+        pool = self._http.get(f"/work_pools/{quote(event.work_pool, safe='')}")
+        if pool is None:
+            return
+        pool_id = read_fields(pool, "work pool").get("id")
+        body = {
+            "id": str(event.id),
+            "occurred": event.at.isoformat(),
+            "event": event.name,
+            "resource": {
+                "prefect.resource.id": f"prefect.work-pool.{pool_id}",
+                "prefect.resource.name": event.work_pool,
             },
             "related": [],
             "payload": dict(event.payload),

@@ -183,6 +183,8 @@ def _interruption(stored: Mapping[str, Any]) -> Interruption:
     for name in ("recorded_at", "billed_from", "exited_at"):
         if name in values:
             values[name] = datetime.fromisoformat(values[name]).astimezone(UTC)
+    if "tags" in values:
+        values["tags"] = tuple(values["tags"])
     return replace(Interruption(task_arn="", number=0, cause="", capacity=""), **values)
 
 

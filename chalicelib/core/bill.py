@@ -62,6 +62,7 @@ class Bill:
 
     `seconds` is None, and so is `amounts`, where ECS told no times; `amounts` also where there is
     no rate or no size. `shortcomings` says what is missing: then the bill is partial.
+    `began_at` is when AWS began to charge, None where ECS did not tell it.
     """
 
     task_arn: str
@@ -75,6 +76,7 @@ class Bill:
     amounts: Amounts | None
     rates: tuple[Rate, ...] = ()
     shortcomings: tuple[str, ...] = ()
+    began_at: datetime | None = None
 
     @property
     def is_interrupted(self) -> bool:
@@ -133,6 +135,7 @@ def bill_of(
         amounts=amounts,
         rates=tuple(dict.fromkeys(r for r in (paid, on_demand) if r and amounts)),
         shortcomings=tuple(dict.fromkeys(shortcomings)),
+        began_at=span.start if span else None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from chalicelib.core.guards.advice import Advice, advice_on
 from chalicelib.core.record import Interruption
 from chalicelib.core.run import RunState, StateType
-from chalicelib.core.situation import Situation, budget_of
+from chalicelib.core.situation import Situation, budget_of, deciding_tags
 from chalicelib.core.standing import due_id, park_id_of_task
 from chalicelib.core.task import FARGATE, FARGATE_SPOT, Cause
 
@@ -35,6 +35,8 @@ def recorded(s: Situation, *, rerun: bool = False) -> Situation:
             exited_at=interruption.exited_at or s.task.exited_at or s.now,
             billed_from=interruption.billed_from or s.task.billed_from,
             lost_start=_lost_start(s),
+            run_state=interruption.run_state or s.run.state.type.value,
+            tags=interruption.tags or deciding_tags(s.run),
         )
     if rerun and not interruption.rerun_on:
         allowed = budget_of(s.run, record.own_retries, s.policy).allowed
@@ -46,6 +48,8 @@ def recorded(s: Situation, *, rerun: bool = False) -> Situation:
             rerun_on=FARGATE if by_budget or advice.guard else FARGATE_SPOT,
             guard=advice.guard.value if advice.guard else "",
             guard_reason=advice.reason,
+            run_state=s.run.state.type.value,
+            tags=deciding_tags(s.run),
         )
         record = replace(record, next_capacity=interruption.rerun_on)
     return s.after(record.with_interruption(interruption))

@@ -41,6 +41,7 @@ from chalicelib.core.situation import (
     ON_DEMAND_TAG,
     Budget,
     Mode,
+    Policy,
     Situation,
     budget_of,
     is_on_demand,
@@ -249,7 +250,7 @@ def _finish(s: Situation, park_id: UUID) -> Decision:
     noted = recorded(s, rerun=True)
     capacity = noted.record.next_capacity
     change = _change(noted)
-    at = s.now if capacity == FARGATE else s.now + _delay(s)
+    at = s.now if capacity == FARGATE else s.now + rerun_delay(s.run.id, s.policy)
     message = _headline(noted)
     actions: tuple[Action, ...] = (
         *_save(s, noted),
@@ -345,7 +346,7 @@ def _headline(s: Situation) -> str:
     return f"{title}: rerun on {s.record.next_capacity}{guard}"
 
 
-def _delay(s: Situation) -> timedelta:
+def rerun_delay(flow_run_id: UUID, policy: Policy) -> timedelta:
     """The set delay, and up to as much again by the run's id, so that many do not come at once."""
-    spread = int.from_bytes(blake2b(s.run.id.bytes, digest_size=2).digest()) / 0xFFFF
-    return timedelta(seconds=s.policy.rerun_delay_seconds * (1 + spread))
+    spread = int.from_bytes(blake2b(flow_run_id.bytes, digest_size=2).digest()) / 0xFFFF
+    return timedelta(seconds=policy.rerun_delay_seconds * (1 + spread))

@@ -19,6 +19,8 @@ class Interruption:
     `rerun_on` is the capacity that was decided for the rerun, empty while there is none; `guard`
     the one that moved it to FARGATE before the budget would have, empty for none, and
     `guard_reason` what there is to tell of that, or of a guard that lacked a fact.
+    `run_state` and `tags` (those of ours) are what all that was decided by: kept for
+    `spotctl replay`, and empty in records of older releases.
     """
 
     task_arn: str
@@ -36,6 +38,8 @@ class Interruption:
     rerun_on: str = ""
     guard: str = ""
     guard_reason: str = ""
+    run_state: str = ""
+    tags: tuple[str, ...] = ()
     warning_annotated: bool = False
     outcome_annotated: bool = False
 

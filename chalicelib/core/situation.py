@@ -92,6 +92,12 @@ def budget_of(run: FlowRun, own_retries: int | None, policy: Policy) -> Budget:
     return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")
 
 
+def deciding_tags(run: FlowRun) -> tuple[str, ...]:
+    """Return those of the run's tags that a decision may read: ours, without our marks."""
+    marks = (INTERRUPTED_TAG, ON_DEMAND_TAG)
+    return tuple(tag for tag in run.tags if tag.startswith(("spot:", "spot-")) and tag not in marks)
+
+
 def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
     """Say why this run is not rerun whatever happens to it; empty when it may be."""
     if run.deployment_id is None:

@@ -52,6 +52,7 @@ from chalicelib.errors import (
     UnsettledError,
 )
 from chalicelib.functions.guard_facts import gather_facts
+from chalicelib.functions.weather import consult, is_signal
 
 MOST_LOOKS: Final = 4
 """Looks at a run before giving up for now: park and finish take two, a race one more."""
@@ -152,12 +153,23 @@ class _Handling:
         """Decide; for a rerun that the budget would put on Spot, with what the guards need."""
         decision = decide(s)
         known = self.record.interruptions.get(self.task.arn)
-        decided = known is not None and known.rerun_on
-        if decision.verdict is not Verdict.RERUN_ON_SPOT or decided or not guards_on(s):
+        asks = decision.verdict is Verdict.RERUN_ON_SPOT and not (known and known.rerun_on)
+        if asks and guards_on(s):
+            if self.facts is None:
+                self.facts = gather_facts(self.world, s)
+            s = replace(s, facts=self.facts)
+            decision = decide(s)
+        return self.with_weather(s, decision, asks=asks)
+
+    def with_weather(self, s: Situation, decision: Decision, *, asks: bool) -> Decision:
+        """Tell the breaker of it, and ask it last: who asks for nothing must not be its probe."""
+        known = self.record.interruptions.get(self.task.arn)
+        signals = is_signal(s, decision.verdict) and not (known and known.exited_at)
+        if s.policy.guards.breaker is None or not (asks or signals):
             return decision
-        if self.facts is None:
-            self.facts = gather_facts(self.world, s)
-        return decide(replace(s, facts=self.facts))
+        asks = asks and decision.verdict is Verdict.RERUN_ON_SPOT
+        weather = consult(self.world, s, signals=signals, asks=asks)
+        return decide(replace(s, facts=replace(s.facts, weather=weather))) if asks else decision
 
     def perform(self, decision: Decision) -> bool:
         """Perform the actions in order; False as soon as one asks for another look."""

@@ -8,7 +8,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import PrefectSpotError
 from spotctl.errors import one_line_of
 from spotctl.rows import Row, failed
-from spotctl.status import deployments, handler, observers, prefect_side, provisioned, stack
+from spotctl.status import (
+    deployments,
+    handler,
+    observers,
+    prefect_side,
+    provisioned,
+    stack,
+    weather,
+)
 from spotctl.world import World
 
 T = TypeVar("T")
@@ -22,6 +30,7 @@ def status(world: World) -> list[Row]:
         *_judged("stack", lambda: stack.rows(stack.look(world))),
         *_judged("provision", lambda: provisioned.rows(provisioned.look(world))),
         *_judged("handler", lambda: handler.rows(handler.look(world))),
+        *_judged("breaker", lambda: weather.rows(weather.look(world))),
         *([found] if isinstance(found, Row) else prefect_side.rows(found)),
         *_judged("other observers", lambda: observers.rows(observers.look(world))),
         *(

@@ -239,7 +239,13 @@ class RealPrefect:
 
     def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]:
         """The run's events of ours; the server stores them a few seconds after it took them."""
-        resource = f"prefect.flow-run.{flow_run_id}"
+        return self._events_of(f"prefect.flow-run.{flow_run_id}", at_least)
+
+    def pool_events_of(self, work_pool: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
+        pool_id = self._client.read_work_pool(work_pool).id
+        return self._events_of(f"prefect.work-pool.{pool_id}", at_least)
+
+    def _events_of(self, resource: str, at_least: int) -> list[tuple[UUID, str]]:
         chosen = EventFilter(resource=EventResourceFilter(id=[resource]))
         deadline = time.monotonic() + EVENT_SECONDS
         while True:

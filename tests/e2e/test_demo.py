@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -40,6 +43,28 @@ def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+def assert_replayed(result: dict[str, Any]) -> None:
+    """Under the settings it had, the record gives the demo's own figures once more, to 1e-8 USD."""
+    replay, savings = result["replay"], result["savings"]
+    assert replay["as_recorded"] == replay["same_settings"] == replay["other_settings"]
+    recorded = replay["as_recorded"]
+    for amount in ("cost_usd", "on_demand_usd", "savings_usd", "wasted_usd", "net_savings_usd"):
+        assert Decimal(recorded[amount]) == Decimal(savings[amount]), amount
+    for count in ("runs", "attempts", "interruptions", "spot_reruns", "on_demand_reruns"):
+        assert recorded[count] == savings[count], count
+    ran = [result["attempts"], *(child["attempts"] for child in result["children"])]
+    assert recorded["finished_runs"] == len(ran)
+    seconds = 3600 * float(recorded["hours_to_finish"])
+    assert seconds == pytest.approx(sum(map(seconds_of, ran)), abs=0.001)
+
+
+def seconds_of(attempts: list[dict[str, Any]]) -> float:
+    """From the first attempt's image pull to the end of the last, as ECS tells it."""
+    began = min(datetime.fromisoformat(attempt["pull_started"]) for attempt in attempts)
+    ended = max(datetime.fromisoformat(attempt["stopped"]) for attempt in attempts)
+    return (ended - began).total_seconds()
+
+
 def test_the_demo_ends_on_fargate_after_three_interruptions(demo: subprocess.Popen[str]) -> None:
     for file in (RESULT, CHART.with_suffix(".png"), CHART.with_suffix(".svg")):
         file.unlink(missing_ok=True)
@@ -66,6 +91,7 @@ def test_the_demo_ends_on_fargate_after_three_interruptions(demo: subprocess.Pop
     savings = result["savings"]
     assert (savings["attempts"], savings["interruptions"]) == (5, 3), "four tasks, and the child's"
     assert (savings["spot_reruns"], savings["on_demand_reruns"]) == (2, 1)
+    assert_replayed(result)
     assert "Spot savings by deployment" in output
     for suffix in (".png", ".svg"):
         assert CHART.with_suffix(suffix).stat().st_size > 1000

@@ -10,7 +10,14 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from uuid import UUID, uuid4
 
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery, TableArtifact
+from chalicelib.core.ports import (
+    Artifact,
+    LogLine,
+    PoolEvent,
+    PrefectEvent,
+    RunQuery,
+    TableArtifact,
+)
 from chalicelib.core.run import (
     FINAL,
     CompletedRun,
@@ -67,6 +74,7 @@ class InMemoryPrefect:
         self.tables: list[TableArtifact] = []
         self.task_runs: dict[UUID, list[TaskRun]] = {}
         self.events: dict[UUID, PrefectEvent] = {}
+        self.pool_events: dict[UUID, PoolEvent] = {}
         self.calls: list[str] = []
         self.failure: PrefectSpotError | None = None
         self._clock = clock
@@ -188,6 +196,11 @@ class InMemoryPrefect:
     def emit_event(self, event: PrefectEvent) -> None:
         self._called("emit_event")
         self.events.setdefault(event.id, event)
+
+    def emit_pool_event(self, event: PoolEvent) -> None:
+        self._called("emit_pool_event")
+        if event.work_pool in self._work_pools:
+            self.pool_events.setdefault(event.id, event)
 
     # What a test does to a run. Each returns the state the run is in afterwards.
 
@@ -351,6 +364,10 @@ class InMemoryPrefect:
 
     def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]:
         found = [(x.id, x.name) for x in self.events.values() if x.flow_run_id == flow_run_id]
+        return sorted(found, key=lambda event: event[1])
+
+    def pool_events_of(self, work_pool: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
+        found = [(x.id, x.name) for x in self.pool_events.values() if x.work_pool == work_pool]
         return sorted(found, key=lambda event: event[1])
 
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:

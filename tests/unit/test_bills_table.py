@@ -9,10 +9,17 @@ from uuid import UUID
 
 import boto3
 import pytest
+from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.bills import (
+    BILLS_KEPT_FOR,
+    MOST_TRIES,
+    SUMS_KEPT_FOR,
+    BillTable,
+    _item,
+)
 from chalicelib.core.bill import NO_FLOW_RUN, Bill, Deployment
 from chalicelib.core.outcome import Outcome
 from chalicelib.core.ports import Books
@@ -101,6 +108,41 @@ def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
     stored = bench.item(f"bill#{TASK_ARN}")
     assert stored["cost_usd"] == {"S": "0.01571925"}
     assert str(SPOT) in [line["S"] for line in stored["rates"]["L"]]
+
+
+def test_bills_are_read_as_they_were_written(bench: Bench) -> None:
+    made = [
+        bill(stopped(), wasted=600),
+        another(1, capacity_provider=""),
+        another(2, pull_started_at=None, started_at=None),
+        replace(another(3), flow_run_id=None, deployment=Deployment(NO_FLOW_RUN)),
+    ]
+    for each in made:
+        assert bench.write(each, bench.look_up(each))
+    assert {each.task_arn: each for each in bench.table.read_bills()} == {
+        each.task_arn: each for each in made
+    }
+
+
+def test_all_bills_are_read_however_many_pages_it_takes(bench: Bench) -> None:
+    long_name = "x" * 40_000  # DynamoDB returns a megabyte at a time
+    made = [replace(another(n), deployment=Deployment(ETL.key, long_name)) for n in range(30)]
+    for each in made:
+        item = {"pk": f"bill#{each.task_arn}", **_item(each)}
+        packed = {name: TypeSerializer().serialize(value) for name, value in item.items()}
+        bench.dynamodb.put_item(TableName="books", Item=packed)
+    assert len(list(bench.table.read_bills())) == 30
+
+
+def test_a_bill_of_an_older_release_lacks_its_beginning(bench: Bench) -> None:
+    made = bill(stopped())
+    bench.write(made)
+    bench.dynamodb.update_item(
+        TableName="books",
+        Key={"pk": {"S": f"bill#{TASK_ARN}"}},
+        UpdateExpression="REMOVE began_at",
+    )
+    assert list(bench.table.read_bills()) == [replace(made, began_at=None)]
 
 
 def test_a_second_bill_of_the_same_task_changes_nothing(bench: Bench) -> None:

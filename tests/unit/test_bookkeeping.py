@@ -8,7 +8,22 @@ from chalicelib.core.bookkeeping import recorded
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import RunPolicy, StateType
 from chalicelib.core.situation import Policy, budget_of
-from tests.make import RUN_ID, make_run, make_situation, make_state
+from tests.make import RUN_ID, TASK_ARN, make_run, make_situation, make_state
+
+
+def test_state_and_tags_that_were_decided_by_are_kept() -> None:
+    tags = ("mine", "spot-retries:2", "spot:rerun", "spot-interrupted", "spot-on-demand")
+    crashed = make_run(state=make_state(StateType.CRASHED), tags=tags)
+    noted = recorded(make_situation(run=crashed), rerun=True).record.interruptions[TASK_ARN]
+    assert (noted.run_state, noted.tags) == ("CRASHED", ("spot-retries:2", "spot:rerun"))
+
+
+def test_where_nothing_is_rerun_the_state_at_the_exit_is_kept() -> None:
+    completed = make_situation(run=make_run(state=make_state(StateType.COMPLETED)))
+    noted = recorded(completed)
+    assert noted.record.interruptions[TASK_ARN].run_state == "COMPLETED"
+    crashed = make_run(state=make_state(StateType.CRASHED))
+    assert recorded(replace(noted, run=crashed)).record == noted.record
 
 
 def test_an_interruption_while_an_own_retry_waits_costs_no_start() -> None:

@@ -1,17 +1,27 @@
 """What `spotctl status` makes of what it finds: a row per judgement."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from chalicelib.core.guards.breaker import Breaker, BreakerPolicy, BreakerState, Probe
 from chalicelib.core.situation import Mode
 from spotctl.prefect import Deployment, Worker, WorkPool
 from spotctl.provisioning import Provisioned
 from spotctl.rows import Exit, Row, State, exit_of, failed, ok, warning
-from spotctl.status import deployments, handler, observers, prefect_side, provisioned, stack
-from tests.make import NOW, seconds
+from spotctl.status import (
+    deployments,
+    handler,
+    observers,
+    prefect_side,
+    provisioned,
+    stack,
+    weather,
+)
+from tests.make import NOW, RUN_ID, seconds
 
 QUEUE = "arn:aws:sqs:us-east-1:111122223333:prefect-spot-dev-failures"
 SIGTERM = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
@@ -526,3 +536,37 @@ def test_provisions_plan_is_judged(answer: Provisioned, state: State, said: str)
     [row] = provisioned.rows(answer)
     assert row.state is state
     assert said in row.found
+
+
+BREAKER = BreakerPolicy(2, timedelta(minutes=30), timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("breaker", "state", "told"),
+    [
+        (Breaker(signals={"a": NOW}), State.OK, "closed: 1 of 2 signals within 30m"),
+        (
+            Breaker(BreakerState.OPEN, open_until=NOW + timedelta(seconds=1)),
+            State.WARNING,
+            "open: until 2026-11-23 12:00:01 UTC reruns go to FARGATE",
+        ),
+        (
+            Breaker(BreakerState.OPEN, open_until=NOW),
+            State.WARNING,
+            "open, its cool-down over: the next rerun is its probe",
+        ),
+        (
+            Breaker(BreakerState.HALF_OPEN, probe=Probe(RUN_ID, "task", NOW)),
+            State.WARNING,
+            f"half-open: reruns go to FARGATE while flow run {RUN_ID} tries Spot",
+        ),
+    ],
+    ids=["closed", "open", "cooled", "half-open"],
+)
+def test_the_breaker_is_shown_as_it_stands(breaker: Breaker, state: State, told: str) -> None:
+    [row] = weather.rows(weather.Found(BREAKER, breaker, NOW))
+    assert (row.state, row.found) == (state, told)
+
+
+def test_no_breaker_is_no_row() -> None:
+    assert weather.rows(None) == []

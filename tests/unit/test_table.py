@@ -31,6 +31,8 @@ INTERRUPTION = Interruption(
     exited_at=NOW - seconds(1),
     lost_start=1,
     rerun_on="FARGATE_SPOT",
+    run_state="RUNNING",
+    tags=("spot-retries:2", "spot:rerun"),
     warning_annotated=True,
 )
 RECORD = RunRecord(RUN_ID, {TASK_ARN: INTERRUPTION}, own_retries=2, next_capacity="FARGATE_SPOT")

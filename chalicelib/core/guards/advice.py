@@ -11,6 +11,7 @@ from chalicelib.core.guards.deadline import deadline_opinion, has_deadline_tag
 from chalicelib.core.guards.economics import economics_opinion
 from chalicelib.core.guards.facts import Guard, Missing
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
+from chalicelib.core.guards.weather import weather_opinion
 from chalicelib.core.situation import Situation
 
 
@@ -30,27 +31,29 @@ def guards_on(s: Situation) -> tuple[Guard, ...]:
     on = {
         Guard.DEADLINE: has_deadline_tag(s.run.tags),
         Guard.ECONOMICS: s.policy.guards.economics,
-        Guard.WEATHER: False,
+        Guard.WEATHER: s.policy.guards.breaker is not None,
     }
     return tuple(guard for guard in Guard if on[guard])
 
 
 def advice_on(s: Situation) -> Advice:
     """Say whether the rerun that the budget would put on Spot goes to FARGATE all the same."""
+    told = []
     missing = []
     for guard in guards_on(s):
         opinion = _opinion(guard, s)
         match opinion:
             case GoOnDemand(why):
                 return Advice(guard, why)
-            case StayOnSpot():
-                pass
+            case StayOnSpot(why, is_told):
+                told += [f"{guard}: {why}"] if is_told else []
             case Missing():
                 missing.append(f"{guard} has no say ({opinion})")
             case _:
                 assert_never(opinion)
-    told = "; ".join(missing)
-    return Advice(reason=f"{told}: the budget alone decides" if told else "")
+    if missing:
+        told.append(f"{'; '.join(missing)}: the budget alone decides")
+    return Advice(reason="; ".join(told))
 
 
 def _opinion(guard: Guard, s: Situation) -> Opinion:
@@ -60,5 +63,5 @@ def _opinion(guard: Guard, s: Situation) -> Opinion:
         case Guard.ECONOMICS:
             return economics_opinion(s)
         case Guard.WEATHER:
-            return StayOnSpot("no breaker is set")
+            return weather_opinion(s)
     assert_never(guard)

@@ -7,6 +7,8 @@ not be had. Then the budget alone decides, and the annotation says so.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from chalicelib.core.guards.breaker import BreakerPolicy, Weather
+
 
 class Guard(StrEnum):
     """Every guard there is, by the name that stands in records, logs and annotations."""
@@ -21,6 +23,7 @@ class GuardPolicy:
     """Which guards the settings turn on, all off by default; a deadline is a run's own tag."""
 
     economics: bool = False
+    breaker: BreakerPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +108,4 @@ class GuardFacts:
     past: PastRuns | Missing | None = None
     progress: Progress | Missing | None = None
     changeover: Changeover | Missing | None = None
+    weather: Weather | Missing | None = None

@@ -14,9 +14,10 @@ class GoOnDemand:
 
 @dataclass(frozen=True, slots=True)
 class StayOnSpot:
-    """The guard has nothing against Spot, and why."""
+    """The guard has nothing against Spot, and why; `is_told`: people are to know it."""
 
     why: str
+    is_told: bool = False
 
 
 Opinion = GoOnDemand | StayOnSpot | Missing

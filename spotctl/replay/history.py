@@ -1,0 +1,135 @@
+"""The recorded history of runs: their bills, one per attempt, joined with their records."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from chalicelib.core.bill import NO_DEPLOYMENT, Bill
+from chalicelib.core.decide import OVER
+from chalicelib.core.money import seconds_between
+from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.task import FARGATE_SPOT, was_interrupted
+
+_NOTHING: Final = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One task of a run, as it was billed. Times are UTC; `interruption` is None without a record.
+
+    `began_at` is exact in bills of this release; an older bill's is its end less its seconds.
+    """
+
+    bill: Bill
+    interruption: Interruption | None = None
+
+    @property
+    def began_at(self) -> datetime:
+        """When AWS began to charge for it."""
+        seconds = float(self.bill.seconds or 0)
+        return self.bill.began_at or self.bill.ended_at - timedelta(seconds=seconds)
+
+    @property
+    def exited_at(self) -> datetime:
+        """When its container had ended, which is what an interruption is answered by."""
+        exited_at = self.interruption.exited_at if self.interruption else None
+        return exited_at or self.bill.ended_at
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether its end counts against the budget: by Spot, or as a drill."""
+        return was_interrupted(self.bill.cause)
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether the run was over with it: it ended by itself, or Spot came after the end."""
+        state = self.interruption.run_state if self.interruption else ""
+        return not self.is_interrupted or state in OVER
+
+    @property
+    def useful_seconds(self) -> Decimal:
+        """Seconds of it, as it ran, that nothing after it had to do again."""
+        lasted = seconds_between(self.began_at, self.bill.ended_at)
+        return max(_NOTHING, lasted - self.bill.wasted_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """A run with all its attempts, in the order of their beginning, and its record's retries."""
+
+    flow_run_id: UUID
+    attempts: tuple[Attempt, ...]
+    own_retries: int | None = None
+
+    @property
+    def deployment_id(self) -> UUID | None:
+        """The deployment that was billed; None for a run without one."""
+        key = self.attempts[0].bill.deployment.key
+        return None if key == NO_DEPLOYMENT else UUID(key)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether there is anything to decide again."""
+        return any(attempt.is_interrupted for attempt in self.attempts)
+
+
+def runs_of(bills: Iterable[Bill], since: date) -> dict[UUID, list[Bill]]:
+    """Group bills by run: whole runs, of those whose last task ended on `since` (UTC) or later."""
+    runs: dict[UUID, list[Bill]] = {}
+    for bill in bills:
+        if bill.flow_run_id is not None:
+            runs.setdefault(bill.flow_run_id, []).append(bill)
+    return {
+        run: billed
+        for run, billed in runs.items()
+        if max(bill.ended_at for bill in billed).date() >= since
+    }
+
+
+def interrupted_runs(runs: Mapping[UUID, Sequence[Bill]]) -> list[UUID]:
+    """Return the runs whose records are needed."""
+    return [run for run, bills in runs.items() if any(was_interrupted(b.cause) for b in bills)]
+
+
+def join(
+    runs: Mapping[UUID, Sequence[Bill]], records: Mapping[UUID, RunRecord]
+) -> tuple[RecordedRun, ...]:
+    """Join each run's bills with its record, if there is one; the earliest run first."""
+    joined = []
+    for flow_run_id, bills in runs.items():
+        record = records.get(flow_run_id) or RunRecord(flow_run_id)
+        attempts = [Attempt(bill, record.interruptions.get(bill.task_arn)) for bill in bills]
+        attempts.sort(key=lambda attempt: (attempt.began_at, attempt.bill.ended_at))
+        joined.append(RecordedRun(flow_run_id, tuple(attempts), record.own_retries))
+    return tuple(sorted(joined, key=lambda run: (run.attempts[0].began_at, run.flow_run_id)))
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """USD per second of a run's task on either capacity; None where no bill of it tells.
+
+    By division of what was billed: exact to 1e-8 USD over the longest attempt of the run.
+    """
+
+    spot_usd: Decimal | None
+    on_demand_usd: Decimal | None
+
+    def of(self, capacity: str) -> Decimal | None:
+        """Return the price of a capacity."""
+        return self.spot_usd if capacity == FARGATE_SPOT else self.on_demand_usd
+
+
+def prices_of(run: RecordedRun) -> Prices:
+    """Return what the run's own bills say of its prices."""
+    priced = sorted(
+        ((b.seconds, b.amounts, b.capacity) for b in (a.bill for a in run.attempts)
+         if b.seconds and b.amounts),
+        key=lambda each: each[0],
+        reverse=True,
+    )  # fmt: skip
+    on_demand = next((a.on_demand_usd / s for s, a, _ in priced), None)
+    spot = next((a.cost_usd / s for s, a, capacity in priced if capacity == FARGATE_SPOT), None)
+    return Prices(spot, on_demand)

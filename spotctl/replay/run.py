@@ -1,0 +1,69 @@
+"""Reads the record from the stage's table, and replays it. The only I/O of `replay`."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from chalicelib.adapters.bills import BillTable
+from chalicelib.adapters.table import RunTable
+from chalicelib.core.record import RunRecord
+from chalicelib.core.situation import Mode
+from chalicelib.settings import Settings, policy_of
+from spotctl.errors import RefusedError
+from spotctl.project import Project
+from spotctl.replay.again import as_recorded, replay
+from spotctl.replay.figures import figures_of, not_known
+from spotctl.replay.history import interrupted_runs, join, runs_of
+from spotctl.replay.settings import values_of
+from spotctl.replay.show import Replay
+from spotctl.report import days_since
+from spotctl.world import World
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+MOST_DAYS: Final = 90
+"""As far back as bills and run records are kept."""
+
+_AT_ONCE: Final = 100
+"""Records that DynamoDB returns per request."""
+
+
+def run_replay(world: World, since: str, changes: Mapping[str, str], changed: Settings) -> Replay:
+    """Replay the runs that ended in the period, under the stage's settings and under `changed`.
+
+    Raises:
+        RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
+    """
+    try:
+        days = days_since(since, world.now().date(), MOST_DAYS)
+    except ValueError as error:
+        raise RefusedError(f"--since {error}") from None
+    client, project = world.aws.client("dynamodb"), world.project
+    billed = runs_of(BillTable(client, project.stack).read_bills(), days[0])
+    runs = join(billed, _records(client, project, interrupted_runs(billed)))
+    policy, other_policy = policy_of(project.settings, {}), policy_of(changed, {})
+    recorded = figures_of(as_recorded(runs))
+    courses = replay(runs, other_policy, policy)
+    return Replay(
+        since=days[0],
+        until=days[-1],
+        settings=values_of(project.settings),
+        changes=changes,
+        recorded=recorded,
+        same=figures_of(replay(runs, policy, policy)),
+        other=figures_of(courses),
+        not_known=tuple(
+            not_known(recorded, courses, changes, observes=policy.mode is Mode.OBSERVE)
+        ),
+    )
+
+
+def _records(
+    client: "DynamoDBClient", project: Project, run_ids: Sequence[UUID]
+) -> Mapping[UUID, RunRecord]:
+    table = RunTable(client, project.stack, owner="")
+    records: dict[UUID, RunRecord] = {}
+    for start in range(0, len(run_ids), _AT_ONCE):
+        records.update(table.read_many(run_ids[start : start + _AT_ONCE]))
+    return records

@@ -1,0 +1,151 @@
+"""Replay of what the handlers themselves have recorded, of generated lives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chalicelib.core.guards.breaker import read_breaker
+from chalicelib.core.guards.facts import GuardPolicy
+from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.sums import Counts, total
+from spotctl.replay.again import as_recorded, replay
+from spotctl.replay.figures import Figures, figures_of
+from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of
+from tests.laws.test_meter import BY_ITSELF, DRILL, RATES
+from tests.laws.universe import STOPPED_AFTER, Tables, Universe
+
+few = settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+SPOT_TAKES_IT = {
+    "stop_code": "SpotInterruption",
+    "stopped_reason": "Your Spot Task was interrupted.",
+}
+
+
+@dataclass(frozen=True)
+class Life:
+    """A run to be: after how many seconds each of its attempts is taken, and how the last ends."""
+
+    tags: tuple[str, ...]
+    retries: int
+    ends_after: tuple[int, ...]
+    drilled: int
+    completed_when_taken: bool
+
+
+lives = st.builds(
+    Life,
+    tags=st.sampled_from(
+        [(), ("spot-retries:0",), ("spot-retries:2",), ("spot:never-rerun",), ("spot-deadline:2h",)]
+    ),
+    retries=st.integers(0, 2),
+    ends_after=st.lists(st.integers(1, 20_000), min_size=1, max_size=5).map(tuple),
+    drilled=st.integers(0, 9),
+    completed_when_taken=st.booleans(),
+)
+EVERY_GUARD = GuardPolicy(economics=True, breaker=read_breaker("2/24h/10m"))
+policies = st.builds(
+    Policy,
+    mode=st.sampled_from(list(Mode)),
+    spot_retries=st.integers(0, 3),
+    rerun_delay_seconds=st.sampled_from([0, 0, 90]),
+    rates=st.just(RATES),
+    guards=st.sampled_from([GuardPolicy(), EVERY_GUARD]),
+)
+
+
+def live(universe: Universe, life: Life) -> UUID:
+    """Live it, in Prefect, ECS and the table, as the handlers do; return the run's id."""
+    run_id = universe.prefect.create_run(tags=life.tags)
+    for number, seconds in enumerate(life.ends_after):
+        task = universe.start(run_id, retries=life.retries)
+        universe.passes(seconds)
+        is_last = number == len(life.ends_after) - 1
+        if is_last and life.completed_when_taken:
+            universe.prefect.engine_finishes(run_id)
+        taken = task.capacity == "FARGATE_SPOT" and not (is_last and not life.completed_when_taken)
+        how = DRILL if number == life.drilled else SPOT_TAKES_IT
+        universe.stops(task, **(how if taken else BY_ITSELF))
+        if taken:
+            universe.deliver(universe.event(task, lastStatus="DEPROVISIONING", **told(how)))
+        elif not universe.prefect.runs[run_id].state.is_final:
+            universe.prefect.engine_finishes(run_id)
+        universe.now += STOPPED_AFTER
+        universe.meter(universe.end_of(task))
+        universe.passes(200)
+        if not universe.prefect.is_due(run_id):
+            break
+    return run_id
+
+
+def told(how: dict[str, str]) -> dict[str, str]:
+    return {"stopCode": how["stop_code"], "stoppedReason": how["stopped_reason"]}
+
+
+def history(universe: Universe, run_ids: Sequence[UUID]) -> tuple[RecordedRun, ...]:
+    """What `spotctl` reads of these runs."""
+    bills = [bill for bill in universe.bills().read_bills() if bill.flow_run_id in run_ids]
+    billed = runs_of(bills, universe.now.date() - timedelta(days=30))
+    return join(billed, universe.records().read_many(interrupted_runs(billed)))
+
+
+def as_reported(universe: Universe) -> Counts:
+    today = universe.now.date()
+    days = [today - timedelta(days=n) for n in range(30)]
+    return total(universe.bills().read_sums(days))
+
+
+@few
+@given(many=st.lists(lives, min_size=1, max_size=3), policy=policies)
+def test_replayed_under_the_settings_it_had_the_record_comes_out_again(
+    tables: Tables, many: list[Life], policy: Policy
+) -> None:
+    universe = tables.universe(policy)
+    runs = history(universe, [live(universe, life) for life in many])
+    recorded = figures_of(as_recorded(runs))
+    replayed = replay(runs, policy, policy)
+    assert figures_of(replayed) == recorded
+    assert [course.played for course in replayed] == [c.played for c in as_recorded(runs)]
+    assert not any(course.without_tags or course.left_as_it_was for course in replayed)
+    assert_reported(recorded, as_reported(universe))
+
+
+def assert_reported(figures: Figures, counts: Counts) -> None:
+    """The first column is what `spotctl report` says of the same runs."""
+    assert (figures.interruptions, figures.attempts) == (counts.interruptions, counts.attempts)
+    spot_reruns = counts.spot_reruns + counts.would_spot_reruns
+    on_demand_reruns = counts.on_demand_reruns + counts.would_on_demand_reruns
+    assert (figures.spot_reruns, figures.on_demand_reruns) == (spot_reruns, on_demand_reruns)
+    assert (figures.cost_usd, figures.on_demand_usd) == (counts.cost_usd, counts.on_demand_usd)
+    assert (figures.savings_usd, figures.wasted_usd) == (counts.savings_usd, counts.wasted_usd)
+    assert figures.net_savings_usd == counts.net_savings_usd
+    assert (figures.hours, figures.spot_hours) == (counts.hours, counts.spot_hours)
+
+
+@few
+@given(many=st.lists(lives, min_size=1, max_size=3), was=st.integers(0, 3), other=st.integers(0, 3))
+def test_a_smaller_budget_never_suffers_more_and_every_replay_is_within_it(
+    tables: Tables, many: list[Life], was: int, other: int
+) -> None:
+    policy = Policy(spot_retries=was, rates=RATES)
+    universe = tables.universe(policy)
+    runs = history(universe, [live(universe, life) for life in many])
+    recorded = figures_of(as_recorded(runs))
+    courses = replay(runs, Policy(spot_retries=other, rates=RATES), policy)
+    replayed = figures_of(courses)
+    assert replayed.runs == recorded.runs
+    assert replayed.interruptions <= recorded.interruptions
+    if other >= was:
+        assert replayed.interruptions == recorded.interruptions, "none can be made up"
+    for course in courses:
+        on_spot = sum(played.rerun_on == "FARGATE_SPOT" for played in course.played)
+        assert course.own_budget or on_spot <= other
+        moved = [p.capacity for p in course.played]
+        assert sorted(moved, reverse=True) == moved, "on FARGATE a run stays there"

@@ -1,0 +1,379 @@
+"""What becomes of a recorded history under other settings, and what is said not to be known."""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+
+from chalicelib.core.bill import Bill
+from chalicelib.core.guards.breaker import read_breaker
+from chalicelib.core.guards.facts import GuardPolicy
+from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.task import Cause
+from spotctl.errors import RefusedError
+from spotctl.replay.again import Course, as_recorded, replay
+from spotctl.replay.figures import figures_of, not_known
+from spotctl.replay.history import RecordedRun, join, runs_of
+from spotctl.replay.settings import read_changes
+from tests.make import NOW, RUN_ID, TASK_ARN, make_task, seconds
+from tests.unit.test_bill import bill
+
+HOUR = 3600
+SPOT_HOUR = Decimal("0.01571925")
+"""USD, of the bill's task: 1 vCPU and 2 GiB, as `tests/unit/test_bill.py` has it."""
+ON_DEMAND_HOUR = Decimal("0.04937000")
+
+
+def attempt(
+    number: int, *, begins: float, lasts: float = HOUR, run_id: UUID = RUN_ID, **changes: Any
+) -> Bill:
+    """A bill of the run's attempt `number`: on Spot and taken, unless `changes` say otherwise."""
+    began_at = NOW + seconds(begins)
+    on_demand = changes.pop("on_demand", False)
+    task = make_task(
+        arn=f"{TASK_ARN[:-4]}{number:04d}",
+        flow_run_id=run_id,
+        capacity_provider="" if on_demand else "FARGATE_SPOT",
+        cpu_units=1024,
+        memory_mib=2048,
+        last_status="STOPPED",
+        pull_started_at=began_at,
+        execution_stopped_at=began_at + seconds(lasts),
+        stopped_at=began_at + seconds(lasts),
+    )
+    cause = changes.pop("cause", Cause.SPOT_INTERRUPTION)
+    wasted = changes.pop("wasted", lasts if cause is Cause.SPOT_INTERRUPTION else 0)
+    return replace(bill(task, wasted=wasted, cause=cause), **changes)
+
+
+def answered(made: Bill, number: int, rerun_on: str, **changes: Any) -> Interruption:
+    """What `react` recorded of that attempt's end."""
+    ordinary: dict[str, Any] = {
+        "task_arn": made.task_arn,
+        "number": number,
+        "cause": made.cause.value,
+        "capacity": made.capacity,
+        "stop_code": "SpotInterruption",
+        "exited_at": made.ended_at,
+        "rerun_on": rerun_on,
+        "run_state": "RUNNING",
+    }
+    return Interruption(**{**ordinary, **changes})
+
+
+def history(*attempts: tuple[Bill, str], own_retries: int = 0, **changes: Any) -> RecordedRun:
+    """One run: its bills, each with what it was rerun on; "end" for one that ended by itself."""
+    run_id = attempts[0][0].flow_run_id
+    assert run_id is not None
+    interruptions = [
+        answered(made, number, rerun_on, **changes)
+        for number, (made, rerun_on) in enumerate(attempts, start=1)
+        if rerun_on != "end"
+    ]
+    record = RunRecord(run_id, {i.task_arn: i for i in interruptions}, own_retries)
+    billed = runs_of([made for made, _ in attempts], NOW.date())
+    [joined] = join(billed, {run_id: record})
+    return joined
+
+
+def taken_twice(**changes: Any) -> RecordedRun:
+    """Taken after an hour on Spot, again after another, and done after three hours on Spot."""
+    return history(
+        (attempt(1, begins=0), "FARGATE_SPOT"),
+        (attempt(2, begins=HOUR + 60), "FARGATE_SPOT"),
+        (attempt(3, begins=2 * HOUR + 120, lasts=3 * HOUR, cause=Cause.OTHER), "end"),
+        **changes,
+    )
+
+
+def moved() -> RecordedRun:
+    """Taken after an hour on Spot, then done after three hours on FARGATE."""
+    return history(
+        (attempt(1, begins=0), "FARGATE"),
+        (attempt(2, begins=HOUR + 60, lasts=3 * HOUR, on_demand=True, cause=Cause.OTHER), "end"),
+    )
+
+
+def replayed(run: RecordedRun, **policy: Any) -> Course:
+    [course] = replay([run], Policy(**policy), Policy())
+    return course
+
+
+def capacities(course: Course) -> list[str]:
+    return [played.capacity for played in course.played]
+
+
+def test_the_same_decisions_leave_the_record_as_it_is() -> None:
+    [recorded] = as_recorded([taken_twice()])
+    again = replayed(taken_twice())
+    assert again.played == recorded.played
+    assert again.is_finished
+    assert again.time_to_finish == timedelta(hours=5, minutes=2)
+
+
+def test_a_smaller_budget_ends_on_fargate_after_as_much_work_as_was_useful() -> None:
+    course = replayed(taken_twice(), spot_retries=0)
+    assert capacities(course) == ["FARGATE_SPOT", "FARGATE"]
+    last = course.played[-1]
+    assert last.seconds == 3 * HOUR, "the second attempt was all in vain: nothing of it is needed"
+    assert last.amounts is not None
+    assert last.amounts.cost_usd == last.amounts.useful_usd == 3 * ON_DEMAND_HOUR
+    assert course.time_to_finish == timedelta(hours=4, minutes=1)
+    figures = figures_of([course])
+    assert (figures.interruptions, figures.spot_reruns, figures.on_demand_reruns) == (1, 0, 1)
+    assert figures.cost_usd == SPOT_HOUR + 3 * ON_DEMAND_HOUR
+    assert figures.net_savings_usd == -SPOT_HOUR
+
+
+def test_what_was_kept_of_an_attempt_is_not_done_again_on_fargate() -> None:
+    run = history(
+        (attempt(1, begins=0), "FARGATE_SPOT"),
+        (attempt(2, begins=HOUR, wasted=600), "FARGATE_SPOT"),
+        (attempt(3, begins=2 * HOUR, cause=Cause.OTHER), "end"),
+    )
+    last = replayed(run, spot_retries=0).played[-1]
+    assert last.seconds == (HOUR - 600) + HOUR
+
+
+def test_an_attempt_on_fargate_is_charged_for_a_minute_at_least() -> None:
+    run = history(
+        (attempt(1, begins=0), "FARGATE_SPOT"),
+        (attempt(2, begins=HOUR, lasts=20, cause=Cause.OTHER), "end"),
+    )
+    course = replayed(run, spot_retries=0)
+    assert course.played[-1].seconds == 60
+    assert course.time_to_finish == timedelta(seconds=HOUR + 20)
+
+
+def test_a_larger_budget_puts_the_recorded_attempt_on_spot_at_the_runs_own_price() -> None:
+    course = replayed(moved(), spot_retries=1)
+    assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT"]
+    amounts = course.played[-1].amounts
+    assert amounts is not None
+    assert (amounts.cost_usd, amounts.on_demand_usd) == (3 * SPOT_HOUR, 3 * ON_DEMAND_HOUR)
+    assert figures_of([course]).interruptions == 1, "one that would have come later is not known"
+    said = " ".join(not_known(figures_of(as_recorded([moved()])), [course], {}, observes=False))
+    assert "1 attempts that ran on FARGATE are replayed on Spot, 3.0000 hours" in said
+    assert "at the recorded 1.0000 per Spot hour, about 3.00 more were to be expected" in said
+
+
+def test_a_run_that_would_not_have_been_rerun_ends_there_and_has_no_time_to_finish() -> None:
+    course = replayed(taken_twice(), mode=Mode.OPT_IN)
+    assert len(course.played) == 1
+    assert not course.is_finished
+    assert figures_of([course]).finished_runs == 0
+
+
+def test_a_rerun_that_never_happened_is_said_not_to_be_known() -> None:
+    run = history((attempt(1, begins=0), ""))
+    assert replayed(run, mode=Mode.OPT_IN).never_happened == 0
+    course = replayed(run)
+    assert (course.never_happened, course.is_finished) == (1, False)
+    assert course.played[-1].rerun_on == "FARGATE_SPOT"
+    said = " ".join(not_known(figures_of([course]), [course], {}, observes=False))
+    assert "1 reruns never happened" in said
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED"])
+def test_a_run_that_was_over_when_spot_took_its_task_is_finished(state: str) -> None:
+    run = history((attempt(1, begins=0, wasted=0), ""), run_state=state)
+    course = replayed(run, spot_retries=0)
+    assert (course.is_finished, course.never_happened) == (True, 0)
+    assert course.played[-1].rerun_on == ""
+
+
+def test_the_runs_own_budget_goes_before_the_setting_and_that_is_said() -> None:
+    for run in (taken_twice(tags=("spot-retries:2",)), taken_twice(own_retries=2)):
+        course = replayed(run, spot_retries=0)
+        assert capacities(course) == ["FARGATE_SPOT"] * 3
+        assert course.own_budget
+        said = not_known(figures_of([course]), [course], {"SPOT_RETRIES": "0"}, observes=False)
+        assert "1 runs have a budget of their own" in " ".join(said)
+    assert not replayed(taken_twice(), spot_retries=0).own_budget
+
+
+def test_a_delay_moves_what_comes_after_a_rerun_on_spot_by_as_much() -> None:
+    [without, with_delay] = [
+        replayed(taken_twice(), rerun_delay_seconds=delay).time_to_finish for delay in (0, 100)
+    ]
+    assert timedelta(seconds=200) <= with_delay - without <= timedelta(seconds=400)
+    [course] = replay([taken_twice()], Policy(), Policy(rerun_delay_seconds=100))
+    began_at = [played.began_at for played in course.played]
+    assert began_at[1] == NOW + seconds(HOUR), "not before the container has exited"
+
+
+def test_observe_mode_moves_nothing_and_that_is_said() -> None:
+    [recorded] = as_recorded([taken_twice()])
+    assert replayed(taken_twice(), mode=Mode.OBSERVE).played == recorded.played
+    said = not_known(figures_of([recorded]), [recorded], {}, observes=True)
+    assert next(iter(said)).startswith("MODE is observe")
+
+
+def test_an_older_release_kept_neither_tags_nor_state_nor_beginning() -> None:
+    run = taken_twice(run_state="")
+    old = replace(
+        run,
+        attempts=tuple(replace(a, bill=replace(a.bill, began_at=None)) for a in run.attempts),
+    )
+    course = replayed(old, spot_retries=0)
+    assert course.played == replace(replayed(run, spot_retries=0)).played
+    assert course.without_tags == 1
+    not_rerun = history((attempt(1, begins=0), ""), run_state="")
+    assert replayed(not_rerun).left_as_it_was == 1
+    for of_an_old_one in (course, replayed(not_rerun)):
+        said = " ".join(not_known(figures_of([course]), [of_an_old_one], {}, observes=False))
+        assert "1 interruptions were recorded by a release" in said or "have no record" in said
+
+
+def test_without_a_record_an_interruption_is_left_as_it_was() -> None:
+    made = [attempt(1, begins=0), attempt(2, begins=HOUR, cause=Cause.OTHER)]
+    [run] = join(runs_of(made, NOW.date()), {})
+    course = replayed(run, spot_retries=0)
+    assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT"]
+    assert course.left_as_it_was == 1
+
+
+def test_a_drill_counts_against_the_budget_and_in_no_total() -> None:
+    run = history(
+        (attempt(1, begins=0, cause=Cause.DRILL), "FARGATE_SPOT"),
+        (attempt(2, begins=HOUR), "FARGATE"),
+        (attempt(3, begins=2 * HOUR, on_demand=True, cause=Cause.OTHER), "end"),
+    )
+    course = replayed(run, spot_retries=1)
+    assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT", "FARGATE"]
+    figures = figures_of([course])
+    assert (figures.attempts, figures.interruptions, figures.spot_reruns) == (2, 1, 0)
+    assert figures.cost_usd == SPOT_HOUR + ON_DEMAND_HOUR
+
+
+def test_attempts_without_amounts_are_counted_and_said_to_lack_them() -> None:
+    run = taken_twice()
+    bare = replace(
+        run, attempts=tuple(replace(a, bill=replace(a.bill, amounts=None)) for a in run.attempts)
+    )
+    for course in (replayed(bare), replayed(bare, spot_retries=0)):
+        figures = figures_of([course])
+        assert figures.cost_usd == figures.on_demand_usd == 0
+        said = " ".join(not_known(figures, [course], {}, observes=False))
+        assert "attempts have no amounts" in said
+
+
+def runs_taken_at(*ends: float) -> list[RecordedRun]:
+    """Runs that are taken once, that many seconds after NOW, and done an hour later, on Spot."""
+    runs = []
+    for number, end in enumerate(ends):
+        run_id = uuid5(RUN_ID, str(number))
+        first = attempt(10 * number, begins=end - 500, lasts=500, run_id=run_id)
+        last = attempt(10 * number + 1, begins=end, run_id=run_id, cause=Cause.OTHER)
+        runs.append(history((first, "FARGATE_SPOT"), (last, "end")))
+    return runs
+
+
+def on_fargate(courses: tuple[Course, ...]) -> list[bool]:
+    return [course.played[-1].capacity == "FARGATE" for course in courses]
+
+
+def with_breaker(text: str) -> Policy:
+    return Policy(guards=GuardPolicy(breaker=read_breaker(text)))
+
+
+def test_a_breaker_is_asked_in_the_order_of_time_whatever_that_of_the_runs() -> None:
+    courses = replay(runs_taken_at(800, 700, 600), with_breaker("2/10m/1h"), Policy())
+    assert on_fargate(courses) == [True, True, False]
+    assert sum(course.guessed for course in courses) == 3
+    said = " ".join(not_known(figures_of(courses), courses, {}, observes=False))
+    assert "3 interruptions are put to guards that were not asked then" in said
+
+
+def test_a_breakers_probe_is_what_the_record_tells_of_it() -> None:
+    taken = [600, 700, 700 + 3600, 700 + 3700, 700 + 3600 + 1200, 700 + 3600 + 1260]
+    courses = replay(runs_taken_at(*taken), with_breaker("2/10m/1h"), Policy())
+    probe, waits, closed, closed_too = 2, 3, 4, 5
+    assert on_fargate(courses)[:2] == [False, True]
+    assert not on_fargate(courses)[probe]
+    assert on_fargate(courses)[waits], "the probe is out"
+    assert not on_fargate(courses)[closed], "it had lived for longer than the window by then"
+    assert on_fargate(courses)[closed_too], "and counting began anew"
+
+
+def test_what_the_guards_said_at_the_time_holds_while_they_are_the_same() -> None:
+    policy = with_breaker("2/10m/1h")
+    run = history(
+        (attempt(1, begins=0), "FARGATE"),
+        (attempt(2, begins=HOUR, on_demand=True, cause=Cause.OTHER), "end"),
+        guard="weather",
+    )
+    [course] = replay([run], policy, policy)
+    assert course.played == as_recorded([run])[0].played
+    assert course.guessed == 0
+    [without] = replay([run], Policy(), policy)
+    assert capacities(without) == ["FARGATE_SPOT", "FARGATE_SPOT"]
+
+
+def long_run(number: int, begins: float, taken: int = 0, **changes: Any) -> RecordedRun:
+    """A run of ten hours' work without persisted results, `taken` after nine hours so often."""
+    run_id = uuid5(RUN_ID, f"long {number}")
+    attempts: list[tuple[Bill, str]] = [
+        (
+            attempt(100 * number + n, begins=begins + n * 10 * HOUR, lasts=9 * HOUR, run_id=run_id),
+            "FARGATE_SPOT",
+        )
+        for n in range(taken)
+    ]
+    last = attempt(
+        100 * number + 99,
+        begins=begins + taken * 10 * HOUR,
+        lasts=10 * HOUR,
+        run_id=run_id,
+        cause=Cause.OTHER,
+    )
+    return history(*attempts, (last, "end"), **changes)
+
+
+def test_economics_is_asked_by_the_bills_of_the_deployments_earlier_runs() -> None:
+    before, taken = long_run(1, begins=-11 * HOUR), long_run(2, begins=0, taken=3)
+    often = runs_taken_at(*(-5000 - 10 * n for n in range(20)))
+    economics = Policy(guards=GuardPolicy(economics=True))
+    *_, course = replay([*often, before, taken], economics, Policy())
+    assert capacities(course) == ["FARGATE_SPOT", "FARGATE"]
+    *_, alone = replay([taken], economics, Policy())
+    assert capacities(alone) == ["FARGATE_SPOT"] * 4, "without an earlier run the budget decides"
+
+
+def test_a_deadline_is_asked_where_the_record_has_its_tag_and_the_guards_are_others() -> None:
+    run = long_run(1, begins=0, taken=1, tags=("spot-deadline:20h",))
+    before = long_run(2, begins=-11 * HOUR)
+    assert capacities(replay([before, run], Policy(), Policy())[1]) == ["FARGATE_SPOT"] * 2
+    economics = Policy(guards=GuardPolicy(economics=True))
+    moved = replay([before, run], economics, Policy())[1]
+    assert capacities(moved) == ["FARGATE_SPOT", "FARGATE"]
+
+
+def test_a_run_counts_whole_by_the_day_on_which_its_last_task_ended() -> None:
+    bills = [attempt(1, begins=-40 * HOUR), attempt(2, begins=0, cause=Cause.OTHER)]
+    today = NOW.date()
+    assert [len(billed) for billed in runs_of(bills, today).values()] == [2]
+    assert runs_of(bills, today + timedelta(days=1)) == {}
+    assert runs_of([replace(bills[0], flow_run_id=None)], today) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["SPOT_RETRIES"], "--set 'SPOT_RETRIES' cannot be replayed: accepted are BREAKER=…"),
+        (["WORK_POOL=other"], "SPOT_RETRIES=…"),
+        (["SPOT_RETRIES=1", "SPOT_RETRIES=2"], "--set SPOT_RETRIES is there twice"),
+    ],
+    ids=["no value", "not of a decision", "twice"],
+)
+def test_what_cannot_be_set_is_refused_with_what_can(options: list[str], why: str) -> None:
+    with pytest.raises(RefusedError, match="(?s)" + why.replace("…", ".")):
+        read_changes(options)
+    assert read_changes(["SPOT_RETRIES=1", "MODE=opt-in"]) == {
+        "SPOT_RETRIES": "1",
+        "MODE": "opt-in",
+    }
