@@ -32,6 +32,7 @@ from chalicelib.core.task import FARGATE, FARGATE_SPOT, NO_CAPACITY_REASON, SPOT
 from simulation.work import ARCHITECTURE, REGION, SIZE, Attempt, moment, seconds_at
 
 Facts = Callable[[Situation], GuardFacts]
+Signal = Callable[[Situation], None]
 
 MOST_LOOKS: Final = 4
 _CLUSTER: Final = f"arn:aws:ecs:{REGION}:111122223333:cluster/simulation"
@@ -44,6 +45,10 @@ class UnexpectedDecisionError(AssertionError):
 
 class Run(Protocol):
     """A flow run under the product's care. Times are seconds on the pool's clock."""
+
+    @property
+    def id(self) -> UUID:
+        """The flow run's id."""
 
     @property
     def capacity(self) -> str:
@@ -70,17 +75,34 @@ class Run(Protocol):
         """
 
 
-def run_under(policy: Policy, name: str, at: float, tags: tuple[str, ...] = ()) -> Run:
-    """Return a run; one without guards is answered from memory of what the product said before."""
+def run_under(
+    policy: Policy,
+    name: str,
+    at: float,
+    tags: tuple[str, ...] = (),
+    signal: Signal | None = None,
+) -> Run:
+    """Return a run; one without guards is answered from memory of what the product said before.
+
+    `signal` is told of every task of it that Spot takes or refuses.
+    """
     if policy == replace(Policy(rates=policy.rates), spot_retries=policy.spot_retries) and not tags:
-        return RememberedRun(policy)
-    return AskingRun(name, at, policy, tags)
+        return RememberedRun(policy, name)
+    return AskingRun(name, at, policy, tags, signal)
 
 
 class AskingRun:
     """A run of which the product is asked each time. `at`: when it is scheduled to start."""
 
-    def __init__(self, name: str, at: float, policy: Policy, tags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        at: float,
+        policy: Policy,
+        tags: tuple[str, ...] = (),
+        signal: Signal | None = None,
+    ) -> None:
+        self._signal: Final = signal
         self._name: Final = name
         self._policy: Final = policy
         self._states = 0
@@ -98,6 +120,11 @@ class AskingRun:
         )
         self.record = RunRecord(self.run.id)
         self._enter(first)
+
+    @property
+    def id(self) -> UUID:
+        """Made of its name."""
+        return self.run.id
 
     @property
     def capacity(self) -> str:
@@ -162,7 +189,7 @@ class AskingRun:
         return self._answered(task, swept_at, _no_facts, swept=True)
 
     def _answered(self, task: Task, at: float, facts: Facts, *, swept: bool = False) -> float:
-        for _ in range(MOST_LOOKS):
+        for look in range(MOST_LOOKS):
             s = Situation(
                 task=task,
                 run=self.run,
@@ -173,6 +200,8 @@ class AskingRun:
                 grace_over=swept,
                 no_live_task=swept,
             )
+            if look == 0 and self._signal is not None:
+                self._signal(s)
             decision = decide(s)
             if decision.verdict is Verdict.RERUN_ON_SPOT and guards_on(s):
                 decision = decide(replace(s, facts=facts(s)))
@@ -242,10 +271,16 @@ class RememberedRun:
     in every situation of a contest, and finds the same.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, name: str) -> None:
         self._policy: Final = policy
+        self._name: Final = name
         self._interruptions = 0
         self._capacity = FARGATE_SPOT
+
+    @property
+    def id(self) -> UUID:
+        """Made of its name."""
+        return uuid5(NAMESPACE_URL, self._name)
 
     @property
     def capacity(self) -> str:
