@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
-PACKAGES := app.py chalicelib infra localcloud spotctl examples doctools tests
+PACKAGES := app.py chalicelib infra localcloud spotctl simulation examples doctools tests
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
@@ -96,6 +96,13 @@ docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a 
 site: .venvs/docs/ready
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --quiet --strict
 	@.venvs/docs/bin/python -m doctools.site build/docs
+
+# The documentation is made of the ordinary run: of all runs, with the first seed, without a trace.
+.PHONY: simulate
+simulate: .venv/ready  ## Which setting is mine? Budgets and guards, simulated; RUNS=, SEED=, TRACE=file
+	@$(VENV)/python -m simulation $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(TRACE),--trace "$(TRACE)") $(if $(RUNS)$(SEED)$(TRACE),,--docs)
+	@$(VENV)/python -m doctools.guards_page
 
 .PHONY: prices
 prices: .venv/ready  ## Read Fargate's prices anew into infra/prices.json; needs AWS credentials

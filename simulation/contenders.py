@@ -18,7 +18,7 @@ BUDGETS: Final = range(11)
 ECONOMICS: Final = "economics"
 DEADLINE: Final = "deadline"
 
-DEADLINES: Final = {False: (1.5, 2.5, 4.0), True: (1.3, 2.0, 4.0)}
+DEADLINES: Final = {False: (1.5, 2.5, 3.0, 4.0), True: (1.3, 1.6, 2.0)}
 """By whether tasks are kept: deadlines as multiples of the run's own work."""
 
 BREAKERS: Final = ("2/30m/60m", "4/15m/30m")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from simulation.contenders import (
     BASELINE,
+    BREAKERS,
     BUDGETS,
     DEADLINE,
     DEADLINES,
@@ -18,6 +19,7 @@ from simulation.contenders import (
     OPTIMUM,
     economics_with,
     in_time,
+    weather_with,
 )
 from simulation.estimate import Estimate, ratio
 from simulation.grid import FOR_EVER, ON_DEMAND, Cell, Contest, Pool, Weather
@@ -57,6 +59,7 @@ def figures_of(contest: Contest, found: Found) -> Figures:
         "costs": [_costs(cell, pools) for cell, pools in found.items()],
         "economics": _economics(found),
         "deadline": _deadlines(found),
+        "weather": [_breaker(name, found) for name in BREAKERS],
     }
 
 
@@ -191,6 +194,40 @@ def _deadlines(found: Found) -> list[Figures]:
                 row["runs"] = sum(tally.runs for tally in tallies)
             rows.append(row)
     return rows
+
+
+def _breaker(setting: str, found: Found) -> Figures:
+    """What the weather guard costs and gains, where interruptions come in bursts.
+
+    A fixed budget is as good where it neither costs more nor takes longer.
+    """
+    name = weather_with(setting)
+    by_cell = []
+    for cell, pools in found.items():
+        if cell.weather is Weather.INDEPENDENT:
+            continue
+        cost, time = _ratio(pools, name, BASELINE), _ratio(pools, name, BASELINE, _hours)
+        rivals = [
+            n
+            for n in BUDGETS
+            if _ratio(pools, f"budget {n}", BASELINE).value <= cost.value
+            and _ratio(pools, f"budget {n}", BASELINE, _hours).value <= time.value
+        ]
+        by_cell.append(
+            {**_named(cell), "cost": _plain(cost), "time": _plain(time), "as_good": rivals}
+        )
+    return {
+        "setting": setting,
+        "by_cell": by_cell,
+        "cells": len(by_cell),
+        "cells_dearer": sum(row["cost"]["low"] > 1 for row in by_cell),
+        "cells_cheaper": sum(row["cost"]["high"] < 1 for row in by_cell),
+        "cells_faster": sum(row["time"]["high"] < 1 for row in by_cell),
+        "cells_with_a_budget_as_good": sum(bool(row["as_good"]) for row in by_cell),
+        "most_dearer": max((row["cost"]["value"] for row in by_cell), default=1.0),
+        "most_cheaper": min((row["cost"]["value"] for row in by_cell), default=1.0),
+        "most_faster": min((row["time"]["value"] for row in by_cell), default=1.0),
+    }
 
 
 def _usd(pool: Pool, name: str) -> float:

@@ -31,9 +31,6 @@ from chalicelib.core.situation import Situation
 
 DEADLINE_TAG: Final = "spot-deadline:"
 
-MARGIN: Final = 1.25
-"""How much longer than any before it a run may be; of twenty runs, one in twenty is the longest."""
-
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 _SECONDS: Final = (86_400, 3_600, 60, 1)
 
@@ -103,8 +100,7 @@ def opinion_on_attempt(
 
 def worst_case_seconds(past: PastRuns, progress: Progress, changeover: Changeover) -> float:
     """Return C + w + L + C of this module's docstring, in seconds."""
-    most = most_work_seconds(past, progress) * MARGIN
-    work = max(most - progress.kept_seconds, 0.0)
+    work = max(most_work_seconds(past, progress) - progress.kept_seconds, 0.0)
     again = longest_piece_seconds(past, progress) if keeps_results(past, progress) else work
     return 2 * changeover.seconds + work + again
 

@@ -107,7 +107,8 @@ def past_of(runs: Sequence[CompletedRun], task_runs: Sequence[TaskRun]) -> PastR
     else:
         averages = (run.run_seconds / run.run_count for run in runs if run.run_count > 1)
         work += [average for average in averages if average > max(undisturbed)]
-    mine = _within(task_runs, newest.started_at, newest.ended_at)
+    completed = [t for t in task_runs if t.state is StateType.COMPLETED]  # others were done again
+    mine = _within(completed, newest.started_at, newest.ended_at)
     return PastRuns(
         work_seconds=tuple(work),
         piece_seconds=tuple(_pieces(mine, newest.ended_at)) if _keeps([mine]) else (),
