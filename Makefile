@@ -88,6 +88,7 @@ audit: .venv/ready .venvs/audit/ready .venvs/checkov/ready  ## Pins against know
 .PHONY: docs
 docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a warning or a dead link
 	@.venvs/docs/bin/python -m doctools.settings_page
+	@.venvs/docs/bin/python -m doctools.guards_page
 	@.venvs/docs/bin/python -m doctools.diagrams
 	@$(MAKE) site
 
