@@ -103,8 +103,6 @@ def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
                 useful_e8=4114167,
                 first_spot_us=3600000000,
                 first_interruptions=1,
-                first_spot_us=3_600_000_000,
-                first_interruptions=1,
             ),
             frozenset(map(str, made.rates)),
         ),
