@@ -5,7 +5,7 @@ nobody, and a second time changes nothing. Everything else is written on the con
 has changed it since it was read: of two that would, one has to look again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 KEPT_FOR: Final = timedelta(days=90)
+"""How long DynamoDB keeps a breaker after its last signal."""
+
+MOST_SIGNALS: Final = 100
+"""Names in one request: DynamoDB takes an expression of 4 KB."""
 
 _SIGNAL: Final = "signal_"
 _CHANGED: Final = "ConditionalCheckFailedException"
@@ -55,7 +59,10 @@ class BreakerTable:
         return _breaker(answer["Attributes"])
 
     def change(self, before: Breaker, after: Breaker) -> bool:
-        """Write what `after` is, if all but the signals is still as in `before`; say whether."""
+        """Write what `after` is, if all but the signals is still as in `before`; say whether.
+
+        Signals that `after` does not have are removed, as many as one request can name.
+        """
         values = {
             "breaker_state": after.state.value,
             "breaker_version": before.version + 1,
@@ -65,7 +72,7 @@ class BreakerTable:
             "probe_after": after.probe.after_task if after.probe else None,
             "probe_since": _optional_milliseconds(after.probe.since if after.probe else None),
         }
-        gone = [key for key in before.signals if key not in after.signals]
+        gone = [key for key in before.signals if key not in after.signals][:MOST_SIGNALS]
         removed = f" REMOVE {', '.join(gone)}" if gone else ""
         try:
             self._client.update_item(
@@ -85,6 +92,15 @@ class BreakerTable:
                 return False
             raise
         return True
+
+    def forget(self, signals: Sequence[str]) -> None:
+        """Remove signals, by their keys, that can count no more."""
+        for start in range(0, len(signals), MOST_SIGNALS):
+            self._client.update_item(
+                TableName=self._name,
+                Key=self._key,
+                UpdateExpression=f"REMOVE {', '.join(signals[start : start + MOST_SIGNALS])}",
+            )
 
 
 def signal_key(task: str) -> str:

@@ -67,7 +67,8 @@ def annotation_of(s: Situation, telling: Telling) -> Annotation:
     """Compose the annotation. In observe mode nothing of it is written on the run itself."""
     title = headline(telling.interruption, telling.budget)
     placeless = headline(replace(telling.interruption, availability_zone=""), telling.budget)
-    sentence = f"{title}. Next: {telling.next_step}. Why: {telling.why}."
+    why = one_line(telling.why, WHY_LENGTH)
+    sentence = f"{title}. Next: {telling.next_step}. Why: {why}."
     observing = s.policy.mode is Mode.OBSERVE
     return Annotation(
         log=LogLine(s.run.id, s.now, sentence),

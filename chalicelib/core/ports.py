@@ -239,6 +239,9 @@ class Breakers(Protocol):
     def change(self, before: Breaker, after: Breaker) -> bool:
         """Write what `after` is, if all but the signals is still as in `before`; say whether."""
 
+    def forget(self, signals: Sequence[str]) -> None:
+        """Remove signals, by their keys, that can count no more."""
+
 
 class Tasks(Protocol):
     """ECS's own word about a task."""

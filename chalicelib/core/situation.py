@@ -1,5 +1,6 @@
 """What a decision is made of: one stopped task, its run, its record, and the user's policy."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,6 +16,10 @@ from chalicelib.core.task import FARGATE, Cause, Task, classify
 SPOT_RETRIES_TAG: Final = "spot-retries:"
 OPT_IN_TAG: Final = "spot:rerun"
 NEVER_RERUN_TAG: Final = "spot:never-rerun"
+_DECIDING_TAG: Final = re.compile(
+    rf"{SPOT_RETRIES_TAG}[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
+    r"|spot-deadline:(?:[0-9]{1,8}[dhms]){1,4}"
+)
 INTERRUPTED_TAG: Final = "spot-interrupted"
 ON_DEMAND_TAG: Final = "spot-on-demand"
 
@@ -93,9 +98,8 @@ def budget_of(run: FlowRun, own_retries: int | None, policy: Policy) -> Budget:
 
 
 def deciding_tags(run: FlowRun) -> tuple[str, ...]:
-    """Return those of the run's tags that a decision may read: ours, without our marks."""
-    marks = (INTERRUPTED_TAG, ON_DEMAND_TAG)
-    return tuple(tag for tag in run.tags if tag.startswith(("spot:", "spot-")) and tag not in marks)
+    """Return those of the run's tags that a decision can make sense of: no foreign text."""
+    return tuple(tag for tag in run.tags if _DECIDING_TAG.fullmatch(tag))
 
 
 def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:

@@ -28,7 +28,7 @@ from chalicelib.core.situation import (
 )
 from chalicelib.core.task import FARGATE
 from chalicelib.core.world import World
-from chalicelib.errors import LeaseHeldError, PrefectRejectedError, PrefectSpotError
+from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from chalicelib.functions.guard_facts import SECONDS_FOR_FACTS, read_past
 from chalicelib.functions.rescue import tell_people
 
@@ -60,7 +60,7 @@ def keep_deadlines(world: World, runs: Sequence[FlowRun], decisions: Counter[str
             hurried = world.prefect_within(SECONDS_FOR_FACTS)
             past[run.deployment_id] = read_past(world, hurried, run.deployment_id)
         moved = record.moved or _judged(world, run, past[run.deployment_id])
-        if moved is not None and _is_moved(world, run, moved):
+        if moved is not None and _is_moved_if_possible(world, run, moved):
             decisions[MOVED] += 1
     return True
 
@@ -84,13 +84,18 @@ def _judged(world: World, run: FlowRun, past: PastRuns | Missing) -> Moved | Non
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 
 
-def _is_moved(world: World, run: FlowRun, moved: Moved) -> bool:
-    """Move it under its lease. What fails is logged, and looked at again by the next sweep."""
+def _is_moved_if_possible(world: World, run: FlowRun, moved: Moved) -> bool:
+    """What fails is logged, and looked at again by the next sweep."""
     try:
-        record = world.records.acquire(run.id, world.now(), world.lease)
-    except LeaseHeldError:
+        return _is_moved(world, run, moved)
+    except PrefectSpotError:
+        world.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
         return False
-    before = record
+
+
+def _is_moved(world: World, run: FlowRun, moved: Moved) -> bool:
+    """Move it under its lease."""
+    before = record = world.records.acquire(run.id, world.now(), world.lease)
     try:
         fresh = world.prefect.read_run(run.id)
         if fresh is None or not _waits(fresh):
@@ -103,9 +108,6 @@ def _is_moved(world: World, run: FlowRun, moved: Moved) -> bool:
     except PrefectRejectedError:
         record = before  # a worker was faster
         world.log.exception("the run could not be put on demand", flow_run_id=str(run.id))
-        return False
-    except PrefectSpotError:
-        world.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
         return False
     finally:
         world.records.release(record)

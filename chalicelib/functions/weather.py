@@ -23,6 +23,7 @@ from chalicelib.core.guards.breaker import (
     asked,
     judged,
     signalled,
+    stale,
 )
 from chalicelib.core.guards.facts import Missing
 from chalicelib.core.metrics import Measured, Metric
@@ -81,6 +82,8 @@ def consult(world: World, s: Situation, *, signals: bool, asks: bool) -> Weather
 def see_to_the_probe(world: World) -> None:
     """Tell CloudWatch how the breaker stands; where it waits for a probe, look what that came to.
 
+    Signals that count no more are forgotten, so that the item stays small.
+
     Raises what Prefect, ECS and the table raise.
     """
     policy = world.policy.guards.breaker
@@ -88,6 +91,7 @@ def see_to_the_probe(world: World) -> None:
         return
     breaker = world.breakers.read()
     _measure(world, breaker)
+    world.breakers.forget(stale(breaker, policy, world.now()))
     if breaker.state is not BreakerState.HALF_OPEN or breaker.probe is None:
         return
     seen, lived = _look_at(world, breaker.probe)

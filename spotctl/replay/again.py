@@ -21,7 +21,7 @@ from chalicelib.core.record import Interruption, RunRecord
 from chalicelib.core.situation import Mode, Policy, Situation, budget_of
 from chalicelib.core.task import FARGATE, FARGATE_SPOT, Cause
 from spotctl.replay.answer import answered, guarded, situation_of, without_guards
-from spotctl.replay.facts import Life, RecordedFacts
+from spotctl.replay.facts import Life, RecordedFacts, facts_of
 from spotctl.replay.history import Attempt, RecordedRun, prices_of
 
 
@@ -68,6 +68,8 @@ class Course:
     guessed: int = 0
     differs: bool = False
     """Whether something was decided otherwise than it was recorded, so that the record is left."""
+    instead: str = ""
+    """The capacity of attempts that are recorded on another; empty: as recorded."""
 
     @property
     def current(self) -> Attempt:
@@ -118,7 +120,7 @@ def replay(
     }
     for course in courses.values():
         course.play(_recorded(course.run.attempts[0], course))
-    director = _Director(policy, recorded_policy, courses, RecordedFacts(runs))
+    director = _Director(policy, recorded_policy, courses, facts_of(runs))
     due = [(course.due_at, run_id) for run_id, course in courses.items()]
     heapify(due)
     while due:
@@ -140,7 +142,7 @@ class _Director:
         """See what follows the end of the attempt that was played last."""
         attempt, interruption = course.current, course.current.interruption
         if not attempt.is_interrupted:
-            _continue(course)
+            _continue(course, capacity=course.instead)
         elif interruption is None or self.policy.mode is Mode.OBSERVE:
             course.left_as_it_was += int(interruption is None)
             _continue(course, interruption.rerun_on if interruption else "")
@@ -170,8 +172,9 @@ class _Director:
             course.play(_on_demand_to_the_end(course), len(course.remaining))
             course.end(finished=course.current.ends_run)
         else:
-            moved = FARGATE_SPOT if decided == FARGATE_SPOT and recorded == FARGATE else ""
-            _continue(course, decided, capacity=moved)
+            elsewhere = decided == FARGATE_SPOT and recorded == FARGATE
+            course.instead = FARGATE_SPOT if elsewhere else ""
+            _continue(course, decided, capacity=course.instead)
 
     def _decide(self, course: Course, attempt: Attempt, interruption: Interruption) -> str:
         """Decide by the budget; what that would put on Spot, by the guards as well."""

@@ -5,11 +5,12 @@ knew more than the bills do. Only where a guard was not asked is it asked here, 
 bills up to that moment.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from uuid import UUID
 
 from chalicelib.core.guards.breaker import (
@@ -55,9 +56,17 @@ class Life:
 
 @dataclass(slots=True)
 class RecordedFacts:
-    """Facts for the guards, from the bills of all runs; and the breaker, as it stands by now."""
+    """Facts for the guards, from the bills of all runs; and the breaker, as it stands by now.
 
-    runs: Sequence[RecordedRun]
+    `spot_exits` are the ends of all attempts on Spot, in order; `spot_hours` and `interruptions`
+    are summed up over as many of these. `completed`: a deployment's runs, in the order of their
+    ends.
+    """
+
+    spot_exits: Sequence[datetime]
+    spot_hours: Sequence[float]
+    interruptions: Sequence[int]
+    completed: Mapping[UUID | None, Sequence[CompletedRun]]
     breaker: Breaker = field(default_factory=Breaker)
 
     def gather(self, s: Situation, run: RecordedRun, attempt: Attempt) -> Situation:
@@ -116,32 +125,48 @@ class RecordedFacts:
         return judged(self.breaker, policy, seen, lived, at)
 
     def _evidence(self, now: datetime) -> SpotEvidence:
+        """Hours and interruptions on Spot, of as many days as it takes to have enough of them."""
+        until = bisect_right(self.spot_exits, now)
         hours, interruptions = 0.0, 0
         for days in WINDOWS_DAYS:
-            since = now.date() - timedelta(days=days - 1)
-            bills = [
-                attempt.bill
-                for run in self.runs
-                for attempt in run.attempts
-                if since <= attempt.bill.ended_at.date() and attempt.exited_at <= now
-                if attempt.bill.capacity == FARGATE_SPOT and not attempt.bill.is_drill
-            ]
-            hours = sum(float(bill.seconds or 0) for bill in bills) / 3600
-            interruptions = sum(bill.is_interrupted for bill in bills)
+            first_day = datetime.combine(now.date() - timedelta(days=days - 1), time(), UTC)
+            since = bisect_left(self.spot_exits, first_day)
+            hours = self.spot_hours[until] - self.spot_hours[since]
+            interruptions = self.interruptions[until] - self.interruptions[since]
             if hours >= ENOUGH_SPOT_HOURS:
                 break
         return SpotEvidence(hours, interruptions)
 
     def _past(self, run: RecordedRun, now: datetime) -> PastRuns | Missing:
-        like = [
-            _completed(other)
-            for other in self.runs
-            if other.deployment_id == run.deployment_id is not None
-            and other.attempts[-1].ends_run
-            and other.attempts[-1].bill.ended_at <= now
-        ]
-        newest_first = sorted(like, key=lambda done: done.ended_at, reverse=True)
-        return past_of(newest_first[:PAST_RUNS], ())
+        like = self.completed.get(run.deployment_id, []) if run.deployment_id else []
+        until = bisect_right(like, now, key=lambda done: done.ended_at)
+        return past_of(like[max(0, until - PAST_RUNS) : until][::-1], ())
+
+
+def facts_of(runs: Sequence[RecordedRun]) -> RecordedFacts:
+    """Sort what the facts are read from, once."""
+    on_spot = sorted(
+        (
+            attempt
+            for run in runs
+            for attempt in run.attempts
+            if attempt.bill.capacity == FARGATE_SPOT and not attempt.bill.is_drill
+        ),
+        key=lambda attempt: attempt.exited_at,
+    )
+    completed: dict[UUID | None, list[CompletedRun]] = {}
+    for done in sorted(
+        (run for run in runs if run.attempts[-1].ends_run),
+        key=lambda run: run.attempts[-1].bill.ended_at,
+    ):
+        completed.setdefault(done.deployment_id, []).append(_completed(done))
+    hours = (float(attempt.bill.seconds or 0) / 3600 for attempt in on_spot)
+    return RecordedFacts(
+        spot_exits=[attempt.exited_at for attempt in on_spot],
+        spot_hours=[*accumulate(hours, initial=0.0)],
+        interruptions=[*accumulate((int(a.bill.is_interrupted) for a in on_spot), initial=0)],
+        completed=completed,
+    )
 
 
 def _completed(run: RecordedRun) -> CompletedRun:

@@ -70,50 +70,49 @@ def figures_of(courses: Iterable[Course]) -> Figures:
 def not_known(
     recorded: Figures, courses: Sequence[Course], settings: Mapping[str, str], *, observes: bool
 ) -> Iterator[str]:
-    """Say what the replay under the other settings cannot know, each with how much hangs on it."""
-    played = [p for course in courses for p in course.played]
+    """Say what the replay under the other settings cannot know, each with how much hangs on it.
+
+    `settings` are those that were changed.
+    """
     if observes:
         yield (
             "MODE is observe: what followed an interruption was not prefect-spot's doing, so the"
             " replay under the same settings is the record itself"
         )
-    moved = [p for p in played if p.is_estimated and p.capacity == FARGATE_SPOT]
-    if moved:
-        yield _of_spot(moved, recorded)
-    on_demand = [p for p in played if p.is_estimated and p.capacity == FARGATE]
-    if on_demand:
-        yield (
-            f"{len(on_demand)} runs end on FARGATE earlier than they did. How long that attempt"
-            f" would have run is estimated: as long as what was useful of the recorded ones"
-            f" (their seconds less those wasted), {_hours(on_demand):.4f} hours in all; what they"
-            " spent on starting again is in it"
-        )
-    if never := sum(course.never_happened for course in courses):
-        yield (
-            f"{never} reruns never happened, so how long they would have run is not known: they"
-            " are in no amount, and their runs count as not finished"
-        )
-    if without := sum(course.without_tags for course in courses):
-        yield (
-            f"{without} interruptions were recorded by a release that did not keep the run's tags"
-            " and state: they are decided as for a run at work without tags"
-        )
-    if left := sum(course.left_as_it_was for course in courses):
-        yield f"{left} interruptions have no record to decide by: they are left as they were"
-    if guessed := sum(course.guessed for course in courses):
-        yield (
-            f"{guessed} interruptions are put to guards that were not asked then, by the bills"
-            " alone: how long runs of the deployment took, what was kept and wasted, from the"
-            " image pull on. Refused placements are not on record"
-        )
-    own = sum(course.own_budget for course in courses)
-    if own and "SPOT_RETRIES" in settings:
-        yield (
-            f"{own} runs have a budget of their own, by tag or by their flow's retries: for them"
-            " SPOT_RETRIES is not asked"
-        )
-    if unpriced := sum(p.amounts is None for p in played):
-        yield f"{unpriced} attempts have no amounts, for want of a time, a size or a rate"
+    yield from _of_estimates(recorded, courses)
+    for number, sentence in (
+        (
+            sum(course.never_happened for course in courses),
+            "reruns never happened, so how long they would have run is not known: they are in no"
+            " amount, and their runs count as not finished",
+        ),
+        (
+            sum(course.without_tags for course in courses),
+            "interruptions were recorded by a release that did not keep the run's tags and state:"
+            " they are decided as for a run at work without tags",
+        ),
+        (
+            sum(course.left_as_it_was for course in courses),
+            "interruptions have no record to decide by: they are left as they were",
+        ),
+        (
+            sum(course.guessed for course in courses),
+            "interruptions are put to guards that were not asked then, by the bills alone: how"
+            " long runs of the deployment took, what was kept and wasted, from the image pull on."
+            " Refused placements are not on record",
+        ),
+        (
+            sum(c.own_budget for c in courses) if "SPOT_RETRIES" in settings else 0,
+            "runs have a budget of their own, by tag or by their flow's retries: for them"
+            " SPOT_RETRIES is not asked",
+        ),
+        (
+            sum(played.amounts is None for course in courses for played in course.played),
+            "attempts have no amounts, for want of a time, a size or a rate",
+        ),
+    ):
+        if number:
+            yield f"{number} {sentence}"
     yield (
         "interruptions are taken to come as they were recorded, to the attempts that are still"
         " there; those that would have come at other times, or to other tasks, are not known"
@@ -122,6 +121,27 @@ def not_known(
         "the settings of the time are not on record: where the second column differs from the"
         " first, they were others, or a person intervened"
     )
+
+
+def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
+    estimated = [(c, p) for c in courses for p in c.played if p.is_estimated]
+    on_spot = [played for _, played in estimated if played.capacity == FARGATE_SPOT]
+    if on_spot:
+        yield _of_spot(on_spot, recorded)
+    on_demand = [played for _, played in estimated if played.capacity == FARGATE]
+    if on_demand:
+        yield (
+            f"{len(on_demand)} runs end on FARGATE earlier than they did. How long that attempt"
+            f" would have run is estimated: as long as what was useful of the recorded ones"
+            f" (their seconds less those wasted), {_hours(on_demand):.4f} hours in all; what they"
+            " spent on starting again is in it"
+        )
+    unfinished = sum(p.capacity == FARGATE and not c.is_finished for c, p in estimated)
+    if unfinished:
+        yield (
+            f"{unfinished} of these had not finished in the record: what was left of their work is"
+            " not known, and not in the estimate"
+        )
 
 
 def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:

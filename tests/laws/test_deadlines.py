@@ -150,6 +150,21 @@ def test_a_worker_that_is_faster_keeps_the_run_and_nothing_says_that_it_was_move
     assert universe.prefect.runs[run_id].state.type is StateType.PENDING
 
 
+def test_a_run_that_another_handler_has_is_left_to_the_next_sweep_and_ends_no_sweep(
+    universe: Universe,
+) -> None:
+    held, free = waiting(universe, TIGHT, ahead=900), waiting(universe, TIGHT, ahead=900)
+    universe.records().acquire(held, universe.now, timedelta(seconds=310))
+    report = universe.sweep()
+    assert report is not None
+    assert report.finished
+    assert report.decisions["on-demand-before-start"] == 1
+    assert universe.prefect.runs[held].job_variables == {}
+    assert universe.prefect.runs[free].job_variables["launch_type"] == "FARGATE"
+    universe.sweep()
+    assert universe.prefect.runs[held].job_variables["launch_type"] == "FARGATE"
+
+
 @pytest.mark.parametrize("befalls", [Befalls.DIES_BEFORE, Befalls.DIES_AFTER])
 def test_wherever_a_sweep_dies_the_next_ones_end_it_and_it_is_told(
     tables: Tables, befalls: Befalls

@@ -298,6 +298,7 @@ def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
     by_budget = recorded(untagged, rerun=True).record.interruptions[TASK_ARN]
     guarded = recorded(make_situation(run=run, policy=policy, facts=facts), rerun=True)
     decided = guarded.record.interruptions[TASK_ARN]
+    assert by_budget.rerun_on == ("FARGATE" if budget == 0 else "FARGATE_SPOT")
     if by_budget.rerun_on == "FARGATE":
         assert replace(decided, tags=by_budget.tags) == by_budget
     lacks_all = all(f is None or isinstance(f, Missing) for f in (facts.past, facts.evidence))

@@ -1,6 +1,5 @@
 """The breaker among runs that live: who is let through to Spot, and what people are told."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -15,11 +14,12 @@ from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.metrics import Metric
 from chalicelib.core.record import Interruption
 from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.sums import total
 from chalicelib.core.task import NO_CAPACITY_REASON, Task
 from chalicelib.errors import ThrottledError
 from chalicelib.functions.react import react
 from chalicelib.functions.weather import MOST_TRIES
-from tests.laws.test_meter import BY_ITSELF, DRILL
+from tests.laws.test_meter import DRILL
 from tests.laws.universe import Befalls, Fault, Tables, Tripwire, Universe
 
 BREAKER = BreakerPolicy(2, timedelta(minutes=30), timedelta(minutes=60))
@@ -92,8 +92,6 @@ def run_of(task: Task) -> UUID:
 def pool_of(tables: Tables, policy: Policy = POLICY) -> Pool:
     universe = tables.universe(policy)
     universe.shows_stopped = False
-    universe.pool = universe.prefect.work_pool_name = universe.prefect.create_work_pool()
-    universe.pool += f" {id(universe)}"
     return Pool(universe)
 
 
@@ -111,9 +109,21 @@ def test_the_second_interruption_opens_it_and_its_own_rerun_goes_to_fargate(pool
     assert (pool.state, pool.told) == (BreakerState.OPEN, ["prefect-spot.breaker-opened"])
     assert pool.gauge == [1]
     words = pool.artifact_of(second)
-    assert "weather: 2 interruptions or refused placements within 30m" in words
+    assert "weather: the breaker is open until 2026-11-23 13:0" in words
+    assert "2 interruptions or refused placements within 30m" in words
     assert "BREAKER=2/30m/1h" in words
     assert pool.rerun(second).capacity == "FARGATE"
+
+
+def test_what_it_moved_is_counted_in_the_report(tables: Tables) -> None:
+    pool = pool_of(tables)
+    for _ in range(2):
+        task = pool.start()
+        pool.take(task)
+        pool.universe.passes(30)
+        pool.universe.meter(pool.universe.end_of(task))
+    counts = total(pool.universe.sums())
+    assert (counts.spot_reruns, counts.on_demand_reruns, counts.weather_moves) == (1, 1, 1)
 
 
 def test_one_task_counts_once_whatever_is_told_of_it(pool: Pool) -> None:
@@ -156,7 +166,7 @@ def test_while_it_is_open_every_rerun_goes_to_fargate_and_is_told_until_when(poo
     pool.open()
     task = pool.start()
     assert pool.take(task).guard == "weather"
-    assert "reruns go to FARGATE" in pool.artifact_of(task)
+    assert "the breaker is open until" in pool.artifact_of(task)
     assert pool.told == ["prefect-spot.breaker-opened"], "once"
 
 
@@ -168,100 +178,6 @@ def test_after_the_cool_down_one_is_the_probe_and_the_others_wait_for_it(pool: P
     assert "this rerun is the probe that decides" in pool.artifact_of(probe)
     assert pool.take(other).rerun_on == "FARGATE"
     assert f"waits for its probe, flow run {run_of(probe)}" in pool.artifact_of(other)
-
-
-def test_a_probe_that_is_taken_opens_it_again(pool: Pool) -> None:
-    probe = pool.probe()
-    assert pool.take(probe).guard == "weather"
-    assert pool.state is BreakerState.OPEN
-    assert pool.told == ["prefect-spot.breaker-opened"] * 2
-
-
-def test_a_probe_that_spot_refuses_opens_it_again(pool: Pool) -> None:
-    pool.open()
-    pool.universe.passes(BREAKER.cool_down.total_seconds())
-    taken = pool.start()
-    pool.take(taken)
-    run_id = run_of(taken)
-    pool.universe.prefect.worker_picks_up(run_id)
-    pool.universe.prefect.crash(run_id, f"RunTask failed: {NO_CAPACITY_REASON}")
-    pool.universe.sweep()
-    assert pool.state is BreakerState.OPEN
-    assert pool.universe.prefect.runs[run_id].job_variables["launch_type"] == "FARGATE"
-
-
-def completes(pool: Pool, probe: Task) -> None:
-    pool.universe.prefect.engine_finishes(run_of(probe))
-    pool.universe.stops(probe, **BY_ITSELF)
-
-
-def fails(pool: Pool, probe: Task) -> None:
-    pool.universe.prefect.engine_fails(run_of(probe))
-    pool.universe.stops(probe, **BY_ITSELF)
-
-
-def lives_on(pool: Pool, probe: Task) -> None:
-    pool.universe.passes(BREAKER.window.total_seconds())
-
-
-@pytest.mark.parametrize("what", [completes, fails, lives_on])
-def test_a_probe_that_spot_leaves_alone_closes_it(
-    pool: Pool, what: Callable[[Pool, Task], None]
-) -> None:
-    probe = pool.probe()
-    what(pool, probe)
-    pool.universe.sweep()
-    assert pool.state is BreakerState.CLOSED
-    assert pool.told == ["prefect-spot.breaker-opened", "prefect-spot.breaker-closed"]
-    assert pool.gauge[-1] == 0
-    assert pool.take(pool.start()).rerun_on == "FARGATE_SPOT", "it counts from zero"
-
-
-def test_a_young_probe_is_waited_for(pool: Pool) -> None:
-    pool.probe()
-    pool.universe.sweep()
-    assert (pool.state, pool.gauge[-1]) == (BreakerState.HALF_OPEN, 1)
-
-
-def cancelled(pool: Pool, probe: Task) -> None:
-    pool.universe.prefect.cancel(run_of(probe))
-    pool.universe.prefect.worker_cancels(run_of(probe))
-    pool.universe.stops(probe, stop_code="UserInitiated", stopped_reason="cancelled")
-
-
-def crashes(pool: Pool, probe: Task) -> None:
-    pool.universe.prefect.crash(run_of(probe))
-    pool.universe.stops(probe, **BY_ITSELF)
-
-
-def is_deleted(pool: Pool, probe: Task) -> None:
-    del pool.universe.prefect.runs[run_of(probe)]
-
-
-def is_on_demand(pool: Pool, probe: Task) -> None:
-    pool.universe.tasks[probe.arn] = replace(probe, capacity_provider="")
-
-
-@pytest.mark.parametrize("what", [cancelled, crashes, is_deleted, is_on_demand])
-def test_after_a_probe_that_told_nothing_the_next_rerun_is_the_probe(
-    pool: Pool, what: Callable[[Pool, Task], None]
-) -> None:
-    what(pool, pool.probe())
-    pool.universe.sweep()
-    assert pool.state is BreakerState.OPEN
-    assert pool.take(pool.start()).rerun_on == "FARGATE_SPOT"
-    assert state_of(pool) is BreakerState.HALF_OPEN
-
-
-def test_a_probe_that_never_starts_is_not_waited_for_for_ever(pool: Pool) -> None:
-    pool.open()
-    pool.universe.passes(BREAKER.cool_down.total_seconds())
-    pool.take(pool.start())
-    pool.universe.sweep()
-    assert pool.state is BreakerState.HALF_OPEN
-    pool.universe.passes((BREAKER.window + BREAKER.cool_down).total_seconds())
-    pool.universe.sweep()
-    assert state_of(pool) is BreakerState.OPEN
 
 
 def test_off_it_is_never_asked(tables: Tables) -> None:
@@ -278,6 +194,15 @@ def test_off_it_is_never_asked(tables: Tables) -> None:
     assert (pool.told, pool.gauge) == ([], [])
 
 
+def test_a_sweep_forgets_what_counts_no_more(pool: Pool) -> None:
+    pool.take(pool.start())
+    pool.universe.sweep()
+    assert len(pool.universe.breakers().read().signals) == 1
+    pool.universe.passes(BREAKER.window.total_seconds())
+    pool.universe.sweep()
+    assert not pool.universe.breakers().read().signals
+
+
 def test_closed_it_costs_one_call_per_interruption(pool: Pool) -> None:
     task = pool.start()
     calls = []
@@ -286,13 +211,6 @@ def test_closed_it_costs_one_call_per_interruption(pool: Pool) -> None:
         pool.universe.handle(event, wire=wire)
         calls += [name for name in wire.calls if name.startswith("breakers.")]
     assert calls == ["breakers.signal"]
-
-
-class Unreadable:
-    """A table that is not to be had, for the breaker."""
-
-    def __getattr__(self, method: str) -> Any:
-        raise ThrottledError(f"no {method}")
 
 
 @pytest.mark.parametrize("method", ["signal", "change"])

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -24,7 +25,7 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
 _EXISTENCE = re.compile(r"attribute_(not_)?exists\((\w+)\)")
 _COMPARISON = re.compile(r"(\w+) ([=<>]) (:\w+)")
 _ASSIGNMENT = re.compile(r"(\w+) = (:\w+)")
-_UPDATE = re.compile(r"SET (?P<set>.+?)(?: REMOVE (?P<remove>.+))?")
+_UPDATE = re.compile(r"(?:SET (?P<set>.+?))?(?: ?REMOVE (?P<remove>.+))?")
 
 
 class InMemoryDynamoDB:
@@ -55,7 +56,7 @@ class InMemoryDynamoDB:
         TableName: str,  # noqa: N803
         Key: Item,  # noqa: N803
         UpdateExpression: str,  # noqa: N803
-        ExpressionAttributeValues: Values,  # noqa: N803
+        ExpressionAttributeValues: Values = MappingProxyType({}),  # noqa: N803
         ConditionExpression: str = "",  # noqa: N803
         ReturnValues: str = "NONE",  # noqa: N803
     ) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def _clause(text: str) -> Condition:
 def _update(expression: str) -> tuple[list[tuple[str, str]], list[str]]:
     """What is assigned, from which value; and what is removed."""
     parts = _UPDATE.fullmatch(expression)
-    assignments = parts["set"].split(", ") if parts else []
+    assignments = parts["set"].split(", ") if parts and parts["set"] else []
     matches = [_ASSIGNMENT.fullmatch(text) for text in assignments]
     assigned = [(match[1], match[2]) for match in matches if match]
     if parts is None or len(assigned) != len(assignments):

@@ -12,10 +12,12 @@ from tests.make import RUN_ID, TASK_ARN, make_run, make_situation, make_state
 
 
 def test_state_and_tags_that_were_decided_by_are_kept() -> None:
-    tags = ("mine", "spot-retries:2", "spot:rerun", "spot-interrupted", "spot-on-demand")
+    ours = ("spot-retries:2", "spot:rerun", "spot:never-rerun", "spot-deadline:1h30m")
+    others = ("mine", "spot-interrupted", "spot-on-demand", "spot-retries:x", "spot-deadline:soon")
+    tags = (*ours, *others)
     crashed = make_run(state=make_state(StateType.CRASHED), tags=tags)
     noted = recorded(make_situation(run=crashed), rerun=True).record.interruptions[TASK_ARN]
-    assert (noted.run_state, noted.tags) == ("CRASHED", ("spot-retries:2", "spot:rerun"))
+    assert (noted.run_state, noted.tags) == ("CRASHED", ours)
 
 
 def test_where_nothing_is_rerun_the_state_at_the_exit_is_kept() -> None:

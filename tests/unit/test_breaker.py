@@ -18,6 +18,7 @@ from chalicelib.core.guards.breaker import (
     in_words,
     judged,
     signalled,
+    stale,
 )
 from tests.make import NOW, RUN_ID, seconds
 
@@ -73,6 +74,11 @@ def test_so_many_signals_within_the_window_open_it(
     if state is BreakerState.OPEN:
         assert after.open_until == NOW + POLICY.cool_down
         assert ask(after)[1] is Permit.REFUSED
+
+
+def test_what_has_left_the_window_is_stale() -> None:
+    breaker = closed(SHORT, POLICY.window, POLICY.window + MOMENT)
+    assert stale(breaker, POLICY, NOW) == ["task-2"]
 
 
 def test_what_came_before_it_was_closed_again_counts_no_more() -> None:

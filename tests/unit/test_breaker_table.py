@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from chalicelib.adapters.breaker import BreakerTable, signal_key
+from chalicelib.adapters.breaker import MOST_SIGNALS, BreakerTable, signal_key
 from chalicelib.core.guards.breaker import Breaker, BreakerState, Probe
 from tests.make import NEWER_TASK_ARN, NOW, RUN_ID, TASK_ARN, seconds
 from tests.twin.dynamodb import InMemoryDynamoDB
@@ -86,6 +86,22 @@ def test_a_signal_is_no_change_that_another_would_have_to_look_at_again(
     assert breakers.change(before, Breaker(BreakerState.OPEN, open_until=NOW))
     breakers.signal(NEWER_TASK_ARN, NOW)
     assert breakers.read().version == 1
+
+
+def test_signals_are_forgotten_however_many(breakers: BreakerTable) -> None:
+    for number in range(MOST_SIGNALS + 1):
+        breakers.signal(f"task {number}", NOW)
+    seen = breakers.signal(TASK_ARN, NOW)
+    breakers.forget([key for key in seen.signals if key != signal_key(TASK_ARN)])
+    assert list(breakers.read().signals) == [signal_key(TASK_ARN)]
+    breakers.forget([])
+
+
+def test_a_storm_of_signals_does_not_keep_it_from_being_changed(breakers: BreakerTable) -> None:
+    for number in range(MOST_SIGNALS + 1):
+        before = breakers.signal(f"task {number}", NOW)
+    assert breakers.change(before, Breaker(BreakerState.OPEN, open_until=NOW))
+    assert len(breakers.read().signals) == 1
 
 
 def test_what_dynamodb_refuses_otherwise_is_raised() -> None:

@@ -51,6 +51,13 @@ def test_one_that_cannot_be_read_is_passed_over_and_named(tag: str) -> None:
     assert "90m" in str(deadline)
 
 
+def test_whatever_is_in_a_tag_its_naming_fits_a_line_and_a_table() -> None:
+    told = str(deadline_of(["spot-deadline:\ud800\n# " + "x" * 10_000]))
+    assert told.isprintable()
+    assert len(told) < 300
+    assert told.encode()
+
+
 def test_the_tightest_of_several_counts_and_those_that_cannot_be_read_do_not() -> None:
     tags = ("spot-deadline:2h", "spot-deadline:soon", "spot-deadline:90m")
     assert deadline_of(tags) == Deadline(5400, "spot-deadline:90m")

@@ -107,6 +107,11 @@ def count(breaker: Breaker, policy: BreakerPolicy, now: datetime) -> int:
     )
 
 
+def stale(breaker: Breaker, policy: BreakerPolicy, now: datetime) -> list[str]:
+    """Return the keys of signals that have left the window: they can count no more."""
+    return [key for key, at in breaker.signals.items() if not is_within(now - at, policy.window)]
+
+
 def is_within(age: timedelta, window: timedelta) -> bool:
     """Whether a signal of this age still counts; at the window's very end, it does."""
     return age <= window

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from chalicelib.core.annotation import one_line
 from chalicelib.core.guards.facts import (
     Changeover,
     GuardFacts,
@@ -59,7 +60,7 @@ def deadline_of(tags: Iterable[str]) -> Deadline | Missing:
     readable = [Deadline(number, tag) for tag, number in seconds.items() if number > 0]
     if readable:
         return min(readable, key=lambda deadline: deadline.seconds)
-    unread = ", ".join(named)
+    unread = one_line(", ".join(named))
     return Missing("a readable deadline", f"{unread} is none; 90m, 1h30m and 2d are")
 
 

@@ -32,10 +32,9 @@ def _of(weather: Weather, policy: BreakerPolicy) -> Opinion:
             )
         case Permit.REFUSED if breaker.open_until is not None:
             return GoOnDemand(
-                f"{policy.limit} interruptions or refused placements within"
-                f" {in_words(policy.window)}, or the probe's: until"
-                f" {breaker.open_until:%Y-%m-%d %H:%M:%S} UTC reruns go to FARGATE"
-                f" (BREAKER={policy})"
+                f"the breaker is open until {breaker.open_until:%Y-%m-%d %H:%M:%S} UTC, for"
+                f" {policy.limit} interruptions or refused placements within"
+                f" {in_words(policy.window)}, or for its probe's (BREAKER={policy})"
             )
         case Permit.REFUSED:
             probe = breaker.probe.flow_run_id if breaker.probe else "?"
