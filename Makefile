@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
-PACKAGES := app.py chalicelib infra localcloud spotctl examples doctools bench tests
+PACKAGES := app.py chalicelib infra localcloud spotctl simulation bench examples doctools tests
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
@@ -92,6 +92,7 @@ audit: .venv/ready .venvs/audit/ready .venvs/checkov/ready  ## Pins against know
 .PHONY: docs
 docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a warning or a dead link
 	@.venvs/docs/bin/python -m doctools.settings_page
+	@.venvs/docs/bin/python -m doctools.guards_page
 	@.venvs/docs/bin/python -m doctools.diagrams
 	@$(MAKE) site
 
@@ -100,6 +101,13 @@ docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a 
 site: .venvs/docs/ready
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --quiet --strict
 	@.venvs/docs/bin/python -m doctools.site build/docs
+
+# The documentation is made of the ordinary run: of all runs, with the first seed, without a trace.
+.PHONY: simulate
+simulate: .venv/ready  ## Which setting is mine? Budgets and guards, simulated; RUNS=, SEED=, TRACE=file
+	@$(VENV)/python -m simulation $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(TRACE),--trace "$(TRACE)") $(if $(RUNS)$(SEED)$(TRACE),,--docs)
+	@$(VENV)/python -m doctools.guards_page
 
 .PHONY: prices
 prices: .venv/ready  ## Read Fargate's prices anew into infra/prices.json; needs AWS credentials

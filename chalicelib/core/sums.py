@@ -28,7 +28,8 @@ class Counts:
 
     `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
     that observe mode left undone. `..._moves` are runs that a guard put on demand before their
-    budget would have, in observe mode those that it would have put there.
+    budget would have, in observe mode those that it would have put there. `first_...` are of runs'
+    first bills alone, on Spot: what `core/guards` learns from.
     """
 
     runs: int = 0
@@ -49,6 +50,8 @@ class Counts:
     deadline_moves: int = 0
     economics_moves: int = 0
     weather_moves: int = 0
+    first_spot_us: int = 0
+    first_interruptions: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         mine, others = self.as_mapping(), other.as_mapping()
@@ -62,6 +65,11 @@ class Counts:
     def spot_hours(self) -> Decimal:
         """Charged hours on Spot."""
         return _hours(self.spot_us)
+
+    @property
+    def first_spot_hours(self) -> Decimal:
+        """Charged hours on Spot of runs' first attempts."""
+        return _hours(self.first_spot_us)
 
     @property
     def hours(self) -> Decimal:
@@ -121,8 +129,9 @@ def sum_of(
     """
     amounts, is_spot = bill.amounts, bill.capacity == FARGATE_SPOT
     micros = int((bill.seconds or Decimal(0)) / _MICRO)
+    is_first = first_of_its_run and bill.flow_run_id is not None
     counts = Counts(
-        runs=int(first_of_its_run and bill.flow_run_id is not None),
+        runs=int(is_first),
         attempts=int(bill.flow_run_id is not None),
         interruptions=int(bill.is_interrupted),
         spot_reruns=int(outcome is Outcome.SPOT_RERUN),
@@ -137,6 +146,8 @@ def sum_of(
         on_demand_e8=_e8(amounts.on_demand_usd) if amounts else 0,
         wasted_e8=_e8(amounts.wasted_usd) if amounts else 0,
         useful_e8=_e8(amounts.useful_usd) if amounts else 0,
+        first_spot_us=micros if is_spot and is_first else 0,
+        first_interruptions=int(bill.is_interrupted and is_spot and is_first),
     )
     deployment = DRILLS if bill.is_drill else bill.deployment
     counts += _moves(outcome, guards, first_of_its_run=first_of_its_run)

@@ -113,7 +113,9 @@ def _progress(
 
 def _evidence(world: World, s: Situation) -> SpotEvidence | Missing:
     def read() -> SpotEvidence:
-        is_news = s.cause is Cause.SPOT_INTERRUPTION and world.bills.unbilled([s.task.arn])
+        is_first = not {*s.record.interruptions} - {s.task.arn}
+        may_count = is_first and s.cause is Cause.SPOT_INTERRUPTION
+        is_news = may_count and world.bills.unbilled([s.task.arn])
         return evidence_of(_recent_sums(world), s.task if is_news else None)
 
     return _read(world, "the interruption rate", read)
@@ -127,7 +129,7 @@ def _recent_sums(world: World) -> list[DailySum]:
         days = [today - timedelta(days=n) for n in range(done, window)]
         sums += world.bills.read_sums(days)
         done = window
-        if float(total(sums).spot_hours) >= ENOUGH_SPOT_HOURS:
+        if float(total(sums).first_spot_hours) >= ENOUGH_SPOT_HOURS:
             break
     return sums
 

@@ -109,6 +109,8 @@ def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
                 on_demand_e8=4937000,
                 wasted_e8=261988,
                 useful_e8=4114167,
+                first_spot_us=3600000000,
+                first_interruptions=1,
             ),
             frozenset(map(str, made.rates)),
         ),

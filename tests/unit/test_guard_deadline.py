@@ -18,7 +18,7 @@ from chalicelib.core.situation import Policy
 from tests.make import NOW, make_run, make_situation
 
 FACTS: dict[str, Any] = {
-    "past": PastRuns((600.0, 1000.0)),
+    "past": PastRuns((600.0, *[1000.0] * 5)),
     "progress": Progress(),
     "changeover": Changeover(100, 30),
 }
@@ -80,7 +80,7 @@ def test_without_persistence_there_must_be_time_for_all_of_it_twice(
 
 @pytest.mark.parametrize(("left", "kind"), [(1300, StayOnSpot), (1299.999, GoOnDemand)])
 def test_with_it_there_must_be_time_for_the_longest_piece_twice(left: float, kind: type) -> None:
-    kept = PastRuns((1000.0,), piece_seconds=(20.0, 100.0))
+    kept = PastRuns((1000.0,) * 5, piece_seconds=(20.0, 100.0))
     assert isinstance(opinion(left, past=kept), kind)
 
 
@@ -100,6 +100,19 @@ def test_the_longest_of_its_like_counts_and_never_less_than_the_run_has_used() -
 @pytest.mark.parametrize(("left", "kind"), [(2400, StayOnSpot), (2399, GoOnDemand)])
 def test_the_set_delay_of_a_rerun_on_spot_is_allowed_for(left: float, kind: type) -> None:
     assert isinstance(opinion(left, Policy(rerun_delay_seconds=100)), kind)
+
+
+@pytest.mark.parametrize(
+    ("past", "needed"),
+    [
+        pytest.param((1000.0,) * 5, 2200, id="work that never varies"),
+        pytest.param((900.0, 900.0, 900.0, 900.0, 1000.0), 2300, id="half the longest's lead more"),
+        pytest.param((1000.0,) * 4, 2700, id="of a few runs, a quarter more"),
+    ],
+)
+def test_a_run_may_be_longer_than_any_before_it(past: tuple[float, ...], needed: float) -> None:
+    assert isinstance(opinion(needed, past=PastRuns(past)), StayOnSpot)
+    assert isinstance(opinion(needed - 1, past=PastRuns(past)), GoOnDemand)
 
 
 def test_at_the_very_moment_of_the_deadline_it_is_in_time() -> None:

@@ -1,6 +1,6 @@
 """The economics of a rerun: the closed form, the prior, and where the decision turns."""
 
-from math import exp, inf
+from math import exp, factorial, inf, log
 from random import Random
 from statistics import mean, stdev
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chalicelib.core.guards.economics import (
+    SURE,
     charged_spot_seconds,
     costs_more,
     economics_opinion,
@@ -113,9 +114,16 @@ def test_every_attempt_is_charged_a_minute_at_least() -> None:
 
 
 def test_little_evidence_weighs_little_and_much_of_it_all() -> None:
-    assert interruptions_per_hour(SpotEvidence(0, 0)) == 0.1
-    assert interruptions_per_hour(SpotEvidence(0.5, 1)) == pytest.approx(2 / 10.5)
-    assert interruptions_per_hour(SpotEvidence(10_000, 5000)) == pytest.approx(0.5, rel=1e-2)
+    assert interruptions_per_hour(SpotEvidence(0, 0)) == pytest.approx(-log(SURE) / 10)
+    assert interruptions_per_hour(SpotEvidence(0.5, 1)) < 1 / 10.5
+    assert interruptions_per_hour(SpotEvidence(10_000, 5000)) == pytest.approx(0.5, rel=2e-2)
+
+
+def test_the_rate_is_one_that_the_posterior_exceeds_as_surely_as_said() -> None:
+    """Gamma(a + n) at a whole number of events is a Poisson count: P(X < a + n | rate) = SURE."""
+    mean = interruptions_per_hour(SpotEvidence(90, 20)) * 100
+    fewer = sum(exp(-mean) * mean**k / factorial(k) for k in range(21))
+    assert fewer == pytest.approx(SURE)
 
 
 def test_where_both_cost_the_same_the_run_stays_on_spot() -> None:
@@ -158,14 +166,14 @@ def test_what_the_run_itself_showed_goes_before_what_its_like_did() -> None:
 
 
 def test_work_that_is_done_and_kept_is_not_counted() -> None:
-    long = PastRuns((40 * HOUR,), piece_seconds=(30 * HOUR,))
-    nearly_done = Progress(keeps=True, kept_seconds=39.5 * HOUR)
+    long = PastRuns((60 * HOUR,), piece_seconds=(50 * HOUR,))
+    nearly_done = Progress(keeps=True, kept_seconds=59.5 * HOUR)
     assert isinstance(opinion(past=long), GoOnDemand)
     assert isinstance(opinion(past=long, progress=nearly_done), StayOnSpot)
 
 
 def test_a_run_that_has_done_more_than_its_shorter_like_is_judged_by_the_longer() -> None:
-    mixed = PastRuns((10 * HOUR,) * 9 + (22 * HOUR,))
+    mixed = PastRuns((10 * HOUR,) * 9 + (40 * HOUR,))
     assert isinstance(opinion(past=mixed), StayOnSpot)
     progress = Progress(longest_seconds=11 * HOUR)
     assert isinstance(opinion(past=mixed, progress=progress), GoOnDemand)
@@ -179,7 +187,7 @@ def test_a_run_longer_than_any_before_is_judged_by_what_it_has_done() -> None:
 def test_the_figures_are_told() -> None:
     told = opinion()
     assert isinstance(told, StayOnSpot)
-    for words in ("USD on Spot", "USD on demand", "60 min", "0.100 interr", "10 in 100.0 h"):
+    for words in ("USD on Spot", "USD on demand", "60 min", "0.064 interr", "10 in 100.0 h"):
         assert words in told.why
 
 

@@ -135,14 +135,17 @@ def test_without_completed_runs_the_past_is_missing() -> None:
 
 
 def test_the_work_of_a_run_is_how_long_it_ran_undisturbed() -> None:
-    runs = [completed(500, run_count=2), completed(300), completed(100)]
-    assert past_of(runs, ()) == PastRuns((300, 100), (), (40, 40, 40))
+    five = [completed(300), *[completed(100)] * 4]
+    runs = [completed(500, run_count=2), *five]
+    assert past_of(runs, ()) == PastRuns((300, *[100] * 4), (), (40,) * 6)
     assert like(runs) is runs[1]
 
 
-def test_an_interrupted_run_counts_where_it_was_longer_or_where_there_is_no_other() -> None:
-    runs = [completed(900, run_count=2), completed(300)]
-    assert past_of(runs, ()) == PastRuns((300, 450), (), (40, 40))
+def test_an_interrupted_run_counts_where_it_was_longer_or_where_others_are_few() -> None:
+    five = [completed(300)] * 5
+    runs = [completed(900, run_count=2), *five]
+    assert past_of(runs, ()) == PastRuns((*[300] * 5, 450), (), (40,) * 6)
+    assert past_of(runs[:5], ()) == PastRuns((900, *[300] * 4), (), (40,) * 5)
     assert past_of(runs[:1], ()) == PastRuns((900,), (), (40,))
 
 
@@ -153,16 +156,28 @@ def test_its_pieces_are_those_of_the_newest_undisturbed_run_that_keeps_results()
     assert past_of([run], unstored) == PastRuns((300,), (), (40,))
 
 
+def test_what_an_interruption_left_undone_in_the_past_is_no_piece() -> None:
+    run = completed(300, run_count=2)
+    cut = TaskRun(StateType.RUNNING, at(50), persisted=False)
+    again = [done(50, 150), done(150, 340)]
+    assert past_of([run], [cut, *again]) == PastRuns((300,), (100, 190), (40,))
+
+
 def test_a_run_without_a_scheduled_start_tells_no_start() -> None:
     assert past_of([completed(300, expected_start=None)], ()) == PastRuns((300,))
 
 
 def daily(hours: float, interruptions: int, deployment: Deployment) -> DailySum:
-    counts = Counts(spot_us=int(hours * 3.6e9), interruptions=interruptions)
+    counts = Counts(
+        spot_us=int(2 * hours * 3.6e9),
+        interruptions=3 * interruptions,
+        first_spot_us=int(hours * 3.6e9),
+        first_interruptions=interruptions,
+    )
     return DailySum(date(2026, 11, 23), deployment, counts)
 
 
-def test_the_own_rate_is_of_all_deployments_and_of_no_drill() -> None:
+def test_the_own_rate_is_of_first_attempts_of_all_deployments_and_of_no_drill() -> None:
     sums = [
         daily(1.5, 2, Deployment(str(UUID(int=1)))),
         daily(2.5, 1, Deployment(str(UUID(int=2)))),
@@ -171,4 +186,4 @@ def test_the_own_rate_is_of_all_deployments_and_of_no_drill() -> None:
     assert evidence_of(sums, None) == SpotEvidence(4, 3)
     task = make_task(pull_started_at=at(0), execution_stopped_at=at(1800))
     assert evidence_of(sums, task) == SpotEvidence(4.5, 4)
-    assert sums[0].counts.spot_hours == Decimal("1.5")
+    assert sums[0].counts.first_spot_hours == Decimal("1.5")

@@ -26,6 +26,7 @@ changeover's price at the edge.
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from math import expm1, inf
 from typing import Final
 
@@ -40,15 +41,20 @@ from chalicelib.core.guards.facts import (
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.guards.work import keeps_results, likely_work_seconds, usual_piece_seconds
 from chalicelib.core.money import MINIMUM_SECONDS, cost_usd, size_of
+from chalicelib.core.poisson import garwood
 from chalicelib.core.situation import Situation
 from chalicelib.core.task import FARGATE, FARGATE_SPOT
 
-PRIOR_INTERRUPTIONS: Final = 1.0
+PRIOR_INTERRUPTIONS: Final = 1
 PRIOR_SPOT_HOURS: Final = 10.0
 """A Gamma prior for interruptions per Spot hour, worth ten hours in which there was one.
 
 No rate is published for Fargate Spot; after some tens of hours one's own evidence outweighs it.
 """
+
+SURE: Final = 0.9
+"""How sure the evidence has to be that Spot costs more. To leave Spot too early loses more than to
+leave it late: at most a budget of short attempts is lost by staying."""
 
 _HOUR: Final = 3600.0
 _LARGEST_EXPONENT: Final = 500.0
@@ -56,11 +62,20 @@ _LARGEST_EXPONENT: Final = 500.0
 
 
 def interruptions_per_hour(evidence: SpotEvidence) -> float:
-    """Return the posterior mean of the interruption rate: (a + interruptions)/(b + Spot hours).
+    """Return the rate that Spot interrupts with at least, as surely as `SURE`.
 
-    Source: the Gamma distribution is the Poisson rate's conjugate prior.
+    That is a quantile of the posterior, Gamma(a + interruptions, b + Spot hours): the Gamma
+    distribution is the Poisson rate's conjugate prior. With a whole number of interruptions its
+    quantile is the lower limit of Garwood's interval.
     """
-    return (PRIOR_INTERRUPTIONS + evidence.interruptions) / (PRIOR_SPOT_HOURS + evidence.hours)
+    low = _surely_above(PRIOR_INTERRUPTIONS + evidence.interruptions)
+    return low / (PRIOR_SPOT_HOURS + evidence.hours)
+
+
+@lru_cache
+def _surely_above(events: int) -> float:
+    low, _ = garwood(events, confidence=2 * SURE - 1)
+    return low
 
 
 def expected_spot_seconds(
@@ -124,8 +139,8 @@ def economics_opinion(s: Situation) -> Opinion:
         f"finishing is expected to cost {spot_usd:.6f} USD on Spot and {on_demand_usd:.6f} USD on"
         f" demand: {_mean(works) / 60:.0f} min of work left,"
         f" {'kept task by task' if keeps else 'from the start if interrupted'},"
-        f" {rate:.3f} interruptions per Spot hour ({evidence.interruptions} in"
-        f" {evidence.hours:.1f} h)"
+        f" {rate:.3f} interruptions per Spot hour at least ({evidence.interruptions} in"
+        f" {evidence.hours:.1f} h of first attempts)"
     )
     return GoOnDemand(told) if costs_more(spot_usd, on_demand_usd) else StayOnSpot(told)
 

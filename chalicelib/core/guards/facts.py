@@ -39,7 +39,11 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class SpotEvidence:
-    """The user's own hours on Spot, and the interruptions in them, drills left out."""
+    """Hours on Spot of runs' first attempts, and the interruptions in them, drills left out.
+
+    Of first attempts, because reruns begin where Spot has just taken a task. In a burst they are
+    taken again, soon and cheaply; counted, they would make Spot look worse than it is for a run.
+    """
 
     hours: float
     interruptions: int

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from statistics import median
+from typing import Final
 
 from chalicelib.core.guards.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
 from chalicelib.core.run import CompletedRun, RunState, StateType
@@ -15,6 +16,9 @@ from chalicelib.core.situation import Situation
 from chalicelib.core.sums import DailySum, total
 from chalicelib.core.task import Task
 from chalicelib.core.waste import TaskRun
+
+ENOUGH_UNDISTURBED: Final = 5
+"""Completed runs that were not interrupted, for their times to stand for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +95,20 @@ def past_of(runs: Sequence[CompletedRun], task_runs: Sequence[TaskRun]) -> PastR
 
     An undisturbed run's time is its work. An interrupted one's holds work done twice: it counts by
     its average attempt, which is less than its work, where that is more than any undisturbed run
-    had; and whole, where there was no undisturbed one.
+    had; and whole, where there were too few undisturbed ones to tell how long runs may get.
     """
     newest = like(runs)
     if newest is None:
         return Missing("the deployment's completed runs", "there are none yet")
     undisturbed = [run.run_seconds for run in runs if run.run_count == 1]
-    work = undisturbed or [run.run_seconds for run in runs]
-    if undisturbed:
+    work = undisturbed
+    if len(undisturbed) < ENOUGH_UNDISTURBED:
+        work = [run.run_seconds for run in runs]
+    else:
         averages = (run.run_seconds / run.run_count for run in runs if run.run_count > 1)
         work += [average for average in averages if average > max(undisturbed)]
-    mine = _within(task_runs, newest.started_at, newest.ended_at)
+    completed = [t for t in task_runs if t.state is StateType.COMPLETED]  # others were done again
+    mine = _within(completed, newest.started_at, newest.ended_at)
     return PastRuns(
         work_seconds=tuple(work),
         piece_seconds=tuple(_pieces(mine, newest.ended_at)) if _keeps([mine]) else (),
@@ -120,9 +127,9 @@ def like(runs: Sequence[CompletedRun]) -> CompletedRun | None:
 
 
 def evidence_of(sums: Sequence[DailySum], task: Task | None) -> SpotEvidence:
-    """Return hours and interruptions of these sums, and of a `task` that is not in them yet."""
+    """Return what first attempts met in these sums, and `task`, if it is one not in them yet."""
     counts = total(sums)
-    hours, interruptions = float(counts.spot_hours), counts.interruptions
+    hours, interruptions = float(counts.first_spot_hours), counts.first_interruptions
     if task is not None and task.billed_from is not None and task.exited_at is not None:
         hours += max((task.exited_at - task.billed_from).total_seconds(), 0.0) / 3600
         interruptions += 1
