@@ -5,14 +5,16 @@ Read and checked once, at cold start: a wrong one stops it with an error that na
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from chalicelib.core.guards.breaker import BREAKER_FORM, BreakerPolicy, read_breaker
 from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.rates import OWN_RATES_FORM, Rates, read_own_rates
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.errors import SettingError
+
+if TYPE_CHECKING:
+    from chalicelib.core.guards.breaker import BreakerPolicy
 
 _MOST_RETRIES: Final = 1000
 _LONGEST_DELAY_SECONDS: Final = 86_400
@@ -35,7 +37,7 @@ class Settings:
     rerun_delay_seconds: int
     sweep_grace_seconds: int
     guard_economics: bool
-    breaker: BreakerPolicy | None
+    breaker: "BreakerPolicy | None"
     rates: Rates
 
 
@@ -135,10 +137,14 @@ def _names(environment: Mapping[str, str], name: str, default: str) -> tuple[str
     return names
 
 
-def _breaker(environment: Mapping[str, str], name: str) -> BreakerPolicy | None:
+def _breaker(environment: Mapping[str, str], name: str) -> "BreakerPolicy | None":
     value = environment.get(name, "")
+    if not value:
+        return None
+    from chalicelib.core.guards.breaker import BREAKER_FORM, read_breaker  # off, it costs nothing
+
     try:
-        return read_breaker(value) if value else None
+        return read_breaker(value)
     except ValueError:
         raise SettingError(f"{name} is {value!r}: accepted is {BREAKER_FORM}") from None
 

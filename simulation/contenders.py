@@ -6,8 +6,7 @@ from math import ceil
 from typing import Final
 
 from chalicelib.core.guards.breaker import read_breaker
-from chalicelib.core.guards.deadline import DEADLINE_TAG
-from chalicelib.core.guards.facts import GuardPolicy
+from chalicelib.core.guards.facts import DEADLINE_TAG, GuardPolicy
 from chalicelib.core.situation import Policy
 from simulation.memory import Knowledge
 from simulation.work import Work, shipped_rates

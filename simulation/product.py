@@ -22,8 +22,8 @@ from chalicelib.core.actions import (
 )
 from chalicelib.core.decide import decide
 from chalicelib.core.guards.advice import guards_on
-from chalicelib.core.guards.deadline import has_deadline_tag, opinion_on_attempt
-from chalicelib.core.guards.facts import GuardFacts
+from chalicelib.core.guards.deadline import opinion_on_attempt
+from chalicelib.core.guards.facts import GuardFacts, has_deadline_tag
 from chalicelib.core.guards.opinion import GoOnDemand
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import FlowRun, RunChange, RunPolicy, RunState, StateType

@@ -10,8 +10,6 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-from chalicelib.core.bill import Bill
-from chalicelib.core.guards.breaker import Breaker
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import (
     CompletedRun,
@@ -25,8 +23,9 @@ from chalicelib.core.run import (
 from chalicelib.core.task import Task
 from chalicelib.core.waste import TaskRun
 
-if TYPE_CHECKING:  # bills are no business of `react`: its cold start does not load them
+if TYPE_CHECKING:  # no business of `react`, as a rule: its cold start does not load them
     from chalicelib.core.bill import Bill
+    from chalicelib.core.guards.breaker import Breaker
     from chalicelib.core.sums import DailySum
 
 
@@ -233,13 +232,13 @@ class Bills(Protocol):
 class Breakers(Protocol):
     """The breaker of the work pool; see `core/guards/breaker.py` for what it does."""
 
-    def read(self) -> Breaker:
+    def read(self) -> "Breaker":
         """Return the breaker; a closed one where there is none yet."""
 
-    def signal(self, task: str, at: datetime) -> Breaker:
+    def signal(self, task: str, at: datetime) -> "Breaker":
         """Add the signal of a task, and return the breaker with it; once more changes nothing."""
 
-    def change(self, before: Breaker, after: Breaker) -> bool:
+    def change(self, before: "Breaker", after: "Breaker") -> bool:
         """Write what `after` is, if all but the signals is still as in `before`; say whether."""
 
     def forget(self, signals: Sequence[str]) -> None:

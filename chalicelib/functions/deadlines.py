@@ -13,8 +13,15 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.annotation import annotation_of_move
-from chalicelib.core.guards.deadline import deadline_of, has_deadline_tag, opinion_on_attempt
-from chalicelib.core.guards.facts import Guard, GuardFacts, Missing, PastRuns, Progress
+from chalicelib.core.guards.deadline import deadline_of, opinion_on_attempt
+from chalicelib.core.guards.facts import (
+    Guard,
+    GuardFacts,
+    Missing,
+    PastRuns,
+    Progress,
+    has_deadline_tag,
+)
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion
 from chalicelib.core.guards.progress import changeover_of
 from chalicelib.core.record import Moved, RunRecord

@@ -50,8 +50,6 @@ from chalicelib.errors import (
     PrefectUnavailableError,
     UnsettledError,
 )
-from chalicelib.functions.guard_facts import gather_facts
-from chalicelib.functions.weather import consult, is_signal
 
 MOST_LOOKS: Final = 4
 """Looks at a run before giving up for now: park and finish take two, a race one more."""
@@ -154,6 +152,8 @@ class _Handling:
         known = self.record.interruptions.get(self.task.arn)
         asks = decision.verdict is Verdict.RERUN_ON_SPOT and not (known and known.rerun_on)
         if asks and guards_on(s):
+            from chalicelib.functions.guard_facts import gather_facts  # a cold start does without
+
             if self.facts is None:
                 self.facts = gather_facts(self.world, s)
             s = replace(s, facts=self.facts)
@@ -162,9 +162,13 @@ class _Handling:
 
     def with_weather(self, s: Situation, decision: Decision, *, asks: bool) -> Decision:
         """Tell the breaker of it, and ask it last: who asks for nothing must not be its probe."""
+        if s.policy.guards.breaker is None:
+            return decision
+        from chalicelib.functions.weather import consult, is_signal  # a cold start does without
+
         known = self.record.interruptions.get(self.task.arn)
         signals = is_signal(s, decision.verdict) and not (known and known.exited_at)
-        if s.policy.guards.breaker is None or not (asks or signals):
+        if not (asks or signals):
             return decision
         asks = asks and decision.verdict is Verdict.RERUN_ON_SPOT
         weather = consult(self.world, s, signals=signals, asks=asks)

@@ -11,8 +11,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.actions import MakeDue, Park, Save
 from chalicelib.core.decide import decide
-from chalicelib.core.guards.deadline import has_deadline_tag
-from chalicelib.core.guards.facts import GuardPolicy
+from chalicelib.core.guards.facts import GuardPolicy, has_deadline_tag
 from chalicelib.core.record import Interruption, RunRecord
 from chalicelib.core.run import FlowRun, RunPolicy, RunState, StateType
 from chalicelib.core.situation import Policy, Situation

@@ -105,6 +105,8 @@ UNASKED = (
     "chalicelib.adapters.breaker",
     "chalicelib.adapters.metrics",
     "chalicelib.core.report",
+    "chalicelib.core.guards.breaker",
+    "chalicelib.core.guards.economics",
 )
 """What `react` loads when an event asks for it first."""
 

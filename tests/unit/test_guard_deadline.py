@@ -9,10 +9,16 @@ from chalicelib.core.guards.deadline import (
     Deadline,
     deadline_of,
     deadline_opinion,
-    has_deadline_tag,
     is_in_time,
 )
-from chalicelib.core.guards.facts import Changeover, GuardFacts, Missing, PastRuns, Progress
+from chalicelib.core.guards.facts import (
+    Changeover,
+    GuardFacts,
+    Missing,
+    PastRuns,
+    Progress,
+    has_deadline_tag,
+)
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.situation import Policy
 from tests.make import NOW, make_run, make_situation

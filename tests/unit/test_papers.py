@@ -164,12 +164,15 @@ def test_each_cell_of_the_comparison_has_its_source(
     assert {name for name in named if not re.search(rf"(^|· |- ){name}[: ]", below, re.M)} == set()
 
 
-def test_every_picture_is_shown_and_is_taken_by_the_browser_test() -> None:
+def test_every_picture_is_shown_and_comes_from_a_command() -> None:
+    """From the browser test, the benchmark or the simulation: none is older than what it shows."""
     shown = {
         name
         for page in PAGES
         for name in re.findall(r"\]\([\w./]*images/([\w-]+)\.png\)", page.read_text())
     }
     assert shown == {picture.stem for picture in (DOCS / "images").glob("*.png")}
-    taken = (ROOT / "tests" / "ui" / "test_prefect_ui.py").read_text()
-    assert {name for name in shown if f'"{name}"' not in taken} == set()
+    sources = [ROOT / "tests" / "ui" / "test_prefect_ui.py", *ROOT.glob("bench/*.py")]
+    sources.append(ROOT / "simulation" / "__main__.py")
+    taken = "".join(source.read_text() for source in sources)
+    assert {name for name in shown if not re.search(rf'"{name}(\.png)?"', taken)} == set()

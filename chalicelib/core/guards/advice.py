@@ -7,11 +7,8 @@ can keep a run on Spot: to say nothing is the most that a guard can do for it.
 from dataclasses import dataclass
 from typing import assert_never
 
-from chalicelib.core.guards.deadline import deadline_opinion, has_deadline_tag
-from chalicelib.core.guards.economics import economics_opinion
-from chalicelib.core.guards.facts import Guard, Missing
+from chalicelib.core.guards.facts import Guard, Missing, has_deadline_tag
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.guards.weather import weather_opinion
 from chalicelib.core.situation import Situation
 
 
@@ -57,11 +54,18 @@ def advice_on(s: Situation) -> Advice:
 
 
 def _opinion(guard: Guard, s: Situation) -> Opinion:
+    """Ask one guard. Each is loaded when it is first asked: off, it costs a cold start nothing."""
     match guard:
         case Guard.DEADLINE:
+            from chalicelib.core.guards.deadline import deadline_opinion
+
             return deadline_opinion(s)
         case Guard.ECONOMICS:
+            from chalicelib.core.guards.economics import economics_opinion
+
             return economics_opinion(s)
         case Guard.WEATHER:
+            from chalicelib.core.guards.weather import weather_opinion
+
             return weather_opinion(s)
     assert_never(guard)

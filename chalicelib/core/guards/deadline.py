@@ -18,6 +18,7 @@ from typing import Final
 
 from chalicelib.core.annotation import one_line
 from chalicelib.core.guards.facts import (
+    DEADLINE_TAG,
     Changeover,
     GuardFacts,
     Missing,
@@ -30,8 +31,6 @@ from chalicelib.core.guards.work import keeps_results, longest_piece_seconds, mo
 from chalicelib.core.run import FlowRun
 from chalicelib.core.situation import Situation
 
-DEADLINE_TAG: Final = "spot-deadline:"
-
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 _SECONDS: Final = (86_400, 3_600, 60, 1)
 
@@ -42,11 +41,6 @@ class Deadline:
 
     seconds: int
     tag: str
-
-
-def has_deadline_tag(tags: Iterable[str]) -> bool:
-    """Whether a tag names a deadline, readable or not."""
-    return any(tag.startswith(DEADLINE_TAG) for tag in tags)
 
 
 def deadline_of(tags: Iterable[str]) -> Deadline | Missing:

@@ -4,10 +4,15 @@ A fact is None where nobody needs it, so nobody asked; `Missing` where it was as
 not be had. Then the budget alone decides, and the annotation says so.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Final
 
-from chalicelib.core.guards.breaker import BreakerPolicy, Weather
+if TYPE_CHECKING:  # off, as a rule: a cold start does without
+    from chalicelib.core.guards.breaker import BreakerPolicy, Weather
+
+DEADLINE_TAG: Final = "spot-deadline:"
 
 
 class Guard(StrEnum):
@@ -23,7 +28,7 @@ class GuardPolicy:
     """Which guards the settings turn on, all off by default; a deadline is a run's own tag."""
 
     economics: bool = False
-    breaker: BreakerPolicy | None = None
+    breaker: "BreakerPolicy | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +113,9 @@ class GuardFacts:
     past: PastRuns | Missing | None = None
     progress: Progress | Missing | None = None
     changeover: Changeover | Missing | None = None
-    weather: Weather | Missing | None = None
+    weather: "Weather | Missing | None" = None
+
+
+def has_deadline_tag(tags: Iterable[str]) -> bool:
+    """Whether a tag names a deadline, readable or not."""
+    return any(tag.startswith(DEADLINE_TAG) for tag in tags)
