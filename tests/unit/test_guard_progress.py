@@ -149,7 +149,6 @@ def test_an_interrupted_run_counts_where_it_was_longer_or_where_there_is_no_othe
         (300, 450), (), (40, 40), whole_seconds=(900, 300), undisturbed=1
     )
     assert past_of(runs[:1], ()) == PastRuns((900,), (), (40,), whole_seconds=(900,))
-    assert past_of(runs[:1], ()) == PastRuns((900,), (), (40,), (900,))
 
 
 def test_its_pieces_are_those_of_the_newest_undisturbed_run_that_keeps_results() -> None:
