@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
-PACKAGES := app.py chalicelib infra localcloud spotctl simulation examples doctools tests
+PACKAGES := app.py chalicelib infra localcloud spotctl simulation bench examples doctools tests
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
@@ -59,7 +59,7 @@ test: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready site  ## check
 	@$(VENV)/python -m tests.tiers check contract faults e2e
 
 .PHONY: check
-check: .venv/ready  ## Format, lint, strict types, import rules, unit and property tests: about a minute
+check: .venv/ready  ## Format, lint, strict types, import rules, unit and property tests: some minutes
 	@$(VENV)/python -m tests.tiers check
 
 .PHONY: contract
@@ -80,6 +80,10 @@ faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried;
 	@rm -rf build/faults build/faults*.json
 	@FAULTS=full $(VENV)/python -m pytest --quiet --timeout 3600 tests/faults; code=$$?; \
 		$(VENV)/python -m tests.faults.mutants && $(VENV)/python -m tests.faults.report && exit $$code
+
+.PHONY: bench
+bench: .venv/ready .venvs/lambda/ready  ## Measured against prefect-aws's observer and its own floor; writes docs/benchmarks.md; 25 minutes
+	@$(VENV)/python -m bench
 
 .PHONY: audit
 audit: .venv/ready .venvs/audit/ready .venvs/checkov/ready  ## Pins against known vulnerabilities, the template against checkov; fails if it cannot ask

@@ -1,15 +1,16 @@
-"""The Lambdas, as Chalice deploys them: a decorator, a docstring and one call each."""
+"""The Lambdas, as Chalice deploys them: a decorator, a docstring and one call each.
+
+Each of them is a Lambda of its own, and loads what is its own only: Lambda compiles the code of a
+zip in every cold start.
+"""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, cast
 
 from chalice.app import BaseLambdaEvent, Chalice, Rate
 
 from chalicelib import wiring
-from chalicelib.functions.meter import meter as bill_once
-from chalicelib.functions.provision import provision as provision_all
-from chalicelib.functions.react import react as react_to
-from chalicelib.functions.sweep import sweep as sweep_all
 
 wiring.start_cold()
 
@@ -56,27 +57,40 @@ class RawEvent(BaseLambdaEvent):
 @app.on_cw_event(TASK_NEWS)
 def react(event: RawEvent) -> Mapping[str, object]:
     """Answer an interruption: record it, rerun the flow run, tell people."""
+    from chalicelib.functions.react import react as react_to
+
     return wiring.answer(react_to, event.to_dict(), cast("wiring.LambdaContext", event.context))
 
 
 @app.on_cw_event(FARGATE_STOPS)
 def meter(event: RawEvent) -> Mapping[str, object]:
     """Bill a stopped task, once, with what Spot saved and what has to be done again."""
+    from chalicelib.functions.meter import meter as bill_once
+
     return wiring.answer(bill_once, event.to_dict(), cast("wiring.LambdaContext", event.context))
 
 
 @app.schedule(Rate(5, unit=Rate.MINUTES))
 def sweep(event: RawEvent) -> Mapping[str, object]:
     """Repair what no event told: runs that say they run, and have no task."""
+    from chalicelib.functions.sweep import sweep as sweep_all
+
     return wiring.answer(sweep_all, event.to_dict(), cast("wiring.LambdaContext", event.context))
 
 
 @app.schedule(Rate(5, unit=Rate.MINUTES))
 def provision(event: RawEvent) -> Mapping[str, object]:
     """Bring up stack and work pool, a step per call, and keep them so; or show the next step."""
+    from chalicelib.functions.provision import provision as provision_all
+    from chalicelib.provision_wiring import answer_provisioning
+
     context = cast("wiring.LambdaContext", event.context)
-    return wiring.answer_provisioning(provision_all, event.to_dict(), context)
+    return answer_provisioning(provision_all, event.to_dict(), context)
 
 
 for function in (react, meter, sweep, provision):
     function.event_class = RawEvent
+
+if wiring.own_function() in (source.name for source in app.event_sources):
+    # Now, while Lambda gives a cold start a whole processor, not with the first event.
+    import_module(f"chalicelib.functions.{wiring.own_function()}")

@@ -6,17 +6,11 @@ Read and checked at cold start like the others in `settings.py`.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-from chalicelib.core.pool_template import Template
-from chalicelib.core.provisioning import Credential, Desired, Provision
+from chalicelib.core.provision_mode import Provision
 from chalicelib.errors import SettingError
 from chalicelib.settings import Settings, number
-
-APP_NAME: Final = "prefect-spot"
-"""Chalice puts it, and the stage, in front of the functions' names."""
-
-FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
 
 DEFAULT_WORKER_IMAGE: Final = "prefecthq/prefect-aws:latest"
 """Prefect's own image for its ECS worker."""
@@ -137,74 +131,6 @@ def read_provision_settings(
         log_retention_days=_retention_days(environment),
         alarm_email=_matching(environment, "ALARM_EMAIL", "", _EMAIL, "an e-mail address"),
     )
-
-
-def desired_of(
-    settings: Settings,
-    chosen: ProvisionSettings,
-    *,
-    template: Mapping[str, Any],
-    pool_template: Template,
-) -> Desired:
-    """Return what shall be: the settings, and the templates that are shipped."""
-    is_full = chosen.provision is Provision.FULL
-    return Desired(
-        provision=chosen.provision,
-        stack_name=chosen.stack_name,
-        template=template,
-        parameters=_stack_parameters(settings, chosen, is_full=is_full),
-        credential=_credential(settings),
-        vpc_id=chosen.vpc_id if is_full else "",
-        subnet_ids=chosen.subnet_ids if is_full else (),
-        assign_public_ip=chosen.assign_public_ip,
-        use_spot=chosen.use_spot,
-        work_pool=settings.work_pool,
-        pool_template=pool_template,
-        functions=tuple(f"{APP_NAME}-{settings.stage}-{name}" for name in FUNCTIONS),
-    )
-
-
-def _stack_parameters(
-    settings: Settings, chosen: ProvisionSettings, *, is_full: bool
-) -> Mapping[str, str]:
-    """All of the stack's, in its order, VPC and subnets still empty; it takes only strings."""
-    return {
-        "Stage": settings.stage,
-        "Provision": chosen.provision.value,
-        "PrefectApiUrl": settings.prefect_api_url,
-        # Behind "parameter/" in its ARN, where a name has no slash of its own in front.
-        "ApiKeyParameter": settings.prefect_api_key_parameter.removeprefix("/"),
-        "AuthStringParameter": settings.prefect_api_auth_string_parameter.removeprefix("/"),
-        "WorkPool": settings.work_pool,
-        "ClusterName": ",".join(settings.ecs_clusters),
-        "VpcId": "",
-        "SubnetIds": "",
-        "SecurityGroupIds": ",".join(chosen.security_group_ids) if is_full else "",
-        "AssignPublicIp": "ENABLED" if chosen.assign_public_ip else "DISABLED",
-        "UseSpot": "true" if chosen.use_spot else "false",
-        "SpotWeight": str(chosen.spot_weight),
-        "FargateWeight": str(chosen.fargate_weight),
-        "FargateBase": str(chosen.fargate_base),
-        "WorkerImage": chosen.worker_image,
-        "WorkerCpu": str(chosen.worker_cpu),
-        "WorkerMemory": str(chosen.worker_memory),
-        "WorkQueues": ",".join(chosen.work_queues),
-        "WorkerQuerySeconds": str(chosen.worker_query_seconds),
-        "LogLevel": chosen.log_level,
-        "LogRetentionDays": str(chosen.log_retention_days),
-        "AlarmEmail": chosen.alarm_email,
-        "TableName": settings.table_name,
-    }
-
-
-def _credential(settings: Settings) -> Credential | None:
-    if settings.prefect_api_key_parameter:
-        name = settings.prefect_api_key_parameter
-        return Credential(name, "PREFECT_API_KEY_PARAMETER", is_api_key=True)
-    if settings.prefect_api_auth_string_parameter:
-        name = settings.prefect_api_auth_string_parameter
-        return Credential(name, "PREFECT_API_AUTH_STRING_PARAMETER", is_api_key=False)
-    return None
 
 
 def _check_names(settings: Settings, provision: Provision) -> None:

@@ -1,10 +1,12 @@
-"""Joins the parts for one invocation: settings, AWS clients, Prefect, clock, logger.
+"""Joins the parts for one invocation: settings, AWS clients, Prefect, clock, log.
 
-The only place that reads the environment and the clock. What is costly to make is made once per
-Lambda environment and kept for its later invocations.
+With `provision_wiring.py` the only place that reads the environment and the clock. What is costly
+to make is made once per Lambda environment and kept for its later invocations; what an event may
+not need is loaded and made when it is first asked for.
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,33 +18,26 @@ from uuid import UUID, uuid4
 import boto3
 import urllib3
 from aws_lambda_powertools import Logger
+from botocore.config import Config
 
 import infra
-from chalicelib.adapters.bills import BillTable
-from chalicelib.adapters.breaker import BreakerTable
-from chalicelib.adapters.cloudformation import CloudFormationStacks
-from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.ecs import EcsTasks
-from chalicelib.adapters.http import JsonHttp
-from chalicelib.adapters.metrics import EmfMetrics
-from chalicelib.adapters.network import Ec2Networks
-from chalicelib.adapters.parameters import SsmParameters
+from chalicelib.adapters.http import connections_to
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.secrets import PrefectAuthorization
-from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.table import RunTable
-from chalicelib.adapters.work_pools import PrefectWorkPools
-from chalicelib.core.provision_world import ProvisionWorld
-from chalicelib.core.provisioning import Desired
 from chalicelib.core.rates import Rates, read_table, with_own
 from chalicelib.core.world import World, attempt, results
 from chalicelib.errors import SettingError
-from chalicelib.provision_settings import desired_of, read_provision_settings
+from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import Settings, policy_of, read_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_ecs import ECSClient
+
+    from chalicelib.adapters.bills import BillTable
+    from chalicelib.adapters.breaker import BreakerTable
+    from chalicelib.adapters.metrics import EmfMetrics
 
 CALLS_AT_ONCE: Final = 6
 """Connections to Prefect that one invocation uses: a rescue tells people by as many requests."""
@@ -50,11 +45,17 @@ CALLS_AT_ONCE: Final = 6
 SPARE_SECONDS: Final = 3.0
 """Left of an invocation when the last request to Prefect must be over, to write and to log."""
 
-SECONDS_FOR_AWS: Final = 10.0
-"""Left of an invocation of `provision` when Prefect must have answered: for AWS's part."""
+AWS_CONFIG: Final = Config(
+    user_agent="prefect-spot", parameter_validation=False, account_id_endpoint_mode="disabled"
+)
+"""For what is asked at each event: botocore makes up its user agent anew for each call, and checks
+arguments that the service checks as well."""
 
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
+
+
+_MAKING: Final = threading.Lock()
 
 
 class LambdaContext(Protocol):
@@ -74,8 +75,14 @@ def start_cold() -> None:
         SettingError: names the setting that is missing or wrong.
     """
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-        read_provision_settings(os.environ, _settings())
+        read_provision_settings(os.environ, settings())
         _rates()
+        _dynamodb()
+
+
+def own_function() -> str:
+    """Return which function of the app this Lambda is, by Lambda's own word; empty elsewhere."""
+    return os.environ.get("_HANDLER", "").rpartition(".")[2]
 
 
 class Outcome(Protocol):
@@ -90,29 +97,23 @@ def answer(
     function: Callable[[World, object], Outcome], event: object, context: LambdaContext
 ) -> Mapping[str, object]:
     """Call a function with the world as it is now; return what it came to, for Lambda's records."""
-    return _logged(lambda: function(_world(context), event), context)
+    return logged(lambda: function(_world(context), event), context)
 
 
-def answer_provisioning(
-    function: Callable[[ProvisionWorld, object], Outcome], event: object, context: LambdaContext
-) -> Mapping[str, object]:
-    """Do the same for the function that provisions, in a world of its own."""
-    return _logged(lambda: function(_provision_world(context), event), context)
-
-
-def _logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
-    logger = _logger()
-    logger.clear_state()
-    logger.append_keys(request_id=context.aws_request_id)
+def logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
+    """Return what the call came to; log what it raises, for Lambda shows but the last line."""
+    log = log_of_function()
+    log.clear_state()
+    log.append_keys(request_id=context.aws_request_id)
     try:
         return call().summary
     except Exception as error:
-        logger.exception("to be called again", error_type=type(error).__name__)
+        log.exception("to be called again", error_type=type(error).__name__)
         raise
 
 
 def _world(context: LambdaContext) -> World:
-    settings = _settings()
+    chosen = settings()
     ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     def seconds_left() -> float:
@@ -120,10 +121,10 @@ def _world(context: LambdaContext) -> World:
 
     def prefect_until(deadline: Callable[[], float]) -> PrefectRest:
         return PrefectRest(
-            api_url=settings.prefect_api_url,
-            authorization=_authorization(),
+            api_url=chosen.prefect_api_url,
+            authorization=authorize,
             deadline=deadline,
-            pool=_pool(),
+            pool=connections(),
             deployment_names=_deployment_names(),
         )
 
@@ -133,21 +134,21 @@ def _world(context: LambdaContext) -> World:
 
     return World(
         prefect=prefect_until(seconds_left),
-        records=RunTable(_dynamodb(), settings.table_name, owner=_owner(context)),
-        bills=BillTable(_dynamodb(), settings.table_name),
-        breakers=BreakerTable(_dynamodb(), settings.table_name, settings.work_pool),
-        tasks=EcsTasks(_ecs()),
-        log=_logger(),
-        now=lambda: datetime.now(UTC),
+        records=RunTable(_dynamodb(), chosen.table_name, owner=_owner(context)),
+        bills=_late(_bills),
+        breakers=_late(_breakers),
+        tasks=_late(_tasks),
+        log=log_of_function(),
+        now=now,
         lease=timedelta(milliseconds=context.get_remaining_time_in_millis()) + LEASE_MARGIN,
-        policy=policy_of(settings, _rates()),
-        clusters=settings.ecs_clusters,
-        work_pool=settings.work_pool,
-        grace=timedelta(seconds=settings.sweep_grace_seconds),
+        policy=policy_of(chosen, _rates()),
+        clusters=chosen.ecs_clusters,
+        work_pool=chosen.work_pool,
+        grace=timedelta(seconds=chosen.sweep_grace_seconds),
         seconds_left=seconds_left,
         pause=time.sleep,
         together=_together,
-        measure=EmfMetrics(settings.stage, settings.work_pool).measure,
+        measure=lambda measured: _metrics().measure(measured),
         hurried=hurried,
         account=context.invoked_function_arn.split(":")[4],
     )
@@ -158,72 +159,68 @@ def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     return results(list(_threads().map(attempt, calls)))
 
 
-def _provision_world(context: LambdaContext) -> ProvisionWorld:
-    """Make all of it anew: what is called every few minutes keeps nothing warm."""
-    ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
-
-    def seconds_left() -> float:
-        return ends_at - SECONDS_FOR_AWS - time.monotonic()
-
-    http = JsonHttp(
-        _settings().prefect_api_url, _authorization(), deadline=seconds_left, pool=_pool()
-    )
-    return ProvisionWorld(
-        desired=_desired(),
-        stacks=CloudFormationStacks(boto3.client("cloudformation")),
-        networks=Ec2Networks(boto3.client("ec2")),
-        parameters=SsmParameters(boto3.client("ssm")),
-        service_linked_role=EcsServiceLinkedRole(boto3.client("iam")),
-        deliveries=AwsDeliveries(
-            boto3.client("events"),
-            boto3.client("lambda"),
-            arn_prefix=":".join(context.invoked_function_arn.split(":")[:6]) + ":",
-        ),
-        work_pools=PrefectWorkPools(http),
-        log=_logger(),
-    )
-
-
 def _owner(context: LambdaContext) -> str:
     """Name this very try: Lambda's later tries of the same event carry the same request id."""
     return f"{context.aws_request_id}/{uuid4()}"
 
 
+class _Late:
+    """A port that is made when it is first called."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._make(), method)
+
+
+def _late(make: Callable[[], object]) -> Any:
+    return _Late(make)
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
 @cache
-def _settings() -> Settings:
+def settings() -> Settings:
+    """Return the settings, read once. Raises SettingError."""
     return read_settings(os.environ)
 
 
 @cache
-def _desired() -> Desired:
-    return desired_of(
-        _settings(),
-        read_provision_settings(os.environ, _settings()),
-        template=infra.load("stack.json"),
-        pool_template=infra.load("base-job-template.json"),
-    )
-
-
-@cache
-def _logger() -> Logger:
+def log_of_function() -> Logger:
+    """Return the log, as talkative as LOG_LEVEL says."""
     return Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")
+
+
+def authorize(fresh: bool) -> str | None:
+    """Return the value of the Authorization header for Prefect, None for none.
+
+    Two threads may ask for the first one at once, and boto3 is not to make two clients at once.
+    """
+    with _MAKING:
+        authorization = _authorization()
+    return authorization(fresh)
 
 
 @cache
 def _authorization() -> Callable[[bool], str | None]:
-    settings = _settings()
-    if not (settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter):
+    chosen = settings()
+    if not (chosen.prefect_api_key_parameter or chosen.prefect_api_auth_string_parameter):
         return lambda _fresh: None
     return PrefectAuthorization(
         boto3.client("ssm"),
-        api_key_parameter=settings.prefect_api_key_parameter,
-        auth_string_parameter=settings.prefect_api_auth_string_parameter,
+        api_key_parameter=chosen.prefect_api_key_parameter,
+        auth_string_parameter=chosen.prefect_api_auth_string_parameter,
     )
 
 
 @cache
-def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(num_pools=2, maxsize=CALLS_AT_ONCE)
+def connections() -> urllib3.HTTPConnectionPool:
+    """Return the connections to Prefect."""
+    return connections_to(settings().prefect_api_url, CALLS_AT_ONCE)
 
 
 @cache
@@ -233,18 +230,39 @@ def _threads() -> ThreadPoolExecutor:
 
 @cache
 def _dynamodb() -> "DynamoDBClient":
-    return boto3.client("dynamodb")
+    return boto3.client("dynamodb", config=AWS_CONFIG)
 
 
 @cache
-def _ecs() -> "ECSClient":
-    return boto3.client("ecs")
+def _bills() -> "BillTable":
+    from chalicelib.adapters.bills import BillTable  # `react` bills nothing
+
+    return BillTable(_dynamodb(), settings().table_name)
+
+
+@cache
+def _breakers() -> "BreakerTable":
+    from chalicelib.adapters.breaker import BreakerTable  # asked where BREAKER is set
+
+    return BreakerTable(_dynamodb(), settings().table_name, settings().work_pool)
+
+
+@cache
+def _tasks() -> EcsTasks:
+    return EcsTasks(boto3.client("ecs", config=AWS_CONFIG))
+
+
+@cache
+def _metrics() -> "EmfMetrics":
+    from chalicelib.adapters.metrics import EmfMetrics  # most events measure nothing
+
+    return EmfMetrics(settings().stage, settings().work_pool)
 
 
 @cache
 def _rates() -> Rates:
     try:
-        return with_own(read_table(infra.load("prices.json")), _settings().rates)
+        return with_own(read_table(infra.load("prices.json")), settings().rates)
     except ValueError as error:
         raise SettingError(f"RATES do not go with the shipped rates: {error}") from None
 

@@ -121,7 +121,7 @@ def draw_boxes(lines: Sequence[str], title: str) -> str:
             case ["arrow", source, target, text]:
                 _arrow(drawing, boxes[source], boxes[target], _split(text))
             case _:
-                raise ValueError(f"neither box nor arrow: {line}")
+                raise ValueError(f"neither box nor arrow: {line}: a line begins with one of them")
     for box in boxes.values():
         drawing.rect(box.x, box.y, box.width, box.height, "box")
         drawing.text(box.x, box.y, box.lines, "box-text")

@@ -46,7 +46,7 @@ while (($#)); do
 done
 
 for program in aws docker; do
-  command -v "$program" >/dev/null || fail "$program is not installed"
+  command -v "$program" >/dev/null || fail "$program is not installed: install it"
 done
 if [[ -n $region ]]; then
   export AWS_DEFAULT_REGION=$region AWS_REGION=$region

@@ -6,6 +6,7 @@ The address is a secret: it is stored in a Prefect block. A second call replaces
 """
 
 import os
+import sys
 from typing import Any
 
 from prefect.automations import Automation
@@ -25,10 +26,13 @@ BODY = (
 
 def main() -> None:
     """Save the block, then the automation in place of an earlier one."""
+    address = os.environ.get("SLACK_WEBHOOK_URL")
+    if not address:
+        sys.exit("SLACK_WEBHOOK_URL is not set: give the address of your Slack app's webhook in it")
     webhook = CustomWebhookNotificationBlock(
         name="prefect-spot",
         url="{{address}}",
-        secrets=SecretDict({"address": os.environ["SLACK_WEBHOOK_URL"]}),
+        secrets=SecretDict({"address": address}),
         json_data={"text": "{{subject}}\n{{body}}"},
         headers=None,
         cookies=None,

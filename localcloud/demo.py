@@ -11,18 +11,21 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from localcloud.bootstrap import CLUSTER, WORK_POOL
+from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
 from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
 from localcloud.deployment import PROJECT
 from localcloud.oracle import Fault, Verdict, judge
+from localcloud.postgres import tail
 from localcloud.prefect_api import deployment_id_in
 
 BUDGET = 2
@@ -30,6 +33,11 @@ INTERRUPTIONS = BUDGET + 1
 EXAMPLES = PROJECT / "examples"
 RESULT = PROJECT / "build" / "demo.json"
 CHART = PROJECT / "build" / "savings"
+FAILURE = PROJECT / "build" / "demo-failure.txt"
+NEXT_STEP = (
+    "run make demo again, with less beside it. If it ends so twice, report it with what is in"
+    f" build/{FAILURE.name}"
+)
 
 
 @dataclass(frozen=True)
@@ -70,9 +78,13 @@ def main() -> int:
     try:
         options = Options()
         with embedded_cloud(options, story.tell) as cloud:
-            result = run_demo(cloud, story)
-            result["savings"] = savings(cloud, story, result)
-            result["replay"] = json.loads(_spotctl(cloud, "replay", "--json"))
+            try:
+                result = run_demo(cloud, story)
+                result["savings"] = savings(cloud, story, result)
+                result["replay"] = json.loads(_spotctl(cloud, "replay", "--json"))
+            except Exception as error:
+                error.add_note(logs_of(cloud.folder))  # they go with the folder
+                raise
             _write(result)
             _show(console, cloud, result)
             console.print(_report(cloud, "--table", "--chart", str(CHART)), highlight=False)
@@ -85,7 +97,23 @@ def main() -> int:
     except KeyboardInterrupt:
         story.tell("ended by hand: everything is gone")
         return 0 if RESULT.exists() and os.environ.get("KEEP") else 130
+    except Exception as error:  # whatever it is, they get a line, not a trace
+        tell_failure(console, error)
+        return 1
     return 0 if _is_good(result) else 1
+
+
+def tell_failure(console: Console, error: Exception, file: Path = FAILURE) -> None:
+    """Say in a line what ended the demo, and what to do; where it came from goes into a file."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(traceback.format_exception(error)))
+    console.print(f"The demo did not come to its end: {error}", style="bold red", markup=False)
+    console.print(f"What to do: {NEXT_STEP}")
+
+
+def logs_of(folder: Path) -> str:
+    """The end of each log: of the server, the worker, the flows and the Lambdas."""
+    return "\n".join(f"\n{log}\n{tail(log)}" for log in sorted(folder.rglob("*.log")))
 
 
 def run_demo(cloud: Cloud, story: Story) -> dict[str, Any]:
@@ -122,7 +150,10 @@ def _interrupted(cloud: Cloud, story: Story, run_id: str, number: int) -> bool:
     where = wait_for("progress", 90, lambda: moment(cloud, run_id))
     story.tell(f"{where}; [yellow]Spot takes task {number} back[/]")
     cloud.fargate.interrupt(task)
-    seen = wait_for("the rescue", 90, lambda: _attempts(cloud, run_id)[number - 1].reaction_seconds)
+    # A flow that does not heed SIGTERM is killed after its stopTimeout, of two minutes.
+    seen = wait_for(
+        "the rescue", 200, lambda: _attempts(cloud, run_id)[number - 1].reaction_seconds
+    )
     story.tell(f"rescued: due again [bold green]{seen:.2f} s[/] after the container's exit")
     return True
 
@@ -243,10 +274,15 @@ def savings(cloud: Cloud, story: Story, result: dict[str, Any]) -> dict[str, Any
 
     def all_billed() -> dict[str, Any] | None:
         total = json.loads(_report(cloud, "--json"))["total"]
-        return dict(total) if int(total["attempts"]) >= tasks else None
+        if int(total["attempts"]) >= tasks:
+            return dict(total)
+        cloud.lambdas.invoke(SWEEP, {})  # it bills what meter left to it; else within minutes
+        return None
 
     total = wait_for("the bills of all tasks", 90, all_billed)
-    cloud.lambdas.invoke(SWEEP, {})  # it keeps the table in the Prefect UI; else within minutes
+    # The table in the Prefect UI is written once a day: let it be the next, now that all is billed.
+    cloud.aws.client("dynamodb").delete_item(TableName=STACK, Key={"pk": {"S": "reported"}})
+    cloud.lambdas.invoke(SWEEP, {})
     story.tell(f"{tasks} tasks are billed")
     return total
 

@@ -11,6 +11,7 @@ import io
 import json
 import queue
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -105,6 +106,11 @@ class ExecutionEnvironment:
         self._api = _RuntimeApi(config.arn)
         self._process = self._start(household, aws, runtime_python)
         threading.Thread(target=self._notice_death, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process that runs the function."""
+        return self._process.pid
 
     @property
     def is_alive(self) -> bool:
@@ -213,6 +219,11 @@ class _RuntimeApi(ThreadingHTTPServer):
         self.news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self.was_asked = False
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A process that is ended in the midst of a request is no news; another failure is."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def close(self) -> None:
         """Let go of a request for the next event, and stop listening."""

@@ -75,9 +75,13 @@ class Postgres:
     ) -> None:
         self._end()
 
-    def create_database(self, name: str) -> str:
-        """Create a database and return its URL in the form that Prefect takes (asyncpg)."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", _ADMIN, name)
+    def create_database(self, name: str, *, copy_of: str = "template1") -> str:
+        """Create a database and return its URL in the form that Prefect takes (asyncpg).
+
+        `copy_of`: another one's name, which nobody may be connected to.
+        """
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", _ADMIN, "--template", copy_of]
+        self._run("createdb", *options, name)
         return f"postgresql+asyncpg://{_ADMIN}:{self._password}@127.0.0.1:{self.port}/{name}"
 
     def _start(self) -> None:

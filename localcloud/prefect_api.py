@@ -6,13 +6,17 @@ Not the product's adapter: what judges the product must not be the product.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 
-BUSY_SECONDS = 30.0
+BUSY_SECONDS = 120.0
 """For so long a server on SQLite may answer 503 before that is an error."""
+
+MOST_TRIES = 4
+"""Of a request on which the server hangs up: a machine that is out of breath does, now and then."""
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 
@@ -31,8 +35,12 @@ class PrefectApi:
         )
 
     def start(self, deployment_id: str, **fields: Any) -> str:
-        """Create a flow run of a deployment, due now; return its id."""
-        body = {"state": {"type": "SCHEDULED", "name": "Scheduled"}, **fields}
+        """Create a flow run of a deployment, due now; return its id.
+
+        The idempotency key makes it safe to send again: there is one run, however often it is sent.
+        """
+        scheduled = {"type": "SCHEDULED", "name": "Scheduled"}
+        body = {"state": scheduled, "idempotency_key": str(uuid4()), **fields}
         return str(self._send("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
 
     def run(self, flow_run_id: str) -> dict[str, Any]:
@@ -109,13 +117,12 @@ class PrefectApi:
         return answer.json() if answer.content else None
 
     def _request(self, method: str, path: str, body: object) -> httpx.Response:
-        """Send it; what only reads is sent once more when the server hung up on it."""
-        try:
-            return self._http.request(method, path, json=body)
-        except (httpx.RemoteProtocolError, httpx.ReadError):
-            if method != "GET" and not path.endswith("/filter"):
-                raise
-            return self._http.request(method, path, json=body)
+        """Send it; once more if the server hung up on it, where twice is as good as once."""
+        may_repeat = method == "GET" or path.endswith(("/filter", "/create_flow_run"))
+        for _ in range(MOST_TRIES - 1 if may_repeat else 0):
+            with suppress(httpx.RemoteProtocolError, httpx.ReadError):
+                return self._http.request(method, path, json=body)
+        return self._http.request(method, path, json=body)
 
 
 def deployment_id_in(output: str) -> str:

@@ -76,8 +76,7 @@ class PrefectServer:
             log=self.log,
         )
         try:
-            self._wait(self._process)
-            self.version = str(self._get("/admin/version"))
+            self.version = self._wait(self._process)
         except BaseException:
             end(self._process, signal.SIGTERM)
             raise
@@ -117,13 +116,15 @@ class PrefectServer:
             environment["PREFECT_SERVER_API_AUTH_STRING"] = self._auth_string
         return environment
 
-    def _wait(self, process: subprocess.Popen[Any]) -> None:
+    def _wait(self, process: subprocess.Popen[Any]) -> str:
+        """Wait until it answers, and return its version."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             if process.poll() is not None:
                 raise RuntimeError(f"the Prefect server ended; its log:\n{tail(self.log)}")
             try:
                 self._get("/health")
+                return str(self._get("/admin/version"))
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if time.monotonic() > deadline:
                     raise RuntimeError(
@@ -131,8 +132,6 @@ class PrefectServer:
                         f" its log ends:\n{tail(self.log)}"
                     ) from None
                 time.sleep(0.25)
-            else:
-                return
 
     def _get(self, path: str) -> object:
         request = urllib.request.Request(self.api_url + path)  # noqa: S310  # our own http address

@@ -13,7 +13,9 @@ from chalicelib.errors import PrefectSpotError
 from spotctl.deploy import deploy as deploy_all
 from spotctl.drill.show import line_of, show_drill
 from spotctl.drill.target import named, pick
+from spotctl.drill.throw_away import FLOW, NAME, throw_away
 from spotctl.drill.watch import drill as run_drill
+from spotctl.drill.watch import known
 from spotctl.drill.watch import start as start_run
 from spotctl.errors import RefusedError, one_line_of
 from spotctl.project import read_project
@@ -248,6 +250,9 @@ def drill(
     start: Annotated[
         str, typer.Option(metavar="FLOW/DEPLOYMENT", help="start a run, and interrupt that")
     ] = "",
+    start_throw_away: Annotated[
+        bool, typer.Option("--throw-away", help="start a flow that only waits, and interrupt that")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only show what would be interrupted")
     ] = False,
@@ -260,21 +265,24 @@ def drill(
 ) -> None:
     """Interrupt one running Spot task for real, and watch whether its run comes back.
 
-    Without --task or --start, the youngest Spot task of the cluster is chosen, and you are asked.
-    It counts against the run's budget, as an interruption does. Exit code 1 when it did not pass.
+    Without --task, --start or --throw-away, the youngest Spot task of the cluster is chosen, and
+    you are asked. It counts against the run's budget, as an interruption does. Exit code 1 when it
+    did not pass.
     """
     world, output = _open(stage, project_dir, as_json)
-    if task and start:
-        raise RefusedError("--task and --start exclude each other: give one of them")
+    if sum(map(bool, (task, start, start_throw_away))) > 1:
+        raise RefusedError("--task, --start and --throw-away exclude each other: give one of them")
     waiting = timedelta(seconds=timeout)
-    if start and dry_run:
+    wanted = f"{FLOW}/{NAME}" if start_throw_away else start
+    if wanted and dry_run:
         output.result(
-            {"dry_run": True, "would_start": start},
-            lambda: f"would start a run of {start}, and interrupt it",
+            {"dry_run": True, "would_start": wanted},
+            lambda: f"would start a run of {wanted}, and interrupt it",
         )
         return
-    if start:
-        target = start_run(world, start, waiting, output.tell)
+    if wanted:
+        deployment = throw_away(world) if start_throw_away else known(world, start)
+        target = start_run(world, deployment, waiting, output.tell)
     else:
         target = named(world, task) if task else pick(world)
     about = f"task {target.task.arn} of flow run {target.run.name} ({target.run.id})"
@@ -284,7 +292,7 @@ def drill(
             lambda: f"would interrupt {about}",
         )
         return
-    if not (yes or task or start):
+    if not (yes or task or wanted):
         _confirm(f"Interrupt {about}?", output)
     output.tell(f"interrupting {about}")
     drilled = run_drill(

@@ -158,6 +158,28 @@ class OperatorsPrefect:
         made = _object(self._http.send("POST", path, body, again_if_unsure=False))
         return UUID(str(made["id"]))
 
+    def save_deployment(
+        self,
+        flow: str,
+        name: str,
+        pool: str,
+        *,
+        entrypoint: str,
+        pull_steps: Sequence[Mapping[str, Any]],
+        job_variables: Mapping[str, Any],
+    ) -> Deployment:
+        """Make the deployment "flow/name", or replace the one that is there."""
+        flow_id = _object(self._http.send("POST", "/flows/", {"name": flow}))["id"]
+        body = {
+            "name": name,
+            "flow_id": str(flow_id),
+            "work_pool_name": pool,
+            "entrypoint": entrypoint,
+            "pull_steps": list(pull_steps),
+            "job_variables": dict(job_variables),
+        }
+        return _deployment(_object(self._http.send("POST", "/deployments/", body)), flow)
+
     def delete_work_pool(self, name: str) -> None:
         """Delete the pool, its queues and what is scheduled in them."""
         self._http.send("DELETE", f"/work_pools/{quote(name, safe='')}", None)

@@ -63,7 +63,11 @@ def main() -> int:
         today = datetime.now(UTC).date()  # noqa: TID251  # the day on which it is read
         table = table_of(products, feed, today)
     except PricesError as error:
-        print(f"infra/prices.json stays as it is: {error}", file=sys.stderr)  # noqa: T201
+        print(  # noqa: T201
+            f"infra/prices.json stays as it is: {error}; try again later, or give rates of your own"
+            " in RATES",
+            file=sys.stderr,
+        )
         return 1
     TABLE.write_text(as_text(table), encoding="utf-8")
     print(f"{len(table['rates'])} rates of {today} are in {TABLE}")  # noqa: T201

@@ -8,12 +8,12 @@ from typing import Any
 
 from chalicelib.core.delivery import RETRY_POLICY, Delivery, InvokeConfig
 from chalicelib.core.pool_template import WorkPool, merged
+from chalicelib.core.provision_mode import Provision
 from chalicelib.core.provisioning import (
     Credential,
     Desired,
     Network,
     Observed,
-    Provision,
     stack_definition,
 )
 from chalicelib.core.stack import Stack

@@ -37,6 +37,7 @@ FOLDERS: Final[dict[str, list[str]]] = {
     "faults": [
         "tests/faults/test_kill_anywhere.py",
         "tests/faults/test_kill_provision.py",
+        "tests/faults/test_fail_anywhere.py",
         "tests/faults/test_two_at_once.py",
         "tests/faults/test_weather_at_once.py",
         "tests/faults/test_storm.py",

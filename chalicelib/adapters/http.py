@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import urllib3
 from urllib3.exceptions import (
@@ -85,6 +85,14 @@ class _Failure:
     silent: bool = False
 
 
+def connections_to(base_url: str, at_once: int = 10) -> urllib3.HTTPConnectionPool:
+    """Return connections to the host of an http or https URL, certificates verified.
+
+    It has one host only, so urllib3's pool manager would look up the same pool for each request.
+    """
+    return urllib3.connection_from_url(base_url, maxsize=at_once)
+
+
 class JsonHttp:
     """Requests to one base URL, over connections that are kept alive. Safe to share by threads.
 
@@ -99,13 +107,14 @@ class JsonHttp:
         authorization: Authorization,
         deadline: Callable[[], float],
         *,
-        pool: urllib3.PoolManager | None = None,
+        pool: urllib3.HTTPConnectionPool | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._base_url = base_url.rstrip("/")
+        """`pool`: connections to the host of `base_url`, from `connections_to`, to be kept."""
+        self._base_path = urlsplit(base_url).path.rstrip("/")
         self._authorization = authorization
         self._deadline = deadline
-        self._pool = pool or urllib3.PoolManager(num_pools=1, maxsize=10, cert_reqs="CERT_REQUIRED")
+        self._pool = pool or connections_to(base_url)
         self._sleep = sleep
 
     def send(self, method: str, path: str, body: object, *, again_if_unsure: bool = True) -> object:
@@ -175,9 +184,9 @@ class JsonHttp:
         if left < _LEAST_SECONDS:
             raise PrefectUnavailableError(f"{request}: not sent, the time for Prefect is over")
         try:
-            response = self._pool.request(
+            response = self._pool.urlopen(
                 request.method,
-                self._base_url + request.path,
+                self._base_path + request.path,
                 body=request.body,
                 headers=_headers(request, credential),
                 retries=False,
@@ -271,6 +280,8 @@ def _list(value: object) -> list[object]:
 
 def _without(credential: str | None, text: str) -> str:
     """Strike the credential, in case a server or a proxy sends back what it was sent, or read."""
+    if not text:
+        return text
     for secret in sorted(_forms(credential), key=len, reverse=True):
         text = text.replace(secret, "***") if len(secret) > 3 else text
     return text

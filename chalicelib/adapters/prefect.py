@@ -65,7 +65,7 @@ class PrefectRest:
         authorization: Authorization,
         deadline: Callable[[], float],
         *,
-        pool: urllib3.PoolManager | None = None,
+        pool: urllib3.HTTPConnectionPool | None = None,
         sleep: Callable[[float], None] = time.sleep,
         deployment_names: MutableMapping[UUID, str] | None = None,
     ) -> None:
@@ -245,20 +245,13 @@ class PrefectRest:
         }
         self._http.send("POST", "/artifacts/", body)
 
-    def emit_event(self, event: PrefectEvent) -> None:
-        """Emit an event whose resource is the run; Prefect drops a second one with the same id."""
-        body = {
-            "id": str(event.id),
-            "occurred": event.at.isoformat(),
-            "event": event.name,
-            "resource": {
-                "prefect.resource.id": f"prefect.flow-run.{event.flow_run_id}",
-                "prefect.resource.name": event.flow_run_name,
-            },
-            "related": [],
-            "payload": dict(event.payload),
-        }
-        self._http.send("POST", "/events", [body])
+    def emit_events(self, events: Sequence[PrefectEvent]) -> None:
+        """Emit events about runs, all in one request; sends nothing for none.
+
+        Prefect drops a second one with the same id.
+        """
+        if events:
+            self._http.send("POST", "/events", list(map(_event, events)))
 
     def emit_pool_event(self, event: PoolEvent) -> None:
         """Emit an event whose resource is the work pool; none for a pool it does not know."""
@@ -317,6 +310,20 @@ def _filter(query: RunQuery) -> Mapping[str, object]:
         for field, sides in times.items()
     }
     return {"state": state, **bounds}
+
+
+def _event(event: PrefectEvent) -> Mapping[str, object]:
+    return {
+        "id": str(event.id),
+        "occurred": event.at.isoformat(),
+        "event": event.name,
+        "resource": {
+            "prefect.resource.id": f"prefect.flow-run.{event.flow_run_id}",
+            "prefect.resource.name": event.flow_run_name,
+        },
+        "related": [],
+        "payload": dict(event.payload),
+    }
 
 
 def _proposal(state: ProposedState) -> Mapping[str, object]:

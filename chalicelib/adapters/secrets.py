@@ -1,7 +1,6 @@
 """Prefect's credential, from an SSM SecureString to the Authorization header, and nowhere else.
 
-`wiring.py` hands it to `adapters/prefect.py`, which asks anew when Prefect answers 401. Powertools'
-parameters utility would cache as well, but takes 0.47 s to import and knows no second chance.
+`wiring.py` hands it to `adapters/prefect.py`, which asks anew when Prefect answers 401.
 """
 
 import base64

@@ -30,7 +30,8 @@ ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
 TEXT_LENGTH: Final = 200
 WHY_LENGTH: Final = 600
 """Our own words, of several guards it may be."""
-_MARKDOWN: Final = frozenset(punctuation)
+_ESCAPES: Final = str.maketrans({mark: f"\\{mark}" for mark in punctuation})
+"""Of Markdown: everything that may be markup."""
 
 
 class Moment(StrEnum):
@@ -142,13 +143,15 @@ def why_rerun(interruption: Interruption, moved: Moved | None, budget: Budget) -
 
 def one_line(text: str, length: int = TEXT_LENGTH) -> str:
     """Return foreign text fit for a log line: printable, on one line, cut to `length`."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * length])
+    printable = text[: 4 * length]
+    if not printable.isprintable():
+        printable = "".join(c if c.isprintable() else " " for c in printable)
     return " ".join(printable.split())[:length]
 
 
 def escaped(text: str, length: int = TEXT_LENGTH) -> str:
     """Return foreign text fit for a Markdown table cell: as `one_line`, with no markup left."""
-    return "".join(f"\\{c}" if c in _MARKDOWN else c for c in one_line(text, length))
+    return one_line(text, length).translate(_ESCAPES)
 
 
 def _markdown(s: Situation, telling: Telling, title: str) -> str:

@@ -7,7 +7,7 @@ and the in-memory twin in `tests/twin/`. The table and ECS have one each; their 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from chalicelib.core.bill import Bill
@@ -22,9 +22,12 @@ from chalicelib.core.run import (
     StateAnswer,
     StateType,
 )
-from chalicelib.core.sums import DailySum
 from chalicelib.core.task import Task
 from chalicelib.core.waste import TaskRun
+
+if TYPE_CHECKING:  # bills are no business of `react`: its cold start does not load them
+    from chalicelib.core.bill import Bill
+    from chalicelib.core.sums import DailySum
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +161,8 @@ class Prefect(Protocol):
     def write_table(self, table: TableArtifact) -> None:
         """Store a table, or a new version of it."""
 
-    def emit_event(self, event: PrefectEvent) -> None:
-        """Emit an event whose resource is the run."""
+    def emit_events(self, events: Sequence[PrefectEvent]) -> None:
+        """Emit events, the resource of each being its run; sends nothing for none."""
 
     def emit_pool_event(self, event: PoolEvent) -> None:
         """Emit an event whose resource is the work pool; none for a pool it does not know."""
@@ -205,19 +208,19 @@ class Books:
 class Bills(Protocol):
     """The bills, one per task, and the daily sums that are written with them."""
 
-    def look_up(self, bill: Bill, daily: DailySum) -> Books:
+    def look_up(self, bill: "Bill", daily: "DailySum") -> Books:
         """Return what there is already of this bill's task, run, and deployment on that day."""
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         """Return those of the tasks (any number) that have no bill."""
 
-    def write(self, bill: Bill, daily: DailySum, books: Books) -> bool:
+    def write(self, bill: "Bill", daily: "DailySum", books: Books) -> bool:
         """Store the bill and add the sum, both or neither; False: something was there already.
 
         Then `look_up` has to be asked again. Raises ThrottledError: others are at the same sums.
         """
 
-    def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
+    def read_sums(self, days: Sequence[date]) -> "tuple[DailySum, ...]":
         """Return the sums of these days, by day and deployment."""
 
     def read_reported(self) -> str:

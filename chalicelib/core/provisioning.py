@@ -13,11 +13,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any, assert_never
 
 from chalicelib.core.delivery import Delivery, delivery_steps
 from chalicelib.core.pool_template import Template, Values, WorkPool, merged
+from chalicelib.core.provision_mode import Provision
 from chalicelib.core.provision_steps import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
@@ -29,13 +29,6 @@ from chalicelib.core.provision_steps import (
     UpdateStack,
 )
 from chalicelib.core.stack import Condition, Stack, Standing, standing_of
-
-
-class Provision(StrEnum):
-    """Everything, or only what the handler itself needs beside a cluster that is there already."""
-
-    FULL = "full"
-    RESCUE_ONLY = "rescue-only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +236,11 @@ def _failed(stack: Stack) -> tuple[Problem, ...]:
         return ()
     told = "; ".join(map(str, stack.failures))
     return (
-        Problem("StackFailed", f"stack {stack.name} is in {stack.status}. What failed: {told}"),
+        Problem(
+            "StackFailed",
+            f"stack {stack.name} is in {stack.status}. What failed: {told}. What to do: mend that,"
+            " and the next call tries again",
+        ),
     )
 
 

@@ -7,7 +7,6 @@ what is, not from what was hoped for. `react` and `sweep` both come through here
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final, assert_never
 from uuid import UUID
 
@@ -305,8 +304,9 @@ def tell_people(world: World, annotation: Annotation) -> None:
     calls: list[Callable[[], object]] = [
         lambda: prefect.write_log(annotation.log),
         lambda: prefect.write_artifact(annotation.artifact),
-        *(partial(prefect.emit_event, event) for event in annotation.events),
     ]
+    if annotation.events:
+        calls.append(lambda: prefect.emit_events(annotation.events))
     if labels is not None:
         calls.append(lambda: prefect.add_labels(run_id, labels))
     if annotation.tags:

@@ -22,6 +22,7 @@ from spotctl.drill.timeline import (
     timeline,
 )
 from spotctl.errors import RefusedError
+from spotctl.prefect import Deployment
 from spotctl.world import World
 
 POLL_SECONDS: Final = 1.0
@@ -38,26 +39,36 @@ class Drilled:
     stuck_at: str = ""
 
 
-def start(
-    world: World, deployment_name: str, timeout: timedelta, tell: Callable[[str], None]
-) -> Target:
-    """Start a run of the deployment, and return it once it runs in a Spot task of ours.
+def known(world: World, deployment_name: str) -> Deployment:
+    """Return the deployment of that name.
 
     Raises:
-        RefusedError: no such deployment, not of our work pool, not on Spot, over too soon, or not
-            running in time; also botocore's errors, and PrefectSpotError.
+        RefusedError: no such deployment; also PrefectSpotError.
     """
-    settings = world.project.settings
     deployment = world.prefect.deployment(deployment_name)
     if deployment is None:
         raise RefusedError(
             f"Prefect does not know the deployment {deployment_name!r}: give FLOW/DEPLOYMENT, as"
             " prefect deployment ls shows it"
         )
+    return deployment
+
+
+def start(
+    world: World, deployment: Deployment, timeout: timedelta, tell: Callable[[str], None]
+) -> Target:
+    """Start a run of the deployment, and return it once it runs in a Spot task of ours.
+
+    Raises:
+        RefusedError: not of our work pool, not on Spot, over too soon, or not running in time; also
+            botocore's errors, and PrefectSpotError.
+    """
+    settings = world.project.settings
     if deployment.work_pool != settings.work_pool:
         raise RefusedError(
             f"deployment {deployment.name} is of work pool {deployment.work_pool}, not of"
-            f" {settings.work_pool}: nothing else is touched"
+            f" {settings.work_pool}, and nothing else is touched: name another, or correct"
+            " WORK_POOL"
         )
     tags = [OPT_IN_TAG] if settings.mode is Mode.OPT_IN else []
     run_id = world.prefect.start(deployment, tags)

@@ -1,4 +1,7 @@
-"""The two twins, and four real servers: newest and oldest Prefect, on SQLite and PostgreSQL.
+"""The two twins, the benchmark's stand-ins, and four real servers.
+
+The twins are asked directly; the stand-ins are the twins behind HTTP, asked by our REST client; the
+servers are newest and oldest Prefect, on SQLite and PostgreSQL.
 
 One server at a time: pytest runs all tests of one backend before it starts the next.
 """
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.http_server import ServerThread
+from bench.standin import StandIn, make_stand_in, service_of
 from chalicelib.adapters.http import JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.work_pools import PrefectWorkPools
@@ -23,6 +28,7 @@ from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household
 from tests.contract.stage import Stage
+from tests.twin.controls import Controls, PoolControls
 from tests.twin.prefect import InMemoryPrefect
 from tests.twin.work_pools import InMemoryWorkPools
 
@@ -57,6 +63,8 @@ def postgres(household: Household) -> Iterator[Postgres]:
     params=[
         "twin",
         "twin-oldest",
+        "stand-in",
+        "stand-in-oldest",
         "newest-sqlite",
         "newest-postgres",
         "oldest-sqlite",
@@ -65,9 +73,14 @@ def postgres(household: Household) -> Iterator[Postgres]:
 )
 def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
     name: str = request.param
-    is_oldest = name.endswith("oldest") or name.startswith("oldest")
+    is_oldest = "oldest" in name
     if name.startswith("twin"):
         yield lambda: _twin_stage(is_oldest=is_oldest)
+        return
+    if name.startswith("stand-in"):
+        stand_in = make_stand_in(oldest=is_oldest, auth_string=AUTH_STRING)
+        with ServerThread(service_of(stand_in, delay_seconds=0)) as server:
+            yield lambda: _stand_in_stage(stand_in, f"{server.url}/api", is_oldest=is_oldest)
         return
     if is_oldest and not OLDEST_PYTHON.exists():
         pytest.fail(f"{OLDEST_PYTHON} is not there: `make contract` builds it")
@@ -119,17 +132,34 @@ def _real_prefect(server: PrefectServer, auth_string: str | None) -> "RealPrefec
     return RealPrefect(server.api_url, auth_string)
 
 
+def _stand_in_stage(stand_in: StandIn, api_url: str, *, is_oldest: bool) -> Stage:
+    return _rest_stage(api_url, AUTH_STRING, stand_in.twin, stand_in.pools, is_oldest=is_oldest)
+
+
 def _real_stage(
     server: PrefectServer, auth_string: str | None, controls: "RealPrefect", *, is_oldest: bool
 ) -> Stage:
+    return _rest_stage(server.api_url, auth_string, controls, controls, is_oldest=is_oldest)
+
+
+def _rest_stage(
+    api_url: str,
+    auth_string: str | None,
+    controls: Controls,
+    pool_controls: PoolControls,
+    *,
+    is_oldest: bool,
+) -> Stage:
+    """The product's own REST client on one side, hands that do not need it on the other."""
+
     def header_of(pair: str | None) -> str | None:
         return None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
 
     def connect(pair: str | None) -> Prefect:
-        return PrefectRest(server.api_url, lambda _fresh: header_of(pair), lambda: SECONDS_LEFT)
+        return PrefectRest(api_url, lambda _fresh: header_of(pair), lambda: SECONDS_LEFT)
 
     def connect_pools(pair: str | None) -> WorkPools:
-        http = JsonHttp(server.api_url, lambda _fresh: header_of(pair), lambda: SECONDS_LEFT)
+        http = JsonHttp(api_url, lambda _fresh: header_of(pair), lambda: SECONDS_LEFT)
         return PrefectWorkPools(http)
 
     return Stage(
@@ -139,6 +169,6 @@ def _real_stage(
         asks_for_credentials=auth_string is not None,
         stranger=lambda: connect("admin:wrong"),
         work_pools=connect_pools(auth_string),
-        pool_controls=controls,
+        pool_controls=pool_controls,
         pool_stranger=lambda: connect_pools("admin:wrong"),
     )

@@ -134,8 +134,9 @@ def test_an_event_with_the_same_id_counts_once(stage: Stage) -> None:
     rerun = PrefectEvent(uuid4(), run_id, "run", "prefect-spot.rerun", at, {"n": 1})
     seen = PrefectEvent(uuid4(), run_id, "run", "prefect-spot.interrupted", at, {})
 
-    for event in (rerun, rerun, seen):
-        stage.prefect.emit_event(event)
+    stage.prefect.emit_events([rerun])
+    stage.prefect.emit_events([rerun, seen])
+    stage.prefect.emit_events([])
 
     found = stage.controls.events_of(run_id, at_least=2)
     assert found == [(seen.id, seen.name), (rerun.id, rerun.name)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,17 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def shape(line: str) -> str:
+    """A line that the demo prints without what is different each time: numbers, names, widths."""
+    named = re.sub(r"([Ff]low run) [a-z]+(-[a-z]+)+", r"\1 NAME", line)
+    return " ".join(re.sub(r"\d[\d.:]*", "N", named).split())
+
+
+def shown_in_the_readme() -> list[str]:
+    block = (PROJECT / "README.md").read_text().partition("```text\n")[2].partition("```")[0]
+    return [line for line in block.splitlines() if re.search(r"\w", line)]
 
 
 def assert_replayed(result: dict[str, Any]) -> None:
@@ -98,6 +110,9 @@ def test_the_demo_ends_on_fargate_after_three_interruptions(demo: subprocess.Pop
     assert result["worker"]
     assert "COMPLETED on FARGATE" in output
     assert "Spot interruption 3" in output
+    printed = set(map(shape, output.splitlines()))
+    assert len(shown_in_the_readme()) > 15
+    assert [line for line in shown_in_the_readme() if shape(line) not in printed] == []
 
 
 def test_ctrl_c_ends_everything(demo: subprocess.Popen[str], tmp_path: Path) -> None:

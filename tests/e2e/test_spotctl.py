@@ -47,8 +47,13 @@ def test_row_agent_is_seen_in_prefect_and_status_is_all_ok(
     assert found(said, "worker service") == "1 of 1 running"
 
 
-def test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back(stage: Stage) -> None:
-    said = spotctl(stage.cloud, "drill", "--start", "idles/e2e", "--timeout", "120")
+@pytest.mark.parametrize(
+    "what", [("--start", "idles/e2e"), ("--throw-away",)], ids=["a deployment", "a throw-away flow"]
+)
+def test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back(
+    stage: Stage, what: tuple[str, ...]
+) -> None:
+    said = spotctl(stage.cloud, "drill", *what, "--timeout", "120")
     assert said.code == 0, said
     answer = said.answer
     assert answer["passed"]
@@ -57,7 +62,7 @@ def test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back(stage: S
     assert all(step["at"] for step in answer["steps"])
     assert 0 <= answer["reaction_seconds"] < 30
     run_id = answer["flow_run"]["id"]
-    wait_for("the run's end", 90, lambda: stage.cloud.prefect.is_final(run_id))
+    wait_for("the run's end", 120, lambda: stage.cloud.prefect.is_final(run_id))
     assert stage.cloud.prefect.run(run_id)["state_type"] == "COMPLETED"
     assert len(stage.cloud.tasks(run_id)) == 2
 

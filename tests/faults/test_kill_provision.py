@@ -1,5 +1,7 @@
 """Kill anywhere, for `provision`: it dies before or after each of its calls, and is called again.
 
+Or the call fails, and it lives on: AWS throttles for longer than boto3 tries, or Prefect is busy.
+
 The account is moto's, the pools are the twin's; what there is in the end has to be the same.
 """
 
@@ -15,7 +17,7 @@ from chalicelib.functions.provision import provision
 from localcloud import moto_additions
 from tests.faults.ledger import FULL, Ledger
 from tests.faults.test_kill_anywhere import PHASES, operations
-from tests.laws.universe import Fault, Killed, Tripwire
+from tests.laws.universe import FAILURES, Befalls, Fault, Tripwire
 from tests.provision_bench import Bench, empty_account
 from tests.provisioning import (
     ACCOUNT,
@@ -82,7 +84,7 @@ def ledger() -> Iterator[Ledger]:
 def live(plot: Plot, fault: Fault | None = None) -> tuple[str, list[str]]:
     """Call it until all is ready, once with a fault; return what there is, and the calls made.
 
-    The fault's call is counted from the first call of all; after a death the count is over.
+    The fault's call is counted from the first call of all; after a failure the count is over.
     """
     moto_additions.install()
     with mock_aws():
@@ -99,7 +101,7 @@ def live(plot: Plot, fault: Fault | None = None) -> tuple[str, list[str]]:
             ports = {name: wire.around(getattr(world, name), name) for name in PORTS}
             try:
                 report = provision(replace(world, **ports), {})
-            except Killed:
+            except FAILURES:
                 calls += wire.calls
                 break
             calls += wire.calls
@@ -147,6 +149,18 @@ def test_wherever_it_dies_the_end_is_the_same(ledger: Ledger, plot: Plot) -> Non
             killed.add((plot.name, name, phase))
             case.tries += 1
             assert end == whole, f"{phase} {name}"
+
+
+@pytest.mark.parametrize("plot", PLOTS if FULL else PLOTS[:1], ids=lambda plot: plot.name)
+def test_whatever_call_fails_the_end_is_the_same(ledger: Ledger, plot: Plot) -> None:
+    whole, calls = live(plot)
+    names = operations(calls)
+    with ledger.case(f"provision: AWS throttles or Prefect fails: {plot.name}") as case:
+        for number, name in enumerate(names):
+            end, done = live(plot, Fault(Befalls.FAILS_BEFORE, number))
+            assert name in operations(done), "another call failed"
+            case.tries += 1
+            assert end == whole, name
 
 
 def test_it_died_at_every_point_that_was_recorded() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from localcloud.cloud import wait_for
+from localcloud.cloud import REACT, wait_for
 from localcloud.lambdas import Invocation
 from localcloud.oracle import judge
 from tests.e2e.scenario import Run
@@ -44,7 +44,9 @@ def newest_task(run: Run, number: int) -> str:
 
 
 def invocations(world: World, run: Run) -> list[Invocation]:
-    return [i for i in world.cloud.lambdas.invocations if run.id in json.dumps(i.event)]
+    """Lambda's tries so far to have `react` answer an event about the run."""
+    tries = world.cloud.lambdas.invocations
+    return [i for i in tries if i.function == REACT and run.id in json.dumps(i.event)]
 
 
 def test_a_run_interrupted_before_its_container_started_is_rerun(world: World) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from chalicelib.core.delivery import Delivery, InvokeConfig, PutInvokeConfig, PutTargets
 from chalicelib.core.pool_template import WorkPool
+from chalicelib.core.provision_mode import Provision
 from chalicelib.core.provision_steps import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
@@ -23,7 +24,7 @@ from chalicelib.core.provision_steps import (
     Step,
     UpdateStack,
 )
-from chalicelib.core.provisioning import Desired, Observed, Provision, plan, stack_definition
+from chalicelib.core.provisioning import Desired, Observed, plan, stack_definition
 from chalicelib.core.stack import STATUSES, Condition, Stack, Standing, standing_of
 from tests.provisioning import (
     NETWORK,

@@ -11,6 +11,8 @@ from enum import Enum, auto
 from typing import Any
 from uuid import UUID, uuid4
 
+from botocore.exceptions import ClientError
+
 from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.breaker import BreakerTable
 from chalicelib.adapters.table import RunTable
@@ -37,11 +39,17 @@ class Killed(BaseException):
     """The handler's process is gone; nothing of it runs any more."""
 
 
+FAILURES = (Killed, PrefectSpotError, ClientError)
+"""How a handler may end without an answer: Lambda calls it again."""
+
+
 class Befalls(Enum):
-    """What may happen to a handler at one of its calls."""
+    """What may happen to a handler at one of its calls; the call that fails leaves it alive."""
 
     DIES_BEFORE = auto()
     DIES_AFTER = auto()
+    FAILS_BEFORE = auto()
+    FAILS_AFTER = auto()
     IS_OVERTAKEN = auto()
     FALLS_ASLEEP = auto()
 
@@ -52,6 +60,14 @@ class Fault:
 
     befalls: Befalls
     call: int
+
+
+def failure_of(call: str) -> Exception:
+    """What an adapter raises once its own tries are used up: Prefect is busy, AWS throttles."""
+    if call.startswith(("prefect.", "work_pools.")):
+        return PrefectUnavailableError("503 Service Unavailable")
+    throttled = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
+    return ClientError(throttled, call)  # type: ignore[arg-type]  # botocore fills in the rest
 
 
 class Silence:
@@ -94,6 +110,11 @@ class Tripwire:
                     call()
                     self.dead = True
                     raise Killed
+                case Befalls.FAILS_BEFORE:
+                    raise failure_of(name)
+                case Befalls.FAILS_AFTER:
+                    call()
+                    raise failure_of(name)
         if self.asleep and name.startswith("prefect."):
             # The client's deadline ends with the invocation, which ends before the lease.
             raise PrefectUnavailableError("out of time")
@@ -279,13 +300,13 @@ class Universe:
         wire: Tripwire | None = None,
     ) -> Decision | None:
         """One handler answers one event; None when it raised, or was killed."""
-        with suppress(Killed, PrefectSpotError):
+        with suppress(*FAILURES):
             return react(self.world(fault, meanwhile, wire), event)
         return None
 
     def meter(self, event: dict[str, Any], fault: Fault | None = None) -> MeterReport | None:
         """One `meter` bills what one event tells of; None when it raised, or was killed."""
-        with suppress(Killed, PrefectSpotError):
+        with suppress(*FAILURES):
             return meter(self.world(fault), event)
         return None
 
@@ -297,7 +318,7 @@ class Universe:
     def sweep(self, fault: Fault | None = None) -> SweepReport | None:
         """One sweep, after the grace; None when it raised, or was killed."""
         self.passes(300)
-        with suppress(Killed, PrefectSpotError):
+        with suppress(*FAILURES):
             return sweep(self.world(fault), {})
         return None
 

@@ -11,7 +11,8 @@ from prefect_aws.workers import ECSWorker
 import infra
 from chalicelib.core.provisioning import Desired
 from chalicelib.core.stack import Condition
-from chalicelib.provision_settings import desired_of, read_provision_settings
+from chalicelib.desired import desired_of
+from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import read_settings
 from localcloud.aws import EmulatedAws
 from tests.provision_bench import Bench

@@ -79,7 +79,7 @@ class InMemoryPrefect:
         self.failure: PrefectSpotError | None = None
         self._clock = clock
         self._oldest = oldest
-        self._work_pools = [self.work_pool_name]
+        self.work_pools = [self.work_pool_name]
         self._deployments: dict[UUID, Deployment] = {}
 
     # The port.
@@ -98,11 +98,11 @@ class InMemoryPrefect:
         self._called("find_runs")
         if query.limit > MOST_RUNS:
             raise PrefectRejectedError(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
-        if query.offset == 0 and query.work_pool not in self._work_pools:
+        if query.offset == 0 and query.work_pool not in self.work_pools:
             raise PrefectRejectedError(f"work pool {query.work_pool!r} is not known to Prefect")
-        found = [_as_told(run) for run in self.runs.values() if _is_wanted(run, query)]
+        found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
-        return tuple(found[query.offset : query.offset + query.limit])
+        return tuple(map(_as_told, found[query.offset : query.offset + query.limit]))
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         if not parents:
@@ -193,21 +193,24 @@ class InMemoryPrefect:
         self._called("write_table")
         self.tables.append(table)
 
-    def emit_event(self, event: PrefectEvent) -> None:
-        self._called("emit_event")
-        self.events.setdefault(event.id, event)
+    def emit_events(self, events: Sequence[PrefectEvent]) -> None:
+        if not events:
+            return
+        self._called("emit_events")
+        for event in events:
+            self.events.setdefault(event.id, event)
 
     def emit_pool_event(self, event: PoolEvent) -> None:
         self._called("emit_pool_event")
-        if event.work_pool in self._work_pools:
+        if event.work_pool in self.work_pools:
             self.pool_events.setdefault(event.id, event)
 
     # What a test does to a run. Each returns the state the run is in afterwards.
 
     def create_work_pool(self) -> str:
         """Create one more work pool; return its name."""
-        self._work_pools.append(f"pool-{len(self._work_pools)}")
-        return self._work_pools[-1]
+        self.work_pools.append(f"pool-{len(self.work_pools)}")
+        return self.work_pools[-1]
 
     def create_deployment(
         self,
@@ -508,7 +511,7 @@ def _as_completed(run: TwinRun) -> CompletedRun:
     )
 
 
-def _place(run: FlowRun, query: RunQuery) -> tuple[datetime, int]:
+def _place(run: TwinRun, query: RunQuery) -> tuple[datetime, int]:
     """As on PostgreSQL: runs with one expected start change places from page to page.
 
     Only a search that holds nothing else is in the order of the ids.

@@ -1,17 +1,26 @@
-"""The demo, played once, and a person who has signed in to its Prefect UI."""
+"""The demo as the README tells to have it, and a person who signs in where it says."""
 
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route, expect, sync_playwright
-from rich.console import Console
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
-from localcloud.cloud import Options, embedded_cloud
-from localcloud.demo import Story, run_demo, savings
+from localcloud.deployment import PROJECT
 from tests.ui import browser
+
+RESULT: Final = PROJECT / "build" / "demo.json"
+INVITATION: Final = re.compile(
+    r"The Prefect UI: (http://\S+) +\(password: (\S+); Ctrl-C ends all\)"
+)
 
 LONGEST_MS: Final = 60_000
 """Until a page shows what it is asked for; the machine may be busy."""
@@ -22,12 +31,11 @@ HEIGHT: Final = 720
 
 @dataclass(frozen=True)
 class Played:
-    """The demo's end: where its Prefect UI is, what lets people in, and what is to be seen."""
+    """The demo's end: where its Prefect UI is, what lets people in, and the rescued run."""
 
     ui_url: str
     auth_string: str
     run: dict[str, Any]
-    result: dict[str, Any]
 
     @property
     def artifact_key(self) -> str:
@@ -39,23 +47,57 @@ Visit = Callable[..., Page]
 
 @pytest.fixture(scope="session")
 def played() -> Iterator[Played]:
-    options = Options()
-    story = Story(Console(soft_wrap=True))
-    with embedded_cloud(options, story.tell) as cloud:
-        result = run_demo(cloud, story)
-        savings(cloud, story, result)
-        yield Played(cloud.server.ui_url, options.auth_string, result["flow_run"], result)
+    """`make demo KEEP=1` up to the address that it prints; Ctrl-C at the end."""
+    RESULT.unlink(missing_ok=True)
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "localcloud.demo"],
+        cwd=PROJECT,
+        env={**os.environ, "KEEP": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        ui_url, auth_string = invitation(demo)
+        yield Played(ui_url, auth_string, json.loads(RESULT.read_text())["flow_run"])
+    finally:
+        demo.send_signal(signal.SIGINT)
+        rest, _ = demo.communicate(timeout=120)
+        print(rest)
+    assert demo.returncode == 0, "it was kept up, and ended by hand"
+
+
+def invitation(demo: subprocess.Popen[str]) -> tuple[str, str]:
+    """Read what the demo tells until it says where to look, and with which password."""
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        print(line, end="")
+        if found := INVITATION.search(line):
+            return found[1], found[2]
+    raise AssertionError("the demo ended without an address: see above what it told")
 
 
 @pytest.fixture(scope="session")
-def visit(played: Played) -> Iterator[Visit]:
-    """Sign in as a person would, and look at the first page; each visit is a new browser."""
+def chromium() -> Iterator[Browser]:
     program = browser.find()
     assert program, "no browser: `make ui` installs one"
     expect.set_options(timeout=LONGEST_MS)
-    with sync_playwright() as playwright, ExitStack() as stack:
-        chromium = playwright.chromium.launch(executable_path=program, args=browser.FLAGS)
-        stack.callback(chromium.close)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=browser.FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser, played: Played) -> Iterator[Visit]:
+    """Sign in as a person would, and look at the first page.
+
+    What was opened is closed with the test: a run's graph is drawn anew all the time, by this
+    machine's processors, and some of them at once leave no time for anything else.
+    """
+    with ExitStack() as stack:
 
         def signed_in(*, scheme: str = "light", height: int = HEIGHT) -> Page:
             context = chromium.new_context(

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +90,56 @@ def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
         for alias in node.names
     ]
     ours = [name for name in imported if name.startswith(("chalicelib", "infra", "localcloud"))]
-    assert ours == [
-        "chalicelib.wiring",
+    assert sorted(ours) == [
         "chalicelib.functions.meter.meter",
         "chalicelib.functions.provision.provision",
         "chalicelib.functions.react.react",
         "chalicelib.functions.sweep.sweep",
+        "chalicelib.provision_wiring.answer_provisioning",
+        "chalicelib.wiring",
     ]
+
+
+UNASKED = (
+    "chalicelib.adapters.bills",
+    "chalicelib.adapters.breaker",
+    "chalicelib.adapters.metrics",
+    "chalicelib.core.report",
+)
+"""What `react` loads when an event asks for it first."""
+
+
+@pytest.mark.parametrize(
+    ("function", "own", "others"),
+    [
+        pytest.param(
+            "react", "functions.rescue", ("functions.sweep", "functions.provision"), id="react"
+        ),
+        pytest.param("sweep", "functions.meter", ("functions.provision",), id="sweep"),
+        pytest.param("provision", "core.stack", ("functions.rescue",), id="provision"),
+    ],
+)
+def test_a_cold_start_loads_the_code_of_its_own_function_only(
+    function: str, own: str, others: tuple[str, ...]
+) -> None:
+    """In a process of its own, where nothing has been imported yet."""
+    environment = {
+        "AWS_LAMBDA_FUNCTION_NAME": f"prefect-spot-dev-{function}",
+        "_HANDLER": f"app.{function}",
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", "import app, sys; print(*sys.modules)"],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(told.stdout.split())
+    assert f"chalicelib.{own}" in loaded
+    assert not loaded & {f"chalicelib.{other}" for other in others}
+    if function == "react":
+        assert not loaded & set(UNASKED)

@@ -1,4 +1,4 @@
-"""Bills and daily sums in moto's DynamoDB: both or neither, once, read by key."""
+"""Bills and daily sums, in moto's DynamoDB and in the twin: both or neither, once, read by key."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ from chalicelib.core.ports import Books
 from chalicelib.core.sums import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN
+from tests.twin.dynamodb import InMemoryDynamoDB
 from tests.unit.test_bill import ETL, SPOT, bill, stopped
 
 NEW = Books(billed=False, run_known=False, listed=False)
@@ -33,7 +34,7 @@ TODAY = date(2026, 11, 23)
 
 
 @pytest.fixture
-def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     with mock_aws():
@@ -45,6 +46,13 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             BillingMode="PAY_PER_REQUEST",
         )
         yield client
+
+
+@pytest.fixture(params=["moto", "in memory"])
+def dynamodb(request: pytest.FixtureRequest) -> Any:
+    if request.param == "in memory":
+        return InMemoryDynamoDB()
+    return request.getfixturevalue("moto")
 
 
 @dataclass
@@ -221,12 +229,11 @@ def test_everything_expires_but_not_before_it_is_of_no_use(bench: Bench) -> None
         assert bench.item(key)["expires_at"] == {"N": str(until)}
 
 
-def test_a_report_reads_by_key_and_never_scans(bench: Bench, dynamodb: Any) -> None:
+def test_a_report_reads_by_key_and_never_scans(moto: Any) -> None:
+    bench = Bench(moto)
     assert bench.write(bill(stopped()))
     calls: list[str] = []
-    dynamodb.meta.events.register(
-        "before-call.dynamodb.*", lambda model, **_: calls.append(model.name)
-    )
+    moto.meta.events.register("before-call.dynamodb.*", lambda model, **_: calls.append(model.name))
     bench.table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
     assert calls == ["BatchGetItem", "BatchGetItem"]
 

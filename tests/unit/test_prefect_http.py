@@ -84,7 +84,7 @@ def test_every_other_kind_of_request_is_tried_again(method: str) -> None:
             case "artifact":
                 prefect.write_artifact(Artifact(RUN_ID, "key", "# hi", "d"))
             case "event":
-                prefect.emit_event(PrefectEvent(uuid4(), RUN_ID, "run", "e", AT, {}))
+                prefect.emit_events([PrefectEvent(uuid4(), RUN_ID, "run", "e", AT, {})])
     assert len(bench.requests) == 3
     assert len(set(bench.requests)) == 1
 

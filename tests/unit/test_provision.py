@@ -8,7 +8,7 @@ import pytest
 from moto import mock_aws
 from moto.cloudformation.models import cloudformation_backends
 
-from chalicelib.core.provisioning import Provision
+from chalicelib.core.provision_mode import Provision
 from chalicelib.core.stack import TEMPLATE_TAG, Condition
 from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.provision import provision

@@ -6,13 +6,14 @@ import botocore.session
 import pytest
 
 import infra
-from chalicelib.core.provisioning import Network, Provision, stack_definition
+from chalicelib.core.provision_mode import Provision
+from chalicelib.core.provisioning import Network, stack_definition
+from chalicelib.desired import desired_of
 from chalicelib.errors import SettingError
 from chalicelib.provision_settings import (
     FARGATE_MEMORY,
     LOG_RETENTION_DAYS,
     ProvisionSettings,
-    desired_of,
     read_provision_settings,
 )
 from chalicelib.settings import read_settings

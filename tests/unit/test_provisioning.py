@@ -8,6 +8,7 @@ import pytest
 
 from chalicelib.core.delivery import InvokeConfig, PutInvokeConfig, PutTargets
 from chalicelib.core.pool_template import WorkPool
+from chalicelib.core.provision_mode import Provision
 from chalicelib.core.provision_steps import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
@@ -17,7 +18,7 @@ from chalicelib.core.provision_steps import (
     UpdateStack,
     describe,
 )
-from chalicelib.core.provisioning import Plan, Problem, Provision, hash_of, plan, stack_definition
+from chalicelib.core.provisioning import Plan, Problem, hash_of, plan, stack_definition
 from chalicelib.core.stack import (
     STATUSES,
     Condition,

@@ -1,6 +1,9 @@
 """`spotctl` as a person or a pipeline meets it: help, output, errors in one line, exit codes."""
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +15,12 @@ from typer.testing import CliRunner
 from chalicelib.adapters.breaker import BreakerTable
 from chalicelib.core.guards.breaker import Breaker, BreakerState
 from spotctl.cli import app
+from spotctl.drill.throw_away import throw_away
+from spotctl.project import read_project
+from spotctl.world import open_world
 from tests.unit.spotctl_bench import KEY, STACK, Bench, bench
 
+POOL = "fargate-spot-dev"
 COMMANDS = ("deploy", "status", "drill", "report", "replay", "redrive", "teardown")
 
 
@@ -217,8 +224,20 @@ def test_without_one_prefect_is_asked_with_the_lambdas_key(stage: Bench) -> None
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--task", "x", "--start", "a/b"), ("--start", "unknown/deployment"), ("--task", "0123"), ()],
-    ids=["both", "unknown deployment", "unknown task", "nothing runs"],
+    [
+        ("--task", "x", "--start", "a/b"),
+        ("--throw-away", "--start", "a/b"),
+        ("--start", "unknown/deployment"),
+        ("--task", "0123"),
+        (),
+    ],
+    ids=[
+        "task and start",
+        "throw-away and start",
+        "unknown deployment",
+        "unknown task",
+        "nothing runs",
+    ],
 )
 def test_a_drill_that_cannot_be_is_refused_in_one_line(
     stage: Bench, arguments: tuple[str, ...]
@@ -245,10 +264,56 @@ def test_a_deployment_of_another_pool_is_not_started(stage: Bench) -> None:
     assert not [seen for seen in stage.server.seen if seen.path.endswith("create_flow_run")]
 
 
+@pytest.mark.parametrize(
+    ("option", "would_start"),
+    [(("--start", "etl/x"), "etl/x"), (("--throw-away",), "spot-drill/throw-away")],
+    ids=["a deployment", "a throw-away flow"],
+)
+def test_a_dry_run_of_a_drill_starts_and_saves_nothing(
+    stage: Bench, option: tuple[str, ...], would_start: str
+) -> None:
+    stage.answers = prefect()
+    said = stage.run("drill", *option, "--dry-run")
+    assert said.code == 0
+    assert said.answer == {"dry_run": True, "would_start": would_start}
+    assert stage.server is not None
+    assert [seen for seen in stage.server.seen if seen.method == "POST"] == []
+
+
+def test_a_throw_away_flow_is_saved_in_our_pool_on_spot_with_its_code(
+    stage: Bench, tmp_path: Path
+) -> None:
+    id_ = "0b0b0b0b-0000-4000-8000-000000000001"
+    stage.answers = prefect() | {
+        "POST /flows/": {"id": id_, "name": "spot-drill"},
+        "POST /deployments/": {"id": id_, "name": "throw-away", "work_pool_name": POOL},
+    }
+    deployment = throw_away(open_world(read_project(stage.folder, "dev")))
+    assert (deployment.name, deployment.work_pool) == ("spot-drill/throw-away", POOL)
+    assert stage.server is not None
+    [sent] = [seen.body for seen in stage.server.seen if seen.path.endswith("/deployments/")]
+    assert (sent["flow_id"], sent["work_pool_name"]) == (id_, POOL)
+    assert sent["job_variables"] == {"launch_type": "FARGATE_SPOT"}
+    [(step, options)] = sent["pull_steps"][0].items()
+    assert step == "prefect.deployments.steps.run_shell_script"
+    program, *arguments = shlex.split(options["script"])
+    assert program == "python"
+    subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True)
+    file, _, function = sent["entrypoint"].partition(":")
+    assert f"def {function}(" in (tmp_path / file).read_text()
+
+
+def test_without_a_work_pool_no_throw_away_flow_is_made(stage: Bench) -> None:
+    stage.answers = {"GET /admin/version": "3.8.8"}
+    said = stage.run("drill", "--throw-away")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == f"error: Prefect does not know the work pool {POOL}: run spotctl deploy\n"
+
+
 def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
     stage.create_table()
     assert stage.run("report").answer["deployments"] == []
-    assert "Spot savings by deployment" in stage.run("report", "--table").out
+    assert "Spot savings by deployment" in stage.run("report", "--table", "--since", "7d").out
     said = stage.run("report", "--csv", "--since", "4w")
     assert said.code == 0
     assert said.out.startswith("day,deployment,runs,")

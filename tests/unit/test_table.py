@@ -1,4 +1,4 @@
-"""The run records and their lease, in moto's DynamoDB and in the storm's own."""
+"""The run records and their lease: in moto's DynamoDB, in the storm's own, in the benchmark's."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +10,8 @@ import pytest
 from moto import mock_aws
 
 import infra
+from bench.aws_standin import AwsStandIn
+from bench.http_server import ServerThread, Service
 from chalicelib.adapters.table import KEPT_FOR, RunTable
 from chalicelib.core.record import Interruption, Moved, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError
@@ -38,13 +40,17 @@ INTERRUPTION = Interruption(
 RECORD = RunRecord(RUN_ID, {TASK_ARN: INTERRUPTION}, own_retries=2, next_capacity="FARGATE_SPOT")
 
 
-@pytest.fixture(params=["moto", "in memory"])
+@pytest.fixture(params=["moto", "in memory", "over HTTP"])
 def dynamodb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     if request.param == "in memory":
         yield InMemoryDynamoDB()
         return
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    if request.param == "over HTTP":
+        with ServerThread(Service(AwsStandIn().handle)) as server:
+            yield boto3.client("dynamodb", region_name="us-east-1", endpoint_url=server.url)
+        return
     with mock_aws():
         client = boto3.client("dynamodb", region_name="us-east-1")
         client.create_table(

@@ -1,8 +1,10 @@
-"""What an invocation is given: calls that are made at the same time."""
+"""What an invocation is given: calls that are made at the same time, and one credential."""
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import boto3
 import pytest
 
 from chalicelib import wiring
@@ -60,3 +62,30 @@ def test_all_are_made_before_the_first_failure_is_told() -> None:
     with pytest.raises(PrefectUnavailableError):
         wiring._together([fails, comes_late, comes_late])
     assert made == [1, 1]
+
+
+def test_two_threads_that_ask_first_make_one_client_for_the_credential(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+
+    class Ssm:
+        def get_parameter(self, **_: object) -> dict[str, dict[str, str]]:
+            return {"Parameter": {"Value": "pnu_secret"}}
+
+    def client(service: str) -> Ssm:
+        made.append(service)
+        time.sleep(0.05)
+        return Ssm()
+
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_API_KEY_PARAMETER", "/a/key")
+    monkeypatch.setattr(boto3, "client", client)
+    forget()
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            headers = list(pool.map(wiring.authorize, [False, False]))
+    finally:
+        forget()
+    assert headers == ["Bearer pnu_secret"] * 2
+    assert made == ["ssm"]

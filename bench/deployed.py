@@ -1,0 +1,83 @@
+"""The deployed zip in an emulated AWS, for what needs one runtime at a time."""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from localcloud.aws import EmulatedAws
+from localcloud.bootstrap import STACK, STAGE
+from localcloud.cloud import LAMBDA_PYTHON, REACT
+from localcloud.deployment import deploy
+from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
+from localcloud.processes import Household
+
+TIMEOUT_SECONDS: Final = 30
+
+AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""The zip's folder cannot be written to there: its code is compiled in each cold start."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What `chalice deploy` made of this project, and of what is compared with it."""
+
+    household: Household
+    aws: EmulatedAws
+
+    @property
+    def zip_bytes(self) -> int:
+        """Size of the deployed zip."""
+        return len(self.aws.lambdas.get_function(REACT).code_bytes)
+
+    def runtime(self, function: str = REACT, **settings: str) -> ExecutionEnvironment:
+        """Start a runtime of a function, with `settings` over its own environment."""
+        config = FunctionConfig.of(self.aws.lambdas.get_function(function))
+        environment = {**dict(config.environment), **AS_ON_LAMBDA, **settings}
+        return ExecutionEnvironment(
+            self.household,
+            self.aws,
+            LAMBDA_PYTHON,
+            replace(config, environment=tuple(sorted(environment.items()))),
+        )
+
+    def add_function(self, name: str, source: Path) -> None:
+        """Add a function of one file, with the environment that ours have; `handler` is its own."""
+        functions = self.aws.client("lambda")
+        ours = functions.get_function_configuration(FunctionName=REACT)
+        code = io.BytesIO()
+        with zipfile.ZipFile(code, "w") as archive:
+            archive.write(source, source.name)
+        functions.create_function(
+            FunctionName=name,
+            Handler=f"{source.stem}.handler",
+            Code={"ZipFile": code.getvalue()},
+            **{key: ours[key] for key in ("Runtime", "Role", "Timeout", "Environment")},
+        )
+
+
+@contextmanager
+def deployed(household: Household, api_url: str) -> Iterator[Deployed]:
+    """Deploy this project into an emulated AWS of its own; `api_url` is Prefect's."""
+    with EmulatedAws() as aws:
+        aws.client("dynamodb").create_table(
+            TableName=STACK,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        settings = {"PREFECT_API_URL": api_url}
+        deploy(aws, household.folder / "project", STAGE, settings, TIMEOUT_SECONDS)
+        yield Deployed(household, aws)
+
+
+def answered(runtime: ExecutionEnvironment, number: int, event: Mapping[str, Any]) -> Outcome:
+    """Have the runtime answer an event. Raises RuntimeError where it fails."""
+    outcome = runtime.run(f"bench-{number}", json.dumps(event).encode())
+    if outcome.status != "ok":
+        raise RuntimeError(f"{runtime.config.name} failed: {outcome.error}\n{outcome.logs}")
+    return outcome
