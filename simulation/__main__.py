@@ -23,7 +23,7 @@ BUILD: Final = ROOT / "build"
 DATA: Final = ROOT / "docs" / "data" / "simulation.json"
 IMAGE: Final = ROOT / "docs" / "images" / "simulation.png"
 
-RUNS: Final = 160
+RUNS: Final = 240
 SEED: Final = 1
 CHANGEOVER_SECONDS: Final = 60.0
 

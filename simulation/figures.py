@@ -109,7 +109,9 @@ def _costs(cell: Cell, pools: Sequence[Pool]) -> Figures:
     return {
         **_named(cell),
         "cost": {name: _plain(estimate) for name, estimate in cost.items()},
-        "time": {name: _plain(_ratio(pools, name, ON_DEMAND, _hours)) for name in names},
+        "time": {
+            name: _plain(_ratio(pools, name, ON_DEMAND, _hours)) for name in (BASELINE, ECONOMICS)
+        },
         "advised": advised,
     }
 

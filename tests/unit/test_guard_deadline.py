@@ -24,7 +24,7 @@ from chalicelib.core.situation import Policy
 from tests.make import NOW, make_run, make_situation
 
 FACTS: dict[str, Any] = {
-    "past": PastRuns((600.0, *[1000.0] * 5)),
+    "past": PastRuns((600.0, *[1000.0] * 5), undisturbed=6),
     "progress": Progress(),
     "changeover": Changeover(100, 30),
 }
@@ -86,8 +86,22 @@ def test_without_persistence_there_must_be_time_for_all_of_it_twice(
 
 @pytest.mark.parametrize(("left", "kind"), [(1300, StayOnSpot), (1299.999, GoOnDemand)])
 def test_with_it_there_must_be_time_for_the_longest_piece_twice(left: float, kind: type) -> None:
-    kept = PastRuns((1000.0,) * 5, piece_seconds=(20.0, 100.0))
+    kept = PastRuns((1000.0,) * 5, piece_seconds=(100.0,) * 10)
     assert isinstance(opinion(left, past=kept), kind)
+
+
+def test_in_a_longer_run_the_pieces_may_be_longer_too() -> None:
+    past = PastRuns((1000.0,) * 5, piece_seconds=(100.0, 300.0, 100.0))
+    assert isinstance(opinion(1800, past=past), StayOnSpot)  # 200 + 1000 + 300 * 1000 / 500
+    assert isinstance(opinion(1799, past=past), GoOnDemand)
+
+
+def test_where_tasks_are_kept_the_whole_time_of_every_run_counts() -> None:
+    few = PastRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 + (1200.0,))
+    assert isinstance(opinion(2200, past=few), StayOnSpot)
+    progress = Progress(keeps=True, piece_seconds=(100.0,))
+    assert isinstance(opinion(1599, past=few, progress=progress), GoOnDemand)
+    assert isinstance(opinion(1600, past=few, progress=progress), StayOnSpot)
 
 
 @pytest.mark.parametrize(("left", "kind"), [(900, StayOnSpot), (899.999, GoOnDemand)])

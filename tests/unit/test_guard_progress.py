@@ -137,34 +137,39 @@ def test_without_completed_runs_the_past_is_missing() -> None:
 def test_the_work_of_a_run_is_how_long_it_ran_undisturbed() -> None:
     five = [completed(300), *[completed(100)] * 4]
     runs = [completed(500, run_count=2), *five]
-    assert past_of(runs, ()) == PastRuns((300, *[100] * 4), (), (40,) * 6)
+    assert past_of(runs, ()) == PastRuns(
+        (300, *[100] * 4), (), (40,) * 6, whole_seconds=(500, 300, *[100] * 4), undisturbed=5
+    )
     assert like(runs) is runs[1]
 
 
-def test_an_interrupted_run_counts_where_it_was_longer_or_where_others_are_few() -> None:
-    five = [completed(300)] * 5
-    runs = [completed(900, run_count=2), *five]
-    assert past_of(runs, ()) == PastRuns((*[300] * 5, 450), (), (40,) * 6)
-    assert past_of(runs[:5], ()) == PastRuns((900, *[300] * 4), (), (40,) * 5)
-    assert past_of(runs[:1], ()) == PastRuns((900,), (), (40,))
+def test_an_interrupted_run_counts_where_it_was_longer_or_where_there_is_no_other() -> None:
+    runs = [completed(900, run_count=2), completed(300)]
+    assert past_of(runs, ()) == PastRuns(
+        (300, 450), (), (40, 40), whole_seconds=(900, 300), undisturbed=1
+    )
+    assert past_of(runs[:1], ()) == PastRuns((900,), (), (40,), whole_seconds=(900,))
 
 
 def test_its_pieces_are_those_of_the_newest_undisturbed_run_that_keeps_results() -> None:
     run = completed(300)
-    assert past_of([run], [done(50, 150), done(150, 340)]) == PastRuns((300,), (100, 190), (40,))
+    assert past_of([run], [done(50, 150), done(150, 340)]) == PastRuns(
+        (300,), (100, 190), (40,), (300,), 1
+    )
     unstored = [done(50, 150, persisted=False)]
-    assert past_of([run], unstored) == PastRuns((300,), (), (40,))
+    assert past_of([run], unstored) == PastRuns((300,), (), (40,), (300,), 1)
 
 
 def test_what_an_interruption_left_undone_in_the_past_is_no_piece() -> None:
     run = completed(300, run_count=2)
     cut = TaskRun(StateType.RUNNING, at(50), persisted=False)
     again = [done(50, 150), done(150, 340)]
-    assert past_of([run], [cut, *again]) == PastRuns((300,), (100, 190), (40,))
+    assert past_of([run], [cut, *again]) == PastRuns((300,), (100, 190), (40,), (300,))
 
 
 def test_a_run_without_a_scheduled_start_tells_no_start() -> None:
-    assert past_of([completed(300, expected_start=None)], ()) == PastRuns((300,))
+    past = past_of([completed(300, expected_start=None)], ())
+    assert past == PastRuns((300,), (), (), (300,), 1)
 
 
 def daily(hours: float, interruptions: int, deployment: Deployment) -> DailySum:

@@ -62,11 +62,15 @@ class PastRuns:
     `piece_seconds`: of one of them, how long each piece took that a rerun would find done, or have
     to do again, task by task; empty where it kept nothing.
     `start_seconds`: of each, from its scheduled start until it ran.
+    `whole_seconds`: of each, all the time that it ran, with what was done twice: its work at most.
+    `undisturbed`: how many of them were never interrupted.
     """
 
     work_seconds: tuple[float, ...]
     piece_seconds: tuple[float, ...] = ()
     start_seconds: tuple[float, ...] = ()
+    whole_seconds: tuple[float, ...] = ()
+    undisturbed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from statistics import median
-from typing import Final
 
 from chalicelib.core.guards.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
 from chalicelib.core.run import CompletedRun, RunState, StateType
@@ -16,9 +15,6 @@ from chalicelib.core.situation import Situation
 from chalicelib.core.sums import DailySum, total
 from chalicelib.core.task import Task
 from chalicelib.core.waste import TaskRun
-
-ENOUGH_UNDISTURBED: Final = 5
-"""Completed runs that were not interrupted, for their times to stand for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +91,23 @@ def past_of(runs: Sequence[CompletedRun], task_runs: Sequence[TaskRun]) -> PastR
 
     An undisturbed run's time is its work. An interrupted one's holds work done twice: it counts by
     its average attempt, which is less than its work, where that is more than any undisturbed run
-    had; and whole, where there were too few undisturbed ones to tell how long runs may get.
+    had; and whole, where there was no undisturbed one.
     """
     newest = like(runs)
     if newest is None:
         return Missing("the deployment's completed runs", "there are none yet")
     undisturbed = [run.run_seconds for run in runs if run.run_count == 1]
-    work = undisturbed
-    if len(undisturbed) < ENOUGH_UNDISTURBED:
-        work = [run.run_seconds for run in runs]
-    else:
+    whole = [run.run_seconds for run in runs]
+    work = undisturbed or whole
+    if undisturbed:
         averages = (run.run_seconds / run.run_count for run in runs if run.run_count > 1)
-        work += [average for average in averages if average > max(undisturbed)]
+        work = [*undisturbed, *(a for a in averages if a > max(undisturbed))]
     completed = [t for t in task_runs if t.state is StateType.COMPLETED]  # others were done again
     mine = _within(completed, newest.started_at, newest.ended_at)
     return PastRuns(
         work_seconds=tuple(work),
+        whole_seconds=tuple(whole),
+        undisturbed=len(undisturbed),
         piece_seconds=tuple(_pieces(mine, newest.ended_at)) if _keeps([mine]) else (),
         start_seconds=tuple(
             max((run.started_at - run.expected_start).total_seconds(), 0.0)

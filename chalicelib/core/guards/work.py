@@ -30,11 +30,16 @@ def likely_work_seconds(past: PastRuns, progress: Progress) -> tuple[float, ...]
 def most_work_seconds(past: PastRuns, progress: Progress) -> float:
     """Return more than the longest work on record, and never less than what this run did in one go.
 
-    Of twenty runs one in twenty is the longest. So this one may go beyond the longest before it, by
-    half of what that is beyond the median; of a few runs who knows, so by a quarter.
+    Where tasks are kept, little is done twice, and the whole time of every run tells; so it does
+    where too few were undisturbed. Of twenty runs one in twenty is the longest: this one may go
+    beyond it, by half of what that is beyond the median; of a few runs who knows, so by a quarter.
     """
-    longest, known = max(past.work_seconds), len(past.work_seconds) >= ENOUGH_TO_COMPARE
-    beyond = (longest - median(past.work_seconds)) / 2 if known else longest / 4
+    few = past.undisturbed < ENOUGH_TO_COMPARE
+    works = past.work_seconds
+    if few or keeps_results(past, progress):
+        works = (*works, *past.whole_seconds)
+    longest = max(works)
+    beyond = longest / 4 if len(works) < ENOUGH_TO_COMPARE else (longest - median(works)) / 2
     return max(longest + beyond, progress.longest_seconds, progress.kept_seconds)
 
 
@@ -49,5 +54,11 @@ def usual_piece_seconds(past: PastRuns, progress: Progress) -> float:
 
 
 def longest_piece_seconds(past: PastRuns, progress: Progress) -> float:
-    """Return the longest piece on record, in seconds: what the worst interruption costs."""
-    return max((*progress.piece_seconds, *past.piece_seconds), default=0.0)
+    """Return what the worst interruption costs: the longest piece of this run, or of its like.
+
+    Those of its like are of one run: in one that is longer, so may they be.
+    """
+    whole = sum(past.piece_seconds)
+    stretch = max(1.0, most_work_seconds(past, progress) / whole) if whole > 0 else 1.0
+    like = max(past.piece_seconds, default=0.0) * stretch
+    return max(like, *progress.piece_seconds, 0.0)
