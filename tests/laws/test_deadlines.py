@@ -67,7 +67,7 @@ def test_people_are_told_once_which_guard_it_was_and_why(universe: Universe) -> 
     [(_, line)] = universe.prefect.logs_of(run_id)
     assert key == f"spot-deadline-{str(run_id)[:8]}"
     assert "**Why:** deadline\\:" in artifact
-    assert "Why: deadline: an attempt on Spot may need 26.9 min" in line
+    assert "Why: deadline: an attempt on Spot may need 33.6 min" in line
     assert [name for _, name in universe.prefect.events_of(run_id)] == ["prefect-spot.on-demand"]
     assert universe.records().read(run_id).next_capacity == "FARGATE"
 
@@ -76,7 +76,7 @@ def test_people_are_told_once_which_guard_it_was_and_why(universe: Universe) -> 
     "tags",
     [
         pytest.param((), id="none"),
-        pytest.param(("spot-deadline:30m",), id="ample"),
+        pytest.param(("spot-deadline:40m",), id="ample"),
         pytest.param(("spot-deadline:soon",), id="cannot be read"),
         pytest.param((TIGHT, "spot:never-rerun"), id="never to be rescued"),
     ],
@@ -104,7 +104,7 @@ def test_one_that_is_due_later_is_looked_at_later(universe: Universe) -> None:
 
 
 def test_one_that_waits_too_long_is_moved_when_it_has_become_late(universe: Universe) -> None:
-    run_id = waiting(universe, "spot-deadline:40m", ahead=0)
+    run_id = waiting(universe, "spot-deadline:47m", ahead=0)
     universe.sweep()
     universe.sweep()
     assert not universe.prefect.runs[run_id].job_variables

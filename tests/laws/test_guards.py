@@ -32,7 +32,15 @@ from tests.laws.guarded import (
     interrupted,
     noted,
 )
-from tests.laws.test_laws import behaviors, deliveries, faults, interrupt, many, outcome, reruns
+from tests.laws.test_laws import (
+    behaviors,
+    deaths_and_delays,
+    deliveries,
+    interrupt,
+    many,
+    outcome,
+    reruns,
+)
 from tests.laws.universe import Fault, Tables
 from tests.make import TASK_ARN, make_run, make_situation
 
@@ -226,7 +234,7 @@ def test_in_observe_mode_it_is_told_what_would_have_been_done(tables: Tables) ->
 @given(
     told=deliveries,
     behavior=behaviors,
-    fault=faults,
+    fault=deaths_and_delays,
     at=st.integers(0, 7),
     guarded=st.sampled_from([LONG, SHORT]),
 )

@@ -28,6 +28,10 @@ deliveries = st.lists(st.integers(0, 3), min_size=1, max_size=8).filter(
 
 behaviors = st.sampled_from(["relinquishes", "crashes", "reschedules"])
 faults = st.builds(Fault, st.sampled_from(list(Befalls)), st.integers(0, 25))
+deaths_and_delays = faults.filter(
+    lambda fault: fault.befalls not in (Befalls.FAILS_BEFORE, Befalls.FAILS_AFTER)
+)
+"""What keeps no fact from anybody: a call that fails leaves a guard without one."""
 
 
 def interrupt(universe: Universe, task: Task, behavior: str, told: list[int]) -> list[Any]:
