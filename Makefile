@@ -77,13 +77,7 @@ ui: .venv/ready .venvs/lambda/ready  ## The demo, looked at in a real browser; t
 
 .PHONY: faults
 faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried; the long form, half an hour or more
-	@rm -rf build/faults build/faults*.json
-	@FAULTS=full $(VENV)/python -m pytest --quiet --timeout 3600 tests/faults; code=$$?; \
-		$(VENV)/python -m tests.faults.mutants && $(VENV)/python -m tests.faults.report && exit $$code
-
-.PHONY: bench
-bench: .venv/ready .venvs/lambda/ready  ## Measured against prefect-aws's observer and its own floor; writes docs/benchmarks.md; 25 minutes
-	@$(VENV)/python -m bench
+	@$(VENV)/python -m tests.faults.long
 
 .PHONY: audit
 audit: .venv/ready .venvs/audit/ready .venvs/checkov/ready  ## Pins against known vulnerabilities, the template against checkov; fails if it cannot ask

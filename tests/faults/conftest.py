@@ -7,7 +7,6 @@ import pytest
 
 from localcloud.cloud import Options
 from tests.e2e.scenario import set_up
-from tests.faults.ledger import FOLDER
 from tests.faults.stories import STORIES
 from tests.faults.world import Story, World
 
@@ -46,6 +45,6 @@ def world(
         with ThreadPoolExecutor(max(1, len(stories))) as pool:
             world.begin(stories, pool)
             yield world
-        world.write(FOLDER.parent / "faults-world.json")
+        world.write()
         assert world.prefect.errors == []
         assert world.aws.errors == []

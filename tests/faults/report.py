@@ -19,9 +19,6 @@ RESULT = FOLDER.parent / "faults.json"
 
 def main() -> int:
     parts = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
-    world = FOLDER.parent / "faults-world.json"
-    if world.exists():
-        parts.append({"cases": json.loads(world.read_text())})
     result = together(parts)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     show(result)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from localcloud.cloud import Cloud, wait_for
@@ -96,7 +95,7 @@ class Outcome:
     report: str
 
     def row(self) -> dict[str, Any]:
-        """For build/faults-world.json; `tries` are interruptions."""
+        """For the report; `tries` are interruptions."""
         return {
             "name": self.name,
             "tries": 1,
@@ -164,12 +163,11 @@ class World:
             }
         )
 
-    def write(self, path: Path) -> None:
-        """Write the rows of all that was played: here, and where `report.py` looks for them."""
+    def write(self) -> None:
+        """Write the rows of all that was played, for `report.py`."""
         FOLDER.mkdir(parents=True, exist_ok=True)
         played = [f.result() for f in self.outcomes.values() if f.done() and not f.exception()]
         rows = [*(outcome.row() for outcome in played), *self.rows]
-        path.write_text(json.dumps(rows, indent=2) + "\n")
         (FOLDER / "misbehaving_world.json").write_text(json.dumps({"cases": rows}, indent=2) + "\n")
 
     def _play(self, story: Story, before: Sequence[Future[Run]]) -> None:
