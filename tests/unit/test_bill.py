@@ -324,8 +324,15 @@ def test_a_run_that_was_moved_before_its_start_is_no_rerun() -> None:
 
 def test_a_partial_bill_adds_its_time_and_no_money() -> None:
     daily = sum_of(bill(stopped(cpu_units=None)), Outcome.NONE, first_of_its_run=True)
+    hour_us = 3600 * 10**6
     assert daily.counts == Counts(
-        runs=1, attempts=1, interruptions=1, partial_bills=1, spot_us=3600 * 10**6
+        runs=1,
+        attempts=1,
+        interruptions=1,
+        first_interruptions=1,
+        partial_bills=1,
+        spot_us=hour_us,
+        first_spot_us=hour_us,
     )
 
 
