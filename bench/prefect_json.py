@@ -69,13 +69,15 @@ def run_json(run: TwinRun) -> Json:
         "next_scheduled_start_time": _time_json(run.next_start),
         "start_time": _time_json(run.started_at),
         "end_time": _time_json(run.ended_at),
+        "total_run_time": run.run_seconds,
     }
 
 
 def task_run_json(task_run: TaskRun) -> Json:
     """Return a task run, as far as anybody asks for it."""
     data = {"storage_key": "key"} if task_run.persisted else None
-    return _task_run(task_run.state, task_run.started_at, data=data)
+    told = _task_run(task_run.state, task_run.started_at, data=data, cached=task_run.cached)
+    return {**told, "end_time": _time_json(task_run.ended_at)}
 
 
 def call_json(child: TwinRun) -> Json:
@@ -143,12 +145,17 @@ def read_time(text: str) -> datetime:
 
 
 def _task_run(
-    kind: StateType, at: datetime, *, details: Json | None = None, data: object = None
+    kind: StateType,
+    at: datetime,
+    *,
+    details: Json | None = None,
+    data: object = None,
+    cached: bool = False,
 ) -> Json:
     state = {
         "id": str(uuid4()),
         "type": kind.value,
-        "name": kind.value.title(),
+        "name": "Cached" if cached else kind.value.title(),
         "timestamp": at.isoformat(),
         "state_details": details or {},
         "data": data,

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from bench.http_server import Answer, Request, Service, listen
 from bench.prefect_json import (
@@ -35,7 +35,7 @@ from bench.prefect_json import (
     state_json,
     task_run_json,
 )
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, TableArtifact
+from chalicelib.core.ports import Artifact, LogLine, PoolEvent, PrefectEvent, TableArtifact
 from chalicelib.core.run import StateVerdict
 from chalicelib.errors import PrefectConflictError, PrefectRejectedError
 from tests.twin.orchestration import TwinRun
@@ -47,6 +47,7 @@ DELAY_SECONDS: Final = 0.02
 _API: Final = "/api/"
 _OURS: Final = "prefect-spot."
 _RUN_RESOURCE: Final = "prefect.flow-run."
+_POOL_RESOURCE: Final = "prefect.work-pool."
 
 Json = Mapping[str, Any]
 
@@ -163,7 +164,14 @@ class StandIn:
         chosen = body["flow_runs"]
         if "id" in chosen:
             return [self.twin.runs[UUID(run_id)] for run_id in chosen["id"]["any_"]]
-        if "parent_flow_run_id" in chosen:
+        if (
+            "deployment_id" in chosen
+            and "work_pools" not in body
+            and "parent_flow_run_id" not in chosen
+        ):
+            deployment_id = UUID(chosen["deployment_id"]["any_"][0])
+            ids = [run.id for run in self.twin.find_completed_runs(deployment_id, body["limit"])]
+        elif "parent_flow_run_id" in chosen:
             parents = [UUID(parent) for parent in chosen["parent_flow_run_id"]["any_"]]
             found = sorted(self.twin.find_live_children(parents), key=lambda run: -run.id.int)
             ids = [run.id for run in found[body["offset"] : body["offset"] + body["limit"]]]
@@ -210,28 +218,20 @@ class StandIn:
 
     def _take_events(self, body: Sequence[Json]) -> None:
         """Keep those of ours; the twin knows no others."""
-        self.twin.emit_events(
-            [
-                PrefectEvent(
-                    UUID(event["id"]),
-                    UUID(event["resource"]["prefect.resource.id"].removeprefix(_RUN_RESOURCE)),
-                    event["resource"].get("prefect.resource.name", ""),
-                    event["event"],
-                    read_time(event["occurred"]),
-                    event["payload"],
-                )
-                for event in body
-                if event["event"].startswith(_OURS)
-            ]
-        )
+        ours = [event for event in body if event["event"].startswith(_OURS)]
+        of_runs = [event for event in ours if not _is_of_a_pool(event)]
+        self.twin.emit_events([_run_event(event) for event in of_runs])
+        for event in filter(_is_of_a_pool, ours):
+            self.twin.emit_pool_event(_pool_event(event))
 
     def _work_pool(self, name: str) -> Answer:
         pool = self.pools.read(name)
         if pool is not None:
             known = {"type": pool.type, "base_job_template": pool.base_job_template}
-            return Answer(200, {"name": name, **known})
+            return Answer(200, {"id": str(uuid5(NAMESPACE_URL, name)), "name": name, **known})
         if name in self.twin.work_pools:
-            return Answer(200, {"name": name, "type": "ecs", "base_job_template": {}})
+            known = {"type": "ecs", "base_job_template": {}}
+            return Answer(200, {"id": str(uuid5(NAMESPACE_URL, name)), "name": name, **known})
         return _unknown("Work pool")
 
     def _answer_bench(self, name: str, request: Request) -> Answer:
@@ -266,6 +266,28 @@ def make_stand_in(*, oldest: bool = False, auth_string: str | None = None) -> St
     """Return one with no runs, of Prefect 3.8 or of 3.4."""
     twin = InMemoryPrefect(lambda: datetime.now(UTC), oldest=oldest)
     return StandIn(twin, InMemoryWorkPools(), auth_string)
+
+
+def _is_of_a_pool(event: Json) -> bool:
+    return str(event["resource"]["prefect.resource.id"]).startswith(_POOL_RESOURCE)
+
+
+def _run_event(event: Json) -> PrefectEvent:
+    resource = event["resource"]
+    return PrefectEvent(
+        UUID(event["id"]),
+        UUID(resource["prefect.resource.id"].removeprefix(_RUN_RESOURCE)),
+        resource.get("prefect.resource.name", ""),
+        event["event"],
+        read_time(event["occurred"]),
+        event["payload"],
+    )
+
+
+def _pool_event(event: Json) -> PoolEvent:
+    name = event["resource"]["prefect.resource.name"]
+    at = read_time(event["occurred"])
+    return PoolEvent(UUID(event["id"]), name, event["event"], at, event["payload"])
 
 
 def _is_id(part: str) -> bool:

@@ -7,6 +7,7 @@ Row by row after `prefect/server/orchestration/core_policy.py` of 3.8.8, in the 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from math import floor
 from uuid import UUID
 
@@ -56,6 +57,16 @@ class TwinRun:
     @property
     def state(self) -> RunState:
         return self.states[-1]
+
+    @property
+    def run_seconds(self) -> float:
+        """How long it has run, in all its attempts."""
+        ran = (
+            after.timestamp - before.timestamp
+            for before, after in pairwise(self.states)
+            if before.type is StateType.RUNNING
+        )
+        return sum(ran, timedelta()).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

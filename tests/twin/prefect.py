@@ -7,7 +7,6 @@ test's own. `oldest=True` makes it behave as Prefect 3.4 does where that differs
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import pairwise
 from uuid import UUID, uuid4
 
 from chalicelib.core.ports import (
@@ -496,15 +495,10 @@ def _as_told(run: TwinRun) -> FlowRun:
 def _as_completed(run: TwinRun) -> CompletedRun:
     assert run.started_at is not None
     assert run.ended_at is not None
-    ran = (
-        after.timestamp - before.timestamp
-        for before, after in pairwise(run.states)
-        if before.type is StateType.RUNNING
-    )
     return CompletedRun(
         id=run.id,
         run_count=run.run_count,
-        run_seconds=sum(ran, timedelta()).total_seconds(),
+        run_seconds=run.run_seconds,
         started_at=run.started_at,
         ended_at=run.ended_at,
         expected_start=run.expected_start,

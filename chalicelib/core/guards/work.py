@@ -9,7 +9,10 @@ from typing import Final
 from chalicelib.core.guards.facts import PastRuns, Progress
 
 ENOUGH_TO_COMPARE: Final = 5
-"""Past runs whose spread says how much a run's work may vary."""
+"""Undisturbed runs of the past that tell how much a run's work may vary."""
+
+LEAST_PARTS: Final = 4
+"""So that one single run in the past makes room for a quarter more, and not for as much again."""
 
 
 def keeps_results(past: PastRuns, progress: Progress) -> bool:
@@ -31,15 +34,16 @@ def most_work_seconds(past: PastRuns, progress: Progress) -> float:
     """Return more than the longest work on record, and never less than what this run did in one go.
 
     Where tasks are kept, little is done twice, and the whole time of every run tells; so it does
-    where too few were undisturbed. Of twenty runs one in twenty is the longest: this one may go
-    beyond it, by half of what that is beyond the median; of a few runs who knows, so by a quarter.
+    where too few were undisturbed. Of n runs the next is the longest once in n + 1 times, and a
+    deadline is to be kept that time too: so it may go beyond them by as much again as the longest
+    is beyond the median, and by one part in n at least, but no more than a quarter for that.
     """
     few = past.undisturbed < ENOUGH_TO_COMPARE
     works = past.work_seconds
     if few or keeps_results(past, progress):
         works = (*works, *past.whole_seconds)
     longest = max(works)
-    beyond = longest / 4 if len(works) < ENOUGH_TO_COMPARE else (longest - median(works)) / 2
+    beyond = max(longest - median(works), longest / max(len(works), LEAST_PARTS))
     return max(longest + beyond, progress.longest_seconds, progress.kept_seconds)
 
 
