@@ -79,6 +79,10 @@ ui: .venv/ready .venvs/lambda/ready  ## The demo, looked at in a real browser; t
 faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried; the long form, half an hour or more
 	@$(VENV)/python -m tests.faults.long
 
+.PHONY: bench
+bench: .venv/ready .venvs/lambda/ready  ## Measured against prefect-aws's observer and its own floor; writes docs/benchmarks.md; 25 minutes
+	@$(VENV)/python -m bench
+
 .PHONY: audit
 audit: .venv/ready .venvs/audit/ready .venvs/checkov/ready  ## Pins against known vulnerabilities, the template against checkov; fails if it cannot ask
 	@$(VENV)/python -m tests.audit; code=$$?; $(VENV)/python -m tests.template_scan && exit $$code
