@@ -20,6 +20,17 @@ OURS = sorted(
     for path in (PROJECT / folder).rglob("*")
     if path.suffix in (".py", ".json")
 )
+LOADED_WHEN_ASKED = frozenset(
+    PurePosixPath("chalicelib") / name
+    for name in (
+        "adapters/breaker.py",
+        "adapters/metrics.py",
+        "core/guards/economics.py",
+        "core/guards/weather.py",
+    )
+)
+"""What an event may ask for that the one here does not: a guard that is on, a value measured."""
+
 READ_BY_PROVISION_ALONE = (Path("infra/base-job-template.json"), Path("infra/stack.json"))
 """Their absence is tried in `tests/localcloud/test_provision_zip.py`."""
 
@@ -108,7 +119,7 @@ def test_without_any_module_or_package_one_of_the_functions_fails(
         functions.update_function_code(FunctionName=scratch, ZipFile=without(zipped, gone))
         if all(map(ends_well, HANDLERS)):
             unharmed.append(gone)
-    assert unharmed == []
+    assert set(unharmed) <= LOADED_WHEN_ASKED
     functions.update_function_code(FunctionName=scratch, ZipFile=zipped)
     assert [handler for handler in HANDLERS if not ends_well(handler)] == []
     functions.update_function_configuration(FunctionName=scratch, Handler="app.react")
