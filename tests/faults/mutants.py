@@ -257,8 +257,8 @@ MUTANTS = (
     Mutant(
         "the breaker asked where none is set",
         "chalicelib/functions/rescue.py",
-        "if s.policy.guards.breaker is None or not (asks or signals):",
-        "if not (asks or signals) or not self.world.breakers.read():",
+        "        if s.policy.guards.breaker is None:\n            return decision\n",
+        "        if not self.world.breakers.read():\n            return decision\n",
         (WEATHER + "off_it_is_never_asked",),
     ),
 )
