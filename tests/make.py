@@ -155,3 +155,13 @@ def make_event(detail: Mapping[str, Any] | None = None, **envelope: Any) -> dict
         "detail": {name: value for name, value in merged.items() if value is not None},
     }
     return {**ordinary, **envelope}
+
+
+def make_table(dynamodb: Any, name: str) -> None:
+    """Create an empty table in `dynamodb`, a boto3 client, with the key that the product's has."""
+    dynamodb.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )

@@ -26,7 +26,7 @@ from prefect.client.schemas.objects import (
     FlowRunPolicy,
     State,
 )
-from prefect.events.filters import EventFilter, EventResourceFilter
+from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[attr-defined]
 from prefect.states import (
     AwaitingRetry,
@@ -239,14 +239,16 @@ class RealPrefect:
 
     def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]:
         """The run's events of ours; the server stores them a few seconds after it took them."""
-        return self._events_of(f"prefect.flow-run.{flow_run_id}", at_least)
+        return self._events_of(_of_resource(f"prefect.flow-run.{flow_run_id}"), at_least)
 
     def pool_events_of(self, work_pool: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
         pool_id = self._client.read_work_pool(work_pool).id
-        return self._events_of(f"prefect.work-pool.{pool_id}", at_least)
+        return self._events_of(_of_resource(f"prefect.work-pool.{pool_id}"), at_least)
 
-    def _events_of(self, resource: str, at_least: int) -> list[tuple[UUID, str]]:
-        chosen = EventFilter(resource=EventResourceFilter(id=[resource]))
+    def pool_events_named(self, name: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
+        return self._events_of(EventFilter(event=EventNameFilter(name=[name])), at_least)
+
+    def _events_of(self, chosen: EventFilter, at_least: int) -> list[tuple[UUID, str]]:
         deadline = time.monotonic() + EVENT_SECONDS
         while True:
             page = self._client.read_events(chosen, limit=50)
@@ -312,3 +314,7 @@ class RealPrefect:
             transition_id=state.state_details.transition_id,
             details=details,
         )
+
+
+def _of_resource(resource: str) -> EventFilter:
+    return EventFilter(resource=EventResourceFilter(id=[resource]))

@@ -155,8 +155,14 @@ def test_an_event_of_the_work_pool_with_the_same_id_counts_once(stage: Stage) ->
 
 
 def test_an_event_of_an_unknown_work_pool_is_dropped(stage: Stage) -> None:
-    name = f"nobody's {uuid4()}"
-    stage.prefect.emit_pool_event(PoolEvent(uuid4(), name, "prefect-spot.x", datetime.now(UTC), {}))
+    pool, at, name = stage.controls.create_work_pool(), datetime.now(UTC), f"prefect-spot.{uuid4()}"
+    dropped = PoolEvent(uuid4(), f"nobody's {uuid4()}", name, at, {})
+    kept = PoolEvent(uuid4(), pool, name, at, {})
+
+    for event in (dropped, kept):
+        stage.prefect.emit_pool_event(event)
+
+    assert stage.controls.pool_events_named(name) == [(kept.id, name)]
 
 
 def test_wrong_credentials_are_refused_where_any_are_asked_for(stage: Stage) -> None:

@@ -26,7 +26,7 @@ from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
-from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_event
+from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_event, make_table
 from tests.twin.prefect import InMemoryPrefect
 
 LEASE = timedelta(seconds=35)
@@ -184,12 +184,7 @@ class Universe:
         """The books, in a table of this universe's own, made when first opened."""
         if not self.books:
             self.books = f"books-{uuid4()}"
-            self.dynamodb.create_table(
-                TableName=self.books,
-                KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-                AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-                BillingMode="PAY_PER_REQUEST",
-            )
+            make_table(self.dynamodb, self.books)
         return BillTable(self.dynamodb, self.books, sleep=lambda _: None)
 
     def records(self) -> RunTable:

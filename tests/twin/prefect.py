@@ -372,6 +372,9 @@ class InMemoryPrefect:
         found = [(x.id, x.name) for x in self.pool_events.values() if x.work_pool == work_pool]
         return sorted(found, key=lambda event: event[1])
 
+    def pool_events_named(self, name: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
+        return [(x.id, x.name) for x in self.pool_events.values() if x.name == name]
+
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
         return self.runs[flow_run_id].labels
 

@@ -1,17 +1,15 @@
 """Bills and daily sums, in moto's DynamoDB and in the twin: both or neither, once, read by key."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import boto3
 import pytest
 from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from chalicelib.adapters.bills import (
     BILLS_KEPT_FOR,
@@ -25,7 +23,7 @@ from chalicelib.core.outcome import Outcome
 from chalicelib.core.ports import Books
 from chalicelib.core.sums import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError
-from tests.make import NOW, RUN_ID, TASK_ARN
+from tests.make import NOW, RUN_ID, TASK_ARN, make_table
 from tests.twin.dynamodb import InMemoryDynamoDB
 from tests.unit.test_bill import ETL, SPOT, bill, stopped
 
@@ -33,26 +31,13 @@ NEW = Books(billed=False, run_known=False, listed=False)
 TODAY = date(2026, 11, 23)
 
 
-@pytest.fixture
-def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    with mock_aws():
-        client = boto3.client("dynamodb", region_name="us-east-1")
-        client.create_table(
-            TableName="books",
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        yield client
-
-
 @pytest.fixture(params=["moto", "in memory"])
 def dynamodb(request: pytest.FixtureRequest) -> Any:
     if request.param == "in memory":
         return InMemoryDynamoDB()
-    return request.getfixturevalue("moto")
+    moto = request.getfixturevalue("moto_dynamodb")
+    make_table(moto, "books")
+    return moto
 
 
 @dataclass
@@ -229,11 +214,14 @@ def test_everything_expires_but_not_before_it_is_of_no_use(bench: Bench) -> None
         assert bench.item(key)["expires_at"] == {"N": str(until)}
 
 
-def test_a_report_reads_by_key_and_never_scans(moto: Any) -> None:
-    bench = Bench(moto)
+def test_a_report_reads_by_key_and_never_scans(moto_dynamodb: Any) -> None:
+    make_table(moto_dynamodb, "books")
+    bench = Bench(moto_dynamodb)
     assert bench.write(bill(stopped()))
     calls: list[str] = []
-    moto.meta.events.register("before-call.dynamodb.*", lambda model, **_: calls.append(model.name))
+    moto_dynamodb.meta.events.register(
+        "before-call.dynamodb.*", lambda model, **_: calls.append(model.name)
+    )
     bench.table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
     assert calls == ["BatchGetItem", "BatchGetItem"]
 

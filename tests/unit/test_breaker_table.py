@@ -1,36 +1,23 @@
 """The breaker in DynamoDB: signals are never lost, all else is written once; moto and its twin."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from chalicelib.adapters.breaker import MOST_SIGNALS, BreakerTable, signal_key
 from chalicelib.core.guards.breaker import Breaker, BreakerState, Probe
-from tests.make import NEWER_TASK_ARN, NOW, RUN_ID, TASK_ARN, seconds
+from tests.make import NEWER_TASK_ARN, NOW, RUN_ID, TASK_ARN, make_table, seconds
 from tests.twin.dynamodb import InMemoryDynamoDB
 
 
 @pytest.fixture(params=["moto", "in memory"])
-def breakers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def breakers(request: pytest.FixtureRequest) -> BreakerTable:
     if request.param == "in memory":
-        yield BreakerTable(InMemoryDynamoDB(), "runs", "etl")  # type: ignore[arg-type]
-        return
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    with mock_aws():
-        client = boto3.client("dynamodb", region_name="us-east-1")
-        client.create_table(
-            TableName="runs",
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        yield BreakerTable(client, "runs", "etl")
+        return BreakerTable(InMemoryDynamoDB(), "runs", "etl")  # type: ignore[arg-type]
+    moto = request.getfixturevalue("moto_dynamodb")
+    make_table(moto, "runs")
+    return BreakerTable(moto, "runs", "etl")
 
 
 def test_a_breaker_that_nobody_has_written_is_closed(breakers: BreakerTable) -> None:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,9 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 from xml.etree import ElementTree
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.bill import Deployment
@@ -26,7 +23,7 @@ from chalicelib.core.sums import DRILLS, Counts, DailySum, sum_of
 from chalicelib.core.task import Cause
 from spotctl.chart import draw
 from spotctl.report import as_csv, as_json, as_table, days_since, read_report
-from tests.make import TASK_ARN
+from tests.make import TASK_ARN, make_table
 from tests.unit.test_bill import SPOT, bill, stopped
 
 TODAY = date(2026, 11, 23)
@@ -278,18 +275,10 @@ LONGEST_SECONDS = 3.0
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, str]]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    with mock_aws():
-        client, name = boto3.client("dynamodb", region_name="us-east-1"), f"books-{uuid4()}"
-        client.create_table(
-            TableName=name,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        yield client, name
+def table(moto_dynamodb: Any) -> tuple[Any, str]:
+    name = f"books-{uuid4()}"
+    make_table(moto_dynamodb, name)
+    return moto_dynamodb, name
 
 
 def test_fifty_thousand_tasks_in_thirty_days_are_reported_in_three_seconds(

@@ -7,7 +7,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 import infra
 from bench.aws_standin import AwsStandIn
@@ -15,7 +14,7 @@ from bench.http_server import ServerThread, Service
 from chalicelib.adapters.table import KEPT_FOR, RunTable
 from chalicelib.core.record import Interruption, Moved, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError
-from tests.make import NOW, RUN_ID, TASK_ARN, seconds
+from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
 from tests.twin.dynamodb import InMemoryDynamoDB
 
 LEASE = timedelta(seconds=35)
@@ -44,22 +43,15 @@ RECORD = RunRecord(RUN_ID, {TASK_ARN: INTERRUPTION}, own_retries=2, next_capacit
 def dynamodb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     if request.param == "in memory":
         yield InMemoryDynamoDB()
-        return
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    if request.param == "over HTTP":
+    elif request.param == "over HTTP":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         with ServerThread(Service(AwsStandIn().handle)) as server:
             yield boto3.client("dynamodb", region_name="us-east-1", endpoint_url=server.url)
-        return
-    with mock_aws():
-        client = boto3.client("dynamodb", region_name="us-east-1")
-        client.create_table(
-            TableName="runs",
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        yield client
+    else:
+        moto = request.getfixturevalue("moto_dynamodb")
+        make_table(moto, "runs")
+        yield moto
 
 
 def table(dynamodb: Any, owner: str = "me") -> RunTable:
