@@ -99,7 +99,7 @@ class Fargate:
                 has_capacity=lambda capacity: self.capacity.get(capacity, True),
                 place=self._place,
                 stop=self._stop_by_user,
-                describe=lambda task: self._lives[task.task_arn].describe(),
+                describe=self.describe,
             )
         )
 
@@ -154,6 +154,10 @@ class Fargate:
     def ledger(self) -> list[ContainerLife]:
         """Return every task's container so far, in the order RunTask placed them."""
         return [life.write_down() for life in list(self._lives.values())]
+
+    def describe(self, task: Task) -> Description:
+        """Return a task as DescribeTasks does. Raises KeyError unless it was placed here."""
+        return self._lives[task.task_arn].describe()
 
     def running(self, flow_run_id: str) -> list[str]:
         """Return the ARNs of the flow run's tasks whose container is alive."""

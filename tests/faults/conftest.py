@@ -9,6 +9,8 @@ from localcloud.cloud import Options
 from tests.e2e.scenario import set_up
 from tests.faults.stories import STORIES
 from tests.faults.world import Story, World
+from tests.laws.universe import Tables
+from tests.twin.dynamodb import InMemoryDynamoDB
 
 AUTH_STRING = "admin:only-for-these-tests"
 OPTIONS = Options(
@@ -19,6 +21,15 @@ OPTIONS = Options(
     faults=True,
     postgres=True,  # so many runs at once, and SQLite itself answers 503: a fault that is not ours
 )
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    """The in-memory table, which answers as moto's does (`tests/unit/test_*_table.py`).
+
+    In moto, which looks at a whole table for each transaction, the same takes ten times as long.
+    """
+    return Tables(InMemoryDynamoDB(), "faults")
 
 
 def chosen_stories(items: list[pytest.Item]) -> list[Story]:

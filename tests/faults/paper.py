@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -27,6 +28,9 @@ from localcloud.task_life import ContainerLife, TaskLife
 CLIENTS = 8
 """Of Prefect's, at once; a worker has as many threads as it likes."""
 
+MOST_TRIES = 4
+"""Of a request on which the server hangs up, as Prefect's own client would send it again."""
+
 PREFETCH = timedelta(seconds=10)
 OWN_RETRIES = 2
 CPU, MEMORY = 256, 512
@@ -37,6 +41,7 @@ class PaperFargate:
 
     def __init__(self, cloud: Cloud, on_event: Callable[[Event], object]) -> None:
         self._aws = cloud.aws
+        self._before = cloud.fargate
         self._on_event = on_event
         self._lives: dict[str, TaskLife] = {}
         connect_ecs(
@@ -44,7 +49,7 @@ class PaperFargate:
                 has_capacity=lambda _: True,
                 place=self._place,
                 stop=lambda _task, _reason: None,
-                describe=lambda task: self._lives[task.task_arn].describe(),
+                describe=self._describe,
             )
         )
 
@@ -59,6 +64,11 @@ class PaperFargate:
 
     def ledger(self) -> list[ContainerLife]:
         return [life.write_down() for life in list(self._lives.values())]
+
+    def _describe(self, task: Task) -> Description:
+        """Of a task of ours, or of one from before: the worker that was sent away."""
+        life = self._lives.get(task.task_arn)
+        return life.describe() if life else self._before.describe(task)
 
     def _place(self, task: Task, definition: TaskDefinition, capacity: str) -> None:
         life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._tell)
@@ -112,6 +122,12 @@ class PaperWorker:
         self._pool.shutdown()
         self._http.close()
 
+    def at_work(self) -> int:
+        """Return how many first attempts are at work. Raises the first of the threads' errors."""
+        if self.errors:
+            raise self.errors[0]
+        return len(self.running)
+
     def create_runs(self, number: int, tags_of: Callable[[int], list[str]]) -> list[str]:
         """Create a deployment and so many runs of it, due now; return their ids."""
         flow = self._send("POST", "/flows/", {"name": "on paper"})
@@ -122,7 +138,10 @@ class PaperWorker:
         )
         path = f"/deployments/{deployment['id']}/create_flow_run"
         scheduled = {"type": "SCHEDULED", "name": "Scheduled"}
-        bodies = [{"state": scheduled, "tags": tags_of(n)} for n in range(number)]
+        bodies = [
+            {"state": scheduled, "tags": tags_of(n), "idempotency_key": str(uuid4())}
+            for n in range(number)
+        ]
         with ThreadPoolExecutor(CLIENTS) as pool:
             return [
                 str(run["id"]) for run in pool.map(lambda b: self._send("POST", path, b), bodies)
@@ -218,5 +237,12 @@ class PaperWorker:
         return bool(answer["status"] == "ACCEPT")
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
+        """Send it, again if the server hung up: whatever is sent here may come twice."""
+        for _ in range(MOST_TRIES - 1):
+            with suppress(httpx.TransportError):
+                return self._once(method, path, body)
+        return self._once(method, path, body)
+
+    def _once(self, method: str, path: str, body: object) -> Any:
         answer = self._http.request(method, path, json=body).raise_for_status()
         return answer.json() if answer.content else None

@@ -11,7 +11,6 @@ from tests.faults.ledger import FULL, Ledger
 from tests.faults.test_kill_anywhere import operations, undisturbed
 from tests.faults.universes import PLOTS, Plot, finish, universe_of
 from tests.laws.universe import LAMBDA_RETRY, Befalls, Fault, Tables
-from tests.twin.dynamodb import InMemoryDynamoDB
 
 FAILURES = {"before": Befalls.FAILS_BEFORE, "after": Befalls.FAILS_AFTER}
 AFTERWARDS = (False, True) if FULL else (False,)
@@ -24,8 +23,9 @@ def ledger() -> Ledger:
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: f"{plot.function}: {plot.name}")
-def test_whatever_call_fails_the_end_is_the_same(ledger: Ledger, plot: Plot) -> None:
-    tables = Tables(InMemoryDynamoDB(), "fail-anywhere")
+def test_whatever_call_fails_the_end_is_the_same(
+    tables: Tables, ledger: Ledger, plot: Plot
+) -> None:
     whole, calls = undisturbed(tables, plot)
     names = operations(calls)
     with ledger.case(f"{plot.function}: AWS throttles or Prefect fails: {plot.name}") as case:

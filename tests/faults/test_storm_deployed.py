@@ -62,7 +62,7 @@ def test_nothing_is_lost_and_nothing_run_twice(cloud: Cloud) -> None:
     fargate = PaperFargate(cloud, lambda event: heard(event))
     with PaperWorker(cloud, fargate, seconds=5) as worker:
         runs = worker.create_runs(RUNS, lambda number: [f"spot-retries:{budget_of(number)}"])
-        wait_for("all first attempts", LONG_SECONDS, lambda: len(worker.running) == RUNS)
+        wait_for("all first attempts", LONG_SECONDS, lambda: worker.at_work() == RUNS)
         news.clear()
         ledger = Ledger("storm-deployed")
         with ledger.case(f"storm of {RUNS} on the deployed zip") as case:
