@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.faults.ledger import FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COPIED = ("app.py", "chalicelib", "infra", "vendor", "localcloud", "tests", "pyproject.toml")
+NOT_COPIED = ("build", "docs")
 SECONDS = 600
 
 LAWS = "tests/laws/test_laws.py::test_"
@@ -309,13 +309,14 @@ def _try_without_a_mistake() -> None:
 
 
 def _copy(folder: Path) -> None:
-    for name in COPIED:
-        source = ROOT / name
+    ignore = shutil.ignore_patterns("__pycache__")
+    for source in ROOT.iterdir():
+        if source.name.startswith(".") or source.name in NOT_COPIED:
+            continue
         if source.is_dir():
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, symlinks=True, ignore=ignore)
+            shutil.copytree(source, folder / source.name, symlinks=True, ignore=ignore)
         else:
-            shutil.copy2(source, folder / name)
+            shutil.copy2(source, folder / source.name)
 
 
 def _first_failure(folder: Path, tests: tuple[str, ...]) -> str:
