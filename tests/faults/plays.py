@@ -117,7 +117,10 @@ def becomes(run: Run, state_type: str) -> None:
     def has_become() -> bool:
         return bool(run.cloud.prefect.run(run.id)["state_type"] == state_type)
 
-    wait_for(f"{run.id} to be {state_type}: it was {run.states()}", LONG_SECONDS, has_become)
+    try:
+        wait_for(f"{run.id} to be {state_type}", LONG_SECONDS, has_become)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}: {run.states()}") from None
 
 
 def completes(run: Run, *, starts: int) -> None:

@@ -7,6 +7,7 @@ beginning. Where we own the worker it has no queue; whoever runs their own worke
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 
@@ -120,9 +121,9 @@ def told_of_the_beginning_once_more(stage: Stage) -> Sequence[Run]:
     run.wait_for_start(1, LONG_SECONDS)
     prefect.pause_queue(WORK_POOL, True, "late")
     old = run.interrupt()
-    becomes(run, "SCHEDULED")
     wait_for("the last news of the old task", 60, lambda: post(stage).has(old, "STOPPED"))
     wait_for("the observer to be through", 60, lambda: observer_has_read_all(stage))
+    wait_for("the rerun to be due", LONG_SECONDS, lambda: is_due(run))
     post(stage).deliver(old, "PROVISIONING")
     becomes(run, "PENDING")
     prefect.pause_queue(WORK_POOL, False, "late")
@@ -151,6 +152,14 @@ def observer_has_read_all(stage: Stage) -> bool:
     counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
     return not any(map(int, attributes.values()))
+
+
+def is_due(run: Run) -> bool:
+    """Whether a worker may have it now: made due, not only parked."""
+    state = run.cloud.prefect.run(run.id)["state"]
+    if state["type"] != "SCHEDULED":
+        return False
+    return datetime.fromisoformat(state["state_details"]["scheduled_time"]) <= datetime.now(UTC)
 
 
 def interrupted_with_its_stop_held_back(stage: Stage, run: Run) -> str:
