@@ -16,6 +16,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from moto.core.responses import ActionResult, BaseResponse
+from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models.dynamo_type import DynamoType
+from moto.dynamodb.models.table import Table
 from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
@@ -73,6 +76,7 @@ def install() -> None:
         return
     _installed = True
     _lock_dynamodb_requests()
+    _keep_little_for_a_transactions_rollback()
     _tell_of_each_call()
     ecs: Any = EC2ContainerServiceResponse
     ecs.run_task = _run_task
@@ -323,3 +327,30 @@ def _lock_dynamodb_requests() -> None:
             return original(self, *args, **kwargs)
 
     DynamoHandler._dispatch = dispatch  # type: ignore[assignment]  # a looser signature
+
+
+def _keep_little_for_a_transactions_rollback() -> None:
+    """As it comes, a transaction copies its whole table, once more for each of its writes."""
+    original = DynamoDBBackend.transact_write_items
+
+    def transact_write_items(self: DynamoDBBackend, transact_items: list[dict[str, Any]]) -> None:
+        operations = [operation for item in transact_items for operation in item.values()]
+
+        def copy_what_is_written(table: Table, _memo: object) -> Table:
+            little = copy.copy(table)
+            little.items = table.items.copy()
+            for operation in operations:
+                named = operation.get("Key") or operation.get("Item") or {}
+                key = DynamoType(named.get(table.hash_key_attr, {"NULL": True}))
+                if key in table.items:
+                    little.items[key] = copy.deepcopy(table.items[key])
+            return little
+
+        # One request at a time comes here: see _lock_dynamodb_requests.
+        Table.__deepcopy__ = copy_what_is_written  # type: ignore[attr-defined]  # moto has none
+        try:
+            original(self, transact_items)
+        finally:
+            del Table.__deepcopy__  # type: ignore[attr-defined]
+
+    DynamoDBBackend.transact_write_items = transact_write_items  # type: ignore[method-assign]  # meant

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 from moto.dynamodb.models import DynamoDBBackend
 
 from localcloud.aws import EmulatedAws
+from tests.make import make_table
 
 
 def test_environment_leads_to_this_aws_and_away_from_the_users(aws: EmulatedAws) -> None:
@@ -29,12 +30,7 @@ def test_conditional_puts_are_judged_one_at_a_time(
     aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dynamodb = aws.client("dynamodb")
-    dynamodb.create_table(
-        TableName="runs",
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    make_table(dynamodb, "runs")
     at_work: list[int] = []
     together: list[int] = []
     original = DynamoDBBackend.put_item
@@ -55,8 +51,8 @@ def test_conditional_puts_are_judged_one_at_a_time(
         try:
             dynamodb.put_item(
                 TableName="runs",
-                Item={"id": {"S": "one"}},
-                ConditionExpression="attribute_not_exists(id)",
+                Item={"pk": {"S": "one"}},
+                ConditionExpression="attribute_not_exists(pk)",
             )
             outcomes.append("won")
         except ClientError as error:
@@ -69,3 +65,37 @@ def test_conditional_puts_are_judged_one_at_a_time(
         rival.join()
     assert sorted(outcomes) == ["ConditionalCheckFailedException"] * 3 + ["won"]
     assert together == [1, 1, 1, 1]
+
+
+def test_a_transaction_of_which_one_write_is_refused_leaves_everything_as_it_was(
+    aws: EmulatedAws,
+) -> None:
+    dynamodb = aws.client("dynamodb")
+    make_table(dynamodb, "books")
+    dynamodb.put_item(TableName="books", Item={"pk": {"S": "sum"}, "n": {"N": "1"}})
+    dynamodb.put_item(TableName="books", Item={"pk": {"S": "bystander"}, "n": {"N": "5"}})
+    before = dynamodb.scan(TableName="books")["Items"]
+
+    def write(key: str, condition: str) -> None:
+        add = {"UpdateExpression": "ADD n :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}
+        new = {"Item": {"pk": {"S": key}}, "ConditionExpression": condition}
+        dynamodb.transact_write_items(
+            TransactItems=[
+                {"Update": {"TableName": "books", "Key": {"pk": {"S": "sum"}}, **add}},
+                {"Put": {"TableName": "books", "Item": {"pk": {"S": f"{key}'s twin"}}}},
+                {"Put": {"TableName": "books", **new}},
+            ]
+        )
+
+    with pytest.raises(dynamodb.exceptions.TransactionCanceledException):
+        write("bill", "attribute_exists(pk)")
+    assert dynamodb.scan(TableName="books")["Items"] == before
+
+    write("bill", "attribute_not_exists(pk)")
+    after = {item["pk"]["S"]: item.get("n") for item in dynamodb.scan(TableName="books")["Items"]}
+    assert after == {
+        "sum": {"N": "2"},
+        "bystander": {"N": "5"},
+        "bill": None,
+        "bill's twin": None,
+    }
