@@ -230,11 +230,16 @@ class PaperWorker:
         return str(answer["tasks"][0]["taskArn"])
 
     def _moves(self, run_id: str, kind: str) -> bool:
-        """Propose a state as Prefect's SDK does, with an id of its own; whether it was accepted."""
+        """Propose a state as Prefect's SDK does, with an id of its own; whether the run is in it.
+
+        Sent once more after a lost answer, it is rejected as a duplicate: it was accepted before.
+        """
         details = {"transition_id": str(uuid4())}
         state = {"type": kind, "name": kind.title(), "state_details": details}
         answer = self._send("POST", f"/flow_runs/{run_id}/set_state", {"state": state})
-        return bool(answer["status"] == "ACCEPT")
+        now = answer["state"] or {"state_details": {}}
+        is_ours = now["state_details"].get("transition_id") == details["transition_id"]
+        return bool(answer["status"] == "ACCEPT" or is_ours)
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
         """Send it, again if the server hung up: whatever is sent here may come twice."""
