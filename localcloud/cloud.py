@@ -195,7 +195,7 @@ def embedded_cloud(
         account = provision(aws, lambda: _answer(lambdas.invoke(PROVISION, {})), tell)
         if not options.worker:
             tell("sending the worker away")
-            _scale_worker_to_none(aws)
+            _scale_worker_to_none(aws, fargate)
         prefect_faults = aws_faults = None
         if options.faults:
             prefect_faults = stack.enter_context(FaultProxy(server.ui_url))
@@ -222,15 +222,17 @@ def _answer(invocation: Invocation) -> dict[str, Any]:
     return dict(invocation.answer)
 
 
-def _scale_worker_to_none(aws: EmulatedAws) -> None:
+def _scale_worker_to_none(aws: EmulatedAws, fargate: Fargate) -> None:
+    """Until its container has exited, a worker goes on taking runs that nobody would start."""
     ecs = aws.client("ecs")
     ecs.update_service(cluster=CLUSTER, service=WORKER_SERVICE, desiredCount=0)
 
     def is_gone() -> bool:
         [service] = ecs.describe_services(cluster=CLUSTER, services=[WORKER_SERVICE])["services"]
-        return bool(service["runningCount"] + service["pendingCount"] == 0)
+        counted = service["runningCount"] + service["pendingCount"]
+        return not counted and not any(x.started and not x.exited for x in fargate.ledger())
 
-    wait_for("the worker's end", 60, is_gone)
+    wait_for("the worker's end", 180, is_gone)
 
 
 def _put_between(aws: EmulatedAws, prefect_faults: FaultProxy, aws_faults: FaultProxy) -> None:
