@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from multiprocessing import get_context
 from random import Random
 from typing import Final
 
@@ -191,7 +192,8 @@ def play_all(
     cells = list(contest.grid.cells())
     jobs = [(cell, number) for cell in cells for number in range(contest.pools)]
     found: dict[Cell, list[Pool]] = {cell: [] for cell in cells}
-    with ProcessPoolExecutor(processes) as workers:
+    # Not forked: whoever calls this may have threads, which a fork leaves behind with their locks.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
         pools = workers.map(contest.play_pool, *zip(*jobs, strict=True), chunksize=4)
         for count, ((cell, _), pool) in enumerate(zip(jobs, pools, strict=True), start=1):
             found[cell].append(pool)
