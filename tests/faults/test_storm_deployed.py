@@ -23,7 +23,7 @@ from localcloud.oracle import Verdict, judge, observe
 from tests.faults.ledger import FULL, Ledger
 from tests.faults.paper import OWN_RETRIES, PaperFargate, PaperWorker
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 
 RUNS = int(os.environ.get("STORM_DEPLOYED") or (300 if FULL else 30))
 SEED = 20261123
@@ -41,7 +41,7 @@ OPTIONS = Options(
     worker=False,
     lambda_concurrency=RUNTIMES,
 )
-LONG_SECONDS = 900.0
+LONG_SECONDS = 1500.0
 INVOCATIONS_PER_DEATH = 100
 
 
