@@ -123,8 +123,11 @@ def test_a_stack_that_is_being_created_has_no_outputs_yet() -> None:
     ],
 )
 def test_a_service_linked_role_that_is_there_is_as_good(code: str, message: str) -> None:
-    client = refusing("iam", "create_service_linked_role", code, message)
-    EcsServiceLinkedRole(client).create()
+    client = make_client("iam")
+    with Stubber(client) as stubber:
+        stubber.add_client_error("create_service_linked_role", code, message)
+        EcsServiceLinkedRole(client).create()
+        stubber.assert_no_pending_responses()  # it was refused, and that was no error
 
 
 def test_a_service_linked_role_that_may_not_be_made_is_an_error() -> None:

@@ -140,9 +140,17 @@ def test_what_may_be_the_credential_itself_is_refused_and_not_shown(name: str) -
     assert "canary" not in str(error.value)
 
 
-def test_several_clusters_and_any_pool_are_fine_where_they_are_somebody_elses() -> None:
-    read(ECS_CLUSTER="one,arn:aws:ecs:us-east-1:1:cluster/two", **RESCUE_ONLY)
-    read(WORK_POOL="prefect-managed", **RESCUE_ONLY)
+@pytest.mark.parametrize(
+    "theirs",
+    [{"ECS_CLUSTER": "one,arn:aws:ecs:us-east-1:1:cluster/two"}, {"WORK_POOL": "prefect-managed"}],
+    ids=["clusters", "pool"],
+)
+def test_several_clusters_and_any_pool_are_fine_where_they_are_somebody_elses(
+    theirs: dict[str, str],
+) -> None:
+    assert read(**theirs, **RESCUE_ONLY).provision is Provision.RESCUE_ONLY
+    with pytest.raises(SettingError, match=next(iter(theirs))):
+        read(**theirs)
 
 
 @pytest.mark.parametrize("cpu", FARGATE_MEMORY)
