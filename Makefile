@@ -111,14 +111,6 @@ simulate: .venv/ready  ## Which setting is mine? Budgets and guards, simulated; 
 prices: .venv/ready  ## Read Fargate's prices anew into infra/prices.json; needs AWS credentials
 	@$(VENV)/python -m spotctl.prices
 
-.PHONY: package
-package: .venv/ready  ## Build the Lambda zip and its SAM template into build/package
-	@rm -rf build/package
-	@find chalicelib infra -name __pycache__ -type d -prune -exec rm -rf {} +
-	@AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} PYTHONDONTWRITEBYTECODE=1 \
-		$(VENV)/chalice package --stage dev build/package
-	@ls -l build/package
-
 .PHONY: format
 format: .venv/ready  ## Format the code
 	@$(VENV)/ruff format --quiet $(PACKAGES)

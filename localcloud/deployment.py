@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from localcloud.aws import EmulatedAws
+from spotctl import bytecode
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHIPPED = ("app.py", "chalicelib", "infra", "vendor", ".chalice", "requirements.txt")
@@ -25,6 +26,8 @@ def deploy(
 ) -> None:
     """Deploy stage `stage` from a copy in `folder`, its environment changed by `settings`.
 
+    The zip brings its bytecode, as `spotctl deploy` has it.
+
     Raises RuntimeError with Chalice's output when it fails.
     """
     copy_project(folder)
@@ -34,7 +37,15 @@ def deploy(
 def redeploy(
     aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
 ) -> None:
-    """Deploy what is in `folder` once more, as `deploy` does."""
+    """Deploy the copy in `folder` once more, as `deploy` does."""
+    with bytecode.packed(folder):
+        deploy_folder(aws, folder, stage, settings, timeout_seconds)
+
+
+def deploy_folder(
+    aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
+) -> None:
+    """Deploy any Chalice project as it is: its zip brings no bytecode."""
     configure(folder, stage, settings, timeout_seconds)
     finished = subprocess.run(
         [Path(sys.executable).parent / "chalice", "deploy", "--stage", stage],
@@ -77,5 +88,4 @@ def _environment(aws: EmulatedAws) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("AWS_", "PREFECT_", "PYTHON"))
     }
-    # Chalice imports the app, and would ship the bytecode which that leaves behind.
-    return {**host, **aws.environment(), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**host, **aws.environment()}
