@@ -1,4 +1,4 @@
-"""Bytecode for the zip: there while Chalice packs, made of the very sources, and gone afterwards."""
+"""Bytecode for the zip: there while Chalice packs, made of the very sources, gone afterwards."""
 
 from collections.abc import Iterator
 from importlib.util import cache_from_source, source_from_cache, source_hash
@@ -90,6 +90,6 @@ def test_an_app_that_cannot_be_imported_is_not_deployed(project: Path) -> None:
     (project / "app.py").write_text("import no_such_module")
     before = files_in(project)
     stage: Any = SimpleNamespace(folder=project, stage="dev")
-    with pytest.raises(RefusedError, match="cannot be imported: .* named 'no_such_module'"):
+    with pytest.raises(RefusedError, match=r"cannot be imported: .* named 'no_such_module'"):
         chalice(stage, "deploy", print)
     assert files_in(project) == before
