@@ -37,9 +37,9 @@ PROFILE: Final[Sequence[str]] = (
     " when one is first asked something, which most events never do.",
     "Most of what was left was compiling, since Lambda's file system keeps no bytecode:"
     " typing_extensions, which Powertools wants for one name, took some 50 ms of it, and takes 6"
-    " when the zip brings its bytecode (`python -BX importtime -c 'import app'` in the unpacked zip,"
-    " without its `__pycache__` folders and with them). `spotctl deploy` packs it; the zip is half"
-    " as large again.",
+    " when the zip brings its bytecode (`python -BX importtime -c 'import app'` in the unpacked"
+    " zip, without its `__pycache__` folders and with them). `spotctl deploy` packs it; the zip is"
+    " half as large again.",
     "What is left over the bare function is mostly our own dataclasses, which Python makes by code"
     " that it compiles itself, and the read of the table.",
 )
