@@ -25,14 +25,17 @@ PROFILE: Sequence[str] = (
     " sends what does not depend on each other at once; the observer takes one message at a time,"
     " and its requests follow one another.",
     "On a real server both wait for the server: it is one process, and what a request costs it in"
-    " CPU is what everybody else waits for, so ten runtimes are no quicker than it. What is left in"
-    " our favour is that some of them compute while it works; the observer does one or the other.",
+    " CPU is what everybody else waits for, so ten runtimes are no quicker than one there. What"
+    " a rescue costs it, and what the observer does, stands in the last row of the table of what"
+    " requests cost; the seconds follow from it.",
     "Of what a rerun on Spot costs the server, proposing two states is the largest part; the"
-    " observer proposes one.",
-    "Moving a run to FARGATE costs the server more than all else together: with each PATCH that"
-    " holds job variables, Prefect checks the work pool's whole template against JSON Schema's own"
-    " schema (`check_schema`, nearly all of that request's time), and answers nobody meanwhile."
-    " No other request changes a run's capacity.",
+    " observer proposes one. The reads come next, two before the run is parked and two after: what"
+    " they save is a run that is started twice, or one that had completed.",
+    "Moving a run to FARGATE costs the server about as much as all else together: with each PATCH"
+    " that holds job variables, Prefect checks the work pool's whole template against JSON Schema's"
+    " own schema, twice (`check_schema`, nearly all of that request's time), and answers nobody"
+    " meanwhile. No other request changes a run's capacity. A smaller template would help, but the"
+    " pool is its users', and usually the worker has made it, with prefect-aws's own.",
     "The observer opens a client and a WebSocket for every event; a runtime keeps its connections.",
     "With moto as DynamoDB, the three calls of a rescue cost this machine about as much CPU as"
     " `react` itself; hence the light stand-in for AWS, for both sides.",
