@@ -33,6 +33,7 @@ class Kind:
     on_spot: int
     to_fargate: int
     observer: int
+    reads: bool = False
 
 
 def _set_state(kind: str, name: str, ahead: timedelta = timedelta(0)) -> Send:
@@ -76,13 +77,14 @@ _POLICY: Final = {"empirical_policy": {"retries": 1, "retry_type": None}, "tags"
 _ON_DEMAND: Final = {"job_variables": {"launch_type": "FARGATE", "capacity_provider_strategy": []}}
 
 KINDS: Final = (
-    Kind("read the run", lambda http, run: http.get(f"/flow_runs/{run}"), 2, 2, 1),
+    Kind("read the run", lambda http, run: http.get(f"/flow_runs/{run}"), 2, 2, 1, reads=True),
     Kind(
         "read its past states",
         lambda http, run: http.get(f"/flow_run_states/?flow_run_id={run}"),
         2,
         2,
         0,
+        reads=True,
     ),
     Kind("set the state, parked", _set_state("SCHEDULED", "AwaitingRetry", timedelta(1)), 1, 1, 0),
     Kind("change retries and tags", _patch("", _POLICY), 1, 0, 0),

@@ -57,7 +57,7 @@ def _draw_money(axes: Axes, report: Report) -> None:
     step = max(1, len(days) // 10)
     axes.set_xticks(list(places)[::step], [f"{day:%d %b}" for day in days[::step]])
     axes.set_ylabel("USD")
-    axes.legend(loc="upper left", fontsize="small")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize="small")
 
 
 def _draw_rates(axes: Axes, report: Report) -> None:
