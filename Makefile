@@ -80,7 +80,7 @@ faults: .venv/ready .venvs/lambda/ready  ## Everything that can go wrong, tried;
 	@$(VENV)/python -m tests.faults.long
 
 .PHONY: bench
-bench: .venv/ready .venvs/lambda/ready  ## Measured against prefect-aws's observer and its own floor; writes docs/benchmarks.md; half an hour or more
+bench: .venv/ready .venvs/lambda/ready  ## Measured against prefect-aws's observer and its own floor; writes docs/benchmarks.md; fifty minutes
 	@$(VENV)/python -m bench
 
 .PHONY: audit
