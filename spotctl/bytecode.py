@@ -54,9 +54,10 @@ def packed(project: Path) -> Iterator[None]:
         AppError: the app cannot be imported.
     """
     sources = _sources_beside(project)
-    for folder in OWN:
+    for folder in (*OWN, VENDOR):
         for old in list((project / folder).rglob("__pycache__")):
-            shutil.rmtree(old)  # another Python's, or one that goes by times
+            shutil.rmtree(old)  # another Python's, one that goes by times, or of a deploy that died
+    for folder in OWN:
         for source in (project / folder).rglob("*.py"):
             _compile(source, source.relative_to(project), project)
     vendor = project / VENDOR

@@ -78,9 +78,10 @@ def test_it_is_taken_away_where_the_deploy_fails(project: Path) -> None:
     assert files_in(project / "vendor") == before
 
 
-def test_old_bytecode_is_not_packed(project: Path) -> None:
-    old = project / "chalicelib" / "__pycache__" / "wiring.cpython-27.pyc"
-    old.parent.mkdir()
+@pytest.mark.parametrize("folder", ["chalicelib", "infra", "vendor/jmespath"])
+def test_old_bytecode_is_not_packed(project: Path, folder: str) -> None:
+    old = project / folder / "__pycache__" / "wiring.cpython-27.pyc"
+    old.parent.mkdir(parents=True)
     old.write_bytes(b"old")
     with bytecode.packed(project):
         assert not old.exists()
