@@ -116,10 +116,13 @@ def tables(figures: Figures) -> Sequence[Table]:
 
 def charts(figures: Figures) -> Sequence[Chart]:
     """Return the seconds by number of interruptions, for each kind of server."""
-    names = {STANDIN: "stand-in, 20 ms away", SERVER: "Prefect server, PostgreSQL"}
+    drawn = {
+        STANDIN: ("benchmark-observer-standin", "stand-in, 20 ms away"),
+        SERVER: ("benchmark-observer-server", "Prefect server, PostgreSQL"),
+    }
     return [
         Chart(
-            file=f"benchmark-observer-{kind}",
+            file=file,
             title=f"Until the last of so many runs is where it is left: {name}",
             unit="seconds",
             labels=[f"{int(number):,}" for number in figures[kind]],
@@ -129,7 +132,7 @@ def charts(figures: Figures) -> Sequence[Chart]:
             },
             logarithmic=True,
         )
-        for kind, name in names.items()
+        for kind, (file, name) in drawn.items()
         if figures[kind]
     ]
 
