@@ -122,7 +122,7 @@ class _Ecs:
         self,
         *,
         desiredStatus: str,  # noqa: N803  # boto3's names
-        PaginationConfig: Mapping[str, int],  # noqa: N803
+        PaginationConfig: Mapping[str, int],  # noqa: N803  # as above
         **_: object,
     ) -> Iterator[Mapping[str, Any]]:
         size = PaginationConfig["PageSize"]
