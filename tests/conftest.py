@@ -1,6 +1,5 @@
-"""A table in moto, in this process, for the laws and the faults; each run in it is another."""
+"""Tables for the tests: in memory for laws and faults, in moto for the tables' own tests."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from hypothesis import Phase, settings
 from moto import mock_aws
 
 from tests.laws.universe import Tables
-from tests.make import make_table
+from tests.twin.dynamodb import InMemoryDynamoDB
 
 settings.register_profile(
     "first-failure", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None
@@ -31,11 +30,6 @@ def moto_dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def tables() -> Iterator[Tables]:
-    """A module's own: an embedded cloud takes all of moto's state along when it ends."""
-    os.environ.setdefault("AWS_ACCESS_KEY_ID", "testing")
-    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "testing")
-    with mock_aws():
-        dynamodb = boto3.client("dynamodb", region_name="us-east-1")
-        make_table(dynamodb, "laws")
-        yield Tables(dynamodb, "laws")
+def tables() -> Tables:
+    """A module's own table in memory, which the tables' own tests hold against moto's."""
+    return Tables(InMemoryDynamoDB(), "laws")
