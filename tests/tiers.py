@@ -39,7 +39,6 @@ FOLDERS: Final[dict[str, list[str]]] = {
         "tests/faults/test_kill_provision.py",
         "tests/faults/test_fail_anywhere.py",
         "tests/faults/test_two_at_once.py",
-        "tests/faults/test_weather_at_once.py",
         "tests/faults/test_storm.py",
     ],
     "e2e": ["tests/localcloud", "tests/e2e"],
