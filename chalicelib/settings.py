@@ -5,16 +5,13 @@ Read and checked once, at cold start: a wrong one stops it with an error that na
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.rates import OWN_RATES_FORM, Rates, read_own_rates
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.errors import SettingError
-
-if TYPE_CHECKING:
-    from chalicelib.core.guards.breaker import BreakerPolicy
 
 _MOST_RETRIES: Final = 1000
 _LONGEST_DELAY_SECONDS: Final = 86_400
@@ -37,7 +34,6 @@ class Settings:
     rerun_delay_seconds: int
     sweep_grace_seconds: int
     guard_economics: bool
-    breaker: "BreakerPolicy | None"
     rates: Rates
 
 
@@ -73,7 +69,6 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         rerun_delay_seconds=number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
         sweep_grace_seconds=number(environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS),
         guard_economics=_yes(environment, "GUARD_ECONOMICS"),
-        breaker=_breaker(environment, "BREAKER"),
         rates=_rates(environment, "RATES"),
     )
 
@@ -85,7 +80,7 @@ def policy_of(settings: Settings, rates: Rates) -> Policy:
         spot_retries=settings.spot_retries,
         rerun_delay_seconds=settings.rerun_delay_seconds,
         rates=rates,
-        guards=GuardPolicy(economics=settings.guard_economics, breaker=settings.breaker),
+        guards=GuardPolicy(economics=settings.guard_economics),
     )
 
 
@@ -135,18 +130,6 @@ def _names(environment: Mapping[str, str], name: str, default: str) -> tuple[str
     if not names:
         raise SettingError(f"{name} is {value!r}: accepted are names or ARNs, comma-separated")
     return names
-
-
-def _breaker(environment: Mapping[str, str], name: str) -> "BreakerPolicy | None":
-    value = environment.get(name, "")
-    if not value:
-        return None
-    from chalicelib.core.guards.breaker import BREAKER_FORM, read_breaker  # off, it costs nothing
-
-    try:
-        return read_breaker(value)
-    except ValueError:
-        raise SettingError(f"{name} is {value!r}: accepted is {BREAKER_FORM}") from None
 
 
 def _rates(environment: Mapping[str, str], name: str) -> Rates:

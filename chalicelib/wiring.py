@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
-    from chalicelib.adapters.breaker import BreakerTable
     from chalicelib.adapters.metrics import EmfMetrics
 
 CALLS_AT_ONCE: Final = 6
@@ -136,7 +135,6 @@ def _world(context: LambdaContext) -> World:
         prefect=prefect_until(seconds_left),
         records=RunTable(_dynamodb(), chosen.table_name, owner=_owner(context)),
         bills=_late(_bills),
-        breakers=_late(_breakers),
         tasks=_late(_tasks),
         log=log_of_function(),
         now=now,
@@ -238,13 +236,6 @@ def _bills() -> "BillTable":
     from chalicelib.adapters.bills import BillTable  # `react` bills nothing
 
     return BillTable(_dynamodb(), settings().table_name)
-
-
-@cache
-def _breakers() -> "BreakerTable":
-    from chalicelib.adapters.breaker import BreakerTable  # asked where BREAKER is set
-
-    return BreakerTable(_dynamodb(), settings().table_name, settings().work_pool)
 
 
 @cache

@@ -21,8 +21,7 @@ from spotctl.errors import RefusedError, one_line_of
 from spotctl.project import read_project
 from spotctl.redrive import redrive as redrive_all
 from spotctl.render import Output, table_of, table_of_rows
-from spotctl.replay.run import run_replay
-from spotctl.replay.settings import REPLAYABLE, read_changes, refuse_observe
+from spotctl.replay.run import read_change, run_replay
 from spotctl.replay.show import as_json as json_of_replay
 from spotctl.replay.show import as_table as table_of_replay
 from spotctl.report import as_csv as csv_of
@@ -184,27 +183,21 @@ def replay(
     since: Annotated[
         str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
     ] = "30d",
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help=f"may be repeated; of {', '.join(REPLAYABLE)}"
-        ),
+    change: Annotated[
+        str | None, typer.Option("--set", metavar="SPOT_RETRIES=n", help="the budget to try")
     ] = None,
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
-    """Decide the recorded history again under other settings, beside what it was.
+    """Decide the recorded history again under another budget, beside what it was.
 
     It shows interruptions, cost, saving and time to finish three times: as recorded, replayed under
-    the stage's settings, and under those with --set; and says what it cannot know. It reads the
+    the stage's SPOT_RETRIES, and under that of --set; and says what it cannot know. It reads the
     stage's table, and changes nothing.
     """
-    changed = read_changes(changes or ())
+    changed = read_change(change)
     world, output = _open(stage, project_dir, as_json)
-    other = read_project(project_dir, stage, changed).settings
-    if changed:
-        refuse_observe(other)
-    made = run_replay(world, since, changed, other)
+    made = run_replay(world, since, changed, read_project(project_dir, stage, changed).settings)
     if output.is_json:
         output.text(json_of_replay(made) + "\n")
     else:

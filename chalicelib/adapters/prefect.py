@@ -29,7 +29,6 @@ from chalicelib.adapters.http import Authorization, JsonHttp
 from chalicelib.core.ports import (
     Artifact,
     LogLine,
-    PoolEvent,
     PrefectEvent,
     RunQuery,
     TableArtifact,
@@ -252,25 +251,6 @@ class PrefectRest:
         """
         if events:
             self._http.send("POST", "/events", list(map(_event, events)))
-
-    def emit_pool_event(self, event: PoolEvent) -> None:
-        """Emit an event whose resource is the work pool; none for a pool it does not know."""
-        pool = self._http.get(f"/work_pools/{quote(event.work_pool, safe='')}")
-        if pool is None:
-            return
-        pool_id = read_fields(pool, "work pool").get("id")
-        body = {
-            "id": str(event.id),
-            "occurred": event.at.isoformat(),
-            "event": event.name,
-            "resource": {
-                "prefect.resource.id": f"prefect.work-pool.{pool_id}",
-                "prefect.resource.name": event.work_pool,
-            },
-            "related": [],
-            "payload": dict(event.payload),
-        }
-        self._http.send("POST", "/events", [body])
 
     def _find(self, **criteria: object) -> tuple[FlowRun, ...]:
         answer = self._http.send("POST", "/flow_runs/filter", criteria)

@@ -151,28 +151,13 @@ class _Handling:
         decision = decide(s)
         known = self.record.interruptions.get(self.task.arn)
         asks = decision.verdict is Verdict.RERUN_ON_SPOT and not (known and known.rerun_on)
-        if asks and guards_on(s):
-            from chalicelib.functions.guard_facts import gather_facts  # a cold start does without
-
-            if self.facts is None:
-                self.facts = gather_facts(self.world, s)
-            s = replace(s, facts=self.facts)
-            decision = decide(s)
-        return self.with_weather(s, decision, asks=asks)
-
-    def with_weather(self, s: Situation, decision: Decision, *, asks: bool) -> Decision:
-        """Tell the breaker of it, and ask it last: who asks for nothing must not be its probe."""
-        if s.policy.guards.breaker is None:
+        if not (asks and guards_on(s)):
             return decision
-        from chalicelib.functions.weather import consult, is_signal  # a cold start does without
+        from chalicelib.functions.guard_facts import gather_facts  # a cold start does without
 
-        known = self.record.interruptions.get(self.task.arn)
-        signals = is_signal(s, decision.verdict) and not (known and known.exited_at)
-        if not (asks or signals):
-            return decision
-        asks = asks and decision.verdict is Verdict.RERUN_ON_SPOT
-        weather = consult(self.world, s, signals=signals, asks=asks)
-        return decide(replace(s, facts=replace(s.facts, weather=weather))) if asks else decision
+        if self.facts is None:
+            self.facts = gather_facts(self.world, s)
+        return decide(replace(s, facts=self.facts))
 
     def perform(self, decision: Decision) -> bool:
         """Perform the actions in order; False as soon as one asks for another look."""

@@ -15,7 +15,6 @@ from spotctl.status import (
     prefect_side,
     provisioned,
     stack,
-    weather,
 )
 from spotctl.world import World
 
@@ -30,7 +29,6 @@ def status(world: World) -> list[Row]:
         *_judged("stack", lambda: stack.rows(stack.look(world))),
         *_judged("provision", lambda: provisioned.rows(provisioned.look(world))),
         *_judged("handler", lambda: handler.rows(handler.look(world))),
-        *_judged("breaker", lambda: weather.rows(weather.look(world))),
         *([found] if isinstance(found, Row) else prefect_side.rows(found)),
         *_judged("other observers", lambda: observers.rows(observers.look(world))),
         *(

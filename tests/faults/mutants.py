@@ -26,8 +26,6 @@ SWEEP = "tests/laws/test_sweep.py::test_"
 ECONOMICS = "tests/unit/test_guard_economics.py::test_"
 DEADLINE = "tests/unit/test_guard_deadline.py::test_"
 GUARDS = "tests/laws/test_guards.py::test_"
-BREAKER = "tests/unit/test_breaker.py::test_"
-WEATHER = "tests/laws/test_weather.py::test_"
 
 
 @dataclass(frozen=True)
@@ -169,97 +167,6 @@ MUTANTS = (
         "if not (economics or deadline):",
         "if False:",
         (GUARDS + "a_tag_that_names_no_deadline_costs_no_call_either",),
-    ),
-    Mutant(
-        "a breaker that opens one signal too late",
-        "chalicelib/core/guards/breaker.py",
-        "return signals >= limit",
-        "return signals > limit",
-        (BREAKER + "so_many_signals_within_the_window_open_it",),
-    ),
-    Mutant(
-        "a breaker that opens on too few",
-        "chalicelib/core/guards/breaker.py",
-        "return signals >= limit",
-        "return signals <= limit",
-        (BREAKER + "so_many_signals_within_the_window_open_it",),
-    ),
-    Mutant(
-        "a signal at the very end of the window lost",
-        "chalicelib/core/guards/breaker.py",
-        "return age <= window",
-        "return age < window",
-        (BREAKER + "so_many_signals_within_the_window_open_it",),
-    ),
-    Mutant(
-        "only what is older than the window counted",
-        "chalicelib/core/guards/breaker.py",
-        "return age <= window",
-        "return age >= window",
-        (BREAKER + "so_many_signals_within_the_window_open_it",),
-    ),
-    Mutant(
-        "a cool-down a moment too long",
-        "chalicelib/core/guards/breaker.py",
-        "return now >= open_until",
-        "return now > open_until",
-        (BREAKER + "the_first_to_ask_after_the_cool_down_is_the_probe",),
-    ),
-    Mutant(
-        "a probe before the cool-down is over",
-        "chalicelib/core/guards/breaker.py",
-        "return now >= open_until",
-        "return now <= open_until",
-        (BREAKER + "the_first_to_ask_after_the_cool_down_is_the_probe",),
-    ),
-    Mutant(
-        "a probe that proves itself a moment too early",
-        "chalicelib/core/guards/breaker.py",
-        "return lived > window",
-        "return lived >= window",
-        (BREAKER + "what_becomes_of_the_probe_decides",),
-    ),
-    Mutant(
-        "a probe given up a moment too early",
-        "chalicelib/core/guards/breaker.py",
-        "return now - probe.since > policy.window + policy.cool_down",
-        "return now - probe.since >= policy.window + policy.cool_down",
-        (BREAKER + "it_is_never_half_open_for_ever",),
-    ),
-    Mutant(
-        "signals from before the closing counted",
-        "chalicelib/core/guards/breaker.py",
-        "at > breaker.closed_at",
-        "at >= breaker.closed_at",
-        (BREAKER + "what_came_before_it_was_closed_again_counts_no_more",),
-    ),
-    Mutant(
-        "every rerun a probe",
-        "chalicelib/core/guards/breaker.py",
-        "    if probe.flow_run_id != asker.flow_run_id:\n        return breaker, Permit.REFUSED\n",
-        "",
-        (BREAKER + "while_the_probe_is_out_all_others_are_refused_and_it_may_ask_again",),
-    ),
-    Mutant(
-        "the breaker written over whatever others wrote",
-        "chalicelib/adapters/breaker.py",
-        "OR breaker_version = :seen",
-        "OR breaker_version > :seen OR breaker_version = :seen",
-        ("tests/faults/test_weather_at_once.py::test_exactly_one_of_two_becomes_the_probe",),
-    ),
-    Mutant(
-        "every event of a task a signal of its own",
-        "chalicelib/functions/weather.py",
-        "world.breakers.signal(s.task.arn, at)",
-        'world.breakers.signal(f"{s.task.arn}{s.now}", at)',
-        ("tests/faults/test_weather_at_once.py::test_two_tellings_of_one_task_are_one_signal",),
-    ),
-    Mutant(
-        "the breaker asked where none is set",
-        "chalicelib/functions/rescue.py",
-        "        if s.policy.guards.breaker is None:\n            return decision\n",
-        "        if not self.world.breakers.read():\n            return decision\n",
-        (WEATHER + "off_it_is_never_asked",),
     ),
 )
 

@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 from chalicelib.core.ports import (
     Artifact,
     LogLine,
-    PoolEvent,
     PrefectEvent,
     RunQuery,
     TableArtifact,
@@ -73,7 +72,6 @@ class InMemoryPrefect:
         self.tables: list[TableArtifact] = []
         self.task_runs: dict[UUID, list[TaskRun]] = {}
         self.events: dict[UUID, PrefectEvent] = {}
-        self.pool_events: dict[UUID, PoolEvent] = {}
         self.calls: list[str] = []
         self.failure: PrefectSpotError | None = None
         self._clock = clock
@@ -198,11 +196,6 @@ class InMemoryPrefect:
         self._called("emit_events")
         for event in events:
             self.events.setdefault(event.id, event)
-
-    def emit_pool_event(self, event: PoolEvent) -> None:
-        self._called("emit_pool_event")
-        if event.work_pool in self.work_pools:
-            self.pool_events.setdefault(event.id, event)
 
     # What a test does to a run. Each returns the state the run is in afterwards.
 
@@ -367,13 +360,6 @@ class InMemoryPrefect:
     def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]:
         found = [(x.id, x.name) for x in self.events.values() if x.flow_run_id == flow_run_id]
         return sorted(found, key=lambda event: event[1])
-
-    def pool_events_of(self, work_pool: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
-        found = [(x.id, x.name) for x in self.pool_events.values() if x.work_pool == work_pool]
-        return sorted(found, key=lambda event: event[1])
-
-    def pool_events_named(self, name: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
-        return [(x.id, x.name) for x in self.pool_events.values() if x.name == name]
 
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
         return self.runs[flow_run_id].labels

@@ -71,7 +71,6 @@ def test_every_metric_fits_into_one_line(capsys: pytest.CaptureFixture[str]) -> 
         "WastedCost",
         "NetSavings",
         "WastedSeconds",
-        "BreakerOpen",
     }
     units = {datum.metric: datum.unit for datum in data}
     assert (units["SpotReruns"], units["ReactionSeconds"]) == ("Count", "Seconds")

@@ -63,13 +63,6 @@ class NoBills:
         raise AssertionError(f"react called bills.{method}")
 
 
-class NoBreakers:
-    """A breaker that nobody asks: none is set."""
-
-    def __getattr__(self, method: str) -> Any:
-        raise AssertionError(f"react called breakers.{method}")
-
-
 @dataclass
 class Described:
     """ECS, which knows these tasks."""
@@ -137,7 +130,6 @@ def scene() -> Scene:
         prefect=prefect,
         records=records,
         bills=NoBills(),
-        breakers=NoBreakers(),
         tasks=tasks,
         log=log,
         now=lambda: NOW,

@@ -5,15 +5,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from chalicelib.adapters.breaker import BreakerTable
-from chalicelib.core.guards.breaker import Breaker, BreakerState
 from spotctl.cli import app
 from spotctl.drill.throw_away import throw_away
 from spotctl.project import read_project
@@ -319,26 +316,13 @@ def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
     assert said.out.startswith("day,deployment,runs,")
 
 
-def test_the_breaker_is_in_the_status_where_one_is_set(stage: Bench) -> None:
-    stage.configure(BREAKER="2/30m/60m")
-    parts = {row["part"]: row for row in stage.run("status").answer["rows"]}
-    assert parts["breaker"]["found"] == "closed: 0 of 2 signals within 30m"
-    stage.create_table()
-    table = BreakerTable(stage.client("dynamodb"), STACK, "fargate-spot-dev")
-    until = datetime(2999, 1, 1, tzinfo=UTC)
-    assert table.change(Breaker(), Breaker(BreakerState.OPEN, open_until=until))
-    parts = {row["part"]: row for row in stage.run("status").answer["rows"]}
-    assert parts["breaker"]["state"] == "warning"
-    assert parts["breaker"]["found"].startswith("open: until 2999-01-01")
-
-
 def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
     stage.create_table()
     stage.configure(SPOT_RETRIES="2")
-    said = stage.run("replay", "--set", "SPOT_RETRIES=1", "--set", "MODE=opt-in")
+    said = stage.run("replay", "--set", "SPOT_RETRIES=1")
     assert said.code == 0
-    assert said.answer["settings"]["SPOT_RETRIES"] == "2"
-    assert said.answer["changes"] == {"SPOT_RETRIES": "1", "MODE": "opt-in"}
+    assert said.answer["settings"] == {"SPOT_RETRIES": "2"}
+    assert said.answer["changes"] == {"SPOT_RETRIES": "1"}
     for column in ("as_recorded", "same_settings", "other_settings"):
         assert said.answer[column]["runs"] == 0
         assert said.answer[column]["cost_usd"] == "0.00000000"
@@ -352,14 +336,13 @@ def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
     [
         (
             ("--set", "WORK_POOL=x"),
-            "--set 'WORK_POOL=x' cannot be replayed: accepted are BREAKER=…",
+            "--set 'WORK_POOL=x' cannot be replayed: accepted is SPOT_RETRIES=n",
         ),
         (("--set", "SPOT_RETRIES=x"), "SPOT_RETRIES is 'x': accepted are whole numbers"),
-        (("--set", "MODE=observe"), "--set 'MODE=observe' reruns nothing"),
         (("--since", "91d"), "--since '91d' is not a period"),
         ((), "the stage has no table yet: run spotctl deploy"),
     ],
-    ids=["not of a decision", "a wrong value", "observe", "longer than bills are kept", "no table"],
+    ids=["another setting", "a wrong value", "longer than bills are kept", "no table"],
 )
 def test_a_replay_that_cannot_be_is_refused_in_one_line(
     stage: Bench, arguments: tuple[str, ...], why: str
