@@ -33,7 +33,7 @@ from chalicelib.core.situation import Mode, Situation
 from chalicelib.core.stranded import lives, noted_task
 from chalicelib.core.task import FARGATE_SPOT, Cause
 from chalicelib.core.world import World
-from chalicelib.errors import ThrottledError
+from chalicelib.errors import LAMBDA_RETRIES, ThrottledError
 
 OPENED_EVENT: Final = "prefect-spot.breaker-opened"
 CLOSED_EVENT: Final = "prefect-spot.breaker-closed"
@@ -121,7 +121,7 @@ def _consult(
             return Weather(permit, after)
         world.pause(PAUSE_SECONDS)
         breaker = world.breakers.read()
-    raise ThrottledError("others keep changing the breaker: to be called again")
+    raise ThrottledError("the breaker changed concurrently", next_step=LAMBDA_RETRIES)
 
 
 def _look_at(world: World, probe: Probe) -> tuple[ProbeSeen, timedelta]:

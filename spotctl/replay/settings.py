@@ -23,10 +23,11 @@ def read_changes(options: Iterable[str]) -> Mapping[str, str]:
         if not equals or name not in REPLAYABLE:
             raise RefusedError(
                 f"--set {option!r} cannot be replayed: accepted are"
-                f" {', '.join(f'{known}=…' for known in REPLAYABLE)}"
+                f" {', '.join(f'{known}=…' for known in REPLAYABLE)}",
+                next_step="correct --set",
             )
         if name in changes:
-            raise RefusedError(f"--set {name} is there twice: give it once")
+            raise RefusedError(f"--set {name} is given twice", next_step="give it once")
         changes[name] = value
     return changes
 
@@ -36,7 +37,8 @@ def refuse_observe(settings: Settings) -> None:
     if settings.mode is Mode.OBSERVE:
         raise RefusedError(
             "--set 'MODE=observe' reruns nothing, so there is nothing to replay: accepted are"
-            f" MODE={Mode.RESCUE.value}, MODE={Mode.OPT_IN.value}"
+            f" MODE={Mode.RESCUE.value}, MODE={Mode.OPT_IN.value}",
+            next_step="correct --set",
         )
 
 

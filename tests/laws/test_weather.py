@@ -224,7 +224,7 @@ def test_when_it_cannot_be_had_the_budget_alone_decides_and_that_is_told(
     class Fails:
         def __getattr__(self, name: str) -> Any:
             if name == method:
-                raise ThrottledError("not now")
+                raise ThrottledError("not now", next_step="none")
             return getattr(world.breakers, name)
 
     react(replace(world, breakers=Fails()), pool.universe.exits(task)[1])
@@ -261,7 +261,7 @@ def test_an_event_that_cannot_be_emitted_changes_nothing_of_the_rescue(pool: Poo
 
     class NoPoolEvents:
         def emit_pool_event(self, event: object) -> None:
-            raise ThrottledError("not now")
+            raise ThrottledError("not now", next_step="none")
 
         def __getattr__(self, name: str) -> Any:
             return getattr(world.prefect, name)

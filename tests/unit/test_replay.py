@@ -291,7 +291,7 @@ def test_a_run_counts_whole_by_the_day_on_which_its_last_task_ended() -> None:
     [
         (["SPOT_RETRIES"], "--set 'SPOT_RETRIES' cannot be replayed: accepted are BREAKER=…"),
         (["WORK_POOL=other"], "SPOT_RETRIES=…"),
-        (["SPOT_RETRIES=1", "SPOT_RETRIES=2"], "--set SPOT_RETRIES is there twice"),
+        (["SPOT_RETRIES=1", "SPOT_RETRIES=2"], "--set SPOT_RETRIES is given twice"),
     ],
     ids=["no value", "not of a decision", "twice"],
 )
