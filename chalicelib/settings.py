@@ -48,13 +48,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     auth_string = environment.get("PREFECT_API_AUTH_STRING_PARAMETER", "")
     if key.startswith(("pnu_", "pnb_")):
         raise SettingError(
-            "PREFECT_API_KEY_PARAMETER holds an API key: store it in an SSM SecureString, and set"
-            " this to the parameter's name"
+            "PREFECT_API_KEY_PARAMETER holds an API key",
+            next_step="store the key in an SSM SecureString, and set this to the parameter's name",
         )
     if key and auth_string:
         raise SettingError(
-            "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set:"
-            " Prefect Cloud takes the key, a server with basic auth the string; set one of them"
+            "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set",
+            next_step="set one of them: the key for Prefect Cloud, the string for basic auth",
         )
     return Settings(
         stage=stage,
@@ -89,13 +89,15 @@ def _url(environment: Mapping[str, str], name: str) -> str:
     parts = urlsplit(value)
     if "@" in value:
         raise SettingError(
-            f"{name} holds credentials: put them into an SSM SecureString and name it in"
-            " PREFECT_API_AUTH_STRING_PARAMETER"
+            f"{name} holds credentials",
+            next_step="store them in an SSM SecureString, and name it in"
+            " PREFECT_API_AUTH_STRING_PARAMETER",
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingError(
-            f"{name} is {value!r}: accepted is the address of Prefect's API, such as"
-            " https://api.prefect.cloud/api/accounts/…/workspaces/… or http://host:4200/api"
+        raise wrong_setting(
+            name,
+            f"{value!r}: accepted is the address of Prefect's API, such as"
+            " https://api.prefect.cloud/api/accounts/…/workspaces/… or http://host:4200/api",
         )
     return value.rstrip("/")
 
@@ -106,21 +108,27 @@ def _choice(environment: Mapping[str, str], name: str, default: Mode) -> Mode:
         return Mode(value)
     except ValueError:
         accepted = ", ".join(mode.value for mode in Mode)
-        raise SettingError(f"{name} is {value!r}: accepted are {accepted}") from None
+        raise wrong_setting(name, f"{value!r}: accepted are {accepted}") from None
 
 
 def _yes(environment: Mapping[str, str], name: str) -> bool:
     value = environment.get(name) or "false"
     if value not in ("true", "false"):
-        raise SettingError(f"{name} is {value!r}: accepted are true, false")
+        raise wrong_setting(name, f"{value!r}: accepted are true, false")
     return value == "true"
+
+
+def wrong_setting(name: str, said: str) -> SettingError:
+    """Return what to raise for a setting that is wrong. `said`: its value, and what is accepted."""
+    step = f"correct {name} in .chalice/config.json, then run spotctl deploy"
+    return SettingError(f"{name} is {said}", next_step=step)
 
 
 def number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:
     """Return a whole number from 0 to `most`. Raises SettingError for anything else."""
     value = environment.get(name) or str(default)
     if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= most):
-        raise SettingError(f"{name} is {value!r}: accepted are whole numbers from 0 to {most}")
+        raise wrong_setting(name, f"{value!r}: accepted are whole numbers from 0 to {most}")
     return int(value)
 
 
@@ -128,7 +136,7 @@ def _names(environment: Mapping[str, str], name: str, default: str) -> tuple[str
     value = environment.get(name) or default
     names = tuple(part.strip() for part in value.split(",") if part.strip())
     if not names:
-        raise SettingError(f"{name} is {value!r}: accepted are names or ARNs, comma-separated")
+        raise wrong_setting(name, f"{value!r}: accepted are names or ARNs, comma-separated")
     return names
 
 
@@ -137,4 +145,4 @@ def _rates(environment: Mapping[str, str], name: str) -> Rates:
     try:
         return read_own_rates(value)
     except ValueError as error:
-        raise SettingError(f"{name} is {value!r}: {error}; accepted is {OWN_RATES_FORM}") from None
+        raise wrong_setting(name, f"{value!r}: {error}; accepted is {OWN_RATES_FORM}") from None

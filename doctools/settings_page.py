@@ -181,9 +181,8 @@ def accepted(name: str) -> str:
     try:
         read({**REQUIRED, name: _WRONG})
     except SettingError as error:
-        message = str(error)
-        if message.startswith(name):
-            return message.partition(": accepted ")[2].removeprefix("are ").removeprefix("is ")
+        if error.what.startswith(name):
+            return error.what.partition(": accepted ")[2].removeprefix("are ").removeprefix("is ")
     return ""
 
 

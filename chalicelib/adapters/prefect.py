@@ -208,7 +208,9 @@ class PrefectRest:
         """
         null_labels = [name for name, value in labels.items() if value is None]
         if null_labels:
-            raise PrefectRejectedError(f"label {null_labels[0]!r} is null: give it a value")
+            raise PrefectRejectedError(
+                f"label {null_labels[0]!r} is null", next_step="give the label a value"
+            )
         if labels:
             self._http.send("PATCH", f"/flow_runs/{flow_run_id}/labels", dict(labels))
 
@@ -275,7 +277,8 @@ class PrefectRest:
     def _require_work_pool(self, name: str) -> None:
         if self._http.get(f"/work_pools/{quote(name, safe='')}") is None:
             raise PrefectRejectedError(
-                f"work pool {name!r} is not known to Prefect: create it or set WORK_POOL"
+                f"work pool {name!r} is not known to Prefect",
+                next_step="create it or set WORK_POOL",
             )
 
 

@@ -44,6 +44,7 @@ from chalicelib.core.stranded import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from chalicelib.errors import (
+    LAMBDA_RETRIES,
     LeaseHeldError,
     PrefectSilentError,
     PrefectSpotError,
@@ -66,8 +67,9 @@ def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) 
     `swept`: the fast path had its time, and ECS has no live task of the run, nor a newer one.
 
     Raises:
-        LeaseHeldError: another handler is at it; to be called again.
-        PrefectSpotError: Prefect or the table failed, or the run kept moving; to be called again.
+        LeaseHeldError: another handler is at work on it; retryable.
+        PrefectSpotError: Prefect or the table failed, or the run's state changed concurrently;
+            retryable.
     """
     record = _acquire(world, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
     handling = _Handling(world, task, record, swept)
@@ -144,7 +146,11 @@ class _Handling:
             )
             if self.perform(decision):
                 return decision
-        raise UnsettledError(f"flow run {self.record.flow_run_id} kept moving under our hands")
+        raise UnsettledError(
+            f"the state of flow run {self.record.flow_run_id} changed concurrently, {MOST_LOOKS}"
+            " times",
+            next_step=LAMBDA_RETRIES,
+        )
 
     def decide(self, s: Situation) -> Decision:
         """Decide; for a rerun that the budget would put on Spot, with what the guards need."""

@@ -40,7 +40,10 @@ def read_change(option: str | None) -> Mapping[str, str]:
         return {}
     name, equals, value = option.partition("=")
     if not equals or name != SETTING:
-        raise RefusedError(f"--set {option!r} cannot be replayed: accepted is {SETTING}=n")
+        raise RefusedError(
+            f"--set {option!r} cannot be replayed: accepted is {SETTING}=n",
+            next_step=f"pass --set {SETTING}=2, or another number",
+        )
     return {name: value}
 
 
@@ -53,7 +56,7 @@ def run_replay(world: World, since: str, changes: Mapping[str, str], changed: Se
     try:
         days = days_since(since, world.now().date(), MOST_DAYS)
     except ValueError as error:
-        raise RefusedError(f"--since {error}") from None
+        raise RefusedError(f"--since {error}", next_step="correct --since") from None
     client, project = world.aws.client("dynamodb"), world.project
     billed = runs_of(BillTable(client, project.stack).read_bills(), days[0])
     runs = join(billed, _records(client, project, interrupted_runs(billed)))

@@ -6,7 +6,7 @@ from typing import TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.errors import PrefectSpotError
-from spotctl.errors import one_line_of
+from spotctl.errors import explain
 from spotctl.rows import Row, failed
 from spotctl.status import (
     deployments,
@@ -48,5 +48,5 @@ def _try(part: str, ask: Callable[[], T]) -> T | Row:
     try:
         return ask()
     except (BotoCoreError, ClientError, PrefectSpotError) as error:
-        what, step = one_line_of(error)
+        what, step = explain(error)
         return failed(part, f"it cannot be looked at: {what}", step)

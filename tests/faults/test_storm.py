@@ -36,7 +36,7 @@ class Conditions(Tripwire):
             return super().call(name, call)
         if self._chance.random() < 0.5:
             super().call(name, call)
-        raise PrefectUnavailableError("503 Service Unavailable")
+        raise PrefectUnavailableError("503 Service Unavailable", next_step="none")
 
 
 def test_nothing_is_lost_and_nothing_run_twice() -> None:

@@ -64,7 +64,7 @@ class Fault:
 def failure_of(call: str) -> Exception:
     """What an adapter raises once its own tries are used up: Prefect is busy, AWS throttles."""
     if call.startswith(("prefect.", "work_pools.")):
-        return PrefectUnavailableError("503 Service Unavailable")
+        return PrefectUnavailableError("503 Service Unavailable", next_step="none")
     throttled = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
     return ClientError(throttled, call)  # type: ignore[arg-type]  # botocore fills in the rest
 
@@ -116,7 +116,7 @@ class Tripwire:
                     raise failure_of(name)
         if self.asleep and name.startswith("prefect."):
             # The client's deadline ends with the invocation, which ends before the lease.
-            raise PrefectUnavailableError("out of time")
+            raise PrefectUnavailableError("out of time", next_step="none")
         return call()
 
 

@@ -94,9 +94,13 @@ class InMemoryPrefect:
     def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
         self._called("find_runs")
         if query.limit > MOST_RUNS:
-            raise PrefectRejectedError(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
+            raise PrefectRejectedError(
+                f"Invalid limit: must be less than or equal to {MOST_RUNS}.", next_step="none"
+            )
         if query.offset == 0 and query.work_pool not in self.work_pools:
-            raise PrefectRejectedError(f"work pool {query.work_pool!r} is not known to Prefect")
+            raise PrefectRejectedError(
+                f"work pool {query.work_pool!r} is not known to Prefect", next_step="none"
+            )
         found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
         return tuple(map(_as_told, found[query.offset : query.offset + query.limit]))
@@ -159,10 +163,13 @@ class InMemoryPrefect:
         if change.job_variables is not None:
             if run.state.type is not StateType.SCHEDULED:
                 raise PrefectRejectedError(
-                    f"Job variables for a flow run in state {run.state.type} cannot be updated"
+                    f"Job variables for a flow run in state {run.state.type} cannot be updated",
+                    next_step="none",
                 )
             if run.deployment is None:
-                raise PrefectRejectedError("A deployment for the flow run could not be found")
+                raise PrefectRejectedError(
+                    "A deployment for the flow run could not be found", next_step="none"
+                )
             run.job_variables = dict(change.job_variables)
         if change.policy is not None:
             policy = change.policy
@@ -173,7 +180,9 @@ class InMemoryPrefect:
 
     def add_labels(self, flow_run_id: UUID, labels: Mapping[str, str | int]) -> None:
         if any(value is None for value in labels.values()):
-            raise PrefectRejectedError("a label is null: it would make the run unreadable")
+            raise PrefectRejectedError(
+                "a label is null: it would make the run unreadable", next_step="none"
+            )
         if labels:
             self._called("add_labels")
             self._known(flow_run_id).labels.update(labels)
@@ -374,7 +383,9 @@ class InMemoryPrefect:
     def _known(self, flow_run_id: UUID) -> TwinRun:
         run = self.runs.get(flow_run_id)
         if run is None:
-            raise PrefectRejectedError(f"Flow run with id {flow_run_id} not found")
+            raise PrefectRejectedError(
+                f"Flow run with id {flow_run_id} not found", next_step="none"
+            )
         return run
 
     def _move(self, flow_run_id: UUID, proposed: ProposedState) -> RunState:

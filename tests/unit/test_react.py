@@ -43,7 +43,7 @@ class OneRecord:
 
     def acquire(self, flow_run_id: UUID, now: Any, lease: timedelta) -> RunRecord:
         if self.held:
-            raise LeaseHeldError("held")
+            raise LeaseHeldError("held", next_step="none")
         self.held = True
         return replace(self.record, flow_run_id=flow_run_id)
 
@@ -210,7 +210,7 @@ def test_a_run_that_prefect_does_not_know_is_ignored(scene: Scene) -> None:
 
 
 def fail(*_: Any) -> None:
-    raise PrefectUnavailableError("no logs today")
+    raise PrefectUnavailableError("no logs today", next_step="none")
 
 
 def test_the_rescue_happens_though_annotating_fails(
@@ -246,7 +246,7 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
         answer = propose(*args, **kwargs)
         if scene.prefect.is_due(scene.run_id):
             scene.prefect.worker_picks_up(scene.run_id)
-            raise PrefectUnavailableError("connection reset")
+            raise PrefectUnavailableError("connection reset", next_step="none")
         return answer
 
     monkeypatch.setattr(scene.prefect, "propose_state", and_lose_the_answer)
@@ -256,7 +256,7 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
 
 
 def test_a_failed_rescue_raises_and_gives_the_lease_back(scene: Scene) -> None:
-    scene.prefect.failure = PrefectUnavailableError("down")
+    scene.prefect.failure = PrefectUnavailableError("down", next_step="none")
     with pytest.raises(PrefectUnavailableError):
         react(scene.world, scene.event())
     assert not scene.records.held

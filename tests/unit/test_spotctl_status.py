@@ -296,9 +296,12 @@ def test_the_credential_has_to_be_a_secret(
 
 
 def test_a_prefect_that_does_not_answer_is_one_failed_row() -> None:
-    rows = prefect_side.rows(make_prefect(problem="no answer", pool=None))
+    rows = prefect_side.rows(
+        make_prefect(problem="no answer", next_step="check the URL", pool=None)
+    )
     assert states(rows) == {"credential": State.OK, "Prefect from here": State.FAILED}
     assert "were not looked at" in rows[-1].found
+    assert rows[-1].next_step == "check the URL"
 
 
 @pytest.mark.parametrize(
