@@ -336,6 +336,7 @@ def test_dashboard_is_json_and_shows_every_metric_as_it_is_published() -> None:
     """CloudWatch shows a broken body as nothing, and a misspelt metric as an empty chart."""
     widgets = json.loads(properties("Dashboard")["DashboardBody"])["widgets"]
     lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
+    assert all(isinstance(line, list) for line in lines)
     ours = [line for line in lines if line[0] == NAMESPACE]
     assert {line[1] for line in ours} == {*Metric} - {Metric.SPOT_INTERRUPTIONS}
     for line in ours:
