@@ -13,36 +13,14 @@ from typing import Any, Final
 from bench import server_costs
 from bench.comparison import OURS, THEIRS, Comparison, Samples, stream
 from bench.correctness import CASES, judge_all
-from bench.handlers import RUNTIMES, deployed
+from bench.deployed import deployed
+from bench.handlers import RUNTIMES
 from bench.interruptions import make_seeds
 from bench.part import Cell, Chart, Figures, Log, Table, ratio
 from bench.servers import StandIns, prepared
 from localcloud.processes import Household
 
 TITLE: Final = "Against prefect-aws's observer"
-PROFILE: Sequence[str] = (
-    "On the stand-in only the distance counts: ten runtimes wait at the same time, and a runtime"
-    " sends what does not depend on each other at once; the observer takes one message at a time,"
-    " and its requests follow one another.",
-    "On a real server both wait for the server: it is one process, and what a request costs it in"
-    " CPU is what everybody else waits for, so ten runtimes are no quicker than one there. What"
-    " a rescue costs it stands in the table of what requests cost: one in four moved to FARGATE,"
-    " even without a single read it is more than 1.3 times the seconds that the observer takes for"
-    " a run. So that promise cannot be kept by asking less: only by telling people less, or by"
-    " giving up a law.",
-    "Of what a rerun on Spot costs the server, proposing two states is the largest part; the"
-    " observer proposes one. The reads come next, two before the run is parked and two after: what"
-    " they save is a run that is started twice, or one that had completed.",
-    "Moving a run to FARGATE costs the server about as much as all else together: with each PATCH"
-    " that holds job variables, Prefect checks the work pool's whole template against JSON Schema's"
-    " own schema, twice (`check_schema`, nearly all of that request's time), and answers nobody"
-    " meanwhile. No other request changes a run's capacity. A smaller template would help, but the"
-    " pool is its users', and usually the worker has made it, with prefect-aws's own.",
-    "The observer opens a client and a WebSocket for every event; a runtime keeps its connections.",
-    "With moto as DynamoDB, the three calls of a rescue cost this machine about as much CPU as"
-    " `react` itself; hence the light stand-in for AWS, for both sides.",
-)
-
 STANDIN: Final = "standin"
 SERVER: Final = "server"
 STREAM: Final = "stream"

@@ -7,7 +7,6 @@ for when prefect-aws's observer runs, the WebSocket for events included.
 `python -m bench.standin PORT DELAY_SECONDS`
 """
 
-import asyncio
 import base64
 import json
 import sys
@@ -21,7 +20,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from bench.http_server import Answer, Request, Service, listen
+from bench.http_server import Answer, Request, Service, serve
 from bench.prefect_json import (
     FLOW_ID,
     FLOW_NAME,
@@ -302,10 +301,5 @@ def _unknown(thing: str) -> Answer:
     return _refusal(404, f"{thing} not found")
 
 
-async def _serve(port: int, delay_seconds: float) -> None:
-    service = service_of(make_stand_in(), delay_seconds)
-    await (await listen(service, port)).serve_forever()
-
-
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2])))
+    serve(service_of(make_stand_in(), float(sys.argv[2])), int(sys.argv[1]))

@@ -1,25 +1,16 @@
-"""Very many interruptions at once, and what a million stopped tasks cost."""
+"""Very many interruptions at once, answered by the handlers in one process."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench import money
 from bench.in_process import MeteredUniverse
-from bench.part import Chart, Figures, Log, Table
+from bench.part import Figures, Log, Table
 from chalicelib.core.task import Task
 from chalicelib.functions.react import react
 
 TITLE: Final = "Storm: very many interruptions at once"
-
-PROFILE: Final[Sequence[str]] = (
-    "An eighth of our own work went into looking at foreign text character by character, to escape"
-    " it for Markdown: a table of escapes, and a look at the whole text first, take half to two"
-    " thirds of that.",
-    "The rest is spread. Its largest part, about a seventh, is boto3's serializer for DynamoDB's"
-    " types; then come reading Prefect's JSON into values, and ids made of hashes.",
-)
 
 SIZES: Final = (100, 1_000, 10_000)
 BUDGETS: Final = (3, 3, 3, 0)
@@ -35,15 +26,12 @@ class Interrupted:
 
 
 def measure(log: Log, *, short: bool = False) -> Figures:
-    """Let each storm break over a fresh universe; then measure what each kind of event takes."""
+    """Let each storm break over a fresh universe."""
     storms = {}
     for size in SIZES[:1] if short else SIZES:
         storms[str(size)] = _storm(size)
         log(f"{size} interruptions: {storms[str(size)]['seconds']} s")
-    events = money.measure_events(1 if short else money.REPEATS)
-    bill = money.bill_of_a_million(events)
-    log(f"USD per million stops: {bill}")
-    return {"storms": storms, "events": events, "usd_per_million_stops": bill}
+    return {"storms": storms}
 
 
 def tables(figures: Figures) -> Sequence[Table]:
@@ -63,7 +51,7 @@ def tables(figures: Figures) -> Sequence[Table]:
         *("interruptions at once", "seconds", "per second", "99th percentile reaction, s"),
         *("Lambda-seconds per thousand", "requests per interruption"),
     )
-    return [Table("Storms", columns, rows, _NOTE), *money.tables(figures)]
+    return [Table("Storms", columns, rows, _NOTE)]
 
 
 _NOTE: Final = (
@@ -74,11 +62,6 @@ _NOTE: Final = (
     " being due, so it is mostly the queue. Lambda-seconds: the handlers' time, without what the"
     " stand-ins took."
 )
-
-
-def charts(_figures: Figures) -> Sequence[Chart]:
-    """Nothing is drawn."""
-    return []
 
 
 def targets(figures: Figures) -> Figures:

@@ -96,8 +96,11 @@ def test_the_page_shows_what_was_measured_and_names_what_was_not(tmp_path: Path)
         "figures": make_figures(),
     }
     found = results.merge({}, "observer", observer.targets(make_figures()), measured)
+    (tmp_path / "benchmarks.md").write_text(f"old figures\n\n{page.BY_HAND}\n\nby hand")
     page.write(found, tmp_path / "benchmarks.md", tmp_path)
     written = (tmp_path / "benchmarks.md").read_text()
+    assert "old figures" not in written
+    assert written.endswith(f"\n\n{page.BY_HAND}\n\nby hand")
     assert "Not measured yet: floor, cold, storm, sweep." in written
     assert "| 1,000 interruptions on the stand-in, ours ÷ observer | 0.25 | 0.2 | kept |" in written
     assert "- *observer*, 2026-11-27 12:00 UTC, in 600 s: processors 2 of a kind." in written
