@@ -15,7 +15,6 @@ from bench.correctness import CASES
 from bench.http_server import ServerThread
 from bench.part import PARTS, Table
 from bench.parts import load_part
-from bench.server_costs import KINDS
 from bench.show import markdown_of
 from bench.standin import make_stand_in, service_of
 
@@ -41,7 +40,6 @@ def make_figures() -> dict[str, Any]:
         "standin": {"1": make_sides(2.0), "1000": make_sides()},
         "server": {"1000": make_sides(5.0)},
         "stream": {"100": make_sides()},
-        "server_costs": {kind.name: 0.01 for kind in KINDS},
         "correctness": {OURS: JUDGED, THEIRS: JUDGED},
     }
 
@@ -58,14 +56,6 @@ def test_a_table_shows_both_sides_and_the_ratio() -> None:
         (1000, OURS, 4.0, 5.0, 1.2, 0.002, 0.001, 60.0),
         (1000, THEIRS, 20.0, 5.0, 1.2, 0.02, 0.001, 60.0),
         (1000, "ratio", 0.2, 1.0, 1.0, 0.1, 1.0, 1.0),
-    ]
-
-
-def test_what_a_side_costs_the_server_is_summed_over_its_requests() -> None:
-    costs = observer.tables(make_figures())[3]
-    assert list(costs.rows[-2:]) == [
-        ("CPU ms in all", None, 110.0, 110.0, 40.0),
-        ("of these, not for reading", None, 70.0, 70.0, 30.0),
     ]
 
 
