@@ -9,8 +9,7 @@ from typing import Final
 
 from bench import chart, results
 from bench.machine import ROOT
-from bench.part import PARTS, DrawnPart, Figures
-from bench.parts import load_part
+from bench.part import PARTS, DrawnPart, Figures, load_part
 from bench.show import markdown_of, table_of
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"

@@ -5,7 +5,8 @@ A part only measures; printing, drawing, `build/bench.json` and the page are the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from importlib import import_module
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 PARTS: Final = ("observer", "floor", "cold", "storm", "sweep")
 """Each is a module of this package, and the order in which they are run and told."""
@@ -77,3 +78,8 @@ class DrawnPart(Part, Protocol):
 def ratio(ours: float, theirs: float) -> float:
     """Return ours ÷ theirs, to three digits after the point: below 1 is in our favour."""
     return round(ours / theirs, 3)
+
+
+def load_part(name: str) -> Part:
+    """Return the module of the part, imported late: another part's imports take their time."""
+    return cast("Part", import_module(f"bench.{name}"))

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.in_process import MeteredUniverse
@@ -15,14 +14,6 @@ TITLE: Final = "Storm: very many interruptions at once"
 SIZES: Final = (100, 1_000, 10_000)
 BUDGETS: Final = (3, 3, 3, 0)
 """One in four moves to FARGATE."""
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """A task that Spot takes, and the three events that tell of it."""
-
-    task: Task
-    events: Sequence[dict[str, Any]]
 
 
 def measure(log: Log, *, short: bool = False) -> Figures:
@@ -76,15 +67,16 @@ def _storm(size: int) -> Figures:
     reactions, own = [], 0.0
     began = time.process_time()
     for wave in range(3):
-        for each in interrupted:
+        for events in interrupted:
             served, started = universe.traffic.seconds, time.process_time()
-            react(universe.metered_world(), each.events[wave])
+            react(universe.metered_world(), events[wave])
             ended = time.process_time()
             own += ended - started - (universe.traffic.seconds - served)
             if wave == 1:
                 reactions.append(ended - began)
     seconds = time.process_time() - began
-    lost = [task for task in tasks if not universe.prefect.is_due(_run_of(task))]
+    runs = [task.flow_run_id for task in tasks if task.flow_run_id]
+    lost = [run_id for run_id in runs if not universe.prefect.is_due(run_id)]
     if lost:
         raise RuntimeError(f"{len(lost)} of {size} runs were not made due")
     return {
@@ -102,19 +94,13 @@ def _begin(universe: MeteredUniverse, number: int) -> Task:
     return universe.start(run_id, retries=2)
 
 
-def _interrupt(universe: MeteredUniverse, task: Task) -> Interrupted:
+def _interrupt(universe: MeteredUniverse, task: Task) -> Sequence[dict[str, Any]]:
+    """Have Spot take a task; return the three events about it."""
     at = universe.now.isoformat()
     warning = universe.warning(task)
     universe.stops(task)
-    return Interrupted(
-        task,
-        [
-            warning,
-            universe.event(task, lastStatus="DEPROVISIONING", executionStoppedAt=at),
-            universe.event(task, lastStatus="STOPPED", executionStoppedAt=at),
-        ],
-    )
-
-
-def _run_of(task: Task) -> Any:
-    return task.flow_run_id
+    return [
+        warning,
+        universe.event(task, lastStatus="DEPROVISIONING", executionStoppedAt=at),
+        universe.event(task, lastStatus="STOPPED", executionStoppedAt=at),
+    ]

@@ -10,11 +10,11 @@ from websockets import Subprotocol
 from websockets.sync.client import connect
 
 from bench import observer, page, results
+from bench.__main__ import main
 from bench.comparison import OURS, THEIRS
 from bench.correctness import CASES
 from bench.http_server import ServerThread
-from bench.part import PARTS, Table
-from bench.parts import load_part
+from bench.part import PARTS, Table, load_part
 from bench.show import markdown_of
 from bench.standin import make_stand_in, service_of
 
@@ -115,13 +115,16 @@ def test_a_number_in_a_table_has_the_digits_that_say_something() -> None:
     assert cells == ["1,234", "12.3", "0.0123", "-"]
 
 
-def test_every_part_is_there_and_a_name_that_is_none_is_refused() -> None:
+def test_every_part_is_there_and_a_name_that_is_none_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for name in PARTS:
         part = load_part(name)
         assert part.TITLE
         assert callable(part.measure)
-    with pytest.raises(LookupError, match="there are observer, floor"):
-        load_part("observers")
+    with pytest.raises(SystemExit):
+        main(["observers"])
+    assert "there is no part observers: there are observer, floor" in capsys.readouterr().err
 
 
 @pytest.fixture
