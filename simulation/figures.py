@@ -98,15 +98,6 @@ def _economics(found: Found) -> Figures:
         "closed_from_four_hours": _closed_by_pattern(
             [(c, pools) for c, pools in bare if c.hours >= 4], ECONOMICS
         ),
-        "by_cell": [
-            {
-                **_named(cell),
-                "against_budget": _plain(_ratio(pools, ECONOMICS, BASELINE)),
-                "optimum": _plain(_ratio(pools, OPTIMUM, BASELINE)),
-                "closed": _plain(closed([pools], ECONOMICS)),
-            }
-            for cell, pools in long
-        ],
         "knowledge": [_with_knowledge(name, found, long) for name in KNOWLEDGE],
     }
 
