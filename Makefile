@@ -77,8 +77,6 @@ audit: .venvs/audit/ready .venvs/checkov/ready  ## Pins against known vulnerabil
 .PHONY: docs
 docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a warning or a dead link
 	@.venvs/docs/bin/python -m doctools.settings_page
-	@.venvs/docs/bin/python -m doctools.guards_page
-	@.venvs/docs/bin/python -m doctools.diagrams
 	@$(MAKE) site
 
 # As it was committed: the tests find what `make docs` would have to write anew.
@@ -87,12 +85,9 @@ site: .venvs/docs/ready
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --quiet --strict
 	@.venvs/docs/bin/python -m doctools.site build/docs
 
-# The documentation is made of the ordinary run: of all runs, with the first seed, without a trace.
 .PHONY: simulate
-simulate: .venv/ready  ## Which setting is mine? Budgets and guards, simulated; RUNS=, SEED=, TRACE=file
-	@$(VENV)/python -m simulation $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) \
-		$(if $(TRACE),--trace "$(TRACE)") $(if $(RUNS)$(SEED)$(TRACE),,--docs)
-	@$(VENV)/python -m doctools.guards_page
+simulate: .venv/ready  ## Which setting is mine? Budgets and guards, simulated; RUNS=, SEED=
+	@$(VENV)/python -m simulation $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: prices
 prices: .venv/ready  ## Read Fargate's prices anew into infra/prices.json; needs AWS credentials
