@@ -15,6 +15,8 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Final
 
+from spotctl.errors import RefusedError
+
 OWN: Final = ("chalicelib", "infra")
 """Folders of the project that Chalice packs with all that is in them."""
 
@@ -39,10 +41,6 @@ for name, module in sys.modules.items():
 """
 
 
-class AppError(Exception):
-    """The app cannot be imported; the message is Python's."""
-
-
 @contextmanager
 def packed(project: Path) -> Iterator[None]:
     """While this lasts, Chalice finds bytecode to pack in the project's folder.
@@ -51,7 +49,7 @@ def packed(project: Path) -> Iterator[None]:
     them, is put into `vendor/` and taken away in the end.
 
     Raises:
-        AppError: the app cannot be imported.
+        RefusedError: the app cannot be imported; the message is Python's.
     """
     sources = _sources_beside(project)
     for folder in (*OWN, VENDOR):
@@ -84,7 +82,10 @@ def _sources_beside(project: Path) -> Mapping[Path, Path]:
         check=False,
     )
     if told.returncode != 0:
-        raise AppError(told.stderr.strip().rpartition("\n")[2])
+        error = told.stderr.strip().rpartition("\n")[2]
+        raise RefusedError(
+            f"the app cannot be imported: {error}", next_step="run `make check`, which shows it"
+        )
     sources = {}
     for line in told.stdout.splitlines():
         name, source = line.split("\t")

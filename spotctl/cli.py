@@ -22,12 +22,8 @@ from spotctl.project import read_project
 from spotctl.redrive import redrive as redrive_all
 from spotctl.render import Output, table_of, table_of_rows
 from spotctl.replay.run import read_change, run_replay
-from spotctl.replay.show import as_json as json_of_replay
 from spotctl.replay.show import as_table as table_of_replay
-from spotctl.report import as_csv as csv_of
-from spotctl.report import as_json as json_of
-from spotctl.report import as_table as table_of_report
-from spotctl.report import read_report
+from spotctl.report import as_csv, as_mapping, as_table, read_report
 from spotctl.rows import Exit, Row, State, exit_of
 from spotctl.status.gather import status as look_at_all
 from spotctl.teardown import find_stack, running_flows, what_stays
@@ -78,6 +74,10 @@ JsonOption = Annotated[
     bool | None,
     typer.Option("--json/--table", help="JSON, or tables; by default JSON unless on a terminal"),
 ]
+SinceOption = Annotated[
+    str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="do not ask")]
 HERE = Path()
 
 
@@ -108,7 +108,7 @@ def deploy(
 @app.command()
 def teardown(
     stage: StageOption = "dev",
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: YesOption = False,
     work_pool: Annotated[
         bool, typer.Option("--work-pool", help="delete the work pool as well")
     ] = False,
@@ -146,10 +146,8 @@ def teardown(
 @app.command()
 def report(
     stage: StageOption = "dev",
-    since: Annotated[
-        str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
-    ] = "7d",
-    as_csv: Annotated[
+    since: SinceOption = "7d",
+    in_csv: Annotated[
         bool, typer.Option("--csv", help="CSV, a row per deployment and day")
     ] = False,
     chart: Annotated[
@@ -159,21 +157,16 @@ def report(
     as_json: JsonOption = None,
 ) -> None:
     """Show what Spot saved, what reruns cost, and what is left of it, by deployment and day."""
-    if as_csv and as_json is not None:
+    if in_csv and as_json is not None:
         raise RefusedError(
             "--csv goes with neither --json nor --table", next_step="give one of them"
         )
     world, output = _open(stage, project_dir, as_json)
-    try:
-        made = read_report(world.aws.client("dynamodb"), world.project.stack, since)
-    except ValueError as error:
-        raise RefusedError(f"--since {error}", next_step="correct --since") from None
-    if as_csv:
-        output.text(csv_of(made))
-    elif output.is_json:
-        output.text(json_of(made) + "\n")
+    made = read_report(world.aws.client("dynamodb"), world.project.stack, since)
+    if in_csv:
+        output.text(as_csv(made))
     else:
-        output.table(table_of_report(made))
+        output.result(as_mapping(made), lambda: as_table(made))
     if chart is not None:
         from spotctl.chart import draw  # matplotlib takes a second to import
 
@@ -185,9 +178,7 @@ def report(
 @app.command()
 def replay(
     stage: StageOption = "dev",
-    since: Annotated[
-        str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
-    ] = "30d",
+    since: SinceOption = "30d",
     change: Annotated[
         str | None, typer.Option("--set", metavar="SPOT_RETRIES=n", help="the budget to try")
     ] = None,
@@ -203,10 +194,7 @@ def replay(
     changed = read_change(change)
     world, output = _open(stage, project_dir, as_json)
     made = run_replay(world, since, changed, read_project(project_dir, stage, changed).settings)
-    if output.is_json:
-        output.text(json_of_replay(made) + "\n")
-    else:
-        output.table(table_of_replay(made))
+    output.result(made, lambda: table_of_replay(made))
 
 
 @app.command()
@@ -227,7 +215,12 @@ def redrive(
         done.append(redriven)
     kept = sum(not redriven.done for redriven in done)
     output.result(
-        {"dry_run": dry_run, "found": len(done), "handled": len(done) - kept, "messages": done},
+        {
+            "dry_run": dry_run,
+            "found": len(done),
+            "handled": len(done) - kept,
+            "messages": [letter.as_mapping() for letter in done],
+        },
         lambda: (
             table_of(
                 f"{len(done)} messages, {len(done) - kept} handled",
@@ -254,7 +247,7 @@ def drill(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only show what would be interrupted")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: YesOption = False,
     timeout: Annotated[
         int, typer.Option(min=10, help="seconds to wait for the run to start, and to return")
     ] = 600,

@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
+from chalicelib.adapters.answers import read_fields
 from chalicelib.adapters.http import CHECK_API_URL, Authorization, JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.errors import PrefectUnavailableError
@@ -24,17 +25,15 @@ _STARTED_EVENT: Final = "prefect.worker.started"
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker as Prefect sees it. `version`: of Prefect, empty where its start is long ago."""
+    """A worker as Prefect sees it; online: heard of lately.
+
+    `version`: of Prefect, empty where its start is long ago.
+    """
 
     name: str
-    status: str
+    is_online: bool
     last_heartbeat: datetime | None
     version: str = ""
-
-    @property
-    def is_online(self) -> bool:
-        """Whether Prefect heard of it lately."""
-        return self.status == "ONLINE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class OperatorsPrefect:
         workers = [
             Worker(
                 name=str(worker["name"]),
-                status=str(worker.get("status") or ""),
+                is_online=worker.get("status") == "ONLINE",
                 last_heartbeat=_time(worker.get("last_heartbeat_time")),
                 version=versions.get(str(worker["name"]), ""),
             )
@@ -219,9 +218,7 @@ def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:
 
 
 def _object(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise PrefectUnavailableError("Prefect's answer is no object", next_step=CHECK_API_URL)
-    return value
+    return read_fields(value, "answer")
 
 
 def _list(value: object) -> list[Any]:

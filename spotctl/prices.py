@@ -6,7 +6,7 @@ the public pricing page reads. Nobody promises that feed, so no Lambda ever asks
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -74,7 +74,7 @@ def main() -> int:
     return 0
 
 
-def table_of(products: Iterable[str], feed: object, today: date) -> Mapping[str, Any]:
+def table_of(products: Iterable[str], feed: Any, today: date) -> Mapping[str, Any]:
     """Return the table: what the product ships in `infra/prices.json`.
 
     `products`: the strings of GetProducts' `PriceList`. `feed`: the Spot feed, decoded.
@@ -101,12 +101,11 @@ def table_of(products: Iterable[str], feed: object, today: date) -> Mapping[str,
     for capacity in (FARGATE, FARGATE_SPOT):
         if not any(row["capacity"] == capacity for row in rates):
             raise PricesError(f"the source has no rates of {capacity}")
-    table = {"about": ABOUT, "rates": rates, "storage": storage}
     try:
         read_table({"rates": rates, "storage": storage})
     except ValueError as error:
         raise PricesError(str(error)) from None
-    return table
+    return {"about": ABOUT, "rates": rates, "storage": storage}
 
 
 def as_text(table: Mapping[str, Any]) -> str:
@@ -147,7 +146,7 @@ def _on_demand_prices(products: Iterable[str]) -> Prices:
             if kind is None or not _is_public_region(region):
                 continue
             _note(prices, (region, *kind), _only_price(product["terms"]["OnDemand"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
             raise PricesError(f"the Price List API answers otherwise: {error!r}") from None
     return prices
 
@@ -174,24 +173,16 @@ def _only_price(terms: Mapping[str, Any]) -> Decimal:
     return _usd(found[0])
 
 
-def _spot_prices(feed: object) -> Prices:
+def _spot_prices(feed: Any) -> Prices:
     prices: Prices = {}
     try:
-        for row in _rows_of(feed):
-            kind = _SPOT_UNITS.get(row["unit"])
-            if kind is not None:
+        for row in feed["prices"]:
+            if kind := _SPOT_UNITS.get(row["unit"]):
                 region = row["attributes"]["aws:region"]
                 _note(prices, (region, *kind), _usd(row["price"]["USD"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, InvalidOperation) as error:
         raise PricesError(f"the Spot feed is otherwise than it was: {error!r}") from None
     return prices
-
-
-def _rows_of(feed: object) -> Sequence[Any]:
-    rows = feed.get("prices") if isinstance(feed, Mapping) else None
-    if not isinstance(rows, list):
-        raise PricesError("the Spot feed is otherwise than it was: it has no list of prices")
-    return rows
 
 
 def _note(prices: Prices, key: tuple[str, str, str], usd: Decimal) -> None:
@@ -201,34 +192,24 @@ def _note(prices: Prices, key: tuple[str, str, str], usd: Decimal) -> None:
 
 def _usd(text: object) -> Decimal:
     """A price as it is written, without the zeros that the API pads it with."""
-    try:
-        usd = Decimal(str(text))
-    except InvalidOperation:
-        raise PricesError(f"{text!r} is not a number of USD") from None
-    if not usd.is_finite():
-        raise PricesError(f"{text!r} is not a number of USD")
-    return usd.normalize()
+    return Decimal(str(text)).normalize()
 
 
 def read_price_list(client: Any) -> Iterator[str]:
     """Return the products of ECS, each a JSON text, a page at a time. Raises botocore's errors."""
-    pages = client.get_paginator("get_products").paginate(ServiceCode=SERVICE)
-    for page in pages:
+    for page in client.get_paginator("get_products").paginate(ServiceCode=SERVICE):
         yield from page["PriceList"]
 
 
-def read_feed(pool: urllib3.PoolManager, address: str = SPOT_FEED) -> object:
+def read_feed(pool: urllib3.PoolManager, address: str = SPOT_FEED) -> Any:
     """Return the Spot feed, decoded. Raises PricesError for anything but JSON."""
     try:
         answer = pool.request("GET", address, timeout=30.0)
-    except urllib3.exceptions.HTTPError as error:
-        raise PricesError(f"the Spot feed cannot be read: {error}") from None
-    if answer.status != 200:
-        raise PricesError(f"the Spot feed answers {answer.status}")
-    try:
+        if answer.status != 200:
+            raise PricesError(f"the Spot feed answers {answer.status}")
         return answer.json()
-    except ValueError:
-        raise PricesError("the Spot feed is no JSON") from None
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise PricesError(f"the Spot feed cannot be read: {error}") from None
 
 
 if __name__ == "__main__":

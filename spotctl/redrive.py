@@ -8,7 +8,7 @@ idempotent, so an event that is handled twice does no harm, and one that is lost
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from spotctl.errors import RefusedError
@@ -25,7 +25,8 @@ _HELD_SECONDS: Final = LONGEST_INVOCATION_SECONDS + 60
 class Letter:
     """A message of the failure queue. `function` empty: nobody can tell whom it was for.
 
-    `reason`: why it was given up, as AWS says it. `subject`: what the event is about.
+    `reason`: why it was given up, as AWS says it. `subject`: what the event is about. `outcome`:
+    what became of it, in words; `done`: its function has handled it.
     """
 
     id: str
@@ -34,18 +35,13 @@ class Letter:
     event: Any = field(hash=False)
     reason: str = ""
     subject: str = ""
+    outcome: str = ""
+    done: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class Redriven:
-    """What became of a letter: `outcome` in words, `done` when its message is deleted."""
-
-    id: str
-    function: str
-    subject: str
-    reason: str
-    outcome: str
-    done: bool
+    def as_mapping(self) -> dict[str, object]:
+        """What may be shown of it: never the event."""
+        shown = ("id", "function", "subject", "reason", "outcome", "done")
+        return {name: getattr(self, name) for name in shown}
 
 
 def read_letter(message: Mapping[str, Any]) -> Letter:
@@ -72,7 +68,7 @@ def read_letter(message: Mapping[str, Any]) -> Letter:
     return Letter(**about, function=_name(arn), event=body, reason=reason, subject=_of(body))
 
 
-def redrive(world: World, *, dry_run: bool) -> Iterator[Redriven]:
+def redrive(world: World, *, dry_run: bool) -> Iterator[Letter]:
     """Give each message of the queue back to its function, once; say what became of it.
 
     With `dry_run` nothing is invoked or deleted. What is not deleted can be had again at the end.
@@ -102,19 +98,16 @@ def redrive(world: World, *, dry_run: bool) -> Iterator[Redriven]:
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
 
 
-def _redrive(world: World, letter: Letter, ours: set[str], *, dry_run: bool) -> Redriven:
-    def became(outcome: str, *, done: bool = False) -> Redriven:
-        return Redriven(letter.id, letter.function, letter.subject, letter.reason, outcome, done)
-
+def _redrive(world: World, letter: Letter, ours: set[str], *, dry_run: bool) -> Letter:
     if letter.function not in ours:
-        return became("kept: it is for no function of this stage")
+        return replace(letter, outcome="kept: it is for no function of this stage")
     if dry_run:
-        return became("would be redriven")
+        return replace(letter, outcome="would be redriven")
     answer = invoke(world, letter.function, json.dumps(letter.event).encode())
     if answer.error:
-        return became(f"kept: it failed again: {answer.error}")
+        return replace(letter, outcome=f"kept: it failed again: {answer.error}")
     told = answer.value.get("decision") if isinstance(answer.value, Mapping) else None
-    return became(f"handled: {told}" if told else "handled", done=True)
+    return replace(letter, outcome=f"handled: {told}" if told else "handled", done=True)
 
 
 def _received(sqs: Any, url: str, *, dry_run: bool) -> list[Letter]:

@@ -4,7 +4,8 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import datetime
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +13,7 @@ from uuid import UUID
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from spotctl.rows import Row, State
 
@@ -43,51 +45,51 @@ class Output:
         """Say what is being done, at once: to stderr where stdout is JSON."""
         self._progress.print(escape(text), soft_wrap=True)
 
-    def result(self, value: Mapping[str, Any], table: Callable[[], Table | str]) -> None:
+    def result(self, value: Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
         """Print the result: the value as JSON, or what `table` makes of it."""
         if self.is_json:
-            self.text(json.dumps(value, indent=2, default=_plain) + "\n")
+            self.text(as_json(value))
             return
         made = table()
-        self.table(escape(made) if isinstance(made, str) else made)
+        self._console.print(escape(made) if isinstance(made, str) else made)
 
     def text(self, text: str) -> None:
         """Print the result as it is: for programs."""
         sys.stdout.write(text)
 
-    def table(self, made: RenderableType) -> None:
-        """Print the result as a table: for people."""
-        self._console.print(made)
+
+def as_json(value: Mapping[str, Any]) -> str:
+    """Return JSON: Decimals as strings, exact; times in ISO 8601; dataclasses by field."""
+    return json.dumps(value, indent=2, default=_plain) + "\n"
 
 
-def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[str | Text]]) -> Table:
     """Return a table of plain texts."""
     table = Table(title=escape(title), title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for line in lines:
-        table.add_row(*map(escape, line))
+        table.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in line))
     return table
 
 
 def table_of_rows(title: str, rows: Sequence[Row]) -> Table:
     """Return the table of a status."""
-    table = Table(title=escape(title), title_justify="left")
-    for column in ("part", "state", "found, and → what to do"):
-        table.add_column(column, overflow="fold")
+    lines = []
     for row in rows:
-        colour = _COLOURS[row.state]
-        next_step = f"\n[{colour}]→ {escape(row.next_step)}[/]" if row.next_step else ""
-        table.add_row(
-            escape(row.part), f"[{colour}]{row.state.value}[/]", escape(row.found) + next_step
-        )
-    return table
+        colour, found = _COLOURS[row.state], Text(row.found)
+        if row.next_step:
+            found.append(f"\n→ {row.next_step}", colour)
+        lines.append((row.part, Text(row.state.value, colour), found))
+    return table_of(title, ("part", "state", "found, and → what to do"), lines)
 
 
 def _plain(value: object) -> object:
     match value:
-        case datetime():
+        case date():  # a datetime is one
             return value.isoformat()
+        case Decimal():
+            return f"{value:f}"
         case UUID() | Path():
             return str(value)
         case _ if is_dataclass(value) and not isinstance(value, type):

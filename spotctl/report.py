@@ -6,20 +6,18 @@ The reading is the product's own; here it is shown: as a table, as JSON, as CSV.
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.poisson import RatePerHour
-from chalicelib.core.rates import Rate
 from chalicelib.core.report import COLUMNS, Report, Row, days_between, in_usd, report_of
+from spotctl.errors import RefusedError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -37,7 +35,7 @@ def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[dat
     `most_days`: as far back as anything is kept.
 
     Raises:
-        ValueError: says what is accepted.
+        RefusedError: says what is accepted.
     """
     period = _PERIOD.fullmatch(since)
     try:
@@ -49,9 +47,10 @@ def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[dat
     except (ValueError, OverflowError):
         first = date.max
     if not today - timedelta(days=most_days) < first <= today:
-        raise ValueError(
-            f"{since!r} is not a period: accepted are days and weeks, such as 7d or 4w, or a date"
-            f" of the last {most_days} days, such as {today - timedelta(days=6)}"
+        raise RefusedError(
+            f"--since {since!r} is not a period: accepted are days and weeks, such as 7d or 4w, or"
+            f" a date of the last {most_days} days, such as {today - timedelta(days=6)}",
+            next_step="correct --since",
         )
     return days_between(first, today)
 
@@ -60,27 +59,24 @@ def read_report(client: "DynamoDBClient", table: str, since: str) -> Report:
     """Read the sums from the stack's table, by key, and make the report up to today (UTC).
 
     Raises:
-        ValueError: `since` is not a period. Also botocore's errors and ThrottledError.
+        RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
     """
     days = days_since(since, datetime.now(UTC).date())  # noqa: TID251  # a person asks, now
     return report_of(BillTable(client, table).read_sums(days), days[0], days[-1])
 
 
-def as_json(report: Report) -> str:
-    """Return the report as JSON: USD and hours as strings, exact; rates with source and date."""
-    return json.dumps(
-        {
-            "since": report.since.isoformat(),
-            "until": report.until.isoformat(),
-            "rows": [_plain(row) for row in report.rows],
-            "deployments": [_with_rate(row) for row in report.deployments],
-            "total": _with_rate(report.total),
-            "drills": _plain(report.drills),
-            "rates": [_plain_rate(rate) for rate in report.rates],
-            "warnings": list(report.warnings),
-        },
-        indent=2,
-    )
+def as_mapping(report: Report) -> dict[str, Any]:
+    """Return the report for JSON; rates with source and date."""
+    return {
+        "since": report.since,
+        "until": report.until,
+        "rows": [row.as_mapping() for row in report.rows],
+        "deployments": [_with_rate(row) for row in report.deployments],
+        "total": _with_rate(report.total),
+        "drills": report.drills.as_mapping(),
+        "rates": report.rates,
+        "warnings": report.warnings,
+    }
 
 
 def as_csv(report: Report) -> str:
@@ -93,19 +89,22 @@ def as_csv(report: Report) -> str:
     writer.writeheader()
     drills = [report.drills] if report.drills.counts.spot_us or report.drills.counts.cost_e8 else []
     for row in (*report.rows, *drills):
-        plain = _plain(row)
-        writer.writerow({**plain, "deployment": _no_formula(str(plain["deployment"]))})
+        plain = {
+            name: f"{value:f}" if isinstance(value, Decimal) else value
+            for name, value in row.as_mapping().items()
+        }
+        writer.writerow({**plain, "deployment": _no_formula(row.deployment)})
     return text.getvalue()
 
 
-def as_table(report: Report, *, by_day: bool = True) -> str:
-    """Return the report for a terminal: days, deployments, total, rates and warnings, as text.
+def as_table(report: Report) -> str:
+    """Return the report for a terminal: days, deployments, total, rates and warnings.
 
-    `by_day` False leaves the days out. Plain text, because thousands of rows are shown at once.
+    Plain text, because thousands of rows are shown at once.
     """
     period = f"{report.since} to {report.until} (UTC)"
     parts = []
-    if by_day and report.rows:
+    if report.rows:
         parts += [f"Spot savings by deployment and day, {period}", *_grid(report, report.rows), ""]
     whole = (*report.deployments, report.total)
     parts += [f"Spot savings by deployment, {period}", *_grid(report, whole), "", *_lines(report)]
@@ -145,11 +144,8 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
     if report.observes:
         yield from map(str, (counts.would_spot_reruns, counts.would_on_demand_reruns))
     yield f"{counts.hours:.2f}"
-    yield in_usd(counts.cost_usd)
-    yield in_usd(counts.on_demand_usd)
-    yield in_usd(counts.savings_usd)
-    yield in_usd(counts.wasted_usd)
-    yield in_usd(counts.net_savings_usd)
+    yield from map(in_usd, (counts.cost_usd, counts.on_demand_usd, counts.savings_usd))
+    yield from map(in_usd, (counts.wasted_usd, counts.net_savings_usd))
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -184,25 +180,11 @@ def _in_words(rate: RatePerHour) -> str:
     )
 
 
-def _plain(row: Row) -> dict[str, object]:
-    return {
-        name: f"{value:f}" if isinstance(value, Decimal) else value
-        for name, value in row.as_mapping().items()
-    }
-
-
 def _with_rate(row: Row) -> dict[str, object]:
     rate = row.interruption_rate
-    interval = None
-    if rate is not None:
-        interval = {"observed": rate.observed, "low": rate.low, "high": rate.high}
-    plain = {name: value for name, value in _plain(row).items() if name != "day"}
+    interval = rate and {"observed": rate.observed, "low": rate.low, "high": rate.high}
+    plain = {name: value for name, value in row.as_mapping().items() if name != "day"}
     return {**plain, "interruptions_per_spot_hour": interval}
-
-
-def _plain_rate(rate: Rate) -> dict[str, str | None]:
-    values = {field.name: getattr(rate, field.name) for field in fields(rate)}
-    return {name: None if value is None else str(value) for name, value in values.items()}
 
 
 def _no_formula(text: str) -> str:

@@ -19,37 +19,25 @@ def show_drill(drilled: Drilled, output: Output) -> None:
     target = drilled.target
     verdict, next_step = verdict_of(drilled)
     began = drilled.steps[0].at
-    steps = [
-        {
-            "step": step.name,
-            "state": step.progress.value,
-            "at": step.at,
-            "seconds": _seconds(began, step.at),
-            "found": step.found,
-        }
-        for step in drilled.steps
-    ]
+    steps = [(step, _seconds(began, step.at)) for step in drilled.steps]
     output.result(
         {
             "passed": drilled.passed,
             "flow_run": {"id": target.run.id, "name": target.run.name},
             "task": target.task.arn,
             "reaction_seconds": drilled.reaction_seconds,
-            "steps": steps,
+            "steps": [
+                {"step": s.name, "state": s.progress, "at": s.at, "seconds": at, "found": s.found}
+                for s, at in steps
+            ],
             "next_step": next_step,
         },
         lambda: table_of(
             f"Drill of flow run {target.run.name}: {verdict}",
             ("step", "state", "at", "seconds", "found"),
             [
-                (
-                    step.name,
-                    step.progress.value,
-                    step.at.strftime("%H:%M:%S.%f")[:-3] if step.at else "",
-                    "" if (seconds := _seconds(began, step.at)) is None else f"{seconds:.1f}",
-                    step.found,
-                )
-                for step in drilled.steps
+                (s.name, s.progress, _clock(s.at), "" if at is None else f"{at:.1f}", s.found)
+                for s, at in steps
             ],
         ),
     )
@@ -63,12 +51,14 @@ def verdict_of(drilled: Drilled) -> tuple[str, str]:
         seconds = drilled.reaction_seconds
         told = "" if seconds is None else f", due again {seconds:.2f} s after the container's exit"
         return f"passed{told}", ""
-    broken = failure(drilled.steps)
-    name = broken.name if broken else drilled.stuck_at
-    step = NEXT_STEPS[name]
-    if broken:
-        return f"failed at {name}: {broken.found}", step
-    return f"not over in time: it waits for {name}", step
+    if broken := failure(drilled.steps):
+        return f"failed at {broken.name}: {broken.found}", NEXT_STEPS[broken.name]
+    waiting = next(step.name for step in drilled.steps if step.progress is Progress.WAITING)
+    return f"not over in time: it waits for {waiting}", NEXT_STEPS[waiting]
+
+
+def _clock(at: datetime | None) -> str:
+    return f"{at:%H:%M:%S.%f}"[:-3] if at else ""
 
 
 def _seconds(began: datetime | None, at: datetime | None) -> float | None:

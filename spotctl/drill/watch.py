@@ -30,13 +30,16 @@ POLL_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Drilled:
-    """What came of a drill. `stuck_at`: the step it waited for when its time was over."""
+    """What came of a drill."""
 
     target: Target
     steps: tuple[Step, ...] = field(hash=False)
-    passed: bool
     reaction_seconds: float | None
-    stuck_at: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of its steps are done."""
+        return is_passed(self.steps)
 
 
 def known(world: World, deployment_name: str) -> Deployment:
@@ -120,15 +123,7 @@ def drill(
             break
     if target.is_throw_away and seen.is_observing:
         _end(world, target)
-    waiting = [step.name for step in steps if step.progress is Progress.WAITING]
-    passed = is_passed(steps)
-    return Drilled(
-        target,
-        steps,
-        passed,
-        reaction_seconds(seen),
-        stuck_at="" if passed or failure(steps) else waiting[0],
-    )
+    return Drilled(target, steps, reaction_seconds(seen))
 
 
 def _looks(world: World, target: Target, asked_at: datetime, ends_at: datetime) -> Iterator[Seen]:

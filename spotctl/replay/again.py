@@ -8,33 +8,26 @@ attempt, at the run's own Spot price. A budget never decides whether a run is re
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from chalicelib.core.bill import Amounts
+from chalicelib.core.bill import Amounts, Bill
 from chalicelib.core.guards.facts import has_deadline_tag
 from chalicelib.core.money import MINIMUM_SECONDS, SMALLEST_USD
 from chalicelib.core.record import Interruption
 from chalicelib.core.situation import Policy, budget_of
 from chalicelib.core.task import FARGATE, FARGATE_SPOT, Cause
-from spotctl.replay.history import Attempt, RecordedRun, prices_of
+from spotctl.replay.history import Attempt, RecordedRun, usd_per_second
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One attempt as it is replayed: charged and wasted seconds, USD, and what became of it.
+    """One attempt as it is replayed, with its bill; `is_estimated`: that is not the recorded one.
 
-    `cause` is why it ended; `rerun_on` the capacity of the rerun that was decided then, empty for
-    none. `amounts` is None where there is no price. `is_estimated`: it is not the recorded one.
+    `rerun_on` is the capacity of the rerun that was decided at its end, empty for none.
     """
 
-    capacity: str
-    cause: Cause
-    began_at: datetime
-    ended_at: datetime
-    seconds: Decimal
-    wasted_seconds: Decimal
-    amounts: Amounts | None
+    bill: Bill
     rerun_on: str = ""
     is_estimated: bool = False
 
@@ -70,7 +63,8 @@ class Course:
     @property
     def time_to_finish(self) -> timedelta:
         """From the beginning of the first attempt to the end of the last."""
-        return max(p.ended_at for p in self.played) - self.played[0].began_at
+        began_at = self.run.attempts[0].began_at
+        return max(played.bill.ended_at for played in self.played) - began_at
 
     def play(self, made: Played, attempts: int = 1) -> None:
         """Add an attempt that stands for the next so many recorded ones."""
@@ -119,7 +113,7 @@ def _by_budget(course: Course, interruption: Interruption, policy: Policy) -> st
     one_more = budget_of(tags, own_retries, replace(policy, spot_retries=policy.spot_retries + 1))
     course.own_budget |= budget == one_more
     course.without_tags += int(not interruption.run_state)
-    is_on_demand = course.played[-1].capacity == FARGATE or any(
+    is_on_demand = course.played[-1].bill.capacity == FARGATE or any(
         played.rerun_on == FARGATE for played in course.played
     )
     if is_on_demand or interruption.guard or interruption.number > budget.allowed:
@@ -131,49 +125,41 @@ def _by_budget(course: Course, interruption: Interruption, policy: Policy) -> st
 
 def _recorded(attempt: Attempt, run: RecordedRun, capacity: str = "") -> Played:
     """The attempt as it was; priced anew where it is placed on another capacity."""
-    bill = attempt.bill
-    elsewhere = bool(capacity) and capacity != bill.capacity
-    return Played(
-        capacity=capacity or bill.capacity,
-        cause=bill.cause,
-        began_at=attempt.began_at,
-        ended_at=bill.ended_at,
-        seconds=bill.seconds or Decimal(0),
-        wasted_seconds=bill.wasted_seconds,
-        amounts=_on_spot(run, attempt) if elsewhere else bill.amounts,
-        is_estimated=elsewhere,
-    )
+    bill = replace(attempt.bill, began_at=attempt.began_at)
+    if not capacity or capacity == bill.capacity:
+        return Played(bill)
+    on_spot = replace(bill, capacity=capacity, amounts=_on_spot(run, bill))
+    return Played(on_spot, is_estimated=True)
 
 
-def _on_spot(run: RecordedRun, attempt: Attempt) -> Amounts | None:
-    spot_usd, amounts = prices_of(run).spot_usd, attempt.bill.amounts
-    if spot_usd is None or amounts is None or attempt.bill.seconds is None:
+def _on_spot(run: RecordedRun, bill: Bill) -> Amounts | None:
+    spot_usd, amounts = usd_per_second(run, FARGATE_SPOT), bill.amounts
+    if spot_usd is None or amounts is None or bill.seconds is None:
         return None
     return replace(
         amounts,
-        cost_usd=_usd(attempt.bill.seconds * spot_usd),
-        wasted_usd=_usd(attempt.bill.wasted_seconds * spot_usd),
+        cost_usd=_usd(bill.seconds * spot_usd),
+        wasted_usd=_usd(bill.wasted_seconds * spot_usd),
     )
 
 
 def _on_demand_to_the_end(course: Course) -> Played:
     """One attempt on FARGATE for all that remain, without what they did in vain."""
-    lasts = sum((attempt.useful_seconds for attempt in course.remaining), Decimal(0))
-    seconds, price_usd = max(lasts, MINIMUM_SECONDS), prices_of(course.run).on_demand_usd
+    first, nothing = course.remaining[0], Decimal(0)
+    lasts = sum((attempt.useful_seconds for attempt in course.remaining), nothing)
+    seconds, price_usd = max(lasts, MINIMUM_SECONDS), usd_per_second(course.run, FARGATE)
     cost_usd = None if price_usd is None else _usd(seconds * price_usd)
-    began_at = course.remaining[0].began_at
-    return Played(
+    bill = replace(
+        first.bill,
         capacity=FARGATE,
         cause=Cause.OTHER,
-        began_at=began_at,
-        ended_at=began_at + timedelta(seconds=float(lasts)),
+        began_at=first.began_at,
+        ended_at=first.began_at + timedelta(seconds=float(lasts)),
         seconds=seconds,
-        wasted_seconds=Decimal(0),
-        amounts=None
-        if cost_usd is None
-        else Amounts(cost_usd, on_demand_usd=cost_usd, wasted_usd=Decimal(0), useful_usd=cost_usd),
-        is_estimated=True,
+        wasted_seconds=nothing,
+        amounts=None if cost_usd is None else Amounts(cost_usd, cost_usd, nothing, cost_usd),
     )
+    return Played(bill, is_estimated=True)
 
 
 def _usd(amount: Decimal) -> Decimal:

@@ -1,69 +1,66 @@
 """What a replay comes to, in the report's own terms, and what it cannot know, in words."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
+from chalicelib.core.outcome import Outcome
 from chalicelib.core.poisson import rate_per_hour
-from chalicelib.core.task import FARGATE, FARGATE_SPOT, Cause
+from chalicelib.core.sums import Counts, sum_of, total
+from chalicelib.core.task import FARGATE, FARGATE_SPOT
 from spotctl.replay.again import Course, Played
 
-_NOTHING: Final = Decimal(0)
 _HOUR: Final = timedelta(hours=1)
+_OUTCOMES: Final = {FARGATE_SPOT: Outcome.SPOT_RERUN, FARGATE: Outcome.ON_DEMAND_RERUN}
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Sums over all runs; USD and hours as in the report, drills in none of them.
+    """The report's sums over all runs, drills in none of them but `counts.runs`.
 
     `finished_runs` ended by themselves; `hours_to_finish` is their sum, from the beginning of a
     run's first attempt to the end of its last.
     """
 
-    runs: int = 0
-    attempts: int = 0
-    interruptions: int = 0
-    spot_reruns: int = 0
-    on_demand_reruns: int = 0
-    hours: Decimal = _NOTHING
-    spot_hours: Decimal = _NOTHING
-    cost_usd: Decimal = _NOTHING
-    on_demand_usd: Decimal = _NOTHING
-    savings_usd: Decimal = _NOTHING
-    wasted_usd: Decimal = _NOTHING
-    net_savings_usd: Decimal = _NOTHING
-    finished_runs: int = 0
-    hours_to_finish: Decimal = _NOTHING
+    counts: Counts
+    finished_runs: int
+    hours_to_finish: Decimal
 
-    def as_mapping(self) -> Mapping[str, int | Decimal]:
-        """All of it by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+    def as_mapping(self) -> Mapping[str, int | str]:
+        """All of it by name; USD and hours to 1e-8."""
+        counts = self.counts
+        return {
+            "runs": counts.runs,
+            "attempts": counts.attempts,
+            "interruptions": counts.interruptions,
+            "spot_reruns": counts.spot_reruns,
+            "on_demand_reruns": counts.on_demand_reruns,
+            "hours": _eight(counts.hours),
+            "spot_hours": _eight(counts.spot_hours),
+            "cost_usd": _eight(counts.cost_usd),
+            "on_demand_usd": _eight(counts.on_demand_usd),
+            "savings_usd": _eight(counts.savings_usd),
+            "wasted_usd": _eight(counts.wasted_usd),
+            "net_savings_usd": _eight(counts.net_savings_usd),
+            "finished_runs": self.finished_runs,
+            "hours_to_finish": _eight(self.hours_to_finish),
+        }
 
 
-def figures_of(courses: Iterable[Course]) -> Figures:
+def figures_of(courses: Sequence[Course]) -> Figures:
     """Add up what was played."""
-    all_courses = list(courses)
-    played = [p for course in all_courses for p in course.played]
-    work = [p for p in played if p.cause is not Cause.DRILL]
-    amounts = [p.amounts for p in work if p.amounts]
-    finished = [course for course in all_courses if course.is_finished]
+    counts = total(
+        sum_of(p.bill, _OUTCOMES.get(p.rerun_on, Outcome.NONE), first_of_its_run=False)
+        for course in courses
+        for p in course.played
+    )
+    finished = [course for course in courses if course.is_finished]
     return Figures(
-        runs=len(all_courses),
-        attempts=len(work),
-        interruptions=sum(p.cause is Cause.SPOT_INTERRUPTION for p in work),
-        spot_reruns=sum(p.rerun_on == FARGATE_SPOT for p in work),
-        on_demand_reruns=sum(p.rerun_on == FARGATE for p in work),
-        hours=_hours(work),
-        spot_hours=_hours(p for p in work if p.capacity == FARGATE_SPOT),
-        cost_usd=sum((a.cost_usd for a in amounts), _NOTHING),
-        on_demand_usd=sum((a.on_demand_usd for a in amounts), _NOTHING),
-        savings_usd=sum((a.savings_usd for a in amounts), _NOTHING),
-        wasted_usd=sum((a.wasted_usd for a in amounts), _NOTHING),
-        net_savings_usd=sum((a.net_savings_usd for a in amounts), _NOTHING),
-        finished_runs=len(finished),
-        hours_to_finish=sum((_in_hours(c.time_to_finish) for c in finished), _NOTHING),
+        replace(counts, runs=len(courses)),
+        len(finished),
+        sum((_in_hours(course.time_to_finish) for course in finished), Decimal(0)),
     )
 
 
@@ -91,7 +88,7 @@ def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
             " SPOT_RETRIES does not apply",
         ),
         (
-            sum(played.amounts is None for course in courses for played in course.played),
+            sum(played.bill.amounts is None for course in courses for played in course.played),
             "attempts have no amounts, for want of a time, a size or a rate",
         ),
     ):
@@ -109,10 +106,10 @@ def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
 
 def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
     estimated = [(c, p) for c in courses for p in c.played if p.is_estimated]
-    on_spot = [played for _, played in estimated if played.capacity == FARGATE_SPOT]
+    on_spot = [played for _, played in estimated if played.bill.capacity == FARGATE_SPOT]
     if on_spot:
         yield _of_spot(on_spot, recorded)
-    on_demand = [played for _, played in estimated if played.capacity == FARGATE]
+    on_demand = [played for _, played in estimated if played.bill.capacity == FARGATE]
     if on_demand:
         yield (
             f"{len(on_demand)} runs end on FARGATE earlier than they did. How long that attempt"
@@ -120,7 +117,7 @@ def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]
             f" (their seconds less those wasted), {_hours(on_demand):.4f} hours in all; what they"
             " spent on starting again is in it"
         )
-    unfinished = sum(p.capacity == FARGATE and not c.is_finished for c, p in estimated)
+    unfinished = sum(p.bill.capacity == FARGATE and not c.is_finished for c, p in estimated)
     if unfinished:
         yield (
             f"{unfinished} of these had not finished in the record: what was left of their work is"
@@ -134,7 +131,7 @@ def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:
         f"{len(moved)} attempts that ran on FARGATE are replayed on Spot, {hours:.4f} hours, at the"
         " run's own Spot price and without an interruption"
     )
-    rate = rate_per_hour(recorded.interruptions, recorded.spot_hours)
+    rate = rate_per_hour(recorded.counts.interruptions, recorded.counts.spot_hours)
     if rate is None:
         return said
     more = rate.observed * float(hours)
@@ -144,8 +141,12 @@ def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:
     )
 
 
+def _eight(value: Decimal) -> str:
+    return f"{value:.8f}"
+
+
 def _hours(played: Iterable[Played]) -> Decimal:
-    return sum((p.seconds for p in played), _NOTHING) / 3600
+    return sum((p.bill.seconds or Decimal(0) for p in played), Decimal(0)) / 3600
 
 
 def _in_hours(time: timedelta) -> Decimal:

@@ -90,25 +90,16 @@ def join(
     return tuple(sorted(joined, key=lambda run: (run.attempts[0].began_at, run.flow_run_id)))
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """USD per second of a run's task on either capacity; None where no bill of it tells.
+def usd_per_second(run: RecordedRun, capacity: str) -> Decimal | None:
+    """Return what the run's own bills say of its price; None where none of them says it.
 
-    By division of what was billed: exact to 1e-8 USD over the longest attempt of the run.
+    It is that of the longest attempt, divided: exact to 1e-8 USD over that.
     """
-
-    spot_usd: Decimal | None
-    on_demand_usd: Decimal | None
-
-
-def prices_of(run: RecordedRun) -> Prices:
-    """Return what the run's own bills say of its prices."""
-    priced = sorted(
-        ((b.seconds, b.amounts, b.capacity) for b in (a.bill for a in run.attempts)
-         if b.seconds and b.amounts),
-        key=lambda each: each[0],
-        reverse=True,
-    )  # fmt: skip
-    on_demand = next((a.on_demand_usd / s for s, a, _ in priced), None)
-    spot = next((a.cost_usd / s for s, a, capacity in priced if capacity == FARGATE_SPOT), None)
-    return Prices(spot, on_demand)
+    bills = [attempt.bill for attempt in run.attempts]
+    if capacity == FARGATE_SPOT:
+        bills = [bill for bill in bills if bill.capacity == FARGATE_SPOT]
+    priced = [(b.seconds, b.amounts) for b in bills if b.seconds and b.amounts]
+    if not priced:
+        return None
+    seconds, amounts = max(priced, key=lambda each: each[0])
+    return (amounts.cost_usd if capacity == FARGATE_SPOT else amounts.on_demand_usd) / seconds

@@ -1,7 +1,7 @@
 """Reads the record from the stage's table, and replays it. The only I/O of `replay`."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from chalicelib.adapters.bills import BillTable
@@ -13,7 +13,6 @@ from spotctl.project import Project
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import interrupted_runs, join, runs_of
-from spotctl.replay.show import Replay
 from spotctl.report import days_since
 from spotctl.world import World
 
@@ -47,31 +46,32 @@ def read_change(option: str | None) -> Mapping[str, str]:
     return {name: value}
 
 
-def run_replay(world: World, since: str, changes: Mapping[str, str], changed: Settings) -> Replay:
+def run_replay(
+    world: World, since: str, changes: Mapping[str, str], changed: Settings
+) -> dict[str, Any]:
     """Replay the runs that ended in the period, under the stage's budget and that of `changed`.
+
+    Returns the record, and what becomes of it under either, for JSON.
 
     Raises:
         RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
     """
-    try:
-        days = days_since(since, world.now().date(), MOST_DAYS)
-    except ValueError as error:
-        raise RefusedError(f"--since {error}", next_step="correct --since") from None
+    days = days_since(since, world.now().date(), MOST_DAYS)
     client, project = world.aws.client("dynamodb"), world.project
     billed = runs_of(BillTable(client, project.stack).read_bills(), days[0])
     runs = join(billed, _records(client, project, interrupted_runs(billed)))
     recorded = figures_of(as_recorded(runs))
     courses = replay(runs, policy_of(changed, {}))
-    return Replay(
-        since=days[0],
-        until=days[-1],
-        settings={SETTING: str(project.settings.spot_retries)},
-        changes=changes,
-        recorded=recorded,
-        same=figures_of(replay(runs, policy_of(project.settings, {}))),
-        other=figures_of(courses),
-        not_known=tuple(not_known(recorded, courses)),
-    )
+    return {
+        "since": days[0],
+        "until": days[-1],
+        "settings": {SETTING: str(project.settings.spot_retries)},
+        "changes": changes,
+        "as_recorded": recorded.as_mapping(),
+        "same_settings": figures_of(replay(runs, policy_of(project.settings, {}))).as_mapping(),
+        "other_settings": figures_of(courses).as_mapping(),
+        "not_known": list(not_known(recorded, courses)),
+    }
 
 
 def _records(

@@ -1,7 +1,7 @@
 """Deployments that would not be rescued well, and why: each can go past the pool's template."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,9 @@ from spotctl.status.prefect_side import (
     default_of,
 )
 from spotctl.world import World
+
+Flaw = tuple[str, str]
+"""What is wrong, and the next step."""
 
 CLEAN_STOP_SINCE: Final = (3, 8, 1)
 """The first Prefect that knows how to relinquish a run on SIGTERM."""
@@ -69,21 +72,15 @@ def rows(found: Found) -> list[Row]:
     flaws = {d.name: flaws_of(d, found) for d in found.deployments}
     flawed = {name: told for name, told in flaws.items() if told}
     good = len(flaws) - len(flawed)
-    summary = ok("deployments", f"{good} of {len(flaws)} would be rescued as well as can be")
-    return [
-        summary,
-        *(
-            warning(
-                f"deployment {name}",
-                "; ".join(flaw for flaw, _ in told),
-                "; ".join(dict.fromkeys(step for _, step in told)),
-            )
-            for name, told in sorted(flawed.items())
-        ),
-    ]
+    judged = [ok("deployments", f"{good} of {len(flaws)} would be rescued as well as can be")]
+    for name, told in sorted(flawed.items()):
+        found_flaws = "; ".join(flaw for flaw, _ in told)
+        steps = "; ".join(dict.fromkeys(step for _, step in told))
+        judged.append(warning(f"deployment {name}", found_flaws, steps))
+    return judged
 
 
-def flaws_of(deployment: Deployment, found: Found) -> list[tuple[str, str]]:
+def flaws_of(deployment: Deployment, found: Found) -> list[Flaw]:
     """Return what keeps a deployment's runs from being rescued well, each with its next step."""
     variables = effective_variables(deployment, found.template)
     return [
@@ -101,87 +98,50 @@ def effective_variables(deployment: Deployment, template: Mapping[str, Any]) -> 
     return {**defaults, **deployment.job_variables}
 
 
-def _capacity_flaws(variables: Mapping[str, Any], clusters: Sequence[str]) -> list[tuple[str, str]]:
-    flaws = []
+def _capacity_flaws(variables: Mapping[str, Any], clusters: Sequence[str]) -> Iterator[Flaw]:
     cluster = str(variables.get("cluster") or "default")
-    names = {name.rpartition("/")[2] for name in clusters}
-    if cluster.rpartition("/")[2] not in names:
-        flaws.append(
-            (
-                f"it runs in cluster {cluster}, which nobody watches",
-                "take out its cluster, or add that to ECS_CLUSTER",
-            )
-        )
+    if cluster.rpartition("/")[2] not in {name.rpartition("/")[2] for name in clusters}:
+        what = f"it runs in cluster {cluster}, which nobody watches"
+        yield what, "take out its cluster, or add that to ECS_CLUSTER"
     strategy = variables.get("capacity_provider_strategy") or []
+    providers = [s.get("capacityProvider") or s.get("capacity_provider") or "?" for s in strategy]
     launch_type = variables.get("launch_type") or FARGATE
-    if strategy:
-        flaws += _strategy_flaws(strategy)
+    if providers:
+        if set(providers) != {FARGATE_SPOT}:
+            what = f"its capacity_provider_strategy ({', '.join(providers)}) wins over launch_type"
+            yield what, "take out the strategy, and set launch_type FARGATE_SPOT"
     elif launch_type == FARGATE:
-        flaws.append(("it runs on demand: Spot saves nothing here", "launch_type FARGATE_SPOT"))
+        yield "it runs on demand: Spot saves nothing here", "launch_type FARGATE_SPOT"
     elif launch_type != FARGATE_SPOT:
-        flaws.append((f"launch type {launch_type} is never rescued", "launch_type FARGATE_SPOT"))
-    return flaws
-
-
-def _strategy_flaws(strategy: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    providers = [
-        str(item.get("capacityProvider") or item.get("capacity_provider") or "?")
-        for item in strategy
-    ]
-    if set(providers) == {FARGATE_SPOT}:
-        return []
-    told = ", ".join(providers)
-    return [
-        (
-            f"its capacity_provider_strategy ({told}) wins over launch_type",
-            "take out the strategy, and set launch_type FARGATE_SPOT",
-        )
-    ]
+        yield f"launch type {launch_type} is never rescued", "launch_type FARGATE_SPOT"
 
 
 def _container_flaws(
     variables: Mapping[str, Any], definitions: Mapping[str, FlowContainer | None]
-) -> list[tuple[str, str]]:
-    flaws = []
+) -> Iterator[Flaw]:
     behavior = (variables.get("env") or {}).get(SIGTERM_BEHAVIOR)
     if behavior not in (None, RELINQUISH):
-        flaws.append(
-            (f"its env sets {SIGTERM_BEHAVIOR}={behavior}", f"take out {SIGTERM_BEHAVIOR}")
-        )
+        yield f"its env sets {SIGTERM_BEHAVIOR}={behavior}", f"take out {SIGTERM_BEHAVIOR}"
     name = variables.get("task_definition_arn")
     if not name:
-        return flaws
+        return
     container = definitions.get(str(name))
     if container is None:
-        return [*flaws, (f"ECS does not know its own task definition {name}", "register it")]
+        yield f"ECS does not know its own task definition {name}", "register it"
+        return
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
-        flaws.append(
-            (
-                f"its own task definition gives {container.stop_timeout or 30} s to stop",
-                f"stopTimeout {STOP_TIMEOUT_SECONDS} in {name}",
-            )
-        )
+        what = f"its own task definition gives {container.stop_timeout or 30} s to stop"
+        yield what, f"stopTimeout {STOP_TIMEOUT_SECONDS} in {name}"
     if behavior is None and not container.relinquishes:
-        flaws.append(
-            (
-                f"its own task definition does not set {SIGTERM_BEHAVIOR}",
-                f"{SIGTERM_BEHAVIOR}={RELINQUISH} in {name}",
-            )
-        )
-    return flaws
+        what = f"its own task definition does not set {SIGTERM_BEHAVIOR}"
+        yield what, f"{SIGTERM_BEHAVIOR}={RELINQUISH} in {name}"
 
 
-def _image_flaws(image: str) -> list[tuple[str, str]]:
-    version = version_of(image)
-    if version is None or version >= CLEAN_STOP_SINCE[: len(version)]:
-        return []
-    since = ".".join(map(str, CLEAN_STOP_SINCE))
-    return [
-        (
-            f"its image {image} is older than Prefect {since}: rescued from Running or Crashed",
-            f"an image with Prefect {since} or newer",
-        )
-    ]
+def _image_flaws(image: str) -> Iterator[Flaw]:
+    version, since = version_of(image), ".".join(map(str, CLEAN_STOP_SINCE))
+    if version is not None and version < CLEAN_STOP_SINCE[: len(version)]:
+        what = f"its image {image} is older than Prefect {since}: rescued from Running or Crashed"
+        yield what, f"an image with Prefect {since} or newer"
 
 
 def version_of(image: str) -> tuple[int, ...] | None:
@@ -199,12 +159,11 @@ def version_of(image: str) -> tuple[int, ...] | None:
     return tuple(int(part) for part in version.groups() if part)
 
 
-def _tag_flaws(tags: Sequence[str], mode: Mode) -> list[tuple[str, str]]:
+def _tag_flaws(tags: Sequence[str], mode: Mode) -> Iterator[Flaw]:
     if NEVER_RERUN_TAG in tags:
-        return [(f"it is tagged {NEVER_RERUN_TAG}", "take out the tag if that is not meant")]
-    if mode is Mode.OPT_IN and OPT_IN_TAG not in tags:
-        return [(f"MODE is opt-in and it is not tagged {OPT_IN_TAG}", f"tag it {OPT_IN_TAG}")]
-    return []
+        yield f"it is tagged {NEVER_RERUN_TAG}", "take out the tag if that is not meant"
+    elif mode is Mode.OPT_IN and OPT_IN_TAG not in tags:
+        yield f"MODE is opt-in and it is not tagged {OPT_IN_TAG}", f"tag it {OPT_IN_TAG}"
 
 
 def _definition(ecs: Any, name: str) -> FlowContainer | None:

@@ -15,6 +15,7 @@ LATE_SWEEP: Final = timedelta(minutes=20)
 """A sweep comes every five minutes; three in a row may fail before that is a failure."""
 
 _DEPLOY: Final = "run spotctl deploy"
+_PUT_BACK: Final = "provision puts it back within minutes, or run spotctl deploy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,6 @@ class Function:
 class Queue:
     """The failure queue: `waiting` can be had, `taken` are with somebody who redrives."""
 
-    name: str
     arn: str
     waiting: int
     taken: int
@@ -86,9 +86,7 @@ def look(world: World) -> Found:
 def rows(found: Found) -> list[Row]:
     """Judge functions, rules, failure queue and sweep."""
     queue_arn = found.queue.arn if found.queue else ""
-    judged: list[Row] = []
-    for function in found.functions:
-        judged += _function_rows(function, queue_arn)
+    judged = [row for function in found.functions for row in _function_rows(function, queue_arn)]
     return [*judged, _queue_row(found), _sweep_row(found)]
 
 
@@ -113,7 +111,7 @@ def _destination_row(part: str, function: Function, queue_arn: str) -> Row:
     found = "Active, but what fails three times is lost: no on-failure destination"
     if function.failures_to:
         found = f"Active, but what fails three times goes to {function.failures_to}"
-    return warning(part, found, "provision puts it back within minutes, or run spotctl deploy")
+    return warning(part, found, _PUT_BACK)
 
 
 def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
@@ -123,11 +121,8 @@ def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
         return failed(part, f"it is disabled: {function.name} hears of nothing", step)
     if rule.dead_letter_arn and rule.dead_letter_arn == queue_arn:
         return ok(part, "enabled; failures are kept")
-    return warning(
-        part,
-        "enabled, but what it cannot deliver is lost: no dead-letter queue",
-        "provision puts it back within minutes, or run spotctl deploy",
-    )
+    lost = "enabled, but what it cannot deliver is lost: no dead-letter queue"
+    return warning(part, lost, _PUT_BACK)
 
 
 def _queue_row(found: Found) -> Row:
@@ -185,15 +180,9 @@ def _on_failure(client: Any, name: str) -> str:
 
 
 def _rules(events: Any, function_arn: str) -> tuple[Rule, ...]:
-    names: list[str] = []
-    token: dict[str, str] = {}
-    while True:
-        page = events.list_rule_names_by_target(TargetArn=function_arn, **token)
-        names += page["RuleNames"]
-        if not page.get("NextToken"):
-            break
-        token = {"NextToken": page["NextToken"]}
-    return tuple(_rule(events, name, function_arn) for name in sorted(names))
+    pages = events.get_paginator("list_rule_names_by_target").paginate(TargetArn=function_arn)
+    names = sorted(name for page in pages for name in page["RuleNames"])
+    return tuple(_rule(events, name, function_arn) for name in names)
 
 
 def _rule(events: Any, name: str, function_arn: str) -> Rule:
@@ -214,7 +203,7 @@ def _queue(sqs: Any, name: str) -> Queue | None:
     depth = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", *depth])
     values = attributes["Attributes"]
-    return Queue(name, values["QueueArn"], *(int(values[count]) for count in depth))
+    return Queue(values["QueueArn"], *(int(values[count]) for count in depth))
 
 
 def _sweep(dynamodb: Any, table: str) -> Sweep | None:

@@ -1,7 +1,7 @@
 """Prefect as the operator and the Lambdas reach it: credential, server, work pool, worker."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -113,7 +113,9 @@ def rows(found: Found) -> list[Row]:
     judged.append(ok("Prefect from here", f"{found.version} at {found.api_url}"))
     judged.append(_pool_row(found))
     if found.pool is not None:
-        judged += [*_template_rows(found), _worker_row(found)]
+        complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour are set")
+        judged += list(_template_rows(found.pool.template, found)) or [complete]
+        judged.append(_worker_row(found))
     return judged
 
 
@@ -148,50 +150,37 @@ def _pool_row(found: Found) -> Row:
     return ok(part, f"ecs, {pool.status or 'READY'}")
 
 
-def _template_rows(found: Found) -> list[Row]:
-    """What a rescue needs of the pool's base job template."""
-    assert found.pool is not None  # noqa: S101  # the caller asked
-    template = found.pool.template
+def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
+    """What a rescue needs of the pool's base job template, where it lacks it."""
     mend = "edit the pool's base job template" if found.is_rescue_only else _DEPLOY
-    judged = []
-    configuration = template.get("job_configuration") or {}
-    request = configuration.get("task_run_request") or {}
+    request = (template.get("job_configuration") or {}).get("task_run_request") or {}
     if not _refers_to(request.get("launchType"), "launch_type"):
-        judged.append(
-            failed(
-                "pool: launch type",
-                "its template does not use the variable launch_type: runs cannot be moved",
-                f"{mend}: launchType is to be {{{{ launch_type }}}} in task_run_request",
-            )
+        yield failed(
+            "pool: launch type",
+            "its template does not use the variable launch_type: runs cannot be moved",
+            f"{mend}: launchType is to be {{{{ launch_type }}}} in task_run_request",
         )
     container = flow_container(template)
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
         given = container.stop_timeout or "none, so 30 s"
-        judged.append(
-            warning(
-                "pool: stopTimeout",
-                f"{given}: a flow has less time to stop than Spot would give it",
-                f"{mend}: stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition",
-            )
+        yield warning(
+            "pool: stopTimeout",
+            f"{given}: a flow has less time to stop than Spot would give it",
+            f"{mend}: stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition",
         )
     if not container.relinquishes:
-        judged.append(
-            warning(
-                "pool: SIGTERM behaviour",
-                "an interrupted flow is rescued from Running or Crashed, not from a clean stop",
-                f"{mend}: {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
-            )
+        yield warning(
+            "pool: SIGTERM behaviour",
+            "an interrupted flow is rescued from Running or Crashed, not from a clean stop",
+            f"{mend}: {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
         )
     launch_type = default_of(template, "launch_type")
     if found.use_spot and launch_type != FARGATE_SPOT:
-        judged.append(
-            warning(
-                "pool: capacity",
-                f"flows run on {launch_type or 'no launch type'} unless they say otherwise",
-                f"{mend}: {FARGATE_SPOT} as the default of launch_type",
-            )
+        yield warning(
+            "pool: capacity",
+            f"flows run on {launch_type or 'no launch type'} unless they say otherwise",
+            f"{mend}: {FARGATE_SPOT} as the default of launch_type",
         )
-    return judged or [ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour are set")]
 
 
 def _refers_to(value: object, variable: str) -> bool:

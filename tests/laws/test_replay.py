@@ -145,5 +145,5 @@ def test_a_smaller_budget_never_suffers_more_and_every_replay_is_within_it(
     for course in courses:
         on_spot = sum(played.rerun_on == "FARGATE_SPOT" for played in course.played)
         assert course.own_budget or on_spot <= other
-        moved = [p.capacity for p in course.played]
+        moved = [p.bill.capacity for p in course.played]
         assert sorted(moved, reverse=True) == moved, "on FARGATE a run stays there"

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from localcloud import lambda_invoke, moto_additions
 from localcloud.lambda_invoke import LambdaAnswer, LambdaHooks
 from spotctl.cli import app
-from tests.unit.scripted_server import ScriptedServer, answer
+from tests.unit.scripted_server import ScriptedServer, Seen, answer
 
 REGION = "us-east-1"
 STACK = "prefect-spot-dev"
@@ -48,9 +48,14 @@ class Bench:
 
     folder: Path
     answers: dict[str, object]
-    server: ScriptedServer | None = None
+    server: ScriptedServer = field(init=False)
     invoked: list[tuple[str, Any]] = field(default_factory=list)
     reply: Reply = lambda _name, _event: LambdaAnswer({"decision": "ignore"})
+
+    @property
+    def requests(self) -> list[Seen]:
+        """What Prefect was asked."""
+        return self.server.seen
 
     def client(self, service: str) -> Any:
         return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]  # any service
@@ -63,7 +68,6 @@ class Bench:
 
     def configure(self, **environment: str) -> None:
         """Write the stage's config, with these settings over the ordinary ones."""
-        assert self.server is not None
         ordinary = {"PREFECT_API_URL": f"{self.server.url}/api"}
         config = {
             "app_name": "prefect-spot",

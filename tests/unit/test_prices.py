@@ -50,10 +50,6 @@ def test_the_table_has_what_the_sources_say_and_nothing_of_windows() -> None:
     assert [(row["region"], row["gb_hour_usd"]) for row in table["storage"]] == [
         ("us-east-1", "0.000111")
     ]
-
-
-def test_every_row_has_its_source_and_the_day_it_was_read() -> None:
-    table = table_of(products(), feed(), TODAY)
     sources = {row["capacity"]: row["source"] for row in table["rates"]}
     assert "Price List API" in sources["FARGATE"]
     assert "Spot" in sources["FARGATE_SPOT"]
@@ -91,7 +87,7 @@ def with_price(usage: str, usd: str) -> list[str]:
     [
         pytest.param("USE1-Fargate-GB-Hours", "0.0000000000", "not above zero", id="free"),
         pytest.param("USE1-Fargate-GB-Hours", "-0.004", "not above zero", id="negative"),
-        pytest.param("USE1-Fargate-GB-Hours", "N/A", "not a number", id="no number"),
+        pytest.param("USE1-Fargate-GB-Hours", "N/A", "answers otherwise", id="no number"),
         pytest.param("USE1-Fargate-GB-Hours", "0.001", "Spot is above on-demand", id="too cheap"),
         pytest.param(
             "USE1-Fargate-EphemeralStorage-GB-Hours", "0", "not above zero", id="free storage"
@@ -103,36 +99,38 @@ def test_a_price_that_cannot_be_right_is_refused(usage: str, usd: str, complaint
         table_of(with_price(usage, usd), feed(), TODAY)
 
 
-def without_memory(spot: dict[str, Any]) -> object:
-    return {"prices": [row for row in spot["prices"] if row["unit"] != "GB-Hours"]}
+def without_memory(spot: list[Any]) -> object:
+    return {"prices": [row for row in spot if row["unit"] != "GB-Hours"]}
 
 
-def at_another_price(spot: dict[str, Any]) -> object:
-    twice = {**spot["prices"][0], "price": {"USD": "0.011"}}
-    return {"prices": [*spot["prices"], twice]}
-
-
-def dear(spot: dict[str, Any]) -> object:
-    spot["prices"][0]["price"]["USD"] = "0.05"
-    return spot
+def first_at(usd: str, spot: list[Any]) -> dict[str, Any]:
+    return {**spot[0], "price": {"USD": usd}}
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        pytest.param(lambda spot: [spot], "no list of prices", id="another shape"),
+        pytest.param(lambda spot: [spot], "otherwise than it was", id="another shape"),
         pytest.param(lambda _: {"prices": []}, "no rates of FARGATE_SPOT", id="empty"),
         pytest.param(lambda _: {"prices": [{}]}, "otherwise than it was", id="other rows"),
         pytest.param(without_memory, "one rate without the other", id="half of it"),
-        pytest.param(at_another_price, "has two prices", id="ambiguous"),
-        pytest.param(dear, "Spot is above on-demand", id="too dear"),
+        pytest.param(
+            lambda spot: {"prices": [*spot, first_at("0.011", spot)]},
+            "has two prices",
+            id="ambiguous",
+        ),
+        pytest.param(
+            lambda spot: {"prices": [first_at("0.05", spot), *spot[1:]]},
+            "Spot is above on-demand",
+            id="too dear",
+        ),
     ],
 )
 def test_a_feed_that_is_otherwise_is_refused(
-    change: Callable[[dict[str, Any]], object], complaint: str
+    change: Callable[[list[Any]], object], complaint: str
 ) -> None:
     with pytest.raises(PricesError, match=complaint):
-        table_of(products(), change(feed()), TODAY)
+        table_of(products(), change(feed()["prices"]), TODAY)
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"product": {}}', '{"product": null}'])
@@ -169,7 +167,7 @@ def test_the_feed_is_read_and_anything_else_is_refused() -> None:
         assert read_feed(pool, address) == feed()
         with pytest.raises(PricesError, match="answers 503"):
             read_feed(pool, address)
-        with pytest.raises(PricesError, match="no JSON"):
+        with pytest.raises(PricesError, match="cannot be read"):
             read_feed(pool, address)
     with pytest.raises(PricesError, match="cannot be read"):
         read_feed(urllib3.PoolManager(retries=False), address)

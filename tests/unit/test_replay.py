@@ -103,7 +103,7 @@ def replayed(run: RecordedRun, **policy: Any) -> Course:
 
 
 def capacities(course: Course) -> list[str]:
-    return [played.capacity for played in course.played]
+    return [played.bill.capacity for played in course.played]
 
 
 def test_the_same_decisions_leave_the_record_as_it_is() -> None:
@@ -118,11 +118,13 @@ def test_a_smaller_budget_ends_on_fargate_after_as_much_work_as_was_useful() -> 
     course = replayed(taken_twice(), spot_retries=0)
     assert capacities(course) == ["FARGATE_SPOT", "FARGATE"]
     last = course.played[-1]
-    assert last.seconds == 3 * HOUR, "the second attempt was all in vain: nothing of it is needed"
-    assert last.amounts is not None
-    assert last.amounts.cost_usd == last.amounts.useful_usd == 3 * ON_DEMAND_HOUR
+    assert last.bill.seconds == 3 * HOUR, (
+        "the second attempt was all in vain: nothing of it is needed"
+    )
+    assert last.bill.amounts is not None
+    assert last.bill.amounts.cost_usd == last.bill.amounts.useful_usd == 3 * ON_DEMAND_HOUR
     assert course.time_to_finish == timedelta(hours=4, minutes=1)
-    figures = figures_of([course])
+    figures = figures_of([course]).counts
     assert (figures.interruptions, figures.spot_reruns, figures.on_demand_reruns) == (1, 0, 1)
     assert figures.cost_usd == SPOT_HOUR + 3 * ON_DEMAND_HOUR
     assert figures.net_savings_usd == -SPOT_HOUR
@@ -135,7 +137,7 @@ def test_what_was_kept_of_an_attempt_is_not_done_again_on_fargate() -> None:
         (attempt(3, begins=2 * HOUR, cause=Cause.OTHER), "end"),
     )
     last = replayed(run, spot_retries=0).played[-1]
-    assert last.seconds == (HOUR - 600) + HOUR
+    assert last.bill.seconds == (HOUR - 600) + HOUR
 
 
 def test_of_a_run_that_had_not_finished_what_was_left_of_it_is_said_not_to_be_known() -> None:
@@ -162,17 +164,19 @@ def test_an_attempt_on_fargate_is_charged_for_a_minute_at_least() -> None:
         (attempt(2, begins=HOUR, lasts=20, cause=Cause.OTHER), "end"),
     )
     course = replayed(run, spot_retries=0)
-    assert course.played[-1].seconds == 60
+    assert course.played[-1].bill.seconds == 60
     assert course.time_to_finish == timedelta(seconds=HOUR + 20)
 
 
 def test_a_larger_budget_puts_the_recorded_attempt_on_spot_at_the_runs_own_price() -> None:
     course = replayed(moved(), spot_retries=1)
     assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT"]
-    amounts = course.played[-1].amounts
+    amounts = course.played[-1].bill.amounts
     assert amounts is not None
     assert (amounts.cost_usd, amounts.on_demand_usd) == (3 * SPOT_HOUR, 3 * ON_DEMAND_HOUR)
-    assert figures_of([course]).interruptions == 1, "one that would have come later is not known"
+    assert figures_of([course]).counts.interruptions == 1, (
+        "one that would have come later is not known"
+    )
     said = " ".join(not_known(figures_of(as_recorded([moved()])), [course]))
     assert "1 attempts that ran on FARGATE are replayed on Spot, 3.0000 hours" in said
     assert "at the recorded 1.0000 per Spot hour, about 3.00 more were to be expected" in said
@@ -265,7 +269,7 @@ def test_a_drill_counts_against_the_budget_and_in_no_total() -> None:
     )
     course = replayed(run, spot_retries=1)
     assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT", "FARGATE"]
-    figures = figures_of([course])
+    figures = figures_of([course]).counts
     assert (figures.attempts, figures.interruptions, figures.spot_reruns) == (2, 1, 0)
     assert figures.cost_usd == SPOT_HOUR + ON_DEMAND_HOUR
 
@@ -276,9 +280,9 @@ def test_attempts_without_amounts_are_counted_and_said_to_lack_them() -> None:
         run, attempts=tuple(replace(a, bill=replace(a.bill, amounts=None)) for a in run.attempts)
     )
     for course in (replayed(bare), replayed(bare, spot_retries=0)):
-        figures = figures_of([course])
+        figures = figures_of([course]).counts
         assert figures.cost_usd == figures.on_demand_usd == 0
-        said = " ".join(not_known(figures, [course]))
+        said = " ".join(not_known(figures_of([course]), [course]))
         assert "attempts have no amounts" in said
 
 

@@ -10,7 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-from xml.etree import ElementTree
 
 import pytest
 
@@ -22,7 +21,9 @@ from chalicelib.core.report import Report, in_usd, report_of, savings_table
 from chalicelib.core.sums import DRILLS, Counts, DailySum, sum_of
 from chalicelib.core.task import Cause
 from spotctl.chart import draw
-from spotctl.report import as_csv, as_json, as_table, days_since, read_report
+from spotctl.errors import RefusedError
+from spotctl.render import as_json
+from spotctl.report import as_csv, as_mapping, as_table, days_since, read_report
 from tests.make import TASK_ARN, make_table
 from tests.twin.dynamodb import InMemoryDynamoDB
 from tests.unit.test_bill import SPOT, bill, stopped
@@ -64,8 +65,8 @@ WEEK = (
 )
 
 
-def shown(made: Report) -> str:
-    return as_table(made)
+def content_of(made: Report) -> Any:
+    return json.loads(as_json(as_mapping(made)))
 
 
 def test_days_and_deployments_add_up_and_drills_stand_apart() -> None:
@@ -94,24 +95,11 @@ def test_a_renamed_deployment_goes_by_its_last_name() -> None:
 # Garwood's limits for 95 %, as tables of the exact Poisson interval have them.
 @pytest.mark.parametrize(
     ("events", "low", "high"),
-    [
-        (0, 0.0, 3.6889),
-        (1, 0.0253, 5.5716),
-        (2, 0.2422, 7.2247),
-        (5, 1.6235, 11.6683),
-        (10, 4.7954, 18.3904),
-        (50, 37.1110, 65.9188),
-        (100, 81.3640, 121.6268),
-    ],
+    [(0, 0.0, 3.6889), (1, 0.0253, 5.5716), (10, 4.7954, 18.3904), (100, 81.3640, 121.6268)],
 )
 def test_the_interval_is_the_exact_one(events: int, low: float, high: float) -> None:
     assert garwood(events) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_the_interval_of_many_events_nears_the_normal_one() -> None:
-    low, high = garwood(1_000_000)
-    assert low == pytest.approx(1_000_000 - 1.96 * 1000, abs=5)
-    assert high == pytest.approx(1_000_000 + 1.96 * 1000, abs=5)
+    assert garwood(1_000_000) == pytest.approx((998_040, 1_001_960), abs=5)
 
 
 def test_a_rate_is_per_hour_and_without_hours_there_is_none() -> None:
@@ -122,7 +110,7 @@ def test_a_rate_is_per_hour_and_without_hours_there_is_none() -> None:
 
 
 def test_the_table_says_all_of_it() -> None:
-    text = shown(report(*WEEK))
+    text = as_table(report(*WEEK))
     for part in (
         "etl/nightly",
         "etl/hourly",
@@ -140,43 +128,42 @@ def test_the_table_says_all_of_it() -> None:
     assert "Warning" not in text
 
 
-def test_rates_that_are_old_are_warned_of_in_every_form() -> None:
+def test_old_rates_and_partial_bills_are_warned_of() -> None:
     later = TODAY + timedelta(days=90)
     made = report(daily(day=later), until=later)
-    assert "Warning: rates of 2026-11-01 were used, which is more than 90 days ago" in shown(made)
-    assert "2026-11-01" in json.loads(as_json(made))["warnings"][0]
-
-
-def test_partial_bills_are_pointed_out() -> None:
-    assert "3 bills are partial" in shown(report(daily(partial_bills=3)))
+    assert "Warning: rates of 2026-11-01 were used, which is more than 90 days ago" in as_table(
+        made
+    )
+    assert "2026-11-01" in content_of(made)["warnings"][0]
+    assert "3 bills are partial" in as_table(report(daily(partial_bills=3)))
 
 
 def test_what_guards_moved_is_shown_by_guard_and_nothing_of_those_that_moved_none() -> None:
     made = report(daily(economics_moves=2), daily(economics_moves=1, deadline_moves=1))
     line = "Put on demand by a guard, earlier than by the budget: deadline 1, economics 3"
-    assert line in shown(made)
-    assert json.loads(as_json(made))["total"]["economics_moves"] == 3
-    assert "guard" not in shown(report(daily()))
+    assert line in as_table(made)
+    assert content_of(made)["total"]["economics_moves"] == 3
+    assert "guard" not in as_table(report(daily()))
 
 
 def test_in_observe_mode_it_shows_what_would_have_been() -> None:
     made = report(daily(spot_reruns=0, would_spot_reruns=4, would_on_demand_reruns=1))
-    text = shown(made)
+    text = as_table(made)
     assert "would: Spot" in text
     assert "were not made, only decided" in text
-    assert json.loads(as_json(made))["total"]["would_spot_reruns"] == 4
+    assert content_of(made)["total"]["would_spot_reruns"] == 4
 
 
 def test_nothing_to_report_is_a_report_too(tmp_path: Path) -> None:
     empty = report()
-    assert "none: nothing was billed with a rate" in shown(empty)
-    assert json.loads(as_json(empty))["rows"] == []
+    assert "none: nothing was billed with a rate" in as_table(empty)
+    assert content_of(empty)["rows"] == []
     assert as_csv(empty).count("\n") == 1
     draw(empty, tmp_path / "c.png", tmp_path / "c.svg")
 
 
 def test_json_holds_exact_amounts_and_every_rates_source_and_date() -> None:
-    content = json.loads(as_json(report(*WEEK)))
+    content = content_of(report(*WEEK))
     assert content["rows"][0]["cost_usd"] == "0.30000000"
     assert content["total"]["net_savings_usd"] == "0.70000000"
     assert content["drills"]["attempts"] == 1
@@ -205,27 +192,20 @@ def test_a_hostile_name_is_only_a_name(name: str, tmp_path: Path) -> None:
     [row] = csv.DictReader(io.StringIO(as_csv(made)))
     assert not row["deployment"].startswith("=")
     assert "\n" not in row["deployment"]
-    assert json.loads(as_json(made))["rows"][0]["runs"] == 1
-    assert name.split()[0][:20] in shown(made).replace("\n", "")
+    assert content_of(made)["rows"][0]["runs"] == 1
+    assert name.split()[0][:20] in as_table(made).replace("\n", "")
     draw(made, tmp_path / "c.png", tmp_path / "c.svg")
 
 
-def test_prefects_table_has_plain_numbers_a_row_per_deployment_and_a_total() -> None:
+def test_prefects_table_has_the_money_first_a_row_per_deployment_and_a_total() -> None:
     rows = savings_table(report(*WEEK))
     assert [row["deployment"] for row in rows] == ["etl/hourly", "etl/nightly", "all"]
     assert rows[-1]["net USD"] == 0.7
     assert json.loads(json.dumps(rows)) == rows
-
-
-def test_prefects_table_begins_with_the_money_because_little_of_it_is_seen_at_once() -> None:
-    [row, _] = savings_table(report(daily()))
-    assert list(row)[:4] == ["deployment", "net USD", "saved USD", "wasted USD"]
-
-
-def test_prefects_table_speaks_of_observe_mode_only_where_there_was_some() -> None:
-    assert not any("would" in name for name in savings_table(report(daily()))[0])
-    [row, _] = savings_table(report(daily(spot_reruns=0, would_spot_reruns=4)))
-    assert row["would: Spot"] == 4
+    assert list(rows[0])[:4] == ["deployment", "net USD", "saved USD", "wasted USD"]
+    assert not any("would" in name for name in rows[0])
+    [observed, _] = savings_table(report(daily(spot_reruns=0, would_spot_reruns=4)))
+    assert observed["would: Spot"] == 4
 
 
 @pytest.mark.parametrize(
@@ -235,13 +215,11 @@ def test_small_amounts_are_not_rounded_to_nothing(usd: str, text: str) -> None:
     assert in_usd(Decimal(usd)) == text
 
 
-def test_the_chart_is_a_picture_in_both_forms_and_the_same_each_time(tmp_path: Path) -> None:
+def test_the_chart_of_a_report_is_the_same_each_time(tmp_path: Path) -> None:
     png, svg, again = tmp_path / "c.png", tmp_path / "c.svg", tmp_path / "d.svg"
     draw(report(*WEEK), png, svg)
     draw(report(*WEEK), png, again)
-    assert png.read_bytes().startswith(b"\x89PNG")
     assert png.stat().st_size > 20_000
-    assert ElementTree.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314  # ours
     assert svg.stat().st_size == again.stat().st_size
 
 
@@ -263,7 +241,7 @@ def test_a_period_is_days_weeks_or_from_a_date(since: str, first: str, days: int
     "since", ["", "7", "0d", "500d", "9999w", "yesterday", "2027-01-01", "2020-01-01"]
 )
 def test_what_is_no_period_is_refused_with_what_is(since: str) -> None:
-    with pytest.raises(ValueError, match="is not a period: accepted are"):
+    with pytest.raises(RefusedError, match="is not a period: accepted are"):
         days_since(since, TODAY)
 
 
@@ -303,8 +281,8 @@ def test_fifty_thousand_tasks_in_thirty_days_are_reported_in_three_seconds() -> 
 
     began = time.process_time()  # all of it is in this process, which others may hold up
     made_report = read_report(client, name, f"{DAYS}d")
-    as_json(made_report)
-    shown(made_report)
+    as_json(as_mapping(made_report))
+    as_table(made_report)
     took = time.process_time() - began
 
     assert made_report.total.counts == expected

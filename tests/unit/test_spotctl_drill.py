@@ -102,7 +102,7 @@ def test_a_step_that_is_missing_is_waited_for(changes: dict[str, Any], first: st
     assert waiting(seen)[0] == first
     assert not is_passed(timeline(seen))
     assert failure(timeline(seen)) is None
-    drilled = Drilled(Target(seen.task, make_run()), timeline(seen), False, None, waiting(seen)[0])
+    drilled = Drilled(Target(seen.task, make_run()), timeline(seen), None)
     told, next_step = verdict_of(drilled)
     assert first in told
     assert next_step == NEXT_STEPS[first]
@@ -157,7 +157,7 @@ def test_what_speaks_against_it_fails_the_drill(
     assert broken is not None
     assert broken.name == step
     assert said in broken.found
-    drilled = Drilled(Target(seen.task, make_run()), timeline(seen), False, None)
+    drilled = Drilled(Target(seen.task, make_run()), timeline(seen), None)
     assert verdict_of(drilled)[0].startswith(f"failed at {step}")
 
 
