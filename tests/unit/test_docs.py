@@ -1,18 +1,24 @@
-"""The documentation is true: settings, links and commands."""
+"""The documentation is true: settings, links, commands, alarms and costs."""
 
 import ast
+import json
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from typer.main import get_group
 
 from chalicelib import errors
 from chalicelib.errors import PrefectSpotError, SettingError
-from doctools import settings_page
+from doctools import costs, settings_page
 from doctools.site import foreign_loads
 from spotctl.cli import app as spotctl
+from tests.tiers import GROUPS
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -21,8 +27,70 @@ DOCUMENTED: Final = [s for group in settings_page.SETTINGS.values() for s in gro
 LINK: Final = re.compile(r"(?<!\\)\[[^\]]*\]\(([^()\s]+)\)")
 FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
+SPOTCTL: Final = ".venv/bin/python -m spotctl"
+
+PROGRAMS: Final = (
+    "make", "aws", "git", "docker", "pip", "python", "python3", "prefect", "spotctl", "chalice",
+    "uv", "curl", "sudo", "apt-get", "sh", "bash", "cd", "export", "source", "pytest", "cp", "rm",
+)  # fmt: skip
+"""First words that make a line, or words in backquotes, a command."""
+
+
+MADE_OR_OTHERS: Final = re.compile(
+    r"build/|observers/|prefect_aws/|prefect/|prefect\.io/|parameter/"
+)
+"""Paths that are no files of the repository: what is built, and what is somebody else's."""
+
 LAMBDAS_OWN: Final = {"AWS_LAMBDA_FUNCTION_NAME", "_HANDLER"}
 """Variables that AWS sets, and nobody has to."""
+
+RUN_BY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "make demo": (
+        "tests/e2e/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
+        ("localcloud.demo",),
+    ),
+    "make demo KEEP=1": (
+        "tests/ui/test_prefect_ui.py::test_the_run_is_completed_and_its_tags_say_how",
+        ("localcloud.demo", '"KEEP": "1"'),
+    ),
+    "make help": ("tests/unit/test_docs.py::test_make_help_lists_every_target", ("help",)),
+    ".venv/bin/python -m doctools.costs": (
+        "tests/unit/test_docs.py::test_what_it_costs_is_what_the_command_prints",
+        ("costs.table()",),
+    ),
+    f"{SPOTCTL} deploy --stage dev": (
+        "tests/e2e/test_spotctl_deploy.py"
+        "::test_a_stage_is_deployed_by_one_command_and_taken_down_by_another",
+        ('"deploy"',),
+    ),
+    f"{SPOTCTL} drill --stage dev --start FLOW/DEPLOYMENT": (
+        "tests/e2e/test_spotctl.py"
+        "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
+        ('"drill"', '"--start"'),
+    ),
+    f"{SPOTCTL} drill --stage dev --throw-away": (
+        "tests/e2e/test_spotctl.py"
+        "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
+        ('"drill"', '"--throw-away"'),
+    ),
+    f"{SPOTCTL} report --stage dev --since 7d": (
+        "tests/unit/test_spotctl_cli.py::test_a_report_is_a_table_json_or_csv",
+        ('"report"', '"--since"', '"7d"'),
+    ),
+}
+"""Commands of the README: the test that runs each, and what its file or conftest has to hold."""
+
+EXEMPT: Final = {
+    "make test": "it is what runs this test",
+    "make faults": "half an hour and more; its short form is a part of make test",
+    "make lock": "it asks the package index, and writes other versions down",
+    "make prices": "it asks AWS's price list, with a real account's credentials",
+    "aws ssm put-parameter --type SecureString --name /prefect-spot/dev/api-key"
+    ' --value "$PREFECT_API_KEY"': "AWS's own command, on a real account",
+    "chalice deploy": "named as what the demo runs, not to be typed",
+    "prefect flow-run retry": "not ours: what the comparison compares with",
+}
+"""Commands of the README that no test runs, each with a reason a stranger would accept."""
 
 
 def page_id(page: Path) -> str:
@@ -31,14 +99,6 @@ def page_id(page: Path) -> str:
 
 def prose_of(page: Path) -> str:
     return FENCE.sub("", page.read_text())
-
-
-def shell_commands(page: Path) -> list[str]:
-    """The commands of a page's sh blocks, one a line; comments and continuations resolved."""
-    blocks = [block for _, language, block in FENCE.findall(page.read_text()) if language == "sh"]
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    commands = [re.sub(r"\s+", " ", line.partition(" #")[0]).strip() for line in lines]
-    return [command for command in commands if command and not command.startswith("#")]
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -130,8 +190,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_make_target_that_is_named_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    told = re.findall(r"`make ([^`]+)`", prose_of(page))
-    told += [command[5:] for command in shell_commands(page) if command.startswith("make ")]
+    told = [c[5:] for c in commands_in(page.read_text()) if c.startswith("make ")]
     named = {word for words in told for word in words.split() if "=" not in word}
     assert named <= targets
 
@@ -154,6 +213,142 @@ def test_every_error_has_its_cause_and_next_step_on_the_operations_page() -> Non
         if isinstance(error, type) and issubclass(error, PrefectSpotError)
     }
     assert {name for name in ours - {"PrefectSpotError"} if f"`{name}`" not in operations} == set()
+
+
+def rows_of(markdown: str, *head: str) -> list[list[str]]:
+    """Return the cells of the table that has this head."""
+    wanted = f"| {' | '.join(head)} |".replace("|  |", "| |")
+    assert wanted in markdown, f"there is no table {wanted}"
+    table = markdown.partition(wanted)[2].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in table]
+
+
+def test_each_alarm_is_explained_with_what_to_do_and_no_other() -> None:
+    resources = json.loads((ROOT / "infra" / "stack.json").read_text())["Resources"]
+    found = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    alarms = {alarm["AlarmName"]["Fn::Sub"].partition("}")[2] for alarm in found}
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    rows = rows_of(operations, "alarm", "it means", "what to do")
+    told = [name for cell, *_ in rows for name in re.findall(r"`…(-[a-z-]+)`", cell)]
+    assert sorted(told) == sorted(alarms)
+    assert all(len(cell.split()) > 3 for _, *cells in rows for cell in cells)
+    for alarm in found:
+        assert re.search(r": (see|consider) ", alarm["AlarmDescription"])
+
+
+def test_contributing_says_what_each_tier_proves_and_may_touch() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = rows_of(contributing, "tier", "proves", "may touch", "takes ¹")
+    documented = {name for cell, *_ in rows for name in re.findall(r"`([^`]+)`", cell)}
+    assert documented == {tier.name for stage in GROUPS["test-all"] for tier in stage}
+    assert all(all(cells) for cells in rows)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_a_file_that_is_named_is_there(page: Path) -> None:
+    named = re.findall(r"`(\.?[a-z_]+/[\w./-]*|[A-Z]+\.md)`", page.read_text())
+    ours = [path for path in named if not MADE_OR_OTHERS.match(path)]
+    there = [ROOT, ROOT / "chalicelib"]
+    assert [path for path in ours if not any((at / path).exists() for at in there)] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/money.md"])
+def test_what_it_costs_is_what_the_command_prints(page: str) -> None:
+    assert costs.table() in (ROOT / page).read_text(), "put in what doctools.costs prints"
+
+
+def commands_in(markdown: str) -> list[str]:
+    """Return what a page tells people to type: in blocks of any kind, and in backquotes."""
+    return list(dict.fromkeys(_commands(MarkdownIt("commonmark").parse(markdown))))
+
+
+def _commands(tokens: list[Token]) -> Iterator[str]:
+    for token in tokens:
+        language = token.info.split()[0] if token.info.split() else ""
+        match token.type:
+            case "fence" if language == "text":  # what a program prints
+                yield from filter(_is_command, _lines(token.content))
+            case "fence" | "code_block":
+                yield from _lines(token.content)
+            case "code_inline" if _is_command(token.content):
+                yield _plain(token.content)
+            case "html_block" | "html_inline":
+                yield f"HTML, which is not looked into: {token.content.strip()}"
+        yield from _commands(token.children or [])
+
+
+def _lines(block: str) -> Iterator[str]:
+    for line in block.replace("\\\n", " ").splitlines():
+        command = _plain(line)
+        if command and not command.startswith("#"):
+            yield command
+
+
+def _plain(line: str) -> str:
+    """Without a comment, a prompt, and more than one blank in a row."""
+    return re.sub(r"\s+", " ", line.partition(" #")[0]).strip().removeprefix("$ ")
+
+
+def _is_command(text: str) -> bool:
+    first, _, rest = _plain(text).partition(" ")
+    return bool(rest) and (first in PROGRAMS or first.startswith(("./", ".venv/", "examples/")))
+
+
+def test_every_command_of_the_readme_is_run_by_a_test_or_exempt() -> None:
+    assert set(commands_in((ROOT / "README.md").read_text())) == {*RUN_BY, *EXEMPT}
+    assert not {*RUN_BY} & {*EXEMPT}
+    assert all(len(reason.split()) > 3 for reason in EXEMPT.values())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "```sh\nmake nothing\n```",
+        "```console\n$ make nothing\n```",
+        "```text\nmake nothing\n```",
+        "1. a list\n\n    ~~~\n    make nothing\n    ~~~",
+        "a paragraph\n\n    make nothing\n",
+        "then run `make nothing`, and wait",
+        "> ```sh\n> make nothing  # says the quotation\n> ```",
+    ],
+    ids=["sh", "prompt", "as output", "in a list", "indented", "in backquotes", "quoted"],
+)
+def test_a_command_is_seen_however_it_is_written(told: str) -> None:
+    assert commands_in(f"# Title\n\n{told}\n") == ["make nothing"]
+
+
+def test_html_is_no_way_around_and_a_name_is_no_command() -> None:
+    assert commands_in("<pre>make nothing</pre>\n") != []
+    assert commands_in("set `MODE` to `observe`, tag it `spot-retries:2`, read `make`") == []
+
+
+@pytest.mark.parametrize("command", RUN_BY)
+def test_the_test_that_is_named_runs_what_the_command_runs(command: str) -> None:
+    test, runs = RUN_BY[command]
+    file, _, name = test.partition("::")
+    source = (ROOT / file).read_text()
+    assert f"def {name}(" in source
+    conftest = (ROOT / file).with_name("conftest.py")
+    source += conftest.read_text() if conftest.exists() else ""
+    assert [part for part in runs if part not in source] == []
+    if command.startswith(SPOTCTL):
+        assert f'"{command.removeprefix(SPOTCTL).split()[0]}"' in runs
+    if command.startswith("make demo"):
+        assert runs[0] in made(*command.split()[1:], "--dry-run")
+
+
+def made(*arguments: str) -> str:
+    """What make prints."""
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_make_help_lists_every_target() -> None:
+    told = set(re.findall(r"^  make ([a-z0-9-]+) +\w", made("help"), re.MULTILINE))
+    phony = set(re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert told == phony - {"site"}, "site is a part of docs and test"
 
 
 @pytest.mark.parametrize(
