@@ -31,6 +31,7 @@ RATES = {
     )
 }
 BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
+OTHERS = "arn:aws:ecs:us-east-1:111122223333:cluster/others"
 DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill 1"}
 
 
@@ -66,14 +67,6 @@ class Account:
         [daily] = self.universe.sums()
         return daily
 
-    @property
-    def measured(self) -> list[tuple[str, set[str]]]:
-        return [
-            (m.deployment, {metric.value for metric in m.values})
-            for m in self.universe.measured
-            if m.values and Metric.SPOT_RERUNS not in m.values
-        ]
-
 
 def open_account(tables: Tables, mode: Mode = Mode.RESCUE, **run: Any) -> Account:
     universe = tables.universe(Policy(mode=mode, rates=RATES))
@@ -84,6 +77,15 @@ def open_account(tables: Tables, mode: Mode = Mode.RESCUE, **run: Any) -> Accoun
 @pytest.fixture
 def account(tables: Tables) -> Account:
     return open_account(tables)
+
+
+def tagged(account: Account) -> UUID:
+    """Tag the task with its deployment, as the worker does; return the deployment's id."""
+    deployment = account.universe.prefect.runs[account.run_id].deployment
+    assert deployment is not None
+    task = account.universe.tasks[account.task.arn]
+    account.universe.tasks[account.task.arn] = replace(task, deployment_id=deployment.id)
+    return deployment.id
 
 
 def test_a_task_that_ended_by_itself_is_billed(account: Account) -> None:
@@ -99,15 +101,12 @@ def test_prefect_is_asked_for_a_name_at_most_where_nothing_was_interrupted(
     account: Account,
 ) -> None:
     event = account.ended(**BY_ITSELF)
-    deployment = account.universe.prefect.runs[account.run_id].deployment
-    assert deployment is not None
-    tagged = replace(account.universe.tasks[account.task.arn], deployment_id=deployment.id)
-    account.universe.tasks[account.task.arn] = tagged
+    deployment_id = tagged(account)
     account.universe.prefect.calls.clear()
     assert account.meter(event) == "billed"
     assert account.universe.prefect.calls == ["read_deployment_name"]
-    assert account.sum.deployment.key == str(deployment.id)
-    assert account.sum.deployment.name == f"etl/deployment-{deployment.id}"
+    assert account.sum.deployment.key == str(deployment_id)
+    assert account.sum.deployment.name == f"etl/deployment-{deployment_id}"
 
 
 def test_an_interruption_without_persisted_results_was_all_in_vain(account: Account) -> None:
@@ -128,19 +127,6 @@ def test_what_was_persisted_is_not_in_vain(account: Account) -> None:
     counts = account.sum.counts
     assert counts.wasted_us == (10 + 30) * 10**6
     assert 0 < counts.wasted_usd < counts.cost_usd
-
-
-def test_the_last_rerun_is_counted_where_it_went(tables: Tables) -> None:
-    account = open_account(tables, tags=("spot-retries:0",))
-    assert account.meter(account.interrupted()) == "billed"
-    assert (account.sum.counts.spot_reruns, account.sum.counts.on_demand_reruns) == (0, 1)
-
-
-def test_in_observe_mode_it_is_counted_what_would_have_been(tables: Tables) -> None:
-    account = open_account(tables, mode=Mode.OBSERVE)
-    assert account.meter(account.interrupted()) == "billed"
-    counts = account.sum.counts
-    assert (counts.spot_reruns, counts.would_spot_reruns) == (0, 1)
 
 
 def test_a_warned_task_that_left_by_itself_was_interrupted(account: Account) -> None:
@@ -188,31 +174,23 @@ def test_a_sweep_without_time_bills_nothing_and_the_next_one_does(account: Accou
 
 def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
     account.ended(**BY_ITSELF)
-    second = Account(account.universe, account.run_id, account.task)
-    run_id = account.universe.prefect.create_run()
-    second.task = account.universe.start(run_id)
-    second.ended(**BY_ITSELF)
-    account.universe.passes(600)
-    reads = iter([PrefectUnavailableError("not now", next_step="none")])
+    universe = account.universe
+    second = universe.prefect.create_run()
+    replace(account, task=universe.start(second)).ended(**BY_ITSELF)
+    universe.passes(600)
+    errors = [PrefectUnavailableError("not now", next_step="none")]
 
-    def read_run(flow_run_id: UUID) -> Any:
-        for error in reads:
-            raise error
-        return account.universe.prefect.read_run(flow_run_id)
+    class Shaky:
+        def read_run(self, flow_run_id: UUID) -> Any:
+            if errors:
+                raise errors.pop()
+            return universe.prefect.read_run(flow_run_id)
 
-    world = account.universe.world()
-    shaky = _Shaky(account.universe.prefect, read_run)
-    assert bill_missed(replace(world, prefect=shaky)) == 1
-    assert bill_missed(world) == 1
+        def __getattr__(self, name: str) -> Any:
+            return getattr(universe.prefect, name)
 
-
-class _Shaky:
-    def __init__(self, prefect: Any, read_run: Any) -> None:
-        self._prefect = prefect
-        self.read_run = read_run
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._prefect, name)
+    assert bill_missed(replace(universe.world(), prefect=Shaky())) == 1
+    assert bill_missed(universe.world()) == 1
 
 
 def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:
@@ -222,7 +200,7 @@ def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:
     assert account.sum.deployment.key == "drills"
     assert account.sum.counts.interruptions == 0
     assert total(account.universe.sums()).cost_usd == 0
-    assert account.measured == []
+    assert not [m for m in account.universe.measured if Metric.TASK_COST in m.values]
 
 
 def test_a_task_that_was_never_started_is_not_charged(account: Account) -> None:
@@ -255,37 +233,24 @@ def test_the_worker_is_billed_as_no_run_of_anybody(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        pytest.param({"lastStatus": "DEPROVISIONING"}, "ignored", id="not stopped yet"),
-        pytest.param({"launchType": "EC2"}, "ignored", id="no Fargate task"),
-        pytest.param(
-            {"clusterArn": "arn:aws:ecs:us-east-1:111122223333:cluster/others"},
-            "ignored",
-            id="another cluster",
-        ),
-    ],
+    "changes",
+    [{"lastStatus": "DEPROVISIONING"}, {"launchType": "EC2"}, {"clusterArn": OTHERS}],
+    ids=["not stopped yet", "no Fargate task", "another cluster"],
 )
-def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any], said: str) -> None:
+def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> None:
     event = account.ended(**BY_ITSELF)
     event["detail"] |= changes
-    assert account.meter(event) == said
-    assert account.universe.sums() == ()
-
-
-def test_what_is_no_event_is_ignored(account: Account) -> None:
+    assert account.meter(event) == "ignored"
     assert account.meter({}) == "ignored"
+    assert account.universe.sums() == ()
 
 
 def test_a_name_that_cannot_be_had_holds_no_bill_back(account: Account) -> None:
     event = account.ended(**BY_ITSELF)
-    deployment = account.universe.prefect.runs[account.run_id].deployment
-    assert deployment is not None
-    tagged = replace(account.universe.tasks[account.task.arn], deployment_id=deployment.id)
-    account.universe.tasks[account.task.arn] = tagged
+    deployment_id = tagged(account)
     account.universe.prefect.failure = PrefectUnavailableError("down", next_step="none")
     assert account.meter(event) == "billed"
-    assert account.sum.deployment.title == f"({deployment.id})"
+    assert account.sum.deployment.title == f"({deployment_id})"
 
 
 def test_a_forgotten_task_is_billed_from_its_event(account: Account) -> None:

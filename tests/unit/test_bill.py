@@ -22,7 +22,7 @@ from chalicelib.core.record import Interruption, Moved, RunRecord
 from chalicelib.core.run import RunState, StateType
 from chalicelib.core.situation import Mode
 from chalicelib.core.standing import due_id, park_id_of_task
-from chalicelib.core.sums import DRILLS, Counts, sum_of, total, usd
+from chalicelib.core.sums import Counts, sum_of, usd
 from chalicelib.core.task import Cause, Task, parse_task
 from chalicelib.core.waste import Span, TaskRun, wasted_seconds
 from tests.make import NOW, RUN_ID, TASK_ARN, make_event, make_rate, make_state, make_task, seconds
@@ -92,12 +92,6 @@ def test_what_was_in_vain_saves_nothing_and_was_paid_nonetheless() -> None:
     assert amounts.wasted_usd == Decimal("0.00785962")  # half of 0.01571925, to even
     assert amounts.useful_usd == Decimal("0.02468500")
     assert amounts.net_savings_usd == Decimal("0.02468500") - Decimal("0.01571925")
-
-
-def test_an_attempt_that_was_all_in_vain_is_a_net_loss() -> None:
-    amounts = bill(stopped(), wasted=3600).amounts
-    assert amounts is not None
-    assert amounts.net_savings_usd == -amounts.cost_usd
 
 
 def test_only_an_interruption_wastes() -> None:
@@ -287,14 +281,6 @@ def test_an_attempt_on_demand_after_a_refusal_is_the_rerun_itself() -> None:
 
 
 # Sums.
-
-
-def test_drills_are_summed_apart_and_are_in_no_total() -> None:
-    real = sum_of(bill(stopped()), Outcome.SPOT_RERUN, first_of_its_run=True)
-    drill = sum_of(bill(stopped(), cause=Cause.DRILL), Outcome.SPOT_RERUN, first_of_its_run=False)
-    assert (real.deployment, drill.deployment) == (ETL, DRILLS)
-    assert (real.counts.interruptions, drill.counts.interruptions) == (1, 0)
-    assert total([real, drill]) == real.counts
 
 
 @pytest.mark.parametrize("guard", list(Guard))

@@ -183,15 +183,6 @@ def test_every_count_is_added_up_under_a_name_that_dynamodb_takes(bench: Bench) 
     assert bench.table.read_sums([TODAY])[0].counts == counts + counts
 
 
-def test_a_task_of_no_run_is_nobodys_attempt(bench: Bench) -> None:
-    made = replace(bill(stopped()), flow_run_id=None, deployment=Deployment(NO_FLOW_RUN))
-    assert bench.look_up(made) == Books(billed=False, run_known=True, listed=False)
-    assert bench.write(made, bench.look_up(made))
-    [daily] = bench.table.read_sums([TODAY])
-    assert (daily.counts.runs, daily.counts.attempts) == (0, 0)
-    assert daily.deployment.title == "(no-flow-run)"
-
-
 def test_a_name_that_was_not_to_be_had_is_written_by_the_next_bill(bench: Bench) -> None:
     unnamed = replace(another(1), deployment=Deployment(ETL.key))
     assert bench.write(unnamed)
@@ -224,12 +215,6 @@ def test_a_report_reads_by_key_and_never_scans(moto_dynamodb: Any) -> None:
     )
     bench.table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
     assert calls == ["BatchGetItem", "BatchGetItem"]
-
-
-def test_the_day_of_the_last_publication_is_remembered(bench: Bench) -> None:
-    assert bench.table.read_reported() == ""
-    bench.table.save_reported("2026-11-23")
-    assert bench.table.read_reported() == "2026-11-23"
 
 
 class Conflicting:

@@ -7,8 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -41,41 +39,31 @@ match arguments[:2]:
 """
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What a run of the script came to, and the calls it made."""
-
-    code: int
-    output: str
-    errors: str
-    calls: list[str]
-
-
 class Shell:
+    """Runs the script with the stand-ins; `calls` are those of the last run."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.calls: list[str] = []
         for name in ("aws", "docker"):
             program = folder / name
             program.write_text(STAND_IN)
             program.chmod(0o755)
 
-    def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Finished:
-        calls = self._folder / "calls"
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        """Return exit code, output and errors."""
+        calls, path = self._folder / "calls", f"{self._folder}{os.pathsep}/usr/bin:/bin"
         calls.write_text("")
         finished = subprocess.run(
             [SCRIPT, *arguments],
-            env={
-                "PATH": f"{self._folder}{os.pathsep}/usr/bin:/bin",
-                "CALLS": str(calls),
-                **(environment or {}),
-            },
+            env={"PATH": path, "CALLS": str(calls), **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
         )
-        made = calls.read_text().splitlines()
-        return Finished(finished.returncode, finished.stdout, finished.stderr, made)
+        self.calls = calls.read_text().splitlines()
+        return finished.returncode, finished.stdout, finished.stderr
 
 
 @pytest.fixture
@@ -87,57 +75,48 @@ def test_row_custom_image_is_built_and_pushed_and_its_address_is_all_that_is_pri
     shell: Shell,
 ) -> None:
     done = shell.run("--repository", "flows", "--tag", "7", "--region", "eu-west-1")
-    assert (done.code, done.output) == (0, f"{REGISTRY}/flows:7\n"), done.errors
-    assert all("region eu-west-1" in call for call in done.calls)
-    described, build, push = done.calls[0], *done.calls[-2:]
+    assert done[:2] == (0, f"{REGISTRY}/flows:7\n"), done
+    assert all("region eu-west-1" in call for call in shell.calls)
+    described, build, push = shell.calls[0], *shell.calls[-2:]
     assert "ecr describe-repositories --repository-names flows" in described
     assert f"build --platform linux/amd64 --tag {REGISTRY}/flows:7" in build
     assert str(SCRIPT.parent) in build
     assert f"push {REGISTRY}/flows:7" in push
-    [login] = [call for call in done.calls if call.startswith("docker login")]
+    [login] = [call for call in shell.calls if call.startswith("docker login")]
     assert f"--username AWS --password-stdin {REGISTRY}" in login
     assert login.endswith("password-of-the-hour")
-    assert not any("create" in call for call in done.calls)
+    assert not any("create" in call for call in shell.calls)
 
 
 def test_a_repository_that_is_not_there_is_created(shell: Shell) -> None:
-    done = shell.run(
-        "--repository", "flows", "--tag", "7",
-        environment={"ECR_ERROR": "RepositoryNotFoundException"},
-    )  # fmt: skip
-    assert (done.code, done.output) == (0, f"{REGISTRY}/flows:7\n"), done.errors
-    [created] = [call for call in done.calls if "create-repository" in call]
+    missing = "RepositoryNotFoundException"
+    done = shell.run("--repository", "flows", "--tag", "7", ECR_ERROR=missing)
+    assert done[:2] == (0, f"{REGISTRY}/flows:7\n"), done
+    [created] = [call for call in shell.calls if "create-repository" in call]
     assert "--repository-name flows" in created
     assert "--image-tag-mutability IMMUTABLE" in created
 
 
 def test_any_other_error_of_ecr_ends_it_with_awss_words(shell: Shell) -> None:
-    done = shell.run(environment={"ECR_ERROR": "AccessDeniedException"})
-    assert (done.code, done.output) == (2, "")
-    assert "AccessDeniedException" in done.errors
-    assert len(done.calls) == 1
+    code, output, errors = shell.run(ECR_ERROR="AccessDeniedException")
+    assert (code, output, len(shell.calls)) == (2, "", 1)
+    assert "AccessDeniedException" in errors
 
 
 def test_a_push_that_fails_prints_no_address(shell: Shell) -> None:
-    done = shell.run(environment={"PUSH_CODE": "1"})
-    assert (done.code, done.output) == (1, "")
+    assert shell.run(PUSH_CODE="1")[:2] == (1, "")
 
 
-@pytest.mark.parametrize("arguments", [("--nope",), ("--tag",)])
-def test_a_wrong_option_is_named(shell: Shell, arguments: tuple[str, ...]) -> None:
-    done = shell.run(*arguments)
-    assert done.code == 2
-    assert arguments[0] in done.errors
-    assert done.calls == []
-
-
-def test_help_names_every_option_and_calls_nobody(shell: Shell) -> None:
-    done = shell.run("--help")
-    assert (done.code, done.calls) == (0, [])
+def test_a_wrong_option_is_named_and_help_names_the_right_ones(shell: Shell) -> None:
+    for wrong in ("--nope", "--tag"):
+        code, _, errors = shell.run(wrong)
+        assert (code, shell.calls) == (2, [])
+        assert wrong in errors
+    code, output, _ = shell.run("--help")
+    assert (code, shell.calls) == (0, [])
     accepted = re.search(r"--repository \| .*(?=\))", SCRIPT.read_text())
     assert accepted is not None
-    for option in accepted.group().split(" | "):
-        assert option in done.output
+    assert all(option in output for option in accepted.group().split(" | "))
 
 
 def test_the_image_has_the_versions_that_are_tested_here() -> None:

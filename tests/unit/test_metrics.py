@@ -86,18 +86,13 @@ def test_a_task_of_no_deployment_is_told_by_work_pool_alone(
     assert names == {BY_POOL}
 
 
-def test_nothing_to_tell_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    METRICS.measure(Measured("etl/nightly", {}))
-    assert capsys.readouterr().out == ""
-
-
 def test_one_measurement_leaves_nothing_to_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     METRICS.measure(Measured("first", {Metric.SPOT_RERUNS: Decimal(1)}))
+    METRICS.measure(Measured("none", {}))
     METRICS.measure(Measured("second", {Metric.TASK_COST: Decimal(1)}))
-    first, second = capsys.readouterr().out.splitlines()
+    _, second = capsys.readouterr().out.splitlines()
     assert {d.metric for d in data_of(second)} == {"TaskCost"}
     assert "first" not in second
-    assert first
 
 
 def test_a_service_name_in_the_environment_adds_no_dimension(
@@ -169,6 +164,7 @@ def test_an_interruption_its_rerun_and_the_time_between_are_counted_once(scene: 
     assert run.deployment is not None
     assert measured.deployment == f"etl/deployment-{run.deployment.id}"
     assert rescued(scene, {"lastStatus": "STOPPED"}) == []
+    assert rescued(scene, NO_INTERRUPTION) == []
 
 
 def test_the_warning_counts_the_interruption_and_the_exit_the_rerun(scene: Scene) -> None:
@@ -178,10 +174,6 @@ def test_the_warning_counts_the_interruption_and_the_exit_the_rerun(scene: Scene
     assert rescued(scene, warning) == []
     [measured] = rescued(scene)
     assert set(measured.values) == {Metric.SPOT_RERUNS, Metric.REACTION_SECONDS}
-
-
-def test_a_stop_without_interruption_counts_for_nothing(scene: Scene) -> None:
-    assert rescued(scene, NO_INTERRUPTION) == []
 
 
 def test_a_deployment_whose_name_cannot_be_had_is_counted_without_it(scene: Scene) -> None:
@@ -217,15 +209,10 @@ def finishing(at: timedelta = timedelta()) -> Decision:
     return decision
 
 
-def test_a_rerun_on_demand_is_counted_as_one() -> None:
-    values = handled(finishing(timedelta(seconds=3)), record_of(), record_of())
-    assert values == {"OnDemandReruns": 1, "ReactionSeconds": 3}
-
-
-def test_a_clock_that_is_behind_makes_no_negative_reaction() -> None:
-    assert handled(finishing(timedelta(seconds=-3)), record_of(), record_of())[
-        "ReactionSeconds"
-    ] == Decimal(0)
+@pytest.mark.parametrize(("after", "reaction"), [(3, 3), (-3, 0)], ids=["later", "clock behind"])
+def test_a_rerun_on_demand_is_counted_as_one(after: int, reaction: int) -> None:
+    values = handled(finishing(timedelta(seconds=after)), record_of(), record_of())
+    assert values == {"OnDemandReruns": 1, "ReactionSeconds": reaction}
 
 
 def test_a_refusal_that_is_rerun_is_no_interruption() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import infra
-from chalicelib.core.money import Size, billed_seconds, cost_usd, seconds_between, size_of
+from chalicelib.core.money import seconds_between
 from chalicelib.core.rates import (
     age_warning,
     checked,
@@ -18,34 +18,10 @@ from chalicelib.core.rates import (
     read_table,
     with_own,
 )
-from tests.make import NOW, make_rate, make_task, seconds
+from tests.make import NOW, make_rate, seconds
 
 RATE = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")
 SPOT = make_rate("FARGATE_SPOT", "0.01288871", "0.00141527", "0.000111")
-
-
-def test_an_hour_of_one_vcpu_and_two_gib_costs_what_the_price_list_says() -> None:
-    assert cost_usd(RATE, Decimal(3600), Size(1024, 2048)) == Decimal("0.04937000")
-
-
-def test_storage_above_twenty_gib_is_charged_and_the_first_twenty_are_not() -> None:
-    plain = cost_usd(RATE, Decimal(3600), Size(1024, 2048, 20))
-    assert cost_usd(RATE, Decimal(3600), Size(1024, 2048, 120)) == plain + Decimal("0.0111")
-    assert size_of(make_task(storage_gib=21)) == Size(256, 512, 21)
-    assert size_of(make_task(storage_gib=None)) == Size(256, 512, 20)
-
-
-def test_it_is_rounded_once_to_the_nearest_hundred_millionth() -> None:
-    # 1/3 vCPU-hour's worth at 0.04048: the exact quotient has no end.
-    cost = cost_usd(RATE, Decimal(100), Size(256, 512))
-    exact = (Decimal("0.04048") / 4 + Decimal("0.004445") / 2) * 100 / 3600
-    assert cost.as_tuple().exponent == -8
-    assert abs(cost - exact) <= Decimal("0.000000005")
-
-
-def test_less_than_a_minute_is_charged_as_a_minute() -> None:
-    assert billed_seconds(NOW, NOW + seconds(3)) == 60
-    assert billed_seconds(NOW, NOW + seconds(61.5)) == Decimal("61.5")
 
 
 def test_times_out_of_order_are_no_time_at_all() -> None:

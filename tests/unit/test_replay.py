@@ -13,11 +13,9 @@ from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.record import Interruption, RunRecord
 from chalicelib.core.situation import Policy
 from chalicelib.core.task import Cause
-from spotctl.errors import RefusedError
 from spotctl.replay.again import Course, as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import RecordedRun, join, runs_of
-from spotctl.replay.run import read_change
 from tests.make import NOW, RUN_ID, TASK_ARN, make_task, seconds
 from tests.unit.test_bill import bill
 
@@ -104,14 +102,6 @@ def replayed(run: RecordedRun, **policy: Any) -> Course:
 
 def capacities(course: Course) -> list[str]:
     return [played.bill.capacity for played in course.played]
-
-
-def test_the_same_decisions_leave_the_record_as_it_is() -> None:
-    [recorded] = as_recorded([taken_twice()])
-    again = replayed(taken_twice())
-    assert again.played == recorded.played
-    assert again.is_finished
-    assert again.time_to_finish == timedelta(hours=5, minutes=2)
 
 
 def test_a_smaller_budget_ends_on_fargate_after_as_much_work_as_was_useful() -> None:
@@ -292,11 +282,3 @@ def test_a_run_counts_whole_by_the_day_on_which_its_last_task_ended() -> None:
     assert [len(billed) for billed in runs_of(bills, today).values()] == [2]
     assert runs_of(bills, today + timedelta(days=1)) == {}
     assert runs_of([replace(bills[0], flow_run_id=None)], today) == {}
-
-
-@pytest.mark.parametrize("option", ["SPOT_RETRIES", "WORK_POOL=other", "MODE=opt-in"])
-def test_what_cannot_be_set_is_refused_with_what_can(option: str) -> None:
-    with pytest.raises(RefusedError, match=f"--set '{option}' .*: accepted is SPOT_RETRIES=n"):
-        read_change(option)
-    assert read_change("SPOT_RETRIES=1") == {"SPOT_RETRIES": "1"}
-    assert read_change(None) == {}
