@@ -20,22 +20,18 @@ PROD = {
 }
 
 
-def with_prod(folder: Path, own_files: bool = True, **settings: str) -> Path:
-    """Copy the config, with a second stage in it."""
+def with_prod(folder: Path, file: str = "policy-{}-prod.json", **settings: str) -> Path:
+    """Copy the config, with a second stage in it; `file`: its functions' policies."""
     shutil.copytree(PROJECT / ".chalice", folder / ".chalice")
     path = folder / ".chalice" / "config.json"
     config: dict[str, Any] = json.loads(path.read_text())
     of_dev = config["stages"]["dev"]
-    functions = {
-        name: {
-            **of_function,
-            **({"iam_policy_file": f"policy-{name}-prod.json"} if own_files else {}),
-        }
-        for name, of_function in of_dev["lambda_functions"].items()
-    }
     config["stages"]["prod"] = {
         **of_dev,
-        "lambda_functions": functions,
+        "lambda_functions": {
+            name: {**function, "iam_policy_file": file.format(name)}
+            for name, function in of_dev["lambda_functions"].items()
+        },
         "environment_variables": {**PROD, **settings},
     }
     path.write_text(json.dumps(config))
@@ -79,17 +75,16 @@ def test_every_cluster_is_named_where_one_is(tmp_path: Path) -> None:
     assert "arn:aws:ecs:*:*:task/ml/*" in resources
 
 
-def test_stages_may_not_share_a_file(tmp_path: Path) -> None:
-    project = read_project(with_prod(tmp_path, own_files=False), "prod")
-    with pytest.raises(SettingError, match=r"share policy-react-dev\.json.*policy-react-prod"):
-        write_policies(project)
-
-
-def test_a_function_without_a_policy_file_is_told(tmp_path: Path) -> None:
-    folder = with_prod(tmp_path)
-    path = folder / ".chalice" / "config.json"
-    config = json.loads(path.read_text())
-    del config["stages"]["prod"]["lambda_functions"]["meter"]["iam_policy_file"]
-    path.write_text(json.dumps(config))
-    with pytest.raises(SettingError, match=r"no iam_policy_file for meter.*policy-meter-prod"):
-        write_policies(read_project(folder, "prod"))
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("policy-{}-dev.json", r"share policy-react-dev\.json.*policy-react-prod"),
+        ("", r"no iam_policy_file for react.*policy-react-prod"),
+    ],
+    ids=["shared with another stage", "none"],
+)
+def test_each_function_of_a_stage_needs_a_file_of_its_own(
+    tmp_path: Path, file: str, why: str
+) -> None:
+    with pytest.raises(SettingError, match=why):
+        write_policies(read_project(with_prod(tmp_path, file), "prod"))

@@ -57,49 +57,34 @@ def world_of(stage: Bench, chalice: Callable[..., int] = lambda _command, _tell:
     )
 
 
-def course_of(*states: str) -> list[Next]:
-    """What follows from each of these answers, one after the other."""
-    course, follows = Course(), []
-    for state in states:
-        course, following = course.after(Provisioned(state))
-        follows.append(following)
-    return follows
-
-
 WAIT, DONE, GIVE_UP = Next.WAIT, Next.DONE, Next.GIVE_UP
 
 
 @pytest.mark.parametrize(
-    ("states", "follows"),
+    ("states", "last"),
     [
-        pytest.param(["ready"], [DONE], id="nothing to do"),
-        pytest.param(
-            ["creating", "creating", "pending", "ready"], [WAIT, WAIT, WAIT, DONE], id="from empty"
-        ),
-        pytest.param(["updating", "ready"], [WAIT, DONE], id="an update"),
-        pytest.param(["creating", "recovering"], [WAIT, GIVE_UP], id="it fails before our eyes"),
-        pytest.param(
-            ["recovering", "deleting", "creating", "ready"],
-            [WAIT, WAIT, WAIT, DONE],
-            id="it had failed before",
-        ),
-        pytest.param(
-            ["recovering", "creating", "recovering"], [WAIT, WAIT, GIVE_UP], id="it fails again"
-        ),
-        pytest.param(["blocked"], [GIVE_UP], id="a person has to do something"),
-        pytest.param(["failed"], [GIVE_UP], id="stuck"),
-        pytest.param(
-            ["", "creating", ""], [WAIT, WAIT, WAIT], id="the function fails now and then"
-        ),
-        pytest.param(
-            [""] * MOST_ERRORS, [WAIT] * (MOST_ERRORS - 1) + [GIVE_UP], id="it keeps failing"
-        ),
+        pytest.param(["ready"], DONE, id="nothing to do"),
+        pytest.param(["creating", "creating", "pending", "ready"], DONE, id="from empty"),
+        pytest.param(["updating", "ready"], DONE, id="an update"),
+        pytest.param(["creating", "recovering"], GIVE_UP, id="it fails before our eyes"),
+        pytest.param(["recovering", "deleting", "creating", "ready"], DONE, id="failed before"),
+        pytest.param(["recovering", "creating", "recovering"], GIVE_UP, id="it fails again"),
+        pytest.param(["blocked"], GIVE_UP, id="a person has to do something"),
+        pytest.param(["failed"], GIVE_UP, id="stuck"),
+        pytest.param(["", "creating", ""], WAIT, id="the function fails now and then"),
+        pytest.param([""] * MOST_ERRORS, GIVE_UP, id="it keeps failing"),
     ],
 )
-def test_a_deploy_goes_on_until_it_is_ready_or_of_no_use(
-    states: list[str], follows: list[Next]
-) -> None:
-    assert course_of(*states) == follows
+def test_a_deploy_goes_on_until_it_is_ready_or_of_no_use(states: list[str], last: Next) -> None:
+    course, follows = Course(), []
+    for state in states:
+        course, following = course.after(Provisioned(state))
+        follows.append(following)
+    assert follows == [WAIT] * (len(states) - 1) + [last]
+
+
+def answer(state: str, *steps: str, problems: tuple[dict[str, str], ...] = ()) -> dict[str, Any]:
+    return {"state": state, "steps": list(steps), "problems": list(problems)}
 
 
 def answers(stage: Bench, *given: dict[str, Any]) -> None:
@@ -110,13 +95,9 @@ def answers(stage: Bench, *given: dict[str, Any]) -> None:
 
 def test_a_deploy_calls_provision_until_it_is_ready(stage: Bench) -> None:
     told: list[str] = []
-    answers(
-        stage,
-        {"state": "creating", "steps": ["create the stack"], "problems": []},
-        {"state": "creating", "steps": [], "problems": []},
-        {"state": "creating", "steps": [], "problems": []},
-        {"state": "ready", "steps": ["create the work pool"], "problems": []},
-    )
+    creating = answer("creating")
+    first, last = answer("creating", "create the stack"), answer("ready", "create the work pool")
+    answers(stage, first, creating, creating, last)
     rows = deploy(world_of(stage), told.append)
     assert [(row.part, row.state) for row in rows] == [
         ("chalice deploy", State.OK),
@@ -132,7 +113,7 @@ def test_a_deploy_calls_provision_until_it_is_ready(stage: Bench) -> None:
 
 def test_a_deploy_waits_until_prefect_hears_of_the_worker(stage: Bench) -> None:
     told: list[str] = []
-    answers(stage, {"state": "ready", "steps": [], "problems": []})
+    answers(stage, answer("ready"))
     path = "POST /work_pools/fargate-spot-dev/workers/filter"
     stage.answers = {path: [], "POST /events/filter": {"events": []}}
     waits = 0
@@ -151,11 +132,7 @@ def test_a_deploy_waits_until_prefect_hears_of_the_worker(stage: Bench) -> None:
 
 def test_a_deploy_that_fails_names_resource_and_reason(stage: Bench) -> None:
     problem = {"error": "StackFailed", "message": "WorkerService (AWS::ECS::Service): no image"}
-    answers(
-        stage,
-        {"state": "creating", "steps": [], "problems": []},
-        {"state": "recovering", "steps": [], "problems": [problem]},
-    )
+    answers(stage, answer("creating"), answer("recovering", problems=(problem,)))
     row = deploy(world_of(stage), lambda _: None)[-1]
     assert row.state is State.FAILED
     assert row.found == "recovering: WorkerService (AWS::ECS::Service): no image"
