@@ -7,7 +7,7 @@ seconds to import.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
@@ -15,12 +15,14 @@ from uuid import UUID
 from chalicelib.adapters.answers import read_fields
 from chalicelib.adapters.http import CHECK_API_URL, Authorization, JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.core.run import ProposedState, StateType
 from chalicelib.errors import PrefectUnavailableError
 
 PAGE: Final = 200
 """How many deployments Prefect gives at once."""
 
 _STARTED_EVENT: Final = "prefect.worker.started"
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class OperatorsPrefect:
             )
             for worker in found
         ]
-        return tuple(sorted(workers, key=_heartbeat, reverse=True))
+        return tuple(sorted(workers, key=lambda w: w.last_heartbeat or _NEVER, reverse=True))
 
     def deployments(self, pool: str) -> tuple[Deployment, ...]:
         """Return all deployments of a work pool, by name."""
@@ -179,6 +181,11 @@ class OperatorsPrefect:
         }
         return _deployment(_object(self._http.send("POST", "/deployments/", body)), flow)
 
+    def cancel(self, flow_run_id: UUID, message: str) -> None:
+        """End a run whose task is stopped, whatever its state."""
+        cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
+        self.runs.propose_state(flow_run_id, cancelled, force=True)
+
     def delete_work_pool(self, name: str) -> None:
         """Delete the pool, its queues and what is scheduled in them."""
         self._http.send("DELETE", f"/work_pools/{quote(name, safe='')}", None)
@@ -229,7 +236,3 @@ def _list(value: object) -> list[Any]:
 
 def _time(value: object) -> datetime | None:
     return datetime.fromisoformat(value) if isinstance(value, str) else None
-
-
-def _heartbeat(worker: Worker) -> float:
-    return worker.last_heartbeat.timestamp() if worker.last_heartbeat else 0.0

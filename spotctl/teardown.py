@@ -12,7 +12,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from chalicelib.adapters.ecs import EcsTasks
-from chalicelib.core.run import FINAL, ProposedState, StateType
+from chalicelib.core.run import FINAL
 from chalicelib.core.stack import TEMPLATE_TAG
 from chalicelib.core.task import Task
 from chalicelib.errors import PrefectSpotError
@@ -25,6 +25,8 @@ from spotctl.world import World
 PAUSE_SECONDS: Final = 2.0
 MOST_PAUSES: Final = 900
 """So half an hour for each thing that is waited for."""
+
+_NEXT: Final = "fix that, then run spotctl teardown again"
 
 STOP_REASON: Final = "spotctl teardown"
 
@@ -101,10 +103,7 @@ def what_stays(world: World, *, work_pool: bool) -> list[str]:
     settings, project = world.project.settings, world.project
     stays = [
         f"the SSM parameter {name}: you made it, others may use it"
-        for name in (
-            settings.prefect_api_key_parameter,
-            settings.prefect_api_auth_string_parameter,
-        )
+        for name in (settings.prefect_api_key_parameter, settings.prefect_api_auth_string_parameter)
         if name
     ]
     prefix = f"/aws/lambda/{project.app_name}-{project.stage}-"
@@ -164,13 +163,11 @@ def _stop_flows(world: World, stack: Stack, tell: Tell) -> Row:
         ecs.stop_task(cluster=stack.cluster, task=task.arn, reason=STOP_REASON)
     if not _wait(world, lambda: not [t for t in _tasks(world, stack.cluster) if not t.exited]):
         return failed("flow runs", "a task does not stop", "look at it in ECS, then try again")
-    message = "Cancelled: spotctl teardown stopped its task."
-    cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
     try:
         for task in tasks:
             run = world.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
             if run is not None and run.state.type not in FINAL:
-                world.prefect.runs.propose_state(run.id, cancelled, force=True)
+                world.prefect.cancel(run.id, "Cancelled: spotctl teardown stopped its task.")
     except PrefectSpotError as error:
         found = f"stopped, but not cancelled: {error.what}"
         return warning("flow runs", found, f"cancel them by hand; {error.next_step}")
@@ -184,12 +181,8 @@ def _empty_bucket(s3: Any, bucket: str, tell: Tell) -> Row:
         while keys := _versions(s3.list_object_versions(Bucket=bucket)):
             answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
             if errors := answer.get("Errors"):
-                told = f"{errors[0]['Key']}: {errors[0]['Message']}"
-                return failed(
-                    part,
-                    f"not all can be deleted: {told}",
-                    "fix that, then run spotctl teardown again",
-                )
+                told = f"not all can be deleted: {errors[0]['Key']}: {errors[0]['Message']}"
+                return failed(part, told, _NEXT)
             deleted += len(keys)
             tell(f"{part}: {deleted} objects are deleted")
     except s3.exceptions.NoSuchBucket:
@@ -220,7 +213,7 @@ def _delete_stack(world: World, stack: Stack, tell: Tell) -> Row:
     if told == "DELETE_COMPLETE":
         return ok(f"stack {name}", "deleted")
     why = _why(client, stack.id) if is_over else "it is not over after half an hour"
-    return failed(f"stack {name}", f"{told}: {why}", "fix that, then run spotctl teardown again")
+    return failed(f"stack {name}", f"{told}: {why}", _NEXT)
 
 
 def _why(client: Any, stack_id: str) -> str:
@@ -236,20 +229,15 @@ def _why(client: Any, stack_id: str) -> str:
 def _delete_functions(world: World, tell: Tell) -> Row:
     project = world.project
     code = world.chalice("delete", tell)
-    left = [
-        name for name in map(project.function_name, project.functions) if _is_there(world, name)
-    ]
+    left = [n for n in map(project.function_name, project.functions) if _is_there(world, n)]
     if code == 0 and not left:
         return ok("functions", "deleted, with their rules and roles")
     deployed = project.folder / ".chalice" / "deployed" / f"{project.stage}.json"
-    why = (
-        f"chalice delete ended with exit code {code}"
-        if code
-        else f"{', '.join(left)}: not known to {deployed}, it was deployed from elsewhere"
-    )
-    return failed(
-        "functions", why, f"run teardown where {deployed.name} is, or delete them by hand"
-    )
+    why = f"{', '.join(left)}: not known to {deployed}, it was deployed from elsewhere"
+    if code:
+        why = f"chalice delete ended with exit code {code}"
+    step = f"run teardown where {deployed.name} is, or delete them by hand"
+    return failed("functions", why, step)
 
 
 def _is_there(world: World, function_name: str) -> bool:

@@ -55,14 +55,14 @@ def named(world: World, id_or_arn: str) -> Target:
         RefusedError: it is in none of our clusters, or may not be interrupted; also what `pick`
             raises.
     """
-    found = [task for task in tasks_of_ours(world) if _is(task, id_or_arn)]
-    if not found:
+    tasks = tasks_of_ours(world)
+    task = next((t for t in tasks if id_or_arn in (t.arn, t.arn.rpartition("/")[2])), None)
+    if task is None:
         clusters = ", ".join(world.project.settings.ecs_clusters)
         raise RefusedError(
             f"task {id_or_arn} is not in {clusters}",
             next_step="name a task of that cluster, or correct ECS_CLUSTER",
         )
-    [task] = found
     run = world.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
     refusal = refusal_of(task, run, world.project.settings.mode, is_meant=True)
     if refusal or run is None:
@@ -109,7 +109,3 @@ def task_of_run(world: World, flow_run_id: UUID) -> Task | None:
 def is_running(task: Task) -> bool:
     """Whether the task runs and nobody has asked it to stop."""
     return task.last_status == "RUNNING" and task.desired_status == "RUNNING"
-
-
-def _is(task: Task, id_or_arn: str) -> bool:
-    return id_or_arn in (task.arn, task.arn.rpartition("/")[2])

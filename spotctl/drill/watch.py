@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
+from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.table import RunTable
-from chalicelib.core.run import ProposedState, StateType
+from chalicelib.core.run import StateType
 from chalicelib.core.situation import OPT_IN_TAG, Mode
 from chalicelib.core.stranded import noted_task
 from chalicelib.core.task import DRILL_STOP_REASON, FARGATE_SPOT, Ignored, Task, parse_task
 from chalicelib.errors import PrefectUnavailableError
-from spotctl.drill.target import Target, is_running, refusal_of, task_of_run, tasks_of_ours
+from spotctl.drill.target import Target, is_running, refusal_of, task_of_run
 from spotctl.drill.timeline import (
     Progress,
     Seen,
@@ -122,7 +123,8 @@ def drill(
         if is_passed(steps) or failure(steps):
             break
     if target.is_throw_away and seen.is_observing:
-        _end(world, target)
+        # Nobody else ends the run that the drill started and interrupted.
+        world.prefect.cancel(target.run.id, "Ended by spotctl drill, which had started it.")
     return Drilled(target, steps, reaction_seconds(seen))
 
 
@@ -158,38 +160,19 @@ def _look(world: World, before: Seen) -> Seen:
         stopping_at=stopping_at,
         interruption=records.read(run_id).interruptions.get(task.arn),
         history=world.prefect.runs.read_history(run_id),
-        newer=before.newer if _is_placed(before.newer) else _newer(world, ecs, task),
+        newer=before.newer if before.newer and before.newer.started_at else _newer(world, task),
         is_observing=before.is_observing,
     )
 
 
-def _is_placed(newer: Task | None) -> bool:
-    return newer is not None and newer.started_at is not None
-
-
-def _newer(world: World, ecs: Any, task: Task) -> Task | None:
+def _newer(world: World, task: Task) -> Task | None:
     """The run's next task, by what the worker noted on the run; where it did not, by its tag."""
     assert task.flow_run_id is not None  # noqa: S101  # as above
     run = world.prefect.runs.read_run(task.flow_run_id)
     cluster, arn = noted_task(run) if run else ("", "")
     if arn and arn != task.arn:
-        answer = ecs.describe_tasks(cluster=cluster or task.cluster_arn, tasks=[arn])
-        parsed = [parse_task(raw) for raw in answer["tasks"]]
-        return next((found for found in parsed if isinstance(found, Task)), None)
+        return EcsTasks(world.aws.client("ecs")).describe(cluster or task.cluster_arn, arn)
     if run is None or run.state.type is not StateType.RUNNING:
         return None
-    others = [other for other in tasks_of_ours(world) if other.flow_run_id == task.flow_run_id]
-    return next((other for other in others if _is_younger(other, task)), None)
-
-
-def _is_younger(other: Task, task: Task) -> bool:
-    if other.created_at is None or task.created_at is None:
-        return False
-    return other.created_at > task.created_at
-
-
-def _end(world: World, target: Target) -> None:
-    """In observe mode nobody ends the run that the drill started and interrupted."""
-    message = "Ended by spotctl drill, which had started it."
-    cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
-    world.prefect.runs.propose_state(target.run.id, cancelled, force=True)
+    newest = task_of_run(world, run.id)
+    return newest if newest and newest.arn != task.arn else None

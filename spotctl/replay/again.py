@@ -43,33 +43,21 @@ class Course:
 
     run: RecordedRun
     played: list[Played] = field(default_factory=list)
-    next: int = 0
-    is_finished: bool = False
     without_record: int = 0
     without_tags: int = 0
     guards_unasked: int = 0
     own_budget: bool = False
 
     @property
-    def current(self) -> Attempt:
-        """The recorded attempt that was played last."""
-        return self.run.attempts[self.next - 1]
-
-    @property
-    def remaining(self) -> tuple[Attempt, ...]:
-        """The recorded attempts that are not played yet."""
-        return self.run.attempts[self.next :]
+    def is_finished(self) -> bool:
+        """Whether the run was over with its last attempt."""
+        return self.run.attempts[-1].ends_run
 
     @property
     def time_to_finish(self) -> timedelta:
         """From the beginning of the first attempt to the end of the last."""
         began_at = self.run.attempts[0].began_at
         return max(played.bill.ended_at for played in self.played) - began_at
-
-    def play(self, made: Played, attempts: int = 1) -> None:
-        """Add an attempt that stands for the next so many recorded ones."""
-        self.played.append(made)
-        self.next += attempts
 
 
 ChooseCapacity = Callable[[Course, Interruption], str]
@@ -91,18 +79,18 @@ def replay(runs: Sequence[RecordedRun], policy: Policy) -> tuple[Course, ...]:
 def _play(run: RecordedRun, choose: ChooseCapacity) -> Course:
     course = Course(run)
     instead = ""  # the capacity of attempts that are recorded on another
-    while course.remaining:
-        course.play(_recorded(course.remaining[0], run, instead))
-        attempt, interruption = course.current, course.current.interruption
+    for place, attempt in enumerate(run.attempts):
+        course.played.append(_recorded(attempt, run, instead))
+        interruption, rest = attempt.interruption, run.attempts[place + 1 :]
         course.without_record += int(attempt.is_interrupted and interruption is None)
         if not attempt.is_interrupted or interruption is None or not interruption.rerun_on:
             continue
         recorded, decided = interruption.rerun_on, choose(course, interruption)
         course.played[-1] = replace(course.played[-1], rerun_on=decided)
-        if decided == FARGATE and recorded == FARGATE_SPOT and course.remaining:
-            course.play(_on_demand_to_the_end(course), len(course.remaining))
+        if decided == FARGATE and recorded == FARGATE_SPOT and rest:
+            course.played.append(_on_demand_to_the_end(run, rest))
+            break
         instead = FARGATE_SPOT if decided == FARGATE_SPOT and recorded == FARGATE else ""
-    course.is_finished = course.current.ends_run
     return course
 
 
@@ -143,11 +131,11 @@ def _on_spot(run: RecordedRun, bill: Bill) -> Amounts | None:
     )
 
 
-def _on_demand_to_the_end(course: Course) -> Played:
-    """One attempt on FARGATE for all that remain, without what they did in vain."""
-    first, nothing = course.remaining[0], Decimal(0)
-    lasts = sum((attempt.useful_seconds for attempt in course.remaining), nothing)
-    seconds, price_usd = max(lasts, MINIMUM_SECONDS), usd_per_second(course.run, FARGATE)
+def _on_demand_to_the_end(run: RecordedRun, rest: Sequence[Attempt]) -> Played:
+    """One attempt on FARGATE for the rest of them, without what they did in vain."""
+    first, nothing = rest[0], Decimal(0)
+    lasts = sum((attempt.useful_seconds for attempt in rest), nothing)
+    seconds, price_usd = max(lasts, MINIMUM_SECONDS), usd_per_second(run, FARGATE)
     cost_usd = None if price_usd is None else _usd(seconds * price_usd)
     bill = replace(
         first.bill,
