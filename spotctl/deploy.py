@@ -13,7 +13,7 @@ from chalicelib.errors import PrefectSpotError
 from spotctl.policies import write_policies
 from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
 from spotctl.rows import Row, State, failed, ok
-from spotctl.status.stack import stack_status
+from spotctl.status.stack import describe_stack
 from spotctl.world import World
 
 PAUSE_SECONDS: Final = 5.0
@@ -129,9 +129,9 @@ def _line(world: World, answer: Provisioned) -> str:
 
 def _resources(world: World) -> str:
     """Say how many of the stack's resources are there; empty while there is no stack."""
-    client, name = world.aws.client("cloudformation"), world.project.stack
-    if not stack_status(client, name)[0]:
+    if describe_stack(world) is None:
         return ""
-    resources = client.describe_stack_resources(StackName=name)["StackResources"]
+    client = world.aws.client("cloudformation")
+    resources = client.describe_stack_resources(StackName=world.project.stack)["StackResources"]
     done = sum(r["ResourceStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE") for r in resources)
     return f"{done} of {len(resources)} resources so far"

@@ -57,7 +57,6 @@ class Deployment:
     name: str
     job_variables: Mapping[str, Any] = field(hash=False)
     tags: tuple[str, ...] = ()
-    is_paused: bool = False
     work_pool: str = ""
 
 
@@ -219,7 +218,6 @@ def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:
         name=f"{flow}/{fields['name']}",
         job_variables=fields.get("job_variables") or {},
         tags=tuple(map(str, fields.get("tags") or ())),
-        is_paused=bool(fields.get("paused")),
         work_pool=str(fields.get("work_pool_name") or ""),
     )
 

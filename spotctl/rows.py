@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
+
+DEPLOY: Final = "run spotctl deploy"
+"""The next step where something of ours is missing."""
 
 
 class State(StrEnum):

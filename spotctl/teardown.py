@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.core.run import FINAL
 from chalicelib.core.stack import TEMPLATE_TAG
@@ -19,7 +17,7 @@ from chalicelib.errors import PrefectSpotError
 from spotctl.errors import RefusedError
 from spotctl.provisioning import FUNCTION
 from spotctl.rows import Row, State, failed, ok, warning
-from spotctl.status.stack import WORKER_SERVICE
+from spotctl.status.stack import WORKER_SERVICE, describe_stack
 from spotctl.world import World
 
 PAUSE_SECONDS: Final = 2.0
@@ -48,16 +46,12 @@ def find_stack(world: World) -> Stack | None:
     Raises:
         RefusedError: a stack of that name was not made by prefect-spot; also botocore's errors.
     """
-    name = world.project.stack
-    try:
-        found = world.aws.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
-    except ClientError as error:
-        if "does not exist" in error.response["Error"].get("Message", ""):
-            return None
-        raise
+    found = describe_stack(world)
+    if found is None:
+        return None
     if TEMPLATE_TAG not in {tag["Key"] for tag in found.get("Tags", ())}:
         raise RefusedError(
-            f"stack {name} was not made by prefect-spot, and is left alone",
+            f"stack {world.project.stack} was not made by prefect-spot, and is left alone",
             next_step="correct STACK_NAME",
         )
     outputs = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", ())}

@@ -5,7 +5,7 @@ Rendered are the stack's name, the functions' prefix, the clusters and the crede
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any, Final
@@ -24,7 +24,8 @@ def policy_of(project: Project, name: str) -> str:
     A resource that names the cluster stands there once for each of them.
     """
     policy = json.loads((TEMPLATES / f"{name}.json").read_text())
-    return json.dumps(_filled(policy, _names(project)), indent=2) + "\n"
+    clusters = [name.rpartition("cluster/")[2] for name in project.settings.ecs_clusters]
+    return json.dumps(_filled(policy, _names(project), clusters), indent=2) + "\n"
 
 
 def write_policies(project: Project) -> list[Path]:
@@ -69,43 +70,31 @@ def _files(config: Mapping[str, Any], stage: str) -> dict[str, str]:
     return {function: files[stage, function] for function in FUNCTIONS}
 
 
-def _names(project: Project) -> dict[str, list[str]]:
+def _names(project: Project) -> dict[str, str]:
     settings = project.settings
-    app = f"{project.app_name}-{project.stage}"
     parameter = settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter
-    clusters = [name.rpartition("cluster/")[2] for name in settings.ecs_clusters]
     return {
-        "APP": [app],
-        "STACK": [project.stack],
-        "CLUSTER": clusters,
+        "APP": f"{project.app_name}-{project.stage}",
+        "STACK": project.stack,
         # An ARN has one slash before the name, whether that begins with one or not.
-        "PARAMETER": [parameter.removeprefix("/") or f"{project.app_name}/{project.stage}/*"],
+        "PARAMETER": parameter.removeprefix("/") or f"{project.app_name}/{project.stage}/*",
     }
 
 
-def _filled(value: Any, names: Mapping[str, list[str]]) -> Any:
+def _filled(value: Any, names: Mapping[str, str], clusters: Sequence[str]) -> Any:
     match value:
-        case str():
-            texts = _texts(value, names)
+        case str() if "${CLUSTER}" in value:
+            texts = [Template(value).substitute(names, CLUSTER=cluster) for cluster in clusters]
             return texts[0] if len(texts) == 1 else texts
+        case str():
+            return Template(value).substitute(names)
         case list():
-            return [text for item in value for text in _as_list(_filled(item, names))]
+            filled = (_filled(item, names, clusters) for item in value)
+            return [text for one in filled for text in (one if isinstance(one, list) else [one])]
         case dict():
-            return {key: _filled(item, names) for key, item in value.items()}
+            return {key: _filled(item, names, clusters) for key, item in value.items()}
         case _:
             return value
-
-
-def _texts(text: str, names: Mapping[str, list[str]]) -> list[str]:
-    single = {name: values[0] for name, values in names.items()}
-    return [
-        Template(text).substitute(single, CLUSTER=cluster)
-        for cluster in (names["CLUSTER"] if "${CLUSTER}" in text else [""])
-    ]
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _text_of(path: Path) -> str:

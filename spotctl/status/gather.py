@@ -8,14 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import PrefectSpotError
 from spotctl.errors import explain
 from spotctl.rows import Row, failed
-from spotctl.status import (
-    deployments,
-    handler,
-    observers,
-    prefect_side,
-    provisioned,
-    stack,
-)
+from spotctl.status import deployments, handler, observers, prefect_side, provisioned, stack
 from spotctl.world import World
 
 T = TypeVar("T")

@@ -8,13 +8,12 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from chalicelib.adapters.table import RunTable
-from spotctl.rows import Row, failed, ok, warning
+from spotctl.rows import DEPLOY, Row, failed, ok, warning
 from spotctl.world import World
 
 LATE_SWEEP: Final = timedelta(minutes=20)
 """A sweep comes every five minutes; three in a row may fail before that is a failure."""
 
-_DEPLOY: Final = "run spotctl deploy"
 _PUT_BACK: Final = "provision puts it back within minutes, or run spotctl deploy"
 
 
@@ -93,15 +92,15 @@ def rows(found: Found) -> list[Row]:
 def _function_rows(function: Function, queue_arn: str) -> list[Row]:
     part = f"function {function.name}"
     if not function.status:
-        return [failed(part, "it is not deployed", _DEPLOY)]
+        return [failed(part, "it is not deployed", DEPLOY)]
     if function.status != "Active":
-        return [failed(part, f"it is {function.status}", _DEPLOY)]
+        return [failed(part, f"it is {function.status}", DEPLOY)]
     if function.concurrency == 0:
         step = "remove its reserved concurrency of 0; spotctl teardown leaves that when it stops"
         return [failed(part, "it is kept from running", step)]
     judged = [_destination_row(part, function, queue_arn)]
     if not function.rules:
-        return [*judged, failed(part, "no rule wakes it", _DEPLOY)]
+        return [*judged, failed(part, "no rule wakes it", DEPLOY)]
     return [*judged, *(_rule_row(rule, function, queue_arn) for rule in function.rules)]
 
 
@@ -128,7 +127,7 @@ def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
 def _queue_row(found: Found) -> Row:
     queue = found.queue
     if queue is None:
-        return failed("failure queue", f"there is no queue {found.queue_name}", _DEPLOY)
+        return failed("failure queue", f"there is no queue {found.queue_name}", DEPLOY)
     if queue.waiting + queue.taken == 0:
         return ok("failure queue", "empty")
     taken = f", {queue.taken} more are being redriven" if queue.taken else ""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from chalicelib.core.task import FARGATE_SPOT
 from chalicelib.errors import PrefectSpotError
 from spotctl.prefect import Worker, WorkPool
-from spotctl.rows import Row, failed, ok, warning
+from spotctl.rows import DEPLOY, Row, failed, ok, warning
 from spotctl.world import World
 
 STOP_TIMEOUT_SECONDS: Final = 120
@@ -17,8 +17,6 @@ STOP_TIMEOUT_SECONDS: Final = 120
 
 SIGTERM_BEHAVIOR: Final = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 RELINQUISH: Final = "relinquish"
-
-_DEPLOY: Final = "run spotctl deploy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def _parameter_row(parameter: Parameter | None) -> Row:
 def _pool_row(found: Found) -> Row:
     part, pool = f"work pool {found.pool_name}", found.pool
     if pool is None:
-        step = "correct WORK_POOL, or create the pool" if found.is_rescue_only else _DEPLOY
+        step = "correct WORK_POOL, or create the pool" if found.is_rescue_only else DEPLOY
         return failed(part, "Prefect does not know it", step)
     if pool.type != "ecs":
         step = "create an ecs pool, or set WORK_POOL to one"
@@ -152,7 +150,7 @@ def _pool_row(found: Found) -> Row:
 
 def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
     """What a rescue needs of the pool's base job template, where it lacks it."""
-    mend = "edit the pool's base job template" if found.is_rescue_only else _DEPLOY
+    mend = "edit the pool's base job template" if found.is_rescue_only else DEPLOY
     request = (template.get("job_configuration") or {}).get("task_run_request") or {}
     if not _refers_to(request.get("launchType"), "launch_type"):
         yield failed(

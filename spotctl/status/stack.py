@@ -7,13 +7,12 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from chalicelib.core.task import FARGATE, FARGATE_SPOT
-from spotctl.rows import Row, failed, ok, warning
+from spotctl.rows import DEPLOY, Row, failed, ok, warning
 from spotctl.world import World
 
 WORKER_SERVICE: Final = "worker"
 
 _STANDS: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
-_DEPLOY: Final = "run spotctl deploy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Found:
 def look(world: World) -> Found:
     """Ask CloudFormation and ECS. Raises botocore's errors."""
     project = world.project
-    status, reason = stack_status(world.aws.client("cloudformation"), project.stack)
+    described = describe_stack(world) or {}
     ecs = world.aws.client("ecs")
     clusters = tuple(_clusters(ecs, project.settings.ecs_clusters))
     service = None
@@ -60,8 +59,8 @@ def look(world: World) -> Found:
         service = _service(ecs, clusters[0].name)
     return Found(
         stack=project.stack,
-        stack_status=status,
-        stack_reason=reason,
+        stack_status=str(described.get("StackStatus", "")),
+        stack_reason=str(described.get("StackStatusReason", "")),
         clusters=clusters,
         service=service,
         is_rescue_only=project.is_rescue_only,
@@ -69,16 +68,19 @@ def look(world: World) -> Found:
     )
 
 
-def stack_status(cloudformation: Any, name: str) -> tuple[str, str]:
-    """Return a stack's status and its reason, both empty for no stack."""
+def describe_stack(world: World) -> Mapping[str, Any] | None:
+    """Return the stage's stack as CloudFormation describes it, None for none."""
+    client = world.aws.client("cloudformation")
     try:
-        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        stack: Mapping[str, Any] = client.describe_stacks(StackName=world.project.stack)["Stacks"][
+            0
+        ]
     except ClientError as error:
         # CloudFormation has no error of its own for a stack that is not there.
         if "does not exist" in error.response["Error"].get("Message", ""):
-            return "", ""
+            return None
         raise
-    return str(stack["StackStatus"]), str(stack.get("StackStatusReason", ""))
+    return stack
 
 
 def rows(found: Found) -> list[Row]:
@@ -94,23 +96,23 @@ def _stack_row(found: Found) -> Row:
     status = found.stack_status
     told = f"{found.stack}: {status}" + (f" ({found.stack_reason})" if found.stack_reason else "")
     if not status:
-        return failed("stack", f"there is no stack {found.stack}", _DEPLOY)
+        return failed("stack", f"there is no stack {found.stack}", DEPLOY)
     if status in _STANDS:
         return ok("stack", told)
     if status == "UPDATE_ROLLBACK_COMPLETE":
-        return warning("stack", f"{told}: the last update was undone", f"{_DEPLOY} to see why")
+        return warning("stack", f"{told}: the last update was undone", f"{DEPLOY} to see why")
     if status.endswith("_IN_PROGRESS"):
         return warning("stack", told, "wait, or follow it with spotctl deploy")
-    return failed("stack", told, f"{_DEPLOY} to see which resource failed, and to recover")
+    return failed("stack", told, f"{DEPLOY} to see which resource failed, and to recover")
 
 
 def _cluster_row(cluster: Cluster, found: Found) -> Row:
     part = f"cluster {cluster.name}"
     if not cluster.status:
-        step = "correct ECS_CLUSTER" if found.is_rescue_only else _DEPLOY
+        step = "correct ECS_CLUSTER" if found.is_rescue_only else DEPLOY
         return failed(part, "ECS does not know it in this region", step)
     if cluster.status != "ACTIVE":
-        return failed(part, f"it is {cluster.status}", _DEPLOY)
+        return failed(part, f"it is {cluster.status}", DEPLOY)
     wanted = (FARGATE, FARGATE_SPOT) if found.use_spot else (FARGATE,)
     missing = [provider for provider in wanted if provider not in cluster.providers]
     if missing:
@@ -126,10 +128,10 @@ def _cluster_row(cluster: Cluster, found: Found) -> Row:
 def _service_row(service: Service | None) -> Row:
     part = "worker service"
     if service is None:
-        return failed(part, "there is no service for the Prefect worker", _DEPLOY)
+        return failed(part, "there is no service for the Prefect worker", DEPLOY)
     told = f"{service.running} of {service.desired} running"
     if service.rollout == "FAILED":
-        return failed(part, f"{told}; its rollout failed: {service.event}", _DEPLOY)
+        return failed(part, f"{told}; its rollout failed: {service.event}", DEPLOY)
     if service.desired == 0:
         return failed(part, "it is scaled to 0: nobody starts flow runs", "set its count to 1")
     if service.running == 0:
