@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from chalicelib.adapters.table import RunTable
 from spotctl.rows import DEPLOY, Row, failed, ok, warning
 from spotctl.world import World
@@ -51,21 +49,17 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """The last sweep that came to its end or left a bookmark; times are UTC."""
-
-    at: datetime
-    is_finished: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
-    """What there is. `queue` None: there is none; `sweep` None: the table knows of none."""
+    """What there is. `queue` None: there is none; `swept_at` None: the table knows of no sweep.
+
+    `sweep_is_finished`: the last one saw all runs, and left no bookmark. Times are UTC.
+    """
 
     functions: tuple[Function, ...]
     queue: Queue | None
     queue_name: str
-    sweep: Sweep | None
+    swept_at: datetime | None
+    sweep_is_finished: bool
     now: datetime
 
 
@@ -73,11 +67,13 @@ def look(world: World) -> Found:
     """Ask Lambda, EventBridge, SQS and DynamoDB. Raises botocore's errors."""
     project = world.project
     names = [project.function_name(function) for function in project.functions]
+    swept_at, sweep_is_finished = _sweep(world.aws.client("dynamodb"), project.stack)
     return Found(
         functions=tuple(_function(world, name) for name in names),
         queue=_queue(world.aws.client("sqs"), project.failure_queue),
         queue_name=project.failure_queue,
-        sweep=_sweep(world.aws.client("dynamodb"), project.stack),
+        swept_at=swept_at,
+        sweep_is_finished=sweep_is_finished,
         now=world.now(),
     )
 
@@ -141,13 +137,13 @@ def _queue_row(found: Found) -> Row:
 def _sweep_row(found: Found) -> Row:
     part = "last sweep"
     logs = "look at the log and the errors of the sweep function"
-    if found.sweep is None:
+    if found.swept_at is None:
         return warning(part, "none has come to its end yet", "wait five minutes, then " + logs)
-    age = found.now - found.sweep.at
+    age = found.now - found.swept_at
     told = f"{int(age.total_seconds() // 60)} min ago"
     if age > LATE_SWEEP:
         return failed(part, f"{told}: runs that no event tells of are not repaired", logs)
-    if not found.sweep.is_finished:
+    if not found.sweep_is_finished:
         return warning(part, f"{told}; its time ended before its work", "the next one goes on")
     return ok(part, f"{told}, it saw all runs")
 
@@ -205,12 +201,9 @@ def _queue(sqs: Any, name: str) -> Queue | None:
     return Queue(values["QueueArn"], *(int(values[count]) for count in depth))
 
 
-def _sweep(dynamodb: Any, table: str) -> Sweep | None:
+def _sweep(dynamodb: Any, table: str) -> tuple[datetime | None, bool]:
     records = RunTable(dynamodb, table, owner="spotctl")
     try:
-        at = records.swept_at()
-        return None if at is None else Sweep(at, is_finished=not records.read_bookmark())
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "ResourceNotFoundException":
-            return None
-        raise
+        return records.swept_at(), not records.read_bookmark()
+    except dynamodb.exceptions.ResourceNotFoundException:
+        return None, False

@@ -50,7 +50,8 @@ def handler_rows(**changes: Any) -> list[Row]:
         functions=(make_function(),),
         queue=handler.Queue(QUEUE, waiting=0, taken=0),
         queue_name="failures",
-        sweep=handler.Sweep(NOW - seconds(120), is_finished=True),
+        swept_at=NOW - seconds(120),
+        sweep_is_finished=True,
         now=NOW,
     )
     return handler.rows(replace(ordinary, **changes))
@@ -71,7 +72,7 @@ def rule_rows(*, is_enabled: bool = True, dead_letter_arn: str = "") -> list[Row
 
 
 def sweep_rows(ago: float, *, is_finished: bool = True) -> list[Row]:
-    return handler_rows(sweep=handler.Sweep(NOW - seconds(ago), is_finished))
+    return handler_rows(swept_at=NOW - seconds(ago), sweep_is_finished=is_finished)
 
 
 def make_template(launch_type: str = "FARGATE_SPOT", **container: Any) -> dict[str, Any]:
@@ -156,7 +157,7 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "other destination": (function_rows(failures_to="x"), "function react", WARNING, "goes to x"),
     "rule disabled": (rule_rows(is_enabled=False), "rule r", FAILED, "disabled"),
     "no dead letters": (rule_rows(), "rule r", WARNING, "no dead-letter queue"),
-    "no sweep": (handler_rows(sweep=None), "last sweep", WARNING, "none"),
+    "no sweep": (handler_rows(swept_at=None), "last sweep", WARNING, "none"),
     "out of time": (sweep_rows(60, is_finished=False), "last sweep", WARNING, "its time ended"),
     "a late sweep": (sweep_rows(LATE), "last sweep", FAILED, "20 min ago"),
     "no credential": (prefect_rows(parameter=None), "credential", OK, "none is set"),
