@@ -4,6 +4,7 @@ matplotlib, for the operator's side only: it is not in the zip. Drawn without a 
 """
 
 from datetime import date
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -48,10 +49,7 @@ def _draw_money(axes: Axes, report: Report) -> None:
     axes.bar(places, on_demand, 0.8, color="none", edgecolor=_ON_DEMAND, label="all on demand")
     axes.bar(places, useful, 0.6, color=_PAID, label="paid, useful")
     axes.bar(places, wasted, 0.6, bottom=useful, color=_WASTED, label="paid, run again")
-    sums, net = 0.0, []
-    for counts in by_day:
-        sums += float(counts.net_savings_usd)
-        net.append(sums)
+    net = list(accumulate(float(counts.net_savings_usd) for counts in by_day))
     axes.plot(places, net, color=_NET, marker="o", markersize=3, label="net saving so far")
     axes.axhline(0, color="black", linewidth=0.5)
     step = max(1, len(days) // 10)
@@ -62,17 +60,15 @@ def _draw_money(axes: Axes, report: Report) -> None:
 
 def _draw_rates(axes: Axes, report: Report) -> None:
     """The rate of each deployment with its interval; those that never were on Spot have none."""
-    rows = [row for row in report.deployments if row.interruption_rate is not None]
-    rows = sorted(rows, key=lambda row: row.counts.interruptions)[-MOST_DEPLOYMENTS:]
+    rated = [(row, rate) for row in report.deployments if (rate := row.interruption_rate)]
+    rated = sorted(rated, key=lambda each: each[0].counts.interruptions)[-MOST_DEPLOYMENTS:]
     axes.set_xlabel("interruptions per Spot hour, with 95 % confidence interval")
-    axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
-    for place, row in enumerate(rows):
-        rate = row.interruption_rate
-        if rate is not None:
-            around = [[rate.observed - rate.low], [rate.high - rate.observed]]
-            axes.errorbar(rate.observed, place, xerr=around, fmt="o", color=_PAID, capsize=4)
+    axes.set_yticks(range(len(rated)), [_name(row) for row, _ in rated])
+    for place, (_, rate) in enumerate(rated):
+        around = [[rate.observed - rate.low], [rate.high - rate.observed]]
+        axes.errorbar(rate.observed, place, xerr=around, fmt="o", color=_PAID, capsize=4)
     axes.set_xlim(left=0)
-    if not rows:
+    if not rated:
         axes.text(0.5, 0.5, "no time on Spot", ha="center", transform=axes.transAxes)
 
 

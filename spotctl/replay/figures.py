@@ -67,31 +67,21 @@ def figures_of(courses: Sequence[Course]) -> Figures:
 def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
     """Say what the replay under the other budget cannot know, each with how much hangs on it."""
     yield from _of_estimates(recorded, courses)
-    for number, sentence in (
-        (
-            sum(course.without_tags for course in courses),
-            "interruptions were recorded by a release that did not keep the run's tags and state:"
-            " they are decided as for a run without tags",
+    numbers = {
+        "interruptions were recorded by a release that did not keep the run's tags and state:"
+        " they are decided as for a run without tags": sum(c.without_tags for c in courses),
+        "interruptions have no record to decide by: they are left as they were": sum(
+            c.without_record for c in courses
         ),
-        (
-            sum(course.without_record for course in courses),
-            "interruptions have no record to decide by: they are left as they were",
+        "reruns on Spot are decided by the budget alone, though a guard is on: it was not asked"
+        " then, and is not asked by a replay": sum(c.guards_unasked for c in courses),
+        "runs have a budget of their own, by tag or by their flow's retries: for them"
+        " SPOT_RETRIES does not apply": sum(c.own_budget for c in courses),
+        "attempts have no amounts, for want of a time, a size or a rate": sum(
+            played.bill.amounts is None for c in courses for played in c.played
         ),
-        (
-            sum(course.guards_unasked for course in courses),
-            "reruns on Spot are decided by the budget alone, though a guard is on: it was not asked"
-            " then, and is not asked by a replay",
-        ),
-        (
-            sum(course.own_budget for course in courses),
-            "runs have a budget of their own, by tag or by their flow's retries: for them"
-            " SPOT_RETRIES does not apply",
-        ),
-        (
-            sum(played.bill.amounts is None for course in courses for played in course.played),
-            "attempts have no amounts, for want of a time, a size or a rate",
-        ),
-    ):
+    }
+    for sentence, number in numbers.items():
         if number:
             yield f"{number} {sentence}"
     yield (

@@ -1,6 +1,5 @@
 """The documentation is true: settings, links, commands, alarms and costs."""
 
-import ast
 import json
 import re
 import subprocess
@@ -40,6 +39,9 @@ MADE_OR_OTHERS: Final = re.compile(
     r"build/|observers/|prefect_aws/|prefect/|prefect\.io/|parameter/"
 )
 """Paths that are no files of the repository: what is built, and what is somebody else's."""
+
+ENVIRONMENT: Final = re.compile(r'(?:(\w+)\(|"(\w+)" in )?os\.environ(?:\.get\("(\w+)")?')
+"""A use of it: given to a function, or asked for a name."""
 
 LAMBDAS_OWN: Final = {"AWS_LAMBDA_FUNCTION_NAME", "_HANDLER"}
 """Variables that AWS sets, and nobody has to."""
@@ -113,26 +115,12 @@ def test_every_setting_that_is_read_is_on_the_page_and_the_reverse() -> None:
 
 def test_no_setting_is_read_behind_the_pages_back() -> None:
     """Whoever is given the environment is asked by the page; what is read by name is known."""
-    readers, named = set(), set()
-    for file in [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]:
-        for node in ast.walk(ast.parse(file.read_text())):
-            match node:
-                case ast.Call(func=ast.Name(id=reader), args=[*arguments]) if any(
-                    ast.unparse(argument) == "os.environ" for argument in arguments
-                ):
-                    readers.add(reader)
-                case ast.Call(
-                    func=ast.Attribute(value=mapping), args=[ast.Constant(value=name), *_]
-                ) if ast.unparse(mapping) == "os.environ":
-                    named.add(name)
-                case ast.Compare(left=ast.Constant(value=name), comparators=[mapping]) if (
-                    ast.unparse(mapping) == "os.environ"
-                ):
-                    named.add(name)
-                case ast.Subscript(value=mapping, slice=ast.Constant(value=name)) if (
-                    ast.unparse(mapping) == "os.environ"
-                ):
-                    named.add(name)
+    files = [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]
+    source = "\n".join(file.read_text() for file in files)
+    uses = ENVIRONMENT.findall(source)
+    assert all(any(use) for use in uses), "it is used in another way"
+    readers = {reader for reader, *_ in uses if reader}
+    named = {name for _, *names in uses for name in names if name}
     asked = set(re.findall(r"read\w*_settings(?=\()", Path(settings_page.__file__).read_text()))
     assert readers == asked, "settings_page.read is to call every reader of settings"
     assert named - LAMBDAS_OWN == set(settings_page.ELSEWHERE)

@@ -1,9 +1,6 @@
 """`spotctl` as a person or a pipeline meets it: help, output, errors in one line, exit codes."""
 
 import json
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from spotctl.cli import app
-from spotctl.drill.throw_away import throw_away
-from spotctl.project import read_project
-from spotctl.world import open_world
 from tests.unit.spotctl_bench import KEY, STACK, Bench, bench
 
 POOL = "fargate-spot-dev"
@@ -234,28 +228,6 @@ def test_a_dry_run_of_a_drill_starts_and_saves_nothing(
     assert said.code == 0
     assert said.answer == {"dry_run": True, "would_start": would_start}
     assert [seen for seen in stage.requests if seen.method == "POST"] == []
-
-
-def test_a_throw_away_flow_is_saved_in_our_pool_on_spot_with_its_code(
-    stage: Bench, tmp_path: Path
-) -> None:
-    id_ = "0b0b0b0b-0000-4000-8000-000000000001"
-    stage.answers = prefect() | {
-        "POST /flows/": {"id": id_, "name": "spot-drill"},
-        "POST /deployments/": {"id": id_, "name": "throw-away", "work_pool_name": POOL},
-    }
-    deployment = throw_away(open_world(read_project(stage.folder, "dev")))
-    assert (deployment.name, deployment.work_pool) == ("spot-drill/throw-away", POOL)
-    [sent] = [seen.body for seen in stage.requests if seen.path.endswith("/deployments/")]
-    assert (sent["flow_id"], sent["work_pool_name"]) == (id_, POOL)
-    assert sent["job_variables"] == {"launch_type": "FARGATE_SPOT"}
-    [(step, options)] = sent["pull_steps"][0].items()
-    assert step == "prefect.deployments.steps.run_shell_script"
-    program, *arguments = shlex.split(options["script"])
-    assert program == "python"
-    subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True)
-    file, _, function = sent["entrypoint"].partition(":")
-    assert f"def {function}(" in (tmp_path / file).read_text()
 
 
 def test_without_a_work_pool_no_throw_away_flow_is_made(stage: Bench) -> None:
