@@ -15,8 +15,6 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Final
 
-from spotctl.errors import RefusedError
-
 OWN: Final = ("chalicelib", "infra")
 """Folders of the project that Chalice packs with all that is in them."""
 
@@ -41,6 +39,10 @@ for name, module in sys.modules.items():
 """
 
 
+class AppError(Exception):
+    """The app cannot be imported; the message is Python's."""
+
+
 @contextmanager
 def packed(project: Path) -> Iterator[None]:
     """While this lasts, Chalice finds bytecode to pack in the project's folder.
@@ -49,7 +51,7 @@ def packed(project: Path) -> Iterator[None]:
     them, is put into `vendor/` and taken away in the end.
 
     Raises:
-        RefusedError: the app cannot be imported; the message is Python's.
+        AppError: the app cannot be imported.
     """
     sources = _sources_beside(project)
     for folder in (*OWN, VENDOR):
@@ -82,10 +84,7 @@ def _sources_beside(project: Path) -> Mapping[Path, Path]:
         check=False,
     )
     if told.returncode != 0:
-        error = told.stderr.strip().rpartition("\n")[2]
-        raise RefusedError(
-            f"the app cannot be imported: {error}", next_step="run `make check`, which shows it"
-        )
+        raise AppError(told.stderr.strip().rpartition("\n")[2])
     sources = {}
     for line in told.stdout.splitlines():
         name, source = line.split("\t")

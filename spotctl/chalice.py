@@ -24,17 +24,22 @@ def chalice(project: Project, command: str, tell: Callable[[str], None]) -> int:
         raise RefusedError(
             f"there is no {program}", next_step="run spotctl with the project's own Python"
         )
-    with (
-        bytecode.packed(project.folder) if command == "deploy" else nullcontext(),
-        subprocess.Popen(  # noqa: S603  # our own Chalice, with a stage of our config
-            [str(program), command, "--stage", project.stage],
-            cwd=project.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process,
-    ):
-        for line in process.stdout or ():
-            tell(line.rstrip())
-        return process.wait()
+    try:
+        with (
+            bytecode.packed(project.folder) if command == "deploy" else nullcontext(),
+            subprocess.Popen(  # noqa: S603  # our own Chalice, with a stage of our config
+                [str(program), command, "--stage", project.stage],
+                cwd=project.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as process,
+        ):
+            for line in process.stdout or ():
+                tell(line.rstrip())
+            return process.wait()
+    except bytecode.AppError as error:
+        raise RefusedError(
+            f"the app cannot be imported: {error}", next_step="run `make check`, which shows it"
+        ) from None
