@@ -56,29 +56,21 @@ def bill(task: Task, *, wasted: Decimal | int = 0, cause: Cause = Cause.SPOT_INT
 
 
 @pytest.mark.parametrize(
-    ("task", "cost", "on_demand"),
+    ("changes", "cost", "on_demand"),
     [
-        pytest.param(stopped(), "0.01571925", "0.04937000", id="x86 on Spot"),
-        pytest.param(stopped(capacity_provider=""), "0.04937000", "0.04937000", id="x86 on demand"),
-        pytest.param(stopped(architecture="arm64"), "0.01257667", "0.03950000", id="ARM on Spot"),
-        pytest.param(
-            stopped(architecture="arm64", capacity_provider="FARGATE"),
-            "0.03950000",
-            "0.03950000",
-            id="ARM on demand",
-        ),
-        pytest.param(
-            stopped(storage_gib=120), "0.02681925", "0.06047000", id="with 100 GiB more storage"
-        ),
-        pytest.param(
-            stopped(pull_started_at=NOW - seconds(12)),
-            "0.00026199",
-            "0.00082283",
-            id="in the first minute",
-        ),
+        ({}, "0.01571925", "0.04937000"),
+        ({"capacity_provider": ""}, "0.04937000", "0.04937000"),
+        ({"architecture": "arm64"}, "0.01257667", "0.03950000"),
+        ({"architecture": "arm64", "capacity_provider": "FARGATE"}, "0.03950000", "0.03950000"),
+        ({"storage_gib": 120}, "0.02681925", "0.06047000"),
+        ({"pull_started_at": NOW - seconds(12)}, "0.00026199", "0.00082283"),
     ],
+    ids=["Spot", "on demand", "ARM on Spot", "ARM on demand", "100 GiB more", "a minute at least"],
 )
-def test_a_task_costs_what_its_seconds_cost(task: Task, cost: str, on_demand: str) -> None:
+def test_a_task_costs_what_its_seconds_cost(
+    changes: dict[str, Any], cost: str, on_demand: str
+) -> None:
+    task = stopped(**changes)
     amounts = bill(task).amounts
     assert amounts is not None
     assert (amounts.cost_usd, amounts.on_demand_usd) == (Decimal(cost), Decimal(on_demand))
@@ -108,15 +100,12 @@ def test_a_task_without_image_pull_and_container_is_not_charged() -> None:
 
 @pytest.mark.parametrize(
     ("lack", "seconds_charged", "said"),
-    [
-        pytest.param({"pull_started_at": None}, 3590, "when the image pull began", id="pull"),
-        pytest.param({"stopped_at": None}, 3570, "when the task stopped", id="end"),
-    ],
+    [("pull_started_at", 3590, "when the image pull began"), ("stopped_at", 3570, "task stopped")],
 )
 def test_a_bill_from_the_times_that_are_there_is_marked_as_partial(
-    lack: dict[str, Any], seconds_charged: int, said: str
+    lack: str, seconds_charged: int, said: str
 ) -> None:
-    partial = bill(stopped(**lack))
+    partial = bill(stopped(**{lack: None}))
     assert partial.seconds == seconds_charged
     assert partial.amounts is not None
     assert said in partial.shortcomings[0]
@@ -125,21 +114,14 @@ def test_a_bill_from_the_times_that_are_there_is_marked_as_partial(
 @pytest.mark.parametrize(
     ("lack", "said"),
     [
-        pytest.param(
-            {"stopped_at": None, "execution_stopped_at": None}, "when the task stopped", id="no end"
-        ),
-        pytest.param(
-            {"pull_started_at": None, "started_at": None}, "the image pull began", id="no start"
-        ),
-        pytest.param({"cpu_units": None}, "size", id="no cpu"),
-        pytest.param({"memory_mib": None}, "size", id="no memory"),
-        pytest.param(
-            {"architecture": "windows"}, "no rate of FARGATE, windows, in us-east-1", id="Windows"
-        ),
-        pytest.param(
-            {"arn": TASK_ARN.replace("us-east-1", "mars-1")}, "in mars-1", id="unknown region"
-        ),
+        ({"stopped_at": None, "execution_stopped_at": None}, "when the task stopped"),
+        ({"pull_started_at": None, "started_at": None}, "the image pull began"),
+        ({"cpu_units": None}, "size"),
+        ({"memory_mib": None}, "size"),
+        ({"architecture": "windows"}, "no rate of FARGATE, windows, in us-east-1"),
+        ({"arn": TASK_ARN.replace("us-east-1", "mars-1")}, "in mars-1"),
     ],
+    ids=["no end", "no start", "no cpu", "no memory", "Windows", "unknown region"],
 )
 def test_without_a_time_a_size_or_a_rate_there_is_no_figure(
     lack: dict[str, Any], said: str
@@ -179,23 +161,21 @@ def running(ago: float) -> RunState:
     return make_state(StateType.RUNNING, timestamp=NOW - seconds(ago))
 
 
+UNDER_WAY = at(100, StateType.RUNNING)
+TWO_UNDER_WAY = [at(300, StateType.RUNNING), at(200, StateType.RUNNING)]
+
+
 @pytest.mark.parametrize(
     ("task_runs", "wasted"),
     [
         pytest.param([], 1000, id="no tasks: all of it"),
-        pytest.param(
-            [at(900, persisted=False), at(100, StateType.RUNNING)], 1000, id="nothing persisted"
-        ),
+        pytest.param([at(900, persisted=False), UNDER_WAY], 1000, id="nothing persisted"),
         pytest.param([at(900), at(500)], 0, id="all persisted"),
-        pytest.param([at(900), at(100, StateType.RUNNING)], 100, id="one was under way"),
-        pytest.param(
-            [at(900), at(300, StateType.RUNNING), at(200, StateType.RUNNING)],
-            300,
-            id="overlaps count once",
-        ),
+        pytest.param([at(900), UNDER_WAY], 100, id="one was under way"),
+        pytest.param([at(900), *TWO_UNDER_WAY], 300, id="overlaps count once"),
         pytest.param([at(900), at(400, persisted=False)], 400, id="done, but not kept"),
         pytest.param([at(900), at(400, StateType.FAILED)], 400, id="a stored failure is no result"),
-        pytest.param([at(1100), at(100, StateType.RUNNING)], 1000, id="of an earlier attempt"),
+        pytest.param([at(1100), UNDER_WAY], 1000, id="of an earlier attempt"),
         pytest.param([at(900), at(-5, StateType.RUNNING)], 0, id="of a later attempt"),
     ],
 )
@@ -228,47 +208,38 @@ def recorded(**changes: Any) -> RunRecord:
 DUE = make_state(StateType.SCHEDULED, transition_id=due_id(park_id_of_task(TASK_ARN)))
 
 
+ON_DEMAND_NEXT = recorded(rerun_on="FARGATE")
+NOT_RERUN = recorded(rerun_on="", outcome_annotated=True)
+
+
 @pytest.mark.parametrize(
-    ("record", "history", "mode", "outcome"),
+    ("record", "history", "outcome"),
     [
-        pytest.param(RunRecord(RUN_ID), [running(9)], Mode.RESCUE, "undecided", id="nobody yet"),
-        pytest.param(recorded(), [running(9)], Mode.RESCUE, "undecided", id="decided, not due"),
-        pytest.param(recorded(), [running(9), DUE], Mode.RESCUE, "spot-rerun", id="on Spot"),
-        pytest.param(
-            recorded(rerun_on="FARGATE"),
-            [running(9), DUE, running(1)],
-            Mode.RESCUE,
-            "on-demand-rerun",
-            id="on demand",
-        ),
-        pytest.param(
-            recorded(rerun_on="", outcome_annotated=True),
-            [running(9)],
-            Mode.RESCUE,
-            "none",
-            id="not to be rerun",
-        ),
-        pytest.param(
-            recorded(outcome_annotated=True), [running(9)], Mode.RESCUE, "none", id="put back"
-        ),
-        pytest.param(recorded(), [], Mode.RESCUE, "none", id="a run that Prefect forgot"),
-        pytest.param(
-            RunRecord(RUN_ID), [make_state(StateType.PAUSED)], Mode.RESCUE, "none", id="paused"
-        ),
-        pytest.param(recorded(), [running(9)], Mode.OBSERVE, "would-spot-rerun", id="observing"),
-        pytest.param(
-            recorded(rerun_on="FARGATE"),
-            [running(9)],
-            Mode.OBSERVE,
-            "would-on-demand-rerun",
-            id="observing the last",
-        ),
+        pytest.param(RunRecord(RUN_ID), [running(9)], "undecided", id="nobody yet"),
+        pytest.param(recorded(), [running(9)], "undecided", id="decided, not due"),
+        pytest.param(recorded(), [running(9), DUE], "spot-rerun", id="on Spot"),
+        pytest.param(ON_DEMAND_NEXT, [DUE, running(1)], "on-demand-rerun", id="on demand"),
+        pytest.param(NOT_RERUN, [running(9)], "none", id="not to be rerun"),
+        pytest.param(recorded(outcome_annotated=True), [running(9)], "none", id="put back"),
+        pytest.param(recorded(), [], "none", id="a run that Prefect forgot"),
+        pytest.param(RunRecord(RUN_ID), [make_state(StateType.PAUSED)], "none", id="paused"),
     ],
 )
 def test_what_became_of_an_interruption(
-    record: RunRecord, history: list[RunState], mode: Mode, outcome: str
+    record: RunRecord, history: list[RunState], outcome: str
 ) -> None:
-    assert outcome_of_interruption(stopped(), history, record, mode) == outcome
+    assert outcome_of_interruption(stopped(), history, record, Mode.RESCUE) == outcome
+
+
+@pytest.mark.parametrize(
+    ("record", "outcome"),
+    [(recorded(), "would-spot-rerun"), (ON_DEMAND_NEXT, "would-on-demand-rerun")],
+    ids=["on Spot", "on demand"],
+)
+def test_in_observe_mode_it_is_what_would_have_become_of_it(
+    record: RunRecord, outcome: str
+) -> None:
+    assert outcome_of_interruption(stopped(), [running(9)], record, Mode.OBSERVE) == outcome
 
 
 def test_an_attempt_on_demand_after_a_refusal_is_the_rerun_itself() -> None:

@@ -87,17 +87,23 @@ def taken_twice(**changes: Any) -> RecordedRun:
     )
 
 
-def moved() -> RecordedRun:
+def moved(**changes: Any) -> RecordedRun:
     """Taken after an hour on Spot, then done after three hours on FARGATE."""
     return history(
         (attempt(1, begins=0), "FARGATE"),
         (attempt(2, begins=HOUR + 60, lasts=3 * HOUR, on_demand=True, cause=Cause.OTHER), "end"),
+        **changes,
     )
 
 
 def replayed(run: RecordedRun, **policy: Any) -> Course:
     [course] = replay([run], Policy(**policy))
     return course
+
+
+def unknown(course: Course) -> str:
+    """What is said not to be known, of this run alone."""
+    return " ".join(not_known(figures_of([course]), [course]))
 
 
 def capacities(course: Course) -> list[str]:
@@ -134,8 +140,7 @@ def test_of_a_run_that_had_not_finished_what_was_left_of_it_is_said_not_to_be_kn
     run = history((attempt(1, begins=0), "FARGATE_SPOT"), (attempt(2, begins=HOUR), "FARGATE_SPOT"))
     course = replayed(run, spot_retries=0)
     assert not course.is_finished
-    said = " ".join(not_known(figures_of([course]), [course]))
-    assert "1 of these had not finished in the record" in said
+    assert "1 of these had not finished in the record" in unknown(course)
 
 
 def test_a_run_that_is_on_spot_instead_stays_there_when_somebody_starts_it_again() -> None:
@@ -194,17 +199,12 @@ def test_the_runs_own_budget_goes_before_the_setting_and_that_is_said() -> None:
         course = replayed(run, spot_retries=0)
         assert capacities(course) == ["FARGATE_SPOT"] * 3
         assert course.own_budget
-        said = not_known(figures_of([course]), [course])
-        assert "1 runs have a budget of their own" in " ".join(said)
+        assert "1 runs have a budget of their own" in unknown(course)
     assert not replayed(taken_twice(), spot_retries=0).own_budget
 
 
 def test_what_a_guard_said_at_the_time_holds() -> None:
-    run = history(
-        (attempt(1, begins=0), "FARGATE"),
-        (attempt(2, begins=HOUR, on_demand=True, cause=Cause.OTHER), "end"),
-        guard="deadline",
-    )
+    run = moved(guard="deadline")
     assert replayed(run, spot_retries=5).played == as_recorded([run])[0].played
 
 
@@ -216,16 +216,10 @@ def test_what_a_guard_said_at_the_time_holds() -> None:
 def test_a_guard_that_was_not_asked_then_is_not_asked_now_and_that_is_said(
     tags: tuple[str, ...], economics: bool, unasked: int
 ) -> None:
-    run = history(
-        (attempt(1, begins=0), "FARGATE"),
-        (attempt(2, begins=HOUR, on_demand=True, cause=Cause.OTHER), "end"),
-        tags=tags,
-    )
-    course = replayed(run, spot_retries=1, guards=GuardPolicy(economics=economics))
+    course = replayed(moved(tags=tags), spot_retries=1, guards=GuardPolicy(economics=economics))
     assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT"]
     assert course.guards_unasked == unasked
-    said = " ".join(not_known(figures_of([course]), [course]))
-    assert ("1 reruns on Spot are decided by the budget alone" in said) == bool(unasked)
+    assert ("1 reruns on Spot are decided by the budget alone" in unknown(course)) == bool(unasked)
 
 
 def test_an_older_release_kept_neither_tags_nor_state_nor_beginning() -> None:
@@ -237,8 +231,7 @@ def test_an_older_release_kept_neither_tags_nor_state_nor_beginning() -> None:
     course = replayed(old, spot_retries=0)
     assert course.played == replace(replayed(run, spot_retries=0)).played
     assert course.without_tags == 1
-    said = " ".join(not_known(figures_of([course]), [course]))
-    assert "1 interruptions were recorded by a release" in said
+    assert "1 interruptions were recorded by a release" in unknown(course)
 
 
 def test_without_a_record_an_interruption_is_left_as_it_was() -> None:
@@ -247,8 +240,7 @@ def test_without_a_record_an_interruption_is_left_as_it_was() -> None:
     course = replayed(run, spot_retries=0)
     assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT"]
     assert course.without_record == 1
-    said = " ".join(not_known(figures_of([course]), [course]))
-    assert "1 interruptions have no record to decide by" in said
+    assert "1 interruptions have no record to decide by" in unknown(course)
 
 
 def test_a_drill_counts_against_the_budget_and_in_no_total() -> None:
@@ -272,8 +264,7 @@ def test_attempts_without_amounts_are_counted_and_said_to_lack_them() -> None:
     for course in (replayed(bare), replayed(bare, spot_retries=0)):
         figures = figures_of([course]).counts
         assert figures.cost_usd == figures.on_demand_usd == 0
-        said = " ".join(not_known(figures_of([course]), [course]))
-        assert "attempts have no amounts" in said
+        assert "attempts have no amounts" in unknown(course)
 
 
 def test_a_run_counts_whole_by_the_day_on_which_its_last_task_ended() -> None:
