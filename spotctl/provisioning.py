@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spotctl.lambdas import Answer, invoke
+from spotctl.lambdas import invoke
 from spotctl.world import World
 
 FUNCTION: Final = "provision"
@@ -36,11 +36,7 @@ def provision(world: World, *, dry_run: bool) -> Provisioned:
     Raises botocore's errors.
     """
     name = world.project.function_name(FUNCTION)
-    return read(invoke(world, name, json.dumps({"dry_run": dry_run}).encode()))
-
-
-def read(answer: Answer) -> Provisioned:
-    """Read the function's answer."""
+    answer = invoke(world, name, json.dumps({"dry_run": dry_run}).encode())
     if answer.error or not isinstance(answer.value, Mapping):
         return Provisioned("", problems=(answer.error or "provision answered nothing",))
     value: Mapping[str, Any] = answer.value

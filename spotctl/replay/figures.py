@@ -13,6 +13,10 @@ from chalicelib.core.task import FARGATE, FARGATE_SPOT
 from spotctl.replay.again import Course, Played
 
 _HOUR: Final = timedelta(hours=1)
+_OF_THE_REPORT: Final = (
+    "runs", "attempts", "interruptions", "spot_reruns", "on_demand_reruns", "hours", "spot_hours",
+    "cost_usd", "on_demand_usd", "savings_usd", "wasted_usd", "net_savings_usd",
+)  # fmt: skip
 _OUTCOMES: Final = {FARGATE_SPOT: Outcome.SPOT_RERUN, FARGATE: Outcome.ON_DEMAND_RERUN}
 
 
@@ -30,23 +34,9 @@ class Figures:
 
     def as_mapping(self) -> Mapping[str, int | str]:
         """All of it by name; USD and hours to 1e-8."""
-        counts = self.counts
-        return {
-            "runs": counts.runs,
-            "attempts": counts.attempts,
-            "interruptions": counts.interruptions,
-            "spot_reruns": counts.spot_reruns,
-            "on_demand_reruns": counts.on_demand_reruns,
-            "hours": _eight(counts.hours),
-            "spot_hours": _eight(counts.spot_hours),
-            "cost_usd": _eight(counts.cost_usd),
-            "on_demand_usd": _eight(counts.on_demand_usd),
-            "savings_usd": _eight(counts.savings_usd),
-            "wasted_usd": _eight(counts.wasted_usd),
-            "net_savings_usd": _eight(counts.net_savings_usd),
-            "finished_runs": self.finished_runs,
-            "hours_to_finish": _eight(self.hours_to_finish),
-        }
+        own = {"finished_runs": self.finished_runs, "hours_to_finish": self.hours_to_finish}
+        values = {name: getattr(self.counts, name) for name in _OF_THE_REPORT} | own
+        return {n: f"{v:.8f}" if isinstance(v, Decimal) else v for n, v in values.items()}
 
 
 def figures_of(courses: Sequence[Course]) -> Figures:
@@ -129,10 +119,6 @@ def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:
         f"{said}: at the recorded {rate.observed:.4f} per Spot hour, about {more:.2f} more were to"
         " be expected"
     )
-
-
-def _eight(value: Decimal) -> str:
-    return f"{value:.8f}"
 
 
 def _hours(played: Iterable[Played]) -> Decimal:

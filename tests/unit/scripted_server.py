@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 
 
@@ -94,14 +93,10 @@ class ScriptedServer:
             def answer_by_script(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 place = min(len(outer.seen), len(outer.script) - 1)
+                content = json.loads(body) if body else None
+                headers = dict(self.headers)
                 outer.seen.append(
-                    Seen(
-                        self.command,
-                        self.path,
-                        dict(self.headers),
-                        json.loads(body) if body else None,
-                        self.client_address,
-                    )
+                    Seen(self.command, self.path, headers, content, self.client_address)
                 )
                 outer.script[place](self)
 
@@ -115,12 +110,7 @@ class ScriptedServer:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()

@@ -102,34 +102,30 @@ def test_the_status_of_an_empty_account_says_what_is_missing(stage: Bench) -> No
         assert word in table.out
 
 
-def test_a_stage_that_stands_is_all_ok(stage: Bench) -> None:
-    arns = stage.deploy_functions()
+def test_what_a_stage_has_is_read_as_it_is(stage: Bench) -> None:
+    arns, url = stage.deploy_functions(), stage.create_failure_queue()
     stage.create_table()
-    sqs = stage.client("sqs")
-    url = stage.create_failure_queue()
-    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
-    events = stage.client("events")
+    attributes = stage.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    queue_arn = attributes["Attributes"]["QueueArn"]
+    events, functions = stage.client("events"), stage.client("lambda")
     for name, arn in arns.items():
         events.put_rule(Name=f"{name}-event", ScheduleExpression="rate(5 minutes)")
-        target = {"Id": "1", "Arn": arn, "DeadLetterConfig": {"Arn": queue["QueueArn"]}}
+        target = {"Id": "1", "Arn": arn, "DeadLetterConfig": {"Arn": queue_arn}}
         events.put_targets(Rule=f"{name}-event", Targets=[target])
-        stage.client("lambda").put_function_event_invoke_config(
+        functions.put_function_event_invoke_config(
             FunctionName=f"{STACK}-{name}",
-            DestinationConfig={"OnFailure": {"Destination": queue["QueueArn"]}},
+            DestinationConfig={"OnFailure": {"Destination": queue_arn}},
         )
     stage.client("ecs").create_cluster(
         clusterName=STACK, capacityProviders=["FARGATE", "FARGATE_SPOT"]
     )
-    parts = {row["part"]: row for row in stage.run("status").answer["rows"]}
-    wanted = [f"cluster {STACK}", "failure queue"]
-    wanted += [part for name in arns for part in (f"function {STACK}-{name}", f"rule {name}-event")]
-    assert {parts[part]["state"] for part in wanted} == {"ok"}
-
     events.disable_rule(Name="react-event")
-    stage.client("lambda").put_function_concurrency(
+    functions.put_function_concurrency(
         FunctionName=f"{STACK}-sweep", ReservedConcurrentExecutions=0
     )
     parts = {row["part"]: row for row in stage.run("status").answer["rows"]}
+    wanted = [f"cluster {STACK}", "failure queue", "rule meter-event", f"function {STACK}-meter"]
+    assert {parts[part]["state"] for part in wanted} == {"ok"}
     assert parts["rule react-event"]["state"] == "failed"
     assert parts[f"function {STACK}-sweep"]["found"] == "it is kept from running"
 
