@@ -9,8 +9,8 @@ import pytest
 
 from chalicelib import wiring
 from chalicelib.errors import PrefectUnavailableError
-from tests.make import ACCOUNT, RUN_ID
-from tests.unit.lambda_bench import forget
+from tests.make import RUN_ID
+from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
 
@@ -18,16 +18,6 @@ def test_calls_are_made_at_the_same_time_and_answered_in_order() -> None:
     all_there = threading.Barrier(3, timeout=10)
     calls = [lambda: (all_there.wait(), "a")[1], lambda: (all_there.wait(), "b")[1]]
     assert wiring._together([*calls, lambda: (all_there.wait(), "c")[1]]) == ["a", "b", "c"]
-
-
-class Context:
-    """An invocation with half a minute left."""
-
-    aws_request_id = "c0ffee00-0000-4000-8000-000000000001"
-    invoked_function_arn = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:prefect-spot-dev-react"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 30_000
 
 
 def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
