@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import time
 import zipfile
 from functools import cache
@@ -30,8 +29,6 @@ from tests.provisioning import (
     make_desired,
 )
 from tests.twin.work_pools import InMemoryWorkPools
-
-os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
 
 READING = ("Describe", "Get", "List")
 MANY, PAUSE_SECONDS = 20, 0.2
