@@ -7,6 +7,8 @@ but `sweep`.
 """
 
 from collections import Counter
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -35,14 +37,39 @@ def undisturbed(tables: Tables, plot: Plot) -> tuple[Life, list[str]]:
     return life, operations(calls)
 
 
-@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: f"{plot.function}: {plot.name}")
-@pytest.mark.parametrize("misfortune", [DIES, FAILS], ids=["dies", "a call fails"])
+def assert_fit_to_be_seen(life: Life, whole: Any, before: Any) -> None:
+    """Half done, it is right already: what a worker may take, and what a person may read."""
+    universe = life.universe
+    began, run = universe.now, universe.prefect.runs[life.run_id]
+    for universe.now in (began, began + timedelta(minutes=10)):
+        if universe.prefect.is_due(life.run_id):
+            assert run.job_variables == whole["job_variables"], "it may start on the wrong capacity"
+    universe.now = began
+    if len(universe.records().read(life.run_id).interruptions) < len(whole["interruptions"]):
+        assert shown(life) == before, "the interruption is not on record yet"
+
+
+def shown(life: Life) -> Any:
+    prefect = life.universe.prefect
+    return list(prefect.runs[life.run_id].states), list(prefect.logs_of(life.run_id))
+
+
+CASES = [
+    pytest.param(plot, misfortune, id=f"{name}: {plot.function}, {plot.name}")
+    for name, misfortune in (("dies", DIES), ("fails", FAILS))
+    for plot in PLOTS
+    if misfortune is DIES or not plot.needs_facts
+]
+
+
+@pytest.mark.parametrize(("plot", "misfortune"), CASES)
 def test_wherever_it_happens_the_end_is_the_same(
     tables: Tables, plot: Plot, misfortune: dict[str, Befalls]
 ) -> None:
-    whole, names = undisturbed(tables, plot)
-    assert not whole.verdict(rescued=plot.rescued).findings
-    assert whole.end()["billed_in_full"]
+    life, names = undisturbed(tables, plot)
+    assert not life.verdict(rescued=plot.rescued).findings
+    whole = life.end()
+    assert whole["billed_in_full"]
     recorded = {(name, phase) for name in names for phase in misfortune}
     happened = set()
     what = "dies" if misfortune is DIES else "fails to call AWS or Prefect"
@@ -51,7 +78,9 @@ def test_wherever_it_happens_the_end_is_the_same(
             for phase, befalls in misfortune.items():
                 for only_sweep in (False, True):
                     life = plot.begin(universe_of(tables.dynamodb, tables.name))
+                    before = shown(life)
                     done = operations(plot.handle(life, Fault(befalls, number)))
+                    assert_fit_to_be_seen(life, whole, before)
                     happened.add((done[number], phase))
                     if misfortune is DIES:
                         assert done[-1] == name, "it died somewhere else"
@@ -63,7 +92,7 @@ def test_wherever_it_happens_the_end_is_the_same(
                     case.count(verdict)
                     where = f"{phase} {name}, then {'sweep' if only_sweep else 'again'}"
                     assert not verdict.findings, f"{where}: {verdict}"
-                    assert life.end() == whole.end(), where
+                    assert life.end() == whole, where
         if misfortune is DIES:
             case.recorded_points, case.kill_points = len(recorded), len(happened)
     assert happened == recorded
