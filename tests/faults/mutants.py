@@ -26,11 +26,14 @@ SECONDS = 600
 
 LAWS = "tests/laws/test_laws.py::test_"
 SWEEP = "tests/laws/test_sweep.py::test_"
+METER = "tests/laws/test_meter.py::test_"
+DECIDE = "tests/unit/test_decide.py::test_"
+HTTP = "tests/unit/test_prefect_http.py::test_"
+SECRETS = "tests/unit/test_secrets_nowhere.py::test_"
 ECONOMICS = "tests/unit/test_guard_economics.py::test_"
 DEADLINE = "tests/unit/test_guard_deadline.py::test_"
 GUARDS = "tests/laws/test_guards.py::test_"
 ANYWHERE = "tests/faults/test_kill_anywhere.py::test_wherever_it_happens_the_end_is_the_same"
-AT_ONCE = "tests/faults/test_two_at_once.py::test_every_interleaving_ends_in_one_rerun"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ MUTANTS = (
         "chalicelib/core/decide.py",
         '(*_save(s, noted), *_tell(noted, Moment.WARNING, next_step, "ECS takes the task back")),',
         '(*_tell(noted, Moment.WARNING, next_step, "ECS takes the task back"), *_save(s, noted)),',
-        (LAWS + "an_interruption_is_on_record_before_the_run_can_move_on",),
+        (ANYWHERE + "[dies: react, warning]",),
     ),
     Mutant(
         "no staleness check",
@@ -88,7 +91,7 @@ MUTANTS = (
         "chalicelib/core/bookkeeping.py",
         "interruption = known or _interruption(s, number=len(record.interruptions) + 1)",
         "interruption = _interruption(s, number=(known.number if known else 0) + 1)",
-        (LAWS + "a_handler_that_dies_or_is_overtaken_at_any_call_changes_nothing_of_the_end",),
+        (ANYWHERE + "[dies: react, rerun on FARGATE]",),
     ),
     Mutant(
         "patch before park",
@@ -97,21 +100,21 @@ MUTANTS = (
         "        MakeDue(due_id(park_id), at, message),",
         "        MakeDue(due_id(park_id), at, message),\n"
         "        *(() if change.is_empty else (Change(change),)),",
-        (LAWS + "a_run_never_starts_on_the_wrong_capacity",),
+        (ANYWHERE + "[dies: react, rerun on FARGATE]",),
     ),
     Mutant(
         "park due in 30 s",
         "chalicelib/core/decide.py",
         "PARKED_FOR: Final = timedelta(hours=1)",
         "PARKED_FOR: Final = timedelta(seconds=30)",
-        (LAWS + "a_run_never_starts_on_the_wrong_capacity",),
+        (ANYWHERE + "[dies: react, rerun on FARGATE]",),
     ),
     Mutant(
         "no lease",
         "chalicelib/adapters/table.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(no_such_field) OR lease_until < :now",
-        ("tests/unit/test_table.py", "tests/faults/test_two_at_once.py"),
+        ("tests/unit/test_table.py::test_a_lease_that_is_held_is_not_given_twice[in memory]",),
     ),
     Mutant(
         "no transition id",
@@ -182,6 +185,62 @@ MUTANTS = (
         "if not (economics or deadline):",
         "if False:",
         (GUARDS + "a_tag_that_names_no_deadline_costs_no_call_either",),
+    ),
+    Mutant(
+        "a lease that outlives nobody",
+        "chalicelib/adapters/table.py",
+        "attribute_not_exists(lease_until) OR lease_until < :now",
+        "attribute_not_exists(lease_until)",
+        (ANYWHERE + "[dies: react, rerun on Spot]",),
+    ),
+    Mutant(
+        "a cancellation undone",
+        "chalicelib/core/decide.py",
+        "if state.type is StateType.CRASHED and was_being_cancelled(s.task.arn, s.history):",
+        "if state.type is StateType.CANCELLED and was_being_cancelled(s.task.arn, s.history):",
+        (LAWS + "a_cancellation_that_a_dying_engine_hides_is_not_undone",),
+    ),
+    Mutant(
+        "a tag that forbids the rerun not seen",
+        "chalicelib/core/decide.py",
+        "        return _crash(s, why)\n    if state.type in RERUNNABLE:",
+        '        why = ""\n    if state.type in RERUNNABLE:',
+        (DECIDE + "the_first_row_that_matches_wins",),
+    ),
+    Mutant(
+        "a pick-up that is not taken for a new attempt",
+        "chalicelib/core/decide.py",
+        "return picked_up or runs_since_long_after",
+        "return runs_since_long_after",
+        (LAWS + "news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either",),
+    ),
+    Mutant(
+        "a state proposed again that may have been taken",
+        "chalicelib/adapters/http.py",
+        "(result.unsure and not request.again_if_unsure)",
+        "(result.unsure and request.again_if_unsure)",
+        (HTTP + "a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken",),
+    ),
+    Mutant(
+        "a task billed before its rerun is decided",
+        "chalicelib/functions/meter.py",
+        "world.now() - task.exited_at < DECIDED_WITHIN",
+        "world.now() - task.exited_at > DECIDED_WITHIN",
+        (METER + "before_it_is_decided_it_is_left_to_sweep_and_in_the_end_billed_as_it_is",),
+    ),
+    Mutant(
+        "a task billed as often as it is told of",
+        "chalicelib/adapters/bills.py",
+        '"ConditionExpression": "attribute_not_exists(pk)",',
+        '"ConditionExpression": "attribute_not_exists(no_such_field)",',
+        ("tests/unit/test_bills_table.py::test_a_second_bill_of_the_same_task_changes_nothing",),
+    ),
+    Mutant(
+        "the credential in an error's text",
+        "chalicelib/adapters/http.py",
+        'text = text.replace(secret, "***") if len(secret) > 3 else text',
+        'text = text.replace(secret, "***") if len(secret) > 3000 else text',
+        (SECRETS + "a_server_that_sends_the_credential_back_does_not_get_it_printed",),
     ),
 )
 
