@@ -20,6 +20,7 @@ from chalicelib.core.provision_world import ProvisionWorld
 from chalicelib.core.provisioning import Desired
 from chalicelib.core.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
+from tests.laws.universe import Silence
 from tests.provisioning import (
     ACCOUNT,
     FUNCTION_PREFIX,
@@ -41,13 +42,6 @@ def empty_account() -> None:
     for name in SERVICES:
         get_backend(cast("Literal['sqs']", name))[ACCOUNT].reset()
     dynamodb_backends[ACCOUNT][REGION].tables.pop(STACK_NAME, None)
-
-
-class Silence:
-    """A logger that says nothing."""
-
-    def info(self, msg: object, **keys: Any) -> None: ...
-    def exception(self, msg: object, **keys: Any) -> None: ...
 
 
 class Bench:

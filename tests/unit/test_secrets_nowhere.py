@@ -175,8 +175,14 @@ def test_an_event_that_is_none_is_not_shown(scene: Scene, shape: str) -> None:
 # The whole function, as Lambda calls it.
 
 
-@pytest.mark.parametrize("setting", [KEY_SETTING, AUTH_SETTING])
-@pytest.mark.parametrize("server", CARELESS.values(), ids=CARELESS.keys())
+@pytest.mark.parametrize(
+    ("server", "setting"),
+    [
+        *[pytest.param(server, AUTH_SETTING, id=name) for name, server in CARELESS.items()],
+        pytest.param(CARELESS["refused"], KEY_SETTING, id="refused, with a key"),
+        pytest.param(CARELESS["no HTTP"], KEY_SETTING, id="no HTTP, with a key"),
+    ],
+)
 def test_a_server_that_sends_the_credential_back_does_not_get_it_printed(
     function: Function, server: Step, setting: str
 ) -> None:
