@@ -82,9 +82,9 @@ class StandIn:
         try:
             return self._answer(request.method, parts, request.query, body)
         except PrefectConflictError as error:
-            return _refusal(409, str(error))
+            return _refusal(409, error.what)
         except PrefectRejectedError as error:
-            return _refusal(404 if "not found" in str(error) else 422, str(error))
+            return _refusal(404 if "not found" in error.what else 422, error.what)
 
     def on_message(self, text: str) -> str | None:
         """Take a message of the WebSocket for events: a credential, or an event."""

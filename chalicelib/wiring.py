@@ -5,6 +5,7 @@ to make is made once per Lambda environment and kept for its later invocations; 
 not need is loaded and made when it is first asked for.
 """
 
+import logging
 import os
 import threading
 import time
@@ -28,7 +29,7 @@ from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.rates import Rates, read_table, with_own
 from chalicelib.core.world import World, attempt, results
-from chalicelib.errors import SettingError
+from chalicelib.errors import PrefectSpotError, SettingError
 from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import Settings, policy_of, read_settings
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
-    from chalicelib.adapters.breaker import BreakerTable
     from chalicelib.adapters.metrics import EmfMetrics
 
 CALLS_AT_ONCE: Final = 6
@@ -108,14 +108,14 @@ def answer(
 
 
 def logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
-    """Return what the call came to; log what it raises, for Lambda shows but the last line."""
+    """Return what the call came to; log what it raises, as Lambda itself logs one line of it."""
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=context.aws_request_id)
     try:
         return call().summary
     except Exception as error:
-        log.exception("to be called again", error_type=type(error).__name__)
+        log.exception("the invocation failed", error_type=type(error).__name__)
         raise
 
 
@@ -144,7 +144,6 @@ def _world(context: LambdaContext, pause: Callable[[float], None] = time.sleep) 
         prefect=prefect_until(seconds_left),
         records=RunTable(_dynamodb(), chosen.table_name, owner=_owner(context)),
         bills=_late(_bills),
-        breakers=_late(_breakers),
         tasks=_late(_tasks),
         log=log_of_function(),
         now=now,
@@ -199,8 +198,17 @@ def settings() -> Settings:
 
 @cache
 def log_of_function() -> Logger:
-    """Return the log, as talkative as LOG_LEVEL says."""
-    return Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")
+    """Return the log, at LOG_LEVEL; a logged error of ours shows its next step under a key."""
+    log = Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")
+    log.addFilter(_add_next_step)
+    return log
+
+
+def _add_next_step(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, PrefectSpotError):
+        record.next_step = error.next_step
+    return True
 
 
 def authorize(fresh: bool) -> str | None:
@@ -249,13 +257,6 @@ def _bills() -> "BillTable":
 
 
 @cache
-def _breakers() -> "BreakerTable":
-    from chalicelib.adapters.breaker import BreakerTable  # asked where BREAKER is set
-
-    return BreakerTable(_dynamodb(), settings().table_name, settings().work_pool)
-
-
-@cache
 def _tasks() -> EcsTasks:
     return EcsTasks(boto3.client("ecs", config=AWS_CONFIG))
 
@@ -272,7 +273,10 @@ def _rates() -> Rates:
     try:
         return with_own(read_table(infra.load("prices.json")), settings().rates)
     except ValueError as error:
-        raise SettingError(f"RATES do not go with the shipped rates: {error}") from None
+        raise SettingError(
+            f"RATES contradict the shipped rates: {error}",
+            next_step="correct RATES in .chalice/config.json, then run spotctl deploy",
+        ) from None
 
 
 @cache

@@ -123,7 +123,7 @@ def stage(open_stage: OpenStage) -> Stage:
 def _twin_stage(*, is_oldest: bool) -> Stage:
     twin = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
     shut = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
-    shut.failure = PrefectRefusedError("401")
+    shut.failure = PrefectRefusedError("401", next_step="none")
     pools, shut_pools = InMemoryWorkPools(), InMemoryWorkPools()
     shut_pools.failure = shut.failure
     return Stage(

@@ -24,10 +24,8 @@ OURS = sorted(
 LOADED_WHEN_ASKED = frozenset(
     PurePosixPath("chalicelib") / name
     for name in (
-        "adapters/breaker.py",
         "adapters/metrics.py",
         "core/guards/economics.py",
-        "core/guards/weather.py",
     )
 )
 """What an event may ask for that the one here does not: a guard that is on, a value measured."""

@@ -161,7 +161,7 @@ class Late(Tripwire):
         self.proposals += name == "prefect.propose_state"
         if name == "prefect.propose_state" and self.proposals == 2:
             self.effect = call
-            raise PrefectSilentError("nobody answers")
+            raise PrefectSilentError("nobody answers", next_step="none")
         return super().call(name, call)
 
 

@@ -160,8 +160,8 @@ def failing(error: Exception) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "error",
     [
-        PrefectUnavailableError("out of time"),
-        PrefectRefusedError("401"),
+        PrefectUnavailableError("out of time", next_step="none"),
+        PrefectRefusedError("401", next_step="none"),
         RuntimeError("a table that is not there"),
     ],
 )

@@ -193,7 +193,7 @@ def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
     second.task = account.universe.start(run_id)
     second.ended(**BY_ITSELF)
     account.universe.passes(600)
-    reads = iter([PrefectUnavailableError("not now")])
+    reads = iter([PrefectUnavailableError("not now", next_step="none")])
 
     def read_run(flow_run_id: UUID) -> Any:
         for error in reads:
@@ -283,7 +283,7 @@ def test_a_name_that_cannot_be_had_holds_no_bill_back(account: Account) -> None:
     assert deployment is not None
     tagged = replace(account.universe.tasks[account.task.arn], deployment_id=deployment.id)
     account.universe.tasks[account.task.arn] = tagged
-    account.universe.prefect.failure = PrefectUnavailableError("down")
+    account.universe.prefect.failure = PrefectUnavailableError("down", next_step="none")
     assert account.meter(event) == "billed"
     assert account.sum.deployment.title == f"({deployment.id})"
 
@@ -375,7 +375,7 @@ def test_a_sweep_whose_books_are_closed_has_swept_all_the_same(account: Account)
 
     class Closed:
         def __getattr__(self, method: str) -> Any:
-            raise PrefectUnavailableError("no books today")
+            raise PrefectUnavailableError("no books today", next_step="none")
 
     report = sweep(replace(world, bills=Closed()), {})
     assert report.finished
@@ -384,7 +384,7 @@ def test_a_sweep_whose_books_are_closed_has_swept_all_the_same(account: Account)
 
 def test_while_prefect_is_down_an_interruption_waits_for_its_bill(account: Account) -> None:
     event = account.interrupted()
-    account.universe.prefect.failure = PrefectUnavailableError("down")
+    account.universe.prefect.failure = PrefectUnavailableError("down", next_step="none")
     with pytest.raises(PrefectUnavailableError):
         meter(account.universe.world(), event)
     assert account.universe.sums() == ()

@@ -30,7 +30,6 @@ METRICS: Final = {
     "WastedCost",
     "NetSavings",
     "WastedSeconds",
-    "BreakerOpen",
 }
 """What the Lambdas publish, each by Stage and WorkPool, and by Stage, WorkPool and Deployment."""
 

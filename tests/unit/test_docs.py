@@ -94,6 +94,16 @@ def test_a_documented_default_is_what_the_code_does_without_the_setting(
         assert not any(fields), f"without {setting.name} there is {fields}: no empty default"
 
 
+@pytest.mark.parametrize(
+    "name", [s.name for s in DOCUMENTED if s.name not in {"STAGE", "WORK_QUEUES"}]
+)
+def test_a_wrong_setting_is_named_with_what_is_accepted(name: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{name} .*accepted (is|are) ") as refused:
+        settings_page.read({**settings_page.REQUIRED, name: "?,?"})
+    assert ("'?,?'" in refused.value.what) is not name.endswith("_PARAMETER")
+    assert f"correct {name} in .chalice/config.json" in refused.value.next_step
+
+
 def test_what_is_accepted_is_asked_of_the_code() -> None:
     assert settings_page.accepted("MODE") == "rescue, opt-in, observe"
     assert settings_page.accepted("SPOT_RETRIES") == "whole numbers from 0 to 1000"

@@ -246,8 +246,14 @@ def test_a_key_in_plain_is_refused_and_not_shown(bench: Bench, kind: str) -> Non
 @pytest.mark.parametrize(
     ("error", "name"),
     [
-        (PrefectUnavailableError("Prefect cannot be had now"), "PrefectUnavailable"),
-        (PrefectRefusedError("answered 401: check the parameter"), "PrefectRefused"),
+        (
+            PrefectUnavailableError("Prefect is unavailable", next_step="none"),
+            "PrefectUnavailable",
+        ),
+        (
+            PrefectRefusedError("answered 401: check the parameter", next_step="none"),
+            "PrefectRefused",
+        ),
     ],
 )
 def test_a_prefect_that_does_not_answer_stops_everything(
@@ -262,20 +268,20 @@ def test_a_pool_of_another_type_is_refused(bench: Bench) -> None:
     bench.pools.create_pool(WORK_POOL, kind="docker", template={})
     name, message = problem_of(bench)
     assert name == "WorkPool"
-    assert "of type docker, not ecs: create an ecs pool, or set WORK_POOL" in message
+    assert "of type docker, not ecs. Next step: create an ecs pool, or set WORK_POOL" in message
     assert bench.changes == []
 
 
 def test_all_that_stands_in_the_way_is_told_at_once(bench: Bench) -> None:
     bench.desired = make_desired(subnet_ids=("subnet-0123456789abcdef0",))
-    bench.pools.failure = PrefectUnavailableError("no")
+    bench.pools.failure = PrefectUnavailableError("no", next_step="none")
     assert [p.name for p in bench.provision().problems] == ["Network", "PrefectUnavailable"]
 
 
 def test_while_prefect_is_away_a_deploys_damage_is_repaired_all_the_same(ready: Bench) -> None:
     before = ready.end()
     ready.deploy()
-    ready.pools.failure = PrefectUnavailableError("no")
+    ready.pools.failure = PrefectUnavailableError("no", next_step="none")
     assert ready.provision().condition is Condition.BLOCKED
     assert ready.end() == before
 
@@ -288,9 +294,13 @@ def test_a_schedule_raises_what_a_person_would_read_once_all_is_done_that_can_be
 ) -> None:
     before = ready.end()
     ready.deploy()
-    ready.pools.failure = PrefectUnavailableError("Prefect cannot be had now")
-    with pytest.raises(NotProvisionedError, match="blocked: PrefectUnavailable: Prefect cannot"):
+    ready.pools.failure = PrefectUnavailableError(
+        "Prefect is unavailable", next_step="check the server"
+    )
+    with pytest.raises(NotProvisionedError) as raised:
         ready.provision(**SCHEDULED)
+    assert raised.value.what == "blocked: PrefectUnavailable: Prefect is unavailable"
+    assert raised.value.next_step == "check the server"
     assert ready.end() == before
 
 

@@ -156,7 +156,6 @@ def test_what_guards_moved_is_shown_by_guard_and_nothing_of_those_that_moved_non
     line = "Put on demand by a guard, earlier than by the budget: deadline 1, economics 3"
     assert line in shown(made)
     assert json.loads(as_json(made))["total"]["economics_moves"] == 3
-    assert "weather" not in shown(made)
     assert "guard" not in shown(report(daily()))
 
 
