@@ -1,7 +1,7 @@
-"""The two twins, the benchmark's stand-ins, and four real servers.
+"""The two twins, and four real servers.
 
-The twins are asked directly; the stand-ins are the twins behind HTTP, asked by our REST client; the
-servers are newest and oldest Prefect, on SQLite and PostgreSQL.
+The twins are asked directly; the servers are newest and oldest Prefect, on SQLite and PostgreSQL,
+asked by our REST client.
 
 One server at a time: pytest runs all tests of one backend before it starts the next.
 `--servers=newest` asks the twins and the newest Prefect on SQLite, `--servers=others` all others.
@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.http_server import ServerThread
-from bench.standin import StandIn, make_stand_in, service_of
 from chalicelib.adapters.http import JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.work_pools import PrefectWorkPools
@@ -42,13 +40,7 @@ SECONDS_LEFT = 60.0
 
 SERVERS = {
     "newest": ("twin", "twin-oldest", "newest-sqlite"),
-    "others": (
-        "stand-in",
-        "stand-in-oldest",
-        "newest-postgres",
-        "oldest-sqlite",
-        "oldest-postgres",
-    ),
+    "others": ("newest-postgres", "oldest-sqlite", "oldest-postgres"),
 }
 """What `--servers` chooses: what `make test` asks, and what only `make test-all` asks."""
 
@@ -77,7 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "open_stage" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("servers")
+        chosen = metafunc.config.getoption("servers", "all")
         names = SERVERS["newest"] + SERVERS["others"] if chosen == "all" else SERVERS[chosen]
         metafunc.parametrize("open_stage", names, indirect=True, scope="session")
 
@@ -88,11 +80,6 @@ def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
     is_oldest = "oldest" in name
     if name.startswith("twin"):
         yield lambda: _twin_stage(is_oldest=is_oldest)
-        return
-    if name.startswith("stand-in"):
-        stand_in = make_stand_in(oldest=is_oldest, auth_string=AUTH_STRING)
-        with ServerThread(service_of(stand_in, delay_seconds=0)) as server:
-            yield lambda: _stand_in_stage(stand_in, f"{server.url}/api", is_oldest=is_oldest)
         return
     if is_oldest and not OLDEST_PYTHON.exists():
         pytest.fail(f"{OLDEST_PYTHON} is not there: `make contract` builds it")
@@ -142,10 +129,6 @@ def _real_prefect(server: PrefectServer, auth_string: str | None) -> "RealPrefec
     from tests.contract.real import RealPrefect  # late: see its docstring
 
     return RealPrefect(server.api_url, auth_string)
-
-
-def _stand_in_stage(stand_in: StandIn, api_url: str, *, is_oldest: bool) -> Stage:
-    return _rest_stage(api_url, AUTH_STRING, stand_in.twin, stand_in.pools, is_oldest=is_oldest)
 
 
 def _real_stage(

@@ -1,4 +1,4 @@
-"""The documentation is true: settings, links, commands, and what is drawn from text."""
+"""The documentation is true: settings, links and commands."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from typer.main import get_group
 
 from chalicelib import errors
 from chalicelib.errors import PrefectSpotError, SettingError
-from doctools import diagrams, settings_page
+from doctools import settings_page
 from doctools.site import foreign_loads
 from spotctl.cli import app as spotctl
 
@@ -112,17 +112,6 @@ def test_what_is_accepted_is_asked_of_the_code() -> None:
 
 def test_the_settings_page_is_the_one_that_the_code_makes() -> None:
     assert settings_page.PAGE.read_text() == settings_page.page(), "run `make docs`"
-
-
-@pytest.mark.parametrize("source", sorted(diagrams.FOLDER.glob("*.txt")), ids=lambda s: s.stem)
-def test_a_diagram_is_the_one_that_its_text_draws(source: Path) -> None:
-    drawn = source.with_suffix(".svg").read_text()
-    assert drawn == diagrams.draw(source.read_text()), "run `make docs`"
-
-
-def test_a_diagram_that_names_an_unknown_box_is_refused() -> None:
-    with pytest.raises(KeyError, match="nowhere"):
-        diagrams.draw("boxes A\nbox here 0 0 Here\narrow here nowhere lost")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
