@@ -1,9 +1,10 @@
 """A real flow, started by a real worker, interrupted, rescued by the deployed zip."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -257,22 +258,48 @@ def test_a_run_that_rescheduled_itself_is_moved_like_any_other(rescheduled_itsel
     assert not run.verdict(budget=0).findings
 
 
+@dataclass(frozen=True)
+class PickedUp:
+    """A run whose new task was placed when react heard of the old one's end."""
+
+    ended: Ended
+    heard_at: datetime
+    decisions: set[str]
+
+
 @story
-def picked_up_early(stage: Stage) -> Ended:
-    """The new task is in provisioning, quick as that is for Fargate, when the old one ends."""
-    own = {"env": {SIGTERM_BEHAVIOR: "reschedule", PROVISIONING_SECONDS: "8"}}
-    run = stage.start("waits", job_variables=own, interruptions=1)
+def picked_up_early(stage: Stage) -> PickedUp:
+    held: list[Event] = []
+
+    def hold_the_end(event: Event) -> Sequence[Delivery]:
+        if event["detail"]["lastStatus"] not in ("DEPROVISIONING", "STOPPED"):
+            return [Delivery(event)]
+        held.append(event)
+        return []
+
+    own = {"env": {SIGTERM_BEHAVIOR: "reschedule", PROVISIONING_SECONDS: "20"}}
+    run = stage.start("waits", job_variables=own, mischief=hold_the_end, interruptions=1)
     run.interrupt_each_start(1)
-    return Ended.of(run)
+    run.wait_until_stopped()
+    wait_for("the new task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
+    wait_for("the old task's last event", ATTEMPT_SECONDS, lambda: len(held) == 2)
+    heard_at = datetime.now(UTC)
+    answers = [stage.cloud.lambdas.invoke(REACT, event).answer for event in held]
+    return PickedUp(Ended.of(run), heard_at, {answer["decision"] for answer in answers})
 
 
-def test_a_run_that_was_picked_up_before_its_old_container_was_gone_is_left_alone(
-    picked_up_early: Ended,
+def test_a_run_that_was_picked_up_before_its_old_containers_end_was_heard_of_is_left_alone(
+    picked_up_early: PickedUp,
 ) -> None:
-    assert picked_up_early.state_type == "COMPLETED"
-    assert picked_up_early.run.starts() == 2
-    assert picked_up_early.fields["labels"]["prefect-spot.interruptions"] == 1
-    assert not picked_up_early.run.verdict(budget=3).findings
+    ended = picked_up_early.ended
+    assert ended.state_type == "COMPLETED"
+    assert ended.run.starts() == 2
+    _, new = ended.run.containers()
+    assert new.started
+    assert new.created < picked_up_early.heard_at < new.started, "the test shows nothing"
+    assert picked_up_early.decisions <= {"ignore", "annotate"}
+    assert ended.fields["labels"]["prefect-spot.interruptions"] == 1
+    assert not ended.run.verdict(budget=3).findings
 
 
 @story
@@ -382,7 +409,7 @@ def observed(stage: Stage) -> Observed:
                 containers=len(run.containers()),
                 emitted={event["event"] for event in cloud.prefect.events(run.id)},
             )
-            cloud.prefect.set_state(run.id, {"type": "CANCELLED"})
+            cloud.prefect.delete(run.id)
     return seen
 
 
