@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -260,11 +259,10 @@ def test_a_run_that_rescheduled_itself_is_moved_like_any_other(rescheduled_itsel
 
 @dataclass(frozen=True)
 class PickedUp:
-    """A run whose new task was placed when react heard of the old one's end."""
+    """A run whose new task was noted when `react` heard of the old one's end."""
 
     ended: Ended
-    heard_at: datetime
-    decisions: set[str]
+    decisions: list[str]
 
 
 @story
@@ -277,15 +275,20 @@ def picked_up_early(stage: Stage) -> PickedUp:
         held.append(event)
         return []
 
+    # As on Fargate, the old container is gone when the new one starts.
     own = {"env": {SIGTERM_BEHAVIOR: "reschedule", PROVISIONING_SECONDS: "20"}}
     run = stage.start("waits", job_variables=own, mischief=hold_the_end, interruptions=1)
     run.interrupt_each_start(1)
-    run.wait_until_stopped()
     wait_for("the new task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
+    new = run.containers()[1].task_arn
+
+    def is_noted() -> bool:
+        return str(stage.cloud.prefect.run(run.id)["infrastructure_pid"]).endswith(new)
+
+    wait_for("the worker's note of the new task", ATTEMPT_SECONDS, is_noted, API_SECONDS)
     wait_for("the old task's last event", ATTEMPT_SECONDS, lambda: len(held) == 2)
-    heard_at = datetime.now(UTC)
-    answers = [stage.cloud.lambdas.invoke(REACT, event).answer for event in held]
-    return PickedUp(Ended.of(run), heard_at, {answer["decision"] for answer in answers})
+    news = [stage.cloud.lambdas.invoke(REACT, event) for event in held[:2]]
+    return PickedUp(Ended.of(run), [heard.answer["decision"] for heard in news])
 
 
 def test_a_run_that_was_picked_up_before_its_old_containers_end_was_heard_of_is_left_alone(
@@ -294,11 +297,7 @@ def test_a_run_that_was_picked_up_before_its_old_containers_end_was_heard_of_is_
     ended = picked_up_early.ended
     assert ended.state_type == "COMPLETED"
     assert ended.run.starts() == 2
-    _, new = ended.run.containers()
-    assert new.started
-    assert new.created < picked_up_early.heard_at < new.started, "the test shows nothing"
-    assert picked_up_early.decisions <= {"ignore", "annotate"}
-    assert ended.fields["labels"]["prefect-spot.interruptions"] == 1
+    assert picked_up_early.decisions == ["ignore", "ignore"]
     assert not ended.run.verdict(budget=3).findings
 
 
