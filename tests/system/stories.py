@@ -21,8 +21,8 @@ from localcloud.fault_proxy import (
     matching,
     nth,
 )
-from tests.faults import mischief, steps
-from tests.faults.world import Act, Story
+from tests.system import mischief, steps
+from tests.system.world import Act, Story
 
 READ_RUN = r"^GET /api/flow_runs/[^/]+ "
 READ_HISTORY = r"^GET /api/flow_run_states/"

@@ -19,7 +19,7 @@ import pytest
 from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
 from localcloud.cloud import REACT, Cloud
 from localcloud.lambdas import Invocation
-from tests.e2e.conftest import AUTH_STRING
+from tests.system.conftest import AUTH_STRING
 from tests.e2e.scenario import Run, Stage
 from tests.make import make_event
 from tests.unit.canaries import Canaries

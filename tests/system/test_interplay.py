@@ -9,7 +9,7 @@ from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import Options, wait_for
 from tests.e2e.scenario import Run, Stage, set_up
 from tests.faults.ledger import Ledger
-from tests.faults.plays import (
+from tests.system.plays import (
     AUTH_STRING,
     GRACE_SECONDS,
     LONG_SECONDS,

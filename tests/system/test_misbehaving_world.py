@@ -14,9 +14,9 @@ from localcloud.cloud import REACT, wait_for
 from localcloud.lambdas import Invocation
 from localcloud.oracle import judge
 from tests.e2e.scenario import Run
-from tests.faults.steps import send
-from tests.faults.stories import ACTS, STORIES
-from tests.faults.world import START_SECONDS, Act, Story, World
+from tests.system.steps import send
+from tests.system.stories import ACTS, STORIES
+from tests.system.world import START_SECONDS, Act, Story, World
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -16,7 +16,7 @@ from localcloud.cloud import Options, wait_for
 from localcloud.events import Delivery, Event, EventRouter, deliver_once
 from tests.e2e.scenario import Run, Stage, set_up
 from tests.faults.ledger import Ledger
-from tests.faults.plays import (
+from tests.system.plays import (
     AUTH_STRING,
     GRACE_SECONDS,
     LONG_SECONDS,
