@@ -12,9 +12,9 @@ from localcloud.bootstrap import STACK
 from localcloud.cloud import REACT, Cloud, wait_for
 from localcloud.events import Event
 from localcloud.lambdas import Invocation
+from tests.make import make_event
 from tests.system.mischief import HOSTILE_TEXTS, KILOBYTE, MALFORMED
 from tests.system.world import Scene
-from tests.make import make_event
 
 OURS_IN_MARKDOWN = {
     *("inline", "text", "text_special", "strong_open", "strong_close"),

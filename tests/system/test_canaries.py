@@ -19,9 +19,9 @@ import pytest
 from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
 from localcloud.cloud import REACT, Cloud
 from localcloud.lambdas import Invocation
-from tests.system.conftest import AUTH_STRING
 from tests.e2e.scenario import Run, Stage
 from tests.make import make_event
+from tests.system.conftest import AUTH_STRING
 from tests.unit.canaries import Canaries
 from tests.unit.scripted_server import ScriptedServer, answer
 
