@@ -24,7 +24,7 @@ FAILING = 0.05
 KILLED = 0.01
 
 
-class Weather(Tripwire):
+class Conditions(Tripwire):
     """A handler's wire on which some of Prefect's answers are lost, before or after the effect."""
 
     def __init__(self, chance: random.Random, fault: Fault | None) -> None:
@@ -97,4 +97,4 @@ def _invoke(universe: Universe, chance: random.Random, event: dict[str, Any]) ->
     if chance.random() < KILLED:
         befalls = chance.choice((Befalls.DIES_BEFORE, Befalls.DIES_AFTER))
         fault = Fault(befalls, chance.randrange(20))
-    return universe.handle(event, wire=Weather(chance, fault)) is not None
+    return universe.handle(event, wire=Conditions(chance, fault)) is not None

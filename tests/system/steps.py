@@ -48,7 +48,7 @@ def retry_after_was_waited_for(scene: Scene) -> None:
 def mend_the_credential_once_refused(scene: Scene) -> None:
     """The warning and both exit events are refused; then, before Lambda's next try, no more."""
     wait_for("the refusals", 60, lambda: len(_reactions(scene)) >= 3)
-    scene.change_weather()
+    scene.change_conditions()
     refused = _reactions(scene)
     asked = Counter(
         exchange.path

@@ -73,7 +73,7 @@ def test_nothing_is_lost_and_nothing_run_twice(cloud: Cloud) -> None:
             deliveries = [*news] * COPIES
             chance.shuffle(deliveries)
             heard = cloud.router.put
-            with bad_weather(cloud), deaths(cloud.lambdas, chance) as killed:
+            with bad_conditions(cloud), deaths(cloud.lambdas, chance) as killed:
                 for event in deliveries:
                     cloud.router.put(event)
                 cloud.lambdas.wait_idle(LONG_SECONDS)
@@ -93,7 +93,7 @@ def test_nothing_is_lost_and_nothing_run_twice(cloud: Cloud) -> None:
 
 
 @contextmanager
-def bad_weather(cloud: Cloud) -> Iterator[None]:
+def bad_conditions(cloud: Cloud) -> Iterator[None]:
     assert cloud.prefect_faults
     cloud.prefect_faults.plan = either(
         fraction(SEED, 0.025, BUSY),

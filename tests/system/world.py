@@ -1,4 +1,4 @@
-"""Plays stories in the embedded cloud: a run, interrupted once per act, each time in other weather.
+"""Plays stories in the embedded cloud: a run, interrupted once per act, each in new conditions.
 
 Stories are played at the same time, each in a thread of its own. Faults and mischief are told apart
 by the run they are meant for, so that one run's bad day is no other's.
@@ -44,9 +44,9 @@ class Scene:
         tries = list(self.world.cloud.lambdas.invocations)
         return [i for i in tries if self.task_id in json.dumps(i.event)]
 
-    def change_weather(self, prefect: Plan = no_fault, aws: Plan = no_fault) -> None:
-        weather = self.world.weathers[self.run.id]
-        weather.prefect, weather.aws = prefect, aws
+    def change_conditions(self, prefect: Plan = no_fault, aws: Plan = no_fault) -> None:
+        conditions = self.world.conditions[self.run.id]
+        conditions.prefect, conditions.aws = prefect, aws
 
 
 def nothing(_: Scene) -> None:
@@ -108,7 +108,7 @@ class Outcome:
 
 
 @dataclass
-class Weather:
+class Conditions:
     """What goes wrong for one run, and how often it did."""
 
     prefect: Plan = no_fault
@@ -119,12 +119,12 @@ class Weather:
 
 @dataclass
 class World:
-    """The cloud, its two fault proxies, and each run's weather, by the run's id."""
+    """The cloud, its two fault proxies, and each run's conditions, by the run's id."""
 
     stage: Stage
     prefect: FaultProxy
     aws: FaultProxy
-    weathers: dict[str, Weather] = field(default_factory=dict)
+    conditions: dict[str, Conditions] = field(default_factory=dict)
     outcomes: dict[str, Future[Outcome]] = field(default_factory=dict)
     runs: dict[str, Future[Run]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -134,7 +134,7 @@ class World:
         return self.stage.cloud
 
     def rule(self) -> None:
-        """From now on the weather is each run's own."""
+        """From now on the conditions are each run's own."""
         self.prefect.plan = self._prefect_fault
         self.aws.plan = self._aws_fault
         self.cloud.router.mischief = self._deliveries
@@ -179,7 +179,7 @@ class World:
                 interruptions=len(story.acts),
                 seconds=story.seconds,
             )
-            self.weathers[run.id] = Weather()
+            self.conditions[run.id] = Conditions()
             for number, act in enumerate(story.acts, start=1):
                 outcome = self._act(run, number, act)
                 self.outcomes[act.name].set_result(outcome)
@@ -198,8 +198,8 @@ class World:
         scene = Scene(self, run, run.containers()[-1].task_arn)
         wrong_before = run.verdict(budget=50)
         complaints = _complaints(act.before, scene)
-        weather = Weather(act.prefect, act.aws, act.events)
-        self.weathers[run.id] = weather
+        conditions = Conditions(act.prefect, act.aws, act.events)
+        self.conditions[run.id] = conditions
         began = time.monotonic()
         run.interrupt()
         complaints += _complaints(act.during, scene)
@@ -215,26 +215,28 @@ class World:
             lost=verdict.count(Wrong.LOST) - wrong_before.count(Wrong.LOST),
             run_twice=verdict.count(Wrong.RUN_TWICE) - wrong_before.count(Wrong.RUN_TWICE),
             seconds=seconds,
-            faults=weather.faults,
+            faults=conditions.faults,
             invocations=len(tries),
             complaints=complaints,
             report=f"{verdict}; {run.states()}: {message}; {tries}",
         )
 
     def _prefect_fault(self, request: ProxiedRequest) -> Fault | None:
-        return self._fault(request, lambda weather: weather.prefect)
+        return self._fault(request, lambda conditions: conditions.prefect)
 
     def _aws_fault(self, request: ProxiedRequest) -> Fault | None:
-        return self._fault(request, lambda weather: weather.aws)
+        return self._fault(request, lambda conditions: conditions.aws)
 
-    def _fault(self, request: ProxiedRequest, plan_of: Callable[[Weather], Plan]) -> Fault | None:
+    def _fault(
+        self, request: ProxiedRequest, plan_of: Callable[[Conditions], Plan]
+    ) -> Fault | None:
         """Ask the plan of the run that is spoken of. SSM speaks of none: all are asked then."""
         text, of_ssm = request.text, request.target.startswith("AmazonSSM")
-        for run_id, weather in list(self.weathers.items()):
+        for run_id, conditions in list(self.conditions.items()):
             if of_ssm or run_id in text or any(arn in text for arn in self.cloud.tasks(run_id)):
-                fault = plan_of(weather)(request)
+                fault = plan_of(conditions)(request)
                 if fault is not None:
-                    weather.faults += 1
+                    conditions.faults += 1
                     return fault
         return None
 
@@ -242,10 +244,10 @@ class World:
         """Mischief is made with the news of a stop: it would make one of any other news."""
         detail = event["detail"]
         environment = json.dumps(detail.get("overrides", {}))
-        for run_id, weather in list(self.weathers.items()):
+        for run_id, conditions in list(self.conditions.items()):
             if run_id in environment and detail["desiredStatus"] == "STOPPED":
-                deliveries = weather.events(event)
-                weather.faults += list(deliveries) != [Delivery(event)]
+                deliveries = conditions.events(event)
+                conditions.faults += list(deliveries) != [Delivery(event)]
                 return deliveries
         return deliver_once(event)
 
