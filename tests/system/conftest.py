@@ -1,58 +1,70 @@
-"""The clouds of the long tests: one of plain runs, and one whose Lambdas are behind fault proxies."""
+"""The clouds of the long tests, one at a time in a process: when other options come, it is ended.
+
+With `pytest -n 2 --dist loadgroup` two of them are up at once, each in a process of its own.
+"""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from localcloud.cloud import Options
+from localcloud.cloud import Options, embedded_cloud
 from tests.e2e.scenario import Stage, set_up
-from tests.system.stories import STORIES
-from tests.system.world import Story, World
+from tests.system.clouds import ORDINARY, PAPER
+from tests.system.plays import Playbill, played, plays_in
+from tests.system.world import World, world_on_paper
 
-AUTH_STRING = "admin:only-for-these-tests"
-OPTIONS = Options(
-    auth_string=AUTH_STRING,
-    worker_query_seconds=1,
-    lambda_timeout_seconds=10,
-    retry_scale=0.3,  # 18 and 36 s: a lease lives for the 10 s and 5 more
-    faults=True,
-    postgres=True,  # so many runs at once, and SQLite itself answers 503: a fault that is not ours
-)
+GROUPS = {
+    "test_bench": "benchmark",
+    "test_demo": "ended by hand",
+    "test_misbehaving_world": "on paper",
+    "test_storm_deployed": "on paper",
+    "test_observer": "observed",
+}
+"""Modules by the cloud they run in, or the process of their own; all others: the ordinary one."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the tests of a cloud run together, in one process; the longest group first."""
+    order = ["ordinary", *dict.fromkeys(GROUPS.values())]
+    for item in items:
+        if item.path.parent.name == "system":
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    items.sort(key=lambda item: order.index(group_of(item)))
+
+
+def group_of(item: pytest.Item) -> str:
+    return GROUPS.get(item.path.stem, "ordinary")
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    options = Options(auth_string=AUTH_STRING, settings={"SWEEP_GRACE_SECONDS": "5"})
-    with set_up(options, tmp_path_factory.mktemp("notes")) as stage:
-        yield stage
+def options(request: pytest.FixtureRequest) -> Options:
+    """How the cloud is built: a module's own, where it is parametrized with some."""
+    found: Options = getattr(request, "param", ORDINARY)
+    return found
 
 
-def chosen_stories(items: list[pytest.Item]) -> list[Story]:
-    parameters = [
-        i.callspec.params
-        for i in items
-        if isinstance(i, pytest.Function) and hasattr(i, "callspec")
-    ]
-    chosen = {value for given in parameters for value in given.values()}
-    return [story for story in STORIES if chosen.intersection((story, *story.acts))]
+@pytest.fixture(scope="session")
+def playbill(
+    options: Options, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Playbill]:
+    """A cloud in which all plays of the chosen tests are under way."""
+    plays = plays_in(options, request.session.items)
+    with (
+        set_up(options, tmp_path_factory.mktemp("notes")) as stage,
+        played(stage, list(plays.values())) as playbill,
+    ):
+        yield playbill
 
 
-@pytest.fixture(scope="module")
-def world(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    """Stories are begun at once; those of which no test was chosen are not played."""
-    stories = chosen_stories(request.session.items)
-    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
-        cloud = stage.cloud
-        assert cloud.prefect_faults
-        assert cloud.aws_faults
-        world = World(stage, cloud.prefect_faults, cloud.aws_faults)
-        world.rule()
-        with ThreadPoolExecutor(max(1, len(stories))) as pool:
-            world.begin(stories, pool)
-            yield world
-        world.write()
-        assert world.prefect.errors == []
-        assert world.aws.errors == []
+@pytest.fixture(scope="session")
+def stage(playbill: Playbill) -> Stage:
+    return playbill.stage
+
+
+@pytest.fixture(scope="session")
+def on_paper(options: Options) -> Iterator[World]:
+    """A cloud whose worker and tasks are on paper."""
+    assert options is PAPER
+    with embedded_cloud(options, tell=print) as cloud, world_on_paper(cloud) as world:
+        yield world

@@ -1,114 +1,111 @@
 """Plays: what may happen around an interruption, with real runs, a real worker, the deployed zip.
 
-All plays of a module are played at the same time, each in a thread of its own, while `sweep` comes
-every few seconds; then the oracle judges all runs that took part.
+All plays of a cloud are played at the same time, each in a thread of its own, while `sweep` comes
+every few seconds; each test waits for the end of its own.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from uuid import uuid4
+from typing import Any, Generic, TypeVar
 
 import pytest
 
-from localcloud.cloud import SWEEP, Cloud, wait_for
-from localcloud.fargate import Timings
+from localcloud.cloud import SWEEP, Cloud, Options, wait_for
 from localcloud.oracle import Verdict, judge
 from tests.e2e.scenario import Run, Stage
 from tests.faults.ledger import Ledger
+from tests.system.clouds import GRACE_SECONDS, ORDINARY
 
-AUTH_STRING = "admin:only-for-these-tests"
-GRACE_SECONDS = 20
 SWEEP_EVERY_SECONDS = 6.0
-SCHEDULE_SECONDS = 300.0
-"""Between two sweeps, as it is deployed."""
 
 LONG_SECONDS = 240.0
 """For whatever takes a few starts of processes on a machine where all plays are played at once."""
 
-TIMINGS = Timings(stop_timeout_scale=0.05)  # of 120 s
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Play:
-    """One course of things; `act` returns the runs that took part, and raises what was wrong."""
+class Play(Generic[T]):
+    """One course of things; `act` returns what its tests look at, and raises what was wrong."""
 
     name: str
-    act: Callable[[Stage], Sequence[Run]]
-
-
-@dataclass(frozen=True)
-class Played:
-    """The runs of a play that came to its end, and how long it took."""
-
-    runs: Sequence[Run]
-    seconds: float
-
-    def verdict(self) -> Verdict:
-        return judge(*(run.cloud.observe(run.id) for run in self.runs))
-
-    def told(self) -> str:
-        """What is to be seen of the runs from the outside, for a failed test."""
-        return "; ".join(f"{r.id}: {r.states()}, {len(r.containers())} tasks" for r in self.runs)
+    act: Callable[[Stage], T]
 
 
 @dataclass(frozen=True)
 class Playbill:
-    """The plays under way, and the book in which their cases are written."""
+    """The plays under way in a cloud."""
 
-    cloud: Cloud
-    ledger: Ledger
-    plays: dict[str, Future[Played]]
+    stage: Stage
+    plays: dict[str, Future[tuple[Any, float]]]
 
-    def judge(self, play: Play) -> None:
+    def result(self, play: Play[T]) -> T:
+        """Wait for the play's end; return what it returned, or raise what was wrong."""
+        result: T = self.plays[play.name].result()[0]
+        return result
+
+    def judge(self, play: Play[Sequence[Run]], ledger: Ledger) -> None:
         """Wait for the play's end; fail with what it found wrong, or the oracle."""
-        played = self.plays[play.name].result()
-        verdict = played.verdict()
-        self.ledger.note(play.name, verdict, played.seconds)
-        assert not verdict.findings, f"{verdict}; {played.told()}"
+        runs, seconds = self.plays[play.name].result()
+        verdict = self._verdict(runs)
+        ledger.note(play.name, verdict, seconds)
+        assert not verdict.findings, f"{verdict}; {_described(runs)}"
 
-    def judge_all_again(self) -> None:
+    def judge_all_again(self, plays: Sequence[Play[Sequence[Run]]], ledger: Ledger) -> None:
         """Once all is quiet and two more sweeps have come, nothing may look different."""
+        runs = [run for play in plays for run in self.result(play)]
         began = time.monotonic()
-        sweeps_pass(self.cloud, 2)
-        runs = [run for played in self.plays.values() for run in played.result().runs]
-        verdict = judge(*(self.cloud.observe(run.id) for run in runs))
+        sweeps_pass(self.stage.cloud, 2)
+        verdict = self._verdict(runs)
         seconds = time.monotonic() - began
-        self.ledger.note("all of these runs, once all was quiet", verdict, seconds, len(runs))
-        assert not verdict.findings, verdict
+        ledger.note("all of these runs, once all was quiet", verdict, seconds, len(runs))
+        assert not verdict.findings, f"{verdict}; {_described(runs)}"
+
+    def _verdict(self, runs: Sequence[Run]) -> Verdict:
+        return judge(*(self.stage.cloud.observe(run.id) for run in runs))
+
+
+def _described(runs: Sequence[Run]) -> str:
+    """What is to be seen of the runs from the outside, for a failed test."""
+    return "; ".join(f"{run.id}: {run.states()}, {len(run.containers())} tasks" for run in runs)
+
+
+def plays_in(options: Options, items: Sequence[pytest.Item]) -> dict[str, Play[Any]]:
+    """The plays of which a test was chosen: those in `PLAYS` of its module, or its parameter."""
+    found: dict[str, Play[Any]] = {}
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("options", ORDINARY) is options:
+            plays: Sequence[Play[Any]] = getattr(item.module, "PLAYS", ())
+            chosen = params.get("play")
+            found |= {play.name: play for play in plays if chosen in (None, play)}
+    return found
 
 
 @contextmanager
-def played(
-    stage: Stage, ledger: Ledger, items: Sequence[pytest.Item], plays: Sequence[Play]
-) -> Iterator[Playbill]:
-    """Play those of the plays for which a test was chosen."""
-    chosen = {
-        item.callspec.params.get("play")
-        for item in items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-    }
-    stage.cloud.router.run_schedules(SWEEP_EVERY_SECONDS / SCHEDULE_SECONDS)
-    with ThreadPoolExecutor(len(plays)) as pool:
-        yield Playbill(
-            stage.cloud,
-            ledger,
-            {p.name: pool.submit(_play, p, stage) for p in plays if p in chosen},
-        )
+def played(stage: Stage, plays: Sequence[Play[Any]]) -> Iterator[Playbill]:
+    """Begin all plays at once."""
+    over = threading.Event()
 
+    def keep_sweeping() -> None:
+        while not over.wait(SWEEP_EVERY_SECONDS):
+            stage.cloud.lambdas.invoke_async(SWEEP, {"source": "aws.events", "detail": {}})
 
-def _play(play: Play, stage: Stage) -> Played:
-    began = time.monotonic()
-    runs = play.act(stage)
-    return Played(runs, time.monotonic() - began)
+    def timed(play: Play[Any]) -> tuple[Any, float]:
+        began = time.monotonic()
+        return play.act(stage), time.monotonic() - began
 
-
-def notes_of_a_child(stage: Stage) -> Path:
-    """A file for the notes of a run that another one starts."""
-    return stage.folder / f"child-{uuid4().hex[:8]}"
+    sweeping = threading.Thread(target=keep_sweeping, daemon=True)
+    sweeping.start()
+    with ThreadPoolExecutor(max(1, len(plays))) as pool:
+        yield Playbill(stage, {play.name: pool.submit(timed, play) for play in plays})
+    over.set()
+    sweeping.join()
 
 
 def becomes(run: Run, state_type: str) -> None:
@@ -123,10 +120,15 @@ def becomes(run: Run, state_type: str) -> None:
         raise TimeoutError(f"{error}: {run.states()}") from None
 
 
-def completes(run: Run, *, starts: int) -> None:
-    """Wait for the good end, and see that the flow was started so often, each in its own task."""
+def ends_well(run: Run) -> None:
+    """Wait until the run is completed and none of its containers is left."""
     becomes(run, "COMPLETED")
     wait_for("the last exit", 60, lambda: not run.cloud.fargate.running(run.id))
+
+
+def completes(run: Run, *, starts: int) -> None:
+    """Wait for the good end, and see that the flow was started so often, each in its own task."""
+    ends_well(run)
     assert run.starts() == len(run.containers()) == starts, run.notes()
 
 

@@ -68,13 +68,6 @@ def _reactions(scene: Scene) -> list[Invocation]:
     return [i for i in scene.invocations() if i.function == REACT]
 
 
-def see_it_through(scene: Scene) -> None:
-    """Whoever was started a second time has to start before the oracle is asked."""
-    cloud, run = scene.world.cloud, scene.run
-    wait_for("the run's end", 60, lambda: cloud.prefect.is_final(run.id))
-    wait_for("the last exit", 60, lambda: not cloud.fargate.running(run.id))
-
-
 def malformed_events_failed_nowhere(scene: Scene) -> None:
     """One that is good enough to be handled may find another handler at work, and come again."""
     tries = [i for i in scene.world.cloud.lambdas.invocations if i.event.get("id") == MALFORMED]
@@ -156,13 +149,8 @@ def _printed(scene: Scene) -> list[str]:
 
 
 def _item(cloud: Cloud, run_id: str) -> dict[str, Any]:
-    """What the table holds about this task's interruption, and no earlier one's."""
     key = {"pk": {"S": f"run#{run_id}"}}
-    item = cloud.aws.client("dynamodb").get_item(TableName=STACK, Key=key)["Item"]
-    newest = cloud.tasks(run_id)[-2:]
-    kept = item["interruptions"]["M"]
-    item["interruptions"]["M"] = {arn: kept[arn] for arn in newest if arn in kept}
-    return dict(item)
+    return dict(cloud.aws.client("dynamodb").get_item(TableName=STACK, Key=key)["Item"])
 
 
 def _news_from(cluster_arn: str, run_id: str, status: str) -> Event:

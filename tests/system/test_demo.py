@@ -1,26 +1,17 @@
-"""`make demo` as a user has it: what it writes, and that nothing of it stays behind."""
+"""`make demo` ended by Ctrl-C: nothing of it stays behind. See `tests/ui` for its good end."""
 
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from localcloud.deployment import PROJECT
-
-RESULT = PROJECT / "build" / "demo.json"
-CHART = PROJECT / "build" / "savings"
-LONGEST_SECONDS = 180
 
 
 @pytest.fixture
@@ -44,77 +35,6 @@ def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def shape(line: str) -> str:
-    """A line that the demo prints without what is different each time: numbers, names, widths."""
-    named = re.sub(r"([Ff]low run) [a-z]+(-[a-z]+)+", r"\1 NAME", line)
-    return " ".join(re.sub(r"\d[\d.:]*", "N", named).split())
-
-
-def shown_in_the_readme() -> list[str]:
-    block = (PROJECT / "README.md").read_text().partition("```text\n")[2].partition("```")[0]
-    return [line for line in block.splitlines() if re.search(r"\w", line)]
-
-
-def assert_replayed(result: dict[str, Any]) -> None:
-    """Under the settings it had, the record gives the demo's own figures once more, to 1e-8 USD."""
-    replay, savings = result["replay"], result["savings"]
-    assert replay["as_recorded"] == replay["same_settings"] == replay["other_settings"]
-    recorded = replay["as_recorded"]
-    for amount in ("cost_usd", "on_demand_usd", "savings_usd", "wasted_usd", "net_savings_usd"):
-        assert Decimal(recorded[amount]) == Decimal(savings[amount]), amount
-    for count in ("runs", "attempts", "interruptions", "spot_reruns", "on_demand_reruns"):
-        assert recorded[count] == savings[count], count
-    ran = [result["attempts"], *(child["attempts"] for child in result["children"])]
-    assert recorded["finished_runs"] == len(ran)
-    seconds = 3600 * float(recorded["hours_to_finish"])
-    assert seconds == pytest.approx(sum(map(seconds_of, ran)), abs=0.001)
-
-
-def seconds_of(attempts: list[dict[str, Any]]) -> float:
-    """From the first attempt's image pull to the end of the last, as ECS tells it."""
-    began = min(datetime.fromisoformat(attempt["pull_started"]) for attempt in attempts)
-    ended = max(datetime.fromisoformat(attempt["stopped"]) for attempt in attempts)
-    return (ended - began).total_seconds()
-
-
-def test_the_demo_ends_on_fargate_after_three_interruptions(demo: subprocess.Popen[str]) -> None:
-    for file in (RESULT, CHART.with_suffix(".png"), CHART.with_suffix(".svg")):
-        file.unlink(missing_ok=True)
-    output, _ = demo.communicate(timeout=2 * LONGEST_SECONDS)
-    assert demo.returncode == 0, output
-    result = json.loads(RESULT.read_text())
-    assert result["flow_run"]["state"] == "COMPLETED"
-    assert result["flow_run"]["interruptions"] == 3
-    assert result["budget"] == 2
-    assert len({attempt["task"] for attempt in result["attempts"]}) == 4
-    assert [attempt["capacity"] for attempt in result["attempts"]] == [
-        "FARGATE_SPOT",
-        "FARGATE_SPOT",
-        "FARGATE_SPOT",
-        "FARGATE",
-    ]
-    for attempt in result["attempts"][:3]:
-        assert attempt["stop_code"] == "SpotInterruption"
-        assert attempt["reaction_seconds"] > 0
-    assert result["oracle"] == {"lost": 0, "run_twice": 0, "wrong_capacity": 0}
-    assert result["final_capacity"] == "FARGATE"
-    assert [child["state"] for child in result["children"]] == ["COMPLETED"], "one child, once"
-    assert result["zip_bytes"] > 0
-    savings = result["savings"]
-    assert (savings["attempts"], savings["interruptions"]) == (5, 3), "four tasks, and the child's"
-    assert (savings["spot_reruns"], savings["on_demand_reruns"]) == (2, 1)
-    assert_replayed(result)
-    assert "Spot savings by deployment" in output
-    for suffix in (".png", ".svg"):
-        assert CHART.with_suffix(suffix).stat().st_size > 1000
-    assert result["worker"]
-    assert "COMPLETED on FARGATE" in output
-    assert "Spot interruption 3" in output
-    printed = set(map(shape, output.splitlines()))
-    assert len(shown_in_the_readme()) > 15
-    assert [line for line in shown_in_the_readme() if shape(line) not in printed] == []
-
-
 def test_ctrl_c_ends_everything(demo: subprocess.Popen[str], tmp_path: Path) -> None:
     assert demo.stdout is not None
     for line in demo.stdout:
@@ -124,7 +44,7 @@ def test_ctrl_c_ends_everything(demo: subprocess.Popen[str], tmp_path: Path) -> 
     household = psutil.Process(demo.pid).children(recursive=True)
     assert len(household) >= 3, "a server, a worker and the reaper were to be seen"
     demo.send_signal(signal.SIGINT)
-    rest, _ = demo.communicate(timeout=60)
+    rest, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, rest
     assert "everything is gone" in rest
     assert all(is_gone(process) for process in household)

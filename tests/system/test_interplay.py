@@ -1,68 +1,27 @@
-"""An interruption meets what users and Prefect do by themselves: cancel, pause, nest, limit."""
+"""An interruption meets what users and Prefect do by themselves: cancel, pause, limit."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from localcloud.bootstrap import WORK_POOL
-from localcloud.cloud import Options, wait_for
-from tests.e2e.scenario import Run, Stage, set_up
+from localcloud.cloud import wait_for
+from tests.e2e.scenario import Run, Stage
 from tests.faults.ledger import Ledger
 from tests.system.plays import (
-    AUTH_STRING,
-    GRACE_SECONDS,
     LONG_SECONDS,
-    TIMINGS,
     Play,
     Playbill,
     becomes,
     completes,
+    ends_well,
     is_not_started_again,
-    notes_of_a_child,
-    played,
 )
 
 pytestmark = pytest.mark.timeout(900)
 
-OPTIONS = Options(
-    auth_string=AUTH_STRING,
-    settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
-    timings=TIMINGS,
-    worker_query_seconds=1,
-    postgres=True,
-)
 HELD_QUEUE = "held"
-
-
-def parent_and_child(stage: Stage) -> Sequence[Run]:
-    """The child is a run of another deployment, with the parent's run id for a key."""
-    notes = notes_of_a_child(stage)
-    parent = stage.start("parent", child_file=str(notes), interruptions=1)
-    child = Run(stage.cloud, only_child(parent), notes)
-    child.wait_for_start(1, LONG_SECONDS)
-    for run in (parent, child):
-        stage.cloud.fargate.interrupt(run.containers()[-1].task_arn)
-    completes(child, starts=2)
-    becomes(parent, "COMPLETED")
-    assert len(parent.containers()) == 2
-    assert parent.notes() == [f"child {child.id} COMPLETED"]
-    assert only_child(parent) == child.id
-    return parent, child
-
-
-def parent_and_subflow(stage: Stage) -> Sequence[Run]:
-    """The child runs in the parent's process."""
-    notes = notes_of_a_child(stage)
-    parent = stage.start("nests", child_file=str(notes), interruptions=1)
-    child = Run(stage.cloud, only_child(parent), notes)
-    child.wait_for_start(1, LONG_SECONDS)
-    parent.interrupt()
-    completes(parent, starts=2)
-    assert only_child(parent) == child.id
-    assert child.starts() == 2
-    assert stage.cloud.prefect.run(child.id)["state_type"] == "COMPLETED"
-    return parent, child
 
 
 def cancelled_at_the_same_moment(stage: Stage) -> Sequence[Run]:
@@ -130,6 +89,17 @@ def suspended(stage: Stage) -> Sequence[Run]:
     return (run,)
 
 
+def interrupted_before_its_container_started(stage: Stage) -> Sequence[Run]:
+    run = stage.start("waits", interruptions=1)
+    run.wait_for_start(1, LONG_SECONDS)
+    run.interrupt()
+    wait_for("the second task", LONG_SECONDS, lambda: len(run.containers()) == 2)
+    stage.cloud.fargate.interrupt(run.containers()[1].task_arn)
+    ends_well(run)
+    assert len(run.containers()) == 3
+    return (run,)
+
+
 def enqueued_under_a_limit(stage: Stage) -> Sequence[Run]:
     """One at a time, and the second one waits: for the first one's rerun, or before it."""
     first = stage.start("ENQUEUE", interruptions=1)
@@ -168,24 +138,15 @@ def cancelled_under_a_limit(stage: Stage) -> Sequence[Run]:
 
 
 PLAYS = (
-    Play("a parent and its child, together", parent_and_child),
-    Play("a parent and its subflow, in one process", parent_and_subflow),
     Play("cancelled by a person at the same moment", cancelled_at_the_same_moment),
     Play("cancelled by a person, and crashed by its engine", cancelled_and_crashed),
     Play("cancelled by a person before the rerun", interrupted_and_then_cancelled),
     Play("paused in its process", paused),
     Play("being suspended", suspended),
+    Play("interrupted before its container started", interrupted_before_its_container_started),
     Play("under a limit of 1, ENQUEUE", enqueued_under_a_limit),
     Play("under a limit of 1, CANCEL_NEW", cancelled_under_a_limit),
 )
-
-
-def only_child(parent: Run) -> str:
-    """Return the id of the only run that this one started, as soon as there is one."""
-    prefect = parent.cloud.prefect
-    children = wait_for("the child", LONG_SECONDS, lambda: prefect.children(parent.id))
-    [child] = children
-    return str(child["id"])
 
 
 def cancel(run: Run) -> None:
@@ -196,20 +157,15 @@ def state_name(run: Run) -> str:
     return str(run.cloud.prefect.run(run.id)["state_name"])
 
 
-@pytest.fixture(scope="module")
-def playbill(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Playbill]:
-    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
-        items = request.session.items
-        with played(stage, Ledger("interplay"), items, PLAYS) as playbill:
-            yield playbill
+LEDGER = Ledger("interplay")
 
 
 @pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
-def test_nothing_is_lost_and_nothing_run_twice(playbill: Playbill, play: Play) -> None:
-    playbill.judge(play)
+def test_nothing_is_lost_and_nothing_run_twice(
+    playbill: Playbill, play: Play[Sequence[Run]]
+) -> None:
+    playbill.judge(play, LEDGER)
 
 
 def test_once_all_is_quiet_the_verdict_is_the_same(playbill: Playbill) -> None:
-    playbill.judge_all_again()
+    playbill.judge_all_again(PLAYS, LEDGER)

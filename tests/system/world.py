@@ -1,14 +1,15 @@
-"""Plays stories in the embedded cloud: a run, interrupted once per act, each in new conditions.
+"""Plays acts in the embedded cloud: each a run that is interrupted once, in conditions of its own.
 
-Stories are played at the same time, each in a thread of its own. Faults and mischief are told apart
-by the run they are meant for, so that one run's bad day is no other's.
+All are played at the same time, each in a thread of its own. Faults and mischief are distinguished
+by the run they are meant for, so that one run's bad day is no other's. The tasks and their engines
+are on paper: what misbehaves is between the deployed zip, Prefect's server, AWS and the event bus.
 """
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +18,67 @@ from localcloud.events import Delivery, Event, Mischief, deliver_once
 from localcloud.fault_proxy import Fault, FaultProxy, Plan, ProxiedRequest, no_fault
 from localcloud.lambdas import Invocation
 from localcloud.oracle import Fault as Wrong
-from localcloud.oracle import Verdict
-from tests.e2e.scenario import Run, Stage
+from localcloud.oracle import Observation, Verdict, judge, observe
+from localcloud.task_life import ContainerLife
 from tests.faults.ledger import FOLDER
+from tests.system.paper import PaperFargate, PaperWorker
 
-START_SECONDS = 400
-"""Until the next attempt starts: all of Lambda's tries, other runs' starts, a busy machine."""
+START_SECONDS = 200
+"""Until the next attempt starts: all of Lambda's tries, on a busy machine."""
 
-MANY_ON_SPOT = "spot-retries:50"
+GRACE_SECONDS = 1.0
+"""Between Spot's warning and the container's exit, and between that and the task's stop."""
+
+BUDGET = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """A flow run whose tasks are on paper."""
+
+    cloud: Cloud
+    worker: PaperWorker
+    id: str
+
+    def containers(self) -> list[ContainerLife]:
+        return [life for life in self.worker.fargate.ledger() if life.flow_run_id == self.id]
+
+    def starts(self) -> int:
+        return self.worker.starts[self.id]
+
+    def state(self) -> str:
+        return str(self.cloud.prefect.run(self.id)["state_type"])
+
+    def wait_for_start(self) -> str:
+        """Wait until the first attempt is at work; return its task's ARN."""
+        seconds = START_SECONDS
+        wait_for(f"start 1 of {self.id}", seconds, lambda: self.worker.are_at_work([self.id]))
+        return self.worker.running[self.id]
+
+    def interrupt(self, task_arn: str) -> None:
+        """Have Spot take the task: the warning, the container's exit, the stop."""
+        self.worker.fargate.interrupt(task_arn)
+        time.sleep(GRACE_SECONDS)
+        self.worker.fargate.end(task_arn, detach_seconds=GRACE_SECONDS)
+
+    def wait_for_end(self) -> None:
+        """Wait until the run is over and its last container has exited."""
+        prefect = self.cloud.prefect
+        wait_for(f"the end of {self.id}", START_SECONDS, lambda: prefect.is_final(self.id))
+        wait_for("the last exit", 60, lambda: all(life.exited for life in self.containers()))
+
+    def observation(self) -> Observation:
+        prefect = self.cloud.prefect
+        run, history = prefect.run(self.id), prefect.history(self.id)
+        return observe(run, history, self.containers(), budget=BUDGET)
+
+    def verdict(self) -> Verdict:
+        return judge(self.observation())
+
+    def describe(self) -> str:
+        """What can be seen of the run, for a test that failed."""
+        states = [(s["type"], s["message"]) for s in self.cloud.prefect.history(self.id)]
+        return f"run {self.id}: {states}; {self.containers()}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +109,10 @@ def nothing(_: Scene) -> None:
 
 @dataclass(frozen=True)
 class Act:
-    """One interruption, and what goes wrong around it; `faults` is how much has to, at least."""
+    """One interruption, and what goes wrong around it; `faults` is how much has to, at least.
+
+    `seconds`: of the run's second attempt.
+    """
 
     name: str
     prefect: Plan = no_fault
@@ -65,19 +122,7 @@ class Act:
     during: Callable[[Scene], None] = nothing
     after: Callable[[Scene], None] = nothing
     faults: int = 1
-
-
-@dataclass(frozen=True)
-class Story:
-    """One run, and its interruptions one after the other. `seconds`: of its last attempt.
-
-    Played `alone`, once all others are over, where a busy machine would be too slow for the fault.
-    """
-
-    name: str
-    acts: Sequence[Act]
     seconds: float = 1
-    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,26 +130,14 @@ class Outcome:
     """How an act ended. `seconds`: from the interruption to the start of the next attempt."""
 
     name: str
-    lost: int
-    run_twice: int
+    run: Run
+    verdict: Verdict
     seconds: float
     faults: int
     invocations: int
     complaints: Sequence[str]
     """What the act's own steps found wrong."""
     report: str
-
-    def row(self) -> dict[str, Any]:
-        """For the report; `tries` are interruptions."""
-        return {
-            "name": self.name,
-            "tries": 1,
-            "lost": self.lost,
-            "run_twice": self.run_twice,
-            "seconds": round(self.seconds, 1),
-            "faults": self.faults,
-            "invocations": self.invocations,
-        }
 
 
 @dataclass
@@ -121,17 +154,13 @@ class Conditions:
 class World:
     """The cloud, its two fault proxies, and each run's conditions, by the run's id."""
 
-    stage: Stage
+    cloud: Cloud
     prefect: FaultProxy
     aws: FaultProxy
+    worker: PaperWorker
     conditions: dict[str, Conditions] = field(default_factory=dict)
     outcomes: dict[str, Future[Outcome]] = field(default_factory=dict)
-    runs: dict[str, Future[Run]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def cloud(self) -> Cloud:
-        return self.stage.cloud
 
     def rule(self) -> None:
         """From now on the conditions are each run's own."""
@@ -139,19 +168,24 @@ class World:
         self.aws.plan = self._aws_fault
         self.cloud.router.mischief = self._deliveries
 
-    def begin(self, stories: Sequence[Story], pool: ThreadPoolExecutor) -> None:
-        """Play the stories, all at once as far as the pool goes."""
-        for story in stories:
-            self.runs[story.name] = Future()
-            self.outcomes.update({act.name: Future() for act in story.acts})
-        others = [self.runs[story.name] for story in stories if not story.alone]
-        for story in stories:
-            pool.submit(self._play, story, others if story.alone else ())
+    def begin(self, acts: Sequence[Act], pool: ThreadPoolExecutor) -> None:
+        """Play the acts, all at once."""
+        for act in acts:
+            self.outcomes[act.name] = pool.submit(self._play, act)
+
+    def start(self, seconds: float = 1) -> Run:
+        """Start a run, in good conditions so far."""
+        [run_id] = self.worker.create_runs(1, lambda _: [f"spot-retries:{BUDGET}"], seconds=seconds)
+        self.conditions[run_id] = Conditions()
+        return Run(self.cloud, self.worker, run_id)
+
+    def runs(self) -> list[Run]:
+        return [future.result().run for future in self.outcomes.values()]
 
     def note(
         self, name: str, verdict: Verdict, seconds: float, tries: int = 1, **more: object
     ) -> None:
-        """Write a row for a case that is no act of a story."""
+        """Write a row for the report; `tries` are interruptions."""
         self.rows.append(
             {
                 "name": name,
@@ -166,60 +200,30 @@ class World:
     def write(self) -> None:
         """Write the rows of all that was played, for `report.py`."""
         FOLDER.mkdir(parents=True, exist_ok=True)
-        played = [f.result() for f in self.outcomes.values() if f.done() and not f.exception()]
-        rows = [*(outcome.row() for outcome in played), *self.rows]
-        (FOLDER / "misbehaving_world.json").write_text(json.dumps({"cases": rows}, indent=2) + "\n")
+        content = json.dumps({"cases": self.rows}, indent=2) + "\n"
+        (FOLDER / "misbehaving_world.json").write_text(content)
 
-    def _play(self, story: Story, before: Sequence[Future[Run]]) -> None:
-        try:
-            wait(before)
-            run = self.stage.start(
-                "waits",
-                tags=(MANY_ON_SPOT,),
-                interruptions=len(story.acts),
-                seconds=story.seconds,
-            )
-            self.conditions[run.id] = Conditions()
-            for number, act in enumerate(story.acts, start=1):
-                outcome = self._act(run, number, act)
-                self.outcomes[act.name].set_result(outcome)
-                if outcome.lost:
-                    raise RuntimeError(f"the run was lost: {act.name}")
-            wait_for(f"the end of {story.name}", 120, lambda: self.cloud.prefect.is_final(run.id))
-            self.runs[story.name].set_result(run)
-        except BaseException as error:
-            futures: list[Future[Any]] = [self.outcomes[act.name] for act in story.acts]
-            for future in (*futures, self.runs[story.name]):
-                if not future.done():
-                    future.set_exception(RuntimeError(f"story {story.name!r} broke off: {error!r}"))
-
-    def _act(self, run: Run, number: int, act: Act) -> Outcome:
-        wait_for(f"start {number} of {run.id}", START_SECONDS, lambda: run.starts() >= number)
-        scene = Scene(self, run, run.containers()[-1].task_arn)
-        wrong_before = run.verdict(budget=50)
+    def _play(self, act: Act) -> Outcome:
+        run = self.start(act.seconds)
+        scene = Scene(self, run, run.wait_for_start())
         complaints = _complaints(act.before, scene)
         conditions = Conditions(act.prefect, act.aws, act.events)
         self.conditions[run.id] = conditions
         began = time.monotonic()
-        run.interrupt()
+        run.interrupt(scene.task_arn)
         complaints += _complaints(act.during, scene)
         with suppress(TimeoutError):  # the oracle will say so
-            wait_for("the next start", START_SECONDS, lambda: run.starts() > number)
+            wait_for("the next start", START_SECONDS, lambda: run.starts() > 1)
         seconds = time.monotonic() - began
         complaints += _complaints(act.after, scene)
-        verdict = run.verdict(budget=50)
+        with suppress(TimeoutError):
+            run.wait_for_end()
+        verdict = run.verdict()
         tries = [(i.attempt, i.status, i.error) for i in scene.invocations()]
-        message = self.cloud.prefect.run(run.id)["state"]["message"]
-        return Outcome(
-            name=act.name,
-            lost=verdict.count(Wrong.LOST) - wrong_before.count(Wrong.LOST),
-            run_twice=verdict.count(Wrong.RUN_TWICE) - wrong_before.count(Wrong.RUN_TWICE),
-            seconds=seconds,
-            faults=conditions.faults,
-            invocations=len(tries),
-            complaints=complaints,
-            report=f"{verdict}; {run.states()}: {message}; {tries}",
-        )
+        faults = conditions.faults
+        self.note(act.name, verdict, seconds, faults=faults, invocations=len(tries))
+        report = f"{verdict}; {run.describe()}; {tries}"
+        return Outcome(act.name, run, verdict, seconds, faults, len(tries), complaints, report)
 
     def _prefect_fault(self, request: ProxiedRequest) -> Fault | None:
         return self._fault(request, lambda conditions: conditions.prefect)
@@ -233,7 +237,7 @@ class World:
         """Ask the plan of the run that is spoken of. SSM speaks of none: all are asked then."""
         text, of_ssm = request.text, request.target.startswith("AmazonSSM")
         for run_id, conditions in list(self.conditions.items()):
-            if of_ssm or run_id in text or any(arn in text for arn in self.cloud.tasks(run_id)):
+            if of_ssm or run_id in text or self.worker.running.get(run_id, run_id) in text:
                 fault = plan_of(conditions)(request)
                 if fault is not None:
                     conditions.faults += 1
@@ -252,8 +256,20 @@ class World:
         return deliver_once(event)
 
 
+@contextmanager
+def world_on_paper(cloud: Cloud) -> Iterator[World]:
+    """The cloud's world, with a worker and tasks on paper in place of the processes."""
+    assert cloud.prefect_faults
+    assert cloud.aws_faults
+    with PaperWorker(cloud, PaperFargate(cloud)) as worker:
+        yield World(cloud, cloud.prefect_faults, cloud.aws_faults, worker)
+    assert worker.errors == []
+    assert cloud.prefect_faults.errors == []
+    assert cloud.aws_faults.errors == []
+
+
 def _complaints(step: Callable[[Scene], None], scene: Scene) -> list[str]:
-    """What a step found wrong; the story goes on."""
+    """What a step found wrong; the act goes on."""
     try:
         step(scene)
     except Exception as error:

@@ -33,7 +33,7 @@ class Proof:
 
 RUN_BY: Final = {
     "make demo": Proof(
-        "tests/system/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
+        "tests/ui/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
         runs=("localcloud.demo",),
     ),
     "make demo KEEP=1": Proof(
