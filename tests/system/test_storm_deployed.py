@@ -1,4 +1,4 @@
-"""A storm over the deployed zip: a hundred interruptions at once, ten runtimes, a real server.
+"""A storm over the deployed zip: forty interruptions at once, ten runtimes, a real server.
 
 Prefect keeps its runs in PostgreSQL. Each event comes three times, all in random order; 5 % of
 Prefect's answers fail, half of them after they took effect; one invocation in a hundred is killed.
@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.parametrize("options", [PAPER], indirect=True, ids=["on paper"]),
 ]
 
-RUNS = int(os.environ.get("STORM_DEPLOYED") or 100)
+RUNS = int(os.environ.get("STORM_DEPLOYED") or 40)
 SEED = 20261123
 COPIES = 3
 BUDGETS = (0, 1, 3)
