@@ -15,6 +15,7 @@ import pytest
 from localcloud.cloud import REACT, wait_for
 from localcloud.lambdas import Invocation
 from localcloud.oracle import judge, observe
+from tests.faults.ledger import Ledger
 from tests.system.acts import ACTS
 from tests.system.clouds import PAPER
 from tests.system.steps import send
@@ -24,6 +25,8 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.parametrize("options", [PAPER], indirect=True, ids=["on paper"]),
 ]
+
+LEDGER = Ledger("misbehaving world")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,6 @@ def world(request: pytest.FixtureRequest, on_paper: World) -> Iterator[World]:
     with ThreadPoolExecutor(len(ACTS)) as pool:
         on_paper.begin(acts, pool)
         yield on_paper
-    on_paper.write()
 
 
 def invocations(world: World, run: Run) -> list[Invocation]:
@@ -48,6 +50,7 @@ def invocations(world: World, run: Run) -> list[Invocation]:
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
 def test_an_interrupted_run_is_rescued_once(world: World, act: Act) -> None:
     outcome = world.outcomes[act.name].result()
+    LEDGER.note(act.name, outcome.verdict, outcome.seconds)
     assert not outcome.verdict.findings, outcome.report
     assert not outcome.complaints, f"{outcome.complaints}; {outcome.report}"
     assert outcome.faults >= act.faults, f"not as much went wrong as planned: {outcome.report}"
@@ -63,7 +66,7 @@ def test_a_run_that_completed_in_an_interrupted_container_is_not_rerun(world: Wo
     run.interrupt(task)
     wait_for("the warning and both exits", 60, lambda: len(invocations(world, run)) >= 3)
     verdict = run.verdict()
-    world.note("interrupted when the run was complete", verdict, time.monotonic() - began)
+    LEDGER.note("interrupted when the run was complete", verdict, time.monotonic() - began)
     assert not verdict.findings, run.describe()
     assert run.state() == "COMPLETED"
     assert len(run.containers()) == 1
@@ -79,7 +82,7 @@ def test_a_run_that_was_deleted_is_ignored_and_not_asked_for_again(world: World)
     wait_for("the warning and both exits", 60, lambda: len(invocations(world, run)) >= 3)
     # Who deletes a run wants no more of it: to the oracle it is as good as cancelled.
     verdict = judge(observe({**of_run, "state_type": "CANCELLED"}, history, run.containers()))
-    world.note("Prefect answers 404: the run was deleted", verdict, time.monotonic() - began)
+    LEDGER.note("Prefect answers 404: the run was deleted", verdict, time.monotonic() - began)
     assert not verdict.findings
     assert len(run.containers()) == 1
     answered = [i for i in invocations(world, run) if i.error is None]
@@ -95,7 +98,7 @@ def test_once_all_is_quiet_the_verdict_is_the_same(world: World) -> None:
     began = time.monotonic()
     verdict = judge(*(run.observation() for run in runs))
     seconds = time.monotonic() - began
-    world.note("all of these runs, once all was quiet", verdict, seconds, len(runs))
+    LEDGER.note("all of these runs, once all was quiet", verdict, seconds, len(runs))
     assert not verdict.findings, verdict
     # Of many events about one task, one may three times find another being handled.
     given_up = [i.error for i in world.cloud.lambdas.exhausted if i.error]

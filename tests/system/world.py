@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from localcloud.cloud import Cloud, wait_for
 from localcloud.events import Delivery, Event, Mischief, deliver_once
 from localcloud.fault_proxy import Fault, FaultProxy, Plan, ProxiedRequest, no_fault
 from localcloud.lambdas import Invocation
-from localcloud.oracle import Fault as Wrong
 from localcloud.oracle import Observation, Verdict, judge, observe
 from localcloud.task_life import ContainerLife
-from tests.faults.ledger import FOLDER
 from tests.system.paper import PaperFargate, PaperWorker
 
 START_SECONDS = 200
@@ -129,12 +126,10 @@ class Act:
 class Outcome:
     """How an act ended. `seconds`: from the interruption to the start of the next attempt."""
 
-    name: str
     run: Run
     verdict: Verdict
     seconds: float
     faults: int
-    invocations: int
     complaints: Sequence[str]
     """What the act's own steps found wrong."""
     report: str
@@ -160,7 +155,6 @@ class World:
     worker: PaperWorker
     conditions: dict[str, Conditions] = field(default_factory=dict)
     outcomes: dict[str, Future[Outcome]] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
     def rule(self) -> None:
         """From now on the conditions are each run's own."""
@@ -182,27 +176,6 @@ class World:
     def runs(self) -> list[Run]:
         return [future.result().run for future in self.outcomes.values()]
 
-    def note(
-        self, name: str, verdict: Verdict, seconds: float, tries: int = 1, **more: object
-    ) -> None:
-        """Write a row for the report; `tries` are interruptions."""
-        self.rows.append(
-            {
-                "name": name,
-                "tries": tries,
-                "lost": verdict.count(Wrong.LOST),
-                "run_twice": verdict.count(Wrong.RUN_TWICE),
-                "seconds": round(seconds, 1),
-                **more,
-            }
-        )
-
-    def write(self) -> None:
-        """Write the rows of all that was played, for `report.py`."""
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"cases": self.rows}, indent=2) + "\n"
-        (FOLDER / "misbehaving_world.json").write_text(content)
-
     def _play(self, act: Act) -> Outcome:
         run = self.start(act.seconds)
         scene = Scene(self, run, run.wait_for_start())
@@ -220,10 +193,8 @@ class World:
             run.wait_for_end()
         verdict = run.verdict()
         tries = [(i.attempt, i.status, i.error) for i in scene.invocations()]
-        faults = conditions.faults
-        self.note(act.name, verdict, seconds, faults=faults, invocations=len(tries))
         report = f"{verdict}; {run.describe()}; {tries}"
-        return Outcome(act.name, run, verdict, seconds, faults, len(tries), complaints, report)
+        return Outcome(run, verdict, seconds, conditions.faults, complaints, report)
 
     def _prefect_fault(self, request: ProxiedRequest) -> Fault | None:
         return self._fault(request, lambda conditions: conditions.prefect)
