@@ -50,7 +50,7 @@ class PaperFargate:
         self._lives: dict[str, TaskLife] = {}
         connect_ecs(
             EcsHooks(
-                has_capacity=lambda _: True,
+                has_capacity=lambda *_: True,
                 place=self._place,
                 stop=lambda _task, _reason: None,
                 describe=self._describe,

@@ -56,8 +56,7 @@ RUN_BY: Final = {
         runs=('"drill"', '"--start"'),
     ),
     f"{SPOTCTL} drill --stage dev --throw-away": Proof(
-        "tests/e2e/test_spotctl.py"
-        "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
+        "tests/system/test_drill.py::test_a_drill_with_a_throw_away_flow_passes",
         runs=('"drill"', '"--throw-away"'),
     ),
     f"{SPOTCTL} report --stage dev --since 7d": Proof(
