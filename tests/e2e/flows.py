@@ -110,6 +110,6 @@ def suspends(file: str) -> None:
     try:
         suspend_flow_run(timeout=600)
     except BaseException:
-        sleep(15)
+        sleep(UNTIL_INTERRUPTED)
         raise
     note(file, "resumed")

@@ -3,16 +3,17 @@
 With `pytest -n 2 --dist loadgroup` two of them are up at once, each in a process of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from localcloud.cloud import Options, embedded_cloud
 from tests.e2e.scenario import Stage, set_up
 from tests.system.clouds import ORDINARY, PAPER
-from tests.system.plays import Playbill, played, plays_in
+from tests.system.plays import Playbill, played, plays_of
 from tests.system.world import World, world_on_paper
 
+UNDER_WAY = pytest.StashKey[Playbill]()
 GROUPS = {
     "test_bench": "benchmark",
     "test_demo": "ended by hand",
@@ -49,11 +50,11 @@ def playbill(
     options: Options, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Playbill]:
     """A cloud in which all plays of the chosen tests are under way."""
-    plays = plays_in(options, request.session.items)
     with (
         set_up(options, tmp_path_factory.mktemp("notes")) as stage,
-        played(stage, list(plays.values())) as playbill,
+        played(stage, options, request.session.items) as playbill,
     ):
+        request.session.stash[UNDER_WAY] = playbill
         yield playbill
 
 
@@ -68,3 +69,15 @@ def on_paper(options: Options) -> Iterator[World]:
     assert options is PAPER
     with embedded_cloud(options, tell=print) as cloud, world_on_paper(cloud) as world:
         yield world
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say at the end of a failure what to look at."""
+    report = yield
+    playbill = item.session.stash.get(UNDER_WAY, None)
+    if report.failed and playbill and (plays := plays_of(item)):
+        report.sections.append(("what to look at", playbill.stories.reports(plays)))
+    return report

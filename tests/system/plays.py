@@ -1,13 +1,12 @@
 """Plays: what may happen around an interruption, with real runs, a real worker, the deployed zip.
 
-All plays of a cloud are played at the same time, each in a thread of its own, while `sweep` comes
-every few seconds; each test waits for the end of its own.
+All plays of a cloud are played at the same time, as stories of their own, while `sweep` comes every
+few seconds; each test waits for the end of its own.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -16,14 +15,11 @@ import pytest
 
 from localcloud.cloud import SWEEP, Cloud, Options, wait_for
 from localcloud.oracle import Verdict, judge
-from tests.e2e.scenario import Run, Stage
+from tests.e2e.scenario import ATTEMPT_SECONDS, STORIES, Run, Stage, Stories
 from tests.faults.ledger import Ledger
 from tests.system.clouds import GRACE_SECONDS, ORDINARY
 
 SWEEP_EVERY_SECONDS = 6.0
-
-LONG_SECONDS = 240.0
-"""For whatever takes a few starts of processes on a machine where all plays are played at once."""
 
 T = TypeVar("T")
 
@@ -35,25 +31,32 @@ class Play(Generic[T]):
     name: str
     act: Callable[[Stage], T]
 
+    def __post_init__(self) -> None:
+        STORIES[self.name] = self._timed
+
+    def _timed(self, stage: Stage) -> tuple[T, float]:
+        began = time.monotonic()
+        return self.act(stage), time.monotonic() - began
+
 
 @dataclass(frozen=True)
 class Playbill:
     """The plays under way in a cloud."""
 
     stage: Stage
-    plays: dict[str, Future[tuple[Any, float]]]
+    stories: Stories
 
     def result(self, play: Play[T]) -> T:
         """Wait for the play's end; return what it returned, or raise what was wrong."""
-        result: T = self.plays[play.name].result()[0]
+        result: T = self.stories.result(play.name)[0]
         return result
 
     def judge(self, play: Play[Sequence[Run]], ledger: Ledger) -> None:
         """Wait for the play's end; fail with what it found wrong, or the oracle."""
-        runs, seconds = self.plays[play.name].result()
+        runs, seconds = self.stories.result(play.name)
         verdict = self._verdict(runs)
         ledger.note(play.name, verdict, seconds)
-        assert not verdict.findings, f"{verdict}; {_described(runs)}"
+        assert not verdict.findings, verdict
 
     def judge_all_again(self, plays: Sequence[Play[Sequence[Run]]], ledger: Ledger) -> None:
         """Once all is quiet and two more sweeps have come, nothing may look different."""
@@ -63,72 +66,52 @@ class Playbill:
         verdict = self._verdict(runs)
         seconds = time.monotonic() - began
         ledger.note("all of these runs, once all was quiet", verdict, seconds, len(runs))
-        assert not verdict.findings, f"{verdict}; {_described(runs)}"
+        assert not verdict.findings, verdict
 
     def _verdict(self, runs: Sequence[Run]) -> Verdict:
         return judge(*(self.stage.cloud.observe(run.id) for run in runs))
 
 
-def _described(runs: Sequence[Run]) -> str:
-    """What is to be seen of the runs from the outside, for a failed test."""
-    return "; ".join(f"{run.id}: {run.states()}, {len(run.containers())} tasks" for run in runs)
+def plays_of(item: pytest.Item) -> list[str]:
+    """Names of a test's plays: its parameter, or all in `PLAYS` of its module."""
+    assert isinstance(item, pytest.Function)
+    plays: Sequence[Play[Any]] = getattr(item.module, "PLAYS", ())
+    chosen = item.callspec.params.get("play") if hasattr(item, "callspec") else None
+    return [play.name for play in plays if chosen in (None, play)]
 
 
-def plays_in(options: Options, items: Sequence[pytest.Item]) -> dict[str, Play[Any]]:
-    """The plays of which a test was chosen: those in `PLAYS` of its module, or its parameter."""
-    found: dict[str, Play[Any]] = {}
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        if params.get("options", ORDINARY) is options:
-            plays: Sequence[Play[Any]] = getattr(item.module, "PLAYS", ())
-            chosen = params.get("play")
-            found |= {play.name: play for play in plays if chosen in (None, play)}
-    return found
+def options_of(item: pytest.Item) -> object:
+    """How the cloud of a test is built."""
+    assert isinstance(item, pytest.Function)
+    return item.callspec.params.get("options", ORDINARY) if hasattr(item, "callspec") else ORDINARY
 
 
 @contextmanager
-def played(stage: Stage, plays: Sequence[Play[Any]]) -> Iterator[Playbill]:
-    """Begin all plays at once."""
+def played(stage: Stage, options: Options, items: Sequence[pytest.Item]) -> Iterator[Playbill]:
+    """Begin the plays of those tests that run in this cloud, all at once."""
     over = threading.Event()
 
     def keep_sweeping() -> None:
         while not over.wait(SWEEP_EVERY_SECONDS):
             stage.cloud.lambdas.invoke_async(SWEEP, {"source": "aws.events", "detail": {}})
 
-    def timed(play: Play[Any]) -> tuple[Any, float]:
-        began = time.monotonic()
-        return play.act(stage), time.monotonic() - began
-
+    here = [item for item in items if options_of(item) is options]
+    stories = Stories(stage)
+    stories.begin(list(dict.fromkeys(name for item in here for name in plays_of(item))))
     sweeping = threading.Thread(target=keep_sweeping, daemon=True)
     sweeping.start()
-    with ThreadPoolExecutor(max(1, len(plays))) as pool:
-        yield Playbill(stage, {play.name: pool.submit(timed, play) for play in plays})
-    over.set()
-    sweeping.join()
-
-
-def becomes(run: Run, state_type: str) -> None:
-    """Wait until the run is in that state, and its last container has gone or is at work."""
-
-    def has_become() -> bool:
-        return bool(run.cloud.prefect.run(run.id)["state_type"] == state_type)
-
     try:
-        wait_for(f"{run.id} to be {state_type}", LONG_SECONDS, has_become)
-    except TimeoutError as error:
-        raise TimeoutError(f"{error}: {run.states()}") from None
-
-
-def ends_well(run: Run) -> None:
-    """Wait until the run is completed and none of its containers is left."""
-    becomes(run, "COMPLETED")
-    wait_for("the last exit", 60, lambda: not run.cloud.fargate.running(run.id))
+        yield Playbill(stage, stories)
+        stories.wait_for_all()
+    finally:
+        over.set()
+        sweeping.join()
 
 
 def completes(run: Run, *, starts: int) -> None:
     """Wait for the good end, and see that the flow was started so often, each in its own task."""
-    ends_well(run)
+    run.wait_for_state("COMPLETED")
+    run.wait_until_stopped()
     assert run.starts() == len(run.containers()) == starts, run.notes()
 
 
@@ -146,4 +129,4 @@ def sweeps_pass(cloud: Cloud, number: int) -> None:
 
     time.sleep(GRACE_SECONDS)
     wanted = sweeps() + number + 1  # one may be under way
-    wait_for(f"{number} sweeps", LONG_SECONDS, lambda: sweeps() >= wanted)
+    wait_for(f"{number} sweeps", ATTEMPT_SECONDS, lambda: sweeps() >= wanted)

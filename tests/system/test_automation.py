@@ -10,8 +10,8 @@ from typing import Any
 from localcloud.bootstrap import run_python
 from localcloud.cloud import wait_for
 from localcloud.deployment import PROJECT
-from tests.e2e.scenario import Stage
-from tests.system.plays import LONG_SECONDS, Play, Playbill, ends_well
+from tests.e2e.scenario import ATTEMPT_SECONDS, Stage
+from tests.system.plays import Play, Playbill
 
 
 class Slack(ThreadingHTTPServer):
@@ -59,11 +59,9 @@ def moved_to_on_demand(stage: Stage) -> tuple[dict[str, Any], list[str]]:
         def texts() -> list[str]:
             return [text for text in list(server.texts) if run.id in text]
 
-        for number in (1, 2):
-            run.wait_for_start(number, LONG_SECONDS)
-            run.interrupt()
-        ends_well(run)
-        wait_for("Slack", LONG_SECONDS, texts)
+        run.interrupt_each_start(2)
+        assert run.wait_for_end()["state_type"] == "COMPLETED"
+        wait_for("Slack", ATTEMPT_SECONDS, texts)
         return stage.cloud.prefect.run(run.id), texts()
 
 

@@ -19,10 +19,10 @@ import pytest
 from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
 from localcloud.cloud import REACT, Cloud, wait_for
 from localcloud.lambdas import Invocation
-from tests.e2e.scenario import Run, Stage
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
 from tests.make import make_event
 from tests.system.clouds import AUTH_STRING
-from tests.system.plays import LONG_SECONDS, Play, Playbill, ends_well
+from tests.system.plays import Play, Playbill
 from tests.unit.canaries import Canaries
 from tests.unit.scripted_server import ScriptedServer, answer
 
@@ -50,10 +50,8 @@ def rescued_with_secrets(stage: Stage) -> Rescued:
     variables = {"env": {"DB_PASSWORD": secrets.plant("the flow's environment")}}
     tags = ("spot-retries:1", f"token:{secrets.plant('a tag')}")
     run = stage.start("waits", tags=tags, job_variables=variables, interruptions=2)
-    for number in (1, 2):
-        run.wait_for_start(number, LONG_SECONDS)
-        run.interrupt()
-    ends_well(run)
+    run.interrupt_each_start(2)
+    assert run.wait_for_end()["state_type"] == "COMPLETED"
     for life in run.containers():
         assert secrets.found_in(json.dumps(dict(life.environment))) == ["the flow's environment"]
     return Rescued(run, secrets, server_secrets())
@@ -261,7 +259,7 @@ def test_a_failure_tells_its_cause_and_not_the_credential(stage: Stage, failing:
     sqs = stage.cloud.aws.client("sqs")
     [message] = wait_for(
         "the message of the failure",
-        LONG_SECONDS,
+        ATTEMPT_SECONDS,
         lambda: sqs.receive_message(QueueUrl=failing).get("Messages"),
     )
 

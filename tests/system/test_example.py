@@ -13,8 +13,8 @@ from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import Cloud, wait_for
 from localcloud.deployment import PROJECT
 from localcloud.prefect_api import deployment_id_in
-from tests.e2e.scenario import Run, Stage
-from tests.system.plays import LONG_SECONDS, Play, Playbill, ends_well
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
+from tests.system.plays import Play, Playbill
 
 EXAMPLES = PROJECT / "examples"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/flows:1"
@@ -53,7 +53,7 @@ class Example:
         return sum(t["name"].startswith(f"{task}-") for t in done)
 
     def wait(self, what: str, ask: Callable[[], object]) -> None:
-        wait_for(what, LONG_SECONDS, lambda: ask() or None)
+        wait_for(what, ATTEMPT_SECONDS, lambda: ask() or None)
 
 
 def deployed(stage: Stage) -> Example:
@@ -82,7 +82,7 @@ def interrupted_everywhere(stage: Stage) -> Example:
     Run(example.cloud, child["id"], run.notes_file).interrupt()
     example.wait("a region", lambda: example.completed("convert"))
     run.interrupt()
-    ends_well(run)
+    assert run.wait_for_end()["state_type"] == "COMPLETED"
     return example
 
 

@@ -7,17 +7,10 @@ import pytest
 
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import wait_for
-from tests.e2e.scenario import Run, Stage
+from localcloud.fargate import PROVISIONING_SECONDS
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
 from tests.faults.ledger import Ledger
-from tests.system.plays import (
-    LONG_SECONDS,
-    Play,
-    Playbill,
-    becomes,
-    completes,
-    ends_well,
-    is_not_started_again,
-)
+from tests.system.plays import Play, Playbill, completes, is_not_started_again
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -26,10 +19,10 @@ HELD_QUEUE = "held"
 
 def cancelled_at_the_same_moment(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=1)
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     cancel(run)
     run.interrupt()
-    becomes(run, "CANCELLED")
+    run.wait_for_state("CANCELLED")
     is_not_started_again(run)
     return (run,)
 
@@ -38,10 +31,10 @@ def cancelled_and_crashed(stage: Stage) -> Sequence[Run]:
     """The engine is the container's main process: it hears nothing, and dies saying Crashed."""
     own = {"command": "python -m prefect.engine"}
     run = stage.start("waits", job_variables=own, interruptions=1)
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     cancel(run)
     run.interrupt()
-    becomes(run, "CANCELLED")
+    run.wait_for_state("CANCELLED")
     is_not_started_again(run)
     assert run.states()[-3:] == ["CANCELLING", "CRASHED", "CANCELLED"], "this shows nothing"
     return (run,)
@@ -51,13 +44,13 @@ def interrupted_and_then_cancelled(stage: Stage) -> Sequence[Run]:
     """The person comes after the rerun was made due, and before a worker does."""
     prefect = stage.cloud.prefect
     run = stage.start("waits", interruptions=1, queue="cancelled")
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     prefect.pause_queue(WORK_POOL, True, "cancelled")
     run.interrupt()
-    becomes(run, "SCHEDULED")
+    run.wait_for_state("SCHEDULED")
     cancel(run)
     prefect.pause_queue(WORK_POOL, False, "cancelled")
-    becomes(run, "CANCELLED")
+    run.wait_for_state("CANCELLED")
     is_not_started_again(run)
     return (run,)
 
@@ -65,7 +58,7 @@ def interrupted_and_then_cancelled(stage: Stage) -> Sequence[Run]:
 def paused(stage: Stage) -> Sequence[Run]:
     """The flow blocks in its process until a person resumes it, after that process is gone."""
     run = stage.start("pauses")
-    becomes(run, "PAUSED")
+    run.wait_for_state("PAUSED")
     run.interrupt()
     is_not_started_again(run)
     assert run.states()[-1] == "PAUSED"
@@ -78,7 +71,7 @@ def paused(stage: Stage) -> Sequence[Run]:
 def suspended(stage: Stage) -> Sequence[Run]:
     """The flow leaves of itself, and Spot takes the container while it does."""
     run = stage.start("suspends")
-    becomes(run, "PAUSED")
+    run.wait_for_state("PAUSED")
     run.interrupt()
     assert run.containers()[0].interrupted_at, "the container was gone before: this shows nothing"
     is_not_started_again(run)
@@ -90,22 +83,23 @@ def suspended(stage: Stage) -> Sequence[Run]:
 
 
 def interrupted_before_its_container_started(stage: Stage) -> Sequence[Run]:
-    run = stage.start("waits", interruptions=1)
-    run.wait_for_start(1, LONG_SECONDS)
-    run.interrupt()
-    wait_for("the second task", LONG_SECONDS, lambda: len(run.containers()) == 2)
+    slow = {"env": {PROVISIONING_SECONDS: "5"}}
+    run = stage.start("waits", job_variables=slow, interruptions=1)
+    run.interrupt_each_start(1)
+    wait_for("the second task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
     stage.cloud.fargate.interrupt(run.containers()[1].task_arn)
-    ends_well(run)
-    assert len(run.containers()) == 3
+    assert run.wait_for_end()["state_type"] == "COMPLETED"
+    assert [bool(life.started) for life in run.containers()] == [True, False, True]
+    assert run.starts() == 2
     return (run,)
 
 
 def enqueued_under_a_limit(stage: Stage) -> Sequence[Run]:
     """One at a time, and the second one waits: for the first one's rerun, or before it."""
     first = stage.start("ENQUEUE", interruptions=1)
-    first.wait_for_start(1, LONG_SECONDS)
+    first.wait_for_start(1)
     second = stage.start("ENQUEUE", interruptions=0)
-    wait_for("the wait", LONG_SECONDS, lambda: state_name(second) == "AwaitingConcurrencySlot")
+    wait_for("the wait", ATTEMPT_SECONDS, lambda: state_name(second) == "AwaitingConcurrencySlot")
     first.interrupt()
     completes(first, starts=2)
     completes(second, starts=1)
@@ -121,16 +115,17 @@ def cancelled_under_a_limit(stage: Stage) -> Sequence[Run]:
     """One or none; the place of the interrupted run is taken before a worker has it again."""
     prefect = stage.cloud.prefect
     first = stage.start("CANCEL_NEW", interruptions=1, queue=HELD_QUEUE)
-    first.wait_for_start(1, LONG_SECONDS)
+    first.wait_for_start(1)
     second = stage.start("CANCEL_NEW", interruptions=0)
-    becomes(second, "CANCELLED")
+    second.wait_for_state("CANCELLED")
     prefect.pause_queue(WORK_POOL, True, HELD_QUEUE)
     first.interrupt()
-    becomes(first, "SCHEDULED")
-    third = stage.start("CANCEL_NEW", interruptions=0, seconds=20)
-    third.wait_for_start(1, LONG_SECONDS)
+    first.wait_for_state("SCHEDULED")
+    third = stage.start("CANCEL_NEW", interruptions=0, gated=True)
+    third.wait_for_start(1)
     prefect.pause_queue(WORK_POOL, False, HELD_QUEUE)
-    becomes(first, "CANCELLED")
+    first.wait_for_state("CANCELLED")
+    third.let_go_on()
     completes(third, starts=1)
     completes(first, starts=2)
     assert second.containers() == []

@@ -14,10 +14,10 @@ import pytest
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import wait_for
 from localcloud.events import Delivery, Event, EventRouter, deliver_once
-from tests.e2e.scenario import Run, Stage
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
 from tests.faults.ledger import Ledger
 from tests.system.clouds import GRACE_SECONDS, OBSERVED
-from tests.system.plays import LONG_SECONDS, Play, Playbill, becomes, completes
+from tests.system.plays import Play, Playbill, completes
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -62,8 +62,7 @@ class PostOffice:
 
 def told_in_time(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=1)
-    run.wait_for_start(1, LONG_SECONDS)
-    run.interrupt()
+    run.interrupt_each_start(1)
     completes(run, starts=2)
     return (run,)
 
@@ -71,7 +70,7 @@ def told_in_time(stage: Stage) -> Sequence[Run]:
 def told_while_the_next_task_starts(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=1)
     old = interrupted_with_its_stop_held_back(stage, run)
-    wait_for("the next task", LONG_SECONDS, lambda: len(run.containers()) == 2)
+    wait_for("the next task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
     post(stage).deliver(old, "STOPPED")
     is_crashed_by_the_observer(run)
     completes(run, starts=2)
@@ -81,7 +80,7 @@ def told_while_the_next_task_starts(stage: Stage) -> Sequence[Run]:
 def told_while_the_next_attempt_runs(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=1, seconds=LONGER_THAN_THE_GRACE)
     old = interrupted_with_its_stop_held_back(stage, run)
-    run.wait_for_start(2, LONG_SECONDS)
+    run.wait_for_start(2)
     post(stage).deliver(old, "STOPPED")
     is_crashed_by_the_observer(run)
     completes(run, starts=2)
@@ -91,7 +90,7 @@ def told_while_the_next_attempt_runs(stage: Stage) -> Sequence[Run]:
 def told_before_the_next_interruption(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=2)
     old = interrupted_with_its_stop_held_back(stage, run)
-    run.wait_for_start(2, LONG_SECONDS)
+    run.wait_for_start(2)
     post(stage).deliver(old, "STOPPED")
     is_crashed_by_the_observer(run)
     run.interrupt()
@@ -103,14 +102,14 @@ def told_of_the_beginning_once_more(stage: Stage) -> Sequence[Run]:
     """Of the old task's, while the run waits for a worker: it is Pending then, and none comes."""
     prefect, office = stage.cloud.prefect, post(stage)
     run = stage.start("waits", interruptions=1, queue="late")
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     prefect.pause_queue(WORK_POOL, True, "late")
     old = run.interrupt()
     wait_for("the last news of the old task", 60, lambda: office.has(old, "STOPPED"))
     wait_for("the observer to be through", 60, lambda: observer_has_read_all(stage))
-    wait_for("the rerun to be due", LONG_SECONDS, lambda: is_due(run))
+    wait_for("the rerun to be due", ATTEMPT_SECONDS, lambda: is_due(run))
     office.deliver(old, "PROVISIONING")
-    becomes(run, "PENDING")
+    run.wait_for_state("PENDING")
     prefect.pause_queue(WORK_POOL, False, "late")
     completes(run, starts=2)
     return (run,)
@@ -154,7 +153,7 @@ def is_due(run: Run) -> bool:
 
 
 def interrupted_with_its_stop_held_back(stage: Stage, run: Run) -> str:
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     post(stage).hold(run.containers()[-1].task_arn)
     return run.interrupt()
 
@@ -165,7 +164,7 @@ def is_crashed_by_the_observer(run: Run) -> None:
         messages = [s["message"] for s in states if s["type"] == "CRASHED"]
         return messages[-1] if messages else None
 
-    message = wait_for("the observer's word", LONG_SECONDS, crash)
+    message = wait_for("the observer's word", ATTEMPT_SECONDS, crash)
     assert "stopped with a non-zero exit code" in message
 
 
