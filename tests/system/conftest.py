@@ -4,6 +4,7 @@ With `pytest -n 2 --dist loadgroup` two of them are up at once, each in a proces
 """
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,27 +16,28 @@ from tests.system.world import World, world_on_paper
 
 UNDER_WAY = pytest.StashKey[Playbill]()
 GROUPS = {
-    "test_bench": "benchmark",
-    "test_demo": "ended by hand",
-    "test_misbehaving_world": "on paper",
-    "test_storm_deployed": "on paper",
-    "test_observer": "observed",
+    "ordinary": (),
+    "on paper": ("test_misbehaving_world.py", "test_storm_deployed.py"),
+    "observed": ("test_observer.py",),
+    "benchmark": ("test_bench.py",),
+    "ended by hand": ("test_demo.py",),
 }
-"""Modules by the cloud they run in, or the process of their own; all others: the ordinary one."""
+"""Files by the cloud that their tests share, the longest first; the ordinary one: all others."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests of a cloud run together, in one process; the longest group first."""
-    order = ["ordinary", *dict.fromkeys(GROUPS.values())]
-    for item in items:
-        if item.path.parent.name == "system":
-            item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=lambda item: order.index(group_of(item)))
+    """Have the tests of a cloud run one after the other, in one process."""
+    groups = list(GROUPS)
+    here = [item for item in items if item.path.parent == Path(__file__).parent]
+    for item in here:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    here.sort(key=lambda item: groups.index(group_of(item)))
+    items[:] = here + [item for item in items if item not in here]
 
 
 def group_of(item: pytest.Item) -> str:
-    return GROUPS.get(item.path.stem, "ordinary")
+    return next((group for group, files in GROUPS.items() if item.path.name in files), "ordinary")
 
 
 @pytest.fixture(scope="session")
