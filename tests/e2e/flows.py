@@ -89,13 +89,6 @@ def parent(file: str, child_file: str, interruptions: int = 2, spot_retries: int
 
 
 @flow
-def nests(file: str, child_file: str, interruptions: int) -> str:
-    """Calls another flow, which runs in the same process, under a run of its own."""
-    note(file, "start")
-    return waits(child_file, interruptions)
-
-
-@flow
 def pauses(file: str) -> None:
     """Asks a person, in its process: it blocks there until it is resumed."""
     note(file, "start")
@@ -110,6 +103,6 @@ def suspends(file: str) -> None:
     try:
         suspend_flow_run(timeout=600)
     except BaseException:
-        sleep(15)
+        sleep(UNTIL_INTERRUPTED)
         raise
     note(file, "resumed")
