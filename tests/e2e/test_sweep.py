@@ -1,4 +1,4 @@
-"""What no event told, repaired by the deployed `sweep`: real flows, real worker, real server."""
+"""What no event reported, repaired by the deployed `sweep`: real flows, worker and server."""
 
 import json
 from dataclasses import dataclass
