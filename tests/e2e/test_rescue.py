@@ -12,7 +12,7 @@ from localcloud.cloud import REACT, wait_for
 from localcloud.events import Delivery, Event, delay, duplicate, shuffle
 from localcloud.fargate import PROVISIONING_SECONDS
 from tests.e2e.conftest import AUTH_STRING
-from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, story
+from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions, story
 from tests.make import make_event
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -85,8 +85,7 @@ def test_people_read_why_a_run_was_moved_in_annotation_log_and_events(
 
 def test_logs_name_run_task_and_decision(moved_to_on_demand: Ended) -> None:
     run = moved_to_on_demand.run
-    lines = [json.loads(line) for line in run.log_lines()]
-    decided = [line for line in lines if line.get("decision", "ignore") != "ignore"]
+    decided = decisions(run.log_lines())
     expected = {"warned", "rerun-on-spot", "rerun-on-demand", "finish-rerun"}
     assert expected <= {line["decision"] for line in decided}
     assert {line["flow_run_id"] for line in decided} == {run.id}
