@@ -25,6 +25,10 @@ GROUPS = {
 """Files by the cloud that their tests share, the longest first; the ordinary one: all others."""
 
 
+TEST_SECONDS = 1800
+"""For a test to wait for its cloud and its play, on a busy machine."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the tests of a cloud run one after the other, in one process."""
@@ -32,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if item.path.parent == Path(__file__).parent]
     for item in here:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
+        item.add_marker(pytest.mark.timeout(TEST_SECONDS))
     here.sort(key=lambda item: groups.index(group_of(item)))
     items[:] = here + [item for item in items if item not in here]
 

@@ -9,14 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bench import cold, floor, observer
 from bench.comparison import OURS, THEIRS
 from bench.correctness import CASES
 from localcloud.deployment import PROJECT
-
-pytestmark = pytest.mark.timeout(900)
 
 PROGRAM = """
 import json, sys
