@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from bench import machine, page, results
-from bench.part import PARTS, Figures
-from bench.parts import load_part
+from bench.part import PARTS, Figures, load_part
 from bench.show import show, table_of
 
 

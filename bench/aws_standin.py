@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from botocore.exceptions import ClientError
 
-from bench.http_server import Answer, Request, Service, listen
+from bench.http_server import Answer, Request, Service, serve
 from tests.twin.dynamodb import InMemoryDynamoDB
 
 Json = Mapping[str, Any]
@@ -128,9 +128,5 @@ def _error(code: str, message: str) -> Answer:
     return Answer(400, {"__type": f"bench#{code}", "message": message})
 
 
-async def _serve(port: int) -> None:
-    await (await listen(Service(AwsStandIn().handle), port)).serve_forever()
-
-
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1])))
+    serve(Service(AwsStandIn().handle), int(sys.argv[1]))

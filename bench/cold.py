@@ -8,6 +8,7 @@ it, as `spotctl deploy` makes it; the bare one does not, as Chalice makes it.
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,31 +19,17 @@ from uuid import uuid4
 import psutil
 
 from bench.deployed import TIMEOUT_SECONDS, Deployed, answered, deployed
+from bench.handlers import FreshAws, fresh_aws
 from bench.interruptions import Seed, Victim, exit_of, task_arn
-from bench.part import Chart, Figures, Log, Table, ratio
-from bench.servers import StandIns
+from bench.part import Figures, Log, Table, ratio
+from bench.servers import FreshPrefect, StandIns
 from bench.usage import cpu_seconds, peak_rss_mib
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import REACT
 from localcloud.deployment import deploy_folder
-from localcloud.fault_proxy import FaultProxy
 from localcloud.processes import Household
 
 TITLE: Final = "Cold start, memory, and an event that asks for nothing"
-
-PROFILE: Final[Sequence[str]] = (
-    "Every Lambda loaded all four functions and every adapter. Each loads its own function now, and"
-    " bills, breaker, guards and metrics when an event first asks for them.",
-    "Clients for ECS and SSM were made at a runtime's first event, whatever that was; they are made"
-    " when one is first asked something, which most events never do.",
-    "Most of what was left was compiling, since Lambda's file system keeps no bytecode:"
-    " typing_extensions, which Powertools wants for one name, took some 50 ms of it, and takes 6"
-    " when the zip brings its bytecode (`python -BX importtime -c 'import app'` in the unpacked"
-    " zip, without its `__pycache__` folders and with them). `spotctl deploy` packs it; the zip is"
-    " half as large again.",
-    "What is left over the bare function is mostly our own dataclasses, which Python makes by code"
-    " that it compiles itself, and the read of the table.",
-)
 
 STARTS: Final = 15
 BARE: Final = f"bare-{STAGE}-bare"
@@ -58,15 +45,17 @@ def measure(log: Log, *, short: bool = False) -> Figures:
     with (
         Household.open() as household,
         StandIns(household, seeds).fresh(rescues) as prefect,
-        deployed(household, prefect.api_url) as stage,
+        fresh_aws(household, []) as aws,
+        deployed(household) as stage,
     ):
+        settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment()}
         _deploy_bare(stage, household.folder / "bare")
         figures = {
             "starts": starts,
             "zip_bytes": stage.zip_bytes,
-            **_in_turn(stage, starts, log),
-            **_memory(stage, prefect.victims),
-            "no_op_requests": _count_requests(stage, prefect.api_url),
+            **_in_turn(stage, settings, starts, log),
+            **_memory(stage, settings, prefect.victims),
+            "no_op_requests": _count_requests(stage, settings, aws, prefect),
         }
     log(f"peak memory {figures['peak_rss_mib']:.0f} MiB, zip {figures['zip_bytes']} bytes")
     return figures
@@ -102,11 +91,6 @@ def tables(figures: Figures) -> Sequence[Table]:
     ]
 
 
-def charts(_figures: Figures) -> Sequence[Chart]:
-    """Nothing is drawn."""
-    return []
-
-
 def targets(figures: Figures) -> Figures:
     """Cold start in multiples of the bare function's, zip and memory."""
     return {
@@ -121,7 +105,7 @@ def _deploy_bare(stage: Deployed, folder: Path) -> None:
     deploy_folder(stage.aws, folder, STAGE, {}, TIMEOUT_SECONDS)
 
 
-def _in_turn(stage: Deployed, starts: int, log: Log) -> Figures:
+def _in_turn(stage: Deployed, settings: Mapping[str, str], starts: int, log: Log) -> Figures:
     seconds: dict[str, list[float]] = {REACT: [], BARE: []}
     cpu: dict[str, list[float]] = {REACT: [], BARE: []}
     rss: list[float] = []
@@ -129,7 +113,7 @@ def _in_turn(stage: Deployed, starts: int, log: Log) -> Figures:
         for function in seconds:
             event = stop_without_warning()
             began = time.perf_counter()
-            runtime = stage.runtime(function)
+            runtime = stage.runtime(function, **settings)
             answered(runtime, number, event)
             seconds[function].append(time.perf_counter() - began)
             process = psutil.Process(runtime.pid)
@@ -149,9 +133,9 @@ def _in_turn(stage: Deployed, starts: int, log: Log) -> Figures:
     }
 
 
-def _memory(stage: Deployed, victims: Sequence[Victim]) -> Figures:
+def _memory(stage: Deployed, settings: Mapping[str, str], victims: Sequence[Victim]) -> Figures:
     """Peak memory of one runtime over its cold start and these rescues."""
-    runtime = stage.runtime()
+    runtime = stage.runtime(**settings)
     for number, victim in enumerate(victims):
         answer = answered(runtime, number, exit_of(victim)).answer
         if answer["decision"] != "finish-rerun":
@@ -161,17 +145,18 @@ def _memory(stage: Deployed, victims: Sequence[Victim]) -> Figures:
     return {"rescues": len(victims), "peak_rss_mib": round(peak, 1)}
 
 
-def _count_requests(stage: Deployed, prefect_url: str) -> Mapping[str, int]:
-    """What a warm runtime asks of anybody for an event that asks for nothing of Prefect."""
-    address = prefect_url.removesuffix("/api")
-    with FaultProxy(stage.aws.endpoint_url) as aws, FaultProxy(address) as prefect:
-        runtime = stage.runtime(PREFECT_API_URL=f"{prefect.url}/api", AWS_ENDPOINT_URL=aws.url)
-        answered(runtime, 0, stop_without_warning())
-        runtime.end()
-    asked = [exchange.target.rpartition(".")[2] for exchange in aws.exchanges]
+def _count_requests(
+    stage: Deployed, settings: Mapping[str, str], aws: FreshAws, prefect: FreshPrefect
+) -> Mapping[str, int]:
+    """What a new runtime asks of anybody for an event that asks for nothing of Prefect."""
+    before, of_prefect = Counter(aws.usage()["requests"]), prefect.requests()
+    runtime = stage.runtime(**settings)
+    answered(runtime, 0, stop_without_warning())
+    runtime.end()
+    asked = Counter(aws.usage()["requests"]) - before
     return {
-        **{f"DynamoDB {name}": asked.count(name) for name in sorted(set(asked))},
-        "Prefect": len(prefect.exchanges),
+        **{f"DynamoDB {name}": number for name, number in sorted(asked.items())},
+        "Prefect": prefect.requests() - of_prefect,
     }
 
 

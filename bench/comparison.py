@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bench.handlers import RUNTIMES, Deployment, Event, FreshAws, Side, fresh_aws, observer
+from bench.deployed import Deployed
+from bench.handlers import RUNTIMES, DeployedReact, Event, FreshAws, Side, fresh_aws, observer
 from bench.interruptions import Victim, exit_of, stop_of, task_of, warning_of
 from bench.part import Log
 from bench.prefect_json import read_time
@@ -57,7 +58,7 @@ class Comparison:
     """What all measurements share."""
 
     household: Household
-    deployment: Deployment
+    deployment: Deployed
     log: Log
 
     def compare(
@@ -97,8 +98,9 @@ class Comparison:
     ) -> Iterator[Side]:
         """Start a side before these servers; `runtimes` are prefect-spot's."""
         if name == OURS:
-            with self.deployment.react(prefect.api_url, aws, runtimes) as side:
-                yield side
+            settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment()}
+            with self.deployment.react(runtimes, **settings) as lambdas:
+                yield DeployedReact(lambdas)
         else:
             with observer(self.household, prefect.api_url, aws) as other:
                 yield other

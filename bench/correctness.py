@@ -9,7 +9,7 @@ from bench.comparison import OURS, Comparison
 from bench.handlers import Event, FreshAws, fresh_aws
 from bench.http_client import Http
 from bench.interruptions import Victim, make_seeds, stop_of, task_of
-from bench.servers import Servers, move, start_run
+from bench.servers import FreshPrefect, move, start_run
 from localcloud.bootstrap import WORK_POOL
 
 PREFETCH: Final = timedelta(seconds=10)
@@ -126,11 +126,10 @@ CASES: Final = (
 
 
 def judge_all(
-    comparison: Comparison, side_name: str, servers: Servers
+    comparison: Comparison, side_name: str, prefect: FreshPrefect
 ) -> Mapping[str, Mapping[str, Any]]:
     """Play all cases before one side; return what Prefect says, and whether that is right."""
     with (
-        servers.fresh(0) as prefect,
         fresh_aws(comparison.household, []) as aws,
         comparison.side(side_name, prefect, aws, RUNTIMES_HERE) as side,
     ):

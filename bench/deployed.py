@@ -1,4 +1,4 @@
-"""The deployed zip in an emulated AWS, for what needs one runtime at a time."""
+"""The project as `chalice deploy` makes it, in an emulated AWS of its own."""
 
 import io
 import json
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from localcloud.aws import EmulatedAws
-from localcloud.bootstrap import STACK, STAGE
+from localcloud.bootstrap import STAGE
 from localcloud.cloud import LAMBDA_PYTHON, REACT
 from localcloud.deployment import deploy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
+from localcloud.lambdas import LambdaService
 from localcloud.processes import Household
 
 TIMEOUT_SECONDS: Final = 30
+LONG_SECONDS: Final = 900.0
 
 AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 """The zip's folder cannot be written to there: its code is compiled in each cold start."""
@@ -45,6 +47,20 @@ class Deployed:
             replace(config, environment=tuple(sorted(environment.items()))),
         )
 
+    @contextmanager
+    def react(self, runtimes: int, **settings: str) -> Iterator[LambdaService]:
+        """Start so many runtimes of `react`, and hand them out when each has answered once."""
+        self.aws.client("lambda").update_function_configuration(
+            FunctionName=REACT, Environment={"Variables": {**settings, "STAGE": STAGE}}
+        )
+        with LambdaService(
+            self.household, self.aws, LAMBDA_PYTHON, retry_scale=0.1, concurrency=runtimes
+        ) as lambdas:
+            for _ in range(runtimes):
+                lambdas.invoke_async(REACT, {})
+            lambdas.wait_idle(LONG_SECONDS)
+            yield lambdas
+
     def add_function(self, name: str, source: Path) -> None:
         """Add a function of one file, with the environment that ours have; `handler` is its own."""
         functions = self.aws.client("lambda")
@@ -61,16 +77,10 @@ class Deployed:
 
 
 @contextmanager
-def deployed(household: Household, api_url: str) -> Iterator[Deployed]:
-    """Deploy this project into an emulated AWS of its own; `api_url` is Prefect's."""
+def deployed(household: Household) -> Iterator[Deployed]:
+    """Deploy this project as it is; each runtime is given the addresses of its servers."""
     with EmulatedAws() as aws:
-        aws.client("dynamodb").create_table(
-            TableName=STACK,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        settings = {"PREFECT_API_URL": api_url}
+        settings = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
         deploy(aws, household.folder / "project", STAGE, settings, TIMEOUT_SECONDS)
         yield Deployed(household, aws)
 

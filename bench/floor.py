@@ -14,24 +14,12 @@ from bench.deployed import Deployed, answered, deployed
 from bench.floor_requests import as_event, stages_of
 from bench.handlers import fresh_aws
 from bench.interruptions import Seed, Victim, exit_of, task_arn
-from bench.part import Chart, Figures, Log, Table, ratio
+from bench.part import Figures, Log, Table, ratio
 from bench.servers import FreshPrefect, StandIns, prepared
 from localcloud.lambda_environment import ExecutionEnvironment
 from localcloud.processes import Household
 
 TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
-
-PROFILE: Final[Sequence[str]] = (
-    "Where no warning came before, an interruption and its rerun were two events in two requests;"
-    " they go in one now, and a rescue asks Prefect for 11 things instead of 12.",
-    "Of a rescue's CPU, 45 % was botocore's (three calls to the table) and 40 % urllib3's. botocore"
-    " made up its user agent anew for each call and checked arguments that DynamoDB checks as well:"
-    " without that, a call takes 0.80 of the CPU.",
-    "urllib3's manager looked up its one pool of connections anew for each request: asking the"
-    " pool itself takes 0.84 of the CPU.",
-    "All in all a rescue takes 0.77 of the CPU that it took. What is left is botocore (43 %),"
-    " urllib3 (42 %) and 5 % for deciding: the requests themselves, in their libraries.",
-)
 
 RESCUES: Final = 40
 """Of each kind, and as many bare ones."""
@@ -60,7 +48,7 @@ def measure(log: Log, *, short: bool = False) -> Figures:
         for _ in ("rescued", "moved by its floor")
     ]
     figures: Figures = {"rescues": rescues, "needed": _needed()}
-    with Household.open() as household, deployed(household, "http://127.0.0.1:9/api") as stage:
+    with Household.open() as household, deployed(household) as stage:
         stage.add_function(BARE, BARE_SOURCE)
         log("on the stand-in")
         with StandIns(household, seeds).fresh(len(seeds)) as prefect:
@@ -75,11 +63,6 @@ def measure(log: Log, *, short: bool = False) -> Figures:
 def tables(figures: Figures) -> Sequence[Table]:
     """Return the lists of requests, and how the two compare."""
     return [_comparison(figures), *(_list(kind, figures["needed"][kind]) for kind in KINDS)]
-
-
-def charts(_figures: Figures) -> Sequence[Chart]:
-    """Nothing is drawn: it is two numbers."""
-    return []
 
 
 def targets(figures: Figures) -> Figures:

@@ -30,9 +30,9 @@ class Needed:
     method: str
     path: str
     body: object = None
-    target: str = ""
 
 
+Json = Mapping[str, Any]
 Stage = Sequence[Needed]
 
 OWN_RETRIES: Final = 0
@@ -43,112 +43,105 @@ def stages_of(run: Victim) -> Sequence[Stage]:
     """Return what moves this run from RUNNING to due again, with everybody told."""
     of_run, owner, now = f"/flow_runs/{run.run_id}", str(uuid4()), datetime.now(UTC)
     park_id = uuid5(NAMESPACE_URL, run.task_arn)
-    on_demand = run.on_demand
-    capacity = "FARGATE" if on_demand else "FARGATE_SPOT"
+    capacity = "FARGATE" if run.on_demand else "FARGATE_SPOT"
     told = f"Spot interruption 1 of 3 in us-east-1b: rerun on {capacity}"
-    read = Needed(
-        PREFECT, "read the run", "whether it may be rerun, and how often it was", "GET", of_run
-    )
-    history = Needed(
-        PREFECT,
-        "read its states",
-        "whether this very interruption was answered before",
-        "GET",
-        f"/flow_run_states/?flow_run_id={run.run_id}",
-    )
+    of_history = f"/flow_run_states/?flow_run_id={run.run_id}"
+
+    def read(name: str, why: str, path: str) -> Needed:
+        return Needed(PREFECT, name, why, "GET", path)
+
+    def update(name: str, why: str, body: Json) -> Needed:
+        return Needed(TABLE, name, why, "POST", "/", body)
+
+    def propose(name: str, why: str, transition_id: object, at: datetime) -> Needed:
+        details = {"transition_id": str(transition_id), "scheduled_time": at.isoformat()}
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": told}
+        body = {"state": {**state, "state_details": details}, "force": False}
+        return Needed(PREFECT, name, why, "POST", f"{of_run}/set_state", body)
+
     return (
         [
-            Needed(
-                TABLE,
+            update(
                 "take the lease",
                 "Prefect cannot compare and swap; it brings the record as well",
-                *_update(_acquire(run, owner, now)),
+                _acquire(run, owner, now),
             )
         ],
-        [read, history],
         [
-            Needed(
-                TABLE,
+            read("read the run", "whether it may be rerun, and how often it was", of_run),
+            read(
+                "read its states", "whether this very interruption was answered before", of_history
+            ),
+        ],
+        [
+            update(
                 "record the interruption",
                 "before the run can move on: else a death here would lose the count",
-                *_update(_save(run, owner, now, release=False)),
+                _save(run, owner, now, release=False),
             )
         ],
         [
-            Needed(
-                PREFECT,
+            propose(
                 "park",
                 "Prefect takes changes only while the run is scheduled, and no worker may have it"
                 " meanwhile",
-                *_propose(run, park_id, now + timedelta(hours=1), told),
+                park_id,
+                now + timedelta(hours=1),
             )
         ],
         [
-            _because(read, "a change replaces whole what it changes: it needs a fresh read"),
-            _because(history, "whether the run had ended while it was being parked"),
+            read(
+                "read the run again",
+                "a change replaces whole what it changes: it needs a fresh read",
+                of_run,
+            ),
+            read(
+                "read its states again",
+                "whether the run had ended while it was being parked",
+                of_history,
+            ),
         ],
         [
             Needed(
                 PREFECT,
                 "change",
                 "the retry that the rerun would eat, the tag"
-                + (", and the capacity" if on_demand else ""),
+                + (", and the capacity" if run.on_demand else ""),
                 "PATCH",
                 of_run,
-                _change(on_demand=on_demand),
+                _change(on_demand=run.on_demand),
             )
         ],
-        [
-            Needed(
-                PREFECT,
-                "make due",
-                "the rerun itself",
-                *_propose(run, uuid5(park_id, "due"), now, told),
-            )
-        ],
+        [propose("make due", "the rerun itself", uuid5(park_id, "due"), now)],
         _annotation(run, told, capacity, now),
         [
-            Needed(
-                TABLE,
+            update(
                 "release the lease",
-                "the next event shall not wait, nor tell people twice",
-                *_update(_save(run, owner, now, release=True)),
+                "the next event shall not wait, nor annotate a second time",
+                _save(run, owner, now, release=True),
             )
         ],
     )
 
 
-def as_event(stages: Sequence[Stage], *, prefect_url: str, aws_url: str) -> Mapping[str, Any]:
+def as_event(stages: Sequence[Stage], *, prefect_url: str, aws_url: str) -> Json:
     """Return the stages as `bare/requests_alone.py` takes them."""
     prefect, aws = urlsplit(prefect_url), urlsplit(aws_url)
 
-    def wire(request: Needed) -> Mapping[str, Any]:
+    def wire(request: Needed) -> Json:
         body = b"" if request.body is None else json.dumps(request.body).encode()
-        common = {"method": request.method, "body": base64.b64encode(body).decode()}
-        if request.to == PREFECT:
-            headers = {"Accept": "application/json"}
-            if body:
-                headers["Content-Type"] = "application/json"
-            path = prefect.path + request.path
-            return {**common, "host": prefect.netloc, "path": path, "headers": headers}
-        headers = {
-            "Content-Type": "application/x-amz-json-1.0",
-            "X-Amz-Target": request.target,
-            # moto reads region and account out of it, and checks no signature.
-            "Authorization": (
-                "AWS4-HMAC-SHA256 Credential=bare/20261123/us-east-1/dynamodb/aws4_request,"
-                " SignedHeaders=host, Signature=0"
-            ),
+        address, headers = (prefect, {"Accept": "application/json"})
+        if request.to == TABLE:
+            address, headers = (aws, {"X-Amz-Target": "DynamoDB_20120810.UpdateItem"})
+        return {
+            "method": request.method,
+            "host": address.netloc,
+            "path": (prefect.path if request.to == PREFECT else "") + request.path,
+            "headers": {**headers, "Content-Type": "application/json"} if body else headers,
+            "body": base64.b64encode(body).decode(),
         }
-        return {**common, "host": aws.netloc, "path": request.path, "headers": headers}
 
     return {"stages": [[wire(request) for request in stage] for stage in stages]}
-
-
-def _because(request: Needed, why: str) -> Needed:
-    return Needed(
-        request.to, f"{request.name} again", why, request.method, request.path, request.body
-    )
 
 
 def _annotation(run: Victim, told: str, capacity: str, now: datetime) -> Stage:
@@ -163,13 +156,7 @@ def _annotation(run: Victim, told: str, capacity: str, now: datetime) -> Stage:
         "payload": {"interruption": 1, "task_arn": run.task_arn, "rerun_on": capacity},
     }
     names = ("prefect-spot.interrupted", "prefect-spot.rerun")
-    log = {
-        "name": "prefect-spot",
-        "level": 30,
-        "message": told,
-        "timestamp": now.isoformat(),
-        "flow_run_id": run.run_id,
-    }
+    log = {"name": "prefect-spot", "level": 30, "message": told, "flow_run_id": run.run_id}
     artifact = {
         "key": f"spot-interruption-{run.run_id[:8]}",
         "type": "markdown",
@@ -178,42 +165,30 @@ def _annotation(run: Victim, told: str, capacity: str, now: datetime) -> Stage:
         "flow_run_id": run.run_id,
     }
     labels = {"prefect-spot.interruptions": 1, "prefect-spot.capacity": capacity}
+
+    def write(name: str, why: str, path: str, body: object, method: str = "POST") -> Needed:
+        return Needed(PREFECT, name, why, method, path, body)
+
     return [
-        Needed(PREFECT, "log", "people look there first", "POST", "/logs/", [log]),
-        Needed(PREFECT, "artifact", "the whole story, on the run", "POST", "/artifacts/", artifact),
-        Needed(
-            PREFECT,
+        write("log", "people look there first", "/logs/", [{**log, "timestamp": now.isoformat()}]),
+        write("artifact", "the whole story, on the run", "/artifacts/", artifact),
+        write(
             "events",
             "users' automations wait for them; both in one request",
-            "POST",
             "/events",
             [{**event, "id": str(uuid4()), "event": name} for name in names],
         ),
-        Needed(
-            PREFECT,
+        write(
             "labels",
             "runs are searched by them",
-            "PATCH",
             f"/flow_runs/{run.run_id}/labels",
             labels,
+            "PATCH",
         ),
     ]
 
 
-def _propose(run: Victim, transition_id: object, at: datetime, message: str) -> tuple[Any, ...]:
-    state = {
-        "type": "SCHEDULED",
-        "name": "AwaitingRetry",
-        "message": message,
-        "state_details": {
-            "transition_id": str(transition_id),
-            "scheduled_time": at.isoformat(),
-        },
-    }
-    return "POST", f"/flow_runs/{run.run_id}/set_state", {"state": state, "force": False}
-
-
-def _change(*, on_demand: bool) -> Mapping[str, object]:
+def _change(*, on_demand: bool) -> Json:
     policy = {
         "max_retries": 0,
         "retry_delay_seconds": 0,
@@ -229,11 +204,7 @@ def _change(*, on_demand: bool) -> Mapping[str, object]:
     return {**moved, "empirical_policy": policy, "tags": tags}
 
 
-def _update(body: Mapping[str, object]) -> tuple[Any, ...]:
-    return "POST", "/", body, "DynamoDB_20120810.UpdateItem"
-
-
-def _acquire(run: Victim, owner: str, now: datetime) -> Mapping[str, object]:
+def _acquire(run: Victim, owner: str, now: datetime) -> Json:
     milliseconds = int(now.timestamp() * 1000)
     return {
         "TableName": STACK,
@@ -252,7 +223,7 @@ def _acquire(run: Victim, owner: str, now: datetime) -> Mapping[str, object]:
     }
 
 
-def _save(run: Victim, owner: str, now: datetime, *, release: bool) -> Mapping[str, object]:
+def _save(run: Victim, owner: str, now: datetime, *, release: bool) -> Json:
     interruption = {
         "number": {"N": "1"},
         "cause": {"S": "Spot interruption"},

@@ -10,22 +10,19 @@ from typing import Any, Final, Protocol
 
 import psutil
 
+from bench.deployed import LONG_SECONDS
 from bench.http_client import Http
 from bench.machine import ROOT
 from bench.servers import START_SECONDS, served
 from bench.usage import children_that_run
 from localcloud.aws import EmulatedAws
-from localcloud.bootstrap import STAGE
-from localcloud.cloud import LAMBDA_PYTHON, REACT, wait_for
-from localcloud.deployment import deploy
+from localcloud.cloud import REACT, wait_for
 from localcloud.lambdas import LambdaService
 from localcloud.processes import Household
 
 RUNTIMES: Final = 10
 """As many as are reserved for `react` in `.chalice/config.json`."""
 
-TIMEOUT_SECONDS: Final = 30
-LONG_SECONDS: Final = 900.0
 QUEUE: Final = "prefect-ecs-tasks-events"
 
 Event = Mapping[str, Any]
@@ -98,43 +95,6 @@ class DeployedReact:
         failed = [i for i in self._lambdas.invocations if i.status != "ok"]
         if failed:
             raise RuntimeError(f"{len(failed)} invocations failed, the first with {failed[0]}")
-
-
-class Deployment:
-    """The project as it is deployed, once; its functions are run for each measurement anew."""
-
-    def __init__(self, household: Household, aws: EmulatedAws) -> None:
-        self._household = household
-        self._aws = aws
-
-    @property
-    def zip_bytes(self) -> int:
-        """Size of the deployed zip."""
-        return len(self._aws.lambdas.get_function(REACT).code_bytes)
-
-    @contextmanager
-    def react(self, prefect_api_url: str, aws: FreshAws, runtimes: int) -> Iterator[DeployedReact]:
-        """Start so many runtimes, and hand them out when all have answered once."""
-        settings = {"PREFECT_API_URL": prefect_api_url, **aws.environment(), "STAGE": STAGE}
-        self._aws.client("lambda").update_function_configuration(
-            FunctionName=REACT, Environment={"Variables": settings}
-        )
-        with LambdaService(
-            self._household, self._aws, LAMBDA_PYTHON, retry_scale=0.1, concurrency=runtimes
-        ) as lambdas:
-            for _ in range(runtimes):
-                lambdas.invoke_async(REACT, {})
-            lambdas.wait_idle(LONG_SECONDS)
-            yield DeployedReact(lambdas)
-
-
-@contextmanager
-def deployed(household: Household) -> Iterator[Deployment]:
-    """Deploy this project as it is, into an emulated AWS that is there for that alone."""
-    with EmulatedAws() as aws:
-        settings = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-        deploy(aws, household.folder / "project", STAGE, settings, TIMEOUT_SECONDS)
-        yield Deployment(household, aws)
 
 
 class Observer:

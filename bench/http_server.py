@@ -1,25 +1,23 @@
-"""A small HTTP server for the stand-ins: JSON, kept-alive connections, each answer late by as much.
+"""Serves the stand-ins over HTTP and WebSocket, by uvicorn; each answer is late by as much.
 
-Made to cost little: what a stand-in takes of the machine is missing to whoever is measured. So it
-understands what the clients here send (a length for every body), and no more.
+What a stand-in costs this machine is missing to both sides of a comparison, so the application is
+as thin as Starlette allows: no routes, no middleware.
 """
 
 import asyncio
-import base64
-import hashlib
 import json
-import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
-MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""What RFC 6455 has a server add to a client's key."""
+import uvicorn
+from starlette import requests, responses
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-_TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
-_HEAD_ENDS: Final = b"\r\n\r\n"
+BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,156 +46,85 @@ OnMessage = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class Service:
-    """What a server answers, and how many seconds after a request has come in."""
+    """What a server answers, and how many seconds after a request has come in: an application."""
 
     handle: Handler
     on_message: OnMessage = lambda _: None
     delay_seconds: float = 0.0
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or a WebSocket until its client closes it."""
+        if scope["type"] == "websocket":
+            socket = WebSocket(scope, receive, send)
+            await socket.accept(next(iter(scope["subprotocols"]), None))
+            async for text in socket.iter_text():
+                back = self.on_message(text)
+                if back is not None:
+                    await socket.send_text(back)
+            return
+        asked = requests.Request(scope, receive)
+        path, query = scope["raw_path"].decode(), scope["query_string"].decode()
+        body = await asked.body()
+        answer = self.handle(Request(asked.method, path, query, asked.headers, body))
+        if isinstance(answer, asyncio.Future):
+            answer = await answer
+        content = b"" if answer.body is None else json.dumps(answer.body).encode()
+        response = responses.Response(content, answer.status, media_type="application/json")
+        await response(scope, receive, send)
 
-async def listen(service: Service, port: int) -> asyncio.Server:
-    """Listen on 127.0.0.1; port 0 takes a free one."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(
-        lambda: _Connection(service, loop), "127.0.0.1", port, backlog=1024
-    )
 
-
-def port_of(server: asyncio.Server) -> int:
-    """Return the port that it listens on."""
-    return int(server.sockets[0].getsockname()[1])
+def serve(service: Service, port: int) -> None:
+    """Serve on 127.0.0.1 until the process is ended."""
+    _server(service, port).run()
 
 
 class ServerThread:
     """A service in a thread of this process, behind which a test can see."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self.url = ""
+        self._server = _server(service, port=0)
+        self._socket = self._server.config.bind_socket()
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def __enter__(self) -> "ServerThread":
+        self._socket.listen(BACKLOG)  # who asks before uvicorn is there waits for it
         self._thread.start()
-        listening = asyncio.run_coroutine_threadsafe(listen(self._service, 0), self._loop)
-        self.url = f"http://127.0.0.1:{port_of(listening.result())}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._server.should_exit = self._server.force_exit = True
         self._thread.join()
-        self._loop.close()
+        self._socket.close()
 
 
-class _Connection(asyncio.Protocol):
-    """One client: a request at a time, or a WebSocket once it asked for that."""
+def _server(service: Service, port: int) -> uvicorn.Server:
+    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # a variable of uvicorn's
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(_Far(transport, service.delay_seconds))
 
-    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
-        self._service = service
-        self._loop = loop
-        self._buffer = b""
-        self._is_socket = False
-        self._transport: asyncio.Transport
+    config = uvicorn.Config(
+        service, "127.0.0.1", port, http=Protocol, backlog=BACKLOG, lifespan="off",
+        log_config=None, access_log=False, server_header=False, date_header=False,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+
+class _Far:
+    """A transport to a client far away: what is sent arrives late, pongs included."""
+
+    def __init__(self, transport: asyncio.Transport, seconds: float) -> None:
         self._transport = transport
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while self._take_frame() if self._is_socket else self._take_request():
-            pass
+    def write(self, data: bytes) -> None:
+        """Send, so many seconds later; a transport that is closed by then drops it."""
+        self._loop.call_later(self._seconds, self._transport.write, data)
 
-    def _take_request(self) -> bool:
-        end = self._buffer.find(_HEAD_ENDS)
-        if end < 0:
-            return False
-        first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
-        }
-        begin = end + len(_HEAD_ENDS)
-        length = int(headers.get("content-length", 0))
-        if len(self._buffer) < begin + length:
-            return False
-        body, self._buffer = self._buffer[begin : begin + length], self._buffer[begin + length :]
-        method, target, _ = first.split(" ", 2)
-        path, _, query = target.partition("?")
-        if headers.get("upgrade", "").lower() == "websocket":
-            self._open_socket(headers)
-        else:
-            self._answer(Request(method, path, query, headers, body))
-        return True
+    def close(self) -> None:
+        """Close after all that was written before."""
+        self._loop.call_later(self._seconds, self._transport.close)
 
-    def _answer(self, request: Request) -> None:
-        answer = self._service.handle(request)
-        if isinstance(answer, asyncio.Future):
-            answer.add_done_callback(lambda later: self._send(_encoded(later.result())))
-        else:
-            self._send(_encoded(answer))
-
-    def _send(self, data: bytes) -> None:
-        """A transport that is closed by then drops it."""
-        self._loop.call_later(self._service.delay_seconds, self._transport.write, data)
-
-    def _open_socket(self, headers: Mapping[str, str]) -> None:
-        digest = hashlib.sha1(headers["sec-websocket-key"].encode() + MAGIC, usedforsecurity=False)
-        lines = [
-            "HTTP/1.1 101 Switching Protocols",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            f"Sec-WebSocket-Accept: {base64.b64encode(digest.digest()).decode()}",
-        ]
-        protocols = headers.get("sec-websocket-protocol", "")
-        if protocols:
-            lines.append(f"Sec-WebSocket-Protocol: {protocols.partition(',')[0].strip()}")
-        self._is_socket = True
-        self._send("\r\n".join(lines).encode() + _HEAD_ENDS)
-
-    def _take_frame(self) -> bool:
-        """Read a frame as clients send it: masked, and whole."""
-        if len(self._buffer) < 2:
-            return False
-        kind, length, begin = self._buffer[0] & 0x0F, self._buffer[1] & 0x7F, 2
-        for marker, form in ((126, ">H"), (127, ">Q")):
-            if length == marker:
-                begin = 2 + struct.calcsize(form)
-                if len(self._buffer) < begin:
-                    return False
-                length = struct.unpack(form, self._buffer[2:begin])[0]
-                break
-        end = begin + 4 + length
-        if len(self._buffer) < end:
-            return False
-        mask, masked = self._buffer[begin : begin + 4], self._buffer[begin + 4 : end]
-        self._buffer = self._buffer[end:]
-        keys = (mask * (length // 4 + 1))[:length]
-        plain = int.from_bytes(masked, "big") ^ int.from_bytes(keys, "big")
-        self._take_message(kind, plain.to_bytes(length, "big"))
-        return True
-
-    def _take_message(self, kind: int, content: bytes) -> None:
-        if kind == _TEXT:
-            back = self._service.on_message(content.decode())
-            if back is not None:
-                self._send(_frame(_TEXT, back.encode()))
-        elif kind == _PING:
-            self._send(_frame(_PONG, content))
-        elif kind == _CLOSE:
-            self._send(_frame(_CLOSE, content))
-            self._loop.call_later(self._service.delay_seconds, self._transport.close)
-
-
-def _encoded(answer: Answer) -> bytes:
-    body = b"" if answer.body is None else json.dumps(answer.body).encode()
-    head = (
-        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def _frame(kind: int, content: bytes) -> bytes:
-    """A server's frame is not masked; ours are short."""
-    assert len(content) < 126
-    return bytes((0x80 | kind, len(content))) + content
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -23,7 +23,6 @@ from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from tests.laws.universe import Universe
 from tests.twin.dynamodb import InMemoryDynamoDB
-from tests.twin.work_pools import InMemoryWorkPools
 
 TABLE = "bench"
 
@@ -159,7 +158,7 @@ class MeteredUniverse(Universe):
         super().__init__(InMemoryDynamoDB(), TABLE, shows_stopped=False)
         self.traffic = Traffic()
         self._names: dict[UUID, str] = {}
-        self._stand_in = StandIn(self.prefect, InMemoryWorkPools())
+        self._stand_in = StandIn(self.prefect)
 
     def metered_world(self) -> World:
         """The world as one invocation sees it."""

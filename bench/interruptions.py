@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import CLUSTER
+from tests.make import make_event
 
 ON_DEMAND_EVERY: Final = 4
 """One in so many interruptions moves its run to FARGATE."""
@@ -60,73 +61,56 @@ def task_of(victim: Victim, **changes: object) -> Json:
     """Return the victim's task as ECS describes it, with its tags."""
     tags = {"prefect.io/flow-run-id": victim.run_id, "prefect.io/flow-run-name": "etl"}
     return {
-        **_detail(victim, datetime.now(UTC), 143),
+        **stop_of(victim)["detail"],
         "tags": [{"key": key, "value": value} for key, value in tags.items()],
-        **_times(victim.task_started_at.timestamp()),
+        **dict.fromkeys(_BEGINNINGS, victim.task_started_at.timestamp()),
         **changes,
     }
 
 
 def warning_of(victim: Victim) -> Json:
     """Return Spot's warning: the container still works."""
-    now = datetime.now(UTC)
-    detail = {**_detail(victim, now, None), "lastStatus": "RUNNING", "version": 4}
-    del detail["executionStoppedAt"]
     running = [{"name": "prefect", "lastStatus": "RUNNING"}]
-    return _event(now, {**detail, "containers": running})
+    changes = {"lastStatus": "RUNNING", "version": 4, "executionStoppedAt": None}
+    return _event(victim, containers=running, **changes)
 
 
 def exit_of(victim: Victim) -> Json:
     """Return the news that the container has exited: DEPROVISIONING."""
-    now = datetime.now(UTC)
-    return _event(now, {**_detail(victim, now, 143), "lastStatus": "DEPROVISIONING", "version": 5})
+    return _event(victim, lastStatus="DEPROVISIONING", version=5)
 
 
 def stop_of(victim: Victim, exit_code: int | None = 143) -> Json:
     """Return the last news of the task, STOPPED; an `exit_code` of None is missing there."""
+    return _event(victim, lastStatus="STOPPED", version=6, containers=[_exited(exit_code)])
+
+
+def _event(victim: Victim, **detail: object) -> Json:
+    """How long a task takes to start is not what is measured: it starts all at once."""
     now = datetime.now(UTC)
-    return _event(now, _detail(victim, now, exit_code))
+    event = make_event(
+        {
+            "taskArn": victim.task_arn,
+            "clusterArn": CLUSTER_ARN,
+            **dict.fromkeys(_BEGINNINGS, victim.task_started_at.isoformat()),
+            "executionStoppedAt": now.isoformat(),
+            "updatedAt": now.isoformat(),
+            "containers": [_exited(143)],
+            **detail,
+        },
+        id=str(uuid4()),
+        time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        account=EmulatedAws.account,
+        resources=[victim.task_arn],
+    )
+    [override] = event["detail"]["overrides"]["containerOverrides"]
+    override["environment"] = [{"name": "PREFECT__FLOW_RUN_ID", "value": victim.run_id}]
+    return event
 
 
-def _event(now: datetime, detail: Json) -> Json:
-    return {
-        "version": "0",
-        "id": str(uuid4()),
-        "detail-type": "ECS Task State Change",
-        "source": "aws.ecs",
-        "account": EmulatedAws.account,
-        "time": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "region": EmulatedAws.region,
-        "resources": [detail["taskArn"]],
-        "detail": detail,
-    }
+def _exited(code: int | None) -> Json:
+    container = {"name": "prefect", "lastStatus": "STOPPED"}
+    return container if code is None else {**container, "exitCode": code}
 
 
-def _detail(victim: Victim, now: datetime, exit_code: int | None) -> dict[str, Any]:
-    container = {"name": "prefect", "lastStatus": "STOPPED", "exitCode": exit_code}
-    environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": victim.run_id}]
-    return {
-        "taskArn": victim.task_arn,
-        "clusterArn": CLUSTER_ARN,
-        "taskDefinitionArn": f"{_ARN}:task-definition/etl:1",
-        "lastStatus": "STOPPED",
-        "desiredStatus": "STOPPED",
-        "stopCode": "SpotInterruption",
-        "stoppedReason": "Your Spot Task was interrupted.",
-        "capacityProviderName": "FARGATE_SPOT",
-        "launchType": "FARGATE",
-        "availabilityZone": "us-east-1b",
-        "cpu": "256",
-        "memory": "512",
-        "version": 6,
-        **_times(victim.task_started_at.isoformat()),
-        "executionStoppedAt": now.isoformat(),
-        "updatedAt": now.isoformat(),
-        "containers": [{key: x for key, x in container.items() if x is not None}],
-        "overrides": {"containerOverrides": [{"name": "prefect", "environment": environment}]},
-    }
-
-
-def _times(started_at: str | float) -> dict[str, str | float]:
-    """All at once: how long a task takes to start is not what is measured."""
-    return dict.fromkeys(("createdAt", "pullStartedAt", "startedAt"), started_at)
+_BEGINNINGS: Final = ("createdAt", "pullStartedAt", "startedAt")

@@ -6,48 +6,23 @@ either of them makes of the whole stream (warning, exit, stop) is a measurement 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from operator import attrgetter
 from statistics import median
 from typing import Any, Final
 
-from bench import server_costs
 from bench.comparison import OURS, THEIRS, Comparison, Samples, stream
 from bench.correctness import CASES, judge_all
-from bench.handlers import RUNTIMES, deployed
+from bench.deployed import deployed
+from bench.handlers import RUNTIMES
 from bench.interruptions import make_seeds
 from bench.part import Cell, Chart, Figures, Log, Table, ratio
 from bench.servers import StandIns, prepared
 from localcloud.processes import Household
 
 TITLE: Final = "Against prefect-aws's observer"
-PROFILE: Sequence[str] = (
-    "On the stand-in only the distance counts: ten runtimes wait at the same time, and a runtime"
-    " sends what does not depend on each other at once; the observer takes one message at a time,"
-    " and its requests follow one another.",
-    "On a real server both wait for the server: it is one process, and what a request costs it in"
-    " CPU is what everybody else waits for, so ten runtimes are no quicker than one there. What"
-    " a rescue costs it stands in the table of what requests cost: one in four moved to FARGATE,"
-    " even without a single read it is more than 1.3 times the seconds that the observer takes for"
-    " a run. So that promise cannot be kept by asking less: only by telling people less, or by"
-    " giving up a law.",
-    "Of what a rerun on Spot costs the server, proposing two states is the largest part; the"
-    " observer proposes one. The reads come next, two before the run is parked and two after: what"
-    " they save is a run that is started twice, or one that had completed.",
-    "Moving a run to FARGATE costs the server about as much as all else together: with each PATCH"
-    " that holds job variables, Prefect checks the work pool's whole template against JSON Schema's"
-    " own schema, twice (`check_schema`, nearly all of that request's time), and answers nobody"
-    " meanwhile. No other request changes a run's capacity. A smaller template would help, but the"
-    " pool is its users', and usually the worker has made it, with prefect-aws's own.",
-    "The observer opens a client and a WebSocket for every event; a runtime keeps its connections.",
-    "With moto as DynamoDB, the three calls of a rescue cost this machine about as much CPU as"
-    " `react` itself; hence the light stand-in for AWS, for both sides.",
-)
-
 STANDIN: Final = "standin"
 SERVER: Final = "server"
 STREAM: Final = "stream"
 CORRECTNESS: Final = "correctness"
-COSTS: Final = "server_costs"
 
 ROUNDS: Final = {1: 3, 100: 3, 1000: 2}
 """How often each number of interruptions is measured, on each side."""
@@ -70,10 +45,6 @@ _STREAM_NOTE: Final = (
     "An interruption here is three events: the warnings of all, then all exits, then all stops."
     " On AWS two minutes lie between the first and the others."
 )
-_COSTS_NOTE: Final = (
-    "Each kind sent one at a time, so many times; without PostgreSQL's part. The observer sends its"
-    " event over a WebSocket that it opens for each, which costs the server more than is shown."
-)
 _CORRECTNESS_NOTE: Final = (
     "On a Prefect server with PostgreSQL. Each side is judged by what it is for: the observer is to"
     " leave an interrupted run Crashed, prefect-spot is to have it started again, once."
@@ -92,14 +63,12 @@ def measure(log: Log, *, short: bool = False) -> Figures:
         figures[STANDIN] = comparison.compare(stand_ins, rounds)
         figures[STREAM] = comparison.compare(stand_ins, {} if short else STREAM_ROUNDS, stream)
         log("making the runs on a Prefect server")
-        of_server = seeds[:2] if short else seeds
-        servers = stack.enter_context(prepared(household, of_server))
-        with servers.fresh(min(server_costs.RUNS, len(of_server))) as prefect:
-            figures[COSTS] = server_costs.measure(prefect)
+        servers = stack.enter_context(prepared(household, [] if short else seeds))
         figures[SERVER] = comparison.compare(servers, {} if short else rounds)
-        figures[CORRECTNESS] = {
-            side: judge_all(comparison, side, servers) for side in (OURS, THEIRS)
-        }
+        with servers.fresh(0) as prefect:
+            figures[CORRECTNESS] = {
+                side: judge_all(comparison, side, prefect) for side in (OURS, THEIRS)
+            }
     return figures
 
 
@@ -110,8 +79,7 @@ def tables(figures: Figures) -> Sequence[Table]:
         _table("On a Prefect server with PostgreSQL", figures[SERVER], ""),
         _table("All events of an interruption, on the stand-in", figures[STREAM], _STREAM_NOTE),
     ]
-    of_prefect = [_costs(figures[COSTS]), _correctness(figures[CORRECTNESS])]
-    return [*(table for table in compared if table.rows), *of_prefect]
+    return [*(table for table in compared if table.rows), _correctness(figures[CORRECTNESS])]
 
 
 def charts(figures: Figures) -> Sequence[Chart]:
@@ -147,27 +115,6 @@ def targets(figures: Figures) -> Figures:
             "cpu_per_event": max(_ratio(sides, "cpu_seconds") for sides in most.values()),
         }
     }
-
-
-def _costs(found: Mapping[str, float]) -> Table:
-    """What a request costs the server, and how many of each a side sends."""
-    rows: list[Sequence[Cell]] = [
-        (kind.name, 1000 * found[kind.name], kind.on_spot, kind.to_fargate, kind.observer)
-        for kind in server_costs.KINDS
-    ]
-
-    def in_all(kinds: Sequence[server_costs.Kind]) -> Sequence[float]:
-        sides = map(attrgetter, ("on_spot", "to_fargate", "observer"))
-        return [sum(1000 * found[kind.name] * times(kind) for kind in kinds) for times in sides]
-
-    writes = [kind for kind in server_costs.KINDS if not kind.reads]
-    sums = [
-        ("CPU ms in all", None, *in_all(server_costs.KINDS)),
-        ("of these, not for reading", None, *in_all(writes)),
-    ]
-    columns = ("", "CPU ms", "rerun on Spot", "moved to FARGATE", "observer")
-    title = "What a request costs the Prefect server, and how often it is sent"
-    return Table(title, columns, [*rows, *sums], _COSTS_NOTE)
 
 
 def _table(title: str, samples: Samples, note: str) -> Table:

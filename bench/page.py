@@ -1,4 +1,7 @@
-"""`docs/benchmarks.md`, from `build/bench.json`: not a figure in it is written by hand."""
+"""`docs/benchmarks.md`, from `build/bench.json`: no figure in its tables is written by hand.
+
+The last section, what profiles showed, is written by hand, and left as it is.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +9,7 @@ from typing import Final
 
 from bench import chart, results
 from bench.machine import ROOT
-from bench.part import PARTS, Figures
-from bench.parts import load_part
+from bench.part import PARTS, DrawnPart, Figures, load_part
 from bench.show import markdown_of, table_of
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
@@ -22,10 +24,14 @@ below 1 is in our favour. Prefect's server is the real one, with PostgreSQL, or 
 says so; AWS is emulated. So times are this machine's, and ratios are what to look at.
 """
 
+BY_HAND: Final = "## What profiles showed"
+
 
 def write(found: Figures, page: Path = PAGE, images: Path = IMAGES) -> None:
     """Write the page and draw its charts; what has not been measured is named."""
-    page.write_text("\n".join([HEAD, *_sections(found, images)]))
+    before = page.read_text() if page.exists() else ""
+    by_hand = before[before.find(BY_HAND) :] if BY_HAND in before else ""
+    page.write_text("\n".join([HEAD, *_sections(found, images), by_hand]))
 
 
 def _sections(found: Figures, images: Path) -> Iterator[str]:
@@ -41,12 +47,9 @@ def _sections(found: Figures, images: Path) -> Iterator[str]:
         yield f"## {part.TITLE}\n"
         for table in part.tables(measured["figures"]):
             yield markdown_of(table) + "\n"
-        for drawing in part.charts(measured["figures"]):
+        for drawing in part.charts(measured["figures"]) if isinstance(part, DrawnPart) else ():
             file = chart.draw(drawing, images)
             yield f"![{drawing.title}](images/{file.name})\n"
-        if part.PROFILE:
-            yield "What profiles showed:\n"
-            yield "\n".join(f"- {sentence}" for sentence in part.PROFILE) + "\n"
     yield "## On what, when, and how to repeat it\n"
     yield from _origins(found)
 

@@ -5,7 +5,8 @@ A part only measures; printing, drawing, `build/bench.json` and the page are the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from importlib import import_module
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 PARTS: Final = ("observer", "floor", "cold", "storm", "sweep")
 """Each is a module of this package, and the order in which they are run and told."""
@@ -53,9 +54,6 @@ class Part(Protocol):
     TITLE: str
     """What is measured, as a heading."""
 
-    PROFILE: Sequence[str]
-    """What profiles showed, a sentence each: what was slow and is not, and why what misses does."""
-
     def measure(self, log: Log, *, short: bool = False) -> Figures:
         """Measure, with fresh servers for each measurement.
 
@@ -65,13 +63,23 @@ class Part(Protocol):
     def tables(self, figures: Figures) -> Sequence[Table]:
         """Return what people read; made from figures alone, which may come from a file."""
 
-    def charts(self, figures: Figures) -> Sequence[Chart]:
-        """Return what is drawn for the page."""
-
     def targets(self, figures: Figures) -> Figures:
         """Return this part's share of `build/bench.json`; see `bench.results.BOUNDS`."""
+
+
+@runtime_checkable
+class DrawnPart(Part, Protocol):
+    """A part of which the page shows charts as well."""
+
+    def charts(self, figures: Figures) -> Sequence[Chart]:
+        """Return what is drawn for the page."""
 
 
 def ratio(ours: float, theirs: float) -> float:
     """Return ours ÷ theirs, to three digits after the point: below 1 is in our favour."""
     return round(ours / theirs, 3)
+
+
+def load_part(name: str) -> Part:
+    """Return the module of the part, imported late: another part's imports take their time."""
+    return cast("Part", import_module(f"bench.{name}"))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
-from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.run import (
@@ -15,7 +15,6 @@ from chalicelib.core.run import (
     StateType,
     StateVerdict,
 )
-from chalicelib.core.waste import TaskRun
 from tests.twin.orchestration import TwinRun
 
 FLOW_NAME: Final = "etl"
@@ -71,19 +70,6 @@ def run_json(run: TwinRun) -> Json:
         "end_time": _time_json(run.ended_at),
         "total_run_time": run.run_seconds,
     }
-
-
-def task_run_json(task_run: TaskRun) -> Json:
-    """Return a task run, as far as anybody asks for it."""
-    data = {"storage_key": "key"} if task_run.persisted else None
-    told = _task_run(task_run.state, task_run.started_at, data=data, cached=task_run.cached)
-    return {**told, "end_time": _time_json(task_run.ended_at)}
-
-
-def call_json(child: TwinRun) -> Json:
-    """Return the task run in the parent that stands for the call of a subflow."""
-    at = child.started_at or child.states[0].timestamp
-    return _task_run(child.state.type, at, details={"child_flow_run_id": str(child.id)})
 
 
 def answer_json(answer: StateAnswer) -> Json:
@@ -142,25 +128,6 @@ def read_query(body: Json) -> RunQuery:
 def read_time(text: str) -> datetime:
     """Read a time with its zone."""
     return datetime.fromisoformat(text)
-
-
-def _task_run(
-    kind: StateType,
-    at: datetime,
-    *,
-    details: Json | None = None,
-    data: object = None,
-    cached: bool = False,
-) -> Json:
-    state = {
-        "id": str(uuid4()),
-        "type": kind.value,
-        "name": "Cached" if cached else kind.value.title(),
-        "timestamp": at.isoformat(),
-        "state_details": details or {},
-        "data": data,
-    }
-    return {"start_time": at.isoformat(), "state": state}
 
 
 def _time(bounds: Json, side: str) -> datetime | None:

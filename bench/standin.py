@@ -1,14 +1,11 @@
 """A stand-in for the Prefect API, as a server across the internet: it answers after 20 ms.
 
-It is the tests' in-memory twin behind HTTP, and as such has passed the contract suite
-(`tests/contract`), by the product's own REST client. It also serves what Prefect's own client asks
-for when prefect-aws's observer runs, the WebSocket for events included.
+It is the tests' in-memory twin behind HTTP, which has passed the contract suite (`tests/contract`),
+as far as `react`, `sweep` and prefect-aws's observer ask; the WebSocket for events included.
 
 `python -m bench.standin PORT DELAY_SECONDS`
 """
 
-import asyncio
-import base64
 import json
 import sys
 import time
@@ -21,70 +18,58 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from bench.http_server import Answer, Request, Service, listen
+from bench.http_server import Answer, Request, Service, serve
 from bench.prefect_json import (
     FLOW_ID,
     FLOW_NAME,
     answer_json,
-    call_json,
     read_change,
     read_proposal,
     read_query,
     read_time,
     run_json,
     state_json,
-    task_run_json,
 )
-from chalicelib.core.ports import Artifact, LogLine, PoolEvent, PrefectEvent, TableArtifact
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.core.run import StateVerdict
 from chalicelib.errors import PrefectConflictError, PrefectRejectedError
 from tests.twin.orchestration import TwinRun
-from tests.twin.prefect import MOST_RUNS, InMemoryPrefect
-from tests.twin.work_pools import InMemoryWorkPools
+from tests.twin.prefect import InMemoryPrefect
 
 DELAY_SECONDS: Final = 0.02
 
 _API: Final = "/api/"
 _OURS: Final = "prefect-spot."
 _RUN_RESOURCE: Final = "prefect.flow-run."
-_POOL_RESOURCE: Final = "prefect.work-pool."
 
 Json = Mapping[str, Any]
 
 
 @dataclass
 class StandIn:
-    """A Prefect server's answers, out of the twin. `auth_string` ("user:password") is demanded."""
+    """A Prefect server's answers, out of the twin."""
 
     twin: InMemoryPrefect
-    pools: InMemoryWorkPools
-    auth_string: str | None = None
     requests: Counter[str] = field(default_factory=Counter)
     """How often was asked for what: method and path, ids left out; of WebSockets, messages."""
 
     def __post_init__(self) -> None:
         self._deployment = self.twin.create_deployment()
-        self._credential = None
-        if self.auth_string is not None:
-            pair = base64.b64encode(self.auth_string.encode()).decode()
-            self._credential = f"Basic {pair}"
 
     def handle(self, request: Request) -> Answer:
         """Answer a request as Prefect does."""
         path = request.path.removeprefix(_API)
         if path.startswith("standin/"):
             return self._answer_bench(path.removeprefix("standin/"), request)
-        if self._credential not in (None, request.headers.get("authorization")):
-            return _refusal(401, "Unauthorized")
         parts = [unquote(part) for part in path.strip("/").split("/")]
         self.requests[f"{request.method} {'/'.join(p for p in parts if not _is_id(p))}"] += 1
         body = json.loads(request.body) if request.body else {}
         try:
             return self._answer(request.method, parts, request.query, body)
         except PrefectConflictError as error:
-            return _refusal(409, str(error))
+            return _refusal(409, error.what)
         except PrefectRejectedError as error:
-            return _refusal(404 if "not found" in str(error) else 422, str(error))
+            return _refusal(404 if "not found" in error.what else 422, error.what)
 
     def on_message(self, text: str) -> str | None:
         """Take a message of the WebSocket for events: a credential, or an event."""
@@ -112,8 +97,6 @@ class StandIn:
                 return Answer(201 if is_new else 200, answer_json(answer))
             case "POST", "flow_runs", "filter":
                 return Answer(200, [run_json(run) for run in self._find(body)])
-            case "POST", "task_runs", "filter":
-                return Answer(200, self._find_task_runs(body))
             case "PATCH", "flow_runs", run_id, "labels":
                 self.twin.add_labels(UUID(run_id), body)
                 return Answer(204)
@@ -140,18 +123,12 @@ class StandIn:
                 return Answer(200, known) if name else _unknown("Deployment")
             case "GET", "flows", flow_id:
                 return Answer(200, {"id": flow_id, "name": FLOW_NAME})
-        return self._answer_about_the_server(method, parts, body)
+        return self._answer_about_the_server(method, parts)
 
-    def _answer_about_the_server(self, method: str, parts: Sequence[str], body: Any) -> Answer:
+    def _answer_about_the_server(self, method: str, parts: Sequence[str]) -> Answer:
         match method, *parts:
             case "GET", "work_pools", name:
-                return self._work_pool(name)
-            case "POST", "work_pools":
-                self.pools.create(body["name"], body["base_job_template"])
-                return Answer(201, {"name": body["name"]})
-            case "PATCH", "work_pools", name:
-                self.pools.change(name, body["base_job_template"])
-                return Answer(204)
+                return Answer(200, {"id": str(uuid5(NAMESPACE_URL, name)), "name": name})
             case "GET", "csrf-token":
                 return _refusal(422, "CSRF protection is disabled.")
             case "GET", "admin", "version":
@@ -164,38 +141,13 @@ class StandIn:
         chosen = body["flow_runs"]
         if "id" in chosen:
             return [self.twin.runs[UUID(run_id)] for run_id in chosen["id"]["any_"]]
-        if (
-            "deployment_id" in chosen
-            and "work_pools" not in body
-            and "parent_flow_run_id" not in chosen
-        ):
-            deployment_id = UUID(chosen["deployment_id"]["any_"][0])
-            ids = [run.id for run in self.twin.find_completed_runs(deployment_id, body["limit"])]
-        elif "parent_flow_run_id" in chosen:
+        if "parent_flow_run_id" in chosen:
             parents = [UUID(parent) for parent in chosen["parent_flow_run_id"]["any_"]]
             found = sorted(self.twin.find_live_children(parents), key=lambda run: -run.id.int)
             ids = [run.id for run in found[body["offset"] : body["offset"] + body["limit"]]]
-        elif body["work_pools"]["name"]["any_"][0] in self.twin.work_pools:
-            ids = [run.id for run in self.twin.find_runs(read_query(body))]
         else:
-            ids = []
+            ids = [run.id for run in self.twin.find_runs(read_query(body))]
         return [self.twin.runs[run_id] for run_id in ids]
-
-    def _find_task_runs(self, body: Json) -> list[Json]:
-        """Return those of the chosen runs, calls of subflows among them; in a lasting order."""
-        started = body["task_runs"]["start_time"]
-        after, before = read_time(started["after_"]), read_time(started["before_"])
-        runs = [self.twin.runs.get(UUID(x)) for x in body["flow_runs"]["id"]["any_"]]
-        in_process = "deployment_id" in body["flow_runs"]
-        found: list[Json] = []
-        for run in runs:
-            if run is None or (in_process and run.deployment is not None):
-                continue
-            found += map(task_run_json, self.twin.task_runs.get(run.id, ()))
-            found += [call_json(x) for x in self.twin.runs.values() if x.parent_run_id == run.id]
-        found = [x for x in found if after <= read_time(x["start_time"]) <= before]
-        offset, limit = body["offset"], min(body["limit"], MOST_RUNS)
-        return found[offset : offset + limit]
 
     def _write_logs(self, body: Sequence[Json]) -> None:
         for line in body:
@@ -209,30 +161,13 @@ class StandIn:
             )
 
     def _write_artifact(self, body: Json) -> None:
-        if body["type"] == "table":
-            rows = json.loads(body["data"])
-            self.twin.write_table(TableArtifact(body["key"], rows, body["description"]))
-            return
         run_id = UUID(body["flow_run_id"])
         self.twin.write_artifact(Artifact(run_id, body["key"], body["data"], body["description"]))
 
     def _take_events(self, body: Sequence[Json]) -> None:
         """Keep those of ours; the twin knows no others."""
         ours = [event for event in body if event["event"].startswith(_OURS)]
-        of_runs = [event for event in ours if not _is_of_a_pool(event)]
-        self.twin.emit_events([_run_event(event) for event in of_runs])
-        for event in filter(_is_of_a_pool, ours):
-            self.twin.emit_pool_event(_pool_event(event))
-
-    def _work_pool(self, name: str) -> Answer:
-        pool = self.pools.read(name)
-        if pool is not None:
-            known = {"type": pool.type, "base_job_template": pool.base_job_template}
-            return Answer(200, {"id": str(uuid5(NAMESPACE_URL, name)), "name": name, **known})
-        if name in self.twin.work_pools:
-            known = {"type": "ecs", "base_job_template": {}}
-            return Answer(200, {"id": str(uuid5(NAMESPACE_URL, name)), "name": name, **known})
-        return _unknown("Work pool")
+        self.twin.emit_events(list(map(_run_event, ours)))
 
     def _answer_bench(self, name: str, request: Request) -> Answer:
         """Answer the benchmark itself: what is asked here is not counted."""
@@ -262,14 +197,9 @@ def service_of(stand_in: StandIn, delay_seconds: float = DELAY_SECONDS) -> Servi
     return Service(stand_in.handle, stand_in.on_message, delay_seconds)
 
 
-def make_stand_in(*, oldest: bool = False, auth_string: str | None = None) -> StandIn:
-    """Return one with no runs, of Prefect 3.8 or of 3.4."""
-    twin = InMemoryPrefect(lambda: datetime.now(UTC), oldest=oldest)
-    return StandIn(twin, InMemoryWorkPools(), auth_string)
-
-
-def _is_of_a_pool(event: Json) -> bool:
-    return str(event["resource"]["prefect.resource.id"]).startswith(_POOL_RESOURCE)
+def make_stand_in() -> StandIn:
+    """Return one with no runs."""
+    return StandIn(InMemoryPrefect(lambda: datetime.now(UTC)))
 
 
 def _run_event(event: Json) -> PrefectEvent:
@@ -284,12 +214,6 @@ def _run_event(event: Json) -> PrefectEvent:
     )
 
 
-def _pool_event(event: Json) -> PoolEvent:
-    name = event["resource"]["prefect.resource.name"]
-    at = read_time(event["occurred"])
-    return PoolEvent(UUID(event["id"]), name, event["event"], at, event["payload"])
-
-
 def _is_id(part: str) -> bool:
     return len(part) == 36 and part.count("-") == 4
 
@@ -302,10 +226,5 @@ def _unknown(thing: str) -> Answer:
     return _refusal(404, f"{thing} not found")
 
 
-async def _serve(port: int, delay_seconds: float) -> None:
-    service = service_of(make_stand_in(), delay_seconds)
-    await (await listen(service, port)).serve_forever()
-
-
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2])))
+    serve(service_of(make_stand_in(), float(sys.argv[2])), int(sys.argv[1]))

@@ -1,49 +1,28 @@
-"""Very many interruptions at once, and what a million stopped tasks cost."""
+"""Very many interruptions at once, answered by the handlers in one process."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from bench import money
 from bench.in_process import MeteredUniverse
-from bench.part import Chart, Figures, Log, Table
+from bench.part import Figures, Log, Table
 from chalicelib.core.task import Task
 from chalicelib.functions.react import react
 
 TITLE: Final = "Storm: very many interruptions at once"
-
-PROFILE: Final[Sequence[str]] = (
-    "An eighth of our own work went into looking at foreign text character by character, to escape"
-    " it for Markdown: a table of escapes, and a look at the whole text first, take half to two"
-    " thirds of that.",
-    "The rest is spread. Its largest part, about a seventh, is boto3's serializer for DynamoDB's"
-    " types; then come reading Prefect's JSON into values, and ids made of hashes.",
-)
 
 SIZES: Final = (100, 1_000, 10_000)
 BUDGETS: Final = (3, 3, 3, 0)
 """One in four moves to FARGATE."""
 
 
-@dataclass(frozen=True)
-class Interrupted:
-    """A task that Spot takes, and the three events that tell of it."""
-
-    task: Task
-    events: Sequence[dict[str, Any]]
-
-
 def measure(log: Log, *, short: bool = False) -> Figures:
-    """Let each storm break over a fresh universe; then measure what each kind of event takes."""
+    """Let each storm break over a fresh universe."""
     storms = {}
     for size in SIZES[:1] if short else SIZES:
         storms[str(size)] = _storm(size)
         log(f"{size} interruptions: {storms[str(size)]['seconds']} s")
-    events = money.measure_events(1 if short else money.REPEATS)
-    bill = money.bill_of_a_million(events)
-    log(f"USD per million stops: {bill}")
-    return {"storms": storms, "events": events, "usd_per_million_stops": bill}
+    return {"storms": storms}
 
 
 def tables(figures: Figures) -> Sequence[Table]:
@@ -63,7 +42,7 @@ def tables(figures: Figures) -> Sequence[Table]:
         *("interruptions at once", "seconds", "per second", "99th percentile reaction, s"),
         *("Lambda-seconds per thousand", "requests per interruption"),
     )
-    return [Table("Storms", columns, rows, _NOTE), *money.tables(figures)]
+    return [Table("Storms", columns, rows, _NOTE)]
 
 
 _NOTE: Final = (
@@ -74,11 +53,6 @@ _NOTE: Final = (
     " being due, so it is mostly the queue. Lambda-seconds: the handlers' time, without what the"
     " stand-ins took."
 )
-
-
-def charts(_figures: Figures) -> Sequence[Chart]:
-    """Nothing is drawn."""
-    return []
 
 
 def targets(figures: Figures) -> Figures:
@@ -93,15 +67,16 @@ def _storm(size: int) -> Figures:
     reactions, own = [], 0.0
     began = time.process_time()
     for wave in range(3):
-        for each in interrupted:
+        for events in interrupted:
             served, started = universe.traffic.seconds, time.process_time()
-            react(universe.metered_world(), each.events[wave])
+            react(universe.metered_world(), events[wave])
             ended = time.process_time()
             own += ended - started - (universe.traffic.seconds - served)
             if wave == 1:
                 reactions.append(ended - began)
     seconds = time.process_time() - began
-    lost = [task for task in tasks if not universe.prefect.is_due(_run_of(task))]
+    runs = [task.flow_run_id for task in tasks if task.flow_run_id]
+    lost = [run_id for run_id in runs if not universe.prefect.is_due(run_id)]
     if lost:
         raise RuntimeError(f"{len(lost)} of {size} runs were not made due")
     return {
@@ -119,19 +94,13 @@ def _begin(universe: MeteredUniverse, number: int) -> Task:
     return universe.start(run_id, retries=2)
 
 
-def _interrupt(universe: MeteredUniverse, task: Task) -> Interrupted:
+def _interrupt(universe: MeteredUniverse, task: Task) -> Sequence[dict[str, Any]]:
+    """Have Spot take a task; return the three events about it."""
     at = universe.now.isoformat()
     warning = universe.warning(task)
     universe.stops(task)
-    return Interrupted(
-        task,
-        [
-            warning,
-            universe.event(task, lastStatus="DEPROVISIONING", executionStoppedAt=at),
-            universe.event(task, lastStatus="STOPPED", executionStoppedAt=at),
-        ],
-    )
-
-
-def _run_of(task: Task) -> Any:
-    return task.flow_run_id
+    return [
+        warning,
+        universe.event(task, lastStatus="DEPROVISIONING", executionStoppedAt=at),
+        universe.event(task, lastStatus="STOPPED", executionStoppedAt=at),
+    ]

@@ -7,17 +7,10 @@ from statistics import median
 from typing import Final
 
 from bench.in_process import MeteredUniverse
-from bench.part import Chart, Figures, Log, Table
+from bench.part import Figures, Log, Table
 from chalicelib.functions.sweep import sweep
 
 TITLE: Final = "Sweep: looking at every running run"
-
-PROFILE: Final[Sequence[str]] = (
-    "A run that lives costs less than a tenth of a millisecond of CPU, most of it for reading its"
-    " task and the run itself; nothing in it stood out.",
-    "What takes time is a stranded run: it is rescued on the spot, by some twenty requests, one run"
-    " after the other.",
-)
 
 SIZES: Final = (100, 1_000, 10_000)
 STRANDED_PER_THOUSAND: Final = (0, 10)
@@ -69,11 +62,6 @@ def tables(figures: Figures) -> Sequence[Table]:
             " bookmark, and the next one goes on from there.",
         )
     ]
-
-
-def charts(_figures: Figures) -> Sequence[Chart]:
-    """Nothing is drawn."""
-    return []
 
 
 def targets(_figures: Figures) -> Figures:

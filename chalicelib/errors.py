@@ -1,12 +1,39 @@
-"""Everything that can go wrong for a reason that we know, each with its next step.
+"""Everything that can go wrong for a known reason; each error carries its next step.
 
-An error that is raised out of a handler makes Lambda call it again. What cannot get better by
-trying again is not raised: it is decided (`core/decide.py`), recorded and annotated.
+An error that a handler raises makes Lambda retry the event. What a retry cannot fix is not raised:
+it is decided (`core/decide.py`), recorded and annotated.
 """
+
+from typing import Final
+
+LAMBDA_RETRIES: Final = "none: Lambda retries the event"
+"""The next step of an error that only a handler meets, and that a retry fixes."""
+
+RETRY_LATER: Final = "wait: Lambda retries the event; run a spotctl command again"
+"""The next step of a passing error that handlers and `spotctl` meet."""
+
+LOOKS_AGAIN: Final = "none: the next call of provision looks again"
+"""The next step after a change that another caller makes, or has made."""
+
+
+def in_one_line(what: str, next_step: str) -> str:
+    """Return what happened and the next step, in one line."""
+    return f"{what.rstrip('.')}. Next step: {next_step}"
 
 
 class PrefectSpotError(Exception):
-    """Base of all errors of ours."""
+    """Base of our errors: `what` happened, and the `next_step` for the reader, each one phrase.
+
+    `str` returns both in one line: Lambda's failure record and `spotctl redrive` show that.
+    """
+
+    def __init__(self, what: str, next_step: str) -> None:
+        super().__init__(what, next_step)
+        self.what = what
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return in_one_line(self.what, self.next_step)
 
 
 class SettingError(PrefectSpotError):
@@ -14,11 +41,11 @@ class SettingError(PrefectSpotError):
 
 
 class PrefectUnavailableError(PrefectSpotError):
-    """Prefect did not answer usefully in time: connection error, 429, 5xx, or cut answer."""
+    """Prefect gave no useful answer in time: connection error, 429, 5xx, or unreadable answer."""
 
 
 class PrefectSilentError(PrefectUnavailableError):
-    """Prefect did not answer in time: what it was asked for may still take effect, later."""
+    """Prefect did not answer in time: the request may still take effect, later."""
 
 
 class PrefectRefusedError(PrefectSpotError):
@@ -30,23 +57,23 @@ class PrefectRejectedError(PrefectSpotError):
 
 
 class PrefectConflictError(PrefectRejectedError):
-    """Prefect has a thing of that name already (409)."""
+    """Prefect already has a thing of that name (409)."""
 
 
 class LeaseHeldError(PrefectSpotError):
-    """Another handler is at work on the same flow run: to be called again."""
+    """Another handler is at work on the same flow run; retryable."""
 
 
 class LeaseLostError(PrefectSpotError):
-    """Our lease ran out while we worked: whoever has it now goes on, we stop."""
+    """Our lease expired while we worked: its new owner goes on, we stop."""
 
 
 class ThrottledError(PrefectSpotError):
-    """AWS did not do all it was asked for, for now: to be called again."""
+    """AWS did not do all that it was asked for; retryable."""
 
 
 class UnsettledError(PrefectSpotError):
-    """The run kept moving while we tried to rerun it: to be called again."""
+    """The state of a run, or the sums of a deployment, changed concurrently; retryable."""
 
 
 class SecretUnreadableError(PrefectSpotError):
@@ -66,8 +93,8 @@ class WorkPoolError(PrefectSpotError):
 
 
 class OvertakenError(PrefectSpotError):
-    """Somebody else is doing this very thing, or has done it: not to be done, but looked at."""
+    """Another caller is making this change, or has made it: look again instead of repeating it."""
 
 
 class NotProvisionedError(PrefectSpotError):
-    """Something keeps a scheduled call from bringing all up: raised so that an alarm tells."""
+    """A problem keeps a scheduled call from provisioning; raised so that an alarm reports it."""

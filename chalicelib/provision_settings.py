@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from chalicelib.core.provision_mode import Provision
-from chalicelib.errors import SettingError
-from chalicelib.settings import Settings, number
+from chalicelib.settings import Settings, number, wrong_setting
 
 DEFAULT_WORKER_IMAGE: Final = "prefecthq/prefect-aws:latest"
 """Prefect's own image for its ECS worker."""
@@ -146,9 +145,10 @@ def _check_names(settings: Settings, provision: Provision) -> None:
         ("PREFECT_API_AUTH_STRING_PARAMETER", settings.prefect_api_auth_string_parameter),
     ):
         if name and not _PARAMETER_NAME.fullmatch(name):
-            raise SettingError(
-                f"{setting} is not shown, since it may be the credential itself: accepted is the"
-                " name of an SSM parameter in this region, no ARN"
+            raise wrong_setting(
+                setting,
+                "not shown, since it may be the credential itself: accepted is the name of an SSM"
+                " parameter in this region, no ARN",
             )
     if not _PREFECT_NAME.fullmatch(settings.work_pool):
         _refuse("WORK_POOL", settings.work_pool, "a name without , ' \" \\ / % & < >")
@@ -208,4 +208,4 @@ def _all_matching(
 
 
 def _refuse(name: str, value: str, accepted: str) -> NoReturn:
-    raise SettingError(f"{name} is {value!r}: accepted are {accepted}")
+    raise wrong_setting(name, f"{value!r}: accepted are {accepted}")

@@ -5,16 +5,13 @@ Read and checked once, at cold start: a wrong one stops it with an error that na
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.rates import OWN_RATES_FORM, Rates, read_own_rates
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.errors import SettingError
-
-if TYPE_CHECKING:
-    from chalicelib.core.guards.breaker import BreakerPolicy
 
 _MOST_RETRIES: Final = 1000
 _LONGEST_DELAY_SECONDS: Final = 86_400
@@ -37,7 +34,6 @@ class Settings:
     rerun_delay_seconds: int
     sweep_grace_seconds: int
     guard_economics: bool
-    breaker: "BreakerPolicy | None"
     rates: Rates
 
 
@@ -52,13 +48,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     auth_string = environment.get("PREFECT_API_AUTH_STRING_PARAMETER", "")
     if key.startswith(("pnu_", "pnb_")):
         raise SettingError(
-            "PREFECT_API_KEY_PARAMETER holds an API key: store it in an SSM SecureString, and set"
-            " this to the parameter's name"
+            "PREFECT_API_KEY_PARAMETER holds an API key",
+            next_step="store the key in an SSM SecureString, and set this to the parameter's name",
         )
     if key and auth_string:
         raise SettingError(
-            "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set:"
-            " Prefect Cloud takes the key, a server with basic auth the string; set one of them"
+            "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set",
+            next_step="set one of them: the key for Prefect Cloud, the string for basic auth",
         )
     return Settings(
         stage=stage,
@@ -73,7 +69,6 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         rerun_delay_seconds=number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
         sweep_grace_seconds=number(environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS),
         guard_economics=_yes(environment, "GUARD_ECONOMICS"),
-        breaker=_breaker(environment, "BREAKER"),
         rates=_rates(environment, "RATES"),
     )
 
@@ -85,7 +80,7 @@ def policy_of(settings: Settings, rates: Rates) -> Policy:
         spot_retries=settings.spot_retries,
         rerun_delay_seconds=settings.rerun_delay_seconds,
         rates=rates,
-        guards=GuardPolicy(economics=settings.guard_economics, breaker=settings.breaker),
+        guards=GuardPolicy(economics=settings.guard_economics),
     )
 
 
@@ -94,13 +89,15 @@ def _url(environment: Mapping[str, str], name: str) -> str:
     parts = urlsplit(value)
     if "@" in value:
         raise SettingError(
-            f"{name} holds credentials: put them into an SSM SecureString and name it in"
-            " PREFECT_API_AUTH_STRING_PARAMETER"
+            f"{name} holds credentials",
+            next_step="store them in an SSM SecureString, and name it in"
+            " PREFECT_API_AUTH_STRING_PARAMETER",
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingError(
-            f"{name} is {value!r}: accepted is the address of Prefect's API, such as"
-            " https://api.prefect.cloud/api/accounts/…/workspaces/… or http://host:4200/api"
+        raise wrong_setting(
+            name,
+            f"{value!r}: accepted is the address of Prefect's API, such as"
+            " https://api.prefect.cloud/api/accounts/…/workspaces/… or http://host:4200/api",
         )
     return value.rstrip("/")
 
@@ -111,21 +108,27 @@ def _choice(environment: Mapping[str, str], name: str, default: Mode) -> Mode:
         return Mode(value)
     except ValueError:
         accepted = ", ".join(mode.value for mode in Mode)
-        raise SettingError(f"{name} is {value!r}: accepted are {accepted}") from None
+        raise wrong_setting(name, f"{value!r}: accepted are {accepted}") from None
 
 
 def _yes(environment: Mapping[str, str], name: str) -> bool:
     value = environment.get(name) or "false"
     if value not in ("true", "false"):
-        raise SettingError(f"{name} is {value!r}: accepted are true, false")
+        raise wrong_setting(name, f"{value!r}: accepted are true, false")
     return value == "true"
+
+
+def wrong_setting(name: str, said: str) -> SettingError:
+    """Return what to raise for a setting that is wrong. `said`: its value, and what is accepted."""
+    step = f"correct {name} in .chalice/config.json, then run spotctl deploy"
+    return SettingError(f"{name} is {said}", next_step=step)
 
 
 def number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:
     """Return a whole number from 0 to `most`. Raises SettingError for anything else."""
     value = environment.get(name) or str(default)
     if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= most):
-        raise SettingError(f"{name} is {value!r}: accepted are whole numbers from 0 to {most}")
+        raise wrong_setting(name, f"{value!r}: accepted are whole numbers from 0 to {most}")
     return int(value)
 
 
@@ -133,20 +136,8 @@ def _names(environment: Mapping[str, str], name: str, default: str) -> tuple[str
     value = environment.get(name) or default
     names = tuple(part.strip() for part in value.split(",") if part.strip())
     if not names:
-        raise SettingError(f"{name} is {value!r}: accepted are names or ARNs, comma-separated")
+        raise wrong_setting(name, f"{value!r}: accepted are names or ARNs, comma-separated")
     return names
-
-
-def _breaker(environment: Mapping[str, str], name: str) -> "BreakerPolicy | None":
-    value = environment.get(name, "")
-    if not value:
-        return None
-    from chalicelib.core.guards.breaker import BREAKER_FORM, read_breaker  # off, it costs nothing
-
-    try:
-        return read_breaker(value)
-    except ValueError:
-        raise SettingError(f"{name} is {value!r}: accepted is {BREAKER_FORM}") from None
 
 
 def _rates(environment: Mapping[str, str], name: str) -> Rates:
@@ -154,4 +145,4 @@ def _rates(environment: Mapping[str, str], name: str) -> Rates:
     try:
         return read_own_rates(value)
     except ValueError as error:
-        raise SettingError(f"{name} is {value!r}: {error}; accepted is {OWN_RATES_FORM}") from None
+        raise wrong_setting(name, f"{value!r}: {error}; accepted is {OWN_RATES_FORM}") from None

@@ -5,6 +5,7 @@ to make is made once per Lambda environment and kept for its later invocations; 
 not need is loaded and made when it is first asked for.
 """
 
+import logging
 import os
 import threading
 import time
@@ -28,7 +29,7 @@ from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.rates import Rates, read_table, with_own
 from chalicelib.core.world import World, attempt, results
-from chalicelib.errors import SettingError
+from chalicelib.errors import PrefectSpotError, SettingError
 from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import Settings, policy_of, read_settings
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
-    from chalicelib.adapters.breaker import BreakerTable
     from chalicelib.adapters.metrics import EmfMetrics
 
 CALLS_AT_ONCE: Final = 6
@@ -94,25 +94,32 @@ class Outcome(Protocol):
 
 
 def answer(
-    function: Callable[[World, object], Outcome], event: object, context: LambdaContext
+    function: Callable[[World, object], Outcome],
+    event: object,
+    context: LambdaContext,
+    *,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Mapping[str, object]:
-    """Call a function with the world as it is now; return what it came to, for Lambda's records."""
-    return logged(lambda: function(_world(context), event), context)
+    """Call a function with the world as it is now; return what it came to, for Lambda's records.
+
+    `pause` waits so many seconds before a request is tried again.
+    """
+    return logged(lambda: function(_world(context, pause), event), context)
 
 
 def logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
-    """Return what the call came to; log what it raises, for Lambda shows but the last line."""
+    """Return what the call came to; log what it raises, as Lambda itself logs one line of it."""
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=context.aws_request_id)
     try:
         return call().summary
     except Exception as error:
-        log.exception("to be called again", error_type=type(error).__name__)
+        log.exception("the invocation failed", error_type=type(error).__name__)
         raise
 
 
-def _world(context: LambdaContext) -> World:
+def _world(context: LambdaContext, pause: Callable[[float], None] = time.sleep) -> World:
     chosen = settings()
     ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
@@ -126,6 +133,7 @@ def _world(context: LambdaContext) -> World:
             deadline=deadline,
             pool=connections(),
             deployment_names=_deployment_names(),
+            sleep=pause,
         )
 
     def hurried(seconds: float) -> PrefectRest:
@@ -136,7 +144,6 @@ def _world(context: LambdaContext) -> World:
         prefect=prefect_until(seconds_left),
         records=RunTable(_dynamodb(), chosen.table_name, owner=_owner(context)),
         bills=_late(_bills),
-        breakers=_late(_breakers),
         tasks=_late(_tasks),
         log=log_of_function(),
         now=now,
@@ -146,7 +153,7 @@ def _world(context: LambdaContext) -> World:
         work_pool=chosen.work_pool,
         grace=timedelta(seconds=chosen.sweep_grace_seconds),
         seconds_left=seconds_left,
-        pause=time.sleep,
+        pause=pause,
         together=_together,
         measure=lambda measured: _metrics().measure(measured),
         hurried=hurried,
@@ -191,8 +198,17 @@ def settings() -> Settings:
 
 @cache
 def log_of_function() -> Logger:
-    """Return the log, as talkative as LOG_LEVEL says."""
-    return Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")
+    """Return the log, at LOG_LEVEL; a logged error of ours shows its next step under a key."""
+    log = Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")
+    log.addFilter(_add_next_step)
+    return log
+
+
+def _add_next_step(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, PrefectSpotError):
+        record.next_step = error.next_step
+    return True
 
 
 def authorize(fresh: bool) -> str | None:
@@ -241,13 +257,6 @@ def _bills() -> "BillTable":
 
 
 @cache
-def _breakers() -> "BreakerTable":
-    from chalicelib.adapters.breaker import BreakerTable  # asked where BREAKER is set
-
-    return BreakerTable(_dynamodb(), settings().table_name, settings().work_pool)
-
-
-@cache
 def _tasks() -> EcsTasks:
     return EcsTasks(boto3.client("ecs", config=AWS_CONFIG))
 
@@ -264,7 +273,10 @@ def _rates() -> Rates:
     try:
         return with_own(read_table(infra.load("prices.json")), settings().rates)
     except ValueError as error:
-        raise SettingError(f"RATES do not go with the shipped rates: {error}") from None
+        raise SettingError(
+            f"RATES contradict the shipped rates: {error}",
+            next_step="correct RATES in .chalice/config.json, then run spotctl deploy",
+        ) from None
 
 
 @cache

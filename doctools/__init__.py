@@ -1,1 +1,1 @@
-"""What writes and checks the documentation: the settings page, the diagrams, the built site."""
+"""What writes and checks the documentation: the settings page, the costs, the built site."""

@@ -77,13 +77,6 @@ SETTINGS: Final = {
             " by your own interruption rate and the deployment's completed runs",
         ),
         Setting(
-            "BREAKER",
-            "",
-            "so many interruptions or refused placements within the window, in this pool, and"
-            " reruns go to FARGATE for the cool-down; then one probe decides"
-            " ([weather](concepts.md#weather)); empty: off",
-        ),
-        Setting(
             "SWEEP_GRACE_SECONDS",
             "180",
             "what `react` is given to answer an event, before `sweep` repairs what it finds",
@@ -188,9 +181,8 @@ def accepted(name: str) -> str:
     try:
         read({**REQUIRED, name: _WRONG})
     except SettingError as error:
-        message = str(error)
-        if message.startswith(name):
-            return message.partition(": accepted ")[2].removeprefix("are ").removeprefix("is ")
+        if error.what.startswith(name):
+            return error.what.partition(": accepted ")[2].removeprefix("are ").removeprefix("is ")
     return ""
 
 

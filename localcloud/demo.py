@@ -36,7 +36,7 @@ RESULT = PROJECT / "build" / "demo.json"
 CHART = PROJECT / "build" / "savings"
 FAILURE = PROJECT / "build" / "demo-failure.txt"
 NEXT_STEP = (
-    "run make demo again, with less beside it. If it ends so twice, report it with what is in"
+    "run make demo again, with less load on the machine; if it fails twice, report it with"
     f" build/{FAILURE.name}"
 )
 
@@ -107,11 +107,11 @@ def main() -> int:
 
 
 def tell_failure(console: Console, error: Exception, file: Path = FAILURE) -> None:
-    """Say in a line what ended the demo, and what to do; where it came from goes into a file."""
+    """Print what ended the demo, and the next step; the traceback goes into a file."""
     file.parent.mkdir(exist_ok=True)
     file.write_text("".join(traceback.format_exception(error)))
-    console.print(f"The demo did not come to its end: {error}", style="bold red", markup=False)
-    console.print(f"What to do: {NEXT_STEP}")
+    console.print(f"error: the demo failed: {error}", style="bold red", markup=False)
+    console.print(f"next step: {NEXT_STEP}")
 
 
 def logs_of(folder: Path) -> str:

@@ -1,13 +1,13 @@
 """Which setting is mine? A discrete-event simulation of flow runs on Fargate Spot.
 
-    make simulate [RUNS=N] [SEED=N] [TRACE=file]          or: python -m simulation --help
+    make simulate [RUNS=N] [SEED=N]                       or: python -m simulation --help
 
-Runs, tasks and a Spot market are played; what becomes of an interrupted run is asked of the
+Runs, tasks and Spot's interruptions are drawn; what becomes of an interrupted run is asked of the
 product's own `decide`, with the situations that `react` would gather. Read in this order: `sky`
-(when Spot takes and refuses), `work` (what a run does, and costs), `product` (the run as Prefect
-and the record have it, answered by `decide`), `play` (the events of a pool), `foresight` (what
-needs no decision, and what knows the future), `grid` (all of it, many times), `figures` (what it
-comes to), then `tables` and `chart`. `doctools/guards_page.py` writes the page from the figures.
+(when Spot interrupts), `work` (what a run does, and costs), `product` (the run as Prefect and the
+record have it, answered by `decide`), `play` (one run from start to end), `foresight` (what needs
+no decision, and what knows the future), `grid` (all of it, many times), `figures` (what it comes
+to), then `tables` and `chart`.
 
 Never imported by the product, and never in the Lambda zip.
 """

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simulation.contenders import BASELINE, BUDGETS, ECONOMICS, OPTIMUM
-from simulation.grid import FOR_EVER, Weather
+from simulation.grid import FOR_EVER
 
 LONGEST_SHOWN: Final = 3
 TOP: Final = 1.6
@@ -27,8 +27,8 @@ _LINES: Final = {
 
 def draw(costs: Sequence[dict[str, Any]], png: Path) -> None:
     """Draw the costs of `figures_of` into a file. Raises OSError as writing does."""
-    weather = costs[0]["weather"]
-    rows = [row for row in costs if row["weather"] == weather]
+    pattern = costs[0]["pattern"]
+    rows = [row for row in costs if row["pattern"] == pattern]
     hours = sorted({row["hours"] for row in rows})[-LONGEST_SHOWN:]
     kinds = sorted({row["kept"] for row in rows})
     figure = Figure(figsize=(11, 3.4 * len(kinds) + 0.8), layout="constrained")
@@ -44,8 +44,7 @@ def draw(costs: Sequence[dict[str, Any]], png: Path) -> None:
     for across in grid:
         across[0].set_ylabel("cost, of on-demand's")
     grid[0][0].legend(loc="upper left", fontsize="x-small")
-    how = "a trace's" if weather == Weather.TRACE else weather
-    figure.suptitle(f"What a run costs on Fargate Spot; {how} interruptions, 95 % intervals")
+    figure.suptitle(f"What a run costs on Fargate Spot; {pattern} interruptions, 95 % intervals")
     figure.savefig(png, dpi=100, metadata={"Software": None})
 
 

@@ -5,7 +5,6 @@ from functools import cache
 from math import ceil
 from typing import Final
 
-from chalicelib.core.guards.breaker import read_breaker
 from chalicelib.core.guards.facts import DEADLINE_TAG, GuardPolicy
 from chalicelib.core.situation import Policy
 from simulation.memory import Knowledge
@@ -19,9 +18,6 @@ DEADLINE: Final = "deadline"
 
 DEADLINES: Final = {False: (1.5, 2.5, 3.0, 4.0), True: (1.3, 1.6, 2.0)}
 """By whether tasks are kept: deadlines as multiples of the run's own work."""
-
-BREAKERS: Final = ("2/30m/60m", "4/15m/30m")
-"""Settings of the weather guard; the first is the one that the documentation shows."""
 
 KNOWLEDGE: Final = {
     "": Knowledge(),
@@ -64,11 +60,6 @@ def economics_with(knowledge: str) -> str:
     return f"{ECONOMICS}, {knowledge}" if knowledge else ECONOMICS
 
 
-def weather_with(breaker: str) -> str:
-    """Name the weather guard with a setting of `BREAKER`."""
-    return f"BREAKER={breaker}"
-
-
 def in_time(name: str, factor: float) -> str:
     """Name a policy under a deadline."""
     return f"{name}, deadline {factor:g}x work"
@@ -88,9 +79,4 @@ def contenders_of(tasks: int) -> tuple[Contender, ...]:
         Contender(in_time(DEADLINE, factor), Policy(rates=rates), factor)
         for factor in DEADLINES[tasks > 1]
     ]
-    breakers = [
-        Contender(weather_with(name), Policy(rates=rates, guards=GuardPolicy(breaker=policy)))
-        for name in BREAKERS
-        for policy in [read_breaker(name)]
-    ]
-    return (*budgets, *economics, *deadlines, *breakers)
+    return (*budgets, *economics, *deadlines)

@@ -9,14 +9,11 @@ from math import inf
 from typing import Final
 
 from chalicelib.core.task import FARGATE, FARGATE_SPOT
-from simulation.sky import HOUR, Sky
+from simulation.sky import Sky
 from simulation.work import Platform, Work, attempt
 
 MOST_ATTEMPTS: Final = 1001
 """Spot for ever ends here: one attempt more than the interruptions that SPOT_RETRIES takes."""
-
-SWEEP_SECONDS: Final = HOUR / 12
-"""A refused placement has no event: `sweep` finds it, every five minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +35,11 @@ class Assignment:
     at: float
 
 
-def swept_after(at: float) -> float:
-    """Return when `sweep` next runs; it does so on the clock's full five minutes."""
-    return (at // SWEEP_SECONDS + 1) * SWEEP_SECONDS
-
-
 def leaving_before(run: Assignment, platform: Platform) -> Iterator[Outcome]:
     """Yield what comes of leaving Spot before attempt 0, 1, 2, …; the last one never leaves."""
     usd, done, at = 0.0, 0, run.at
     for number in range(MOST_ATTEMPTS):
         yield _on_demand(run, done, at, usd, number, platform)
-        if not run.sky.has_capacity(at + platform.unbilled_seconds):
-            at = swept_after(at + platform.refusal_seconds)
-            yield _on_demand(run, done, at, usd, number, platform)
-            return
         interruption = run.sky.interruption_after(at + platform.unbilled_seconds)
         tried = attempt(run.work, done, FARGATE_SPOT, at, interruption, platform)
         usd, done, at = usd + tried.usd, tried.done, tried.ended_at
@@ -67,7 +55,7 @@ def on_demand(run: Assignment, platform: Platform) -> Outcome:
 
 
 def for_ever(run: Assignment, platform: Platform) -> Outcome:
-    """The run that leaves Spot only where Spot has no capacity, or after 1001 interruptions."""
+    """The run that leaves Spot only after 1001 interruptions."""
     *_, last = leaving_before(run, platform)
     return last
 

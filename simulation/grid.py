@@ -1,6 +1,6 @@
 """The contest: every policy in every cell of the grid, on the same runs under the same skies.
 
-A cell is a length of work, a rate of interruptions, a kind of weather, and whether tasks are kept.
+A cell is a length of work, a rate and a pattern of interruptions, and whether tasks are kept.
 Everything drawn depends on seed, cell and pool alone, so any number of processes gives the same.
 """
 
@@ -24,8 +24,7 @@ from simulation.contenders import (
 from simulation.foresight import Assignment, Outcome, for_ever, on_demand, optimum
 from simulation.memory import Knowledge, Memory, PastSky, memory_of, varied
 from simulation.play import play
-from simulation.sky import HOUR, Climate, Sky, Steady, Storms, Stormy, Traced
-from simulation.trace import Trace
+from simulation.sky import HOUR, Bursts, Bursty, Climate, Sky, Steady
 from simulation.work import Platform, Work
 
 RUNS_PER_POOL: Final = 8
@@ -35,20 +34,23 @@ FOR_EVER: Final = "Spot for ever"
 KEPT_TASKS: Final = 8
 """In how many tasks the work is cut where results are persisted."""
 
+_SHARED: Final = bytes.fromhex("77656174686572").decode()
+"""Part of the seed of what a pool's runs share. Under another name the bursts of a seed, and with
+them the figures in `docs/guards.md`, would be others."""
 
-class Weather(StrEnum):
+
+class Pattern(StrEnum):
     """How interruptions come."""
 
     INDEPENDENT = "independent"
     BURSTS = "bursts"
-    TRACE = "trace"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One place of the grid. `tasks` 1: nothing is persisted, a rerun does everything again."""
 
-    weather: Weather
+    pattern: Pattern
     rate_per_hour: float
     hours: float
     tasks: int
@@ -65,7 +67,7 @@ class Cell:
 
     def __str__(self) -> str:
         kept = f"{self.tasks} tasks kept" if self.is_persisted else "not persisted"
-        return f"{self.hours:.3g} h, {self.rate_per_hour:.3g}/h, {self.weather}, {kept}"
+        return f"{self.hours:.3g} h, {self.rate_per_hour:.3g}/h, {self.pattern}, {kept}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +87,21 @@ Pool = dict[str, Tally]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What is to be played. With a trace, its own rate and weather are the only ones."""
+    """What is to be played."""
 
     hours: tuple[float, ...] = (1 / 6, 0.5, 1, 2, 4, 8)
     rates_per_hour: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1, 2)
     tasks: tuple[int, ...] = (1, KEPT_TASKS)
-    weathers: tuple[Weather, ...] = (Weather.INDEPENDENT, Weather.BURSTS)
+    patterns: tuple[Pattern, ...] = (Pattern.INDEPENDENT, Pattern.BURSTS)
     climate: Climate = field(default_factory=Climate)
-    trace: Trace | None = None
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells."""
-        weathers, rates = self.weathers, self.rates_per_hour
-        if self.trace is not None:
-            weathers, rates = (Weather.TRACE,), (self.trace.interruptions_per_hour,)
-        for weather in weathers:
+        for pattern in self.patterns:
             for tasks in self.tasks:
                 for hours in self.hours:
-                    for rate in rates:
-                        yield Cell(weather, rate, hours, tasks)
+                    for rate in self.rates_per_hour:
+                        yield Cell(pattern, rate, hours, tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +112,6 @@ class Contest:
     platform: Platform
     runs: int
     seed: int
-
-    @property
-    def runs_per_pool(self) -> int:
-        """Runs of a pool, which share its weather."""
-        return RUNS_PER_POOL
 
     @property
     def pools(self) -> int:
@@ -157,8 +150,8 @@ class Contest:
         }
 
     def _runs(self, cell: Cell, name: str) -> list[Assignment]:
-        """Runs that begin within twice their work, under one weather."""
-        shared = Random(f"{name}/weather")
+        """Runs that begin within twice their work, and share their bursts."""
+        shared = Random(f"{name}/{_SHARED}")
         sky = self._skies(cell, shared)
         runs = []
         for i in range(RUNS_PER_POOL):
@@ -169,17 +162,13 @@ class Contest:
         return runs
 
     def _skies(self, cell: Cell, random: Random) -> Callable[[Random], Sky]:
-        trace = self.grid.trace
-        if trace is not None:
-            traced = Traced(trace, random.random() * trace.span_seconds)
-            return lambda _: traced
-        if cell.weather is Weather.BURSTS:
-            return partial(Stormy, Storms(cell.rate_per_hour, self.grid.climate, random))
+        if cell.pattern is Pattern.BURSTS:
+            return partial(Bursty, Bursts(cell.rate_per_hour, self.grid.climate, random))
         return partial(Steady, cell.rate_per_hour)
 
     def _memory(self, cell: Cell, knowledge: Knowledge, number: int) -> Memory:
-        climate = self.grid.climate if cell.weather is Weather.BURSTS else None
-        past = PastSky(cell.rate_per_hour * knowledge.rate_factor, climate, self.grid.trace)
+        climate = self.grid.climate if cell.pattern is Pattern.BURSTS else None
+        past = PastSky(cell.rate_per_hour * knowledge.rate_factor, climate)
         random = Random(f"{self.seed}/{cell}/{number}/{knowledge}")
         work = Work(cell.hours * HOUR, cell.tasks)
         return memory_of(work, knowledge, past, random, self.platform)

@@ -19,14 +19,13 @@ from chalicelib.core.run import CompletedRun, StateType
 from chalicelib.core.situation import Situation
 from chalicelib.core.task import FARGATE, FARGATE_SPOT
 from chalicelib.core.waste import TaskRun
-from simulation.sky import HOUR, Climate, Sky, Steady, Storms, Stormy, Traced
-from simulation.trace import Trace
+from simulation.sky import HOUR, Bursts, Bursty, Climate, Sky, Steady
 from simulation.work import Attempt, Platform, Work, attempt, moment
 
 BUDGET_OF_THE_PAST: Final = 3
 
 AT_ONCE: Final = 5
-"""Runs of the pool that were on Spot at a time, so that a storm in the past hit several."""
+"""Runs of the pool that were on Spot at a time, so that a burst in the past hit several."""
 
 SPREAD: Final = 0.1
 """A run's work varies by so much about its deployment's: the sigma of a lognormal distribution."""
@@ -54,20 +53,17 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class PastSky:
-    """What Spot was like: a steady rate, storms around it, or a trace."""
+    """What Spot was like: a steady rate, or bursts around it."""
 
     rate_per_hour: float
     climate: Climate | None = None
-    trace: Trace | None = None
 
     def skies(self, number: int, random: Random) -> list[Sky]:
         """Return the skies of so many runs at a time."""
-        if self.trace is not None:
-            return [Traced(self.trace, random.random() * self.trace.span_seconds)] * number
         seeds = [Random(random.random()) for _ in range(number)]
         if self.climate is not None:
-            storms = Storms(self.rate_per_hour, self.climate, random)
-            return [Stormy(storms, seed) for seed in seeds]
+            bursts = Bursts(self.rate_per_hour, self.climate, random)
+            return [Bursty(bursts, seed) for seed in seeds]
         return [Steady(self.rate_per_hour, seed) for seed in seeds]
 
     def first_attempts(self, work: Work, spot_hours: float, random: Random) -> SpotEvidence:
@@ -79,11 +75,10 @@ class PastSky:
         left, interruptions = spot_hours * HOUR, 0
         while left > 0:
             at, sky = lanes.pop(0)
-            if sky.has_capacity(at):
-                lasts = sky.interruption_after(at) - at
-                seconds = min(work.seconds, left)
-                interruptions += int(lasts < seconds)
-                left -= min(lasts, seconds)
+            lasts = sky.interruption_after(at) - at
+            seconds = min(work.seconds, left)
+            interruptions += int(lasts < seconds)
+            left -= min(lasts, seconds)
             lanes.append((at + work.seconds * (1 + random.random()), sky))
         return SpotEvidence(spot_hours, interruptions)
 
@@ -175,7 +170,7 @@ def _to_the_end(work: Work, sky: Sky, platform: Platform) -> list[Attempt]:
     done, at = 0, 0.0
     while not attempts or attempts[-1].is_interrupted:
         placed_at = at + platform.unbilled_seconds
-        on_spot = len(attempts) <= BUDGET_OF_THE_PAST and sky.has_capacity(placed_at)
+        on_spot = len(attempts) <= BUDGET_OF_THE_PAST
         taken = sky.interruption_after(placed_at) if on_spot else inf
         capacity = FARGATE_SPOT if on_spot else FARGATE
         attempts.append(attempt(work, done, capacity, at, taken, platform))

@@ -28,11 +28,10 @@ from chalicelib.core.guards.opinion import GoOnDemand
 from chalicelib.core.record import RunRecord
 from chalicelib.core.run import FlowRun, RunChange, RunPolicy, RunState, StateType
 from chalicelib.core.situation import Policy, Situation, is_on_demand, on_demand_variables
-from chalicelib.core.task import FARGATE, FARGATE_SPOT, NO_CAPACITY_REASON, SPOT_STOP_REASON, Task
+from chalicelib.core.task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
 from simulation.work import ARCHITECTURE, REGION, SIZE, Attempt, moment, seconds_at
 
 Facts = Callable[[Situation], GuardFacts]
-Signal = Callable[[Situation], None]
 
 MOST_LOOKS: Final = 4
 _CLUSTER: Final = f"arn:aws:ecs:{REGION}:111122223333:cluster/simulation"
@@ -45,10 +44,6 @@ class UnexpectedDecisionError(AssertionError):
 
 class Run(Protocol):
     """A flow run under the product's care. Times are seconds on the pool's clock."""
-
-    @property
-    def id(self) -> UUID:
-        """The flow run's id."""
 
     @property
     def capacity(self) -> str:
@@ -67,42 +62,18 @@ class Run(Protocol):
             UnexpectedDecisionError: it decided anything but a rerun.
         """
 
-    def refused(self, due_at: float, refused_at: float, swept_at: float) -> float:
-        """Have the product answer that Spot had no room; return when the run is due again.
 
-        Raises:
-            UnexpectedDecisionError: it decided anything but a rerun.
-        """
-
-
-def run_under(
-    policy: Policy,
-    name: str,
-    at: float,
-    tags: tuple[str, ...] = (),
-    signal: Signal | None = None,
-) -> Run:
-    """Return a run; one without guards is answered from memory of what the product said before.
-
-    `signal` is told of every task of it that Spot takes or refuses.
-    """
+def run_under(policy: Policy, name: str, at: float, tags: tuple[str, ...] = ()) -> Run:
+    """Return a run; one without guards is answered from memory of what the product said before."""
     if policy == replace(Policy(rates=policy.rates), spot_retries=policy.spot_retries) and not tags:
-        return RememberedRun(policy, name)
-    return AskingRun(name, at, policy, tags, signal)
+        return RememberedRun(policy)
+    return AskingRun(name, at, policy, tags)
 
 
 class AskingRun:
     """A run of which the product is asked each time. `at`: when it is scheduled to start."""
 
-    def __init__(
-        self,
-        name: str,
-        at: float,
-        policy: Policy,
-        tags: tuple[str, ...] = (),
-        signal: Signal | None = None,
-    ) -> None:
-        self._signal: Final = signal
+    def __init__(self, name: str, at: float, policy: Policy, tags: tuple[str, ...] = ()) -> None:
         self._name: Final = name
         self._policy: Final = policy
         self._states = 0
@@ -120,11 +91,6 @@ class AskingRun:
         )
         self.record = RunRecord(self.run.id)
         self._enter(first)
-
-    @property
-    def id(self) -> UUID:
-        """Made of its name."""
-        return self.run.id
 
     @property
     def capacity(self) -> str:
@@ -172,24 +138,8 @@ class AskingRun:
         )
         return self._answered(task, tried.ended_at, facts)
 
-    def refused(self, due_at: float, refused_at: float, swept_at: float) -> float:
-        """Have `decide` judge the refusal as `sweep` finds it: a Crashed run, without a task."""
-        self._enter(self._state(StateType.PENDING, "Pending", due_at))
-        crashed = self._state(StateType.CRASHED, "Crashed", refused_at, NO_CAPACITY_REASON)
-        self._enter(crashed)
-        task = Task(
-            arn=f"prefect-spot:refused-task-of:{crashed.id}",
-            cluster_arn="",
-            last_status="STOPPED",
-            stop_code="TaskFailedToStart",
-            stopped_reason=NO_CAPACITY_REASON,
-            capacity_provider=FARGATE_SPOT,
-            flow_run_id=self.run.id,
-        )
-        return self._answered(task, swept_at, _no_facts, swept=True)
-
-    def _answered(self, task: Task, at: float, facts: Facts, *, swept: bool = False) -> float:
-        for look in range(MOST_LOOKS):
+    def _answered(self, task: Task, at: float, facts: Facts) -> float:
+        for _ in range(MOST_LOOKS):
             s = Situation(
                 task=task,
                 run=self.run,
@@ -197,11 +147,7 @@ class AskingRun:
                 record=self.record,
                 policy=self._policy,
                 now=moment(at),
-                grace_over=swept,
-                no_live_task=swept,
             )
-            if look == 0 and self._signal is not None:
-                self._signal(s)
             decision = decide(s)
             if decision.verdict is Verdict.RERUN_ON_SPOT and guards_on(s):
                 decision = decide(replace(s, facts=facts(s)))
@@ -271,16 +217,10 @@ class RememberedRun:
     in every situation of a contest, and finds the same.
     """
 
-    def __init__(self, policy: Policy, name: str) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy: Final = policy
-        self._name: Final = name
         self._interruptions = 0
         self._capacity = FARGATE_SPOT
-
-    @property
-    def id(self) -> UUID:
-        """Made of its name."""
-        return uuid5(NAMESPACE_URL, self._name)
 
     @property
     def capacity(self) -> str:
@@ -299,11 +239,6 @@ class RememberedRun:
         self._capacity, delay = _answer(self._policy, self._interruptions)
         return tried.ended_at + delay
 
-    def refused(self, due_at: float, refused_at: float, swept_at: float) -> float:  # noqa: ARG002
-        """Answer as the product did when it was asked."""
-        self._capacity, delay = _answer_to_refusal(self._policy, self._interruptions)
-        return swept_at + delay
-
 
 def _no_facts(_: Situation) -> GuardFacts:
     return GuardFacts()
@@ -312,23 +247,10 @@ def _no_facts(_: Situation) -> GuardFacts:
 @cache
 def _answer(policy: Policy, interruptions: int) -> tuple[str, float]:
     """Capacity and delay in seconds after the last of so many interruptions, an hour apart."""
-    run, due_at, ended_at = _interrupted(policy, interruptions)
-    return run.capacity, due_at - ended_at
-
-
-@cache
-def _answer_to_refusal(policy: Policy, interruptions: int) -> tuple[str, float]:
-    run, due_at, _ = _interrupted(policy, interruptions)
-    again_at = run.refused(due_at, due_at + 10, due_at + 300)
-    return run.capacity, again_at - (due_at + 300)
-
-
-def _interrupted(policy: Policy, times: int) -> tuple[AskingRun, float, float]:
-    """Return a run that was interrupted so often, when it is due, and when it last ended."""
     run, due_at, ended_at = AskingRun("remembered", 0.0, policy), 0.0, 0.0
-    for _ in range(times):
+    for _ in range(interruptions):
         run.started(due_at, due_at + 60)
         ended_at = due_at + 3600
         hour = Attempt(FARGATE_SPOT, due_at, due_at + 40, ended_at, 0.0, 0, True)
         due_at = run.interrupted(hour, _no_facts)
-    return run, due_at, ended_at
+    return run.capacity, due_at - ended_at

@@ -31,10 +31,10 @@ def share(estimate: dict[str, float]) -> str:
 
 
 def where(row: dict[str, Any]) -> list[str]:
-    """Return a row's cell in words: weather, persistence, length, rate."""
+    """Return a row's cell in words: pattern, persistence, length, rate."""
     kept = "tasks kept" if row["kept"] else "nothing kept"
     minutes = f"{60 * row['hours']:.0f} min" if row["hours"] < 1 else f"{row['hours']:g} h"
-    return [row["weather"], kept, minutes, f"{row['rate']:g}/h"]
+    return [row["pattern"], kept, minutes, f"{row['rate']:g}/h"]
 
 
 def _tables(figures: Figures) -> Iterator[RenderableType]:
@@ -46,12 +46,13 @@ def _tables(figures: Figures) -> Iterator[RenderableType]:
     yield _costs(figures["costs"])
     yield _economics(figures["economics"])
     yield _deadlines(figures["deadline"])
-    yield _weather(figures["weather"])
 
 
 def _costs(rows: Sequence[dict[str, Any]]) -> Table:
     names = [*_SHOWN, "best budget"]
-    table = _table("Cost, of on-demand's", "weather", "kept", "work", "rate", *names, "setting")
+    table = _table(
+        "Cost, of on-demand's", "interruptions", "kept", "work", "rate", *names, "setting"
+    )
     for row in rows:
         cost = row["cost"]
         best = min(BUDGETS, key=lambda n: cost[f"budget {n}"]["value"])
@@ -68,7 +69,7 @@ def _economics(figures: Figures) -> Table:
         " of the gap to the optimum it closes, where runs are long and keep nothing",
         "what was known",
         "at worst, of budget 3",
-        *(f"closed: {weather}" for weather in figures["closed_where_long"]),
+        *(f"closed: {pattern}" for pattern in figures["closed_where_long"]),
     )
     for row in figures["knowledge"]:
         closed = map(share, row["closed_where_long"].values())
@@ -94,28 +95,8 @@ def _deadlines(rows: Sequence[Figures]) -> Table:
     return table
 
 
-def _weather(rows: Sequence[Figures]) -> Table:
-    table = _table(
-        "Weather in bursts, of the budget of 3",
-        "BREAKER", "cells", "dearer in", "cheaper in", "faster in", "a budget is as good in",
-        "cost from", "to", "time from",
-    )  # fmt: skip
-    for row in rows:
-        counts = ("cells", "cells_dearer", "cells_cheaper", "cells_faster")
-        table.add_row(
-            row["setting"],
-            *(f"{row[name]}" for name in counts),
-            f"{row['cells_with_a_budget_as_good']}",
-            *(
-                f"{100 * row[name]:.0f} %"
-                for name in ("most_cheaper", "most_dearer", "most_faster")
-            ),
-        )
-    return table
-
-
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("weather", "kept") else "right")
+        table.add_column(column, justify="left" if column in ("interruptions", "kept") else "right")
     return table

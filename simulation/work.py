@@ -50,13 +50,12 @@ class Platform:
 
     `changeover_seconds`: from a container's exit (or a run being due) to the flow's first line in
     the next one. The last `billed_start_seconds` of it, image pull and Prefect's own start, are
-    charged. `refusal_seconds`: how long the worker asks RunTask in vain before it gives the run up.
+    charged.
     """
 
     usd_per_second: dict[str, float]
     changeover_seconds: float = 60.0
     billed_start_seconds: float = 20.0
-    refusal_seconds: float = 10.0
 
     @property
     def unbilled_seconds(self) -> float:

@@ -21,12 +21,16 @@ def chalice(project: Project, command: str, tell: Callable[[str], None]) -> int:
     """
     program = Path(sys.executable).parent / "chalice"
     if not program.exists():
-        raise RefusedError(f"there is no {program}: run spotctl with the project's own Python")
+        raise RefusedError(
+            f"there is no {program}", next_step="run spotctl with the project's own Python"
+        )
     try:
         with bytecode.packed(project.folder) if command == "deploy" else nullcontext():
             return _run([str(program), command, "--stage", project.stage], project.folder, tell)
     except bytecode.AppError as error:
-        raise RefusedError(f"the app cannot be imported: {error}: `make check` shows it") from None
+        raise RefusedError(
+            f"the app cannot be imported: {error}", next_step="run `make check`, which shows it"
+        ) from None
 
 
 def _run(command: list[str], folder: Path, tell: Callable[[str], None]) -> int:

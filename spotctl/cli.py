@@ -17,12 +17,11 @@ from spotctl.drill.throw_away import FLOW, NAME, throw_away
 from spotctl.drill.watch import drill as run_drill
 from spotctl.drill.watch import known
 from spotctl.drill.watch import start as start_run
-from spotctl.errors import RefusedError, one_line_of
+from spotctl.errors import RefusedError, explain
 from spotctl.project import read_project
 from spotctl.redrive import redrive as redrive_all
 from spotctl.render import Output, table_of, table_of_rows
-from spotctl.replay.run import run_replay
-from spotctl.replay.settings import REPLAYABLE, read_changes, refuse_observe
+from spotctl.replay.run import read_change, run_replay
 from spotctl.replay.show import as_json as json_of_replay
 from spotctl.replay.show import as_table as table_of_replay
 from spotctl.report import as_csv as csv_of
@@ -48,15 +47,15 @@ carried out (wrong setting or option, no credentials); 130 ended by Ctrl-C.
 
 
 class Group(TyperGroup):
-    """Turns an error that has a known cause into one line, and exit code 2."""
+    """Turns an error that has a known cause into two lines, and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
         """Call the command."""
         try:
             return super().invoke(ctx)
         except (PrefectSpotError, BotoCoreError, ClientError, OSError) as error:
-            what, step = one_line_of(error)
-            typer.echo(f"error: {what}" + (f": {step}" if step else ""), err=True)
+            what, next_step = explain(error)
+            typer.echo(f"error: {what}\nnext step: {next_step}", err=True)
             raise typer.Exit(Exit.NOT_DONE) from None
 
 
@@ -122,7 +121,10 @@ def teardown(
     """
     world, output = _open(stage, project_dir, as_json)
     if work_pool and world.project.is_rescue_only:
-        raise RefusedError("the work pool is yours where PROVISION is rescue-only: delete it there")
+        raise RefusedError(
+            "the work pool is yours where PROVISION is rescue-only",
+            next_step="leave out --work-pool, and delete the pool in Prefect",
+        )
     stack = find_stack(world)
     flows = len(running_flows(world, stack))
     about = f"stage {stage} in account {world.aws.account}, {world.aws.region}"
@@ -158,12 +160,14 @@ def report(
 ) -> None:
     """Show what Spot saved, what reruns cost, and what is left of it, by deployment and day."""
     if as_csv and as_json is not None:
-        raise RefusedError("--csv goes with neither --json nor --table: give one of them")
+        raise RefusedError(
+            "--csv goes with neither --json nor --table", next_step="give one of them"
+        )
     world, output = _open(stage, project_dir, as_json)
     try:
         made = read_report(world.aws.client("dynamodb"), world.project.stack, since)
     except ValueError as error:
-        raise RefusedError(f"--since {error}") from None
+        raise RefusedError(f"--since {error}", next_step="correct --since") from None
     if as_csv:
         output.text(csv_of(made))
     elif output.is_json:
@@ -184,27 +188,21 @@ def replay(
     since: Annotated[
         str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
     ] = "30d",
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help=f"may be repeated; of {', '.join(REPLAYABLE)}"
-        ),
+    change: Annotated[
+        str | None, typer.Option("--set", metavar="SPOT_RETRIES=n", help="the budget to try")
     ] = None,
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
-    """Decide the recorded history again under other settings, beside what it was.
+    """Decide the recorded history again under another budget, beside what it was.
 
     It shows interruptions, cost, saving and time to finish three times: as recorded, replayed under
-    the stage's settings, and under those with --set; and says what it cannot know. It reads the
+    the stage's SPOT_RETRIES, and under that of --set; and says what it cannot know. It reads the
     stage's table, and changes nothing.
     """
-    changed = read_changes(changes or ())
+    changed = read_change(change)
     world, output = _open(stage, project_dir, as_json)
-    other = read_project(project_dir, stage, changed).settings
-    if changed:
-        refuse_observe(other)
-    made = run_replay(world, since, changed, other)
+    made = run_replay(world, since, changed, read_project(project_dir, stage, changed).settings)
     if output.is_json:
         output.text(json_of_replay(made) + "\n")
     else:
@@ -271,7 +269,9 @@ def drill(
     """
     world, output = _open(stage, project_dir, as_json)
     if sum(map(bool, (task, start, start_throw_away))) > 1:
-        raise RefusedError("--task, --start and --throw-away exclude each other: give one of them")
+        raise RefusedError(
+            "--task, --start and --throw-away exclude each other", next_step="give one of them"
+        )
     waiting = timedelta(seconds=timeout)
     wanted = f"{FLOW}/{NAME}" if start_throw_away else start
     if wanted and dry_run:
@@ -320,9 +320,12 @@ def show_status(world: World, output: Output, rows: list[Row]) -> Exit:
 
 
 def _confirm(question: str, output: Output) -> None:
-    """Ask on a terminal; in a pipe nobody can answer. Raises RefusedError there."""
+    """Ask on a terminal. Raises RefusedError in a pipe."""
     if output.is_json or not sys.stdin.isatty():
-        raise RefusedError(f"{question} Nobody is there to answer: give --yes")
+        raise RefusedError(
+            f"{question} Not asked: stdin is not a terminal, or the output is JSON",
+            next_step="pass --yes",
+        )
     typer.confirm(question, abort=True)
 
 

@@ -26,7 +26,7 @@ MOST_ERRORS: Final = 5
 
 _CLOUDFORMATION_IS_AT_IT: Final = frozenset({"creating", "updating", "deleting", "recovering"})
 _BEGUN: Final = frozenset({"creating", "updating"})
-_NEXT: Final = "mend that, then run spotctl deploy again"
+_NEXT: Final = "fix that, then run spotctl deploy again"
 
 
 class Next(Enum):
@@ -93,7 +93,7 @@ def _provision(world: World, tell: Callable[[str], None]) -> Row:
         course, following = course.after(answer)
         match following:
             case Next.DONE:
-                return ok("provision", "all is as it shall be")
+                return ok("provision", "up to date")
             case Next.GIVE_UP:
                 problems = "; ".join(answer.problems) or "it does not say why"
                 return failed("provision", f"{answer.state or 'it failed'}: {problems}", _NEXT)

@@ -1,4 +1,4 @@
-"""What goes wrong on the operator's side, in one line with the next step."""
+"""What goes wrong on the operator's side, with the next step."""
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -19,12 +19,14 @@ _ASKS_THE_TABLE = ("GetItem", "BatchGetItem", "Scan")
 
 
 class RefusedError(PrefectSpotError):
-    """The command will not do what it was asked for; the message says why, and what to do."""
+    """The command refuses what it was asked for."""
 
 
-def one_line_of(error: Exception) -> tuple[str, str]:
-    """Return what happened, in one line, and the next step; empty where the first says it."""
+def explain(error: Exception) -> tuple[str, str]:
+    """Return what happened and the next step, each in one line."""
     match error:
+        case PrefectSpotError():
+            return _line(error.what), error.next_step
         case NoRegionError():
             return "no AWS region is set", "set AWS_REGION, or a region in your AWS profile"
         case NoCredentialsError():
@@ -38,7 +40,7 @@ def one_line_of(error: Exception) -> tuple[str, str]:
         case BotoCoreError():
             return _line(error), "check your AWS configuration"
         case _:
-            return _line(error), ""
+            return _line(error), "correct the file or the address that the error names"
 
 
 def _of_client_error(error: ClientError) -> tuple[str, str]:
@@ -49,8 +51,8 @@ def _of_client_error(error: ClientError) -> tuple[str, str]:
         return _line(error), "log in to AWS again"
     if code == "ResourceNotFoundException" and error.operation_name in _ASKS_THE_TABLE:
         return "the stage has no table yet", "run spotctl deploy"
-    return _line(error), "AWS's message says it; spotctl status shows the parts"
+    return _line(error), "read AWS's message; spotctl status shows the parts"
 
 
-def _line(error: Exception) -> str:
+def _line(error: Exception | str) -> str:
     return " ".join(str(error).split())

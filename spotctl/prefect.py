@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from chalicelib.adapters.http import Authorization, JsonHttp
+from chalicelib.adapters.http import CHECK_API_URL, Authorization, JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.errors import PrefectUnavailableError
 
@@ -80,7 +80,7 @@ class OperatorsPrefect:
         version = self._http.get("/admin/version")
         if not isinstance(version, str):
             raise PrefectUnavailableError(
-                "Prefect does not tell its version: PREFECT_API_URL is not its API's address"
+                "Prefect's answer holds no version", next_step=CHECK_API_URL
             )
         return version
 
@@ -220,13 +220,13 @@ def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:
 
 def _object(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise PrefectUnavailableError("Prefect's answer is not the object that was asked for")
+        raise PrefectUnavailableError("Prefect's answer is no object", next_step=CHECK_API_URL)
     return value
 
 
 def _list(value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise PrefectUnavailableError("Prefect's answer is not the list that was asked for")
+        raise PrefectUnavailableError("Prefect's answer is no list", next_step=CHECK_API_URL)
     return value
 
 

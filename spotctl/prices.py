@@ -64,8 +64,8 @@ def main() -> int:
         table = table_of(products, feed, today)
     except PricesError as error:
         print(  # noqa: T201
-            f"infra/prices.json stays as it is: {error}; try again later, or give rates of your own"
-            " in RATES",
+            f"error: infra/prices.json stays as it is: {error}\n"
+            "next step: try again later, or give rates of your own in RATES",
             file=sys.stderr,
         )
         return 1

@@ -63,15 +63,17 @@ def read_project(
         config: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         raise SettingError(
-            f"there is no {path}: run spotctl in the project's folder, or give --project-dir"
+            f"there is no {path}",
+            next_step="run spotctl in the project's folder, or give --project-dir",
         ) from None
     except ValueError as error:
-        raise SettingError(f"{path} is not valid JSON ({error}): mend it") from None
+        raise SettingError(f"{path} is not valid JSON ({error})", next_step="fix it") from None
     stages: dict[str, Any] = config.get("stages", {})
     if stage not in stages:
         known = ", ".join(sorted(stages)) or "none"
         raise SettingError(
-            f"stage {stage!r} is not in {path}: known are {known}; add it there, or give --stage"
+            f"stage {stage!r} is not in {path}: known are {known}",
+            next_step="add the stage there, or give --stage",
         )
     environment = {
         "STAGE": stage,

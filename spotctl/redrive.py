@@ -85,7 +85,7 @@ def redrive(world: World, *, dry_run: bool) -> Iterator[Redriven]:
     try:
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     except sqs.exceptions.QueueDoesNotExist:
-        raise RefusedError(f"there is no queue {name}: run spotctl deploy") from None
+        raise RefusedError(f"there is no queue {name}", next_step="run spotctl deploy") from None
     ours = {world.project.function_name(function) for function in world.project.functions}
     kept: dict[str, str] = {}
     try:

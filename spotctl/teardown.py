@@ -55,7 +55,8 @@ def find_stack(world: World) -> Stack | None:
         raise
     if TEMPLATE_TAG not in {tag["Key"] for tag in found.get("Tags", ())}:
         raise RefusedError(
-            f"stack {name} was not made by prefect-spot, and is left alone: correct STACK_NAME"
+            f"stack {name} was not made by prefect-spot, and is left alone",
+            next_step="correct STACK_NAME",
         )
     outputs = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", ())}
     cluster = "" if world.project.is_rescue_only else outputs.get("ClusterName", "")
@@ -171,7 +172,8 @@ def _stop_flows(world: World, stack: Stack, tell: Tell) -> Row:
             if run is not None and run.state.type not in FINAL:
                 world.prefect.runs.propose_state(run.id, cancelled, force=True)
     except PrefectSpotError as error:
-        return warning("flow runs", f"stopped, but not cancelled: {error}", "cancel them by hand")
+        found = f"stopped, but not cancelled: {error.what}"
+        return warning("flow runs", found, f"cancel them by hand; {error.next_step}")
     return ok("flow runs", f"{len(tasks)} were cancelled")
 
 
@@ -183,7 +185,11 @@ def _empty_bucket(s3: Any, bucket: str, tell: Tell) -> Row:
             answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
             if errors := answer.get("Errors"):
                 told = f"{errors[0]['Key']}: {errors[0]['Message']}"
-                return failed(part, f"not all can be deleted: {told}", "mend that, try again")
+                return failed(
+                    part,
+                    f"not all can be deleted: {told}",
+                    "fix that, then run spotctl teardown again",
+                )
             deleted += len(keys)
             tell(f"{part}: {deleted} objects are deleted")
     except s3.exceptions.NoSuchBucket:
@@ -214,7 +220,7 @@ def _delete_stack(world: World, stack: Stack, tell: Tell) -> Row:
     if told == "DELETE_COMPLETE":
         return ok(f"stack {name}", "deleted")
     why = _why(client, stack.id) if is_over else "it is not over after half an hour"
-    return failed(f"stack {name}", f"{told}: {why}", "mend that, and run spotctl teardown again")
+    return failed(f"stack {name}", f"{told}: {why}", "fix that, then run spotctl teardown again")
 
 
 def _why(client: Any, stack_id: str) -> str:
@@ -262,7 +268,8 @@ def _delete_work_pool(world: World) -> Row:
             return ok(f"work pool {name}", "it is gone already")
         world.prefect.delete_work_pool(name)
     except PrefectSpotError as error:
-        return failed(f"work pool {name}", str(error), f"prefect work-pool delete {name}")
+        step = f"prefect work-pool delete {name}; {error.next_step}"
+        return failed(f"work pool {name}", error.what, step)
     return ok(f"work pool {name}", "deleted")
 
 

@@ -1,139 +1,325 @@
-"""Runs test tiers by name, `python -m tests.tiers check contract e2e`, and says what they were.
+"""Runs the tiers of `make test` and `make test-all` with live progress, and judges them.
 
-A tier that ran no test, or skipped one that is not on the list, has failed.
+    python -m tests.tiers test         # or test-all; rest: what test-all adds; check: no servers
+    python -m tests.tiers unit laws    # single tiers
+
+A tier is one command: a pytest run, or a static check, which counts as one test. Tiers of one
+stage run side by side. A tier fails when its command fails, when it ran no test, or when it skipped
+a test that is not in `ALLOWED_SKIPS`. Its budget fails nothing: timings are the machine's too.
 """
 
+import json
+import os
 import subprocess
 import sys
+import threading
 import time
-import xml.etree.ElementTree as ET
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
 ROOT: Final = Path(__file__).resolve().parent.parent
+BUILD: Final = ROOT / "build"
 BIN: Final = Path(sys.executable).parent
 
 ALLOWED_SKIPS: Final[dict[str, str]] = {}
 """Tests that may be skipped, by name, each with a reason a stranger would accept. None so far."""
 
-COMMANDS: Final[dict[str, list[list[str]]]] = {
-    "check": [
-        ["ruff", "format", "--check", "--quiet", "."],
-        ["ruff", "check", "--quiet", "."],
-        ["mypy", "--no-error-summary"],
-        ["lint-imports", "--no-cache", "--no-logo"],
-        ["shellcheck", ".ci/run", "examples/build_and_push.sh"],
-    ],
-    "contract": [],
-    "faults": [],
-    "e2e": [],
-    "ui": [],
-}
-FOLDERS: Final[dict[str, list[str]]] = {
-    "check": ["tests/unit", "tests/laws"],
-    "contract": ["tests/contract"],
-    "faults": [
-        "tests/faults/test_kill_anywhere.py",
-        "tests/faults/test_kill_provision.py",
-        "tests/faults/test_fail_anywhere.py",
-        "tests/faults/test_two_at_once.py",
-        "tests/faults/test_weather_at_once.py",
-        "tests/faults/test_storm.py",
-    ],
-    "e2e": ["tests/localcloud", "tests/e2e"],
-    "ui": ["tests/ui"],
-}
-
-
-WAITING: Final = ("e2e",)
-"""Tiers that wait for servers, workers and flows more than they compute."""
-
-PROGRESS_SECONDS: Final = 60
+LINE_EVERY_SECONDS: Final = 10
+"""Between two progress lines where the output is not a terminal."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a tier."""
+class Tier:
+    """One command of the test suite. `budget` is in seconds, on two cores."""
 
-    tier: str
-    ran: int
-    failed: int
-    skipped: list[str]
-    complaints: list[str]
-    seconds: float
+    name: str
+    budget: int
+    command: tuple[str, ...]
+
+    @property
+    def is_pytest(self) -> bool:
+        return self.command[0] == "pytest"
+
+
+def check(budget: int, *command: str, name: str = "") -> Tier:
+    """Return the tier of a static check, named after its program."""
+    return Tier(name or command[0], budget, command)
+
+
+def tests(name: str, budget: int, *arguments: str) -> Tier:
+    """Return the tier of a pytest run."""
+    return Tier(name, budget, ("pytest", "--quiet", *arguments))
+
+
+ALL_CORES: Final = ("-n", "logical", "--dist", "worksteal")
+
+STATIC: Final = (
+    check(5, "ruff", "format", "--check", "--quiet", ".", name="ruff format"),
+    check(5, "ruff", "check", "--quiet", ".", name="ruff check"),
+    check(60, "mypy", "--no-error-summary"),
+    check(15, "lint-imports", "--no-cache", "--no-logo"),
+    check(5, "shellcheck", ".ci/run", "examples/build_and_push.sh"),
+)
+IN_MEMORY: Final = (
+    (tests("unit", 90, "tests/unit", *ALL_CORES),),
+    (tests("laws", 30, "tests/laws", *ALL_CORES),),
+    (tests("faults", 60, "tests/faults", *ALL_CORES),),
+)
+CHECK: Final = (STATIC, *IN_MEMORY)
+TEST: Final = (
+    (*STATIC, tests("contract", 90, "tests/contract", "--servers", "newest")),
+    *IN_MEMORY,
+    (tests("e2e", 210, "tests/e2e"),),
+)
+"""What `make test` runs, stage by stage."""
+
+REST: Final = (
+    (tests("contract-others", 120, "tests/contract", "--servers", "others"),),
+    (tests("localcloud", 200, "tests/localcloud"),),
+    (tests("system", 900, "tests/system"),),
+    (check(180, "python", "-m", "tests.faults.mutants", name="mutants"),),
+)
+"""What `make test-all` runs after that."""
+
+GROUPS: Final = {"check": CHECK, "test": TEST, "rest": REST, "test-all": TEST + REST}
+
+
+@dataclass
+class Running:
+    """A tier under way, and what its tests have reported so far."""
+
+    tier: Tier
+    total: int = 0
+    now: str = ""
+    began: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+    """How long the tier took; None while it runs."""
+    outcomes: dict[str, str] = field(default_factory=dict)
+    """"passed", "failed" or "skipped", by test."""
+    durations: dict[str, float] = field(default_factory=dict)
+    """Seconds, set-up and tear-down included, by test."""
+    complaints: list[str] = field(default_factory=list)
+
+    def count(self, outcome: str) -> int:
+        return sum(found == outcome for found in self.outcomes.values())
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began if self.seconds is None else self.seconds
 
     @property
     def is_good(self) -> bool:
-        return not self.failed and not self.complaints
+        return not self.complaints
 
-    def __str__(self) -> str:
-        verdict = "green" if self.is_good else "RED: " + "; ".join(self.complaints or ["tests"])
-        return (
-            f"{self.tier:<9} {self.ran:>5} tests, {self.failed} failed,"
-            f" {len(self.skipped)} skipped, {self.seconds:>5.0f} s  {verdict}"
-        )
+    @property
+    def log(self) -> Path:
+        return BUILD / "logs" / f"{self.tier.name.replace(' ', '-')}.log"
+
+    def hear(self, line: str) -> None:
+        """Take in a line of `tests.progress`; any other text says what runs now."""
+        try:
+            told = json.loads(line)
+        except ValueError:
+            self.now = line.strip()
+            return
+        if "total" in told:
+            self.total = told["total"]
+        elif "now" in told:
+            self.now = told["now"]
+        else:
+            self._record(told["test"], told["when"], told["outcome"], told["seconds"])
+
+    def _record(self, test: str, when: str, outcome: str, seconds: float) -> None:
+        self.durations[test] = self.durations.get(test, 0.0) + seconds
+        is_result = when == "call" or outcome != "passed"  # set-up and tear-down may only fail
+        if is_result and self.outcomes.get(test) != "failed":
+            self.outcomes[test] = outcome
+
+    def end(self, exit_code: int) -> None:
+        """Judge the tier, now that its command has ended."""
+        self.seconds = time.monotonic() - self.began
+        if not self.tier.is_pytest:
+            self.outcomes[self.tier.name] = "failed" if exit_code else "passed"
+        if exit_code:
+            self.complaints.append(f"{self.tier.command[0]} exited {exit_code}")
+        if not self.count("passed") + self.count("failed"):
+            self.complaints.append("no test ran")
+        for test, outcome in self.outcomes.items():
+            name = test.rpartition("::")[2]
+            if outcome == "skipped" and name not in ALLOWED_SKIPS:
+                self.complaints.append(f"{name} was skipped")
+
+    def line(self) -> str:
+        """Return the progress of the tier in one line."""
+        done = len(self.outcomes)
+        failed = f", {self.count('failed')} failed" if self.count("failed") else ""
+        if self.seconds is not None:
+            verdict = "ok" if self.is_good else "FAILED: " + "; ".join(self.complaints[:3])
+            return f"{self.tier.name:<16} {done:>5} tests {self.elapsed:>5.0f} s  {verdict}"
+        of = f"{done:>5} of {self.total or '?'}" if self.tier.is_pytest else ""
+        now = self.now.removeprefix("tests/") or "starting"
+        return f"{self.tier.name:<16} {of} {self.elapsed:>5.0f} s{failed}  {now}"
+
+    def summary(self) -> dict[str, object]:
+        return {
+            "name": self.tier.name,
+            "tests": len(self.outcomes) - self.count("skipped"),
+            "failed": self.count("failed"),
+            "skipped": self.count("skipped"),
+            "seconds": round(self.elapsed, 1),
+        }
 
 
-def main(tiers: list[str]) -> int:
-    """Run the tiers: those that compute one after the other, beside those that mostly wait."""
-    lanes = [[t for t in tiers if t not in WAITING], [t for t in tiers if t in WAITING]]
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        running = [pool.submit(lambda lane: list(map(run, lane)), lane) for lane in lanes]
-        began = time.monotonic()
-        while wait(running, timeout=PROGRESS_SECONDS).not_done:
-            print(f"… {time.monotonic() - began:.0f} s", flush=True)
-    outcomes = [outcome for lane in running for outcome in lane.result()]
-    print()
-    for outcome in outcomes:
-        print(outcome)
-    ran = sum(outcome.ran for outcome in outcomes)
-    failed = sum(outcome.failed for outcome in outcomes)
-    print(f"\n{ran - failed} passed, {failed} failed")
-    return 0 if all(outcome.is_good for outcome in outcomes) else 1
+def program_of(tier: Tier) -> str:
+    """Return the path of a tier's program: beside this Python, else on PATH."""
+    here = BIN / tier.command[0]
+    return str(here) if here.exists() else tier.command[0]
 
 
-def run(tier: str) -> Outcome:
-    """Run a tier; what it prints is kept, and printed whole when it has ended."""
-    print(f"── {tier} begins\n", end="", flush=True)  # in one piece: two tiers may begin at once
-    began = time.monotonic()
-    complaints = []
-    printed = []
-    report = ROOT / "build" / f"{tier}.xml"
-    report.parent.mkdir(exist_ok=True)
-    report.unlink(missing_ok=True)
-    pytest = ["pytest", "--quiet", f"--junitxml={report}", *FOLDERS[tier]]
-    for program, *arguments in [*COMMANDS[tier], pytest]:
-        finished = subprocess.run(
-            [BIN / program, *arguments],
+def run(tier: Tier, running: list[Running]) -> Running:
+    """Run a tier to its end; append it to `running` at once, so that others can show it."""
+    state = Running(tier)
+    running.append(state)
+    state.log.parent.mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROGRESS_FILE": f"/dev/fd/{writing}"}
+    plugin = ["-p", "tests.progress"] if tier.is_pytest else []
+    with (
+        state.log.open("w") as log,
+        subprocess.Popen(
+            [program_of(tier), *plugin, *tier.command[1:]],
             cwd=ROOT,
+            env=environment,
+            pass_fds=[writing],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
+        ) as process,
+    ):
+        os.close(writing)
+        listener = threading.Thread(target=_listen, args=(reading, state))
+        listener.start()
+        process.wait()
+        listener.join(timeout=10)  # a process that the tests left behind may hold the pipe
+    state.end(process.returncode)
+    return state
+
+
+def _listen(reading: int, state: Running) -> None:
+    with os.fdopen(reading) as lines:
+        for line in lines:
+            state.hear(line)
+
+
+def run_stages(stages: Sequence[Sequence[Tier]], console: Console) -> list[Running]:
+    """Run the stages one after the other, and show their progress on `console`."""
+    running: list[Running] = []
+    with _shown(running, console):
+        for stage in stages:
+            threads = [threading.Thread(target=run, args=(tier, running)) for tier in stage]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    return running
+
+
+@contextmanager
+def _shown(running: list[Running], console: Console) -> Iterator[None]:
+    """Show a line per tier: on a terminal updated in place, elsewhere printed as time goes by."""
+    if console.is_terminal:
+
+        def lines() -> Group:
+            return Group(*(Text(r.line(), no_wrap=True, overflow="ellipsis") for r in running))
+
+        with Live(get_renderable=lines, console=console, refresh_per_second=4):
+            yield
+        return
+    over = threading.Event()
+    printer = threading.Thread(target=_print_lines, args=(running, over))
+    printer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        printer.join()
+
+
+def _print_lines(running: list[Running], over: threading.Event) -> None:
+    """Print a tier when it begins and ends, and all that run every few seconds."""
+    shown: dict[str, bool] = {}
+    last = time.monotonic()
+    while True:
+        ending = over.wait(0.5)
+        is_due = time.monotonic() - last >= LINE_EVERY_SECONDS
+        for state in list(running):
+            has_ended = state.seconds is not None
+            if shown.get(state.tier.name) != has_ended or (is_due and not has_ended):
+                print(state.line(), flush=True)
+                shown[state.tier.name] = has_ended
+                last = time.monotonic()
+        if ending:
+            return
+
+
+def report(command: str, ended: Sequence[Running], seconds: float, console: Console) -> bool:
+    """Print what failed, the table and the slowest tests; write `build/tests.json`.
+
+    Returns whether every tier is good.
+    """
+    for state in ended:
+        if not state.is_good:
+            console.rule(f"{state.tier.name}: {'; '.join(state.complaints)}")
+            console.out(state.log.read_text(errors="replace").rstrip(), highlight=False)
+    table = Table(title=command)
+    table.add_column("tier")
+    for column in ("tests", "failed", "skipped", "seconds", "budget"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for state in ended:
+        verdict = "ok" if state.is_good else "[red]FAILED"
+        if state.elapsed > state.tier.budget:
+            verdict += ", over its budget"
+        figures = [str(state.summary()[name]) for name in ("tests", "failed", "skipped")]
+        table.add_row(
+            state.tier.name, *figures, f"{state.elapsed:.0f}", str(state.tier.budget), verdict
         )
-        printed.append(f"{program} {' '.join(arguments)}\n{finished.stdout.rstrip()}")
-        if finished.returncode != 0:
-            complaints.append(f"{program} complains")
-    ran, failed, skipped = read(report) if report.exists() else (0, 0, [])
-    if ran == 0:
-        complaints.append("it ran no test")
-    complaints += [f"{name} was skipped" for name in skipped if name not in ALLOWED_SKIPS]
-    outcome = Outcome(tier, ran, failed, skipped, complaints, time.monotonic() - began)
-    print("\n".join([f"── {tier}", *printed, f"{outcome}\n"]), end="", flush=True)
-    return outcome
+    console.print(table)
+    durations = [(taken, test) for state in ended for test, taken in state.durations.items()]
+    console.print("The ten slowest tests:")
+    for taken, test in sorted(durations, reverse=True)[:10]:
+        console.out(f"{taken:8.1f} s  {test}", highlight=False)
+    summaries = [state.summary() for state in ended]
+    result = {"command": command, "tiers": summaries, "seconds": round(seconds, 1)}
+    (BUILD / "tests.json").write_text(json.dumps(result, indent=2) + "\n")
+    passed, failed = (sum(s.count(outcome) for s in ended) for outcome in ("passed", "failed"))
+    console.out(f"\n{passed} passed, {failed} failed in {seconds:.0f}s", highlight=False)
+    return all(state.is_good for state in ended)
 
 
-def read(report: Path) -> tuple[int, int, list[str]]:
-    """Return how many tests ran, how many failed, and which were skipped."""
-    cases = list(ET.parse(report).iter("testcase"))  # noqa: S314  # pytest wrote it just now
-    skipped = [case.get("name", "?") for case in cases if case.find("skipped") is not None]
-    failed = sum(
-        case.find("failure") is not None or case.find("error") is not None for case in cases
-    )
-    return len(cases) - len(skipped), failed, skipped
+def main(names: list[str]) -> int:
+    """Run the groups or tiers of these names. Returns the exit code."""
+    stages: list[Sequence[Tier]] = []
+    known = {tier.name: (tier,) for stage in GROUPS["test-all"] for tier in stage}
+    for name in names:
+        if name not in GROUPS and name not in known:
+            names_known = ", ".join([*GROUPS, *known])
+            print(f"no tier is named {name}: there are {names_known}", file=sys.stderr)
+            return 2
+        stages += GROUPS.get(name, (known[name],) if name in known else ())
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    began = time.monotonic()
+    ended = run_stages(stages, console)
+    is_good = report("make " + " ".join(names), ended, time.monotonic() - began, console)
+    return 0 if is_good else 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
+from chalicelib.adapters.http import CHECK_API_URL
 from chalicelib.core.run import (
     CompletedRun,
     FlowRun,
@@ -113,7 +114,8 @@ def read_state(value: object) -> RunState:
 
 def unreadable(thing: str, field: str) -> PrefectUnavailableError:
     """Return what to raise when an answer lacks what it must have."""
-    return PrefectUnavailableError(f"Prefect's answer holds no readable {field!r} of a {thing}")
+    what = f"Prefect's answer holds no readable {field!r} of a {thing}"
+    return PrefectUnavailableError(what, next_step=CHECK_API_URL)
 
 
 def read_fields(value: object, thing: str) -> Mapping[str, object]:

@@ -22,7 +22,7 @@ from chalicelib.core.ports import Books
 from chalicelib.core.rates import read_rate
 from chalicelib.core.sums import Counts, DailySum
 from chalicelib.core.task import Cause
-from chalicelib.errors import ThrottledError
+from chalicelib.errors import LAMBDA_RETRIES, RETRY_LATER, ThrottledError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -106,7 +106,10 @@ class BillTable:
                 self._pause(attempt)
             else:
                 return True
-        raise ThrottledError("DynamoDB is busy with the same sums: to be called again")
+        raise ThrottledError(
+            "DynamoDB kept rejecting a bill: other handlers write to the same sums",
+            next_step=LAMBDA_RETRIES,
+        )
 
     def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
         """Return the sums of these days, by day and deployment.
@@ -209,7 +212,7 @@ class BillTable:
                     break
                 self._pause(attempt)
             else:
-                raise ThrottledError("DynamoDB did not return all sums: to be asked again")
+                raise ThrottledError("DynamoDB did not return all sums", next_step=RETRY_LATER)
         return found
 
     def _pause(self, attempt: int) -> None:

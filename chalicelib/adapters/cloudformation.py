@@ -20,7 +20,7 @@ from chalicelib.core.stack import (
     StackFailure,
     failures_in,
 )
-from chalicelib.errors import OvertakenError
+from chalicelib.errors import LOOKS_AGAIN, OvertakenError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -83,7 +83,7 @@ class CloudFormationStacks:
             )
         except ClientError as error:
             if error.response["Error"]["Code"] == "AlreadyExistsException":
-                raise OvertakenError(_message(error)) from error
+                raise OvertakenError(_message(error), next_step=LOOKS_AGAIN) from error
             raise
 
     def update(self, stack_id: str, definition: StackDefinition) -> None:
@@ -98,7 +98,7 @@ class CloudFormationStacks:
             )
         except ClientError as error:
             if any(words in _message(error) for words in (*_SOMEBODY_ELSES, _UNKNOWN)):
-                raise OvertakenError(_message(error)) from error
+                raise OvertakenError(_message(error), next_step=LOOKS_AGAIN) from error
             raise
 
     def delete(self, stack_id: str) -> None:

@@ -15,7 +15,7 @@ from chalicelib.core.delivery import (
     PutTargets,
     Target,
 )
-from chalicelib.errors import OvertakenError
+from chalicelib.errors import LOOKS_AGAIN, OvertakenError
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -58,7 +58,10 @@ class AwsDeliveries:
                 f"{entry.get('ErrorCode')}: {entry.get('ErrorMessage')}"
                 for entry in answer["FailedEntries"]
             ]
-            raise OvertakenError(f"rule {step.rule}: {'; '.join(failed)}")
+            raise OvertakenError(
+                f"the targets of rule {step.rule} were not written: {'; '.join(failed)}",
+                next_step=LOOKS_AGAIN,
+            )
 
     def put_invoke_config(self, step: PutInvokeConfig) -> None:
         """Write the function's event-invoke config. Raises OvertakenError as above."""
@@ -96,5 +99,5 @@ class AwsDeliveries:
 
 def _overtaken_or(error: ClientError) -> Exception:
     if error.response["Error"]["Code"] in _SOMEBODY_ELSES:
-        return OvertakenError(error.response["Error"]["Message"])
+        return OvertakenError(error.response["Error"]["Message"], next_step=LOOKS_AGAIN)
     return error

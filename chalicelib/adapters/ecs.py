@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from chalicelib.core.task import Ignored, Task, parse_task
-from chalicelib.errors import PrefectSpotError
+from chalicelib.errors import RETRY_LATER, PrefectSpotError
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
@@ -69,6 +69,7 @@ class EcsTasks:
         for arn in arns:
             if arn not in tasks and reasons.get(arn) != "MISSING":
                 raise PrefectSpotError(
-                    f"ECS does not say whether it knows {arn}: {reasons.get(arn) or 'no word'}"
+                    f"ECS did not describe task {arn}: {reasons.get(arn) or 'no reason given'}",
+                    next_step=RETRY_LATER,
                 )
         return tasks

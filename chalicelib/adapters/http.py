@@ -39,6 +39,12 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 15.0
 
+CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
+"""The next step after an answer that no Prefect API gives."""
+
+_WAIT_OR_CHECK: Final = (
+    "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
+)
 _PASSING_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
 _OUT_OF_TIME: Final = frozenset({408, 504})
 # Of a job variable that the pool's template does not take; it may be a run's whole environment.
@@ -151,7 +157,9 @@ class JsonHttp:
         if not 200 <= answer.status < 300:
             _raise_for(request, answer)
         if answer.body is None:
-            raise PrefectUnavailableError(f"{request}: Prefect's answer is empty")
+            raise PrefectUnavailableError(
+                f"Prefect's answer to {request} is empty", next_step=CHECK_API_URL
+            )
         return answer.body
 
     def _authorized(self, request: _Request) -> _Answer:
@@ -177,12 +185,15 @@ class JsonHttp:
                 failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
                 break
             self._sleep(pause)
-        raise error(f"Prefect cannot be had now: {_without(credential, failure)}")
+        what = f"Prefect is unavailable: {_without(credential, failure)}"
+        raise error(what, next_step=_WAIT_OR_CHECK)
 
     def _try(self, request: _Request, credential: str | None) -> _Answer | _Failure:
         left = self._deadline()
         if left < _LEAST_SECONDS:
-            raise PrefectUnavailableError(f"{request}: not sent, the time for Prefect is over")
+            raise PrefectUnavailableError(
+                f"{request} was not sent: the request deadline passed", next_step=_WAIT_OR_CHECK
+            )
         try:
             response = self._pool.urlopen(
                 request.method,
@@ -245,19 +256,23 @@ def _retry_after_seconds(response: "urllib3.BaseHTTPResponse") -> float | None:
 
 
 def _raise_for(request: _Request, answer: _Answer) -> NoReturn:
-    said = f"{request}: Prefect answered {answer.status} {answer.detail}".rstrip()
+    detail = f": {answer.detail}" if answer.detail else ""
+    what = f"Prefect answered {answer.status} to {request}{detail}"
     if answer.status in (401, 403):
         raise PrefectRefusedError(
-            f"{said}: check the SSM parameter that PREFECT_API_KEY_PARAMETER or"
-            " PREFECT_API_AUTH_STRING_PARAMETER names, and its rights in PREFECT_API_URL"
+            what,
+            next_step="store a valid credential in the SSM parameter that PREFECT_API_KEY_PARAMETER"
+            " or PREFECT_API_AUTH_STRING_PARAMETER names, and check its permissions in Prefect",
         )
     if answer.status >= 500:
-        raise PrefectUnavailableError(said)
+        raise PrefectUnavailableError(what, next_step=_WAIT_OR_CHECK)
     if answer.status == 409:
-        raise PrefectConflictError(said)
+        raise PrefectConflictError(what, next_step="none: the next call reads what Prefect has now")
     if answer.status < 400 or answer.detail == "Not Found":
-        said += ": check PREFECT_API_URL"
-    raise PrefectRejectedError(said)
+        raise PrefectRejectedError(what, next_step=CHECK_API_URL)
+    raise PrefectRejectedError(
+        what, next_step="correct what Prefect names, such as the work pool's base job template"
+    )
 
 
 def _detail(body: object) -> str:

@@ -34,8 +34,8 @@ class Ec2Networks:
         subnets = self._subnets_of(vpc_id)
         if not subnets:
             raise NetworkError(
-                f"VPC {vpc_id} has no subnets, or does not exist: correct VPC_ID, or name subnets"
-                " in SUBNET_IDS"
+                f"VPC {vpc_id} has no subnets, or does not exist",
+                next_step="correct VPC_ID, or name subnets in SUBNET_IDS",
             )
         fitting = [s for s in subnets if s.get("MapPublicIpOnLaunch") is assign_public_ip]
         return Network(vpc_id, _ids(fitting or subnets))
@@ -47,15 +47,16 @@ class Ec2Networks:
             code = error.response["Error"]["Code"]
             if code.startswith(("InvalidSubnetID", "InvalidSubnetId")):
                 raise NetworkError(
-                    f"SUBNET_IDS is {','.join(subnet_ids)!r}: {error.response['Error']['Message']}"
-                    " Accepted are subnets of this account and region"
+                    f"SUBNET_IDS is {','.join(subnet_ids)!r}: {error.response['Error']['Message']}",
+                    next_step="name subnets of this account and region in SUBNET_IDS",
                 ) from error
             raise
         vpcs = sorted({subnet.get("VpcId", "") for subnet in subnets})
         if len(vpcs) != 1 or vpc_id not in ("", vpcs[0]):
             raise NetworkError(
                 f"SUBNET_IDS is {','.join(subnet_ids)!r}, in {', '.join(vpcs)}: accepted are"
-                f" subnets of one VPC, {vpc_id or 'whichever it is'}"
+                f" subnets of one VPC, {vpc_id or 'whichever it is'}",
+                next_step="correct SUBNET_IDS, or VPC_ID",
             )
         return Network(vpcs[0], _ids(subnets))
 
@@ -65,8 +66,9 @@ class Ec2Networks:
             if "VpcId" in vpc:
                 return vpc["VpcId"]
         raise NetworkError(
-            "this account has no default VPC in this region: set VPC_ID and SUBNET_IDS,"
-            " or create one (aws ec2 create-default-vpc)"
+            "this account has no default VPC in this region",
+            next_step="set VPC_ID and SUBNET_IDS, or create a default VPC"
+            " (aws ec2 create-default-vpc)",
         )
 
     def _subnets_of(self, vpc_id: str) -> "list[SubnetTypeDef]":

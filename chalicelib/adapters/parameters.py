@@ -28,14 +28,15 @@ class SsmParameters:
             if error.response["Error"]["Code"] != "ParameterNotFound":
                 raise
             raise ParameterError(
-                f"SSM parameter {name!r}, named by {setting}, does not exist in this region:"
-                f" create it ({store}), or correct the setting"
+                f"SSM parameter {name!r}, named by {setting}, does not exist in this region",
+                next_step=f"create it ({store}), or correct the setting",
             ) from error
         kind = answer["Parameter"].get("Type")
         if kind != "SecureString":
             raise ParameterError(
-                f"SSM parameter {name!r}, named by {setting}, is a {kind}, readable by everybody"
-                f" who may read parameters: delete it, make a new credential, and store that as a"
-                f" SecureString ({store})"
+                f"SSM parameter {name!r}, named by {setting}, is a {kind}: everybody who may read"
+                " parameters can read it",
+                next_step="delete it, create a new credential, and store that as a SecureString"
+                f" ({store})",
             )
         return answer["Parameter"].get("ARN", "")

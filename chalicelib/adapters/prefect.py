@@ -29,7 +29,6 @@ from chalicelib.adapters.http import Authorization, JsonHttp
 from chalicelib.core.ports import (
     Artifact,
     LogLine,
-    PoolEvent,
     PrefectEvent,
     RunQuery,
     TableArtifact,
@@ -209,7 +208,9 @@ class PrefectRest:
         """
         null_labels = [name for name, value in labels.items() if value is None]
         if null_labels:
-            raise PrefectRejectedError(f"label {null_labels[0]!r} is null: give it a value")
+            raise PrefectRejectedError(
+                f"label {null_labels[0]!r} is null", next_step="give the label a value"
+            )
         if labels:
             self._http.send("PATCH", f"/flow_runs/{flow_run_id}/labels", dict(labels))
 
@@ -253,25 +254,6 @@ class PrefectRest:
         if events:
             self._http.send("POST", "/events", list(map(_event, events)))
 
-    def emit_pool_event(self, event: PoolEvent) -> None:
-        """Emit an event whose resource is the work pool; none for a pool it does not know."""
-        pool = self._http.get(f"/work_pools/{quote(event.work_pool, safe='')}")
-        if pool is None:
-            return
-        pool_id = read_fields(pool, "work pool").get("id")
-        body = {
-            "id": str(event.id),
-            "occurred": event.at.isoformat(),
-            "event": event.name,
-            "resource": {
-                "prefect.resource.id": f"prefect.work-pool.{pool_id}",
-                "prefect.resource.name": event.work_pool,
-            },
-            "related": [],
-            "payload": dict(event.payload),
-        }
-        self._http.send("POST", "/events", [body])
-
     def _find(self, **criteria: object) -> tuple[FlowRun, ...]:
         answer = self._http.send("POST", "/flow_runs/filter", criteria)
         if not isinstance(answer, list):
@@ -295,7 +277,8 @@ class PrefectRest:
     def _require_work_pool(self, name: str) -> None:
         if self._http.get(f"/work_pools/{quote(name, safe='')}") is None:
             raise PrefectRejectedError(
-                f"work pool {name!r} is not known to Prefect: create it or set WORK_POOL"
+                f"work pool {name!r} is not known to Prefect",
+                next_step="create it or set WORK_POOL",
             )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.errors import SecretUnreadableError
+from chalicelib.errors import RETRY_LATER, SecretUnreadableError
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
@@ -84,7 +84,8 @@ class PrefectAuthorization:
             if not (key.isascii() and key.isprintable()):
                 raise SecretUnreadableError(
                     f"SSM parameter {self._api_key_parameter!r}, named by {_API_KEY_SETTING}, holds"
-                    " characters that no API key has: store it again"
+                    " characters that no API key has",
+                    next_step="store the API key again, without line breaks and quotes",
                 )
             return f"Bearer {key}"
         pair = self._parameter(self._auth_string_parameter, _AUTH_STRING_SETTING)
@@ -97,15 +98,18 @@ class PrefectAuthorization:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             raise SecretUnreadableError(
-                f"{subject} cannot be read ({code}): {_next_step(code)}"
+                f"{subject} cannot be read ({code})", next_step=_next_step(code)
             ) from error
         except BotoCoreError as error:
             raise SecretUnreadableError(
-                f"{subject} cannot be read ({type(error).__name__}): check the function's network"
+                f"{subject} cannot be read ({type(error).__name__})",
+                next_step="check the function's network path to SSM",
             ) from error
         value = answer["Parameter"].get("Value", "").strip()
         if not value:
-            raise SecretUnreadableError(f"{subject} is empty: store the credential in it")
+            raise SecretUnreadableError(
+                f"{subject} is empty", next_step="store the credential in it"
+            )
         return value
 
 
@@ -117,4 +121,4 @@ def _next_step(code: str) -> str:
             "allow the function's role ssm:GetParameter on it,"
             " and kms:Decrypt when a key of your own encrypts it"
         )
-    return "it is tried again with the next call"
+    return RETRY_LATER

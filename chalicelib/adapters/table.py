@@ -15,7 +15,13 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
 from chalicelib.core.record import Interruption, Moved, RunRecord
-from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
+from chalicelib.errors import (
+    LAMBDA_RETRIES,
+    RETRY_LATER,
+    LeaseHeldError,
+    LeaseLostError,
+    ThrottledError,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -48,7 +54,7 @@ class RunTable:
         """Return the records that there are, of a hundred runs at most, in one request.
 
         Raises:
-            ThrottledError: DynamoDB left some of them out; to be asked again.
+            ThrottledError: DynamoDB left some of them out; retryable.
         """
         if not flow_run_ids:
             return {}
@@ -57,7 +63,7 @@ class RunTable:
             RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}}
         )
         if answer.get("UnprocessedKeys"):
-            raise ThrottledError("DynamoDB did not return all records: to be asked again")
+            raise ThrottledError("DynamoDB did not return all run records", next_step=RETRY_LATER)
         items = answer["Responses"].get(self._name, [])
         ids = {_unpack(item["pk"]): item for item in items}
         return {run: _record(run, ids[f"run#{run}"]) for run in flow_run_ids if f"run#{run}" in ids}
@@ -105,7 +111,10 @@ class RunTable:
             )
         except ClientError as error:
             if error.response["Error"]["Code"] == _HELD_OR_LOST:
-                raise LeaseHeldError(f"flow run {flow_run_id} is being handled already") from error
+                raise LeaseHeldError(
+                    f"another handler holds the lease on flow run {flow_run_id}",
+                    next_step=LAMBDA_RETRIES,
+                ) from error
             raise
         return _record(flow_run_id, answer["Attributes"])
 
@@ -140,7 +149,10 @@ class RunTable:
         except ClientError as error:
             if error.response["Error"]["Code"] == _HELD_OR_LOST:
                 run = record.flow_run_id
-                raise LeaseLostError(f"the lease on flow run {run} has passed on") from error
+                raise LeaseLostError(
+                    f"the lease on flow run {run} expired, and another handler took it",
+                    next_step=LAMBDA_RETRIES,
+                ) from error
             raise
 
 

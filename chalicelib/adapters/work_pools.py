@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from chalicelib.adapters.http import JsonHttp
+from chalicelib.adapters.http import CHECK_API_URL, JsonHttp
 from chalicelib.core.pool_template import POOL_TYPE, Template, WorkPool
 from chalicelib.errors import PrefectUnavailableError
 
@@ -22,7 +22,9 @@ class PrefectWorkPools:
         kind = answer.get("type") if isinstance(answer, Mapping) else None
         template = answer.get("base_job_template") if isinstance(answer, Mapping) else None
         if not isinstance(kind, str) or not isinstance(template, Mapping):
-            raise PrefectUnavailableError("Prefect's answer holds no readable work pool")
+            raise PrefectUnavailableError(
+                "Prefect's answer holds no readable work pool", next_step=CHECK_API_URL
+            )
         return WorkPool(name, kind, template)
 
     def create(self, name: str, base_job_template: Template) -> None:

@@ -39,7 +39,7 @@ def recorded(s: Situation, *, rerun: bool = False) -> Situation:
             tags=interruption.tags or deciding_tags(s.run),
         )
     if rerun and not interruption.rerun_on:
-        allowed = budget_of(s.run, record.own_retries, s.policy).allowed
+        allowed = budget_of(s.run.tags, record.own_retries, s.policy).allowed
         for_good = FARGATE in (record.next_capacity, s.task.capacity)
         by_budget = for_good or interruption.number > allowed
         advice = Advice() if by_budget else advice_on(s)

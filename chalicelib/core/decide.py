@@ -336,7 +336,7 @@ def _tell(s: Situation, moment: Moment, next_step: str, why: str) -> tuple[Annot
 
 
 def _budget(s: Situation) -> Budget:
-    return budget_of(s.run, s.record.own_retries, s.policy)
+    return budget_of(s.run.tags, s.record.own_retries, s.policy)
 
 
 def _headline(s: Situation) -> str:

@@ -31,7 +31,6 @@ class Metric(StrEnum):
     WASTED_COST = "WastedCost"
     NET_SAVINGS = "NetSavings"
     WASTED_SECONDS = "WastedSeconds"
-    BREAKER_OPEN = "BreakerOpen"
 
 
 UNITS: Final[Mapping[Metric, str]] = {
@@ -41,7 +40,6 @@ UNITS: Final[Mapping[Metric, str]] = {
     Metric.NOT_RERUN: "Count",
     Metric.REACTION_SECONDS: "Seconds",
     Metric.WASTED_SECONDS: "Seconds",
-    Metric.BREAKER_OPEN: "Count",
 }
 """CloudWatch's words; what is not here is USD, for which CloudWatch has no unit."""
 

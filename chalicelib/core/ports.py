@@ -25,7 +25,6 @@ from chalicelib.core.waste import TaskRun
 
 if TYPE_CHECKING:  # no business of `react`, as a rule: its cold start does not load them
     from chalicelib.core.bill import Bill
-    from chalicelib.core.guards.breaker import Breaker
     from chalicelib.core.sums import DailySum
 
 
@@ -65,17 +64,6 @@ class PrefectEvent:
     id: UUID
     flow_run_id: UUID
     flow_run_name: str
-    name: str
-    at: datetime
-    payload: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class PoolEvent:
-    """An event about the work pool, for users' automations. The same `id` twice counts once."""
-
-    id: UUID
-    work_pool: str
     name: str
     at: datetime
     payload: Mapping[str, object]
@@ -163,9 +151,6 @@ class Prefect(Protocol):
     def emit_events(self, events: Sequence[PrefectEvent]) -> None:
         """Emit events, the resource of each being its run; sends nothing for none."""
 
-    def emit_pool_event(self, event: PoolEvent) -> None:
-        """Emit an event whose resource is the work pool; none for a pool it does not know."""
-
 
 class Records(Protocol):
     """The run records, and the lease on each."""
@@ -227,22 +212,6 @@ class Bills(Protocol):
 
     def save_reported(self, day: str) -> None:
         """Note the day that the savings were put into Prefect."""
-
-
-class Breakers(Protocol):
-    """The breaker of the work pool; see `core/guards/breaker.py` for what it does."""
-
-    def read(self) -> "Breaker":
-        """Return the breaker; a closed one where there is none yet."""
-
-    def signal(self, task: str, at: datetime) -> "Breaker":
-        """Add the signal of a task, and return the breaker with it; once more changes nothing."""
-
-    def change(self, before: "Breaker", after: "Breaker") -> bool:
-        """Write what `after` is, if all but the signals is still as in `before`; say whether."""
-
-    def forget(self, signals: Sequence[str]) -> None:
-        """Remove signals, by their keys, that can count no more."""
 
 
 class Tasks(Protocol):

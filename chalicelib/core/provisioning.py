@@ -29,6 +29,7 @@ from chalicelib.core.provision_steps import (
     UpdateStack,
 )
 from chalicelib.core.stack import Condition, Stack, Standing, standing_of
+from chalicelib.errors import in_one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,13 @@ class Problem:
     """Something that stands in the way, with the next step. `name` is its error's."""
 
     name: str
-    message: str
+    what: str
+    next_step: str
+
+    @property
+    def message(self) -> str:
+        """Both in one line."""
+        return in_one_line(self.what, self.next_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,7 @@ class Plan:
 
 
 def plan(desired: Desired, observed: Observed) -> Plan:
-    """Return what this call has to do; no steps where all is as it shall be.
+    """Return what this call has to do; no steps where it is up to date.
 
     A problem keeps everything from being changed but the functions' own delivery.
     """
@@ -125,11 +132,13 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     try:
         return replace(course, steps=(*course.steps, *_pool_steps(desired, observed)))
     except ValueError as error:
-        told = (
+        problem = Problem(
+            "WorkPool",
             f"the base job template of work pool {desired.work_pool!r} cannot be completed:"
-            f" {error}. Reset it in the pool's settings, or set WORK_POOL to another pool"
+            f" {error}",
+            next_step="reset it in the pool's settings, or set WORK_POOL to another pool",
         )
-        return replace(course, condition=Condition.BLOCKED, problems=(Problem("WorkPool", told),))
+        return replace(course, condition=Condition.BLOCKED, problems=(problem,))
 
 
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
@@ -238,26 +247,26 @@ def _failed(stack: Stack) -> tuple[Problem, ...]:
     return (
         Problem(
             "StackFailed",
-            f"stack {stack.name} is in {stack.status}. What failed: {told}. What to do: mend that,"
-            " and the next call tries again",
+            f"stack {stack.name} is in {stack.status}: {told}",
+            next_step="fix what failed; the next run retries",
         ),
     )
 
 
 def _stuck(stack: Stack) -> Problem:
     remedies = {
-        "UPDATE_ROLLBACK_FAILED": "mend what failed, then: aws cloudformation"
+        "UPDATE_ROLLBACK_FAILED": "fix what failed, then run: aws cloudformation"
         f" continue-update-rollback --stack-name {stack.name}",
-        "REVIEW_IN_PROGRESS": "somebody made a change set for it: execute it, or delete the stack",
-        "IMPORT_ROLLBACK_FAILED": "mend what failed, then roll the import back again",
+        "REVIEW_IN_PROGRESS": "execute its change set, or delete the stack",
+        "IMPORT_ROLLBACK_FAILED": "fix what failed, then roll the import back again",
     }
-    remedy = remedies.get(stack.status, "bring it out of there by hand")
-    return Problem("StackStuck", f"stack {stack.name} is in {stack.status}: {remedy}")
+    step = remedies.get(stack.status, "bring the stack out of this status by hand")
+    return Problem("StackStuck", f"stack {stack.name} is in {stack.status}", next_step=step)
 
 
 def _not_ours(stack: Stack) -> Problem:
     return Problem(
         "StackNotOurs",
-        f"stack {stack.name} was not made by prefect-spot, and is left alone:"
-        " set STACK_NAME to a name that is free",
+        f"stack {stack.name} was not made by prefect-spot, and is left alone",
+        next_step="set STACK_NAME to a name that is free",
     )

@@ -38,7 +38,6 @@ COLUMNS: Final = (
     "partial_bills",
     "deadline_moves",
     "economics_moves",
-    "weather_moves",
 )
 """Of a row, in this order, in JSON and CSV alike.
 
@@ -80,7 +79,6 @@ class Row:
             "partial_bills": counts.partial_bills,
             "deadline_moves": counts.deadline_moves,
             "economics_moves": counts.economics_moves,
-            "weather_moves": counts.weather_moves,
         }
 
     @property
@@ -112,7 +110,6 @@ class Report:
         moves = {
             Guard.DEADLINE.value: counts.deadline_moves,
             Guard.ECONOMICS.value: counts.economics_moves,
-            Guard.WEATHER.value: counts.weather_moves,
         }
         return {guard: number for guard, number in moves.items() if number}
 

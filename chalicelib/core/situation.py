@@ -1,7 +1,7 @@
 """What a decision is made of: one stopped task, its run, its record, and the user's policy."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -83,12 +83,12 @@ class Situation:
         return replace(self, record=record)
 
 
-def budget_of(run: FlowRun, own_retries: int | None, policy: Policy) -> Budget:
-    """Interruptions the run may suffer on Spot: its tag, else its own retries, else the setting.
+def budget_of(tags: Iterable[str], own_retries: int | None, policy: Policy) -> Budget:
+    """Interruptions a run may suffer on Spot: its tag, else its own retries, else the setting.
 
     A tag without a number that makes sense is passed over.
     """
-    for tag in run.tags:
+    for tag in tags:
         number = tag.removeprefix(SPOT_RETRIES_TAG)
         if number != tag and number.isascii() and number.isdigit() and len(number) <= 6:
             return Budget(int(number), f"tag {SPOT_RETRIES_TAG}{int(number)}")

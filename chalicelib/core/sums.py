@@ -49,7 +49,6 @@ class Counts:
     useful_e8: int = 0
     deadline_moves: int = 0
     economics_moves: int = 0
-    weather_moves: int = 0
     first_spot_us: int = 0
     first_interruptions: int = 0
 
@@ -161,7 +160,6 @@ def _moves(outcome: Outcome, guards: tuple[str, str], *, first_of_its_run: bool)
     return Counts(
         deadline_moves=moved_by.count(Guard.DEADLINE),
         economics_moves=moved_by.count(Guard.ECONOMICS),
-        weather_moves=moved_by.count(Guard.WEATHER),
     )
 
 

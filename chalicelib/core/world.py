@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from chalicelib.core.metrics import Measured
-from chalicelib.core.ports import Bills, Breakers, Log, Prefect, Records, Tasks
+from chalicelib.core.ports import Bills, Log, Prefect, Records, Tasks
 from chalicelib.core.situation import Policy
 
 Outcome = tuple[Any, Exception | None]
@@ -48,7 +48,6 @@ class World:
     prefect: Prefect
     records: Records
     bills: Bills
-    breakers: Breakers
     tasks: Tasks
     log: Log
     now: Callable[[], datetime]

@@ -40,7 +40,7 @@ from chalicelib.core.task import (
 )
 from chalicelib.core.waste import wasted_seconds
 from chalicelib.core.world import World
-from chalicelib.errors import PrefectSpotError, UnsettledError
+from chalicelib.errors import LAMBDA_RETRIES, PrefectSpotError, UnsettledError
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
 """After this, an interruption that nobody has answered is billed as one that was not rerun."""
@@ -79,7 +79,7 @@ def meter(world: World, event: object) -> MeterReport:
     """Bill the task that an event tells the end of.
 
     Raises:
-        PrefectSpotError: to be called again; also botocore's errors, from the table or ECS.
+        PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
     """
     told = parse_event(event)
     if isinstance(told, Ignored):
@@ -110,7 +110,7 @@ def bill_task(world: World, task: Task) -> MeterReport:
     """Bill a stopped task, unless that was done before.
 
     Raises:
-        PrefectSpotError: Prefect, ECS or the table failed; to be called again.
+        PrefectSpotError: Prefect, ECS or the table failed; retryable.
     """
     if task.launch_type not in ("", "FARGATE"):
         return MeterReport(Metering.IGNORED, "not a Fargate task")
@@ -152,7 +152,9 @@ def _write(world: World, bill: Bill, outcome: Outcome, guards: tuple[str, str]) 
         if world.bills.write(bill, daily, books):
             _tell(world, bill)
             return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
-    raise UnsettledError("others bill tasks of the same run: to be called again")
+    raise UnsettledError(
+        "other handlers kept billing tasks of the same run", next_step=LAMBDA_RETRIES
+    )
 
 
 def _tell(world: World, bill: Bill) -> None:

@@ -53,12 +53,12 @@ class ProvisionReport:
     def summary(self) -> Mapping[str, object]:
         """The function's answer.
 
-        `state`: `ready`: all is as it shall be. `pending`: to be called again, something had no
+        `state`: `ready`: up to date. `pending`: to be called again, something had no
         turn yet. `creating`, `updating`, `deleting`, `recovering` (from a failure, which
         `problems` tells): CloudFormation is at it; to be called again. `blocked`, `failed`: a
         person has to do what `problems` says.
         `steps` were done, or with `dry_run` would be. `problems`: each with `error`, its name, and
-        `message`, which says what to do.
+        `message`, which ends with the next step.
         """
         return {
             "state": self.condition.value,
@@ -92,8 +92,11 @@ def provision(world: ProvisionWorld, event: object) -> ProvisionReport:
     )
     world.log.info("provisioned", **report.summary)
     if report.problems and _is_scheduled(event):
-        told = "; ".join(f"{problem.name}: {problem.message}" for problem in report.problems)
-        raise NotProvisionedError(f"{report.condition.value}: {told}")
+        found = "; ".join(f"{problem.name}: {problem.what}" for problem in report.problems)
+        raise NotProvisionedError(
+            f"{report.condition.value}: {found}",
+            next_step="; ".join(problem.next_step for problem in report.problems),
+        )
     return report
 
 
@@ -122,7 +125,8 @@ def _observe(world: ProvisionWorld) -> Observed:
         try:
             return question()
         except PrefectSpotError as error:
-            problems.append(Problem(type(error).__name__.removesuffix(_ERROR), str(error)))
+            name = type(error).__name__.removesuffix(_ERROR)
+            problems.append(Problem(name, error.what, error.next_step))
             return None
 
     stack = world.stacks.read(desired.stack_name)
@@ -159,13 +163,13 @@ def _work_pool(world: ProvisionWorld) -> WorkPool | None:
     pool = world.work_pools.read(desired.work_pool)
     if pool is None and not desired.is_full:
         raise WorkPoolError(
-            f"work pool {desired.work_pool!r} is not known to Prefect: create it, or set WORK_POOL"
-            " to the pool of your worker"
+            f"work pool {desired.work_pool!r} is not known to Prefect",
+            next_step="create it, or set WORK_POOL to the pool of your worker",
         )
     if pool is not None and pool.type != POOL_TYPE:
         raise WorkPoolError(
-            f"work pool {pool.name!r} is of type {pool.type}, not {POOL_TYPE}: create an"
-            f" {POOL_TYPE} pool, or set WORK_POOL"
+            f"work pool {pool.name!r} is of type {pool.type}, not {POOL_TYPE}",
+            next_step=f"create an {POOL_TYPE} pool, or set WORK_POOL",
         )
     return pool
 

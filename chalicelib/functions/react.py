@@ -22,7 +22,7 @@ def react(world: World, event: object) -> Decision:
     """Answer one event; return what was decided.
 
     Raises:
-        PrefectSpotError: to be called again; also botocore's errors, from the table or ECS.
+        PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
     """
     told = parse_event(event)
     if isinstance(told, Ignored):

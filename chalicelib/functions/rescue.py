@@ -44,6 +44,7 @@ from chalicelib.core.stranded import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from chalicelib.errors import (
+    LAMBDA_RETRIES,
     LeaseHeldError,
     PrefectSilentError,
     PrefectSpotError,
@@ -66,8 +67,9 @@ def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) 
     `swept`: the fast path had its time, and ECS has no live task of the run, nor a newer one.
 
     Raises:
-        LeaseHeldError: another handler is at it; to be called again.
-        PrefectSpotError: Prefect or the table failed, or the run kept moving; to be called again.
+        LeaseHeldError: another handler is at work on it; retryable.
+        PrefectSpotError: Prefect or the table failed, or the run's state changed concurrently;
+            retryable.
     """
     record = _acquire(world, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
     handling = _Handling(world, task, record, swept)
@@ -144,35 +146,24 @@ class _Handling:
             )
             if self.perform(decision):
                 return decision
-        raise UnsettledError(f"flow run {self.record.flow_run_id} kept moving under our hands")
+        raise UnsettledError(
+            f"the state of flow run {self.record.flow_run_id} changed concurrently, {MOST_LOOKS}"
+            " times",
+            next_step=LAMBDA_RETRIES,
+        )
 
     def decide(self, s: Situation) -> Decision:
         """Decide; for a rerun that the budget would put on Spot, with what the guards need."""
         decision = decide(s)
         known = self.record.interruptions.get(self.task.arn)
         asks = decision.verdict is Verdict.RERUN_ON_SPOT and not (known and known.rerun_on)
-        if asks and guards_on(s):
-            from chalicelib.functions.guard_facts import gather_facts  # a cold start does without
-
-            if self.facts is None:
-                self.facts = gather_facts(self.world, s)
-            s = replace(s, facts=self.facts)
-            decision = decide(s)
-        return self.with_weather(s, decision, asks=asks)
-
-    def with_weather(self, s: Situation, decision: Decision, *, asks: bool) -> Decision:
-        """Tell the breaker of it, and ask it last: who asks for nothing must not be its probe."""
-        if s.policy.guards.breaker is None:
+        if not (asks and guards_on(s)):
             return decision
-        from chalicelib.functions.weather import consult, is_signal  # a cold start does without
+        from chalicelib.functions.guard_facts import gather_facts  # a cold start does without
 
-        known = self.record.interruptions.get(self.task.arn)
-        signals = is_signal(s, decision.verdict) and not (known and known.exited_at)
-        if not (asks or signals):
-            return decision
-        asks = asks and decision.verdict is Verdict.RERUN_ON_SPOT
-        weather = consult(self.world, s, signals=signals, asks=asks)
-        return decide(replace(s, facts=replace(s.facts, weather=weather))) if asks else decision
+        if self.facts is None:
+            self.facts = gather_facts(self.world, s)
+        return decide(replace(s, facts=self.facts))
 
     def perform(self, decision: Decision) -> bool:
         """Perform the actions in order; False as soon as one asks for another look."""

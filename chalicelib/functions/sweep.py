@@ -25,7 +25,6 @@ from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed
 from chalicelib.functions.rescue import rescue
 from chalicelib.functions.savings import publish_savings
-from chalicelib.functions.weather import see_to_the_probe
 
 PAGE: Final = 100
 """Runs looked at together: what DescribeTasks and BatchGetItem take in one request."""
@@ -165,7 +164,6 @@ def sweep(world: World, _event: object) -> SweepReport:
     report.finished = place.stage == len(STAGES)
     world.records.save_bookmark("" if report.finished else str(place), world.now())
     _see_to_the_books(world, report)
-    _see_to_the_weather(world)
     world.log.info("swept", **report.summary)
     return report
 
@@ -177,14 +175,6 @@ def _see_to_the_books(world: World, report: SweepReport) -> None:
         publish_savings(world)
     except Exception:  # runs have been repaired by now, and that comes first
         world.log.exception("billing what was missed failed")
-
-
-def _see_to_the_weather(world: World) -> None:
-    """Look after the breaker's probe; a failure waits for the next sweep."""
-    try:
-        see_to_the_probe(world)
-    except Exception:  # as for the books
-        world.log.exception("the breaker could not be seen to")
 
 
 def _query(world: World, place: _Place) -> RunQuery:

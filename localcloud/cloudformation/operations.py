@@ -66,7 +66,7 @@ class CloudFormation:
                 return stack
         raise ValidationError(name_or_id)
 
-    def create(self, name: str, wanted: Wanted, capabilities: list[str], *, rollback: bool) -> str:
+    def create(self, name: str, wanted: Wanted, capabilities: list[str]) -> str:
         """Begin to create a stack; return its id."""
         check(wanted, capabilities)
         with self._lock:
@@ -76,7 +76,7 @@ class CloudFormation:
             stack_id = f"arn:aws:cloudformation:{place}:stack/{name}/{uuid.uuid4()}"
             stack = self._stacks[stack_id] = Stack(stack_id, name, wanted)
             stack.note("CREATE_IN_PROGRESS", "User Initiated")
-        self._start(stack, lambda: self._create(stack, rollback=rollback))
+        self._start(stack, lambda: self._create(stack))
         return stack.id
 
     def update(self, name_or_id: str, wanted: Wanted, capabilities: list[str]) -> str:
@@ -128,14 +128,11 @@ class CloudFormation:
         self._threads.append(thread)
         thread.start()
 
-    def _create(self, stack: Stack, *, rollback: bool) -> None:
+    def _create(self, stack: Stack) -> None:
         try:
             self._bring_up(stack, self.refuse)
             stack.note("CREATE_COMPLETE")
         except _OperationError as error:
-            if not rollback:
-                stack.note("CREATE_FAILED", str(error))
-                return
             stack.note("ROLLBACK_IN_PROGRESS", f"{error} Rollback requested by user.")
             clean = self._take_down(stack)
             stack.note("ROLLBACK_COMPLETE" if clean else "ROLLBACK_FAILED")

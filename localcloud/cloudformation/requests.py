@@ -48,38 +48,29 @@ def _there() -> CloudFormation:
     return _connected
 
 
-def _wanted(self: CloudFormationResponse, previous: Stack | None) -> Wanted:
-    before = previous.wanted if previous else Wanted("", {}, {})
-    body = before.body if self._get_bool_param("UsePreviousTemplate") else None
-    given = self._get_param("Parameters", [])
-    tags = {tag["Key"]: tag["Value"] for tag in self._get_param("Tags", [])}
+def _wanted(self: CloudFormationResponse) -> Wanted:
     return Wanted(
-        body=body or self._get_param("TemplateBody"),
+        body=self._get_param("TemplateBody"),
         parameters={
-            p["ParameterKey"]: before.parameters[p["ParameterKey"]]
-            if p.get("UsePreviousValue")
-            else p["ParameterValue"]
-            for p in given
+            p["ParameterKey"]: p["ParameterValue"] for p in self._get_param("Parameters", [])
         },
-        tags=tags or before.tags,
+        tags={tag["Key"]: tag["Value"] for tag in self._get_param("Tags", [])},
     )
 
 
 def _create_stack(self: CloudFormationResponse) -> ActionResult:
-    keeps = self._get_bool_param("DisableRollback") or self._get_param("OnFailure") == "DO_NOTHING"
     stack_id = _there().create(
         self._get_param("StackName"),
-        _wanted(self, None),
+        _wanted(self),
         self._get_param("Capabilities", []),
-        rollback=not keeps,
     )
     return ActionResult({"StackId": stack_id})
 
 
 def _update_stack(self: CloudFormationResponse) -> ActionResult:
-    name = self._get_param("StackName")
-    wanted = _wanted(self, _there().stack(name))
-    stack_id = _there().update(name, wanted, self._get_param("Capabilities", []))
+    stack_id = _there().update(
+        self._get_param("StackName"), _wanted(self), self._get_param("Capabilities", [])
+    )
     return ActionResult({"StackId": stack_id})
 
 
@@ -122,10 +113,6 @@ def _describe_stack_resources(self: CloudFormationResponse) -> ActionResult:
     return ActionResult({"StackResources": _resources(self)})
 
 
-def _list_stack_resources(self: CloudFormationResponse) -> ActionResult:
-    return ActionResult({"StackResourceSummaries": _resources(self)})
-
-
 def _resources(self: CloudFormationResponse) -> list[dict[str, Any]]:
     stack = _there().stack(self._get_param("StackName"))
     wanted = self._get_param("LogicalResourceId")
@@ -157,6 +144,5 @@ _ACTIONS: dict[str, Action] = {
     "describe_stacks": _describe_stacks,
     "describe_stack_events": _describe_stack_events,
     "describe_stack_resources": _describe_stack_resources,
-    "list_stack_resources": _list_stack_resources,
     "get_template": _get_template,
 }

@@ -42,8 +42,9 @@ def pick(world: World) -> Target:
     clusters = ", ".join(world.project.settings.ecs_clusters)
     why = f"; passed over: {'; '.join(refusals[:3])}" if refusals else ""
     raise RefusedError(
-        f"no task in {clusters} may be interrupted{why}: start a longer flow on Spot, or let the"
-        " drill start one with --start FLOW/DEPLOYMENT"
+        f"no task in {clusters} may be interrupted{why}",
+        next_step="start a longer flow on Spot, or let the drill start one with"
+        " --start FLOW/DEPLOYMENT",
     )
 
 
@@ -58,14 +59,14 @@ def named(world: World, id_or_arn: str) -> Target:
     if not found:
         clusters = ", ".join(world.project.settings.ecs_clusters)
         raise RefusedError(
-            f"task {id_or_arn} is not in {clusters}, and nothing else is touched: name a task of"
-            " that cluster, or correct ECS_CLUSTER"
+            f"task {id_or_arn} is not in {clusters}",
+            next_step="name a task of that cluster, or correct ECS_CLUSTER",
         )
     [task] = found
     run = world.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
     refusal = refusal_of(task, run, world.project.settings.mode, is_meant=True)
     if refusal or run is None:
-        raise RefusedError(f"{refusal}: name another task, or start one with --start")
+        raise RefusedError(refusal, next_step="name another task, or start one with --start")
     return Target(task, run)
 
 

@@ -39,7 +39,9 @@ def throw_away(world: World) -> Deployment:
     """
     pool = world.project.settings.work_pool
     if world.prefect.work_pool(pool) is None:
-        raise RefusedError(f"Prefect does not know the work pool {pool}: run spotctl deploy")
+        raise RefusedError(
+            f"Prefect does not know the work pool {pool}", next_step="run spotctl deploy"
+        )
     return world.prefect.save_deployment(
         FLOW,
         NAME,

@@ -48,8 +48,8 @@ def known(world: World, deployment_name: str) -> Deployment:
     deployment = world.prefect.deployment(deployment_name)
     if deployment is None:
         raise RefusedError(
-            f"Prefect does not know the deployment {deployment_name!r}: give FLOW/DEPLOYMENT, as"
-            " prefect deployment ls shows it"
+            f"Prefect does not know the deployment {deployment_name!r}",
+            next_step="give FLOW/DEPLOYMENT, as prefect deployment ls shows it",
         )
     return deployment
 
@@ -67,8 +67,8 @@ def start(
     if deployment.work_pool != settings.work_pool:
         raise RefusedError(
             f"deployment {deployment.name} is of work pool {deployment.work_pool}, not of"
-            f" {settings.work_pool}, and nothing else is touched: name another, or correct"
-            " WORK_POOL"
+            f" {settings.work_pool}",
+            next_step="name a deployment of that work pool, or correct WORK_POOL",
         )
     tags = [OPT_IN_TAG] if settings.mode is Mode.OPT_IN else []
     run_id = world.prefect.start(deployment, tags)
@@ -79,19 +79,21 @@ def start(
         if run is not None and run.state.is_final:
             raise RefusedError(
                 f"flow run {run.name} is {run.state.name} already, before it could be interrupted"
-                f" ({run.state.message or 'no message'}): drill one that takes a minute at least"
+                f" ({run.state.message or 'no message'})",
+                next_step="drill a flow that runs for a minute at least",
             )
         task = None
         if run is not None and run.state.type is StateType.RUNNING:
             task = task_of_run(world, run_id)
         if run is not None and task is not None and is_running(task):
             if refusal := refusal_of(task, run, settings.mode, is_meant=True):
-                raise RefusedError(f"{refusal}: start another deployment")
+                raise RefusedError(refusal, next_step="start another deployment")
             tell(f"flow run {run.name} runs on {FARGATE_SPOT}")
             return Target(task, run, is_throw_away=True)
         world.pause(POLL_SECONDS)
     raise RefusedError(
-        f"flow run {run_id} did not run within {timeout.total_seconds():.0f} s: run spotctl status"
+        f"flow run {run_id} did not run within {timeout.total_seconds():.0f} s",
+        next_step="run spotctl status",
     )
 
 

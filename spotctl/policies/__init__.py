@@ -58,13 +58,13 @@ def _files(config: Mapping[str, Any], stage: str) -> dict[str, str]:
         file = files.get((stage, function), "")
         if not file:
             raise SettingError(
-                f"stage {stage!r} names no iam_policy_file for {function}: set it in"
-                f" lambda_functions to policy-{function}-{stage}.json"
+                f"stage {stage!r} names no iam_policy_file for {function}",
+                next_step=f"set it in lambda_functions to policy-{function}-{stage}.json",
             )
         if file in taken:
             raise SettingError(
-                f"stages {stage!r} and {taken[file]!r} share {file}, but their policies name"
-                f" different things: set iam_policy_file to policy-{function}-{stage}.json"
+                f"stages {stage!r} and {taken[file]!r} share {file}, but need different policies",
+                next_step=f"set iam_policy_file to policy-{function}-{stage}.json",
             )
     return {function: files[stage, function] for function in FUNCTIONS}
 

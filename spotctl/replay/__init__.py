@@ -1,5 +1,5 @@
-"""`replay`: the recorded history, decided again under other settings.
+"""`replay`: the recorded history, decided again under another budget.
 
 Reads bills and run records from the stack's table, and writes nothing. `history.py` joins them,
-`answer.py` asks the product's own `decide`, `again.py` plays the runs, `figures.py` adds up.
+`again.py` plays the runs, `figures.py` adds up.
 """

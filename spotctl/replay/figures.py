@@ -67,44 +67,28 @@ def figures_of(courses: Iterable[Course]) -> Figures:
     )
 
 
-def not_known(
-    recorded: Figures, courses: Sequence[Course], settings: Mapping[str, str], *, observes: bool
-) -> Iterator[str]:
-    """Say what the replay under the other settings cannot know, each with how much hangs on it.
-
-    `settings` are those that were changed.
-    """
-    if observes:
-        yield (
-            "MODE is observe: what followed an interruption was not prefect-spot's doing, so the"
-            " replay under the same settings is the record itself"
-        )
+def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
+    """Say what the replay under the other budget cannot know, each with how much hangs on it."""
     yield from _of_estimates(recorded, courses)
     for number, sentence in (
         (
-            sum(course.never_happened for course in courses),
-            "reruns never happened, so how long they would have run is not known: they are in no"
-            " amount, and their runs count as not finished",
-        ),
-        (
             sum(course.without_tags for course in courses),
             "interruptions were recorded by a release that did not keep the run's tags and state:"
-            " they are decided as for a run at work without tags",
+            " they are decided as for a run without tags",
         ),
         (
-            sum(course.left_as_it_was for course in courses),
+            sum(course.without_record for course in courses),
             "interruptions have no record to decide by: they are left as they were",
         ),
         (
-            sum(course.guessed for course in courses),
-            "interruptions are put to guards that were not asked then, by the bills alone: how"
-            " long runs of the deployment took, what was kept and wasted, from the image pull on."
-            " Refused placements are not on record",
+            sum(course.guards_unasked for course in courses),
+            "reruns on Spot are decided by the budget alone, though a guard is on: it was not asked"
+            " then, and is not asked by a replay",
         ),
         (
-            sum(c.own_budget for c in courses) if "SPOT_RETRIES" in settings else 0,
+            sum(course.own_budget for course in courses),
             "runs have a budget of their own, by tag or by their flow's retries: for them"
-            " SPOT_RETRIES is not asked",
+            " SPOT_RETRIES does not apply",
         ),
         (
             sum(played.amounts is None for course in courses for played in course.played),

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.bill import NO_DEPLOYMENT, Bill
+from chalicelib.core.bill import Bill
 from chalicelib.core.decide import OVER
 from chalicelib.core.money import seconds_between
 from chalicelib.core.record import Interruption, RunRecord
@@ -31,12 +31,6 @@ class Attempt:
         """When AWS began to charge for it."""
         seconds = float(self.bill.seconds or 0)
         return self.bill.began_at or self.bill.ended_at - timedelta(seconds=seconds)
-
-    @property
-    def exited_at(self) -> datetime:
-        """When its container had ended, which is what an interruption is answered by."""
-        exited_at = self.interruption.exited_at if self.interruption else None
-        return exited_at or self.bill.ended_at
 
     @property
     def is_interrupted(self) -> bool:
@@ -63,17 +57,6 @@ class RecordedRun:
     flow_run_id: UUID
     attempts: tuple[Attempt, ...]
     own_retries: int | None = None
-
-    @property
-    def deployment_id(self) -> UUID | None:
-        """The deployment that was billed; None for a run without one."""
-        key = self.attempts[0].bill.deployment.key
-        return None if key == NO_DEPLOYMENT else UUID(key)
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether there is anything to decide again."""
-        return any(attempt.is_interrupted for attempt in self.attempts)
 
 
 def runs_of(bills: Iterable[Bill], since: date) -> dict[UUID, list[Bill]]:
@@ -116,10 +99,6 @@ class Prices:
 
     spot_usd: Decimal | None
     on_demand_usd: Decimal | None
-
-    def of(self, capacity: str) -> Decimal | None:
-        """Return the price of a capacity."""
-        return self.spot_usd if capacity == FARGATE_SPOT else self.on_demand_usd
 
 
 def prices_of(run: RecordedRun) -> Prices:

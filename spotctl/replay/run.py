@@ -7,14 +7,12 @@ from uuid import UUID
 from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.record import RunRecord
-from chalicelib.core.situation import Mode
 from chalicelib.settings import Settings, policy_of
 from spotctl.errors import RefusedError
 from spotctl.project import Project
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import interrupted_runs, join, runs_of
-from spotctl.replay.settings import values_of
 from spotctl.replay.show import Replay
 from spotctl.report import days_since
 from spotctl.world import World
@@ -25,12 +23,32 @@ if TYPE_CHECKING:
 MOST_DAYS: Final = 90
 """As far back as bills and run records are kept."""
 
+SETTING: Final = "SPOT_RETRIES"
+"""The one setting that a replay changes."""
+
 _AT_ONCE: Final = 100
 """Records that DynamoDB returns per request."""
 
 
+def read_change(option: str | None) -> Mapping[str, str]:
+    """Read the value of `--set`, SPOT_RETRIES=n; empty for None.
+
+    Raises:
+        RefusedError: says what is accepted.
+    """
+    if option is None:
+        return {}
+    name, equals, value = option.partition("=")
+    if not equals or name != SETTING:
+        raise RefusedError(
+            f"--set {option!r} cannot be replayed: accepted is {SETTING}=n",
+            next_step=f"pass --set {SETTING}=2, or another number",
+        )
+    return {name: value}
+
+
 def run_replay(world: World, since: str, changes: Mapping[str, str], changed: Settings) -> Replay:
-    """Replay the runs that ended in the period, under the stage's settings and under `changed`.
+    """Replay the runs that ended in the period, under the stage's budget and that of `changed`.
 
     Raises:
         RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
@@ -38,24 +56,21 @@ def run_replay(world: World, since: str, changes: Mapping[str, str], changed: Se
     try:
         days = days_since(since, world.now().date(), MOST_DAYS)
     except ValueError as error:
-        raise RefusedError(f"--since {error}") from None
+        raise RefusedError(f"--since {error}", next_step="correct --since") from None
     client, project = world.aws.client("dynamodb"), world.project
     billed = runs_of(BillTable(client, project.stack).read_bills(), days[0])
     runs = join(billed, _records(client, project, interrupted_runs(billed)))
-    policy, other_policy = policy_of(project.settings, {}), policy_of(changed, {})
     recorded = figures_of(as_recorded(runs))
-    courses = replay(runs, other_policy, policy)
+    courses = replay(runs, policy_of(changed, {}))
     return Replay(
         since=days[0],
         until=days[-1],
-        settings=values_of(project.settings),
+        settings={SETTING: str(project.settings.spot_retries)},
         changes=changes,
         recorded=recorded,
-        same=figures_of(replay(runs, policy, policy)),
+        same=figures_of(replay(runs, policy_of(project.settings, {}))),
         other=figures_of(courses),
-        not_known=tuple(
-            not_known(recorded, courses, changes, observes=policy.mode is Mode.OBSERVE)
-        ),
+        not_known=tuple(not_known(recorded, courses)),
     )
 
 

@@ -35,7 +35,7 @@ _ROWS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The record, and what becomes of it: under the settings of now, and under changed ones."""
+    """The record, and what becomes of it: under the budget of now, and under a changed one."""
 
     since: date
     until: date

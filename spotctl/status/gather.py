@@ -6,7 +6,7 @@ from typing import TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.errors import PrefectSpotError
-from spotctl.errors import one_line_of
+from spotctl.errors import explain
 from spotctl.rows import Row, failed
 from spotctl.status import (
     deployments,
@@ -15,7 +15,6 @@ from spotctl.status import (
     prefect_side,
     provisioned,
     stack,
-    weather,
 )
 from spotctl.world import World
 
@@ -30,7 +29,6 @@ def status(world: World) -> list[Row]:
         *_judged("stack", lambda: stack.rows(stack.look(world))),
         *_judged("provision", lambda: provisioned.rows(provisioned.look(world))),
         *_judged("handler", lambda: handler.rows(handler.look(world))),
-        *_judged("breaker", lambda: weather.rows(weather.look(world))),
         *([found] if isinstance(found, Row) else prefect_side.rows(found)),
         *_judged("other observers", lambda: observers.rows(observers.look(world))),
         *(
@@ -50,5 +48,5 @@ def _try(part: str, ask: Callable[[], T]) -> T | Row:
     try:
         return ask()
     except (BotoCoreError, ClientError, PrefectSpotError) as error:
-        what, step = one_line_of(error)
+        what, step = explain(error)
         return failed(part, f"it cannot be looked at: {what}", step)

@@ -34,7 +34,7 @@ class Parameter:
 class Found:
     """What there is. `problem`: why Prefect could not be asked from here; then the rest is None.
 
-    `parameter` None: Prefect is asked without a credential.
+    `next_step`: what to do about the problem. `parameter` None: Prefect is asked without one.
     """
 
     parameter: Parameter | None
@@ -44,6 +44,7 @@ class Found:
     is_rescue_only: bool
     use_spot: bool = True
     problem: str = ""
+    next_step: str = ""
     version: str = ""
     pool: WorkPool | None = None
     workers: tuple[Worker, ...] = ()
@@ -78,7 +79,7 @@ def look(world: World) -> Found:
         pool = world.prefect.work_pool(settings.work_pool)
         workers = world.prefect.workers(settings.work_pool) if pool else ()
     except PrefectSpotError as error:
-        return replace(found, problem=str(error))
+        return replace(found, problem=error.what, next_step=error.next_step)
     return replace(found, version=version, pool=pool, workers=workers)
 
 
@@ -107,9 +108,8 @@ def rows(found: Found) -> list[Row]:
     """Judge credential, server, pool and worker."""
     judged = [_parameter_row(found.parameter)]
     if found.problem:
-        step = "check PREFECT_API_URL, and whether this machine may reach it"
-        unseen = "pool, worker and deployments were not looked at"
-        return [*judged, failed("Prefect from here", f"{found.problem}; {unseen}", step)]
+        what = f"{found.problem}; pool, worker and deployments were not looked at"
+        return [*judged, failed("Prefect from here", what, found.next_step)]
     judged.append(ok("Prefect from here", f"{found.version} at {found.api_url}"))
     judged.append(_pool_row(found))
     if found.pool is not None:

@@ -27,7 +27,7 @@ def rows(found: Provisioned | None) -> list[Row]:
         step = "do what it says; provision goes on by itself"
         return [failed("provision", problem, step) for problem in found.problems]
     if found.state == READY:
-        return [ok("provision", "all is as it shall be, and the Lambdas reach Prefect")]
+        return [ok("provision", "up to date, and the Lambdas reach Prefect")]
     todo = "; ".join(found.steps) or "it waits for CloudFormation"
     told = f"{found.state}: {todo}"
     return [warning("provision", told, "wait five minutes, or run spotctl deploy")]

@@ -1,9 +1,10 @@
-"""The two twins, the benchmark's stand-ins, and four real servers.
+"""The two twins, and four real servers.
 
-The twins are asked directly; the stand-ins are the twins behind HTTP, asked by our REST client; the
-servers are newest and oldest Prefect, on SQLite and PostgreSQL.
+The twins are asked directly; the servers are newest and oldest Prefect, on SQLite and PostgreSQL,
+asked by our REST client.
 
 One server at a time: pytest runs all tests of one backend before it starts the next.
+`--servers=newest` asks the twins and the newest Prefect on SQLite, `--servers=others` all others.
 """
 
 import base64
@@ -16,8 +17,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.http_server import ServerThread
-from bench.standin import StandIn, make_stand_in, service_of
 from chalicelib.adapters.http import JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.work_pools import PrefectWorkPools
@@ -39,6 +38,12 @@ OLDEST_PYTHON = Path(__file__).parents[2] / ".venvs" / "prefect-oldest" / "bin" 
 AUTH_STRING = "admin:pass-word"
 SECONDS_LEFT = 60.0
 
+SERVERS = {
+    "newest": ("twin", "twin-oldest", "newest-sqlite"),
+    "others": ("newest-postgres", "oldest-sqlite", "oldest-postgres"),
+}
+"""What `--servers` chooses: what `make test` asks, and what only `make test-all` asks."""
+
 OpenStage = Callable[[], Stage]
 
 
@@ -58,29 +63,23 @@ def postgres(household: Household) -> Iterator[Postgres]:
         yield postgres
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        "twin",
-        "twin-oldest",
-        "stand-in",
-        "stand-in-oldest",
-        "newest-sqlite",
-        "newest-postgres",
-        "oldest-sqlite",
-        "oldest-postgres",
-    ],
-)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--servers", choices=("all", *SERVERS), default="all")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "open_stage" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("servers", "all")
+        names = SERVERS["newest"] + SERVERS["others"] if chosen == "all" else SERVERS[chosen]
+        metafunc.parametrize("open_stage", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
     name: str = request.param
     is_oldest = "oldest" in name
     if name.startswith("twin"):
         yield lambda: _twin_stage(is_oldest=is_oldest)
-        return
-    if name.startswith("stand-in"):
-        stand_in = make_stand_in(oldest=is_oldest, auth_string=AUTH_STRING)
-        with ServerThread(service_of(stand_in, delay_seconds=0)) as server:
-            yield lambda: _stand_in_stage(stand_in, f"{server.url}/api", is_oldest=is_oldest)
         return
     if is_oldest and not OLDEST_PYTHON.exists():
         pytest.fail(f"{OLDEST_PYTHON} is not there: `make contract` builds it")
@@ -111,7 +110,7 @@ def stage(open_stage: OpenStage) -> Stage:
 def _twin_stage(*, is_oldest: bool) -> Stage:
     twin = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
     shut = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
-    shut.failure = PrefectRefusedError("401")
+    shut.failure = PrefectRefusedError("401", next_step="none")
     pools, shut_pools = InMemoryWorkPools(), InMemoryWorkPools()
     shut_pools.failure = shut.failure
     return Stage(
@@ -130,10 +129,6 @@ def _real_prefect(server: PrefectServer, auth_string: str | None) -> "RealPrefec
     from tests.contract.real import RealPrefect  # late: see its docstring
 
     return RealPrefect(server.api_url, auth_string)
-
-
-def _stand_in_stage(stand_in: StandIn, api_url: str, *, is_oldest: bool) -> Stage:
-    return _rest_stage(api_url, AUTH_STRING, stand_in.twin, stand_in.pools, is_oldest=is_oldest)
 
 
 def _real_stage(

@@ -26,7 +26,7 @@ from prefect.client.schemas.objects import (
     FlowRunPolicy,
     State,
 )
-from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+from prefect.events.filters import EventFilter, EventResourceFilter
 from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[attr-defined]
 from prefect.states import (
     AwaitingRetry,
@@ -207,8 +207,9 @@ class RealPrefect:
     ) -> None:
         """As an engine makes it known; its own way, by events, is for the end-to-end tests."""
         task = Task(fn=lambda: None, name="load")
-        task_run = self._client.create_task_run(task, flow_run_id, dynamic_key=str(uuid4()))
-        self._client.set_task_run_state(task_run.id, Running(), force=True)
+        task_run = self._client.create_task_run(
+            task, flow_run_id, dynamic_key=str(uuid4()), state=Running()
+        )
         if kind is StateType.COMPLETED:
             record = ResultRecord(metadata=ResultRecordMetadata(storage_key="key"), result="done")
             record.mark_persisted()
@@ -239,16 +240,7 @@ class RealPrefect:
 
     def events_of(self, flow_run_id: UUID, *, at_least: int = 1) -> list[tuple[UUID, str]]:
         """The run's events of ours; the server stores them a few seconds after it took them."""
-        return self._events_of(_of_resource(f"prefect.flow-run.{flow_run_id}"), at_least)
-
-    def pool_events_of(self, work_pool: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
-        pool_id = self._client.read_work_pool(work_pool).id
-        return self._events_of(_of_resource(f"prefect.work-pool.{pool_id}"), at_least)
-
-    def pool_events_named(self, name: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
-        return self._events_of(EventFilter(event=EventNameFilter(name=[name])), at_least)
-
-    def _events_of(self, chosen: EventFilter, at_least: int) -> list[tuple[UUID, str]]:
+        chosen = _of_resource(f"prefect.flow-run.{flow_run_id}")
         deadline = time.monotonic() + EVENT_SECONDS
         while True:
             page = self._client.read_events(chosen, limit=50)

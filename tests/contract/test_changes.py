@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chalicelib.core.ports import Artifact, LogLine, PoolEvent, PrefectEvent
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.core.run import RunChange, RunPolicy
 from chalicelib.errors import PrefectRefusedError, PrefectRejectedError
 from tests.contract.stage import Stage
@@ -140,29 +140,6 @@ def test_an_event_with_the_same_id_counts_once(stage: Stage) -> None:
 
     found = stage.controls.events_of(run_id, at_least=2)
     assert found == [(seen.id, seen.name), (rerun.id, rerun.name)]
-
-
-def test_an_event_of_the_work_pool_with_the_same_id_counts_once(stage: Stage) -> None:
-    pool, at = stage.controls.create_work_pool(), datetime.now(UTC)
-    opened = PoolEvent(uuid4(), pool, "prefect-spot.breaker-opened", at, {"probe": None})
-    closed = PoolEvent(uuid4(), pool, "prefect-spot.breaker-closed", at, {"probe": "x"})
-
-    for event in (opened, opened, closed):
-        stage.prefect.emit_pool_event(event)
-
-    found = stage.controls.pool_events_of(pool, at_least=2)
-    assert found == [(closed.id, closed.name), (opened.id, opened.name)]
-
-
-def test_an_event_of_an_unknown_work_pool_is_dropped(stage: Stage) -> None:
-    pool, at, name = stage.controls.create_work_pool(), datetime.now(UTC), f"prefect-spot.{uuid4()}"
-    dropped = PoolEvent(uuid4(), f"nobody's {uuid4()}", name, at, {})
-    kept = PoolEvent(uuid4(), pool, name, at, {})
-
-    for event in (dropped, kept):
-        stage.prefect.emit_pool_event(event)
-
-    assert stage.controls.pool_events_named(name) == [(kept.id, name)]
 
 
 def test_wrong_credentials_are_refused_where_any_are_asked_for(stage: Stage) -> None:

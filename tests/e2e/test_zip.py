@@ -1,12 +1,16 @@
-"""The zip that `chalice deploy` made: complete, small, and nothing in it that is not needed."""
+"""The zip that `chalice deploy` made: small, complete, with its bytecode, and each function starts.
+
+What has to be in it is read from the import graph, in `tests/unit/test_zip_contents.py`.
+"""
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import source_from_cache, source_hash
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
+import httpx
 import pytest
 
 from localcloud.cloud import REACT
@@ -21,22 +25,16 @@ OURS = sorted(
     for path in (PROJECT / folder).rglob("*")
     if path.suffix in (".py", ".json")
 )
-LOADED_WHEN_ASKED = frozenset(
-    PurePosixPath("chalicelib") / name
-    for name in (
-        "adapters/breaker.py",
-        "adapters/metrics.py",
-        "core/guards/economics.py",
-        "core/guards/weather.py",
-    )
+ABOUT_NO_RUN = make_event(
+    {
+        "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/prefect-spot-dev/0123456789abcdef",
+        "clusterArn": "arn:aws:ecs:us-east-1:123456789012:cluster/prefect-spot-dev",
+        "lastStatus": "STOPPED",
+    }
 )
-"""What an event may ask for that the one here does not: a guard that is on, a value measured."""
+"""An interruption that is followed as far as Prefect, which knows no such run."""
 
-READ_BY_PROVISION_ALONE = (Path("infra/base-job-template.json"), Path("infra/stack.json"))
-"""Their absence is tried in `tests/localcloud/test_provision_zip.py`."""
-
-OTHERS = ("aws_lambda_powertools", "chalice")
-HANDLERS = ("app.react", "app.meter", "app.sweep", "app.provision")
+Scratch = Callable[..., str]
 
 
 @pytest.fixture
@@ -47,32 +45,45 @@ def zipped(stage: Stage) -> bytes:
 
 
 @pytest.fixture
-def scratch(stage: Stage) -> Iterator[str]:
-    """A second function with the same environment, whose code a test may spoil."""
+def own_pool(stage: Stage) -> Iterator[str]:
+    """A work pool without runs, so that no function of this file touches another test's runs."""
+    environment = stage.cloud.environment
+    user, _, password = environment["PREFECT_API_AUTH_STRING"].partition(":")
+    url = environment["PREFECT_API_URL"]
+    with httpx.Client(base_url=url, auth=(user, password), trust_env=False) as prefect:
+        pool = {"name": "of-the-zip", "type": "ecs"}
+        prefect.post("/work_pools/", json=pool).raise_for_status()
+        yield pool["name"]
+        prefect.delete(f"/work_pools/{pool['name']}").raise_for_status()
+
+
+@pytest.fixture
+def scratch(stage: Stage, zipped: bytes, own_pool: str) -> Iterator[Scratch]:
+    """Create a function of the deployed zip and settings: (handler, settings changed) to its name.
+
+    The deployed functions stay as they are.
+    """
     functions = stage.cloud.aws.client("lambda")
     config = functions.get_function_configuration(FunctionName=REACT)
-    functions.create_function(
-        FunctionName="spoilt",
-        Runtime=config["Runtime"],
-        Role=config["Role"],
-        Handler=config["Handler"],
-        Timeout=config["Timeout"],
-        Environment=config["Environment"],
-        Code={"ZipFile": b"nothing"},
-    )
-    yield "spoilt"
-    functions.delete_function(FunctionName="spoilt")
+    variables = {**config["Environment"]["Variables"], "WORK_POOL": own_pool}
+    names: list[str] = []
 
+    def create(handler: str, **settings: str) -> str:
+        names.append(f"scratch-{len(names)}")
+        functions.create_function(
+            FunctionName=names[-1],
+            Runtime=config["Runtime"],
+            Role=config["Role"],
+            Handler=f"app.{handler}",
+            Timeout=config["Timeout"],
+            Environment={"Variables": {**variables, **settings}},
+            Code={"ZipFile": zipped},
+        )
+        return names[-1]
 
-def without(code: bytes, gone: PurePosixPath) -> bytes:
-    """Return the zip without a file, or without all that is in a folder."""
-    rest = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(code)) as old, zipfile.ZipFile(rest, "w") as new:
-        kept = [n for n in old.namelist() if not PurePosixPath(n).is_relative_to(gone)]
-        assert len(kept) < len(old.namelist()), f"{gone} was not in the zip"
-        for name in kept:
-            new.writestr(old.getinfo(name), old.read(name))
-    return rest.getvalue()
+    yield create
+    for name in names:
+        functions.delete_function(FunctionName=name)
 
 
 def test_the_zip_is_small(zipped: bytes) -> None:
@@ -111,58 +122,23 @@ def test_its_bytecode_is_of_its_sources(zipped: bytes) -> None:
     assert {"app.py", "chalice/app.py", "aws_lambda_powertools/logging/logger.py"} < set(made)
 
 
-def test_without_any_module_or_package_one_of_the_functions_fails(
-    stage: Stage, zipped: bytes, scratch: str
+@pytest.mark.parametrize(
+    ("handler", "event", "answer"),
+    [
+        ("react", ABOUT_NO_RUN, {"decision": "ignore"}),
+        ("meter", ABOUT_NO_RUN, {}),
+        ("sweep", {}, {}),
+        ("provision", {"dry_run": True}, {"dry_run": True}),
+    ],
+)
+def test_each_function_starts_cold_and_answers(
+    stage: Stage, scratch: Scratch, handler: str, event: Any, answer: Any
 ) -> None:
-    """Each is deleted in turn; whichever of the functions loads it has to fail.
-
-    A package's `__init__` only says what the package is for: Python does without it, the test
-    above does not.
-    """
-    needed = [path for path in OURS if path not in READ_BY_PROVISION_ALONE]
-    modules = [PurePosixPath(path) for path in needed if path.name != "__init__.py"]
-    modules += [PurePosixPath("infra/__init__.py"), *map(PurePosixPath, OTHERS)]
-    functions = stage.cloud.aws.client("lambda")
-
-    def ends_well(handler: str) -> bool:
-        functions.update_function_configuration(FunctionName=scratch, Handler=handler)
-        return stage.cloud.lambdas.invoke(scratch, about_a_run_that_is_not()).status == "ok"
-
-    unharmed = []
-    for gone in modules:
-        functions.update_function_code(FunctionName=scratch, ZipFile=without(zipped, gone))
-        if all(map(ends_well, HANDLERS)):
-            unharmed.append(gone)
-    assert set(unharmed) <= LOADED_WHEN_ASKED
-    functions.update_function_code(FunctionName=scratch, ZipFile=zipped)
-    assert [handler for handler in HANDLERS if not ends_well(handler)] == []
-    functions.update_function_configuration(FunctionName=scratch, Handler="app.react")
-    answer = stage.cloud.lambdas.invoke(scratch, about_a_run_that_is_not())
-    assert answer.answer == {"decision": "ignore", "reason": "Prefect does not know the flow run"}
+    invocation = stage.cloud.lambdas.invoke(scratch(handler), event)
+    assert invocation.error is None
+    assert invocation.answer.items() >= answer.items()
 
 
-def about_a_run_that_is_not() -> dict[str, Any]:
-    """An interruption that is followed as far as Prefect, which knows no such run."""
-    ours = "arn:aws:ecs:us-east-1:123456789012:{}"
-    return make_event(
-        {
-            "taskArn": ours.format("task/prefect-spot-dev/0123456789abcdef"),
-            "clusterArn": ours.format("cluster/prefect-spot-dev"),
-            "lastStatus": "STOPPED",
-        }
-    )
-
-
-def test_a_wrong_setting_stops_the_cold_start_and_is_named(stage: Stage, scratch: str) -> None:
-    functions = stage.cloud.aws.client("lambda")
-    variables = functions.get_function_configuration(FunctionName=REACT)["Environment"]["Variables"]
-    functions.update_function_code(
-        FunctionName=scratch, ZipFile=stage.cloud.aws.lambdas.get_function(REACT).code_bytes
-    )
-    functions.update_function_configuration(
-        FunctionName=scratch, Environment={"Variables": {**variables, "MODE": "perhaps"}}
-    )
-    answer = stage.cloud.lambdas.invoke(scratch, {})
-    assert answer.status != "ok"
-    assert answer.error is not None
-    assert "MODE is 'perhaps': accepted are rescue, opt-in, observe" in str(answer.error)
+def test_a_wrong_setting_stops_the_cold_start_and_is_named(stage: Stage, scratch: Scratch) -> None:
+    invocation = stage.cloud.lambdas.invoke(scratch("react", MODE="perhaps"), {})
+    assert "MODE is 'perhaps': accepted are rescue, opt-in, observe" in str(invocation.error)

@@ -14,7 +14,6 @@ from uuid import UUID, uuid4
 from botocore.exceptions import ClientError
 
 from chalicelib.adapters.bills import BillTable
-from chalicelib.adapters.breaker import BreakerTable
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.actions import Decision
 from chalicelib.core.metrics import Measured
@@ -65,7 +64,7 @@ class Fault:
 def failure_of(call: str) -> Exception:
     """What an adapter raises once its own tries are used up: Prefect is busy, AWS throttles."""
     if call.startswith(("prefect.", "work_pools.")):
-        return PrefectUnavailableError("503 Service Unavailable")
+        return PrefectUnavailableError("503 Service Unavailable", next_step="none")
     throttled = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
     return ClientError(throttled, call)  # type: ignore[arg-type]  # botocore fills in the rest
 
@@ -117,7 +116,7 @@ class Tripwire:
                     raise failure_of(name)
         if self.asleep and name.startswith("prefect."):
             # The client's deadline ends with the invocation, which ends before the lease.
-            raise PrefectUnavailableError("out of time")
+            raise PrefectUnavailableError("out of time", next_step="none")
         return call()
 
 
@@ -153,7 +152,6 @@ class Universe:
     tasks: dict[str, Task] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
     books: str = ""
-    pool: str = field(default_factory=lambda: str(uuid4()))
     shows_stopped: bool = True
     """Whether ECS lists stopped tasks, for `sweep` to bill: moto copies a table for each bill."""
 
@@ -189,10 +187,6 @@ class Universe:
 
     def records(self) -> RunTable:
         return RunTable(self.dynamodb, self.table, owner=str(uuid4()))
-
-    def breakers(self) -> BreakerTable:
-        """The breaker of a pool of this universe's own."""
-        return BreakerTable(self.dynamodb, self.table, self.pool)
 
     def start(self, run_id: UUID, *, retries: int = 0, pid_noted: bool = True) -> Task:
         """A worker picks the run up and starts a task; its engine starts the flow."""
@@ -329,7 +323,6 @@ class Universe:
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
             bills=self.wire.around(_Unopened(self.bills), "bills"),
-            breakers=self.wire.around(self.breakers(), "breakers"),
             tasks=self.wire.around(self, "tasks"),
             log=Silence(),
             now=self.clock,

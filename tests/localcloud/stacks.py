@@ -1,13 +1,12 @@
 """A stack in an emulated account: created, updated, deleted, and looked at from the outside."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import infra
 from localcloud.aws import EmulatedAws
 from localcloud.cloudformation.operations import wait_for_stack
-from tests.localcloud.stack_readings import READINGS
 from tests.unit import stack_template
 
 API_KEY = "pnu_known_to_nobody_but_ssm"
@@ -20,7 +19,6 @@ class StackUnderTest:
     aws: EmulatedAws
     name: str = stack_template.STACK
     id: str = ""
-    given: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ec2 = self.aws.client("ec2")
@@ -42,16 +40,15 @@ class StackUnderTest:
         stage = self.name.removeprefix("prefect-spot-")
         return {"Stage": stage, "ClusterName": self.name, "TableName": self.name}
 
-    def create(self, given: dict[str, str], **request: Any) -> str:
+    def create(self, given: dict[str, str]) -> str:
         """Create it and wait; return its status."""
-        answer = self.client.create_stack(**self._request(given), **request)
-        self.id, self.given = answer["StackId"], given
+        answer = self.client.create_stack(**self._request(given))
+        self.id = answer["StackId"]
         return wait_for_stack(self.aws.cloudformation, self.id).status
 
-    def update(self, given: dict[str, str], **request: Any) -> str:
+    def update(self, given: dict[str, str]) -> str:
         """Update it and wait; return its status."""
-        self.client.update_stack(**self._request(given), **request)
-        self.given = given
+        self.client.update_stack(**self._request(given))
         return wait_for_stack(self.aws.cloudformation, self.id).status
 
     def delete(self) -> str:
@@ -91,24 +88,6 @@ class StackUnderTest:
         """Every resource's physical id, by its logical id."""
         found = self.client.describe_stack_resources(StackName=self.id)["StackResources"]
         return {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in found}
-
-    def wanted(self) -> stack_template.Resources:
-        """The resources as the template wants them, with the names that they got."""
-        ids = self.physical_ids()
-        types = {i: r["Type"] for i, r in stack_template.template()["Resources"].items()}
-
-        def names(logical_id: str, attribute: str | None) -> str:
-            if attribute is None:
-                return ids[logical_id]
-            return str(READINGS[types[logical_id]](self.aws, ids[logical_id])[attribute])
-
-        given = {**self.given, "AWS::StackName": self.name}
-        return stack_template.resources(stack_template.template(), given, names)
-
-    def read(self, logical_id: str) -> dict[str, Any]:
-        """What the emulated AWS says of the resource."""
-        kind = stack_template.template()["Resources"][logical_id]["Type"]
-        return READINGS[kind](self.aws, self.physical_ids()[logical_id])
 
 
 def empty_account(aws: EmulatedAws) -> None:

@@ -9,7 +9,6 @@ from botocore.exceptions import ClientError
 from localcloud.aws import EmulatedAws
 from localcloud.cloudformation.operations import wait_for_stack
 from tests.localcloud.cloud import wait_until
-from tests.localcloud.stacks import StackUnderTest
 
 LOG_GROUP: dict[str, Any] = {
     "Type": "AWS::Logs::LogGroup",
@@ -115,47 +114,33 @@ def test_failed_creation_is_rolled_back_and_says_why(small: Small) -> None:
     assert small.create({"Topic": topic, "Log": LOG_GROUP}) == "CREATE_COMPLETE"
 
 
-def test_failed_creation_may_be_kept_to_be_looked_at(small: Small) -> None:
-    small.aws.cloudformation.refuse = {"Topic": "Quota exceeded"}
-    resources = {"Log": LOG_GROUP, "Topic": TOPIC}
-    assert small.create(resources, OnFailure="DO_NOTHING") == "CREATE_FAILED"
-    assert small.made() == ["Log"]
-
-
-def test_failed_update_goes_back_to_what_there_was(small: Small) -> None:
-    parameters = {"template": {"Parameters": {"Days": {"Type": "String"}}}}
-    log = {
-        **LOG_GROUP,
-        "Properties": {**LOG_GROUP["Properties"], "RetentionInDays": {"Ref": "Days"}},
-    }
+def test_failed_update_goes_back_to_what_there_was(aws: EmulatedAws, small: Small) -> None:
+    def wanted(image: str) -> dict[str, Any]:
+        container = {"Name": "worker", "Image": image, "Memory": 512}
+        worker = {"Family": small.name, "ContainerDefinitions": [container]}
+        log = {**LOG_GROUP["Properties"], "RetentionInDays": {"Ref": "Days"}}
+        return {
+            "Log": {**LOG_GROUP, "Properties": log},
+            "Worker": {"Type": "AWS::ECS::TaskDefinition", "Properties": worker},
+        }
 
     def days(number: str) -> dict[str, Any]:
-        return {**parameters, "Parameters": [{"ParameterKey": "Days", "ParameterValue": number}]}
+        declared = {"Parameters": {"Days": {"Type": "String"}}}
+        given = [{"ParameterKey": "Days", "ParameterValue": number}]
+        return {"template": declared, "Parameters": given}
 
-    small.create({"Log": log}, **days("7"))
-    small.aws.cloudformation.refuse = {"Topic": "Quota exceeded"}
-    changed = {"Log": log, "Topic": {**TOPIC, "DependsOn": ["Log"]}}
+    small.create(wanted("first"), **days("7"))
+    aws.cloudformation.refuse = {"Topic": "Quota exceeded"}
+    changed = {**wanted("second"), "Topic": {**TOPIC, "DependsOn": ["Log", "Worker"]}}
     assert small.update(changed, **days("30")) == "UPDATE_ROLLBACK_COMPLETE"
     assert small.reasons() == ["Topic: Quota exceeded"]
-    groups = small.aws.client("logs").describe_log_groups(logGroupNamePrefix=f"/{small.name}")
+    groups = aws.client("logs").describe_log_groups(logGroupNamePrefix=f"/{small.name}")
     assert groups["logGroups"][0]["retentionInDays"] == 7
+    active = aws.client("ecs").list_task_definitions(familyPrefix=small.name, status="ACTIVE")
+    assert [arn.split("/")[-1] for arn in active["taskDefinitionArns"]] == [f"{small.name}:1"]
     [stack] = small.client.describe_stacks(StackName=small.id)["Stacks"]
     assert stack["Parameters"] == [{"ParameterKey": "Days", "ParameterValue": "7"}]
     assert "Topic" not in small.client.get_template(StackName=small.id)["TemplateBody"]["Resources"]
-
-
-def test_failed_update_keeps_what_it_had_begun_to_replace(aws: EmulatedAws, small: Small) -> None:
-    def worker(image: str) -> dict[str, Any]:
-        container = {"Name": "worker", "Image": image, "Memory": 512}
-        properties = {"Family": small.name, "ContainerDefinitions": [container]}
-        return {"Type": "AWS::ECS::TaskDefinition", "Properties": properties}
-
-    small.create({"Worker": worker("first")})
-    aws.cloudformation.refuse = {"Topic": "Quota exceeded"}
-    topic = {**TOPIC, "DependsOn": "Worker"}
-    assert small.update({"Worker": worker("second"), "Topic": topic}) == "UPDATE_ROLLBACK_COMPLETE"
-    active = aws.client("ecs").list_task_definitions(familyPrefix=small.name, status="ACTIVE")
-    assert [arn.split("/")[-1] for arn in active["taskDefinitionArns"]] == [f"{small.name}:1"]
 
 
 def test_update_that_changes_nothing_is_refused_and_one_of_tags_is_not(small: Small) -> None:
@@ -168,15 +153,22 @@ def test_update_that_changes_nothing_is_refused_and_one_of_tags_is_not(small: Sm
     )
 
 
-def test_property_that_no_request_takes_fails_the_stack(small: Small) -> None:
-    topic = {"Type": "AWS::SNS::Subscription", "Properties": {"TopicArn": "a", "Protocl": "email"}}
-    assert small.create({"Topic": topic}) == "ROLLBACK_COMPLETE"
-    assert small.reasons() == ["Topic: Encountered unsupported property Protocl in subscribe"]
-
-
-def test_type_that_nobody_knows_fails_the_stack(small: Small) -> None:
-    assert small.create({"X": {"Type": "AWS::ECS::Clutser"}}) == "ROLLBACK_COMPLETE"
-    assert small.reasons() == ["X: Unrecognized resource types: [AWS::ECS::Clutser]"]
+@pytest.mark.parametrize(
+    ("resource", "reason"),
+    [
+        ({"Type": "AWS::ECS::Clutser"}, "Unrecognized resource types: [AWS::ECS::Clutser]"),
+        (
+            {"Type": "AWS::SNS::Subscription", "Properties": {"TopicArn": "a", "Protocl": "email"}},
+            "Encountered unsupported property Protocl in subscribe",
+        ),
+    ],
+    ids=["type", "property"],
+)
+def test_what_nobody_knows_fails_the_stack(
+    small: Small, resource: dict[str, Any], reason: str
+) -> None:
+    assert small.create({"X": resource}) == "ROLLBACK_COMPLETE"
+    assert small.reasons() == [f"X: {reason}"]
 
 
 @pytest.mark.parametrize(
@@ -237,22 +229,14 @@ def test_retained_resource_stays(small: Small) -> None:
     assert f"/{small.name}" in log_groups(small.aws)
 
 
-def test_a_page_of_events_tells_of_the_stack_by_its_id(small: Small) -> None:
-    small.create({"Log": LOG_GROUP})
-    events = small.client.describe_stack_events(StackName=small.name)["StackEvents"]
-    of_the_stack = [e for e in events if e["PhysicalResourceId"] == small.id]
-    assert [e["ResourceStatus"] for e in of_the_stack] == ["CREATE_COMPLETE", "CREATE_IN_PROGRESS"]
-    assert {e["ResourceType"] for e in of_the_stack} == {"AWS::CloudFormation::Stack"}
-    assert {e["StackId"] for e in events} == {small.id}
-
-
-def test_first_cluster_needs_the_service_linked_role(aws: EmulatedAws) -> None:
-    stack = StackUnderTest(aws)
-    assert stack.create(stack.full()) == "ROLLBACK_COMPLETE"
-    [(resource, reason)] = stack.failures()
-    assert resource == "Cluster"
-    assert reason.startswith("Unable to assume the service linked role.")
-    assert stack.delete() == "DELETE_COMPLETE"
-    aws.client("iam").create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
-    assert stack.create(stack.full()) == "CREATE_COMPLETE"
-    assert stack.delete() == "DELETE_COMPLETE"
+def test_first_cluster_needs_the_service_linked_role(small: Small) -> None:
+    cluster = {
+        "Type": "AWS::ECS::Cluster",
+        "Properties": {"ClusterName": "first", "CapacityProviders": ["FARGATE"]},
+    }
+    assert small.create({"Cluster": cluster}) == "ROLLBACK_COMPLETE"
+    [reason] = small.reasons()
+    assert reason.startswith("Cluster: Unable to assume the service linked role.")
+    assert small.delete() == "DELETE_COMPLETE"
+    small.aws.client("iam").create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
+    assert small.create({"Cluster": cluster}) == "CREATE_COMPLETE"

@@ -156,15 +156,15 @@ def test_a_cut_answer_promises_more_than_comes(
 
 
 @pytest.mark.parametrize(
-    ("service", "operation", "arguments"),
+    ("code", "service", "operation", "arguments"),
     [
-        pytest.param("dynamodb", "list_tables", {}, id="JSON 1.0"),
-        pytest.param("ecs", "list_clusters", {}, id="JSON 1.1"),
-        pytest.param("cloudformation", "describe_stacks", {}, id="query"),
-        pytest.param("lambda", "get_function", {"FunctionName": "x"}, id="REST JSON"),
+        ("ProvisionedThroughputExceededException", "dynamodb", "list_tables", {}),
+        ("ThrottlingException", "ecs", "list_clusters", {}),
+        ("ThrottlingException", "cloudformation", "describe_stacks", {}),
+        ("ThrottlingException", "lambda", "get_function", {"FunctionName": "x"}),
     ],
+    ids=["JSON 1.0", "JSON 1.1", "query", "REST JSON"],
 )
-@pytest.mark.parametrize("code", ["ThrottlingException", "ProvisionedThroughputExceededException"])
 def test_throttling_is_understood_by_boto(
     proxy: FaultProxy,
     upstream: ScriptedServer,

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +18,6 @@ from localcloud.deployment import deploy, redeploy
 from localcloud.lambdas import LambdaService
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household
-from tests.e2e.test_zip import READ_BY_PROVISION_ALONE, without
 
 AUTH_STRING = "admin:canary-password"
 PARAMETER = "/prefect-spot/dev/auth-string"
@@ -36,14 +35,14 @@ class Deployed:
     server: PrefectServer
     folder: Path
 
-    def deploy(self, **settings: str) -> None:
+    def deploy(self) -> None:
         project = self.folder / "project"
         step = redeploy if project.exists() else deploy
-        told = {
+        settings = {
             "PREFECT_API_URL": self.server.api_url,
             "PREFECT_API_AUTH_STRING_PARAMETER": PARAMETER,
         }
-        step(self.aws, project, "dev", {**told, **settings}, 20)
+        step(self.aws, project, "dev", settings, 20)
 
     def call(self, **event: Any) -> Any:
         invocation = self.lambdas.invoke(PROVISION, event)
@@ -61,7 +60,7 @@ class Deployed:
         return answers
 
     def pool(self) -> Any:
-        """As Prefect tells it to a user."""
+        """As Prefect shows it to a user."""
         url = f"{self.server.api_url}/work_pools/fargate-spot-dev"
         user, _, password = AUTH_STRING.partition(":")
         return httpx.get(url, auth=(user, password), trust_env=False).json()
@@ -73,11 +72,12 @@ class Deployed:
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory, lambda_python: Path) -> Iterator[Deployed]:
+def deployed(
+    tmp_path_factory: pytest.TempPathFactory, aws: EmulatedAws, lambda_python: Path
+) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("provision")
     with (
         Household.open(folder) as household,
-        EmulatedAws() as aws,
         PrefectServer(folder / "prefect", household.spawn, auth_string=AUTH_STRING) as server,
         LambdaService(household, aws, lambda_python, retry_scale=0.001) as lambdas,
     ):
@@ -86,7 +86,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, lambda_python: Path) -> I
         yield deployed
 
 
-def test_what_is_missing_is_told_before_anything_is_made(deployed: Deployed) -> None:
+def test_what_is_missing_is_reported_before_anything_is_created(deployed: Deployed) -> None:
     answer = deployed.call()
     assert answer["state"] == "blocked"
     [problem] = answer["problems"]
@@ -131,28 +131,6 @@ def test_after_another_deploy_one_call_puts_everything_back(deployed: Deployed) 
     assert answer["state"] == "ready"
     assert len(answer["steps"]) == len(FUNCTIONS)
     assert deployed.targets() == before
-
-
-@pytest.mark.parametrize("gone", READ_BY_PROVISION_ALONE, ids=str)
-def test_without_its_templates_it_fails(deployed: Deployed, gone: Path) -> None:
-    functions = deployed.aws.client("lambda")
-    code = deployed.aws.lambdas.get_function(PROVISION).code_bytes
-    assert isinstance(code, bytes)
-    functions.update_function_code(
-        FunctionName=PROVISION, ZipFile=without(code, PurePosixPath(gone))
-    )
-    invocation = deployed.lambdas.invoke(PROVISION, {})
-    functions.update_function_code(FunctionName=PROVISION, ZipFile=code)
-    assert invocation.error is not None
-    assert str(gone.name) in invocation.error["errorMessage"]
-    assert deployed.call()["state"] == "ready"
-
-
-def test_a_setting_that_is_wrong_stops_the_cold_start_and_names_itself(deployed: Deployed) -> None:
-    deployed.deploy(WORKER_MEMORY="1000")
-    invocation = deployed.lambdas.invoke(PROVISION, {})
-    assert invocation.error is not None
-    assert "WORKER_MEMORY is '1000': accepted are" in invocation.error["errorMessage"]
 
 
 def _properties(pool: Any) -> Any:

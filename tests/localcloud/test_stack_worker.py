@@ -3,9 +3,9 @@
 import json
 import sys
 import textwrap
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate, Timings
 from localcloud.processes import Household
+from localcloud.task_life import ContainerLife
 from tests.localcloud.cloud import wait_until
 from tests.localcloud.stacks import API_KEY, StackUnderTest, empty_account
 
@@ -39,7 +40,7 @@ http.server.HTTPServer(address, Health).serve_forever()
 
 @dataclass
 class Site:
-    """A Fargate that keeps services, and the stack that is to run on it."""
+    """A Fargate that keeps services, and a stack of its own that is to run on it."""
 
     stack: StackUnderTest
     fargate: Fargate
@@ -50,69 +51,78 @@ class Site:
         found = ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
         return [task for task in found if task["lastStatus"] == status]
 
+    def lives(self) -> list[ContainerLife]:
+        return [x for x in self.fargate.ledger() if f":task/{self.stack.name}/" in x.task_arn]
+
     def said(self, task_arn: str) -> Any:
         return json.loads(self.fargate.log_of(task_arn).read_text().splitlines()[0])
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    programs = tmp_path / "bin"
+@pytest.fixture(scope="module")
+def fargate(aws: EmulatedAws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fargate]:
+    folder = tmp_path_factory.mktemp("workers")
+    programs = folder / "bin"
     programs.mkdir()
     (programs / "prefect").write_text(textwrap.dedent(PREFECT))
     (programs / "prefect").chmod(0o755)
     (programs / "python").symlink_to(sys.executable)
-    timings = Timings(
-        0.05,
-        0.05,
-        0.1,
-        health_check_scale=0.01,
-        start_period_scale=0.2,
-        service_seconds=0.1,
-    )
-    with Household.open(tmp_path) as household, EmulatedAws() as aws:
-        empty_account(aws)
-        with Fargate(
+    empty_account(aws)
+    with (
+        Household.open(folder) as household,
+        Fargate(
             household,
             aws,
             lambda _: None,
             path_prefix=programs,
             extra_environment={},
-            timings=timings,
-        ) as fargate:
-            fargate.keep_services()
-            yield Site(StackUnderTest(aws), fargate)
-            assert fargate.errors == []
-        assert aws.cloudformation.errors == []
+            timings=Timings(
+                0.05,
+                0.05,
+                0.1,
+                health_check_scale=0.01,
+                start_period_scale=0.2,
+                service_seconds=0.1,
+            ),
+        ) as fargate,
+    ):
+        fargate.keep_services()
+        yield fargate
+        assert fargate.errors == []
+    assert aws.cloudformation.errors == []
 
 
-def test_stack_stands_when_its_worker_runs_and_is_well(site: Site) -> None:
+@pytest.fixture
+def site(aws: EmulatedAws, fargate: Fargate) -> Iterator[Site]:
+    stack = StackUnderTest(aws, f"prefect-spot-{uuid.uuid4().hex[:6]}")
+    yield Site(stack, fargate)
+    if stack.described()["StackStatus"] != "DELETE_COMPLETE":
+        assert stack.delete() == "DELETE_COMPLETE"
+
+
+def test_a_worker_comes_up_with_its_key_is_replaced_by_an_update_and_ends_with_the_stack(
+    site: Site,
+) -> None:
     stack = site.stack
     assert stack.create(stack.full(WorkQueues="etl")) == "CREATE_COMPLETE"
-    [task] = site.tasks()
-    assert task["healthStatus"] == "HEALTHY"
-    assert task["launchType"] == "FARGATE"
-    assert "capacityProviderName" not in task
-    assert (task["cpu"], task["memory"]) == ("512", "1024")
-    assert task["taskDefinitionArn"] == stack.outputs()["WorkerTaskDefinitionArn"]
-    said = site.said(task["taskArn"])
-    command = "worker start --type ecs --pool fargate-spot-dev --with-healthcheck --work-queue etl"
-    assert said["arguments"] == command.split()
+    [first] = site.tasks()
+    assert first["healthStatus"] == "HEALTHY"
+    assert first["launchType"] == "FARGATE"
+    assert "capacityProviderName" not in first
+    assert (first["cpu"], first["memory"]) == ("512", "1024")
+    assert first["taskDefinitionArn"] == stack.outputs()["WorkerTaskDefinitionArn"]
+    said = site.said(first["taskArn"])
+    assert said["arguments"][:2] == ["worker", "start"]
     assert said["environment"]["PREFECT_API_KEY"] == API_KEY
     assert said["environment"]["PREFECT_API_URL"] == "https://prefect.example.com/api"
-    assert said["environment"]["PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED"] == "false"
 
-
-def test_update_replaces_the_worker_and_delete_ends_it(site: Site) -> None:
-    stack = site.stack
-    stack.create(stack.full())
-    [first] = site.tasks()
     assert stack.update(stack.full(WorkerMemory="2048")) == "UPDATE_COMPLETE"
     [second] = wait_until(lambda: [t for t in site.tasks() if t["taskArn"] != first["taskArn"]])
     assert second["memory"] == "2048"
     wait_until(lambda: first["taskArn"] in [t["taskArn"] for t in site.tasks("STOPPED")])
+
     assert stack.delete() == "DELETE_COMPLETE"
     assert site.tasks() == []
-    assert all(life.exited for life in site.fargate.ledger())
+    assert all(life.exited for life in site.lives())
 
 
 def test_worker_that_is_ill_is_replaced(site: Site) -> None:
@@ -134,7 +144,7 @@ def test_stack_fails_when_its_worker_does(site: Site, key: str) -> None:
     [(resource, reason)] = stack.failures()
     assert resource == "WorkerService"
     assert "Circuit Breaker was triggered" in reason
-    assert len(site.fargate.ledger()) >= 3
+    assert len(site.lives()) >= 3
     assert stack.physical_ids() == {}
     assert site.tasks() == []
 

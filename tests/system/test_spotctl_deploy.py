@@ -113,7 +113,7 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
 
     refused = second.run("teardown")
     assert (refused.code, refused.out) == (2, ""), refused
-    assert "give --yes" in refused.err
+    assert "pass --yes" in refused.err
     gone = second.run("teardown", "--yes", "--work-pool")
     assert gone.code == 0, gone
     assert second.names() == set()

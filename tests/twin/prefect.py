@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 from chalicelib.core.ports import (
     Artifact,
     LogLine,
-    PoolEvent,
     PrefectEvent,
     RunQuery,
     TableArtifact,
@@ -73,7 +72,6 @@ class InMemoryPrefect:
         self.tables: list[TableArtifact] = []
         self.task_runs: dict[UUID, list[TaskRun]] = {}
         self.events: dict[UUID, PrefectEvent] = {}
-        self.pool_events: dict[UUID, PoolEvent] = {}
         self.calls: list[str] = []
         self.failure: PrefectSpotError | None = None
         self._clock = clock
@@ -96,9 +94,13 @@ class InMemoryPrefect:
     def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
         self._called("find_runs")
         if query.limit > MOST_RUNS:
-            raise PrefectRejectedError(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
+            raise PrefectRejectedError(
+                f"Invalid limit: must be less than or equal to {MOST_RUNS}.", next_step="none"
+            )
         if query.offset == 0 and query.work_pool not in self.work_pools:
-            raise PrefectRejectedError(f"work pool {query.work_pool!r} is not known to Prefect")
+            raise PrefectRejectedError(
+                f"work pool {query.work_pool!r} is not known to Prefect", next_step="none"
+            )
         found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
         return tuple(map(_as_told, found[query.offset : query.offset + query.limit]))
@@ -161,10 +163,13 @@ class InMemoryPrefect:
         if change.job_variables is not None:
             if run.state.type is not StateType.SCHEDULED:
                 raise PrefectRejectedError(
-                    f"Job variables for a flow run in state {run.state.type} cannot be updated"
+                    f"Job variables for a flow run in state {run.state.type} cannot be updated",
+                    next_step="none",
                 )
             if run.deployment is None:
-                raise PrefectRejectedError("A deployment for the flow run could not be found")
+                raise PrefectRejectedError(
+                    "A deployment for the flow run could not be found", next_step="none"
+                )
             run.job_variables = dict(change.job_variables)
         if change.policy is not None:
             policy = change.policy
@@ -175,7 +180,9 @@ class InMemoryPrefect:
 
     def add_labels(self, flow_run_id: UUID, labels: Mapping[str, str | int]) -> None:
         if any(value is None for value in labels.values()):
-            raise PrefectRejectedError("a label is null: it would make the run unreadable")
+            raise PrefectRejectedError(
+                "a label is null: it would make the run unreadable", next_step="none"
+            )
         if labels:
             self._called("add_labels")
             self._known(flow_run_id).labels.update(labels)
@@ -198,11 +205,6 @@ class InMemoryPrefect:
         self._called("emit_events")
         for event in events:
             self.events.setdefault(event.id, event)
-
-    def emit_pool_event(self, event: PoolEvent) -> None:
-        self._called("emit_pool_event")
-        if event.work_pool in self.work_pools:
-            self.pool_events.setdefault(event.id, event)
 
     # What a test does to a run. Each returns the state the run is in afterwards.
 
@@ -368,13 +370,6 @@ class InMemoryPrefect:
         found = [(x.id, x.name) for x in self.events.values() if x.flow_run_id == flow_run_id]
         return sorted(found, key=lambda event: event[1])
 
-    def pool_events_of(self, work_pool: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
-        found = [(x.id, x.name) for x in self.pool_events.values() if x.work_pool == work_pool]
-        return sorted(found, key=lambda event: event[1])
-
-    def pool_events_named(self, name: str, *, at_least: int = 1) -> list[tuple[UUID, str]]:
-        return [(x.id, x.name) for x in self.pool_events.values() if x.name == name]
-
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
         return self.runs[flow_run_id].labels
 
@@ -388,7 +383,9 @@ class InMemoryPrefect:
     def _known(self, flow_run_id: UUID) -> TwinRun:
         run = self.runs.get(flow_run_id)
         if run is None:
-            raise PrefectRejectedError(f"Flow run with id {flow_run_id} not found")
+            raise PrefectRejectedError(
+                f"Flow run with id {flow_run_id} not found", next_step="none"
+            )
         return run
 
     def _move(self, flow_run_id: UUID, proposed: ProposedState) -> RunState:

@@ -29,7 +29,9 @@ class InMemoryWorkPools:
     def create(self, name: str, base_job_template: Template) -> None:
         self._called("create")
         if name in self.pools:
-            raise PrefectConflictError("A work pool with this name already exists.")
+            raise PrefectConflictError(
+                "A work pool with this name already exists.", next_step="none"
+            )
         self._check(base_job_template)
         self.pools[name] = PoolSeen("ecs", copy.deepcopy(dict(base_job_template)))
 
@@ -37,7 +39,7 @@ class InMemoryWorkPools:
         self._called("change")
         self._check(base_job_template)
         if name not in self.pools:
-            raise PrefectRejectedError(f"Worker pool {name!r} not found.")
+            raise PrefectRejectedError(f"Worker pool {name!r} not found.", next_step="none")
         self.pools[name].base_job_template = copy.deepcopy(dict(base_job_template))
 
     # What people do.
@@ -64,5 +66,6 @@ class InMemoryWorkPools:
         if template and not {"job_configuration", "variables"} <= set(template):
             raise PrefectRejectedError(
                 "The `base_job_template` must contain both a `job_configuration` key and a"
-                " `variables` key."
+                " `variables` key.",
+                next_step="none",
             )

@@ -73,9 +73,8 @@ def main() -> int:
         print(f"the browser is {browser}")
         return 0
     print(
-        "make ui needs Chromium, there is none here, and neither apt-get (only as root) nor"
-        " Playwright's download could install it: install the package chromium by hand,"
-        " and run make ui again",
+        "error: make ui needs Chromium, which neither apt-get (only as root) nor Playwright could"
+        " install\nnext step: install the package chromium by hand, and run make ui again",
         file=sys.stderr,
     )
     return 1

@@ -102,10 +102,8 @@ def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
 
 UNASKED = (
     "chalicelib.adapters.bills",
-    "chalicelib.adapters.breaker",
     "chalicelib.adapters.metrics",
     "chalicelib.core.report",
-    "chalicelib.core.guards.breaker",
     "chalicelib.core.guards.economics",
 )
 """What `react` loads when an event asks for it first."""

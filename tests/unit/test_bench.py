@@ -10,12 +10,11 @@ from websockets import Subprotocol
 from websockets.sync.client import connect
 
 from bench import observer, page, results
+from bench.__main__ import main
 from bench.comparison import OURS, THEIRS
 from bench.correctness import CASES
 from bench.http_server import ServerThread
-from bench.part import PARTS, Table
-from bench.parts import load_part
-from bench.server_costs import KINDS
+from bench.part import PARTS, Table, load_part
 from bench.show import markdown_of
 from bench.standin import make_stand_in, service_of
 
@@ -41,7 +40,6 @@ def make_figures() -> dict[str, Any]:
         "standin": {"1": make_sides(2.0), "1000": make_sides()},
         "server": {"1000": make_sides(5.0)},
         "stream": {"100": make_sides()},
-        "server_costs": {kind.name: 0.01 for kind in KINDS},
         "correctness": {OURS: JUDGED, THEIRS: JUDGED},
     }
 
@@ -58,14 +56,6 @@ def test_a_table_shows_both_sides_and_the_ratio() -> None:
         (1000, OURS, 4.0, 5.0, 1.2, 0.002, 0.001, 60.0),
         (1000, THEIRS, 20.0, 5.0, 1.2, 0.02, 0.001, 60.0),
         (1000, "ratio", 0.2, 1.0, 1.0, 0.1, 1.0, 1.0),
-    ]
-
-
-def test_what_a_side_costs_the_server_is_summed_over_its_requests() -> None:
-    costs = observer.tables(make_figures())[3]
-    assert list(costs.rows[-2:]) == [
-        ("CPU ms in all", None, 110.0, 110.0, 40.0),
-        ("of these, not for reading", None, 70.0, 70.0, 30.0),
     ]
 
 
@@ -96,8 +86,11 @@ def test_the_page_shows_what_was_measured_and_names_what_was_not(tmp_path: Path)
         "figures": make_figures(),
     }
     found = results.merge({}, "observer", observer.targets(make_figures()), measured)
+    (tmp_path / "benchmarks.md").write_text(f"old figures\n\n{page.BY_HAND}\n\nby hand")
     page.write(found, tmp_path / "benchmarks.md", tmp_path)
     written = (tmp_path / "benchmarks.md").read_text()
+    assert "old figures" not in written
+    assert written.endswith(f"\n\n{page.BY_HAND}\n\nby hand")
     assert "Not measured yet: floor, cold, storm, sweep." in written
     assert "| 1,000 interruptions on the stand-in, ours ÷ observer | 0.25 | 0.2 | kept |" in written
     assert "- *observer*, 2026-11-27 12:00 UTC, in 600 s: processors 2 of a kind." in written
@@ -122,13 +115,16 @@ def test_a_number_in_a_table_has_the_digits_that_say_something() -> None:
     assert cells == ["1,234", "12.3", "0.0123", "-"]
 
 
-def test_every_part_is_there_and_a_name_that_is_none_is_refused() -> None:
+def test_every_part_is_there_and_a_name_that_is_none_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for name in PARTS:
         part = load_part(name)
         assert part.TITLE
         assert callable(part.measure)
-    with pytest.raises(LookupError, match="there are observer, floor"):
-        load_part("observers")
+    with pytest.raises(SystemExit):
+        main(["observers"])
+    assert "there is no part observers: there are observer, floor" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from bench import cold, floor, money, storm, sweep
+from bench import cold, floor, storm, sweep
 from bench.floor_requests import PREFECT, TABLE, as_event, stages_of
 from bench.in_process import MeteredUniverse
 from bench.interruptions import Victim, task_arn
@@ -82,23 +81,6 @@ def test_a_sweep_over_a_hundred_runs_that_live_asks_for_so_much() -> None:
     assert sweep._sweep_once(20, 1)["stranded"] == 1
 
 
-EVENTS: Mapping[str, Mapping[str, float]] = {
-    **{kind: {"ms": 99.5, "reads": 1.0, "writes": 2.0} for kind in money.EVENTS_OF_A_STOP},
-    **{kind: {"ms": 99.5, "reads": 1.0, "writes": 2.0} for kind in money.EVENTS_OF_AN_INTERRUPTION},
-}
-
-
-def test_a_million_stops_are_billed_by_shares_and_prices() -> None:
-    invocations = Decimal("0.95") * 3 + Decimal("0.05") * 4
-    assert money.bill_of_a_million(dict(EVENTS)) == {
-        "Lambda, requests": f"{invocations * Decimal('0.20'):.3f}",
-        "Lambda, time": f"{invocations * Decimal('0.1') * Decimal('0.5') * Decimal('16.6667'):.3f}",
-        "EventBridge": "0.000",
-        "DynamoDB, reads": f"{invocations * Decimal('0.125'):.3f}",
-        "DynamoDB, writes": f"{invocations * 2 * Decimal('0.625'):.3f}",
-    }
-
-
 def compared(ratio: float) -> dict[str, float]:
     return {"rescue_ms": 150.0, "floor_ms": 100.0, "ratio": ratio}
 
@@ -142,8 +124,6 @@ FIGURES: Mapping[str, tuple[Any, Figures, Figures]] = {
                     "requests_per_interruption": 29.0,
                 }
             },
-            "events": dict(EVENTS),
-            "usd_per_million_stops": money.bill_of_a_million(dict(EVENTS)),
         },
         {"storm": {"100": 1.0}},
     ),
@@ -175,5 +155,4 @@ def test_tables_and_targets_are_made_from_figures_alone(name: str) -> None:
     assert part.targets(from_file) == targets
     assert part.tables(from_file) == part.tables(figures)
     assert all(len(row) == len(t.columns) for t in part.tables(figures) for row in t.rows)
-    assert part.charts(figures) == []
     assert part.TITLE

@@ -1,4 +1,4 @@
-"""The documentation is true: settings, links, commands, and what is drawn from text."""
+"""The documentation is true: settings, links and commands."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from typer.main import get_group
 
 from chalicelib import errors
 from chalicelib.errors import PrefectSpotError, SettingError
-from doctools import diagrams, settings_page
+from doctools import settings_page
 from doctools.site import foreign_loads
 from spotctl.cli import app as spotctl
 
@@ -94,6 +94,16 @@ def test_a_documented_default_is_what_the_code_does_without_the_setting(
         assert not any(fields), f"without {setting.name} there is {fields}: no empty default"
 
 
+@pytest.mark.parametrize(
+    "name", [s.name for s in DOCUMENTED if s.name not in {"STAGE", "WORK_QUEUES"}]
+)
+def test_a_wrong_setting_is_named_with_what_is_accepted(name: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{name} .*accepted (is|are) ") as refused:
+        settings_page.read({**settings_page.REQUIRED, name: "?,?"})
+    assert ("'?,?'" in refused.value.what) is not name.endswith("_PARAMETER")
+    assert f"correct {name} in .chalice/config.json" in refused.value.next_step
+
+
 def test_what_is_accepted_is_asked_of_the_code() -> None:
     assert settings_page.accepted("MODE") == "rescue, opt-in, observe"
     assert settings_page.accepted("SPOT_RETRIES") == "whole numbers from 0 to 1000"
@@ -102,17 +112,6 @@ def test_what_is_accepted_is_asked_of_the_code() -> None:
 
 def test_the_settings_page_is_the_one_that_the_code_makes() -> None:
     assert settings_page.PAGE.read_text() == settings_page.page(), "run `make docs`"
-
-
-@pytest.mark.parametrize("source", sorted(diagrams.FOLDER.glob("*.txt")), ids=lambda s: s.stem)
-def test_a_diagram_is_the_one_that_its_text_draws(source: Path) -> None:
-    drawn = source.with_suffix(".svg").read_text()
-    assert drawn == diagrams.draw(source.read_text()), "run `make docs`"
-
-
-def test_a_diagram_that_names_an_unknown_box_is_refused() -> None:
-    with pytest.raises(KeyError, match="nowhere"):
-        diagrams.draw("boxes A\nbox here 0 0 Here\narrow here nowhere lost")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -199,5 +199,5 @@ def test_a_task_that_ecs_says_nothing_of_is_not_taken_for_forgotten(reason: str 
     else:
         script.stub.add_response("describe_tasks", {"tasks": [], "failures": []})
 
-    with pytest.raises(PrefectSpotError, match=reason or "no word"):
+    with pytest.raises(PrefectSpotError, match=reason or "no reason given"):
         EcsTasks(script.client).describe(CLUSTER, UNKNOWN)

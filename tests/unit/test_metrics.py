@@ -71,7 +71,6 @@ def test_every_metric_fits_into_one_line(capsys: pytest.CaptureFixture[str]) -> 
         "WastedCost",
         "NetSavings",
         "WastedSeconds",
-        "BreakerOpen",
     }
     units = {datum.metric: datum.unit for datum in data}
     assert (units["SpotReruns"], units["ReactionSeconds"]) == ("Count", "Seconds")
@@ -189,7 +188,7 @@ def test_a_deployment_whose_name_cannot_be_had_is_counted_without_it(scene: Scen
     class Nameless:
         def __getattr__(self, method: str) -> Any:
             if method == "read_deployment_name":
-                raise PrefectUnavailableError("not now")
+                raise PrefectUnavailableError("not now", next_step="none")
             return getattr(scene.prefect, method)
 
     [measured] = rescued(scene, prefect=Nameless())

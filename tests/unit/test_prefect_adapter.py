@@ -53,7 +53,8 @@ def test_a_rejection_says_why_in_few_words_and_not_what_was_sent() -> None:
     }
     with Bench([answer(422, body)]) as bench, pytest.raises(PrefectRejectedError) as caught:
         bench.prefect.change_run(RUN_ID, RunChange(tags=("a",)))
-    assert "422 Invalid request received.; body.tags: Input should be a list" in str(caught.value)
+    said = "Invalid request received.; body.tags: Input should be a list"
+    assert caught.value.what == f"Prefect answered 422 to PATCH /flow_runs/{RUN_ID}: {said}"
     assert "s3cret" not in str(caught.value)
 
 

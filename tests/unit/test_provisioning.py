@@ -201,7 +201,7 @@ def test_what_only_a_person_can_mend_says_how(status: str) -> None:
 
 
 def test_a_problem_keeps_everything_from_being_changed_but_the_delivery() -> None:
-    problem = Problem("Network", "no default VPC")
+    problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
     undelivered = make_delivery(invoke_config=None)
     observed = make_observed(
         stack=make_stack(**CHANGED), deliveries=(undelivered,), problems=(problem,)
@@ -214,7 +214,9 @@ def test_a_problem_keeps_everything_from_being_changed_but_the_delivery() -> Non
 def test_a_problem_does_not_hide_why_the_stack_failed() -> None:
     failure = StackFailure("Cluster", "AWS::ECS::Cluster", "no role")
     stack = make_stack(status="ROLLBACK_COMPLETE", failures=(failure,))
-    observed = make_observed(stack=stack, problems=(Problem("Network", "no default VPC"),))
+    observed = make_observed(
+        stack=stack, problems=(Problem("Network", "no default VPC", next_step="set VPC_ID"),)
+    )
     names = [problem.name for problem in plan(make_desired(), observed).problems]
     assert names == ["Network", "StackFailed"]
 

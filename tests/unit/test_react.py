@@ -43,7 +43,7 @@ class OneRecord:
 
     def acquire(self, flow_run_id: UUID, now: Any, lease: timedelta) -> RunRecord:
         if self.held:
-            raise LeaseHeldError("held")
+            raise LeaseHeldError("held", next_step="none")
         self.held = True
         return replace(self.record, flow_run_id=flow_run_id)
 
@@ -61,13 +61,6 @@ class NoBills:
 
     def __getattr__(self, method: str) -> Any:
         raise AssertionError(f"react called bills.{method}")
-
-
-class NoBreakers:
-    """A breaker that nobody asks: none is set."""
-
-    def __getattr__(self, method: str) -> Any:
-        raise AssertionError(f"react called breakers.{method}")
 
 
 @dataclass
@@ -137,7 +130,6 @@ def scene() -> Scene:
         prefect=prefect,
         records=records,
         bills=NoBills(),
-        breakers=NoBreakers(),
         tasks=tasks,
         log=log,
         now=lambda: NOW,
@@ -150,12 +142,6 @@ def scene() -> Scene:
 
 
 NO_INTERRUPTION = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
-
-
-def test_an_interruption_makes_the_run_due_again(scene: Scene) -> None:
-    decision = react(scene.world, scene.event())
-    assert decision.verdict is Verdict.FINISH_RERUN
-    assert scene.prefect.is_due(scene.run_id)
 
 
 def test_a_stop_without_a_warning_costs_one_read_and_nothing_of_prefect(scene: Scene) -> None:
@@ -218,7 +204,7 @@ def test_a_run_that_prefect_does_not_know_is_ignored(scene: Scene) -> None:
 
 
 def fail(*_: Any) -> None:
-    raise PrefectUnavailableError("no logs today")
+    raise PrefectUnavailableError("no logs today", next_step="none")
 
 
 def test_the_rescue_happens_though_annotating_fails(
@@ -254,7 +240,7 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
         answer = propose(*args, **kwargs)
         if scene.prefect.is_due(scene.run_id):
             scene.prefect.worker_picks_up(scene.run_id)
-            raise PrefectUnavailableError("connection reset")
+            raise PrefectUnavailableError("connection reset", next_step="none")
         return answer
 
     monkeypatch.setattr(scene.prefect, "propose_state", and_lose_the_answer)
@@ -264,7 +250,7 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
 
 
 def test_a_failed_rescue_raises_and_gives_the_lease_back(scene: Scene) -> None:
-    scene.prefect.failure = PrefectUnavailableError("down")
+    scene.prefect.failure = PrefectUnavailableError("down", next_step="none")
     with pytest.raises(PrefectUnavailableError):
         react(scene.world, scene.event())
     assert not scene.records.held

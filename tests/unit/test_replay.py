@@ -1,4 +1,4 @@
-"""What becomes of a recorded history under other settings, and what is said not to be known."""
+"""What becomes of a recorded history under another budget, and what is said not to be known."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -9,14 +9,15 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.bill import Bill
+from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.record import Interruption, RunRecord
-from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.situation import Policy
 from chalicelib.core.task import Cause
 from spotctl.errors import RefusedError
 from spotctl.replay.again import Course, as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import RecordedRun, join, runs_of
-from spotctl.replay.settings import read_changes
+from spotctl.replay.run import read_change
 from tests.make import NOW, RUN_ID, TASK_ARN, make_task, seconds
 from tests.unit.test_bill import bill
 
@@ -97,7 +98,7 @@ def moved() -> RecordedRun:
 
 
 def replayed(run: RecordedRun, **policy: Any) -> Course:
-    [course] = replay([run], Policy(**policy), Policy())
+    [course] = replay([run], Policy(**policy))
     return course
 
 
@@ -141,7 +142,7 @@ def test_of_a_run_that_had_not_finished_what_was_left_of_it_is_said_not_to_be_kn
     run = history((attempt(1, begins=0), "FARGATE_SPOT"), (attempt(2, begins=HOUR), "FARGATE_SPOT"))
     course = replayed(run, spot_retries=0)
     assert not course.is_finished
-    said = " ".join(not_known(figures_of([course]), [course], {}, observes=False))
+    said = " ".join(not_known(figures_of([course]), [course]))
     assert "1 of these had not finished in the record" in said
 
 
@@ -172,33 +173,25 @@ def test_a_larger_budget_puts_the_recorded_attempt_on_spot_at_the_runs_own_price
     assert amounts is not None
     assert (amounts.cost_usd, amounts.on_demand_usd) == (3 * SPOT_HOUR, 3 * ON_DEMAND_HOUR)
     assert figures_of([course]).interruptions == 1, "one that would have come later is not known"
-    said = " ".join(not_known(figures_of(as_recorded([moved()])), [course], {}, observes=False))
+    said = " ".join(not_known(figures_of(as_recorded([moved()])), [course]))
     assert "1 attempts that ran on FARGATE are replayed on Spot, 3.0000 hours" in said
     assert "at the recorded 1.0000 per Spot hour, about 3.00 more were to be expected" in said
 
 
-def test_a_run_that_would_not_have_been_rerun_ends_there_and_has_no_time_to_finish() -> None:
-    course = replayed(taken_twice(), mode=Mode.OPT_IN)
-    assert len(course.played) == 1
-    assert not course.is_finished
-    assert figures_of([course]).finished_runs == 0
-
-
-def test_a_rerun_that_never_happened_is_said_not_to_be_known() -> None:
-    run = history((attempt(1, begins=0), ""))
-    assert replayed(run, mode=Mode.OPT_IN).never_happened == 0
-    course = replayed(run)
-    assert (course.never_happened, course.is_finished) == (1, False)
-    assert course.played[-1].rerun_on == "FARGATE_SPOT"
-    said = " ".join(not_known(figures_of([course]), [course], {}, observes=False))
-    assert "1 reruns never happened" in said
+def test_a_run_that_was_not_rerun_is_not_rerun_under_any_budget() -> None:
+    run = history((attempt(1, begins=0), ""), tags=("spot:never-rerun",))
+    for budget in (0, 3):
+        course = replayed(run, spot_retries=budget)
+        assert course.played == as_recorded([run])[0].played
+        assert not course.is_finished
+        assert figures_of([course]).finished_runs == 0
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED"])
 def test_a_run_that_was_over_when_spot_took_its_task_is_finished(state: str) -> None:
     run = history((attempt(1, begins=0, wasted=0), ""), run_state=state)
     course = replayed(run, spot_retries=0)
-    assert (course.is_finished, course.never_happened) == (True, 0)
+    assert course.is_finished
     assert course.played[-1].rerun_on == ""
 
 
@@ -207,26 +200,38 @@ def test_the_runs_own_budget_goes_before_the_setting_and_that_is_said() -> None:
         course = replayed(run, spot_retries=0)
         assert capacities(course) == ["FARGATE_SPOT"] * 3
         assert course.own_budget
-        said = not_known(figures_of([course]), [course], {"SPOT_RETRIES": "0"}, observes=False)
+        said = not_known(figures_of([course]), [course])
         assert "1 runs have a budget of their own" in " ".join(said)
     assert not replayed(taken_twice(), spot_retries=0).own_budget
 
 
-def test_a_delay_moves_what_comes_after_a_rerun_on_spot_by_as_much() -> None:
-    [without, with_delay] = [
-        replayed(taken_twice(), rerun_delay_seconds=delay).time_to_finish for delay in (0, 100)
-    ]
-    assert timedelta(seconds=200) <= with_delay - without <= timedelta(seconds=400)
-    [course] = replay([taken_twice()], Policy(), Policy(rerun_delay_seconds=100))
-    began_at = [played.began_at for played in course.played]
-    assert began_at[1] == NOW + seconds(HOUR), "not before the container has exited"
+def test_what_a_guard_said_at_the_time_holds() -> None:
+    run = history(
+        (attempt(1, begins=0), "FARGATE"),
+        (attempt(2, begins=HOUR, on_demand=True, cause=Cause.OTHER), "end"),
+        guard="deadline",
+    )
+    assert replayed(run, spot_retries=5).played == as_recorded([run])[0].played
 
 
-def test_observe_mode_moves_nothing_and_that_is_said() -> None:
-    [recorded] = as_recorded([taken_twice()])
-    assert replayed(taken_twice(), mode=Mode.OBSERVE).played == recorded.played
-    said = not_known(figures_of([recorded]), [recorded], {}, observes=True)
-    assert next(iter(said)).startswith("MODE is observe")
+@pytest.mark.parametrize(
+    ("tags", "economics", "unasked"),
+    [((), False, 0), (("spot-deadline:9h",), False, 1), ((), True, 1)],
+    ids=["no guard", "deadline", "economics"],
+)
+def test_a_guard_that_was_not_asked_then_is_not_asked_now_and_that_is_said(
+    tags: tuple[str, ...], economics: bool, unasked: int
+) -> None:
+    run = history(
+        (attempt(1, begins=0), "FARGATE"),
+        (attempt(2, begins=HOUR, on_demand=True, cause=Cause.OTHER), "end"),
+        tags=tags,
+    )
+    course = replayed(run, spot_retries=1, guards=GuardPolicy(economics=economics))
+    assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT"]
+    assert course.guards_unasked == unasked
+    said = " ".join(not_known(figures_of([course]), [course]))
+    assert ("1 reruns on Spot are decided by the budget alone" in said) == bool(unasked)
 
 
 def test_an_older_release_kept_neither_tags_nor_state_nor_beginning() -> None:
@@ -238,11 +243,8 @@ def test_an_older_release_kept_neither_tags_nor_state_nor_beginning() -> None:
     course = replayed(old, spot_retries=0)
     assert course.played == replace(replayed(run, spot_retries=0)).played
     assert course.without_tags == 1
-    not_rerun = history((attempt(1, begins=0), ""), run_state="")
-    assert replayed(not_rerun).left_as_it_was == 1
-    for of_an_old_one in (course, replayed(not_rerun)):
-        said = " ".join(not_known(figures_of([course]), [of_an_old_one], {}, observes=False))
-        assert "1 interruptions were recorded by a release" in said or "have no record" in said
+    said = " ".join(not_known(figures_of([course]), [course]))
+    assert "1 interruptions were recorded by a release" in said
 
 
 def test_without_a_record_an_interruption_is_left_as_it_was() -> None:
@@ -250,7 +252,9 @@ def test_without_a_record_an_interruption_is_left_as_it_was() -> None:
     [run] = join(runs_of(made, NOW.date()), {})
     course = replayed(run, spot_retries=0)
     assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT"]
-    assert course.left_as_it_was == 1
+    assert course.without_record == 1
+    said = " ".join(not_known(figures_of([course]), [course]))
+    assert "1 interruptions have no record to decide by" in said
 
 
 def test_a_drill_counts_against_the_budget_and_in_no_total() -> None:
@@ -274,7 +278,7 @@ def test_attempts_without_amounts_are_counted_and_said_to_lack_them() -> None:
     for course in (replayed(bare), replayed(bare, spot_retries=0)):
         figures = figures_of([course])
         assert figures.cost_usd == figures.on_demand_usd == 0
-        said = " ".join(not_known(figures, [course], {}, observes=False))
+        said = " ".join(not_known(figures, [course]))
         assert "attempts have no amounts" in said
 
 
@@ -286,19 +290,9 @@ def test_a_run_counts_whole_by_the_day_on_which_its_last_task_ended() -> None:
     assert runs_of([replace(bills[0], flow_run_id=None)], today) == {}
 
 
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        (["SPOT_RETRIES"], "--set 'SPOT_RETRIES' cannot be replayed: accepted are BREAKER=…"),
-        (["WORK_POOL=other"], "SPOT_RETRIES=…"),
-        (["SPOT_RETRIES=1", "SPOT_RETRIES=2"], "--set SPOT_RETRIES is there twice"),
-    ],
-    ids=["no value", "not of a decision", "twice"],
-)
-def test_what_cannot_be_set_is_refused_with_what_can(options: list[str], why: str) -> None:
-    with pytest.raises(RefusedError, match="(?s)" + why.replace("…", ".")):
-        read_changes(options)
-    assert read_changes(["SPOT_RETRIES=1", "MODE=opt-in"]) == {
-        "SPOT_RETRIES": "1",
-        "MODE": "opt-in",
-    }
+@pytest.mark.parametrize("option", ["SPOT_RETRIES", "WORK_POOL=other", "MODE=opt-in"])
+def test_what_cannot_be_set_is_refused_with_what_can(option: str) -> None:
+    with pytest.raises(RefusedError, match=f"--set '{option}' .*: accepted is SPOT_RETRIES=n"):
+        read_change(option)
+    assert read_change("SPOT_RETRIES=1") == {"SPOT_RETRIES": "1"}
+    assert read_change(None) == {}

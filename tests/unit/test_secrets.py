@@ -83,7 +83,7 @@ def test_a_fresh_one_is_read_whatever_is_held(ssm: Any) -> None:
     [
         (error("ParameterNotFound"), "create it as a SecureString"),
         (error("AccessDeniedException"), "ssm:GetParameter"),
-        (error("ThrottlingException"), "tried again"),
+        (error("ThrottlingException"), "run a spotctl command again"),
         (EndpointConnectionError(endpoint_url="https://ssm"), "network"),
     ],
     ids=["missing", "denied", "throttled", "no-network"],

@@ -1,11 +1,9 @@
 """Settings, and the errors that say what is wrong with one."""
 
-from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
-from chalicelib.core.guards.breaker import BreakerPolicy, read_breaker
 from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.situation import Mode
 from chalicelib.errors import SettingError
@@ -22,20 +20,11 @@ def test_the_defaults_are_those_of_the_stage() -> None:
     assert settings.spot_retries == 3
     assert settings.rerun_delay_seconds == 0
     assert settings.guard_economics is False
-    assert settings.breaker is None
 
 
 def test_an_empty_setting_is_one_that_is_not_set() -> None:
     settings = read_settings({"PREFECT_API_URL": URL, "MODE": "", "SPOT_RETRIES": ""})
     assert (settings.mode, settings.spot_retries) == (Mode.RESCUE, 3)
-
-
-def test_a_breaker_is_so_many_signals_a_window_and_a_cool_down() -> None:
-    settings = read_settings({"PREFECT_API_URL": URL, "BREAKER": "2/30m/24h"})
-    assert settings.breaker == BreakerPolicy(2, timedelta(minutes=30), timedelta(days=1))
-    assert read_breaker("999/86400s/1h") == BreakerPolicy(
-        999, timedelta(days=1), timedelta(hours=1)
-    )
 
 
 def test_the_policy_is_what_the_settings_say() -> None:
@@ -45,12 +34,11 @@ def test_the_policy_is_what_the_settings_say() -> None:
         "SPOT_RETRIES": "7",
         "RERUN_DELAY_SECONDS": "9",
         "GUARD_ECONOMICS": "true",
-        "BREAKER": "2/30m/60m",
     }
     policy = policy_of(read_settings(environment), {})
     assert (policy.mode, policy.spot_retries) == (Mode.OPT_IN, 7)
     assert policy.rerun_delay_seconds == 9
-    assert policy.guards == GuardPolicy(economics=True, breaker=read_breaker("2/30m/60m"))
+    assert policy.guards == GuardPolicy(economics=True)
 
 
 def test_several_clusters_are_separated_by_commas() -> None:
@@ -70,11 +58,6 @@ def test_several_clusters_are_separated_by_commas() -> None:
         ("SPOT_RETRIES", "1001", "whole numbers from 0 to 1000"),
         ("RERUN_DELAY_SECONDS", "1.5", "whole numbers from 0 to 86400"),
         ("GUARD_ECONOMICS", "yes", "true, false"),
-        ("BREAKER", "2/30m", "SIGNALS/WINDOW/COOL-DOWN, such as 2/30m/60m"),
-        ("BREAKER", "2/30/60", "two times of a day at most, in s, m or h"),
-        ("BREAKER", "0/30m/60m", "a number from 1 to 999"),
-        ("BREAKER", "2/0s/60m", "SIGNALS/WINDOW/COOL-DOWN"),
-        ("BREAKER", "2/30m/25h", "SIGNALS/WINDOW/COOL-DOWN"),
         ("ECS_CLUSTER", " , ", "names or ARNs"),
         ("RATES", "0.04", "REGION/ARCHITECTURE/CAPACITY="),
         ("RATES", "us-east-1/x86_64/FARGATE=0.04", "cannot be read"),

@@ -189,7 +189,7 @@ def test_nobody_to_ask_is_no_yes(stage: Bench) -> None:
     create_stack(stage)
     said = stage.run("teardown")
     assert (said.code, said.out) == (2, "")
-    assert "give --yes" in said.err
+    assert "next step: pass --yes" in said.err
     assert stage.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
 
 

@@ -99,7 +99,7 @@ def test_without_a_queue_the_error_says_so(stage: Bench) -> None:
     said = stage.run("redrive")
     assert (said.code, said.err) == (
         2,
-        f"error: there is no queue {STACK}-failures: run spotctl deploy\n",
+        f"error: there is no queue {STACK}-failures\nnext step: run spotctl deploy\n",
     )
 
 

@@ -1,13 +1,11 @@
 """What `spotctl status` makes of what it finds: a row per judgement."""
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from chalicelib.core.guards.breaker import Breaker, BreakerPolicy, BreakerState, Probe
 from chalicelib.core.situation import Mode
 from spotctl.prefect import Deployment, Worker, WorkPool
 from spotctl.provisioning import Provisioned
@@ -19,9 +17,8 @@ from spotctl.status import (
     prefect_side,
     provisioned,
     stack,
-    weather,
 )
-from tests.make import NOW, RUN_ID, seconds
+from tests.make import NOW, seconds
 
 QUEUE = "arn:aws:sqs:us-east-1:111122223333:prefect-spot-dev-failures"
 SIGTERM = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
@@ -299,9 +296,12 @@ def test_the_credential_has_to_be_a_secret(
 
 
 def test_a_prefect_that_does_not_answer_is_one_failed_row() -> None:
-    rows = prefect_side.rows(make_prefect(problem="no answer", pool=None))
+    rows = prefect_side.rows(
+        make_prefect(problem="no answer", next_step="check the URL", pool=None)
+    )
     assert states(rows) == {"credential": State.OK, "Prefect from here": State.FAILED}
     assert "were not looked at" in rows[-1].found
+    assert rows[-1].next_step == "check the URL"
 
 
 @pytest.mark.parametrize(
@@ -536,37 +536,3 @@ def test_provisions_plan_is_judged(answer: Provisioned, state: State, said: str)
     [row] = provisioned.rows(answer)
     assert row.state is state
     assert said in row.found
-
-
-BREAKER = BreakerPolicy(2, timedelta(minutes=30), timedelta(hours=1))
-
-
-@pytest.mark.parametrize(
-    ("breaker", "state", "told"),
-    [
-        (Breaker(signals={"a": NOW}), State.OK, "closed: 1 of 2 signals within 30m"),
-        (
-            Breaker(BreakerState.OPEN, open_until=NOW + timedelta(seconds=1)),
-            State.WARNING,
-            "open: until 2026-11-23 12:00:01 UTC reruns go to FARGATE",
-        ),
-        (
-            Breaker(BreakerState.OPEN, open_until=NOW),
-            State.WARNING,
-            "open, its cool-down over: the next rerun is its probe",
-        ),
-        (
-            Breaker(BreakerState.HALF_OPEN, probe=Probe(RUN_ID, "task", NOW)),
-            State.WARNING,
-            f"half-open: reruns go to FARGATE while flow run {RUN_ID} tries Spot",
-        ),
-    ],
-    ids=["closed", "open", "cooled", "half-open"],
-)
-def test_the_breaker_is_shown_as_it_stands(breaker: Breaker, state: State, told: str) -> None:
-    [row] = weather.rows(weather.Found(BREAKER, breaker, NOW))
-    assert (row.state, row.found) == (state, told)
-
-
-def test_no_breaker_is_no_row() -> None:
-    assert weather.rows(None) == []

@@ -1,17 +1,22 @@
-"""The stack's template is one that AWS takes, that asks for no more than it needs, and no less."""
+"""The stack's template: what cfn-lint and checkov do not see, and a deployment would suffer from.
 
+cfn-lint reads the template as it is, and as it is resolved, where sizes and retentions are values.
+"""
+
+import inspect
 import json
+import re
 from typing import Any
 
 import pytest
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
+from prefect_aws.workers import ecs_worker
 
 import infra
 from chalicelib.core.metrics import NAMESPACE, Metric
-from tests.unit import stack_rules as rules
 from tests.unit import stack_template as stack
-from tests.unit.stack_template import Resources, Template
+from tests.unit.stack_template import ACCOUNT, REGION
 
 ALWAYS = {
     "AlarmTopic",
@@ -45,24 +50,12 @@ FULL_OUTPUTS = {
 }
 OUTPUTS = {"TableName", "FailureQueueArn", "FailureQueueUrl", "AlarmTopicArn"}
 
-VARIANTS = {
-    "full": stack.parameters(),
-    "plain Fargate": stack.parameters(UseSpot="false"),
-    "own network, queues, e-mail": stack.parameters(
-        SecurityGroupIds="sg-1,sg-2", WorkQueues="etl,ml", AlarmEmail="ops@example.com"
-    ),
-    "auth string": stack.parameters(ApiKeyParameter="", AuthStringParameter="auth"),
-    "no credential": stack.parameters(ApiKeyParameter=""),
-    "rescue only": stack.rescue_only(),
-}
-
-
-def made(**changes: str) -> Resources:
-    return stack.resources(stack.template(), stack.parameters(**changes))
+ON_ALL_RESOURCES = {"ec2:DescribeVpcs", "ec2:DescribeSubnets", "ecs:DescribeTaskDefinition"}
+"""IAM offers no narrower resource for these."""
 
 
 def properties(logical_id: str, **changes: str) -> dict[str, Any]:
-    found: dict[str, Any] = made(**changes)[logical_id]["Properties"]
+    found: dict[str, Any] = stack.resources(stack.parameters(**changes))[logical_id]["Properties"]
     return found
 
 
@@ -71,71 +64,91 @@ def worker(**changes: str) -> dict[str, Any]:
     return dict(container)
 
 
-def linted(template: Template) -> list[str]:
-    found = lint(json.dumps(template), config=ManualArgs(regions=["us-east-1"]))
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def allowed(role: str) -> list[tuple[str, dict[str, Any]]]:
+    """Each action that the role's inline policies allow, with its statement."""
+    return [
+        (action, statement)
+        for policy in properties(role)["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in as_list(statement["Action"])
+    ]
+
+
+def linted(template: Any) -> list[str]:
+    found = lint(json.dumps(template), config=ManualArgs(regions=[REGION]))
     return [f"{match.rule.id} {match.message}" for match in found]
 
 
-def test_cfn_lint_has_nothing_to_say() -> None:
-    assert linted(stack.template()) == []
+def test_cfn_lint_accepts_the_template() -> None:
+    assert linted(infra.load("stack.json")) == []
 
 
-def test_cfn_lint_notices_a_planted_mistake() -> None:
-    template = stack.template()
-    template["Resources"]["WorkerTaskDefinition"]["Properties"]["NetworkMode"] = "bridge"
-    assert [found.split()[0] for found in linted(template)] == ["E3048"]
+@pytest.mark.parametrize(
+    "given", [stack.parameters(), stack.rescue_only()], ids=["full", "rescue-only"]
+)
+def test_cfn_lint_accepts_what_is_created(given: dict[str, str]) -> None:
+    assert linted({"Resources": stack.resources(given)}) == []
 
 
-@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("given", VARIANTS.values(), ids=list(VARIANTS))
-def test_template_keeps_the_rules(given: dict[str, str], rule: rules.Rule) -> None:
-    assert rule(stack.resources(stack.template(), given)) == []
+def test_cfn_lint_sees_a_worker_size_that_fargate_refuses() -> None:
+    [found] = linted({"Resources": stack.resources(stack.parameters(WorkerMemory="9000"))})
+    assert found.startswith("E3047")
 
 
-def test_parameters_are_those_agreed_all_strings_and_none_optional() -> None:
-    declared = stack.template()["Parameters"]
-    assert list(declared) == list(stack.parameters())
-    for name, parameter in declared.items():
-        assert parameter["Type"] == "String", name
-        assert "Default" not in parameter, f"{name}: what is not passed would go unnoticed"
+def test_template_fits_into_one_request() -> None:
+    assert len(json.dumps(infra.load("stack.json"), indent=2).encode()) < 51_200
 
 
-def test_every_parameter_is_used_and_every_name_is_declared() -> None:
-    template = stack.template()
-    parts = [template[part] for part in ("Conditions", "Resources", "Outputs")]
-    used = {name.split(".")[0] for name in stack.mentioned(parts)}
-    assert set(template["Parameters"]) <= used
-    known = {*template["Parameters"], *template["Resources"], *stack.PSEUDO, "AWS::NoValue"}
-    assert used <= known
+def test_rescue_only_creates_what_the_handler_needs_and_no_more() -> None:
+    assert set(stack.resources(stack.rescue_only())) == ALWAYS
+    assert set(stack.outputs(stack.rescue_only())) == OUTPUTS
 
 
-def test_a_name_that_is_not_declared_is_noticed() -> None:
-    template = stack.template()
-    template["Resources"]["LogGroup"]["Properties"]["RetentionInDays"] = {"Ref": "RetentionDays"}
-    with pytest.raises(KeyError, match="RetentionDays"):
-        stack.resources(template, stack.parameters())
+def test_full_creates_everything_but_what_a_setting_asks_for() -> None:
+    everything = set(infra.load("stack.json")["Resources"])
+    assert everything - set(stack.resources(stack.parameters())) == {"AlarmSubscription"}
+    given = stack.parameters(SecurityGroupIds="sg-1", AlarmEmail="ops@example.com")
+    assert everything - set(stack.resources(given)) == {"SecurityGroup"}
+    assert set(stack.outputs(stack.parameters())) == OUTPUTS | FULL_OUTPUTS
 
 
-def test_rescue_only_makes_what_the_handler_needs_and_no_more() -> None:
-    assert set(stack.resources(stack.template(), stack.rescue_only())) == ALWAYS
-    assert set(stack.outputs(stack.template(), stack.rescue_only())) == OUTPUTS
+def test_cluster_names_providers_that_exist() -> None:
+    """A misspelt one fails only in AWS."""
+    cluster = properties("Cluster")
+    assert cluster["CapacityProviders"] == ["FARGATE", "FARGATE_SPOT"]
+    assert cluster["DefaultCapacityProviderStrategy"] == [
+        {"CapacityProvider": "FARGATE_SPOT", "Weight": "3"},
+        {"CapacityProvider": "FARGATE", "Weight": "2", "Base": "1"},
+    ]
+    plain = properties("Cluster", UseSpot="false")
+    assert plain["CapacityProviders"] == ["FARGATE"]
+    assert plain["DefaultCapacityProviderStrategy"] == [
+        {"CapacityProvider": "FARGATE", "Weight": 1}
+    ]
 
 
-def test_full_makes_everything_but_what_a_setting_asks_for() -> None:
-    everything = set(stack.template()["Resources"])
-    assert everything - set(made()) == {"AlarmSubscription"}
-    given = {"SecurityGroupIds": "sg-1", "AlarmEmail": "ops@example.com"}
-    assert everything - set(made(**given)) == {"SecurityGroup"}
-    assert set(stack.outputs(stack.template(), stack.parameters())) == OUTPUTS | FULL_OUTPUTS
+def test_worker_never_runs_on_spot_and_a_broken_one_is_rolled_back() -> None:
+    service = properties("WorkerService")
+    assert (service["LaunchType"], service["DesiredCount"]) == ("FARGATE", 1)
+    assert "CapacityProviderStrategy" not in service, "ECS refuses both"
+    breaker = service["DeploymentConfiguration"]["DeploymentCircuitBreaker"]
+    assert breaker == {"Enable": True, "Rollback": True}
 
 
 @pytest.mark.parametrize("name", ["/prefect-spot/dev/api-key", "prefect-spot/dev/api-key", "key"])
-def test_parameters_arn_is_right_with_a_slash_or_without(name: str) -> None:
-    [secret] = worker(ApiKeyParameter=name)["Secrets"]
-    arn = f"arn:aws:ssm:us-east-1:123456789012:parameter/{name.removeprefix('/')}"
-    assert secret == {"Name": "PREFECT_API_KEY", "ValueFrom": arn}
+def test_api_key_comes_from_ssm_through_the_execution_role_alone(name: str) -> None:
+    arn = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/{name.removeprefix('/')}"
+    definition = properties("WorkerTaskDefinition", ApiKeyParameter=name)
+    [container] = definition["ContainerDefinitions"]
+    assert container["Secrets"] == [{"Name": "PREFECT_API_KEY", "ValueFrom": arn}]
+    assert definition["ExecutionRoleArn"].endswith(f":role/{stack.STACK}-execution")
     [policy] = properties("ExecutionRole", ApiKeyParameter=name)["Policies"]
-    assert [s["Resource"] for s in policy["PolicyDocument"]["Statement"]] == [arn]
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert (statement["Action"], statement["Resource"]) == ("ssm:GetParameters", arn)
 
 
 def test_auth_string_is_a_secret_of_its_own_name_and_none_is_none() -> None:
@@ -146,6 +159,17 @@ def test_auth_string_is_a_secret_of_its_own_name_and_none_is_none() -> None:
     assert "Policies" not in properties("ExecutionRole", ApiKeyParameter="")
 
 
+def test_worker_environment_holds_no_credential_and_switches_the_observer_off() -> None:
+    """prefect-aws's observer would mark runs Crashed that `react` is about to rerun."""
+    environment = {entry["Name"]: entry["Value"] for entry in worker()["Environment"]}
+    assert environment == {
+        "PREFECT_API_URL": "https://prefect.example.com/api",
+        "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_WORKER_QUERY_SECONDS": "10",
+    }
+
+
 def test_worker_polls_all_queues_or_each_that_is_named() -> None:
     command = "prefect worker start --type ecs --pool fargate-spot-dev --with-healthcheck"
     assert worker()["Command"] == command.split()
@@ -153,60 +177,143 @@ def test_worker_polls_all_queues_or_each_that_is_named() -> None:
     assert some == f"{command} --work-queue etl --work-queue ml".split()
 
 
-def test_given_security_groups_are_used_and_none_is_made() -> None:
+def test_worker_role_allows_what_the_ecs_worker_calls_on_this_cluster() -> None:
+    source = inspect.getsource(ecs_worker)
+    calls = {
+        f"{service}:{''.join(word.title() for word in operation.split('_'))}"
+        for service, operation in re.findall(r"\b(ecs|ec2)_client\.(\w+)\(", source)
+    }
+    given = dict(allowed("WorkerRole"))
+    assert "ecs:RunTask" in calls
+    assert calls | {"ecs:TagResource", "iam:PassRole"} == set(given)
+    cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{stack.STACK}"
+    assert given["ecs:RunTask"]["Condition"] == {"ArnEquals": {"ecs:cluster": cluster}}
+    tasks = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/{stack.STACK}/*"
+    assert given["ecs:StopTask"]["Resource"] == given["ecs:TagResource"]["Resource"] == tasks
+    on_run = {"StringEquals": {"ecs:CreateAction": "RunTask"}}
+    assert given["ecs:TagResource"]["Condition"] == on_run
+    assert given["iam:PassRole"]["Resource"] == [
+        f"arn:aws:iam::{ACCOUNT}:role/{stack.STACK}-{name}" for name in ("execution", "flow")
+    ]
+    to_ecs = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    assert given["iam:PassRole"]["Condition"] == to_ecs
+
+
+@pytest.mark.parametrize("role", ["ExecutionRole", "FlowRole", "WorkerRole"])
+def test_role_has_no_wildcard_and_is_assumed_by_tasks_of_this_account(role: str) -> None:
+    for action, statement in allowed(role):
+        assert "*" not in action
+        assert "*" not in as_list(statement["Resource"]) or action in ON_ALL_RESOURCES
+    [trust] = properties(role)["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
+    assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": ACCOUNT}
+
+
+def test_flow_role_reads_and_writes_the_stacks_own_bucket() -> None:
+    bucket = f"arn:aws:s3:::{stack.STACK}-results-{ACCOUNT}-{REGION}"
+    assert {action: statement["Resource"] for action, statement in allowed("FlowRole")} == {
+        "s3:GetObject": f"{bucket}/*",
+        "s3:PutObject": f"{bucket}/*",
+        "s3:DeleteObject": f"{bucket}/*",
+        "s3:AbortMultipartUpload": f"{bucket}/*",
+        "s3:ListBucket": bucket,
+    }
+
+
+def test_given_security_groups_are_used_and_ours_lets_nobody_in() -> None:
+    assert "SecurityGroupIngress" not in properties("SecurityGroup")
     network = properties("WorkerService", SecurityGroupIds="sg-1,sg-2")["NetworkConfiguration"]
     assert network["AwsvpcConfiguration"]["SecurityGroups"] == ["sg-1", "sg-2"]
-    outputs = stack.outputs(stack.template(), stack.parameters(SecurityGroupIds="sg-1,sg-2"))
-    assert outputs["SecurityGroupIds"] == "sg-1,sg-2"
+    assert stack.outputs(stack.parameters(SecurityGroupIds="sg-1,sg-2"))["SecurityGroupIds"] == (
+        "sg-1,sg-2"
+    )
 
 
-def test_dashboard_and_alarms_are_checked_for_the_metrics_that_are_printed() -> None:
-    assert {metric.value for metric in Metric} == rules.METRICS
-    assert NAMESPACE == "PrefectSpot"
+def test_failure_queue_takes_what_rules_and_functions_could_not_deliver() -> None:
+    """Without these two statements AWS drops undelivered events without a trace."""
+    policy = properties("FailureQueuePolicy")
+    assert policy["Queues"] == ["the-FailureQueue"]
+    rules, functions = policy["PolicyDocument"]["Statement"]
+    for statement in (rules, functions):
+        assert statement["Action"] == "sqs:SendMessage"
+        assert statement["Resource"].endswith(f":{stack.STACK}-failures")
+    assert rules["Principal"] == {"Service": "events.amazonaws.com"}
+    assert rules["Condition"] == {
+        "StringEquals": {"aws:SourceAccount": ACCOUNT},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:events:{REGION}:{ACCOUNT}:rule/*"},
+    }
+    roles = f"arn:aws:iam::{ACCOUNT}:role/prefect-spot-dev-*"
+    assert functions["Principal"] == {"AWS": "*"}
+    assert functions["Condition"] == {
+        "StringEquals": {"aws:PrincipalAccount": ACCOUNT},
+        "ArnLike": {"aws:PrincipalArn": roles},
+    }
+    queue = properties("FailureQueue")
+    assert queue["MessageRetentionPeriod"] == 14 * 24 * 60 * 60
+    assert queue["SqsManagedSseEnabled"] is True
 
 
-def test_dashboard_shows_what_a_person_wants_to_know() -> None:
-    body = json.loads(properties("Dashboard")["DashboardBody"])
-    text = json.dumps(body)
-    for metric in rules.METRICS - {"SpotInterruptions"}:
-        assert f'"PrefectSpot", "{metric}", "Stage", "dev", "WorkPool", "fargate-spot-dev"' in text
-    [search] = [w for w in body["widgets"] if "expression" in json.dumps(w)]
-    line = search["properties"]["metrics"][0][0]
-    assert line["expression"].startswith("SEARCH('{PrefectSpot,Stage,WorkPool,Deployment} ")
-    assert 'MetricName="SpotInterruptions"' in line["expression"]
-    assert line["label"] == "${PROP('Dim.Deployment')}"
-    places = [(w["x"], w["y"]) for w in body["widgets"]]
-    assert len(set(places)) == len(places)
+def test_data_expires_and_survives_a_replacement() -> None:
+    """A misspelt TTL attribute, or a lost lifecycle, would only show in the bill."""
+    table = properties("Table")
+    assert table["KeySchema"] == [{"AttributeName": "pk", "KeyType": "HASH"}]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    [rule] = properties("ResultsBucket")["LifecycleConfiguration"]["Rules"]
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 90)
+    assert properties("LogGroup")["RetentionInDays"] == "30"
+    for name in ("Table", "ResultsBucket", "FailureQueue"):
+        resource = infra.load("stack.json")["Resources"][name]
+        policies = (resource["DeletionPolicy"], resource["UpdateReplacePolicy"])
+        assert policies == ("Delete", "Retain"), name
+
+
+def test_every_alarm_reaches_the_topic_and_the_topic_reaches_the_operator() -> None:
+    made = stack.resources(stack.parameters(AlarmEmail="ops@example.com"))
+    alarms = {name: it["Properties"] for name, it in made.items() if name.endswith("Alarm")}
+    assert len(alarms) == 8
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == ["the-AlarmTopic"], name
+    assert made["AlarmSubscription"]["Properties"] == {
+        "TopicArn": "the-AlarmTopic",
+        "Protocol": "email",
+        "Endpoint": "ops@example.com",
+    }
 
 
 @pytest.mark.parametrize(
-    ("alarm", "metric", "rings"),
+    ("alarm", "metric", "dimensions", "rings"),
     [
         (
             "EventNotHandledAlarm",
             ("AWS/SQS", "ApproximateNumberOfMessagesVisible"),
+            {"QueueName": "the-FailureQueue"},
             ("Maximum", 300, 1, "GreaterThanThreshold", 0, "notBreaching"),
         ),
         (
             "InterruptionsSurgeAlarm",
-            ("PrefectSpot", "SpotInterruptions"),
+            (NAMESPACE, "SpotInterruptions"),
+            {"Stage": "dev", "WorkPool": "fargate-spot-dev"},
             ("Sum", 3600, 1, "GreaterThanOrEqualToThreshold", 20, "notBreaching"),
         ),
         (
             "NetSavingNegativeAlarm",
-            ("PrefectSpot", "NetSavings"),
+            (NAMESPACE, "NetSavings"),
+            {"Stage": "dev", "WorkPool": "fargate-spot-dev"},
             ("Sum", 86400, 1, "LessThanThreshold", 0, "notBreaching"),
         ),
         (
             "WorkerNotRunningAlarm",
             ("AWS/ECS", "CPUUtilization"),
+            {"ClusterName": "the-Cluster", "ServiceName": "the-WorkerService"},
             ("SampleCount", 60, 10, "LessThanThreshold", 1, "breaching"),
         ),
     ],
 )
-def test_alarm_rings_when_it_should(alarm: str, metric: Any, rings: Any) -> None:
+def test_alarm_rings_when_it_should(alarm: str, metric: Any, dimensions: Any, rings: Any) -> None:
     found = properties(alarm)
     assert (found["Namespace"], found["MetricName"]) == metric
+    assert metric[0] != NAMESPACE or metric[1] in list(Metric)
+    assert {d["Name"]: d["Value"] for d in found["Dimensions"]} == dimensions
     how = ("Statistic", "Period", "EvaluationPeriods", "ComparisonOperator", "Threshold")
     assert tuple(found[name] for name in (*how, "TreatMissingData")) == rings
 
@@ -225,12 +332,18 @@ def test_alarm_rings_when_half_of_a_functions_invocations_fail(function: str) ->
     assert found["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
 
 
-def test_what_holds_data_is_kept_when_it_is_replaced_and_goes_with_the_stack() -> None:
-    made = stack.template()["Resources"]
-    for name in ("Table", "ResultsBucket", "FailureQueue"):
-        policies = (made[name]["DeletionPolicy"], made[name]["UpdateReplacePolicy"])
-        assert policies == ("Delete", "Retain"), name
-
-
-def test_template_fits_into_one_request() -> None:
-    assert len(json.dumps(infra.load("stack.json"), indent=2).encode()) < 51_200
+def test_dashboard_is_json_and_shows_every_metric_as_it_is_published() -> None:
+    """CloudWatch shows a broken body as nothing, and a misspelt metric as an empty chart."""
+    widgets = json.loads(properties("Dashboard")["DashboardBody"])["widgets"]
+    lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
+    assert all(isinstance(line, list) for line in lines)
+    ours = [line for line in lines if line[0] == NAMESPACE]
+    assert {line[1] for line in ours} == {*Metric} - {Metric.SPOT_INTERRUPTIONS}
+    for line in ours:
+        assert line[2:6] == ["Stage", "dev", "WorkPool", "fargate-spot-dev"]
+    [search] = [line[0] for line in lines if isinstance(line[0], dict)]
+    assert search["expression"].startswith("SEARCH('{PrefectSpot,Stage,WorkPool,Deployment} ")
+    assert 'MetricName="SpotInterruptions"' in search["expression"]
+    assert search["label"] == "${PROP('Dim.Deployment')}"
+    places = [(widget["x"], widget["y"]) for widget in widgets]
+    assert len(set(places)) == len(places)

@@ -1,16 +1,19 @@
 """What an invocation is given: calls that are made at the same time, and one credential."""
 
+import io
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 import boto3
 import pytest
 
 from chalicelib import wiring
-from chalicelib.errors import PrefectUnavailableError
-from tests.make import ACCOUNT, RUN_ID
-from tests.unit.lambda_bench import forget
+from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
+from tests.make import RUN_ID
+from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
 
@@ -20,14 +23,23 @@ def test_calls_are_made_at_the_same_time_and_answered_in_order() -> None:
     assert wiring._together([*calls, lambda: (all_there.wait(), "c")[1]]) == ["a", "b", "c"]
 
 
-class Context:
-    """An invocation with half a minute left."""
+def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails() -> NoReturn:
+        raise LeaseHeldError("another handler holds the lease", next_step=LAMBDA_RETRIES)
 
-    aws_request_id = "c0ffee00-0000-4000-8000-000000000001"
-    invoked_function_arn = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:prefect-spot-dev-react"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 30_000
+    lines = io.StringIO()
+    for handler in wiring.log_of_function().handlers:
+        monkeypatch.setattr(handler, "stream", lines)
+    with pytest.raises(LeaseHeldError) as raised:
+        wiring.logged(fails, Context())
+    record = json.loads(lines.getvalue())
+    assert record["next_step"] == LAMBDA_RETRIES
+    assert record["error_type"] == "LeaseHeldError"
+    said = "another handler holds the lease. Next step: none: Lambda retries the event"
+    assert record["exception"].endswith(said)
+    assert str(raised.value) == said, "Lambda puts this into the failure queue"
 
 
 def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
@@ -53,7 +65,7 @@ def test_all_are_made_before_the_first_failure_is_told() -> None:
 
     def fails() -> None:
         slow.set()
-        raise PrefectUnavailableError("503")
+        raise PrefectUnavailableError("503", next_step="none")
 
     def comes_late() -> None:
         slow.wait(10)

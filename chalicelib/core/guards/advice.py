@@ -28,29 +28,27 @@ def guards_on(s: Situation) -> tuple[Guard, ...]:
     on = {
         Guard.DEADLINE: has_deadline_tag(s.run.tags),
         Guard.ECONOMICS: s.policy.guards.economics,
-        Guard.WEATHER: s.policy.guards.breaker is not None,
     }
     return tuple(guard for guard in Guard if on[guard])
 
 
 def advice_on(s: Situation) -> Advice:
     """Say whether the rerun that the budget would put on Spot goes to FARGATE all the same."""
-    told = []
     missing = []
     for guard in guards_on(s):
         opinion = _opinion(guard, s)
         match opinion:
             case GoOnDemand(why):
                 return Advice(guard, why)
-            case StayOnSpot(why, is_told):
-                told += [f"{guard}: {why}"] if is_told else []
+            case StayOnSpot():
+                pass
             case Missing():
                 missing.append(f"{guard} has no say ({opinion})")
             case _:
                 assert_never(opinion)
-    if missing:
-        told.append(f"{'; '.join(missing)}: the budget alone decides")
-    return Advice(reason="; ".join(told))
+    if not missing:
+        return Advice()
+    return Advice(reason=f"{'; '.join(missing)}: the budget alone decides")
 
 
 def _opinion(guard: Guard, s: Situation) -> Opinion:
@@ -64,8 +62,4 @@ def _opinion(guard: Guard, s: Situation) -> Opinion:
             from chalicelib.core.guards.economics import economics_opinion
 
             return economics_opinion(s)
-        case Guard.WEATHER:
-            from chalicelib.core.guards.weather import weather_opinion
-
-            return weather_opinion(s)
     assert_never(guard)

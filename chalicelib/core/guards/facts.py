@@ -7,10 +7,7 @@ not be had. Then the budget alone decides, and the annotation says so.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:  # off, as a rule: a cold start does without
-    from chalicelib.core.guards.breaker import BreakerPolicy, Weather
+from typing import Final
 
 DEADLINE_TAG: Final = "spot-deadline:"
 
@@ -20,7 +17,6 @@ class Guard(StrEnum):
 
     DEADLINE = "deadline"
     ECONOMICS = "economics"
-    WEATHER = "weather"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +24,6 @@ class GuardPolicy:
     """Which guards the settings turn on, all off by default; a deadline is a run's own tag."""
 
     economics: bool = False
-    breaker: "BreakerPolicy | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +112,6 @@ class GuardFacts:
     past: PastRuns | Missing | None = None
     progress: Progress | Missing | None = None
     changeover: Changeover | Missing | None = None
-    weather: "Weather | Missing | None" = None
 
 
 def has_deadline_tag(tags: Iterable[str]) -> bool:

@@ -14,10 +14,9 @@ class GoOnDemand:
 
 @dataclass(frozen=True, slots=True)
 class StayOnSpot:
-    """The guard has nothing against Spot, and why; `is_told`: people are to know it."""
+    """The guard has nothing against Spot, and why."""
 
     why: str
-    is_told: bool = False
 
 
 Opinion = GoOnDemand | StayOnSpot | Missing
