@@ -29,14 +29,16 @@ TEST_SECONDS = 1800
 """For a test to wait for its cloud and its play, on a busy machine."""
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have the tests of a cloud run in one process; xdist reads this before the sorting."""
+    item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests of a cloud run one after the other, in one process."""
+    """Have the tests of a cloud run one after the other."""
     groups = list(GROUPS)
     here = [item for item in items if item.path.parent == Path(__file__).parent]
-    for item in here:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-        item.add_marker(pytest.mark.timeout(TEST_SECONDS))
     here.sort(key=lambda item: groups.index(group_of(item)))
     items[:] = here + [item for item in items if item not in here]
 

@@ -52,12 +52,9 @@ class Played:
 Visit = Callable[..., Page]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """One demo for all of them, also where several processes share the tests."""
-    for item in items:
-        if item.path.parent.name == "ui":
-            item.add_marker(pytest.mark.xdist_group("demo"))
+    item.add_marker(pytest.mark.xdist_group("demo"))
 
 
 @pytest.fixture(scope="session")
