@@ -52,11 +52,6 @@ class Played:
 Visit = Callable[..., Page]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """One demo for all of them, also where several processes share the tests."""
-    item.add_marker(pytest.mark.xdist_group("demo"))
-
-
 @pytest.fixture(scope="session")
 def played() -> Iterator[Played]:
     """`make demo KEEP=1` up to the address that it prints; Ctrl-C at the end."""
