@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,6 @@ SIZE: Final = Size(cpu_units=1024, memory_mib=2048)
 _PRICES: Final = Path(__file__).resolve().parent.parent / "infra" / "prices.json"
 _MINUTE: Final = float(MINIMUM_SECONDS)
 _MANY_SECONDS: Final = Decimal(10**9)
-
-
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -39,6 +38,7 @@ def seconds_at(time: datetime) -> float:
     return (time - _EPOCH).total_seconds()
 
 
+@cache
 def shipped_rates() -> Rates:
     """Return the price table that the Lambdas are shipped with."""
     return read_table(json.loads(_PRICES.read_text()))
