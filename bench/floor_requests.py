@@ -1,7 +1,7 @@
 """The requests that a rescue cannot do without, each with its reason, as bytes to be sent bare.
 
-One list for a rerun on Spot, and one for a move to FARGATE. Requests of one stage do not depend on
-each other; each stage needs the answer, or the effect, of the one before.
+For a rerun on Spot, and for a move to FARGATE. Requests of one stage do not depend on each other;
+each stage needs the answer, or the effect, of the one before.
 """
 
 import base64
@@ -19,65 +19,82 @@ from localcloud.bootstrap import STACK
 TABLE: Final = "the table"
 PREFECT: Final = "Prefect"
 
+Json = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Needed:
     """A request that cannot be spared, and why."""
 
-    to: str
     name: str
     why: str
     method: str
     path: str
     body: object = None
+    to: str = PREFECT
 
 
-Json = Mapping[str, Any]
-Stage = Sequence[Needed]
-
-OWN_RETRIES: Final = 0
-"""What the flow has of its own."""
-
-
-def stages_of(run: Victim) -> Sequence[Stage]:
-    """Return what moves this run from RUNNING to due again, with everybody told."""
-    of_run, owner, now = f"/flow_runs/{run.run_id}", str(uuid4()), datetime.now(UTC)
-    park_id = uuid5(NAMESPACE_URL, run.task_arn)
+def stages_of(run: Victim) -> Sequence[Sequence[Needed]]:
+    """Return what moves this run from RUNNING to due again, with its annotation."""
+    of_run, now, park_id = (
+        f"/flow_runs/{run.run_id}",
+        datetime.now(UTC),
+        uuid5(NAMESPACE_URL, run.task_arn),
+    )
+    of_history, to_state = f"/flow_run_states/?flow_run_id={run.run_id}", f"{of_run}/set_state"
     capacity = "FARGATE" if run.on_demand else "FARGATE_SPOT"
-    told = f"Spot interruption 1 of 3 in us-east-1b: rerun on {capacity}"
-    of_history = f"/flow_run_states/?flow_run_id={run.run_id}"
+    message = f"Spot interruption 1 of 3 in us-east-1b: rerun on {capacity}"
 
-    def read(name: str, why: str, path: str) -> Needed:
-        return Needed(PREFECT, name, why, "GET", path)
-
-    def update(name: str, why: str, body: Json) -> Needed:
-        return Needed(TABLE, name, why, "POST", "/", body)
+    def update(name: str, why: str, condition: str, change: str, **values: Json) -> Needed:
+        body = {
+            "TableName": STACK,
+            "Key": {"pk": {"S": f"run#{run.run_id}"}},
+            "UpdateExpression": change,
+            "ConditionExpression": condition,
+            "ExpressionAttributeValues": {f":{key}": value for key, value in values.items()},
+            "ReturnValues": "ALL_NEW" if "until" in values else "NONE",
+        }
+        return Needed(name, why, "POST", "/", body, TABLE)
 
     def propose(name: str, why: str, transition_id: object, at: datetime) -> Needed:
         details = {"transition_id": str(transition_id), "scheduled_time": at.isoformat()}
-        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": told}
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
         body = {"state": {**state, "state_details": details}, "force": False}
-        return Needed(PREFECT, name, why, "POST", f"{of_run}/set_state", body)
+        return Needed(name, why, "POST", to_state, body)
 
-    return (
+    milliseconds = int(now.timestamp() * 1000)
+    me = {"S": str(uuid4())}
+    saved = {"me": me, "interruptions": _interruptions(run, now), "own_retries": {"N": "0"}}
+    save = "SET interruptions = :interruptions, own_retries = :own_retries"
+    return [
         [
             update(
                 "take the lease",
                 "Prefect cannot compare and swap; it brings the record as well",
-                _acquire(run, owner, now),
+                "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me",
+                "SET lease_owner = :me, lease_until = :until, expires_at = :expires",
+                me=me,
+                now={"N": str(milliseconds)},
+                until={"N": str(milliseconds + 35_000)},
+                expires={"N": str(milliseconds // 1000 + 7_776_000)},
             )
         ],
         [
-            read("read the run", "whether it may be rerun, and how often it was", of_run),
-            read(
-                "read its states", "whether this very interruption was answered before", of_history
+            Needed("read the run", "whether it may be rerun, and how often it was", "GET", of_run),
+            Needed(
+                "read its states",
+                "whether this very interruption was answered before",
+                "GET",
+                of_history,
             ),
         ],
         [
             update(
                 "record the interruption",
                 "before the run can move on: else a death here would lose the count",
-                _save(run, owner, now, release=False),
+                "lease_owner = :me",
+                save,
+                **saved,
             )
         ],
         [
@@ -90,41 +107,45 @@ def stages_of(run: Victim) -> Sequence[Stage]:
             )
         ],
         [
-            read(
+            Needed(
                 "read the run again",
                 "a change replaces whole what it changes: it needs a fresh read",
+                "GET",
                 of_run,
             ),
-            read(
+            Needed(
                 "read its states again",
                 "whether the run had ended while it was being parked",
+                "GET",
                 of_history,
             ),
         ],
         [
             Needed(
-                PREFECT,
                 "change",
-                "the retry that the rerun would eat, the tag"
-                + (", and the capacity" if run.on_demand else ""),
+                "the retry that the rerun would eat, and the tag",
                 "PATCH",
                 of_run,
                 _change(on_demand=run.on_demand),
             )
         ],
         [propose("make due", "the rerun itself", uuid5(park_id, "due"), now)],
-        _annotation(run, told, capacity, now),
+        _annotation(run, message, capacity, now.isoformat()),
         [
             update(
                 "release the lease",
                 "the next event shall not wait, nor annotate a second time",
-                _save(run, owner, now, release=True),
+                "lease_owner = :me",
+                f"{save} REMOVE lease_owner, lease_until",
+                **saved,
             )
         ],
-    )
+    ]
 
 
-def as_event(stages: Sequence[Stage], *, prefect_url: str, aws_url: str) -> Json:
+def as_event(
+    stages: Sequence[Sequence[Needed]], *, prefect_url: str, aws_url: str
+) -> Mapping[str, Any]:
     """Return the stages as `bare/requests_alone.py` takes them."""
     prefect, aws = urlsplit(prefect_url), urlsplit(aws_url)
 
@@ -136,7 +157,7 @@ def as_event(stages: Sequence[Stage], *, prefect_url: str, aws_url: str) -> Json
         return {
             "method": request.method,
             "host": address.netloc,
-            "path": (prefect.path if request.to == PREFECT else "") + request.path,
+            "path": address.path + request.path,
             "headers": {**headers, "Content-Type": "application/json"} if body else headers,
             "body": base64.b64encode(body).decode(),
         }
@@ -144,10 +165,10 @@ def as_event(stages: Sequence[Stage], *, prefect_url: str, aws_url: str) -> Json
     return {"stages": [[wire(request) for request in stage] for stage in stages]}
 
 
-def _annotation(run: Victim, told: str, capacity: str, now: datetime) -> Stage:
-    """What people are told by: four resources of Prefect's API, none of which takes another's."""
+def _annotation(run: Victim, message: str, capacity: str, now: str) -> Sequence[Needed]:
+    """What people read: four resources of Prefect's API, none of which takes another's."""
     event = {
-        "occurred": now.isoformat(),
+        "occurred": now,
         "resource": {
             "prefect.resource.id": f"prefect.flow-run.{run.run_id}",
             "prefect.resource.name": "measured",
@@ -155,36 +176,27 @@ def _annotation(run: Victim, told: str, capacity: str, now: datetime) -> Stage:
         "related": [],
         "payload": {"interruption": 1, "task_arn": run.task_arn, "rerun_on": capacity},
     }
-    names = ("prefect-spot.interrupted", "prefect-spot.rerun")
-    log = {"name": "prefect-spot", "level": 30, "message": told, "flow_run_id": run.run_id}
+    events = [
+        {**event, "id": str(uuid4()), "event": f"prefect-spot.{name}"}
+        for name in ("interrupted", "rerun")
+    ]
+    log = {"name": "prefect-spot", "level": 30, "message": message, "timestamp": now}
     artifact = {
         "key": f"spot-interruption-{run.run_id[:8]}",
         "type": "markdown",
-        "data": f"## {told}\n\n" + "| Cause | Spot interruption |\n" * 12,
-        "description": told,
+        "data": f"## {message}\n\n" + "| Cause | Spot interruption |\n" * 12,
+        "description": message,
         "flow_run_id": run.run_id,
     }
     labels = {"prefect-spot.interruptions": 1, "prefect-spot.capacity": capacity}
-
-    def write(name: str, why: str, path: str, body: object, method: str = "POST") -> Needed:
-        return Needed(PREFECT, name, why, method, path, body)
-
+    of_run = f"/flow_runs/{run.run_id}"
+    lines = [{**log, "flow_run_id": run.run_id}]
+    why = "users' automations wait for them; both in one request"
     return [
-        write("log", "people look there first", "/logs/", [{**log, "timestamp": now.isoformat()}]),
-        write("artifact", "the whole story, on the run", "/artifacts/", artifact),
-        write(
-            "events",
-            "users' automations wait for them; both in one request",
-            "/events",
-            [{**event, "id": str(uuid4()), "event": name} for name in names],
-        ),
-        write(
-            "labels",
-            "runs are searched by them",
-            f"/flow_runs/{run.run_id}/labels",
-            labels,
-            "PATCH",
-        ),
+        Needed("log", "people look there first", "POST", "/logs/", lines),
+        Needed("artifact", "the whole story, on the run", "POST", "/artifacts/", artifact),
+        Needed("events", why, "POST", "/events", events),
+        Needed("labels", "runs are searched by them", "PATCH", f"{of_run}/labels", labels),
     ]
 
 
@@ -192,7 +204,7 @@ def _change(*, on_demand: bool) -> Json:
     policy = {
         "max_retries": 0,
         "retry_delay_seconds": 0,
-        "retries": OWN_RETRIES + 1,
+        "retries": 1,
         "retry_delay": 0,
         "pause_keys": [],
         "resuming": False,
@@ -204,26 +216,7 @@ def _change(*, on_demand: bool) -> Json:
     return {**moved, "empirical_policy": policy, "tags": tags}
 
 
-def _acquire(run: Victim, owner: str, now: datetime) -> Json:
-    milliseconds = int(now.timestamp() * 1000)
-    return {
-        "TableName": STACK,
-        "Key": {"pk": {"S": f"run#{run.run_id}"}},
-        "UpdateExpression": "SET lease_owner = :me, lease_until = :until, expires_at = :expires",
-        "ConditionExpression": (
-            "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"
-        ),
-        "ExpressionAttributeValues": {
-            ":me": {"S": owner},
-            ":now": {"N": str(milliseconds)},
-            ":until": {"N": str(milliseconds + 35_000)},
-            ":expires": {"N": str(milliseconds // 1000 + 7_776_000)},
-        },
-        "ReturnValues": "ALL_NEW",
-    }
-
-
-def _save(run: Victim, owner: str, now: datetime, *, release: bool) -> Json:
+def _interruptions(run: Victim, now: datetime) -> Json:
     interruption = {
         "number": {"N": "1"},
         "cause": {"S": "Spot interruption"},
@@ -233,17 +226,4 @@ def _save(run: Victim, owner: str, now: datetime, *, release: bool) -> Json:
         "exited_at": {"S": now.isoformat()},
         "rerun_on": {"S": "FARGATE_SPOT"},
     }
-    return {
-        "TableName": STACK,
-        "Key": {"pk": {"S": f"run#{run.run_id}"}},
-        "UpdateExpression": (
-            "SET interruptions = :interruptions, own_retries = :own_retries"
-            + (" REMOVE lease_owner, lease_until" if release else "")
-        ),
-        "ConditionExpression": "lease_owner = :me",
-        "ExpressionAttributeValues": {
-            ":me": {"S": owner},
-            ":interruptions": {"M": {run.task_arn: {"M": interruption}}},
-            ":own_retries": {"N": str(OWN_RETRIES)},
-        },
-    }
+    return {"M": {run.task_arn: {"M": interruption}}}
