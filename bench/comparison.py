@@ -93,12 +93,12 @@ class Comparison:
                 for a, b in zip(before, _used(prefect, side), strict=True)
             ]
             last = _when_all_are_there(prefect, side, victims)
-        return {
-            "seconds": (last - began_at).total_seconds(),
-            "settled": settled,
-            **dict(zip(("requests", "CPU s", "Prefect's CPU s"), used, strict=True)),
-            "MiB": max(map(peak_rss_mib, side.processes)),
-        }
+            return {
+                "seconds": (last - began_at).total_seconds(),
+                "settled": settled,
+                **dict(zip(("requests", "CPU s", "Prefect's CPU s"), used, strict=True)),
+                "MiB": max(map(peak_rss_mib, side.processes)),
+            }
 
 
 def _medians(samples: Sequence[Row]) -> Row:

@@ -4,14 +4,13 @@ Both are Lambdas under AWS's own runtime client, each already warm, and take tur
 own: the deployed zip, and one that sends the bytes of `floor_requests.py` and decides nothing.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 from bench.deployed import Deployed, answered, deployed
-from bench.floor_requests import as_event, stages_of
-from bench.interruptions import Seed, Victim, exit_of, task_arn
+from bench.floor_requests import Floor, needed
+from bench.interruptions import Seed, exit_of, task_arn
 from bench.part import Log, Measured, Row, ratio
 from bench.servers import FreshPrefect, StandIns, fresh_aws, prepared
 from localcloud.processes import Household
@@ -64,7 +63,7 @@ def measure(log: Log, *, short: bool = False) -> Measured:
             with prepared(household, seeds) as servers, servers.fresh(len(seeds)) as prefect:
                 rows += _compare("real server", stage, prefect, warm_up, log)
     worse = max(row["rescue ÷ floor"] for row in rows[-len(KINDS) :])
-    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, NEEDED: _needed()})
+    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, NEEDED: needed()})
 
 
 def _compare(
@@ -75,9 +74,9 @@ def _compare(
     with fresh_aws(stage.household) as aws:
         ours = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
         bare = stage.runtime(BARE)
-        victims = iter(prefect.victims)
+        floor, victims = Floor(), iter(prefect.victims)
         for number, (rescued, moved) in enumerate(zip(victims, victims, strict=True)):
-            event = as_event(stages_of(moved), prefect_url=prefect.api_url, aws_url=aws.url)
+            event = floor.event(moved, prefect_url=prefect.api_url, aws_url=aws.url)
             seconds[rescued.on_demand].append(
                 (
                     answered(ours, number, exit_of(rescued)).seconds,
@@ -91,24 +90,15 @@ def _compare(
         raise RuntimeError(f"not every run was made due: {states}")
     rows = []
     for kind, on_demand in KINDS.items():
-        rescue, floor = map(median, zip(*seconds[on_demand][warm_up:], strict=True))
-        log(f"{name}, {kind}: a rescue {rescue * 1000:.0f} ms, its floor {floor * 1000:.0f} ms")
+        ours_s, bare_s = map(median, zip(*seconds[on_demand][warm_up:], strict=True))
+        log(f"{name}, {kind}: a rescue {ours_s * 1000:.0f} ms, its floor {bare_s * 1000:.0f} ms")
         rows.append(
             {
                 "Prefect": name,
                 "rerun on": kind,
-                "rescue, ms": round(rescue * 1000, 1),
-                "floor, ms": round(floor * 1000, 1),
-                "rescue ÷ floor": ratio(rescue, floor),
+                "rescue, ms": round(ours_s * 1000, 1),
+                "floor, ms": round(bare_s * 1000, 1),
+                "rescue ÷ floor": ratio(ours_s, bare_s),
             }
         )
     return rows
-
-
-def _needed() -> list[Row]:
-    anyone = Victim("00000000-0000-4000-8000-000000000000", task_arn(), datetime.now(UTC), False)
-    return [
-        {"stage": number, "to": request.to, "request": request.name, "because": request.why}
-        for number, stage in enumerate(stages_of(anyone), start=1)
-        for request in stage
-    ]

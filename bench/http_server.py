@@ -30,6 +30,11 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -61,7 +61,9 @@ class InProcess:
     the stand-ins took to answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heard: Callable[[str, Request], None] = lambda *_: None) -> None:
+        """`heard` is called with service and request, for each."""
+        self._heard = heard
         self.prefect = PrefectStandIn()
         self.aws = AwsStandIn()
         self.requests: Counter[str] = Counter()
@@ -70,9 +72,11 @@ class InProcess:
         self._dynamodb = self._client("dynamodb")
         self._ecs = self._client("ecs")
 
-    def start(self, seed: Seed, at: datetime | None = None, **task: object) -> Victim:
+    def start(
+        self, seed: Seed, at: datetime | None = None, run_id: str = "", **task: object
+    ) -> Victim:
         """Have a run RUNNING since `at` (now), in a task that ECS knows; `task`: what of it."""
-        run = self.prefect.start(seed.pid, seed.tags, at)
+        run = self.prefect.start(seed.pid, seed.tags, at, run_id)
         started_at = datetime.fromisoformat(run["expected_start_time"])
         victim = Victim(run["id"], seed.task_arn, started_at, seed.on_demand)
         self.aws.tasks[seed.task_arn] = task_of(victim, **task)
@@ -125,6 +129,7 @@ class InProcess:
         self, service: str, handle: Callable[[Request], object], request: Request
     ) -> tuple[int, bytes]:
         self.requests[service] += 1
+        self._heard(service, request)
         began = time.process_time()
         answer = handle(request)
         assert isinstance(answer, Answer)

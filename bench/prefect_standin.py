@@ -42,10 +42,12 @@ class PrefectStandIn:
     requests: Counter[str] = field(default_factory=Counter)
     """How often was asked for what: method and first part of the path; of WebSockets, messages."""
 
-    def start(self, pid: str, tags: Sequence[str], at: datetime | None = None) -> Json:
+    def start(
+        self, pid: str, tags: Sequence[str], at: datetime | None = None, run_id: str = ""
+    ) -> Json:
         """Have a run RUNNING since `at` (now), in a task of that pid; return it."""
         started_at = at or datetime.now(UTC)
-        run_id = str(uuid4())
+        run_id = run_id or str(uuid4())
         run = {
             "id": run_id,
             "name": "measured",

@@ -99,7 +99,9 @@ class FreshPrefect:
 class Servers(Protocol):
     """Where fresh ones come from."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For the log."""
 
     def fresh(self, number: int) -> AbstractContextManager[FreshPrefect]:
         """Start one that has so many runs."""

@@ -25,8 +25,9 @@ RUNNING: Final = {
 NOTES: Final = {
     "Requests of one sweep, and what it takes": (
         "Own seconds: without what the stand-ins took to answer; the last column adds 20 ms for"
-        " each request. Of those to the table, three are for the savings. A stranded run is rescued on the spot. One invocation may take 120 s; a"
-        " sweep that is not through by then leaves a bookmark, and the next one goes on from there."
+        " each request. Of those to the table, three are for the savings. A stranded run is rescued"
+        " on the spot. One invocation may take 120 s; a sweep that is not through by then leaves a"
+        " bookmark, and the next one goes on from there."
     )
 }
 

@@ -94,7 +94,7 @@ def _economics(name: str, found: Found) -> Row:
         "at worst": _plain(against[worst]),
         "where": f"{worst}",
         "cells above": sum(each.value > MOST_ABOVE for each in against.values()),
-        "cells cheaper": sum(each.high < 1 for each in against.values()),
+        "cells cheaper": sum(round(each.high, 4) < 1 for each in against.values()),
         **{
             f"closed, {pattern}": _plain(
                 closed([pools for cell, pools in long if cell.pattern is pattern], name)

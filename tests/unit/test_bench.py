@@ -1,9 +1,9 @@
 """The benchmark's record and page, and the exact requests of what it measures."""
 
 import json
+from base64 import b64decode
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets import Subprotocol
@@ -11,10 +11,10 @@ from websockets.sync.client import connect
 
 from bench import report
 from bench.__main__ import main
-from bench.floor_requests import TABLE, as_event, stages_of
+from bench.floor_requests import Floor
 from bench.http_server import ServerThread, Service
 from bench.in_process import InProcess
-from bench.interruptions import Seed, Victim, exit_of, stop_of, task_arn
+from bench.interruptions import Seed, Victim, stop_of, task_arn
 from bench.prefect_standin import PrefectStandIn
 from bench.sweep import sweep_once
 from chalicelib.core.actions import Verdict
@@ -80,23 +80,20 @@ def test_the_stand_in_takes_events_over_a_websocket_of_any_length() -> None:
     assert stand_in.requests == {"WS connect": 1, "WS event": 3}
 
 
-def asked_for(place: InProcess, event: Any, verdict: Verdict) -> dict[str, int]:
-    place.requests.clear()
-    assert react(place.world(), event).verdict is verdict
-    return dict(place.requests)
-
-
 @pytest.mark.parametrize("on_demand", [False, True])
 def test_a_warm_rescue_asks_for_just_the_requests_of_its_floor(on_demand: bool) -> None:
-    needed = [request.to for stage in stages_of(made_up(on_demand)) for request in stage]
-    assert (len(needed), needed.count(TABLE)) == (14, 3)
-    place = InProcess()
-    for naming in (2, 0):
-        victim = place.start(Seed(task_arn(), on_demand))
-        requests = asked_for(place, exit_of(victim), Verdict.FINISH_RERUN)
-        assert requests == {"Prefect": 11 + naming, "dynamodb": 3}
-        variables = place.prefect.runs[victim.run_id]["job_variables"]
-        assert (variables.get("launch_type") == "FARGATE") is on_demand
+    victim = Victim(
+        "11111111-2222-4333-8444-555555555555", task_arn(), datetime.now(UTC), on_demand
+    )
+    event = Floor().event(victim, prefect_url="http://prefect:1/api", aws_url="http://aws")
+    sent = [request for stage in json.loads(json.dumps(event))["stages"] for request in stage]
+    paths = [request["path"] for request in sent if request["host"] == "prefect:1"]
+    assert (len(sent), len(paths)) == (14, 11)
+    assert f"/api/flow_runs/{victim.run_id}" in paths
+    targets = {request["headers"].get("x-amz-target") for request in sent}
+    assert targets == {None, "DynamoDB_20120810.UpdateItem"}
+    [change, _labels] = [b64decode(r["body"]) for r in sent if r["method"] == "PATCH"]
+    assert (b"FARGATE" in change) is on_demand
 
 
 def test_an_event_that_asks_for_nothing_of_prefect_costs_one_read_of_the_table() -> None:
@@ -104,22 +101,11 @@ def test_an_event_that_asks_for_nothing_of_prefect_costs_one_read_of_the_table()
     event = stop_of(place.start(Seed(task_arn(), on_demand=False)))
     by_itself = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
     stop = {**event, "detail": {**event["detail"], **by_itself}}
-    assert asked_for(place, stop, Verdict.IGNORE) == {"dynamodb": 1}
-
-
-def test_the_floor_is_sent_as_bytes() -> None:
-    event = as_event(stages_of(made_up()), prefect_url="http://prefect:1/api", aws_url="http://aws")
-    sent = [request for stage in json.loads(json.dumps(event))["stages"] for request in stage]
-    assert next(r["path"] for r in sent if r["host"] == "prefect:1") == "/api/flow_runs/a-run"
-    targets = {r["headers"].get("X-Amz-Target") for r in sent if r["host"] == "aws"}
-    assert targets == {"DynamoDB_20120810.UpdateItem"}
+    assert react(place.world(), stop).verdict is Verdict.IGNORE
+    assert place.requests == {"dynamodb": 1}
 
 
 def test_a_sweep_over_a_hundred_runs_that_live_asks_for_so_much() -> None:
     row = sweep_once(100, 0)
     assert (row["to Prefect"], row["to ECS"], row["to the table"]) == (11, 3, 5)
     assert sweep_once(20, 1)["stranded"] == 1
-
-
-def made_up(on_demand: bool = True) -> Victim:
-    return Victim("a-run", task_arn(), datetime.now(UTC), on_demand)
