@@ -111,6 +111,7 @@ def _server(service: Service, port: int) -> uvicorn.Server:
     config = uvicorn.Config(
         service, "127.0.0.1", port, http=Protocol, backlog=BACKLOG, lifespan="off",
         log_config=None, access_log=False, server_header=False, date_header=False,
+        timeout_keep_alive=600,
     )  # fmt: skip
     return uvicorn.Server(config)
 
