@@ -73,13 +73,17 @@ class InProcess:
         self._ecs = self._client("ecs")
 
     def start(
-        self, seed: Seed, at: datetime | None = None, run_id: str = "", **task: object
+        self,
+        seed: Seed,
+        at: datetime | None = None,
+        run_id: str = "",
+        task: Mapping[str, object] | None = None,
     ) -> Victim:
         """Have a run RUNNING since `at` (now), in a task that ECS knows; `task`: what of it."""
         run = self.prefect.start(seed.pid, seed.tags, at, run_id)
         started_at = datetime.fromisoformat(run["expected_start_time"])
         victim = Victim(run["id"], seed.task_arn, started_at, seed.on_demand)
-        self.aws.tasks[seed.task_arn] = task_of(victim, **task)
+        self.aws.tasks[seed.task_arn] = task_of(victim, **(task or {}))
         return victim
 
     def world(self) -> World:

@@ -48,7 +48,7 @@ def sweep_once(runs: int, stranded: int) -> Row:
     begins = datetime.now(UTC) - timedelta(hours=2)
     for number in range(runs):
         at = begins + timedelta(milliseconds=number)
-        place.start(Seed(task_arn(), on_demand=False), at, **RUNNING)
+        place.start(Seed(task_arn(), on_demand=False), at, task=RUNNING)
     for arn in list(place.aws.tasks)[:stranded]:
         del place.aws.tasks[arn]  # ECS has forgotten it: nobody answered when it ended
     world = place.world()
