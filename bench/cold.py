@@ -84,9 +84,12 @@ def measure(log: Log, *, short: bool = False) -> Measured:
 
 
 def _in_turn(stage: Deployed, settings: Mapping[str, str], starts: int) -> Sequence[Row]:
-    """Start `react` and the bare function so often; return the medians of both."""
+    """Start `react` and the bare function so often; return the medians of both.
+
+    The first start of each finds nothing in the machine's caches, and is not counted.
+    """
     samples: dict[str, list[Row]] = {REACT: [], BARE: []}
-    for number in range(starts):
+    for number in range(starts + 1):
         for function, found in samples.items():
             event = stop_without_warning()
             began = time.perf_counter()
@@ -98,7 +101,7 @@ def _in_turn(stage: Deployed, settings: Mapping[str, str], starts: int) -> Seque
             found.append({"seconds": seconds, "CPU seconds": cpu, "peak MiB": mib})
             runtime.end()
     return [
-        {name: round(median(each[name] for each in found), 3) for name in found[0]}
+        {name: round(median(each[name] for each in found[1:]), 3) for name in found[0]}
         for found in samples.values()
     ]
 

@@ -50,7 +50,7 @@ def sweep_once(runs: int, stranded: int) -> Row:
         at = begins + timedelta(milliseconds=number)
         place.start(Seed(task_arn(), on_demand=False), at, task=RUNNING)
     for arn in list(place.aws.tasks)[:stranded]:
-        del place.aws.tasks[arn]  # ECS has forgotten it: nobody answered when it ended
+        del place.aws.tasks[arn]  # ECS has forgotten it, and no handler answered its end
     world = place.world()
     began = time.process_time()
     report = sweep(world, {})

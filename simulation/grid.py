@@ -6,7 +6,7 @@ Everything drawn depends on seed, cell and pool alone, so any number of processe
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from math import ceil
@@ -18,7 +18,7 @@ from chalicelib.core.guards.facts import DEADLINE_TAG, GuardPolicy
 from chalicelib.core.situation import Policy
 from simulation.memory import Knowledge, Memory, PastSky, memory_of, varied
 from simulation.play import Assignment, Outcome, by_budget, by_product, leaving_before, optimum
-from simulation.sky import HOUR, Bursts, Bursty, Climate, Sky, Steady
+from simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from simulation.work import Platform, Work, shipped_rates
 
 RUNS_PER_POOL: Final = 8
@@ -104,7 +104,6 @@ class Grid:
     rates_per_hour: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1, 2)
     tasks: tuple[int, ...] = (1, KEPT_TASKS)
     patterns: tuple[Pattern, ...] = (Pattern.INDEPENDENT, Pattern.BURSTS)
-    climate: Climate = field(default_factory=Climate)
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells."""
@@ -190,12 +189,12 @@ class Contest:
 
     def _skies(self, cell: Cell, random: Random) -> Callable[[Random], Sky]:
         if cell.pattern is Pattern.BURSTS:
-            return partial(Bursty, Bursts(cell.rate_per_hour, self.grid.climate, random))
+            return partial(Bursty, Bursts(cell.rate_per_hour, random))
         return partial(Steady, cell.rate_per_hour)
 
     def _memory(self, cell: Cell, knowledge: Knowledge, number: int) -> Memory:
-        climate = self.grid.climate if cell.pattern is Pattern.BURSTS else None
-        past = PastSky(cell.rate_per_hour * knowledge.rate_factor, climate)
+        rate = cell.rate_per_hour * knowledge.rate_factor
+        past = PastSky(rate, in_bursts=cell.pattern is Pattern.BURSTS)
         random = Random(f"{self.seed}/{cell}/{number}/{knowledge}")
         work = Work(cell.hours * HOUR, cell.tasks)
         return memory_of(work, knowledge, past, random, self.platform)

@@ -15,7 +15,7 @@ from simulation.figures import MOST_ABOVE, figures_of
 from simulation.grid import Cell, Contest, Grid, Pattern, Pool, play_all
 from simulation.memory import Knowledge, PastSky, memory_of, varied
 from simulation.play import Assignment, by_budget, by_product, leaving_before, optimum
-from simulation.sky import HOUR, Bursts, Bursty, Climate, Steady
+from simulation.sky import HOUR, Bursts, Bursty, Steady
 from simulation.tables import show
 from simulation.work import Work, attempt, platform_of, shipped_rates
 
@@ -97,8 +97,8 @@ def test_the_closed_forms_are_within_the_simulations_interval(
 
 
 def test_bursts_have_the_mean_rate_and_share_their_interruptions() -> None:
-    climate, hours = Climate(), 60_000
-    bursts = Bursts(0.5, climate, Random(3))
+    hours = 60_000
+    bursts = Bursts(0.5, Random(3))
     assert bursts.hazard_at(hours * HOUR) / hours == pytest.approx(0.5, rel=0.05)
     assert bursts.clock_at(bursts.hazard_at(12_345.6)) == pytest.approx(12_345.6)
     one, other = Bursty(bursts, Random(1)), Bursty(bursts, Random(2))
