@@ -248,8 +248,10 @@ def _put_between(aws: EmulatedAws, prefect_faults: FaultProxy, aws_faults: Fault
         client.update_function_configuration(FunctionName=name, Environment=environment)
 
 
-def wait_for(what: str, seconds: float, ask: Callable[[], T | None]) -> T:
-    """Ask every quarter of a second until the answer is true; return it.
+def wait_for(
+    what: str, seconds: float, ask: Callable[[], T | None], every_seconds: float = 0.25
+) -> T:
+    """Ask again and again until the answer is true; return it.
 
     Raises TimeoutError naming `what` after `seconds`.
     """
@@ -259,4 +261,4 @@ def wait_for(what: str, seconds: float, ask: Callable[[], T | None]) -> T:
             return answer
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not happen within {seconds:.0f} s")
-        time.sleep(0.25)
+        time.sleep(every_seconds)

@@ -81,6 +81,12 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
     )
 
 
+def overridden_environment(overrides: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that a task's overrides give to its containers."""
+    containers = overrides.get("containerOverrides") or []
+    return {n: v for o in containers for n, v in _named(o.get("environment")).items()}
+
+
 def _health_check(given: dict[str, Any] | None) -> HealthCheck | None:
     """Read one, with ECS's defaults."""
     how, *words = (given or {}).get("command") or ["NONE"]

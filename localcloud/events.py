@@ -21,6 +21,8 @@ from typing import Any
 from moto.events.models import Rule
 
 from localcloud.aws import EmulatedAws
+from localcloud.containers import overridden_environment
+from localcloud.task_life import FLOW_RUN_ID
 
 Event = dict[str, Any]
 
@@ -88,14 +90,23 @@ def shuffle(seed: int, within_seconds: float, then: Mischief = deliver_once) -> 
     ]
 
 
+def flow_run_of(event: Event) -> str:
+    """Return the id of the flow run that the event's task runs, "" where it names none."""
+    detail = event.get("detail")
+    overrides = detail.get("overrides") if isinstance(detail, dict) else None
+    return overridden_environment(overrides or {}).get(FLOW_RUN_ID, "")
+
+
 class EventRouter:
     """Hands events, and the ticks of schedules, to the Lambdas and queues that moto's rules name.
 
-    `invoke(function_name, event)` must not block: it is an asynchronous invocation.
+    `invoke(function_name, event)` must not block: it is an asynchronous invocation. `mischief_of`
+    holds, by a flow run's id, what happens to the events of its tasks; `mischief` is for all other.
     """
 
     def __init__(self, aws: EmulatedAws, invoke: Callable[[str, Event], object]) -> None:
         self.mischief: Mischief = deliver_once
+        self.mischief_of: dict[str, Mischief] = {}
         self.delivered: list[Delivered] = []
         self._aws = aws
         self._invoke = invoke
@@ -135,11 +146,11 @@ class EventRouter:
                 _arn_of(rule, target)
 
     def put(self, event: Event) -> None:
-        """Match the event as it arrives, and deliver it as the mischief of the day wants it.
+        """Match the event as it arrives, and deliver it as its run's mischief wants it.
 
         Raises NotImplementedError for a rule that cannot be judged.
         """
-        for delivery in self.mischief(event):
+        for delivery in self.mischief_of.get(flow_run_of(event), self.mischief)(event):
             for rule in self._rules():
                 pattern = rule.event_pattern.get_pattern()
                 _check_pattern(rule.name, pattern)

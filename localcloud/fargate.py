@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from localcloud.containers import (
     Description,
     HealthCheck,
     SecretUnavailableError,
+    overridden_environment,
     plan_container,
     resolve_secrets,
     state_change_event,
@@ -38,6 +39,10 @@ from localcloud.task_life import TaskLife
 
 TASK_MARKER = "PREFECT_SPOT_ECS_TASK"
 DRILL = "prefect-spot drill"
+REFUSED_CAPACITY = "EMULATED_REFUSED_CAPACITY"
+"""A container's variable: RunTask has no room for this task on the capacity of that name."""
+PROVISIONING_SECONDS = "EMULATED_PROVISIONING_SECONDS"
+"""A container's variable: how long this task's provisioning takes, instead of `Timings`."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +72,8 @@ class Fargate:
     """Runs the first container of every task ECS places, until `close()`.
 
     `capacity` says what there is: with `capacity["FARGATE_SPOT"] = False` RunTask is refused.
-    `timings` may be changed for the tasks to come.
+    `timings` may be changed for the tasks to come. For one run alone, its containers' variables
+    `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` say so.
     `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
     """
 
@@ -96,7 +102,7 @@ class Fargate:
         self._start_thread(self._hand_on_events)
         moto_additions.connect_ecs(
             moto_additions.EcsHooks(
-                has_capacity=lambda capacity: self.capacity.get(capacity, True),
+                has_capacity=self._has_capacity,
                 place=self._place,
                 stop=self._stop_by_user,
                 describe=self.describe,
@@ -183,6 +189,10 @@ class Fargate:
 
         self._start_thread(keep)
 
+    def _has_capacity(self, capacity: str, overrides: Mapping[str, Any]) -> bool:
+        refused = overridden_environment(overrides).get(REFUSED_CAPACITY)
+        return refused != capacity and self.capacity.get(capacity, True)
+
     def _place(self, task: Task, definition: TaskDefinition, capacity: str) -> None:
         life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._tell)
         self._lives[task.task_arn] = life
@@ -192,7 +202,8 @@ class Fargate:
     def _live(self, life: TaskLife) -> None:
         """One task from PROVISIONING to STOPPED, in a thread of its own."""
         try:
-            life.news.wait(self.timings.provisioning_seconds)
+            own_seconds = life.plan.environment.get(PROVISIONING_SECONDS)
+            life.news.wait(float(own_seconds or self.timings.provisioning_seconds))
             life.pull()
             life.news.wait(self.timings.pending_seconds)
             self._start_container(life)

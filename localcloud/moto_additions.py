@@ -43,7 +43,7 @@ Description = dict[str, Any]
 class EcsHooks:
     """How moto's ECS reaches the one who keeps the tasks."""
 
-    has_capacity: Callable[[str], bool]
+    has_capacity: Callable[[str, Mapping[str, Any]], bool]
     place: Callable[[Task, TaskDefinition, str], None]
     stop: Callable[[Task, str | None], None]
     describe: Callable[[Task], Description]
@@ -118,7 +118,7 @@ def run_tasks(
     for _ in range(count):
         provider = _next_provider(backend, cluster, strategy) if strategy else None
         capacity = provider or launch_type or ""
-        if _hooks and not _hooks.has_capacity(capacity):
+        if _hooks and not _hooks.has_capacity(capacity, overrides or {}):
             failures.append({"reason": NO_CAPACITY})
             continue
         [task] = backend.run_task(

@@ -33,7 +33,7 @@ class Proof:
 
 RUN_BY: Final = {
     "make demo": Proof(
-        "tests/e2e/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
+        "tests/ui/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
         runs=("localcloud.demo",),
     ),
     "make demo KEEP=1": Proof(
@@ -46,7 +46,7 @@ RUN_BY: Final = {
         runs=("costs.table()",),
     ),
     f"{SPOTCTL} deploy --stage dev": Proof(
-        "tests/e2e/test_spotctl_deploy.py"
+        "tests/system/test_spotctl_deploy.py"
         "::test_a_stage_is_deployed_by_one_command_and_taken_down_by_another",
         runs=('"deploy"',),
     ),
@@ -56,8 +56,7 @@ RUN_BY: Final = {
         runs=('"drill"', '"--start"'),
     ),
     f"{SPOTCTL} drill --stage dev --throw-away": Proof(
-        "tests/e2e/test_spotctl.py"
-        "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
+        "tests/system/test_drill.py::test_a_drill_with_a_throw_away_flow_passes",
         runs=('"drill"', '"--throw-away"'),
     ),
     f"{SPOTCTL} report --stage dev --since 7d": Proof(

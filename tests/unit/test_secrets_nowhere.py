@@ -1,8 +1,8 @@
 """Canary secrets in everything that comes in, and none of them in anything that goes out.
 
 First `react` in process, through every kind of decision; then the whole function as Lambda calls
-it, before servers that send back what they were sent. `tests/e2e/test_canaries.py` does the same to
-the deployed zip.
+it, before servers that send back what they were sent. `tests/system/test_canaries.py` does the same
+to the deployed zip.
 """
 
 import io
