@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from localcloud.cloud import Options
+from localcloud.fargate import Timings
 from tests.e2e.scenario import Stage, Stories, set_up, stories_of
 
 AUTH_STRING = "admin:only-for-these-tests"
@@ -12,7 +13,11 @@ OPTIONS = Options(
     auth_string=AUTH_STRING,
     # Not a second less: a sweep must not be faster than a busy worker with any story's run.
     settings={"SWEEP_GRACE_SECONDS": "30"},
+    # Time for the one handler before the next event comes: on Fargate it is half a minute.
+    timings=Timings(deprovisioning_seconds=5),
+    retry_scale=0.3,  # 18 and 36 s: a lease lives for the 20 s and 5 more
     lambda_concurrency=3,
+    postgres=True,  # to so many runs at once, SQLite answers 503 for minutes
 )
 UNDER_WAY = pytest.StashKey[Stories]()
 TEST_SECONDS = 900

@@ -33,7 +33,8 @@ IDLE_SECONDS = 150
 API_SECONDS = 1.0
 """Between two questions to Prefect: many stories ask one server."""
 LINES = 15
-"""Of each log, to look at when a test fails."""
+"""Of each log, to look at when a test fails, each of at most `CHARACTERS`."""
+CHARACTERS = 400
 
 T = TypeVar("T")
 
@@ -204,7 +205,7 @@ class Run:
                 f" {life.exit_code}, interrupted at {life.interrupted_at}:"
             )
             parts += output[-LINES:]
-        return "\n".join([parts[0], *(f"  {part}" for part in parts[1:])])
+        return "\n".join([parts[0], *(f"  {part[:CHARACTERS]}" for part in parts[1:])])
 
     def _life(self, task: str) -> ContainerLife:
         return next(life for life in self.containers() if life.task_arn == task)

@@ -1,7 +1,7 @@
 """A real flow, started by a real worker, interrupted, rescued by the deployed zip."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,22 +257,48 @@ def test_a_run_that_rescheduled_itself_is_moved_like_any_other(rescheduled_itsel
     assert not run.verdict(budget=0).findings
 
 
+@dataclass(frozen=True)
+class PickedUp:
+    """A run whose new task was noted when `react` heard of the old one's end."""
+
+    ended: Ended
+    decisions: list[str]
+
+
 @story
-def picked_up_early(stage: Stage) -> Ended:
-    """The new task is in provisioning, quick as that is for Fargate, when the old one ends."""
-    own = {"env": {SIGTERM_BEHAVIOR: "reschedule", PROVISIONING_SECONDS: "8"}}
-    run = stage.start("waits", job_variables=own, interruptions=1)
+def picked_up_early(stage: Stage) -> PickedUp:
+    held: list[Event] = []
+
+    def hold_the_end(event: Event) -> Sequence[Delivery]:
+        if event["detail"]["lastStatus"] not in ("DEPROVISIONING", "STOPPED"):
+            return [Delivery(event)]
+        held.append(event)
+        return []
+
+    # As on Fargate, the old container is gone when the new one starts.
+    own = {"env": {SIGTERM_BEHAVIOR: "reschedule", PROVISIONING_SECONDS: "20"}}
+    run = stage.start("waits", job_variables=own, mischief=hold_the_end, interruptions=1)
     run.interrupt_each_start(1)
-    return Ended.of(run)
+    wait_for("the new task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
+    new = run.containers()[1].task_arn
+
+    def is_noted() -> bool:
+        return str(stage.cloud.prefect.run(run.id)["infrastructure_pid"]).endswith(new)
+
+    wait_for("the worker's note of the new task", ATTEMPT_SECONDS, is_noted, API_SECONDS)
+    wait_for("the old task's last event", ATTEMPT_SECONDS, lambda: len(held) == 2)
+    news = [stage.cloud.lambdas.invoke(REACT, event) for event in held[:2]]
+    return PickedUp(Ended.of(run), [heard.answer["decision"] for heard in news])
 
 
-def test_a_run_that_was_picked_up_before_its_old_container_was_gone_is_left_alone(
-    picked_up_early: Ended,
+def test_a_run_that_was_picked_up_before_its_old_containers_end_was_heard_of_is_left_alone(
+    picked_up_early: PickedUp,
 ) -> None:
-    assert picked_up_early.state_type == "COMPLETED"
-    assert picked_up_early.run.starts() == 2
-    assert picked_up_early.fields["labels"]["prefect-spot.interruptions"] == 1
-    assert not picked_up_early.run.verdict(budget=3).findings
+    ended = picked_up_early.ended
+    assert ended.state_type == "COMPLETED"
+    assert ended.run.starts() == 2
+    assert picked_up_early.decisions == ["ignore", "ignore"]
+    assert not ended.run.verdict(budget=3).findings
 
 
 @story
@@ -382,7 +408,7 @@ def observed(stage: Stage) -> Observed:
                 containers=len(run.containers()),
                 emitted={event["event"] for event in cloud.prefect.events(run.id)},
             )
-            cloud.prefect.set_state(run.id, {"type": "CANCELLED"})
+            cloud.prefect.delete(run.id)
     return seen
 
 

@@ -9,7 +9,7 @@ from localcloud.cloud import SWEEP
 from localcloud.events import drop
 from localcloud.fargate import REFUSED_CAPACITY
 from tests.e2e.scenario import Run, Stage, Stories, story
-from tests.e2e.test_money import bill_of, charged, price
+from tests.e2e.test_money import SIZE, bill_of, charged, price
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,13 @@ class Swept:
 @story
 def missed(stage: Stage) -> Swept:
     """An interruption whose every event was dropped."""
-    mischief = drop(lambda _: True)
-    run = stage.start("waits", tags=("spot-retries:0",), mischief=mischief, interruptions=1)
+    run = stage.start(
+        "waits",
+        tags=("spot-retries:0",),
+        job_variables=SIZE,
+        mischief=drop(lambda _: True),
+        interruptions=1,
+    )
     run.interrupt_each_start(1)
     run.wait_until_stopped()
     before = stage.cloud.prefect.run(run.id)
@@ -98,7 +103,7 @@ def healthy(stage: Stage) -> Swept:
 def test_a_sweep_leaves_healthy_runs_alone(healthy: Swept) -> None:
     assert healthy.answer["seen"] >= 1
     assert healthy.ended["state_type"] == "COMPLETED"
-    assert healthy.run.states() == ["SCHEDULED", "PENDING", "RUNNING", "COMPLETED"]
+    assert healthy.run.states().count("RUNNING") == 1
 
 
 def test_no_sweep_moved_a_run_that_needed_none(
@@ -111,5 +116,7 @@ def test_no_sweep_moved_a_run_that_needed_none(
     """Else another story would have ended well for the wrong reason."""
     invocations = stories.stage.cloud.lambdas.invocations
     lines = [json.loads(line) for i in invocations if i.function == SWEEP for line in i.logs]
-    decided = {line["flow_run_id"] for line in lines if line.get("decision", "ignore") != "ignore"}
-    assert decided == {swept.run.id for swept in (missed, stopped_by_hand, refused)}
+    decided = [line for line in lines if line.get("decision", "ignore") != "ignore"]
+    needed = {swept.run.id for swept in (missed, stopped_by_hand, refused)}
+    assert [line for line in decided if line["flow_run_id"] not in needed] == []
+    assert {line["flow_run_id"] for line in decided} == needed

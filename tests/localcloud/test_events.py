@@ -123,6 +123,16 @@ def test_mischief_duplicates_and_drops(bus: Bus) -> None:
     assert bus.versions() == [1, 1, 1]
 
 
+def test_mischief_of_a_run_touches_no_other_runs_events(bus: Bus) -> None:
+    bus.add_rule({"source": ["aws.ecs"]})
+    bus.router.mischief_of["one"] = duplicate(2)
+    for version, run in enumerate(("one", "another")):
+        environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": run}]
+        overrides = {"containerOverrides": [{"environment": environment}]}
+        bus.router.put(make_event(version, overrides=overrides))
+    assert bus.versions() == [0, 0, 1]
+
+
 def test_mischief_delays_the_chosen_events(bus: Bus) -> None:
     bus.add_rule({"source": ["aws.ecs"]})
     bus.router.mischief = delay(lambda event: event["detail"]["version"] == 1, 0.2)
