@@ -129,29 +129,16 @@ class Fargate:
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def interrupt(
-        self,
-        task_arn: str,
-        *,
-        reason: str = "Your Spot Task was interrupted.",
-        stop_code: str = "SpotInterruption",
-    ) -> None:
+    def interrupt(self, task_arn: str) -> None:
         """Take the task as Spot does: warning, SIGTERM to the group, SIGKILL after `stopTimeout`.
 
         Without effect on a task that is stopping already. Raises KeyError for an unknown one.
         """
-        self._lives[task_arn].interrupt(stop_code, reason)
+        self._lives[task_arn].interrupt("SpotInterruption", "Your Spot Task was interrupted.")
 
-    def stop(self, task_arn: str, *, reason: str, stop_code: str = "UserInitiated") -> None:
+    def stop(self, task_arn: str, *, reason: str, stop_code: str) -> None:
         """Stop the task as StopTask does: like `interrupt`, but in the ledger nobody's doing."""
         self._lives[task_arn].request_stop(stop_code, reason)
-
-    def forget(self, task_arn: str) -> None:
-        """Let ECS forget a stopped task, as it does after an hour. The ledger keeps it."""
-        task = self._lives[task_arn].task
-        if task.last_status != "STOPPED":
-            raise ValueError(f"{task_arn} is {task.last_status}: ECS forgets only STOPPED tasks")
-        del self._aws.ecs.tasks[task.cluster_name][task_arn]
 
     def log_of(self, task_arn: str) -> Path:
         """Return the file with the container's output; it is there once the container was."""

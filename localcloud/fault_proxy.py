@@ -57,7 +57,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Throttle:
-    """AWS's refusal of a call that came too soon, in the protocol the call was made in."""
+    """AWS's refusal of a call that came too soon, for its JSON protocols (DynamoDB, ECS, SSM)."""
 
     code: str = "ThrottlingException"
 
@@ -307,17 +307,7 @@ def _counted(decide: Callable[[int], Fault | None]) -> Plan:
 
 
 def _throttling(request: ProxiedRequest, code: str) -> _Response:
-    """Return the error as the call's AWS protocol has it: JSON, query (XML) or REST JSON."""
-    if request.target:
-        version = "1.0" if request.target.startswith("DynamoDB") else "1.1"
-        error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
-        headers = [("Content-Type", f"application/x-amz-json-{version}")]
-        return _Response(400, headers, json.dumps(error).encode())
-    if "x-www-form-urlencoded" in request.headers.get("content-type", ""):
-        text = (
-            f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>"
-            "<Message>Rate exceeded</Message></Error><RequestId>0</RequestId></ErrorResponse>"
-        )
-        return _Response(400, [("Content-Type", "text/xml")], text.encode())
-    headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", code)]
-    return _Response(429, headers, b'{"message": "Rate exceeded"}')
+    version = "1.0" if request.target.startswith("DynamoDB") else "1.1"
+    error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
+    headers = [("Content-Type", f"application/x-amz-json-{version}")]
+    return _Response(400, headers, json.dumps(error).encode())
