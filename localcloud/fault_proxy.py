@@ -161,15 +161,12 @@ class FaultProxy:
     coming. `errors` keeps what went wrong without being planned; expect it empty.
     """
 
-    def __init__(self, upstream_url: str, plan: Plan = no_fault) -> None:
-        upstream = urlsplit(upstream_url)
-        if upstream.scheme != "http" or not upstream.hostname or upstream.path.strip("/"):
-            raise ValueError(f"{upstream_url} is not of the form http://host:port")
-        self.plan = plan
+    def __init__(self, upstream_url: str) -> None:
+        self.plan: Plan = no_fault
         self.exchanges: list[Exchange] = []
         self.errors: list[Exception] = []
         self.closed = threading.Event()
-        self._host, self._port = upstream.hostname, upstream.port or 80
+        self._upstream = urlsplit(upstream_url).netloc
         self._lock = threading.Lock()
         self._server = _Server(self)
 
@@ -206,7 +203,7 @@ class FaultProxy:
         Each time over a new connection: one that was kept may be closed under a request, and a
         fault of our own making is the last thing wanted here.
         """
-        upstream = HTTPConnection(self._host, self._port, timeout=UPSTREAM_SECONDS)
+        upstream = HTTPConnection(self._upstream, timeout=UPSTREAM_SECONDS)
         headers = {k: v for k, v in request.headers.items() if k != "connection"}
         try:
             upstream.request(request.method, request.path, request.body or None, headers)
