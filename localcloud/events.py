@@ -21,12 +21,6 @@ from localcloud.task_life import FLOW_RUN_ID
 
 Event = dict[str, Any]
 
-# What moto's EventPattern evaluates. Any other operator it lets match everything.
-_KNOWN_OPERATORS = {
-    *("exists", "prefix", "suffix", "equals-ignore-case"),
-    *("numeric", "anything-but", "cidr", "wildcard"),
-}
-
 
 @dataclass(frozen=True)
 class Delivery:
@@ -119,12 +113,11 @@ class EventRouter:
     def put(self, event: Event) -> None:
         """Match the event as it arrives, and deliver it as its run's mischief wants it.
 
-        Raises NotImplementedError for a rule that cannot be judged.
+        Raises NotImplementedError for a target that is neither a function nor a queue.
         """
         for delivery in self.mischief_of.get(flow_run_of(event), self.mischief)(event):
             for rule in self._rules():
                 pattern = rule.event_pattern.get_pattern()
-                _check_pattern(rule.name, pattern)
                 # A schedule has no pattern, and an empty pattern would match everything.
                 if pattern and rule.event_pattern.matches_event(delivery.event):  # type: ignore[arg-type]  # any event
                     self._deliver(rule, delivery)
@@ -176,25 +169,3 @@ def _arn_of(rule: Rule, target: dict[str, Any]) -> str:
             f"rule {rule.name}: only plain Lambda and SQS targets are emulated, not {target}"
         )
     return arn
-
-
-def _check_pattern(rule: str, pattern: dict[str, Any]) -> None:
-    """Every operator must be one that moto knows, and alone in its braces: it reads the first."""
-    for key, value in pattern.items():
-        if key == "$or":
-            for alternative in value:
-                _check_pattern(rule, alternative)
-        elif isinstance(value, dict):
-            _check_pattern(rule, value)
-        else:
-            for operation in value:
-                if isinstance(operation, dict):
-                    _check_operation(rule, operation)
-
-
-def _check_operation(rule: str, operation: dict[str, Any]) -> None:
-    if len(operation) != 1 or not _KNOWN_OPERATORS.issuperset(operation):
-        raise NotImplementedError(f"rule {rule}: moto cannot evaluate the operator {operation}")
-    [operand] = operation.values()
-    if isinstance(operand, dict):  # as in {"anything-but": {"prefix": "x"}}
-        _check_operation(rule, operand)

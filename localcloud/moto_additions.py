@@ -81,7 +81,6 @@ def install() -> None:
     ecs.run_task = _run_task
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
-    _match_clusters_exactly_in_list_tasks()
     _keep_deployment_configuration()
     _know_the_policy_for_task_execution()
     _name_ecs_role_as_aws_does()
@@ -207,20 +206,6 @@ def _tasks_of(backend: EC2ContainerServiceBackend, cluster: str) -> list[Task]:
 def _find(tasks: Iterable[Task], id_or_arn: str) -> Task | None:
     task_id = id_or_arn.split("/")[-1]
     return next((task for task in tasks if task.id == task_id), None)
-
-
-def _match_clusters_exactly_in_list_tasks() -> None:
-    """As it comes, clusters match by substring: those of "spot-dev" are listed for "spot"."""
-    original = EC2ContainerServiceBackend.list_tasks
-
-    def list_tasks(
-        self: EC2ContainerServiceBackend, cluster_str: str | None = None, *args: Any, **kwargs: Any
-    ) -> list[Task]:
-        tasks = original(self, cluster_str, *args, **kwargs)
-        arn = self._get_cluster(cluster_str).arn if cluster_str else None
-        return [task for task in tasks if arn is None or task.cluster_arn == arn]
-
-    EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]  # meant
 
 
 def _keep_deployment_configuration() -> None:

@@ -71,22 +71,6 @@ def test_event_reaches_the_functions_and_queues_whose_rules_match(
     assert json.loads(message["Body"]) == bus.invoked[0][1]
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        {"detail": {"$or": [{"a": ["x"]}, {"b": [{"startswith": "y"}]}]}},
-        {"detail": {"a": [{"anything-but": {"like": "x"}}]}},
-        {"detail": {"a": [{"prefix": "x", "suffix": "y"}]}},
-    ],
-    ids=["unknown in or", "unknown inside", "two at once"],
-)
-def test_rule_that_moto_cannot_judge_is_refused(bus: Bus, pattern: Any) -> None:
-    bus.add_rule(pattern)
-    with pytest.raises(NotImplementedError, match="moto"):
-        bus.router.put(make_event(a="x"))
-    assert bus.invoked == []
-
-
 def test_target_that_is_neither_lambda_nor_queue_is_refused(bus: Bus) -> None:
     bus.add_rule(OF_ECS, ARN.format("sns", "topic"))
     with pytest.raises(NotImplementedError, match="only plain Lambda and SQS targets"):

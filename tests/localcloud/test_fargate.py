@@ -212,37 +212,18 @@ def test_task_that_cannot_start_says_why(
 
 
 def test_run_task_is_refused_where_there_is_no_capacity(cloud: Cloud) -> None:
-    cloud.fargate.capacity["FARGATE_SPOT"] = False
+    variable = [{"name": REFUSED_CAPACITY, "value": "FARGATE_SPOT"}]
+    overrides = {"containerOverrides": [{"name": "prefect", "environment": variable}]}
     definition = cloud.define()
-    answer = cloud.run_task(definition)
+    answer = cloud.run_task(definition, overrides=overrides)
     assert answer["tasks"] == []
     assert answer["failures"] == [{"reason": NO_CAPACITY}]
-    task = cloud.run(definition, launchType="FARGATE")
+    task = cloud.run(definition, launchType="FARGATE", overrides=overrides)
     assert "capacityProviderName" not in cloud.await_status(task, "STOPPED")
     assert cloud.fargate.ledger()[0].capacity == "FARGATE"
-    variable = [{"name": REFUSED_CAPACITY, "value": "FARGATE"}]
-    overrides = {"containerOverrides": [{"name": "prefect", "environment": variable}]}
-    assert cloud.run_task(definition, launchType="FARGATE", overrides=overrides)["failures"]
 
 
 def test_strategy_of_several_providers_is_refused(cloud: Cloud) -> None:
     both = [{"capacityProvider": name, "weight": 1} for name in ("FARGATE", "FARGATE_SPOT")]
     with pytest.raises(ClientError, match="a strategy of one provider"):
         cloud.run_task(cloud.define(), capacityProviderStrategy=both)
-
-
-def test_running_tells_the_live_tasks_of_a_flow_run(cloud: Cloud) -> None:
-    environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": "run-1"}]
-    task = cloud.run(cloud.define(SLEEP, environment=environment))
-    wait_until(lambda: cloud.fargate.running("run-1") == [task])
-    assert cloud.fargate.running("run-2") == []
-    cloud.fargate.interrupt(task)
-    wait_until(lambda: cloud.fargate.running("run-1") == [])
-
-
-def test_list_tasks_keeps_to_the_named_cluster(cloud: Cloud) -> None:
-    ecs = cloud.aws.client("ecs")
-    ecs.create_cluster(clusterName=f"{cloud.cluster}-2")
-    task = cloud.run(cloud.define(SLEEP), cluster=f"{cloud.cluster}-2")
-    assert ecs.list_tasks(cluster=cloud.cluster)["taskArns"] == []
-    assert ecs.list_tasks(cluster=f"{cloud.cluster}-2")["taskArns"] == [task]

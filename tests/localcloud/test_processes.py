@@ -1,6 +1,5 @@
 """Nothing the embedded cloud started outlives it, however it ends."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.processes import Household, end_tree
+from localcloud.processes import Household
 from tests.localcloud.cloud import is_alive, wait_until
 
 SLEEPER = "import time; time.sleep(600)"
@@ -59,37 +58,3 @@ def test_household_ends_everything_with_its_block(tmp_path: Path) -> None:
         folder = household.folder
     assert not folder.exists()
     assert process.wait(timeout=1) == -signal.SIGKILL
-
-
-def test_children_see_their_environment_and_nothing_of_ours(household: Household) -> None:
-    log = household.folder / "log"
-    os.environ["SECRET_OF_THE_HOST"] = "x"
-    process = household.spawn(
-        [sys.executable, "-c", "import os; print(sorted(os.environ))"],
-        env={"A": "1"},
-        cwd=household.folder,
-        log=log,
-        extra_marker={"B": "2"},
-    )
-    assert process.wait() == 0
-    # LC_CTYPE is Python's own doing, where no locale is set.
-    seen = set(eval(log.read_text())) - {"LC_CTYPE", "__CF_USER_TEXT_ENCODING"}  # noqa: S307
-    assert seen == {"A", "B", household.marker[0]}
-
-
-def test_end_tree_reaches_an_orphan_in_another_session(household: Household) -> None:
-    log = household.folder / "log"
-    maker = household.spawn(
-        [sys.executable, "-c", ORPHAN_MAKER],
-        env=dict(os.environ),
-        cwd=household.folder,
-        log=log,
-        extra_marker={"TASK": "one"},
-    )
-    assert maker.wait() == 0
-    orphan = int(log.read_text())
-    assert is_alive(orphan)
-    end_tree(maker, ("TASK", "another"))
-    assert is_alive(orphan)
-    end_tree(maker, ("TASK", "one"))
-    assert not is_alive(orphan)
