@@ -51,11 +51,11 @@ def proxy(upstream: ScriptedServer) -> Iterator[FaultProxy]:
 
 
 def ask(
-    proxy: FaultProxy, path: str = "/x", seconds: float = 5, **headers: str
+    proxy: FaultProxy, path: str = "/x", seconds: float = 5, target: str = ""
 ) -> tuple[http.client.HTTPResponse, bytes]:
     connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=seconds)
     try:
-        connection.request("POST", path, b'{"n": 1}', headers)
+        connection.request("POST", path, b'{"n": 1}', {"X-Amz-Target": target})
         response = connection.getresponse()
         return response, response.read()
     finally:
@@ -90,7 +90,7 @@ def test_an_answer_comes_in_place_of_the_upstreams_and_every_request_is_noted(
     busy = Answer(429, {"Retry-After": "2"}, b"slow down")
     proxy.plan = matching(r"GetItem\n.*\"n\": 1", always(busy))
     ask(proxy, "/good")
-    response, body = ask(proxy, "/bad", **{"X-Amz-Target": "DynamoDB_1.GetItem"})
+    response, body = ask(proxy, "/bad", target="DynamoDB_1.GetItem")
     assert (response.status, response.headers["Retry-After"], body) == (429, "2", b"slow down")
     assert [seen.path for seen in upstream.seen] == ["/good"]
     assert proxy.exchanges == [

@@ -7,12 +7,12 @@ import random
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localcloud.aws import EmulatedAws
+from localcloud.cloud import LAMBDA_PYTHON
 from localcloud.lambdas import LambdaService
 from localcloud.processes import Household
 from tests.localcloud.cloud import wait_until
@@ -53,8 +53,8 @@ def deploy(aws: EmulatedAws, role: str) -> Iterator[Deploy]:
 
 
 @pytest.fixture
-def service(household: Household, aws: EmulatedAws, lambda_python: Path) -> Iterator[LambdaService]:
-    with LambdaService(household, aws, lambda_python, retry_scale=0.001) as service:
+def service(household: Household, aws: EmulatedAws) -> Iterator[LambdaService]:
+    with LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=0.001) as service:
         yield service
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from localcloud.aws import EmulatedAws
+from localcloud.cloud import LAMBDA_PYTHON
 from localcloud.deployment import deploy, redeploy
 from localcloud.lambdas import LambdaService
 from localcloud.prefect_server import PrefectServer
@@ -83,14 +84,12 @@ class Deployed:
 
 
 @pytest.fixture(scope="module")
-def deployed(
-    tmp_path_factory: pytest.TempPathFactory, aws: EmulatedAws, lambda_python: Path
-) -> Iterator[Deployed]:
+def deployed(tmp_path_factory: pytest.TempPathFactory, aws: EmulatedAws) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("provision")
     with (
         Household.open(folder) as household,
         PrefectServer(folder / "prefect", household.spawn, auth_string=AUTH_STRING) as server,
-        LambdaService(household, aws, lambda_python, retry_scale=0.001) as lambdas,
+        LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=0.001) as lambdas,
     ):
         deployed = Deployed(aws, lambdas, server, folder)
         deployed.deploy()
