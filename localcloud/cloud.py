@@ -142,6 +142,19 @@ def embedded_cloud(
             starting = pool.submit(server.__enter__)
             aws = stack.enter_context(EmulatedAws())
             store_credential(aws, options.auth_string)
+            tell("chalice deploy")
+            settings = {
+                "PREFECT_API_URL": server.api_url,
+                "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
+                "WORKER_QUERY_SECONDS": str(options.worker_query_seconds),
+            }
+            deploy(
+                aws,
+                folder / "project",
+                STAGE,
+                {**settings, **options.settings},
+                options.lambda_timeout_seconds,
+            )
             starting.result()
         stack.push(server.__exit__)
         tell(f"Prefect {server.version} answers")
@@ -150,19 +163,6 @@ def embedded_cloud(
             "PREFECT_API_AUTH_STRING": options.auth_string,
             **aws.environment(),
         }
-        tell("chalice deploy")
-        settings = {
-            "PREFECT_API_URL": server.api_url,
-            "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
-            "WORKER_QUERY_SECONDS": str(options.worker_query_seconds),
-        }
-        deploy(
-            aws,
-            folder / "project",
-            STAGE,
-            {**settings, **options.settings},
-            options.lambda_timeout_seconds,
-        )
         lambdas = stack.enter_context(
             LambdaService(
                 household,

@@ -50,7 +50,8 @@ class PrefectServer:
         self._auth_string = auth_string
         self._process: subprocess.Popen[Any] | None = None
         self.log = folder / "prefect-server.log"
-        self.ui_url = ""
+        self._port = free_port()
+        self.ui_url = f"http://127.0.0.1:{self._port}"
         self.version = ""
 
     @property
@@ -64,12 +65,10 @@ class PrefectServer:
         Raises RuntimeError, with the end of its log, when it ends or is silent for two minutes.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        self.ui_url = f"http://127.0.0.1:{port}"
         command = [str(self._python), "-m", "prefect", "server", "start"]
         self._process = self._spawn(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env=self._environment(port),
+            [*command, "--host", "127.0.0.1", "--port", str(self._port)],
+            env=self._environment(self._port),
             cwd=self._folder,
             log=self.log,
         )

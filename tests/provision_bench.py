@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import zipfile
 from functools import cache
 from typing import Any, Literal, cast
@@ -20,6 +19,7 @@ from chalicelib.core.provision_world import ProvisionWorld
 from chalicelib.core.provisioning import Desired
 from chalicelib.core.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
+from tests.laws.universe import Silence
 from tests.provisioning import (
     ACCOUNT,
     FUNCTION_PREFIX,
@@ -30,8 +30,6 @@ from tests.provisioning import (
 )
 from tests.twin.work_pools import InMemoryWorkPools
 
-os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
-
 READING = ("Describe", "Get", "List")
 SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "sqs", "ssm")
 
@@ -41,13 +39,6 @@ def empty_account() -> None:
     for name in SERVICES:
         get_backend(cast("Literal['sqs']", name))[ACCOUNT].reset()
     dynamodb_backends[ACCOUNT][REGION].tables.pop(STACK_NAME, None)
-
-
-class Silence:
-    """A logger that says nothing."""
-
-    def info(self, msg: object, **keys: Any) -> None: ...
-    def exception(self, msg: object, **keys: Any) -> None: ...
 
 
 class Bench:

@@ -211,6 +211,15 @@ class Run:
         return next(life for life in self.containers() if life.task_arn == task)
 
 
+def decisions(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the decisions to do something that are among the lines that functions printed.
+
+    A busy machine has handlers fail and be retried, and the runtime's words about that are no JSON.
+    """
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    return [record for record in records if record.get("decision", "ignore") != "ignore"]
+
+
 class StoryBrokeOffError(Exception):
     """A story did not come to its end; the cause is chained to it."""
 

@@ -75,10 +75,10 @@ def printed(stage: Stage) -> list[Datum]:
 
 
 def charged(stage: Stage, task: str) -> Decimal:
-    """Seconds from the image pull to the end, as ECS tells them, and a minute at least."""
+    """Seconds from the image pull to the end, as ECS says, and a minute at least."""
     ecs = stage.cloud.aws.client("ecs")
-    [told] = ecs.describe_tasks(cluster=STACK, tasks=[task])["tasks"]
-    seconds = (told["stoppedAt"] - told["pullStartedAt"]).total_seconds()
+    [task_of_ecs] = ecs.describe_tasks(cluster=STACK, tasks=[task])["tasks"]
+    seconds = (task_of_ecs["stoppedAt"] - task_of_ecs["pullStartedAt"]).total_seconds()
     return max(Decimal(60), Decimal(str(round(seconds, 3))))
 
 
@@ -137,8 +137,8 @@ def test_bills_sums_report_and_metrics_agree_to_the_last_digit(books: Books) -> 
     ):
         billed = sum((Decimal(bill[column]) for bill in ours), Decimal(0))
         assert billed == figure, column
-        told = total_of(data, metric, *BY_DEPLOYMENT)
-        assert abs(Decimal(told) - billed) < SMALLEST * len(ours), metric
+        printed_total = total_of(data, metric, *BY_DEPLOYMENT)
+        assert abs(Decimal(printed_total) - billed) < SMALLEST * len(ours), metric
     net = total_of(data, "NetSavings", *BY_DEPLOYMENT)
     assert abs(Decimal(net) - row.counts.net_savings_usd) < SMALLEST * len(ours)
     assert row.counts.spot_reruns >= 2

@@ -1,8 +1,8 @@
 """Each function's policy against what it was seen to call, in all end-to-end tests together.
 
-Who calls is told by the access key, which is the function's name;
-moto allows everything, so what a policy lacks would otherwise be found on AWS. Not told are calls
-of S3, which moto answers in another way: no function makes any, and of spotctl only `teardown`.
+The access key is the function's name and says who calls; moto allows everything, so what a policy
+lacks would otherwise be found on AWS. Not seen are calls of S3, which moto answers in another way:
+no function makes any, and of spotctl only `teardown`.
 """
 
 import json

@@ -12,7 +12,7 @@ from localcloud.cloud import REACT, wait_for
 from localcloud.events import Delivery, Event, delay, duplicate, shuffle
 from localcloud.fargate import PROVISIONING_SECONDS
 from tests.e2e.conftest import AUTH_STRING
-from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, story
+from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions, story
 from tests.make import make_event
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -85,8 +85,7 @@ def test_people_read_why_a_run_was_moved_in_annotation_log_and_events(
 
 def test_logs_name_run_task_and_decision(moved_to_on_demand: Ended) -> None:
     run = moved_to_on_demand.run
-    lines = [json.loads(line) for line in run.log_lines()]
-    decided = [line for line in lines if line.get("decision", "ignore") != "ignore"]
+    decided = decisions(run.log_lines())
     expected = {"warned", "rerun-on-spot", "rerun-on-demand", "finish-rerun"}
     assert expected <= {line["decision"] for line in decided}
     assert {line["flow_run_id"] for line in decided} == {run.id}
@@ -104,7 +103,7 @@ def test_no_log_holds_a_secret(
 
 
 @story
-def told_three_times(stage: Stage) -> Ended:
+def delivered_three_times(stage: Stage) -> Ended:
     mischief = duplicate(3, then=shuffle(seed=7, within_seconds=3))
     run = stage.start("waits", mischief=mischief, interruptions=1, gated=True)
     run.wait_for_start(1)
@@ -112,8 +111,8 @@ def told_three_times(stage: Stage) -> Ended:
     run.wait_for_start(2)
 
     def stops() -> int:
-        told = [d.event["detail"] for d in list(stage.cloud.router.delivered)]
-        return sum(d.get("taskArn") == task and d["lastStatus"] == "STOPPED" for d in told)
+        seen = [d.event["detail"] for d in list(stage.cloud.router.delivered)]
+        return sum(d.get("taskArn") == task and d["lastStatus"] == "STOPPED" for d in seen)
 
     wait_for("every stop, to react and meter", ATTEMPT_SECONDS, lambda: stops() >= 6)
     run.wait_until_handled()
@@ -122,17 +121,17 @@ def told_three_times(stage: Stage) -> Ended:
 
 
 def test_an_event_delivered_three_times_and_out_of_order_makes_one_rerun(
-    told_three_times: Ended,
+    delivered_three_times: Ended,
 ) -> None:
-    run = told_three_times.run
-    assert told_three_times.state_type == "COMPLETED"
+    run = delivered_three_times.run
+    assert delivered_three_times.state_type == "COMPLETED"
     assert run.starts() == 2
     assert not run.verdict(budget=3).findings
     assert run.states().count("RUNNING") == 2
 
 
 @dataclass(frozen=True)
-class ToldLate:
+class StoppedLate:
     """A run whose old task's stop came while it was running again."""
 
     ended: Ended
@@ -142,7 +141,7 @@ class ToldLate:
 
 
 @story
-def told_late(stage: Stage) -> ToldLate:
+def stopped_late(stage: Stage) -> StoppedLate:
     cloud = stage.cloud
     run = stage.start(
         "waits",
@@ -168,16 +167,16 @@ def told_late(stage: Stage) -> ToldLate:
     assert answer.status == "ok", answer.error
     after = run.states()
     run.let_go_on()
-    return ToldLate(Ended.of(run), answer.answer["decision"], before, after)
+    return StoppedLate(Ended.of(run), answer.answer["decision"], before, after)
 
 
-def test_a_stop_that_is_told_when_the_rerun_is_running_does_not_touch_it(
-    told_late: ToldLate,
+def test_a_stop_that_arrives_when_the_rerun_is_running_does_not_touch_it(
+    stopped_late: StoppedLate,
 ) -> None:
-    run = told_late.ended.run
-    assert told_late.decision == "ignore"
-    assert told_late.states_after == told_late.states_before, "the late stop touched the run"
-    assert told_late.ended.state_type == "COMPLETED"
+    run = stopped_late.ended.run
+    assert stopped_late.decision == "ignore"
+    assert stopped_late.states_after == stopped_late.states_before, "the late stop touched the run"
+    assert stopped_late.ended.state_type == "COMPLETED"
     assert len(run.containers()) == 2
     assert not run.verdict(budget=3).findings
 
@@ -379,9 +378,16 @@ class Observed:
 def observed(stage: Stage) -> Observed:
     cloud = stage.cloud
     with observer(stage):
-        run = stage.start("waits", tags=("mine",), interruptions=1)
-        told: list[str] = []
-        cloud.router.mischief_of[run.id] = lambda event: to_the_observer(stage, event, told)
+        passed_on: list[str] = []
+
+        def to_the_observer(event: Event) -> Sequence[Delivery]:
+            """Hand a stop to the observing function instead of all others; note the status."""
+            if event["detail"]["desiredStatus"] == "STOPPED":
+                cloud.lambdas.invoke_async(OBSERVER, event)
+                passed_on.append(event["detail"]["lastStatus"])
+            return []
+
+        run = stage.start("waits", tags=("mine",), mischief=to_the_observer, interruptions=1)
         run.wait_for_start(1)
         run.wait_for_state("RUNNING")
         cloud.lambdas.invoke(OBSERVER, {})  # its cold start
@@ -397,7 +403,7 @@ def observed(stage: Stage) -> Observed:
                 ),
                 API_SECONDS,
             )
-            wait_for("the last event", ATTEMPT_SECONDS, lambda: "STOPPED" in told)
+            wait_for("the last event", ATTEMPT_SECONDS, lambda: "STOPPED" in passed_on)
             run.wait_until_handled()
             seen = Observed(
                 run=run,
@@ -428,14 +434,6 @@ def observer(stage: Stage) -> Iterator[None]:
     )
     yield
     functions.delete_function(FunctionName=OBSERVER)
-
-
-def to_the_observer(stage: Stage, event: Event, told: list[str]) -> list[Delivery]:
-    """Hand news of a stop to the observing function instead of all others; note the status."""
-    if event["detail"]["desiredStatus"] == "STOPPED":
-        stage.cloud.lambdas.invoke_async(OBSERVER, event)
-        told.append(event["detail"]["lastStatus"])
-    return []
 
 
 def test_observe_mode_says_what_would_be_done_and_changes_no_run(observed: Observed) -> None:

@@ -1,6 +1,5 @@
-"""What no event told, repaired by the deployed `sweep`: real flows, real worker, real server."""
+"""What no event reported, repaired by the deployed `sweep`: real flows, worker and server."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ from localcloud.bootstrap import CLUSTER
 from localcloud.cloud import SWEEP
 from localcloud.events import drop
 from localcloud.fargate import REFUSED_CAPACITY
-from tests.e2e.scenario import Run, Stage, Stories, story
+from tests.e2e.scenario import Run, Stage, Stories, decisions, story
 from tests.e2e.test_money import SIZE, bill_of, charged, price
 
 
@@ -115,8 +114,7 @@ def test_no_sweep_moved_a_run_that_needed_none(
 ) -> None:
     """Else another story would have ended well for the wrong reason."""
     invocations = stories.stage.cloud.lambdas.invocations
-    lines = [json.loads(line) for i in invocations if i.function == SWEEP for line in i.logs]
-    decided = [line for line in lines if line.get("decision", "ignore") != "ignore"]
+    decided = decisions(line for i in invocations if i.function == SWEEP for line in i.logs)
     needed = {swept.run.id for swept in (missed, stopped_by_hand, refused)}
     assert [line for line in decided if line["flow_run_id"] not in needed] == []
     assert {line["flow_run_id"] for line in decided} == needed

@@ -1,12 +1,14 @@
 """The clouds of the long tests, one at a time in a process: when other options come, it is ended.
 
-With `pytest -n 2 --dist loadgroup` two of them are up at once, each in a process of its own.
+With `pytest -n 2` two of them are up at once, each in a process of its own.
 """
 
 from collections.abc import Generator, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from localcloud.cloud import Options, embedded_cloud
 from tests.e2e.scenario import Stage, set_up
@@ -14,6 +16,7 @@ from tests.system.clouds import ORDINARY, PAPER
 from tests.system.plays import Playbill, played, plays_of
 from tests.system.world import World, world_on_paper
 
+HERE = Path(__file__).parent
 UNDER_WAY = pytest.StashKey[Playbill]()
 GROUPS = {
     "ordinary": (),
@@ -25,19 +28,38 @@ GROUPS = {
 """Files by the cloud that their tests share, the longest first; the ordinary one: all others."""
 
 
-@pytest.hookimpl(tryfirst=True)
+TEST_SECONDS = 1800
+"""For a test to wait for its cloud and its play, on a busy machine."""
+
+
+class ByCloud(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
+    """Has the tests of a cloud, and those of the UI's demo, run in one process each.
+
+    xdist's own `loadgroup` does not group under pytest 9.2: it changes a node id that is not read.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = PurePath(nodeid.partition("::")[0])
+        return group_of(path.name) if path.parent.name == HERE.name else path.parent.name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCloud:
+    return ByCloud(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests of a cloud run one after the other, in one process."""
+    """Have the tests of a cloud run one after the other."""
     groups = list(GROUPS)
-    here = [item for item in items if item.path.parent == Path(__file__).parent]
+    here = [item for item in items if item.path.parent == HERE]
     for item in here:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    here.sort(key=lambda item: groups.index(group_of(item)))
+        item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+    here.sort(key=lambda item: groups.index(group_of(item.path.name)))
     items[:] = here + [item for item in items if item not in here]
 
 
-def group_of(item: pytest.Item) -> str:
-    return next((group for group, files in GROUPS.items() if item.path.name in files), "ordinary")
+def group_of(file: str) -> str:
+    return next((group for group, files in GROUPS.items() if file in files), "ordinary")
 
 
 @pytest.fixture(scope="session")

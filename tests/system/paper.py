@@ -116,6 +116,7 @@ class PaperWorker:
         self._seconds: dict[str, float] = {}
         self._pool = ThreadPoolExecutor(CLIENTS)
         self._definition = self._register()
+        self._deployment = self._deploy()
         self._poll = threading.Thread(target=self._keep_polling, daemon=True)
 
     def __enter__(self) -> "PaperWorker":
@@ -137,17 +138,11 @@ class PaperWorker:
     def create_runs(
         self, number: int, tags_of: Callable[[int], list[str]], *, seconds: float
     ) -> list[str]:
-        """Create a deployment and so many runs of it, due now; return their ids.
+        """Create so many runs, due now; return their ids.
 
         `seconds`: from the start of the second or a later attempt to its good end.
         """
-        flow = self._send("POST", "/flows/", {"name": "on paper"})
-        deployment = self._send(
-            "POST",
-            "/deployments/",
-            {"name": "storm", "flow_id": flow["id"], "work_pool_name": WORK_POOL},
-        )
-        path = f"/deployments/{deployment['id']}/create_flow_run"
+        path = f"/deployments/{self._deployment}/create_flow_run"
         scheduled = {"type": "SCHEDULED", "name": "Scheduled"}
         bodies = [
             {"state": scheduled, "tags": tags_of(n), "idempotency_key": str(uuid4())}
@@ -158,6 +153,11 @@ class PaperWorker:
         runs = [str(run["id"]) for run in created]
         self._seconds |= dict.fromkeys(runs, seconds)
         return runs
+
+    def _deploy(self) -> str:
+        flow = self._send("POST", "/flows/", {"name": "on paper"})
+        body = {"name": "storm", "flow_id": flow["id"], "work_pool_name": WORK_POOL}
+        return str(self._send("POST", "/deployments/", body)["id"])
 
     def _register(self) -> str:
         container = {"name": "prefect", "image": "none", "memory": MEMORY}

@@ -14,8 +14,6 @@ from bench.part import PARTS
 from bench.results import MEASURED, SHORT_FILE
 from localcloud.deployment import PROJECT
 
-pytestmark = pytest.mark.timeout(900)
-
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:

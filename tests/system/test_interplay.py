@@ -12,8 +12,6 @@ from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
 from tests.faults.ledger import Ledger
 from tests.system.plays import Play, Playbill, completes, is_not_started_again
 
-pytestmark = pytest.mark.timeout(900)
-
 HELD_QUEUE = "held"
 
 

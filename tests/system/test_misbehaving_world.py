@@ -21,10 +21,7 @@ from tests.system.clouds import PAPER
 from tests.system.steps import send
 from tests.system.world import Act, Run, World
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.parametrize("options", [PAPER], indirect=True, ids=["on paper"]),
-]
+pytestmark = pytest.mark.parametrize("options", [PAPER], indirect=True, ids=["on paper"])
 
 LEDGER = Ledger("misbehaving world")
 

@@ -19,10 +19,7 @@ from tests.faults.ledger import Ledger
 from tests.system.clouds import GRACE_SECONDS, OBSERVED
 from tests.system.plays import Play, Playbill, completes
 
-pytestmark = [
-    pytest.mark.timeout(900),
-    pytest.mark.parametrize("options", [OBSERVED], indirect=True, ids=["observed"]),
-]
+pytestmark = pytest.mark.parametrize("options", [OBSERVED], indirect=True, ids=["observed"])
 
 LONGER_THAN_THE_GRACE = GRACE_SECONDS * 2.0
 

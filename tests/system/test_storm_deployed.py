@@ -26,10 +26,7 @@ from tests.system.clouds import PAPER
 from tests.system.paper import OWN_RETRIES
 from tests.system.world import World
 
-pytestmark = [
-    pytest.mark.timeout(1800),
-    pytest.mark.parametrize("options", [PAPER], indirect=True, ids=["on paper"]),
-]
+pytestmark = pytest.mark.parametrize("options", [PAPER], indirect=True, ids=["on paper"])
 
 RUNS = int(os.environ.get("STORM_DEPLOYED") or 40)
 SEED = 20261123

@@ -52,14 +52,6 @@ class Played:
 Visit = Callable[..., Page]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One demo for all of them, also where several processes share the tests."""
-    for item in items:
-        if item.path.parent.name == "ui":
-            item.add_marker(pytest.mark.xdist_group("demo"))
-
-
 @pytest.fixture(scope="session")
 def played() -> Iterator[Played]:
     """`make demo KEEP=1` up to the address that it prints; Ctrl-C at the end."""
