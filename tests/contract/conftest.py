@@ -82,7 +82,7 @@ def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
         yield lambda: _twin_stage(is_oldest=is_oldest)
         return
     if is_oldest and not OLDEST_PYTHON.exists():
-        pytest.fail(f"{OLDEST_PYTHON} is not there: `make contract` builds it")
+        pytest.fail(f"{OLDEST_PYTHON} is not there: `make test-all` installs it")
     household: Household = request.getfixturevalue("household")
     database = "sqlite"
     if name.endswith("postgres"):

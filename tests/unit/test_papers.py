@@ -165,7 +165,7 @@ def test_each_cell_of_the_comparison_has_its_source(
 
 
 def test_every_picture_is_shown_and_comes_from_a_command() -> None:
-    """From the browser test, the benchmark or the simulation: none is older than what it shows."""
+    """From the browser test or the benchmark: none is older than what it shows."""
     shown = {
         name
         for page in PAGES
@@ -173,6 +173,5 @@ def test_every_picture_is_shown_and_comes_from_a_command() -> None:
     }
     assert shown == {picture.stem for picture in (DOCS / "images").glob("*.png")}
     sources = [ROOT / "tests" / "ui" / "test_prefect_ui.py", *ROOT.glob("bench/*.py")]
-    sources.append(ROOT / "simulation" / "__main__.py")
     taken = "".join(source.read_text() for source in sources)
     assert {name for name in shown if not re.search(rf'"{name}(\.png)?"', taken)} == set()
