@@ -173,7 +173,6 @@ def embedded_cloud(
             )
         )
         router = stack.enter_context(EventRouter(aws, lambdas.invoke_async))
-        router.check_rules()
         fargate = stack.enter_context(
             Fargate(
                 household,

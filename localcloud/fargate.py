@@ -71,9 +71,8 @@ class Timings:
 class Fargate:
     """Runs the first container of every task ECS places, until `close()`.
 
-    `capacity` says what there is: with `capacity["FARGATE_SPOT"] = False` RunTask is refused.
-    `timings` may be changed for the tasks to come. For one run alone, its containers' variables
-    `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` say so.
+    A container's variables `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` say what happens to its
+    task alone.
     `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
     """
 
@@ -87,7 +86,6 @@ class Fargate:
         extra_environment: dict[str, str],
         timings: Timings,
     ) -> None:
-        self.capacity = {"FARGATE_SPOT": True, "FARGATE": True}
         self.errors: list[Exception] = []
         self._household = household
         self._aws = aws
@@ -102,7 +100,7 @@ class Fargate:
         self._start_thread(self._hand_on_events)
         moto_additions.connect_ecs(
             moto_additions.EcsHooks(
-                has_capacity=self._has_capacity,
+                has_capacity=_has_capacity,
                 place=self._place,
                 stop=self._stop_by_user,
                 describe=self.describe,
@@ -129,29 +127,16 @@ class Fargate:
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def interrupt(
-        self,
-        task_arn: str,
-        *,
-        reason: str = "Your Spot Task was interrupted.",
-        stop_code: str = "SpotInterruption",
-    ) -> None:
+    def interrupt(self, task_arn: str) -> None:
         """Take the task as Spot does: warning, SIGTERM to the group, SIGKILL after `stopTimeout`.
 
         Without effect on a task that is stopping already. Raises KeyError for an unknown one.
         """
-        self._lives[task_arn].interrupt(stop_code, reason)
+        self._lives[task_arn].interrupt("SpotInterruption", "Your Spot Task was interrupted.")
 
-    def stop(self, task_arn: str, *, reason: str, stop_code: str = "UserInitiated") -> None:
+    def stop(self, task_arn: str, *, reason: str, stop_code: str) -> None:
         """Stop the task as StopTask does: like `interrupt`, but in the ledger nobody's doing."""
         self._lives[task_arn].request_stop(stop_code, reason)
-
-    def forget(self, task_arn: str) -> None:
-        """Let ECS forget a stopped task, as it does after an hour. The ledger keeps it."""
-        task = self._lives[task_arn].task
-        if task.last_status != "STOPPED":
-            raise ValueError(f"{task_arn} is {task.last_status}: ECS forgets only STOPPED tasks")
-        del self._aws.ecs.tasks[task.cluster_name][task_arn]
 
     def log_of(self, task_arn: str) -> Path:
         """Return the file with the container's output; it is there once the container was."""
@@ -188,10 +173,6 @@ class Fargate:
                     self._note(error)
 
         self._start_thread(keep)
-
-    def _has_capacity(self, capacity: str, overrides: Mapping[str, Any]) -> bool:
-        refused = overridden_environment(overrides).get(REFUSED_CAPACITY)
-        return refused != capacity and self.capacity.get(capacity, True)
 
     def _place(self, task: Task, definition: TaskDefinition, capacity: str) -> None:
         life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._tell)
@@ -316,6 +297,10 @@ class Fargate:
         thread = threading.Thread(target=work, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+
+def _has_capacity(capacity: str, overrides: Mapping[str, Any]) -> bool:
+    return overridden_environment(overrides).get(REFUSED_CAPACITY) != capacity
 
 
 def _passes(check: HealthCheck, environment: dict[str, str]) -> bool:

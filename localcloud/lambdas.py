@@ -211,15 +211,7 @@ class LambdaService:
         else:
             self._put_back(fleet, environment)
         invocation = Invocation(
-            function=request.function,
-            request_id=request.request_id,
-            attempt=request.attempt,
-            event=request.event,
-            status=outcome.status,
-            answer=outcome.answer,
-            error=outcome.error,
-            seconds=outcome.seconds,
-            logs=outcome.logs,
+            request.function, request.request_id, request.attempt, request.event, **vars(outcome)
         )
         self.invocations.append(invocation)
         return invocation
