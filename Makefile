@@ -58,7 +58,7 @@ check: .venv/ready  ## The part of test that needs no server: static checks, uni
 .PHONY: ui
 ui: .venv/ready .venvs/lambda/ready  ## The demo, looked at in a real browser; takes the documentation's screenshots anew
 	@$(VENV)/python -m tests.ui.browser
-	@$(VENV)/python -m tests.tiers ui
+	@$(VENV)/pytest --quiet tests/ui
 
 .PHONY: bench
 bench: .venv/ready .venvs/lambda/ready  ## Measured against prefect-aws's observer and its own floor; writes docs/benchmarks.md; fifty minutes

@@ -11,7 +11,6 @@ import asyncio
 import json
 import re
 import sys
-import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ class AwsStandIn:
 
     dynamodb: InMemoryDynamoDB = field(default_factory=InMemoryDynamoDB)
     tasks: dict[str, Json] = field(default_factory=dict)
-    """ECS tasks by ARN, as DescribeTasks tells them."""
+    """ECS tasks by ARN, as DescribeTasks shows them."""
     messages: deque[str] = field(default_factory=deque)
     """Bodies that wait in the one queue there is."""
     in_flight: dict[str, str] = field(default_factory=dict)
@@ -56,9 +55,7 @@ class AwsStandIn:
             case "DescribeTasks":
                 return Answer(200, self._describe(body["tasks"]))
             case "ListTasks":
-                desired = body.get("desiredStatus", "RUNNING")
-                arns = [arn for arn, x in self.tasks.items() if x["desiredStatus"] == desired]
-                return Answer(200, {"taskArns": arns})
+                return Answer(200, self._list(body))
             case "GetQueueUrl":
                 url = f"http://{request.headers['host']}/queue/{body['QueueName']}"
                 return Answer(200, {"QueueUrl": url})
@@ -68,6 +65,13 @@ class AwsStandIn:
                 self.in_flight.pop(body["ReceiptHandle"], None)
                 return Answer(200, {})
         return _error("UnknownOperationException", f"{operation} is not emulated")
+
+    def _list(self, body: Json) -> Json:
+        wanted, start = body["desiredStatus"], int(body.get("nextToken", 0))
+        arns = [arn for arn, task in self.tasks.items() if task["desiredStatus"] == wanted]
+        end = start + body["maxResults"]
+        more = {"nextToken": str(end)} if end < len(arns) else {}
+        return {"taskArns": arns[start:end], **more}
 
     def _describe(self, arns: Sequence[str]) -> Json:
         return {
@@ -111,7 +115,6 @@ class AwsStandIn:
             case "usage":
                 usage = {
                     "requests": dict(self.requests),
-                    "cpu_seconds": time.process_time(),
                     "messages": len(self.messages) + len(self.in_flight),
                     "listeners": len(self._waiting),
                 }

@@ -19,10 +19,9 @@ from uuid import uuid4
 import psutil
 
 from bench.deployed import TIMEOUT_SECONDS, Deployed, answered, deployed
-from bench.handlers import FreshAws, fresh_aws
 from bench.interruptions import Seed, Victim, exit_of, task_arn
-from bench.part import Figures, Log, Table, ratio
-from bench.servers import FreshPrefect, StandIns
+from bench.part import Log, Measured, Row, ratio
+from bench.servers import FreshAws, FreshPrefect, StandIns, fresh_aws
 from bench.usage import cpu_seconds, peak_rss_mib
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import REACT
@@ -30,6 +29,8 @@ from localcloud.deployment import deploy_folder
 from localcloud.processes import Household
 
 TITLE: Final = "Cold start, memory, and an event that asks for nothing"
+COMPARED: Final = "From a process's start to its first answer"
+SIZES: Final = "Size, and an event that asks for nothing"
 
 STARTS: Final = 15
 BARE: Final = f"bare-{STAGE}-bare"
@@ -37,103 +38,75 @@ BARE_PROJECT: Final = Path(__file__).parent / "bare" / "chalice_app"
 RESCUES: Final = 20
 """After a cold start, until peak memory is looked at."""
 
+NOTES: Final = {
+    COMPARED: (
+        f"Medians of {STARTS} starts each, in turn. The event is the stop of a Spot task that had"
+        " no warning. The bare function makes the client that react makes for it, DynamoDB's, and"
+        " does not use it; its zip brings no bytecode, ours does: each as it is deployed."
+    )
+}
 
-def measure(log: Log, *, short: bool = False) -> Figures:
-    """Start both in turn; then let a runtime rescue, and count what a no-op asks for."""
+
+def measure(log: Log, *, short: bool = False) -> Measured:
+    """Start both in turn; then let a runtime rescue, and count what a no-op asks for.
+
+    Targets: cold start in multiples of the bare function's, bytes of the zip, and peak memory.
+    """
     starts, rescues = (1, 1) if short else (STARTS, RESCUES)
     seeds = [Seed(task_arn(), on_demand=n % 4 == 3) for n in range(rescues)]
     with (
         Household.open() as household,
         StandIns(household, seeds).fresh(rescues) as prefect,
-        fresh_aws(household, []) as aws,
+        fresh_aws(household) as aws,
         deployed(household) as stage,
     ):
-        settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment()}
-        _deploy_bare(stage, household.folder / "bare")
-        figures = {
-            "starts": starts,
-            "zip_bytes": stage.zip_bytes,
-            **_in_turn(stage, settings, starts, log),
-            **_memory(stage, settings, prefect.victims),
-            "no_op_requests": _count_requests(stage, settings, aws, prefect),
-        }
-    log(f"peak memory {figures['peak_rss_mib']:.0f} MiB, zip {figures['zip_bytes']} bytes")
-    return figures
-
-
-def tables(figures: Figures) -> Sequence[Table]:
-    """Return the comparison, and what there is to say of size."""
+        settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
+        shutil.copytree(BARE_PROJECT, household.folder / "bare")
+        deploy_folder(stage.aws, household.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
+        ours, bare = _in_turn(stage, settings, starts)
+        log(f"react {ours['seconds']:.2f} s, bare {bare['seconds']:.2f} s")
+        peak = round(_peak_mib(stage, settings, prefect.victims), 1)
+        asked = _count_requests(stage, settings, aws, prefect)
+        zip_bytes = stage.zip_bytes
+    ratios = {name: ratio(ours[name], bare[name]) for name in ("seconds", "CPU seconds")}
     compared = [
-        (name, figures[side]["seconds"], figures[side]["cpu_seconds"])
-        for name, side in (("react, deployed", "ours"), ("bare Chalice function", "bare"))
+        {"function": "react, deployed", **ours},
+        {"function": "bare Chalice function", **bare},
+        {"function": "ratio", **ratios, "peak MiB": None},
     ]
-    asked = ", ".join(f"{n} to {name}" for name, n in figures["no_op_requests"].items())
     sizes = [
-        ("zip, bytes", figures["zip_bytes"]),
-        (
-            f"peak memory over a cold start and {figures['rescues']} rescues, MiB",
-            figures["peak_rss_mib"],
-        ),
-        ("peak memory of the bare function, MiB", figures["bare_rss_mib"]),
-        ("requests for an event that asks for nothing of Prefect", asked),
+        {"what": "zip, bytes", "figure": f"{zip_bytes:,}"},
+        {"what": f"peak memory over a cold start and {rescues} rescues, MiB", "figure": f"{peak}"},
+        {"what": "requests for an event that asks for nothing of Prefect", "figure": asked},
     ]
-    return [
-        Table(
-            "From a process's start to its first answer",
-            ("function", "seconds", "CPU seconds"),
-            [*compared, ("ratio", figures["ratio"], figures["cpu_ratio"])],
-            f"Medians of {figures['starts']} starts each, in turn. The event is the stop of a Spot"
-            " task that had no warning. The bare function makes the client that react makes for it,"
-            " DynamoDB's, and does not use it; its zip brings no bytecode, ours does: each as it is"
-            " deployed.",
-        ),
-        Table("Size, and an event that asks for nothing", ("what", "figure"), sizes),
-    ]
+    targets = {"cold_vs_bare": ratios["seconds"], "zip_bytes": zip_bytes, "peak_rss_mib": peak}
+    return Measured(targets, {COMPARED: compared, SIZES: sizes})
 
 
-def targets(figures: Figures) -> Figures:
-    """Cold start in multiples of the bare function's, zip and memory."""
-    return {
-        "cold_vs_bare": figures["ratio"],
-        "zip_bytes": figures["zip_bytes"],
-        "peak_rss_mib": figures["peak_rss_mib"],
-    }
+def _in_turn(stage: Deployed, settings: Mapping[str, str], starts: int) -> Sequence[Row]:
+    """Start `react` and the bare function so often; return the medians of both.
 
-
-def _deploy_bare(stage: Deployed, folder: Path) -> None:
-    shutil.copytree(BARE_PROJECT, folder)
-    deploy_folder(stage.aws, folder, STAGE, {}, TIMEOUT_SECONDS)
-
-
-def _in_turn(stage: Deployed, settings: Mapping[str, str], starts: int, log: Log) -> Figures:
-    seconds: dict[str, list[float]] = {REACT: [], BARE: []}
-    cpu: dict[str, list[float]] = {REACT: [], BARE: []}
-    rss: list[float] = []
-    for number in range(starts):
-        for function in seconds:
+    The first start of each finds nothing in the machine's caches, and is not counted.
+    """
+    samples: dict[str, list[Row]] = {REACT: [], BARE: []}
+    for number in range(starts + 1):
+        for function, found in samples.items():
             event = stop_without_warning()
             began = time.perf_counter()
             runtime = stage.runtime(function, **settings)
             answered(runtime, number, event)
-            seconds[function].append(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
             process = psutil.Process(runtime.pid)
-            cpu[function].append(cpu_seconds([process]))
-            if function == BARE:
-                rss.append(peak_rss_mib(process))
+            cpu, mib = cpu_seconds([process]), peak_rss_mib(process)
+            found.append({"seconds": seconds, "CPU seconds": cpu, "peak MiB": mib})
             runtime.end()
-    ours, bare = median(seconds[REACT]), median(seconds[BARE])
-    ours_cpu, bare_cpu = median(cpu[REACT]), median(cpu[BARE])
-    log(f"react {ours:.2f} s, bare {bare:.2f} s")
-    return {
-        "ours": {"seconds": round(ours, 3), "cpu_seconds": round(ours_cpu, 3)},
-        "bare": {"seconds": round(bare, 3), "cpu_seconds": round(bare_cpu, 3)},
-        "ratio": ratio(ours, bare),
-        "cpu_ratio": ratio(ours_cpu, bare_cpu),
-        "bare_rss_mib": round(median(rss), 1),
-    }
+    return [
+        {name: round(median(each[name] for each in found[1:]), 3) for name in found[0]}
+        for found in samples.values()
+    ]
 
 
-def _memory(stage: Deployed, settings: Mapping[str, str], victims: Sequence[Victim]) -> Figures:
+def _peak_mib(stage: Deployed, settings: Mapping[str, str], victims: Sequence[Victim]) -> float:
     """Peak memory of one runtime over its cold start and these rescues."""
     runtime = stage.runtime(**settings)
     for number, victim in enumerate(victims):
@@ -142,22 +115,20 @@ def _memory(stage: Deployed, settings: Mapping[str, str], victims: Sequence[Vict
             raise RuntimeError(f"a run was not rescued: {answer}")
     peak = peak_rss_mib(psutil.Process(runtime.pid))
     runtime.end()
-    return {"rescues": len(victims), "peak_rss_mib": round(peak, 1)}
+    return peak
 
 
 def _count_requests(
     stage: Deployed, settings: Mapping[str, str], aws: FreshAws, prefect: FreshPrefect
-) -> Mapping[str, int]:
+) -> str:
     """What a new runtime asks of anybody for an event that asks for nothing of Prefect."""
     before, of_prefect = Counter(aws.usage()["requests"]), prefect.requests()
     runtime = stage.runtime(**settings)
     answered(runtime, 0, stop_without_warning())
     runtime.end()
     asked = Counter(aws.usage()["requests"]) - before
-    return {
-        **{f"DynamoDB {name}": number for name, number in sorted(asked.items())},
-        "Prefect": prefect.requests() - of_prefect,
-    }
+    of_aws = [f"{number} to DynamoDB {name}" for name, number in sorted(asked.items())]
+    return ", ".join([*of_aws, f"{prefect.requests() - of_prefect} to Prefect"])
 
 
 def stop_without_warning() -> Mapping[str, Any]:

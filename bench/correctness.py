@@ -1,15 +1,16 @@
 """What becomes of a run in awkward cases, on either side, by what Prefect says afterwards."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from bench.comparison import OURS, Comparison
-from bench.handlers import Event, FreshAws, fresh_aws
-from bench.http_client import Http
+from bench.comparison import Comparison
 from bench.interruptions import Victim, make_seeds, stop_of, task_of
-from bench.servers import FreshPrefect, move, start_run
+from bench.part import Row
+from bench.servers import FreshAws, FreshPrefect, Http, fresh_aws, move, start_run
+from bench.sides import OURS, THEIRS, Event
 from localcloud.bootstrap import WORK_POOL
 
 PREFETCH: Final = timedelta(seconds=10)
@@ -62,101 +63,75 @@ class Place:
         return victim
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What Prefect says of a run: its state, whether workers are given it, its states since."""
-
-    state_type: str
-    state_name: str
-    is_given_out: bool
-    since: Sequence[str]
-
-    def __str__(self) -> str:
-        return f"{self.state_name}, due" if self.is_given_out else self.state_name
-
-
-def starts_again_once(outcome: Outcome) -> bool:
-    """Whether a worker gets the run; it was parked once, and once made due."""
-    return outcome.is_given_out and outcome.since == ["AwaitingRetry", "AwaitingRetry"]
-
-
-def is_crashed(outcome: Outcome) -> bool:
-    """Whether the run is Crashed."""
-    return outcome.state_type == "CRASHED"
-
-
-def works_on(outcome: Outcome) -> bool:
-    """Whether the run is left where it was: at work."""
-    return outcome.state_type == "RUNNING"
-
-
-Judge = Callable[[Outcome], bool]
+DUE_ONCE: Final = "AwaitingRetry, due"
+"""A worker gets the run; it was parked once, and once made due."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case: how the run comes to be as it is, which news come, and what is meant to follow."""
+    """How the run comes to be as it is, which news come, and how either side is to leave it."""
 
     name: str
     prepare: Callable[[Place], Victim] = Place.starts
     news: Callable[[Victim], Sequence[Event]] = lambda victim: [stop_of(victim)]
-    ours: Judge = starts_again_once
-    theirs: Judge = is_crashed
-
-
-def _twice(victim: Victim) -> Sequence[Event]:
-    event = stop_of(victim)
-    return [event, event]
+    ours: str = DUE_ONCE
+    theirs: str = "Crashed"
 
 
 CASES: Final = (
     Case("exit code 0", news=lambda victim: [stop_of(victim, 0)]),
     Case("no exit code", news=lambda victim: [stop_of(victim, None)]),
     Case("exit code 143", news=lambda victim: [stop_of(victim, 143)]),
-    Case(
-        "late news of an older task",
-        prepare=Place.is_on_its_next_task,
-        ours=works_on,
-        theirs=works_on,
-    ),
-    Case("the same event twice", news=_twice),
-    Case("already Crashed by its engine", prepare=Place.is_crashed),
-    Case("waiting for a retry in the process that is gone", prepare=Place.is_stranded),
+    Case("late news of an older task", Place.is_on_its_next_task, ours="Running", theirs="Running"),
+    Case("the same event twice", news=lambda victim: [stop_of(victim)] * 2),
+    Case("already Crashed by its engine", Place.is_crashed),
+    Case("waiting for a retry in the process that is gone", Place.is_stranded),
 )
 
 
-def judge_all(
-    comparison: Comparison, side_name: str, prefect: FreshPrefect
-) -> Mapping[str, Mapping[str, Any]]:
-    """Play all cases before one side; return what Prefect says, and whether that is right."""
-    with (
-        fresh_aws(comparison.household, []) as aws,
-        comparison.side(side_name, prefect, aws, RUNTIMES_HERE) as side,
-    ):
-        http = prefect.http
-        deployment_id = http.get("/deployments/name/etl/nightly")["id"]
-        place = Place(http, aws, deployment_id)
-        found = {}
-        for case in CASES:
-            victim = case.prepare(place)
-            before = _states(http, victim.run_id)
-            side.deliver(case.news(victim))
-            side.wait()
-            outcome = _outcome(http, victim.run_id, len(before))
-            judge = case.ours if side_name == OURS else case.theirs
-            found[case.name] = {"says": str(outcome), "right": judge(outcome)}
-            comparison.log(f"{case.name}, {side_name}: {outcome}")
-    return found
+def judged_cases(comparison: Comparison, prefect: FreshPrefect) -> list[Row]:
+    """Play all cases before either side; return what Prefect says, and whether that is right."""
+    found: dict[str, list[str]] = {}
+    for side_name in (OURS, THEIRS):
+        with ExitStack() as stack:
+            aws = stack.enter_context(fresh_aws(comparison.deployment.household))
+            side = stack.enter_context(comparison.side(side_name, prefect, aws, RUNTIMES_HERE))
+            deployment_id = prefect.http.get("/deployments/name/etl/nightly")["id"]
+            place = Place(prefect.http, aws, deployment_id)
+            found[side_name] = []
+            for case in CASES:
+                victim = case.prepare(place)
+                before = _states(place.http, victim.run_id)
+                side.deliver(case.news(victim))
+                side.wait()
+                found[side_name].append(_outcome(place.http, victim.run_id, len(before)))
+                comparison.log(f"{case.name}, {side_name}: {found[side_name][-1]}")
+    return [
+        {
+            "": case.name,
+            "prefect-spot: Prefect says": our,
+            "prefect-spot as meant": "yes" if our == case.ours else "NO",
+            "observer: Prefect says": their,
+            "observer as meant": "yes" if their == case.theirs else "NO",
+        }
+        for case, our, their in zip(CASES, found[OURS], found[THEIRS], strict=True)
+    ]
 
 
-def _outcome(http: Http, run_id: str, states_before: int) -> Outcome:
+def _outcome(http: Http, run_id: str, states_before: int) -> str:
+    """Return the run's state; ", due" where workers get the run; and its way, if not that of one.
+
+    A single rerun parks the run once, and makes it due once.
+    """
     run = http.get(f"/flow_runs/{run_id}")
     before = (datetime.now(UTC) + PREFETCH).isoformat()
     path = f"/work_pools/{WORK_POOL}/get_scheduled_flow_runs"
     given = http.send("POST", path, {"scheduled_before": before, "limit": 100})
-    ids = [answer["flow_run"]["id"] for answer in given]
+    if run_id not in [answer["flow_run"]["id"] for answer in given]:
+        return str(run["state_name"])
     since = _states(http, run_id)[states_before:]
-    return Outcome(run["state_type"], run["state_name"], run_id in ids, since)
+    once = since == ["AwaitingRetry", "AwaitingRetry"]
+    return f"{run['state_name']}, due" + ("" if once else f" after {', '.join(since)}")
 
 
 def _states(http: Http, run_id: str) -> Sequence[str]:

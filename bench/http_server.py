@@ -30,6 +30,11 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -106,6 +111,7 @@ def _server(service: Service, port: int) -> uvicorn.Server:
     config = uvicorn.Config(
         service, "127.0.0.1", port, http=Protocol, backlog=BACKLOG, lifespan="off",
         log_config=None, access_log=False, server_header=False, date_header=False,
+        timeout_keep_alive=600,
     )  # fmt: skip
     return uvicorn.Server(config)
 

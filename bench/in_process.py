@@ -1,172 +1,95 @@
 """The handlers in this process, before stand-ins that answer at once: all that is left is our work.
 
-Between them and Prefect's twin is the product's own REST client, without sockets; the table is the
-tests' DynamoDB in memory, and ECS a dictionary. Every request is counted, and timed.
+The product's own adapters, urllib3 and botocore's connections apart: requests go to the same
+stand-ins that serve both sides of the comparison, without sockets. Each is counted, and timed.
 """
 
+import io
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import boto3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HTTPHeaders
+
+from bench.aws_standin import AwsStandIn
 from bench.http_server import Answer, Request
-from bench.standin import StandIn
+from bench.interruptions import Seed, Victim, task_of
+from bench.prefect_standin import PrefectStandIn
+from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.table import RunTable
-from chalicelib.core.task import Task
+from chalicelib.core.situation import Policy
 from chalicelib.core.world import World
-from tests.laws.universe import Universe
-from tests.twin.dynamodb import InMemoryDynamoDB
+from chalicelib.wiring import AWS_CONFIG
+from localcloud.aws import EmulatedAws
+from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
+from tests.laws.universe import Silence
 
-TABLE = "bench"
-
-
-@dataclass
-class Traffic:
-    """How often was asked for what, and how many seconds the stand-ins took to answer."""
-
-    requests: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-    def note(self, name: str, answer: Callable[[], Any]) -> Any:
-        """Answer, and note it."""
-        self.requests[name] += 1
-        began = time.process_time()
-        try:
-            return answer()
-        finally:
-            self.seconds += time.process_time() - began
-
-    def of(self, service: str) -> int:
-        """How many requests a service got."""
-        return sum(n for name, n in self.requests.items() if name.startswith(service))
+_ACCESS: Final = {
+    "aws_access_key_id": "testing",
+    "aws_secret_access_key": "testing",
+    "endpoint_url": "http://aws",
+}
 
 
 @dataclass(frozen=True)
 class _Response:
+    """What `adapters/http.py` reads of urllib3's answer."""
+
     status: int
     data: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """What `adapters/http.py` asks of urllib3, answered by the stand-in."""
-
-    stand_in: StandIn
-    traffic: Traffic
-
-    def urlopen(
-        self, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str], **_: object
-    ) -> _Response:
-        address = urlsplit(url)
-        lower = {name.lower(): value for name, value in headers.items()}
-        request = Request(method, address.path, address.query, lower, body or b"")
-
-        def answer() -> _Response:
-            said = self.stand_in.handle(request)
-            assert isinstance(said, Answer)
-            data = b"" if said.body is None else json.dumps(said.body).encode()
-            return _Response(said.status, data)
-
-        response: _Response = self.traffic.note("Prefect", answer)
-        return response
+class _Raw(io.BytesIO):
+    def stream(self) -> Iterator[bytes]:
+        yield self.read()
 
 
-@dataclass(frozen=True)
-class _Client:
-    """A boto3 client whose calls are counted."""
+class InProcess:
+    """Both stand-ins, and the world of one invocation before them.
 
-    client: object
-    traffic: Traffic
-    service: str
+    `requests` counts by service, "Prefect", "dynamodb" or "ecs"; `served_seconds` of CPU is what
+    the stand-ins took to answer.
+    """
 
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
-        call = getattr(self.client, operation)
-        return lambda **arguments: self.traffic.note(self.service, lambda: call(**arguments))
-
-
-@dataclass(frozen=True)
-class _Ecs:
-    """ECS as `adapters/ecs.py` asks it, out of a universe's tasks."""
-
-    tasks: Mapping[str, Task]
-    traffic: Traffic
-
-    def describe_tasks(
-        self,
-        *,
-        tasks: Sequence[str],
-        **_: object,
-    ) -> Mapping[str, Any]:
-        known = [self.tasks[arn] for arn in tasks if arn in self.tasks]
-        missing = [{"arn": arn, "reason": "MISSING"} for arn in tasks if arn not in self.tasks]
-
-        def answer() -> Mapping[str, Any]:
-            return {"tasks": [_described(task) for task in known], "failures": missing}
-
-        said: Mapping[str, Any] = self.traffic.note("ECS", answer)
-        return said
-
-    def get_paginator(self, _operation: str) -> "_Ecs":
-        return self
-
-    def paginate(
-        self,
-        *,
-        desiredStatus: str,  # noqa: N803  # boto3's names
-        PaginationConfig: Mapping[str, int],  # noqa: N803  # as above
-        **_: object,
-    ) -> Iterator[Mapping[str, Any]]:
-        size = PaginationConfig["PageSize"]
-        stopped = desiredStatus == "STOPPED"
-        arns = [arn for arn, task in self.tasks.items() if task.exited is stopped]
-        for start in range(0, max(1, len(arns)), size):
-            page = {"taskArns": arns[start : start + size]}
-            yield self.traffic.note("ECS", partial(dict, page))
-
-
-def _described(task: Task) -> Mapping[str, Any]:
-    return {
-        "taskArn": task.arn,
-        "clusterArn": task.cluster_arn,
-        "lastStatus": task.last_status,
-        "desiredStatus": task.desired_status,
-        "stopCode": task.stop_code,
-        "stoppedReason": task.stopped_reason,
-        "launchType": "FARGATE",
-        "capacityProviderName": task.capacity_provider,
-        "cpu": str(task.cpu_units),
-        "memory": str(task.memory_mib),
-        "createdAt": task.created_at,
-        "startedAt": task.started_at,
-        "executionStoppedAt": task.execution_stopped_at,
-        "tags": [{"key": "prefect.io/flow-run-id", "value": str(task.flow_run_id)}],
-    }
-
-
-class MeteredUniverse(Universe):
-    """The laws' universe, with the real adapters in it."""
-
-    def __init__(self) -> None:
-        super().__init__(InMemoryDynamoDB(), TABLE, shows_stopped=False)
-        self.traffic = Traffic()
+    def __init__(self, heard: Callable[[str, Request], None] = lambda *_: None) -> None:
+        """`heard` is called with service and request, for each."""
+        self._heard = heard
+        self.prefect = PrefectStandIn()
+        self.aws = AwsStandIn()
+        self.requests: Counter[str] = Counter()
+        self.served_seconds = 0.0
         self._names: dict[UUID, str] = {}
-        self._stand_in = StandIn(self.prefect)
+        self._dynamodb = self._client("dynamodb")
+        self._ecs = self._client("ecs")
 
-    def metered_world(self) -> World:
+    def start(
+        self,
+        seed: Seed,
+        at: datetime | None = None,
+        run_id: str = "",
+        task: Mapping[str, object] | None = None,
+    ) -> Victim:
+        """Have a run RUNNING since `at` (now), in a task that ECS knows; `task`: what of it."""
+        run = self.prefect.start(seed.pid, seed.tags, at, run_id)
+        started_at = datetime.fromisoformat(run["expected_start_time"])
+        victim = Victim(run["id"], seed.task_arn, started_at, seed.on_demand)
+        self.aws.tasks[seed.task_arn] = task_of(victim, **(task or {}))
+        return victim
+
+    def world(self) -> World:
         """The world as one invocation sees it."""
-        pool: Any = _Pool(self._stand_in, self.traffic)
-        dynamodb: Any = _Client(self.dynamodb, self.traffic, "DynamoDB")
-        ecs: Any = _Ecs(self.tasks, self.traffic)
-        return replace(
-            self.world(),
+        pool: Any = self
+        return World(
             prefect=PrefectRest(
                 "http://prefect/api",
                 lambda _fresh: None,
@@ -174,6 +97,54 @@ class MeteredUniverse(Universe):
                 pool=pool,
                 deployment_names=self._names,
             ),
-            records=RunTable(dynamodb, TABLE, owner=str(len(self.traffic.requests))),
-            tasks=EcsTasks(ecs),
+            records=RunTable(self._dynamodb, STACK, owner=str(uuid4())),
+            bills=BillTable(self._dynamodb, STACK),
+            tasks=EcsTasks(self._ecs),
+            log=Silence(),
+            now=lambda: datetime.now(UTC),
+            lease=timedelta(seconds=35),
+            policy=Policy(),
+            clusters=(CLUSTER,),
+            account="",
+            work_pool=WORK_POOL,
         )
+
+    def urlopen(self, method: str, url: str, *, body: bytes | None, **_: object) -> _Response:
+        """Answer as urllib3's pool of connections to Prefect does."""
+        address = urlsplit(url)
+        request = Request(method, address.path, address.query, {}, body or b"")
+        return _Response(*self._answered("Prefect", self.prefect.handle, request))
+
+    def _client(self, service: str) -> Any:
+        """Make a boto3 client whose requests end at the stand-in."""
+
+        def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+            headers = {name.lower(): _text(value) for name, value in request.headers.items()}
+            asked = Request("POST", "/", "", headers, _bytes(request.body))
+            status, data = self._answered(service, self.aws.handle, asked)
+            return AWSResponse(request.url, status, HTTPHeaders(), _Raw(data))
+
+        make: Any = boto3.client
+        client = make(service, region_name=EmulatedAws.region, config=AWS_CONFIG, **_ACCESS)
+        client.meta.events.register("before-send", send)
+        return client
+
+    def _answered(
+        self, service: str, handle: Callable[[Request], object], request: Request
+    ) -> tuple[int, bytes]:
+        self.requests[service] += 1
+        self._heard(service, request)
+        began = time.process_time()
+        answer = handle(request)
+        assert isinstance(answer, Answer)
+        data = b"" if answer.body is None else json.dumps(answer.body).encode()
+        self.served_seconds += time.process_time() - began
+        return answer.status, data
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value or b"")

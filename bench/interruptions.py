@@ -53,7 +53,7 @@ def make_seeds(number: int) -> Sequence[Seed]:
 
 
 def task_arn() -> str:
-    """Return the ARN of a task that nobody else has."""
+    """Return the ARN of a task of its own."""
     return f"{_ARN}:task/{CLUSTER}/{uuid4().hex}"
 
 

@@ -5,8 +5,8 @@ its database is copied for each measurement, so that all measurements begin with
 """
 
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,23 +16,24 @@ import httpx
 import psutil
 
 import infra
-from bench.http_client import Http, at_once
 from bench.interruptions import Seed, Victim
 from bench.machine import ROOT
-from bench.prefect_json import read_time
-from bench.standin import DELAY_SECONDS
+from bench.prefect_standin import DELAY_SECONDS
 from bench.usage import children_that_run
 from chalicelib.core.pool_template import merged
+from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import CLUSTER, WORK_POOL
+from localcloud.cloud import wait_for
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household, free_port
 
 START_SECONDS: Final = 30.0
-SPOT: Final = "FARGATE_SPOT"
+CLIENTS: Final = 8
 MOST_RUNS: Final = 200
-"""How many runs Prefect tells of at once."""
+"""How many runs Prefect gives at once."""
 
+_SEEDED: Final = "bench_seeded"
 _VALUES: Final[Mapping[str, Any]] = {
     "ClusterName": CLUSTER,
     "ExecutionRoleArn": "arn:aws:iam::123456789012:role/execution",
@@ -46,6 +47,28 @@ _VALUES: Final[Mapping[str, Any]] = {
     "AuthStringParameterArn": "",
 }
 """What provisioning would put into the work pool's template; nothing here is started by it."""
+
+
+class Http:
+    """JSON to one address, from many threads; no part of what is measured."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)
+
+    def __enter__(self) -> "Http":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def send(self, method: str, path: str, body: object = None) -> Any:
+        """Return the decoded answer. Raises httpx.HTTPError."""
+        answer = self._client.request(method, path, json=body).raise_for_status()
+        return answer.json() if answer.content else None
+
+    def get(self, path: str) -> Any:
+        """Return the decoded answer. Raises httpx.HTTPError."""
+        return self._client.get(path).raise_for_status().json()
 
 
 @dataclass(frozen=True)
@@ -64,7 +87,7 @@ class FreshPrefect:
 
     def requests(self) -> int:
         """How many requests and messages it was sent so far; only the stand-in counts them."""
-        return sum(self.http.get("/standin/usage")["requests"].values())
+        return sum(self.http.get("/bench/usage")["requests"].values())
 
     def runs(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return the runs as they are now."""
@@ -76,37 +99,37 @@ class FreshPrefect:
 class Servers(Protocol):
     """Where fresh ones come from."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For the log."""
 
     def fresh(self, number: int) -> AbstractContextManager[FreshPrefect]:
         """Start one that has so many runs."""
 
 
+@dataclass(frozen=True)
 class StandIns:
     """Stand-ins for the Prefect API, each in a process of its own."""
 
-    name = "stand-in"
-
-    def __init__(
-        self, household: Household, seeds: Sequence[Seed], delay_seconds: float = DELAY_SECONDS
-    ) -> None:
-        self._household = household
-        self._seeds = seeds
-        self._delay_seconds = delay_seconds
+    household: Household
+    seeds: Sequence[Seed]
+    name: str = "stand-in"
 
     @contextmanager
     def fresh(self, number: int) -> Iterator[FreshPrefect]:
         """Start one, and end it."""
-        arguments = ["bench.standin", str(self._delay_seconds)]
+        seeds = self.seeds[:number]
         with (
-            served(self._household, arguments, "/api/standin/usage") as (url, process),
-            Http(f"{url}/api") as http,
+            served(self.household, "/api", "bench.prefect_standin", str(DELAY_SECONDS)) as (
+                http,
+                url,
+                process,
+            ),
         ):
-            seeds = self._seeds[:number]
-            wanted = [{"infrastructure_pid": s.pid, "tags": s.tags} for s in seeds]
-            made = http.send("POST", "/standin/runs", wanted)
-            starts = [(run["id"], read_time(run["task_started_at"])) for run in made]
-            yield FreshPrefect(f"{url}/api", http, _victims(seeds, starts), process, True)
+            wanted = [{"pid": seed.pid, "tags": seed.tags} for seed in seeds]
+            made = http.send("POST", "/bench/runs", wanted)
+            starts = [(run["id"], read_time(run["expected_start_time"])) for run in made]
+            yield FreshPrefect(url, http, _victims(seeds, starts), process, True)
 
 
 class RealServers:
@@ -131,28 +154,19 @@ class RealServers:
             yield FreshPrefect(server.api_url, http, self._victims[:number], process, False)
 
 
-_SEEDED: Final = "bench_seeded"
-
-
 @contextmanager
 def prepared(household: Household, seeds: Sequence[Seed]) -> Iterator[RealServers]:
     """Start PostgreSQL and make the runs in it; hand out where copies are to be had."""
     with Postgres(household.folder / "postgres", household.spawn) as postgres:
         database = postgres.create_database(_SEEDED)
-        with _server(household, _SEEDED, database) as server, Http(server.api_url) as http:
-            deployment_id = make_deployment(http)
-            starts = at_once(lambda seed: start_run(http, deployment_id, seed), seeds)
+        with (
+            _server(household, _SEEDED, database) as server,
+            Http(server.api_url) as http,
+            ThreadPoolExecutor(CLIENTS) as pool,
+        ):
+            deployment_id = _make_deployment(http)
+            starts = list(pool.map(lambda seed: start_run(http, deployment_id, seed), seeds))
         yield RealServers(household, postgres, _victims(seeds, starts))
-
-
-def make_deployment(http: Http) -> str:
-    """Make work pool, flow and deployment; return the deployment's id."""
-    template = merged({}, infra.load("base-job-template.json"), _VALUES, SPOT)
-    pool = {"name": WORK_POOL, "type": "ecs", "base_job_template": template}
-    http.send("POST", "/work_pools/", pool)
-    flow = http.send("POST", "/flows/", {"name": "etl"})
-    body = {"name": "nightly", "flow_id": flow["id"], "work_pool_name": WORK_POOL}
-    return str(http.send("POST", "/deployments/", body)["id"])
 
 
 def start_run(http: Http, deployment_id: str, seed: Seed, retries: int = 0) -> tuple[str, datetime]:
@@ -167,46 +181,85 @@ def start_run(http: Http, deployment_id: str, seed: Seed, retries: int = 0) -> t
     return run["id"], started_at
 
 
-def move(http: Http, run_id: str, kind: str) -> Mapping[str, Any]:
-    """Propose a state; return Prefect's answer."""
-    path = f"/flow_runs/{run_id}/set_state"
-    answer: Mapping[str, Any] = http.send("POST", path, {"state": {"type": kind}})
-    return answer
+def move(http: Http, run_id: str, kind: str) -> None:
+    """Propose a state."""
+    http.send("POST", f"/flow_runs/{run_id}/set_state", {"state": {"type": kind}})
+
+
+def read_time(text: str) -> datetime:
+    """Read a time with its zone."""
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True)
+class FreshAws:
+    """DynamoDB, SQS and ECS for one measurement; see `bench.aws_standin`."""
+
+    url: str
+    http: Http
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads an AWS client there."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": EmulatedAws.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def usage(self) -> Mapping[str, Any]:
+        """Return requests by operation, messages not yet done with, and who waits for one."""
+        usage: Mapping[str, Any] = self.http.get("/bench/usage")
+        return usage
+
+
+@contextmanager
+def fresh_aws(household: Household, tasks: Sequence[Mapping[str, Any]] = ()) -> Iterator[FreshAws]:
+    """Start one that knows these ECS tasks, and end it."""
+    with served(household, "", "bench.aws_standin") as (http, url, _):
+        http.send("POST", "/bench/tasks", tasks)
+        yield FreshAws(url, http)
 
 
 @contextmanager
 def served(
-    household: Household, arguments: Sequence[str], path: str
-) -> Iterator[tuple[str, psutil.Process]]:
-    """Start `python -m MODULE PORT …`, wait until it answers at `path`, and end it."""
-    module, *rest = arguments
+    household: Household, path: str, module: str, *arguments: str
+) -> Iterator[tuple[Http, str, psutil.Process]]:
+    """Start `python -m MODULE PORT …`, wait until it answers below `path`, and end it."""
     port = free_port()
     process = household.spawn(
-        [sys.executable, "-m", module, str(port), *rest],
+        [sys.executable, "-m", module, str(port), *arguments],
         env={"PATH": "/usr/bin:/bin"},
         cwd=ROOT,
         log=household.folder / f"{module}-{port}.log",
     )
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}{path}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/bench/usage", trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
     try:
-        _wait_until_it_answers(url + path)
-        yield url, psutil.Process(process.pid)
+        wait_for(f"{module}'s first answer", START_SECONDS, answers)
+        with Http(url) as http:
+            yield http, url, psutil.Process(process.pid)
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_until_it_answers(address: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            httpx.get(address, trust_env=False).raise_for_status()
-        except httpx.HTTPError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
+def _make_deployment(http: Http) -> str:
+    """Make work pool, flow and deployment; return the deployment's id."""
+    template = merged({}, infra.load("base-job-template.json"), _VALUES, "FARGATE_SPOT")
+    pool = {"name": WORK_POOL, "type": "ecs", "base_job_template": template}
+    http.send("POST", "/work_pools/", pool)
+    flow = http.send("POST", "/flows/", {"name": "etl"})
+    body = {"name": "nightly", "flow_id": flow["id"], "work_pool_name": WORK_POOL}
+    return str(http.send("POST", "/deployments/", body)["id"])
 
 
 def _server(household: Household, name: str, database: str) -> PrefectServer:

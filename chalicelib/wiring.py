@@ -94,10 +94,17 @@ class Outcome(Protocol):
 
 
 def answer(
-    function: Callable[[World, object], Outcome], event: object, context: LambdaContext
+    function: Callable[[World, object], Outcome],
+    event: object,
+    context: LambdaContext,
+    *,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Mapping[str, object]:
-    """Call a function with the world as it is now; return what it came to, for Lambda's records."""
-    return logged(lambda: function(_world(context), event), context)
+    """Call a function with the world as it is now; return what it came to, for Lambda's records.
+
+    `pause` waits so many seconds before a request is tried again.
+    """
+    return logged(lambda: function(_world(context, pause), event), context)
 
 
 def logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
@@ -112,7 +119,7 @@ def logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, 
         raise
 
 
-def _world(context: LambdaContext) -> World:
+def _world(context: LambdaContext, pause: Callable[[float], None] = time.sleep) -> World:
     chosen = settings()
     ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
@@ -126,6 +133,7 @@ def _world(context: LambdaContext) -> World:
             deadline=deadline,
             pool=connections(),
             deployment_names=_deployment_names(),
+            sleep=pause,
         )
 
     def hurried(seconds: float) -> PrefectRest:
@@ -145,7 +153,7 @@ def _world(context: LambdaContext) -> World:
         work_pool=chosen.work_pool,
         grace=timedelta(seconds=chosen.sweep_grace_seconds),
         seconds_left=seconds_left,
-        pause=time.sleep,
+        pause=pause,
         together=_together,
         measure=lambda measured: _metrics().measure(measured),
         hurried=hurried,

@@ -27,7 +27,7 @@ HOURS: Final = 730
 
 MINUTES: Final = HOURS * 60
 SECONDS_PER_CALL: Final = 1
-"""Of the scheduled Lambdas; nobody has measured it on AWS."""
+"""Of the scheduled Lambdas; not measured on AWS."""
 
 IPV4_HOUR_USD: Final = Decimal("0.005")
 ALARM_METRIC_USD: Final = Decimal("0.10")
@@ -70,12 +70,12 @@ def costs() -> Iterator[Cost]:
         f"{IPV4_HOUR_USD} an hour, {VPC}",
     )
     alarms, watched = _alarms()
-    told = f"{ALARM_METRIC_USD} a metric, {CLOUDWATCH}"
-    yield Cost(f"{alarms} alarms, on {watched} metrics", ALARM_METRIC_USD * watched, told)
+    price = f"{ALARM_METRIC_USD} a metric, {CLOUDWATCH}"
+    yield Cost(f"{alarms} alarms, on {watched} metrics", ALARM_METRIC_USD * watched, price)
     metrics = len(Metric)
-    told = f"{METRIC_USD} a metric, {CLOUDWATCH}"
-    yield Cost(f"{metrics} metrics of the work pool", METRIC_USD * metrics, told)
-    yield Cost(f"up to {metrics} of a deployment", METRIC_USD * metrics, told, each=True)
+    price = f"{METRIC_USD} a metric, {CLOUDWATCH}"
+    yield Cost(f"{metrics} metrics of the work pool", METRIC_USD * metrics, price)
+    yield Cost(f"up to {metrics} of a deployment", METRIC_USD * metrics, price, each=True)
     yield Cost("the dashboard", DASHBOARD_USD, CLOUDWATCH)
     calls = _scheduled_calls()
     gb_seconds = calls * SECONDS_PER_CALL * Decimal(_lambda_mib()) / 1024

@@ -43,7 +43,6 @@ class EmulatedAws:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
         moto_additions.install()
         moto_additions.tell_of_calls(lambda caller, operation: self.calls.add((caller, operation)))
-        cloudformation_requests.install()
         cloudformation_requests.connect(self.cloudformation)
         self._server.start()
         return self

@@ -142,6 +142,19 @@ def embedded_cloud(
             starting = pool.submit(server.__enter__)
             aws = stack.enter_context(EmulatedAws())
             store_credential(aws, options.auth_string)
+            tell("chalice deploy")
+            settings = {
+                "PREFECT_API_URL": server.api_url,
+                "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
+                "WORKER_QUERY_SECONDS": str(options.worker_query_seconds),
+            }
+            deploy(
+                aws,
+                folder / "project",
+                STAGE,
+                {**settings, **options.settings},
+                options.lambda_timeout_seconds,
+            )
             starting.result()
         stack.push(server.__exit__)
         tell(f"Prefect {server.version} answers")
@@ -150,19 +163,6 @@ def embedded_cloud(
             "PREFECT_API_AUTH_STRING": options.auth_string,
             **aws.environment(),
         }
-        tell("chalice deploy")
-        settings = {
-            "PREFECT_API_URL": server.api_url,
-            "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
-            "WORKER_QUERY_SECONDS": str(options.worker_query_seconds),
-        }
-        deploy(
-            aws,
-            folder / "project",
-            STAGE,
-            {**settings, **options.settings},
-            options.lambda_timeout_seconds,
-        )
         lambdas = stack.enter_context(
             LambdaService(
                 household,
@@ -173,7 +173,6 @@ def embedded_cloud(
             )
         )
         router = stack.enter_context(EventRouter(aws, lambdas.invoke_async))
-        router.check_rules()
         fargate = stack.enter_context(
             Fargate(
                 household,
@@ -248,8 +247,10 @@ def _put_between(aws: EmulatedAws, prefect_faults: FaultProxy, aws_faults: Fault
         client.update_function_configuration(FunctionName=name, Environment=environment)
 
 
-def wait_for(what: str, seconds: float, ask: Callable[[], T | None]) -> T:
-    """Ask every quarter of a second until the answer is true; return it.
+def wait_for(
+    what: str, seconds: float, ask: Callable[[], T | None], every_seconds: float = 0.25
+) -> T:
+    """Ask again and again until the answer is true; return it.
 
     Raises TimeoutError naming `what` after `seconds`.
     """
@@ -259,4 +260,4 @@ def wait_for(what: str, seconds: float, ask: Callable[[], T | None]) -> T:
             return answer
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not happen within {seconds:.0f} s")
-        time.sleep(0.25)
+        time.sleep(every_seconds)

@@ -81,17 +81,24 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
     )
 
 
+def overridden_environment(overrides: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that a task's overrides give to its containers."""
+    containers = overrides.get("containerOverrides") or []
+    return {n: v for o in containers for n, v in _named(o.get("environment")).items()}
+
+
 def _health_check(given: dict[str, Any] | None) -> HealthCheck | None:
-    """Read one, with ECS's defaults."""
-    how, *words = (given or {}).get("command") or ["NONE"]
-    if given is None or how == "NONE":
+    if given is None:
         return None
+    how, *command = given["command"]
+    if how != "CMD":
+        raise NotImplementedError(f"only health checks by CMD are emulated, not {how}")
     return HealthCheck(
-        command=("/bin/sh", "-c", *words) if how == "CMD-SHELL" else tuple(words),
-        interval_seconds=float(given.get("interval") or 30),
-        timeout_seconds=float(given.get("timeout") or 5),
-        retries=int(given.get("retries") or 3),
-        start_period_seconds=float(given.get("startPeriod") or 0),
+        command=tuple(command),
+        interval_seconds=float(given["interval"]),
+        timeout_seconds=float(given["timeout"]),
+        retries=int(given["retries"]),
+        start_period_seconds=float(given["startPeriod"]),
     )
 
 

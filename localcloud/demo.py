@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -94,10 +95,11 @@ def main() -> int:
                     f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]"
                     f"  (password: {options.auth_string}; Ctrl-C ends all)"
                 )
-                signal.pause()
+                with suppress(KeyboardInterrupt):
+                    signal.pause()
     except KeyboardInterrupt:
         story.tell("ended by hand: everything is gone")
-        return 0 if RESULT.exists() and os.environ.get("KEEP") else 130
+        return 130
     except Exception as error:  # whatever it is, they get a line, not a trace
         tell_failure(console, error)
         return 1

@@ -1,8 +1,8 @@
 """ECS services on the laptop: how the Prefect worker comes up, and comes up again.
 
 One look at moto's services and tasks, and what is missing is run, what is too much or ill is
-stopped. A new task definition is a new deployment; one whose tasks fail is given up by the circuit
-breaker, where the service has one.
+stopped. A new task definition is a new deployment; one whose tasks fail is given up, where the
+service has a DeploymentCircuitBreaker.
 """
 
 from __future__ import annotations

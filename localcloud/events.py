@@ -7,31 +7,19 @@ never - is what at-least-once delivery does on a bad day, on purpose.
 from __future__ import annotations
 
 import json
-import logging
 import random
-import re
 import threading
-import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from moto.events.models import Rule
 
 from localcloud.aws import EmulatedAws
+from localcloud.containers import overridden_environment
+from localcloud.task_life import FLOW_RUN_ID
 
 Event = dict[str, Any]
-
-# What moto's EventPattern evaluates. Any other operator it lets match everything.
-_KNOWN_OPERATORS = {
-    *("exists", "prefix", "suffix", "equals-ignore-case"),
-    *("numeric", "anything-but", "cidr", "wildcard"),
-}
-_UNIT_SECONDS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0}
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,12 +35,10 @@ Mischief = Callable[[Event], Sequence[Delivery]]
 
 @dataclass(frozen=True)
 class Delivered:
-    """What has been handed to a function, and when (UTC)."""
+    """What has been handed to a function."""
 
     function_name: str
-    rule: str
     event: Event
-    at: datetime
 
 
 def deliver_once(event: Event) -> Sequence[Delivery]:
@@ -65,44 +51,45 @@ def duplicate(times: int, then: Mischief = deliver_once) -> Mischief:
     return lambda event: [delivery for _ in range(times) for delivery in then(event)]
 
 
-def drop(predicate: Callable[[Event], bool], then: Mischief = deliver_once) -> Mischief:
+def drop(predicate: Callable[[Event], bool]) -> Mischief:
     """Never deliver the events that `predicate` chooses."""
-    return lambda event: [] if predicate(event) else then(event)
+    return lambda event: [] if predicate(event) else deliver_once(event)
 
 
-def delay(
-    predicate: Callable[[Event], bool], seconds: float, then: Mischief = deliver_once
-) -> Mischief:
+def delay(predicate: Callable[[Event], bool], seconds: float) -> Mischief:
     """Deliver the events that `predicate` chooses some seconds later."""
-    return lambda event: [
-        Delivery(d.event, d.delay_seconds + (seconds if predicate(event) else 0.0))
-        for d in then(event)
-    ]
+    return lambda event: [Delivery(event, seconds if predicate(event) else 0.0)]
 
 
-def shuffle(seed: int, within_seconds: float, then: Mischief = deliver_once) -> Mischief:
+def shuffle(seed: int, within_seconds: float) -> Mischief:
     """Deliver everything after a random time of at most `within_seconds`: in any order."""
     chance = random.Random(seed)
-    return lambda event: [
-        Delivery(d.event, d.delay_seconds + chance.uniform(0, within_seconds)) for d in then(event)
-    ]
+    return lambda event: [Delivery(event, chance.uniform(0, within_seconds))]
+
+
+def flow_run_of(event: Event) -> str:
+    """Return the id of the flow run that the event's task runs, "" where it names none."""
+    detail = event.get("detail")
+    overrides = detail.get("overrides") if isinstance(detail, dict) else None
+    return overridden_environment(overrides or {}).get(FLOW_RUN_ID, "")
 
 
 class EventRouter:
-    """Hands events, and the ticks of schedules, to the Lambdas and queues that moto's rules name.
+    """Hands events to the Lambdas and queues that moto's rules name; schedules are not fired.
 
-    `invoke(function_name, event)` must not block: it is an asynchronous invocation.
+    `invoke(function_name, event)` must not block: it is an asynchronous invocation. `mischief_of`
+    holds, by a flow run's id, what happens to the events of its tasks; `mischief` is for all other.
     """
 
     def __init__(self, aws: EmulatedAws, invoke: Callable[[str, Event], object]) -> None:
         self.mischief: Mischief = deliver_once
+        self.mischief_of: dict[str, Mischief] = {}
         self.delivered: list[Delivered] = []
         self._aws = aws
         self._invoke = invoke
         self._timers: set[threading.Timer] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._clock: threading.Thread | None = None
 
     def __enter__(self) -> EventRouter:
         return self
@@ -111,13 +98,11 @@ class EventRouter:
         self.close()
 
     def close(self) -> None:
-        """Drop what is still to be delivered, and stop the schedules."""
+        """Drop what is still to be delivered."""
         self._closed.set()
         with self._lock:
             for timer in self._timers:
                 timer.cancel()
-        if self._clock:
-            self._clock.join(timeout=10)
 
     @property
     def pending(self) -> int:
@@ -125,52 +110,17 @@ class EventRouter:
         with self._lock:
             return len(self._timers)
 
-    def check_rules(self) -> None:
-        """Raise NotImplementedError for a rule this router cannot judge; call it after a deploy."""
-        for rule in self._rules():
-            _check_pattern(rule.name, rule.event_pattern.get_pattern())
-            if rule.scheduled_expression:
-                _seconds_of(rule)
-            for target in rule.targets:
-                _arn_of(rule, target)
-
     def put(self, event: Event) -> None:
-        """Match the event as it arrives, and deliver it as the mischief of the day wants it.
+        """Match the event as it arrives, and deliver it as its run's mischief wants it.
 
-        Raises NotImplementedError for a rule that cannot be judged.
+        Raises NotImplementedError for a target that is neither a function nor a queue.
         """
-        for delivery in self.mischief(event):
+        for delivery in self.mischief_of.get(flow_run_of(event), self.mischief)(event):
             for rule in self._rules():
                 pattern = rule.event_pattern.get_pattern()
-                _check_pattern(rule.name, pattern)
-                _check_path(rule.name, pattern, delivery.event)
                 # A schedule has no pattern, and an empty pattern would match everything.
                 if pattern and rule.event_pattern.matches_event(delivery.event):  # type: ignore[arg-type]  # any event
                     self._deliver(rule, delivery)
-
-    def run_schedules(self, scale: float) -> None:
-        """Fire `rate(...)` rules from now on, their times multiplied by `scale`."""
-        due: dict[str, float] = {}
-
-        def tick() -> None:
-            for rule in self._rules():
-                if not rule.scheduled_expression:
-                    continue
-                seconds = _seconds_of(rule) * scale
-                now = time.monotonic()
-                if now >= due.setdefault(rule.name, now + seconds):
-                    due[rule.name] = now + seconds
-                    self._deliver(rule, Delivery(self._tick_of(rule)))
-
-        def keep_ticking() -> None:
-            while not self._closed.wait(0.1):
-                try:
-                    tick()
-                except Exception:  # a function may be gone between two deploys
-                    _log.exception("embedded EventBridge: a schedule could not be fired")
-
-        self._clock = threading.Thread(target=keep_ticking, daemon=True)
-        self._clock.start()
 
     def _rules(self) -> list[Rule]:
         rules = self._aws.events.event_buses["default"].rules
@@ -180,14 +130,14 @@ class EventRouter:
         for target in rule.targets:
             arn = _arn_of(rule, target)
             if delivery.delay_seconds <= 0:
-                self._hand_over(arn, rule.name, delivery.event)
+                self._hand_over(arn, delivery.event)
             else:
-                self._hand_over_later(arn, rule.name, delivery)
+                self._hand_over_later(arn, delivery)
 
-    def _hand_over_later(self, arn: str, rule: str, delivery: Delivery) -> None:
+    def _hand_over_later(self, arn: str, delivery: Delivery) -> None:
         def fire() -> None:
             try:
-                self._hand_over(arn, rule, delivery.event)
+                self._hand_over(arn, delivery.event)
             finally:
                 with self._lock:
                     self._timers.discard(timer)
@@ -198,7 +148,7 @@ class EventRouter:
             self._timers.add(timer)
         timer.start()
 
-    def _hand_over(self, arn: str, rule: str, event: Event) -> None:
+    def _hand_over(self, arn: str, event: Event) -> None:
         if self._closed.is_set():
             return
         if ":sqs:" in arn:
@@ -207,21 +157,8 @@ class EventRouter:
             sqs.send_message(QueueUrl=queue_url, MessageBody=json.dumps(event))
             return
         function_name = arn.split(":function:")[1].split(":")[0]
-        self.delivered.append(Delivered(function_name, rule, event, datetime.now(UTC)))
+        self.delivered.append(Delivered(function_name, event))
         self._invoke(function_name, json.loads(json.dumps(event)))  # nobody shares an event
-
-    def _tick_of(self, rule: Rule) -> Event:
-        return {
-            "version": "0",
-            "id": str(uuid.uuid4()),
-            "detail-type": "Scheduled Event",
-            "source": "aws.events",
-            "account": self._aws.account,
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "region": self._aws.region,
-            "resources": [rule.arn],
-            "detail": {},
-        }
 
 
 def _arn_of(rule: Rule, target: dict[str, Any]) -> str:
@@ -232,48 +169,3 @@ def _arn_of(rule: Rule, target: dict[str, Any]) -> str:
             f"rule {rule.name}: only plain Lambda and SQS targets are emulated, not {target}"
         )
     return arn
-
-
-def _seconds_of(rule: Rule) -> float:
-    match = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", str(rule.scheduled_expression))
-    if match is None:
-        raise NotImplementedError(
-            f"rule {rule.name}: only rate(...) is emulated, not {rule.scheduled_expression}"
-        )
-    return int(match[1]) * _UNIT_SECONDS[match[2]]
-
-
-def _check_pattern(rule: str, pattern: dict[str, Any]) -> None:
-    """Every operator must be one that moto knows, and alone in its braces: it reads the first."""
-    for key, value in pattern.items():
-        if key == "$or":
-            for alternative in value:
-                _check_pattern(rule, alternative)
-        elif isinstance(value, dict):
-            _check_pattern(rule, value)
-        else:
-            for operation in value:
-                if isinstance(operation, dict):
-                    _check_operation(rule, operation)
-
-
-def _check_operation(rule: str, operation: dict[str, Any]) -> None:
-    if len(operation) != 1 or not _KNOWN_OPERATORS.issuperset(operation):
-        raise NotImplementedError(f"rule {rule}: moto cannot evaluate the operator {operation}")
-    [operand] = operation.values()
-    if isinstance(operand, dict):  # as in {"anything-but": {"prefix": "x"}}
-        _check_operation(rule, operand)
-
-
-def _check_path(rule: str, pattern: dict[str, Any], event: Any) -> None:
-    """EventBridge looks into arrays of objects; moto does not, and would just not match."""
-    for key, value in pattern.items():
-        if key == "$or":
-            for alternative in value:
-                _check_path(rule, alternative, event)
-        elif isinstance(value, dict):
-            inside = event.get(key, {})
-            if isinstance(inside, list):
-                raise NotImplementedError(f"rule {rule}: moto does not look into the array {key!r}")
-            if isinstance(inside, dict):
-                _check_path(rule, value, inside)

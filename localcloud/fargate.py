@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from localcloud.containers import (
     Description,
     HealthCheck,
     SecretUnavailableError,
+    overridden_environment,
     plan_container,
     resolve_secrets,
     state_change_event,
@@ -38,6 +39,10 @@ from localcloud.task_life import TaskLife
 
 TASK_MARKER = "PREFECT_SPOT_ECS_TASK"
 DRILL = "prefect-spot drill"
+REFUSED_CAPACITY = "EMULATED_REFUSED_CAPACITY"
+"""A container's variable: RunTask has no room for this task on the capacity of that name."""
+PROVISIONING_SECONDS = "EMULATED_PROVISIONING_SECONDS"
+"""A container's variable: how long this task's provisioning takes, instead of `Timings`."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +71,8 @@ class Timings:
 class Fargate:
     """Runs the first container of every task ECS places, until `close()`.
 
-    `capacity` says what there is: with `capacity["FARGATE_SPOT"] = False` RunTask is refused.
-    `timings` may be changed for the tasks to come.
+    A container's variables `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` say what happens to its
+    task alone.
     `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
     """
 
@@ -81,7 +86,6 @@ class Fargate:
         extra_environment: dict[str, str],
         timings: Timings,
     ) -> None:
-        self.capacity = {"FARGATE_SPOT": True, "FARGATE": True}
         self.errors: list[Exception] = []
         self._household = household
         self._aws = aws
@@ -96,7 +100,7 @@ class Fargate:
         self._start_thread(self._hand_on_events)
         moto_additions.connect_ecs(
             moto_additions.EcsHooks(
-                has_capacity=lambda capacity: self.capacity.get(capacity, True),
+                has_capacity=_has_capacity,
                 place=self._place,
                 stop=self._stop_by_user,
                 describe=self.describe,
@@ -123,29 +127,16 @@ class Fargate:
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def interrupt(
-        self,
-        task_arn: str,
-        *,
-        reason: str = "Your Spot Task was interrupted.",
-        stop_code: str = "SpotInterruption",
-    ) -> None:
+    def interrupt(self, task_arn: str) -> None:
         """Take the task as Spot does: warning, SIGTERM to the group, SIGKILL after `stopTimeout`.
 
         Without effect on a task that is stopping already. Raises KeyError for an unknown one.
         """
-        self._lives[task_arn].interrupt(stop_code, reason)
+        self._lives[task_arn].interrupt("SpotInterruption", "Your Spot Task was interrupted.")
 
-    def stop(self, task_arn: str, *, reason: str, stop_code: str = "UserInitiated") -> None:
+    def stop(self, task_arn: str, *, reason: str, stop_code: str) -> None:
         """Stop the task as StopTask does: like `interrupt`, but in the ledger nobody's doing."""
         self._lives[task_arn].request_stop(stop_code, reason)
-
-    def forget(self, task_arn: str) -> None:
-        """Let ECS forget a stopped task, as it does after an hour. The ledger keeps it."""
-        task = self._lives[task_arn].task
-        if task.last_status != "STOPPED":
-            raise ValueError(f"{task_arn} is {task.last_status}: ECS forgets only STOPPED tasks")
-        del self._aws.ecs.tasks[task.cluster_name][task_arn]
 
     def log_of(self, task_arn: str) -> Path:
         """Return the file with the container's output; it is there once the container was."""
@@ -192,7 +183,8 @@ class Fargate:
     def _live(self, life: TaskLife) -> None:
         """One task from PROVISIONING to STOPPED, in a thread of its own."""
         try:
-            life.news.wait(self.timings.provisioning_seconds)
+            own_seconds = life.plan.environment.get(PROVISIONING_SECONDS)
+            life.news.wait(float(own_seconds or self.timings.provisioning_seconds))
             life.pull()
             life.news.wait(self.timings.pending_seconds)
             self._start_container(life)
@@ -305,6 +297,10 @@ class Fargate:
         thread = threading.Thread(target=work, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+
+def _has_capacity(capacity: str, overrides: Mapping[str, Any]) -> bool:
+    return overridden_environment(overrides).get(REFUSED_CAPACITY) != capacity
 
 
 def _passes(check: HealthCheck, environment: dict[str, str]) -> bool:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import assert_never
 from urllib.parse import urlsplit
 
@@ -57,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Throttle:
-    """AWS's refusal of a call that came too soon, in the protocol the call was made in."""
+    """AWS's refusal of a call that came too soon, for its JSON protocols (DynamoDB, ECS, SSM)."""
 
     code: str = "ThrottlingException"
 
@@ -161,15 +160,12 @@ class FaultProxy:
     coming. `errors` keeps what went wrong without being planned; expect it empty.
     """
 
-    def __init__(self, upstream_url: str, plan: Plan = no_fault) -> None:
-        upstream = urlsplit(upstream_url)
-        if upstream.scheme != "http" or not upstream.hostname or upstream.path.strip("/"):
-            raise ValueError(f"{upstream_url} is not of the form http://host:port")
-        self.plan = plan
+    def __init__(self, upstream_url: str) -> None:
+        self.plan: Plan = no_fault
         self.exchanges: list[Exchange] = []
         self.errors: list[Exception] = []
         self.closed = threading.Event()
-        self._host, self._port = upstream.hostname, upstream.port or 80
+        self._upstream = urlsplit(upstream_url).netloc
         self._lock = threading.Lock()
         self._server = _Server(self)
 
@@ -177,12 +173,7 @@ class FaultProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closed.set()
         self._server.shutdown()
         self._server.server_close()
@@ -206,7 +197,7 @@ class FaultProxy:
         Each time over a new connection: one that was kept may be closed under a request, and a
         fault of our own making is the last thing wanted here.
         """
-        upstream = HTTPConnection(self._host, self._port, timeout=UPSTREAM_SECONDS)
+        upstream = HTTPConnection(self._upstream, timeout=UPSTREAM_SECONDS)
         headers = {k: v for k, v in request.headers.items() if k != "connection"}
         try:
             upstream.request(request.method, request.path, request.body or None, headers)
@@ -307,17 +298,7 @@ def _counted(decide: Callable[[int], Fault | None]) -> Plan:
 
 
 def _throttling(request: ProxiedRequest, code: str) -> _Response:
-    """Return the error as the call's AWS protocol has it: JSON, query (XML) or REST JSON."""
-    if request.target:
-        version = "1.0" if request.target.startswith("DynamoDB") else "1.1"
-        error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
-        headers = [("Content-Type", f"application/x-amz-json-{version}")]
-        return _Response(400, headers, json.dumps(error).encode())
-    if "x-www-form-urlencoded" in request.headers.get("content-type", ""):
-        text = (
-            f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>"
-            "<Message>Rate exceeded</Message></Error><RequestId>0</RequestId></ErrorResponse>"
-        )
-        return _Response(400, [("Content-Type", "text/xml")], text.encode())
-    headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", code)]
-    return _Response(429, headers, b'{"message": "Rate exceeded"}')
+    version = "1.0" if request.target.startswith("DynamoDB") else "1.1"
+    error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
+    headers = [("Content-Type", f"application/x-amz-json-{version}")]
+    return _Response(400, headers, json.dumps(error).encode())

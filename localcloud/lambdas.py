@@ -97,7 +97,8 @@ class LambdaService:
         self._workers: list[threading.Thread] = []
         self._environments: set[ExecutionEnvironment] = set()
         self._timers: set[threading.Timer] = set()
-        self._unsettled = 0  # asynchronous events, those waiting for another try included
+        # Asynchronous events as text, by request id; those waiting for another try included.
+        self._unsettled: dict[str, str] = {}
         self._changed = threading.Condition()
         self._stopped = False
 
@@ -131,18 +132,22 @@ class LambdaService:
         self._function(function_name)
         request = _Request(function_name, event, str(uuid.uuid4()))
         with self._changed:
-            self._unsettled += 1
+            self._unsettled[request.request_id] = json.dumps(event)
         self._submit(request)
         return request.request_id
 
-    def wait_idle(self, timeout: float) -> None:
-        """Wait until every asynchronous event succeeded or is exhausted.
+    def wait_idle(self, timeout: float, about: str = "") -> None:
+        """Wait until every asynchronous event that holds `about` succeeded or is exhausted.
 
         Raises TimeoutError after `timeout` seconds.
         """
+
+        def under_way() -> int:
+            return sum(about in text for text in self._unsettled.values())
+
         with self._changed:
-            if not self._changed.wait_for(lambda: self._unsettled == 0, timeout):
-                raise TimeoutError(f"{self._unsettled} events still under way after {timeout} s")
+            if not self._changed.wait_for(lambda: not under_way(), timeout):
+                raise TimeoutError(f"{under_way()} events still under way after {timeout} s")
 
     def kill_one_at_work(self, chance: random.Random) -> bool:
         """Kill an environment in the midst of an invocation; return whether there was one."""
@@ -206,15 +211,7 @@ class LambdaService:
         else:
             self._put_back(fleet, environment)
         invocation = Invocation(
-            function=request.function,
-            request_id=request.request_id,
-            attempt=request.attempt,
-            event=request.event,
-            status=outcome.status,
-            answer=outcome.answer,
-            error=outcome.error,
-            seconds=outcome.seconds,
-            logs=outcome.logs,
+            request.function, request.request_id, request.attempt, request.event, **vars(outcome)
         )
         self.invocations.append(invocation)
         return invocation
@@ -266,7 +263,7 @@ class LambdaService:
                 self._send_to_destination(config, invocation)
         finally:
             with self._changed:
-                self._unsettled -= 1
+                del self._unsettled[request.request_id]
                 self._changed.notify_all()
 
     def _retry(self, request: _Request) -> None:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from moto.core.responses import ActionResult, BaseResponse
 from moto.dynamodb.models import DynamoDBBackend
@@ -43,7 +42,7 @@ Description = dict[str, Any]
 class EcsHooks:
     """How moto's ECS reaches the one who keeps the tasks."""
 
-    has_capacity: Callable[[str], bool]
+    has_capacity: Callable[[str, Mapping[str, Any]], bool]
     place: Callable[[Task, TaskDefinition, str], None]
     stop: Callable[[Task, str | None], None]
     describe: Callable[[Task], Description]
@@ -82,7 +81,6 @@ def install() -> None:
     ecs.run_task = _run_task
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
-    _match_clusters_exactly_in_list_tasks()
     _keep_deployment_configuration()
     _know_the_policy_for_task_execution()
     _name_ecs_role_as_aws_does()
@@ -109,16 +107,16 @@ def run_tasks(
     Why moto's own is not enough: it takes the first provider of a strategy, never lacks capacity,
     starts nothing, and fails where AWS takes the VPC's default security group.
     """
-    if not launch_type and not strategy:
-        strategy = backend._get_cluster(cluster).default_capacity_provider_strategy
+    if not launch_type and len(strategy or []) != 1:  # a cluster's own strategy is not emulated
+        raise InvalidParameterException("Name a launch type or a strategy of one provider.")
+    provider = strategy[0]["capacityProvider"] if strategy else None
+    capacity = provider or launch_type or ""
     if network:
         network.get("awsvpcConfiguration", {}).setdefault("securityGroups", [])
     tasks: list[Task] = []
     failures: list[dict[str, str]] = []
     for _ in range(count):
-        provider = _next_provider(backend, cluster, strategy) if strategy else None
-        capacity = provider or launch_type or ""
-        if _hooks and not _hooks.has_capacity(capacity):
+        if _hooks and not _hooks.has_capacity(capacity, overrides or {}):
             failures.append({"reason": NO_CAPACITY})
             continue
         [task] = backend.run_task(
@@ -135,41 +133,10 @@ def run_tasks(
             [{"capacityProvider": provider}] if provider else None,
         )
         task.launch_type = "FARGATE"  # on Spot too; moto leaves it empty there
-        _strategies[task] = strategy or []
         if _hooks:
             _hooks.place(task, backend.describe_task_definition(task_definition), capacity)
         tasks.append(task)
     return tasks, failures
-
-
-def choose_provider(strategy: Strategy, placed: Mapping[str, int]) -> str:
-    """Return the provider whose turn it is, given how many tasks of this strategy each one has had.
-
-    First the base is filled; what is above it is shared by weight. AWS does not say in which
-    order; this one is deterministic.
-    """
-    for provider in strategy:
-        if placed.get(provider["capacityProvider"], 0) < provider.get("base", 0):
-            return str(provider["capacityProvider"])
-
-    def share_if_given_one_more(provider: dict[str, Any]) -> float:
-        above_base = placed.get(provider["capacityProvider"], 0) - provider.get("base", 0)
-        return float((above_base + 1) / provider["weight"])
-
-    # A strategy of one provider needs no weight; in others, weight 0 means: only the base.
-    weighted = [p for p in strategy if p.get("weight", 0) > 0] or [{**strategy[0], "weight": 1}]
-    return str(min(weighted, key=share_if_given_one_more)["capacityProvider"])
-
-
-_strategies: WeakKeyDictionary[Task, Strategy] = WeakKeyDictionary()  # moto does not keep them
-
-
-def _next_provider(backend: EC2ContainerServiceBackend, cluster: str, strategy: Strategy) -> str:
-    placed: dict[str, int] = {}
-    for task in backend.tasks.get(backend._get_cluster(cluster).name, {}).values():
-        if _strategies.get(task) == strategy and task.capacity_provider_name:
-            placed[task.capacity_provider_name] = placed.get(task.capacity_provider_name, 0) + 1
-    return choose_provider(strategy, placed)
 
 
 def _run_task(self: EC2ContainerServiceResponse) -> ActionResult:
@@ -239,20 +206,6 @@ def _tasks_of(backend: EC2ContainerServiceBackend, cluster: str) -> list[Task]:
 def _find(tasks: Iterable[Task], id_or_arn: str) -> Task | None:
     task_id = id_or_arn.split("/")[-1]
     return next((task for task in tasks if task.id == task_id), None)
-
-
-def _match_clusters_exactly_in_list_tasks() -> None:
-    """As it comes, clusters match by substring: those of "spot-dev" are listed for "spot"."""
-    original = EC2ContainerServiceBackend.list_tasks
-
-    def list_tasks(
-        self: EC2ContainerServiceBackend, cluster_str: str | None = None, *args: Any, **kwargs: Any
-    ) -> list[Task]:
-        tasks = original(self, cluster_str, *args, **kwargs)
-        arn = self._get_cluster(cluster_str).arn if cluster_str else None
-        return [task for task in tasks if arn is None or task.cluster_arn == arn]
-
-    EC2ContainerServiceBackend.list_tasks = list_tasks  # type: ignore[method-assign]  # meant
 
 
 def _keep_deployment_configuration() -> None:

@@ -95,6 +95,10 @@ class PrefectApi:
         body = {"state": state}
         return dict(self._send("POST", f"/flow_runs/{flow_run_id}/set_state", body))
 
+    def delete(self, flow_run_id: str) -> None:
+        """Delete the flow run, as a user in the UI would."""
+        self._send("DELETE", f"/flow_runs/{flow_run_id}")
+
     def resume(self, flow_run_id: str) -> None:
         """Resume a paused or suspended run, as a user in the UI would."""
         self._send("POST", f"/flow_runs/{flow_run_id}/resume", {})

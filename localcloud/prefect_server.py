@@ -6,17 +6,15 @@ is decided by the Python that is handed in.
 
 from __future__ import annotations
 
-import base64
-import json
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+import httpx
 
 from localcloud.postgres import Spawn, end, tail
 from localcloud.processes import free_port
@@ -52,7 +50,8 @@ class PrefectServer:
         self._auth_string = auth_string
         self._process: subprocess.Popen[Any] | None = None
         self.log = folder / "prefect-server.log"
-        self.ui_url = ""
+        self._port = free_port()
+        self.ui_url = f"http://127.0.0.1:{self._port}"
         self.version = ""
 
     @property
@@ -66,12 +65,10 @@ class PrefectServer:
         Raises RuntimeError, with the end of its log, when it ends or is silent for two minutes.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        self.ui_url = f"http://127.0.0.1:{port}"
         command = [str(self._python), "-m", "prefect", "server", "start"]
         self._process = self._spawn(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env=self._environment(port),
+            [*command, "--host", "127.0.0.1", "--port", str(self._port)],
+            env=self._environment(self._port),
             cwd=self._folder,
             log=self.log,
         )
@@ -82,12 +79,7 @@ class PrefectServer:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process is not None:
             end(self._process, signal.SIGTERM)
 
@@ -119,26 +111,11 @@ class PrefectServer:
     def _wait(self, process: subprocess.Popen[Any]) -> str:
         """Wait until it answers, and return its version."""
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            if process.poll() is not None:
-                raise RuntimeError(f"the Prefect server ended; its log:\n{tail(self.log)}")
-            try:
-                self._get("/health")
-                return str(self._get("/admin/version"))
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                if time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"the Prefect server is silent after {START_SECONDS:.0f} s;"
-                        f" its log ends:\n{tail(self.log)}"
-                    ) from None
+        auth = httpx.BasicAuth(*self._auth_string.split(":", 1)) if self._auth_string else None
+        with httpx.Client(base_url=self.api_url, auth=auth, timeout=5, trust_env=False) as client:
+            while process.poll() is None and time.monotonic() < deadline:
+                with suppress(httpx.HTTPError):
+                    client.get("/health").raise_for_status()
+                    return str(client.get("/admin/version").raise_for_status().json())
                 time.sleep(0.25)
-
-    def _get(self, path: str) -> object:
-        request = urllib.request.Request(self.api_url + path)  # noqa: S310  # our own http address
-        if self._auth_string is not None:
-            token = base64.b64encode(self._auth_string.encode()).decode()
-            request.add_header("Authorization", f"Basic {token}")
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=5) as answer:
-            value: object = json.load(answer)
-        return value
+        raise RuntimeError(f"the Prefect server does not come up; its log ends:\n{tail(self.log)}")

@@ -107,29 +107,23 @@ class Household:
             )
 
 
-def end_tree(process_or_pid: subprocess.Popen[bytes] | int, marker: tuple[str, str] | None) -> None:
+def end_tree(process: subprocess.Popen[bytes], marker: tuple[str, str]) -> None:
     """SIGKILL a process, its descendants, and whoever carries `marker`, until none is left.
 
     The marker finds descendants that made a session of their own and lost their parent.
     Raises TimeoutError when some are still there after `REAPING_SECONDS`.
     """
-    pid: int | None
-    if isinstance(process_or_pid, int):
-        pid = process_or_pid
-    else:  # once waited for, its pid may belong to a stranger
-        pid = process_or_pid.pid if process_or_pid.poll() is None else None
     root = None
-    if pid is not None:
+    if process.poll() is None:  # once waited for, its pid may belong to a stranger
         with contextlib.suppress(psutil.NoSuchProcess):
-            root = psutil.Process(pid)
+            root = psutil.Process(process.pid)
 
     def members() -> set[psutil.Process]:
-        return {*_descendants(root), *(_carriers(marker) if marker else ())}
+        return {*_descendants(root), *_carriers(marker)}
 
     if not _kill_until_gone(members):
-        raise TimeoutError(f"processes of {process_or_pid} survive SIGKILL: {members()}")
-    if isinstance(process_or_pid, subprocess.Popen):
-        process_or_pid.wait()
+        raise TimeoutError(f"processes of {process} survive SIGKILL: {members()}")
+    process.wait()
 
 
 def free_port() -> int:

@@ -43,6 +43,8 @@ class ContainerLife:
     """Of the task, in MiB."""
     environment: Mapping[str, str]
     """As given by task definition and overrides: without secrets, without the emulation's own."""
+    stopped: datetime | None = None
+    """When the task's status became STOPPED, some time after the container's exit."""
 
 
 class TaskLife:
@@ -170,6 +172,7 @@ class TaskLife:
                 cpu=self.plan.cpu,
                 memory=self.plan.memory,
                 environment=dict(self.plan.environment),
+                stopped=self._description.get("stoppedAt"),
             )
 
     def _note_stop(self, stop_code: str, reason: str | None) -> None:

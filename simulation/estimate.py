@@ -38,11 +38,6 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
     return Estimate(value, value - half, value + half)
 
 
-def mean(values: Sequence[float]) -> Estimate:
-    """Return the mean of what was drawn once for each pool."""
-    return ratio(values, [1.0] * len(values))
-
-
 def student(degrees: int) -> float:
     """Return the 97.5 % quantile of Student's t, by its expansion in 1/degrees.
 

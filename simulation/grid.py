@@ -6,37 +6,49 @@ Everything drawn depends on seed, cell and pool alone, so any number of processe
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from math import ceil
 from multiprocessing import get_context
 from random import Random
 from typing import Final
 
-from simulation.contenders import (
-    BASELINE,
-    DEADLINES,
-    OPTIMUM,
-    Contender,
-    contenders_of,
-    in_time,
-)
-from simulation.foresight import Assignment, Outcome, for_ever, on_demand, optimum
+from chalicelib.core.guards.facts import DEADLINE_TAG, GuardPolicy
+from chalicelib.core.situation import Policy
 from simulation.memory import Knowledge, Memory, PastSky, memory_of, varied
-from simulation.play import play
-from simulation.sky import HOUR, Bursts, Bursty, Climate, Sky, Steady
-from simulation.work import Platform, Work
+from simulation.play import Assignment, Outcome, by_budget, by_product, leaving_before, optimum
+from simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
+from simulation.work import Platform, Work, shipped_rates
 
 RUNS_PER_POOL: Final = 8
 LEAST_POOLS: Final = 8
-ON_DEMAND: Final = "on demand"
-FOR_EVER: Final = "Spot for ever"
 KEPT_TASKS: Final = 8
 """In how many tasks the work is cut where results are persisted."""
 
-_SHARED: Final = bytes.fromhex("77656174686572").decode()
-"""Part of the seed of what a pool's runs share. Under another name the bursts of a seed, and with
-them the figures in `docs/guards.md`, would be others."""
+BUDGETS: Final = range(11)
+BASELINE: Final = "budget 3"
+ON_DEMAND: Final = "on demand"
+FOR_EVER: Final = "for ever"
+OPTIMUM: Final = "optimum"
+DEADLINE: Final = "deadline"
+ECONOMICS: Final = "economics"
+
+DEADLINES: Final = {False: (1.5, 2.5, 3.0, 4.0), True: (1.3, 1.6, 2.0)}
+"""By whether tasks are kept: deadlines as multiples of the run's own work."""
+
+KNOWLEDGE: Final = {
+    ECONOMICS: Knowledge(),
+    "1 Spot hour, 1 run": Knowledge(spot_hours=1, runs=1),
+    "no history": Knowledge(spot_hours=0, runs=0),
+    "5x the interruptions": Knowledge(rate_factor=5),
+    "a fifth of the interruptions": Knowledge(rate_factor=0.2),
+    "2x the work": Knowledge(work_factor=2),
+}
+"""What economics is judged with: an ordinary past first, then little of it, then a wrong one."""
+
+POOLS_PER_VARIANT: Final = 4
+"""Economics with another past than the ordinary one is played in one of so many pools."""
 
 
 class Pattern(StrEnum):
@@ -77,12 +89,11 @@ class Tally:
     runs: int
     usd: float
     hours: float
-    interruptions: float
     misses: int = 0
 
 
 Pool = dict[str, Tally]
-"""By the contender's name."""
+"""By the policy's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,6 @@ class Grid:
     rates_per_hour: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1, 2)
     tasks: tuple[int, ...] = (1, KEPT_TASKS)
     patterns: tuple[Pattern, ...] = (Pattern.INDEPENDENT, Pattern.BURSTS)
-    climate: Climate = field(default_factory=Climate)
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells."""
@@ -102,6 +112,11 @@ class Grid:
                 for hours in self.hours:
                     for rate in self.rates_per_hour:
                         yield Cell(pattern, rate, hours, tasks)
+
+
+def in_time(name: str, factor: float) -> str:
+    """Name a policy under a deadline."""
+    return f"{name}, deadline {factor:g}x work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,38 +136,49 @@ class Contest:
     def play_pool(self, cell: Cell, number: int) -> Pool:
         """Play one pool of a cell under every policy."""
         runs = self._runs(cell, f"{self.seed}/{cell}/{number}")
-        outcomes: dict[str, tuple[Outcome, ...]] = {}
-        memories: dict[Knowledge, Memory] = {}
-        pool: Pool = {}
-        for contender in contenders_of(cell.tasks):
-            if number % contender.one_pool_in:
-                continue
-            knowledge = contender.knowledge
-            if knowledge not in memories:
-                memories[knowledge] = self._memory(cell, knowledge, number)
-            outcomes[contender.name] = play(runs, contender, memories[knowledge], self.platform)
-            pool[contender.name] = _tally(outcomes[contender.name], runs, contender)
-        for name, look in _FORESIGHT.items():
-            pool[name] = _tally([look(run, self.platform) for run in runs], runs)
-        for factor in DEADLINES[cell.is_persisted]:
-            pool.update(self._in_time(factor, runs, outcomes[BASELINE]))
-        return pool
-
-    def _in_time(
-        self, factor: float, runs: Sequence[Assignment], baseline: Sequence[Outcome]
-    ) -> Pool:
-        """What the budget alone does under a deadline, and what could have been done."""
-        set_ = Contender("", deadline_factor=factor)
-        best = [optimum(run, self.platform, 60 * set_.deadline_minutes(run.work)) for run in runs]
-        return {
-            in_time(BASELINE, factor): _tally(baseline, runs, set_),
-            in_time(OPTIMUM, factor): _tally(best, runs, set_),
+        ways = [list(leaving_before(run, self.platform)) for run in runs]
+        pool = {f"budget {n}": _tally([by_budget(way, n) for way in ways]) for n in BUDGETS}
+        pool[ON_DEMAND] = _tally([way[0] for way in ways])
+        pool[FOR_EVER] = _tally([way[-1] for way in ways])
+        pool[OPTIMUM] = _tally([optimum(way) for way in ways])
+        memories = {
+            name: self._memory(cell, knowledge, number)
+            for name, knowledge in KNOWLEDGE.items()
+            if name == ECONOMICS or number % POOLS_PER_VARIANT == 0
         }
+        policy = Policy(rates=shipped_rates(), guards=GuardPolicy(economics=True))
+        for name, memory in memories.items():
+            pool[name] = _tally(
+                [by_product(run, policy, (), memory, self.platform) for run in runs]
+            )
+        return pool | self._deadlines(DEADLINES[cell.is_persisted], runs, ways, memories[ECONOMICS])
+
+    def _deadlines(
+        self,
+        factors: Sequence[float],
+        runs: Sequence[Assignment],
+        ways: Sequence[Sequence[Outcome]],
+        memory: Memory,
+    ) -> Pool:
+        """The guard under each deadline, what the budget alone does, and what could be done."""
+        policy = Policy(rates=shipped_rates())
+        pool = {}
+        for factor in factors:
+            minutes = [ceil(run.work.seconds * factor / 60) for run in runs]
+            seconds = [60 * each for each in minutes]
+            guarded = [
+                by_product(run, policy, [f"{DEADLINE_TAG}{each}m"], memory, self.platform)
+                for run, each in zip(runs, minutes, strict=True)
+            ]
+            budget = [by_budget(way, policy.spot_retries) for way in ways]
+            best = [optimum(way, each) for way, each in zip(ways, seconds, strict=True)]
+            for name, outcomes in ((DEADLINE, guarded), (BASELINE, budget), (OPTIMUM, best)):
+                pool[in_time(name, factor)] = _tally(outcomes, seconds)
+        return pool
 
     def _runs(self, cell: Cell, name: str) -> list[Assignment]:
         """Runs that begin within twice their work, and share their bursts."""
-        shared = Random(f"{name}/{_SHARED}")
-        sky = self._skies(cell, shared)
+        sky = self._skies(cell, Random(f"{name}/shared"))
         runs = []
         for i in range(RUNS_PER_POOL):
             random = Random(f"{name}/{i}")
@@ -163,55 +189,42 @@ class Contest:
 
     def _skies(self, cell: Cell, random: Random) -> Callable[[Random], Sky]:
         if cell.pattern is Pattern.BURSTS:
-            return partial(Bursty, Bursts(cell.rate_per_hour, self.grid.climate, random))
+            return partial(Bursty, Bursts(cell.rate_per_hour, random))
         return partial(Steady, cell.rate_per_hour)
 
     def _memory(self, cell: Cell, knowledge: Knowledge, number: int) -> Memory:
-        climate = self.grid.climate if cell.pattern is Pattern.BURSTS else None
-        past = PastSky(cell.rate_per_hour * knowledge.rate_factor, climate)
+        rate = cell.rate_per_hour * knowledge.rate_factor
+        past = PastSky(rate, in_bursts=cell.pattern is Pattern.BURSTS)
         random = Random(f"{self.seed}/{cell}/{number}/{knowledge}")
         work = Work(cell.hours * HOUR, cell.tasks)
         return memory_of(work, knowledge, past, random, self.platform)
 
 
 def play_all(
-    contest: Contest, processes: int, tell: Callable[[str], None]
+    contest: Contest, processes: int, log: Callable[[str], None]
 ) -> dict[Cell, list[Pool]]:
-    """Play every cell, a pool at a time, in so many processes; `tell` is told how far it is."""
+    """Play every cell, a pool at a time, in so many processes; `log` gets the progress."""
     cells = list(contest.grid.cells())
     jobs = [(cell, number) for cell in cells for number in range(contest.pools)]
     found: dict[Cell, list[Pool]] = {cell: [] for cell in cells}
-    # Not forked: whoever calls this may have threads, which a fork leaves behind with their locks.
+    # Not forked: the caller may have threads, which a fork leaves behind with their locks.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
         pools = workers.map(contest.play_pool, *zip(*jobs, strict=True), chunksize=4)
         for count, ((cell, _), pool) in enumerate(zip(jobs, pools, strict=True), start=1):
             found[cell].append(pool)
             if len(found[cell]) == contest.pools:
-                tell(f"{count * 100 // len(jobs):3} %  {cell}")
+                log(f"{count * 100 // len(jobs):3} %  {cell}")
     return found
 
 
-_FORESIGHT: Final[dict[str, Callable[[Assignment, Platform], Outcome]]] = {
-    ON_DEMAND: on_demand,
-    FOR_EVER: for_ever,
-    OPTIMUM: optimum,
-}
-
-
-def _tally(
-    outcomes: Sequence[Outcome], runs: Sequence[Assignment], contender: Contender | None = None
-) -> Tally:
+def _tally(outcomes: Sequence[Outcome], deadlines_seconds: Sequence[float] = ()) -> Tally:
     n = len(outcomes)
-    late = 0
-    if contender is not None and contender.deadline_factor:
-        late = sum(
-            outcome.seconds > 60 * contender.deadline_minutes(run.work)
-            for outcome, run in zip(outcomes, runs, strict=True)
-        )
     return Tally(
         runs=n,
         usd=sum(outcome.usd for outcome in outcomes) / n,
         hours=sum(outcome.seconds for outcome in outcomes) / n / HOUR,
-        interruptions=sum(outcome.interruptions for outcome in outcomes) / n,
-        misses=late,
+        misses=sum(
+            outcome.seconds > seconds
+            for outcome, seconds in zip(outcomes, deadlines_seconds, strict=False)
+        ),
     )

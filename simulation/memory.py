@@ -19,7 +19,7 @@ from chalicelib.core.run import CompletedRun, StateType
 from chalicelib.core.situation import Situation
 from chalicelib.core.task import FARGATE, FARGATE_SPOT
 from chalicelib.core.waste import TaskRun
-from simulation.sky import HOUR, Bursts, Bursty, Climate, Sky, Steady
+from simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from simulation.work import Attempt, Platform, Work, attempt, moment
 
 BUDGET_OF_THE_PAST: Final = 3
@@ -56,13 +56,13 @@ class PastSky:
     """What Spot was like: a steady rate, or bursts around it."""
 
     rate_per_hour: float
-    climate: Climate | None = None
+    in_bursts: bool = False
 
     def skies(self, number: int, random: Random) -> list[Sky]:
         """Return the skies of so many runs at a time."""
         seeds = [Random(random.random()) for _ in range(number)]
-        if self.climate is not None:
-            bursts = Bursts(self.rate_per_hour, self.climate, random)
+        if self.in_bursts:
+            bursts = Bursts(self.rate_per_hour, random)
             return [Bursty(bursts, seed) for seed in seeds]
         return [Steady(self.rate_per_hour, seed) for seed in seeds]
 
@@ -108,7 +108,7 @@ class Memory:
     ) -> GuardFacts:
         """Return what is known when the last of `attempts` has been interrupted.
 
-        The run's first attempt is evidence too: its bill, or the event itself, has told of it.
+        The run's first attempt is evidence too: its bill, or the event itself, shows it.
         """
         first, own = attempts[0], attempts_of(s)
         hours = self.evidence.hours + (first.ended_at - first.pulled_at) / HOUR

@@ -6,7 +6,6 @@ times are Poisson's this is the same law: what is left of an exponential wait is
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from random import Random
 from typing import Final, Protocol
 
@@ -35,24 +34,12 @@ class Steady:
         return self._times[bisect_right(self._times, at)]
 
 
-@dataclass(frozen=True, slots=True)
-class Climate:
-    """How bursts come: how long, how much of the time, and how much of the interruptions."""
+BURST_HOURS: Final = 0.5
+SHARE_OF_TIME: Final = 0.1
+SHARE_OF_INTERRUPTIONS: Final = 0.8
+"""How bursts come: how long on average, how much of the time, how much of the interruptions."""
 
-    burst_hours: float = 0.5
-    share_of_time: float = 0.1
-    share_of_interruptions: float = 0.8
-
-    def rate_in(self, *, burst: bool, mean_rate: float) -> float:
-        """The rate in a burst or between two, such that over time it is `mean_rate`."""
-        if burst:
-            return mean_rate * self.share_of_interruptions / self.share_of_time
-        return mean_rate * (1 - self.share_of_interruptions) / (1 - self.share_of_time)
-
-    @property
-    def hours_between(self) -> float:
-        """How long it is from one burst to the next, on average."""
-        return self.burst_hours * (1 - self.share_of_time) / self.share_of_time
+HOURS_BETWEEN: Final = BURST_HOURS * (1 - SHARE_OF_TIME) / SHARE_OF_TIME
 
 
 class Bursts:
@@ -62,14 +49,12 @@ class Bursts:
     a process of rate one into interruptions (`clock_at`).
     """
 
-    def __init__(self, rate_per_hour: float, climate: Climate, random: Random) -> None:
-        self._climate: Final = climate
+    def __init__(self, rate_per_hour: float, random: Random) -> None:
         self._random: Final = random
-        self._rates: Final = {
-            burst: climate.rate_in(burst=burst, mean_rate=rate_per_hour) / HOUR
-            for burst in (True, False)
-        }
-        self._begins_in_a_burst: Final = random.random() < climate.share_of_time
+        burst = rate_per_hour * SHARE_OF_INTERRUPTIONS / SHARE_OF_TIME
+        between = rate_per_hour * (1 - SHARE_OF_INTERRUPTIONS) / (1 - SHARE_OF_TIME)
+        self._rates: Final = {True: burst / HOUR, False: between / HOUR}
+        self._begins_in_a_burst: Final = random.random() < SHARE_OF_TIME
         self._changes: Final[list[float]] = [0.0]
         self._hazards: Final[list[float]] = [0.0]
 
@@ -89,7 +74,7 @@ class Bursts:
 
     def _go_on(self) -> None:
         last = len(self._changes) - 1
-        hours = self._climate.burst_hours if self._is_burst(last) else self._climate.hours_between
+        hours = BURST_HOURS if self._is_burst(last) else HOURS_BETWEEN
         seconds = self._random.expovariate(1 / (hours * HOUR))
         self._changes.append(self._changes[-1] + seconds)
         self._hazards.append(self._hazards[-1] + seconds * self._rate_of(last))

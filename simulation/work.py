@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,6 @@ SIZE: Final = Size(cpu_units=1024, memory_mib=2048)
 _PRICES: Final = Path(__file__).resolve().parent.parent / "infra" / "prices.json"
 _MINUTE: Final = float(MINIMUM_SECONDS)
 _MANY_SECONDS: Final = Decimal(10**9)
-
-
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -39,6 +38,7 @@ def seconds_at(time: datetime) -> float:
     return (time - _EPOCH).total_seconds()
 
 
+@cache
 def shipped_rates() -> Rates:
     """Return the price table that the Lambdas are shipped with."""
     return read_table(json.loads(_PRICES.read_text()))
@@ -49,13 +49,17 @@ class Platform:
     """What Fargate asks for, in money and in time.
 
     `changeover_seconds`: from a container's exit (or a run being due) to the flow's first line in
-    the next one. The last `billed_start_seconds` of it, image pull and Prefect's own start, are
+    the next one. The last third of it, image pull and Prefect's own start, are
     charged.
     """
 
     usd_per_second: dict[str, float]
     changeover_seconds: float = 60.0
-    billed_start_seconds: float = 20.0
+
+    @property
+    def billed_start_seconds(self) -> float:
+        """The last third of a changeover."""
+        return self.changeover_seconds / 3
 
     @property
     def unbilled_seconds(self) -> float:
@@ -74,7 +78,7 @@ def platform_of(rates: Rates, *, changeover_seconds: float = 60.0) -> Platform:
         / float(_MANY_SECONDS)
         for capacity in (FARGATE, FARGATE_SPOT)
     }
-    return Platform(per_second, changeover_seconds, changeover_seconds / 3)
+    return Platform(per_second, changeover_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Tables for the tests: in memory for laws and faults, in moto for the tables' own tests."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from moto import mock_aws
 
 from tests.laws.universe import Tables
 from tests.twin.dynamodb import InMemoryDynamoDB
+
+os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
 
 settings.register_profile(
     "first-failure", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import time
 import zipfile
 from functools import cache
 from typing import Any, Literal, cast
@@ -21,6 +19,7 @@ from chalicelib.core.provision_world import ProvisionWorld
 from chalicelib.core.provisioning import Desired
 from chalicelib.core.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
+from tests.laws.universe import Silence
 from tests.provisioning import (
     ACCOUNT,
     FUNCTION_PREFIX,
@@ -31,11 +30,7 @@ from tests.provisioning import (
 )
 from tests.twin.work_pools import InMemoryWorkPools
 
-os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
-
 READING = ("Describe", "Get", "List")
-MANY, PAUSE_SECONDS = 20, 0.2
-"""So many calls need a pause between them: an AWS is asked that takes its time."""
 SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "sqs", "ssm")
 
 
@@ -46,26 +41,18 @@ def empty_account() -> None:
     dynamodb_backends[ACCOUNT][REGION].tables.pop(STACK_NAME, None)
 
 
-class Silence:
-    """A logger that says nothing."""
-
-    def info(self, msg: object, **keys: Any) -> None: ...
-    def exception(self, msg: object, **keys: Any) -> None: ...
-
-
 class Bench:
     """An account with default VPC, Prefect's API key and deployed functions; nothing else.
 
-    `calls` are the operations that `provision` has called, in order. AWS is at `endpoint_url`, or
-    within `mock_aws`.
+    `calls` are the operations that `provision` has called, in order. AWS is `mock_aws`.
     """
 
-    def __init__(self, desired: Desired | None = None, endpoint_url: str | None = None) -> None:
+    def __init__(self, desired: Desired | None = None) -> None:
         self.desired = desired or make_desired()
         self.calls: list[str] = []
         self.pools = InMemoryWorkPools()
-        self.aws = {name: _client(name, 1, endpoint_url) for name in SERVICES}
-        self._seen = {name: _client(name, 2, endpoint_url) for name in SERVICES}
+        self.aws = {name: _client(name, 1) for name in SERVICES}
+        self._seen = {name: _client(name, 2) for name in SERVICES}
         for seen in self._seen.values():
             seen.meta.events.unregister("before-call", unique_id="bench")
             seen.meta.events.register("before-call", self._record, unique_id="bench")
@@ -100,18 +87,13 @@ class Bench:
     def provision(self, **event: Any) -> ProvisionReport:
         return provision(self.world(), event)
 
-    def until(self, condition: Condition, most_calls: int = 8) -> list[ProvisionReport]:
-        """Call it until it says so."""
-        reports = [self.provision()]
-        while reports[-1].condition is not condition:
-            assert len(reports) < most_calls, reports[-1].summary
-            time.sleep(PAUSE_SECONDS if most_calls > MANY else 0)
-            reports.append(self.provision())
-        return reports
-
     def until_ready(self, most_calls: int = 8) -> list[ProvisionReport]:
         """Call it until it says that all is ready."""
-        return self.until(Condition.READY, most_calls)
+        reports = [self.provision()]
+        while reports[-1].condition is not Condition.READY:
+            assert len(reports) < most_calls, reports[-1].summary
+            reports.append(self.provision())
+        return reports
 
     # What is there before, and what others do.
 
@@ -189,12 +171,11 @@ _SESSION = boto3.session.Session()
 
 
 @cache
-def _client(name: str, number: int, endpoint_url: str | None) -> Any:
+def _client(name: str, number: int) -> Any:
     """Kept for all benches: to make one costs more than what is done with it."""
     return _SESSION.client(  # type: ignore[call-overload]  # any service name
         name,
         REGION,
-        endpoint_url=endpoint_url,
         aws_access_key_id="testing",
         aws_secret_access_key="testing",
     )

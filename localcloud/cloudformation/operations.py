@@ -8,9 +8,8 @@ as on AWS, and a thread carries it out: every resource has its events, a failed 
 from __future__ import annotations
 
 import threading
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,15 +28,11 @@ Leftover = tuple[str, Made]
 class CloudFormation:
     """The stacks of one account and region.
 
-    `refuse` maps logical ids to reasons: such a resource is neither made nor changed, for that
-    reason. `operation_seconds`: how long every operation takes at the least. `services_are_kept`:
-    somebody runs services' tasks, so a service is waited for until it is steady. `errors` keeps
-    what the emulation's own threads raised; expect it empty.
+    `services_are_kept`: somebody runs services' tasks, so a service is waited for until it is
+    steady. `errors` keeps what the emulation's own threads raised; expect it empty.
     """
 
     def __init__(self, client: Client, account: str, region: str) -> None:
-        self.refuse: dict[str, str] = {}
-        self.operation_seconds = 0.0
         self.services_are_kept = False
         self.errors: list[Exception] = []
         self._client = client
@@ -117,7 +112,6 @@ class CloudFormation:
 
     def _start(self, stack: Stack, operation: Callable[[], None]) -> None:
         def run() -> None:
-            self._closed.wait(self.operation_seconds)
             try:
                 operation()
             except Exception as error:  # a mistake of this emulation's, or of the template's
@@ -130,7 +124,7 @@ class CloudFormation:
 
     def _create(self, stack: Stack) -> None:
         try:
-            self._bring_up(stack, self.refuse)
+            self._bring_up(stack)
             stack.note("CREATE_COMPLETE")
         except _OperationError as error:
             stack.note("ROLLBACK_IN_PROGRESS", f"{error} Rollback requested by user.")
@@ -140,13 +134,13 @@ class CloudFormation:
     def _update(self, stack: Stack, old: Wanted) -> None:
         verb = "UPDATE"
         try:
-            leftover = self._bring_up(stack, self.refuse)
+            leftover = self._bring_up(stack)
         except _OperationError as error:
             verb = "UPDATE_ROLLBACK"
             stack.note("UPDATE_ROLLBACK_IN_PROGRESS", str(error))
             stack.wanted = old
             try:
-                leftover = [*error.leftover, *self._bring_up(stack, {})]
+                leftover = [*error.leftover, *self._bring_up(stack)]
             except _OperationError as worse:
                 stack.note("UPDATE_ROLLBACK_FAILED", str(worse))
                 return
@@ -160,7 +154,7 @@ class CloudFormation:
         failed = f"The following resource(s) failed to delete: [{', '.join(stack.made)}]."
         stack.note("DELETE_COMPLETE" if clean else "DELETE_FAILED", "" if clean else failed)
 
-    def _bring_up(self, stack: Stack, refuse: Mapping[str, str]) -> list[Leftover]:
+    def _bring_up(self, stack: Stack) -> list[Leftover]:
         """Make and change all that differs; return what is to be deleted afterwards.
 
         Raises _OperationError for the first resource that cannot be had; what was replaced until
@@ -175,8 +169,6 @@ class CloudFormation:
             verb = "UPDATE" if present else "CREATE"
             stack.note(f"{verb}_IN_PROGRESS", "", logical_id)
             try:
-                if logical_id in refuse:
-                    raise ResourceError(refuse[logical_id])
                 made = self._make_or_change(present, resource_type, properties)
                 if present and present.physical_id != made.physical_id:
                     replaced.append((logical_id, present))
@@ -232,10 +224,6 @@ class CloudFormation:
         return not stack.made
 
     def _delete_one(self, stack: Stack, logical_id: str, made: Made) -> bool:
-        policy = stack.wanted.template["Resources"].get(logical_id, {}).get("DeletionPolicy")
-        if policy == "Retain":
-            stack.note("DELETE_SKIPPED", "", logical_id, made.physical_id)
-            return True
         stack.note("DELETE_IN_PROGRESS", "", logical_id, made.physical_id)
         try:
             KINDS[made.type].delete(self._client, made)
@@ -259,17 +247,3 @@ def _put_back(stack: Stack, replaced: list[Leftover]) -> list[Leftover]:
     replacements = [(logical_id, stack.made[logical_id]) for logical_id, _ in replaced]
     stack.made.update(replaced)
     return replacements
-
-
-def wait_for_stack(cloudformation: CloudFormation, name_or_id: str, seconds: float = 60) -> Stack:
-    """Wait until nothing is being done to the stack; return it.
-
-    Raises TimeoutError after `seconds`.
-    """
-    deadline = time.monotonic() + seconds
-    stack = cloudformation.stack(name_or_id)
-    while stack.status.endswith("_IN_PROGRESS"):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{name_or_id} is still {stack.status} after {seconds:.0f} s")
-        time.sleep(0.02)
-    return stack

@@ -11,77 +11,56 @@ from moto.core.responses import ActionResult, EmptyResult
 from localcloud.cloudformation.operations import CloudFormation
 from localcloud.cloudformation.stack import Stack, Wanted
 
-Action = Callable[[CloudFormationResponse], Any]
-
-_connected: CloudFormation | None = None
-_installed = False
+Action = Callable[[CloudFormation, CloudFormationResponse], Any]
 
 
 def connect(cloudformation: CloudFormation | None) -> None:
     """Let requests come to `cloudformation`, or with None to moto's own again."""
-    global _connected
-    _connected = cloudformation
-
-
-def install() -> None:
-    """Put our actions before moto's; a second call changes nothing."""
-    global _installed
-    if _installed:
-        return
-    _installed = True
     for name, action in _ACTIONS.items():
-        _put_before(name, action)
+        ours = _answering(action, cloudformation) if cloudformation else _MOTOS_OWN[name]
+        setattr(CloudFormationResponse, name, ours)
 
 
-def _put_before(name: str, action: Action) -> None:
-    original: Action = getattr(CloudFormationResponse, name)
-
-    def answer(self: CloudFormationResponse) -> Any:
-        return (action if _connected else original)(self)
-
-    setattr(CloudFormationResponse, name, answer)
+def _answering(
+    action: Action, cloudformation: CloudFormation
+) -> Callable[[CloudFormationResponse], Any]:
+    return lambda self: action(cloudformation, self)
 
 
-def _there() -> CloudFormation:
-    if _connected is None:
-        raise RuntimeError("the emulated AWS was closed just now")
-    return _connected
-
-
-def _wanted(self: CloudFormationResponse) -> Wanted:
+def _wanted(request: CloudFormationResponse) -> Wanted:
     return Wanted(
-        body=self._get_param("TemplateBody"),
+        body=request._get_param("TemplateBody"),
         parameters={
-            p["ParameterKey"]: p["ParameterValue"] for p in self._get_param("Parameters", [])
+            p["ParameterKey"]: p["ParameterValue"] for p in request._get_param("Parameters", [])
         },
-        tags={tag["Key"]: tag["Value"] for tag in self._get_param("Tags", [])},
+        tags={tag["Key"]: tag["Value"] for tag in request._get_param("Tags", [])},
     )
 
 
-def _create_stack(self: CloudFormationResponse) -> ActionResult:
-    stack_id = _there().create(
-        self._get_param("StackName"),
-        _wanted(self),
-        self._get_param("Capabilities", []),
-    )
-    return ActionResult({"StackId": stack_id})
-
-
-def _update_stack(self: CloudFormationResponse) -> ActionResult:
-    stack_id = _there().update(
-        self._get_param("StackName"), _wanted(self), self._get_param("Capabilities", [])
+def _create_stack(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
+    stack_id = here.create(
+        request._get_param("StackName"),
+        _wanted(request),
+        request._get_param("Capabilities", []),
     )
     return ActionResult({"StackId": stack_id})
 
 
-def _delete_stack(self: CloudFormationResponse) -> EmptyResult:
-    _there().delete(self._get_param("StackName"))
+def _update_stack(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
+    stack_id = here.update(
+        request._get_param("StackName"), _wanted(request), request._get_param("Capabilities", [])
+    )
+    return ActionResult({"StackId": stack_id})
+
+
+def _delete_stack(here: CloudFormation, request: CloudFormationResponse) -> EmptyResult:
+    here.delete(request._get_param("StackName"))
     return EmptyResult()
 
 
-def _describe_stacks(self: CloudFormationResponse) -> ActionResult:
-    name = self._get_param("StackName")
-    stacks = [_there().stack(name)] if name else _there().stacks()
+def _describe_stacks(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
+    name = request._get_param("StackName")
+    stacks = [here.stack(name)] if name else here.stacks()
     return ActionResult({"Stacks": [_described(stack) for stack in stacks]})
 
 
@@ -104,20 +83,17 @@ def _described(stack: Stack) -> dict[str, Any]:
     return {**described, "StackStatusReason": stack.reason} if stack.reason else described
 
 
-def _describe_stack_events(self: CloudFormationResponse) -> ActionResult:
-    events = _there().stack(self._get_param("StackName")).events
+def _describe_stack_events(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
+    events = here.stack(request._get_param("StackName")).events
     return ActionResult({"StackEvents": events[::-1]})
 
 
-def _describe_stack_resources(self: CloudFormationResponse) -> ActionResult:
-    return ActionResult({"StackResources": _resources(self)})
-
-
-def _resources(self: CloudFormationResponse) -> list[dict[str, Any]]:
-    stack = _there().stack(self._get_param("StackName"))
-    wanted = self._get_param("LogicalResourceId")
+def _describe_stack_resources(
+    here: CloudFormation, request: CloudFormationResponse
+) -> ActionResult:
+    stack = here.stack(request._get_param("StackName"))
     latest = {event["LogicalResourceId"]: event for event in stack.events}
-    return [
+    resources = [
         {
             "StackId": stack.id,
             "StackName": stack.name,
@@ -129,12 +105,12 @@ def _resources(self: CloudFormationResponse) -> list[dict[str, Any]]:
             "LastUpdatedTimestamp": latest[logical_id]["Timestamp"],
         }
         for logical_id, made in list(stack.made.items())
-        if wanted in (None, logical_id)
     ]
+    return ActionResult({"StackResources": resources})
 
 
-def _get_template(self: CloudFormationResponse) -> ActionResult:
-    return ActionResult({"TemplateBody": _there().stack(self._get_param("StackName")).wanted.body})
+def _get_template(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
+    return ActionResult({"TemplateBody": here.stack(request._get_param("StackName")).wanted.body})
 
 
 _ACTIONS: dict[str, Action] = {
@@ -146,3 +122,4 @@ _ACTIONS: dict[str, Action] = {
     "describe_stack_resources": _describe_stack_resources,
     "get_template": _get_template,
 }
+_MOTOS_OWN = {name: getattr(CloudFormationResponse, name) for name in _ACTIONS}

@@ -48,8 +48,9 @@ Delete = Callable[[Client, Made], None]
 class Kind:
     """How resources of a type are made, changed and deleted.
 
-    A change of one of the `fixed` properties is a replacement; so is every change where there is
-    no `change`.
+    A change of one of the `fixed` properties is a replacement. Without `change`, making it again
+    changes what has the same name and replaces what has another; where AWS refuses that (a table),
+    a changed resource fails its stack.
     """
 
     make: Make

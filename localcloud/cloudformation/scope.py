@@ -5,7 +5,7 @@ moto's reader of templates works out conditions and functions; it asks here for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,9 @@ from localcloud.cloudformation.resources import Made, ResourceError
 
 Provide = Callable[[str, str, dict[str, Any]], Made]
 """Makes a resource, or finds it made, from its logical id, type and properties."""
+
+_ATTRIBUTES = {"Type", "Properties", "Condition", "DeletionPolicy", "UpdateReplacePolicy"}
+"""Of a resource; the policies are read by nobody here, as only a replacement keeps data."""
 
 
 class _Named:
@@ -51,9 +54,8 @@ class Scope(dict[str, Any]):
         resource = self._template["Resources"][name]
         if not self._holds(resource):
             raise ResourceError(f"Unresolved resource dependencies [{name}]")
-        for other in _as_list(resource.get("DependsOn", [])):
-            if self._holds(self._template["Resources"][other]):
-                self[other]
+        if unknown := ", ".join(resource.keys() - _ATTRIBUTES):
+            raise ResourceError(f"{unknown}: not emulated")
         properties = self.out(resource.get("Properties", {}))
         made = self._made[name] = self._provide(name, resource["Type"], properties)
         self[name] = _Named(made)
@@ -95,7 +97,3 @@ def _without_nothing(value: Any) -> Any:
             return [_without_nothing(inner) for inner in value if inner is not None]
         case _:
             return value
-
-
-def _as_list(value: str | Iterable[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)

@@ -15,7 +15,6 @@ from moto.core.exceptions import ServiceException
 
 from localcloud.cloudformation.resources import Made
 
-LARGEST_TEMPLATE_BYTES = 51_200
 _STACK_TYPE = "AWS::CloudFormation::Stack"
 
 
@@ -78,16 +77,7 @@ class Stack:
 
 def check(wanted: Wanted, capabilities: list[str]) -> None:
     """Refuse what AWS refuses at once."""
-    if len(wanted.body.encode()) > LARGEST_TEMPLATE_BYTES:
-        raise ValidationError(
-            message=f"templateBody must have length less than or equal to {LARGEST_TEMPLATE_BYTES}"
-        )
-    try:
-        template = wanted.template
-    except ValueError as error:
-        raise ValidationError(
-            message=f"Template format error: JSON not well-formed. {error}"
-        ) from None
+    template = wanted.template
     declared = template.get("Parameters", {})
     if missing := [name for name in declared if name not in wanted.parameters]:
         raise ValidationError(message=f"Parameters: [{', '.join(missing)}] must have values")

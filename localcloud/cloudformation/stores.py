@@ -8,11 +8,9 @@ from typing import Any
 
 from localcloud.cloudformation.resources import (
     ECS_AND_ITS_SURROUNDINGS,
-    Change,
     Client,
     Kind,
     Made,
-    Make,
     Properties,
     ResourceError,
     request,
@@ -22,16 +20,10 @@ from localcloud.cloudformation.resources import (
 # --- S3
 
 
-def _make_bucket(client: Client, properties: Properties) -> tuple[str, Mapping[str, str]]:
-    name = properties["BucketName"]
-    client("s3").create_bucket(Bucket=name)
-    _configure_bucket(client, name, properties)
-    return name, {"Arn": f"arn:aws:s3:::{name}"}
-
-
-def _configure_bucket(client: Client, name: str, properties: Properties) -> None:
-    """CloudFormation spells some of these differently from S3 itself."""
-    s3 = client("s3")
+def _put_bucket(client: Client, properties: Properties) -> tuple[str, Mapping[str, str]]:
+    """CloudFormation spells some of the properties differently from S3 itself."""
+    s3, name = client("s3"), properties["BucketName"]
+    s3.create_bucket(Bucket=name)
     for key, value in without(properties, "BucketName").items():
         match key:
             case "BucketEncryption":
@@ -53,6 +45,7 @@ def _configure_bucket(client: Client, name: str, properties: Properties) -> None
                 )
             case _:
                 raise ResourceError(f"Encountered unsupported property {key} in a bucket")
+    return name, {"Arn": f"arn:aws:s3:::{name}"}
 
 
 def _lifecycle(rule: dict[str, Any]) -> dict[str, Any]:
@@ -63,10 +56,6 @@ def _lifecycle(rule: dict[str, Any]) -> dict[str, Any]:
         "Filter": {"Prefix": ""},
         "Expiration": {"Days": int(rule["ExpirationInDays"])},
     }
-
-
-def _change_bucket(client: Client, made: Made, properties: Properties) -> None:
-    _configure_bucket(client, made.physical_id, properties)
 
 
 def _delete_bucket(client: Client, made: Made) -> None:
@@ -90,20 +79,12 @@ def _make_table(client: Client, properties: Properties) -> tuple[str, Mapping[st
     dynamodb = client("dynamodb")
     plain = without(properties, "TimeToLiveSpecification", "PointInTimeRecoverySpecification")
     table = dynamodb.create_table(**request(dynamodb, "create_table", plain))["TableDescription"]
-    _configure_table(client, table["TableName"], properties)
-    return table["TableName"], {"Arn": table["TableArn"]}
-
-
-def _configure_table(client: Client, name: str, properties: Properties) -> None:
-    dynamodb = client("dynamodb")
+    name = table["TableName"]
     if backups := properties.get("PointInTimeRecoverySpecification"):
         dynamodb.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=backups)
     if time_to_live := properties.get("TimeToLiveSpecification"):
         dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
-
-
-def _change_table(client: Client, made: Made, properties: Properties) -> None:
-    _configure_table(client, made.physical_id, properties)
+    return name, {"Arn": table["TableArn"]}
 
 
 def _delete_table(client: Client, made: Made) -> None:
@@ -114,23 +95,13 @@ def _delete_table(client: Client, made: Made) -> None:
 
 
 def _make_queue(client: Client, properties: Properties) -> tuple[str, Mapping[str, str]]:
-    name = properties["QueueName"]
+    """SQS takes numbers as text, and truth in lower case."""
+    name, plain = properties["QueueName"], without(properties, "QueueName").items()
+    attributes = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in plain}
     sqs = client("sqs")
-    url = sqs.create_queue(QueueName=name, Attributes=_queue_attributes(properties))["QueueUrl"]
+    url = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
     answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     return url, {"Arn": answer["Attributes"]["QueueArn"], "QueueName": name, "QueueUrl": url}
-
-
-def _queue_attributes(properties: Properties) -> dict[str, str]:
-    """SQS takes numbers as text, and truth in lower case."""
-    plain = without(properties, "QueueName").items()
-    return {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in plain}
-
-
-def _change_queue(client: Client, made: Made, properties: Properties) -> None:
-    client("sqs").set_queue_attributes(
-        QueueUrl=made.physical_id, Attributes=_queue_attributes(properties)
-    )
 
 
 def _delete_queue(client: Client, made: Made) -> None:
@@ -185,12 +156,6 @@ def _delete_alarm(client: Client, made: Made) -> None:
 
 def _put_dashboard(client: Client, properties: Properties) -> tuple[str, Mapping[str, str]]:
     cloudwatch = client("cloudwatch")
-    try:
-        json.loads(properties["DashboardBody"])
-    except ValueError as error:
-        raise ResourceError(
-            f"The field DashboardBody must be a valid JSON object: {error}"
-        ) from None
     cloudwatch.put_dashboard(**request(cloudwatch, "put_dashboard", properties))
     return properties["DashboardName"], {}
 
@@ -199,36 +164,16 @@ def _delete_dashboard(client: Client, made: Made) -> None:
     client("cloudwatch").delete_dashboards(DashboardNames=[made.physical_id])
 
 
-def _again(put: Make) -> Change:
-    """A change is the same request once more."""
-
-    def change(client: Client, _present: Made, properties: Properties) -> None:
-        put(client, properties)
-
-    return change
-
-
 KINDS: dict[str, Kind] = {
     **ECS_AND_ITS_SURROUNDINGS,
-    "AWS::S3::Bucket": Kind(_make_bucket, _delete_bucket, _change_bucket, ("BucketName",)),
-    "AWS::S3::BucketPolicy": Kind(
-        _put_bucket_policy, _delete_bucket_policy, _again(_put_bucket_policy), ("Bucket",)
-    ),
-    "AWS::DynamoDB::Table": Kind(
-        _make_table,
-        _delete_table,
-        _change_table,
-        ("TableName", "KeySchema", "AttributeDefinitions", "BillingMode"),
-    ),
-    "AWS::SQS::Queue": Kind(_make_queue, _delete_queue, _change_queue, ("QueueName",)),
-    "AWS::SQS::QueuePolicy": Kind(
-        _put_queue_policy, _delete_queue_policy, _again(_put_queue_policy), ("Queues",)
-    ),
+    "AWS::S3::Bucket": Kind(_put_bucket, _delete_bucket),
+    "AWS::S3::BucketPolicy": Kind(_put_bucket_policy, _delete_bucket_policy),
+    "AWS::DynamoDB::Table": Kind(_make_table, _delete_table),
+    "AWS::SQS::Queue": Kind(_make_queue, _delete_queue),
+    "AWS::SQS::QueuePolicy": Kind(_put_queue_policy, _delete_queue_policy),
     "AWS::SNS::Topic": Kind(_make_topic, _delete_topic),
     "AWS::SNS::Subscription": Kind(_make_subscription, _delete_subscription),
-    "AWS::CloudWatch::Alarm": Kind(_put_alarm, _delete_alarm, _again(_put_alarm), ("AlarmName",)),
-    "AWS::CloudWatch::Dashboard": Kind(
-        _put_dashboard, _delete_dashboard, _again(_put_dashboard), ("DashboardName",)
-    ),
+    "AWS::CloudWatch::Alarm": Kind(_put_alarm, _delete_alarm),
+    "AWS::CloudWatch::Dashboard": Kind(_put_dashboard, _delete_dashboard),
 }
 """Every type there is; another one makes the stack fail, as an unknown one does on AWS."""

@@ -4,6 +4,7 @@ The twins are asked directly; the servers are newest and oldest Prefect, on SQLi
 asked by our REST client.
 
 One server at a time: pytest runs all tests of one backend before it starts the next.
+`--servers=newest` asks the twins and the newest Prefect on SQLite, `--servers=others` all others.
 """
 
 import base64
@@ -37,6 +38,12 @@ OLDEST_PYTHON = Path(__file__).parents[2] / ".venvs" / "prefect-oldest" / "bin" 
 AUTH_STRING = "admin:pass-word"
 SECONDS_LEFT = 60.0
 
+SERVERS = {
+    "newest": ("twin", "twin-oldest", "newest-sqlite"),
+    "others": ("newest-postgres", "oldest-sqlite", "oldest-postgres"),
+}
+"""What `--servers` chooses: what `make test` asks, and what only `make test-all` asks."""
+
 OpenStage = Callable[[], Stage]
 
 
@@ -56,17 +63,18 @@ def postgres(household: Household) -> Iterator[Postgres]:
         yield postgres
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        "twin",
-        "twin-oldest",
-        "newest-sqlite",
-        "newest-postgres",
-        "oldest-sqlite",
-        "oldest-postgres",
-    ],
-)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--servers", choices=("all", *SERVERS), default="all")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "open_stage" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("servers", "all")
+        names = SERVERS["newest"] + SERVERS["others"] if chosen == "all" else SERVERS[chosen]
+        metafunc.parametrize("open_stage", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
     name: str = request.param
     is_oldest = "oldest" in name
@@ -74,7 +82,7 @@ def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
         yield lambda: _twin_stage(is_oldest=is_oldest)
         return
     if is_oldest and not OLDEST_PYTHON.exists():
-        pytest.fail(f"{OLDEST_PYTHON} is not there: `make contract` builds it")
+        pytest.fail(f"{OLDEST_PYTHON} is not there: `make test-all` installs it")
     household: Household = request.getfixturevalue("household")
     database = "sqlite"
     if name.endswith("postgres"):

@@ -207,8 +207,9 @@ class RealPrefect:
     ) -> None:
         """As an engine makes it known; its own way, by events, is for the end-to-end tests."""
         task = Task(fn=lambda: None, name="load")
-        task_run = self._client.create_task_run(task, flow_run_id, dynamic_key=str(uuid4()))
-        self._client.set_task_run_state(task_run.id, Running(), force=True)
+        task_run = self._client.create_task_run(
+            task, flow_run_id, dynamic_key=str(uuid4()), state=Running()
+        )
         if kind is StateType.COMPLETED:
             record = ResultRecord(metadata=ResultRecordMetadata(storage_key="key"), result="done")
             record.mark_persisted()

@@ -52,7 +52,7 @@ def spotctl(cloud: Cloud, *arguments: str, project: Path | None = None, **enviro
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=600,
         check=False,
     )
     return Said(finished.returncode, finished.stdout, finished.stderr)

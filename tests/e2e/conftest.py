@@ -1,30 +1,71 @@
-"""One embedded cloud for all end-to-end tests, behind basic auth, with the test flows deployed."""
+"""One embedded cloud for all end-to-end tests, behind basic auth, with the stories under way."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from localcloud.cloud import Options
-from localcloud.events import deliver_once
-from tests.e2e.scenario import Stage, set_up
+from localcloud.fargate import Timings
+from tests.e2e.scenario import Stage, Stories, set_up, stories_of
 
 AUTH_STRING = "admin:only-for-these-tests"
+OPTIONS = Options(
+    auth_string=AUTH_STRING,
+    # Not a second less: a sweep must not be faster than a busy worker with any story's run.
+    settings={"SWEEP_GRACE_SECONDS": "30"},
+    # Time for the one handler before the next event comes: on Fargate it is half a minute.
+    timings=Timings(deprovisioning_seconds=5),
+    retry_scale=0.3,  # 18 and 36 s: a lease lives for the 20 s and 5 more
+    lambda_concurrency=3,
+    postgres=True,  # to so many runs at once, SQLite answers 503 for minutes
+)
+UNDER_WAY = pytest.StashKey[Stories]()
+TEST_SECONDS = 900
+"""For a test to wait for the cloud and its story, on a busy machine."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Look at what was called once everything else has been done."""
-    items.sort(key=lambda item: item.path.name == "test_policies.py")
+    """First what needs no story, while they are played; last what looks at the whole cloud."""
+    items.sort(key=lambda item: (is_about_all(item), bool(stories_of([item]))))
+    for item in items:
+        if {"stories", "stage"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+
+
+def is_about_all(item: pytest.Item) -> bool:
+    return "everything_is_over" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    options = Options(auth_string=AUTH_STRING, settings={"SWEEP_GRACE_SECONDS": "5"})
-    with set_up(options, tmp_path_factory.mktemp("notes")) as stage:
-        yield stage
+def stories(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stories]:
+    """The stories of the selected tests, begun at once."""
+    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
+        stories = request.session.stash[UNDER_WAY] = Stories(stage)
+        stories.begin(stories_of(request.session.items))
+        yield stories
 
 
-@pytest.fixture(autouse=True)
-def well_behaved_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "stage" in request.fixturenames:
-        request.getfixturevalue("stage").cloud.router.mischief = deliver_once
+@pytest.fixture(scope="session")
+def stage(stories: Stories) -> Stage:
+    return stories.stage
+
+
+@pytest.fixture(scope="session")
+def everything_is_over(stories: Stories) -> None:
+    """For what can only be said of the whole cloud: all stories have ended, well or not."""
+    stories.wait_for_all()
+    stories.stage.cloud.lambdas.wait_idle(300)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say at the end of a failure what to look at."""
+    report = yield
+    stories = item.session.stash.get(UNDER_WAY, None)
+    if report.failed and stories and (names := stories_of([item])):
+        report.sections.append(("what to look at", stories.reports(names)))
+    return report

@@ -10,6 +10,8 @@ from prefect.flow_runs import pause_flow_run, suspend_flow_run
 from prefect.runtime import flow_run
 
 RESULTS = "s3-bucket/prefect-spot-results"
+UNTIL_INTERRUPTED = 600
+"""Seconds that an attempt waits at most to be interrupted: a machine may be busy."""
 
 
 def note(file: str, line: str) -> int:
@@ -20,24 +22,38 @@ def note(file: str, line: str) -> int:
 
 
 @task(persist_result=True)
-def step(number: int, file: str, seconds: float) -> int:
-    sleep(seconds)
+def step(number: int, file: str, interruptions: int) -> int:
+    starts = Path(file).read_text().splitlines().count("start")
+    sleep(UNTIL_INTERRUPTED if number >= starts and starts <= interruptions else 1)
     note(file, f"step {number}")
     return number
 
 
 @flow(persist_result=True, result_storage=RESULTS)
-def steps(file: str, count: int = 3, seconds: float = 1.0) -> list[int]:
-    """Steps whose results are persisted: a rerun skips those that are done."""
+def steps(file: str, count: int = 3, interruptions: int = 0) -> list[int]:
+    """Steps whose results are persisted: a rerun skips those that are done.
+
+    Its attempt n waits in step n to be interrupted, unless it has been often enough; n is 1 at
+    first, and step 0 the first.
+    """
     note(file, "start")
-    return [step(number, file, seconds) for number in range(count)]
+    done = []
+    for number in range(count):
+        done.append(step(number, file, interruptions))
+        note(file, f"stored {number}")
+    return done
 
 
 @flow
-def waits(file: str, interruptions: int, seconds: float = 1.0) -> str:
-    """Waits to be interrupted in its first attempts, then takes `seconds`."""
+def waits(file: str, interruptions: int, seconds: float = 1.0, gated: bool = False) -> str:
+    """Waits to be interrupted in its first attempts, then takes `seconds`.
+
+    `gated`: instead of that it waits until there is a file of the same name with `.open` added.
+    """
     start = note(file, "start")
-    sleep(120 if start <= interruptions else seconds)
+    while gated and start > interruptions and not Path(f"{file}.open").exists():
+        sleep(0.2)
+    sleep(UNTIL_INTERRUPTED if start <= interruptions else seconds)
     return f"done at start {start}"
 
 
@@ -52,31 +68,24 @@ def fails(file: str, interruptions: int, failures: int) -> str:
     """Waits to be interrupted, then fails of its own, then succeeds."""
     start = note(file, "start")
     if start <= interruptions:
-        sleep(120)
+        sleep(UNTIL_INTERRUPTED)
     if start <= interruptions + failures:
         raise ValueError(f"failing at start {start}")
     return f"done at start {start}"
 
 
 @flow
-def parent(file: str, child_file: str, interruptions: int = 2) -> str:
+def parent(file: str, child_file: str, interruptions: int = 2, spot_retries: int = 1) -> str:
     """Waits for the final result of another deployment's run, and notes what it got."""
     child: Any = run_deployment(
         "waits/e2e",
         parameters={"file": child_file, "interruptions": interruptions},
-        tags=["spot-retries:1"],
+        tags=[f"spot-retries:{spot_retries}"],
         idempotency_key=str(flow_run.id),
         poll_interval=1,
     )
     note(file, f"child {child.id} {child.state.type.value}")
     return str(child.state.name)
-
-
-@flow
-def nests(file: str, child_file: str, interruptions: int) -> str:
-    """Calls another flow, which runs in the same process, under a run of its own."""
-    note(file, "start")
-    return waits(child_file, interruptions)
 
 
 @flow
@@ -94,6 +103,6 @@ def suspends(file: str) -> None:
     try:
         suspend_flow_run(timeout=600)
     except BaseException:
-        sleep(15)
+        sleep(UNTIL_INTERRUPTED)
         raise
     note(file, "resumed")

@@ -1,31 +1,59 @@
-"""Drives one flow run through the embedded cloud: start, interrupt, wait, judge."""
+"""Drives flow runs through the embedded cloud: start, interrupt, wait, judge; many stories at once.
+
+A story plays one run, or a few that belong together, from its start to its end. All stories of the
+selected tests begin together, each in a thread of its own: they mostly wait. What goes wrong on
+purpose is a property of the story's run, never of the cloud.
+"""
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
+import pytest
+
 from localcloud.bootstrap import WORK_POOL
-from localcloud.cloud import Cloud, Options, embedded_cloud, wait_for
+from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
+from localcloud.events import Mischief
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
 
-ATTEMPT_SECONDS = 90
-END_SECONDS = 120
+ATTEMPT_SECONDS = 300
+"""Until the next attempt starts: other runs' starts, Lambda's tries, a busy machine."""
+END_SECONDS = 300
 IDLE_SECONDS = 150
-"""Lambda's two further tries of an event, say of a function that another test took down."""
+"""Lambda's two further tries of an event."""
+API_SECONDS = 1.0
+"""Between two questions to Prefect: many stories ask one server."""
+LINES = 15
+"""Of each log, to look at when a test fails, each of at most `CHARACTERS`."""
+CHARACTERS = 400
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The cloud with the test flows deployed to it."""
+    """The cloud with the test flows deployed to it.
+
+    `runs` are those that were started on this stage; a story has a stage of its own.
+    `sweeping` is held while a sweep is under way.
+    """
 
     cloud: Cloud
     deployments: dict[str, str]
     folder: Path
+    grace_seconds: float = 0
+    """As the deployed sweep has it."""
+    runs: list["Run"] = field(default_factory=list)
+    sweeping: threading.Lock = field(default_factory=threading.Lock)
 
     def start(
         self,
@@ -34,9 +62,13 @@ class Stage:
         tags: Sequence[str] = (),
         job_variables: dict[str, Any] | None = None,
         queue: str = "default",
+        mischief: Mischief | None = None,
         **parameters: Any,
     ) -> "Run":
-        """Start a run; it notes what it really does in a file of its own."""
+        """Start a run; it notes what it really does in a file of its own.
+
+        `mischief` is what happens to the events of its tasks.
+        """
         notes = self.folder / f"{flow}-{uuid4().hex[:8]}"
         run_id = self.cloud.prefect.start(
             self.deployments[flow],
@@ -45,15 +77,32 @@ class Stage:
             work_queue_name=queue,
             parameters={"file": str(notes), **parameters},
         )
-        return Run(self.cloud, run_id, notes)
+        if mischief is not None:
+            self.cloud.router.mischief_of[run_id] = mischief
+        return self.watch(run_id, notes)
+
+    def watch(self, run_id: str, notes: Path) -> "Run":
+        """Take a run that something else started for one of this stage's."""
+        run = Run(self.cloud, run_id, notes)
+        self.runs.append(run)
+        return run
+
+    def sweep(self) -> dict[str, Any]:
+        """Run the deployed sweep once its grace is over from now on; return what it answers."""
+        time.sleep(self.grace_seconds + 1)
+        with self.sweeping:
+            answer = self.cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
+        assert answer.status == "ok", answer.error
+        return dict(answer.answer)
 
 
 @contextmanager
 def set_up(options: Options, folder: Path) -> Iterator[Stage]:
     """A cloud of its own, with the test flows deployed; `folder` is for their notes."""
+    grace_seconds = float(options.settings.get("SWEEP_GRACE_SECONDS", 180))
     with embedded_cloud(options, tell=print) as cloud:
         output = cloud.run_python("-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.account.bucket)
-        yield Stage(cloud, json.loads(output.strip().splitlines()[-1]), folder)
+        yield Stage(cloud, json.loads(output.strip().splitlines()[-1]), folder, grace_seconds)
         assert cloud.fargate.errors == []
 
 
@@ -74,8 +123,20 @@ class Run:
     def containers(self) -> list[ContainerLife]:
         return [life for life in self.cloud.fargate.ledger() if life.flow_run_id == self.id]
 
+    def capacities(self) -> list[str]:
+        return [life.capacity for life in self.containers()]
+
     def wait_for_start(self, number: int, seconds: float = ATTEMPT_SECONDS) -> None:
         wait_for(f"start {number} of {self.id}", seconds, lambda: self.starts() >= number)
+
+    def wait_for_note(self, note: str) -> None:
+        wait_for(f"{note!r} of {self.id}", ATTEMPT_SECONDS, lambda: note in self.notes())
+
+    def wait_for_state(self, state_type: str) -> None:
+        def is_in_it() -> bool:
+            return bool(self.cloud.prefect.run(self.id)["state_type"] == state_type)
+
+        wait_for(f"{state_type} of {self.id}", ATTEMPT_SECONDS, is_in_it, API_SECONDS)
 
     def interrupt(self) -> str:
         """Have Spot take the run's newest task; return its ARN once the container has exited."""
@@ -84,13 +145,38 @@ class Run:
         wait_for("the container's exit", ATTEMPT_SECONDS, lambda: self._life(task).exited)
         return task
 
+    def interrupt_each_start(self, times: int) -> None:
+        """Interrupt the run's first attempts, each once its flow has started."""
+        for number in range(1, times + 1):
+            self.wait_for_start(number)
+            self.interrupt()
+
+    def let_go_on(self) -> None:
+        """Open the gate at which `gated` flows wait."""
+        Path(f"{self.notes_file}.open").touch()
+
+    def wait_until_stopped(self) -> str:
+        """Wait until ECS says STOPPED of the run's newest task; return its ARN."""
+        task = self.containers()[-1].task_arn
+        wait_for(f"the end of {task}", ATTEMPT_SECONDS, lambda: self._life(task).stopped)
+        return task
+
     def wait_for_end(self) -> dict[str, Any]:
         """Wait until the run is over and none of its containers is left; return the run."""
-        prefect = self.cloud.prefect
-        wait_for(f"the end of {self.id}", END_SECONDS, lambda: prefect.is_final(self.id))
-        wait_for("the last container's exit", 30, lambda: not self.cloud.fargate.running(self.id))
-        self.cloud.lambdas.wait_idle(IDLE_SECONDS)
+        prefect, fargate = self.cloud.prefect, self.cloud.fargate
+
+        def is_over() -> bool:
+            return not fargate.running(self.id) and prefect.is_final(self.id)
+
+        wait_for(f"the end of {self.id}", END_SECONDS, is_over, API_SECONDS)
+        if self.containers():
+            self.wait_until_stopped()
+        self.wait_until_handled()
         return prefect.run(self.id)
+
+    def wait_until_handled(self) -> None:
+        """Wait until the functions have dealt with all events about the run so far."""
+        self.cloud.lambdas.wait_idle(IDLE_SECONDS, about=self.id)
 
     def verdict(self, *, budget: int | None = None, rescued: bool = True) -> Verdict:
         return judge(self.cloud.observe(self.id, budget=budget, rescued=rescued))
@@ -98,5 +184,125 @@ class Run:
     def states(self) -> list[str]:
         return [state["type"] for state in self.cloud.prefect.history(self.id)]
 
+    def log_lines(self) -> list[str]:
+        """What the functions printed about the run or one of its tasks."""
+        names = (self.id, *(life.task_arn for life in self.containers()))
+        printed = [line for i in list(self.cloud.lambdas.invocations) for line in i.logs]
+        return [line for line in printed if any(name in line for name in names)]
+
+    def report(self) -> str:
+        """What to look at when something is wrong with the run."""
+        states = [
+            f"{state['timestamp']} {state['type']} {state['name']}: {state['message'] or ''}"
+            for state in self.cloud.prefect.history(self.id)
+        ]
+        parts = [f"run {self.id}", *states, "the functions' log:", *self.log_lines()[-LINES:]]
+        for life in self.containers():
+            log = self.cloud.fargate.log_of(life.task_arn)
+            output = log.read_text(errors="replace").splitlines() if log.exists() else []
+            parts.append(
+                f"{life.task_arn.rpartition('/')[2]} on {life.capacity}, exit code"
+                f" {life.exit_code}, interrupted at {life.interrupted_at}:"
+            )
+            parts += output[-LINES:]
+        return "\n".join([parts[0], *(f"  {part[:CHARACTERS]}" for part in parts[1:])])
+
     def _life(self, task: str) -> ContainerLife:
         return next(life for life in self.containers() if life.task_arn == task)
+
+
+def decisions(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the decisions to do something that are among the lines that functions printed.
+
+    A busy machine has handlers fail and be retried, and the runtime's words about that are no JSON.
+    """
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    return [record for record in records if record.get("decision", "ignore") != "ignore"]
+
+
+class StoryBrokeOffError(Exception):
+    """A story did not come to its end; the cause is chained to it."""
+
+
+Play = Callable[[Stage], Any]
+STORIES: dict[str, Play] = {}
+"""All stories by name, in the order in which their modules define them."""
+
+
+def story(play: Play) -> Any:
+    """Make a story of a function, and return a fixture of its name: what the story returned.
+
+    A test that asks for the fixture waits for the story's end. Stories that no selected test asks
+    for are not played.
+    """
+    name = play.__name__
+    STORIES[name] = play
+
+    @pytest.fixture(scope="session", name=name)
+    def ended(stories: Stories) -> Any:
+        return stories.result(name)
+
+    return ended
+
+
+def stories_of(items: Iterable[pytest.Item]) -> list[str]:
+    """Names of the stories that the tests ask for."""
+    asked = {name for item in items for name in getattr(item, "fixturenames", ())}
+    return [name for name in STORIES if name in asked]
+
+
+class Stories:
+    """The stories under way on a stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self._stages: dict[str, Stage] = {}
+        self._outcomes: dict[str, Future[Any]] = {}
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Play the stories, all at once."""
+        for name in names:
+            self._stages[name] = replace(self.stage, runs=[])
+            self._outcomes[name] = Future()
+            # A daemon, so that a session that is broken off does not wait for them.
+            threading.Thread(target=self._play, args=(name,), daemon=True).start()
+
+    def result(self, name: str) -> Any:
+        """Wait for the story; return what it returned. Raises StoryBrokeOffError if it did not."""
+        return self._outcomes[name].result()
+
+    def wait_for_all(self) -> None:
+        """Wait until every story is over, well or not."""
+        wait(self._outcomes.values())
+
+    def reports(self, names: Iterable[str]) -> str:
+        """What to look at when a test of these stories fails: its runs, as they are now."""
+        runs = [run for name in names if name in self._stages for run in self._stages[name].runs]
+        return "\n".join(map(_report_of, runs))
+
+    def _play(self, name: str) -> None:
+        began = time.monotonic()
+        _note_progress(f"story {name} begun")
+        try:
+            self._outcomes[name].set_result(STORIES[name](self._stages[name]))
+            how = "ended"
+        except BaseException as error:
+            broken = StoryBrokeOffError(f"story {name} broke off: {error!r}")
+            broken.__cause__ = error
+            self._outcomes[name].set_exception(broken)
+            how = "broke off"
+        _note_progress(f"story {name} {how} after {time.monotonic() - began:.0f} s")
+
+
+def _report_of(run: Run) -> str:
+    try:
+        return run.report()
+    except Exception as error:  # the test's own failure is what matters
+        return f"run {run.id}: no report, {error!r}"
+
+
+def _note_progress(line: str) -> None:
+    """Write a line to the file that PROGRESS_FILE names, for whoever shows the tests' progress."""
+    if file := os.environ.get("PROGRESS_FILE"):
+        with Path(file).open("a") as progress:
+            progress.write(line + "\n")

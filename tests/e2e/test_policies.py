@@ -1,8 +1,8 @@
 """Each function's policy against what it was seen to call, in all end-to-end tests together.
 
-`conftest.py` has this run last. Who calls is told by the access key, which is the function's name;
-moto allows everything, so what a policy lacks would otherwise be found on AWS. Not told are calls
-of S3, which moto answers in another way: no function makes any, and of spotctl only `teardown`.
+The access key is the function's name and says who calls; moto allows everything, so what a policy
+lacks would otherwise be found on AWS. Not seen are calls of S3, which moto answers in another way:
+no function makes any, and of spotctl only `teardown`.
 """
 
 import json
@@ -12,12 +12,11 @@ import pytest
 
 from localcloud.bootstrap import STAGE
 from localcloud.deployment import PROJECT
-from tests.e2e.command import OPERATOR
+from tests.e2e.command import OPERATOR, spotctl
 from tests.e2e.scenario import Stage
 
 FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
-THE_OTHERS: Final = ("test_rescue.py", "test_sweep.py", "test_example.py")
-OF_SPOTCTL: Final = ("test_spotctl.py", "test_spotctl_deploy.py")
+THE_OTHERS: Final = ("test_rescue.py", "test_sweep.py")
 NO_RIGHT_NEEDED: Final = frozenset({"sts:GetCallerIdentity"})
 
 IAM_ACTIONS: Final = {
@@ -69,7 +68,9 @@ def needed(stage: Stage, caller: str) -> set[str]:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_may_do_all_that_it_does(stage: Stage, function: str) -> None:
+def test_a_function_may_do_all_that_it_does(
+    stage: Stage, function: str, everything_is_over: None
+) -> None:
     if function == "sweep":
         stage.cloud.lambdas.invoke(name_of(function), {})
     assert needed(stage, name_of(function)) - allowed(function) == set()
@@ -77,7 +78,7 @@ def test_a_function_may_do_all_that_it_does(stage: Stage, function: str) -> None
 
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if f != FOR_CLOUDFORMATION])
 def test_a_function_may_do_nothing_that_it_never_does(
-    stage: Stage, function: str, request: pytest.FixtureRequest
+    stage: Stage, function: str, request: pytest.FixtureRequest, everything_is_over: None
 ) -> None:
     played = {item.path.name for item in request.session.items}
     if not played.issuperset(THE_OTHERS):
@@ -86,11 +87,9 @@ def test_a_function_may_do_nothing_that_it_never_does(
     assert allowed(function) - needed(stage, name_of(function)) - expected == set()
 
 
-def test_who_deploys_may_do_all_that_spotctl_does(
-    stage: Stage, request: pytest.FixtureRequest
+def test_who_deploys_may_do_all_that_status_drill_and_redrive_do(
+    stage: Stage, everything_is_over: None
 ) -> None:
-    """CloudFormation deletes with the operator's rights: `provision`'s are needed for that too."""
-    played = {item.path.name for item in request.session.items}
-    if not played.issuperset(OF_SPOTCTL):
-        pytest.skip(f"only what happened in {', '.join(OF_SPOTCTL)} as well can tell")
+    """What `deploy` and `teardown` do: `tests/system/test_spotctl_deploy.py`."""
+    spotctl(stage.cloud, "status")
     assert needed(stage, OPERATOR) - allowed("deployer") - NO_RIGHT_NEEDED == set()

@@ -1,81 +1,120 @@
-"""What no event told, repaired by the deployed `sweep`: real flows, real worker, real server."""
+"""What no event reported, repaired by the deployed `sweep`: real flows, worker and server."""
 
-import time
+from dataclasses import dataclass
 from typing import Any
 
-from localcloud.bootstrap import CLUSTER, WORK_POOL
-from localcloud.cloud import SWEEP, wait_for
+from localcloud.bootstrap import CLUSTER
+from localcloud.cloud import SWEEP
 from localcloud.events import drop
-from tests.e2e.scenario import Run, Stage
-
-GRACE_SECONDS = 6
-
-
-def sweep(stage: Stage) -> dict[str, Any]:
-    """Run the deployed function once the grace is over; return what it says it did."""
-    time.sleep(GRACE_SECONDS)
-    answer = stage.cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
-    assert answer.status == "ok", answer.error
-    return dict(answer.answer)
+from localcloud.fargate import REFUSED_CAPACITY
+from tests.e2e.scenario import Run, Stage, Stories, decisions, story
+from tests.e2e.test_money import SIZE, bill_of, charged, price
 
 
-def wait_until_stopped(run: Run) -> None:
-    ecs = run.cloud.aws.client("ecs")
-    task = run.containers()[-1].task_arn
+@dataclass(frozen=True)
+class Swept:
+    """A run, its state before a sweep, what the sweep answered, and the run in the end."""
 
-    def stopped() -> bool:
-        described = ecs.describe_tasks(cluster=CLUSTER, tasks=[task])["tasks"]
-        return bool(described[0]["lastStatus"] == "STOPPED")
-
-    wait_for("the task's end", 60, stopped)
-
-
-def test_an_interruption_whose_every_event_was_dropped_is_repaired(stage: Stage) -> None:
-    stage.cloud.router.mischief = drop(lambda _: True)
-    run = stage.start("waits", tags=("spot-retries:0",), interruptions=1)
-    run.wait_for_start(1)
-    run.interrupt()
-    wait_until_stopped(run)
-    assert "RUNNING" in stage.cloud.prefect.run(run.id)["state_type"]
-    report = sweep(stage)
-    assert report["finished"]
-    assert run.wait_for_end()["state_type"] == "COMPLETED"
-    assert not run.verdict(budget=0).findings
+    run: Run
+    before: dict[str, Any]
+    answer: dict[str, Any]
+    ended: dict[str, Any]
 
 
-def test_a_task_stopped_by_hand_leaves_a_crashed_run_that_says_so(stage: Stage) -> None:
+@story
+def missed(stage: Stage) -> Swept:
+    """An interruption whose every event was dropped."""
+    run = stage.start(
+        "waits",
+        tags=("spot-retries:0",),
+        job_variables=SIZE,
+        mischief=drop(lambda _: True),
+        interruptions=1,
+    )
+    run.interrupt_each_start(1)
+    run.wait_until_stopped()
+    before = stage.cloud.prefect.run(run.id)
+    answer = stage.sweep()
+    return Swept(run, before, answer, run.wait_for_end())
+
+
+def test_an_interruption_whose_every_event_was_dropped_is_repaired(missed: Swept) -> None:
+    assert missed.before["state_type"] == "RUNNING"
+    assert missed.answer["finished"]
+    assert missed.ended["state_type"] == "COMPLETED"
+    assert not missed.run.verdict(budget=0).findings
+
+
+def test_a_task_of_which_meter_heard_nothing_is_billed(stage: Stage, missed: Swept) -> None:
+    task = missed.run.containers()[0].task_arn
+    assert bill_of(stage, task)["cost_usd"] == str(price(charged(stage, task), "FARGATE_SPOT"))
+
+
+@story
+def stopped_by_hand(stage: Stage) -> Swept:
     run = stage.start("waits", interruptions=1)
     run.wait_for_start(1)
     task = run.containers()[-1].task_arn
     stage.cloud.aws.client("ecs").stop_task(cluster=CLUSTER, task=task, reason="ann was here")
-    wait_until_stopped(run)
-    sweep(stage)
-    ended = stage.cloud.prefect.run(run.id)
-    assert ended["state_type"] == "CRASHED"
-    assert "somebody stopped it (ann was here" in ended["state"]["message"]
-    assert run.starts() == 1
+    run.wait_until_stopped()
+    before = stage.cloud.prefect.run(run.id)
+    answer = stage.sweep()
+    return Swept(run, before, answer, run.wait_for_end())
 
 
-def test_a_run_that_spot_had_no_room_for_goes_on_demand(stage: Stage) -> None:
-    fargate, prefect = stage.cloud.fargate, stage.cloud.prefect
-    fargate.capacity["FARGATE_SPOT"] = False
-    try:
-        run = stage.start("waits", interruptions=0)
-        wait_for("the worker to give up", 90, lambda: prefect.is_final(run.id))
-    finally:
-        fargate.capacity["FARGATE_SPOT"] = True
-    assert "Capacity is unavailable" in prefect.run(run.id)["state"]["message"]
-    sweep(stage)
-    assert run.wait_for_end()["state_type"] == "COMPLETED"
-    assert [life.capacity for life in run.containers()] == ["FARGATE"]
+def test_a_task_stopped_by_hand_leaves_a_crashed_run_that_says_so(stopped_by_hand: Swept) -> None:
+    assert stopped_by_hand.before["state_type"] == "RUNNING"
+    assert stopped_by_hand.ended["state_type"] == "CRASHED"
+    assert "somebody stopped it (ann was here" in stopped_by_hand.ended["state"]["message"]
+    assert stopped_by_hand.run.starts() == 1
 
 
-def test_a_sweep_leaves_healthy_runs_alone(stage: Stage) -> None:
-    run = stage.start("waits", interruptions=0, seconds=20)
+@story
+def refused(stage: Stage) -> Swept:
+    """A run that Spot has no room for."""
+    run = stage.start(
+        "waits", job_variables={"env": {REFUSED_CAPACITY: "FARGATE_SPOT"}}, interruptions=0
+    )
+    run.wait_for_state("CRASHED")  # the worker gives up
+    before = stage.cloud.prefect.run(run.id)
+    answer = stage.sweep()
+    return Swept(run, before, answer, run.wait_for_end())
+
+
+def test_a_run_that_spot_had_no_room_for_goes_on_demand(refused: Swept) -> None:
+    assert "Capacity is unavailable" in refused.before["state"]["message"]
+    assert refused.ended["state_type"] == "COMPLETED"
+    assert refused.run.capacities() == ["FARGATE"]
+
+
+@story
+def healthy(stage: Stage) -> Swept:
+    run = stage.start("waits", interruptions=0, gated=True)
     run.wait_for_start(1)
-    states = run.states()
-    report = sweep(stage)
-    assert report["seen"] >= 1
-    assert run.states() == states
-    assert run.wait_for_end()["state_type"] == "COMPLETED"
-    assert stage.cloud.prefect.run(run.id)["work_pool_name"] == WORK_POOL
+    run.wait_for_state("RUNNING")
+    before = stage.cloud.prefect.run(run.id)
+    answer = stage.sweep()
+    assert stage.cloud.prefect.run(run.id)["state"] == before["state"], "the sweep touched the run"
+    run.let_go_on()
+    return Swept(run, before, answer, run.wait_for_end())
+
+
+def test_a_sweep_leaves_healthy_runs_alone(healthy: Swept) -> None:
+    assert healthy.answer["seen"] >= 1
+    assert healthy.ended["state_type"] == "COMPLETED"
+    assert healthy.run.states().count("RUNNING") == 1
+
+
+def test_no_sweep_moved_a_run_that_needed_none(
+    stories: Stories,
+    missed: Swept,
+    stopped_by_hand: Swept,
+    refused: Swept,
+    everything_is_over: None,
+) -> None:
+    """Else another story would have ended well for the wrong reason."""
+    invocations = stories.stage.cloud.lambdas.invocations
+    decided = decisions(line for i in invocations if i.function == SWEEP for line in i.logs)
+    needed = {swept.run.id for swept in (missed, stopped_by_hand, refused)}
+    assert [line for line in decided if line["flow_run_id"] not in needed] == []
+    assert {line["flow_run_id"] for line in decided} == needed

@@ -1,7 +1,10 @@
-"""What the fault cases came to, in `build/faults/`, a file for each module; see `report.py`."""
+"""What the fault cases came to, in `build/faults/`, a file for each case; see `report.py`.
+
+Tests run in several processes: a file for each case is written by one of them only.
+"""
 
 import json
-import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,21 +14,23 @@ from typing import Any
 
 from localcloud.oracle import Fault, Verdict
 
-FULL = os.environ.get("FAULTS") == "full"
-"""Whether all of it is to be tried, as `make faults` does; `make test` has a short form."""
-
 FOLDER = Path(__file__).parent.parent.parent / "build" / "faults"
 
 
 @dataclass
 class Case:
-    """One kind of misfortune: how often it was tried, and what the oracle found."""
+    """One kind of misfortune: how often it was tried, and what the oracle found.
+
+    `recorded_points`: where an undisturbed handler was seen to be; `kill_points`: where it died.
+    """
 
     name: str
     tries: int = 0
     lost: int = 0
     run_twice: int = 0
     seconds: float = 0.0
+    recorded_points: int = 0
+    kill_points: int = 0
 
     def count(self, verdict: Verdict, tries: int = 1) -> None:
         self.tries += tries
@@ -38,28 +43,26 @@ class Ledger:
     """The cases of one module, and figures that are not cases."""
 
     module: str
-    cases: list[Case] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def case(self, name: str) -> Iterator[Case]:
         case = Case(name)
-        self.cases.append(case)
         began = time.monotonic()
         try:
             yield case
         finally:
             case.seconds = round(time.monotonic() - began, 1)
-            self.write()
+            self._write(case)
 
     def note(self, name: str, verdict: Verdict, seconds: float, tries: int = 1) -> None:
         """Add a case that is over already."""
         case = Case(name, seconds=round(seconds, 1))
         case.count(verdict, tries)
-        self.cases.append(case)
-        self.write()
+        self._write(case)
 
-    def write(self) -> None:
+    def _write(self, case: Case) -> None:
         FOLDER.mkdir(parents=True, exist_ok=True)
-        content = {"cases": [asdict(case) for case in self.cases], **self.figures}
-        (FOLDER / f"{self.module}.json").write_text(json.dumps(content, indent=2) + "\n")
+        file = re.sub(r"\W+", "-", f"{self.module} {case.name}")
+        content = {"cases": [asdict(case)], **self.figures}
+        (FOLDER / f"{file}.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -1,7 +1,8 @@
 """Puts the cases of all fault modules together: a table, and `build/faults.json`.
 
-Run as a program, after the tests: `python -m tests.faults.report`. Fails when something was lost or
-run twice, when not every recorded point was died at, or when a planted mistake went unnoticed.
+Run as a program, after all tests and `tests.faults.mutants`: `python -m tests.faults.report`. Fails
+when something was lost or run twice, when not every recorded point was died at, or when a planted
+mistake went unnoticed.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.faults import mutants
 from tests.faults.ledger import FOLDER
 
 RESULT = FOLDER.parent / "faults.json"
@@ -19,7 +21,7 @@ RESULT = FOLDER.parent / "faults.json"
 
 def main() -> int:
     parts = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
-    result = together(parts)
+    result = together(parts, json.loads(mutants.RESULT.read_text()))
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
     bad = complaints(result)
@@ -28,15 +30,14 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Merge the parts; the totals are sums over all cases."""
+def together(parts: list[dict[str, Any]], planted: dict[str, Any]) -> dict[str, Any]:
+    """Merge the parts; the totals are sums over all cases. `planted`: `build/mutants.json`."""
     cases = [case for part in parts for case in part["cases"]]
-    figures = {key: value for part in parts for key, value in part.items() if key != "cases"}
     return {
         "cases": cases,
-        "kill_points": sum(part.get("kill_points", 0) for part in parts),
-        "recorded_points": sum(part.get("recorded_points", 0) for part in parts),
-        "mutants": figures.get("mutants", {"planted": 0, "caught": 0}),
+        "kill_points": sum(case["kill_points"] for case in cases),
+        "recorded_points": sum(case["recorded_points"] for case in cases),
+        "mutants": {"planted": planted["planted"], "caught": planted["caught_by_all"]},
         "lost": sum(case["lost"] for case in cases),
         "run_twice": sum(case["run_twice"] for case in cases),
     }
@@ -44,15 +45,15 @@ def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def complaints(result: dict[str, Any]) -> list[str]:
     """Say what is wrong with a result; nothing tried is wrong as well."""
-    mutants = result["mutants"]
+    noticed = result["mutants"]
     found = {
         "no case was tried": not result["cases"],
         f"{result['lost']} lost": result["lost"],
         f"{result['run_twice']} run twice": result["run_twice"],
         "no point was recorded": not result["recorded_points"],
         "not every recorded point was died at": result["kill_points"] != result["recorded_points"],
-        "no mistake was planted": not mutants["planted"],
-        "a planted mistake went unnoticed": mutants["planted"] != mutants["caught"],
+        "no mistake was planted": not noticed["planted"],
+        "a planted mistake went unnoticed": noticed["planted"] != noticed["caught"],
     }
     return [complaint for complaint, is_so in found.items() if is_so]
 
@@ -67,10 +68,10 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(case["name"], *map(str, figures))
     console = Console(width=110)
     console.print(table)
-    mutants = result["mutants"]
+    noticed = result["mutants"]
     console.print(
         f"died at {result['kill_points']} of {result['recorded_points']} recorded points;"
-        f" {mutants['caught']} of {mutants['planted']} planted mistakes noticed;"
+        f" {noticed['caught']} of {noticed['planted']} planted mistakes noticed;"
         f" lost {result['lost']}, run twice {result['run_twice']}"
     )
     console.print(f"Written: {RESULT.relative_to(Path.cwd())}")

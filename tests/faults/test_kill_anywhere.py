@@ -1,11 +1,14 @@
-"""Kill anywhere: a handler dies before or after each of its calls; the end is the same.
+"""A handler dies before or after each of its calls, or the call fails; the end is the same.
 
-The calls are those that an undisturbed run was seen to make. What comes after the death is either
-the same event again, as Lambda would deliver it, or nothing but `sweep`.
+The calls are those that an undisturbed run was seen to make. A call fails when AWS throttles it or
+Prefect is busy for longer than the adapters' own tries last, or when it took effect and its answer
+was lost. What comes after is either the same event again, as Lambda would deliver it, or nothing
+but `sweep`.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -13,21 +16,8 @@ from tests.faults.ledger import Ledger
 from tests.faults.universes import PLOTS, Life, Plot, finish, universe_of
 from tests.laws.universe import LAMBDA_RETRY, Befalls, Fault, Tables
 
-Point = tuple[str, str, str]
-"""Function, operation (its name, and its how-manieth call in the run), phase."""
-
-PHASES = {"before": Befalls.DIES_BEFORE, "after": Befalls.DIES_AFTER}
-
-recorded: set[Point] = set()
-killed: set[Point] = set()
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    ledger = Ledger("kill")
-    yield ledger
-    ledger.figures = {"kill_points": len(killed), "recorded_points": len(recorded)}
-    ledger.write()
+DIES = {"before": Befalls.DIES_BEFORE, "after": Befalls.DIES_AFTER}
+FAILS = {"before": Befalls.FAILS_BEFORE, "after": Befalls.FAILS_AFTER}
 
 
 def operations(calls: list[str]) -> list[str]:
@@ -44,24 +34,56 @@ def undisturbed(tables: Tables, plot: Plot) -> tuple[Life, list[str]]:
     life = plot.begin(universe_of(tables.dynamodb, tables.name))
     calls = plot.handle(life)
     finish(life, plot, only_sweep=False)
-    return life, calls
+    return life, operations(calls)
 
 
-@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: f"{plot.function}: {plot.name}")
-def test_wherever_it_dies_the_end_is_the_same(tables: Tables, ledger: Ledger, plot: Plot) -> None:
-    whole, calls = undisturbed(tables, plot)
-    assert not whole.verdict(rescued=plot.rescued).findings
-    assert whole.end()["billed_in_full"]
-    names = operations(calls)
-    recorded.update((plot.function, name, phase) for name in names for phase in PHASES)
-    with ledger.case(f"{plot.function} dies: {plot.name}") as case:
+def assert_fit_to_be_seen(life: Life, whole: Any, before: Any) -> None:
+    """Half done, it is right already: what a worker may take, and what a person may read."""
+    universe = life.universe
+    began, run = universe.now, universe.prefect.runs[life.run_id]
+    for universe.now in (began, began + timedelta(minutes=10)):
+        if universe.prefect.is_due(life.run_id):
+            assert run.job_variables == whole["job_variables"], "it may start on the wrong capacity"
+    universe.now = began
+    if len(universe.records().read(life.run_id).interruptions) < len(whole["interruptions"]):
+        assert shown(life) == before, "the interruption is not on record yet"
+
+
+def shown(life: Life) -> Any:
+    prefect = life.universe.prefect
+    return list(prefect.runs[life.run_id].states), list(prefect.logs_of(life.run_id))
+
+
+CASES = [
+    pytest.param(plot, misfortune, id=f"{name}: {plot.function}, {plot.name}")
+    for name, misfortune in (("dies", DIES), ("fails", FAILS))
+    for plot in PLOTS
+    if misfortune is DIES or not plot.needs_facts
+]
+
+
+@pytest.mark.parametrize(("plot", "misfortune"), CASES)
+def test_wherever_it_happens_the_end_is_the_same(
+    tables: Tables, plot: Plot, misfortune: dict[str, Befalls]
+) -> None:
+    life, names = undisturbed(tables, plot)
+    assert not life.verdict(rescued=plot.rescued).findings
+    whole = life.end()
+    assert whole["billed_in_full"]
+    recorded = {(name, phase) for name in names for phase in misfortune}
+    happened = set()
+    what = "dies" if misfortune is DIES else "fails to call AWS or Prefect"
+    with Ledger("anywhere").case(f"{plot.function} {what}: {plot.name}") as case:
         for number, name in enumerate(names):
-            for phase, befalls in PHASES.items():
+            for phase, befalls in misfortune.items():
                 for only_sweep in (False, True):
                     life = plot.begin(universe_of(tables.dynamodb, tables.name))
-                    done = plot.handle(life, Fault(befalls, number))
-                    assert operations(done)[-1] == name, "it died somewhere else"
-                    killed.add((plot.function, name, phase))
+                    before = shown(life)
+                    done = operations(plot.handle(life, Fault(befalls, number)))
+                    assert_fit_to_be_seen(life, whole, before)
+                    happened.add((done[number], phase))
+                    if misfortune is DIES:
+                        assert done[-1] == name, "it died somewhere else"
                     if not only_sweep:
                         life.universe.now += LAMBDA_RETRY
                         plot.handle(life)
@@ -70,9 +92,7 @@ def test_wherever_it_dies_the_end_is_the_same(tables: Tables, ledger: Ledger, pl
                     case.count(verdict)
                     where = f"{phase} {name}, then {'sweep' if only_sweep else 'again'}"
                     assert not verdict.findings, f"{where}: {verdict}"
-                    assert life.end() == whole.end(), where
-
-
-def test_it_died_at_every_point_that_was_recorded() -> None:
-    assert recorded
-    assert killed == recorded
+                    assert life.end() == whole, where
+        if misfortune is DIES:
+            case.recorded_points, case.kill_points = len(recorded), len(happened)
+    assert happened == recorded

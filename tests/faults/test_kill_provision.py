@@ -5,7 +5,7 @@ Or the call fails, and it lives on: AWS throttles for longer than boto3 tries, o
 The account is moto's, the pools are the twin's; what there is in the end has to be the same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -15,8 +15,8 @@ from moto.cloudformation.models import cloudformation_backends
 from chalicelib.core.stack import Condition
 from chalicelib.functions.provision import provision
 from localcloud import moto_additions
-from tests.faults.ledger import FULL, Ledger
-from tests.faults.test_kill_anywhere import PHASES, operations
+from tests.faults.ledger import Ledger
+from tests.faults.test_kill_anywhere import DIES, operations
 from tests.laws.universe import FAILURES, Befalls, Fault, Tripwire
 from tests.provision_bench import Bench, empty_account
 from tests.provisioning import (
@@ -31,9 +31,6 @@ from tests.provisioning import (
 FUNCTIONS = tuple(f"{STACK_NAME}-{name}" for name in ("react", "provision"))
 PORTS = (*("stacks", "networks", "parameters", "service_linked_role", "deliveries", "work_pools"),)
 MOST_CALLS = 10
-
-recorded: set[tuple[str, str, str]] = set()
-killed: set[tuple[str, str, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,6 @@ PLOTS = (
     Plot("a failed creation", a_failed_creation),
     Plot("a newer template", a_newer_template),
 )
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    ledger = Ledger("kill_provision")
-    yield ledger
-    ledger.figures = {"kill_points": len(killed), "recorded_points": len(recorded)}
-    ledger.write()
 
 
 def live(plot: Plot, fault: Fault | None = None) -> tuple[str, list[str]]:
@@ -124,45 +113,37 @@ def _without_ids(bench: Bench) -> str:
 
 
 def points_of(names: list[str]) -> list[tuple[str, str]]:
-    """Where to die: after each call, and before the first; in the long form before each.
+    """Where to die: after each call, and before the first.
 
     Between two calls nothing happens, so dying before one is dying after the one before it.
     """
-    return [
-        (name, phase)
-        for name in names
-        for phase in PHASES
-        if FULL or phase == "after" or name == names[0]
-    ]
+    return [(names[0], "before"), *((name, "after") for name in names)]
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
-def test_wherever_it_dies_the_end_is_the_same(ledger: Ledger, plot: Plot) -> None:
+def test_wherever_it_dies_the_end_is_the_same(plot: Plot) -> None:
     whole, calls = live(plot)
     names = operations(calls)
     points = points_of(names)
-    recorded.update((plot.name, *point) for point in points)
-    with ledger.case(f"provision dies: {plot.name}") as case:
+    killed = set()
+    with Ledger("provision").case(f"provision dies: {plot.name}") as case:
         for name, phase in points:
-            end, done = live(plot, Fault(PHASES[phase], names.index(name)))
-            assert operations(done)[-1] == name, "it died somewhere else"
-            killed.add((plot.name, name, phase))
+            end, done = live(plot, Fault(DIES[phase], names.index(name)))
+            killed.add((operations(done)[-1], phase))
             case.tries += 1
             assert end == whole, f"{phase} {name}"
+        case.recorded_points, case.kill_points = len(points), len(killed)
+    assert killed == set(points), "it died somewhere else"
 
 
-@pytest.mark.parametrize("plot", PLOTS if FULL else PLOTS[:1], ids=lambda plot: plot.name)
-def test_whatever_call_fails_the_end_is_the_same(ledger: Ledger, plot: Plot) -> None:
+def test_whatever_call_fails_the_end_is_the_same() -> None:
+    """From nothing: what AWS holds is then as after a death at the call before."""
+    plot = PLOTS[0]
     whole, calls = live(plot)
     names = operations(calls)
-    with ledger.case(f"provision: AWS throttles or Prefect fails: {plot.name}") as case:
+    with Ledger("provision").case(f"provision fails to call AWS or Prefect: {plot.name}") as case:
         for number, name in enumerate(names):
             end, done = live(plot, Fault(Befalls.FAILS_BEFORE, number))
             assert name in operations(done), "another call failed"
             case.tries += 1
             assert end == whole, name
-
-
-def test_it_died_at_every_point_that_was_recorded() -> None:
-    assert recorded
-    assert killed == recorded

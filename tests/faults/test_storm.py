@@ -13,12 +13,12 @@ from chalicelib.core.run import StateType
 from chalicelib.errors import PrefectUnavailableError
 from localcloud.oracle import Fault as Wrong
 from localcloud.oracle import judge
-from tests.faults.ledger import FULL, Ledger
+from tests.faults.ledger import Ledger
 from tests.faults.universes import Life
 from tests.laws.universe import Befalls, Fault, Tables, Tripwire, Universe
 from tests.twin.dynamodb import InMemoryDynamoDB
 
-RUNS = int(os.environ.get("STORM") or (10_000 if FULL else 100))
+RUNS = int(os.environ.get("STORM") or 500)
 SEED = 20261123
 FAILING = 0.05
 KILLED = 0.01

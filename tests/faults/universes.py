@@ -12,6 +12,7 @@ from chalicelib.core.sums import DailySum
 from chalicelib.core.task import Task
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
+from tests.laws.guarded import ECONOMICS, LONG, after_a_run_of
 from tests.laws.universe import STOPPED_AFTER, Befalls, Fault, Universe
 
 BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
@@ -119,7 +120,9 @@ class Life:
             "retries": run.policy["retries"],
             "tags": {tag for tag in run.tags if tag != "spot-interrupted"},
             "capacities": [task.capacity for task in self.tasks],
-            "interruptions": [(i.number, i.rerun_on) for i in record.interruptions.values()],
+            "interruptions": [
+                (i.number, i.rerun_on, i.guard) for i in record.interruptions.values()
+            ],
             "children": [self.universe.prefect.runs[c].state.type for c in self.children],
             "over": run.state.type in FINAL,
             "counted": self._counted(),
@@ -132,7 +135,7 @@ class Plot:
     """How a life begins, and what handles its misfortune: one event, or a sweep.
 
     `event` is for `react`, or, where `is_bill`, for `meter`. `rescued`: the run is to come to a
-    good end.
+    good end. `needs_facts`: a call that fails takes a fact from a guard, and the end is another.
     """
 
     name: str
@@ -141,6 +144,7 @@ class Plot:
     then: Callable[[Life], list[dict[str, Any]]] = lambda _: []
     rescued: bool = True
     is_bill: bool = False
+    needs_facts: bool = False
 
     @property
     def function(self) -> str:
@@ -173,6 +177,16 @@ def _interrupted(budget: int = 3, tags: tuple[str, ...] = ()) -> Callable[[Unive
         return life
 
     return begin
+
+
+def _too_dear_on_spot(universe: Universe) -> Life:
+    """A guard moves it at once, as if nothing of the budget were left."""
+    universe.policy = ECONOMICS
+    deployment_id = after_a_run_of(universe, LONG)
+    run_id = universe.prefect.create_run(deployment_id=deployment_id)
+    task = universe.start(run_id, retries=2)
+    universe.stops(task)
+    return Life(universe, run_id, 0, [task], [])
 
 
 def _warned(universe: Universe) -> Life:
@@ -239,6 +253,7 @@ PLOTS = (
     ),
     Plot("rerun on Spot", _interrupted(), _exit),
     Plot("rerun on FARGATE", _interrupted(budget=0), _exit),
+    Plot("moved by a guard", _too_dear_on_spot, _exit, needs_facts=True),
     Plot("not to be rerun", _interrupted(tags=("spot:never-rerun",)), _exit, rescued=False),
     Plot("nobody told", _interrupted(), None),
     Plot("left parked", _left_parked, None),

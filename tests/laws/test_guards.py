@@ -26,22 +26,16 @@ from tests.laws.guarded import (
     RATES,
     SHORT,
     TIGHT,
-    after_a_run_of,
     any_facts,
     calls_of,
     interrupted,
     noted,
 )
 from tests.laws.test_laws import (
-    behaviors,
-    deaths_and_delays,
-    deliveries,
     interrupt,
     many,
-    outcome,
-    reruns,
 )
-from tests.laws.universe import Fault, Tables
+from tests.laws.universe import Tables
 from tests.make import TASK_ARN, make_run, make_situation
 
 OF_A_RESCUE = [
@@ -228,32 +222,6 @@ def test_in_observe_mode_it_is_told_what_would_have_been_done(tables: Tables) ->
     assert noted(universe, run_id).guard == "economics"
     [(_, line)] = universe.prefect.logs_of(run_id)
     assert "Next: would be rerun on FARGATE. Why: economics:" in line
-
-
-@many
-@given(
-    told=deliveries,
-    behavior=behaviors,
-    fault=deaths_and_delays,
-    at=st.integers(0, 7),
-    guarded=st.sampled_from([LONG, SHORT]),
-)
-def test_a_handler_that_dies_or_is_overtaken_changes_nothing_of_what_a_guard_decides(
-    tables: Tables, told: list[int], behavior: str, fault: Fault, at: int, guarded: float
-) -> None:
-    ends = []
-    for is_disturbed in (False, True):
-        universe = tables.universe(ECONOMICS)
-        run_id = universe.prefect.create_run(deployment_id=after_a_run_of(universe, guarded))
-        task = universe.start(run_id)
-        for number, event in enumerate(interrupt(universe, task, behavior, told)):
-            hit = is_disturbed and number == at % len(told)
-            universe.deliver(event, fault if hit else None)
-        end = outcome(universe, run_id)
-        end["interruptions"] = list(end["interruptions"].values())
-        ends.append((end, noted(universe, run_id).guard))
-        assert reruns(universe, run_id, task) == 1
-    assert ends[0] == ends[1]
 
 
 @many

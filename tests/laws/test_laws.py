@@ -1,9 +1,11 @@
-"""The laws of a rescue, over generated histories: orders, duplicates, deaths, interleavings."""
+"""The laws of a rescue, over generated histories: orders, duplicates, stale news, budgets.
+
+What befalls a handler at its calls is tried in `tests/faults`, at each of them.
+"""
 
 from typing import Any
 from uuid import UUID
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,11 +29,6 @@ deliveries = st.lists(st.integers(0, 3), min_size=1, max_size=8).filter(
 """Which events are delivered, in which order: 0 is the warning, 1 to 3 tell of the exit."""
 
 behaviors = st.sampled_from(["relinquishes", "crashes", "reschedules"])
-faults = st.builds(Fault, st.sampled_from(list(Befalls)), st.integers(0, 25))
-deaths_and_delays = faults.filter(
-    lambda fault: fault.befalls not in (Befalls.FAILS_BEFORE, Befalls.FAILS_AFTER)
-)
-"""What keeps no fact from anybody: a call that fails leaves a guard without one."""
 
 
 def interrupt(universe: Universe, task: Task, behavior: str, told: list[int]) -> list[Any]:
@@ -56,24 +53,6 @@ def reruns(universe: Universe, run_id: UUID, task: Task) -> int:
     return sum(s.transition_id == park for s in universe.prefect.runs[run_id].states)
 
 
-def outcome(universe: Universe, run_id: UUID) -> Any:
-    """What is exact: state, record and variables."""
-    run = universe.prefect.runs[run_id]
-    record = universe.records().read(run_id)
-    return {
-        "state": run.state.type,
-        "due": universe.prefect.is_due(run_id),
-        "job_variables": run.job_variables,
-        "retries": run.policy["retries"],
-        "tags": run.tags,
-        "interruptions": {
-            arn: (i.number, i.rerun_on, i.lost_start) for arn, i in record.interruptions.items()
-        },
-        "own_retries": record.own_retries,
-        "next_capacity": record.next_capacity,
-    }
-
-
 @many
 @given(told=deliveries, behavior=behaviors, pid_noted=st.booleans(), budget=st.integers(0, 2))
 def test_any_order_and_any_duplication_ends_in_exactly_one_rerun(
@@ -87,26 +66,6 @@ def test_any_order_and_any_duplication_ends_in_exactly_one_rerun(
         universe.passes(0.2)
     assert reruns(universe, run_id, task) == 1
     assert universe.prefect.is_due(run_id)
-
-
-@many
-@given(told=deliveries, behavior=behaviors, fault=faults, at=st.integers(0, 7))
-def test_a_handler_that_dies_or_is_overtaken_at_any_call_changes_nothing_of_the_end(
-    tables: Tables, told: list[int], behavior: str, fault: Fault, at: int
-) -> None:
-    undisturbed, disturbed = tables.universe(), tables.universe()
-    ends = []
-    for universe in (undisturbed, disturbed):
-        run_id = universe.prefect.create_run(tags=("mine",), job_variables={"cpu": 512})
-        task = universe.start(run_id, retries=2)
-        for number, event in enumerate(interrupt(universe, task, behavior, told)):
-            hit = universe is disturbed and number == at % len(told)
-            universe.deliver(event, fault if hit else None)
-        end = outcome(universe, run_id)
-        end["interruptions"] = list(end["interruptions"].values())
-        ends.append(end)
-        assert reruns(universe, run_id, task) == 1
-    assert ends[0] == ends[1]
 
 
 @many
@@ -306,37 +265,3 @@ def test_a_warning_never_changes_the_state(tables: Tables, fate: str) -> None:
     for status in ("RUNNING", "DEACTIVATING", "STOPPING"):
         universe.deliver(universe.warning(task, lastStatus=status))
     assert prefect.runs[run_id].states == states
-
-
-@many
-@given(told=deliveries, call=st.integers(0, 25))
-def test_an_interruption_is_on_record_before_the_run_can_move_on(
-    tables: Tables, told: list[int], call: int
-) -> None:
-    universe = tables.universe()
-    run_id = universe.prefect.create_run()
-    task = universe.start(run_id)
-    event = interrupt(universe, task, "relinquishes", told[:1] if told[0] else [1, 0])[-1]
-    universe.handle(event, Fault(Befalls.DIES_AFTER, call))
-    on_record = universe.records().read(run_id).warned_of(task.arn)
-    assert on_record or reruns(universe, run_id, task) == 0, "it moved on before it was recorded"
-    assert on_record or universe.prefect.log_lines == [], "people were told before it was recorded"
-
-
-@pytest.mark.parametrize("minutes_later", [0, 10])
-@pytest.mark.parametrize("budget", [0, 3])
-def test_a_run_never_starts_on_the_wrong_capacity(
-    tables: Tables, budget: int, minutes_later: int
-) -> None:
-    """However far a handler came before it died, what a worker may take is right."""
-    for call in range(20):
-        for befalls in (Befalls.DIES_BEFORE, Befalls.DIES_AFTER):
-            universe = tables.universe(Policy(spot_retries=budget))
-            run_id = universe.prefect.create_run()
-            task = universe.start(run_id)
-            event = interrupt(universe, task, "relinquishes", [2])[0]
-            universe.handle(event, Fault(befalls, call))
-            universe.passes(60 * minutes_later)
-            if universe.prefect.is_due(run_id):
-                expected = "FARGATE" if budget == 0 else "FARGATE_SPOT"
-                assert universe.start(run_id).capacity == expected

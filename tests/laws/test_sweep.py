@@ -284,19 +284,6 @@ def test_observe_mode_touches_nothing(tables: Tables) -> None:
     assert {first, second, third, child} == set(before)
 
 
-@pytest.mark.parametrize("call", range(12))
-@pytest.mark.parametrize("befalls", [Befalls.DIES_BEFORE, Befalls.DIES_AFTER])
-def test_what_a_dead_handler_left_only_sweep_finishes(
-    universe: Universe, call: int, befalls: Befalls
-) -> None:
-    run_id = universe.prefect.create_run(tags=("spot-retries:0",))
-    task = universe.start(run_id)
-    universe.handle(universe.exits(task)[1], Fault(befalls, call))
-    universe.sweep()
-    assert universe.prefect.is_due(run_id)
-    assert universe.start(run_id).capacity == "FARGATE"
-
-
 def test_ten_thousand_runs_are_gone_through_in_several_invocations(universe: Universe) -> None:
     """A hundred runs stand for ten thousand: time is what ends an invocation, not a number."""
     runs = []

@@ -39,7 +39,7 @@ class Cloud:
     network: dict[str, Any]
     events: list[dict[str, Any]] = field(default_factory=list)
 
-    def define(self, code: str = "", family: str = "flow", **container: Any) -> str:
+    def define(self, code: str = "", **container: Any) -> str:
         """Register a task definition that runs Python code; return its ARN."""
         definition = {
             "name": "prefect",
@@ -49,7 +49,7 @@ class Cloud:
             **container,
         }
         answer = self.aws.client("ecs").register_task_definition(
-            family=family,
+            family="flow",
             requiresCompatibilities=["FARGATE"],
             networkMode="awsvpc",
             cpu="512",

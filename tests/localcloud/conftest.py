@@ -14,8 +14,6 @@ from localcloud.processes import Household
 from tests.localcloud.cloud import Cloud
 from tests.localcloud.stacks import StackUnderTest, empty_account
 
-PROJECT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def household(tmp_path: Path) -> Iterator[Household]:
@@ -27,14 +25,6 @@ def household(tmp_path: Path) -> Iterator[Household]:
 def aws() -> Iterator[EmulatedAws]:
     with EmulatedAws() as aws:
         yield aws
-
-
-@pytest.fixture(scope="session")
-def lambda_python() -> Path:
-    """The interpreter that has only what Lambda's runtime brings."""
-    python = PROJECT / ".venvs" / "lambda" / "bin" / "python"
-    assert python.exists(), "there is no .venvs/lambda yet: make .venvs/lambda/ready"
-    return python
 
 
 @pytest.fixture

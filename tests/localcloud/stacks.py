@@ -1,12 +1,12 @@
 """A stack in an emulated account: created, updated, deleted, and looked at from the outside."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import infra
 from localcloud.aws import EmulatedAws
-from localcloud.cloudformation.operations import wait_for_stack
+from tests.localcloud.cloud import wait_until
 from tests.unit import stack_template
 
 API_KEY = "pnu_known_to_nobody_but_ssm"
@@ -19,6 +19,7 @@ class StackUnderTest:
     aws: EmulatedAws
     name: str = stack_template.STACK
     id: str = ""
+    template: Any = field(default_factory=lambda: infra.load("stack.json"))
 
     def __post_init__(self) -> None:
         ec2 = self.aws.client("ec2")
@@ -31,30 +32,36 @@ class StackUnderTest:
     def full(self, **changes: str) -> dict[str, str]:
         """Return parameters as for a first deployment of the stage."""
         network = {"VpcId": self.vpc, "SubnetIds": ",".join(self.subnets)}
-        return stack_template.parameters(**{**self._names(), **network, **changes})
-
-    def rescue_only(self, **changes: str) -> dict[str, str]:
-        return stack_template.rescue_only(**{**self._names(), **changes})
-
-    def _names(self) -> dict[str, str]:
         stage = self.name.removeprefix("prefect-spot-")
-        return {"Stage": stage, "ClusterName": self.name, "TableName": self.name}
+        names = {"Stage": stage, "ClusterName": self.name, "TableName": self.name}
+        return stack_template.parameters(**{**names, **network, **changes})
+
+    def begin(self, given: dict[str, str], **request: Any) -> None:
+        """Request its creation."""
+        self.id = self.client.create_stack(**{**self._request(given), **request})["StackId"]
 
     def create(self, given: dict[str, str]) -> str:
         """Create it and wait; return its status."""
-        answer = self.client.create_stack(**self._request(given))
-        self.id = answer["StackId"]
-        return wait_for_stack(self.aws.cloudformation, self.id).status
+        self.begin(given)
+        return self.settle()
 
     def update(self, given: dict[str, str]) -> str:
         """Update it and wait; return its status."""
         self.client.update_stack(**self._request(given))
-        return wait_for_stack(self.aws.cloudformation, self.id).status
+        return self.settle()
 
     def delete(self) -> str:
         """Delete it and wait; return its status."""
         self.client.delete_stack(StackName=self.name)
-        return wait_for_stack(self.aws.cloudformation, self.id).status
+        return self.settle()
+
+    def settle(self) -> str:
+        """Wait until nothing is being done to it; return its status."""
+        wait_until(lambda: not self.status().endswith("_IN_PROGRESS"), 60)
+        return self.status()
+
+    def status(self) -> str:
+        return str(self.described()["StackStatus"])
 
     @property
     def client(self) -> Any:
@@ -63,7 +70,7 @@ class StackUnderTest:
     def _request(self, given: dict[str, str]) -> dict[str, Any]:
         return {
             "StackName": self.name,
-            "TemplateBody": json.dumps(infra.load("stack.json")),
+            "TemplateBody": json.dumps(self.template),
             "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
             "Capabilities": ["CAPABILITY_NAMED_IAM"],
             "Tags": [{"Key": "prefect-spot:stage", "Value": "dev"}],

@@ -1,7 +1,6 @@
 """The emulated EventBridge delivers by moto's rules, and misbehaves exactly as told."""
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -9,18 +8,11 @@ from typing import Any
 import pytest
 
 from localcloud.aws import EmulatedAws
-from localcloud.events import (
-    Delivery,
-    EventRouter,
-    delay,
-    deliver_once,
-    drop,
-    duplicate,
-    shuffle,
-)
+from localcloud.events import Delivery, EventRouter, delay, drop, duplicate, shuffle
 from tests.localcloud.cloud import wait_until
 
-LAMBDA = "arn:aws:lambda:us-east-1:123456789012:function:"
+ARN = "arn:aws:{}:us-east-1:123456789012:{}"
+OF_ECS = {"source": ["aws.ecs"]}
 
 
 class Bus:
@@ -31,14 +23,13 @@ class Bus:
         self.router = EventRouter(aws, lambda name, event: self.invoked.append((name, event)))
         self._client = aws.client("events")
 
-    def add_rule(self, pattern: Any = None, schedule: str = "", function: str = "react") -> str:
+    def add_rule(
+        self, pattern: Any, target: str = ARN.format("lambda", "function:react"), **rule: str
+    ) -> None:
         name = f"rule-{uuid.uuid4().hex[:8]}"
-        how = {"ScheduleExpression": schedule} if schedule else {}
-        if pattern:
-            how = {"EventPattern": json.dumps(pattern)}
-        self._client.put_rule(Name=name, **how)
-        self._client.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": f"{LAMBDA}{function}"}])
-        return name
+        how = {"EventPattern": json.dumps(pattern)} if pattern else {}
+        self._client.put_rule(Name=name, **how, **rule)
+        self._client.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": target}])
 
     def clear(self) -> None:
         self.router.close()
@@ -61,105 +52,60 @@ def make_event(version: int = 1, **detail: Any) -> dict[str, Any]:
     return {"source": "aws.ecs", "detail": {"version": version, **detail}}
 
 
-def test_event_reaches_the_functions_whose_rules_match(bus: Bus) -> None:
-    bus.add_rule({"source": ["aws.ecs"]}, function="react")
-    bus.add_rule({"detail": {"stoppedReason": [{"prefix": "Your Spot"}]}}, function="meter")
-    bus.add_rule(schedule="rate(5 minutes)", function="sweep")
-    bus.router.check_rules()
+def test_event_reaches_the_functions_and_queues_whose_rules_match(
+    bus: Bus, aws: EmulatedAws
+) -> None:
+    sqs = aws.client("sqs")
+    queue_url = sqs.create_queue(QueueName="ecs-events")["QueueUrl"]
+    bus.add_rule(OF_ECS)
+    reason = {"stoppedReason": [{"prefix": "Your Spot"}]}
+    bus.add_rule({"detail": reason}, ARN.format("lambda", "function:meter"))
+    bus.add_rule({"detail": reason}, ARN.format("sqs", "ecs-events"))
+    bus.add_rule(OF_ECS, State="DISABLED")
+    bus.add_rule(None, ScheduleExpression="rate(5 minutes)")
     bus.router.put(make_event(stoppedReason="Your Spot Task was interrupted."))
     bus.router.put(make_event(stoppedReason="Scaling"))
     assert [name for name, _ in bus.invoked] == ["react", "meter", "react"]
     assert [d.function_name for d in bus.router.delivered] == ["react", "meter", "react"]
+    [message] = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10)["Messages"]
+    assert json.loads(message["Body"]) == bus.invoked[0][1]
 
 
-def test_disabled_rule_delivers_nothing(bus: Bus, aws: EmulatedAws) -> None:
-    aws.client("events").disable_rule(Name=bus.add_rule({"source": ["aws.ecs"]}))
-    bus.router.put(make_event())
-    assert bus.invoked == []
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        {"detail": {"a": [{"starts-with": "x"}]}},
-        {"detail": {"a": [{"anything-but": {"like": "x"}}]}},
-        {"detail": {"a": [{"prefix": "x", "suffix": "y"}]}},
-        {"detail": {"$or": [{"a": ["x"]}, {"b": [{"startswith": "y"}]}]}},
-        {"detail": {"containers": {"name": ["prefect"]}}},
-    ],
-    ids=["unknown", "unknown inside", "two at once", "unknown in or", "into an array"],
-)
-def test_rule_that_moto_cannot_judge_is_refused(bus: Bus, pattern: Any) -> None:
-    bus.add_rule(pattern)
-    with pytest.raises(NotImplementedError, match="moto"):
-        bus.router.put(make_event(a="x", containers=[{"name": "prefect"}]))
-    assert bus.invoked == []
-
-
-def test_target_that_is_neither_lambda_nor_queue_is_refused(bus: Bus, aws: EmulatedAws) -> None:
-    target = {"Id": "1", "Arn": "arn:aws:sns:us-east-1:123456789012:topic"}
-    aws.client("events").put_targets(Rule=bus.add_rule({"source": ["aws.ecs"]}), Targets=[target])
+def test_target_that_is_neither_lambda_nor_queue_is_refused(bus: Bus) -> None:
+    bus.add_rule(OF_ECS, ARN.format("sns", "topic"))
     with pytest.raises(NotImplementedError, match="only plain Lambda and SQS targets"):
-        bus.router.check_rules()
+        bus.router.put(make_event())
 
 
-def test_event_reaches_the_queue_that_a_rule_names(bus: Bus, aws: EmulatedAws) -> None:
-    sqs = aws.client("sqs")
-    queue_url = sqs.create_queue(QueueName="ecs-events")["QueueUrl"]
-    target = {"Id": "1", "Arn": "arn:aws:sqs:us-east-1:123456789012:ecs-events"}
-    aws.client("events").put_targets(Rule=bus.add_rule({"source": ["aws.ecs"]}), Targets=[target])
-    bus.router.put(make_event(7))
-    bus.router.put({**make_event(8), "source": "somebody"})
-    bodies = [m["Body"] for m in sqs.receive_message(QueueUrl=queue_url)["Messages"]]
-    assert [json.loads(body) for body in bodies] == [make_event(7)]
-    assert bus.invoked == []
+def test_mischief_of_a_run_touches_no_other_runs_events(bus: Bus) -> None:
+    bus.add_rule(OF_ECS)
+    bus.router.mischief = drop(lambda event: event["detail"]["version"] == 2)
+    bus.router.mischief_of["one"] = duplicate(2)
+    for version, run in enumerate(("one", "another", "a third")):
+        environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": run}]
+        overrides = {"containerOverrides": [{"environment": environment}]}
+        bus.router.put(make_event(version, overrides=overrides))
+    assert bus.versions() == [0, 0, 1]
 
 
-def test_mischief_duplicates_and_drops(bus: Bus) -> None:
-    bus.add_rule({"source": ["aws.ecs"]})
-    bus.router.mischief = drop(lambda event: event["detail"]["version"] == 2, duplicate(3))
-    bus.router.put(make_event(1))
-    bus.router.put(make_event(2))
-    assert bus.versions() == [1, 1, 1]
-
-
-def test_mischief_delays_the_chosen_events(bus: Bus) -> None:
-    bus.add_rule({"source": ["aws.ecs"]})
+def test_mischief_delays_the_chosen_events_until_the_router_is_closed(bus: Bus) -> None:
+    bus.add_rule(OF_ECS)
     bus.router.mischief = delay(lambda event: event["detail"]["version"] == 1, 0.2)
-    started = time.monotonic()
     bus.router.put(make_event(1))
     bus.router.put(make_event(2))
-    assert bus.versions() == [2]
-    assert bus.router.pending == 1
+    assert (bus.versions(), bus.router.pending) == ([2], 1)
     wait_until(lambda: bus.versions() == [2, 1])
-    assert time.monotonic() - started >= 0.2
     wait_until(lambda: bus.router.pending == 0)
+    bus.router.put(make_event(1))
+    bus.router.close()
+    bus.router.put(make_event(3))
+    assert bus.versions() == [2, 1]
 
 
 def test_mischief_shuffles_the_same_way_for_the_same_seed() -> None:
-    def delays(seed: int) -> list[float]:
-        mischief = shuffle(seed, 5.0, duplicate(2))
-        return [d.delay_seconds for _ in range(3) for d in mischief(make_event())]
+    def deliveries(seed: int) -> list[Delivery]:
+        mischief = shuffle(seed, 5.0)
+        return [d for _ in range(3) for d in mischief(make_event())]
 
-    assert delays(1) == delays(1) != delays(2)
-    assert all(0 <= seconds <= 5 for seconds in delays(1))
-    assert deliver_once(make_event()) == [Delivery(make_event(), 0.0)]
-
-
-def test_schedule_fires_at_its_shortened_rate(bus: Bus) -> None:
-    rule = bus.add_rule(schedule="rate(1 minute)", function="sweep")
-    bus.router.run_schedules(scale=0.2 / 60)
-    wait_until(lambda: len(bus.invoked) >= 2)
-    name, event = bus.invoked[0]
-    assert name == "sweep"
-    assert event["detail-type"] == "Scheduled Event"
-    assert event["resources"][0].endswith(rule)
-
-
-def test_closed_router_delivers_nothing(bus: Bus) -> None:
-    bus.add_rule({"source": ["aws.ecs"]})
-    bus.router.mischief = delay(lambda _: True, 0.1)
-    bus.router.put(make_event())
-    bus.router.close()
-    time.sleep(0.2)
-    assert bus.invoked == []
+    assert deliveries(1) == deliveries(1) != deliveries(2)
+    assert all(0 <= delivery.delay_seconds <= 5 for delivery in deliveries(1))

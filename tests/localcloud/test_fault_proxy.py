@@ -50,16 +50,12 @@ def proxy(upstream: ScriptedServer) -> Iterator[FaultProxy]:
         assert proxy.errors == []
 
 
-def connect(proxy: FaultProxy, seconds: float = 5) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=seconds)
-
-
 def ask(
-    proxy: FaultProxy, path: str = "/x", seconds: float = 5
+    proxy: FaultProxy, path: str = "/x", seconds: float = 5, target: str = ""
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    connection = connect(proxy, seconds)
+    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=seconds)
     try:
-        connection.request("POST", path, b'{"n": 1}', {"Content-Type": "application/json"})
+        connection.request("POST", path, b'{"n": 1}', {"X-Amz-Target": target})
         response = connection.getresponse()
         return response, response.read()
     finally:
@@ -70,47 +66,37 @@ def faults_of(plan: Plan, *paths: str) -> list[Fault | None]:
     return [plan(ProxiedRequest("GET", path, {}, b"")) for path in paths]
 
 
-def test_without_a_plan_nothing_is_changed(proxy: FaultProxy, upstream: ScriptedServer) -> None:
-    connection = connect(proxy)
+def test_without_a_plan_nothing_is_changed_and_the_connection_is_kept(
+    proxy: FaultProxy, upstream: ScriptedServer
+) -> None:
+    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=5)
+    sockets = set()
     for method in ("POST", "PATCH"):
         connection.request(method, "/a?b=%20c", b'{"n": 1}', {"X-Mine": "7"})
+        sockets.add(connection.sock)
         response = connection.getresponse()
         assert (response.status, response.read()) == (201, b'{"said": "hello"}')
         assert response.headers["X-Served-By"] == "me"
     connection.close()
+    assert len(sockets) == 1
     for seen, method in zip(upstream.seen, ("POST", "PATCH"), strict=True):
         assert (seen.method, seen.path, seen.body) == (method, "/a?b=%20c", {"n": 1})
         assert ("x-mine", "7") in {(k.lower(), v) for k, v in seen.headers.items()}
 
 
-def test_a_connection_to_the_proxy_is_kept_alive(proxy: FaultProxy) -> None:
-    connection = connect(proxy)
-    sockets = set()
-    for _ in range(3):
-        connection.request("GET", "/")
-        sockets.add(connection.sock)
-        connection.getresponse().read()
-    connection.close()
-    assert len(sockets) == 1
-
-
-def test_requests_are_noted_in_the_order_of_their_coming(proxy: FaultProxy) -> None:
-    proxy.plan = matching("POST /bad", always(SORRY))
-    ask(proxy, "/good")
-    ask(proxy, "/bad")
-    assert proxy.exchanges == [
-        Exchange("POST", "/good", "", None, 201),
-        Exchange("POST", "/bad", "", SORRY, 503),
-    ]
-
-
-def test_an_answer_comes_in_place_of_the_upstreams(
+def test_an_answer_comes_in_place_of_the_upstreams_and_every_request_is_noted(
     proxy: FaultProxy, upstream: ScriptedServer
 ) -> None:
-    proxy.plan = always(Answer(429, {"Retry-After": "2"}, b"slow down"))
-    response, body = ask(proxy)
+    busy = Answer(429, {"Retry-After": "2"}, b"slow down")
+    proxy.plan = matching(r"GetItem\n.*\"n\": 1", always(busy))
+    ask(proxy, "/good")
+    response, body = ask(proxy, "/bad", target="DynamoDB_1.GetItem")
     assert (response.status, response.headers["Retry-After"], body) == (429, "2", b"slow down")
-    assert upstream.seen == []
+    assert [seen.path for seen in upstream.seen] == ["/good"]
+    assert proxy.exchanges == [
+        Exchange("POST", "/good", "", None, 201),
+        Exchange("POST", "/bad", "DynamoDB_1.GetItem", busy, 429),
+    ]
 
 
 def test_a_hanging_request_is_answered_by_nothing_and_then_closed(
@@ -126,25 +112,18 @@ def test_a_hanging_request_is_answered_by_nothing_and_then_closed(
     assert upstream.seen == []
 
 
-def test_a_reset_request_does_not_reach_the_upstream(
-    proxy: FaultProxy, upstream: ScriptedServer
+@pytest.mark.parametrize(("fault", "arrived"), [(Reset(), 0), (LoseAnswer(), 1)])
+def test_a_reset_connection_carries_no_answer_whether_the_request_took_effect_or_not(
+    proxy: FaultProxy, upstream: ScriptedServer, fault: Fault, arrived: int
 ) -> None:
-    proxy.plan = always(Reset())
+    proxy.plan = always(fault)
     with pytest.raises(ConnectionResetError):
         ask(proxy)
-    assert upstream.seen == []
+    assert len(upstream.seen) == arrived
     assert proxy.exchanges[0].status is None
 
 
-def test_a_lost_answer_has_had_its_effect(proxy: FaultProxy, upstream: ScriptedServer) -> None:
-    proxy.plan = always(LoseAnswer())
-    with pytest.raises(ConnectionResetError):
-        ask(proxy)
-    assert len(upstream.seen) == 1
-    assert proxy.exchanges[0].status is None
-
-
-@pytest.mark.parametrize("length", [0, 5, 1000])
+@pytest.mark.parametrize("length", [5, 1000])
 def test_a_cut_answer_promises_more_than_comes(
     proxy: FaultProxy, upstream: ScriptedServer, length: int
 ) -> None:
@@ -156,22 +135,15 @@ def test_a_cut_answer_promises_more_than_comes(
 
 
 @pytest.mark.parametrize(
-    ("code", "service", "operation", "arguments"),
+    ("code", "service", "operation"),
     [
-        ("ProvisionedThroughputExceededException", "dynamodb", "list_tables", {}),
-        ("ThrottlingException", "ecs", "list_clusters", {}),
-        ("ThrottlingException", "cloudformation", "describe_stacks", {}),
-        ("ThrottlingException", "lambda", "get_function", {"FunctionName": "x"}),
+        ("ProvisionedThroughputExceededException", "dynamodb", "list_tables"),
+        ("ThrottlingException", "ecs", "list_clusters"),
     ],
-    ids=["JSON 1.0", "JSON 1.1", "query", "REST JSON"],
+    ids=["JSON 1.0", "JSON 1.1"],
 )
 def test_throttling_is_understood_by_boto(
-    proxy: FaultProxy,
-    upstream: ScriptedServer,
-    code: str,
-    service: Any,
-    operation: str,
-    arguments: dict[str, str],
+    proxy: FaultProxy, upstream: ScriptedServer, code: str, service: Any, operation: str
 ) -> None:
     proxy.plan = always(Throttle(code))
     client: Any = boto3.session.Session().client(
@@ -183,19 +155,10 @@ def test_throttling_is_understood_by_boto(
         config=Config(retries={"total_max_attempts": 2}),
     )
     with pytest.raises(ClientError) as caught:
-        getattr(client, operation)(**arguments)
+        getattr(client, operation)()
     assert caught.value.response["Error"]["Code"] == code
     assert caught.value.response["ResponseMetadata"]["RetryAttempts"] == 1, "it was not retried"
     assert upstream.seen == []
-
-
-def test_what_aws_is_asked_for_can_be_told(proxy: FaultProxy) -> None:
-    proxy.plan = matching(r"GetItem\n.*the-key", nth(1, SORRY))
-    connection = connect(proxy)
-    connection.request("POST", "/", b'{"k": "the-key"}', {"X-Amz-Target": "DynamoDB_1.GetItem"})
-    assert connection.getresponse().status == 503
-    connection.close()
-    assert proxy.exchanges[0].target == "DynamoDB_1.GetItem"
 
 
 def test_an_upstream_that_is_gone_is_no_planned_fault() -> None:
@@ -208,7 +171,8 @@ def test_an_upstream_that_is_gone_is_no_planned_fault() -> None:
 
 def test_closing_lets_go_of_what_hangs(upstream: ScriptedServer) -> None:
     ended = threading.Event()
-    hanging = FaultProxy(upstream.url, always(Hang(3600)))
+    hanging = FaultProxy(upstream.url)
+    hanging.plan = always(Hang(3600))
 
     def wait_in_vain() -> None:
         with pytest.raises(http.client.RemoteDisconnected):
@@ -222,18 +186,11 @@ def test_closing_lets_go_of_what_hangs(upstream: ScriptedServer) -> None:
     assert ended.wait(5)
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1:1", "http://127.0.0.1:1/api", "127.0.0.1:1"])
-def test_an_upstream_that_cannot_be_stood_in_for_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="http://host:port"):
-        FaultProxy(url)
-
-
 def test_plans_count_only_what_they_are_asked_about() -> None:
     assert faults_of(no_fault, "/a") == [None]
-    assert faults_of(nth(2, SORRY), "/a", "/a", "/a") == [None, SORRY, None]
     assert faults_of(first(2, SORRY), "/a", "/a", "/a") == [SORRY, SORRY, None]
     mixed = matching("GET /b", nth(2, SORRY))
-    assert faults_of(mixed, "/a", "/b", "/a", "/b") == [None, None, None, SORRY]
+    assert faults_of(mixed, "/a", "/b", "/a", "/b", "/b") == [None, None, None, SORRY, None]
 
 
 def test_of_several_plans_the_first_fault_counts_and_all_are_asked() -> None:

@@ -1,6 +1,5 @@
 """Nothing the embedded cloud started outlives it, however it ends."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.processes import Household, end_tree, free_port
+from localcloud.processes import Household
 from tests.localcloud.cloud import is_alive, wait_until
 
 SLEEPER = "import time; time.sleep(600)"
@@ -19,10 +18,9 @@ child = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}], start_new_session=
 print(child.pid, flush=True)
 """
 OWNER = f"""
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
 from localcloud.processes import Household
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
 with Household.open(Path(sys.argv[1])) as household:
     for name, code in (("sleeper", {SLEEPER!r}), ("maker", {ORPHAN_MAKER!r})):
         process = household.spawn([sys.executable, "-c", code], env=dict(os.environ),
@@ -35,10 +33,9 @@ with Household.open(Path(sys.argv[1])) as household:
 """
 
 
-@pytest.mark.parametrize(
-    "end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["ctrl-c", "sigterm", "sigkill"]
-)
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["sigterm", "sigkill"])
 def test_reaper_ends_everything_when_the_owner_is_ended(tmp_path: Path, end: int) -> None:
+    """Ctrl-C is tried on the demo, in `tests/system`."""
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -61,55 +58,3 @@ def test_household_ends_everything_with_its_block(tmp_path: Path) -> None:
         folder = household.folder
     assert not folder.exists()
     assert process.wait(timeout=1) == -signal.SIGKILL
-
-
-def test_children_see_their_environment_and_nothing_of_ours(household: Household) -> None:
-    log = household.folder / "log"
-    os.environ["SECRET_OF_THE_HOST"] = "x"
-    process = household.spawn(
-        [sys.executable, "-c", "import os; print(sorted(os.environ))"],
-        env={"A": "1"},
-        cwd=household.folder,
-        log=log,
-        extra_marker={"B": "2"},
-    )
-    assert process.wait() == 0
-    # LC_CTYPE is Python's own doing, where no locale is set.
-    seen = set(eval(log.read_text())) - {"LC_CTYPE", "__CF_USER_TEXT_ENCODING"}  # noqa: S307
-    assert seen == {"A", "B", household.marker[0]}
-
-
-def test_end_tree_reaches_an_orphan_in_another_session(household: Household) -> None:
-    log = household.folder / "log"
-    maker = household.spawn(
-        [sys.executable, "-c", ORPHAN_MAKER],
-        env=dict(os.environ),
-        cwd=household.folder,
-        log=log,
-        extra_marker={"TASK": "one"},
-    )
-    assert maker.wait() == 0
-    orphan = int(log.read_text())
-    assert is_alive(orphan)
-    end_tree(maker, ("TASK", "another"))
-    assert is_alive(orphan)
-    end_tree(maker, ("TASK", "one"))
-    assert not is_alive(orphan)
-
-
-def test_end_tree_without_a_marker_ends_descendants(household: Household) -> None:
-    log = household.folder / "log"
-    parent = household.spawn(
-        [sys.executable, "-c", ORPHAN_MAKER + SLEEPER],
-        env=dict(os.environ),
-        cwd=household.folder,
-        log=log,
-    )
-    child = int(wait_until(log.read_text))
-    end_tree(parent.pid, None)
-    assert not is_alive(child)
-    assert parent.wait(timeout=1) == -signal.SIGKILL
-
-
-def test_free_ports_can_be_used(household: Household) -> None:
-    assert 1024 < free_port() < 65536

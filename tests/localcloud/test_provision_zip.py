@@ -3,7 +3,6 @@
 Real are `chalice deploy`, the zip under Lambda's runtime client, and Prefect's server.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from localcloud.aws import EmulatedAws
+from localcloud.cloud import LAMBDA_PYTHON
 from localcloud.deployment import deploy, redeploy
 from localcloud.lambdas import LambdaService
 from localcloud.prefect_server import PrefectServer
@@ -21,6 +21,7 @@ from localcloud.processes import Household
 
 AUTH_STRING = "admin:canary-password"
 PARAMETER = "/prefect-spot/dev/auth-string"
+STACK = "prefect-spot-dev"
 PROVISION = "prefect-spot-dev-provision"
 FUNCTIONS = {f"prefect-spot-dev-{name}" for name in ("react", "meter", "sweep", "provision")}
 SECONDS = 120
@@ -35,12 +36,13 @@ class Deployed:
     server: PrefectServer
     folder: Path
 
-    def deploy(self) -> None:
+    def deploy(self, **changes: str) -> None:
         project = self.folder / "project"
         step = redeploy if project.exists() else deploy
         settings = {
             "PREFECT_API_URL": self.server.api_url,
             "PREFECT_API_AUTH_STRING_PARAMETER": PARAMETER,
+            **changes,
         }
         step(self.aws, project, "dev", settings, 20)
 
@@ -65,6 +67,16 @@ class Deployed:
         user, _, password = AUTH_STRING.partition(":")
         return httpx.get(url, auth=(user, password), trust_env=False).json()
 
+    def stack(self) -> Any:
+        return self.aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+
+    def outputs(self) -> dict[str, str]:
+        return {o["OutputKey"]: o["OutputValue"] for o in self.stack()["Outputs"]}
+
+    def events(self) -> list[Any]:
+        formation = self.aws.client("cloudformation")
+        return list(formation.describe_stack_events(StackName=STACK)["StackEvents"])
+
     def targets(self) -> list[Any]:
         events = self.aws.client("events")
         rules = [rule["Name"] for rule in events.list_rules()["Rules"]]
@@ -72,14 +84,12 @@ class Deployed:
 
 
 @pytest.fixture(scope="module")
-def deployed(
-    tmp_path_factory: pytest.TempPathFactory, aws: EmulatedAws, lambda_python: Path
-) -> Iterator[Deployed]:
+def deployed(tmp_path_factory: pytest.TempPathFactory, aws: EmulatedAws) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("provision")
     with (
         Household.open(folder) as household,
         PrefectServer(folder / "prefect", household.spawn, auth_string=AUTH_STRING) as server,
-        LambdaService(household, aws, lambda_python, retry_scale=0.001) as lambdas,
+        LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=0.001) as lambdas,
     ):
         deployed = Deployed(aws, lambdas, server, folder)
         deployed.deploy()
@@ -95,18 +105,26 @@ def test_what_is_missing_is_reported_before_anything_is_created(deployed: Deploy
     assert deployed.aws.client("cloudformation").describe_stacks()["Stacks"] == []
 
 
-def test_calls_alone_lead_from_nothing_to_ready(deployed: Deployed) -> None:
+def test_calls_alone_lead_from_nothing_to_ready_past_what_is_in_the_way(deployed: Deployed) -> None:
     deployed.aws.client("ssm").put_parameter(Name=PARAMETER, Value=AUTH_STRING, Type="SecureString")
     shown = deployed.call(dry_run=True)
     assert (shown["dry_run"], shown["steps"]) == (True, ["create ECS's service-linked role"])
-    answers = deployed.until("ready")
-    assert not any(answer["problems"] for answer in answers)
-    pool = deployed.pool()
+    in_the_way = {"logGroupName": f"/ecs/{STACK}"}
+    deployed.aws.client("logs").create_log_group(**in_the_way)
+    [problem] = deployed.until("recovering")[-1]["problems"]
+    assert "LogGroup (AWS::Logs::LogGroup)" in problem["message"]
+    assert "already exists" in problem["message"].lower()
+    deployed.aws.client("logs").delete_log_group(**in_the_way)
+    deployed.until("ready")
+    pool, outputs = deployed.pool(), deployed.outputs()
     assert pool["type"] == "ecs"
     defaults = {n: p.get("default") for n, p in _properties(pool).items()}
-    assert defaults["cluster"] == "prefect-spot-dev"
+    assert defaults["cluster"] == outputs["ClusterName"] == STACK
+    assert defaults["execution_role_arn"] == outputs["ExecutionRoleArn"]
+    assert defaults["network_configuration"]["subnets"] == outputs["SubnetIds"].split(",")
     assert defaults["prefect_api_auth_string_secret_arn"].endswith(f":parameter{PARAMETER}")
-    assert "canary" not in json.dumps(pool)
+    template = deployed.aws.client("cloudformation").get_template(StackName=STACK)["TemplateBody"]
+    assert "canary" not in str([pool, template, deployed.stack(), deployed.events()])
     lambdas = deployed.aws.client("lambda")
     targets = deployed.targets()
     assert {target["Arn"].rpartition(":")[2] for target in targets} == FUNCTIONS
@@ -117,28 +135,24 @@ def test_calls_alone_lead_from_nothing_to_ready(deployed: Deployed) -> None:
 
 
 def test_another_call_changes_nothing(deployed: Deployed) -> None:
-    before = (deployed.pool(), deployed.targets(), _events_of(deployed))
+    before = (deployed.pool(), deployed.targets(), deployed.events())
     answer = deployed.call()
     assert (answer["state"], answer["steps"], answer["overtaken"]) == ("ready", [], [])
-    assert (deployed.pool(), deployed.targets(), _events_of(deployed)) == before
+    assert (deployed.pool(), deployed.targets(), deployed.events()) == before
 
 
-def test_after_another_deploy_one_call_puts_everything_back(deployed: Deployed) -> None:
-    before = deployed.targets()
-    deployed.deploy()
+def test_after_another_deploy_everything_is_put_back_and_only_what_is_new_is_changed(
+    deployed: Deployed,
+) -> None:
+    targets, outputs = deployed.targets(), deployed.outputs()
+    deployed.deploy(WORKER_CPU="1024", WORKER_MEMORY="2048")
     assert not any("DeadLetterConfig" in target for target in deployed.targets())
-    answer = deployed.call()
-    assert answer["state"] == "ready"
-    assert len(answer["steps"]) == len(FUNCTIONS)
-    assert deployed.targets() == before
+    steps = [step for answer in deployed.until("ready") for step in answer["steps"]]
+    assert len(steps) == len(FUNCTIONS) + 1
+    assert deployed.targets() == targets
+    changed = {name for name, value in deployed.outputs().items() if value != outputs[name]}
+    assert changed == {"WorkerTaskDefinitionArn"}
 
 
 def _properties(pool: Any) -> Any:
     return pool["base_job_template"]["variables"]["properties"]
-
-
-def _events_of(deployed: Deployed) -> Any:
-    events = deployed.aws.client("cloudformation").describe_stack_events(
-        StackName="prefect-spot-dev"
-    )
-    return events["StackEvents"]

@@ -1,40 +1,34 @@
-"""The real stack in the emulated AWS: it comes up, changes, and goes without a trace."""
+"""The real stack in the emulated AWS: it comes up, changes, fails and goes as on AWS."""
 
 from typing import Any
 
-import infra
+import pytest
+from botocore.exceptions import ClientError
+
 from localcloud.aws import EmulatedAws
 from tests.localcloud.stacks import StackUnderTest
-from tests.unit.test_stack_template import ALWAYS, FULL_OUTPUTS, OUTPUTS
+from tests.unit.test_stack_template import FULL_OUTPUTS, OUTPUTS
 
 
-def inventory(aws: EmulatedAws) -> dict[str, list[Any]]:
-    """Everything in the account that a stack could have made, by kind."""
-    ecs, iam, s3 = aws.client("ecs"), aws.client("iam"), aws.client("s3")
-    clusters = ecs.describe_clusters(clusters=ecs.list_clusters()["clusterArns"])["clusters"]
-    active = [cluster["clusterName"] for cluster in clusters if cluster["status"] == "ACTIVE"]
-    cloudwatch = aws.client("cloudwatch")
-    groups = aws.client("ec2").describe_security_groups()["SecurityGroups"]
-    return {
-        "clusters": active,
-        "services": [ecs.list_services(cluster=name)["serviceArns"] for name in active],
-        "task definitions": ecs.list_task_definitions(status="ACTIVE")["taskDefinitionArns"],
-        "roles": [role["RoleName"] for role in iam.list_roles()["Roles"]],
-        "security groups": [group["GroupId"] for group in groups],
-        "log groups": aws.client("logs").describe_log_groups()["logGroups"],
-        "buckets": s3.list_buckets()["Buckets"],
-        "tables": aws.client("dynamodb").list_tables()["TableNames"],
-        "queues": aws.client("sqs").list_queues().get("QueueUrls", []),
-        "topics": aws.client("sns").list_topics()["Topics"],
-        "subscriptions": aws.client("sns").list_subscriptions()["Subscriptions"],
-        "alarms": cloudwatch.describe_alarms()["MetricAlarms"],
-        "dashboards": cloudwatch.list_dashboards()["DashboardEntries"],
-    }
+def test_first_cluster_needs_the_service_linked_role_and_a_failed_creation_is_rolled_back(
+    aws: EmulatedAws,
+) -> None:
+    """The first test here: the others make the role."""
+    stack = StackUnderTest(aws)
+    assert stack.create(stack.full()) == "ROLLBACK_COMPLETE"
+    [(resource, reason)] = stack.failures()
+    assert resource == "Cluster"
+    assert reason.startswith("Unable to assume the service linked role.")
+    assert stack.physical_ids() == {}
+    assert aws.client("dynamodb").list_tables()["TableNames"] == []
+    with pytest.raises(ClientError, match="is in ROLLBACK_COMPLETE state and can not be updated"):
+        stack.update(stack.full(WorkerMemory="2048"))
+    assert stack.delete() == "DELETE_COMPLETE"
 
 
 def test_what_motos_own_cloudformation_would_drop_arrives(stack: StackUnderTest) -> None:
     client, made, outputs = stack.aws.client, stack.physical_ids(), stack.outputs()
-    assert set(made) == set(infra.load("stack.json")["Resources"])
+    assert set(made) == set(stack.template["Resources"])
     assert set(outputs) == OUTPUTS | FULL_OUTPUTS
     [cluster] = client("ecs").describe_clusters(clusters=[stack.name])["clusters"]
     assert cluster["defaultCapacityProviderStrategy"] == [
@@ -68,6 +62,8 @@ def test_what_motos_own_cloudformation_would_drop_arrives(stack: StackUnderTest)
 def test_update_changes_what_differs_and_nothing_else(another: StackUnderTest) -> None:
     another.create(another.full())
     before = another.physical_ids()
+    with pytest.raises(ClientError, match=r"No updates are to be performed\."):
+        another.update(another.full())
     given = another.full(
         WorkerMemory="2048", LogRetentionDays="7", AlarmEmail="ops@example.com", SpotWeight="1"
     )
@@ -86,19 +82,53 @@ def test_update_changes_what_differs_and_nothing_else(another: StackUnderTest) -
     assert service["taskDefinition"] == after["WorkerTaskDefinition"]
 
 
-def test_a_second_stage_changes_its_mode_and_goes_and_the_first_is_untouched(
-    stack: StackUnderTest, another: StackUnderTest
+@pytest.mark.parametrize(
+    ("changes", "request_", "complaint"),
+    [
+        ({"Unheard": "x"}, {}, r"Parameters: \[Unheard\] do not exist in the template"),
+        ({}, {"Parameters": []}, r"Parameters: \[.*Stage.*\] must have values"),
+        ({"UseSpot": "yes"}, {}, "Parameter 'UseSpot' must be one of AllowedValues"),
+        ({"LogRetentionDays": "7 days"}, {}, "Parameter 'LogRetentionDays' must match pattern"),
+        ({}, {"Capabilities": []}, "InsufficientCapabilitiesException"),
+        ({}, {"StackName": "prefect-spot-dev"}, "AlreadyExistsException"),
+    ],
+    ids=["unknown", "missing", "not allowed", "no match", "capabilities", "name is taken"],
+)
+def test_request_that_aws_would_refuse_is_refused(
+    another: StackUnderTest, changes: dict[str, str], request_: dict[str, Any], complaint: str
 ) -> None:
-    before = inventory(stack.aws)
-    assert another.create(another.rescue_only()) == "CREATE_COMPLETE"
-    assert set(another.physical_ids()) == ALWAYS
-    assert set(another.outputs()) == OUTPUTS
-    small = inventory(stack.aws)
-    assert small != before
-    assert another.update(another.full()) == "UPDATE_COMPLETE"
-    assert not set(another.physical_ids().values()) & set(stack.physical_ids().values())
-    assert another.update(another.rescue_only()) == "UPDATE_COMPLETE"
-    assert inventory(stack.aws) == small
-    assert another.update(another.full(AlarmEmail="ops@example.com")) == "UPDATE_COMPLETE"
-    assert (another.delete(), another.failures()) == ("DELETE_COMPLETE", [])
-    assert inventory(stack.aws) == before
+    with pytest.raises(ClientError, match=complaint):
+        another.begin({**another.full(), **changes}, **request_)
+
+
+@pytest.mark.parametrize(
+    ("resource", "reason"),
+    [
+        ({"Type": "AWS::ECS::Clutser"}, "Unrecognized resource types: [AWS::ECS::Clutser]"),
+        (
+            {"Type": "AWS::SNS::Subscription", "Properties": {"TopicArn": "a", "Protocl": "email"}},
+            "Encountered unsupported property Protocl in subscribe",
+        ),
+    ],
+    ids=["type", "property"],
+)
+def test_what_nobody_knows_fails_the_stack(
+    another: StackUnderTest, resource: dict[str, Any], reason: str
+) -> None:
+    another.template["Resources"] = {"Odd": resource}
+    another.template["Outputs"] = {}
+    assert another.create(another.full()) == "ROLLBACK_COMPLETE"
+    assert another.failures() == [("Odd", reason)]
+
+
+def test_deleting_stops_at_a_full_bucket_and_goes_on_once_it_is_empty(
+    another: StackUnderTest,
+) -> None:
+    another.create(another.full())
+    s3, bucket = another.aws.client("s3"), another.outputs()["ResultsBucket"]
+    s3.put_object(Bucket=bucket, Key="result", Body=b"1")
+    assert another.delete() == "DELETE_FAILED"
+    assert set(another.physical_ids()) == {"ResultsBucket"}
+    assert "BucketNotEmpty" in dict(another.failures())["ResultsBucket"]
+    s3.delete_object(Bucket=bucket, Key="result")
+    assert another.delete() == "DELETE_COMPLETE"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate, Timings
@@ -16,8 +17,6 @@ from localcloud.processes import Household
 from localcloud.task_life import ContainerLife
 from tests.localcloud.cloud import wait_until
 from tests.localcloud.stacks import API_KEY, StackUnderTest, empty_account
-
-KEY_PARAMETER = "/prefect-spot/dev/api-key"
 
 PREFECT = f"""\
 #!{sys.executable}
@@ -29,7 +28,7 @@ if os.environ["PREFECT_LOGGING_LEVEL"] == "DIES":
 
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        ill = os.path.exists("ill") or os.environ["PREFECT_LOGGING_LEVEL"] == "ILL"
+        ill = os.path.exists("ill")
         self.send_response(503 if ill or self.path != "/health" else 200)
         self.end_headers()
 
@@ -99,11 +98,15 @@ def site(aws: EmulatedAws, fargate: Fargate) -> Iterator[Site]:
         assert stack.delete() == "DELETE_COMPLETE"
 
 
-def test_a_worker_comes_up_with_its_key_is_replaced_by_an_update_and_ends_with_the_stack(
+def test_a_worker_comes_up_with_its_key_is_replaced_when_ill_and_ends_with_the_stack(
     site: Site,
 ) -> None:
     stack = site.stack
-    assert stack.create(stack.full(WorkQueues="etl")) == "CREATE_COMPLETE"
+    stack.begin(stack.full(WorkQueues="etl"))
+    assert stack.status() == "CREATE_IN_PROGRESS"
+    with pytest.raises(ClientError, match="is in CREATE_IN_PROGRESS state and can not be updated"):
+        stack.update(stack.full())
+    assert stack.settle() == "CREATE_COMPLETE"
     [first] = site.tasks()
     assert first["healthStatus"] == "HEALTHY"
     assert first["launchType"] == "FARGATE"
@@ -115,35 +118,27 @@ def test_a_worker_comes_up_with_its_key_is_replaced_by_an_update_and_ends_with_t
     assert said["environment"]["PREFECT_API_KEY"] == API_KEY
     assert said["environment"]["PREFECT_API_URL"] == "https://prefect.example.com/api"
 
+    (site.fargate.log_of(first["taskArn"]).with_suffix("") / "ill").touch()
+    [second] = wait_until(lambda: [t for t in site.tasks() if t["taskArn"] != first["taskArn"]], 60)
+    [stopped] = wait_until(lambda: site.tasks("STOPPED"))
+    assert stopped["stoppedReason"].endswith("failed container health checks.")
+
     assert stack.update(stack.full(WorkerMemory="2048")) == "UPDATE_COMPLETE"
-    [second] = wait_until(lambda: [t for t in site.tasks() if t["taskArn"] != first["taskArn"]])
-    assert second["memory"] == "2048"
-    wait_until(lambda: first["taskArn"] in [t["taskArn"] for t in site.tasks("STOPPED")])
+    wait_until(lambda: second["taskArn"] in [t["taskArn"] for t in site.tasks("STOPPED")])
+    assert [task["memory"] for task in site.tasks()] == ["2048"]
 
     assert stack.delete() == "DELETE_COMPLETE"
     assert site.tasks() == []
     assert all(life.exited for life in site.lives())
 
 
-def test_worker_that_is_ill_is_replaced(site: Site) -> None:
+def test_stack_fails_when_its_workers_key_is_missing(site: Site) -> None:
     stack = site.stack
-    stack.create(stack.full())
-    [first] = site.tasks()
-    home = site.fargate.log_of(first["taskArn"]).with_suffix("")
-    (home / "ill").touch()
-    wait_until(lambda: [t for t in site.tasks() if t["taskArn"] != first["taskArn"]], 60)
-    [stopped] = site.tasks("STOPPED")
-    assert stopped["stoppedReason"].endswith("failed container health checks.")
-
-
-@pytest.mark.parametrize("key", [KEY_PARAMETER, "/nowhere"], ids=["it dies", "its key is missing"])
-def test_stack_fails_when_its_worker_does(site: Site, key: str) -> None:
-    level = "DIES" if key == KEY_PARAMETER else "INFO"
-    stack = site.stack
-    assert stack.create(stack.full(LogLevel=level, ApiKeyParameter=key)) == "ROLLBACK_COMPLETE"
+    assert stack.create(stack.full(ApiKeyParameter="/nowhere")) == "ROLLBACK_COMPLETE"
     [(resource, reason)] = stack.failures()
     assert resource == "WorkerService"
     assert "Circuit Breaker was triggered" in reason
+    assert "TaskFailedToStart" in {task["stopCode"] for task in site.tasks("STOPPED")}
     assert len(site.lives()) >= 3
     assert stack.physical_ids() == {}
     assert site.tasks() == []
@@ -188,6 +183,6 @@ def test_cluster_with_a_flow_on_it_cannot_be_deleted(site: Site) -> None:
     assert stack.delete() == "DELETE_FAILED"
     failures = dict(stack.failures())
     assert failures["Cluster"] == "The Cluster cannot be deleted while Tasks are active."
-    site.fargate.stop(flow["taskArn"], reason="teardown")
+    site.fargate.stop(flow["taskArn"], reason="teardown", stop_code="UserInitiated")
     wait_until(lambda: len(site.tasks("STOPPED")) == 2)
     assert stack.delete() == "DELETE_COMPLETE"

@@ -18,6 +18,7 @@ from localcloud.deployment import PROJECT
 from tests.ui import browser
 
 RESULT: Final = PROJECT / "build" / "demo.json"
+CHART: Final = PROJECT / "build" / "savings"
 INVITATION: Final = re.compile(
     r"The Prefect UI: (http://\S+) +\(password: (\S+); Ctrl-C ends all\)"
 )
@@ -31,11 +32,17 @@ HEIGHT: Final = 720
 
 @dataclass(frozen=True)
 class Played:
-    """The demo's end: where its Prefect UI is, what lets people in, and the rescued run."""
+    """The demo's end: what it printed and wrote, where its Prefect UI is, what lets people in."""
 
+    output: str
+    result: dict[str, Any]
     ui_url: str
     auth_string: str
-    run: dict[str, Any]
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The rescued run."""
+        return dict(self.result["flow_run"])
 
     @property
     def artifact_key(self) -> str:
@@ -48,7 +55,8 @@ Visit = Callable[..., Page]
 @pytest.fixture(scope="session")
 def played() -> Iterator[Played]:
     """`make demo KEEP=1` up to the address that it prints; Ctrl-C at the end."""
-    RESULT.unlink(missing_ok=True)
+    for file in (RESULT, CHART.with_suffix(".png"), CHART.with_suffix(".svg")):
+        file.unlink(missing_ok=True)
     demo = subprocess.Popen(
         [sys.executable, "-m", "localcloud.demo"],
         cwd=PROJECT,
@@ -60,8 +68,8 @@ def played() -> Iterator[Played]:
         start_new_session=True,
     )
     try:
-        ui_url, auth_string = invitation(demo)
-        yield Played(ui_url, auth_string, json.loads(RESULT.read_text())["flow_run"])
+        output, ui_url, auth_string = invitation(demo)
+        yield Played(output, json.loads(RESULT.read_text()), ui_url, auth_string)
     finally:
         demo.send_signal(signal.SIGINT)
         rest, _ = demo.communicate(timeout=120)
@@ -69,14 +77,16 @@ def played() -> Iterator[Played]:
     assert demo.returncode == 0, "it was kept up, and ended by hand"
 
 
-def invitation(demo: subprocess.Popen[str]) -> tuple[str, str]:
-    """Read what the demo tells until it says where to look, and with which password."""
+def invitation(demo: subprocess.Popen[str]) -> tuple[str, str, str]:
+    """Read what the demo prints until it says where to look, and with which password."""
     assert demo.stdout is not None
+    lines = []
     for line in demo.stdout:
         print(line, end="")
+        lines.append(line)
         if found := INVITATION.search(line):
-            return found[1], found[2]
-    raise AssertionError("the demo ended without an address: see above what it told")
+            return "".join(lines), found[1], found[2]
+    raise AssertionError("the demo ended without an address: its output is above")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.sqs.models import SQSBackend
 from typer.testing import CliRunner
 
 from localcloud import lambda_invoke, moto_additions
@@ -124,6 +125,11 @@ class Bench:
         step(handler)
 
 
+def without_waiting(receive: Callable[..., Any]) -> Callable[..., Any]:
+    """Have moto's SQS answer at once where AWS's waits for a message, as it was asked to."""
+    return lambda sqs, queue, count, _seconds, *rest: receive(sqs, queue, count, 0, *rest)
+
+
 @contextmanager
 def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """Build the bench in a folder of its own."""
@@ -132,6 +138,7 @@ def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setattr(SQSBackend, "receive_message", without_waiting(SQSBackend.receive_message))
     moto_additions.install()
     made = Bench(folder, {})
     with ExitStack() as stack:

@@ -1,144 +1,111 @@
-"""The benchmark's frame and stand-ins: what is written has its form, what answers speaks well."""
+"""The benchmark's record and page, and the exact requests of what it measures."""
 
 import json
-from collections.abc import Iterator
+from base64 import b64decode
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets import Subprotocol
 from websockets.sync.client import connect
 
-from bench import observer, page, results
+from bench import report
 from bench.__main__ import main
-from bench.comparison import OURS, THEIRS
-from bench.correctness import CASES
-from bench.http_server import ServerThread
-from bench.part import PARTS, Table, load_part
-from bench.show import markdown_of
-from bench.standin import make_stand_in, service_of
+from bench.floor_requests import Floor
+from bench.http_server import ServerThread, Service
+from bench.in_process import InProcess
+from bench.interruptions import Seed, Victim, stop_of, task_arn
+from bench.prefect_standin import PrefectStandIn
+from bench.sweep import sweep_once
+from chalicelib.core.actions import Verdict
+from chalicelib.functions.react import react
 
-SAMPLE = {
-    "seconds": 4.0,
-    "settled_seconds": 5.0,
-    "requests": 1200,
-    "cpu_seconds": 2.0,
-    "server_cpu_seconds": 1.0,
-    "peak_rss_mib": 60.0,
-    "processes": 10,
-}
-JUDGED = {case.name: {"says": "AwaitingRetry, due", "right": True} for case in CASES}
-
-
-def make_sides(theirs: float = 20.0) -> dict[str, list[dict[str, Any]]]:
-    other = {**SAMPLE, "seconds": theirs, "cpu_seconds": theirs}
-    return {OURS: [SAMPLE, SAMPLE], THEIRS: [other]}
-
-
-def make_figures() -> dict[str, Any]:
-    return {
-        "standin": {"1": make_sides(2.0), "1000": make_sides()},
-        "server": {"1000": make_sides(5.0)},
-        "stream": {"100": make_sides()},
-        "correctness": {OURS: JUDGED, THEIRS: JUDGED},
-    }
-
-
-def test_the_targets_are_taken_at_the_largest_number_and_of_cpu_the_worse_server() -> None:
-    assert observer.targets(make_figures()) == {
-        "observer": {"standin_1000": 0.2, "server_1000": 0.8, "cpu_per_event": 0.4}
-    }
-
-
-def test_a_table_shows_both_sides_and_the_ratio() -> None:
-    on_standin = observer.tables(make_figures())[0]
-    assert list(on_standin.rows[3:]) == [
-        (1000, OURS, 4.0, 5.0, 1.2, 0.002, 0.001, 60.0),
-        (1000, THEIRS, 20.0, 5.0, 1.2, 0.02, 0.001, 60.0),
-        (1000, "ratio", 0.2, 1.0, 1.0, 0.1, 1.0, 1.0),
-    ]
-
-
-def test_figures_survive_json(tmp_path: Path) -> None:
-    file = tmp_path / "bench.json"
-    results.save(results.merge({}, "observer", {}, {"figures": make_figures()}), file)
-    [measured] = results.load(file)[results.MEASURED].values()
-    assert observer.tables(measured["figures"]) == observer.tables(make_figures())
+COLD = {"at": "2026-11-27 12:00 UTC", "seconds": 60.0, "machine": {"memory": "24 GiB"}}
 
 
 def test_a_part_that_is_run_alone_leaves_the_others_as_they_were() -> None:
-    both = {"zip_bytes": 5, "measured": {"cold": {"figures": {"a": 1}}, "floor": {}}}
-    now = results.merge(both, "floor", {"warm_vs_floor": 1.2}, {"figures": {"b": 2}})
+    both = {"zip_bytes": 5, "measured": {"cold": {"seconds": 1}, "floor": {}}}
+    now = report.merge(both, "floor", {"warm_vs_floor": 1.2}, {"seconds": 2})
     assert now == {
         "zip_bytes": 5,
         "warm_vs_floor": 1.2,
-        "measured": {"cold": {"figures": {"a": 1}}, "floor": {"figures": {"b": 2}}},
+        "measured": {"cold": {"seconds": 1}, "floor": {"seconds": 2}},
     }
     assert list(now)[-1] == "measured", "the promises are to stand on top"
-    assert list(now["measured"]) == ["floor", "cold"], "in the order in which they are told"
+    assert list(now["measured"]) == ["floor", "cold"], "in the order in which they are shown"
 
 
-def test_the_page_shows_what_was_measured_and_names_what_was_not(tmp_path: Path) -> None:
-    measured = {
-        "at": "2026-11-27 12:00 UTC",
-        "seconds": 600.0,
-        "machine": {"processors": "2 of a kind"},
-        "figures": make_figures(),
-    }
-    found = results.merge({}, "observer", observer.targets(make_figures()), measured)
-    (tmp_path / "benchmarks.md").write_text(f"old figures\n\n{page.BY_HAND}\n\nby hand")
-    page.write(found, tmp_path / "benchmarks.md", tmp_path)
-    written = (tmp_path / "benchmarks.md").read_text()
+def test_the_page_shows_what_is_on_record_and_names_what_is_not(tmp_path: Path) -> None:
+    rows = [{"": "a", "s": 1234.5}, {"": "b", "s": 12.34}, {"": "c", "s": 0.01234}]
+    rows.append({"": "d", "s": None})
+    measured = {**COLD, "figures": {"Times": rows}}
+    found = report.merge({}, "cold", {"cold_vs_bare": 1.2, "peak_rss_mib": 120}, measured)
+    report.save(found, tmp_path / "bench.json")
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"old figures\n\n{report.BY_HAND}\n\nby hand")
+    report.write_page(report.load(tmp_path / "bench.json"), page)
+    written = page.read_text()
     assert "old figures" not in written
-    assert written.endswith(f"\n\n{page.BY_HAND}\n\nby hand")
-    assert "Not measured yet: floor, cold, storm, sweep." in written
-    assert "| 1,000 interruptions on the stand-in, ours ÷ observer | 0.25 | 0.2 | kept |" in written
-    assert "- *observer*, 2026-11-27 12:00 UTC, in 600 s: processors 2 of a kind." in written
-    for drawing in observer.charts(make_figures()):
-        assert f"(images/{drawing.file}.png)" in written
-        assert (tmp_path / f"{drawing.file}.png").stat().st_size > 1000
+    assert written.endswith(f"\n\n{report.BY_HAND}\n\nby hand")
+    assert "Not measured yet: observer, floor, storm, sweep." in written
+    assert "| a | 1,234 |\n| b | 12.3 |\n| c | 0.0123 |\n| d | - |" in written
+    assert "| cold start ÷ that of a bare Chalice function | 1.3 | 1.2 | kept |" in written
+    assert "| peak memory of a Lambda, in MiB | 110 | 120 | MISSED |" in written
+    assert "- *cold*, 2026-11-27 12:00 UTC, in 60 s: memory 24 GiB." in written
 
 
-def test_a_promise_is_judged_by_its_figure_and_a_storm_by_its_growth() -> None:
-    found = {
-        "observer": {"standin_1000": 0.26, "server_1000": 1.3},
-        "storm": {"100": 1.0, "1000": 10.0, "10000": 119.0},
-    }
-    judged = {judgement.meaning: judgement.is_kept for judgement in results.judge(found)}
-    assert list(judged.values()) == [False, True, True]
-    assert results.judge({}) == []
+def test_a_storm_is_judged_by_its_growth() -> None:
+    [row] = report.judged({"storm": {"100": 1.0, "1000": 10.0, "10000": 121.0}})
+    assert (row["found"], row[""]) == (12.1, "MISSED")
+    assert report.judged({}) == []
 
 
-def test_a_number_in_a_table_has_the_digits_that_say_something() -> None:
-    table = Table("Times", ("", "s"), [("a", 1234.5), ("b", 12.34), ("c", 0.01234), ("d", None)])
-    cells = [line.split("|")[2].strip() for line in markdown_of(table).splitlines()[4:]]
-    assert cells == ["1,234", "12.3", "0.0123", "-"]
-
-
-def test_every_part_is_there_and_a_name_that_is_none_is_refused(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for name in PARTS:
-        part = load_part(name)
-        assert part.TITLE
-        assert callable(part.measure)
+def test_a_name_that_is_no_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["observers"])
     assert "there is no part observers: there are observer, floor" in capsys.readouterr().err
 
 
-@pytest.fixture
-def events_url() -> Iterator[str]:
-    stand_in = make_stand_in()
-    with ServerThread(service_of(stand_in)) as server:
-        yield f"{server.url.replace('http', 'ws')}/api/events/in"
-        assert stand_in.requests == {"WS connect": 1, "WS event": 3}
+def test_the_stand_in_takes_events_over_a_websocket_of_any_length() -> None:
+    stand_in = PrefectStandIn()
+    service = Service(stand_in.handle, stand_in.on_message)
+    with ServerThread(service) as server:
+        url = f"{server.url.replace('http', 'ws')}/api/events/in"
+        with connect(url, subprotocols=[Subprotocol("prefect")], proxy=None) as socket:
+            socket.send(json.dumps({"type": "auth", "token": None}))
+            assert json.loads(socket.recv()) == {"type": "auth_success"}
+            for length in (1, 200, 70_000):
+                socket.send(json.dumps({"event": "x" * length}))
+            assert socket.ping().wait(5)
+    assert stand_in.requests == {"WS connect": 1, "WS event": 3}
 
 
-def test_the_stand_in_takes_events_over_a_websocket_of_any_length(events_url: str) -> None:
-    with connect(events_url, subprotocols=[Subprotocol("prefect")], proxy=None) as socket:
-        socket.send(json.dumps({"type": "auth", "token": None}))
-        assert json.loads(socket.recv()) == {"type": "auth_success"}
-        for length in (1, 200, 70_000):
-            socket.send(json.dumps({"event": "x" * length}))
-        assert socket.ping().wait(5)
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_a_warm_rescue_asks_for_just_the_requests_of_its_floor(on_demand: bool) -> None:
+    victim = Victim(
+        "11111111-2222-4333-8444-555555555555", task_arn(), datetime.now(UTC), on_demand
+    )
+    event = Floor().event(victim, prefect_url="http://prefect:1/api", aws_url="http://aws")
+    sent = [request for stage in json.loads(json.dumps(event))["stages"] for request in stage]
+    paths = [request["path"] for request in sent if request["host"] == "prefect:1"]
+    assert (len(sent), len(paths)) == (14, 11)
+    assert f"/api/flow_runs/{victim.run_id}" in paths
+    targets = {request["headers"].get("x-amz-target") for request in sent}
+    assert targets == {None, "DynamoDB_20120810.UpdateItem"}
+    [change, _labels] = [b64decode(r["body"]) for r in sent if r["method"] == "PATCH"]
+    assert (b"FARGATE" in change) is on_demand
+
+
+def test_an_event_that_asks_for_nothing_of_prefect_costs_one_read_of_the_table() -> None:
+    place = InProcess()
+    event = stop_of(place.start(Seed(task_arn(), on_demand=False)))
+    by_itself = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
+    stop = {**event, "detail": {**event["detail"], **by_itself}}
+    assert react(place.world(), stop).verdict is Verdict.IGNORE
+    assert place.requests == {"dynamodb": 1}
+
+
+def test_a_sweep_over_a_hundred_runs_that_live_asks_for_so_much() -> None:
+    row = sweep_once(100, 0)
+    assert (row["to Prefect"], row["to ECS"], row["to the table"]) == (11, 3, 5)
+    assert sweep_once(20, 1)["stranded"] == 1

@@ -250,18 +250,6 @@ def test_observe_mode_only_records_and_tells(situation: Situation, verdict: Verd
             assert action.annotation.tags == ()
 
 
-def test_an_interruption_is_recorded_before_the_run_is_parked() -> None:
-    assert kinds(make_situation()) == [Save, Park]
-
-
-def test_a_parked_run_is_changed_before_it_is_made_due() -> None:
-    assert kinds(parked()) == [Change, MakeDue, Annotate]
-
-
-def test_a_warning_never_changes_state() -> None:
-    assert kinds(make_situation(task=WARNING)) == [Save, Annotate]
-
-
 def test_the_park_is_far_enough_ahead_for_every_worker() -> None:
     park = next(a for a in decide(make_situation()).actions if isinstance(a, Park))
     assert (park.until - NOW).total_seconds() == 3600

@@ -48,7 +48,7 @@ LAMBDAS_OWN: Final = {"AWS_LAMBDA_FUNCTION_NAME", "_HANDLER"}
 
 RUN_BY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "make demo": (
-        "tests/e2e/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
+        "tests/ui/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
         ("localcloud.demo",),
     ),
     "make demo KEEP=1": (
@@ -61,7 +61,7 @@ RUN_BY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         ("costs.table()",),
     ),
     f"{SPOTCTL} deploy --stage dev": (
-        "tests/e2e/test_spotctl_deploy.py"
+        "tests/system/test_spotctl_deploy.py"
         "::test_a_stage_is_deployed_by_one_command_and_taken_down_by_another",
         ('"deploy"',),
     ),
@@ -71,8 +71,7 @@ RUN_BY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         ('"drill"', '"--start"'),
     ),
     f"{SPOTCTL} drill --stage dev --throw-away": (
-        "tests/e2e/test_spotctl.py"
-        "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
+        "tests/system/test_drill.py::test_a_drill_with_a_throw_away_flow_passes",
         ('"drill"', '"--throw-away"'),
     ),
     f"{SPOTCTL} report --stage dev --since 7d": (

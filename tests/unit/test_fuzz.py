@@ -28,7 +28,7 @@ from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event, 
 from tests.twin.prefect import InMemoryPrefect
 from tests.unit.test_react import Described, Lines, NoBills, OneRecord
 
-often = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+often = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 RATES = {
     ("us-east-1", "x86_64", capacity): make_rate(capacity, "0.0128", "0.0014")

@@ -1,4 +1,4 @@
-"""The planted mistakes of `make faults`: each still fits the code, and names tests that are there.
+"""The planted mistakes: each still fits the code, and names tests that are there.
 
 That a test notices them is tried there; here is seen in time what would stop it from being tried.
 """

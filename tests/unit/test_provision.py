@@ -55,14 +55,6 @@ def put_into(status: str) -> None:
     moto_stack().status = status
 
 
-def fail_with(resource: str, reason: str) -> None:
-    moto_stack()._add_stack_event("CREATE_IN_PROGRESS")
-    events = moto_stack().events
-    moto_stack()._add_stack_event("CREATE_FAILED", reason)
-    events[-1].logical_resource_id, events[-1].physical_resource_id = resource, ""
-    events[-1].resource_type = "AWS::ECS::Cluster"
-
-
 def problem_of(bench: Bench, **event: Any) -> tuple[str, str]:
     report = bench.provision(**event)
     assert report.condition is Condition.BLOCKED
@@ -88,13 +80,6 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
     assert bench.pools.pools[WORK_POOL].type == "ecs"
 
 
-def test_a_second_provision_changes_nothing(ready: Bench) -> None:
-    report = ready.provision()
-    assert ready.calls
-    assert ready.changes == []
-    assert (report.condition, report.steps) == (Condition.READY, ())
-
-
 def test_a_dry_run_tells_the_steps_and_changes_nothing(bench: Bench) -> None:
     report = bench.provision(dry_run=True)
     assert bench.changes == []
@@ -113,15 +98,6 @@ def test_a_dry_run_over_things_that_are_out_of_place_says_that_they_are_pending(
     assert ready.provision(dry_run=False).condition is Condition.READY
 
 
-def test_after_another_deploy_one_call_puts_the_queues_back(ready: Bench) -> None:
-    before = ready.end()
-    ready.deploy()
-    assert not any(set(target) >= OURS for target in ready.targets())
-    ready.provision()
-    assert ready.end() == before
-    assert ready.changes == ["PutTargets"] * 3
-
-
 def test_a_new_template_and_a_new_setting_update_the_stack(ready: Bench) -> None:
     before = ready.stack()
     ready.desired = make_desired(
@@ -136,18 +112,6 @@ def test_a_new_template_and_a_new_setting_update_the_stack(ready: Bench) -> None
     ready.forget()
     ready.provision()
     assert ready.changes == []
-
-
-@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"])
-def test_a_stack_that_never_came_up_is_deleted_and_created_anew(ready: Bench, status: str) -> None:
-    fail_with("Cluster", "Unable to assume the service linked role")
-    put_into(status)
-    report = ready.provision()
-    assert report.condition is Condition.RECOVERING
-    assert ready.changes == ["DeleteStack"]
-    assert "Cluster (AWS::ECS::Cluster): Unable to assume" in report.problems[0].message
-    ready.until_ready()
-    assert ready.stack()["StackStatus"] == "CREATE_COMPLETE"
 
 
 def test_a_rolled_back_update_is_tried_again_whatever_its_tags_say(ready: Bench) -> None:
@@ -173,12 +137,6 @@ def test_while_cloudformation_is_at_work_nobody_waits_for_it(ready: Bench) -> No
     put_into("UPDATE_IN_PROGRESS")
     assert ready.provision().condition is Condition.UPDATING
     assert ready.changes == []
-
-
-def test_somebody_elses_stack_of_that_name_is_left_alone(bench: Bench) -> None:
-    bench.aws["cloudformation"].create_stack(StackName=STACK_NAME, TemplateBody='{"Resources": {}}')
-    assert problem_of(bench)[0] == "StackNotOurs"
-    assert bench.changes == []
 
 
 # Two calls that overlap.

@@ -144,12 +144,6 @@ def scene() -> Scene:
 NO_INTERRUPTION = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
 
 
-def test_an_interruption_makes_the_run_due_again(scene: Scene) -> None:
-    decision = react(scene.world, scene.event())
-    assert decision.verdict is Verdict.FINISH_RERUN
-    assert scene.prefect.is_due(scene.run_id)
-
-
 def test_a_stop_without_a_warning_costs_one_read_and_nothing_of_prefect(scene: Scene) -> None:
     scene.prefect.calls.clear()
     assert react(scene.world, scene.event(NO_INTERRUPTION)).verdict is Verdict.IGNORE

@@ -12,8 +12,8 @@ import pytest
 
 from chalicelib import wiring
 from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
-from tests.make import ACCOUNT, RUN_ID
-from tests.unit.lambda_bench import forget
+from tests.make import RUN_ID
+from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
 
@@ -40,16 +40,6 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     said = "another handler holds the lease. Next step: none: Lambda retries the event"
     assert record["exception"].endswith(said)
     assert str(raised.value) == said, "Lambda puts this into the failure queue"
-
-
-class Context:
-    """An invocation with half a minute left."""
-
-    aws_request_id = "c0ffee00-0000-4000-8000-000000000001"
-    invoked_function_arn = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:prefect-spot-dev-react"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 30_000
 
 
 def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(

@@ -1,4 +1,4 @@
-"""A Chalice function that does nothing: what a cold start costs whoever imports boto3.
+"""A Chalice function that does nothing: what a cold start costs that imports boto3.
 
 It makes the clients that `react` makes before its first answer.
 """

@@ -12,9 +12,9 @@ from localcloud.bootstrap import STACK
 from localcloud.cloud import REACT, Cloud, wait_for
 from localcloud.events import Event
 from localcloud.lambdas import Invocation
-from tests.faults.mischief import HOSTILE_TEXTS, KILOBYTE, MALFORMED
-from tests.faults.world import Scene
 from tests.make import make_event
+from tests.system.mischief import HOSTILE_TEXTS, KILOBYTE, MALFORMED
+from tests.system.world import Scene
 
 OURS_IN_MARKDOWN = {
     *("inline", "text", "text_special", "strong_open", "strong_close"),
@@ -66,13 +66,6 @@ def mend_the_credential_once_refused(scene: Scene) -> None:
 
 def _reactions(scene: Scene) -> list[Invocation]:
     return [i for i in scene.invocations() if i.function == REACT]
-
-
-def see_it_through(scene: Scene) -> None:
-    """Whoever was started a second time has to start before the oracle is asked."""
-    cloud, run = scene.world.cloud, scene.run
-    wait_for("the run's end", 60, lambda: cloud.prefect.is_final(run.id))
-    wait_for("the last exit", 60, lambda: not cloud.fargate.running(run.id))
 
 
 def malformed_events_failed_nowhere(scene: Scene) -> None:
@@ -156,13 +149,8 @@ def _printed(scene: Scene) -> list[str]:
 
 
 def _item(cloud: Cloud, run_id: str) -> dict[str, Any]:
-    """What the table holds about this task's interruption, and no earlier one's."""
     key = {"pk": {"S": f"run#{run_id}"}}
-    item = cloud.aws.client("dynamodb").get_item(TableName=STACK, Key=key)["Item"]
-    newest = cloud.tasks(run_id)[-2:]
-    kept = item["interruptions"]["M"]
-    item["interruptions"]["M"] = {arn: kept[arn] for arn in newest if arn in kept}
-    return dict(item)
+    return dict(cloud.aws.client("dynamodb").get_item(TableName=STACK, Key=key)["Item"])
 
 
 def _news_from(cluster_arn: str, run_id: str, status: str) -> Event:

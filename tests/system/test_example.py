@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
 from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import Cloud, wait_for
 from localcloud.deployment import PROJECT
 from localcloud.prefect_api import deployment_id_in
-from tests.e2e.scenario import Run, Stage
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
+from tests.system.plays import Play, Playbill
 
 EXAMPLES = PROJECT / "examples"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/flows:1"
@@ -54,26 +53,26 @@ class Example:
         return sum(t["name"].startswith(f"{task}-") for t in done)
 
     def wait(self, what: str, ask: Callable[[], object]) -> None:
-        wait_for(what, 90, lambda: ask() or None)
+        wait_for(what, ATTEMPT_SECONDS, lambda: ask() or None)
 
 
-@pytest.fixture
-def example(stage: Stage) -> Example:
+def deployed(stage: Stage) -> Example:
     cloud, bucket = stage.cloud, stage.cloud.account.bucket
     s3 = cloud.aws.client("s3")
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     before = frozenset(o["Key"] for o in s3.list_objects_v2(Bucket=bucket).get("Contents", []))
-    deployed = cloud.run_python(
+    output = cloud.run_python(
         str(EXAMPLES / "deploy.py"), "--pool", WORK_POOL, "--queue", "nightly",
         "--bucket", bucket, "--path", str(EXAMPLES), "--image", IMAGE,
         "--cpu", "1024", "--memory", "2048",
         "--task-role-arn", TASK_ROLE, "--execution-role-arn", EXECUTION_ROLE,
     )  # fmt: skip
-    run_id = cloud.prefect.start(deployment_id_in(deployed))
+    run_id = cloud.prefect.start(deployment_id_in(output))
     return Example(cloud, Run(cloud, run_id, stage.folder / "none"), bucket, before)
 
 
-def test_row_example_flow_does_nothing_twice_and_starts_one_child(example: Example) -> None:
+def interrupted_everywhere(stage: Stage) -> Example:
+    example = deployed(stage)
     run = example.run
     example.wait("a day", lambda: example.completed("load_day"))
     run.interrupt()
@@ -84,10 +83,20 @@ def test_row_example_flow_does_nothing_twice_and_starts_one_child(example: Examp
     example.wait("a region", lambda: example.completed("convert"))
     run.interrupt()
     assert run.wait_for_end()["state_type"] == "COMPLETED"
+    return example
 
-    deployed = [child for child in example.children() if child["deployment_id"]]
-    assert [child["id"] for child in deployed] == [child["id"]], "a rerun started one more child"
-    assert len(example.children()) == 2, "a rerun began its subflow anew"
+
+INTERRUPTED_EVERYWHERE = Play("the example, interrupted everywhere", interrupted_everywhere)
+PLAYS = (INTERRUPTED_EVERYWHERE,)
+
+
+def test_row_example_flow_does_nothing_twice_and_starts_one_child(playbill: Playbill) -> None:
+    example = playbill.result(INTERRUPTED_EVERYWHERE)
+    run = example.run
+    children = example.children()
+    [child] = [child for child in children if child["deployment_id"]]  # a rerun started no other
+    assert len(children) == 2, "a rerun began its subflow anew"
+    assert {child["state_type"] for child in children} == {"COMPLETED"}
     results = example.results()
     assert set(results.values()) == {1}, "what was persisted was done again"
     assert len(results) == sum(TASKS.values()) + FLOWS

@@ -6,7 +6,8 @@ and both containers stand in the ledger that the oracle judges by.
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,16 +38,19 @@ CPU, MEMORY = 256, 512
 
 
 class PaperFargate:
-    """Keeps the tasks that moto's RunTask places: each runs at once, until it is told otherwise."""
+    """Keeps the tasks that moto's RunTask places: each runs at once, until its test ends it.
 
-    def __init__(self, cloud: Cloud, on_event: Callable[[Event], object]) -> None:
+    `on_event` receives all news of the tasks: at first the event bus.
+    """
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.on_event: Callable[[Event], object] = cloud.router.put
         self._aws = cloud.aws
         self._before = cloud.fargate
-        self._on_event = on_event
         self._lives: dict[str, TaskLife] = {}
         connect_ecs(
             EcsHooks(
-                has_capacity=lambda _: True,
+                has_capacity=lambda *_: True,
                 place=self._place,
                 stop=lambda _task, _reason: None,
                 describe=self._describe,
@@ -57,9 +61,10 @@ class PaperFargate:
         """Spot's warning; the container works on."""
         self._lives[task_arn].interrupt("SpotInterruption", "Your Spot Task was interrupted.")
 
-    def end(self, task_arn: str) -> None:
-        """The container exits, of itself if nobody asked it to, and the task stops."""
+    def end(self, task_arn: str, *, detach_seconds: float = 0) -> None:
+        """The container exits, of itself if nobody asked it to; then the task stops."""
         self._lives[task_arn].deprovision()
+        time.sleep(detach_seconds)
         self._lives[task_arn].stop()
 
     def ledger(self) -> list[ContainerLife]:
@@ -78,23 +83,24 @@ class PaperFargate:
         life.run(cast("Any", SimpleNamespace(returncode=1)))
 
     def _tell(self, description: Description) -> None:
-        self._on_event(state_change_event(description, self._aws))
+        self.on_event(state_change_event(description, self._aws))
 
 
 @dataclass
 class PaperWorker:
     """Takes the pool's runs as Prefect's worker does, and plays the engine in each one's task.
 
-    A run's first attempt works until somebody ends its task; each later one is done after
-    `seconds`. `errors` keeps what its threads raised; expect it empty.
+    A run's first attempt works until its test ends the task; each later one completes after the
+    seconds that `create_runs` was given. `errors` keeps what its threads raised; expect it empty.
     """
 
     cloud: Cloud
     fargate: PaperFargate
-    seconds: float
     errors: list[Exception] = field(default_factory=list)
     running: dict[str, str] = field(default_factory=dict)
     """The first attempts at work: task ARN by flow run id."""
+    starts: Counter[str] = field(default_factory=Counter)
+    """How often the engine of a run has set it Running, by flow run id."""
 
     def __post_init__(self) -> None:
         environment = self.cloud.environment
@@ -107,9 +113,10 @@ class PaperWorker:
         )
         self._closed = threading.Event()
         self._submitting: set[str] = set()
-        self._started: set[str] = set()
+        self._seconds: dict[str, float] = {}
         self._pool = ThreadPoolExecutor(CLIENTS)
         self._definition = self._register()
+        self._deployment = self._deploy()
         self._poll = threading.Thread(target=self._keep_polling, daemon=True)
 
     def __enter__(self) -> "PaperWorker":
@@ -122,30 +129,35 @@ class PaperWorker:
         self._pool.shutdown()
         self._http.close()
 
-    def at_work(self) -> int:
-        """Return how many first attempts are at work. Raises the first of the threads' errors."""
+    def are_at_work(self, runs: Sequence[str]) -> bool:
+        """Whether these runs' first attempts are. Raises the first of the threads' errors."""
         if self.errors:
             raise self.errors[0]
-        return len(self.running)
+        return self.running.keys() >= set(runs)
 
-    def create_runs(self, number: int, tags_of: Callable[[int], list[str]]) -> list[str]:
-        """Create a deployment and so many runs of it, due now; return their ids."""
-        flow = self._send("POST", "/flows/", {"name": "on paper"})
-        deployment = self._send(
-            "POST",
-            "/deployments/",
-            {"name": "storm", "flow_id": flow["id"], "work_pool_name": WORK_POOL},
-        )
-        path = f"/deployments/{deployment['id']}/create_flow_run"
+    def create_runs(
+        self, number: int, tags_of: Callable[[int], list[str]], *, seconds: float
+    ) -> list[str]:
+        """Create so many runs, due now; return their ids.
+
+        `seconds`: from the start of the second or a later attempt to its good end.
+        """
+        path = f"/deployments/{self._deployment}/create_flow_run"
         scheduled = {"type": "SCHEDULED", "name": "Scheduled"}
         bodies = [
             {"state": scheduled, "tags": tags_of(n), "idempotency_key": str(uuid4())}
             for n in range(number)
         ]
         with ThreadPoolExecutor(CLIENTS) as pool:
-            return [
-                str(run["id"]) for run in pool.map(lambda b: self._send("POST", path, b), bodies)
-            ]
+            created = list(pool.map(lambda body: self._send("POST", path, body), bodies))
+        runs = [str(run["id"]) for run in created]
+        self._seconds |= dict.fromkeys(runs, seconds)
+        return runs
+
+    def _deploy(self) -> str:
+        flow = self._send("POST", "/flows/", {"name": "on paper"})
+        body = {"name": "storm", "flow_id": flow["id"], "work_pool_name": WORK_POOL}
+        return str(self._send("POST", "/deployments/", body)["id"])
 
     def _register(self) -> str:
         container = {"name": "prefect", "image": "none", "memory": MEMORY}
@@ -195,13 +207,12 @@ class PaperWorker:
             self._send("PATCH", f"/flow_runs/{run_id}", {"empirical_policy": policy})
         while not self._moves(run_id, "RUNNING"):
             time.sleep(1)  # as an engine does when it is told that it is too early
-        if run_id in self._started:
-            threading.Timer(
-                self.seconds, self._pool.submit, (self._finish, run_id, task_arn)
-            ).start()
-        else:
-            self._started.add(run_id)
+        self.starts[run_id] += 1
+        if self.starts[run_id] == 1:
             self.running[run_id] = task_arn
+        else:
+            seconds = self._seconds[run_id]
+            threading.Timer(seconds, self._pool.submit, (self._finish, run_id, task_arn)).start()
 
     def _finish(self, run_id: str, task_arn: str) -> None:
         try:

@@ -3,14 +3,15 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import pytest
+from typing import Any
 
 from localcloud.bootstrap import run_python
 from localcloud.cloud import wait_for
 from localcloud.deployment import PROJECT
-from tests.e2e.scenario import Stage
+from tests.e2e.scenario import ATTEMPT_SECONDS, Stage
+from tests.system.plays import Play, Playbill
 
 
 class Slack(ThreadingHTTPServer):
@@ -38,7 +39,7 @@ class Webhook(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-@pytest.fixture
+@contextmanager
 def slack() -> Iterator[Slack]:
     with Slack() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -46,18 +47,29 @@ def slack() -> Iterator[Slack]:
         server.shutdown()
 
 
-def test_slack_hears_of_a_run_that_goes_on_on_demand(stage: Stage, slack: Slack) -> None:
+def moved_to_on_demand(stage: Stage) -> tuple[dict[str, Any], list[str]]:
+    """Return the run, and what Slack was sent about it. The automation is left without a Slack."""
     program = [str(PROJECT / "examples" / "tell_slack.py")]
-    user = {**stage.cloud.environment, "SLACK_WEBHOOK_URL": slack.webhook_url}
-    for _ in range(2):  # the second replaces the first: else it would be told twice
-        run_python(program, user)
-    run = stage.start("waits", tags=("spot-retries:1",), interruptions=2)
-    for number in (1, 2):
-        run.wait_for_start(number)
-        run.interrupt()
-    finished = run.wait_for_end()
-    wait_for("Slack", 60, lambda: slack.texts)
-    [text] = slack.texts
+    with slack() as server:
+        user = {**stage.cloud.environment, "SLACK_WEBHOOK_URL": server.webhook_url}
+        for _ in range(2):  # the second replaces the first: else there would be two messages
+            run_python(program, user)
+        run = stage.start("waits", tags=("spot-retries:1",), interruptions=2)
+
+        def texts() -> list[str]:
+            return [text for text in list(server.texts) if run.id in text]
+
+        run.interrupt_each_start(2)
+        assert run.wait_for_end()["state_type"] == "COMPLETED"
+        wait_for("Slack", ATTEMPT_SECONDS, texts)
+        return stage.cloud.prefect.run(run.id), texts()
+
+
+MOVED_TO_ON_DEMAND = Play("moved to on-demand, and Slack is sent a message", moved_to_on_demand)
+PLAYS = (MOVED_TO_ON_DEMAND,)
+
+
+def test_slack_hears_of_a_run_that_goes_on_on_demand(playbill: Playbill) -> None:
+    run, [text] = playbill.result(MOVED_TO_ON_DEMAND)
     assert text.startswith("prefect-spot: a run goes on on-demand\n")
-    assert f"{finished['name']}, interruption 2 (1 allowed on Spot)" in text
-    assert run.id in text
+    assert f"{run['name']}, interruption 2 (1 allowed on Spot)" in text

@@ -10,8 +10,9 @@ import pytest
 from localcloud.bootstrap import AUTH_PARAMETER
 from localcloud.cloud import Cloud, wait_for
 from localcloud.deployment import copy_project
-from tests.e2e.command import Said, spotctl, states
+from tests.e2e.command import OPERATOR, Said, spotctl, states
 from tests.e2e.scenario import Stage
+from tests.e2e.test_policies import NO_RIGHT_NEEDED, allowed, needed
 
 STAGE = "prod"
 STACK = f"prefect-spot-{STAGE}"
@@ -71,9 +72,20 @@ def second(stage: Stage, tmp_path: Path) -> Second:
     return Second(stage.cloud, folder)
 
 
-def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(second: Second) -> None:
+def parts_of_the_stage(cloud: Cloud) -> dict[str, str]:
+    """The states of what a deploy makes of `dev`: runs and sweeps of other tests go on there."""
+    deployed = ("stack", "provision", "function ", "rule ", "worker service", "credential")
+    said = states(spotctl(cloud, "status"))
+    found = {part: state for part, state in said.items() if part.startswith(deployed)}
+    assert len(found) > len(deployed), said
+    return found
+
+
+def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
+    second: Second, stage: Stage
+) -> None:
     cloud = second.cloud
-    dev_before = states(spotctl(cloud, "status"))
+    dev_before = parts_of_the_stage(cloud)
     deployed = second.run("deploy")
     assert deployed.code == 0, deployed
     said = states(deployed)
@@ -112,4 +124,8 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(second: Se
     assert POOL not in stays
     again = second.run("teardown", "--yes")
     assert again.code == 0, again
-    assert states(spotctl(cloud, "status")) == dev_before, "the other stage was touched"
+    assert parts_of_the_stage(cloud) == dev_before, "the other stage was touched"
+    # CloudFormation deletes with the operator's rights: `provision`'s are needed for that too.
+    done = needed(stage, OPERATOR)
+    assert done.issuperset(("cloudformation:DeleteStack", "iam:DeleteRole"))
+    assert done - allowed("deployer") - NO_RIGHT_NEEDED == set(), "the policy lacks this"

@@ -5,39 +5,22 @@ beginning. Where we own the worker it has no queue; whoever runs their own worke
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
 
 from localcloud.bootstrap import WORK_POOL
-from localcloud.cloud import Options, wait_for
+from localcloud.cloud import wait_for
 from localcloud.events import Delivery, Event, EventRouter, deliver_once
-from tests.e2e.scenario import Run, Stage, set_up
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
 from tests.faults.ledger import Ledger
-from tests.faults.plays import (
-    AUTH_STRING,
-    GRACE_SECONDS,
-    LONG_SECONDS,
-    TIMINGS,
-    Play,
-    Playbill,
-    becomes,
-    completes,
-    played,
-)
+from tests.system.clouds import GRACE_SECONDS, OBSERVED
+from tests.system.plays import Play, Playbill, completes
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.parametrize("options", [OBSERVED], indirect=True, ids=["observed"])
 
-OPTIONS = Options(
-    auth_string=AUTH_STRING,
-    settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
-    timings=TIMINGS,
-    worker_query_seconds=1,
-    postgres=True,
-    observer=True,
-)
 LONGER_THAN_THE_GRACE = GRACE_SECONDS * 2.0
 
 
@@ -75,18 +58,16 @@ class PostOffice:
 
 
 def told_in_time(stage: Stage) -> Sequence[Run]:
-    run = stage.start("waits", interruptions=2)
-    for number in (1, 2):
-        run.wait_for_start(number, LONG_SECONDS)
-        run.interrupt()
-    completes(run, starts=3)
+    run = stage.start("waits", interruptions=1)
+    run.interrupt_each_start(1)
+    completes(run, starts=2)
     return (run,)
 
 
 def told_while_the_next_task_starts(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=1)
     old = interrupted_with_its_stop_held_back(stage, run)
-    wait_for("the next task", LONG_SECONDS, lambda: len(run.containers()) == 2)
+    wait_for("the next task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
     post(stage).deliver(old, "STOPPED")
     is_crashed_by_the_observer(run)
     completes(run, starts=2)
@@ -96,7 +77,7 @@ def told_while_the_next_task_starts(stage: Stage) -> Sequence[Run]:
 def told_while_the_next_attempt_runs(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=1, seconds=LONGER_THAN_THE_GRACE)
     old = interrupted_with_its_stop_held_back(stage, run)
-    run.wait_for_start(2, LONG_SECONDS)
+    run.wait_for_start(2)
     post(stage).deliver(old, "STOPPED")
     is_crashed_by_the_observer(run)
     completes(run, starts=2)
@@ -106,7 +87,7 @@ def told_while_the_next_attempt_runs(stage: Stage) -> Sequence[Run]:
 def told_before_the_next_interruption(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=2)
     old = interrupted_with_its_stop_held_back(stage, run)
-    run.wait_for_start(2, LONG_SECONDS)
+    run.wait_for_start(2)
     post(stage).deliver(old, "STOPPED")
     is_crashed_by_the_observer(run)
     run.interrupt()
@@ -116,16 +97,16 @@ def told_before_the_next_interruption(stage: Stage) -> Sequence[Run]:
 
 def told_of_the_beginning_once_more(stage: Stage) -> Sequence[Run]:
     """Of the old task's, while the run waits for a worker: it is Pending then, and none comes."""
-    prefect = stage.cloud.prefect
+    prefect, office = stage.cloud.prefect, post(stage)
     run = stage.start("waits", interruptions=1, queue="late")
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     prefect.pause_queue(WORK_POOL, True, "late")
     old = run.interrupt()
-    wait_for("the last news of the old task", 60, lambda: post(stage).has(old, "STOPPED"))
+    wait_for("the last news of the old task", 60, lambda: office.has(old, "STOPPED"))
     wait_for("the observer to be through", 60, lambda: observer_has_read_all(stage))
-    wait_for("the rerun to be due", LONG_SECONDS, lambda: is_due(run))
-    post(stage).deliver(old, "PROVISIONING")
-    becomes(run, "PENDING")
+    wait_for("the rerun to be due", ATTEMPT_SECONDS, lambda: is_due(run))
+    office.deliver(old, "PROVISIONING")
+    run.wait_for_state("PENDING")
     prefect.pause_queue(WORK_POOL, False, "late")
     completes(run, starts=2)
     return (run,)
@@ -140,10 +121,16 @@ PLAYS = (
 )
 
 
+_opening = threading.Lock()
+
+
 def post(stage: Stage) -> PostOffice:
-    office = stage.cloud.router.mischief
-    assert isinstance(office, PostOffice)
-    return office
+    """The cloud's office; the first play that asks for it opens it."""
+    router = stage.cloud.router
+    with _opening:
+        if not isinstance(router.mischief, PostOffice):
+            router.mischief = PostOffice(router)
+        return router.mischief
 
 
 def observer_has_read_all(stage: Stage) -> bool:
@@ -163,7 +150,7 @@ def is_due(run: Run) -> bool:
 
 
 def interrupted_with_its_stop_held_back(stage: Stage, run: Run) -> str:
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     post(stage).hold(run.containers()[-1].task_arn)
     return run.interrupt()
 
@@ -174,25 +161,19 @@ def is_crashed_by_the_observer(run: Run) -> None:
         messages = [s["message"] for s in states if s["type"] == "CRASHED"]
         return messages[-1] if messages else None
 
-    message = wait_for("the observer's word", LONG_SECONDS, crash)
+    message = wait_for("the observer's word", ATTEMPT_SECONDS, crash)
     assert "stopped with a non-zero exit code" in message
 
 
-@pytest.fixture(scope="module")
-def playbill(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Playbill]:
-    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
-        stage.cloud.router.mischief = PostOffice(stage.cloud.router)
-        items = request.session.items
-        with played(stage, Ledger("observer"), items, PLAYS) as playbill:
-            yield playbill
+LEDGER = Ledger("observer")
 
 
 @pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
-def test_nothing_is_lost_and_nothing_run_twice(playbill: Playbill, play: Play) -> None:
-    playbill.judge(play)
+def test_nothing_is_lost_and_nothing_run_twice(
+    playbill: Playbill, play: Play[Sequence[Run]]
+) -> None:
+    playbill.judge(play, LEDGER)
 
 
 def test_once_all_is_quiet_the_verdict_is_the_same(playbill: Playbill) -> None:
-    playbill.judge_all_again()
+    playbill.judge_all_again(PLAYS, LEDGER)

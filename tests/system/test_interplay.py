@@ -1,76 +1,26 @@
-"""An interruption meets what users and Prefect do by themselves: cancel, pause, nest, limit."""
+"""An interruption meets what users and Prefect do by themselves: cancel, pause, limit."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from localcloud.bootstrap import WORK_POOL
-from localcloud.cloud import Options, wait_for
-from tests.e2e.scenario import Run, Stage, set_up
+from localcloud.cloud import wait_for
+from localcloud.fargate import PROVISIONING_SECONDS
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
 from tests.faults.ledger import Ledger
-from tests.faults.plays import (
-    AUTH_STRING,
-    GRACE_SECONDS,
-    LONG_SECONDS,
-    TIMINGS,
-    Play,
-    Playbill,
-    becomes,
-    completes,
-    is_not_started_again,
-    notes_of_a_child,
-    played,
-)
+from tests.system.plays import Play, Playbill, completes, is_not_started_again
 
-pytestmark = pytest.mark.timeout(900)
-
-OPTIONS = Options(
-    auth_string=AUTH_STRING,
-    settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
-    timings=TIMINGS,
-    worker_query_seconds=1,
-    postgres=True,
-)
 HELD_QUEUE = "held"
-
-
-def parent_and_child(stage: Stage) -> Sequence[Run]:
-    """The child is a run of another deployment, with the parent's run id for a key."""
-    notes = notes_of_a_child(stage)
-    parent = stage.start("parent", child_file=str(notes), interruptions=1)
-    child = Run(stage.cloud, only_child(parent), notes)
-    child.wait_for_start(1, LONG_SECONDS)
-    for run in (parent, child):
-        stage.cloud.fargate.interrupt(run.containers()[-1].task_arn)
-    completes(child, starts=2)
-    becomes(parent, "COMPLETED")
-    assert len(parent.containers()) == 2
-    assert parent.notes() == [f"child {child.id} COMPLETED"]
-    assert only_child(parent) == child.id
-    return parent, child
-
-
-def parent_and_subflow(stage: Stage) -> Sequence[Run]:
-    """The child runs in the parent's process."""
-    notes = notes_of_a_child(stage)
-    parent = stage.start("nests", child_file=str(notes), interruptions=1)
-    child = Run(stage.cloud, only_child(parent), notes)
-    child.wait_for_start(1, LONG_SECONDS)
-    parent.interrupt()
-    completes(parent, starts=2)
-    assert only_child(parent) == child.id
-    assert child.starts() == 2
-    assert stage.cloud.prefect.run(child.id)["state_type"] == "COMPLETED"
-    return parent, child
 
 
 def cancelled_at_the_same_moment(stage: Stage) -> Sequence[Run]:
     run = stage.start("waits", interruptions=1)
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     cancel(run)
     run.interrupt()
-    becomes(run, "CANCELLED")
+    run.wait_for_state("CANCELLED")
     is_not_started_again(run)
     return (run,)
 
@@ -79,10 +29,10 @@ def cancelled_and_crashed(stage: Stage) -> Sequence[Run]:
     """The engine is the container's main process: it hears nothing, and dies saying Crashed."""
     own = {"command": "python -m prefect.engine"}
     run = stage.start("waits", job_variables=own, interruptions=1)
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     cancel(run)
     run.interrupt()
-    becomes(run, "CANCELLED")
+    run.wait_for_state("CANCELLED")
     is_not_started_again(run)
     assert run.states()[-3:] == ["CANCELLING", "CRASHED", "CANCELLED"], "this shows nothing"
     return (run,)
@@ -92,13 +42,13 @@ def interrupted_and_then_cancelled(stage: Stage) -> Sequence[Run]:
     """The person comes after the rerun was made due, and before a worker does."""
     prefect = stage.cloud.prefect
     run = stage.start("waits", interruptions=1, queue="cancelled")
-    run.wait_for_start(1, LONG_SECONDS)
+    run.wait_for_start(1)
     prefect.pause_queue(WORK_POOL, True, "cancelled")
     run.interrupt()
-    becomes(run, "SCHEDULED")
+    run.wait_for_state("SCHEDULED")
     cancel(run)
     prefect.pause_queue(WORK_POOL, False, "cancelled")
-    becomes(run, "CANCELLED")
+    run.wait_for_state("CANCELLED")
     is_not_started_again(run)
     return (run,)
 
@@ -106,7 +56,7 @@ def interrupted_and_then_cancelled(stage: Stage) -> Sequence[Run]:
 def paused(stage: Stage) -> Sequence[Run]:
     """The flow blocks in its process until a person resumes it, after that process is gone."""
     run = stage.start("pauses")
-    becomes(run, "PAUSED")
+    run.wait_for_state("PAUSED")
     run.interrupt()
     is_not_started_again(run)
     assert run.states()[-1] == "PAUSED"
@@ -119,7 +69,7 @@ def paused(stage: Stage) -> Sequence[Run]:
 def suspended(stage: Stage) -> Sequence[Run]:
     """The flow leaves of itself, and Spot takes the container while it does."""
     run = stage.start("suspends")
-    becomes(run, "PAUSED")
+    run.wait_for_state("PAUSED")
     run.interrupt()
     assert run.containers()[0].interrupted_at, "the container was gone before: this shows nothing"
     is_not_started_again(run)
@@ -130,12 +80,24 @@ def suspended(stage: Stage) -> Sequence[Run]:
     return (run,)
 
 
+def interrupted_before_its_container_started(stage: Stage) -> Sequence[Run]:
+    slow = {"env": {PROVISIONING_SECONDS: "5"}}
+    run = stage.start("waits", job_variables=slow, interruptions=1)
+    run.interrupt_each_start(1)
+    wait_for("the second task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
+    stage.cloud.fargate.interrupt(run.containers()[1].task_arn)
+    assert run.wait_for_end()["state_type"] == "COMPLETED"
+    assert [bool(life.started) for life in run.containers()] == [True, False, True]
+    assert run.starts() == 2
+    return (run,)
+
+
 def enqueued_under_a_limit(stage: Stage) -> Sequence[Run]:
     """One at a time, and the second one waits: for the first one's rerun, or before it."""
     first = stage.start("ENQUEUE", interruptions=1)
-    first.wait_for_start(1, LONG_SECONDS)
+    first.wait_for_start(1)
     second = stage.start("ENQUEUE", interruptions=0)
-    wait_for("the wait", LONG_SECONDS, lambda: state_name(second) == "AwaitingConcurrencySlot")
+    wait_for("the wait", ATTEMPT_SECONDS, lambda: state_name(second) == "AwaitingConcurrencySlot")
     first.interrupt()
     completes(first, starts=2)
     completes(second, starts=1)
@@ -151,16 +113,17 @@ def cancelled_under_a_limit(stage: Stage) -> Sequence[Run]:
     """One or none; the place of the interrupted run is taken before a worker has it again."""
     prefect = stage.cloud.prefect
     first = stage.start("CANCEL_NEW", interruptions=1, queue=HELD_QUEUE)
-    first.wait_for_start(1, LONG_SECONDS)
+    first.wait_for_start(1)
     second = stage.start("CANCEL_NEW", interruptions=0)
-    becomes(second, "CANCELLED")
+    second.wait_for_state("CANCELLED")
     prefect.pause_queue(WORK_POOL, True, HELD_QUEUE)
     first.interrupt()
-    becomes(first, "SCHEDULED")
-    third = stage.start("CANCEL_NEW", interruptions=0, seconds=20)
-    third.wait_for_start(1, LONG_SECONDS)
+    first.wait_for_state("SCHEDULED")
+    third = stage.start("CANCEL_NEW", interruptions=0, gated=True)
+    third.wait_for_start(1)
     prefect.pause_queue(WORK_POOL, False, HELD_QUEUE)
-    becomes(first, "CANCELLED")
+    first.wait_for_state("CANCELLED")
+    third.let_go_on()
     completes(third, starts=1)
     completes(first, starts=2)
     assert second.containers() == []
@@ -168,24 +131,15 @@ def cancelled_under_a_limit(stage: Stage) -> Sequence[Run]:
 
 
 PLAYS = (
-    Play("a parent and its child, together", parent_and_child),
-    Play("a parent and its subflow, in one process", parent_and_subflow),
     Play("cancelled by a person at the same moment", cancelled_at_the_same_moment),
     Play("cancelled by a person, and crashed by its engine", cancelled_and_crashed),
     Play("cancelled by a person before the rerun", interrupted_and_then_cancelled),
     Play("paused in its process", paused),
     Play("being suspended", suspended),
+    Play("interrupted before its container started", interrupted_before_its_container_started),
     Play("under a limit of 1, ENQUEUE", enqueued_under_a_limit),
     Play("under a limit of 1, CANCEL_NEW", cancelled_under_a_limit),
 )
-
-
-def only_child(parent: Run) -> str:
-    """Return the id of the only run that this one started, as soon as there is one."""
-    prefect = parent.cloud.prefect
-    children = wait_for("the child", LONG_SECONDS, lambda: prefect.children(parent.id))
-    [child] = children
-    return str(child["id"])
 
 
 def cancel(run: Run) -> None:
@@ -196,20 +150,15 @@ def state_name(run: Run) -> str:
     return str(run.cloud.prefect.run(run.id)["state_name"])
 
 
-@pytest.fixture(scope="module")
-def playbill(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Playbill]:
-    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
-        items = request.session.items
-        with played(stage, Ledger("interplay"), items, PLAYS) as playbill:
-            yield playbill
+LEDGER = Ledger("interplay")
 
 
 @pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
-def test_nothing_is_lost_and_nothing_run_twice(playbill: Playbill, play: Play) -> None:
-    playbill.judge(play)
+def test_nothing_is_lost_and_nothing_run_twice(
+    playbill: Playbill, play: Play[Sequence[Run]]
+) -> None:
+    playbill.judge(play, LEDGER)
 
 
 def test_once_all_is_quiet_the_verdict_is_the_same(playbill: Playbill) -> None:
-    playbill.judge_all_again()
+    playbill.judge_all_again(PLAYS, LEDGER)

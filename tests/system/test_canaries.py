@@ -17,11 +17,12 @@ import httpx
 import pytest
 
 from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
-from localcloud.cloud import REACT, Cloud
+from localcloud.cloud import REACT, Cloud, wait_for
 from localcloud.lambdas import Invocation
-from tests.e2e.conftest import AUTH_STRING
-from tests.e2e.scenario import Run, Stage
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
 from tests.make import make_event
+from tests.system.clouds import AUTH_STRING
+from tests.system.plays import Play, Playbill
 from tests.unit.canaries import Canaries
 from tests.unit.scripted_server import ScriptedServer, answer
 
@@ -44,19 +45,25 @@ def server_secrets() -> Canaries:
     return secrets
 
 
-@pytest.fixture(scope="module")
-def rescued(stage: Stage) -> Rescued:
+def rescued_with_secrets(stage: Stage) -> Rescued:
     secrets = Canaries()
     variables = {"env": {"DB_PASSWORD": secrets.plant("the flow's environment")}}
     tags = ("spot-retries:1", f"token:{secrets.plant('a tag')}")
     run = stage.start("waits", tags=tags, job_variables=variables, interruptions=2)
-    for number in (1, 2):
-        run.wait_for_start(number)
-        run.interrupt()
+    run.interrupt_each_start(2)
     assert run.wait_for_end()["state_type"] == "COMPLETED"
     for life in run.containers():
         assert secrets.found_in(json.dumps(dict(life.environment))) == ["the flow's environment"]
     return Rescued(run, secrets, server_secrets())
+
+
+RESCUED_WITH_SECRETS = Play("rescued with secrets", rescued_with_secrets)
+PLAYS = (RESCUED_WITH_SECRETS,)
+
+
+@pytest.fixture(scope="module")
+def rescued(playbill: Playbill) -> Rescued:
+    return playbill.result(RESCUED_WITH_SECRETS)
 
 
 def every(rescued: Rescued) -> Canaries:
@@ -249,7 +256,12 @@ def test_a_failure_tells_its_cause_and_not_the_credential(stage: Stage, failing:
     container = event["detail"]["overrides"]["containerOverrides"][0]
     container["environment"].append({"name": "DB", "value": flow.plant("the flow's environment")})
     stage.cloud.lambdas.invoke_async("canary", event)
-    stage.cloud.lambdas.wait_idle(60)
+    sqs = stage.cloud.aws.client("sqs")
+    [message] = wait_for(
+        "the message of the failure",
+        ATTEMPT_SECONDS,
+        lambda: sqs.receive_message(QueueUrl=failing).get("Messages"),
+    )
 
     failed = [i for i in stage.cloud.lambdas.invocations if i.function == "canary"]
     assert [i.status for i in failed] == ["error"]
@@ -257,8 +269,7 @@ def test_a_failure_tells_its_cause_and_not_the_credential(stage: Stage, failing:
     assert "Not authorized: ***" in said(failed)
     assert flow.found_in(said(failed)) == []
     assert credential.found_in(said(failed)) == []
-    messages = stage.cloud.aws.client("sqs").receive_message(QueueUrl=failing)["Messages"]
-    body = json.loads(messages[0]["Body"])
+    body = json.loads(message["Body"])
     assert credential.found_in(json.dumps(body)) == []
     assert body["requestPayload"] == event
     assert flow.found_in(json.dumps(body["responsePayload"])) == []
