@@ -11,14 +11,12 @@ from chalicelib.core.pool_template import WorkPool
 from chalicelib.core.provision_mode import Provision
 from chalicelib.core.provision_steps import (
     ChangeWorkPool,
-    CreateServiceLinkedRole,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
     UpdateStack,
-    describe,
 )
-from chalicelib.core.provisioning import Plan, Problem, hash_of, plan, stack_definition
+from chalicelib.core.provisioning import Plan, Problem, plan, stack_definition
 from chalicelib.core.stack import (
     STATUSES,
     Condition,
@@ -27,7 +25,6 @@ from chalicelib.core.stack import (
     failures_in,
 )
 from tests.provisioning import (
-    NETWORK,
     OUTPUTS,
     POOL_AS_IT_SHALL_BE,
     QUEUE_ARN,
@@ -48,42 +45,36 @@ NOTHING, CREATE, UPDATE, DELETE = None, CreateStack, UpdateStack, DeleteStack
 CHANGED = {"template_hash": "another"}
 ALL_CHANGED = "changed: template, Stage, SubnetIds, TableName, VpcId, WorkerImage"
 
-ROWS: dict[str, tuple[Condition, Any, Condition, Any]] = {
-    # status: (as it shall be: state, step; with another template: state, step)
-    "CREATE_IN_PROGRESS": (Condition.CREATING, NOTHING, Condition.CREATING, NOTHING),
-    "CREATE_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
-    "CREATE_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
-    "ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
-    "ROLLBACK_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
-    "ROLLBACK_COMPLETE": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
-    "DELETE_IN_PROGRESS": (Condition.DELETING, NOTHING, Condition.DELETING, NOTHING),
-    "DELETE_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
-    "DELETE_COMPLETE": (Condition.CREATING, CREATE, Condition.CREATING, CREATE),
-    "UPDATE_IN_PROGRESS": (Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
-    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (
-        *(Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
-    ),
-    "UPDATE_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
-    "UPDATE_FAILED": (Condition.UPDATING, UPDATE, Condition.UPDATING, UPDATE),
-    "UPDATE_ROLLBACK_IN_PROGRESS": (
-        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
-    ),
-    "UPDATE_ROLLBACK_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
-    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (
-        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
-    ),
-    "UPDATE_ROLLBACK_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
-    "REVIEW_IN_PROGRESS": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
-    "IMPORT_IN_PROGRESS": (Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
-    "IMPORT_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
-    "IMPORT_ROLLBACK_IN_PROGRESS": (
-        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
-    ),
-    "IMPORT_ROLLBACK_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
-    "IMPORT_ROLLBACK_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
+IN_PLACE = (Condition.READY, NOTHING)
+"""As it shall be; with another template it is updated instead."""
+
+ROWS: dict[str, tuple[Condition, Any]] = {
+    "CREATE_IN_PROGRESS": (Condition.CREATING, NOTHING),
+    "CREATE_FAILED": (Condition.RECOVERING, DELETE),
+    "CREATE_COMPLETE": IN_PLACE,
+    "ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "ROLLBACK_FAILED": (Condition.RECOVERING, DELETE),
+    "ROLLBACK_COMPLETE": (Condition.RECOVERING, DELETE),
+    "DELETE_IN_PROGRESS": (Condition.DELETING, NOTHING),
+    "DELETE_FAILED": (Condition.RECOVERING, DELETE),
+    "DELETE_COMPLETE": (Condition.CREATING, CREATE),
+    "UPDATE_IN_PROGRESS": (Condition.UPDATING, NOTHING),
+    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (Condition.UPDATING, NOTHING),
+    "UPDATE_COMPLETE": IN_PLACE,
+    "UPDATE_FAILED": (Condition.UPDATING, UPDATE),
+    "UPDATE_ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "UPDATE_ROLLBACK_FAILED": (Condition.FAILED, NOTHING),
+    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "UPDATE_ROLLBACK_COMPLETE": IN_PLACE,
+    "REVIEW_IN_PROGRESS": (Condition.FAILED, NOTHING),
+    "IMPORT_IN_PROGRESS": (Condition.UPDATING, NOTHING),
+    "IMPORT_COMPLETE": IN_PLACE,
+    "IMPORT_ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "IMPORT_ROLLBACK_FAILED": (Condition.FAILED, NOTHING),
+    "IMPORT_ROLLBACK_COMPLETE": IN_PLACE,
     # Of a release of CloudFormation that is newer than this table.
-    "POLISH_IN_PROGRESS": (Condition.PENDING, NOTHING, Condition.PENDING, NOTHING),
-    "POLISH_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
+    "POLISH_IN_PROGRESS": (Condition.PENDING, NOTHING),
+    "POLISH_FAILED": (Condition.FAILED, NOTHING),
 }
 
 
@@ -100,36 +91,13 @@ def test_every_status_that_cloudformation_knows_is_a_row_here_and_there() -> Non
 @pytest.mark.parametrize("status", ROWS)
 @pytest.mark.parametrize("differs", [False, True], ids=["as it shall be", "another template"])
 def test_what_a_status_asks_for(status: str, differs: bool) -> None:
-    condition, step = ROWS[status][2:] if differs else ROWS[status][:2]
+    condition, step = ROWS[status]
+    if differs and (condition, step) == IN_PLACE:
+        condition, step = Condition.UPDATING, UPDATE
     stack = make_stack(status=status, **(CHANGED if differs else {}))
     planned = plan(make_desired(), make_observed(stack=stack))
     assert planned.condition is condition
     assert [type(step) for step in planned.steps] == ([step] if step else [])
-
-
-def test_without_a_stack_it_is_created() -> None:
-    planned = plan(make_desired(), make_observed(stack=None, work_pool=None))
-    definition = stack_definition(make_desired(), NETWORK)
-    assert planned == Plan(Condition.CREATING, (CreateStack(definition),))
-    assert definition.parameters["VpcId"] == NETWORK.vpc_id
-    assert definition.parameters["SubnetIds"] == "subnet-11111111,subnet-22222222"
-    assert definition.template_hash == hash_of(STACK_TEMPLATE)
-
-
-def test_the_service_linked_role_comes_first_and_alone() -> None:
-    planned = plan(make_desired(), make_observed(stack=None, has_service_linked_role=False))
-    assert planned == Plan(Condition.CREATING, (CreateServiceLinkedRole(),))
-
-
-def test_where_there_is_no_cluster_of_ours_there_is_no_need_for_the_role() -> None:
-    desired = make_desired(provision=Provision.RESCUE_ONLY)
-    planned = plan(desired, make_observed(stack=None, network=None, has_service_linked_role=False))
-    [step] = planned.steps
-    assert isinstance(step, CreateStack)
-    assert (step.definition.parameters["VpcId"], step.definition.parameters["SubnetIds"]) == (
-        "",
-        "",
-    )
 
 
 def test_a_stack_is_deleted_and_updated_by_its_id_not_by_its_name() -> None:
@@ -290,14 +258,6 @@ def test_a_missing_pool_is_created_once_the_stack_stands() -> None:
     assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
 
 
-def test_a_pool_that_differs_is_changed() -> None:
-    pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": {}, "variables": {}})
-    [step] = plan(make_desired(), make_observed(work_pool=pool)).steps
-    assert isinstance(step, ChangeWorkPool)
-    properties = step.base_job_template["variables"]["properties"]
-    assert properties["cluster"]["default"] == STACK_NAME
-
-
 def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_told_of() -> None:
     pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": "{{ all }}", "variables": {}})
     observed = make_observed(work_pool=pool, deliveries=(make_delivery(invoke_config=None),))
@@ -322,31 +282,13 @@ def test_a_plain_fargate_cluster_has_flows_on_fargate() -> None:
     assert properties["launch_type"]["default"] == "FARGATE"
 
 
-def test_every_kind_of_step_can_be_said_in_words() -> None:
-    definition = stack_definition(make_desired(), NETWORK)
-    steps = (
-        CreateServiceLinkedRole(),
-        CreateStack(definition),
-        UpdateStack(STACK_ID, definition, "changed: template"),
-        DeleteStack(STACK_ID, STACK_NAME, "it is in CREATE_FAILED"),
-        PutTargets("rule", ()),
-        PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN)),
-        CreateWorkPool(WORK_POOL, {}),
-        ChangeWorkPool(WORK_POOL, {}),
-    )
-    said = [describe(step) for step in steps]
-    assert len(set(said)) == len(steps)
-    assert "changed: template" in said[2]
-
-
 # What failed.
 
 
-def event(resource: str, status: str, reason: str = "", *, whole: bool = False) -> StackEvent:
-    return StackEvent(resource, "AWS::ECS::Cluster", status, reason, is_whole=whole)
-
-
 def test_the_cause_comes_first_and_what_was_only_cancelled_is_left_out() -> None:
+    def event(resource: str, status: str, reason: str = "", *, whole: bool = False) -> StackEvent:
+        return StackEvent(resource, "AWS::ECS::Cluster", status, reason, is_whole=whole)
+
     oldest_first = [
         event("stack", "UPDATE_IN_PROGRESS", whole=True),
         event("Old", "UPDATE_FAILED", "of an earlier update"),

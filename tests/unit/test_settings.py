@@ -86,13 +86,6 @@ def test_own_rates_are_read() -> None:
     assert rates["eu-west-1", "arm64", "FARGATE"].vcpu_hour_usd == Decimal("0.03")
 
 
-def test_credentials_in_the_address_are_refused_and_not_repeated() -> None:
-    with pytest.raises(SettingError) as error:
-        read_settings({"PREFECT_API_URL": "https://user:canary@prefect.example.com/api"})
-    assert "canary" not in str(error.value)
-    assert "PREFECT_API_AUTH_STRING_PARAMETER" in str(error.value)
-
-
 def test_two_credentials_are_one_too_many() -> None:
     both = {
         "PREFECT_API_KEY_PARAMETER": "/key",
