@@ -6,6 +6,7 @@ write the template anew.
 
 import asyncio
 import json
+import re
 from typing import Any, cast
 from unittest.mock import MagicMock
 from uuid import uuid4
@@ -15,6 +16,8 @@ from prefect_aws.workers import ECSWorker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
 import infra
+from chalicelib.core.pool_template import merged
+from tests.provisioning import SHIPPED_VALUES
 
 CONTAINER = ("job_configuration", "task_definition", "containerDefinitions", 0)
 OUR_CHANGES: dict[tuple[str | int, ...], Any] = {
@@ -50,19 +53,6 @@ OUR_CHANGES: dict[tuple[str | int, ...], Any] = {
     },
 }
 
-FILLED = {
-    "ClusterName": "prefect-spot-dev",
-    "ExecutionRoleArn": "arn:aws:iam::123456789012:role/prefect-spot-dev-execution",
-    "FlowRoleArn": "arn:aws:iam::123456789012:role/prefect-spot-dev-flow",
-    "VpcId": "vpc-1",
-    "SubnetIds": ["subnet-1", "subnet-2"],
-    "SecurityGroupIds": ["sg-1"],
-    "AssignPublicIp": "ENABLED",
-    "LogGroupName": "/ecs/prefect-spot-dev",
-    "ApiKeyParameterArn": "arn:aws:ssm:us-east-1:123456789012:parameter/prefect-spot/dev/api-key",
-    "AuthStringParameterArn": None,
-}
-
 
 def changed(template: Any, path: tuple[str | int, ...], value: Any) -> None:
     for step in path[:-1]:
@@ -70,18 +60,11 @@ def changed(template: Any, path: tuple[str | int, ...], value: Any) -> None:
     template[path[-1]] = value
 
 
-def filled() -> dict[str, Any]:
-    text = json.dumps(infra.load("base-job-template.json"))
-    for name, value in FILLED.items():
-        text = text.replace(f'"${{{name}}}"', json.dumps(value))
-    assert "${" not in text
-    return cast("dict[str, Any]", json.loads(text))
-
-
 def task_definition(**job_variables: Any) -> dict[str, Any]:
     """What the worker registers for a run with these job variables."""
+    template = merged({}, infra.load("base-job-template.json"), SHIPPED_VALUES, "FARGATE_SPOT")
     configuration = asyncio.run(
-        ECSJobConfiguration.from_template_and_values(filled(), job_variables, client=MagicMock())
+        ECSJobConfiguration.from_template_and_values(template, job_variables, client=MagicMock())
     )
     worker = ECSWorker(work_pool_name="fargate-spot-dev")
     run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=uuid4())
@@ -105,7 +88,7 @@ def test_worker_makes_a_fargate_task_with_grace_log_and_secret_of_it() -> None:
     assert (definition["cpu"], definition["memory"]) == ("1024", "2048")
     assert definition["networkMode"] == "awsvpc"
     assert definition["requiresCompatibilities"] == ["FARGATE"]
-    assert definition["executionRoleArn"] == FILLED["ExecutionRoleArn"]
+    assert definition["executionRoleArn"] == SHIPPED_VALUES["ExecutionRoleArn"]
     [made] = definition["containerDefinitions"]
     assert made["stopTimeout"] == 120
     assert made["memory"] == 2048
@@ -118,7 +101,7 @@ def test_worker_makes_a_fargate_task_with_grace_log_and_secret_of_it() -> None:
             "awslogs-stream-prefix": "flows",
         },
     }
-    arn = FILLED["ApiKeyParameterArn"]
+    arn = SHIPPED_VALUES["ApiKeyParameterArn"]
     assert made["secrets"] == [{"name": "PREFECT_API_KEY", "valueFrom": arn}]
 
 
@@ -133,6 +116,6 @@ def test_containers_memory_follows_the_tasks() -> None:
 
 
 def test_every_placeholder_is_an_output_of_the_stack_or_a_setting() -> None:
-    outputs = set(infra.load("stack.json")["Outputs"])
+    asked = set(re.findall(r"\$\{(\w+)\}", json.dumps(infra.load("base-job-template.json"))))
     settings = {"AssignPublicIp", "ApiKeyParameterArn", "AuthStringParameterArn"}
-    assert set(FILLED) <= outputs | settings
+    assert asked - settings < set(infra.load("stack.json")["Outputs"])
