@@ -22,6 +22,7 @@ from chalicelib.functions.savings import SAVINGS_KEY, publish_savings
 from chalicelib.functions.sweep import sweep
 from tests.laws.universe import STOPPED_AFTER, Tables, Universe
 from tests.make import make_rate, seconds
+from tests.twin.prefect import InMemoryPrefect
 
 RATES = {
     rate.key: rate
@@ -41,6 +42,13 @@ class Account:
     universe: Universe
     run_id: UUID
     task: Task
+
+    def of_a_deployment(self) -> tuple[InMemoryPrefect, str]:
+        """The task's tag tells the run's deployment; return Prefect and the deployment's id."""
+        deployment = self.universe.prefect.runs[self.run_id].deployment
+        assert deployment is not None
+        self.task = replace(self.task, deployment_id=deployment.id)
+        return self.universe.prefect, str(deployment.id)
 
     def interrupted(self, *, answered: bool = True) -> dict[str, Any]:
         """Spot takes the task; return the event of its end, half a minute later."""
@@ -98,16 +106,20 @@ def test_a_task_that_ended_by_itself_is_billed(account: Account) -> None:
 def test_prefect_is_asked_for_a_name_at_most_where_nothing_was_interrupted(
     account: Account,
 ) -> None:
+    prefect, deployment = account.of_a_deployment()
+    prefect.calls.clear()
+    assert account.meter(account.ended(**BY_ITSELF)) == "billed"
+    assert prefect.calls == ["read_deployment_name"]
+    assert account.sum.deployment.key == deployment
+    assert account.sum.deployment.name == f"etl/deployment-{deployment}"
+
+
+def test_a_name_that_cannot_be_had_holds_no_bill_back(account: Account) -> None:
+    prefect, deployment = account.of_a_deployment()
     event = account.ended(**BY_ITSELF)
-    deployment = account.universe.prefect.runs[account.run_id].deployment
-    assert deployment is not None
-    tagged = replace(account.universe.tasks[account.task.arn], deployment_id=deployment.id)
-    account.universe.tasks[account.task.arn] = tagged
-    account.universe.prefect.calls.clear()
+    prefect.failure = PrefectUnavailableError("down", next_step="none")
     assert account.meter(event) == "billed"
-    assert account.universe.prefect.calls == ["read_deployment_name"]
-    assert account.sum.deployment.key == str(deployment.id)
-    assert account.sum.deployment.name == f"etl/deployment-{deployment.id}"
+    assert account.sum.deployment.title == f"({deployment})"
 
 
 def test_an_interruption_without_persisted_results_was_all_in_vain(account: Account) -> None:
@@ -128,12 +140,6 @@ def test_what_was_persisted_is_not_in_vain(account: Account) -> None:
     counts = account.sum.counts
     assert counts.wasted_us == (10 + 30) * 10**6
     assert 0 < counts.wasted_usd < counts.cost_usd
-
-
-def test_the_last_rerun_is_counted_where_it_went(tables: Tables) -> None:
-    account = open_account(tables, tags=("spot-retries:0",))
-    assert account.meter(account.interrupted()) == "billed"
-    assert (account.sum.counts.spot_reruns, account.sum.counts.on_demand_reruns) == (0, 1)
 
 
 def test_in_observe_mode_it_is_counted_what_would_have_been(tables: Tables) -> None:
@@ -186,33 +192,24 @@ def test_a_sweep_without_time_bills_nothing_and_the_next_one_does(account: Accou
     assert bill_missed(account.universe.world()) == 1
 
 
-def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
+def test_a_bill_that_fails_leaves_the_others_alone(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     account.ended(**BY_ITSELF)
-    second = Account(account.universe, account.run_id, account.task)
-    run_id = account.universe.prefect.create_run()
-    second.task = account.universe.start(run_id)
-    second.ended(**BY_ITSELF)
-    account.universe.passes(600)
-    reads = iter([PrefectUnavailableError("not now", next_step="none")])
+    universe = account.universe
+    run_id = universe.prefect.create_run()
+    Account(universe, run_id, universe.start(run_id)).ended(**BY_ITSELF)
+    universe.passes(600)
+    read_run, errors = universe.prefect.read_run, iter([PrefectUnavailableError("", next_step="")])
 
-    def read_run(flow_run_id: UUID) -> Any:
-        for error in reads:
+    def fails_once(flow_run_id: UUID) -> Any:
+        for error in errors:
             raise error
-        return account.universe.prefect.read_run(flow_run_id)
+        return read_run(flow_run_id)
 
-    world = account.universe.world()
-    shaky = _Shaky(account.universe.prefect, read_run)
-    assert bill_missed(replace(world, prefect=shaky)) == 1
-    assert bill_missed(world) == 1
-
-
-class _Shaky:
-    def __init__(self, prefect: Any, read_run: Any) -> None:
-        self._prefect = prefect
-        self.read_run = read_run
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._prefect, name)
+    monkeypatch.setattr(universe.prefect, "read_run", fails_once)
+    assert bill_missed(universe.world()) == 1
+    assert bill_missed(universe.world()) == 1
 
 
 def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:
@@ -255,49 +252,31 @@ def test_the_worker_is_billed_as_no_run_of_anybody(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    "changes",
     [
-        pytest.param({"lastStatus": "DEPROVISIONING"}, "ignored", id="not stopped yet"),
-        pytest.param({"launchType": "EC2"}, "ignored", id="no Fargate task"),
+        pytest.param({"lastStatus": "DEPROVISIONING"}, id="not stopped yet"),
+        pytest.param({"launchType": "EC2"}, id="no Fargate task"),
         pytest.param(
             {"clusterArn": "arn:aws:ecs:us-east-1:111122223333:cluster/others"},
-            "ignored",
             id="another cluster",
         ),
+        pytest.param({"taskArn": None}, id="malformed"),
     ],
 )
-def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any], said: str) -> None:
+def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> None:
     event = account.ended(**BY_ITSELF)
     event["detail"] |= changes
-    assert account.meter(event) == said
+    assert account.meter(event) == "ignored"
     assert account.universe.sums() == ()
 
 
-def test_what_is_no_event_is_ignored(account: Account) -> None:
-    assert account.meter({}) == "ignored"
-
-
-def test_a_name_that_cannot_be_had_holds_no_bill_back(account: Account) -> None:
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_the_event_is_believed_where_ecs_has_forgotten_the_task_or_lags(
+    account: Account, forgotten: bool
+) -> None:
     event = account.ended(**BY_ITSELF)
-    deployment = account.universe.prefect.runs[account.run_id].deployment
-    assert deployment is not None
-    tagged = replace(account.universe.tasks[account.task.arn], deployment_id=deployment.id)
-    account.universe.tasks[account.task.arn] = tagged
-    account.universe.prefect.failure = PrefectUnavailableError("down", next_step="none")
-    assert account.meter(event) == "billed"
-    assert account.sum.deployment.title == f"({deployment.id})"
-
-
-def test_a_forgotten_task_is_billed_from_its_event(account: Account) -> None:
-    event = account.ended(**BY_ITSELF)
-    del account.universe.tasks[account.task.arn]
-    assert account.meter(event) == "billed"
-
-
-def test_the_event_is_believed_where_ecs_still_tells_an_older_state(account: Account) -> None:
-    event = account.ended(**BY_ITSELF)
-    older = replace(account.universe.tasks[account.task.arn], stopped_at=None)
-    account.universe.tasks[account.task.arn] = older
+    older = replace(account.universe.tasks.pop(account.task.arn), stopped_at=None)
+    account.universe.tasks |= {} if forgotten else {older.arn: older}
     assert account.meter(event) == "billed"
     assert account.sum.counts.partial_bills == 0
 
