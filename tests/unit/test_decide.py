@@ -325,13 +325,11 @@ def test_the_final_message_carries_the_reason_of_ecs() -> None:
     assert kinds(cancelling) == [MarkCancelled]
 
 
-def test_a_rerun_on_spot_waits_between_once_and_twice_the_delay() -> None:
-    situation = replace(parked(), policy=Policy(rerun_delay_seconds=60))
+@pytest.mark.parametrize(("retries", "least", "most"), [(3, 60, 120), (0, 0, 0)])
+def test_a_rerun_waits_between_once_and_twice_the_delay_but_not_on_demand(
+    retries: int, least: float, most: float
+) -> None:
+    policy = Policy(rerun_delay_seconds=60)
+    situation = replace(parked(tags=(f"spot-retries:{retries}",)), policy=policy)
     made_due = next(a for a in decide(situation).actions if isinstance(a, MakeDue))
-    assert 60 <= (made_due.at - NOW).total_seconds() <= 120
-
-
-def test_a_rerun_on_demand_waits_for_nobody() -> None:
-    situation = replace(parked(tags=("spot-retries:0",)), policy=Policy(rerun_delay_seconds=60))
-    made_due = next(a for a in decide(situation).actions if isinstance(a, MakeDue))
-    assert made_due.at == NOW
+    assert least <= (made_due.at - NOW).total_seconds() <= most
