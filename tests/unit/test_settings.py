@@ -12,16 +12,6 @@ from chalicelib.settings import policy_of, read_settings
 URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
 
 
-def test_the_defaults_are_those_of_the_stage() -> None:
-    settings = read_settings({"PREFECT_API_URL": URL, "STAGE": "prod"})
-    assert settings.ecs_clusters == ("prefect-spot-prod",)
-    assert settings.table_name == "prefect-spot-prod"
-    assert settings.mode is Mode.RESCUE
-    assert settings.spot_retries == 3
-    assert settings.rerun_delay_seconds == 0
-    assert settings.guard_economics is False
-
-
 def test_an_empty_setting_is_one_that_is_not_set() -> None:
     settings = read_settings({"PREFECT_API_URL": URL, "MODE": "", "SPOT_RETRIES": ""})
     assert (settings.mode, settings.spot_retries) == (Mode.RESCUE, 3)
