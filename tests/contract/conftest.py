@@ -108,8 +108,7 @@ def _twin_stage(*, is_oldest: bool) -> Stage:
     twin = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
     shut = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
     shut.failure = PrefectRefusedError("401", next_step="none")
-    pools, shut_pools = InMemoryWorkPools(), InMemoryWorkPools()
-    shut_pools.failure = shut.failure
+    pools = InMemoryWorkPools()
     return Stage(
         twin,
         twin,
@@ -118,7 +117,6 @@ def _twin_stage(*, is_oldest: bool) -> Stage:
         stranger=lambda: shut,
         work_pools=pools,
         pool_controls=pools,
-        pool_stranger=lambda: shut_pools,
     )
 
 
@@ -147,5 +145,4 @@ def _real_stage(
         stranger=lambda: PrefectRest(*access("admin:wrong")),
         work_pools=PrefectWorkPools(JsonHttp(*access(auth_string))),
         pool_controls=controls,
-        pool_stranger=lambda: PrefectWorkPools(JsonHttp(*access("admin:wrong"))),
     )

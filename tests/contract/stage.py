@@ -21,7 +21,7 @@ PID = "prefect-spot-test::arn:aws:ecs:us-east-1:111122223333:task/prefect-spot-t
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`is_oldest`: Prefect 3.4's rules hold. Strangers are the ports with wrong credentials."""
+    """`is_oldest`: Prefect 3.4's rules hold. `stranger` has wrong credentials."""
 
     prefect: Prefect
     controls: "InMemoryPrefect | RealPrefect"
@@ -30,7 +30,6 @@ class Stage:
     stranger: Callable[[], Prefect]
     work_pools: WorkPools
     pool_controls: "InMemoryWorkPools | RealPrefect"
-    pool_stranger: Callable[[], WorkPools]
 
     def run(self, flow_run_id: UUID) -> FlowRun:
         run = self.prefect.read_run(flow_run_id)

@@ -10,7 +10,6 @@ import infra
 from chalicelib.core.pool_template import Template, merged
 from chalicelib.errors import (
     PrefectConflictError,
-    PrefectRefusedError,
     PrefectRejectedError,
 )
 from tests.contract.stage import Stage
@@ -100,10 +99,3 @@ def test_a_name_may_hold_what_an_address_may_not(stage: Stage, name: str) -> Non
     pool = stage.work_pools.read(name)
     assert pool is not None
     stage.work_pools.change(name, pool.base_job_template)
-
-
-def test_wrong_credentials_are_refused(stage: Stage, name: str) -> None:
-    if not stage.asks_for_credentials:
-        return
-    with pytest.raises(PrefectRefusedError):
-        stage.pool_stranger().read(name)

@@ -62,7 +62,9 @@ def changed(template: Any, path: tuple[str | int, ...], value: Any) -> None:
 
 def task_definition(**job_variables: Any) -> dict[str, Any]:
     """What the worker registers for a run with these job variables."""
-    template = merged({}, infra.load("base-job-template.json"), SHIPPED_VALUES, "FARGATE_SPOT")
+    template = dict(
+        merged({}, infra.load("base-job-template.json"), SHIPPED_VALUES, "FARGATE_SPOT")
+    )
     configuration = asyncio.run(
         ECSJobConfiguration.from_template_and_values(template, job_variables, client=MagicMock())
     )
