@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,7 +168,8 @@ def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
     universe = tables.universe(ECONOMICS)
     run_id, event = interrupted(universe)
     if method == "read_sums":
-        monkeypatch.setattr(universe, "bills", failing(error))
+        books = SimpleNamespace(unbilled=failing(error), read_sums=failing(error))
+        monkeypatch.setattr(universe, "bills", lambda: books)
     else:
         monkeypatch.setattr(universe.prefect, method, failing(error))
     universe.deliver(event)

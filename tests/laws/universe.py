@@ -26,7 +26,7 @@ from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
-from tests.make import ACCOUNT, CLUSTER_ARN, NOW, TASK_ARN, make_event, make_table
+from tests.make import ACCOUNT, CLUSTER_ARN, NOW, TASK_ARN, make_event
 from tests.twin.prefect import InMemoryPrefect
 
 LEASE = timedelta(seconds=35)
@@ -138,16 +138,6 @@ class _Tripped:
         )
 
 
-class _Unopened:
-    """A port that is made when it is first called."""
-
-    def __init__(self, make: Callable[[], object]) -> None:
-        self._make = make
-
-    def __getattr__(self, method: str) -> Any:
-        return getattr(self._make(), method)
-
-
 @dataclass
 class Universe:
     """One flow run and all its tasks. Time stands still unless a test moves it."""
@@ -159,9 +149,9 @@ class Universe:
     tasks: dict[str, Task] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
     log: Log = field(default_factory=Lines)
-    books: str = ""
+    books: str = field(default_factory=lambda: f"books-{uuid4()}")
     shows_stopped: bool = True
-    """Whether ECS lists stopped tasks, for `sweep` to bill: moto copies a table for each bill."""
+    """Whether ECS lists stopped tasks, for `sweep` to bill."""
 
     def __post_init__(self) -> None:
         self.prefect = InMemoryPrefect(self.clock)
@@ -187,10 +177,7 @@ class Universe:
         return tuple(stopped if self.shows_stopped else ())
 
     def bills(self) -> BillTable:
-        """The books, in a table of this universe's own, made when first opened."""
-        if not self.books:
-            self.books = f"books-{uuid4()}"
-            make_table(self.dynamodb, self.books)
+        """The books, in a table of this universe's own."""
         return BillTable(self.dynamodb, self.books, sleep=lambda _: None)
 
     def records(self) -> RunTable:
@@ -330,7 +317,7 @@ class Universe:
         return World(
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
-            bills=self.wire.around(_Unopened(self.bills), "bills"),
+            bills=self.wire.around(self.bills(), "bills"),
             tasks=self.wire.around(self, "tasks"),
             log=self.log,
             now=self.clock,
