@@ -31,7 +31,7 @@ from chalicelib.core.world import World
 from chalicelib.wiring import AWS_CONFIG
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
-from tests.laws.universe import Silence
+from tests.laws.universe import Lines
 
 _ACCESS: Final = {
     "aws_access_key_id": "testing",
@@ -100,7 +100,7 @@ class InProcess:
             records=RunTable(self._dynamodb, STACK, owner=str(uuid4())),
             bills=BillTable(self._dynamodb, STACK),
             tasks=EcsTasks(self._ecs),
-            log=Silence(),
+            log=Lines(),
             now=lambda: datetime.now(UTC),
             lease=timedelta(seconds=35),
             policy=Policy(),

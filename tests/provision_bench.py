@@ -19,7 +19,7 @@ from chalicelib.core.provision_world import ProvisionWorld
 from chalicelib.core.provisioning import Desired
 from chalicelib.core.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
-from tests.laws.universe import Silence
+from tests.laws.universe import Lines
 from tests.provisioning import (
     ACCOUNT,
     FUNCTION_PREFIX,
@@ -81,7 +81,7 @@ class Bench:
             service_linked_role=EcsServiceLinkedRole(seen["iam"]),
             deliveries=AwsDeliveries(seen["events"], seen["lambda"], FUNCTION_PREFIX),
             work_pools=self.pools,
-            log=Silence(),
+            log=Lines(),
         )
 
     def provision(self, **event: Any) -> ProvisionReport:

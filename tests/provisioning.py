@@ -138,6 +138,13 @@ VALUES: Mapping[str, Any] = {
     "AuthStringParameterArn": "",
 }
 
+SHIPPED_VALUES: Mapping[str, Any] = {
+    **VALUES,
+    "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/{STACK_NAME}-execution",
+    "LogGroupName": f"/ecs/{STACK_NAME}",
+}
+"""What the template that is shipped asks for."""
+
 POOL_AS_IT_SHALL_BE = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT")
 
 

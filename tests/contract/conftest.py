@@ -20,14 +20,11 @@ import pytest
 from chalicelib.adapters.http import JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.work_pools import PrefectWorkPools
-from chalicelib.core.ports import Prefect
-from chalicelib.core.provision_world import WorkPools
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household
 from tests.contract.stage import Stage
-from tests.twin.controls import Controls, PoolControls
 from tests.twin.prefect import InMemoryPrefect
 from tests.twin.work_pools import InMemoryWorkPools
 
@@ -98,7 +95,7 @@ def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
     ) as server:
         assert server.version.startswith("3.4.") == is_oldest
         with closing(_real_prefect(server, auth_string)) as controls:
-            stage = _real_stage(server, auth_string, controls, is_oldest=is_oldest)
+            stage = _real_stage(server.api_url, auth_string, controls, is_oldest=is_oldest)
             yield lambda: stage
 
 
@@ -111,8 +108,7 @@ def _twin_stage(*, is_oldest: bool) -> Stage:
     twin = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
     shut = InMemoryPrefect(lambda: datetime.now(UTC), oldest=is_oldest)
     shut.failure = PrefectRefusedError("401", next_step="none")
-    pools, shut_pools = InMemoryWorkPools(), InMemoryWorkPools()
-    shut_pools.failure = shut.failure
+    pools = InMemoryWorkPools()
     return Stage(
         twin,
         twin,
@@ -121,7 +117,6 @@ def _twin_stage(*, is_oldest: bool) -> Stage:
         stranger=lambda: shut,
         work_pools=pools,
         pool_controls=pools,
-        pool_stranger=lambda: shut_pools,
     )
 
 
@@ -132,38 +127,22 @@ def _real_prefect(server: PrefectServer, auth_string: str | None) -> "RealPrefec
 
 
 def _real_stage(
-    server: PrefectServer, auth_string: str | None, controls: "RealPrefect", *, is_oldest: bool
-) -> Stage:
-    return _rest_stage(server.api_url, auth_string, controls, controls, is_oldest=is_oldest)
-
-
-def _rest_stage(
-    api_url: str,
-    auth_string: str | None,
-    controls: Controls,
-    pool_controls: PoolControls,
-    *,
-    is_oldest: bool,
+    api_url: str, auth_string: str | None, controls: "RealPrefect", *, is_oldest: bool
 ) -> Stage:
     """The product's own REST client on one side, hands that do not need it on the other."""
 
-    def header_of(pair: str | None) -> str | None:
-        return None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
-
-    def connect(pair: str | None) -> Prefect:
-        return PrefectRest(api_url, lambda _fresh: header_of(pair), lambda: SECONDS_LEFT)
-
-    def connect_pools(pair: str | None) -> WorkPools:
-        http = JsonHttp(api_url, lambda _fresh: header_of(pair), lambda: SECONDS_LEFT)
-        return PrefectWorkPools(http)
+    def access(
+        pair: str | None,
+    ) -> tuple[str, Callable[[bool], str | None], Callable[[], float]]:
+        header = None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
+        return api_url, lambda _fresh: header, lambda: SECONDS_LEFT
 
     return Stage(
-        prefect=connect(auth_string),
+        prefect=PrefectRest(*access(auth_string)),
         controls=controls,
         is_oldest=is_oldest,
         asks_for_credentials=auth_string is not None,
-        stranger=lambda: connect("admin:wrong"),
-        work_pools=connect_pools(auth_string),
-        pool_controls=pool_controls,
-        pool_stranger=lambda: connect_pools("admin:wrong"),
+        stranger=lambda: PrefectRest(*access("admin:wrong")),
+        work_pools=PrefectWorkPools(JsonHttp(*access(auth_string))),
+        pool_controls=controls,
     )

@@ -44,7 +44,7 @@ from prefect.tasks import Task
 from prefect_aws.workers import ECSWorker
 
 from chalicelib.core.run import RunState, StateType
-from tests.twin.controls import PoolSeen
+from tests.twin.work_pools import PoolSeen
 
 PREFETCH = timedelta(seconds=10)
 EVENT_SECONDS = 30.0
@@ -60,9 +60,9 @@ class _AdHocFlow:
 
 
 class RealPrefect:
-    """`tests.twin.controls.Controls` on a real server, in a work pool of its own.
+    """What `InMemoryPrefect` and `InMemoryWorkPools` do beside their ports, on a real server.
 
-    Tests of a server share one, with one ordinary deployment: making these costs 0.2 s each.
+    Tests of a server share one work pool and one deployment: making these costs 0.2 s each.
     """
 
     def __init__(self, api_url: str, auth_string: str | None) -> None:

@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from chalicelib.core.ports import Prefect
 from chalicelib.core.provision_world import WorkPools
 from chalicelib.core.run import FlowRun, ProposedState, RunState, StateAnswer, StateType
-from tests.twin.controls import Controls, PoolControls
+from tests.twin.prefect import InMemoryPrefect
+from tests.twin.work_pools import InMemoryWorkPools
+
+if TYPE_CHECKING:
+    from tests.contract.real import RealPrefect  # late: see its docstring
 
 HOUR = timedelta(hours=1)
 PID = "prefect-spot-test::arn:aws:ecs:us-east-1:111122223333:task/prefect-spot-test/0123"
@@ -16,16 +21,15 @@ PID = "prefect-spot-test::arn:aws:ecs:us-east-1:111122223333:task/prefect-spot-t
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`is_oldest`: Prefect 3.4's rules hold. Strangers are the ports with wrong credentials."""
+    """`is_oldest`: Prefect 3.4's rules hold. `stranger` has wrong credentials."""
 
     prefect: Prefect
-    controls: Controls
+    controls: "InMemoryPrefect | RealPrefect"
     is_oldest: bool
     asks_for_credentials: bool
     stranger: Callable[[], Prefect]
     work_pools: WorkPools
-    pool_controls: PoolControls
-    pool_stranger: Callable[[], WorkPools]
+    pool_controls: "InMemoryWorkPools | RealPrefect"
 
     def run(self, flow_run_id: UUID) -> FlowRun:
         run = self.prefect.read_run(flow_run_id)

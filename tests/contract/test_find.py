@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.run import StateType, StateVerdict
-from chalicelib.errors import PrefectRefusedError, PrefectRejectedError
+from chalicelib.errors import PrefectRejectedError
 from tests.contract.stage import PID, Stage
 
 SCHEDULED, PENDING, RUNNING = StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING
@@ -184,12 +184,6 @@ def test_a_pool_without_runs_is_told_from_one_that_is_not_there(stage: Stage) ->
 def test_more_than_two_hundred_runs_at_once_are_refused(crowd: Crowd) -> None:
     with pytest.raises(PrefectRejectedError, match="less than or equal to 200"):
         crowd.found(replace(crowd.live, limit=201))
-
-
-def test_a_search_with_wrong_credentials_is_refused(crowd: Crowd) -> None:
-    if crowd.stage.asks_for_credentials:
-        with pytest.raises(PrefectRefusedError):
-            crowd.stage.stranger().find_runs(crowd.live)
 
 
 def test_children_in_the_same_process_are_found_while_they_live(stage: Stage) -> None:

@@ -76,16 +76,20 @@ def test_the_time_of_a_rerun_run_is_that_of_all_its_attempts_and_nothing_between
     assert run.started_at == next(s.timestamp for s in history if s.type is RUNNING)
 
 
-def test_a_task_run_tells_its_end_and_whether_its_result_was_there_already(stage: Stage) -> None:
+def test_a_task_run_tells_its_state_its_end_and_what_became_of_its_result(stage: Stage) -> None:
     run_id = stage.running()
     stage.controls.run_task(run_id, COMPLETED, persisted=True)
+    stage.controls.run_task(run_id, COMPLETED)
     stage.controls.run_task(run_id, COMPLETED, cached=True)
+    stage.controls.run_task(run_id, CRASHED)
     stage.controls.run_task(run_id, RUNNING)
     found = stage.prefect.read_task_runs(run_id, AGES_AGO, datetime.now(UTC) + MARGIN)
     told = sorted((t.state, t.persisted, t.cached, t.ended_at is not None) for t in found)
     assert told == sorted(
         [
             (COMPLETED, True, False, True),
+            (COMPLETED, False, False, True),
+            (CRASHED, False, False, True),
             (COMPLETED, True, True, True),
             (RUNNING, False, False, False),
         ]

@@ -7,7 +7,7 @@ from chalicelib.core.ports import TableArtifact
 from chalicelib.core.run import StateType
 from tests.contract.stage import Stage
 
-COMPLETED, RUNNING, CRASHED = StateType.COMPLETED, StateType.RUNNING, StateType.CRASHED
+COMPLETED, RUNNING = StateType.COMPLETED, StateType.RUNNING
 AGES_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 MARGIN = timedelta(minutes=5)
 
@@ -15,17 +15,6 @@ MARGIN = timedelta(minutes=5)
 def kept(stage: Stage, run_id: UUID) -> list[tuple[StateType, bool]]:
     found = stage.prefect.read_task_runs(run_id, AGES_AGO, datetime.now(UTC) + MARGIN)
     return sorted((task_run.state, task_run.persisted) for task_run in found)
-
-
-def test_a_task_run_tells_its_state_and_whether_its_result_is_stored(stage: Stage) -> None:
-    run_id = stage.running()
-    stage.controls.run_task(run_id, COMPLETED, persisted=True)
-    stage.controls.run_task(run_id, COMPLETED)
-    stage.controls.run_task(run_id, RUNNING)
-    stage.controls.run_task(run_id, CRASHED)
-    assert kept(stage, run_id) == sorted(
-        [(COMPLETED, True), (COMPLETED, False), (RUNNING, False), (CRASHED, False)]
-    )
 
 
 def test_task_runs_of_other_runs_are_not_found(stage: Stage) -> None:

@@ -1,7 +1,7 @@
 """When a worker is given a run, and how a flow's own retries are counted."""
 
 from dataclasses import replace
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -35,18 +35,6 @@ def test_a_worker_is_given_a_run_when_it_is_due_and_not_while_it_is_parked(stage
 
     assert stage.controls.is_due(run_id)
     assert stage.run(run_id).work_pool_name is not None
-
-
-def test_the_due_transition_is_recognised_when_it_is_sent_again(stage: Stage) -> None:
-    run_id, due_id = stage.running(), uuid4()
-    stage.park(run_id)
-    stage.make_due(run_id, due_id)
-
-    again = stage.make_due(run_id, due_id)
-
-    assert again.verdict is StateVerdict.REJECT
-    assert again.state is not None
-    assert again.state.transition_id == due_id
 
 
 def test_the_pid_of_the_old_task_stays_until_the_worker_notes_the_new_one(stage: Stage) -> None:
@@ -139,13 +127,6 @@ def test_retries_raised_by_one_pay_for_the_rerun(stage: Stage) -> None:
     assert stage.controls.engine_retries(run_id).type is StateType.RUNNING
     assert stage.controls.engine_fails(run_id).type is StateType.FAILED
     assert stage.run(run_id).run_count == 3
-
-
-def test_the_engine_keeps_the_raised_retries_when_it_starts_again(stage: Stage) -> None:
-    run_id = stage.running(retries=1)
-    rerun(stage, run_id)
-
-    assert stage.run(run_id).policy.retries == 2
 
 
 def test_a_policy_is_replaced_whole(stage: Stage) -> None:

@@ -82,17 +82,6 @@ def test_the_history_keeps_every_state_in_order_with_its_transition(stage: Stage
     assert stage.prefect.read_history(run_id)[-1].id == stage.run(run_id).state.id
 
 
-def test_a_rerun_keeps_the_run_and_counts_its_starts(stage: Stage) -> None:
-    run_id = stage.running()
-    stage.park(run_id)
-    stage.make_due(run_id)
-    stage.controls.worker_picks_up(run_id)
-
-    assert stage.controls.engine_starts(run_id).type is StateType.RUNNING
-
-    assert stage.run(run_id).run_count == 2
-
-
 def test_an_engine_left_over_cannot_start_a_parked_run(stage: Stage) -> None:
     run_id = stage.running()
     stage.park(run_id)
@@ -161,16 +150,11 @@ def test_a_running_run_without_a_deployment_is_parked_for_ever(stage: Stage) -> 
     assert not stage.controls.is_due(run_id)
 
 
-def test_a_completed_run_with_a_persisted_result_cannot_be_left(stage: Stage) -> None:
+def test_a_completed_run_with_a_persisted_result_is_left_by_force_alone(stage: Stage) -> None:
     run_id = stage.completed(persisted=True)
 
     assert stage.park(run_id).verdict is REJECT
-
     assert stage.run(run_id).state.type is StateType.COMPLETED
-
-
-def test_force_leaves_even_a_persisted_result(stage: Stage) -> None:
-    run_id = stage.completed(persisted=True)
 
     assert stage.park(run_id, force=True).verdict is ACCEPT
 

@@ -10,24 +10,12 @@ import infra
 from chalicelib.core.pool_template import Template, merged
 from chalicelib.errors import (
     PrefectConflictError,
-    PrefectRefusedError,
     PrefectRejectedError,
 )
 from tests.contract.stage import Stage
+from tests.provisioning import SHIPPED_VALUES
 
 SHIPPED = infra.load("base-job-template.json")
-VALUES = {
-    "ClusterName": "prefect-spot-dev",
-    "ExecutionRoleArn": "arn:aws:iam::123456789012:role/prefect-spot-dev-execution",
-    "FlowRoleArn": "arn:aws:iam::123456789012:role/prefect-spot-dev-flow",
-    "LogGroupName": "/ecs/prefect-spot-dev",
-    "VpcId": "vpc-11111111",
-    "SubnetIds": ("subnet-11111111",),
-    "SecurityGroupIds": ("sg-11111111",),
-    "AssignPublicIp": "ENABLED",
-    "ApiKeyParameterArn": "arn:aws:ssm:us-east-1:123456789012:parameter/key",
-    "AuthStringParameterArn": "",
-}
 
 
 @pytest.fixture
@@ -36,11 +24,7 @@ def name() -> str:
 
 
 def put_in_place(current: Template) -> Template:
-    return merged(current, SHIPPED, VALUES, "FARGATE_SPOT")
-
-
-def test_a_pool_that_there_is_not_is_none(stage: Stage, name: str) -> None:
-    assert stage.work_pools.read(name) is None
+    return merged(current, SHIPPED, SHIPPED_VALUES, "FARGATE_SPOT")
 
 
 def test_a_pool_comes_back_as_it_was_created(stage: Stage, name: str) -> None:
@@ -115,10 +99,3 @@ def test_a_name_may_hold_what_an_address_may_not(stage: Stage, name: str) -> Non
     pool = stage.work_pools.read(name)
     assert pool is not None
     stage.work_pools.change(name, pool.base_job_template)
-
-
-def test_wrong_credentials_are_refused(stage: Stage, name: str) -> None:
-    if not stage.asks_for_credentials:
-        return
-    with pytest.raises(PrefectRefusedError):
-        stage.pool_stranger().read(name)

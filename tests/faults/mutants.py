@@ -33,6 +33,7 @@ SECRETS = "tests/unit/test_secrets_nowhere.py::test_"
 ECONOMICS = "tests/unit/test_guard_economics.py::test_"
 DEADLINE = "tests/unit/test_guard_deadline.py::test_"
 GUARDS = "tests/laws/test_guards.py::test_"
+TOGETHER = "tests/faults/test_two_at_once.py::test_every_interleaving_ends_in_one_rerun"
 ANYWHERE = "tests/faults/test_kill_anywhere.py::test_wherever_it_happens_the_end_is_the_same"
 
 
@@ -114,7 +115,7 @@ MUTANTS = (
         "chalicelib/adapters/table.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(no_such_field) OR lease_until < :now",
-        ("tests/unit/test_table.py::test_a_lease_that_is_held_is_not_given_twice[in memory]",),
+        (TOGETHER + "[exit and stop]",),
     ),
     Mutant(
         "no transition id",

@@ -73,24 +73,22 @@ def test_people_are_told_once_which_guard_it_was_and_why(universe: Universe) -> 
 
 
 @pytest.mark.parametrize(
-    "tags",
+    ("tags", "has_past"),
     [
-        pytest.param((), id="none"),
-        pytest.param(("spot-deadline:40m",), id="ample"),
-        pytest.param(("spot-deadline:soon",), id="cannot be read"),
-        pytest.param((TIGHT, "spot:never-rerun"), id="never to be rescued"),
+        pytest.param((), True, id="no deadline"),
+        pytest.param(("spot-deadline:40m",), True, id="ample"),
+        pytest.param(("spot-deadline:soon",), True, id="cannot be read"),
+        pytest.param((TIGHT, "spot:never-rerun"), True, id="never to be rescued"),
+        pytest.param((TIGHT,), False, id="none of its like has completed"),
     ],
 )
-def test_any_other_run_is_left_alone(universe: Universe, tags: tuple[str, ...]) -> None:
-    run_id = waiting(universe, *tags)
+def test_any_other_run_is_left_alone(
+    universe: Universe, tags: tuple[str, ...], has_past: bool
+) -> None:
+    deployment_id = None if has_past else universe.prefect.create_deployment()
+    run_id = waiting(universe, *tags, deployment_id=deployment_id)
     universe.sweep()
     assert universe.prefect.runs[run_id].tags == tags
-    assert starts_on(universe, run_id) == "FARGATE_SPOT"
-
-
-def test_a_run_without_a_completed_one_of_its_like_is_left_alone(universe: Universe) -> None:
-    run_id = waiting(universe, TIGHT, deployment_id=universe.prefect.create_deployment())
-    universe.sweep()
     assert starts_on(universe, run_id) == "FARGATE_SPOT"
 
 
@@ -229,7 +227,11 @@ def test_a_moved_run_that_is_interrupted_all_the_same_goes_on_demand_and_says_wh
     assert "as was decided before its start" in line
 
 
-def test_a_moved_run_is_counted_by_its_first_bill(universe: Universe) -> None:
+@pytest.mark.parametrize("mode", [Mode.RESCUE, Mode.OBSERVE])
+def test_a_run_that_was_or_would_have_been_moved_is_counted_by_its_first_bill(
+    universe: Universe, mode: Mode
+) -> None:
+    universe.policy = Policy(mode=mode)
     run_id = waiting(universe, TIGHT)
     universe.sweep()
     universe.passes(600)
@@ -239,16 +241,3 @@ def test_a_moved_run_is_counted_by_its_first_bill(universe: Universe) -> None:
     universe.meter(universe.end_of(task))
     counts = total(universe.sums())
     assert (counts.deadline_moves, counts.on_demand_reruns) == (1, 0)
-
-
-def test_in_observe_mode_it_is_counted_as_one_that_would_have_been_moved(
-    universe: Universe,
-) -> None:
-    universe.policy = Policy(mode=Mode.OBSERVE)
-    run_id = waiting(universe, TIGHT)
-    universe.sweep()
-    universe.passes(600)
-    task = universe.start(run_id)
-    universe.stops(task, stop_code="EssentialContainerExited", stopped_reason="done")
-    universe.meter(universe.end_of(task))
-    assert total(universe.sums()).deadline_moves == 1

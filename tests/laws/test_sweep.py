@@ -44,14 +44,6 @@ def refuse(universe: Universe, run_id: UUID) -> None:
     )
 
 
-def test_an_interruption_that_no_event_told_is_repaired(universe: Universe) -> None:
-    run_id, task = running(universe)
-    universe.stops(task)
-    universe.sweep()
-    assert universe.prefect.is_due(run_id)
-    assert universe.records().read(run_id).warned_of(task.arn)
-
-
 def test_the_fast_path_goes_first(universe: Universe) -> None:
     run_id, task = running(universe)
     universe.stops(task)
@@ -211,14 +203,6 @@ def test_a_pause_that_was_parked_by_mistake_is_rerun_when_it_is_resumed(universe
     assert universe.prefect.is_due(run_id)
 
 
-def test_a_run_that_an_automation_crashed_is_put_on_its_way_again(universe: Universe) -> None:
-    run_id, task = running(universe)
-    universe.deliver(universe.exits(task)[1])
-    universe.prefect.crash(run_id, "Flow run heartbeat lost")
-    universe.sweep()
-    assert universe.prefect.is_due(run_id)
-
-
 def test_a_run_that_lost_its_place_under_a_concurrency_limit_is_put_on_its_way_again(
     universe: Universe,
 ) -> None:
@@ -234,30 +218,15 @@ def test_a_run_that_lost_its_place_under_a_concurrency_limit_is_put_on_its_way_a
     assert prefect.is_due(run_id)
 
 
-def test_a_crash_that_spot_has_no_part_in_stays_a_crash(universe: Universe) -> None:
-    run_id, task = running(universe)
-    universe.stops(task, **OUT_OF_MEMORY)
-    universe.prefect.crash(run_id)
-    universe.sweep()
-    assert state_of(universe, run_id).type is StateType.CRASHED
-
-
-def test_subflow_runs_end_with_their_parent(universe: Universe) -> None:
+def test_subflow_runs_and_theirs_end_with_their_parent(universe: Universe) -> None:
     run_id, task = running(universe)
     child = universe.prefect.create_child(run_id)
+    grandchild = universe.prefect.create_child(child)
     universe.stops(task, **OUT_OF_MEMORY)
     universe.sweep()
     assert state_of(universe, child).type is StateType.RUNNING, "the parent has its grace as well"
     universe.sweep()
     assert state_of(universe, child).type is StateType.CRASHED
-
-
-def test_subflow_runs_of_subflow_runs_too(universe: Universe) -> None:
-    run_id, task = running(universe)
-    grandchild = universe.prefect.create_child(universe.prefect.create_child(run_id))
-    universe.stops(task, **OUT_OF_MEMORY)
-    universe.sweep()
-    universe.sweep()
     assert state_of(universe, grandchild).type is StateType.CRASHED
 
 

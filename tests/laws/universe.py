@@ -1,4 +1,4 @@
-"""A small universe for the laws: Prefect's twin, a table in moto, ECS as a dictionary, a clock.
+"""A small universe for the laws: Prefect's twin, a table, ECS as a dictionary, a clock, a log.
 
 Handlers run in it one call at a time; a `Fault` says what befalls one of them at which call.
 """
@@ -17,6 +17,7 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.table import RunTable
 from chalicelib.core.actions import Decision
 from chalicelib.core.metrics import Measured
+from chalicelib.core.ports import Log
 from chalicelib.core.situation import Policy
 from chalicelib.core.sums import DailySum
 from chalicelib.core.task import Task
@@ -25,7 +26,7 @@ from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
-from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_event, make_table
+from tests.make import ACCOUNT, CLUSTER_ARN, NOW, TASK_ARN, make_event
 from tests.twin.prefect import InMemoryPrefect
 
 LEASE = timedelta(seconds=35)
@@ -69,11 +70,17 @@ def failure_of(call: str) -> Exception:
     return ClientError(throttled, call)  # type: ignore[arg-type]  # botocore fills in the rest
 
 
-class Silence:
-    """A logger that says nothing."""
+@dataclass
+class Lines:
+    """A log that can be read: each message with its keys; `exception` is one of them."""
 
-    def info(self, msg: object, **keys: Any) -> None: ...
-    def exception(self, msg: object, **keys: Any) -> None: ...
+    lines: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def info(self, msg: object, **keys: Any) -> None:
+        self.lines.append((str(msg), keys))
+
+    def exception(self, msg: object, **keys: Any) -> None:
+        self.lines.append((str(msg), {**keys, "exception": True}))
 
 
 @dataclass
@@ -131,16 +138,6 @@ class _Tripped:
         )
 
 
-class _Unopened:
-    """A port that is made when it is first called."""
-
-    def __init__(self, make: Callable[[], object]) -> None:
-        self._make = make
-
-    def __getattr__(self, method: str) -> Any:
-        return getattr(self._make(), method)
-
-
 @dataclass
 class Universe:
     """One flow run and all its tasks. Time stands still unless a test moves it."""
@@ -151,9 +148,10 @@ class Universe:
     now: datetime = NOW
     tasks: dict[str, Task] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
-    books: str = ""
+    log: Log = field(default_factory=Lines)
+    books: str = field(default_factory=lambda: f"books-{uuid4()}")
     shows_stopped: bool = True
-    """Whether ECS lists stopped tasks, for `sweep` to bill: moto copies a table for each bill."""
+    """Whether ECS lists stopped tasks, for `sweep` to bill."""
 
     def __post_init__(self) -> None:
         self.prefect = InMemoryPrefect(self.clock)
@@ -179,10 +177,7 @@ class Universe:
         return tuple(stopped if self.shows_stopped else ())
 
     def bills(self) -> BillTable:
-        """The books, in a table of this universe's own, made when first opened."""
-        if not self.books:
-            self.books = f"books-{uuid4()}"
-            make_table(self.dynamodb, self.books)
+        """The books, in a table of this universe's own."""
         return BillTable(self.dynamodb, self.books, sleep=lambda _: None)
 
     def records(self) -> RunTable:
@@ -322,14 +317,14 @@ class Universe:
         return World(
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
-            bills=self.wire.around(_Unopened(self.bills), "bills"),
+            bills=self.wire.around(self.bills(), "bills"),
             tasks=self.wire.around(self, "tasks"),
-            log=Silence(),
+            log=self.log,
             now=self.clock,
             lease=LEASE,
             policy=self.policy,
             clusters=("prefect-spot-dev",),
-            account="",
+            account=ACCOUNT,
             work_pool=self.prefect.work_pool_name,
             pause=self.passes,
             measure=self.measured.append,

@@ -2,11 +2,23 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.core.pool_template import Template, WorkPool
 from chalicelib.errors import PrefectConflictError, PrefectRejectedError, PrefectSpotError
-from tests.twin.controls import PoolSeen
+
+
+@dataclass(slots=True)
+class PoolSeen:
+    """A work pool as people see it; `queues` holds their concurrency limits, None for none."""
+
+    type: str
+    base_job_template: dict[str, Any]
+    concurrency_limit: int | None = None
+    is_paused: bool = False
+    description: str | None = None
+    queues: dict[str, int | None] = field(default_factory=lambda: {"default": None})
 
 
 class InMemoryWorkPools:

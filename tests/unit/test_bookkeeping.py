@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 
 from chalicelib.core.bookkeeping import recorded
-from chalicelib.core.record import RunRecord
 from chalicelib.core.run import RunPolicy, StateType
 from chalicelib.core.situation import Policy, budget_of
-from tests.make import RUN_ID, TASK_ARN, make_run, make_situation, make_state
+from tests.make import TASK_ARN, make_run, make_situation, make_state
 
 
 def test_state_and_tags_that_were_decided_by_are_kept() -> None:
@@ -72,16 +71,3 @@ def test_a_run_that_never_started_lost_none() -> None:
 )
 def test_the_budget(tags: tuple[str, ...], own_retries: int | None, allowed: int) -> None:
     assert budget_of(tags, own_retries, Policy(spot_retries=5)).allowed == allowed
-
-
-def test_interruptions_are_a_set_not_a_count() -> None:
-    once = recorded(make_situation(), rerun=True)
-    twice = recorded(once, rerun=True)
-    assert twice.record == once.record
-    assert [i.number for i in twice.record.interruptions.values()] == [1]
-
-
-def test_on_demand_is_for_good() -> None:
-    record = replace(RunRecord(RUN_ID), next_capacity="FARGATE")
-    situation = make_situation(record=record, run=make_run(tags=("spot-retries:9",)))
-    assert recorded(situation, rerun=True).record.next_capacity == "FARGATE"

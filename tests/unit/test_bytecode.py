@@ -64,14 +64,7 @@ def test_what_no_lambda_loads_is_left_out(packed: Path) -> None:
     assert {path.parts[0].removesuffix(".py") for path in made} == set(bytecode.BESIDE)
 
 
-def test_what_was_put_into_vendor_is_taken_away(project: Path) -> None:
-    before = files_in(project / "vendor")
-    with bytecode.packed(project):
-        assert files_in(project / "vendor") > before
-    assert files_in(project / "vendor") == before
-
-
-def test_it_is_taken_away_where_the_deploy_fails(project: Path) -> None:
+def test_what_was_put_into_vendor_is_taken_away_where_the_deploy_fails(project: Path) -> None:
     before = files_in(project / "vendor")
     with pytest.raises(RuntimeError, match="no"), bytecode.packed(project):
         raise RuntimeError("no")

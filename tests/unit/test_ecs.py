@@ -130,11 +130,6 @@ def test_of_those_that_stopped_the_others_are_not_asked_for(cluster: Cluster) ->
     assert running != stopped
 
 
-def test_an_empty_cluster_costs_two_calls(cluster: Cluster) -> None:
-    assert cluster.tasks.all_of(CLUSTER) == ()
-    assert cluster.calls == {"ListTasks": 2}
-
-
 def test_a_cluster_that_is_not_there_is_raised_not_empty(cluster: Cluster) -> None:
     with pytest.raises(ClientError, match="Cluster not found"):
         cluster.tasks.all_of("prefect-spot-prod")

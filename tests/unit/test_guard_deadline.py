@@ -9,7 +9,6 @@ from chalicelib.core.guards.deadline import (
     Deadline,
     deadline_of,
     deadline_opinion,
-    is_in_time,
 )
 from chalicelib.core.guards.facts import (
     Changeover,
@@ -84,62 +83,45 @@ def test_without_persistence_there_must_be_time_for_all_of_it_twice(
     assert isinstance(opinion(left), kind)
 
 
-@pytest.mark.parametrize(("left", "kind"), [(1300, StayOnSpot), (1299.999, GoOnDemand)])
-def test_with_it_there_must_be_time_for_the_longest_piece_twice(left: float, kind: type) -> None:
-    kept = PastRuns((800.0,) * 4, piece_seconds=(80.0,) * 10)
-    assert isinstance(opinion(left, past=kept), kind)
-
-
-def test_in_a_longer_run_the_pieces_may_be_longer_too() -> None:
-    past = PastRuns((800.0,) * 4, piece_seconds=(80.0, 240.0, 80.0))
-    assert isinstance(opinion(1800, past=past), StayOnSpot)  # 200 + 1000 + 240 * 1000 / 400
-    assert isinstance(opinion(1799, past=past), GoOnDemand)
-
-
-def test_where_tasks_are_kept_the_whole_time_of_every_run_counts() -> None:
-    few = PastRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 + (1200.0,))
-    assert isinstance(opinion(2423, past=few), StayOnSpot)
-    progress = Progress(keeps=True, piece_seconds=(100.0,))
-    assert isinstance(opinion(1699, past=few, progress=progress), GoOnDemand)
-    assert isinstance(opinion(1700, past=few, progress=progress), StayOnSpot)
-
-
-@pytest.mark.parametrize(("left", "kind"), [(900, StayOnSpot), (899.999, GoOnDemand)])
-def test_what_is_kept_need_not_be_done_again(left: float, kind: type) -> None:
-    progress = Progress(keeps=True, kept_seconds=400, piece_seconds=(20.0, 100.0))
-    assert isinstance(opinion(left, progress=progress), kind)
-
-
-def test_the_longest_of_its_like_counts_and_never_less_than_the_run_has_used() -> None:
-    assert isinstance(opinion(2200), StayOnSpot)
-    used = Progress(longest_seconds=1500)
-    assert isinstance(opinion(3199, progress=used), GoOnDemand)
-    assert isinstance(opinion(3200, progress=used), StayOnSpot)
-
-
-@pytest.mark.parametrize(("left", "kind"), [(2400, StayOnSpot), (2399, GoOnDemand)])
-def test_the_set_delay_of_a_rerun_on_spot_is_allowed_for(left: float, kind: type) -> None:
-    assert isinstance(opinion(left, Policy(rerun_delay_seconds=100)), kind)
+EQUAL = (800.0,) * 4
+WHOLE = PastRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 + (1200.0,))
 
 
 @pytest.mark.parametrize(
-    ("past", "needed"),
+    ("facts", "needed"),
     [
-        pytest.param((1000.0,) * 20, 2300, id="one part in twenty more"),
-        pytest.param((900.0,) * 19 + (1000.0,), 2400, id="the longest's lead more"),
-        pytest.param((900.0,) * 4 + (1000.0,), 2600, id="one part in five more"),
-        pytest.param((1000.0,) * 2, 2700, id="a quarter more, at most"),
+        pytest.param({"past": PastRuns(EQUAL, (80.0,) * 10)}, 1300, id="the longest piece twice"),
+        pytest.param(
+            {"past": PastRuns(EQUAL, (80.0, 240.0, 80.0))},  # 200 + 1000 + 240 * 1000 / 400
+            1800,
+            id="in a longer run the pieces may be longer too",
+        ),
+        pytest.param({"past": WHOLE}, 2423, id="nothing kept"),
+        pytest.param(
+            {"past": WHOLE, "progress": Progress(True, piece_seconds=(100.0,))},
+            1700,
+            id="where tasks are kept, the whole time of every run",
+        ),
+        pytest.param(
+            {"progress": Progress(True, 400, piece_seconds=(20.0, 100.0))},
+            900,
+            id="what is kept need not be done again",
+        ),
+        pytest.param({"progress": Progress(longest_seconds=1500)}, 3200, id="what it has used"),
+        pytest.param({"policy": Policy(rerun_delay_seconds=100)}, 2400, id="the set delay"),
+        pytest.param({"past": PastRuns((1000.0,) * 20)}, 2300, id="one part in twenty more"),
+        pytest.param(
+            {"past": PastRuns((900.0,) * 19 + (1000.0,))}, 2400, id="the longest's lead more"
+        ),
+        pytest.param(
+            {"past": PastRuns((900.0,) * 4 + (1000.0,))}, 2600, id="one part in five more"
+        ),
+        pytest.param({"past": PastRuns((1000.0,) * 2)}, 2700, id="a quarter more, at most"),
     ],
 )
-def test_a_run_may_be_longer_than_any_before_it(past: tuple[float, ...], needed: float) -> None:
-    assert isinstance(opinion(needed, past=PastRuns(past)), StayOnSpot)
-    assert isinstance(opinion(needed - 1, past=PastRuns(past)), GoOnDemand)
-
-
-def test_at_the_very_moment_of_the_deadline_it_is_in_time() -> None:
-    assert is_in_time(60.0, 60.0)
-    assert is_in_time(59.9, 60.0)
-    assert not is_in_time(60.1, 60.0)
+def test_what_the_worst_case_takes(facts: dict[str, Any], needed: float) -> None:
+    assert isinstance(opinion(needed, **facts), StayOnSpot)
+    assert isinstance(opinion(needed - 1, **facts), GoOnDemand)
 
 
 def test_what_is_needed_and_what_is_left_is_told() -> None:

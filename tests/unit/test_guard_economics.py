@@ -49,20 +49,6 @@ def opinion(policy: Policy = POLICY, **facts: Any) -> Opinion:
     return economics_opinion(make_situation(policy=policy, facts=gathered))
 
 
-def test_a_run_that_keeps_nothing_takes_what_an_uncut_stretch_takes() -> None:
-    expected = (exp(2 * 1.5) - 1) / 2 * HOUR
-    assert expected_spot_seconds(1.4 * HOUR, inf, 0.1 * HOUR, 2) == pytest.approx(expected)
-
-
-def test_what_is_kept_is_not_done_again_and_costs_half_a_piece_and_a_start_each_time() -> None:
-    work, piece, start, rate = 8 * HOUR, 0.1 * HOUR, 0.02 * HOUR, 0.2
-    first_order = start + work + rate * work / HOUR * (piece / 2 + start)
-    assert expected_spot_seconds(work, piece, start, rate) == pytest.approx(first_order, rel=1e-3)
-    assert expected_spot_seconds(work, piece, start, rate) < expected_spot_seconds(
-        work, work, start, rate
-    )
-
-
 def played_spot_seconds(
     dice: Random, work: float, piece: float, start: float, rate_per_hour: float
 ) -> float:
@@ -151,37 +137,30 @@ def test_it_turns_where_the_expected_costs_meet(factor: float, kind: type) -> No
     assert isinstance(opinion(past=PastRuns((factor * hours * HOUR,))), kind)
 
 
-def test_a_long_run_goes_on_demand_unless_its_results_are_kept() -> None:
-    long = PastRuns((40 * HOUR,))
-    assert isinstance(opinion(past=long), GoOnDemand)
-    kept = PastRuns((40 * HOUR,), piece_seconds=(600.0,) * 240)
-    assert isinstance(opinion(past=kept), StayOnSpot)
+LONG = PastRuns((40 * HOUR,))
+KEPT = PastRuns((40 * HOUR,), piece_seconds=(600.0,) * 240)
+ONE_PIECE = PastRuns((60 * HOUR,), piece_seconds=(50 * HOUR,))
+MIXED = PastRuns((10 * HOUR,) * 9 + (40 * HOUR,))
 
 
-def test_what_the_run_itself_showed_goes_before_what_its_like_did() -> None:
-    kept = PastRuns((40 * HOUR,), piece_seconds=(600.0,) * 240)
-    assert isinstance(opinion(past=kept, progress=Progress(keeps=False)), GoOnDemand)
-    progress = Progress(keeps=True, piece_seconds=(600.0,))
-    assert isinstance(opinion(past=PastRuns((40 * HOUR,)), progress=progress), StayOnSpot)
-
-
-def test_work_that_is_done_and_kept_is_not_counted() -> None:
-    long = PastRuns((60 * HOUR,), piece_seconds=(50 * HOUR,))
-    nearly_done = Progress(keeps=True, kept_seconds=59.5 * HOUR)
-    assert isinstance(opinion(past=long), GoOnDemand)
-    assert isinstance(opinion(past=long, progress=nearly_done), StayOnSpot)
-
-
-def test_a_run_that_has_done_more_than_its_shorter_like_is_judged_by_the_longer() -> None:
-    mixed = PastRuns((10 * HOUR,) * 9 + (40 * HOUR,))
-    assert isinstance(opinion(past=mixed), StayOnSpot)
-    progress = Progress(longest_seconds=11 * HOUR)
-    assert isinstance(opinion(past=mixed, progress=progress), GoOnDemand)
-
-
-def test_a_run_longer_than_any_before_is_judged_by_what_it_has_done() -> None:
-    progress = Progress(longest_seconds=40 * HOUR)
-    assert isinstance(opinion(progress=progress), GoOnDemand)
+@pytest.mark.parametrize(
+    ("past", "progress", "kind"),
+    [
+        pytest.param(LONG, Progress(), GoOnDemand, id="long"),
+        pytest.param(KEPT, Progress(), StayOnSpot, id="long, its results kept"),
+        pytest.param(KEPT, Progress(keeps=False), GoOnDemand, id="the run itself keeps none"),
+        pytest.param(LONG, Progress(True, piece_seconds=(600.0,)), StayOnSpot, id="itself does"),
+        pytest.param(ONE_PIECE, Progress(), GoOnDemand, id="a long piece"),
+        pytest.param(ONE_PIECE, Progress(True, 59.5 * HOUR), StayOnSpot, id="nearly done"),
+        pytest.param(MIXED, Progress(), StayOnSpot, id="mostly short"),
+        pytest.param(MIXED, Progress(None, 0, 11 * HOUR), GoOnDemand, id="one of the longer"),
+        pytest.param(PastRuns((HOUR,)), Progress(None, 0, 40 * HOUR), GoOnDemand, id="longest"),
+    ],
+)
+def test_what_a_run_keeps_and_has_done_goes_before_what_its_like_did(
+    past: PastRuns, progress: Progress, kind: type
+) -> None:
+    assert isinstance(opinion(past=past, progress=progress), kind)
 
 
 def test_the_figures_are_told() -> None:

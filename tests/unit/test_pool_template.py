@@ -37,9 +37,12 @@ def defaults(template: Json) -> Json:
     return {n: p.get("default") for n, p in template["variables"]["properties"].items()}
 
 
-def container(template: Json) -> Json:
-    containers = template["job_configuration"]["task_definition"]["containerDefinitions"]
-    return dict(containers[0])
+def flow_of(template: Json) -> Json:
+    """The flow's container."""
+    containers: list[Json] = template["job_configuration"]["task_definition"][
+        "containerDefinitions"
+    ]
+    return containers[0]
 
 
 def test_an_empty_template_becomes_ours_with_all_placeholders_filled() -> None:
@@ -81,9 +84,9 @@ def test_what_a_worker_put_there_that_was_quicker_becomes_a_pool_of_ours() -> No
     template = put_in_place(quicker)
     ours = defaults(put_in_place({}))
     assert {name: defaults(template)[name] for name in ours} == {**ours, "image": None}
-    assert container(template)["stopTimeout"] == 120
-    assert container(template)["environment"] == [SIGTERM]
-    assert container(template)["memory"] == "{{ memory }}"
+    assert flow_of(template)["stopTimeout"] == 120
+    assert flow_of(template)["environment"] == [SIGTERM]
+    assert flow_of(template)["memory"] == "{{ memory }}"
     assert set(defaults(template)) == set(defaults(quicker))
 
 
@@ -99,12 +102,10 @@ USERS_EDITS: dict[str, Callable[[Json], object]] = {
     "a key of the task": lambda t: t["job_configuration"]["task_definition"].update(
         runtimePlatform={"cpuArchitecture": "ARM64"}
     ),
-    "memory of the container": lambda t: t["job_configuration"]["task_definition"][
-        "containerDefinitions"
-    ][0].update(memory=300),
-    "an entry of the environment": lambda t: t["job_configuration"]["task_definition"][
-        "containerDefinitions"
-    ][0]["environment"].append({"name": "TEAM", "value": "etl"}),
+    "memory of the container": lambda t: flow_of(t).update(memory=300),
+    "an entry of the environment": lambda t: flow_of(t)["environment"].append(
+        {"name": "TEAM", "value": "etl"}
+    ),
     "a sidecar in front": lambda t: t["job_configuration"]["task_definition"][
         "containerDefinitions"
     ].insert(0, {"name": "sidecar", "image": "proxy"}),
@@ -127,9 +128,7 @@ def set_default(name: str, value: object) -> Callable[[Json], object]:
 
 
 def set_in_container(**values: object) -> Callable[[Json], object]:
-    return lambda t: t["job_configuration"]["task_definition"]["containerDefinitions"][0].update(
-        values
-    )
+    return lambda t: flow_of(t).update(values)
 
 
 OURS: dict[str, Callable[[Json], object]] = {
@@ -176,9 +175,8 @@ def test_what_is_missing_of_the_users_own_is_filled_in_where_a_value_is_shipped(
 
 def test_a_container_with_a_reservation_gets_no_limit() -> None:
     def reserve(template: Json) -> None:
-        flow = template["job_configuration"]["task_definition"]["containerDefinitions"][0]
-        del flow["memory"]
-        flow["memoryReservation"] = 300
+        del flow_of(template)["memory"]
+        flow_of(template)["memoryReservation"] = 300
 
     assert put_in_place(edited(reserve)) == edited(reserve)
 

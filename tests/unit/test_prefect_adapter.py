@@ -24,12 +24,6 @@ def test_the_base_url_is_joined_with_or_without_a_slash(path: str) -> None:
     assert bench.requests == [f"GET {joined}"]
 
 
-def test_an_unknown_run_is_none_and_has_no_history() -> None:
-    with Bench([answer(404, {"detail": "Flow run not found"})]) as bench:
-        assert bench.prefect.read_run(RUN_ID) is None
-        assert bench.prefect.read_history(RUN_ID) == ()
-
-
 def test_a_wrong_base_url_is_not_taken_for_an_unknown_run() -> None:
     bench = Bench([answer(404, {"detail": "Not Found"})])
     with bench, pytest.raises(PrefectRejectedError, match="check PREFECT_API_URL"):
@@ -69,9 +63,16 @@ def test_a_run_is_read_with_all_that_a_patch_must_keep() -> None:
     with Bench([answer(200, make_answer())]) as bench:
         run = bench.prefect.read_run(RUN_ID)
     assert run is not None
+    assert (run.deployment_id, run.infrastructure_pid, run.expected_start) == (None, None, None)
     assert run.policy == RunPolicy(2, None, {"retry_delay": 7})
     assert (run.tags, run.job_variables, run.run_count) == (("etl",), {"cpu": 512}, 1)
     assert run.state.timestamp == datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", ["run_count", "name"])
+def test_a_missing_optional_field_is_tolerated(name: str) -> None:
+    with Bench([answer(200, without(make_answer(), name))]) as bench:
+        assert bench.prefect.read_run(RUN_ID) is not None
 
 
 def test_an_unknown_state_type_is_unknown() -> None:
@@ -79,14 +80,6 @@ def test_an_unknown_state_type_is_unknown() -> None:
         run = bench.prefect.read_run(RUN_ID)
     assert run is not None
     assert run.state.type is StateType.UNKNOWN
-
-
-@pytest.mark.parametrize(
-    "name", ["run_count", "deployment_id", "infrastructure_pid", "work_pool_name", "name"]
-)
-def test_a_missing_optional_field_is_tolerated(name: str) -> None:
-    with Bench([answer(200, without(make_answer(), name))]) as bench:
-        assert bench.prefect.read_run(RUN_ID) is not None
 
 
 @pytest.mark.parametrize(
@@ -141,55 +134,7 @@ def test_a_history_is_oldest_first_whatever_the_order_of_the_answer() -> None:
     assert [state.name for state in history] == ["Running", "late"]
 
 
-def test_a_policy_keeps_what_it_does_not_know() -> None:
-    policy = RunPolicy(3, None, {"retry_delay": 7, "pause_keys": ["a"]})
-    with Bench([answer(204)]) as bench:
-        bench.prefect.change_run(RUN_ID, RunChange(policy=policy))
-    sent = {"retry_delay": 7, "pause_keys": ["a"], "retries": 3, "retry_type": None}
-    assert bench.server.seen[0].body == {"empirical_policy": sent}
-
-
-def test_an_empty_change_and_no_labels_send_nothing() -> None:
-    with Bench([answer(204)]) as bench:
-        bench.prefect.change_run(RUN_ID, RunChange())
-        bench.prefect.add_labels(RUN_ID, {})
-    assert bench.requests == []
-
-
 QUERY = RunQuery("etl & co", (StateType.SCHEDULED,))
-
-
-def test_a_search_says_no_more_than_it_was_asked() -> None:
-    asked = replace(
-        QUERY,
-        state_names=("AwaitingRetry",),
-        expected_after=AT,
-        ended_after=AT,
-        limit=50,
-        offset=100,
-    )
-    with Bench([answer(200, [make_answer()])]) as bench:
-        bench.prefect.find_runs(QUERY)
-        bench.prefect.find_runs(asked)
-    plain, full = (seen.body for seen in bench.server.seen)
-    at = "2026-11-23T12:00:00+00:00"
-    assert plain == {
-        "flow_runs": {
-            "state": {"type": {"any_": ["SCHEDULED"]}},
-            "expected_start_time": {},
-            "end_time": {},
-        },
-        "work_pools": {"name": {"any_": ["etl & co"]}},
-        "sort": "EXPECTED_START_TIME_ASC",
-        "limit": 200,
-        "offset": 0,
-    }
-    assert full["flow_runs"] == {
-        "state": {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": ["AwaitingRetry"]}},
-        "expected_start_time": {"after_": at},
-        "end_time": {"after_": at},
-    }
-    assert (full["limit"], full["offset"]) == (50, 100)
 
 
 def test_runs_of_one_moment_come_in_an_order_that_pages_can_follow() -> None:
@@ -212,13 +157,6 @@ def test_only_an_empty_first_page_costs_a_look_for_the_work_pool() -> None:
     ]
 
 
-def test_a_work_pool_that_is_not_there_is_raised_with_the_next_step() -> None:
-    gone = answer(404, {"detail": 'Work pool "etl & co" not found.'})
-    bench = Bench([answer(200, []), gone])
-    with bench, pytest.raises(PrefectRejectedError, match="create it or set WORK_POOL"):
-        bench.prefect.find_runs(QUERY)
-
-
 def test_children_are_asked_for_until_all_are_there() -> None:
     page = [make_answer(id=str(uuid4())) for _ in range(MOST_RUNS)]
     with Bench([answer(200, page), answer(200, [make_answer()])]) as bench:
@@ -227,12 +165,6 @@ def test_children_are_asked_for_until_all_are_there() -> None:
     bodies = [seen.body for seen in bench.server.seen]
     assert [(body["limit"], body["offset"]) for body in bodies] == [(200, 0), (200, 200)]
     assert {body["sort"] for body in bodies} == {"ID_DESC"}
-
-
-def test_no_parents_have_no_children_and_ask_nothing() -> None:
-    with Bench([answer(200, [])]) as bench:
-        assert bench.prefect.find_live_children([]) == ()
-    assert bench.requests == []
 
 
 @pytest.mark.parametrize("body", [{}, "otter", [{}], [make_answer(), None]])
@@ -252,21 +184,6 @@ COMPLETED = make_answer(
 )
 
 
-def test_completed_runs_are_asked_for_by_deployment_newest_first() -> None:
-    with Bench([answer(200, [COMPLETED])]) as bench:
-        [run] = bench.prefect.find_completed_runs(RUN_ID, 20)
-    assert bench.server.seen[0].body == {
-        "flow_runs": {
-            "deployment_id": {"any_": [str(RUN_ID)]},
-            "state": {"type": {"any_": ["COMPLETED"]}},
-        },
-        "sort": "END_TIME_DESC",
-        "limit": 20,
-    }
-    assert (run.run_seconds, run.run_count, run.started_at) == (12.5, 1, AT)
-    assert run.expected_start is None
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -280,13 +197,6 @@ def test_completed_runs_are_asked_for_by_deployment_newest_first() -> None:
 def test_a_completed_run_without_its_times_is_unreadable(body: object) -> None:
     with Bench([answer(200, body)]) as bench, pytest.raises(PrefectUnavailableError):
         bench.prefect.find_completed_runs(RUN_ID, 20)
-
-
-def test_an_expected_start_is_read_and_may_be_missing() -> None:
-    told = make_answer(expected_start_time="2026-11-23T12:00:00Z")
-    with Bench([answer(200, [told, make_answer()])]) as bench:
-        runs = bench.prefect.find_runs(QUERY)
-    assert [run.expected_start for run in runs] == [AT, None]
 
 
 def test_an_expected_start_without_a_time_zone_is_unreadable() -> None:

@@ -1,17 +1,18 @@
 """The function before moto's AWS and Prefect's twin: from nothing to ready, and kept so."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from moto import mock_aws
 from moto.cloudformation.models import cloudformation_backends
 
 from chalicelib.core.provision_mode import Provision
+from chalicelib.core.provision_world import WorkPools
 from chalicelib.core.stack import TEMPLATE_TAG, Condition
 from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
-from chalicelib.functions.provision import provision
+from chalicelib.functions.provision import ProvisionReport, provision
 from localcloud import moto_additions
 from tests.provision_bench import Bench, empty_account
 from tests.provisioning import (
@@ -80,13 +81,6 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
     assert bench.pools.pools[WORK_POOL].type == "ecs"
 
 
-def test_a_dry_run_tells_the_steps_and_changes_nothing(bench: Bench) -> None:
-    report = bench.provision(dry_run=True)
-    assert bench.changes == []
-    assert report.summary["steps"] == ["create ECS's service-linked role"]
-    assert bench.stack() == {}
-
-
 def test_a_dry_run_over_things_that_are_out_of_place_says_that_they_are_pending(
     ready: Bench,
 ) -> None:
@@ -127,62 +121,44 @@ def test_a_rolled_back_update_is_tried_again_whatever_its_tags_say(ready: Bench)
     assert ready.changes == ["UpdateStack"]
 
 
-def test_a_rolled_back_update_that_nobody_wants_any_more_is_ready(ready: Bench) -> None:
-    put_into("UPDATE_ROLLBACK_COMPLETE")
-    assert ready.provision().condition is Condition.READY
-    assert ready.changes == []
-
-
-def test_while_cloudformation_is_at_work_nobody_waits_for_it(ready: Bench) -> None:
-    put_into("UPDATE_IN_PROGRESS")
-    assert ready.provision().condition is Condition.UPDATING
-    assert ready.changes == []
-
-
 # Two calls that overlap.
+
+
+class Late:
+    """A port before which something is done between our look and our step."""
+
+    def __init__(self, port: Any, meanwhile: Callable[[], object]) -> None:
+        self._port, self._meanwhile = port, meanwhile
+
+    def __getattr__(self, method: str) -> Any:
+        if method != "read":
+            self._meanwhile()
+        return getattr(self._port, method)
+
+
+def late(bench: Bench, meanwhile: Callable[[], object]) -> ProvisionReport:
+    """Call it; before its step at the stack, `meanwhile` is done."""
+    world = bench.world()
+    return provision(replace(world, stacks=Late(world.stacks, meanwhile)), {})
 
 
 def test_a_stack_that_was_created_meanwhile_is_somebody_elses_step(bench: Bench) -> None:
     bench.provision()
-    world = bench.world()
-    late = replace(world, stacks=Late(world.stacks, bench))
-    report = provision(late, {})
+    report = late(bench, bench.provision)
     assert report.condition is Condition.CREATING
     assert (report.steps, len(report.overtaken)) == ((), 1)
     bench.until_ready()
 
 
-class Late:
-    """CloudFormation, where another call is done between our look and our step."""
-
-    def __init__(self, stacks: Any, bench: Bench) -> None:
-        self._stacks, self._bench = stacks, bench
-
-    def __getattr__(self, method: str) -> Any:
-        if method != "read":
-            self._bench.provision()
-        return getattr(self._stacks, method)
-
-
 def test_an_update_that_was_made_meanwhile_is_somebody_elses_step(ready: Bench) -> None:
     ready.desired = make_desired(template={**STACK_TEMPLATE, "Description": "newer"})
-    world = ready.world()
-    report = provision(replace(world, stacks=Late(world.stacks, ready)), {})
-    assert len(report.overtaken) == 1
+    assert len(late(ready, ready.provision).overtaken) == 1
     ready.until_ready()
 
 
 def test_a_stack_that_was_deleted_and_created_meanwhile_is_not_deleted_again(ready: Bench) -> None:
     put_into("ROLLBACK_COMPLETE")
-    world = ready.world()
-
-    class VeryLate(Late):
-        def __getattr__(self, method: str) -> Any:
-            if method != "read":
-                self._bench.until_ready()
-            return getattr(self._stacks, method)
-
-    provision(replace(world, stacks=VeryLate(world.stacks, ready)), {})
+    late(ready, ready.until_ready)
     assert ready.stack()["StackStatus"] == "CREATE_COMPLETE"
 
 
@@ -191,15 +167,8 @@ def test_a_pool_that_a_worker_created_meanwhile_is_merged_into_by_the_next_call(
 ) -> None:
     bench.provision()
     bench.provision()
-    world = bench.world()
-
-    class Pools:
-        def __getattr__(self, method: str) -> Any:
-            if method == "create":
-                bench.pools.create_pool(WORK_POOL, template={})
-            return getattr(bench.pools, method)
-
-    report = provision(replace(world, work_pools=Pools()), {})
+    pools = Late(bench.pools, lambda: bench.pools.create_pool(WORK_POOL, template={}))
+    report = provision(replace(bench.world(), work_pools=cast("WorkPools", pools)), {})
     assert report.condition is Condition.PENDING
     assert report.overtaken == (f"create the work pool {WORK_POOL}",)
     bench.until_ready()
@@ -231,36 +200,20 @@ def test_without_the_key_it_says_how_to_store_it(bench: Bench) -> None:
     assert bench.pools.calls == [], "Prefect would be asked without its key"
 
 
-@pytest.mark.parametrize("kind", ["String", "StringList"])
-def test_a_key_in_plain_is_refused_and_not_shown(bench: Bench, kind: str) -> None:
+def test_a_key_in_plain_is_refused_and_not_shown(bench: Bench) -> None:
     bench.aws["ssm"].delete_parameter(Name=bench.desired.credential.parameter)  # type: ignore[union-attr]  # it has one
-    bench.store_key(kind)
+    bench.store_key("String")
     name, message = problem_of(bench)
     assert name == "Parameter"
-    assert f"is a {kind}" in message
+    assert "is a String" in message
     assert "SecureString" in message
     assert "canary" not in message
     assert bench.changes == []
 
 
-@pytest.mark.parametrize(
-    ("error", "name"),
-    [
-        (
-            PrefectUnavailableError("Prefect is unavailable", next_step="none"),
-            "PrefectUnavailable",
-        ),
-        (
-            PrefectRefusedError("answered 401: check the parameter", next_step="none"),
-            "PrefectRefused",
-        ),
-    ],
-)
-def test_a_prefect_that_does_not_answer_stops_everything(
-    bench: Bench, error: Any, name: str
-) -> None:
-    bench.pools.failure = error
-    assert problem_of(bench) == (name, str(error))
+def test_a_prefect_that_refuses_the_key_stops_everything(bench: Bench) -> None:
+    bench.pools.failure = PrefectRefusedError("answered 401", next_step="check the parameter")
+    assert problem_of(bench) == ("PrefectRefused", str(bench.pools.failure))
     assert bench.changes == []
 
 

@@ -1,6 +1,7 @@
 """What AWS says that moto does not, and the corners of the network."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import boto3
@@ -15,10 +16,10 @@ from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.core.delivery import InvokeConfig, PutInvokeConfig, PutTargets
-from chalicelib.core.provisioning import Network, stack_definition
+from chalicelib.core.provisioning import Credential, Network, stack_definition
 from chalicelib.core.stack import TEMPLATE_TAG
 from chalicelib.errors import NetworkError, OvertakenError
-from tests.provisioning import FUNCTION_PREFIX, QUEUE_ARN, STACK_ID, make_desired
+from tests.provisioning import FUNCTION_PREFIX, PARAMETER, QUEUE_ARN, STACK_ID, make_desired
 
 SESSION = boto3.session.Session()
 DEFINITION = stack_definition(make_desired(), Network("vpc-1", ("subnet-1",)))
@@ -30,56 +31,84 @@ def make_client(name: str) -> Any:
     )
 
 
-def refusing(name: str, method: str, code: str, message: str = "") -> Any:
-    """A client whose next call is refused as AWS refuses it."""
-    client = make_client(name)
-    stubber = Stubber(client)
-    stubber.add_client_error(method, service_error_code=code, service_message=message)
-    stubber.activate()
-    return client
+PUT_TARGETS = PutTargets("rule", ({"Id": "1", "Arn": QUEUE_ARN},))
+PUT_CONFIG = PutInvokeConfig("prefect-spot-dev-react", InvokeConfig(QUEUE_ARN))
+CREDENTIAL = Credential(PARAMETER, "PREFECT_API_KEY_PARAMETER", is_api_key=True)
+
+CALLS: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "create_stack": ("cloudformation", lambda c: CloudFormationStacks(c).create(DEFINITION)),
+    "update_stack": (
+        "cloudformation",
+        lambda c: CloudFormationStacks(c).update(STACK_ID, DEFINITION),
+    ),
+    "describe_stacks": ("cloudformation", lambda c: CloudFormationStacks(c).read("prefect-spot")),
+    "create_service_linked_role": ("iam", lambda c: EcsServiceLinkedRole(c).create()),
+    "get_parameter": ("ssm", lambda c: SsmParameters(c).arn_of(CREDENTIAL)),
+    "put_targets": (
+        "events",
+        lambda c: AwsDeliveries(c, c, FUNCTION_PREFIX).put_targets(PUT_TARGETS),
+    ),
+    "put_function_event_invoke_config": (
+        "lambda",
+        lambda c: AwsDeliveries(c, c, FUNCTION_PREFIX).put_invoke_config(PUT_CONFIG),
+    ),
+}
+"""What the adapters ask of AWS, by the operation that is refused, with the service's name."""
+
+OVERTAKEN = (
+    ("create_stack", "AlreadyExistsException", "Stack [prefect-spot-dev] already exists"),
+    ("update_stack", "ValidationError", "No updates are to be performed."),
+    (
+        *("update_stack", "ValidationError"),
+        f"Stack:{STACK_ID} is in UPDATE_IN_PROGRESS state and can not be updated.",
+    ),
+    ("update_stack", "ValidationError", f"Stack [{STACK_ID}] does not exist"),
+    ("put_targets", "ResourceNotFoundException", "no rule"),
+    ("put_targets", "ConcurrentModificationException", "a deploy is at it"),
+    ("put_function_event_invoke_config", "ResourceNotFoundException", "no function"),
+    ("put_function_event_invoke_config", "ResourceConflictException", "a deploy is at it"),
+)
+REFUSED = (
+    ("create_stack", "InsufficientCapabilitiesException", "Requires capabilities"),
+    ("update_stack", "ValidationError", "Template format error"),
+    ("update_stack", "AccessDenied", "not authorized to perform cloudformation:UpdateStack"),
+    ("describe_stacks", "AccessDenied", "not authorized"),
+    ("describe_stacks", "Throttling", "Rate exceeded"),
+    ("create_service_linked_role", "AccessDenied", "not authorized"),
+    ("get_parameter", "AccessDeniedException", "not authorized"),
+    (
+        *("put_function_event_invoke_config", "InvalidParameterValueException"),
+        "The function's execution role doesn't have permissions to call SendMessage",
+    ),
+)
+AS_GOOD = (
+    (
+        *("create_service_linked_role", "InvalidInput"),
+        "Service role name AWSServiceRoleForECS has been taken in this account",
+    ),
+    *[("create_service_linked_role", "EntityAlreadyExists", "Role already exists")],
+)
 
 
 @pytest.mark.parametrize(
-    ("method", "code", "message"),
+    ("refusal", "raised"),
     [
-        ("create", "AlreadyExistsException", "Stack [prefect-spot-dev] already exists"),
-        ("update", "ValidationError", "No updates are to be performed."),
-        (
-            "update",
-            "ValidationError",
-            f"Stack:{STACK_ID} is in UPDATE_IN_PROGRESS state and can not be updated.",
-        ),
-        ("update", "ValidationError", f"Stack [{STACK_ID}] does not exist"),
+        *[pytest.param(refusal, OvertakenError, id=refusal[2]) for refusal in OVERTAKEN],
+        *[pytest.param(refusal, ClientError, id=refusal[2]) for refusal in REFUSED],
+        *[pytest.param(refusal, None, id=refusal[2]) for refusal in AS_GOOD],
     ],
 )
-def test_whoever_is_late_at_the_stack_has_been_overtaken(
-    method: str, code: str, message: str
+def test_a_refusal_says_that_another_was_quicker_or_is_raised_or_is_as_good(
+    refusal: tuple[str, str, str], raised: type[Exception] | None
 ) -> None:
-    stacks = CloudFormationStacks(refusing("cloudformation", f"{method}_stack", code, message))
-    with pytest.raises(OvertakenError, match=r"."):
-        stacks.create(DEFINITION) if method == "create" else stacks.update(STACK_ID, DEFINITION)
-
-
-@pytest.mark.parametrize(
-    ("method", "code", "message"),
-    [
-        ("create", "InsufficientCapabilitiesException", "Requires capabilities"),
-        ("update", "ValidationError", "Template format error"),
-        ("update", "AccessDenied", "not authorized to perform cloudformation:UpdateStack"),
-        ("describe", "AccessDenied", "not authorized"),
-        ("describe", "Throttling", "Rate exceeded"),
-    ],
-)
-def test_any_other_refusal_is_raised(method: str, code: str, message: str) -> None:
-    name = "describe_stacks" if method == "describe" else f"{method}_stack"
-    stacks = CloudFormationStacks(refusing("cloudformation", name, code, message))
-    calls: dict[str, Callable[[], object]] = {
-        "create": lambda: stacks.create(DEFINITION),
-        "update": lambda: stacks.update(STACK_ID, DEFINITION),
-        "describe": lambda: stacks.read("prefect-spot-dev"),
-    }
-    with pytest.raises(ClientError, match=message):
-        calls[method]()
+    operation, code, message = refusal
+    service, call = CALLS[operation]
+    client = make_client(service)
+    with Stubber(client) as stubber:
+        stubber.add_client_error(operation, service_error_code=code, service_message=message)
+        with pytest.raises(raised) if raised else nullcontext():
+            call(client)
+        stubber.assert_no_pending_responses()
 
 
 def test_a_stack_is_changed_by_its_id_so_that_no_successor_of_its_name_is_meant() -> None:
@@ -115,71 +144,13 @@ def test_a_stack_that_is_being_created_has_no_outputs_yet() -> None:
     assert (stack.outputs, stack.parameters, stack.is_ours) == ({}, {}, False)
 
 
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("InvalidInput", "Service role name AWSServiceRoleForECS has been taken in this account"),
-        ("EntityAlreadyExists", "Role AWSServiceRoleForECS already exists"),
-    ],
-)
-def test_a_service_linked_role_that_is_there_is_as_good(code: str, message: str) -> None:
-    client = make_client("iam")
-    with Stubber(client) as stubber:
-        stubber.add_client_error("create_service_linked_role", code, message)
-        EcsServiceLinkedRole(client).create()
-        stubber.assert_no_pending_responses()  # it was refused, and that was no error
-
-
-def test_a_service_linked_role_that_may_not_be_made_is_an_error() -> None:
-    client = refusing("iam", "create_service_linked_role", "AccessDenied", "not authorized")
-    with pytest.raises(ClientError, match="not authorized"):
-        EcsServiceLinkedRole(client).create()
-
-
 def test_the_credentials_parameter_is_looked_at_and_not_decrypted() -> None:
     client = make_client("ssm")
-    credential = make_desired().credential
-    assert credential is not None
     with Stubber(client) as stubber:
         found = {"Type": "SecureString", "ARN": "arn", "Value": "cipher"}
-        asked = {"Name": credential.parameter, "WithDecryption": False}
+        asked = {"Name": PARAMETER, "WithDecryption": False}
         stubber.add_response("get_parameter", {"Parameter": found}, asked)
-        assert SsmParameters(client).arn_of(credential) == "arn"
-
-
-def test_a_parameter_that_may_not_be_read_is_an_error() -> None:
-    credential = make_desired().credential
-    assert credential is not None
-    client = refusing("ssm", "get_parameter", "AccessDeniedException", "not authorized")
-    with pytest.raises(ClientError, match="not authorized"):
-        SsmParameters(client).arn_of(credential)
-
-
-PUT_TARGETS = PutTargets("rule", ({"Id": "1", "Arn": QUEUE_ARN},))
-PUT_CONFIG = PutInvokeConfig("prefect-spot-dev-react", InvokeConfig(QUEUE_ARN))
-
-
-@pytest.mark.parametrize("code", ["ResourceNotFoundException", "ConcurrentModificationException"])
-def test_a_deploy_that_is_at_the_rule_has_overtaken_us(code: str) -> None:
-    deliveries = AwsDeliveries(refusing("events", "put_targets", code), None, FUNCTION_PREFIX)  # type: ignore[arg-type]  # not asked
-    with pytest.raises(OvertakenError):
-        deliveries.put_targets(PUT_TARGETS)
-
-
-@pytest.mark.parametrize("code", ["ResourceNotFoundException", "ResourceConflictException"])
-def test_a_deploy_that_is_at_the_function_has_overtaken_us(code: str) -> None:
-    client = refusing("lambda", "put_function_event_invoke_config", code)
-    with pytest.raises(OvertakenError):
-        AwsDeliveries(None, client, FUNCTION_PREFIX).put_invoke_config(PUT_CONFIG)  # type: ignore[arg-type]  # not asked
-
-
-def test_a_destination_that_the_function_may_not_write_to_is_an_error() -> None:
-    client = refusing(
-        *("lambda", "put_function_event_invoke_config", "InvalidParameterValueException"),
-        "The function's execution role doesn't have permissions to call SendMessage",
-    )
-    with pytest.raises(ClientError, match="SendMessage"):
-        AwsDeliveries(None, client, FUNCTION_PREFIX).put_invoke_config(PUT_CONFIG)  # type: ignore[arg-type]  # not asked
+        assert SsmParameters(client).arn_of(CREDENTIAL) == "arn"
 
 
 def test_targets_that_were_not_taken_are_not_taken_for_done() -> None:
@@ -188,7 +159,7 @@ def test_targets_that_were_not_taken_are_not_taken_for_done() -> None:
         failed = {"TargetId": "1", "ErrorCode": "InternalException", "ErrorMessage": "later"}
         stubber.add_response("put_targets", {"FailedEntryCount": 1, "FailedEntries": [failed]})
         with pytest.raises(OvertakenError, match="later"):
-            AwsDeliveries(client, None, FUNCTION_PREFIX).put_targets(PUT_TARGETS)  # type: ignore[arg-type]  # not asked
+            AwsDeliveries(client, client, FUNCTION_PREFIX).put_targets(PUT_TARGETS)
 
 
 # The network.

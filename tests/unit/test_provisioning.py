@@ -11,14 +11,12 @@ from chalicelib.core.pool_template import WorkPool
 from chalicelib.core.provision_mode import Provision
 from chalicelib.core.provision_steps import (
     ChangeWorkPool,
-    CreateServiceLinkedRole,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
     UpdateStack,
-    describe,
 )
-from chalicelib.core.provisioning import Plan, Problem, hash_of, plan, stack_definition
+from chalicelib.core.provisioning import Plan, Problem, plan, stack_definition
 from chalicelib.core.stack import (
     STATUSES,
     Condition,
@@ -27,7 +25,6 @@ from chalicelib.core.stack import (
     failures_in,
 )
 from tests.provisioning import (
-    NETWORK,
     OUTPUTS,
     POOL_AS_IT_SHALL_BE,
     QUEUE_ARN,
@@ -48,42 +45,36 @@ NOTHING, CREATE, UPDATE, DELETE = None, CreateStack, UpdateStack, DeleteStack
 CHANGED = {"template_hash": "another"}
 ALL_CHANGED = "changed: template, Stage, SubnetIds, TableName, VpcId, WorkerImage"
 
-ROWS: dict[str, tuple[Condition, Any, Condition, Any]] = {
-    # status: (as it shall be: state, step; with another template: state, step)
-    "CREATE_IN_PROGRESS": (Condition.CREATING, NOTHING, Condition.CREATING, NOTHING),
-    "CREATE_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
-    "CREATE_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
-    "ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
-    "ROLLBACK_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
-    "ROLLBACK_COMPLETE": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
-    "DELETE_IN_PROGRESS": (Condition.DELETING, NOTHING, Condition.DELETING, NOTHING),
-    "DELETE_FAILED": (Condition.RECOVERING, DELETE, Condition.RECOVERING, DELETE),
-    "DELETE_COMPLETE": (Condition.CREATING, CREATE, Condition.CREATING, CREATE),
-    "UPDATE_IN_PROGRESS": (Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
-    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (
-        *(Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
-    ),
-    "UPDATE_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
-    "UPDATE_FAILED": (Condition.UPDATING, UPDATE, Condition.UPDATING, UPDATE),
-    "UPDATE_ROLLBACK_IN_PROGRESS": (
-        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
-    ),
-    "UPDATE_ROLLBACK_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
-    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (
-        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
-    ),
-    "UPDATE_ROLLBACK_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
-    "REVIEW_IN_PROGRESS": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
-    "IMPORT_IN_PROGRESS": (Condition.UPDATING, NOTHING, Condition.UPDATING, NOTHING),
-    "IMPORT_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
-    "IMPORT_ROLLBACK_IN_PROGRESS": (
-        *(Condition.RECOVERING, NOTHING, Condition.RECOVERING, NOTHING),
-    ),
-    "IMPORT_ROLLBACK_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
-    "IMPORT_ROLLBACK_COMPLETE": (Condition.READY, NOTHING, Condition.UPDATING, UPDATE),
+IN_PLACE = (Condition.READY, NOTHING)
+"""As it shall be; with another template it is updated instead."""
+
+ROWS: dict[str, tuple[Condition, Any]] = {
+    "CREATE_IN_PROGRESS": (Condition.CREATING, NOTHING),
+    "CREATE_FAILED": (Condition.RECOVERING, DELETE),
+    "CREATE_COMPLETE": IN_PLACE,
+    "ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "ROLLBACK_FAILED": (Condition.RECOVERING, DELETE),
+    "ROLLBACK_COMPLETE": (Condition.RECOVERING, DELETE),
+    "DELETE_IN_PROGRESS": (Condition.DELETING, NOTHING),
+    "DELETE_FAILED": (Condition.RECOVERING, DELETE),
+    "DELETE_COMPLETE": (Condition.CREATING, CREATE),
+    "UPDATE_IN_PROGRESS": (Condition.UPDATING, NOTHING),
+    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (Condition.UPDATING, NOTHING),
+    "UPDATE_COMPLETE": IN_PLACE,
+    "UPDATE_FAILED": (Condition.UPDATING, UPDATE),
+    "UPDATE_ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "UPDATE_ROLLBACK_FAILED": (Condition.FAILED, NOTHING),
+    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "UPDATE_ROLLBACK_COMPLETE": IN_PLACE,
+    "REVIEW_IN_PROGRESS": (Condition.FAILED, NOTHING),
+    "IMPORT_IN_PROGRESS": (Condition.UPDATING, NOTHING),
+    "IMPORT_COMPLETE": IN_PLACE,
+    "IMPORT_ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "IMPORT_ROLLBACK_FAILED": (Condition.FAILED, NOTHING),
+    "IMPORT_ROLLBACK_COMPLETE": IN_PLACE,
     # Of a release of CloudFormation that is newer than this table.
-    "POLISH_IN_PROGRESS": (Condition.PENDING, NOTHING, Condition.PENDING, NOTHING),
-    "POLISH_FAILED": (Condition.FAILED, NOTHING, Condition.FAILED, NOTHING),
+    "POLISH_IN_PROGRESS": (Condition.PENDING, NOTHING),
+    "POLISH_FAILED": (Condition.FAILED, NOTHING),
 }
 
 
@@ -100,36 +91,13 @@ def test_every_status_that_cloudformation_knows_is_a_row_here_and_there() -> Non
 @pytest.mark.parametrize("status", ROWS)
 @pytest.mark.parametrize("differs", [False, True], ids=["as it shall be", "another template"])
 def test_what_a_status_asks_for(status: str, differs: bool) -> None:
-    condition, step = ROWS[status][2:] if differs else ROWS[status][:2]
+    condition, step = ROWS[status]
+    if differs and (condition, step) == IN_PLACE:
+        condition, step = Condition.UPDATING, UPDATE
     stack = make_stack(status=status, **(CHANGED if differs else {}))
     planned = plan(make_desired(), make_observed(stack=stack))
     assert planned.condition is condition
     assert [type(step) for step in planned.steps] == ([step] if step else [])
-
-
-def test_without_a_stack_it_is_created() -> None:
-    planned = plan(make_desired(), make_observed(stack=None, work_pool=None))
-    definition = stack_definition(make_desired(), NETWORK)
-    assert planned == Plan(Condition.CREATING, (CreateStack(definition),))
-    assert definition.parameters["VpcId"] == NETWORK.vpc_id
-    assert definition.parameters["SubnetIds"] == "subnet-11111111,subnet-22222222"
-    assert definition.template_hash == hash_of(STACK_TEMPLATE)
-
-
-def test_the_service_linked_role_comes_first_and_alone() -> None:
-    planned = plan(make_desired(), make_observed(stack=None, has_service_linked_role=False))
-    assert planned == Plan(Condition.CREATING, (CreateServiceLinkedRole(),))
-
-
-def test_where_there_is_no_cluster_of_ours_there_is_no_need_for_the_role() -> None:
-    desired = make_desired(provision=Provision.RESCUE_ONLY)
-    planned = plan(desired, make_observed(stack=None, network=None, has_service_linked_role=False))
-    [step] = planned.steps
-    assert isinstance(step, CreateStack)
-    assert (step.definition.parameters["VpcId"], step.definition.parameters["SubnetIds"]) == (
-        "",
-        "",
-    )
 
 
 def test_a_stack_is_deleted_and_updated_by_its_id_not_by_its_name() -> None:
@@ -156,11 +124,6 @@ def test_an_update_says_what_has_changed(changes: dict[str, Any], reason: str) -
     assert step.reason == reason
 
 
-def test_neither_spacing_nor_order_of_a_template_is_a_change() -> None:
-    turned = dict(reversed(STACK_TEMPLATE.items()))
-    assert plan(make_desired(template=turned), make_observed()).steps == ()
-
-
 def test_a_stack_that_we_did_not_make_is_never_changed() -> None:
     stack = make_stack(is_ours=False, template_hash="", outputs={})
     planned = plan(make_desired(), make_observed(stack=stack))
@@ -171,23 +134,22 @@ def test_a_stack_that_we_did_not_make_is_never_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "status", ["ROLLBACK_COMPLETE", "ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED"]
+    "status",
+    [
+        *("ROLLBACK_COMPLETE", "ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED"),
+        "UPDATE_ROLLBACK_COMPLETE",
+    ],
 )
-def test_a_failed_stack_is_told_of_with_the_resource_and_awss_reason(status: str) -> None:
+def test_a_failed_stack_is_reported_with_the_resource_and_awss_reason(status: str) -> None:
     failure = StackFailure("Cluster", "AWS::ECS::Cluster", "Unable to assume the role")
-    stack = make_stack(status=status, failures=(failure,))
-    told = plan(make_desired(), make_observed(stack=stack)).problems[0].message
+    problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
+    stack = make_stack(status=status, failures=(failure,), **CHANGED)
+    alone = plan(make_desired(), make_observed(stack=stack))
+    assert alone.condition in (Condition.RECOVERING, Condition.FAILED)
     for part in (STACK_NAME, status, "Cluster", "AWS::ECS::Cluster", "Unable to assume the role"):
-        assert part in told
-
-
-def test_an_update_after_one_that_failed_tells_of_the_failure() -> None:
-    failure = StackFailure("Service", "AWS::ECS::Service", "Circuit Breaker was triggered")
-    stack = make_stack(status="UPDATE_ROLLBACK_COMPLETE", failures=(failure,), **CHANGED)
-    planned = plan(make_desired(), make_observed(stack=stack))
-    assert planned.condition is Condition.RECOVERING
-    assert isinstance(planned.steps[0], UpdateStack)
-    assert "Circuit Breaker" in planned.problems[0].message
+        assert part in alone.problems[0].message
+    both = plan(make_desired(), make_observed(stack=stack, problems=(problem,)))
+    assert [problem.name for problem in both.problems][:2] == ["Network", "StackFailed"]
 
 
 @pytest.mark.parametrize(
@@ -209,16 +171,6 @@ def test_a_problem_keeps_everything_from_being_changed_but_the_delivery() -> Non
     put = PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))
     assert plan(make_desired(), observed) == Plan(Condition.BLOCKED, (put,), (problem,))
     assert plan(make_desired(), replace(observed, stack=None)).steps == ()
-
-
-def test_a_problem_does_not_hide_why_the_stack_failed() -> None:
-    failure = StackFailure("Cluster", "AWS::ECS::Cluster", "no role")
-    stack = make_stack(status="ROLLBACK_COMPLETE", failures=(failure,))
-    observed = make_observed(
-        stack=stack, problems=(Problem("Network", "no default VPC", next_step="set VPC_ID"),)
-    )
-    names = [problem.name for problem in plan(make_desired(), observed).problems]
-    assert names == ["Network", "StackFailed"]
 
 
 # Delivery.
@@ -251,15 +203,34 @@ def test_whatever_differs_of_a_delivery_is_put_back(changes: dict[str, Any]) -> 
     assert len(plan(make_desired(), observed).steps) == 1
 
 
-def test_another_target_of_the_same_rule_is_not_ours() -> None:
-    targets = (make_target(REACT), {"Id": "mine", "Arn": "arn:aws:sqs:us-east-1:1:mine"})
-    delivery = make_delivery(targets={"rule": targets})
-    assert plan(make_desired(), make_observed(deliveries=(delivery,))).steps == ()
+NOT_OURS = {"Id": "mine", "Arn": "arn:aws:sqs:us-east-1:1:mine"}
+UNDELIVERED = make_delivery(invoke_config=None)
+NO_QUEUE = {name: value for name, value in OUTPUTS.items() if name != "FailureQueueArn"}
 
 
-def test_a_function_that_is_not_deployed_is_left_alone() -> None:
-    delivery = make_delivery(targets={}, invoke_config=None)
-    assert plan(make_desired(), make_observed(deliveries=(delivery,))).steps == ()
+@pytest.mark.parametrize(
+    ("observed", "desired"),
+    [
+        pytest.param({}, {"template": dict(reversed(STACK_TEMPLATE.items()))}, id="order"),
+        pytest.param(
+            {"deliveries": (make_delivery(targets={"rule": (make_target(REACT), NOT_OURS)}),)},
+            {},
+            id="another target of the same rule",
+        ),
+        pytest.param(
+            {"deliveries": (make_delivery(targets={}, invoke_config=None),)},
+            {},
+            id="a function that is not deployed",
+        ),
+        pytest.param(
+            {"stack": make_stack(outputs=NO_QUEUE), "deliveries": (UNDELIVERED,)},
+            {},
+            id="no queue to deliver to",
+        ),
+    ],
+)
+def test_nothing_is_changed_for(observed: dict[str, Any], desired: dict[str, Any]) -> None:
+    assert plan(make_desired(**desired), make_observed(**observed)).steps == ()
 
 
 @pytest.mark.parametrize("status", ROWS)
@@ -274,12 +245,6 @@ def test_the_delivery_is_put_back_whatever_the_stack_does_as_long_as_its_queue_l
     assert (put in plan(make_desired(), observed).steps) == (not status.startswith(ends))
 
 
-def test_without_a_queue_there_is_nowhere_to_deliver_to() -> None:
-    stack = make_stack(outputs={k: v for k, v in OUTPUTS.items() if k != "FailureQueueArn"})
-    observed = make_observed(stack=stack, deliveries=(make_delivery(invoke_config=None),))
-    assert plan(make_desired(), observed).steps == ()
-
-
 # The work pool.
 
 
@@ -288,14 +253,6 @@ def test_a_missing_pool_is_created_once_the_stack_stands() -> None:
     assert planned == Plan(Condition.READY, (CreateWorkPool(WORK_POOL, POOL_AS_IT_SHALL_BE),))
     busy = make_stack(status="UPDATE_IN_PROGRESS")
     assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
-
-
-def test_a_pool_that_differs_is_changed() -> None:
-    pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": {}, "variables": {}})
-    [step] = plan(make_desired(), make_observed(work_pool=pool)).steps
-    assert isinstance(step, ChangeWorkPool)
-    properties = step.base_job_template["variables"]["properties"]
-    assert properties["cluster"]["default"] == STACK_NAME
 
 
 def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_told_of() -> None:
@@ -322,31 +279,13 @@ def test_a_plain_fargate_cluster_has_flows_on_fargate() -> None:
     assert properties["launch_type"]["default"] == "FARGATE"
 
 
-def test_every_kind_of_step_can_be_said_in_words() -> None:
-    definition = stack_definition(make_desired(), NETWORK)
-    steps = (
-        CreateServiceLinkedRole(),
-        CreateStack(definition),
-        UpdateStack(STACK_ID, definition, "changed: template"),
-        DeleteStack(STACK_ID, STACK_NAME, "it is in CREATE_FAILED"),
-        PutTargets("rule", ()),
-        PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN)),
-        CreateWorkPool(WORK_POOL, {}),
-        ChangeWorkPool(WORK_POOL, {}),
-    )
-    said = [describe(step) for step in steps]
-    assert len(set(said)) == len(steps)
-    assert "changed: template" in said[2]
-
-
 # What failed.
 
 
-def event(resource: str, status: str, reason: str = "", *, whole: bool = False) -> StackEvent:
-    return StackEvent(resource, "AWS::ECS::Cluster", status, reason, is_whole=whole)
-
-
 def test_the_cause_comes_first_and_what_was_only_cancelled_is_left_out() -> None:
+    def event(resource: str, status: str, reason: str = "", *, whole: bool = False) -> StackEvent:
+        return StackEvent(resource, "AWS::ECS::Cluster", status, reason, is_whole=whole)
+
     oldest_first = [
         event("stack", "UPDATE_IN_PROGRESS", whole=True),
         event("Old", "UPDATE_FAILED", "of an earlier update"),

@@ -12,16 +12,6 @@ from chalicelib.settings import policy_of, read_settings
 URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
 
 
-def test_the_defaults_are_those_of_the_stage() -> None:
-    settings = read_settings({"PREFECT_API_URL": URL, "STAGE": "prod"})
-    assert settings.ecs_clusters == ("prefect-spot-prod",)
-    assert settings.table_name == "prefect-spot-prod"
-    assert settings.mode is Mode.RESCUE
-    assert settings.spot_retries == 3
-    assert settings.rerun_delay_seconds == 0
-    assert settings.guard_economics is False
-
-
 def test_an_empty_setting_is_one_that_is_not_set() -> None:
     settings = read_settings({"PREFECT_API_URL": URL, "MODE": "", "SPOT_RETRIES": ""})
     assert (settings.mode, settings.spot_retries) == (Mode.RESCUE, 3)
@@ -84,13 +74,6 @@ def test_own_rates_are_read() -> None:
         {"PREFECT_API_URL": URL, "RATES": "eu-west-1/arm64/FARGATE=0.03/0.003"}
     ).rates
     assert rates["eu-west-1", "arm64", "FARGATE"].vcpu_hour_usd == Decimal("0.03")
-
-
-def test_credentials_in_the_address_are_refused_and_not_repeated() -> None:
-    with pytest.raises(SettingError) as error:
-        read_settings({"PREFECT_API_URL": "https://user:canary@prefect.example.com/api"})
-    assert "canary" not in str(error.value)
-    assert "PREFECT_API_AUTH_STRING_PARAMETER" in str(error.value)
 
 
 def test_two_credentials_are_one_too_many() -> None:

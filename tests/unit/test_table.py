@@ -63,47 +63,42 @@ def test_an_unknown_run_has_an_empty_record(dynamodb: Any) -> None:
     assert table(dynamodb).acquire(RUN_ID, NOW, LEASE) == RunRecord(RUN_ID)
 
 
-def test_a_record_comes_back_as_it_was_saved(dynamodb: Any) -> None:
-    mine = table(dynamodb)
-    mine.acquire(RUN_ID, NOW, LEASE)
-    mine.save(RECORD)
-    assert mine.read(RUN_ID) == RECORD
-    assert mine.read(RUN_ID).interruptions[TASK_ARN] == INTERRUPTION
-
-
-def test_what_a_guard_decided_comes_back_too(dynamodb: Any) -> None:
-    guarded = replace(INTERRUPTION, guard="economics", guard_reason="it costs more")
-    moved = Moved("deadline", "it may be late", told=True)
-    record = replace(RECORD.with_interruption(guarded), moved=moved)
+def saved(dynamodb: Any, record: RunRecord) -> RunTable:
+    """The table, in which the record is."""
     mine = table(dynamodb)
     mine.acquire(RUN_ID, NOW, LEASE)
     mine.save(record)
-    assert mine.read(RUN_ID) == record
-    assert mine.read(RUN_ID).interruptions[TASK_ARN] == guarded
+    return mine
 
 
-def test_a_record_of_an_older_release_knows_no_guard(dynamodb: Any) -> None:
-    mine = table(dynamodb)
-    mine.acquire(RUN_ID, NOW, LEASE)
-    mine.save(RECORD)
-    key = {"pk": {"S": f"run#{RUN_ID}"}}
-    item = dynamodb.get_item(TableName="runs", Key=key, ConsistentRead=True)["Item"]
+GUARDED = replace(INTERRUPTION, guard="economics", guard_reason="it costs more")
+BARE = Interruption(task_arn=TASK_ARN, number=1, cause="drill", capacity="FARGATE")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(RECORD, id="of an interruption"),
+        pytest.param(
+            RunRecord(RUN_ID, {TASK_ARN: GUARDED}, moved=Moved("deadline", "late", told=True)),
+            id="of what a guard decided",
+        ),
+        pytest.param(RunRecord(RUN_ID, {TASK_ARN: BARE}), id="of little"),
+    ],
+)
+def test_a_record_comes_back_as_it_was_saved(dynamodb: Any, record: RunRecord) -> None:
+    assert saved(dynamodb, record).read(RUN_ID) == record
+
+
+def test_a_record_of_an_older_release_or_a_newer_one_is_read(dynamodb: Any) -> None:
+    mine = saved(dynamodb, RECORD)
+    item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
     del item["moved"]
-    for name in ("guard", "guard_reason"):
-        del item["interruptions"]["M"][TASK_ARN]["M"][name]
+    interruption = item["interruptions"]["M"][TASK_ARN]["M"]
+    del interruption["guard"], interruption["guard_reason"]
+    interruption["invented"] = {"S": "later"}
     dynamodb.put_item(TableName="runs", Item=item)
     assert mine.read(RUN_ID) == RECORD
-    assert mine.read(RUN_ID).interruptions[TASK_ARN] == INTERRUPTION
-
-
-def test_what_is_unknown_stays_unknown(dynamodb: Any) -> None:
-    bare = Interruption(task_arn=TASK_ARN, number=1, cause="drill", capacity="FARGATE")
-    record = RunRecord(RUN_ID, {TASK_ARN: bare})
-    mine = table(dynamodb)
-    mine.acquire(RUN_ID, NOW, LEASE)
-    mine.save(record)
-    assert mine.read(RUN_ID).interruptions[TASK_ARN] == bare
-    assert mine.read(RUN_ID).own_retries is None
 
 
 def test_a_lease_that_is_held_is_not_given_twice(dynamodb: Any) -> None:
@@ -153,13 +148,3 @@ def test_a_record_is_kept_for_a_while_and_then_expires(dynamodb: Any) -> None:
     assert int(item["expires_at"]["N"]) == int((NOW + KEPT_FOR).timestamp())
     table_of_stack = infra.load("stack.json")["Resources"]["Table"]["Properties"]
     assert table_of_stack["TimeToLiveSpecification"]["AttributeName"] in item
-
-
-def test_a_field_of_a_newer_release_does_not_hinder_an_older_one(dynamodb: Any) -> None:
-    mine = table(dynamodb)
-    mine.acquire(RUN_ID, NOW, LEASE)
-    mine.save(RECORD)
-    item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
-    item["interruptions"]["M"][TASK_ARN]["M"]["invented"] = {"S": "later"}
-    dynamodb.put_item(TableName="runs", Item=item)
-    assert mine.read(RUN_ID) == RECORD
