@@ -46,4 +46,4 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the reporter if a file is named, in the process that sees all tests."""
     path = os.environ.get("PROGRESS_FILE")
     if path and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Progress(open(path, "w", buffering=1)))  # noqa: SIM115, PTH123  # a pipe, open until pytest ends
+        config.pluginmanager.register(Progress(open(path, "a", buffering=1)))  # noqa: SIM115, PTH123  # a pipe, open until pytest ends

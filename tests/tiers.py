@@ -193,26 +193,29 @@ def run(tier: Tier, running: list[Running]) -> Running:
     state = Running(tier)
     running.append(state)
     state.log.parent.mkdir(parents=True, exist_ok=True)
-    reading, writing = os.pipe()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROGRESS_FILE": f"/dev/fd/{writing}"}
+    progress = state.log.with_suffix(".progress")  # a name, which pytest-xdist's workers can open
+    progress.unlink(missing_ok=True)
+    os.mkfifo(progress)
+    reading = os.open(progress, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(progress, os.O_WRONLY)
+    os.set_blocking(reading, True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROGRESS_FILE": str(progress)}
     plugin = ["-p", "tests.progress"] if tier.is_pytest else []
-    with (
-        state.log.open("w") as log,
-        subprocess.Popen(
+    listener = threading.Thread(target=_listen, args=(reading, state))
+    listener.start()
+    with state.log.open("w") as log:
+        process = subprocess.run(
             [program_of(tier), *plugin, *tier.command[1:]],
             cwd=ROOT,
             env=environment,
-            pass_fds=[writing],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        os.close(writing)
-        listener = threading.Thread(target=_listen, args=(reading, state))
-        listener.start()
-        process.wait()
-        listener.join(timeout=10)  # a process that the tests left behind may hold the pipe
+            check=False,
+        )
+    os.close(writing)
+    listener.join(timeout=10)  # a process that the tests left behind may hold the pipe
+    progress.unlink()
     state.end(process.returncode)
     return state
 
