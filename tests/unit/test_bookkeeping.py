@@ -71,3 +71,10 @@ def test_a_run_that_never_started_lost_none() -> None:
 )
 def test_the_budget(tags: tuple[str, ...], own_retries: int | None, allowed: int) -> None:
     assert budget_of(tags, own_retries, Policy(spot_retries=5)).allowed == allowed
+
+
+def test_interruptions_are_a_set_not_a_count() -> None:
+    once = recorded(make_situation(), rerun=True)
+    twice = recorded(once, rerun=True)
+    assert twice.record == once.record
+    assert [i.number for i in twice.record.interruptions.values()] == [1]

@@ -100,6 +100,12 @@ def test_what_a_status_asks_for(status: str, differs: bool) -> None:
     assert [type(step) for step in planned.steps] == ([step] if step else [])
 
 
+def test_where_no_cluster_is_ours_there_is_no_need_for_the_service_linked_role() -> None:
+    desired = make_desired(provision=Provision.RESCUE_ONLY)
+    planned = plan(desired, make_observed(stack=None, network=None, has_service_linked_role=False))
+    assert [type(step) for step in planned.steps] == [CreateStack]
+
+
 def test_a_stack_is_deleted_and_updated_by_its_id_not_by_its_name() -> None:
     [deleted] = plan(make_desired(), make_observed(stack=make_stack(status="CREATE_FAILED"))).steps
     [updated] = plan(make_desired(), make_observed(stack=make_stack(**CHANGED))).steps
