@@ -15,11 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "examples" / "build_and_push.sh"
 REGISTRY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 
-STAND_IN = f"""#!{sys.executable}
-import os, sys
+STAND_IN = f"""import os, sys
 from pathlib import Path
 
-name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+name, *arguments = sys.argv[1:]
 given = "" if sys.stdin.isatty() or arguments[0] != "login" else sys.stdin.read()
 region = os.environ.get("AWS_REGION", "")
 with Path(os.environ["CALLS"]).open("a") as calls:
@@ -45,9 +44,11 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.calls: list[str] = []
+        stand_in = folder / "stand_in.py"
+        stand_in.write_text(STAND_IN)
         for name in ("aws", "docker"):
             program = folder / name
-            program.write_text(STAND_IN)
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" {name} "$@"\n')
             program.chmod(0o755)
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:

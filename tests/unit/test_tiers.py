@@ -18,6 +18,12 @@ BREAKS_ITS_SET_UP = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a folder of its own for logs and results."""
+    monkeypatch.setattr(tiers, "BUILD", tmp_path / "build")
+
+
 def run(tier: Tier) -> Running:
     [ended] = tiers.run_stages([[tier]], Console(file=io.StringIO()))
     return ended
@@ -65,13 +71,10 @@ def test_a_static_check_is_one_test_that_fails_with_its_command(code: int, is_go
     assert ended.log.read_text() == "seen\n"
 
 
-def test_the_report_shows_what_failed_the_slowest_tests_and_each_budget_that_was_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tiers, "BUILD", tmp_path)
+def test_the_report_shows_what_failed_the_slowest_tests_and_each_budget_that_was_missed() -> None:
     passed, failed = Running(Tier("good", 1, ("pytest",))), Running(Tier("bad", 99, ("pytest",)))
     for state, outcome in ((passed, "passed"), (failed, "failed")):
-        state.log.parent.mkdir(exist_ok=True)
+        state.log.parent.mkdir(parents=True, exist_ok=True)
         state.log.write_text(f"the output of {state.tier.name}\n")
         for number in range(8):
             test = f"tests/test_{state.tier.name}.py::test_{number}"
@@ -93,7 +96,7 @@ def test_the_report_shows_what_failed_the_slowest_tests_and_each_budget_that_was
     assert [line.split()[0] for line in slowest[:3]] == ["7.8", "7.8", "6.8"]
     assert len(slowest) == 10
     assert shown.rstrip().endswith("8 passed, 8 failed in 5s")
-    assert json.loads((tmp_path / "tests.json").read_text()) == {
+    assert json.loads((tiers.BUILD / "tests.json").read_text()) == {
         "command": "make sample",
         "tiers": [
             {"name": "good", "tests": 8, "failed": 0, "skipped": 0, "seconds": 2.0},
