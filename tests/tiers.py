@@ -71,7 +71,7 @@ STATIC: Final = (
 )
 IN_MEMORY: Final = (
     (tests("unit", 90, "tests/unit", *ALL_CORES),),
-    (tests("laws", 30, "tests/laws", *ALL_CORES),),
+    (tests("laws", 40, "tests/laws", *ALL_CORES),),
     (tests("faults", 60, "tests/faults", *ALL_CORES),),
 )
 CHECK: Final = (STATIC, *IN_MEMORY)

@@ -31,7 +31,7 @@ from tests.laws.universe import LEASE, Lines, Universe
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event
 from tests.twin.dynamodb import InMemoryDynamoDB
 
-often = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+often = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 LONGEST_LINE = 1000
 OURS = {"spot-interrupted", "spot-on-demand"}

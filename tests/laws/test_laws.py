@@ -18,7 +18,7 @@ from tests.laws.universe import Befalls, Fault, Tables, Universe
 OURS = {"spot-interrupted", "spot-on-demand"}
 
 many = settings(
-    max_examples=40,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

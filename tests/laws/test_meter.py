@@ -289,7 +289,7 @@ news = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(news=news)
 def test_however_often_and_in_whatever_order_it_is_told_each_task_is_billed_once(
     tables: Tables, news: Sequence[tuple[int, str]]

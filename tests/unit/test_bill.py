@@ -317,7 +317,7 @@ attempts = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(attempts, min_size=1, max_size=12))
 def test_over_any_attempts_net_saving_is_what_was_useful_less_what_was_paid(
     history: list[tuple[Task, Fraction, Cause]],
