@@ -108,7 +108,7 @@ def handler(event, context):
 def test_function_sees_its_own_environment_and_nothing_of_the_hosts(
     service: LambdaService, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "PYTHON"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SECRET_OF_THE_HOST", "x")
     code = "import os\ndef handler(event, context):\n    return dict(os.environ)"

@@ -18,11 +18,10 @@ from localcloud.task_life import ContainerLife
 from tests.localcloud.cloud import wait_until
 from tests.localcloud.stacks import API_KEY, StackUnderTest, empty_account
 
-PREFECT = f"""\
-#!{sys.executable}
+PREFECT = """\
 # Stands for the worker: says what it was given, and answers its health check while it is well.
 import http.server, json, os, sys
-print(json.dumps({{"arguments": sys.argv[1:], "environment": dict(os.environ)}}), flush=True)
+print(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ)}), flush=True)
 if os.environ["PREFECT_LOGGING_LEVEL"] == "DIES":
     sys.exit(1)
 
@@ -62,7 +61,9 @@ def fargate(aws: EmulatedAws, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("workers")
     programs = folder / "bin"
     programs.mkdir()
-    (programs / "prefect").write_text(textwrap.dedent(PREFECT))
+    (folder / "prefect.py").write_text(textwrap.dedent(PREFECT))
+    command = f'exec "{sys.executable}" "{folder / "prefect.py"}" "$@"'
+    (programs / "prefect").write_text(f"#!/bin/sh\n{command}\n")
     (programs / "prefect").chmod(0o755)
     (programs / "python").symlink_to(sys.executable)
     empty_account(aws)
