@@ -40,11 +40,11 @@ demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this 
 	@$(VENV)/python -m localcloud.demo
 
 .PHONY: test
-test: .venv/ready .venvs/lambda/ready  ## Static checks, unit tests, laws, faults, a real Prefect, the stories end to end
+test: .venv/ready .venvs/lambda/ready  ## Static checks, unit tests, laws, faults, a real Prefect, flows end to end: five minutes
 	@$(VENV)/python -m tests.tiers test
 
 .PHONY: test-all
-test-all: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready  ## That, and everything that takes longer
+test-all: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready  ## That, and older servers, misbehaving ones, storms, deploy, UI, planted mistakes: twenty
 	@$(VENV)/python -m tests.tiers test-all
 
 .PHONY: test-rest
@@ -52,11 +52,11 @@ test-rest: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/do
 	@$(VENV)/python -m tests.tiers rest
 
 .PHONY: check
-check: .venv/ready  ## The part of test that needs no server: static checks, unit tests, laws, faults
+check: .venv/ready  ## The part of test that needs no server: static checks, unit tests, laws, faults: two
 	@$(VENV)/python -m tests.tiers check
 
 .PHONY: ui
-ui: .venv/ready .venvs/lambda/ready  ## The demo, looked at in a real browser; takes the documentation's screenshots anew
+ui: .venv/ready .venvs/lambda/ready  ## The demo, looked at in a real browser; takes the documentation's screenshots again
 	@$(VENV)/python -m tests.ui.browser
 	@$(VENV)/pytest --quiet tests/ui
 
@@ -90,7 +90,7 @@ simulate: .venv/ready  ## Which setting is mine? Budgets and guards, simulated; 
 	@$(VENV)/python -m simulation $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: prices
-prices: .venv/ready  ## Read Fargate's prices anew into infra/prices.json; needs AWS credentials
+prices: .venv/ready  ## Read Fargate's prices again into infra/prices.json; needs AWS credentials
 	@$(VENV)/python -m spotctl.prices
 
 .PHONY: format
@@ -99,7 +99,7 @@ format: .venv/ready  ## Format the code
 	@$(VENV)/ruff check --quiet --fix $(PACKAGES)
 
 .PHONY: lock
-lock: .venv/ready  ## Pin the requirements anew, from requirements/*.in
+lock: .venv/ready  ## Pin the requirements again, from requirements/*.in
 	@cd requirements && for pair in lambda:../requirements.txt dev:../requirements-dev.txt \
 		runtime:runtime.txt uv:uv.txt prefect-oldest:prefect-oldest.txt audit:audit.txt \
 		docs:docs.txt checkov:checkov.txt; do \

@@ -83,7 +83,7 @@ TEST: Final = (
 """What `make test` runs, stage by stage."""
 
 REST: Final = (
-    (tests("contract-others", 120, "tests/contract", "--servers", "others"),),
+    (tests("contract-others", 150, "tests/contract", "--servers", "others"),),
     (check(60, "python", "-m", "tests.ui.browser", name="browser"),),
     (tests("system", 700, "-n", "2", "--no-loadscope-reorder", "tests/system", "tests/ui"),),
     (tests("localcloud", 150, "tests/localcloud"),),
