@@ -112,14 +112,17 @@ ROWS = [
         id="cancelled once, long ago, and retried by hand since → rerun",
     ),
     pytest.param(make_situation(newer_task=True), Verdict.IGNORE, id="newer task → ignore"),
-    pytest.param(
-        make_situation(
-            task=make_task(execution_stopped_at=NOW - seconds(300)),
-            **in_state(StateType.RUNNING, timestamp=NOW - seconds(100)),
-        ),
-        Verdict.IGNORE,
-        id="running since long after the exit → ignore",
-    ),
+    *[
+        pytest.param(
+            make_situation(
+                task=make_task(execution_stopped_at=NOW - seconds(70)),
+                **in_state(StateType.RUNNING, timestamp=NOW - seconds(70 - after)),
+            ),
+            verdict,
+            id=f"running since {after} s after the exit",
+        )
+        for after, verdict in ((59, Verdict.RERUN_ON_SPOT), (61, Verdict.IGNORE))
+    ],
     pytest.param(
         make_situation(
             run=make_run(state=make_state(StateType.PENDING, timestamp=NOW - seconds(2))),
