@@ -253,6 +253,19 @@ def test_observe_mode_only_records_and_tells(situation: Situation, verdict: Verd
             assert action.annotation.tags == ()
 
 
+@pytest.mark.parametrize(
+    ("mode", "tags"),
+    [(Mode.RESCUE, ("spot:never-rerun",)), (Mode.OPT_IN, ())],
+    ids=["spot:never-rerun", "not opted in"],
+)
+def test_a_refused_run_that_may_not_be_rerun_is_left_alone(
+    mode: Mode, tags: tuple[str, ...]
+) -> None:
+    crashed = make_run(state=make_state(StateType.CRASHED), tags=tags)
+    decision = decide(make_situation(task=NO_CAPACITY, run=crashed, policy=Policy(mode=mode)))
+    assert (decision.verdict, decision.actions) == (Verdict.IGNORE, ())
+
+
 def test_the_park_is_far_enough_ahead_for_every_worker() -> None:
     park = next(a for a in decide(make_situation()).actions if isinstance(a, Park))
     assert (park.until - NOW).total_seconds() == 3600
