@@ -128,6 +128,14 @@ def test_the_table_says_all_of_it() -> None:
     assert "Warning" not in text
 
 
+def test_each_amount_stands_under_its_name() -> None:
+    amounts = {"cost_e8": 1, "on_demand_e8": 3, "wasted_e8": 4, "useful_e8": 6}
+    lines = as_table(report(daily(**{name: usd * 10**8 for name, usd in amounts.items()})))
+    head, _, row = lines.splitlines()[1:4]
+    assert head.endswith("paid USD  on demand USD  saved USD  wasted USD  net USD")
+    assert row.split()[-5:] == ["1.00", "3.00", "2.00", "4.00", "5.00"]
+
+
 def test_old_rates_and_partial_bills_are_warned_of() -> None:
     later = TODAY + timedelta(days=90)
     made = report(daily(day=later), until=later)
