@@ -129,9 +129,9 @@ def test_the_table_says_all_of_it() -> None:
 
 
 def test_each_amount_stands_under_its_name() -> None:
-    amounts = {"cost_e8": 1, "on_demand_e8": 3, "wasted_e8": 4, "useful_e8": 6}
-    lines = as_table(report(daily(**{name: usd * 10**8 for name, usd in amounts.items()})))
-    head, _, row = lines.splitlines()[1:4]
+    usd = 10**8
+    made = daily(cost_e8=usd, on_demand_e8=3 * usd, wasted_e8=4 * usd, useful_e8=6 * usd)
+    head, _, row = as_table(report(made)).splitlines()[1:4]
     assert head.endswith("paid USD  on demand USD  saved USD  wasted USD  net USD")
     assert row.split()[-5:] == ["1.00", "3.00", "2.00", "4.00", "5.00"]
 
