@@ -74,6 +74,13 @@ MUTANTS = (
         (LAWS + "news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either",),
     ),
     Mutant(
+        "clocks taken for equal",
+        "chalicelib/core/decide.py",
+        "and state.timestamp - exited_at > RESTART_MARGIN",
+        "and state.timestamp > exited_at",
+        (DECIDE + "the_first_row_that_matches_wins",),
+    ),
+    Mutant(
         "a mismatch of the pid taken for stale",
         "chalicelib/functions/rescue.py",
         "return noted.created_at > task.created_at",

@@ -165,6 +165,13 @@ def test_a_sweep_leaves_the_fast_path_its_time(account: Account) -> None:
     assert bill_missed(account.universe.world()) == 0
 
 
+def test_a_sweep_bills_a_task_whose_end_ecs_did_not_date(account: Account) -> None:
+    undated = {"stopped_at": None, "execution_stopped_at": None, "updated_at": None}
+    account.universe.stops(account.task, **BY_ITSELF, **undated)
+    assert bill_missed(account.universe.world()) == 1
+    assert account.sum.counts.partial_bills == 1
+
+
 def test_a_sweep_without_time_bills_nothing_and_the_next_one_does(account: Account) -> None:
     account.ended(**BY_ITSELF)
     account.universe.passes(600)

@@ -132,6 +132,11 @@ def test_without_a_time_a_size_or_a_rate_there_is_no_figure(
     assert any(said in shortcoming for shortcoming in partial.shortcomings)
 
 
+def test_a_bill_without_an_end_is_dated_by_what_ecs_said_last() -> None:
+    endless = stopped(stopped_at=None, execution_stopped_at=None, updated_at=NOW - seconds(5))
+    assert bill(endless).ended_at == NOW - seconds(5)
+
+
 def test_storage_without_a_rate_is_left_out_and_said_to_be() -> None:
     partial = bill(stopped(architecture="arm64", storage_gib=50))
     assert partial.amounts == bill(stopped(architecture="arm64")).amounts
@@ -291,6 +296,11 @@ def test_a_partial_bill_adds_its_time_and_no_money() -> None:
         spot_us=hour_us,
         first_spot_us=hour_us,
     )
+
+
+def test_only_the_first_attempt_of_a_run_counts_as_its_first() -> None:
+    counts = sum_of(bill(stopped()), Outcome.NONE, first_of_its_run=False).counts
+    assert (counts.first_spot_us, counts.first_interruptions) == (0, 0)
 
 
 attempts = st.builds(

@@ -183,6 +183,13 @@ def test_every_count_is_added_up_under_a_name_that_dynamodb_takes(bench: Bench) 
     assert bench.table.read_sums([TODAY])[0].counts == counts + counts
 
 
+def test_a_rate_that_is_new_on_a_known_day_is_listed_too(bench: Bench) -> None:
+    x86, arm = another(1), another(2, architecture="arm64")
+    for made in (x86, arm):
+        assert bench.write(made, bench.look_up(made))
+    assert bench.table.read_sums([TODAY])[0].rates == frozenset(map(str, (*x86.rates, *arm.rates)))
+
+
 def test_a_name_that_was_not_to_be_had_is_written_by_the_next_bill(bench: Bench) -> None:
     unnamed = replace(another(1), deployment=Deployment(ETL.key))
     assert bench.write(unnamed)

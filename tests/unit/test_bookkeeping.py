@@ -7,7 +7,7 @@ import pytest
 from chalicelib.core.bookkeeping import recorded
 from chalicelib.core.run import RunPolicy, StateType
 from chalicelib.core.situation import Policy, budget_of
-from tests.make import TASK_ARN, make_run, make_situation, make_state
+from tests.make import NEWER_TASK_ARN, TASK_ARN, make_run, make_situation, make_state, make_task
 
 
 def test_state_and_tags_that_were_decided_by_are_kept() -> None:
@@ -71,6 +71,23 @@ def test_a_run_that_never_started_lost_none() -> None:
 )
 def test_the_budget(tags: tuple[str, ...], own_retries: int | None, allowed: int) -> None:
     assert budget_of(tags, own_retries, Policy(spot_retries=5)).allowed == allowed
+
+
+@pytest.mark.parametrize(
+    ("allowed", "capacity"), [(2, "FARGATE_SPOT"), (1, "FARGATE")], ids=["the last", "one more"]
+)
+def test_the_last_interruption_within_the_budget_is_rerun_on_spot(
+    allowed: int, capacity: str
+) -> None:
+    run = make_run(tags=(f"spot-retries:{allowed}",))
+    first = recorded(make_situation(run=run), rerun=True)
+    second = recorded(replace(first, task=make_task(arn=NEWER_TASK_ARN)), rerun=True)
+    assert second.record.next_capacity == capacity
+
+
+def test_a_task_that_was_on_demand_is_rerun_on_demand() -> None:
+    drilled = make_task(capacity_provider="", stopped_reason="prefect-spot drill 1")
+    assert recorded(make_situation(task=drilled), rerun=True).record.next_capacity == "FARGATE"
 
 
 def test_interruptions_are_a_set_not_a_count() -> None:

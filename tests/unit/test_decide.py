@@ -112,14 +112,17 @@ ROWS = [
         id="cancelled once, long ago, and retried by hand since → rerun",
     ),
     pytest.param(make_situation(newer_task=True), Verdict.IGNORE, id="newer task → ignore"),
-    pytest.param(
-        make_situation(
-            task=make_task(execution_stopped_at=NOW - seconds(300)),
-            **in_state(StateType.RUNNING, timestamp=NOW - seconds(100)),
-        ),
-        Verdict.IGNORE,
-        id="running since long after the exit → ignore",
-    ),
+    *[
+        pytest.param(
+            make_situation(
+                task=make_task(execution_stopped_at=NOW - seconds(70)),
+                **in_state(StateType.RUNNING, timestamp=NOW - seconds(70 - after)),
+            ),
+            verdict,
+            id=f"running since {after} s after the exit",
+        )
+        for after, verdict in ((59, Verdict.RERUN_ON_SPOT), (61, Verdict.IGNORE))
+    ],
     pytest.param(
         make_situation(
             run=make_run(state=make_state(StateType.PENDING, timestamp=NOW - seconds(2))),
@@ -248,6 +251,19 @@ def test_observe_mode_only_records_and_tells(situation: Situation, verdict: Verd
         if isinstance(action, Annotate):
             assert action.annotation.labels is None
             assert action.annotation.tags == ()
+
+
+@pytest.mark.parametrize(
+    ("mode", "tags"),
+    [(Mode.RESCUE, ("spot:never-rerun",)), (Mode.OPT_IN, ())],
+    ids=["spot:never-rerun", "not opted in"],
+)
+def test_a_refused_run_that_may_not_be_rerun_is_left_alone(
+    mode: Mode, tags: tuple[str, ...]
+) -> None:
+    crashed = make_run(state=make_state(StateType.CRASHED), tags=tags)
+    decision = decide(make_situation(task=NO_CAPACITY, run=crashed, policy=Policy(mode=mode)))
+    assert (decision.verdict, decision.actions) == (Verdict.IGNORE, ())
 
 
 def test_the_park_is_far_enough_ahead_for_every_worker() -> None:

@@ -138,6 +138,9 @@ OURS: dict[str, Callable[[Json], object]] = {
     "no secret": set_default("prefect_api_key_secret_arn", None),
     "another secret": set_default("prefect_api_auth_string_secret_arn", "arn:aws:ssm:…"),
     "no network": set_default("network_configuration", None),
+    "another network": lambda t: t["variables"]["properties"]["network_configuration"][
+        "default"
+    ].update(subnets=["subnet-99999999"]),
     "a variable of ours removed": lambda t: t["variables"]["properties"].pop("task_role_arn"),
     "a fixed launch type": lambda t: t["job_configuration"]["task_run_request"].update(
         launchType="FARGATE"

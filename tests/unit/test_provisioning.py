@@ -288,6 +288,15 @@ def test_a_plain_fargate_cluster_has_flows_on_fargate() -> None:
 # What failed.
 
 
+def test_of_many_failures_the_oldest_are_kept() -> None:
+    oldest_first = [
+        StackEvent(f"r{number}", "AWS::EC2::Subnet", "CREATE_FAILED", "no", is_whole=False)
+        for number in range(6)
+    ]
+    failures = failures_in(reversed(oldest_first))
+    assert [f.resource for f in failures] == ["r0", "r1", "r2", "r3", "r4"]
+
+
 def test_the_cause_comes_first_and_what_was_only_cancelled_is_left_out() -> None:
     def event(resource: str, status: str, reason: str = "", *, whole: bool = False) -> StackEvent:
         return StackEvent(resource, "AWS::ECS::Cluster", status, reason, is_whole=whole)

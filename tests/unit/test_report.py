@@ -128,6 +128,14 @@ def test_the_table_says_all_of_it() -> None:
     assert "Warning" not in text
 
 
+def test_each_amount_stands_under_its_name() -> None:
+    usd = 10**8
+    made = daily(cost_e8=usd, on_demand_e8=3 * usd, wasted_e8=4 * usd, useful_e8=6 * usd)
+    head, _, row = as_table(report(made)).splitlines()[1:4]
+    assert head.endswith("paid USD  on demand USD  saved USD  wasted USD  net USD")
+    assert row.split()[-5:] == ["1.00", "3.00", "2.00", "4.00", "5.00"]
+
+
 def test_old_rates_and_partial_bills_are_warned_of() -> None:
     later = TODAY + timedelta(days=90)
     made = report(daily(day=later), until=later)
