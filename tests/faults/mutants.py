@@ -30,6 +30,7 @@ METER = "tests/laws/test_meter.py::test_"
 DECIDE = "tests/unit/test_decide.py::test_"
 HTTP = "tests/unit/test_prefect_http.py::test_"
 SECRETS = "tests/unit/test_secrets_nowhere.py::test_"
+ADAPTER = "tests/unit/test_prefect_adapter.py::test_"
 ECONOMICS = "tests/unit/test_guard_economics.py::test_"
 DEADLINE = "tests/unit/test_guard_deadline.py::test_"
 GUARDS = "tests/laws/test_guards.py::test_"
@@ -249,6 +250,13 @@ MUTANTS = (
         'text = text.replace(secret, "***") if len(secret) > 3 else text',
         'text = text.replace(secret, "***") if len(secret) > 3000 else text',
         (SECRETS + "a_server_that_sends_the_credential_back_does_not_get_it_printed",),
+    ),
+    Mutant(
+        "a PATCH drops the policy's other fields",
+        "chalicelib/adapters/prefect.py",
+        "{**policy.others, **retries}",
+        "retries",
+        (ADAPTER + "a_policy_keeps_what_it_does_not_know",),
     ),
 )
 

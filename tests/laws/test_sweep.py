@@ -10,7 +10,7 @@ import pytest
 from chalicelib.core.run import StateType
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.core.task import Task
-from chalicelib.functions.sweep import sweep
+from chalicelib.functions.sweep import PAGE, sweep
 from tests.laws.universe import Befalls, Fault, Tables, Universe
 from tests.twin.prefect import InMemoryPrefect
 
@@ -247,10 +247,14 @@ def test_observe_mode_touches_nothing(tables: Tables) -> None:
     child = universe.prefect.create_child(second)
     third = universe.prefect.create_run()
     refuse(universe, third)
+    ended, task = running(universe)
+    orphan = universe.prefect.create_child(ended)
+    universe.stops(task)
+    universe.prefect.crash(ended)
     before = {run: list(universe.prefect.runs[run].states) for run in universe.prefect.runs}
     universe.sweep()
     assert {run: universe.prefect.runs[run].states for run in before} == before
-    assert {first, second, third, child} == set(before)
+    assert {first, second, third, child, ended, orphan} == set(before)
 
 
 def test_ten_thousand_runs_are_gone_through_in_several_invocations(universe: Universe) -> None:
@@ -284,6 +288,27 @@ def test_runs_that_were_all_due_at_one_moment_are_all_seen(universe: Universe) -
     for _ in range(3):  # what a repair moves away from under a page is seen by the next sweep
         universe.sweep()
     assert all(universe.prefect.is_due(run_id) for run_id, _ in runs)
+
+
+def test_a_run_that_was_due_just_after_a_page_of_one_moment_is_seen(universe: Universe) -> None:
+    at = universe.now
+    for _ in range(PAGE):
+        universe.now = at
+        running(universe)
+    universe.now = at + timedelta(microseconds=10)
+    run_id, task = running(universe)
+    universe.stops(task)
+    universe.sweep()
+    assert universe.prefect.is_due(run_id)
+
+
+def test_a_sweep_ends_although_dynamodb_throttles_the_bills(universe: Universe) -> None:
+    universe.sweep()
+    assert universe.wire is not None
+    first = next(n for n, call in enumerate(universe.wire.calls) if call.startswith("bills."))
+    report = universe.sweep(Fault(Befalls.FAILS_BEFORE, first))
+    assert report is not None
+    assert report.finished
 
 
 def test_a_hundred_healthy_runs_cost_a_handful_of_calls(universe: Universe) -> None:

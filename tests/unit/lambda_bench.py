@@ -65,8 +65,11 @@ class Context:
     aws_request_id = "c0ffee00-0000-4000-8000-000000000001"
     invoked_function_arn = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:prefect-spot-dev-react"
 
+    def __init__(self, milliseconds_left: int = 60_000) -> None:
+        self.milliseconds_left = milliseconds_left
+
     def get_remaining_time_in_millis(self) -> int:
-        return 60_000
+        return self.milliseconds_left
 
 
 PARAMETER = "/prefect-spot/dev/credential"

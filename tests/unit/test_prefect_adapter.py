@@ -134,6 +134,14 @@ def test_a_history_is_oldest_first_whatever_the_order_of_the_answer() -> None:
     assert [state.name for state in history] == ["Running", "late"]
 
 
+def test_a_policy_keeps_what_it_does_not_know() -> None:
+    policy = RunPolicy(3, None, {"retry_delay": 7, "pause_keys": ["a"]})
+    with Bench([answer(204)]) as bench:
+        bench.prefect.change_run(RUN_ID, RunChange(policy=policy))
+    sent = {"retry_delay": 7, "pause_keys": ["a"], "retries": 3, "retry_type": None}
+    assert bench.server.seen[0].body == {"empirical_policy": sent}
+
+
 QUERY = RunQuery("etl & co", (StateType.SCHEDULED,))
 
 
@@ -165,6 +173,14 @@ def test_children_are_asked_for_until_all_are_there() -> None:
     bodies = [seen.body for seen in bench.server.seen]
     assert [(body["limit"], body["offset"]) for body in bodies] == [(200, 0), (200, 200)]
     assert {body["sort"] for body in bodies} == {"ID_DESC"}
+
+
+def test_task_runs_are_asked_for_until_all_are_there() -> None:
+    task_run = {"state": make_state(type="COMPLETED"), "start_time": AT.isoformat()}
+    page = [task_run] * MOST_RUNS
+    with Bench([answer(200, page), answer(200, [task_run])]) as bench:
+        assert len(bench.prefect.read_task_runs(RUN_ID, AT, AT)) == MOST_RUNS + 1
+    assert [seen.body["offset"] for seen in bench.server.seen] == [0, MOST_RUNS]
 
 
 @pytest.mark.parametrize("body", [{}, "otter", [{}], [make_answer(), None]])

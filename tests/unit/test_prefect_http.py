@@ -14,6 +14,7 @@ from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.core.run import ProposedState, RunChange, StateType
 from chalicelib.errors import (
     PrefectRefusedError,
+    PrefectRejectedError,
     PrefectSilentError,
     PrefectUnavailableError,
 )
@@ -194,6 +195,13 @@ def test_a_403_is_a_refusal_at_once() -> None:
     with Bench([answer(403)]) as bench, pytest.raises(PrefectRefusedError):
         bench.prefect.read_run(RUN_ID)
     assert len(bench.requests) == 1
+
+
+def test_a_credential_at_the_place_where_a_long_answer_is_cut_is_not_shown() -> None:
+    bench = Bench([answer(400, {"detail": "x" * 295 + KEY})])
+    with bench, pytest.raises(PrefectRejectedError) as raised:
+        bench.prefect.read_run(RUN_ID)
+    assert KEY[:5] not in str(raised.value)
 
 
 def test_without_a_credential_no_header_is_sent() -> None:

@@ -191,6 +191,16 @@ def test_row_default_vpcs_subnets_are_found_and_sorted(ec2: Any) -> None:
     assert network == Network(vpc, tuple(subnets))
 
 
+def test_subnets_are_looked_up_to_the_last_page() -> None:
+    client = make_client("ec2")
+    with Stubber(client) as stubber:
+        first = {"Subnets": [{"SubnetId": "subnet-1"}], "NextToken": "more"}
+        stubber.add_response("describe_subnets", first)
+        stubber.add_response("describe_subnets", {"Subnets": [{"SubnetId": "subnet-2"}]})
+        network = Ec2Networks(client).find("vpc-1", (), assign_public_ip=True)
+    assert network == Network("vpc-1", ("subnet-1", "subnet-2"))
+
+
 def test_of_a_vpc_with_both_kinds_those_are_taken_that_fit(ec2: Any) -> None:
     vpc, (public, private) = make_vpc(ec2, True, False)
     find = Ec2Networks(ec2).find

@@ -73,9 +73,10 @@ def test_a_stop_without_a_warning_costs_one_read_and_nothing_of_prefect(scene: S
     assert scene.calls == ["records.read"]
 
 
-def test_an_event_without_overrides_is_completed_from_the_tasks_tags(scene: Scene) -> None:
+@pytest.mark.parametrize("missing", ["overrides", "createdAt"])
+def test_an_event_that_lacks_something_is_completed_from_ecs(scene: Scene, missing: str) -> None:
     event = scene.event()
-    del event["detail"]["overrides"]
+    del event["detail"][missing]
     react(scene.world, event)
     assert scene.prefect.is_due(scene.run_id)
     assert scene.calls.count("tasks.describe") == 1

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from chalicelib.core.situation import OPT_IN_TAG
 from spotctl.cli import app
+from tests.unit.prefect_bench import RUN_ID, make_answer, make_state
 from tests.unit.spotctl_bench import KEY, STACK, Bench, bench
 
 POOL = "fargate-spot-dev"
@@ -209,6 +211,22 @@ def test_a_deployment_of_another_pool_is_not_started(stage: Bench) -> None:
     assert said.code == 2
     assert "is of work pool others" in said.err
     assert not [seen for seen in stage.requests if seen.path.endswith("create_flow_run")]
+
+
+def test_in_opt_in_mode_a_drill_starts_a_run_that_is_opted_in(stage: Bench) -> None:
+    deployment = {"id": str(RUN_ID), "name": "x", "flow_id": str(RUN_ID), "work_pool_name": POOL}
+    stage.configure(MODE="opt-in")
+    stage.answers = prefect() | {
+        "GET /deployments/name/etl/x": {**deployment, "tags": ["nightly"]},
+        "POST /flows/filter": [{"id": str(RUN_ID), "name": "etl"}],
+        f"POST /deployments/{RUN_ID}/create_flow_run": {"id": str(RUN_ID)},
+        f"GET /flow_runs/{RUN_ID}": make_answer(state=make_state(type="FAILED")),
+    }
+    said = stage.run("drill", "--start", "etl/x")
+    assert (said.code, said.out) == (2, "")
+    assert "before it could be interrupted" in said.err
+    [started] = [seen for seen in stage.requests if seen.path.endswith("create_flow_run")]
+    assert started.body["tags"] == ["nightly", OPT_IN_TAG]
 
 
 @pytest.mark.parametrize(

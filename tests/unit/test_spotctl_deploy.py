@@ -24,6 +24,7 @@ from tests.unit.spotctl_bench import STACK, Bench, bench
 
 TEMPLATE = {
     "Resources": {
+        "Cluster": {"Type": "AWS::ECS::Cluster", "Properties": {"ClusterName": STACK}},
         "Results": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "results"}},
         "Table": {
             "Type": "AWS::DynamoDB::Table",
@@ -35,7 +36,10 @@ TEMPLATE = {
             },
         },
     },
-    "Outputs": {"ResultsBucket": {"Value": {"Ref": "Results"}}},
+    "Outputs": {
+        "ClusterName": {"Value": {"Ref": "Cluster"}},
+        "ResultsBucket": {"Value": {"Ref": "Results"}},
+    },
 }
 
 
@@ -192,8 +196,9 @@ def test_teardown_empties_and_deletes_in_order(stage: Bench) -> None:
     rows = list(teardown(world, find_stack(world), work_pool=False, tell=lambda _: None))
     assert {row.state for row in rows} == {State.OK}
     parts = [row.part for row in rows]
-    assert parts == ["provision", "bucket results", f"stack {STACK}", "functions"]
-    assert rows[1].found == "emptied of 1501 objects, their versions counted"
+    stopped = ["provision", "worker", "flow runs"]  # a worker would start further flows
+    assert parts == [*stopped, "bucket results", f"stack {STACK}", "functions"]
+    assert rows[3].found == "emptied of 1501 objects, their versions counted"
     assert s3.list_buckets()["Buckets"] == []
 
 

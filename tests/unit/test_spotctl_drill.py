@@ -1,7 +1,10 @@
 """A drill's timeline, and what a drill refuses to touch."""
 
 from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -21,8 +24,18 @@ from spotctl.drill.timeline import (
     reaction_seconds,
     timeline,
 )
-from spotctl.drill.watch import Drilled
-from tests.make import NEWER_TASK_ARN, NOW, TASK_ARN, make_run, make_state, make_task, seconds
+from spotctl.drill.watch import Drilled, drill
+from tests.make import (
+    NEWER_TASK_ARN,
+    NOW,
+    RUN_ID,
+    TASK_ARN,
+    make_run,
+    make_state,
+    make_task,
+    seconds,
+)
+from tests.twin.dynamodb import InMemoryDynamoDB
 
 PARK = park_id_of_task(TASK_ARN)
 
@@ -189,3 +202,30 @@ def test_a_drill_refuses_what_would_not_come_back(
 
 def test_in_observe_mode_only_a_run_that_is_meant_may_be_interrupted() -> None:
     assert refusal_of(RUNS, make_run(), Mode.OBSERVE, is_meant=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_throw_away", "ended"),
+    [
+        pytest.param("observe", True, [RUN_ID], id="its own run in observe mode"),
+        pytest.param("observe", False, [], id="another run"),
+        pytest.param("rescue", True, [], id="its own run, which is rescued"),
+    ],
+)
+def test_a_drill_ends_the_run_that_it_started_where_nobody_else_does(
+    mode: str, is_throw_away: bool, ended: list[UUID]
+) -> None:
+    cancelled: list[UUID] = []
+    ecs = SimpleNamespace(stop_task=lambda **_: None, describe_tasks=lambda **_: {"tasks": []})
+    world: Any = SimpleNamespace(
+        aws=SimpleNamespace(client={"ecs": ecs, "dynamodb": InMemoryDynamoDB()}.__getitem__),
+        now=lambda: NOW,
+        prefect=SimpleNamespace(
+            runs=SimpleNamespace(read_history=lambda _: (), read_run=lambda _: None),
+            cancel=lambda run_id, _message: cancelled.append(run_id),
+        ),
+        project=SimpleNamespace(stack="runs", settings=SimpleNamespace(mode=Mode(mode))),
+    )
+    target = Target(RUNS, make_run(), is_throw_away)
+    assert not drill(world, target, timedelta(0), lambda _: None).passed
+    assert cancelled == ended

@@ -13,7 +13,7 @@ from bench.aws_standin import AwsStandIn
 from bench.http_server import ServerThread, Service
 from chalicelib.adapters.table import KEPT_FOR, RunTable
 from chalicelib.core.record import Interruption, Moved, RunRecord
-from chalicelib.errors import LeaseHeldError, LeaseLostError
+from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
 from tests.twin.dynamodb import InMemoryDynamoDB
 
@@ -148,3 +148,12 @@ def test_a_record_is_kept_for_a_while_and_then_expires(dynamodb: Any) -> None:
     assert int(item["expires_at"]["N"]) == int((NOW + KEPT_FOR).timestamp())
     table_of_stack = infra.load("stack.json")["Resources"]["Table"]["Properties"]
     assert table_of_stack["TimeToLiveSpecification"]["AttributeName"] in item
+
+
+def test_records_that_dynamodb_left_out_are_not_taken_for_none() -> None:
+    class Busy:
+        def batch_get_item(self, **asked: Any) -> dict[str, Any]:
+            return {"Responses": {}, "UnprocessedKeys": asked["RequestItems"]}
+
+    with pytest.raises(ThrottledError):
+        table(Busy()).read_many([RUN_ID])

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import NoReturn
 
 import boto3
@@ -42,15 +43,31 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     assert str(raised.value) == said, "Lambda puts this into the failure queue"
 
 
-def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
+def test_a_lease_outlives_the_invocation_and_requests_end_before_it(
     monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    forget()
+    world = wiring._world(Context(60_000))
+    assert world.lease == timedelta(seconds=65)
+    assert 50 < world.seconds_left() <= 57
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("milliseconds_left", "seconds"),
+    [pytest.param(60_000, 0.3, id="the hurry"), pytest.param(3_300, 10.0, id="the invocation")],
+)
+def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
+    milliseconds_left: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     never = threading.Event()
     with ScriptedServer([silence(never)]) as server:
         monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
         forget()
-        hurried = wiring._world(Context()).prefect_within(0.3)
+        hurried = wiring._world(Context(milliseconds_left)).prefect_within(seconds)
         began = time.monotonic()
         with pytest.raises(PrefectUnavailableError):
             hurried.find_completed_runs(RUN_ID, 20)
