@@ -7,6 +7,7 @@ each phase of it. Under pytest-xdist only the controller writes.
 
 import json
 import os
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -47,3 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     path = os.environ.get("PROGRESS_FILE")
     if path and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(open(path, "a", buffering=1)))  # noqa: SIM115, PTH123  # a pipe, open until pytest ends
+
+
+def note(line: str) -> None:
+    """Report what runs now, in a line of text, from any process of a tier."""
+    if path := os.environ.get("PROGRESS_FILE"):
+        with Path(path).open("a") as file:
+            file.write(line + "\n")

@@ -6,7 +6,6 @@ purpose is a property of the story's run, never of the cloud.
 """
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
 from localcloud.events import Mischief
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
+from tests.progress import note
 
 ATTEMPT_SECONDS = 300
 """Until the next attempt starts: other runs' starts, Lambda's tries, a busy machine."""
@@ -282,7 +282,7 @@ class Stories:
 
     def _play(self, name: str) -> None:
         began = time.monotonic()
-        _note_progress(f"story {name} begun")
+        note(f"story {name} begun")
         try:
             self._outcomes[name].set_result(STORIES[name](self._stages[name]))
             how = "ended"
@@ -291,7 +291,7 @@ class Stories:
             broken.__cause__ = error
             self._outcomes[name].set_exception(broken)
             how = "broke off"
-        _note_progress(f"story {name} {how} after {time.monotonic() - began:.0f} s")
+        note(f"story {name} {how} after {time.monotonic() - began:.0f} s")
 
 
 def _report_of(run: Run) -> str:
@@ -299,10 +299,3 @@ def _report_of(run: Run) -> str:
         return run.report()
     except Exception as error:  # the test's own failure is what matters
         return f"run {run.id}: no report, {error!r}"
-
-
-def _note_progress(line: str) -> None:
-    """Write a line to the file that PROGRESS_FILE names, for whoever shows the tests' progress."""
-    if file := os.environ.get("PROGRESS_FILE"):
-        with Path(file).open("a") as progress:
-            progress.write(line + "\n")

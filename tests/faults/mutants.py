@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
+from tests.progress import note
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULT = ROOT / "build" / "mutants.json"
 IN_MEMORY = ("tests/unit/", "tests/laws/", "tests/faults/")
@@ -299,6 +301,7 @@ def _try(mutant: Mutant, copies: Queue[Path]) -> dict[str, str | None]:
     seconds = time.monotonic() - began
     said = "caught" if noticed else "NOT CAUGHT"
     print(f"{said:<10} {mutant.name:<45} {seconds:4.0f} s  {noticed}", flush=True)
+    note(f"{said}: {mutant.name}")
     return {
         "name": mutant.name,
         "file": mutant.file,
