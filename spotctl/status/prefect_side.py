@@ -150,13 +150,13 @@ def _pool_row(found: Found) -> Row:
 
 def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
     """What a rescue needs of the pool's base job template, where it lacks it."""
-    mend = "edit the pool's base job template" if found.is_rescue_only else DEPLOY
+    fix = "edit the pool's base job template" if found.is_rescue_only else DEPLOY
     request = (template.get("job_configuration") or {}).get("task_run_request") or {}
     if not _refers_to(request.get("launchType"), "launch_type"):
         yield failed(
             "pool: launch type",
             "its template does not use the variable launch_type: runs cannot be moved",
-            f"{mend}: launchType is to be {{{{ launch_type }}}} in task_run_request",
+            f"{fix}: launchType is to be {{{{ launch_type }}}} in task_run_request",
         )
     container = flow_container(template)
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
@@ -164,20 +164,20 @@ def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
         yield warning(
             "pool: stopTimeout",
             f"{given}: a flow has less time to stop than Spot would give it",
-            f"{mend}: stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition",
+            f"{fix}: stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition",
         )
     if not container.relinquishes:
         yield warning(
             "pool: SIGTERM behaviour",
             "an interrupted flow is rescued from Running or Crashed, not from a clean stop",
-            f"{mend}: {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
+            f"{fix}: {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
         )
     launch_type = default_of(template, "launch_type")
     if found.use_spot and launch_type != FARGATE_SPOT:
         yield warning(
             "pool: capacity",
             f"flows run on {launch_type or 'no launch type'} unless they say otherwise",
-            f"{mend}: {FARGATE_SPOT} as the default of launch_type",
+            f"{fix}: {FARGATE_SPOT} as the default of launch_type",
         )
 
 
