@@ -79,7 +79,7 @@ def test_people_are_told_once_which_guard_it_was_and_why(universe: Universe) -> 
         pytest.param(("spot-deadline:40m",), True, id="ample"),
         pytest.param(("spot-deadline:soon",), True, id="cannot be read"),
         pytest.param((TIGHT, "spot:never-rerun"), True, id="never to be rescued"),
-        pytest.param((TIGHT,), False, id="none of its like has completed"),
+        pytest.param((TIGHT,), False, id="no previous run has completed"),
     ],
 )
 def test_any_other_run_is_left_alone(

@@ -1,6 +1,6 @@
 """The acts: what Prefect, AWS and the event bus do wrong while a run is rescued.
 
-In each act only what it names goes wrong. What cannot be had by one plan alone (a credential that
+In each act only what it names goes wrong. What one plan alone cannot do (a credential that
 works again, an artifact to look at) are steps in `steps.py`.
 """
 
@@ -113,7 +113,7 @@ ACTS = (
     ),
     # Prefect's credential
     Act(
-        "Prefect answers 401 until the credential is mended",
+        "Prefect answers 401 until the credential is replaced",
         prefect=always(UNKNOWN_KEY),
         during=steps.mend_the_credential_once_refused,
         faults=2,

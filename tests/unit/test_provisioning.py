@@ -46,7 +46,7 @@ CHANGED = {"template_hash": "another"}
 ALL_CHANGED = "changed: template, Stage, SubnetIds, TableName, VpcId, WorkerImage"
 
 IN_PLACE = (Condition.READY, NOTHING)
-"""As it shall be; with another template it is updated instead."""
+"""Up to date; with another template the stack is updated instead."""
 
 ROWS: dict[str, tuple[Condition, Any]] = {
     "CREATE_IN_PROGRESS": (Condition.CREATING, NOTHING),

@@ -43,7 +43,7 @@ __all__ = ["function"]  # the fixture
 
 
 def plant_in(life: Life, canaries: Canaries) -> None:
-    """All that whoever may start a run or a task can put on it, and what others said of it."""
+    """What anyone who may start a run or a task can put on it, and what others wrote there."""
     universe, plant = life.universe, canaries.plant
     run = universe.prefect.runs[life.run_id]
     run.name, run.labels = plant("the run's name"), {**run.labels, "team": plant("a label")}
