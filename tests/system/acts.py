@@ -115,7 +115,8 @@ ACTS = (
     Act(
         "Prefect answers 401 until the credential is replaced",
         prefect=always(UNKNOWN_KEY),
-        during=steps.mend_the_credential_once_refused,
+        during=steps.replace_the_credential_once_refused,
+        after=steps.was_refused_by_name_with_a_fresh_credential_too,
         faults=2,
     ),
     Act(

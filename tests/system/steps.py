@@ -45,23 +45,29 @@ def retry_after_was_waited_for(scene: Scene) -> None:
     assert max(seconds) >= 2, f"two times one second was asked for: {seconds}"
 
 
-def mend_the_credential_once_refused(scene: Scene) -> None:
+def replace_the_credential_once_refused(scene: Scene) -> None:
     """The warning and both exit events are refused; then, before Lambda's next try, no more."""
     wait_for("the refusals", 60, lambda: len(_reactions(scene)) >= 3)
     scene.change_conditions()
-    refused = _reactions(scene)
+
+
+def was_refused_by_name_with_a_fresh_credential_too(scene: Scene) -> None:
+    """Another act has SSM throttled meanwhile: the fresh credential may not be readable."""
+    refused, unreadable = 0, 0
+    for invocation in _reactions(scene):
+        if invocation.error and invocation.error["errorType"] != "LeaseHeldError":
+            refused += invocation.error["errorType"] == "PrefectRefusedError"
+            unreadable += invocation.error["errorType"] == "SecretUnreadableError"
+            assert "PREFECT_API_AUTH_STRING_PARAMETER" in invocation.error["errorMessage"]
+    assert refused, "no try was refused"
     asked = Counter(
         exchange.path
         for exchange in scene.world.prefect.exchanges
         if scene.run.id in exchange.path and exchange.status == 401
     )
     history = f"/api/flow_run_states/?flow_run_id={scene.run.id}"  # which only they read
-    assert asked[history] == 2 * len(refused), "once, and once with a fresh credential"
-    assert max(asked.values()) <= 2 * len(scene.invocations())
-    for invocation in refused:
-        assert invocation.error is not None
-        assert invocation.error["errorType"] == "PrefectRefusedError"
-        assert "PREFECT_API_AUTH_STRING_PARAMETER" in invocation.error["errorMessage"]
+    assert asked[history] >= 2 * refused + unreadable, "once, and once with a fresh credential"
+    assert max(asked.values()) <= 2 * len(_reactions(scene))
 
 
 def _reactions(scene: Scene) -> list[Invocation]:
