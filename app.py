@@ -51,7 +51,7 @@ class RawEvent(BaseLambdaEvent):
     """An event as it came: Chalice's own class raises KeyError on one without `time`."""
 
     def _extract_attributes(self, event_dict: Any) -> None:
-        """Extract nothing: `core/task.py` reads the event, and never raises."""
+        """Extract nothing: `core/model/ecs_task.py` reads the event, and never raises."""
 
 
 @app.on_cw_event(TASK_NEWS)

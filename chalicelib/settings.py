@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from chalicelib.core.guards.facts import GuardPolicy
-from chalicelib.core.rates import OWN_RATES_FORM, Rates, read_own_rates
+from chalicelib.core.model.pricing import OWN_RATES_FORM, Rates, read_own_rates
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.errors import SettingError
 

@@ -10,8 +10,8 @@ from math import inf
 from typing import Final
 
 from chalicelib.core.guards.facts import GuardFacts
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.situation import Policy, Situation
-from chalicelib.core.task import FARGATE, FARGATE_SPOT
 from simulation.memory import Memory
 from simulation.product import SimulatedRun
 from simulation.sky import Sky

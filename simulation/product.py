@@ -16,10 +16,10 @@ from chalicelib.core.guards.advice import guards_on
 from chalicelib.core.guards.deadline import opinion_on_attempt
 from chalicelib.core.guards.facts import GuardFacts, has_deadline_tag
 from chalicelib.core.guards.opinion import GoOnDemand
-from chalicelib.core.record import RunRecord
-from chalicelib.core.run import FlowRun, RunChange, RunPolicy, RunState, StateType
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
+from chalicelib.core.model.flow_run import FlowRun, RunChange, RunPolicy, RunState, StateType
+from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.situation import Policy, Situation, is_on_demand, on_demand_variables
-from chalicelib.core.task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
 from simulation.work import ARCHITECTURE, REGION, SIZE, Attempt, moment, seconds_at
 
 MOST_LOOKS: Final = 4

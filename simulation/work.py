@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.pricing import Rates, read_table
 from chalicelib.core.money import MINIMUM_SECONDS, Size, cost_usd
-from chalicelib.core.rates import Rates, read_table
-from chalicelib.core.task import FARGATE, FARGATE_SPOT
 
 REGION: Final = "us-east-1"
 ARCHITECTURE: Final = "x86_64"

@@ -15,7 +15,7 @@ from uuid import UUID
 from chalicelib.adapters.answers import read_fields
 from chalicelib.adapters.http import CHECK_API_URL, Authorization, JsonHttp
 from chalicelib.adapters.prefect import PrefectRest
-from chalicelib.core.run import ProposedState, StateType
+from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.errors import PrefectUnavailableError
 
 PAGE: Final = 200

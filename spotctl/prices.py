@@ -15,8 +15,8 @@ from typing import Any, Final
 import boto3
 import urllib3
 
-from chalicelib.core.rates import read_table
-from chalicelib.core.task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.pricing import read_table
 
 TABLE: Final = Path(__file__).resolve().parent.parent / "infra" / "prices.json"
 

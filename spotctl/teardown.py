@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chalicelib.adapters.ecs import EcsTasks
-from chalicelib.core.run import FINAL
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import FINAL
 from chalicelib.core.stack import TEMPLATE_TAG
-from chalicelib.core.task import Task
 from chalicelib.errors import PrefectSpotError
 from spotctl.errors import RefusedError
 from spotctl.provisioning import FUNCTION

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from chalicelib.adapters.http import CHECK_API_URL
-from chalicelib.core.run import (
+from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
     RunPolicy,

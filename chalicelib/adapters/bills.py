@@ -18,10 +18,10 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
 from chalicelib.core.bill import Amounts, Bill, Deployment
+from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.pricing import read_rate
 from chalicelib.core.ports import Books
-from chalicelib.core.rates import read_rate
 from chalicelib.core.sums import Counts, DailySum
-from chalicelib.core.task import Cause
 from chalicelib.errors import LAMBDA_RETRIES, RETRY_LATER, ThrottledError
 
 if TYPE_CHECKING:

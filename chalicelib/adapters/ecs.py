@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
-from chalicelib.core.task import Ignored, Task, parse_task
+from chalicelib.core.model.ecs_task import Ignored, Task, parse_task
 from chalicelib.errors import RETRY_LATER, PrefectSpotError
 
 if TYPE_CHECKING:

@@ -26,14 +26,7 @@ from chalicelib.adapters.answers import (
     unreadable,
 )
 from chalicelib.adapters.http import Authorization, JsonHttp
-from chalicelib.core.ports import (
-    Artifact,
-    LogLine,
-    PrefectEvent,
-    RunQuery,
-    TableArtifact,
-)
-from chalicelib.core.run import (
+from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
     ProposedState,
@@ -41,6 +34,13 @@ from chalicelib.core.run import (
     RunState,
     StateAnswer,
     StateType,
+)
+from chalicelib.core.ports import (
+    Artifact,
+    LogLine,
+    PrefectEvent,
+    RunQuery,
+    TableArtifact,
 )
 from chalicelib.core.waste import TaskRun
 from chalicelib.errors import PrefectRejectedError

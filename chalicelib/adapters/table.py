@@ -14,7 +14,7 @@ from uuid import UUID
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from chalicelib.core.record import Interruption, Moved, RunRecord
+from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.errors import (
     LAMBDA_RETRIES,
     RETRY_LATER,

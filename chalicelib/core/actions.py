@@ -6,8 +6,8 @@ from enum import StrEnum
 from uuid import UUID
 
 from chalicelib.core.annotation import Annotation
-from chalicelib.core.record import RunRecord
-from chalicelib.core.run import RunChange, RunState
+from chalicelib.core.model.flow_run import RunChange, RunState
+from chalicelib.core.model.run_record import RunRecord
 
 
 class Verdict(StrEnum):

@@ -13,13 +13,13 @@ from string import punctuation
 from typing import Final
 from uuid import UUID, uuid5
 
+from chalicelib.core.model.ecs_task import FARGATE, Cause
+from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.run_record import Interruption, Moved
 from chalicelib.core.money import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
-from chalicelib.core.record import Interruption, Moved
-from chalicelib.core.run import FlowRun
 from chalicelib.core.situation import INTERRUPTED_TAG, Budget, Mode, Situation
 from chalicelib.core.standing import park_id_of_task
-from chalicelib.core.task import FARGATE, Cause
 
 INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
 CAPACITY_LABEL: Final = "prefect-spot.capacity"

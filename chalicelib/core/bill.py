@@ -11,9 +11,9 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
+from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, was_interrupted
+from chalicelib.core.model.pricing import Rate, Rates
 from chalicelib.core.money import billed_seconds, cost_usd, size_of
-from chalicelib.core.rates import Rate, Rates
-from chalicelib.core.task import FARGATE, Cause, Task, was_interrupted
 from chalicelib.core.waste import Span
 
 NO_FLOW_RUN: Final = "no-flow-run"

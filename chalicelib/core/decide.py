@@ -35,7 +35,8 @@ from chalicelib.core.annotation import (
 )
 from chalicelib.core.bookkeeping import recorded, retries_due
 from chalicelib.core.death import explain
-from chalicelib.core.run import RunChange, RunState, StateType
+from chalicelib.core.model.ecs_task import FARGATE, NO_CAPACITY_REASON, Cause
+from chalicelib.core.model.flow_run import RunChange, RunState, StateType
 from chalicelib.core.situation import (
     INTERRUPTED_TAG,
     ON_DEMAND_TAG,
@@ -57,7 +58,6 @@ from chalicelib.core.standing import (
     was_being_cancelled,
     was_thrown_back,
 )
-from chalicelib.core.task import FARGATE, NO_CAPACITY_REASON, Cause
 
 PARKED_FOR: Final = timedelta(hours=1)
 """A worker prefetches what is due within ten seconds: an hour leaves room for any delay of ours."""

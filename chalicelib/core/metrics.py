@@ -11,8 +11,8 @@ from typing import Final
 
 from chalicelib.core.actions import Annotate, Decision, MakeDue, Verdict
 from chalicelib.core.bill import Bill
-from chalicelib.core.record import RunRecord
-from chalicelib.core.task import FARGATE, FARGATE_SPOT, Cause, Task
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
+from chalicelib.core.model.run_record import RunRecord
 
 NAMESPACE: Final = "PrefectSpot"
 

@@ -9,8 +9,8 @@ from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
-from chalicelib.core.rates import Rate
-from chalicelib.core.task import Task
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.pricing import Rate
 
 SMALLEST_USD: Final = Decimal("0.00000001")
 MINIMUM_SECONDS: Final = Decimal(60)

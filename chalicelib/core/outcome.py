@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
-from chalicelib.core.record import RunRecord
-from chalicelib.core.run import RunState, StateType
+from chalicelib.core.model.ecs_task import FARGATE, Task
+from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.situation import Mode
 from chalicelib.core.standing import was_made_due
-from chalicelib.core.task import FARGATE, Task
 
 
 class Outcome(StrEnum):

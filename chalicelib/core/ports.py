@@ -10,8 +10,8 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-from chalicelib.core.record import RunRecord
-from chalicelib.core.run import (
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
     ProposedState,
@@ -20,7 +20,7 @@ from chalicelib.core.run import (
     StateAnswer,
     StateType,
 )
-from chalicelib.core.task import Task
+from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.waste import TaskRun
 
 if TYPE_CHECKING:  # no business of `react`, as a rule: its cold start does not load them

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from chalicelib.core.run import RunState, StateType
+from chalicelib.core.model.flow_run import RunState, StateType
 
 CONCURRENCY_CANCELLATION: Final = "concurrency limit"
 

@@ -9,17 +9,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.record import Interruption, RunRecord
-from chalicelib.core.run import FlowRun, RunState, StateType
-from chalicelib.core.situation import is_on_demand
-from chalicelib.core.standing import park_id_of_state, park_ids_of, was_made_due
-from chalicelib.core.task import (
+from chalicelib.core.model.ecs_task import (
     FARGATE_SPOT,
     NO_CAPACITY_REASON,
     Task,
     classify,
     was_interrupted,
 )
+from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
+from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.situation import is_on_demand
+from chalicelib.core.standing import park_id_of_state, park_ids_of, was_made_due
 
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 """How long ECS remembers a stopped task."""

@@ -12,9 +12,9 @@ from typing import Final
 
 from chalicelib.core.bill import Bill, Deployment
 from chalicelib.core.guards.facts import Guard
+from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.core.money import SMALLEST_USD
 from chalicelib.core.outcome import Outcome
-from chalicelib.core.task import FARGATE_SPOT
 
 DRILLS: Final = Deployment("drills")
 """Drills are summed here, whosever run they ended: apart from real work, and in no total."""

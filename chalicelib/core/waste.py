@@ -10,8 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.money import seconds_between
-from chalicelib.core.run import RunState, StateType
 
 _OVER: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
 

@@ -24,8 +24,9 @@ from chalicelib.core.guards.facts import (
 )
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion
 from chalicelib.core.guards.progress import changeover_of
-from chalicelib.core.record import Moved, RunRecord
-from chalicelib.core.run import FlowRun, RunChange, StateType
+from chalicelib.core.model.ecs_task import FARGATE
+from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.model.run_record import Moved, RunRecord
 from chalicelib.core.situation import (
     ON_DEMAND_TAG,
     Mode,
@@ -33,7 +34,6 @@ from chalicelib.core.situation import (
     on_demand_variables,
     reason_not_to_rerun,
 )
-from chalicelib.core.task import FARGATE
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from chalicelib.functions.guard_facts import SECONDS_FOR_FACTS, read_past

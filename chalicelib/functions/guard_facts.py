@@ -29,10 +29,10 @@ from chalicelib.core.guards.progress import (
     past_of,
     progress_of,
 )
+from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.ports import Prefect
 from chalicelib.core.situation import Situation
 from chalicelib.core.sums import DailySum, total
-from chalicelib.core.task import Cause
 from chalicelib.core.world import World
 
 PAST_RUNS: Final = 20

@@ -22,15 +22,7 @@ from chalicelib.core.bill import (
     span_of,
 )
 from chalicelib.core.metrics import Measured, values_of_bill
-from chalicelib.core.outcome import (
-    Outcome,
-    guards_of,
-    outcome_of_interruption,
-    outcome_of_other_stop,
-)
-from chalicelib.core.record import RunRecord
-from chalicelib.core.sums import sum_of
-from chalicelib.core.task import (
+from chalicelib.core.model.ecs_task import (
     Ignored,
     Task,
     classify,
@@ -38,6 +30,14 @@ from chalicelib.core.task import (
     parse_event,
     was_interrupted,
 )
+from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.outcome import (
+    Outcome,
+    guards_of,
+    outcome_of_interruption,
+    outcome_of_other_stop,
+)
+from chalicelib.core.sums import sum_of
 from chalicelib.core.waste import wasted_seconds
 from chalicelib.core.world import World
 from chalicelib.errors import LAMBDA_RETRIES, PrefectSpotError, UnsettledError

@@ -5,7 +5,7 @@ table at most, and nothing of Prefect.
 """
 
 from chalicelib.core.actions import Decision, Verdict
-from chalicelib.core.task import (
+from chalicelib.core.model.ecs_task import (
     Ignored,
     Task,
     classify,

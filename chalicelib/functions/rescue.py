@@ -28,9 +28,8 @@ from chalicelib.core.decide import decide
 from chalicelib.core.guards.advice import guards_on
 from chalicelib.core.guards.facts import GuardFacts
 from chalicelib.core.metrics import Measured, values_of_rescue
-from chalicelib.core.ports import Prefect
-from chalicelib.core.record import RunRecord
-from chalicelib.core.run import (
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
     RunChange,
@@ -39,9 +38,10 @@ from chalicelib.core.run import (
     StateType,
     StateVerdict,
 )
+from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.ports import Prefect
 from chalicelib.core.situation import Situation
 from chalicelib.core.stranded import FORGOTTEN_AFTER, lives, noted_task
-from chalicelib.core.task import Task
 from chalicelib.core.world import World
 from chalicelib.errors import (
     LAMBDA_RETRIES,

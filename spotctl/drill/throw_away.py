@@ -7,7 +7,7 @@ the work pool starts, and nothing has to be built, pushed or stored for the firs
 from base64 import b64encode
 from typing import Final
 
-from chalicelib.core.task import FARGATE_SPOT
+from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from spotctl.errors import RefusedError
 from spotctl.prefect import Deployment
 from spotctl.world import World

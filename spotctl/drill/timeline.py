@@ -6,10 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.record import Interruption
-from chalicelib.core.run import RunState, StateType
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.standing import due_id, park_ids_of
-from chalicelib.core.task import Task
 
 OVER: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
 

@@ -7,10 +7,16 @@ from typing import Final
 
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.table import RunTable
-from chalicelib.core.run import StateType
+from chalicelib.core.model.ecs_task import (
+    DRILL_STOP_REASON,
+    FARGATE_SPOT,
+    Ignored,
+    Task,
+    parse_task,
+)
+from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.situation import OPT_IN_TAG, Mode
 from chalicelib.core.stranded import noted_task
-from chalicelib.core.task import DRILL_STOP_REASON, FARGATE_SPOT, Ignored, Task, parse_task
 from chalicelib.errors import PrefectUnavailableError
 from spotctl.drill.target import Target, is_running, refusal_of, task_of_run
 from spotctl.drill.timeline import (

@@ -6,10 +6,10 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.outcome import Outcome
 from chalicelib.core.poisson import rate_per_hour
 from chalicelib.core.sums import Counts, sum_of, total
-from chalicelib.core.task import FARGATE, FARGATE_SPOT
 from spotctl.replay.again import Course, Played
 
 _HOUR: Final = timedelta(hours=1)

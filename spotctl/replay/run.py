@@ -6,7 +6,7 @@ from uuid import UUID
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.table import RunTable
-from chalicelib.core.record import RunRecord
+from chalicelib.core.model.run_record import RunRecord
 from chalicelib.settings import Settings, policy_of
 from spotctl.errors import RefusedError
 from spotctl.project import Project

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from chalicelib.core.task import FARGATE_SPOT
+from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.errors import PrefectSpotError
 from spotctl.prefect import Worker, WorkPool
 from spotctl.rows import DEPLOY, Row, failed, ok, warning

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from spotctl.rows import DEPLOY, Row, failed, ok, warning
 from spotctl.world import World
 

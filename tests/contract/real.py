@@ -43,7 +43,7 @@ from prefect.states import (
 from prefect.tasks import Task
 from prefect_aws.workers import ECSWorker
 
-from chalicelib.core.run import RunState, StateType
+from chalicelib.core.model.flow_run import RunState, StateType
 from tests.twin.work_pools import PoolSeen
 
 PREFETCH = timedelta(seconds=10)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunState, StateAnswer, StateType
 from chalicelib.core.ports import Prefect
 from chalicelib.core.provision_world import WorkPools
-from chalicelib.core.run import FlowRun, ProposedState, RunState, StateAnswer, StateType
 from tests.twin.prefect import InMemoryPrefect
 from tests.twin.work_pools import InMemoryWorkPools
 

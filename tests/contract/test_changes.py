@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from chalicelib.core.model.flow_run import RunChange, RunPolicy
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
-from chalicelib.core.run import RunChange, RunPolicy
 from chalicelib.errors import PrefectRefusedError, PrefectRejectedError
 from tests.contract.stage import Stage
 

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from chalicelib.core.model.flow_run import StateType, StateVerdict
 from chalicelib.core.ports import RunQuery
-from chalicelib.core.run import StateType, StateVerdict
 from chalicelib.errors import PrefectRejectedError
 from tests.contract.stage import PID, Stage
 

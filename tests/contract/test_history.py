@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID, uuid4
 
-from chalicelib.core.run import StateType
+from chalicelib.core.model.flow_run import StateType
 from tests.contract.stage import Stage
 
 COMPLETED, RUNNING, CRASHED = StateType.COMPLETED, StateType.RUNNING, StateType.CRASHED

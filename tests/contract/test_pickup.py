@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.core.run import RunChange, RunPolicy, StateType, StateVerdict
+from chalicelib.core.model.flow_run import RunChange, RunPolicy, StateType, StateVerdict
 from tests.contract.stage import Stage
 
 

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chalicelib.core.run import ProposedState, StateType, StateVerdict
+from chalicelib.core.model.flow_run import ProposedState, StateType, StateVerdict
 from chalicelib.errors import PrefectRejectedError
 from tests.contract.stage import HOUR, Stage
 

@@ -92,7 +92,7 @@ MUTANTS = (
     ),
     Mutant(
         "rerun at STOPPING",
-        "chalicelib/core/task.py",
+        "chalicelib/core/model/ecs_task.py",
         'in ("DEPROVISIONING", "STOPPED")',
         'in ("DEPROVISIONING", "STOPPED", "STOPPING")',
         (LAWS + "a_warning_never_changes_the_state",),

@@ -9,7 +9,7 @@ import os
 import random
 from typing import Any
 
-from chalicelib.core.run import StateType
+from chalicelib.core.model.flow_run import StateType
 from chalicelib.errors import PrefectUnavailableError
 from localcloud.oracle import Fault as Wrong
 from localcloud.oracle import judge

@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from chalicelib.core.run import FINAL, StateType
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import FINAL, StateType
 from chalicelib.core.situation import Policy
 from chalicelib.core.sums import DailySum
-from chalicelib.core.task import Task
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.laws.guarded import ECONOMICS, LONG, after_a_run_of

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.core.run import StateType
+from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.core.sums import total
 from chalicelib.functions.sweep import sweep

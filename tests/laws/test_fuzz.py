@@ -20,9 +20,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from chalicelib.core.actions import Decision, Verdict
-from chalicelib.core.run import FINAL, StateType
+from chalicelib.core.model.ecs_task import FLOW_RUN_ID_TAG, NO_CAPACITY_REASON, Task, parse_task
+from chalicelib.core.model.flow_run import FINAL, StateType
 from chalicelib.core.situation import Mode, Policy
-from chalicelib.core.task import FLOW_RUN_ID_TAG, NO_CAPACITY_REASON, Task, parse_task
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep

@@ -9,10 +9,10 @@ from uuid import UUID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.core.run import ProposedState, StateType
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.situation import Policy
 from chalicelib.core.standing import park_id_of_task
-from chalicelib.core.task import Task
 from tests.laws.universe import Befalls, Fault, Tables, Universe
 
 OURS = {"spot-interrupted", "spot-on-demand"}

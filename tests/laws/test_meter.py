@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.metrics import Metric
-from chalicelib.core.run import StateType
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.situation import Mode, Policy
 from chalicelib.core.sums import DailySum, total
-from chalicelib.core.task import Task
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.meter import DECIDED_WITHIN, bill_missed, meter
 from chalicelib.functions.savings import SAVINGS_KEY, publish_savings

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.core.run import StateType
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.situation import Mode, Policy
-from chalicelib.core.task import Task
 from chalicelib.functions.sweep import PAGE, sweep
 from tests.laws.universe import Befalls, Fault, Tables, Universe
 from tests.twin.prefect import InMemoryPrefect

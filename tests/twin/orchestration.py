@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import floor
 from uuid import UUID
 
-from chalicelib.core.run import FINAL, ProposedState, RunState, StateType, StateVerdict
+from chalicelib.core.model.flow_run import FINAL, ProposedState, RunState, StateType, StateVerdict
 
 HOLDING_A_SLOT = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
 SLOT_WAIT = timedelta(seconds=30)

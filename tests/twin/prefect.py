@@ -9,14 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from chalicelib.core.ports import (
-    Artifact,
-    LogLine,
-    PrefectEvent,
-    RunQuery,
-    TableArtifact,
-)
-from chalicelib.core.run import (
+from chalicelib.core.model.flow_run import (
     FINAL,
     CompletedRun,
     FlowRun,
@@ -26,6 +19,13 @@ from chalicelib.core.run import (
     RunState,
     StateAnswer,
     StateType,
+)
+from chalicelib.core.ports import (
+    Artifact,
+    LogLine,
+    PrefectEvent,
+    RunQuery,
+    TableArtifact,
 )
 from chalicelib.core.waste import TaskRun
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from chalicelib.core.bill import Bill, Deployment, bill_of, never_started, span_of
 from chalicelib.core.guards.facts import Guard
+from chalicelib.core.model.ecs_task import Cause, Task, parse_task
+from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.core.outcome import (
     Outcome,
     guards_of,
     outcome_of_interruption,
     outcome_of_other_stop,
 )
-from chalicelib.core.record import Interruption, Moved, RunRecord
-from chalicelib.core.run import RunState, StateType
 from chalicelib.core.situation import Mode
 from chalicelib.core.standing import due_id, park_id_of_task
 from chalicelib.core.sums import Counts, sum_of, usd
-from chalicelib.core.task import Cause, Task, parse_task
 from chalicelib.core.waste import Span, TaskRun, wasted_seconds
 from tests.make import NOW, RUN_ID, TASK_ARN, make_event, make_rate, make_state, make_task, seconds
 

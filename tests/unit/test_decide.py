@@ -18,7 +18,7 @@ from chalicelib.core.actions import (
 )
 from chalicelib.core.bookkeeping import recorded
 from chalicelib.core.decide import decide
-from chalicelib.core.run import RunPolicy, RunState, StateType
+from chalicelib.core.model.flow_run import RunPolicy, RunState, StateType
 from chalicelib.core.situation import Mode, Policy, Situation
 from chalicelib.core.standing import due_id, park_id_of_task
 from tests.make import (

@@ -17,10 +17,10 @@ from chalicelib.core.guards.progress import (
     past_of,
     progress_of,
 )
-from chalicelib.core.record import Interruption, RunRecord
-from chalicelib.core.run import CompletedRun, StateType
+from chalicelib.core.model.ecs_task import FARGATE_SPOT
+from chalicelib.core.model.flow_run import CompletedRun, StateType
+from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.sums import DRILLS, Counts, DailySum
-from chalicelib.core.task import FARGATE_SPOT
 from chalicelib.core.waste import TaskRun
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task
 

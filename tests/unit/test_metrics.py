@@ -13,10 +13,10 @@ from chalicelib.adapters.metrics import EmfMetrics
 from chalicelib.core.actions import Decision, Verdict
 from chalicelib.core.decide import decide
 from chalicelib.core.metrics import Measured, Metric, values_of_bill, values_of_rescue
-from chalicelib.core.record import Interruption, RunRecord
-from chalicelib.core.run import StateType
+from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.standing import park_id_of_task
-from chalicelib.core.task import Cause
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task

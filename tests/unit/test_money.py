@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 import infra
-from chalicelib.core.money import seconds_between
-from chalicelib.core.rates import (
+from chalicelib.core.model.pricing import (
     age_warning,
     checked,
     read_own_rates,
@@ -18,6 +17,7 @@ from chalicelib.core.rates import (
     read_table,
     with_own,
 )
+from chalicelib.core.money import seconds_between
 from tests.make import NOW, make_rate, seconds
 
 RATE = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")

@@ -7,8 +7,14 @@ from uuid import uuid4
 import pytest
 
 from chalicelib.adapters.prefect import MOST_RUNS
+from chalicelib.core.model.flow_run import (
+    ProposedState,
+    RunChange,
+    RunPolicy,
+    StateType,
+    StateVerdict,
+)
 from chalicelib.core.ports import RunQuery
-from chalicelib.core.run import ProposedState, RunChange, RunPolicy, StateType, StateVerdict
 from chalicelib.errors import PrefectRejectedError, PrefectUnavailableError
 from tests.unit.prefect_bench import AT, RUN_ID, Bench, make_answer, make_state, without
 from tests.unit.scripted_server import answer

@@ -10,8 +10,8 @@ import pytest
 
 from chalicelib.adapters.http import MOST_TRIES
 from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.core.model.flow_run import ProposedState, RunChange, StateType
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
-from chalicelib.core.run import ProposedState, RunChange, StateType
 from chalicelib.errors import (
     PrefectRefusedError,
     PrefectRejectedError,

@@ -12,7 +12,7 @@ import urllib3
 from botocore.stub import Stubber
 
 import infra
-from chalicelib.core.rates import read_table
+from chalicelib.core.model.pricing import read_table
 from spotctl.prices import PricesError, as_text, read_feed, read_price_list, table_of
 from tests.unit.scripted_server import ScriptedServer, answer, answer_raw
 

@@ -10,9 +10,9 @@ import pytest
 
 from chalicelib.core.bill import Bill
 from chalicelib.core.guards.facts import GuardPolicy
-from chalicelib.core.record import Interruption, RunRecord
+from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.situation import Policy
-from chalicelib.core.task import Cause
 from spotctl.replay.again import Course, as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import RecordedRun, join, runs_of

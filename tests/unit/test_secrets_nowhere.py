@@ -17,9 +17,9 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from chalicelib.core.actions import Verdict
+from chalicelib.core.model.ecs_task import Task, parse_task
 from chalicelib.core.situation import Mode
 from chalicelib.core.standing import park_id_of_task
-from chalicelib.core.task import Task, parse_task
 from chalicelib.errors import SettingError
 from chalicelib.functions.react import react
 from chalicelib.settings import read_settings

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.core.record import Interruption
-from chalicelib.core.run import RunState, StateType
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.situation import Mode
 from chalicelib.core.standing import due_id, park_id_of_task
-from chalicelib.core.task import Task
 from spotctl.drill.show import verdict_of
 from spotctl.drill.target import Target, refusal_of
 from spotctl.drill.timeline import (

@@ -12,7 +12,7 @@ import infra
 from bench.aws_standin import AwsStandIn
 from bench.http_server import ServerThread, Service
 from chalicelib.adapters.table import KEPT_FOR, RunTable
-from chalicelib.core.record import Interruption, Moved, RunRecord
+from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
 from tests.twin.dynamodb import InMemoryDynamoDB

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.core.task import (
+from chalicelib.core.model.ecs_task import (
     Cause,
     Ignored,
     Task,

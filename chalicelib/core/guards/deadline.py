@@ -28,7 +28,7 @@ from chalicelib.core.guards.facts import (
 )
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.guards.work import keeps_results, longest_piece_seconds, most_work_seconds
-from chalicelib.core.run import FlowRun
+from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.situation import Situation
 
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")

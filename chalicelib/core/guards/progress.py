@@ -10,10 +10,10 @@ from itertools import pairwise
 from statistics import median
 
 from chalicelib.core.guards.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
-from chalicelib.core.run import CompletedRun, RunState, StateType
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType
 from chalicelib.core.situation import Situation
 from chalicelib.core.sums import DailySum, total
-from chalicelib.core.task import Task
 from chalicelib.core.waste import TaskRun
 
 

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from chalicelib.core.task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 
 OWN_SOURCE: Final = "the setting RATES"
 
