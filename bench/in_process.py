@@ -26,7 +26,7 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.table import RunTable
-from chalicelib.core.situation import Policy
+from chalicelib.core.rescue.snapshot import Policy
 from chalicelib.core.world import World
 from chalicelib.wiring import AWS_CONFIG
 from localcloud.aws import EmulatedAws

@@ -1,7 +1,7 @@
 """Everything that can go wrong for a known reason; each error carries its next step.
 
 An error that a handler raises makes Lambda retry the event. What a retry cannot fix is not raised:
-it is decided (`core/decide.py`), recorded and annotated.
+it is decided (`core/rescue/decide.py`), recorded and annotated.
 """
 
 from typing import Final

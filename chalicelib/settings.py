@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.model.pricing import OWN_RATES_FORM, Rates, read_own_rates
-from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.errors import SettingError
 
 _MOST_RETRIES: Final = 1000

@@ -17,7 +17,7 @@ from chalicelib.core.guards.facts import GuardFacts, Missing, PastRuns, SpotEvid
 from chalicelib.core.guards.progress import attempts_of, changeover_of, like, past_of, progress_of
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import CompletedRun, StateType
-from chalicelib.core.situation import Situation
+from chalicelib.core.rescue.snapshot import Situation
 from chalicelib.core.waste import TaskRun
 from simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from simulation.work import Attempt, Platform, Work, attempt, moment

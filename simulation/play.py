@@ -11,7 +11,7 @@ from typing import Final
 
 from chalicelib.core.guards.facts import GuardFacts
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.situation import Policy, Situation
+from chalicelib.core.rescue.snapshot import Policy, Situation
 from simulation.memory import Memory
 from simulation.product import SimulatedRun
 from simulation.sky import Sky

@@ -10,8 +10,6 @@ from dataclasses import replace
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from chalicelib.core.actions import Annotate, Change, Decision, MakeDue, Park, Save, Verdict
-from chalicelib.core.decide import decide
 from chalicelib.core.guards.advice import guards_on
 from chalicelib.core.guards.deadline import opinion_on_attempt
 from chalicelib.core.guards.facts import GuardFacts, has_deadline_tag
@@ -19,7 +17,9 @@ from chalicelib.core.guards.opinion import GoOnDemand
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
 from chalicelib.core.model.flow_run import FlowRun, RunChange, RunPolicy, RunState, StateType
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.situation import Policy, Situation, is_on_demand, on_demand_variables
+from chalicelib.core.rescue.actions import Annotate, Change, Decision, MakeDue, Park, Save, Verdict
+from chalicelib.core.rescue.decide import decide
+from chalicelib.core.rescue.snapshot import Policy, Situation, is_on_demand, on_demand_variables
 from simulation.work import ARCHITECTURE, REGION, SIZE, Attempt, moment, seconds_at
 
 MOST_LOOKS: Final = 4

@@ -10,7 +10,7 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FlowRun, RunPolicy, RunState, StateType
 from chalicelib.core.model.pricing import Rate
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.situation import Policy, Situation
+from chalicelib.core.rescue.snapshot import Policy, Situation
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 RUN_ID = UUID("11111111-2222-4333-8444-555555555555")

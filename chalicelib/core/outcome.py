@@ -6,8 +6,8 @@ from enum import StrEnum
 from chalicelib.core.model.ecs_task import FARGATE, Task
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.situation import Mode
-from chalicelib.core.standing import was_made_due
+from chalicelib.core.rescue.rerun_state import was_made_due
+from chalicelib.core.rescue.snapshot import Mode
 
 
 class Outcome(StrEnum):

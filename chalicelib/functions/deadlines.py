@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.annotation import annotation_of_move
 from chalicelib.core.guards.deadline import deadline_of, opinion_on_attempt
 from chalicelib.core.guards.facts import (
     Guard,
@@ -27,7 +26,8 @@ from chalicelib.core.guards.progress import changeover_of
 from chalicelib.core.model.ecs_task import FARGATE
 from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
 from chalicelib.core.model.run_record import Moved, RunRecord
-from chalicelib.core.situation import (
+from chalicelib.core.rescue.annotation import annotation_of_move
+from chalicelib.core.rescue.snapshot import (
     ON_DEMAND_TAG,
     Mode,
     is_on_demand,

@@ -31,7 +31,7 @@ from chalicelib.core.guards.progress import (
 )
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.ports import Prefect
-from chalicelib.core.situation import Situation
+from chalicelib.core.rescue.snapshot import Situation
 from chalicelib.core.sums import DailySum, total
 from chalicelib.core.world import World
 

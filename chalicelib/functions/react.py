@@ -4,7 +4,6 @@ Most of what wakes it is no interruption; that is settled here, at the cost of o
 table at most, and nothing of Prefect.
 """
 
-from chalicelib.core.actions import Decision, Verdict
 from chalicelib.core.model.ecs_task import (
     Ignored,
     Task,
@@ -14,6 +13,7 @@ from chalicelib.core.model.ecs_task import (
     parse_event,
     was_interrupted,
 )
+from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.world import World
 from chalicelib.functions.rescue import rescue
 

@@ -10,21 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.actions import (
-    Action,
-    Annotate,
-    Change,
-    Decision,
-    MakeDue,
-    MarkCancelled,
-    MarkCrashed,
-    Park,
-    PutBack,
-    Save,
-    Verdict,
-)
-from chalicelib.core.annotation import Annotation, one_line
-from chalicelib.core.decide import decide
 from chalicelib.core.guards.advice import guards_on
 from chalicelib.core.guards.facts import GuardFacts
 from chalicelib.core.metrics import Measured, values_of_rescue
@@ -40,8 +25,23 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.ports import Prefect
-from chalicelib.core.situation import Situation
-from chalicelib.core.stranded import FORGOTTEN_AFTER, lives, noted_task
+from chalicelib.core.rescue.actions import (
+    Action,
+    Annotate,
+    Change,
+    Decision,
+    MakeDue,
+    MarkCancelled,
+    MarkCrashed,
+    Park,
+    PutBack,
+    Save,
+    Verdict,
+)
+from chalicelib.core.rescue.annotation import Annotation, one_line
+from chalicelib.core.rescue.decide import decide
+from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
+from chalicelib.core.rescue.snapshot import Situation
 from chalicelib.core.world import World
 from chalicelib.errors import (
     LAMBDA_RETRIES,

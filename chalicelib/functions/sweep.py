@@ -17,8 +17,8 @@ from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.ports import RunQuery
-from chalicelib.core.situation import Mode
-from chalicelib.core.stranded import by_flow_run, evidence, lives, noted_task
+from chalicelib.core.rescue.orphans import by_flow_run, evidence, lives, noted_task
+from chalicelib.core.rescue.snapshot import Mode
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines

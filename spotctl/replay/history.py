@@ -8,10 +8,10 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.bill import Bill
-from chalicelib.core.decide import OVER
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, was_interrupted
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money import seconds_between
+from chalicelib.core.rescue.decide import OVER
 
 _NOTHING: Final = Decimal(0)
 

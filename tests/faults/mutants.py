@@ -64,21 +64,21 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "annotate before record",
-        "chalicelib/core/decide.py",
+        "chalicelib/core/rescue/decide.py",
         '(*_save(s, noted), *_tell(noted, Moment.WARNING, next_step, "ECS takes the task back")),',
         '(*_tell(noted, Moment.WARNING, next_step, "ECS takes the task back"), *_save(s, noted)),',
         (ANYWHERE + "[dies: react, warning]",),
     ),
     Mutant(
         "no staleness check",
-        "chalicelib/core/decide.py",
+        "chalicelib/core/rescue/decide.py",
         "case Stage.UNTOUCHED if s.newer_task or",
         "case Stage.UNTOUCHED if False and",
         (LAWS + "news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either",),
     ),
     Mutant(
         "clocks taken for equal",
-        "chalicelib/core/decide.py",
+        "chalicelib/core/rescue/decide.py",
         "and state.timestamp - exited_at > RESTART_MARGIN",
         "and state.timestamp > exited_at",
         (DECIDE + "the_first_row_that_matches_wins",),
@@ -99,14 +99,14 @@ MUTANTS = (
     ),
     Mutant(
         "a counter instead of a set",
-        "chalicelib/core/bookkeeping.py",
+        "chalicelib/core/rescue/capacity.py",
         "interruption = known or _interruption(s, number=len(record.interruptions) + 1)",
         "interruption = _interruption(s, number=(known.number if known else 0) + 1)",
         (ANYWHERE + "[dies: react, rerun on FARGATE]",),
     ),
     Mutant(
         "patch before park",
-        "chalicelib/core/decide.py",
+        "chalicelib/core/rescue/decide.py",
         "        *(() if change.is_empty else (Change(change),)),\n"
         "        MakeDue(due_id(park_id), at, message),",
         "        MakeDue(due_id(park_id), at, message),\n"
@@ -115,7 +115,7 @@ MUTANTS = (
     ),
     Mutant(
         "park due in 30 s",
-        "chalicelib/core/decide.py",
+        "chalicelib/core/rescue/decide.py",
         "PARKED_FOR: Final = timedelta(hours=1)",
         "PARKED_FOR: Final = timedelta(seconds=30)",
         (ANYWHERE + "[dies: react, rerun on FARGATE]",),
@@ -136,7 +136,7 @@ MUTANTS = (
     ),
     Mutant(
         "own retries not restored",
-        "chalicelib/core/bookkeeping.py",
+        "chalicelib/core/rescue/capacity.py",
         "return s.record.own_retries + s.record.lost_starts",
         "return s.record.own_retries",
         (LAWS + "n_interruptions_make_min_n_budget_spot_reruns_and_one_move",),
@@ -185,7 +185,7 @@ MUTANTS = (
     ),
     Mutant(
         "a guard that keeps a run on Spot",
-        "chalicelib/core/bookkeeping.py",
+        "chalicelib/core/rescue/capacity.py",
         "advice = Advice() if by_budget else advice_on(s)",
         "advice = advice_on(s)\n        by_budget = for_good or bool(advice.guard)",
         (GUARDS + "whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails",),
@@ -206,21 +206,21 @@ MUTANTS = (
     ),
     Mutant(
         "a cancellation undone",
-        "chalicelib/core/decide.py",
+        "chalicelib/core/rescue/decide.py",
         "if state.type is StateType.CRASHED and was_being_cancelled(s.task.arn, s.history):",
         "if state.type is StateType.CANCELLED and was_being_cancelled(s.task.arn, s.history):",
         (LAWS + "a_cancellation_that_a_dying_engine_hides_is_not_undone",),
     ),
     Mutant(
         "a tag that forbids the rerun not seen",
-        "chalicelib/core/decide.py",
+        "chalicelib/core/rescue/decide.py",
         "        return _crash(s, why)\n    if state.type in RERUNNABLE:",
         '        why = ""\n    if state.type in RERUNNABLE:',
         (DECIDE + "the_first_row_that_matches_wins",),
     ),
     Mutant(
         "a pick-up that is not taken for a new attempt",
-        "chalicelib/core/decide.py",
+        "chalicelib/core/rescue/decide.py",
         "return picked_up or runs_since_long_after",
         "return runs_since_long_after",
         (LAWS + "news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either",),

@@ -14,7 +14,7 @@ from chalicelib.core.guards.facts import (
     Progress,
     SpotEvidence,
 )
-from chalicelib.core.situation import Policy
+from chalicelib.core.rescue.snapshot import Policy
 from tests.laws.test_laws import interrupt
 from tests.laws.universe import Universe
 from tests.make import make_rate

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.core.sums import total
 from chalicelib.functions.sweep import sweep
 from tests.laws.guarded import after_a_run_of

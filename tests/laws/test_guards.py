@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.core.bookkeeping import recorded
 from chalicelib.core.guards.facts import (
     GuardFacts,
     GuardPolicy,
     Missing,
 )
-from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.rescue.capacity import recorded
+from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.core.sums import total
 from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.react import react

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.guards.facts import GuardPolicy
-from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.core.sums import Counts, total
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import Figures, figures_of

@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.situation import Mode, Policy
+from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.functions.sweep import PAGE, sweep
 from tests.laws.universe import Befalls, Fault, Tables, Universe
 from tests.twin.prefect import InMemoryPrefect

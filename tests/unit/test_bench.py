@@ -17,7 +17,7 @@ from bench.in_process import InProcess
 from bench.interruptions import Seed, Victim, stop_of, task_arn
 from bench.prefect_standin import PrefectStandIn
 from bench.sweep import sweep_once
-from chalicelib.core.actions import Verdict
+from chalicelib.core.rescue.actions import Verdict
 from chalicelib.functions.react import react
 
 COLD = {"at": "2026-11-27 12:00 UTC", "seconds": 60.0, "machine": {"memory": "24 GiB"}}

@@ -21,8 +21,8 @@ from chalicelib.core.outcome import (
     outcome_of_interruption,
     outcome_of_other_stop,
 )
-from chalicelib.core.situation import Mode
-from chalicelib.core.standing import due_id, park_id_of_task
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
+from chalicelib.core.rescue.snapshot import Mode
 from chalicelib.core.sums import Counts, sum_of, usd
 from chalicelib.core.waste import Span, TaskRun, wasted_seconds
 from tests.make import NOW, RUN_ID, TASK_ARN, make_event, make_rate, make_state, make_task, seconds

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from chalicelib.core.bookkeeping import recorded
 from chalicelib.core.model.flow_run import RunPolicy, StateType
-from chalicelib.core.situation import Policy, budget_of
+from chalicelib.core.rescue.capacity import recorded
+from chalicelib.core.rescue.snapshot import Policy, budget_of
 from tests.make import NEWER_TASK_ARN, TASK_ARN, make_run, make_situation, make_state, make_task
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.core.actions import (
+from chalicelib.core.model.flow_run import RunPolicy, RunState, StateType
+from chalicelib.core.rescue.actions import (
     Annotate,
     Change,
     MakeDue,
@@ -16,11 +17,10 @@ from chalicelib.core.actions import (
     Save,
     Verdict,
 )
-from chalicelib.core.bookkeeping import recorded
-from chalicelib.core.decide import decide
-from chalicelib.core.model.flow_run import RunPolicy, RunState, StateType
-from chalicelib.core.situation import Mode, Policy, Situation
-from chalicelib.core.standing import due_id, park_id_of_task
+from chalicelib.core.rescue.capacity import recorded
+from chalicelib.core.rescue.decide import decide
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
+from chalicelib.core.rescue.snapshot import Mode, Policy, Situation
 from tests.make import (
     NOW,
     TASK_ARN,

@@ -19,7 +19,7 @@ from chalicelib.core.guards.facts import (
     has_deadline_tag,
 )
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.situation import Policy
+from chalicelib.core.rescue.snapshot import Policy
 from tests.make import NOW, make_run, make_situation
 
 FACTS: dict[str, Any] = {

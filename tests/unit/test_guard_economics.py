@@ -25,7 +25,7 @@ from chalicelib.core.guards.facts import (
     SpotEvidence,
 )
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.situation import Policy
+from chalicelib.core.rescue.snapshot import Policy
 from tests.make import make_rate, make_situation, make_task
 
 HOUR = 3600.0

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.adapters.metrics import EmfMetrics
-from chalicelib.core.actions import Decision, Verdict
-from chalicelib.core.decide import decide
 from chalicelib.core.metrics import Measured, Metric, values_of_bill, values_of_rescue
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.run_record import Interruption, RunRecord
-from chalicelib.core.standing import park_id_of_task
+from chalicelib.core.rescue.actions import Decision, Verdict
+from chalicelib.core.rescue.decide import decide
+from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task

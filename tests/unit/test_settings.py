@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from chalicelib.core.guards.facts import GuardPolicy
-from chalicelib.core.situation import Mode
+from chalicelib.core.rescue.snapshot import Mode
 from chalicelib.errors import SettingError
 from chalicelib.settings import policy_of, read_settings
 

@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.core.guards.economics import expected_spot_seconds
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.situation import Policy
+from chalicelib.core.rescue.snapshot import Policy
 from simulation.estimate import ratio, student
 from simulation.figures import MOST_ABOVE, figures_of
 from simulation.grid import Cell, Contest, Grid, Pattern, Pool, play_all

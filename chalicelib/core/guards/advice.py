@@ -9,7 +9,7 @@ from typing import assert_never
 
 from chalicelib.core.guards.facts import Guard, Missing, has_deadline_tag
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.situation import Situation
+from chalicelib.core.rescue.snapshot import Situation
 
 
 @dataclass(frozen=True, slots=True)

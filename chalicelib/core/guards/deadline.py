@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from chalicelib.core.annotation import one_line
 from chalicelib.core.guards.facts import (
     DEADLINE_TAG,
     Changeover,
@@ -29,7 +28,8 @@ from chalicelib.core.guards.facts import (
 from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.guards.work import keeps_results, longest_piece_seconds, most_work_seconds
 from chalicelib.core.model.flow_run import FlowRun
-from chalicelib.core.situation import Situation
+from chalicelib.core.rescue.annotation import one_line
+from chalicelib.core.rescue.snapshot import Situation
 
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 _SECONDS: Final = (86_400, 3_600, 60, 1)

@@ -43,7 +43,7 @@ from chalicelib.core.guards.work import keeps_results, likely_work_seconds, usua
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.money import MINIMUM_SECONDS, cost_usd, size_of
 from chalicelib.core.poisson import garwood
-from chalicelib.core.situation import Situation
+from chalicelib.core.rescue.snapshot import Situation
 
 PRIOR_INTERRUPTIONS: Final = 1
 PRIOR_SPOT_HOURS: Final = 10.0

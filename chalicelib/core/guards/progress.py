@@ -12,7 +12,7 @@ from statistics import median
 from chalicelib.core.guards.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType
-from chalicelib.core.situation import Situation
+from chalicelib.core.rescue.snapshot import Situation
 from chalicelib.core.sums import DailySum, total
 from chalicelib.core.waste import TaskRun
 

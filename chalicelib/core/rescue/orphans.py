@@ -1,6 +1,6 @@
 """From state instead of events: which runs look alive with no task, and which task tells why.
 
-`sweep` asks here what to judge a run by; the judging is `core/decide.py`'s, as for an event.
+`sweep` asks here what to judge a run by; the judging is `core/rescue/decide.py`'s, as for an event.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +18,8 @@ from chalicelib.core.model.ecs_task import (
 )
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.model.run_record import Interruption, RunRecord
-from chalicelib.core.situation import is_on_demand
-from chalicelib.core.standing import park_id_of_state, park_ids_of, was_made_due
+from chalicelib.core.rescue.rerun_state import park_id_of_state, park_ids_of, was_made_due
+from chalicelib.core.rescue.snapshot import is_on_demand
 
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 """How long ECS remembers a stopped task."""

@@ -12,7 +12,9 @@ from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.actions import (
+from chalicelib.core.model.ecs_task import FARGATE, NO_CAPACITY_REASON, Cause
+from chalicelib.core.model.flow_run import RunChange, RunState, StateType
+from chalicelib.core.rescue.actions import (
     Action,
     Annotate,
     Change,
@@ -25,7 +27,7 @@ from chalicelib.core.actions import (
     Save,
     Verdict,
 )
-from chalicelib.core.annotation import (
+from chalicelib.core.rescue.annotation import (
     Moment,
     Telling,
     annotation_of,
@@ -33,11 +35,17 @@ from chalicelib.core.annotation import (
     one_line,
     why_rerun,
 )
-from chalicelib.core.bookkeeping import recorded, retries_due
-from chalicelib.core.death import explain
-from chalicelib.core.model.ecs_task import FARGATE, NO_CAPACITY_REASON, Cause
-from chalicelib.core.model.flow_run import RunChange, RunState, StateType
-from chalicelib.core.situation import (
+from chalicelib.core.rescue.capacity import recorded, retries_due
+from chalicelib.core.rescue.rerun_state import (
+    Stage,
+    Standing,
+    due_id,
+    standing_of_refusal,
+    standing_of_task,
+    was_being_cancelled,
+    was_thrown_back,
+)
+from chalicelib.core.rescue.snapshot import (
     INTERRUPTED_TAG,
     ON_DEMAND_TAG,
     Budget,
@@ -49,15 +57,7 @@ from chalicelib.core.situation import (
     on_demand_variables,
     reason_not_to_rerun,
 )
-from chalicelib.core.standing import (
-    Stage,
-    Standing,
-    due_id,
-    standing_of_refusal,
-    standing_of_task,
-    was_being_cancelled,
-    was_thrown_back,
-)
+from chalicelib.core.rescue.stop_reasons import explain
 
 PARKED_FOR: Final = timedelta(hours=1)
 """A worker prefetches what is due within ten seconds: an hour leaves room for any delay of ours."""

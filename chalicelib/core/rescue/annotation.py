@@ -18,8 +18,8 @@ from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.model.run_record import Interruption, Moved
 from chalicelib.core.money import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
-from chalicelib.core.situation import INTERRUPTED_TAG, Budget, Mode, Situation
-from chalicelib.core.standing import park_id_of_task
+from chalicelib.core.rescue.rerun_state import park_id_of_task
+from chalicelib.core.rescue.snapshot import INTERRUPTED_TAG, Budget, Mode, Situation
 
 INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
 CAPACITY_LABEL: Final = "prefect-spot.capacity"

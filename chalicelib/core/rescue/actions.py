@@ -5,9 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from chalicelib.core.annotation import Annotation
 from chalicelib.core.model.flow_run import RunChange, RunState
 from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.rescue.annotation import Annotation
 
 
 class Verdict(StrEnum):

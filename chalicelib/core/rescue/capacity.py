@@ -11,8 +11,8 @@ from chalicelib.core.guards.advice import Advice, advice_on
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.run_record import Interruption
-from chalicelib.core.situation import Situation, budget_of, deciding_tags
-from chalicelib.core.standing import due_id, park_id_of_task
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
+from chalicelib.core.rescue.snapshot import Situation, budget_of, deciding_tags
 
 IN_PROCESS: Final = "in_process"
 
