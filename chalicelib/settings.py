@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.model.pricing import OWN_RATES_FORM, Rates, read_own_rates
+from chalicelib.core.policies.facts import GuardPolicy
 from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.errors import SettingError
 

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from random import Random
 from typing import Final
 
-from chalicelib.core.guards.facts import DEADLINE_TAG, GuardPolicy
+from chalicelib.core.policies.facts import DEADLINE_TAG, GuardPolicy
 from chalicelib.core.rescue.snapshot import Policy
 from simulation.memory import Knowledge, Memory, PastSky, memory_of, varied
 from simulation.play import Assignment, Outcome, by_budget, by_product, leaving_before, optimum

@@ -13,10 +13,16 @@ from random import Random
 from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
-from chalicelib.core.guards.facts import GuardFacts, Missing, PastRuns, SpotEvidence
-from chalicelib.core.guards.progress import attempts_of, changeover_of, like, past_of, progress_of
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import CompletedRun, StateType
+from chalicelib.core.policies.estimates import (
+    attempts_of,
+    changeover_of,
+    like,
+    past_of,
+    progress_of,
+)
+from chalicelib.core.policies.facts import GuardFacts, Missing, PastRuns, SpotEvidence
 from chalicelib.core.rescue.snapshot import Situation
 from chalicelib.core.waste import TaskRun
 from simulation.sky import HOUR, Bursts, Bursty, Sky, Steady

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from chalicelib.core.guards.facts import GuardFacts
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.policies.facts import GuardFacts
 from chalicelib.core.rescue.snapshot import Policy, Situation
 from simulation.memory import Memory
 from simulation.product import SimulatedRun

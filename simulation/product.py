@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from chalicelib.core.guards.advice import guards_on
-from chalicelib.core.guards.deadline import opinion_on_attempt
-from chalicelib.core.guards.facts import GuardFacts, has_deadline_tag
-from chalicelib.core.guards.opinion import GoOnDemand
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
 from chalicelib.core.model.flow_run import FlowRun, RunChange, RunPolicy, RunState, StateType
 from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.policies.advice import guards_on
+from chalicelib.core.policies.deadline import opinion_on_attempt
+from chalicelib.core.policies.facts import GuardFacts, has_deadline_tag
+from chalicelib.core.policies.opinion import GoOnDemand
 from chalicelib.core.rescue.actions import Annotate, Change, Decision, MakeDue, Park, Save, Verdict
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.snapshot import Policy, Situation, is_on_demand, on_demand_variables

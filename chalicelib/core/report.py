@@ -11,9 +11,9 @@ from functools import reduce
 from operator import add
 from typing import Final
 
-from chalicelib.core.guards.facts import Guard
 from chalicelib.core.model.pricing import Rate, age_warning, read_rate
-from chalicelib.core.poisson import RatePerHour, rate_per_hour
+from chalicelib.core.policies.facts import Guard
+from chalicelib.core.policies.poisson import RatePerHour, rate_per_hour
 from chalicelib.core.rescue.annotation import one_line
 from chalicelib.core.sums import DRILLS, Counts, DailySum, total
 

@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import Final
 
 from chalicelib.core.bill import Bill, Deployment
-from chalicelib.core.guards.facts import Guard
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.core.money import SMALLEST_USD
 from chalicelib.core.outcome import Outcome
+from chalicelib.core.policies.facts import Guard
 
 DRILLS: Final = Deployment("drills")
 """Drills are summed here, whosever run they ended: apart from real work, and in no total."""

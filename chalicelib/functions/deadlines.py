@@ -12,8 +12,12 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.guards.deadline import deadline_of, opinion_on_attempt
-from chalicelib.core.guards.facts import (
+from chalicelib.core.model.ecs_task import FARGATE
+from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.model.run_record import Moved, RunRecord
+from chalicelib.core.policies.deadline import deadline_of, opinion_on_attempt
+from chalicelib.core.policies.estimates import changeover_of
+from chalicelib.core.policies.facts import (
     Guard,
     GuardFacts,
     Missing,
@@ -21,11 +25,7 @@ from chalicelib.core.guards.facts import (
     Progress,
     has_deadline_tag,
 )
-from chalicelib.core.guards.opinion import GoOnDemand, Opinion
-from chalicelib.core.guards.progress import changeover_of
-from chalicelib.core.model.ecs_task import FARGATE
-from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
-from chalicelib.core.model.run_record import Moved, RunRecord
+from chalicelib.core.policies.opinion import GoOnDemand, Opinion
 from chalicelib.core.rescue.annotation import annotation_of_move
 from chalicelib.core.rescue.snapshot import (
     ON_DEMAND_TAG,
@@ -36,7 +36,7 @@ from chalicelib.core.rescue.snapshot import (
 )
 from chalicelib.core.world import World
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
-from chalicelib.functions.guard_facts import SECONDS_FOR_FACTS, read_past
+from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_past
 from chalicelib.functions.rescue import tell_people
 
 MOVED: Final = "on-demand-before-start"

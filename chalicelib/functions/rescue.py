@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.guards.advice import guards_on
-from chalicelib.core.guards.facts import GuardFacts
 from chalicelib.core.metrics import Measured, values_of_rescue
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
@@ -24,6 +22,8 @@ from chalicelib.core.model.flow_run import (
     StateVerdict,
 )
 from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.policies.advice import guards_on
+from chalicelib.core.policies.facts import GuardFacts
 from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.actions import (
     Action,
@@ -159,7 +159,7 @@ class _Handling:
         asks = decision.verdict is Verdict.RERUN_ON_SPOT and not (known and known.rerun_on)
         if not (asks and guards_on(s)):
             return decision
-        from chalicelib.functions.guard_facts import gather_facts  # a cold start does without
+        from chalicelib.functions.policy_facts import gather_facts  # a cold start does without
 
         if self.facts is None:
             self.facts = gather_facts(self.world, s)

@@ -8,7 +8,7 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.outcome import Outcome
-from chalicelib.core.poisson import rate_per_hour
+from chalicelib.core.policies.poisson import rate_per_hour
 from chalicelib.core.sums import Counts, sum_of, total
 from spotctl.replay.again import Course, Played
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from chalicelib.core.guards.facts import (
+from chalicelib.core.policies.facts import (
     Changeover,
     GuardFacts,
     GuardPolicy,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.core.guards.facts import (
+from chalicelib.core.policies.facts import (
     GuardFacts,
     GuardPolicy,
     Missing,

@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.core.guards.facts import GuardPolicy
+from chalicelib.core.policies.facts import GuardPolicy
 from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.core.sums import Counts, total
 from spotctl.replay.again import as_recorded, replay

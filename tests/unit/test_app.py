@@ -94,7 +94,7 @@ UNASKED = (
     "chalicelib.adapters.bills",
     "chalicelib.adapters.metrics",
     "chalicelib.core.report",
-    "chalicelib.core.guards.economics",
+    "chalicelib.core.policies.economics",
 )
 """What `react` loads when an event asks for it first."""
 

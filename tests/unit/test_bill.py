@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.bill import Bill, Deployment, bill_of, never_started, span_of
-from chalicelib.core.guards.facts import Guard
 from chalicelib.core.model.ecs_task import Cause, Task, parse_task
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
@@ -21,6 +20,7 @@ from chalicelib.core.outcome import (
     outcome_of_interruption,
     outcome_of_other_stop,
 )
+from chalicelib.core.policies.facts import Guard
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from chalicelib.core.rescue.snapshot import Mode
 from chalicelib.core.sums import Counts, sum_of, usd

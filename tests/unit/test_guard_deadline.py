@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.core.guards.deadline import (
+from chalicelib.core.policies.deadline import (
     Deadline,
     deadline_of,
     deadline_opinion,
 )
-from chalicelib.core.guards.facts import (
+from chalicelib.core.policies.facts import (
     Changeover,
     GuardFacts,
     Missing,
@@ -18,7 +18,7 @@ from chalicelib.core.guards.facts import (
     Progress,
     has_deadline_tag,
 )
-from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
+from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.rescue.snapshot import Policy
 from tests.make import NOW, make_run, make_situation
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.core.guards.economics import (
+from chalicelib.core.policies.economics import (
     SURE,
     charged_spot_seconds,
     costs_more,
@@ -15,7 +15,7 @@ from chalicelib.core.guards.economics import (
     expected_spot_seconds,
     interruptions_per_hour,
 )
-from chalicelib.core.guards.facts import (
+from chalicelib.core.policies.facts import (
     Changeover,
     GuardFacts,
     GuardPolicy,
@@ -24,7 +24,7 @@ from chalicelib.core.guards.facts import (
     Progress,
     SpotEvidence,
 )
-from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
+from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.rescue.snapshot import Policy
 from tests.make import make_rate, make_situation, make_task
 

@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chalicelib.core.bill import Deployment
-from chalicelib.core.guards.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
-from chalicelib.core.guards.progress import (
+from chalicelib.core.model.ecs_task import FARGATE_SPOT
+from chalicelib.core.model.flow_run import CompletedRun, StateType
+from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.policies.estimates import (
     Attempt,
     attempts_of,
     changeover_of,
@@ -17,9 +19,7 @@ from chalicelib.core.guards.progress import (
     past_of,
     progress_of,
 )
-from chalicelib.core.model.ecs_task import FARGATE_SPOT
-from chalicelib.core.model.flow_run import CompletedRun, StateType
-from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.policies.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
 from chalicelib.core.sums import DRILLS, Counts, DailySum
 from chalicelib.core.waste import TaskRun
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task

@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.bill import Bill
-from chalicelib.core.guards.facts import GuardPolicy
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.policies.facts import GuardPolicy
 from chalicelib.core.rescue.snapshot import Policy
 from spotctl.replay.again import Course, as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known

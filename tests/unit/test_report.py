@@ -17,7 +17,7 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.core.bill import Deployment
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.outcome import Outcome
-from chalicelib.core.poisson import garwood, rate_per_hour
+from chalicelib.core.policies.poisson import garwood, rate_per_hour
 from chalicelib.core.report import Report, in_usd, report_of, savings_table
 from chalicelib.core.sums import DRILLS, Counts, DailySum, sum_of
 from spotctl.chart import draw

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from chalicelib.core.guards.facts import GuardPolicy
+from chalicelib.core.policies.facts import GuardPolicy
 from chalicelib.core.rescue.snapshot import Mode
 from chalicelib.errors import SettingError
 from chalicelib.settings import policy_of, read_settings

@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from chalicelib.core.guards.economics import expected_spot_seconds
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.policies.economics import expected_spot_seconds
 from chalicelib.core.rescue.snapshot import Policy
 from simulation.estimate import ratio, student
 from simulation.figures import MOST_ABOVE, figures_of

@@ -7,10 +7,10 @@ retries. Each start that an interruption took raises `retries` by one in return.
 from dataclasses import replace
 from typing import Final
 
-from chalicelib.core.guards.advice import Advice, advice_on
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.run_record import Interruption
+from chalicelib.core.policies.advice import Advice, advice_on
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from chalicelib.core.rescue.snapshot import Situation, budget_of, deciding_tags
 

@@ -7,11 +7,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.guards.facts import GuardFacts, GuardPolicy
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, classify
 from chalicelib.core.model.flow_run import FlowRun, RunState
 from chalicelib.core.model.pricing import Rates
 from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.policies.facts import GuardFacts, GuardPolicy
 
 SPOT_RETRIES_TAG: Final = "spot-retries:"
 OPT_IN_TAG: Final = "spot:rerun"

@@ -10,17 +10,10 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from chalicelib.core.guards.advice import guards_on
-from chalicelib.core.guards.deadline import deadline_of
-from chalicelib.core.guards.facts import (
-    Guard,
-    GuardFacts,
-    Missing,
-    PastRuns,
-    Progress,
-    SpotEvidence,
-)
-from chalicelib.core.guards.progress import (
+from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.policies.advice import guards_on
+from chalicelib.core.policies.deadline import deadline_of
+from chalicelib.core.policies.estimates import (
     Attempt,
     attempts_of,
     changeover_of,
@@ -29,7 +22,14 @@ from chalicelib.core.guards.progress import (
     past_of,
     progress_of,
 )
-from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.policies.facts import (
+    Guard,
+    GuardFacts,
+    Missing,
+    PastRuns,
+    Progress,
+    SpotEvidence,
+)
 from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.snapshot import Situation
 from chalicelib.core.sums import DailySum, total

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chalicelib.core.guards.facts import Missing
+from chalicelib.core.policies.facts import Missing
 
 
 @dataclass(frozen=True, slots=True)

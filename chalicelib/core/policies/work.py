@@ -6,7 +6,7 @@ Economics asks for what is likely, the deadline for the worst that was seen.
 from statistics import median
 from typing import Final
 
-from chalicelib.core.guards.facts import PastRuns, Progress
+from chalicelib.core.policies.facts import PastRuns, Progress
 
 ENOUGH_TO_COMPARE: Final = 5
 """Undisturbed runs of the past that tell how much a run's work may vary."""

@@ -30,7 +30,9 @@ from functools import lru_cache
 from math import expm1, inf
 from typing import Final
 
-from chalicelib.core.guards.facts import (
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.money import MINIMUM_SECONDS, cost_usd, size_of
+from chalicelib.core.policies.facts import (
     Changeover,
     Missing,
     PastRuns,
@@ -38,11 +40,9 @@ from chalicelib.core.guards.facts import (
     SpotEvidence,
     first_missing,
 )
-from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.guards.work import keeps_results, likely_work_seconds, usual_piece_seconds
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.money import MINIMUM_SECONDS, cost_usd, size_of
-from chalicelib.core.poisson import garwood
+from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
+from chalicelib.core.policies.poisson import garwood
+from chalicelib.core.policies.work import keeps_results, likely_work_seconds, usual_piece_seconds
 from chalicelib.core.rescue.snapshot import Situation
 
 PRIOR_INTERRUPTIONS: Final = 1

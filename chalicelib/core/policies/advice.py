@@ -7,8 +7,8 @@ can keep a run on Spot: to say nothing is the most that a guard can do for it.
 from dataclasses import dataclass
 from typing import assert_never
 
-from chalicelib.core.guards.facts import Guard, Missing, has_deadline_tag
-from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
+from chalicelib.core.policies.facts import Guard, Missing, has_deadline_tag
+from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.rescue.snapshot import Situation
 
 
@@ -55,11 +55,11 @@ def _opinion(guard: Guard, s: Situation) -> Opinion:
     """Ask one guard. Each is loaded when it is first asked: off, it costs a cold start nothing."""
     match guard:
         case Guard.DEADLINE:
-            from chalicelib.core.guards.deadline import deadline_opinion
+            from chalicelib.core.policies.deadline import deadline_opinion
 
             return deadline_opinion(s)
         case Guard.ECONOMICS:
-            from chalicelib.core.guards.economics import economics_opinion
+            from chalicelib.core.policies.economics import economics_opinion
 
             return economics_opinion(s)
     assert_never(guard)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from chalicelib.core.guards.facts import (
+from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.policies.facts import (
     DEADLINE_TAG,
     Changeover,
     GuardFacts,
@@ -25,9 +26,8 @@ from chalicelib.core.guards.facts import (
     Progress,
     first_missing,
 )
-from chalicelib.core.guards.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.guards.work import keeps_results, longest_piece_seconds, most_work_seconds
-from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
+from chalicelib.core.policies.work import keeps_results, longest_piece_seconds, most_work_seconds
 from chalicelib.core.rescue.annotation import one_line
 from chalicelib.core.rescue.snapshot import Situation
 

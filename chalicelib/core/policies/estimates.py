@@ -1,6 +1,6 @@
 """Reads the facts out of histories: how far a run has come, how long its starts took, its like.
 
-Only what was measured counts. `functions/guard_facts.py` fetches what these functions read.
+Only what was measured counts. `functions/policy_facts.py` fetches what these functions read.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from datetime import datetime
 from itertools import pairwise
 from statistics import median
 
-from chalicelib.core.guards.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType
+from chalicelib.core.policies.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
 from chalicelib.core.rescue.snapshot import Situation
 from chalicelib.core.sums import DailySum, total
 from chalicelib.core.waste import TaskRun
