@@ -15,6 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import CompletedRun, StateType
+from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.policies.estimates import (
     attempts_of,
     changeover_of,
@@ -24,7 +25,6 @@ from chalicelib.core.policies.estimates import (
 )
 from chalicelib.core.policies.facts import GuardFacts, Missing, PastRuns, SpotEvidence
 from chalicelib.core.rescue.snapshot import Situation
-from chalicelib.core.waste import TaskRun
 from simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from simulation.work import Attempt, Platform, Work, attempt, moment
 

@@ -11,8 +11,8 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chalicelib.core.report import Report, Row, days_between
-from chalicelib.core.sums import Counts
+from chalicelib.core.money.daily_sums import Counts
+from chalicelib.core.money.report import Report, Row, days_between
 
 MOST_DEPLOYMENTS: Final = 12
 """As many bars as can be read; those with the most interruptions."""

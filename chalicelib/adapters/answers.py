@@ -17,7 +17,7 @@ from chalicelib.core.model.flow_run import (
     StateType,
     StateVerdict,
 )
-from chalicelib.core.waste import TaskRun
+from chalicelib.core.money.waste import TaskRun
 from chalicelib.errors import PrefectUnavailableError
 
 

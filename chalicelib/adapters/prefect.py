@@ -35,6 +35,7 @@ from chalicelib.core.model.flow_run import (
     StateAnswer,
     StateType,
 )
+from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.ports import (
     Artifact,
     LogLine,
@@ -42,7 +43,6 @@ from chalicelib.core.ports import (
     RunQuery,
     TableArtifact,
 )
-from chalicelib.core.waste import TaskRun
 from chalicelib.errors import PrefectRejectedError
 
 LOGGER_NAME: Final = "prefect-spot"

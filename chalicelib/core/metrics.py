@@ -9,9 +9,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.bill import Bill
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
 from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.actions import Annotate, Decision, MakeDue, Verdict
 
 NAMESPACE: Final = "PrefectSpot"

@@ -21,11 +21,11 @@ from chalicelib.core.model.flow_run import (
     StateType,
 )
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.waste import TaskRun
+from chalicelib.core.money.waste import TaskRun
 
 if TYPE_CHECKING:  # no business of `react`, as a rule: its cold start does not load them
-    from chalicelib.core.bill import Bill
-    from chalicelib.core.sums import DailySum
+    from chalicelib.core.money.bill import Bill
+    from chalicelib.core.money.daily_sums import DailySum
 
 
 @dataclass(frozen=True, slots=True)

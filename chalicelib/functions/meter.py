@@ -12,15 +12,6 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.bill import (
-    NO_DEPLOYMENT,
-    NO_FLOW_RUN,
-    Bill,
-    Deployment,
-    bill_of,
-    never_started,
-    span_of,
-)
 from chalicelib.core.metrics import Measured, values_of_bill
 from chalicelib.core.model.ecs_task import (
     Ignored,
@@ -31,14 +22,23 @@ from chalicelib.core.model.ecs_task import (
     was_interrupted,
 )
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.outcome import (
+from chalicelib.core.money.bill import (
+    NO_DEPLOYMENT,
+    NO_FLOW_RUN,
+    Bill,
+    Deployment,
+    bill_of,
+    never_started,
+    span_of,
+)
+from chalicelib.core.money.daily_sums import sum_of
+from chalicelib.core.money.outcome import (
     Outcome,
     guards_of,
     outcome_of_interruption,
     outcome_of_other_stop,
 )
-from chalicelib.core.sums import sum_of
-from chalicelib.core.waste import wasted_seconds
+from chalicelib.core.money.waste import wasted_seconds
 from chalicelib.core.world import World
 from chalicelib.errors import LAMBDA_RETRIES, PrefectSpotError, UnsettledError
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.policies.advice import guards_on
 from chalicelib.core.policies.deadline import deadline_of
 from chalicelib.core.policies.estimates import (
@@ -32,7 +33,6 @@ from chalicelib.core.policies.facts import (
 )
 from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.snapshot import Situation
-from chalicelib.core.sums import DailySum, total
 from chalicelib.core.world import World
 
 PAST_RUNS: Final = 20

@@ -3,8 +3,8 @@
 from datetime import timedelta
 from typing import Final
 
+from chalicelib.core.money.report import days_between, in_usd, report_of, savings_table
 from chalicelib.core.ports import TableArtifact
-from chalicelib.core.report import days_between, in_usd, report_of, savings_table
 from chalicelib.core.world import World
 
 SAVINGS_KEY: Final = "spot-savings"

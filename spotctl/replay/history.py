@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.bill import Bill
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, was_interrupted
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money import seconds_between
+from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.decide import OVER
 
 _NOTHING: Final = Decimal(0)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.core.money.daily_sums import total
 from chalicelib.core.policies.facts import (
     GuardFacts,
     GuardPolicy,
@@ -16,7 +17,6 @@ from chalicelib.core.policies.facts import (
 )
 from chalicelib.core.rescue.capacity import recorded
 from chalicelib.core.rescue.snapshot import Mode, Policy
-from chalicelib.core.sums import total
 from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.laws.guarded import (

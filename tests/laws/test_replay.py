@@ -8,9 +8,9 @@ from uuid import UUID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chalicelib.core.money.daily_sums import Counts, total
 from chalicelib.core.policies.facts import GuardPolicy
 from chalicelib.core.rescue.snapshot import Mode, Policy
-from chalicelib.core.sums import Counts, total
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import Figures, figures_of
 from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of

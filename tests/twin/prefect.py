@@ -20,6 +20,7 @@ from chalicelib.core.model.flow_run import (
     StateAnswer,
     StateType,
 )
+from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.ports import (
     Artifact,
     LogLine,
@@ -27,7 +28,6 @@ from chalicelib.core.ports import (
     RunQuery,
     TableArtifact,
 )
-from chalicelib.core.waste import TaskRun
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from tests.twin.orchestration import (
     HOLDING_A_SLOT,

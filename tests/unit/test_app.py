@@ -93,7 +93,7 @@ def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
 UNASKED = (
     "chalicelib.adapters.bills",
     "chalicelib.adapters.metrics",
-    "chalicelib.core.report",
+    "chalicelib.core.money.report",
     "chalicelib.core.policies.economics",
 )
 """What `react` loads when an event asks for it first."""

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.core.bill import Bill, Deployment, bill_of, never_started, span_of
 from chalicelib.core.model.ecs_task import Cause, Task, parse_task
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
-from chalicelib.core.outcome import (
+from chalicelib.core.money.bill import Bill, Deployment, bill_of, never_started, span_of
+from chalicelib.core.money.daily_sums import Counts, sum_of, usd
+from chalicelib.core.money.outcome import (
     Outcome,
     guards_of,
     outcome_of_interruption,
     outcome_of_other_stop,
 )
+from chalicelib.core.money.waste import Span, TaskRun, wasted_seconds
 from chalicelib.core.policies.facts import Guard
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from chalicelib.core.rescue.snapshot import Mode
-from chalicelib.core.sums import Counts, sum_of, usd
-from chalicelib.core.waste import Span, TaskRun, wasted_seconds
 from tests.make import NOW, RUN_ID, TASK_ARN, make_event, make_rate, make_state, make_task, seconds
 
 ON_DEMAND = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")

@@ -18,10 +18,10 @@ from chalicelib.adapters.bills import (
     BillTable,
     _item,
 )
-from chalicelib.core.bill import NO_FLOW_RUN, Bill, Deployment
-from chalicelib.core.outcome import Outcome
+from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment
+from chalicelib.core.money.daily_sums import Counts, DailySum, sum_of, total
+from chalicelib.core.money.outcome import Outcome
 from chalicelib.core.ports import Books
-from chalicelib.core.sums import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table
 from tests.twin.dynamodb import InMemoryDynamoDB

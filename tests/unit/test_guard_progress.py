@@ -6,10 +6,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-from chalicelib.core.bill import Deployment
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.core.model.flow_run import CompletedRun, StateType
 from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.money.bill import Deployment
+from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum
+from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.policies.estimates import (
     Attempt,
     attempts_of,
@@ -20,8 +22,6 @@ from chalicelib.core.policies.estimates import (
     progress_of,
 )
 from chalicelib.core.policies.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
-from chalicelib.core.sums import DRILLS, Counts, DailySum
-from chalicelib.core.waste import TaskRun
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task
 
 COMPLETED, RUNNING, SCHEDULED = StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED

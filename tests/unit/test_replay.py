@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.core.bill import Bill
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.money.bill import Bill
 from chalicelib.core.policies.facts import GuardPolicy
 from chalicelib.core.rescue.snapshot import Policy
 from spotctl.replay.again import Course, as_recorded, replay

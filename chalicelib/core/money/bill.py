@@ -14,7 +14,7 @@ from uuid import UUID
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, was_interrupted
 from chalicelib.core.model.pricing import Rate, Rates
 from chalicelib.core.money import billed_seconds, cost_usd, size_of
-from chalicelib.core.waste import Span
+from chalicelib.core.money.waste import Span
 
 NO_FLOW_RUN: Final = "no-flow-run"
 NO_DEPLOYMENT: Final = "no-deployment"

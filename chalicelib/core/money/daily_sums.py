@@ -10,10 +10,10 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from chalicelib.core.bill import Bill, Deployment
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.core.money import SMALLEST_USD
-from chalicelib.core.outcome import Outcome
+from chalicelib.core.money.bill import Bill, Deployment
+from chalicelib.core.money.outcome import Outcome
 from chalicelib.core.policies.facts import Guard
 
 DRILLS: Final = Deployment("drills")
@@ -124,7 +124,7 @@ def sum_of(
 ) -> DailySum:
     """Return what one bill adds, and to which day and deployment.
 
-    `guards`: that of the rerun and that of the run's first start, see `core/outcome.py`.
+    `guards`: that of the rerun and that of the run's first start, see `core/money/outcome.py`.
     """
     amounts, is_spot = bill.amounts, bill.capacity == FARGATE_SPOT
     micros = int((bill.seconds or Decimal(0)) / _MICRO)
