@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.model.pricing import Rates, read_table
-from chalicelib.core.money import MINIMUM_SECONDS, Size, cost_usd
+from chalicelib.core.model.pricing import MINIMUM_SECONDS, Rates, Size, cost_usd, read_table
 
 REGION: Final = "us-east-1"
 ARCHITECTURE: Final = "x86_64"

@@ -12,8 +12,8 @@ from datetime import timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
+from chalicelib.core.model.pricing import MINIMUM_SECONDS, SMALLEST_USD
 from chalicelib.core.model.run_record import Interruption
-from chalicelib.core.money import MINIMUM_SECONDS, SMALLEST_USD
 from chalicelib.core.money.bill import Amounts, Bill
 from chalicelib.core.policies.facts import has_deadline_tag
 from chalicelib.core.rescue.snapshot import Policy, budget_of

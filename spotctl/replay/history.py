@@ -8,8 +8,8 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, was_interrupted
+from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.model.run_record import Interruption, RunRecord
-from chalicelib.core.money import seconds_between
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.decide import OVER
 

@@ -15,9 +15,9 @@ from chalicelib.core.model.pricing import (
     read_own_rates,
     read_rate,
     read_table,
+    seconds_between,
     with_own,
 )
-from chalicelib.core.money import seconds_between
 from tests.make import NOW, make_rate, seconds
 
 RATE = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")

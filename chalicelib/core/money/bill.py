@@ -12,8 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, was_interrupted
-from chalicelib.core.model.pricing import Rate, Rates
-from chalicelib.core.money import billed_seconds, cost_usd, size_of
+from chalicelib.core.model.pricing import Rate, Rates, billed_seconds, cost_usd, size_of
 from chalicelib.core.money.waste import Span
 
 NO_FLOW_RUN: Final = "no-flow-run"

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
-from chalicelib.core.money import SMALLEST_USD
+from chalicelib.core.model.pricing import SMALLEST_USD
 from chalicelib.core.money.bill import Bill, Deployment
 from chalicelib.core.money.outcome import Outcome
 from chalicelib.core.policies.facts import Guard

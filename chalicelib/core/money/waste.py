@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from chalicelib.core.model.flow_run import RunState, StateType
-from chalicelib.core.money import seconds_between
+from chalicelib.core.model.pricing import seconds_between
 
 _OVER: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
 

@@ -31,7 +31,7 @@ from math import expm1, inf
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.money import MINIMUM_SECONDS, cost_usd, size_of
+from chalicelib.core.model.pricing import MINIMUM_SECONDS, cost_usd, size_of
 from chalicelib.core.policies.facts import (
     Changeover,
     Missing,

@@ -15,8 +15,8 @@ from uuid import UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause
 from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.model.run_record import Interruption, Moved
-from chalicelib.core.money import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.core.rescue.snapshot import INTERRUPTED_TAG, Budget, Mode, Situation
