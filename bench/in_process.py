@@ -26,8 +26,8 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.table import RunTable
+from chalicelib.core.context import World
 from chalicelib.core.rescue.snapshot import Policy
-from chalicelib.core.world import World
 from chalicelib.wiring import AWS_CONFIG
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL

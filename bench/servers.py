@@ -20,7 +20,7 @@ from bench.interruptions import Seed, Victim
 from bench.machine import ROOT
 from bench.prefect_standin import DELAY_SECONDS
 from bench.usage import children_that_run
-from chalicelib.core.pool_template import merged
+from chalicelib.core.provision.pool_template import merged
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import wait_for

@@ -1,15 +1,15 @@
 """What shall be brought up, as the settings and the shipped templates say it.
 
 Between `provision_settings.py`, which every Lambda checks at its cold start, and
-`core/provisioning.py`, which only `provision` has to load.
+`core/provision/plan.py`, which only `provision` has to load.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from chalicelib.core.pool_template import Template
-from chalicelib.core.provision_mode import Provision
-from chalicelib.core.provisioning import Credential, Desired
+from chalicelib.core.provision.mode import Provision
+from chalicelib.core.provision.plan import Credential, Desired
+from chalicelib.core.provision.pool_template import Template
 from chalicelib.provision_settings import ProvisionSettings
 from chalicelib.settings import Settings
 

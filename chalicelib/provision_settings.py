@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from chalicelib.core.provision_mode import Provision
+from chalicelib.core.provision.mode import Provision
 from chalicelib.settings import Settings, number, wrong_setting
 
 DEFAULT_WORKER_IMAGE: Final = "prefecthq/prefect-aws:latest"

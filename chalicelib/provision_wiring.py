@@ -16,8 +16,8 @@ from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.work_pools import PrefectWorkPools
-from chalicelib.core.provision_world import ProvisionWorld
-from chalicelib.core.provisioning import Desired
+from chalicelib.core.provision.context import ProvisionWorld
+from chalicelib.core.provision.plan import Desired
 from chalicelib.desired import desired_of
 from chalicelib.provision_settings import read_provision_settings
 from chalicelib.wiring import (

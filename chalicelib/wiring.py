@@ -27,8 +27,8 @@ from chalicelib.adapters.http import connections_to
 from chalicelib.adapters.prefect import PrefectRest
 from chalicelib.adapters.secrets import PrefectAuthorization
 from chalicelib.adapters.table import RunTable
+from chalicelib.core.context import World, attempt, results
 from chalicelib.core.model.pricing import Rates, read_table, with_own
-from chalicelib.core.world import World, attempt, results
 from chalicelib.errors import PrefectSpotError, SettingError
 from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import Settings, policy_of, read_settings

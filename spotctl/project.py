@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from chalicelib.core.provision_mode import Provision
+from chalicelib.core.provision.mode import Provision
 from chalicelib.errors import SettingError
 from chalicelib.provision_settings import ProvisionSettings, read_provision_settings
 from chalicelib.settings import Settings, read_settings

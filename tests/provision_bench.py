@@ -15,9 +15,9 @@ from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
-from chalicelib.core.provision_world import ProvisionWorld
-from chalicelib.core.provisioning import Desired
-from chalicelib.core.stack import Condition
+from chalicelib.core.provision.context import ProvisionWorld
+from chalicelib.core.provision.plan import Desired
+from chalicelib.core.provision.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
 from tests.laws.universe import Lines
 from tests.provisioning import (

@@ -6,17 +6,17 @@ The templates are the smallest that have all the kinds of things the real ones h
 from collections.abc import Mapping
 from typing import Any
 
-from chalicelib.core.delivery import RETRY_POLICY, Delivery, InvokeConfig
-from chalicelib.core.pool_template import WorkPool, merged
-from chalicelib.core.provision_mode import Provision
-from chalicelib.core.provisioning import (
+from chalicelib.core.provision.dead_letters import RETRY_POLICY, Delivery, InvokeConfig
+from chalicelib.core.provision.mode import Provision
+from chalicelib.core.provision.plan import (
     Credential,
     Desired,
     Network,
     Observed,
     stack_definition,
 )
-from chalicelib.core.stack import Stack
+from chalicelib.core.provision.pool_template import WorkPool, merged
+from chalicelib.core.provision.stack import Stack
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.provision_steps import StackDefinition
-from chalicelib.core.provisioning import hash_of
-from chalicelib.core.stack import (
+from chalicelib.core.provision.plan import hash_of
+from chalicelib.core.provision.stack import (
     ROLLED_BACK,
     TEMPLATE_TAG,
     Stack,
@@ -20,6 +19,7 @@ from chalicelib.core.stack import (
     StackFailure,
     failures_in,
 )
+from chalicelib.core.provision.steps import StackDefinition
 from chalicelib.errors import LOOKS_AGAIN, OvertakenError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _TELLS_OF_FAILURE: Final = ("FAILED", "ROLLBACK")
 
 
 class CloudFormationStacks:
-    """`core.provision_world.Stacks` through boto3. Other errors of botocore's pass."""
+    """`core.provision.context.Stacks` through boto3. Other errors of botocore's pass."""
 
     def __init__(self, client: "CloudFormationClient") -> None:
         self._client = client

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.delivery import (
+from chalicelib.core.provision.dead_letters import (
     Delivery,
     InvokeConfig,
     PutInvokeConfig,
@@ -27,7 +27,7 @@ _SOMEBODY_ELSES: Final = (_UNKNOWN, "ConcurrentModificationException", "Resource
 
 
 class AwsDeliveries:
-    """`core.provision_world.Deliveries` through boto3. Other errors of botocore's pass.
+    """`core.provision.context.Deliveries` through boto3. Other errors of botocore's pass.
 
     `arn_prefix`: what a function's name is put behind, up to "…:function:".
     """

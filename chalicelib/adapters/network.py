@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.provisioning import Network
+from chalicelib.core.provision.plan import Network
 from chalicelib.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Ec2Networks:
-    """`core.provision_world.Networks` through boto3. Other errors of botocore's pass."""
+    """`core.provision.context.Networks` through boto3. Other errors of botocore's pass."""
 
     def __init__(self, client: "EC2Client") -> None:
         self._client = client

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.provisioning import Credential
+from chalicelib.core.provision.plan import Credential
 from chalicelib.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class SsmParameters:
-    """`core.provision_world.Parameters` through boto3. Other errors of botocore's pass."""
+    """`core.provision.context.Parameters` through boto3. Other errors of botocore's pass."""
 
     def __init__(self, client: "SSMClient") -> None:
         self._client = client

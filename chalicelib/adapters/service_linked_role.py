@@ -15,7 +15,7 @@ SERVICE: Final = "ecs.amazonaws.com"
 
 
 class EcsServiceLinkedRole:
-    """`core.provision_world.ServiceLinkedRole` through boto3. Other errors of botocore's pass."""
+    """`core.provision.context.ServiceLinkedRole` through boto3. Other errors of botocore's pass."""
 
     def __init__(self, client: "IAMClient") -> None:
         self._client = client

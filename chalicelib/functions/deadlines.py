@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
+from chalicelib.core.context import World
 from chalicelib.core.model.ecs_task import FARGATE
 from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
 from chalicelib.core.model.run_record import Moved, RunRecord
@@ -34,7 +35,6 @@ from chalicelib.core.rescue.snapshot import (
     on_demand_variables,
     reason_not_to_rerun,
 )
-from chalicelib.core.world import World
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_past
 from chalicelib.functions.rescue import tell_people

@@ -12,6 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from chalicelib.core.context import World
 from chalicelib.core.metrics import Measured, values_of_bill
 from chalicelib.core.model.ecs_task import (
     Ignored,
@@ -39,7 +40,6 @@ from chalicelib.core.money.outcome import (
     outcome_of_other_stop,
 )
 from chalicelib.core.money.waste import wasted_seconds
-from chalicelib.core.world import World
 from chalicelib.errors import LAMBDA_RETRIES, PrefectSpotError, UnsettledError
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)

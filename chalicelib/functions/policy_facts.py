@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from chalicelib.core.context import World
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.policies.advice import guards_on
@@ -33,7 +34,6 @@ from chalicelib.core.policies.facts import (
 )
 from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.snapshot import Situation
-from chalicelib.core.world import World
 
 PAST_RUNS: Final = 20
 """Completed runs of the deployment that are looked at."""

@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar, assert_never
 
-from chalicelib.core.delivery import PutInvokeConfig, PutTargets
-from chalicelib.core.pool_template import POOL_TYPE, WorkPool
-from chalicelib.core.provision_steps import (
+from chalicelib.core.provision.context import ProvisionWorld
+from chalicelib.core.provision.dead_letters import PutInvokeConfig, PutTargets
+from chalicelib.core.provision.plan import Observed, Plan, Problem, plan
+from chalicelib.core.provision.pool_template import POOL_TYPE, WorkPool
+from chalicelib.core.provision.stack import Condition, Standing, standing_of
+from chalicelib.core.provision.steps import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
@@ -21,9 +24,6 @@ from chalicelib.core.provision_steps import (
     UpdateStack,
     describe,
 )
-from chalicelib.core.provision_world import ProvisionWorld
-from chalicelib.core.provisioning import Observed, Plan, Problem, plan
-from chalicelib.core.stack import Condition, Standing, standing_of
 from chalicelib.errors import (
     NotProvisionedError,
     OvertakenError,

@@ -4,6 +4,7 @@ Most of what wakes it is no interruption; that is settled here, at the cost of o
 table at most, and nothing of Prefect.
 """
 
+from chalicelib.core.context import World
 from chalicelib.core.model.ecs_task import (
     Ignored,
     Task,
@@ -14,7 +15,6 @@ from chalicelib.core.model.ecs_task import (
     was_interrupted,
 )
 from chalicelib.core.rescue.actions import Decision, Verdict
-from chalicelib.core.world import World
 from chalicelib.functions.rescue import rescue
 
 

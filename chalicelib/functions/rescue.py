@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 from uuid import UUID
 
+from chalicelib.core.context import World
 from chalicelib.core.metrics import Measured, values_of_rescue
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
@@ -42,7 +43,6 @@ from chalicelib.core.rescue.annotation import Annotation, one_line
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.rescue.snapshot import Situation
-from chalicelib.core.world import World
 from chalicelib.errors import (
     LAMBDA_RETRIES,
     LeaseHeldError,

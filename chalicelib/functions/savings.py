@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Final
 
+from chalicelib.core.context import World
 from chalicelib.core.money.report import days_between, in_usd, report_of, savings_table
 from chalicelib.core.ports import TableArtifact
-from chalicelib.core.world import World
 
 SAVINGS_KEY: Final = "spot-savings"
 DAYS: Final = 30

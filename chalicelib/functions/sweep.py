@@ -13,13 +13,13 @@ from enum import Enum, auto
 from typing import Final
 from uuid import UUID
 
+from chalicelib.core.context import World
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.orphans import by_flow_run, evidence, lives, noted_task
 from chalicelib.core.rescue.snapshot import Mode
-from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed

@@ -7,7 +7,7 @@ import pytest
 from prefect_aws.workers import ECSWorker
 
 import infra
-from chalicelib.core.pool_template import Template, merged
+from chalicelib.core.provision.pool_template import Template, merged
 from chalicelib.errors import (
     PrefectConflictError,
     PrefectRejectedError,

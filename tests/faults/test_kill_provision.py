@@ -12,7 +12,7 @@ import pytest
 from moto import mock_aws
 from moto.cloudformation.models import cloudformation_backends
 
-from chalicelib.core.stack import Condition
+from chalicelib.core.provision.stack import Condition
 from chalicelib.functions.provision import provision
 from localcloud import moto_additions
 from tests.faults.ledger import Ledger

@@ -15,13 +15,13 @@ from botocore.exceptions import ClientError
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.table import RunTable
+from chalicelib.core.context import World
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.money.daily_sums import DailySum
 from chalicelib.core.ports import Log
 from chalicelib.core.rescue.actions import Decision
 from chalicelib.core.rescue.snapshot import Policy
-from chalicelib.core.world import World
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react

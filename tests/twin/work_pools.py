@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chalicelib.core.pool_template import Template, WorkPool
+from chalicelib.core.provision.pool_template import Template, WorkPool
 from chalicelib.errors import PrefectConflictError, PrefectRejectedError, PrefectSpotError
 
 

@@ -16,7 +16,7 @@ from prefect_aws.workers import ECSWorker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
 import infra
-from chalicelib.core.pool_template import merged
+from chalicelib.core.provision.pool_template import merged
 from tests.provisioning import SHIPPED_VALUES
 
 CONTAINER = ("job_configuration", "task_definition", "containerDefinitions", 0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prefect_aws.workers import ECSWorker
 
-from chalicelib.core.pool_template import filled, merged
+from chalicelib.core.provision.pool_template import filled, merged
 from tests.provisioning import (
     PARAMETER_ARN,
     POOL_AS_IT_SHALL_BE,

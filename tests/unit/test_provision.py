@@ -8,9 +8,9 @@ import pytest
 from moto import mock_aws
 from moto.cloudformation.models import cloudformation_backends
 
-from chalicelib.core.provision_mode import Provision
-from chalicelib.core.provision_world import WorkPools
-from chalicelib.core.stack import TEMPLATE_TAG, Condition
+from chalicelib.core.provision.context import WorkPools
+from chalicelib.core.provision.mode import Provision
+from chalicelib.core.provision.stack import TEMPLATE_TAG, Condition
 from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.provision import ProvisionReport, provision
 from localcloud import moto_additions

@@ -15,9 +15,9 @@ from chalicelib.adapters.delivery import AwsDeliveries
 from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
-from chalicelib.core.delivery import InvokeConfig, PutInvokeConfig, PutTargets
-from chalicelib.core.provisioning import Credential, Network, stack_definition
-from chalicelib.core.stack import TEMPLATE_TAG
+from chalicelib.core.provision.dead_letters import InvokeConfig, PutInvokeConfig, PutTargets
+from chalicelib.core.provision.plan import Credential, Network, stack_definition
+from chalicelib.core.provision.stack import TEMPLATE_TAG
 from chalicelib.errors import NetworkError, OvertakenError
 from tests.provisioning import FUNCTION_PREFIX, PARAMETER, QUEUE_ARN, STACK_ID, make_desired
 

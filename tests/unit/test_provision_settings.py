@@ -7,8 +7,8 @@ import botocore.session
 import pytest
 
 import infra
-from chalicelib.core.provision_mode import Provision
-from chalicelib.core.provisioning import Network, stack_definition
+from chalicelib.core.provision.mode import Provision
+from chalicelib.core.provision.plan import Network, stack_definition
 from chalicelib.desired import desired_of
 from chalicelib.errors import SettingError
 from chalicelib.provision_settings import (

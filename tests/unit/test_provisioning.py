@@ -6,23 +6,23 @@ from typing import Any
 import botocore.session
 import pytest
 
-from chalicelib.core.delivery import InvokeConfig, PutInvokeConfig, PutTargets
-from chalicelib.core.pool_template import WorkPool
-from chalicelib.core.provision_mode import Provision
-from chalicelib.core.provision_steps import (
-    ChangeWorkPool,
-    CreateStack,
-    CreateWorkPool,
-    DeleteStack,
-    UpdateStack,
-)
-from chalicelib.core.provisioning import Plan, Problem, plan, stack_definition
-from chalicelib.core.stack import (
+from chalicelib.core.provision.dead_letters import InvokeConfig, PutInvokeConfig, PutTargets
+from chalicelib.core.provision.mode import Provision
+from chalicelib.core.provision.plan import Plan, Problem, plan, stack_definition
+from chalicelib.core.provision.pool_template import WorkPool
+from chalicelib.core.provision.stack import (
     STATUSES,
     Condition,
     StackEvent,
     StackFailure,
     failures_in,
+)
+from chalicelib.core.provision.steps import (
+    ChangeWorkPool,
+    CreateStack,
+    CreateWorkPool,
+    DeleteStack,
+    UpdateStack,
 )
 from tests.provisioning import (
     OUTPUTS,

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
+from chalicelib.core.context import World, in_turn
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.rescue.actions import Verdict
-from chalicelib.core.world import World, in_turn
 from chalicelib.errors import LeaseHeldError, PrefectUnavailableError, UnsettledError
 from chalicelib.functions.react import react
 from tests.laws.universe import LEASE, Lines, Universe

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chalicelib.core.delivery import Delivery, PutInvokeConfig, PutTargets
-from chalicelib.core.pool_template import Template, WorkPool
 from chalicelib.core.ports import Log
-from chalicelib.core.provision_steps import StackDefinition
-from chalicelib.core.provisioning import Credential, Desired, Network
-from chalicelib.core.stack import Stack
+from chalicelib.core.provision.dead_letters import Delivery, PutInvokeConfig, PutTargets
+from chalicelib.core.provision.plan import Credential, Desired, Network
+from chalicelib.core.provision.pool_template import Template, WorkPool
+from chalicelib.core.provision.stack import Stack
+from chalicelib.core.provision.steps import StackDefinition
 
 
 class Stacks(Protocol):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from chalicelib.core.delivery import PutInvokeConfig, PutTargets
-from chalicelib.core.pool_template import Template
+from chalicelib.core.provision.dead_letters import PutInvokeConfig, PutTargets
+from chalicelib.core.provision.pool_template import Template
 
 
 @dataclass(frozen=True, slots=True)

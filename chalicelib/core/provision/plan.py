@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from chalicelib.core.delivery import Delivery, delivery_steps
-from chalicelib.core.pool_template import Template, Values, WorkPool, merged
-from chalicelib.core.provision_mode import Provision
-from chalicelib.core.provision_steps import (
+from chalicelib.core.provision.dead_letters import Delivery, delivery_steps
+from chalicelib.core.provision.mode import Provision
+from chalicelib.core.provision.pool_template import Template, Values, WorkPool, merged
+from chalicelib.core.provision.stack import Condition, Stack, Standing, standing_of
+from chalicelib.core.provision.steps import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
@@ -28,7 +29,6 @@ from chalicelib.core.provision_steps import (
     Step,
     UpdateStack,
 )
-from chalicelib.core.stack import Condition, Stack, Standing, standing_of
 from chalicelib.errors import in_one_line
 
 

@@ -1,0 +1,1 @@
+"""What is to be provisioned, what there is, and the plan from one to the other."""
