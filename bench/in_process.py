@@ -24,8 +24,8 @@ from bench.interruptions import Seed, Victim, task_of
 from bench.prefect_standin import PrefectStandIn
 from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.ecs import EcsTasks
-from chalicelib.adapters.prefect import PrefectRest
-from chalicelib.adapters.table import RunTable
+from chalicelib.adapters.prefect_api import PrefectRest
+from chalicelib.adapters.records import RunTable
 from chalicelib.core.context import World
 from chalicelib.core.rescue.snapshot import Policy
 from chalicelib.wiring import AWS_CONFIG
@@ -42,7 +42,7 @@ _ACCESS: Final = {
 
 @dataclass(frozen=True)
 class _Response:
-    """What `adapters/http.py` reads of urllib3's answer."""
+    """What `adapters/prefect_client.py` reads of urllib3's answer."""
 
     status: int
     data: bytes

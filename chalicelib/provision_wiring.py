@@ -9,12 +9,12 @@ from typing import Final
 import boto3
 
 import infra
-from chalicelib.adapters.cloudformation import CloudFormationStacks
-from chalicelib.adapters.delivery import AwsDeliveries
-from chalicelib.adapters.http import JsonHttp
+from chalicelib.adapters.dead_letters import AwsDeliveries
 from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
+from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
+from chalicelib.adapters.stack import CloudFormationStacks
 from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.core.provision.context import ProvisionWorld
 from chalicelib.core.provision.plan import Desired

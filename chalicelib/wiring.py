@@ -22,11 +22,11 @@ from aws_lambda_powertools import Logger
 from botocore.config import Config
 
 import infra
+from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.ecs import EcsTasks
-from chalicelib.adapters.http import connections_to
-from chalicelib.adapters.prefect import PrefectRest
-from chalicelib.adapters.secrets import PrefectAuthorization
-from chalicelib.adapters.table import RunTable
+from chalicelib.adapters.prefect_api import PrefectRest
+from chalicelib.adapters.prefect_client import connections_to
+from chalicelib.adapters.records import RunTable
 from chalicelib.core.context import World, attempt, results
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.errors import PrefectSpotError, SettingError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
-    from chalicelib.adapters.metrics import EmfMetrics
+    from chalicelib.adapters.emf import EmfMetrics
 
 CALLS_AT_ONCE: Final = 6
 """Connections to Prefect that one invocation uses: a rescue tells people by as many requests."""
@@ -263,7 +263,7 @@ def _tasks() -> EcsTasks:
 
 @cache
 def _metrics() -> "EmfMetrics":
-    from chalicelib.adapters.metrics import EmfMetrics  # most events measure nothing
+    from chalicelib.adapters.emf import EmfMetrics  # most events measure nothing
 
     return EmfMetrics(settings().stage, settings().work_pool)
 

@@ -1,6 +1,6 @@
 """What an operator asks of Prefect beyond a rescue: pools, workers, deployments, a run to start.
 
-Over the same HTTP as the Lambdas' (`chalicelib/adapters/http.py`), for Prefect's own SDK takes two
+Over the same HTTP as the Lambdas' (`chalicelib/adapters/prefect_client.py`), for Prefect's own SDK takes two
 seconds to import.
 """
 
@@ -12,9 +12,9 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from chalicelib.adapters.answers import read_fields
-from chalicelib.adapters.http import CHECK_API_URL, Authorization, JsonHttp
-from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.adapters.prefect_answers import read_fields
+from chalicelib.adapters.prefect_api import PrefectRest
+from chalicelib.adapters.prefect_client import CHECK_API_URL, Authorization, JsonHttp
 from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.errors import PrefectUnavailableError
 
@@ -61,7 +61,7 @@ class Deployment:
 
 
 class OperatorsPrefect:
-    """Asks one Prefect API. Every method raises what `adapters/http.py` raises."""
+    """Asks one Prefect API. Every method raises what `adapters/prefect_client.py` raises."""
 
     def __init__(
         self,

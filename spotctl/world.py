@@ -16,8 +16,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import NoRegionError
 
-from chalicelib.adapters.http import Authorization
-from chalicelib.adapters.secrets import PrefectAuthorization
+from chalicelib.adapters.credentials import PrefectAuthorization
+from chalicelib.adapters.prefect_client import Authorization
 from spotctl.chalice import chalice
 from spotctl.prefect import OperatorsPrefect
 from spotctl.project import Project

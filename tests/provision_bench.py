@@ -10,11 +10,11 @@ import boto3
 from moto.backends import get_backend
 from moto.dynamodb.models import dynamodb_backends
 
-from chalicelib.adapters.cloudformation import CloudFormationStacks
-from chalicelib.adapters.delivery import AwsDeliveries
+from chalicelib.adapters.dead_letters import AwsDeliveries
 from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
+from chalicelib.adapters.stack import CloudFormationStacks
 from chalicelib.core.provision.context import ProvisionWorld
 from chalicelib.core.provision.plan import Desired
 from chalicelib.core.provision.stack import Condition

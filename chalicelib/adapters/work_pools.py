@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from chalicelib.adapters.http import CHECK_API_URL, JsonHttp
+from chalicelib.adapters.prefect_client import CHECK_API_URL, JsonHttp
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
 from chalicelib.errors import PrefectUnavailableError
 
 
 class PrefectWorkPools:
-    """`core.provision.context.WorkPools` over HTTP; raises what `adapters/http.py` raises."""
+    """`core.provision.context.WorkPools` over HTTP; raises what `adapters/prefect_client.py` raises."""
 
     def __init__(self, http: JsonHttp) -> None:
         self._http = http

@@ -1,6 +1,6 @@
 """What goes to CloudWatch: the names, and which values a rescue and a bill give.
 
-Dashboard and alarms name these; the dimensions and the printing are `adapters/metrics.py`'s.
+Dashboard and alarms name these; the dimensions and the printing are `adapters/emf.py`'s.
 """
 
 from collections.abc import Mapping

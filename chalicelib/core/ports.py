@@ -1,6 +1,6 @@
 """The outside world as the functions see it; `wiring.py` fills it in.
 
-Two implementations hold to Prefect's port, by one contract suite: `adapters/prefect.py` over REST
+Two implementations hold to Prefect's port, by one contract suite: `adapters/prefect_api.py` over REST
 and the in-memory twin in `tests/twin/`. The table and ECS have one each; their twin is moto.
 """
 

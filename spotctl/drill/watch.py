@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from chalicelib.adapters.ecs import EcsTasks
-from chalicelib.adapters.table import RunTable
+from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.ecs_task import (
     DRILL_STOP_REASON,
     FARGATE_SPOT,

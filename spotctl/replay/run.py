@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from chalicelib.adapters.bills import BillTable
-from chalicelib.adapters.table import RunTable
+from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.settings import Settings, policy_of
 from spotctl.errors import RefusedError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from chalicelib.adapters.table import RunTable
+from chalicelib.adapters.records import RunTable
 from spotctl.rows import DEPLOY, Row, failed, ok, warning
 from spotctl.world import World
 

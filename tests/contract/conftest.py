@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chalicelib.adapters.http import JsonHttp
-from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.adapters.prefect_api import PrefectRest
+from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres

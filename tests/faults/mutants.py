@@ -122,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "no lease",
-        "chalicelib/adapters/table.py",
+        "chalicelib/adapters/records.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(no_such_field) OR lease_until < :now",
         (TOGETHER + "[exit and stop]",),
@@ -199,7 +199,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lease that outlives nobody",
-        "chalicelib/adapters/table.py",
+        "chalicelib/adapters/records.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(lease_until)",
         (ANYWHERE + "[dies: react, rerun on Spot]",),
@@ -227,7 +227,7 @@ MUTANTS = (
     ),
     Mutant(
         "a state proposed again that may have been taken",
-        "chalicelib/adapters/http.py",
+        "chalicelib/adapters/prefect_client.py",
         "(result.unsure and not request.again_if_unsure)",
         "(result.unsure and request.again_if_unsure)",
         (HTTP + "a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken",),
@@ -248,14 +248,14 @@ MUTANTS = (
     ),
     Mutant(
         "the credential in an error's text",
-        "chalicelib/adapters/http.py",
+        "chalicelib/adapters/prefect_client.py",
         'text = text.replace(secret, "***") if len(secret) > 3 else text',
         'text = text.replace(secret, "***") if len(secret) > 3000 else text',
         (SECRETS + "a_server_that_sends_the_credential_back_does_not_get_it_printed",),
     ),
     Mutant(
         "a PATCH drops the policy's other fields",
-        "chalicelib/adapters/prefect.py",
+        "chalicelib/adapters/prefect_api.py",
         "{**policy.others, **retries}",
         "retries",
         (ADAPTER + "a_policy_keeps_what_it_does_not_know",),

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from botocore.exceptions import ClientError
 
 from chalicelib.adapters.bills import BillTable
-from chalicelib.adapters.table import RunTable
+from chalicelib.adapters.records import RunTable
 from chalicelib.core.context import World
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task

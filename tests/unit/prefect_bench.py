@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
-from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.adapters.prefect_api import PrefectRest
 from tests.unit.scripted_server import ScriptedServer, Step
 
 RUN_ID = UUID("11111111-2222-4333-8444-555555555555")

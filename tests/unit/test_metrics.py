@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.adapters.metrics import EmfMetrics
+from chalicelib.adapters.emf import EmfMetrics
 from chalicelib.core.metrics import Measured, Metric, values_of_bill, values_of_rescue
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import StateType

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from chalicelib.adapters.prefect import MOST_RUNS
+from chalicelib.adapters.prefect_api import MOST_RUNS
 from chalicelib.core.model.flow_run import (
     ProposedState,
     RunChange,

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from chalicelib.adapters.http import MOST_TRIES
-from chalicelib.adapters.prefect import PrefectRest
+from chalicelib.adapters.prefect_api import PrefectRest
+from chalicelib.adapters.prefect_client import MOST_TRIES
 from chalicelib.core.model.flow_run import ProposedState, RunChange, StateType
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (

@@ -10,11 +10,11 @@ from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
-from chalicelib.adapters.cloudformation import CloudFormationStacks
-from chalicelib.adapters.delivery import AwsDeliveries
+from chalicelib.adapters.dead_letters import AwsDeliveries
 from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
+from chalicelib.adapters.stack import CloudFormationStacks
 from chalicelib.core.provision.dead_letters import InvokeConfig, PutInvokeConfig, PutTargets
 from chalicelib.core.provision.plan import Credential, Network, stack_definition
 from chalicelib.core.provision.stack import TEMPLATE_TAG

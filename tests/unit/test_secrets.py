@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 
-from chalicelib.adapters.secrets import CACHE_SECONDS, PrefectAuthorization
+from chalicelib.adapters.credentials import CACHE_SECONDS, PrefectAuthorization
 from chalicelib.errors import SecretUnreadableError
 
 KEY = "pnu_0123456789abcdef"

@@ -11,7 +11,7 @@ import pytest
 import infra
 from bench.aws_standin import AwsStandIn
 from bench.http_server import ServerThread, Service
-from chalicelib.adapters.table import KEPT_FOR, RunTable
+from chalicelib.adapters.records import KEPT_FOR, RunTable
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds

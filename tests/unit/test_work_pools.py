@@ -2,7 +2,7 @@
 
 import pytest
 
-from chalicelib.adapters.http import JsonHttp
+from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectUnavailableError
 from tests.unit.scripted_server import ScriptedServer, answer

@@ -1,6 +1,6 @@
 """A flow run as Prefect tells it: its state, its past states, and what may be changed on it.
 
-Values only; `adapters/prefect.py` reads and writes them, `core/rescue/decide.py` judges them.
+Values only; `adapters/prefect_api.py` reads and writes them, `core/rescue/decide.py` judges them.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The run record: what is known of a flow run's interruptions, exact, and what was decided.
 
 Prefect has no compare-and-swap and its labels lose concurrent updates, so decisions read this and
-never the labels. `adapters/table.py` keeps it in DynamoDB, one item per run, under a lease.
+never the labels. `adapters/records.py` keeps it in DynamoDB, one item per run, under a lease.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """A CloudFormation stack as it is: what its status asks for, and why it failed.
 
-`adapters/cloudformation.py` reads it, `core/provision/plan.py` plans by it.
+`adapters/stack.py` reads it, `core/provision/plan.py` plans by it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """Prefect's credential, from an SSM SecureString to the Authorization header, and nowhere else.
 
-`wiring.py` hands it to `adapters/prefect.py`, which asks anew when Prefect answers 401.
+`wiring.py` hands it to `adapters/prefect_api.py`, which asks anew when Prefect answers 401.
 """
 
 import base64

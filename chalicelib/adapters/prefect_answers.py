@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
-from chalicelib.adapters.http import CHECK_API_URL
+from chalicelib.adapters.prefect_client import CHECK_API_URL
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,

@@ -1,7 +1,7 @@
 """Prefect's REST API, as far as a rescue needs it: the second half of the way out.
 
 `functions/` calls it through the port in `core/ports.py`; it puts values on the wire, reads answers
-back, and leaves tries, deadline and credentials to `adapters/http.py`.
+back, and leaves tries, deadline and credentials to `adapters/prefect_client.py`.
 """
 
 import json
@@ -14,7 +14,7 @@ from uuid import UUID
 
 import urllib3
 
-from chalicelib.adapters.answers import (
+from chalicelib.adapters.prefect_answers import (
     read_called_flow_run,
     read_completed_run,
     read_fields,
@@ -25,7 +25,7 @@ from chalicelib.adapters.answers import (
     read_uuid,
     unreadable,
 )
-from chalicelib.adapters.http import Authorization, JsonHttp
+from chalicelib.adapters.prefect_client import Authorization, JsonHttp
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
@@ -54,7 +54,7 @@ MOST_RUNS: Final = 200
 class PrefectRest:
     """`core.ports.Prefect` over HTTP. Keeps its connections; threads may share one instance.
 
-    Every method raises what `adapters/http.py` raises. An answer that cannot be read raises
+    Every method raises what `adapters/prefect_client.py` raises. An answer that cannot be read raises
     PrefectUnavailableError; it never becomes an empty value that a PATCH would then write.
     """
 
