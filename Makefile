@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv/bin
-PACKAGES := app.py chalicelib infra localcloud spotctl simulation bench examples doctools tests
+PACKAGES := app.py chalicelib infra localcloud spotctl lab examples tools tests
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
@@ -62,7 +62,7 @@ ui: .venv/ready .venvs/lambda/ready  ## The demo, looked at in a real browser; t
 
 .PHONY: bench
 bench: .venv/ready .venvs/lambda/ready  ## Measured against prefect-aws's observer and its own floor; writes docs/benchmarks.md; fifty minutes
-	@$(VENV)/python -m bench
+	@$(VENV)/python -m lab.bench
 
 # Accepted findings, each with its reason and date on a line above it: --ignore-vuln ID
 AUDIT_ACCEPTED :=
@@ -76,22 +76,22 @@ audit: .venvs/audit/ready .venvs/checkov/ready  ## Pins against known vulnerabil
 
 .PHONY: docs
 docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a warning or a dead link
-	@.venvs/docs/bin/python -m doctools.settings_page
+	@.venvs/docs/bin/python -m tools.settings_page
 	@$(MAKE) site
 
 # As it was committed: the tests find what `make docs` would have to write anew.
 .PHONY: site
 site: .venvs/docs/ready
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --quiet --strict
-	@.venvs/docs/bin/python -m doctools.site build/docs
+	@.venvs/docs/bin/python -m tools.site build/docs
 
 .PHONY: simulate
 simulate: .venv/ready  ## Which setting is mine? Budgets and guards, simulated; RUNS=, SEED=
-	@$(VENV)/python -m simulation $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED))
+	@$(VENV)/python -m lab.simulation $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: prices
 prices: .venv/ready  ## Read Fargate's prices again into infra/prices.json; needs AWS credentials
-	@$(VENV)/python -m spotctl.prices
+	@$(VENV)/python -m tools.prices
 
 .PHONY: format
 format: .venv/ready  ## Format the code

@@ -98,10 +98,9 @@ def test_the_zip_holds_every_file_of_ours_and_no_workshop(zipped: bytes) -> None
     tops = {name.parts[0] for name in names}
     assert not tops & {
         "localcloud",
-        "simulation",
+        "lab",
         "spotctl",
         "tests",
-        "bench",
         "prefect",
         "boto3",
         "moto",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench import cold, floor, observer
-from bench.part import PARTS
-from bench.report import SHORT_FILE
+from lab.bench import cold, floor, observer
+from lab.bench.part import PARTS
+from lab.bench.report import SHORT_FILE
 from localcloud.deployment import PROJECT
 
 
@@ -17,7 +17,7 @@ from localcloud.deployment import PROJECT
 def found() -> dict[str, Any]:
     """What was measured; the parts share one process, and begin with a new cloud each."""
     SHORT_FILE.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "bench", "--short"]
+    command = [sys.executable, "-m", "lab.bench", "--short"]
     finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, f"{finished.stdout}\n{finished.stderr}"
     found: dict[str, Any] = json.loads(SHORT_FILE.read_text())

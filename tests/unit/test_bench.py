@@ -9,16 +9,16 @@ import pytest
 from websockets import Subprotocol
 from websockets.sync.client import connect
 
-from bench import report
-from bench.__main__ import main
-from bench.floor_requests import Floor
-from bench.http_server import ServerThread, Service
-from bench.in_process import InProcess
-from bench.interruptions import Seed, Victim, stop_of, task_arn
-from bench.prefect_standin import PrefectStandIn
-from bench.sweep import sweep_once
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.functions.react import react
+from lab.bench import report
+from lab.bench.__main__ import main
+from lab.bench.floor_requests import Floor
+from lab.bench.http_server import ServerThread, Service
+from lab.bench.in_process import InProcess
+from lab.bench.interruptions import Seed, Victim, stop_of, task_arn
+from lab.bench.prefect_standin import PrefectStandIn
+from lab.bench.sweep import sweep_once
 
 COLD = {"at": "2026-11-27 12:00 UTC", "seconds": 60.0, "machine": {"memory": "24 GiB"}}
 

@@ -14,10 +14,10 @@ from typer.main import get_group
 
 from chalicelib import errors
 from chalicelib.errors import PrefectSpotError, SettingError
-from doctools import costs, settings_page
-from doctools.site import foreign_loads
 from spotctl.cli import app as spotctl
 from tests.tiers import GROUPS
+from tools import costs, settings_page
+from tools.site import foreign_loads
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -56,7 +56,7 @@ RUN_BY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         ("localcloud.demo", '"KEEP": "1"'),
     ),
     "make help": ("tests/unit/test_docs.py::test_make_help_lists_every_target", ("help",)),
-    ".venv/bin/python -m doctools.costs": (
+    ".venv/bin/python -m tools.costs": (
         "tests/unit/test_docs.py::test_what_it_costs_is_what_the_command_prints",
         ("costs.table()",),
     ),
@@ -241,7 +241,7 @@ def test_a_file_that_is_named_is_there(page: Path) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/money.md"])
 def test_what_it_costs_is_what_the_command_prints(page: str) -> None:
-    assert costs.table() in (ROOT / page).read_text(), "put in what doctools.costs prints"
+    assert costs.table() in (ROOT / page).read_text(), "put in what tools.costs prints"
 
 
 def commands_in(markdown: str) -> list[str]:

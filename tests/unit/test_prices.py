@@ -13,8 +13,8 @@ from botocore.stub import Stubber
 
 import infra
 from chalicelib.core.model.pricing import read_table
-from spotctl.prices import PricesError, as_text, read_feed, read_price_list, table_of
 from tests.unit.scripted_server import ScriptedServer, answer, answer_raw
+from tools.prices import PricesError, as_text, read_feed, read_price_list, table_of
 
 PRICES = Path(__file__).parents[1] / "prices"
 TODAY = date(2026, 11, 24)

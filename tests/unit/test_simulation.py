@@ -10,14 +10,14 @@ import pytest
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.policies.economics import expected_spot_seconds
 from chalicelib.core.rescue.snapshot import Policy
-from simulation.estimate import ratio, student
-from simulation.figures import MOST_ABOVE, figures_of
-from simulation.grid import Cell, Contest, Grid, Pattern, Pool, play_all
-from simulation.memory import Knowledge, PastSky, memory_of, varied
-from simulation.play import Assignment, by_budget, by_product, leaving_before, optimum
-from simulation.sky import HOUR, Bursts, Bursty, Steady
-from simulation.tables import show
-from simulation.work import Work, attempt, platform_of, shipped_rates
+from lab.simulation.estimate import ratio, student
+from lab.simulation.figures import MOST_ABOVE, figures_of
+from lab.simulation.grid import Cell, Contest, Grid, Pattern, Pool, play_all
+from lab.simulation.memory import Knowledge, PastSky, memory_of, varied
+from lab.simulation.play import Assignment, by_budget, by_product, leaving_before, optimum
+from lab.simulation.sky import HOUR, Bursts, Bursty, Steady
+from lab.simulation.tables import show
+from lab.simulation.work import Work, attempt, platform_of, shipped_rates
 
 PLATFORM: Final = platform_of(shipped_rates())
 NOTHING: Final = memory_of(Work(HOUR), Knowledge(0, 0), PastSky(1.0), Random(1), PLATFORM)

@@ -9,11 +9,11 @@ import boto3
 import pytest
 
 import infra
-from bench.aws_standin import AwsStandIn
-from bench.http_server import ServerThread, Service
 from chalicelib.adapters.records import KEPT_FOR, RunTable
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
+from lab.bench.aws_standin import AwsStandIn
+from lab.bench.http_server import ServerThread, Service
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
 from tests.twin.dynamodb import InMemoryDynamoDB
 

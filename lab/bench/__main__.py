@@ -1,0 +1,68 @@
+"""`make bench`, or `python -m lab.bench observer floor cold storm sweep`: measure, print, write.
+
+`--short` tries the parts with smallest sizes, and writes no page.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from lab.bench import machine, report
+from lab.bench.part import PARTS, Row
+
+
+def main(arguments: list[str]) -> int:
+    """Run the parts that are named, all when none is. Returns 0 also for a promise not kept."""
+    parser = argparse.ArgumentParser(prog="python -m lab.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    parser.add_argument("--short", action="store_true", help="smallest sizes, once, and no page")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.parts if name not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]}: there are {', '.join(PARTS)}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    file = report.SHORT_FILE if options.short else report.FILE
+    found = report.load(file)
+    for name in options.parts or PARTS:
+        found = _run(name, found, console, short=options.short)
+        report.save(found, file)
+    _show(console, "What is promised, and what was found", report.judged(found))
+    console.print(f"written: {file.relative_to(machine.ROOT)}")
+    if not options.short:
+        report.write_page(found)
+        console.print(f"written: {report.PAGE.relative_to(machine.ROOT)}")
+    return 0
+
+
+def _run(name: str, found: report.Found, console: Console, *, short: bool) -> report.Found:
+    part = import_module(f"lab.bench.{name}")
+    began, at = time.monotonic(), datetime.now(UTC)
+
+    def log(line: str) -> None:
+        console.print(f"{time.monotonic() - began:7.1f} s  {name}: {line}", highlight=False)
+
+    console.rule(part.TITLE)
+    measured = part.measure(log, short=short)
+    for title, rows in measured.tables.items():
+        _show(console, title, rows)
+    share = {
+        "at": f"{at:%Y-%m-%d %H:%M} UTC",
+        "seconds": round(time.monotonic() - began, 1),
+        "machine": machine.describe(),
+        "figures": measured.tables,
+    }
+    return report.merge(found, name, measured.targets, share)
+
+
+def _show(console: Console, title: str, rows: Sequence[Row]) -> None:
+    console.print(Markdown(report.markdown(title, rows)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,144 @@
+"""`build/bench.json`, `docs/benchmarks.md` and the tables on a terminal, all from the same rows.
+
+A part that is run alone replaces its own share and leaves the others' as they were. The page's last
+section, what profiles showed, is written by hand, and left as it is.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from lab.bench.machine import ROOT
+from lab.bench.part import PARTS, Row
+
+FILE: Final = ROOT / "build" / "bench.json"
+SHORT_FILE: Final = ROOT / "build" / "bench-short.json"
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+
+Found = dict[str, Any]
+"""The content of `build/bench.json`: the targets, and under "measured" all else by part."""
+
+PROMISES: Final = (
+    ("1,000 interruptions on the stand-in, ours ÷ observer", "observer standin_1000", 0.25),
+    ("1,000 interruptions on a real server, ours ÷ observer", "observer server_1000", 1.3),
+    ("CPU seconds per event, ours ÷ observer", "observer cpu_per_event", 0.5),
+    ("a warm rescue ÷ the requests it cannot do without", "warm_vs_floor", 1.5),
+    ("cold start ÷ that of a bare Chalice function", "cold_vs_bare", 1.3),
+    ("the deployed zip, in bytes", "zip_bytes", 2_000_000),
+    ("peak memory of a Lambda, in MiB", "peak_rss_mib", 110),
+)
+"""What is compared, where its figure stands, and what it is at most."""
+
+STORM_GROWTH: Final = 12.0
+"""A storm of 10,000 may take so many times as long as one of 1,000."""
+
+HEAD: Final = """# Benchmarks
+
+Measured by `make bench`, which writes this page and `build/bench.json`. Where prefect-spot is
+measured against something, both sides ran in one run, on the same inputs, in turn, several times,
+with fresh servers for each measurement; a figure is the median, and a ratio is ours ÷ the other's:
+below 1 is in our favour. Prefect's server is the real one, with PostgreSQL, or a stand-in where it
+says so; AWS is emulated. So times are this machine's, and ratios are what to look at.
+"""
+ORIGINS: Final = """## On what, when, and how to repeat it
+
+`make bench` measures everything again; `.venv/bin/python -m lab.bench floor cold` only those parts.
+Nothing else should be running on the machine meanwhile.
+"""
+BY_HAND: Final = "## What profiles showed"
+
+
+def load(file: Path) -> Found:
+    """Return what is on record; empty where nothing is."""
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
+def merge(found: Found, part: str, targets: Found, measured: Found) -> Found:
+    """Return the record with a part's share in place of what it said before; targets first."""
+    parts = {**found.get("measured", {}), part: measured}
+    ordered = {name: parts[name] for name in PARTS if name in parts}
+    others = {key: value for key, value in found.items() if key != "measured"}
+    return {**others, **targets, "measured": ordered}
+
+
+def save(found: Found, file: Path) -> None:
+    """Write the record."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def judged(found: Found) -> list[Row]:
+    """Return how the promises stand, those on which there are figures."""
+    rows = []
+    for meaning, place, most in PROMISES:
+        figure: Any = found
+        for key in place.split():
+            figure = figure.get(key, {})
+        if figure != {}:
+            rows.append(_judged(meaning, most, figure))
+    storm = found.get("storm", {})
+    if {"1000", "10000"} <= storm.keys():
+        growth = round(storm["10000"] / storm["1000"], 2)
+        rows.append(_judged("a storm of 10,000 ÷ one of 1,000", STORM_GROWTH, growth))
+    return rows
+
+
+def markdown(title: str, rows: Sequence[Row]) -> str:
+    """Return rows as a table in Markdown, its title in front as bold text."""
+    columns = list(rows[0]) if rows else []
+    cells = [[text_of(row[column]) for column in columns] for row in rows]
+    sides = ["--:" if _is_numeric(rows, column) else "---" for column in columns]
+    lines = [f"| {' | '.join(row)} |" for row in (columns, sides, *cells)]
+    return "\n".join([f"**{title}**", "", *lines, ""])
+
+
+def write_page(found: Found, page: Path = PAGE) -> None:
+    """Write the page; what has not been measured is named."""
+    by_hand = page.read_text().partition(BY_HAND)[2]
+    page.write_text("\n".join([HEAD, *_sections(found), BY_HAND + by_hand]))
+
+
+def text_of(cell: object) -> str:
+    """Return a cell as text; numbers with as many digits as say something."""
+    match cell:
+        case None:
+            return "-"
+        case float() if cell < 1:
+            return f"{cell:.3g}"
+        case float() if cell < 100:
+            return f"{cell:.3g}" if cell != int(cell) else f"{cell:.0f}"
+        case int() | float():
+            return f"{cell:,.0f}"
+    return str(cell)
+
+
+def _judged(meaning: str, most: float, found: float) -> Row:
+    kept = "kept" if found <= most else "MISSED"
+    return {"promise": meaning, "at most": most, "found": found, "": kept}
+
+
+def _sections(found: Found) -> Iterator[str]:
+    parts = found.get("measured", {})
+    yield markdown("What is promised, and what was found", judged(found))
+    missing = [name for name in PARTS if name not in parts]
+    if missing:
+        yield f"Not measured yet: {', '.join(missing)}.\n"
+    for name, measured in parts.items():
+        part = import_module(f"lab.bench.{name}")
+        yield f"## {part.TITLE}\n"
+        for title, rows in measured["figures"].items():
+            yield markdown(title, rows)
+            if title in part.NOTES:
+                yield f"{part.NOTES[title]}\n"
+    yield ORIGINS
+    for name, measured in parts.items():
+        machine = "; ".join(f"{key} {value}" for key, value in measured["machine"].items())
+        yield f"- *{name}*, {measured['at']}, in {measured['seconds']:.0f} s: {machine}."
+    yield ""
+
+
+def _is_numeric(rows: Sequence[Row], column: str) -> bool:
+    cells = [row[column] for row in rows if row[column] is not None]
+    return bool(cells) and all(isinstance(cell, int | float) for cell in cells)

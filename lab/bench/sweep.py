@@ -1,0 +1,70 @@
+"""What a sweep costs: requests and seconds, where nothing is stranded, and where some runs are."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from chalicelib.functions.sweep import sweep
+from lab.bench.in_process import InProcess
+from lab.bench.interruptions import Seed, task_arn
+from lab.bench.part import Log, Measured, Row
+
+TITLE: Final = "Sweep: looking at every running run"
+SIZES: Final = (100, 1_000, 10_000)
+STRANDED_PER_THOUSAND: Final = (0, 10)
+ANSWER_SECONDS: Final = 0.02
+"""What a request takes in the column for a server across the internet."""
+
+RUNNING: Final = {
+    "lastStatus": "RUNNING",
+    "desiredStatus": "RUNNING",
+    "stopCode": None,
+    "executionStoppedAt": None,
+    "containers": [{"name": "prefect", "lastStatus": "RUNNING"}],
+}
+NOTES: Final = {
+    "Requests of one sweep, and what it takes": (
+        "Own seconds: without what the stand-ins took to answer; the last column adds 20 ms for"
+        " each request. Of those to the table, three are for the savings. A stranded run is rescued"
+        " on the spot. One invocation may take 120 s; a sweep that is not through by then leaves a"
+        " bookmark, and the next one goes on from there."
+    )
+}
+
+
+def measure(log: Log, *, short: bool = False) -> Measured:
+    """Sweep over so many running runs, each time on fresh stand-ins; it has no target."""
+    rows = []
+    for size in SIZES[:1] if short else SIZES:
+        for share in STRANDED_PER_THOUSAND:
+            rows.append(sweep_once(size, size * share // 1000))
+            log(f"{size} runs: {rows[-1]['own seconds']} s")
+    return Measured({}, dict.fromkeys(NOTES, rows))
+
+
+def sweep_once(runs: int, stranded: int) -> Row:
+    """Sweep over so many runs, of which so many have no task any more; return a row."""
+    place = InProcess()
+    begins = datetime.now(UTC) - timedelta(hours=2)
+    for number in range(runs):
+        at = begins + timedelta(milliseconds=number)
+        place.start(Seed(task_arn(), on_demand=False), at, task=RUNNING)
+    for arn in list(place.aws.tasks)[:stranded]:
+        del place.aws.tasks[arn]  # ECS has forgotten it, and no handler answered its end
+    world = place.world()
+    began = time.process_time()
+    report = sweep(world, {})
+    seconds = time.process_time() - began - place.served_seconds
+    if (report.finished, report.stranded, report.failed) != (True, stranded, 0):
+        raise RuntimeError(f"a sweep over {runs} runs, {stranded} stranded, ended so: {report}")
+    return {
+        "running runs": runs,
+        "stranded": stranded,
+        "to Prefect": place.requests["Prefect"],
+        "to ECS": place.requests["ecs"],
+        "to the table": place.requests["dynamodb"],
+        "own seconds": round(seconds, 3),
+        "seconds, with 20 ms per request": round(
+            seconds + place.requests.total() * ANSWER_SECONDS, 1
+        ),
+    }

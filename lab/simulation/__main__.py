@@ -1,0 +1,43 @@
+"""`make simulate`: plays the contest, prints its tables, and writes build/simulation.json.
+
+python -m lab.simulation [--runs N] [--seed N] [--changeover SECONDS] [--processes N]
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from lab.simulation.figures import figures_of
+from lab.simulation.grid import Contest, Grid, play_all
+from lab.simulation.tables import show
+from lab.simulation.work import platform_of, shipped_rates
+
+FILE: Final = Path(__file__).resolve().parents[2] / "build" / "simulation.json"
+
+
+def main(
+    runs: Annotated[int, typer.Option(min=1, help="Runs in each cell.")] = 240,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same figures.")] = 1,
+    changeover: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds from a container's exit until the flow runs again."),
+    ] = 60.0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes at work.")] = os.cpu_count() or 1,
+) -> None:
+    """Compare budgets and guards on simulated flow runs, by the product's own decisions."""
+    platform = platform_of(shipped_rates(), changeover_seconds=changeover)
+    contest = Contest(Grid(), platform, runs, seed)
+    found = play_all(contest, processes, lambda line: print(line, file=sys.stderr, flush=True))
+    figures = figures_of(contest, found)
+    show(figures)
+    FILE.parent.mkdir(exist_ok=True)
+    FILE.write_text(json.dumps(figures, indent=1) + "\n")
+    print("written: build/simulation.json")
+
+
+if __name__ == "__main__":
+    typer.run(main)

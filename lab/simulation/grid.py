@@ -1,0 +1,230 @@
+"""The contest: every policy in every cell of the grid, on the same runs under the same skies.
+
+A cell is a length of work, a rate and a pattern of interruptions, and whether tasks are kept.
+Everything drawn depends on seed, cell and pool alone, so any number of processes gives the same.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from math import ceil
+from multiprocessing import get_context
+from random import Random
+from typing import Final
+
+from chalicelib.core.policies.facts import DEADLINE_TAG, GuardPolicy
+from chalicelib.core.rescue.snapshot import Policy
+from lab.simulation.memory import Knowledge, Memory, PastSky, memory_of, varied
+from lab.simulation.play import Assignment, Outcome, by_budget, by_product, leaving_before, optimum
+from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
+from lab.simulation.work import Platform, Work, shipped_rates
+
+RUNS_PER_POOL: Final = 8
+LEAST_POOLS: Final = 8
+KEPT_TASKS: Final = 8
+"""In how many tasks the work is cut where results are persisted."""
+
+BUDGETS: Final = range(11)
+BASELINE: Final = "budget 3"
+ON_DEMAND: Final = "on demand"
+FOR_EVER: Final = "for ever"
+OPTIMUM: Final = "optimum"
+DEADLINE: Final = "deadline"
+ECONOMICS: Final = "economics"
+
+DEADLINES: Final = {False: (1.5, 2.5, 3.0, 4.0), True: (1.3, 1.6, 2.0)}
+"""By whether tasks are kept: deadlines as multiples of the run's own work."""
+
+KNOWLEDGE: Final = {
+    ECONOMICS: Knowledge(),
+    "1 Spot hour, 1 run": Knowledge(spot_hours=1, runs=1),
+    "no history": Knowledge(spot_hours=0, runs=0),
+    "5x the interruptions": Knowledge(rate_factor=5),
+    "a fifth of the interruptions": Knowledge(rate_factor=0.2),
+    "2x the work": Knowledge(work_factor=2),
+}
+"""What economics is judged with: an ordinary past first, then little of it, then a wrong one."""
+
+POOLS_PER_VARIANT: Final = 4
+"""Economics with another past than the ordinary one is played in one of so many pools."""
+
+
+class Pattern(StrEnum):
+    """How interruptions come."""
+
+    INDEPENDENT = "independent"
+    BURSTS = "bursts"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One place of the grid. `tasks` 1: nothing is persisted, a rerun does everything again."""
+
+    pattern: Pattern
+    rate_per_hour: float
+    hours: float
+    tasks: int
+
+    @property
+    def is_persisted(self) -> bool:
+        """Whether a rerun finds tasks done."""
+        return self.tasks > 1
+
+    @property
+    def interruptions_expected(self) -> float:
+        """How many times Spot takes a task in as long as the work lasts."""
+        return self.rate_per_hour * self.hours
+
+    def __str__(self) -> str:
+        kept = f"{self.tasks} tasks kept" if self.is_persisted else "not persisted"
+        return f"{self.hours:.3g} h, {self.rate_per_hour:.3g}/h, {self.pattern}, {kept}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a pool's runs came to under one policy: means; and `misses`, runs that were late."""
+
+    runs: int
+    usd: float
+    hours: float
+    misses: int = 0
+
+
+Pool = dict[str, Tally]
+"""By the policy's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is to be played."""
+
+    hours: tuple[float, ...] = (1 / 6, 0.5, 1, 2, 4, 8)
+    rates_per_hour: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1, 2)
+    tasks: tuple[int, ...] = (1, KEPT_TASKS)
+    patterns: tuple[Pattern, ...] = (Pattern.INDEPENDENT, Pattern.BURSTS)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield all cells."""
+        for pattern in self.patterns:
+            for tasks in self.tasks:
+                for hours in self.hours:
+                    for rate in self.rates_per_hour:
+                        yield Cell(pattern, rate, hours, tasks)
+
+
+def in_time(name: str, factor: float) -> str:
+    """Name a policy under a deadline."""
+    return f"{name}, deadline {factor:g}x work"
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """A grid, and how it is played. `runs`: in each cell, rounded up to whole pools."""
+
+    grid: Grid
+    platform: Platform
+    runs: int
+    seed: int
+
+    @property
+    def pools(self) -> int:
+        """Pools in each cell: enough for an interval around what only every fourth one plays."""
+        return max(LEAST_POOLS, -(-self.runs // RUNS_PER_POOL))
+
+    def play_pool(self, cell: Cell, number: int) -> Pool:
+        """Play one pool of a cell under every policy."""
+        runs = self._runs(cell, f"{self.seed}/{cell}/{number}")
+        ways = [list(leaving_before(run, self.platform)) for run in runs]
+        pool = {f"budget {n}": _tally([by_budget(way, n) for way in ways]) for n in BUDGETS}
+        pool[ON_DEMAND] = _tally([way[0] for way in ways])
+        pool[FOR_EVER] = _tally([way[-1] for way in ways])
+        pool[OPTIMUM] = _tally([optimum(way) for way in ways])
+        memories = {
+            name: self._memory(cell, knowledge, number)
+            for name, knowledge in KNOWLEDGE.items()
+            if name == ECONOMICS or number % POOLS_PER_VARIANT == 0
+        }
+        policy = Policy(rates=shipped_rates(), guards=GuardPolicy(economics=True))
+        for name, memory in memories.items():
+            pool[name] = _tally(
+                [by_product(run, policy, (), memory, self.platform) for run in runs]
+            )
+        return pool | self._deadlines(DEADLINES[cell.is_persisted], runs, ways, memories[ECONOMICS])
+
+    def _deadlines(
+        self,
+        factors: Sequence[float],
+        runs: Sequence[Assignment],
+        ways: Sequence[Sequence[Outcome]],
+        memory: Memory,
+    ) -> Pool:
+        """The guard under each deadline, what the budget alone does, and what could be done."""
+        policy = Policy(rates=shipped_rates())
+        pool = {}
+        for factor in factors:
+            minutes = [ceil(run.work.seconds * factor / 60) for run in runs]
+            seconds = [60 * each for each in minutes]
+            guarded = [
+                by_product(run, policy, [f"{DEADLINE_TAG}{each}m"], memory, self.platform)
+                for run, each in zip(runs, minutes, strict=True)
+            ]
+            budget = [by_budget(way, policy.spot_retries) for way in ways]
+            best = [optimum(way, each) for way, each in zip(ways, seconds, strict=True)]
+            for name, outcomes in ((DEADLINE, guarded), (BASELINE, budget), (OPTIMUM, best)):
+                pool[in_time(name, factor)] = _tally(outcomes, seconds)
+        return pool
+
+    def _runs(self, cell: Cell, name: str) -> list[Assignment]:
+        """Runs that begin within twice their work, and share their bursts."""
+        sky = self._skies(cell, Random(f"{name}/shared"))
+        runs = []
+        for i in range(RUNS_PER_POOL):
+            random = Random(f"{name}/{i}")
+            work = varied(Work(cell.hours * HOUR, cell.tasks), random)
+            at = random.random() * 2 * cell.hours * HOUR
+            runs.append(Assignment(work, sky(Random(f"{name}/{i}/sky")), at))
+        return runs
+
+    def _skies(self, cell: Cell, random: Random) -> Callable[[Random], Sky]:
+        if cell.pattern is Pattern.BURSTS:
+            return partial(Bursty, Bursts(cell.rate_per_hour, random))
+        return partial(Steady, cell.rate_per_hour)
+
+    def _memory(self, cell: Cell, knowledge: Knowledge, number: int) -> Memory:
+        rate = cell.rate_per_hour * knowledge.rate_factor
+        past = PastSky(rate, in_bursts=cell.pattern is Pattern.BURSTS)
+        random = Random(f"{self.seed}/{cell}/{number}/{knowledge}")
+        work = Work(cell.hours * HOUR, cell.tasks)
+        return memory_of(work, knowledge, past, random, self.platform)
+
+
+def play_all(
+    contest: Contest, processes: int, log: Callable[[str], None]
+) -> dict[Cell, list[Pool]]:
+    """Play every cell, a pool at a time, in so many processes; `log` gets the progress."""
+    cells = list(contest.grid.cells())
+    jobs = [(cell, number) for cell in cells for number in range(contest.pools)]
+    found: dict[Cell, list[Pool]] = {cell: [] for cell in cells}
+    # Not forked: the caller may have threads, which a fork leaves behind with their locks.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
+        pools = workers.map(contest.play_pool, *zip(*jobs, strict=True), chunksize=4)
+        for count, ((cell, _), pool) in enumerate(zip(jobs, pools, strict=True), start=1):
+            found[cell].append(pool)
+            if len(found[cell]) == contest.pools:
+                log(f"{count * 100 // len(jobs):3} %  {cell}")
+    return found
+
+
+def _tally(outcomes: Sequence[Outcome], deadlines_seconds: Sequence[float] = ()) -> Tally:
+    n = len(outcomes)
+    return Tally(
+        runs=n,
+        usd=sum(outcome.usd for outcome in outcomes) / n,
+        hours=sum(outcome.seconds for outcome in outcomes) / n / HOUR,
+        misses=sum(
+            outcome.seconds > seconds
+            for outcome, seconds in zip(outcomes, deadlines_seconds, strict=False)
+        ),
+    )

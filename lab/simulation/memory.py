@@ -1,0 +1,198 @@
+"""What a user's own records would tell the guards: not the truth, but a past of stated length.
+
+A past of the same pool is played: first attempts for so many hours on Spot, and so many completed
+runs. What is known of them, and of the run itself, is read by the product's own functions, out of
+what ECS and Prefect would show.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from random import Random
+from typing import Final
+from uuid import NAMESPACE_URL, uuid5
+
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.flow_run import CompletedRun, StateType
+from chalicelib.core.money.waste import TaskRun
+from chalicelib.core.policies.estimates import (
+    attempts_of,
+    changeover_of,
+    like,
+    past_of,
+    progress_of,
+)
+from chalicelib.core.policies.facts import GuardFacts, Missing, PastRuns, SpotEvidence
+from chalicelib.core.rescue.snapshot import Situation
+from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
+from lab.simulation.work import Attempt, Platform, Work, attempt, moment
+
+BUDGET_OF_THE_PAST: Final = 3
+
+AT_ONCE: Final = 5
+"""Runs of the pool that were on Spot at a time, so that a burst in the past hit several."""
+
+SPREAD: Final = 0.1
+"""A run's work varies by so much about its deployment's: the sigma of a lognormal distribution."""
+
+
+def varied(work: Work, random: Random, factor: float = 1.0) -> Work:
+    """Return the work of one run of a deployment whose work is `work` on average."""
+    seconds = work.seconds * factor * random.lognormvariate(-SPREAD * SPREAD / 2, SPREAD)
+    return Work(seconds, work.tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """How much of a past there is, and how wrong it is.
+
+    `spot_hours`: of first attempts on Spot; `runs`: completed ones that Prefect still shows. The
+    factors are what the interruptions of the past, or its work, were to those of today.
+    """
+
+    spot_hours: float = 100.0
+    runs: int = 20
+    rate_factor: float = 1.0
+    work_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PastSky:
+    """What Spot was like: a steady rate, or bursts around it."""
+
+    rate_per_hour: float
+    in_bursts: bool = False
+
+    def skies(self, number: int, random: Random) -> list[Sky]:
+        """Return the skies of so many runs at a time."""
+        seeds = [Random(random.random()) for _ in range(number)]
+        if self.in_bursts:
+            bursts = Bursts(self.rate_per_hour, random)
+            return [Bursty(bursts, seed) for seed in seeds]
+        return [Steady(self.rate_per_hour, seed) for seed in seeds]
+
+    def first_attempts(self, work: Work, spot_hours: float, random: Random) -> SpotEvidence:
+        """Play runs' first attempts, several at once, until they had so many hours on Spot.
+
+        The next one comes some time after the one before would have ended undisturbed.
+        """
+        lanes = [(random.random() * work.seconds, sky) for sky in self.skies(AT_ONCE, random)]
+        left, interruptions = spot_hours * HOUR, 0
+        while left > 0:
+            at, sky = lanes.pop(0)
+            lasts = sky.interruption_after(at) - at
+            seconds = min(work.seconds, left)
+            interruptions += int(lasts < seconds)
+            left -= min(lasts, seconds)
+            lanes.append((at + work.seconds * (1 + random.random()), sky))
+        return SpotEvidence(spot_hours, interruptions)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One pool's past, as ECS and Prefect have it."""
+
+    evidence: SpotEvidence
+    completed: tuple[CompletedRun, ...]
+    tasks_of_newest: tuple[TaskRun, ...]
+
+    @cached_property
+    def past(self) -> PastRuns | Missing:
+        """What the deployment's completed runs tell."""
+        return past_of(self.completed, self.tasks_of_newest)
+
+    @cached_property
+    def before_start(self) -> GuardFacts:
+        """What is known of a run that has not begun."""
+        return GuardFacts(
+            self.evidence, self.past, progress_of((), ()), changeover_of((), self.past)
+        )
+
+    def facts(
+        self, s: Situation, work: Work, attempts: Sequence[Attempt], platform: Platform
+    ) -> GuardFacts:
+        """Return what is known when the last of `attempts` has been interrupted.
+
+        The run's first attempt is evidence too: its bill, or the event itself, shows it.
+        """
+        first, own = attempts[0], attempts_of(s)
+        hours = self.evidence.hours + (first.ended_at - first.pulled_at) / HOUR
+        return GuardFacts(
+            evidence=SpotEvidence(hours, self.evidence.interruptions + 1),
+            past=self.past,
+            progress=progress_of(own, task_runs(work, attempts, platform)),
+            changeover=changeover_of(own, self.past),
+        )
+
+
+def memory_of(
+    work: Work, knowledge: Knowledge, past: PastSky, random: Random, platform: Platform
+) -> Memory:
+    """Play the past of a pool whose runs are like `work`."""
+    shown: list[CompletedRun] = []
+    tasks: dict[str, tuple[TaskRun, ...]] = {}
+    for number in range(knowledge.runs):
+        run = varied(work, random, knowledge.work_factor)
+        attempts = _to_the_end(run, past.skies(1, random)[0], platform)
+        completed = _completed(f"past-{number}", attempts, platform)
+        shown.append(completed)
+        tasks[str(completed.id)] = task_runs(run, attempts, platform)
+    newest = like(shown)
+    return Memory(
+        past.first_attempts(work, knowledge.spot_hours, random),
+        tuple(shown),
+        tasks[str(newest.id)] if newest else (),
+    )
+
+
+def task_runs(work: Work, attempts: Sequence[Attempt], platform: Platform) -> tuple[TaskRun, ...]:
+    """Return the task runs that Prefect would show for a run's attempts.
+
+    Without persistence the work is one task run, whose result is stored nowhere.
+    """
+    kept = work.tasks > 1
+    shown: list[TaskRun] = []
+    before = 0
+    for tried in attempts:
+        at = tried.due_at + platform.changeover_seconds
+        if at >= tried.ended_at:
+            continue  # taken before the flow ran
+        found = moment(at)
+        shown += [TaskRun(StateType.COMPLETED, found, True, found, True)] * before
+        for _ in range(tried.done - before):
+            end = at + work.task_seconds
+            shown.append(TaskRun(StateType.COMPLETED, moment(at), kept, moment(end)))
+            at = end
+        if tried.is_interrupted:
+            shown.append(TaskRun(StateType.RUNNING, moment(at), False))
+        before = tried.done
+    return tuple(shown)
+
+
+def _to_the_end(work: Work, sky: Sky, platform: Platform) -> list[Attempt]:
+    """Play a run of the past: the budget on Spot, then on demand."""
+    attempts: list[Attempt] = []
+    done, at = 0, 0.0
+    while not attempts or attempts[-1].is_interrupted:
+        placed_at = at + platform.unbilled_seconds
+        on_spot = len(attempts) <= BUDGET_OF_THE_PAST
+        taken = sky.interruption_after(placed_at) if on_spot else inf
+        capacity = FARGATE_SPOT if on_spot else FARGATE
+        attempts.append(attempt(work, done, capacity, at, taken, platform))
+        done, at = attempts[-1].done, attempts[-1].ended_at
+    return attempts
+
+
+def _completed(name: str, attempts: Sequence[Attempt], platform: Platform) -> CompletedRun:
+    """Return a run of the past as Prefect shows it: how long it ran in all, in how many starts."""
+    begun = [(tried.due_at + platform.changeover_seconds, tried.ended_at) for tried in attempts]
+    ran = [(start, end) for start, end in begun if start < end]
+    return CompletedRun(
+        id=uuid5(NAMESPACE_URL, name),
+        run_count=len(ran),
+        run_seconds=sum(end - start for start, end in ran),
+        started_at=moment(ran[0][0]),
+        ended_at=moment(ran[-1][1]),
+        expected_start=moment(attempts[0].due_at),
+    )

@@ -1,0 +1,94 @@
+"""One run from its scheduled start to its end: by a fixed way, by the best one, or by the product.
+
+The interruptions were drawn before, and are the same for all of them. Runs of a pool share their
+bursts and nothing else, so each is played by itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.policies.facts import GuardFacts
+from chalicelib.core.rescue.snapshot import Policy, Situation
+from lab.simulation.memory import Memory
+from lab.simulation.product import SimulatedRun
+from lab.simulation.sky import Sky
+from lab.simulation.work import Attempt, Platform, Work, attempt
+
+MOST_ATTEMPTS: Final = 1001
+"""Spot for ever ends here: one attempt more than the interruptions that SPOT_RETRIES takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run: USD, and seconds from its scheduled start."""
+
+    usd: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A run to be played: due at `at` on its pool's clock, under its own sky."""
+
+    work: Work
+    sky: Sky
+    at: float
+
+
+def leaving_before(run: Assignment, platform: Platform) -> Iterator[Outcome]:
+    """Yield what comes of leaving Spot before attempt 0, 1, 2, …; the last one never leaves."""
+    usd, done, at = 0.0, 0, run.at
+    for _ in range(MOST_ATTEMPTS):
+        yield _on_demand(run, done, at, usd, platform)
+        interruption = run.sky.interruption_after(at + platform.unbilled_seconds)
+        tried = attempt(run.work, done, FARGATE_SPOT, at, interruption, platform)
+        usd, done, at = usd + tried.usd, tried.done, tried.ended_at
+        if not tried.is_interrupted:
+            yield Outcome(usd, at - run.at)
+            return
+    yield _on_demand(run, done, at, usd, platform)
+
+
+def by_budget(ways: Sequence[Outcome], budget: int) -> Outcome:
+    """Return, of all `ways`, the one that a budget takes; a test holds the product to it."""
+    return ways[min(budget + 1, len(ways) - 1)]
+
+
+def optimum(ways: Sequence[Outcome], deadline_seconds: float = inf) -> Outcome:
+    """Return the cheapest of all ways that meets the deadline; where none does, the fastest."""
+    in_time = [way for way in ways if way.seconds <= deadline_seconds]
+    if in_time:
+        return min(in_time, key=lambda way: way.usd)
+    return min(ways, key=lambda way: way.seconds)
+
+
+def by_product(
+    run: Assignment, policy: Policy, tags: Sequence[str], memory: Memory, platform: Platform
+) -> Outcome:
+    """Return what becomes of a run with these tags by the product's own decisions."""
+    product = SimulatedRun(policy, run.at, tags)
+    product.before_start(memory.before_start)
+    attempts: list[Attempt] = []
+
+    def facts(s: Situation) -> GuardFacts:
+        return memory.facts(s, run.work, attempts, platform)
+
+    due_at = run.at
+    while True:
+        on_spot = product.capacity == FARGATE_SPOT
+        taken = run.sky.interruption_after(due_at + platform.unbilled_seconds) if on_spot else inf
+        done = attempts[-1].done if attempts else 0
+        tried = attempt(run.work, done, product.capacity, due_at, taken, platform)
+        attempts.append(tried)
+        product.started(due_at, min(due_at + platform.changeover_seconds, tried.ended_at))
+        if not tried.is_interrupted:
+            return Outcome(sum(tried.usd for tried in attempts), tried.ended_at - run.at)
+        due_at = product.interrupted(tried, facts)
+
+
+def _on_demand(run: Assignment, done: int, at: float, usd: float, platform: Platform) -> Outcome:
+    last = attempt(run.work, done, FARGATE, at, inf, platform)
+    return Outcome(usd + last.usd, last.ended_at - run.at)

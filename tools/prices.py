@@ -1,0 +1,216 @@
+"""`make prices`: reads the rates anew into `infra/prices.json`, and refuses what cannot be right.
+
+On-demand rates come from the Price List API, which has none of Spot; those come from the feed that
+the public pricing page reads. Nobody promises that feed, so no Lambda ever asks for it.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+import urllib3
+
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.pricing import read_table
+
+TABLE: Final = Path(__file__).resolve().parent.parent / "infra" / "prices.json"
+
+PRICE_LIST_REGION: Final = "us-east-1"
+SERVICE: Final = "AmazonECS"
+ON_DEMAND_SOURCE: Final = "AWS Price List API, service AmazonECS"
+
+SPOT_FEED: Final = "https://dftu77xade0tc.cloudfront.net/fargate-spot-prices.json"
+SPOT_SOURCE: Final = "aws.amazon.com/fargate/pricing, Spot table"
+
+ABOUT: Final = (
+    "USD. A row's date is the day on which it was read from its source, by `make prices`."
+)
+
+_ON_DEMAND_USAGE: Final = {
+    "Fargate-vCPU-Hours:perCPU": ("x86_64", "vcpu"),
+    "Fargate-GB-Hours": ("x86_64", "gb"),
+    "Fargate-ARM-vCPU-Hours:perCPU": ("arm64", "vcpu"),
+    "Fargate-ARM-GB-Hours": ("arm64", "gb"),
+    "Fargate-EphemeralStorage-GB-Hours": ("", "storage"),
+}
+"""How a usage type ends; a prefix names the region. Windows has others, and is left out."""
+
+_SPOT_UNITS: Final = {
+    "vCPU-Hours": ("x86_64", "vcpu"),
+    "GB-Hours": ("x86_64", "gb"),
+    "ARM-vCPU-Hours": ("arm64", "vcpu"),
+    "ARM-GB-Hours": ("arm64", "gb"),
+}
+
+Prices = dict[tuple[str, str, str], Decimal]
+"""USD by region, architecture, and what is priced: vcpu, gb or storage."""
+
+
+class PricesError(Exception):
+    """The sources do not give a table that can be right; the one there stays as it is."""
+
+
+def main() -> int:
+    """Read both sources and write the table. Returns the process's exit code."""
+    try:
+        products = read_price_list(boto3.client("pricing", region_name=PRICE_LIST_REGION))
+        feed = read_feed(urllib3.PoolManager())
+        today = datetime.now(UTC).date()  # noqa: TID251  # the day on which it is read
+        table = table_of(products, feed, today)
+    except PricesError as error:
+        print(
+            f"error: infra/prices.json stays as it is: {error}\n"
+            "next step: try again later, or give rates of your own in RATES",
+            file=sys.stderr,
+        )
+        return 1
+    TABLE.write_text(as_text(table), encoding="utf-8")
+    print(f"{len(table['rates'])} rates of {today} are in {TABLE}")
+    return 0
+
+
+def table_of(products: Iterable[str], feed: Any, today: date) -> Mapping[str, Any]:
+    """Return the table: what the product ships in `infra/prices.json`.
+
+    `products`: the strings of GetProducts' `PriceList`. `feed`: the Spot feed, decoded.
+
+    Raises:
+        PricesError: a source is not what it was, a rate is zero, negative or no number, Spot is
+            above on-demand, or one of a region's two rates is missing.
+    """
+    on_demand, spot = _on_demand_prices(products), _spot_prices(feed)
+    rates = [
+        *_rows(on_demand, FARGATE, ON_DEMAND_SOURCE, today),
+        *_rows(spot, FARGATE_SPOT, SPOT_SOURCE, today),
+    ]
+    storage = [
+        {
+            "region": region,
+            "gb_hour_usd": f"{usd:f}",
+            "source": ON_DEMAND_SOURCE,
+            "date": today.isoformat(),
+        }
+        for (region, _, kind), usd in sorted(on_demand.items())
+        if kind == "storage"
+    ]
+    for capacity in (FARGATE, FARGATE_SPOT):
+        if not any(row["capacity"] == capacity for row in rates):
+            raise PricesError(f"the source has no rates of {capacity}")
+    try:
+        read_table({"rates": rates, "storage": storage})
+    except ValueError as error:
+        raise PricesError(str(error)) from None
+    return {"about": ABOUT, "rates": rates, "storage": storage}
+
+
+def as_text(table: Mapping[str, Any]) -> str:
+    """Return the table as JSON, a row per line, so that a change is seen row by row."""
+    rows = {
+        name: ",\n".join(f"    {json.dumps(row)}" for row in table[name])
+        for name in ("rates", "storage")
+    }
+    lists = ",\n".join(f'  "{name}": [\n{text}\n  ]' for name, text in rows.items())
+    return f'{{\n  "about": {json.dumps(table["about"])},\n{lists}\n}}\n'
+
+
+def _rows(prices: Prices, capacity: str, source: str, today: date) -> Iterator[dict[str, str]]:
+    for region, architecture in sorted({(r, a) for r, a, kind in prices if kind != "storage"}):
+        vcpu = prices.get((region, architecture, "vcpu"))
+        gb = prices.get((region, architecture, "gb"))
+        if vcpu is None or gb is None:
+            raise PricesError(f"{region}/{architecture}/{capacity} has one rate without the other")
+        yield {
+            "region": region,
+            "architecture": architecture,
+            "capacity": capacity,
+            "vcpu_hour_usd": f"{vcpu:f}",
+            "gb_hour_usd": f"{gb:f}",
+            "source": source,
+            "date": today.isoformat(),
+        }
+
+
+def _on_demand_prices(products: Iterable[str]) -> Prices:
+    prices: Prices = {}
+    for text in products:
+        try:
+            product = json.loads(text)
+            attributes = product["product"]["attributes"]
+            usage, region = attributes["usagetype"], attributes["regionCode"]
+            kind = next((k for end, k in _ON_DEMAND_USAGE.items() if _is_usage(usage, end)), None)
+            if kind is None or not _is_public_region(region):
+                continue
+            _note(prices, (region, *kind), _only_price(product["terms"]["OnDemand"]))
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
+            raise PricesError(f"the Price List API answers otherwise: {error!r}") from None
+    return prices
+
+
+def _is_usage(usage: str, end: str) -> bool:
+    """Whether a usage type is this one: alone, or after a region's short name and a hyphen."""
+    return usage == end or usage.endswith(f"-{end}")
+
+
+def _is_public_region(region: str) -> bool:
+    """China has prices of its own, in CNY; local zones run no Fargate."""
+    return not region.startswith("cn-") and region.count("-") in (2, 3) and region[-1].isdigit()
+
+
+def _only_price(terms: Mapping[str, Any]) -> Decimal:
+    """The one price of a product: Fargate has neither tiers nor terms."""
+    found = [
+        dimension["pricePerUnit"]["USD"]
+        for term in terms.values()
+        for dimension in term["priceDimensions"].values()
+    ]
+    if len(found) != 1:
+        raise PricesError(f"a product has {len(found)} prices: {found}")
+    return _usd(found[0])
+
+
+def _spot_prices(feed: Any) -> Prices:
+    prices: Prices = {}
+    try:
+        for row in feed["prices"]:
+            if kind := _SPOT_UNITS.get(row["unit"]):
+                region = row["attributes"]["aws:region"]
+                _note(prices, (region, *kind), _usd(row["price"]["USD"]))
+    except (KeyError, TypeError, InvalidOperation) as error:
+        raise PricesError(f"the Spot feed is otherwise than it was: {error!r}") from None
+    return prices
+
+
+def _note(prices: Prices, key: tuple[str, str, str], usd: Decimal) -> None:
+    if prices.setdefault(key, usd) != usd:
+        raise PricesError(f"{'/'.join(key)} has two prices: {prices[key]} and {usd}")
+
+
+def _usd(text: object) -> Decimal:
+    """A price as it is written, without the zeros that the API pads it with."""
+    return Decimal(str(text)).normalize()
+
+
+def read_price_list(client: Any) -> Iterator[str]:
+    """Return the products of ECS, each a JSON text, a page at a time. Raises botocore's errors."""
+    for page in client.get_paginator("get_products").paginate(ServiceCode=SERVICE):
+        yield from page["PriceList"]
+
+
+def read_feed(pool: urllib3.PoolManager, address: str = SPOT_FEED) -> Any:
+    """Return the Spot feed, decoded. Raises PricesError for anything but JSON."""
+    try:
+        answer = pool.request("GET", address, timeout=30.0)
+        if answer.status != 200:
+            raise PricesError(f"the Spot feed answers {answer.status}")
+        return answer.json()
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise PricesError(f"the Spot feed cannot be read: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
