@@ -16,7 +16,7 @@ from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.stack import CloudFormationStacks
 from chalicelib.adapters.work_pools import PrefectWorkPools
-from chalicelib.core.provision.context import ProvisionWorld
+from chalicelib.core.provision.context import ProvisionContext
 from chalicelib.core.provision.plan import Desired
 from chalicelib.desired import desired_of
 from chalicelib.provision_settings import read_provision_settings
@@ -35,15 +35,17 @@ SECONDS_FOR_AWS: Final = 10.0
 
 
 def answer_provisioning(
-    function: Callable[[ProvisionWorld, object], Outcome], event: object, context: LambdaContext
+    function: Callable[[ProvisionContext, object], Outcome],
+    event: object,
+    lambda_context: LambdaContext,
 ) -> Mapping[str, object]:
     """Call a function with the world as it is now; return what it came to, for Lambda's records."""
-    return logged(lambda: function(_world(context), event), context)
+    return logged(lambda: function(_context(lambda_context), event), lambda_context)
 
 
-def _world(context: LambdaContext) -> ProvisionWorld:
+def _context(lambda_context: LambdaContext) -> ProvisionContext:
     """Make all of it anew: what is called every few minutes keeps nothing warm."""
-    ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
+    ends_at = time.monotonic() + lambda_context.get_remaining_time_in_millis() / 1000
 
     def seconds_left() -> float:
         return ends_at - SECONDS_FOR_AWS - time.monotonic()
@@ -51,7 +53,7 @@ def _world(context: LambdaContext) -> ProvisionWorld:
     http = JsonHttp(
         settings().prefect_api_url, authorize, deadline=seconds_left, pool=connections()
     )
-    return ProvisionWorld(
+    return ProvisionContext(
         desired=_desired(),
         stacks=CloudFormationStacks(boto3.client("cloudformation")),
         networks=Ec2Networks(boto3.client("ec2")),
@@ -60,7 +62,7 @@ def _world(context: LambdaContext) -> ProvisionWorld:
         deliveries=AwsDeliveries(
             boto3.client("events"),
             boto3.client("lambda"),
-            arn_prefix=":".join(context.invoked_function_arn.split(":")[:6]) + ":",
+            arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
         work_pools=PrefectWorkPools(http),
         log=log_of_function(),

@@ -27,7 +27,7 @@ from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import connections_to
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.context import World, attempt, results
+from chalicelib.core.context import Context, attempt, results
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.errors import PrefectSpotError, SettingError
 from chalicelib.provision_settings import read_provision_settings
@@ -94,9 +94,9 @@ class Outcome(Protocol):
 
 
 def answer(
-    function: Callable[[World, object], Outcome],
+    function: Callable[[Context, object], Outcome],
     event: object,
-    context: LambdaContext,
+    lambda_context: LambdaContext,
     *,
     pause: Callable[[float], None] = time.sleep,
 ) -> Mapping[str, object]:
@@ -104,14 +104,14 @@ def answer(
 
     `pause` waits so many seconds before a request is tried again.
     """
-    return logged(lambda: function(_world(context, pause), event), context)
+    return logged(lambda: function(_context(lambda_context, pause), event), lambda_context)
 
 
-def logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, object]:
+def logged(call: Callable[[], Outcome], lambda_context: LambdaContext) -> Mapping[str, object]:
     """Return what the call came to; log what it raises, as Lambda itself logs one line of it."""
     log = log_of_function()
     log.clear_state()
-    log.append_keys(request_id=context.aws_request_id)
+    log.append_keys(request_id=lambda_context.aws_request_id)
     try:
         return call().summary
     except Exception as error:
@@ -119,9 +119,9 @@ def logged(call: Callable[[], Outcome], context: LambdaContext) -> Mapping[str, 
         raise
 
 
-def _world(context: LambdaContext, pause: Callable[[float], None] = time.sleep) -> World:
+def _context(lambda_context: LambdaContext, pause: Callable[[float], None] = time.sleep) -> Context:
     chosen = settings()
-    ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
+    ends_at = time.monotonic() + lambda_context.get_remaining_time_in_millis() / 1000
 
     def seconds_left() -> float:
         return ends_at - SPARE_SECONDS - time.monotonic()
@@ -136,39 +136,39 @@ def _world(context: LambdaContext, pause: Callable[[float], None] = time.sleep) 
             sleep=pause,
         )
 
-    def hurried(seconds: float) -> PrefectRest:
+    def with_timeout(seconds: float) -> PrefectRest:
         until = time.monotonic() + seconds
         return prefect_until(lambda: min(seconds_left(), until - time.monotonic()))
 
-    return World(
+    return Context(
         prefect=prefect_until(seconds_left),
-        records=RunTable(_dynamodb(), chosen.table_name, owner=_owner(context)),
+        records=RunTable(_dynamodb(), chosen.table_name, owner=_owner(lambda_context)),
         bills=_late(_bills),
         tasks=_late(_tasks),
         log=log_of_function(),
         now=now,
-        lease=timedelta(milliseconds=context.get_remaining_time_in_millis()) + LEASE_MARGIN,
+        lease=timedelta(milliseconds=lambda_context.get_remaining_time_in_millis()) + LEASE_MARGIN,
         policy=policy_of(chosen, _rates()),
         clusters=chosen.ecs_clusters,
         work_pool=chosen.work_pool,
         grace=timedelta(seconds=chosen.sweep_grace_seconds),
         seconds_left=seconds_left,
         pause=pause,
-        together=_together,
+        gather=_gather,
         measure=lambda measured: _metrics().measure(measured),
-        hurried=hurried,
-        account=context.invoked_function_arn.split(":")[4],
+        with_timeout=with_timeout,
+        account=lambda_context.invoked_function_arn.split(":")[4],
     )
 
 
-def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+def _gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make the calls at once, and wait for all: Lambda would freeze one that is still under way."""
     return results(list(_threads().map(attempt, calls)))
 
 
-def _owner(context: LambdaContext) -> str:
+def _owner(lambda_context: LambdaContext) -> str:
     """Name this very try: Lambda's later tries of the same event carry the same request id."""
-    return f"{context.aws_request_id}/{uuid4()}"
+    return f"{lambda_context.aws_request_id}/{uuid4()}"
 
 
 class _Late:

@@ -10,7 +10,7 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FlowRun, RunPolicy, RunState, StateType
 from chalicelib.core.model.pricing import Rate
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.rescue.snapshot import Policy, Situation
+from chalicelib.core.rescue.snapshot import Policy, Snapshot
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 RUN_ID = UUID("11111111-2222-4333-8444-555555555555")
@@ -90,7 +90,7 @@ def make_run(**changes: Any) -> FlowRun:
     return FlowRun(**{**ordinary, **changes})
 
 
-def make_situation(**changes: Any) -> Situation:
+def make_situation(**changes: Any) -> Snapshot:
     """The interruption of an ordinary run's ordinary task; `state` and `history` may be given."""
     run = changes.pop("run", None) or make_run()
     history = changes.pop("history", None)
@@ -109,7 +109,7 @@ def make_situation(**changes: Any) -> Situation:
         "policy": Policy(),
         "now": NOW,
     }
-    return Situation(**{**ordinary, **changes})
+    return Snapshot(**{**ordinary, **changes})
 
 
 def make_event(detail: Mapping[str, Any] | None = None, **envelope: Any) -> dict[str, Any]:

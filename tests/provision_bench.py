@@ -15,7 +15,7 @@ from chalicelib.adapters.network import Ec2Networks
 from chalicelib.adapters.parameters import SsmParameters
 from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
 from chalicelib.adapters.stack import CloudFormationStacks
-from chalicelib.core.provision.context import ProvisionWorld
+from chalicelib.core.provision.context import ProvisionContext
 from chalicelib.core.provision.plan import Desired
 from chalicelib.core.provision.stack import Condition
 from chalicelib.functions.provision import ProvisionReport, provision
@@ -71,9 +71,9 @@ class Bench:
         self.calls.clear()
         self.pools.calls.clear()
 
-    def world(self) -> ProvisionWorld:
+    def context(self) -> ProvisionContext:
         seen = self._seen
-        return ProvisionWorld(
+        return ProvisionContext(
             desired=self.desired,
             stacks=CloudFormationStacks(seen["cloudformation"]),
             networks=Ec2Networks(seen["ec2"]),
@@ -85,7 +85,7 @@ class Bench:
         )
 
     def provision(self, **event: Any) -> ProvisionReport:
-        return provision(self.world(), event)
+        return provision(self.context(), event)
 
     def until_ready(self, most_calls: int = 8) -> list[ProvisionReport]:
         """Call it until it says that all is ready."""

@@ -54,8 +54,8 @@ MOST_RUNS: Final = 200
 class PrefectRest:
     """`core.ports.Prefect` over HTTP. Keeps its connections; threads may share one instance.
 
-    Every method raises what `adapters/prefect_client.py` raises. An answer that cannot be read raises
-    PrefectUnavailableError; it never becomes an empty value that a PATCH would then write.
+    Every method raises what `adapters/prefect_client.py` raises. An answer that cannot be read
+    raises PrefectUnavailableError; it never becomes an empty value that a PATCH would then write.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """JSON over HTTP to Prefect: tries, pauses and one deadline over all of them.
 
-Stands between `adapters/prefect_api.py`, which knows Prefect's addresses, and urllib3. Any request may
-be sent again: reads and PATCHes are idempotent, a proposed state carries a transition id that the
+Stands between `adapters/prefect_api.py`, which knows Prefect's addresses, and urllib3. Any request
+may be sent again: reads and PATCHes are idempotent, a proposed state carries a transition id that the
 server recognises, and a log line, an artifact or an event may stand there twice.
 """
 

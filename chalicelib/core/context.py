@@ -29,20 +29,20 @@ def results(outcomes: Sequence[Outcome]) -> list[Any]:
     return [result for result, _ in outcomes]
 
 
-def in_turn(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+def one_by_one(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make all the calls, one after another; return their results, or raise the first failure."""
     return results([attempt(call) for call in calls])
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Context:
     """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
 
     `lease` is longer than the invocation can last, so that it never ends under a living handler;
     `seconds_left` of the invocation, for work that can be resumed; `pause` waits so many seconds.
     `together` makes calls that do not depend on each other, all of them whatever fails. `grace` is
     what the fast path is given before `sweep` repairs. `measure` hands on values for CloudWatch.
-    `hurried` makes a Prefect that gives up after so many seconds.
+    `with_timeout` makes a Prefect that gives up after so many seconds.
     """
 
     prefect: Prefect
@@ -59,10 +59,10 @@ class World:
     grace: timedelta = timedelta(minutes=3)
     seconds_left: Callable[[], float] = lambda: 60.0
     pause: Callable[[float], None] = lambda _seconds: None
-    together: Callable[[Sequence[Callable[[], Any]]], list[Any]] = in_turn
+    gather: Callable[[Sequence[Callable[[], Any]]], list[Any]] = one_by_one
     measure: Callable[[Measured], None] = lambda _measured: None
-    hurried: Callable[[float], Prefect] | None = None
+    with_timeout: Callable[[float], Prefect] | None = None
 
     def prefect_within(self, seconds: float) -> Prefect:
         """Return Prefect for what may be had in so many seconds, and is not worth waiting for."""
-        return self.hurried(seconds) if self.hurried else self.prefect
+        return self.with_timeout(seconds) if self.with_timeout else self.prefect

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.context import World
+from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import FARGATE
 from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
 from chalicelib.core.model.run_record import Moved, RunRecord
@@ -46,28 +46,28 @@ SECONDS_PER_RUN: Final = 10.0
 """Left of the invocation, or no further run is looked at."""
 
 
-def keep_deadlines(world: World, runs: Sequence[FlowRun], decisions: Counter[str]) -> bool:
+def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter[str]) -> bool:
     """Put those of a page's waiting runs on demand that an attempt on Spot might make late.
 
     Costs nothing for runs without a deadline; else one read of the table for all of them, the
     past of each deployment once, and some calls for each run that is moved. False when the time
     ended before they were through.
     """
-    tagged = [run for run in runs if _has_a_deadline(run, world.policy.mode)]
-    records = world.records.read_many([run.id for run in tagged]) if tagged else {}
+    tagged = [run for run in runs if _has_a_deadline(run, context.policy.mode)]
+    records = context.records.read_many([run.id for run in tagged]) if tagged else {}
     past: dict[UUID | None, PastRuns | Missing] = {}
     for run in tagged:
         record = records.get(run.id, RunRecord(run.id))
         settled = record.moved.told if record.moved else is_on_demand(run)
         if settled:
             continue
-        if world.seconds_left() < SECONDS_PER_RUN:
+        if context.seconds_left() < SECONDS_PER_RUN:
             return False
         if record.moved is None and run.deployment_id not in past:
-            hurried = world.prefect_within(SECONDS_FOR_FACTS)
-            past[run.deployment_id] = read_past(world, hurried, run.deployment_id)
-        moved = record.moved or _judged(world, run, past[run.deployment_id])
-        if moved is not None and _is_moved_if_possible(world, run, moved):
+            with_timeout = context.prefect_within(SECONDS_FOR_FACTS)
+            past[run.deployment_id] = read_past(context, with_timeout, run.deployment_id)
+        moved = record.moved or _judged(context, run, past[run.deployment_id])
+        if moved is not None and _is_moved_if_possible(context, run, moved):
             decisions[MOVED] += 1
     return True
 
@@ -83,51 +83,51 @@ def _waits(run: FlowRun) -> bool:
     return run.state.type is StateType.SCHEDULED and unstarted
 
 
-def _judged(world: World, run: FlowRun, past: PastRuns | Missing) -> Moved | None:
+def _judged(context: Context, run: FlowRun, past: PastRuns | Missing) -> Moved | None:
     """The guard's move, if it would not let an attempt on Spot begin when the run is due."""
-    begins = max(world.now(), run.expected_start or world.now())
+    begins = max(context.now(), run.expected_start or context.now())
     facts = GuardFacts(past=past, progress=Progress(), changeover=changeover_of((), past))
     opinion: Opinion = opinion_on_attempt(run, facts, begins)
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 
 
-def _is_moved_if_possible(world: World, run: FlowRun, moved: Moved) -> bool:
+def _is_moved_if_possible(context: Context, run: FlowRun, moved: Moved) -> bool:
     """What fails is logged, and looked at again by the next sweep."""
     try:
-        return _is_moved(world, run, moved)
+        return _is_moved(context, run, moved)
     except PrefectSpotError:
-        world.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
+        context.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
         return False
 
 
-def _is_moved(world: World, run: FlowRun, moved: Moved) -> bool:
+def _is_moved(context: Context, run: FlowRun, moved: Moved) -> bool:
     """Move it under its lease."""
-    before = record = world.records.acquire(run.id, world.now(), world.lease)
+    before = record = context.records.acquire(run.id, context.now(), context.lease)
     try:
-        fresh = world.prefect.read_run(run.id)
+        fresh = context.prefect.read_run(run.id)
         if fresh is None or not _waits(fresh):
             return False
-        record = _noted(world, record, moved)
-        if world.policy.mode is not Mode.OBSERVE and not is_on_demand(fresh):
-            world.prefect.change_run(run.id, _change(fresh))
-        _tell(world, fresh, record.moved or moved)
+        record = _noted(context, record, moved)
+        if context.policy.mode is not Mode.OBSERVE and not is_on_demand(fresh):
+            context.prefect.change_run(run.id, _change(fresh))
+        _tell(context, fresh, record.moved or moved)
         record = replace(record, moved=replace(record.moved or moved, told=True))
     except PrefectRejectedError:
         record = before  # a worker was faster
-        world.log.exception("the run could not be put on demand", flow_run_id=str(run.id))
+        context.log.exception("the run could not be put on demand", flow_run_id=str(run.id))
         return False
     finally:
-        world.records.release(record)
+        context.records.release(record)
     return True
 
 
-def _noted(world: World, record: RunRecord, moved: Moved) -> RunRecord:
+def _noted(context: Context, record: RunRecord, moved: Moved) -> RunRecord:
     """On record first: whoever finds the run half moved finishes it."""
     if record.moved is not None:
         return record
-    capacity = record.next_capacity if world.policy.mode is Mode.OBSERVE else FARGATE
+    capacity = record.next_capacity if context.policy.mode is Mode.OBSERVE else FARGATE
     noted = replace(record, moved=moved, next_capacity=capacity)
-    world.records.save(noted)
+    context.records.save(noted)
     return noted
 
 
@@ -136,13 +136,13 @@ def _change(run: FlowRun) -> RunChange:
     return RunChange(job_variables=on_demand_variables(run.job_variables), tags=tags)
 
 
-def _tell(world: World, run: FlowRun, moved: Moved) -> None:
-    tell_people(world, annotation_of_move(run, moved, world.policy.mode, world.now()))
-    world.log.info(
+def _tell(context: Context, run: FlowRun, moved: Moved) -> None:
+    tell_people(context, annotation_of_move(run, moved, context.policy.mode, context.now()))
+    context.log.info(
         "decided",
         decision=MOVED,
         reason=moved.reason,
         guard=moved.guard,
-        mode=world.policy.mode.value,
+        mode=context.policy.mode.value,
         flow_run_id=str(run.id),
     )

@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.context import World
+from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured, values_of_bill
 from chalicelib.core.model.ecs_task import (
     Ignored,
@@ -75,7 +75,7 @@ class MeterReport:
         return {"metering": self.metering.value, "reason": self.reason}
 
 
-def meter(world: World, event: object) -> MeterReport:
+def meter(context: Context, event: object) -> MeterReport:
     """Bill the task that an event tells the end of.
 
     Raises:
@@ -84,29 +84,29 @@ def meter(world: World, event: object) -> MeterReport:
     told = parse_event(event)
     if isinstance(told, Ignored):
         return MeterReport(Metering.IGNORED, told.reason)
-    if not in_clusters(told, world.clusters, world.account):
+    if not in_clusters(told, context.clusters, context.account):
         return MeterReport(Metering.IGNORED, "the task is in none of our clusters")
     if told.last_status != "STOPPED":
         return MeterReport(Metering.IGNORED, "the task has not stopped")
-    described = world.tasks.describe(told.cluster_arn, told.arn)
-    return bill_task(world, _with_ids(told, described))
+    described = context.tasks.describe(told.cluster_arn, told.arn)
+    return bill_task(context, _with_ids(told, described))
 
 
-def bill_missed(world: World) -> int:
+def bill_missed(context: Context) -> int:
     """Bill what `meter` missed, of the tasks that ECS still remembers; return how many it were."""
     billed = 0
-    for cluster in world.clusters:
-        over = [task for task in world.tasks.stopped_of(cluster) if _is_due(world, task)]
-        missing = set(world.bills.unbilled([task.arn for task in over]))
+    for cluster in context.clusters:
+        over = [task for task in context.tasks.stopped_of(cluster) if _is_due(context, task)]
+        missing = set(context.bills.unbilled([task.arn for task in over]))
         for task in over:
-            if world.seconds_left() < SECONDS_PER_BILL:
+            if context.seconds_left() < SECONDS_PER_BILL:
                 return billed
             if task.arn in missing:
-                billed += _billed_if_possible(world, task)
+                billed += _billed_if_possible(context, task)
     return billed
 
 
-def bill_task(world: World, task: Task) -> MeterReport:
+def bill_task(context: Context, task: Task) -> MeterReport:
     """Bill a stopped task, unless that was done before.
 
     Raises:
@@ -116,50 +116,50 @@ def bill_task(world: World, task: Task) -> MeterReport:
         return MeterReport(Metering.IGNORED, "not a Fargate task")
     if never_started(task):
         return MeterReport(Metering.NOT_CHARGED, "no image was pulled and no container ran")
-    if not world.bills.unbilled([task.arn]):
+    if not context.bills.unbilled([task.arn]):
         return MeterReport(Metering.BILLED_BEFORE)
     record = RunRecord(task.flow_run_id) if task.flow_run_id else None
     if task.flow_run_id is not None:
-        record = world.records.read(task.flow_run_id)
+        record = context.records.read(task.flow_run_id)
     cause = classify(task, warned=record is not None and record.warned_of(task.arn))
     wasted, outcome = Decimal(0), Outcome.NONE
     if record is not None and was_interrupted(cause):
-        wasted, outcome = _look_at_interruption(world, task, record)
+        wasted, outcome = _look_at_interruption(context, task, record)
     elif record is not None:
-        outcome = outcome_of_other_stop(task, record, world.policy.mode)
-    if outcome is Outcome.UNDECIDED and _may_be_decided_yet(world, task):
+        outcome = outcome_of_other_stop(task, record, context.policy.mode)
+    if outcome is Outcome.UNDECIDED and _may_be_decided_yet(context, task):
         return MeterReport(Metering.LEFT_TO_SWEEP, "its interruption has not been answered yet")
     bill = bill_of(
         task,
-        world.policy.rates,
-        deployment=_deployment(world, task),
+        context.policy.rates,
+        deployment=_deployment(context, task),
         cause=cause,
         wasted_seconds=wasted,
-        now=world.now(),
+        now=context.now(),
     )
-    guards = guards_of(task, record, world.policy.mode) if record is not None else ("", "")
-    return _write(world, bill, outcome, guards)
+    guards = guards_of(task, record, context.policy.mode) if record is not None else ("", "")
+    return _write(context, bill, outcome, guards)
 
 
-def _write(world: World, bill: Bill, outcome: Outcome, guards: tuple[str, str]) -> MeterReport:
+def _write(context: Context, bill: Bill, outcome: Outcome, guards: tuple[str, str]) -> MeterReport:
     first = sum_of(bill, outcome, first_of_its_run=False)
     for _ in range(MOST_TRIES):
-        books = world.bills.look_up(bill, first)
+        books = context.bills.look_up(bill, first)
         if books.billed:
             return MeterReport(Metering.BILLED_BEFORE)
         is_first = not books.run_known
         daily = sum_of(bill, outcome, first_of_its_run=is_first, guards=guards)
-        if world.bills.write(bill, daily, books):
-            _tell(world, bill)
+        if context.bills.write(bill, daily, books):
+            _tell(context, bill)
             return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
     raise UnsettledError(
         "other handlers kept billing tasks of the same run", next_step=LAMBDA_RETRIES
     )
 
 
-def _tell(world: World, bill: Bill) -> None:
-    world.measure(Measured(bill.deployment.name, values_of_bill(bill)))
-    world.log.info(
+def _tell(context: Context, bill: Bill) -> None:
+    context.measure(Measured(bill.deployment.name, values_of_bill(bill)))
+    context.log.info(
         "billed",
         task_arn=bill.task_arn,
         flow_run_id=str(bill.flow_run_id or ""),
@@ -172,35 +172,37 @@ def _tell(world: World, bill: Bill) -> None:
     )
 
 
-def _look_at_interruption(world: World, task: Task, record: RunRecord) -> tuple[Decimal, Outcome]:
+def _look_at_interruption(
+    context: Context, task: Task, record: RunRecord
+) -> tuple[Decimal, Outcome]:
     """Ask Prefect what the attempt lost, and whether it was answered."""
-    history = world.prefect.read_history(record.flow_run_id)
-    outcome = outcome_of_interruption(task, history, record, world.policy.mode)
+    history = context.prefect.read_history(record.flow_run_id)
+    outcome = outcome_of_interruption(task, history, record, context.policy.mode)
     span = span_of(task)
-    if span is None or (outcome is Outcome.UNDECIDED and _may_be_decided_yet(world, task)):
+    if span is None or (outcome is Outcome.UNDECIDED and _may_be_decided_yet(context, task)):
         return Decimal(0), outcome
-    task_runs = world.prefect.read_task_runs(record.flow_run_id, span.start, span.end)
+    task_runs = context.prefect.read_task_runs(record.flow_run_id, span.start, span.end)
     return wasted_seconds(span, history, task_runs), outcome
 
 
-def _may_be_decided_yet(world: World, task: Task) -> bool:
-    return task.exited_at is not None and world.now() - task.exited_at < DECIDED_WITHIN
+def _may_be_decided_yet(context: Context, task: Task) -> bool:
+    return task.exited_at is not None and context.now() - task.exited_at < DECIDED_WITHIN
 
 
-def _deployment(world: World, task: Task) -> Deployment:
+def _deployment(context: Context, task: Task) -> Deployment:
     """Whom to bill. A name that Prefect does not tell now is told with a later bill."""
     if task.flow_run_id is None:
         return Deployment(NO_FLOW_RUN)
     deployment_id = task.deployment_id
     if deployment_id is None:
-        run = world.prefect.read_run(task.flow_run_id)
+        run = context.prefect.read_run(task.flow_run_id)
         deployment_id = run.deployment_id if run else None
     if deployment_id is None:
         return Deployment(NO_DEPLOYMENT)
     try:
-        name = world.prefect.read_deployment_name(deployment_id)
+        name = context.prefect.read_deployment_name(deployment_id)
     except PrefectSpotError:
-        world.log.exception("the deployment's name cannot be had", task_arn=task.arn)
+        context.log.exception("the deployment's name cannot be had", task_arn=task.arn)
         name = ""
     return Deployment(str(deployment_id), name)
 
@@ -216,17 +218,17 @@ def _with_ids(told: Task, described: Task | None) -> Task:
     )
 
 
-def _is_due(world: World, task: Task) -> bool:
+def _is_due(context: Context, task: Task) -> bool:
     """Whether the fast path had its time with a task that has stopped."""
     if task.last_status != "STOPPED" or never_started(task):
         return False
     ended_at = task.stopped_at or task.exited_at
-    return ended_at is None or world.now() - ended_at > world.grace
+    return ended_at is None or context.now() - ended_at > context.grace
 
 
-def _billed_if_possible(world: World, task: Task) -> int:
+def _billed_if_possible(context: Context, task: Task) -> int:
     try:
-        return int(bill_task(world, task).metering is Metering.BILLED)
+        return int(bill_task(context, task).metering is Metering.BILLED)
     except PrefectSpotError:
-        world.log.exception("billing the task failed", task_arn=task.arn)
+        context.log.exception("billing the task failed", task_arn=task.arn)
         return 0

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from chalicelib.core.context import World
+from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.policies.advice import guards_on
@@ -33,7 +33,7 @@ from chalicelib.core.policies.facts import (
     SpotEvidence,
 )
 from chalicelib.core.ports import Prefect
-from chalicelib.core.rescue.snapshot import Situation
+from chalicelib.core.rescue.snapshot import Snapshot
 
 PAST_RUNS: Final = 20
 """Completed runs of the deployment that are looked at."""
@@ -53,7 +53,7 @@ ENOUGH_SPOT_HOURS: Final = 200.0
 Fact = TypeVar("Fact")
 
 
-def gather_facts(world: World, s: Situation) -> GuardFacts:
+def gather_facts(context: Context, s: Snapshot) -> GuardFacts:
     """Return the facts for the guards that this run has to pass. Never raises.
 
     Asks for nothing that no guard needs: with none on, and for a deadline that cannot be read, it
@@ -63,16 +63,16 @@ def gather_facts(world: World, s: Situation) -> GuardFacts:
     deadline = Guard.DEADLINE in guards_on(s) and not isinstance(deadline_of(s.run.tags), Missing)
     if not (economics or deadline):
         return GuardFacts()
-    if world.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
+    if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
         late = Missing("its facts", "there was no time left to gather them")
         return GuardFacts(late, late, late, late)
-    prefect, attempts = world.prefect_within(SECONDS_FOR_FACTS), attempts_of(s)
+    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(s)
     calls: list[Callable[[], Any]] = [
-        partial(read_past, world, prefect, s.run.deployment_id),
-        partial(_progress, world, prefect, s.run.id, attempts),
-        *([partial(_evidence, world, s)] if economics else []),
+        partial(read_past, context, prefect, s.run.deployment_id),
+        partial(_progress, context, prefect, s.run.id, attempts),
+        *([partial(_evidence, context, s)] if economics else []),
     ]
-    past, progress, *evidence = world.together(calls)
+    past, progress, *evidence = context.gather(calls)
     return GuardFacts(
         evidence=evidence[0] if evidence else None,
         past=past,
@@ -81,7 +81,7 @@ def gather_facts(world: World, s: Situation) -> GuardFacts:
     )
 
 
-def read_past(world: World, prefect: Prefect, deployment_id: UUID | None) -> PastRuns | Missing:
+def read_past(context: Context, prefect: Prefect, deployment_id: UUID | None) -> PastRuns | Missing:
     """Return what the deployment's last completed runs tell, at two requests and their pages."""
     fact = "the deployment's completed runs"
 
@@ -95,48 +95,48 @@ def read_past(world: World, prefect: Prefect, deployment_id: UUID | None) -> Pas
         tasks = prefect.read_task_runs(newest.id, newest.started_at, newest.ended_at)
         return past_of(runs, tasks)
 
-    return _read(world, fact, read)
+    return _read(context, fact, read)
 
 
 def _progress(
-    world: World, prefect: Prefect, flow_run_id: UUID, attempts: tuple[Attempt, ...]
+    context: Context, prefect: Prefect, flow_run_id: UUID, attempts: tuple[Attempt, ...]
 ) -> Progress | Missing:
     if not attempts:
         return Progress()
     since, until = attempts[0].started_at, attempts[-1].exited_at
     return _read(
-        world,
+        context,
         "the run's own tasks",
         lambda: progress_of(attempts, prefect.read_task_runs(flow_run_id, since, until)),
     )
 
 
-def _evidence(world: World, s: Situation) -> SpotEvidence | Missing:
+def _evidence(context: Context, s: Snapshot) -> SpotEvidence | Missing:
     def read() -> SpotEvidence:
         is_first = not {*s.record.interruptions} - {s.task.arn}
         may_count = is_first and s.cause is Cause.SPOT_INTERRUPTION
-        is_news = may_count and world.bills.unbilled([s.task.arn])
-        return evidence_of(_recent_sums(world), s.task if is_news else None)
+        is_news = may_count and context.bills.unbilled([s.task.arn])
+        return evidence_of(_recent_sums(context), s.task if is_news else None)
 
-    return _read(world, "the interruption rate", read)
+    return _read(context, "the interruption rate", read)
 
 
-def _recent_sums(world: World) -> list[DailySum]:
+def _recent_sums(context: Context) -> list[DailySum]:
     """The sums of the last days, of as many as it takes."""
     sums: list[DailySum] = []
-    today, done = world.now().date(), 0
+    today, done = context.now().date(), 0
     for window in WINDOWS_DAYS:
         days = [today - timedelta(days=n) for n in range(done, window)]
-        sums += world.bills.read_sums(days)
+        sums += context.bills.read_sums(days)
         done = window
         if float(total(sums).first_spot_hours) >= ENOUGH_SPOT_HOURS:
             break
     return sums
 
 
-def _read(world: World, fact: str, read: Callable[[], Fact]) -> Fact | Missing:
+def _read(context: Context, fact: str, read: Callable[[], Fact]) -> Fact | Missing:
     try:
         return read()
     except Exception as error:  # whatever it is, the run is to be rescued
-        world.log.exception("a fact for the guards cannot be had", fact=fact)
+        context.log.exception("a fact for the guards cannot be had", fact=fact)
         return Missing(fact, f"it could not be read ({type(error).__name__})")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar, assert_never
 
-from chalicelib.core.provision.context import ProvisionWorld
+from chalicelib.core.provision.context import ProvisionContext
 from chalicelib.core.provision.dead_letters import PutInvokeConfig, PutTargets
 from chalicelib.core.provision.plan import Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, WorkPool
@@ -70,7 +70,7 @@ class ProvisionReport:
         }
 
 
-def provision(world: ProvisionWorld, event: object) -> ProvisionReport:
+def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     """Go one step towards what shall be; return where it stands.
 
     Raises:
@@ -78,19 +78,19 @@ def provision(world: ProvisionWorld, event: object) -> ProvisionReport:
         botocore's errors, where AWS fails or refuses: to be called again.
     """
     dry_run = isinstance(event, Mapping) and bool(event.get("dry_run"))
-    observed = _observe(world)
-    planned = plan(world.desired, observed)
-    overtaken = () if dry_run else _perform_all(world, planned)
+    observed = _observe(context)
+    planned = plan(context.desired, observed)
+    overtaken = () if dry_run else _perform_all(context, planned)
     report = ProvisionReport(
         condition=_condition(planned, overtaken, dry_run=dry_run),
         dry_run=dry_run,
-        stack_name=world.desired.stack_name,
+        stack_name=context.desired.stack_name,
         stack_status=observed.stack.status if observed.stack else "",
         steps=tuple(describe(step) for step in planned.steps if step not in overtaken),
         overtaken=tuple(map(describe, overtaken)),
         problems=planned.problems,
     )
-    world.log.info("provisioned", **report.summary)
+    context.log.info("provisioned", **report.summary)
     if report.problems and _is_scheduled(event):
         found = "; ".join(f"{problem.name}: {problem.what}" for problem in report.problems)
         raise NotProvisionedError(
@@ -113,12 +113,12 @@ def _condition(planned: Plan, overtaken: tuple[Step, ...], *, dry_run: bool) -> 
     )
 
 
-def _observe(world: ProvisionWorld) -> Observed:
+def _observe(context: ProvisionContext) -> Observed:
     """Ask all questions; what has no answer for a reason that we know becomes a problem.
 
     AWS is asked first: a Prefect that does not answer takes its time.
     """
-    desired = world.desired
+    desired = context.desired
     problems: list[Problem] = []
 
     def ask(question: Callable[[], T]) -> T | None:
@@ -129,23 +129,23 @@ def _observe(world: ProvisionWorld) -> Observed:
             problems.append(Problem(name, error.what, error.next_step))
             return None
 
-    stack = world.stacks.read(desired.stack_name)
+    stack = context.stacks.read(desired.stack_name)
     network = arn = None
     has_role = True
     if desired.is_full:
         network = ask(
-            lambda: world.networks.find(
+            lambda: context.networks.find(
                 desired.vpc_id, desired.subnet_ids, assign_public_ip=desired.assign_public_ip
             )
         )
         if standing_of(stack)[0] is Standing.ABSENT:
-            has_role = world.service_linked_role.exists()
+            has_role = context.service_linked_role.exists()
     credential = desired.credential
     if credential is not None:
-        arn = ask(lambda: world.parameters.arn_of(credential))
-    deliveries = tuple(world.deliveries.read(name) for name in desired.functions)
+        arn = ask(lambda: context.parameters.arn_of(credential))
+    deliveries = tuple(context.deliveries.read(name) for name in desired.functions)
     readable = credential is None or arn is not None
-    pool = ask(lambda: _work_pool(world)) if readable else None
+    pool = ask(lambda: _work_pool(context)) if readable else None
     return Observed(
         stack=stack,
         network=network,
@@ -157,10 +157,10 @@ def _observe(world: ProvisionWorld) -> Observed:
     )
 
 
-def _work_pool(world: ProvisionWorld) -> WorkPool | None:
+def _work_pool(context: ProvisionContext) -> WorkPool | None:
     """Ask Prefect for the pool, and so whether it can be reached at all."""
-    desired = world.desired
-    pool = world.work_pools.read(desired.work_pool)
+    desired = context.desired
+    pool = context.work_pools.read(desired.work_pool)
     if pool is None and not desired.is_full:
         raise WorkPoolError(
             f"work pool {desired.work_pool!r} is not known to Prefect",
@@ -174,35 +174,35 @@ def _work_pool(world: ProvisionWorld) -> WorkPool | None:
     return pool
 
 
-def _perform_all(world: ProvisionWorld, planned: Plan) -> tuple[Step, ...]:
+def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
     """Perform the steps; return those that somebody else was quicker at."""
     overtaken = []
     for step in planned.steps:
         try:
-            _perform(world, step)
+            _perform(context, step)
         except (OvertakenError, PrefectConflictError) as error:
-            world.log.info("overtaken", step=describe(step), reason=str(error))
+            context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
     return tuple(overtaken)
 
 
-def _perform(world: ProvisionWorld, step: Step) -> None:
+def _perform(context: ProvisionContext, step: Step) -> None:
     match step:
         case CreateServiceLinkedRole():
-            world.service_linked_role.create()
+            context.service_linked_role.create()
         case CreateStack(definition):
-            world.stacks.create(definition)
+            context.stacks.create(definition)
         case UpdateStack(stack_id, definition, _):
-            world.stacks.update(stack_id, definition)
+            context.stacks.update(stack_id, definition)
         case DeleteStack(stack_id, _, _):
-            world.stacks.delete(stack_id)
+            context.stacks.delete(stack_id)
         case PutTargets():
-            world.deliveries.put_targets(step)
+            context.deliveries.put_targets(step)
         case PutInvokeConfig():
-            world.deliveries.put_invoke_config(step)
+            context.deliveries.put_invoke_config(step)
         case CreateWorkPool(name, template):
-            world.work_pools.create(name, template)
+            context.work_pools.create(name, template)
         case ChangeWorkPool(name, template):
-            world.work_pools.change(name, template)
+            context.work_pools.change(name, template)
         case _:
             assert_never(step)

@@ -4,7 +4,7 @@ Most of what wakes it is no interruption; that is settled here, at the cost of o
 table at most, and nothing of Prefect.
 """
 
-from chalicelib.core.context import World
+from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import (
     Ignored,
     Task,
@@ -18,7 +18,7 @@ from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.functions.rescue import rescue
 
 
-def react(world: World, event: object) -> Decision:
+def react(context: Context, event: object) -> Decision:
     """Answer one event; return what was decided.
 
     Raises:
@@ -26,29 +26,29 @@ def react(world: World, event: object) -> Decision:
     """
     told = parse_event(event)
     if isinstance(told, Ignored):
-        return _ignored(world, told.reason)
-    if not in_clusters(told, world.clusters, world.account):
-        return _ignored(world, "the task is in none of our clusters", told)
-    task = _completed(world, told)
+        return _ignored(context, told.reason)
+    if not in_clusters(told, context.clusters, context.account):
+        return _ignored(context, "the task is in none of our clusters", told)
+    task = _completed(context, told)
     if task.flow_run_id is None:
-        return _ignored(world, "the task belongs to no flow run", task)
+        return _ignored(context, "the task belongs to no flow run", task)
     if not was_interrupted(classify(task, warned=False)):
-        record = world.records.read(task.flow_run_id)
+        record = context.records.read(task.flow_run_id)
         if not record.warned_of(task.arn):
-            return _ignored(world, "a stop without a Spot warning is left to Prefect", task)
-    return rescue(world, task.flow_run_id, task)
+            return _ignored(context, "a stop without a Spot warning is left to Prefect", task)
+    return rescue(context, task.flow_run_id, task)
 
 
-def _completed(world: World, told: Task) -> Task:
+def _completed(context: Context, told: Task) -> Task:
     """Ask ECS for what the event lacks: tags, always; in the guide's example nearly all."""
     if told.flow_run_id is not None and told.created_at is not None:
         return told
-    described = world.tasks.describe(told.cluster_arn, told.arn)
+    described = context.tasks.describe(told.cluster_arn, told.arn)
     return completed_by(told, described) if described else told
 
 
-def _ignored(world: World, reason: str, task: Task | None = None) -> Decision:
-    world.log.info(
+def _ignored(context: Context, reason: str, task: Task | None = None) -> Decision:
+    context.log.info(
         "decided",
         decision=Verdict.IGNORE.value,
         reason=reason,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.context import World
+from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured, values_of_rescue
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
@@ -42,7 +42,7 @@ from chalicelib.core.rescue.actions import (
 from chalicelib.core.rescue.annotation import Annotation, one_line
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
-from chalicelib.core.rescue.snapshot import Situation
+from chalicelib.core.rescue.snapshot import Snapshot
 from chalicelib.errors import (
     LAMBDA_RETRIES,
     LeaseHeldError,
@@ -61,7 +61,7 @@ LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 _AWAITING_RETRY: Final = "AwaitingRetry"
 
 
-def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) -> Decision:
+def rescue(context: Context, flow_run_id: UUID, task: Task, *, swept: bool = False) -> Decision:
     """Bring the run to where the end of `task` shall leave it; return what was decided.
 
     `swept`: the fast path had its time, and ECS has no live task of the run, nor a newer one.
@@ -71,8 +71,8 @@ def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) 
         PrefectSpotError: Prefect or the table failed, or the run's state changed concurrently;
             retryable.
     """
-    record = _acquire(world, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
-    handling = _Handling(world, task, record, swept)
+    record = _acquire(context, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
+    handling = _Handling(context, task, record, swept)
     try:
         decision = handling.settle()
     except BaseException:
@@ -80,27 +80,27 @@ def rescue(world: World, flow_run_id: UUID, task: Task, *, swept: bool = False) 
         # nobody looks too early, finds it undone, and asks once more.
         if not handling.is_unsure:
             with suppress(PrefectSpotError):
-                world.records.release(handling.record)
+                context.records.release(handling.record)
         raise
-    world.records.release(handling.record)
-    _measure(world, handling, record, decision)
+    context.records.release(handling.record)
+    _measure(context, handling, record, decision)
     return decision
 
 
-def _acquire(world: World, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
+def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
     for seconds in pauses_seconds:
         try:
-            return world.records.acquire(flow_run_id, world.now(), world.lease)
+            return context.records.acquire(flow_run_id, context.now(), context.lease)
         except LeaseHeldError:
-            world.pause(seconds)
-    return world.records.acquire(flow_run_id, world.now(), world.lease)
+            context.pause(seconds)
+    return context.records.acquire(flow_run_id, context.now(), context.lease)
 
 
 @dataclass(slots=True)
 class _Handling:
     """The record as it is after each step: what a release has to write, whatever happens."""
 
-    world: World
+    context: Context
     task: Task
     record: RunRecord
     swept: bool
@@ -116,31 +116,31 @@ class _Handling:
     def settle(self) -> Decision:
         newer_task = False if self.swept else None
         for _ in range(MOST_LOOKS):
-            seen = _look(self.world, self.record.flow_run_id)
+            seen = _look(self.context, self.record.flow_run_id)
             if seen is None:
                 return Decision(Verdict.IGNORE, "Prefect does not know the flow run")
             run, history = seen
             self.deployment_id = run.deployment_id
             if newer_task is None:
-                newer_task = _has_newer_task(self.world, run, self.task)
+                newer_task = _has_newer_task(self.context, run, self.task)
             decision = self.decide(
-                Situation(
+                Snapshot(
                     task=self.task,
                     run=run,
                     history=history,
                     record=self.record,
-                    policy=self.world.policy,
-                    now=self.world.now(),
+                    policy=self.context.policy,
+                    now=self.context.now(),
                     newer_task=newer_task,
                     grace_over=self.swept,
                     no_live_task=self.swept,
                 )
             )
-            self.world.log.info(
+            self.context.log.info(
                 "decided",
                 decision=decision.verdict.value,
                 reason=decision.reason,
-                mode=self.world.policy.mode.value,
+                mode=self.context.policy.mode.value,
                 run_state=one_line(run.state.name),
                 **self.names,
             )
@@ -152,7 +152,7 @@ class _Handling:
             next_step=LAMBDA_RETRIES,
         )
 
-    def decide(self, s: Situation) -> Decision:
+    def decide(self, s: Snapshot) -> Decision:
         """Decide; for a rerun that the budget would put on Spot, with what the guards need."""
         decision = decide(s)
         known = self.record.interruptions.get(self.task.arn)
@@ -162,7 +162,7 @@ class _Handling:
         from chalicelib.functions.policy_facts import gather_facts  # a cold start does without
 
         if self.facts is None:
-            self.facts = gather_facts(self.world, s)
+            self.facts = gather_facts(self.context, s)
         return decide(replace(s, facts=self.facts))
 
     def perform(self, decision: Decision) -> bool:
@@ -175,22 +175,22 @@ class _Handling:
         Raises PrefectSilentError when a look would come too early to tell.
         """
         try:
-            answer = self.world.prefect.propose_state(self.record.flow_run_id, state, force=force)
+            answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
         except PrefectSilentError:
             self.is_unsure = True
             raise
         except PrefectUnavailableError:
             # It may have been accepted, and a worker have the run: to ask again would be to park it
             # or to make it due beside its new container.
-            self.world.log.exception("no answer to a proposed state", **self.names)
+            self.context.log.exception("no answer to a proposed state", **self.names)
             return False
         return _is_done(answer, state)
 
     def step(self, action: Action) -> bool:
-        prefect, run_id = self.world.prefect, self.record.flow_run_id
+        prefect, run_id = self.context.prefect, self.record.flow_run_id
         match action:
             case Save(record):
-                self.world.records.save(record)
+                self.context.records.save(record)
                 self.record = record
                 return True
             case Park(transition_id, until, message, force):
@@ -225,19 +225,19 @@ class _Handling:
     def annotate(self, annotation: Annotation) -> bool:
         """Tell people; a failure is logged and tried again with the next event, if one comes."""
         try:
-            tell_people(self.world, annotation)
+            tell_people(self.context, annotation)
         except Exception:  # the rescue has happened; nothing here may make it look undone
-            self.world.log.exception("annotating the flow run failed", **self.names)
+            self.context.log.exception("annotating the flow run failed", **self.names)
             return False
         return True
 
 
-def _look(world: World, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
+def _look(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
     """Return the run and its history, the run's own state last; None for an unknown run."""
-    prefect = world.prefect
+    prefect = context.prefect
     history: tuple[RunState, ...]
     run: FlowRun | None
-    history, run = world.together(
+    history, run = context.gather(
         [lambda: prefect.read_history(flow_run_id), lambda: prefect.read_run(flow_run_id)]
     )
     if run and run.state.id in {state.id for state in history[:-1]}:
@@ -248,7 +248,7 @@ def _look(world: World, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...
     return run, (*earlier, run.state)
 
 
-def _has_newer_task(world: World, run: FlowRun, task: Task) -> bool:
+def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
     """Whether the run's `infrastructure_pid` names a task created later, or one that lives.
 
     A mere mismatch says nothing: the worker notes the pid after RunTask, and sometimes never. But
@@ -257,23 +257,25 @@ def _has_newer_task(world: World, run: FlowRun, task: Task) -> bool:
     cluster, noted_arn = noted_task(run)
     if not noted_arn or noted_arn == task.arn:
         return False
-    noted = world.tasks.describe(cluster or task.cluster_arn, noted_arn)
+    noted = context.tasks.describe(cluster or task.cluster_arn, noted_arn)
     if noted is not None and lives(noted):
         return True
     if noted is not None and noted.created_at is not None and task.created_at is not None:
         return noted.created_at > task.created_at
     last_seen = task.exited_at or task.updated_at or task.created_at
-    return last_seen is None or world.now() - last_seen > FORGOTTEN_AFTER
+    return last_seen is None or context.now() - last_seen > FORGOTTEN_AFTER
 
 
-def _measure(world: World, handling: "_Handling", before: RunRecord, decision: Decision) -> None:
+def _measure(
+    context: Context, handling: "_Handling", before: RunRecord, decision: Decision
+) -> None:
     """Count it for CloudWatch. The rescue has happened: nothing here may make it look undone."""
     values = values_of_rescue(handling.task, before, handling.record, decision)
     deployment = ""
     with suppress(PrefectSpotError):
         if values and handling.deployment_id is not None:
-            deployment = world.prefect.read_deployment_name(handling.deployment_id)
-    world.measure(Measured(deployment, values))
+            deployment = context.prefect.read_deployment_name(handling.deployment_id)
+    context.measure(Measured(deployment, values))
 
 
 def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
@@ -293,9 +295,9 @@ def _as_it_was(state: RunState) -> ProposedState:
     )
 
 
-def tell_people(world: World, annotation: Annotation) -> None:
+def tell_people(context: Context, annotation: Annotation) -> None:
     """Put an annotation on the run. Raises PrefectSpotError when some of it could not be put."""
-    prefect, run_id, labels = world.prefect, annotation.log.flow_run_id, annotation.labels
+    prefect, run_id, labels = context.prefect, annotation.log.flow_run_id, annotation.labels
     calls: list[Callable[[], object]] = [
         lambda: prefect.write_log(annotation.log),
         lambda: prefect.write_artifact(annotation.artifact),
@@ -306,7 +308,7 @@ def tell_people(world: World, annotation: Annotation) -> None:
         calls.append(lambda: prefect.add_labels(run_id, labels))
     if annotation.tags:
         calls.append(lambda: _add_tags(prefect, run_id, annotation.tags))
-    world.together(calls)
+    context.gather(calls)
 
 
 def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.context import World
+from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.run_record import RunRecord
@@ -142,7 +142,7 @@ class _Place:
         return _Place(self.stage, last, moment=first == last)
 
 
-def sweep(world: World, _event: object) -> SweepReport:
+def sweep(context: Context, _event: object) -> SweepReport:
     """Look at all runs of the pool, from the bookmark on, and repair those that are stranded.
 
     A run whose repair fails is counted and logged, and looked at again by the next sweep.
@@ -151,41 +151,41 @@ def sweep(world: World, _event: object) -> SweepReport:
         PrefectSpotError: Prefect or AWS could not be asked for a page; also botocore's errors.
     """
     report = SweepReport()
-    tasks = _TasksByTag(world)
-    place = _Place.read(world.records.read_bookmark())
+    tasks = _TasksByTag(context)
+    place = _Place.read(context.records.read_bookmark())
     while place.stage < len(STAGES):
-        if report.seen and world.seconds_left() < SECONDS_PER_PAGE:
+        if report.seen and context.seconds_left() < SECONDS_PER_PAGE:
             break
-        runs = world.prefect.find_runs(_query(world, place))
+        runs = context.prefect.find_runs(_query(context, place))
         report.seen += len(runs)
-        if not _repair(world, STAGES[place.stage], _ours(world, runs), tasks, report):
+        if not _repair(context, STAGES[place.stage], _ours(context, runs), tasks, report):
             break
         place = place.next(runs)
     report.finished = place.stage == len(STAGES)
-    world.records.save_bookmark("" if report.finished else str(place), world.now())
-    _see_to_the_books(world, report)
-    world.log.info("swept", **report.summary)
+    context.records.save_bookmark("" if report.finished else str(place), context.now())
+    _see_to_the_books(context, report)
+    context.log.info("swept", **report.summary)
     return report
 
 
-def _see_to_the_books(world: World, report: SweepReport) -> None:
+def _see_to_the_books(context: Context, report: SweepReport) -> None:
     """Bill what was missed, and publish the savings; a failure waits for the next sweep."""
     try:
-        report.billed = bill_missed(world)
-        publish_savings(world)
+        report.billed = bill_missed(context)
+        publish_savings(context)
     except Exception:  # runs have been repaired by now, and that comes first
-        world.log.exception("billing what was missed failed")
+        context.log.exception("billing what was missed failed")
 
 
-def _query(world: World, place: _Place) -> RunQuery:
+def _query(context: Context, place: _Place) -> RunQuery:
     stage = STAGES[place.stage]
-    recent = world.now() - ENDED_WITHIN
+    recent = context.now() - ENDED_WITHIN
     after = place.after
-    before = world.now() + stage.ahead if stage.ahead is not None else None
+    before = context.now() + stage.ahead if stage.ahead is not None else None
     if stage.since is Since.EXPECTED_START:
         after = max(recent, after) if after else recent
     return RunQuery(
-        work_pool=world.work_pool,
+        work_pool=context.work_pool,
         state_types=stage.state_types,
         state_names=stage.state_names,
         expected_after=after,
@@ -196,33 +196,33 @@ def _query(world: World, place: _Place) -> RunQuery:
     )
 
 
-def _ours(world: World, runs: Sequence[FlowRun]) -> list[FlowRun]:
+def _ours(context: Context, runs: Sequence[FlowRun]) -> list[FlowRun]:
     """Leave out runs whose noted task is in a cluster that is not ours."""
     ours = []
     for run in runs:
         cluster, _ = noted_task(run)
-        if not cluster or cluster.rpartition("cluster/")[2] in _cluster_names(world):
+        if not cluster or cluster.rpartition("cluster/")[2] in _cluster_names(context):
             ours.append(run)
     return ours
 
 
-def _cluster_names(world: World) -> set[str]:
-    return {cluster.rpartition("cluster/")[2] for cluster in world.clusters}
+def _cluster_names(context: Context) -> set[str]:
+    return {cluster.rpartition("cluster/")[2] for cluster in context.clusters}
 
 
 def _repair(
-    world: World, stage: Stage, runs: list[FlowRun], tasks: "_TasksByTag", report: SweepReport
+    context: Context, stage: Stage, runs: list[FlowRun], tasks: "_TasksByTag", report: SweepReport
 ) -> bool:
     """Repair the stranded ones of a page; False when the time ended before they were through."""
     if stage.name == "waiting":
-        return keep_deadlines(world, runs, report.decisions)
-    due = [run for run in runs if world.now() - run.state.timestamp > world.grace]
-    suspects = due if stage.name != "live" else _without_live_task(world, runs)
+        return keep_deadlines(context, runs, report.decisions)
+    due = [run for run in runs if context.now() - run.state.timestamp > context.grace]
+    suspects = due if stage.name != "live" else _without_live_task(context, runs)
     if not suspects:
         return True
     if stage.is_ended:
-        _end_subflows(world, suspects, report)
-    records = world.records.read_many([run.id for run in suspects])
+        _end_subflows(context, suspects, report)
+    records = context.records.read_many([run.id for run in suspects])
     for run in suspects:
         record = records.get(run.id)
         if stage.name == "parked" and record is None:
@@ -233,13 +233,13 @@ def _repair(
             continue  # nothing says that Spot had a part in it
         if any(lives(task) for task in known):
             continue
-        if report.stranded and world.seconds_left() < SECONDS_PER_RUN:
+        if report.stranded and context.seconds_left() < SECONDS_PER_RUN:
             return False
-        _rescue(world, run, known, record or RunRecord(run.id), report)
+        _rescue(context, run, known, record or RunRecord(run.id), report)
     return True
 
 
-def _without_live_task(world: World, runs: list[FlowRun]) -> list[FlowRun]:
+def _without_live_task(context: Context, runs: list[FlowRun]) -> list[FlowRun]:
     """The runs whose noted task does not live, or that have none, for longer than the grace."""
     noted: dict[str, list[str]] = {}
     for run in runs:
@@ -248,47 +248,47 @@ def _without_live_task(world: World, runs: list[FlowRun]) -> list[FlowRun]:
             noted.setdefault(cluster, []).append(arn)
     found: dict[str, Task] = {}
     for cluster, arns in noted.items():
-        found.update(world.tasks.describe_many(cluster, arns))
-    return [run for run in runs if _looks_stranded(world, run, found.get(noted_task(run)[1]))]
+        found.update(context.tasks.describe_many(cluster, arns))
+    return [run for run in runs if _looks_stranded(context, run, found.get(noted_task(run)[1]))]
 
 
-def _looks_stranded(world: World, run: FlowRun, task: Task | None) -> bool:
+def _looks_stranded(context: Context, run: FlowRun, task: Task | None) -> bool:
     """Whether the fast path had its time with a run that has no live task noted."""
     if task is not None and lives(task):
         return False
     since = run.state.timestamp
     if task is not None and task.exited_at is not None:
         since = max(since, task.exited_at)
-    return world.now() - since > world.grace
+    return context.now() - since > context.grace
 
 
 def _rescue(
-    world: World, run: FlowRun, known: Sequence[Task], record: RunRecord, report: SweepReport
+    context: Context, run: FlowRun, known: Sequence[Task], record: RunRecord, report: SweepReport
 ) -> None:
     try:
-        history = world.prefect.read_history(run.id)
-        task = evidence(run, history, known, record, world.now()) if history else None
+        history = context.prefect.read_history(run.id)
+        task = evidence(run, history, known, record, context.now()) if history else None
         if task is None:
             return
         report.stranded += 1
-        decision = rescue(world, run.id, task, swept=True)
+        decision = rescue(context, run.id, task, swept=True)
         report.decisions[decision.verdict.value] += 1
     except PrefectSpotError:
         report.failed += 1
-        world.log.exception("repairing the flow run failed", flow_run_id=str(run.id))
+        context.log.exception("repairing the flow run failed", flow_run_id=str(run.id))
 
 
-def _end_subflows(world: World, parents: list[FlowRun], report: SweepReport) -> None:
+def _end_subflows(context: Context, parents: list[FlowRun], report: SweepReport) -> None:
     """Runs in the process of a parent that is over have nobody left to end them."""
-    if world.policy.mode is Mode.OBSERVE:
+    if context.policy.mode is Mode.OBSERVE:
         return
     crashed = ProposedState(StateType.CRASHED, "Crashed", SUBFLOW_MESSAGE)
     generation = [parent.id for parent in parents]
     while generation:
-        children = world.prefect.find_live_children(generation[:PAGE])
-        due = [c for c in children if world.now() - c.state.timestamp > world.grace]
+        children = context.prefect.find_live_children(generation[:PAGE])
+        due = [c for c in children if context.now() - c.state.timestamp > context.grace]
         for child in due:
-            world.prefect.propose_state(child.id, crashed)
+            context.prefect.propose_state(child.id, crashed)
             report.decisions["subflow-crashed"] += 1
         generation = [*generation[PAGE:], *(child.id for child in due)]
 
@@ -300,13 +300,13 @@ class _TasksByTag:
     is judged to have none, this is where it is looked for.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._tasks: Mapping[UUID, tuple[Task, ...]] | None = None
 
     def of(self, run: FlowRun) -> tuple[Task, ...]:
         if self._tasks is None:
-            clusters = self._world.clusters
-            everything = [task for name in clusters for task in self._world.tasks.all_of(name)]
+            clusters = self._context.clusters
+            everything = [task for name in clusters for task in self._context.tasks.all_of(name)]
             self._tasks = by_flow_run(everything)
         return self._tasks.get(run.id, ())

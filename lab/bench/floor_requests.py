@@ -60,7 +60,7 @@ class Floor:
         self._sent: list[tuple[str, Request]] = []
         self._place = InProcess(lambda *sent: self._sent.append(sent))
         cold = self._place.start(Seed(task_arn(), on_demand=False))
-        react(self._place.world(), exit_of(cold))
+        react(self._place.context(), exit_of(cold))
 
     def event(self, run: Victim, *, prefect_url: str, aws_url: str) -> Mapping[str, Any]:
         """Return what moves this run from RUNNING to due again, with its annotation.
@@ -70,7 +70,7 @@ class Floor:
         """
         self._place.start(Seed(run.task_arn, run.on_demand), run.task_started_at, run.run_id)
         self._sent.clear()
-        react(self._place.world(), exit_of(run))
+        react(self._place.context(), exit_of(run))
         stages: dict[int, list[Mapping[str, Any]]] = {}
         for (stage, to, *_), (_, request) in zip(NEEDED, self._sent, strict=True):
             address = urlsplit(prefect_url if to == PREFECT else aws_url)

@@ -22,7 +22,7 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.context import World
+from chalicelib.core.context import Context
 from chalicelib.core.rescue.snapshot import Policy
 from chalicelib.wiring import AWS_CONFIG
 from lab.bench.aws_standin import AwsStandIn
@@ -86,10 +86,10 @@ class InProcess:
         self.aws.tasks[seed.task_arn] = task_of(victim, **(task or {}))
         return victim
 
-    def world(self) -> World:
-        """The world as one invocation sees it."""
+    def context(self) -> Context:
+        """The context as one invocation sees it."""
         pool: Any = self
-        return World(
+        return Context(
             prefect=PrefectRest(
                 "http://prefect/api",
                 lambda _fresh: None,

@@ -40,9 +40,9 @@ def storm(size: int) -> Row:
     began = time.process_time()
     for news in (warning_of, exit_of, stop_of):
         for victim in victims:
-            event, world = news(victim), place.world()
+            event, context = news(victim), place.context()
             served, started = place.served_seconds, time.process_time()
-            react(world, event)
+            react(context, event)
             ended = time.process_time()
             own += ended - started - (place.served_seconds - served)
             if news is exit_of:

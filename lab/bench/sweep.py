@@ -51,9 +51,9 @@ def sweep_once(runs: int, stranded: int) -> Row:
         place.start(Seed(task_arn(), on_demand=False), at, task=RUNNING)
     for arn in list(place.aws.tasks)[:stranded]:
         del place.aws.tasks[arn]  # ECS has forgotten it, and no handler answered its end
-    world = place.world()
+    context = place.context()
     began = time.process_time()
-    report = sweep(world, {})
+    report = sweep(context, {})
     seconds = time.process_time() - began - place.served_seconds
     if (report.finished, report.stranded, report.failed) != (True, stranded, 0):
         raise RuntimeError(f"a sweep over {runs} runs, {stranded} stranded, ended so: {report}")

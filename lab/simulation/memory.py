@@ -24,7 +24,7 @@ from chalicelib.core.policies.estimates import (
     progress_of,
 )
 from chalicelib.core.policies.facts import GuardFacts, Missing, PastRuns, SpotEvidence
-from chalicelib.core.rescue.snapshot import Situation
+from chalicelib.core.rescue.snapshot import Snapshot
 from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from lab.simulation.work import Attempt, Platform, Work, attempt, moment
 
@@ -110,7 +110,7 @@ class Memory:
         )
 
     def facts(
-        self, s: Situation, work: Work, attempts: Sequence[Attempt], platform: Platform
+        self, s: Snapshot, work: Work, attempts: Sequence[Attempt], platform: Platform
     ) -> GuardFacts:
         """Return what is known when the last of `attempts` has been interrupted.
 

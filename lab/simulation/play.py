@@ -11,7 +11,7 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.policies.facts import GuardFacts
-from chalicelib.core.rescue.snapshot import Policy, Situation
+from chalicelib.core.rescue.snapshot import Policy, Snapshot
 from lab.simulation.memory import Memory
 from lab.simulation.product import SimulatedRun
 from lab.simulation.sky import Sky
@@ -73,7 +73,7 @@ def by_product(
     product.before_start(memory.before_start)
     attempts: list[Attempt] = []
 
-    def facts(s: Situation) -> GuardFacts:
+    def facts(s: Snapshot) -> GuardFacts:
         return memory.facts(s, run.work, attempts, platform)
 
     due_at = run.at

@@ -19,7 +19,7 @@ from chalicelib.core.policies.facts import GuardFacts, has_deadline_tag
 from chalicelib.core.policies.opinion import GoOnDemand
 from chalicelib.core.rescue.actions import Annotate, Change, Decision, MakeDue, Park, Save, Verdict
 from chalicelib.core.rescue.decide import decide
-from chalicelib.core.rescue.snapshot import Policy, Situation, is_on_demand, on_demand_variables
+from chalicelib.core.rescue.snapshot import Policy, Snapshot, is_on_demand, on_demand_variables
 from lab.simulation.work import ARCHITECTURE, REGION, SIZE, Attempt, moment, seconds_at
 
 MOST_LOOKS: Final = 4
@@ -73,7 +73,7 @@ class SimulatedRun:
         running = self._enter(StateType.RUNNING, "Running", begins_at)
         self._run = replace(self._run, state=running, run_count=self._run.run_count + 1)
 
-    def interrupted(self, tried: Attempt, facts: Callable[[Situation], GuardFacts]) -> float:
+    def interrupted(self, tried: Attempt, facts: Callable[[Snapshot], GuardFacts]) -> float:
         """Have `decide` judge the attempt's task as ECS shows it; return when the run is due again.
 
         Raises:
@@ -81,7 +81,7 @@ class SimulatedRun:
         """
         task = self._task_of(tried)
         for _ in range(MOST_LOOKS):
-            s = Situation(
+            s = Snapshot(
                 task=task,
                 run=self._run,
                 history=self._history,

@@ -144,7 +144,7 @@ MUTANTS = (
     Mutant(
         "sweep without grace",
         "chalicelib/functions/sweep.py",
-        "return world.now() - since > world.grace",
+        "return context.now() - since > context.grace",
         "return True",
         (SWEEP + "the_fast_path_goes_first",),
     ),
@@ -235,8 +235,8 @@ MUTANTS = (
     Mutant(
         "a task billed before its rerun is decided",
         "chalicelib/functions/meter.py",
-        "world.now() - task.exited_at < DECIDED_WITHIN",
-        "world.now() - task.exited_at > DECIDED_WITHIN",
+        "context.now() - task.exited_at < DECIDED_WITHIN",
+        "context.now() - task.exited_at > DECIDED_WITHIN",
         (METER + "before_it_is_decided_it_is_left_to_sweep_and_in_the_end_billed_as_it_is",),
     ),
     Mutant(

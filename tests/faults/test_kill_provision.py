@@ -86,10 +86,10 @@ def live(plot: Plot, fault: Fault | None = None) -> tuple[str, list[str]]:
         for _ in range(MOST_CALLS):
             within = None if fault is None else replace(fault, call=fault.call - len(calls))
             wire = Tripwire(within, lambda: None)
-            world = bench.world()
-            ports = {name: wire.around(getattr(world, name), name) for name in PORTS}
+            context = bench.context()
+            ports = {name: wire.around(getattr(context, name), name) for name in PORTS}
             try:
-                report = provision(replace(world, **ports), {})
+                report = provision(replace(context, **ports), {})
             except FAILURES:
                 calls += wire.calls
                 break

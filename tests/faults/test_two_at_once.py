@@ -27,20 +27,20 @@ RERUN = next(plot for plot in PLOTS if plot.name == "rerun on Spot")
 Handler = Callable[[Life, Any], object]
 
 
-def at_exit(life: Life, world: Any) -> object:
-    return react(world, life.universe.event(life.tasks[0], lastStatus="DEPROVISIONING"))
+def at_exit(life: Life, context: Any) -> object:
+    return react(context, life.universe.event(life.tasks[0], lastStatus="DEPROVISIONING"))
 
 
-def at_stop(life: Life, world: Any) -> object:
-    return react(world, life.universe.event(life.tasks[0], lastStatus="STOPPED", version=7))
+def at_stop(life: Life, context: Any) -> object:
+    return react(context, life.universe.event(life.tasks[0], lastStatus="STOPPED", version=7))
 
 
-def at_warning(life: Life, world: Any) -> object:
-    return react(world, life.universe.warning(life.tasks[0]))
+def at_warning(life: Life, context: Any) -> object:
+    return react(context, life.universe.warning(life.tasks[0]))
 
 
-def by_sweep(life: Life, world: Any) -> object:
-    return sweep(world, {})
+def by_sweep(life: Life, context: Any) -> object:
+    return sweep(context, {})
 
 
 HANDLERS = {"exit": at_exit, "stop": at_stop, "warning": at_warning, "sweep": by_sweep}
@@ -111,7 +111,7 @@ def begun(tables: Tables) -> Life:
 def length(tables: Tables, handler: Handler) -> int:
     """How many calls the handler makes when nobody disturbs it."""
     life = begun(tables)
-    handler(life, life.universe.world())
+    handler(life, life.universe.context())
     assert life.universe.wire is not None
     return len(life.universe.wire.calls)
 
@@ -127,8 +127,8 @@ def test_every_interleaving_ends_in_one_rerun(
                 life = begun(tables)
                 wires = (Steps(), Steps())
                 for handler, wire in zip((one, other), wires, strict=True):
-                    world = life.universe.world(wire=wire)
-                    wire.start(partial(handler, life, world))
+                    context = life.universe.context(wire=wire)
+                    wire.start(partial(handler, life, context))
                 for wire, number in zip(wires, (i, j), strict=True):
                     for _ in range(number):
                         wire.step()
@@ -140,7 +140,7 @@ def test_every_interleaving_ends_in_one_rerun(
                     if wire.error:
                         life.universe.passes(AGAIN_SECONDS)
                         with suppress(PrefectSpotError):
-                            handler(life, life.universe.world())
+                            handler(life, life.universe.context())
                 finish(life, RERUN, only_sweep=False)
                 verdict = life.verdict()
                 case.count(verdict)

@@ -186,7 +186,7 @@ def test_wherever_a_sweep_dies_the_next_ones_end_it_and_it_is_told(
 
 def calls_of_a_sweep(universe: Universe) -> list[str]:
     universe.passes(300)
-    sweep(universe.world(), {})
+    sweep(universe.context(), {})
     assert universe.wire is not None
     return universe.wire.calls
 

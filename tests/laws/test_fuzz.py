@@ -198,7 +198,7 @@ def reacts(here: Stand) -> None:
     bare = {name: bare[name] for name in ("source", "detail-type", "detail")}
     for event in (make_event(here.detail), bare):
         with suppress(PrefectSpotError):
-            decision: object = react(here.universe.world(), event)
+            decision: object = react(here.universe.context(), event)
             assert isinstance(decision, Decision)
             assert isinstance(decision.verdict, Verdict)
 
@@ -207,7 +207,7 @@ def sweeps(here: Stand) -> None:
     for _ in range(2):
         here.universe.passes(10 * MINUTE)
         with suppress(PrefectSpotError):
-            assert isinstance(sweep(here.universe.world(), {}), SweepReport)
+            assert isinstance(sweep(here.universe.context(), {}), SweepReport)
 
 
 handlers = pytest.mark.parametrize("handler", [reacts, sweeps])
@@ -259,7 +259,7 @@ def test_whatever_stands_in_events_runs_and_tasks_there_is_an_answer(
 @example(event={"source": "aws.ecs", "detail-type": "ECS Task State Change", "detail": []})
 def test_any_json_is_ignored_and_costs_nothing(event: object) -> None:
     here = stand(ORDINARY_STORY, {})
-    assert react(here.universe.world(), event).verdict is Verdict.IGNORE
+    assert react(here.universe.context(), event).verdict is Verdict.IGNORE
     assert here.calls == []
 
 
@@ -287,7 +287,7 @@ def test_an_event_of_a_foreign_cluster_or_account_costs_nothing(
 ) -> None:
     here = stand(story, {})
     event = make_event({**detail, **foreign})
-    assert react(here.universe.world(), event).verdict is Verdict.IGNORE
+    assert react(here.universe.context(), event).verdict is Verdict.IGNORE
     assert here.calls == []
 
 

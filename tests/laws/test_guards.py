@@ -184,8 +184,8 @@ def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
 def test_an_invocation_that_is_short_of_time_gathers_nothing(tables: Tables) -> None:
     universe = tables.universe(ECONOMICS)
     run_id, event = interrupted(universe)
-    world = replace(universe.world(), seconds_left=lambda: 14.9)
-    react(world, event)
+    context = replace(universe.context(), seconds_left=lambda: 14.9)
+    react(context, event)
     assert universe.wire is not None
     assert not OF_THE_GUARDS & set(universe.wire.calls)
     assert "there was no time left" in noted(universe, run_id).guard_reason

@@ -158,25 +158,25 @@ def test_a_sweep_answers_an_interruption_and_bills_it(account: Account) -> None:
 
 def test_a_sweep_leaves_the_fast_path_its_time(account: Account) -> None:
     account.ended(**BY_ITSELF)
-    world = account.universe.world()
-    assert bill_missed(world) == 0
-    account.universe.now += world.grace + seconds(1)
-    assert bill_missed(account.universe.world()) == 1
-    assert bill_missed(account.universe.world()) == 0
+    context = account.universe.context()
+    assert bill_missed(context) == 0
+    account.universe.now += context.grace + seconds(1)
+    assert bill_missed(account.universe.context()) == 1
+    assert bill_missed(account.universe.context()) == 0
 
 
 def test_a_sweep_bills_a_task_whose_end_ecs_did_not_date(account: Account) -> None:
     undated = {"stopped_at": None, "execution_stopped_at": None, "updated_at": None}
     account.universe.stops(account.task, **BY_ITSELF, **undated)
-    assert bill_missed(account.universe.world()) == 1
+    assert bill_missed(account.universe.context()) == 1
     assert account.sum.counts.partial_bills == 1
 
 
 def test_a_sweep_without_time_bills_nothing_and_the_next_one_does(account: Account) -> None:
     account.ended(**BY_ITSELF)
     account.universe.passes(600)
-    assert bill_missed(replace(account.universe.world(), seconds_left=lambda: 1.0)) == 0
-    assert bill_missed(account.universe.world()) == 1
+    assert bill_missed(replace(account.universe.context(), seconds_left=lambda: 1.0)) == 0
+    assert bill_missed(account.universe.context()) == 1
 
 
 def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
@@ -196,8 +196,8 @@ def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(universe.prefect, name)
 
-    assert bill_missed(replace(universe.world(), prefect=Shaky())) == 1
-    assert bill_missed(universe.world()) == 1
+    assert bill_missed(replace(universe.context(), prefect=Shaky())) == 1
+    assert bill_missed(universe.context()) == 1
 
 
 def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:
@@ -328,8 +328,8 @@ def test_however_often_and_in_whatever_order_it_is_told_each_task_is_billed_once
 def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
     assert account.meter(account.interrupted()) == "billed"
     prefect = account.universe.prefect
-    assert publish_savings(account.universe.world())
-    assert not publish_savings(account.universe.world())
+    assert publish_savings(account.universe.context())
+    assert not publish_savings(account.universe.context())
     [table] = prefect.tables
     assert table.key == SAVINGS_KEY
     assert [row["deployment"] for row in table.rows] == [account.sum.deployment.name, "all"]
@@ -337,19 +337,19 @@ def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
     assert table.rows[-1]["net USD"] == float(net) != 0
     assert f"net of what had to be run again: {net} USD" in table.description
     account.universe.now += timedelta(days=1)
-    assert publish_savings(account.universe.world())
+    assert publish_savings(account.universe.context())
 
 
 def test_a_sweep_whose_books_are_closed_has_swept_all_the_same(account: Account) -> None:
     account.interrupted(answered=False)
     account.universe.passes(300)
-    world = account.universe.world()
+    context = account.universe.context()
 
     class Closed:
         def __getattr__(self, method: str) -> Any:
             raise PrefectUnavailableError("no books today", next_step="none")
 
-    report = sweep(replace(world, bills=Closed()), {})
+    report = sweep(replace(context, bills=Closed()), {})
     assert report.finished
     assert account.universe.prefect.is_due(account.run_id)
 
@@ -358,7 +358,7 @@ def test_while_prefect_is_down_an_interruption_waits_for_its_bill(account: Accou
     event = account.interrupted()
     account.universe.prefect.failure = PrefectUnavailableError("down", next_step="none")
     with pytest.raises(PrefectUnavailableError):
-        meter(account.universe.world(), event)
+        meter(account.universe.context(), event)
     assert account.universe.sums() == ()
     account.universe.prefect.failure = None
     assert account.meter(event) == "billed"

@@ -48,7 +48,7 @@ def test_the_fast_path_goes_first(universe: Universe) -> None:
     run_id, task = running(universe)
     universe.stops(task)
     universe.passes(60)
-    sweep(universe.world(), {})
+    sweep(universe.context(), {})
     assert state_of(universe, run_id).type is StateType.RUNNING
 
 
@@ -268,9 +268,9 @@ def test_ten_thousand_runs_are_gone_through_in_several_invocations(universe: Uni
     universe.passes(300)
     invocations = 0
     while True:
-        world = replace(universe.world(), seconds_left=lambda: 1.0)
+        context = replace(universe.context(), seconds_left=lambda: 1.0)
         invocations += 1
-        if sweep(world, {}).finished:
+        if sweep(context, {}).finished:
             break
     assert invocations >= 3
     assert all(universe.prefect.is_due(run_id) for run_id, _ in runs[::50])

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.context import World
+from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.money.daily_sums import DailySum
@@ -285,13 +285,13 @@ class Universe:
     ) -> Decision | None:
         """One handler answers one event; None when it raised, or was killed."""
         with suppress(*FAILURES):
-            return react(self.world(fault, meanwhile, wire), event)
+            return react(self.context(fault, meanwhile, wire), event)
         return None
 
     def meter(self, event: dict[str, Any], fault: Fault | None = None) -> MeterReport | None:
         """One `meter` bills what one event tells of; None when it raised, or was killed."""
         with suppress(*FAILURES):
-            return meter(self.world(fault), event)
+            return meter(self.context(fault), event)
         return None
 
     def sums(self) -> tuple[DailySum, ...]:
@@ -303,18 +303,18 @@ class Universe:
         """One sweep, after the grace; None when it raised, or was killed."""
         self.passes(300)
         with suppress(*FAILURES):
-            return sweep(self.world(fault), {})
+            return sweep(self.context(fault), {})
         return None
 
-    def world(
+    def context(
         self,
         fault: Fault | None = None,
         meanwhile: Callable[[], None] = lambda: None,
         wire: Tripwire | None = None,
-    ) -> World:
-        """The world as one handler sees it; `wire` then tells of its calls."""
+    ) -> Context:
+        """The context as one handler sees it; `wire` then tells of its calls."""
         self.wire = wire or Tripwire(fault, meanwhile)
-        return World(
+        return Context(
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
             bills=self.wire.around(self.bills(), "bills"),

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from chalicelib.core.rescue.actions import Annotate
 from chalicelib.core.rescue.annotation import Annotation, escaped, one_line
 from chalicelib.core.rescue.decide import decide
-from chalicelib.core.rescue.snapshot import Mode, Policy, Situation
+from chalicelib.core.rescue.snapshot import Mode, Policy, Snapshot
 from tests.make import make_rate, make_run, make_situation, make_task
 
 RATES = {("us-east-1", "x86_64", "FARGATE_SPOT"): make_rate("FARGATE_SPOT", "0.0128", "0.0014")}
 OBSERVING = Policy(mode=Mode.OBSERVE, rates=RATES)
 
 
-def annotation(situation: Situation) -> Annotation:
+def annotation(situation: Snapshot) -> Annotation:
     return next(a.annotation for a in decide(situation).actions if isinstance(a, Annotate))
 
 

@@ -101,7 +101,7 @@ def test_an_event_that_asks_for_nothing_of_prefect_costs_one_read_of_the_table()
     event = stop_of(place.start(Seed(task_arn(), on_demand=False)))
     by_itself = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
     stop = {**event, "detail": {**event["detail"], **by_itself}}
-    assert react(place.world(), stop).verdict is Verdict.IGNORE
+    assert react(place.context(), stop).verdict is Verdict.IGNORE
     assert place.requests == {"dynamodb": 1}
 
 

@@ -20,7 +20,7 @@ from chalicelib.core.rescue.actions import (
 from chalicelib.core.rescue.capacity import recorded
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Mode, Policy, Situation
+from chalicelib.core.rescue.snapshot import Mode, Policy, Snapshot
 from tests.make import (
     NOW,
     TASK_ARN,
@@ -43,7 +43,7 @@ NO_CAPACITY = make_task(
 )
 
 
-def kinds(situation: Situation) -> list[type]:
+def kinds(situation: Snapshot) -> list[type]:
     return [type(action) for action in decide(situation).actions]
 
 
@@ -51,7 +51,7 @@ def in_state(type: StateType, **changes: Any) -> dict[str, Any]:  # noqa: A002
     return {"run": make_run(state=make_state(type, **changes))}
 
 
-def parked(before: RunState | None = None, **run: Any) -> Situation:
+def parked(before: RunState | None = None, **run: Any) -> Snapshot:
     state = make_state(
         StateType.SCHEDULED, name="AwaitingRetry", transition_id=T, timestamp=NOW - seconds(0.1)
     )
@@ -61,7 +61,7 @@ def parked(before: RunState | None = None, **run: Any) -> Situation:
     return replace(noted, run=make_run(**{**run, "state": state}), history=history)
 
 
-def due(now: RunState | None = None) -> Situation:
+def due(now: RunState | None = None) -> Snapshot:
     """After a rerun was made due; `now` is what became of the run since."""
     before = parked()
     made_due = make_state(StateType.SCHEDULED, transition_id=due_id(T), timestamp=NOW)
@@ -70,7 +70,7 @@ def due(now: RunState | None = None) -> Situation:
     return replace(before, run=run, history=(*before.history, *states))
 
 
-def in_history(*types: StateType) -> Situation:
+def in_history(*types: StateType) -> Snapshot:
     """A run that went through these states in one attempt; it is in the last of them."""
     states = tuple(make_state(kind) for kind in types)
     return make_situation(run=make_run(state=states[-1]), history=states)
@@ -238,13 +238,13 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("situation", "verdict"), ROWS)
-def test_the_first_row_that_matches_wins(situation: Situation, verdict: Verdict) -> None:
+def test_the_first_row_that_matches_wins(situation: Snapshot, verdict: Verdict) -> None:
     assert decide(situation).verdict is verdict
     assert decide(situation).reason
 
 
 @pytest.mark.parametrize(("situation", "verdict"), ROWS)
-def test_observe_mode_only_records_and_tells(situation: Situation, verdict: Verdict) -> None:
+def test_observe_mode_only_records_and_tells(situation: Snapshot, verdict: Verdict) -> None:
     observing = replace(situation, policy=replace(situation.policy, mode=Mode.OBSERVE))
     for action in decide(observing).actions:
         assert isinstance(action, Save | Annotate)
@@ -291,7 +291,7 @@ def test_nothing_is_patched_when_nothing_changes() -> None:
     assert Change not in kinds(situation)
 
 
-def change_of(situation: Situation) -> Any:
+def change_of(situation: Snapshot) -> Any:
     return next(a.change for a in decide(situation).actions if isinstance(a, Change))
 
 

@@ -149,7 +149,7 @@ def test_names_that_differ_stay_apart(capsys: pytest.CaptureFixture[str]) -> Non
 
 def rescued(scene: Scene, detail: dict[str, Any] | None = None, **changes: Any) -> list[Measured]:
     told: list[Measured] = []
-    react(replace(scene.world, measure=told.append, **changes), scene.event(detail))
+    react(replace(scene.context, measure=told.append, **changes), scene.event(detail))
     return [measured for measured in told if measured.values]
 
 

@@ -138,8 +138,8 @@ class Late:
 
 def late(bench: Bench, meanwhile: Callable[[], object]) -> ProvisionReport:
     """Call it; before its step at the stack, `meanwhile` is done."""
-    world = bench.world()
-    return provision(replace(world, stacks=Late(world.stacks, meanwhile)), {})
+    context = bench.context()
+    return provision(replace(context, stacks=Late(context.stacks, meanwhile)), {})
 
 
 def test_a_stack_that_was_created_meanwhile_is_somebody_elses_step(bench: Bench) -> None:
@@ -168,7 +168,7 @@ def test_a_pool_that_a_worker_created_meanwhile_is_merged_into_by_the_next_call(
     bench.provision()
     bench.provision()
     pools = Late(bench.pools, lambda: bench.pools.create_pool(WORK_POOL, template={}))
-    report = provision(replace(bench.world(), work_pools=cast("WorkPools", pools)), {})
+    report = provision(replace(bench.context(), work_pools=cast("WorkPools", pools)), {})
     assert report.condition is Condition.PENDING
     assert report.overtaken == (f"create the work pool {WORK_POOL}",)
     bench.until_ready()

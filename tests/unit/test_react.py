@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.core.context import World, in_turn
+from chalicelib.core.context import Context, one_by_one
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.rescue.actions import Verdict
@@ -40,9 +40,9 @@ class Scene:
         return self.universe.prefect
 
     @property
-    def world(self) -> World:
+    def context(self) -> Context:
         """A handler's own; `calls` are those of the newest."""
-        return self.universe.world()
+        return self.universe.context()
 
     @property
     def calls(self) -> list[str]:
@@ -69,7 +69,7 @@ def scene() -> Scene:
 
 
 def test_a_stop_without_a_warning_costs_one_read_and_nothing_of_prefect(scene: Scene) -> None:
-    assert react(scene.world, scene.event(NO_INTERRUPTION)).verdict is Verdict.IGNORE
+    assert react(scene.context, scene.event(NO_INTERRUPTION)).verdict is Verdict.IGNORE
     assert scene.calls == ["records.read"]
 
 
@@ -77,7 +77,7 @@ def test_a_stop_without_a_warning_costs_one_read_and_nothing_of_prefect(scene: S
 def test_an_event_that_lacks_something_is_completed_from_ecs(scene: Scene, missing: str) -> None:
     event = scene.event()
     del event["detail"][missing]
-    react(scene.world, event)
+    react(scene.context, event)
     assert scene.prefect.is_due(scene.run_id)
     assert scene.calls.count("tasks.describe") == 1
 
@@ -86,24 +86,24 @@ def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:
     scene.universe.tasks[scene.task.arn] = replace(scene.task, flow_run_id=None)
     event = scene.event()
     del event["detail"]["overrides"]
-    assert react(scene.world, event).reason == "the task belongs to no flow run"
+    assert react(scene.context, event).reason == "the task belongs to no flow run"
 
 
 def test_a_run_that_prefect_does_not_know_is_ignored(scene: Scene) -> None:
     del scene.prefect.runs[scene.run_id]
-    assert react(scene.world, scene.event()).reason == "Prefect does not know the flow run"
+    assert react(scene.context, scene.event()).reason == "Prefect does not know the flow run"
     scene.hold_lease()
 
 
 def test_a_run_that_completes_between_two_reads_is_not_rerun(scene: Scene) -> None:
     def the_run_before_its_history(calls: Sequence[Callable[[], Any]]) -> list[Any]:
         if len(calls) != 2:
-            return in_turn(calls)
+            return one_by_one(calls)
         run = calls[1]()
         scene.prefect.engine_finishes(scene.run_id)
         return [calls[0](), run]
 
-    decision = react(replace(scene.world, together=the_run_before_its_history), scene.event())
+    decision = react(replace(scene.context, gather=the_run_before_its_history), scene.event())
     assert decision.verdict is Verdict.ANNOTATE
     assert scene.prefect.runs[scene.run_id].state.type is StateType.COMPLETED
 
@@ -116,12 +116,12 @@ def test_the_rescue_happens_though_annotating_fails_and_the_next_event_annotates
 
     with monkeypatch.context() as ill:
         ill.setattr(scene.prefect, "write_log", fail)
-        assert react(scene.world, scene.event()).verdict is Verdict.FINISH_RERUN
+        assert react(scene.context, scene.event()).verdict is Verdict.FINISH_RERUN
     assert scene.prefect.is_due(scene.run_id)
     [failure] = [keys for _, keys in scene.log.lines if keys.pop("exception", False)]
     assert failure == {"flow_run_id": str(scene.run_id), "task_arn": scene.task.arn}
     for _ in range(2):
-        react(scene.world, scene.event())
+        react(scene.context, scene.event())
         assert len(scene.prefect.log_lines) == 1
 
 
@@ -139,7 +139,7 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
         return answer
 
     monkeypatch.setattr(scene.prefect, "propose_state", and_lose_the_answer)
-    react(scene.world, scene.event())
+    react(scene.context, scene.event())
     assert scene.prefect.runs[scene.run_id].state.type is StateType.PENDING
     assert scene.prefect.artifacts_of(scene.run_id), "the interruption was not annotated"
 
@@ -147,7 +147,7 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
 def test_a_failed_rescue_raises_and_gives_the_lease_back(scene: Scene) -> None:
     scene.prefect.failure = PrefectUnavailableError("down", next_step="none")
     with pytest.raises(PrefectUnavailableError):
-        react(scene.world, scene.event())
+        react(scene.context, scene.event())
     scene.hold_lease()
 
 
@@ -155,13 +155,13 @@ def test_who_finds_the_lease_held_waits_a_little_and_then_raises(scene: Scene) -
     scene.hold_lease()
     waited: list[float] = []
     with pytest.raises(LeaseHeldError):
-        react(replace(scene.world, pause=waited.append), scene.event())
+        react(replace(scene.context, pause=waited.append), scene.event())
     assert 3 < sum(waited) < 10, "longer than a rescue takes, and shorter than an invocation"
 
 
 def test_who_finds_the_lease_held_goes_on_when_it_is_given_back(scene: Scene) -> None:
     release = scene.hold_lease()
-    decision = react(replace(scene.world, pause=lambda _: release()), scene.event())
+    decision = react(replace(scene.context, pause=lambda _: release()), scene.event())
     assert decision.verdict is Verdict.FINISH_RERUN
     scene.hold_lease()
 
@@ -179,12 +179,12 @@ def test_a_run_that_keeps_moving_is_tried_again_later(
 
     monkeypatch.setattr(scene.prefect, "propose_state", and_somebody_moves_it_back)
     with pytest.raises(UnsettledError):
-        react(scene.world, scene.event())
+        react(scene.context, scene.event())
     scene.hold_lease()
 
 
 def test_the_log_names_run_task_and_decision_and_holds_no_event(scene: Scene) -> None:
-    react(scene.world, scene.event())
+    react(scene.context, scene.event())
     decided = [keys for message, keys in scene.log.lines if message == "decided"]
     assert [keys["decision"] for keys in decided] == ["rerun-on-spot", "finish-rerun"]
     for keys in decided:

@@ -121,7 +121,7 @@ def test_an_event_that_is_none_is_not_shown(shape: str) -> None:
     }
     universe = universe_of(InMemoryDynamoDB(), "secrets")
     universe.log = Logger(service=f"canary-{uuid4()}", level="DEBUG", stream=lines)
-    decision = react(universe.world(), events[shape])
+    decision = react(universe.context(), events[shape])
     assert decision.verdict is Verdict.IGNORE
     assert canaries.found_in(lines.getvalue() + decision.reason) == []
 

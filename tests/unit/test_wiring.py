@@ -21,7 +21,7 @@ from tests.unit.scripted_server import ScriptedServer, silence
 def test_calls_are_made_at_the_same_time_and_answered_in_order() -> None:
     all_there = threading.Barrier(3, timeout=10)
     calls = [lambda: (all_there.wait(), "a")[1], lambda: (all_there.wait(), "b")[1]]
-    assert wiring._together([*calls, lambda: (all_there.wait(), "c")[1]]) == ["a", "b", "c"]
+    assert wiring._gather([*calls, lambda: (all_there.wait(), "c")[1]]) == ["a", "b", "c"]
 
 
 def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
@@ -49,9 +49,9 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     forget()
-    world = wiring._world(Context(60_000))
-    assert world.lease == timedelta(seconds=65)
-    assert 50 < world.seconds_left() <= 57
+    context = wiring._context(Context(60_000))
+    assert context.lease == timedelta(seconds=65)
+    assert 50 < context.seconds_left() <= 57
     forget()
 
 
@@ -67,10 +67,10 @@ def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
     with ScriptedServer([silence(never)]) as server:
         monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
         forget()
-        hurried = wiring._world(Context(milliseconds_left)).prefect_within(seconds)
+        with_timeout = wiring._context(Context(milliseconds_left)).prefect_within(seconds)
         began = time.monotonic()
         with pytest.raises(PrefectUnavailableError):
-            hurried.find_completed_runs(RUN_ID, 20)
+            with_timeout.find_completed_runs(RUN_ID, 20)
         assert time.monotonic() - began < 5
         never.set()
     forget()
@@ -89,7 +89,7 @@ def test_all_are_made_before_the_first_failure_is_told() -> None:
         made.append(1)
 
     with pytest.raises(PrefectUnavailableError):
-        wiring._together([fails, comes_late, comes_late])
+        wiring._gather([fails, comes_late, comes_late])
     assert made == [1, 1]
 
 

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from chalicelib.core.policies.facts import Guard, Missing, has_deadline_tag
 from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.rescue.snapshot import Situation
+from chalicelib.core.rescue.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Advice:
     reason: str = ""
 
 
-def guards_on(s: Situation) -> tuple[Guard, ...]:
+def guards_on(s: Snapshot) -> tuple[Guard, ...]:
     """Return the guards that this run has to pass, in the order in which they are asked."""
     on = {
         Guard.DEADLINE: has_deadline_tag(s.run.tags),
@@ -32,7 +32,7 @@ def guards_on(s: Situation) -> tuple[Guard, ...]:
     return tuple(guard for guard in Guard if on[guard])
 
 
-def advice_on(s: Situation) -> Advice:
+def advice_on(s: Snapshot) -> Advice:
     """Say whether the rerun that the budget would put on Spot goes to FARGATE all the same."""
     missing = []
     for guard in guards_on(s):
@@ -51,7 +51,7 @@ def advice_on(s: Situation) -> Advice:
     return Advice(reason=f"{'; '.join(missing)}: the budget alone decides")
 
 
-def _opinion(guard: Guard, s: Situation) -> Opinion:
+def _opinion(guard: Guard, s: Snapshot) -> Opinion:
     """Ask one guard. Each is loaded when it is first asked: off, it costs a cold start nothing."""
     match guard:
         case Guard.DEADLINE:

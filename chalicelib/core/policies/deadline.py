@@ -29,7 +29,7 @@ from chalicelib.core.policies.facts import (
 from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.policies.work import keeps_results, longest_piece_seconds, most_work_seconds
 from chalicelib.core.rescue.annotation import one_line
-from chalicelib.core.rescue.snapshot import Situation
+from chalicelib.core.rescue.snapshot import Snapshot
 
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 _SECONDS: Final = (86_400, 3_600, 60, 1)
@@ -58,7 +58,7 @@ def deadline_of(tags: Iterable[str]) -> Deadline | Missing:
     return Missing("a readable deadline", f"{unread} is none; 90m, 1h30m and 2d are")
 
 
-def deadline_opinion(s: Situation) -> Opinion:
+def deadline_opinion(s: Snapshot) -> Opinion:
     """Say whether the run can be rerun on Spot now and still be in time, whatever happens."""
     return opinion_on_attempt(s.run, s.facts, s.now, s.policy.rerun_delay_seconds)
 

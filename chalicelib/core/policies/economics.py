@@ -43,7 +43,7 @@ from chalicelib.core.policies.facts import (
 from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.policies.poisson import garwood
 from chalicelib.core.policies.work import keeps_results, likely_work_seconds, usual_piece_seconds
-from chalicelib.core.rescue.snapshot import Situation
+from chalicelib.core.rescue.snapshot import Snapshot
 
 PRIOR_INTERRUPTIONS: Final = 1
 PRIOR_SPOT_HOURS: Final = 10.0
@@ -108,7 +108,7 @@ def costs_more(spot_usd: float, on_demand_usd: float) -> bool:
     return spot_usd > on_demand_usd
 
 
-def economics_opinion(s: Situation) -> Opinion:
+def economics_opinion(s: Snapshot) -> Opinion:
     """Compare the expected cost of finishing on Spot with that of finishing on demand."""
     facts = s.facts
     usd_per_hour = _usd_per_hour(s)
@@ -145,7 +145,7 @@ def economics_opinion(s: Situation) -> Opinion:
     return GoOnDemand(told) if costs_more(spot_usd, on_demand_usd) else StayOnSpot(told)
 
 
-def _usd_per_hour(s: Situation) -> tuple[float, float] | Missing:
+def _usd_per_hour(s: Snapshot) -> tuple[float, float] | Missing:
     """What an hour of this task costs on Spot and on demand."""
     size = size_of(s.task)
     if size is None:

@@ -14,7 +14,7 @@ from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType
 from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.policies.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
-from chalicelib.core.rescue.snapshot import Situation
+from chalicelib.core.rescue.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Attempt:
         return (self.exited_at - self.started_at).total_seconds()
 
 
-def attempts_of(s: Situation) -> tuple[Attempt, ...]:
+def attempts_of(s: Snapshot) -> tuple[Attempt, ...]:
     """Return the run's interrupted attempts, this task's last; without those that never ran."""
     known = sorted(s.record.interruptions.values(), key=lambda i: i.number)
     ends = [(i.exited_at, i.billed_from) for i in known if i.task_arn != s.task.arn]

@@ -83,7 +83,7 @@ class WorkPools(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ProvisionWorld:
+class ProvisionContext:
     """The ports, and what shall be."""
 
     desired: Desired

@@ -19,7 +19,7 @@ from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_betw
 from chalicelib.core.model.run_record import Interruption, Moved
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.core.rescue.rerun_state import park_id_of_task
-from chalicelib.core.rescue.snapshot import INTERRUPTED_TAG, Budget, Mode, Situation
+from chalicelib.core.rescue.snapshot import INTERRUPTED_TAG, Budget, Mode, Snapshot
 
 INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
 CAPACITY_LABEL: Final = "prefect-spot.capacity"
@@ -64,7 +64,7 @@ class Telling:
     why: str
 
 
-def annotation_of(s: Situation, telling: Telling) -> Annotation:
+def annotation_of(s: Snapshot, telling: Telling) -> Annotation:
     """Compose the annotation. In observe mode nothing of it is written on the run itself."""
     title = headline(telling.interruption, telling.budget)
     placeless = headline(replace(telling.interruption, availability_zone=""), telling.budget)
@@ -154,7 +154,7 @@ def escaped(text: str, length: int = TEXT_LENGTH) -> str:
     return one_line(text, length).translate(_ESCAPES)
 
 
-def _markdown(s: Situation, telling: Telling, title: str) -> str:
+def _markdown(s: Snapshot, telling: Telling, title: str) -> str:
     interruption = telling.interruption
     rows = [
         ("Cause", _cause(interruption)),
@@ -194,7 +194,7 @@ def _time_lost(interruption: Interruption) -> str:
     return f"at most {seconds:.0f} s \\(less, where task results were persisted\\)"
 
 
-def _money_lost(s: Situation, interruption: Interruption) -> str:
+def _money_lost(s: Snapshot, interruption: Interruption) -> str:
     task, start, end = s.task, interruption.billed_from, interruption.exited_at
     rate = s.policy.rates.get((task.region, task.architecture, interruption.capacity))
     size = size_of(task)
@@ -214,14 +214,14 @@ def _utc(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "not told by ECS"
 
 
-def _labels(s: Situation, interruption: Interruption) -> Mapping[str, str | int]:
+def _labels(s: Snapshot, interruption: Interruption) -> Mapping[str, str | int]:
     return {
         INTERRUPTIONS_LABEL: len(s.record.interruptions),
         CAPACITY_LABEL: interruption.rerun_on or interruption.capacity,
     }
 
 
-def _events(s: Situation, telling: Telling) -> tuple[PrefectEvent, ...]:
+def _events(s: Snapshot, telling: Telling) -> tuple[PrefectEvent, ...]:
     """Events for automations. Ids are made of the task, so that telling twice counts once."""
     interruption = telling.interruption
     names = [] if interruption.warning_annotated else [INTERRUPTED_EVENT]

@@ -12,12 +12,12 @@ from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.policies.advice import Advice, advice_on
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Situation, budget_of, deciding_tags
+from chalicelib.core.rescue.snapshot import Snapshot, budget_of, deciding_tags
 
 IN_PROCESS: Final = "in_process"
 
 
-def recorded(s: Situation, *, rerun: bool = False) -> Situation:
+def recorded(s: Snapshot, *, rerun: bool = False) -> Snapshot:
     """Return the situation with this task's interruption on record; `rerun` decides its capacity.
 
     What was decided once stays: a second look finds the record unchanged.
@@ -55,14 +55,14 @@ def recorded(s: Situation, *, rerun: bool = False) -> Situation:
     return s.after(record.with_interruption(interruption))
 
 
-def retries_due(s: Situation) -> int | None:
+def retries_due(s: Snapshot) -> int | None:
     """Return the `retries` that leave the flow as many of its own as without interruptions."""
     if s.record.own_retries is None:
         return s.run.policy.retries
     return s.record.own_retries + s.record.lost_starts
 
 
-def _interruption(s: Situation, number: int) -> Interruption:
+def _interruption(s: Snapshot, number: int) -> Interruption:
     return Interruption(
         task_arn=s.task.arn,
         number=number,
@@ -78,7 +78,7 @@ def _interruption(s: Situation, number: int) -> Interruption:
     )
 
 
-def _lost_start(s: Situation) -> int:
+def _lost_start(s: Snapshot) -> int:
     """Return the run's `run_count` if this attempt's start is lost, else 0."""
     if s.run.policy.others.get("resuming"):
         return 0  # resumed from a blocking pause: Prefect will not count the next start
@@ -87,14 +87,14 @@ def _lost_start(s: Situation) -> int:
     return s.run.run_count if started and not _awaits_own_retry(s, attempt) else 0
 
 
-def _states_of_attempt(s: Situation) -> list[RunState]:
+def _states_of_attempt(s: Snapshot) -> list[RunState]:
     """The run's states since the last rerun of ours was made due."""
     ours = {due_id(park_id_of_task(arn)) for arn in s.record.interruptions}
     begins = [i for i, state in enumerate(s.history) if state.transition_id in ours]
     return list(s.history[begins[-1] + 1 if begins else 0 :])
 
 
-def _awaits_own_retry(s: Situation, attempt: list[RunState]) -> bool:
+def _awaits_own_retry(s: Snapshot, attempt: list[RunState]) -> bool:
     """Whether the next start is an own retry of the flow anyway, so that nothing is lost.
 
     Prefect puts the failure's message on the AwaitingRetry of an own retry; a run that

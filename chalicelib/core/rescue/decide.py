@@ -51,7 +51,7 @@ from chalicelib.core.rescue.snapshot import (
     Budget,
     Mode,
     Policy,
-    Situation,
+    Snapshot,
     budget_of,
     is_on_demand,
     on_demand_variables,
@@ -74,7 +74,7 @@ RERUNNABLE: Final = frozenset(
 )
 
 
-def decide(s: Situation) -> Decision:
+def decide(s: Snapshot) -> Decision:
     """Return what is to be done now; with nothing left to do, a decision without actions."""
     decision = _decide(s)
     if s.policy.mode is Mode.OBSERVE:
@@ -83,7 +83,7 @@ def decide(s: Situation) -> Decision:
     return decision
 
 
-def _decide(s: Situation) -> Decision:
+def _decide(s: Snapshot) -> Decision:
     standing = _standing(s)
     match standing.stage:
         case Stage.PARKED:
@@ -101,7 +101,7 @@ def _decide(s: Situation) -> Decision:
     assert_never(standing.stage)
 
 
-def _decide_untouched(s: Situation, park_id: UUID) -> Decision:
+def _decide_untouched(s: Snapshot, park_id: UUID) -> Decision:
     """Nobody has answered this task's end yet, and it is the run's newest task."""
     match s.cause:
         case Cause.SPOT_INTERRUPTION | Cause.DRILL if s.task.exited:
@@ -115,7 +115,7 @@ def _decide_untouched(s: Situation, park_id: UUID) -> Decision:
     assert_never(s.cause)
 
 
-def _answer_interruption(s: Situation, park_id: UUID) -> Decision:
+def _answer_interruption(s: Snapshot, park_id: UUID) -> Decision:
     state = s.run.state
     if state.type is StateType.CANCELLING and s.grace_over:
         message = "Cancelled: the task is gone, Spot took it during the cancellation."
@@ -133,7 +133,7 @@ def _answer_interruption(s: Situation, park_id: UUID) -> Decision:
     return Decision(Verdict.IGNORE, f"the run is in an unknown state, {one_line(state.name)}")
 
 
-def _standing(s: Situation) -> Standing:
+def _standing(s: Snapshot) -> Standing:
     if s.cause is Cause.NO_SPOT_CAPACITY:
         return standing_of_refusal(s.history)
     return standing_of_task(s.task.arn, s.history)
@@ -144,7 +144,7 @@ def _submission_failed(state: RunState) -> bool:
     return NO_CAPACITY_REASON in state.message or "could not be submitted" in state.message
 
 
-def _restarted_since(s: Situation) -> bool:
+def _restarted_since(s: Snapshot) -> bool:
     """Whether a new attempt began since, though no task id tells so yet.
 
     A worker picks a run up (SCHEDULED to PENDING) before it asks for a task, so a pick-up after our
@@ -164,7 +164,7 @@ def _restarted_since(s: Situation) -> bool:
     return picked_up or runs_since_long_after
 
 
-def _note_warning(s: Situation) -> Decision:
+def _note_warning(s: Snapshot) -> Decision:
     """The container still runs: a rerun now would run the flow twice."""
     if s.run.state.is_final:
         return Decision(Verdict.IGNORE, "Spot warning for a run that is over")
@@ -177,7 +177,7 @@ def _note_warning(s: Situation) -> Decision:
     )
 
 
-def _await_resume(s: Situation) -> Decision:
+def _await_resume(s: Snapshot) -> Decision:
     noted = recorded(s)
     return Decision(
         Verdict.AWAIT_RESUME,
@@ -189,7 +189,7 @@ def _await_resume(s: Situation) -> Decision:
     )
 
 
-def _tell_only(s: Situation, why: str) -> Decision:
+def _tell_only(s: Snapshot, why: str) -> Decision:
     noted = recorded(s)
     return Decision(
         Verdict.ANNOTATE,
@@ -198,14 +198,14 @@ def _tell_only(s: Situation, why: str) -> Decision:
     )
 
 
-def _cancel(s: Situation) -> Decision:
+def _cancel(s: Snapshot) -> Decision:
     noted, why = recorded(s), "the run was being cancelled when Spot took its task"
     told = _tell(noted, Moment.NO_RERUN, "nothing", why)
     mark = MarkCancelled(f"Cancelled: {why}.")
     return Decision(Verdict.MARK_CANCELLED, why, (*_save(s, noted), mark, *told))
 
 
-def _ignore_but_tell(s: Situation, standing: Standing) -> Decision:
+def _ignore_but_tell(s: Snapshot, standing: Standing) -> Decision:
     """Settled before; whoever settled it may have died before people were told."""
     why = "this interruption has been answered already"
     interruption = s.record.interruptions.get(s.task.arn)
@@ -217,7 +217,7 @@ def _ignore_but_tell(s: Situation, standing: Standing) -> Decision:
     return Decision(Verdict.IGNORE, why, _tell(s, Moment.NO_RERUN, "nothing", moved))
 
 
-def _crash(s: Situation, why: str) -> Decision:
+def _crash(s: Snapshot, why: str) -> Decision:
     noted = recorded(s)
     title = headline(noted.record.interruptions[s.task.arn], _budget(noted))
     message = f"{title}: not rerun, because {why}."
@@ -226,7 +226,7 @@ def _crash(s: Situation, why: str) -> Decision:
     return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", (*_save(s, noted), *mark, *told))
 
 
-def _rerun(s: Situation, park_id: UUID) -> Decision:
+def _rerun(s: Snapshot, park_id: UUID) -> Decision:
     """Record, then park; what remains is decided when the run is seen parked."""
     noted = recorded(s, rerun=True)
     on_demand = noted.record.next_capacity == FARGATE
@@ -241,7 +241,7 @@ def _rerun(s: Situation, park_id: UUID) -> Decision:
     )
 
 
-def _finish(s: Situation, park_id: UUID) -> Decision:
+def _finish(s: Snapshot, park_id: UUID) -> Decision:
     """The run is parked by us: change what must change, then make it due."""
     before = s.history[-2] if len(s.history) > 1 else s.run.state
     if before.type in NOT_TO_BE_PARKED and not was_thrown_back(s.task.arn, s.history, park_id):
@@ -261,7 +261,7 @@ def _finish(s: Situation, park_id: UUID) -> Decision:
     return Decision(Verdict.FINISH_RERUN, message, actions)
 
 
-def _change(s: Situation) -> RunChange:
+def _change(s: Snapshot) -> RunChange:
     """Return the difference between what the run is and what its rerun needs."""
     run, on_demand = s.run, s.record.next_capacity == FARGATE
     variables = on_demand_variables(run.job_variables) if on_demand else run.job_variables
@@ -277,7 +277,7 @@ def _change(s: Situation) -> RunChange:
     )
 
 
-def _answer_refusal(s: Situation, park_id: UUID) -> Decision:
+def _answer_refusal(s: Snapshot, park_id: UUID) -> Decision:
     """Spot had no room: on demand, once. A refusal there is not answered by asking again.
 
     Which of them refused is told by the run's variables, not by the record: that is ahead of the
@@ -292,7 +292,7 @@ def _answer_refusal(s: Situation, park_id: UUID) -> Decision:
     return Decision(Verdict.IGNORE, f"no Spot capacity, but the run is {s.run.state.type.value}")
 
 
-def _answer_other_death(s: Situation) -> Decision:
+def _answer_other_death(s: Snapshot) -> Decision:
     """Not an interruption: never rerun, but a run without a task must not stay alive for ever."""
     if not s.task.exited:
         return Decision(Verdict.IGNORE, "the task has not stopped")
@@ -310,11 +310,11 @@ def _answer_other_death(s: Situation) -> Decision:
             return Decision(Verdict.IGNORE, f"{message}; the run is {s.run.state.type.value}")
 
 
-def _save(before: Situation, after: Situation) -> tuple[Save, ...]:
+def _save(before: Snapshot, after: Snapshot) -> tuple[Save, ...]:
     return () if after.record == before.record else (Save(after.record),)
 
 
-def _tell_rerun(s: Situation) -> tuple[Annotate, ...]:
+def _tell_rerun(s: Snapshot) -> tuple[Annotate, ...]:
     interruption = s.record.interruptions.get(s.task.arn)
     if interruption is None:
         return ()
@@ -323,7 +323,7 @@ def _tell_rerun(s: Situation) -> tuple[Annotate, ...]:
     return _tell(s, Moment.RERUN, f"{would}rerun on {interruption.rerun_on}", why)
 
 
-def _tell(s: Situation, moment: Moment, next_step: str, why: str) -> tuple[Annotate, ...]:
+def _tell(s: Snapshot, moment: Moment, next_step: str, why: str) -> tuple[Annotate, ...]:
     """Annotate what has not been told yet, and note in the record that it was."""
     interruption = s.record.interruptions[s.task.arn]
     told = replace(interruption, warning_annotated=True)
@@ -335,11 +335,11 @@ def _tell(s: Situation, moment: Moment, next_step: str, why: str) -> tuple[Annot
     return (Annotate(annotation_of(s, telling), s.record.with_interruption(told)),)
 
 
-def _budget(s: Situation) -> Budget:
+def _budget(s: Snapshot) -> Budget:
     return budget_of(s.run.tags, s.record.own_retries, s.policy)
 
 
-def _headline(s: Situation) -> str:
+def _headline(s: Snapshot) -> str:
     interruption = s.record.interruptions.get(s.task.arn)
     title = headline(interruption, _budget(s)) if interruption else "No Spot capacity"
     guard = f", by {interruption.guard}" if interruption and interruption.guard else ""

@@ -52,7 +52,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class Snapshot:
     """The truth at one moment, as ECS, Prefect and the table tell it.
 
     `newer_task`: the run's `infrastructure_pid` names a task created later than this one.
@@ -78,7 +78,7 @@ class Situation:
         """Why the task stopped, with what is on record about it."""
         return classify(self.task, warned=self.record.warned_of(self.task.arn))
 
-    def after(self, record: RunRecord) -> "Situation":
+    def after(self, record: RunRecord) -> "Snapshot":
         """Return the same situation with another record."""
         return replace(self, record=record)
 
