@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import FINAL
+from chalicelib.core.model.flow_run import FINAL_STATES
 from chalicelib.core.provision.stack import TEMPLATE_TAG
 from chalicelib.errors import PrefectSpotError
 from spotctl.errors import RefusedError
@@ -160,7 +160,7 @@ def _stop_flows(world: World, stack: Stack, tell: Tell) -> Row:
     try:
         for task in tasks:
             run = world.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
-            if run is not None and run.state.type not in FINAL:
+            if run is not None and run.state.type not in FINAL_STATES:
                 world.prefect.cancel(run.id, "Cancelled: spotctl teardown stopped its task.")
     except PrefectSpotError as error:
         found = f"stopped, but not cancelled: {error.what}"

@@ -23,6 +23,7 @@ from chalicelib.core.model.flow_run import (
     StateVerdict,
 )
 from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.advice import guards_on
 from chalicelib.core.policies.facts import GuardFacts
 from chalicelib.core.ports import Prefect
@@ -39,7 +40,7 @@ from chalicelib.core.rescue.actions import (
     Save,
     Verdict,
 )
-from chalicelib.core.rescue.annotation import Annotation, one_line
+from chalicelib.core.rescue.annotation import Annotation
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.rescue.snapshot import Snapshot

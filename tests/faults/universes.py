@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import FINAL, StateType
+from chalicelib.core.model.flow_run import FINAL_STATES, StateType
 from chalicelib.core.money.daily_sums import DailySum
 from chalicelib.core.rescue.snapshot import Policy
 from localcloud.oracle import Observation, Verdict, judge
@@ -124,7 +124,7 @@ class Life:
                 (i.number, i.rerun_on, i.guard) for i in record.interruptions.values()
             ],
             "children": [self.universe.prefect.runs[c].state.type for c in self.children],
-            "over": run.state.type in FINAL,
+            "over": run.state.type in FINAL_STATES,
             "counted": self._counted(),
             "billed_in_full": self._billed_seconds() == self._charged_seconds(),
         }

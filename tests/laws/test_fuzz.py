@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from chalicelib.core.model.ecs_task import FLOW_RUN_ID_TAG, NO_CAPACITY_REASON, Task, parse_task
-from chalicelib.core.model.flow_run import FINAL, StateType
+from chalicelib.core.model.flow_run import FINAL_STATES, StateType
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.errors import PrefectSpotError
@@ -181,7 +181,7 @@ def stand(story: Mapping[str, Any], detail: Mapping[str, Any]) -> Stand:
     for each in prefect.runs.values():
         each.states = [replace(state, timestamp=before) for state in each.states]
         each.expected_start = before
-    run.ended_at = before if story["kind"] in FINAL else None
+    run.ended_at = before if story["kind"] in FINAL_STATES else None
     described = make_event(detail)["detail"]
     if story["is_tagged"]:
         described["tags"] = [{"key": FLOW_RUN_ID_TAG, "value": str(RUN_ID)}]

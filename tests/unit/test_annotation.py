@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.core.model.text import escaped, one_line
 from chalicelib.core.rescue.actions import Annotate
-from chalicelib.core.rescue.annotation import Annotation, escaped, one_line
+from chalicelib.core.rescue.annotation import Annotation
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.snapshot import Mode, Policy, Snapshot
 from tests.make import make_rate, make_run, make_situation, make_task

@@ -28,9 +28,18 @@ class StateType(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-FINAL: Final = frozenset(
+FINAL_STATES: Final = frozenset(
     {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED}
 )
+"""What Prefect calls terminal: its orchestration lets a run leave these only by force or rerun."""
+
+OVER_STATES: Final = frozenset(
+    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CANCELLING}
+)
+"""The flow itself, or a person, ended the run (CANCELLING: is about to): a rerun would be wrong.
+
+CRASHED is final, but not over: the infrastructure ended the run, and a rerun is what it needs.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +61,13 @@ class RunState:
 
     @property
     def is_final(self) -> bool:
-        """Whether Prefect considers the run to be over."""
-        return self.type in FINAL
+        """Whether it is one of Prefect's terminal states."""
+        return self.type in FINAL_STATES
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the flow or a person ended the run, so that a rerun would be wrong."""
+        return self.type in OVER_STATES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
 
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.pricing import seconds_between
-
-_OVER: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def wasted_seconds(
     nothing to do again. `task_runs`: of the run and its subflows, this attempt's or others' too.
     """
     before = [state for state in history if state.timestamp <= span.exited_at]
-    if before and before[-1].type in _OVER:
+    if before and before[-1].is_over:
         return Decimal(0)
     attempt = [t for t in task_runs if span.start <= t.started_at <= span.end]
     if not any(task_run.is_kept for task_run in attempt):

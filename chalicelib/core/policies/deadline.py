@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Final
 
 from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import (
     DEADLINE_TAG,
     Changeover,
@@ -28,7 +29,6 @@ from chalicelib.core.policies.facts import (
 )
 from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
 from chalicelib.core.policies.work import keeps_results, longest_piece_seconds, most_work_seconds
-from chalicelib.core.rescue.annotation import one_line
 from chalicelib.core.rescue.snapshot import Snapshot
 
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")

@@ -1,7 +1,6 @@
 """What people read about an interruption: state message, log line, Markdown, labels, events.
 
-Texts from outside (stop reasons, zones, names) end up in Markdown and logs: they are cut and
-escaped here, and nowhere else.
+Texts from outside (stop reasons, zones, names) pass through `core/model/text.py` first.
 """
 
 from collections.abc import Mapping
@@ -9,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from string import punctuation
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -17,6 +15,7 @@ from chalicelib.core.model.ecs_task import FARGATE, Cause
 from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.model.run_record import Interruption, Moved
+from chalicelib.core.model.text import escaped, one_line
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.core.rescue.snapshot import INTERRUPTED_TAG, Budget, Mode, Snapshot
@@ -27,11 +26,8 @@ INTERRUPTED_EVENT: Final = "prefect-spot.interrupted"
 RERUN_EVENT: Final = "prefect-spot.rerun"
 ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
 
-TEXT_LENGTH: Final = 200
 WHY_LENGTH: Final = 600
 """Our own words, of several guards it may be."""
-_ESCAPES: Final = str.maketrans({mark: f"\\{mark}" for mark in punctuation})
-"""Of Markdown: everything that may be markup."""
 
 
 class Moment(StrEnum):
@@ -139,19 +135,6 @@ def why_rerun(interruption: Interruption, moved: Moved | None, budget: Budget) -
     if within_budget:
         why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
     return f"{why}; {interruption.guard_reason}" if interruption.guard_reason else why
-
-
-def one_line(text: str, length: int = TEXT_LENGTH) -> str:
-    """Return foreign text fit for a log line: printable, on one line, cut to `length`."""
-    printable = text[: 4 * length]
-    if not printable.isprintable():
-        printable = "".join(c if c.isprintable() else " " for c in printable)
-    return " ".join(printable.split())[:length]
-
-
-def escaped(text: str, length: int = TEXT_LENGTH) -> str:
-    """Return foreign text fit for a Markdown table cell: as `one_line`, with no markup left."""
-    return one_line(text, length).translate(_ESCAPES)
 
 
 def _markdown(s: Snapshot, telling: Telling, title: str) -> str:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, NO_CAPACITY_REASON, Cause
 from chalicelib.core.model.flow_run import RunChange, RunState, StateType
+from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import (
     Action,
     Annotate,
@@ -32,7 +33,6 @@ from chalicelib.core.rescue.annotation import (
     Telling,
     annotation_of,
     headline,
-    one_line,
     why_rerun,
 )
 from chalicelib.core.rescue.capacity import recorded, retries_due

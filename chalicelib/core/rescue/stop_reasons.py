@@ -1,7 +1,7 @@
 """Why a task died when Spot was not to blame, in words, each with what to do about it."""
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.rescue.annotation import one_line
+from chalicelib.core.model.text import one_line
 
 _SIGNS = (
     ("OutOfMemory", "it ran out of memory", "raise the deployment's `memory` job variable"),
