@@ -23,7 +23,7 @@ from chalicelib.core.policies.estimates import (
     past_of,
     progress_of,
 )
-from chalicelib.core.policies.facts import GuardFacts, Missing, PastRuns, SpotEvidence
+from chalicelib.core.policies.facts import Missing, PastRuns, PolicyFacts, SpotEvidence
 from chalicelib.core.rescue.snapshot import Snapshot
 from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from lab.simulation.work import Attempt, Platform, Work, attempt, moment
@@ -103,22 +103,22 @@ class Memory:
         return past_of(self.completed, self.tasks_of_newest)
 
     @cached_property
-    def before_start(self) -> GuardFacts:
+    def before_start(self) -> PolicyFacts:
         """What is known of a run that has not begun."""
-        return GuardFacts(
+        return PolicyFacts(
             self.evidence, self.past, progress_of((), ()), changeover_of((), self.past)
         )
 
     def facts(
         self, s: Snapshot, work: Work, attempts: Sequence[Attempt], platform: Platform
-    ) -> GuardFacts:
+    ) -> PolicyFacts:
         """Return what is known when the last of `attempts` has been interrupted.
 
         The run's first attempt is evidence too: its bill, or the event itself, shows it.
         """
         first, own = attempts[0], attempts_of(s)
         hours = self.evidence.hours + (first.ended_at - first.pulled_at) / HOUR
-        return GuardFacts(
+        return PolicyFacts(
             evidence=SpotEvidence(hours, self.evidence.interruptions + 1),
             past=self.past,
             progress=progress_of(own, task_runs(work, attempts, platform)),

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FINAL_STATES, StateType
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.daily_sums import DailySum
-from chalicelib.core.rescue.snapshot import Policy
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.laws.guarded import ECONOMICS, LONG, after_a_run_of

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.daily_sums import total
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.functions.sweep import sweep
 from tests.laws.guarded import after_a_run_of
 from tests.laws.universe import Befalls, Fault, Tables, Universe
@@ -180,7 +180,7 @@ def test_wherever_a_sweep_dies_the_next_ones_end_it_and_it_is_told(
         assert universe.prefect.artifacts_of(run_id), call
         record = universe.records().read(run_id)
         assert record.moved is not None
-        assert record.moved.told
+        assert record.moved.annotated
         assert starts_on(universe, run_id) == "FARGATE"
 
 

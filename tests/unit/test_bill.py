@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chalicelib.core.model.ecs_task import Cause, Task, parse_task
 from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.core.money.bill import Bill, Deployment, bill_of, never_started, span_of
 from chalicelib.core.money.daily_sums import Counts, sum_of, usd
@@ -24,7 +25,6 @@ from chalicelib.core.money.outcome import (
 from chalicelib.core.money.waste import Span, TaskRun, wasted_seconds
 from chalicelib.core.policies.facts import Guard
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Mode
 from tests.make import NOW, RUN_ID, TASK_ARN, make_event, make_rate, make_state, make_task, seconds
 
 ON_DEMAND = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")
@@ -199,7 +199,7 @@ def test_a_run_that_was_over_in_time_has_nothing_to_do_again(over: StateType) ->
 # What became of it.
 
 
-def recorded(**changes: Any) -> RunRecord:
+def record_interruption(**changes: Any) -> RunRecord:
     ordinary: dict[str, Any] = {
         "task_arn": TASK_ARN,
         "number": 1,
@@ -213,20 +213,22 @@ def recorded(**changes: Any) -> RunRecord:
 DUE = make_state(StateType.SCHEDULED, transition_id=due_id(park_id_of_task(TASK_ARN)))
 
 
-ON_DEMAND_NEXT = recorded(rerun_on="FARGATE")
-NOT_RERUN = recorded(rerun_on="", outcome_annotated=True)
+ON_DEMAND_NEXT = record_interruption(rerun_on="FARGATE")
+NOT_RERUN = record_interruption(rerun_on="", outcome_annotated=True)
 
 
 @pytest.mark.parametrize(
     ("record", "history", "outcome"),
     [
         pytest.param(RunRecord(RUN_ID), [running(9)], "undecided", id="nobody yet"),
-        pytest.param(recorded(), [running(9)], "undecided", id="decided, not due"),
-        pytest.param(recorded(), [running(9), DUE], "spot-rerun", id="on Spot"),
+        pytest.param(record_interruption(), [running(9)], "undecided", id="decided, not due"),
+        pytest.param(record_interruption(), [running(9), DUE], "spot-rerun", id="on Spot"),
         pytest.param(ON_DEMAND_NEXT, [DUE, running(1)], "on-demand-rerun", id="on demand"),
         pytest.param(NOT_RERUN, [running(9)], "none", id="not to be rerun"),
-        pytest.param(recorded(outcome_annotated=True), [running(9)], "none", id="put back"),
-        pytest.param(recorded(), [], "none", id="a run that Prefect forgot"),
+        pytest.param(
+            record_interruption(outcome_annotated=True), [running(9)], "none", id="put back"
+        ),
+        pytest.param(record_interruption(), [], "none", id="a run that Prefect forgot"),
         pytest.param(RunRecord(RUN_ID), [make_state(StateType.PAUSED)], "none", id="paused"),
     ],
 )
@@ -238,7 +240,7 @@ def test_what_became_of_an_interruption(
 
 @pytest.mark.parametrize(
     ("record", "outcome"),
-    [(recorded(), "would-spot-rerun"), (ON_DEMAND_NEXT, "would-on-demand-rerun")],
+    [(record_interruption(), "would-spot-rerun"), (ON_DEMAND_NEXT, "would-on-demand-rerun")],
     ids=["on Spot", "on demand"],
 )
 def test_in_observe_mode_it_is_what_would_have_become_of_it(
@@ -252,7 +254,7 @@ def test_an_attempt_on_demand_after_a_refusal_is_the_rerun_itself() -> None:
     assert outcome_of_other_stop(on_demand, refused, Mode.RESCUE) is Outcome.ON_DEMAND_RERUN
     assert outcome_of_other_stop(stopped(), refused, Mode.RESCUE) is Outcome.NONE
     assert outcome_of_other_stop(on_demand, refused, Mode.OBSERVE) is Outcome.NONE
-    by_interruption = replace(recorded(rerun_on="FARGATE"), next_capacity="FARGATE")
+    by_interruption = replace(record_interruption(rerun_on="FARGATE"), next_capacity="FARGATE")
     assert outcome_of_other_stop(on_demand, by_interruption, Mode.RESCUE) is Outcome.NONE
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.model.policy import Policy, has_deadline_tag
 from chalicelib.core.policies.deadline import (
     Deadline,
     deadline_of,
@@ -12,15 +13,15 @@ from chalicelib.core.policies.deadline import (
 )
 from chalicelib.core.policies.facts import (
     Changeover,
-    GuardFacts,
+    GoOnDemand,
     Missing,
+    Opinion,
     PastRuns,
+    PolicyFacts,
     Progress,
-    has_deadline_tag,
+    StayOnSpot,
 )
-from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.rescue.snapshot import Policy
-from tests.make import NOW, make_run, make_situation
+from tests.make import NOW, make_run, make_snapshot
 
 FACTS: dict[str, Any] = {
     "past": PastRuns((600.0, 800.0, 800.0, 800.0)),  # so 1000 s of work, at most
@@ -35,8 +36,8 @@ def opinion(left: float, policy: Policy | None = None, **facts: Any) -> Opinion:
         tags=(f"spot-deadline:{int(3600 + left)}s",),
         expected_start=NOW - timedelta(hours=1) - timedelta(seconds=int(left) - left),
     )
-    gathered = GuardFacts(**{**FACTS, **facts})
-    return deadline_opinion(make_situation(run=run, policy=policy or Policy(), facts=gathered))
+    gathered = PolicyFacts(**{**FACTS, **facts})
+    return deadline_opinion(make_snapshot(run=run, policy=policy or Policy(), facts=gathered))
 
 
 @pytest.mark.parametrize(
@@ -142,5 +143,5 @@ def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
 
 def test_without_a_scheduled_start_it_has_no_opinion() -> None:
     run = make_run(tags=("spot-deadline:90m",))
-    situation = make_situation(run=run, facts=GuardFacts(**FACTS))
-    assert deadline_opinion(situation) == Missing("the scheduled start", "Prefect did not tell it")
+    snapshot = make_snapshot(run=run, facts=PolicyFacts(**FACTS))
+    assert deadline_opinion(snapshot) == Missing("the scheduled start", "Prefect did not report it")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.policies.economics import (
     SURE,
     charged_spot_seconds,
@@ -17,16 +18,16 @@ from chalicelib.core.policies.economics import (
 )
 from chalicelib.core.policies.facts import (
     Changeover,
-    GuardFacts,
-    GuardPolicy,
+    GoOnDemand,
     Missing,
+    Opinion,
     PastRuns,
+    PolicyFacts,
     Progress,
     SpotEvidence,
+    StayOnSpot,
 )
-from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.rescue.snapshot import Policy
-from tests.make import make_rate, make_situation, make_task
+from tests.make import make_rate, make_snapshot, make_task
 
 HOUR = 3600.0
 SPOT, ON_DEMAND = (
@@ -34,7 +35,7 @@ SPOT, ON_DEMAND = (
     make_rate("FARGATE", "0.04", "0.004"),
 )
 RATES = {rate.key: rate for rate in (SPOT, ON_DEMAND)}
-POLICY = Policy(guards=GuardPolicy(economics=True), rates=RATES)
+POLICY = Policy(economics=True, rates=RATES)
 
 
 def opinion(policy: Policy = POLICY, **facts: Any) -> Opinion:
@@ -45,8 +46,8 @@ def opinion(policy: Policy = POLICY, **facts: Any) -> Opinion:
         "progress": Progress(),
         "changeover": Changeover(60, 30),
     }
-    gathered = GuardFacts(**{**ordinary, **facts})
-    return economics_opinion(make_situation(policy=policy, facts=gathered))
+    gathered = PolicyFacts(**{**ordinary, **facts})
+    return economics_opinion(make_snapshot(policy=policy, facts=gathered))
 
 
 def played_spot_seconds(
@@ -182,6 +183,6 @@ def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
 def test_without_a_rate_or_a_size_it_has_no_opinion() -> None:
     told = opinion(policy=Policy(rates={SPOT.key: SPOT}))
     assert told == Missing("the FARGATE rate", "none is known in us-east-1")
-    facts = GuardFacts(SpotEvidence(1, 1), PastRuns((HOUR,)), Progress(), Changeover(60, 30))
-    sizeless = make_situation(policy=POLICY, facts=facts, task=make_task(cpu_units=None))
-    assert economics_opinion(sizeless) == Missing("the task's size", "ECS did not tell it")
+    facts = PolicyFacts(SpotEvidence(1, 1), PastRuns((HOUR,)), Progress(), Changeover(60, 30))
+    sizeless = make_snapshot(policy=POLICY, facts=facts, task=make_task(cpu_units=None))
+    assert economics_opinion(sizeless) == Missing("the task's size", "ECS did not report it")

@@ -22,7 +22,7 @@ from chalicelib.core.policies.estimates import (
     progress_of,
 )
 from chalicelib.core.policies.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
-from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task
+from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state, make_task
 
 COMPLETED, RUNNING, SCHEDULED = StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED
 
@@ -59,22 +59,22 @@ def test_an_attempt_is_from_the_flows_start_to_the_containers_exit() -> None:
         make_state(RUNNING, timestamp=at(1600)),
     )
     before = Interruption("earlier", 1, "", FARGATE_SPOT, billed_from=at(20), exited_at=at(1050))
-    situation = make_situation(
+    snapshot = make_snapshot(
         task=make_task(pull_started_at=at(1080), execution_stopped_at=at(2000)),
         run=make_run(state=states[-1], expected_start=at(0)),
         history=states,
         record=RunRecord(RUN_ID, {"earlier": before}),
     )
-    assert attempts_of(situation) == (FIRST, SECOND)
+    assert attempts_of(snapshot) == (FIRST, SECOND)
     own = Interruption(TASK_ARN, 2, "", FARGATE_SPOT, billed_from=at(1080), exited_at=at(2000))
-    known = replace(situation, record=situation.record.with_interruption(own))
+    known = replace(snapshot, record=snapshot.record.with_interruption(own))
     assert attempts_of(known) == (FIRST, SECOND)
 
 
 def test_a_task_that_was_taken_before_its_flow_ran_made_no_attempt() -> None:
     scheduled = make_state(SCHEDULED, timestamp=at(-5))
-    situation = make_situation(run=make_run(state=scheduled), history=(scheduled,))
-    assert attempts_of(situation) == ()
+    snapshot = make_snapshot(run=make_run(state=scheduled), history=(scheduled,))
+    assert attempts_of(snapshot) == ()
     assert progress_of((), ()) == Progress()
 
 

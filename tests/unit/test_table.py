@@ -80,7 +80,7 @@ BARE = Interruption(task_arn=TASK_ARN, number=1, cause="drill", capacity="FARGAT
     [
         pytest.param(RECORD, id="of an interruption"),
         pytest.param(
-            RunRecord(RUN_ID, {TASK_ARN: GUARDED}, moved=Moved("deadline", "late", told=True)),
+            RunRecord(RUN_ID, {TASK_ARN: GUARDED}, moved=Moved("deadline", "late", annotated=True)),
             id="of what a guard decided",
         ),
         pytest.param(RunRecord(RUN_ID, {TASK_ARN: BARE}), id="of little"),

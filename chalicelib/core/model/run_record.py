@@ -46,11 +46,11 @@ class Interruption:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A run that a guard put on FARGATE before it first started, and whether people were told."""
+    """A run that a guard put on FARGATE before its first start; `annotated`: the run says so."""
 
     guard: str
     reason: str
-    told: bool = False
+    annotated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from enum import StrEnum
 
 from chalicelib.core.model.ecs_task import FARGATE, Task
 from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.rescue.rerun_state import was_made_due
-from chalicelib.core.rescue.snapshot import Mode
 
 
 class Outcome(StrEnum):

@@ -17,18 +17,24 @@ from datetime import datetime
 from typing import Final
 
 from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.policy import DEADLINE_TAG
 from chalicelib.core.model.text import one_line
+from chalicelib.core.policies.estimates import (
+    keeps_results,
+    longest_piece_seconds,
+    most_work_seconds,
+)
 from chalicelib.core.policies.facts import (
-    DEADLINE_TAG,
     Changeover,
-    GuardFacts,
+    GoOnDemand,
     Missing,
+    Opinion,
     PastRuns,
+    PolicyFacts,
     Progress,
+    StayOnSpot,
     first_missing,
 )
-from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.policies.work import keeps_results, longest_piece_seconds, most_work_seconds
 from chalicelib.core.rescue.snapshot import Snapshot
 
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
@@ -58,20 +64,21 @@ def deadline_of(tags: Iterable[str]) -> Deadline | Missing:
     return Missing("a readable deadline", f"{unread} is none; 90m, 1h30m and 2d are")
 
 
-def deadline_opinion(s: Snapshot) -> Opinion:
-    """Say whether the run can be rerun on Spot now and still be in time, whatever happens."""
-    return opinion_on_attempt(s.run, s.facts, s.now, s.policy.rerun_delay_seconds)
+def deadline_opinion(snapshot: Snapshot) -> Opinion:
+    """Judge whether a rerun on Spot now still meets the deadline, in the worst case."""
+    delay_seconds = snapshot.policy.rerun_delay_seconds
+    return opinion_on_attempt(snapshot.run, snapshot.facts, snapshot.now, delay_seconds)
 
 
 def opinion_on_attempt(
-    run: FlowRun, facts: GuardFacts, at: datetime, delay_seconds: float = 0.0
+    run: FlowRun, facts: PolicyFacts, at: datetime, delay_seconds: float = 0.0
 ) -> Opinion:
     """Say whether an attempt on Spot, decided on at `at`, leaves time for its worst interruption.
 
     `delay_seconds` is `RERUN_DELAY_SECONDS`, up to twice of which a rerun on Spot waits.
     """
     deadline = deadline_of(run.tags)
-    scheduled_at = run.expected_start or Missing("the scheduled start", "Prefect did not tell it")
+    scheduled_at = run.expected_start or Missing("the scheduled start", "Prefect did not report it")
     needs = (deadline, facts.past, facts.progress, facts.changeover, scheduled_at)
     match needs:
         case (
@@ -86,11 +93,11 @@ def opinion_on_attempt(
             return first_missing(*needs)
     left = deadline.seconds - (at - scheduled).total_seconds()
     needed = 2 * delay_seconds + worst_case_seconds(past, progress, changeover)
-    told = (
+    why = (
         f"an attempt on Spot may need {_minutes(needed)} with one interruption, and {deadline.tag}"
         f" leaves {_minutes(left)}"
     )
-    return StayOnSpot(told) if is_in_time(needed, left) else GoOnDemand(told)
+    return StayOnSpot(why) if is_in_time(needed, left) else GoOnDemand(why)
 
 
 def worst_case_seconds(past: PastRuns, progress: Progress, changeover: Changeover) -> float:

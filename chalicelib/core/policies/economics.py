@@ -24,25 +24,31 @@ budget makes the difference smaller, and never turns it. With persistence the sa
 changeover's price at the edge.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from math import expm1, inf
+from math import exp, expm1, inf, lgamma, log, sqrt
 from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
 from chalicelib.core.model.pricing import MINIMUM_SECONDS, cost_usd, size_of
+from chalicelib.core.policies.estimates import (
+    keeps_results,
+    likely_work_seconds,
+    usual_piece_seconds,
+)
 from chalicelib.core.policies.facts import (
     Changeover,
+    GoOnDemand,
     Missing,
+    Opinion,
     PastRuns,
     Progress,
     SpotEvidence,
+    StayOnSpot,
     first_missing,
 )
-from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.policies.poisson import garwood
-from chalicelib.core.policies.work import keeps_results, likely_work_seconds, usual_piece_seconds
 from chalicelib.core.rescue.snapshot import Snapshot
 
 PRIOR_INTERRUPTIONS: Final = 1
@@ -56,9 +62,14 @@ SURE: Final = 0.9
 """How sure the evidence has to be that Spot costs more. To leave Spot too early loses more than to
 leave it late: at most a budget of short attempts is lost by staying."""
 
+CONFIDENCE: Final = 0.95
+"""Of the interval that a report shows."""
+
 _HOUR: Final = 3600.0
 _LARGEST_EXPONENT: Final = 500.0
 """Beyond it a float overflows; no price makes up for e to the 500th."""
+_STEPS: Final = 80
+_NEGLIGIBLE: Final = 1e-17
 
 
 def interruptions_per_hour(evidence: SpotEvidence) -> float:
@@ -108,10 +119,10 @@ def costs_more(spot_usd: float, on_demand_usd: float) -> bool:
     return spot_usd > on_demand_usd
 
 
-def economics_opinion(s: Snapshot) -> Opinion:
+def economics_opinion(snapshot: Snapshot) -> Opinion:
     """Compare the expected cost of finishing on Spot with that of finishing on demand."""
-    facts = s.facts
-    usd_per_hour = _usd_per_hour(s)
+    facts = snapshot.facts
+    usd_per_hour = _usd_per_hour(snapshot)
     needed = (facts.evidence, facts.past, facts.progress, facts.changeover, usd_per_hour)
     match needed:
         case (
@@ -135,26 +146,27 @@ def economics_opinion(s: Snapshot) -> Opinion:
     on_demand = [max(start + work, float(MINIMUM_SECONDS)) for work in works]
     spot_usd = _mean(on_spot) * spot / _HOUR
     on_demand_usd = _mean(on_demand) * demand / _HOUR
-    told = (
+    why = (
         f"finishing is expected to cost {spot_usd:.6f} USD on Spot and {on_demand_usd:.6f} USD on"
         f" demand: {_mean(works) / 60:.0f} min of work left,"
         f" {'kept task by task' if keeps else 'from the start if interrupted'},"
         f" {rate:.3f} interruptions per Spot hour at least ({evidence.interruptions} in"
         f" {evidence.hours:.1f} h of first attempts)"
     )
-    return GoOnDemand(told) if costs_more(spot_usd, on_demand_usd) else StayOnSpot(told)
+    return GoOnDemand(why) if costs_more(spot_usd, on_demand_usd) else StayOnSpot(why)
 
 
-def _usd_per_hour(s: Snapshot) -> tuple[float, float] | Missing:
-    """What an hour of this task costs on Spot and on demand."""
-    size = size_of(s.task)
-    if size is None:
-        return Missing("the task's size", "ECS did not tell it")
+def _usd_per_hour(snapshot: Snapshot) -> tuple[float, float] | Missing:
+    """Return what an hour of this task costs on Spot and on demand, in USD."""
+    task = snapshot.subject
+    size = size_of(task) if isinstance(task, Task) else None
+    if size is None or not isinstance(task, Task):
+        return Missing("the task's size", "ECS did not report it")
     usd = []
     for capacity in (FARGATE_SPOT, FARGATE):
-        rate = s.policy.rates.get((s.task.region, s.task.architecture, capacity))
+        rate = snapshot.policy.rates.get((task.region, task.architecture, capacity))
         if rate is None:
-            return Missing(f"the {capacity} rate", f"none is known in {s.task.region or '?'}")
+            return Missing(f"the {capacity} rate", f"none is known in {task.region or '?'}")
         usd.append(float(cost_usd(rate, Decimal(3600), size)))
     spot, on_demand = usd
     return spot, on_demand
@@ -162,3 +174,71 @@ def _usd_per_hour(s: Snapshot) -> tuple[float, float] | Missing:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+@dataclass(frozen=True, slots=True)
+class RatePerHour:
+    """Events per hour: `low` and `high` enclose the true rate with 95 % confidence."""
+
+    events: int
+    hours: float
+    low: float
+    high: float
+
+    @property
+    def observed(self) -> float:
+        """Events divided by hours."""
+        return self.events / self.hours
+
+
+def rate_per_hour(events: int, hours: Decimal) -> RatePerHour | None:
+    """Return the rate with its exact interval; None without a single hour's fraction seen."""
+    if hours <= 0:
+        return None
+    low, high = garwood(events)
+    return RatePerHour(events, float(hours), low / float(hours), high / float(hours))
+
+
+def garwood(events: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the limits of a Poisson mean of which `events` were counted."""
+    tail = (1 - confidence) / 2
+    furthest = events + 20 * sqrt(events + 1) + 20
+    low = 0.0
+    if events > 0:
+        low = _where(lambda mean: _at_least(events, mean) < tail, 0.0, float(events))
+    return low, _where(lambda mean: _at_most(events, mean) > tail, float(events), furthest)
+
+
+def _where(is_below: Callable[[float], bool], low: float, high: float) -> float:
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def _at_most(events: int, mean: float) -> float:
+    """P(X <= events), for a mean above `events`: the terms fall towards zero."""
+    term = sum_ = _probability(events, mean)
+    for number in range(events, 0, -1):
+        term *= number / mean
+        sum_ += term
+        if term < _NEGLIGIBLE * sum_:
+            break
+    return sum_
+
+
+def _at_least(events: int, mean: float) -> float:
+    """P(X >= events), for a mean below `events`: the terms fall from the first on."""
+    term = sum_ = _probability(events, mean)
+    number = events
+    while term > _NEGLIGIBLE * sum_:
+        number += 1
+        term *= mean / number
+        sum_ += term
+    return sum_
+
+
+def _probability(events: int, mean: float) -> float:
+    if mean == 0:
+        return float(events == 0)
+    return exp(events * log(mean) - mean - lgamma(events + 1))

@@ -1,6 +1,7 @@
-"""Reads the facts out of histories: how far a run has come, how long its starts took, its like.
+"""What the guards' facts say: how much work a run has, how far it has come, how long it starts.
 
-Only what was measured counts. `functions/policy_facts.py` fetches what these functions read.
+Only what was measured counts. `functions/policy_facts.py` fetches what these functions read. The
+economics guard asks for what is likely, the deadline guard for the worst that was seen.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from statistics import median
+from typing import Final
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType
@@ -15,6 +17,12 @@ from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.policies.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
 from chalicelib.core.rescue.snapshot import Snapshot
+
+ENOUGH_TO_COMPARE: Final = 5
+"""Undisturbed runs of the past that tell how much a run's work may vary."""
+
+LEAST_PARTS: Final = 4
+"""So that one single run in the past makes room for a quarter more, and not for as much again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +44,21 @@ class Attempt:
         return (self.exited_at - self.started_at).total_seconds()
 
 
-def attempts_of(s: Snapshot) -> tuple[Attempt, ...]:
+def attempts_of(snapshot: Snapshot) -> tuple[Attempt, ...]:
     """Return the run's interrupted attempts, this task's last; without those that never ran."""
-    known = sorted(s.record.interruptions.values(), key=lambda i: i.number)
-    ends = [(i.exited_at, i.billed_from) for i in known if i.task_arn != s.task.arn]
-    mine = s.record.interruptions.get(s.task.arn)
-    charged_from = s.task.billed_from or (mine.billed_from if mine else None)
-    ends.append((s.task.exited_at or s.now, charged_from))
-    since = s.run.expected_start or s.history[0].timestamp
+    arn, task = snapshot.subject.arn, snapshot.subject
+    known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
+    ends = [(i.exited_at, i.billed_from) for i in known if i.task_arn != arn]
+    charged_from = task.billed_from if isinstance(task, Task) else None
+    if charged_from is None and snapshot.interruption:
+        charged_from = snapshot.interruption.billed_from
+    ends.append((snapshot.exited_at or snapshot.now, charged_from))
+    since = snapshot.run.expected_start or snapshot.history[0].timestamp
     attempts = []
     for exited_at, charged_from in ends:
         if exited_at is None:
             continue
-        started_at = _first_running(s.history, since, exited_at)
+        started_at = _first_running(snapshot.history, since, exited_at)
         if started_at is not None:
             attempts.append(Attempt(since, charged_from, started_at, exited_at))
         since = exited_at
@@ -175,3 +185,56 @@ def _pieces(mine: Sequence[TaskRun], end: datetime) -> list[float]:
         for task_run in mine
         if not task_run.cached
     ]
+
+
+def keeps_results(past: PastRuns, progress: Progress) -> bool:
+    """Whether a rerun finds finished tasks done: by the run's own word, else by its like's."""
+    return bool(past.piece_seconds) if progress.keeps is None else progress.keeps
+
+
+def likely_work_seconds(past: PastRuns, progress: Progress) -> tuple[float, ...]:
+    """Return the work of those past runs that this one may still be like: seconds, at least one.
+
+    It has more work than it has done in one go: runs with less are not like it. If none had more,
+    it is the longest so far, and what it has done is all that is known.
+    """
+    done = max(progress.longest_seconds, progress.kept_seconds)
+    return tuple(work for work in past.work_seconds if work > done) or (done,)
+
+
+def most_work_seconds(past: PastRuns, progress: Progress) -> float:
+    """Return more than the longest work on record, and never less than what this run did in one go.
+
+    Where tasks are kept, little is done twice, and the whole time of every run tells; so it does
+    where too few were undisturbed. Of n runs the next is the longest once in n + 1 times, and a
+    deadline is to be kept that time too: so it may go beyond them by as much again as the longest
+    is beyond the median, and by one part in n at least, but no more than a quarter for that.
+    """
+    few = past.undisturbed < ENOUGH_TO_COMPARE
+    works = past.work_seconds
+    if few or keeps_results(past, progress):
+        works = (*works, *past.whole_seconds)
+    longest = max(works)
+    beyond = max(longest - median(works), longest / max(len(works), LEAST_PARTS))
+    return max(longest + beyond, progress.longest_seconds, progress.kept_seconds)
+
+
+def usual_piece_seconds(past: PastRuns, progress: Progress) -> float:
+    """Return the mean length of the piece that an interruption hits: Σ L²/Σ L, in seconds.
+
+    A moment falls into a long piece more often than into a short one, in proportion to its length.
+    """
+    pieces = (*progress.piece_seconds, *past.piece_seconds)
+    whole = sum(pieces)
+    return sum(piece * piece for piece in pieces) / whole if whole > 0 else 0.0
+
+
+def longest_piece_seconds(past: PastRuns, progress: Progress) -> float:
+    """Return what the worst interruption costs: the longest piece of this run, or of its like.
+
+    Those of its like are of one run: in one that is longer, so may they be.
+    """
+    whole = sum(past.piece_seconds)
+    stretch = max(1.0, most_work_seconds(past, progress) / whole) if whole > 0 else 1.0
+    like = max(past.piece_seconds, default=0.0) * stretch
+    return max(like, *progress.piece_seconds, 0.0)

@@ -1,15 +1,11 @@
-"""What the guards judge by, and which of them are on: values only.
+"""What the guards judge by, and what they can answer: values only.
 
-A fact is None where nobody needs it, so nobody asked; `Missing` where it was asked for and could
-not be had. Then the budget alone decides, and the annotation says so.
+A fact is None where no guard needs it; `Missing` where it is needed and could not be read. Then the
+budget alone decides, and the annotation says so.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
-
-DEADLINE_TAG: Final = "spot-deadline:"
 
 
 class Guard(StrEnum):
@@ -17,13 +13,6 @@ class Guard(StrEnum):
 
     DEADLINE = "deadline"
     ECONOMICS = "economics"
-
-
-@dataclass(frozen=True, slots=True)
-class GuardPolicy:
-    """Which guards the settings turn on, all off by default; a deadline is a run's own tag."""
-
-    economics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +94,8 @@ def first_missing(*facts: object) -> Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardFacts:
-    """Everything the guards may ask for, gathered once. As it is made: nothing gathered."""
+class PolicyFacts:
+    """Everything the guards may need, gathered once; the default is nothing gathered."""
 
     evidence: SpotEvidence | Missing | None = None
     past: PastRuns | Missing | None = None
@@ -114,6 +103,19 @@ class GuardFacts:
     changeover: Changeover | Missing | None = None
 
 
-def has_deadline_tag(tags: Iterable[str]) -> bool:
-    """Whether a tag names a deadline, readable or not."""
-    return any(tag.startswith(DEADLINE_TAG) for tag in tags)
+@dataclass(frozen=True, slots=True)
+class GoOnDemand:
+    """The guard moves the rerun to FARGATE though the budget has room, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StayOnSpot:
+    """The guard does not move the run, and why."""
+
+    why: str
+
+
+Opinion = GoOnDemand | StayOnSpot | Missing
+"""What a guard answers. `Missing`: it lacks a fact, so it does not move the run."""
