@@ -25,18 +25,18 @@ from chalicelib.core.model.policy import (
 )
 from chalicelib.core.model.run_record import Moved, RunRecord
 from chalicelib.core.policies.deadline import deadline_of, opinion_on_attempt
-from chalicelib.core.policies.estimates import changeover_of
+from chalicelib.core.policies.estimates import restart_overhead_of
 from chalicelib.core.policies.facts import (
     GoOnDemand,
     Guard,
     Missing,
-    PastRuns,
     PolicyFacts,
+    PreviousRuns,
     Progress,
 )
 from chalicelib.core.rescue.annotation import annotation_of_move
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
-from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_past
+from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs
 from chalicelib.functions.rescue import annotate
 
 MOVED: Final = "on-demand-before-start"
@@ -55,7 +55,7 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
     """
     tagged = [run for run in runs if _has_a_deadline(run, context.policy.mode)]
     records = context.records.read_many([run.id for run in tagged]) if tagged else {}
-    past: dict[UUID | None, PastRuns | Missing] = {}
+    past: dict[UUID | None, PreviousRuns | Missing] = {}
     for run in tagged:
         record = records.get(run.id, RunRecord(run.id))
         settled = record.moved.annotated if record.moved else is_on_demand(run)
@@ -65,7 +65,7 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
             return False
         if record.moved is None and run.deployment_id not in past:
             with_timeout = context.prefect_within(SECONDS_FOR_FACTS)
-            past[run.deployment_id] = read_past(context, with_timeout, run.deployment_id)
+            past[run.deployment_id] = read_previous_runs(context, with_timeout, run.deployment_id)
         moved = record.moved or _judged(context, run, past[run.deployment_id])
         if moved is not None and _try_to_move(context, run, moved):
             decisions[MOVED] += 1
@@ -83,10 +83,12 @@ def _waits(run: FlowRun) -> bool:
     return run.state.type is StateType.SCHEDULED and unstarted
 
 
-def _judged(context: Context, run: FlowRun, past: PastRuns | Missing) -> Moved | None:
+def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Moved | None:
     """Return the move to FARGATE, if the deadline guard rejects a first attempt on Spot."""
     begins = max(context.now(), run.expected_start or context.now())
-    facts = PolicyFacts(past=past, progress=Progress(), changeover=changeover_of((), past))
+    facts = PolicyFacts(
+        past=past, progress=Progress(), restart_overhead=restart_overhead_of((), past)
+    )
     opinion = opinion_on_attempt(run, facts, begins)
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 

@@ -17,17 +17,17 @@ from chalicelib.core.policies.deadline import deadline_of
 from chalicelib.core.policies.estimates import (
     Attempt,
     attempts_of,
-    changeover_of,
     evidence_of,
-    like,
-    past_of,
+    previous_runs_of,
     progress_of,
+    reference_run,
+    restart_overhead_of,
 )
 from chalicelib.core.policies.facts import (
     Guard,
     Missing,
-    PastRuns,
     PolicyFacts,
+    PreviousRuns,
     Progress,
     SpotEvidence,
 )
@@ -66,7 +66,7 @@ def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) 
         return PolicyFacts(late, late, late, late)
     prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(snapshot)
     calls: list[Callable[[], Any]] = [
-        partial(read_past, context, prefect, snapshot.run.deployment_id),
+        partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
         partial(_progress, context, prefect, snapshot.run.id, attempts),
         *([partial(_evidence, context, snapshot)] if economics else []),
     ]
@@ -75,23 +75,25 @@ def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) 
         evidence=evidence[0] if evidence else None,
         past=past,
         progress=progress,
-        changeover=changeover_of(attempts, past),
+        restart_overhead=restart_overhead_of(attempts, past),
     )
 
 
-def read_past(context: Context, prefect: Prefect, deployment_id: UUID | None) -> PastRuns | Missing:
+def read_previous_runs(
+    context: Context, prefect: Prefect, deployment_id: UUID | None
+) -> PreviousRuns | Missing:
     """Return the facts of the deployment's last completed runs: two requests and their pages."""
     fact = "the deployment's completed runs"
 
-    def read() -> PastRuns | Missing:
+    def read() -> PreviousRuns | Missing:
         if deployment_id is None:
             return Missing(fact, "it has no deployment")
         runs = prefect.find_completed_runs(deployment_id, PAST_RUNS)
-        newest = like(runs)
-        if newest is None:
-            return past_of((), ())
-        tasks = prefect.read_task_runs(newest.id, newest.started_at, newest.ended_at)
-        return past_of(runs, tasks)
+        reference = reference_run(runs)
+        if reference is None:
+            return previous_runs_of((), ())
+        tasks = prefect.read_task_runs(reference.id, reference.started_at, reference.ended_at)
+        return previous_runs_of(runs, tasks)
 
     return _read(context, fact, read)
 

@@ -32,9 +32,10 @@ class SimulatedRun:
     def before_start(self, known: PolicyFacts) -> None:
         """Have the deadline guard judge the first attempt, and move the run as `sweep` does."""
         run = self._run.run
-        if has_deadline_tag(run.tags) and run.expected_start is not None:
-            if isinstance(opinion_on_attempt(run, known, run.expected_start), GoOnDemand):
-                self._run.move_to_on_demand()
+        if not has_deadline_tag(run.tags) or run.expected_start is None:
+            return
+        if isinstance(opinion_on_attempt(run, known, run.expected_start), GoOnDemand):
+            self._run.move_to_on_demand()
 
     def started(self, due_at: float, begins_at: float) -> None:
         """Enter the states that worker and engine would set."""

@@ -1,7 +1,7 @@
 """One flow run in memory, which follows the product's own decisions step by step.
 
-`core.rescue.decide.settle` looks at it and has it perform what was decided, as it does with a run in
-Prefect. Nothing of budget, guards or capacity is decided here.
+`core.rescue.decide.settle` looks at it and has it perform what was decided, as it does with a run
+in Prefect. Nothing of budget, guards or capacity is decided here.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.policies.facts import (
-    Changeover,
     Missing,
-    PastRuns,
     PolicyFacts,
+    PreviousRuns,
     Progress,
+    RestartOverhead,
     SpotEvidence,
 )
 from tests.laws.test_laws import interrupt
@@ -72,7 +72,7 @@ any_facts = st.builds(
     ),
     past=st.one_of(
         st.builds(
-            PastRuns,
+            PreviousRuns,
             st.lists(st.floats(0, 1e9), min_size=1, max_size=4).map(tuple),
             st.lists(st.floats(0, 1e9), max_size=4).map(tuple),
         ),
@@ -90,9 +90,9 @@ any_facts = st.builds(
         st.just(Missing("progress", "x")),
         st.none(),
     ),
-    changeover=st.one_of(
-        st.builds(Changeover, st.floats(0, 1e6), st.floats(0, 1e6)),
-        st.just(Missing("changeover", "x")),
+    restart_overhead=st.one_of(
+        st.builds(RestartOverhead, st.floats(0, 1e6), st.floats(0, 1e6)),
+        st.just(Missing("restart_overhead", "x")),
         st.none(),
     ),
 )

@@ -221,7 +221,5 @@ def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
     lacks_all = all(f is None or isinstance(f, Missing) for f in (facts.past, facts.evidence))
     if lacks_all:
         assert decided.rerun_on == by_budget.rerun_on
-        assert ("the budget decides" in decided.guard_reason) == (
-            by_budget.rerun_on != "FARGATE"
-        )
+        assert ("the budget decides" in decided.guard_reason) == (by_budget.rerun_on != "FARGATE")
     assert choose_capacity(guarded).record == guarded.record

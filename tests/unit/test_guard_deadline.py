@@ -12,21 +12,21 @@ from chalicelib.core.policies.deadline import (
     deadline_opinion,
 )
 from chalicelib.core.policies.facts import (
-    Changeover,
     GoOnDemand,
     Missing,
     Opinion,
-    PastRuns,
     PolicyFacts,
+    PreviousRuns,
     Progress,
+    RestartOverhead,
     StayOnSpot,
 )
 from tests.make import NOW, make_run, make_snapshot
 
 FACTS: dict[str, Any] = {
-    "past": PastRuns((600.0, 800.0, 800.0, 800.0)),  # so 1000 s of work, at most
+    "past": PreviousRuns((600.0, 800.0, 800.0, 800.0)),  # so 1000 s of work, at most
     "progress": Progress(),
-    "changeover": Changeover(100, 30),
+    "restart_overhead": RestartOverhead(100, 30),
 }
 
 
@@ -85,39 +85,41 @@ def test_without_persistence_there_must_be_time_for_all_of_it_twice(
 
 
 EQUAL = (800.0,) * 4
-WHOLE = PastRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 + (1200.0,))
+WHOLE = PreviousRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 + (1200.0,))
 
 
 @pytest.mark.parametrize(
     ("facts", "needed"),
     [
-        pytest.param({"past": PastRuns(EQUAL, (80.0,) * 10)}, 1300, id="the longest piece twice"),
         pytest.param(
-            {"past": PastRuns(EQUAL, (80.0, 240.0, 80.0))},  # 200 + 1000 + 240 * 1000 / 400
+            {"past": PreviousRuns(EQUAL, (80.0,) * 10)}, 1300, id="the longest piece twice"
+        ),
+        pytest.param(
+            {"past": PreviousRuns(EQUAL, (80.0, 240.0, 80.0))},  # 200 + 1000 + 240 * 1000 / 400
             1800,
             id="in a longer run the pieces may be longer too",
         ),
         pytest.param({"past": WHOLE}, 2423, id="nothing kept"),
         pytest.param(
-            {"past": WHOLE, "progress": Progress(True, piece_seconds=(100.0,))},
+            {"past": WHOLE, "progress": Progress(True, unit_seconds=(100.0,))},
             1700,
             id="where tasks are kept, the whole time of every run",
         ),
         pytest.param(
-            {"progress": Progress(True, 400, piece_seconds=(20.0, 100.0))},
+            {"progress": Progress(True, 400, unit_seconds=(20.0, 100.0))},
             900,
             id="what is kept need not be done again",
         ),
         pytest.param({"progress": Progress(longest_seconds=1500)}, 3200, id="what it has used"),
         pytest.param({"policy": Policy(rerun_delay_seconds=100)}, 2400, id="the set delay"),
-        pytest.param({"past": PastRuns((1000.0,) * 20)}, 2300, id="one part in twenty more"),
+        pytest.param({"past": PreviousRuns((1000.0,) * 20)}, 2300, id="one part in twenty more"),
         pytest.param(
-            {"past": PastRuns((900.0,) * 19 + (1000.0,))}, 2400, id="the longest's lead more"
+            {"past": PreviousRuns((900.0,) * 19 + (1000.0,))}, 2400, id="the longest's lead more"
         ),
         pytest.param(
-            {"past": PastRuns((900.0,) * 4 + (1000.0,))}, 2600, id="one part in five more"
+            {"past": PreviousRuns((900.0,) * 4 + (1000.0,))}, 2600, id="one part in five more"
         ),
-        pytest.param({"past": PastRuns((1000.0,) * 2)}, 2700, id="a quarter more, at most"),
+        pytest.param({"past": PreviousRuns((1000.0,) * 2)}, 2700, id="a quarter more, at most"),
     ],
 )
 def test_what_the_worst_case_takes(facts: dict[str, Any], needed: float) -> None:
@@ -132,7 +134,7 @@ def test_what_is_needed_and_what_is_left_is_told() -> None:
     assert "spot-deadline:5400s leaves 30.0 min" in told.why
 
 
-@pytest.mark.parametrize("fact", ["past", "progress", "changeover"])
+@pytest.mark.parametrize("fact", ["past", "progress", "restart_overhead"])
 def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
     missing = Missing(fact, "it could not be read")
     lacking: dict[str, Any] = {fact: missing}

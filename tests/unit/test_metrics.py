@@ -19,7 +19,7 @@ from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.react import react
-from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state, make_task
+from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state
 from tests.unit.emf import data_of, printed_data, total_of
 from tests.unit.test_bill import bill, stopped
 from tests.unit.test_react import NO_INTERRUPTION, Scene, scene

@@ -1,10 +1,9 @@
-"""Whether a run with a deadline could still make it on demand after one more interruption.
+"""The deadline guard: does an attempt on Spot still meet the deadline after its worst interruption?
 
-An attempt on Spot is safe only while its worst interruption is. The worst moment is just before
-the end of the longest piece of work: that is done again, on demand, after one more changeover C.
-From the decision on this takes **C + w + L + C**: the changeover to Spot, the work left w, the
-piece done twice L, the changeover to on-demand. Without persisted results the piece is all the
-work: 2·(C + w). At every interruption the question is asked anew, so what was safe stays safe.
+The worst moment is just before the end of the longest work unit: that unit is repeated, on demand,
+after one more restart overhead C. From the decision on this takes **C + w + L + C**: the restart on
+Spot, the work left w, the unit L repeated, the restart on demand. Without persisted results the
+unit is all the work: 2·(C + w). Every interruption is judged anew, so a run that was safe stays so.
 
 Source: "Can't Be Late: Optimizing Spot Instance Savings under Deadlines" (NSDI 2024), its rule to
 go on demand for good, with the work added that an interruption undoes.
@@ -20,18 +19,18 @@ from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.model.policy import DEADLINE_TAG
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.estimates import (
-    keeps_results,
-    longest_piece_seconds,
+    is_checkpointed,
+    longest_unit_seconds,
     most_work_seconds,
 )
 from chalicelib.core.policies.facts import (
-    Changeover,
     GoOnDemand,
     Missing,
     Opinion,
-    PastRuns,
     PolicyFacts,
+    PreviousRuns,
     Progress,
+    RestartOverhead,
     StayOnSpot,
     first_missing,
 )
@@ -79,20 +78,20 @@ def opinion_on_attempt(
     """
     deadline = deadline_of(run.tags)
     scheduled_at = run.expected_start or Missing("the scheduled start", "Prefect did not report it")
-    needs = (deadline, facts.past, facts.progress, facts.changeover, scheduled_at)
+    needs = (deadline, facts.past, facts.progress, facts.restart_overhead, scheduled_at)
     match needs:
         case (
             Deadline() as deadline,
-            PastRuns() as past,
+            PreviousRuns() as past,
             Progress() as progress,
-            Changeover() as changeover,
+            RestartOverhead() as restart_overhead,
             datetime() as scheduled,
         ):
             pass
         case _:
             return first_missing(*needs)
     left = deadline.seconds - (at - scheduled).total_seconds()
-    needed = 2 * delay_seconds + worst_case_seconds(past, progress, changeover)
+    needed = 2 * delay_seconds + worst_case_seconds(past, progress, restart_overhead)
     why = (
         f"an attempt on Spot may need {_minutes(needed)} with one interruption, and {deadline.tag}"
         f" leaves {_minutes(left)}"
@@ -100,11 +99,13 @@ def opinion_on_attempt(
     return StayOnSpot(why) if is_in_time(needed, left) else GoOnDemand(why)
 
 
-def worst_case_seconds(past: PastRuns, progress: Progress, changeover: Changeover) -> float:
+def worst_case_seconds(
+    past: PreviousRuns, progress: Progress, restart_overhead: RestartOverhead
+) -> float:
     """Return C + w + L + C of this module's docstring, in seconds."""
-    work = max(most_work_seconds(past, progress) - progress.kept_seconds, 0.0)
-    again = longest_piece_seconds(past, progress) if keeps_results(past, progress) else work
-    return 2 * changeover.seconds + work + again
+    work = max(most_work_seconds(past, progress) - progress.checkpointed_seconds, 0.0)
+    again = longest_unit_seconds(past, progress) if is_checkpointed(past, progress) else work
+    return 2 * restart_overhead.seconds + work + again
 
 
 def is_in_time(needed_seconds: float, left_seconds: float) -> bool:
