@@ -30,6 +30,7 @@ from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.actions import (
     Action,
     Annotate,
+    Annotation,
     Change,
     Decision,
     MakeDue,
@@ -39,7 +40,6 @@ from chalicelib.core.rescue.actions import (
     Restore,
     Save,
 )
-from chalicelib.core.rescue.annotation import Annotation
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.rescue.snapshot import Snapshot, Subject

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.text import escaped, one_line
-from chalicelib.core.rescue.actions import Annotate
-from chalicelib.core.rescue.annotation import Annotation
+from chalicelib.core.rescue.actions import Annotate, Annotation
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.snapshot import Snapshot
 from tests.make import make_rate, make_run, make_snapshot, make_task

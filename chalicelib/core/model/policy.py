@@ -48,6 +48,11 @@ class Policy:
     rates: Rates = field(default_factory=dict, hash=False)
     economics: bool = False
 
+    def rerun_delay(self, flow_run_id: UUID) -> timedelta:
+        """Return the delay, and up to as much again by the run's id: many runs then spread out."""
+        spread = int.from_bytes(blake2b(flow_run_id.bytes, digest_size=2).digest()) / 0xFFFF
+        return timedelta(seconds=self.rerun_delay_seconds * (1 + spread))
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -69,12 +74,6 @@ def budget_of(tags: Iterable[str], own_retries: int | None, policy: Policy) -> B
     if own_retries is not None and own_retries > 0:
         return Budget(own_retries, f"the flow's own retries={own_retries}")
     return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")
-
-
-def rerun_delay(flow_run_id: UUID, policy: Policy) -> timedelta:
-    """Return the set delay, and up to as much again by the run's id: many runs then spread out."""
-    spread = int.from_bytes(blake2b(flow_run_id.bytes, digest_size=2).digest()) / 0xFFFF
-    return timedelta(seconds=policy.rerun_delay_seconds * (1 + spread))
 
 
 def deciding_tags(run: FlowRun) -> tuple[str, ...]:

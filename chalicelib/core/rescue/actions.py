@@ -1,13 +1,14 @@
 """What a decision asks for: a closed set of actions; `functions/rescue.py` performs them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from chalicelib.core.model.flow_run import RunChange, RunState
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.rescue.annotation import Annotation
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 
 
 class Verdict(StrEnum):
@@ -80,6 +81,17 @@ class MarkCancelled:
     """Set the run Cancelled: a cancellation was requested, and its task is gone."""
 
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """Everything that is added to the run. `labels` None, `tags` empty: these stay as they are."""
+
+    log: LogLine
+    artifact: Artifact
+    events: tuple[PrefectEvent, ...]
+    labels: Mapping[str, str | int] | None = field(default=None, hash=False)
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

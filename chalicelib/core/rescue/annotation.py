@@ -4,10 +4,9 @@ Texts from outside (stop reasons, zones, names) are cut and escaped by `core/mod
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -18,6 +17,17 @@ from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_betw
 from chalicelib.core.model.run_record import Interruption, Moved
 from chalicelib.core.model.text import escaped, one_line
 from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
+from chalicelib.core.rescue.actions import Annotate, Annotation
+from chalicelib.core.rescue.judge import (
+    Complete,
+    Note,
+    NotRerun,
+    Phase,
+    Repeat,
+    Rerun,
+    Ruling,
+    Words,
+)
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.core.rescue.snapshot import Snapshot
 
@@ -33,38 +43,57 @@ WHY_LENGTH: Final = 600
 _UNTIL_EXIT: Final = "known once the container has exited"
 
 
-class Phase(StrEnum):
-    """At which point of an interruption the run is annotated."""
+def annotate(recorded: Snapshot, ruling: Ruling) -> tuple[Annotate, ...]:
+    """Return the action that annotates what was ruled about an interruption on record.
 
-    WARNING = "warning"
-    RERUN = "rerun"
-    NO_RERUN = "no rerun"
+    None for a ruling that needs no annotation, and none for a phase that is annotated already. In
+    observe mode nothing is written on the run itself.
+    """
+    interruption = recorded.interruption
+    words = _words(recorded, interruption, ruling) if interruption else None
+    if interruption is None or words is None:
+        return ()
+    has_outcome = words.phase is not Phase.WARNING or interruption.outcome_annotated
+    annotated = replace(interruption, warning_annotated=True, outcome_annotated=has_outcome)
+    if annotated == interruption:
+        return ()
+    annotation = _annotation(recorded, interruption, words)
+    return (Annotate(annotation, recorded.record.with_interruption(annotated)),)
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """Everything that is added to the run. `labels` None, `tags` empty: these stay as they are."""
-
-    log: LogLine
-    artifact: Artifact
-    events: tuple[PrefectEvent, ...]
-    labels: Mapping[str, str | int] | None = field(default=None, hash=False)
-    tags: tuple[str, ...] = ()
+def title_of(snapshot: Snapshot) -> str:
+    """Return what ended in a line: which interruption of how many, and in which zone."""
+    interruption = snapshot.interruption
+    return _title(interruption, snapshot.budget) if interruption else "No Spot capacity"
 
 
-def annotation_of(
-    snapshot: Snapshot,
-    interruption: Interruption,
-    budget: Budget,
-    phase: Phase,
-    *,
-    next_step: str,
-    why: str,
-) -> Annotation:
-    """Return the annotation of an interruption; in observe mode nothing on the run itself."""
-    title = headline(interruption, budget)
+def _words(recorded: Snapshot, interruption: Interruption, ruling: Ruling) -> Words | None:
+    observing = recorded.policy.mode is Mode.OBSERVE
+    would = "would be " if observing else ""
+    rerun_on = f"{would}rerun on {interruption.rerun_on}"
+    match ruling:
+        case Note(words=words):
+            return words
+        case NotRerun(why):
+            return Words(Phase.NO_RERUN, "the run stays Crashed", why)
+        case Repeat() if not interruption.rerun_on:
+            return None
+        case Repeat(made_due=False):
+            moved = f"the run was {one_line(recorded.run.state.name)} before it could be rerun"
+            return Words(Phase.NO_RERUN, "nothing", moved)
+        case Rerun() if not observing:
+            return None  # the look that finds the run parked annotates it
+        case Rerun() | Complete() | Repeat():
+            return Words(Phase.RERUN, rerun_on, _why_rerun(recorded, interruption))
+        case _:
+            return None
+
+
+def _annotation(snapshot: Snapshot, interruption: Interruption, words: Words) -> Annotation:
+    next_step, why = words.next_step, words.why
+    title = _title(interruption, snapshot.budget)
     # Prefect's UI renders an artifact's description as Markdown too: no text from outside in it.
-    safe_title = headline(replace(interruption, availability_zone=""), budget)
+    safe_title = _title(replace(interruption, availability_zone=""), snapshot.budget)
     observing = snapshot.policy.mode is Mode.OBSERVE
     return Annotation(
         log=LogLine(
@@ -82,9 +111,9 @@ def annotation_of(
             ),
             description=f"{safe_title}. Next: {next_step}.",
         ),
-        events=_events(snapshot, interruption, budget, phase),
+        events=_events(snapshot, interruption, words.phase),
         labels=None if observing else _labels(snapshot, interruption),
-        tags=() if observing or phase is Phase.RERUN else (INTERRUPTED_TAG,),
+        tags=() if observing or words.phase is Phase.RERUN else (INTERRUPTED_TAG,),
     )
 
 
@@ -115,29 +144,6 @@ def annotation_of_move(run: FlowRun, moved: Moved, mode: Mode, now: datetime) ->
         events=() if observing else (event,),
         labels=None if observing else {CAPACITY_LABEL: FARGATE},
     )
-
-
-def headline(interruption: Interruption, budget: Budget) -> str:
-    """Return the interruption in a line: which of how many, why and in which zone."""
-    cause = "Drill" if interruption.cause == Cause.DRILL else "Spot interruption"
-    count = f"{interruption.number} of {budget.allowed}"
-    if interruption.number > budget.allowed:
-        count = f"{interruption.number} (allowed on Spot: {budget.allowed})"
-    zone = one_line(interruption.availability_zone)
-    return f"{cause} {count} in {zone}" if zone else f"{cause} {count}"
-
-
-def why_rerun(interruption: Interruption, moved: Moved | None, budget: Budget) -> str:
-    """Return why the rerun goes where it goes: a guard's reason, or the budget's."""
-    within_budget = interruption.number <= budget.allowed
-    if interruption.guard:
-        return f"{interruption.guard}: {interruption.guard_reason}"
-    if moved is not None and within_budget and interruption.rerun_on == FARGATE:
-        return f"{moved.guard}: {moved.reason}, as was decided before its start"
-    why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
-    if within_budget:
-        why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
-    return f"{why}; {interruption.guard_reason}" if interruption.guard_reason else why
 
 
 def attempt_seconds(interruption: Interruption) -> Decimal | None:
@@ -195,7 +201,7 @@ def _labels(snapshot: Snapshot, interruption: Interruption) -> Mapping[str, str 
 
 
 def _events(
-    snapshot: Snapshot, interruption: Interruption, budget: Budget, phase: Phase
+    snapshot: Snapshot, interruption: Interruption, phase: Phase
 ) -> tuple[PrefectEvent, ...]:
     """Return events for automations. Their ids derive from the task: Prefect drops a repeat."""
     mode = snapshot.policy.mode
@@ -204,7 +210,7 @@ def _events(
         names.append(ON_DEMAND_EVENT if interruption.rerun_on == FARGATE else RERUN_EVENT)
     payload = {
         "interruption": interruption.number,
-        "allowed_on_spot": budget.allowed,
+        "allowed_on_spot": snapshot.budget.allowed,
         "cause": interruption.cause,
         "task_arn": interruption.task_arn,
         "availability_zone": one_line(interruption.availability_zone),
@@ -226,3 +232,26 @@ def _events(
 
 def _event_id(task_arn: str, name: str) -> UUID:
     return uuid5(park_id_of_task(task_arn), name)
+
+
+def _title(interruption: Interruption, budget: Budget) -> str:
+    cause = "Drill" if interruption.cause == Cause.DRILL else "Spot interruption"
+    count = f"{interruption.number} of {budget.allowed}"
+    if interruption.number > budget.allowed:
+        count = f"{interruption.number} (allowed on Spot: {budget.allowed})"
+    zone = one_line(interruption.availability_zone)
+    return f"{cause} {count} in {zone}" if zone else f"{cause} {count}"
+
+
+def _why_rerun(snapshot: Snapshot, interruption: Interruption) -> str:
+    """Return why the rerun goes where it goes: a guard's reason, or the budget's."""
+    budget, moved = snapshot.budget, snapshot.record.moved
+    within_budget = interruption.number <= budget.allowed
+    if interruption.guard:
+        return f"{interruption.guard}: {interruption.guard_reason}"
+    if moved is not None and within_budget and interruption.rerun_on == FARGATE:
+        return f"{moved.guard}: {moved.reason}, as was decided before its start"
+    why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
+    if within_budget:
+        why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
+    return f"{why}; {interruption.guard_reason}" if interruption.guard_reason else why

@@ -12,8 +12,14 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
-from chalicelib.core.model.flow_run import RunState, StateType
-from chalicelib.core.model.policy import Budget, budget_of, deciding_tags, has_deadline_tag
+from chalicelib.core.model.flow_run import RunChange, RunState, StateType
+from chalicelib.core.model.policy import (
+    INTERRUPTED_TAG,
+    ON_DEMAND_TAG,
+    deciding_tags,
+    has_deadline_tag,
+    on_demand_variables,
+)
 from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion, StayOnSpot
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
@@ -29,11 +35,6 @@ class Advice:
 
     guard: Guard | None = None
     reason: str = ""
-
-
-def budget(snapshot: Snapshot) -> Budget:
-    """Return how many interruptions this run may have on Spot."""
-    return budget_of(snapshot.run.tags, snapshot.record.own_retries, snapshot.policy)
 
 
 def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
@@ -102,16 +103,28 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
     return snapshot.with_record(record)
 
 
-def retries_due(snapshot: Snapshot) -> int | None:
-    """Return the `retries` that leave the flow as many of its own as without interruptions."""
-    if snapshot.record.own_retries is None:
-        return snapshot.run.policy.retries
-    return snapshot.record.own_retries + snapshot.record.lost_starts
+def change_for_rerun(snapshot: Snapshot) -> RunChange:
+    """Return the difference between what the run is and what its rerun needs."""
+    run, record = snapshot.run, snapshot.record
+    on_demand = record.next_capacity == FARGATE
+    variables = on_demand_variables(run.job_variables) if on_demand else run.job_variables
+    policy = run.policy
+    if record.own_retries is not None:  # what leaves the flow as many retries as it had
+        policy = replace(policy, retries=record.own_retries + record.lost_starts)
+    if policy.retry_type == "in_process":
+        policy = replace(policy, retry_type="reschedule")
+    ours = {INTERRUPTED_TAG: bool(record.interruptions), ON_DEMAND_TAG: on_demand}
+    tags = (*run.tags, *(tag for tag, fits in ours.items() if fits and tag not in run.tags))
+    return RunChange(
+        job_variables=variables if dict(variables) != dict(run.job_variables) else None,
+        policy=policy if policy != run.policy else None,
+        tags=tags if tags != run.tags else None,
+    )
 
 
 def _must_leave_spot(snapshot: Snapshot, interruption: Interruption) -> bool:
     is_on_demand = FARGATE in (snapshot.record.next_capacity, interruption.capacity)
-    return is_on_demand or interruption.number > budget(snapshot).allowed
+    return is_on_demand or interruption.number > snapshot.budget.allowed
 
 
 def _advice(snapshot: Snapshot) -> Advice:

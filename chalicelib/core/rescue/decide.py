@@ -11,17 +11,12 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE
-from chalicelib.core.model.flow_run import RunChange, StateType
-from chalicelib.core.model.policy import (
-    INTERRUPTED_TAG,
-    ON_DEMAND_TAG,
-    Mode,
-    on_demand_variables,
-    rerun_delay,
-)
+from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, PolicyFacts
 from chalicelib.core.rescue.actions import (
+    Action,
     Annotate,
     Change,
     Decision,
@@ -32,13 +27,12 @@ from chalicelib.core.rescue.actions import (
     Save,
     Verdict,
 )
-from chalicelib.core.rescue.annotation import Phase, annotation_of, headline, why_rerun
+from chalicelib.core.rescue.annotation import annotate, title_of
 from chalicelib.core.rescue.capacity import (
-    budget,
+    change_for_rerun,
     choose_capacity,
     guards_to_ask,
     record_interruption,
-    retries_due,
 )
 from chalicelib.core.rescue.judge import (
     Complete,
@@ -67,11 +61,20 @@ def decide(snapshot: Snapshot) -> Decision:
 
     In observe mode it only records and annotates.
     """
-    decision = _decision(snapshot, judge(snapshot))
+    ruling = judge(snapshot)
+    match ruling:
+        case Rerun() | Complete():
+            recorded = choose_capacity(snapshot)
+        case Note() | NotRerun():
+            recorded = record_interruption(snapshot)
+        case _:
+            recorded = snapshot
+    decision = _decision(ruling, recorded, title_of(recorded))
+    save = () if recorded.record == snapshot.record else (Save(recorded.record),)
+    actions: tuple[Action, ...] = (*save, *decision.actions, *annotate(recorded, ruling))
     if snapshot.policy.mode is Mode.OBSERVE:
-        harmless = tuple(a for a in decision.actions if isinstance(a, Save | Annotate))
-        return replace(decision, actions=harmless)
-    return decision
+        actions = tuple(a for a in actions if isinstance(a, Save | Annotate))
+    return replace(decision, actions=actions)
 
 
 def facts_needed(snapshot: Snapshot) -> tuple[Guard, ...]:
@@ -107,10 +110,13 @@ def settle(
     )
 
 
-def _decision(snapshot: Snapshot, ruling: Ruling) -> Decision:
+def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
+    """Return verdict, reason and the actions that move the run; `title` names what ended."""
     match ruling:
         case Ignore(reason):
             return Decision(Verdict.IGNORE, reason)
+        case Repeat():
+            return Decision(Verdict.IGNORE, "this interruption is already handled")
         case Restore(state):
             reason = f"the run had become {one_line(state.name)} while it was being parked"
             return Decision(Verdict.UNDO_RERUN, reason, (ruling,))
@@ -118,127 +124,43 @@ def _decision(snapshot: Snapshot, ruling: Ruling) -> Decision:
             return Decision(Verdict.MARK_CRASHED, message, (mark,))
         case End(mark):
             return Decision(Verdict.MARK_CANCELLED, mark.message, (mark,))
-        case Repeat(made_due):
-            return Decision(
-                Verdict.IGNORE,
-                "this interruption is already handled",
-                _repeated(snapshot, made_due=made_due),
-            )
-        case Note(verdict, reason, phase, next_step, why, mark):
-            noted = record_interruption(snapshot)
-            marks = (mark,) if mark else ()
-            annotate = _annotate(noted, phase, next_step, why)
-            return Decision(verdict, reason, (*_save(snapshot, noted), *marks, *annotate))
+        case Note(verdict, reason, _, mark):
+            return Decision(verdict, reason, (mark,) if mark else ())
         case NotRerun(why):
-            return _not_rerun(snapshot, why)
+            mark = MarkCrashed(f"{title}: not rerun, because {why}.")
+            is_crashed = recorded.run.state.type is StateType.CRASHED
+            return Decision(
+                Verdict.MARK_CRASHED, f"not rerun: {why}", () if is_crashed else (mark,)
+            )
         case Rerun(park_id):
-            return _park(snapshot, park_id)
+            return _park(recorded, park_id, title)
         case Complete(park_id):
-            return _complete(snapshot, park_id)
+            return _complete(recorded, park_id, title)
     assert_never(ruling)
 
 
-def _park(snapshot: Snapshot, park_id: UUID) -> Decision:
-    """Record, then park; the next look finds the run parked, and its rerun is completed then."""
-    chosen = choose_capacity(snapshot)
-    reason = _headline(chosen)
-    on_demand = chosen.record.next_capacity == FARGATE
-    is_cancelled = snapshot.run.state.type is StateType.CANCELLED
-    park = Park(park_id, snapshot.now + PARKED_FOR, f"{reason}, being prepared", force=is_cancelled)
-    # In observe mode nothing is parked, so no further look would annotate.
-    annotate = _annotate_rerun(chosen) if snapshot.policy.mode is Mode.OBSERVE else ()
+def _park(recorded: Snapshot, park_id: UUID, title: str) -> Decision:
+    """Park the run; the next look finds it parked, and completes its rerun."""
+    reason, is_cancelled = _reason(recorded, title), recorded.run.state.type is StateType.CANCELLED
+    until = recorded.now + PARKED_FOR
+    park = Park(park_id, until, f"{reason}, being prepared", force=is_cancelled)
+    on_demand = recorded.record.next_capacity == FARGATE
     return Decision(
-        Verdict.RERUN_ON_DEMAND if on_demand else Verdict.RERUN_ON_SPOT,
-        reason,
-        (*_save(snapshot, chosen), park, *annotate),
+        Verdict.RERUN_ON_DEMAND if on_demand else Verdict.RERUN_ON_SPOT, reason, (park,)
     )
 
 
-def _complete(snapshot: Snapshot, park_id: UUID) -> Decision:
-    chosen = choose_capacity(snapshot)
-    on_demand = chosen.record.next_capacity == FARGATE
-    delay = timedelta(0) if on_demand else rerun_delay(snapshot.run.id, snapshot.policy)
-    change, message = _change(chosen), _headline(chosen)
-    return Decision(
-        Verdict.FINISH_RERUN,
-        message,
-        (
-            *_save(snapshot, chosen),
-            *(() if change.is_empty else (Change(change),)),
-            MakeDue(due_id(park_id), snapshot.now + delay, message),
-            *_annotate_rerun(chosen),
-        ),
-    )
+def _complete(recorded: Snapshot, park_id: UUID, title: str) -> Decision:
+    on_demand = recorded.record.next_capacity == FARGATE
+    delay = timedelta(0) if on_demand else recorded.policy.rerun_delay(recorded.run.id)
+    change, message = change_for_rerun(recorded), _reason(recorded, title)
+    due = MakeDue(due_id(park_id), recorded.now + delay, message)
+    steps = (due,) if change.is_empty else (Change(change), due)
+    return Decision(Verdict.FINISH_RERUN, message, steps)
 
 
-def _not_rerun(snapshot: Snapshot, why: str) -> Decision:
-    noted = record_interruption(snapshot)
-    is_crashed = snapshot.run.state.type is StateType.CRASHED
-    interruption = noted.interruption
-    title = headline(interruption, budget(noted)) if interruption else "The task ended"
-    mark = MarkCrashed(f"{title}: not rerun, because {why}.")
-    annotate = _annotate(noted, Phase.NO_RERUN, "the run stays Crashed", why)
-    actions = (*_save(snapshot, noted), *(() if is_crashed else (mark,)), *annotate)
-    return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", actions)
-
-
-def _repeated(snapshot: Snapshot, *, made_due: bool) -> tuple[Annotate, ...]:
-    if snapshot.interruption is None or not snapshot.interruption.rerun_on:
-        return ()
-    if made_due:
-        return _annotate_rerun(snapshot)
-    moved = f"the run was {one_line(snapshot.run.state.name)} before it could be rerun"
-    return _annotate(snapshot, Phase.NO_RERUN, "nothing", moved)
-
-
-def _change(snapshot: Snapshot) -> RunChange:
-    """Return the difference between what the run is and what its rerun needs."""
-    run, on_demand = snapshot.run, snapshot.record.next_capacity == FARGATE
-    variables = on_demand_variables(run.job_variables) if on_demand else run.job_variables
-    policy = replace(run.policy, retries=retries_due(snapshot))
-    if policy.retry_type == "in_process":
-        policy = replace(policy, retry_type="reschedule")
-    ours = {INTERRUPTED_TAG: bool(snapshot.record.interruptions), ON_DEMAND_TAG: on_demand}
-    tags = (*run.tags, *(tag for tag, fits in ours.items() if fits and tag not in run.tags))
-    return RunChange(
-        job_variables=variables if dict(variables) != dict(run.job_variables) else None,
-        policy=policy if policy != run.policy else None,
-        tags=tags if tags != run.tags else None,
-    )
-
-
-def _save(before: Snapshot, after: Snapshot) -> tuple[Save, ...]:
-    return () if after.record == before.record else (Save(after.record),)
-
-
-def _headline(snapshot: Snapshot) -> str:
-    """Return which interruption it is and where its rerun goes."""
-    interruption = snapshot.interruption
-    title = headline(interruption, budget(snapshot)) if interruption else "No Spot capacity"
+def _reason(recorded: Snapshot, title: str) -> str:
+    """Return what ended, and where its rerun goes."""
+    interruption = recorded.interruption
     guard = f", by {interruption.guard}" if interruption and interruption.guard else ""
-    return f"{title}: rerun on {snapshot.record.next_capacity}{guard}"
-
-
-def _annotate_rerun(snapshot: Snapshot) -> tuple[Annotate, ...]:
-    interruption = snapshot.interruption
-    if interruption is None:
-        return ()
-    why = why_rerun(interruption, snapshot.record.moved, budget(snapshot))
-    would = "would be " if snapshot.policy.mode is Mode.OBSERVE else ""
-    next_step = f"{would}rerun on {interruption.rerun_on}"
-    return _annotate(snapshot, Phase.RERUN, next_step, why)
-
-
-def _annotate(snapshot: Snapshot, phase: Phase, next_step: str, why: str) -> tuple[Annotate, ...]:
-    """Annotate a recorded interruption, once per phase: the record keeps which are done."""
-    interruption = snapshot.interruption
-    if interruption is None:
-        return ()
-    has_outcome = phase is not Phase.WARNING or interruption.outcome_annotated
-    annotated = replace(interruption, warning_annotated=True, outcome_annotated=has_outcome)
-    if annotated == interruption:
-        return ()
-    annotation = annotation_of(
-        snapshot, interruption, budget(snapshot), phase, next_step=next_step, why=why
-    )
-    return (Annotate(annotation, snapshot.record.with_interruption(annotated)),)
+    return f"{title}: rerun on {recorded.record.next_capacity}{guard}"

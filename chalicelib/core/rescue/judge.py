@@ -6,16 +6,16 @@ wins. `core/rescue/decide.py` turns a ruling into actions.
 
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Cause, Task
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.policy import is_on_demand, reason_not_to_rerun
+from chalicelib.core.model.policy import is_on_demand
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import MarkCancelled, MarkCrashed, Restore, Verdict
-from chalicelib.core.rescue.annotation import Phase
 from chalicelib.core.rescue.rerun_state import Progress
 from chalicelib.core.rescue.snapshot import Snapshot
 from chalicelib.core.rescue.stop_reasons import explain
@@ -26,6 +26,23 @@ RESTART_MARGIN: Final = timedelta(seconds=60)
 RERUNNABLE: Final = frozenset(
     {StateType.RUNNING, StateType.PENDING, StateType.CRASHED, StateType.SCHEDULED}
 )
+
+
+class Phase(StrEnum):
+    """At which point of an interruption the run is annotated."""
+
+    WARNING = "warning"
+    RERUN = "rerun"
+    NO_RERUN = "no rerun"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What an annotation says: its phase, what happens next, and why."""
+
+    phase: Phase
+    next_step: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +65,7 @@ class Note:
 
     verdict: Verdict
     reason: str
-    phase: Phase
-    next_step: str
-    why: str
+    words: Words
     mark: MarkCancelled | None = None
 
 
@@ -121,21 +136,20 @@ def _judge_end(snapshot: Snapshot) -> Ruling:
 
 
 def _judge_interruption(snapshot: Snapshot) -> Ruling:
-    run, state, rerun = snapshot.run, snapshot.run.state, snapshot.rerun_state
-    nothing = (Phase.NO_RERUN, "nothing")
+    state, rerun = snapshot.run.state, snapshot.rerun_state
     if state.type is StateType.CANCELLING and snapshot.swept:
         return End(MarkCancelled("Cancelled: Spot took its task during the cancellation."))
     if state.is_over:
         why = f"the run is {one_line(state.name)} already"
-        return Note(Verdict.ANNOTATE, why, *nothing, why)
+        return Note(Verdict.ANNOTATE, why, Words(Phase.NO_RERUN, "nothing", why))
     if state.type is StateType.PAUSED:
-        paused, resume = "the run is paused", "a rerun once the run is resumed"
-        reason = f"{paused}: {resume}"
-        return Note(Verdict.AWAIT_RESUME, reason, Phase.WARNING, resume, paused)
+        words = Words(Phase.WARNING, "a rerun once the run is resumed", "the run is paused")
+        return Note(Verdict.AWAIT_RESUME, f"{words.why}: {words.next_step}", words)
     if state.type is StateType.CRASHED and rerun.was_cancelling:
         why = "the run was being cancelled when Spot took its task"
-        return Note(Verdict.MARK_CANCELLED, why, *nothing, why, MarkCancelled(f"Cancelled: {why}."))
-    if why := reason_not_to_rerun(run, snapshot.policy.mode):
+        words = Words(Phase.NO_RERUN, "nothing", why)
+        return Note(Verdict.MARK_CANCELLED, why, words, MarkCancelled(f"Cancelled: {why}."))
+    if why := snapshot.reason_not_to_rerun:
         return NotRerun(why)
     if state.type in RERUNNABLE:
         return Rerun(rerun.park_id)
@@ -146,13 +160,9 @@ def _judge_warning(snapshot: Snapshot) -> Ruling:
     """The container still runs: a rerun now would run the flow twice."""
     if snapshot.run.state.is_final:
         return Ignore("Spot warning for a run that has ended")
-    return Note(
-        Verdict.WARNED,
-        "Spot warning: the container still runs",
-        Phase.WARNING,
-        "the container gets its stop timeout to exit, then the rerun is decided",
-        "ECS takes the task back",
-    )
+    next_step = "the container gets its stop timeout to exit, then the rerun is decided"
+    words = Words(Phase.WARNING, next_step, "ECS takes the task back")
+    return Note(Verdict.WARNED, "Spot warning: the container still runs", words)
 
 
 def _judge_refusal(snapshot: Snapshot) -> Ruling:
@@ -164,7 +174,7 @@ def _judge_refusal(snapshot: Snapshot) -> Ruling:
     run = snapshot.run
     if is_on_demand(run):
         return Ignore("on-demand capacity was refused as well")
-    if why := reason_not_to_rerun(run, snapshot.policy.mode):
+    if why := snapshot.reason_not_to_rerun:
         return Ignore(f"no Spot capacity, not rerun: {why}")
     if run.state.type in (StateType.CRASHED, StateType.PENDING):
         return Rerun(snapshot.rerun_state.park_id)

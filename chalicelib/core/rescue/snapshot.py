@@ -5,7 +5,7 @@ from datetime import datetime
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause, Task, classify
 from chalicelib.core.model.flow_run import FlowRun, RunState
-from chalicelib.core.model.policy import Policy
+from chalicelib.core.model.policy import Budget, Policy, budget_of, reason_not_to_rerun
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.policies.facts import PolicyFacts
 from chalicelib.core.rescue.rerun_state import (
@@ -87,6 +87,16 @@ class Snapshot:
     def interruption(self) -> Interruption | None:
         """The interruption on record; None for none."""
         return self.record.interruptions.get(self.subject.arn)
+
+    @property
+    def budget(self) -> Budget:
+        """How many interruptions this run may have on Spot."""
+        return budget_of(self.run.tags, self.record.own_retries, self.policy)
+
+    @property
+    def reason_not_to_rerun(self) -> str:
+        """Why this run is never rerun, whatever ends it; empty when it may be."""
+        return reason_not_to_rerun(self.run, self.policy.mode)
 
     @property
     def rerun_state(self) -> RerunState:
