@@ -24,7 +24,7 @@ from chalicelib.core.model.policy import (
     reason_not_to_rerun,
 )
 from chalicelib.core.model.run_record import Moved, RunRecord
-from chalicelib.core.policies.deadline import deadline_of, opinion_on_attempt
+from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
 from chalicelib.core.policies.estimates import restart_overhead_of
 from chalicelib.core.policies.facts import (
     GoOnDemand,
@@ -89,7 +89,7 @@ def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Mov
     facts = PolicyFacts(
         past=past, progress=Progress(), restart_overhead=restart_overhead_of((), past)
     )
-    opinion = opinion_on_attempt(run, facts, begins)
+    opinion = deadline_opinion(run, facts, begins)
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 
 

@@ -17,7 +17,6 @@ from chalicelib.core.policies.deadline import deadline_of
 from chalicelib.core.policies.estimates import (
     Attempt,
     attempts_of,
-    evidence_of,
     previous_runs_of,
     progress_of,
     reference_run,
@@ -64,7 +63,7 @@ def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) 
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
         late = Missing("its facts", "there was no time left to gather them")
         return PolicyFacts(late, late, late, late)
-    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(snapshot)
+    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), _attempts(snapshot)
     calls: list[Callable[[], Any]] = [
         partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
         partial(_progress, context, prefect, snapshot.run.id, attempts),
@@ -98,6 +97,17 @@ def read_previous_runs(
     return _read(context, fact, read)
 
 
+def _attempts(snapshot: Snapshot) -> tuple[Attempt, ...]:
+    """Return the run's interrupted attempts, this task's last."""
+    task, mine = snapshot.subject, snapshot.interruption
+    known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
+    ends = [(i.exited_at, i.billed_from) for i in known if i.task_arn != task.arn]
+    charged_from = task.billed_from if isinstance(task, Task) else None
+    ends.append((snapshot.exited_at or snapshot.now, charged_from or (mine and mine.billed_from)))
+    since = snapshot.run.expected_start or snapshot.history[0].timestamp
+    return attempts_of(snapshot.history, since, ends)
+
+
 def _progress(
     context: Context, prefect: Prefect, flow_run_id: UUID, attempts: tuple[Attempt, ...]
 ) -> Progress | Missing:
@@ -112,12 +122,19 @@ def _progress(
 
 
 def _evidence(context: Context, snapshot: Snapshot) -> SpotEvidence | Missing:
+    """Return the first attempts' Spot hours and interruptions, with this one if it is not billed."""
+
     def read() -> SpotEvidence:
+        counts = total(_recent_sums(context))
+        hours, interruptions = float(counts.first_spot_hours), counts.first_interruptions
         task, is_spot = snapshot.subject, snapshot.cause is Cause.SPOT_INTERRUPTION
         is_first = not {*snapshot.record.interruptions} - {task.arn}
-        if isinstance(task, Task) and is_first and is_spot and context.bills.unbilled([task.arn]):
-            return evidence_of(_recent_sums(context), task)
-        return evidence_of(_recent_sums(context), None)
+        if not (isinstance(task, Task) and task.billed_from and snapshot.exited_at):
+            return SpotEvidence(hours, interruptions)
+        if is_first and is_spot and context.bills.unbilled([task.arn]):
+            hours += max((snapshot.exited_at - task.billed_from).total_seconds(), 0.0) / 3600
+            interruptions += 1
+        return SpotEvidence(hours, interruptions)
 
     return _read(context, "the interruption rate", read)
 

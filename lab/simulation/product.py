@@ -9,7 +9,7 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
 from chalicelib.core.model.policy import Policy, has_deadline_tag
-from chalicelib.core.policies.deadline import opinion_on_attempt
+from chalicelib.core.policies.deadline import deadline_opinion
 from chalicelib.core.policies.facts import GoOnDemand, PolicyFacts
 from lab.simulation.work import ARCHITECTURE, REGION, SIZE, Attempt, moment, seconds_at
 from spotctl.replay.run_in_memory import RUN_ID, Gather, RunInMemory
@@ -34,7 +34,7 @@ class SimulatedRun:
         run = self._run.run
         if not has_deadline_tag(run.tags) or run.expected_start is None:
             return
-        if isinstance(opinion_on_attempt(run, known, run.expected_start), GoOnDemand):
+        if isinstance(deadline_opinion(run, known, run.expected_start), GoOnDemand):
             self._run.move_to_on_demand()
 
     def started(self, due_at: float, begins_at: float) -> None:

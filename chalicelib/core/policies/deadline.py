@@ -34,7 +34,6 @@ from chalicelib.core.policies.facts import (
     StayOnSpot,
     first_missing,
 )
-from chalicelib.core.rescue.snapshot import Snapshot
 
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 _SECONDS: Final = (86_400, 3_600, 60, 1)
@@ -63,13 +62,7 @@ def deadline_of(tags: Iterable[str]) -> Deadline | Missing:
     return Missing("a readable deadline", f"{unread} is none; 90m, 1h30m and 2d are")
 
 
-def deadline_opinion(snapshot: Snapshot) -> Opinion:
-    """Judge whether a rerun on Spot now still meets the deadline, in the worst case."""
-    delay_seconds = snapshot.policy.rerun_delay_seconds
-    return opinion_on_attempt(snapshot.run, snapshot.facts, snapshot.now, delay_seconds)
-
-
-def opinion_on_attempt(
+def deadline_opinion(
     run: FlowRun, facts: PolicyFacts, at: datetime, delay_seconds: float = 0.0
 ) -> Opinion:
     """Say whether an attempt on Spot, decided on at `at`, leaves time for its worst interruption.

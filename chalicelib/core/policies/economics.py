@@ -32,7 +32,7 @@ from math import exp, expm1, inf, lgamma, log, sqrt
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
-from chalicelib.core.model.pricing import MINIMUM_SECONDS, cost_usd, size_of
+from chalicelib.core.model.pricing import MINIMUM_SECONDS, Rates, cost_usd, size_of
 from chalicelib.core.policies.estimates import (
     is_checkpointed,
     likely_work_seconds,
@@ -42,6 +42,7 @@ from chalicelib.core.policies.facts import (
     GoOnDemand,
     Missing,
     Opinion,
+    PolicyFacts,
     PreviousRuns,
     Progress,
     RestartOverhead,
@@ -49,7 +50,6 @@ from chalicelib.core.policies.facts import (
     StayOnSpot,
     first_missing,
 )
-from chalicelib.core.rescue.snapshot import Snapshot
 
 PRIOR_INTERRUPTIONS: Final = 1
 PRIOR_SPOT_HOURS: Final = 10.0
@@ -119,10 +119,12 @@ def costs_more(spot_usd: float, on_demand_usd: float) -> bool:
     return spot_usd > on_demand_usd
 
 
-def economics_opinion(snapshot: Snapshot) -> Opinion:
-    """Compare the expected cost of finishing on Spot with that of finishing on demand."""
-    facts = snapshot.facts
-    usd_per_hour = _usd_per_hour(snapshot)
+def economics_opinion(facts: PolicyFacts, task: Task | None, rates: Rates) -> Opinion:
+    """Compare the expected cost of finishing on Spot with that of finishing on demand.
+
+    `task`: the interrupted one, for its size and region; None where ECS shows none.
+    """
+    usd_per_hour = _usd_per_hour(task, rates)
     needed = (facts.evidence, facts.past, facts.progress, facts.restart_overhead, usd_per_hour)
     match needed:
         case (
@@ -158,15 +160,14 @@ def economics_opinion(snapshot: Snapshot) -> Opinion:
     return GoOnDemand(why) if costs_more(spot_usd, on_demand_usd) else StayOnSpot(why)
 
 
-def _usd_per_hour(snapshot: Snapshot) -> tuple[float, float] | Missing:
+def _usd_per_hour(task: Task | None, rates: Rates) -> tuple[float, float] | Missing:
     """Return what an hour of this task costs on Spot and on demand, in USD."""
-    task = snapshot.subject
-    size = size_of(task) if isinstance(task, Task) else None
-    if size is None or not isinstance(task, Task):
+    size = size_of(task) if task else None
+    if task is None or size is None:
         return Missing("the task's size", "ECS did not report it")
     usd = []
     for capacity in (FARGATE_SPOT, FARGATE):
-        rate = snapshot.policy.rates.get((task.region, task.architecture, capacity))
+        rate = rates.get((task.region, task.architecture, capacity))
         if rate is None:
             return Missing(f"the {capacity} rate", f"none is known in {task.region or '?'}")
         usd.append(float(cost_usd(rate, Decimal(3600), size)))

@@ -11,10 +11,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType
-from chalicelib.core.money.daily_sums import DailySum, total
-from chalicelib.core.money.waste import TaskRun
+from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType, TaskRun
 from chalicelib.core.policies.facts import (
     Missing,
     PreviousRuns,
@@ -22,7 +19,6 @@ from chalicelib.core.policies.facts import (
     RestartOverhead,
     SpotEvidence,
 )
-from chalicelib.core.rescue.snapshot import Snapshot
 
 ENOUGH_TO_COMPARE: Final = 5
 """Uninterrupted previous runs, from which on they show how much a run's work may vary."""
@@ -50,21 +46,19 @@ class Attempt:
         return (self.exited_at - self.started_at).total_seconds()
 
 
-def attempts_of(snapshot: Snapshot) -> tuple[Attempt, ...]:
-    """Return the run's interrupted attempts, this task's last; without those that never ran."""
-    arn, task = snapshot.subject.arn, snapshot.subject
-    known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
-    ends = [(i.exited_at, i.billed_from) for i in known if i.task_arn != arn]
-    charged_from = task.billed_from if isinstance(task, Task) else None
-    if charged_from is None and snapshot.interruption:
-        charged_from = snapshot.interruption.billed_from
-    ends.append((snapshot.exited_at or snapshot.now, charged_from))
-    since = snapshot.run.expected_start or snapshot.history[0].timestamp
+End = tuple[datetime | None, datetime | None]
+"""When a container exited and when its charge began; None where that is unknown."""
+
+
+def attempts_of(
+    history: Sequence[RunState], since: datetime, ends: Sequence[End]
+) -> tuple[Attempt, ...]:
+    """Return the run's attempts that ran; `since`: its scheduled start, `ends` in their order."""
     attempts = []
     for exited_at, charged_from in ends:
         if exited_at is None:
             continue
-        started_at = _first_running(snapshot.history, since, exited_at)
+        started_at = _first_running(history, since, exited_at)
         if started_at is not None:
             attempts.append(Attempt(since, charged_from, started_at, exited_at))
         since = exited_at
@@ -145,16 +139,6 @@ def reference_run(runs: Sequence[CompletedRun]) -> CompletedRun | None:
     """Return the run whose tasks stand for a typical run's: the newest uninterrupted one."""
     undisturbed = [run for run in runs if run.run_count == 1]
     return next(iter([*undisturbed, *runs]), None)
-
-
-def evidence_of(sums: Sequence[DailySum], task: Task | None) -> SpotEvidence:
-    """Return the first attempts' Spot hours and interruptions; `task`: one not yet in the sums."""
-    counts = total(sums)
-    hours, interruptions = float(counts.first_spot_hours), counts.first_interruptions
-    if task is not None and task.billed_from is not None and task.exited_at is not None:
-        hours += max((task.exited_at - task.billed_from).total_seconds(), 0.0) / 3600
-        interruptions += 1
-    return SpotEvidence(hours, interruptions)
 
 
 def _first_running(

@@ -148,11 +148,13 @@ def _opinion(guard: Guard, snapshot: Snapshot) -> Opinion:
         case Guard.DEADLINE:
             from chalicelib.core.policies.deadline import deadline_opinion
 
-            return deadline_opinion(snapshot)
+            delay_seconds = snapshot.policy.rerun_delay_seconds
+            return deadline_opinion(snapshot.run, snapshot.facts, snapshot.now, delay_seconds)
         case Guard.ECONOMICS:
             from chalicelib.core.policies.economics import economics_opinion
 
-            return economics_opinion(snapshot)
+            task = snapshot.subject if isinstance(snapshot.subject, Task) else None
+            return economics_opinion(snapshot.facts, task, snapshot.policy.rates)
     assert_never(guard)
 
 
