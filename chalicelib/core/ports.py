@@ -1,7 +1,7 @@
 """The outside world as the functions see it; `wiring.py` fills it in.
 
-Two implementations hold to Prefect's port, by one contract suite: `adapters/prefect_api.py` over REST
-and the in-memory twin in `tests/twin/`. The table and ECS have one each; their twin is moto.
+Each port has two implementations, which pass the same contract tests: an adapter, and an in-memory
+twin in `tests/twin/`.
 """
 
 from collections.abc import Mapping, Sequence

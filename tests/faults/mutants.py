@@ -32,6 +32,8 @@ METER = "tests/laws/test_meter.py::test_"
 DECIDE = "tests/unit/test_decide.py::test_"
 HTTP = "tests/unit/test_prefect_http.py::test_"
 SECRETS = "tests/unit/test_secrets_nowhere.py::test_"
+TABLE = "tests/unit/test_table.py::test_"
+BILLS = "tests/unit/test_bills_table.py::test_"
 ADAPTER = "tests/unit/test_prefect_adapter.py::test_"
 ECONOMICS = "tests/unit/test_guard_economics.py::test_"
 DEADLINE = "tests/unit/test_guard_deadline.py::test_"
@@ -125,6 +127,13 @@ MUTANTS = (
         "chalicelib/adapters/records.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(no_such_field) OR lease_until < :now",
+        (TABLE + "a_lease_that_is_held_is_not_given_twice",),
+    ),
+    Mutant(
+        "no lease in the twin",
+        "tests/twin/tables.py",
+        "run.until >= now and run.owner != self.owner",
+        "run.until >= now and not run.owner",
         (TOGETHER + "[exit and stop]",),
     ),
     Mutant(
@@ -202,7 +211,7 @@ MUTANTS = (
         "chalicelib/adapters/records.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(lease_until)",
-        (ANYWHERE + "[dies: react, rerun on Spot]",),
+        (TABLE + "a_lease_that_expired_goes_to_the_next",),
     ),
     Mutant(
         "a cancellation undone",
@@ -244,7 +253,7 @@ MUTANTS = (
         "chalicelib/adapters/bills.py",
         '"ConditionExpression": "attribute_not_exists(pk)",',
         '"ConditionExpression": "attribute_not_exists(no_such_field)",',
-        ("tests/unit/test_bills_table.py::test_a_second_bill_of_the_same_task_changes_nothing",),
+        (BILLS + "a_second_bill_of_the_same_task_changes_nothing",),
     ),
     Mutant(
         "the credential in an error's text",

@@ -20,7 +20,7 @@ from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.meter import DECIDED_WITHIN, bill_missed, meter
 from chalicelib.functions.savings import SAVINGS_KEY, publish_savings
 from chalicelib.functions.sweep import sweep
-from tests.laws.universe import STOPPED_AFTER, Tables, Universe
+from tests.laws.universe import STOPPED_AFTER, Universe
 from tests.make import make_rate, seconds
 
 RATES = {
@@ -68,15 +68,15 @@ class Account:
         return daily
 
 
-def open_account(tables: Tables, mode: Mode = Mode.RESCUE, **run: Any) -> Account:
-    universe = tables.universe(Policy(mode=mode, rates=RATES))
+def open_account(mode: Mode = Mode.RESCUE, **run: Any) -> Account:
+    universe = Universe(Policy(mode=mode, rates=RATES))
     run_id = universe.prefect.create_run(**run)
     return Account(universe, run_id, universe.start(run_id))
 
 
 @pytest.fixture
-def account(tables: Tables) -> Account:
-    return open_account(tables)
+def account() -> Account:
+    return open_account()
 
 
 def tagged(account: Account) -> UUID:
@@ -299,9 +299,9 @@ news = st.lists(
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(news=news)
 def test_however_often_and_in_whatever_order_it_is_told_each_task_is_billed_once(
-    tables: Tables, news: Sequence[tuple[int, str]]
+    news: Sequence[tuple[int, str]],
 ) -> None:
-    account = open_account(tables)
+    account = open_account()
     universe, ends = account.universe, []
     for number in range(3):
         if number:

@@ -1,71 +1,56 @@
-"""Bills and daily sums, in moto's DynamoDB and in the twin: both or neither, once, read by key."""
+"""Bills and daily sums: one contract for DynamoDB and the twin; both or neither, once, by key."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
-from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import (
-    BILLS_KEPT_FOR,
-    MOST_TRIES,
-    SUMS_KEPT_FOR,
-    BillTable,
-    _item,
-)
+from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment
 from chalicelib.core.money.daily_sums import Counts, DailySum, sum_of, total
 from chalicelib.core.money.outcome import Outcome
 from chalicelib.core.ports import Books
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table
-from tests.twin.dynamodb import InMemoryDynamoDB
+from tests.twin.tables import InMemoryBills
 from tests.unit.test_bill import ETL, SPOT, bill, stopped
 
 NEW = Books(billed=False, run_known=False, listed=False)
+OLD = Books(billed=False, run_known=True, listed=True)
 TODAY = date(2026, 11, 23)
-
-
-@pytest.fixture(params=["moto", "in memory"])
-def dynamodb(request: pytest.FixtureRequest) -> Any:
-    if request.param == "in memory":
-        return InMemoryDynamoDB()
-    moto = request.getfixturevalue("moto_dynamodb")
-    make_table(moto, "books")
-    return moto
 
 
 @dataclass
 class Bench:
-    """The table, and what it slept."""
+    """The bills, in whichever table."""
 
-    dynamodb: Any
-    slept: list[float] = field(default_factory=list)
-
-    @property
-    def table(self) -> BillTable:
-        return BillTable(self.dynamodb, "books", sleep=self.slept.append)
+    table: Any
 
     def write(self, made: Bill, books: Books = NEW, outcome: Outcome = Outcome.NONE) -> bool:
         daily = sum_of(made, outcome, first_of_its_run=not books.run_known)
-        return self.table.write(made, daily, books)
+        return bool(self.table.write(made, daily, books))
 
     def look_up(self, made: Bill) -> Books:
-        return self.table.look_up(made, sum_of(made, Outcome.NONE, first_of_its_run=False))
-
-    def item(self, key: str) -> dict[str, Any]:
-        answer = self.dynamodb.get_item(TableName="books", Key={"pk": {"S": key}})
-        return dict(answer.get("Item", {}))
+        books: Books = self.table.look_up(made, sum_of(made, Outcome.NONE, first_of_its_run=False))
+        return books
 
 
 @pytest.fixture
-def bench(dynamodb: Any) -> Bench:
-    return Bench(dynamodb)
+def dynamodb(moto_dynamodb: Any) -> Any:
+    make_table(moto_dynamodb, "books")
+    return moto_dynamodb
+
+
+@pytest.fixture(params=["DynamoDB", "in memory"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    if request.param == "in memory":
+        return Bench(InMemoryBills())
+    return Bench(BillTable(request.getfixturevalue("dynamodb"), "books"))
 
 
 def another(number: int, **changes: Any) -> Bill:
@@ -100,9 +85,6 @@ def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
             frozenset(map(str, made.rates)),
         ),
     )
-    stored = bench.item(f"bill#{TASK_ARN}")
-    assert stored["cost_usd"] == {"S": "0.01571925"}
-    assert str(SPOT) in [line["S"] for line in stored["rates"]["L"]]
 
 
 def test_bills_are_read_as_they_were_written(bench: Bench) -> None:
@@ -117,27 +99,6 @@ def test_bills_are_read_as_they_were_written(bench: Bench) -> None:
     assert {each.task_arn: each for each in bench.table.read_bills()} == {
         each.task_arn: each for each in made
     }
-
-
-def test_all_bills_are_read_however_many_pages_it_takes(bench: Bench) -> None:
-    long_name = "x" * 40_000  # DynamoDB returns a megabyte at a time
-    made = [replace(another(n), deployment=Deployment(ETL.key, long_name)) for n in range(30)]
-    for each in made:
-        item = {"pk": f"bill#{each.task_arn}", **_item(each)}
-        packed = {name: TypeSerializer().serialize(value) for name, value in item.items()}
-        bench.dynamodb.put_item(TableName="books", Item=packed)
-    assert len(list(bench.table.read_bills())) == 30
-
-
-def test_a_bill_of_an_older_release_lacks_its_beginning(bench: Bench) -> None:
-    made = bill(stopped())
-    bench.write(made)
-    bench.dynamodb.update_item(
-        TableName="books",
-        Key={"pk": {"S": f"bill#{TASK_ARN}"}},
-        UpdateExpression="REMOVE began_at",
-    )
-    assert list(bench.table.read_bills()) == [replace(made, began_at=None)]
 
 
 def test_a_second_bill_of_the_same_task_changes_nothing(bench: Bench) -> None:
@@ -201,31 +162,80 @@ def test_a_name_that_was_not_to_be_had_is_written_by_the_next_bill(bench: Bench)
     assert bench.table.read_sums([TODAY])[0].deployment == ETL
 
 
-def test_everything_expires_but_not_before_it_is_of_no_use(bench: Bench) -> None:
-    assert bench.write(bill(stopped()))
-    kept = int((NOW + BILLS_KEPT_FOR).timestamp())
-    assert bench.item(f"bill#{TASK_ARN}")["expires_at"] == {"N": str(kept)}
-    assert bench.item(f"billed-run#{RUN_ID}")["expires_at"] == {"N": str(kept)}
-    midnight = NOW.replace(hour=0)
-    for key in (f"sum#2026-11-23#{ETL.key}", "day#2026-11-23"):
-        until = int((midnight + SUMS_KEPT_FOR).timestamp())
-        assert bench.item(key)["expires_at"] == {"N": str(until)}
+def test_many_tasks_are_looked_up_a_hundred_at_a_time(bench: Bench) -> None:
+    assert bench.write(another(5))
+    arns = [another(n).task_arn for n in range(250)]
+    assert set(arns) - set(bench.table.unbilled(arns)) == {another(5).task_arn}
 
 
-def test_a_report_reads_by_key_and_never_scans(moto_dynamodb: Any) -> None:
-    make_table(moto_dynamodb, "books")
-    bench = Bench(moto_dynamodb)
-    assert bench.write(bill(stopped()))
+def test_the_day_of_the_last_report_is_kept(bench: Bench) -> None:
+    assert bench.table.read_reported() == ""
+    bench.table.save_reported("2026-11-23")
+    assert bench.table.read_reported() == "2026-11-23"
+
+
+def test_a_run_id_is_part_of_what_is_looked_up(bench: Bench) -> None:
+    assert bench.write(another(1))
+    other_run = replace(another(2), flow_run_id=UUID(int=7))
+    assert not bench.look_up(other_run).run_known
+
+
+# What only DynamoDB has.
+
+
+def item(dynamodb: Any, key: str) -> dict[str, Any]:
+    stored: dict[str, Any] = dynamodb.get_item(TableName="books", Key={"pk": {"S": key}})["Item"]
+    return stored
+
+
+def test_a_bill_is_stored_in_exact_amounts_with_its_rates(dynamodb: Any) -> None:
+    assert Bench(BillTable(dynamodb, "books")).write(bill(stopped()))
+    stored = item(dynamodb, f"bill#{TASK_ARN}")
+    assert stored["cost_usd"] == {"S": "0.01571925"}
+    assert str(SPOT) in [line["S"] for line in stored["rates"]["L"]]
+
+
+def test_all_bills_are_read_however_many_pages_it_takes(dynamodb: Any) -> None:
+    bench = Bench(BillTable(dynamodb, "books"))
+    long_name = Deployment(ETL.key, "x" * 40_000)  # DynamoDB returns a megabyte at a time
+    for number in range(30):
+        assert bench.write(replace(another(number), deployment=long_name, flow_run_id=None), OLD)
+    assert len(list(bench.table.read_bills())) == 30
+
+
+def test_a_bill_of_an_older_release_lacks_its_beginning(dynamodb: Any) -> None:
+    bench, made = Bench(BillTable(dynamodb, "books")), bill(stopped())
+    bench.write(made)
+    key = {"pk": {"S": f"bill#{TASK_ARN}"}}
+    dynamodb.update_item(TableName="books", Key=key, UpdateExpression="REMOVE began_at")
+    assert list(bench.table.read_bills()) == [replace(made, began_at=None)]
+
+
+def test_everything_expires_but_not_before_it_is_of_no_use(dynamodb: Any) -> None:
+    assert Bench(BillTable(dynamodb, "books")).write(bill(stopped()))
+    sums_until, bills_until = NOW.replace(hour=0) + SUMS_KEPT_FOR, NOW + BILLS_KEPT_FOR
+    for key, until in (
+        (f"bill#{TASK_ARN}", bills_until),
+        (f"billed-run#{RUN_ID}", bills_until),
+        (f"sum#2026-11-23#{ETL.key}", sums_until),
+        ("day#2026-11-23", sums_until),
+    ):
+        assert item(dynamodb, key)["expires_at"] == {"N": str(int(until.timestamp()))}, key
+
+
+def test_a_report_reads_by_key_and_never_scans(dynamodb: Any) -> None:
+    table = BillTable(dynamodb, "books")
+    assert Bench(table).write(bill(stopped()))
     calls: list[str] = []
-    moto_dynamodb.meta.events.register(
+    dynamodb.meta.events.register(
         "before-call.dynamodb.*", lambda model, **_: calls.append(model.name)
     )
-    bench.table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
+    table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
     assert calls == ["BatchGetItem", "BatchGetItem"]
 
 
 class Conflicting:
-    """DynamoDB as it is when many write to the same sums."""
+    """DynamoDB as it is when many write to the same sums: it cancels for these reasons, in turn."""
 
     def __init__(self, dynamodb: Any, answers: Sequence[str]) -> None:
         self._dynamodb = dynamodb
@@ -251,32 +261,25 @@ PASSING = ["TransactionConflict", "TransactionInProgressException", "ThrottlingE
 
 
 def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
-    bench = Bench(Conflicting(dynamodb, PASSING))
-    assert bench.write(bill(stopped()))
-    assert len(bench.slept) == 3
-    assert bench.slept == sorted(bench.slept)
+    slept: list[float] = []
+    busy: Any = Conflicting(dynamodb, PASSING)
+    assert Bench(BillTable(busy, "books", sleep=slept.append)).write(bill(stopped()))
+    assert len(slept) == 3
+    assert slept == sorted(slept)
 
 
-def test_but_not_for_ever(dynamodb: Any) -> None:
-    bench = Bench(Conflicting(dynamodb, ["TransactionConflict"] * MOST_TRIES))
-    with pytest.raises(ThrottledError, match="other handlers write to the same sums"):
-        bench.write(bill(stopped()))
-    assert bench.table.unbilled([TASK_ARN]) == (TASK_ARN,)
-
-
-def test_what_is_no_conflict_is_raised(dynamodb: Any) -> None:
-    bench = Bench(Conflicting(dynamodb, ["ValidationError"]))
-    with pytest.raises(ClientError):
-        bench.write(bill(stopped()))
-
-
-def test_many_tasks_are_looked_up_a_hundred_at_a_time(bench: Bench) -> None:
-    assert bench.write(another(5))
-    arns = [another(n).task_arn for n in range(250)]
-    assert set(arns) - set(bench.table.unbilled(arns)) == {another(5).task_arn}
-
-
-def test_a_run_id_is_part_of_what_is_looked_up(bench: Bench) -> None:
-    assert bench.write(another(1))
-    other_run = replace(another(2), flow_run_id=UUID(int=7))
-    assert not bench.look_up(other_run).run_known
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        ("TransactionConflict", ThrottledError, "other handlers write to the same sums"),
+        ("ValidationError", ClientError, "TransactionCanceledException"),
+    ],
+)
+def test_but_not_for_ever_and_nothing_else_is_waited_out(
+    dynamodb: Any, code: str, error: type[Exception], said: str
+) -> None:
+    busy: Any = Conflicting(dynamodb, [code] * MOST_TRIES)
+    table = BillTable(busy, "books", sleep=lambda _: None)
+    with pytest.raises(error, match=said):
+        Bench(table).write(bill(stopped()))
+    assert table.unbilled([TASK_ARN]) == (TASK_ARN,)
