@@ -3,7 +3,7 @@
 Handlers run in it one call at a time; a `Fault` says what befalls one of them at which call.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -27,6 +27,7 @@ from chalicelib.functions.sweep import SweepReport, sweep
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, TASK_ARN, make_event
 from tests.twin.prefect import InMemoryPrefect
 from tests.twin.tables import InMemoryBills, InMemoryRecords, StoredRecords
+from tests.twin.tasks import InMemoryTasks
 
 LEASE = timedelta(seconds=35)
 LAMBDA_RETRY = timedelta(seconds=60)
@@ -160,19 +161,6 @@ class Universe:
 
     def passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-
-    def describe(self, cluster: str, task_arn: str) -> Task | None:
-        return self.tasks.get(task_arn)
-
-    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> dict[str, Task]:
-        return {arn: self.tasks[arn] for arn in task_arns if arn in self.tasks}
-
-    def all_of(self, cluster: str) -> tuple[Task, ...]:
-        return tuple(self.tasks.values())
-
-    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
-        stopped = [task for task in self.tasks.values() if task.desired_status == "STOPPED"]
-        return tuple(stopped if self.shows_stopped else ())
 
     def records(self) -> InMemoryRecords:
         """The run records, as one more handler sees them."""
@@ -313,7 +301,7 @@ class Universe:
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
             bills=self.wire.around(self.bills, "bills"),
-            tasks=self.wire.around(self, "tasks"),
+            tasks=self.wire.around(InMemoryTasks(self.tasks, self.shows_stopped), "tasks"),
             log=self.log,
             now=self.clock,
             lease=LEASE,
