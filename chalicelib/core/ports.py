@@ -19,9 +19,9 @@ from chalicelib.core.model.flow_run import (
     RunState,
     StateAnswer,
     StateType,
+    TaskRun,
 )
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.money.waste import TaskRun
 
 if TYPE_CHECKING:  # no business of `react`, as a rule: its cold start does not load them
     from chalicelib.core.money.bill import Bill

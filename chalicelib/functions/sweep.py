@@ -22,9 +22,8 @@ from chalicelib.core.rescue.orphans import by_flow_run, evidence, lives, noted_t
 from chalicelib.core.rescue.snapshot import Mode
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines
-from chalicelib.functions.meter import bill_missed
+from chalicelib.functions.meter import bill_missed, publish_savings
 from chalicelib.functions.rescue import rescue
-from chalicelib.functions.savings import publish_savings
 
 PAGE: Final = 100
 """Runs looked at together: what DescribeTasks and BatchGetItem take in one request."""

@@ -14,8 +14,7 @@ from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.model.flow_run import CompletedRun, StateType
-from chalicelib.core.money.waste import TaskRun
+from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
 from chalicelib.core.policies.estimates import (
     attempts_of,
     changeover_of,

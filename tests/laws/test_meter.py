@@ -17,8 +17,13 @@ from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.errors import PrefectUnavailableError
-from chalicelib.functions.meter import DECIDED_WITHIN, bill_missed, meter
-from chalicelib.functions.savings import SAVINGS_KEY, publish_savings
+from chalicelib.functions.meter import (
+    DECIDED_WITHIN,
+    SAVINGS_KEY,
+    bill_missed,
+    meter,
+    publish_savings,
+)
 from chalicelib.functions.sweep import sweep
 from tests.laws.universe import STOPPED_AFTER, Universe
 from tests.make import make_rate, seconds

@@ -11,9 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
-from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment
+from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
 from chalicelib.core.money.daily_sums import Counts, DailySum, sum_of, total
-from chalicelib.core.money.outcome import Outcome
 from chalicelib.core.ports import Books
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table
@@ -31,12 +30,16 @@ class Bench:
 
     table: Any
 
-    def write(self, made: Bill, books: Books = NEW, outcome: Outcome = Outcome.NONE) -> bool:
+    def write(
+        self, made: Bill, books: Books = NEW, outcome: RerunOutcome = RerunOutcome.NONE
+    ) -> bool:
         daily = sum_of(made, outcome, first_of_its_run=not books.run_known)
         return bool(self.table.write(made, daily, books))
 
     def look_up(self, made: Bill) -> Books:
-        books: Books = self.table.look_up(made, sum_of(made, Outcome.NONE, first_of_its_run=False))
+        books: Books = self.table.look_up(
+            made, sum_of(made, RerunOutcome.NONE, first_of_its_run=False)
+        )
         return books
 
 
@@ -60,7 +63,7 @@ def another(number: int, **changes: Any) -> Bill:
 def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
     made = bill(stopped(), wasted=600)
     assert bench.look_up(made) == NEW
-    assert bench.write(made, outcome=Outcome.SPOT_RERUN)
+    assert bench.write(made, outcome=RerunOutcome.SPOT_RERUN)
 
     assert bench.look_up(made) == Books(billed=True, run_known=True, listed=True)
     assert bench.table.unbilled([TASK_ARN, "arn:another"]) == ("arn:another",)

@@ -7,11 +7,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
-from chalicelib.core.model.flow_run import CompletedRun, StateType
+from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum
-from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.policies.estimates import (
     Attempt,
     attempts_of,

@@ -14,9 +14,8 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.ecs_task import Cause
-from chalicelib.core.money.bill import Deployment
+from chalicelib.core.money.bill import Deployment, RerunOutcome
 from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum, sum_of
-from chalicelib.core.money.outcome import Outcome
 from chalicelib.core.money.report import Report, days_between, in_usd, report_of, savings_table
 from chalicelib.core.policies.poisson import garwood, rate_per_hour
 from spotctl.chart import draw
@@ -272,7 +271,7 @@ def test_forty_deployments_in_thirty_days_are_reported_in_three_seconds() -> Non
             ended_at=NOW - timedelta(days=number // DEPLOYMENTS % DAYS),
             cause=Cause.SPOT_INTERRUPTION if number % 7 == 0 else Cause.OTHER,
         )
-        daily_sum = sum_of(made, Outcome.NONE, first_of_its_run=True)
+        daily_sum = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
         assert bills.write(made, daily_sum, bills.look_up(made, daily_sum))
         expected += daily_sum.counts
 

@@ -100,6 +100,25 @@ class FlowRun:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskRun:
+    """A Prefect task run; `persisted`: its result is stored, so a rerun skips it.
+
+    `ended_at` is None while it runs. `cached`: it found its result stored, and did nothing.
+    """
+
+    state: StateType
+    started_at: datetime
+    persisted: bool
+    ended_at: datetime | None = None
+    cached: bool = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a rerun finds it done."""
+        return self.state is StateType.COMPLETED and self.persisted
+
+
+@dataclass(frozen=True, slots=True)
 class CompletedRun:
     """A run that completed. `run_seconds`: how long it was RUNNING, all attempts together.
 

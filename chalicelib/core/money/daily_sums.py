@@ -12,8 +12,7 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.core.model.pricing import SMALLEST_USD
-from chalicelib.core.money.bill import Bill, Deployment
-from chalicelib.core.money.outcome import Outcome
+from chalicelib.core.money.bill import Bill, Deployment, RerunOutcome
 from chalicelib.core.policies.facts import Guard
 
 DRILLS: Final = Deployment("drills")
@@ -120,11 +119,11 @@ class DailySum:
 
 
 def sum_of(
-    bill: Bill, outcome: Outcome, *, first_of_its_run: bool, guards: tuple[str, str] = ("", "")
+    bill: Bill, outcome: RerunOutcome, *, first_of_its_run: bool, guards: tuple[str, str] = ("", "")
 ) -> DailySum:
     """Return what one bill adds, and to which day and deployment.
 
-    `guards`: that of the rerun and that of the run's first start, see `core/money/outcome.py`.
+    `guards`: that of the rerun and that of the run's first start, see `guards_of`.
     """
     amounts, is_spot = bill.amounts, bill.capacity == FARGATE_SPOT
     micros = int((bill.seconds or Decimal(0)) / _MICRO)
@@ -133,10 +132,10 @@ def sum_of(
         runs=int(is_first),
         attempts=int(bill.flow_run_id is not None),
         interruptions=int(bill.is_interrupted),
-        spot_reruns=int(outcome is Outcome.SPOT_RERUN),
-        on_demand_reruns=int(outcome is Outcome.ON_DEMAND_RERUN),
-        would_spot_reruns=int(outcome is Outcome.WOULD_SPOT_RERUN),
-        would_on_demand_reruns=int(outcome is Outcome.WOULD_ON_DEMAND_RERUN),
+        spot_reruns=int(outcome is RerunOutcome.SPOT_RERUN),
+        on_demand_reruns=int(outcome is RerunOutcome.ON_DEMAND_RERUN),
+        would_spot_reruns=int(outcome is RerunOutcome.WOULD_SPOT_RERUN),
+        would_on_demand_reruns=int(outcome is RerunOutcome.WOULD_ON_DEMAND_RERUN),
         partial_bills=int(bool(bill.shortcomings)),
         spot_us=micros if is_spot else 0,
         on_demand_us=0 if is_spot else micros,
@@ -153,9 +152,9 @@ def sum_of(
     return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
 
 
-def _moves(outcome: Outcome, guards: tuple[str, str], *, first_of_its_run: bool) -> Counts:
+def _moves(outcome: RerunOutcome, guards: tuple[str, str], *, first_of_its_run: bool) -> Counts:
     of_rerun, of_start = guards
-    is_rerun = outcome in (Outcome.ON_DEMAND_RERUN, Outcome.WOULD_ON_DEMAND_RERUN)
+    is_rerun = outcome in (RerunOutcome.ON_DEMAND_RERUN, RerunOutcome.WOULD_ON_DEMAND_RERUN)
     moved_by = [of_rerun] * is_rerun + [of_start] * first_of_its_run
     return Counts(
         deadline_moves=moved_by.count(Guard.DEADLINE),

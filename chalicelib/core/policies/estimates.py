@@ -10,9 +10,8 @@ from itertools import pairwise
 from statistics import median
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType
+from chalicelib.core.model.flow_run import CompletedRun, RunState, StateType, TaskRun
 from chalicelib.core.money.daily_sums import DailySum, total
-from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.policies.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
 from chalicelib.core.rescue.snapshot import Snapshot
 
@@ -159,7 +158,7 @@ def _keeps(by_attempt: Sequence[Sequence[TaskRun]]) -> bool | None:
 
 
 def _kept_seconds(attempt: Attempt, mine: Sequence[TaskRun]) -> float:
-    """Until the earliest task that has to be done again, as `core/money/waste.py` counts it."""
+    """Until the earliest task that has to be done again, as `core/money/bill.py` counts it."""
     if not any(task_run.is_kept for task_run in mine):
         return 0.0
     again = [task_run.started_at for task_run in mine if not task_run.is_kept]
