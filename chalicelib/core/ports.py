@@ -177,31 +177,17 @@ class Records(Protocol):
         """Write the record and give the lease back. Raises LeaseLostError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the table holds already about a task that is to be billed.
-
-    `listed`: its deployment and its rates are known to belong to that day.
-    """
-
-    billed: bool
-    run_known: bool
-    listed: bool
-
-
 class Bills(Protocol):
     """The bills, one per task, and the daily sums that are written with them."""
-
-    def look_up(self, bill: "Bill", daily: "DailySum") -> Books:
-        """Return what there is already of this bill's task, run, and deployment on that day."""
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         """Return those of the tasks (any number) that have no bill."""
 
-    def write(self, bill: "Bill", daily: "DailySum", books: Books) -> bool:
-        """Store the bill and add the sum, both or neither; False: something was there already.
+    def write(self, bill: "Bill", first: "DailySum", later: "DailySum") -> bool:
+        """Store the bill and add its sum, both or neither; False: the task has a bill already.
 
-        Then `look_up` has to be asked again. Raises ThrottledError: others are at the same sums.
+        `first` is added where this is the run's first bill, `later` where it is not. Raises
+        ThrottledError: other handlers write to the same sums.
         """
 
     def read_sums(self, days: Sequence[date]) -> "tuple[DailySum, ...]":

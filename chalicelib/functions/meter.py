@@ -40,7 +40,7 @@ from chalicelib.core.money.bill import (
 from chalicelib.core.money.daily_sums import sum_of
 from chalicelib.core.money.report import days_between, in_usd, report_of, savings_table
 from chalicelib.core.ports import TableArtifact
-from chalicelib.errors import LAMBDA_RETRIES, PrefectSpotError, UnsettledError
+from chalicelib.errors import PrefectSpotError
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
 """After this, an interruption without a decision is billed as one that was not rerun."""
@@ -52,9 +52,6 @@ SAVINGS_KEY: Final = "spot-savings"
 """Of the table artifact in Prefect."""
 
 SAVINGS_DAYS: Final = 30
-
-MOST_TRIES: Final = 3
-"""Other handlers may bill the same run, or the same day, for the first time at the same moment."""
 
 
 class Metering(StrEnum):
@@ -147,7 +144,12 @@ def bill_task(context: Context, task: Task) -> MeterReport:
         now=context.now(),
     )
     guards = guards_of(task, record, context.policy.mode) if record is not None else ("", "")
-    return _write(context, bill, outcome, guards)
+    first = sum_of(bill, outcome, first_of_its_run=True, guards=guards)
+    later = sum_of(bill, outcome, first_of_its_run=False, guards=guards)
+    if not context.bills.write(bill, first, later):
+        return MeterReport(Metering.BILLED_BEFORE)
+    _report(context, bill)
+    return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
 
 
 def publish_savings(context: Context) -> bool:
@@ -169,24 +171,6 @@ def publish_savings(context: Context) -> bool:
     context.prefect.write_table(TableArtifact(SAVINGS_KEY, savings_table(report), text))
     context.bills.save_reported(today.isoformat())
     return True
-
-
-def _write(
-    context: Context, bill: Bill, outcome: RerunOutcome, guards: tuple[str, str]
-) -> MeterReport:
-    first = sum_of(bill, outcome, first_of_its_run=False)
-    for _ in range(MOST_TRIES):
-        books = context.bills.look_up(bill, first)
-        if books.billed:
-            return MeterReport(Metering.BILLED_BEFORE)
-        is_first = not books.run_known
-        daily = sum_of(bill, outcome, first_of_its_run=is_first, guards=guards)
-        if context.bills.write(bill, daily, books):
-            _report(context, bill)
-            return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
-    raise UnsettledError(
-        "other handlers kept billing tasks of the same run", next_step=LAMBDA_RETRIES
-    )
 
 
 def _report(context: Context, bill: Bill) -> None:

@@ -253,7 +253,7 @@ MUTANTS = (
         "chalicelib/adapters/bills.py",
         '"ConditionExpression": "attribute_not_exists(pk)",',
         '"ConditionExpression": "attribute_not_exists(no_such_field)",',
-        (BILLS + "a_second_bill_of_the_same_task_changes_nothing",),
+        (BILLS + "a_task_or_run_that_another_billed_meanwhile_is_not_counted_twice",),
     ),
     Mutant(
         "the credential in an error's text",

@@ -5,14 +5,13 @@ they are, so each method is one step: it happens whole, or, where its condition 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.money.bill import Bill, Deployment
 from chalicelib.core.money.daily_sums import Counts, DailySum
-from chalicelib.core.ports import Books
 from chalicelib.errors import LeaseHeldError, LeaseLostError
 
 
@@ -78,49 +77,37 @@ class InMemoryRecords:
 
 @dataclass
 class InMemoryBills:
-    """`core.ports.Bills`, and all bills for a replay. `days` lists each day's deployments."""
+    """`core.ports.Bills`, and all bills for a replay. `rates`: of all deployments, by day."""
 
     bills: dict[str, Bill] = field(default_factory=dict)
-    billed_runs: set[UUID] = field(default_factory=set)
+    billed_runs: set[UUID | None] = field(default_factory=set)
     sums: dict[tuple[date, str], DailySum] = field(default_factory=dict)
-    days: dict[date, set[str]] = field(default_factory=dict)
     rates: dict[date, frozenset[str]] = field(default_factory=dict)
     reported: str = ""
-
-    def look_up(self, bill: Bill, daily: DailySum) -> Books:
-        is_listed = daily.deployment.key in self.days.get(daily.day, ())
-        return Books(
-            billed=bill.task_arn in self.bills,
-            run_known=bill.flow_run_id is None or bill.flow_run_id in self.billed_runs,
-            listed=is_listed and daily.rates <= self.rates[daily.day],
-        )
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         return tuple(arn for arn in task_arns if arn not in self.bills)
 
-    def write(self, bill: Bill, daily: DailySum, books: Books) -> bool:
-        is_first = bill.flow_run_id is not None and not books.run_known
-        if bill.task_arn in self.bills or (is_first and bill.flow_run_id in self.billed_runs):
+    def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
+        if bill.task_arn in self.bills:
             return False
-        self.bills[bill.task_arn] = bill
-        if bill.flow_run_id is not None and not books.run_known:
-            self.billed_runs.add(bill.flow_run_id)
+        is_first = bill.flow_run_id is not None and bill.flow_run_id not in self.billed_runs
+        daily = first if is_first else later
         key = daily.day, daily.deployment.key
         before = self.sums.get(key, DailySum(daily.day, daily.deployment, Counts()))
         name = daily.deployment.name or before.deployment.name
         deployment = Deployment(daily.deployment.key, name)
         self.sums[key] = DailySum(daily.day, deployment, before.counts + daily.counts)
-        if not books.listed:
-            self.days.setdefault(daily.day, set()).add(daily.deployment.key)
-            self.rates[daily.day] = self.rates.get(daily.day, frozenset()) | daily.rates
+        self.rates[daily.day] = self.rates.get(daily.day, frozenset()) | daily.rates
+        self.bills[bill.task_arn] = bill
+        self.billed_runs.add(bill.flow_run_id)
         return True
 
     def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
         found = [
-            DailySum(day, kept.deployment, kept.counts, self.rates[day])
-            for day in days
-            for key in self.days.get(day, ())
-            for kept in [self.sums[day, key]]
+            replace(kept, rates=self.rates[kept.day])
+            for kept in self.sums.values()
+            if kept.day in days
         ]
         return tuple(sorted(found, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
 
