@@ -184,7 +184,7 @@ class PrefectRest:
         """
         body = {"state": _proposal(state), "force": force}
         path = f"/flow_runs/{flow_run_id}/set_state"
-        return read_state_answer(self._http.send("POST", path, body, again_if_unsure=False))
+        return read_state_answer(self._http.send("POST", path, body, repeatable=False))
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
         """PATCH the run with what the change holds; sends nothing for an empty change."""

@@ -47,8 +47,8 @@ from chalicelib.core.rescue.snapshot import Snapshot
 from chalicelib.errors import (
     LAMBDA_RETRIES,
     LeaseHeldError,
-    PrefectSilentError,
     PrefectSpotError,
+    PrefectTimeoutError,
     PrefectUnavailableError,
     UnsettledError,
 )
@@ -173,11 +173,11 @@ class _Handling:
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
         """Ask for a state; False when another look has to tell whether the run has it now.
 
-        Raises PrefectSilentError when a look would come too early to tell.
+        Raises PrefectTimeoutError when a look would come too early to tell.
         """
         try:
             answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
-        except PrefectSilentError:
+        except PrefectTimeoutError:
             self.is_unsure = True
             raise
         except PrefectUnavailableError:

@@ -237,8 +237,8 @@ MUTANTS = (
     Mutant(
         "a state proposed again that may have been taken",
         "chalicelib/adapters/prefect_client.py",
-        "(result.unsure and not request.again_if_unsure)",
-        "(result.unsure and request.again_if_unsure)",
+        "(result.outcome_unknown and not request.repeatable)",
+        "(result.outcome_unknown and request.repeatable)",
         (HTTP + "a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken",),
     ),
     Mutant(

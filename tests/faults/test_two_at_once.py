@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.errors import LeaseLostError, PrefectSilentError, PrefectSpotError
+from chalicelib.errors import LeaseLostError, PrefectSpotError, PrefectTimeoutError
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
 from tests.faults.ledger import Ledger
@@ -149,7 +149,7 @@ def test_every_interleaving_ends_in_one_rerun(
 
 
 class Late(Tripwire):
-    """Prefect is silent when the run is made due, and does it later: `effect` is what it then does.
+    """Prefect times out when the run is made due, and does it later: `effect` is what it then does.
 
     The first proposal parks the run, the second makes it due.
     """
@@ -163,7 +163,7 @@ class Late(Tripwire):
         self.proposals += name == "prefect.propose_state"
         if name == "prefect.propose_state" and self.proposals == 2:
             self.effect = call
-            raise PrefectSilentError("nobody answers", next_step="none")
+            raise PrefectTimeoutError("no answer in time", next_step="none")
         return super().call(name, call)
 
 
@@ -172,7 +172,7 @@ def test_a_due_that_takes_effect_after_nobody_waited_for_it_is_not_asked_for_twi
     ledger: Ledger, seconds: int
 ) -> None:
     """Meanwhile the next event comes; then the worker takes the run, before Lambda's next try."""
-    with ledger.case(f"made due {seconds} s after Prefect fell silent") as case:
+    with ledger.case(f"made due {seconds} s after Prefect timed out") as case:
         life = begun()
         universe, wire = life.universe, Late()
         exit_, stop = universe.exits(life.tasks[0])[1:]
