@@ -58,7 +58,7 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
     past: dict[UUID | None, PastRuns | Missing] = {}
     for run in tagged:
         record = records.get(run.id, RunRecord(run.id))
-        settled = record.moved.told if record.moved else is_on_demand(run)
+        settled = record.moved.annotated if record.moved else is_on_demand(run)
         if settled:
             continue
         if context.seconds_left() < SECONDS_PER_RUN:
@@ -111,7 +111,7 @@ def _is_moved(context: Context, run: FlowRun, moved: Moved) -> bool:
         if context.policy.mode is not Mode.OBSERVE and not is_on_demand(fresh):
             context.prefect.change_run(run.id, _change(fresh))
         _tell(context, fresh, record.moved or moved)
-        record = replace(record, moved=replace(record.moved or moved, told=True))
+        record = replace(record, moved=replace(record.moved or moved, annotated=True))
     except PrefectRejectedError:
         record = before  # a worker was faster
         context.log.exception("the run could not be put on demand", flow_run_id=str(run.id))

@@ -178,7 +178,7 @@ def test_wherever_a_sweep_dies_the_next_ones_end_it_and_it_is_told(befalls: Befa
         assert universe.prefect.artifacts_of(run_id), call
         record = universe.records().read(run_id)
         assert record.moved is not None
-        assert record.moved.told
+        assert record.moved.annotated
         assert starts_on(universe, run_id) == "FARGATE"
 
 

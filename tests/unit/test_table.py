@@ -147,7 +147,7 @@ def test_a_record_of_an_older_release_or_a_newer_one_is_read(dynamodb: Any) -> N
     mine.acquire(RUN_ID, NOW, LEASE)
     mine.save(RECORD)
     item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
-    del item["moved"]
+    del item["moved"], item["moved_annotated"]
     interruption = item["interruptions"]["M"][TASK_ARN]["M"]
     del interruption["guard"], interruption["guard_reason"]
     interruption["invented"] = {"S": "later"}
