@@ -1,6 +1,6 @@
 """Prefect's credential, from an SSM SecureString to the Authorization header, and nowhere else.
 
-`wiring.py` hands it to `adapters/prefect_api.py`, which asks anew when Prefect answers 401.
+`adapters/prefect_client.py` sends it, and asks for a fresh one when Prefect answers 401.
 """
 
 import base64
@@ -44,7 +44,7 @@ class PrefectAuthorization:
         auth_string_parameter: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Parameter names; both empty: Prefect is asked without a credential. `clock` in s."""
+        """Names of SSM parameters; both empty: requests carry no credential. `clock` in seconds."""
         self._ssm = ssm
         self._api_key_parameter = api_key_parameter
         self._auth_string_parameter = auth_string_parameter

@@ -1,8 +1,8 @@
 """The run records in DynamoDB, one item per flow run, under a lease.
 
 The lease makes read-decide-write single: one conditional write takes it and returns the record,
-every later write is conditional on still holding it. A handler that finds it held raises, and Lambda
-retries the event.
+every later write is conditional on still holding it. A handler that finds it held raises, and
+Lambda retries the event.
 """
 
 from collections.abc import Mapping, Sequence

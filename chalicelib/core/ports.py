@@ -1,4 +1,4 @@
-"""The outside world as the functions see it; `wiring.py` fills it in.
+"""The outside world as the functions see it; `wiring.py` provides the adapters.
 
 Each port has two implementations, which pass the same contract tests: an adapter, and an in-memory
 twin in `tests/twin/`.
@@ -7,7 +7,7 @@ twin in `tests/twin/`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
@@ -22,10 +22,8 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.run_record import RunRecord
-
-if TYPE_CHECKING:  # no business of `react`, as a rule: its cold start does not load them
-    from chalicelib.core.money.bill import Bill
-    from chalicelib.core.money.daily_sums import DailySum
+from chalicelib.core.money.bill import Bill
+from chalicelib.core.money.daily_sums import DailySum
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +181,14 @@ class Bills(Protocol):
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         """Return those of the tasks (any number) that have no bill."""
 
-    def write(self, bill: "Bill", first: "DailySum", later: "DailySum") -> bool:
+    def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
         """Store the bill and add its sum, both or neither; False: the task has a bill already.
 
         `first` is added where this is the run's first bill, `later` where it is not. Raises
         ThrottledError: other handlers write to the same sums.
         """
 
-    def read_sums(self, days: Sequence[date]) -> "tuple[DailySum, ...]":
+    def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
         """Return the sums of these days, by day and deployment."""
 
     def read_reported(self) -> str:
@@ -201,7 +199,7 @@ class Bills(Protocol):
 
 
 class Tasks(Protocol):
-    """ECS's own word about a task."""
+    """Tasks as ECS describes them. Every method raises botocore's errors, and PrefectSpotError."""
 
     def describe(self, cluster: str, task_arn: str) -> Task | None:
         """Return the task, its tags read; None when ECS has forgotten it."""

@@ -24,7 +24,9 @@ from tests.twin.tables import InMemoryRecords, StoredRecords
 
 LEASE = timedelta(seconds=35)
 INTERRUPTION = Interruption(TASK_ARN, 1, "Spot interruption", "FARGATE_SPOT", lost_start=1)
-RECORD = RunRecord(RUN_ID, {TASK_ARN: INTERRUPTION}, own_retries=2, next_capacity="FARGATE_SPOT")
+RECORD = RunRecord(
+    RUN_ID, {TASK_ARN: INTERRUPTION}, 2, "FARGATE_SPOT", moved=Moved("deadline", "late")
+)
 
 Open = Callable[[str], Records]
 """Opens the run records for one owner of leases."""
@@ -147,7 +149,8 @@ def test_a_record_of_an_older_release_or_a_newer_one_is_read(dynamodb: Any) -> N
     mine.acquire(RUN_ID, NOW, LEASE)
     mine.save(RECORD)
     item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
-    del item["moved"], item["moved_annotated"]
+    del item["moved_annotated"]
+    item["moved"]["M"]["told"] = {"BOOL": True}
     interruption = item["interruptions"]["M"][TASK_ARN]["M"]
     del interruption["guard"], interruption["guard_reason"]
     interruption["invented"] = {"S": "later"}

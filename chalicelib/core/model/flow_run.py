@@ -1,4 +1,4 @@
-"""A flow run as Prefect tells it: its state, its past states, and what may be changed on it.
+"""A flow run as Prefect shows it: its state, its past states, and what may be changed on it.
 
 Values only; `adapters/prefect_api.py` reads and writes them, `core/rescue/decide.py` judges them.
 """
@@ -47,7 +47,7 @@ class RunState:
     """One state that a run is or was in.
 
     `details` is Prefect's `state_details` whole, `data` its reference to a result: so that a state
-    can be put back as it was.
+    can be restored as it was.
     """
 
     id: UUID
@@ -135,7 +135,7 @@ class CompletedRun:
 
 @dataclass(frozen=True, slots=True)
 class ProposedState:
-    """A state to be asked of Prefect. `scheduled_time` is for SCHEDULED states only."""
+    """A state to propose to Prefect. `scheduled_time` (UTC) is for SCHEDULED states only."""
 
     type: StateType
     name: str
