@@ -7,6 +7,7 @@ import base64
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -122,3 +123,23 @@ def _next_step(code: str) -> str:
             " and kms:Decrypt when a key of your own encrypts it"
         )
     return RETRY_LATER
+
+
+def without(credential: str | None, text: str) -> str:
+    """Return the text with *** for the header's value, in case a server or proxy sends it back.
+
+    For its parts too: the API key, the auth string and the password in it; each plain, and as
+    `repr` shows it.
+    """
+    if not credential or not text:
+        return text
+    scheme, _, value = credential.partition(" ")
+    secrets = {credential, value}
+    if scheme == "Basic":
+        with suppress(ValueError):
+            pair = base64.b64decode(value).decode()
+            secrets |= {pair, pair.partition(":")[2]}
+    secrets |= {repr(secret)[1:-1] for secret in secrets}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***") if len(secret) > 3 else text
+    return text

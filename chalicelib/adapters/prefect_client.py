@@ -5,12 +5,10 @@ unknown is sent again unless the caller says otherwise: reads and PATCHes are id
 line, an artifact or an event may be stored twice.
 """
 
-import base64
 import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 from urllib.parse import urlencode, urlsplit
@@ -25,6 +23,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout
 
+from chalicelib.adapters.credentials import without
 from chalicelib.errors import (
     PrefectConflictError,
     PrefectRefusedError,
@@ -188,7 +187,7 @@ class JsonHttp:
                 failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
                 break
             self._sleep(pause)
-        what = f"Prefect is unavailable: {_without(credential, failure)}"
+        what = f"Prefect is unavailable: {without(credential, failure)}"
         raise error(what, next_step=_WAIT_OR_CHECK)
 
     def _try(self, request: _Request, credential: str | None) -> _Answer | _Failure:
@@ -213,9 +212,9 @@ class JsonHttp:
             )
         except HTTPError as error:
             never_sent = isinstance(error, NewConnectionError | ConnectTimeoutError)
-            words = _without(credential, f"{type(error).__name__}: {error}")
+            what = without(credential, f"{type(error).__name__}: {error}")
             timed_out = isinstance(error, ReadTimeoutError)
-            return _Failure(words, outcome_unknown=not never_sent, timed_out=timed_out)
+            return _Failure(what, outcome_unknown=not never_sent, timed_out=timed_out)
         if response.status in _TRANSIENT_STATUSES:
             return _Failure(
                 f"answered {response.status}",
@@ -231,7 +230,7 @@ class JsonHttp:
             body = None
         redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
         detail = f"redirects to {redirection}" if redirection else _detail(body)
-        return _Answer(response.status, body, _without(credential, detail)[:_LONGEST_DETAIL])
+        return _Answer(response.status, body, without(credential, detail)[:_LONGEST_DETAIL])
 
 
 def _headers(request: _Request, credential: str | None) -> Mapping[str, str]:
@@ -284,37 +283,11 @@ def _detail(body: object) -> str:
     """Prefect's message, under any of three keys; never the request that it may send back."""
     if not isinstance(body, Mapping):
         return ""
-    words = body.get("detail") or body.get("exception_message") or body.get("message") or ""
-    places = [
-        f"{'.'.join(map(str, error.get('loc', ())))}: {error.get('msg')}"
-        for error in _list(body.get("exception_detail")) + _list(words)
-        if isinstance(error, Mapping)
-    ]
-    said = "; ".join([words, *places] if isinstance(words, str) else places)
-    return said.partition(_QUOTES_A_VALUE)[0]
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
-def _without(credential: str | None, text: str) -> str:
-    """Remove the credential, in case a server or a proxy sends it back."""
-    if not text:
-        return text
-    for secret in sorted(_forms(credential), key=len, reverse=True):
-        text = text.replace(secret, "***") if len(secret) > 3 else text
-    return text
-
-
-def _forms(credential: str | None) -> set[str]:
-    """The header, its value, the pair and the password in it; each plain, and as repr shows it."""
-    if not credential:
-        return set()
-    scheme, _, value = credential.partition(" ")
-    forms = {credential, value}
-    if scheme == "Basic":
-        with suppress(ValueError):
-            pair = base64.b64decode(value).decode()
-            forms |= {pair, pair.partition(":")[2]}
-    return forms | {repr(form)[1:-1] for form in forms}
+    message = body.get("detail") or body.get("exception_message") or body.get("message") or ""
+    parts = [message] if isinstance(message, str) else []
+    for errors in (body.get("exception_detail"), message):
+        for error in errors if isinstance(errors, list) else ():
+            if isinstance(error, Mapping):
+                place = ".".join(map(str, error.get("loc", ())))
+                parts.append(f"{place}: {error.get('msg')}")
+    return "; ".join(parts).partition(_QUOTES_A_VALUE)[0]

@@ -257,7 +257,7 @@ MUTANTS = (
     ),
     Mutant(
         "the credential in an error's text",
-        "chalicelib/adapters/prefect_client.py",
+        "chalicelib/adapters/credentials.py",
         'text = text.replace(secret, "***") if len(secret) > 3 else text',
         'text = text.replace(secret, "***") if len(secret) > 3000 else text',
         (SECRETS + "a_server_that_sends_the_credential_back_does_not_get_it_printed",),
