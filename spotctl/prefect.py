@@ -155,7 +155,7 @@ class OperatorsPrefect:
             "tags": [*deployment.tags, *tags],
         }
         path = f"/deployments/{deployment.id}/create_flow_run"
-        made = _object(self._http.send("POST", path, body, again_if_unsure=False))
+        made = _object(self._http.send("POST", path, body, repeatable=False))
         return UUID(str(made["id"]))
 
     def save_deployment(

@@ -38,6 +38,6 @@ class EmfMetrics:
 
 
 def _value(text: str) -> str:
-    """Return foreign text as CloudWatch takes it: ASCII, printable, not empty, no leading colon."""
+    """Return text from outside as CloudWatch takes it: ASCII, not empty, without leading colon."""
     ascii_only = one_line(text, LONGEST_VALUE).encode("ascii", "backslashreplace").decode()
     return ascii_only[:LONGEST_VALUE].lstrip(": ") or "-"

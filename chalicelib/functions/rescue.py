@@ -45,8 +45,8 @@ from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
 from chalicelib.core.rescue.snapshot import Snapshot, Subject
 from chalicelib.errors import (
     LeaseHeldError,
-    PrefectSilentError,
     PrefectSpotError,
+    PrefectTimeoutError,
     PrefectUnavailableError,
 )
 
@@ -198,11 +198,11 @@ class _Handling:
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
         """Propose a state; False when another look has to show whether the run has it now.
 
-        Raises PrefectSilentError when a look would come too early to show it.
+        Raises PrefectTimeoutError when a look would come too early to show it.
         """
         try:
             answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
-        except PrefectSilentError:
+        except PrefectTimeoutError:
             self.outcome_unknown = True
             raise
         except PrefectUnavailableError:

@@ -21,9 +21,8 @@ from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.orphans import by_flow_run, lives, noted_task, subject_of
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines
-from chalicelib.functions.meter import bill_missed
+from chalicelib.functions.meter import bill_missed, publish_savings
 from chalicelib.functions.rescue import rescue
-from chalicelib.functions.savings import publish_savings
 
 PAGE: Final = 100
 """Runs read together: what DescribeTasks and BatchGetItem take in one request."""

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FINAL_STATES, StateType
-from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.daily_sums import DailySum
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
@@ -264,11 +263,6 @@ PLOTS = (
     Plot("bill of a death", _out_of_memory, _end, rescued=False, is_bill=True),
     Plot("bill of a drill", _drilled, _end, is_bill=True),
 )
-
-
-def universe_of(dynamodb: Any, table: str) -> Universe:
-    """A universe of its own, over a table that others share."""
-    return Universe(dynamodb, table, Policy())
 
 
 def finish(life: Life, plot: Plot, *, only_sweep: bool) -> None:

@@ -29,7 +29,6 @@ from chalicelib.functions.sweep import SweepReport, sweep
 from tests.laws.guarded import RATES
 from tests.laws.universe import LEASE, Lines, Universe
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event
-from tests.twin.dynamodb import InMemoryDynamoDB
 
 often = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -164,7 +163,7 @@ class Stand:
 
 def stand(story: Mapping[str, Any], detail: Mapping[str, Any]) -> Stand:
     policy, log = Policy(mode=story["mode"], rates=RATES), Lines()
-    universe = Universe(InMemoryDynamoDB(), "fuzz", policy, log=log)
+    universe = Universe(policy, log=log)
     prefect = universe.prefect
     run_id = prefect.create_run(tags=story["tags"], job_variables=story["variables"])
     prefect.worker_picks_up(run_id)

@@ -19,8 +19,8 @@ from chalicelib.core.model.flow_run import (
     RunState,
     StateAnswer,
     StateType,
+    TaskRun,
 )
-from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.ports import (
     Artifact,
     LogLine,

@@ -7,15 +7,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
-from chalicelib.core.model.flow_run import CompletedRun, StateType
+from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum
-from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.policies.estimates import (
     Attempt,
-    attempts_of,
-    evidence_of,
     previous_runs_of,
     progress_of,
     reference_run,
@@ -28,6 +25,7 @@ from chalicelib.core.policies.facts import (
     RestartOverhead,
     SpotEvidence,
 )
+from chalicelib.functions.policy_facts import attempts_of, evidence_of
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state, make_task
 
 COMPLETED, RUNNING, SCHEDULED = StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED

@@ -35,7 +35,6 @@ from tests.make import (
     make_task,
     seconds,
 )
-from tests.twin.dynamodb import InMemoryDynamoDB
 
 PARK = park_id_of_task(TASK_ARN)
 
@@ -217,8 +216,9 @@ def test_a_drill_ends_the_run_that_it_started_where_nobody_else_does(
 ) -> None:
     cancelled: list[UUID] = []
     ecs = SimpleNamespace(stop_task=lambda **_: None, describe_tasks=lambda **_: {"tasks": []})
+    no_records = SimpleNamespace(get_item=lambda **_: {})
     world: Any = SimpleNamespace(
-        aws=SimpleNamespace(client={"ecs": ecs, "dynamodb": InMemoryDynamoDB()}.__getitem__),
+        aws=SimpleNamespace(client={"ecs": ecs, "dynamodb": no_records}.__getitem__),
         now=lambda: NOW,
         prefect=SimpleNamespace(
             runs=SimpleNamespace(read_history=lambda _: (), read_run=lambda _: None),

@@ -1,4 +1,4 @@
-"""A flow run as Prefect tells it: its state, its past states, and what may be changed on it.
+"""A flow run as Prefect shows it: its state, its past states, and what may be changed on it.
 
 Values only; `adapters/prefect_api.py` reads and writes them, `core/rescue/decide.py` judges them.
 """
@@ -47,7 +47,7 @@ class RunState:
     """One state that a run is or was in.
 
     `details` is Prefect's `state_details` whole, `data` its reference to a result: so that a state
-    can be put back as it was.
+    can be restored as it was.
     """
 
     id: UUID
@@ -100,6 +100,25 @@ class FlowRun:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskRun:
+    """A Prefect task run; `persisted`: its result is stored, so a rerun skips it.
+
+    `ended_at` is None while it runs. `cached`: it found its result stored, and did nothing.
+    """
+
+    state: StateType
+    started_at: datetime
+    persisted: bool
+    ended_at: datetime | None = None
+    cached: bool = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a rerun finds it done."""
+        return self.state is StateType.COMPLETED and self.persisted
+
+
+@dataclass(frozen=True, slots=True)
 class CompletedRun:
     """A run that completed. `run_seconds`: how long it was RUNNING, all attempts together.
 
@@ -116,7 +135,7 @@ class CompletedRun:
 
 @dataclass(frozen=True, slots=True)
 class ProposedState:
-    """A state to be asked of Prefect. `scheduled_time` is for SCHEDULED states only."""
+    """A state to propose to Prefect. `scheduled_time` (UTC) is for SCHEDULED states only."""
 
     type: StateType
     name: str
