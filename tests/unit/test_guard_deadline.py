@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.core.model.policy import Policy, has_deadline_tag
+from chalicelib.core.model.policy import has_deadline_tag
 from chalicelib.core.policies.deadline import (
     Deadline,
     deadline_of,
@@ -111,7 +111,7 @@ WHOLE = PreviousRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 +
             id="what is kept need not be done again",
         ),
         pytest.param({"progress": Progress(longest_seconds=1500)}, 3200, id="what it has used"),
-        pytest.param({"policy": Policy(rerun_delay_seconds=100)}, 2400, id="the set delay"),
+        pytest.param({"delay_seconds": 100}, 2400, id="the set delay"),
         pytest.param({"past": PreviousRuns((1000.0,) * 20)}, 2300, id="one part in twenty more"),
         pytest.param(
             {"past": PreviousRuns((900.0,) * 19 + (1000.0,))}, 2400, id="the longest's lead more"
