@@ -10,17 +10,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
 from chalicelib.errors import PrefectSpotError
+from spotctl.context import Context, open_context
 from spotctl.deploy import deploy as deploy_all
 from spotctl.drill.show import line_of, show_drill
+from spotctl.drill.smoke_test import FLOW, NAME, throw_away
 from spotctl.drill.target import named, pick
-from spotctl.drill.throw_away import FLOW, NAME, throw_away
 from spotctl.drill.watch import drill as run_drill
 from spotctl.drill.watch import known
 from spotctl.drill.watch import start as start_run
 from spotctl.errors import RefusedError, explain
+from spotctl.output import Output, table_of, table_of_rows
 from spotctl.project import read_project
 from spotctl.redrive import redrive as redrive_all
-from spotctl.render import Output, table_of, table_of_rows
 from spotctl.replay.run import read_change, run_replay
 from spotctl.replay.show import as_table as table_of_replay
 from spotctl.report import as_csv, as_mapping, as_table, read_report
@@ -28,7 +29,6 @@ from spotctl.rows import Exit, Row, State, exit_of
 from spotctl.status.gather import status as look_at_all
 from spotctl.teardown import find_stack, running_flows, what_stays
 from spotctl.teardown import teardown as tear_down
-from spotctl.world import World, open_world
 
 HELP = """\
 Deploy prefect-spot, look at it, try it, and take it down again.
@@ -86,8 +86,8 @@ def status(
     stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
 ) -> None:
     """Show every part, its state, and what to do about it. Exit code 1 when one has failed."""
-    world, output = _open(stage, project_dir, as_json)
-    raise typer.Exit(show_status(world, output, look_at_all(world)))
+    context, output = _open(stage, project_dir, as_json)
+    raise typer.Exit(show_status(context, output, look_at_all(context)))
 
 
 @app.command()
@@ -98,11 +98,11 @@ def deploy(
 
     It can be run again and again. Exit code 1 when something failed: which resource, and why.
     """
-    world, output = _open(stage, project_dir, as_json)
-    rows = deploy_all(world, output.tell)
+    context, output = _open(stage, project_dir, as_json)
+    rows = deploy_all(context, output.tell)
     if exit_of(rows) is Exit.OK:
-        rows += look_at_all(world)
-    raise typer.Exit(show_status(world, output, rows))
+        rows += look_at_all(context)
+    raise typer.Exit(show_status(context, output, rows))
 
 
 @app.command()
@@ -119,21 +119,21 @@ def teardown(
 
     It asks before. It can be run again where it stopped. Exit code 1 when a step failed.
     """
-    world, output = _open(stage, project_dir, as_json)
-    if work_pool and world.project.is_rescue_only:
+    context, output = _open(stage, project_dir, as_json)
+    if work_pool and context.project.is_rescue_only:
         raise RefusedError(
             "the work pool is yours where PROVISION is rescue-only",
             next_step="leave out --work-pool, and delete the pool in Prefect",
         )
-    stack = find_stack(world)
-    flows = len(running_flows(world, stack))
-    about = f"stage {stage} in account {world.aws.account}, {world.aws.region}"
+    stack = find_stack(context)
+    flows = len(running_flows(context, stack))
+    about = f"stage {stage} in account {context.aws.account}, {context.aws.region}"
     lost = f" {flows} flow runs are running, and will be cancelled." if flows else ""
     if not yes:
         _confirm(f"Delete {about}, with its table and all results in its bucket?{lost}", output)
-    rows = list(tear_down(world, stack, work_pool=work_pool, tell=output.tell))
+    rows = list(tear_down(context, stack, work_pool=work_pool, tell=output.tell))
     verdict = exit_of(rows)
-    stays = what_stays(world, work_pool=work_pool) if verdict is Exit.OK else []
+    stays = what_stays(context, work_pool=work_pool) if verdict is Exit.OK else []
     output.result(
         {"stage": stage, "ok": verdict is Exit.OK, "rows": rows, "stays": stays},
         lambda: table_of_rows(f"Teardown of {about}", rows),
@@ -161,8 +161,8 @@ def report(
         raise RefusedError(
             "--csv goes with neither --json nor --table", next_step="give one of them"
         )
-    world, output = _open(stage, project_dir, as_json)
-    made = read_report(world.aws.client("dynamodb"), world.project.stack, since)
+    context, output = _open(stage, project_dir, as_json)
+    made = read_report(context.aws.client("dynamodb"), context.project.stack, since)
     if in_csv:
         output.text(as_csv(made))
     else:
@@ -192,8 +192,8 @@ def replay(
     stage's table, and changes nothing.
     """
     changed = read_change(change)
-    world, output = _open(stage, project_dir, as_json)
-    made = run_replay(world, since, changed, read_project(project_dir, stage, changed).settings)
+    context, output = _open(stage, project_dir, as_json)
+    made = run_replay(context, since, changed, read_project(project_dir, stage, changed).settings)
     output.result(made, lambda: table_of_replay(made))
 
 
@@ -208,9 +208,9 @@ def redrive(
 
     A message is deleted only after its function has handled it. Exit code 1 when one was kept.
     """
-    world, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json)
     done = []
-    for redriven in redrive_all(world, dry_run=dry_run):
+    for redriven in redrive_all(context, dry_run=dry_run):
         output.tell(f"{redriven.function or 'unknown'}: {redriven.outcome}")
         done.append(redriven)
     kept = sum(not redriven.done for redriven in done)
@@ -260,7 +260,7 @@ def drill(
     you are asked. It counts against the run's budget, as an interruption does. Exit code 1 when it
     did not pass.
     """
-    world, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json)
     if sum(map(bool, (task, start, start_throw_away))) > 1:
         raise RefusedError(
             "--task, --start and --throw-away exclude each other", next_step="give one of them"
@@ -274,10 +274,10 @@ def drill(
         )
         return
     if wanted:
-        deployment = throw_away(world) if start_throw_away else known(world, start)
-        target = start_run(world, deployment, waiting, output.tell)
+        deployment = throw_away(context) if start_throw_away else known(context, start)
+        target = start_run(context, deployment, waiting, output.tell)
     else:
-        target = named(world, task) if task else pick(world)
+        target = named(context, task) if task else pick(context)
     about = f"task {target.task.arn} of flow run {target.run.name} ({target.run.id})"
     if dry_run:
         output.result(
@@ -289,20 +289,20 @@ def drill(
         _confirm(f"Interrupt {about}?", output)
     output.tell(f"interrupting {about}")
     drilled = run_drill(
-        world, target, waiting, lambda step: output.tell(line_of(step, world.now()))
+        context, target, waiting, lambda step: output.tell(line_of(step, context.now()))
     )
     show_drill(drilled, output)
     raise typer.Exit(Exit.OK if drilled.passed else Exit.FAILED)
 
 
-def show_status(world: World, output: Output, rows: list[Row]) -> Exit:
+def show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
     """Print the rows, and return what they come to."""
     verdict = exit_of(rows)
-    title = f"prefect-spot, stage {world.project.stage}, {world.aws.region}"
+    title = f"prefect-spot, stage {context.project.stage}, {context.aws.region}"
     output.result(
         {
-            "stage": world.project.stage,
-            "region": world.aws.region,
+            "stage": context.project.stage,
+            "region": context.aws.region,
             "ok": verdict is Exit.OK,
             "warnings": sum(row.state is State.WARNING for row in rows),
             "rows": rows,
@@ -322,5 +322,5 @@ def _confirm(question: str, output: Output) -> None:
     typer.confirm(question, abort=True)
 
 
-def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[World, Output]:
-    return open_world(read_project(folder, stage)), Output(as_json)
+def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[Context, Output]:
+    return open_context(read_project(folder, stage)), Output(as_json)

@@ -10,11 +10,11 @@ from enum import Enum, auto
 from typing import Final
 
 from chalicelib.errors import PrefectSpotError
+from spotctl.context import Context
 from spotctl.policies import write_policies
-from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
 from spotctl.rows import Row, State, failed, ok
+from spotctl.status.provisioning import FUNCTION, READY, Provisioned, provision
 from spotctl.status.stack import describe_stack
-from spotctl.world import World
 
 PAUSE_SECONDS: Final = 5.0
 LONGEST: Final = timedelta(minutes=45)
@@ -61,32 +61,32 @@ class Course:
         return course, Next.WAIT
 
 
-def deploy(world: World, tell: Callable[[str], None]) -> list[Row]:
+def deploy(context: Context, tell: Callable[[str], None]) -> list[Row]:
     """Deploy the functions and provision all the rest; a failed row where that did not succeed.
 
     Raises botocore's errors, SettingError and RefusedError.
     """
-    project = world.project
+    project = context.project
     for path in write_policies(project):
         tell(f"wrote {path.name} anew")
     tell(f"chalice deploy --stage {project.stage}")
-    if code := world.chalice("deploy", tell):
+    if code := context.chalice("deploy", tell):
         return [failed("chalice deploy", f"it ended with exit code {code}", _NEXT)]
-    world.aws.client("lambda").get_waiter("function_active_v2").wait(
+    context.aws.client("lambda").get_waiter("function_active_v2").wait(
         FunctionName=project.function_name(FUNCTION)
     )
-    rows = [ok("chalice deploy", "the functions are deployed"), _provision(world, tell)]
+    rows = [ok("chalice deploy", "the functions are deployed"), _provision(context, tell)]
     if rows[-1].state is State.OK and not project.is_rescue_only:
-        _wait_for_worker(world, tell)
+        _wait_for_worker(context, tell)
     return rows
 
 
-def _provision(world: World, tell: Callable[[str], None]) -> Row:
+def _provision(context: Context, tell: Callable[[str], None]) -> Row:
     course, told = Course(), ""
-    ends_at = world.now() + LONGEST
+    ends_at = context.now() + LONGEST
     while True:
-        answer = provision(world, dry_run=False)
-        line = _line(world, answer)
+        answer = provision(context, dry_run=False)
+        line = _line(context, answer)
         if line != told:
             tell(f"provision: {line}")
             told = line
@@ -97,41 +97,41 @@ def _provision(world: World, tell: Callable[[str], None]) -> Row:
             case Next.GIVE_UP:
                 problems = "; ".join(answer.problems) or "it does not say why"
                 return failed("provision", f"{answer.state or 'it failed'}: {problems}", _NEXT)
-            case Next.WAIT if world.now() > ends_at:
+            case Next.WAIT if context.now() > ends_at:
                 minutes = int(LONGEST.total_seconds() // 60)
                 told = f"{answer.state} after {minutes} min"
                 return failed("provision", told, "look at the stack's events in CloudFormation")
             case Next.WAIT:
-                world.pause(PAUSE_SECONDS)
+                context.pause(PAUSE_SECONDS)
 
 
-def _wait_for_worker(world: World, tell: Callable[[str], None]) -> None:
+def _wait_for_worker(context: Context, tell: Callable[[str], None]) -> None:
     """Give the worker time to be heard of by Prefect; the status that follows says what came."""
     for number in range(MOST_WAITS_FOR_WORKER):
         try:
-            workers = world.prefect.workers(world.project.settings.work_pool)
+            workers = context.prefect.workers(context.project.settings.work_pool)
         except PrefectSpotError:
             return  # the status says that, too
         if any(worker.is_online for worker in workers):
             return
         if number == 0:
             tell("worker: waiting until Prefect hears of it")
-        world.pause(PAUSE_SECONDS)
+        context.pause(PAUSE_SECONDS)
 
 
-def _line(world: World, answer: Provisioned) -> str:
+def _line(context: Context, answer: Provisioned) -> str:
     """Say where it stands: what was done, how many resources there are, what stands in the way."""
     parts = [answer.state or "failed", *answer.steps, *answer.problems]
     if answer.state in _CLOUDFORMATION_IS_AT_IT:
-        parts.append(_resources(world))
+        parts.append(_resources(context))
     return "; ".join(part for part in parts if part)
 
 
-def _resources(world: World) -> str:
+def _resources(context: Context) -> str:
     """Say how many of the stack's resources are there; empty while there is no stack."""
-    if describe_stack(world) is None:
+    if describe_stack(context) is None:
         return ""
-    client = world.aws.client("cloudformation")
-    resources = client.describe_stack_resources(StackName=world.project.stack)["StackResources"]
+    client = context.aws.client("cloudformation")
+    resources = client.describe_stack_resources(StackName=context.project.stack)["StackResources"]
     done = sum(r["ResourceStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE") for r in resources)
     return f"{done} of {len(resources)} resources so far"

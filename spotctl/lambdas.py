@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from spotctl.world import World
+from spotctl.context import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +15,9 @@ class Answer:
     error: str = ""
 
 
-def invoke(world: World, function_name: str, payload: bytes) -> Answer:
+def invoke(context: Context, function_name: str, payload: bytes) -> Answer:
     """Invoke synchronously, once. Raises botocore's errors; a function's own becomes `error`."""
-    answer = world.aws.client("lambda").invoke(
+    answer = context.aws.client("lambda").invoke(
         FunctionName=function_name, InvocationType="RequestResponse", Payload=payload
     )
     body = answer["Payload"].read()

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from spotctl.context import LONGEST_INVOCATION_SECONDS, Context
 from spotctl.errors import RefusedError
 from spotctl.lambdas import invoke
-from spotctl.world import LONGEST_INVOCATION_SECONDS, World
 
 MOST_AT_ONCE: Final = 10
 """How many messages SQS gives at once."""
@@ -68,7 +68,7 @@ def read_letter(message: Mapping[str, Any]) -> Letter:
     return Letter(**about, function=_name(arn), event=body, reason=reason, subject=_of(body))
 
 
-def redrive(world: World, *, dry_run: bool) -> Iterator[Letter]:
+def redrive(context: Context, *, dry_run: bool) -> Iterator[Letter]:
     """Give each message of the queue back to its function, once; say what became of it.
 
     With `dry_run` nothing is invoked or deleted. What is not deleted can be had again at the end.
@@ -76,19 +76,19 @@ def redrive(world: World, *, dry_run: bool) -> Iterator[Letter]:
     Raises:
         RefusedError: there is no failure queue; also botocore's errors.
     """
-    sqs = world.aws.client("sqs")
-    name = world.project.failure_queue
+    sqs = context.aws.client("sqs")
+    name = context.project.failure_queue
     try:
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     except sqs.exceptions.QueueDoesNotExist:
         raise RefusedError(f"there is no queue {name}", next_step="run spotctl deploy") from None
-    ours = {world.project.function_name(function) for function in world.project.functions}
+    ours = {context.project.function_name(function) for function in context.project.functions}
     kept: dict[str, str] = {}
     try:
         while letters := [x for x in _received(sqs, url, dry_run=dry_run) if x.id not in kept]:
             for letter in letters:
                 kept[letter.id] = letter.receipt
-                redriven = _redrive(world, letter, ours, dry_run=dry_run)
+                redriven = _redrive(context, letter, ours, dry_run=dry_run)
                 if redriven.done:
                     sqs.delete_message(QueueUrl=url, ReceiptHandle=letter.receipt)
                     del kept[letter.id]
@@ -98,12 +98,12 @@ def redrive(world: World, *, dry_run: bool) -> Iterator[Letter]:
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
 
 
-def _redrive(world: World, letter: Letter, ours: set[str], *, dry_run: bool) -> Letter:
+def _redrive(context: Context, letter: Letter, ours: set[str], *, dry_run: bool) -> Letter:
     if letter.function not in ours:
         return replace(letter, outcome="kept: it is for no function of this stage")
     if dry_run:
         return replace(letter, outcome="would be redriven")
-    answer = invoke(world, letter.function, json.dumps(letter.event).encode())
+    answer = invoke(context, letter.function, json.dumps(letter.event).encode())
     if answer.error:
         return replace(letter, outcome=f"kept: it failed again: {answer.error}")
     told = answer.value.get("decision") if isinstance(answer.value, Mapping) else None

@@ -14,11 +14,11 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FINAL_STATES
 from chalicelib.core.provision.stack import TEMPLATE_TAG
 from chalicelib.errors import PrefectSpotError
+from spotctl.context import Context
 from spotctl.errors import RefusedError
-from spotctl.provisioning import FUNCTION
 from spotctl.rows import Row, State, failed, ok, warning
+from spotctl.status.provisioning import FUNCTION
 from spotctl.status.stack import WORKER_SERVICE, describe_stack
-from spotctl.world import World
 
 PAUSE_SECONDS: Final = 2.0
 MOST_PAUSES: Final = 900
@@ -40,50 +40,52 @@ class Stack:
     cluster: str
 
 
-def find_stack(world: World) -> Stack | None:
+def find_stack(context: Context) -> Stack | None:
     """Return the stack, None when there is none.
 
     Raises:
         RefusedError: a stack of that name was not made by prefect-spot; also botocore's errors.
     """
-    found = describe_stack(world)
+    found = describe_stack(context)
     if found is None:
         return None
     if TEMPLATE_TAG not in {tag["Key"] for tag in found.get("Tags", ())}:
         raise RefusedError(
-            f"stack {world.project.stack} was not made by prefect-spot, and is left alone",
+            f"stack {context.project.stack} was not made by prefect-spot, and is left alone",
             next_step="correct STACK_NAME",
         )
     outputs = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", ())}
-    cluster = "" if world.project.is_rescue_only else outputs.get("ClusterName", "")
+    cluster = "" if context.project.is_rescue_only else outputs.get("ClusterName", "")
     return Stack(found["StackId"], outputs.get("ResultsBucket", ""), cluster)
 
 
-def running_flows(world: World, stack: Stack | None) -> list[Task]:
+def running_flows(context: Context, stack: Stack | None) -> list[Task]:
     """Return the tasks of flow runs in the stack's cluster that have not exited."""
     if stack is None or not stack.cluster:
         return []
-    return [task for task in _tasks(world, stack.cluster) if task.flow_run_id and not task.exited]
+    return [task for task in _tasks(context, stack.cluster) if task.flow_run_id and not task.exited]
 
 
-def teardown(world: World, stack: Stack | None, *, work_pool: bool, tell: Tell) -> Iterator[Row]:
+def teardown(
+    context: Context, stack: Stack | None, *, work_pool: bool, tell: Tell
+) -> Iterator[Row]:
     """Take the stage down; say of each step what became of it, and stop at one that failed.
 
     `work_pool`: delete that as well. Raises botocore's errors.
     """
-    steps: list[Callable[[], Row]] = [lambda: _hold_provision(world)]
+    steps: list[Callable[[], Row]] = [lambda: _hold_provision(context)]
     if stack is not None and stack.cluster:
         steps += [
-            lambda: _stop_worker(world, stack, tell),
-            lambda: _stop_flows(world, stack, tell),
+            lambda: _stop_worker(context, stack, tell),
+            lambda: _stop_flows(context, stack, tell),
         ]
     if stack is not None and stack.bucket:
-        steps.append(lambda: _empty_bucket(world.aws.client("s3"), stack.bucket, tell))
+        steps.append(lambda: _empty_bucket(context.aws.client("s3"), stack.bucket, tell))
     if stack is not None:
-        steps.append(lambda: _delete_stack(world, stack, tell))
-    steps.append(lambda: _delete_functions(world, tell))
+        steps.append(lambda: _delete_stack(context, stack, tell))
+    steps.append(lambda: _delete_functions(context, tell))
     if work_pool:
-        steps.append(lambda: _delete_work_pool(world))
+        steps.append(lambda: _delete_work_pool(context))
     for step in steps:
         row = step()
         tell(f"{row.part}: {row.found}")
@@ -92,16 +94,16 @@ def teardown(world: World, stack: Stack | None, *, work_pool: bool, tell: Tell) 
             return
 
 
-def what_stays(world: World, *, work_pool: bool) -> list[str]:
+def what_stays(context: Context, *, work_pool: bool) -> list[str]:
     """Return what teardown leaves, each with why. Raises botocore's errors."""
-    settings, project = world.project.settings, world.project
+    settings, project = context.project.settings, context.project
     stays = [
         f"the SSM parameter {name}: you made it, others may use it"
         for name in (settings.prefect_api_key_parameter, settings.prefect_api_auth_string_parameter)
         if name
     ]
     prefix = f"/aws/lambda/{project.app_name}-{project.stage}-"
-    groups = world.aws.client("logs").describe_log_groups(logGroupNamePrefix=prefix)["logGroups"]
+    groups = context.aws.client("logs").describe_log_groups(logGroupNamePrefix=prefix)["logGroups"]
     stays += [f"the log group {group['logGroupName']}: Lambda's own" for group in groups]
     if project.is_rescue_only:
         return stays
@@ -114,9 +116,9 @@ def what_stays(world: World, *, work_pool: bool) -> list[str]:
     ]
 
 
-def _hold_provision(world: World) -> Row:
-    name = world.project.function_name(FUNCTION)
-    client = world.aws.client("lambda")
+def _hold_provision(context: Context) -> Row:
+    name = context.project.function_name(FUNCTION)
+    client = context.aws.client("lambda")
     try:
         client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     except client.exceptions.ResourceNotFoundException:
@@ -124,9 +126,9 @@ def _hold_provision(world: World) -> Row:
     return ok("provision", "kept from running")
 
 
-def _stop_worker(world: World, stack: Stack, tell: Tell) -> Row:
+def _stop_worker(context: Context, stack: Stack, tell: Tell) -> Row:
     """Nobody is to start another flow; the service itself is the stack's to delete."""
-    ecs = world.aws.client("ecs")
+    ecs = context.aws.client("ecs")
 
     def running() -> int:
         found = ecs.describe_services(cluster=stack.cluster, services=[WORKER_SERVICE])["services"]
@@ -141,27 +143,27 @@ def _stop_worker(world: World, stack: Stack, tell: Tell) -> Row:
     ):
         return ok("worker", "there is none")
     tell("worker: it stops")
-    if not _wait(world, lambda: running() == 0):
+    if not _wait(context, lambda: running() == 0):
         return failed("worker", "it does not stop", "look at its tasks in ECS, then try again")
     return ok("worker", "stopped")
 
 
-def _stop_flows(world: World, stack: Stack, tell: Tell) -> Row:
+def _stop_flows(context: Context, stack: Stack, tell: Tell) -> Row:
     """A cluster with tasks cannot be deleted, and nobody would end their runs afterwards."""
-    ecs = world.aws.client("ecs")
-    tasks = running_flows(world, stack)
+    ecs = context.aws.client("ecs")
+    tasks = running_flows(context, stack)
     if not tasks:
         return ok("flow runs", "none is running")
     for task in tasks:
         tell(f"flow runs: {task.flow_run_id} is stopped")
         ecs.stop_task(cluster=stack.cluster, task=task.arn, reason=STOP_REASON)
-    if not _wait(world, lambda: not [t for t in _tasks(world, stack.cluster) if not t.exited]):
+    if not _wait(context, lambda: not [t for t in _tasks(context, stack.cluster) if not t.exited]):
         return failed("flow runs", "a task does not stop", "look at it in ECS, then try again")
     try:
         for task in tasks:
-            run = world.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
+            run = context.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
             if run is not None and run.state.type not in FINAL_STATES:
-                world.prefect.cancel(run.id, "Cancelled: spotctl teardown stopped its task.")
+                context.prefect.cancel(run.id, "Cancelled: spotctl teardown stopped its task.")
     except PrefectSpotError as error:
         found = f"stopped, but not cancelled: {error.what}"
         return warning("flow runs", found, f"cancel them by hand; {error.next_step}")
@@ -189,8 +191,8 @@ def _versions(page: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found]
 
 
-def _delete_stack(world: World, stack: Stack, tell: Tell) -> Row:
-    client, name = world.aws.client("cloudformation"), world.project.stack
+def _delete_stack(context: Context, stack: Stack, tell: Tell) -> Row:
+    client, name = context.aws.client("cloudformation"), context.project.stack
     client.delete_stack(StackName=stack.id)
     told = ""
 
@@ -203,7 +205,7 @@ def _delete_stack(world: World, stack: Stack, tell: Tell) -> Row:
             tell(f"stack {name}: {told}")
         return told
 
-    is_over = _wait(world, lambda: status() in ("DELETE_COMPLETE", "DELETE_FAILED"))
+    is_over = _wait(context, lambda: status() in ("DELETE_COMPLETE", "DELETE_FAILED"))
     if told == "DELETE_COMPLETE":
         return ok(f"stack {name}", "deleted")
     why = _why(client, stack.id) if is_over else "it is not over after half an hour"
@@ -220,10 +222,10 @@ def _why(client: Any, stack_id: str) -> str:
     return "; ".join(failures[:3]) or "CloudFormation gives no reason"
 
 
-def _delete_functions(world: World, tell: Tell) -> Row:
-    project = world.project
-    code = world.chalice("delete", tell)
-    left = [n for n in map(project.function_name, project.functions) if _is_there(world, n)]
+def _delete_functions(context: Context, tell: Tell) -> Row:
+    project = context.project
+    code = context.chalice("delete", tell)
+    left = [n for n in map(project.function_name, project.functions) if _is_there(context, n)]
     if code == 0 and not left:
         return ok("functions", "deleted, with their rules and roles")
     deployed = project.folder / ".chalice" / "deployed" / f"{project.stage}.json"
@@ -234,8 +236,8 @@ def _delete_functions(world: World, tell: Tell) -> Row:
     return failed("functions", why, step)
 
 
-def _is_there(world: World, function_name: str) -> bool:
-    client = world.aws.client("lambda")
+def _is_there(context: Context, function_name: str) -> bool:
+    client = context.aws.client("lambda")
     try:
         client.get_function_configuration(FunctionName=function_name)
     except client.exceptions.ResourceNotFoundException:
@@ -243,30 +245,30 @@ def _is_there(world: World, function_name: str) -> bool:
     return True
 
 
-def _delete_work_pool(world: World) -> Row:
-    name = world.project.settings.work_pool
+def _delete_work_pool(context: Context) -> Row:
+    name = context.project.settings.work_pool
     try:
-        if world.prefect.work_pool(name) is None:
+        if context.prefect.work_pool(name) is None:
             return ok(f"work pool {name}", "it is gone already")
-        world.prefect.delete_work_pool(name)
+        context.prefect.delete_work_pool(name)
     except PrefectSpotError as error:
         step = f"prefect work-pool delete {name}; {error.next_step}"
         return failed(f"work pool {name}", error.what, step)
     return ok(f"work pool {name}", "deleted")
 
 
-def _tasks(world: World, cluster: str) -> list[Task]:
-    ecs = world.aws.client("ecs")
+def _tasks(context: Context, cluster: str) -> list[Task]:
+    ecs = context.aws.client("ecs")
     try:
         return list(EcsTasks(ecs).all_of(cluster))
     except ecs.exceptions.ClusterNotFoundException:
         return []
 
 
-def _wait(world: World, is_done: Callable[[], bool]) -> bool:
+def _wait(context: Context, is_done: Callable[[], bool]) -> bool:
     """Ask until it is done; False when half an hour is over."""
     for _ in range(MOST_PAUSES):
         if is_done():
             return True
-        world.pause(PAUSE_SECONDS)
+        context.pause(PAUSE_SECONDS)
     return False

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from spotctl.drill.timeline import NEXT_STEPS, Progress, Step, failure
 from spotctl.drill.watch import Drilled
-from spotctl.render import Output, table_of
+from spotctl.output import Output, table_of
 
 
 def line_of(step: Step, now: datetime) -> str:

@@ -9,8 +9,8 @@ from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Task
 from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.policy import Mode, reason_not_to_rerun
+from spotctl.context import Context
 from spotctl.errors import RefusedError
-from spotctl.world import World
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -24,7 +24,7 @@ class Target:
     is_throw_away: bool = False
 
 
-def pick(world: World) -> Target:
+def pick(context: Context) -> Target:
     """Return the youngest task that may be interrupted: it has the least to lose.
 
     Raises:
@@ -32,14 +32,14 @@ def pick(world: World) -> Target:
             PrefectSpotError.
     """
     refusals: list[str] = []
-    mine = [task for task in tasks_of_ours(world) if task.flow_run_id and is_running(task)]
+    mine = [task for task in tasks_of_ours(context) if task.flow_run_id and is_running(task)]
     for task in sorted(mine, key=lambda task: task.started_at or _NEVER, reverse=True):
-        run = world.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
-        if refusal := refusal_of(task, run, world.project.settings.mode):
+        run = context.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
+        if refusal := refusal_of(task, run, context.project.settings.mode):
             refusals.append(refusal)
         elif run is not None:
             return Target(task, run)
-    clusters = ", ".join(world.project.settings.ecs_clusters)
+    clusters = ", ".join(context.project.settings.ecs_clusters)
     why = f"; passed over: {'; '.join(refusals[:3])}" if refusals else ""
     raise RefusedError(
         f"no task in {clusters} may be interrupted{why}",
@@ -48,23 +48,23 @@ def pick(world: World) -> Target:
     )
 
 
-def named(world: World, id_or_arn: str) -> Target:
+def named(context: Context, id_or_arn: str) -> Target:
     """Return the task of that id or ARN.
 
     Raises:
         RefusedError: it is in none of our clusters, or may not be interrupted; also what `pick`
             raises.
     """
-    tasks = tasks_of_ours(world)
+    tasks = tasks_of_ours(context)
     task = next((t for t in tasks if id_or_arn in (t.arn, t.arn.rpartition("/")[2])), None)
     if task is None:
-        clusters = ", ".join(world.project.settings.ecs_clusters)
+        clusters = ", ".join(context.project.settings.ecs_clusters)
         raise RefusedError(
             f"task {id_or_arn} is not in {clusters}",
             next_step="name a task of that cluster, or correct ECS_CLUSTER",
         )
-    run = world.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
-    refusal = refusal_of(task, run, world.project.settings.mode, is_meant=True)
+    run = context.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
+    refusal = refusal_of(task, run, context.project.settings.mode, is_meant=True)
     if refusal or run is None:
         raise RefusedError(refusal, next_step="name another task, or start one with --start")
     return Target(task, run)
@@ -93,16 +93,16 @@ def refusal_of(task: Task, run: FlowRun | None, mode: Mode, *, is_meant: bool = 
     return ""
 
 
-def tasks_of_ours(world: World) -> Iterator[Task]:
+def tasks_of_ours(context: Context) -> Iterator[Task]:
     """Return every task of our clusters, with tags. Raises botocore's errors."""
-    tasks = EcsTasks(world.aws.client("ecs"))
-    for cluster in world.project.settings.ecs_clusters:
+    tasks = EcsTasks(context.aws.client("ecs"))
+    for cluster in context.project.settings.ecs_clusters:
         yield from tasks.all_of(cluster)
 
 
-def task_of_run(world: World, flow_run_id: UUID) -> Task | None:
+def task_of_run(context: Context, flow_run_id: UUID) -> Task | None:
     """Return the run's newest task in our clusters, None while it has none."""
-    tasks = [task for task in tasks_of_ours(world) if task.flow_run_id == flow_run_id]
+    tasks = [task for task in tasks_of_ours(context) if task.flow_run_id == flow_run_id]
     return max(tasks, key=lambda task: task.created_at or _NEVER, default=None)
 
 

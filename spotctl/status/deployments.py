@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.policy import NEVER_RERUN_TAG, OPT_IN_TAG, Mode
+from spotctl.context import Context
 from spotctl.prefect import Deployment
 from spotctl.rows import Row, ok, warning
 from spotctl.status.prefect_side import (
@@ -19,7 +20,6 @@ from spotctl.status.prefect_side import (
     container_of,
     default_of,
 )
-from spotctl.world import World
 
 Flaw = tuple[str, str]
 """What is wrong, and the next step."""
@@ -46,16 +46,16 @@ class Found:
     mode: Mode
 
 
-def look(world: World, template: Mapping[str, Any]) -> Found:
+def look(context: Context, template: Mapping[str, Any]) -> Found:
     """Ask Prefect for the deployments, and ECS for their own task definitions.
 
     Raises botocore's errors, and PrefectSpotError.
     """
-    settings = world.project.settings
-    deployments = world.prefect.deployments(settings.work_pool)
+    settings = context.project.settings
+    deployments = context.prefect.deployments(settings.work_pool)
     effective = [effective_variables(deployment, template) for deployment in deployments]
     own = {str(v["task_definition_arn"]) for v in effective if v.get("task_definition_arn")}
-    ecs = world.aws.client("ecs")
+    ecs = context.aws.client("ecs")
     return Found(
         deployments=deployments,
         template=template,

@@ -6,26 +6,28 @@ from typing import TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.errors import PrefectSpotError
+from spotctl.context import Context
 from spotctl.errors import explain
 from spotctl.rows import Row, failed
 from spotctl.status import deployments, handler, observers, prefect_side, provisioned, stack
-from spotctl.world import World
 
 T = TypeVar("T")
 
 
-def status(world: World) -> list[Row]:
+def status(context: Context) -> list[Row]:
     """Return the rows of all parts. Raises nothing that a part's look may raise."""
-    found = _try("Prefect", lambda: prefect_side.look(world))
+    found = _try("Prefect", lambda: prefect_side.look(context))
     pool = None if isinstance(found, Row) else found.pool
     return [
-        *_judged("stack", lambda: stack.rows(stack.look(world))),
-        *_judged("provision", lambda: provisioned.rows(provisioned.look(world))),
-        *_judged("handler", lambda: handler.rows(handler.look(world))),
+        *_judged("stack", lambda: stack.rows(stack.look(context))),
+        *_judged("provision", lambda: provisioned.rows(provisioned.look(context))),
+        *_judged("handler", lambda: handler.rows(handler.look(context))),
         *([found] if isinstance(found, Row) else prefect_side.rows(found)),
-        *_judged("other observers", lambda: observers.rows(observers.look(world))),
+        *_judged("other observers", lambda: observers.rows(observers.look(context))),
         *(
-            _judged("deployments", lambda: deployments.rows(deployments.look(world, pool.template)))
+            _judged(
+                "deployments", lambda: deployments.rows(deployments.look(context, pool.template))
+            )
             if pool and pool.type == "ecs"
             else ()
         ),

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from chalicelib.adapters.records import RunTable
+from spotctl.context import Context
 from spotctl.rows import DEPLOY, Row, failed, ok, warning
-from spotctl.world import World
 
 LATE_SWEEP: Final = timedelta(minutes=20)
 """A sweep comes every five minutes; three in a row may fail before that is a failure."""
@@ -63,18 +63,18 @@ class Found:
     now: datetime
 
 
-def look(world: World) -> Found:
+def look(context: Context) -> Found:
     """Ask Lambda, EventBridge, SQS and DynamoDB. Raises botocore's errors."""
-    project = world.project
+    project = context.project
     names = [project.function_name(function) for function in project.functions]
-    swept_at, sweep_is_finished = _sweep(world.aws.client("dynamodb"), project.stack)
+    swept_at, sweep_is_finished = _sweep(context.aws.client("dynamodb"), project.stack)
     return Found(
-        functions=tuple(_function(world, name) for name in names),
-        queue=_queue(world.aws.client("sqs"), project.failure_queue),
+        functions=tuple(_function(context, name) for name in names),
+        queue=_queue(context.aws.client("sqs"), project.failure_queue),
         queue_name=project.failure_queue,
         swept_at=swept_at,
         sweep_is_finished=sweep_is_finished,
-        now=world.now(),
+        now=context.now(),
     )
 
 
@@ -148,8 +148,8 @@ def _sweep_row(found: Found) -> Row:
     return ok(part, f"{told}, it saw all runs")
 
 
-def _function(world: World, name: str) -> Function:
-    client = world.aws.client("lambda")
+def _function(context: Context, name: str) -> Function:
+    client = context.aws.client("lambda")
     try:
         configuration = client.get_function_configuration(FunctionName=name)
     except client.exceptions.ResourceNotFoundException:
@@ -159,7 +159,7 @@ def _function(world: World, name: str) -> Function:
     return Function(
         name=name,
         status=str(configuration.get("State") or "Active"),
-        rules=_rules(world.aws.client("events"), configuration["FunctionArn"]),
+        rules=_rules(context.aws.client("events"), configuration["FunctionArn"]),
         failures_to=_on_failure(client, name),
         concurrency=None if concurrency is None else int(concurrency),
     )

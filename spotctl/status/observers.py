@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from spotctl.context import Context
 from spotctl.rows import Row, ok, warning
-from spotctl.world import World
 
 DEFAULT_QUEUE: Final = "prefect-ecs-tasks-events"
 """The queue that prefect-aws's observer reads unless it is told otherwise."""
@@ -23,9 +23,9 @@ class Observer:
     queue: str
 
 
-def look(world: World) -> tuple[Observer, ...]:
+def look(context: Context) -> tuple[Observer, ...]:
     """Ask EventBridge for rules about ECS tasks, and where they lead. Raises botocore's errors."""
-    events = world.aws.client("events")
+    events = context.aws.client("events")
     return tuple(
         Observer(rule, queue)
         for rule in _rules_about_tasks(events)

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.errors import PrefectSpotError
+from spotctl.context import Context
 from spotctl.prefect import Worker, WorkPool
 from spotctl.rows import DEPLOY, Row, failed, ok, warning
-from spotctl.world import World
 
 STOP_TIMEOUT_SECONDS: Final = 120
 """The longest that Fargate gives a container between SIGTERM and SIGKILL."""
@@ -61,21 +61,21 @@ class FlowContainer:
         return self.environment.get(SIGTERM_BEHAVIOR) == RELINQUISH
 
 
-def look(world: World) -> Found:
+def look(context: Context) -> Found:
     """Ask SSM and Prefect. Raises botocore's errors; Prefect's become `problem`."""
-    settings = world.project.settings
+    settings = context.project.settings
     found = Found(
-        parameter=_parameter(world),
+        parameter=_parameter(context),
         api_url=settings.prefect_api_url,
         pool_name=settings.work_pool,
-        now=world.now(),
-        is_rescue_only=world.project.is_rescue_only,
-        use_spot=world.project.provision.use_spot,
+        now=context.now(),
+        is_rescue_only=context.project.is_rescue_only,
+        use_spot=context.project.provision.use_spot,
     )
     try:
-        version = world.prefect.version()
-        pool = world.prefect.work_pool(settings.work_pool)
-        workers = world.prefect.workers(settings.work_pool) if pool else ()
+        version = context.prefect.version()
+        pool = context.prefect.work_pool(settings.work_pool)
+        workers = context.prefect.workers(settings.work_pool) if pool else ()
     except PrefectSpotError as error:
         return replace(found, problem=error.what, next_step=error.next_step)
     return replace(found, version=version, pool=pool, workers=workers)
@@ -203,8 +203,8 @@ def _ago(at: datetime, now: datetime) -> str:
     return f"{seconds} s ago" if seconds < 120 else f"{seconds // 60} min ago"
 
 
-def _parameter(world: World) -> Parameter | None:
-    settings = world.project.settings
+def _parameter(context: Context) -> Parameter | None:
+    settings = context.project.settings
     named = {
         "PREFECT_API_KEY_PARAMETER": settings.prefect_api_key_parameter,
         "PREFECT_API_AUTH_STRING_PARAMETER": settings.prefect_api_auth_string_parameter,
@@ -213,7 +213,7 @@ def _parameter(world: World) -> Parameter | None:
     if not name:
         return None
     # Described, not read: the value has no business here.
-    answer = world.aws.client("ssm").describe_parameters(
+    answer = context.aws.client("ssm").describe_parameters(
         ParameterFilters=[{"Key": "Name", "Option": "Equals", "Values": [name]}]
     )
     described = answer["Parameters"]

@@ -3,18 +3,18 @@
 So it also tells whether the Lambdas reach Prefect, which this machine cannot know of itself.
 """
 
-from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
+from spotctl.context import Context
 from spotctl.rows import Row, failed, ok, warning
-from spotctl.world import World
+from spotctl.status.provisioning import FUNCTION, READY, Provisioned, provision
 
 
-def look(world: World) -> Provisioned | None:
+def look(context: Context) -> Provisioned | None:
     """Ask the function for its plan; None where this stage has none. Raises botocore's errors."""
-    if FUNCTION not in world.project.functions:
+    if FUNCTION not in context.project.functions:
         return None
-    client = world.aws.client("lambda")
+    client = context.aws.client("lambda")
     try:
-        return provision(world, dry_run=True)
+        return provision(context, dry_run=True)
     except client.exceptions.ResourceNotFoundException:
         return None
 

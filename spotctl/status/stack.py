@@ -7,8 +7,8 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from spotctl.context import Context
 from spotctl.rows import DEPLOY, Row, failed, ok, warning
-from spotctl.world import World
 
 WORKER_SERVICE: Final = "worker"
 
@@ -48,11 +48,11 @@ class Found:
     use_spot: bool = True
 
 
-def look(world: World) -> Found:
+def look(context: Context) -> Found:
     """Ask CloudFormation and ECS. Raises botocore's errors."""
-    project = world.project
-    described = describe_stack(world) or {}
-    ecs = world.aws.client("ecs")
+    project = context.project
+    described = describe_stack(context) or {}
+    ecs = context.aws.client("ecs")
     clusters = tuple(_clusters(ecs, project.settings.ecs_clusters))
     service = None
     if not project.is_rescue_only and clusters[0].status == "ACTIVE":
@@ -68,13 +68,13 @@ def look(world: World) -> Found:
     )
 
 
-def describe_stack(world: World) -> Mapping[str, Any] | None:
+def describe_stack(context: Context) -> Mapping[str, Any] | None:
     """Return the stage's stack as CloudFormation describes it, None for none."""
-    client = world.aws.client("cloudformation")
+    client = context.aws.client("cloudformation")
     try:
-        stack: Mapping[str, Any] = client.describe_stacks(StackName=world.project.stack)["Stacks"][
-            0
-        ]
+        stack: Mapping[str, Any] = client.describe_stacks(StackName=context.project.stack)[
+            "Stacks"
+        ][0]
     except ClientError as error:
         # CloudFormation has no error of its own for a stack that is not there.
         if "does not exist" in error.response["Error"].get("Message", ""):

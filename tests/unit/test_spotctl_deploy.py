@@ -12,13 +12,13 @@ from moto.s3.models import s3_backends
 
 from chalicelib.core.provision.stack import TEMPLATE_TAG
 from localcloud.lambda_invoke import LambdaAnswer
+from spotctl.context import Aws, Context
 from spotctl.deploy import MOST_ERRORS, Course, Next, deploy
 from spotctl.errors import RefusedError
 from spotctl.project import read_project
-from spotctl.provisioning import Provisioned
 from spotctl.rows import State
+from spotctl.status.provisioning import Provisioned
 from spotctl.teardown import find_stack, teardown, what_stays
-from spotctl.world import Aws, World
 from tests.make import NOW
 from tests.unit.spotctl_bench import STACK, Bench, bench
 
@@ -50,8 +50,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         yield made
 
 
-def world_of(stage: Bench, chalice: Callable[..., int] = lambda _command, _tell: 0) -> World:
-    return World(
+def context_of(stage: Bench, chalice: Callable[..., int] = lambda _command, _tell: 0) -> Context:
+    return Context(
         project=read_project(stage.folder, "dev"),
         aws=Aws(),
         now=lambda: NOW,
@@ -102,7 +102,7 @@ def test_a_deploy_calls_provision_until_it_is_ready(stage: Bench) -> None:
     creating = answer("creating")
     first, last = answer("creating", "create the stack"), answer("ready", "create the work pool")
     answers(stage, first, creating, creating, last)
-    rows = deploy(world_of(stage), told.append)
+    rows = deploy(context_of(stage), told.append)
     assert [(row.part, row.state) for row in rows] == [
         ("chalice deploy", State.OK),
         ("provision", State.OK),
@@ -128,7 +128,7 @@ def test_a_deploy_waits_until_prefect_hears_of_the_worker(stage: Bench) -> None:
         if waits == 3:
             stage.answers[path] = [{"name": "ECSWorker 1", "status": "ONLINE"}]
 
-    rows = deploy(replace(world_of(stage), pause=pause), told.append)
+    rows = deploy(replace(context_of(stage), pause=pause), told.append)
     assert rows[-1].state is State.OK
     assert waits == 3
     assert told[-1] == "worker: waiting until Prefect hears of it"
@@ -137,14 +137,14 @@ def test_a_deploy_waits_until_prefect_hears_of_the_worker(stage: Bench) -> None:
 def test_a_deploy_that_fails_names_resource_and_reason(stage: Bench) -> None:
     problem = {"error": "StackFailed", "message": "WorkerService (AWS::ECS::Service): no image"}
     answers(stage, answer("creating"), answer("recovering", problems=(problem,)))
-    row = deploy(world_of(stage), lambda _: None)[-1]
+    row = deploy(context_of(stage), lambda _: None)[-1]
     assert row.state is State.FAILED
     assert row.found == "recovering: WorkerService (AWS::ECS::Service): no image"
     assert row.next_step
 
 
 def test_without_a_deployed_function_nothing_is_provisioned(stage: Bench) -> None:
-    rows = deploy(world_of(stage, lambda _command, _tell: 3), lambda _: None)
+    rows = deploy(context_of(stage, lambda _command, _tell: 3), lambda _: None)
     assert [(row.part, row.state) for row in rows] == [("chalice deploy", State.FAILED)]
     assert "exit code 3" in rows[0].found
     assert stage.invoked == []
@@ -161,7 +161,7 @@ def create_stack(stage: Bench, *, ours: bool = True) -> None:
 def test_a_stack_of_somebody_else_is_left_alone(stage: Bench) -> None:
     create_stack(stage, ours=False)
     with pytest.raises(RefusedError, match="was not made by prefect-spot"):
-        find_stack(world_of(stage))
+        find_stack(context_of(stage))
     said = stage.run("teardown", "--yes")
     assert (said.code, said.out) == (2, "")
 
@@ -192,8 +192,8 @@ def test_teardown_empties_and_deletes_in_order(stage: Bench) -> None:
             stage.client("lambda").delete_function(FunctionName=f"{STACK}-{name}")
         return 0
 
-    world = world_of(stage, chalice)
-    rows = list(teardown(world, find_stack(world), work_pool=False, tell=lambda _: None))
+    context = context_of(stage, chalice)
+    rows = list(teardown(context, find_stack(context), work_pool=False, tell=lambda _: None))
     assert {row.state for row in rows} == {State.OK}
     parts = [row.part for row in rows]
     stopped = ["provision", "worker", "flow runs"]  # a worker would start further flows
@@ -203,8 +203,8 @@ def test_teardown_empties_and_deletes_in_order(stage: Bench) -> None:
 
 
 def test_teardown_stops_where_a_step_fails(stage: Bench) -> None:
-    world = world_of(stage, lambda _command, _tell: 0)  # it knows of no deployment, and says so
-    rows = list(teardown(world, None, work_pool=True, tell=lambda _: None))
+    context = context_of(stage, lambda _command, _tell: 0)  # it knows of no deployment, and says so
+    rows = list(teardown(context, None, work_pool=True, tell=lambda _: None))
     assert [row.part for row in rows] == ["provision", "functions"]
     assert rows[-1].state is State.FAILED
     assert "deployed from elsewhere" in rows[-1].found
@@ -214,13 +214,13 @@ def test_what_teardown_leaves_is_said(stage: Bench) -> None:
     stage.configure(PREFECT_API_KEY_PARAMETER="/key")
     stage.client("logs").create_log_group(logGroupName=f"/aws/lambda/{STACK}-react")
     stage.client("logs").create_log_group(logGroupName="/aws/lambda/prefect-spot-prod-react")
-    stays = what_stays(world_of(stage), work_pool=False)
+    stays = what_stays(context_of(stage), work_pool=False)
     said = "\n".join(stays)
     for named in ("/key", f"/aws/lambda/{STACK}-react", "fargate-spot-dev", "AWSServiceRoleForECS"):
         assert named in said
     assert "prod" not in said
     stage.configure(PROVISION="rescue-only")
-    said = "\n".join(what_stays(world_of(stage), work_pool=False))
+    said = "\n".join(what_stays(context_of(stage), work_pool=False))
     assert "fargate-spot-dev" not in said, "somebody else's pool is not ours to name"
 
 

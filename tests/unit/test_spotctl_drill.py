@@ -217,7 +217,7 @@ def test_a_drill_ends_the_run_that_it_started_where_nobody_else_does(
     cancelled: list[UUID] = []
     ecs = SimpleNamespace(stop_task=lambda **_: None, describe_tasks=lambda **_: {"tasks": []})
     no_records = SimpleNamespace(get_item=lambda **_: {})
-    world: Any = SimpleNamespace(
+    context: Any = SimpleNamespace(
         aws=SimpleNamespace(client={"ecs": ecs, "dynamodb": no_records}.__getitem__),
         now=lambda: NOW,
         prefect=SimpleNamespace(
@@ -227,5 +227,5 @@ def test_a_drill_ends_the_run_that_it_started_where_nobody_else_does(
         project=SimpleNamespace(stack="runs", settings=SimpleNamespace(mode=Mode(mode))),
     )
     target = Target(RUNS, make_run(), is_throw_away)
-    assert not drill(world, target, timedelta(0), lambda _: None).passed
+    assert not drill(context, target, timedelta(0), lambda _: None).passed
     assert cancelled == ended

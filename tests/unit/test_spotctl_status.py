@@ -8,7 +8,6 @@ import pytest
 
 from chalicelib.core.model.policy import Mode
 from spotctl.prefect import Deployment, Worker, WorkPool
-from spotctl.provisioning import Provisioned
 from spotctl.rows import Exit, Row, State, exit_of, failed, ok, warning
 from spotctl.status import (
     deployments,
@@ -18,6 +17,7 @@ from spotctl.status import (
     provisioned,
     stack,
 )
+from spotctl.status.provisioning import Provisioned
 from tests.make import NOW, seconds
 
 QUEUE = "arn:aws:sqs:us-east-1:111122223333:prefect-spot-dev-failures"

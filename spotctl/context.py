@@ -59,7 +59,7 @@ class Aws:
 
 
 @dataclass(frozen=True)
-class World:
+class Context:
     """What a command is given. `pause` waits so many seconds."""
 
     project: Project
@@ -82,7 +82,7 @@ class World:
         )
 
 
-def open_world(project: Project) -> World:
+def open_context(project: Project) -> Context:
     """Join the parts for one command.
 
     Raises botocore's errors where AWS cannot be asked at all: no region, no valid credentials.
@@ -91,7 +91,7 @@ def open_world(project: Project) -> World:
     if not aws.region:
         raise NoRegionError
     aws.account  # noqa: B018  # asked here, so that it fails here
-    return World(
+    return Context(
         project=project,
         aws=aws,
         now=lambda: datetime.now(UTC),

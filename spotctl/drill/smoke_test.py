@@ -8,9 +8,9 @@ from base64 import b64encode
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
+from spotctl.context import Context
 from spotctl.errors import RefusedError
 from spotctl.prefect import Deployment
-from spotctl.world import World
 
 FLOW: Final = "spot-drill"
 NAME: Final = "throw-away"
@@ -29,7 +29,7 @@ def wait(seconds: float = 60) -> None:
 '''
 
 
-def throw_away(world: World) -> Deployment:
+def throw_away(context: Context) -> Deployment:
     """Save the flow's deployment in the stage's work pool, on Spot, and return it.
 
     A second call replaces it with the same. It stays in Prefect: its runs can be read there.
@@ -37,12 +37,12 @@ def throw_away(world: World) -> Deployment:
     Raises:
         RefusedError: the work pool is not there; also PrefectSpotError.
     """
-    pool = world.project.settings.work_pool
-    if world.prefect.work_pool(pool) is None:
+    pool = context.project.settings.work_pool
+    if context.prefect.work_pool(pool) is None:
         raise RefusedError(
             f"Prefect does not know the work pool {pool}", next_step="run spotctl deploy"
         )
-    return world.prefect.save_deployment(
+    return context.prefect.save_deployment(
         FLOW,
         NAME,
         pool,

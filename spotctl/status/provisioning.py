@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from spotctl.context import Context
 from spotctl.lambdas import invoke
-from spotctl.world import World
 
 FUNCTION: Final = "provision"
 
@@ -30,13 +30,13 @@ class Provisioned:
         return self.state in OVER or not self.state
 
 
-def provision(world: World, *, dry_run: bool) -> Provisioned:
+def provision(context: Context, *, dry_run: bool) -> Provisioned:
     """Let the function go one step, or with `dry_run` say what it would do.
 
     Raises botocore's errors.
     """
-    name = world.project.function_name(FUNCTION)
-    answer = invoke(world, name, json.dumps({"dry_run": dry_run}).encode())
+    name = context.project.function_name(FUNCTION)
+    answer = invoke(context, name, json.dumps({"dry_run": dry_run}).encode())
     if answer.error or not isinstance(answer.value, Mapping):
         return Provisioned("", problems=(answer.error or "provision answered nothing",))
     value: Mapping[str, Any] = answer.value
