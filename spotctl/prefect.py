@@ -1,6 +1,6 @@
-"""What an operator asks of Prefect beyond a rescue: pools, workers, deployments, a run to start.
+"""Prefect's API for the operator: work pools, workers, deployments, runs to start.
 
-Over the same HTTP as the Lambdas' (`chalicelib/adapters/prefect_client.py`), for Prefect's own SDK takes two
+Through the Lambdas' HTTP client (`chalicelib/adapters/prefect_client.py`): Prefect's SDK takes two
 seconds to import.
 """
 
@@ -19,7 +19,7 @@ from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.errors import PrefectUnavailableError
 
 PAGE: Final = 200
-"""How many deployments Prefect gives at once."""
+"""How many objects Prefect returns per request."""
 
 _STARTED_EVENT: Final = "prefect.worker.started"
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -27,9 +27,10 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker as Prefect sees it; online: heard of lately.
+    """A worker; online: Prefect received a heartbeat lately.
 
-    `version`: of Prefect, empty where its start is long ago.
+    `last_heartbeat` is in UTC. `version`: the worker's Prefect, empty where it started over a week
+    ago.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class WorkPool:
-    """A work pool, with its base job template whole."""
+    """A work pool; `template` is its base job template."""
 
     name: str
     type: str
@@ -51,7 +52,7 @@ class WorkPool:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment; `name` is "flow/deployment", as Prefect's command line has it."""
+    """A deployment; `name` is "flow/deployment", as Prefect's CLI shows it."""
 
     id: UUID
     name: str
@@ -60,8 +61,8 @@ class Deployment:
     work_pool: str = ""
 
 
-class OperatorsPrefect:
-    """Asks one Prefect API. Every method raises what `adapters/prefect_client.py` raises."""
+class OperatorPrefect:
+    """One Prefect API. Every method raises what `adapters/prefect_client.py` raises."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class OperatorsPrefect:
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`deadline` returns how many seconds one question may take, all its tries together."""
+        """`deadline` returns how many seconds one request may take, its retries included."""
         self.runs: Final = PrefectRest(api_url, authorization, deadline, sleep=sleep)
         self._http = JsonHttp(api_url, authorization, deadline, sleep=sleep)
 
@@ -80,12 +81,12 @@ class OperatorsPrefect:
         version = self._http.get("/admin/version")
         if not isinstance(version, str):
             raise PrefectUnavailableError(
-                "Prefect's answer holds no version", next_step=CHECK_API_URL
+                "Prefect's answer contains no version", next_step=CHECK_API_URL
             )
         return version
 
     def work_pool(self, name: str) -> WorkPool | None:
-        """Return the pool; None when Prefect does not know it."""
+        """Return the pool, None where there is none."""
         found = self._http.get(f"/work_pools/{quote(name, safe='')}")
         if found is None:
             return None
@@ -99,7 +100,7 @@ class OperatorsPrefect:
         )
 
     def workers(self, pool: str) -> tuple[Worker, ...]:
-        """Return the pool's workers, also those long gone, the latest heartbeat first."""
+        """Return the pool's workers, offline ones too, the latest heartbeat first."""
         path = f"/work_pools/{quote(pool, safe='')}/workers/filter"
         found = [_object(worker) for worker in _list(self._http.send("POST", path, {}))]
         versions = self._versions() if found else {}
@@ -149,14 +150,14 @@ class OperatorsPrefect:
         return _deployment(fields, self._flow_names([flow_id]).get(flow_id, ""))
 
     def start(self, deployment: Deployment, tags: Sequence[str]) -> UUID:
-        """Create a flow run of the deployment, due now, with these tags beside its own."""
+        """Create a flow run of the deployment, due now, with its tags and `tags`; return its id."""
         body = {
             "state": {"type": "SCHEDULED", "name": "Scheduled"},
             "tags": [*deployment.tags, *tags],
         }
         path = f"/deployments/{deployment.id}/create_flow_run"
-        made = _object(self._http.send("POST", path, body, repeatable=False))
-        return UUID(str(made["id"]))
+        run = _object(self._http.send("POST", path, body, again_if_unsure=False))
+        return UUID(str(run["id"]))
 
     def save_deployment(
         self,
@@ -168,7 +169,7 @@ class OperatorsPrefect:
         pull_steps: Sequence[Mapping[str, Any]],
         job_variables: Mapping[str, Any],
     ) -> Deployment:
-        """Make the deployment "flow/name", or replace the one that is there."""
+        """Create or replace the deployment "flow/name" in a work pool, and its flow; return it."""
         flow_id = _object(self._http.send("POST", "/flows/", {"name": flow}))["id"]
         body = {
             "name": name,
@@ -181,18 +182,18 @@ class OperatorsPrefect:
         return _deployment(_object(self._http.send("POST", "/deployments/", body)), flow)
 
     def cancel(self, flow_run_id: UUID, message: str) -> None:
-        """End a run whose task is stopped, whatever its state."""
+        """Set a run Cancelled, whatever its state; it does not stop the task."""
         cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
         self.runs.propose_state(flow_run_id, cancelled, force=True)
 
     def delete_work_pool(self, name: str) -> None:
-        """Delete the pool, its queues and what is scheduled in them."""
+        """Delete the pool with its queues and scheduled runs."""
         self._http.send("DELETE", f"/work_pools/{quote(name, safe='')}", None)
 
     def _versions(self) -> Mapping[str, str]:
-        """Prefect's version of each worker, by name, from the event of its latest start.
+        """Each worker's Prefect version, by name, from the event of its latest start.
 
-        The server keeps events for a week, and knows the version from nowhere else.
+        The server has the version nowhere else, and keeps events for a week.
         """
         body = {"filter": {"event": {"name": [_STARTED_EVENT]}, "order": "DESC"}, "limit": 50}
         answer = _object(self._http.send("POST", "/events/filter", body))
@@ -228,7 +229,7 @@ def _object(value: object) -> Mapping[str, Any]:
 
 def _list(value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise PrefectUnavailableError("Prefect's answer is no list", next_step=CHECK_API_URL)
+        raise PrefectUnavailableError("Prefect's answer is not a list", next_step=CHECK_API_URL)
     return value
 
 

@@ -1,4 +1,4 @@
-"""Deployments that would not be rescued well, and why: each can go past the pool's template."""
+"""Deployments whose runs would not be rescued well, and why: each may override the template."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.policy import NEVER_RERUN_TAG, OPT_IN_TAG, Mode
 from spotctl.context import Context
+from spotctl.output import Row, ok, warning
 from spotctl.prefect import Deployment
-from spotctl.rows import Row, ok, warning
 from spotctl.status.prefect_side import (
     RELINQUISH,
     SIGTERM_BEHAVIOR,
@@ -25,7 +25,7 @@ Flaw = tuple[str, str]
 """What is wrong, and the next step."""
 
 CLEAN_STOP_SINCE: Final = (3, 8, 1)
-"""The first Prefect that knows how to relinquish a run on SIGTERM."""
+"""The first Prefect version that can relinquish a run on SIGTERM."""
 
 _PREFECT_IMAGE: Final = re.compile(r"(?:^|/)prefecthq/prefect(?:-aws)?:(?P<tag>[\w.-]+)$")
 _TAG_VERSION: Final = re.compile(r"^(\d+)(?:\.(\d+))?(?:\.(\d+))?(?=$|-)")
@@ -34,9 +34,10 @@ _MOVING_TAG: Final = re.compile(r"^\d+(?:\.\d+)?-latest")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A pool's deployments, and the containers of the task definitions they bring themselves.
+    """A pool's deployments, its base job template, and the task definitions they name themselves.
 
-    `definitions`: by the name a deployment gives; None where ECS does not know it.
+    `definitions`: the flow's container by the name in a deployment; None where ECS has no such
+    task definition.
     """
 
     deployments: tuple[Deployment, ...]
@@ -46,10 +47,10 @@ class Found:
     mode: Mode
 
 
-def look(context: Context, template: Mapping[str, Any]) -> Found:
-    """Ask Prefect for the deployments, and ECS for their own task definitions.
+def read(context: Context, template: Mapping[str, Any]) -> Found:
+    """Read the deployments from Prefect, and their own task definitions from ECS.
 
-    Raises botocore's errors, and PrefectSpotError.
+    `template`: the pool's base job template. Raises botocore's errors and PrefectSpotError.
     """
     settings = context.project.settings
     deployments = context.prefect.deployments(settings.work_pool)
@@ -66,22 +67,22 @@ def look(context: Context, template: Mapping[str, Any]) -> Found:
 
 
 def rows(found: Found) -> list[Row]:
-    """Return a warning per deployment that would not be rescued well, and how many would."""
+    """Return how many deployments would be rescued well, and a warning for each other one."""
     if not found.deployments:
         return [ok("deployments", "there are none in the work pool")]
     flaws = {d.name: flaws_of(d, found) for d in found.deployments}
-    flawed = {name: told for name, told in flaws.items() if told}
+    flawed = {name: found for name, found in flaws.items() if found}
     good = len(flaws) - len(flawed)
-    judged = [ok("deployments", f"{good} of {len(flaws)} would be rescued as well as can be")]
-    for name, told in sorted(flawed.items()):
-        found_flaws = "; ".join(flaw for flaw, _ in told)
-        steps = "; ".join(dict.fromkeys(step for _, step in told))
-        judged.append(warning(f"deployment {name}", found_flaws, steps))
+    judged = [ok("deployments", f"{good} of {len(flaws)} would be rescued as well as possible")]
+    for name, found_flaws in sorted(flawed.items()):
+        what = "; ".join(flaw for flaw, _ in found_flaws)
+        steps = "; ".join(dict.fromkeys(step for _, step in found_flaws))
+        judged.append(warning(f"deployment {name}", what, steps))
     return judged
 
 
 def flaws_of(deployment: Deployment, found: Found) -> list[Flaw]:
-    """Return what keeps a deployment's runs from being rescued well, each with its next step."""
+    """Return what keeps a deployment's runs from being rescued well."""
     variables = effective_variables(deployment, found.template)
     return [
         *_capacity_flaws(variables, found.clusters),
@@ -92,7 +93,7 @@ def flaws_of(deployment: Deployment, found: Found) -> list[Flaw]:
 
 
 def effective_variables(deployment: Deployment, template: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the job variables that a run of the deployment gets: its own over the pool's."""
+    """Return the job variables of the deployment's runs: its own, over the pool's defaults."""
     properties = (template.get("variables") or {}).get("properties") or {}
     defaults = {name: default_of(template, name) for name in properties}
     return {**defaults, **deployment.job_variables}
@@ -101,19 +102,19 @@ def effective_variables(deployment: Deployment, template: Mapping[str, Any]) -> 
 def _capacity_flaws(variables: Mapping[str, Any], clusters: Sequence[str]) -> Iterator[Flaw]:
     cluster = str(variables.get("cluster") or "default")
     if cluster.rpartition("/")[2] not in {name.rpartition("/")[2] for name in clusters}:
-        what = f"it runs in cluster {cluster}, which nobody watches"
-        yield what, "take out its cluster, or add that to ECS_CLUSTER"
+        what = f"it runs in cluster {cluster}, which is not in ECS_CLUSTER"
+        yield what, "remove its cluster, or add that to ECS_CLUSTER"
     strategy = variables.get("capacity_provider_strategy") or []
     providers = [s.get("capacityProvider") or s.get("capacity_provider") or "?" for s in strategy]
     launch_type = variables.get("launch_type") or FARGATE
     if providers:
         if set(providers) != {FARGATE_SPOT}:
-            what = f"its capacity_provider_strategy ({', '.join(providers)}) wins over launch_type"
-            yield what, "take out the strategy, and set launch_type FARGATE_SPOT"
+            what = f"its capacity_provider_strategy ({', '.join(providers)}) overrides launch_type"
+            yield what, "remove the strategy, and set launch_type FARGATE_SPOT"
     elif launch_type == FARGATE:
-        yield "it runs on demand: Spot saves nothing here", "launch_type FARGATE_SPOT"
+        yield "it runs on demand: Spot saves nothing here", "set launch_type FARGATE_SPOT"
     elif launch_type != FARGATE_SPOT:
-        yield f"launch type {launch_type} is never rescued", "launch_type FARGATE_SPOT"
+        yield f"launch type {launch_type} is never rescued", "set launch_type FARGATE_SPOT"
 
 
 def _container_flaws(
@@ -121,7 +122,7 @@ def _container_flaws(
 ) -> Iterator[Flaw]:
     behavior = (variables.get("env") or {}).get(SIGTERM_BEHAVIOR)
     if behavior not in (None, RELINQUISH):
-        yield f"its env sets {SIGTERM_BEHAVIOR}={behavior}", f"take out {SIGTERM_BEHAVIOR}"
+        yield f"its env sets {SIGTERM_BEHAVIOR}={behavior}", f"remove {SIGTERM_BEHAVIOR}"
     name = variables.get("task_definition_arn")
     if not name:
         return
@@ -131,23 +132,23 @@ def _container_flaws(
         return
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
         what = f"its own task definition gives {container.stop_timeout or 30} s to stop"
-        yield what, f"stopTimeout {STOP_TIMEOUT_SECONDS} in {name}"
+        yield what, f"set stopTimeout {STOP_TIMEOUT_SECONDS} in {name}"
     if behavior is None and not container.relinquishes:
         what = f"its own task definition does not set {SIGTERM_BEHAVIOR}"
-        yield what, f"{SIGTERM_BEHAVIOR}={RELINQUISH} in {name}"
+        yield what, f"set {SIGTERM_BEHAVIOR}={RELINQUISH} in {name}"
 
 
 def _image_flaws(image: str) -> Iterator[Flaw]:
     version, since = version_of(image), ".".join(map(str, CLEAN_STOP_SINCE))
     if version is not None and version < CLEAN_STOP_SINCE[: len(version)]:
         what = f"its image {image} is older than Prefect {since}: rescued from Running or Crashed"
-        yield what, f"an image with Prefect {since} or newer"
+        yield what, f"use an image with Prefect {since} or newer"
 
 
 def version_of(image: str) -> tuple[int, ...] | None:
-    """Return Prefect's version as far as an image's tag tells it; None when it does not.
+    """Return Prefect's version as far as an image's tag has it, None where it has none.
 
-    Only Prefect's own images are read: in others a version may be anybody's.
+    Only in Prefect's own images: in others the tag may be any version.
     """
     named = _PREFECT_IMAGE.search(image)
     if named is None:
@@ -161,13 +162,13 @@ def version_of(image: str) -> tuple[int, ...] | None:
 
 def _tag_flaws(tags: Sequence[str], mode: Mode) -> Iterator[Flaw]:
     if NEVER_RERUN_TAG in tags:
-        yield f"it is tagged {NEVER_RERUN_TAG}", "take out the tag if that is not meant"
+        yield f"it is tagged {NEVER_RERUN_TAG}", "remove the tag if that is not intended"
     elif mode is Mode.OPT_IN and OPT_IN_TAG not in tags:
         yield f"MODE is opt-in and it is not tagged {OPT_IN_TAG}", f"tag it {OPT_IN_TAG}"
 
 
 def _definition(ecs: Any, name: str) -> FlowContainer | None:
-    """Read the container that runs the flow: Prefect's worker takes the one of that name."""
+    """Read the container that runs the flow: for Prefect's worker, the one named `prefect`."""
     try:
         answer = ecs.describe_task_definition(taskDefinition=name)
     except ClientError as error:

@@ -1,50 +1,77 @@
-"""What the `provision` Lambda answers, as the operator reads it."""
+"""The answer of the `provision` Lambda: for a deploy, and as a dry run for the status.
 
-import json
+The dry run changes nothing. It also shows whether the Lambdas reach Prefect, which this machine
+cannot find out.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from spotctl.context import Context
-from spotctl.lambdas import invoke
+from spotctl.output import Row, failed, ok, warning
 
 FUNCTION: Final = "provision"
 
 READY: Final = "ready"
-OVER: Final = frozenset({READY, "blocked", "failed"})
-"""States in which calling again changes nothing: all is well, or a person has to do something."""
+SETTLED: Final = frozenset({READY, "blocked", "failed"})
+"""States that another call does not change: up to date, or waiting for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """Where provisioning stands. `state` is empty when the function itself failed."""
+    """An answer of `provision`. `state` is empty where the function itself failed.
+
+    `steps`: what it did, or in a dry run would do. `problems`: what keeps it from going on.
+    """
 
     state: str
-    stack_status: str = ""
     steps: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
-    def is_over(self) -> bool:
-        """Whether calling again is of no use."""
-        return self.state in OVER or not self.state
+    def is_settled(self) -> bool:
+        """Whether another call would change nothing."""
+        return self.state in SETTLED
 
 
 def provision(context: Context, *, dry_run: bool) -> Provisioned:
-    """Let the function go one step, or with `dry_run` say what it would do.
+    """Invoke `provision` once: it takes one step, or with `dry_run` only plans.
 
     Raises botocore's errors.
     """
     name = context.project.function_name(FUNCTION)
-    answer = invoke(context, name, json.dumps({"dry_run": dry_run}).encode())
+    answer = context.aws.invoke(name, {"dry_run": dry_run})
     if answer.error or not isinstance(answer.value, Mapping):
-        return Provisioned("", problems=(answer.error or "provision answered nothing",))
+        return Provisioned("", problems=(answer.error or "provision returned nothing",))
     value: Mapping[str, Any] = answer.value
-    stack: Mapping[str, Any] = value.get("stack") or {}
     problems = [problem.get("message", "") for problem in value.get("problems") or ()]
     return Provisioned(
         state=str(value.get("state", "")),
-        stack_status=str(stack.get("status", "")),
         steps=tuple(map(str, value.get("steps") or ())),
         problems=tuple(map(str, problems)),
     )
+
+
+def read(context: Context) -> Provisioned | None:
+    """Return the function's plan; None where this stage has none. Raises botocore's errors."""
+    if FUNCTION not in context.project.functions:
+        return None
+    client = context.aws.client("lambda")
+    try:
+        return provision(context, dry_run=True)
+    except client.exceptions.ResourceNotFoundException:
+        return None
+
+
+def rows(found: Provisioned | None) -> list[Row]:
+    """Judge the plan: it is ok without steps and problems."""
+    if found is None:
+        return []  # the handler's rows show that the function is missing
+    if found.problems:
+        step = "do what it says; provision continues by itself"
+        return [failed("provision", problem, step) for problem in found.problems]
+    if found.state == READY:
+        return [ok("provision", "up to date, and the Lambdas reach Prefect")]
+    steps = "; ".join(found.steps) or "it waits for CloudFormation"
+    return [warning("provision", f"{found.state}: {steps}", "wait, or run spotctl deploy")]

@@ -1,6 +1,6 @@
-"""The stack, the clusters and the worker's service."""
+"""The CloudFormation stack, the ECS clusters and the worker's service."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,16 +8,19 @@ from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from spotctl.context import Context
-from spotctl.rows import DEPLOY, Row, failed, ok, warning
+from spotctl.output import DEPLOY, Row, failed, ok, warning
 
 WORKER_SERVICE: Final = "worker"
 
-_STANDS: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
+_COMPLETE: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster as ECS describes it; `status` is empty when ECS does not know it."""
+    """A cluster as ECS describes it; `status` is empty where ECS does not know it.
+
+    `providers`: its capacity providers. `strategy`: its default strategy, in words.
+    """
 
     name: str
     status: str = ""
@@ -27,7 +30,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The worker's service; `event` is the newest thing that ECS has to say about it."""
+    """The worker's service, with its newest event."""
 
     running: int
     desired: int
@@ -37,7 +40,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is. `stack_status` empty: no stack. `service` None: none, or not ours to have."""
+    """What AWS returned. `stack_status` empty: no stack. `service` None: none, or none expected."""
 
     stack: str
     stack_status: str
@@ -48,12 +51,12 @@ class Found:
     use_spot: bool = True
 
 
-def look(context: Context) -> Found:
-    """Ask CloudFormation and ECS. Raises botocore's errors."""
+def read(context: Context) -> Found:
+    """Read from CloudFormation and ECS. Raises botocore's errors."""
     project = context.project
     described = describe_stack(context) or {}
     ecs = context.aws.client("ecs")
-    clusters = tuple(_clusters(ecs, project.settings.ecs_clusters))
+    clusters = tuple(_cluster(ecs, name) for name in project.settings.ecs_clusters)
     service = None
     if not project.is_rescue_only and clusters[0].status == "ACTIVE":
         service = _service(ecs, clusters[0].name)
@@ -69,18 +72,20 @@ def look(context: Context) -> Found:
 
 
 def describe_stack(context: Context) -> Mapping[str, Any] | None:
-    """Return the stage's stack as CloudFormation describes it, None for none."""
-    client = context.aws.client("cloudformation")
+    """Return the stage's stack as CloudFormation describes it, None where there is none.
+
+    Raises botocore's errors.
+    """
+    client, name = context.aws.client("cloudformation"), context.project.stack
     try:
-        stack: Mapping[str, Any] = client.describe_stacks(StackName=context.project.stack)[
-            "Stacks"
-        ][0]
+        [stack] = client.describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:
-        # CloudFormation has no error of its own for a stack that is not there.
+        # CloudFormation has no error code of its own for a missing stack.
         if "does not exist" in error.response["Error"].get("Message", ""):
             return None
         raise
-    return stack
+    found: Mapping[str, Any] = stack
+    return found
 
 
 def rows(found: Found) -> list[Row]:
@@ -94,16 +99,16 @@ def rows(found: Found) -> list[Row]:
 
 def _stack_row(found: Found) -> Row:
     status = found.stack_status
-    told = f"{found.stack}: {status}" + (f" ({found.stack_reason})" if found.stack_reason else "")
+    what = f"{found.stack}: {status}" + (f" ({found.stack_reason})" if found.stack_reason else "")
     if not status:
         return failed("stack", f"there is no stack {found.stack}", DEPLOY)
-    if status in _STANDS:
-        return ok("stack", told)
+    if status in _COMPLETE:
+        return ok("stack", what)
     if status == "UPDATE_ROLLBACK_COMPLETE":
-        return warning("stack", f"{told}: the last update was undone", f"{DEPLOY} to see why")
+        return warning("stack", f"{what}: the last update was rolled back", f"{DEPLOY} to see why")
     if status.endswith("_IN_PROGRESS"):
-        return warning("stack", told, "wait, or follow it with spotctl deploy")
-    return failed("stack", told, f"{DEPLOY} to see which resource failed, and to recover")
+        return warning("stack", what, "wait, or follow it with spotctl deploy")
+    return failed("stack", what, f"{DEPLOY} to see which resource failed, and to recover")
 
 
 def _cluster_row(cluster: Cluster, found: Found) -> Row:
@@ -129,33 +134,28 @@ def _service_row(service: Service | None) -> Row:
     part = "worker service"
     if service is None:
         return failed(part, "there is no service for the Prefect worker", DEPLOY)
-    told = f"{service.running} of {service.desired} running"
+    what = f"{service.running} of {service.desired} running"
     if service.rollout == "FAILED":
-        return failed(part, f"{told}; its rollout failed: {service.event}", DEPLOY)
+        return failed(part, f"{what}; its rollout failed: {service.event}", DEPLOY)
     if service.desired == 0:
-        return failed(part, "it is scaled to 0: nobody starts flow runs", "set its count to 1")
+        return failed(part, "it is scaled to 0: no flow run starts", "set its count to 1")
     if service.running == 0:
         why = f"; ECS says: {service.event}" if service.event else ""
-        return failed(part, told + why, "look at the stopped task's reason and the worker's log")
+        return failed(part, what + why, "look at the stopped task's reason and the worker's log")
     if service.running != service.desired or service.rollout == "IN_PROGRESS":
-        return warning(part, f"{told}; rollout {service.rollout.lower()}", "wait a minute")
-    return ok(part, told)
+        return warning(part, f"{what}; rollout {service.rollout.lower()}", "wait a minute")
+    return ok(part, what)
 
 
-def _clusters(ecs: Any, names: Iterable[str]) -> Iterable[Cluster]:
-    wanted = list(names)
-    answer = ecs.describe_clusters(clusters=wanted)
-    described: dict[str, Mapping[str, Any]] = {}
-    for cluster in answer["clusters"]:
-        described[cluster["clusterName"]] = described[cluster["clusterArn"]] = cluster
-    for name in wanted:
-        cluster = described.get(name, {})
-        yield Cluster(
-            name=name.rpartition("/")[2],
-            status=str(cluster.get("status", "")),
-            providers=tuple(cluster.get("capacityProviders", ())),
-            strategy=tuple(map(_share, cluster.get("defaultCapacityProviderStrategy", ()))),
-        )
+def _cluster(ecs: Any, name: str) -> Cluster:
+    described = ecs.describe_clusters(clusters=[name])["clusters"]
+    cluster: Mapping[str, Any] = described[0] if described else {}
+    return Cluster(
+        name=name.rpartition("/")[2],
+        status=str(cluster.get("status", "")),
+        providers=tuple(cluster.get("capacityProviders", ())),
+        strategy=tuple(map(_share, cluster.get("defaultCapacityProviderStrategy", ()))),
+    )
 
 
 def _share(item: Mapping[str, Any]) -> str:

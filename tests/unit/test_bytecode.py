@@ -10,7 +10,7 @@ import pytest
 
 from localcloud.deployment import PROJECT, copy_project
 from spotctl import bytecode
-from spotctl.chalice import chalice
+from spotctl.context import run_chalice
 from spotctl.errors import RefusedError
 
 MADE_BY_HASH = (0b11).to_bytes(4, "little")
@@ -85,5 +85,5 @@ def test_an_app_that_cannot_be_imported_is_not_deployed(project: Path) -> None:
     before = files_in(project)
     stage: Any = SimpleNamespace(folder=project, stage="dev")
     with pytest.raises(RefusedError, match=r"cannot be imported: .* named 'no_such_module'"):
-        chalice(stage, "deploy", print)
+        run_chalice(stage, "deploy", print)
     assert files_in(project) == before
