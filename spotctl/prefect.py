@@ -5,7 +5,7 @@ seconds to import.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -87,10 +87,9 @@ class OperatorPrefect:
 
     def work_pool(self, name: str) -> WorkPool | None:
         """Return the pool, None where there is none."""
-        found = self._http.get(f"/work_pools/{quote(name, safe='')}")
-        if found is None:
+        fields = self._get(f"/work_pools/{quote(name, safe='')}")
+        if fields is None:
             return None
-        fields = _object(found)
         return WorkPool(
             name=str(fields["name"]),
             type=str(fields["type"]),
@@ -101,14 +100,15 @@ class OperatorPrefect:
 
     def workers(self, pool: str) -> tuple[Worker, ...]:
         """Return the pool's workers, offline ones too, the latest heartbeat first."""
-        path = f"/work_pools/{quote(pool, safe='')}/workers/filter"
-        found = [_object(worker) for worker in _list(self._http.send("POST", path, {}))]
+        found = self._filter(f"/work_pools/{quote(pool, safe='')}/workers", {})
         versions = self._versions() if found else {}
         workers = [
             Worker(
                 name=str(worker["name"]),
                 is_online=worker.get("status") == "ONLINE",
-                last_heartbeat=_time(worker.get("last_heartbeat_time")),
+                last_heartbeat=datetime.fromisoformat(at)
+                if (at := worker.get("last_heartbeat_time"))
+                else None,
                 version=versions.get(str(worker["name"]), ""),
             )
             for worker in found
@@ -126,28 +126,22 @@ class OperatorPrefect:
                 "limit": PAGE,
                 "offset": len(found),
             }
-            page = _list(self._http.send("POST", "/deployments/filter", body))
-            found += map(_object, page)
+            page = self._filter("/deployments", body)
+            found += page
             more = len(page) == PAGE
-        flows = self._flow_names({str(deployment["flow_id"]) for deployment in found})
-        return tuple(_deployment(d, flows.get(str(d["flow_id"]), "")) for d in found)
+        return self._with_flow_names(found)
 
     def deployment(self, name_or_id: str) -> Deployment | None:
         """Return the deployment "flow/deployment", or the one with that id; None for none."""
         flow, slash, name = name_or_id.partition("/")
-        if slash:
-            path = f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}"
-        else:
+        path = f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}"
+        if not slash:
             try:
                 path = f"/deployments/{UUID(name_or_id)}"
             except ValueError:
                 return None
-        found = self._http.get(path)
-        if found is None:
-            return None
-        fields = _object(found)
-        flow_id = str(fields["flow_id"])
-        return _deployment(fields, self._flow_names([flow_id]).get(flow_id, ""))
+        fields = self._get(path)
+        return None if fields is None else self._with_flow_names([fields])[0]
 
     def start(self, deployment: Deployment, tags: Sequence[str]) -> UUID:
         """Create a flow run of the deployment, due now, with its tags and `tags`; return its id."""
@@ -197,20 +191,26 @@ class OperatorPrefect:
         """
         body = {"filter": {"event": {"name": [_STARTED_EVENT]}, "order": "DESC"}, "limit": 50}
         answer = _object(self._http.send("POST", "/events/filter", body))
-        newest_first = [_object(event).get("resource") or {} for event in _list(answer["events"])]
+        newest_first = [event.get("resource") or {} for event in _objects(answer["events"])]
         return {
             str(worker.get("prefect.resource.name")): str(worker.get("prefect.version") or "")
             for worker in reversed(newest_first)
         }
 
-    def _flow_names(self, flow_ids: Iterable[str]) -> Mapping[str, str]:
-        wanted = sorted(flow_ids)
-        names: dict[str, str] = {}
-        for start in range(0, len(wanted), PAGE):
-            body = {"flows": {"id": {"any_": wanted[start : start + PAGE]}}, "limit": PAGE}
-            flows = map(_object, _list(self._http.send("POST", "/flows/filter", body)))
-            names.update({str(flow["id"]): str(flow["name"]) for flow in flows})
-        return names
+    def _with_flow_names(self, found: Sequence[Mapping[str, Any]]) -> tuple[Deployment, ...]:
+        flow_ids = sorted({str(fields["flow_id"]) for fields in found})
+        flows: dict[str, str] = {}
+        for start in range(0, len(flow_ids), PAGE):
+            body = {"flows": {"id": {"any_": flow_ids[start : start + PAGE]}}, "limit": PAGE}
+            flows.update((str(f["id"]), str(f["name"])) for f in self._filter("/flows", body))
+        return tuple(_deployment(fields, flows.get(str(fields["flow_id"]), "")) for fields in found)
+
+    def _get(self, path: str) -> Mapping[str, Any] | None:
+        found = self._http.get(path)
+        return None if found is None else _object(found)
+
+    def _filter(self, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return _objects(self._http.send("POST", f"{path}/filter", body))
 
 
 def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:
@@ -227,11 +227,7 @@ def _object(value: object) -> Mapping[str, Any]:
     return read_fields(value, "answer")
 
 
-def _list(value: object) -> list[Any]:
+def _objects(value: object) -> list[Mapping[str, Any]]:
     if not isinstance(value, list):
         raise PrefectUnavailableError("Prefect's answer is not a list", next_step=CHECK_API_URL)
-    return value
-
-
-def _time(value: object) -> datetime | None:
-    return datetime.fromisoformat(value) if isinstance(value, str) else None
+    return [_object(each) for each in value]

@@ -12,11 +12,10 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.money.report import COLUMNS, Report, Row, days_between, in_usd, report_of
-from chalicelib.core.policies.economics import RatePerHour
 from spotctl.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -112,7 +111,10 @@ def as_table(report: Report) -> str:
 
 
 def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
-    """Lines with columns as wide as their widest cell, figures aligned to the right."""
+    """Lines with columns as wide as their widest cell, figures aligned to the right.
+
+    In terminal cells: some characters of a name take two, some none.
+    """
     texts = ["day", "deployment"] if any(row.day for row in rows) else ["deployment"]
     figures = ["runs", "tasks", "interrupted", "rerun: Spot", "on demand"]
     figures += ["would: Spot", "on demand"] if report.observes else []
@@ -124,17 +126,11 @@ def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
     for number, line in enumerate(table):
         yield "  ".join(
-            _padded(cell, width, to_the_right=place >= len(texts))
+            set_cell_size(cell, width) if place < len(texts) else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         if number == 0:
             yield "  ".join("─" * width for width in widths)
-
-
-def _padded(cell: str, width: int, *, to_the_right: bool) -> str:
-    """Pad to a width in terminal cells: some characters take two, some none."""
-    padding = " " * (width - cell_len(cell))
-    return padding + cell if to_the_right else cell + padding
 
 
 def _cells(report: Report, row: Row) -> Iterator[str]:
@@ -151,7 +147,10 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
 def _lines(report: Report) -> Iterator[str]:
     rate = report.total.interruption_rate
     if rate is not None:
-        yield f"Interruptions per Spot hour: {_in_words(rate)}"
+        yield (
+            f"Interruptions per Spot hour: {rate.observed:.4f} ({rate.low:.4f} to {rate.high:.4f}"
+            f" with 95 % confidence; {rate.events} in {rate.hours:.1f} hours)"
+        )
     if report.moves:
         by_guard = ", ".join(f"{guard} {number}" for guard, number in report.moves.items())
         yield f"Put on demand by a guard, earlier than by the budget: {by_guard}"
@@ -168,16 +167,9 @@ def _lines(report: Report) -> Iterator[str]:
             f" vCPU-hour, {used.gb_hour_usd} USD per GB-hour ({used.source}{dated})"
         )
     if not report.rates:
-        yield "  none: no bill has a rate"
+        yield "  none: nothing was billed with a rate"
     for warning in report.warnings:
         yield f"Warning: {warning}"
-
-
-def _in_words(rate: RatePerHour) -> str:
-    return (
-        f"{rate.observed:.4f} ({rate.low:.4f} to {rate.high:.4f} with 95 % confidence;"
-        f" {rate.events} in {rate.hours:.1f} hours)"
-    )
 
 
 def _with_rate(row: Row) -> dict[str, object]:

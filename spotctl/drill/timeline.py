@@ -67,21 +67,23 @@ def timeline(seen: Seen) -> tuple[Step, ...]:
 
     In observe mode a drill ends with the decision, which no handler carries out.
     """
+    event = seen.interruption
     steps = (
         Step("stop asked", Progress.DONE, seen.asked_at, f"StopTask {seen.task.arn}"),
         _step("SIGTERM", seen.stopping_at),
         _exit(seen),
-        _event(seen),
+        _step("event", event.recorded_at, f"recorded: {event.cause}")
+        if event
+        else _step("event", None),
         _decision(seen),
     )
     if seen.is_observing:
         return steps
-    due_place = _place_of_due(seen)
-    after = seen.history[due_place + 1 :] if due_place is not None else ()
+    due, after = _due_and_after(seen)
     return (
         *steps,
         _of_state("parked", _parked(seen)),
-        _due(seen, due_place),
+        _due(seen, due),
         _of_state("picked up", _first(after, StateType.PENDING, StateType.RUNNING)),
         _running(seen, after),
         _capacity(seen),
@@ -103,10 +105,10 @@ def reaction_seconds(seen: Seen) -> float | None:
 
     By two clocks: ECS's and Prefect's.
     """
-    place = _place_of_due(seen)
-    if place is None or seen.task.exited_at is None:
+    due, _ = _due_and_after(seen)
+    if due is None or seen.task.exited_at is None:
         return None
-    return max(0.0, (seen.history[place].timestamp - seen.task.exited_at).total_seconds())
+    return max(0.0, (due.timestamp - seen.task.exited_at).total_seconds())
 
 
 def _step(name: str, at: datetime | None, found: str = "") -> Step:
@@ -120,12 +122,6 @@ def _exit(seen: Seen) -> Step:
         return _step("container exit", exited_at, code)
     seconds = max(0.0, (exited_at - seen.stopping_at).total_seconds())
     return _step("container exit", exited_at, f"{code}, {seconds:.1f} s after SIGTERM")
-
-
-def _event(seen: Seen) -> Step:
-    if seen.interruption is None:
-        return _step("event", None)
-    return _step("event", seen.interruption.recorded_at, f"recorded: {seen.interruption.cause}")
 
 
 def _decision(seen: Seen) -> Step:
@@ -149,18 +145,18 @@ def _parked(seen: Seen) -> RunState | None:
     return next((state for state in seen.history if state.transition_id in ids), None)
 
 
-def _place_of_due(seen: Seen) -> int | None:
+def _due_and_after(seen: Seen) -> tuple[RunState | None, Sequence[RunState]]:
     dues = set(map(due_id, park_ids_of(seen.task.arn, seen.history)))
-    places = [i for i, state in enumerate(seen.history) if state.transition_id in dues]
-    return places[0] if places else None
+    for place, state in enumerate(seen.history):
+        if state.transition_id in dues:
+            return state, seen.history[place + 1 :]
+    return None, ()
 
 
-def _due(seen: Seen, place: int | None) -> Step:
-    if place is None:
-        return _step("due", None)
+def _due(seen: Seen, due: RunState | None) -> Step:
     reaction = reaction_seconds(seen)
     found = f"{reaction:.2f} s after the container's exit" if reaction is not None else ""
-    return _step("due", seen.history[place].timestamp, found)
+    return _step("due", due.timestamp if due else None, found)
 
 
 def _of_state(name: str, state: RunState | None) -> Step:

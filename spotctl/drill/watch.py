@@ -1,8 +1,9 @@
 """Interrupts the target, polls how far its run has come, and shows it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.records import RunTable
@@ -28,11 +29,15 @@ from spotctl.output import Output, table_of
 
 @dataclass(frozen=True, slots=True)
 class Drilled:
-    """The result of a drill. `reaction_seconds`: see `timeline.reaction_seconds`."""
+    """The result of a drill: what was interrupted, and what was seen last."""
 
     target: Target
-    steps: tuple[Step, ...] = field(hash=False)
-    reaction_seconds: float | None
+    seen: Seen
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The timeline of what was seen."""
+        return timeline(self.seen)
 
     @property
     def passed(self) -> bool:
@@ -60,7 +65,7 @@ def drill(context: Context, target: Target, timeout: timedelta) -> Drilled:
     if target.is_own_run and seen.is_observing:
         # In observe mode no handler ends the run that the drill started and interrupted.
         context.prefect.cancel(target.run.id, "Ended by spotctl drill, which had started it.")
-    return Drilled(target, steps, reaction_seconds(seen))
+    return Drilled(target, seen)
 
 
 def show_drill(drilled: Drilled, output: Output) -> None:
@@ -74,7 +79,7 @@ def show_drill(drilled: Drilled, output: Output) -> None:
             "passed": drilled.passed,
             "flow_run": {"id": target.run.id, "name": target.run.name},
             "task": target.task.arn,
-            "reaction_seconds": drilled.reaction_seconds,
+            "reaction_seconds": reaction_seconds(drilled.seen),
             "steps": [
                 {"step": s.name, "state": s.progress, "at": s.at, "seconds": at, "found": s.found}
                 for s, at in steps
@@ -97,7 +102,7 @@ def show_drill(drilled: Drilled, output: Output) -> None:
 def verdict_of(drilled: Drilled) -> tuple[str, str]:
     """Return the verdict in words, and the next step (empty where the drill passed)."""
     if drilled.passed:
-        seconds = drilled.reaction_seconds
+        seconds = reaction_seconds(drilled.seen)
         due = "" if seconds is None else f", due again {seconds:.2f} s after the container's exit"
         return f"passed{due}", ""
     if broken := failure(drilled.steps):
@@ -134,21 +139,21 @@ def _look(context: Context, before: Seen) -> Seen:
         task = task if isinstance(parsed, Ignored) else parsed
         stopping_at = raw.get("stoppingAt") or stopping_at
     records = RunTable(context.aws.client("dynamodb"), context.project.stack, owner="spotctl")
-    return Seen(
-        asked_at=before.asked_at,
+    return replace(
+        before,
         task=task,
         stopping_at=stopping_at,
         interruption=records.read(run_id).interruptions.get(task.arn),
         history=context.prefect.runs.read_history(run_id),
-        newer=before.newer if before.newer and before.newer.started_at else _newer(context, task),
-        is_observing=before.is_observing,
+        newer=before.newer
+        if before.newer and before.newer.started_at
+        else _newer(context, task, run_id),
     )
 
 
-def _newer(context: Context, task: Task) -> Task | None:
+def _newer(context: Context, task: Task, run_id: UUID) -> Task | None:
     """The run's next task: the one that the worker noted on the run, otherwise by its tag."""
-    assert task.flow_run_id is not None  # noqa: S101  # as above
-    run = context.prefect.runs.read_run(task.flow_run_id)
+    run = context.prefect.runs.read_run(run_id)
     cluster, arn = noted_task(run) if run else ("", "")
     if arn and arn != task.arn:
         return EcsTasks(context.aws.client("ecs")).describe(cluster or task.cluster_arn, arn)

@@ -54,7 +54,7 @@ def read(context: Context, template: Mapping[str, Any]) -> Found:
     """
     settings = context.project.settings
     deployments = context.prefect.deployments(settings.work_pool)
-    effective = [effective_variables(deployment, template) for deployment in deployments]
+    effective = [_effective_variables(deployment, template) for deployment in deployments]
     own = {str(v["task_definition_arn"]) for v in effective if v.get("task_definition_arn")}
     ecs = context.aws.client("ecs")
     return Found(
@@ -70,7 +70,7 @@ def rows(found: Found) -> list[Row]:
     """Return how many deployments would be rescued well, and a warning for each other one."""
     if not found.deployments:
         return [ok("deployments", "there are none in the work pool")]
-    flaws = {d.name: flaws_of(d, found) for d in found.deployments}
+    flaws = {d.name: _flaws_of(d, found) for d in found.deployments}
     flawed = {name: found for name, found in flaws.items() if found}
     good = len(flaws) - len(flawed)
     judged = [ok("deployments", f"{good} of {len(flaws)} would be rescued as well as possible")]
@@ -81,9 +81,8 @@ def rows(found: Found) -> list[Row]:
     return judged
 
 
-def flaws_of(deployment: Deployment, found: Found) -> list[Flaw]:
-    """Return what keeps a deployment's runs from being rescued well."""
-    variables = effective_variables(deployment, found.template)
+def _flaws_of(deployment: Deployment, found: Found) -> list[Flaw]:
+    variables = _effective_variables(deployment, found.template)
     return [
         *_capacity_flaws(variables, found.clusters),
         *_container_flaws(variables, found.definitions),
@@ -92,8 +91,8 @@ def flaws_of(deployment: Deployment, found: Found) -> list[Flaw]:
     ]
 
 
-def effective_variables(deployment: Deployment, template: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the job variables of the deployment's runs: its own, over the pool's defaults."""
+def _effective_variables(deployment: Deployment, template: Mapping[str, Any]) -> dict[str, Any]:
+    """The job variables of the deployment's runs: its own, over the pool's defaults."""
     properties = (template.get("variables") or {}).get("properties") or {}
     defaults = {name: default_of(template, name) for name in properties}
     return {**defaults, **deployment.job_variables}

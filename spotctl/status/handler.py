@@ -29,14 +29,14 @@ class Function:
     """A Lambda function. `status` is empty where it is not deployed.
 
     `failures_to`: the ARN of the on-failure destination, empty for none.
-    `concurrency`: its reserved concurrency, None for none; 0 keeps it from running at all.
+    `is_held`: a reserved concurrency of 0 keeps it from running.
     """
 
     name: str
     status: str = ""
     rules: tuple[Rule, ...] = ()
     failures_to: str = ""
-    concurrency: int | None = None
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _function_rows(function: Function, queue_arn: str) -> list[Row]:
         return [failed(part, "it is not deployed", DEPLOY)]
     if function.status != "Active":
         return [failed(part, f"it is {function.status}", DEPLOY)]
-    if function.concurrency == 0:
+    if function.is_held:
         step = "remove its reserved concurrency; a spotctl teardown that stopped half-way set it"
         return [failed(part, "its reserved concurrency of 0 keeps it from running", step)]
     judged = [_destination_row(part, function, queue_arn)]
@@ -155,13 +155,12 @@ def _function(context: Context, name: str) -> Function:
     except client.exceptions.ResourceNotFoundException:
         return Function(name)
     reserved = client.get_function_concurrency(FunctionName=name)
-    concurrency = reserved.get("ReservedConcurrentExecutions")
     return Function(
         name=name,
         status=str(configuration.get("State") or "Active"),
         rules=tuple(_rules(context.aws.client("events"), configuration["FunctionArn"])),
         failures_to=_on_failure(client, name),
-        concurrency=None if concurrency is None else int(concurrency),
+        is_held=reserved.get("ReservedConcurrentExecutions") == 0,
     )
 
 

@@ -79,13 +79,6 @@ def read(context: Context) -> Found:
     return replace(found, version=version, pool=pool, workers=workers)
 
 
-def flow_container(template: Mapping[str, Any]) -> FlowContainer:
-    """Return the flow's container in a base job template, nothing set where it has none."""
-    definition = (template.get("job_configuration") or {}).get("task_definition") or {}
-    container: Mapping[str, Any] = (definition.get("containerDefinitions") or [{}])[0]
-    return container_of(container)
-
-
 def container_of(container: Mapping[str, Any]) -> FlowContainer:
     """Read a container definition, from a template or from ECS."""
     environment = container.get("environment") or []
@@ -150,14 +143,16 @@ def _pool_row(found: Found) -> Row:
 def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
     """A row per thing that a rescue needs, and the pool's base job template lacks."""
     fix = "edit the pool's base job template" if found.is_rescue_only else DEPLOY
-    request = (template.get("job_configuration") or {}).get("task_run_request") or {}
-    if not _refers_to(request.get("launchType"), "launch_type"):
+    job = template.get("job_configuration") or {}
+    launch_type = (job.get("task_run_request") or {}).get("launchType")
+    if not re.search(r"\{\{\s*launch_type\s*\}\}", str(launch_type)):
         yield failed(
             "pool: launch type",
             "its template does not use the variable launch_type: runs cannot be moved",
             f"{fix}: set launchType to {{{{ launch_type }}}} in task_run_request",
         )
-    container = flow_container(template)
+    definition = job.get("task_definition") or {}
+    container = container_of((definition.get("containerDefinitions") or [{}])[0])
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
         given = container.stop_timeout or "none, so 30 s"
         yield warning(
@@ -171,17 +166,13 @@ def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
             "interrupted flows are rescued from Running or Crashed, not from a clean stop",
             f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
         )
-    launch_type = default_of(template, "launch_type")
-    if found.use_spot and launch_type != FARGATE_SPOT:
+    default = default_of(template, "launch_type")
+    if found.use_spot and default != FARGATE_SPOT:
         yield warning(
             "pool: capacity",
-            f"flows run on {launch_type or 'no launch type'} by default",
+            f"flows run on {default or 'no launch type'} by default",
             f"{fix}: set {FARGATE_SPOT} as the default of launch_type",
         )
-
-
-def _refers_to(value: object, variable: str) -> bool:
-    return isinstance(value, str) and bool(re.search(rf"\{{\{{\s*{variable}\s*\}}\}}", value))
 
 
 def _worker_row(found: Found) -> Row:
@@ -204,16 +195,16 @@ def _ago(at: datetime, now: datetime) -> str:
 
 def _parameter(context: Context) -> Parameter | None:
     settings = context.project.settings
-    named = {
+    names = {
         "PREFECT_API_KEY_PARAMETER": settings.prefect_api_key_parameter,
         "PREFECT_API_AUTH_STRING_PARAMETER": settings.prefect_api_auth_string_parameter,
     }
-    [(setting, name)] = [(s, n) for s, n in named.items() if n][:1] or [("", "")]
-    if not name:
+    setting = next((setting for setting, name in names.items() if name), None)
+    if setting is None:
         return None
+    name = names[setting]
     # Described, not read: the status needs no secret.
-    answer = context.aws.client("ssm").describe_parameters(
+    described = context.aws.client("ssm").describe_parameters(
         ParameterFilters=[{"Key": "Name", "Option": "Equals", "Values": [name]}]
-    )
-    described = answer["Parameters"]
+    )["Parameters"]
     return Parameter(name, setting, str(described[0]["Type"]) if described else "")

@@ -14,7 +14,7 @@ from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from chalicelib.core.model.policy import Mode
 from spotctl.drill.target import Target, refusal_of
-from spotctl.drill.timeline import NEXT_STEPS, Seen, failure, is_passed, reaction_seconds, timeline
+from spotctl.drill.timeline import NEXT_STEPS, Seen, failure, is_passed, timeline
 from spotctl.drill.watch import Drilled, drill, verdict_of
 from tests.make import (
     NEWER_TASK_ARN,
@@ -73,8 +73,7 @@ def make_seen(**changes: Any) -> Seen:
 
 
 def verdict(seen: Seen) -> tuple[str, str]:
-    target = Target(seen.task, make_run())
-    return verdict_of(Drilled(target, timeline(seen), reaction_seconds(seen)))
+    return verdict_of(Drilled(Target(seen.task, make_run()), seen))
 
 
 def test_a_run_that_was_rerun_has_passed_every_step() -> None:

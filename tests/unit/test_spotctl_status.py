@@ -151,7 +151,7 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "rolling out": (service_rows(1, 1, "IN_PROGRESS"), "worker service", WARNING, "in_progress"),
     "not deployed": (function_rows(status=""), "function react", FAILED, "not deployed"),
     "broken": (function_rows(status="Failed"), "function react", FAILED, "Failed"),
-    "held": (function_rows(concurrency=0), "function react", FAILED, "concurrency of 0"),
+    "held": (function_rows(is_held=True), "function react", FAILED, "concurrency of 0"),
     "no rule": (function_rows(rules=()), "function react", FAILED, "no rule invokes it"),
     "no destination": (function_rows(failures_to=""), "function react", WARNING, "is lost"),
     "other destination": (function_rows(failures_to="x"), "function react", WARNING, "goes to x"),
