@@ -20,18 +20,22 @@ T = TypeVar("T")
 
 def status(context: Context) -> list[Row]:
     """Return the rows of all parts. A part that cannot be read is a failed row, and no error."""
+    project = context.project
     in_prefect = _try("Prefect", lambda: prefect_side.read(context))
     pool = None if isinstance(in_prefect, Row) else in_prefect.pool
     rows = [
-        *_rows("stack", lambda: stack.rows(stack.read(context))),
+        *_rows("stack", lambda: stack.rows(stack.read(context), project)),
         *_rows("provision", lambda: provisioning.rows(provisioning.read(context))),
-        *_rows("handler", lambda: handler.rows(handler.read(context))),
-        *([in_prefect] if isinstance(in_prefect, Row) else prefect_side.rows(in_prefect)),
+        *_rows("handler", lambda: handler.rows(handler.read(context), project)),
+        *([in_prefect] if isinstance(in_prefect, Row) else prefect_side.rows(in_prefect, project)),
         *_rows("other observers", lambda: observers.rows(observers.read(context))),
     ]
     if pool and pool.type == "ecs":
         template = pool.template
-        rows += _rows("deployments", lambda: deployments.rows(deployments.read(context, template)))
+        rows += _rows(
+            "deployments",
+            lambda: deployments.rows(deployments.read(context, template), project),
+        )
     return rows
 
 

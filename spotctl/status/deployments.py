@@ -9,9 +9,11 @@ from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.policy import NEVER_RERUN_TAG, OPT_IN_TAG, Mode
+from chalicelib.settings import Settings
 from spotctl.context import Context
 from spotctl.output import Row, ok, warning
 from spotctl.prefect import Deployment
+from spotctl.project import Project
 from spotctl.status.prefect_side import (
     RELINQUISH,
     SIGTERM_BEHAVIOR,
@@ -43,8 +45,6 @@ class Found:
     deployments: tuple[Deployment, ...]
     template: Mapping[str, Any] = field(hash=False)
     definitions: Mapping[str, FlowContainer | None] = field(hash=False)
-    clusters: tuple[str, ...]
-    mode: Mode
 
 
 def read(context: Context, template: Mapping[str, Any]) -> Found:
@@ -52,8 +52,7 @@ def read(context: Context, template: Mapping[str, Any]) -> Found:
 
     `template`: the pool's base job template. Raises botocore's errors and PrefectSpotError.
     """
-    settings = context.project.settings
-    deployments = context.prefect.deployments(settings.work_pool)
+    deployments = context.prefect.deployments(context.project.settings.work_pool)
     effective = [_effective_variables(deployment, template) for deployment in deployments]
     own = {str(v["task_definition_arn"]) for v in effective if v.get("task_definition_arn")}
     ecs = context.aws.client("ecs")
@@ -61,33 +60,31 @@ def read(context: Context, template: Mapping[str, Any]) -> Found:
         deployments=deployments,
         template=template,
         definitions={name: _definition(ecs, name) for name in sorted(own)},
-        clusters=settings.ecs_clusters,
-        mode=settings.mode,
     )
 
 
-def rows(found: Found) -> list[Row]:
+def rows(found: Found, project: Project) -> list[Row]:
     """Return how many deployments would be rescued well, and a warning for each other one."""
     if not found.deployments:
         return [ok("deployments", "there are none in the work pool")]
-    flaws = {d.name: _flaws_of(d, found) for d in found.deployments}
-    flawed = {name: found for name, found in flaws.items() if found}
-    good = len(flaws) - len(flawed)
-    judged = [ok("deployments", f"{good} of {len(flaws)} would be rescued as well as possible")]
-    for name, found_flaws in sorted(flawed.items()):
-        what = "; ".join(flaw for flaw, _ in found_flaws)
-        steps = "; ".join(dict.fromkeys(step for _, step in found_flaws))
-        judged.append(warning(f"deployment {name}", what, steps))
-    return judged
+    judged = []
+    for deployment in sorted(found.deployments, key=lambda deployment: deployment.name):
+        if flaws := _flaws_of(deployment, found, project.settings):
+            what = "; ".join(flaw for flaw, _ in flaws)
+            steps = "; ".join(dict.fromkeys(step for _, step in flaws))
+            judged.append(warning(f"deployment {deployment.name}", what, steps))
+    number = len(found.deployments)
+    good = f"{number - len(judged)} of {number} would be rescued as well as possible"
+    return [ok("deployments", good), *judged]
 
 
-def _flaws_of(deployment: Deployment, found: Found) -> list[Flaw]:
+def _flaws_of(deployment: Deployment, found: Found, settings: Settings) -> list[Flaw]:
     variables = _effective_variables(deployment, found.template)
     return [
-        *_capacity_flaws(variables, found.clusters),
+        *_capacity_flaws(variables, settings.ecs_clusters),
         *_container_flaws(variables, found.definitions),
         *_image_flaws(str(variables.get("image") or "")),
-        *_tag_flaws(deployment.tags, found.mode),
+        *_tag_flaws(deployment.tags, settings.mode),
     ]
 
 

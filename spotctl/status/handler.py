@@ -8,6 +8,7 @@ from typing import Any, Final
 from chalicelib.adapters.records import RunTable
 from spotctl.context import Context
 from spotctl.output import DEPLOY, Row, failed, ok, warning
+from spotctl.project import Project
 
 LATE_SWEEP: Final = timedelta(minutes=20)
 """A sweep runs every five minutes: three in a row may fail before that is a failure."""
@@ -57,7 +58,6 @@ class Found:
 
     functions: tuple[Function, ...]
     queue: Queue | None
-    queue_name: str
     swept_at: datetime | None
     sweep_is_finished: bool
     now: datetime
@@ -71,18 +71,17 @@ def read(context: Context) -> Found:
     return Found(
         functions=tuple(_function(context, name) for name in names),
         queue=_queue(context.aws.client("sqs"), project.failure_queue),
-        queue_name=project.failure_queue,
         swept_at=swept_at,
         sweep_is_finished=sweep_is_finished,
         now=context.now(),
     )
 
 
-def rows(found: Found) -> list[Row]:
+def rows(found: Found, project: Project) -> list[Row]:
     """Judge functions, rules, failure queue and sweep."""
     queue_arn = found.queue.arn if found.queue else ""
     judged = [row for function in found.functions for row in _function_rows(function, queue_arn)]
-    return [*judged, _queue_row(found), _sweep_row(found)]
+    return [*judged, _queue_row(found.queue, project.failure_queue), _sweep_row(found)]
 
 
 def _function_rows(function: Function, queue_arn: str) -> list[Row]:
@@ -120,10 +119,9 @@ def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
     return warning(part, lost, _RESTORE)
 
 
-def _queue_row(found: Found) -> Row:
-    queue = found.queue
+def _queue_row(queue: Queue | None, name: str) -> Row:
     if queue is None:
-        return failed("failure queue", f"there is no queue {found.queue_name}", DEPLOY)
+        return failed("failure queue", f"there is no queue {name}", DEPLOY)
     if queue.waiting + queue.taken == 0:
         return ok("failure queue", "empty")
     taken = f", {queue.taken} more are being redriven" if queue.taken else ""

@@ -11,6 +11,7 @@ from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.prefect import Worker, WorkPool
+from spotctl.project import Project
 
 STOP_TIMEOUT_SECONDS: Final = 120
 """Fargate's longest time between SIGTERM and SIGKILL."""
@@ -37,11 +38,7 @@ class Found:
     """
 
     parameter: Parameter | None
-    api_url: str
-    pool_name: str
     now: datetime
-    is_rescue_only: bool
-    use_spot: bool = True
     error: PrefectSpotError | None = None
     version: str = ""
     pool: WorkPool | None = None
@@ -62,14 +59,7 @@ class FlowContainer:
 def read(context: Context) -> Found:
     """Read from SSM and Prefect. Raises botocore's errors; Prefect's become `error`."""
     settings = context.project.settings
-    found = Found(
-        parameter=_parameter(context),
-        api_url=settings.prefect_api_url,
-        pool_name=settings.work_pool,
-        now=context.now(),
-        is_rescue_only=context.project.is_rescue_only,
-        use_spot=context.project.provision.use_spot,
-    )
+    found = Found(_parameter(context), context.now())
     try:
         version = context.prefect.version()
         pool = context.prefect.work_pool(settings.work_pool)
@@ -95,17 +85,17 @@ def default_of(template: Mapping[str, Any], variable: str) -> Any:
     return (properties.get(variable) or {}).get("default")
 
 
-def rows(found: Found) -> list[Row]:
+def rows(found: Found, project: Project) -> list[Row]:
     """Judge credential, server, pool and workers."""
     judged = [_parameter_row(found.parameter)]
     if found.error:
         what = f"{found.error.what}; pool, worker and deployments were not read"
         return [*judged, failed("Prefect from here", what, found.error.next_step)]
-    judged.append(ok("Prefect from here", f"{found.version} at {found.api_url}"))
-    judged.append(_pool_row(found))
+    judged.append(ok("Prefect from here", f"{found.version} at {project.settings.prefect_api_url}"))
+    judged.append(_pool_row(found.pool, project))
     if found.pool is not None:
         complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour are set")
-        judged += list(_template_rows(found.pool.template, found)) or [complete]
+        judged += list(_template_rows(found.pool.template, project)) or [complete]
         judged.append(_worker_row(found))
     return judged
 
@@ -124,10 +114,10 @@ def _parameter_row(parameter: Parameter | None) -> Row:
     return failed(part, found, f"delete it, then {put}")
 
 
-def _pool_row(found: Found) -> Row:
-    part, pool = f"work pool {found.pool_name}", found.pool
+def _pool_row(pool: WorkPool | None, project: Project) -> Row:
+    part = f"work pool {project.settings.work_pool}"
     if pool is None:
-        step = "correct WORK_POOL, or create the pool" if found.is_rescue_only else DEPLOY
+        step = "correct WORK_POOL, or create the pool" if project.is_rescue_only else DEPLOY
         return failed(part, "Prefect does not know it", step)
     if pool.type != "ecs":
         step = "create an ecs pool, or set WORK_POOL to one"
@@ -140,9 +130,9 @@ def _pool_row(found: Found) -> Row:
     return ok(part, f"ecs, {pool.status or 'READY'}")
 
 
-def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
+def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Row]:
     """A row per thing that a rescue needs, and the pool's base job template lacks."""
-    fix = "edit the pool's base job template" if found.is_rescue_only else DEPLOY
+    fix = "edit the pool's base job template" if project.is_rescue_only else DEPLOY
     job = template.get("job_configuration") or {}
     launch_type = (job.get("task_run_request") or {}).get("launchType")
     if not re.search(r"\{\{\s*launch_type\s*\}\}", str(launch_type)):
@@ -167,7 +157,7 @@ def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
             f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
         )
     default = default_of(template, "launch_type")
-    if found.use_spot and default != FARGATE_SPOT:
+    if project.provision.use_spot and default != FARGATE_SPOT:
         yield warning(
             "pool: capacity",
             f"flows run on {default or 'no launch type'} by default",

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from spotctl.context import Context
 from spotctl.output import DEPLOY, Row, failed, ok, warning
+from spotctl.project import Project
 
 WORKER_SERVICE: Final = "worker"
 
@@ -42,13 +43,10 @@ class Service:
 class Found:
     """What AWS returned. `stack_status` empty: no stack. `service` None: none, or none expected."""
 
-    stack: str
     stack_status: str
     stack_reason: str
     clusters: tuple[Cluster, ...]
     service: Service | None
-    is_rescue_only: bool
-    use_spot: bool = True
 
 
 def read(context: Context) -> Found:
@@ -61,13 +59,10 @@ def read(context: Context) -> Found:
     if not project.is_rescue_only and clusters[0].status == "ACTIVE":
         service = _service(ecs, clusters[0].name)
     return Found(
-        stack=project.stack,
         stack_status=str(described.get("StackStatus", "")),
         stack_reason=str(described.get("StackStatusReason", "")),
         clusters=clusters,
         service=service,
-        is_rescue_only=project.is_rescue_only,
-        use_spot=project.provision.use_spot,
     )
 
 
@@ -88,20 +83,20 @@ def describe_stack(context: Context) -> Mapping[str, Any] | None:
     return found
 
 
-def rows(found: Found) -> list[Row]:
+def rows(found: Found, project: Project) -> list[Row]:
     """Judge stack, clusters and service."""
-    judged = [_stack_row(found)]
-    judged += [_cluster_row(cluster, found) for cluster in found.clusters]
-    if not found.is_rescue_only:
+    judged = [_stack_row(found, project.stack)]
+    judged += [_cluster_row(cluster, project) for cluster in found.clusters]
+    if not project.is_rescue_only:
         judged.append(_service_row(found.service))
     return judged
 
 
-def _stack_row(found: Found) -> Row:
+def _stack_row(found: Found, name: str) -> Row:
     status = found.stack_status
-    what = f"{found.stack}: {status}" + (f" ({found.stack_reason})" if found.stack_reason else "")
+    what = f"{name}: {status}" + (f" ({found.stack_reason})" if found.stack_reason else "")
     if not status:
-        return failed("stack", f"there is no stack {found.stack}", DEPLOY)
+        return failed("stack", f"there is no stack {name}", DEPLOY)
     if status in _COMPLETE:
         return ok("stack", what)
     if status == "UPDATE_ROLLBACK_COMPLETE":
@@ -111,14 +106,14 @@ def _stack_row(found: Found) -> Row:
     return failed("stack", what, f"{DEPLOY} to see which resource failed, and to recover")
 
 
-def _cluster_row(cluster: Cluster, found: Found) -> Row:
+def _cluster_row(cluster: Cluster, project: Project) -> Row:
     part = f"cluster {cluster.name}"
     if not cluster.status:
-        step = "correct ECS_CLUSTER" if found.is_rescue_only else DEPLOY
+        step = "correct ECS_CLUSTER" if project.is_rescue_only else DEPLOY
         return failed(part, "ECS does not know it in this region", step)
     if cluster.status != "ACTIVE":
         return failed(part, f"it is {cluster.status}", DEPLOY)
-    wanted = (FARGATE, FARGATE_SPOT) if found.use_spot else (FARGATE,)
+    wanted = (FARGATE, FARGATE_SPOT) if project.provision.use_spot else (FARGATE,)
     missing = [provider for provider in wanted if provider not in cluster.providers]
     if missing:
         return failed(

@@ -1,6 +1,7 @@
 """How `spotctl status` judges what it finds: a row per judgement."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -19,20 +20,41 @@ SIGTERM = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OK, WARNING, FAILED = State.OK, State.WARNING, State.FAILED
 
 
-def stack_rows(**changes: Any) -> list[Row]:
-    ordinary = stack.Found(
+def make_project(
+    *, is_rescue_only: bool = False, use_spot: bool = True, mode: Mode = Mode.RESCUE
+) -> Any:
+    """The stage's settings, as far as they are judged by."""
+    return SimpleNamespace(
         stack="prefect-spot-dev",
+        failure_queue="failures",
+        is_rescue_only=is_rescue_only,
+        provision=SimpleNamespace(use_spot=use_spot),
+        settings=SimpleNamespace(
+            prefect_api_url="http://prefect/api",
+            work_pool="spot",
+            ecs_clusters=("prefect-spot-dev",),
+            mode=mode,
+        ),
+    )
+
+
+PROJECT: Final = make_project()
+ON_DEMAND: Final = make_project(use_spot=False)
+RESCUE_ONLY: Final = make_project(is_rescue_only=True)
+
+
+def stack_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
+    ordinary = stack.Found(
         stack_status="CREATE_COMPLETE",
         stack_reason="",
         clusters=(stack.Cluster("spot", "ACTIVE", ("FARGATE", "FARGATE_SPOT")),),
         service=stack.Service(1, 1, "COMPLETED"),
-        is_rescue_only=False,
     )
-    return stack.rows(replace(ordinary, **changes))
+    return stack.rows(replace(ordinary, **changes), project)
 
 
-def cluster_rows(*cluster: Any, use_spot: bool = True) -> list[Row]:
-    return stack_rows(clusters=(stack.Cluster("spot", *cluster),), use_spot=use_spot)
+def cluster_rows(*cluster: Any, project: Any = PROJECT) -> list[Row]:
+    return stack_rows(project, clusters=(stack.Cluster("spot", *cluster),))
 
 
 def service_rows(*service: Any) -> list[Row]:
@@ -47,12 +69,11 @@ def handler_rows(**changes: Any) -> list[Row]:
     ordinary = handler.Found(
         functions=(FUNCTION,),
         queue=handler.Queue(QUEUE, waiting=0, taken=0),
-        queue_name="failures",
         swept_at=NOW - seconds(120),
         sweep_is_finished=True,
         now=NOW,
     )
-    return handler.rows(replace(ordinary, **changes))
+    return handler.rows(replace(ordinary, **changes), PROJECT)
 
 
 def function_rows(**changes: Any) -> list[Row]:
@@ -93,26 +114,23 @@ def make_template(launch_type: str = "FARGATE_SPOT", **container: Any) -> dict[s
 POOL: Final = WorkPool("spot", "ecs", "READY", is_paused=False, template=make_template())
 
 
-def prefect_rows(**changes: Any) -> list[Row]:
+def prefect_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
     ordinary = prefect_side.Found(
         parameter=prefect_side.Parameter("/key", "PREFECT_API_KEY_PARAMETER", "SecureString"),
-        api_url="http://prefect/api",
-        pool_name="spot",
         now=NOW,
-        is_rescue_only=False,
         version="3.8.8",
         pool=POOL,
         workers=(Worker("ECSWorker 1", True, NOW - seconds(7), "3.8.8"),),
     )
-    return prefect_side.rows(replace(ordinary, **changes))
+    return prefect_side.rows(replace(ordinary, **changes), project)
 
 
 def parameter_rows(kind: str) -> list[Row]:
     return prefect_rows(parameter=prefect_side.Parameter("/key", "NAME", kind))
 
 
-def pool_rows(use_spot: bool = True, **changes: Any) -> list[Row]:
-    return prefect_rows(pool=replace(POOL, **changes), use_spot=use_spot)
+def pool_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
+    return prefect_rows(project, pool=replace(POOL, **changes))
 
 
 def template_rows(**container: Any) -> list[Row]:
@@ -142,7 +160,7 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "inactive": (cluster_rows("INACTIVE"), "cluster spot", FAILED, "INACTIVE"),
     "no Spot": (cluster_rows("ACTIVE", ("FARGATE",)), "cluster spot", FAILED, "lacks the capacity"),
     "no Spot, as meant": (
-        cluster_rows("ACTIVE", ("FARGATE",), use_spot=False), "cluster spot", OK, "",
+        cluster_rows("ACTIVE", ("FARGATE",), project=ON_DEMAND), "cluster spot", OK, "",
     ),
     "no service": (stack_rows(service=None), "worker service", FAILED, "no service"),
     "nothing runs": (service_rows(0, 1, "", "no place"), "worker service", FAILED, "no place"),
@@ -211,12 +229,11 @@ def test_the_exit_code_is_that_of_the_worst_row() -> None:
 
 
 def test_in_rescue_only_mode_the_users_own_parts_are_neither_expected_nor_deployed() -> None:
-    rows = stack_rows(is_rescue_only=True, service=None)
+    rows = stack_rows(RESCUE_ONLY, service=None)
     assert "worker service" not in {row.part for row in rows}
-    pool = replace(POOL, template=make_template(stopTimeout=30))
-    row = the("pool: stopTimeout", prefect_rows(pool=pool, is_rescue_only=True))
+    row = the("pool: stopTimeout", pool_rows(RESCUE_ONLY, template=make_template(stopTimeout=30)))
     assert row.next_step.startswith("edit the pool's base job template")
-    on_demand = pool_rows(use_spot=False, template=make_template("FARGATE"))
+    on_demand = pool_rows(ON_DEMAND, template=make_template("FARGATE"))
     assert "pool: capacity" not in {row.part for row in on_demand}
 
 
@@ -228,10 +245,8 @@ def deployment_rows(
         deployments=(Deployment(uuid4(), "etl/x", variables, tags),),
         template=make_template(),
         definitions={n: prefect_side.container_of(c) for n, c in definitions.items()},
-        clusters=("prefect-spot-dev",),
-        mode=mode,
     )
-    return deployments.rows(found)
+    return deployments.rows(found, make_project(mode=mode))
 
 
 SPOT_ALONE: Final = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
