@@ -9,8 +9,8 @@ from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.ecs_task import DRILL_STOP_REASON, Ignored, Task, parse_task
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.rescue.orphans import noted_task
 from chalicelib.core.model.policy import Mode
+from chalicelib.core.rescue.orphans import noted_task
 from chalicelib.errors import PrefectUnavailableError
 from spotctl.context import Context
 from spotctl.drill.target import POLL_SECONDS, Target, newest_task
