@@ -35,7 +35,8 @@ for module in pkgutil.walk_packages(chalicelib.__path__, "chalicelib."):
     importlib.import_module(module.name)
 for name, module in sys.modules.items():
     if name.partition(".")[0] in sys.argv[1:] and (source := getattr(module, "__file__", None)):
-        print(name, source, sep="\\t")
+        end = "/__init__.py" if hasattr(module, "__path__") else ".py"
+        print(name.replace(".", "/") + end, source, sep="\\t")
 """
 
 
@@ -85,13 +86,8 @@ def _sources_beside(project: Path) -> Mapping[Path, Path]:
     )
     if finished.returncode != 0:
         raise AppError(finished.stderr.strip().rpartition("\n")[2])
-    sources = {}
-    for line in finished.stdout.splitlines():
-        name, source = line.split("\t")
-        path = Path(*name.split("."))
-        is_package = Path(source).name == "__init__.py"
-        sources[path / "__init__.py" if is_package else path.with_suffix(".py")] = Path(source)
-    return sources
+    pairs = (line.split("\t") for line in finished.stdout.splitlines())
+    return {Path(path): Path(source) for path, source in pairs}
 
 
 def _compile(source: Path, path: Path, folder: Path) -> None:

@@ -3,7 +3,6 @@
 A file of its own, because matplotlib takes a second to import. It needs no display.
 """
 
-from datetime import date
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
@@ -40,8 +39,11 @@ def draw(report: Report, png: Path, svg: Path) -> None:
 def _draw_money(axes: Axes, report: Report) -> None:
     """Each day's costs as bars, and the net saving up to that day as a line."""
     days = days_between(report.since, report.until)
-    by_day = _by_day(report, days)
-    places = range(len(days))
+    sums = dict.fromkeys(days, Counts())
+    for row in report.rows:
+        if row.day is not None:
+            sums[row.day] += row.counts
+    by_day, places = sums.values(), range(len(days))
     paid = [float(counts.cost_usd) for counts in by_day]
     wasted = [float(counts.wasted_usd) for counts in by_day]
     useful = [all_ - repeated for all_, repeated in zip(paid, wasted, strict=True)]
@@ -70,14 +72,6 @@ def _draw_rates(axes: Axes, report: Report) -> None:
     axes.set_xlim(left=0)
     if not rated:
         axes.text(0.5, 0.5, "no time on Spot", ha="center", transform=axes.transAxes)
-
-
-def _by_day(report: Report, days: tuple[date, ...]) -> list[Counts]:
-    by_day = dict.fromkeys(days, Counts())
-    for row in report.rows:
-        if row.day is not None:
-            by_day[row.day] += row.counts
-    return [by_day[day] for day in days]
 
 
 def _name(row: Row) -> str:

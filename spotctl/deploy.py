@@ -12,7 +12,7 @@ from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.output import Row, State, failed, ok
 from spotctl.policies import write_policies
-from spotctl.status.provisioning import FUNCTION, READY, Provisioned, provision
+from spotctl.status.provisioning import FUNCTION, READY, SETTLED, Provisioned, provision
 from spotctl.status.stack import describe_stack
 
 PAUSE_SECONDS: Final = 5.0
@@ -71,7 +71,7 @@ def next_after(answers: Sequence[Provisioned]) -> Next:
     failed_now = latest.state == "recovering" and any(
         answer.state in ("creating", "updating") for answer in answers
     )
-    return Next.GIVE_UP if latest.is_settled or failed_now else Next.WAIT
+    return Next.GIVE_UP if latest.state in SETTLED or failed_now else Next.WAIT
 
 
 def _provision(context: Context) -> Row:

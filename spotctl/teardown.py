@@ -29,22 +29,22 @@ STOP_REASON: Final = "spotctl teardown"
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The stage's stack; `bucket` and `cluster` are empty where it has none."""
+    """The stage's stack. `id` is empty where there is none, as are its bucket and cluster."""
 
-    id: str
-    bucket: str
-    cluster: str
+    id: str = ""
+    bucket: str = ""
+    cluster: str = ""
 
 
-def find_stack(context: Context) -> Stack | None:
-    """Return the stage's stack, None where there is none.
+def find_stack(context: Context) -> Stack:
+    """Return the stage's stack, empty where there is none.
 
     Raises:
         RefusedError: prefect-spot did not create the stack of that name. Also botocore's errors.
     """
     found = describe_stack(context)
     if found is None:
-        return None
+        return Stack()
     if TEMPLATE_TAG not in {tag["Key"] for tag in found.get("Tags", ())}:
         raise RefusedError(
             f"prefect-spot did not create the stack {context.project.stack}, and does not touch it",
@@ -55,33 +55,31 @@ def find_stack(context: Context) -> Stack | None:
     return Stack(found["StackId"], outputs.get("ResultsBucket", ""), cluster)
 
 
-def running_flows(context: Context, stack: Stack | None) -> list[Task]:
+def running_flows(context: Context, stack: Stack) -> list[Task]:
     """Return the tasks of flow runs in the stack's cluster that have not exited.
 
     Raises botocore's errors.
     """
-    if stack is None or not stack.cluster:
-        return []
-    return [task for task in _tasks(context, stack.cluster) if task.flow_run_id and not task.exited]
+    tasks = _tasks(context, stack.cluster) if stack.cluster else ()
+    return [task for task in tasks if task.flow_run_id and not task.exited]
 
 
-def teardown(context: Context, stack: Stack | None, *, work_pool: bool) -> Iterator[Row]:
+def teardown(context: Context, stack: Stack, *, work_pool: bool) -> Iterator[Row]:
     """Delete the stage; yield a row per step, and stop after one that failed.
 
     `work_pool`: delete that as well. Raises botocore's errors.
     """
-    steps: list[Callable[[], Row]] = [lambda: _hold_provision(context)]
-    if stack is not None and stack.cluster:
-        steps += [lambda: _stop_worker(context, stack), lambda: _stop_flows(context, stack)]
-    if stack is not None and stack.bucket:
-        steps.append(lambda: _empty_bucket(context, stack.bucket))
-    if stack is not None:
-        steps.append(lambda: _delete_stack(context, stack))
-    steps.append(lambda: _delete_functions(context))
-    if work_pool:
-        steps.append(lambda: _delete_work_pool(context))
-    for step in steps:
-        row = step()
+    steps = (
+        (_hold_provision, True),
+        (_stop_worker, stack.cluster),
+        (_stop_flows, stack.cluster),
+        (_empty_bucket, stack.bucket),
+        (_delete_stack, stack.id),
+        (_delete_functions, True),
+        (_delete_work_pool, work_pool),
+    )
+    for step in [step for step, applies in steps if applies]:
+        row = step(context, stack)
         context.progress(f"{row.part}: {row.found}")
         yield row
         if row.state is State.FAILED:
@@ -113,7 +111,7 @@ def what_stays(context: Context, *, work_pool: bool) -> list[str]:
     ]
 
 
-def _hold_provision(context: Context) -> Row:
+def _hold_provision(context: Context, _stack: Stack) -> Row:
     name = context.project.function_name(FUNCTION)
     client = context.aws.client("lambda")
     try:
@@ -167,12 +165,12 @@ def _stop_flows(context: Context, stack: Stack) -> Row:
     return ok("flow runs", f"{len(tasks)} were cancelled")
 
 
-def _empty_bucket(context: Context, bucket: str) -> Row:
-    s3, part, deleted = context.aws.client("s3"), f"bucket {bucket}", 0
+def _empty_bucket(context: Context, stack: Stack) -> Row:
+    s3, part, deleted = context.aws.client("s3"), f"bucket {stack.bucket}", 0
     try:
         # Always the first page: a page's marker may be among the deleted objects.
-        while keys := _versions(s3.list_object_versions(Bucket=bucket)):
-            answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+        while keys := _versions(s3.list_object_versions(Bucket=stack.bucket)):
+            answer = s3.delete_objects(Bucket=stack.bucket, Delete={"Objects": keys, "Quiet": True})
             if errors := answer.get("Errors"):
                 found = f"S3 did not delete {errors[0]['Key']}: {errors[0]['Message']}"
                 return failed(part, found, _NEXT_STEP)
@@ -219,7 +217,7 @@ def _why(client: Any, stack_id: str) -> str:
     return "; ".join(failures[:3]) or "CloudFormation gives no reason"
 
 
-def _delete_functions(context: Context) -> Row:
+def _delete_functions(context: Context, _stack: Stack) -> Row:
     project = context.project
     code = context.chalice("delete")
     left = [n for n in map(project.function_name, project.functions) if _exists(context, n)]
@@ -242,7 +240,7 @@ def _exists(context: Context, function_name: str) -> bool:
     return True
 
 
-def _delete_work_pool(context: Context) -> Row:
+def _delete_work_pool(context: Context, _stack: Stack) -> Row:
     name = context.project.settings.work_pool
     try:
         if context.prefect.work_pool(name) is None:

@@ -29,9 +29,10 @@ Flaw = tuple[str, str]
 CLEAN_STOP_SINCE: Final = (3, 8, 1)
 """The first Prefect version that can relinquish a run on SIGTERM."""
 
-_PREFECT_IMAGE: Final = re.compile(r"(?:^|/)prefecthq/prefect(?:-aws)?:(?P<tag>[\w.-]+)$")
-_TAG_VERSION: Final = re.compile(r"^(\d+)(?:\.(\d+))?(?:\.(\d+))?(?=$|-)")
-_MOVING_TAG: Final = re.compile(r"^\d+(?:\.\d+)?-latest")
+_PREFECT_IMAGE: Final = re.compile(
+    r"(?:^|/)prefecthq/prefect(?:-aws)?:(\d+)(?:\.(\d+))?(?:\.(\d+))?(-latest)?(?:-[\w.-]*)?$"
+)
+"""An image of Prefect's; three parts of a version, and whether its tag moves to newer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +147,10 @@ def version_of(image: str) -> tuple[int, ...] | None:
 
     Only in Prefect's own images: in others the tag may be any version.
     """
-    named = _PREFECT_IMAGE.search(image)
-    if named is None:
+    match = _PREFECT_IMAGE.search(image)
+    if match is None or (match[4] and int(match[1]) >= CLEAN_STOP_SINCE[0]):
         return None
-    tag = named["tag"]
-    version = _TAG_VERSION.match(tag)
-    if version is None or (_MOVING_TAG.match(tag) and int(version[1]) >= CLEAN_STOP_SINCE[0]):
-        return None
-    return tuple(int(part) for part in version.groups() if part)
+    return tuple(int(part) for part in match.groups()[:3] if part)
 
 
 def _tag_flaws(tags: Sequence[str], mode: Mode) -> Iterator[Flaw]:

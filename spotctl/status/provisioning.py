@@ -29,11 +29,6 @@ class Provisioned:
     steps: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether another call would change nothing."""
-        return self.state in SETTLED
-
 
 def provision(context: Context, *, dry_run: bool) -> Provisioned:
     """Invoke `provision` once: it takes one step, or with `dry_run` only plans.

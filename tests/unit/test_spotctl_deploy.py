@@ -16,7 +16,7 @@ from spotctl.deploy import MOST_ERRORS, Next, deploy, next_after
 from spotctl.output import State
 from spotctl.project import read_project
 from spotctl.status.provisioning import Provisioned
-from spotctl.teardown import find_stack, teardown, what_stays
+from spotctl.teardown import Stack, find_stack, teardown, what_stays
 from tests.make import NOW
 from tests.unit.spotctl_bench import FUNCTIONS, POOL, STACK, Bench, bench
 
@@ -189,7 +189,7 @@ def test_teardown_empties_and_deletes_in_order(stage: Bench) -> None:
 
 def test_teardown_stops_where_a_step_fails(stage: Bench) -> None:
     """Chalice does not know these functions, and says so with exit code 0."""
-    rows = list(teardown(context_of(stage), None, work_pool=True))
+    rows = list(teardown(context_of(stage), Stack(), work_pool=True))
     assert [(row.part, row.state) for row in rows] == [
         ("provision", State.OK),
         ("functions", State.FAILED),
