@@ -136,17 +136,14 @@ def _container_flaws(
 
 
 def _image_flaws(image: str) -> Iterator[Flaw]:
-    version, since = version_of(image), ".".join(map(str, CLEAN_STOP_SINCE))
+    version, since = _version_of(image), ".".join(map(str, CLEAN_STOP_SINCE))
     if version is not None and version < CLEAN_STOP_SINCE[: len(version)]:
         what = f"its image {image} is older than Prefect {since}: rescued from Running or Crashed"
         yield what, f"use an image with Prefect {since} or newer"
 
 
-def version_of(image: str) -> tuple[int, ...] | None:
-    """Return Prefect's version as far as an image's tag has it, None where it has none.
-
-    Only in Prefect's own images: in others the tag may be any version.
-    """
+def _version_of(image: str) -> tuple[int, ...] | None:
+    """Prefect's version, from its own images only: elsewhere the tag may be any version."""
     match = _PREFECT_IMAGE.search(image)
     if match is None or (match[4] and int(match[1]) >= CLEAN_STOP_SINCE[0]):
         return None
