@@ -50,9 +50,9 @@ def read_message(message: Mapping[str, Any]) -> Message:
     try:
         body = json.loads(message["Body"])
     except ValueError:
-        return Message(**ids, function="", event=None, reason="it is not JSON")
+        body = None
     if not isinstance(body, Mapping):
-        return Message(**ids, function="", event=body, reason="it is not an event")
+        return Message(**ids, function="", event=None, reason="it is not a JSON object")
     context = body.get("requestContext")
     if isinstance(context, Mapping) and "requestPayload" in body:
         event, error = body["requestPayload"], body.get("responsePayload")

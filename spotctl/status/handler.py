@@ -86,10 +86,8 @@ def rows(found: Found, project: Project) -> list[Row]:
 
 def _function_rows(function: Function, queue_arn: str) -> list[Row]:
     part = f"function {function.name}"
-    if not function.status:
-        return [failed(part, "it is not deployed", DEPLOY)]
     if function.status != "Active":
-        return [failed(part, f"it is {function.status}", DEPLOY)]
+        return [failed(part, f"it is {function.status or 'not deployed'}", DEPLOY)]
     if function.is_held:
         step = "remove its reserved concurrency; a spotctl teardown that stopped half-way set it"
         return [failed(part, "its reserved concurrency of 0 keeps it from running", step)]

@@ -169,13 +169,13 @@ def _worker_row(found: Found) -> Row:
     online = [worker for worker in found.workers if worker.is_online]
     if not online:
         last = max((w.last_heartbeat for w in found.workers if w.last_heartbeat), default=None)
-        heard = f"last heartbeat {_ago(last, found.now)}" if last else "there never was one"
+        heartbeat = f"last heartbeat {_ago(last, found.now)}" if last else "the pool never had one"
         step = "look at the worker service above, and at its log"
-        return failed("worker", f"no worker is online; {heard}", step)
+        return failed("worker", f"no worker is online; {heartbeat}", step)
     newest = online[0]
     version = f", Prefect {newest.version}" if newest.version else ""
-    heard = _ago(newest.last_heartbeat, found.now) if newest.last_heartbeat else "unknown"
-    return ok("worker", f"{len(online)} online{version}; last heartbeat {heard}")
+    heartbeat = _ago(newest.last_heartbeat, found.now) if newest.last_heartbeat else "unknown"
+    return ok("worker", f"{len(online)} online{version}; last heartbeat {heartbeat}")
 
 
 def _ago(at: datetime, now: datetime) -> str:

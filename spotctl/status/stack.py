@@ -73,14 +73,13 @@ def describe_stack(context: Context) -> Mapping[str, Any] | None:
     """
     client, name = context.aws.client("cloudformation"), context.project.stack
     try:
-        [stack] = client.describe_stacks(StackName=name)["Stacks"]
+        stacks: list[Mapping[str, Any]] = client.describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:
         # CloudFormation has no error code of its own for a missing stack.
         if "does not exist" in error.response["Error"].get("Message", ""):
             return None
         raise
-    found: Mapping[str, Any] = stack
-    return found
+    return stacks[0]
 
 
 def rows(found: Found, project: Project) -> list[Row]:

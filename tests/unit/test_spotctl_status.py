@@ -159,7 +159,7 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "unknown cluster": (cluster_rows(), "cluster spot", FAILED, "does not know it"),
     "inactive": (cluster_rows("INACTIVE"), "cluster spot", FAILED, "INACTIVE"),
     "no Spot": (cluster_rows("ACTIVE", ("FARGATE",)), "cluster spot", FAILED, "lacks the capacity"),
-    "no Spot, as meant": (
+    "no Spot, as set": (
         cluster_rows("ACTIVE", ("FARGATE",), project=ON_DEMAND), "cluster spot", OK, "",
     ),
     "no service": (stack_rows(service=None), "worker service", FAILED, "no service"),
@@ -213,13 +213,13 @@ def the(part: str, rows: list[Row]) -> Row:
     return [row for row in rows if row.part == part][-1]
 
 
-@pytest.mark.parametrize(("rows", "part", "state", "said"), JUDGED.values(), ids=JUDGED)
+@pytest.mark.parametrize(("rows", "part", "state", "found"), JUDGED.values(), ids=JUDGED)
 def test_a_part_is_judged_and_what_is_not_ok_has_its_next_step(
-    rows: list[Row], part: str, state: State, said: str
+    rows: list[Row], part: str, state: State, found: str
 ) -> None:
     row = the(part, rows)
     assert row.state is state
-    assert said in row.found
+    assert found in row.found
     assert bool(row.next_step) is (state is not State.OK)
 
 
