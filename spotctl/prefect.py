@@ -150,7 +150,7 @@ class OperatorPrefect:
             "tags": [*deployment.tags, *tags],
         }
         path = f"/deployments/{deployment.id}/create_flow_run"
-        run = _object(self._http.send("POST", path, body, again_if_unsure=False))
+        run = _object(self._http.send("POST", path, body, repeatable=False))
         return UUID(str(run["id"]))
 
     def save_deployment(
