@@ -70,7 +70,7 @@ def look(world: World) -> Found:
         pool_name=settings.work_pool,
         now=world.now(),
         is_rescue_only=world.project.is_rescue_only,
-        use_spot=world.project.provision.use_spot,
+        use_spot=world.project.settings.use_spot,
     )
     try:
         version = world.prefect.version()

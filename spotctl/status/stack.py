@@ -64,7 +64,7 @@ def look(world: World) -> Found:
         clusters=clusters,
         service=service,
         is_rescue_only=project.is_rescue_only,
-        use_spot=project.provision.use_spot,
+        use_spot=project.settings.use_spot,
     )
 
 

@@ -56,7 +56,7 @@ def test_a_wrong_setting_is_an_error_with_its_next_step(stage: Bench) -> None:
     said = stage.run("status")
     assert (said.code, said.out) == (2, "")
     assert said.err == (
-        "error: MODE is 'perhaps': accepted are rescue, opt-in, observe\n"
+        "error: MODE is 'perhaps'; accepted: rescue, opt-in, observe\n"
         "next step: correct MODE in .chalice/config.json, then run spotctl deploy\n"
     )
 
@@ -298,7 +298,7 @@ NO_TABLE = "the stage has no table yet\nnext step: run spotctl deploy"
         (("report", "--csv", "--json"), "--csv goes with neither"),
         (("report",), NO_TABLE),
         (("replay", "--set", "MODE=x"), "--set 'MODE=x' cannot be replayed: accepted is SPOT_"),
-        (("replay", "--set", "SPOT_RETRIES=x"), "SPOT_RETRIES is 'x': accepted are whole numbers"),
+        (("replay", "--set", "SPOT_RETRIES=x"), "SPOT_RETRIES is 'x'; accepted: whole numbers"),
         (("replay", "--since", "91d"), "--since '91d' is not a period"),
         (("replay",), NO_TABLE),
     ],
