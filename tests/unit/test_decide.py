@@ -20,8 +20,7 @@ from chalicelib.core.rescue.actions import (
 )
 from chalicelib.core.rescue.capacity import choose_capacity
 from chalicelib.core.rescue.decide import decide
-from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Snapshot
+from chalicelib.core.rescue.snapshot import Snapshot, due_id, park_id_of_task
 from tests.make import (
     NOW,
     TASK_ARN,

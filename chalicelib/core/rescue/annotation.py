@@ -28,8 +28,7 @@ from chalicelib.core.rescue.judge import (
     Ruling,
     Words,
 )
-from chalicelib.core.rescue.rerun_state import park_id_of_task
-from chalicelib.core.rescue.snapshot import Snapshot
+from chalicelib.core.rescue.snapshot import Snapshot, park_id_of_task
 
 INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
 CAPACITY_LABEL: Final = "prefect-spot.capacity"
