@@ -149,7 +149,7 @@ class _Handling:
 
     def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts:
         """Fetch the guards' facts, once per handling."""
-        from chalicelib.functions.policies import gather_facts
+        from chalicelib.functions.policy_facts import gather_facts
 
         if self.facts is None:
             self.facts = gather_facts(self.context, snapshot, guards)

@@ -20,8 +20,8 @@ from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.orphans import by_flow_run, lives, noted_task, subject_of
 from chalicelib.errors import PrefectSpotError
+from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
-from chalicelib.functions.policies import keep_deadlines
 from chalicelib.functions.rescue import rescue
 
 PAGE: Final = 100

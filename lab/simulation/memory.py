@@ -23,7 +23,7 @@ from chalicelib.core.policies.estimates import (
 )
 from chalicelib.core.policies.facts import Missing, PolicyFacts, PreviousRuns, SpotEvidence
 from chalicelib.core.rescue.snapshot import Snapshot
-from chalicelib.functions.policies import attempts_of
+from chalicelib.functions.policy_facts import attempts_of
 from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from lab.simulation.work import Attempt, Platform, Work, attempt, moment
 

@@ -201,7 +201,7 @@ MUTANTS = (
     ),
     Mutant(
         "facts gathered that no guard needs",
-        "chalicelib/functions/policies.py",
+        "chalicelib/functions/policy_facts.py",
         "if not (economics or deadline):",
         "if False:",
         (GUARDS + "a_tag_that_names_no_deadline_costs_no_call_either",),

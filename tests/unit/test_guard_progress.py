@@ -25,7 +25,7 @@ from chalicelib.core.policies.facts import (
     RestartOverhead,
     SpotEvidence,
 )
-from chalicelib.functions.policies import attempts_of, evidence_of
+from chalicelib.functions.policy_facts import attempts_of, evidence_of
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state, make_task
 
 COMPLETED, RUNNING, SCHEDULED = StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED

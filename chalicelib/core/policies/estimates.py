@@ -1,6 +1,6 @@
 """What the guards' facts say: how much work a run has, how far it has come, how long it starts.
 
-Only what was measured counts. `functions/policies.py` fetches what these functions read. The
+Only what was measured counts. `functions/policy_facts.py` fetches what these functions read. The
 economics guard asks for what is likely, the deadline guard for the worst that was seen.
 """
 
