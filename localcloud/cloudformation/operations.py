@@ -15,10 +15,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
 
-from localcloud.cloudformation.resources import Client, Made, ResourceError
+from localcloud.cloudformation.resources import KINDS, Client, Made, ResourceError
 from localcloud.cloudformation.scope import Scope
 from localcloud.cloudformation.stack import Stack, Wanted, check
-from localcloud.cloudformation.stores import KINDS
 
 CIRCUIT_BROKEN = "Error occurred during operation 'ECS Deployment Circuit Breaker was triggered'."
 
@@ -28,7 +27,7 @@ Leftover = tuple[str, Made]
 class CloudFormation:
     """The stacks of one account and region.
 
-    `services_are_kept`: somebody runs services' tasks, so a service is waited for until it is
+    `services_are_kept`: Fargate runs the services' tasks, so a service is waited for until it is
     steady. `errors` keeps what the emulation's own threads raised; expect it empty.
     """
 
@@ -54,11 +53,9 @@ class CloudFormation:
 
     def stack(self, name_or_id: str) -> Stack:
         """Return a stack, by id also a deleted one. Raises ValidationError for an unknown one."""
-        if name_or_id in self._stacks:
-            return self._stacks[name_or_id]
-        for stack in self.stacks():
-            if stack.name == name_or_id:
-                return stack
+        by_name = {stack.name: stack for stack in self.stacks()}
+        if stack := self._stacks.get(name_or_id) or by_name.get(name_or_id):
+            return stack
         raise ValidationError(name_or_id)
 
     def create(self, name: str, wanted: Wanted, capabilities: list[str]) -> str:
@@ -79,19 +76,12 @@ class CloudFormation:
         check(wanted, capabilities)
         with self._lock:
             stack = self.stack(name_or_id)
-            if not stack.status.endswith("_COMPLETE") or stack.status in (
-                "ROLLBACK_COMPLETE",
-                "DELETE_COMPLETE",
-            ):
+            final = ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
+            if not stack.status.endswith("_COMPLETE") or stack.status in final:
                 raise ValidationError(
                     message=f"Stack:{stack.id} is in {stack.status} state and can not be updated."
                 )
-            old = stack.wanted
-            if (old.template, old.parameters, old.tags) == (
-                wanted.template,
-                wanted.parameters,
-                wanted.tags,
-            ):
+            if wanted == (old := stack.wanted):
                 raise ValidationError(message="No updates are to be performed.")
             stack.wanted = wanted
             stack.note("UPDATE_IN_PROGRESS", "User Initiated")
@@ -99,14 +89,12 @@ class CloudFormation:
         return stack.id
 
     def delete(self, name_or_id: str) -> None:
-        """Begin to delete a stack; one that is not there, or is being deleted, is as good."""
+        """Begin to delete a stack; without effect where there is none, or it is being deleted."""
         with self._lock:
-            try:
-                stack = self.stack(name_or_id)
-            except ValidationError:
+            named = [s for s in self.stacks() if name_or_id in (s.name, s.id)]
+            if not named or named[0].status == "DELETE_IN_PROGRESS":
                 return
-            if stack.status.startswith("DELETE_") and stack.status != "DELETE_FAILED":
-                return
+            [stack] = named
             stack.note("DELETE_IN_PROGRESS", "User Initiated")
         self._start(stack, lambda: self._delete(stack))
 
@@ -158,7 +146,7 @@ class CloudFormation:
         """Make and change all that differs; return what is to be deleted afterwards.
 
         Raises _OperationError for the first resource that cannot be had; what was replaced until
-        then is in its place again.
+        then is restored.
         """
         replaced: list[Leftover] = []
 
@@ -177,7 +165,7 @@ class CloudFormation:
             except (ClientError, BotoCoreError, ResourceError) as error:
                 stack.note(f"{verb}_FAILED", str(error), logical_id)
                 reason = f"The following resource(s) failed to {verb.lower()}: [{logical_id}]."
-                raise _OperationError(reason, _put_back(stack, replaced)) from error
+                raise _OperationError(reason, _restore(stack, replaced)) from error
             stack.note(f"{verb}_COMPLETE", "", logical_id, made.physical_id)
             return made
 
@@ -209,10 +197,10 @@ class CloudFormation:
         while self.services_are_kept and not self._closed.is_set():
             answer = self._client("ecs").describe_services(cluster=cluster, services=[name])
             deployment = answer["services"][0]["deployments"][0]
-            is_news = deployment["taskDefinition"] == made.properties["TaskDefinition"]
-            if is_news and deployment["rolloutState"] == "COMPLETED":
+            is_current = deployment["taskDefinition"] == made.properties["TaskDefinition"]
+            if is_current and deployment["rolloutState"] == "COMPLETED":
                 return
-            if is_news and deployment["rolloutState"] == "FAILED":
+            if is_current and deployment["rolloutState"] == "FAILED":
                 raise ResourceError(CIRCUIT_BROKEN)
             self._closed.wait(0.1)
 
@@ -242,8 +230,8 @@ class _OperationError(Exception):
         self.leftover = leftover
 
 
-def _put_back(stack: Stack, replaced: list[Leftover]) -> list[Leftover]:
-    """Put what was replaced in its place again; return the replacements."""
+def _restore(stack: Stack, replaced: list[Leftover]) -> list[Leftover]:
+    """Restore what was replaced; return the replacements."""
     replacements = [(logical_id, stack.made[logical_id]) for logical_id, _ in replaced]
     stack.made.update(replaced)
     return replacements
