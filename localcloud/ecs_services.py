@@ -39,16 +39,16 @@ def reconcile_services(backend: EC2ContainerServiceBackend, stop: StopsTasks) ->
         current = [task for task in tasks if task.task_definition_arn == definition]
         outdated = [task for task in tasks if task.task_definition_arn != definition]
         for _ in range(desired - len(current)):
-            placed, _refused = run_tasks(
-                backend,
-                cluster=service.cluster_name,
-                task_definition=definition,
-                launch_type="FARGATE",
-                network=service.network_configuration or None,
-                started_by=str(deployment.get("id", "")),
-                group=_group(service),
-                tags=service.tags,
-            )
+            request = {
+                "cluster": service.cluster_name,
+                "taskDefinition": definition,
+                "launchType": "FARGATE",
+                "networkConfiguration": service.network_configuration,
+                "startedBy": str(deployment.get("id", "")),
+                "group": _group(service),
+                "tags": service.tags,
+            }
+            placed, _refused = run_tasks(backend, request)
             current += placed
         for task in [*outdated, *current[desired:]]:
             _stopped_by_services.add(task)

@@ -152,9 +152,7 @@ class EventRouter:
         if self._closed.is_set():
             return
         if ":sqs:" in arn:
-            sqs = self._aws.client("sqs")
-            queue_url = sqs.get_queue_url(QueueName=arn.split(":")[-1])["QueueUrl"]
-            sqs.send_message(QueueUrl=queue_url, MessageBody=json.dumps(event))
+            self._aws.send(arn, event)
             return
         function_name = arn.split(":function:")[1].split(":")[0]
         self.delivered.append(Delivered(function_name, event))

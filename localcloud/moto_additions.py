@@ -1,7 +1,8 @@
 """What moto 5.2.5 lacks, added to moto's own classes; each addition has its reason beside it.
 
-`EmulatedAws` installs them once per process. ECS asks whoever is connected (Fargate) to run,
-stop and describe tasks; without anybody connected, tasks stay as moto makes them.
+`EmulatedAws` installs them once per process. ECS asks Fargate to run, stop and describe tasks, and
+Lambda's Invoke asks the Lambda service, by the hooks that these connect; without hooks, both stay
+as moto makes them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moto.awslambda.models import LambdaFunction
 from moto.core.responses import ActionResult, BaseResponse
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
@@ -34,13 +36,12 @@ NO_CAPACITY = (
 
 WITHOUT_TLS = {"Bool": {"aws:SecureTransport": "false"}}
 
-Strategy = list[dict[str, Any]]
 Description = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class EcsHooks:
-    """How moto's ECS reaches the one who keeps the tasks."""
+    """How moto's ECS reaches what runs the tasks."""
 
     has_capacity: Callable[[str, Mapping[str, Any]], bool]
     place: Callable[[Task, TaskDefinition, str], None]
@@ -48,8 +49,27 @@ class EcsHooks:
     describe: Callable[[Task], Description]
 
 
+@dataclass(frozen=True)
+class LambdaAnswer:
+    """What a function answered to a synchronous invocation; `failed`: with an error."""
+
+    payload: object
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class LambdaHooks:
+    """How moto's Lambda reaches what runs the functions, by their names."""
+
+    invoke: Callable[[str, object], LambdaAnswer]
+    invoke_async: Callable[[str, object], object]
+
+
+calls: set[tuple[str, str]] = set()
+"""Who called what over HTTP: the access key's id, and service:Operation."""
+
 _hooks: EcsHooks | None = None
-_hear_call: Callable[[str, str], object] | None = None
+_lambda_hooks: LambdaHooks | None = None
 _installed = False
 
 
@@ -59,24 +79,24 @@ def connect_ecs(hooks: EcsHooks | None) -> None:
     _hooks = hooks
 
 
-def tell_of_calls(hear: Callable[[str, str], object] | None) -> None:
-    """Tell `hear` the access key's id and service:Operation of each call from now on."""
-    global _hear_call
-    _hear_call = hear
+def connect_lambda(hooks: LambdaHooks | None) -> None:
+    """Hand invocations to `hooks`, or with None back to moto."""
+    global _lambda_hooks
+    _lambda_hooks = hooks
 
 
 def install() -> None:
     """Add everything to moto's classes; a second call changes nothing."""
     global _installed
-    # moto lets a task's state advance whenever somebody looks at it. Set every time, since
-    # moto's API may have set it otherwise.
+    # moto lets a task's state advance whenever it is described. Set every time, since moto's API
+    # may have set it otherwise.
     state_manager.set_transition("ecs::task", {"progression": "manual", "times": 10**9})
     if _installed:
         return
     _installed = True
     _lock_dynamodb_requests()
     _keep_little_for_a_transactions_rollback()
-    _tell_of_each_call()
+    _record_each_call()
     ecs: Any = EC2ContainerServiceResponse
     ecs.run_task = _run_task
     ecs.stop_task = _stop_task
@@ -85,75 +105,52 @@ def install() -> None:
     _know_the_policy_for_task_execution()
     _name_ecs_role_as_aws_does()
     _take_requests_to_s3_for_encrypted()
+    _hand_invocations_to_hooks()
 
 
 def run_tasks(
-    backend: EC2ContainerServiceBackend,
-    *,
-    cluster: str,
-    task_definition: str,
-    count: int = 1,
-    launch_type: str | None = None,
-    strategy: Strategy | None = None,
-    overrides: dict[str, Any] | None = None,
-    network: dict[str, Any] | None = None,
-    started_by: str = "",
-    group: str | None = None,
-    platform_version: str | None = None,
-    tags: list[dict[str, str]] | None = None,
+    backend: EC2ContainerServiceBackend, request: Mapping[str, Any]
 ) -> tuple[list[Task], list[dict[str, str]]]:
     """RunTask as ECS does it on Fargate: the tasks placed, and a failure for each one that was not.
+
+    `request` has RunTask's parameters in AWS's spelling.
 
     Why moto's own is not enough: it takes the first provider of a strategy, never lacks capacity,
     starts nothing, and fails where AWS takes the VPC's default security group.
     """
+    launch_type, strategy = request.get("launchType"), request.get("capacityProviderStrategy")
     if not launch_type and len(strategy or []) != 1:  # a cluster's own strategy is not emulated
         raise InvalidParameterException("Name a launch type or a strategy of one provider.")
     provider = strategy[0]["capacityProvider"] if strategy else None
-    capacity = provider or launch_type or ""
-    if network:
+    capacity, overrides = provider or launch_type or "", request.get("overrides") or {}
+    if network := request.get("networkConfiguration"):
         network.get("awsvpcConfiguration", {}).setdefault("securityGroups", [])
-    tasks: list[Task] = []
-    failures: list[dict[str, str]] = []
-    for _ in range(count):
-        if _hooks and not _hooks.has_capacity(capacity, overrides or {}):
-            failures.append({"reason": NO_CAPACITY})
-            continue
-        [task] = backend.run_task(
-            cluster,
-            task_definition,
-            1,
-            overrides,
-            started_by,
-            tags,
-            launch_type,
-            network,
-            group,
-            platform_version,
-            [{"capacityProvider": provider}] if provider else None,
-        )
+    count = int(request.get("count", 1))
+    if _hooks and not _hooks.has_capacity(capacity, overrides):
+        return [], [{"reason": NO_CAPACITY}] * count
+    tasks = backend.run_task(
+        request.get("cluster", "default"),
+        request["taskDefinition"],
+        count,
+        overrides,
+        request.get("startedBy", ""),
+        request.get("tags"),
+        launch_type,
+        network,
+        request.get("group"),
+        request.get("platformVersion"),
+        [{"capacityProvider": provider}] if provider else None,
+    )
+    for task in tasks:
         task.launch_type = "FARGATE"  # on Spot too; moto leaves it empty there
         if _hooks:
-            _hooks.place(task, backend.describe_task_definition(task_definition), capacity)
-        tasks.append(task)
-    return tasks, failures
+            definition = backend.describe_task_definition(request["taskDefinition"])
+            _hooks.place(task, definition, capacity)
+    return tasks, []
 
 
 def _run_task(self: EC2ContainerServiceResponse) -> ActionResult:
-    tasks, failures = run_tasks(
-        self.ecs_backend,
-        cluster=self._get_param("cluster", "default"),
-        task_definition=self._get_param("taskDefinition"),
-        count=self._get_int_param("count", 1),
-        launch_type=self._get_param("launchType"),
-        strategy=self._get_param("capacityProviderStrategy"),
-        overrides=self._get_param("overrides"),
-        network=self._get_param("networkConfiguration"),
-        started_by=self._get_param("startedBy") or "",
-        group=self._get_param("group"),
-        platform_version=self._get_param("platformVersion"),
-        tags=self._get_param("tags"),
-    )
+    tasks, failures = run_tasks(self.ecs_backend, json.loads(self.body))
     return ActionResult({"tasks": [_described(task) for task in tasks], "failures": failures})
 
 
@@ -255,19 +252,36 @@ def _name_ecs_role_as_aws_does() -> None:
     SERVICE_NAME_CONVERSION["ecs"] = "ECS"
 
 
-def _tell_of_each_call() -> None:
+def _record_each_call() -> None:
     """As it comes, moto keeps no record of who called what."""
     original = BaseResponse.call_action
 
     def call_action(self: BaseResponse) -> Any:
-        if _hear_call:
-            found = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
-            caller = found.group(1) if found else ""
-            service = str(self.service_name).removeprefix("aws")  # moto says awslambda
-            _hear_call(caller, f"{service}:{self._get_action()}")
+        found = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+        service = str(self.service_name).removeprefix("aws")  # moto says awslambda
+        calls.add((found.group(1) if found else "", f"{service}:{self._get_action()}"))
         return original(self)
 
     BaseResponse.call_action = call_action  # type: ignore[method-assign]  # meant
+
+
+def _hand_invocations_to_hooks() -> None:
+    """As it comes, Invoke wants Docker."""
+    original: Any = LambdaFunction.invoke
+
+    def invoke(self: LambdaFunction, body: str, request_headers: Any, answer_headers: Any) -> Any:
+        if _lambda_hooks is None:
+            return original(self, body, request_headers, answer_headers)
+        event = json.loads(body) if body else {}
+        if request_headers.get("X-Amz-Invocation-Type") == "Event":
+            _lambda_hooks.invoke_async(self.function_name, event)
+            return b""
+        answer = _lambda_hooks.invoke(self.function_name, event)
+        if answer.failed:
+            answer_headers["x-amz-function-error"] = "Unhandled"
+        return json.dumps(answer.payload).encode()
+
+    LambdaFunction.invoke = invoke  # type: ignore[assignment,method-assign]  # meant
 
 
 def _lock_dynamodb_requests() -> None:

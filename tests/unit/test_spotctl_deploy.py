@@ -11,7 +11,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.s3.models import s3_backends
 
 from chalicelib.core.provision.stack import TEMPLATE_TAG
-from localcloud.lambda_invoke import LambdaAnswer
+from localcloud.moto_additions import LambdaAnswer
 from spotctl.deploy import MOST_ERRORS, Course, Next, deploy
 from spotctl.errors import RefusedError
 from spotctl.project import read_project
