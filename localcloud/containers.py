@@ -23,18 +23,6 @@ Description = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class HealthCheck:
-    """How ECS asks a container whether it is well; it is ill after `retries` failures in a row."""
-
-    command: tuple[str, ...]
-    interval_seconds: float
-    timeout_seconds: float
-    retries: int
-    start_period_seconds: float
-    """In which failures do not count."""
-
-
-@dataclass(frozen=True)
 class ContainerPlan:
     """One container, as task definition and overrides together want it."""
 
@@ -49,7 +37,8 @@ class ContainerPlan:
     """Of the task, in CPU units, as ECS writes it."""
     memory: str
     """Of the task, in MiB, as ECS writes it."""
-    health_check: HealthCheck | None = None
+    health_check: Mapping[str, Any] | None = None
+    """As in the task definition, seconds; its command is one by CMD."""
 
 
 class SecretUnavailableError(Exception):
@@ -59,14 +48,9 @@ class SecretUnavailableError(Exception):
 def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> ContainerPlan:
     """Plan the first container of the definition: the only one this emulation runs."""
     container: dict[str, Any] = definition.container_definitions[0]
-    override: dict[str, Any] = next(
-        (
-            o
-            for o in overrides.get("containerOverrides") or []
-            if o.get("name", container["name"]) == container["name"]
-        ),
-        {},
-    )
+    all_overrides = overrides.get("containerOverrides") or []
+    own = [o for o in all_overrides if o.get("name", container["name"]) == container["name"]]
+    override: dict[str, Any] = own[0] if own else {}
     arguments = override.get("command") or container.get("command") or []
     return ContainerPlan(
         name=container["name"],
@@ -77,7 +61,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
         stop_timeout_seconds=float(container.get("stopTimeout") or DEFAULT_STOP_TIMEOUT_SECONDS),
         cpu=str(overrides.get("cpu") or definition.cpu or container.get("cpu") or 256),
         memory=str(overrides.get("memory") or definition.memory or container.get("memory") or 512),
-        health_check=_health_check(container.get("healthCheck")),
+        health_check=container.get("healthCheck"),
     )
 
 
@@ -85,21 +69,6 @@ def overridden_environment(overrides: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables that a task's overrides give to its containers."""
     containers = overrides.get("containerOverrides") or []
     return {n: v for o in containers for n, v in _named(o.get("environment")).items()}
-
-
-def _health_check(given: dict[str, Any] | None) -> HealthCheck | None:
-    if given is None:
-        return None
-    how, *command = given["command"]
-    if how != "CMD":
-        raise NotImplementedError(f"only health checks by CMD are emulated, not {how}")
-    return HealthCheck(
-        command=tuple(command),
-        interval_seconds=float(given["interval"]),
-        timeout_seconds=float(given["timeout"]),
-        retries=int(given["retries"]),
-        start_period_seconds=float(given["startPeriod"]),
-    )
 
 
 def resolve_secrets(aws: EmulatedAws, secrets: Mapping[str, str]) -> dict[str, str]:
@@ -110,24 +79,22 @@ def resolve_secrets(aws: EmulatedAws, secrets: Mapping[str, str]) -> dict[str, s
 def new_description(task: Task, plan: ContainerPlan, capacity: str, now: datetime) -> Description:
     """Return what DescribeTasks says of a task just placed, times as datetimes."""
     prefix = task.task_arn.split(":task/")[0]
-    containers = [
-        {
-            "containerArn": f"{prefix}:container/{task.cluster_name}/{task.id}/{uuid.uuid4()}",
-            "taskArn": task.task_arn,
-            "name": plan.name,
-            "image": plan.image,
-            "lastStatus": "PENDING",
-            "networkInterfaces": [],
-            "healthStatus": "UNKNOWN",
-            "cpu": "0",
-        }
-    ]
+    container = {
+        "containerArn": f"{prefix}:container/{task.cluster_name}/{task.id}/{uuid.uuid4()}",
+        "taskArn": task.task_arn,
+        "name": plan.name,
+        "image": plan.image,
+        "lastStatus": "PENDING",
+        "networkInterfaces": [],
+        "healthStatus": "UNKNOWN",
+        "cpu": "0",
+    }
     description: Description = {
         "attachments": task.attachments,
         "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
         "availabilityZone": _availability_zone(task),
         "clusterArn": task.cluster_arn,
-        "containers": containers,
+        "containers": [container],
         "cpu": plan.cpu,
         "createdAt": now,
         "desiredStatus": "RUNNING",

@@ -87,8 +87,7 @@ class EventRouter:
         self.delivered: list[Delivered] = []
         self._aws = aws
         self._invoke = invoke
-        self._timers: set[threading.Timer] = set()
-        self._lock = threading.Lock()
+        self._timers: list[threading.Timer] = []
         self._closed = threading.Event()
 
     def __enter__(self) -> EventRouter:
@@ -100,15 +99,13 @@ class EventRouter:
     def close(self) -> None:
         """Drop what is still to be delivered."""
         self._closed.set()
-        with self._lock:
-            for timer in self._timers:
-                timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
 
     @property
     def pending(self) -> int:
         """How many deliveries are still on their way."""
-        with self._lock:
-            return len(self._timers)
+        return sum(timer.is_alive() for timer in self._timers)
 
     def put(self, event: Event) -> None:
         """Match the event as it arrives, and deliver it as its run's mischief wants it.
@@ -120,33 +117,21 @@ class EventRouter:
                 pattern = rule.event_pattern.get_pattern()
                 # A schedule has no pattern, and an empty pattern would match everything.
                 if pattern and rule.event_pattern.matches_event(delivery.event):  # type: ignore[arg-type]  # any event
-                    self._deliver(rule, delivery)
+                    for target in rule.targets:
+                        self._deliver(_arn_of(rule, target), delivery)
 
     def _rules(self) -> list[Rule]:
         rules = self._aws.events.event_buses["default"].rules
         return [rule for rule in list(rules.values()) if rule.state == "ENABLED"]
 
-    def _deliver(self, rule: Rule, delivery: Delivery) -> None:
-        for target in rule.targets:
-            arn = _arn_of(rule, target)
-            if delivery.delay_seconds <= 0:
-                self._hand_over(arn, delivery.event)
-            else:
-                self._hand_over_later(arn, delivery)
-
-    def _hand_over_later(self, arn: str, delivery: Delivery) -> None:
-        def fire() -> None:
-            try:
-                self._hand_over(arn, delivery.event)
-            finally:
-                with self._lock:
-                    self._timers.discard(timer)
-
-        timer = threading.Timer(delivery.delay_seconds, fire)
+    def _deliver(self, arn: str, delivery: Delivery) -> None:
+        if delivery.delay_seconds <= 0:
+            self._hand_over(arn, delivery.event)
+            return
+        timer = threading.Timer(delivery.delay_seconds, self._hand_over, (arn, delivery.event))
         timer.daemon = True
-        with self._lock:
-            self._timers.add(timer)
         timer.start()
+        self._timers.append(timer)
 
     def _hand_over(self, arn: str, event: Event) -> None:
         if self._closed.is_set():
@@ -156,7 +141,7 @@ class EventRouter:
             return
         function_name = arn.split(":function:")[1].split(":")[0]
         self.delivered.append(Delivered(function_name, event))
-        self._invoke(function_name, json.loads(json.dumps(event)))  # nobody shares an event
+        self._invoke(function_name, json.loads(json.dumps(event)))  # each function gets a copy
 
 
 def _arn_of(rule: Rule, target: dict[str, Any]) -> str:

@@ -25,7 +25,6 @@ from localcloud import moto_additions
 from localcloud.aws import EmulatedAws
 from localcloud.containers import (
     Description,
-    HealthCheck,
     SecretUnavailableError,
     overridden_environment,
     plan_container,
@@ -165,10 +164,13 @@ class Fargate:
         """
         self._aws.cloudformation.services_are_kept = True
 
+        def stop(task_arn: str, reason: str) -> None:
+            self.stop(task_arn, reason=reason, stop_code="ServiceSchedulerInitiated")
+
         def keep() -> None:
             while not self._closed.wait(self.timings.service_seconds):
                 try:
-                    reconcile_services(self._aws.ecs, self.stop)
+                    reconcile_services(self._aws.ecs, stop)
                 except Exception as error:  # the next look may go better
                     self._note(error)
 
@@ -245,19 +247,19 @@ class Fargate:
         return process
 
     def _watch_health(
-        self, life: TaskLife, check: HealthCheck, environment: dict[str, str]
+        self, life: TaskLife, check: Mapping[str, Any], environment: dict[str, str]
     ) -> None:
-        """Ask the container again and again, until it ends."""
-        grace_seconds = check.start_period_seconds * self.timings.start_period_scale
+        """Run the health check at its intervals, until the container ends."""
+        grace_seconds = check["startPeriod"] * self.timings.start_period_scale
         counts_from = time.monotonic() + grace_seconds
         failures = 0
-        while not life.news.wait(check.interval_seconds * self.timings.health_check_scale):
+        while not life.news.wait(check["interval"] * self.timings.health_check_scale):
             if _passes(check, environment):
                 failures = 0
                 life.note_health("HEALTHY")
             elif time.monotonic() > counts_from:
                 failures += 1
-                if failures >= check.retries:
+                if failures >= check["retries"]:
                     life.note_health("UNHEALTHY")
 
     def _end_container(self, life: TaskLife, process: subprocess.Popen[bytes]) -> None:
@@ -303,18 +305,21 @@ def _has_capacity(capacity: str, overrides: Mapping[str, Any]) -> bool:
     return overridden_environment(overrides).get(REFUSED_CAPACITY) != capacity
 
 
-def _passes(check: HealthCheck, environment: dict[str, str]) -> bool:
+def _passes(check: Mapping[str, Any], environment: dict[str, str]) -> bool:
     """Run the command where the container runs."""
+    how, *command = check["command"]
+    if how != "CMD":
+        raise NotImplementedError(f"only health checks by CMD are emulated, not {how}")
     try:
-        asked = subprocess.run(
-            check.command,
+        finished = subprocess.run(
+            command,
             env=environment,
             cwd=environment["HOME"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=check.timeout_seconds,
+            timeout=check["timeout"],
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0
+    return finished.returncode == 0
