@@ -7,17 +7,12 @@ by default.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from localcloud.aws import EmulatedAws
-from localcloud.deployment import PROJECT
 
 STAGE = "dev"
 STACK = f"prefect-spot-{STAGE}"
@@ -83,24 +78,3 @@ def set_up_observer(aws: EmulatedAws) -> dict[str, str]:
     events.put_rule(Name=queue, EventPattern=json.dumps(pattern))
     events.put_targets(Rule=queue, Targets=[{"Id": "1", "Arn": attributes["QueueArn"]}])
     return {"PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": queue}
-
-
-def run_python(arguments: list[str], environment: dict[str, str], cwd: Path = PROJECT) -> str:
-    """Run this Python with `environment` in place of the host's AWS and Prefect settings.
-
-    Raises RuntimeError with the output when it fails.
-    """
-    host = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PREFECT_"))}
-    finished = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env={**host, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if finished.returncode != 0:
-        raise RuntimeError(f"{' '.join(arguments)} failed:\n{finished.stdout}")
-    return finished.stdout

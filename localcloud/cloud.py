@@ -22,11 +22,10 @@ from localcloud.bootstrap import (
     STAGE,
     Account,
     provision,
-    run_python,
     set_up_observer,
     store_credential,
 )
-from localcloud.deployment import PROJECT, deploy
+from localcloud.deployment import PROJECT, deploy, run_program
 from localcloud.events import EventRouter
 from localcloud.fargate import Fargate, Timings
 from localcloud.fault_proxy import FaultProxy
@@ -92,7 +91,7 @@ class Cloud:
 
     def run_python(self, *arguments: str) -> str:
         """Run a Python program as a user of this cloud; return its output."""
-        return run_python(list(arguments), dict(self.environment))
+        return run_program([sys.executable, *arguments], self.environment)
 
     def zip_bytes(self) -> int:
         """Size of the deployed zip."""
