@@ -189,7 +189,6 @@ def embedded_cloud(
                 timings=options.timings,
             )
         )
-        fargate.keep_services()
         account = provision(aws, lambda: _answer(lambdas.invoke(PROVISION, {})), tell)
         if not options.worker:
             tell("sending the worker away")

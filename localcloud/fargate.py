@@ -1,4 +1,4 @@
-"""Fargate on the laptop: a process per container, with ECS's statuses, events and Spot's manners.
+"""Fargate on the laptop: a process per container, with ECS's statuses, events and Spot stops.
 
 moto's RunTask and StopTask end here; every change of a task becomes the event EventBridge would
 get. `ledger()` is what the oracle judges by.
@@ -51,7 +51,7 @@ class Timings:
     """How long ECS takes.
 
     In reality: provisioning about 10 s, pending (image pull) 10 to 60 s, deprovisioning 22 to
-    73 s (until the network interface is detached); services are looked after every few seconds.
+    73 s (until the network interface is detached); services are reconciled every few seconds.
     """
 
     provisioning_seconds: float = 0.2
@@ -64,13 +64,13 @@ class Timings:
     start_period_scale: float = 1.0
     """Factor on the time a container may take until failed health checks count."""
     service_seconds: float = 1.0
-    """Between two looks at the services; a dead task is replaced at the next look."""
+    """Between two passes over the services; a dead task is replaced at the next one."""
 
 
 class Fargate:
-    """Runs the first container of every task ECS places, until `close()`.
+    """Runs the first container of every task ECS places, as long as the `with` block lasts.
 
-    A container's variables `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` say what happens to its
+    A container's variables `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` change what happens to its
     task alone.
     `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
     """
@@ -96,7 +96,14 @@ class Fargate:
         self._closed = threading.Event()
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Fargate:
+        """Run ECS's tasks, and keep `desiredCount` tasks of every service running.
+
+        CloudFormation waits from now on until a service it makes or changes is steady.
+        """
         self._start_thread(self._hand_on_events)
+        self._start_thread(self._keep_services)
         moto_additions.connect_ecs(
             moto_additions.EcsHooks(
                 has_capacity=_has_capacity,
@@ -105,14 +112,10 @@ class Fargate:
                 describe=self.describe,
             )
         )
-
-    def __enter__(self) -> Fargate:
+        self._aws.cloudformation.services_are_kept = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """End all containers; no event is sent any more."""
         self._closed.set()
         self._aws.cloudformation.services_are_kept = False
@@ -132,10 +135,6 @@ class Fargate:
         Without effect on a task that is stopping already. Raises KeyError for an unknown one.
         """
         self._lives[task_arn].interrupt("SpotInterruption", "Your Spot Task was interrupted.")
-
-    def stop(self, task_arn: str, *, reason: str, stop_code: str) -> None:
-        """Stop the task as StopTask does: like `interrupt`, but in the ledger nobody's doing."""
-        self._lives[task_arn].request_stop(stop_code, reason)
 
     def log_of(self, task_arn: str) -> Path:
         """Return the file with the container's output; it is there once the container was."""
@@ -157,24 +156,15 @@ class Fargate:
             if life.flow_run_id == flow_run_id and life.started and not life.exited
         ]
 
-    def keep_services(self) -> None:
-        """From now on keep `desiredCount` tasks of every ECS service running.
-
-        CloudFormation waits from now on until a service it makes or changes is steady.
-        """
-        self._aws.cloudformation.services_are_kept = True
-
+    def _keep_services(self) -> None:
         def stop(task_arn: str, reason: str) -> None:
-            self.stop(task_arn, reason=reason, stop_code="ServiceSchedulerInitiated")
+            self._lives[task_arn].request_stop("ServiceSchedulerInitiated", reason)
 
-        def keep() -> None:
-            while not self._closed.wait(self.timings.service_seconds):
-                try:
-                    reconcile_services(self._aws.ecs, stop)
-                except Exception as error:  # the next look may go better
-                    self._note(error)
-
-        self._start_thread(keep)
+        while not self._closed.wait(self.timings.service_seconds):
+            try:
+                reconcile_services(self._aws.ecs, stop)
+            except Exception as error:  # the next pass may succeed
+                self._note(error)
 
     def _place(self, task: Task, definition: TaskDefinition, capacity: str) -> None:
         life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._tell)

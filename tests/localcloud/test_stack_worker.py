@@ -85,7 +85,6 @@ def fargate(aws: EmulatedAws, tmp_path_factory: pytest.TempPathFactory) -> Itera
             ),
         ) as fargate,
     ):
-        fargate.keep_services()
         yield fargate
         assert fargate.errors == []
     assert aws.cloudformation.errors == []
@@ -184,6 +183,6 @@ def test_cluster_with_a_flow_on_it_cannot_be_deleted(site: Site) -> None:
     assert stack.delete() == "DELETE_FAILED"
     failures = dict(stack.failures())
     assert failures["Cluster"] == "The Cluster cannot be deleted while Tasks are active."
-    site.fargate.stop(flow["taskArn"], reason="teardown", stop_code="UserInitiated")
+    ecs.stop_task(cluster=stack.name, task=flow["taskArn"])
     wait_until(lambda: len(site.tasks("STOPPED")) == 2)
     assert stack.delete() == "DELETE_COMPLETE"
