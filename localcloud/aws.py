@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 from moto.awslambda.models import LambdaBackend, lambda_backends
+from moto.core.config import default_user_config
 from moto.ecs.models import EC2ContainerServiceBackend, ecs_backends
 from moto.events.models import EventsBackend, events_backends
 from moto.moto_api._internal.models import moto_api_backend
@@ -41,6 +42,7 @@ class EmulatedAws:
 
     def __enter__(self) -> EmulatedAws:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
+        default_user_config["iam"]["load_aws_managed_policies"] = True
         moto_additions.install()
         self.calls.clear()
         cloudformation_requests.connect(self.cloudformation)

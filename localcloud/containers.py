@@ -1,7 +1,4 @@
-"""What a Fargate container runs, and what ECS says about its task: pure, but for the secrets.
-
-Task definition and overrides come in; command, environment and DescribeTasks' words go out.
-"""
+"""What a Fargate container runs, and what ECS says about its task: pure, but for the secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
-from moto.ec2.models import ec2_backends
 from moto.ecs.models import Task, TaskDefinition
 
 from localcloud.aws import EmulatedAws
@@ -42,7 +38,7 @@ class ContainerPlan:
 
 
 class SecretUnavailableError(Exception):
-    """A secret cannot be had; ECS does not start the task then."""
+    """A secret cannot be read; ECS does not start the task then."""
 
 
 def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> ContainerPlan:
@@ -72,7 +68,10 @@ def overridden_environment(overrides: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolve_secrets(aws: EmulatedAws, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the decrypted values, or raise SecretUnavailableError in ECS's words."""
+    """Return the decrypted values, or raise SecretUnavailableError with ECS's message.
+
+    A source is an SSM parameter's name, or the ARN of one whose name begins with a slash.
+    """
     return {name: _parameter(aws, source) for name, source in secrets.items()}
 
 
@@ -92,7 +91,7 @@ def new_description(task: Task, plan: ContainerPlan, capacity: str, now: datetim
     description: Description = {
         "attachments": task.attachments,
         "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
-        "availabilityZone": _availability_zone(task),
+        "availabilityZone": f"{task.region_name}a",
         "clusterArn": task.cluster_arn,
         "containers": [container],
         "cpu": plan.cpu,
@@ -156,27 +155,14 @@ def _named(entries: list[dict[str, str]] | None, key: str = "value") -> dict[str
 def _parameter(aws: EmulatedAws, source: str) -> str:
     if source.startswith("arn:") and ":ssm:" not in source:
         raise SecretUnavailableError(f"{source} is not an SSM parameter: only those are emulated")
-    # An ARN does not tell whether the parameter's name begins with a slash: "parameter/key" is
-    # that of "key" as well as of "/key".
-    path = source.split(":parameter", 1)[-1]
-    for name in dict.fromkeys((path, path.removeprefix("/"))):
-        try:
-            answer = aws.client("ssm").get_parameter(Name=name, WithDecryption=True)
-            return str(answer["Parameter"]["Value"])
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ParameterNotFound":
-                raise
+    try:
+        name = source.split(":parameter", 1)[-1]
+        answer = aws.client("ssm").get_parameter(Name=name, WithDecryption=True)
+        return str(answer["Parameter"]["Value"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ParameterNotFound":
+            raise
     raise SecretUnavailableError(
         "ResourceInitializationError: unable to pull secrets or registry auth: unable to retrieve "
         f"secrets from ssm: Invalid parameters: {source}"
     )
-
-
-def _availability_zone(task: Task) -> str:
-    attachments: list[dict[str, Any]] = task.attachments
-    details = [d for attachment in attachments for d in attachment["details"]]
-    subnet_id = next((d["value"] for d in details if d["name"] == "subnetId"), None)
-    if subnet_id is None:
-        return f"{task.region_name}a"
-    subnet = ec2_backends[task._account_id][task.region_name].get_subnet(subnet_id)
-    return str(subnet.availability_zone)

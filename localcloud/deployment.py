@@ -26,18 +26,11 @@ def deploy(
 ) -> None:
     """Deploy stage `stage` from a copy in `folder`, its environment changed by `settings`.
 
-    The zip brings its bytecode, as `spotctl deploy` has it.
-
-    Raises RuntimeError with Chalice's output when it fails.
+    The copy is made when it is not there yet. The zip brings its bytecode, as `spotctl deploy` has
+    it. Raises RuntimeError with Chalice's output when it fails.
     """
-    copy_project(folder)
-    redeploy(aws, folder, stage, settings, timeout_seconds)
-
-
-def redeploy(
-    aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
-) -> None:
-    """Deploy the copy in `folder` once more, as `deploy` does."""
+    if not folder.exists():
+        copy_project(folder)
     with bytecode.packed(folder):
         deploy_folder(aws, folder, stage, settings, timeout_seconds)
 

@@ -1,8 +1,8 @@
 """ECS services on the laptop: how the Prefect worker is started, and started again.
 
 Each pass over moto's services and tasks runs what is missing and stops what is surplus or
-unhealthy. A new task definition is a new deployment; one whose tasks fail is given up, where the
-service has a DeploymentCircuitBreaker.
+unhealthy. A new task definition is a new deployment; one whose tasks fail is given up, as with a
+DeploymentCircuitBreaker, which the stack's worker has.
 """
 
 from __future__ import annotations
@@ -108,10 +108,5 @@ def _report(backend: EC2ContainerServiceBackend, service: Service, tasks: list[T
     healthy = [task for task in tasks if not is_checked or _health(task) == "HEALTHY"]
     if running == len(healthy) == service.desired_count:
         deployment["rolloutState"] = "COMPLETED"
-    elif _breaks(service) and len(failed) >= FAILURES_THAT_BREAK_THE_CIRCUIT:
+    elif len(failed) >= FAILURES_THAT_BREAK_THE_CIRCUIT:
         deployment["rolloutState"] = "FAILED"
-
-
-def _breaks(service: Service) -> bool:
-    configuration = getattr(service, "deployment_configuration", None) or {}
-    return bool(configuration.get("deploymentCircuitBreaker", {}).get("enable"))

@@ -54,11 +54,11 @@ class Answer:
     body: bytes = b""
 
 
-@dataclass(frozen=True)
-class Throttle:
+def throttle(code: str = "ThrottlingException") -> Answer:
     """AWS's refusal of a call that came too soon, for its JSON protocols (DynamoDB, ECS, SSM)."""
-
-    code: str = "ThrottlingException"
+    error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
+    headers = {"Content-Type": "application/x-amz-json-1.1"}
+    return Answer(400, headers, json.dumps(error).encode())
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class LoseAnswer:
     """The request takes effect upstream, then the connection is reset."""
 
 
-Fault = Answer | Throttle | Hang | Reset | Cut | LoseAnswer
+Fault = Answer | Hang | Reset | Cut | LoseAnswer
 Plan = Callable[[ProxiedRequest], Fault | None]
 """Asked once per request, in the order of their coming, by one thread at a time: it may count."""
 
@@ -235,8 +235,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(exchange, proxy.ask_upstream(request))
             case Answer():
                 self._send(exchange, exchange.fault)
-            case Throttle(code):
-                self._send(exchange, _throttling(request, code))
             case Hang(seconds):
                 proxy.closed.wait(seconds)
                 self.close_connection = True
@@ -275,10 +273,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
-
-
-def _throttling(request: ProxiedRequest, code: str) -> Answer:
-    version = "1.0" if request.target.startswith("DynamoDB") else "1.1"
-    error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
-    headers = {"Content-Type": f"application/x-amz-json-{version}"}
-    return Answer(400, headers, json.dumps(error).encode())

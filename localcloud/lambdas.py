@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -244,8 +243,6 @@ class LambdaService:
         if not arn:
             return
         message = {
-            "version": "1.0",
-            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "requestContext": {
                 "requestId": invocation.request_id,
                 "functionArn": f"{self._function(invocation.function).function_arn}:$LATEST",
@@ -253,11 +250,6 @@ class LambdaService:
                 "approximateInvokeCount": invocation.attempt,
             },
             "requestPayload": invocation.event,
-            "responseContext": {
-                "statusCode": 200,
-                "executedVersion": "$LATEST",
-                "functionError": "Unhandled",
-            },
             "responsePayload": invocation.error,
         }
         self._aws.send(arn, message)

@@ -24,8 +24,7 @@ from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
 from moto.ecs.responses import DESCRIBE_TASKS_TAGS, EC2ContainerServiceResponse
-from moto.iam.aws_managed_policies import aws_managed_policies_data
-from moto.iam.models import SERVICE_NAME_CONVERSION, AWSManagedPolicy, IAMBackend
+from moto.iam.models import SERVICE_NAME_CONVERSION
 from moto.moto_api import state_manager
 from moto.s3.models import FakeBucket
 
@@ -101,9 +100,7 @@ def install() -> None:
     ecs.run_task = _run_task
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
-    _keep_deployment_configuration()
-    _know_the_policy_for_task_execution()
-    _name_ecs_role_as_aws_does()
+    SERVICE_NAME_CONVERSION["ecs"] = "ECS"  # else its role is called AWSServiceRoleForecs
     _take_requests_to_s3_for_encrypted()
     _hand_invocations_to_hooks()
 
@@ -205,32 +202,6 @@ def _find(tasks: Iterable[Task], id_or_arn: str) -> Task | None:
     return next((task for task in tasks if task.id == task_id), None)
 
 
-def _keep_deployment_configuration() -> None:
-    """As it comes, CreateService drops it, so nobody could tell whether it was asked for."""
-    original = EC2ContainerServiceResponse.create_service
-
-    def create_service(self: EC2ContainerServiceResponse) -> ActionResult:
-        result = original(self)
-        service: Any = self.ecs_backend._get_service(
-            self._get_param("cluster", "default"), self._get_param("serviceName")
-        )
-        service.deployment_configuration = self._get_param("deploymentConfiguration")
-        return result
-
-    EC2ContainerServiceResponse.create_service = create_service  # type: ignore[method-assign]  # meant
-
-
-def _know_the_policy_for_task_execution() -> None:
-    """As it comes, IAM knows none of AWS's own policies, or all 1,500, which takes a second."""
-    name = "AmazonECSTaskExecutionRolePolicy"
-    policy = json.loads(aws_managed_policies_data)[name]
-
-    def policies(self: IAMBackend) -> list[AWSManagedPolicy]:
-        return [AWSManagedPolicy.from_data(name, self.account_id, self.region_name, policy)]
-
-    IAMBackend._init_aws_policies = policies  # type: ignore[assignment,method-assign]  # meant
-
-
 def _take_requests_to_s3_for_encrypted() -> None:
     """As it comes, no condition is read: what is denied without TLS is denied always."""
     original = FakeBucket.get_permission
@@ -245,11 +216,6 @@ def _take_requests_to_s3_for_encrypted() -> None:
         return original(for_now, action, resource)
 
     FakeBucket.get_permission = get_permission  # type: ignore[method-assign]  # meant
-
-
-def _name_ecs_role_as_aws_does() -> None:
-    """As it comes, ECS's service-linked role is called AWSServiceRoleForecs."""
-    SERVICE_NAME_CONVERSION["ecs"] = "ECS"
 
 
 def _record_each_call() -> None:

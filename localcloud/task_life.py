@@ -68,7 +68,6 @@ class TaskLife:
         self.process: subprocess.Popen[bytes] | None = None
         self._capacity = capacity
         self._tell = tell
-        self._exited: datetime | None = None
         self._interrupted_at: datetime | None = None
         self._description = new_description(task, plan, capacity, _now())
         self._container: Description = self._description["containers"][0]
@@ -122,10 +121,9 @@ class TaskLife:
         with self.lock:
             self._container["lastStatus"] = "STOPPED"
             if self.process is not None:
-                self._exited = _now()
                 code = self.process.returncode
                 self._container["exitCode"] = code if code >= 0 else 128 - code
-                self._description["executionStoppedAt"] = self._exited
+                self._description["executionStoppedAt"] = _now()
                 if not self.stop_requested:
                     reason = "Essential container in task exited"
                     self._note_stop("EssentialContainerExited", reason)
@@ -166,7 +164,7 @@ class TaskLife:
                 capacity=self._capacity,
                 created=self._description["createdAt"],
                 started=self._description.get("startedAt"),
-                exited=self._exited,
+                exited=self._description.get("executionStoppedAt"),
                 interrupted_at=self._interrupted_at,
                 exit_code=self._container.get("exitCode"),
                 cpu=self.plan.cpu,

@@ -158,7 +158,7 @@ class CloudFormation:
             stack.note(f"{verb}_IN_PROGRESS", "", logical_id)
             try:
                 made = self._make_or_change(present, resource_type, properties)
-                if present and present.physical_id != made.physical_id:
+                if present and present.physical_resource_id != made.physical_resource_id:
                     replaced.append((logical_id, present))
                 stack.made[logical_id] = made  # also when it does not get steady
                 self._await_steady(made)
@@ -166,7 +166,7 @@ class CloudFormation:
                 stack.note(f"{verb}_FAILED", str(error), logical_id)
                 reason = f"The following resource(s) failed to {verb.lower()}: [{logical_id}]."
                 raise _OperationError(reason, _restore(stack, replaced)) from error
-            stack.note(f"{verb}_COMPLETE", "", logical_id, made.physical_id)
+            stack.note(f"{verb}_COMPLETE", "", logical_id, made.physical_resource_id)
             return made
 
         pseudo = {**self._pseudo, "AWS::StackName": stack.name, "AWS::StackId": stack.id}
@@ -185,7 +185,7 @@ class CloudFormation:
             raise ResourceError(f"Unrecognized resource types: [{resource_type}]")
         if present and kind.change and kind.can_change(present.properties, properties):
             kind.change(self._client, present, properties)
-            return Made(resource_type, properties, present.physical_id, present.attributes)
+            return Made(resource_type, properties, present.physical_resource_id, present.attributes)
         physical_id, attributes = kind.make(self._client, properties)
         return Made(resource_type, properties, physical_id, attributes)
 
@@ -212,13 +212,13 @@ class CloudFormation:
         return not stack.made
 
     def _delete_one(self, stack: Stack, logical_id: str, made: Made) -> bool:
-        stack.note("DELETE_IN_PROGRESS", "", logical_id, made.physical_id)
+        stack.note("DELETE_IN_PROGRESS", "", logical_id, made.physical_resource_id)
         try:
             KINDS[made.type].delete(self._client, made)
         except (ClientError, BotoCoreError, ResourceError) as error:
-            stack.note("DELETE_FAILED", str(error), logical_id, made.physical_id)
+            stack.note("DELETE_FAILED", str(error), logical_id, made.physical_resource_id)
             return False
-        stack.note("DELETE_COMPLETE", "", logical_id, made.physical_id)
+        stack.note("DELETE_COMPLETE", "", logical_id, made.physical_resource_id)
         return True
 
 

@@ -61,7 +61,7 @@ def _resources(stack: Stack) -> list[dict[str, Any]]:
             "StackId": stack.id,
             "StackName": stack.name,
             "LogicalResourceId": logical_id,
-            "PhysicalResourceId": made.physical_id,
+            "PhysicalResourceId": made.physical_resource_id,
             "ResourceType": made.type,
             "ResourceStatus": latest[logical_id]["ResourceStatus"],
             "Timestamp": latest[logical_id]["Timestamp"],

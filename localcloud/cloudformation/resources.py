@@ -33,12 +33,19 @@ class ResourceError(Exception):
 
 @dataclass(frozen=True)
 class Made:
-    """A resource as it was made: what Ref says of it, and what Fn::GetAtt does."""
+    """A resource as it was made, with the names by which moto's reader of templates asks for it."""
 
     type: str
     properties: Properties
-    physical_id: str
+    physical_resource_id: str
+    """What Ref says."""
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+    def get_cfn_attribute(self, name: str) -> str:
+        """What Fn::GetAtt says. Raises ResourceError for an attribute that is not emulated."""
+        if name not in self.attributes:
+            raise ResourceError(f"{self.type} has no attribute {name}")
+        return self.attributes[name]
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,6 @@ def _converted(shape: Any, value: Any, where: str) -> Any:
                 result[member] = _converted(shape.members[member], inner, f"{where}.{name}")
             return result
         case "list":
-            if not isinstance(value, list):
-                raise ResourceError(f"Value of property {where} must be of type List")
             return [_converted(shape.member, inner, where) for inner in value]
         case "map":
             return {name: _converted(shape.value, inner, where) for name, inner in value.items()}
@@ -118,14 +123,14 @@ def _make_cluster(client: Client, properties: Properties) -> Identity:
 
 
 def _change_cluster(client: Client, made: Made, properties: Properties) -> None:
-    wanted = {"Cluster": made.physical_id, **_without(properties, "ClusterName")}
+    wanted = {"Cluster": made.physical_resource_id, **_without(properties, "ClusterName")}
     _call(client, "ecs", "put_cluster_capacity_providers", wanted)
 
 
 def _delete_cluster(client: Client, made: Made) -> None:
-    if _live_tasks(client, made.physical_id):
+    if _live_tasks(client, made.physical_resource_id):
         raise ResourceError("The Cluster cannot be deleted while Tasks are active.")
-    client("ecs").delete_cluster(cluster=made.physical_id)
+    client("ecs").delete_cluster(cluster=made.physical_resource_id)
 
 
 def _live_tasks(client: Client, cluster: str) -> list[dict[str, Any]]:
@@ -165,8 +170,7 @@ def _delete_service(client: Client, made: Made) -> None:
 
 def _make_role(client: Client, properties: Properties) -> Identity:
     plain = _without(properties, "ManagedPolicyArns", "Policies")
-    trust = json.dumps(properties["AssumeRolePolicyDocument"])
-    plain["AssumeRolePolicyDocument"] = trust
+    plain["AssumeRolePolicyDocument"] = json.dumps(properties["AssumeRolePolicyDocument"])
     role = _call(client, "iam", "create_role", plain)["Role"]
     _grant(client, role["RoleName"], properties)
     return role["RoleName"], {"Arn": role["Arn"]}
@@ -185,13 +189,15 @@ def _grant(client: Client, role: str, properties: Properties) -> None:
 
 def _revoke(client: Client, made: Made) -> None:
     for arn in made.properties.get("ManagedPolicyArns", []):
-        client("iam").detach_role_policy(RoleName=made.physical_id, PolicyArn=arn)
+        client("iam").detach_role_policy(RoleName=made.physical_resource_id, PolicyArn=arn)
     for policy in made.properties.get("Policies", []):
-        client("iam").delete_role_policy(RoleName=made.physical_id, PolicyName=policy["PolicyName"])
+        client("iam").delete_role_policy(
+            RoleName=made.physical_resource_id, PolicyName=policy["PolicyName"]
+        )
 
 
 def _change_role(client: Client, made: Made, properties: Properties) -> None:
-    iam, role = client("iam"), made.physical_id
+    iam, role = client("iam"), made.physical_resource_id
     trust = json.dumps(properties["AssumeRolePolicyDocument"])
     iam.update_assume_role_policy(RoleName=role, PolicyDocument=trust)
     iam.update_role(RoleName=role, Description=properties.get("Description", ""))
@@ -201,7 +207,9 @@ def _change_role(client: Client, made: Made, properties: Properties) -> None:
 
 def _delete_role(client: Client, made: Made) -> None:
     _revoke(client, made)
-    client("iam").delete_role(RoleName=made.physical_id)  # fails when others granted it more
+    client("iam").delete_role(
+        RoleName=made.physical_resource_id
+    )  # fails when others granted it more
 
 
 def _make_log_group(client: Client, properties: Properties) -> Identity:
@@ -327,7 +335,9 @@ def _put_dashboard(client: Client, properties: Properties) -> Identity:
 
 def _deletes(service: str, operation: str, argument: str) -> Callable[[Client, Made], object]:
     """Delete by an operation whose one argument is the physical id."""
-    return lambda client, made: getattr(client(service), operation)(**{argument: made.physical_id})
+    return lambda client, made: getattr(client(service), operation)(
+        **{argument: made.physical_resource_id}
+    )
 
 
 KINDS: dict[str, Kind] = {
@@ -364,12 +374,14 @@ KINDS: dict[str, Kind] = {
     ),
     "AWS::CloudWatch::Alarm": Kind(
         _put_alarm,
-        lambda client, made: client("cloudwatch").delete_alarms(AlarmNames=[made.physical_id]),
+        lambda client, made: client("cloudwatch").delete_alarms(
+            AlarmNames=[made.physical_resource_id]
+        ),
     ),
     "AWS::CloudWatch::Dashboard": Kind(
         _put_dashboard,
         lambda client, made: client("cloudwatch").delete_dashboards(
-            DashboardNames=[made.physical_id]
+            DashboardNames=[made.physical_resource_id]
         ),
     ),
 }

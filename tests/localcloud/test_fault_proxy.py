@@ -23,7 +23,6 @@ from localcloud.fault_proxy import (
     Plan,
     ProxiedRequest,
     Reset,
-    Throttle,
     always,
     either,
     first,
@@ -31,6 +30,7 @@ from localcloud.fault_proxy import (
     matching,
     no_fault,
     nth,
+    throttle,
 )
 from tests.unit.scripted_server import ScriptedServer, answer
 
@@ -145,7 +145,7 @@ def test_a_cut_answer_promises_more_than_comes(
 def test_throttling_is_understood_by_boto(
     proxy: FaultProxy, upstream: ScriptedServer, code: str, service: Any, operation: str
 ) -> None:
-    proxy.plan = always(Throttle(code))
+    proxy.plan = always(throttle(code))
     client: Any = boto3.session.Session().client(
         service,
         endpoint_url=proxy.url,

@@ -14,7 +14,7 @@ import pytest
 
 from localcloud.aws import EmulatedAws
 from localcloud.cloud import LAMBDA_PYTHON
-from localcloud.deployment import deploy, redeploy
+from localcloud.deployment import deploy
 from localcloud.lambdas import LambdaService
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Household
@@ -37,14 +37,12 @@ class Deployed:
     folder: Path
 
     def deploy(self, **changes: str) -> None:
-        project = self.folder / "project"
-        step = redeploy if project.exists() else deploy
         settings = {
             "PREFECT_API_URL": self.server.api_url,
             "PREFECT_API_AUTH_STRING_PARAMETER": PARAMETER,
             **changes,
         }
-        step(self.aws, project, "dev", settings, 20)
+        deploy(self.aws, self.folder / "project", "dev", settings, 20)
 
     def call(self, **event: Any) -> Any:
         invocation = self.lambdas.invoke(PROVISION, event)
