@@ -1,4 +1,4 @@
-"""Brings a stage up as a user does: the credential into SSM, and `provision` until it is ready.
+"""Sets a stage up as a user does: the credential into SSM, and `provision` until it is ready.
 
 The account is empty before, but for AWS's default VPC. What is named here is what the settings say
 by default.
@@ -10,9 +10,9 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from localcloud.aws import EmulatedAws
+from localcloud.lambdas import Invocation
 
 STAGE = "dev"
 STACK = f"prefect-spot-{STAGE}"
@@ -40,21 +40,24 @@ def store_credential(aws: EmulatedAws, auth_string: str) -> None:
 
 
 def provision(
-    aws: EmulatedAws, call: Callable[[], dict[str, Any]], tell: Callable[[str], None]
+    aws: EmulatedAws, call: Callable[[], Invocation], tell: Callable[[str], None]
 ) -> Account:
-    """Call the function until all is ready; `tell` hears each of its steps.
+    """Call the function until all is ready; `tell` gets each of its steps.
 
-    Raises RuntimeError with its answer when it is not ready in three minutes, or asks for a person.
+    Raises RuntimeError when it fails, is not ready in three minutes, or needs a person.
     """
     deadline = time.monotonic() + READY_SECONDS
     while True:
-        answer = call()
+        invocation = call()
+        if invocation.status != "ok":
+            raise RuntimeError(f"{invocation.function} failed: {invocation.error}")
+        answer = invocation.answer
         for step in answer["steps"]:
             tell(f"provision: {step}")
         if answer["state"] == "ready":
             return Account(_outputs(aws))
         if answer["state"] in ("blocked", "failed") or time.monotonic() > deadline:
-            raise RuntimeError(f"the stage does not come up: {answer}")
+            raise RuntimeError(f"the stage cannot be provisioned: {answer}")
         time.sleep(0.2)
 
 
@@ -64,7 +67,7 @@ def _outputs(aws: EmulatedAws) -> dict[str, str]:
 
 
 def set_up_observer(aws: EmulatedAws) -> dict[str, str]:
-    """Have all news of the cluster's tasks put into a queue, for prefect-aws's observer.
+    """Send all events of the cluster's tasks to a queue, for prefect-aws's observer.
 
     As `prefect-aws ecs-worker deploy-events` does; returns the worker's variable that names it.
     Without a queue the observer ends at once, which is what keeps it off elsewhere: nothing in

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import (
@@ -29,7 +29,7 @@ from localcloud.deployment import PROJECT, deploy, run_program
 from localcloud.events import EventRouter
 from localcloud.fargate import Fargate, Timings
 from localcloud.fault_proxy import FaultProxy
-from localcloud.lambdas import Invocation, LambdaService
+from localcloud.lambdas import LambdaService
 from localcloud.oracle import Observation, observe
 from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
@@ -189,7 +189,7 @@ def embedded_cloud(
                 timings=options.timings,
             )
         )
-        account = provision(aws, lambda: _answer(lambdas.invoke(PROVISION, {})), tell)
+        account = provision(aws, lambda: lambdas.invoke(PROVISION, {}), tell)
         if not options.worker:
             tell("sending the worker away")
             _scale_worker_to_none(aws, fargate)
@@ -211,12 +211,6 @@ def embedded_cloud(
             prefect_faults=prefect_faults,
             aws_faults=aws_faults,
         )
-
-
-def _answer(invocation: Invocation) -> dict[str, Any]:
-    if invocation.status != "ok":
-        raise RuntimeError(f"{invocation.function} failed: {invocation.error}")
-    return dict(invocation.answer)
 
 
 def _scale_worker_to_none(aws: EmulatedAws, fargate: Fargate) -> None:

@@ -29,7 +29,7 @@ def reconcile_services(
     for service in list(backend.services.values()):
         definition = str(backend.describe_task_definition(str(service.task_definition)).arn)
         deployment = _deployment_of(service, definition)
-        given_up = deployment.get("rolloutState") == "FAILED"
+        given_up = deployment["rolloutState"] == "FAILED"
         desired = service.desired_count if service.status == "ACTIVE" and not given_up else 0
         tasks = _tasks_of(backend, service, "RUNNING")
         current = [task for task in tasks if task.task_definition_arn == definition]
@@ -40,16 +40,14 @@ def reconcile_services(
                 "taskDefinition": definition,
                 "launchType": "FARGATE",
                 "networkConfiguration": service.network_configuration,
-                "startedBy": str(deployment.get("id", "")),
+                "startedBy": deployment["id"],
                 "group": _group(service),
                 "tags": service.tags,
             }
             placed, _refused = run_tasks(backend, request)
             current += placed
         for task in [*outdated, *current[desired:]]:
-            stop(
-                task.task_arn, f"Scaling activity initiated by (deployment {deployment.get('id')})"
-            )
+            stop(task.task_arn, f"Scaling activity initiated by (deployment {deployment['id']})")
         for task in current[:desired]:
             if _health(task) == "UNHEALTHY":
                 which = f"(service {service.name}) (task {task.id})"
@@ -71,9 +69,7 @@ def _health(task: Task) -> str:
 
 
 def _deployment_of(service: Service, definition: str) -> dict[str, Any]:
-    """Return the service's deployment; another one when the task definition is another."""
-    if not service.deployments:
-        return {}
+    """Return the service's deployment; a new one when the task definition is another."""
     deployment: dict[str, Any] = service.deployments[0]
     if deployment["taskDefinition"] != definition:
         deployment.update(
@@ -90,8 +86,6 @@ def _report(backend: EC2ContainerServiceBackend, service: Service, tasks: list[T
     running = sum(task.last_status == "RUNNING" for task in tasks)
     service.running_count = running
     service.pending_count = len(tasks) - running
-    if not service.deployments:
-        return
     deployment: dict[str, Any] = service.deployments[0]
     failed = [
         task

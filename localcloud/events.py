@@ -33,14 +33,6 @@ class Delivery:
 Mischief = Callable[[Event], Sequence[Delivery]]
 
 
-@dataclass(frozen=True)
-class Delivered:
-    """What has been handed to a function."""
-
-    function_name: str
-    event: Event
-
-
 def deliver_once(event: Event) -> Sequence[Delivery]:
     """Deliver once and at once: no mischief."""
     return [Delivery(event)]
@@ -84,7 +76,7 @@ class EventRouter:
     def __init__(self, aws: EmulatedAws, invoke: Callable[[str, Event], object]) -> None:
         self.mischief: Mischief = deliver_once
         self.mischief_of: dict[str, Mischief] = {}
-        self.delivered: list[Delivered] = []
+        self.delivered: list[Event] = []  # to functions
         self._aws = aws
         self._invoke = invoke
         self._timers: list[threading.Timer] = []
@@ -140,7 +132,7 @@ class EventRouter:
             self._aws.send(arn, event)
             return
         function_name = arn.split(":function:")[1].split(":")[0]
-        self.delivered.append(Delivered(function_name, event))
+        self.delivered.append(event)
         self._invoke(function_name, json.loads(json.dumps(event)))  # each function gets a copy
 
 

@@ -106,7 +106,9 @@ class Fargate:
         self._start_thread(self._keep_services)
         moto_additions.connect_ecs(
             moto_additions.EcsHooks(
-                has_capacity=_has_capacity,
+                has_capacity=lambda capacity, overrides: (
+                    overridden_environment(overrides).get(REFUSED_CAPACITY) != capacity
+                ),
                 place=self._place,
                 stop=self._stop_by_user,
                 describe=self.describe,
@@ -289,10 +291,6 @@ class Fargate:
         thread = threading.Thread(target=work, daemon=True)
         self._threads.append(thread)
         thread.start()
-
-
-def _has_capacity(capacity: str, overrides: Mapping[str, Any]) -> bool:
-    return overridden_environment(overrides).get(REFUSED_CAPACITY) != capacity
 
 
 def _passes(check: Mapping[str, Any], environment: dict[str, str]) -> bool:

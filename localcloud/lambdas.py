@@ -24,7 +24,7 @@ from moto.awslambda.models import LambdaFunction
 
 from localcloud import moto_additions
 from localcloud.aws import EmulatedAws
-from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome, Status
+from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
 from localcloud.moto_additions import LambdaAnswer, LambdaHooks
 from localcloud.processes import Household
 
@@ -33,21 +33,14 @@ RETRY_SECONDS = (60.0, 120.0)  # after the first and the second failed try of an
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Invocation:
-    """One try of one event."""
+@dataclass(frozen=True, kw_only=True)
+class Invocation(Outcome):
+    """One try of one event; an environment's first try also has in `logs` what init printed."""
 
     function: str
     request_id: str
     attempt: int
     event: Any
-    status: Status
-    answer: Any
-    error: dict[str, Any] | None
-    seconds: float
-    """Of the handler, without init."""
-    logs: list[str]
-    """What it printed; an environment's first try also has what init printed."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ class LambdaService:
         self.stop()
 
     def invoke(self, function_name: str, payload: Any) -> Invocation:
-        """Invoke synchronously: one try. Raises LookupError for an unknown function."""
+        """Invoke synchronously: one try. Raises UnknownFunctionException."""
         request = _Request(function_name, payload, str(uuid.uuid4()))
         return self._pool(function_name).submit(self._try, request).result()
 
@@ -112,7 +105,7 @@ class LambdaService:
     def invoke_async(self, function_name: str, event: Any) -> str:
         """Queue an event and return its request id, the same on each of its up to three tries.
 
-        Raises LookupError for an unknown function.
+        Raises UnknownFunctionException.
         """
         pool, request = self._pool(function_name), _Request(function_name, event, str(uuid.uuid4()))
         with self._changed:
@@ -174,9 +167,7 @@ class LambdaService:
             _log.exception("embedded Lambda: %s could not be run", request.function)
             described = {"errorType": type(error).__name__, "errorMessage": str(error)}
             outcome = Outcome("error", 0.0, [], error=described)
-        invocation = Invocation(
-            request.function, request.request_id, request.attempt, request.event, **vars(outcome)
-        )
+        invocation = Invocation(**vars(request), **vars(outcome))
         self.invocations.append(invocation)
         return invocation
 
@@ -257,12 +248,9 @@ class LambdaService:
     def _event_invoke_config(self, function_name: str) -> dict[str, Any]:
         try:
             configs = self._function(function_name).event_invoke_config
-        except LookupError:
+        except UnknownFunctionException:  # deleted meanwhile
             return {}
         return configs[-1].config if configs else {}  # moto appends where AWS replaces
 
     def _function(self, name: str) -> LambdaFunction:
-        try:
-            return self._aws.lambdas.get_function(name)
-        except UnknownFunctionException as error:
-            raise LookupError(f"no Lambda function {name} is deployed: {error}") from error
+        return self._aws.lambdas.get_function(name)

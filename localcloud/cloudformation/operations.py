@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -39,13 +40,12 @@ class CloudFormation:
         self._stacks: dict[str, Stack] = {}  # by id, those deleted too
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._pool = ThreadPoolExecutor(8)
 
     def close(self) -> None:
         """Let what is being done come to its end, and forget all."""
         self._closed.set()
-        for thread in self._threads:
-            thread.join(timeout=60)
+        self._pool.shutdown()
 
     def stacks(self) -> list[Stack]:
         """Return all stacks but the deleted ones."""
@@ -106,9 +106,7 @@ class CloudFormation:
                 self.errors.append(error)
                 stack.note(f"{stack.status.split('_')[0]}_FAILED", f"Internal failure: {error!r}")
 
-        thread = threading.Thread(target=run, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._pool.submit(run)
 
     def _create(self, stack: Stack) -> None:
         try:

@@ -65,7 +65,6 @@ def _resources(stack: Stack) -> list[dict[str, Any]]:
             "ResourceType": made.type,
             "ResourceStatus": latest[logical_id]["ResourceStatus"],
             "Timestamp": latest[logical_id]["Timestamp"],
-            "LastUpdatedTimestamp": latest[logical_id]["Timestamp"],
         }
         for logical_id, made in list(stack.made.items())
     ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from moto.awslambda.exceptions import UnknownFunctionException
 
 from localcloud.aws import EmulatedAws
 from localcloud.cloud import LAMBDA_PYTHON
@@ -228,5 +229,5 @@ def test_so_many_environments_work_at_once_as_are_allowed(
 
 
 def test_unknown_function_is_refused(service: LambdaService) -> None:
-    with pytest.raises(LookupError, match="no Lambda function nowhere"):
+    with pytest.raises(UnknownFunctionException):
         service.invoke_async("nowhere", {})
