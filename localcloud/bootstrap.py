@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from localcloud.aws import EmulatedAws
 from localcloud.lambdas import Invocation
@@ -22,26 +21,12 @@ AUTH_PARAMETER = f"/prefect-spot/{STAGE}/auth-string"
 READY_SECONDS = 180.0
 
 
-@dataclass(frozen=True)
-class Account:
-    """Where things are, as the stack's outputs say."""
-
-    outputs: Mapping[str, str]
-
-    @property
-    def bucket(self) -> str:
-        """The bucket for results."""
-        return self.outputs["ResultsBucket"]
-
-
 def store_credential(aws: EmulatedAws, auth_string: str) -> None:
     """Put the server's basic auth where its setting says: the one thing that is done by hand."""
     aws.client("ssm").put_parameter(Name=AUTH_PARAMETER, Value=auth_string, Type="SecureString")
 
 
-def provision(
-    aws: EmulatedAws, call: Callable[[], Invocation], tell: Callable[[str], None]
-) -> Account:
+def provision(call: Callable[[], Invocation], tell: Callable[[str], None]) -> None:
     """Call the function until all is ready; `tell` gets each of its steps.
 
     Raises RuntimeError when it fails, is not ready in three minutes, or needs a person.
@@ -55,13 +40,14 @@ def provision(
         for step in answer["steps"]:
             tell(f"provision: {step}")
         if answer["state"] == "ready":
-            return Account(_outputs(aws))
+            return
         if answer["state"] in ("blocked", "failed") or time.monotonic() > deadline:
             raise RuntimeError(f"the stage cannot be provisioned: {answer}")
         time.sleep(0.2)
 
 
-def _outputs(aws: EmulatedAws) -> dict[str, str]:
+def stack_outputs(aws: EmulatedAws) -> dict[str, str]:
+    """Return the outputs of the stage's stack: where things are."""
     [stack] = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 

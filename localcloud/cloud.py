@@ -20,9 +20,9 @@ from localcloud.bootstrap import (
     AUTH_PARAMETER,
     CLUSTER,
     STAGE,
-    Account,
     provision,
     set_up_observer,
+    stack_outputs,
     store_credential,
 )
 from localcloud.deployment import PROJECT, deploy, run_program
@@ -77,7 +77,8 @@ class Cloud:
 
     folder: Path
     aws: EmulatedAws
-    account: Account
+    outputs: Mapping[str, str]
+    """Of the stage's stack: where things are."""
     prefect: PrefectApi
     server: PrefectServer
     fargate: Fargate
@@ -189,7 +190,7 @@ def embedded_cloud(
                 timings=options.timings,
             )
         )
-        account = provision(aws, lambda: lambdas.invoke(PROVISION, {}), tell)
+        provision(lambda: lambdas.invoke(PROVISION, {}), tell)
         if not options.worker:
             tell("sending the worker away")
             _scale_worker_to_none(aws, fargate)
@@ -201,7 +202,7 @@ def embedded_cloud(
         yield Cloud(
             folder=folder,
             aws=aws,
-            account=account,
+            outputs=stack_outputs(aws),
             prefect=PrefectApi(server.api_url, options.auth_string),
             server=server,
             fargate=fargate,

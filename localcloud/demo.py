@@ -42,7 +42,7 @@ NEXT_STEP = (
 
 Report = Callable[[str], None]
 Attempt = dict[str, Any]
-"""One ECS task of the run, as ECS describes it; times are ISO 8601, reactions seconds."""
+"""One ECS task of the run, as ECS describes it; times are datetimes, reactions seconds."""
 
 
 def main() -> int:
@@ -68,7 +68,7 @@ def main() -> int:
                 error.add_note(logs_of(cloud.folder))  # they go with the folder
                 raise
             RESULT.parent.mkdir(exist_ok=True)
-            RESULT.write_text(json.dumps(result, indent=2) + "\n")
+            RESULT.write_text(json.dumps(result, indent=2, default=datetime.isoformat) + "\n")
             _show(console, cloud, result)
             table = _spotctl(cloud, "report", "--table", "--chart", str(CHART))
             console.print(table, highlight=False)
@@ -115,7 +115,7 @@ class Run:
         self._report("deploying the example flow, with its results in S3")
         deployed = self._cloud.run_python(
             str(EXAMPLES / "deploy.py"), "--pool", WORK_POOL, "--bucket",
-            self._cloud.account.bucket, "--path", str(EXAMPLES), "--cpu", "512",
+            self._cloud.outputs["ResultsBucket"], "--path", str(EXAMPLES), "--cpu", "512",
             "--memory", "1024",
         )  # fmt: skip
         tags = [f"spot-retries:{BUDGET}"]
@@ -185,9 +185,9 @@ class Run:
             {
                 "task": task["taskArn"],
                 "capacity": task.get("capacityProviderName", task["launchType"]),
-                "pull_started": _iso(task.get("pullStartedAt")),
-                "started": _iso(task.get("startedAt")),
-                "stopped": _iso(task.get("stoppedAt")),
+                "pull_started": task.get("pullStartedAt"),
+                "started": task.get("startedAt"),
+                "stopped": task.get("stoppedAt"),
                 "stop_code": task.get("stopCode"),
                 "reaction_seconds": _reaction_seconds(task, history),
             }
@@ -238,10 +238,6 @@ def _reaction_seconds(task: dict[str, Any], history: list[dict[str, Any]]) -> fl
     return None
 
 
-def _iso(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None
-
-
 def savings(cloud: Cloud, report: Report, result: dict[str, Any]) -> dict[str, Any]:
     """What `spotctl report` says once all of the run's tasks are billed, its child's too."""
     tasks = len(result["attempts"]) + len(result["children"])
@@ -287,12 +283,13 @@ def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
     for column in ("attempt", "capacity", "started", "ran", "stop code", "due again after"):
         table.add_column(column, justify="right" if column == "ran" else "left", no_wrap=True)
     for number, attempt in enumerate(result["attempts"], start=1):
+        started, stopped = attempt["started"], attempt["stopped"]
         reaction = attempt["reaction_seconds"]
         table.add_row(
             str(number),
             attempt["capacity"],
-            (attempt["started"] or "")[11:19],
-            _ran(attempt),
+            started.strftime("%H:%M:%S") if started else "",
+            f"{(stopped - started).total_seconds():.0f} s" if started and stopped else "",
             attempt["stop_code"] or "",
             f"{reaction:.2f} s" if reaction is not None else "",
         )
@@ -307,13 +304,6 @@ def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
     console.print(f"Written: build/demo.json.  It took {result['seconds']:.0f} s.")
     if not _is_good(result):
         console.print("[bold red]This is not how it should have ended.[/]")
-
-
-def _ran(attempt: dict[str, Any]) -> str:
-    if not attempt["started"] or not attempt["stopped"]:
-        return ""
-    begun, ended = (datetime.fromisoformat(attempt[k]) for k in ("started", "stopped"))
-    return f"{(ended - begun).total_seconds():.0f} s"
 
 
 if __name__ == "__main__":

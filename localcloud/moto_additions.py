@@ -11,7 +11,7 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,11 +153,10 @@ def _run_task(self: EC2ContainerServiceResponse) -> ActionResult:
 
 def _stop_task(self: EC2ContainerServiceResponse) -> ActionResult:
     """As it comes, StopTask leaves the container running, and an unknown task is a 500."""
-    cluster = self._get_param("cluster", "default")
-    task = _find(_tasks_of(self.ecs_backend, cluster), self._get_param("task"))
+    cluster, reason = self._get_param("cluster", "default"), self._get_param("reason")
+    task = _find(self.ecs_backend, cluster, self._get_param("task"))
     if task is None:
         raise InvalidParameterException("The referenced task was not found.")
-    reason = self._get_param("reason")
     if _hooks:
         _hooks.stop(task, reason)
     else:
@@ -170,14 +169,14 @@ def _describe_tasks(self: EC2ContainerServiceResponse) -> ActionResult:
 
     It also keeps "with tags or without" on a class, where two requests overwrite each other.
     """
-    wanted = self._get_param("tasks", [])
+    wanted, cluster = self._get_param("tasks", []), self._get_param("cluster", "default")
     if not wanted:
         raise InvalidParameterException("Tasks cannot be empty.")
-    known = _tasks_of(self.ecs_backend, self._get_param("cluster", "default"))
-    found = {name: _find(known, name) for name in wanted}
+    found = {name: _find(self.ecs_backend, cluster, name) for name in wanted}
     descriptions = [_described(task) for task in found.values() if task]
-    if "TAGS" not in self._get_param("include", []):
-        descriptions = [_without_tags(description) for description in descriptions]
+    for description in descriptions:
+        if isinstance(description, dict) and "TAGS" not in self._get_param("include", []):
+            del description["tags"]
     self._include_in_response(DESCRIBE_TASKS_TAGS)
     missing = [{"arn": name, "reason": "MISSING"} for name, task in found.items() if not task]
     return ActionResult({"tasks": descriptions, "failures": missing})
@@ -187,17 +186,8 @@ def _described(task: Task) -> Any:
     return _hooks.describe(task) if _hooks else task
 
 
-def _without_tags(description: Any) -> Any:
-    if isinstance(description, dict):
-        return {name: value for name, value in description.items() if name != "tags"}
-    return description
-
-
-def _tasks_of(backend: EC2ContainerServiceBackend, cluster: str) -> list[Task]:
-    return list(backend.tasks.get(backend._get_cluster(cluster).name, {}).values())
-
-
-def _find(tasks: Iterable[Task], id_or_arn: str) -> Task | None:
+def _find(backend: EC2ContainerServiceBackend, cluster: str, id_or_arn: str) -> Task | None:
+    tasks = list(backend.tasks.get(backend._get_cluster(cluster).name, {}).values())
     task_id = id_or_arn.split("/")[-1]
     return next((task for task in tasks if task.id == task_id), None)
 

@@ -5,9 +5,10 @@ Not the product's adapter: what judges the product must not be the product.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 
@@ -130,10 +131,10 @@ class PrefectApi:
 
 
 def deployment_id_in(output: str) -> str:
-    """Return the last UUID-only line of a deploy script's output."""
-    for line in reversed(output.splitlines()):
-        try:
-            return str(UUID(line.strip()))
-        except ValueError:
-            continue
-    raise ValueError(f"no deployment id in:\n{output}")
+    """Return the last UUID-only line of a deploy script's output. Raises ValueError without one."""
+    found = re.findall(
+        r"^\s*([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\s*$", output, re.MULTILINE
+    )
+    if not found:
+        raise ValueError(f"no deployment id in:\n{output}")
+    return str(found[-1])

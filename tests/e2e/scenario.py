@@ -101,7 +101,9 @@ def set_up(options: Options, folder: Path) -> Iterator[Stage]:
     """A cloud of its own, with the test flows deployed; `folder` is for their notes."""
     grace_seconds = float(options.settings.get("SWEEP_GRACE_SECONDS", 180))
     with embedded_cloud(options, tell=print) as cloud:
-        output = cloud.run_python("-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.account.bucket)
+        output = cloud.run_python(
+            "-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.outputs["ResultsBucket"]
+        )
         yield Stage(cloud, json.loads(output.strip().splitlines()[-1]), folder, grace_seconds)
         assert cloud.fargate.errors == []
 
