@@ -26,8 +26,8 @@ def store_credential(aws: EmulatedAws, auth_string: str) -> None:
     aws.client("ssm").put_parameter(Name=AUTH_PARAMETER, Value=auth_string, Type="SecureString")
 
 
-def provision(call: Callable[[], Invocation], tell: Callable[[str], None]) -> None:
-    """Call the function until all is ready; `tell` gets each of its steps.
+def provision(call: Callable[[], Invocation], report: Callable[[str], None]) -> None:
+    """Call the function until all is ready; `report` gets each of its steps.
 
     Raises RuntimeError when it fails, is not ready in three minutes, or needs a person.
     """
@@ -38,7 +38,7 @@ def provision(call: Callable[[], Invocation], tell: Callable[[str], None]) -> No
             raise RuntimeError(f"{invocation.function} failed: {invocation.error}")
         answer = invocation.answer
         for step in answer["steps"]:
-            tell(f"provision: {step}")
+            report(f"provision: {step}")
         if answer["state"] == "ready":
             return
         if answer["state"] in ("blocked", "failed") or time.monotonic() > deadline:

@@ -51,10 +51,10 @@ class Options:
 
     `auth_string`: what the Prefect server demands, "user:password".
     `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
-    `faults`: the deployed Lambdas, and nobody else, reach Prefect and AWS through fault proxies.
+    `faults`: the deployed Lambdas, and nothing else, reach Prefect and AWS through fault proxies.
     `observer`: the worker runs prefect-aws's observer, with the queue it needs.
     `postgres`: Prefect keeps its runs in PostgreSQL, which bears many clients at once.
-    `worker`: whether there is one at all; else nobody takes the pool's runs.
+    `worker`: whether there is one at all; without, the pool's runs stay scheduled.
     `lambda_concurrency`: how many processes each function may have.
     """
 
@@ -73,7 +73,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Cloud:
-    """All that there is, for whoever drives it."""
+    """The running parts, for the demo and the tests."""
 
     folder: Path
     aws: EmulatedAws
@@ -118,16 +118,16 @@ class Cloud:
 
 @contextmanager
 def embedded_cloud(
-    options: Options, tell: Callable[[str], None] = lambda _: None
+    options: Options, report: Callable[[str], None] = lambda _: None
 ) -> Iterator[Cloud]:
-    """Build the cloud, hand it out, and end it. `tell` hears what is being done.
+    """Build the cloud, hand it out, and end it. `report` gets each step.
 
-    Raises RuntimeError, with the log of the part that failed, when one does not come up.
+    Raises RuntimeError, with the log of the part that failed, when one does not start.
     """
     with ExitStack() as stack:
         household = stack.enter_context(Household.open())
         folder = household.folder
-        tell("starting a Prefect server")
+        report("starting a Prefect server")
         database = "sqlite"
         if options.postgres:
             postgres = stack.enter_context(Postgres(folder / "postgres", household.spawn))
@@ -142,7 +142,7 @@ def embedded_cloud(
             starting = pool.submit(server.__enter__)
             aws = stack.enter_context(EmulatedAws())
             store_credential(aws, options.auth_string)
-            tell("chalice deploy")
+            report("chalice deploy")
             settings = {
                 "PREFECT_API_URL": server.api_url,
                 "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
@@ -157,7 +157,7 @@ def embedded_cloud(
             )
             starting.result()
         stack.push(server.__exit__)
-        tell(f"Prefect {server.version} answers")
+        report(f"Prefect {server.version} answers")
         environment = {
             "PREFECT_API_URL": server.api_url,
             "PREFECT_API_AUTH_STRING": options.auth_string,
@@ -190,9 +190,9 @@ def embedded_cloud(
                 timings=options.timings,
             )
         )
-        provision(lambda: lambdas.invoke(PROVISION, {}), tell)
+        provision(lambda: lambdas.invoke(PROVISION, {}), report)
         if not options.worker:
-            tell("sending the worker away")
+            report("sending the worker away")
             _scale_worker_to_none(aws, fargate)
         prefect_faults = aws_faults = None
         if options.faults:
@@ -215,7 +215,7 @@ def embedded_cloud(
 
 
 def _scale_worker_to_none(aws: EmulatedAws, fargate: Fargate) -> None:
-    """Until its container has exited, a worker goes on taking runs that nobody would start."""
+    """Wait until its container has exited: until then a worker goes on taking runs."""
     ecs = aws.client("ecs")
     ecs.update_service(cluster=CLUSTER, service=WORKER_SERVICE, desiredCount=0)
 
@@ -224,7 +224,7 @@ def _scale_worker_to_none(aws: EmulatedAws, fargate: Fargate) -> None:
         counted = service["runningCount"] + service["pendingCount"]
         return not counted and not any(x.started and not x.exited for x in fargate.ledger())
 
-    wait_for("the worker's end", 180, is_gone)
+    wait_for("the worker's exit", 180, is_gone)
 
 
 def _put_between(aws: EmulatedAws, prefect_faults: FaultProxy, aws_faults: FaultProxy) -> None:

@@ -124,7 +124,7 @@ class Fargate:
         moto_additions.connect_ecs(None)
         for life in list(self._lives.values()):
             with life.lock:  # no container starts from here on
-                life.news.set()
+                life.wake.set()
             if life.process and not life.ended.is_set():
                 end_tree(life.process, (TASK_MARKER, life.task.task_arn))
         self._events.put(None)
@@ -169,7 +169,7 @@ class Fargate:
                 self._note(error)
 
     def _place(self, task: Task, definition: TaskDefinition, capacity: str) -> None:
-        life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._tell)
+        life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._emit)
         self._lives[task.task_arn] = life
         life.place()
         self._start_thread(lambda: self._live(life))
@@ -178,12 +178,12 @@ class Fargate:
         """One task from PROVISIONING to STOPPED, in a thread of its own."""
         try:
             own_seconds = life.plan.environment.get(PROVISIONING_SECONDS)
-            life.news.wait(float(own_seconds or self.timings.provisioning_seconds))
+            life.wake.wait(float(own_seconds or self.timings.provisioning_seconds))
             life.pull()
-            life.news.wait(self.timings.pending_seconds)
+            life.wake.wait(self.timings.pending_seconds)
             self._start_container(life)
             if life.process is not None:
-                life.news.wait()
+                life.wake.wait()
                 self._end_container(life, life.process)
             life.deprovision()
             self._closed.wait(self.timings.deprovisioning_seconds)
@@ -231,7 +231,7 @@ class Fargate:
         def notice_the_end() -> None:
             process.wait()
             life.ended.set()
-            life.news.set()
+            life.wake.set()
 
         self._start_thread(notice_the_end)
         if check := life.plan.health_check:
@@ -245,7 +245,7 @@ class Fargate:
         grace_seconds = check["startPeriod"] * self.timings.start_period_scale
         counts_from = time.monotonic() + grace_seconds
         failures = 0
-        while not life.news.wait(check["interval"] * self.timings.health_check_scale):
+        while not life.wake.wait(check["interval"] * self.timings.health_check_scale):
             if _passes(check, environment):
                 failures = 0
                 life.note_health("HEALTHY")
@@ -271,7 +271,7 @@ class Fargate:
         else:
             life.request_stop("UserInitiated", reason)
 
-    def _tell(self, description: Description) -> None:
+    def _emit(self, description: Description) -> None:
         if not self._closed.is_set():
             self._events.put(state_change_event(description, self._aws))
 

@@ -194,8 +194,8 @@ class FaultProxy(ThreadingHTTPServer):
     def ask_upstream(self, request: ProxiedRequest) -> Answer:
         """Return the upstream's answer; 502 when there was none.
 
-        Each time over a new connection: a kept one may be closed under a request, which would be a
-        fault that nobody planned.
+        Each time over a new connection: a kept one may be closed under a request, an
+        unplanned fault.
         """
         upstream = HTTPConnection(self._upstream, timeout=UPSTREAM_SECONDS)
         headers = {k: v for k, v in request.headers.items() if k != "connection"}

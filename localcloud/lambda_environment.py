@@ -210,7 +210,7 @@ class _RuntimeApi(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report a failure, but for a process that was ended in the midst of a request."""
+        """Report a failure, except of a process that was ended during a request."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -127,7 +127,7 @@ class LambdaService:
                 raise TimeoutError(f"{under_way()} events still under way after {timeout} s")
 
     def kill_one_at_work(self, chance: random.Random) -> bool:
-        """Kill an environment in the midst of an invocation; return whether there was one."""
+        """Kill an environment during an invocation; return whether there was one."""
         with self._changed:
             busy = sorted(self._busy, key=id)
         if not busy:

@@ -32,8 +32,8 @@ Spawn = Callable[..., subprocess.Popen[bytes]]
 class Postgres:
     """A server on 127.0.0.1 and a free port; gone, with its data, after the `with` block.
 
-    `folder` is made for it; what is above has to be open to the user it runs as (a household's
-    is, a folder of pytest's is not).
+    `folder` is made for it; the user it runs as needs access to the folders above (it has in a
+    supervisor's folder, not in one of pytest's).
     """
 
     def __init__(self, folder: Path, spawn: Spawn) -> None:
@@ -46,7 +46,7 @@ class Postgres:
         self.port = 0
 
     def __enter__(self) -> Postgres:
-        """Start it. Raises RuntimeError, with the end of its log, when it does not come up."""
+        """Start it. Raises RuntimeError, with the end of its log, when it does not start."""
         self.folder.mkdir(mode=0o700)
         try:
             self._start()
@@ -101,7 +101,7 @@ class Postgres:
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL does not come up; its log ends:\n{tail(log)}")
+                raise RuntimeError(f"PostgreSQL does not start; its log ends:\n{tail(log)}")
             time.sleep(0.1)
 
     def _is_ready(self) -> bool:

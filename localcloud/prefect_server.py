@@ -113,4 +113,4 @@ class PrefectServer:
                     client.get("/health").raise_for_status()
                     return str(client.get("/admin/version").raise_for_status().json())
                 time.sleep(0.25)
-        raise RuntimeError(f"the Prefect server does not come up; its log ends:\n{tail(self.log)}")
+        raise RuntimeError(f"the Prefect server does not start; its log ends:\n{tail(self.log)}")

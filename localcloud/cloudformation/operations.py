@@ -1,4 +1,4 @@
-"""CloudFormation on the laptop: stacks that come up, change, roll back and go as on AWS.
+"""CloudFormation on the laptop: stacks are created, updated, rolled back and deleted as on AWS.
 
 moto's own knows no rollback, leaves a failed creation in CREATE_IN_PROGRESS for ever, sees changes
 through `Ref` only and deletes half of what it made. Here a request begins an operation and returns,
