@@ -1,7 +1,7 @@
 """EventBridge on the laptop: events find their targets by the rules that `chalice deploy` made.
 
-A wrong rule fails here, not in production. Mischief on the way - twice, late, in another order,
-never - is what at-least-once delivery does on a bad day, on purpose.
+A wrong rule fails here, not in production. A delivery plan has events delivered twice, late, in
+another order or never, as at-least-once delivery may do.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Mischief = Callable[[Event], Sequence[Delivery]]
 
 
 def deliver_once(event: Event) -> Sequence[Delivery]:
-    """Deliver once and at once: no mischief."""
+    """Deliver once, without delay."""
     return [Delivery(event)]
 
 

@@ -33,8 +33,7 @@ from localcloud.containers import (
 )
 from localcloud.ecs_services import reconcile_services
 from localcloud.processes import Household, end_tree, free_port
-from localcloud.task_life import ContainerLife as ContainerLife
-from localcloud.task_life import TaskLife
+from localcloud.task_life import ContainerLife, TaskLife
 
 TASK_MARKER = "PREFECT_SPOT_ECS_TASK"
 DRILL = "prefect-spot drill"
@@ -71,8 +70,7 @@ class Fargate:
     """Runs the first container of every task ECS places, as long as the `with` block lasts.
 
     A container's variables `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` change what happens to its
-    task alone.
-    `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
+    task. `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
     """
 
     def __init__(
@@ -102,7 +100,7 @@ class Fargate:
 
         CloudFormation waits from now on until a service it makes or changes is steady.
         """
-        self._start_thread(self._hand_on_events)
+        self._start_thread(self._pass_on_events)
         self._start_thread(self._keep_services)
         moto_additions.connect_ecs(
             moto_additions.EcsHooks(
@@ -255,7 +253,7 @@ class Fargate:
                     life.note_health("UNHEALTHY")
 
     def _end_container(self, life: TaskLife, process: subprocess.Popen[bytes]) -> None:
-        """Woken by a stop or by the container's own end: leave nothing of it."""
+        """End the container, which a stop or its own end woke: no process of it stays."""
         if not life.ended.is_set() and not self._closed.is_set():
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.killpg(process.pid, signal.SIGTERM)  # as Prefect's `tini -g` does
@@ -275,12 +273,12 @@ class Fargate:
         if not self._closed.is_set():
             self._events.put(state_change_event(description, self._aws))
 
-    def _hand_on_events(self) -> None:
-        """Keep the events' order, and let their receiver call ECS without a lock in its way."""
+    def _pass_on_events(self) -> None:
+        """Keep the events' order, and let their receiver call ECS while no task is locked."""
         while (event := self._events.get()) is not None:
             try:
                 self._on_event(event)
-            except Exception as error:  # tasks live on whatever their observers do
+            except Exception as error:  # a receiver's failure is not the task's
                 self._note(error)
 
     def _note(self, error: Exception) -> None:

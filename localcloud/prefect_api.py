@@ -112,7 +112,7 @@ class PrefectApi:
         return self.run(flow_run_id)["state_type"] in FINAL
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
-        """Send it; again while the server is busy, or hangs up on a request that is safe to repeat."""
+        """Send it; again while the server is busy, or if it hangs up and repeating is safe."""
         may_repeat = method == "GET" or path.endswith(("/filter", "/create_flow_run"))
         hung_up, deadline = 0, time.monotonic() + BUSY_SECONDS
         while True:

@@ -22,8 +22,6 @@ from localcloud.cloudformation.stack import Stack, Wanted, check
 
 CIRCUIT_BROKEN = "Error occurred during operation 'ECS Deployment Circuit Breaker was triggered'."
 
-Leftover = tuple[str, Made]
-
 
 class CloudFormation:
     """The stacks of one account and region.
@@ -110,43 +108,47 @@ class CloudFormation:
 
     def _create(self, stack: Stack) -> None:
         try:
-            self._bring_up(stack)
+            self._apply(stack)
             stack.note("CREATE_COMPLETE")
         except _OperationError as error:
             stack.note("ROLLBACK_IN_PROGRESS", f"{error} Rollback requested by user.")
-            clean = self._take_down(stack)
+            clean = self._delete_all(stack)
             stack.note("ROLLBACK_COMPLETE" if clean else "ROLLBACK_FAILED")
 
     def _update(self, stack: Stack, old: Wanted) -> None:
-        verb = "UPDATE"
+        verb, before, tried = "UPDATE", dict(stack.made), dict[str, Made]()
         try:
-            leftover = self._bring_up(stack)
+            self._apply(stack)
         except _OperationError as error:
-            verb = "UPDATE_ROLLBACK"
+            verb, tried = "UPDATE_ROLLBACK", dict(stack.made)
             stack.note("UPDATE_ROLLBACK_IN_PROGRESS", str(error))
             stack.wanted = old
+            for name, made in before.items():
+                if made.physical_resource_id != tried[name].physical_resource_id:
+                    stack.made[name] = made  # it was replaced, and is still there
             try:
-                leftover = [*error.leftover, *self._bring_up(stack)]
+                self._apply(stack)
             except _OperationError as worse:
                 stack.note("UPDATE_ROLLBACK_FAILED", str(worse))
                 return
         stack.note(f"{verb}_COMPLETE_CLEANUP_IN_PROGRESS")
-        for logical_id, made in reversed(leftover):
-            self._delete_one(stack, logical_id, made)
+        kept = {(name, made.physical_resource_id) for name, made in stack.made.items()}
+        for name, made in reversed([*before.items(), *tried.items()]):
+            if (name, made.physical_resource_id) not in kept:
+                self._delete_one(stack, name, made)
+                kept.add((name, made.physical_resource_id))
         stack.note(f"{verb}_COMPLETE")
 
     def _delete(self, stack: Stack) -> None:
-        clean = self._take_down(stack)
+        clean = self._delete_all(stack)
         failed = f"The following resource(s) failed to delete: [{', '.join(stack.made)}]."
         stack.note("DELETE_COMPLETE" if clean else "DELETE_FAILED", "" if clean else failed)
 
-    def _bring_up(self, stack: Stack) -> list[Leftover]:
-        """Make and change all that differs; return what is to be deleted afterwards.
+    def _apply(self, stack: Stack) -> None:
+        """Make and change all that differs; what is replaced or unwanted is not deleted yet.
 
-        Raises _OperationError for the first resource that cannot be had; what was replaced until
-        then is restored.
+        Raises _OperationError for the first resource that cannot be made or changed.
         """
-        replaced: list[Leftover] = []
 
         def provide(logical_id: str, resource_type: str, properties: dict[str, Any]) -> Made:
             present = stack.made.get(logical_id)
@@ -156,25 +158,19 @@ class CloudFormation:
             stack.note(f"{verb}_IN_PROGRESS", "", logical_id)
             try:
                 made = self._make_or_change(present, resource_type, properties)
-                if present and present.physical_resource_id != made.physical_resource_id:
-                    replaced.append((logical_id, present))
                 stack.made[logical_id] = made  # also when it does not get steady
                 self._await_steady(made)
             except (ClientError, BotoCoreError, ResourceError) as error:
                 stack.note(f"{verb}_FAILED", str(error), logical_id)
                 reason = f"The following resource(s) failed to {verb.lower()}: [{logical_id}]."
-                raise _OperationError(reason, _restore(stack, replaced)) from error
+                raise _OperationError(reason) from error
             stack.note(f"{verb}_COMPLETE", "", logical_id, made.physical_resource_id)
             return made
 
         pseudo = {**self._pseudo, "AWS::StackName": stack.name, "AWS::StackId": stack.id}
-        known = {**pseudo, **stack.wanted.parameters}
-        scope = Scope(stack.wanted.template, known, provide)
-        present = scope.provide_all()
+        scope = Scope(stack.wanted.template, {**pseudo, **stack.wanted.parameters}, provide)
+        stack.made = scope.provide_all()
         stack.outputs = scope.outputs()
-        unwanted = [(name, made) for name, made in stack.made.items() if name not in present]
-        stack.made = present
-        return [*unwanted, *replaced]
 
     def _make_or_change(
         self, present: Made | None, resource_type: str, properties: dict[str, Any]
@@ -202,7 +198,7 @@ class CloudFormation:
                 raise ResourceError(CIRCUIT_BROKEN)
             self._closed.wait(0.1)
 
-    def _take_down(self, stack: Stack) -> bool:
+    def _delete_all(self, stack: Stack) -> bool:
         """Delete in the reverse order of making; return whether all of it went."""
         for logical_id, made in reversed(list(stack.made.items())):
             if self._delete_one(stack, logical_id, made):
@@ -221,15 +217,4 @@ class CloudFormation:
 
 
 class _OperationError(Exception):
-    """A resource could not be had, so the operation fails; `leftover` is to be deleted then."""
-
-    def __init__(self, reason: str, leftover: list[Leftover]) -> None:
-        super().__init__(reason)
-        self.leftover = leftover
-
-
-def _restore(stack: Stack, replaced: list[Leftover]) -> list[Leftover]:
-    """Restore what was replaced; return the replacements."""
-    replacements = [(logical_id, stack.made[logical_id]) for logical_id, _ in replaced]
-    stack.made.update(replaced)
-    return replacements
+    """A resource could not be made or changed, so the operation fails."""

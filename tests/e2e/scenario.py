@@ -100,7 +100,7 @@ class Stage:
 def set_up(options: Options, folder: Path) -> Iterator[Stage]:
     """A cloud of its own, with the test flows deployed; `folder` is for their notes."""
     grace_seconds = float(options.settings.get("SWEEP_GRACE_SECONDS", 180))
-    with embedded_cloud(options, tell=print) as cloud:
+    with embedded_cloud(options, report=print) as cloud:
         output = cloud.run_python(
             "-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.outputs["ResultsBucket"]
         )
