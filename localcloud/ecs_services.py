@@ -1,7 +1,7 @@
 """ECS services on the laptop: how the Prefect worker is started, and started again.
 
-Each pass over moto's services and tasks runs what is missing and stops what is surplus or
-unhealthy. A new task definition is a new deployment; one whose tasks fail is given up, as with a
+Each pass over moto's services and tasks runs what is missing and stops what is surplus. A new task
+definition is a new deployment; one whose tasks fail is given up, as with a
 DeploymentCircuitBreaker, which the stack's worker has.
 """
 
@@ -48,10 +48,6 @@ def reconcile_services(
             current += placed
         for task in [*outdated, *current[desired:]]:
             stop(task.task_arn, f"Scaling activity initiated by (deployment {deployment['id']})")
-        for task in current[:desired]:
-            if _health(task) == "UNHEALTHY":
-                which = f"(service {service.name}) (task {task.id})"
-                stop(task.task_arn, f"{which} failed container health checks.")
         _report(backend, service, current[:desired])
 
 
@@ -62,10 +58,6 @@ def _tasks_of(backend: EC2ContainerServiceBackend, service: Service, status: str
 
 def _group(service: Service) -> str:
     return f"service:{service.name}"
-
-
-def _health(task: Task) -> str:
-    return str(getattr(task, "health_status", "UNKNOWN"))
 
 
 def _deployment_of(service: Service, definition: str) -> dict[str, Any]:
@@ -99,7 +91,7 @@ def _report(backend: EC2ContainerServiceBackend, service: Service, tasks: list[T
         return
     definition = backend.describe_task_definition(deployment["taskDefinition"])
     is_checked = bool(definition.container_definitions[0].get("healthCheck"))
-    healthy = [task for task in tasks if not is_checked or _health(task) == "HEALTHY"]
+    healthy = [task for task in tasks if not is_checked or getattr(task, "is_healthy", False)]
     if running == len(healthy) == service.desired_count:
         deployment["rolloutState"] = "COMPLETED"
     elif len(failed) >= FAILURES_THAT_BREAK_THE_CIRCUIT:

@@ -13,7 +13,6 @@ import queue
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +59,6 @@ class Timings:
     """Factor on a container's `stopTimeout`, which is 30 s unless the task definition says so."""
     health_check_scale: float = 0.1
     """Factor on the interval between two health checks, which is 30 s unless the task says so."""
-    start_period_scale: float = 1.0
-    """Factor on the time a container may take until failed health checks count."""
     service_seconds: float = 1.0
     """Between two passes over the services; a dead task is replaced at the next one."""
 
@@ -239,18 +236,11 @@ class Fargate:
     def _watch_health(
         self, life: TaskLife, check: Mapping[str, Any], environment: dict[str, str]
     ) -> None:
-        """Run the health check at its intervals, until the container ends."""
-        grace_seconds = check["startPeriod"] * self.timings.start_period_scale
-        counts_from = time.monotonic() + grace_seconds
-        failures = 0
+        """Run the health check at its intervals until it passes: its service is steady then."""
         while not life.wake.wait(check["interval"] * self.timings.health_check_scale):
             if _passes(check, environment):
-                failures = 0
-                life.note_health("HEALTHY")
-            elif time.monotonic() > counts_from:
-                failures += 1
-                if failures >= check["retries"]:
-                    life.note_health("UNHEALTHY")
+                life.note_healthy()
+                return
 
     def _end_container(self, life: TaskLife, process: subprocess.Popen[bytes]) -> None:
         """End the container, which a stop or its own end woke: no process of it stays."""

@@ -142,12 +142,12 @@ class TaskLife:
                 attachment["status"] = "DELETED"
             self._change("STOPPED", stoppedAt=_now())
 
-    def note_health(self, status: str) -> None:
-        """HEALTHY or UNHEALTHY, as the container's health check says."""
+    def note_healthy(self) -> None:
+        """HEALTHY, as the container's health check says; unhealthy tasks are not emulated."""
         with self.lock:
-            self._container["healthStatus"] = self._description["healthStatus"] = status
+            self._container["healthStatus"] = self._description["healthStatus"] = "HEALTHY"
             task: Any = self.task  # moto's knows nothing of health; services ask for it here
-            task.health_status = status
+            task.is_healthy = True
 
     def describe(self) -> Description:
         """Return what DescribeTasks says now, tags included, times as datetimes."""

@@ -127,19 +127,6 @@ def _change_cluster(client: Client, made: Made, properties: Properties) -> None:
     _call(client, "ecs", "put_cluster_capacity_providers", wanted)
 
 
-def _delete_cluster(client: Client, made: Made) -> None:
-    if _live_tasks(client, made.physical_resource_id):
-        raise ResourceError("The Cluster cannot be deleted while Tasks are active.")
-    client("ecs").delete_cluster(cluster=made.physical_resource_id)
-
-
-def _live_tasks(client: Client, cluster: str) -> list[dict[str, Any]]:
-    ecs = client("ecs")
-    arns = ecs.list_tasks(cluster=cluster)["taskArns"]
-    tasks = ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
-    return [task for task in tasks if task["lastStatus"] != "STOPPED"]
-
-
 def _make_task_definition(client: Client, properties: Properties) -> Identity:
     answer = _call(client, "ecs", "register_task_definition", properties)
     return str(answer["taskDefinition"]["taskDefinitionArn"]), {}
@@ -156,10 +143,17 @@ def _change_service(client: Client, made: Made, properties: Properties) -> None:
 
 
 def _delete_service(client: Client, made: Made) -> None:
-    cluster, name = made.properties["Cluster"], made.attributes["Name"]
-    client("ecs").delete_service(cluster=cluster, service=name, force=True)
+    ecs, cluster, name = client("ecs"), made.properties["Cluster"], made.attributes["Name"]
+    ecs.delete_service(cluster=cluster, service=name, force=True)
     deadline = time.monotonic() + SERVICE_DRAINS_SECONDS
-    while any(task["group"] == f"service:{name}" for task in _live_tasks(client, cluster)):
+
+    def is_drained() -> bool:
+        arns = ecs.list_tasks(cluster=cluster)["taskArns"]
+        tasks = ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
+        own = [task for task in tasks if task["group"] == f"service:{name}"]
+        return all(task["lastStatus"] == "STOPPED" for task in own)
+
+    while not is_drained():
         if time.monotonic() > deadline:
             raise ResourceError("Resource of type 'AWS::ECS::Service' did not stabilize.")
         time.sleep(0.1)
@@ -341,7 +335,12 @@ def _deletes(service: str, operation: str, argument: str) -> Callable[[Client, M
 
 
 KINDS: dict[str, Kind] = {
-    "AWS::ECS::Cluster": Kind(_make_cluster, _delete_cluster, _change_cluster, ("ClusterName",)),
+    "AWS::ECS::Cluster": Kind(
+        _make_cluster,
+        _deletes("ecs", "delete_cluster", "cluster"),
+        _change_cluster,
+        ("ClusterName",),
+    ),
     "AWS::ECS::TaskDefinition": Kind(
         _make_task_definition, _deletes("ecs", "deregister_task_definition", "taskDefinition")
     ),

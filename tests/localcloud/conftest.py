@@ -47,20 +47,17 @@ def cloud(household: Household, aws: EmulatedAws) -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="module")
-def stack(aws: EmulatedAws) -> Iterator[StackUnderTest]:
-    """The whole stack, as a first deployment makes it, with an e-mail and two queues."""
+def account(aws: EmulatedAws) -> Iterator[EmulatedAws]:
+    """The emulated AWS with what is there before a stack."""
     empty_account(aws)
-    stack = StackUnderTest(aws)
-    given = stack.full(AlarmEmail="ops@example.com", WorkQueues="etl,ml")
-    assert (stack.create(given), stack.failures()) == ("CREATE_COMPLETE", [])
-    yield stack
+    yield aws
     assert aws.cloudformation.errors == []
 
 
 @pytest.fixture
-def another(stack: StackUnderTest) -> Iterator[StackUnderTest]:
-    """A second stage in the same account, not yet created."""
-    another = StackUnderTest(stack.aws, f"prefect-spot-{uuid.uuid4().hex[:6]}")
-    yield another
-    if another.id:
-        assert another.delete() == "DELETE_COMPLETE"
+def stack(account: EmulatedAws) -> Iterator[StackUnderTest]:
+    """A stack that is not created yet, and is deleted with the test."""
+    stack = StackUnderTest(account)
+    yield stack
+    if stack.id and stack.status() != "DELETE_COMPLETE":
+        assert stack.delete() == "DELETE_COMPLETE"

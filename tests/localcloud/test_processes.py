@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.processes import Household
 from tests.localcloud.cloud import is_alive, wait_until
 
 SLEEPER = "import time; time.sleep(600)"
@@ -48,13 +47,3 @@ def test_reaper_ends_everything_when_the_owner_is_ended(tmp_path: Path, end: int
     owner.stdout.close()
     wait_until(lambda: not any(is_alive(int(pid)) for pid in pids))
     wait_until(lambda: not Path(folder).exists())
-
-
-def test_household_ends_everything_with_its_block(tmp_path: Path) -> None:
-    with Household.open(tmp_path) as household:
-        process = household.spawn(
-            [sys.executable, "-c", SLEEPER], env={}, cwd=tmp_path, log=tmp_path / "log"
-        )
-        folder = household.folder
-    assert not folder.exists()
-    assert process.wait(timeout=1) == -signal.SIGKILL
