@@ -82,10 +82,9 @@ class StackUnderTest:
     def failures(self) -> list[tuple[str, str]]:
         events = self.client.describe_stack_events(StackName=self.id)["StackEvents"]
         return [
-            (event["LogicalResourceId"], event.get("ResourceStatusReason", ""))
-            for event in events
-            if event["ResourceStatus"].endswith("_FAILED")
-            and event["PhysicalResourceId"] != self.id
+            (e["LogicalResourceId"], e.get("ResourceStatusReason", ""))
+            for e in events
+            if e["ResourceStatus"].endswith("_FAILED") and e["PhysicalResourceId"] != self.id
         ]
 
     def physical_ids(self) -> dict[str, str]:
@@ -96,7 +95,6 @@ class StackUnderTest:
 
 def empty_account(aws: EmulatedAws) -> None:
     """Make what is there before the stack: the API key, and ECS's service-linked role."""
-    aws.client("ssm").put_parameter(
-        Name="/prefect-spot/dev/api-key", Value=API_KEY, Type="SecureString"
-    )
+    key = {"Name": "/prefect-spot/dev/api-key", "Value": API_KEY}
+    aws.client("ssm").put_parameter(**key, Type="SecureString")
     aws.client("iam").create_service_linked_role(AWSServiceName="ecs.amazonaws.com")

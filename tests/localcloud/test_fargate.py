@@ -8,10 +8,7 @@ from tests.localcloud.cloud import Cloud, wait_until
 
 SLEEP = "import time; print('up'); time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEP
-POLITE = (
-    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0));"
-    "print('up'); time.sleep(600)"
-)
+POLITE = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0));" + SLEEP
 
 
 def test_task_that_ends_by_itself_goes_through_all_statuses(cloud: Cloud) -> None:

@@ -1,7 +1,4 @@
-"""What the Prefect server and the PostgreSQL of the embedded cloud do when they fail or end.
-
-That they work is what the contract suite shows.
-"""
+"""How the embedded Prefect server and PostgreSQL fail and end; `tests/contract` uses them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The demo as the README tells to have it, and a person who signs in where it says."""
+"""The demo as the README starts it, and a person who signs in where it says."""
 
 import json
 import os
@@ -32,7 +32,7 @@ HEIGHT: Final = 720
 
 @dataclass(frozen=True)
 class Played:
-    """The demo's end: what it printed and wrote, where its Prefect UI is, what lets people in."""
+    """The demo's end: what it printed and wrote, where its Prefect UI is, and its password."""
 
     output: str
     result: dict[str, Any]
@@ -43,10 +43,6 @@ class Played:
     def run(self) -> dict[str, Any]:
         """The rescued run."""
         return dict(self.result["flow_run"])
-
-    @property
-    def artifact_key(self) -> str:
-        return f"spot-interruption-{self.run['id'][:8]}"
 
 
 Visit = Callable[..., Page]
