@@ -271,16 +271,13 @@ def _put_bucket_policy(client: Client, properties: Properties) -> Identity:
 
 
 def _make_table(client: Client, properties: Properties) -> Identity:
-    dynamodb, later = client("dynamodb"), ("TimeToLive", "PointInTimeRecovery")
-    time_to_live, recovery = (properties.get(f"{name}Specification") for name in later)
-    plain = _without(properties, *(f"{name}Specification" for name in later))
+    dynamodb = client("dynamodb")
+    plain = _without(properties, "TimeToLiveSpecification", "PointInTimeRecoverySpecification")
     table = _call(client, "dynamodb", "create_table", plain)["TableDescription"]
     name = table["TableName"]
-    if recovery:
-        dynamodb.update_continuous_backups(
-            TableName=name, PointInTimeRecoverySpecification=recovery
-        )
-    if time_to_live:
+    if backups := properties.get("PointInTimeRecoverySpecification"):
+        dynamodb.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=backups)
+    if time_to_live := properties.get("TimeToLiveSpecification"):
         dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
     return name, {"Arn": table["TableArn"]}
 

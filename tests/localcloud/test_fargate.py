@@ -30,7 +30,7 @@ def test_task_that_ends_by_itself_goes_through_all_statuses(cloud: Cloud) -> Non
 
 def test_description_has_the_fields_of_a_real_one_and_the_event_says_the_same(cloud: Cloud) -> None:
     overrides = {"cpu": "1024", "containerOverrides": [{"name": "prefect", "memory": 256}]}
-    request: dict[str, Any] = {"overrides": overrides, "startedBy": "somebody"}
+    request: dict[str, Any] = {"overrides": overrides, "startedBy": "a caller"}
     task = cloud.run(cloud.define(), tags=[{"key": "a", "value": "b"}], **request)
     described = cloud.await_status(task, "STOPPED")
     expected = {
@@ -39,7 +39,7 @@ def test_description_has_the_fields_of_a_real_one_and_the_event_says_the_same(cl
         "launchType": "FARGATE",
         "capacityProviderName": "FARGATE_SPOT",
         "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
-        "startedBy": "somebody",
+        "startedBy": "a caller",
         "group": "family:flow",
         "platformVersion": "1.4.0",
         "version": 5,

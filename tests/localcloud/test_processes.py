@@ -10,7 +10,7 @@ import pytest
 from tests.localcloud.cloud import is_alive, wait_until
 
 SLEEPER = "import time; time.sleep(600)"
-# A child that starts a grandchild in a session of its own, tells its pid, and ends.
+# A child that starts a grandchild in a session of its own, prints its pid, and ends.
 ORPHAN_MAKER = f"""
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}], start_new_session=True)

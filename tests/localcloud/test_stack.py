@@ -1,4 +1,4 @@
-"""The real stack in the emulated AWS: it comes up, changes, fails and goes as on AWS."""
+"""The real stack in the emulated AWS is created, changed and rolled back as on AWS."""
 
 from typing import Any
 
