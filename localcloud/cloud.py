@@ -34,7 +34,7 @@ from localcloud.oracle import Observation, observe
 from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household, free_port
+from localcloud.processes import Supervisor, free_port
 
 LAMBDA_PYTHON = PROJECT / ".venvs" / "lambda" / "bin" / "python"
 REACT = f"prefect-spot-{STAGE}-react"
@@ -125,16 +125,16 @@ def embedded_cloud(
     Raises RuntimeError, with the log of the part that failed, when one does not start.
     """
     with ExitStack() as stack:
-        household = stack.enter_context(Household.open())
-        folder = household.folder
+        supervisor = stack.enter_context(Supervisor.open())
+        folder = supervisor.folder
         report("starting a Prefect server")
         database = "sqlite"
         if options.postgres:
-            postgres = stack.enter_context(Postgres(folder / "postgres", household.spawn))
+            postgres = stack.enter_context(Postgres(folder / "postgres", supervisor.spawn))
             database = postgres.create_database("prefect")
         server = PrefectServer(
             folder / "prefect",
-            household.spawn,
+            supervisor.spawn,
             database=database,
             auth_string=options.auth_string,
         )
@@ -165,7 +165,7 @@ def embedded_cloud(
         }
         lambdas = stack.enter_context(
             LambdaService(
-                household,
+                supervisor,
                 aws,
                 LAMBDA_PYTHON,
                 retry_scale=options.retry_scale,
@@ -175,7 +175,7 @@ def embedded_cloud(
         router = stack.enter_context(EventRouter(aws, lambdas.invoke_async))
         fargate = stack.enter_context(
             Fargate(
-                household,
+                supervisor,
                 aws,
                 router.put,
                 path_prefix=Path(sys.executable).parent,

@@ -30,7 +30,7 @@ class Delivery:
     delay_seconds: float = 0.0
 
 
-Mischief = Callable[[Event], Sequence[Delivery]]
+DeliveryPlan = Callable[[Event], Sequence[Delivery]]
 
 
 def deliver_once(event: Event) -> Sequence[Delivery]:
@@ -38,22 +38,22 @@ def deliver_once(event: Event) -> Sequence[Delivery]:
     return [Delivery(event)]
 
 
-def duplicate(times: int, then: Mischief = deliver_once) -> Mischief:
+def duplicate(times: int, then: DeliveryPlan = deliver_once) -> DeliveryPlan:
     """Deliver everything `times` times."""
     return lambda event: [delivery for _ in range(times) for delivery in then(event)]
 
 
-def drop(predicate: Callable[[Event], bool]) -> Mischief:
+def drop(predicate: Callable[[Event], bool]) -> DeliveryPlan:
     """Never deliver the events that `predicate` chooses."""
     return lambda event: [] if predicate(event) else deliver_once(event)
 
 
-def delay(predicate: Callable[[Event], bool], seconds: float) -> Mischief:
+def delay(predicate: Callable[[Event], bool], seconds: float) -> DeliveryPlan:
     """Deliver the events that `predicate` chooses some seconds later."""
     return lambda event: [Delivery(event, seconds if predicate(event) else 0.0)]
 
 
-def shuffle(seed: int, within_seconds: float) -> Mischief:
+def shuffle(seed: int, within_seconds: float) -> DeliveryPlan:
     """Deliver everything after a random time of at most `within_seconds`: in any order."""
     chance = random.Random(seed)
     return lambda event: [Delivery(event, chance.uniform(0, within_seconds))]
@@ -69,13 +69,13 @@ def flow_run_of(event: Event) -> str:
 class EventRouter:
     """Hands events to the Lambdas and queues that moto's rules name; schedules are not fired.
 
-    `invoke(function_name, event)` must not block: it is an asynchronous invocation. `mischief_of`
-    holds, by a flow run's id, what happens to the events of its tasks; `mischief` is for all other.
+    `invoke(function_name, event)` must not block: it is an asynchronous invocation. `plan_of`
+    holds, by a flow run's id, what happens to the events of its tasks; `plan` is for all other.
     """
 
     def __init__(self, aws: EmulatedAws, invoke: Callable[[str, Event], object]) -> None:
-        self.mischief: Mischief = deliver_once
-        self.mischief_of: dict[str, Mischief] = {}
+        self.plan: DeliveryPlan = deliver_once
+        self.plan_of: dict[str, DeliveryPlan] = {}
         self.delivered: list[Event] = []  # to functions
         self._aws = aws
         self._invoke = invoke
@@ -100,11 +100,11 @@ class EventRouter:
         return sum(timer.is_alive() for timer in self._timers)
 
     def put(self, event: Event) -> None:
-        """Match the event as it arrives, and deliver it as its run's mischief wants it.
+        """Match the event as it arrives, and deliver it as its run's plan says.
 
         Raises NotImplementedError for a target that is neither a function nor a queue.
         """
-        for delivery in self.mischief_of.get(flow_run_of(event), self.mischief)(event):
+        for delivery in self.plan_of.get(flow_run_of(event), self.plan)(event):
             for rule in self._rules():
                 pattern = rule.event_pattern.get_pattern()
                 # A schedule has no pattern, and an empty pattern would match everything.

@@ -31,7 +31,7 @@ from localcloud.containers import (
     state_change_event,
 )
 from localcloud.ecs_services import reconcile_services
-from localcloud.processes import Household, end_tree, free_port
+from localcloud.processes import Supervisor, end_tree, free_port
 from localcloud.task_life import ContainerLife, TaskLife
 
 TASK_MARKER = "PREFECT_SPOT_ECS_TASK"
@@ -72,7 +72,7 @@ class Fargate:
 
     def __init__(
         self,
-        household: Household,
+        supervisor: Supervisor,
         aws: EmulatedAws,
         on_event: Callable[[dict[str, Any]], object],
         *,
@@ -81,7 +81,7 @@ class Fargate:
         timings: Timings,
     ) -> None:
         self.errors: list[Exception] = []
-        self._household = household
+        self._supervisor = supervisor
         self._aws = aws
         self._on_event = on_event
         self._path_prefix = path_prefix
@@ -135,7 +135,7 @@ class Fargate:
 
     def log_of(self, task_arn: str) -> Path:
         """Return the file with the container's output; it is there once the container was."""
-        return self._household.folder / "tasks" / f"{task_arn.split('/')[-1]}.log"
+        return self._supervisor.folder / "tasks" / f"{task_arn.split('/')[-1]}.log"
 
     def ledger(self) -> list[ContainerLife]:
         """Return every task's container so far, in the order RunTask placed them."""
@@ -201,7 +201,7 @@ class Fargate:
         arn = life.task.task_arn
         if not life.plan.command:
             raise OSError("an image's own command is not emulated: give the container a command")
-        home = self._household.folder / "tasks" / life.task.id
+        home = self._supervisor.folder / "tasks" / life.task.id
         (home / "tmp").mkdir(parents=True)
         environment = {
             "PATH": f"{self._path_prefix}{os.pathsep}/usr/local/bin:/usr/bin:/bin",
@@ -215,7 +215,7 @@ class Fargate:
             **life.plan.environment,
             **secrets,
         }
-        process = self._household.spawn(
+        process = self._supervisor.spawn(
             life.plan.command,
             env=environment,
             cwd=home,

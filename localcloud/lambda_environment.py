@@ -24,7 +24,7 @@ from typing import Any, Literal
 from moto.awslambda.models import LambdaFunction
 
 from localcloud.aws import EmulatedAws
-from localcloud.processes import Household, end_tree
+from localcloud.processes import Supervisor, end_tree
 
 INIT_SECONDS = 10.0  # AWS's own limit; what is slower gets the function's timeout on top of it
 ENVIRONMENT_MARKER = "PREFECT_SPOT_LAMBDA_ENVIRONMENT"
@@ -96,7 +96,7 @@ class ExecutionEnvironment:
 
     def __init__(
         self,
-        household: Household,
+        supervisor: Supervisor,
         aws: EmulatedAws,
         runtime_python: Path,
         config: FunctionConfig,
@@ -104,11 +104,11 @@ class ExecutionEnvironment:
         self.config = config
         self._id = uuid.uuid4().hex
         self._is_ready = False
-        self._folder = household.folder / "lambda" / config.name
+        self._folder = supervisor.folder / "lambda" / config.name
         self._log = self._folder / f"{self._id}.log"
         self._log_read = 0  # bytes
         self._api = _RuntimeApi(config.arn)
-        self._process = self._start(household, aws, runtime_python)
+        self._process = self._start(supervisor, aws, runtime_python)
         threading.Thread(target=self._notice_death, daemon=True).start()
 
     @property
@@ -150,13 +150,13 @@ class ExecutionEnvironment:
             return _Message.failure("timeout", "Sandbox.Timedout", text)
 
     def _start(
-        self, household: Household, aws: EmulatedAws, runtime_python: Path
+        self, supervisor: Supervisor, aws: EmulatedAws, runtime_python: Path
     ) -> subprocess.Popen[bytes]:
         config, task_root = self.config, _unzip(self.config, self._folder)
         scratch = self._folder / f"tmp-{self._id}"
         scratch.mkdir()
         version = "$LATEST"
-        return household.spawn(
+        return supervisor.spawn(
             [str(runtime_python), "-m", "awslambdaric", config.handler],
             env={
                 "PATH": "/usr/local/bin:/usr/bin:/bin",

@@ -26,7 +26,7 @@ from localcloud import moto_additions
 from localcloud.aws import EmulatedAws
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
 from localcloud.moto_additions import LambdaAnswer, LambdaHooks
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 RETRY_SECONDS = (60.0, 120.0)  # after the first and the second failed try of an asynchronous event
 
@@ -60,7 +60,7 @@ class LambdaService:
 
     def __init__(
         self,
-        household: Household,
+        supervisor: Supervisor,
         aws: EmulatedAws,
         runtime_python: Path,
         *,
@@ -69,7 +69,7 @@ class LambdaService:
     ) -> None:
         self.invocations: list[Invocation] = []
         self.exhausted: list[Invocation] = []
-        self._household = household
+        self._supervisor = supervisor
         self._aws = aws
         self._runtime_python = runtime_python
         self._retry_scale = retry_scale
@@ -183,7 +183,7 @@ class LambdaService:
         environment = (
             usable[-1]
             if usable
-            else ExecutionEnvironment(self._household, self._aws, self._runtime_python, config)
+            else ExecutionEnvironment(self._supervisor, self._aws, self._runtime_python, config)
         )
         with self._changed:
             self._busy.add(environment)

@@ -26,7 +26,7 @@ _UNPRIVILEGED = "nobody"
 
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
-"""`Household.spawn`, which ends what it starts with its block."""
+"""`Supervisor.spawn`, which ends what it starts with its block."""
 
 
 class Postgres:

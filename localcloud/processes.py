@@ -28,7 +28,7 @@ _PAUSE_SECONDS = 0.03
 
 
 @dataclass(frozen=True)
-class Household:
+class Supervisor:
     """A temporary folder and the processes living in it; both end with the `with` block.
 
     Price: a marker is only seen where a process's environment may be read, which on macOS
@@ -40,7 +40,7 @@ class Household:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, root: Path | None = None) -> Iterator[Household]:
+    def open(cls, root: Path | None = None) -> Iterator[Supervisor]:
         """Make the folder (inside `root`, else where temporary files go) and start the reaper.
 
         Raises RuntimeError at the end when processes or files outlive the reaper's patience.

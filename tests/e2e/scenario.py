@@ -20,7 +20,7 @@ import pytest
 
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
-from localcloud.events import Mischief
+from localcloud.events import DeliveryPlan
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.progress import note
@@ -62,7 +62,7 @@ class Stage:
         tags: Sequence[str] = (),
         job_variables: dict[str, Any] | None = None,
         queue: str = "default",
-        mischief: Mischief | None = None,
+        mischief: DeliveryPlan | None = None,
         **parameters: Any,
     ) -> "Run":
         """Start a run; it notes what it really does in a file of its own.
@@ -78,7 +78,7 @@ class Stage:
             parameters={"file": str(notes), **parameters},
         )
         if mischief is not None:
-            self.cloud.router.mischief_of[run_id] = mischief
+            self.cloud.router.plan_of[run_id] = mischief
         return self.watch(run_id, notes)
 
     def watch(self, run_id: str, notes: Path) -> "Run":

@@ -1,4 +1,4 @@
-"""A household and a Fargate with its cluster per test; one emulated AWS per module, for speed."""
+"""A supervisor and a Fargate with its cluster per test; one emulated AWS per module, for speed."""
 
 import sys
 import uuid
@@ -10,15 +10,15 @@ import pytest
 
 from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate, Timings
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 from tests.localcloud.cloud import Cloud
 from tests.localcloud.stacks import StackUnderTest, empty_account
 
 
 @pytest.fixture
-def household(tmp_path: Path) -> Iterator[Household]:
-    with Household.open(tmp_path) as household:
-        yield household
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    with Supervisor.open(tmp_path) as supervisor:
+        yield supervisor
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,13 @@ def aws() -> Iterator[EmulatedAws]:
 
 
 @pytest.fixture
-def cloud(household: Household, aws: EmulatedAws) -> Iterator[Cloud]:
+def cloud(supervisor: Supervisor, aws: EmulatedAws) -> Iterator[Cloud]:
     subnet = aws.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
     cluster = f"spot-{uuid.uuid4().hex[:8]}"
     aws.client("ecs").create_cluster(clusterName=cluster)
     events: list[dict[str, Any]] = []
     fargate = Fargate(
-        household,
+        supervisor,
         aws,
         events.append,
         path_prefix=Path(sys.executable).parent,

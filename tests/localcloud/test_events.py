@@ -75,8 +75,8 @@ def test_event_reaches_the_functions_and_queues_whose_rules_match(
 
 def test_a_runs_delivery_plan_touches_no_other_runs_events(bus: Bus) -> None:
     bus.add_rule(OF_ECS)
-    bus.router.mischief = drop(lambda event: event["detail"]["version"] == 2)
-    bus.router.mischief_of["one"] = duplicate(2)
+    bus.router.plan = drop(lambda event: event["detail"]["version"] == 2)
+    bus.router.plan_of["one"] = duplicate(2)
     for version, run in enumerate(("one", "another", "a third")):
         environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": run}]
         overrides = {"containerOverrides": [{"environment": environment}]}
@@ -86,7 +86,7 @@ def test_a_runs_delivery_plan_touches_no_other_runs_events(bus: Bus) -> None:
 
 def test_chosen_events_are_delayed_until_the_router_is_closed(bus: Bus) -> None:
     bus.add_rule(OF_ECS)
-    bus.router.mischief = delay(lambda event: event["detail"]["version"] == 1, 0.2)
+    bus.router.plan = delay(lambda event: event["detail"]["version"] == 1, 0.2)
     bus.router.put(make_event(1))
     bus.router.put(make_event(2))
     assert (bus.versions(), bus.router.pending) == ([2], 1)

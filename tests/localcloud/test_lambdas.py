@@ -14,7 +14,7 @@ import pytest
 from localcloud.aws import EmulatedAws
 from localcloud.cloud import LAMBDA_PYTHON
 from localcloud.lambdas import LambdaService
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 from tests.localcloud.cloud import wait_until
 
 Deploy = Callable[..., str]
@@ -53,8 +53,8 @@ def deploy(aws: EmulatedAws, role: str) -> Iterator[Deploy]:
 
 
 @pytest.fixture
-def service(household: Household, aws: EmulatedAws) -> Iterator[LambdaService]:
-    with LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=0.001) as service:
+def service(supervisor: Supervisor, aws: EmulatedAws) -> Iterator[LambdaService]:
+    with LambdaService(supervisor, aws, LAMBDA_PYTHON, retry_scale=0.001) as service:
         yield service
 
 

@@ -19,15 +19,15 @@ print(child.pid, flush=True)
 OWNER = f"""
 import os, sys, time
 from pathlib import Path
-from localcloud.processes import Household
-with Household.open(Path(sys.argv[1])) as household:
+from localcloud.processes import Supervisor
+with Supervisor.open(Path(sys.argv[1])) as supervisor:
     for name, code in (("sleeper", {SLEEPER!r}), ("maker", {ORPHAN_MAKER!r})):
-        process = household.spawn([sys.executable, "-c", code], env=dict(os.environ),
-                                  cwd=household.folder, log=household.folder / name)
+        process = supervisor.spawn([sys.executable, "-c", code], env=dict(os.environ),
+                                  cwd=supervisor.folder, log=supervisor.folder / name)
     sleeper = process.pid
-    while not (text := (household.folder / "maker").read_text()):
+    while not (text := (supervisor.folder / "maker").read_text()):
         time.sleep(0.02)
-    print(household.folder, sleeper, int(text), flush=True)
+    print(supervisor.folder, sleeper, int(text), flush=True)
     time.sleep(600)
 """
 

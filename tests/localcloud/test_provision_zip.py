@@ -17,7 +17,7 @@ from localcloud.cloud import LAMBDA_PYTHON, PROVISION
 from localcloud.deployment import deploy
 from localcloud.lambdas import LambdaService
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 from tests.localcloud.cloud import wait_until
 
 AUTH_STRING = "admin:canary-password"
@@ -78,9 +78,9 @@ class Deployed:
 def deployed(tmp_path_factory: pytest.TempPathFactory, aws: EmulatedAws) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("provision")
     with (
-        Household.open(folder) as household,
-        PrefectServer(folder / "prefect", household.spawn, auth_string=AUTH_STRING) as server,
-        LambdaService(household, aws, LAMBDA_PYTHON, retry_scale=0.001) as lambdas,
+        Supervisor.open(folder) as supervisor,
+        PrefectServer(folder / "prefect", supervisor.spawn, auth_string=AUTH_STRING) as server,
+        LambdaService(supervisor, aws, LAMBDA_PYTHON, retry_scale=0.001) as lambdas,
     ):
         deployed = Deployed(aws, lambdas, server, folder)
         deployed.deploy()

@@ -9,7 +9,7 @@ import pytest
 
 from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate, Timings
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 from tests.localcloud.cloud import wait_until
 from tests.localcloud.stacks import API_KEY, StackUnderTest
 
@@ -49,9 +49,9 @@ def fargate(account: EmulatedAws, tmp_path_factory: pytest.TempPathFactory) -> I
     (programs / "python").symlink_to(sys.executable)
     timings = Timings(0.05, 0.05, 0.1, health_check_scale=0.01, service_seconds=0.1)
     with (
-        Household.open(folder) as household,
+        Supervisor.open(folder) as supervisor,
         Fargate(
-            household,
+            supervisor,
             account,
             lambda _: None,
             path_prefix=programs,
