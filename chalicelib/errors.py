@@ -44,7 +44,7 @@ class PrefectUnavailableError(PrefectSpotError):
     """Prefect gave no useful answer in time: connection error, 429, 5xx, or unreadable answer."""
 
 
-class PrefectSilentError(PrefectUnavailableError):
+class PrefectTimeoutError(PrefectUnavailableError):
     """Prefect did not answer in time: the request may still take effect, later."""
 
 

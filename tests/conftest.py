@@ -1,4 +1,4 @@
-"""Tables for the tests: in memory for laws and faults, in moto for the tables' own tests."""
+"""What all tests share: a profile for planted mistakes, and DynamoDB in moto."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,6 @@ import boto3
 import pytest
 from hypothesis import Phase, settings
 from moto import mock_aws
-
-from tests.laws.universe import Tables
-from tests.twin.dynamodb import InMemoryDynamoDB
 
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
 
@@ -30,9 +27,3 @@ def moto_dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     with mock_aws():
         yield boto3.client("dynamodb", region_name="us-east-1")
-
-
-@pytest.fixture(scope="module")
-def tables() -> Tables:
-    """A module's own table in memory, which the tables' own tests hold against moto's."""
-    return Tables(InMemoryDynamoDB(), "laws")

@@ -2,7 +2,7 @@
 
 A bill is an item of its own, by task ARN, and is written in one transaction with what it adds to
 its day's sum, on the condition that it is not there yet: so each task is counted once, however
-often and by whomever it is billed. Reports read the sums by key: never a scan, and no bill.
+often it is billed. Reports read the sums by key: never a scan, and no bill.
 """
 
 import random
@@ -21,14 +21,13 @@ from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.pricing import read_rate
 from chalicelib.core.money.bill import Amounts, Bill, Deployment
 from chalicelib.core.money.daily_sums import Counts, DailySum
-from chalicelib.core.ports import Books
 from chalicelib.errors import LAMBDA_RETRIES, RETRY_LATER, ThrottledError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 BILLS_KEPT_FOR: Final = timedelta(days=90)
-"""Longer than any event of a task can be late, or be sent again by hand."""
+"""Longer than any event of a task can be late, or be redriven."""
 
 SUMS_KEPT_FOR: Final = timedelta(days=400)
 """A year's report, and a month to make it in."""
@@ -43,6 +42,7 @@ LONGEST_PAUSE_SECONDS: Final = 1.0
 _pack: Final = TypeSerializer().serialize
 _unpack: Final = TypeDeserializer().deserialize
 _REPORTED: Final = "reported"
+_OTHERS_WRITE: Final = {"ConditionalCheckFailed", "TransactionConflict", "ThrottlingError"}
 
 
 class BillTable:
@@ -59,57 +59,63 @@ class BillTable:
         self._name = name
         self._sleep = sleep
 
-    def look_up(self, bill: Bill, daily: DailySum) -> Books:
-        """Return what there is already of this bill's task, run, and deployment on that day."""
-        keys = [_bill_key(bill.task_arn), _day_key(daily.day)]
-        if bill.flow_run_id is not None:
-            keys.append(_run_key(bill))
-        items = self._read(keys)
-        day = items.get(_day_key(daily.day), {})
-        known = daily.deployment.key in day.get("deployments", ())
-        return Books(
-            billed=_bill_key(bill.task_arn) in items,
-            run_known=bill.flow_run_id is None or _run_key(bill) in items,
-            listed=known and daily.rates <= day.get("rates", set()),
-        )
-
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         """Return those of the tasks that have no bill; a request per hundred."""
         billed = self._read([_bill_key(arn) for arn in task_arns])
         return tuple(arn for arn in task_arns if _bill_key(arn) not in billed)
 
-    def write(self, bill: Bill, daily: DailySum, books: Books) -> bool:
-        """Store the bill and add the sum, both or neither; False: something was there already.
+    def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
+        """Store the bill and add its sum, both or neither; False: the task has a bill already.
+
+        `first` is added where this is the run's first bill, `later` where it is not. Reads, then
+        writes on the condition that nothing was added since; reads again where something was.
 
         Raises:
             ThrottledError: others write to the same sums, for longer than it pays to wait.
         """
-        writes: list[Any] = [self._put(_bill_key(bill.task_arn), _item(bill), bill)]
-        if not books.run_known:
-            writes.append(self._put(_run_key(bill), {}, bill))
-        writes.append({"Update": self._addition(daily)})
-        if not books.listed:
-            writes.append({"Update": self._listing(daily)})
+        keys = [_bill_key(bill.task_arn), _run_key(bill), _day_key(first.day)]
         for attempt in range(MOST_TRIES):
-            try:
-                self._client.transact_write_items(TransactItems=writes)
-            except self._client.exceptions.TransactionCanceledException as error:
-                reasons = {reason.get("Code") for reason in error.response["CancellationReasons"]}
-                if "ConditionalCheckFailed" in reasons:
-                    return False
-                if not reasons & {"TransactionConflict", "ThrottlingError"}:
-                    raise
-                self._pause(attempt)
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "TransactionInProgressException":
-                    raise
-                self._pause(attempt)
-            else:
+            stored = self._read(keys)
+            if _bill_key(bill.task_arn) in stored:
+                return False
+            if self._is_written(self._writes(bill, first, later, stored)):
                 return True
+            self._pause(attempt)
         raise ThrottledError(
             "DynamoDB kept rejecting a bill: other handlers write to the same sums",
             next_step=LAMBDA_RETRIES,
         )
+
+    def _writes(
+        self, bill: Bill, first: DailySum, later: DailySum, stored: Mapping[str, Mapping[str, Any]]
+    ) -> list[Any]:
+        """The transaction; as few writes as possible, for two to one item may conflict."""
+        writes = [self._put(_bill_key(bill.task_arn), _item(bill), bill)]
+        is_first = bill.flow_run_id is not None and _run_key(bill) not in stored
+        if is_first:
+            writes.append(self._put(_run_key(bill), {}, bill))
+        daily = first if is_first else later
+        writes.append(self._addition(daily))
+        day = stored.get(_day_key(daily.day), {})
+        is_listed = daily.deployment.key in day.get("deployments", ())
+        if not is_listed or not daily.rates <= day.get("rates", set()):
+            writes.append(self._listing(daily))
+        return writes
+
+    def _is_written(self, writes: list[Any]) -> bool:
+        """Whether the transaction took place; False where others were faster or are at it."""
+        try:
+            self._client.transact_write_items(TransactItems=writes)
+        except self._client.exceptions.TransactionCanceledException as error:
+            reasons = {reason.get("Code") for reason in error.response["CancellationReasons"]}
+            if not reasons & _OTHERS_WRITE:
+                raise
+            return False
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "TransactionInProgressException":
+                raise
+            return False
+        return True
 
     def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
         """Return the sums of these days, by day and deployment.
@@ -131,7 +137,7 @@ class BillTable:
         return tuple(sorted(sums, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
 
     def read_bills(self) -> Iterator[Bill]:
-        """Return every bill that is kept, in no order. A scan: for a person who asks, once."""
+        """Return every bill in the table, in no order. A scan: for a command, not for a Lambda."""
         pages = self._client.get_paginator("scan").paginate(
             TableName=self._name,
             FilterExpression="begins_with(pk, :bill)",
@@ -163,38 +169,34 @@ class BillTable:
         }
 
     def _addition(self, daily: DailySum) -> dict[str, Any]:
-        """Add to the sum; the deployment's name is as it was last heard."""
-        added = {name: value for name, value in daily.counts.as_mapping().items() if value}
-        values = {f":{name}": _pack(value) for name, value in added.items()}
-        adds = [f"{name} :{name}" for name in added]
-        sets = ["expires_at = :expires_at"]
-        values[":expires_at"] = _pack(_sum_expires(daily.day))
+        """Add to the sum; the deployment's name is the one known last."""
+        sets: dict[str, object] = {"expires_at": _sum_expires(daily.day)}
         if daily.deployment.name:
-            sets.append("deployment = :deployment")
-            values[":deployment"] = _pack(daily.deployment.name)
-        return {
-            "TableName": self._name,
-            "Key": {"pk": _pack(_sum_key(daily.day, daily.deployment.key))},
-            "UpdateExpression": f"SET {', '.join(sets)}"
-            + (f" ADD {', '.join(adds)}" if adds else ""),
-            "ExpressionAttributeValues": values,
-        }
+            sets["deployment"] = daily.deployment.name
+        adds = {name: value for name, value in daily.counts.as_mapping().items() if value}
+        return self._update(_sum_key(daily.day, daily.deployment.key), sets, adds)
 
     def _listing(self, daily: DailySum) -> dict[str, Any]:
         """Note on the day whose sums and which rates there are: how a report knows its keys."""
-        adds = ["deployments :deployments"]
-        values: dict[str, Any] = {
-            ":expires_at": _sum_expires(daily.day),
-            ":deployments": {daily.deployment.key},
-        }
+        adds: dict[str, object] = {"deployments": {daily.deployment.key}}
         if daily.rates:
-            adds.append("rates :rates")
-            values[":rates"] = set(daily.rates)
+            adds["rates"] = set(daily.rates)
+        return self._update(_day_key(daily.day), {"expires_at": _sum_expires(daily.day)}, adds)
+
+    def _update(
+        self, key: str, sets: Mapping[str, object], adds: Mapping[str, object]
+    ) -> dict[str, Any]:
+        expression = "SET " + ", ".join(f"{name} = :{name}" for name in sets)
+        if adds:
+            expression += " ADD " + ", ".join(f"{name} :{name}" for name in adds)
+        values = {f":{name}": _pack(value) for name, value in {**sets, **adds}.items()}
         return {
-            "TableName": self._name,
-            "Key": {"pk": _pack(_day_key(daily.day))},
-            "UpdateExpression": f"SET expires_at = :expires_at ADD {', '.join(adds)}",
-            "ExpressionAttributeValues": {name: _pack(value) for name, value in values.items()},
+            "Update": {
+                "TableName": self._name,
+                "Key": {"pk": _pack(key)},
+                "UpdateExpression": expression,
+                "ExpressionAttributeValues": values,
+            }
         }
 
     def _read(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -247,7 +249,7 @@ def _sum_expires(day: date) -> int:
 
 
 def _item(bill: Bill) -> dict[str, object]:
-    """The bill for people to look at; amounts as text, as they were rounded."""
+    """The bill's attributes; amounts as text, as they were rounded."""
     amounts = bill.amounts
     values: dict[str, object] = {
         "flow_run_id": str(bill.flow_run_id or ""),
@@ -263,17 +265,12 @@ def _item(bill: Bill) -> dict[str, object]:
         "shortcomings": list(bill.shortcomings),
     }
     if amounts is not None:
-        values |= {
-            "cost_usd": f"{amounts.cost_usd:f}",
-            "on_demand_usd": f"{amounts.on_demand_usd:f}",
-            "wasted_usd": f"{amounts.wasted_usd:f}",
-            "useful_usd": f"{amounts.useful_usd:f}",
-        }
+        values |= {f.name: f"{getattr(amounts, f.name):f}" for f in fields(Amounts)}
     return values
 
 
 def _bill(item: Mapping[str, Any]) -> Bill:
-    """Read what `_item` wrote; what an older release did not write is not known."""
+    """Read what `_item` wrote; what an older release did not write is None."""
     amounts = None
     if "cost_usd" in item:
         amounts = Amounts(**{f.name: Decimal(item[f.name]) for f in fields(Amounts)})
@@ -296,7 +293,7 @@ def _bill(item: Mapping[str, Any]) -> Bill:
 def _daily_sum(
     day: date, deployment: str, item: Mapping[str, Any], rates: Iterable[str]
 ) -> DailySum:
-    """Read what `_addition` added up; counts of a newer release are passed over."""
+    """Read what `_addition` added up; counts of a newer release are ignored."""
     known = Counts().as_mapping()
     counts = {name: int(Decimal(item[name])) for name in known if name in item}
     return DailySum(

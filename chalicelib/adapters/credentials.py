@@ -1,12 +1,13 @@
 """Prefect's credential, from an SSM SecureString to the Authorization header, and nowhere else.
 
-`wiring.py` hands it to `adapters/prefect_api.py`, which asks anew when Prefect answers 401.
+`adapters/prefect_client.py` sends it, and asks for a fresh one when Prefect answers 401.
 """
 
 import base64
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -44,7 +45,7 @@ class PrefectAuthorization:
         auth_string_parameter: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Parameter names; both empty: Prefect is asked without a credential. `clock` in s."""
+        """Names of SSM parameters; both empty: requests carry no credential. `clock` in seconds."""
         self._ssm = ssm
         self._api_key_parameter = api_key_parameter
         self._auth_string_parameter = auth_string_parameter
@@ -122,3 +123,23 @@ def _next_step(code: str) -> str:
             " and kms:Decrypt when a key of your own encrypts it"
         )
     return RETRY_LATER
+
+
+def without(credential: str | None, text: str) -> str:
+    """Return the text with *** for the header's value, in case a server or proxy sends it back.
+
+    For its parts too: the API key, the auth string and the password in it; each plain, and as
+    `repr` shows it.
+    """
+    if not credential or not text:
+        return text
+    scheme, _, value = credential.partition(" ")
+    secrets = {credential, value}
+    if scheme == "Basic":
+        with suppress(ValueError):
+            pair = base64.b64decode(value).decode()
+            secrets |= {pair, pair.partition(":")[2]}
+    secrets |= {repr(secret)[1:-1] for secret in secrets}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***") if len(secret) > 3 else text
+    return text

@@ -1,4 +1,4 @@
-"""ECS's own word about tasks, for what an event does not carry: tags, and other tasks of a run."""
+"""Tasks as ECS describes them, for what an event does not carry: tags, and a run's other tasks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal

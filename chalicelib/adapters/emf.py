@@ -9,7 +9,7 @@ from typing import Final
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from chalicelib.core.metrics import NAMESPACE, UNITS, Measured
-from chalicelib.core.rescue.annotation import one_line
+from chalicelib.core.model.text import one_line
 
 LONGEST_VALUE: Final = 250
 """Characters of a dimension's value. CloudWatch takes 1024, and did take 255 for long."""
@@ -38,6 +38,6 @@ class EmfMetrics:
 
 
 def _value(text: str) -> str:
-    """Return foreign text as CloudWatch takes it: ASCII, printable, not empty, no leading colon."""
+    """Return text from outside as CloudWatch takes it: ASCII, not empty, without leading colon."""
     ascii_only = one_line(text, LONGEST_VALUE).encode("ascii", "backslashreplace").decode()
     return ascii_only[:LONGEST_VALUE].lstrip(": ") or "-"

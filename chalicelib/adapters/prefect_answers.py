@@ -16,8 +16,8 @@ from chalicelib.core.model.flow_run import (
     StateAnswer,
     StateType,
     StateVerdict,
+    TaskRun,
 )
-from chalicelib.core.money.waste import TaskRun
 from chalicelib.errors import PrefectUnavailableError
 
 

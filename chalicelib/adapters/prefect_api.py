@@ -1,7 +1,7 @@
-"""Prefect's REST API, as far as a rescue needs it: the second half of the way out.
+"""Prefect's REST API, as far as a rescue needs it: `core.ports.Prefect` over HTTP.
 
-`functions/` calls it through the port in `core/ports.py`; it puts values on the wire, reads answers
-back, and leaves tries, deadline and credentials to `adapters/prefect_client.py`.
+`adapters/prefect_client.py` sends, with tries, deadline and credentials;
+`adapters/prefect_answers.py` reads the answers.
 """
 
 import json
@@ -34,15 +34,9 @@ from chalicelib.core.model.flow_run import (
     RunState,
     StateAnswer,
     StateType,
+    TaskRun,
 )
-from chalicelib.core.money.waste import TaskRun
-from chalicelib.core.ports import (
-    Artifact,
-    LogLine,
-    PrefectEvent,
-    RunQuery,
-    TableArtifact,
-)
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery, TableArtifact
 from chalicelib.errors import PrefectRejectedError
 
 LOGGER_NAME: Final = "prefect-spot"
@@ -68,9 +62,9 @@ class PrefectRest:
         sleep: Callable[[float], None] = time.sleep,
         deployment_names: MutableMapping[UUID, str] | None = None,
     ) -> None:
-        """`deadline` returns the seconds left for all that is still to be asked of Prefect.
+        """`deadline` returns the seconds left for all further requests.
 
-        `deployment_names` are remembered in the mapping given, which may outlive this.
+        `deployment_names` caches names by deployment id; the mapping given may outlive this.
         """
         self._http = JsonHttp(api_url, authorization, deadline, pool=pool, sleep=sleep)
         self._deployment_names = {} if deployment_names is None else deployment_names
@@ -92,44 +86,39 @@ class PrefectRest:
     def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
         """Return the runs of a query, by expected start, earliest first.
 
-        Prefect answers for a work pool that it does not have as for one without runs. So an empty
-        first page costs a second request, and such a pool raises PrefectRejectedError.
+        Prefect answers for an unknown work pool as for one without runs: so an empty first page
+        costs a second request, and an unknown pool raises PrefectRejectedError.
 
-        Runs with one expected start come in any order, another one on each page: on PostgreSQL
-        `offset` then skips some and shows others twice. It is safe where there are no such runs,
-        or nothing else: with `expected_after` = `expected_before` the order is by id.
+        Runs with the same expected start come in any order, another one on each page: on
+        PostgreSQL `offset` then skips some and shows others twice. With `expected_after` =
+        `expected_before` the order is by id, which is safe.
         """
         is_one_moment = query.expected_after == query.expected_before is not None
-        runs = self._find(
+        found = self._search(
+            "flow_runs",
             flow_runs=_filter(query),
             work_pools={"name": {"any_": [query.work_pool]}},
             sort="ID_DESC" if is_one_moment else "EXPECTED_START_TIME_ASC",
             limit=query.limit,
             offset=query.offset,
         )
-        if not runs and query.offset == 0:
+        if not found and query.offset == 0:
             self._require_work_pool(query.work_pool)
-        return runs
+        return tuple(map(read_run, found))
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the RUNNING and PENDING runs that these runs (100 at most) started in-process.
 
         Theirs only, not their children's; sends nothing for no parents.
         """
-        live = [StateType.PENDING.value, StateType.RUNNING.value]
+        if not parents:
+            return ()
         chosen = {
             "parent_flow_run_id": {"any_": [str(parent) for parent in parents]},
             "deployment_id": {"is_null_": True},
-            "state": {"type": {"any_": live}},
+            "state": {"type": {"any_": [StateType.PENDING.value, StateType.RUNNING.value]}},
         }
-        found: list[FlowRun] = []
-        more = bool(parents)
-        while more:
-            # By id, not by a time that runs may share: else two pages could overlap and miss one.
-            page = self._find(flow_runs=chosen, sort="ID_DESC", limit=MOST_RUNS, offset=len(found))
-            found += page
-            more = len(page) == MOST_RUNS
-        return tuple(found)
+        return tuple(map(read_run, self._search_all("flow_runs", flow_runs=chosen)))
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
@@ -143,7 +132,8 @@ class PrefectRest:
         runs: Mapping[str, object] = {"id": {"any_": [str(flow_run_id)]}}
         found: list[TaskRun] = []
         while runs:
-            task_runs = self._all_task_runs(flow_runs=runs, task_runs=started)
+            answers = self._search_all("task_runs", flow_runs=runs, task_runs=started)
+            task_runs = [read_fields(answer, "task run") for answer in answers]
             children = [str(child) for child in map(read_called_flow_run, task_runs) if child]
             found += [read_task_run(t) for t in task_runs if not read_called_flow_run(t)]
             in_process = {"id": {"any_": children}, "deployment_id": {"is_null_": True}}
@@ -156,11 +146,8 @@ class PrefectRest:
             "deployment_id": {"any_": [str(deployment_id)]},
             "state": {"type": {"any_": [StateType.COMPLETED.value]}},
         }
-        criteria = {"flow_runs": chosen, "sort": "END_TIME_DESC", "limit": limit}
-        answer = self._http.send("POST", "/flow_runs/filter", criteria)
-        if not isinstance(answer, list):
-            raise unreadable("search for flow runs", "list")
-        return tuple(map(read_completed_run, answer))
+        found = self._search("flow_runs", flow_runs=chosen, sort="END_TIME_DESC", limit=limit)
+        return tuple(map(read_completed_run, found))
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
         """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
@@ -177,14 +164,14 @@ class PrefectRest:
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
     ) -> StateAnswer:
-        """Ask for a state; `force` skips Prefect's orchestration rules.
+        """Propose a state; `force` skips Prefect's orchestration rules.
 
-        When its answer is lost, the proposal is not sent again but raises PrefectUnavailableError:
-        it may have been accepted, and the run have moved on, which a second one would undo.
+        When the answer is lost, the proposal is not sent again but raises PrefectUnavailableError:
+        Prefect may have accepted it, and a second one would undo what came after it.
         """
         body = {"state": _proposal(state), "force": force}
         path = f"/flow_runs/{flow_run_id}/set_state"
-        return read_state_answer(self._http.send("POST", path, body, again_if_unsure=False))
+        return read_state_answer(self._http.send("POST", path, body, repeatable=False))
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
         """PATCH the run with what the change holds; sends nothing for an empty change."""
@@ -227,24 +214,13 @@ class PrefectRest:
 
     def write_artifact(self, artifact: Artifact) -> None:
         """Store an artifact, or a new version of it, on the run."""
-        body = {
-            "key": artifact.key,
-            "type": "markdown",
-            "data": artifact.markdown,
-            "description": artifact.description,
-            "flow_run_id": str(artifact.flow_run_id),
-        }
-        self._http.send("POST", "/artifacts/", body)
+        run = {"flow_run_id": str(artifact.flow_run_id)}
+        self._write(artifact.key, "markdown", artifact.markdown, artifact.description, **run)
 
     def write_table(self, table: TableArtifact) -> None:
         """Store a table, or a new version of it."""
-        body = {
-            "key": table.key,
-            "type": "table",
-            "data": json.dumps([dict(row) for row in table.rows]),
-            "description": table.description,
-        }
-        self._http.send("POST", "/artifacts/", body)
+        rows = json.dumps([dict(row) for row in table.rows])
+        self._write(table.key, "table", rows, table.description)
 
     def emit_events(self, events: Sequence[PrefectEvent]) -> None:
         """Emit events about runs, all in one request; sends nothing for none.
@@ -254,23 +230,23 @@ class PrefectRest:
         if events:
             self._http.send("POST", "/events", list(map(_event, events)))
 
-    def _find(self, **criteria: object) -> tuple[FlowRun, ...]:
-        answer = self._http.send("POST", "/flow_runs/filter", criteria)
-        if not isinstance(answer, list):
-            raise unreadable("search for flow runs", "list")
-        return tuple(map(read_run, answer))
+    def _write(self, key: str, kind: str, data: str, description: str, **run: str) -> None:
+        body = {"key": key, "type": kind, "data": data, "description": description, **run}
+        self._http.send("POST", "/artifacts/", body)
 
-    def _all_task_runs(self, **criteria: object) -> list[Mapping[str, object]]:
-        found: list[Mapping[str, object]] = []
+    def _search(self, kind: str, **criteria: object) -> list[object]:
+        answer = self._http.send("POST", f"/{kind}/filter", criteria)
+        if not isinstance(answer, list):
+            raise unreadable(f"search for {kind}", "list")
+        return answer
+
+    def _search_all(self, kind: str, **criteria: object) -> list[object]:
+        """Every page, by id: by a time that several share, two pages could overlap and miss one."""
+        found: list[object] = []
         while True:
-            page = self._http.send(
-                "POST",
-                "/task_runs/filter",
-                {**criteria, "sort": "ID_DESC", "limit": MOST_RUNS, "offset": len(found)},
-            )
-            if not isinstance(page, list):
-                raise unreadable("search for task runs", "list")
-            found += [read_fields(task_run, "task run") for task_run in page]
+            limits = {"sort": "ID_DESC", "limit": MOST_RUNS, "offset": len(found)}
+            page = self._search(kind, **criteria, **limits)
+            found += page
             if len(page) < MOST_RUNS:
                 return found
 

@@ -1,16 +1,14 @@
 """JSON over HTTP to Prefect: tries, pauses and one deadline over all of them.
 
-Stands between `adapters/prefect_api.py`, which knows Prefect's addresses, and urllib3. Any request
-may be sent again: reads and PATCHes are idempotent, a proposed state carries a transition id that the
-server recognises, and a log line, an artifact or an event may stand there twice.
+`adapters/prefect_api.py` knows Prefect's addresses; urllib3 sends. A request whose outcome is
+unknown is sent again unless the caller says otherwise: reads and PATCHes are idempotent, and a log
+line, an artifact or an event may be stored twice.
 """
 
-import base64
 import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 from urllib.parse import urlencode, urlsplit
@@ -25,11 +23,12 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout
 
+from chalicelib.adapters.credentials import without
 from chalicelib.errors import (
     PrefectConflictError,
     PrefectRefusedError,
     PrefectRejectedError,
-    PrefectSilentError,
+    PrefectTimeoutError,
     PrefectUnavailableError,
 )
 
@@ -40,13 +39,13 @@ CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 15.0
 
 CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
-"""The next step after an answer that no Prefect API gives."""
+"""The next step after an answer that no Prefect API returns."""
 
 _WAIT_OR_CHECK: Final = (
     "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
 )
-_PASSING_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
-_OUT_OF_TIME: Final = frozenset({408, 504})
+_TRANSIENT_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+_TIMEOUT_STATUSES: Final = frozenset({408, 504})
 # Of a job variable that the pool's template does not take; it may be a run's whole environment.
 _QUOTES_A_VALUE: Final = " Failure reason:"
 _LEAST_SECONDS: Final = 0.02
@@ -62,7 +61,7 @@ class _Request:
     method: str
     path: str
     body: bytes | None
-    again_if_unsure: bool = True
+    repeatable: bool = True
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -70,7 +69,10 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer worth judging. `body` is None when there was none, `detail` Prefect's own words."""
+    """An answer that another try would not change.
+
+    `body` is the decoded JSON, None when there was none; `detail` is Prefect's own message.
+    """
 
     status: int
     body: object
@@ -79,16 +81,16 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A try that may go better next time; `retry_after` is what the server asked for, in s.
+    """A try that failed for a transient reason; `retry_after` is the server's header, in seconds.
 
-    `unsure`: the request may have taken effect, only its answer is missing. `silent`: nobody waited
-    for the end of it, so it may also take effect later.
+    `outcome_unknown`: the request may have taken effect, only its answer is missing. `timed_out`:
+    it may also take effect later.
     """
 
     reason: str
     retry_after: float | None = None
-    unsure: bool = True
-    silent: bool = False
+    outcome_unknown: bool = True
+    timed_out: bool = False
 
 
 def connections_to(base_url: str, at_once: int = 10) -> urllib3.HTTPConnectionPool:
@@ -102,8 +104,8 @@ def connections_to(base_url: str, at_once: int = 10) -> urllib3.HTTPConnectionPo
 class JsonHttp:
     """Requests to one base URL, over connections that are kept alive. Safe to share by threads.
 
-    urllib3's own retrying is not used: a try's timeout has to shrink with the time left, and an
-    answer that is no JSON is as good as none. Its reading of Retry-After is.
+    urllib3's own retries are not used: a try's timeout has to shrink with the time left, and an
+    answer that is no JSON counts as none. Its parser of Retry-After is.
     Price: a server that sends a byte now and then can outlast the deadline; Lambda ends that.
     """
 
@@ -123,26 +125,26 @@ class JsonHttp:
         self._pool = pool or connections_to(base_url)
         self._sleep = sleep
 
-    def send(self, method: str, path: str, body: object, *, again_if_unsure: bool = True) -> object:
+    def send(self, method: str, path: str, body: object, *, repeatable: bool = True) -> object:
         """Send `body` as JSON and return the decoded answer, None for an empty one.
 
-        `again_if_unsure`: whether to send once more what may have taken effect already.
+        `repeatable`: whether to send it again when its outcome is unknown.
 
         Raises:
             PrefectUnavailableError: no useful answer within the tries and the seconds left;
-                PrefectSilentError when the last try was given up without any.
+                PrefectTimeoutError when the last try timed out.
             PrefectRefusedError: 401 with a fresh credential too, or 403.
             PrefectConflictError: 409.
             PrefectRejectedError: another 4xx, or a redirect.
         """
-        request = _Request(method, path, json.dumps(body).encode(), again_if_unsure)
+        request = _Request(method, path, json.dumps(body).encode(), repeatable)
         answer = self._authorized(request)
         if not 200 <= answer.status < 300:
             _raise_for(request, answer)
         return answer.body
 
     def get(self, path: str, **query: str) -> object:
-        """Return the decoded answer, None when the server does not know the thing (404).
+        """Return the decoded answer, None when the server does not have the thing (404).
 
         Raises:
             PrefectUnavailableError, PrefectRefusedError, PrefectRejectedError: as `send` does.
@@ -150,8 +152,8 @@ class JsonHttp:
         target = f"{path}?{urlencode(query)}" if query else path
         request = _Request("GET", target, None)
         answer = self._authorized(request)
-        # "Not Found" is what the web framework says for an address that it does not have; a
-        # mistyped base URL must not look like a run that is gone.
+        # "Not Found" is the web framework's own message for an unknown address: a mistyped base URL
+        # must not look like a run that is gone.
         if answer.status == 404 and answer.detail != "Not Found":
             return None
         if not 200 <= answer.status < 300:
@@ -163,7 +165,7 @@ class JsonHttp:
         return answer.body
 
     def _authorized(self, request: _Request) -> _Answer:
-        """Send with the credential at hand; after a 401 once more with a fresh one."""
+        """Send with the cached credential; after a 401 once more with a fresh one."""
         answer = self._answered(request, self._authorization(False))
         if answer.status == 401:
             answer = self._answered(request, self._authorization(True))
@@ -175,9 +177,9 @@ class JsonHttp:
             result = self._try(request, credential)
             if isinstance(result, _Answer):
                 return result
-            error = PrefectSilentError if result.silent else PrefectUnavailableError
+            error = PrefectTimeoutError if result.timed_out else PrefectUnavailableError
             failure = f"{request}: {result.reason} (try {attempt} of {MOST_TRIES})"
-            if attempt == MOST_TRIES or (result.unsure and not request.again_if_unsure):
+            if attempt == MOST_TRIES or (result.outcome_unknown and not request.repeatable):
                 break
             pause = _pause_seconds(attempt, result.retry_after)
             left = self._deadline()
@@ -185,7 +187,7 @@ class JsonHttp:
                 failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
                 break
             self._sleep(pause)
-        what = f"Prefect is unavailable: {_without(credential, failure)}"
+        what = f"Prefect is unavailable: {without(credential, failure)}"
         raise error(what, next_step=_WAIT_OR_CHECK)
 
     def _try(self, request: _Request, credential: str | None) -> _Answer | _Failure:
@@ -210,14 +212,16 @@ class JsonHttp:
             )
         except HTTPError as error:
             never_sent = isinstance(error, NewConnectionError | ConnectTimeoutError)
-            words = _without(credential, f"{type(error).__name__}: {error}")
-            silent = isinstance(error, ReadTimeoutError)
-            return _Failure(words, unsure=not never_sent, silent=silent)
-        if response.status in _PASSING_STATUSES:
-            refused = response.status in (429, 503)
-            pause = _retry_after_seconds(response)
-            silent = response.status in _OUT_OF_TIME
-            return _Failure(f"answered {response.status}", pause, not refused, silent)
+            what = without(credential, f"{type(error).__name__}: {error}")
+            timed_out = isinstance(error, ReadTimeoutError)
+            return _Failure(what, outcome_unknown=not never_sent, timed_out=timed_out)
+        if response.status in _TRANSIENT_STATUSES:
+            return _Failure(
+                f"answered {response.status}",
+                _retry_after_seconds(response),
+                outcome_unknown=response.status not in (429, 503),
+                timed_out=response.status in _TIMEOUT_STATUSES,
+            )
         try:
             body = json.loads(response.data) if response.data else None
         except ValueError:
@@ -226,7 +230,7 @@ class JsonHttp:
             body = None
         redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
         detail = f"redirects to {redirection}" if redirection else _detail(body)
-        return _Answer(response.status, body, _without(credential, detail)[:_LONGEST_DETAIL])
+        return _Answer(response.status, body, without(credential, detail)[:_LONGEST_DETAIL])
 
 
 def _headers(request: _Request, credential: str | None) -> Mapping[str, str]:
@@ -242,7 +246,7 @@ def _headers(request: _Request, credential: str | None) -> Mapping[str, str]:
 
 
 def _pause_seconds(attempt: int, retry_after: float | None) -> float:
-    """Exponential, halved at random, so that many functions do not come back at once."""
+    """Exponential with jitter, so that many functions do not return at once."""
     longest: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
     return (retry_after or 0.0) + longest * random.uniform(0.5, 1.0)
 
@@ -276,40 +280,14 @@ def _raise_for(request: _Request, answer: _Answer) -> NoReturn:
 
 
 def _detail(body: object) -> str:
-    """Prefect's own words: under three names, and never the request that it may send back."""
+    """Prefect's message, under any of three keys; never the request that it may send back."""
     if not isinstance(body, Mapping):
         return ""
-    words = body.get("detail") or body.get("exception_message") or body.get("message") or ""
-    places = [
-        f"{'.'.join(map(str, error.get('loc', ())))}: {error.get('msg')}"
-        for error in _list(body.get("exception_detail")) + _list(words)
-        if isinstance(error, Mapping)
-    ]
-    said = "; ".join([words, *places] if isinstance(words, str) else places)
-    return said.partition(_QUOTES_A_VALUE)[0]
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
-def _without(credential: str | None, text: str) -> str:
-    """Strike the credential, in case a server or a proxy sends back what it was sent, or read."""
-    if not text:
-        return text
-    for secret in sorted(_forms(credential), key=len, reverse=True):
-        text = text.replace(secret, "***") if len(secret) > 3 else text
-    return text
-
-
-def _forms(credential: str | None) -> set[str]:
-    """The header, its value, the pair and the password within; each plain, and as repr shows it."""
-    if not credential:
-        return set()
-    scheme, _, value = credential.partition(" ")
-    forms = {credential, value}
-    if scheme == "Basic":
-        with suppress(ValueError):
-            pair = base64.b64decode(value).decode()
-            forms |= {pair, pair.partition(":")[2]}
-    return forms | {repr(form)[1:-1] for form in forms}
+    message = body.get("detail") or body.get("exception_message") or body.get("message") or ""
+    parts = [message] if isinstance(message, str) else []
+    for errors in (body.get("exception_detail"), message):
+        for error in errors if isinstance(errors, list) else ():
+            if isinstance(error, Mapping):
+                place = ".".join(map(str, error.get("loc", ())))
+                parts.append(f"{place}: {error.get('msg')}")
+    return "; ".join(parts).partition(_QUOTES_A_VALUE)[0]

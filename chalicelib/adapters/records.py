@@ -1,7 +1,8 @@
 """The run records in DynamoDB, one item per flow run, under a lease.
 
 The lease makes read-decide-write single: one conditional write takes it and returns the record,
-every later write is conditional on still holding it. Who finds it held is called again by Lambda.
+every later write is conditional on still holding it. A handler that finds it held raises, and
+Lambda retries the event.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ _HELD_OR_LOST: Final = "ConditionalCheckFailedException"
 _pack: Final = TypeSerializer().serialize
 _unpack: Final = TypeDeserializer().deserialize
 _BOOKMARK: Final = {"pk": _pack("sweep")}
+_TIMES: Final = {"recorded_at", "billed_from", "exited_at"}
 
 
 class RunTable:
@@ -70,14 +72,16 @@ class RunTable:
 
     def read_bookmark(self) -> str:
         """Return where the last sweep stopped, empty when it came to its end."""
-        answer = self._client.get_item(TableName=self._name, Key=_BOOKMARK, ConsistentRead=True)
-        return str(_unpack(answer["Item"]["place"])) if "Item" in answer else ""
+        return str(self._bookmark().get("place", ""))
 
     def swept_at(self) -> datetime | None:
-        """Return when the last sweep stopped, None when there was none."""
+        """Return when the last sweep stopped (UTC), None when there was none."""
+        at = self._bookmark().get("swept_at")
+        return datetime.fromisoformat(at) if at else None
+
+    def _bookmark(self) -> Mapping[str, Any]:
         answer = self._client.get_item(TableName=self._name, Key=_BOOKMARK, ConsistentRead=True)
-        at = answer.get("Item", {}).get("swept_at")
-        return datetime.fromisoformat(_unpack(at)) if at else None
+        return _plain(answer.get("Item", {}))
 
     def save_bookmark(self, bookmark: str, now: datetime) -> None:
         """Note where a sweep stopped, and when."""
@@ -97,7 +101,7 @@ class RunTable:
                 UpdateExpression=(
                     "SET lease_owner = :me, lease_until = :until, expires_at = :expires"
                 ),
-                # Our own: the answer was lost, and botocore asked once more.
+                # Our own: the answer was lost, and botocore sent the request again.
                 ConditionExpression=(
                     "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"
                 ),
@@ -123,19 +127,21 @@ class RunTable:
         self._write(record, release=False)
 
     def release(self, record: RunRecord) -> None:
-        """Write the record and give the lease back, in one. Raises LeaseLostError like `save`."""
+        """Write the record and release the lease, in one. Raises LeaseLostError like `save`."""
         self._write(record, release=True)
 
     def _write(self, record: RunRecord, *, release: bool) -> None:
         interruptions = {arn: _item(i) for arn, i in record.interruptions.items()}
-        give_back = " REMOVE lease_owner, lease_until" if release else ""
+        remove_lease = " REMOVE lease_owner, lease_until" if release else ""
+        moved = record.moved
         try:
             self._client.update_item(
                 TableName=self._name,
                 Key=_key(record.flow_run_id),
                 UpdateExpression=(
                     "SET interruptions = :interruptions, own_retries = :own_retries,"
-                    " next_capacity = :next_capacity, moved = :moved" + give_back
+                    " next_capacity = :next_capacity, moved = :moved,"
+                    " moved_annotated = :moved_annotated" + remove_lease
                 ),
                 ConditionExpression="lease_owner = :me",
                 ExpressionAttributeValues={
@@ -143,7 +149,8 @@ class RunTable:
                     ":interruptions": _pack(interruptions),
                     ":own_retries": _pack(record.own_retries),
                     ":next_capacity": _pack(record.next_capacity),
-                    ":moved": _pack(asdict(record.moved) if record.moved else None),
+                    ":moved": _pack(moved and {"guard": moved.guard, "reason": moved.reason}),
+                    ":moved_annotated": _pack(bool(moved and moved.annotated)),
                 },
             )
         except ClientError as error:
@@ -160,9 +167,14 @@ def _key(flow_run_id: UUID) -> dict[str, Any]:
     return {"pk": _pack(f"run#{flow_run_id}")}
 
 
+def _plain(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: _unpack(value) for name, value in item.items()}
+
+
 def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
-    values = {name: _unpack(value) for name, value in item.items()}
-    own_retries = values.get("own_retries")
+    values = _plain(item)
+    own_retries, moved = values.get("own_retries"), values.get("moved")
+    is_annotated = values.get("moved_annotated", False)
     return RunRecord(
         flow_run_id=flow_run_id,
         interruptions={
@@ -170,33 +182,30 @@ def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
         },
         own_retries=None if own_retries is None else int(own_retries),
         next_capacity=values.get("next_capacity", ""),
-        moved=Moved(**values["moved"]) if values.get("moved") else None,
+        moved=Moved(moved["guard"], moved["reason"], is_annotated) if moved else None,
     )
 
 
 def _item(interruption: Interruption) -> dict[str, object]:
     """Fields that hold something, times as ISO 8601; DynamoDB has no type for them."""
-    values = {f.name: getattr(interruption, f.name) for f in fields(interruption)}
     return {
         name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in values.items()
+        for name, value in asdict(interruption).items()
         if value is not None
     }
 
 
 def _interruption(stored: Mapping[str, Any]) -> Interruption:
-    """Read what `_item` wrote; fields of a newer release are passed over."""
+    """Read what `_item` wrote; fields of a newer release are ignored."""
     known = {f.name for f in fields(Interruption)}
     values: dict[str, Any] = {
         name: int(value) if isinstance(value, Decimal) else value
         for name, value in stored.items()
         if name in known
     }
-    for name in ("recorded_at", "billed_from", "exited_at"):
-        if name in values:
-            values[name] = datetime.fromisoformat(values[name]).astimezone(UTC)
-    if "tags" in values:
-        values["tags"] = tuple(values["tags"])
+    for name in _TIMES & set(values):
+        values[name] = datetime.fromisoformat(values[name]).astimezone(UTC)
+    values["tags"] = tuple(values.get("tags", ()))
     return replace(Interruption(task_arn="", number=0, cause="", capacity=""), **values)
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.actions import Annotate, Decision, MakeDue, Verdict
@@ -18,7 +18,7 @@ NAMESPACE: Final = "PrefectSpot"
 
 
 class Metric(StrEnum):
-    """Every metric there is."""
+    """Every metric, by its name in CloudWatch."""
 
     SPOT_INTERRUPTIONS = "SpotInterruptions"
     SPOT_RERUNS = "SpotReruns"
@@ -41,26 +41,28 @@ UNITS: Final[Mapping[Metric, str]] = {
     Metric.REACTION_SECONDS: "Seconds",
     Metric.WASTED_SECONDS: "Seconds",
 }
-"""CloudWatch's words; what is not here is USD, for which CloudWatch has no unit."""
+"""CloudWatch's units; a metric not listed is in USD, for which CloudWatch has none."""
 
 Values = Mapping[Metric, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Values to be told together. `deployment`: flow/deployment, empty where there is none."""
+    """Values of one series. `deployment`: flow/deployment, empty where there is none."""
 
     deployment: str
     values: Values
 
 
-def values_of_rescue(task: Task, before: RunRecord, after: RunRecord, decision: Decision) -> Values:
+def values_of_rescue(
+    task_arn: str, before: RunRecord, after: RunRecord, decision: Decision
+) -> Values:
     """What one handling of a task counts for: nothing for a second look, nor for a drill.
 
     `before` and `after` are the run's record when the handling began and when it ended.
     ReactionSeconds: from the container's exit to the time that the run was made due for.
     """
-    known, noted = before.interruptions.get(task.arn), after.interruptions.get(task.arn)
+    known, noted = before.interruptions.get(task_arn), after.interruptions.get(task_arn)
     if noted is not None and noted.cause == Cause.DRILL:
         return {}
     values: dict[Metric, int | Decimal] = {}
@@ -70,7 +72,9 @@ def values_of_rescue(task: Task, before: RunRecord, after: RunRecord, decision: 
         values[Metric.SPOT_RERUNS] = 1
     if decision.verdict is Verdict.FINISH_RERUN and after.next_capacity == FARGATE:
         values[Metric.ON_DEMAND_RERUNS] = 1
-    if decision.verdict is Verdict.MARK_CRASHED and _is_told(decision):
+    # A crash may be decided again; the annotation comes once.
+    is_annotated = any(isinstance(action, Annotate) for action in decision.actions)
+    if decision.verdict is Verdict.MARK_CRASHED and is_annotated:
         values[Metric.NOT_RERUN] = 1
     due_at = next((a.at for a in decision.actions if isinstance(a, MakeDue)), None)
     if due_at is not None and noted is not None and noted.exited_at is not None:
@@ -80,7 +84,7 @@ def values_of_rescue(task: Task, before: RunRecord, after: RunRecord, decision: 
 
 
 def values_of_bill(bill: Bill) -> Values:
-    """What a bill counts for: nothing for a drill, and no amounts where they are not known."""
+    """Return what a bill counts for: nothing for a drill, and no amounts where they are unknown."""
     if bill.is_drill:
         return {}
     values = {Metric.WASTED_SECONDS: bill.wasted_seconds} if bill.is_interrupted else {}
@@ -93,8 +97,3 @@ def values_of_bill(bill: Bill) -> Values:
             Metric.NET_SAVINGS: bill.amounts.net_savings_usd,
         }
     return values
-
-
-def _is_told(decision: Decision) -> bool:
-    """Whether people are told of it now: that is once, where a crash may be decided again."""
-    return any(isinstance(action, Annotate) for action in decision.actions)

@@ -1,13 +1,13 @@
-"""The outside world as the functions see it; `wiring.py` fills it in.
+"""The outside world as the functions see it; `wiring.py` provides the adapters.
 
-Two implementations hold to Prefect's port, by one contract suite: `adapters/prefect_api.py` over REST
-and the in-memory twin in `tests/twin/`. The table and ECS have one each; their twin is moto.
+Each port has two implementations, which pass the same contract tests: an adapter, and an in-memory
+twin in `tests/twin/`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
@@ -19,13 +19,11 @@ from chalicelib.core.model.flow_run import (
     RunState,
     StateAnswer,
     StateType,
+    TaskRun,
 )
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.money.waste import TaskRun
-
-if TYPE_CHECKING:  # no business of `react`, as a rule: its cold start does not load them
-    from chalicelib.core.money.bill import Bill
-    from chalicelib.core.money.daily_sums import DailySum
+from chalicelib.core.money.bill import Bill
+from chalicelib.core.money.daily_sums import DailySum
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,34 +175,20 @@ class Records(Protocol):
         """Write the record and give the lease back. Raises LeaseLostError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the table holds already about a task that is to be billed.
-
-    `listed`: its deployment and its rates are known to belong to that day.
-    """
-
-    billed: bool
-    run_known: bool
-    listed: bool
-
-
 class Bills(Protocol):
     """The bills, one per task, and the daily sums that are written with them."""
-
-    def look_up(self, bill: "Bill", daily: "DailySum") -> Books:
-        """Return what there is already of this bill's task, run, and deployment on that day."""
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         """Return those of the tasks (any number) that have no bill."""
 
-    def write(self, bill: "Bill", daily: "DailySum", books: Books) -> bool:
-        """Store the bill and add the sum, both or neither; False: something was there already.
+    def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
+        """Store the bill and add its sum, both or neither; False: the task has a bill already.
 
-        Then `look_up` has to be asked again. Raises ThrottledError: others are at the same sums.
+        `first` is added where this is the run's first bill, `later` where it is not. Raises
+        ThrottledError: other handlers write to the same sums.
         """
 
-    def read_sums(self, days: Sequence[date]) -> "tuple[DailySum, ...]":
+    def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
         """Return the sums of these days, by day and deployment."""
 
     def read_reported(self) -> str:
@@ -215,7 +199,7 @@ class Bills(Protocol):
 
 
 class Tasks(Protocol):
-    """ECS's own word about a task."""
+    """Tasks as ECS describes them. Every method raises botocore's errors, and PrefectSpotError."""
 
     def describe(self, cluster: str, task_arn: str) -> Task | None:
         """Return the task, its tags read; None when ECS has forgotten it."""

@@ -1,8 +1,8 @@
-"""The `meter` Lambda: one stopped Fargate task, billed once, whoever asks and however often.
+"""The `meter` Lambda: bills each stopped Fargate task once, however often its event is delivered.
 
-The bill and the daily sums go into the table in one transaction. An interrupted attempt is not
-billed before it is known what became of it: `sweep`, which bills whatever has no bill yet, is left
-to do it where `react` has not decided.
+The bill and the daily sums go into the table in one transaction. An interrupted attempt is billed
+once `react` has decided about its rerun; `sweep` bills what has no bill by then. `sweep` also
+publishes the savings in Prefect.
 """
 
 from collections.abc import Mapping
@@ -28,32 +28,34 @@ from chalicelib.core.money.bill import (
     NO_FLOW_RUN,
     Bill,
     Deployment,
+    RerunOutcome,
     bill_of,
-    never_started,
-    span_of,
-)
-from chalicelib.core.money.daily_sums import sum_of
-from chalicelib.core.money.outcome import (
-    Outcome,
     guards_of,
+    never_started,
     outcome_of_interruption,
     outcome_of_other_stop,
+    span_of,
+    wasted_seconds,
 )
-from chalicelib.core.money.waste import wasted_seconds
-from chalicelib.errors import LAMBDA_RETRIES, PrefectSpotError, UnsettledError
+from chalicelib.core.money.daily_sums import sum_of
+from chalicelib.core.money.report import days_between, in_usd, report_of, savings_table
+from chalicelib.core.ports import TableArtifact
+from chalicelib.errors import PrefectSpotError
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
-"""After this, an interruption that nobody has answered is billed as one that was not rerun."""
+"""After this, an interruption without a decision is billed as one that was not rerun."""
 
 SECONDS_PER_BILL: Final = 3.0
-"""Left of a sweep, or no further task is billed."""
+"""What a sweep has left, at least, when it begins with another bill."""
 
-MOST_TRIES: Final = 3
-"""Tries against others that bill tasks of the same run or day for the first time."""
+SAVINGS_KEY: Final = "spot-savings"
+"""Of the table artifact in Prefect."""
+
+SAVINGS_DAYS: Final = 30
 
 
 class Metering(StrEnum):
-    """What came of a task, in a word."""
+    """What `meter` did about a task."""
 
     BILLED = "billed"
     BILLED_BEFORE = "billed before"
@@ -76,24 +78,28 @@ class MeterReport:
 
 
 def meter(context: Context, event: object) -> MeterReport:
-    """Bill the task that an event tells the end of.
+    """Bill the task whose end an ECS event reports; ignore any other event.
 
     Raises:
         PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
     """
-    told = parse_event(event)
-    if isinstance(told, Ignored):
-        return MeterReport(Metering.IGNORED, told.reason)
-    if not in_clusters(told, context.clusters, context.account):
+    event_task = parse_event(event)
+    if isinstance(event_task, Ignored):
+        return MeterReport(Metering.IGNORED, event_task.reason)
+    if not in_clusters(event_task, context.clusters, context.account):
         return MeterReport(Metering.IGNORED, "the task is in none of our clusters")
-    if told.last_status != "STOPPED":
+    if event_task.last_status != "STOPPED":
         return MeterReport(Metering.IGNORED, "the task has not stopped")
-    described = context.tasks.describe(told.cluster_arn, told.arn)
-    return bill_task(context, _with_ids(told, described))
+    described = context.tasks.describe(event_task.cluster_arn, event_task.arn)
+    return bill_task(context, _with_ids(event_task, described))
 
 
 def bill_missed(context: Context) -> int:
-    """Bill what `meter` missed, of the tasks that ECS still remembers; return how many it were."""
+    """Bill what `meter` missed, of the tasks that ECS still describes; return the number of bills.
+
+    Stops when the invocation is short of time. A task that cannot be billed is logged and left to
+    the next sweep. Raises botocore's errors, when ECS or the table fail.
+    """
     billed = 0
     for cluster in context.clusters:
         over = [task for task in context.tasks.stopped_of(cluster) if _is_due(context, task)]
@@ -107,7 +113,7 @@ def bill_missed(context: Context) -> int:
 
 
 def bill_task(context: Context, task: Task) -> MeterReport:
-    """Bill a stopped task, unless that was done before.
+    """Bill a stopped task, unless it has a bill.
 
     Raises:
         PrefectSpotError: Prefect, ECS or the table failed; retryable.
@@ -122,13 +128,13 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     if task.flow_run_id is not None:
         record = context.records.read(task.flow_run_id)
     cause = classify(task, warned=record is not None and record.warned_of(task.arn))
-    wasted, outcome = Decimal(0), Outcome.NONE
+    wasted, outcome = Decimal(0), RerunOutcome.NONE
     if record is not None and was_interrupted(cause):
-        wasted, outcome = _look_at_interruption(context, task, record)
+        wasted, outcome = _waste_and_outcome(context, task, record)
     elif record is not None:
         outcome = outcome_of_other_stop(task, record, context.policy.mode)
-    if outcome is Outcome.UNDECIDED and _may_be_decided_yet(context, task):
-        return MeterReport(Metering.LEFT_TO_SWEEP, "its interruption has not been answered yet")
+    if outcome is RerunOutcome.UNDECIDED and _may_be_decided_yet(context, task):
+        return MeterReport(Metering.LEFT_TO_SWEEP, "its interruption is not handled yet")
     bill = bill_of(
         task,
         context.policy.rates,
@@ -138,26 +144,36 @@ def bill_task(context: Context, task: Task) -> MeterReport:
         now=context.now(),
     )
     guards = guards_of(task, record, context.policy.mode) if record is not None else ("", "")
-    return _write(context, bill, outcome, guards)
+    first = sum_of(bill, outcome, first_of_its_run=True, guards=guards)
+    later = sum_of(bill, outcome, first_of_its_run=False, guards=guards)
+    if not context.bills.write(bill, first, later):
+        return MeterReport(Metering.BILLED_BEFORE)
+    _report(context, bill)
+    return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
 
 
-def _write(context: Context, bill: Bill, outcome: Outcome, guards: tuple[str, str]) -> MeterReport:
-    first = sum_of(bill, outcome, first_of_its_run=False)
-    for _ in range(MOST_TRIES):
-        books = context.bills.look_up(bill, first)
-        if books.billed:
-            return MeterReport(Metering.BILLED_BEFORE)
-        is_first = not books.run_known
-        daily = sum_of(bill, outcome, first_of_its_run=is_first, guards=guards)
-        if context.bills.write(bill, daily, books):
-            _tell(context, bill)
-            return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
-    raise UnsettledError(
-        "other handlers kept billing tasks of the same run", next_step=LAMBDA_RETRIES
+def publish_savings(context: Context) -> bool:
+    """Write the last 30 days' savings to Prefect as a table artifact, once a day (UTC).
+
+    Returns whether it did. A sweep that dies between the two writes lets the next one write the
+    table again. Raises PrefectSpotError; also botocore's errors.
+    """
+    today = context.now().date()
+    if context.bills.read_reported() == today.isoformat():
+        return False
+    days = days_between(today - timedelta(days=SAVINGS_DAYS - 1), today)
+    report = report_of(context.bills.read_sums(days), days[0], days[-1])
+    description = (
+        f"What Fargate Spot saved from {days[0]} to {days[-1]} (UTC), estimated;"
+        f" net of what had to be run again: {in_usd(report.total.counts.net_savings_usd)} USD."
     )
+    text = " ".join([description, *(f"Note: {warning}." for warning in report.warnings)])
+    context.prefect.write_table(TableArtifact(SAVINGS_KEY, savings_table(report), text))
+    context.bills.save_reported(today.isoformat())
+    return True
 
 
-def _tell(context: Context, bill: Bill) -> None:
+def _report(context: Context, bill: Bill) -> None:
     context.measure(Measured(bill.deployment.name, values_of_bill(bill)))
     context.log.info(
         "billed",
@@ -172,14 +188,14 @@ def _tell(context: Context, bill: Bill) -> None:
     )
 
 
-def _look_at_interruption(
+def _waste_and_outcome(
     context: Context, task: Task, record: RunRecord
-) -> tuple[Decimal, Outcome]:
-    """Ask Prefect what the attempt lost, and whether it was answered."""
+) -> tuple[Decimal, RerunOutcome]:
+    """Read from Prefect what the attempt lost, in seconds, and what became of it."""
     history = context.prefect.read_history(record.flow_run_id)
     outcome = outcome_of_interruption(task, history, record, context.policy.mode)
     span = span_of(task)
-    if span is None or (outcome is Outcome.UNDECIDED and _may_be_decided_yet(context, task)):
+    if span is None or (outcome is RerunOutcome.UNDECIDED and _may_be_decided_yet(context, task)):
         return Decimal(0), outcome
     task_runs = context.prefect.read_task_runs(record.flow_run_id, span.start, span.end)
     return wasted_seconds(span, history, task_runs), outcome
@@ -190,7 +206,7 @@ def _may_be_decided_yet(context: Context, task: Task) -> bool:
 
 
 def _deployment(context: Context, task: Task) -> Deployment:
-    """Whom to bill. A name that Prefect does not tell now is told with a later bill."""
+    """What to bill. A name that cannot be read now comes with a later bill of the deployment."""
     if task.flow_run_id is None:
         return Deployment(NO_FLOW_RUN)
     deployment_id = task.deployment_id
@@ -202,18 +218,18 @@ def _deployment(context: Context, task: Task) -> Deployment:
     try:
         name = context.prefect.read_deployment_name(deployment_id)
     except PrefectSpotError:
-        context.log.exception("the deployment's name cannot be had", task_arn=task.arn)
+        context.log.exception("the deployment's name cannot be read", task_arn=task.arn)
         name = ""
     return Deployment(str(deployment_id), name)
 
 
-def _with_ids(told: Task, described: Task | None) -> Task:
-    """The task as the event tells it, with the ids that only its tags have."""
+def _with_ids(event_task: Task, described: Task | None) -> Task:
+    """The task of the event, with the ids that only the described task's tags have."""
     if described is None:
-        return told
+        return event_task
     return replace(
-        told,
-        flow_run_id=told.flow_run_id or described.flow_run_id,
+        event_task,
+        flow_run_id=event_task.flow_run_id or described.flow_run_id,
         deployment_id=described.deployment_id,
     )
 

@@ -19,8 +19,8 @@ from uuid import uuid4
 
 from botocore.exceptions import ClientError
 
+from lab.bench.dynamodb import InMemoryDynamoDB
 from lab.bench.http_server import Answer, Request, Service, serve
-from tests.twin.dynamodb import InMemoryDynamoDB
 
 Json = Mapping[str, Any]
 

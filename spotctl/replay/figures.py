@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.money.bill import RerunOutcome
 from chalicelib.core.money.daily_sums import Counts, sum_of, total
-from chalicelib.core.money.outcome import Outcome
-from chalicelib.core.policies.poisson import rate_per_hour
+from chalicelib.core.policies.economics import rate_per_hour
 from spotctl.replay.again import Course, Played
 
 _HOUR: Final = timedelta(hours=1)
@@ -17,7 +17,10 @@ _OF_THE_REPORT: Final = (
     "runs", "attempts", "interruptions", "spot_reruns", "on_demand_reruns", "hours", "spot_hours",
     "cost_usd", "on_demand_usd", "savings_usd", "wasted_usd", "net_savings_usd",
 )  # fmt: skip
-_OUTCOMES: Final = {FARGATE_SPOT: Outcome.SPOT_RERUN, FARGATE: Outcome.ON_DEMAND_RERUN}
+_OUTCOMES: Final = {
+    FARGATE_SPOT: RerunOutcome.SPOT_RERUN,
+    FARGATE: RerunOutcome.ON_DEMAND_RERUN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Figures:
 def figures_of(courses: Sequence[Course]) -> Figures:
     """Add up what was played."""
     counts = total(
-        sum_of(p.bill, _OUTCOMES.get(p.rerun_on, Outcome.NONE), first_of_its_run=False)
+        sum_of(p.bill, _OUTCOMES.get(p.rerun_on, RerunOutcome.NONE), first_of_its_run=False)
         for course in courses
         for p in course.played
     )

@@ -32,6 +32,8 @@ METER = "tests/laws/test_meter.py::test_"
 DECIDE = "tests/unit/test_decide.py::test_"
 HTTP = "tests/unit/test_prefect_http.py::test_"
 SECRETS = "tests/unit/test_secrets_nowhere.py::test_"
+TABLE = "tests/unit/test_table.py::test_"
+BILLS = "tests/unit/test_bills_table.py::test_"
 ADAPTER = "tests/unit/test_prefect_adapter.py::test_"
 ECONOMICS = "tests/unit/test_guard_economics.py::test_"
 DEADLINE = "tests/unit/test_guard_deadline.py::test_"
@@ -125,6 +127,13 @@ MUTANTS = (
         "chalicelib/adapters/records.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(no_such_field) OR lease_until < :now",
+        (TABLE + "a_lease_that_is_held_is_not_given_twice",),
+    ),
+    Mutant(
+        "no lease in the twin",
+        "tests/twin/tables.py",
+        "run.until >= now and run.owner != self.owner",
+        "run.until >= now and not run.owner",
         (TOGETHER + "[exit and stop]",),
     ),
     Mutant(
@@ -202,7 +211,7 @@ MUTANTS = (
         "chalicelib/adapters/records.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(lease_until)",
-        (ANYWHERE + "[dies: react, rerun on Spot]",),
+        (TABLE + "a_lease_that_expired_goes_to_the_next",),
     ),
     Mutant(
         "a cancellation undone",
@@ -228,8 +237,8 @@ MUTANTS = (
     Mutant(
         "a state proposed again that may have been taken",
         "chalicelib/adapters/prefect_client.py",
-        "(result.unsure and not request.again_if_unsure)",
-        "(result.unsure and request.again_if_unsure)",
+        "(result.outcome_unknown and not request.repeatable)",
+        "(result.outcome_unknown and request.repeatable)",
         (HTTP + "a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken",),
     ),
     Mutant(
@@ -244,11 +253,11 @@ MUTANTS = (
         "chalicelib/adapters/bills.py",
         '"ConditionExpression": "attribute_not_exists(pk)",',
         '"ConditionExpression": "attribute_not_exists(no_such_field)",',
-        ("tests/unit/test_bills_table.py::test_a_second_bill_of_the_same_task_changes_nothing",),
+        (BILLS + "a_task_or_run_that_another_billed_meanwhile_is_not_counted_twice",),
     ),
     Mutant(
         "the credential in an error's text",
-        "chalicelib/adapters/prefect_client.py",
+        "chalicelib/adapters/credentials.py",
         'text = text.replace(secret, "***") if len(secret) > 3 else text',
         'text = text.replace(secret, "***") if len(secret) > 3000 else text',
         (SECRETS + "a_server_that_sends_the_credential_back_does_not_get_it_printed",),

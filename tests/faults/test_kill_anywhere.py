@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.faults.ledger import Ledger
-from tests.faults.universes import PLOTS, Life, Plot, finish, universe_of
-from tests.laws.universe import LAMBDA_RETRY, Befalls, Fault, Tables
+from tests.faults.universes import PLOTS, Life, Plot, finish
+from tests.laws.universe import LAMBDA_RETRY, Befalls, Fault, Universe
 
 DIES = {"before": Befalls.DIES_BEFORE, "after": Befalls.DIES_AFTER}
 FAILS = {"before": Befalls.FAILS_BEFORE, "after": Befalls.FAILS_AFTER}
@@ -30,8 +30,8 @@ def operations(calls: list[str]) -> list[str]:
     return named
 
 
-def undisturbed(tables: Tables, plot: Plot) -> tuple[Life, list[str]]:
-    life = plot.begin(universe_of(tables.dynamodb, tables.name))
+def undisturbed(plot: Plot) -> tuple[Life, list[str]]:
+    life = plot.begin(Universe())
     calls = plot.handle(life)
     finish(life, plot, only_sweep=False)
     return life, operations(calls)
@@ -64,9 +64,9 @@ CASES = [
 
 @pytest.mark.parametrize(("plot", "misfortune"), CASES)
 def test_wherever_it_happens_the_end_is_the_same(
-    tables: Tables, plot: Plot, misfortune: dict[str, Befalls]
+    plot: Plot, misfortune: dict[str, Befalls]
 ) -> None:
-    life, names = undisturbed(tables, plot)
+    life, names = undisturbed(plot)
     assert not life.verdict(rescued=plot.rescued).findings
     whole = life.end()
     assert whole["billed_in_full"]
@@ -77,7 +77,7 @@ def test_wherever_it_happens_the_end_is_the_same(
         for number, name in enumerate(names):
             for phase, befalls in misfortune.items():
                 for only_sweep in (False, True):
-                    life = plot.begin(universe_of(tables.dynamodb, tables.name))
+                    life = plot.begin(Universe())
                     before = shown(life)
                     done = operations(plot.handle(life, Fault(befalls, number)))
                     assert_fit_to_be_seen(life, whole, before)

@@ -15,8 +15,7 @@ from localcloud.oracle import Fault as Wrong
 from localcloud.oracle import judge
 from tests.faults.ledger import Ledger
 from tests.faults.universes import Life
-from tests.laws.universe import Befalls, Fault, Tables, Tripwire, Universe
-from tests.twin.dynamodb import InMemoryDynamoDB
+from tests.laws.universe import Befalls, Fault, Tripwire, Universe
 
 RUNS = int(os.environ.get("STORM") or 500)
 SEED = 20261123
@@ -41,7 +40,7 @@ class Conditions(Tripwire):
 
 def test_nothing_is_lost_and_nothing_run_twice() -> None:
     chance = random.Random(SEED)
-    universe = Tables(InMemoryDynamoDB(), "storm").universe()
+    universe = Universe()
     universe.shows_stopped = False
     lives = [_begin(universe, chance) for _ in range(RUNS)]
     deliveries = [(life, number, 1) for life in lives for number in range(3) for _ in range(3)]

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.errors import LeaseLostError, PrefectSilentError, PrefectSpotError
+from chalicelib.errors import LeaseLostError, PrefectSpotError, PrefectTimeoutError
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
 from tests.faults.ledger import Ledger
-from tests.faults.universes import PLOTS, Life, finish, universe_of
-from tests.laws.universe import Befalls, Fault, Killed, Tables, Tripwire
+from tests.faults.universes import PLOTS, Life, finish
+from tests.laws.universe import Befalls, Fault, Killed, Tripwire, Universe
 
 AGAIN_SECONDS = 60
 RERUN = next(plot for plot in PLOTS if plot.name == "rerun on Spot")
@@ -102,15 +102,15 @@ def ledger() -> Ledger:
     return Ledger("two-at-once")
 
 
-def begun(tables: Tables) -> Life:
-    life = RERUN.begin(universe_of(tables.dynamodb, tables.name))
+def begun() -> Life:
+    life = RERUN.begin(Universe())
     life.universe.passes(200)  # the grace is over: a sweep would act as well
     return life
 
 
-def length(tables: Tables, handler: Handler) -> int:
+def length(handler: Handler) -> int:
     """How many calls the handler makes when nobody disturbs it."""
-    life = begun(tables)
+    life = begun()
     handler(life, life.universe.context())
     assert life.universe.wire is not None
     return len(life.universe.wire.calls)
@@ -118,13 +118,13 @@ def length(tables: Tables, handler: Handler) -> int:
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 def test_every_interleaving_ends_in_one_rerun(
-    tables: Tables, ledger: Ledger, request: pytest.FixtureRequest, one: Handler, other: Handler
+    ledger: Ledger, request: pytest.FixtureRequest, one: Handler, other: Handler
 ) -> None:
-    steps = (length(tables, one), length(tables, other))
+    steps = (length(one), length(other))
     with ledger.case(f"two at once: {request.node.callspec.id}") as case:
         for i in range(steps[0] + 1):
             for j in range(steps[1] + 1):
-                life = begun(tables)
+                life = begun()
                 wires = (Steps(), Steps())
                 for handler, wire in zip((one, other), wires, strict=True):
                     context = life.universe.context(wire=wire)
@@ -149,7 +149,7 @@ def test_every_interleaving_ends_in_one_rerun(
 
 
 class Late(Tripwire):
-    """Prefect is silent when the run is made due, and does it later: `effect` is what it then does.
+    """Prefect times out when the run is made due, and does it later: `effect` is what it then does.
 
     The first proposal parks the run, the second makes it due.
     """
@@ -163,17 +163,17 @@ class Late(Tripwire):
         self.proposals += name == "prefect.propose_state"
         if name == "prefect.propose_state" and self.proposals == 2:
             self.effect = call
-            raise PrefectSilentError("nobody answers", next_step="none")
+            raise PrefectTimeoutError("no answer in time", next_step="none")
         return super().call(name, call)
 
 
 @pytest.mark.parametrize("seconds", [1, 20, 59])
 def test_a_due_that_takes_effect_after_nobody_waited_for_it_is_not_asked_for_twice(
-    tables: Tables, ledger: Ledger, seconds: int
+    ledger: Ledger, seconds: int
 ) -> None:
     """Meanwhile the next event comes; then the worker takes the run, before Lambda's next try."""
-    with ledger.case(f"made due {seconds} s after Prefect fell silent") as case:
-        life = begun(tables)
+    with ledger.case(f"made due {seconds} s after Prefect timed out") as case:
+        life = begun()
         universe, wire = life.universe, Late()
         exit_, stop = universe.exits(life.tasks[0])[1:]
         assert universe.handle(exit_, wire=wire) is None
@@ -196,13 +196,11 @@ def test_a_due_that_takes_effect_after_nobody_waited_for_it_is_not_asked_for_twi
         assert len(life.tasks) == 2
 
 
-def test_a_handler_that_sleeps_longer_than_its_lease_makes_no_second_rerun(
-    tables: Tables, ledger: Ledger
-) -> None:
+def test_a_handler_that_sleeps_longer_than_its_lease_makes_no_second_rerun(ledger: Ledger) -> None:
     """It wakes at each of its calls, after another handler has done the whole work."""
     with ledger.case("asleep for longer than the lease") as case:
-        for call in range(length(tables, at_exit)):
-            life = begun(tables)
+        for call in range(length(at_exit)):
+            life = begun()
             event = life.universe.event(life.tasks[0], lastStatus="DEPROVISIONING")
             with suppress(Killed):
                 life.universe.deliver(event, Fault(Befalls.FALLS_ASLEEP, call))

@@ -7,9 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import FINAL, StateType
+from chalicelib.core.model.flow_run import FINAL_STATES, StateType
 from chalicelib.core.money.daily_sums import DailySum
-from chalicelib.core.rescue.snapshot import Policy
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.laws.guarded import ECONOMICS, LONG, after_a_run_of
@@ -124,7 +123,7 @@ class Life:
                 (i.number, i.rerun_on, i.guard) for i in record.interruptions.values()
             ],
             "children": [self.universe.prefect.runs[c].state.type for c in self.children],
-            "over": run.state.type in FINAL,
+            "over": run.state.type in FINAL_STATES,
             "counted": self._counted(),
             "billed_in_full": self._billed_seconds() == self._charged_seconds(),
         }
@@ -264,11 +263,6 @@ PLOTS = (
     Plot("bill of a death", _out_of_memory, _end, rescued=False, is_bill=True),
     Plot("bill of a drill", _drilled, _end, is_bill=True),
 )
-
-
-def universe_of(dynamodb: Any, table: str) -> Universe:
-    """A universe of its own, over a table that others share."""
-    return Universe(dynamodb, table, Policy())
 
 
 def finish(life: Life, plot: Plot, *, only_sweep: bool) -> None:

@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.daily_sums import total
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.functions.sweep import sweep
 from tests.laws.guarded import after_a_run_of
-from tests.laws.universe import Befalls, Fault, Tables, Universe
+from tests.laws.universe import Befalls, Fault, Universe
 
 TIGHT = "spot-deadline:25m"
 WORK = 800.0
@@ -20,8 +20,8 @@ WORK = 800.0
 
 
 @pytest.fixture
-def universe(tables: Tables) -> Universe:
-    return tables.universe()
+def universe() -> Universe:
+    return Universe()
 
 
 def waiting(
@@ -164,15 +164,13 @@ def test_a_run_that_another_handler_has_is_left_to_the_next_sweep_and_ends_no_sw
 
 
 @pytest.mark.parametrize("befalls", [Befalls.DIES_BEFORE, Befalls.DIES_AFTER])
-def test_wherever_a_sweep_dies_the_next_ones_end_it_and_it_is_told(
-    tables: Tables, befalls: Befalls
-) -> None:
-    undisturbed = tables.universe()
+def test_wherever_a_sweep_dies_the_next_ones_end_it_and_it_is_told(befalls: Befalls) -> None:
+    undisturbed = Universe()
     waiting(undisturbed, TIGHT)
     undisturbed.sweep()
     assert undisturbed.wire is not None
     for call in range(len(undisturbed.wire.calls)):
-        universe = tables.universe()
+        universe = Universe()
         run_id = waiting(universe, TIGHT, ahead=1100)
         universe.sweep(Fault(befalls, call))
         universe.sweep()
@@ -180,7 +178,7 @@ def test_wherever_a_sweep_dies_the_next_ones_end_it_and_it_is_told(
         assert universe.prefect.artifacts_of(run_id), call
         record = universe.records().read(run_id)
         assert record.moved is not None
-        assert record.moved.told
+        assert record.moved.annotated
         assert starts_on(universe, run_id) == "FARGATE"
 
 
@@ -191,10 +189,8 @@ def calls_of_a_sweep(universe: Universe) -> list[str]:
     return universe.wire.calls
 
 
-def test_without_a_deadline_a_sweep_asks_for_the_waiting_runs_and_for_nothing_more(
-    tables: Tables,
-) -> None:
-    empty, full = tables.universe(), tables.universe()
+def test_without_a_deadline_a_sweep_asks_for_the_waiting_runs_and_for_nothing_more() -> None:
+    empty, full = Universe(), Universe()
     for _ in range(5):
         waiting(full, "mine")
     assert calls_of_a_sweep(full) == calls_of_a_sweep(empty)

@@ -20,16 +20,15 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from chalicelib.core.model.ecs_task import FLOW_RUN_ID_TAG, NO_CAPACITY_REASON, Task, parse_task
-from chalicelib.core.model.flow_run import FINAL, StateType
+from chalicelib.core.model.flow_run import FINAL_STATES, StateType
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.rescue.actions import Decision, Verdict
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
 from tests.laws.guarded import RATES
 from tests.laws.universe import LEASE, Lines, Universe
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event
-from tests.twin.dynamodb import InMemoryDynamoDB
 
 often = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -164,7 +163,7 @@ class Stand:
 
 def stand(story: Mapping[str, Any], detail: Mapping[str, Any]) -> Stand:
     policy, log = Policy(mode=story["mode"], rates=RATES), Lines()
-    universe = Universe(InMemoryDynamoDB(), "fuzz", policy, log=log)
+    universe = Universe(policy, log=log)
     prefect = universe.prefect
     run_id = prefect.create_run(tags=story["tags"], job_variables=story["variables"])
     prefect.worker_picks_up(run_id)
@@ -181,7 +180,7 @@ def stand(story: Mapping[str, Any], detail: Mapping[str, Any]) -> Stand:
     for each in prefect.runs.values():
         each.states = [replace(state, timestamp=before) for state in each.states]
         each.expected_start = before
-    run.ended_at = before if story["kind"] in FINAL else None
+    run.ended_at = before if story["kind"] in FINAL_STATES else None
     described = make_event(detail)["detail"]
     if story["is_tagged"]:
         described["tags"] = [{"key": FLOW_RUN_ID_TAG, "value": str(RUN_ID)}]

@@ -9,14 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.daily_sums import total
-from chalicelib.core.policies.facts import (
-    GuardFacts,
-    GuardPolicy,
-    Missing,
-)
-from chalicelib.core.rescue.capacity import recorded
-from chalicelib.core.rescue.snapshot import Mode, Policy
+from chalicelib.core.policies.facts import Missing, PolicyFacts
+from chalicelib.core.rescue.capacity import choose_capacity
 from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.laws.guarded import (
@@ -34,8 +30,8 @@ from tests.laws.guarded import (
 from tests.laws.test_laws import (
     interrupt,
 )
-from tests.laws.universe import Tables
-from tests.make import TASK_ARN, make_run, make_situation
+from tests.laws.universe import Universe
+from tests.make import TASK_ARN, make_run, make_snapshot
 
 OF_A_RESCUE = [
     "records.acquire",
@@ -60,9 +56,9 @@ OF_THE_GUARDS = {"prefect.find_completed_runs", "prefect.read_task_runs", "bills
 
 
 @pytest.mark.parametrize("tag", ["mine", "spot-deadline:soon", "deadline:90m"])
-def test_a_tag_that_names_no_deadline_costs_no_call_either(tables: Tables, tag: str) -> None:
+def test_a_tag_that_names_no_deadline_costs_no_call_either(tag: str) -> None:
     """As with no guard on; one that means to be a deadline is passed over, and the run says so."""
-    universe = tables.universe(Policy(rates=RATES))
+    universe = Universe(Policy(rates=RATES))
     run_id, event = interrupted(universe, (tag,))
     assert calls_of(universe, event) == OF_A_RESCUE
     [(_, line)] = universe.prefect.logs_of(run_id)
@@ -70,8 +66,8 @@ def test_a_tag_that_names_no_deadline_costs_no_call_either(tables: Tables, tag: 
     assert (said in line) == (tag == "spot-deadline:soon")
 
 
-def test_with_one_on_its_facts_are_gathered_once(tables: Tables) -> None:
-    universe = tables.universe(ECONOMICS)
+def test_with_one_on_its_facts_are_gathered_once() -> None:
+    universe = Universe(ECONOMICS)
     run_id, event = interrupted(universe)
     extra = [name for name in calls_of(universe, event) if name not in OF_A_RESCUE]
     assert extra == [
@@ -87,8 +83,8 @@ def test_with_one_on_its_facts_are_gathered_once(tables: Tables) -> None:
     assert noted(universe, run_id).guard == "economics"
 
 
-def test_a_run_whose_budget_is_spent_is_asked_nothing(tables: Tables) -> None:
-    universe = tables.universe(ECONOMICS)
+def test_a_run_whose_budget_is_spent_is_asked_nothing() -> None:
+    universe = Universe(ECONOMICS)
     _, event = interrupted(universe, ("spot-retries:0", TIGHT))
     assert not OF_THE_GUARDS & set(calls_of(universe, event))
 
@@ -104,9 +100,9 @@ GUARDED = [
 
 @pytest.mark.parametrize(("policy", "tags", "seconds", "guard"), GUARDED)
 def test_a_guard_moves_a_run_its_words_are_told_and_the_record_keeps_them(
-    tables: Tables, policy: Policy, tags: tuple[str, ...], seconds: float, guard: str
+    policy: Policy, tags: tuple[str, ...], seconds: float, guard: str
 ) -> None:
-    universe = tables.universe(policy)
+    universe = Universe(policy)
     run_id, event = interrupted(universe, tags, seconds)
     universe.deliver(event)
     kept = noted(universe, run_id)
@@ -123,8 +119,8 @@ def test_a_guard_moves_a_run_its_words_are_told_and_the_record_keeps_them(
 
 
 @pytest.mark.parametrize("mode", [Mode.RESCUE, Mode.OBSERVE])
-def test_what_a_guard_moved_is_counted_with_its_bill(tables: Tables, mode: Mode) -> None:
-    universe = tables.universe(replace(ECONOMICS, mode=mode))
+def test_what_a_guard_moved_is_counted_with_its_bill(mode: Mode) -> None:
+    universe = Universe(replace(ECONOMICS, mode=mode))
     run_id, event = interrupted(universe)
     universe.deliver(event)
     [task] = [task for task in universe.tasks.values() if task.flow_run_id == run_id]
@@ -134,8 +130,8 @@ def test_what_a_guard_moved_is_counted_with_its_bill(tables: Tables, mode: Mode)
     assert counts.on_demand_reruns + counts.would_on_demand_reruns == 1
 
 
-def test_once_a_guard_has_moved_it_a_run_stays_on_demand(tables: Tables) -> None:
-    universe = tables.universe(ECONOMICS)
+def test_once_a_guard_has_moved_it_a_run_stays_on_demand() -> None:
+    universe = Universe(ECONOMICS)
     run_id, event = interrupted(universe)
     universe.deliver(event)
     universe.policy = Policy(rates=RATES)
@@ -163,13 +159,13 @@ def failing(error: Exception) -> Callable[..., Any]:
     ],
 )
 def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
+    monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
 ) -> None:
-    universe = tables.universe(ECONOMICS)
+    universe = Universe(ECONOMICS)
     run_id, event = interrupted(universe)
     if method == "read_sums":
         books = SimpleNamespace(unbilled=failing(error), read_sums=failing(error))
-        monkeypatch.setattr(universe, "bills", lambda: books)
+        monkeypatch.setattr(universe, "bills", books)
     else:
         monkeypatch.setattr(universe.prefect, method, failing(error))
     universe.deliver(event)
@@ -178,11 +174,11 @@ def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
     assert type(error).__name__ in kept.guard_reason
     [(_, line)] = universe.prefect.logs_of(run_id)
     assert "1 of 3 interruptions on Spot" in line
-    assert "the budget alone decides" in line
+    assert "the budget decides" in line
 
 
-def test_an_invocation_that_is_short_of_time_gathers_nothing(tables: Tables) -> None:
-    universe = tables.universe(ECONOMICS)
+def test_an_invocation_that_is_short_of_time_gathers_nothing() -> None:
+    universe = Universe(ECONOMICS)
     run_id, event = interrupted(universe)
     context = replace(universe.context(), seconds_left=lambda: 14.9)
     react(context, event)
@@ -191,8 +187,8 @@ def test_an_invocation_that_is_short_of_time_gathers_nothing(tables: Tables) -> 
     assert "there was no time left" in noted(universe, run_id).guard_reason
 
 
-def test_in_observe_mode_it_is_told_what_would_have_been_done(tables: Tables) -> None:
-    universe = tables.universe(replace(ECONOMICS, mode=Mode.OBSERVE))
+def test_in_observe_mode_it_is_told_what_would_have_been_done() -> None:
+    universe = Universe(replace(ECONOMICS, mode=Mode.OBSERVE))
     run_id, event = interrupted(universe)
     states = list(universe.prefect.runs[run_id].states)
     universe.deliver(event)
@@ -205,14 +201,19 @@ def test_in_observe_mode_it_is_told_what_would_have_been_done(tables: Tables) ->
 
 @given(facts=any_facts, budget=st.integers(0, 2), tag=st.sampled_from([(), (TIGHT,), (AMPLE,)]))
 def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
-    facts: GuardFacts, budget: int, tag: tuple[str, ...]
+    facts: PolicyFacts, budget: int, tag: tuple[str, ...]
 ) -> None:
-    run = make_run(tags=tag, expected_start=make_situation().history[0].timestamp)
+    run = make_run(tags=tag, expected_start=make_snapshot().history[0].timestamp)
     policy = replace(ECONOMICS, spot_retries=budget)
-    plain = make_situation(run=run, policy=replace(policy, guards=GuardPolicy()))
+    plain = make_snapshot(
+        run=run,
+        policy=replace(
+            policy,
+        ),
+    )
     untagged = replace(plain, run=replace(run, tags=()))
-    by_budget = recorded(untagged, rerun=True).record.interruptions[TASK_ARN]
-    guarded = recorded(make_situation(run=run, policy=policy, facts=facts), rerun=True)
+    by_budget = choose_capacity(untagged).record.interruptions[TASK_ARN]
+    guarded = choose_capacity(make_snapshot(run=run, policy=policy, facts=facts))
     decided = guarded.record.interruptions[TASK_ARN]
     assert by_budget.rerun_on == ("FARGATE" if budget == 0 else "FARGATE_SPOT")
     if by_budget.rerun_on == "FARGATE":
@@ -220,7 +221,5 @@ def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
     lacks_all = all(f is None or isinstance(f, Missing) for f in (facts.past, facts.evidence))
     if lacks_all:
         assert decided.rerun_on == by_budget.rerun_on
-        assert ("the budget alone decides" in decided.guard_reason) == (
-            by_budget.rerun_on != "FARGATE"
-        )
-    assert recorded(guarded, rerun=True).record == guarded.record
+        assert ("the budget decides" in decided.guard_reason) == (by_budget.rerun_on != "FARGATE")
+    assert choose_capacity(guarded).record == guarded.record

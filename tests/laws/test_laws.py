@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, StateType
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.rescue.rerun_state import park_id_of_task
-from chalicelib.core.rescue.snapshot import Policy
-from tests.laws.universe import Befalls, Fault, Tables, Universe
+from tests.laws.universe import Befalls, Fault, Universe
 
 OURS = {"spot-interrupted", "spot-on-demand"}
 
@@ -56,9 +56,9 @@ def reruns(universe: Universe, run_id: UUID, task: Task) -> int:
 @many
 @given(told=deliveries, behavior=behaviors, pid_noted=st.booleans(), budget=st.integers(0, 2))
 def test_any_order_and_any_duplication_ends_in_exactly_one_rerun(
-    tables: Tables, told: list[int], behavior: str, pid_noted: bool, budget: int
+    told: list[int], behavior: str, pid_noted: bool, budget: int
 ) -> None:
-    universe = tables.universe(Policy(spot_retries=budget))
+    universe = Universe(Policy(spot_retries=budget))
     run_id = universe.prefect.create_run()
     task = universe.start(run_id, pid_noted=pid_noted)
     for event in interrupt(universe, task, behavior, told):
@@ -77,14 +77,13 @@ def test_any_order_and_any_duplication_ends_in_exactly_one_rerun(
     pids_noted=st.lists(st.booleans(), min_size=6, max_size=6),
 )
 def test_n_interruptions_make_min_n_budget_spot_reruns_and_one_move(
-    tables: Tables,
     told: list[list[int]],
     budget: int,
     own_retries: int,
     behavior: str,
     pids_noted: list[bool],
 ) -> None:
-    universe = tables.universe()
+    universe = Universe()
     own = {"cpu": 512, "env": {"A": "1"}}
     tags = (f"spot-retries:{budget}", "mine")
     run_id = universe.prefect.create_run(tags=tags, job_variables=own)
@@ -118,9 +117,9 @@ def test_n_interruptions_make_min_n_budget_spot_reruns_and_one_move(
 @many
 @given(told=deliveries, early=st.integers(1, 3), fate=st.sampled_from(["runs", "ends", "cancels"]))
 def test_news_of_an_older_task_never_touches_the_run(
-    tables: Tables, told: list[int], early: int, fate: str
+    told: list[int], early: int, fate: str
 ) -> None:
-    universe = tables.universe()
+    universe = Universe()
     run_id = universe.prefect.create_run()
     task = universe.start(run_id)
     events = interrupt(universe, task, "relinquishes", [early, *told])
@@ -141,10 +140,10 @@ def test_news_of_an_older_task_never_touches_the_run(
 @many
 @given(told=deliveries, pid_noted=st.booleans())
 def test_news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either(
-    tables: Tables, told: list[int], pid_noted: bool
+    told: list[int], pid_noted: bool
 ) -> None:
     """The run had rescheduled itself, and was picked up before any event came."""
-    universe = tables.universe()
+    universe = Universe()
     run_id = universe.prefect.create_run()
     task = universe.start(run_id)
     universe.passes(1)
@@ -159,10 +158,8 @@ def test_news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_eithe
 
 @many
 @given(told=deliveries, fate=st.sampled_from(["completes", "cancels", "pauses", "cancelled"]))
-def test_a_finished_cancelled_or_paused_run_is_never_restarted(
-    tables: Tables, told: list[int], fate: str
-) -> None:
-    universe = tables.universe()
+def test_a_finished_cancelled_or_paused_run_is_never_restarted(told: list[int], fate: str) -> None:
+    universe = Universe()
     run_id = universe.prefect.create_run()
     task = universe.start(run_id)
     match fate:
@@ -184,10 +181,10 @@ def test_a_finished_cancelled_or_paused_run_is_never_restarted(
 @many
 @given(told=deliveries, attempt=st.sampled_from(["first", "second", "second, not yet running"]))
 def test_a_cancellation_that_a_dying_engine_hides_is_not_undone(
-    tables: Tables, told: list[int], attempt: str
+    told: list[int], attempt: str
 ) -> None:
     """An engine that is its container's main process says Crashed over Cancelling, by force."""
-    universe = tables.universe()
+    universe = Universe()
     run_id = universe.prefect.create_run()
     task = universe.start(run_id)
     events = interrupt(universe, task, "relinquishes", told)
@@ -219,10 +216,8 @@ def cancel_and_crash(universe: Universe, run_id: UUID) -> None:
 
 @many
 @given(fate=st.sampled_from(["completes", "cancels", "pauses"]), call=st.integers(0, 12))
-def test_who_finishes_cancels_or_pauses_a_run_under_our_hands_wins(
-    tables: Tables, fate: str, call: int
-) -> None:
-    universe = tables.universe()
+def test_who_finishes_cancels_or_pauses_a_run_under_our_hands_wins(fate: str, call: int) -> None:
+    universe = Universe()
     prefect = universe.prefect
     run_id = prefect.create_run()
     task = universe.start(run_id)
@@ -248,8 +243,8 @@ def test_who_finishes_cancels_or_pauses_a_run_under_our_hands_wins(
 
 @many
 @given(fate=st.sampled_from(["runs", "completes", "cancels", "pauses", "crashes"]))
-def test_a_warning_never_changes_the_state(tables: Tables, fate: str) -> None:
-    universe = tables.universe()
+def test_a_warning_never_changes_the_state(fate: str) -> None:
+    universe = Universe()
     run_id = universe.prefect.create_run()
     task = universe.start(run_id)
     prefect = universe.prefect

@@ -14,13 +14,17 @@ from hypothesis import strategies as st
 from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.daily_sums import DailySum, total
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.errors import PrefectUnavailableError
-from chalicelib.functions.meter import DECIDED_WITHIN, bill_missed, meter
-from chalicelib.functions.savings import SAVINGS_KEY, publish_savings
-from chalicelib.functions.sweep import sweep
-from tests.laws.universe import STOPPED_AFTER, Tables, Universe
+from chalicelib.functions.meter import (
+    DECIDED_WITHIN,
+    SAVINGS_KEY,
+    bill_missed,
+    publish_savings,
+)
+from tests.laws.universe import STOPPED_AFTER, Befalls, Fault, Universe
 from tests.make import make_rate, seconds
 
 RATES = {
@@ -68,15 +72,15 @@ class Account:
         return daily
 
 
-def open_account(tables: Tables, mode: Mode = Mode.RESCUE, **run: Any) -> Account:
-    universe = tables.universe(Policy(mode=mode, rates=RATES))
+def open_account(mode: Mode = Mode.RESCUE, **run: Any) -> Account:
+    universe = Universe(Policy(mode=mode, rates=RATES))
     run_id = universe.prefect.create_run(**run)
     return Account(universe, run_id, universe.start(run_id))
 
 
 @pytest.fixture
-def account(tables: Tables) -> Account:
-    return open_account(tables)
+def account() -> Account:
+    return open_account()
 
 
 def tagged(account: Account) -> UUID:
@@ -88,16 +92,7 @@ def tagged(account: Account) -> UUID:
     return deployment.id
 
 
-def test_a_task_that_ended_by_itself_is_billed(account: Account) -> None:
-    assert account.meter(account.ended(**BY_ITSELF)) == "billed"
-    counts = account.sum.counts
-    assert (counts.runs, counts.attempts, counts.interruptions, counts.spot_reruns) == (1, 1, 0, 0)
-    assert counts.spot_hours == Decimal(60) / 3600, "7 s until the exit and 30 s after: a minute"
-    assert counts.wasted_usd == 0
-    assert counts.savings_usd == counts.net_savings_usd > 0
-
-
-def test_prefect_is_asked_for_a_name_at_most_where_nothing_was_interrupted(
+def test_a_task_that_ended_by_itself_is_billed_for_one_request_to_prefect(
     account: Account,
 ) -> None:
     event = account.ended(**BY_ITSELF)
@@ -105,28 +100,30 @@ def test_prefect_is_asked_for_a_name_at_most_where_nothing_was_interrupted(
     account.universe.prefect.calls.clear()
     assert account.meter(event) == "billed"
     assert account.universe.prefect.calls == ["read_deployment_name"]
-    assert account.sum.deployment.key == str(deployment_id)
-    assert account.sum.deployment.name == f"etl/deployment-{deployment_id}"
+    daily = account.sum
+    assert daily.deployment == Deployment(str(deployment_id), f"etl/deployment-{deployment_id}")
+    counts = daily.counts
+    assert (counts.runs, counts.attempts, counts.interruptions, counts.spot_reruns) == (1, 1, 0, 0)
+    assert counts.spot_hours == Decimal(60) / 3600, "7 s until the exit and 30 s after: a minute"
+    assert counts.wasted_usd == 0
+    assert counts.savings_usd == counts.net_savings_usd > 0
 
 
-def test_an_interruption_without_persisted_results_was_all_in_vain(account: Account) -> None:
-    assert account.meter(account.interrupted()) == "billed"
-    counts = account.sum.counts
-    assert (counts.interruptions, counts.spot_reruns) == (1, 1)
-    assert counts.wasted_usd == counts.cost_usd > 0
-    assert counts.net_savings_usd == -counts.cost_usd
-
-
-def test_what_was_persisted_is_not_in_vain(account: Account) -> None:
+@pytest.mark.parametrize(("persisted", "wasted_seconds"), [(True, 10 + 30), (False, 117 + 30)])
+def test_of_an_interruption_what_was_not_persisted_is_wasted(
+    account: Account, persisted: bool, wasted_seconds: int
+) -> None:
     universe = account.universe
-    universe.prefect.run_task(account.run_id, StateType.COMPLETED, persisted=True)
+    universe.prefect.run_task(account.run_id, StateType.COMPLETED, persisted=persisted)
     universe.passes(100)
     universe.prefect.run_task(account.run_id)
     universe.passes(10)
     assert account.meter(account.interrupted()) == "billed"
     counts = account.sum.counts
-    assert counts.wasted_us == (10 + 30) * 10**6
-    assert 0 < counts.wasted_usd < counts.cost_usd
+    assert (counts.interruptions, counts.spot_reruns) == (1, 1)
+    assert counts.wasted_us == wasted_seconds * 10**6
+    assert (counts.wasted_usd == counts.cost_usd) is not persisted
+    assert (counts.net_savings_usd == -counts.cost_usd) is not persisted
 
 
 def test_a_warned_task_that_left_by_itself_was_interrupted(account: Account) -> None:
@@ -148,19 +145,11 @@ def test_before_it_is_decided_it_is_left_to_sweep_and_in_the_end_billed_as_it_is
     assert (account.sum.counts.interruptions, account.sum.counts.spot_reruns) == (1, 0)
 
 
-def test_a_sweep_answers_an_interruption_and_bills_it(account: Account) -> None:
-    account.interrupted(answered=False)
-    report = account.universe.sweep()
-    assert report is not None
-    assert report.billed == 1
-    assert account.sum.counts.spot_reruns == 1
-
-
-def test_a_sweep_leaves_the_fast_path_its_time(account: Account) -> None:
+def test_a_sweep_leaves_the_fast_path_its_time_and_takes_its_own(account: Account) -> None:
     account.ended(**BY_ITSELF)
-    context = account.universe.context()
-    assert bill_missed(context) == 0
-    account.universe.now += context.grace + seconds(1)
+    assert bill_missed(account.universe.context()) == 0
+    account.universe.now += account.universe.context().grace + seconds(1)
+    assert bill_missed(replace(account.universe.context(), seconds_left=lambda: 1.0)) == 0
     assert bill_missed(account.universe.context()) == 1
     assert bill_missed(account.universe.context()) == 0
 
@@ -172,31 +161,15 @@ def test_a_sweep_bills_a_task_whose_end_ecs_did_not_date(account: Account) -> No
     assert account.sum.counts.partial_bills == 1
 
 
-def test_a_sweep_without_time_bills_nothing_and_the_next_one_does(account: Account) -> None:
-    account.ended(**BY_ITSELF)
-    account.universe.passes(600)
-    assert bill_missed(replace(account.universe.context(), seconds_left=lambda: 1.0)) == 0
-    assert bill_missed(account.universe.context()) == 1
-
-
 def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
     account.ended(**BY_ITSELF)
     universe = account.universe
     second = universe.prefect.create_run()
     replace(account, task=universe.start(second)).ended(**BY_ITSELF)
     universe.passes(600)
-    errors = [PrefectUnavailableError("not now", next_step="none")]
-
-    class Shaky:
-        def read_run(self, flow_run_id: UUID) -> Any:
-            if errors:
-                raise errors.pop()
-            return universe.prefect.read_run(flow_run_id)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(universe.prefect, name)
-
-    assert bill_missed(replace(universe.context(), prefect=Shaky())) == 1
+    assert bill_missed(universe.context(Fault(Befalls.FAILS_BEFORE, 4))) == 1
+    assert universe.wire is not None
+    assert universe.wire.calls[4] == "prefect.read_run"
     assert bill_missed(universe.context()) == 1
 
 
@@ -226,7 +199,7 @@ def test_a_task_that_was_never_started_is_not_charged(account: Account) -> None:
     assert account.universe.sums() == ()
 
 
-def test_the_worker_is_billed_as_no_run_of_anybody(account: Account) -> None:
+def test_a_task_of_no_flow_run_is_billed_as_such(account: Account) -> None:
     worker = replace(account.task, flow_run_id=None, capacity_provider="")
     account.universe.stops(worker, **BY_ITSELF)
     event = account.ended()
@@ -252,7 +225,7 @@ def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> 
     assert account.universe.sums() == ()
 
 
-def test_a_name_that_cannot_be_had_holds_no_bill_back(account: Account) -> None:
+def test_a_name_that_cannot_be_read_delays_no_bill(account: Account) -> None:
     event = account.ended(**BY_ITSELF)
     deployment_id = tagged(account)
     account.universe.prefect.failure = PrefectUnavailableError("down", next_step="none")
@@ -260,16 +233,14 @@ def test_a_name_that_cannot_be_had_holds_no_bill_back(account: Account) -> None:
     assert account.sum.deployment.title == f"({deployment_id})"
 
 
-def test_a_forgotten_task_is_billed_from_its_event(account: Account) -> None:
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_the_event_counts_where_ecs_describes_an_older_state_or_none(
+    account: Account, forgotten: bool
+) -> None:
     event = account.ended(**BY_ITSELF)
-    del account.universe.tasks[account.task.arn]
-    assert account.meter(event) == "billed"
-
-
-def test_the_event_is_believed_where_ecs_still_tells_an_older_state(account: Account) -> None:
-    event = account.ended(**BY_ITSELF)
-    older = replace(account.universe.tasks[account.task.arn], stopped_at=None)
-    account.universe.tasks[account.task.arn] = older
+    older = replace(account.universe.tasks.pop(account.task.arn), stopped_at=None)
+    if not forgotten:
+        account.universe.tasks[account.task.arn] = older
     assert account.meter(event) == "billed"
     assert account.sum.counts.partial_bills == 0
 
@@ -277,9 +248,9 @@ def test_the_event_is_believed_where_ecs_still_tells_an_older_state(account: Acc
 def test_the_amounts_that_are_measured_are_those_of_the_bill(account: Account) -> None:
     assert account.meter(account.interrupted()) == "billed"
     assert account.meter(account.ended()) == "billed before"
-    [told] = [m.values for m in account.universe.measured if Metric.TASK_COST in m.values]
+    [measured] = [m.values for m in account.universe.measured if Metric.TASK_COST in m.values]
     counts = account.sum.counts
-    assert told == {
+    assert measured == {
         Metric.TASK_COST: counts.cost_usd,
         Metric.ON_DEMAND_EQUIVALENT_COST: counts.on_demand_usd,
         Metric.SAVINGS: counts.savings_usd,
@@ -298,10 +269,10 @@ news = st.lists(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(news=news)
-def test_however_often_and_in_whatever_order_it_is_told_each_task_is_billed_once(
-    tables: Tables, news: Sequence[tuple[int, str]]
+def test_in_any_order_and_with_any_duplication_each_task_is_billed_once(
+    news: Sequence[tuple[int, str]],
 ) -> None:
-    account = open_account(tables)
+    account = open_account()
     universe, ends = account.universe, []
     for number in range(3):
         if number:
@@ -322,9 +293,6 @@ def test_however_often_and_in_whatever_order_it_is_told_each_task_is_billed_once
     assert len([m for m in universe.measured if Metric.TASK_COST in m.values]) == 3
 
 
-# What is shown in Prefect.
-
-
 def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
     assert account.meter(account.interrupted()) == "billed"
     prefect = account.universe.prefect
@@ -338,27 +306,3 @@ def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
     assert f"net of what had to be run again: {net} USD" in table.description
     account.universe.now += timedelta(days=1)
     assert publish_savings(account.universe.context())
-
-
-def test_a_sweep_whose_books_are_closed_has_swept_all_the_same(account: Account) -> None:
-    account.interrupted(answered=False)
-    account.universe.passes(300)
-    context = account.universe.context()
-
-    class Closed:
-        def __getattr__(self, method: str) -> Any:
-            raise PrefectUnavailableError("no books today", next_step="none")
-
-    report = sweep(replace(context, bills=Closed()), {})
-    assert report.finished
-    assert account.universe.prefect.is_due(account.run_id)
-
-
-def test_while_prefect_is_down_an_interruption_waits_for_its_bill(account: Account) -> None:
-    event = account.interrupted()
-    account.universe.prefect.failure = PrefectUnavailableError("down", next_step="none")
-    with pytest.raises(PrefectUnavailableError):
-        meter(account.universe.context(), event)
-    assert account.universe.sums() == ()
-    account.universe.prefect.failure = None
-    assert account.meter(event) == "billed"

@@ -8,14 +8,13 @@ from uuid import UUID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.daily_sums import Counts, total
-from chalicelib.core.policies.facts import GuardPolicy
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import Figures, figures_of
 from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of
 from tests.laws.test_meter import BY_ITSELF, DRILL, RATES
-from tests.laws.universe import STOPPED_AFTER, Tables, Universe
+from tests.laws.universe import STOPPED_AFTER, Universe
 
 few = settings(
     max_examples=12,
@@ -55,7 +54,7 @@ policies = st.builds(
     spot_retries=st.integers(0, 3),
     rerun_delay_seconds=st.sampled_from([0, 0, 90]),
     rates=st.just(RATES),
-    guards=st.builds(GuardPolicy, economics=st.booleans()),
+    economics=st.booleans(),
 )
 
 
@@ -89,7 +88,7 @@ def told(how: dict[str, str]) -> dict[str, str]:
 
 def history(universe: Universe, run_ids: Sequence[UUID]) -> tuple[RecordedRun, ...]:
     """What `spotctl` reads of these runs."""
-    bills = [bill for bill in universe.bills().read_bills() if bill.flow_run_id in run_ids]
+    bills = [bill for bill in universe.bills.read_bills() if bill.flow_run_id in run_ids]
     billed = runs_of(bills, universe.now.date() - timedelta(days=30))
     return join(billed, universe.records().read_many(interrupted_runs(billed)))
 
@@ -97,15 +96,15 @@ def history(universe: Universe, run_ids: Sequence[UUID]) -> tuple[RecordedRun, .
 def as_reported(universe: Universe) -> Counts:
     today = universe.now.date()
     days = [today - timedelta(days=n) for n in range(30)]
-    return total(universe.bills().read_sums(days))
+    return total(universe.bills.read_sums(days))
 
 
 @few
 @given(many=st.lists(lives, min_size=1, max_size=3), policy=policies)
 def test_replayed_under_the_settings_it_had_the_record_comes_out_again(
-    tables: Tables, many: list[Life], policy: Policy
+    many: list[Life], policy: Policy
 ) -> None:
-    universe = tables.universe(policy)
+    universe = Universe(policy)
     runs = history(universe, [live(universe, life) for life in many])
     recorded = figures_of(as_recorded(runs))
     replayed = replay(runs, policy)
@@ -129,10 +128,10 @@ def assert_reported(figures: Figures, counts: Counts) -> None:
 @few
 @given(many=st.lists(lives, min_size=1, max_size=3), was=st.integers(0, 3), other=st.integers(0, 3))
 def test_a_smaller_budget_never_suffers_more_and_every_replay_is_within_it(
-    tables: Tables, many: list[Life], was: int, other: int
+    many: list[Life], was: int, other: int
 ) -> None:
     policy = Policy(spot_retries=was, rates=RATES)
-    universe = tables.universe(policy)
+    universe = Universe(policy)
     runs = history(universe, [live(universe, life) for life in many])
     recorded = figures_of(as_recorded(runs)).counts
     courses = replay(runs, Policy(spot_retries=other, rates=RATES))

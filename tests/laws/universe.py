@@ -1,9 +1,9 @@
-"""A small universe for the laws: Prefect's twin, a table, ECS as a dictionary, a clock, a log.
+"""A small universe for the laws: the twins of Prefect and the tables, ECS as a dictionary, a clock.
 
 Handlers run in it one call at a time; a `Fault` says what befalls one of them at which call.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,21 +13,21 @@ from uuid import UUID, uuid4
 
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import BillTable
-from chalicelib.adapters.records import RunTable
 from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.daily_sums import DailySum
 from chalicelib.core.ports import Log
 from chalicelib.core.rescue.actions import Decision
-from chalicelib.core.rescue.snapshot import Policy
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, TASK_ARN, make_event
 from tests.twin.prefect import InMemoryPrefect
+from tests.twin.tables import InMemoryBills, InMemoryRecords, StoredRecords
+from tests.twin.tasks import InMemoryTasks
 
 LEASE = timedelta(seconds=35)
 LAMBDA_RETRY = timedelta(seconds=60)
@@ -142,14 +142,13 @@ class _Tripped:
 class Universe:
     """One flow run and all its tasks. Time stands still unless a test moves it."""
 
-    dynamodb: Any
-    table: str
     policy: Policy = field(default_factory=Policy)
     now: datetime = NOW
     tasks: dict[str, Task] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
     log: Log = field(default_factory=Lines)
-    books: str = field(default_factory=lambda: f"books-{uuid4()}")
+    stored: StoredRecords = field(default_factory=StoredRecords)
+    bills: InMemoryBills = field(default_factory=InMemoryBills)
     shows_stopped: bool = True
     """Whether ECS lists stopped tasks, for `sweep` to bill."""
 
@@ -163,25 +162,9 @@ class Universe:
     def passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    def describe(self, cluster: str, task_arn: str) -> Task | None:
-        return self.tasks.get(task_arn)
-
-    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> dict[str, Task]:
-        return {arn: self.tasks[arn] for arn in task_arns if arn in self.tasks}
-
-    def all_of(self, cluster: str) -> tuple[Task, ...]:
-        return tuple(self.tasks.values())
-
-    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
-        stopped = [task for task in self.tasks.values() if task.desired_status == "STOPPED"]
-        return tuple(stopped if self.shows_stopped else ())
-
-    def bills(self) -> BillTable:
-        """The books, in a table of this universe's own."""
-        return BillTable(self.dynamodb, self.books, sleep=lambda _: None)
-
-    def records(self) -> RunTable:
-        return RunTable(self.dynamodb, self.table, owner=str(uuid4()))
+    def records(self) -> InMemoryRecords:
+        """The run records, as one more handler sees them."""
+        return InMemoryRecords(self.stored, owner=str(uuid4()))
 
     def start(self, run_id: UUID, *, retries: int = 0, pid_noted: bool = True) -> Task:
         """A worker picks the run up and starts a task; its engine starts the flow."""
@@ -297,7 +280,7 @@ class Universe:
     def sums(self) -> tuple[DailySum, ...]:
         """All that was counted, on the few days that such a life takes."""
         today = self.now.date()
-        return self.bills().read_sums([today + timedelta(days=n) for n in (-1, 0, 1)])
+        return self.bills.read_sums([today + timedelta(days=n) for n in (-1, 0, 1)])
 
     def sweep(self, fault: Fault | None = None) -> SweepReport | None:
         """One sweep, after the grace; None when it raised, or was killed."""
@@ -317,8 +300,8 @@ class Universe:
         return Context(
             prefect=self.wire.around(self.prefect, "prefect"),
             records=self.wire.around(self.records(), "records"),
-            bills=self.wire.around(self.bills(), "bills"),
-            tasks=self.wire.around(self, "tasks"),
+            bills=self.wire.around(self.bills, "bills"),
+            tasks=self.wire.around(InMemoryTasks(self.tasks, self.shows_stopped), "tasks"),
             log=self.log,
             now=self.clock,
             lease=LEASE,
@@ -348,14 +331,3 @@ class Universe:
             self.wire = wire
 
         return another_handler
-
-
-@dataclass(frozen=True)
-class Tables:
-    """A table for many universes; no two runs share an id."""
-
-    dynamodb: Any
-    name: str
-
-    def universe(self, policy: Policy | None = None) -> Universe:
-        return Universe(self.dynamodb, self.name, policy or Policy())

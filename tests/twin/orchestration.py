@@ -11,7 +11,13 @@ from itertools import pairwise
 from math import floor
 from uuid import UUID
 
-from chalicelib.core.model.flow_run import FINAL, ProposedState, RunState, StateType, StateVerdict
+from chalicelib.core.model.flow_run import (
+    FINAL_STATES,
+    ProposedState,
+    RunState,
+    StateType,
+    StateVerdict,
+)
 
 HOLDING_A_SLOT = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
 SLOT_WAIT = timedelta(seconds=30)
@@ -126,7 +132,7 @@ def _accept(run: TwinRun, proposed: ProposedState) -> Ruling:
     current, kind = run.state, proposed.type
     before: dict[str, object] = {}
     after: dict[str, object] = {}
-    if current.is_final and kind not in FINAL:
+    if current.is_final and kind not in FINAL_STATES:
         retry_type = "reschedule" if kind is StateType.SCHEDULED else None
         before = {"resuming": False, "pause_keys": [], "retry_type": retry_type}
     if current.type is StateType.RUNNING and kind is StateType.FAILED:
@@ -148,7 +154,7 @@ def _leaving_a_final_state(run: TwinRun, proposed: ProposedState, *, oldest: boo
     if kind in (StateType.CANCELLING, StateType.PAUSED, StateType.CRASHED):
         return _abort(f"Run is already in terminal state {current.type.value}.")
     is_kept = current.type is StateType.COMPLETED and run.has_persisted_result
-    if is_kept and kind not in FINAL:
+    if is_kept and kind not in FINAL_STATES:
         return _reject("Run is already COMPLETED.")
     if kind is StateType.SCHEDULED and run.deployment is None:
         return _abort("Cannot reschedule a run without an associated deployment.")
@@ -247,7 +253,7 @@ def _leaving_paused(run: TwinRun, kind: StateType, now: datetime, *, oldest: boo
     if current.type is not StateType.PAUSED:
         return None
     is_cancelling = kind is StateType.CANCELLING
-    ways_out = {StateType.RUNNING, StateType.SCHEDULED, *FINAL}
+    ways_out = {StateType.RUNNING, StateType.SCHEDULED, *FINAL_STATES}
     if kind not in ways_out and (oldest or not is_cancelling):
         return _reject(
             f"This run cannot transition to the {kind.value} state from the PAUSED state."

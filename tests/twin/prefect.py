@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.flow_run import (
-    FINAL,
+    FINAL_STATES,
     CompletedRun,
     FlowRun,
     ProposedState,
@@ -19,8 +19,8 @@ from chalicelib.core.model.flow_run import (
     RunState,
     StateAnswer,
     StateType,
+    TaskRun,
 )
-from chalicelib.core.money.waste import TaskRun
 from chalicelib.core.ports import (
     Artifact,
     LogLine,
@@ -350,7 +350,7 @@ class InMemoryPrefect:
         `cached`: the result was there already.
         """
         now = self._clock()
-        ended_at = now if kind in FINAL else None
+        ended_at = now if kind in FINAL_STATES else None
         task_run = TaskRun(kind, now, persisted or cached, ended_at, cached)
         self.task_runs.setdefault(flow_run_id, []).append(task_run)
 
@@ -463,7 +463,7 @@ class InMemoryPrefect:
     def _note_start_and_end(self, run: TwinRun, kind: StateType, now: datetime) -> None:
         if kind is StateType.RUNNING:
             run.started_at = run.started_at or now
-        if kind not in FINAL:
+        if kind not in FINAL_STATES:
             run.ended_at = None
         elif run.started_at or not self._oldest:  # in 3.4, what never started never ends
             run.started_at = run.started_at or now

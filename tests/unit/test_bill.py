@@ -11,20 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.model.ecs_task import Cause, Task, parse_task
-from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.flow_run import OVER_STATES, RunState, StateType, TaskRun
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
-from chalicelib.core.money.bill import Bill, Deployment, bill_of, never_started, span_of
-from chalicelib.core.money.daily_sums import Counts, sum_of, usd
-from chalicelib.core.money.outcome import (
-    Outcome,
+from chalicelib.core.money.bill import (
+    Bill,
+    Deployment,
+    RerunOutcome,
+    Span,
+    bill_of,
     guards_of,
+    never_started,
     outcome_of_interruption,
     outcome_of_other_stop,
+    span_of,
+    wasted_seconds,
 )
-from chalicelib.core.money.waste import Span, TaskRun, wasted_seconds
+from chalicelib.core.money.daily_sums import Counts, sum_of, usd
 from chalicelib.core.policies.facts import Guard
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Mode
 from tests.make import NOW, RUN_ID, TASK_ARN, make_event, make_rate, make_state, make_task, seconds
 
 ON_DEMAND = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")
@@ -188,7 +193,7 @@ def test_what_has_to_be_done_again(task_runs: list[TaskRun], wasted: int) -> Non
     assert wasted_seconds(SPAN, [running(950)], task_runs) == wasted
 
 
-@pytest.mark.parametrize("over", [StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED])
+@pytest.mark.parametrize("over", sorted(OVER_STATES))
 def test_a_run_that_was_over_in_time_has_nothing_to_do_again(over: StateType) -> None:
     history = [running(950), make_state(over, timestamp=NOW - seconds(40))]
     assert wasted_seconds(SPAN, history, []) == 0
@@ -249,11 +254,11 @@ def test_in_observe_mode_it_is_what_would_have_become_of_it(
 
 def test_an_attempt_on_demand_after_a_refusal_is_the_rerun_itself() -> None:
     on_demand, refused = stopped(capacity_provider=""), RunRecord(RUN_ID, next_capacity="FARGATE")
-    assert outcome_of_other_stop(on_demand, refused, Mode.RESCUE) is Outcome.ON_DEMAND_RERUN
-    assert outcome_of_other_stop(stopped(), refused, Mode.RESCUE) is Outcome.NONE
-    assert outcome_of_other_stop(on_demand, refused, Mode.OBSERVE) is Outcome.NONE
+    assert outcome_of_other_stop(on_demand, refused, Mode.RESCUE) is RerunOutcome.ON_DEMAND_RERUN
+    assert outcome_of_other_stop(stopped(), refused, Mode.RESCUE) is RerunOutcome.NONE
+    assert outcome_of_other_stop(on_demand, refused, Mode.OBSERVE) is RerunOutcome.NONE
     by_interruption = replace(recorded(rerun_on="FARGATE"), next_capacity="FARGATE")
-    assert outcome_of_other_stop(on_demand, by_interruption, Mode.RESCUE) is Outcome.NONE
+    assert outcome_of_other_stop(on_demand, by_interruption, Mode.RESCUE) is RerunOutcome.NONE
 
 
 # Sums.
@@ -262,13 +267,13 @@ def test_an_attempt_on_demand_after_a_refusal_is_the_rerun_itself() -> None:
 @pytest.mark.parametrize("guard", list(Guard))
 def test_each_guard_has_a_count_of_its_own(guard: Guard) -> None:
     rerun, start = (guard.value, ""), ("", guard.value)
-    made, on_demand = bill(stopped()), Outcome.ON_DEMAND_RERUN
+    made, on_demand = bill(stopped()), RerunOutcome.ON_DEMAND_RERUN
     for outcome, first, guards, moves in (
         (on_demand, False, rerun, 1),
-        (Outcome.WOULD_ON_DEMAND_RERUN, False, rerun, 1),
-        (Outcome.NONE, True, rerun, 0),
-        (Outcome.NONE, True, start, 1),
-        (Outcome.NONE, False, start, 0),
+        (RerunOutcome.WOULD_ON_DEMAND_RERUN, False, rerun, 1),
+        (RerunOutcome.NONE, True, rerun, 0),
+        (RerunOutcome.NONE, True, start, 1),
+        (RerunOutcome.NONE, False, start, 0),
     ):
         counts = sum_of(made, outcome, first_of_its_run=first, guards=guards).counts
         by_guard = {g: counts.as_mapping()[f"{g.value}_moves"] for g in Guard}
@@ -278,14 +283,14 @@ def test_each_guard_has_a_count_of_its_own(guard: Guard) -> None:
 def test_a_run_that_was_moved_before_its_start_is_no_rerun() -> None:
     record = RunRecord(RUN_ID, next_capacity="FARGATE", moved=Moved("deadline", "late"))
     on_demand = stopped(capacity_provider="")
-    assert outcome_of_other_stop(on_demand, record, Mode.RESCUE) is Outcome.NONE
+    assert outcome_of_other_stop(on_demand, record, Mode.RESCUE) is RerunOutcome.NONE
     assert guards_of(on_demand, record, Mode.RESCUE) == ("", "deadline")
     assert guards_of(stopped(), record, Mode.RESCUE) == ("", ""), "a worker was faster"
     assert guards_of(stopped(), record, Mode.OBSERVE) == ("", "deadline")
 
 
 def test_a_partial_bill_adds_its_time_and_no_money() -> None:
-    daily = sum_of(bill(stopped(cpu_units=None)), Outcome.NONE, first_of_its_run=True)
+    daily = sum_of(bill(stopped(cpu_units=None)), RerunOutcome.NONE, first_of_its_run=True)
     hour_us = 3600 * 10**6
     assert daily.counts == Counts(
         runs=1,
@@ -299,7 +304,7 @@ def test_a_partial_bill_adds_its_time_and_no_money() -> None:
 
 
 def test_only_the_first_attempt_of_a_run_counts_as_its_first() -> None:
-    counts = sum_of(bill(stopped()), Outcome.NONE, first_of_its_run=False).counts
+    counts = sum_of(bill(stopped()), RerunOutcome.NONE, first_of_its_run=False).counts
     assert (counts.first_spot_us, counts.first_interruptions) == (0, 0)
 
 
@@ -340,7 +345,7 @@ def test_over_any_attempts_net_saving_is_what_was_useful_less_what_was_paid(
         assert span is not None
         lost = (span.seconds * share.numerator / share.denominator).quantize(Decimal("0.001"))
         made = bill(task, wasted=min(lost, span.seconds), cause=cause)
-        counts += sum_of(made, Outcome.NONE, first_of_its_run=False).counts
+        counts += sum_of(made, RerunOutcome.NONE, first_of_its_run=False).counts
         charged = max(Fraction(60), Fraction((NOW - (task.pull_started_at or NOW)) / seconds(1)))
         in_vain = Fraction(min(lost, span.seconds)) if cause is Cause.SPOT_INTERRUPTION else 0
         per_second = {

@@ -1,85 +1,52 @@
-"""Bills and daily sums, in moto's DynamoDB and in the twin: both or neither, once, read by key."""
+"""Bills and daily sums: one contract for DynamoDB and the twin; both or neither, once, by key."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pytest
-from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import (
-    BILLS_KEPT_FOR,
-    MOST_TRIES,
-    SUMS_KEPT_FOR,
-    BillTable,
-    _item,
-)
-from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment
+from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
+from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
 from chalicelib.core.money.daily_sums import Counts, DailySum, sum_of, total
-from chalicelib.core.money.outcome import Outcome
-from chalicelib.core.ports import Books
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table
-from tests.twin.dynamodb import InMemoryDynamoDB
+from tests.twin.tables import InMemoryBills
 from tests.unit.test_bill import ETL, SPOT, bill, stopped
 
-NEW = Books(billed=False, run_known=False, listed=False)
 TODAY = date(2026, 11, 23)
 
 
-@pytest.fixture(params=["moto", "in memory"])
-def dynamodb(request: pytest.FixtureRequest) -> Any:
-    if request.param == "in memory":
-        return InMemoryDynamoDB()
-    moto = request.getfixturevalue("moto_dynamodb")
-    make_table(moto, "books")
-    return moto
-
-
-@dataclass
-class Bench:
-    """The table, and what it slept."""
-
-    dynamodb: Any
-    slept: list[float] = field(default_factory=list)
-
-    @property
-    def table(self) -> BillTable:
-        return BillTable(self.dynamodb, "books", sleep=self.slept.append)
-
-    def write(self, made: Bill, books: Books = NEW, outcome: Outcome = Outcome.NONE) -> bool:
-        daily = sum_of(made, outcome, first_of_its_run=not books.run_known)
-        return self.table.write(made, daily, books)
-
-    def look_up(self, made: Bill) -> Books:
-        return self.table.look_up(made, sum_of(made, Outcome.NONE, first_of_its_run=False))
-
-    def item(self, key: str) -> dict[str, Any]:
-        answer = self.dynamodb.get_item(TableName="books", Key={"pk": {"S": key}})
-        return dict(answer.get("Item", {}))
-
-
 @pytest.fixture
-def bench(dynamodb: Any) -> Bench:
-    return Bench(dynamodb)
+def dynamodb(moto_dynamodb: Any) -> Any:
+    make_table(moto_dynamodb, "books")
+    return moto_dynamodb
+
+
+@pytest.fixture(params=["DynamoDB", "in memory"])
+def table(request: pytest.FixtureRequest) -> Any:
+    if request.param == "in memory":
+        return InMemoryBills()
+    return BillTable(request.getfixturevalue("dynamodb"), "books")
+
+
+def write(table: Any, made: Bill, outcome: RerunOutcome = RerunOutcome.NONE) -> bool:
+    first, later = (sum_of(made, outcome, first_of_its_run=is_first) for is_first in (True, False))
+    return bool(table.write(made, first, later))
 
 
 def another(number: int, **changes: Any) -> Bill:
     return replace(bill(stopped(**changes)), task_arn=f"{TASK_ARN[:-4]}{number:04d}")
 
 
-def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
+def test_a_bill_and_its_sum_are_written_and_found(table: Any) -> None:
     made = bill(stopped(), wasted=600)
-    assert bench.look_up(made) == NEW
-    assert bench.write(made, outcome=Outcome.SPOT_RERUN)
-
-    assert bench.look_up(made) == Books(billed=True, run_known=True, listed=True)
-    assert bench.table.unbilled([TASK_ARN, "arn:another"]) == ("arn:another",)
-    assert bench.table.read_sums([TODAY]) == (
+    assert write(table, made, RerunOutcome.SPOT_RERUN)
+    assert table.unbilled([TASK_ARN, "arn:another"]) == ("arn:another",)
+    assert table.read_sums([TODAY]) == (
         DailySum(
             TODAY,
             ETL,
@@ -100,12 +67,9 @@ def test_a_bill_and_its_sum_are_written_and_found(bench: Bench) -> None:
             frozenset(map(str, made.rates)),
         ),
     )
-    stored = bench.item(f"bill#{TASK_ARN}")
-    assert stored["cost_usd"] == {"S": "0.01571925"}
-    assert str(SPOT) in [line["S"] for line in stored["rates"]["L"]]
 
 
-def test_bills_are_read_as_they_were_written(bench: Bench) -> None:
+def test_bills_are_read_as_they_were_written(table: Any) -> None:
     made = [
         bill(stopped(), wasted=600),
         another(1, capacity_provider=""),
@@ -113,59 +77,28 @@ def test_bills_are_read_as_they_were_written(bench: Bench) -> None:
         replace(another(3), flow_run_id=None, deployment=Deployment(NO_FLOW_RUN)),
     ]
     for each in made:
-        assert bench.write(each, bench.look_up(each))
-    assert {each.task_arn: each for each in bench.table.read_bills()} == {
+        assert write(table, each)
+    assert {each.task_arn: each for each in table.read_bills()} == {
         each.task_arn: each for each in made
     }
 
 
-def test_all_bills_are_read_however_many_pages_it_takes(bench: Bench) -> None:
-    long_name = "x" * 40_000  # DynamoDB returns a megabyte at a time
-    made = [replace(another(n), deployment=Deployment(ETL.key, long_name)) for n in range(30)]
-    for each in made:
-        item = {"pk": f"bill#{each.task_arn}", **_item(each)}
-        packed = {name: TypeSerializer().serialize(value) for name, value in item.items()}
-        bench.dynamodb.put_item(TableName="books", Item=packed)
-    assert len(list(bench.table.read_bills())) == 30
-
-
-def test_a_bill_of_an_older_release_lacks_its_beginning(bench: Bench) -> None:
+def test_a_second_bill_of_the_same_task_changes_nothing(table: Any) -> None:
     made = bill(stopped())
-    bench.write(made)
-    bench.dynamodb.update_item(
-        TableName="books",
-        Key={"pk": {"S": f"bill#{TASK_ARN}"}},
-        UpdateExpression="REMOVE began_at",
-    )
-    assert list(bench.table.read_bills()) == [replace(made, began_at=None)]
+    assert write(table, made)
+    before = table.read_sums([TODAY])
+    assert not write(table, made)
+    assert table.read_sums([TODAY]) == before
 
 
-def test_a_second_bill_of_the_same_task_changes_nothing(bench: Bench) -> None:
-    made = bill(stopped())
-    assert bench.write(made)
-    before = bench.table.read_sums([TODAY])
-    assert not bench.write(made)
-    assert not bench.write(made, bench.look_up(made))
-    assert bench.table.read_sums([TODAY]) == before
-
-
-def test_a_run_that_another_billed_meanwhile_is_not_counted_twice(bench: Bench) -> None:
-    assert bench.write(another(1))
-    assert not bench.write(another(2)), "it believed the run to be new"
-    assert bench.look_up(another(2)) == Books(False, True, True)
-    assert bench.write(another(2), bench.look_up(another(2)))
-    counts = total(bench.table.read_sums([TODAY]))
-    assert (counts.runs, counts.attempts) == (1, 2)
-
-
-def test_sums_are_by_day_and_deployment_and_exact(bench: Bench) -> None:
+def test_sums_are_by_day_and_deployment_and_exact(table: Any) -> None:
     other = Deployment("other", "etl/hourly")
     bills = [another(n, stopped_at=NOW - timedelta(days=n % 3)) for n in range(30)]
     bills = [replace(b, deployment=other) if n % 2 else b for n, b in enumerate(bills)]
     for made in bills:
-        assert bench.write(made, bench.look_up(made))
+        assert write(table, made)
     days = [TODAY - timedelta(days=n) for n in range(4)]
-    sums = bench.table.read_sums(days)
+    sums = table.read_sums(days)
     assert [(s.day, s.deployment) for s in sums] == sorted(
         {(b.ended_at.date(), b.deployment) for b in bills}, key=lambda x: (x[0], x[1].name)
     )
@@ -174,70 +107,117 @@ def test_sums_are_by_day_and_deployment_and_exact(bench: Bench) -> None:
     assert total(sums).runs == 1
 
 
-def test_every_count_is_added_up_under_a_name_that_dynamodb_takes(bench: Bench) -> None:
+def test_every_count_is_added_up_under_a_name_that_dynamodb_takes(table: Any) -> None:
     names = Counts().as_mapping()
     counts = Counts(**{name: 10 + place for place, name in enumerate(names)})
     for number in (1, 2):
         made = another(number)
-        assert bench.table.write(made, DailySum(TODAY, ETL, counts), bench.look_up(made))
-    assert bench.table.read_sums([TODAY])[0].counts == counts + counts
+        assert table.write(made, *[DailySum(TODAY, ETL, counts)] * 2)
+    assert table.read_sums([TODAY])[0].counts == counts + counts
 
 
-def test_a_rate_that_is_new_on_a_known_day_is_listed_too(bench: Bench) -> None:
+def test_a_rate_that_is_new_on_a_known_day_is_listed_too(table: Any) -> None:
     x86, arm = another(1), another(2, architecture="arm64")
     for made in (x86, arm):
-        assert bench.write(made, bench.look_up(made))
-    assert bench.table.read_sums([TODAY])[0].rates == frozenset(map(str, (*x86.rates, *arm.rates)))
+        assert write(table, made)
+    assert table.read_sums([TODAY])[0].rates == frozenset(map(str, (*x86.rates, *arm.rates)))
 
 
-def test_a_name_that_was_not_to_be_had_is_written_by_the_next_bill(bench: Bench) -> None:
+def test_a_name_that_was_not_to_be_had_is_written_by_the_next_bill(table: Any) -> None:
     unnamed = replace(another(1), deployment=Deployment(ETL.key))
-    assert bench.write(unnamed)
-    assert bench.table.read_sums([TODAY])[0].deployment.title == f"({ETL.key})"
+    assert write(table, unnamed)
+    assert table.read_sums([TODAY])[0].deployment.title == f"({ETL.key})"
     named = another(2)
-    assert bench.write(named, bench.look_up(named))
+    assert write(table, named)
     nameless_again = replace(another(3), deployment=Deployment(ETL.key))
-    assert bench.write(nameless_again, bench.look_up(nameless_again))
-    assert bench.table.read_sums([TODAY])[0].deployment == ETL
+    assert write(table, nameless_again)
+    assert table.read_sums([TODAY])[0].deployment == ETL
 
 
-def test_everything_expires_but_not_before_it_is_of_no_use(bench: Bench) -> None:
-    assert bench.write(bill(stopped()))
-    kept = int((NOW + BILLS_KEPT_FOR).timestamp())
-    assert bench.item(f"bill#{TASK_ARN}")["expires_at"] == {"N": str(kept)}
-    assert bench.item(f"billed-run#{RUN_ID}")["expires_at"] == {"N": str(kept)}
-    midnight = NOW.replace(hour=0)
-    for key in (f"sum#2026-11-23#{ETL.key}", "day#2026-11-23"):
-        until = int((midnight + SUMS_KEPT_FOR).timestamp())
-        assert bench.item(key)["expires_at"] == {"N": str(until)}
+def test_many_tasks_are_looked_up_a_hundred_at_a_time(table: Any) -> None:
+    assert write(table, another(5))
+    arns = [another(n).task_arn for n in range(250)]
+    assert set(arns) - set(table.unbilled(arns)) == {another(5).task_arn}
 
 
-def test_a_report_reads_by_key_and_never_scans(moto_dynamodb: Any) -> None:
-    make_table(moto_dynamodb, "books")
-    bench = Bench(moto_dynamodb)
-    assert bench.write(bill(stopped()))
+def test_the_day_of_the_last_report_is_kept(table: Any) -> None:
+    assert table.read_reported() == ""
+    table.save_reported("2026-11-23")
+    assert table.read_reported() == "2026-11-23"
+
+
+# What only DynamoDB has.
+
+
+def item(dynamodb: Any, key: str) -> dict[str, Any]:
+    stored: dict[str, Any] = dynamodb.get_item(TableName="books", Key={"pk": {"S": key}})["Item"]
+    return stored
+
+
+def test_all_bills_are_read_however_many_pages_it_takes(dynamodb: Any) -> None:
+    table = BillTable(dynamodb, "books")
+    long_name = Deployment(ETL.key, "x" * 40_000)  # DynamoDB returns a megabyte at a time
+    for number in range(30):
+        assert write(table, replace(another(number), deployment=long_name))
+    assert len(list(table.read_bills())) == 30
+
+
+def test_a_bill_of_an_older_release_lacks_its_beginning(dynamodb: Any) -> None:
+    table, made = BillTable(dynamodb, "books"), bill(stopped())
+    write(table, made)
+    key = {"pk": {"S": f"bill#{TASK_ARN}"}}
+    dynamodb.update_item(TableName="books", Key=key, UpdateExpression="REMOVE began_at")
+    assert list(table.read_bills()) == [replace(made, began_at=None)]
+
+
+def test_everything_is_stored_to_expire_but_not_before_it_is_of_no_use(dynamodb: Any) -> None:
+    assert write(BillTable(dynamodb, "books"), bill(stopped()))
+    sums_until, bills_until = NOW.replace(hour=0) + SUMS_KEPT_FOR, NOW + BILLS_KEPT_FOR
+    stored = item(dynamodb, f"bill#{TASK_ARN}")
+    assert stored["cost_usd"] == {"S": "0.01571925"}, "an exact amount"
+    assert str(SPOT) in [line["S"] for line in stored["rates"]["L"]]
+    for key, until in (
+        (f"bill#{TASK_ARN}", bills_until),
+        (f"billed-run#{RUN_ID}", bills_until),
+        (f"sum#2026-11-23#{ETL.key}", sums_until),
+        ("day#2026-11-23", sums_until),
+    ):
+        assert item(dynamodb, key)["expires_at"] == {"N": str(int(until.timestamp()))}, key
+
+
+def test_a_report_reads_by_key_and_never_scans(dynamodb: Any) -> None:
+    table = BillTable(dynamodb, "books")
+    assert write(table, bill(stopped()))
     calls: list[str] = []
-    moto_dynamodb.meta.events.register(
+    dynamodb.meta.events.register(
         "before-call.dynamodb.*", lambda model, **_: calls.append(model.name)
     )
-    bench.table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
+    table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
     assert calls == ["BatchGetItem", "BatchGetItem"]
 
 
-class Conflicting:
-    """DynamoDB as it is when many write to the same sums."""
+class Busy:
+    """DynamoDB while others write: it cancels for these reasons in turn, and may show old data."""
 
-    def __init__(self, dynamodb: Any, answers: Sequence[str]) -> None:
+    def __init__(
+        self, dynamodb: Any, cancels: Sequence[str] = (), *, is_late: bool = False
+    ) -> None:
         self._dynamodb = dynamodb
-        self._answers = list(answers)
+        self._cancels = list(cancels)
+        self._is_late = is_late
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamodb, name)
 
+    def batch_get_item(self, **request: Any) -> Any:
+        answer = {"Responses": {}} if self._is_late else self._dynamodb.batch_get_item(**request)
+        self._is_late = False
+        return answer
+
     def transact_write_items(self, **request: Any) -> Any:
-        if not self._answers:
+        if not self._cancels:
             return self._dynamodb.transact_write_items(**request)
-        code = self._answers.pop(0)
+        code = self._cancels.pop(0)
         if code == "TransactionInProgressException":
             raise ClientError({"Error": {"Code": code}}, "TransactWriteItems")
         reasons = [{"Code": "None"}, {"Code": code}]
@@ -247,36 +227,39 @@ class Conflicting:
         )
 
 
+def test_a_task_or_run_that_another_billed_meanwhile_is_not_counted_twice(dynamodb: Any) -> None:
+    table = BillTable(dynamodb, "books")
+    assert write(table, another(1))
+    for made, is_billed in ((another(1), False), (another(2), True)):
+        late: Any = Busy(dynamodb, is_late=True)
+        assert write(BillTable(late, "books", sleep=lambda _: None), made) is is_billed
+    counts = total(table.read_sums([TODAY]))
+    assert (counts.runs, counts.attempts) == (1, 2)
+
+
 PASSING = ["TransactionConflict", "TransactionInProgressException", "ThrottlingError"]
 
 
 def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
-    bench = Bench(Conflicting(dynamodb, PASSING))
-    assert bench.write(bill(stopped()))
-    assert len(bench.slept) == 3
-    assert bench.slept == sorted(bench.slept)
+    slept: list[float] = []
+    busy: Any = Busy(dynamodb, PASSING)
+    assert write(BillTable(busy, "books", sleep=slept.append), bill(stopped()))
+    assert len(slept) == 3
+    assert slept == sorted(slept)
 
 
-def test_but_not_for_ever(dynamodb: Any) -> None:
-    bench = Bench(Conflicting(dynamodb, ["TransactionConflict"] * MOST_TRIES))
-    with pytest.raises(ThrottledError, match="other handlers write to the same sums"):
-        bench.write(bill(stopped()))
-    assert bench.table.unbilled([TASK_ARN]) == (TASK_ARN,)
-
-
-def test_what_is_no_conflict_is_raised(dynamodb: Any) -> None:
-    bench = Bench(Conflicting(dynamodb, ["ValidationError"]))
-    with pytest.raises(ClientError):
-        bench.write(bill(stopped()))
-
-
-def test_many_tasks_are_looked_up_a_hundred_at_a_time(bench: Bench) -> None:
-    assert bench.write(another(5))
-    arns = [another(n).task_arn for n in range(250)]
-    assert set(arns) - set(bench.table.unbilled(arns)) == {another(5).task_arn}
-
-
-def test_a_run_id_is_part_of_what_is_looked_up(bench: Bench) -> None:
-    assert bench.write(another(1))
-    other_run = replace(another(2), flow_run_id=UUID(int=7))
-    assert not bench.look_up(other_run).run_known
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        ("TransactionConflict", ThrottledError, "other handlers write to the same sums"),
+        ("ValidationError", ClientError, "TransactionCanceledException"),
+    ],
+)
+def test_but_not_for_ever_and_nothing_else_is_waited_out(
+    dynamodb: Any, code: str, error: type[Exception], said: str
+) -> None:
+    busy: Any = Busy(dynamodb, [code] * MOST_TRIES)
+    table = BillTable(busy, "books", sleep=lambda _: None)
+    with pytest.raises(error, match=said):
+        write(table, bill(stopped()))
+    assert table.unbilled([TASK_ARN]) == (TASK_ARN,)

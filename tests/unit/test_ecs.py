@@ -1,8 +1,11 @@
-"""ECS's own word about many tasks: before moto, and where moto has no pages, before a script."""
+"""ECS's reports of tasks: one contract for the adapter before moto and for the twin.
+
+Where moto has no pages, and no failures, the adapter reads answers by script.
+"""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -13,45 +16,27 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.core.ports import Tasks
 from chalicelib.errors import PrefectSpotError
 from localcloud import moto_additions
-from tests.make import CLUSTER_ARN, RUN_ID
+from tests.make import CLUSTER_ARN, RUN_ID, make_task
+from tests.twin.tasks import InMemoryTasks
 
 CLUSTER = "prefect-spot-dev"
-FAMILY = "flow"
 UNKNOWN = CLUSTER_ARN.replace(":cluster/", ":task/") + "/" + "0" * 32
 
 
 @dataclass
 class Cluster:
-    """A cluster in moto, our reader of it, and what that asked."""
+    """A cluster whose tasks are started and stopped by the test."""
 
-    client: Any
-    tasks: EcsTasks
-    calls: Counter[str] = field(default_factory=Counter)
-
-    def run(self, count: int, **options: Any) -> list[str]:
-        started: list[str] = []
-        while len(started) < count:
-            answer = self.client.run_task(
-                cluster=CLUSTER,
-                taskDefinition=FAMILY,
-                count=min(10, count - len(started)),
-                launchType="FARGATE",
-                tags=[{"key": "prefect.io/flow-run-id", "value": str(RUN_ID)}],
-                **options,
-            )
-            started += [task["taskArn"] for task in answer["tasks"]]
-        self.calls.clear()
-        return started
-
-    def stop(self, arn: str, reason: str) -> None:
-        self.client.stop_task(cluster=CLUSTER, task=arn, reason=reason)
-        self.calls.clear()
+    tasks: Tasks
+    run: Callable[[int], list[str]]
+    stop: Callable[[str], object]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     moto_additions.install()  # as moto comes, no task is MISSING
@@ -59,140 +44,134 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         client = boto3.client("ecs", region_name="us-east-1")
         client.create_cluster(clusterName=CLUSTER)
         client.register_task_definition(
-            family=FAMILY, containerDefinitions=[{"name": "flow", "memory": 1, "image": "etl:1"}]
+            family="flow", containerDefinitions=[{"name": "flow", "memory": 1, "image": "etl:1"}]
         )
-        cluster = Cluster(client, EcsTasks(client))
-        client.meta.events.register("before-call.ecs.*", _counter(cluster.calls))
-        yield cluster
+        yield client
 
 
-def _counter(calls: Counter[str]) -> Any:
-    def count(model: Any, **_: Any) -> None:
-        calls[model.name] += 1
+def in_moto(client: Any) -> Cluster:
+    def run(count: int) -> list[str]:
+        tags = [{"key": "prefect.io/flow-run-id", "value": str(RUN_ID)}]
+        wanted = {"cluster": CLUSTER, "taskDefinition": "flow", "launchType": "FARGATE"}
+        answers = [client.run_task(**wanted, count=1, tags=tags) for _ in range(count)]
+        return [answer["tasks"][0]["taskArn"] for answer in answers]
 
-    return count
+    def stop(arn: str) -> object:
+        return client.stop_task(cluster=CLUSTER, task=arn, reason="prefect-spot drill")
+
+    return Cluster(EcsTasks(client), run, stop)
 
 
-def test_many_tasks_cost_one_call_per_hundred_and_come_with_their_tags(cluster: Cluster) -> None:
-    arns = cluster.run(250)
+def in_memory() -> Cluster:
+    twin = InMemoryTasks({})
 
-    tasks = cluster.tasks.describe_many(CLUSTER, arns)
+    def run(count: int) -> list[str]:
+        arns = [f"{UNKNOWN[:-32]}{uuid4().hex}" for _ in range(count)]
+        twin.tasks.update({arn: make_task(arn=arn, desired_status="RUNNING") for arn in arns})
+        return arns
 
-    assert cluster.calls == {"DescribeTasks": 3}
+    def stop(arn: str) -> None:
+        twin.tasks[arn] = replace(
+            twin.tasks[arn], desired_status="STOPPED", stopped_reason="prefect-spot drill"
+        )
+
+    return Cluster(twin, run, stop)
+
+
+@pytest.fixture(params=["ECS", "in memory"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    return in_memory() if request.param == "in memory" else in_moto(request.getfixturevalue("ecs"))
+
+
+def test_tasks_come_with_their_tags_each_once_and_forgotten_ones_are_absent(
+    cluster: Cluster,
+) -> None:
+    arns = cluster.run(3)
+    tasks = cluster.tasks.describe_many(CLUSTER, [*arns, UNKNOWN, *arns])
     assert list(tasks) == arns
     assert {task.flow_run_id for task in tasks.values()} == {RUN_ID}
-
-
-@pytest.mark.parametrize(("asked", "calls"), [(0, 0), (1, 1), (100, 1), (101, 2)])
-def test_no_call_is_made_for_nothing(cluster: Cluster, asked: int, calls: int) -> None:
-    arns = [f"{UNKNOWN[:-4]}{number:04}" for number in range(asked)]
-
-    assert cluster.tasks.describe_many(CLUSTER, arns) == {}
-    assert cluster.calls["DescribeTasks"] == calls
-
-
-def test_a_task_that_was_asked_for_twice_is_described_once(cluster: Cluster) -> None:
-    arns = cluster.run(60)
-
-    assert list(cluster.tasks.describe_many(CLUSTER, arns + arns)) == arns
-    assert cluster.calls == {"DescribeTasks": 1}
-
-
-def test_forgotten_tasks_are_simply_absent(cluster: Cluster) -> None:
-    [arn] = cluster.run(1)
-
-    assert list(cluster.tasks.describe_many(CLUSTER, [UNKNOWN, arn])) == [arn]
+    assert cluster.tasks.describe(CLUSTER, arns[0]) == tasks[arns[0]]
     assert cluster.tasks.describe(CLUSTER, UNKNOWN) is None
-    known = cluster.tasks.describe(CLUSTER, arn)
-    assert known is not None
-    assert known.flow_run_id == RUN_ID
 
 
 def test_all_of_a_cluster_are_those_that_run_and_those_that_stopped(cluster: Cluster) -> None:
-    arns = cluster.run(250)
-    for arn in arns[:30]:
-        cluster.stop(arn, "prefect-spot drill")
-
-    tasks = cluster.tasks.all_of(CLUSTER)
-
-    assert cluster.calls["DescribeTasks"] == 3
-    assert {task.arn for task in tasks} == set(arns)
-    stopped = {task.arn: task.stopped_reason for task in tasks if task.desired_status == "STOPPED"}
-    assert stopped == dict.fromkeys(arns[:30], "prefect-spot drill")
-    assert {task.flow_run_id for task in tasks} == {RUN_ID}
+    arns = cluster.run(5)
+    for arn in arns[:2]:
+        cluster.stop(arn)
+    tasks = {task.arn: task for task in cluster.tasks.all_of(CLUSTER)}
+    assert set(tasks) == set(arns)
+    assert {task.flow_run_id for task in tasks.values()} == {RUN_ID}
+    stopped = {task.arn: task.stopped_reason for task in cluster.tasks.stopped_of(CLUSTER)}
+    assert stopped == dict.fromkeys(arns[:2], "prefect-spot drill")
 
 
-def test_of_those_that_stopped_the_others_are_not_asked_for(cluster: Cluster) -> None:
-    running, stopped = cluster.run(2)
-    cluster.stop(stopped, "by a test")
-    assert [task.arn for task in cluster.tasks.stopped_of(CLUSTER)] == [stopped]
-    assert cluster.calls == {"ListTasks": 1, "DescribeTasks": 1}
-    assert running != stopped
+# What only ECS has.
 
 
-def test_a_cluster_that_is_not_there_is_raised_not_empty(cluster: Cluster) -> None:
-    with pytest.raises(ClientError, match="Cluster not found"):
-        cluster.tasks.all_of("prefect-spot-prod")
-    with pytest.raises(ClientError, match="Cluster not found"):
-        cluster.tasks.describe_many("prefect-spot-prod", [UNKNOWN])
-
-
-@dataclass
-class Script:
-    """An ECS that answers by script, for what moto does not do; it insists on each request."""
-
-    client: Any = field(
-        default_factory=lambda: boto3.client(
-            "ecs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
-        )
+@pytest.mark.parametrize(
+    ("asked", "calls"), [(0, 0), (1, 1), (100, 1), (101, 2)], ids=lambda number: f"{number}"
+)
+def test_a_call_describes_a_hundred_tasks(ecs: Any, asked: int, calls: int) -> None:
+    arns = [f"{UNKNOWN[:-4]}{number:04}" for number in range(asked)]
+    counted: Counter[str] = Counter()
+    ecs.meta.events.register(
+        "before-call.ecs.*", lambda model, **_: counted.update([str(model.name)])
     )
-
-    def __post_init__(self) -> None:
-        self.stub = Stubber(self.client)
-        self.stub.activate()
-
-    def lists(self, desired: str, arns: list[str], token: str = "", more: str = "") -> None:
-        asked = {"cluster": CLUSTER, "desiredStatus": desired, "maxResults": 100}
-        self.stub.add_response(
-            "list_tasks",
-            {"taskArns": arns, **({"nextToken": more} if more else {})},
-            {**asked, **({"nextToken": token} if token else {})},
-        )
-
-    def describes(self, arns: list[str], failures: list[dict[str, str]] | None = None) -> None:
-        failed = [failure["arn"] for failure in failures or []]
-        tasks = [{"taskArn": arn, "clusterArn": CLUSTER_ARN} for arn in arns if arn not in failed]
-        self.stub.add_response(
-            "describe_tasks",
-            {"tasks": tasks, "failures": failures or []},
-            {"cluster": CLUSTER, "tasks": arns, "include": ["TAGS"]},
-        )
+    assert EcsTasks(ecs).describe_many(CLUSTER, [*arns, *arns]) == {}
+    assert counted["DescribeTasks"] == calls
 
 
-def test_every_page_of_a_list_is_read_running_before_stopped_and_a_task_in_both_once() -> None:
-    script = Script()
+def test_a_cluster_that_is_not_there_is_raised_not_empty(ecs: Any) -> None:
+    with pytest.raises(ClientError, match="Cluster not found"):
+        EcsTasks(ecs).all_of("prefect-spot-prod")
+    with pytest.raises(ClientError, match="Cluster not found"):
+        EcsTasks(ecs).describe_many("prefect-spot-prod", [UNKNOWN])
+
+
+@pytest.fixture
+def script() -> Iterator[Any]:
+    """An ECS that answers by script, and insists on each request."""
+    client = boto3.client(
+        "ecs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    with Stubber(client) as stub:
+        yield stub
+        stub.assert_no_pending_responses()
+
+
+def test_every_page_of_a_list_is_read_running_before_stopped_and_a_task_in_both_once(
+    script: Any,
+) -> None:
     arns = [f"{UNKNOWN[:-32]}{uuid4().hex}" for _ in range(250)]
-    script.lists("RUNNING", arns[:100], more="2")
-    script.lists("RUNNING", arns[100:150], token="2")
-    script.lists("STOPPED", arns[140:240], more="3")
-    script.lists("STOPPED", arns[240:], token="3")
+    for desired, start, end, token, more in (
+        ("RUNNING", 0, 100, "", "2"),
+        ("RUNNING", 100, 150, "2", ""),
+        ("STOPPED", 140, 240, "", "3"),
+        ("STOPPED", 240, 250, "3", ""),
+    ):
+        asked = {"cluster": CLUSTER, "desiredStatus": desired, "maxResults": 100}
+        script.add_response(
+            "list_tasks",
+            {"taskArns": arns[start:end]} | ({"nextToken": more} if more else {}),
+            asked | ({"nextToken": token} if token else {}),
+        )
     for start in (0, 100, 200):
-        script.describes(arns[start : start + 100])
-
-    tasks = EcsTasks(script.client).all_of(CLUSTER)
-
-    assert [task.arn for task in tasks] == arns
-    script.stub.assert_no_pending_responses()
+        hundred = arns[start : start + 100]
+        script.add_response(
+            "describe_tasks",
+            {"tasks": [{"taskArn": arn, "clusterArn": CLUSTER_ARN} for arn in hundred]}
+            | {"failures": []},
+            {"cluster": CLUSTER, "tasks": hundred, "include": ["TAGS"]},
+        )
+    assert [task.arn for task in EcsTasks(script.client).all_of(CLUSTER)] == arns
 
 
 @pytest.mark.parametrize("reason", ["ACCESS_DENIED", None])
-def test_a_task_that_ecs_says_nothing_of_is_not_taken_for_forgotten(reason: str | None) -> None:
+def test_a_task_that_ecs_says_nothing_of_is_not_taken_for_forgotten(
+    script: Any, reason: str | None
+) -> None:
     """Its run would be started twice."""
-    script = Script()
-    if reason:
-        script.describes([UNKNOWN], failures=[{"arn": UNKNOWN, "reason": reason}])
-    else:
-        script.stub.add_response("describe_tasks", {"tasks": [], "failures": []})
-
+    failures = [{"arn": UNKNOWN, "reason": reason}] if reason else []
+    script.add_response("describe_tasks", {"tasks": [], "failures": failures})
     with pytest.raises(PrefectSpotError, match=reason or "no reason given"):
         EcsTasks(script.client).describe(CLUSTER, UNKNOWN)

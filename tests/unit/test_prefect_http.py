@@ -15,7 +15,7 @@ from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
     PrefectRefusedError,
     PrefectRejectedError,
-    PrefectSilentError,
+    PrefectTimeoutError,
     PrefectUnavailableError,
 )
 from tests.unit.prefect_bench import AT, KEY, RUN_ID, Bench, make_answer, make_state
@@ -67,7 +67,7 @@ def test_a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken() -> N
         with bench, pytest.raises(PrefectUnavailableError) as raised:
             bench.prefect.propose_state(RUN_ID, crashed)
         assert len(bench.requests) == 1
-        assert isinstance(raised.value, PrefectSilentError) is (lost is gone)
+        assert isinstance(raised.value, PrefectTimeoutError) is (lost is gone)
 
 
 @pytest.mark.parametrize("method", ["change", "labels", "log", "artifact", "event"])
@@ -142,7 +142,7 @@ def test_a_silent_server_is_left_when_the_time_is_over(never: threading.Event) -
             lambda _fresh: None,
             lambda: 0.4 - (datetime.now(UTC) - started).total_seconds(),
         )
-        with pytest.raises(PrefectSilentError):
+        with pytest.raises(PrefectTimeoutError):
             prefect.read_run(RUN_ID)
         assert datetime.now(UTC) - started < timedelta(seconds=1)
         never.set()

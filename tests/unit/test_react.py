@@ -15,7 +15,6 @@ from chalicelib.errors import LeaseHeldError, PrefectUnavailableError, Unsettled
 from chalicelib.functions.react import react
 from tests.laws.universe import LEASE, Lines, Universe
 from tests.make import seconds
-from tests.twin.dynamodb import InMemoryDynamoDB
 from tests.twin.prefect import InMemoryPrefect
 
 NO_INTERRUPTION = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
@@ -63,7 +62,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Scene:
-    universe = Universe(InMemoryDynamoDB(), "react")
+    universe = Universe()
     run_id = universe.prefect.create_run()
     return Scene(universe, run_id, universe.start(run_id))
 

@@ -5,7 +5,7 @@ import io
 import json
 import time
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,17 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.adapters.bills import BillTable
 from chalicelib.core.model.ecs_task import Cause
-from chalicelib.core.money.bill import Deployment
+from chalicelib.core.money.bill import Deployment, RerunOutcome
 from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum, sum_of
-from chalicelib.core.money.outcome import Outcome
-from chalicelib.core.money.report import Report, in_usd, report_of, savings_table
-from chalicelib.core.policies.poisson import garwood, rate_per_hour
+from chalicelib.core.money.report import Report, days_between, in_usd, report_of, savings_table
+from chalicelib.core.policies.economics import garwood, rate_per_hour
 from spotctl.chart import draw
 from spotctl.errors import RefusedError
-from spotctl.render import as_json
-from spotctl.report import as_csv, as_mapping, as_table, days_since, read_report
-from tests.make import TASK_ARN, make_table
-from tests.twin.dynamodb import InMemoryDynamoDB
+from spotctl.output import as_json
+from spotctl.report import as_csv, as_mapping, as_table, days_since
+from tests.make import NOW, TASK_ARN
+from tests.twin.tables import InMemoryBills
 from tests.unit.test_bill import SPOT, bill, stopped
 
 TODAY = date(2026, 11, 23)
@@ -261,35 +259,25 @@ LONGEST_SECONDS = 3.0
 
 
 def test_forty_deployments_in_thirty_days_are_reported_in_three_seconds() -> None:
-    """However many tasks there were: a report reads a sum for each deployment and day.
-
-    All of them are billed by the product's own transaction, in the in-memory table.
-    """
-    client: Any = InMemoryDynamoDB()
-    name = "books"
-    make_table(client, name)
-    books = BillTable(client, name)
-    today = datetime.now(UTC)
-    expected = Counts()
+    """However many tasks there were: a report reads a sum for each deployment and day."""
+    bills, expected = InMemoryBills(), Counts()
     ordinary = bill(stopped(), wasted=60)
-    deployments = [
-        Deployment(str(UUID(int=n)), f"etl/deployment-{n:02d}") for n in range(DEPLOYMENTS)
-    ]
     for number in range(TASKS):
         made = replace(
             ordinary,
             task_arn=f"{TASK_ARN}{number}",
             flow_run_id=UUID(int=number),
-            deployment=deployments[number % DEPLOYMENTS],
-            ended_at=today - timedelta(days=number // DEPLOYMENTS % DAYS),
+            deployment=Deployment(str(number % DEPLOYMENTS), f"etl/{number % DEPLOYMENTS:02d}"),
+            ended_at=NOW - timedelta(days=number // DEPLOYMENTS % DAYS),
             cause=Cause.SPOT_INTERRUPTION if number % 7 == 0 else Cause.OTHER,
         )
-        daily_sum = sum_of(made, Outcome.NONE, first_of_its_run=True)
-        assert books.write(made, daily_sum, books.look_up(made, daily_sum))
+        daily_sum = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
+        assert bills.write(made, daily_sum, daily_sum)
         expected += daily_sum.counts
 
     began = time.process_time()  # all of it is in this process, which others may hold up
-    made_report = read_report(client, name, f"{DAYS}d")
+    days = days_between(TODAY - timedelta(days=DAYS - 1), TODAY)
+    made_report = report_of(bills.read_sums(days), days[0], days[-1])
     as_json(as_mapping(made_report))
     as_table(made_report)
     took = time.process_time() - began

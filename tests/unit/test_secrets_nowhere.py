@@ -17,15 +17,15 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from chalicelib.core.model.ecs_task import Task, parse_task
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.core.rescue.rerun_state import park_id_of_task
-from chalicelib.core.rescue.snapshot import Mode
 from chalicelib.errors import SettingError
 from chalicelib.functions.react import react
 from chalicelib.settings import read_settings
-from tests.faults.universes import PLOTS, Life, Plot, finish, universe_of
+from tests.faults.universes import PLOTS, Life, Plot, finish
+from tests.laws.universe import Universe
 from tests.make import CLUSTER_ARN, RUN_ID, TASK_ARN, make_event
-from tests.twin.dynamodb import InMemoryDynamoDB
 from tests.unit.canaries import Canaries
 from tests.unit.lambda_bench import (
     AUTH_SETTING,
@@ -85,14 +85,14 @@ def written(life: Life, before: Sequence[object]) -> str:
     events = [replace(event, flow_run_name="") for event in prefect.events.values()]
     labels = {k: v for k, v in prefect.runs[life.run_id].labels.items() if k != "team"}
     said = [prefect.log_lines, prefect.artifacts, prefect.tables, events, labels, states]
-    return "\n".join(map(repr, [*said, universe.measured, vars(universe.dynamodb)]))
+    return "\n".join(map(repr, [*said, universe.measured, universe.stored, universe.bills]))
 
 
 @pytest.mark.parametrize("mode", [Mode.RESCUE, Mode.OBSERVE])
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: f"{plot.function}, {plot.name}")
 def test_no_handler_writes_a_secret(plot: Plot, mode: Mode) -> None:
     canaries, lines = Canaries(), io.StringIO()
-    life = plot.begin(universe_of(InMemoryDynamoDB(), "secrets"))
+    life = plot.begin(Universe())
     plant_in(life, canaries)
     universe = life.universe
     before = [state for run in universe.prefect.runs.values() for state in run.states]
@@ -119,7 +119,7 @@ def test_an_event_that_is_none_is_not_shown(shape: str) -> None:
         "detail": {**envelope, "detail": {"password": secret}},
         "envelope": {**envelope, "account": secret, "detail": secret},
     }
-    universe = universe_of(InMemoryDynamoDB(), "secrets")
+    universe = Universe()
     universe.log = Logger(service=f"canary-{uuid4()}", level="DEBUG", stream=lines)
     decision = react(universe.context(), events[shape])
     assert decision.verdict is Verdict.IGNORE

@@ -1,99 +1,156 @@
-"""The run records and their lease: in moto's DynamoDB, in the storm's own, in the benchmark's."""
+"""The run records and their lease: one contract for DynamoDB, the twin and the benchmark."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import boto3
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import infra
 from chalicelib.adapters.records import KEPT_FOR, RunTable
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
+from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 from lab.bench.aws_standin import AwsStandIn
 from lab.bench.http_server import ServerThread, Service
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
-from tests.twin.dynamodb import InMemoryDynamoDB
+from tests.twin.tables import InMemoryRecords, StoredRecords
 
 LEASE = timedelta(seconds=35)
-
-INTERRUPTION = Interruption(
-    task_arn=TASK_ARN,
-    number=1,
-    cause="Spot interruption",
-    capacity="FARGATE_SPOT",
-    stop_code="SpotInterruption",
-    reason="Your Spot Task was interrupted.",
-    availability_zone="us-east-1b",
-    recorded_at=NOW,
-    billed_from=NOW - seconds(100),
-    exited_at=NOW - seconds(1),
-    lost_start=1,
-    rerun_on="FARGATE_SPOT",
-    run_state="RUNNING",
-    tags=("spot-retries:2", "spot:rerun"),
-    warning_annotated=True,
+INTERRUPTION = Interruption(TASK_ARN, 1, "Spot interruption", "FARGATE_SPOT", lost_start=1)
+RECORD = RunRecord(
+    RUN_ID, {TASK_ARN: INTERRUPTION}, 2, "FARGATE_SPOT", moved=Moved("deadline", "late")
 )
-RECORD = RunRecord(RUN_ID, {TASK_ARN: INTERRUPTION}, own_retries=2, next_capacity="FARGATE_SPOT")
+
+Open = Callable[[str], Records]
+"""Opens the run records for one owner of leases."""
 
 
-@pytest.fixture(params=["moto", "in memory", "over HTTP"])
-def dynamodb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture
+def dynamodb(moto_dynamodb: Any) -> Any:
+    make_table(moto_dynamodb, "runs")
+    return moto_dynamodb
+
+
+@pytest.fixture(params=["DynamoDB", "in memory", "benchmark"])
+def records(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     if request.param == "in memory":
-        yield InMemoryDynamoDB()
-    elif request.param == "over HTTP":
+        yield partial(InMemoryRecords, StoredRecords())
+    elif request.param == "benchmark":
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         with ServerThread(Service(AwsStandIn().handle)) as server:
-            yield boto3.client("dynamodb", region_name="us-east-1", endpoint_url=server.url)
+            client = boto3.client("dynamodb", region_name="us-east-1", endpoint_url=server.url)
+            yield partial(RunTable, client, "runs")
     else:
-        moto = request.getfixturevalue("moto_dynamodb")
-        make_table(moto, "runs")
-        yield moto
+        yield partial(RunTable, request.getfixturevalue("dynamodb"), "runs")
 
 
-def table(dynamodb: Any, owner: str = "me") -> RunTable:
-    return RunTable(dynamodb, "runs", owner)
+def test_an_unknown_run_has_an_empty_record(records: Open) -> None:
+    assert records("me").read(RUN_ID) == RunRecord(RUN_ID)
+    assert records("me").read_many([RUN_ID]) == {}
+    assert records("me").acquire(RUN_ID, NOW, LEASE) == RunRecord(RUN_ID)
 
 
-def test_an_unknown_run_has_an_empty_record(dynamodb: Any) -> None:
-    assert table(dynamodb).read(RUN_ID) == RunRecord(RUN_ID)
-    assert table(dynamodb).acquire(RUN_ID, NOW, LEASE) == RunRecord(RUN_ID)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
+TIMES = st.datetimes(min_value=datetime(2020, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+ANY: dict[Any, st.SearchStrategy[Any]] = {
+    str: TEXTS,
+    int: st.integers(0, 99),
+    bool: st.booleans(),
+    datetime | None: st.none() | TIMES,
+    tuple[str, ...]: st.lists(TEXTS, max_size=3).map(tuple),
+}
 
 
-def saved(dynamodb: Any, record: RunRecord) -> RunTable:
-    """The table, in which the record is."""
-    mine = table(dynamodb)
-    mine.acquire(RUN_ID, NOW, LEASE)
-    mine.save(record)
-    return mine
+def any_of(kind: type[Any], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Values of a dataclass, every field filled by its type."""
+    by_type = {f.name: ANY[f.type] for f in fields(kind) if f.name not in given}
+    return st.builds(kind, **by_type, **given)
 
 
-GUARDED = replace(INTERRUPTION, guard="economics", guard_reason="it costs more")
-BARE = Interruption(task_arn=TASK_ARN, number=1, cause="drill", capacity="FARGATE")
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        pytest.param(RECORD, id="of an interruption"),
-        pytest.param(
-            RunRecord(RUN_ID, {TASK_ARN: GUARDED}, moved=Moved("deadline", "late", told=True)),
-            id="of what a guard decided",
-        ),
-        pytest.param(RunRecord(RUN_ID, {TASK_ARN: BARE}), id="of little"),
-    ],
+any_record = any_of(
+    RunRecord,
+    flow_run_id=st.just(RUN_ID),
+    interruptions=st.lists(any_of(Interruption), max_size=3).map(
+        lambda found: {interruption.task_arn: interruption for interruption in found}
+    ),
+    own_retries=st.none() | st.integers(0, 99),
+    moved=st.none() | any_of(Moved),
 )
-def test_a_record_comes_back_as_it_was_saved(dynamodb: Any, record: RunRecord) -> None:
-    assert saved(dynamodb, record).read(RUN_ID) == record
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(record=any_record)
+def test_a_record_is_read_as_it_was_saved(records: Open, record: RunRecord) -> None:
+    records("me").acquire(RUN_ID, NOW, LEASE)
+    records("me").save(record)
+    assert records("another").read(RUN_ID) == record
+    assert records("another").read_many([UUID(int=7), RUN_ID]) == {RUN_ID: record}
+
+
+def test_the_place_where_a_sweep_stopped_is_kept(records: Open) -> None:
+    assert records("me").read_bookmark() == ""
+    records("me").save_bookmark("ended 200", NOW)
+    assert records("another").read_bookmark() == "ended 200"
+
+
+def test_a_lease_that_is_held_is_not_given_twice(records: Open) -> None:
+    records("me").acquire(RUN_ID, NOW, LEASE)
+    with pytest.raises(LeaseHeldError, match=str(RUN_ID)):
+        records("another").acquire(RUN_ID, NOW + LEASE, LEASE)
+
+
+def test_an_answer_that_was_lost_does_not_lock_its_own_handler_out(records: Open) -> None:
+    records("me").acquire(RUN_ID, NOW, LEASE)
+    assert records("me").acquire(RUN_ID, NOW, LEASE) == RunRecord(RUN_ID)  # botocore's own retry
+    with pytest.raises(LeaseHeldError):
+        records("another").acquire(RUN_ID, NOW, LEASE)
+
+
+def test_a_lease_that_expired_goes_to_the_next(records: Open) -> None:
+    records("me").acquire(RUN_ID, NOW, LEASE)
+    records("me").save(RECORD)
+    assert records("another").acquire(RUN_ID, NOW + LEASE + seconds(1), LEASE) == RECORD
+
+
+def test_a_lease_that_was_released_is_free_at_once(records: Open) -> None:
+    records("me").acquire(RUN_ID, NOW, LEASE)
+    records("me").release(RECORD)
+    assert records("another").acquire(RUN_ID, NOW, LEASE) == RECORD
+
+
+def test_a_handler_that_lost_its_lease_writes_nothing(records: Open) -> None:
+    records("late").acquire(RUN_ID, NOW, LEASE)
+    records("another").acquire(RUN_ID, NOW + LEASE + seconds(1), LEASE)
+    records("another").save(RECORD)
+    changed = replace(RECORD, next_capacity="FARGATE")
+    with pytest.raises(LeaseLostError):
+        records("late").save(changed)
+    with pytest.raises(LeaseLostError):
+        records("late").release(changed)
+    assert records("another").read(RUN_ID) == RECORD
+    records("another").release(RECORD)
+    with pytest.raises(LeaseLostError):
+        records("another").save(changed)
+
+
+# What only DynamoDB has.
 
 
 def test_a_record_of_an_older_release_or_a_newer_one_is_read(dynamodb: Any) -> None:
-    mine = saved(dynamodb, RECORD)
+    mine = RunTable(dynamodb, "runs", "me")
+    mine.acquire(RUN_ID, NOW, LEASE)
+    mine.save(RECORD)
     item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
-    del item["moved"]
+    del item["moved_annotated"]
+    item["moved"]["M"]["told"] = {"BOOL": True}
     interruption = item["interruptions"]["M"][TASK_ARN]["M"]
     del interruption["guard"], interruption["guard_reason"]
     interruption["invented"] = {"S": "later"}
@@ -101,49 +158,8 @@ def test_a_record_of_an_older_release_or_a_newer_one_is_read(dynamodb: Any) -> N
     assert mine.read(RUN_ID) == RECORD
 
 
-def test_a_lease_that_is_held_is_not_given_twice(dynamodb: Any) -> None:
-    table(dynamodb).acquire(RUN_ID, NOW, LEASE)
-    with pytest.raises(LeaseHeldError, match=str(RUN_ID)):
-        table(dynamodb, "another").acquire(RUN_ID, NOW + LEASE - seconds(1), LEASE)
-
-
-def test_an_answer_that_was_lost_does_not_lock_its_own_handler_out(dynamodb: Any) -> None:
-    mine = table(dynamodb)
-    mine.acquire(RUN_ID, NOW, LEASE)
-    assert mine.acquire(RUN_ID, NOW, LEASE) == RunRecord(RUN_ID)  # as botocore asks once more
-    with pytest.raises(LeaseHeldError):
-        table(dynamodb, "another").acquire(RUN_ID, NOW, LEASE)
-
-
-def test_a_lease_that_ran_out_goes_to_the_next(dynamodb: Any) -> None:
-    mine, other = table(dynamodb), table(dynamodb, "another")
-    mine.acquire(RUN_ID, NOW, LEASE)
-    mine.save(RECORD)
-    assert other.acquire(RUN_ID, NOW + LEASE + seconds(1), LEASE) == RECORD
-
-
-def test_a_lease_given_back_is_free_at_once(dynamodb: Any) -> None:
-    mine = table(dynamodb)
-    mine.acquire(RUN_ID, NOW, LEASE)
-    mine.release(RECORD)
-    assert table(dynamodb, "another").acquire(RUN_ID, NOW, LEASE) == RECORD
-
-
-def test_who_has_lost_the_lease_writes_nothing(dynamodb: Any) -> None:
-    late, other = table(dynamodb, "late"), table(dynamodb, "another")
-    late.acquire(RUN_ID, NOW, LEASE)
-    other.acquire(RUN_ID, NOW + LEASE + seconds(1), LEASE)
-    other.save(RECORD)
-    changed = replace(RECORD, next_capacity="FARGATE")
-    with pytest.raises(LeaseLostError):
-        late.save(changed)
-    with pytest.raises(LeaseLostError):
-        late.release(changed)
-    assert other.read(RUN_ID) == RECORD
-
-
 def test_a_record_is_kept_for_a_while_and_then_expires(dynamodb: Any) -> None:
-    table(dynamodb).acquire(RUN_ID, NOW, LEASE)
+    RunTable(dynamodb, "runs", "me").acquire(RUN_ID, NOW, LEASE)
     item = dynamodb.get_item(TableName="runs", Key={"pk": {"S": f"run#{RUN_ID}"}})["Item"]
     assert int(item["expires_at"]["N"]) == int((NOW + KEPT_FOR).timestamp())
     table_of_stack = infra.load("stack.json")["Resources"]["Table"]["Properties"]
@@ -155,5 +171,6 @@ def test_records_that_dynamodb_left_out_are_not_taken_for_none() -> None:
         def batch_get_item(self, **asked: Any) -> dict[str, Any]:
             return {"Responses": {}, "UnprocessedKeys": asked["RequestItems"]}
 
+    busy: Any = Busy()
     with pytest.raises(ThrottledError):
-        table(Busy()).read_many([RUN_ID])
+        RunTable(busy, "runs", "me").read_many([RUN_ID])

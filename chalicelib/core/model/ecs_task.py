@@ -1,7 +1,7 @@
-"""An ECS task as ECS tells it, in an event or in DescribeTasks, and what its stop means.
+"""An ECS task as an event or DescribeTasks reports it, and why it stopped.
 
-First step of every rescue: `parse_event` turns whatever came into a Task or an Ignored, and
-`classify` names the cause of death. Sources: ECS developer guide, "Amazon ECS task state change
+First step of every rescue: `parse_event` turns any event into a Task or an Ignored, and `classify`
+names the cause of the stop. Sources: ECS developer guide, "Amazon ECS task state change
 events" and "fargate-capacity-providers".
 """
 
@@ -28,8 +28,7 @@ NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
 _LARGEST_NUMBER: Final = 10**15
 
 REASON_LENGTH: Final = 512
-"""Characters kept of a stop reason. ECS itself cuts at about 128; nobody else has to."""
-
+"""Characters kept of a stop reason. ECS itself cuts at about 128."""
 
 _ARN: Final = re.compile(r"arn:[!-~]{1,400}")
 
@@ -55,8 +54,7 @@ class Task:
     """One task. `cpu_units` are 1/1024 vCPU, `memory_mib` MiB; times are UTC.
 
     `flow_container_stopped`, `exit_code` and `container_reason` are about the container that runs
-    the flow, not about sidecars. Two kinds of task stand for one that cannot be shown any more:
-    `forgotten` ran, longer than an hour ago; `never_seen` was asked for, and that is all.
+    the flow, not about sidecars.
     """
 
     arn: str
@@ -84,8 +82,6 @@ class Task:
     updated_at: datetime | None = None
     exit_code: int | None = None
     container_reason: str = ""
-    forgotten: bool = False
-    never_seen: bool = False
 
     @property
     def region(self) -> str:
@@ -112,14 +108,14 @@ class Task:
 
     @property
     def exited_at(self) -> datetime | None:
-        """When the flow's process ended, as well as ECS told so far; None while it runs."""
+        """When the flow's process ended (UTC), by the best time reported so far; None while it runs."""
         if not self.exited:
             return None
         return self.execution_stopped_at or self.stopped_at or self.updated_at
 
     @property
     def billed_from(self) -> datetime | None:
-        """When AWS starts to charge: the beginning of the image pull, if ECS told it."""
+        """When AWS starts to charge (UTC): the image pull if reported, else the start; None if neither."""
         return self.pull_started_at or self.started_at
 
 
@@ -178,18 +174,19 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
     )
 
 
-def completed_by(told: Task, described: Task) -> Task:
-    """Return the task as DescribeTasks shows it, keeping the interruption that an event told of.
+def completed_by(event_task: Task, described: Task) -> Task:
+    """Return the task as DescribeTasks shows it, keeping an interruption that the event reported.
 
-    A task that leaves by itself after the warning may show another stop code by now.
+    A task that exits by itself after the warning may show another stop code by now.
     """
-    if is_interruption(told) and not is_interruption(described):
-        return replace(described, stop_code=told.stop_code, stopped_reason=told.stopped_reason)
-    return described
+    if not is_interruption(event_task) or is_interruption(described):
+        return described
+    stop_code, reason = event_task.stop_code, event_task.stopped_reason
+    return replace(described, stop_code=stop_code, stopped_reason=reason)
 
 
 def classify(task: Task, *, warned: bool) -> Cause:
-    """Name the cause of a task's stop. `warned`: a Spot warning for this task is on record.
+    """Return the cause of a task's stop. `warned`: a Spot warning for this task is on record.
 
     Never by exit code: 143, 137, 1, 2, 0 and none at all occur on interruption.
     """
@@ -197,7 +194,7 @@ def classify(task: Task, *, warned: bool) -> Cause:
         return Cause.DRILL
     if is_interruption(task):
         return Cause.SPOT_INTERRUPTION
-    if task.capacity == FARGATE_SPOT and (warned or task.forgotten):
+    if task.capacity == FARGATE_SPOT and warned:
         return Cause.SPOT_INTERRUPTION
     if task.capacity == FARGATE_SPOT and _never_got_capacity(task):
         return Cause.NO_SPOT_CAPACITY
@@ -280,7 +277,7 @@ def _mappings(value: object) -> list[Mapping[str, object]]:
 
 
 def _text(source: Mapping[str, object], key: str) -> str:
-    """Return a text that UTF-8 has bytes for; JSON may hold others, DynamoDB and Prefect do not."""
+    """Return a text that UTF-8 can encode: JSON may hold others, DynamoDB and Prefect reject them."""
     value = source.get(key)
     return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 

@@ -1,4 +1,4 @@
-"""A flow run as Prefect tells it: its state, its past states, and what may be changed on it.
+"""A flow run as Prefect shows it: its state, its past states, and what may be changed on it.
 
 Values only; `adapters/prefect_api.py` reads and writes them, `core/rescue/decide.py` judges them.
 """
@@ -28,9 +28,18 @@ class StateType(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-FINAL: Final = frozenset(
+FINAL_STATES: Final = frozenset(
     {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED}
 )
+"""What Prefect calls terminal: its orchestration lets a run leave these only by force or rerun."""
+
+OVER_STATES: Final = frozenset(
+    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CANCELLING}
+)
+"""The flow itself, or a person, ended the run (CANCELLING: is about to): a rerun would be wrong.
+
+CRASHED is final, but not over: the infrastructure ended the run, and a rerun is what it needs.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class RunState:
     """One state that a run is or was in.
 
     `details` is Prefect's `state_details` whole, `data` its reference to a result: so that a state
-    can be put back as it was.
+    can be restored as it was.
     """
 
     id: UUID
@@ -52,8 +61,13 @@ class RunState:
 
     @property
     def is_final(self) -> bool:
-        """Whether Prefect considers the run to be over."""
-        return self.type in FINAL
+        """Whether it is one of Prefect's terminal states."""
+        return self.type in FINAL_STATES
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the flow or a person ended the run, so that a rerun would be wrong."""
+        return self.type in OVER_STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,25 @@ class FlowRun:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskRun:
+    """A Prefect task run; `persisted`: its result is stored, so a rerun skips it.
+
+    `ended_at` is None while it runs. `cached`: it found its result stored, and did nothing.
+    """
+
+    state: StateType
+    started_at: datetime
+    persisted: bool
+    ended_at: datetime | None = None
+    cached: bool = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a rerun finds it done."""
+        return self.state is StateType.COMPLETED and self.persisted
+
+
+@dataclass(frozen=True, slots=True)
 class CompletedRun:
     """A run that completed. `run_seconds`: how long it was RUNNING, all attempts together.
 
@@ -102,7 +135,7 @@ class CompletedRun:
 
 @dataclass(frozen=True, slots=True)
 class ProposedState:
-    """A state to be asked of Prefect. `scheduled_time` is for SCHEDULED states only."""
+    """A state to propose to Prefect. `scheduled_time` (UTC) is for SCHEDULED states only."""
 
     type: StateType
     name: str

@@ -53,11 +53,11 @@ class Rate:
 
     @property
     def key(self) -> RateKey:
-        """What it is the rate of."""
+        """Region, architecture and capacity."""
         return self.region, self.architecture, self.capacity
 
     def __str__(self) -> str:
-        """All of it in a line, which `read_rate` reads; bills keep what they were made with."""
+        """All of it in a line, which `read_rate` reads; bills store the rates they were made with."""
         return "|".join("" if value is None else f"{value}" for value in self._values())
 
     def _values(self) -> list[object]:
@@ -144,7 +144,11 @@ def checked(rows: Iterable[Rate]) -> Rates:
         rates[rate.key] = rate
     for (region, architecture, capacity), rate in rates.items():
         on_demand = rates.get((region, architecture, FARGATE))
-        if capacity == FARGATE_SPOT and on_demand is not None and _is_dearer(rate, on_demand):
+        if (
+            capacity == FARGATE_SPOT
+            and on_demand is not None
+            and _is_more_expensive(rate, on_demand)
+        ):
             raise ValueError(f"{region}/{architecture}: Spot is above on-demand")
     return rates
 
@@ -156,7 +160,7 @@ def age_warning(rates: Iterable[Rate], today: date) -> str:
         return ""
     return (
         f"rates of {old[0]} were used, which is more than {OLD_AFTER.days} days ago: Spot prices"
-        " move; `make prices` reads them anew"
+        " move; `make prices` reads them again"
     )
 
 
@@ -164,7 +168,7 @@ def _day(text: str) -> date:
     return date.fromisoformat(text)
 
 
-def _is_dearer(spot: Rate, on_demand: Rate) -> bool:
+def _is_more_expensive(spot: Rate, on_demand: Rate) -> bool:
     return spot.vcpu_hour_usd > on_demand.vcpu_hour_usd or spot.gb_hour_usd > on_demand.gb_hour_usd
 
 
@@ -211,7 +215,7 @@ class Size:
 
 
 def size_of(task: Task) -> Size | None:
-    """Return the task's size; None where ECS did not tell it. Without word, storage is 20 GiB."""
+    """Return the task's size; None where ECS did not report it. Storage is 20 GiB if unreported."""
     if task.cpu_units is None or task.memory_mib is None:
         return None
     return Size(task.cpu_units, task.memory_mib, task.storage_gib or FREE_STORAGE_GIB)

@@ -1,4 +1,4 @@
-"""The run record: what is known of a flow run's interruptions, exact, and what was decided.
+"""The run record: a flow run's interruptions, exactly, and what was decided about each.
 
 Prefect has no compare-and-swap and its labels lose concurrent updates, so decisions read this and
 never the labels. `adapters/records.py` keeps it in DynamoDB, one item per run, under a lease.
@@ -18,9 +18,9 @@ class Interruption:
     counted, else 0: a run that never started, or that waited for a retry of its own, lost none.
     `rerun_on` is the capacity that was decided for the rerun, empty while there is none; `guard`
     the one that moved it to FARGATE before the budget would have, empty for none, and
-    `guard_reason` what there is to tell of that, or of a guard that lacked a fact.
-    `run_state` and `tags` (those of ours) are what all that was decided by: kept for
-    `spotctl replay`, and empty in records of older releases.
+    `guard_reason` its reason, or the fact that a guard lacked. `run_state` and `tags` (those of
+    ours) are what the decision saw: `spotctl replay` needs them; empty in records of older
+    releases. `..._annotated`: the annotation is on the run.
     """
 
     task_arn: str
@@ -46,19 +46,19 @@ class Interruption:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A run that a guard put on FARGATE before it first started, and whether people were told."""
+    """A run that a guard put on FARGATE before its first start; `annotated`: the run says so."""
 
     guard: str
     reason: str
-    told: bool = False
+    annotated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """All of one run. `own_retries` is the flow's original `retries`, None until it is known.
+    """One run's record. `own_retries` is the flow's original `retries`, None until it is known.
 
     `next_capacity` is where the next rerun goes: empty, FARGATE_SPOT or, then for good, FARGATE.
-    `moved` is None unless a guard put the run on FARGATE before its first start.
+    `moved` is None unless a guard moved the run to FARGATE before its first start.
     """
 
     flow_run_id: UUID

@@ -2,18 +2,30 @@
 
 Over any set of bills: paid = Σ seconds x paid rate; useful = Σ (seconds - wasted) x on-demand rate;
 net saving = useful - paid. Each of a bill's amounts is rounded once, to 1e-8 USD; sums and
-differences of them are exact. What is not known is never made up: it is named, and left out.
+differences of them are exact. What is unknown is named and left out, never estimated.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, was_interrupted
-from chalicelib.core.model.pricing import Rate, Rates, billed_seconds, cost_usd, size_of
-from chalicelib.core.money.waste import Span
+from chalicelib.core.model.flow_run import RunState, StateType, TaskRun
+from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.pricing import (
+    Rate,
+    Rates,
+    billed_seconds,
+    cost_usd,
+    seconds_between,
+    size_of,
+)
+from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.rescue.rerun_state import was_made_due
 
 NO_FLOW_RUN: Final = "no-flow-run"
 NO_DEPLOYMENT: Final = "no-deployment"
@@ -21,9 +33,9 @@ NO_DEPLOYMENT: Final = "no-deployment"
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Whom a bill is for: `key` is the deployment's id, or one of the keys above.
+    """What a bill is for: `key` is the deployment's id, or one of the keys above.
 
-    `name` is flow/deployment, as Prefect calls it; empty where there is none to be had.
+    `name` is flow/deployment, as Prefect shows it; empty where it is unknown.
     """
 
     key: str
@@ -31,7 +43,7 @@ class Deployment:
 
     @property
     def title(self) -> str:
-        """What a report calls it."""
+        """Its name in a report."""
         return self.name or f"({self.key})"
 
 
@@ -57,11 +69,11 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """One stopped task's. `seconds` are charged ones, `wasted_seconds` those to be done again.
+    """One stopped task's. `seconds` are charged ones, `wasted_seconds` those to be redone.
 
-    `seconds` is None, and so is `amounts`, where ECS told no times; `amounts` also where there is
-    no rate or no size. `shortcomings` says what is missing: then the bill is partial.
-    `began_at` is when AWS began to charge, None where ECS did not tell it.
+    `seconds` is None, and so is `amounts`, where ECS reported no times; `amounts` also where there
+    is no rate or no size. `shortcomings` says what is missing: then the bill is partial.
+    `began_at` is when AWS began to charge, None where ECS did not report it.
     """
 
     task_arn: str
@@ -84,8 +96,21 @@ class Bill:
 
     @property
     def is_drill(self) -> bool:
-        """Whether it was ended to see what happens: billed apart from real work."""
+        """Whether `spotctl drill` ended the task: billed apart from real work."""
         return self.cause is Cause.DRILL
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An attempt as it is charged: UTC times, and `seconds`, which are a minute at least.
+
+    `exited_at` is when the flow's container was gone; the task's own end comes later.
+    """
+
+    start: datetime
+    exited_at: datetime
+    end: datetime
+    seconds: Decimal
 
 
 def never_started(task: Task) -> bool:
@@ -95,9 +120,8 @@ def never_started(task: Task) -> bool:
 
 
 def span_of(task: Task) -> Span | None:
-    """Return what is charged of a stopped task; None when ECS did not tell its times."""
-    start = task.pull_started_at or task.started_at
-    end = task.stopped_at or task.execution_stopped_at
+    """Return what is charged of a stopped task; None where ECS did not report its times."""
+    start, end = task.billed_from, task.stopped_at or task.execution_stopped_at
     if start is None or end is None:
         return None
     return Span(start, task.execution_stopped_at or end, end, billed_seconds(start, end))
@@ -155,9 +179,9 @@ def _amounts(
 def _missing_times(task: Task) -> list[str]:
     missing = []
     if task.pull_started_at is None:
-        missing.append("ECS did not tell when the image pull began")
+        missing.append("ECS did not report when the image pull began")
     if task.stopped_at is None:
-        missing.append("ECS did not tell when the task stopped")
+        missing.append("ECS did not report when the task stopped")
     return missing
 
 
@@ -165,10 +189,90 @@ def _missing_prices(task: Task, paid: Rate | None, on_demand: Rate | None) -> li
     size = size_of(task)
     missing = []
     if size is None:
-        missing.append("ECS did not tell the task's size")
+        missing.append("ECS did not report the task's size")
     for rate, capacity in ((on_demand, FARGATE), (paid, task.capacity)):
         if rate is None:
             missing.append(f"no rate of {capacity}, {task.architecture}, in {task.region}")
     if size and size.charged_storage_gib and paid and paid.storage_gb_hour_usd is None:
         missing.append(f"no rate of ephemeral storage in {task.region}: it is left out")
     return missing
+
+
+def wasted_seconds(
+    span: Span, history: Sequence[RunState], task_runs: Sequence[TaskRun]
+) -> Decimal:
+    """Return the seconds of an interrupted attempt that have to be redone, of those charged.
+
+    Without persisted results that is all of them; with some, the time from the start of the
+    earliest task run to be redone until the attempt's end. `history`: the run's states, oldest
+    first; a run that was over when its container exited has nothing to redo. `task_runs`: of the
+    run and its subflows, of this attempt or of others too.
+    """
+    before = [state for state in history if state.timestamp <= span.exited_at]
+    if before and before[-1].is_over:
+        return Decimal(0)
+    attempt = [t for t in task_runs if span.start <= t.started_at <= span.end]
+    if not any(task_run.is_kept for task_run in attempt):
+        return span.seconds
+    redone = [task_run.started_at for task_run in attempt if not task_run.is_kept]
+    # All of them count to the same end, so the earliest covers the others.
+    return min(seconds_between(min(redone), span.end), span.seconds) if redone else Decimal(0)
+
+
+class RerunOutcome(StrEnum):
+    """What became of an attempt's end; WOULD_ is what observe mode left undone."""
+
+    NONE = "none"
+    UNDECIDED = "undecided"
+    SPOT_RERUN = "spot-rerun"
+    ON_DEMAND_RERUN = "on-demand-rerun"
+    WOULD_SPOT_RERUN = "would-spot-rerun"
+    WOULD_ON_DEMAND_RERUN = "would-on-demand-rerun"
+
+
+def outcome_of_interruption(
+    task: Task, history: Sequence[RunState], record: RunRecord, mode: Mode
+) -> RerunOutcome:
+    """Return what was done about a task that was interrupted.
+
+    `history`: the run's states, oldest first, empty for a run that Prefect does not know. UNDECIDED
+    means that `react` or `sweep` may still handle it.
+    """
+    interruption = record.interruptions.get(task.arn)
+    if not history or history[-1].type is StateType.PAUSED:
+        return RerunOutcome.NONE
+    if interruption is None:
+        return RerunOutcome.UNDECIDED
+    on_demand = interruption.rerun_on == FARGATE
+    if interruption.rerun_on and mode is Mode.OBSERVE:
+        return RerunOutcome.WOULD_ON_DEMAND_RERUN if on_demand else RerunOutcome.WOULD_SPOT_RERUN
+    if interruption.rerun_on and was_made_due(task.arn, history):
+        return RerunOutcome.ON_DEMAND_RERUN if on_demand else RerunOutcome.SPOT_RERUN
+    return RerunOutcome.NONE if interruption.outcome_annotated else RerunOutcome.UNDECIDED
+
+
+def outcome_of_other_stop(task: Task, record: RunRecord, mode: Mode) -> RerunOutcome:
+    """Return ON_DEMAND_RERUN where this attempt is the rerun of one that Spot had no capacity for.
+
+    Such an attempt never had a task, so it has no bill of its own to count its rerun by. A run that
+    was moved before its start is on demand, and no rerun.
+    """
+    by_interruption = any(i.rerun_on == FARGATE for i in record.interruptions.values())
+    for_another_reason = by_interruption or record.moved is not None
+    after_refusal = record.next_capacity == FARGATE and not for_another_reason
+    if after_refusal and task.capacity == FARGATE and mode is not Mode.OBSERVE:
+        return RerunOutcome.ON_DEMAND_RERUN
+    return RerunOutcome.NONE
+
+
+def guards_of(task: Task, record: RunRecord, mode: Mode) -> tuple[str, str]:
+    """Return the guards that moved the rerun, and the run's first start, to on-demand.
+
+    Each is empty for none. In observe mode: the guards that would have moved them.
+    """
+    interruption, moved = record.interruptions.get(task.arn), record.moved
+    took_effect = moved is not None and (task.capacity == FARGATE or mode is Mode.OBSERVE)
+    return (
+        interruption.guard if interruption else "",
+        moved.guard if moved and took_effect else "",
+    )

@@ -12,14 +12,14 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.core.model.pricing import SMALLEST_USD
-from chalicelib.core.money.bill import Bill, Deployment
-from chalicelib.core.money.outcome import Outcome
+from chalicelib.core.money.bill import Bill, Deployment, RerunOutcome
 from chalicelib.core.policies.facts import Guard
 
 DRILLS: Final = Deployment("drills")
-"""Drills are summed here, whosever run they ended: apart from real work, and in no total."""
+"""Drills of all deployments are summed here: apart from real work, and in no total."""
 
 _MICRO: Final = Decimal("0.000001")
+_ON_DEMAND: Final = (RerunOutcome.ON_DEMAND_RERUN, RerunOutcome.WOULD_ON_DEMAND_RERUN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Counts:
     """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial_bills` lack data.
 
     `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
-    that observe mode left undone. `..._moves` are runs that a guard put on demand before their
-    budget would have, in observe mode those that it would have put there. `first_...` are of runs'
+    that observe mode left undone. `..._moves` are runs that a guard moved to on-demand before
+    their budget would have, in observe mode those that it would have moved. `first_...` are of runs'
     first bills alone, on Spot: what `core/guards` learns from.
     """
 
@@ -110,7 +110,7 @@ class Counts:
 class DailySum:
     """One deployment's day (UTC, by the end of the task).
 
-    `rates`: lines, as `str(Rate)` made them; as they are read, those of all deployments that day.
+    `rates`: lines, from `str(Rate)`; when read from the table, those of all deployments that day.
     """
 
     day: date
@@ -120,51 +120,48 @@ class DailySum:
 
 
 def sum_of(
-    bill: Bill, outcome: Outcome, *, first_of_its_run: bool, guards: tuple[str, str] = ("", "")
+    bill: Bill,
+    outcome: RerunOutcome,
+    *,
+    first_of_its_run: bool,
+    guards: tuple[str, str] = ("", ""),
 ) -> DailySum:
     """Return what one bill adds, and to which day and deployment.
 
-    `guards`: that of the rerun and that of the run's first start, see `core/money/outcome.py`.
+    `guards`: of the rerun, and of the run's first start, see `guards_of`.
     """
     amounts, is_spot = bill.amounts, bill.capacity == FARGATE_SPOT
-    micros = int((bill.seconds or Decimal(0)) / _MICRO)
+    charged_us = int((bill.seconds or Decimal(0)) / _MICRO)
     is_first = first_of_its_run and bill.flow_run_id is not None
+    of_rerun, of_start = guards
+    moved_by = [of_rerun] * (outcome in _ON_DEMAND) + [of_start] * first_of_its_run
     counts = Counts(
         runs=int(is_first),
         attempts=int(bill.flow_run_id is not None),
         interruptions=int(bill.is_interrupted),
-        spot_reruns=int(outcome is Outcome.SPOT_RERUN),
-        on_demand_reruns=int(outcome is Outcome.ON_DEMAND_RERUN),
-        would_spot_reruns=int(outcome is Outcome.WOULD_SPOT_RERUN),
-        would_on_demand_reruns=int(outcome is Outcome.WOULD_ON_DEMAND_RERUN),
+        spot_reruns=int(outcome is RerunOutcome.SPOT_RERUN),
+        on_demand_reruns=int(outcome is RerunOutcome.ON_DEMAND_RERUN),
+        would_spot_reruns=int(outcome is RerunOutcome.WOULD_SPOT_RERUN),
+        would_on_demand_reruns=int(outcome is RerunOutcome.WOULD_ON_DEMAND_RERUN),
         partial_bills=int(bool(bill.shortcomings)),
-        spot_us=micros if is_spot else 0,
-        on_demand_us=0 if is_spot else micros,
+        spot_us=charged_us if is_spot else 0,
+        on_demand_us=0 if is_spot else charged_us,
         wasted_us=int(bill.wasted_seconds / _MICRO),
         cost_e8=_e8(amounts.cost_usd) if amounts else 0,
         on_demand_e8=_e8(amounts.on_demand_usd) if amounts else 0,
         wasted_e8=_e8(amounts.wasted_usd) if amounts else 0,
         useful_e8=_e8(amounts.useful_usd) if amounts else 0,
-        first_spot_us=micros if is_spot and is_first else 0,
+        deadline_moves=moved_by.count(Guard.DEADLINE),
+        economics_moves=moved_by.count(Guard.ECONOMICS),
+        first_spot_us=charged_us if is_spot and is_first else 0,
         first_interruptions=int(bill.is_interrupted and is_spot and is_first),
     )
     deployment = DRILLS if bill.is_drill else bill.deployment
-    counts += _moves(outcome, guards, first_of_its_run=first_of_its_run)
     return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
 
 
-def _moves(outcome: Outcome, guards: tuple[str, str], *, first_of_its_run: bool) -> Counts:
-    of_rerun, of_start = guards
-    is_rerun = outcome in (Outcome.ON_DEMAND_RERUN, Outcome.WOULD_ON_DEMAND_RERUN)
-    moved_by = [of_rerun] * is_rerun + [of_start] * first_of_its_run
-    return Counts(
-        deadline_moves=moved_by.count(Guard.DEADLINE),
-        economics_moves=moved_by.count(Guard.ECONOMICS),
-    )
-
-
 def total(sums: Iterable[DailySum]) -> Counts:
-    """Add up, leaving out the drills."""
+    """Return the sum over all days and deployments, without the drills."""
     counts = Counts()
     for daily in sums:
         if daily.deployment.key != DRILLS.key:

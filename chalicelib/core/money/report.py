@@ -1,4 +1,4 @@
-"""The report: daily sums as rows, by deployment and day, with totals and what to make of them.
+"""The report: daily sums as rows, by deployment and day, with totals, rates and warnings.
 
 Pure; `spotctl report` shows it, and `sweep` puts its totals into Prefect once a day.
 """
@@ -12,14 +12,12 @@ from operator import add
 from typing import Final
 
 from chalicelib.core.model.pricing import Rate, age_warning, read_rate
+from chalicelib.core.model.text import one_line
 from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum, total
+from chalicelib.core.policies.economics import RatePerHour, rate_per_hour
 from chalicelib.core.policies.facts import Guard
-from chalicelib.core.policies.poisson import RatePerHour, rate_per_hour
-from chalicelib.core.rescue.annotation import one_line
 
-COLUMNS: Final = (
-    "day",
-    "deployment",
+COUNT_COLUMNS: Final = (
     "runs",
     "attempts",
     "interruptions",
@@ -39,6 +37,7 @@ COLUMNS: Final = (
     "deadline_moves",
     "economics_moves",
 )
+COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
 """Of a row, in this order, in JSON and CSV alike.
 
 `would_...` is of observe mode, `..._moves` of the guards.
@@ -56,30 +55,11 @@ class Row:
     counts: Counts
 
     def as_mapping(self) -> Mapping[str, object]:
-        """Plain values by column; USD and hours are Decimals."""
-        counts = self.counts
-        return {
-            "day": self.day.isoformat() if self.day else "",
-            "deployment": self.deployment,
-            "runs": counts.runs,
-            "attempts": counts.attempts,
-            "interruptions": counts.interruptions,
-            "spot_reruns": counts.spot_reruns,
-            "on_demand_reruns": counts.on_demand_reruns,
-            "would_spot_reruns": counts.would_spot_reruns,
-            "would_on_demand_reruns": counts.would_on_demand_reruns,
-            "hours": counts.hours.quantize(_HOUR),
-            "spot_hours": counts.spot_hours.quantize(_HOUR),
-            "cost_usd": counts.cost_usd,
-            "on_demand_usd": counts.on_demand_usd,
-            "savings_usd": counts.savings_usd,
-            "wasted_hours": counts.wasted_hours.quantize(_HOUR),
-            "wasted_usd": counts.wasted_usd,
-            "net_savings_usd": counts.net_savings_usd,
-            "partial_bills": counts.partial_bills,
-            "deadline_moves": counts.deadline_moves,
-            "economics_moves": counts.economics_moves,
-        }
+        """Plain values by column; USD and hours are Decimals, hours rounded to 1e-6."""
+        values = {name: getattr(self.counts, name) for name in COUNT_COLUMNS}
+        hours = {n: v.quantize(_HOUR) for n, v in values.items() if n.endswith("hours")}
+        day = self.day.isoformat() if self.day else ""
+        return {"day": day, "deployment": self.deployment, **values, **hours}
 
     @property
     def interruption_rate(self) -> RatePerHour | None:
@@ -91,7 +71,7 @@ class Row:
 class Report:
     """From `since` to `until`, both included, UTC days. Drills are rows of their own, in no total.
 
-    `rates` are those that the bills were made with; `warnings` are for people, in words.
+    `rates` are those that the bills were made with; `warnings` are sentences.
     """
 
     since: date
@@ -105,7 +85,7 @@ class Report:
 
     @property
     def moves(self) -> Mapping[str, int]:
-        """How many runs each guard put on demand, or would have; those that moved some."""
+        """How many runs each guard moved to on-demand, or would have; without those that moved none."""
         counts = self.total.counts
         moves = {
             Guard.DEADLINE.value: counts.deadline_moves,
@@ -126,9 +106,9 @@ def days_between(since: date, until: date) -> tuple[date, ...]:
 
 
 def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
-    """Make the report of the days from `since` to `until` from their sums.
+    """Return the report of the days from `since` to `until`, from their sums.
 
-    The warnings' age of rates is counted to `until`.
+    A warning names rates that were read more than 90 days before `until`.
     """
     all_sums = list(sums)
     work = [daily for daily in all_sums if daily.deployment.key != DRILLS.key]
@@ -152,16 +132,17 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return what people see in Prefect: a row per deployment and the total, in plain numbers.
+    """Return the rows for Prefect's UI: one per deployment and the total, in plain numbers.
 
-    The money comes first: Prefect's page shows five columns or so, the others when scrolled.
+    USD come first: the UI shows about five columns, the others when scrolled.
     """
     return [
-        _seen(row.deployment, row.counts, report) for row in (*report.deployments, report.total)
+        _savings_row(row.deployment, row.counts, report)
+        for row in (*report.deployments, report.total)
     ]
 
 
-def _seen(deployment: str, counts: Counts, report: Report) -> Mapping[str, object]:
+def _savings_row(deployment: str, counts: Counts, report: Report) -> Mapping[str, object]:
     would = {
         "would: Spot": counts.would_spot_reruns,
         "would: on demand": counts.would_on_demand_reruns,
@@ -184,12 +165,12 @@ def _seen(deployment: str, counts: Counts, report: Report) -> Mapping[str, objec
 
 
 def in_usd(amount: Decimal) -> str:
-    """Two digits after the point, six for what is less than a dollar."""
+    """Return the amount with two digits after the point, six for less than a dollar."""
     return f"{amount:.2f}" if abs(amount) >= 1 or amount == 0 else f"{amount:.6f}"
 
 
 def _names(sums: Sequence[DailySum]) -> Mapping[str, str]:
-    """What each deployment was called last; a name from outside is cut to one line."""
+    """Each deployment's newest name, cut to one line."""
     names: dict[str, str] = {}
     for daily in sorted(sums, key=lambda daily: daily.day):
         if daily.deployment.name or daily.deployment.key not in names:

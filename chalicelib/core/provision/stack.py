@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Final
 
-from chalicelib.core.rescue.annotation import one_line
+from chalicelib.core.model.text import one_line
 
 TEMPLATE_TAG: Final = "prefect-spot:template"
 """The stack's tag with its template's hash; a stack without it is not ours to change."""

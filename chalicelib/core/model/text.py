@@ -1,0 +1,25 @@
+"""Text from outside (stop reasons, names, Prefect's and AWS's messages), fit to be shown.
+
+Such text ends up in logs, metrics and Markdown: it is cut and escaped here, and nowhere else.
+"""
+
+from string import punctuation
+from typing import Final
+
+TEXT_LENGTH: Final = 200
+"""Characters of a text from outside that are shown."""
+
+_MARKDOWN_ESCAPES: Final = str.maketrans({mark: f"\\{mark}" for mark in punctuation})
+
+
+def one_line(text: str, length: int = TEXT_LENGTH) -> str:
+    """Return the text fit for a log line: printable, on one line, cut to `length` characters."""
+    printable = text[: 4 * length]
+    if not printable.isprintable():
+        printable = "".join(c if c.isprintable() else " " for c in printable)
+    return " ".join(printable.split())[:length]
+
+
+def escaped(text: str, length: int = TEXT_LENGTH) -> str:
+    """Return the text fit for a Markdown table cell: as `one_line`, all punctuation escaped."""
+    return one_line(text, length).translate(_MARKDOWN_ESCAPES)
