@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from localcloud.demo import CHART
 from localcloud.deployment import PROJECT
-from tests.ui.conftest import CHART, Played
+from tests.ui.conftest import Played
 
 pytestmark = pytest.mark.timeout(900)
 
