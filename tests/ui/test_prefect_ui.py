@@ -25,8 +25,6 @@ RUNNING: Final = (9, 67, 155)
 COMPLETED: Final = (33, 157, 75)
 """The colours of these states in the bar below the run's graph."""
 
-BOLD: Final = re.compile("[6-9]00")
-
 LAST: Final = "Spot interruption 3 (allowed on Spot: 2)"
 
 
@@ -152,8 +150,9 @@ def check_markdown(shown: Locator) -> None:
     expect(table.get_by_role("row").nth(6)).to_contain_text(
         re.compile(r"at most 0\.0\d+ USD, estimated")
     )
-    for bold in ("What happens next:", "Why:"):
-        expect(shown.get_by_text(bold, exact=True)).to_have_css("font-weight", BOLD)
+    bold = re.compile("[6-9]00")
+    for label in ("What happens next:", "Why:"):
+        expect(shown.get_by_text(label, exact=True)).to_have_css("font-weight", bold)
     expect(shown).to_contain_text("rerun on FARGATE.")
     assert not set(shown.inner_text()) & set("|\\*#`<>"), shown.inner_text()
 
