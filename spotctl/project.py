@@ -10,9 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from chalicelib.core.provision.mode import Provision
 from chalicelib.errors import SettingError
-from chalicelib.provision_settings import ProvisionSettings, read_provision_settings
 from chalicelib.settings import Settings, read_settings
 
 CONFIG: Final = Path(".chalice") / "config.json"
@@ -27,17 +25,16 @@ class Project:
     app_name: str
     functions: tuple[str, ...]
     settings: Settings
-    provision: ProvisionSettings
 
     @property
     def is_rescue_only(self) -> bool:
         """Whether cluster, worker and work pool are the user's, not the stack's."""
-        return self.provision.provision is Provision.RESCUE_ONLY
+        return not self.settings.is_full
 
     @property
     def stack(self) -> str:
         """Name of the CloudFormation stack, and of the table in it."""
-        return self.settings.table_name
+        return self.settings.stack_name
 
     @property
     def failure_queue(self) -> str:
@@ -80,12 +77,10 @@ def read_project(
         **stages[stage].get("environment_variables", {}),
         **changes,
     }
-    settings = read_settings(environment)
     return Project(
         folder=folder,
         stage=stage,
         app_name=str(config.get("app_name", "prefect-spot")),
         functions=tuple(stages[stage].get("lambda_functions", {})),
-        settings=settings,
-        provision=read_provision_settings(environment, settings),
+        settings=read_settings(environment),
     )

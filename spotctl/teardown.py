@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.provision.stack import TEMPLATE_TAG
+from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.errors import RefusedError

@@ -157,7 +157,7 @@ def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Ro
             f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
         )
     default = default_of(template, "launch_type")
-    if project.provision.use_spot and default != FARGATE_SPOT:
+    if project.settings.use_spot and default != FARGATE_SPOT:
         yield warning(
             "pool: capacity",
             f"flows run on {default or 'no launch type'} by default",

@@ -112,7 +112,7 @@ def _cluster_row(cluster: Cluster, project: Project) -> Row:
         return failed(part, "ECS does not know it in this region", step)
     if cluster.status != "ACTIVE":
         return failed(part, f"it is {cluster.status}", DEPLOY)
-    wanted = (FARGATE, FARGATE_SPOT) if project.provision.use_spot else (FARGATE,)
+    wanted = (FARGATE, FARGATE_SPOT) if project.settings.use_spot else (FARGATE,)
     missing = [provider for provider in wanted if provider not in cluster.providers]
     if missing:
         return failed(

@@ -107,13 +107,6 @@ def test_calls_alone_lead_from_nothing_to_ready_past_what_is_in_the_way(deployed
         assert config["DestinationConfig"]["OnFailure"]["Destination"].endswith("-failures")
 
 
-def test_another_call_changes_nothing(deployed: Deployed) -> None:
-    before = deployed.seen()
-    answer = deployed.call()
-    assert (answer["state"], answer["steps"], answer["overtaken"]) == ("ready", [], [])
-    assert deployed.seen() == before
-
-
 def test_after_another_deploy_everything_is_restored_and_only_what_is_new_is_changed(
     deployed: Deployed,
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.s3.models import s3_backends
 
-from chalicelib.core.provision.stack import TEMPLATE_TAG
+from chalicelib.core.provision.model import TEMPLATE_TAG
 from localcloud.moto_additions import LambdaAnswer
 from spotctl.context import Aws, Context
 from spotctl.deploy import MOST_ERRORS, Next, deploy, next_after

@@ -28,12 +28,12 @@ def make_project(
         stack="prefect-spot-dev",
         failure_queue="failures",
         is_rescue_only=is_rescue_only,
-        provision=SimpleNamespace(use_spot=use_spot),
         settings=SimpleNamespace(
             prefect_api_url="http://prefect/api",
             work_pool="spot",
             ecs_clusters=("prefect-spot-dev",),
             mode=mode,
+            use_spot=use_spot,
         ),
     )
 
