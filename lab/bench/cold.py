@@ -26,7 +26,7 @@ from lab.bench.usage import cpu_seconds, peak_rss_mib
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import REACT
 from localcloud.deployment import deploy_folder
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TITLE: Final = "Cold start, memory, and an event that asks for nothing"
 COMPARED: Final = "From a process's start to its first answer"
@@ -55,14 +55,14 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     starts, rescues = (1, 1) if short else (STARTS, RESCUES)
     seeds = [Seed(task_arn(), on_demand=n % 4 == 3) for n in range(rescues)]
     with (
-        Household.open() as household,
-        StandIns(household, seeds).fresh(rescues) as prefect,
-        fresh_aws(household) as aws,
-        deployed(household) as stage,
+        Supervisor.open() as supervisor,
+        StandIns(supervisor, seeds).fresh(rescues) as prefect,
+        fresh_aws(supervisor) as aws,
+        deployed(supervisor) as stage,
     ):
         settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
-        shutil.copytree(BARE_PROJECT, household.folder / "bare")
-        deploy_folder(stage.aws, household.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
+        shutil.copytree(BARE_PROJECT, supervisor.folder / "bare")
+        deploy_folder(stage.aws, supervisor.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
         ours, bare = _in_turn(stage, settings, starts)
         log(f"react {ours['seconds']:.2f} s, bare {bare['seconds']:.2f} s")
         peak = round(_peak_mib(stage, settings, prefect.victims), 1)

@@ -76,7 +76,7 @@ class Comparison:
         runtimes = min(RUNTIMES, number)
         with (
             servers.fresh(runtimes + number) as prefect,
-            fresh_aws(self.deployment.household, [*map(task_of, prefect.victims)]) as aws,
+            fresh_aws(self.deployment.supervisor, [*map(task_of, prefect.victims)]) as aws,
             self.side(name, prefect, aws, runtimes) as side,
         ):
             warm_up, victims = prefect.victims[:runtimes], prefect.victims[runtimes:]

@@ -94,7 +94,7 @@ def judged_cases(comparison: Comparison, prefect: FreshPrefect) -> list[Row]:
     found: dict[str, list[str]] = {}
     for side_name in (OURS, THEIRS):
         with ExitStack() as stack:
-            aws = stack.enter_context(fresh_aws(comparison.deployment.household))
+            aws = stack.enter_context(fresh_aws(comparison.deployment.supervisor))
             side = stack.enter_context(comparison.side(side_name, prefect, aws, RUNTIMES_HERE))
             deployment_id = prefect.http.get("/deployments/name/etl/nightly")["id"]
             place = Place(prefect.http, aws, deployment_id)

@@ -15,7 +15,7 @@ from localcloud.cloud import LAMBDA_PYTHON, REACT
 from localcloud.deployment import deploy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
 from localcloud.lambdas import LambdaService
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TIMEOUT_SECONDS: Final = 30
 LONG_SECONDS: Final = 900.0
@@ -28,7 +28,7 @@ AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 class Deployed:
     """What `chalice deploy` made of this project, and of what is compared with it."""
 
-    household: Household
+    supervisor: Supervisor
     aws: EmulatedAws
 
     @property
@@ -41,7 +41,7 @@ class Deployed:
         config = FunctionConfig.of(self.aws.lambdas.get_function(function))
         environment = {**dict(config.environment), **AS_ON_LAMBDA, **settings}
         return ExecutionEnvironment(
-            self.household,
+            self.supervisor,
             self.aws,
             LAMBDA_PYTHON,
             replace(config, environment=tuple(sorted(environment.items()))),
@@ -54,7 +54,7 @@ class Deployed:
             FunctionName=REACT, Environment={"Variables": {**settings, "STAGE": STAGE}}
         )
         with LambdaService(
-            self.household, self.aws, LAMBDA_PYTHON, retry_scale=0.1, concurrency=runtimes
+            self.supervisor, self.aws, LAMBDA_PYTHON, retry_scale=0.1, concurrency=runtimes
         ) as lambdas:
             for _ in range(runtimes):
                 lambdas.invoke_async(REACT, {})
@@ -77,12 +77,12 @@ class Deployed:
 
 
 @contextmanager
-def deployed(household: Household) -> Iterator[Deployed]:
+def deployed(supervisor: Supervisor) -> Iterator[Deployed]:
     """Deploy this project as it is; each runtime is given the addresses of its servers."""
     with EmulatedAws() as aws:
         settings = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-        deploy(aws, household.folder / "project", STAGE, settings, TIMEOUT_SECONDS)
-        yield Deployed(household, aws)
+        deploy(aws, supervisor.folder / "project", STAGE, settings, TIMEOUT_SECONDS)
+        yield Deployed(supervisor, aws)
 
 
 def answered(runtime: ExecutionEnvironment, number: int, event: Mapping[str, Any]) -> Outcome:

@@ -13,7 +13,7 @@ from lab.bench.floor_requests import Floor, needed
 from lab.bench.interruptions import Seed, exit_of, task_arn
 from lab.bench.part import Log, Measured, Row, ratio
 from lab.bench.servers import FreshPrefect, StandIns, fresh_aws, prepared
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
 COMPARED: Final = "A warm rescue, and its floor"
@@ -54,13 +54,13 @@ def measure(log: Log, *, short: bool = False) -> Measured:
         for _ in ("rescued", "moved by its floor")
     ]
     rows: list[Row] = []
-    with Household.open() as household, deployed(household) as stage:
+    with Supervisor.open() as supervisor, deployed(supervisor) as stage:
         stage.add_function(BARE, BARE_SOURCE)
-        with StandIns(household, seeds).fresh(len(seeds)) as prefect:
+        with StandIns(supervisor, seeds).fresh(len(seeds)) as prefect:
             rows += _compare("stand-in, 20 ms away", stage, prefect, warm_up, log)
         if not short:
             log(f"making {len(seeds)} runs on a real Prefect server, with PostgreSQL")
-            with prepared(household, seeds) as servers, servers.fresh(len(seeds)) as prefect:
+            with prepared(supervisor, seeds) as servers, servers.fresh(len(seeds)) as prefect:
                 rows += _compare("real server", stage, prefect, warm_up, log)
     worse = max(row["rescue ÷ floor"] for row in rows[-len(KINDS) :])
     return Measured({"warm_vs_floor": worse}, {COMPARED: rows, NEEDED: needed()})
@@ -71,7 +71,7 @@ def _compare(
 ) -> list[Row]:
     """Let both sides take turns on the runs of a server; they are made in pairs, by kind."""
     seconds: dict[bool, list[tuple[float, float]]] = {kind: [] for kind in KINDS.values()}
-    with fresh_aws(stage.household) as aws:
+    with fresh_aws(stage.supervisor) as aws:
         ours = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
         bare = stage.runtime(BARE)
         floor, victims = Floor(), iter(prefect.victims)

@@ -13,7 +13,7 @@ from lab.bench.interruptions import make_seeds
 from lab.bench.part import Log, Measured
 from lab.bench.servers import StandIns, prepared
 from lab.bench.sides import RUNTIMES
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TITLE: Final = "Against prefect-aws's observer"
 
@@ -56,14 +56,14 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     """
     rounds = SHORT_ROUNDS if short else ROUNDS
     seeds = make_seeds(RUNTIMES + max(rounds))
-    with Household.open() as household, deployed(household) as deployment:
+    with Supervisor.open() as supervisor, deployed(supervisor) as deployment:
         comparison = Comparison(deployment, log)
-        stand_ins = StandIns(household, seeds)
+        stand_ins = StandIns(supervisor, seeds)
         tables = {ON_STANDIN: comparison.compare(stand_ins, rounds)}
         if not short:
             tables[STREAM] = comparison.compare(stand_ins, STREAM_ROUNDS, stream)
         log("making the runs on a Prefect server")
-        with prepared(household, [] if short else seeds) as servers:
+        with prepared(supervisor, [] if short else seeds) as servers:
             if not short:
                 tables[ON_SERVER] = comparison.compare(servers, rounds)
             with servers.fresh(0) as prefect:

@@ -26,7 +26,7 @@ from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import wait_for
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household, free_port
+from localcloud.processes import Supervisor, free_port
 
 START_SECONDS: Final = 30.0
 CLIENTS: Final = 8
@@ -111,7 +111,7 @@ class Servers(Protocol):
 class StandIns:
     """Stand-ins for the Prefect API, each in a process of its own."""
 
-    household: Household
+    supervisor: Supervisor
     seeds: Sequence[Seed]
     name: str = "stand-in"
 
@@ -120,7 +120,7 @@ class StandIns:
         """Start one, and end it."""
         seeds = self.seeds[:number]
         with (
-            served(self.household, "/api", "lab.bench.prefect_standin", str(DELAY_SECONDS)) as (
+            served(self.supervisor, "/api", "lab.bench.prefect_standin", str(DELAY_SECONDS)) as (
                 http,
                 url,
                 process,
@@ -137,8 +137,10 @@ class RealServers:
 
     name = "Prefect server"
 
-    def __init__(self, household: Household, postgres: Postgres, victims: Sequence[Victim]) -> None:
-        self._household = household
+    def __init__(
+        self, supervisor: Supervisor, postgres: Postgres, victims: Sequence[Victim]
+    ) -> None:
+        self._supervisor = supervisor
         self._postgres = postgres
         self._victims = victims
         self._number = 0
@@ -149,24 +151,24 @@ class RealServers:
         self._number += 1
         name = f"bench_{self._number}"
         database = self._postgres.create_database(name, copy_of=_SEEDED)
-        with _server(self._household, name, database) as server, Http(server.api_url) as http:
+        with _server(self._supervisor, name, database) as server, Http(server.api_url) as http:
             [process] = children_that_run("prefect")
             yield FreshPrefect(server.api_url, http, self._victims[:number], process, False)
 
 
 @contextmanager
-def prepared(household: Household, seeds: Sequence[Seed]) -> Iterator[RealServers]:
+def prepared(supervisor: Supervisor, seeds: Sequence[Seed]) -> Iterator[RealServers]:
     """Start PostgreSQL and make the runs in it; hand out where copies are to be had."""
-    with Postgres(household.folder / "postgres", household.spawn) as postgres:
+    with Postgres(supervisor.folder / "postgres", supervisor.spawn) as postgres:
         database = postgres.create_database(_SEEDED)
         with (
-            _server(household, _SEEDED, database) as server,
+            _server(supervisor, _SEEDED, database) as server,
             Http(server.api_url) as http,
             ThreadPoolExecutor(CLIENTS) as pool,
         ):
             deployment_id = _make_deployment(http)
             starts = list(pool.map(lambda seed: start_run(http, deployment_id, seed), seeds))
-        yield RealServers(household, postgres, _victims(seeds, starts))
+        yield RealServers(supervisor, postgres, _victims(seeds, starts))
 
 
 def start_run(http: Http, deployment_id: str, seed: Seed, retries: int = 0) -> tuple[str, datetime]:
@@ -216,24 +218,26 @@ class FreshAws:
 
 
 @contextmanager
-def fresh_aws(household: Household, tasks: Sequence[Mapping[str, Any]] = ()) -> Iterator[FreshAws]:
+def fresh_aws(
+    supervisor: Supervisor, tasks: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[FreshAws]:
     """Start one that knows these ECS tasks, and end it."""
-    with served(household, "", "lab.bench.aws_standin") as (http, url, _):
+    with served(supervisor, "", "lab.bench.aws_standin") as (http, url, _):
         http.send("POST", "/bench/tasks", tasks)
         yield FreshAws(url, http)
 
 
 @contextmanager
 def served(
-    household: Household, path: str, module: str, *arguments: str
+    supervisor: Supervisor, path: str, module: str, *arguments: str
 ) -> Iterator[tuple[Http, str, psutil.Process]]:
     """Start `python -m MODULE PORT …`, wait until it answers below `path`, and end it."""
     port = free_port()
-    process = household.spawn(
+    process = supervisor.spawn(
         [sys.executable, "-m", module, str(port), *arguments],
         env={"PATH": "/usr/bin:/bin"},
         cwd=ROOT,
-        log=household.folder / f"{module}-{port}.log",
+        log=supervisor.folder / f"{module}-{port}.log",
     )
     url = f"http://127.0.0.1:{port}{path}"
 
@@ -262,8 +266,8 @@ def _make_deployment(http: Http) -> str:
     return str(http.send("POST", "/deployments/", body)["id"])
 
 
-def _server(household: Household, name: str, database: str) -> PrefectServer:
-    return PrefectServer(household.folder / name, household.spawn, database=database)
+def _server(supervisor: Supervisor, name: str, database: str) -> PrefectServer:
+    return PrefectServer(supervisor.folder / name, supervisor.spawn, database=database)
 
 
 def _victims(seeds: Sequence[Seed], starts: Sequence[tuple[str, datetime]]) -> Sequence[Victim]:

@@ -63,8 +63,8 @@ def ours(
 @contextmanager
 def observer(deployment: Deployed, prefect: FreshPrefect, aws: FreshAws) -> Iterator[Side]:
     """Start one in a process of its own, and hand it out when it asks for its first message."""
-    home = deployment.household.folder / "observer"
-    process = deployment.household.spawn(
+    home = deployment.supervisor.folder / "observer"
+    process = deployment.supervisor.spawn(
         [sys.executable, "-m", "lab.bench.observer_process"],
         env={
             "PATH": "/usr/bin:/bin",
