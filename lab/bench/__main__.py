@@ -1,6 +1,7 @@
 """`make bench`, or `python -m lab.bench observer floor cold storm sweep`: measure, print, write.
 
-`--short` tries the parts with smallest sizes, and writes no page.
+`--short` tries the parts with smallest sizes, and writes no page. `cold --against DIR` compares the
+Lambda of this checkout with that of another one, start by start, and writes nothing.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -22,11 +24,17 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m lab.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
     parser.add_argument("--short", action="store_true", help="smallest sizes, once, and no page")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, for cold")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown:
         parser.error(f"there is no part {unknown[0]}: there are {', '.join(PARTS)}")
     console = Console(width=None if sys.stdout.isatty() else 120)
+    if options.against:
+        if options.parts != ["cold"]:
+            parser.error("--against is for cold alone: python -m lab.bench cold --against DIR")
+        _run("cold", {}, console, short=options.short, against=options.against)
+        return 0
     file = report.SHORT_FILE if options.short else report.FILE
     found = report.load(file)
     for name in options.parts or PARTS:
@@ -40,7 +48,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(name: str, found: report.Found, console: Console, *, short: bool) -> report.Found:
+def _run(name: str, found: report.Found, console: Console, **options: object) -> report.Found:
     part = import_module(f"lab.bench.{name}")
     began, at = time.monotonic(), datetime.now(UTC)
 
@@ -48,7 +56,7 @@ def _run(name: str, found: report.Found, console: Console, *, short: bool) -> re
         console.print(f"{time.monotonic() - began:7.1f} s  {name}: {line}", highlight=False)
 
     console.rule(part.TITLE)
-    measured = part.measure(log, short=short)
+    measured = part.measure(log, **options)
     for title, rows in measured.tables.items():
         _show(console, title, rows)
     share = {

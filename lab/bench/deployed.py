@@ -12,13 +12,18 @@ from typing import Any, Final
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import LAMBDA_PYTHON, REACT
-from localcloud.deployment import deploy
+from localcloud.deployment import copy_project, deploy, redeploy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
 from localcloud.lambdas import LambdaService
 from localcloud.processes import Household
 
 TIMEOUT_SECONDS: Final = 30
 LONG_SECONDS: Final = 900.0
+
+SETTINGS: Final = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+"""Replaced by the address of its server in each runtime."""
+
+OTHER_NAME: Final = "another-checkout"
 
 AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 """The zip's folder cannot be written to there: its code is compiled in each cold start."""
@@ -31,10 +36,9 @@ class Deployed:
     household: Household
     aws: EmulatedAws
 
-    @property
-    def zip_bytes(self) -> int:
-        """Size of the deployed zip."""
-        return len(self.aws.lambdas.get_function(REACT).code_bytes)
+    def zip_bytes(self, function: str = REACT) -> int:
+        """Return the size of a function's deployed zip."""
+        return len(self.aws.lambdas.get_function(function).code_bytes)
 
     def runtime(self, function: str = REACT, **settings: str) -> ExecutionEnvironment:
         """Start a runtime of a function, with `settings` over its own environment."""
@@ -61,6 +65,15 @@ class Deployed:
             lambdas.wait_idle(LONG_SECONDS)
             yield lambdas
 
+    def add_checkout(self, checkout: Path) -> str:
+        """Deploy another checkout of this repository, its functions renamed; return its `react`."""
+        folder = self.household.folder / OTHER_NAME
+        copy_project(folder, checkout)
+        config = folder / ".chalice" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "app_name": OTHER_NAME}))
+        redeploy(self.aws, folder, STAGE, SETTINGS, TIMEOUT_SECONDS)
+        return f"{OTHER_NAME}-{STAGE}-react"
+
     def add_function(self, name: str, source: Path) -> None:
         """Add a function of one file, with the environment that ours have; `handler` is its own."""
         functions = self.aws.client("lambda")
@@ -80,8 +93,7 @@ class Deployed:
 def deployed(household: Household) -> Iterator[Deployed]:
     """Deploy this project as it is; each runtime is given the addresses of its servers."""
     with EmulatedAws() as aws:
-        settings = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-        deploy(aws, household.folder / "project", STAGE, settings, TIMEOUT_SECONDS)
+        deploy(aws, household.folder / "project", STAGE, SETTINGS, TIMEOUT_SECONDS)
         yield Deployed(household, aws)
 
 

@@ -53,4 +53,4 @@ def test_each_promise_has_its_figure(found: dict[str, Any]) -> None:
 
 def test_a_stop_without_a_warning_costs_one_read(found: dict[str, Any]) -> None:
     sizes = found["measured"]["cold"]["figures"][cold.SIZES]
-    assert sizes[-1]["figure"] == "1 to DynamoDB GetItem, 0 to Prefect"
+    assert sizes[0][cold.REQUESTS] == "1 to DynamoDB GetItem, 0 to Prefect"
