@@ -2,29 +2,27 @@
 
 moto takes milliseconds of the machine's processors for each call, copies whole tables, and its
 queues get slower as they grow: on two cores that would be measured, not the two sides. DynamoDB is
-the tests' own, which passes the table's tests; queue and tasks are a deque and a dictionary.
+the tests' own, which passes the table's tests; queue and tasks are collections.
 
 `python -m lab.bench.aws_standin PORT`
 """
 
 import asyncio
-import json
 import re
 import sys
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import uuid4
 
 from botocore.exceptions import ClientError
 
+from lab.bench.http_server import Answer, Request, serve
 from lab.bench.dynamodb import InMemoryDynamoDB
-from lab.bench.http_server import Answer, Request, Service, serve
 
 Json = Mapping[str, Any]
 
-_BENCH: Final = "/bench/"
 _WORDS: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -35,35 +33,36 @@ class AwsStandIn:
     dynamodb: InMemoryDynamoDB = field(default_factory=InMemoryDynamoDB)
     tasks: dict[str, Json] = field(default_factory=dict)
     """ECS tasks by ARN, as DescribeTasks shows them."""
-    messages: deque[str] = field(default_factory=deque)
+    messages: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     """Bodies that wait in the one queue there is."""
     in_flight: dict[str, str] = field(default_factory=dict)
-    """Bodies that were received and not deleted yet, by receipt handle."""
+    """Bodies that were received and are not deleted yet, by receipt handle."""
+    listeners: int = 0
+    """Receivers that wait for a message."""
     requests: Counter[str] = field(default_factory=Counter)
-    _waiting: deque[asyncio.Future[Answer]] = field(default_factory=deque)
 
-    def handle(self, request: Request) -> Answer | asyncio.Future[Answer]:
-        """Answer a request."""
-        body = json.loads(request.body) if request.body else {}
-        if request.path.startswith(_BENCH):
-            return self._answer_bench(request.path.removeprefix(_BENCH), body)
+    def handle(self, request: Request) -> Answer | Awaitable[Answer]:
+        """Answer a request; ReceiveMessage may have to wait, and is to be awaited."""
+        body = request.json
+        if "x-amz-target" not in request.headers:
+            return self._answer_bench(request.target, body)
         service, _, operation = request.headers["x-amz-target"].rpartition(".")
         self.requests[operation] += 1
         if service.startswith("DynamoDB"):
             return self._answer_dynamodb(operation, body)
         match operation:
             case "DescribeTasks":
-                return Answer(200, self._describe(body["tasks"]))
+                return 200, self._describe(body["tasks"])
             case "ListTasks":
-                return Answer(200, self._list(body))
+                return 200, self._list(body)
             case "GetQueueUrl":
                 url = f"http://{request.headers['host']}/queue/{body['QueueName']}"
-                return Answer(200, {"QueueUrl": url})
+                return 200, {"QueueUrl": url}
             case "ReceiveMessage":
                 return self._receive()
             case "DeleteMessage":
                 self.in_flight.pop(body["ReceiptHandle"], None)
-                return Answer(200, {})
+                return 200, {}
         return _error("UnknownOperationException", f"{operation} is not emulated")
 
     def _list(self, body: Json) -> Json:
@@ -84,52 +83,43 @@ class AwsStandIn:
         if method is None:
             return _error("UnknownOperationException", f"{operation} is not emulated")
         try:
-            return Answer(200, method(**body) or {})
+            return 200, method(**body) or {}
         except ClientError as error:
             return _error(error.response["Error"]["Code"], str(error))
 
-    def _receive(self) -> Answer | asyncio.Future[Answer]:
-        """Give one message; where there is none, wait for one. The longest wait is not kept to."""
-        if self.messages:
-            return self._hand_out(self.messages.popleft())
-        later: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append(later)
-        return later
-
-    def _hand_out(self, body: str) -> Answer:
+    async def _receive(self) -> Answer:
+        """Give one message as soon as there is one, however long the request may wait."""
+        self.listeners += 1
+        body = await self.messages.get()
+        self.listeners -= 1
         handle = str(uuid4())
         self.in_flight[handle] = body
-        return Answer(
-            200, {"Messages": [{"MessageId": handle, "ReceiptHandle": handle, "Body": body}]}
-        )
+        message = {"MessageId": handle, "ReceiptHandle": handle, "Body": body}
+        return 200, {"Messages": [message]}
 
-    def _answer_bench(self, name: str, body: Any) -> Answer:
-        """Answer the benchmark itself: what is asked here is not counted."""
-        match name:
-            case "messages":
-                self._put(body)
-                return Answer(200, {})
-            case "tasks":
+    def _answer_bench(self, path: str, body: Any) -> Answer:
+        """Answer the benchmark's own requests, which are not counted."""
+        match path:
+            case "/bench/messages":
+                for message in body:
+                    self.messages.put_nowait(message)
+                return 200, {}
+            case "/bench/tasks":
                 self.tasks.update({task["taskArn"]: task for task in body})
-                return Answer(200, {})
-            case "usage":
+                return 200, {}
+            case "/bench/usage":
                 usage = {
                     "requests": dict(self.requests),
-                    "messages": len(self.messages) + len(self.in_flight),
-                    "listeners": len(self._waiting),
+                    "messages": self.messages.qsize() + len(self.in_flight),
+                    "listeners": self.listeners,
                 }
-                return Answer(200, usage)
-        return _error("UnknownOperationException", name)
-
-    def _put(self, bodies: Sequence[str]) -> None:
-        self.messages.extend(bodies)
-        while self.messages and self._waiting:
-            self._waiting.popleft().set_result(self._hand_out(self.messages.popleft()))
+                return 200, usage
+        return _error("UnknownOperationException", path)
 
 
 def _error(code: str, message: str) -> Answer:
-    return Answer(400, {"__type": f"bench#{code}", "message": message})
+    return 400, {"__type": f"bench#{code}", "message": message}
 
 
 if __name__ == "__main__":
-    serve(Service(AwsStandIn().handle), int(sys.argv[1]))
+    serve(AwsStandIn().handle, int(sys.argv[1]))

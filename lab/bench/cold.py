@@ -11,31 +11,29 @@ nothing is written.
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
-from uuid import uuid4
+from typing import Final
 
 import psutil
 
-from lab.bench.deployed import TIMEOUT_SECONDS, Deployed, answered, deployed
-from lab.bench.interruptions import Victim, exit_of, make_seeds, task_arn
-from lab.bench.part import Log, Measured, Row, ratio
-from lab.bench.servers import FreshAws, FreshPrefect, StandIns, fresh_aws
-from lab.bench.usage import cpu_seconds, peak_rss_mib
+from lab.bench.deployed import TIMEOUT_SECONDS, answered, deployed
+from lab.bench.interruptions import Interruption, exit_of, exit_without_warning, interruptions
+from lab.bench.machine import cpu_seconds, peak_rss_mib
+from lab.bench.part import Log, Measured, ratio
+from lab.bench.servers import fresh_aws, stand_in
+from lab.tables import Row
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import REACT
 from localcloud.deployment import deploy_folder
 from localcloud.lambda_environment import ExecutionEnvironment
 from localcloud.processes import Household
 
-TITLE: Final = "Cold start, memory, and an event without work"
+TITLE: Final = "Cold start, size and memory"
 COMPARED: Final = "From a process's start to its first answer"
-SIZES: Final = "Size, memory, and an event without work"
+SIZES: Final = "Size, and memory over rescues"
 
 STARTS: Final = 15
 RESCUES: Final = 20
@@ -48,7 +46,6 @@ BARE_PROJECT: Final = Path(__file__).parent / "bare" / "chalice_app"
 
 ZIP_BYTES: Final = "zip, bytes"
 PEAK_MIB: Final = "peak MiB"
-REQUESTS: Final = "requests for an event without work"
 
 NOTES: Final = {
     COMPARED: (
@@ -74,23 +71,18 @@ def measure(log: Log, *, short: bool = False, against: Path | None = None) -> Me
             names[f"react of {against}"] = stage.add_checkout(against)
         shutil.copytree(BARE_PROJECT, household.folder / "bare")
         deploy_folder(stage.aws, household.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
-        seeds = make_seeds(rescues * len(names))
-        with StandIns(household, seeds).fresh(len(seeds)) as prefect, fresh_aws(household) as aws:
+        with stand_in(household) as prefect, fresh_aws(household) as aws:
             settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
             runtimes = {
                 title: partial(stage.runtime, name, **settings)
                 for title, name in {**names, BARE: BARE_NAME}.items()
             }
             compared = _in_turn(runtimes, starts)
-            victims = iter(prefect.victims)
-            sizes = {
-                title: {
-                    ZIP_BYTES: stage.zip_bytes(name),
-                    PEAK_MIB: _peak_mib(runtimes[title], [next(victims) for _ in range(rescues)]),
-                    REQUESTS: _count_requests(runtimes[title], aws, prefect),
-                }
-                for title, name in names.items()
-            }
+            sizes = {}
+            for title, name in names.items():
+                began = prefect.begin_all(interruptions(rescues))
+                peak = _peak_mib(runtimes[title], began)
+                sizes[title] = {ZIP_BYTES: stage.zip_bytes(name), PEAK_MIB: peak}
     tables = {COMPARED: _with_ratios(compared), SIZES: _with_ratios(sizes)}
     log(f"react {compared[OURS]['seconds']} s, bare {compared[BARE]['seconds']} s")
     targets = {
@@ -109,7 +101,7 @@ def _in_turn(runtimes: Mapping[str, Start], starts: int) -> Mapping[str, Row]:
     samples: dict[str, list[Row]] = {title: [] for title in runtimes}
     for number in range(starts + 1):
         for title, start in runtimes.items():
-            event = stop_without_warning()
+            event = exit_without_warning()
             began = time.perf_counter()
             runtime = start()
             answered(runtime, number, event)
@@ -128,40 +120,18 @@ def _with_ratios(figures: Mapping[str, Row]) -> list[Row]:
     """Return a row for each function, and one with ours ÷ its for each of the others."""
     rows: list[Row] = [{"function": title, **row} for title, row in figures.items()]
     for title, row in list(figures.items())[1:]:
-        ratios = {
-            key: ratio(ours, row[key]) if isinstance(ours, int | float) else None
-            for key, ours in figures[OURS].items()
-        }
+        ratios = {key: ratio(ours, row[key]) for key, ours in figures[OURS].items()}
         rows.append({"function": f"{OURS} ÷ {title}", **ratios})
     return rows
 
 
-def _peak_mib(start: Start, victims: Sequence[Victim]) -> float:
+def _peak_mib(start: Start, of: Sequence[Interruption]) -> float:
     """Return the peak memory of one runtime over its cold start and these rescues, in MiB."""
     runtime = start()
-    for number, victim in enumerate(victims):
-        answer = answered(runtime, number, exit_of(victim)).answer
+    for number, each in enumerate(of):
+        answer = answered(runtime, number, exit_of(each)).answer
         if answer["decision"] != "finish-rerun":
             raise RuntimeError(f"a run was not rescued: {answer}")
     peak = peak_rss_mib(psutil.Process(runtime.pid))
     runtime.end()
     return round(peak, 1)
-
-
-def _count_requests(start: Start, aws: FreshAws, prefect: FreshPrefect) -> str:
-    """Name the requests of a new runtime for an event that needs nothing of Prefect."""
-    before, to_prefect = Counter(aws.usage()["requests"]), prefect.requests()
-    runtime = start()
-    answered(runtime, 0, stop_without_warning())
-    runtime.end()
-    sent = Counter(aws.usage()["requests"]) - before
-    to_aws = [f"{number} to DynamoDB {name}" for name, number in sorted(sent.items())]
-    return ", ".join([*to_aws, f"{prefect.requests() - to_prefect} to Prefect"])
-
-
-def stop_without_warning() -> Mapping[str, Any]:
-    """Return the stop of a Spot task that exited by itself: the event `react` gets most."""
-    victim = Victim(str(uuid4()), task_arn(), datetime.now(UTC), on_demand=False)
-    event = exit_of(victim)
-    by_itself = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
-    return {**event, "detail": {**event["detail"], **by_itself}}

@@ -10,9 +10,10 @@ from typing import Final
 
 from lab.bench.deployed import Deployed, answered, deployed
 from lab.bench.floor_requests import Floor, needed
-from lab.bench.interruptions import Seed, exit_of, task_arn
-from lab.bench.part import Log, Measured, Row, ratio
-from lab.bench.servers import FreshPrefect, StandIns, fresh_aws, prepared
+from lab.bench.interruptions import Interruption, exit_of
+from lab.bench.part import Log, Measured, ratio
+from lab.bench.servers import Prefect, fresh_aws, real_server, stand_in
+from lab.tables import Row
 from localcloud.processes import Household
 
 TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
@@ -42,63 +43,49 @@ KINDS: Final = {"Spot": False, "FARGATE": True}
 
 
 def measure(log: Log, *, short: bool = False) -> Measured:
-    """Measure on a real server with PostgreSQL, and on the stand-in that is 20 ms away.
+    """Measure on the stand-in that is 20 ms away, then on a real server with PostgreSQL.
 
     The target is the worse of the two kinds, on the real server; short, there is the stand-in only.
     """
     rescues, warm_up = (2, 1) if short else (RESCUES, WARM_UP)
-    seeds = [
-        Seed(task_arn(), on_demand)
-        for _ in range(warm_up + rescues)
-        for on_demand in KINDS.values()
-        for _ in ("rescued", "moved by its floor")
-    ]
+    servers = {"stand-in, 20 ms away": stand_in, "real server": real_server}
+    if short:
+        del servers["real server"]
     rows: list[Row] = []
     with Household.open() as household, deployed(household) as stage:
         stage.add_function(BARE, BARE_SOURCE)
-        with StandIns(household, seeds).fresh(len(seeds)) as prefect:
-            rows += _compare("stand-in, 20 ms away", stage, prefect, warm_up, log)
-        if not short:
-            log(f"making {len(seeds)} runs on a real Prefect server, with PostgreSQL")
-            with prepared(household, seeds) as servers, servers.fresh(len(seeds)) as prefect:
-                rows += _compare("real server", stage, prefect, warm_up, log)
+        for name, server in servers.items():
+            with server(household) as prefect:
+                for kind, on_demand in KINDS.items():
+                    pair = _medians_ms(stage, prefect, on_demand, rescues, warm_up)
+                    log(f"{name}, {kind}: a rescue {pair[0]:.0f} ms, its floor {pair[1]:.0f} ms")
+                    row = {"rescue, ms": round(pair[0], 1), "floor, ms": round(pair[1], 1)}
+                    rows.append(
+                        {"Prefect": name, "rerun on": kind, **row, "rescue ÷ floor": ratio(*pair)}
+                    )
     worse = max(row["rescue ÷ floor"] for row in rows[-len(KINDS) :])
     return Measured({"warm_vs_floor": worse}, {COMPARED: rows, NEEDED: needed()})
 
 
-def _compare(
-    name: str, stage: Deployed, prefect: FreshPrefect, warm_up: int, log: Log
-) -> list[Row]:
-    """Let both sides take turns on the runs of a server; they are made in pairs, by kind."""
-    seconds: dict[bool, list[tuple[float, float]]] = {kind: [] for kind in KINDS.values()}
+def _medians_ms(
+    stage: Deployed, prefect: Prefect, on_demand: bool, rescues: int, warm_up: int
+) -> tuple[float, float]:
+    """Return the median milliseconds of a rescue, and of its floor, taken in turn."""
+    number = warm_up + rescues
+    began = prefect.begin_all([Interruption(on_demand) for _ in range(2 * number)])
+    seconds: list[tuple[float, float]] = []
     with fresh_aws(stage.household) as aws:
         ours = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
         bare = stage.runtime(BARE)
-        floor, victims = Floor(), iter(prefect.victims)
-        for number, (rescued, moved) in enumerate(zip(victims, victims, strict=True)):
+        floor = Floor()
+        for turn, (rescued, moved) in enumerate(zip(began[:number], began[number:], strict=True)):
             event = floor.event(moved, prefect_url=prefect.api_url, aws_url=aws.url)
-            seconds[rescued.on_demand].append(
-                (
-                    answered(ours, number, exit_of(rescued)).seconds,
-                    answered(bare, number, event).seconds,
-                )
-            )
+            rescue = answered(ours, turn, exit_of(rescued))
+            seconds.append((rescue.seconds, answered(bare, turn, event).seconds))
         ours.end()
         bare.end()
-    states = {run["state"]["name"] for run in prefect.runs([v.run_id for v in prefect.victims])}
+    states = {run["state"]["name"] for run in prefect.runs(began)}
     if states != {"AwaitingRetry"}:
         raise RuntimeError(f"not every run was made due: {states}")
-    rows = []
-    for kind, on_demand in KINDS.items():
-        ours_s, bare_s = map(median, zip(*seconds[on_demand][warm_up:], strict=True))
-        log(f"{name}, {kind}: a rescue {ours_s * 1000:.0f} ms, its floor {bare_s * 1000:.0f} ms")
-        rows.append(
-            {
-                "Prefect": name,
-                "rerun on": kind,
-                "rescue, ms": round(ours_s * 1000, 1),
-                "floor, ms": round(bare_s * 1000, 1),
-                "rescue ÷ floor": ratio(ours_s, bare_s),
-            }
-        )
-    return rows
+    rescue_s, floor_s = map(median, zip(*seconds[warm_up:], strict=True))
+    return 1000 * rescue_s, 1000 * floor_s

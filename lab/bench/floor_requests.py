@@ -13,37 +13,32 @@ from urllib.parse import urlsplit
 from chalicelib.functions.react import react
 from lab.bench.http_server import Request
 from lab.bench.in_process import InProcess
-from lab.bench.interruptions import Seed, Victim, exit_of, task_arn
-from lab.bench.part import Row
+from lab.bench.interruptions import Interruption, exit_of
+from lab.tables import Row
 
 TABLE: Final = "the table"
 PREFECT: Final = "Prefect"
 
 NEEDED: Final = (
-    (1, TABLE, "take the lease", "Prefect cannot compare and swap; it brings the record as well"),
-    (2, PREFECT, "read its states", "whether this very interruption was answered before"),
+    (1, TABLE, "take the lease", "Prefect cannot compare and swap; the answer is the record"),
+    (2, PREFECT, "read its states", "whether this very interruption was handled before"),
     (2, PREFECT, "read the run", "whether it may be rerun, and how often it was"),
+    (3, TABLE, "record the interruption", "before the run moves on: else a crash loses the count"),
     (
-        *(3, TABLE, "record the interruption"),
-        "before the run can move on: else a death here would lose the count",
-    ),
-    (
-        *(4, PREFECT, "park"),
-        "Prefect takes changes only while the run is scheduled, and no worker may have it"
-        " meanwhile",
+        4,
+        PREFECT,
+        "park",
+        "Prefect changes only a scheduled run, and no worker may get it meanwhile",
     ),
     (5, PREFECT, "read its states again", "whether the run had ended while it was being parked"),
-    (
-        *(5, PREFECT, "read the run again"),
-        "a change replaces whole what it changes: it needs a fresh read",
-    ),
-    (6, PREFECT, "change", "the retry that the rerun would eat, and the tag"),
+    (5, PREFECT, "read the run again", "a change replaces whole fields: it needs a fresh read"),
+    (6, PREFECT, "change", "the retry that the rerun would take, and the tag"),
     (7, PREFECT, "make due", "the rerun itself"),
     (8, PREFECT, "log", "people look there first"),
     (8, PREFECT, "artifact", "the whole story, on the run"),
     (8, PREFECT, "events", "users' automations wait for them; both in one request"),
     (8, PREFECT, "labels", "runs are searched by them"),
-    (9, TABLE, "release the lease", "the next event shall not wait, nor annotate a second time"),
+    (9, TABLE, "release the lease", "the next event need not wait, nor annotate a second time"),
 )
 """Stage, service, name, and reason, in the order in which one thread sends them."""
 
@@ -57,34 +52,28 @@ class Floor:
     """Makes the requests of a warm rescue, for `bare/requests_alone.py`."""
 
     def __init__(self) -> None:
-        self._sent: list[tuple[str, Request]] = []
-        self._place = InProcess(lambda *sent: self._sent.append(sent))
-        cold = self._place.start(Seed(task_arn(), on_demand=False))
-        react(self._place.context(), exit_of(cold))
+        self._sent: list[Request] = []
+        self._place = InProcess(self._sent.append)
+        react(self._place.context(), exit_of(self._place.begin(Interruption())))
 
-    def event(self, run: Victim, *, prefect_url: str, aws_url: str) -> Mapping[str, Any]:
+    def event(self, of: Interruption, *, prefect_url: str, aws_url: str) -> Mapping[str, Any]:
         """Return what moves this run from RUNNING to due again, with its annotation.
 
         Raises:
             ValueError: `react` sends more requests than are needed, or fewer.
         """
-        self._place.start(Seed(run.task_arn, run.on_demand), run.task_started_at, run.run_id)
+        self._place.begin(of)
         self._sent.clear()
-        react(self._place.context(), exit_of(run))
+        react(self._place.context(), exit_of(of))
         stages: dict[int, list[Mapping[str, Any]]] = {}
-        for (stage, to, *_), (_, request) in zip(NEEDED, self._sent, strict=True):
-            address = urlsplit(prefect_url if to == PREFECT else aws_url)
+        json_headers = {"accept": "application/json", "content-type": "application/json"}
+        for (stage, to, *_), request in zip(NEEDED, self._sent, strict=True):
             wire = {
                 "method": request.method,
-                "host": address.netloc,
-                "path": request.target if to == PREFECT else "/",
-                "headers": _headers(request),
+                "host": urlsplit(prefect_url if to == PREFECT else aws_url).netloc,
+                "path": request.target,
+                "headers": {**request.headers, **json_headers},
                 "body": b64encode(request.body).decode(),
             }
             stages.setdefault(stage, []).append(wire)
         return {"stages": list(stages.values())}
-
-
-def _headers(request: Request) -> Mapping[str, str]:
-    kept = {name: request.headers[name] for name in ("x-amz-target",) if name in request.headers}
-    return {**kept, "accept": "application/json", "content-type": "application/json"}

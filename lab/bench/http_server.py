@@ -1,136 +1,90 @@
-"""Serves the stand-ins over HTTP and WebSocket, by uvicorn; each answer is late by as much.
+"""Serves a stand-in over HTTP and WebSocket with Starlette and uvicorn, as if it were far away.
 
-What a stand-in costs this machine is missing to both sides of a comparison, so the application is
-as thin as Starlette allows: no routes, no middleware.
+The machine's time that a stand-in takes is missing to both sides of a comparison: one route for
+everything, and no middleware.
 """
 
 import asyncio
 import json
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import uvicorn
-from starlette import requests, responses
-from starlette.types import Receive, Scope, Send
+from starlette import requests
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-BACKLOG: Final = 1024
+Answer = tuple[int, object]
+"""Status, and a body that is sent as JSON; a body of None is not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request; `headers` by names in lower case, `query` undecoded, `body` as it came."""
+    """A request: `target` is path and query; names in `headers` are in lower case."""
 
     method: str
-    path: str
-    query: str
+    target: str
     headers: Mapping[str, str]
     body: bytes
 
     @property
-    def target(self) -> str:
-        """Path and query."""
-        return f"{self.path}?{self.query}" if self.query else self.path
+    def json(self) -> Any:
+        """The decoded body; empty where there is none."""
+        return json.loads(self.body) if self.body else {}
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer; `body` is sent as JSON, None as nothing at all."""
-
-    status: int
-    body: object = None
-
-
-Handler = Callable[[Request], "Answer | asyncio.Future[Answer]"]
+Handler = Callable[[Request], Answer | Awaitable[Answer]]
 OnMessage = Callable[[str], str | None]
-"""Takes a WebSocket's text message, and returns what to send back."""
+"""Takes a WebSocket's text message, and returns the reply, if any."""
 
 
-@dataclass(frozen=True)
-class Service:
-    """What a server answers, and how many seconds after a request has come in: an application."""
+def body_of(answer: Answer) -> bytes:
+    """Return an answer's body as it is sent."""
+    return b"" if answer[1] is None else json.dumps(answer[1]).encode()
 
-    handle: Handler
-    on_message: OnMessage = lambda _: None
-    delay_seconds: float = 0.0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or a WebSocket until its client closes it."""
-        if scope["type"] == "websocket":
-            socket = WebSocket(scope, receive, send)
-            await socket.accept(next(iter(scope["subprotocols"]), None))
-            async for text in socket.iter_text():
-                back = self.on_message(text)
-                if back is not None:
-                    await socket.send_text(back)
-            return
-        asked = requests.Request(scope, receive)
-        path, query = scope["raw_path"].decode(), scope["query_string"].decode()
-        body = await asked.body()
-        answer = self.handle(Request(asked.method, path, query, asked.headers, body))
-        if isinstance(answer, asyncio.Future):
+def serve(
+    handle: Handler,
+    port: int,
+    *,
+    on_message: OnMessage = lambda _: None,
+    delay_seconds: float = 0.0,
+) -> None:
+    """Serve on 127.0.0.1 until the process ends; answers and replies leave after the delay.
+
+    A WebSocket's pongs are not delayed.
+    """
+
+    async def http(asked: requests.Request) -> Response:
+        target = asked.url.path + (f"?{asked.url.query}" if asked.url.query else "")
+        answer = handle(Request(asked.method, target, asked.headers, await asked.body()))
+        if not isinstance(answer, tuple):
             answer = await answer
-        content = b"" if answer.body is None else json.dumps(answer.body).encode()
-        response = responses.Response(content, answer.status, media_type="application/json")
-        await response(scope, receive, send)
+        await asyncio.sleep(delay_seconds)
+        return Response(body_of(answer), answer[0], media_type="application/json")
 
+    async def messages(socket: WebSocket) -> None:
+        await asyncio.sleep(delay_seconds)
+        await socket.accept(next(iter(socket.scope["subprotocols"]), None))
+        async for text in socket.iter_text():
+            reply = on_message(text)
+            if reply is not None:
+                await asyncio.sleep(delay_seconds)
+                await socket.send_text(reply)
 
-def serve(service: Service, port: int) -> None:
-    """Serve on 127.0.0.1 until the process is ended."""
-    _server(service, port).run()
-
-
-class ServerThread:
-    """A service in a thread of this process, behind which a test can see."""
-
-    def __init__(self, service: Service) -> None:
-        self._server = _server(service, port=0)
-        self._socket = self._server.config.bind_socket()
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def __enter__(self) -> "ServerThread":
-        self._socket.listen(BACKLOG)  # who asks before uvicorn is there waits for it
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
-        self._socket.close()
-
-
-def _server(service: Service, port: int) -> uvicorn.Server:
-    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # a variable of uvicorn's
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(_Far(transport, service.delay_seconds))
-
-    config = uvicorn.Config(
-        service, "127.0.0.1", port, http=Protocol, backlog=BACKLOG, lifespan="off",
-        log_config=None, access_log=False, server_header=False, date_header=False,
+    routes = [
+        Route("/{path:path}", http, methods=["GET", "POST", "PATCH"]),
+        WebSocketRoute("/{path:path}", messages),
+    ]
+    uvicorn.run(
+        Starlette(routes=routes),
+        host="127.0.0.1",
+        port=port,
+        backlog=1024,
+        log_config=None,
+        access_log=False,
         timeout_keep_alive=600,
-    )  # fmt: skip
-    return uvicorn.Server(config)
-
-
-class _Far:
-    """A transport to a client far away: what is sent arrives late, pongs included."""
-
-    def __init__(self, transport: asyncio.Transport, seconds: float) -> None:
-        self._transport = transport
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-
-    def write(self, data: bytes) -> None:
-        """Send, so many seconds later; a transport that is closed by then drops it."""
-        self._loop.call_later(self._seconds, self._transport.write, data)
-
-    def close(self) -> None:
-        """Close after all that was written before."""
-        self._loop.call_later(self._seconds, self._transport.close)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    )

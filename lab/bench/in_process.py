@@ -1,18 +1,16 @@
-"""The handlers in this process, before stand-ins that answer at once: all that is left is our work.
+"""The handlers in this process, with stand-ins that answer at once: only our own work is left.
 
-The product's own adapters, urllib3 and botocore's connections apart: requests go to the same
+The product's own adapters, but for the connections of urllib3 and botocore: requests go to the same
 stand-ins that serve both sides of the comparison, without sockets. Each is counted, and timed.
 """
 
 import io
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import boto3
@@ -26,23 +24,19 @@ from chalicelib.core.context import Context
 from chalicelib.core.model.policy import Policy
 from chalicelib.wiring import AWS_CONFIG
 from lab.bench.aws_standin import AwsStandIn
-from lab.bench.http_server import Answer, Request
-from lab.bench.interruptions import Seed, Victim, task_of
+from lab.bench.http_server import Request, body_of
+from lab.bench.interruptions import Interruption, task_of
 from lab.bench.prefect_standin import PrefectStandIn
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
 from tests.laws.universe import Lines
 
-_ACCESS: Final = {
-    "aws_access_key_id": "testing",
-    "aws_secret_access_key": "testing",
-    "endpoint_url": "http://aws",
-}
+_CREDENTIALS: Final = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 
 
 @dataclass(frozen=True)
 class _Response:
-    """What `adapters/prefect_client.py` reads of urllib3's answer."""
+    """urllib3's answer, as far as `adapters/prefect_client.py` reads it."""
 
     status: int
     data: bytes
@@ -50,19 +44,21 @@ class _Response:
 
 
 class _Raw(io.BytesIO):
+    """What botocore reads an answer's body from."""
+
     def stream(self) -> Iterator[bytes]:
         yield self.read()
 
 
 class InProcess:
-    """Both stand-ins, and the world of one invocation before them.
+    """Both stand-ins, and the context of an invocation that uses them.
 
     `requests` counts by service, "Prefect", "dynamodb" or "ecs"; `served_seconds` of CPU is what
     the stand-ins took to answer.
     """
 
-    def __init__(self, heard: Callable[[str, Request], None] = lambda *_: None) -> None:
-        """`heard` is called with service and request, for each."""
+    def __init__(self, heard: Callable[[Request], None] = lambda _: None) -> None:
+        """`heard` is called with each request."""
         self._heard = heard
         self.prefect = PrefectStandIn()
         self.aws = AwsStandIn()
@@ -72,22 +68,17 @@ class InProcess:
         self._dynamodb = self._client("dynamodb")
         self._ecs = self._client("ecs")
 
-    def start(
-        self,
-        seed: Seed,
-        at: datetime | None = None,
-        run_id: str = "",
-        task: Mapping[str, object] | None = None,
-    ) -> Victim:
-        """Have a run RUNNING since `at` (now), in a task that ECS knows; `task`: what of it."""
-        run = self.prefect.start(seed.pid, seed.tags, at, run_id)
-        started_at = datetime.fromisoformat(run["expected_start_time"])
-        victim = Victim(run["id"], seed.task_arn, started_at, seed.on_demand)
-        self.aws.tasks[seed.task_arn] = task_of(victim, **(task or {}))
-        return victim
+    def begin(self, planned: Interruption, **task: object) -> Interruption:
+        """Start the planned run; `task`: what its task has otherwise in ECS."""
+        run = self.prefect.create(planned.tags, planned.run_id, planned.task_started_at)
+        run["infrastructure_pid"] = planned.pid
+        for state_type in ("PENDING", "RUNNING"):
+            self.prefect.enter(run, {"type": state_type}, planned.task_started_at)
+        self.aws.tasks[planned.task_arn] = task_of(planned, **task)
+        return planned
 
     def context(self) -> Context:
-        """The context as one invocation sees it."""
+        """Return the context of one invocation."""
         pool: Any = self
         return Context(
             prefect=PrefectRest(
@@ -111,21 +102,21 @@ class InProcess:
 
     def urlopen(self, method: str, url: str, *, body: bytes | None, **_: object) -> _Response:
         """Answer as urllib3's pool of connections to Prefect does."""
-        address = urlsplit(url)
-        request = Request(method, address.path, address.query, {}, body or b"")
+        request = Request(method, url, {}, body or b"")
         return _Response(*self._answered("Prefect", self.prefect.handle, request))
 
     def _client(self, service: str) -> Any:
         """Make a boto3 client whose requests end at the stand-in."""
 
         def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
-            headers = {name.lower(): _text(value) for name, value in request.headers.items()}
-            asked = Request("POST", "/", "", headers, _bytes(request.body))
+            target, body = (_as_bytes(x) for x in (request.headers["X-Amz-Target"], request.body))
+            asked = Request("POST", "/", {"x-amz-target": target.decode()}, body)
             status, data = self._answered(service, self.aws.handle, asked)
             return AWSResponse(request.url, status, HTTPHeaders(), _Raw(data))
 
         make: Any = boto3.client
-        client = make(service, region_name=EmulatedAws.region, config=AWS_CONFIG, **_ACCESS)
+        options = {"region_name": EmulatedAws.region, "endpoint_url": "http://aws", **_CREDENTIALS}
+        client = make(service, config=AWS_CONFIG, **options)
         client.meta.events.register("before-send", send)
         return client
 
@@ -133,18 +124,14 @@ class InProcess:
         self, service: str, handle: Callable[[Request], object], request: Request
     ) -> tuple[int, bytes]:
         self.requests[service] += 1
-        self._heard(service, request)
+        self._heard(request)
         began = time.process_time()
         answer = handle(request)
-        assert isinstance(answer, Answer)
-        data = b"" if answer.body is None else json.dumps(answer.body).encode()
+        assert isinstance(answer, tuple)
+        data = body_of(answer)
         self.served_seconds += time.process_time() - began
-        return answer.status, data
+        return answer[0], data
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _bytes(value: Any) -> bytes:
-    return value.encode() if isinstance(value, str) else bytes(value or b"")
+def _as_bytes(content: Any) -> bytes:
+    return content.encode() if isinstance(content, str) else bytes(content or b"")

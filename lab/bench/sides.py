@@ -10,9 +10,8 @@ from typing import Any, Final
 import psutil
 
 from lab.bench.deployed import LONG_SECONDS, Deployed
-from lab.bench.machine import ROOT
-from lab.bench.servers import START_SECONDS, FreshAws, FreshPrefect
-from lab.bench.usage import children_that_run
+from lab.bench.machine import ROOT, children_that_run
+from lab.bench.servers import START_SECONDS, Aws, Prefect
 from localcloud.cloud import REACT, wait_for
 
 OURS: Final = "prefect-spot"
@@ -27,10 +26,10 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Side:
-    """Who answers ECS's news.
+    """A handler of ECS's events.
 
-    `deliver` hands over news, all at once, and returns before they are handled; `wait` returns when
-    all of them are, and raises TimeoutError, or RuntimeError on a failure.
+    `deliver` passes events, all at once, and returns before they are handled. `wait` returns when
+    all of them are; it raises TimeoutError, or RuntimeError on a failure.
     """
 
     name: str
@@ -40,12 +39,9 @@ class Side:
 
 
 @contextmanager
-def ours(
-    deployment: Deployed, prefect: FreshPrefect, aws: FreshAws, runtimes: int
-) -> Iterator[Side]:
-    """Start so many runtimes of the zip that `chalice deploy` made, before these servers."""
-    settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
-    with deployment.react(runtimes, **settings) as lambdas:
+def ours(stage: Deployed, prefect: Prefect, aws: Aws, runtimes: int) -> Iterator[Side]:
+    """Start so many runtimes of the deployed zip."""
+    with stage.react(runtimes, PREFECT_API_URL=prefect.api_url, **aws.environment) as lambdas:
 
         def deliver(events: Sequence[Event]) -> None:
             for event in events:
@@ -61,10 +57,10 @@ def ours(
 
 
 @contextmanager
-def observer(deployment: Deployed, prefect: FreshPrefect, aws: FreshAws) -> Iterator[Side]:
-    """Start one in a process of its own, and hand it out when it asks for its first message."""
-    home = deployment.household.folder / "observer"
-    process = deployment.household.spawn(
+def observer(stage: Deployed, prefect: Prefect, aws: Aws) -> Iterator[Side]:
+    """Start an observer in a process of its own; it is ready when it asks for a message."""
+    home = stage.household.folder / "observer"
+    process = stage.household.spawn(
         [sys.executable, "-m", "lab.bench.observer_process"],
         env={
             "PATH": "/usr/bin:/bin",
@@ -80,10 +76,10 @@ def observer(deployment: Deployed, prefect: FreshPrefect, aws: FreshAws) -> Iter
     )
 
     def deliver(events: Sequence[Event]) -> None:
-        aws.http.send("POST", "/bench/messages", [json.dumps(event) for event in events])
+        aws.add("messages", [json.dumps(event) for event in events])
 
     def wait() -> None:
-        """Wait until it has deleted each message, which is the last it does."""
+        """Wait until each message is deleted, which the observer does last."""
         wait_for("the observer to empty its queue", LONG_SECONDS, is_through)
 
     def is_through() -> bool:
@@ -92,7 +88,7 @@ def observer(deployment: Deployed, prefect: FreshPrefect, aws: FreshAws) -> Iter
         return not aws.usage()["messages"]
 
     try:
-        wait_for("the observer's first question", START_SECONDS, lambda: aws.usage()["listeners"])
+        wait_for("the observer's first request", START_SECONDS, lambda: aws.usage()["listeners"])
         yield Side(THEIRS, [psutil.Process(process.pid)], deliver, wait)
     finally:
         process.kill()

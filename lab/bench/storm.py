@@ -4,9 +4,11 @@ import time
 from typing import Final
 
 from chalicelib.functions.react import react
+from lab.bench.comparison import is_due
 from lab.bench.in_process import InProcess
-from lab.bench.interruptions import exit_of, make_seeds, stop_of, warning_of
-from lab.bench.part import Log, Measured, Row
+from lab.bench.interruptions import exit_of, interruptions, stop_of, warning_of
+from lab.bench.part import Log, Measured, ratio
+from lab.tables import Row
 
 TITLE: Final = "Storm: very many interruptions at once"
 SIZES: Final = (100, 1_000, 10_000)
@@ -23,32 +25,35 @@ NOTES: Final = {
 
 
 def measure(log: Log, *, short: bool = False) -> Measured:
-    """Measure each storm on fresh stand-ins; the target is its CPU seconds, by its size."""
+    """Measure each storm on fresh stand-ins; targets: CPU seconds by size, and how they grow."""
     rows = []
     for size in SIZES[:1] if short else SIZES:
         rows.append(storm(size))
         log(f"{size} interruptions: {rows[-1]['seconds']} s")
     seconds = {str(row["interruptions at once"]): row["seconds"] for row in rows}
-    return Measured({"storm": seconds}, {"Storms": rows})
+    targets: dict[str, object] = {"storm": seconds}
+    if not short:
+        targets["storm_growth"] = ratio(rows[-1]["seconds"], rows[-2]["seconds"])
+    return Measured(targets, {"Storms": rows})
 
 
 def storm(size: int) -> Row:
     """Answer all events of so many interruptions; return a row of the table."""
     place = InProcess()
-    victims = [place.start(seed) for seed in make_seeds(size)]
+    began = [place.begin(each) for each in interruptions(size)]
     reactions, own = [], 0.0
-    began = time.process_time()
-    for news in (warning_of, exit_of, stop_of):
-        for victim in victims:
-            event, context = news(victim), place.context()
-            served, started = place.served_seconds, time.process_time()
+    started = time.process_time()
+    for event_of in (warning_of, exit_of, stop_of):
+        for each in began:
+            event, context = event_of(each), place.context()
+            served, called = place.served_seconds, time.process_time()
             react(context, event)
             ended = time.process_time()
-            own += ended - started - (place.served_seconds - served)
-            if news is exit_of:
-                reactions.append(ended - began)
-    seconds = time.process_time() - began
-    lost = [victim for victim in victims if not place.prefect.is_due(victim.run_id)]
+            own += ended - called - (place.served_seconds - served)
+            if event_of is exit_of:
+                reactions.append(ended - started)
+    seconds = time.process_time() - started
+    lost = [each for each in began if not is_due(place.prefect.runs[each.run_id])]
     if lost:
         raise RuntimeError(f"{len(lost)} of {size} runs were not made due")
     return {

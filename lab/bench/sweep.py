@@ -1,4 +1,4 @@
-"""What a sweep costs: requests and seconds, where nothing is stranded, and where some runs are."""
+"""What a sweep costs: requests and seconds, without orphaned runs, and with some."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -6,12 +6,14 @@ from typing import Final
 
 from chalicelib.functions.sweep import sweep
 from lab.bench.in_process import InProcess
-from lab.bench.interruptions import Seed, task_arn
-from lab.bench.part import Log, Measured, Row
+from lab.bench.interruptions import Interruption
+from lab.bench.part import Log, Measured
+from lab.tables import Row
 
 TITLE: Final = "Sweep: looking at every running run"
 SIZES: Final = (100, 1_000, 10_000)
-STRANDED_PER_THOUSAND: Final = (0, 10)
+ORPHANED_PER_THOUSAND: Final = (0, 10)
+SPACING: Final = timedelta(milliseconds=1)
 ANSWER_SECONDS: Final = 0.02
 """What a request takes in the column for a server across the internet."""
 
@@ -25,9 +27,9 @@ RUNNING: Final = {
 NOTES: Final = {
     "Requests of one sweep, and what it takes": (
         "Own seconds: without what the stand-ins took to answer; the last column adds 20 ms for"
-        " each request. Of those to the table, three are for the savings. A stranded run is rescued"
-        " on the spot. One invocation may take 120 s; a sweep that is not through by then leaves a"
-        " bookmark, and the next one goes on from there."
+        " each request. Of those to the table, three are for the savings. An orphaned run is"
+        " rescued at once. One invocation may take 120 s; a sweep that is not through by then"
+        " leaves a bookmark, and the next one goes on from there."
     )
 }
 
@@ -36,30 +38,29 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     """Sweep over so many running runs, each time on fresh stand-ins; it has no target."""
     rows = []
     for size in SIZES[:1] if short else SIZES:
-        for share in STRANDED_PER_THOUSAND:
+        for share in ORPHANED_PER_THOUSAND:
             rows.append(sweep_once(size, size * share // 1000))
             log(f"{size} runs: {rows[-1]['own seconds']} s")
     return Measured({}, dict.fromkeys(NOTES, rows))
 
 
-def sweep_once(runs: int, stranded: int) -> Row:
+def sweep_once(runs: int, orphaned: int) -> Row:
     """Sweep over so many runs, of which so many have no task any more; return a row."""
     place = InProcess()
-    begins = datetime.now(UTC) - timedelta(hours=2)
-    for number in range(runs):
-        at = begins + timedelta(milliseconds=number)
-        place.start(Seed(task_arn(), on_demand=False), at, task=RUNNING)
-    for arn in list(place.aws.tasks)[:stranded]:
-        del place.aws.tasks[arn]  # ECS has forgotten it, and no handler answered its end
+    first = datetime.now(UTC) - timedelta(hours=2)
+    planned = [Interruption(task_started_at=first + n * SPACING) for n in range(runs)]
+    began = [place.begin(each, **RUNNING) for each in planned]
+    for each in began[:orphaned]:
+        del place.aws.tasks[each.task_arn]  # ECS has forgotten it, and no event was handled
     context = place.context()
-    began = time.process_time()
+    started = time.process_time()
     report = sweep(context, {})
-    seconds = time.process_time() - began - place.served_seconds
-    if (report.finished, report.stranded, report.failed) != (True, stranded, 0):
-        raise RuntimeError(f"a sweep over {runs} runs, {stranded} stranded, ended so: {report}")
+    seconds = time.process_time() - started - place.served_seconds
+    if (report.finished, report.stranded, report.failed) != (True, orphaned, 0):
+        raise RuntimeError(f"a sweep over {runs} runs, {orphaned} orphaned, ended so: {report}")
     return {
         "running runs": runs,
-        "stranded": stranded,
+        "orphaned": orphaned,
         "to Prefect": place.requests["Prefect"],
         "to ECS": place.requests["ecs"],
         "to the table": place.requests["dynamodb"],
