@@ -8,17 +8,18 @@ the tests' own, which passes the table's tests; queue and tasks are collections.
 """
 
 import asyncio
+import json
 import re
 import sys
-from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import uuid4
 
 from botocore.exceptions import ClientError
+from starlette.requests import Request
 
-from lab.bench.http_server import Answer, Request, serve
+from lab.bench.http_server import Answer, serve
 from lab.bench.dynamodb import InMemoryDynamoDB
 
 Json = Mapping[str, Any]
@@ -39,15 +40,23 @@ class AwsStandIn:
     """Bodies that were received and are not deleted yet, by receipt handle."""
     listeners: int = 0
     """Receivers that wait for a message."""
-    requests: Counter[str] = field(default_factory=Counter)
 
-    def handle(self, request: Request) -> Answer | Awaitable[Answer]:
-        """Answer a request; ReceiveMessage may have to wait, and is to be awaited."""
-        body = request.json
-        if "x-amz-target" not in request.headers:
-            return self._answer_bench(request.target, body)
+    def usage(self) -> Json:
+        """Return the number of messages that are not deleted, and of waiting receivers."""
+        waiting = self.messages.qsize() + len(self.in_flight)
+        return {"messages": waiting, "listeners": self.listeners}
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer a request; /bench/messages and /bench/tasks add to queue and ECS."""
+        body = json.loads(await request.body() or "{}")
+        if request.url.path == "/bench/messages":
+            for message in body:
+                self.messages.put_nowait(message)
+            return 200, {}
+        if request.url.path == "/bench/tasks":
+            self.tasks.update({task["taskArn"]: task for task in body})
+            return 200, {}
         service, _, operation = request.headers["x-amz-target"].rpartition(".")
-        self.requests[operation] += 1
         if service.startswith("DynamoDB"):
             return self._answer_dynamodb(operation, body)
         match operation:
@@ -59,7 +68,7 @@ class AwsStandIn:
                 url = f"http://{request.headers['host']}/queue/{body['QueueName']}"
                 return 200, {"QueueUrl": url}
             case "ReceiveMessage":
-                return self._receive()
+                return await self._receive()
             case "DeleteMessage":
                 self.in_flight.pop(body["ReceiptHandle"], None)
                 return 200, {}
@@ -97,29 +106,11 @@ class AwsStandIn:
         message = {"MessageId": handle, "ReceiptHandle": handle, "Body": body}
         return 200, {"Messages": [message]}
 
-    def _answer_bench(self, path: str, body: Any) -> Answer:
-        """Answer the benchmark's own requests, which are not counted."""
-        match path:
-            case "/bench/messages":
-                for message in body:
-                    self.messages.put_nowait(message)
-                return 200, {}
-            case "/bench/tasks":
-                self.tasks.update({task["taskArn"]: task for task in body})
-                return 200, {}
-            case "/bench/usage":
-                usage = {
-                    "requests": dict(self.requests),
-                    "messages": self.messages.qsize() + len(self.in_flight),
-                    "listeners": self.listeners,
-                }
-                return 200, usage
-        return _error("UnknownOperationException", path)
-
 
 def _error(code: str, message: str) -> Answer:
     return 400, {"__type": f"bench#{code}", "message": message}
 
 
 if __name__ == "__main__":
-    serve(AwsStandIn().handle, int(sys.argv[1]))
+    stand_in = AwsStandIn()
+    serve(int(sys.argv[1]), stand_in.answer, usage=stand_in.usage)

@@ -60,7 +60,7 @@ class Comparison:
             for turn in range(times):
                 for name in (OURS, THEIRS) if turn % 2 == 0 else (THEIRS, OURS):
                     with server() as prefect:
-                        samples[name].append(self._sample(name, prefect, number, events))
+                        samples[name].append(self.sample(name, prefect, number, events))
                     self.log(f"{number}, {name}: {samples[name][-1]['seconds']:.2f} s")
             first, second = (_medians(samples[name]) for name in (OURS, THEIRS))
             ratios = {
@@ -79,7 +79,7 @@ class Comparison:
             return ours(self.stage, prefect, aws, runtimes)
         return observer(self.stage, prefect, aws)
 
-    def _sample(self, name: str, prefect: Prefect, number: int, events: Events) -> Row:
+    def sample(self, name: str, prefect: Prefect, number: int, events: Events) -> Row:
         """Take one measurement, after as many interruptions as there are runtimes to warm up.
 
         Lambda starts no more runtimes than there are events.
@@ -121,7 +121,7 @@ def _medians(samples: Sequence[Row]) -> Row:
 def _used(prefect: Prefect, side: Side) -> Row:
     """Return the requests so far, and the CPU seconds of the side and of Prefect."""
     return {
-        "requests": prefect.requests(),
+        "requests": prefect.usage.requests() if prefect.is_stand_in else None,
         "CPU s": cpu_seconds(side.processes),
         "Prefect's CPU s": cpu_seconds(prefect.processes()),
     }

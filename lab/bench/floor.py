@@ -1,15 +1,18 @@
 """How far a warm rescue is from the requests it cannot do without, issued bare.
 
 Both are Lambdas under AWS's own runtime client, each already warm, and take turns on runs of their
-own: the deployed zip, and one that sends the bytes of `floor_requests.py` and decides nothing.
+own: the deployed zip, and one that sends what the zip has sent for another run, and decides
+nothing. One request more or less than NEEDED has, and there is no floor.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from lab.bench.deployed import Deployed, answered, deployed
-from lab.bench.floor_requests import Floor, needed
 from lab.bench.interruptions import Interruption, exit_of
 from lab.bench.part import Log, Measured, ratio
 from lab.bench.servers import Prefect, fresh_aws, real_server, stand_in
@@ -18,7 +21,7 @@ from localcloud.processes import Household
 
 TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
 COMPARED: Final = "A warm rescue, and its floor"
-NEEDED: Final = "The requests that a rescue cannot do without"
+REQUESTS: Final = "The requests that a rescue cannot do without"
 RESCUES: Final = 40
 """Of each kind, and as many bare ones."""
 
@@ -30,9 +33,9 @@ NOTES: Final = {
         f"Medians of {RESCUES} each, in turn. A rescue is one event to the deployed zip until it"
         " answers, annotation included."
     ),
-    NEEDED: (
-        "Those of one stage go at the same time. A move to FARGATE takes as many: its change holds"
-        " the capacity as well."
+    REQUESTS: (
+        "Those of one stage go at the same time: they do not depend on each other. A move to"
+        " FARGATE takes as many: its change holds the capacity as well."
     ),
 }
 
@@ -40,6 +43,31 @@ BARE: Final = "requests-alone"
 BARE_SOURCE: Final = Path(__file__).parent / "bare" / "requests_alone.py"
 KINDS: Final = {"Spot": False, "FARGATE": True}
 """Where the rerun goes: whether on demand."""
+
+TABLE: Final = "the table"
+PREFECT: Final = "Prefect"
+NEEDED: Final = (
+    (1, TABLE, "take the lease", "Prefect cannot compare and swap; the answer is the record"),
+    (2, PREFECT, "read its states", "whether this very interruption was handled before"),
+    (2, PREFECT, "read the run", "whether it may be rerun, and how often it was"),
+    (3, TABLE, "record the interruption", "before the run moves on: else a crash loses the count"),
+    (
+        4,
+        PREFECT,
+        "park",
+        "Prefect changes only a scheduled run, and no worker may get it meanwhile",
+    ),
+    (5, PREFECT, "read its states again", "whether the run had ended while it was being parked"),
+    (5, PREFECT, "read the run again", "a change replaces whole fields: it needs a fresh read"),
+    (6, PREFECT, "change", "the retry that the rerun would take, and the tag"),
+    (7, PREFECT, "make due", "the rerun itself"),
+    (8, PREFECT, "log", "people look there first"),
+    (8, PREFECT, "artifact", "the whole story, on the run"),
+    (8, PREFECT, "events", "users' automations wait for them; both in one request"),
+    (8, PREFECT, "labels", "runs are searched by them"),
+    (9, TABLE, "release the lease", "the next event need not wait, nor annotate a second time"),
+)
+"""Stage, service, name, and reason."""
 
 
 def measure(log: Log, *, short: bool = False) -> Measured:
@@ -54,34 +82,71 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     rows: list[Row] = []
     with Household.open() as household, deployed(household) as stage:
         stage.add_function(BARE, BARE_SOURCE)
+        floors = {on_demand: Floor(stage, on_demand) for on_demand in KINDS.values()}
         for name, server in servers.items():
             with server(household) as prefect:
                 for kind, on_demand in KINDS.items():
-                    pair = _medians_ms(stage, prefect, on_demand, rescues, warm_up)
+                    pair = _medians_ms(stage, prefect, floors[on_demand], rescues, warm_up)
                     log(f"{name}, {kind}: a rescue {pair[0]:.0f} ms, its floor {pair[1]:.0f} ms")
                     row = {"rescue, ms": round(pair[0], 1), "floor, ms": round(pair[1], 1)}
                     rows.append(
                         {"Prefect": name, "rerun on": kind, **row, "rescue ÷ floor": ratio(*pair)}
                     )
     worse = max(row["rescue ÷ floor"] for row in rows[-len(KINDS) :])
-    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, NEEDED: needed()})
+    columns = ("stage", "to", "request", "because")
+    needed = [dict(zip(columns, row, strict=True)) for row in NEEDED]
+    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, REQUESTS: needed})
+
+
+class Floor:
+    """The requests of a warm rescue, for `bare/requests_alone.py`."""
+
+    def __init__(self, stage: Deployed, on_demand: bool) -> None:
+        """Let the deployed zip rescue two runs, and keep what it sent for the second.
+
+        Raises:
+            ValueError: it sent more requests than are needed, or fewer.
+        """
+        self.on_demand: Final = on_demand
+        with stand_in(stage.household) as prefect, fresh_aws(stage.household) as aws:
+            runtime = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
+            cold, self._rescued = prefect.begin_all([Interruption(on_demand) for _ in range(2)])
+            answered(runtime, 0, exit_of(cold))
+            stand_ins = {PREFECT: prefect.usage, TABLE: aws}
+            before = {to: each.requests() for to, each in stand_ins.items()}
+            answered(runtime, 1, exit_of(self._rescued))
+            runtime.end()
+            sent = {to: each.newest(each.requests() - before[to]) for to, each in stand_ins.items()}
+        in_turn = {to: iter(requests) for to, requests in sent.items()}
+        if any(len(sent[to]) != sum(each[1] == to for each in NEEDED) for to in sent):
+            raise ValueError(f"a rescue needs {len(NEEDED)} requests, and sent {sent}")
+        stages: dict[int, list[Mapping[str, str]]] = {}
+        for stage_number, to, *_ in NEEDED:
+            stages.setdefault(stage_number, []).append({"to": to, **next(in_turn[to])})
+        self._stages = json.dumps(list(stages.values()))
+
+    def event(self, of: Interruption, prefect_url: str, aws_url: str) -> Mapping[str, Any]:
+        """Return what moves this run from RUNNING to due again, with its annotation."""
+        stages = self._stages.replace(self._rescued.run_id, of.run_id)
+        stages = stages.replace(self._rescued.task_arn, of.task_arn)
+        hosts = {PREFECT: urlsplit(prefect_url).netloc, TABLE: urlsplit(aws_url).netloc}
+        return {"hosts": hosts, "stages": json.loads(stages)}
 
 
 def _medians_ms(
-    stage: Deployed, prefect: Prefect, on_demand: bool, rescues: int, warm_up: int
+    stage: Deployed, prefect: Prefect, floor: Floor, rescues: int, warm_up: int
 ) -> tuple[float, float]:
     """Return the median milliseconds of a rescue, and of its floor, taken in turn."""
     number = warm_up + rescues
-    began = prefect.begin_all([Interruption(on_demand) for _ in range(2 * number)])
+    began = prefect.begin_all([Interruption(floor.on_demand) for _ in range(2 * number)])
     seconds: list[tuple[float, float]] = []
     with fresh_aws(stage.household) as aws:
         ours = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
         bare = stage.runtime(BARE)
-        floor = Floor()
         for turn, (rescued, moved) in enumerate(zip(began[:number], began[number:], strict=True)):
-            event = floor.event(moved, prefect_url=prefect.api_url, aws_url=aws.url)
             rescue = answered(ours, turn, exit_of(rescued))
-            seconds.append((rescue.seconds, answered(bare, turn, event).seconds))
+            moves = answered(bare, turn, floor.event(moved, prefect.api_url, aws.url))
+            seconds.append((rescue.seconds, moves.seconds))
         ours.end()
         bare.end()
     states = {run["state"]["name"] for run in prefect.runs(began)}

@@ -5,78 +5,73 @@ everything, and no middleware.
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 import uvicorn
-from starlette import requests
 from starlette.applications import Starlette
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 Answer = tuple[int, object]
 """Status, and a body that is sent as JSON; a body of None is not sent."""
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request: `target` is path and query; names in `headers` are in lower case."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The decoded body; empty where there is none."""
-        return json.loads(self.body) if self.body else {}
-
-
-Handler = Callable[[Request], Answer | Awaitable[Answer]]
-OnMessage = Callable[[str], str | None]
-"""Takes a WebSocket's text message, and returns the reply, if any."""
-
-
-def body_of(answer: Answer) -> bytes:
-    """Return an answer's body as it is sent."""
-    return b"" if answer[1] is None else json.dumps(answer[1]).encode()
+NEWEST: Final = 32
+"""So many requests are kept as they came."""
 
 
 def serve(
-    handle: Handler,
     port: int,
+    answer: Callable[[Request], Awaitable[Answer]],
     *,
-    on_message: OnMessage = lambda _: None,
+    reply: Callable[[Any], object] = lambda _: None,
+    usage: Callable[[], Mapping[str, object]] = dict,
     delay_seconds: float = 0.0,
 ) -> None:
     """Serve on 127.0.0.1 until the process ends; answers and replies leave after the delay.
 
-    A WebSocket's pongs are not delayed.
+    `reply` returns the reply to a WebSocket's message, None for no reply; pongs are not delayed.
+    Below /bench are the benchmark's own requests, which are not counted: its usage holds the number
+    of all others by their kind, the newest of them, and `usage`.
     """
+    counted: Counter[str] = Counter()
+    newest: deque[Mapping[str, str]] = deque(maxlen=NEWEST)
 
-    async def http(asked: requests.Request) -> Response:
-        target = asked.url.path + (f"?{asked.url.query}" if asked.url.query else "")
-        answer = handle(Request(asked.method, target, asked.headers, await asked.body()))
-        if not isinstance(answer, tuple):
-            answer = await answer
+    async def http(request: Request) -> Response:
+        if request.url.path.endswith("/bench/usage"):
+            return JSONResponse({"requests": counted, "newest": list(newest), **usage()})
+        if "/bench/" not in request.url.path:
+            operation = request.headers.get("x-amz-target", "")
+            counted[operation or request.method] += 1
+            newest.append(
+                {
+                    "method": request.method,
+                    "path": request.url.path
+                    + (f"?{request.url.query}" if request.url.query else ""),
+                    "x-amz-target": operation,
+                    "body": (await request.body()).decode(),
+                }
+            )
+        status, body = await answer(request)
         await asyncio.sleep(delay_seconds)
-        return Response(body_of(answer), answer[0], media_type="application/json")
+        return Response(status_code=status) if body is None else JSONResponse(body, status)
 
     async def messages(socket: WebSocket) -> None:
         await asyncio.sleep(delay_seconds)
         await socket.accept(next(iter(socket.scope["subprotocols"]), None))
-        async for text in socket.iter_text():
-            reply = on_message(text)
-            if reply is not None:
+        async for message in socket.iter_json():
+            counted["WebSocket"] += 1
+            back = reply(message)
+            if back is not None:
                 await asyncio.sleep(delay_seconds)
-                await socket.send_text(reply)
+                await socket.send_json(back)
 
+    methods: Sequence[str] = ("GET", "POST", "PATCH")
     routes = [
-        Route("/{path:path}", http, methods=["GET", "POST", "PATCH"]),
+        Route("/{path:path}", http, methods=methods),
         WebSocketRoute("/{path:path}", messages),
     ]
     uvicorn.run(

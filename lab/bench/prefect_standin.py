@@ -4,21 +4,21 @@ Not the twin of `tests/twin`: that one speaks the product's port, this one Prefe
 prefect-aws's observer. It accepts every proposed state, since nothing that is measured proposes
 one that Prefect would refuse; the awkward cases run on the real server.
 
-`python -m lab.bench.prefect_standin PORT`
+`python -m lab.bench.prefect_standin PORT AGE_SECONDS`
 """
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from lab.bench.http_server import Answer, Request, serve
+from starlette.requests import Request
+
+from lab.bench.http_server import Answer, serve
 from localcloud.bootstrap import WORK_POOL
 
 DELAY_SECONDS: Final = 0.02
@@ -49,16 +49,44 @@ Json = dict[str, Any]
 
 @dataclass
 class PrefectStandIn:
-    """A Prefect server's answers to `react`, `sweep` and prefect-aws's observer."""
+    """A Prefect server's answers to `react`, `sweep` and prefect-aws's observer.
 
+    `age`: by so much the clock of its runs and states is slow, as if they were older.
+    """
+
+    age: timedelta
     runs: dict[str, Json] = field(default_factory=dict)
     states: dict[str, list[Json]] = field(default_factory=dict)
     """All states of each run, the newest last."""
-    requests: Counter[str] = field(default_factory=Counter)
-    """By method and first part of the path; of WebSockets, messages."""
 
-    def create(self, tags: Sequence[str], run_id: str, at: datetime) -> Json:
-        """Create a run of the deployment, SCHEDULED for that time; return it."""
+    async def answer(self, request: Request) -> Answer:
+        """Answer a request."""
+        _, *parts = request.url.path.strip("/").split("/")
+        body = json.loads(await request.body() or "{}")
+        match request.method, *parts:
+            case "POST", "deployments", _, "create_flow_run":
+                return 201, self._create(body["tags"])
+            case "GET", "flow_runs", run_id:
+                return 200, self.runs[run_id]
+            case "GET", "flow_run_states":
+                return 200, self.states[request.query_params["flow_run_id"]]
+            case "POST", "flow_runs", "filter":
+                return 200, self._find(body)
+            case "POST", "flow_runs", run_id, "set_state":
+                state = self._enter(self.runs[run_id], body["state"])
+                accepted = {"status": "ACCEPT", "details": {"type": "accept_details"}}
+                return 201, {**accepted, "state": state}
+            case "PATCH", "flow_runs", run_id, "labels":
+                self.runs[run_id]["labels"] |= body
+                return 204, None
+            case "PATCH", "flow_runs", run_id:
+                self.runs[run_id] |= body
+                return 204, None
+        return _OTHERS.get(f"{request.method} {parts[0]}", (404, {"detail": "Not Found"}))
+
+    def _create(self, tags: Sequence[str]) -> Json:
+        """Create a run of the deployment, SCHEDULED for now; return it."""
+        run_id = str(uuid4())
         run = {
             "id": run_id,
             "name": "measured",
@@ -71,20 +99,23 @@ class PrefectStandIn:
             "job_variables": {},
             "empirical_policy": {"retries": 0, "retry_delay": 0, "retry_type": None},
             "infrastructure_pid": None,
-            "expected_start_time": at.isoformat(),
+            "expected_start_time": self._now(),
         }
         self.runs[run_id], self.states[run_id] = run, []
-        self.enter(run, {"type": "SCHEDULED"}, at)
+        self._enter(run, {"type": "SCHEDULED"})
         return run
 
-    def enter(self, run: Json, proposed: Mapping[str, Any], at: datetime) -> Json:
+    def _now(self) -> str:
+        return (datetime.now(UTC) - self.age).isoformat()
+
+    def _enter(self, run: Json, proposed: Mapping[str, Any]) -> Json:
         """Move a run to a proposed state; return the state."""
         kind, details = proposed["type"], proposed.get("state_details") or {}
         state = {
             "id": str(uuid4()),
             "type": kind,
             "name": proposed.get("name") or kind.title(),
-            "timestamp": at.isoformat(),
+            "timestamp": self._now(),
             "message": proposed.get("message"),
             "state_details": details,
             "data": proposed.get("data"),
@@ -100,43 +131,6 @@ class PrefectStandIn:
             "end_time": state["timestamp"] if kind in ("CRASHED", "CANCELLED") else None,
         }
         return state
-
-    def handle(self, request: Request) -> Answer:
-        """Answer a request, and count it unless it is the benchmark's own."""
-        url = urlsplit(request.target)
-        _, *parts = unquote(url.path).strip("/").split("/")
-        if parts == ["bench", "usage"]:
-            return 200, {"requests": dict(self.requests)}
-        kind = f"{request.method} {parts[0]}"
-        self.requests[kind] += 1
-        match request.method, *parts:
-            case "POST", "deployments", _, "create_flow_run":
-                return 201, self.create(request.json["tags"], str(uuid4()), datetime.now(UTC))
-            case "GET", "flow_runs", run_id:
-                return 200, self.runs[run_id]
-            case "GET", "flow_run_states":
-                return 200, self.states[parse_qs(url.query)["flow_run_id"][0]]
-            case "POST", "flow_runs", "filter":
-                return 200, self._find(request.json)
-            case "POST", "flow_runs", run_id, "set_state":
-                state = self.enter(self.runs[run_id], request.json["state"], datetime.now(UTC))
-                accepted = {"status": "ACCEPT", "details": {"type": "accept_details"}}
-                return 201, {**accepted, "state": state}
-            case "PATCH", "flow_runs", run_id, "labels":
-                self.runs[run_id]["labels"] |= request.json
-                return 204, None
-            case "PATCH", "flow_runs", run_id:
-                self.runs[run_id] |= request.json
-                return 204, None
-        return _OTHERS.get(kind, (404, {"detail": "Not Found"}))
-
-    def on_message(self, text: str) -> str | None:
-        """Take a message of the WebSocket for events: a credential, or an event."""
-        if json.loads(text).get("type") == "auth":
-            self.requests["WS connect"] += 1
-            return json.dumps({"type": "auth_success"})
-        self.requests["WS event"] += 1
-        return None
 
     def _find(self, body: Json) -> list[Json]:
         """Find runs by id, or as `sweep` does: by state and times. No run has children."""
@@ -172,11 +166,12 @@ def _is_within(at: str | None, bounds: Mapping[str, str] | None) -> bool:
     return datetime.fromisoformat(after) <= time <= datetime.fromisoformat(before)
 
 
+def _reply(message: Json) -> Json | None:
+    """Accept any credential; an event gets no reply."""
+    return {"type": "auth_success"} if message.get("type") == "auth" else None
+
+
 if __name__ == "__main__":
-    stand_in = PrefectStandIn()
-    serve(
-        stand_in.handle,
-        int(sys.argv[1]),
-        on_message=stand_in.on_message,
-        delay_seconds=DELAY_SECONDS,
-    )
+    port, age_seconds = map(int, sys.argv[1:])
+    stand_in = PrefectStandIn(timedelta(seconds=age_seconds))
+    serve(port, stand_in.answer, reply=_reply, delay_seconds=DELAY_SECONDS)

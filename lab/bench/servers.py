@@ -43,13 +43,35 @@ _TEMPLATE_VALUES: Final[Mapping[str, Any]] = {
 """What `provision` would write into the work pool's template; no task is started from it."""
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a stand-in was sent, by its own count."""
+
+    url: str
+
+    def read(self) -> Mapping[str, Any]:
+        """Return `requests` by kind, a WebSocket's messages among them, and what else there is."""
+        usage: Mapping[str, Any] = httpx.get(f"{self.url}/bench/usage", trust_env=False).json()
+        return usage
+
+    def requests(self, kind: str = "") -> int:
+        """Return the number of requests so far, of those whose kind holds this text."""
+        return sum(n for name, n in self.read()["requests"].items() if kind in name)
+
+    def newest(self, number: int) -> Sequence[Mapping[str, str]]:
+        """Return the newest requests, in the order in which they came."""
+        newest: Sequence[Mapping[str, str]] = self.read()["newest"]
+        return newest[-number:]
+
+
 class Prefect(PrefectApi):
-    """A Prefect API with a deployment; `process` is the server's."""
+    """A Prefect API with a deployment; `process` is the server's. Only a stand-in has a usage."""
 
     def __init__(self, api_url: str, process: psutil.Process, *, is_stand_in: bool) -> None:
         super().__init__(api_url)
         self.api_url: Final = api_url
         self.is_stand_in: Final = is_stand_in
+        self.usage: Final = Usage(api_url)
         self._process = process
         template = merged(
             {}, infra.load("base-job-template.json"), _TEMPLATE_VALUES, "FARGATE_SPOT"
@@ -100,18 +122,12 @@ class Prefect(PrefectApi):
         """Return the server's processes, without its database's."""
         return [self._process, *self._process.children(recursive=True)]
 
-    def requests(self) -> int | None:
-        """Return the number of requests and messages so far; only the stand-in counts them."""
-        if not self.is_stand_in:
-            return None
-        counted: Mapping[str, int] = self._send("GET", "/bench/usage")["requests"]
-        return sum(counted.values())
-
 
 @contextmanager
-def stand_in(household: Household) -> Iterator[Prefect]:
-    """Start a stand-in for the Prefect API, and end it."""
-    with _served(household, "/api", "lab.bench.prefect_standin") as (url, process):
+def stand_in(household: Household, age_seconds: int = 0) -> Iterator[Prefect]:
+    """Start a stand-in for the Prefect API, whose runs are so old, and end it."""
+    module = "lab.bench.prefect_standin"
+    with _served(household, "/api", module, str(age_seconds)) as (url, process):
         yield Prefect(url, process, is_stand_in=True)
 
 
@@ -125,11 +141,11 @@ def real_server(household: Household) -> Iterator[Prefect]:
             yield Prefect(server.api_url, process, is_stand_in=False)
 
 
-@dataclass(frozen=True)
-class Aws:
-    """DynamoDB, SQS and ECS for one measurement; see `lab/bench/aws_standin.py`."""
+class Aws(Usage):
+    """DynamoDB, SQS and ECS for one measurement; see `lab/bench/aws_standin.py`.
 
-    url: str
+    Its usage also has `messages` that are not deleted, and `listeners` that wait for one.
+    """
 
     @property
     def environment(self) -> dict[str, str]:
@@ -147,11 +163,6 @@ class Aws:
         url = f"{self.url}/bench/{what}"
         httpx.post(url, json=items, trust_env=False, timeout=60).raise_for_status()
 
-    def usage(self) -> Mapping[str, Any]:
-        """Return requests by operation, messages that are not deleted, and waiting receivers."""
-        usage: Mapping[str, Any] = httpx.get(f"{self.url}/bench/usage", trust_env=False).json()
-        return usage
-
 
 @contextmanager
 def fresh_aws(household: Household, tasks: Sequence[Mapping[str, Any]] = ()) -> Iterator[Aws]:
@@ -163,12 +174,14 @@ def fresh_aws(household: Household, tasks: Sequence[Mapping[str, Any]] = ()) -> 
 
 
 @contextmanager
-def _served(household: Household, path: str, module: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Start `python -m MODULE PORT`, wait until it answers below `path`, and end it."""
+def _served(
+    household: Household, path: str, module: str, *arguments: str
+) -> Iterator[tuple[str, psutil.Process]]:
+    """Start `python -m MODULE PORT …`, wait until it answers below `path`, and end it."""
     port = free_port()
     url = f"http://127.0.0.1:{port}{path}"
     process = household.spawn(
-        [sys.executable, "-m", module, str(port)],
+        [sys.executable, "-m", module, str(port), *arguments],
         env={"PATH": "/usr/bin:/bin"},
         cwd=ROOT,
         log=household.folder / f"{module}-{port}.log",

@@ -42,16 +42,22 @@ class Side:
 def ours(stage: Deployed, prefect: Prefect, aws: Aws, runtimes: int) -> Iterator[Side]:
     """Start so many runtimes of the deployed zip."""
     with stage.react(runtimes, PREFECT_API_URL=prefect.api_url, **aws.environment) as lambdas:
+        delivered = len(lambdas.invocations)
 
         def deliver(events: Sequence[Event]) -> None:
+            nonlocal delivered
+            delivered += len(events)
             for event in events:
                 lambdas.invoke_async(REACT, event)
 
         def wait() -> None:
-            lambdas.wait_idle(LONG_SECONDS)
+            wait_for("answers to all events", LONG_SECONDS, is_through, every_seconds=0.05)
             failed = [i for i in lambdas.invocations if i.status != "ok"]
             if failed:
                 raise RuntimeError(f"{len(failed)} invocations failed, the first with {failed[0]}")
+
+        def is_through() -> bool:
+            return len(lambdas.invocations) >= delivered
 
         yield Side(OURS, children_that_run("awslambdaric"), deliver, wait)
 
@@ -85,10 +91,10 @@ def observer(stage: Deployed, prefect: Prefect, aws: Aws) -> Iterator[Side]:
     def is_through() -> bool:
         if process.poll() is not None:
             raise RuntimeError(f"the observer has ended with {process.returncode}")
-        return not aws.usage()["messages"]
+        return not aws.read()["messages"]
 
     try:
-        wait_for("the observer's first request", START_SECONDS, lambda: aws.usage()["listeners"])
+        wait_for("the observer's first request", START_SECONDS, lambda: aws.read()["listeners"])
         yield Side(THEIRS, [psutil.Process(process.pid)], deliver, wait)
     finally:
         process.kill()

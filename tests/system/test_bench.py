@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.bench import floor, observer
+from lab.bench import floor, observer, sweep
 from lab.bench.part import PARTS
 from lab.bench.report import SHORT_FILE
 from localcloud.deployment import PROJECT
@@ -50,3 +50,12 @@ def test_each_promise_has_its_figure(found: dict[str, Any]) -> None:
     assert found["storm"].keys() == {"100"}
     assert found["zip_bytes"] <= 2_000_000
     assert found["peak_rss_mib"] <= 110
+
+
+def test_a_sweep_over_runs_that_live_sends_a_fixed_number_of_requests(
+    found: dict[str, Any],
+) -> None:
+    undisturbed, orphaned = found["measured"]["sweep"]["figures"][sweep.SWEEPS]
+    kinds = ("to Prefect", "to ECS", "to the table")
+    assert [undisturbed[kind] for kind in kinds] == [11, 3, 5]
+    assert orphaned["orphaned"] == 1

@@ -1,19 +1,11 @@
-"""The benchmark's record and page, and the exact requests of what it measures."""
+"""The benchmark's record and page."""
 
-import json
-from base64 import b64decode
 from pathlib import Path
 
 import pytest
 
-from chalicelib.core.rescue.actions import Verdict
-from chalicelib.functions.react import react
 from lab.bench import report
 from lab.bench.__main__ import main
-from lab.bench.floor_requests import Floor
-from lab.bench.in_process import InProcess
-from lab.bench.interruptions import Interruption, exit_without_warning
-from lab.bench.sweep import sweep_once
 
 COLD = {"at": "2026-11-27 12:00 UTC", "seconds": 60.0, "machine": {"memory": "24 GiB"}}
 
@@ -62,29 +54,3 @@ def test_arguments_that_name_no_measurement_are_refused(
     with pytest.raises(SystemExit):
         main(arguments)
     assert complaint in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("on_demand", [False, True])
-def test_a_warm_rescue_sends_just_the_requests_of_its_floor(on_demand: bool) -> None:
-    interruption = Interruption(on_demand)
-    event = Floor().event(interruption, prefect_url="http://prefect:1/api", aws_url="http://aws")
-    sent = [request for stage in json.loads(json.dumps(event))["stages"] for request in stage]
-    paths = [request["path"] for request in sent if request["host"] == "prefect:1"]
-    assert (len(sent), len(paths)) == (14, 11)
-    assert f"/api/flow_runs/{interruption.run_id}" in paths
-    targets = {request["headers"].get("x-amz-target") for request in sent}
-    assert targets == {None, "DynamoDB_20120810.UpdateItem"}
-    [change, _labels] = [b64decode(r["body"]) for r in sent if r["method"] == "PATCH"]
-    assert (b"FARGATE" in change) is on_demand
-
-
-def test_an_exit_without_a_warning_costs_one_read_of_the_table() -> None:
-    place = InProcess()
-    assert react(place.context(), exit_without_warning()).verdict is Verdict.IGNORE
-    assert place.requests == {"dynamodb": 1}
-
-
-def test_a_sweep_over_a_hundred_runs_that_live_sends_so_many_requests() -> None:
-    row = sweep_once(100, 0)
-    assert (row["to Prefect"], row["to ECS"], row["to the table"]) == (11, 3, 5)
-    assert sweep_once(20, 1)["orphaned"] == 1
