@@ -12,11 +12,10 @@ import httpx
 import psutil
 
 import infra
-from chalicelib.core.provision.pool_template import merged
 from lab.bench.interruptions import Interruption
 from lab.bench.machine import ROOT, children_that_run
 from localcloud.aws import EmulatedAws
-from localcloud.bootstrap import CLUSTER, WORK_POOL
+from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import wait_for
 from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
@@ -27,20 +26,6 @@ START_SECONDS: Final = 30.0
 CLIENTS: Final = 16
 MOST_RUNS: Final = 200
 """How many runs Prefect returns at once."""
-
-_TEMPLATE_VALUES: Final[Mapping[str, Any]] = {
-    "ClusterName": CLUSTER,
-    "ExecutionRoleArn": "arn:aws:iam::123456789012:role/execution",
-    "FlowRoleArn": "arn:aws:iam::123456789012:role/flow",
-    "LogGroupName": "/ecs/prefect-spot-dev",
-    "VpcId": "vpc-11111111",
-    "SubnetIds": ("subnet-11111111",),
-    "SecurityGroupIds": ("sg-11111111",),
-    "AssignPublicIp": "ENABLED",
-    "ApiKeyParameterArn": "",
-    "AuthStringParameterArn": "",
-}
-"""What `provision` would write into the work pool's template; no task is started from it."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +58,7 @@ class Prefect(PrefectApi):
         self.is_stand_in: Final = is_stand_in
         self.usage: Final = Usage(api_url)
         self._process = process
-        template = merged(
-            {}, infra.load("base-job-template.json"), _TEMPLATE_VALUES, "FARGATE_SPOT"
-        )
+        template = infra.load("base-job-template.json")
         pool = {"name": WORK_POOL, "type": "ecs", "base_job_template": template}
         self._send("POST", "/work_pools/", pool)
         flow_id = self._send("POST", "/flows/", {"name": "etl"})["id"]

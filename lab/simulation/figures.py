@@ -6,7 +6,7 @@ interval. The names are the columns of the tables.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from lab.simulation.estimate import Estimate, ratio
 from lab.simulation.grid import (
@@ -22,14 +22,14 @@ from lab.simulation.grid import (
     RUNS_PER_POOL,
     Cell,
     Contest,
-    Pattern,
     Pool,
     Tally,
     in_time,
 )
+from lab.simulation.sky import Pattern
+from lab.tables import Row
 
 Found = Mapping[Cell, Sequence[Pool]]
-Row = dict[str, Any]
 
 LONG: Final = 2.0
 """A run is long where Spot takes a task more often than this in as long as the work lasts."""
