@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from lab.bench.comparison import Comparison
-from lab.bench.interruptions import Interruption, stop_of, task_of
+from lab.bench.interruptions import Interruption, running_task_of, stop_of, task_of
 from lab.bench.servers import Aws, Prefect, fresh_aws
 from lab.bench.sides import OURS, THEIRS, Event
 from lab.tables import Row
@@ -50,8 +50,7 @@ def on_its_next_task(prefect: Prefect, aws: Aws) -> Interruption:
     for state_type in ("SCHEDULED", "PENDING"):
         prefect.move(began.run_id, state_type)
     newer = Interruption(run_id=began.run_id)
-    task = task_of(newer, lastStatus="RUNNING", desiredStatus="RUNNING", stopCode=None)
-    aws.add("tasks", [task])
+    aws.add("tasks", [running_task_of(newer)])
     prefect.begin_again(began.run_id, newer)
     return began
 

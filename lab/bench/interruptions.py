@@ -62,6 +62,14 @@ def task_of(of: Interruption, **changes: object) -> Json:
     }
 
 
+def running_task_of(of: Interruption) -> Json:
+    """Return a task that nothing has happened to."""
+    container = {"name": "prefect", "lastStatus": "RUNNING"}
+    status = dict.fromkeys(("lastStatus", "desiredStatus"), "RUNNING")
+    ended = dict.fromkeys(("stopCode", "executionStoppedAt"))
+    return task_of(of, containers=[container], **status, **ended)
+
+
 def warning_of(of: Interruption) -> Json:
     """Return Spot's warning: the container still runs."""
     running = [{"name": "prefect", "lastStatus": "RUNNING"}]

@@ -20,6 +20,17 @@ RUNTIMES: Final = 10
 """As many as are reserved for `react` in `.chalice/config.json`."""
 
 QUEUE: Final = "prefect-ecs-tasks-events"
+OBSERVE: Final = """
+import asyncio
+from prefect_aws.observers.ecs import start_observer
+
+async def main():
+    await start_observer()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+"""The observer as the ECS worker starts it, and nothing of the worker."""
 
 Event = Mapping[str, Any]
 
@@ -67,7 +78,7 @@ def observer(stage: Deployed, prefect: Prefect, aws: Aws) -> Iterator[Side]:
     """Start an observer in a process of its own; it is ready when it asks for a message."""
     home = stage.household.folder / "observer"
     process = stage.household.spawn(
-        [sys.executable, "-m", "lab.bench.observer_process"],
+        [sys.executable, "-c", OBSERVE],
         env={
             "PATH": "/usr/bin:/bin",
             "HOME": str(home),

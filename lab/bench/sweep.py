@@ -6,7 +6,7 @@ from typing import Final
 import psutil
 
 from lab.bench.deployed import Deployed, answered, deployed
-from lab.bench.interruptions import Interruption, Json, task_of
+from lab.bench.interruptions import Interruption, Json, running_task_of
 from lab.bench.machine import cpu_seconds
 from lab.bench.part import Log, Measured
 from lab.bench.servers import Prefect, fresh_aws, stand_in
@@ -21,13 +21,6 @@ ORPHANED_PER_THOUSAND: Final = (0, 10)
 AGE_SECONDS: Final = 2 * 60 * 60
 """Of the runs: long past the grace that `sweep` gives to events."""
 
-RUNNING: Final = {
-    "lastStatus": "RUNNING",
-    "desiredStatus": "RUNNING",
-    "stopCode": None,
-    "executionStoppedAt": None,
-    "containers": [{"name": "prefect", "lastStatus": "RUNNING"}],
-}
 NOTES: Final = {
     SWEEPS: (
         "The deployed zip and the stand-in 20 ms away, the cold start included in CPU seconds only."
@@ -45,7 +38,7 @@ def measure(log: Log, *, short: bool = False) -> Measured:
         for size in SIZES[:1] if short else SIZES:
             with stand_in(household, AGE_SECONDS) as prefect:
                 began = prefect.begin_all([Interruption() for _ in range(size)])
-                tasks = [task_of(each, **RUNNING) for each in began]
+                tasks = [running_task_of(each) for each in began]
                 for share in ORPHANED_PER_THOUSAND:
                     rows.append(_sweep(stage, prefect, tasks, size * share // 1000))
                     log(f"{size} runs: {rows[-1]['seconds']} s")

@@ -10,16 +10,15 @@ import pytest
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.policies.economics import expected_spot_seconds
-from lab.simulation.estimate import ratio, student
-from lab.simulation.figures import MOST_ABOVE, figures_of
+from lab.simulation.figures import MOST_ABOVE, figures_of, ratio, student
 from lab.simulation.grid import Cell, Contest, Grid, Pool, play_all
 from lab.simulation.memory import Knowledge, memory_of, varied
 from lab.simulation.play import Assignment, by_budget, by_product, leaving_before, optimum
 from lab.simulation.sky import HOUR, Bursts, Bursty, Pattern, Steady
-from lab.simulation.work import Work, attempt, platform_of, shipped_rates
+from lab.simulation.work import Work, attempt, platform_of
 from lab.tables import markdown
 
-PLATFORM: Final = platform_of(shipped_rates())
+PLATFORM: Final = platform_of()
 NOTHING: Final = memory_of(
     Work(HOUR), Knowledge(0, 0), Pattern.INDEPENDENT, 1.0, Random(1), PLATFORM
 )
