@@ -99,12 +99,12 @@ def _in_turn(runtimes: Mapping[str, Start], starts: int) -> Mapping[str, Row]:
     The first start of each finds nothing in the machine's caches, and is not counted.
     """
     samples: dict[str, list[Row]] = {title: [] for title in runtimes}
-    for number in range(starts + 1):
+    for _ in range(starts + 1):
         for title, start in runtimes.items():
             event = exit_without_warning()
             began = time.perf_counter()
             runtime = start()
-            answered(runtime, number, event)
+            answered(runtime, event)
             seconds = time.perf_counter() - began
             process = psutil.Process(runtime.pid)
             cpu, mib = cpu_seconds([process]), peak_rss_mib(process)
@@ -128,8 +128,8 @@ def _with_ratios(figures: Mapping[str, Row]) -> list[Row]:
 def _peak_mib(start: Start, of: Sequence[Interruption]) -> float:
     """Return the peak memory of one runtime over its cold start and these rescues, in MiB."""
     runtime = start()
-    for number, each in enumerate(of):
-        answer = answered(runtime, number, exit_of(each)).answer
+    for each in of:
+        answer = answered(runtime, exit_of(each)).answer
         if answer["decision"] != "finish-rerun":
             raise RuntimeError(f"a run was not rescued: {answer}")
     peak = peak_rss_mib(psutil.Process(runtime.pid))

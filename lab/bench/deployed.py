@@ -8,17 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import LAMBDA_PYTHON, REACT
 from localcloud.deployment import copy_project, deploy, redeploy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
-from localcloud.lambdas import LambdaService
 from localcloud.processes import Household
 
 TIMEOUT_SECONDS: Final = 30
-LONG_SECONDS: Final = 900.0
 
 SETTINGS: Final = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
 """Replaced by the address of its server in each runtime."""
@@ -50,20 +49,6 @@ class Deployed:
             LAMBDA_PYTHON,
             replace(config, environment=tuple(sorted(environment.items()))),
         )
-
-    @contextmanager
-    def react(self, runtimes: int, **settings: str) -> Iterator[LambdaService]:
-        """Start so many runtimes of `react`, and hand them out when each has answered once."""
-        self.aws.client("lambda").update_function_configuration(
-            FunctionName=REACT, Environment={"Variables": {**settings, "STAGE": STAGE}}
-        )
-        with LambdaService(
-            self.household, self.aws, LAMBDA_PYTHON, retry_scale=0.1, concurrency=runtimes
-        ) as lambdas:
-            for _ in range(runtimes):
-                lambdas.invoke_async(REACT, {})
-            lambdas.wait_idle(LONG_SECONDS)
-            yield lambdas
 
     def add_checkout(self, checkout: Path) -> str:
         """Deploy another checkout of this repository, its functions renamed; return its `react`."""
@@ -97,9 +82,9 @@ def deployed(household: Household) -> Iterator[Deployed]:
         yield Deployed(household, aws)
 
 
-def answered(runtime: ExecutionEnvironment, number: int, event: Mapping[str, Any]) -> Outcome:
+def answered(runtime: ExecutionEnvironment, event: Mapping[str, Any]) -> Outcome:
     """Have the runtime answer an event. Raises RuntimeError where it fails."""
-    outcome = runtime.run(f"bench-{number}", json.dumps(event).encode())
+    outcome = runtime.run(str(uuid4()), json.dumps(event).encode())
     if outcome.status != "ok":
         raise RuntimeError(f"{runtime.config.name} failed: {outcome.error}\n{outcome.logs}")
     return outcome

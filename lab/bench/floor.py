@@ -111,10 +111,10 @@ class Floor:
         with stand_in(stage.household) as prefect, fresh_aws(stage.household) as aws:
             runtime = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
             cold, self._rescued = prefect.begin_all([Interruption(on_demand) for _ in range(2)])
-            answered(runtime, 0, exit_of(cold))
+            answered(runtime, exit_of(cold))
             stand_ins = {PREFECT: prefect.usage, TABLE: aws}
             before = {to: each.requests() for to, each in stand_ins.items()}
-            answered(runtime, 1, exit_of(self._rescued))
+            answered(runtime, exit_of(self._rescued))
             runtime.end()
             sent = {to: each.newest(each.requests() - before[to]) for to, each in stand_ins.items()}
         in_turn = {to: iter(requests) for to, requests in sent.items()}
@@ -143,9 +143,9 @@ def _medians_ms(
     with fresh_aws(stage.household) as aws:
         ours = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
         bare = stage.runtime(BARE)
-        for turn, (rescued, moved) in enumerate(zip(began[:number], began[number:], strict=True)):
-            rescue = answered(ours, turn, exit_of(rescued))
-            moves = answered(bare, turn, floor.event(moved, prefect.api_url, aws.url))
+        for rescued, moved in zip(began[:number], began[number:], strict=True):
+            rescue = answered(ours, exit_of(rescued))
+            moves = answered(bare, floor.event(moved, prefect.api_url, aws.url))
             seconds.append((rescue.seconds, moves.seconds))
         ours.end()
         bare.end()

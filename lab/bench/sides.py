@@ -3,22 +3,26 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Final
 
 import psutil
 
-from lab.bench.deployed import LONG_SECONDS, Deployed
-from lab.bench.machine import ROOT, children_that_run
+from lab.bench.deployed import Deployed, answered
+from lab.bench.machine import ROOT
 from lab.bench.servers import START_SECONDS, Aws, Prefect
-from localcloud.cloud import REACT, wait_for
+from localcloud.cloud import wait_for
+from localcloud.lambda_environment import ExecutionEnvironment
 
 OURS: Final = "prefect-spot"
 THEIRS: Final = "observer"
 RUNTIMES: Final = 10
 """As many as are reserved for `react` in `.chalice/config.json`."""
 
+LONG_SECONDS: Final = 900.0
 QUEUE: Final = "prefect-ecs-tasks-events"
 OBSERVE: Final = """
 import asyncio
@@ -51,26 +55,31 @@ class Side:
 
 @contextmanager
 def ours(stage: Deployed, prefect: Prefect, aws: Aws, runtimes: int) -> Iterator[Side]:
-    """Start so many runtimes of the deployed zip."""
-    with stage.react(runtimes, PREFECT_API_URL=prefect.api_url, **aws.environment) as lambdas:
-        delivered = len(lambdas.invocations)
+    """Start so many runtimes of the deployed zip; events wait until one is idle."""
+    environment = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
+    started = [stage.runtime(**environment) for _ in range(runtimes)]
+    idle: SimpleQueue[ExecutionEnvironment] = SimpleQueue()
+    for runtime in started:
+        idle.put(runtime)
+    delivered: list[Future[None]] = []
+
+    def answer(event: Event) -> None:
+        runtime = idle.get()
+        answered(runtime, event)
+        idle.put(runtime)
+
+    def wait() -> None:
+        for future in delivered:
+            future.result(LONG_SECONDS)
+
+    with ThreadPoolExecutor(runtimes) as pool:
 
         def deliver(events: Sequence[Event]) -> None:
-            nonlocal delivered
-            delivered += len(events)
-            for event in events:
-                lambdas.invoke_async(REACT, event)
+            delivered.extend(pool.submit(answer, event) for event in events)
 
-        def wait() -> None:
-            wait_for("answers to all events", LONG_SECONDS, is_through, every_seconds=0.05)
-            failed = [i for i in lambdas.invocations if i.status != "ok"]
-            if failed:
-                raise RuntimeError(f"{len(failed)} invocations failed, the first with {failed[0]}")
-
-        def is_through() -> bool:
-            return len(lambdas.invocations) >= delivered
-
-        yield Side(OURS, children_that_run("awslambdaric"), deliver, wait)
+        yield Side(OURS, [psutil.Process(runtime.pid) for runtime in started], deliver, wait)
+    for runtime in started:
+        runtime.end()
 
 
 @contextmanager

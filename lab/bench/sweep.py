@@ -50,7 +50,7 @@ def _sweep(stage: Deployed, prefect: Prefect, tasks: Sequence[Json], orphaned: i
     with fresh_aws(stage.household, tasks[orphaned:]) as aws:
         before = prefect.usage.requests()
         runtime = stage.runtime(SWEEP, PREFECT_API_URL=prefect.api_url, **aws.environment)
-        answer = answered(runtime, 0, {})
+        answer = answered(runtime, {})
         cpu = cpu_seconds([psutil.Process(runtime.pid)])
         runtime.end()
         report = answer.answer
