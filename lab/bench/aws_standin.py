@@ -19,8 +19,8 @@ from uuid import uuid4
 from botocore.exceptions import ClientError
 from starlette.requests import Request
 
-from lab.bench.http_server import Answer, serve
 from lab.bench.dynamodb import InMemoryDynamoDB
+from lab.bench.http_server import Answer, serve
 
 Json = Mapping[str, Any]
 

@@ -41,7 +41,8 @@ def records(request: pytest.FixtureRequest) -> Iterator[Open]:
     if request.param == "in memory":
         yield partial(InMemoryRecords, StoredRecords())
     elif request.param == "benchmark":
-        yield partial(RunTable, InMemoryDynamoDB(), "runs")
+        client: Any = InMemoryDynamoDB()
+        yield partial(RunTable, client, "runs")
     else:
         yield partial(RunTable, request.getfixturevalue("dynamodb"), "runs")
 
