@@ -65,13 +65,13 @@ def measure(log: Log, *, short: bool = False, against: Path | None = None) -> Me
     Targets: cold start as a multiple of the bare function's, bytes of the zip, and peak MiB.
     """
     starts, rescues = (1, 1) if short else (STARTS, RESCUES)
-    with Household.open() as household, deployed(household) as stage:
+    with Household.open() as supervisor, deployed(supervisor) as stage:
         names = {OURS: REACT}
         if against is not None:
             names[f"react of {against}"] = stage.add_checkout(against)
-        shutil.copytree(BARE_PROJECT, household.folder / "bare")
-        deploy_folder(stage.aws, household.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
-        with stand_in(household) as prefect, fresh_aws(household) as aws:
+        shutil.copytree(BARE_PROJECT, supervisor.folder / "bare")
+        deploy_folder(stage.aws, supervisor.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
+        with stand_in(supervisor) as prefect, fresh_aws(supervisor) as aws:
             settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
             runtimes = {
                 title: partial(stage.runtime, name, **settings)

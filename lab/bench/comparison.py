@@ -88,7 +88,7 @@ class Comparison:
         began = prefect.begin_all(interruptions(runtimes + number))
         warm_up, measured = began[:runtimes], began[runtimes:]
         with (
-            fresh_aws(self.stage.household, [task_of(each) for each in began]) as aws,
+            fresh_aws(self.stage.supervisor, [task_of(each) for each in began]) as aws,
             self.side(name, prefect, aws, runtimes) as side,
         ):
             side.deliver(stop_alone(warm_up))

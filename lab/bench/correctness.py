@@ -82,7 +82,7 @@ def judged_cases(comparison: Comparison, prefect: Prefect) -> list[Row]:
     found: dict[str, list[str]] = {OURS: [], THEIRS: []}
     for name, outcomes in found.items():
         with (
-            fresh_aws(comparison.stage.household) as aws,
+            fresh_aws(comparison.stage.supervisor) as aws,
             comparison.side(name, prefect, aws, RUNTIMES_HERE) as side,
         ):
             for case in CASES:

@@ -32,7 +32,7 @@ AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 class Deployed:
     """What `chalice deploy` made of this project, and of what is compared with it."""
 
-    household: Household
+    supervisor: Household
     aws: EmulatedAws
 
     def zip_bytes(self, function: str = REACT) -> int:
@@ -44,7 +44,7 @@ class Deployed:
         config = FunctionConfig.of(self.aws.lambdas.get_function(function))
         environment = {**dict(config.environment), **AS_ON_LAMBDA, **settings}
         return ExecutionEnvironment(
-            self.household,
+            self.supervisor,
             self.aws,
             LAMBDA_PYTHON,
             replace(config, environment=tuple(sorted(environment.items()))),
@@ -52,7 +52,7 @@ class Deployed:
 
     def add_checkout(self, checkout: Path) -> str:
         """Deploy another checkout of this repository, its functions renamed; return its `react`."""
-        folder = self.household.folder / OTHER_NAME
+        folder = self.supervisor.folder / OTHER_NAME
         copy_project(folder, checkout)
         config = folder / ".chalice" / "config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), "app_name": OTHER_NAME}))
@@ -75,11 +75,11 @@ class Deployed:
 
 
 @contextmanager
-def deployed(household: Household) -> Iterator[Deployed]:
+def deployed(supervisor: Household) -> Iterator[Deployed]:
     """Deploy this project as it is; each runtime is given the addresses of its servers."""
     with EmulatedAws() as aws:
-        deploy(aws, household.folder / "project", STAGE, SETTINGS, TIMEOUT_SECONDS)
-        yield Deployed(household, aws)
+        deploy(aws, supervisor.folder / "project", STAGE, SETTINGS, TIMEOUT_SECONDS)
+        yield Deployed(supervisor, aws)
 
 
 def answered(runtime: ExecutionEnvironment, event: Mapping[str, Any]) -> Outcome:

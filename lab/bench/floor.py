@@ -80,11 +80,11 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     if short:
         del servers["real server"]
     rows: list[Row] = []
-    with Household.open() as household, deployed(household) as stage:
+    with Household.open() as supervisor, deployed(supervisor) as stage:
         stage.add_function(BARE, BARE_SOURCE)
         floors = {on_demand: Floor(stage, on_demand) for on_demand in KINDS.values()}
         for name, server in servers.items():
-            with server(household) as prefect:
+            with server(supervisor) as prefect:
                 for kind, on_demand in KINDS.items():
                     pair = _medians_ms(stage, prefect, floors[on_demand], rescues, warm_up)
                     log(f"{name}, {kind}: a rescue {pair[0]:.0f} ms, its floor {pair[1]:.0f} ms")
@@ -108,7 +108,7 @@ class Floor:
             ValueError: it sent more requests than are needed, or fewer.
         """
         self.on_demand: Final = on_demand
-        with stand_in(stage.household) as prefect, fresh_aws(stage.household) as aws:
+        with stand_in(stage.supervisor) as prefect, fresh_aws(stage.supervisor) as aws:
             runtime = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
             cold, self._rescued = prefect.begin_all([Interruption(on_demand) for _ in range(2)])
             answered(runtime, exit_of(cold))
@@ -140,7 +140,7 @@ def _medians_ms(
     number = warm_up + rescues
     began = prefect.begin_all([Interruption(floor.on_demand) for _ in range(2 * number)])
     seconds: list[tuple[float, float]] = []
-    with fresh_aws(stage.household) as aws:
+    with fresh_aws(stage.supervisor) as aws:
         ours = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
         bare = stage.runtime(BARE)
         for rescued, moved in zip(began[:number], began[number:], strict=True):

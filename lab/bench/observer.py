@@ -56,13 +56,13 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     Targets are the ratios at the largest number that was measured; of CPU, the worse of the two.
     The short form compares on the stand-in only; on the real server it plays the awkward cases.
     """
-    with Household.open() as household, deployed(household) as stage:
+    with Household.open() as supervisor, deployed(supervisor) as stage:
         comparison = Comparison(stage, log)
-        on_standin = partial(comparison.compare, partial(stand_in, household))
+        on_standin = partial(comparison.compare, partial(stand_in, supervisor))
         tables = {ON_STANDIN: on_standin(SHORT_ROUNDS if short else ON_STANDIN_ROUNDS)}
         if not short:
             tables[STREAM] = on_standin(STREAM_ROUNDS, stream)
-        with real_server(household) as prefect:
+        with real_server(supervisor) as prefect:
             if not short:
                 on_server = partial(comparison.compare, lambda: nullcontext(prefect))
                 tables[ON_SERVER] = on_server(ON_SERVER_ROUNDS)

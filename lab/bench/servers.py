@@ -107,19 +107,19 @@ class Prefect(PrefectApi):
 
 
 @contextmanager
-def stand_in(household: Household, age_seconds: int = 0) -> Iterator[Prefect]:
+def stand_in(supervisor: Household, age_seconds: int = 0) -> Iterator[Prefect]:
     """Start a stand-in for the Prefect API, whose runs are so old, and end it."""
     module = "lab.bench.prefect_standin"
-    with _served(household, "/api", module, str(age_seconds)) as (url, process):
+    with _served(supervisor, "/api", module, str(age_seconds)) as (url, process):
         yield Prefect(url, process, is_stand_in=True)
 
 
 @contextmanager
-def real_server(household: Household) -> Iterator[Prefect]:
+def real_server(supervisor: Household) -> Iterator[Prefect]:
     """Start Prefect's own server on PostgreSQL, and end both."""
-    with Postgres(household.folder / "postgres", household.spawn) as postgres:
-        database, folder = postgres.create_database("bench"), household.folder / "prefect"
-        with PrefectServer(folder, household.spawn, database=database) as server:
+    with Postgres(supervisor.folder / "postgres", supervisor.spawn) as postgres:
+        database, folder = postgres.create_database("bench"), supervisor.folder / "prefect"
+        with PrefectServer(folder, supervisor.spawn, database=database) as server:
             [process] = children_that_run("prefect")
             yield Prefect(server.api_url, process, is_stand_in=False)
 
@@ -148,9 +148,9 @@ class Aws(Usage):
 
 
 @contextmanager
-def fresh_aws(household: Household, tasks: Sequence[Mapping[str, Any]] = ()) -> Iterator[Aws]:
+def fresh_aws(supervisor: Household, tasks: Sequence[Mapping[str, Any]] = ()) -> Iterator[Aws]:
     """Start one that has these ECS tasks, and end it."""
-    with _served(household, "", "lab.bench.aws_standin") as (url, _):
+    with _served(supervisor, "", "lab.bench.aws_standin") as (url, _):
         aws = Aws(url)
         aws.add("tasks", tasks)
         yield aws
@@ -158,16 +158,16 @@ def fresh_aws(household: Household, tasks: Sequence[Mapping[str, Any]] = ()) -> 
 
 @contextmanager
 def _served(
-    household: Household, path: str, module: str, *arguments: str
+    supervisor: Household, path: str, module: str, *arguments: str
 ) -> Iterator[tuple[str, psutil.Process]]:
     """Start `python -m MODULE PORT …`, wait until it answers below `path`, and end it."""
     port = free_port()
     url = f"http://127.0.0.1:{port}{path}"
-    process = household.spawn(
+    process = supervisor.spawn(
         [sys.executable, "-m", module, str(port), *arguments],
         env={"PATH": "/usr/bin:/bin"},
         cwd=ROOT,
-        log=household.folder / f"{module}-{port}.log",
+        log=supervisor.folder / f"{module}-{port}.log",
     )
 
     def answers() -> bool:

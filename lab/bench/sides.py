@@ -85,8 +85,8 @@ def ours(stage: Deployed, prefect: Prefect, aws: Aws, runtimes: int) -> Iterator
 @contextmanager
 def observer(stage: Deployed, prefect: Prefect, aws: Aws) -> Iterator[Side]:
     """Start an observer in a process of its own; it is ready when it asks for a message."""
-    home = stage.household.folder / "observer"
-    process = stage.household.spawn(
+    home = stage.supervisor.folder / "observer"
+    process = stage.supervisor.spawn(
         [sys.executable, "-c", OBSERVE],
         env={
             "PATH": "/usr/bin:/bin",

@@ -23,10 +23,10 @@ NOTES: Final = {
 def measure(log: Log, *, short: bool = False) -> Measured:
     """Measure each storm on fresh servers; targets: seconds by size, and how they grow."""
     rows = []
-    with Household.open() as household, deployed(household) as stage:
+    with Household.open() as supervisor, deployed(supervisor) as stage:
         comparison = Comparison(stage, log)
         for size in SIZES[:1] if short else SIZES:
-            with stand_in(household) as prefect:
+            with stand_in(supervisor) as prefect:
                 sample = comparison.sample(OURS, prefect, size, stream)
             rows.append({"interruptions at once": size, **sample})
             log(f"{size} interruptions: {sample['seconds']:.2f} s")

@@ -34,9 +34,9 @@ NOTES: Final = {
 def measure(log: Log, *, short: bool = False) -> Measured:
     """Sweep over so many running runs, first with all their tasks; it has no target."""
     rows = []
-    with Household.open() as household, deployed(household) as stage:
+    with Household.open() as supervisor, deployed(supervisor) as stage:
         for size in SIZES[:1] if short else SIZES:
-            with stand_in(household, AGE_SECONDS) as prefect:
+            with stand_in(supervisor, AGE_SECONDS) as prefect:
                 began = prefect.begin_all([Interruption() for _ in range(size)])
                 tasks = [running_task_of(each) for each in began]
                 for share in ORPHANED_PER_THOUSAND:
@@ -47,7 +47,7 @@ def measure(log: Log, *, short: bool = False) -> Measured:
 
 def _sweep(stage: Deployed, prefect: Prefect, tasks: Sequence[Json], orphaned: int) -> Row:
     """Sweep where ECS has forgotten so many of the tasks; return a row."""
-    with fresh_aws(stage.household, tasks[orphaned:]) as aws:
+    with fresh_aws(stage.supervisor, tasks[orphaned:]) as aws:
         before = prefect.usage.requests()
         runtime = stage.runtime(SWEEP, PREFECT_API_URL=prefect.api_url, **aws.environment)
         answer = answered(runtime, {})

@@ -100,7 +100,7 @@ MUTANTS = (
         "chalicelib/core/rescue/capacity.py",
         "interruption = snapshot.interruption or _new_interruption(snapshot)",
         "interruption = _new_interruption(snapshot)",
-        (ANYWHERE + "[dies: react, rerun on FARGATE]",),
+        (LAWS + "n_interruptions_make_min_n_budget_spot_reruns_and_one_move",),
     ),
     Mutant(
         "due before change",
@@ -201,7 +201,7 @@ MUTANTS = (
         (GUARDS + "a_tag_that_names_no_deadline_costs_no_call_either",),
     ),
     Mutant(
-        "a lease that outlives nobody",
+        "a lease that never expires",
         "chalicelib/adapters/records.py",
         "attribute_not_exists(lease_until) OR lease_until < :now",
         "attribute_not_exists(lease_until)",
@@ -243,7 +243,7 @@ MUTANTS = (
         (METER + "before_it_is_decided_it_is_left_to_sweep_and_in_the_end_billed_as_it_is",),
     ),
     Mutant(
-        "a task billed as often as it is told of",
+        "a task billed for each of its events",
         "chalicelib/adapters/bills.py",
         '"ConditionExpression": "attribute_not_exists(pk)",',
         '"ConditionExpression": "attribute_not_exists(no_such_field)",',
