@@ -68,11 +68,11 @@ def run_program(
     return finished.stdout
 
 
-def copy_project(folder: Path) -> None:
-    """Copy what `chalice deploy` needs of this project."""
+def copy_project(folder: Path, project: Path = PROJECT) -> None:
+    """Copy what `chalice deploy` needs of this project, or of another checkout of it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHIPPED:
-        source, target = PROJECT / name, folder / name
+        source, target = project / name, folder / name
         if source.is_dir():
             shutil.copytree(source, target, symlinks=True, ignore=_NOT_SHIPPED)
         else:
