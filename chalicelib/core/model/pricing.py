@@ -65,7 +65,7 @@ class Rate:
         return self.region, self.architecture, self.capacity
 
     def __str__(self) -> str:
-        """All of it in a line, which `read_rate` reads; bills store the rates they were made with."""
+        """All of it in a line for `read_rate`; bills store the rates they were made with."""
         return "|".join("" if value is None else f"{value}" for value in astuple(self))
 
 
@@ -155,9 +155,8 @@ def checked(rows: Iterable[Rate]) -> Rates:
 
 def age_warning(rates: Iterable[Rate], today: date) -> str:
     """Return a warning that names the oldest rate read more than 90 days ago; empty for none."""
-    old = sorted(
-        {r.date for r in rates if r.date and today - date.fromisoformat(r.date) > OLD_AFTER}
-    )
+    oldest = (today - OLD_AFTER).isoformat()
+    old = sorted({rate.date for rate in rates if rate.date and rate.date < oldest})
     if not old:
         return ""
     return (
