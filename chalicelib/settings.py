@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.pricing import OWN_RATES_FORM, Rates, read_own_rates
-from chalicelib.core.policies.facts import GuardPolicy
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.errors import SettingError
 
 _MOST_RETRIES: Final = 1000
@@ -80,7 +79,7 @@ def policy_of(settings: Settings, rates: Rates) -> Policy:
         spot_retries=settings.spot_retries,
         rerun_delay_seconds=settings.rerun_delay_seconds,
         rates=rates,
-        guards=GuardPolicy(economics=settings.guard_economics),
+        economics=settings.guard_economics,
     )
 
 

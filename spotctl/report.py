@@ -16,7 +16,7 @@ from rich.cells import cell_len
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.money.report import COLUMNS, Report, Row, days_between, in_usd, report_of
-from chalicelib.core.policies.poisson import RatePerHour
+from chalicelib.core.policies.economics import RatePerHour
 from spotctl.errors import RefusedError
 
 if TYPE_CHECKING:

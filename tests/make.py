@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FlowRun, RunPolicy, RunState, StateType
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.model.pricing import Rate
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.rescue.snapshot import Policy, Snapshot
+from chalicelib.core.rescue.snapshot import Snapshot
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 RUN_ID = UUID("11111111-2222-4333-8444-555555555555")
@@ -90,8 +91,8 @@ def make_run(**changes: Any) -> FlowRun:
     return FlowRun(**{**ordinary, **changes})
 
 
-def make_situation(**changes: Any) -> Snapshot:
-    """The interruption of an ordinary run's ordinary task; `state` and `history` may be given."""
+def make_snapshot(**changes: Any) -> Snapshot:
+    """The interruption of an ordinary run's ordinary task; `task` and `history` may be given."""
     run = changes.pop("run", None) or make_run()
     history = changes.pop("history", None)
     if history is None:
@@ -102,7 +103,7 @@ def make_situation(**changes: Any) -> Snapshot:
             run.state,
         )
     ordinary: dict[str, Any] = {
-        "task": make_task(),
+        "subject": changes.pop("task", None) or make_task(),
         "run": run,
         "history": history,
         "record": RunRecord(RUN_ID),

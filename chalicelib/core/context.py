@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from chalicelib.core.metrics import Measured
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.ports import Bills, Log, Prefect, Records, Tasks
-from chalicelib.core.rescue.snapshot import Policy
 
 Outcome = tuple[Any, Exception | None]
 """What a call returned, or what it raised."""

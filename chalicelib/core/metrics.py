@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.actions import Annotate, Decision, MakeDue, Verdict
@@ -54,13 +54,15 @@ class Measured:
     values: Values
 
 
-def values_of_rescue(task: Task, before: RunRecord, after: RunRecord, decision: Decision) -> Values:
+def values_of_rescue(
+    task_arn: str, before: RunRecord, after: RunRecord, decision: Decision
+) -> Values:
     """Return what one handling of a task counts for: nothing when repeated, nor for a drill.
 
     `before` and `after` are the run's record when the handling began and when it ended.
     ReactionSeconds: from the container's exit to the time that the run was made due for.
     """
-    known, noted = before.interruptions.get(task.arn), after.interruptions.get(task.arn)
+    known, noted = before.interruptions.get(task_arn), after.interruptions.get(task_arn)
     if noted is not None and noted.cause == Cause.DRILL:
         return {}
     values: dict[Metric, int | Decimal] = {}

@@ -1,9 +1,9 @@
-"""`sweep`'s part of the deadline: runs that have not started, which no event tells of.
+"""`sweep` puts scheduled runs with a deadline on FARGATE when a first attempt on Spot is too risky.
 
-A run is put on demand by one PATCH while it is scheduled, which Prefect refuses once a worker has
-it. It is not parked for that: a worker that had asked just before would submit the parked run all
-the same, and its flow then wait for the end of the parking. Price: for the moment between a
-worker's asking and its submitting, the worker holds the old variables, and starts on Spot.
+That takes one PATCH while the run is scheduled; Prefect refuses it once a worker has the run. The
+run is not parked for it: a worker that polled just before would submit the parked run all the same,
+and its flow would wait until the park ends. Price: a worker that polled before the PATCH and
+submits after it has the old variables, and starts on Spot.
 """
 
 from collections import Counter
@@ -15,29 +15,29 @@ from uuid import UUID
 from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import FARGATE
 from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
-from chalicelib.core.model.run_record import Moved, RunRecord
-from chalicelib.core.policies.deadline import deadline_of, opinion_on_attempt
-from chalicelib.core.policies.estimates import changeover_of
-from chalicelib.core.policies.facts import (
-    Guard,
-    GuardFacts,
-    Missing,
-    PastRuns,
-    Progress,
-    has_deadline_tag,
-)
-from chalicelib.core.policies.opinion import GoOnDemand, Opinion
-from chalicelib.core.rescue.annotation import annotation_of_move
-from chalicelib.core.rescue.snapshot import (
+from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     Mode,
+    has_deadline_tag,
     is_on_demand,
     on_demand_variables,
     reason_not_to_rerun,
 )
+from chalicelib.core.model.run_record import Moved, RunRecord
+from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
+from chalicelib.core.policies.estimates import restart_overhead_of
+from chalicelib.core.policies.facts import (
+    GoOnDemand,
+    Guard,
+    Missing,
+    PolicyFacts,
+    PreviousRuns,
+    Progress,
+)
+from chalicelib.core.rescue.annotation import annotation_of_move
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
-from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_past
-from chalicelib.functions.rescue import tell_people
+from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs
+from chalicelib.functions.rescue import annotate
 
 MOVED: Final = "on-demand-before-start"
 """What a sweep counts it as."""
@@ -55,7 +55,7 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
     """
     tagged = [run for run in runs if _has_a_deadline(run, context.policy.mode)]
     records = context.records.read_many([run.id for run in tagged]) if tagged else {}
-    past: dict[UUID | None, PastRuns | Missing] = {}
+    past: dict[UUID | None, PreviousRuns | Missing] = {}
     for run in tagged:
         record = records.get(run.id, RunRecord(run.id))
         settled = record.moved.annotated if record.moved else is_on_demand(run)
@@ -65,9 +65,9 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
             return False
         if record.moved is None and run.deployment_id not in past:
             with_timeout = context.prefect_within(SECONDS_FOR_FACTS)
-            past[run.deployment_id] = read_past(context, with_timeout, run.deployment_id)
+            past[run.deployment_id] = read_previous_runs(context, with_timeout, run.deployment_id)
         moved = record.moved or _judged(context, run, past[run.deployment_id])
-        if moved is not None and _is_moved_if_possible(context, run, moved):
+        if moved is not None and _try_to_move(context, run, moved):
             decisions[MOVED] += 1
     return True
 
@@ -78,30 +78,32 @@ def _has_a_deadline(run: FlowRun, mode: Mode) -> bool:
 
 
 def _waits(run: FlowRun) -> bool:
-    """Whether no worker has had it yet."""
+    """Whether no worker has taken it yet."""
     unstarted = run.run_count == 0 and run.infrastructure_pid is None
     return run.state.type is StateType.SCHEDULED and unstarted
 
 
-def _judged(context: Context, run: FlowRun, past: PastRuns | Missing) -> Moved | None:
-    """The guard's move, if it would not let an attempt on Spot begin when the run is due."""
+def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Moved | None:
+    """Return the move to FARGATE, if the deadline guard rejects a first attempt on Spot."""
     begins = max(context.now(), run.expected_start or context.now())
-    facts = GuardFacts(past=past, progress=Progress(), changeover=changeover_of((), past))
-    opinion: Opinion = opinion_on_attempt(run, facts, begins)
+    facts = PolicyFacts(
+        past=past, progress=Progress(), restart_overhead=restart_overhead_of((), past)
+    )
+    opinion = deadline_opinion(run, facts, begins)
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 
 
-def _is_moved_if_possible(context: Context, run: FlowRun, moved: Moved) -> bool:
-    """What fails is logged, and looked at again by the next sweep."""
+def _try_to_move(context: Context, run: FlowRun, moved: Moved) -> bool:
+    """Move the run; a failure is logged, and the next sweep tries again."""
     try:
-        return _is_moved(context, run, moved)
+        return _move(context, run, moved)
     except PrefectSpotError:
         context.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
         return False
 
 
-def _is_moved(context: Context, run: FlowRun, moved: Moved) -> bool:
-    """Move it under its lease."""
+def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
+    """Move the run under its lease; False when a worker has it already."""
     before = record = context.records.acquire(run.id, context.now(), context.lease)
     try:
         fresh = context.prefect.read_run(run.id)
@@ -110,10 +112,10 @@ def _is_moved(context: Context, run: FlowRun, moved: Moved) -> bool:
         record = _noted(context, record, moved)
         if context.policy.mode is not Mode.OBSERVE and not is_on_demand(fresh):
             context.prefect.change_run(run.id, _change(fresh))
-        _tell(context, fresh, record.moved or moved)
+        _annotate(context, fresh, record.moved or moved)
         record = replace(record, moved=replace(record.moved or moved, annotated=True))
     except PrefectRejectedError:
-        record = before  # a worker was faster
+        record = before  # a worker has the run already
         context.log.exception("the run could not be put on demand", flow_run_id=str(run.id))
         return False
     finally:
@@ -122,7 +124,7 @@ def _is_moved(context: Context, run: FlowRun, moved: Moved) -> bool:
 
 
 def _noted(context: Context, record: RunRecord, moved: Moved) -> RunRecord:
-    """On record first: whoever finds the run half moved finishes it."""
+    """Record it first: the next sweep completes a run that was left half moved."""
     if record.moved is not None:
         return record
     capacity = record.next_capacity if context.policy.mode is Mode.OBSERVE else FARGATE
@@ -136,8 +138,8 @@ def _change(run: FlowRun) -> RunChange:
     return RunChange(job_variables=on_demand_variables(run.job_variables), tags=tags)
 
 
-def _tell(context: Context, run: FlowRun, moved: Moved) -> None:
-    tell_people(context, annotation_of_move(run, moved, context.policy.mode, context.now()))
+def _annotate(context: Context, run: FlowRun, moved: Moved) -> None:
+    annotate(context, annotation_of_move(run, moved, context.policy.mode, context.now()))
     context.log.info(
         "decided",
         decision=MOVED,

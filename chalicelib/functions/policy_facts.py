@@ -1,34 +1,32 @@
-"""Gathers what the guards judge by: once per interruption, and only what a guard that is on needs.
+"""Gathers the facts that guards judge by: once per interruption, and only those that they need.
 
-No fact is worth a rescue. What cannot be read, or not in time, is missing, by its name, and the
-budget alone decides.
+A fact that cannot be read, or not in time, is `Missing`; the budget then decides. A rescue never
+fails for a fact.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from chalicelib.core.context import Context
-from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.ecs_task import Cause, Task
 from chalicelib.core.money.daily_sums import DailySum, total
-from chalicelib.core.policies.advice import guards_on
 from chalicelib.core.policies.deadline import deadline_of
 from chalicelib.core.policies.estimates import (
     Attempt,
     attempts_of,
-    changeover_of,
-    evidence_of,
-    like,
-    past_of,
+    previous_runs_of,
     progress_of,
+    reference_run,
+    restart_overhead_of,
 )
 from chalicelib.core.policies.facts import (
     Guard,
-    GuardFacts,
     Missing,
-    PastRuns,
+    PolicyFacts,
+    PreviousRuns,
     Progress,
     SpotEvidence,
 )
@@ -39,63 +37,75 @@ PAST_RUNS: Final = 20
 """Completed runs of the deployment that are looked at."""
 
 SECONDS_FOR_FACTS: Final = 5.0
-"""What Prefect is given to tell them: a rerun waits for them, and for nothing longer."""
+"""The time limit for gathering them: the rerun waits for it."""
 
 SECONDS_FOR_THE_RESCUE: Final = 10.0
-"""Left of the invocation after that, or nothing is gathered: the rescue itself comes first."""
+"""Must be left of the invocation after that, or nothing is gathered: the rescue comes first."""
 
 WINDOWS_DAYS: Final = (2, 7, 28)
-"""How far back the daily sums are read, as long as there are not enough Spot hours in them."""
+"""How far back the daily sums are read, until they hold enough Spot hours."""
 
 ENOUGH_SPOT_HOURS: Final = 200.0
-"""By then the prior weighs little, and what is recent tells more than what is old."""
+"""By then the prior weighs little, and recent hours say more than old ones."""
 
 Fact = TypeVar("Fact")
 
 
-def gather_facts(context: Context, s: Snapshot) -> GuardFacts:
-    """Return the facts for the guards that this run has to pass. Never raises.
+def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) -> PolicyFacts:
+    """Return the facts that these guards need. Never raises.
 
-    Asks for nothing that no guard needs: with none on, and for a deadline that cannot be read, it
-    makes no call at all.
+    Makes no call for a deadline that cannot be read.
     """
-    economics = Guard.ECONOMICS in guards_on(s)
-    deadline = Guard.DEADLINE in guards_on(s) and not isinstance(deadline_of(s.run.tags), Missing)
-    if not (economics or deadline):
-        return GuardFacts()
+    economics = Guard.ECONOMICS in guards
+    readable = not isinstance(deadline_of(snapshot.run.tags), Missing)
+    if not (economics or (Guard.DEADLINE in guards and readable)):
+        return PolicyFacts()
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
         late = Missing("its facts", "there was no time left to gather them")
-        return GuardFacts(late, late, late, late)
-    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(s)
+        return PolicyFacts(late, late, late, late)
+    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), _attempts(snapshot)
     calls: list[Callable[[], Any]] = [
-        partial(read_past, context, prefect, s.run.deployment_id),
-        partial(_progress, context, prefect, s.run.id, attempts),
-        *([partial(_evidence, context, s)] if economics else []),
+        partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
+        partial(_progress, context, prefect, snapshot.run.id, attempts),
+        *([partial(_evidence, context, snapshot)] if economics else []),
     ]
     past, progress, *evidence = context.gather(calls)
-    return GuardFacts(
+    return PolicyFacts(
         evidence=evidence[0] if evidence else None,
         past=past,
         progress=progress,
-        changeover=changeover_of(attempts, past),
+        restart_overhead=restart_overhead_of(attempts, past),
     )
 
 
-def read_past(context: Context, prefect: Prefect, deployment_id: UUID | None) -> PastRuns | Missing:
-    """Return what the deployment's last completed runs tell, at two requests and their pages."""
+def read_previous_runs(
+    context: Context, prefect: Prefect, deployment_id: UUID | None
+) -> PreviousRuns | Missing:
+    """Return the facts of the deployment's last completed runs: two requests and their pages."""
     fact = "the deployment's completed runs"
 
-    def read() -> PastRuns | Missing:
+    def read() -> PreviousRuns | Missing:
         if deployment_id is None:
             return Missing(fact, "it has no deployment")
         runs = prefect.find_completed_runs(deployment_id, PAST_RUNS)
-        newest = like(runs)
-        if newest is None:
-            return past_of((), ())
-        tasks = prefect.read_task_runs(newest.id, newest.started_at, newest.ended_at)
-        return past_of(runs, tasks)
+        reference = reference_run(runs)
+        if reference is None:
+            return previous_runs_of((), ())
+        tasks = prefect.read_task_runs(reference.id, reference.started_at, reference.ended_at)
+        return previous_runs_of(runs, tasks)
 
     return _read(context, fact, read)
+
+
+def _attempts(snapshot: Snapshot) -> tuple[Attempt, ...]:
+    """Return the run's interrupted attempts, this task's last."""
+    task, mine = snapshot.subject, snapshot.interruption
+    known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
+    ends = [(i.exited_at, i.billed_from) for i in known if i.task_arn != task.arn]
+    charged_from = task.billed_from if isinstance(task, Task) else None
+    ends.append((snapshot.exited_at or snapshot.now, charged_from or (mine and mine.billed_from)))
+    since = snapshot.run.expected_start or snapshot.history[0].timestamp
+    return attempts_of(snapshot.history, since, ends)
 
 
 def _progress(
@@ -111,12 +121,20 @@ def _progress(
     )
 
 
-def _evidence(context: Context, s: Snapshot) -> SpotEvidence | Missing:
+def _evidence(context: Context, snapshot: Snapshot) -> SpotEvidence | Missing:
+    """Return the first attempts' Spot hours and interruptions, with this one if it is not billed."""
+
     def read() -> SpotEvidence:
-        is_first = not {*s.record.interruptions} - {s.task.arn}
-        may_count = is_first and s.cause is Cause.SPOT_INTERRUPTION
-        is_news = may_count and context.bills.unbilled([s.task.arn])
-        return evidence_of(_recent_sums(context), s.task if is_news else None)
+        counts = total(_recent_sums(context))
+        hours, interruptions = float(counts.first_spot_hours), counts.first_interruptions
+        task, is_spot = snapshot.subject, snapshot.cause is Cause.SPOT_INTERRUPTION
+        is_first = not {*snapshot.record.interruptions} - {task.arn}
+        if not (isinstance(task, Task) and task.billed_from and snapshot.exited_at):
+            return SpotEvidence(hours, interruptions)
+        if is_first and is_spot and context.bills.unbilled([task.arn]):
+            hours += max((snapshot.exited_at - task.billed_from).total_seconds(), 0.0) / 3600
+            interruptions += 1
+        return SpotEvidence(hours, interruptions)
 
     return _read(context, "the interruption rate", read)
 
@@ -138,5 +156,5 @@ def _read(context: Context, fact: str, read: Callable[[], Fact]) -> Fact | Missi
     try:
         return read()
     except Exception as error:  # whatever it is, the run is to be rescued
-        context.log.exception("a fact for the guards cannot be had", fact=fact)
+        context.log.exception("a fact for the guards could not be read", fact=fact)
         return Missing(fact, f"it could not be read ({type(error).__name__})")

@@ -1,7 +1,7 @@
 """The `react` Lambda: one ECS task state change, as EventBridge delivers it.
 
-Most of what wakes it is no interruption; that is settled here, at the cost of one read of the
-table at most, and nothing of Prefect.
+Most events are no interruption; these are ignored here, at the cost of at most one read of the
+table and no request to Prefect.
 """
 
 from chalicelib.core.context import Context
@@ -19,17 +19,17 @@ from chalicelib.functions.rescue import rescue
 
 
 def react(context: Context, event: object) -> Decision:
-    """Answer one event; return what was decided.
+    """Handle one event; return the decision.
 
     Raises:
         PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
     """
-    told = parse_event(event)
-    if isinstance(told, Ignored):
-        return _ignored(context, told.reason)
-    if not in_clusters(told, context.clusters, context.account):
-        return _ignored(context, "the task is in none of our clusters", told)
-    task = _completed(context, told)
+    parsed = parse_event(event)
+    if isinstance(parsed, Ignored):
+        return _ignored(context, parsed.reason)
+    if not in_clusters(parsed, context.clusters, context.account):
+        return _ignored(context, "the task is in none of our clusters", parsed)
+    task = _completed(context, parsed)
     if task.flow_run_id is None:
         return _ignored(context, "the task belongs to no flow run", task)
     if not was_interrupted(classify(task, warned=False)):
@@ -39,12 +39,12 @@ def react(context: Context, event: object) -> Decision:
     return rescue(context, task.flow_run_id, task)
 
 
-def _completed(context: Context, told: Task) -> Task:
-    """Ask ECS for what the event lacks: tags, always; in the guide's example nearly all."""
-    if told.flow_run_id is not None and told.created_at is not None:
-        return told
-    described = context.tasks.describe(told.cluster_arn, told.arn)
-    return completed_by(told, described) if described else told
+def _completed(context: Context, task: Task) -> Task:
+    """Ask ECS for what the event lacks: always the tags, and in the guide's example nearly all."""
+    if task.flow_run_id is not None and task.created_at is not None:
+        return task
+    described = context.tasks.describe(task.cluster_arn, task.arn)
+    return completed_by(task, described) if described else task
 
 
 def _ignored(context: Context, reason: str, task: Task | None = None) -> Decision:

@@ -1,12 +1,13 @@
-"""One interrupted run, under its lease: gather the truth, decide, apply, look again.
+"""One run under its lease: look, decide, perform, until `core/rescue/decide.py` asks for no more.
 
-A step that moves the run is followed by another look, so that what comes after it is decided from
-what is, not from what was hoped for. `react` and `sweep` both come through here.
+`react` and `sweep` both come through here. Each step that moves the run is followed by another
+look, so the next step is decided from what is, not from what was expected.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, assert_never
 from uuid import UUID
 
@@ -24,68 +25,79 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.model.text import one_line
-from chalicelib.core.policies.advice import guards_on
-from chalicelib.core.policies.facts import GuardFacts
+from chalicelib.core.policies.facts import Guard, PolicyFacts
 from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.actions import (
     Action,
     Annotate,
+    Annotation,
     Change,
     Decision,
     MakeDue,
     MarkCancelled,
     MarkCrashed,
     Park,
-    PutBack,
+    Restore,
     Save,
-    Verdict,
 )
-from chalicelib.core.rescue.annotation import Annotation
-from chalicelib.core.rescue.decide import decide
+from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
-from chalicelib.core.rescue.snapshot import Snapshot
+from chalicelib.core.rescue.snapshot import Snapshot, Subject
 from chalicelib.errors import (
-    LAMBDA_RETRIES,
     LeaseHeldError,
     PrefectSpotError,
     PrefectTimeoutError,
     PrefectUnavailableError,
-    UnsettledError,
 )
 
-MOST_LOOKS: Final = 4
-"""Looks at a run before giving up for now: park and finish take two, a race one more."""
-
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
-"""Waits for a lease that another holds: a rescue takes about a second, Lambda's retry a minute."""
+"""Waits for a lease that another handler holds: a rescue takes about a second."""
 
 _AWAITING_RETRY: Final = "AwaitingRetry"
 
 
-def rescue(context: Context, flow_run_id: UUID, task: Task, *, swept: bool = False) -> Decision:
-    """Bring the run to where the end of `task` shall leave it; return what was decided.
+def rescue(
+    context: Context, flow_run_id: UUID, subject: Subject, *, swept: bool = False
+) -> Decision:
+    """Do what the end of `subject` requires of the run; return the last decision.
 
-    `swept`: the fast path had its time, and ECS has no live task of the run, nor a newer one.
+    `swept`: the events had their time, and ECS has no live task of the run, nor a newer one.
 
     Raises:
-        LeaseHeldError: another handler is at work on it; retryable.
+        LeaseHeldError: another handler is working on the run; retryable.
         PrefectSpotError: Prefect or the table failed, or the run's state changed concurrently;
             retryable.
     """
     record = _acquire(context, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
-    handling = _Handling(context, task, record, swept)
+    handling = _Handling(context, subject, record, swept)
     try:
-        decision = handling.settle()
+        decision = settle(handling.look, handling.gather, handling.perform)
     except BaseException:
-        # What Prefect was silent about may yet take effect: the lease is left to run out, so that
-        # nobody looks too early, finds it undone, and asks once more.
-        if not handling.is_unsure:
+        # A proposal that timed out may still take effect. The lease is left to expire, so that no
+        # handler looks too early, finds the run unchanged, and proposes once more.
+        if not handling.outcome_unknown:
             with suppress(PrefectSpotError):
                 context.records.release(handling.record)
         raise
     context.records.release(handling.record)
     _measure(context, handling, record, decision)
     return decision
+
+
+def annotate(context: Context, annotation: Annotation) -> None:
+    """Add an annotation to its run. Raises PrefectSpotError when some of it failed."""
+    prefect, run_id, labels = context.prefect, annotation.log.flow_run_id, annotation.labels
+    calls: list[Callable[[], object]] = [
+        lambda: prefect.write_log(annotation.log),
+        lambda: prefect.write_artifact(annotation.artifact),
+    ]
+    if annotation.events:
+        calls.append(lambda: prefect.emit_events(annotation.events))
+    if labels is not None:
+        calls.append(lambda: prefect.add_labels(run_id, labels))
+    if annotation.tags:
+        calls.append(lambda: _add_tags(prefect, run_id, annotation.tags))
+    context.gather(calls)
 
 
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
@@ -99,93 +111,61 @@ def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float
 
 @dataclass(slots=True)
 class _Handling:
-    """The record as it is after each step: what a release has to write, whatever happens."""
+    """One run being handled. `record` is as it is after each step: what a release has to write."""
 
     context: Context
-    task: Task
+    subject: Subject
     record: RunRecord
     swept: bool
-    is_unsure: bool = False
+    outcome_unknown: bool = False
+    newer_task: bool | None = None
     deployment_id: UUID | None = None
-    facts: GuardFacts | None = None
+    facts: PolicyFacts | None = None
 
     @property
-    def names(self) -> dict[str, str]:
-        """What every log line says it is about."""
-        return {"flow_run_id": str(self.record.flow_run_id), "task_arn": self.task.arn}
+    def log_keys(self) -> dict[str, str]:
+        """The ids that every log line has."""
+        return {"flow_run_id": str(self.record.flow_run_id), "task_arn": self.subject.arn}
 
-    def settle(self) -> Decision:
-        newer_task = False if self.swept else None
-        for _ in range(MOST_LOOKS):
-            seen = _look(self.context, self.record.flow_run_id)
-            if seen is None:
-                return Decision(Verdict.IGNORE, "Prefect does not know the flow run")
-            run, history = seen
-            self.deployment_id = run.deployment_id
-            if newer_task is None:
-                newer_task = _has_newer_task(self.context, run, self.task)
-            decision = self.decide(
-                Snapshot(
-                    task=self.task,
-                    run=run,
-                    history=history,
-                    record=self.record,
-                    policy=self.context.policy,
-                    now=self.context.now(),
-                    newer_task=newer_task,
-                    grace_over=self.swept,
-                    no_live_task=self.swept,
-                )
-            )
-            self.context.log.info(
-                "decided",
-                decision=decision.verdict.value,
-                reason=decision.reason,
-                mode=self.context.policy.mode.value,
-                run_state=one_line(run.state.name),
-                **self.names,
-            )
-            if self.perform(decision):
-                return decision
-        raise UnsettledError(
-            f"the state of flow run {self.record.flow_run_id} changed concurrently, {MOST_LOOKS}"
-            " times",
-            next_step=LAMBDA_RETRIES,
+    def look(self) -> Snapshot | None:
+        found = _read_run(self.context, self.record.flow_run_id)
+        if found is None:
+            return None
+        run, history = found
+        self.deployment_id = run.deployment_id
+        if self.newer_task is None:
+            task = None if self.swept or not isinstance(self.subject, Task) else self.subject
+            self.newer_task = task is not None and _has_newer_task(self.context, run, task)
+        return Snapshot(
+            subject=self.subject,
+            run=run,
+            history=history,
+            record=self.record,
+            policy=self.context.policy,
+            now=self.context.now(),
+            newer_task=self.newer_task,
+            swept=self.swept,
         )
 
-    def decide(self, s: Snapshot) -> Decision:
-        """Decide; for a rerun that the budget would put on Spot, with what the guards need."""
-        decision = decide(s)
-        known = self.record.interruptions.get(self.task.arn)
-        asks = decision.verdict is Verdict.RERUN_ON_SPOT and not (known and known.rerun_on)
-        if not (asks and guards_on(s)):
-            return decision
-        from chalicelib.functions.policy_facts import gather_facts  # a cold start does without
+    def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts:
+        """Fetch the guards' facts, once per handling."""
+        from chalicelib.functions.policy_facts import gather_facts
 
         if self.facts is None:
-            self.facts = gather_facts(self.context, s)
-        return decide(replace(s, facts=self.facts))
+            self.facts = gather_facts(self.context, snapshot, guards)
+        return self.facts
 
-    def perform(self, decision: Decision) -> bool:
+    def perform(self, snapshot: Snapshot, decision: Decision) -> bool:
         """Perform the actions in order; False as soon as one asks for another look."""
+        self.context.log.info(
+            "decided",
+            decision=decision.verdict.value,
+            reason=decision.reason,
+            mode=snapshot.policy.mode.value,
+            run_state=one_line(snapshot.run.state.name),
+            **self.log_keys,
+        )
         return all(self.step(action) for action in decision.actions)
-
-    def propose(self, state: ProposedState, *, force: bool = False) -> bool:
-        """Ask for a state; False when another look has to tell whether the run has it now.
-
-        Raises PrefectTimeoutError when a look would come too early to tell.
-        """
-        try:
-            answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
-        except PrefectTimeoutError:
-            self.is_unsure = True
-            raise
-        except PrefectUnavailableError:
-            # It may have been accepted, and a worker have the run: to ask again would be to park it
-            # or to make it due beside its new container.
-            self.context.log.exception("no answer to a proposed state", **self.names)
-            return False
-        return _is_done(answer, state)
 
     def step(self, action: Action) -> bool:
         prefect, run_id = self.context.prefect, self.record.flow_run_id
@@ -195,45 +175,54 @@ class _Handling:
                 self.record = record
                 return True
             case Park(transition_id, until, message, force):
-                parked = ProposedState(
-                    StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, until
-                )
-                self.propose(parked, force=force)
+                self.propose(_awaiting_retry(message, transition_id, until), force=force)
                 return False
             case Change(change):
                 prefect.change_run(run_id, change)
                 return True
             case MakeDue(transition_id, at, message):
-                due = ProposedState(
-                    StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at
-                )
-                return self.propose(due)
-            case PutBack(state):
-                self.propose(_as_it_was(state), force=True)
+                return self.propose(_awaiting_retry(message, transition_id, at))
+            case Restore(state):
+                self.propose(_same_state(state), force=True)
                 return False
             case MarkCrashed(message):
-                crashed = ProposedState(StateType.CRASHED, "Crashed", message)
-                return self.propose(crashed)
+                return self.propose(ProposedState(StateType.CRASHED, "Crashed", message))
             case MarkCancelled(message):
-                cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
-                return self.propose(cancelled)
+                return self.propose(ProposedState(StateType.CANCELLED, "Cancelled", message))
             case Annotate(annotation, record):
-                if self.annotate(annotation):
+                if self.annotated(annotation):
                     self.record = record
                 return True
         assert_never(action)
 
-    def annotate(self, annotation: Annotation) -> bool:
-        """Tell people; a failure is logged and tried again with the next event, if one comes."""
+    def propose(self, state: ProposedState, *, force: bool = False) -> bool:
+        """Propose a state; False when another look has to show whether the run has it now.
+
+        Raises PrefectTimeoutError when a look would come too early to show it.
+        """
         try:
-            tell_people(self.context, annotation)
+            answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
+        except PrefectTimeoutError:
+            self.outcome_unknown = True
+            raise
+        except PrefectUnavailableError:
+            # Prefect may have accepted it, and a worker may have the run: a second proposal would
+            # park the run, or make it due, beside its new container.
+            self.context.log.exception("no answer to a proposed state", **self.log_keys)
+            return False
+        return _is_done(answer, state)
+
+    def annotated(self, annotation: Annotation) -> bool:
+        """Annotate the run; a failure is logged, and the task's next event tries again."""
+        try:
+            annotate(self.context, annotation)
         except Exception:  # the rescue has happened; nothing here may make it look undone
-            self.context.log.exception("annotating the flow run failed", **self.names)
+            self.context.log.exception("annotating the flow run failed", **self.log_keys)
             return False
         return True
 
 
-def _look(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
+def _read_run(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
     """Return the run and its history, the run's own state last; None for an unknown run."""
     prefect = context.prefect
     history: tuple[RunState, ...]
@@ -250,10 +239,10 @@ def _look(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState,
 
 
 def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
-    """Whether the run's `infrastructure_pid` names a task created later, or one that lives.
+    """Whether the run's `infrastructure_pid` names a task created later, or one that still runs.
 
-    A mere mismatch says nothing: the worker notes the pid after RunTask, and sometimes never. But
-    while another task of the run lives, a rerun would run the flow twice, whoever says what.
+    A mere mismatch proves nothing: the worker notes the task after RunTask, and sometimes never.
+    But while another task of the run lives, a rerun would run the flow twice.
     """
     cluster, noted_arn = noted_task(run)
     if not noted_arn or noted_arn == task.arn:
@@ -267,16 +256,24 @@ def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
     return last_seen is None or context.now() - last_seen > FORGOTTEN_AFTER
 
 
-def _measure(
-    context: Context, handling: "_Handling", before: RunRecord, decision: Decision
-) -> None:
+def _measure(context: Context, handling: _Handling, before: RunRecord, decision: Decision) -> None:
     """Count it for CloudWatch. The rescue has happened: nothing here may make it look undone."""
-    values = values_of_rescue(handling.task, before, handling.record, decision)
+    values = values_of_rescue(handling.subject.arn, before, handling.record, decision)
     deployment = ""
     with suppress(PrefectSpotError):
         if values and handling.deployment_id is not None:
             deployment = context.prefect.read_deployment_name(handling.deployment_id)
     context.measure(Measured(deployment, values))
+
+
+def _awaiting_retry(message: str, transition_id: UUID, at: datetime) -> ProposedState:
+    return ProposedState(StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at)
+
+
+def _same_state(state: RunState) -> ProposedState:
+    return ProposedState(
+        state.type, state.name, state.message, details=state.details, data=state.data
+    )
 
 
 def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
@@ -288,28 +285,6 @@ def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
         and answer.state is not None
         and answer.state.transition_id == proposed.transition_id
     )
-
-
-def _as_it_was(state: RunState) -> ProposedState:
-    return ProposedState(
-        state.type, state.name, state.message, details=state.details, data=state.data
-    )
-
-
-def tell_people(context: Context, annotation: Annotation) -> None:
-    """Put an annotation on the run. Raises PrefectSpotError when some of it could not be put."""
-    prefect, run_id, labels = context.prefect, annotation.log.flow_run_id, annotation.labels
-    calls: list[Callable[[], object]] = [
-        lambda: prefect.write_log(annotation.log),
-        lambda: prefect.write_artifact(annotation.artifact),
-    ]
-    if annotation.events:
-        calls.append(lambda: prefect.emit_events(annotation.events))
-    if labels is not None:
-        calls.append(lambda: prefect.add_labels(run_id, labels))
-    if annotation.tags:
-        calls.append(lambda: _add_tags(prefect, run_id, annotation.tags))
-    context.gather(calls)
 
 
 def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:

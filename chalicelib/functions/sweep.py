@@ -1,82 +1,45 @@
-"""The `sweep` Lambda: what no event told is repaired from state, on a schedule.
+"""The `sweep` Lambda: repairs from state, on a schedule, what no event reported.
 
-It goes through the work pool's runs a page at a time, with a bounded number of calls per page, and
-where its time ends it leaves a bookmark for the next. Each stranded run goes the way of an event:
+It reads the work pool's runs a page at a time, with a bounded number of calls per page; when its
+time ends, it leaves a bookmark for the next sweep. Each orphaned run goes the way of an event:
 `rescue`, under the run's lease, by the same decisions.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import Enum, auto
 from typing import Final
 from uuid import UUID
 
 from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.ports import RunQuery
-from chalicelib.core.rescue.orphans import by_flow_run, evidence, lives, noted_task
-from chalicelib.core.rescue.snapshot import Mode
+from chalicelib.core.rescue.orphans import by_flow_run, lives, noted_task, subject_of
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
 from chalicelib.functions.rescue import rescue
 
 PAGE: Final = 100
-"""Runs looked at together: what DescribeTasks and BatchGetItem take in one request."""
+"""Runs read together: what DescribeTasks and BatchGetItem take in one request."""
 
 ENDED_WITHIN: Final = timedelta(hours=1)
-"""How far back runs are looked at that were ended under our hands."""
+"""How far back runs are read that were crashed or cancelled."""
 
 SECONDS_PER_PAGE: Final = 10.0
-"""Left of the invocation, or no further page is begun."""
+"""Must be left of the invocation, or no further page is begun."""
 
 SECONDS_PER_RUN: Final = 5.0
-"""Left of the invocation, or no further run of a page is repaired."""
+"""Must be left of the invocation, or no further run of a page is repaired."""
 
-WAITING_NAMES: Final = ("Scheduled", "Late", "AwaitingConcurrencySlot")
 LOOKED_AHEAD: Final = timedelta(minutes=15)
-"""How early a run that waits for its start is looked at: three sweeps before it is due."""
+"""How early a run that waits for its start is read: three sweeps before it is due."""
 
 SUBFLOW_MESSAGE: Final = "Crashed with its parent run, whose ECS task is gone."
-
-
-class Since(Enum):
-    """By which of its times a run has to be recent, to be looked at."""
-
-    ANY = auto()
-    END = auto()
-    EXPECTED_START = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One of the groups of runs that a sweep goes through."""
-
-    name: str
-    state_types: tuple[StateType, ...]
-    state_names: tuple[str, ...] = ()
-    since: Since = Since.ANY
-    ahead: timedelta | None = None
-    """How far ahead its runs may be due, to be looked at; None: any."""
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether its runs were ended by somebody."""
-        return self.since is not Since.ANY
-
-
-STAGES: Final = (
-    Stage("parked", (StateType.SCHEDULED,), ("AwaitingRetry",)),
-    Stage("live", (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)),
-    Stage("ended", (StateType.CRASHED, StateType.CANCELLED), since=Since.END),
-    # Prefect 3.4 gives no end to a run that crashed before its start: one that Spot refused.
-    Stage("never started", (StateType.CRASHED,), since=Since.EXPECTED_START),
-    Stage("waiting", (StateType.SCHEDULED,), WAITING_NAMES, ahead=LOOKED_AHEAD),
-)
 
 
 @dataclass(slots=True)
@@ -105,10 +68,10 @@ class SweepReport:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a sweep is: the stage, and from which expected start on.
+    """Where a sweep is: the stage, and the expected start to read on from.
 
-    Prefect sorts by expected start, and runs that share one in no order at all; `moment` is the
-    way through those, by `offset`, for then it sorts them by id.
+    Prefect sorts by expected start; runs that share one come in no fixed order. `moment` reads
+    those by `offset`, for which Prefect sorts them by id.
     """
 
     stage: int = 0
@@ -129,7 +92,7 @@ class _Place:
         return cls(int(stage), since, moment == "1", int(offset))
 
     def next(self, runs: Sequence[FlowRun]) -> "_Place":
-        """Where to go on after a page; runs at its last moment come once more."""
+        """Return the place after a page; runs at its last moment are read once more."""
         is_full = len(runs) == PAGE
         if self.moment and is_full:
             return replace(self, offset=self.offset + PAGE)
@@ -141,34 +104,204 @@ class _Place:
         return _Place(self.stage, last, moment=first == last)
 
 
-def sweep(context: Context, _event: object) -> SweepReport:
-    """Look at all runs of the pool, from the bookmark on, and repair those that are stranded.
+class _Sweep:
+    """One invocation: what it repairs, stage by stage, and what it counts."""
 
-    A run whose repair fails is counted and logged, and looked at again by the next sweep.
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.report = SweepReport()
+        self._tasks: Mapping[UUID, tuple[Task, ...]] | None = None
+
+    def repair_parked(self, runs: Sequence[FlowRun]) -> bool:
+        """Complete reruns that were left parked. One without a record waits for an own retry."""
+        return self._repair(self._overdue(runs), lambda _, record: record is not None)
+
+    def repair_live(self, runs: Sequence[FlowRun]) -> bool:
+        """Repair runs that are alive in Prefect and have no live task."""
+        return self._repair(self._without_live_task(runs), lambda _run, _record: True)
+
+    def repair_ended(self, runs: Sequence[FlowRun]) -> bool:
+        """Rerun runs that Spot ended; end the subflows of all that stay ended."""
+        overdue = self._overdue(runs)
+        self._end_subflows(overdue)
+
+        def may_be_of_spot(run: FlowRun, record: RunRecord | None) -> bool:
+            is_refused = NO_CAPACITY_REASON in run.state.message
+            return record is not None or is_refused or bool(self._tasks_of(run))
+
+        return self._repair(overdue, may_be_of_spot)
+
+    def keep_deadlines(self, runs: Sequence[FlowRun]) -> bool:
+        """Put runs on demand that a first attempt on Spot might make late."""
+        return keep_deadlines(self.context, runs, self.report.decisions)
+
+    def _repair(
+        self,
+        suspects: Sequence[FlowRun],
+        is_ours: Callable[[FlowRun, RunRecord | None], bool],
+    ) -> bool:
+        """Rescue the orphans among a page's runs; False when the time ended before the page."""
+        if not suspects:
+            return True
+        records = self.context.records.read_many([run.id for run in suspects])
+        for run in suspects:
+            record = records.get(run.id)
+            if not is_ours(run, record):
+                continue
+            known = self._tasks_of(run)
+            if any(map(lives, known)):
+                continue
+            if self.report.stranded and self.context.seconds_left() < SECONDS_PER_RUN:
+                return False
+            self._rescue(run, known, record or RunRecord(run.id))
+        return True
+
+    def _rescue(self, run: FlowRun, known: Sequence[Task], record: RunRecord) -> None:
+        context = self.context
+        try:
+            history = context.prefect.read_history(run.id)
+            subject = subject_of(run, history, known, record, context.now()) if history else None
+            if subject is None:
+                return
+            self.report.stranded += 1
+            decision = rescue(context, run.id, subject, swept=True)
+            self.report.decisions[decision.verdict.value] += 1
+        except PrefectSpotError:
+            self.report.failed += 1
+            context.log.exception("repairing the flow run failed", flow_run_id=str(run.id))
+
+    def _overdue(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
+        """Return the runs that have been in their state for longer than the grace."""
+        now, grace = self.context.now(), self.context.grace
+        return [run for run in runs if now - run.state.timestamp > grace]
+
+    def _without_live_task(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
+        """Return the runs whose noted task, if any, has been gone for longer than the grace."""
+        noted: dict[str, list[str]] = {}
+        for run in runs:
+            cluster, arn = noted_task(run)
+            if arn:
+                noted.setdefault(cluster, []).append(arn)
+        found: dict[str, Task] = {}
+        for cluster, arns in noted.items():
+            found.update(self.context.tasks.describe_many(cluster, arns))
+        return [run for run in runs if self._looks_orphaned(run, found.get(noted_task(run)[1]))]
+
+    def _looks_orphaned(self, run: FlowRun, task: Task | None) -> bool:
+        if task is not None and lives(task):
+            return False
+        since = run.state.timestamp
+        if task is not None and task.exited_at is not None:
+            since = max(since, task.exited_at)
+        return self.context.now() - since > self.context.grace
+
+    def _end_subflows(self, parents: Sequence[FlowRun]) -> None:
+        """Crash the live runs in the processes of parents that have ended: no process is left."""
+        context = self.context
+        if context.policy.mode is Mode.OBSERVE:
+            return
+        crashed = ProposedState(StateType.CRASHED, "Crashed", SUBFLOW_MESSAGE)
+        generation = [parent.id for parent in parents]
+        while generation:
+            children = self._overdue(context.prefect.find_live_children(generation[:PAGE]))
+            for child in children:
+                context.prefect.propose_state(child.id, crashed)
+                self.report.decisions["subflow-crashed"] += 1
+            generation = [*generation[PAGE:], *(child.id for child in children)]
+
+    def _tasks_of(self, run: FlowRun) -> tuple[Task, ...]:
+        """Return the run's tasks by their tag; our clusters' tasks are listed once, when needed.
+
+        The worker notes a run's task only after it has started one, and sometimes never.
+        """
+        if self._tasks is None:
+            names = self.context.clusters
+            self._tasks = by_flow_run(t for name in names for t in self.context.tasks.all_of(name))
+        return self._tasks.get(run.id, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A group of runs: how they are found, and how a page of them is repaired.
+
+    `repair` returns False when the time ended before the page. `narrow` bounds the query by time.
+    """
+
+    repair: Callable[[_Sweep, Sequence[FlowRun]], bool]
+    state_types: tuple[StateType, ...]
+    state_names: tuple[str, ...] = ()
+    narrow: Callable[[RunQuery, datetime], RunQuery] = lambda query, _now: query
+
+    def query(self, context: Context, place: "_Place") -> RunQuery:
+        """Return the query for the page at a place."""
+        query = RunQuery(
+            work_pool=context.work_pool,
+            state_types=self.state_types,
+            state_names=self.state_names,
+            expected_after=place.after,
+            limit=PAGE,
+            offset=place.offset,
+        )
+        narrowed = self.narrow(query, context.now())
+        return (
+            replace(narrowed, expected_before=narrowed.expected_after) if place.moment else narrowed
+        )
+
+
+def _ended_lately(query: RunQuery, now: datetime) -> RunQuery:
+    return replace(query, ended_after=now - ENDED_WITHIN)
+
+
+def _expected_lately(query: RunQuery, now: datetime) -> RunQuery:
+    after = now - ENDED_WITHIN
+    return replace(query, expected_after=max(after, query.expected_after or after))
+
+
+def _due_soon(query: RunQuery, now: datetime) -> RunQuery:
+    return replace(query, expected_before=now + LOOKED_AHEAD)
+
+
+_LIVE: Final = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+_WAITING: Final = ("Scheduled", "Late", "AwaitingConcurrencySlot")
+STAGES: Final = (
+    Stage(_Sweep.repair_parked, (StateType.SCHEDULED,), ("AwaitingRetry",)),
+    Stage(_Sweep.repair_live, _LIVE),
+    Stage(_Sweep.repair_ended, (StateType.CRASHED, StateType.CANCELLED), narrow=_ended_lately),
+    # Prefect 3.4 gives no end to a run that crashed before its start: one that Spot refused.
+    Stage(_Sweep.repair_ended, (StateType.CRASHED,), narrow=_expected_lately),
+    Stage(_Sweep.keep_deadlines, (StateType.SCHEDULED,), _WAITING, narrow=_due_soon),
+)
+
+
+def sweep(context: Context, _event: object) -> SweepReport:
+    """Repair the orphaned runs of the pool, from the bookmark on; return what was done.
+
+    A run whose repair fails is counted and logged; the next sweep tries again.
 
     Raises:
-        PrefectSpotError: Prefect or AWS could not be asked for a page; also botocore's errors.
+        PrefectSpotError: a page could not be read from Prefect or AWS; also botocore's errors.
     """
-    report = SweepReport()
-    tasks = _TasksByTag(context)
+    sweeping = _Sweep(context)
+    report = sweeping.report
     place = _Place.read(context.records.read_bookmark())
     while place.stage < len(STAGES):
         if report.seen and context.seconds_left() < SECONDS_PER_PAGE:
             break
-        runs = context.prefect.find_runs(_query(context, place))
+        stage = STAGES[place.stage]
+        runs = context.prefect.find_runs(stage.query(context, place))
         report.seen += len(runs)
-        if not _repair(context, STAGES[place.stage], _ours(context, runs), tasks, report):
+        if not stage.repair(sweeping, [run for run in runs if _is_in_our_clusters(context, run)]):
             break
         place = place.next(runs)
     report.finished = place.stage == len(STAGES)
     context.records.save_bookmark("" if report.finished else str(place), context.now())
-    _see_to_the_books(context, report)
+    _bill_and_publish(context, report)
     context.log.info("swept", **report.summary)
     return report
 
 
-def _see_to_the_books(context: Context, report: SweepReport) -> None:
-    """Bill what was missed, and publish the savings; a failure waits for the next sweep."""
+def _bill_and_publish(context: Context, report: SweepReport) -> None:
+    """Bill what `meter` missed and publish the savings; after a failure the next sweep does it."""
     try:
         report.billed = bill_missed(context)
         publish_savings(context)
@@ -176,136 +309,8 @@ def _see_to_the_books(context: Context, report: SweepReport) -> None:
         context.log.exception("billing what was missed failed")
 
 
-def _query(context: Context, place: _Place) -> RunQuery:
-    stage = STAGES[place.stage]
-    recent = context.now() - ENDED_WITHIN
-    after = place.after
-    before = context.now() + stage.ahead if stage.ahead is not None else None
-    if stage.since is Since.EXPECTED_START:
-        after = max(recent, after) if after else recent
-    return RunQuery(
-        work_pool=context.work_pool,
-        state_types=stage.state_types,
-        state_names=stage.state_names,
-        expected_after=after,
-        expected_before=after if place.moment else before,
-        ended_after=recent if stage.since is Since.END else None,
-        limit=PAGE,
-        offset=place.offset,
-    )
-
-
-def _ours(context: Context, runs: Sequence[FlowRun]) -> list[FlowRun]:
-    """Leave out runs whose noted task is in a cluster that is not ours."""
-    ours = []
-    for run in runs:
-        cluster, _ = noted_task(run)
-        if not cluster or cluster.rpartition("cluster/")[2] in _cluster_names(context):
-            ours.append(run)
-    return ours
-
-
-def _cluster_names(context: Context) -> set[str]:
-    return {cluster.rpartition("cluster/")[2] for cluster in context.clusters}
-
-
-def _repair(
-    context: Context, stage: Stage, runs: list[FlowRun], tasks: "_TasksByTag", report: SweepReport
-) -> bool:
-    """Repair the stranded ones of a page; False when the time ended before they were through."""
-    if stage.name == "waiting":
-        return keep_deadlines(context, runs, report.decisions)
-    due = [run for run in runs if context.now() - run.state.timestamp > context.grace]
-    suspects = due if stage.name != "live" else _without_live_task(context, runs)
-    if not suspects:
-        return True
-    if stage.is_ended:
-        _end_subflows(context, suspects, report)
-    records = context.records.read_many([run.id for run in suspects])
-    for run in suspects:
-        record = records.get(run.id)
-        if stage.name == "parked" and record is None:
-            continue  # a retry of its own, that waits
-        known = tasks.of(run)
-        refused = NO_CAPACITY_REASON in run.state.message
-        if stage.is_ended and record is None and not known and not refused:
-            continue  # nothing says that Spot had a part in it
-        if any(lives(task) for task in known):
-            continue
-        if report.stranded and context.seconds_left() < SECONDS_PER_RUN:
-            return False
-        _rescue(context, run, known, record or RunRecord(run.id), report)
-    return True
-
-
-def _without_live_task(context: Context, runs: list[FlowRun]) -> list[FlowRun]:
-    """The runs whose noted task does not live, or that have none, for longer than the grace."""
-    noted: dict[str, list[str]] = {}
-    for run in runs:
-        cluster, arn = noted_task(run)
-        if arn:
-            noted.setdefault(cluster, []).append(arn)
-    found: dict[str, Task] = {}
-    for cluster, arns in noted.items():
-        found.update(context.tasks.describe_many(cluster, arns))
-    return [run for run in runs if _looks_stranded(context, run, found.get(noted_task(run)[1]))]
-
-
-def _looks_stranded(context: Context, run: FlowRun, task: Task | None) -> bool:
-    """Whether the fast path had its time with a run that has no live task noted."""
-    if task is not None and lives(task):
-        return False
-    since = run.state.timestamp
-    if task is not None and task.exited_at is not None:
-        since = max(since, task.exited_at)
-    return context.now() - since > context.grace
-
-
-def _rescue(
-    context: Context, run: FlowRun, known: Sequence[Task], record: RunRecord, report: SweepReport
-) -> None:
-    try:
-        history = context.prefect.read_history(run.id)
-        task = evidence(run, history, known, record, context.now()) if history else None
-        if task is None:
-            return
-        report.stranded += 1
-        decision = rescue(context, run.id, task, swept=True)
-        report.decisions[decision.verdict.value] += 1
-    except PrefectSpotError:
-        report.failed += 1
-        context.log.exception("repairing the flow run failed", flow_run_id=str(run.id))
-
-
-def _end_subflows(context: Context, parents: list[FlowRun], report: SweepReport) -> None:
-    """Runs in the process of a parent that is over have nobody left to end them."""
-    if context.policy.mode is Mode.OBSERVE:
-        return
-    crashed = ProposedState(StateType.CRASHED, "Crashed", SUBFLOW_MESSAGE)
-    generation = [parent.id for parent in parents]
-    while generation:
-        children = context.prefect.find_live_children(generation[:PAGE])
-        due = [c for c in children if context.now() - c.state.timestamp > context.grace]
-        for child in due:
-            context.prefect.propose_state(child.id, crashed)
-            report.decisions["subflow-crashed"] += 1
-        generation = [*generation[PAGE:], *(child.id for child in due)]
-
-
-class _TasksByTag:
-    """All tasks of our clusters by the run they are tagged with; asked for once, when needed.
-
-    The worker notes a run's task only after it has started one, and sometimes never: before a run
-    is judged to have none, this is where it is looked for.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._tasks: Mapping[UUID, tuple[Task, ...]] | None = None
-
-    def of(self, run: FlowRun) -> tuple[Task, ...]:
-        if self._tasks is None:
-            clusters = self._context.clusters
-            everything = [task for name in clusters for task in self._context.tasks.all_of(name)]
-            self._tasks = by_flow_run(everything)
-        return self._tasks.get(run.id, ())
+def _is_in_our_clusters(context: Context, run: FlowRun) -> bool:
+    """Whether the run's noted task, if it has one, is in one of our clusters."""
+    cluster, _ = noted_task(run)
+    ours = {name.rpartition("cluster/")[2] for name in context.clusters}
+    return not cluster or cluster.rpartition("cluster/")[2] in ours

@@ -23,7 +23,7 @@ from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.context import Context
-from chalicelib.core.rescue.snapshot import Policy
+from chalicelib.core.model.policy import Policy
 from chalicelib.wiring import AWS_CONFIG
 from lab.bench.aws_standin import AwsStandIn
 from lab.bench.http_server import Answer, Request

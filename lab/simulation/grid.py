@@ -14,8 +14,7 @@ from multiprocessing import get_context
 from random import Random
 from typing import Final
 
-from chalicelib.core.policies.facts import DEADLINE_TAG, GuardPolicy
-from chalicelib.core.rescue.snapshot import Policy
+from chalicelib.core.model.policy import DEADLINE_TAG, Policy
 from lab.simulation.memory import Knowledge, Memory, PastSky, memory_of, varied
 from lab.simulation.play import Assignment, Outcome, by_budget, by_product, leaving_before, optimum
 from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
@@ -146,7 +145,7 @@ class Contest:
             for name, knowledge in KNOWLEDGE.items()
             if name == ECONOMICS or number % POOLS_PER_VARIANT == 0
         }
-        policy = Policy(rates=shipped_rates(), guards=GuardPolicy(economics=True))
+        policy = Policy(rates=shipped_rates(), economics=True)
         for name, memory in memories.items():
             pool[name] = _tally(
                 [by_product(run, policy, (), memory, self.platform) for run in runs]

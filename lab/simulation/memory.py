@@ -17,12 +17,12 @@ from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
 from chalicelib.core.policies.estimates import (
     attempts_of,
-    changeover_of,
-    like,
-    past_of,
+    previous_runs_of,
     progress_of,
+    reference_run,
+    restart_overhead_of,
 )
-from chalicelib.core.policies.facts import GuardFacts, Missing, PastRuns, SpotEvidence
+from chalicelib.core.policies.facts import Missing, PolicyFacts, PreviousRuns, SpotEvidence
 from chalicelib.core.rescue.snapshot import Snapshot
 from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from lab.simulation.work import Attempt, Platform, Work, attempt, moment
@@ -97,31 +97,31 @@ class Memory:
     tasks_of_newest: tuple[TaskRun, ...]
 
     @cached_property
-    def past(self) -> PastRuns | Missing:
+    def past(self) -> PreviousRuns | Missing:
         """What the deployment's completed runs tell."""
-        return past_of(self.completed, self.tasks_of_newest)
+        return previous_runs_of(self.completed, self.tasks_of_newest)
 
     @cached_property
-    def before_start(self) -> GuardFacts:
+    def before_start(self) -> PolicyFacts:
         """What is known of a run that has not begun."""
-        return GuardFacts(
-            self.evidence, self.past, progress_of((), ()), changeover_of((), self.past)
+        return PolicyFacts(
+            self.evidence, self.past, progress_of((), ()), restart_overhead_of((), self.past)
         )
 
     def facts(
         self, s: Snapshot, work: Work, attempts: Sequence[Attempt], platform: Platform
-    ) -> GuardFacts:
+    ) -> PolicyFacts:
         """Return what is known when the last of `attempts` has been interrupted.
 
         The run's first attempt is evidence too: its bill, or the event itself, shows it.
         """
         first, own = attempts[0], attempts_of(s)
         hours = self.evidence.hours + (first.ended_at - first.pulled_at) / HOUR
-        return GuardFacts(
+        return PolicyFacts(
             evidence=SpotEvidence(hours, self.evidence.interruptions + 1),
             past=self.past,
             progress=progress_of(own, task_runs(work, attempts, platform)),
-            changeover=changeover_of(own, self.past),
+            restart_overhead=restart_overhead_of(own, self.past),
         )
 
 
@@ -137,7 +137,7 @@ def memory_of(
         completed = _completed(f"past-{number}", attempts, platform)
         shown.append(completed)
         tasks[str(completed.id)] = task_runs(run, attempts, platform)
-    newest = like(shown)
+    newest = reference_run(shown)
     return Memory(
         past.first_attempts(work, knowledge.spot_hours, random),
         tuple(shown),

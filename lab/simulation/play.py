@@ -10,8 +10,9 @@ from math import inf
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.policies.facts import GuardFacts
-from chalicelib.core.rescue.snapshot import Policy, Snapshot
+from chalicelib.core.model.policy import Policy
+from chalicelib.core.policies.facts import Guard, PolicyFacts
+from chalicelib.core.rescue.snapshot import Snapshot
 from lab.simulation.memory import Memory
 from lab.simulation.product import SimulatedRun
 from lab.simulation.sky import Sky
@@ -73,8 +74,8 @@ def by_product(
     product.before_start(memory.before_start)
     attempts: list[Attempt] = []
 
-    def facts(s: Snapshot) -> GuardFacts:
-        return memory.facts(s, run.work, attempts, platform)
+    def facts(snapshot: Snapshot, _guards: Sequence[Guard]) -> PolicyFacts:
+        return memory.facts(snapshot, run.work, attempts, platform)
 
     due_at = run.at
     while True:

@@ -8,7 +8,7 @@ from uuid import UUID
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Task
 from chalicelib.core.model.flow_run import FlowRun, StateType
-from chalicelib.core.rescue.snapshot import Mode, reason_not_to_rerun
+from chalicelib.core.model.policy import Mode, reason_not_to_rerun
 from spotctl.errors import RefusedError
 from spotctl.world import World
 

@@ -15,8 +15,8 @@ from chalicelib.core.model.ecs_task import (
     parse_task,
 )
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import OPT_IN_TAG, Mode
 from chalicelib.core.rescue.orphans import noted_task
-from chalicelib.core.rescue.snapshot import OPT_IN_TAG, Mode
 from chalicelib.errors import PrefectUnavailableError
 from spotctl.drill.target import Target, is_running, refusal_of, task_of_run
 from spotctl.drill.timeline import (

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_CODES, Cause, Task
+from chalicelib.core.model.policy import Mode, Policy, budget_of, has_deadline_tag
 from chalicelib.core.model.pricing import MINIMUM_SECONDS, SMALLEST_USD
-from chalicelib.core.model.run_record import Interruption
+from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Amounts, Bill
-from chalicelib.core.policies.facts import has_deadline_tag
-from chalicelib.core.rescue.snapshot import Policy, budget_of
 from spotctl.replay.history import Attempt, RecordedRun, usd_per_second
+from spotctl.replay.run_in_memory import RUN_ID, RunInMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def as_recorded(runs: Sequence[RecordedRun]) -> tuple[Course, ...]:
 def replay(runs: Sequence[RecordedRun], policy: Policy) -> tuple[Course, ...]:
     """Decide anew, under the budget of `policy`, where each run is rerun; return what follows."""
     return tuple(
-        _play(run, lambda course, interruption: _by_budget(course, interruption, policy))
+        _play(run, lambda course, interruption: _by_product(course, interruption, policy))
         for run in runs
     )
 
@@ -94,21 +94,39 @@ def _play(run: RecordedRun, choose: ChooseCapacity) -> Course:
     return course
 
 
-def _by_budget(course: Course, interruption: Interruption, policy: Policy) -> str:
+def _by_product(course: Course, interruption: Interruption, policy: Policy) -> str:
     """Decide as `react` does. What a guard said at the time holds; none is asked again."""
     tags, own_retries = interruption.tags, course.run.own_retries
     budget = budget_of(tags, own_retries, policy)
     one_more = budget_of(tags, own_retries, replace(policy, spot_retries=policy.spot_retries + 1))
     course.own_budget |= budget == one_more
     course.without_tags += int(not interruption.run_state)
-    is_on_demand = course.played[-1].bill.capacity == FARGATE or any(
-        played.rerun_on == FARGATE for played in course.played
-    )
-    if is_on_demand or interruption.guard or interruption.number > budget.allowed:
+    bill = course.played[-1].bill
+    is_on_demand = any(played.rerun_on == FARGATE for played in course.played)
+    if interruption.guard:
         return FARGATE
-    has_guard = policy.guards.economics or has_deadline_tag(tags)
-    course.guards_unasked += int(has_guard and interruption.rerun_on == FARGATE)
-    return FARGATE_SPOT
+    earlier = {f"interruption {n}": interruption for n in range(1, interruption.number)}
+    record = RunRecord(RUN_ID, earlier, own_retries, FARGATE if is_on_demand else "")
+    acting = replace(policy, mode=Mode.RESCUE)  # also where observe mode only recorded it
+    run = RunInMemory(acting, bill.ended_at, tags=tags, record=record)
+    run.start(bill.ended_at, bill.ended_at)
+    run.end_task(_task(interruption, bill), bill.ended_at)
+    has_guard = policy.economics or has_deadline_tag(tags)
+    on_spot = run.capacity == FARGATE_SPOT
+    course.guards_unasked += int(has_guard and on_spot and interruption.rerun_on == FARGATE)
+    return run.capacity
+
+
+def _task(interruption: Interruption, bill: Bill) -> Task:
+    return Task(
+        arn=interruption.task_arn,
+        cluster_arn=interruption.cluster_arn,
+        last_status="STOPPED",
+        stop_code=SPOT_STOP_CODES[0],
+        capacity_provider=bill.capacity,
+        flow_run_id=RUN_ID,
+        execution_stopped_at=bill.ended_at,
+    )
 
 
 def _recorded(attempt: Attempt, run: RecordedRun, capacity: str = "") -> Played:

@@ -9,7 +9,7 @@ from typing import Final
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.money.bill import RerunOutcome
 from chalicelib.core.money.daily_sums import Counts, sum_of, total
-from chalicelib.core.policies.poisson import rate_per_hour
+from chalicelib.core.policies.economics import rate_per_hour
 from spotctl.replay.again import Course, Played
 
 _HOUR: Final = timedelta(hours=1)

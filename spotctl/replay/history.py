@@ -8,10 +8,10 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, was_interrupted
+from chalicelib.core.model.flow_run import OVER_STATES
 from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Bill
-from chalicelib.core.rescue.decide import OVER
 
 _NOTHING: Final = Decimal(0)
 
@@ -41,7 +41,7 @@ class Attempt:
     def ends_run(self) -> bool:
         """Whether the run was over with it: it ended by itself, or Spot came after the end."""
         state = self.interruption.run_state if self.interruption else ""
-        return not self.is_interrupted or state in OVER
+        return not self.is_interrupted or state in OVER_STATES
 
     @property
     def useful_seconds(self) -> Decimal:

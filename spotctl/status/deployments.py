@@ -8,7 +8,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.rescue.snapshot import NEVER_RERUN_TAG, OPT_IN_TAG, Mode
+from chalicelib.core.model.policy import NEVER_RERUN_TAG, OPT_IN_TAG, Mode
 from spotctl.prefect import Deployment
 from spotctl.rows import Row, ok, warning
 from spotctl.status.prefect_side import (

@@ -5,16 +5,15 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.policies.facts import (
-    Changeover,
-    GuardFacts,
-    GuardPolicy,
     Missing,
-    PastRuns,
+    PolicyFacts,
+    PreviousRuns,
     Progress,
+    RestartOverhead,
     SpotEvidence,
 )
-from chalicelib.core.rescue.snapshot import Policy
 from tests.laws.test_laws import interrupt
 from tests.laws.universe import Universe
 from tests.make import make_rate
@@ -26,7 +25,7 @@ RATES = {
         make_rate("FARGATE", "0.04", "0.004"),
     )
 }
-ECONOMICS = Policy(guards=GuardPolicy(economics=True), rates=RATES)
+ECONOMICS = Policy(economics=True, rates=RATES)
 TIGHT, AMPLE = "spot-deadline:10m", "spot-deadline:9d"
 LONG, SHORT = 400_000.0, 60.0
 """Seconds of a deployment's completed run: too long for Spot by economics, and short enough."""
@@ -65,7 +64,7 @@ def calls_of(universe: Universe, event: Any) -> list[str]:
 
 
 any_facts = st.builds(
-    GuardFacts,
+    PolicyFacts,
     evidence=st.one_of(
         st.builds(SpotEvidence, st.floats(0, 1e5), st.integers(0, 10**5)),
         st.just(Missing("rate", "x")),
@@ -73,7 +72,7 @@ any_facts = st.builds(
     ),
     past=st.one_of(
         st.builds(
-            PastRuns,
+            PreviousRuns,
             st.lists(st.floats(0, 1e9), min_size=1, max_size=4).map(tuple),
             st.lists(st.floats(0, 1e9), max_size=4).map(tuple),
         ),
@@ -91,9 +90,9 @@ any_facts = st.builds(
         st.just(Missing("progress", "x")),
         st.none(),
     ),
-    changeover=st.one_of(
-        st.builds(Changeover, st.floats(0, 1e6), st.floats(0, 1e6)),
-        st.just(Missing("changeover", "x")),
+    restart_overhead=st.one_of(
+        st.builds(RestartOverhead, st.floats(0, 1e6), st.floats(0, 1e6)),
+        st.just(Missing("restart_overhead", "x")),
         st.none(),
     ),
 )

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.daily_sums import total
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.functions.sweep import sweep
 from tests.laws.guarded import after_a_run_of
 from tests.laws.universe import Befalls, Fault, Universe

@@ -21,8 +21,8 @@ from markdown_it.token import Token
 
 from chalicelib.core.model.ecs_task import FLOW_RUN_ID_TAG, NO_CAPACITY_REASON, Task, parse_task
 from chalicelib.core.model.flow_run import FINAL_STATES, StateType
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.rescue.actions import Decision, Verdict
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep

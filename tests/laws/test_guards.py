@@ -9,14 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.daily_sums import total
-from chalicelib.core.policies.facts import (
-    GuardFacts,
-    GuardPolicy,
-    Missing,
-)
-from chalicelib.core.rescue.capacity import recorded
-from chalicelib.core.rescue.snapshot import Mode, Policy
+from chalicelib.core.policies.facts import Missing, PolicyFacts
+from chalicelib.core.rescue.capacity import choose_capacity
 from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.laws.guarded import (
@@ -35,7 +31,7 @@ from tests.laws.test_laws import (
     interrupt,
 )
 from tests.laws.universe import Universe
-from tests.make import TASK_ARN, make_run, make_situation
+from tests.make import TASK_ARN, make_run, make_snapshot
 
 OF_A_RESCUE = [
     "records.acquire",
@@ -178,7 +174,7 @@ def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
     assert type(error).__name__ in kept.guard_reason
     [(_, line)] = universe.prefect.logs_of(run_id)
     assert "1 of 3 interruptions on Spot" in line
-    assert "the budget alone decides" in line
+    assert "the budget decides" in line
 
 
 def test_an_invocation_that_is_short_of_time_gathers_nothing() -> None:
@@ -205,14 +201,19 @@ def test_in_observe_mode_it_is_told_what_would_have_been_done() -> None:
 
 @given(facts=any_facts, budget=st.integers(0, 2), tag=st.sampled_from([(), (TIGHT,), (AMPLE,)]))
 def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
-    facts: GuardFacts, budget: int, tag: tuple[str, ...]
+    facts: PolicyFacts, budget: int, tag: tuple[str, ...]
 ) -> None:
-    run = make_run(tags=tag, expected_start=make_situation().history[0].timestamp)
+    run = make_run(tags=tag, expected_start=make_snapshot().history[0].timestamp)
     policy = replace(ECONOMICS, spot_retries=budget)
-    plain = make_situation(run=run, policy=replace(policy, guards=GuardPolicy()))
+    plain = make_snapshot(
+        run=run,
+        policy=replace(
+            policy,
+        ),
+    )
     untagged = replace(plain, run=replace(run, tags=()))
-    by_budget = recorded(untagged, rerun=True).record.interruptions[TASK_ARN]
-    guarded = recorded(make_situation(run=run, policy=policy, facts=facts), rerun=True)
+    by_budget = choose_capacity(untagged).record.interruptions[TASK_ARN]
+    guarded = choose_capacity(make_snapshot(run=run, policy=policy, facts=facts))
     decided = guarded.record.interruptions[TASK_ARN]
     assert by_budget.rerun_on == ("FARGATE" if budget == 0 else "FARGATE_SPOT")
     if by_budget.rerun_on == "FARGATE":
@@ -220,7 +221,5 @@ def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
     lacks_all = all(f is None or isinstance(f, Missing) for f in (facts.past, facts.evidence))
     if lacks_all:
         assert decided.rerun_on == by_budget.rerun_on
-        assert ("the budget alone decides" in decided.guard_reason) == (
-            by_budget.rerun_on != "FARGATE"
-        )
-    assert recorded(guarded, rerun=True).record == guarded.record
+        assert ("the budget decides" in decided.guard_reason) == (by_budget.rerun_on != "FARGATE")
+    assert choose_capacity(guarded).record == guarded.record

@@ -8,9 +8,8 @@ from uuid import UUID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.daily_sums import Counts, total
-from chalicelib.core.policies.facts import GuardPolicy
-from chalicelib.core.rescue.snapshot import Mode, Policy
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import Figures, figures_of
 from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of
@@ -55,7 +54,7 @@ policies = st.builds(
     spot_retries=st.integers(0, 3),
     rerun_delay_seconds=st.sampled_from([0, 0, 90]),
     rates=st.just(RATES),
-    guards=st.builds(GuardPolicy, economics=st.booleans()),
+    economics=st.booleans(),
 )
 
 

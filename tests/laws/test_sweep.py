@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.rescue.snapshot import Mode, Policy
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.functions.sweep import PAGE, sweep
 from tests.laws.universe import Befalls, Fault, Universe
 from tests.twin.prefect import InMemoryPrefect
@@ -115,7 +115,7 @@ def test_a_forgotten_task_on_demand_is_not_rerun(universe: Universe) -> None:
         ),
         pytest.param(
             {"stop_code": "UserInitiated", "stopped_reason": "ann did it"},
-            "somebody stopped it",
+            "a user stopped it",
             "retry",
             id="stopped by hand",
         ),
@@ -161,7 +161,7 @@ def test_a_run_that_was_picked_up_and_never_got_a_task_is_ended(universe: Univer
     universe.sweep()
     state = state_of(universe, run_id)
     assert state.type is StateType.CRASHED
-    assert "no ECS task was ever seen" in state.message
+    assert "ECS never showed a task for it" in state.message
 
 
 @pytest.mark.parametrize("oldest", [False, True], ids=["newest", "oldest"])

@@ -16,10 +16,10 @@ from botocore.exceptions import ClientError
 from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.daily_sums import DailySum
 from chalicelib.core.ports import Log
 from chalicelib.core.rescue.actions import Decision
-from chalicelib.core.rescue.snapshot import Policy
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react

@@ -7,23 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.text import escaped, one_line
-from chalicelib.core.rescue.actions import Annotate
-from chalicelib.core.rescue.annotation import Annotation
+from chalicelib.core.rescue.actions import Annotate, Annotation
 from chalicelib.core.rescue.decide import decide
-from chalicelib.core.rescue.snapshot import Mode, Policy, Snapshot
-from tests.make import make_rate, make_run, make_situation, make_task
+from chalicelib.core.rescue.snapshot import Snapshot
+from tests.make import make_rate, make_run, make_snapshot, make_task
 
 RATES = {("us-east-1", "x86_64", "FARGATE_SPOT"): make_rate("FARGATE_SPOT", "0.0128", "0.0014")}
 OBSERVING = Policy(mode=Mode.OBSERVE, rates=RATES)
 
 
-def annotation(situation: Snapshot) -> Annotation:
-    return next(a.annotation for a in decide(situation).actions if isinstance(a, Annotate))
+def annotation(snapshot: Snapshot) -> Annotation:
+    return next(a.annotation for a in decide(snapshot).actions if isinstance(a, Annotate))
 
 
 def observed(**changes: Any) -> Annotation:
-    return annotation(make_situation(policy=OBSERVING, **changes))
+    return annotation(make_snapshot(policy=OBSERVING, **changes))
 
 
 def test_the_artifact_says_what_happened_and_what_comes_next() -> None:
@@ -61,9 +61,9 @@ def test_a_drill_is_called_a_drill() -> None:
 
 
 def test_a_region_without_a_rate_gets_no_made_up_figure() -> None:
-    situation = make_situation(policy=replace(OBSERVING, rates={}))
-    assert "no rate known" in annotation(situation).artifact.markdown
-    assert "USD" not in annotation(situation).artifact.markdown
+    snapshot = make_snapshot(policy=replace(OBSERVING, rates={}))
+    assert "no rate known" in annotation(snapshot).artifact.markdown
+    assert "USD" not in annotation(snapshot).artifact.markdown
 
 
 @given(st.text())
@@ -89,7 +89,7 @@ def test_every_character_with_a_meaning_in_markdown_is_escaped(text: str) -> Non
 def test_labels_count_interruptions_and_are_never_null(mode: Mode) -> None:
     run = make_run(tags=("spot:rerun",))
     warning = make_task(last_status="RUNNING", flow_container_stopped=False)
-    told = annotation(make_situation(run=run, task=warning, policy=Policy(mode=mode)))
+    told = annotation(make_snapshot(run=run, task=warning, policy=Policy(mode=mode)))
     assert told.labels == {
         "prefect-spot.interruptions": 1,
         "prefect-spot.capacity": "FARGATE_SPOT",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chalicelib.core.model.ecs_task import Cause, Task
 from chalicelib.core.model.flow_run import OVER_STATES, RunState, StateType, TaskRun
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.core.money.bill import (
     Bill,
@@ -28,7 +29,6 @@ from chalicelib.core.money.bill import (
 from chalicelib.core.money.daily_sums import Counts, sum_of, usd
 from chalicelib.core.policies.facts import Guard
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Mode
 from tests.make import NOW, RUN_ID, TASK_ARN, make_rate, make_state, make_task, seconds
 
 ON_DEMAND = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from chalicelib.core.model.flow_run import RunPolicy, StateType
-from chalicelib.core.rescue.capacity import recorded
-from chalicelib.core.rescue.snapshot import Policy, budget_of
-from tests.make import NEWER_TASK_ARN, TASK_ARN, make_run, make_situation, make_state, make_task
+from chalicelib.core.model.policy import Policy, budget_of
+from chalicelib.core.rescue.capacity import choose_capacity, record_interruption
+from tests.make import NEWER_TASK_ARN, TASK_ARN, make_run, make_snapshot, make_state, make_task
 
 
 def test_state_and_tags_that_were_decided_by_are_kept() -> None:
@@ -15,46 +15,46 @@ def test_state_and_tags_that_were_decided_by_are_kept() -> None:
     others = ("mine", "spot-interrupted", "spot-on-demand", "spot-retries:x", "spot-deadline:soon")
     tags = (*ours, *others)
     crashed = make_run(state=make_state(StateType.CRASHED), tags=tags)
-    noted = recorded(make_situation(run=crashed), rerun=True).record.interruptions[TASK_ARN]
+    noted = choose_capacity(make_snapshot(run=crashed)).record.interruptions[TASK_ARN]
     assert (noted.run_state, noted.tags) == ("CRASHED", ours)
 
 
 def test_where_nothing_is_rerun_the_state_at_the_exit_is_kept() -> None:
-    completed = make_situation(run=make_run(state=make_state(StateType.COMPLETED)))
-    noted = recorded(completed)
+    completed = make_snapshot(run=make_run(state=make_state(StateType.COMPLETED)))
+    noted = record_interruption(completed)
     assert noted.record.interruptions[TASK_ARN].run_state == "COMPLETED"
     crashed = make_run(state=make_state(StateType.CRASHED))
-    assert recorded(replace(noted, run=crashed)).record == noted.record
+    assert record_interruption(replace(noted, run=crashed)).record == noted.record
 
 
 def test_an_interruption_while_an_own_retry_waits_costs_no_start() -> None:
     waiting = make_state(StateType.SCHEDULED, name="AwaitingRetry", message="Flow run failed")
-    situation = make_situation(
+    snapshot = make_snapshot(
         run=make_run(state=waiting, policy=RunPolicy(retries=2, retry_type="in_process"))
     )
-    assert recorded(situation, rerun=True).record.lost_starts == 0
+    assert choose_capacity(snapshot).record.lost_starts == 0
 
 
 def test_a_run_that_rescheduled_itself_lost_a_start() -> None:
     itself = make_state(StateType.SCHEDULED, name="AwaitingRetry")
-    situation = make_situation(
+    snapshot = make_snapshot(
         run=make_run(state=itself, policy=RunPolicy(retries=2, retry_type="in_process"))
     )
-    assert recorded(situation, rerun=True).record.lost_starts == 1
+    assert choose_capacity(snapshot).record.lost_starts == 1
 
 
 def test_a_start_that_prefect_will_not_count_again_is_not_lost() -> None:
     resuming = RunPolicy(retries=2, others={"resuming": True})
-    situation = make_situation(run=make_run(policy=resuming))
-    assert recorded(situation, rerun=True).record.lost_starts == 0
+    snapshot = make_snapshot(run=make_run(policy=resuming))
+    assert choose_capacity(snapshot).record.lost_starts == 0
 
 
 def test_a_run_that_never_started_lost_none() -> None:
     pending = make_state(StateType.PENDING)
-    situation = make_situation(
+    snapshot = make_snapshot(
         run=make_run(state=pending, run_count=0, policy=RunPolicy()), history=(pending,)
     )
-    assert recorded(situation, rerun=True).record.lost_starts == 0
+    assert choose_capacity(snapshot).record.lost_starts == 0
 
 
 @pytest.mark.parametrize(
@@ -80,18 +80,18 @@ def test_the_last_interruption_within_the_budget_is_rerun_on_spot(
     allowed: int, capacity: str
 ) -> None:
     run = make_run(tags=(f"spot-retries:{allowed}",))
-    first = recorded(make_situation(run=run), rerun=True)
-    second = recorded(replace(first, task=make_task(arn=NEWER_TASK_ARN)), rerun=True)
+    first = choose_capacity(make_snapshot(run=run))
+    second = choose_capacity(replace(first, subject=make_task(arn=NEWER_TASK_ARN)))
     assert second.record.next_capacity == capacity
 
 
 def test_a_task_that_was_on_demand_is_rerun_on_demand() -> None:
     drilled = make_task(capacity_provider="", stopped_reason="prefect-spot drill 1")
-    assert recorded(make_situation(task=drilled), rerun=True).record.next_capacity == "FARGATE"
+    assert choose_capacity(make_snapshot(task=drilled)).record.next_capacity == "FARGATE"
 
 
 def test_interruptions_are_a_set_not_a_count() -> None:
-    once = recorded(make_situation(), rerun=True)
-    twice = recorded(once, rerun=True)
+    once = choose_capacity(make_snapshot())
+    twice = choose_capacity(once)
     assert twice.record == once.record
     assert [i.number for i in twice.record.interruptions.values()] == [1]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from chalicelib.core.model.flow_run import RunPolicy, RunState, StateType
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.rescue.actions import (
     Annotate,
     Change,
@@ -13,19 +14,19 @@ from chalicelib.core.rescue.actions import (
     MarkCancelled,
     MarkCrashed,
     Park,
-    PutBack,
+    Restore,
     Save,
     Verdict,
 )
-from chalicelib.core.rescue.capacity import recorded
+from chalicelib.core.rescue.capacity import choose_capacity
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Mode, Policy, Snapshot
+from chalicelib.core.rescue.snapshot import Snapshot
 from tests.make import (
     NOW,
     TASK_ARN,
     make_run,
-    make_situation,
+    make_snapshot,
     make_state,
     make_task,
     seconds,
@@ -43,8 +44,8 @@ NO_CAPACITY = make_task(
 )
 
 
-def kinds(situation: Snapshot) -> list[type]:
-    return [type(action) for action in decide(situation).actions]
+def kinds(snapshot: Snapshot) -> list[type]:
+    return [type(action) for action in decide(snapshot).actions]
 
 
 def in_state(type: StateType, **changes: Any) -> dict[str, Any]:  # noqa: A002
@@ -56,7 +57,7 @@ def parked(before: RunState | None = None, **run: Any) -> Snapshot:
         StateType.SCHEDULED, name="AwaitingRetry", transition_id=T, timestamp=NOW - seconds(0.1)
     )
     running = make_state()
-    noted = recorded(make_situation(run=make_run(**run)), rerun=True)
+    noted = choose_capacity(make_snapshot(run=make_run(**run)))
     history = (running, before, state) if before else (running, state)
     return replace(noted, run=make_run(**{**run, "state": state}), history=history)
 
@@ -73,7 +74,7 @@ def due(now: RunState | None = None) -> Snapshot:
 def in_history(*types: StateType) -> Snapshot:
     """A run that went through these states in one attempt; it is in the last of them."""
     states = tuple(make_state(kind) for kind in types)
-    return make_situation(run=make_run(state=states[-1]), history=states)
+    return make_snapshot(run=make_run(state=states[-1]), history=states)
 
 
 ROWS = [
@@ -111,10 +112,10 @@ ROWS = [
         Verdict.RERUN_ON_SPOT,
         id="cancelled once, long ago, and retried by hand since → rerun",
     ),
-    pytest.param(make_situation(newer_task=True), Verdict.IGNORE, id="newer task → ignore"),
+    pytest.param(make_snapshot(newer_task=True), Verdict.IGNORE, id="newer task → ignore"),
     *[
         pytest.param(
-            make_situation(
+            make_snapshot(
                 task=make_task(execution_stopped_at=NOW - seconds(70)),
                 **in_state(StateType.RUNNING, timestamp=NOW - seconds(70 - after)),
             ),
@@ -124,7 +125,7 @@ ROWS = [
         for after, verdict in ((59, Verdict.RERUN_ON_SPOT), (61, Verdict.IGNORE))
     ],
     pytest.param(
-        make_situation(
+        make_snapshot(
             run=make_run(state=make_state(StateType.PENDING, timestamp=NOW - seconds(2))),
             history=(
                 make_state(StateType.RUNNING, timestamp=NOW - seconds(80)),
@@ -136,23 +137,23 @@ ROWS = [
         id="rescheduled itself and picked up already → ignore",
     ),
     pytest.param(
-        make_situation(run=make_run(infrastructure_pid="other::task")),
+        make_snapshot(run=make_run(infrastructure_pid="other::task")),
         Verdict.RERUN_ON_SPOT,
         id="a mere mismatch of the pid → rerun",
     ),
     *[
         pytest.param(
-            make_situation(task=WARNING, **in_state(state)), Verdict.WARNED, id=f"warning, {state}"
+            make_snapshot(task=WARNING, **in_state(state)), Verdict.WARNED, id=f"warning, {state}"
         )
         for state in (StateType.RUNNING, StateType.PENDING, StateType.PAUSED, StateType.CANCELLING)
     ],
     pytest.param(
-        make_situation(task=WARNING, **in_state(StateType.COMPLETED)),
+        make_snapshot(task=WARNING, **in_state(StateType.COMPLETED)),
         Verdict.IGNORE,
         id="warning, COMPLETED",
     ),
     *[
-        pytest.param(make_situation(**in_state(state)), Verdict.ANNOTATE, id=f"exited, {state}")
+        pytest.param(make_snapshot(**in_state(state)), Verdict.ANNOTATE, id=f"exited, {state}")
         for state in (
             StateType.COMPLETED,
             StateType.FAILED,
@@ -161,27 +162,27 @@ ROWS = [
         )
     ],
     pytest.param(
-        make_situation(**in_state(StateType.PAUSED)), Verdict.AWAIT_RESUME, id="exited, PAUSED"
+        make_snapshot(**in_state(StateType.PAUSED)), Verdict.AWAIT_RESUME, id="exited, PAUSED"
     ),
     pytest.param(
-        make_situation(run=make_run(deployment_id=None)), Verdict.MARK_CRASHED, id="no deployment"
+        make_snapshot(run=make_run(deployment_id=None)), Verdict.MARK_CRASHED, id="no deployment"
     ),
     pytest.param(
-        make_situation(run=make_run(tags=("spot:never-rerun",))),
+        make_snapshot(run=make_run(tags=("spot:never-rerun",))),
         Verdict.MARK_CRASHED,
         id="spot:never-rerun",
     ),
     pytest.param(
-        make_situation(policy=Policy(mode=Mode.OPT_IN)), Verdict.MARK_CRASHED, id="not opted in"
+        make_snapshot(policy=Policy(mode=Mode.OPT_IN)), Verdict.MARK_CRASHED, id="not opted in"
     ),
     pytest.param(
-        make_situation(policy=Policy(mode=Mode.OPT_IN), run=make_run(tags=("spot:rerun",))),
+        make_snapshot(policy=Policy(mode=Mode.OPT_IN), run=make_run(tags=("spot:rerun",))),
         Verdict.RERUN_ON_SPOT,
         id="opted in",
     ),
     *[
         pytest.param(
-            make_situation(**in_state(state)), Verdict.RERUN_ON_SPOT, id=f"budget left, {state}"
+            make_snapshot(**in_state(state)), Verdict.RERUN_ON_SPOT, id=f"budget left, {state}"
         )
         for state in (
             StateType.RUNNING,
@@ -191,22 +192,22 @@ ROWS = [
         )
     ],
     pytest.param(
-        make_situation(run=make_run(tags=("spot-retries:0",))),
+        make_snapshot(run=make_run(tags=("spot-retries:0",))),
         Verdict.RERUN_ON_DEMAND,
         id="budget spent",
     ),
     pytest.param(
-        make_situation(task=NO_CAPACITY, **in_state(StateType.CRASHED)),
+        make_snapshot(task=NO_CAPACITY, **in_state(StateType.CRASHED)),
         Verdict.RERUN_ON_DEMAND,
         id="no Spot capacity, CRASHED",
     ),
     pytest.param(
-        make_situation(task=NO_CAPACITY, **in_state(StateType.PENDING)),
+        make_snapshot(task=NO_CAPACITY, **in_state(StateType.PENDING)),
         Verdict.RERUN_ON_DEMAND,
         id="no Spot capacity, PENDING",
     ),
     pytest.param(
-        make_situation(
+        make_snapshot(
             task=NO_CAPACITY,
             run=make_run(
                 state=make_state(StateType.CRASHED), job_variables={"launch_type": "FARGATE"}
@@ -215,37 +216,37 @@ ROWS = [
         Verdict.IGNORE,
         id="on demand was refused as well",
     ),
-    pytest.param(make_situation(task=OUT_OF_MEMORY), Verdict.IGNORE, id="other death, in grace"),
+    pytest.param(make_snapshot(task=OUT_OF_MEMORY), Verdict.IGNORE, id="other death, in grace"),
     pytest.param(
-        make_situation(task=OUT_OF_MEMORY, grace_over=True),
+        make_snapshot(task=OUT_OF_MEMORY, swept=True),
         Verdict.MARK_CRASHED,
         id="other death, grace over",
     ),
     pytest.param(
-        make_situation(task=OUT_OF_MEMORY, grace_over=True, **in_state(StateType.CANCELLING)),
+        make_snapshot(task=OUT_OF_MEMORY, swept=True, **in_state(StateType.CANCELLING)),
         Verdict.MARK_CANCELLED,
         id="other death, CANCELLING",
     ),
     pytest.param(
-        make_situation(task=OUT_OF_MEMORY, grace_over=True, **in_state(StateType.CRASHED)),
+        make_snapshot(task=OUT_OF_MEMORY, swept=True, **in_state(StateType.CRASHED)),
         Verdict.IGNORE,
         id="other death, CRASHED already",
     ),
     pytest.param(
-        make_situation(**in_state(StateType.UNKNOWN)), Verdict.IGNORE, id="a state of tomorrow"
+        make_snapshot(**in_state(StateType.UNKNOWN)), Verdict.IGNORE, id="a state of tomorrow"
     ),
 ]
 
 
-@pytest.mark.parametrize(("situation", "verdict"), ROWS)
-def test_the_first_row_that_matches_wins(situation: Snapshot, verdict: Verdict) -> None:
-    assert decide(situation).verdict is verdict
-    assert decide(situation).reason
+@pytest.mark.parametrize(("snapshot", "verdict"), ROWS)
+def test_the_first_row_that_matches_wins(snapshot: Snapshot, verdict: Verdict) -> None:
+    assert decide(snapshot).verdict is verdict
+    assert decide(snapshot).reason
 
 
-@pytest.mark.parametrize(("situation", "verdict"), ROWS)
-def test_observe_mode_only_records_and_tells(situation: Snapshot, verdict: Verdict) -> None:
-    observing = replace(situation, policy=replace(situation.policy, mode=Mode.OBSERVE))
+@pytest.mark.parametrize(("snapshot", "verdict"), ROWS)
+def test_observe_mode_only_records_and_tells(snapshot: Snapshot, verdict: Verdict) -> None:
+    observing = replace(snapshot, policy=replace(snapshot.policy, mode=Mode.OBSERVE))
     for action in decide(observing).actions:
         assert isinstance(action, Save | Annotate)
         if isinstance(action, Annotate):
@@ -262,12 +263,12 @@ def test_a_refused_run_that_may_not_be_rerun_is_left_alone(
     mode: Mode, tags: tuple[str, ...]
 ) -> None:
     crashed = make_run(state=make_state(StateType.CRASHED), tags=tags)
-    decision = decide(make_situation(task=NO_CAPACITY, run=crashed, policy=Policy(mode=mode)))
+    decision = decide(make_snapshot(task=NO_CAPACITY, run=crashed, policy=Policy(mode=mode)))
     assert (decision.verdict, decision.actions) == (Verdict.IGNORE, ())
 
 
 def test_the_park_is_far_enough_ahead_for_every_worker() -> None:
-    park = next(a for a in decide(make_situation()).actions if isinstance(a, Park))
+    park = next(a for a in decide(make_snapshot()).actions if isinstance(a, Park))
     assert (park.until - NOW).total_seconds() == 3600
     assert park.transition_id == T
 
@@ -286,13 +287,13 @@ def test_moving_to_on_demand_keeps_every_other_job_variable() -> None:
 
 def test_nothing_is_patched_when_nothing_changes() -> None:
     tags = ("spot-interrupted",)
-    situation = parked(tags=tags, run_count=0, policy=RunPolicy(retries=None))
-    situation = replace(situation, record=replace(situation.record, own_retries=None))
-    assert Change not in kinds(situation)
+    snapshot = parked(tags=tags, run_count=0, policy=RunPolicy(retries=None))
+    snapshot = replace(snapshot, record=replace(snapshot.record, own_retries=None))
+    assert Change not in kinds(snapshot)
 
 
-def change_of(situation: Snapshot) -> Any:
-    return next(a.change for a in decide(situation).actions if isinstance(a, Change))
+def change_of(snapshot: Snapshot) -> Any:
+    return next(a.change for a in decide(snapshot).actions if isinstance(a, Change))
 
 
 def test_an_in_process_retry_is_cleared_or_no_worker_would_take_the_run() -> None:
@@ -309,7 +310,7 @@ def test_who_was_faster_than_our_park_is_put_back(became: StateType) -> None:
     before = make_state(became, timestamp=NOW - seconds(0.2), details={"pause_timeout": "x"})
     decision = decide(parked(before))
     assert decision.verdict is Verdict.UNDO_RERUN
-    assert decision.actions == (PutBack(before),)
+    assert decision.actions == (Restore(before),)
 
 
 def test_a_thrown_back_run_is_parked_with_a_fresh_id_and_then_finished() -> None:
@@ -325,19 +326,15 @@ def test_a_thrown_back_run_is_parked_with_a_fresh_id_and_then_finished() -> None
 
 
 def test_a_crashed_run_that_is_not_rerun_is_not_crashed_again() -> None:
-    situation = make_situation(
-        run=make_run(state=make_state(StateType.CRASHED), deployment_id=None)
-    )
-    assert kinds(situation) == [Save, Annotate]
+    snapshot = make_snapshot(run=make_run(state=make_state(StateType.CRASHED), deployment_id=None))
+    assert kinds(snapshot) == [Save, Annotate]
 
 
 def test_the_final_message_carries_the_reason_of_ecs() -> None:
-    decision = decide(make_situation(task=OUT_OF_MEMORY, grace_over=True))
+    decision = decide(make_snapshot(task=OUT_OF_MEMORY, swept=True))
     assert isinstance(decision.actions[0], MarkCrashed)
     assert "OutOfMemoryError" in decision.actions[0].message
-    cancelling = make_situation(
-        task=OUT_OF_MEMORY, grace_over=True, **in_state(StateType.CANCELLING)
-    )
+    cancelling = make_snapshot(task=OUT_OF_MEMORY, swept=True, **in_state(StateType.CANCELLING))
     assert kinds(cancelling) == [MarkCancelled]
 
 
@@ -346,6 +343,6 @@ def test_a_rerun_waits_between_once_and_twice_the_delay_but_not_on_demand(
     retries: int, least: float, most: float
 ) -> None:
     policy = Policy(rerun_delay_seconds=60)
-    situation = replace(parked(tags=(f"spot-retries:{retries}",)), policy=policy)
-    made_due = next(a for a in decide(situation).actions if isinstance(a, MakeDue))
+    snapshot = replace(parked(tags=(f"spot-retries:{retries}",)), policy=policy)
+    made_due = next(a for a in decide(snapshot).actions if isinstance(a, MakeDue))
     assert least <= (made_due.at - NOW).total_seconds() <= most

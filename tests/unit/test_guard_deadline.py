@@ -5,27 +5,28 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.model.policy import Policy, has_deadline_tag
 from chalicelib.core.policies.deadline import (
     Deadline,
     deadline_of,
     deadline_opinion,
 )
 from chalicelib.core.policies.facts import (
-    Changeover,
-    GuardFacts,
+    GoOnDemand,
     Missing,
-    PastRuns,
+    Opinion,
+    PolicyFacts,
+    PreviousRuns,
     Progress,
-    has_deadline_tag,
+    RestartOverhead,
+    StayOnSpot,
 )
-from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.rescue.snapshot import Policy
-from tests.make import NOW, make_run, make_situation
+from tests.make import NOW, make_run, make_snapshot
 
 FACTS: dict[str, Any] = {
-    "past": PastRuns((600.0, 800.0, 800.0, 800.0)),  # so 1000 s of work, at most
+    "past": PreviousRuns((600.0, 800.0, 800.0, 800.0)),  # so 1000 s of work, at most
     "progress": Progress(),
-    "changeover": Changeover(100, 30),
+    "restart_overhead": RestartOverhead(100, 30),
 }
 
 
@@ -35,8 +36,8 @@ def opinion(left: float, policy: Policy | None = None, **facts: Any) -> Opinion:
         tags=(f"spot-deadline:{int(3600 + left)}s",),
         expected_start=NOW - timedelta(hours=1) - timedelta(seconds=int(left) - left),
     )
-    gathered = GuardFacts(**{**FACTS, **facts})
-    return deadline_opinion(make_situation(run=run, policy=policy or Policy(), facts=gathered))
+    gathered = PolicyFacts(**{**FACTS, **facts})
+    return deadline_opinion(make_snapshot(run=run, policy=policy or Policy(), facts=gathered))
 
 
 @pytest.mark.parametrize(
@@ -84,39 +85,41 @@ def test_without_persistence_there_must_be_time_for_all_of_it_twice(
 
 
 EQUAL = (800.0,) * 4
-WHOLE = PastRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 + (1200.0,))
+WHOLE = PreviousRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 + (1200.0,))
 
 
 @pytest.mark.parametrize(
     ("facts", "needed"),
     [
-        pytest.param({"past": PastRuns(EQUAL, (80.0,) * 10)}, 1300, id="the longest piece twice"),
         pytest.param(
-            {"past": PastRuns(EQUAL, (80.0, 240.0, 80.0))},  # 200 + 1000 + 240 * 1000 / 400
+            {"past": PreviousRuns(EQUAL, (80.0,) * 10)}, 1300, id="the longest piece twice"
+        ),
+        pytest.param(
+            {"past": PreviousRuns(EQUAL, (80.0, 240.0, 80.0))},  # 200 + 1000 + 240 * 1000 / 400
             1800,
             id="in a longer run the pieces may be longer too",
         ),
         pytest.param({"past": WHOLE}, 2423, id="nothing kept"),
         pytest.param(
-            {"past": WHOLE, "progress": Progress(True, piece_seconds=(100.0,))},
+            {"past": WHOLE, "progress": Progress(True, unit_seconds=(100.0,))},
             1700,
             id="where tasks are kept, the whole time of every run",
         ),
         pytest.param(
-            {"progress": Progress(True, 400, piece_seconds=(20.0, 100.0))},
+            {"progress": Progress(True, 400, unit_seconds=(20.0, 100.0))},
             900,
             id="what is kept need not be done again",
         ),
         pytest.param({"progress": Progress(longest_seconds=1500)}, 3200, id="what it has used"),
         pytest.param({"policy": Policy(rerun_delay_seconds=100)}, 2400, id="the set delay"),
-        pytest.param({"past": PastRuns((1000.0,) * 20)}, 2300, id="one part in twenty more"),
+        pytest.param({"past": PreviousRuns((1000.0,) * 20)}, 2300, id="one part in twenty more"),
         pytest.param(
-            {"past": PastRuns((900.0,) * 19 + (1000.0,))}, 2400, id="the longest's lead more"
+            {"past": PreviousRuns((900.0,) * 19 + (1000.0,))}, 2400, id="the longest's lead more"
         ),
         pytest.param(
-            {"past": PastRuns((900.0,) * 4 + (1000.0,))}, 2600, id="one part in five more"
+            {"past": PreviousRuns((900.0,) * 4 + (1000.0,))}, 2600, id="one part in five more"
         ),
-        pytest.param({"past": PastRuns((1000.0,) * 2)}, 2700, id="a quarter more, at most"),
+        pytest.param({"past": PreviousRuns((1000.0,) * 2)}, 2700, id="a quarter more, at most"),
     ],
 )
 def test_what_the_worst_case_takes(facts: dict[str, Any], needed: float) -> None:
@@ -131,7 +134,7 @@ def test_what_is_needed_and_what_is_left_is_told() -> None:
     assert "spot-deadline:5400s leaves 30.0 min" in told.why
 
 
-@pytest.mark.parametrize("fact", ["past", "progress", "changeover"])
+@pytest.mark.parametrize("fact", ["past", "progress", "restart_overhead"])
 def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
     missing = Missing(fact, "it could not be read")
     lacking: dict[str, Any] = {fact: missing}
@@ -142,5 +145,5 @@ def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
 
 def test_without_a_scheduled_start_it_has_no_opinion() -> None:
     run = make_run(tags=("spot-deadline:90m",))
-    situation = make_situation(run=run, facts=GuardFacts(**FACTS))
-    assert deadline_opinion(situation) == Missing("the scheduled start", "Prefect did not tell it")
+    snapshot = make_snapshot(run=run, facts=PolicyFacts(**FACTS))
+    assert deadline_opinion(snapshot) == Missing("the scheduled start", "Prefect did not report it")

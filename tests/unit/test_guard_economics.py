@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.policies.economics import (
     SURE,
     charged_spot_seconds,
@@ -16,17 +17,17 @@ from chalicelib.core.policies.economics import (
     interruptions_per_hour,
 )
 from chalicelib.core.policies.facts import (
-    Changeover,
-    GuardFacts,
-    GuardPolicy,
+    GoOnDemand,
     Missing,
-    PastRuns,
+    Opinion,
+    PolicyFacts,
+    PreviousRuns,
     Progress,
+    RestartOverhead,
     SpotEvidence,
+    StayOnSpot,
 )
-from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.rescue.snapshot import Policy
-from tests.make import make_rate, make_situation, make_task
+from tests.make import make_rate, make_snapshot, make_task
 
 HOUR = 3600.0
 SPOT, ON_DEMAND = (
@@ -34,19 +35,19 @@ SPOT, ON_DEMAND = (
     make_rate("FARGATE", "0.04", "0.004"),
 )
 RATES = {rate.key: rate for rate in (SPOT, ON_DEMAND)}
-POLICY = Policy(guards=GuardPolicy(economics=True), rates=RATES)
+POLICY = Policy(economics=True, rates=RATES)
 
 
 def opinion(policy: Policy = POLICY, **facts: Any) -> Opinion:
     """On a rerun of an hour's work, after a hundred Spot hours with ten interruptions."""
     ordinary: dict[str, Any] = {
         "evidence": SpotEvidence(100, 10),
-        "past": PastRuns((HOUR,)),
+        "past": PreviousRuns((HOUR,)),
         "progress": Progress(),
-        "changeover": Changeover(60, 30),
+        "restart_overhead": RestartOverhead(60, 30),
     }
-    gathered = GuardFacts(**{**ordinary, **facts})
-    return economics_opinion(make_situation(policy=policy, facts=gathered))
+    gathered = PolicyFacts(**{**ordinary, **facts})
+    return economics_opinion(make_snapshot(policy=policy, facts=gathered))
 
 
 def played_spot_seconds(
@@ -90,7 +91,7 @@ def test_without_interruptions_work_takes_its_time() -> None:
 
 def test_no_rate_and_no_length_is_too_much_for_the_arithmetic() -> None:
     assert expected_spot_seconds(1e9, 1e9, 30, 1e6) == inf
-    assert isinstance(opinion(past=PastRuns((1e12,))), GoOnDemand)
+    assert isinstance(opinion(past=PreviousRuns((1e12,))), GoOnDemand)
 
 
 def test_every_attempt_is_charged_a_minute_at_least() -> None:
@@ -134,13 +135,13 @@ def break_even_hours(start_hours: float) -> float:
 @pytest.mark.parametrize(("factor", "kind"), [(0.999, StayOnSpot), (1.001, GoOnDemand)])
 def test_it_turns_where_the_expected_costs_meet(factor: float, kind: type) -> None:
     hours = break_even_hours(30 / HOUR)
-    assert isinstance(opinion(past=PastRuns((factor * hours * HOUR,))), kind)
+    assert isinstance(opinion(past=PreviousRuns((factor * hours * HOUR,))), kind)
 
 
-LONG = PastRuns((40 * HOUR,))
-KEPT = PastRuns((40 * HOUR,), piece_seconds=(600.0,) * 240)
-ONE_PIECE = PastRuns((60 * HOUR,), piece_seconds=(50 * HOUR,))
-MIXED = PastRuns((10 * HOUR,) * 9 + (40 * HOUR,))
+LONG = PreviousRuns((40 * HOUR,))
+KEPT = PreviousRuns((40 * HOUR,), unit_seconds=(600.0,) * 240)
+ONE_PIECE = PreviousRuns((60 * HOUR,), unit_seconds=(50 * HOUR,))
+MIXED = PreviousRuns((10 * HOUR,) * 9 + (40 * HOUR,))
 
 
 @pytest.mark.parametrize(
@@ -148,17 +149,19 @@ MIXED = PastRuns((10 * HOUR,) * 9 + (40 * HOUR,))
     [
         pytest.param(LONG, Progress(), GoOnDemand, id="long"),
         pytest.param(KEPT, Progress(), StayOnSpot, id="long, its results kept"),
-        pytest.param(KEPT, Progress(keeps=False), GoOnDemand, id="the run itself keeps none"),
-        pytest.param(LONG, Progress(True, piece_seconds=(600.0,)), StayOnSpot, id="itself does"),
+        pytest.param(
+            KEPT, Progress(checkpointed=False), GoOnDemand, id="the run itself keeps none"
+        ),
+        pytest.param(LONG, Progress(True, unit_seconds=(600.0,)), StayOnSpot, id="itself does"),
         pytest.param(ONE_PIECE, Progress(), GoOnDemand, id="a long piece"),
         pytest.param(ONE_PIECE, Progress(True, 59.5 * HOUR), StayOnSpot, id="nearly done"),
         pytest.param(MIXED, Progress(), StayOnSpot, id="mostly short"),
         pytest.param(MIXED, Progress(None, 0, 11 * HOUR), GoOnDemand, id="one of the longer"),
-        pytest.param(PastRuns((HOUR,)), Progress(None, 0, 40 * HOUR), GoOnDemand, id="longest"),
+        pytest.param(PreviousRuns((HOUR,)), Progress(None, 0, 40 * HOUR), GoOnDemand, id="longest"),
     ],
 )
 def test_what_a_run_keeps_and_has_done_goes_before_what_its_like_did(
-    past: PastRuns, progress: Progress, kind: type
+    past: PreviousRuns, progress: Progress, kind: type
 ) -> None:
     assert isinstance(opinion(past=past, progress=progress), kind)
 
@@ -170,7 +173,7 @@ def test_the_figures_are_told() -> None:
         assert words in told.why
 
 
-@pytest.mark.parametrize("fact", ["evidence", "past", "progress", "changeover"])
+@pytest.mark.parametrize("fact", ["evidence", "past", "progress", "restart_overhead"])
 def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
     missing = Missing(fact, "it could not be read")
     lacking: dict[str, Any] = {fact: missing}
@@ -182,6 +185,8 @@ def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
 def test_without_a_rate_or_a_size_it_has_no_opinion() -> None:
     told = opinion(policy=Policy(rates={SPOT.key: SPOT}))
     assert told == Missing("the FARGATE rate", "none is known in us-east-1")
-    facts = GuardFacts(SpotEvidence(1, 1), PastRuns((HOUR,)), Progress(), Changeover(60, 30))
-    sizeless = make_situation(policy=POLICY, facts=facts, task=make_task(cpu_units=None))
-    assert economics_opinion(sizeless) == Missing("the task's size", "ECS did not tell it")
+    facts = PolicyFacts(
+        SpotEvidence(1, 1), PreviousRuns((HOUR,)), Progress(), RestartOverhead(60, 30)
+    )
+    sizeless = make_snapshot(policy=POLICY, facts=facts, task=make_task(cpu_units=None))
+    assert economics_opinion(sizeless) == Missing("the task's size", "ECS did not report it")

@@ -14,14 +14,20 @@ from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum
 from chalicelib.core.policies.estimates import (
     Attempt,
     attempts_of,
-    changeover_of,
     evidence_of,
-    like,
-    past_of,
+    previous_runs_of,
     progress_of,
+    reference_run,
+    restart_overhead_of,
 )
-from chalicelib.core.policies.facts import Changeover, Missing, PastRuns, Progress, SpotEvidence
-from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task
+from chalicelib.core.policies.facts import (
+    Missing,
+    PreviousRuns,
+    Progress,
+    RestartOverhead,
+    SpotEvidence,
+)
+from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state, make_task
 
 COMPLETED, RUNNING, SCHEDULED = StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED
 
@@ -58,22 +64,22 @@ def test_an_attempt_is_from_the_flows_start_to_the_containers_exit() -> None:
         make_state(RUNNING, timestamp=at(1600)),
     )
     before = Interruption("earlier", 1, "", FARGATE_SPOT, billed_from=at(20), exited_at=at(1050))
-    situation = make_situation(
+    snapshot = make_snapshot(
         task=make_task(pull_started_at=at(1080), execution_stopped_at=at(2000)),
         run=make_run(state=states[-1], expected_start=at(0)),
         history=states,
         record=RunRecord(RUN_ID, {"earlier": before}),
     )
-    assert attempts_of(situation) == (FIRST, SECOND)
+    assert attempts_of(snapshot) == (FIRST, SECOND)
     own = Interruption(TASK_ARN, 2, "", FARGATE_SPOT, billed_from=at(1080), exited_at=at(2000))
-    known = replace(situation, record=situation.record.with_interruption(own))
+    known = replace(snapshot, record=snapshot.record.with_interruption(own))
     assert attempts_of(known) == (FIRST, SECOND)
 
 
 def test_a_task_that_was_taken_before_its_flow_ran_made_no_attempt() -> None:
     scheduled = make_state(SCHEDULED, timestamp=at(-5))
-    situation = make_situation(run=make_run(state=scheduled), history=(scheduled,))
-    assert attempts_of(situation) == ()
+    snapshot = make_snapshot(run=make_run(state=scheduled), history=(scheduled,))
+    assert attempts_of(snapshot) == ()
     assert progress_of((), ()) == Progress()
 
 
@@ -104,9 +110,9 @@ def test_a_result_that_is_not_stored_is_not_kept_and_without_a_finished_task_not
     None
 ):
     tasks = [done(60, 460, persisted=False), under_way(460)]
-    assert progress_of([FIRST], tasks).keeps is False
-    assert progress_of([FIRST], [under_way(60)]).keeps is None
-    assert progress_of([FIRST], []).keeps is None
+    assert progress_of([FIRST], tasks).checkpointed is False
+    assert progress_of([FIRST], [under_way(60)]).checkpointed is None
+    assert progress_of([FIRST], []).checkpointed is None
 
 
 def test_one_task_that_is_not_stored_makes_all_after_it_one_piece() -> None:
@@ -116,59 +122,61 @@ def test_one_task_that_is_not_stored_makes_all_after_it_one_piece() -> None:
 
 def test_a_changeover_is_measured_on_reruns_and_on_the_first_start_without_one() -> None:
     none_yet = Missing("runs", "none")
-    assert changeover_of([FIRST], none_yet) == Changeover(50, 30)
-    assert changeover_of([FIRST, SECOND], none_yet) == Changeover(70, 40)
+    assert restart_overhead_of([FIRST], none_yet) == RestartOverhead(50, 30)
+    assert restart_overhead_of([FIRST, SECOND], none_yet) == RestartOverhead(70, 40)
     unpaid = replace(FIRST, charged_from=None)
-    assert changeover_of([unpaid], none_yet) == Changeover(50, 50)
+    assert restart_overhead_of([unpaid], none_yet) == RestartOverhead(50, 50)
 
 
 def test_without_an_attempt_it_is_the_usual_one_of_its_like_or_missing() -> None:
-    past = PastRuns((1000.0,), start_seconds=(40, 50, 9000))
-    assert changeover_of([], past) == Changeover(50, 50)
-    assert isinstance(changeover_of([], PastRuns((1000.0,))), Missing)
-    assert isinstance(changeover_of([], Missing("runs", "none")), Missing)
+    past = PreviousRuns((1000.0,), start_seconds=(40, 50, 9000))
+    assert restart_overhead_of([], past) == RestartOverhead(50, 50)
+    assert isinstance(restart_overhead_of([], PreviousRuns((1000.0,))), Missing)
+    assert isinstance(restart_overhead_of([], Missing("runs", "none")), Missing)
 
 
 def test_without_completed_runs_the_past_is_missing() -> None:
-    assert past_of((), ()) == Missing("the deployment's completed runs", "there are none yet")
+    assert previous_runs_of((), ()) == Missing(
+        "the deployment's completed runs", "there are none yet"
+    )
 
 
 def test_the_work_of_a_run_is_how_long_it_ran_undisturbed() -> None:
     five = [completed(300), *[completed(100)] * 4]
     runs = [completed(500, run_count=2), *five]
-    assert past_of(runs, ()) == PastRuns(
+    assert previous_runs_of(runs, ()) == PreviousRuns(
         (300, *[100] * 4), (), (40,) * 6, whole_seconds=(500, 300, *[100] * 4), undisturbed=5
     )
-    assert like(runs) is runs[1]
+    assert reference_run(runs) is runs[1]
 
 
 def test_an_interrupted_run_counts_where_it_was_longer_or_where_there_is_no_other() -> None:
     runs = [completed(900, run_count=2), completed(300)]
-    assert past_of(runs, ()) == PastRuns(
+    assert previous_runs_of(runs, ()) == PreviousRuns(
         (300, 450), (), (40, 40), whole_seconds=(900, 300), undisturbed=1
     )
-    assert past_of(runs[:1], ()) == PastRuns((900,), (), (40,), whole_seconds=(900,))
+    assert previous_runs_of(runs[:1], ()) == PreviousRuns((900,), (), (40,), whole_seconds=(900,))
 
 
 def test_its_pieces_are_those_of_the_newest_undisturbed_run_that_keeps_results() -> None:
     run = completed(300)
-    assert past_of([run], [done(50, 150), done(150, 340)]) == PastRuns(
+    assert previous_runs_of([run], [done(50, 150), done(150, 340)]) == PreviousRuns(
         (300,), (100, 190), (40,), (300,), 1
     )
     unstored = [done(50, 150, persisted=False)]
-    assert past_of([run], unstored) == PastRuns((300,), (), (40,), (300,), 1)
+    assert previous_runs_of([run], unstored) == PreviousRuns((300,), (), (40,), (300,), 1)
 
 
 def test_what_an_interruption_left_undone_in_the_past_is_no_piece() -> None:
     run = completed(300, run_count=2)
     cut = TaskRun(StateType.RUNNING, at(50), persisted=False)
     again = [done(50, 150), done(150, 340)]
-    assert past_of([run], [cut, *again]) == PastRuns((300,), (100, 190), (40,), (300,))
+    assert previous_runs_of([run], [cut, *again]) == PreviousRuns((300,), (100, 190), (40,), (300,))
 
 
 def test_a_run_without_a_scheduled_start_tells_no_start() -> None:
-    past = past_of([completed(300, expected_start=None)], ())
-    assert past == PastRuns((300,), (), (), (300,), 1)
+    past = previous_runs_of([completed(300, expected_start=None)], ())
+    assert past == PreviousRuns((300,), (), (), (300,), 1)
 
 
 def daily(hours: float, interruptions: int, deployment: Deployment) -> DailySum:

@@ -19,7 +19,7 @@ from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.react import react
-from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_situation, make_state, make_task
+from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state
 from tests.unit.emf import data_of, printed_data, total_of
 from tests.unit.test_bill import bill, stopped
 from tests.unit.test_react import NO_INTERRUPTION, Scene, scene
@@ -176,7 +176,7 @@ def test_a_deployment_whose_name_cannot_be_read_is_counted_without_it(
 
 
 def handled(decision: Decision, before: RunRecord, after: RunRecord) -> dict[str, Decimal]:
-    values = values_of_rescue(make_task(), before, after, decision)
+    values = values_of_rescue(TASK_ARN, before, after, decision)
     return {metric.value: value for metric, value in values.items()}
 
 
@@ -190,8 +190,8 @@ def finishing(at: timedelta = timedelta()) -> Decision:
     parked = make_state(
         StateType.SCHEDULED, name="AwaitingRetry", transition_id=park_id_of_task(TASK_ARN)
     )
-    situation = make_situation(run=make_run(state=parked), record=record_of(), now=NOW + at)
-    decision = decide(situation)
+    snapshot = make_snapshot(run=make_run(state=parked), record=record_of(), now=NOW + at)
+    decision = decide(snapshot)
     assert decision.verdict is Verdict.FINISH_RERUN
     return decision
 
@@ -205,8 +205,8 @@ def test_a_rerun_on_demand_is_counted_as_one(after: int, reaction: int) -> None:
 
 
 def test_a_run_that_is_not_to_be_rerun_is_counted_with_its_annotation() -> None:
-    situation = make_situation(run=make_run(deployment_id=None))
-    decision = decide(situation)
+    snapshot = make_snapshot(run=make_run(deployment_id=None))
+    decision = decide(snapshot)
     assert decision.verdict is Verdict.MARK_CRASHED
     assert handled(decision, RunRecord(RUN_ID), record_of()) == {
         "SpotInterruptions": 1,

@@ -9,10 +9,9 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Bill
-from chalicelib.core.policies.facts import GuardPolicy
-from chalicelib.core.rescue.snapshot import Policy
 from spotctl.replay.again import Course, as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import RecordedRun, join, runs_of
@@ -216,7 +215,7 @@ def test_what_a_guard_said_at_the_time_holds() -> None:
 def test_a_guard_that_was_not_asked_then_is_not_asked_now_and_that_is_said(
     tags: tuple[str, ...], economics: bool, unasked: int
 ) -> None:
-    course = replayed(moved(tags=tags), spot_retries=1, guards=GuardPolicy(economics=economics))
+    course = replayed(moved(tags=tags), spot_retries=1, economics=economics)
     assert capacities(course) == ["FARGATE_SPOT", "FARGATE_SPOT"]
     assert course.guards_unasked == unasked
     assert ("1 reruns on Spot are decided by the budget alone" in unknown(course)) == bool(unasked)

@@ -4,8 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from chalicelib.core.policies.facts import GuardPolicy
-from chalicelib.core.rescue.snapshot import Mode
+from chalicelib.core.model.policy import Mode
 from chalicelib.errors import SettingError
 from chalicelib.settings import policy_of, read_settings
 
@@ -28,7 +27,7 @@ def test_the_policy_is_what_the_settings_say() -> None:
     policy = policy_of(read_settings(environment), {})
     assert (policy.mode, policy.spot_retries) == (Mode.OPT_IN, 7)
     assert policy.rerun_delay_seconds == 9
-    assert policy.guards == GuardPolicy(economics=True)
+    assert policy.economics
 
 
 def test_several_clusters_are_separated_by_commas() -> None:

@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.policies.economics import expected_spot_seconds
-from chalicelib.core.rescue.snapshot import Policy
 from lab.simulation.estimate import ratio, student
 from lab.simulation.figures import MOST_ABOVE, figures_of
 from lab.simulation.grid import Cell, Contest, Grid, Pattern, Pool, play_all

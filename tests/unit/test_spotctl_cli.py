@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from chalicelib.core.rescue.snapshot import OPT_IN_TAG
+from chalicelib.core.model.policy import OPT_IN_TAG
 from spotctl.cli import app
 from tests.unit.prefect_bench import RUN_ID, make_answer, make_state
 from tests.unit.spotctl_bench import KEY, STACK, Bench, bench

@@ -10,9 +10,9 @@ import pytest
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Mode
 from spotctl.drill.show import verdict_of
 from spotctl.drill.target import Target, refusal_of
 from spotctl.drill.timeline import (

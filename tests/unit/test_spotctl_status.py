@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from chalicelib.core.rescue.snapshot import Mode
+from chalicelib.core.model.policy import Mode
 from spotctl.prefect import Deployment, Worker, WorkPool
 from spotctl.provisioning import Provisioned
 from spotctl.rows import Exit, Row, State, exit_of, failed, ok, warning

@@ -54,8 +54,7 @@ class Task:
     """One task. `cpu_units` are 1/1024 vCPU, `memory_mib` MiB; times are UTC.
 
     `flow_container_stopped`, `exit_code` and `container_reason` are about the container that runs
-    the flow, not about sidecars. Two kinds of task stand for one that ECS cannot describe any more:
-    `forgotten` ran, longer than an hour ago; of `never_seen` only the request is known.
+    the flow, not about sidecars.
     """
 
     arn: str
@@ -83,8 +82,6 @@ class Task:
     updated_at: datetime | None = None
     exit_code: int | None = None
     container_reason: str = ""
-    forgotten: bool = False
-    never_seen: bool = False
 
     @property
     def region(self) -> str:
@@ -197,7 +194,7 @@ def classify(task: Task, *, warned: bool) -> Cause:
         return Cause.DRILL
     if is_interruption(task):
         return Cause.SPOT_INTERRUPTION
-    if task.capacity == FARGATE_SPOT and (warned or task.forgotten):
+    if task.capacity == FARGATE_SPOT and warned:
         return Cause.SPOT_INTERRUPTION
     if task.capacity == FARGATE_SPOT and _never_got_capacity(task):
         return Cause.NO_SPOT_CAPACITY

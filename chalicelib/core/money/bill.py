@@ -15,6 +15,7 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, was_interrupted
 from chalicelib.core.model.flow_run import RunState, StateType, TaskRun
+from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.pricing import (
     Rate,
     Rates,
@@ -25,7 +26,6 @@ from chalicelib.core.model.pricing import (
 )
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.rescue.rerun_state import was_made_due
-from chalicelib.core.rescue.snapshot import Mode
 
 NO_FLOW_RUN: Final = "no-flow-run"
 NO_DEPLOYMENT: Final = "no-deployment"

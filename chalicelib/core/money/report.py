@@ -14,8 +14,8 @@ from typing import Final
 from chalicelib.core.model.pricing import Rate, age_warning, read_rate
 from chalicelib.core.model.text import one_line
 from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum, total
+from chalicelib.core.policies.economics import RatePerHour, rate_per_hour
 from chalicelib.core.policies.facts import Guard
-from chalicelib.core.policies.poisson import RatePerHour, rate_per_hour
 
 COUNT_COLUMNS: Final = (
     "runs",

@@ -1,10 +1,9 @@
-"""Whether a run with a deadline could still make it on demand after one more interruption.
+"""The deadline guard: does an attempt on Spot still meet the deadline after its worst interruption?
 
-An attempt on Spot is safe only while its worst interruption is. The worst moment is just before
-the end of the longest piece of work: that is done again, on demand, after one more changeover C.
-From the decision on this takes **C + w + L + C**: the changeover to Spot, the work left w, the
-piece done twice L, the changeover to on-demand. Without persisted results the piece is all the
-work: 2·(C + w). At every interruption the question is asked anew, so what was safe stays safe.
+The worst moment is just before the end of the longest work unit: that unit is repeated, on demand,
+after one more restart overhead C. From the decision on this takes **C + w + L + C**: the restart on
+Spot, the work left w, the unit L repeated, the restart on demand. Without persisted results the
+unit is all the work: 2·(C + w). Every interruption is judged anew, so a run that was safe stays so.
 
 Source: "Can't Be Late: Optimizing Spot Instance Savings under Deadlines" (NSDI 2024), its rule to
 go on demand for good, with the work added that an interruption undoes.
@@ -17,19 +16,24 @@ from datetime import datetime
 from typing import Final
 
 from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.policy import DEADLINE_TAG
 from chalicelib.core.model.text import one_line
+from chalicelib.core.policies.estimates import (
+    is_checkpointed,
+    longest_unit_seconds,
+    most_work_seconds,
+)
 from chalicelib.core.policies.facts import (
-    DEADLINE_TAG,
-    Changeover,
-    GuardFacts,
+    GoOnDemand,
     Missing,
-    PastRuns,
+    Opinion,
+    PolicyFacts,
+    PreviousRuns,
     Progress,
+    RestartOverhead,
+    StayOnSpot,
     first_missing,
 )
-from chalicelib.core.policies.opinion import GoOnDemand, Opinion, StayOnSpot
-from chalicelib.core.policies.work import keeps_results, longest_piece_seconds, most_work_seconds
-from chalicelib.core.rescue.snapshot import Snapshot
 
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 _SECONDS: Final = (86_400, 3_600, 60, 1)
@@ -58,46 +62,43 @@ def deadline_of(tags: Iterable[str]) -> Deadline | Missing:
     return Missing("a readable deadline", f"{unread} is none; 90m, 1h30m and 2d are")
 
 
-def deadline_opinion(s: Snapshot) -> Opinion:
-    """Say whether the run can be rerun on Spot now and still be in time, whatever happens."""
-    return opinion_on_attempt(s.run, s.facts, s.now, s.policy.rerun_delay_seconds)
-
-
-def opinion_on_attempt(
-    run: FlowRun, facts: GuardFacts, at: datetime, delay_seconds: float = 0.0
+def deadline_opinion(
+    run: FlowRun, facts: PolicyFacts, at: datetime, delay_seconds: float = 0.0
 ) -> Opinion:
     """Say whether an attempt on Spot, decided on at `at`, leaves time for its worst interruption.
 
     `delay_seconds` is `RERUN_DELAY_SECONDS`, up to twice of which a rerun on Spot waits.
     """
     deadline = deadline_of(run.tags)
-    scheduled_at = run.expected_start or Missing("the scheduled start", "Prefect did not tell it")
-    needs = (deadline, facts.past, facts.progress, facts.changeover, scheduled_at)
+    scheduled_at = run.expected_start or Missing("the scheduled start", "Prefect did not report it")
+    needs = (deadline, facts.past, facts.progress, facts.restart_overhead, scheduled_at)
     match needs:
         case (
             Deadline() as deadline,
-            PastRuns() as past,
+            PreviousRuns() as past,
             Progress() as progress,
-            Changeover() as changeover,
+            RestartOverhead() as restart_overhead,
             datetime() as scheduled,
         ):
             pass
         case _:
             return first_missing(*needs)
     left = deadline.seconds - (at - scheduled).total_seconds()
-    needed = 2 * delay_seconds + worst_case_seconds(past, progress, changeover)
-    told = (
+    needed = 2 * delay_seconds + worst_case_seconds(past, progress, restart_overhead)
+    why = (
         f"an attempt on Spot may need {_minutes(needed)} with one interruption, and {deadline.tag}"
         f" leaves {_minutes(left)}"
     )
-    return StayOnSpot(told) if is_in_time(needed, left) else GoOnDemand(told)
+    return StayOnSpot(why) if is_in_time(needed, left) else GoOnDemand(why)
 
 
-def worst_case_seconds(past: PastRuns, progress: Progress, changeover: Changeover) -> float:
+def worst_case_seconds(
+    past: PreviousRuns, progress: Progress, restart_overhead: RestartOverhead
+) -> float:
     """Return C + w + L + C of this module's docstring, in seconds."""
-    work = max(most_work_seconds(past, progress) - progress.kept_seconds, 0.0)
-    again = longest_piece_seconds(past, progress) if keeps_results(past, progress) else work
-    return 2 * changeover.seconds + work + again
+    work = max(most_work_seconds(past, progress) - progress.checkpointed_seconds, 0.0)
+    again = longest_unit_seconds(past, progress) if is_checkpointed(past, progress) else work
+    return 2 * restart_overhead.seconds + work + again
 
 
 def is_in_time(needed_seconds: float, left_seconds: float) -> bool:

@@ -1,34 +1,23 @@
-"""What the guards judge by, and which of them are on: values only.
+"""What the guards judge by, and what they can answer: values only.
 
-A fact is None where nobody needs it, so nobody asked; `Missing` where it was asked for and could
-not be had. Then the budget alone decides, and the annotation says so.
+A fact is None where no guard needs it; `Missing` where it is needed and could not be read. Then the
+budget alone decides, and the annotation says so.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
-
-DEADLINE_TAG: Final = "spot-deadline:"
 
 
 class Guard(StrEnum):
-    """Every guard there is, by the name that stands in records, logs and annotations."""
+    """Every guard, by its name in records, logs and annotations, in the order of asking."""
 
     DEADLINE = "deadline"
     ECONOMICS = "economics"
 
 
 @dataclass(frozen=True, slots=True)
-class GuardPolicy:
-    """Which guards the settings turn on, all off by default; a deadline is a run's own tag."""
-
-    economics: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Missing:
-    """A fact that could not be had: which one, and why."""
+    """A fact that could not be read: which one, and why."""
 
     fact: str
     why: str
@@ -39,10 +28,10 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class SpotEvidence:
-    """Hours on Spot of runs' first attempts, and the interruptions in them, drills left out.
+    """Hours on Spot of runs' first attempts, and the interruptions in them, without drills.
 
-    Of first attempts, because reruns begin where Spot has just taken a task. In a burst they are
-    taken again, soon and cheaply; counted, they would make Spot look worse than it is for a run.
+    Only first attempts count: a rerun begins when Spot has just taken a task, so in a burst it is
+    soon taken again, and would make Spot look worse than it is for a new run.
     """
 
     hours: float
@@ -50,19 +39,19 @@ class SpotEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class PastRuns:
-    """The deployment's last completed runs, at least one.
+class PreviousRuns:
+    """The deployment's last completed runs, at least one; all times in seconds.
 
-    `work_seconds`: the time that each ran, or what is known of it where it was interrupted.
-    `piece_seconds`: of one of them, how long each piece took that a rerun would find done, or have
-    to do again, task by task; empty where it kept nothing.
+    `work_seconds`: how long each ran, or what is known of it where it was interrupted.
+    `unit_seconds`: how long each work unit (task) of one of them took, that a rerun finds done or
+    has to repeat; empty where it checkpointed nothing.
     `start_seconds`: of each, from its scheduled start until it ran.
-    `whole_seconds`: of each, all the time that it ran, with what was done twice: its work at most.
+    `whole_seconds`: of each, all the time that it ran, repeated work included.
     `undisturbed`: how many of them were never interrupted.
     """
 
     work_seconds: tuple[float, ...]
-    piece_seconds: tuple[float, ...] = ()
+    unit_seconds: tuple[float, ...] = ()
     start_seconds: tuple[float, ...] = ()
     whole_seconds: tuple[float, ...] = ()
     undisturbed: int = 0
@@ -72,24 +61,24 @@ class PastRuns:
 class Progress:
     """How far this run has come, over all its attempts.
 
-    `keeps`: whether finished tasks stay done; None while nothing shows it.
-    `kept_seconds`: work that its next attempt finds done; 0 where it keeps nothing.
-    `longest_seconds`: its longest attempt, none of which finished: its work is more than that.
-    `piece_seconds`: as of `PastRuns`, with how long each that is to be redone had run so far.
+    `checkpointed`: whether finished tasks stay done; None while nothing shows it.
+    `checkpointed_seconds`: work that its next attempt finds done; 0 without checkpoints.
+    `longest_seconds`: its longest attempt; none finished, so its work is more than that.
+    `unit_seconds`: as in `PreviousRuns`; a unit to be repeated counts as long as it had run.
     """
 
-    keeps: bool | None = None
-    kept_seconds: float = 0.0
+    checkpointed: bool | None = None
+    checkpointed_seconds: float = 0.0
     longest_seconds: float = 0.0
-    piece_seconds: tuple[float, ...] = ()
+    unit_seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Changeover:
-    """Measured on this run's own attempts, the longest of each.
+class RestartOverhead:
+    """What a rerun costs before it works, measured on this run's attempts, the longest of each.
 
     `seconds`: from a container's exit (or the scheduled start) until the flow ran again;
-    `charged_seconds`: the part of it that is paid, from the image pull on.
+    `charged_seconds`: the charged part of it, from the image pull on.
     """
 
     seconds: float
@@ -97,7 +86,7 @@ class Changeover:
 
 
 def first_missing(*facts: object) -> Missing:
-    """Return the first of the facts that is missing; with none, what was never gathered is."""
+    """Return the first missing fact; where none is, the facts were not gathered at all."""
     for fact in facts:
         if isinstance(fact, Missing):
             return fact
@@ -105,15 +94,28 @@ def first_missing(*facts: object) -> Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardFacts:
-    """Everything the guards may ask for, gathered once. As it is made: nothing gathered."""
+class PolicyFacts:
+    """Everything the guards may need, gathered once; the default is nothing gathered."""
 
     evidence: SpotEvidence | Missing | None = None
-    past: PastRuns | Missing | None = None
+    past: PreviousRuns | Missing | None = None
     progress: Progress | Missing | None = None
-    changeover: Changeover | Missing | None = None
+    restart_overhead: RestartOverhead | Missing | None = None
 
 
-def has_deadline_tag(tags: Iterable[str]) -> bool:
-    """Whether a tag names a deadline, readable or not."""
-    return any(tag.startswith(DEADLINE_TAG) for tag in tags)
+@dataclass(frozen=True, slots=True)
+class GoOnDemand:
+    """The guard moves the rerun to FARGATE though the budget has room, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StayOnSpot:
+    """The guard does not move the run, and why."""
+
+    why: str
+
+
+Opinion = GoOnDemand | StayOnSpot | Missing
+"""What a guard answers. `Missing`: it lacks a fact, so it does not move the run."""

@@ -1,17 +1,18 @@
 """What a decision asks for: a closed set of actions; `functions/rescue.py` performs them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from chalicelib.core.model.flow_run import RunChange, RunState
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.rescue.annotation import Annotation
+from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 
 
 class Verdict(StrEnum):
-    """The decision in a word, as it stands in the logs."""
+    """The decision in a word, as the logs show it."""
 
     IGNORE = "ignore"
     WARNED = "warned"
@@ -27,16 +28,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Write the record; nothing that follows may happen before it is stored."""
+    """Write the record; no later action happens before it is stored."""
 
     record: RunRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Reschedule the run far ahead, so that it can be changed in peace, then look again.
+    """Schedule the run far ahead, so that no worker takes it while it is changed; look again.
 
-    `force`: out of CANCELLED, which Prefect 3.4 lets nobody leave otherwise.
+    `force`: out of CANCELLED, which Prefect 3.4 refuses otherwise.
     """
 
     transition_id: UUID
@@ -54,7 +55,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class MakeDue:
-    """Let workers have the parked run, at a time."""
+    """Schedule the parked run for `at`, when workers may take it."""
 
     transition_id: UUID
     at: datetime
@@ -62,35 +63,46 @@ class MakeDue:
 
 
 @dataclass(frozen=True, slots=True)
-class PutBack:
-    """Restore the state a run was in when we parked it by mistake: somebody was faster."""
+class Restore:
+    """Restore the state that a park replaced by mistake: the run had moved on meanwhile."""
 
     state: RunState
 
 
 @dataclass(frozen=True, slots=True)
 class MarkCrashed:
-    """Set the run Crashed, with what to do about it."""
+    """Set the run Crashed; the message says what to do about it."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class MarkCancelled:
-    """Set the run Cancelled: its cancellation was asked for, and its task is gone."""
+    """Set the run Cancelled: a cancellation was requested, and its task is gone."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """Everything that is added to the run. `labels` None, `tags` empty: these stay as they are."""
+
+    log: LogLine
+    artifact: Artifact
+    events: tuple[PrefectEvent, ...]
+    labels: Mapping[str, str | int] | None = field(default=None, hash=False)
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Annotate:
-    """Tell people. May fail without harm; `record` is kept when it did not."""
+    """Annotate the run. It may fail without harm; `record` is kept when it succeeds."""
 
     annotation: Annotation
     record: RunRecord
 
 
-Action = Save | Park | Change | MakeDue | PutBack | MarkCrashed | MarkCancelled | Annotate
+Action = Save | Park | Change | MakeDue | Restore | MarkCrashed | MarkCancelled | Annotate
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,126 +1,110 @@
-"""What a decision is made of: one stopped task, its run, its record, and the user's policy."""
+"""What a decision is made from: what ended, its run, the run's record, the user's policy."""
 
-import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
-from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, classify
+from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause, Task, classify
 from chalicelib.core.model.flow_run import FlowRun, RunState
-from chalicelib.core.model.pricing import Rates
-from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.policies.facts import GuardFacts, GuardPolicy
-
-SPOT_RETRIES_TAG: Final = "spot-retries:"
-OPT_IN_TAG: Final = "spot:rerun"
-NEVER_RERUN_TAG: Final = "spot:never-rerun"
-_DECIDING_TAG: Final = re.compile(
-    rf"{SPOT_RETRIES_TAG}[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
-    r"|spot-deadline:(?:[0-9]{1,8}[dhms]){1,4}"
+from chalicelib.core.model.policy import Budget, Policy, budget_of, reason_not_to_rerun
+from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.policies.facts import PolicyFacts
+from chalicelib.core.rescue.rerun_state import (
+    RerunState,
+    rerun_state_of_refusal,
+    rerun_state_of_task,
 )
-INTERRUPTED_TAG: Final = "spot-interrupted"
-ON_DEMAND_TAG: Final = "spot-on-demand"
-
-
-class Mode(StrEnum):
-    """Who is rescued: everybody with a deployment, runs tagged for it, or nobody."""
-
-    RESCUE = "rescue"
-    OPT_IN = "opt-in"
-    OBSERVE = "observe"
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What the user has set. `rerun_delay_seconds` is the wait before a rerun on Spot."""
+class Refusal:
+    """RunTask found no Spot capacity: the run never had a task, so there is no ARN to record."""
 
-    mode: Mode = Mode.RESCUE
-    spot_retries: int = 3
-    rerun_delay_seconds: int = 0
-    rates: Rates = field(default_factory=dict, hash=False)
-    guards: GuardPolicy = field(default_factory=GuardPolicy)
+    arn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """Interruptions allowed on Spot, and who says so."""
+class Gone:
+    """A task of the run that ECS no longer shows, or never did.
 
-    allowed: int
-    source: str
+    `arn`: as the worker noted it on the run; without a note, a key made from the run's state.
+    `started`: the run was RUNNING, so its task existed; ECS forgets a task after an hour.
+    """
+
+    arn: str
+    cluster_arn: str
+    capacity: str
+    started: bool
+
+
+Subject = Task | Refusal | Gone
+"""What a decision is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The truth at one moment, as ECS, Prefect and the table tell it.
+    """ECS, Prefect and the record at one moment.
 
-    `newer_task`: the run's `infrastructure_pid` names a task created later than this one.
-    `grace_over`: the fast path had its time; `no_live_task`: ECS was asked by tag, and has no task
-    of this run that lives. Only `sweep` says either.
-    `history` holds the run's states, oldest first, its present one last.
-    `facts` is what the guards judge by, where some are on.
+    `history`: the run's states, oldest first, the current one last. `newer_task`: the run's
+    `infrastructure_pid` names a task created after this one, or one that still runs. `swept`: only
+    `sweep` sets it: the events had their time, and ECS, asked by tag, shows no live task of the
+    run. `facts`: what the policies judge by, empty unless `facts_needed` asked for some.
     """
 
-    task: Task
+    subject: Subject
     run: FlowRun
     history: tuple[RunState, ...]
     record: RunRecord
     policy: Policy
     now: datetime
     newer_task: bool = False
-    grace_over: bool = False
-    no_live_task: bool = False
-    facts: GuardFacts = field(default_factory=GuardFacts)
+    swept: bool = False
+    facts: PolicyFacts = field(default_factory=PolicyFacts)
 
     @property
     def cause(self) -> Cause:
-        """Why the task stopped, with what is on record about it."""
-        return classify(self.task, warned=self.record.warned_of(self.task.arn))
+        """Why it ended, with what is on record about it."""
+        warned = self.record.warned_of(self.subject.arn)
+        match self.subject:
+            case Task() as task:
+                return classify(task, warned=warned)
+            case Refusal():
+                return Cause.NO_SPOT_CAPACITY
+            case Gone(capacity=capacity, started=started):
+                on_spot = capacity == FARGATE_SPOT
+                return Cause.SPOT_INTERRUPTION if on_spot and (warned or started) else Cause.OTHER
 
-    def after(self, record: RunRecord) -> "Snapshot":
-        """Return the same situation with another record."""
+    @property
+    def has_exited(self) -> bool:
+        """Whether the flow's container has stopped for certain."""
+        return not isinstance(self.subject, Task) or self.subject.exited
+
+    @property
+    def exited_at(self) -> datetime | None:
+        """When the flow's container stopped; None while it runs, or where ECS does not say."""
+        return self.subject.exited_at if isinstance(self.subject, Task) else None
+
+    @property
+    def interruption(self) -> Interruption | None:
+        """The interruption on record; None for none."""
+        return self.record.interruptions.get(self.subject.arn)
+
+    @property
+    def budget(self) -> Budget:
+        """How many interruptions this run may have on Spot."""
+        return budget_of(self.run.tags, self.record.own_retries, self.policy)
+
+    @property
+    def reason_not_to_rerun(self) -> str:
+        """Why this run is never rerun, whatever ends it; empty when it may be."""
+        return reason_not_to_rerun(self.run, self.policy.mode)
+
+    @property
+    def rerun_state(self) -> RerunState:
+        """How far the rerun has come."""
+        if self.cause is Cause.NO_SPOT_CAPACITY:
+            return rerun_state_of_refusal(self.history)
+        return rerun_state_of_task(self.subject.arn, self.history)
+
+    def with_record(self, record: RunRecord) -> "Snapshot":
+        """Return the same snapshot with another record."""
         return replace(self, record=record)
-
-
-def budget_of(tags: Iterable[str], own_retries: int | None, policy: Policy) -> Budget:
-    """Interruptions a run may suffer on Spot: its tag, else its own retries, else the setting.
-
-    A tag without a number that makes sense is passed over.
-    """
-    for tag in tags:
-        number = tag.removeprefix(SPOT_RETRIES_TAG)
-        if number != tag and number.isascii() and number.isdigit() and len(number) <= 6:
-            return Budget(int(number), f"tag {SPOT_RETRIES_TAG}{int(number)}")
-    if own_retries is not None and own_retries > 0:
-        return Budget(own_retries, f"the flow's own retries={own_retries}")
-    return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")
-
-
-def deciding_tags(run: FlowRun) -> tuple[str, ...]:
-    """Return those of the run's tags that a decision can make sense of: no foreign text."""
-    return tuple(tag for tag in run.tags if _DECIDING_TAG.fullmatch(tag))
-
-
-def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
-    """Say why this run is not rerun whatever happens to it; empty when it may be."""
-    if run.deployment_id is None:
-        return "it has no deployment, so Prefect cannot run it again"
-    if NEVER_RERUN_TAG in run.tags:
-        return f"it is tagged {NEVER_RERUN_TAG}"
-    if mode is Mode.OPT_IN and OPT_IN_TAG not in run.tags:
-        return f"MODE is opt-in and it is not tagged {OPT_IN_TAG}"
-    return ""
-
-
-def is_on_demand(run: FlowRun) -> bool:
-    """Whether the run's own variables put it on on-demand capacity, as a rescue or a user does."""
-    return run.job_variables.get("launch_type") == FARGATE
-
-
-def on_demand_variables(job_variables: Mapping[str, object]) -> dict[str, object]:
-    """Return the job variables with on-demand capacity, all others kept.
-
-    A capacity provider strategy would win over the launch type, so it is emptied.
-    """
-    return {**job_variables, "launch_type": FARGATE, "capacity_provider_strategy": []}

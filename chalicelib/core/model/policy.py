@@ -1,0 +1,110 @@
+"""What the user has set about reruns: by settings for all runs, by tags for one."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Final
+from uuid import UUID
+
+from chalicelib.core.model.ecs_task import FARGATE
+from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.pricing import Rates
+
+SPOT_RETRIES_TAG: Final = "spot-retries:"
+DEADLINE_TAG: Final = "spot-deadline:"
+OPT_IN_TAG: Final = "spot:rerun"
+NEVER_RERUN_TAG: Final = "spot:never-rerun"
+INTERRUPTED_TAG: Final = "spot-interrupted"
+ON_DEMAND_TAG: Final = "spot-on-demand"
+
+_DECIDING_TAG: Final = re.compile(
+    rf"{SPOT_RETRIES_TAG}[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
+    rf"|{DEADLINE_TAG}(?:[0-9]{{1,8}}[dhms]){{1,4}}"
+)
+
+
+class Mode(StrEnum):
+    """Which runs are rerun: all that have a deployment, those tagged for it, or none."""
+
+    RESCUE = "rescue"
+    OPT_IN = "opt-in"
+    OBSERVE = "observe"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that decide about a rerun.
+
+    `spot_retries`: interruptions before a run moves to FARGATE; `rerun_delay_seconds`: the wait
+    before a rerun on Spot; `economics`: whether the economics policy is on.
+    """
+
+    mode: Mode = Mode.RESCUE
+    spot_retries: int = 3
+    rerun_delay_seconds: int = 0
+    rates: Rates = field(default_factory=dict, hash=False)
+    economics: bool = False
+
+    def rerun_delay(self, flow_run_id: UUID) -> timedelta:
+        """Return the delay, and up to as much again by the run's id: many runs then spread out."""
+        spread = int.from_bytes(blake2b(flow_run_id.bytes, digest_size=2).digest()) / 0xFFFF
+        return timedelta(seconds=self.rerun_delay_seconds * (1 + spread))
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many interruptions a run may have on Spot, and which tag or setting says so."""
+
+    allowed: int
+    source: str
+
+
+def budget_of(tags: Iterable[str], own_retries: int | None, policy: Policy) -> Budget:
+    """Return the run's budget: by its tag, else by the flow's own retries, else by the setting.
+
+    A `spot-retries:` tag without a number of at most six digits is ignored.
+    """
+    for tag in tags:
+        number = tag.removeprefix(SPOT_RETRIES_TAG)
+        if number != tag and number.isascii() and number.isdigit() and len(number) <= 6:
+            return Budget(int(number), f"tag {SPOT_RETRIES_TAG}{int(number)}")
+    if own_retries is not None and own_retries > 0:
+        return Budget(own_retries, f"the flow's own retries={own_retries}")
+    return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")
+
+
+def deciding_tags(run: FlowRun) -> tuple[str, ...]:
+    """Return those of the run's tags that a decision reads: no text from outside."""
+    return tuple(tag for tag in run.tags if _DECIDING_TAG.fullmatch(tag))
+
+
+def has_deadline_tag(tags: Iterable[str]) -> bool:
+    """Whether a tag names a deadline, readable or not."""
+    return any(tag.startswith(DEADLINE_TAG) for tag in tags)
+
+
+def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
+    """Return why this run is never rerun, whatever ends it; empty when it may be."""
+    if run.deployment_id is None:
+        return "it has no deployment, so Prefect cannot run it again"
+    if NEVER_RERUN_TAG in run.tags:
+        return f"it is tagged {NEVER_RERUN_TAG}"
+    if mode is Mode.OPT_IN and OPT_IN_TAG not in run.tags:
+        return f"MODE is opt-in and it is not tagged {OPT_IN_TAG}"
+    return ""
+
+
+def is_on_demand(run: FlowRun) -> bool:
+    """Whether the run's own job variables put it on FARGATE, as a rescue or a user does."""
+    return run.job_variables.get("launch_type") == FARGATE
+
+
+def on_demand_variables(job_variables: Mapping[str, object]) -> dict[str, object]:
+    """Return the job variables with FARGATE as launch type, all others kept.
+
+    A capacity provider strategy would win over the launch type, so it is emptied.
+    """
+    return {**job_variables, "launch_type": FARGATE, "capacity_provider_strategy": []}
