@@ -16,7 +16,8 @@ from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.policies.deadline import deadline_of
 from chalicelib.core.policies.estimates import (
     Attempt,
-    attempts_of,
+    End,
+    attempts_that_ran,
     previous_runs_of,
     progress_of,
     reference_run,
@@ -63,7 +64,7 @@ def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) 
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
         late = Missing("its facts", "there was no time left to gather them")
         return PolicyFacts(late, late, late, late)
-    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), _attempts(snapshot)
+    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(snapshot)
     calls: list[Callable[[], Any]] = [
         partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
         partial(_progress, context, prefect, snapshot.run.id, attempts),
@@ -97,15 +98,27 @@ def read_previous_runs(
     return _read(context, fact, read)
 
 
-def _attempts(snapshot: Snapshot) -> tuple[Attempt, ...]:
-    """Return the run's interrupted attempts, this task's last."""
+def attempts_of(snapshot: Snapshot) -> tuple[Attempt, ...]:
+    """Return the run's interrupted attempts that ran, this task's last."""
     task, mine = snapshot.subject, snapshot.interruption
     known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
-    ends = [(i.exited_at, i.billed_from) for i in known if i.task_arn != task.arn]
+    ends: list[End] = [(i.exited_at, i.billed_from) for i in known if i.task_arn != task.arn]
     charged_from = task.billed_from if isinstance(task, Task) else None
-    ends.append((snapshot.exited_at or snapshot.now, charged_from or (mine and mine.billed_from)))
+    if charged_from is None and mine is not None:
+        charged_from = mine.billed_from
+    ends.append((snapshot.exited_at or snapshot.now, charged_from))
     since = snapshot.run.expected_start or snapshot.history[0].timestamp
-    return attempts_of(snapshot.history, since, ends)
+    return attempts_that_ran(snapshot.history, since, ends)
+
+
+def evidence_of(sums: Sequence[DailySum], task: Task | None) -> SpotEvidence:
+    """Return the first attempts' Spot hours and interruptions; `task`: one not yet in the sums."""
+    counts = total(sums)
+    hours, interruptions = float(counts.first_spot_hours), counts.first_interruptions
+    if task is not None and task.billed_from is not None and task.exited_at is not None:
+        hours += max((task.exited_at - task.billed_from).total_seconds(), 0.0) / 3600
+        interruptions += 1
+    return SpotEvidence(hours, interruptions)
 
 
 def _progress(
@@ -122,19 +135,12 @@ def _progress(
 
 
 def _evidence(context: Context, snapshot: Snapshot) -> SpotEvidence | Missing:
-    """Return the first attempts' Spot hours and interruptions, with this one if it is not billed."""
-
     def read() -> SpotEvidence:
-        counts = total(_recent_sums(context))
-        hours, interruptions = float(counts.first_spot_hours), counts.first_interruptions
         task, is_spot = snapshot.subject, snapshot.cause is Cause.SPOT_INTERRUPTION
         is_first = not {*snapshot.record.interruptions} - {task.arn}
-        if not (isinstance(task, Task) and task.billed_from and snapshot.exited_at):
-            return SpotEvidence(hours, interruptions)
-        if is_first and is_spot and context.bills.unbilled([task.arn]):
-            hours += max((snapshot.exited_at - task.billed_from).total_seconds(), 0.0) / 3600
-            interruptions += 1
-        return SpotEvidence(hours, interruptions)
+        if isinstance(task, Task) and is_first and is_spot and context.bills.unbilled([task.arn]):
+            return evidence_of(_recent_sums(context), task)
+        return evidence_of(_recent_sums(context), None)
 
     return _read(context, "the interruption rate", read)
 

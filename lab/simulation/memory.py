@@ -16,7 +16,6 @@ from uuid import NAMESPACE_URL, uuid5
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
 from chalicelib.core.policies.estimates import (
-    attempts_of,
     previous_runs_of,
     progress_of,
     reference_run,
@@ -24,6 +23,7 @@ from chalicelib.core.policies.estimates import (
 )
 from chalicelib.core.policies.facts import Missing, PolicyFacts, PreviousRuns, SpotEvidence
 from chalicelib.core.rescue.snapshot import Snapshot
+from chalicelib.functions.policy_facts import attempts_of
 from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
 from lab.simulation.work import Attempt, Platform, Work, attempt, moment
 
@@ -109,13 +109,13 @@ class Memory:
         )
 
     def facts(
-        self, s: Snapshot, work: Work, attempts: Sequence[Attempt], platform: Platform
+        self, snapshot: Snapshot, work: Work, attempts: Sequence[Attempt], platform: Platform
     ) -> PolicyFacts:
         """Return what is known when the last of `attempts` has been interrupted.
 
         The run's first attempt is evidence too: its bill, or the event itself, shows it.
         """
-        first, own = attempts[0], attempts_of(s)
+        first, own = attempts[0], attempts_of(snapshot)
         hours = self.evidence.hours + (first.ended_at - first.pulled_at) / HOUR
         return PolicyFacts(
             evidence=SpotEvidence(hours, self.evidence.interruptions + 1),

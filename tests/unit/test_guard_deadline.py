@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.core.model.policy import Policy, has_deadline_tag
+from chalicelib.core.model.policy import has_deadline_tag
 from chalicelib.core.policies.deadline import (
     Deadline,
     deadline_of,
@@ -21,7 +21,7 @@ from chalicelib.core.policies.facts import (
     RestartOverhead,
     StayOnSpot,
 )
-from tests.make import NOW, make_run, make_snapshot
+from tests.make import NOW, make_run
 
 FACTS: dict[str, Any] = {
     "past": PreviousRuns((600.0, 800.0, 800.0, 800.0)),  # so 1000 s of work, at most
@@ -30,14 +30,14 @@ FACTS: dict[str, Any] = {
 }
 
 
-def opinion(left: float, policy: Policy | None = None, **facts: Any) -> Opinion:
+def opinion(left: float, delay_seconds: float = 0, **facts: Any) -> Opinion:
     """On a rerun, `left` seconds before the deadline of a run scheduled an hour ago."""
     run = make_run(
         tags=(f"spot-deadline:{int(3600 + left)}s",),
         expected_start=NOW - timedelta(hours=1) - timedelta(seconds=int(left) - left),
     )
     gathered = PolicyFacts(**{**FACTS, **facts})
-    return deadline_opinion(make_snapshot(run=run, policy=policy or Policy(), facts=gathered))
+    return deadline_opinion(run, gathered, NOW, delay_seconds)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ WHOLE = PreviousRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 +
             id="what is kept need not be done again",
         ),
         pytest.param({"progress": Progress(longest_seconds=1500)}, 3200, id="what it has used"),
-        pytest.param({"policy": Policy(rerun_delay_seconds=100)}, 2400, id="the set delay"),
+        pytest.param({"delay_seconds": 100}, 2400, id="the set delay"),
         pytest.param({"past": PreviousRuns((1000.0,) * 20)}, 2300, id="one part in twenty more"),
         pytest.param(
             {"past": PreviousRuns((900.0,) * 19 + (1000.0,))}, 2400, id="the longest's lead more"
@@ -145,5 +145,5 @@ def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
 
 def test_without_a_scheduled_start_it_has_no_opinion() -> None:
     run = make_run(tags=("spot-deadline:90m",))
-    snapshot = make_snapshot(run=run, facts=PolicyFacts(**FACTS))
-    assert deadline_opinion(snapshot) == Missing("the scheduled start", "Prefect did not report it")
+    opinion = deadline_opinion(run, PolicyFacts(**FACTS), NOW)
+    assert opinion == Missing("the scheduled start", "Prefect did not report it")

@@ -27,7 +27,7 @@ from chalicelib.core.policies.facts import (
     SpotEvidence,
     StayOnSpot,
 )
-from tests.make import make_rate, make_snapshot, make_task
+from tests.make import make_rate, make_task
 
 HOUR = 3600.0
 SPOT, ON_DEMAND = (
@@ -47,7 +47,7 @@ def opinion(policy: Policy = POLICY, **facts: Any) -> Opinion:
         "restart_overhead": RestartOverhead(60, 30),
     }
     gathered = PolicyFacts(**{**ordinary, **facts})
-    return economics_opinion(make_snapshot(policy=policy, facts=gathered))
+    return economics_opinion(gathered, make_task(), policy.rates)
 
 
 def played_spot_seconds(
@@ -166,11 +166,11 @@ def test_what_a_run_keeps_and_has_done_goes_before_what_its_like_did(
     assert isinstance(opinion(past=past, progress=progress), kind)
 
 
-def test_the_figures_are_told() -> None:
-    told = opinion()
-    assert isinstance(told, StayOnSpot)
+def test_the_figures_are_answer() -> None:
+    answer = opinion()
+    assert isinstance(answer, StayOnSpot)
     for words in ("USD on Spot", "USD on demand", "60 min", "0.064 interr", "10 in 100.0 h"):
-        assert words in told.why
+        assert words in answer.why
 
 
 @pytest.mark.parametrize("fact", ["evidence", "past", "progress", "restart_overhead"])
@@ -183,10 +183,12 @@ def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
 
 
 def test_without_a_rate_or_a_size_it_has_no_opinion() -> None:
-    told = opinion(policy=Policy(rates={SPOT.key: SPOT}))
-    assert told == Missing("the FARGATE rate", "none is known in us-east-1")
+    answer = opinion(policy=Policy(rates={SPOT.key: SPOT}))
+    assert answer == Missing("the FARGATE rate", "none is known in us-east-1")
     facts = PolicyFacts(
         SpotEvidence(1, 1), PreviousRuns((HOUR,)), Progress(), RestartOverhead(60, 30)
     )
-    sizeless = make_snapshot(policy=POLICY, facts=facts, task=make_task(cpu_units=None))
-    assert economics_opinion(sizeless) == Missing("the task's size", "ECS did not report it")
+    sizeless = make_task(cpu_units=None)
+    assert economics_opinion(facts, sizeless, RATES) == Missing(
+        "the task's size", "ECS did not report it"
+    )

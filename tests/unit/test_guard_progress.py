@@ -13,8 +13,6 @@ from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum
 from chalicelib.core.policies.estimates import (
     Attempt,
-    attempts_of,
-    evidence_of,
     previous_runs_of,
     progress_of,
     reference_run,
@@ -27,6 +25,7 @@ from chalicelib.core.policies.facts import (
     RestartOverhead,
     SpotEvidence,
 )
+from chalicelib.functions.policy_facts import attempts_of, evidence_of
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state, make_task
 
 COMPLETED, RUNNING, SCHEDULED = StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED

@@ -49,7 +49,7 @@ End = tuple[datetime | None, datetime | None]
 """When a container exited and when its charge began; None where that is unknown."""
 
 
-def attempts_of(
+def attempts_that_ran(
     history: Sequence[RunState], since: datetime, ends: Sequence[End]
 ) -> tuple[Attempt, ...]:
     """Return the run's attempts that ran; `since`: its scheduled start, `ends` in their order."""
