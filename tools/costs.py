@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from chalicelib.core.metrics import Metric
-from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import read_settings
 from tools.settings_page import REQUIRED
 
@@ -54,8 +53,7 @@ class Cost:
 
 def costs() -> Iterator[Cost]:
     """Return the rows, of a stage with its defaults in us-east-1."""
-    settings = read_settings(REQUIRED)
-    worker = read_provision_settings(REQUIRED, settings)
+    worker = read_settings(REQUIRED)
     vcpu, gib = Decimal(worker.worker_cpu) / 1024, Decimal(worker.worker_memory) / 1024
     rate = _fargate_rate()
     hour = vcpu * Decimal(rate["vcpu_hour_usd"]) + gib * Decimal(rate["gb_hour_usd"])

@@ -1,4 +1,4 @@
-"""The documentation is true: settings, links, commands, alarms and costs."""
+"""The documentation is true: links, commands, alarms and costs."""
 
 import json
 import re
@@ -13,15 +13,14 @@ from markdown_it.token import Token
 from typer.main import get_group
 
 from chalicelib import errors
-from chalicelib.errors import PrefectSpotError, SettingError
+from chalicelib.errors import PrefectSpotError
 from spotctl.cli import app as spotctl
 from tests.tiers import GROUPS
-from tools import costs, settings_page
+from tools import costs
 from tools.site import foreign_loads
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-DOCUMENTED: Final = [s for group in settings_page.SETTINGS.values() for s in group]
 
 LINK: Final = re.compile(r"(?<!\\)\[[^\]]*\]\(([^()\s]+)\)")
 FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -39,12 +38,6 @@ MADE_OR_OTHERS: Final = re.compile(
     r"build/|observers/|prefect_aws/|prefect/|prefect\.io/|parameter/"
 )
 """Paths that are no files of the repository: what is built, and what is somebody else's."""
-
-ENVIRONMENT: Final = re.compile(r'(?:(\w+)\(|"(\w+)" in )?os\.environ(?:\.get\("(\w+)")?')
-"""A use of it: given to a function, or asked for a name."""
-
-LAMBDAS_OWN: Final = {"AWS_LAMBDA_FUNCTION_NAME", "_HANDLER"}
-"""Variables that AWS sets, and nobody has to."""
 
 RUN_BY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "make demo": (
@@ -106,59 +99,6 @@ def anchors_of(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)
     plain = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]
     return {re.sub(r"[\s-]+", "-", heading) for heading in plain}
-
-
-def test_every_setting_that_is_read_is_on_the_page_and_the_reverse() -> None:
-    assert {setting.name for setting in DOCUMENTED} == settings_page.names_read()
-
-
-def test_no_setting_is_read_behind_the_pages_back() -> None:
-    """Whoever is given the environment is asked by the page; what is read by name is known."""
-    files = [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]
-    source = "\n".join(file.read_text() for file in files)
-    uses = ENVIRONMENT.findall(source)
-    assert all(any(use) for use in uses), "it is used in another way"
-    readers = {reader for reader, *_ in uses if reader}
-    named = {name for _, *names in uses for name in names if name}
-    asked = set(re.findall(r"read\w*_settings(?=\()", Path(settings_page.__file__).read_text()))
-    assert readers == asked, "settings_page.read is to call every reader of settings"
-    assert named - LAMBDAS_OWN == set(settings_page.ELSEWHERE)
-
-
-@pytest.mark.parametrize("setting", DOCUMENTED, ids=lambda setting: setting.name)
-def test_a_documented_default_is_what_the_code_does_without_the_setting(
-    setting: settings_page.Setting,
-) -> None:
-    if setting.default is None:
-        with pytest.raises(SettingError, match=setting.name):
-            settings_page.read({})
-        return
-    default = setting.default.replace("<stage>", "dev")
-    without = settings_page.read(settings_page.REQUIRED)
-    assert settings_page.read({**settings_page.REQUIRED, setting.name: default}) == without
-    if not default:
-        fields = [getattr(read, setting.name.lower(), "") for read in without]
-        assert not any(fields), f"without {setting.name} there is {fields}: no empty default"
-
-
-@pytest.mark.parametrize(
-    "name", [s.name for s in DOCUMENTED if s.name not in {"STAGE", "WORK_QUEUES"}]
-)
-def test_a_wrong_setting_is_named_with_what_is_accepted(name: str) -> None:
-    with pytest.raises(SettingError, match=rf"^{name} .*accepted (is|are) ") as refused:
-        settings_page.read({**settings_page.REQUIRED, name: "?,?"})
-    assert ("'?,?'" in refused.value.what) is not name.endswith("_PARAMETER")
-    assert f"correct {name} in .chalice/config.json" in refused.value.next_step
-
-
-def test_what_is_accepted_is_asked_of_the_code() -> None:
-    assert settings_page.accepted("MODE") == "rescue, opt-in, observe"
-    assert settings_page.accepted("SPOT_RETRIES") == "whole numbers from 0 to 1000"
-    assert settings_page.accepted("STAGE") == ""
-
-
-def test_the_settings_page_is_the_one_that_the_code_makes() -> None:
-    assert settings_page.PAGE.read_text() == settings_page.page(), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
