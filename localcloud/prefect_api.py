@@ -112,17 +112,10 @@ class PrefectApi:
         return self.run(flow_run_id)["state_type"] in FINAL
 
     def send(self, method: str, path: str, body: object = None) -> Any:
-        """Send any other request; return the JSON of the answer, None where there is none."""
-        deadline = time.monotonic() + BUSY_SECONDS
-        answer = self._request(method, path, body)
-        while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
-            time.sleep(0.25)
-            answer = self._request(method, path, body)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        """Send any request, and return the JSON of the answer; None where there is none.
 
-    def _request(self, method: str, path: str, body: object) -> httpx.Response:
-        """Send it; once more if the server hung up on it, where twice is as good as once."""
+        It is sent again while the server is busy, or if it hangs up and repeating is safe.
+        """
         may_repeat = method == "GET" or path.endswith(("/filter", "/create_flow_run"))
         hung_up, deadline = 0, time.monotonic() + BUSY_SECONDS
         while True:

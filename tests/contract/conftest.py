@@ -21,7 +21,7 @@ from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 from tests.contract.real import RealPrefect
 from tests.contract.stage import Stage
 from tests.twin.prefect import InMemoryPrefect
@@ -60,16 +60,16 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         pytest.fail(f"{OLDEST_PYTHON} is not there: `make test-all` installs it")
     auth_string = None if name == "newest-sqlite" else AUTH_STRING
     with ExitStack() as stack:
-        household = stack.enter_context(Household.open())
+        supervisor = stack.enter_context(Supervisor.open())
         database = "sqlite"
         if name.endswith("postgres"):
-            folder = household.folder / "postgres"
-            postgres = stack.enter_context(Postgres(folder, household.spawn))
+            folder = supervisor.folder / "postgres"
+            postgres = stack.enter_context(Postgres(folder, supervisor.spawn))
             database = postgres.create_database("prefect")
         server = stack.enter_context(
             PrefectServer(
-                household.folder / name,
-                household.spawn,
+                supervisor.folder / name,
+                supervisor.spawn,
                 python=OLDEST_PYTHON if is_oldest else None,
                 database=database,
                 auth_string=auth_string,

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import REACT, SWEEP, Cloud, Options, embedded_cloud, wait_for
-from localcloud.events import Mischief
+from localcloud.events import DeliveryPlan
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
 
@@ -53,7 +53,7 @@ class Stage:
         tags: Sequence[str] = (),
         job_variables: dict[str, Any] | None = None,
         queue: str = "default",
-        event_faults: Mischief | None = None,
+        event_faults: DeliveryPlan | None = None,
         **parameters: Any,
     ) -> "Run":
         """Start a run; it notes what it really does in a file of its own.
@@ -69,7 +69,7 @@ class Stage:
             parameters={"file": str(notes), **parameters},
         )
         if event_faults is not None:
-            self.cloud.router.mischief_of[run_id] = event_faults
+            self.cloud.router.plan_of[run_id] = event_faults
         return self.watch(run_id, notes)
 
     def watch(self, run_id: str, notes: Path) -> "Run":
@@ -111,8 +111,10 @@ class Stage:
 @contextmanager
 def set_up(options: Options, folder: Path) -> Iterator[Stage]:
     """A cloud of its own, with the test flows deployed; `folder` is for their notes."""
-    with embedded_cloud(options, tell=print) as cloud:
-        output = cloud.run_python("-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.account.bucket)
+    with embedded_cloud(options, report=print) as cloud:
+        output = cloud.run_python(
+            "-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.outputs["ResultsBucket"]
+        )
         yield Stage(options, cloud, json.loads(output.strip().splitlines()[-1]), folder)
         assert cloud.fargate.errors == []
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from localcloud.events import Delivery, Event, Mischief, deliver_once, drop
+from localcloud.events import Delivery, DeliveryPlan, Event, deliver_once, drop
 from localcloud.fault_proxy import (
     Answer,
     Cut,
@@ -20,12 +20,12 @@ from localcloud.fault_proxy import (
     LoseAnswer,
     Plan,
     Reset,
-    Throttle,
     either,
     first,
     fraction,
     matching,
     nth,
+    throttle,
 )
 from tests.e2e.scenario import Run, Stage
 from tests.system.simulated_worker import FLOW
@@ -53,7 +53,7 @@ BUSY = Answer(503, {"Content-Type": "text/plain"}, b"Service Unavailable")
 UNAUTHORIZED = Answer(401, {"Content-Type": "application/json"}, b'{"detail": "Unauthorized"}')
 SILENCE = Hang(40)
 """Longer than Lambda lets a try last."""
-TABLE_BUSY = Throttle("ProvisionedThroughputExceededException")
+TABLE_BUSY = throttle("ProvisionedThroughputExceededException")
 
 ADDING = threading.Lock()
 """Held while a scenario adds its plan to those of a proxy."""
@@ -66,7 +66,7 @@ class FaultScenario:
     name: str
     prefect: Plan | None = None
     aws: Plan | None = None
-    events: Mischief = deliver_once
+    events: DeliveryPlan = deliver_once
     least: int = 1
 
     def __call__(self, stage: Stage) -> Sequence[Run]:
@@ -188,7 +188,7 @@ ALL = (
     ),
     FaultScenario(
         "DescribeTasks is throttled, and events lack what it has",
-        aws=matching(DESCRIBE, first(3, Throttle())),
+        aws=matching(DESCRIBE, first(3, throttle())),
         events=as_short_as_the_guides,
         least=5,
     ),

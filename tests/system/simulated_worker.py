@@ -1,6 +1,6 @@
 """A simulated worker, and the simulated engines of its tasks, against a real Prefect server.
 
-For more runs at once than a laptop has room for: a task's container is a sleeping shell. A run that
+For more runs at once than a laptop has room for: a task's container is a waiting shell. A run that
 Prefect hands out twice is started twice, and the oracle sees both containers.
 """
 
@@ -20,8 +20,8 @@ from localcloud.cloud import Cloud, wait_for
 from tests.e2e.scenario import Stage
 
 FLOW = "simulated"
-COMMAND = ("sh", "-c", "trap 'sleep 1; exit 1' TERM; sleep 3600 & wait")
-"""Of each container: it exits a second after Spot's SIGTERM."""
+SCRIPT = "trap 'sleep 1; exit 1' TERM; until [ -e \"$DONE\" ]; do sleep 1 & wait $!; done"
+"""Of each container: it exits once its engine is done, or a second after Spot's SIGTERM."""
 OWN_RETRIES = 2
 """Of the flow."""
 PREFETCH = timedelta(seconds=10)
@@ -75,7 +75,7 @@ class SimulatedWorker:
             cpu="256",
             memory="512",
             containerDefinitions=[
-                {"name": "prefect", "image": "none", "memory": 512, "command": [*COMMAND]}
+                {"name": "prefect", "image": "none", "memory": 512, "command": ["sh", "-c", SCRIPT]}
             ],
         )
         self._definition = str(definition["taskDefinition"]["taskDefinitionArn"])
@@ -123,21 +123,21 @@ class SimulatedWorker:
             file.write("start\n")
         if len(notes.read_text().splitlines()) > 1:
             seconds = run["parameters"]["seconds"]
-            threading.Timer(seconds, self._finish, (run_id, task_arn)).start()
+            threading.Timer(seconds, self._finish, (run,)).start()
 
-    def _finish(self, run_id: str, task_arn: str) -> None:
+    def _finish(self, run: dict[str, Any]) -> None:
         try:
-            self._moves(run_id, "COMPLETED")
-            reason = "Essential container in task exited"
-            self._cloud.fargate.stop(task_arn, reason=reason, stop_code="EssentialContainerExited")
+            self._moves(run["id"], "COMPLETED")
+            done_file(run).touch()
         except Exception as error:
             self.errors.append(error)
 
     def _run_task(self, run: dict[str, Any]) -> str:
         on_demand = run["job_variables"].get("launch_type") == "FARGATE"
         spot = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
-        environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": run["id"]}]
-        outputs = self._cloud.account.outputs
+        variables = {"PREFECT__FLOW_RUN_ID": run["id"], "DONE": str(done_file(run))}
+        environment = [{"name": name, "value": value} for name, value in variables.items()]
+        outputs = self._cloud.outputs
         network = {
             "subnets": outputs["SubnetIds"].split(","),
             "securityGroups": outputs["SecurityGroupIds"].split(","),
@@ -166,6 +166,10 @@ class SimulatedWorker:
         now = answer["state"] or {"state_details": {}}
         is_ours = now["state_details"].get("transition_id") == details["transition_id"]
         return bool(answer["status"] == "ACCEPT" or is_ours)
+
+
+def done_file(run: dict[str, Any]) -> Path:
+    return Path(f"{run['parameters']['file']}.done")
 
 
 def again(send: Callable[[], T]) -> T:

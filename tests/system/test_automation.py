@@ -1,5 +1,6 @@
 """The example's automation on a real server: a run that is moved to on-demand is reported, once."""
 
+import sys
 from typing import Any
 
 from localcloud.cloud import wait_for
@@ -12,11 +13,11 @@ from tests.unit.scripted_server import ScriptedServer, answer
 @story
 def moved_with_an_automation(stage: Stage) -> tuple[dict[str, Any], list[str]]:
     """Return the run, and what Slack was sent about it. The automation is left without a Slack."""
-    program = [str(PROJECT / "examples" / "tell_slack.py")]
+    program = [sys.executable, str(PROJECT / "examples" / "tell_slack.py")]
     with ScriptedServer([answer()]) as slack:
         webhook = {"SLACK_WEBHOOK_URL": f"{slack.url}/services/T0/B0/secret"}
         for _ in range(2):  # the second replaces the first: else there would be two messages
-            run_python(program, {**stage.cloud.environment, **webhook})
+            run_program(program, {**stage.cloud.environment, **webhook})
         run = stage.start("waits", tags=("spot-retries:1",), interruptions=2)
 
         def texts() -> list[str]:

@@ -54,11 +54,11 @@ def test_nothing_is_lost_and_nothing_run_twice_in_a_storm(stage: Stage, stories:
     ledger = Ledger("storm-deployed")
     before = len(cloud.lambdas.invocations)
     with ledger.case(f"storm of {RUNS} on the deployed zip") as case:
-        cloud.router.mischief = hold_back
+        cloud.router.plan = hold_back
         for run in runs:
             cloud.fargate.interrupt(run.containers()[-1].task_arn)
         wait_for("all stop events", 60, lambda: len(events) == EVENTS_PER_STOP * RUNS)
-        cloud.router.mischief = deliver_once
+        cloud.router.plan = deliver_once
         deliveries = [*events] * COPIES
         chance.shuffle(deliveries)
         with bad_conditions(cloud), deaths(cloud.lambdas, chance) as killed:
