@@ -56,7 +56,7 @@ class RawEvent(BaseLambdaEvent):
 
 @app.on_cw_event(TASK_NEWS)
 def react(event: RawEvent) -> Mapping[str, object]:
-    """Answer an interruption: record it, rerun the flow run, tell people."""
+    """Answer an interruption: record it, rerun the flow run, annotate it."""
     from chalicelib.functions.react import react as react_to
 
     return wiring.answer(react_to, event.to_dict(), cast("wiring.LambdaContext", event.context))
@@ -72,7 +72,7 @@ def meter(event: RawEvent) -> Mapping[str, object]:
 
 @app.schedule(Rate(5, unit=Rate.MINUTES))
 def sweep(event: RawEvent) -> Mapping[str, object]:
-    """Repair what no event told: runs that say they run, and have no task."""
+    """Repair what no event reported: runs that are marked Running, and have no task."""
     from chalicelib.functions.sweep import sweep as sweep_all
 
     return wiring.answer(sweep_all, event.to_dict(), cast("wiring.LambdaContext", event.context))
@@ -80,12 +80,11 @@ def sweep(event: RawEvent) -> Mapping[str, object]:
 
 @app.schedule(Rate(5, unit=Rate.MINUTES))
 def provision(event: RawEvent) -> Mapping[str, object]:
-    """Bring up stack and work pool, a step per call, and keep them so; or show the next step."""
+    """Create stack and work pool, a step per call, and keep them up to date."""
     from chalicelib.functions.provision import provision as provision_all
-    from chalicelib.provision_wiring import answer_provisioning
 
     context = cast("wiring.LambdaContext", event.context)
-    return answer_provisioning(provision_all, event.to_dict(), context)
+    return wiring.answer_provisioning(provision_all, event.to_dict(), context)
 
 
 for function in (react, meter, sweep, provision):

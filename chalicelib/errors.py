@@ -12,7 +12,7 @@ LAMBDA_RETRIES: Final = "none: Lambda retries the event"
 RETRY_LATER: Final = "wait: Lambda retries the event; run a spotctl command again"
 """The next step of a passing error that handlers and `spotctl` meet."""
 
-LOOKS_AGAIN: Final = "none: the next call of provision looks again"
+LOOKS_AGAIN: Final = "none: the next call of provision reads the result"
 """The next step after a change that another caller makes, or has made."""
 
 
@@ -92,8 +92,8 @@ class WorkPoolError(PrefectSpotError):
     """The work pool is of another type than ecs, or missing where it is not ours to create."""
 
 
-class OvertakenError(PrefectSpotError):
-    """Another caller is making this change, or has made it: look again instead of repeating it."""
+class ConcurrentUpdateError(PrefectSpotError):
+    """Another caller is making this change, or has made it; the next call reads the result."""
 
 
 class NotProvisionedError(PrefectSpotError):

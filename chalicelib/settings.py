@@ -1,39 +1,229 @@
 """The settings: environment variables of the Lambdas, per stage in `.chalice/config.json`.
 
-Read and checked once, at cold start: a wrong one stops it with an error that names it.
+`Settings` is the one table of them. What is read, `docs/settings.md` and the stack's parameters
+follow from its rows. All are checked at cold start and by each `spotctl` command: a wrong one stops
+it with an error that names it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import urlsplit
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, Final
 
+from chalicelib import setting_forms as forms
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.model.pricing import OWN_RATES_FORM, Rates, read_own_rates
+from chalicelib.core.model.pricing import Rates
 from chalicelib.errors import SettingError
 
-_MOST_RETRIES: Final = 1000
-_LONGEST_DELAY_SECONDS: Final = 86_400
-_LONGEST_GRACE_SECONDS: Final = 3_600
+FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
+
+
+class Provision(StrEnum):
+    """How much `provision` makes: all, or only what the handler needs beside your own cluster."""
+
+    FULL = "full"
+    RESCUE_ONLY = "rescue-only"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of the table: an environment variable, where an empty one counts as not set.
+
+    `default`: None where the setting is required; `<stage>` in it stands for the stage's name.
+    `meaning`: for the settings page, in Markdown. `parameter`: the stack's parameter that gets the
+    value, as `to_parameter` returns it. `section`: the page's section that begins with this row.
+    """
+
+    default: str | None
+    form: forms.Form
+    meaning: str
+    parameter: str = ""
+    to_parameter: Callable[[Any], str] = forms.text_of
+    section: str = ""
+    name: str = ""
+
+
+def _row(*values: Any, **named: Any) -> Any:
+    return field(metadata={"row": Setting(*values, **named)})
+
+
+def _without_slash(name: str) -> str:
+    """Behind "parameter/" in its ARN, a name has no slash of its own in front."""
+    return name.removeprefix("/")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user has set; names in upper case are the environment variables."""
+    """The table, and the values of one stage; in upper case a name is its environment variable.
 
-    stage: str
-    prefect_api_url: str
-    prefect_api_key_parameter: str
-    prefect_api_auth_string_parameter: str
-    mode: Mode
-    ecs_clusters: tuple[str, ...]
-    work_pool: str
-    table_name: str
-    spot_retries: int
-    rerun_delay_seconds: int
-    sweep_grace_seconds: int
-    guard_economics: bool
-    rates: Rates
+    CPU in CPU units, memory in MiB. Empty `vpc_id`, `subnet_ids`: looked up; empty
+    `security_group_ids`: the stack makes one; empty `work_queues`: all.
+    """
+
+    prefect_api_url: str = _row(
+        None,
+        forms.API_URL,
+        "the API of a Prefect Cloud workspace or of a server",
+        "PrefectApiUrl",
+        section="Where Prefect is",
+    )
+    prefect_api_key_parameter: str = _row(
+        "",
+        forms.SECRET_PARAMETER,
+        "name of the SSM SecureString that holds the API key; empty: none",
+        "ApiKeyParameter",
+        _without_slash,
+    )
+    prefect_api_auth_string_parameter: str = _row(
+        "",
+        forms.SECRET_PARAMETER,
+        "the same for a server's basic auth, `user:password`; one of the two at most",
+        "AuthStringParameter",
+        _without_slash,
+    )
+    mode: Mode = _row(
+        "rescue",
+        forms.one_of(Mode),
+        "`rescue`: every run with a deployment; `opt-in`: runs tagged `spot:rerun`; `observe`:"
+        " none, what would have been done is written down ([modes](concepts.md#mode))",
+        section="What is rescued, and how",
+    )
+    spot_retries: int = _row(
+        "3",
+        forms.whole_number(0, 1000),
+        "interruptions a run may suffer on Spot, unless its tag `spot-retries:N` or its flow's"
+        " own `retries` say otherwise ([budget](concepts.md#budget))",
+    )
+    rerun_delay_seconds: int = _row(
+        "0",
+        forms.whole_number(0, 86_400),
+        "wait before a rerun on Spot; each run's is between once and twice this, so that many"
+        " do not start at once",
+    )
+    guard_economics: bool = _row(
+        "false",
+        forms.FLAG,
+        "`true`: a rerun goes to FARGATE as soon as finishing on Spot is expected to cost more,"
+        " by your own interruption rate and the deployment's completed runs",
+    )
+    sweep_grace_seconds: int = _row(
+        "180",
+        forms.whole_number(0, 3_600),
+        "what `react` is given to answer an event, before `sweep` repairs what it finds",
+    )
+    stage: str = _row(
+        "dev",
+        forms.TEXT,
+        "the stage's name; the defaults below are made of it",
+        "Stage",
+        section="Where it looks",
+    )
+    ecs_clusters: tuple[str, ...] = _row(
+        "prefect-spot-<stage>",
+        forms.CLUSTERS,
+        "the cluster, or several. Tasks of others are ignored",
+        "ClusterName",
+        name="ECS_CLUSTER",
+    )
+    work_pool: str = _row(
+        "fargate-spot-<stage>", forms.POOL_NAME, "the pool whose runs `sweep` repairs", "WorkPool"
+    )
+    provision: Provision = _row(
+        "full",
+        forms.one_of(Provision),
+        "`full`: cluster, worker and work pool too; `rescue-only`: an existing cluster, pool"
+        " and worker stay as they are, the stack holds what the handler itself needs",
+        "Provision",
+        section="What is provided",
+    )
+    stack_name: str = _row(
+        "prefect-spot-<stage>", forms.STACK_NAME, "the stack, and its DynamoDB table", "TableName"
+    )
+    vpc_id: str = _row(
+        "", forms.VPC_ID, "network of worker and flows; empty: the default VPC", "VpcId"
+    )
+    subnet_ids: tuple[str, ...] = _row(
+        "", forms.SUBNET_IDS, "of worker and flows; empty: all of the VPC that fit", "SubnetIds"
+    )
+    security_group_ids: tuple[str, ...] = _row(
+        "", forms.GROUP_IDS, "of worker and flows; empty: the stack makes one", "SecurityGroupIds"
+    )
+    assign_public_ip: bool = _row(
+        "true",
+        forms.FLAG,
+        "`false` needs subnets with a NAT gateway or endpoints",
+        "AssignPublicIp",
+        lambda is_on: "ENABLED" if is_on else "DISABLED",
+    )
+    use_spot: bool = _row(
+        "true", forms.FLAG, "`false`: a plain Fargate cluster, and flows on FARGATE", "UseSpot"
+    )
+    spot_weight: int = _row(
+        "3",
+        forms.whole_number(0, 1_000),
+        "of FARGATE_SPOT in the cluster's default strategy: for tasks that bring none."
+        " Prefect's runs bring theirs",
+        "SpotWeight",
+    )
+    fargate_weight: int = _row(
+        "2", forms.whole_number(0, 1_000), "of FARGATE in that strategy", "FargateWeight"
+    )
+    fargate_base: int = _row(
+        "1", forms.whole_number(0, 100_000), "tasks on FARGATE before any on Spot", "FargateBase"
+    )
+    alarm_email: str = _row(
+        "", forms.EMAIL, "subscribed to the alarm topic; AWS asks it to confirm", "AlarmEmail"
+    )
+    worker_image: str = _row(
+        "prefecthq/prefect-aws:latest",
+        forms.IMAGE,
+        "the image; name a version of it",
+        "WorkerImage",
+        section="The worker",
+    )
+    worker_cpu: int = _row("512", forms.CPU_UNITS, "CPU units of its task", "WorkerCpu")
+    worker_memory: int = _row(
+        "",
+        forms.MEMORY,
+        "memory of its task; empty: 1024, or the least that Fargate takes with that CPU",
+        "WorkerMemory",
+    )
+    work_queues: tuple[str, ...] = _row(
+        "", forms.QUEUE_NAMES, "what the worker polls; empty: all of the pool", "WorkQueues"
+    )
+    worker_query_seconds: int = _row(
+        "10", forms.whole_number(1, 3_600), "how often it asks for due runs", "WorkerQuerySeconds"
+    )
+    log_retention_days: int = _row(
+        "30", forms.RETENTION_DAYS, "how long worker and flow logs are kept", "LogRetentionDays"
+    )
+    rates: Rates = _row(
+        "",
+        forms.RATES,
+        "your own rates, as of a savings plan, over the shipped table ([money](money.md))",
+        section="Money",
+    )
+    log_level: str = _row(
+        "INFO",
+        forms.LOG_LEVEL,
+        "level of the Lambdas' own log, and of the worker's",
+        "LogLevel",
+        section="Log",
+    )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether cluster, worker and work pool are ours to provide."""
+        return self.provision is Provision.FULL
+
+
+ROWS: Final[Mapping[str, Setting]] = {
+    each.name: replace(row, name=row.name or each.name.upper())
+    for each in fields(Settings)
+    for row in [each.metadata["row"]]
+}
+"""The table's rows, by the fields of `Settings`."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -42,34 +232,70 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     Raises:
         SettingError: names the setting, shows its value and says what is accepted.
     """
-    stage = environment.get("STAGE") or "dev"
-    key = environment.get("PREFECT_API_KEY_PARAMETER", "")
-    auth_string = environment.get("PREFECT_API_AUTH_STRING_PARAMETER", "")
-    if key.startswith(("pnu_", "pnb_")):
-        raise SettingError(
-            "PREFECT_API_KEY_PARAMETER holds an API key",
-            next_step="store the key in an SSM SecureString, and set this to the parameter's name",
-        )
-    if key and auth_string:
+    stage = environment.get("STAGE") or str(ROWS["stage"].default)
+    values = {name: _read(row, environment, stage) for name, row in ROWS.items()}
+    values["worker_memory"] = _worker_memory(values["worker_cpu"], values["worker_memory"])
+    settings = Settings(**values)
+    _check_together(settings)
+    return settings
+
+
+def _read(row: Setting, environment: Mapping[str, str], stage: str) -> Any:
+    text = environment.get(row.name) or (row.default or "").replace("<stage>", stage)
+    try:
+        return row.form.read(text)
+    except ValueError as error:
+        raise _wrong(row, text, row.form.accepted, str(error)) from None
+
+
+def _worker_memory(cpu: int, text: str) -> int:
+    sizes = forms.FARGATE_MEMORY[cpu]
+    if text and text not in map(str, sizes):
+        accepted = f"with WORKER_CPU {cpu}, in MiB, {', '.join(map(str, sizes))}"
+        raise _wrong(ROWS["worker_memory"], text, accepted)
+    return int(text or max(1024, sizes[0]))
+
+
+def _check_together(settings: Settings) -> None:
+    """Check what no row sees alone."""
+    if settings.prefect_api_key_parameter and settings.prefect_api_auth_string_parameter:
         raise SettingError(
             "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set",
             next_step="set one of them: the key for Prefect Cloud, the string for basic auth",
         )
-    return Settings(
-        stage=stage,
-        prefect_api_url=_url(environment, "PREFECT_API_URL"),
-        prefect_api_key_parameter=key,
-        prefect_api_auth_string_parameter=auth_string,
-        mode=_choice(environment, "MODE", Mode.RESCUE),
-        ecs_clusters=_names(environment, "ECS_CLUSTER", f"prefect-spot-{stage}"),
-        work_pool=environment.get("WORK_POOL") or f"fargate-spot-{stage}",
-        table_name=environment.get("STACK_NAME") or f"prefect-spot-{stage}",
-        spot_retries=number(environment, "SPOT_RETRIES", 3, _MOST_RETRIES),
-        rerun_delay_seconds=number(environment, "RERUN_DELAY_SECONDS", 0, _LONGEST_DELAY_SECONDS),
-        sweep_grace_seconds=number(environment, "SWEEP_GRACE_SECONDS", 180, _LONGEST_GRACE_SECONDS),
-        guard_economics=_yes(environment, "GUARD_ECONOMICS"),
-        rates=_rates(environment, "RATES"),
+    if settings.spot_weight == settings.fargate_weight == 0:
+        accepted = "a number above 0, unless FARGATE_WEIGHT is above 0"
+        raise _wrong(ROWS["spot_weight"], "0", accepted)
+    if not settings.is_full:
+        return
+    if settings.work_pool.lower().startswith("prefect"):
+        raise _wrong(ROWS["work_pool"], settings.work_pool)
+    clusters = ",".join(settings.ecs_clusters)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", clusters):
+        raise _wrong(ROWS["ecs_clusters"], clusters)
+
+
+def _wrong(row: Setting, text: str, accepted: str = "", why: str = "") -> SettingError:
+    shown = "not shown, since it may be a credential" if row.form.is_secret else repr(text)
+    reason = f" ({why})" if why else ""
+    return SettingError(
+        f"{row.name} is {shown}{reason}; accepted: {accepted or row.form.accepted}",
+        next_step=f"correct {row.name} in .chalice/config.json, then run spotctl deploy",
     )
+
+
+def stack_parameters(settings: Settings) -> dict[str, str]:
+    """Return the values of the stack's parameters, by their names."""
+    return {
+        row.parameter: row.to_parameter(getattr(settings, name))
+        for name, row in ROWS.items()
+        if row.parameter
+    }
+
+
+def function_names(stage: str) -> tuple[str, ...]:
+    """Return the functions' names in Lambda, as Chalice makes them."""
+    return tuple(f"prefect-spot-{stage}-{name}" for name in FUNCTIONS)
 
 
 def policy_of(settings: Settings, rates: Rates) -> Policy:
@@ -81,67 +307,3 @@ def policy_of(settings: Settings, rates: Rates) -> Policy:
         rates=rates,
         economics=settings.guard_economics,
     )
-
-
-def _url(environment: Mapping[str, str], name: str) -> str:
-    value = environment.get(name, "").strip()
-    parts = urlsplit(value)
-    if "@" in value:
-        raise SettingError(
-            f"{name} holds credentials",
-            next_step="store them in an SSM SecureString, and name it in"
-            " PREFECT_API_AUTH_STRING_PARAMETER",
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise wrong_setting(
-            name,
-            f"{value!r}: accepted is the address of Prefect's API, such as"
-            " https://api.prefect.cloud/api/accounts/…/workspaces/… or http://host:4200/api",
-        )
-    return value.rstrip("/")
-
-
-def _choice(environment: Mapping[str, str], name: str, default: Mode) -> Mode:
-    value = environment.get(name) or default.value
-    try:
-        return Mode(value)
-    except ValueError:
-        accepted = ", ".join(mode.value for mode in Mode)
-        raise wrong_setting(name, f"{value!r}: accepted are {accepted}") from None
-
-
-def _yes(environment: Mapping[str, str], name: str) -> bool:
-    value = environment.get(name) or "false"
-    if value not in ("true", "false"):
-        raise wrong_setting(name, f"{value!r}: accepted are true, false")
-    return value == "true"
-
-
-def wrong_setting(name: str, said: str) -> SettingError:
-    """Return what to raise for a setting that is wrong. `said`: its value, and what is accepted."""
-    step = f"correct {name} in .chalice/config.json, then run spotctl deploy"
-    return SettingError(f"{name} is {said}", next_step=step)
-
-
-def number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """Return a whole number from 0 to `most`. Raises SettingError for anything else."""
-    value = environment.get(name) or str(default)
-    if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= most):
-        raise wrong_setting(name, f"{value!r}: accepted are whole numbers from 0 to {most}")
-    return int(value)
-
-
-def _names(environment: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
-    value = environment.get(name) or default
-    names = tuple(part.strip() for part in value.split(",") if part.strip())
-    if not names:
-        raise wrong_setting(name, f"{value!r}: accepted are names or ARNs, comma-separated")
-    return names
-
-
-def _rates(environment: Mapping[str, str], name: str) -> Rates:
-    value = environment.get(name, "")
-    try:
-        return read_own_rates(value)
-    except ValueError as error:
-        raise wrong_setting(name, f"{value!r}: {error}; accepted is {OWN_RATES_FORM}") from None

@@ -1,8 +1,8 @@
 """Joins the parts for one invocation: settings, AWS clients, Prefect, clock, log.
 
-With `provision_wiring.py` the only place that reads the environment and the clock. What is costly
-to make is made once per Lambda environment and kept for its later invocations; what an event may
-not need is loaded and made when it is first asked for.
+The only place that reads the environment and the clock. What is costly to make is made once per
+Lambda environment and kept for its later invocations; what an event may not need is loaded and made
+at its first use.
 """
 
 import logging
@@ -25,25 +25,28 @@ import infra
 from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect_api import PrefectRest
-from chalicelib.adapters.prefect_client import connections_to
+from chalicelib.adapters.prefect_client import JsonHttp, connections_to
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.context import Context, attempt, results
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.errors import PrefectSpotError, SettingError
-from chalicelib.provision_settings import read_provision_settings
-from chalicelib.settings import Settings, policy_of, read_settings
+from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
     from chalicelib.adapters.emf import EmfMetrics
+    from chalicelib.functions.provision import ProvisionContext
 
 CALLS_AT_ONCE: Final = 6
-"""Connections to Prefect that one invocation uses: a rescue tells people by as many requests."""
+"""Connections to Prefect that one invocation uses: a rescue annotates by as many requests."""
 
 SPARE_SECONDS: Final = 3.0
 """Left of an invocation when the last request to Prefect must be over, to write and to log."""
+
+SECONDS_FOR_AWS: Final = 10.0
+"""Left of an invocation of `provision` when Prefect must have answered: for AWS's part."""
 
 AWS_CONFIG: Final = Config(
     user_agent="prefect-spot", parameter_validation=False, account_id_endpoint_mode="disabled"
@@ -59,7 +62,7 @@ _MAKING: Final = threading.Lock()
 
 
 class LambdaContext(Protocol):
-    """What Lambda tells about an invocation."""
+    """What Lambda says about an invocation."""
 
     aws_request_id: str
     invoked_function_arn: str
@@ -75,22 +78,21 @@ def start_cold() -> None:
         SettingError: names the setting that is missing or wrong.
     """
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-        read_provision_settings(os.environ, settings())
         _rates()
         _dynamodb()
 
 
 def own_function() -> str:
-    """Return which function of the app this Lambda is, by Lambda's own word; empty elsewhere."""
+    """Return which function of the app this Lambda runs; empty outside Lambda."""
     return os.environ.get("_HANDLER", "").rpartition(".")[2]
 
 
 class Outcome(Protocol):
-    """What a function came to."""
+    """What a function returns."""
 
     @property
     def summary(self) -> Mapping[str, object]:
-        """For Lambda's records."""
+        """The Lambda's answer."""
 
 
 def answer(
@@ -100,15 +102,24 @@ def answer(
     *,
     pause: Callable[[float], None] = time.sleep,
 ) -> Mapping[str, object]:
-    """Call a function with the world as it is now; return what it came to, for Lambda's records.
+    """Call a function with the context of this invocation; return the Lambda's answer.
 
-    `pause` waits so many seconds before a request is tried again.
+    `pause` waits so many seconds before a request is retried.
     """
     return logged(lambda: function(_context(lambda_context, pause), event), lambda_context)
 
 
+def answer_provisioning(
+    function: "Callable[[ProvisionContext, object], Outcome]",
+    event: object,
+    lambda_context: LambdaContext,
+) -> Mapping[str, object]:
+    """Call `provision` likewise."""
+    return logged(lambda: function(_provision_context(lambda_context), event), lambda_context)
+
+
 def logged(call: Callable[[], Outcome], lambda_context: LambdaContext) -> Mapping[str, object]:
-    """Return what the call came to; log what it raises, as Lambda itself logs one line of it."""
+    """Return the Lambda's answer; log what the call raises: Lambda itself logs one line of it."""
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=lambda_context.aws_request_id)
@@ -140,13 +151,15 @@ def _context(lambda_context: LambdaContext, pause: Callable[[float], None] = tim
         until = time.monotonic() + seconds
         return prefect_until(lambda: min(seconds_left(), until - time.monotonic()))
 
+    # Lambda's retries of an event carry the same request id.
+    owner = f"{lambda_context.aws_request_id}/{uuid4()}"
     return Context(
         prefect=prefect_until(seconds_left),
-        records=RunTable(_dynamodb(), chosen.table_name, owner=_owner(lambda_context)),
+        records=RunTable(_dynamodb(), chosen.stack_name, owner),
         bills=_late(_bills),
         tasks=_late(_tasks),
         log=log_of_function(),
-        now=now,
+        now=lambda: datetime.now(UTC),
         lease=timedelta(milliseconds=lambda_context.get_remaining_time_in_millis()) + LEASE_MARGIN,
         policy=policy_of(chosen, _rates()),
         clusters=chosen.ecs_clusters,
@@ -161,33 +174,65 @@ def _context(lambda_context: LambdaContext, pause: Callable[[float], None] = tim
     )
 
 
+def _provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
+    """Make all of it anew: what is called every few minutes keeps nothing warm."""
+    # Loaded here: the other Lambdas do without.
+    from chalicelib.adapters.provisioning import AwsAccount
+    from chalicelib.adapters.work_pools import PrefectWorkPools
+    from chalicelib.core.provision.plan import Credential, Desired
+    from chalicelib.functions.provision import ProvisionContext
+
+    chosen = settings()
+    key, auth_string = chosen.prefect_api_key_parameter, chosen.prefect_api_auth_string_parameter
+    ends_at = time.monotonic() + lambda_context.get_remaining_time_in_millis() / 1000
+
+    def seconds_left() -> float:
+        return ends_at - SECONDS_FOR_AWS - time.monotonic()
+
+    return ProvisionContext(
+        desired=Desired(
+            is_full=chosen.is_full,
+            stack_name=chosen.stack_name,
+            template=infra.load("stack.json"),
+            parameters=stack_parameters(chosen),
+            credential=Credential(key or auth_string, bool(key)) if key or auth_string else None,
+            vpc_id=chosen.vpc_id,
+            subnet_ids=chosen.subnet_ids,
+            assign_public_ip=chosen.assign_public_ip,
+            use_spot=chosen.use_spot,
+            work_pool=chosen.work_pool,
+            pool_template=infra.load("base-job-template.json"),
+            functions=function_names(chosen.stage),
+        ),
+        aws=AwsAccount(
+            cloudformation=boto3.client("cloudformation"),
+            ec2=boto3.client("ec2"),
+            events=boto3.client("events"),
+            iam=boto3.client("iam"),
+            lambdas=boto3.client("lambda"),
+            ssm=boto3.client("ssm"),
+            function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
+        ),
+        work_pools=PrefectWorkPools(
+            JsonHttp(chosen.prefect_api_url, authorize, seconds_left, pool=connections())
+        ),
+        log=log_of_function(),
+    )
+
+
 def _gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make the calls at once, and wait for all: Lambda would freeze one that is still under way."""
     return results(list(_threads().map(attempt, calls)))
 
 
-def _owner(lambda_context: LambdaContext) -> str:
-    """Name this very try: Lambda's later tries of the same event carry the same request id."""
-    return f"{lambda_context.aws_request_id}/{uuid4()}"
-
-
-class _Late:
-    """A port that is made when it is first called."""
-
-    def __init__(self, make: Callable[[], object]) -> None:
-        self._make = make
-
-    def __getattr__(self, method: str) -> Any:
-        return getattr(self._make(), method)
-
-
 def _late(make: Callable[[], object]) -> Any:
-    return _Late(make)
+    """Return a port that is made when it is first called."""
 
+    class Late:
+        def __getattr__(self, method: str) -> Any:
+            return getattr(make(), method)
 
-def now() -> datetime:
-    """Return the time, in UTC."""
-    return datetime.now(UTC)
+    return Late()
 
 
 @cache
@@ -253,7 +298,7 @@ def _dynamodb() -> "DynamoDBClient":
 def _bills() -> "BillTable":
     from chalicelib.adapters.bills import BillTable  # `react` bills nothing
 
-    return BillTable(_dynamodb(), settings().table_name)
+    return BillTable(_dynamodb(), settings().stack_name)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Makes a Prefect automation that tells Slack when a run is moved to on-demand.
+"""Makes a Prefect automation that notifies Slack when a run is moved to on-demand.
 
     SLACK_WEBHOOK_URL=https://hooks.slack.com/… python examples/tell_slack.py
 

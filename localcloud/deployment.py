@@ -61,11 +61,11 @@ def deploy_folder(
         raise RuntimeError(f"chalice deploy failed:\n{finished.stdout}")
 
 
-def copy_project(folder: Path) -> None:
-    """Copy what `chalice deploy` needs of this project."""
+def copy_project(folder: Path, project: Path = PROJECT) -> None:
+    """Copy what `chalice deploy` needs of this project, or of another checkout of it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHIPPED:
-        source, target = PROJECT / name, folder / name
+        source, target = project / name, folder / name
         if source.is_dir():
             shutil.copytree(source, target, symlinks=True, ignore=_NOT_SHIPPED)
         else:

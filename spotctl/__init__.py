@@ -1,5 +1,5 @@
-"""`spotctl`, the operator's command: deploy, status, drill, report, redrive, teardown.
+"""`spotctl`, the operator's command: deploy, status, drill, report, replay, redrive, teardown.
 
-Runs on the operator's machine with their credentials; never part of the Lambda zip. Each command
-gathers what is, builds rows from it in a pure function, and hands them to `render.py`.
+Runs on the operator's machine with their credentials; never in the Lambda zip. A command reads
+what there is, judges it in pure functions, and prints rows, a table or JSON (`output.py`).
 """

@@ -1,7 +1,7 @@
-"""Bytecode for the zip: Lambda cannot keep any, and would compile the code in every cold start.
+"""Bytecode for the zip: Lambda cannot store any, and would compile the code in every cold start.
 
-It is loaded only where it was made of the very source beside it (PEP 552, checked hashes), so what
-does not fit costs time and nothing else. Files' times, which Python goes by otherwise, need not
+Python loads it only where the hash in it is that of the source beside it (PEP 552), so bytecode
+that does not match costs time and nothing else. File times, Python's other way to check, need not
 survive a zip.
 """
 
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Final
 
 OWN: Final = ("chalicelib", "infra")
-"""Folders of the project that Chalice packs with all that is in them."""
+"""Folders of the project that Chalice packs whole."""
 
 VENDOR: Final = "vendor"
-"""Chalice packs what is in it at the zip's root."""
+"""Chalice packs its content at the zip's root."""
 
 BESIDE: Final = ("app", "aws_lambda_powertools", "chalice", "jmespath", "typing_extensions")
-"""What else is in the zip; all other libraries come with Lambda, compiled."""
+"""The other modules in the zip; all further libraries come with Lambda, compiled."""
 
 ON_LAMBDA: Final = Path("/var/task")
 """Where Lambda unpacks the zip, for tracebacks: no path of this machine goes with it."""
 
-_TELL_SOURCES: Final = """
+_PRINT_SOURCES: Final = """
 import importlib, pkgutil, sys
 sys.path.insert(0, ".")
 import app, chalicelib
@@ -35,7 +35,8 @@ for module in pkgutil.walk_packages(chalicelib.__path__, "chalicelib."):
     importlib.import_module(module.name)
 for name, module in sys.modules.items():
     if name.partition(".")[0] in sys.argv[1:] and (source := getattr(module, "__file__", None)):
-        print(name, source, sep="\\t")
+        end = "/__init__.py" if hasattr(module, "__path__") else ".py"
+        print(name.replace(".", "/") + end, source, sep="\\t")
 """
 
 
@@ -45,10 +46,10 @@ class AppError(Exception):
 
 @contextmanager
 def packed(project: Path) -> Iterator[None]:
-    """While this lasts, Chalice finds bytecode to pack in the project's folder.
+    """Keep bytecode in the project's folder, for Chalice to pack, until the context ends.
 
-    That of our own code stays there. That of the libraries, of no more than the Lambdas load of
-    them, is put into `vendor/` and taken away in the end.
+    That of our own code stays there. That of libraries, of the modules that the Lambdas load, is
+    written to `vendor/` and removed at the end.
 
     Raises:
         AppError: the app cannot be imported.
@@ -75,23 +76,18 @@ def packed(project: Path) -> Iterator[None]:
 
 
 def _sources_beside(project: Path) -> Mapping[Path, Path]:
-    """Return what the Lambdas load besides our own: its source here by its path in the zip."""
-    told = subprocess.run(  # noqa: S603  # this very Python
-        [sys.executable, "-B", "-c", _TELL_SOURCES, *BESIDE],
+    """Return the modules that the Lambdas load from libraries: path in the zip, source here."""
+    finished = subprocess.run(  # noqa: S603  # this very Python
+        [sys.executable, "-B", "-c", _PRINT_SOURCES, *BESIDE],
         cwd=project,
         capture_output=True,
         text=True,
         check=False,
     )
-    if told.returncode != 0:
-        raise AppError(told.stderr.strip().rpartition("\n")[2])
-    sources = {}
-    for line in told.stdout.splitlines():
-        name, source = line.split("\t")
-        path = Path(*name.split("."))
-        is_package = Path(source).name == "__init__.py"
-        sources[path / "__init__.py" if is_package else path.with_suffix(".py")] = Path(source)
-    return sources
+    if finished.returncode != 0:
+        raise AppError(finished.stderr.strip().rpartition("\n")[2])
+    pairs = (line.split("\t") for line in finished.stdout.splitlines())
+    return {Path(path): Path(source) for path, source in pairs}
 
 
 def _compile(source: Path, path: Path, folder: Path) -> None:

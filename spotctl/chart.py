@@ -1,9 +1,8 @@
 """The report as a chart: money by day, and interruptions per Spot hour by deployment.
 
-matplotlib, for the operator's side only: it is not in the zip. Drawn without a display.
+A file of its own, because matplotlib takes a second to import. It needs no display.
 """
 
-from datetime import date
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from chalicelib.core.money.daily_sums import Counts
 from chalicelib.core.money.report import Report, Row, days_between
 
 MOST_DEPLOYMENTS: Final = 12
-"""As many bars as can be read; those with the most interruptions."""
+"""How many rates are drawn: those of the deployments with the most interruptions."""
 
 LONGEST_NAME: Final = 40
 
@@ -23,32 +22,35 @@ _PAID, _WASTED, _ON_DEMAND, _NET = "#1f77b4", "#d62728", "#7f7f7f", "#2ca02c"
 
 
 def draw(report: Report, png: Path, svg: Path) -> None:
-    """Write the chart to both files. Raises OSError as writing does."""
+    """Write the chart to both files. Raises OSError where they cannot be written."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     money, rates = figure.subplots(2, 1, height_ratios=[3, 2])
     _draw_money(money, report)
     _draw_rates(rates, report)
     figure.suptitle(
         f"Fargate Spot, {report.since} to {report.until} (UTC), estimated:"
-        f" {report.total.counts.net_savings_usd:.4f} USD saved, net of what had to be run again"
+        f" {report.total.counts.net_savings_usd:.4f} USD saved, net of repeated work"
     )
     figure.savefig(png, dpi=120)
-    # Without a date in it, the same report gives the same file.
+    # Without its date, the same report gives the same file.
     figure.savefig(svg, metadata={"Date": None})
 
 
 def _draw_money(axes: Axes, report: Report) -> None:
     """Each day's costs as bars, and the net saving up to that day as a line."""
     days = days_between(report.since, report.until)
-    by_day = _by_day(report, days)
-    places = range(len(days))
+    sums = dict.fromkeys(days, Counts())
+    for row in report.rows:
+        if row.day is not None:
+            sums[row.day] += row.counts
+    by_day, places = sums.values(), range(len(days))
     paid = [float(counts.cost_usd) for counts in by_day]
     wasted = [float(counts.wasted_usd) for counts in by_day]
-    useful = [all_ - vain for all_, vain in zip(paid, wasted, strict=True)]
+    useful = [all_ - repeated for all_, repeated in zip(paid, wasted, strict=True)]
     on_demand = [float(counts.on_demand_usd) for counts in by_day]
     axes.bar(places, on_demand, 0.8, color="none", edgecolor=_ON_DEMAND, label="all on demand")
     axes.bar(places, useful, 0.6, color=_PAID, label="paid, useful")
-    axes.bar(places, wasted, 0.6, bottom=useful, color=_WASTED, label="paid, run again")
+    axes.bar(places, wasted, 0.6, bottom=useful, color=_WASTED, label="paid, repeated work")
     net = list(accumulate(float(counts.net_savings_usd) for counts in by_day))
     axes.plot(places, net, color=_NET, marker="o", markersize=3, label="net saving so far")
     axes.axhline(0, color="black", linewidth=0.5)
@@ -59,7 +61,7 @@ def _draw_money(axes: Axes, report: Report) -> None:
 
 
 def _draw_rates(axes: Axes, report: Report) -> None:
-    """The rate of each deployment with its interval; those that never were on Spot have none."""
+    """Each deployment's rate with its interval; a deployment without time on Spot has none."""
     rated = [(row, rate) for row in report.deployments if (rate := row.interruption_rate)]
     rated = sorted(rated, key=lambda each: each[0].counts.interruptions)[-MOST_DEPLOYMENTS:]
     axes.set_xlabel("interruptions per Spot hour, with 95 % confidence interval")
@@ -72,16 +74,8 @@ def _draw_rates(axes: Axes, report: Report) -> None:
         axes.text(0.5, 0.5, "no time on Spot", ha="center", transform=axes.transAxes)
 
 
-def _by_day(report: Report, days: tuple[date, ...]) -> list[Counts]:
-    by_day = dict.fromkeys(days, Counts())
-    for row in report.rows:
-        if row.day is not None:
-            by_day[row.day] += row.counts
-    return [by_day[day] for day in days]
-
-
 def _name(row: Row) -> str:
-    """A dollar sign would begin a formula."""
+    """Cut and escape the name: to matplotlib, a dollar sign begins a formula."""
     name = row.deployment
     short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
     return short.replace("$", r"\$")

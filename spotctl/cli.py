@@ -10,43 +10,37 @@ from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
 from chalicelib.errors import PrefectSpotError
-from spotctl.deploy import deploy as deploy_all
-from spotctl.drill.show import line_of, show_drill
-from spotctl.drill.target import named, pick
-from spotctl.drill.throw_away import FLOW, NAME, throw_away
-from spotctl.drill.watch import drill as run_drill
-from spotctl.drill.watch import known
-from spotctl.drill.watch import start as start_run
+from spotctl.context import Context, open_context
+from spotctl.deploy import deploy as deploy_stage
+from spotctl.drill import target, watch
 from spotctl.errors import RefusedError, explain
+from spotctl.output import Exit, Output, Row, State, exit_of, table_of, table_of_rows
 from spotctl.project import read_project
-from spotctl.redrive import redrive as redrive_all
-from spotctl.render import Output, table_of, table_of_rows
+from spotctl.redrive import redrive as redrive_messages
 from spotctl.replay.run import read_change, run_replay
 from spotctl.replay.show import as_table as table_of_replay
 from spotctl.report import as_csv, as_mapping, as_table, read_report
-from spotctl.rows import Exit, Row, State, exit_of
-from spotctl.status.gather import status as look_at_all
+from spotctl.status import status as status_of
 from spotctl.teardown import find_stack, running_flows, what_stays
-from spotctl.teardown import teardown as tear_down
-from spotctl.world import World, open_world
+from spotctl.teardown import teardown as delete_stage
 
 HELP = """\
-Deploy prefect-spot, look at it, try it, and take it down again.
+Deploy, check, test, report on and tear down prefect-spot.
 
-Settings are read from .chalice/config.json, as the Lambdas have them; AWS credentials and region
-from your environment or profile. Prefect is asked with your PREFECT_API_KEY or
-PREFECT_API_AUTH_STRING, or else with what the Lambdas use.
+Settings come from .chalice/config.json, as for the Lambdas; AWS credentials and region from your
+environment or profile. Prefect's credential is your PREFECT_API_KEY or PREFECT_API_AUTH_STRING,
+otherwise the Lambdas'.
 
-Exit codes: 0 all is well; 1 something is not, and the output says what; 2 the command could not be
-carried out (wrong setting or option, no credentials); 130 ended by Ctrl-C.
+Exit codes: 0 success; 1 a part or a step failed, as the output shows; 2 the command could not run
+(wrong setting or option, no credentials); 130 ended by Ctrl-C.
 """
 
 
 class Group(TyperGroup):
-    """Turns an error that has a known cause into two lines, and exit code 2."""
+    """Shows an error that has a known cause as two lines, and exits with code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Call the command."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except (PrefectSpotError, BotoCoreError, ClientError, OSError) as error:
@@ -85,24 +79,24 @@ HERE = Path()
 def status(
     stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
 ) -> None:
-    """Show every part, its state, and what to do about it. Exit code 1 when one has failed."""
-    world, output = _open(stage, project_dir, as_json)
-    raise typer.Exit(show_status(world, output, look_at_all(world)))
+    """Show every part, its state, and the next step. Exit code 1 when a part failed."""
+    context, output = _open(stage, project_dir, as_json)
+    raise typer.Exit(_show_status(context, output, status_of(context)))
 
 
 @app.command()
 def deploy(
     stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
 ) -> None:
-    """Deploy the Lambdas, provision all the rest, and show the status.
+    """Deploy the Lambdas, provision the rest, and show the status.
 
-    It can be run again and again. Exit code 1 when something failed: which resource, and why.
+    It is safe to run again. Exit code 1 when a part failed; the output names it, and why.
     """
-    world, output = _open(stage, project_dir, as_json)
-    rows = deploy_all(world, output.tell)
+    context, output = _open(stage, project_dir, as_json)
+    rows = deploy_stage(context)
     if exit_of(rows) is Exit.OK:
-        rows += look_at_all(world)
-    raise typer.Exit(show_status(world, output, rows))
+        rows += status_of(context)
+    raise typer.Exit(_show_status(context, output, rows))
 
 
 @app.command()
@@ -115,31 +109,31 @@ def teardown(
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
-    """Take the stage down: flow runs, bucket, stack and Lambdas; and say what stays.
+    """Delete the stage: flow runs, bucket, stack and Lambdas; and show what stays.
 
-    It asks before. It can be run again where it stopped. Exit code 1 when a step failed.
+    It asks first. After a failure, run it again: it continues. Exit code 1 when a step failed.
     """
-    world, output = _open(stage, project_dir, as_json)
-    if work_pool and world.project.is_rescue_only:
+    context, output = _open(stage, project_dir, as_json)
+    if work_pool and context.project.is_rescue_only:
         raise RefusedError(
-            "the work pool is yours where PROVISION is rescue-only",
+            "PROVISION is rescue-only: the work pool is yours",
             next_step="leave out --work-pool, and delete the pool in Prefect",
         )
-    stack = find_stack(world)
-    flows = len(running_flows(world, stack))
-    about = f"stage {stage} in account {world.aws.account}, {world.aws.region}"
-    lost = f" {flows} flow runs are running, and will be cancelled." if flows else ""
+    stack = find_stack(context)
+    flows = len(running_flows(context, stack))
+    about = f"stage {stage} in account {context.aws.account}, {context.aws.region}"
+    lost = f" It cancels {flows} running flow runs." if flows else ""
     if not yes:
         _confirm(f"Delete {about}, with its table and all results in its bucket?{lost}", output)
-    rows = list(tear_down(world, stack, work_pool=work_pool, tell=output.tell))
+    rows = list(delete_stage(context, stack, work_pool=work_pool))
     verdict = exit_of(rows)
-    stays = what_stays(world, work_pool=work_pool) if verdict is Exit.OK else []
+    stays = what_stays(context, work_pool=work_pool) if verdict is Exit.OK else []
     output.result(
         {"stage": stage, "ok": verdict is Exit.OK, "rows": rows, "stays": stays},
         lambda: table_of_rows(f"Teardown of {about}", rows),
     )
     for each in stays:
-        output.tell(f"stays: {each}")
+        output.progress(f"stays: {each}")
     raise typer.Exit(verdict)
 
 
@@ -156,23 +150,22 @@ def report(
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
-    """Show what Spot saved, what reruns cost, and what is left of it, by deployment and day."""
+    """Show what Spot saved, what reruns cost, and the net saving, by deployment and day."""
     if in_csv and as_json is not None:
-        raise RefusedError(
-            "--csv goes with neither --json nor --table", next_step="give one of them"
-        )
-    world, output = _open(stage, project_dir, as_json)
-    made = read_report(world.aws.client("dynamodb"), world.project.stack, since)
+        raise RefusedError("--csv excludes --json and --table", next_step="pass one of them")
+    context, output = _open(stage, project_dir, as_json)
+    dynamodb, today = context.aws.client("dynamodb"), context.now().date()
+    savings = read_report(dynamodb, context.project.stack, since, today)
     if in_csv:
-        output.text(as_csv(made))
+        output.text(as_csv(savings))
     else:
-        output.result(as_mapping(made), lambda: as_table(made))
+        output.result(as_mapping(savings), lambda: as_table(savings))
     if chart is not None:
         from spotctl.chart import draw  # matplotlib takes a second to import
 
         png, svg = chart.with_suffix(".png"), chart.with_suffix(".svg")
-        draw(made, png, svg)
-        output.tell(f"drawn: {png} and {svg}")
+        draw(savings, png, svg)
+        output.progress(f"drawn: {png} and {svg}")
 
 
 @app.command()
@@ -185,53 +178,54 @@ def replay(
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
-    """Decide the recorded history again under another budget, beside what it was.
+    """Replay the recorded history under another budget.
 
     It shows interruptions, cost, saving and time to finish three times: as recorded, replayed under
-    the stage's SPOT_RETRIES, and under that of --set; and says what it cannot know. It reads the
-    stage's table, and changes nothing.
+    the stage's SPOT_RETRIES, and under that of --set; and what it cannot know. It reads the stage's
+    table, and changes nothing.
     """
     changed = read_change(change)
-    world, output = _open(stage, project_dir, as_json)
-    made = run_replay(world, since, changed, read_project(project_dir, stage, changed).settings)
-    output.result(made, lambda: table_of_replay(made))
+    context, output = _open(stage, project_dir, as_json)
+    changed_settings = read_project(project_dir, stage, changed).settings
+    replayed = run_replay(context, since, changed, changed_settings)
+    output.result(replayed, lambda: table_of_replay(replayed))
 
 
 @app.command()
 def redrive(
     stage: StageOption = "dev",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what is there")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show the messages")] = False,
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
-    """Give what could not be handled back to the function it was for.
+    """Invoke the functions again with the events in the failure queue.
 
     A message is deleted only after its function has handled it. Exit code 1 when one was kept.
     """
-    world, output = _open(stage, project_dir, as_json)
-    done = []
-    for redriven in redrive_all(world, dry_run=dry_run):
-        output.tell(f"{redriven.function or 'unknown'}: {redriven.outcome}")
-        done.append(redriven)
-    kept = sum(not redriven.done for redriven in done)
+    context, output = _open(stage, project_dir, as_json)
+    messages = []
+    for message in redrive_messages(context, dry_run=dry_run):
+        output.progress(f"{message.function or 'unknown'}: {message.outcome}")
+        messages.append(message)
+    handled = sum(message.done for message in messages)
     output.result(
         {
             "dry_run": dry_run,
-            "found": len(done),
-            "handled": len(done) - kept,
-            "messages": [letter.as_mapping() for letter in done],
+            "found": len(messages),
+            "handled": handled,
+            "messages": [message.as_mapping() for message in messages],
         },
         lambda: (
             table_of(
-                f"{len(done)} messages, {len(done) - kept} handled",
+                f"{len(messages)} messages, {handled} handled",
                 ("function", "about", "given up because", "outcome"),
-                [(r.function, r.subject, r.reason, r.outcome) for r in done],
+                [(m.function, m.subject, m.reason, m.outcome) for m in messages],
             )
-            if done
+            if messages
             else "the failure queue is empty"
         ),
     )
-    raise typer.Exit(Exit.FAILED if kept and not dry_run else Exit.OK)
+    raise typer.Exit(Exit.FAILED if handled < len(messages) and not dry_run else Exit.OK)
 
 
 @app.command()
@@ -241,68 +235,68 @@ def drill(
     start: Annotated[
         str, typer.Option(metavar="FLOW/DEPLOYMENT", help="start a run, and interrupt that")
     ] = "",
-    start_throw_away: Annotated[
-        bool, typer.Option("--throw-away", help="start a flow that only waits, and interrupt that")
+    smoke_test: Annotated[
+        bool,
+        typer.Option("--throw-away", help="start a smoke test that only waits, and interrupt that"),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only show what would be interrupted")
     ] = False,
     yes: YesOption = False,
     timeout: Annotated[
-        int, typer.Option(min=10, help="seconds to wait for the run to start, and to return")
+        int, typer.Option(min=10, help="seconds to wait for the run to start, and to be rerun")
     ] = 600,
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
-    """Interrupt one running Spot task for real, and watch whether its run comes back.
+    """Interrupt one running Spot task for real, and watch whether its run is rerun.
 
-    Without --task, --start or --throw-away, the youngest Spot task of the cluster is chosen, and
-    you are asked. It counts against the run's budget, as an interruption does. Exit code 1 when it
+    Without --task, --start or --throw-away, it chooses the cluster's youngest Spot task, and asks
+    first. It counts against the run's budget, as an interruption does. Exit code 1 when the drill
     did not pass.
     """
-    world, output = _open(stage, project_dir, as_json)
-    if sum(map(bool, (task, start, start_throw_away))) > 1:
+    context, output = _open(stage, project_dir, as_json)
+    if sum(map(bool, (task, start, smoke_test))) > 1:
         raise RefusedError(
-            "--task, --start and --throw-away exclude each other", next_step="give one of them"
+            "--task, --start and --throw-away exclude each other", next_step="pass one of them"
         )
     waiting = timedelta(seconds=timeout)
-    wanted = f"{FLOW}/{NAME}" if start_throw_away else start
+    wanted = f"{target.SMOKE_TEST_FLOW}/{target.SMOKE_TEST_DEPLOYMENT}" if smoke_test else start
     if wanted and dry_run:
         output.result(
             {"dry_run": True, "would_start": wanted},
             lambda: f"would start a run of {wanted}, and interrupt it",
         )
         return
-    if wanted:
-        deployment = throw_away(world) if start_throw_away else known(world, start)
-        target = start_run(world, deployment, waiting, output.tell)
+    if smoke_test:
+        chosen = target.start(context, target.save_smoke_test(context), waiting)
+    elif start:
+        chosen = target.start(context, target.read_deployment(context, start), waiting)
     else:
-        target = named(world, task) if task else pick(world)
-    about = f"task {target.task.arn} of flow run {target.run.name} ({target.run.id})"
+        chosen = target.named(context, task) if task else target.pick(context)
+    about = f"task {chosen.task.arn} of flow run {chosen.run.name} ({chosen.run.id})"
     if dry_run:
         output.result(
-            {"dry_run": True, "task": target.task.arn, "flow_run": target.run.id},
+            {"dry_run": True, "task": chosen.task.arn, "flow_run": chosen.run.id},
             lambda: f"would interrupt {about}",
         )
         return
     if not (yes or task or wanted):
         _confirm(f"Interrupt {about}?", output)
-    output.tell(f"interrupting {about}")
-    drilled = run_drill(
-        world, target, waiting, lambda step: output.tell(line_of(step, world.now()))
-    )
-    show_drill(drilled, output)
+    output.progress(f"interrupting {about}")
+    drilled = watch.drill(context, chosen, waiting)
+    watch.show_drill(drilled, output)
     raise typer.Exit(Exit.OK if drilled.passed else Exit.FAILED)
 
 
-def show_status(world: World, output: Output, rows: list[Row]) -> Exit:
-    """Print the rows, and return what they come to."""
+def _show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
+    """Print the rows; return their exit code."""
     verdict = exit_of(rows)
-    title = f"prefect-spot, stage {world.project.stage}, {world.aws.region}"
+    title = f"prefect-spot, stage {context.project.stage}, {context.aws.region}"
     output.result(
         {
-            "stage": world.project.stage,
-            "region": world.aws.region,
+            "stage": context.project.stage,
+            "region": context.aws.region,
             "ok": verdict is Exit.OK,
             "warnings": sum(row.state is State.WARNING for row in rows),
             "rows": rows,
@@ -313,14 +307,15 @@ def show_status(world: World, output: Output, rows: list[Row]) -> Exit:
 
 
 def _confirm(question: str, output: Output) -> None:
-    """Ask on a terminal. Raises RefusedError in a pipe."""
+    """Ask on a terminal; RefusedError elsewhere."""
     if output.is_json or not sys.stdin.isatty():
         raise RefusedError(
-            f"{question} Not asked: stdin is not a terminal, or the output is JSON",
+            f"stdin is not a terminal, or the output is JSON: cannot ask {question!r}",
             next_step="pass --yes",
         )
     typer.confirm(question, abort=True)
 
 
-def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[World, Output]:
-    return open_world(read_project(folder, stage)), Output(as_json)
+def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[Context, Output]:
+    output = Output(as_json)
+    return open_context(read_project(folder, stage), output.progress), output

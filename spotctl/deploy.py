@@ -1,20 +1,19 @@
-"""`spotctl deploy`: `chalice deploy`, then provisioning, a step per call, until all is ready.
+"""`spotctl deploy`: `chalice deploy`, then provisioning, one step per call, until it is ready.
 
-`provision` goes on by itself, by schedule; here it is called without a pause, and watched.
+A schedule calls `provision` as well; here it is called every five seconds, and its progress shown.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import Enum, auto
 from typing import Final
 
 from chalicelib.errors import PrefectSpotError
+from spotctl.context import Context
+from spotctl.output import Row, State, failed, ok
 from spotctl.policies import write_policies
-from spotctl.provisioning import FUNCTION, READY, Provisioned, provision
-from spotctl.rows import Row, State, failed, ok
+from spotctl.status.provisioning import FUNCTION, READY, SETTLED, Provisioned, provision
 from spotctl.status.stack import describe_stack
-from spotctl.world import World
 
 PAUSE_SECONDS: Final = 5.0
 LONGEST: Final = timedelta(minutes=45)
@@ -22,116 +21,105 @@ LONGEST: Final = timedelta(minutes=45)
 MOST_WAITS_FOR_WORKER: Final = 24
 
 MOST_ERRORS: Final = 5
-"""How often the function may fail in a row: after a first deploy its role takes a while to hold."""
+"""How often in a row `provision` may fail: its role takes a while to apply after a first deploy."""
 
-_CLOUDFORMATION_IS_AT_IT: Final = frozenset({"creating", "updating", "deleting", "recovering"})
-_BEGUN: Final = frozenset({"creating", "updating"})
-_NEXT: Final = "fix that, then run spotctl deploy again"
+_STACK_CHANGES: Final = frozenset({"creating", "updating", "deleting", "recovering"})
+_NEXT_STEP: Final = "fix it, then run spotctl deploy again"
 
 
 class Next(Enum):
-    """What follows from an answer."""
+    """What to do after an answer of `provision`."""
 
     WAIT = auto()
     DONE = auto()
     GIVE_UP = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What was seen so far. `has_begun`: the stack was being made or changed while we watched."""
-
-    has_begun: bool = False
-    errors: int = 0
-
-    def after(self, answer: Provisioned) -> tuple["Course", Next]:
-        """Return the course and what to do now that `provision` answered this.
-
-        A stack that failed before we came is recovered, and tried again; one that fails before our
-        eyes would fail again and again.
-        """
-        if not answer.state:
-            course = replace(self, errors=self.errors + 1)
-            return course, Next.GIVE_UP if course.errors >= MOST_ERRORS else Next.WAIT
-        course = Course(self.has_begun or answer.state in _BEGUN)
-        if answer.state == READY:
-            return course, Next.DONE
-        if answer.is_over or (answer.state == "recovering" and self.has_begun):
-            return course, Next.GIVE_UP
-        return course, Next.WAIT
-
-
-def deploy(world: World, tell: Callable[[str], None]) -> list[Row]:
-    """Deploy the functions and provision all the rest; a failed row where that did not succeed.
+def deploy(context: Context) -> list[Row]:
+    """Deploy the functions and provision the rest; return a failed row for what did not succeed.
 
     Raises botocore's errors, SettingError and RefusedError.
     """
-    project = world.project
+    project = context.project
     for path in write_policies(project):
-        tell(f"wrote {path.name} anew")
-    tell(f"chalice deploy --stage {project.stage}")
-    if code := world.chalice("deploy", tell):
-        return [failed("chalice deploy", f"it ended with exit code {code}", _NEXT)]
-    world.aws.client("lambda").get_waiter("function_active_v2").wait(
+        context.progress(f"wrote {path.name} anew")
+    context.progress(f"chalice deploy --stage {project.stage}")
+    if code := context.chalice("deploy"):
+        return [failed("chalice deploy", f"it ended with exit code {code}", _NEXT_STEP)]
+    context.aws.client("lambda").get_waiter("function_active_v2").wait(
         FunctionName=project.function_name(FUNCTION)
     )
-    rows = [ok("chalice deploy", "the functions are deployed"), _provision(world, tell)]
+    rows = [ok("chalice deploy", "the functions are deployed"), _provision(context)]
     if rows[-1].state is State.OK and not project.is_rescue_only:
-        _wait_for_worker(world, tell)
+        _wait_for_worker(context)
     return rows
 
 
-def _provision(world: World, tell: Callable[[str], None]) -> Row:
-    course, told = Course(), ""
-    ends_at = world.now() + LONGEST
+def next_after(answers: Sequence[Provisioned]) -> Next:
+    """Return what to do after these answers of `provision`, the latest last.
+
+    A stack that had failed before this deploy is recovered, then created or updated again; one that
+    fails during it would fail again each time.
+    """
+    latest = answers[-1]
+    if not latest.state:
+        last = answers[-MOST_ERRORS:]
+        keeps_failing = len(last) == MOST_ERRORS and not any(answer.state for answer in last)
+        return Next.GIVE_UP if keeps_failing else Next.WAIT
+    if latest.state == READY:
+        return Next.DONE
+    failed_now = latest.state == "recovering" and any(
+        answer.state in ("creating", "updating") for answer in answers
+    )
+    return Next.GIVE_UP if latest.state in SETTLED or failed_now else Next.WAIT
+
+
+def _provision(context: Context) -> Row:
+    answers: list[Provisioned] = []
+    shown = ""
+    ends_at = context.now() + LONGEST
     while True:
-        answer = provision(world, dry_run=False)
-        line = _line(world, answer)
-        if line != told:
-            tell(f"provision: {line}")
-            told = line
-        course, following = course.after(answer)
-        match following:
+        answer = provision(context, dry_run=False)
+        answers.append(answer)
+        line = _line(context, answer)
+        if line != shown:
+            context.progress(f"provision: {line}")
+            shown = line
+        match next_after(answers):
             case Next.DONE:
                 return ok("provision", "up to date")
             case Next.GIVE_UP:
-                problems = "; ".join(answer.problems) or "it does not say why"
-                return failed("provision", f"{answer.state or 'it failed'}: {problems}", _NEXT)
-            case Next.WAIT if world.now() > ends_at:
-                minutes = int(LONGEST.total_seconds() // 60)
-                told = f"{answer.state} after {minutes} min"
-                return failed("provision", told, "look at the stack's events in CloudFormation")
+                problems = "; ".join(answer.problems) or "it gives no reason"
+                found = f"{answer.state or 'it failed'}: {problems}"
+                return failed("provision", found, _NEXT_STEP)
+            case Next.WAIT if context.now() > ends_at:
+                found = f"{answer.state} after {LONGEST // timedelta(minutes=1)} min"
+                return failed("provision", found, "look at the stack's events in CloudFormation")
             case Next.WAIT:
-                world.pause(PAUSE_SECONDS)
+                context.pause(PAUSE_SECONDS)
 
 
-def _wait_for_worker(world: World, tell: Callable[[str], None]) -> None:
-    """Give the worker time to be heard of by Prefect; the status that follows says what came."""
+def _wait_for_worker(context: Context) -> None:
+    """Wait two minutes at most for the worker's first heartbeat; the status then shows the rest."""
     for number in range(MOST_WAITS_FOR_WORKER):
         try:
-            workers = world.prefect.workers(world.project.settings.work_pool)
+            workers = context.prefect.workers(context.project.settings.work_pool)
         except PrefectSpotError:
-            return  # the status says that, too
+            return  # the status shows that, too
         if any(worker.is_online for worker in workers):
             return
         if number == 0:
-            tell("worker: waiting until Prefect hears of it")
-        world.pause(PAUSE_SECONDS)
+            context.progress("worker: waiting for its first heartbeat in Prefect")
+        context.pause(PAUSE_SECONDS)
 
 
-def _line(world: World, answer: Provisioned) -> str:
-    """Say where it stands: what was done, how many resources there are, what stands in the way."""
+def _line(context: Context, answer: Provisioned) -> str:
+    """State, steps taken, problems, and how many of the stack's resources exist."""
     parts = [answer.state or "failed", *answer.steps, *answer.problems]
-    if answer.state in _CLOUDFORMATION_IS_AT_IT:
-        parts.append(_resources(world))
-    return "; ".join(part for part in parts if part)
-
-
-def _resources(world: World) -> str:
-    """Say how many of the stack's resources are there; empty while there is no stack."""
-    if describe_stack(world) is None:
-        return ""
-    client = world.aws.client("cloudformation")
-    resources = client.describe_stack_resources(StackName=world.project.stack)["StackResources"]
-    done = sum(r["ResourceStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE") for r in resources)
-    return f"{done} of {len(resources)} resources so far"
+    if answer.state in _STACK_CHANGES and describe_stack(context) is not None:
+        client = context.aws.client("cloudformation")
+        stack = context.project.stack
+        resources = client.describe_stack_resources(StackName=stack)["StackResources"]
+        done = sum(r["ResourceStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE") for r in resources)
+        parts.append(f"{done} of {len(resources)} resources so far")
+    return "; ".join(parts)

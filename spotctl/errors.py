@@ -1,4 +1,4 @@
-"""What goes wrong on the operator's side, with the next step."""
+"""Errors on the operator's side, and the next step of every error a command may meet."""
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -15,15 +15,18 @@ from chalicelib.errors import PrefectSpotError
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired")
 
-_ASKS_THE_TABLE = ("GetItem", "BatchGetItem", "Scan")
+_TABLE_READS = ("GetItem", "BatchGetItem", "Scan")
 
 
 class RefusedError(PrefectSpotError):
-    """The command refuses what it was asked for."""
+    """The command refuses its options, or what they name."""
 
 
 def explain(error: Exception) -> tuple[str, str]:
-    """Return what happened and the next step, each in one line."""
+    """Return what happened and the next step, each in one line.
+
+    For our own errors, botocore's and OSError.
+    """
     match error:
         case PrefectSpotError():
             return _line(error.what), error.next_step
@@ -49,7 +52,7 @@ def _of_client_error(error: ClientError) -> tuple[str, str]:
         return _line(error), f"allow your AWS identity {error.operation_name}"
     if code in _EXPIRED:
         return _line(error), "log in to AWS again"
-    if code == "ResourceNotFoundException" and error.operation_name in _ASKS_THE_TABLE:
+    if code == "ResourceNotFoundException" and error.operation_name in _TABLE_READS:
         return "the stage has no table yet", "run spotctl deploy"
     return _line(error), "read AWS's message; spotctl status shows the parts"
 

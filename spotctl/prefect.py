@@ -1,11 +1,11 @@
-"""What an operator asks of Prefect beyond a rescue: pools, workers, deployments, a run to start.
+"""Prefect's API for the operator: work pools, workers, deployments, runs to start.
 
-Over the same HTTP as the Lambdas' (`chalicelib/adapters/prefect_client.py`), for Prefect's own SDK takes two
+Through the Lambdas' HTTP client (`chalicelib/adapters/prefect_client.py`): Prefect's SDK takes two
 seconds to import.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,7 +19,7 @@ from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.errors import PrefectUnavailableError
 
 PAGE: Final = 200
-"""How many deployments Prefect gives at once."""
+"""How many objects Prefect returns per request."""
 
 _STARTED_EVENT: Final = "prefect.worker.started"
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -27,9 +27,10 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker as Prefect sees it; online: heard of lately.
+    """A worker; online: Prefect received a heartbeat lately.
 
-    `version`: of Prefect, empty where its start is long ago.
+    `last_heartbeat` is in UTC. `version`: the worker's Prefect, empty where it started over a week
+    ago.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class WorkPool:
-    """A work pool, with its base job template whole."""
+    """A work pool; `template` is its base job template."""
 
     name: str
     type: str
@@ -51,7 +52,7 @@ class WorkPool:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment; `name` is "flow/deployment", as Prefect's command line has it."""
+    """A deployment; `name` is "flow/deployment", as Prefect's CLI shows it."""
 
     id: UUID
     name: str
@@ -60,8 +61,8 @@ class Deployment:
     work_pool: str = ""
 
 
-class OperatorsPrefect:
-    """Asks one Prefect API. Every method raises what `adapters/prefect_client.py` raises."""
+class OperatorPrefect:
+    """One Prefect API. Every method raises what `adapters/prefect_client.py` raises."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class OperatorsPrefect:
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`deadline` returns how many seconds one question may take, all its tries together."""
+        """`deadline` returns how many seconds one request may take, its retries included."""
         self.runs: Final = PrefectRest(api_url, authorization, deadline, sleep=sleep)
         self._http = JsonHttp(api_url, authorization, deadline, sleep=sleep)
 
@@ -80,16 +81,15 @@ class OperatorsPrefect:
         version = self._http.get("/admin/version")
         if not isinstance(version, str):
             raise PrefectUnavailableError(
-                "Prefect's answer holds no version", next_step=CHECK_API_URL
+                "Prefect's answer contains no version", next_step=CHECK_API_URL
             )
         return version
 
     def work_pool(self, name: str) -> WorkPool | None:
-        """Return the pool; None when Prefect does not know it."""
-        found = self._http.get(f"/work_pools/{quote(name, safe='')}")
-        if found is None:
+        """Return the pool, None where there is none."""
+        fields = self._get(f"/work_pools/{quote(name, safe='')}")
+        if fields is None:
             return None
-        fields = _object(found)
         return WorkPool(
             name=str(fields["name"]),
             type=str(fields["type"]),
@@ -99,15 +99,16 @@ class OperatorsPrefect:
         )
 
     def workers(self, pool: str) -> tuple[Worker, ...]:
-        """Return the pool's workers, also those long gone, the latest heartbeat first."""
-        path = f"/work_pools/{quote(pool, safe='')}/workers/filter"
-        found = [_object(worker) for worker in _list(self._http.send("POST", path, {}))]
+        """Return the pool's workers, offline ones too, the latest heartbeat first."""
+        found = self._filter(f"/work_pools/{quote(pool, safe='')}/workers", {})
         versions = self._versions() if found else {}
         workers = [
             Worker(
                 name=str(worker["name"]),
                 is_online=worker.get("status") == "ONLINE",
-                last_heartbeat=_time(worker.get("last_heartbeat_time")),
+                last_heartbeat=datetime.fromisoformat(at)
+                if (at := worker.get("last_heartbeat_time"))
+                else None,
                 version=versions.get(str(worker["name"]), ""),
             )
             for worker in found
@@ -125,38 +126,32 @@ class OperatorsPrefect:
                 "limit": PAGE,
                 "offset": len(found),
             }
-            page = _list(self._http.send("POST", "/deployments/filter", body))
-            found += map(_object, page)
+            page = self._filter("/deployments", body)
+            found += page
             more = len(page) == PAGE
-        flows = self._flow_names({str(deployment["flow_id"]) for deployment in found})
-        return tuple(_deployment(d, flows.get(str(d["flow_id"]), "")) for d in found)
+        return self._with_flow_names(found)
 
     def deployment(self, name_or_id: str) -> Deployment | None:
         """Return the deployment "flow/deployment", or the one with that id; None for none."""
         flow, slash, name = name_or_id.partition("/")
-        if slash:
-            path = f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}"
-        else:
+        path = f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}"
+        if not slash:
             try:
                 path = f"/deployments/{UUID(name_or_id)}"
             except ValueError:
                 return None
-        found = self._http.get(path)
-        if found is None:
-            return None
-        fields = _object(found)
-        flow_id = str(fields["flow_id"])
-        return _deployment(fields, self._flow_names([flow_id]).get(flow_id, ""))
+        fields = self._get(path)
+        return None if fields is None else self._with_flow_names([fields])[0]
 
     def start(self, deployment: Deployment, tags: Sequence[str]) -> UUID:
-        """Create a flow run of the deployment, due now, with these tags beside its own."""
+        """Create a flow run of the deployment, due now, with its tags and `tags`; return its id."""
         body = {
             "state": {"type": "SCHEDULED", "name": "Scheduled"},
             "tags": [*deployment.tags, *tags],
         }
         path = f"/deployments/{deployment.id}/create_flow_run"
-        made = _object(self._http.send("POST", path, body, repeatable=False))
-        return UUID(str(made["id"]))
+        run = _object(self._http.send("POST", path, body, repeatable=False))
+        return UUID(str(run["id"]))
 
     def save_deployment(
         self,
@@ -168,7 +163,7 @@ class OperatorsPrefect:
         pull_steps: Sequence[Mapping[str, Any]],
         job_variables: Mapping[str, Any],
     ) -> Deployment:
-        """Make the deployment "flow/name", or replace the one that is there."""
+        """Create or replace the deployment "flow/name" in a work pool, and its flow; return it."""
         flow_id = _object(self._http.send("POST", "/flows/", {"name": flow}))["id"]
         body = {
             "name": name,
@@ -181,35 +176,41 @@ class OperatorsPrefect:
         return _deployment(_object(self._http.send("POST", "/deployments/", body)), flow)
 
     def cancel(self, flow_run_id: UUID, message: str) -> None:
-        """End a run whose task is stopped, whatever its state."""
+        """Set a run Cancelled, whatever its state; it does not stop the task."""
         cancelled = ProposedState(StateType.CANCELLED, "Cancelled", message)
         self.runs.propose_state(flow_run_id, cancelled, force=True)
 
     def delete_work_pool(self, name: str) -> None:
-        """Delete the pool, its queues and what is scheduled in them."""
+        """Delete the pool with its queues and scheduled runs."""
         self._http.send("DELETE", f"/work_pools/{quote(name, safe='')}", None)
 
     def _versions(self) -> Mapping[str, str]:
-        """Prefect's version of each worker, by name, from the event of its latest start.
+        """Each worker's Prefect version, by name, from the event of its latest start.
 
-        The server keeps events for a week, and knows the version from nowhere else.
+        The server has the version nowhere else, and keeps events for a week.
         """
         body = {"filter": {"event": {"name": [_STARTED_EVENT]}, "order": "DESC"}, "limit": 50}
         answer = _object(self._http.send("POST", "/events/filter", body))
-        newest_first = [_object(event).get("resource") or {} for event in _list(answer["events"])]
+        newest_first = [event.get("resource") or {} for event in _objects(answer["events"])]
         return {
             str(worker.get("prefect.resource.name")): str(worker.get("prefect.version") or "")
             for worker in reversed(newest_first)
         }
 
-    def _flow_names(self, flow_ids: Iterable[str]) -> Mapping[str, str]:
-        wanted = sorted(flow_ids)
-        names: dict[str, str] = {}
-        for start in range(0, len(wanted), PAGE):
-            body = {"flows": {"id": {"any_": wanted[start : start + PAGE]}}, "limit": PAGE}
-            flows = map(_object, _list(self._http.send("POST", "/flows/filter", body)))
-            names.update({str(flow["id"]): str(flow["name"]) for flow in flows})
-        return names
+    def _with_flow_names(self, found: Sequence[Mapping[str, Any]]) -> tuple[Deployment, ...]:
+        flow_ids = sorted({str(fields["flow_id"]) for fields in found})
+        flows: dict[str, str] = {}
+        for start in range(0, len(flow_ids), PAGE):
+            body = {"flows": {"id": {"any_": flow_ids[start : start + PAGE]}}, "limit": PAGE}
+            flows.update((str(f["id"]), str(f["name"])) for f in self._filter("/flows", body))
+        return tuple(_deployment(fields, flows.get(str(fields["flow_id"]), "")) for fields in found)
+
+    def _get(self, path: str) -> Mapping[str, Any] | None:
+        found = self._http.get(path)
+        return None if found is None else _object(found)
+
+    def _filter(self, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return _objects(self._http.send("POST", f"{path}/filter", body))
 
 
 def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:
@@ -226,11 +227,7 @@ def _object(value: object) -> Mapping[str, Any]:
     return read_fields(value, "answer")
 
 
-def _list(value: object) -> list[Any]:
+def _objects(value: object) -> list[Mapping[str, Any]]:
     if not isinstance(value, list):
-        raise PrefectUnavailableError("Prefect's answer is no list", next_step=CHECK_API_URL)
-    return value
-
-
-def _time(value: object) -> datetime | None:
-    return datetime.fromisoformat(value) if isinstance(value, str) else None
+        raise PrefectUnavailableError("Prefect's answer is not a list", next_step=CHECK_API_URL)
+    return [_object(each) for each in value]

@@ -1,7 +1,6 @@
-"""Which deployment a command is about: the stage's settings, from `.chalice/config.json`.
+"""The deployment that a command works on: a stage's settings, from `.chalice/config.json`.
 
-The same file and the same checks as the Lambdas', so that the operator and the handler never mean
-two different things.
+The Lambdas get theirs from the same file and through the same checks.
 """
 
 import json
@@ -11,9 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from chalicelib.core.provision.mode import Provision
 from chalicelib.errors import SettingError
-from chalicelib.provision_settings import ProvisionSettings, read_provision_settings
 from chalicelib.settings import Settings, read_settings
 
 CONFIG: Final = Path(".chalice") / "config.json"
@@ -28,35 +25,34 @@ class Project:
     app_name: str
     functions: tuple[str, ...]
     settings: Settings
-    provision: ProvisionSettings
 
     @property
     def is_rescue_only(self) -> bool:
-        """Whether cluster, worker and work pool are somebody else's."""
-        return self.provision.provision is Provision.RESCUE_ONLY
+        """Whether cluster, worker and work pool are the user's, not the stack's."""
+        return not self.settings.is_full
 
     @property
     def stack(self) -> str:
         """Name of the CloudFormation stack, and of the table in it."""
-        return self.settings.table_name
+        return self.settings.stack_name
 
     @property
     def failure_queue(self) -> str:
-        """Name of the queue with what could not be handled."""
+        """Name of the queue with the events that no function could handle."""
         return f"{self.stack}-failures"
 
     def function_name(self, function: str) -> str:
-        """Return a function's name in Lambda, as Chalice makes it."""
+        """Return the name that Chalice gives a function in Lambda."""
         return f"{self.app_name}-{self.stage}-{function}"
 
 
 def read_project(
     folder: Path, stage: str, changes: Mapping[str, str] = MappingProxyType({})
 ) -> Project:
-    """Read the stage's settings, with `changes` over what the file says.
+    """Read the stage's settings; `changes` override those of the file.
 
     Raises:
-        SettingError: no such file or stage, or a setting is wrong; says what to do.
+        SettingError: no such file or stage, or a setting is wrong.
     """
     path = folder / CONFIG
     try:
@@ -64,7 +60,7 @@ def read_project(
     except FileNotFoundError:
         raise SettingError(
             f"there is no {path}",
-            next_step="run spotctl in the project's folder, or give --project-dir",
+            next_step="run spotctl in the project's folder, or pass --project-dir",
         ) from None
     except ValueError as error:
         raise SettingError(f"{path} is not valid JSON ({error})", next_step="fix it") from None
@@ -73,7 +69,7 @@ def read_project(
         known = ", ".join(sorted(stages)) or "none"
         raise SettingError(
             f"stage {stage!r} is not in {path}: known are {known}",
-            next_step="add the stage there, or give --stage",
+            next_step="add the stage there, or pass --stage",
         )
     environment = {
         "STAGE": stage,
@@ -81,12 +77,10 @@ def read_project(
         **stages[stage].get("environment_variables", {}),
         **changes,
     }
-    settings = read_settings(environment)
     return Project(
         folder=folder,
         stage=stage,
         app_name=str(config.get("app_name", "prefect-spot")),
         functions=tuple(stages[stage].get("lambda_functions", {})),
-        settings=settings,
-        provision=read_provision_settings(environment, settings),
+        settings=read_settings(environment),
     )

@@ -1,9 +1,9 @@
-"""`spotctl redrive`: what could not be handled goes back to the function it was for.
+"""`spotctl redrive`: invokes functions again with the events that they could not handle.
 
-Two kinds of message lie in the failure queue: what Lambda gave up on after its tries (a destination
-record around the event), and what EventBridge could not deliver (the bare event, the target in the
-message's attributes). A message is deleted only after its function has handled it: handlers are
-idempotent, so an event that is handled twice does no harm, and one that is lost does.
+Two kinds of message are in the failure queue: what Lambda gave up on after its retries (a
+destination record around the event), and what EventBridge could not deliver (the bare event, its
+target in the message's attributes). A message is deleted only after its function has handled it:
+handlers are idempotent, so handling an event twice does no harm, and losing one does.
 """
 
 import json
@@ -11,22 +11,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from spotctl.context import LONGEST_INVOCATION_SECONDS, Context
 from spotctl.errors import RefusedError
-from spotctl.lambdas import invoke
-from spotctl.world import LONGEST_INVOCATION_SECONDS, World
+from spotctl.output import DEPLOY
 
 MOST_AT_ONCE: Final = 10
-"""How many messages SQS gives at once."""
+"""How many messages SQS returns per request."""
 
 _HELD_SECONDS: Final = LONGEST_INVOCATION_SECONDS + 60
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A message of the failure queue. `function` empty: nobody can tell whom it was for.
+class Message:
+    """A message of the failure queue. `function` empty: its target is unknown.
 
     `reason`: why it was given up, as AWS says it. `subject`: what the event is about. `outcome`:
-    what became of it, in words; `done`: its function has handled it.
+    what `redrive` did with it, in words; `done`: its function has handled it.
     """
 
     id: str
@@ -39,78 +39,80 @@ class Letter:
     done: bool = False
 
     def as_mapping(self) -> dict[str, object]:
-        """What may be shown of it: never the event."""
+        """Return what may be shown: never the event, which may contain secrets."""
         shown = ("id", "function", "subject", "reason", "outcome", "done")
         return {name: getattr(self, name) for name in shown}
 
 
-def read_letter(message: Mapping[str, Any]) -> Letter:
-    """Read an SQS message. Never raises: what cannot be read has no function."""
-    about: dict[str, Any] = {"id": message["MessageId"], "receipt": message["ReceiptHandle"]}
+def read_message(message: Mapping[str, Any]) -> Message:
+    """Read an SQS message. Never raises: an unreadable one has no function."""
+    ids: dict[str, Any] = {"id": message["MessageId"], "receipt": message["ReceiptHandle"]}
     try:
         body = json.loads(message["Body"])
     except ValueError:
-        return Letter(**about, function="", event=None, reason="it is not JSON")
+        body = None
     if not isinstance(body, Mapping):
-        return Letter(**about, function="", event=body, reason="it is not an event")
+        return Message(**ids, function="", event=None, reason="it is not a JSON object")
     context = body.get("requestContext")
     if isinstance(context, Mapping) and "requestPayload" in body:
-        event = body["requestPayload"]
-        error = body.get("responsePayload")
-        said = error.get("errorMessage") if isinstance(error, Mapping) else ""
-        reason = f"{context.get('condition', 'failed')}: {said or 'no message'}"
+        event, error = body["requestPayload"], body.get("responsePayload")
+        text = error.get("errorMessage") if isinstance(error, Mapping) else ""
+        reason = f"{context.get('condition', 'failed')}: {text or 'no message'}"
         arn = str(context.get("functionArn", ""))
-        return Letter(**about, function=_name(arn), event=event, reason=reason, subject=_of(event))
-    attributes = message.get("MessageAttributes") or {}
-    values = {name: a.get("StringValue", "") for name, a in attributes.items()}
-    reason = ": ".join(values[n] for n in ("ERROR_CODE", "ERROR_MESSAGE") if values.get(n))
-    arn = values.get("TARGET_ARN", "")
-    return Letter(**about, function=_name(arn), event=body, reason=reason, subject=_of(body))
+    else:
+        attributes = message.get("MessageAttributes") or {}
+        values = {name: a.get("StringValue", "") for name, a in attributes.items()}
+        event = body
+        reason = ": ".join(values[n] for n in ("ERROR_CODE", "ERROR_MESSAGE") if values.get(n))
+        arn = values.get("TARGET_ARN", "")
+    return Message(
+        **ids, function=_name(arn), event=event, reason=reason, subject=_subject_of(event)
+    )
 
 
-def redrive(world: World, *, dry_run: bool) -> Iterator[Letter]:
-    """Give each message of the queue back to its function, once; say what became of it.
+def redrive(context: Context, *, dry_run: bool) -> Iterator[Message]:
+    """Invoke each message's function once more; yield the message with its outcome.
 
-    With `dry_run` nothing is invoked or deleted. What is not deleted can be had again at the end.
+    With `dry_run` nothing is invoked or deleted. Messages that are kept are visible again at the
+    end.
 
     Raises:
-        RefusedError: there is no failure queue; also botocore's errors.
+        RefusedError: there is no failure queue. Also botocore's errors.
     """
-    sqs = world.aws.client("sqs")
-    name = world.project.failure_queue
+    sqs = context.aws.client("sqs")
+    name = context.project.failure_queue
     try:
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     except sqs.exceptions.QueueDoesNotExist:
-        raise RefusedError(f"there is no queue {name}", next_step="run spotctl deploy") from None
-    ours = {world.project.function_name(function) for function in world.project.functions}
+        raise RefusedError(f"there is no queue {name}", next_step=DEPLOY) from None
     kept: dict[str, str] = {}
     try:
-        while letters := [x for x in _received(sqs, url, dry_run=dry_run) if x.id not in kept]:
-            for letter in letters:
-                kept[letter.id] = letter.receipt
-                redriven = _redrive(world, letter, ours, dry_run=dry_run)
+        while messages := [m for m in _receive(sqs, url, dry_run=dry_run) if m.id not in kept]:
+            for message in messages:
+                kept[message.id] = message.receipt
+                redriven = _redrive(context, message, dry_run=dry_run)
                 if redriven.done:
-                    sqs.delete_message(QueueUrl=url, ReceiptHandle=letter.receipt)
-                    del kept[letter.id]
+                    sqs.delete_message(QueueUrl=url, ReceiptHandle=message.receipt)
+                    del kept[message.id]
                 yield redriven
     finally:
         for receipt in kept.values():
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
 
 
-def _redrive(world: World, letter: Letter, ours: set[str], *, dry_run: bool) -> Letter:
-    if letter.function not in ours:
-        return replace(letter, outcome="kept: it is for no function of this stage")
+def _redrive(context: Context, message: Message, *, dry_run: bool) -> Message:
+    if message.function not in map(context.project.function_name, context.project.functions):
+        return replace(message, outcome="kept: its target is no function of this stage")
     if dry_run:
-        return replace(letter, outcome="would be redriven")
-    answer = invoke(world, letter.function, json.dumps(letter.event).encode())
+        return replace(message, outcome="would be redriven")
+    answer = context.aws.invoke(message.function, message.event)
     if answer.error:
-        return replace(letter, outcome=f"kept: it failed again: {answer.error}")
-    told = answer.value.get("decision") if isinstance(answer.value, Mapping) else None
-    return replace(letter, outcome=f"handled: {told}" if told else "handled", done=True)
+        return replace(message, outcome=f"kept: it failed again: {answer.error}")
+    decision = answer.value.get("decision") if isinstance(answer.value, Mapping) else None
+    return replace(message, outcome=f"handled: {decision}" if decision else "handled", done=True)
 
 
-def _received(sqs: Any, url: str, *, dry_run: bool) -> list[Letter]:
+def _receive(sqs: Any, url: str, *, dry_run: bool) -> list[Message]:
     answer = sqs.receive_message(
         QueueUrl=url,
         MaxNumberOfMessages=MOST_AT_ONCE,
@@ -118,17 +120,17 @@ def _received(sqs: Any, url: str, *, dry_run: bool) -> list[Letter]:
         VisibilityTimeout=60 if dry_run else _HELD_SECONDS * MOST_AT_ONCE,
         WaitTimeSeconds=1,
     )
-    return [read_letter(message) for message in answer.get("Messages", ())]
+    return [read_message(message) for message in answer.get("Messages", ())]
 
 
 def _name(function_arn: str) -> str:
-    """Return the function's name in an ARN, with or without a version behind it."""
+    """The function's name in an ARN, with or without a version behind it."""
     _, found, rest = function_arn.partition(":function:")
     return rest.partition(":")[0] if found else ""
 
 
-def _of(event: object) -> str:
-    """Say what an event is about: its task, or its kind. Never its values: they may be secret."""
+def _subject_of(event: object) -> str:
+    """The event's task or type. Never another value: it may be secret."""
     if not isinstance(event, Mapping):
         return ""
     detail = event.get("detail")

@@ -1,41 +1,40 @@
-"""`report`: what Spot saved and what reruns cost, by deployment and day, from the daily sums.
+"""`spotctl report`: what Spot saved and what reruns cost, by deployment and day.
 
-The reading is the product's own; here it is shown: as a table, as JSON, as CSV. A chart of it is in
-`spotctl/chart.py`.
+Shows the report of `chalicelib/core/money/report.py` as a table, as JSON and as CSV; `chart.py`
+draws it.
 """
 
 import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.money.report import COLUMNS, Report, Row, days_between, in_usd, report_of
-from chalicelib.core.policies.economics import RatePerHour
 from spotctl.errors import RefusedError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 MOST_DAYS: Final = 400
-"""As far back as sums are kept."""
+"""For how many days DynamoDB keeps the daily sums."""
 
 _PERIOD: Final = re.compile(r"([1-9]\d{0,3})([dw])")
 _DAYS: Final = {"d": 1, "w": 7}
 
 
 def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[date, ...]:
-    """Return the days (UTC) that `since` means, up to today: "7d", "4w" or a date, ISO 8601.
+    """Return the days (UTC) of a period, up to today. `since`: "7d", "4w", or a date in ISO 8601.
 
-    `most_days`: as far back as anything is kept.
+    `most_days`: for how many days the data is kept.
 
     Raises:
-        RefusedError: says what is accepted.
+        RefusedError: `since` is none of these, or longer ago.
     """
     period = _PERIOD.fullmatch(since)
     try:
@@ -55,18 +54,18 @@ def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[dat
     return days_between(first, today)
 
 
-def read_report(client: "DynamoDBClient", table: str, since: str) -> Report:
-    """Read the sums from the stack's table, by key, and make the report up to today (UTC).
+def read_report(client: "DynamoDBClient", table: str, since: str, today: date) -> Report:
+    """Read the daily sums of a period, up to today (UTC), from the stack's table.
 
     Raises:
         RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
     """
-    days = days_since(since, datetime.now(UTC).date())  # noqa: TID251  # a person asks, now
+    days = days_since(since, today)
     return report_of(BillTable(client, table).read_sums(days), days[0], days[-1])
 
 
 def as_mapping(report: Report) -> dict[str, Any]:
-    """Return the report for JSON; rates with source and date."""
+    """Return the report for JSON, amounts in USD."""
     return {
         "since": report.since,
         "until": report.until,
@@ -80,9 +79,9 @@ def as_mapping(report: Report) -> dict[str, Any]:
 
 
 def as_csv(report: Report) -> str:
-    """Return a row per deployment and day, and then one of the drills if there were any.
+    """Return CSV: a row per deployment and day, then one for the drills if there were any.
 
-    A text that a spreadsheet would take for a formula has an apostrophe put before it.
+    A deployment's name that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -100,7 +99,7 @@ def as_csv(report: Report) -> str:
 def as_table(report: Report) -> str:
     """Return the report for a terminal: days, deployments, total, rates and warnings.
 
-    Plain text, because thousands of rows are shown at once.
+    Plain text, because rich takes seconds for thousands of rows.
     """
     period = f"{report.since} to {report.until} (UTC)"
     parts = []
@@ -112,7 +111,10 @@ def as_table(report: Report) -> str:
 
 
 def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
-    """Lines with columns as wide as their widest cell; figures stand to the right."""
+    """Lines with columns as wide as their widest cell, figures aligned to the right.
+
+    In terminal cells: some characters of a name take two, some none.
+    """
     texts = ["day", "deployment"] if any(row.day for row in rows) else ["deployment"]
     figures = ["runs", "tasks", "interrupted", "rerun: Spot", "on demand"]
     figures += ["would: Spot", "on demand"] if report.observes else []
@@ -124,17 +126,11 @@ def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
     for number, line in enumerate(table):
         yield "  ".join(
-            _padded(cell, width, to_the_right=place >= len(texts))
+            set_cell_size(cell, width) if place < len(texts) else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         if number == 0:
             yield "  ".join("─" * width for width in widths)
-
-
-def _padded(cell: str, width: int, *, to_the_right: bool) -> str:
-    """Terminals give some characters two cells, and some none."""
-    padding = " " * (width - cell_len(cell))
-    return padding + cell if to_the_right else cell + padding
 
 
 def _cells(report: Report, row: Row) -> Iterator[str]:
@@ -151,7 +147,10 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
 def _lines(report: Report) -> Iterator[str]:
     rate = report.total.interruption_rate
     if rate is not None:
-        yield f"Interruptions per Spot hour: {_in_words(rate)}"
+        yield (
+            f"Interruptions per Spot hour: {rate.observed:.4f} ({rate.low:.4f} to {rate.high:.4f}"
+            f" with 95 % confidence; {rate.events} in {rate.hours:.1f} hours)"
+        )
     if report.moves:
         by_guard = ", ".join(f"{guard} {number}" for guard, number in report.moves.items())
         yield f"Put on demand by a guard, earlier than by the budget: {by_guard}"
@@ -160,7 +159,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Drills, in no total: {drills.hours:.2f} hours, {in_usd(drills.cost_usd)} USD paid"
     if report.observes:
         yield "MODE was observe: reruns under `would` were not made, only decided"
-    yield "All figures are estimates: seconds as ECS told them, times these rates:"
+    yield "All figures are estimates: seconds as ECS reports them, times these rates:"
     for used in report.rates:
         dated = f", read {used.date}" if used.date else ""
         yield (
@@ -171,13 +170,6 @@ def _lines(report: Report) -> Iterator[str]:
         yield "  none: nothing was billed with a rate"
     for warning in report.warnings:
         yield f"Warning: {warning}"
-
-
-def _in_words(rate: RatePerHour) -> str:
-    return (
-        f"{rate.observed:.4f} ({rate.low:.4f} to {rate.high:.4f} with 95 % confidence;"
-        f" {rate.events} in {rate.hours:.1f} hours)"
-    )
 
 
 def _with_rate(row: Row) -> dict[str, object]:

@@ -1,24 +1,18 @@
 """`provision` before moto's AWS and Prefect's twin, every call to AWS on record."""
 
-import io
-import json
-import zipfile
+from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, cast
 
 import boto3
+from botocore.exceptions import ClientError
 from moto.backends import get_backend
 from moto.dynamodb.models import dynamodb_backends
 
-from chalicelib.adapters.dead_letters import AwsDeliveries
-from chalicelib.adapters.network import Ec2Networks
-from chalicelib.adapters.parameters import SsmParameters
-from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
-from chalicelib.adapters.stack import CloudFormationStacks
-from chalicelib.core.provision.context import ProvisionContext
+from chalicelib.adapters.provisioning import AwsAccount
+from chalicelib.core.provision.model import ProvisionState
 from chalicelib.core.provision.plan import Desired
-from chalicelib.core.provision.stack import Condition
-from chalicelib.functions.provision import ProvisionReport, provision
+from chalicelib.functions.provision import ProvisionContext, ProvisionReport, provision
 from tests.laws.universe import Lines
 from tests.provisioning import (
     ACCOUNT,
@@ -72,25 +66,18 @@ class Bench:
         self.pools.calls.clear()
 
     def context(self) -> ProvisionContext:
-        seen = self._seen
-        return ProvisionContext(
-            desired=self.desired,
-            stacks=CloudFormationStacks(seen["cloudformation"]),
-            networks=Ec2Networks(seen["ec2"]),
-            parameters=SsmParameters(seen["ssm"]),
-            service_linked_role=EcsServiceLinkedRole(seen["iam"]),
-            deliveries=AwsDeliveries(seen["events"], seen["lambda"], FUNCTION_PREFIX),
-            work_pools=self.pools,
-            log=Lines(),
-        )
+        seen = {name: client for name, client in self._seen.items() if name != "sqs"}
+        lambdas = seen.pop("lambda")
+        aws = AwsAccount(**seen, lambdas=lambdas, function_arn_prefix=FUNCTION_PREFIX)
+        return ProvisionContext(self.desired, aws, self.pools, Lines())
 
     def provision(self, **event: Any) -> ProvisionReport:
         return provision(self.context(), event)
 
     def until_ready(self, most_calls: int = 8) -> list[ProvisionReport]:
-        """Call it until it says that all is ready."""
+        """Call it until all is ready."""
         reports = [self.provision()]
-        while reports[-1].condition is not Condition.READY:
+        while reports[-1].state is not ProvisionState.READY:
             assert len(reports) < most_calls, reports[-1].summary
             reports.append(self.provision())
         return reports
@@ -104,16 +91,19 @@ class Bench:
 
     def deploy(self) -> None:
         """Do to functions, rules and targets what `chalice deploy` does."""
+        with suppress(ClientError):  # it exists
+            self.aws["iam"].create_role(RoleName="functions", AssumeRolePolicyDocument="{}")
         for function in self.desired.functions:
-            rule = f"{function}-event"
-            if not self._exists(function):
+            with suppress(ClientError):  # it exists
                 self.aws["lambda"].create_function(
                     FunctionName=function,
                     Runtime="python3.12",
-                    Role=self._role(),
+                    Role=f"arn:aws:iam::{ACCOUNT}:role/functions",
                     Handler="app.handler",
-                    Code={"ZipFile": _zip()},
+                    Code={"ImageUri": "any"},
+                    PackageType="Image",
                 )
+            rule = f"{function}-event"
             self.aws["events"].put_rule(Name=rule, ScheduleExpression="rate(5 minutes)")
             self.aws["events"].put_targets(
                 Rule=rule, Targets=[{"Id": "1", "Arn": f"{FUNCTION_PREFIX}{function}"}]
@@ -156,16 +146,6 @@ class Bench:
             "roles": sorted(role["RoleName"] for role in self.aws["iam"].list_roles()["Roles"]),
         }
 
-    def _exists(self, function: str) -> bool:
-        known = self.aws["lambda"].list_functions()["Functions"]
-        return function in [one["FunctionName"] for one in known]
-
-    def _role(self) -> str:
-        iam = self.aws["iam"]
-        if "functions" not in [role["RoleName"] for role in iam.list_roles()["Roles"]]:
-            iam.create_role(RoleName="functions", AssumeRolePolicyDocument=json.dumps({}))
-        return f"arn:aws:iam::{ACCOUNT}:role/functions"
-
 
 _SESSION = boto3.session.Session()
 
@@ -179,10 +159,3 @@ def _client(name: str, number: int) -> Any:
         aws_access_key_id="testing",
         aws_secret_access_key="testing",
     )
-
-
-def _zip() -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("app.py", "def handler(event, context): ...")
-    return packed.getvalue()

@@ -1,13 +1,13 @@
 """Builders for what `provision` plans by: each makes an ordinary thing, a test overrides its point.
 
-The templates are the smallest that have all the kinds of things the real ones have.
+The stack's template is the smallest that has all the kinds of things the real one has.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from chalicelib.core.provision.dead_letters import RETRY_POLICY, Delivery, InvokeConfig
-from chalicelib.core.provision.mode import Provision
+import infra
+from chalicelib.core.provision.model import RETRY_POLICY, Delivery, InvokeConfig, Stack
 from chalicelib.core.provision.plan import (
     Credential,
     Desired,
@@ -16,7 +16,6 @@ from chalicelib.core.provision.plan import (
     stack_definition,
 )
 from chalicelib.core.provision.pool_template import WorkPool, merged
-from chalicelib.core.provision.stack import Stack
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -54,7 +53,9 @@ STACK_TEMPLATE: dict[str, Any] = {
     "Outputs": {
         "FailureQueueArn": {"Value": {"Fn::GetAtt": ["FailureQueue", "Arn"]}},
         "ClusterName": {"Value": {"Ref": "TableName"}},
+        "ExecutionRoleArn": {"Value": "arn:aws:iam::123456789012:role/execution"},
         "FlowRoleArn": {"Value": "arn:aws:iam::123456789012:role/flow"},
+        "LogGroupName": {"Value": "/ecs/prefect-spot-dev"},
         "SubnetIds": {"Value": {"Ref": "SubnetIds"}},
         "VpcId": {"Value": {"Ref": "VpcId"}},
         "SecurityGroupIds": {"Value": "sg-11111111"},
@@ -64,70 +65,15 @@ STACK_TEMPLATE: dict[str, Any] = {
 OUTPUTS = {
     "FailureQueueArn": QUEUE_ARN,
     "ClusterName": STACK_NAME,
+    "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/execution",
     "FlowRoleArn": f"arn:aws:iam::{ACCOUNT}:role/flow",
+    "LogGroupName": f"/ecs/{STACK_NAME}",
     "SubnetIds": "subnet-11111111,subnet-22222222",
     "VpcId": "vpc-11111111",
     "SecurityGroupIds": "sg-11111111",
 }
 
-_TEXT: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
-POOL_TEMPLATE: dict[str, Any] = {
-    "variables": {
-        "type": "object",
-        "properties": {
-            "image": {**_TEXT, "default": None},
-            "cpu": {"type": "integer", "default": 1024},
-            "launch_type": {"type": "string", "default": "FARGATE_SPOT"},
-            "capacity_provider_strategy": {
-                "type": "array",
-                "items": {"$ref": "#/definitions/CapacityProvider"},
-            },
-            "cluster": {**_TEXT, "default": "${ClusterName}"},
-            "vpc_id": {**_TEXT, "default": "${VpcId}"},
-            "task_role_arn": {**_TEXT, "default": "${FlowRoleArn}"},
-            "configure_cloudwatch_logs": {"type": "boolean", "default": True},
-            "prefect_api_key_secret_arn": {**_TEXT, "default": "${ApiKeyParameterArn}"},
-            "prefect_api_auth_string_secret_arn": {**_TEXT, "default": "${AuthStringParameterArn}"},
-            "network_configuration": {
-                "type": "object",
-                "default": {
-                    "subnets": "${SubnetIds}",
-                    "securityGroups": "${SecurityGroupIds}",
-                    "assignPublicIp": "${AssignPublicIp}",
-                },
-            },
-        },
-        "definitions": {"CapacityProvider": {"type": "object"}},
-    },
-    "job_configuration": {
-        "cluster": "{{ cluster }}",
-        "env": "{{ env }}",
-        "prefect_api_key_secret_arn": "{{ prefect_api_key_secret_arn }}",
-        "network_configuration": "{{ network_configuration }}",
-        "task_definition": {
-            "cpu": "{{ cpu }}",
-            "containerDefinitions": [
-                {
-                    "name": "{{ container_name }}",
-                    "image": "{{ image }}",
-                    "memory": "{{ memory }}",
-                    "stopTimeout": 120,
-                    "environment": [
-                        {
-                            "name": "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR",
-                            "value": "relinquish",
-                        }
-                    ],
-                }
-            ],
-        },
-        "task_run_request": {
-            "launchType": "{{ launch_type }}",
-            "capacityProviderStrategy": "{{ capacity_provider_strategy }}",
-            "overrides": {"taskRoleArn": "{{ task_role_arn }}"},
-        },
-    },
-}
+POOL_TEMPLATE: dict[str, Any] = infra.load("base-job-template.json")
 
 VALUES: Mapping[str, Any] = {
     **OUTPUTS,
@@ -138,20 +84,13 @@ VALUES: Mapping[str, Any] = {
     "AuthStringParameterArn": "",
 }
 
-SHIPPED_VALUES: Mapping[str, Any] = {
-    **VALUES,
-    "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/{STACK_NAME}-execution",
-    "LogGroupName": f"/ecs/{STACK_NAME}",
-}
-"""What the template that is shipped asks for."""
-
-POOL_AS_IT_SHALL_BE = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT")
+OUR_POOL_TEMPLATE = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT")
 
 
 def make_desired(**changes: Any) -> Desired:
     """Full provisioning with an API key, its network looked up."""
     ordinary: dict[str, Any] = {
-        "provision": Provision.FULL,
+        "is_full": True,
         "stack_name": STACK_NAME,
         "template": STACK_TEMPLATE,
         "parameters": {
@@ -159,7 +98,7 @@ def make_desired(**changes: Any) -> Desired:
             "WorkerImage": "prefecthq/prefect-aws:latest",
             "TableName": STACK_NAME,
         },
-        "credential": Credential(PARAMETER, "PREFECT_API_KEY_PARAMETER", is_api_key=True),
+        "credential": Credential(PARAMETER, is_api_key=True),
         "vpc_id": "",
         "subnet_ids": (),
         "assign_public_ip": True,
@@ -175,7 +114,7 @@ NETWORK = Network("vpc-11111111", ("subnet-11111111", "subnet-22222222"))
 
 
 def make_stack(**changes: Any) -> Stack:
-    """The stack as it shall be; status CREATE_COMPLETE."""
+    """The stack up to date; status CREATE_COMPLETE."""
     definition = stack_definition(make_desired(), NETWORK)
     ordinary: dict[str, Any] = {
         "id": STACK_ID,
@@ -189,7 +128,7 @@ def make_stack(**changes: Any) -> Stack:
 
 
 def make_target(function: str, **changes: Any) -> dict[str, Any]:
-    """A rule's target as it shall be; Chalice calls it 1."""
+    """A rule's target with queue and retry policy; Chalice calls it 1."""
     ordinary: dict[str, Any] = {
         "Id": "1",
         "Arn": f"{FUNCTION_PREFIX}{function}",
@@ -205,7 +144,7 @@ def bare_target(function: str) -> dict[str, Any]:
 
 
 def make_delivery(function: str = f"{STACK_NAME}-react", **changes: Any) -> Delivery:
-    """A function whose events end in the queue when nobody can handle them."""
+    """A function whose events end in the queue when nothing can handle them."""
     ordinary: dict[str, Any] = {
         "function": function,
         "arn": f"{FUNCTION_PREFIX}{function}",
@@ -216,12 +155,12 @@ def make_delivery(function: str = f"{STACK_NAME}-react", **changes: Any) -> Deli
 
 
 def make_observed(**changes: Any) -> Observed:
-    """All as it shall be."""
+    """All up to date."""
     ordinary: dict[str, Any] = {
         "stack": make_stack(),
         "network": NETWORK,
         "credential_arn": PARAMETER_ARN,
-        "work_pool": WorkPool(WORK_POOL, "ecs", POOL_AS_IT_SHALL_BE),
+        "work_pool": WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),
         "deliveries": (make_delivery(),),
     }
     return Observed(**{**ordinary, **changes})

@@ -6,16 +6,15 @@ What there is comes from the stack's template, the settings' defaults, `app.py` 
 own list; Fargate's rates from `infra/prices.json`; the other prices stand here, with their source.
 """
 
-import ast
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import infra
 from chalicelib.core.metrics import Metric
-from chalicelib.provision_settings import read_provision_settings
 from chalicelib.settings import read_settings
 from tools.settings_page import REQUIRED
 
@@ -26,6 +25,7 @@ HOURS: Final = 730
 """In a month, as AWS's own calculator counts."""
 
 MINUTES: Final = HOURS * 60
+NBSP: Final = "\N{NO-BREAK SPACE}"
 SECONDS_PER_CALL: Final = 1
 """Of the scheduled Lambdas; not measured on AWS."""
 
@@ -42,89 +42,60 @@ CLOUDWATCH: Final = "[CloudWatch](https://aws.amazon.com/cloudwatch/pricing/)"
 LAMBDA: Final = "[Lambda](https://aws.amazon.com/lambda/pricing/)"
 
 
-@dataclass(frozen=True)
-class Cost:
-    """A row: `usd` a month, `each`: as much again for each deployment."""
-
-    what: str
-    usd: Decimal
-    price: str
-    each: bool = False
-
-
-def costs() -> Iterator[Cost]:
-    """Return the rows, of a stage with its defaults in us-east-1."""
-    settings = read_settings(REQUIRED)
-    worker = read_provision_settings(REQUIRED, settings)
+def costs() -> Iterator[tuple[str, str, str]]:
+    """Return what there is, USD a month, and the price, of a stage with its defaults."""
+    worker = read_settings(REQUIRED)
     vcpu, gib = Decimal(worker.worker_cpu) / 1024, Decimal(worker.worker_memory) / 1024
     rate = _fargate_rate()
     hour = vcpu * Decimal(rate["vcpu_hour_usd"]) + gib * Decimal(rate["gb_hour_usd"])
-    yield Cost(
-        f"the worker: {vcpu} vCPU and {gib} GiB on FARGATE, day and night\N{NO-BREAK SPACE}¹",
-        hour * HOURS,
-        FARGATE,
-    )
-    yield Cost(
-        "its public IPv4 address\N{NO-BREAK SPACE}¹",
-        IPV4_HOUR_USD * HOURS,
-        f"{IPV4_HOUR_USD} an hour, {VPC}",
-    )
+    worker_text = f"the worker: {vcpu} vCPU and {gib} GiB on FARGATE, day and night{NBSP}¹"
+    yield worker_text, f"{hour * HOURS:.2f}", FARGATE
+    ipv4 = f"{IPV4_HOUR_USD} an hour, {VPC}"
+    yield f"its public IPv4 address{NBSP}¹", f"{IPV4_HOUR_USD * HOURS:.2f}", ipv4
     alarms, watched = _alarms()
-    price = f"{ALARM_METRIC_USD} a metric, {CLOUDWATCH}"
-    yield Cost(f"{alarms} alarms, on {watched} metrics", ALARM_METRIC_USD * watched, price)
-    metrics = len(Metric)
-    price = f"{METRIC_USD} a metric, {CLOUDWATCH}"
-    yield Cost(f"{metrics} metrics of the work pool", METRIC_USD * metrics, price)
-    yield Cost(f"up to {metrics} of a deployment", METRIC_USD * metrics, price, each=True)
-    yield Cost("the dashboard", DASHBOARD_USD, CLOUDWATCH)
+    a_metric = f"{ALARM_METRIC_USD} a metric, {CLOUDWATCH}"
+    yield f"{alarms} alarms, on {watched} metrics", f"{ALARM_METRIC_USD * watched:.2f}", a_metric
+    metrics, a_metric = len(Metric), f"{METRIC_USD} a metric, {CLOUDWATCH}"
+    all_metrics = f"{METRIC_USD * metrics:.2f}"
+    yield f"{metrics} metrics of the work pool", all_metrics, a_metric
+    yield f"up to {metrics} of a deployment", f"{all_metrics} for each", a_metric
+    yield "the dashboard", f"{DASHBOARD_USD:.2f}", CLOUDWATCH
     calls = _scheduled_calls()
     gb_seconds = calls * SECONDS_PER_CALL * Decimal(_lambda_mib()) / 1024
-    yield Cost(
-        f"{calls:,} calls of `sweep` and `provision`, if each takes {SECONDS_PER_CALL}"
-        "\N{NO-BREAK SPACE}s\N{NO-BREAK SPACE}²",
-        calls * LAMBDA_REQUEST_USD + gb_seconds * LAMBDA_GB_SECOND_USD,
-        LAMBDA,
-    )
+    usd = calls * LAMBDA_REQUEST_USD + gb_seconds * LAMBDA_GB_SECOND_USD
+    if_each = f"if each takes {SECONDS_PER_CALL}{NBSP}s{NBSP}²"
+    yield f"{calls:,} calls of `sweep` and `provision`, {if_each}", f"{usd:.2f}", LAMBDA
 
 
 def table() -> str:
     """Return the rows as a Markdown table."""
-    rows = [
-        f"| {cost.what} | {cost.usd:.2f}{' for each' if cost.each else ''} | {cost.price} |"
-        for cost in costs()
-    ]
+    rows = [f"| {what} | {usd} | {price} |" for what, usd, price in costs()]
     return "\n".join(["| what | USD a month | price |", "|---|---|---|", *rows])
 
 
 def _fargate_rate() -> Mapping[str, str]:
-    rates = json.loads((ROOT / "infra" / "prices.json").read_text())["rates"]
+    rates = infra.load("prices.json")["rates"]
     wanted = (REGION, "x86_64", "FARGATE")
     return next(r for r in rates if (r["region"], r["architecture"], r["capacity"]) == wanted)
 
 
 def _alarms() -> tuple[int, int]:
-    """How many alarms the stack has, and how many metrics they look at: those are charged for."""
-    resources: Mapping[str, Any] = json.loads((ROOT / "infra" / "stack.json").read_text())
-    alarms = [
-        resource["Properties"]
-        for resource in resources["Resources"].values()
-        if resource["Type"] == "AWS::CloudWatch::Alarm"
-    ]
+    """Return the number of the stack's alarms, and of the metrics they watch, which are charged."""
+    resources: Mapping[str, Any] = infra.load("stack.json")["Resources"]
+    alarms = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
     watched = [
-        sum("MetricStat" in metric for metric in alarm["Metrics"]) if "Metrics" in alarm else 1
+        metric
         for alarm in alarms
+        for metric in alarm.get("Metrics", [{"MetricStat": alarm}])
+        if "MetricStat" in metric
     ]
-    return len(alarms), sum(watched)
+    return len(alarms), len(watched)
 
 
 def _scheduled_calls() -> int:
-    """How many calls a month the schedules in `app.py` make."""
-    found = 0
-    for node in ast.walk(ast.parse((ROOT / "app.py").read_text())):
-        match node:
-            case ast.Call(func=ast.Name("Rate"), args=[ast.Constant(value=int(minutes))]):
-                found += MINUTES // minutes
-    return found
+    """Return how many calls a month the schedules in `app.py` make."""
+    rates = re.findall(r"Rate\((\d+), unit=Rate\.MINUTES\)", (ROOT / "app.py").read_text())
+    return sum(MINUTES // int(minutes) for minutes in rates)
 
 
 def _lambda_mib() -> int:

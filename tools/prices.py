@@ -1,7 +1,7 @@
-"""`make prices`: reads the rates anew into `infra/prices.json`, and refuses what cannot be right.
+"""`make prices`: reads the rates again into `infra/prices.json`, and refuses what cannot be right.
 
 On-demand rates come from the Price List API, which has none of Spot; those come from the feed that
-the public pricing page reads. Nobody promises that feed, so no Lambda ever asks for it.
+the public pricing page reads. AWS does not promise that feed, so no Lambda reads it.
 """
 
 import json
@@ -38,7 +38,7 @@ _ON_DEMAND_USAGE: Final = {
     "Fargate-ARM-GB-Hours": ("arm64", "gb"),
     "Fargate-EphemeralStorage-GB-Hours": ("", "storage"),
 }
-"""How a usage type ends; a prefix names the region. Windows has others, and is left out."""
+"""By how a usage type ends. Windows has others, and is left out."""
 
 _SPOT_UNITS: Final = {
     "vCPU-Hours": ("x86_64", "vcpu"),
@@ -47,8 +47,11 @@ _SPOT_UNITS: Final = {
     "ARM-GB-Hours": ("arm64", "gb"),
 }
 
-Prices = dict[tuple[str, str, str], Decimal]
-"""USD by region, architecture, and what is priced: vcpu, gb or storage."""
+Key = tuple[str, str, str]
+"""Region, architecture, and what is priced: vcpu, gb or storage."""
+
+Prices = dict[Key, Decimal]
+"""In USD."""
 
 
 class PricesError(Exception):
@@ -83,24 +86,18 @@ def table_of(products: Iterable[str], feed: Any, today: date) -> Mapping[str, An
         PricesError: a source is not what it was, a rate is zero, negative or no number, Spot is
             above on-demand, or one of a region's two rates is missing.
     """
-    on_demand, spot = _on_demand_prices(products), _spot_prices(feed)
+    on_demand = _collect("the Price List API", _on_demand_prices(products))
+    spot = _collect("the Spot feed", _spot_prices(feed))
     rates = [
         *_rows(on_demand, FARGATE, ON_DEMAND_SOURCE, today),
         *_rows(spot, FARGATE_SPOT, SPOT_SOURCE, today),
     ]
+    noted = {"source": ON_DEMAND_SOURCE, "date": today.isoformat()}
     storage = [
-        {
-            "region": region,
-            "gb_hour_usd": f"{usd:f}",
-            "source": ON_DEMAND_SOURCE,
-            "date": today.isoformat(),
-        }
+        {"region": region, "gb_hour_usd": f"{usd:f}", **noted}
         for (region, _, kind), usd in sorted(on_demand.items())
         if kind == "storage"
     ]
-    for capacity in (FARGATE, FARGATE_SPOT):
-        if not any(row["capacity"] == capacity for row in rates):
-            raise PricesError(f"the source has no rates of {capacity}")
     try:
         read_table({"rates": rates, "storage": storage})
     except ValueError as error:
@@ -118,81 +115,56 @@ def as_text(table: Mapping[str, Any]) -> str:
     return f'{{\n  "about": {json.dumps(table["about"])},\n{lists}\n}}\n'
 
 
-def _rows(prices: Prices, capacity: str, source: str, today: date) -> Iterator[dict[str, str]]:
+def _rows(prices: Prices, capacity: str, source: str, today: date) -> list[dict[str, str]]:
+    if not prices:
+        raise PricesError(f"the source has no rates of {capacity}")
+    rows = []
     for region, architecture in sorted({(r, a) for r, a, kind in prices if kind != "storage"}):
         vcpu = prices.get((region, architecture, "vcpu"))
         gb = prices.get((region, architecture, "gb"))
         if vcpu is None or gb is None:
             raise PricesError(f"{region}/{architecture}/{capacity} has one rate without the other")
-        yield {
-            "region": region,
-            "architecture": architecture,
-            "capacity": capacity,
-            "vcpu_hour_usd": f"{vcpu:f}",
-            "gb_hour_usd": f"{gb:f}",
-            "source": source,
-            "date": today.isoformat(),
-        }
+        row = {"region": region, "architecture": architecture, "capacity": capacity}
+        usd = {"vcpu_hour_usd": f"{vcpu:f}", "gb_hour_usd": f"{gb:f}"}
+        rows.append({**row, **usd, "source": source, "date": today.isoformat()})
+    return rows
 
 
-def _on_demand_prices(products: Iterable[str]) -> Prices:
+def _collect(source: str, found: Iterable[tuple[Key, object]]) -> Prices:
+    """Return the prices without the zeros that the API pads them with."""
     prices: Prices = {}
-    for text in products:
-        try:
-            product = json.loads(text)
-            attributes = product["product"]["attributes"]
-            usage, region = attributes["usagetype"], attributes["regionCode"]
-            kind = next((k for end, k in _ON_DEMAND_USAGE.items() if _is_usage(usage, end)), None)
-            if kind is None or not _is_public_region(region):
-                continue
-            _note(prices, (region, *kind), _only_price(product["terms"]["OnDemand"]))
-        except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
-            raise PricesError(f"the Price List API answers otherwise: {error!r}") from None
+    try:
+        for key, text in found:
+            usd = Decimal(str(text)).normalize()
+            if prices.setdefault(key, usd) != usd:
+                raise PricesError(f"{'/'.join(key)} has two prices: {prices[key]} and {usd}")
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
+        raise PricesError(f"{source} answers in another form: {error!r}") from None
     return prices
 
 
-def _is_usage(usage: str, end: str) -> bool:
-    """Whether a usage type is this one: alone, or after a region's short name and a hyphen."""
-    return usage == end or usage.endswith(f"-{end}")
+def _on_demand_prices(products: Iterable[str]) -> Iterator[tuple[Key, object]]:
+    """Fargate has neither tiers nor terms: each of its products has one price."""
+    for product in map(json.loads, products):
+        attributes = product["product"]["attributes"]
+        usage, region = attributes["usagetype"], attributes["regionCode"]
+        # A usage type stands alone, or after its region's short name and a hyphen.
+        kinds = [kind for end, kind in _ON_DEMAND_USAGE.items() if f"-{usage}".endswith(f"-{end}")]
+        if kinds and _is_public_region(region):
+            [term] = product["terms"]["OnDemand"].values()
+            [dimension] = term["priceDimensions"].values()
+            yield (region, *kinds[0]), dimension["pricePerUnit"]["USD"]
+
+
+def _spot_prices(feed: Any) -> Iterator[tuple[Key, object]]:
+    for row in feed["prices"]:
+        if kind := _SPOT_UNITS.get(row["unit"]):
+            yield (row["attributes"]["aws:region"], *kind), row["price"]["USD"]
 
 
 def _is_public_region(region: str) -> bool:
     """China has prices of its own, in CNY; local zones run no Fargate."""
     return not region.startswith("cn-") and region.count("-") in (2, 3) and region[-1].isdigit()
-
-
-def _only_price(terms: Mapping[str, Any]) -> Decimal:
-    """The one price of a product: Fargate has neither tiers nor terms."""
-    found = [
-        dimension["pricePerUnit"]["USD"]
-        for term in terms.values()
-        for dimension in term["priceDimensions"].values()
-    ]
-    if len(found) != 1:
-        raise PricesError(f"a product has {len(found)} prices: {found}")
-    return _usd(found[0])
-
-
-def _spot_prices(feed: Any) -> Prices:
-    prices: Prices = {}
-    try:
-        for row in feed["prices"]:
-            if kind := _SPOT_UNITS.get(row["unit"]):
-                region = row["attributes"]["aws:region"]
-                _note(prices, (region, *kind), _usd(row["price"]["USD"]))
-    except (KeyError, TypeError, InvalidOperation) as error:
-        raise PricesError(f"the Spot feed is otherwise than it was: {error!r}") from None
-    return prices
-
-
-def _note(prices: Prices, key: tuple[str, str, str], usd: Decimal) -> None:
-    if prices.setdefault(key, usd) != usd:
-        raise PricesError(f"{'/'.join(key)} has two prices: {prices[key]} and {usd}")
-
-
-def _usd(text: object) -> Decimal:
-    """A price as it is written, without the zeros that the API pads it with."""
-    return Decimal(str(text)).normalize()
 
 
 def read_price_list(client: Any) -> Iterator[str]:

@@ -13,11 +13,12 @@ NOT_LOADED: Final = ("canonical", "next", "prev")
 
 
 class Loads(HTMLParser):
-    """Collects what a page loads from elsewhere."""
+    """Collects what a page loads from other hosts."""
 
-    def __init__(self) -> None:
+    def __init__(self, html: str) -> None:
         super().__init__()
         self.foreign: list[str] = []
+        self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Look at one tag."""
@@ -27,17 +28,10 @@ class Loads(HTMLParser):
             self.foreign.append(address)
 
 
-def foreign_loads(html: str) -> list[str]:
-    """Return the addresses of other hosts from which the page would load something."""
-    page = Loads()
-    page.feed(html)
-    return page.foreign
-
-
 def main(folder: str) -> int:
     """Check all pages; 1 when one loads something, or when there is none."""
     pages = sorted(Path(folder).rglob("*.html"))
-    found = [(page, address) for page in pages for address in foreign_loads(page.read_text())]
+    found = [(page, address) for page in pages for address in Loads(page.read_text()).foreign]
     for page, address in found:
         print(f"{page} loads {address}: a reader without network misses it")
     print(f"{len(pages)} pages in {folder}, {len(found)} loads from the network")
@@ -45,4 +39,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1]))

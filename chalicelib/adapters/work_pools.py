@@ -9,7 +9,7 @@ from chalicelib.errors import PrefectUnavailableError
 
 
 class PrefectWorkPools:
-    """`core.provision.context.WorkPools` over HTTP; raises what `adapters/prefect_client.py` raises."""
+    """`functions.provision.WorkPools` over HTTP; raises what `JsonHttp` raises."""
 
     def __init__(self, http: JsonHttp) -> None:
         self._http = http

@@ -1,47 +1,76 @@
-"""The `provision` Lambda: brings up all that is needed, and keeps it so, a step per call.
+"""The `provision` Lambda: creates stack and work pool, and keeps them up to date, a step per call.
 
-It is called by schedule and by hand, `{"dry_run": true}` only shows what it would do. All questions
-are asked before anything is changed. Who calls by hand reads the answer; nobody reads a schedule's,
-so there a problem is raised, and the function's alarm tells of it.
+It is called by schedule and by hand; `{"dry_run": true}` only shows what it would do. All is read
+before anything is changed. An operator reads the answer of a call by hand; a scheduled call's is
+read by none, so there a problem is raised, and the function's alarm reports it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, assert_never
 
-from chalicelib.core.provision.context import ProvisionContext
-from chalicelib.core.provision.dead_letters import PutInvokeConfig, PutTargets
-from chalicelib.core.provision.plan import Observed, Plan, Problem, plan
-from chalicelib.core.provision.pool_template import POOL_TYPE, WorkPool
-from chalicelib.core.provision.stack import Condition, Standing, standing_of
-from chalicelib.core.provision.steps import (
+from chalicelib.core.ports import Log
+from chalicelib.core.provision.model import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
+    ProvisionState,
+    PutInvokeConfig,
+    PutTargets,
+    StackState,
     Step,
     UpdateStack,
     describe,
+    state_of,
 )
+from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
+from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
 from chalicelib.errors import (
+    ConcurrentUpdateError,
     NotProvisionedError,
-    OvertakenError,
     PrefectConflictError,
     PrefectSpotError,
     WorkPoolError,
 )
+
+if TYPE_CHECKING:
+    from chalicelib.adapters.provisioning import AwsAccount
 
 T = TypeVar("T")
 
 _ERROR: Final = "Error"
 
 
+class WorkPools(Protocol):
+    """Prefect's work pools. Each method raises what `core.ports.Prefect` says."""
+
+    def read(self, name: str) -> WorkPool | None:
+        """Return the pool; None when Prefect does not know it."""
+
+    def create(self, name: str, base_job_template: Template) -> None:
+        """Create a pool of type ecs. Raises PrefectConflictError when it exists."""
+
+    def change(self, name: str, base_job_template: Template) -> None:
+        """Replace the pool's base job template; limits, queues and the rest stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionContext:
+    """What is desired, and everything that one call may read and change."""
+
+    desired: Desired
+    aws: "AwsAccount"
+    work_pools: WorkPools
+    log: Log
+
+
 @dataclass(frozen=True, slots=True)
 class ProvisionReport:
-    """What a call did, or would do: `steps` in words; `overtaken` those somebody else did first."""
+    """What a call did, or would do, in words; `overtaken`: the steps that another caller did."""
 
-    condition: Condition
+    state: ProvisionState
     dry_run: bool
     stack_name: str
     stack_status: str
@@ -53,15 +82,14 @@ class ProvisionReport:
     def summary(self) -> Mapping[str, object]:
         """The function's answer.
 
-        `state`: `ready`: up to date. `pending`: to be called again, something had no
-        turn yet. `creating`, `updating`, `deleting`, `recovering` (from a failure, which
-        `problems` tells): CloudFormation is at it; to be called again. `blocked`, `failed`: a
-        person has to do what `problems` says.
+        `state`: `ready`: up to date. `pending`: a later call does the rest. `creating`, `updating`,
+        `deleting`, `recovering` (from what `problems` says): CloudFormation is at work; a later
+        call goes on. `blocked`, `failed`: an operator has to do what `problems` says.
         `steps` were done, or with `dry_run` would be. `problems`: each with `error`, its name, and
         `message`, which ends with the next step.
         """
         return {
-            "state": self.condition.value,
+            "state": self.state.value,
             "dry_run": self.dry_run,
             "stack": {"name": self.stack_name, "status": self.stack_status},
             "steps": list(self.steps),
@@ -71,18 +99,20 @@ class ProvisionReport:
 
 
 def provision(context: ProvisionContext, event: object) -> ProvisionReport:
-    """Go one step towards what shall be; return where it stands.
+    """Take the next step towards what is desired; return what was done, and the state.
 
     Raises:
         NotProvisionedError: there are problems, and the call came by schedule.
-        botocore's errors, where AWS fails or refuses: to be called again.
+        botocore's errors, where AWS fails or refuses: retryable.
     """
     dry_run = isinstance(event, Mapping) and bool(event.get("dry_run"))
     observed = _observe(context)
     planned = plan(context.desired, observed)
     overtaken = () if dry_run else _perform_all(context, planned)
+    is_undone = bool(overtaken or (dry_run and planned.steps))
+    is_pending = is_undone and planned.state is ProvisionState.READY
     report = ProvisionReport(
-        condition=_condition(planned, overtaken, dry_run=dry_run),
+        state=ProvisionState.PENDING if is_pending else planned.state,
         dry_run=dry_run,
         stack_name=context.desired.stack_name,
         stack_status=observed.stack.status if observed.stack else "",
@@ -94,7 +124,7 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     if report.problems and _is_scheduled(event):
         found = "; ".join(f"{problem.name}: {problem.what}" for problem in report.problems)
         raise NotProvisionedError(
-            f"{report.condition.value}: {found}",
+            f"{report.state.value}: {found}",
             next_step="; ".join(problem.next_step for problem in report.problems),
         )
     return report
@@ -104,48 +134,40 @@ def _is_scheduled(event: object) -> bool:
     return isinstance(event, Mapping) and event.get("source") == "aws.events"
 
 
-def _condition(planned: Plan, overtaken: tuple[Step, ...], *, dry_run: bool) -> Condition:
-    is_undone = bool(overtaken) or (dry_run and bool(planned.steps))
-    return (
-        Condition.PENDING
-        if is_undone and planned.condition is Condition.READY
-        else (planned.condition)
-    )
-
-
 def _observe(context: ProvisionContext) -> Observed:
-    """Ask all questions; what has no answer for a reason that we know becomes a problem.
+    """Read all; what cannot be read for a reason that we know becomes a problem.
 
-    AWS is asked first: a Prefect that does not answer takes its time.
+    AWS comes first: a Prefect that does not answer takes until its deadline.
     """
     desired = context.desired
     problems: list[Problem] = []
 
-    def ask(question: Callable[[], T]) -> T | None:
+    def read(call: Callable[[], T]) -> T | None:
         try:
-            return question()
+            return call()
         except PrefectSpotError as error:
             name = type(error).__name__.removesuffix(_ERROR)
             problems.append(Problem(name, error.what, error.next_step))
             return None
 
-    stack = context.stacks.read(desired.stack_name)
+    aws = context.aws
+    stack = aws.read_stack(desired.stack_name)
     network = arn = None
     has_role = True
     if desired.is_full:
-        network = ask(
-            lambda: context.networks.find(
+        network = read(
+            lambda: aws.find_network(
                 desired.vpc_id, desired.subnet_ids, assign_public_ip=desired.assign_public_ip
             )
         )
-        if standing_of(stack)[0] is Standing.ABSENT:
-            has_role = context.service_linked_role.exists()
+        if state_of(stack)[0] is StackState.ABSENT:
+            has_role = aws.has_service_linked_role()
     credential = desired.credential
     if credential is not None:
-        arn = ask(lambda: context.parameters.arn_of(credential))
-    deliveries = tuple(context.deliveries.read(name) for name in desired.functions)
+        arn = read(lambda: aws.arn_of(credential))
+    deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
     readable = credential is None or arn is not None
-    pool = ask(lambda: _work_pool(context)) if readable else None
+    pool = read(lambda: _work_pool(context)) if readable else None
     return Observed(
         stack=stack,
         network=network,
@@ -158,7 +180,7 @@ def _observe(context: ProvisionContext) -> Observed:
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:
-    """Ask Prefect for the pool, and so whether it can be reached at all."""
+    """Read the pool, and so learn whether Prefect can be reached at all."""
     desired = context.desired
     pool = context.work_pools.read(desired.work_pool)
     if pool is None and not desired.is_full:
@@ -175,31 +197,32 @@ def _work_pool(context: ProvisionContext) -> WorkPool | None:
 
 
 def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
-    """Perform the steps; return those that somebody else was quicker at."""
+    """Perform the steps; return those that another caller did first."""
     overtaken = []
     for step in planned.steps:
         try:
             _perform(context, step)
-        except (OvertakenError, PrefectConflictError) as error:
+        except (ConcurrentUpdateError, PrefectConflictError) as error:
             context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
     return tuple(overtaken)
 
 
 def _perform(context: ProvisionContext, step: Step) -> None:
+    aws = context.aws
     match step:
         case CreateServiceLinkedRole():
-            context.service_linked_role.create()
+            aws.create_service_linked_role()
         case CreateStack(definition):
-            context.stacks.create(definition)
+            aws.create_stack(definition)
         case UpdateStack(stack_id, definition, _):
-            context.stacks.update(stack_id, definition)
+            aws.update_stack(stack_id, definition)
         case DeleteStack(stack_id, _, _):
-            context.stacks.delete(stack_id)
+            aws.delete_stack(stack_id)
         case PutTargets():
-            context.deliveries.put_targets(step)
+            aws.put_targets(step)
         case PutInvokeConfig():
-            context.deliveries.put_invoke_config(step)
+            aws.put_invoke_config(step)
         case CreateWorkPool(name, template):
             context.work_pools.create(name, template)
         case ChangeWorkPool(name, template):

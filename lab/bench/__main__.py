@@ -1,20 +1,21 @@
 """`make bench`, or `python -m lab.bench observer floor cold storm sweep`: measure, print, write.
 
-`--short` tries the parts with smallest sizes, and writes no page.
+`--short` tries the parts with smallest sizes, and writes no page. `cold --against DIR` compares the
+Lambda of this checkout with that of another one, start by start, and writes nothing.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from lab.bench import machine, report
-from lab.bench.part import PARTS, Row
+from lab.bench.part import PARTS
+from lab.tables import console, show
 
 
 def main(arguments: list[str]) -> int:
@@ -22,35 +23,41 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m lab.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
     parser.add_argument("--short", action="store_true", help="smallest sizes, once, and no page")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, for cold")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown:
         parser.error(f"there is no part {unknown[0]}: there are {', '.join(PARTS)}")
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    screen = console()
+    if options.against:
+        if options.parts != ["cold"]:
+            parser.error("--against is for cold alone: python -m lab.bench cold --against DIR")
+        _run("cold", {}, screen, short=options.short, against=options.against)
+        return 0
     file = report.SHORT_FILE if options.short else report.FILE
     found = report.load(file)
     for name in options.parts or PARTS:
-        found = _run(name, found, console, short=options.short)
+        found = _run(name, found, screen, short=options.short)
         report.save(found, file)
-    _show(console, "What is promised, and what was found", report.judged(found))
-    console.print(f"written: {file.relative_to(machine.ROOT)}")
+    show(screen, "What is promised, and what was found", report.judged(found))
+    screen.print(f"written: {file.relative_to(machine.ROOT)}")
     if not options.short:
         report.write_page(found)
-        console.print(f"written: {report.PAGE.relative_to(machine.ROOT)}")
+        screen.print(f"written: {report.PAGE.relative_to(machine.ROOT)}")
     return 0
 
 
-def _run(name: str, found: report.Found, console: Console, *, short: bool) -> report.Found:
+def _run(name: str, found: report.Found, screen: Console, **options: object) -> report.Found:
     part = import_module(f"lab.bench.{name}")
     began, at = time.monotonic(), datetime.now(UTC)
 
     def log(line: str) -> None:
-        console.print(f"{time.monotonic() - began:7.1f} s  {name}: {line}", highlight=False)
+        screen.print(f"{time.monotonic() - began:7.1f} s  {name}: {line}")
 
-    console.rule(part.TITLE)
-    measured = part.measure(log, short=short)
+    screen.rule(part.TITLE)
+    measured = part.measure(log, **options)
     for title, rows in measured.tables.items():
-        _show(console, title, rows)
+        show(screen, title, rows)
     share = {
         "at": f"{at:%Y-%m-%d %H:%M} UTC",
         "seconds": round(time.monotonic() - began, 1),
@@ -58,10 +65,6 @@ def _run(name: str, found: report.Found, console: Console, *, short: bool) -> re
         "figures": measured.tables,
     }
     return report.merge(found, name, measured.targets, share)
-
-
-def _show(console: Console, title: str, rows: Sequence[Row]) -> None:
-    console.print(Markdown(report.markdown(title, rows)))
 
 
 if __name__ == "__main__":

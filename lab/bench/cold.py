@@ -1,139 +1,137 @@
-"""Cold start of the deployed zip, against a function that imports boto3 and does nothing.
+"""Cold start, memory and size of the deployed zip, against a function that does nothing.
 
-Both are deployed by Chalice and started under AWS's own runtime client, in turn, each time in a new
-process: from the process's start to its first answer. Bytecode is not written, since on Lambda the
-zip's folder cannot be: what neither the zip nor Python brings is compiled each time. Our zip brings
-it, as `spotctl deploy` makes it; the bare one does not, as Chalice makes it.
+All functions are deployed by Chalice and started under AWS's own runtime client, in turn, each time
+in a new process: from the process's start to its first answer. Python writes no bytecode, since on
+Lambda the zip's folder is read-only. Our zip brings its bytecode, as `spotctl deploy` packs it; the
+bare function's does not, as Chalice makes it.
+
+With `--against DIR`, the `react` of another checkout of this repository takes its turns too, and
+nothing is written.
 """
 
 import shutil
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
-from uuid import uuid4
+from typing import Final
 
 import psutil
 
-from lab.bench.deployed import TIMEOUT_SECONDS, Deployed, answered, deployed
-from lab.bench.interruptions import Seed, Victim, exit_of, task_arn
-from lab.bench.part import Log, Measured, Row, ratio
-from lab.bench.servers import FreshAws, FreshPrefect, StandIns, fresh_aws
-from lab.bench.usage import cpu_seconds, peak_rss_mib
+from lab.bench.deployed import TIMEOUT_SECONDS, answered, deployed
+from lab.bench.interruptions import Interruption, exit_of, exit_without_warning, interruptions
+from lab.bench.machine import cpu_seconds, peak_rss_mib
+from lab.bench.part import Log, Measured, ratio
+from lab.bench.servers import fresh_aws, stand_in
+from lab.tables import Row
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import REACT
 from localcloud.deployment import deploy_folder
+from localcloud.lambda_environment import ExecutionEnvironment
 from localcloud.processes import Household
 
-TITLE: Final = "Cold start, memory, and an event that asks for nothing"
+TITLE: Final = "Cold start, size and memory"
 COMPARED: Final = "From a process's start to its first answer"
-SIZES: Final = "Size, and an event that asks for nothing"
+SIZES: Final = "Size, and memory over rescues"
 
 STARTS: Final = 15
-BARE: Final = f"bare-{STAGE}-bare"
-BARE_PROJECT: Final = Path(__file__).parent / "bare" / "chalice_app"
 RESCUES: Final = 20
-"""After a cold start, until peak memory is looked at."""
+"""After a cold start, before peak memory is read."""
+
+OURS: Final = "react, deployed"
+BARE: Final = "bare Chalice function"
+BARE_NAME: Final = f"bare-{STAGE}-bare"
+BARE_PROJECT: Final = Path(__file__).parent / "bare" / "chalice_app"
+
+ZIP_BYTES: Final = "zip, bytes"
+PEAK_MIB: Final = "peak MiB"
 
 NOTES: Final = {
     COMPARED: (
         f"Medians of {STARTS} starts each, in turn. The event is the stop of a Spot task that had"
         " no warning. The bare function makes the client that react makes for it, DynamoDB's, and"
         " does not use it; its zip brings no bytecode, ours does: each as it is deployed."
-    )
+    ),
+    SIZES: f"Peak memory of a runtime over its cold start and {RESCUES} rescues.",
 }
 
+Start = Callable[[], ExecutionEnvironment]
 
-def measure(log: Log, *, short: bool = False) -> Measured:
-    """Start both in turn; then let a runtime rescue, and count what a no-op asks for.
 
-    Targets: cold start in multiples of the bare function's, bytes of the zip, and peak memory.
+def measure(log: Log, *, short: bool = False, against: Path | None = None) -> Measured:
+    """Start all functions in turn; then measure the sizes of `react`, here and in `against`.
+
+    Targets: cold start as a multiple of the bare function's, bytes of the zip, and peak MiB.
     """
     starts, rescues = (1, 1) if short else (STARTS, RESCUES)
-    seeds = [Seed(task_arn(), on_demand=n % 4 == 3) for n in range(rescues)]
-    with (
-        Household.open() as household,
-        StandIns(household, seeds).fresh(rescues) as prefect,
-        fresh_aws(household) as aws,
-        deployed(household) as stage,
-    ):
-        settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
-        shutil.copytree(BARE_PROJECT, household.folder / "bare")
-        deploy_folder(stage.aws, household.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
-        ours, bare = _in_turn(stage, settings, starts)
-        log(f"react {ours['seconds']:.2f} s, bare {bare['seconds']:.2f} s")
-        peak = round(_peak_mib(stage, settings, prefect.victims), 1)
-        asked = _count_requests(stage, settings, aws, prefect)
-        zip_bytes = stage.zip_bytes
-    ratios = {name: ratio(ours[name], bare[name]) for name in ("seconds", "CPU seconds")}
-    compared = [
-        {"function": "react, deployed", **ours},
-        {"function": "bare Chalice function", **bare},
-        {"function": "ratio", **ratios, "peak MiB": None},
-    ]
-    sizes = [
-        {"what": "zip, bytes", "figure": f"{zip_bytes:,}"},
-        {"what": f"peak memory over a cold start and {rescues} rescues, MiB", "figure": f"{peak}"},
-        {"what": "requests for an event that asks for nothing of Prefect", "figure": asked},
-    ]
-    targets = {"cold_vs_bare": ratios["seconds"], "zip_bytes": zip_bytes, "peak_rss_mib": peak}
-    return Measured(targets, {COMPARED: compared, SIZES: sizes})
+    with Household.open() as supervisor, deployed(supervisor) as stage:
+        names = {OURS: REACT}
+        if against is not None:
+            names[f"react of {against}"] = stage.add_checkout(against)
+        shutil.copytree(BARE_PROJECT, supervisor.folder / "bare")
+        deploy_folder(stage.aws, supervisor.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
+        with stand_in(supervisor) as prefect, fresh_aws(supervisor) as aws:
+            settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
+            runtimes = {
+                title: partial(stage.runtime, name, **settings)
+                for title, name in {**names, BARE: BARE_NAME}.items()
+            }
+            compared = _in_turn(runtimes, starts)
+            sizes = {}
+            for title, name in names.items():
+                began = prefect.begin_all(interruptions(rescues))
+                peak = _peak_mib(runtimes[title], began)
+                sizes[title] = {ZIP_BYTES: stage.zip_bytes(name), PEAK_MIB: peak}
+    tables = {COMPARED: _with_ratios(compared), SIZES: _with_ratios(sizes)}
+    log(f"react {compared[OURS]['seconds']} s, bare {compared[BARE]['seconds']} s")
+    targets = {
+        "cold_vs_bare": ratio(compared[OURS]["seconds"], compared[BARE]["seconds"]),
+        "zip_bytes": sizes[OURS][ZIP_BYTES],
+        "peak_rss_mib": sizes[OURS][PEAK_MIB],
+    }
+    return Measured(targets, tables)
 
 
-def _in_turn(stage: Deployed, settings: Mapping[str, str], starts: int) -> Sequence[Row]:
-    """Start `react` and the bare function so often; return the medians of both.
+def _in_turn(runtimes: Mapping[str, Start], starts: int) -> Mapping[str, Row]:
+    """Start each function so often; return the medians by function.
 
     The first start of each finds nothing in the machine's caches, and is not counted.
     """
-    samples: dict[str, list[Row]] = {REACT: [], BARE: []}
-    for number in range(starts + 1):
-        for function, found in samples.items():
-            event = stop_without_warning()
+    samples: dict[str, list[Row]] = {title: [] for title in runtimes}
+    for _ in range(starts + 1):
+        for title, start in runtimes.items():
+            event = exit_without_warning()
             began = time.perf_counter()
-            runtime = stage.runtime(function, **settings)
-            answered(runtime, number, event)
+            runtime = start()
+            answered(runtime, event)
             seconds = time.perf_counter() - began
             process = psutil.Process(runtime.pid)
             cpu, mib = cpu_seconds([process]), peak_rss_mib(process)
-            found.append({"seconds": seconds, "CPU seconds": cpu, "peak MiB": mib})
+            samples[title].append({"seconds": seconds, "CPU seconds": cpu, PEAK_MIB: mib})
             runtime.end()
-    return [
-        {name: round(median(each[name] for each in found[1:]), 3) for name in found[0]}
-        for found in samples.values()
-    ]
+    return {
+        title: {key: round(median(each[key] for each in found[1:]), 3) for key in found[0]}
+        for title, found in samples.items()
+    }
 
 
-def _peak_mib(stage: Deployed, settings: Mapping[str, str], victims: Sequence[Victim]) -> float:
-    """Peak memory of one runtime over its cold start and these rescues."""
-    runtime = stage.runtime(**settings)
-    for number, victim in enumerate(victims):
-        answer = answered(runtime, number, exit_of(victim)).answer
+def _with_ratios(figures: Mapping[str, Row]) -> list[Row]:
+    """Return a row for each function, and one with ours ÷ its for each of the others."""
+    rows: list[Row] = [{"function": title, **row} for title, row in figures.items()]
+    for title, row in list(figures.items())[1:]:
+        ratios = {key: ratio(ours, row[key]) for key, ours in figures[OURS].items()}
+        rows.append({"function": f"{OURS} ÷ {title}", **ratios})
+    return rows
+
+
+def _peak_mib(start: Start, of: Sequence[Interruption]) -> float:
+    """Return the peak memory of one runtime over its cold start and these rescues, in MiB."""
+    runtime = start()
+    for each in of:
+        answer = answered(runtime, exit_of(each)).answer
         if answer["decision"] != "finish-rerun":
             raise RuntimeError(f"a run was not rescued: {answer}")
     peak = peak_rss_mib(psutil.Process(runtime.pid))
     runtime.end()
-    return peak
-
-
-def _count_requests(
-    stage: Deployed, settings: Mapping[str, str], aws: FreshAws, prefect: FreshPrefect
-) -> str:
-    """What a new runtime asks of anybody for an event that asks for nothing of Prefect."""
-    before, of_prefect = Counter(aws.usage()["requests"]), prefect.requests()
-    runtime = stage.runtime(**settings)
-    answered(runtime, 0, stop_without_warning())
-    runtime.end()
-    asked = Counter(aws.usage()["requests"]) - before
-    of_aws = [f"{number} to DynamoDB {name}" for name, number in sorted(asked.items())]
-    return ", ".join([*of_aws, f"{prefect.requests() - of_prefect} to Prefect"])
-
-
-def stop_without_warning() -> Mapping[str, Any]:
-    """The stop of a Spot task that left by itself: what wakes react most."""
-    victim = Victim(str(uuid4()), task_arn(), datetime.now(UTC), on_demand=False)
-    event = exit_of(victim)
-    by_itself = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
-    return {**event, "detail": {**event["detail"], **by_itself}}
+    return round(peak, 1)

@@ -1,4 +1,4 @@
-"""Takes the measurements of part 1: both sides, on the same news, on fresh servers each time."""
+"""Measures both sides on the same interruptions, in turn."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,47 +9,59 @@ from statistics import median
 from typing import Any
 
 from lab.bench.deployed import Deployed
-from lab.bench.interruptions import Victim, exit_of, stop_of, task_of, warning_of
-from lab.bench.part import Log, Row, ratio
-from lab.bench.servers import FreshAws, FreshPrefect, Servers, fresh_aws, read_time
+from lab.bench.interruptions import (
+    Interruption,
+    exit_of,
+    interruptions,
+    stop_of,
+    task_of,
+    warning_of,
+)
+from lab.bench.machine import cpu_seconds, peak_rss_mib
+from lab.bench.part import Log, ratio
+from lab.bench.servers import Aws, Prefect, fresh_aws
 from lab.bench.sides import OURS, RUNTIMES, THEIRS, Event, Side, observer, ours
-from lab.bench.usage import cpu_seconds, peak_rss_mib
+from lab.tables import Row
 
-News = Callable[[Sequence[Victim]], Sequence[Event]]
-
-
-def stop_alone(victims: Sequence[Victim]) -> Sequence[Event]:
-    """Return each victim's last news."""
-    return [stop_of(victim) for victim in victims]
+Events = Callable[[Sequence[Interruption]], Sequence[Event]]
 
 
-def stream(victims: Sequence[Victim]) -> Sequence[Event]:
-    """Return all news of all victims: all warnings, two minutes later the rest."""
-    return [news(victim) for news in (warning_of, exit_of, stop_of) for victim in victims]
+def stop_alone(of: Sequence[Interruption]) -> Sequence[Event]:
+    """Return the last event of each."""
+    return [stop_of(each) for each in of]
+
+
+def stream(of: Sequence[Interruption]) -> Sequence[Event]:
+    """Return all events of all: the warnings, then the exits, then the stops."""
+    return [event_of(each) for event_of in (warning_of, exit_of, stop_of) for each in of]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What all measurements share."""
 
-    deployment: Deployed
+    stage: Deployed
     log: Log
 
     def compare(
-        self, servers: Servers, rounds: Mapping[int, int], news: News = stop_alone
+        self,
+        server: Callable[[], AbstractContextManager[Prefect]],
+        rounds: Mapping[int, int],
+        events: Events = stop_alone,
     ) -> list[Row]:
         """Measure each number of interruptions as often as `rounds` says, sides in turn.
 
-        Returns three rows for each number: either side's medians, and their ratios.
+        `server` is entered for each measurement. Returns three rows for each number: the medians
+        of either side, and ours ÷ theirs.
         """
         rows = []
         for number, times in rounds.items():
             samples: dict[str, list[Row]] = {OURS: [], THEIRS: []}
             for turn in range(times):
                 for name in (OURS, THEIRS) if turn % 2 == 0 else (THEIRS, OURS):
-                    sample = self._sample(name, servers, number, news)
-                    samples[name].append(sample)
-                    self.log(f"{number} on the {servers.name}, {name}: {sample['seconds']:.2f} s")
+                    with server() as prefect:
+                        samples[name].append(self.sample(name, prefect, number, events))
+                    self.log(f"{number}, {name}: {samples[name][-1]['seconds']:.2f} s")
             first, second = (_medians(samples[name]) for name in (OURS, THEIRS))
             ratios = {
                 key: ratio(first[key], second[key]) if first[key] and second[key] else None
@@ -60,43 +72,41 @@ class Comparison:
         return rows
 
     def side(
-        self, name: str, prefect: FreshPrefect, aws: FreshAws, runtimes: int
+        self, name: str, prefect: Prefect, aws: Aws, runtimes: int
     ) -> AbstractContextManager[Side]:
-        """Start a side before these servers; `runtimes` are prefect-spot's."""
+        """Start a side with these servers; `runtimes` are prefect-spot's."""
         if name == OURS:
-            return ours(self.deployment, prefect, aws, runtimes)
-        return observer(self.deployment, prefect, aws)
+            return ours(self.stage, prefect, aws, runtimes)
+        return observer(self.stage, prefect, aws)
 
-    def _sample(self, name: str, servers: Servers, number: int, news: News) -> Row:
-        """Take one measurement, with servers of its own.
+    def sample(self, name: str, prefect: Prefect, number: int, events: Events) -> Row:
+        """Take one measurement, after as many interruptions as there are runtimes to warm up.
 
-        Lambda has no more runtimes at work than there are events; as many interruptions go first,
-        to warm either side up.
+        Lambda starts no more runtimes than there are events.
         """
         runtimes = min(RUNTIMES, number)
+        began = prefect.begin_all(interruptions(runtimes + number))
+        warm_up, measured = began[:runtimes], began[runtimes:]
         with (
-            servers.fresh(runtimes + number) as prefect,
-            fresh_aws(self.deployment.household, [*map(task_of, prefect.victims)]) as aws,
+            fresh_aws(self.stage.supervisor, [task_of(each) for each in began]) as aws,
             self.side(name, prefect, aws, runtimes) as side,
         ):
-            warm_up, victims = prefect.victims[:runtimes], prefect.victims[runtimes:]
             side.deliver(stop_alone(warm_up))
             side.wait()
-            events = news(victims)
+            to_deliver = events(measured)
             before = _used(prefect, side)
-            began_at, began = datetime.now(UTC), time.monotonic()
-            side.deliver(events)
+            started_at, started = datetime.now(UTC), time.monotonic()
+            side.deliver(to_deliver)
             side.wait()
-            settled = time.monotonic() - began
-            used = [
-                None if a is None or b is None else (b - a) / number
-                for a, b in zip(before, _used(prefect, side), strict=True)
-            ]
-            last = _when_all_are_there(prefect, side, victims)
+            settled = time.monotonic() - started
+            after = _used(prefect, side)
             return {
-                "seconds": (last - began_at).total_seconds(),
+                "seconds": (_last_settled(prefect, side, measured) - started_at).total_seconds(),
                 "settled": settled,
-                **dict(zip(("requests", "CPU s", "Prefect's CPU s"), used, strict=True)),
+                **{
+                    key: None if used is None else (used - before[key]) / number
+                    for key, used in after.items()
+                },
                 "MiB": max(map(peak_rss_mib, side.processes)),
             }
 
@@ -108,28 +118,35 @@ def _medians(samples: Sequence[Row]) -> Row:
     }
 
 
-def _used(prefect: FreshPrefect, side: Side) -> Sequence[float | None]:
-    """Requests so far, where they are counted, and CPU seconds of the side and of Prefect."""
-    requests = prefect.requests() if prefect.counts_requests else None
-    return requests, cpu_seconds(side.processes), cpu_seconds(prefect.processes())
+def _used(prefect: Prefect, side: Side) -> Row:
+    """Return the requests so far, and the CPU seconds of the side and of Prefect."""
+    return {
+        "requests": prefect.usage.requests() if prefect.is_stand_in else None,
+        "CPU s": cpu_seconds(side.processes),
+        "Prefect's CPU s": cpu_seconds(prefect.processes()),
+    }
 
 
-def _when_all_are_there(prefect: FreshPrefect, side: Side, victims: Sequence[Victim]) -> datetime:
-    """When the last run came to where the side leaves it. Raises RuntimeError when one is not."""
-    is_there = _is_due_again if side.name == OURS else _is_crashed
-    runs = {run["id"]: run for run in prefect.runs([victim.run_id for victim in victims])}
-    for victim in victims:
-        if not is_there(runs[victim.run_id], victim):
-            raise RuntimeError(f"{side.name} left a run in {runs[victim.run_id]['state']}")
-    return max(read_time(run["state"]["timestamp"]) for run in runs.values())
+def _last_settled(prefect: Prefect, side: Side, of: Sequence[Interruption]) -> datetime:
+    """Return when the last run came to where the side leaves it; raise if one did not."""
+    is_settled = _is_due_again if side.name == OURS else _is_crashed
+    runs = {run["id"]: run for run in prefect.runs(of)}
+    for each in of:
+        if not is_settled(runs[each.run_id], each):
+            raise RuntimeError(f"{side.name} left a run in {runs[each.run_id]['state']}")
+    return max(datetime.fromisoformat(run["state"]["timestamp"]) for run in runs.values())
 
 
-def _is_due_again(run: Mapping[str, Any], victim: Victim) -> bool:
+def _is_due_again(run: Mapping[str, Any], of: Interruption) -> bool:
     is_on_demand = run["job_variables"].get("launch_type") == "FARGATE"
+    return is_due(run) and is_on_demand == of.on_demand
+
+
+def is_due(run: Mapping[str, Any]) -> bool:
+    """Whether a run's scheduled start has come."""
     due_at = run["next_scheduled_start_time"]
-    is_due = due_at is not None and read_time(due_at) <= datetime.now(UTC)
-    return is_due and is_on_demand == victim.on_demand
+    return due_at is not None and datetime.fromisoformat(due_at) <= datetime.now(UTC)
 
 
-def _is_crashed(run: Mapping[str, Any], _: Victim) -> bool:
+def _is_crashed(run: Mapping[str, Any], _: Interruption) -> bool:
     return bool(run["state_type"] == "CRASHED")

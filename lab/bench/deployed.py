@@ -8,17 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import LAMBDA_PYTHON, REACT
-from localcloud.deployment import deploy
+from localcloud.deployment import copy_project, deploy, redeploy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
-from localcloud.lambdas import LambdaService
 from localcloud.processes import Household
 
 TIMEOUT_SECONDS: Final = 30
-LONG_SECONDS: Final = 900.0
+
+SETTINGS: Final = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+"""Replaced by the address of its server in each runtime."""
+
+OTHER_NAME: Final = "another-checkout"
 
 AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 """The zip's folder cannot be written to there: its code is compiled in each cold start."""
@@ -28,38 +32,32 @@ AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 class Deployed:
     """What `chalice deploy` made of this project, and of what is compared with it."""
 
-    household: Household
+    supervisor: Household
     aws: EmulatedAws
 
-    @property
-    def zip_bytes(self) -> int:
-        """Size of the deployed zip."""
-        return len(self.aws.lambdas.get_function(REACT).code_bytes)
+    def zip_bytes(self, function: str = REACT) -> int:
+        """Return the size of a function's deployed zip."""
+        return len(self.aws.lambdas.get_function(function).code_bytes)
 
     def runtime(self, function: str = REACT, **settings: str) -> ExecutionEnvironment:
         """Start a runtime of a function, with `settings` over its own environment."""
         config = FunctionConfig.of(self.aws.lambdas.get_function(function))
         environment = {**dict(config.environment), **AS_ON_LAMBDA, **settings}
         return ExecutionEnvironment(
-            self.household,
+            self.supervisor,
             self.aws,
             LAMBDA_PYTHON,
             replace(config, environment=tuple(sorted(environment.items()))),
         )
 
-    @contextmanager
-    def react(self, runtimes: int, **settings: str) -> Iterator[LambdaService]:
-        """Start so many runtimes of `react`, and hand them out when each has answered once."""
-        self.aws.client("lambda").update_function_configuration(
-            FunctionName=REACT, Environment={"Variables": {**settings, "STAGE": STAGE}}
-        )
-        with LambdaService(
-            self.household, self.aws, LAMBDA_PYTHON, retry_scale=0.1, concurrency=runtimes
-        ) as lambdas:
-            for _ in range(runtimes):
-                lambdas.invoke_async(REACT, {})
-            lambdas.wait_idle(LONG_SECONDS)
-            yield lambdas
+    def add_checkout(self, checkout: Path) -> str:
+        """Deploy another checkout of this repository, its functions renamed; return its `react`."""
+        folder = self.supervisor.folder / OTHER_NAME
+        copy_project(folder, checkout)
+        config = folder / ".chalice" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "app_name": OTHER_NAME}))
+        redeploy(self.aws, folder, STAGE, SETTINGS, TIMEOUT_SECONDS)
+        return f"{OTHER_NAME}-{STAGE}-react"
 
     def add_function(self, name: str, source: Path) -> None:
         """Add a function of one file, with the environment that ours have; `handler` is its own."""
@@ -77,17 +75,16 @@ class Deployed:
 
 
 @contextmanager
-def deployed(household: Household) -> Iterator[Deployed]:
+def deployed(supervisor: Household) -> Iterator[Deployed]:
     """Deploy this project as it is; each runtime is given the addresses of its servers."""
     with EmulatedAws() as aws:
-        settings = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-        deploy(aws, household.folder / "project", STAGE, settings, TIMEOUT_SECONDS)
-        yield Deployed(household, aws)
+        deploy(aws, supervisor.folder / "project", STAGE, SETTINGS, TIMEOUT_SECONDS)
+        yield Deployed(supervisor, aws)
 
 
-def answered(runtime: ExecutionEnvironment, number: int, event: Mapping[str, Any]) -> Outcome:
+def answered(runtime: ExecutionEnvironment, event: Mapping[str, Any]) -> Outcome:
     """Have the runtime answer an event. Raises RuntimeError where it fails."""
-    outcome = runtime.run(f"bench-{number}", json.dumps(event).encode())
+    outcome = runtime.run(str(uuid4()), json.dumps(event).encode())
     if outcome.status != "ok":
         raise RuntimeError(f"{runtime.config.name} failed: {outcome.error}\n{outcome.logs}")
     return outcome

@@ -1,17 +1,14 @@
-"""DynamoDB in memory, as far as the Lambdas' run records and bills need it.
+"""DynamoDB in memory, as far as `react` and `sweep` need it for run records and daily sums.
 
-moto takes 8 ms for a call and copies the table for each transaction: the benchmark would measure
-that. The run records' own tests pass on this. Raises NotImplementedError for an expression that it
-does not know.
+moto takes 8 ms for a call: the benchmark would measure that. The run records' own tests pass on
+this. Raises NotImplementedError for an expression that it does not know.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cache
-from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
@@ -19,26 +16,17 @@ Item = dict[str, Any]
 Values = Mapping[str, Any]
 Condition = Callable[[Item, Values], bool]
 
-_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": lambda a, b: bool(a == b),
     "<": lambda a, b: bool(a < b),
-    ">": lambda a, b: bool(a > b),
 }
-_EXISTENCE = re.compile(r"attribute_(not_)?exists\((\w+)\)")
-_COMPARISON = re.compile(r"(\w+) ([=<>]) (:\w+)")
-_ASSIGNMENT = re.compile(r"(\w+) = (:\w+)")
-_ADDITION = re.compile(r"(\w+) (:\w+)")
-_UPDATE = re.compile(r"(?:SET (?P<set>.+?))?(?: ?ADD (?P<add>.+?))?(?: ?REMOVE (?P<remove>.+))?")
-
-
-class TransactionCanceledException(ClientError):  # noqa: N818  # boto3's name
-    """A condition of one of the writes did not hold: none was made."""
+_EXISTENCE: Final = re.compile(r"attribute_not_exists\((\w+)\)")
+_COMPARISON: Final = re.compile(r"(\w+) ([=<]) (:\w+)")
+_UPDATE: Final = re.compile(r"SET (?P<set>.+?)(?: REMOVE (?P<remove>.+))?")
 
 
 class InMemoryDynamoDB:
     """A client; tables need not be created, and have the one key `pk`."""
-
-    exceptions = SimpleNamespace(TransactionCanceledException=TransactionCanceledException)
 
     def __init__(self) -> None:
         self._tables: dict[str, dict[str, Item]] = {}
@@ -66,61 +54,30 @@ class InMemoryDynamoDB:
         TableName: str,  # noqa: N803
         Key: Item,  # noqa: N803
         UpdateExpression: str,  # noqa: N803
-        ExpressionAttributeValues: Values = MappingProxyType({}),  # noqa: N803
-        ConditionExpression: str = "",  # noqa: N803
-        ReturnValues: str = "NONE",  # noqa: N803
+        ConditionExpression: str,  # noqa: N803
+        ExpressionAttributeValues: Values,  # noqa: N803
+        **_: object,
     ) -> dict[str, Any]:
         """Change the item, or make it; raises ClientError where the condition does not hold."""
-        items = self._items(TableName)
-        item = items.get(Key["pk"]["S"], {})
-        if not _condition(ConditionExpression)(item, ExpressionAttributeValues):
+        items, key, values = self._items(TableName), Key["pk"]["S"], ExpressionAttributeValues
+        item = items.get(key, {})
+        clauses = map(_clause, ConditionExpression.split(" OR "))
+        if not any(clause(item, values) for clause in clauses):
             raise ClientError({"Error": {"Code": "ConditionalCheckFailedException"}}, "UpdateItem")
-        items[Key["pk"]["S"]] = _updated(
-            {**item, **Key}, UpdateExpression, ExpressionAttributeValues
-        )
-        return {"Attributes": dict(items[Key["pk"]["S"]])} if ReturnValues == "ALL_NEW" else {}
-
-    def transact_write_items(self, *, TransactItems: Sequence[Mapping[str, Any]]) -> None:  # noqa: N803
-        """Make all of the writes, Put and Update, or none; an Update has no condition."""
-        puts = [write["Put"] for write in TransactItems if "Put" in write]
-        updates = [write["Update"] for write in TransactItems if "Update" in write]
-        if len(puts) + len(updates) != len(TransactItems):
-            raise NotImplementedError("a transaction that is not of Put and Update alone")
-        failed = [
-            not _condition(put["ConditionExpression"])(
-                self._items(put["TableName"]).get(put["Item"]["pk"]["S"], {}), {}
-            )
-            for put in puts
-        ]
-        if any(failed):
-            reasons = [{"Code": "ConditionalCheckFailed" if f else "None"} for f in failed]
-            answer: Any = {
-                "Error": {"Code": "TransactionCanceledException"},
-                "CancellationReasons": reasons,
-            }
-            raise TransactionCanceledException(answer, "TransactWriteItems")
-        for put in puts:
-            self.put_item(TableName=put["TableName"], Item=put["Item"])
-        for update in updates:
-            self.update_item(**update)
+        assigned, removed = _update(UpdateExpression)
+        new = {**item, **Key, **{name: values[value] for name, value in assigned}}
+        items[key] = {name: value for name, value in new.items() if name not in removed}
+        return {"Attributes": dict(items[key])}
 
     def _items(self, table: str) -> dict[str, Item]:
         return self._tables.setdefault(table, {})
 
 
 @cache
-def _condition(expression: str) -> Condition:
-    """One of several clauses has to hold; there are no braces, and no AND."""
-    if not expression:
-        return lambda _item, _values: True
-    clauses = [_clause(text) for text in expression.split(" OR ")]
-    return lambda item, values: any(clause(item, values) for clause in clauses)
-
-
 def _clause(text: str) -> Condition:
+    """Return one clause of a condition; there are no braces, and no AND."""
     if existence := _EXISTENCE.fullmatch(text):
-        is_not, name = existence.groups()
-        return lambda item, _: (name in item) is not bool(is_not)
+        return lambda item, _: existence[1] not in item
     if comparison := _COMPARISON.fullmatch(text):
         name, sign, value = comparison.groups()
         return lambda item, values: (
@@ -129,52 +86,15 @@ def _clause(text: str) -> Condition:
     raise NotImplementedError(f"a condition that is not emulated: {text!r}")
 
 
-@dataclass(frozen=True)
-class _Update:
-    """Names, and from which values they are assigned or added to; and what is removed."""
-
-    assigned: tuple[tuple[str, str], ...]
-    added: tuple[tuple[str, str], ...]
-    removed: frozenset[str]
-
-
 @cache
-def _update(expression: str) -> _Update:
+def _update(expression: str) -> tuple[tuple[tuple[str, str], ...], frozenset[str]]:
+    """Return names and the values they are set to, and the names that are removed."""
     parts = _UPDATE.fullmatch(expression)
-    if parts is None:
+    if parts is None or " ADD " in expression:
         raise NotImplementedError(f"an update that is not emulated: {expression!r}")
+    assigned = [tuple(text.split(" = ")) for text in parts["set"].split(", ")]
     removed = parts["remove"].split(", ") if parts["remove"] else []
-    return _Update(
-        _clauses(_ASSIGNMENT, parts["set"], expression),
-        _clauses(_ADDITION, parts["add"], expression),
-        frozenset(removed),
-    )
-
-
-def _clauses(
-    form: re.Pattern[str], clauses: str | None, expression: str
-) -> tuple[tuple[str, str], ...]:
-    matches = [form.fullmatch(text) for text in clauses.split(", ")] if clauses else []
-    if None in matches:
-        raise NotImplementedError(f"an update that is not emulated: {expression!r}")
-    return tuple((match[1], match[2]) for match in matches if match)
-
-
-def _updated(item: Item, expression: str, values: Values) -> Item:
-    update = _update(expression)
-    new = {**item, **{name: values[value] for name, value in update.assigned}}
-    for name, value in update.added:
-        new[name] = _sum(new[name], values[value]) if name in new else values[value]
-    return {name: value for name, value in new.items() if name not in update.removed}
-
-
-def _sum(old: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    [(kind, content)] = added.items()
-    if kind == "N":
-        return {"N": str(Decimal(old["N"]) + Decimal(content))}
-    if kind == "SS":
-        return {"SS": sorted({*old["SS"], *content})}
-    raise NotImplementedError(f"an ADD of {kind!r} is not emulated")
+    return tuple((name, value) for name, value in assigned), frozenset(removed)
 
 
 def _plain(value: Mapping[str, Any]) -> Any:

@@ -1,23 +1,27 @@
 """How far a warm rescue is from the requests it cannot do without, issued bare.
 
 Both are Lambdas under AWS's own runtime client, each already warm, and take turns on runs of their
-own: the deployed zip, and one that sends the bytes of `floor_requests.py` and decides nothing.
+own: the deployed zip, and one that sends what the zip has sent for another run, and decides
+nothing. One request more or less than NEEDED has, and there is no floor.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from lab.bench.deployed import Deployed, answered, deployed
-from lab.bench.floor_requests import Floor, needed
-from lab.bench.interruptions import Seed, exit_of, task_arn
-from lab.bench.part import Log, Measured, Row, ratio
-from lab.bench.servers import FreshPrefect, StandIns, fresh_aws, prepared
+from lab.bench.interruptions import Interruption, exit_of
+from lab.bench.part import Log, Measured, ratio
+from lab.bench.servers import Prefect, fresh_aws, real_server, stand_in
+from lab.tables import Row
 from localcloud.processes import Household
 
 TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
 COMPARED: Final = "A warm rescue, and its floor"
-NEEDED: Final = "The requests that a rescue cannot do without"
+REQUESTS: Final = "The requests that a rescue cannot do without"
 RESCUES: Final = 40
 """Of each kind, and as many bare ones."""
 
@@ -29,9 +33,9 @@ NOTES: Final = {
         f"Medians of {RESCUES} each, in turn. A rescue is one event to the deployed zip until it"
         " answers, annotation included."
     ),
-    NEEDED: (
-        "Those of one stage go at the same time. A move to FARGATE takes as many: its change holds"
-        " the capacity as well."
+    REQUESTS: (
+        "Those of one stage go at the same time: they do not depend on each other. A move to"
+        " FARGATE takes as many: its change holds the capacity as well."
     ),
 }
 
@@ -40,65 +44,113 @@ BARE_SOURCE: Final = Path(__file__).parent / "bare" / "requests_alone.py"
 KINDS: Final = {"Spot": False, "FARGATE": True}
 """Where the rerun goes: whether on demand."""
 
+TABLE: Final = "the table"
+PREFECT: Final = "Prefect"
+NEEDED: Final = (
+    (1, TABLE, "take the lease", "Prefect cannot compare and swap; the answer is the record"),
+    (2, PREFECT, "read its states", "whether this very interruption was handled before"),
+    (2, PREFECT, "read the run", "whether it may be rerun, and how often it was"),
+    (3, TABLE, "record the interruption", "before the run moves on: else a crash loses the count"),
+    (
+        4,
+        PREFECT,
+        "park",
+        "Prefect changes only a scheduled run, and no worker may get it meanwhile",
+    ),
+    (5, PREFECT, "read its states again", "whether the run had ended while it was being parked"),
+    (5, PREFECT, "read the run again", "a change replaces whole fields: it needs a fresh read"),
+    (6, PREFECT, "change", "the retry that the rerun would take, and the tag"),
+    (7, PREFECT, "make due", "the rerun itself"),
+    (8, PREFECT, "log", "people look there first"),
+    (8, PREFECT, "artifact", "the whole story, on the run"),
+    (8, PREFECT, "events", "users' automations wait for them; both in one request"),
+    (8, PREFECT, "labels", "runs are searched by them"),
+    (9, TABLE, "release the lease", "the next event need not wait, nor annotate a second time"),
+)
+"""Stage, service, name, and reason."""
+
 
 def measure(log: Log, *, short: bool = False) -> Measured:
-    """Measure on a real server with PostgreSQL, and on the stand-in that is 20 ms away.
+    """Measure on the stand-in that is 20 ms away, then on a real server with PostgreSQL.
 
     The target is the worse of the two kinds, on the real server; short, there is the stand-in only.
     """
     rescues, warm_up = (2, 1) if short else (RESCUES, WARM_UP)
-    seeds = [
-        Seed(task_arn(), on_demand)
-        for _ in range(warm_up + rescues)
-        for on_demand in KINDS.values()
-        for _ in ("rescued", "moved by its floor")
-    ]
+    servers = {"stand-in, 20 ms away": stand_in, "real server": real_server}
+    if short:
+        del servers["real server"]
     rows: list[Row] = []
-    with Household.open() as household, deployed(household) as stage:
+    with Household.open() as supervisor, deployed(supervisor) as stage:
         stage.add_function(BARE, BARE_SOURCE)
-        with StandIns(household, seeds).fresh(len(seeds)) as prefect:
-            rows += _compare("stand-in, 20 ms away", stage, prefect, warm_up, log)
-        if not short:
-            log(f"making {len(seeds)} runs on a real Prefect server, with PostgreSQL")
-            with prepared(household, seeds) as servers, servers.fresh(len(seeds)) as prefect:
-                rows += _compare("real server", stage, prefect, warm_up, log)
+        floors = {on_demand: Floor(stage, on_demand) for on_demand in KINDS.values()}
+        for name, server in servers.items():
+            with server(supervisor) as prefect:
+                for kind, on_demand in KINDS.items():
+                    pair = _medians_ms(stage, prefect, floors[on_demand], rescues, warm_up)
+                    log(f"{name}, {kind}: a rescue {pair[0]:.0f} ms, its floor {pair[1]:.0f} ms")
+                    row = {"rescue, ms": round(pair[0], 1), "floor, ms": round(pair[1], 1)}
+                    rows.append(
+                        {"Prefect": name, "rerun on": kind, **row, "rescue ÷ floor": ratio(*pair)}
+                    )
     worse = max(row["rescue ÷ floor"] for row in rows[-len(KINDS) :])
-    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, NEEDED: needed()})
+    columns = ("stage", "to", "request", "because")
+    needed = [dict(zip(columns, row, strict=True)) for row in NEEDED]
+    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, REQUESTS: needed})
 
 
-def _compare(
-    name: str, stage: Deployed, prefect: FreshPrefect, warm_up: int, log: Log
-) -> list[Row]:
-    """Let both sides take turns on the runs of a server; they are made in pairs, by kind."""
-    seconds: dict[bool, list[tuple[float, float]]] = {kind: [] for kind in KINDS.values()}
-    with fresh_aws(stage.household) as aws:
+class Floor:
+    """The requests of a warm rescue, for `bare/requests_alone.py`."""
+
+    def __init__(self, stage: Deployed, on_demand: bool) -> None:
+        """Let the deployed zip rescue two runs, and keep what it sent for the second.
+
+        Raises:
+            ValueError: it sent more requests than are needed, or fewer.
+        """
+        self.on_demand: Final = on_demand
+        with stand_in(stage.supervisor) as prefect, fresh_aws(stage.supervisor) as aws:
+            runtime = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
+            cold, self._rescued = prefect.begin_all([Interruption(on_demand) for _ in range(2)])
+            answered(runtime, exit_of(cold))
+            stand_ins = {PREFECT: prefect.usage, TABLE: aws}
+            before = {to: each.requests() for to, each in stand_ins.items()}
+            answered(runtime, exit_of(self._rescued))
+            runtime.end()
+            sent = {to: each.newest(each.requests() - before[to]) for to, each in stand_ins.items()}
+        in_turn = {to: iter(requests) for to, requests in sent.items()}
+        if any(len(sent[to]) != sum(each[1] == to for each in NEEDED) for to in sent):
+            raise ValueError(f"a rescue needs {len(NEEDED)} requests, and sent {sent}")
+        stages: dict[int, list[Mapping[str, str]]] = {}
+        for stage_number, to, *_ in NEEDED:
+            stages.setdefault(stage_number, []).append({"to": to, **next(in_turn[to])})
+        self._stages = json.dumps(list(stages.values()))
+
+    def event(self, of: Interruption, prefect_url: str, aws_url: str) -> Mapping[str, Any]:
+        """Return what moves this run from RUNNING to due again, with its annotation."""
+        stages = self._stages.replace(self._rescued.run_id, of.run_id)
+        stages = stages.replace(self._rescued.task_arn, of.task_arn)
+        hosts = {PREFECT: urlsplit(prefect_url).netloc, TABLE: urlsplit(aws_url).netloc}
+        return {"hosts": hosts, "stages": json.loads(stages)}
+
+
+def _medians_ms(
+    stage: Deployed, prefect: Prefect, floor: Floor, rescues: int, warm_up: int
+) -> tuple[float, float]:
+    """Return the median milliseconds of a rescue, and of its floor, taken in turn."""
+    number = warm_up + rescues
+    began = prefect.begin_all([Interruption(floor.on_demand) for _ in range(2 * number)])
+    seconds: list[tuple[float, float]] = []
+    with fresh_aws(stage.supervisor) as aws:
         ours = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
         bare = stage.runtime(BARE)
-        floor, victims = Floor(), iter(prefect.victims)
-        for number, (rescued, moved) in enumerate(zip(victims, victims, strict=True)):
-            event = floor.event(moved, prefect_url=prefect.api_url, aws_url=aws.url)
-            seconds[rescued.on_demand].append(
-                (
-                    answered(ours, number, exit_of(rescued)).seconds,
-                    answered(bare, number, event).seconds,
-                )
-            )
+        for rescued, moved in zip(began[:number], began[number:], strict=True):
+            rescue = answered(ours, exit_of(rescued))
+            moves = answered(bare, floor.event(moved, prefect.api_url, aws.url))
+            seconds.append((rescue.seconds, moves.seconds))
         ours.end()
         bare.end()
-    states = {run["state"]["name"] for run in prefect.runs([v.run_id for v in prefect.victims])}
+    states = {run["state"]["name"] for run in prefect.runs(began)}
     if states != {"AwaitingRetry"}:
         raise RuntimeError(f"not every run was made due: {states}")
-    rows = []
-    for kind, on_demand in KINDS.items():
-        ours_s, bare_s = map(median, zip(*seconds[on_demand][warm_up:], strict=True))
-        log(f"{name}, {kind}: a rescue {ours_s * 1000:.0f} ms, its floor {bare_s * 1000:.0f} ms")
-        rows.append(
-            {
-                "Prefect": name,
-                "rerun on": kind,
-                "rescue, ms": round(ours_s * 1000, 1),
-                "floor, ms": round(bare_s * 1000, 1),
-                "rescue ÷ floor": ratio(ours_s, bare_s),
-            }
-        )
-    return rows
+    rescue_s, floor_s = map(median, zip(*seconds[warm_up:], strict=True))
+    return 1000 * rescue_s, 1000 * floor_s

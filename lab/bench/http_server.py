@@ -1,136 +1,85 @@
-"""Serves the stand-ins over HTTP and WebSocket, by uvicorn; each answer is late by as much.
+"""Serves a stand-in over HTTP and WebSocket with Starlette and uvicorn, as if it were far away.
 
-What a stand-in costs this machine is missing to both sides of a comparison, so the application is
-as thin as Starlette allows: no routes, no middleware.
+The machine's time that a stand-in takes is missing to both sides of a comparison: one route for
+everything, and no middleware.
 """
 
 import asyncio
-import json
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import uvicorn
-from starlette import requests, responses
-from starlette.types import Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-BACKLOG: Final = 1024
+Answer = tuple[int, object]
+"""Status, and a body that is sent as JSON; a body of None is not sent."""
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request; `headers` by names in lower case, `query` undecoded, `body` as it came."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def target(self) -> str:
-        """Path and query."""
-        return f"{self.path}?{self.query}" if self.query else self.path
+NEWEST: Final = 32
+"""So many requests are kept as they came."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer; `body` is sent as JSON, None as nothing at all."""
+def serve(
+    port: int,
+    answer: Callable[[Request], Awaitable[Answer]],
+    *,
+    reply: Callable[[Any], object] = lambda _: None,
+    usage: Callable[[], Mapping[str, object]] = dict,
+    delay_seconds: float = 0.0,
+) -> None:
+    """Serve on 127.0.0.1 until the process ends; answers and replies leave after the delay.
 
-    status: int
-    body: object = None
+    `reply` returns the reply to a WebSocket's message, None for no reply; pongs are not delayed.
+    Below /bench are the benchmark's own requests, which are not counted: its usage holds the number
+    of all others by their kind, the newest of them, and `usage`.
+    """
+    counted: Counter[str] = Counter()
+    newest: deque[Mapping[str, str]] = deque(maxlen=NEWEST)
 
+    async def http(request: Request) -> Response:
+        if request.url.path.endswith("/bench/usage"):
+            return JSONResponse({"requests": counted, "newest": list(newest), **usage()})
+        if "/bench/" not in request.url.path:
+            operation = request.headers.get("x-amz-target", "")
+            counted[operation or request.method] += 1
+            newest.append(
+                {
+                    "method": request.method,
+                    "path": request.url.path
+                    + (f"?{request.url.query}" if request.url.query else ""),
+                    "x-amz-target": operation,
+                    "body": (await request.body()).decode(),
+                }
+            )
+        status, body = await answer(request)
+        await asyncio.sleep(delay_seconds)
+        return Response(status_code=status) if body is None else JSONResponse(body, status)
 
-Handler = Callable[[Request], "Answer | asyncio.Future[Answer]"]
-OnMessage = Callable[[str], str | None]
-"""Takes a WebSocket's text message, and returns what to send back."""
+    async def messages(socket: WebSocket) -> None:
+        await asyncio.sleep(delay_seconds)
+        await socket.accept(next(iter(socket.scope["subprotocols"]), None))
+        async for message in socket.iter_json():
+            counted["WebSocket"] += 1
+            back = reply(message)
+            if back is not None:
+                await asyncio.sleep(delay_seconds)
+                await socket.send_json(back)
 
-
-@dataclass(frozen=True)
-class Service:
-    """What a server answers, and how many seconds after a request has come in: an application."""
-
-    handle: Handler
-    on_message: OnMessage = lambda _: None
-    delay_seconds: float = 0.0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or a WebSocket until its client closes it."""
-        if scope["type"] == "websocket":
-            socket = WebSocket(scope, receive, send)
-            await socket.accept(next(iter(scope["subprotocols"]), None))
-            async for text in socket.iter_text():
-                back = self.on_message(text)
-                if back is not None:
-                    await socket.send_text(back)
-            return
-        asked = requests.Request(scope, receive)
-        path, query = scope["raw_path"].decode(), scope["query_string"].decode()
-        body = await asked.body()
-        answer = self.handle(Request(asked.method, path, query, asked.headers, body))
-        if isinstance(answer, asyncio.Future):
-            answer = await answer
-        content = b"" if answer.body is None else json.dumps(answer.body).encode()
-        response = responses.Response(content, answer.status, media_type="application/json")
-        await response(scope, receive, send)
-
-
-def serve(service: Service, port: int) -> None:
-    """Serve on 127.0.0.1 until the process is ended."""
-    _server(service, port).run()
-
-
-class ServerThread:
-    """A service in a thread of this process, behind which a test can see."""
-
-    def __init__(self, service: Service) -> None:
-        self._server = _server(service, port=0)
-        self._socket = self._server.config.bind_socket()
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def __enter__(self) -> "ServerThread":
-        self._socket.listen(BACKLOG)  # who asks before uvicorn is there waits for it
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
-        self._socket.close()
-
-
-def _server(service: Service, port: int) -> uvicorn.Server:
-    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # a variable of uvicorn's
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(_Far(transport, service.delay_seconds))
-
-    config = uvicorn.Config(
-        service, "127.0.0.1", port, http=Protocol, backlog=BACKLOG, lifespan="off",
-        log_config=None, access_log=False, server_header=False, date_header=False,
+    methods: Sequence[str] = ("GET", "POST", "PATCH")
+    routes = [
+        Route("/{path:path}", http, methods=methods),
+        WebSocketRoute("/{path:path}", messages),
+    ]
+    uvicorn.run(
+        Starlette(routes=routes),
+        host="127.0.0.1",
+        port=port,
+        backlog=1024,
+        log_config=None,
+        access_log=False,
         timeout_keep_alive=600,
-    )  # fmt: skip
-    return uvicorn.Server(config)
-
-
-class _Far:
-    """A transport to a client far away: what is sent arrives late, pongs included."""
-
-    def __init__(self, transport: asyncio.Transport, seconds: float) -> None:
-        self._transport = transport
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-
-    def write(self, data: bytes) -> None:
-        """Send, so many seconds later; a transport that is closed by then drops it."""
-        self._loop.call_later(self._seconds, self._transport.write, data)
-
-    def close(self) -> None:
-        """Close after all that was written before."""
-        self._loop.call_later(self._seconds, self._transport.close)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    )

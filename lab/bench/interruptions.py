@@ -1,7 +1,7 @@
-"""What both sides get: flow runs that are RUNNING, and ECS's news of the ends of their tasks."""
+"""What both sides of a comparison get: RUNNING flow runs, and ECS's events about their tasks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
@@ -14,103 +14,102 @@ ON_DEMAND_EVERY: Final = 4
 """One in so many interruptions moves its run to FARGATE."""
 
 _ARN: Final = f"arn:aws:ecs:{EmulatedAws.region}:{EmulatedAws.account}"
+_STARTS: Final = ("createdAt", "pullStartedAt", "startedAt")
+
 CLUSTER_ARN: Final = f"{_ARN}:cluster/{CLUSTER}"
 
 Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Seed:
-    """A run that is to be made: in which task it shall be, and where its interruption leads."""
+def task_arn() -> str:
+    """Return the ARN of a new task."""
+    return f"{_ARN}:task/{CLUSTER}/{uuid4().hex}"
 
-    task_arn: str
-    on_demand: bool
+
+@dataclass(frozen=True)
+class Interruption:
+    """A RUNNING run, and its task that Spot takes back; `on_demand`: the rerun is on FARGATE."""
+
+    on_demand: bool = False
+    task_arn: str = field(default_factory=task_arn)
+    run_id: str = field(default_factory=lambda: str(uuid4()))
+    task_started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def pid(self) -> str:
-        """What Prefect's worker notes on a run of this task."""
+        """The `infrastructure_pid` that Prefect's worker writes on the run."""
         return f"{CLUSTER_ARN}::{self.task_arn}"
 
     @property
     def tags(self) -> Sequence[str]:
-        """No interruption allowed on Spot, for those that are to move to FARGATE."""
+        """The run's tags: a budget of 0 where the rerun is to be on FARGATE."""
         return ["spot-retries:0"] if self.on_demand else []
 
 
-@dataclass(frozen=True)
-class Victim:
-    """A RUNNING run whose task is taken back."""
-
-    run_id: str
-    task_arn: str
-    task_started_at: datetime
-    on_demand: bool
+def interruptions(number: int) -> Sequence[Interruption]:
+    """Return that many; one in four moves its run to FARGATE."""
+    return [Interruption(n % ON_DEMAND_EVERY == ON_DEMAND_EVERY - 1) for n in range(number)]
 
 
-def make_seeds(number: int) -> Sequence[Seed]:
-    """Return that many, of which one in four moves to FARGATE."""
-    return [Seed(task_arn(), n % ON_DEMAND_EVERY == ON_DEMAND_EVERY - 1) for n in range(number)]
-
-
-def task_arn() -> str:
-    """Return the ARN of a task of its own."""
-    return f"{_ARN}:task/{CLUSTER}/{uuid4().hex}"
-
-
-def task_of(victim: Victim, **changes: object) -> Json:
-    """Return the victim's task as ECS describes it, with its tags."""
-    tags = {"prefect.io/flow-run-id": victim.run_id, "prefect.io/flow-run-name": "etl"}
+def task_of(of: Interruption, **changes: object) -> Json:
+    """Return the task as DescribeTasks shows it, with the tags of Prefect's worker."""
+    tags = {"prefect.io/flow-run-id": of.run_id, "prefect.io/flow-run-name": "etl"}
     return {
-        **stop_of(victim)["detail"],
+        **stop_of(of)["detail"],
         "tags": [{"key": key, "value": value} for key, value in tags.items()],
-        **dict.fromkeys(_BEGINNINGS, victim.task_started_at.timestamp()),
+        **dict.fromkeys(_STARTS, of.task_started_at.timestamp()),
         **changes,
     }
 
 
-def warning_of(victim: Victim) -> Json:
-    """Return Spot's warning: the container still works."""
+def running_task_of(of: Interruption) -> Json:
+    """Return a task that nothing has happened to."""
+    container = {"name": "prefect", "lastStatus": "RUNNING"}
+    status = dict.fromkeys(("lastStatus", "desiredStatus"), "RUNNING")
+    ended = dict.fromkeys(("stopCode", "executionStoppedAt"))
+    return task_of(of, containers=[container], **status, **ended)
+
+
+def warning_of(of: Interruption) -> Json:
+    """Return Spot's warning: the container still runs."""
     running = [{"name": "prefect", "lastStatus": "RUNNING"}]
-    changes = {"lastStatus": "RUNNING", "version": 4, "executionStoppedAt": None}
-    return _event(victim, containers=running, **changes)
+    return _event(of, lastStatus="RUNNING", version=4, executionStoppedAt=None, containers=running)
 
 
-def exit_of(victim: Victim) -> Json:
-    """Return the news that the container has exited: DEPROVISIONING."""
-    return _event(victim, lastStatus="DEPROVISIONING", version=5)
+def exit_of(of: Interruption, **detail: object) -> Json:
+    """Return the event of the container's exit, DEPROVISIONING."""
+    return _event(of, lastStatus="DEPROVISIONING", version=5, **detail)
 
 
-def stop_of(victim: Victim, exit_code: int | None = 143) -> Json:
-    """Return the last news of the task, STOPPED; an `exit_code` of None is missing there."""
-    return _event(victim, lastStatus="STOPPED", version=6, containers=[_exited(exit_code)])
+def stop_of(of: Interruption, exit_code: int | None = 143) -> Json:
+    """Return the task's last event, STOPPED; `exit_code` None: the event has none."""
+    code = {} if exit_code is None else {"exitCode": exit_code}
+    container = {"name": "prefect", "lastStatus": "STOPPED", **code}
+    return _event(of, lastStatus="STOPPED", version=6, containers=[container])
 
 
-def _event(victim: Victim, **detail: object) -> Json:
-    """How long a task takes to start is not what is measured: it starts all at once."""
+def exit_without_warning() -> Json:
+    """Return the stop of a Spot task that exited by itself: the event that `react` gets most."""
+    return exit_of(Interruption(), stopCode="EssentialContainerExited", stoppedReason="exited")
+
+
+def _event(of: Interruption, **detail: object) -> Json:
+    """Make an event of now; how long the task took to start is not measured."""
     now = datetime.now(UTC)
-    event = make_event(
+    environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": of.run_id}]
+    overrides = [{"name": "prefect", "environment": environment}]
+    return make_event(
         {
-            "taskArn": victim.task_arn,
+            "taskArn": of.task_arn,
             "clusterArn": CLUSTER_ARN,
-            **dict.fromkeys(_BEGINNINGS, victim.task_started_at.isoformat()),
-            "executionStoppedAt": now.isoformat(),
-            "updatedAt": now.isoformat(),
-            "containers": [_exited(143)],
+            **dict.fromkeys(_STARTS, of.task_started_at.isoformat()),
+            **dict.fromkeys(("executionStoppedAt", "updatedAt"), now.isoformat()),
+            "containers": [{"name": "prefect", "lastStatus": "STOPPED", "exitCode": 143}],
+            "overrides": {"containerOverrides": overrides},
             **detail,
         },
         id=str(uuid4()),
         time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         account=EmulatedAws.account,
-        resources=[victim.task_arn],
+        resources=[of.task_arn],
     )
-    [override] = event["detail"]["overrides"]["containerOverrides"]
-    override["environment"] = [{"name": "PREFECT__FLOW_RUN_ID", "value": victim.run_id}]
-    return event
-
-
-def _exited(code: int | None) -> Json:
-    container = {"name": "prefect", "lastStatus": "STOPPED"}
-    return container if code is None else {**container, "exitCode": code}
-
-
-_BEGINNINGS: Final = ("createdAt", "pullStartedAt", "startedAt")

@@ -1,13 +1,15 @@
-"""What a part of the benchmark is, and what it hands back.
+"""What a part of the benchmark is, and what it returns.
 
 A part is a module with TITLE, NOTES (a sentence or two below a table, by the table's title) and
-`measure(log, *, short)`: fresh servers for each measurement; `short`: smallest sizes, once, for the
-test that keeps the benchmark from rotting.
+`measure(log, *, short)`; `short`: smallest sizes, once, for the test that keeps the benchmark from
+rotting.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from lab.tables import Row
 
 PARTS: Final = ("observer", "floor", "cold", "storm", "sweep")
 """Each is a module of this package; in the order in which they are measured and shown."""
@@ -15,16 +17,13 @@ PARTS: Final = ("observer", "floor", "cold", "storm", "sweep")
 Log = Callable[[str], None]
 """Takes a line of progress."""
 
-Row = dict[str, Any]
-"""A row of a table: text, numbers, or None for nothing, by column."""
-
 
 @dataclass(frozen=True)
 class Measured:
     """`targets`: this part's share of `build/bench.json`; `tables`: what people read, by title."""
 
     targets: dict[str, Any]
-    tables: dict[str, Sequence[Row]]
+    tables: Mapping[str, Sequence[Row]]
 
 
 def ratio(ours: float, theirs: float) -> float:

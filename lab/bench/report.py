@@ -5,13 +5,14 @@ section, what profiles showed, is written by hand, and left as it is.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from lab.bench.machine import ROOT
-from lab.bench.part import PARTS, Row
+from lab.bench.part import PARTS
+from lab.tables import Row, markdown
 
 FILE: Final = ROOT / "build" / "bench.json"
 SHORT_FILE: Final = ROOT / "build" / "bench-short.json"
@@ -28,19 +29,17 @@ PROMISES: Final = (
     ("cold start ÷ that of a bare Chalice function", "cold_vs_bare", 1.3),
     ("the deployed zip, in bytes", "zip_bytes", 2_000_000),
     ("peak memory of a Lambda, in MiB", "peak_rss_mib", 110),
+    ("a storm of 10,000 ÷ one of 1,000", "storm_growth", 12),
 )
-"""What is compared, where its figure stands, and what it is at most."""
-
-STORM_GROWTH: Final = 12.0
-"""A storm of 10,000 may take so many times as long as one of 1,000."""
+"""What is promised, where its figure is found, and what it is at most."""
 
 HEAD: Final = """# Benchmarks
 
 Measured by `make bench`, which writes this page and `build/bench.json`. Where prefect-spot is
-measured against something, both sides ran in one run, on the same inputs, in turn, several times,
-with fresh servers for each measurement; a figure is the median, and a ratio is ours ÷ the other's:
-below 1 is in our favour. Prefect's server is the real one, with PostgreSQL, or a stand-in where it
-says so; AWS is emulated. So times are this machine's, and ratios are what to look at.
+measured against something, both sides ran in one run, on the same inputs, in turn, several times;
+a figure is the median, and a ratio is ours ÷ the other's: below 1 is in our favour. Prefect's
+server is the real one, with PostgreSQL, or a stand-in where it says so; AWS is emulated. So times
+are this machine's, and ratios are what to look at.
 """
 ORIGINS: Final = """## On what, when, and how to repeat it
 
@@ -56,7 +55,7 @@ def load(file: Path) -> Found:
 
 
 def merge(found: Found, part: str, targets: Found, measured: Found) -> Found:
-    """Return the record with a part's share in place of what it said before; targets first."""
+    """Return the record with a part's share in place of its older one; targets first."""
     parts = {**found.get("measured", {}), part: measured}
     ordered = {name: parts[name] for name in PARTS if name in parts}
     others = {key: value for key, value in found.items() if key != "measured"}
@@ -72,51 +71,20 @@ def save(found: Found, file: Path) -> None:
 def judged(found: Found) -> list[Row]:
     """Return how the promises stand, those on which there are figures."""
     rows = []
-    for meaning, place, most in PROMISES:
+    for promise, place, most in PROMISES:
         figure: Any = found
         for key in place.split():
             figure = figure.get(key, {})
         if figure != {}:
-            rows.append(_judged(meaning, most, figure))
-    storm = found.get("storm", {})
-    if {"1000", "10000"} <= storm.keys():
-        growth = round(storm["10000"] / storm["1000"], 2)
-        rows.append(_judged("a storm of 10,000 ÷ one of 1,000", STORM_GROWTH, growth))
+            kept = "kept" if figure <= most else "MISSED"
+            rows.append({"promise": promise, "at most": most, "found": figure, "": kept})
     return rows
-
-
-def markdown(title: str, rows: Sequence[Row]) -> str:
-    """Return rows as a table in Markdown, its title in front as bold text."""
-    columns = list(rows[0]) if rows else []
-    cells = [[text_of(row[column]) for column in columns] for row in rows]
-    sides = ["--:" if _is_numeric(rows, column) else "---" for column in columns]
-    lines = [f"| {' | '.join(row)} |" for row in (columns, sides, *cells)]
-    return "\n".join([f"**{title}**", "", *lines, ""])
 
 
 def write_page(found: Found, page: Path = PAGE) -> None:
     """Write the page; what has not been measured is named."""
     by_hand = page.read_text().partition(BY_HAND)[2]
     page.write_text("\n".join([HEAD, *_sections(found), BY_HAND + by_hand]))
-
-
-def text_of(cell: object) -> str:
-    """Return a cell as text; numbers with as many digits as say something."""
-    match cell:
-        case None:
-            return "-"
-        case float() if cell < 1:
-            return f"{cell:.3g}"
-        case float() if cell < 100:
-            return f"{cell:.3g}" if cell != int(cell) else f"{cell:.0f}"
-        case int() | float():
-            return f"{cell:,.0f}"
-    return str(cell)
-
-
-def _judged(meaning: str, most: float, found: float) -> Row:
-    kept = "kept" if found <= most else "MISSED"
-    return {"promise": meaning, "at most": most, "found": found, "": kept}
 
 
 def _sections(found: Found) -> Iterator[str]:
@@ -137,8 +105,3 @@ def _sections(found: Found) -> Iterator[str]:
         machine = "; ".join(f"{key} {value}" for key, value in measured["machine"].items())
         yield f"- *{name}*, {measured['at']}, in {measured['seconds']:.0f} s: {machine}."
     yield ""
-
-
-def _is_numeric(rows: Sequence[Row], column: str) -> bool:
-    cells = [row[column] for row in rows if row[column] is not None]
-    return bool(cells) and all(isinstance(cell, int | float) for cell in cells)

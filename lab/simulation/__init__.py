@@ -2,11 +2,8 @@
 
     make simulate [RUNS=N] [SEED=N]                       or: python -m lab.simulation --help
 
-Runs, tasks and Spot's interruptions are drawn; what becomes of an interrupted run is asked of the
-product's own `decide`, with the situations that `react` would gather. Read in this order: `sky`
-(when Spot interrupts), `work` (what a run does, and costs), `memory` (what the guards know),
-`product` (the run as Prefect and the record have it, answered by `decide`), `play` (one run from
-start to end), `grid` (all of it, many times), then `figures` and `tables`.
-
-Never imported by the product, and never in the Lambda zip.
+Runs, tasks and Spot's interruptions are drawn; what becomes of an interrupted run the product
+decides itself, by the snapshots that `react` would gather. Read in this order: `sky` (when Spot
+interrupts), `work` (what a run does, and costs), `memory` (what the guards know), `play` (one run
+from start to end), `grid` (all of it, many times), then `figures`.
 """

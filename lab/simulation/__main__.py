@@ -13,8 +13,8 @@ import typer
 
 from lab.simulation.figures import figures_of
 from lab.simulation.grid import Contest, Grid, play_all
-from lab.simulation.tables import show
-from lab.simulation.work import platform_of, shipped_rates
+from lab.simulation.work import platform_of
+from lab.tables import console, show
 
 FILE: Final = Path(__file__).resolve().parents[2] / "build" / "simulation.json"
 
@@ -29,11 +29,12 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Processes at work.")] = os.cpu_count() or 1,
 ) -> None:
     """Compare budgets and guards on simulated flow runs, by the product's own decisions."""
-    platform = platform_of(shipped_rates(), changeover_seconds=changeover)
-    contest = Contest(Grid(), platform, runs, seed)
+    contest = Contest(Grid(), platform_of(changeover), runs, seed)
     found = play_all(contest, processes, lambda line: print(line, file=sys.stderr, flush=True))
     figures = figures_of(contest, found)
-    show(figures)
+    screen = console()
+    for title, rows in figures.items():
+        show(screen, title, rows)
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_text(json.dumps(figures, indent=1) + "\n")
     print("written: build/simulation.json")

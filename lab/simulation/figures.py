@@ -1,14 +1,15 @@
 """What the contest comes to, in rows: shares of the on-demand cost, the gap closed, lateness.
 
 All figures are plain values, as JSON takes them; a share is an estimate with the ends of its
-interval. The names are the columns of the tables.
+interval, from pools: runs of one pool share their sky. The names are the columns of the tables.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from math import sqrt
+from statistics import NormalDist, fmean
+from typing import Final
 
-from lab.simulation.estimate import Estimate, ratio
 from lab.simulation.grid import (
     BASELINE,
     BUDGETS,
@@ -22,14 +23,14 @@ from lab.simulation.grid import (
     RUNS_PER_POOL,
     Cell,
     Contest,
-    Pattern,
     Pool,
     Tally,
     in_time,
 )
+from lab.simulation.sky import Pattern
+from lab.tables import Row
 
 Found = Mapping[Cell, Sequence[Pool]]
-Row = dict[str, Any]
 
 LONG: Final = 2.0
 """A run is long where Spot takes a task more often than this in as long as the work lasts."""
@@ -40,8 +41,48 @@ MOST_ABOVE: Final = 1.01
 NEARLY: Final = 1.02
 """A setting is as good as the cheapest where it costs no more than this times it."""
 
+Z_97: Final = NormalDist().inv_cdf(0.975)
+
 ADVISED: Final = (BASELINE, ECONOMICS, "budget 10", ON_DEMAND)
 """What a user can set, the simplest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and the ends of its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
+    """Return mean over mean, a pair for each pool.
+
+    Raises:
+        ZeroDivisionError: the denominators are zero together, or there are fewer than two pools.
+    """
+    below = fmean(denominators)
+    value = fmean(numerators) / below
+    residuals = [one - value * two for one, two in zip(numerators, denominators, strict=True)]
+    n = len(residuals)
+    error = sqrt(sum(r * r for r in residuals) / (n - 1) / n) / abs(below)
+    half = student(n - 1) * error
+    return Estimate(value, value - half, value + half)
+
+
+def student(degrees: int) -> float:
+    """Return the 97.5 % quantile of Student's t, by its expansion in 1/degrees.
+
+    Abramowitz and Stegun 26.7.5; with five degrees and more it is right to a hundredth.
+    """
+    z = Z_97
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
 
 
 def figures_of(contest: Contest, found: Found) -> dict[str, list[Row]]:

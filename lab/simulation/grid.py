@@ -4,20 +4,20 @@ A cell is a length of work, a rate and a pattern of interruptions, and whether t
 Everything drawn depends on seed, cell and pool alone, so any number of processes gives the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import partial
+from itertools import product
 from math import ceil
 from multiprocessing import get_context
 from random import Random
+from statistics import fmean
 from typing import Final
 
 from chalicelib.core.model.policy import DEADLINE_TAG, Policy
-from lab.simulation.memory import Knowledge, Memory, PastSky, memory_of, varied
+from lab.simulation.memory import Knowledge, Memory, memory_of, varied
 from lab.simulation.play import Assignment, Outcome, by_budget, by_product, leaving_before, optimum
-from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
+from lab.simulation.sky import HOUR, Pattern, skies
 from lab.simulation.work import Platform, Work, shipped_rates
 
 RUNS_PER_POOL: Final = 8
@@ -48,13 +48,6 @@ KNOWLEDGE: Final = {
 
 POOLS_PER_VARIANT: Final = 4
 """Economics with another past than the ordinary one is played in one of so many pools."""
-
-
-class Pattern(StrEnum):
-    """How interruptions come."""
-
-    INDEPENDENT = "independent"
-    BURSTS = "bursts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +97,10 @@ class Grid:
     tasks: tuple[int, ...] = (1, KEPT_TASKS)
     patterns: tuple[Pattern, ...] = (Pattern.INDEPENDENT, Pattern.BURSTS)
 
-    def cells(self) -> Iterator[Cell]:
-        """Yield all cells."""
-        for pattern in self.patterns:
-            for tasks in self.tasks:
-                for hours in self.hours:
-                    for rate in self.rates_per_hour:
-                        yield Cell(pattern, rate, hours, tasks)
+    def cells(self) -> list[Cell]:
+        """Return all cells."""
+        factors = product(self.patterns, self.tasks, self.hours, self.rates_per_hour)
+        return [Cell(pattern, rate, hours, tasks) for pattern, tasks, hours, rate in factors]
 
 
 def in_time(name: str, factor: float) -> str:
@@ -147,37 +137,35 @@ class Contest:
         }
         policy = Policy(rates=shipped_rates(), economics=True)
         for name, memory in memories.items():
-            pool[name] = _tally(
-                [by_product(run, policy, (), memory, self.platform) for run in runs]
-            )
-        return pool | self._deadlines(DEADLINES[cell.is_persisted], runs, ways, memories[ECONOMICS])
+            decided = [by_product(run, policy, (), memory, self.platform) for run in runs]
+            pool[name] = _tally(decided)
+        for factor in DEADLINES[cell.is_persisted]:
+            pool |= self._under_deadline(factor, runs, ways, memories[ECONOMICS])
+        return pool
 
-    def _deadlines(
+    def _under_deadline(
         self,
-        factors: Sequence[float],
+        factor: float,
         runs: Sequence[Assignment],
         ways: Sequence[Sequence[Outcome]],
         memory: Memory,
     ) -> Pool:
-        """The guard under each deadline, what the budget alone does, and what could be done."""
+        """Play the guard, the budget alone, and what could be done, by a multiple of the work."""
         policy = Policy(rates=shipped_rates())
-        pool = {}
-        for factor in factors:
-            minutes = [ceil(run.work.seconds * factor / 60) for run in runs]
-            seconds = [60 * each for each in minutes]
-            guarded = [
-                by_product(run, policy, [f"{DEADLINE_TAG}{each}m"], memory, self.platform)
-                for run, each in zip(runs, minutes, strict=True)
-            ]
-            budget = [by_budget(way, policy.spot_retries) for way in ways]
-            best = [optimum(way, each) for way, each in zip(ways, seconds, strict=True)]
-            for name, outcomes in ((DEADLINE, guarded), (BASELINE, budget), (OPTIMUM, best)):
-                pool[in_time(name, factor)] = _tally(outcomes, seconds)
-        return pool
+        minutes = [ceil(run.work.seconds * factor / 60) for run in runs]
+        seconds = [60 * each for each in minutes]
+        guarded = [
+            by_product(run, policy, [f"{DEADLINE_TAG}{each}m"], memory, self.platform)
+            for run, each in zip(runs, minutes, strict=True)
+        ]
+        budget = [by_budget(way, policy.spot_retries) for way in ways]
+        best = [optimum(way, each) for way, each in zip(ways, seconds, strict=True)]
+        played = {DEADLINE: guarded, BASELINE: budget, OPTIMUM: best}
+        return {in_time(name, factor): _tally(each, seconds) for name, each in played.items()}
 
     def _runs(self, cell: Cell, name: str) -> list[Assignment]:
         """Runs that begin within twice their work, and share their bursts."""
-        sky = self._skies(cell, Random(f"{name}/shared"))
+        sky = skies(cell.pattern, cell.rate_per_hour, Random(f"{name}/shared"))
         runs = []
         for i in range(RUNS_PER_POOL):
             random = Random(f"{name}/{i}")
@@ -186,24 +174,17 @@ class Contest:
             runs.append(Assignment(work, sky(Random(f"{name}/{i}/sky")), at))
         return runs
 
-    def _skies(self, cell: Cell, random: Random) -> Callable[[Random], Sky]:
-        if cell.pattern is Pattern.BURSTS:
-            return partial(Bursty, Bursts(cell.rate_per_hour, random))
-        return partial(Steady, cell.rate_per_hour)
-
     def _memory(self, cell: Cell, knowledge: Knowledge, number: int) -> Memory:
-        rate = cell.rate_per_hour * knowledge.rate_factor
-        past = PastSky(rate, in_bursts=cell.pattern is Pattern.BURSTS)
         random = Random(f"{self.seed}/{cell}/{number}/{knowledge}")
         work = Work(cell.hours * HOUR, cell.tasks)
-        return memory_of(work, knowledge, past, random, self.platform)
+        return memory_of(work, knowledge, cell.pattern, cell.rate_per_hour, random, self.platform)
 
 
 def play_all(
     contest: Contest, processes: int, log: Callable[[str], None]
 ) -> dict[Cell, list[Pool]]:
     """Play every cell, a pool at a time, in so many processes; `log` gets the progress."""
-    cells = list(contest.grid.cells())
+    cells = contest.grid.cells()
     jobs = [(cell, number) for cell in cells for number in range(contest.pools)]
     found: dict[Cell, list[Pool]] = {cell: [] for cell in cells}
     # Not forked: the caller may have threads, which a fork leaves behind with their locks.
@@ -217,13 +198,10 @@ def play_all(
 
 
 def _tally(outcomes: Sequence[Outcome], deadlines_seconds: Sequence[float] = ()) -> Tally:
-    n = len(outcomes)
+    late = zip(outcomes, deadlines_seconds, strict=False)
     return Tally(
-        runs=n,
-        usd=sum(outcome.usd for outcome in outcomes) / n,
-        hours=sum(outcome.seconds for outcome in outcomes) / n / HOUR,
-        misses=sum(
-            outcome.seconds > seconds
-            for outcome, seconds in zip(outcomes, deadlines_seconds, strict=False)
-        ),
+        runs=len(outcomes),
+        usd=fmean(outcome.usd for outcome in outcomes),
+        hours=fmean(outcome.seconds for outcome in outcomes) / HOUR,
+        misses=sum(outcome.seconds > seconds for outcome, seconds in late),
     )

@@ -1,4 +1,4 @@
-"""What a user's own records would tell the guards: not the truth, but a past of stated length.
+"""What a user's own records say to the policies: not the truth, but a past of stated length.
 
 A past of the same pool is played: first attempts for so many hours on Spot, and so many completed
 runs. What is known of them, and of the run itself, is read by the product's own functions, out of
@@ -24,7 +24,7 @@ from chalicelib.core.policies.estimates import (
 from chalicelib.core.policies.facts import Missing, PolicyFacts, PreviousRuns, SpotEvidence
 from chalicelib.core.rescue.snapshot import Snapshot
 from chalicelib.functions.policy_facts import attempts_of
-from lab.simulation.sky import HOUR, Bursts, Bursty, Sky, Steady
+from lab.simulation.sky import HOUR, Pattern, Sky, skies
 from lab.simulation.work import Attempt, Platform, Work, attempt, moment
 
 BUDGET_OF_THE_PAST: Final = 3
@@ -56,38 +56,6 @@ class Knowledge:
     work_factor: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class PastSky:
-    """What Spot was like: a steady rate, or bursts around it."""
-
-    rate_per_hour: float
-    in_bursts: bool = False
-
-    def skies(self, number: int, random: Random) -> list[Sky]:
-        """Return the skies of so many runs at a time."""
-        seeds = [Random(random.random()) for _ in range(number)]
-        if self.in_bursts:
-            bursts = Bursts(self.rate_per_hour, random)
-            return [Bursty(bursts, seed) for seed in seeds]
-        return [Steady(self.rate_per_hour, seed) for seed in seeds]
-
-    def first_attempts(self, work: Work, spot_hours: float, random: Random) -> SpotEvidence:
-        """Play runs' first attempts, several at once, until they had so many hours on Spot.
-
-        The next one comes some time after the one before would have ended undisturbed.
-        """
-        lanes = [(random.random() * work.seconds, sky) for sky in self.skies(AT_ONCE, random)]
-        left, interruptions = spot_hours * HOUR, 0
-        while left > 0:
-            at, sky = lanes.pop(0)
-            lasts = sky.interruption_after(at) - at
-            seconds = min(work.seconds, left)
-            interruptions += int(lasts < seconds)
-            left -= min(lasts, seconds)
-            lanes.append((at + work.seconds * (1 + random.random()), sky))
-        return SpotEvidence(spot_hours, interruptions)
-
-
 @dataclass(frozen=True)
 class Memory:
     """One pool's past, as ECS and Prefect have it."""
@@ -98,7 +66,7 @@ class Memory:
 
     @cached_property
     def past(self) -> PreviousRuns | Missing:
-        """What the deployment's completed runs tell."""
+        """What the deployment's completed runs show."""
         return previous_runs_of(self.completed, self.tasks_of_newest)
 
     @cached_property
@@ -126,20 +94,33 @@ class Memory:
 
 
 def memory_of(
-    work: Work, knowledge: Knowledge, past: PastSky, random: Random, platform: Platform
+    work: Work,
+    knowledge: Knowledge,
+    pattern: Pattern,
+    rate_per_hour: float,
+    random: Random,
+    platform: Platform,
 ) -> Memory:
-    """Play the past of a pool whose runs are like `work`."""
+    """Play the past of a pool whose runs are like `work`, under that rate of interruptions."""
+    rate_per_hour *= knowledge.rate_factor
+
+    def past_skies(number: int) -> list[Sky]:
+        sources = [Random(random.random()) for _ in range(number)]
+        sky = skies(pattern, rate_per_hour, random)
+        return [sky(source) for source in sources]
+
     shown: list[CompletedRun] = []
     tasks: dict[str, tuple[TaskRun, ...]] = {}
     for number in range(knowledge.runs):
         run = varied(work, random, knowledge.work_factor)
-        attempts = _to_the_end(run, past.skies(1, random)[0], platform)
+        attempts = _to_the_end(run, past_skies(1)[0], platform)
         completed = _completed(f"past-{number}", attempts, platform)
         shown.append(completed)
         tasks[str(completed.id)] = task_runs(run, attempts, platform)
     newest = reference_run(shown)
+    lanes = [(random.random() * work.seconds, sky) for sky in past_skies(AT_ONCE)]
     return Memory(
-        past.first_attempts(work, knowledge.spot_hours, random),
+        _first_attempts(lanes, work, knowledge.spot_hours, random),
         tuple(shown),
         tasks[str(newest.id)] if newest else (),
     )
@@ -156,7 +137,7 @@ def task_runs(work: Work, attempts: Sequence[Attempt], platform: Platform) -> tu
     for tried in attempts:
         at = tried.due_at + platform.changeover_seconds
         if at >= tried.ended_at:
-            continue  # taken before the flow ran
+            continue  # interrupted before the flow ran
         found = moment(at)
         shown += [TaskRun(StateType.COMPLETED, found, True, found, True)] * before
         for _ in range(tried.done - before):
@@ -169,14 +150,31 @@ def task_runs(work: Work, attempts: Sequence[Attempt], platform: Platform) -> tu
     return tuple(shown)
 
 
+def _first_attempts(
+    lanes: list[tuple[float, Sky]], work: Work, spot_hours: float, random: Random
+) -> SpotEvidence:
+    """Play runs' first attempts, one per lane at a time, for so many hours on Spot.
+
+    The next one comes some time after the one before would have ended undisturbed.
+    """
+    left, interruptions = spot_hours * HOUR, 0
+    while left > 0:
+        at, sky = lanes.pop(0)
+        lasts = sky.interruption_after(at) - at
+        seconds = min(work.seconds, left)
+        interruptions += int(lasts < seconds)
+        left -= min(lasts, seconds)
+        lanes.append((at + work.seconds * (1 + random.random()), sky))
+    return SpotEvidence(spot_hours, interruptions)
+
+
 def _to_the_end(work: Work, sky: Sky, platform: Platform) -> list[Attempt]:
     """Play a run of the past: the budget on Spot, then on demand."""
     attempts: list[Attempt] = []
     done, at = 0, 0.0
     while not attempts or attempts[-1].is_interrupted:
-        placed_at = at + platform.unbilled_seconds
         on_spot = len(attempts) <= BUDGET_OF_THE_PAST
-        taken = sky.interruption_after(placed_at) if on_spot else inf
+        taken = sky.interruption_after(at + platform.unbilled_seconds) if on_spot else inf
         capacity = FARGATE_SPOT if on_spot else FARGATE
         attempts.append(attempt(work, done, capacity, at, taken, platform))
         done, at = attempts[-1].done, attempts[-1].ended_at

@@ -1,7 +1,8 @@
 """One run from its scheduled start to its end: by a fixed way, by the best one, or by the product.
 
 The interruptions were drawn before, and are the same for all of them. Runs of a pool share their
-bursts and nothing else, so each is played by itself.
+bursts and nothing else, so each is played by itself. What the product decides is followed by
+`spotctl/replay/run_in_memory.py`: nothing of budget, guards or capacity is decided here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,14 +10,25 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.model.policy import Policy
-from chalicelib.core.policies.facts import Guard, PolicyFacts
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
+from chalicelib.core.model.policy import Policy, has_deadline_tag
+from chalicelib.core.policies.deadline import deadline_opinion
+from chalicelib.core.policies.facts import GoOnDemand, Guard, PolicyFacts
 from chalicelib.core.rescue.snapshot import Snapshot
 from lab.simulation.memory import Memory
-from lab.simulation.product import SimulatedRun
 from lab.simulation.sky import Sky
-from lab.simulation.work import Attempt, Platform, Work, attempt
+from lab.simulation.work import (
+    ARCHITECTURE,
+    REGION,
+    SIZE,
+    Attempt,
+    Platform,
+    Work,
+    attempt,
+    moment,
+    seconds_at,
+)
+from spotctl.replay.run_in_memory import RUN_ID, RunInMemory
 
 MOST_ATTEMPTS: Final = 1001
 """Spot for ever ends here: one attempt more than the interruptions that SPOT_RETRIES takes."""
@@ -69,12 +81,19 @@ def optimum(ways: Sequence[Outcome], deadline_seconds: float = inf) -> Outcome:
 def by_product(
     run: Assignment, policy: Policy, tags: Sequence[str], memory: Memory, platform: Platform
 ) -> Outcome:
-    """Return what becomes of a run with these tags by the product's own decisions."""
-    product = SimulatedRun(policy, run.at, tags)
-    product.before_start(memory.before_start)
+    """Return what becomes of a run with these tags by the product's own decisions.
+
+    Raises:
+        UnexpectedActionError: the product decided anything but a rerun.
+    """
+    product = RunInMemory(policy, moment(run.at), tags=tags)
+    if has_deadline_tag(tags):  # as `sweep` judges a run before its start
+        opinion = deadline_opinion(product.run, memory.before_start, moment(run.at))
+        if isinstance(opinion, GoOnDemand):
+            product.move_to_on_demand()
     attempts: list[Attempt] = []
 
-    def facts(snapshot: Snapshot, _guards: Sequence[Guard]) -> PolicyFacts:
+    def gather(snapshot: Snapshot, _guards: Sequence[Guard]) -> PolicyFacts:
         return memory.facts(snapshot, run.work, attempts, platform)
 
     due_at = run.at
@@ -84,10 +103,35 @@ def by_product(
         done = attempts[-1].done if attempts else 0
         tried = attempt(run.work, done, product.capacity, due_at, taken, platform)
         attempts.append(tried)
-        product.started(due_at, min(due_at + platform.changeover_seconds, tried.ended_at))
+        begins_at = min(due_at + platform.changeover_seconds, tried.ended_at)
+        product.start(moment(due_at), moment(begins_at))
         if not tried.is_interrupted:
             return Outcome(sum(tried.usd for tried in attempts), tried.ended_at - run.at)
-        due_at = product.interrupted(tried, facts)
+        task = _task_of(tried, number=len(attempts))
+        due_at = seconds_at(product.end_task(task, moment(tried.ended_at), gather))
+
+
+def _task_of(tried: Attempt, number: int) -> Task:
+    """Return the task of an interrupted attempt, as ECS shows it at its exit."""
+    return Task(
+        arn=f"arn:aws:ecs:{REGION}:111122223333:task/simulation/{number}",
+        cluster_arn=f"arn:aws:ecs:{REGION}:111122223333:cluster/simulation",
+        last_status="DEPROVISIONING",
+        desired_status="STOPPED",
+        stop_code="SpotInterruption",
+        stopped_reason=f"{SPOT_STOP_REASON}.",
+        launch_type=FARGATE,
+        capacity_provider=FARGATE_SPOT,
+        flow_run_id=RUN_ID,
+        flow_container_stopped=True,
+        cpu_units=SIZE.cpu_units,
+        memory_mib=SIZE.memory_mib,
+        architecture=ARCHITECTURE,
+        created_at=moment(tried.due_at),
+        pull_started_at=moment(tried.pulled_at),
+        started_at=moment(tried.pulled_at),
+        execution_stopped_at=moment(tried.ended_at),
+    )
 
 
 def _on_demand(run: Assignment, done: int, at: float, usd: float, platform: Platform) -> Outcome:

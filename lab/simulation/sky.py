@@ -6,10 +6,20 @@ times are Poisson's this is the same law: what is left of an exponential wait is
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import Final, Protocol
 
 HOUR: Final = 3600.0
+
+
+class Pattern(StrEnum):
+    """How interruptions come."""
+
+    INDEPENDENT = "independent"
+    BURSTS = "bursts"
 
 
 class Sky(Protocol):
@@ -96,3 +106,13 @@ class Bursty:
     def interruption_after(self, at: float) -> float:
         """Return the first interruption after `at`, found on the scale of the bursts' hazard."""
         return self._bursts.clock_at(self._unit.interruption_after(self._bursts.hazard_at(at)))
+
+
+def skies(pattern: Pattern, rate_per_hour: float, shared: Random) -> Callable[[Random], Sky]:
+    """Return what makes the skies of a pool's runs, each from a random source of its own.
+
+    Their bursts, if any, come from `shared`.
+    """
+    if pattern is Pattern.BURSTS:
+        return partial(Bursty, Bursts(rate_per_hour, shared))
+    return partial(Steady, rate_per_hour)

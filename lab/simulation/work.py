@@ -5,14 +5,13 @@ the task that was under way; without it the whole work is one task. Money is the
 the shipped price table, `cost_usd`, and its minimum of a minute.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
 from typing import Final
 
+import infra
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.pricing import MINIMUM_SECONDS, Rates, Size, cost_usd, read_table
 
@@ -21,7 +20,6 @@ ARCHITECTURE: Final = "x86_64"
 SIZE: Final = Size(cpu_units=1024, memory_mib=2048)
 """Both rates fall by the same part on Spot, so shares of the on-demand cost hold for any size."""
 
-_PRICES: Final = Path(__file__).resolve().parents[2] / "infra" / "prices.json"
 _MINUTE: Final = float(MINIMUM_SECONDS)
 _MANY_SECONDS: Final = Decimal(10**9)
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,20 +38,19 @@ def seconds_at(time: datetime) -> float:
 @cache
 def shipped_rates() -> Rates:
     """Return the price table that the Lambdas are shipped with."""
-    return read_table(json.loads(_PRICES.read_text()))
+    return read_table(infra.load("prices.json"))
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
     """What Fargate asks for, in money and in time.
 
-    `changeover_seconds`: from a container's exit (or a run being due) to the flow's first line in
-    the next one. The last third of it, image pull and Prefect's own start, are
-    charged.
+    `changeover_seconds`, the restart overhead: from a container's exit (or a run being due) to the
+    flow's first line in the next one. Its last third, image pull and Prefect's start, is charged.
     """
 
     usd_per_second: dict[str, float]
-    changeover_seconds: float = 60.0
+    changeover_seconds: float
 
     @property
     def billed_start_seconds(self) -> float:
@@ -70,14 +67,15 @@ class Platform:
         return self.usd_per_second[capacity] * max(seconds, _MINUTE)
 
 
-def platform_of(rates: Rates, *, changeover_seconds: float = 60.0) -> Platform:
-    """Return the platform at those rates, in the simulated region."""
-    per_second = {
+def platform_of(changeover_seconds: float = 60.0) -> Platform:
+    """Return the platform at the shipped rates, in the simulated region."""
+    rates = shipped_rates()
+    usd_per_second = {
         capacity: float(cost_usd(rates[REGION, ARCHITECTURE, capacity], _MANY_SECONDS, SIZE))
         / float(_MANY_SECONDS)
         for capacity in (FARGATE, FARGATE_SPOT)
     }
-    return Platform(per_second, changeover_seconds)
+    return Platform(usd_per_second, changeover_seconds)
 
 
 @dataclass(frozen=True, slots=True)

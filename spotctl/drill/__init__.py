@@ -1,5 +1,5 @@
-"""`spotctl drill`: interrupts one running Spot task for real, and watches whether its run returns.
+"""`spotctl drill`: interrupts one running Spot task for real, and watches whether its run is rerun.
 
-`target.py` chooses what may be touched, `watch.py` asks again and again how far it has come, and
-`timeline.py` judges that, without I/O.
+`target.py` chooses or starts what is interrupted, `watch.py` polls and shows the progress,
+`timeline.py` judges it, without I/O.
 """

@@ -1,4 +1,4 @@
-"""How far a drill has come: each step of a rescue, when it was done, and what speaks against it."""
+"""The steps of a drill: which are done, since when, and what failed. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,9 @@ from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.rescue.rerun_state import due_id, park_ids_of
 
-OVER: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
-
 
 class Progress(StrEnum):
-    """Where a step stands."""
+    """The state of a step."""
 
     DONE = "done"
     WAITING = "waiting"
@@ -24,7 +22,7 @@ class Progress(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. `at` is when it was done, in UTC; None while it is not, or nobody noted it."""
+    """One step. `at` is when it was done, in UTC; None before, or where unrecorded."""
 
     name: str
     progress: Progress
@@ -34,10 +32,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known at one moment of the drill.
+    """What is known at one moment of the drill. Times are UTC.
 
-    `task`: the interrupted one. `stopping_at`: when ECS sent its container SIGTERM.
-    `interruption`: what the run record holds of it. `newer`: the run's next task.
+    `asked_at`: when StopTask was called. `task`: the interrupted one. `stopping_at`: when ECS sent
+    its container SIGTERM. `interruption`: its entry in the run record. `history`: the run's states,
+    oldest first. `newer`: the run's next task. `is_observing`: MODE is observe.
     """
 
     asked_at: datetime
@@ -50,39 +49,41 @@ class Seen:
 
 
 NEXT_STEPS: Final = {
-    "SIGTERM": "ECS has not stopped the task: look at it in the ECS console",
-    "container exit": "the flow ignores SIGTERM: it is killed after its stopTimeout",
-    "event": "no event reached react: run spotctl status, and look at react's log",
-    "decision": "look at react's log; sweep repairs what react could not, within ten minutes",
-    "parked": "Prefect did not take the state: look at react's log",
-    "due": "look at react's log; sweep finishes a parked run within ten minutes",
-    "picked up": "the worker takes no runs: run spotctl status, and look at its log",
-    "running": "the new task does not start: look at its stopped reason, and at the worker's log",
-    "capacity": "ECS does not know the run's new task: look at the run in Prefect",
+    "SIGTERM": "ECS has not stopped the task: check it in the ECS console",
+    "container exit": "the flow ignores SIGTERM: ECS kills it after its stopTimeout",
+    "event": "no event reached react: run spotctl status, and read react's log",
+    "decision": "read react's log; sweep repairs what react could not, within ten minutes",
+    "parked": "Prefect did not accept the state: read react's log",
+    "due": "read react's log; sweep finishes a parked run within ten minutes",
+    "picked up": "the worker starts no runs: run spotctl status, and read its log",
+    "running": "the new task does not start: check its stopped reason, and the worker's log",
+    "capacity": "ECS does not know the run's new task: check the run in Prefect",
 }
-"""What to do when a drill stops at a step."""
+"""What to do when a drill fails or times out at a step."""
 
 
 def timeline(seen: Seen) -> tuple[Step, ...]:
-    """Return all steps of the drill, in their order, as far as they have come.
+    """Return all steps of the drill, in order.
 
-    In observe mode a drill ends with the decision: nothing is done about it.
+    In observe mode a drill ends with the decision, which no handler carries out.
     """
+    event = seen.interruption
     steps = (
         Step("stop asked", Progress.DONE, seen.asked_at, f"StopTask {seen.task.arn}"),
         _step("SIGTERM", seen.stopping_at),
         _exit(seen),
-        _event(seen),
+        _step("event", event.recorded_at, f"recorded: {event.cause}")
+        if event
+        else _step("event", None),
         _decision(seen),
     )
     if seen.is_observing:
         return steps
-    due_place = _place_of_due(seen)
-    after = seen.history[due_place + 1 :] if due_place is not None else ()
+    due, after = _due_and_after(seen)
     return (
         *steps,
         _of_state("parked", _parked(seen)),
-        _due(seen, due_place),
+        _due(seen, due),
         _of_state("picked up", _first(after, StateType.PENDING, StateType.RUNNING)),
         _running(seen, after),
         _capacity(seen),
@@ -90,24 +91,24 @@ def timeline(seen: Seen) -> tuple[Step, ...]:
 
 
 def is_passed(steps: Sequence[Step]) -> bool:
-    """Whether all is done."""
+    """Whether all steps are done."""
     return all(step.progress is Progress.DONE for step in steps)
 
 
 def failure(steps: Sequence[Step]) -> Step | None:
-    """Return the step that failed, None while none did."""
+    """Return the first failed step, None where none failed."""
     return next((step for step in steps if step.progress is Progress.FAILED), None)
 
 
 def reaction_seconds(seen: Seen) -> float | None:
-    """Seconds from the container's exit until the run was due again; None while it is not.
+    """Return the seconds from the container's exit until the run was due again, None before.
 
-    Two clocks: ECS's and Prefect's.
+    By two clocks: ECS's and Prefect's.
     """
-    place = _place_of_due(seen)
-    if place is None or seen.task.exited_at is None:
+    due, _ = _due_and_after(seen)
+    if due is None or seen.task.exited_at is None:
         return None
-    return max(0.0, (seen.history[place].timestamp - seen.task.exited_at).total_seconds())
+    return max(0.0, (due.timestamp - seen.task.exited_at).total_seconds())
 
 
 def _step(name: str, at: datetime | None, found: str = "") -> Step:
@@ -123,25 +124,19 @@ def _exit(seen: Seen) -> Step:
     return _step("container exit", exited_at, f"{code}, {seconds:.1f} s after SIGTERM")
 
 
-def _event(seen: Seen) -> Step:
-    if seen.interruption is None:
-        return _step("event", None)
-    return _step("event", seen.interruption.recorded_at, f"recorded: {seen.interruption.cause}")
-
-
 def _decision(seen: Seen) -> Step:
     interruption = seen.interruption
     if interruption is not None and interruption.rerun_on:
         would = "would be rerun" if seen.is_observing else "rerun"
-        told = f"{would} on {interruption.rerun_on}: interruption {interruption.number} of the run"
-        parked = _parked(seen)  # nobody notes when it was decided: by then it was
-        return Step("decision", Progress.DONE, parked.timestamp if parked else None, told)
+        found = f"{would} on {interruption.rerun_on}: interruption {interruption.number} of the run"
+        parked = _parked(seen)  # no record has the time of the decision: this is its upper bound
+        return Step("decision", Progress.DONE, parked.timestamp if parked else None, found)
     state = seen.history[-1] if seen.history else None
     if interruption is not None and interruption.outcome_annotated and state is not None:
         return Step("decision", Progress.FAILED, None, f"not rerun: {state.message or state.name}")
-    if state is not None and state.type in OVER and state.timestamp >= seen.asked_at:
-        told = f"the run was {state.name} before it could be interrupted: drill a longer one"
-        return Step("decision", Progress.FAILED, state.timestamp, told)
+    if state is not None and state.is_over and state.timestamp >= seen.asked_at:
+        found = f"the run was {state.name} before it could be interrupted: drill a longer one"
+        return Step("decision", Progress.FAILED, state.timestamp, found)
     return Step("decision", Progress.WAITING)
 
 
@@ -150,18 +145,18 @@ def _parked(seen: Seen) -> RunState | None:
     return next((state for state in seen.history if state.transition_id in ids), None)
 
 
-def _place_of_due(seen: Seen) -> int | None:
+def _due_and_after(seen: Seen) -> tuple[RunState | None, Sequence[RunState]]:
     dues = set(map(due_id, park_ids_of(seen.task.arn, seen.history)))
-    places = [i for i, state in enumerate(seen.history) if state.transition_id in dues]
-    return places[0] if places else None
+    for place, state in enumerate(seen.history):
+        if state.transition_id in dues:
+            return state, seen.history[place + 1 :]
+    return None, ()
 
 
-def _due(seen: Seen, place: int | None) -> Step:
-    if place is None:
-        return _step("due", None)
+def _due(seen: Seen, due: RunState | None) -> Step:
     reaction = reaction_seconds(seen)
-    told = f"{reaction:.2f} s after the container's exit" if reaction is not None else ""
-    return _step("due", seen.history[place].timestamp, told)
+    found = f"{reaction:.2f} s after the container's exit" if reaction is not None else ""
+    return _step("due", due.timestamp if due else None, found)
 
 
 def _of_state(name: str, state: RunState | None) -> Step:
@@ -176,8 +171,8 @@ def _running(seen: Seen, after: Sequence[RunState]) -> Step:
     state = _first(after, StateType.RUNNING)
     started_at, exited_at = seen.newer.started_at if seen.newer else None, seen.task.exited_at
     if started_at is not None and exited_at is not None and started_at < exited_at:
-        told = "the new container started before the old one had exited: the flow ran twice"
-        return Step("running", Progress.FAILED, started_at, told)
+        found = "the new container started before the old one had exited: the flow ran twice"
+        return Step("running", Progress.FAILED, started_at, found)
     return _of_state("running", state)
 
 
@@ -185,7 +180,7 @@ def _capacity(seen: Seen) -> Step:
     newer, decided = seen.newer, seen.interruption.rerun_on if seen.interruption else ""
     if newer is None or not decided:
         return Step("capacity", Progress.WAITING)
-    told = f"{newer.capacity}, task {newer.arn.rpartition('/')[2]}"
+    found = f"{newer.capacity}, task {newer.arn.rpartition('/')[2]}"
     if newer.capacity != decided:
-        return Step("capacity", Progress.FAILED, newer.created_at, f"{told}, not {decided}")
-    return Step("capacity", Progress.DONE, newer.created_at, told)
+        return Step("capacity", Progress.FAILED, newer.created_at, f"{found}, not {decided}")
+    return Step("capacity", Progress.DONE, newer.created_at, found)

@@ -1,7 +1,8 @@
 """The IAM policies of a stage: one per function, and the deployer's, with the stage's own names.
 
-The templates lie beside this file; `.chalice/config.json` names the files that Chalice reads.
-Rendered are the stack's name, the functions' prefix, the clusters and the credential's parameter.
+The templates beside this file are their only source; `.chalice/config.json` names the files that
+Chalice reads. Filled in are the stack's name, the functions' prefix, the clusters and the
+credential's parameter.
 """
 
 import json
@@ -11,17 +12,17 @@ from string import Template
 from typing import Any, Final
 
 from chalicelib.errors import SettingError
+from chalicelib.settings import FUNCTIONS
 from spotctl.project import CONFIG, Project
 
 TEMPLATES: Final = Path(__file__).parent
 DEPLOYER: Final = "deployer"
-FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
 
 
 def policy_of(project: Project, name: str) -> str:
     """Return the policy of a function, or the deployer's, as JSON text.
 
-    A resource that names the cluster stands there once for each of them.
+    A resource that names the cluster is listed once for each cluster.
     """
     policy = json.loads((TEMPLATES / f"{name}.json").read_text())
     clusters = [name.rpartition("cluster/")[2] for name in project.settings.ecs_clusters]

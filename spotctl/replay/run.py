@@ -8,13 +8,13 @@ from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.settings import Settings, policy_of
+from spotctl.context import Context
 from spotctl.errors import RefusedError
 from spotctl.project import Project
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import interrupted_runs, join, runs_of
 from spotctl.report import days_since
-from spotctl.world import World
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -47,7 +47,7 @@ def read_change(option: str | None) -> Mapping[str, str]:
 
 
 def run_replay(
-    world: World, since: str, changes: Mapping[str, str], changed: Settings
+    context: Context, since: str, changes: Mapping[str, str], changed: Settings
 ) -> dict[str, Any]:
     """Replay the runs that ended in the period, under the stage's budget and that of `changed`.
 
@@ -56,8 +56,8 @@ def run_replay(
     Raises:
         RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
     """
-    days = days_since(since, world.now().date(), MOST_DAYS)
-    client, project = world.aws.client("dynamodb"), world.project
+    days = days_since(since, context.now().date(), MOST_DAYS)
+    client, project = context.aws.client("dynamodb"), context.project
     billed = runs_of(BillTable(client, project.stack).read_bills(), days[0])
     runs = join(billed, _records(client, project, interrupted_runs(billed)))
     recorded = figures_of(as_recorded(runs))

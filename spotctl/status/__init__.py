@@ -1,5 +1,52 @@
-"""`spotctl status`: every part, its state, and what to do about it.
+"""`spotctl status`: every part, its state, and the next step.
 
-One file per group of parts. In each, `look` asks AWS or Prefect and returns what it found as
-values, and `rows` judges them: no I/O, so that every judgement has its test.
+One file per group of parts. In each, `read` asks AWS or Prefect and returns what it found as
+values, and `rows` judges them, without I/O.
 """
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.errors import PrefectSpotError
+from spotctl.context import Context
+from spotctl.errors import explain
+from spotctl.output import Row, failed
+from spotctl.status import deployments, handler, observers, prefect_side, provisioning, stack
+
+T = TypeVar("T")
+
+
+def status(context: Context) -> list[Row]:
+    """Return the rows of all parts. A part that cannot be read is a failed row, and no error."""
+    project = context.project
+    in_prefect = _try("Prefect", lambda: prefect_side.read(context))
+    pool = None if isinstance(in_prefect, Row) else in_prefect.pool
+    rows = [
+        *_rows("stack", lambda: stack.rows(stack.read(context), project)),
+        *_rows("provision", lambda: provisioning.rows(provisioning.read(context))),
+        *_rows("handler", lambda: handler.rows(handler.read(context), project)),
+        *([in_prefect] if isinstance(in_prefect, Row) else prefect_side.rows(in_prefect, project)),
+        *_rows("other observers", lambda: observers.rows(observers.read(context))),
+    ]
+    if pool and pool.type == "ecs":
+        template = pool.template
+        rows += _rows(
+            "deployments",
+            lambda: deployments.rows(deployments.read(context, template), project),
+        )
+    return rows
+
+
+def _rows(part: str, judge: Callable[[], list[Row]]) -> list[Row]:
+    judged = _try(part, judge)
+    return [judged] if isinstance(judged, Row) else judged
+
+
+def _try(part: str, read: Callable[[], T]) -> T | Row:
+    try:
+        return read()
+    except (BotoCoreError, ClientError, PrefectSpotError) as error:
+        what, next_step = explain(error)
+        return failed(part, f"it cannot be read: {what}", next_step)

@@ -1,23 +1,24 @@
-"""The handler: its functions, how events reach them, what was given up, and the last sweep."""
+"""The handler: its functions, their rules, the failure queue and the last sweep."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from chalicelib.adapters.records import RunTable
-from spotctl.rows import DEPLOY, Row, failed, ok, warning
-from spotctl.world import World
+from spotctl.context import Context
+from spotctl.output import DEPLOY, Row, failed, ok, warning
+from spotctl.project import Project
 
 LATE_SWEEP: Final = timedelta(minutes=20)
-"""A sweep comes every five minutes; three in a row may fail before that is a failure."""
+"""A sweep runs every five minutes: three in a row may fail before that is a failure."""
 
-_PUT_BACK: Final = "provision puts it back within minutes, or run spotctl deploy"
+_RESTORE: Final = "wait a few minutes for provision to restore it, or run spotctl deploy"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule that wakes a function, and where goes what it cannot deliver (empty: nowhere)."""
+    """A rule that invokes a function. `dead_letter_arn` is empty where the target has no queue."""
 
     name: str
     is_enabled: bool
@@ -26,22 +27,22 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A Lambda. `status` is empty when it is not deployed.
+    """A Lambda function. `status` is empty where it is not deployed.
 
     `failures_to`: the ARN of the on-failure destination, empty for none.
-    `concurrency`: what is reserved, None for nothing; 0 keeps it from running at all.
+    `is_held`: a reserved concurrency of 0 keeps it from running.
     """
 
     name: str
     status: str = ""
     rules: tuple[Rule, ...] = ()
     failures_to: str = ""
-    concurrency: int | None = None
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The failure queue: `waiting` can be had, `taken` are with somebody who redrives."""
+    """The failure queue: how many messages are visible (`waiting`) and in flight (`taken`)."""
 
     arn: str
     waiting: int
@@ -50,53 +51,49 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is. `queue` None: there is none; `swept_at` None: the table knows of no sweep.
+    """What AWS returned. `queue` None: there is none; `swept_at` None: the table records no sweep.
 
-    `sweep_is_finished`: the last one saw all runs, and left no bookmark. Times are UTC.
+    `sweep_is_finished`: the last one read all runs, and left no bookmark. Times are UTC.
     """
 
     functions: tuple[Function, ...]
     queue: Queue | None
-    queue_name: str
     swept_at: datetime | None
     sweep_is_finished: bool
     now: datetime
 
 
-def look(world: World) -> Found:
-    """Ask Lambda, EventBridge, SQS and DynamoDB. Raises botocore's errors."""
-    project = world.project
+def read(context: Context) -> Found:
+    """Read from Lambda, EventBridge, SQS and DynamoDB. Raises botocore's errors."""
+    project = context.project
     names = [project.function_name(function) for function in project.functions]
-    swept_at, sweep_is_finished = _sweep(world.aws.client("dynamodb"), project.stack)
+    swept_at, sweep_is_finished = _sweep(context.aws.client("dynamodb"), project.stack)
     return Found(
-        functions=tuple(_function(world, name) for name in names),
-        queue=_queue(world.aws.client("sqs"), project.failure_queue),
-        queue_name=project.failure_queue,
+        functions=tuple(_function(context, name) for name in names),
+        queue=_queue(context.aws.client("sqs"), project.failure_queue),
         swept_at=swept_at,
         sweep_is_finished=sweep_is_finished,
-        now=world.now(),
+        now=context.now(),
     )
 
 
-def rows(found: Found) -> list[Row]:
+def rows(found: Found, project: Project) -> list[Row]:
     """Judge functions, rules, failure queue and sweep."""
     queue_arn = found.queue.arn if found.queue else ""
     judged = [row for function in found.functions for row in _function_rows(function, queue_arn)]
-    return [*judged, _queue_row(found), _sweep_row(found)]
+    return [*judged, _queue_row(found.queue, project.failure_queue), _sweep_row(found)]
 
 
 def _function_rows(function: Function, queue_arn: str) -> list[Row]:
     part = f"function {function.name}"
-    if not function.status:
-        return [failed(part, "it is not deployed", DEPLOY)]
     if function.status != "Active":
-        return [failed(part, f"it is {function.status}", DEPLOY)]
-    if function.concurrency == 0:
-        step = "remove its reserved concurrency of 0; spotctl teardown leaves that when it stops"
-        return [failed(part, "it is kept from running", step)]
+        return [failed(part, f"it is {function.status or 'not deployed'}", DEPLOY)]
+    if function.is_held:
+        step = "remove its reserved concurrency; a spotctl teardown that stopped half-way set it"
+        return [failed(part, "its reserved concurrency of 0 keeps it from running", step)]
     judged = [_destination_row(part, function, queue_arn)]
     if not function.rules:
-        return [*judged, failed(part, "no rule wakes it", DEPLOY)]
+        return [*judged, failed(part, "no rule invokes it", DEPLOY)]
     return [*judged, *(_rule_row(rule, function, queue_arn) for rule in function.rules)]
 
 
@@ -106,31 +103,30 @@ def _destination_row(part: str, function: Function, queue_arn: str) -> Row:
     found = "Active, but what fails three times is lost: no on-failure destination"
     if function.failures_to:
         found = f"Active, but what fails three times goes to {function.failures_to}"
-    return warning(part, found, _PUT_BACK)
+    return warning(part, found, _RESTORE)
 
 
 def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
     part = f"rule {rule.name}"
     if not rule.is_enabled:
         step = f"aws events enable-rule --name {rule.name}"
-        return failed(part, f"it is disabled: {function.name} hears of nothing", step)
+        return failed(part, f"it is disabled: {function.name} receives no events", step)
     if rule.dead_letter_arn and rule.dead_letter_arn == queue_arn:
         return ok(part, "enabled; failures are kept")
     lost = "enabled, but what it cannot deliver is lost: no dead-letter queue"
-    return warning(part, lost, _PUT_BACK)
+    return warning(part, lost, _RESTORE)
 
 
-def _queue_row(found: Found) -> Row:
-    queue = found.queue
+def _queue_row(queue: Queue | None, name: str) -> Row:
     if queue is None:
-        return failed("failure queue", f"there is no queue {found.queue_name}", DEPLOY)
+        return failed("failure queue", f"there is no queue {name}", DEPLOY)
     if queue.waiting + queue.taken == 0:
         return ok("failure queue", "empty")
     taken = f", {queue.taken} more are being redriven" if queue.taken else ""
     return warning(
         "failure queue",
         f"{queue.waiting} events could not be handled{taken}",
-        "find out why in the function's log, then spotctl redrive",
+        "find the cause in the function's log, then run spotctl redrive",
     )
 
 
@@ -138,30 +134,29 @@ def _sweep_row(found: Found) -> Row:
     part = "last sweep"
     logs = "look at the log and the errors of the sweep function"
     if found.swept_at is None:
-        return warning(part, "none has come to its end yet", "wait five minutes, then " + logs)
+        return warning(part, "none has finished yet", f"wait five minutes, then {logs}")
     age = found.now - found.swept_at
-    told = f"{int(age.total_seconds() // 60)} min ago"
+    ago = f"{age // timedelta(minutes=1)} min ago"
     if age > LATE_SWEEP:
-        return failed(part, f"{told}: runs that no event tells of are not repaired", logs)
+        return failed(part, f"{ago}: runs that no event reports are not repaired", logs)
     if not found.sweep_is_finished:
-        return warning(part, f"{told}; its time ended before its work", "the next one goes on")
-    return ok(part, f"{told}, it saw all runs")
+        return warning(part, f"{ago}; it timed out", "none: the next sweep continues")
+    return ok(part, f"{ago}, it read all runs")
 
 
-def _function(world: World, name: str) -> Function:
-    client = world.aws.client("lambda")
+def _function(context: Context, name: str) -> Function:
+    client = context.aws.client("lambda")
     try:
         configuration = client.get_function_configuration(FunctionName=name)
     except client.exceptions.ResourceNotFoundException:
         return Function(name)
     reserved = client.get_function_concurrency(FunctionName=name)
-    concurrency = reserved.get("ReservedConcurrentExecutions")
     return Function(
         name=name,
         status=str(configuration.get("State") or "Active"),
-        rules=_rules(world.aws.client("events"), configuration["FunctionArn"]),
+        rules=tuple(_rules(context.aws.client("events"), configuration["FunctionArn"])),
         failures_to=_on_failure(client, name),
-        concurrency=None if concurrency is None else int(concurrency),
+        is_held=reserved.get("ReservedConcurrentExecutions") == 0,
     )
 
 
@@ -174,20 +169,16 @@ def _on_failure(client: Any, name: str) -> str:
     return str((destinations.get("OnFailure") or {}).get("Destination", ""))
 
 
-def _rules(events: Any, function_arn: str) -> tuple[Rule, ...]:
+def _rules(events: Any, function_arn: str) -> Iterator[Rule]:
     pages = events.get_paginator("list_rule_names_by_target").paginate(TargetArn=function_arn)
-    names = sorted(name for page in pages for name in page["RuleNames"])
-    return tuple(_rule(events, name, function_arn) for name in names)
-
-
-def _rule(events: Any, name: str, function_arn: str) -> Rule:
-    targets = events.list_targets_by_rule(Rule=name)["Targets"]
-    [target] = [t for t in targets if t["Arn"] == function_arn][:1] or [{}]
-    return Rule(
-        name=name,
-        is_enabled=events.describe_rule(Name=name).get("State") == "ENABLED",
-        dead_letter_arn=str((target.get("DeadLetterConfig") or {}).get("Arn", "")),
-    )
+    for name in sorted(name for page in pages for name in page["RuleNames"]):
+        targets = events.list_targets_by_rule(Rule=name)["Targets"]
+        queues = [t.get("DeadLetterConfig") or {} for t in targets if t["Arn"] == function_arn]
+        yield Rule(
+            name=name,
+            is_enabled=events.describe_rule(Name=name).get("State") == "ENABLED",
+            dead_letter_arn=str(queues[0].get("Arn", "")) if queues else "",
+        )
 
 
 def _queue(sqs: Any, name: str) -> Queue | None:

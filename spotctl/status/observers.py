@@ -1,18 +1,18 @@
-"""Others who listen to the account's ECS tasks: prefect-aws's observer crashes runs on its own."""
+"""Other consumers of the account's ECS task events: prefect-aws's observer marks runs Crashed."""
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spotctl.rows import Row, ok, warning
-from spotctl.world import World
+from spotctl.context import Context
+from spotctl.output import Row, ok, warning
 
 DEFAULT_QUEUE: Final = "prefect-ecs-tasks-events"
-"""The queue that prefect-aws's observer reads unless it is told otherwise."""
+"""The queue that prefect-aws's observer reads by default."""
 
 DEPLOYED_QUEUE_END: Final = "-ecs-events"
-"""How the queue's name ends that `prefect-aws ecs-worker deploy-events` makes."""
+"""The end of the name of a queue created by `prefect-aws ecs-worker deploy-events`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,43 +23,39 @@ class Observer:
     queue: str
 
 
-def look(world: World) -> tuple[Observer, ...]:
-    """Ask EventBridge for rules about ECS tasks, and where they lead. Raises botocore's errors."""
-    events = world.aws.client("events")
+def read(context: Context) -> tuple[Observer, ...]:
+    """Return the enabled rules with an observer's queue as target. Raises botocore's errors."""
+    events = context.aws.client("events")
+    pages = events.get_paginator("list_rules").paginate()
     return tuple(
-        Observer(rule, queue)
-        for rule in _rules_about_tasks(events)
-        for queue in _queues(events, rule)
+        Observer(rule["Name"], queue)
+        for page in pages
+        for rule in page["Rules"]
+        if rule.get("State") == "ENABLED" and _is_about_tasks(rule.get("EventPattern"))
+        for queue in _queues(events, rule["Name"])
         if is_an_observers(queue)
     )
 
 
 def is_an_observers(queue: str) -> bool:
-    """Whether a queue is named as prefect-aws names the one of its observer."""
+    """Whether a queue's name is one that prefect-aws gives its observer's queue."""
     return queue == DEFAULT_QUEUE or queue.endswith(DEPLOYED_QUEUE_END)
 
 
 def rows(observers: tuple[Observer, ...]) -> list[Row]:
-    """Warn of each observer."""
+    """Return a warning per observer."""
     if not observers:
         return [ok("other observers", "none")]
     return [
         warning(
             f"observer {observer.rule}",
-            f"it sends task changes to {observer.queue}: a worker that reads there marks"
-            " interrupted runs Crashed, and may crash a rerun by late news",
+            f"it sends task changes to {observer.queue}: a worker that reads it marks"
+            " interrupted runs Crashed, and by a stale event a rerun too",
             f"disable the rule {observer.rule} (aws events disable-rule --name {observer.rule}):"
             " prefect-aws 0.7.12 does not read its own setting that should turn the observer off",
         )
         for observer in observers
     ]
-
-
-def _rules_about_tasks(events: Any) -> Iterator[str]:
-    for page in events.get_paginator("list_rules").paginate():
-        for rule in page["Rules"]:
-            if rule.get("State") == "ENABLED" and _is_about_tasks(rule.get("EventPattern")):
-                yield rule["Name"]
 
 
 def _is_about_tasks(pattern: str | None) -> bool:

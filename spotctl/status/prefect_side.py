@@ -1,19 +1,20 @@
-"""Prefect as the operator and the Lambdas reach it: credential, server, work pool, worker."""
+"""Prefect: the credential in SSM, the server, the work pool and its workers."""
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.errors import PrefectSpotError
+from spotctl.context import Context
+from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.prefect import Worker, WorkPool
-from spotctl.rows import DEPLOY, Row, failed, ok, warning
-from spotctl.world import World
+from spotctl.project import Project
 
 STOP_TIMEOUT_SECONDS: Final = 120
-"""The longest that Fargate gives a container between SIGTERM and SIGKILL."""
+"""Fargate's longest time between SIGTERM and SIGKILL."""
 
 SIGTERM_BEHAVIOR: Final = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 RELINQUISH: Final = "relinquish"
@@ -21,7 +22,7 @@ RELINQUISH: Final = "relinquish"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """The SSM parameter with Prefect's credential. `type` is empty when there is none."""
+    """The SSM parameter with Prefect's credential. `type` is empty where it does not exist."""
 
     name: str
     setting: str
@@ -30,19 +31,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is. `problem`: why Prefect could not be asked from here; then the rest is None.
+    """What SSM and Prefect returned. `parameter` None: Prefect needs no credential.
 
-    `next_step`: what to do about the problem. `parameter` None: Prefect is asked without one.
+    `error`: why Prefect could not be read from here; then version, pool and workers are empty.
+    `now` is in UTC.
     """
 
     parameter: Parameter | None
-    api_url: str
-    pool_name: str
     now: datetime
-    is_rescue_only: bool
-    use_spot: bool = True
-    problem: str = ""
-    next_step: str = ""
+    error: PrefectSpotError | None = None
     version: str = ""
     pool: WorkPool | None = None
     workers: tuple[Worker, ...] = ()
@@ -50,69 +47,55 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class FlowContainer:
-    """What a base job template says about the container that runs a flow."""
+    """The container that runs a flow. `stop_timeout` is in seconds, None where it is not set.
+
+    `relinquishes`: its environment makes Prefect relinquish the run on SIGTERM.
+    """
 
     stop_timeout: int | None
-    environment: Mapping[str, Any] = field(hash=False)
-
-    @property
-    def relinquishes(self) -> bool:
-        """Whether Prefect leaves the run to us when SIGTERM comes."""
-        return self.environment.get(SIGTERM_BEHAVIOR) == RELINQUISH
+    relinquishes: bool
 
 
-def look(world: World) -> Found:
-    """Ask SSM and Prefect. Raises botocore's errors; Prefect's become `problem`."""
-    settings = world.project.settings
-    found = Found(
-        parameter=_parameter(world),
-        api_url=settings.prefect_api_url,
-        pool_name=settings.work_pool,
-        now=world.now(),
-        is_rescue_only=world.project.is_rescue_only,
-        use_spot=world.project.provision.use_spot,
-    )
+def read(context: Context) -> Found:
+    """Read from SSM and Prefect. Raises botocore's errors; Prefect's become `error`."""
+    settings = context.project.settings
+    found = Found(_parameter(context), context.now())
     try:
-        version = world.prefect.version()
-        pool = world.prefect.work_pool(settings.work_pool)
-        workers = world.prefect.workers(settings.work_pool) if pool else ()
+        version = context.prefect.version()
+        pool = context.prefect.work_pool(settings.work_pool)
+        workers = context.prefect.workers(settings.work_pool) if pool else ()
     except PrefectSpotError as error:
-        return replace(found, problem=error.what, next_step=error.next_step)
+        return replace(found, error=error)
     return replace(found, version=version, pool=pool, workers=workers)
 
 
-def flow_container(template: Mapping[str, Any]) -> FlowContainer:
-    """Return what the template's task definition says; nothing of it when it says nothing."""
-    definition = (template.get("job_configuration") or {}).get("task_definition") or {}
-    container: Mapping[str, Any] = (definition.get("containerDefinitions") or [{}])[0]
-    return container_of(container)
-
-
 def container_of(container: Mapping[str, Any]) -> FlowContainer:
-    """Read a container definition, out of a template or out of ECS."""
+    """Read a container definition, from a template or from ECS."""
     environment = container.get("environment") or []
     pairs = {str(v.get("name")): v.get("value") for v in environment if isinstance(v, Mapping)}
     timeout = container.get("stopTimeout")
-    return FlowContainer(timeout if isinstance(timeout, int) else None, pairs)
+    return FlowContainer(
+        timeout if isinstance(timeout, int) else None, pairs.get(SIGTERM_BEHAVIOR) == RELINQUISH
+    )
 
 
 def default_of(template: Mapping[str, Any], variable: str) -> Any:
-    """Return a variable's default in a base job template, None for none."""
+    """Return a variable's default in a base job template, None where it has none."""
     properties = (template.get("variables") or {}).get("properties") or {}
     return (properties.get(variable) or {}).get("default")
 
 
-def rows(found: Found) -> list[Row]:
-    """Judge credential, server, pool and worker."""
+def rows(found: Found, project: Project) -> list[Row]:
+    """Judge credential, server, pool and workers."""
     judged = [_parameter_row(found.parameter)]
-    if found.problem:
-        what = f"{found.problem}; pool, worker and deployments were not looked at"
-        return [*judged, failed("Prefect from here", what, found.next_step)]
-    judged.append(ok("Prefect from here", f"{found.version} at {found.api_url}"))
-    judged.append(_pool_row(found))
+    if found.error:
+        what = f"{found.error.what}; pool, worker and deployments were not read"
+        return [*judged, failed("Prefect from here", what, found.error.next_step)]
+    judged.append(ok("Prefect from here", f"{found.version} at {project.settings.prefect_api_url}"))
+    judged.append(_pool_row(found.pool, project))
     if found.pool is not None:
         complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour are set")
-        judged += list(_template_rows(found.pool.template, found)) or [complete]
+        judged += list(_template_rows(found.pool.template, project)) or [complete]
         judged.append(_worker_row(found))
     return judged
 
@@ -120,82 +103,79 @@ def rows(found: Found) -> list[Row]:
 def _parameter_row(parameter: Parameter | None) -> Row:
     part = "credential"
     if parameter is None:
-        return ok(part, "none is set: Prefect is asked without one")
-    told = f"{parameter.setting}: {parameter.name}"
+        return ok(part, "none is set: Prefect is called without one")
+    name = f"{parameter.setting}: {parameter.name}"
     if parameter.type == "SecureString":
-        return ok(part, f"{told} is a SecureString")
+        return ok(part, f"{name} is a SecureString")
     put = f"aws ssm put-parameter --type SecureString --name {parameter.name} --value …"
     if not parameter.type:
-        return failed(part, f"{told} does not exist in this region", put)
-    return failed(
-        part, f"{told} is a plain {parameter.type}, not a SecureString", f"delete it, then {put}"
-    )
+        return failed(part, f"{name} does not exist in this region", put)
+    found = f"{name} is a plain {parameter.type}, not a SecureString"
+    return failed(part, found, f"delete it, then {put}")
 
 
-def _pool_row(found: Found) -> Row:
-    part, pool = f"work pool {found.pool_name}", found.pool
+def _pool_row(pool: WorkPool | None, project: Project) -> Row:
+    part = f"work pool {project.settings.work_pool}"
     if pool is None:
-        step = "correct WORK_POOL, or create the pool" if found.is_rescue_only else DEPLOY
+        step = "correct WORK_POOL, or create the pool" if project.is_rescue_only else DEPLOY
         return failed(part, "Prefect does not know it", step)
     if pool.type != "ecs":
         step = "create an ecs pool, or set WORK_POOL to one"
         return failed(part, f"it is of type {pool.type}, not ecs", step)
     if pool.is_paused:
         step = f"prefect work-pool resume {pool.name}"
-        return failed(part, "it is paused: nothing starts, reruns neither", step)
+        return failed(part, "it is paused: neither runs nor reruns start", step)
     if pool.status == "NOT_READY":
-        return warning(part, "ecs, but no worker of it was heard of lately", "see worker below")
+        return warning(part, "ecs, but none of its workers is online", "see worker below")
     return ok(part, f"ecs, {pool.status or 'READY'}")
 
 
-def _template_rows(template: Mapping[str, Any], found: Found) -> Iterator[Row]:
-    """What a rescue needs of the pool's base job template, where it lacks it."""
-    fix = "edit the pool's base job template" if found.is_rescue_only else DEPLOY
-    request = (template.get("job_configuration") or {}).get("task_run_request") or {}
-    if not _refers_to(request.get("launchType"), "launch_type"):
+def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Row]:
+    """A row per thing that a rescue needs, and the pool's base job template lacks."""
+    fix = "edit the pool's base job template" if project.is_rescue_only else DEPLOY
+    job = template.get("job_configuration") or {}
+    launch_type = (job.get("task_run_request") or {}).get("launchType")
+    if not re.search(r"\{\{\s*launch_type\s*\}\}", str(launch_type)):
         yield failed(
             "pool: launch type",
             "its template does not use the variable launch_type: runs cannot be moved",
-            f"{fix}: launchType is to be {{{{ launch_type }}}} in task_run_request",
+            f"{fix}: set launchType to {{{{ launch_type }}}} in task_run_request",
         )
-    container = flow_container(template)
+    definition = job.get("task_definition") or {}
+    container = container_of((definition.get("containerDefinitions") or [{}])[0])
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
         given = container.stop_timeout or "none, so 30 s"
         yield warning(
             "pool: stopTimeout",
-            f"{given}: a flow has less time to stop than Spot would give it",
-            f"{fix}: stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition",
+            f"{given}: a flow gets less time to stop than Spot allows",
+            f"{fix}: set stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition",
         )
     if not container.relinquishes:
         yield warning(
             "pool: SIGTERM behaviour",
-            "an interrupted flow is rescued from Running or Crashed, not from a clean stop",
-            f"{fix}: {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
+            "interrupted flows are rescued from Running or Crashed, not from a clean stop",
+            f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
         )
-    launch_type = default_of(template, "launch_type")
-    if found.use_spot and launch_type != FARGATE_SPOT:
+    default = default_of(template, "launch_type")
+    if project.settings.use_spot and default != FARGATE_SPOT:
         yield warning(
             "pool: capacity",
-            f"flows run on {launch_type or 'no launch type'} unless they say otherwise",
-            f"{fix}: {FARGATE_SPOT} as the default of launch_type",
+            f"flows run on {default or 'no launch type'} by default",
+            f"{fix}: set {FARGATE_SPOT} as the default of launch_type",
         )
-
-
-def _refers_to(value: object, variable: str) -> bool:
-    return isinstance(value, str) and bool(re.search(rf"\{{\{{\s*{variable}\s*\}}\}}", value))
 
 
 def _worker_row(found: Found) -> Row:
     online = [worker for worker in found.workers if worker.is_online]
     if not online:
         last = max((w.last_heartbeat for w in found.workers if w.last_heartbeat), default=None)
-        heard = f"last heartbeat {_ago(last, found.now)}" if last else "none was ever heard of"
+        heartbeat = f"last heartbeat {_ago(last, found.now)}" if last else "the pool never had one"
         step = "look at the worker service above, and at its log"
-        return failed("worker", f"no worker is online; {heard}", step)
+        return failed("worker", f"no worker is online; {heartbeat}", step)
     newest = online[0]
     version = f", Prefect {newest.version}" if newest.version else ""
-    heard = _ago(newest.last_heartbeat, found.now) if newest.last_heartbeat else "unknown"
-    return ok("worker", f"{len(online)} online{version}; last heartbeat {heard}")
+    heartbeat = _ago(newest.last_heartbeat, found.now) if newest.last_heartbeat else "unknown"
+    return ok("worker", f"{len(online)} online{version}; last heartbeat {heartbeat}")
 
 
 def _ago(at: datetime, now: datetime) -> str:
@@ -203,18 +183,18 @@ def _ago(at: datetime, now: datetime) -> str:
     return f"{seconds} s ago" if seconds < 120 else f"{seconds // 60} min ago"
 
 
-def _parameter(world: World) -> Parameter | None:
-    settings = world.project.settings
-    named = {
+def _parameter(context: Context) -> Parameter | None:
+    settings = context.project.settings
+    names = {
         "PREFECT_API_KEY_PARAMETER": settings.prefect_api_key_parameter,
         "PREFECT_API_AUTH_STRING_PARAMETER": settings.prefect_api_auth_string_parameter,
     }
-    [(setting, name)] = [(s, n) for s, n in named.items() if n][:1] or [("", "")]
-    if not name:
+    setting = next((setting for setting, name in names.items() if name), None)
+    if setting is None:
         return None
-    # Described, not read: the value has no business here.
-    answer = world.aws.client("ssm").describe_parameters(
+    name = names[setting]
+    # Described, not read: the status needs no secret.
+    described = context.aws.client("ssm").describe_parameters(
         ParameterFilters=[{"Key": "Name", "Option": "Equals", "Values": [name]}]
-    )
-    described = answer["Parameters"]
+    )["Parameters"]
     return Parameter(name, setting, str(described[0]["Type"]) if described else "")

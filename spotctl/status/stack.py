@@ -1,23 +1,27 @@
-"""The stack, the clusters and the worker's service."""
+"""The CloudFormation stack, the ECS clusters and the worker's service."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from spotctl.rows import DEPLOY, Row, failed, ok, warning
-from spotctl.world import World
+from spotctl.context import Context
+from spotctl.output import DEPLOY, Row, failed, ok, warning
+from spotctl.project import Project
 
 WORKER_SERVICE: Final = "worker"
 
-_STANDS: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
+_COMPLETE: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster as ECS describes it; `status` is empty when ECS does not know it."""
+    """A cluster as ECS describes it; `status` is empty where ECS does not know it.
+
+    `providers`: its capacity providers. `strategy`: its default strategy, in words.
+    """
 
     name: str
     status: str = ""
@@ -27,7 +31,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The worker's service; `event` is the newest thing that ECS has to say about it."""
+    """The worker's service, with its newest event."""
 
     running: int
     desired: int
@@ -37,83 +41,78 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is. `stack_status` empty: no stack. `service` None: none, or not ours to have."""
+    """What AWS returned. `stack_status` empty: no stack. `service` None: none, or none expected."""
 
-    stack: str
     stack_status: str
     stack_reason: str
     clusters: tuple[Cluster, ...]
     service: Service | None
-    is_rescue_only: bool
-    use_spot: bool = True
 
 
-def look(world: World) -> Found:
-    """Ask CloudFormation and ECS. Raises botocore's errors."""
-    project = world.project
-    described = describe_stack(world) or {}
-    ecs = world.aws.client("ecs")
-    clusters = tuple(_clusters(ecs, project.settings.ecs_clusters))
+def read(context: Context) -> Found:
+    """Read from CloudFormation and ECS. Raises botocore's errors."""
+    project = context.project
+    described = describe_stack(context) or {}
+    ecs = context.aws.client("ecs")
+    clusters = tuple(_cluster(ecs, name) for name in project.settings.ecs_clusters)
     service = None
     if not project.is_rescue_only and clusters[0].status == "ACTIVE":
         service = _service(ecs, clusters[0].name)
     return Found(
-        stack=project.stack,
         stack_status=str(described.get("StackStatus", "")),
         stack_reason=str(described.get("StackStatusReason", "")),
         clusters=clusters,
         service=service,
-        is_rescue_only=project.is_rescue_only,
-        use_spot=project.provision.use_spot,
     )
 
 
-def describe_stack(world: World) -> Mapping[str, Any] | None:
-    """Return the stage's stack as CloudFormation describes it, None for none."""
-    client = world.aws.client("cloudformation")
+def describe_stack(context: Context) -> Mapping[str, Any] | None:
+    """Return the stage's stack as CloudFormation describes it, None where there is none.
+
+    Raises botocore's errors.
+    """
+    client, name = context.aws.client("cloudformation"), context.project.stack
     try:
-        stack: Mapping[str, Any] = client.describe_stacks(StackName=world.project.stack)["Stacks"][
-            0
-        ]
+        stacks: list[Mapping[str, Any]] = client.describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:
-        # CloudFormation has no error of its own for a stack that is not there.
+        # CloudFormation has no error code of its own for a missing stack.
         if "does not exist" in error.response["Error"].get("Message", ""):
             return None
         raise
-    return stack
+    return stacks[0]
 
 
-def rows(found: Found) -> list[Row]:
+def rows(found: Found, project: Project) -> list[Row]:
     """Judge stack, clusters and service."""
-    judged = [_stack_row(found)]
-    judged += [_cluster_row(cluster, found) for cluster in found.clusters]
-    if not found.is_rescue_only:
+    judged = [_stack_row(found, project.stack)]
+    judged += [_cluster_row(cluster, project) for cluster in found.clusters]
+    if not project.is_rescue_only:
         judged.append(_service_row(found.service))
     return judged
 
 
-def _stack_row(found: Found) -> Row:
+def _stack_row(found: Found, name: str) -> Row:
     status = found.stack_status
-    told = f"{found.stack}: {status}" + (f" ({found.stack_reason})" if found.stack_reason else "")
+    what = f"{name}: {status}" + (f" ({found.stack_reason})" if found.stack_reason else "")
     if not status:
-        return failed("stack", f"there is no stack {found.stack}", DEPLOY)
-    if status in _STANDS:
-        return ok("stack", told)
+        return failed("stack", f"there is no stack {name}", DEPLOY)
+    if status in _COMPLETE:
+        return ok("stack", what)
     if status == "UPDATE_ROLLBACK_COMPLETE":
-        return warning("stack", f"{told}: the last update was undone", f"{DEPLOY} to see why")
+        return warning("stack", f"{what}: the last update was rolled back", f"{DEPLOY} to see why")
     if status.endswith("_IN_PROGRESS"):
-        return warning("stack", told, "wait, or follow it with spotctl deploy")
-    return failed("stack", told, f"{DEPLOY} to see which resource failed, and to recover")
+        return warning("stack", what, "wait, or follow it with spotctl deploy")
+    return failed("stack", what, f"{DEPLOY} to see which resource failed, and to recover")
 
 
-def _cluster_row(cluster: Cluster, found: Found) -> Row:
+def _cluster_row(cluster: Cluster, project: Project) -> Row:
     part = f"cluster {cluster.name}"
     if not cluster.status:
-        step = "correct ECS_CLUSTER" if found.is_rescue_only else DEPLOY
+        step = "correct ECS_CLUSTER" if project.is_rescue_only else DEPLOY
         return failed(part, "ECS does not know it in this region", step)
     if cluster.status != "ACTIVE":
         return failed(part, f"it is {cluster.status}", DEPLOY)
-    wanted = (FARGATE, FARGATE_SPOT) if found.use_spot else (FARGATE,)
+    wanted = (FARGATE, FARGATE_SPOT) if project.settings.use_spot else (FARGATE,)
     missing = [provider for provider in wanted if provider not in cluster.providers]
     if missing:
         return failed(
@@ -129,33 +128,28 @@ def _service_row(service: Service | None) -> Row:
     part = "worker service"
     if service is None:
         return failed(part, "there is no service for the Prefect worker", DEPLOY)
-    told = f"{service.running} of {service.desired} running"
+    what = f"{service.running} of {service.desired} running"
     if service.rollout == "FAILED":
-        return failed(part, f"{told}; its rollout failed: {service.event}", DEPLOY)
+        return failed(part, f"{what}; its rollout failed: {service.event}", DEPLOY)
     if service.desired == 0:
-        return failed(part, "it is scaled to 0: nobody starts flow runs", "set its count to 1")
+        return failed(part, "it is scaled to 0: no flow run starts", "set its count to 1")
     if service.running == 0:
         why = f"; ECS says: {service.event}" if service.event else ""
-        return failed(part, told + why, "look at the stopped task's reason and the worker's log")
+        return failed(part, what + why, "look at the stopped task's reason and the worker's log")
     if service.running != service.desired or service.rollout == "IN_PROGRESS":
-        return warning(part, f"{told}; rollout {service.rollout.lower()}", "wait a minute")
-    return ok(part, told)
+        return warning(part, f"{what}; rollout {service.rollout.lower()}", "wait a minute")
+    return ok(part, what)
 
 
-def _clusters(ecs: Any, names: Iterable[str]) -> Iterable[Cluster]:
-    wanted = list(names)
-    answer = ecs.describe_clusters(clusters=wanted)
-    described: dict[str, Mapping[str, Any]] = {}
-    for cluster in answer["clusters"]:
-        described[cluster["clusterName"]] = described[cluster["clusterArn"]] = cluster
-    for name in wanted:
-        cluster = described.get(name, {})
-        yield Cluster(
-            name=name.rpartition("/")[2],
-            status=str(cluster.get("status", "")),
-            providers=tuple(cluster.get("capacityProviders", ())),
-            strategy=tuple(map(_share, cluster.get("defaultCapacityProviderStrategy", ()))),
-        )
+def _cluster(ecs: Any, name: str) -> Cluster:
+    described = ecs.describe_clusters(clusters=[name])["clusters"]
+    cluster: Mapping[str, Any] = described[0] if described else {}
+    return Cluster(
+        name=name.rpartition("/")[2],
+        status=str(cluster.get("status", "")),
+        providers=tuple(cluster.get("capacityProviders", ())),
+        strategy=tuple(map(_share, cluster.get("defaultCapacityProviderStrategy", ()))),
+    )
 
 
 def _share(item: Mapping[str, Any]) -> str:

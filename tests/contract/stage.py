@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunState, StateAnswer, StateType
 from chalicelib.core.ports import Prefect
-from chalicelib.core.provision.context import WorkPools
+from chalicelib.functions.provision import WorkPools
 from tests.twin.prefect import InMemoryPrefect
 from tests.twin.work_pools import InMemoryWorkPools
 

@@ -13,7 +13,7 @@ from chalicelib.errors import (
     PrefectRejectedError,
 )
 from tests.contract.stage import Stage
-from tests.provisioning import SHIPPED_VALUES
+from tests.provisioning import VALUES
 
 SHIPPED = infra.load("base-job-template.json")
 
@@ -24,7 +24,7 @@ def name() -> str:
 
 
 def put_in_place(current: Template) -> Template:
-    return merged(current, SHIPPED, SHIPPED_VALUES, "FARGATE_SPOT")
+    return merged(current, SHIPPED, VALUES, "FARGATE_SPOT")
 
 
 def test_a_pool_comes_back_as_it_was_created(stage: Stage, name: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import pytest
 
+from chalicelib.settings import FUNCTIONS
 from localcloud.bootstrap import STAGE
 from localcloud.deployment import PROJECT
 from tests.e2e.command import OPERATOR, spotctl
 from tests.e2e.scenario import Stage
 
-FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
 THE_OTHERS: Final = ("test_rescue.py", "test_sweep.py")
 NO_RIGHT_NEEDED: Final = frozenset({"sts:GetCallerIdentity"})
 
@@ -45,7 +45,7 @@ FOR_A_GUARD: Final = {"react": {"dynamodb:BatchGetItem"}}
 """Needed with `GUARD_ECONOMICS` only: it reads the daily sums."""
 
 FOR_CLOUDFORMATION: Final = "provision"
-"""CloudFormation acts with its rights; `tests/unit/test_provision_policy.py` holds those."""
+"""CloudFormation acts with its rights; `tests/unit/test_policies.py` holds those."""
 
 
 def name_of(function: str) -> str:

@@ -140,4 +140,4 @@ def test_each_function_starts_cold_and_answers(
 
 def test_a_wrong_setting_stops_the_cold_start_and_is_named(stage: Stage, scratch: Scratch) -> None:
     invocation = stage.cloud.lambdas.invoke(scratch("react", MODE="perhaps"), {})
-    assert "MODE is 'perhaps': accepted are rescue, opt-in, observe" in str(invocation.error)
+    assert "MODE is 'perhaps'; accepted: rescue, opt-in, observe" in str(invocation.error)

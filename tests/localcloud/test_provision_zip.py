@@ -96,15 +96,6 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, aws: EmulatedAws) -> Iter
         yield deployed
 
 
-def test_what_is_missing_is_reported_before_anything_is_created(deployed: Deployed) -> None:
-    answer = deployed.call()
-    assert answer["state"] == "blocked"
-    [problem] = answer["problems"]
-    assert problem["error"] == "Parameter"
-    assert "PREFECT_API_AUTH_STRING_PARAMETER" in problem["message"]
-    assert deployed.aws.client("cloudformation").describe_stacks()["Stacks"] == []
-
-
 def test_calls_alone_lead_from_nothing_to_ready_past_what_is_in_the_way(deployed: Deployed) -> None:
     deployed.aws.client("ssm").put_parameter(Name=PARAMETER, Value=AUTH_STRING, Type="SecureString")
     shown = deployed.call(dry_run=True)
@@ -134,14 +125,7 @@ def test_calls_alone_lead_from_nothing_to_ready_past_what_is_in_the_way(deployed
         assert config["DestinationConfig"]["OnFailure"]["Destination"].endswith("-failures")
 
 
-def test_another_call_changes_nothing(deployed: Deployed) -> None:
-    before = (deployed.pool(), deployed.targets(), deployed.events())
-    answer = deployed.call()
-    assert (answer["state"], answer["steps"], answer["overtaken"]) == ("ready", [], [])
-    assert (deployed.pool(), deployed.targets(), deployed.events()) == before
-
-
-def test_after_another_deploy_everything_is_put_back_and_only_what_is_new_is_changed(
+def test_after_another_deploy_everything_is_restored_and_only_what_is_new_is_changed(
     deployed: Deployed,
 ) -> None:
     targets, outputs = deployed.targets(), deployed.outputs()

@@ -24,15 +24,14 @@ from tests.unit.scripted_server import ScriptedServer, Seen, answer
 
 REGION = "us-east-1"
 STACK = "prefect-spot-dev"
+POOL = "fargate-spot-dev"
 FUNCTIONS = ("react", "meter", "sweep", "provision")
 KEY = "pnu_0123456789abcdef"
 
-Reply = Callable[[str, Any], LambdaAnswer]
-
 
 @dataclass
-class Said:
-    """What a command said."""
+class Result:
+    """What a command printed, and its exit code."""
 
     code: int
     out: str
@@ -41,6 +40,17 @@ class Said:
     @property
     def answer(self) -> Any:
         return json.loads(self.out)
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """The rows of a status or teardown, by part."""
+        return {row["part"]: row for row in self.answer["rows"]}
+
+    def is_refused(self, error: str, next_step: str = "") -> bool:
+        """Whether the command ended with an error and a next step, with these in them."""
+        what, step = self.err.splitlines()[-2:]
+        assert (what[:7], step[:11]) == ("error: ", "next step: "), self.err
+        return (self.code, self.out) == (2, "") and error in what and next_step in step
 
 
 @dataclass
@@ -51,39 +61,30 @@ class Bench:
     answers: dict[str, object]
     server: ScriptedServer = field(init=False)
     invoked: list[tuple[str, Any]] = field(default_factory=list)
-    reply: Reply = lambda _name, _event: LambdaAnswer({"decision": "ignore"})
+    reply: Callable[[Any], LambdaAnswer] = lambda _event: LambdaAnswer({"decision": "ignore"})
 
     @property
     def requests(self) -> list[Seen]:
-        """What Prefect was asked."""
+        """Those to Prefect."""
         return self.server.seen
 
     def client(self, service: str) -> Any:
         return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]  # any service
 
-    def run(self, *arguments: str) -> Said:
+    def run(self, *arguments: str) -> Result:
         """Run a command; its output goes into a pipe."""
         result = CliRunner().invoke(app, [*arguments, "--project-dir", str(self.folder)])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-        return Said(result.exit_code, result.stdout, result.stderr)
+        return Result(result.exit_code, result.stdout, result.stderr)
 
     def configure(self, **environment: str) -> None:
         """Write the stage's config, with these settings over the ordinary ones."""
-        ordinary = {"PREFECT_API_URL": f"{self.server.url}/api"}
-        config = {
-            "app_name": "prefect-spot",
-            "stages": {
-                "dev": {
-                    "lambda_functions": {
-                        name: {"iam_policy_file": f"policy-{name}-dev.json"} for name in FUNCTIONS
-                    },
-                    "environment_variables": {**ordinary, **environment},
-                }
-            },
-        }
+        functions = {name: {"iam_policy_file": f"policy-{name}-dev.json"} for name in FUNCTIONS}
+        settings = {"PREFECT_API_URL": f"{self.server.url}/api", **environment}
+        dev = {"lambda_functions": functions, "environment_variables": settings}
         path = self.folder / ".chalice" / "config.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(config))
+        path.write_text(json.dumps({"app_name": "prefect-spot", "stages": {"dev": dev}}))
 
     def deploy_functions(self) -> Mapping[str, str]:
         """Create the functions; return their ARNs by short name."""
@@ -105,29 +106,14 @@ class Bench:
     def create_failure_queue(self) -> str:
         return str(self.client("sqs").create_queue(QueueName=f"{STACK}-failures")["QueueUrl"])
 
-    def create_table(self) -> None:
-        self.client("dynamodb").create_table(
-            TableName=STACK,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-
     def _invoke(self, name: str, event: Any) -> LambdaAnswer:
         self.invoked.append((name, event))
-        return self.reply(name, event)
+        return self.reply(event)
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer by path; None is a 404 as Prefect words it."""
-        path = f"{handler.command} {handler.path.removeprefix('/api')}"
-        found = self.answers.get(path)
+        found = self.answers.get(f"{handler.command} {handler.path.removeprefix('/api')}")
         step = answer(body=found) if found is not None else answer(404, {"detail": "not found"})
         step(handler)
-
-
-def without_waiting(receive: Callable[..., Any]) -> Callable[..., Any]:
-    """Have moto's SQS answer at once where AWS's waits for a message, as it was asked to."""
-    return lambda sqs, queue, count, _seconds, *rest: receive(sqs, queue, count, 0, *rest)
 
 
 @contextmanager
@@ -138,7 +124,12 @@ def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    monkeypatch.setattr(SQSBackend, "receive_message", without_waiting(SQSBackend.receive_message))
+    receive: Any = SQSBackend.receive_message
+    monkeypatch.setattr(  # as AWS's, but without waiting for a message
+        SQSBackend,
+        "receive_message",
+        lambda sqs, queue, n, _s, *rest: receive(sqs, queue, n, 0, *rest),
+    )
     moto_additions.install()
     made = Bench(folder, {})
     with ExitStack() as stack:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import infra
+from chalicelib.settings import read_settings, stack_parameters
 from localcloud.cloudformation.resources import Made
 from localcloud.cloudformation.scope import Scope
 
@@ -29,34 +30,15 @@ _ARNS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
 
 def parameters(**changes: str) -> dict[str, str]:
     """Return what `provision` passes by default, changed by `changes`."""
-    agreed = {
-        "Stage": "dev",
-        "Provision": "full",
-        "PrefectApiUrl": "https://prefect.example.com/api",
-        "ApiKeyParameter": "/prefect-spot/dev/api-key",
-        "AuthStringParameter": "",
-        "WorkPool": "fargate-spot-dev",
-        "ClusterName": "prefect-spot-dev",
-        "VpcId": "vpc-0123456789abcdef0",
-        "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
-        "SecurityGroupIds": "",
-        "AssignPublicIp": "ENABLED",
-        "UseSpot": "true",
-        "SpotWeight": "3",
-        "FargateWeight": "2",
-        "FargateBase": "1",
-        "WorkerImage": "prefecthq/prefect-aws:latest",
-        "WorkerCpu": "512",
-        "WorkerMemory": "1024",
-        "WorkQueues": "",
-        "WorkerQuerySeconds": "10",
-        "LogLevel": "INFO",
-        "LogRetentionDays": "30",
-        "AlarmEmail": "",
-        "TableName": "prefect-spot-dev",
+    environment = {
+        "PREFECT_API_URL": "https://prefect.example.com/api",
+        "PREFECT_API_KEY_PARAMETER": "/prefect-spot/dev/api-key",
+        "VPC_ID": "vpc-0123456789abcdef0",
+        "SUBNET_IDS": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
     }
-    assert set(changes) <= set(agreed)
-    return {**agreed, **changes}
+    ordinary = stack_parameters(read_settings(environment))
+    assert set(changes) <= set(ordinary)
+    return {**ordinary, **changes}
 
 
 def rescue_only(**changes: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
 import infra
 from chalicelib.core.provision.pool_template import merged
-from tests.provisioning import SHIPPED_VALUES
+from tests.provisioning import VALUES
 
 CONTAINER = ("job_configuration", "task_definition", "containerDefinitions", 0)
 OUR_CHANGES: dict[tuple[str | int, ...], Any] = {
@@ -62,9 +62,7 @@ def changed(template: Any, path: tuple[str | int, ...], value: Any) -> None:
 
 def task_definition(**job_variables: Any) -> dict[str, Any]:
     """What the worker registers for a run with these job variables."""
-    template = dict(
-        merged({}, infra.load("base-job-template.json"), SHIPPED_VALUES, "FARGATE_SPOT")
-    )
+    template = dict(merged({}, infra.load("base-job-template.json"), VALUES, "FARGATE_SPOT"))
     configuration = asyncio.run(
         ECSJobConfiguration.from_template_and_values(template, job_variables, client=MagicMock())
     )
@@ -90,7 +88,7 @@ def test_worker_makes_a_fargate_task_with_grace_log_and_secret_of_it() -> None:
     assert (definition["cpu"], definition["memory"]) == ("1024", "2048")
     assert definition["networkMode"] == "awsvpc"
     assert definition["requiresCompatibilities"] == ["FARGATE"]
-    assert definition["executionRoleArn"] == SHIPPED_VALUES["ExecutionRoleArn"]
+    assert definition["executionRoleArn"] == VALUES["ExecutionRoleArn"]
     [made] = definition["containerDefinitions"]
     assert made["stopTimeout"] == 120
     assert made["memory"] == 2048
@@ -103,7 +101,7 @@ def test_worker_makes_a_fargate_task_with_grace_log_and_secret_of_it() -> None:
             "awslogs-stream-prefix": "flows",
         },
     }
-    arn = SHIPPED_VALUES["ApiKeyParameterArn"]
+    arn = VALUES["ApiKeyParameterArn"]
     assert made["secrets"] == [{"name": "PREFECT_API_KEY", "valueFrom": arn}]
 
 

@@ -1,27 +1,24 @@
-"""The documentation is true: settings, links, commands, alarms and costs."""
+"""The documentation is true: links, commands, alarms and costs."""
 
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from typer.main import get_group
 
 from chalicelib import errors
-from chalicelib.errors import PrefectSpotError, SettingError
+from chalicelib.errors import PrefectSpotError
 from spotctl.cli import app as spotctl
 from tests.tiers import GROUPS
-from tools import costs, settings_page
-from tools.site import foreign_loads
+from tools import costs
+from tools.site import Loads
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-DOCUMENTED: Final = [s for group in settings_page.SETTINGS.values() for s in group]
 
 LINK: Final = re.compile(r"(?<!\\)\[[^\]]*\]\(([^()\s]+)\)")
 FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -34,54 +31,27 @@ PROGRAMS: Final = (
 )  # fmt: skip
 """First words that make a line, or words in backquotes, a command."""
 
-
 MADE_OR_OTHERS: Final = re.compile(
     r"build/|observers/|prefect_aws/|prefect/|prefect\.io/|parameter/"
 )
-"""Paths that are no files of the repository: what is built, and what is somebody else's."""
+"""Paths that are no files of the repository: what is built, and what is of others."""
 
-ENVIRONMENT: Final = re.compile(r'(?:(\w+)\(|"(\w+)" in )?os\.environ(?:\.get\("(\w+)")?')
-"""A use of it: given to a function, or asked for a name."""
-
-LAMBDAS_OWN: Final = {"AWS_LAMBDA_FUNCTION_NAME", "_HANDLER"}
-"""Variables that AWS sets, and nobody has to."""
-
-RUN_BY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "make demo": (
-        "tests/ui/test_demo.py::test_the_demo_ends_on_fargate_after_three_interruptions",
-        ("localcloud.demo",),
-    ),
-    "make demo KEEP=1": (
-        "tests/ui/test_prefect_ui.py::test_the_run_is_completed_and_its_tags_say_how",
-        ("localcloud.demo", '"KEEP": "1"'),
-    ),
-    "make help": ("tests/unit/test_docs.py::test_make_help_lists_every_target", ("help",)),
-    ".venv/bin/python -m tools.costs": (
-        "tests/unit/test_docs.py::test_what_it_costs_is_what_the_command_prints",
-        ("costs.table()",),
-    ),
-    f"{SPOTCTL} deploy --stage dev": (
-        "tests/system/test_spotctl_deploy.py"
-        "::test_a_stage_is_deployed_by_one_command_and_taken_down_by_another",
-        ('"deploy"',),
-    ),
+RUN_BY: Final = {
+    "make demo": ("ui/conftest.py", "localcloud.demo"),
+    "make demo KEEP=1": ("ui/conftest.py", "localcloud.demo KEEP 1"),
+    "make help": ("unit/test_docs.py", "make help"),
+    f"{SPOTCTL} deploy --stage dev": ("system/test_spotctl_deploy.py", "deploy"),
     f"{SPOTCTL} drill --stage dev --start FLOW/DEPLOYMENT": (
-        "tests/e2e/test_spotctl.py"
-        "::test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back",
-        ('"drill"', '"--start"'),
+        "e2e/test_spotctl.py",
+        "drill --start",
     ),
-    f"{SPOTCTL} drill --stage dev --throw-away": (
-        "tests/system/test_drill.py::test_a_drill_with_a_throw_away_flow_passes",
-        ('"drill"', '"--throw-away"'),
-    ),
-    f"{SPOTCTL} report --stage dev --since 7d": (
-        "tests/unit/test_spotctl_cli.py::test_a_report_is_a_table_json_or_csv",
-        ('"report"', '"--since"', '"7d"'),
-    ),
+    f"{SPOTCTL} drill --stage dev --throw-away": ("system/test_drill.py", "drill --throw-away"),
+    f"{SPOTCTL} report --stage dev --since 7d": ("unit/test_spotctl_cli.py", "report --since 7d"),
 }
-"""Commands of the README: the test that runs each, and what its file or conftest has to hold."""
+"""Commands of the README: the file below tests/ that runs each, and the words it holds quoted."""
 
 EXEMPT: Final = {
+    ".venv/bin/python -m tools.costs": "a test compares its table with the page",
     "make test": "it is what runs this test",
     "make test-all": "it begins with make test, and runs for half an hour",
     "make lock": "it asks the package index, and writes other versions down",
@@ -108,59 +78,6 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[\s-]+", "-", heading) for heading in plain}
 
 
-def test_every_setting_that_is_read_is_on_the_page_and_the_reverse() -> None:
-    assert {setting.name for setting in DOCUMENTED} == settings_page.names_read()
-
-
-def test_no_setting_is_read_behind_the_pages_back() -> None:
-    """Whoever is given the environment is asked by the page; what is read by name is known."""
-    files = [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]
-    source = "\n".join(file.read_text() for file in files)
-    uses = ENVIRONMENT.findall(source)
-    assert all(any(use) for use in uses), "it is used in another way"
-    readers = {reader for reader, *_ in uses if reader}
-    named = {name for _, *names in uses for name in names if name}
-    asked = set(re.findall(r"read\w*_settings(?=\()", Path(settings_page.__file__).read_text()))
-    assert readers == asked, "settings_page.read is to call every reader of settings"
-    assert named - LAMBDAS_OWN == set(settings_page.ELSEWHERE)
-
-
-@pytest.mark.parametrize("setting", DOCUMENTED, ids=lambda setting: setting.name)
-def test_a_documented_default_is_what_the_code_does_without_the_setting(
-    setting: settings_page.Setting,
-) -> None:
-    if setting.default is None:
-        with pytest.raises(SettingError, match=setting.name):
-            settings_page.read({})
-        return
-    default = setting.default.replace("<stage>", "dev")
-    without = settings_page.read(settings_page.REQUIRED)
-    assert settings_page.read({**settings_page.REQUIRED, setting.name: default}) == without
-    if not default:
-        fields = [getattr(read, setting.name.lower(), "") for read in without]
-        assert not any(fields), f"without {setting.name} there is {fields}: no empty default"
-
-
-@pytest.mark.parametrize(
-    "name", [s.name for s in DOCUMENTED if s.name not in {"STAGE", "WORK_QUEUES"}]
-)
-def test_a_wrong_setting_is_named_with_what_is_accepted(name: str) -> None:
-    with pytest.raises(SettingError, match=rf"^{name} .*accepted (is|are) ") as refused:
-        settings_page.read({**settings_page.REQUIRED, name: "?,?"})
-    assert ("'?,?'" in refused.value.what) is not name.endswith("_PARAMETER")
-    assert f"correct {name} in .chalice/config.json" in refused.value.next_step
-
-
-def test_what_is_accepted_is_asked_of_the_code() -> None:
-    assert settings_page.accepted("MODE") == "rescue, opt-in, observe"
-    assert settings_page.accepted("SPOT_RETRIES") == "whole numbers from 0 to 1000"
-    assert settings_page.accepted("STAGE") == ""
-
-
-def test_the_settings_page_is_the_one_that_the_code_makes() -> None:
-    assert settings_page.PAGE.read_text() == settings_page.page(), "run `make docs`"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     dead = []
@@ -177,8 +94,8 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_make_target_that_is_named_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    told = [c[5:] for c in commands_in(page.read_text()) if c.startswith("make ")]
-    named = {word for words in told for word in words.split() if "=" not in word}
+    given = [c[5:] for c in commands_in(page.read_text()) if c.startswith("make ")]
+    named = {word for words in given for word in words.split() if "=" not in word}
     assert named <= targets
 
 
@@ -216,8 +133,8 @@ def test_each_alarm_is_explained_with_what_to_do_and_no_other() -> None:
     alarms = {alarm["AlarmName"]["Fn::Sub"].partition("}")[2] for alarm in found}
     operations = (ROOT / "docs" / "operations.md").read_text()
     rows = rows_of(operations, "alarm", "it means", "what to do")
-    told = [name for cell, *_ in rows for name in re.findall(r"`…(-[a-z-]+)`", cell)]
-    assert sorted(told) == sorted(alarms)
+    explained = [name for cell, *_ in rows for name in re.findall(r"`…(-[a-z-]+)`", cell)]
+    assert sorted(explained) == sorted(alarms)
     assert all(len(cell.split()) > 3 for _, *cells in rows for cell in cells)
     for alarm in found:
         assert re.search(r": (see|consider) ", alarm["AlarmDescription"])
@@ -245,40 +162,24 @@ def test_what_it_costs_is_what_the_command_prints(page: str) -> None:
 
 
 def commands_in(markdown: str) -> list[str]:
-    """Return what a page tells people to type: in blocks of any kind, and in backquotes."""
-    return list(dict.fromkeys(_commands(MarkdownIt("commonmark").parse(markdown))))
+    """Return the commands of a page: lines of blocks, and words in backquotes.
 
-
-def _commands(tokens: list[Token]) -> Iterator[str]:
-    for token in tokens:
-        language = token.info.split()[0] if token.info.split() else ""
-        match token.type:
-            case "fence" if language == "text":  # what a program prints
-                yield from filter(_is_command, _lines(token.content))
-            case "fence" | "code_block":
-                yield from _lines(token.content)
-            case "code_inline" if _is_command(token.content):
-                yield _plain(token.content)
-            case "html_block" | "html_inline":
-                yield f"HTML, which is not looked into: {token.content.strip()}"
-        yield from _commands(token.children or [])
-
-
-def _lines(block: str) -> Iterator[str]:
-    for line in block.replace("\\\n", " ").splitlines():
-        command = _plain(line)
-        if command and not command.startswith("#"):
-            yield command
-
-
-def _plain(line: str) -> str:
-    """Without a comment, a prompt, and more than one blank in a row."""
-    return re.sub(r"\s+", " ", line.partition(" #")[0]).strip().removeprefix("$ ")
-
-
-def _is_command(text: str) -> bool:
-    first, _, rest = _plain(text).partition(" ")
-    return bool(rest) and (first in PROGRAMS or first.startswith(("./", ".venv/", "examples/")))
+    What a program prints (a block of text) and words in backquotes may be no commands.
+    """
+    blocks = MarkdownIt("commonmark").parse(markdown)
+    found = []
+    for token in (*blocks, *(child for block in blocks for child in block.children or ())):
+        assert not token.type.startswith("html"), f"HTML is not read: {token.content}"
+        if token.type not in ("fence", "code_block", "code_inline"):
+            continue
+        may_be_other = token.type == "code_inline" or token.info == "text"
+        for line in token.content.replace("\\\n", " ").splitlines():
+            command = " ".join(line.partition(" #")[0].removeprefix("$ ").split())
+            first, _, rest = command.partition(" ")
+            known = rest and (first in PROGRAMS or first.startswith(("./", ".venv/", "examples/")))
+            if known or not (may_be_other or command.startswith("#") or not command):
+                found.append(command)
+    return list(dict.fromkeys(found))
 
 
 def test_every_command_of_the_readme_is_run_by_a_test_or_exempt() -> None:
@@ -287,45 +188,32 @@ def test_every_command_of_the_readme_is_run_by_a_test_or_exempt() -> None:
     assert all(len(reason.split()) > 3 for reason in EXEMPT.values())
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        "```sh\nmake nothing\n```",
-        "```console\n$ make nothing\n```",
-        "```text\nmake nothing\n```",
-        "1. a list\n\n    ~~~\n    make nothing\n    ~~~",
-        "a paragraph\n\n    make nothing\n",
-        "then run `make nothing`, and wait",
-        "> ```sh\n> make nothing  # says the quotation\n> ```",
-    ],
-    ids=["sh", "prompt", "as output", "in a list", "indented", "in backquotes", "quoted"],
-)
-def test_a_command_is_seen_however_it_is_written(told: str) -> None:
-    assert commands_in(f"# Title\n\n{told}\n") == ["make nothing"]
+def test_a_command_is_found_however_it_is_written() -> None:
+    page = (
+        "```console\n$ make prompt  # with a comment\n```\n"
+        "```text\nmake output\nno command\n```\n"
+        "1. a list\n\n    ~~~\n    make list\n    ~~~\n\n"
+        "> Quoted: `make quotation`, with `MODE`, `spot-retries:2` and `make`.\n\n"
+        "a paragraph\n\n    make indented\n"
+    )
+    places = ("prompt", "output", "list", "indented", "quotation")
+    assert commands_in(page) == [f"make {place}" for place in places]
+    with pytest.raises(AssertionError, match="HTML"):
+        commands_in("<pre>make nothing</pre>\n")
 
 
-def test_html_is_no_way_around_and_a_name_is_no_command() -> None:
-    assert commands_in("<pre>make nothing</pre>\n") != []
-    assert commands_in("set `MODE` to `observe`, tag it `spot-retries:2`, read `make`") == []
-
-
-@pytest.mark.parametrize("command", RUN_BY)
-def test_the_test_that_is_named_runs_what_the_command_runs(command: str) -> None:
-    test, runs = RUN_BY[command]
-    file, _, name = test.partition("::")
-    source = (ROOT / file).read_text()
-    assert f"def {name}(" in source
-    conftest = (ROOT / file).with_name("conftest.py")
-    source += conftest.read_text() if conftest.exists() else ""
-    assert [part for part in runs if part not in source] == []
+@pytest.mark.parametrize(("command", "run_by"), RUN_BY.items(), ids=RUN_BY)
+def test_the_file_that_is_named_runs_the_command(command: str, run_by: tuple[str, str]) -> None:
+    source, words = (ROOT / "tests" / run_by[0]).read_text(), run_by[1].split()
+    assert [word for word in words if f'"{word}"' not in source] == []
     if command.startswith(SPOTCTL):
-        assert f'"{command.removeprefix(SPOTCTL).split()[0]}"' in runs
+        assert words[0] == command.removeprefix(SPOTCTL).split()[0]
     if command.startswith("make demo"):
-        assert runs[0] in made(*command.split()[1:], "--dry-run")
+        assert words[0] in make(*command.split()[1:], "--dry-run")
 
 
-def made(*arguments: str) -> str:
-    """What make prints."""
+def make(*arguments: str) -> str:
+    """Return what make prints."""
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
     return subprocess.run(
         ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -333,9 +221,9 @@ def made(*arguments: str) -> str:
 
 
 def test_make_help_lists_every_target() -> None:
-    told = set(re.findall(r"^  make ([a-z0-9-]+) +\w", made("help"), re.MULTILINE))
+    listed = set(re.findall(r"^  make ([a-z0-9-]+) +\w", make("help"), re.MULTILINE))
     phony = set(re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert told == phony - {"site"}, "site is a part of docs and test"
+    assert listed == phony - {"site"}, "site is a part of docs and test"
 
 
 @pytest.mark.parametrize(
@@ -348,4 +236,4 @@ def test_make_help_lists_every_target() -> None:
     ],
 )
 def test_a_page_that_loads_from_the_network_is_noticed(html: str, loads: list[str]) -> None:
-    assert foreign_loads(html) == loads
+    assert Loads(html).foreign == loads

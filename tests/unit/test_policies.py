@@ -1,15 +1,23 @@
-"""The IAM policies as they are rendered for a stage: its own names, and no other stage's."""
+"""The IAM policies: each stage's own names, and what `provision` may do.
+
+CloudFormation acts with the permissions of `provision`. Each resource type's schema lists what its
+handlers need; what is left out here has its reason beside it.
+"""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import cfnlint
 import pytest
 
+import infra
 from chalicelib.errors import SettingError
+from chalicelib.settings import FUNCTIONS
 from localcloud.deployment import PROJECT
-from spotctl.policies import DEPLOYER, FUNCTIONS, policy_of, write_policies
+from spotctl.policies import DEPLOYER, policy_of, write_policies
 from spotctl.project import read_project
 
 PROD = {
@@ -38,14 +46,22 @@ def with_prod(folder: Path, file: str = "policy-{}-prod.json", **settings: str) 
     return folder
 
 
+def as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def statements_of(policy: str) -> Any:
+    return json.loads(policy)["Statement"]
+
+
 def resources_of(policy: str) -> list[str]:
-    named = [statement["Resource"] for statement in json.loads(policy)["Statement"]]
-    return [r for each in named for r in ([each] if isinstance(each, str) else each)]
+    return [r for statement in statements_of(policy) for r in as_list(statement["Resource"])]
 
 
-def test_the_committed_files_are_those_that_the_committed_config_asks_for(tmp_path: Path) -> None:
+def test_the_committed_files_are_made_of_the_templates(tmp_path: Path) -> None:
     shutil.copytree(PROJECT / ".chalice", tmp_path / ".chalice")
-    assert write_policies(read_project(tmp_path, "dev")) == []
+    written = write_policies(read_project(tmp_path, "dev"))
+    assert written == [], "run .venv/bin/python -m tools.policies"
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, DEPLOYER])
@@ -88,3 +104,168 @@ def test_each_function_of_a_stage_needs_a_file_of_its_own(
 ) -> None:
     with pytest.raises(SettingError, match=why):
         write_policies(read_project(with_prod(tmp_path, file), "prod"))
+
+
+# What `provision` may do.
+
+SCHEMAS = Path(str(cfnlint.__file__)).parent / "data" / "schemas"
+REGION = "us-east-1"
+DEV = read_project(PROJECT, "dev")
+
+LEFT_OUT = {
+    r"kinesis:|dynamodb:(Enable|Disable|Update)Kinesis": "the table streams nowhere",
+    r"kms:|logs:(Dis)?[Aa]ssociateKmsKey": "AWS's own keys encrypt everything",
+    r"dynamodb:(Scan|Query|(Update|Put|Get|Delete)Item|BatchWriteItem|.*TableReplica)": (
+        "for replicas in other regions"
+    ),
+    r"dynamodb:(Import|DescribeImport)|s3:GetObject": "the table is not imported",
+    r"dynamodb:(Put|Delete)ResourcePolicy|dynamodb:UpdateContributorInsights": "it has none",
+    r"logs:(Put|Delete)(DataProtection|Resource|Index)Policy|logs:CreateLogDelivery": (
+        "the log group has none"
+    ),
+    r"logs:PutLogGroupDeletionProtection|logs:PutBearerTokenAuthentication": "not switched on",
+    r"logs:(DescribeLogStreams|CreateLogStream|PutLogEvents)": "for the import's log",
+    r"firehose:|s3:REST\.": "logs are delivered nowhere",
+    r"s3tables:|s3:(Create|Update|Delete)BucketMetadata": "no tables in the bucket",
+    r"s3:Put(BucketAbac|Analytics|Inventory|Metrics|Replication|Accelerate|IntelligentTiering)": (
+        "the bucket has none"
+    ),
+    r"s3:PutBucket(CORS|Notification|Replication|Website|ObjectLock|Logging|Versioning|Acl)": (
+        "the bucket has none"
+    ),
+    r"s3:Put(ObjectAcl|ObjectLockConfiguration)|s3:DeleteObject": "its objects are the flows'",
+    r"s3:DeleteBucket(Website|Analytics|Cors|Metrics|Encryption|Lifecycle|Replication|Tagging)": (
+        "no actions of IAM, or the bucket has none"
+    ),
+    r"sns:PutDataProtectionPolicy": "the topic has none",
+    r"iam:(Put|Delete)RolePermissionsBoundary": "the roles have none",
+    r"ecs:PutAccountSetting": "the account's settings are not ours",
+}
+
+
+STATEMENTS = statements_of(policy_of(DEV, "provision"))
+ALLOWED = {action for statement in STATEMENTS for action in as_list(statement["Action"])}
+TYPES = sorted({resource["Type"] for resource in infra.load("stack.json")["Resources"].values()})
+
+
+def wanted_by(resource_type: str) -> set[str]:
+    """The permissions of a resource type's handlers, by its schema."""
+    place = json.loads((SCHEMAS / "providers" / f"{REGION}.json").read_text())[resource_type]
+    schema = json.loads((SCHEMAS / "resources" / f"{place}.json").read_text())
+    handlers = [handler for name, handler in schema["handlers"].items() if name != "list"]
+    return {action for handler in handlers for action in handler["permissions"]}
+
+
+def reason_for_leaving_out(action: str) -> str | None:
+    return next((why for form, why in LEFT_OUT.items() if re.match(form, action)), None)
+
+
+@pytest.mark.parametrize("resource_type", TYPES)
+def test_every_permission_that_the_stack_needs_is_given(resource_type: str) -> None:
+    wanted = wanted_by(resource_type)
+    assert wanted
+    missing = {a for a in wanted - ALLOWED if reason_for_leaving_out(a) is None}
+    assert not missing
+
+
+OWN = {
+    "cloudformation:CreateStack",
+    "cloudformation:DeleteStack",
+    "cloudformation:DescribeStackEvents",
+    "cloudformation:DescribeStacks",
+    "cloudformation:GetTemplate",
+    "cloudformation:TagResource",
+    "cloudformation:UntagResource",
+    "cloudformation:UpdateStack",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
+    "events:ListRuleNamesByTarget",
+    "events:ListTargetsByRule",
+    "events:PutTargets",
+    "lambda:GetFunctionEventInvokeConfig",
+    "lambda:PutFunctionEventInvokeConfig",
+    "sqs:SendMessage",
+    "ssm:GetParameter",
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+}
+"""What the function calls itself, or Lambda with its rights."""
+
+OF_TAGS = {"ecs:ListTagsForResource", "iam:ListRoleTags", "s3:GetBucketTagging"}
+"""CloudFormation's, for the stack's tag on every resource."""
+
+
+def test_nothing_more_is_given_than_the_function_and_the_stack_need() -> None:
+    needed = {action for kind in TYPES for action in wanted_by(kind)}
+    assert ALLOWED - needed == {action for action in OWN | OF_TAGS if action not in needed}
+
+
+def test_only_what_takes_no_resource_is_given_on_all() -> None:
+    on_all = {
+        action
+        for statement in STATEMENTS
+        for action in as_list(statement["Action"])
+        if "*" in as_list(statement["Resource"])
+    }
+    assert on_all == {
+        "ec2:DescribeInstances",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSubnets",
+        "ec2:DescribeVpcs",
+        "ecs:DeregisterTaskDefinition",
+        "ecs:DescribeTaskDefinition",
+        "events:ListRuleNamesByTarget",
+        "logs:DescribeIndexPolicies",
+        "logs:DescribeLogGroups",
+        "logs:DescribeResourcePolicies",
+        "sns:GetSubscriptionAttributes",
+        "sns:SetSubscriptionAttributes",
+        "sns:Unsubscribe",
+    }
+
+
+def test_every_other_resource_is_one_of_the_stages() -> None:
+    named = {r for s in STATEMENTS for r in as_list(s["Resource"]) if r != "*"}
+    strangers = {r for r in named if not re.search(r"prefect-spot[-/]dev\b", r)}
+    assert strangers == {
+        # A security group has no name that a policy could ask for.
+        "arn:aws:ec2:*:*:security-group/*",
+        "arn:aws:ec2:*:*:security-group-rule/*",
+        "arn:aws:ec2:*:*:vpc/*",
+        "arn:aws:iam::*:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS*",
+    }
+
+
+def test_it_cannot_give_itself_more_permissions() -> None:
+    """The Lambdas' own roles are called like the stack's: each of those is named in full."""
+    for statement in STATEMENTS:
+        for resource in as_list(statement["Resource"]):
+            if resource.startswith("arn:aws:iam::*:role/prefect-spot-dev"):
+                assert resource.rpartition("-")[2] in ("execution", "flow", "worker")
+
+
+def statement_with(action: str) -> Any:
+    [found] = [s for s in STATEMENTS if action in as_list(s["Action"])]
+    return found
+
+
+def test_roles_are_passed_to_ecs_tasks_only() -> None:
+    condition = statement_with("iam:PassRole")["Condition"]
+    assert condition == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    service = statement_with("iam:CreateServiceLinkedRole")["Condition"]
+    assert service == {"StringEquals": {"iam:AWSServiceName": "ecs.amazonaws.com"}}
+    managed = statement_with("iam:AttachRolePolicy")["Condition"]["ArnEquals"]["iam:PolicyARN"]
+    assert managed.endswith("/AmazonECSTaskExecutionRolePolicy")
+
+
+def test_it_fits_into_a_roles_inline_policies() -> None:
+    policy = json.loads(policy_of(DEV, "provision"))
+    assert len(json.dumps(policy, separators=(",", ":"))) < 10_240
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_may_send_what_it_could_not_handle_to_the_failure_queue(name: str) -> None:
+    """Lambda asks for it when the on-failure destination is set."""
+    statements = statements_of(policy_of(DEV, name))
+    sends = [s for s in statements if "sqs:SendMessage" in as_list(s["Action"])]
+    assert [s["Resource"] for s in sends] == ["arn:aws:sqs:*:*:prefect-spot-dev-failures"]

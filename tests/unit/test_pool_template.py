@@ -1,4 +1,4 @@
-"""The base job template: ours is put in place, the users' own stays."""
+"""The base job template: ours is restored, the users' own stays."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ from prefect_aws.workers import ECSWorker
 
 from chalicelib.core.provision.pool_template import filled, merged
 from tests.provisioning import (
+    OUR_POOL_TEMPLATE,
     PARAMETER_ARN,
-    POOL_AS_IT_SHALL_BE,
     POOL_TEMPLATE,
     STACK_NAME,
     VALUES,
@@ -20,15 +20,23 @@ Json = dict[str, Any]
 SIGTERM = {"name": "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "value": "relinquish"}
 
 
-def put_in_place(
+def restored(
     current: Mapping[str, Any], values: Any = VALUES, launch_type: str = "FARGATE_SPOT"
 ) -> Any:
     return merged(current, POOL_TEMPLATE, values, launch_type)
 
 
+def set_default(name: str, value: object) -> Callable[[Json], object]:
+    return lambda t: t["variables"]["properties"][name].update(default=value)
+
+
+def set_in_container(**values: object) -> Callable[[Json], object]:
+    return lambda t: flow_of(t).update(values)
+
+
 def edited(edit: Callable[[Json], object]) -> Json:
-    """A pool as it shall be, after a user's edit."""
-    template: Json = copy.deepcopy(dict(POOL_AS_IT_SHALL_BE))
+    """Our template after a user's edit."""
+    template: Json = copy.deepcopy(dict(OUR_POOL_TEMPLATE))
     edit(template)
     return template
 
@@ -46,17 +54,15 @@ def flow_of(template: Json) -> Json:
 
 
 def test_an_empty_template_becomes_ours_with_all_placeholders_filled() -> None:
-    template = put_in_place({})
+    template = restored({})
     assert "${" not in str(template)
-    assert defaults(template) == {
+    ours = {
         "image": None,
         "cpu": 1024,
         "launch_type": "FARGATE_SPOT",
         "capacity_provider_strategy": None,
         "cluster": STACK_NAME,
-        "vpc_id": "vpc-11111111",
         "task_role_arn": VALUES["FlowRoleArn"],
-        "configure_cloudwatch_logs": True,
         "prefect_api_key_secret_arn": PARAMETER_ARN,
         "prefect_api_auth_string_secret_arn": None,
         "network_configuration": {
@@ -65,34 +71,35 @@ def test_an_empty_template_becomes_ours_with_all_placeholders_filled() -> None:
             "assignPublicIp": "ENABLED",
         },
     }
+    assert {name: defaults(template)[name] for name in ours} == ours
 
 
-def test_a_placeholder_that_nobody_fills_is_an_error() -> None:
+def test_a_placeholder_without_a_value_is_an_error() -> None:
     with pytest.raises(KeyError, match="ClusterName"):
         filled(POOL_TEMPLATE, {}, "FARGATE_SPOT")
 
 
 def test_the_shipped_template_is_not_written_into() -> None:
     before = copy.deepcopy(POOL_TEMPLATE)
-    put_in_place({}, launch_type="FARGATE")
-    put_in_place(POOL_AS_IT_SHALL_BE, launch_type="FARGATE")
+    restored({}, launch_type="FARGATE")
+    restored(OUR_POOL_TEMPLATE, launch_type="FARGATE")
     assert before == POOL_TEMPLATE
 
 
-def test_what_a_worker_put_there_that_was_quicker_becomes_a_pool_of_ours() -> None:
-    quicker = ECSWorker.get_default_base_job_template()
-    template = put_in_place(quicker)
-    ours = defaults(put_in_place({}))
+def test_a_pool_that_a_worker_created_first_becomes_ours() -> None:
+    theirs = ECSWorker.get_default_base_job_template()
+    template = restored(theirs)
+    ours = defaults(restored({}))
     assert {name: defaults(template)[name] for name in ours} == {**ours, "image": None}
     assert flow_of(template)["stopTimeout"] == 120
     assert flow_of(template)["environment"] == [SIGTERM]
     assert flow_of(template)["memory"] == "{{ memory }}"
-    assert set(defaults(template)) == set(defaults(quicker))
+    assert set(defaults(template)) == set(defaults(theirs))
 
 
 USERS_EDITS: dict[str, Callable[[Json], object]] = {
-    "another image": lambda t: t["variables"]["properties"]["image"].update(default="etl:1"),
-    "other cpu": lambda t: t["variables"]["properties"]["cpu"].update(default=256),
+    "another image": set_default("image", "etl:1"),
+    "other cpu": set_default("cpu", 256),
     "a variable": lambda t: t["variables"]["properties"].update(team={"type": "string"}),
     "a title": lambda t: t["variables"]["properties"]["cluster"].update(title="Where"),
     "a required variable": lambda t: t["variables"].update(required=["image"]),
@@ -102,7 +109,7 @@ USERS_EDITS: dict[str, Callable[[Json], object]] = {
     "a key of the task": lambda t: t["job_configuration"]["task_definition"].update(
         runtimePlatform={"cpuArchitecture": "ARM64"}
     ),
-    "memory of the container": lambda t: flow_of(t).update(memory=300),
+    "memory of the container": set_in_container(memory=300),
     "an entry of the environment": lambda t: flow_of(t)["environment"].append(
         {"name": "TEAM", "value": "etl"}
     ),
@@ -119,16 +126,8 @@ USERS_EDITS: dict[str, Callable[[Json], object]] = {
 @pytest.mark.parametrize("name", USERS_EDITS)
 def test_a_users_edit_survives(name: str) -> None:
     template = edited(USERS_EDITS[name])
-    assert template != POOL_AS_IT_SHALL_BE
-    assert put_in_place(template) == template
-
-
-def set_default(name: str, value: object) -> Callable[[Json], object]:
-    return lambda t: t["variables"]["properties"][name].update(default=value)
-
-
-def set_in_container(**values: object) -> Callable[[Json], object]:
-    return lambda t: flow_of(t).update(values)
+    assert template != OUR_POOL_TEMPLATE
+    assert restored(template) == template
 
 
 OURS: dict[str, Callable[[Json], object]] = {
@@ -154,25 +153,22 @@ OURS: dict[str, Callable[[Json], object]] = {
     "no containers": lambda t: t["job_configuration"]["task_definition"].pop(
         "containerDefinitions"
     ),
+    "a task definition that is a variable": lambda t: t["job_configuration"].update(
+        task_definition="{{ it }}"
+    ),
     "no definitions": lambda t: t["variables"].pop("definitions"),
 }
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_what_is_ours_is_put_back(name: str) -> None:
+def test_what_is_ours_is_restored(name: str) -> None:
     template = edited(OURS[name])
-    assert template != POOL_AS_IT_SHALL_BE
-    assert put_in_place(template) == POOL_AS_IT_SHALL_BE
-
-
-@pytest.mark.parametrize("name", [*USERS_EDITS, *OURS])
-def test_a_second_time_changes_nothing(name: str) -> None:
-    once = put_in_place(edited({**USERS_EDITS, **OURS}[name]), launch_type="FARGATE")
-    assert put_in_place(once, launch_type="FARGATE") == once
+    assert template != OUR_POOL_TEMPLATE
+    assert restored(template) == OUR_POOL_TEMPLATE
 
 
 def test_what_is_missing_of_the_users_own_is_filled_in_where_a_value_is_shipped() -> None:
-    template = put_in_place(edited(set_default("cpu", None)))
+    template = restored(edited(set_default("cpu", None)))
     assert defaults(template)["cpu"] == 1024
 
 
@@ -181,7 +177,7 @@ def test_a_container_with_a_reservation_gets_no_limit() -> None:
         del flow_of(template)["memory"]
         flow_of(template)["memoryReservation"] = 300
 
-    assert put_in_place(edited(reserve)) == edited(reserve)
+    assert restored(edited(reserve)) == edited(reserve)
 
 
 @pytest.mark.parametrize(
@@ -191,15 +187,14 @@ def test_a_container_with_a_reservation_gets_no_limit() -> None:
         (lambda t: t["variables"].update(properties="all"), "properties"),
         (lambda t: t["variables"]["properties"].update(cluster="mine"), "cluster"),
         (lambda t: t.update(job_configuration="{{ all }}"), "job_configuration"),
-        (lambda t: t["job_configuration"].update(task_definition="{{ it }}"), "task_definition"),
         (
             lambda t: t["job_configuration"]["task_definition"].update(containerDefinitions="x"),
             "containerDefinitions",
         ),
     ],
 )
-def test_a_template_that_nothing_can_be_put_into_says_where(
+def test_a_template_of_another_shape_is_refused_and_says_where(
     edit: Callable[[Json], object], where: str
 ) -> None:
     with pytest.raises(ValueError, match=where):
-        put_in_place(edited(edit))
+        restored(edited(edit))

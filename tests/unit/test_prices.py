@@ -1,7 +1,6 @@
 """`make prices`: what it makes of its two sources, and what it refuses."""
 
 import json
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -68,58 +67,46 @@ def test_what_is_written_can_be_read_by_the_product() -> None:
     assert max(map(len, text.splitlines())) < 260, "a row per line"
 
 
-@pytest.mark.parametrize(
-    ("usd", "complaint"),
-    [("0.0000000000", "not above zero"), ("N/A", "answers otherwise")],
-    ids=["a rate that the product refuses", "no number"],
-)
-def test_a_price_that_cannot_be_right_is_refused(usd: str, complaint: str) -> None:
+def priced(*usd: str) -> list[str]:
+    """The products, the first of them at these prices."""
     product = json.loads(products()[0])
     [term] = product["terms"]["OnDemand"].values()
-    [dimension] = term["priceDimensions"].values()
-    dimension["pricePerUnit"]["USD"] = usd
-    with pytest.raises(PricesError, match=complaint):
-        table_of([json.dumps(product), *products()[1:]], feed(), TODAY)
+    term["priceDimensions"] = {
+        f"{n}": {"pricePerUnit": {"USD": each}} for n, each in enumerate(usd)
+    }
+    return [json.dumps(product), *products()[1:]]
 
 
-def without_memory(spot: list[Any]) -> object:
-    return {"prices": [row for row in spot if row["unit"] != "GB-Hours"]}
-
-
-def at_two_prices(spot: list[Any]) -> object:
-    return {"prices": [*spot, {**spot[0], "price": {"USD": "0.011"}}]}
+SPOT = feed()["prices"]
+TWICE = {**SPOT[0], "price": {"USD": "0.011"}}
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("on_demand", "spot", "complaint"),
     [
-        pytest.param(lambda spot: [spot], "otherwise than it was", id="another shape"),
-        pytest.param(lambda _: {"prices": []}, "no rates of FARGATE_SPOT", id="empty"),
-        pytest.param(lambda _: {"prices": [{}]}, "otherwise than it was", id="other rows"),
-        pytest.param(without_memory, "one rate without the other", id="half of it"),
-        pytest.param(at_two_prices, "has two prices", id="ambiguous"),
+        pytest.param(priced("0.0000000000"), SPOT, "not above zero", id="the product refuses it"),
+        pytest.param(priced("N/A"), SPOT, "in another form", id="no number"),
+        pytest.param(priced("1", "1"), SPOT, "in another form", id="two prices"),
+        pytest.param(["no JSON"], SPOT, "in another form", id="no JSON"),
+        pytest.param(["[]"], SPOT, "in another form", id="a list"),
+        pytest.param(['{"product": null}'], SPOT, "in another form", id="null"),
+        pytest.param(products(), None, "in another form", id="another shape"),
+        pytest.param(products(), [], "no rates of FARGATE_SPOT", id="empty"),
+        pytest.param(products(), [{}], "in another form", id="other rows"),
+        pytest.param(
+            products(),
+            [row for row in SPOT if row["unit"] != "GB-Hours"],
+            "one rate without the other",
+            id="half of it",
+        ),
+        pytest.param(products(), [*SPOT, TWICE], "has two prices", id="ambiguous"),
     ],
 )
-def test_a_feed_that_is_otherwise_is_refused(
-    change: Callable[[list[Any]], object], complaint: str
+def test_sources_that_cannot_be_right_are_refused(
+    on_demand: list[str], spot: object, complaint: str
 ) -> None:
     with pytest.raises(PricesError, match=complaint):
-        table_of(products(), change(feed()["prices"]), TODAY)
-
-
-@pytest.mark.parametrize("text", ["no JSON", "[]", '{"product": {}}', '{"product": null}'])
-def test_products_that_are_otherwise_are_refused(text: str) -> None:
-    with pytest.raises(PricesError, match="answers otherwise"):
-        table_of([text], feed(), TODAY)
-
-
-def test_two_prices_of_one_product_are_refused() -> None:
-    product = json.loads(products()[0])
-    [term] = product["terms"]["OnDemand"].values()
-    [(name, dimension)] = term["priceDimensions"].items()
-    term["priceDimensions"] = {name: dimension, f"{name}2": dimension}
-    with pytest.raises(PricesError, match="a product has 2 prices"):
-        table_of([json.dumps(product)], feed(), TODAY)
+        table_of(on_demand, {"prices": spot}, TODAY)
 
 
 def test_all_pages_of_the_price_list_are_read() -> None:

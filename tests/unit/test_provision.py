@@ -8,15 +8,15 @@ import pytest
 from moto import mock_aws
 from moto.cloudformation.models import cloudformation_backends
 
-from chalicelib.core.provision.context import WorkPools
-from chalicelib.core.provision.mode import Provision
-from chalicelib.core.provision.stack import TEMPLATE_TAG, Condition
+from chalicelib.adapters.provisioning import AwsAccount
+from chalicelib.core.provision.model import TEMPLATE_TAG, ProvisionState
 from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
-from chalicelib.functions.provision import ProvisionReport, provision
+from chalicelib.functions.provision import ProvisionReport, WorkPools, provision
 from localcloud import moto_additions
 from tests.provision_bench import Bench, empty_account
 from tests.provisioning import (
     ACCOUNT,
+    PARAMETER,
     QUEUE_ARN,
     REGION,
     STACK_NAME,
@@ -56,16 +56,9 @@ def put_into(status: str) -> None:
     moto_stack().status = status
 
 
-def problem_of(bench: Bench, **event: Any) -> tuple[str, str]:
-    report = bench.provision(**event)
-    assert report.condition is Condition.BLOCKED
-    [problem] = report.problems
-    return problem.name, problem.message
-
-
 def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
     reports = bench.until_ready()
-    assert [report.condition.value for report in reports] == ["creating", "creating", "ready"]
+    assert [report.state.value for report in reports] == ["creating", "creating", "ready"]
     assert bench.changes == [
         "CreateServiceLinkedRole",
         "CreateStack",
@@ -81,15 +74,15 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
     assert bench.pools.pools[WORK_POOL].type == "ecs"
 
 
-def test_a_dry_run_over_things_that_are_out_of_place_says_that_they_are_pending(
+def test_a_dry_run_reports_what_would_be_restored_as_pending(
     ready: Bench,
 ) -> None:
     ready.deploy()
     report = ready.provision(dry_run=True)
-    assert report.condition is Condition.PENDING
+    assert report.state is ProvisionState.PENDING
     assert len(report.steps) == 3
     assert ready.changes == []
-    assert ready.provision(dry_run=False).condition is Condition.READY
+    assert ready.provision(dry_run=False).state is ProvisionState.READY
 
 
 def test_a_new_template_and_a_new_setting_update_the_stack(ready: Bench) -> None:
@@ -108,16 +101,16 @@ def test_a_new_template_and_a_new_setting_update_the_stack(ready: Bench) -> None
     assert ready.changes == []
 
 
-def test_a_rolled_back_update_is_tried_again_whatever_its_tags_say(ready: Bench) -> None:
+def test_a_rolled_back_update_is_retried_whatever_its_tags_say(ready: Bench) -> None:
     ready.desired = make_desired(template={**STACK_TEMPLATE, "Description": "newer"})
     newer = ready.provision()
-    assert newer.condition is Condition.UPDATING
+    assert newer.state is ProvisionState.UPDATING
     # What CloudFormation goes back to is the older template; its tags are those of the newer.
     older = moto_stack().template.replace("newer", "older")
     moto_stack().template = older
     put_into("UPDATE_ROLLBACK_COMPLETE")
     ready.forget()
-    assert ready.provision().condition is Condition.UPDATING
+    assert ready.provision().state is ProvisionState.UPDATING
     assert ready.changes == ["UpdateStack"]
 
 
@@ -131,7 +124,7 @@ class Late:
         self._port, self._meanwhile = port, meanwhile
 
     def __getattr__(self, method: str) -> Any:
-        if method != "read":
+        if method.startswith(("create", "update", "delete")):
             self._meanwhile()
         return getattr(self._port, method)
 
@@ -139,18 +132,19 @@ class Late:
 def late(bench: Bench, meanwhile: Callable[[], object]) -> ProvisionReport:
     """Call it; before its step at the stack, `meanwhile` is done."""
     context = bench.context()
-    return provision(replace(context, stacks=Late(context.stacks, meanwhile)), {})
+    aws = cast("AwsAccount", Late(context.aws, meanwhile))
+    return provision(replace(context, aws=aws), {})
 
 
-def test_a_stack_that_was_created_meanwhile_is_somebody_elses_step(bench: Bench) -> None:
+def test_a_stack_that_another_call_created_first_is_overtaken(bench: Bench) -> None:
     bench.provision()
     report = late(bench, bench.provision)
-    assert report.condition is Condition.CREATING
+    assert report.state is ProvisionState.CREATING
     assert (report.steps, len(report.overtaken)) == ((), 1)
     bench.until_ready()
 
 
-def test_an_update_that_was_made_meanwhile_is_somebody_elses_step(ready: Bench) -> None:
+def test_an_update_that_another_call_made_first_is_overtaken(ready: Bench) -> None:
     ready.desired = make_desired(template={**STACK_TEMPLATE, "Description": "newer"})
     assert len(late(ready, ready.provision).overtaken) == 1
     ready.until_ready()
@@ -169,80 +163,80 @@ def test_a_pool_that_a_worker_created_meanwhile_is_merged_into_by_the_next_call(
     bench.provision()
     pools = Late(bench.pools, lambda: bench.pools.create_pool(WORK_POOL, template={}))
     report = provision(replace(bench.context(), work_pools=cast("WorkPools", pools)), {})
-    assert report.condition is Condition.PENDING
+    assert report.state is ProvisionState.PENDING
     assert report.overtaken == (f"create the work pool {WORK_POOL}",)
     bench.until_ready()
     assert bench.pools.pools[WORK_POOL].base_job_template
 
 
-# What stands in the way: nothing is half made.
+# What is in the way: it is reported, and nothing is changed.
 
 
-def test_without_a_default_vpc_it_says_which_settings_to_set(bench: Bench) -> None:
+def no_default_vpc(bench: Bench) -> None:
     ec2 = bench.aws["ec2"]
-    [vpc] = [v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if v["IsDefault"]]
     for subnet in ec2.describe_subnets()["Subnets"]:
         ec2.delete_subnet(SubnetId=subnet["SubnetId"])
-    ec2.delete_vpc(VpcId=vpc)
-    name, message = problem_of(bench)
-    assert name == "Network"
-    assert "VPC_ID and SUBNET_IDS" in message
-    assert bench.changes == []
+    for vpc in ec2.describe_vpcs()["Vpcs"]:
+        ec2.delete_vpc(VpcId=vpc["VpcId"])
 
 
-def test_without_the_key_it_says_how_to_store_it(bench: Bench) -> None:
-    bench.aws["ssm"].delete_parameter(Name=bench.desired.credential.parameter)  # type: ignore[union-attr]  # it has one
-    name, message = problem_of(bench)
-    assert name == "Parameter"
-    for part in ("PREFECT_API_KEY_PARAMETER", "does not exist", "--type SecureString"):
-        assert part in message
-    assert bench.changes == []
-    assert bench.pools.calls == [], "Prefect would be asked without its key"
+def no_key(bench: Bench) -> None:
+    bench.aws["ssm"].delete_parameter(Name=PARAMETER)
 
 
-def test_a_key_in_plain_is_refused_and_not_shown(bench: Bench) -> None:
-    bench.aws["ssm"].delete_parameter(Name=bench.desired.credential.parameter)  # type: ignore[union-attr]  # it has one
+def a_key_in_plain(bench: Bench) -> None:
+    no_key(bench)
     bench.store_key("String")
-    name, message = problem_of(bench)
-    assert name == "Parameter"
-    assert "is a String" in message
-    assert "SecureString" in message
-    assert "canary" not in message
-    assert bench.changes == []
 
 
-def test_a_prefect_that_refuses_the_key_stops_everything(bench: Bench) -> None:
+def a_prefect_that_refuses_the_key(bench: Bench) -> None:
     bench.pools.failure = PrefectRefusedError("answered 401", next_step="check the parameter")
-    assert problem_of(bench) == ("PrefectRefused", str(bench.pools.failure))
-    assert bench.changes == []
 
 
-def test_a_pool_of_another_type_is_refused(bench: Bench) -> None:
+def a_docker_pool(bench: Bench) -> None:
     bench.pools.create_pool(WORK_POOL, kind="docker", template={})
-    name, message = problem_of(bench)
-    assert name == "WorkPool"
-    assert "of type docker, not ecs. Next step: create an ecs pool, or set WORK_POOL" in message
+
+
+def no_pool_of_your_own(bench: Bench) -> None:
+    bench.desired = make_desired(is_full=False)
+
+
+@pytest.mark.parametrize(
+    ("problem", "name", "words"),
+    [
+        (no_default_vpc, "Network", ("VPC_ID and SUBNET_IDS",)),
+        (no_key, "Parameter", ("PREFECT_API_KEY_PARAMETER", "not exist", "--type SecureString")),
+        (a_key_in_plain, "Parameter", ("is a String", "SecureString")),
+        (a_prefect_that_refuses_the_key, "PrefectRefused", ("answered 401", "check the")),
+        (a_docker_pool, "WorkPool", ("type docker, not ecs", "create an ecs pool, or set WORK_")),
+        (no_pool_of_your_own, "WorkPool", ("set WORK_POOL",)),
+    ],
+)
+def test_a_problem_is_reported_with_its_next_step_and_nothing_is_changed(
+    bench: Bench, problem: Callable[[Bench], None], name: str, words: tuple[str, ...]
+) -> None:
+    problem(bench)
+    report = bench.provision()
+    assert report.state is ProvisionState.BLOCKED
+    [found] = report.problems
+    assert found.name == name
+    assert all(part in found.message for part in words)
+    assert "canary" not in found.message
     assert bench.changes == []
+    if name == "Parameter":
+        assert bench.pools.calls == [], "Prefect would be asked without its key"
 
 
-def test_all_that_stands_in_the_way_is_told_at_once(bench: Bench) -> None:
+def test_all_problems_are_reported_at_once(bench: Bench) -> None:
     bench.desired = make_desired(subnet_ids=("subnet-0123456789abcdef0",))
     bench.pools.failure = PrefectUnavailableError("no", next_step="none")
     assert [p.name for p in bench.provision().problems] == ["Network", "PrefectUnavailable"]
 
 
-def test_while_prefect_is_away_a_deploys_damage_is_repaired_all_the_same(ready: Bench) -> None:
-    before = ready.end()
-    ready.deploy()
-    ready.pools.failure = PrefectUnavailableError("no", next_step="none")
-    assert ready.provision().condition is Condition.BLOCKED
-    assert ready.end() == before
-
-
 SCHEDULED = {"source": "aws.events", "detail-type": "Scheduled Event"}
 
 
-def test_a_schedule_raises_what_a_person_would_read_once_all_is_done_that_can_be(
+def test_a_scheduled_call_raises_its_problems_once_it_has_repaired_what_it_can(
     ready: Bench,
 ) -> None:
     before = ready.end()
@@ -257,8 +251,8 @@ def test_a_schedule_raises_what_a_person_would_read_once_all_is_done_that_can_be
     assert ready.end() == before
 
 
-def test_a_schedule_that_finds_nothing_wrong_is_content(bench: Bench) -> None:
-    while bench.provision(**SCHEDULED).condition is not Condition.READY:
+def test_a_scheduled_call_without_problems_raises_nothing(bench: Bench) -> None:
+    while bench.provision(**SCHEDULED).state is not ProvisionState.READY:
         pass
     assert bench.provision(**SCHEDULED).steps == ()
 
@@ -267,7 +261,7 @@ def test_a_schedule_that_finds_nothing_wrong_is_content(bench: Bench) -> None:
 
 
 def test_rescue_only_makes_the_handlers_own_parts_and_touches_nothing_else(bench: Bench) -> None:
-    bench.desired = make_desired(provision=Provision.RESCUE_ONLY)
+    bench.desired = make_desired(is_full=False)
     theirs = {"job_configuration": {"cluster": "theirs"}, "variables": {}}
     bench.pools.create_pool(WORK_POOL, template=theirs)
     bench.until_ready()
@@ -276,11 +270,3 @@ def test_rescue_only_makes_the_handlers_own_parts_and_touches_nothing_else(bench
     assert not any("Vpc" in call or "Subnet" in call for call in bench.calls)
     assert bench.pools.pools[WORK_POOL].base_job_template == theirs
     assert bench.stack()["StackStatus"] == "CREATE_COMPLETE"
-
-
-def test_rescue_only_says_when_there_is_no_such_pool(bench: Bench) -> None:
-    bench.desired = make_desired(provision=Provision.RESCUE_ONLY)
-    name, message = problem_of(bench)
-    assert name == "WorkPool"
-    assert "set WORK_POOL" in message
-    assert bench.changes == []

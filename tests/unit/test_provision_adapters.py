@@ -1,8 +1,8 @@
-"""What AWS says that moto does not, and the corners of the network."""
+"""What AWS answers that moto does not, and which network is found."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -10,19 +10,17 @@ from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
-from chalicelib.adapters.dead_letters import AwsDeliveries
-from chalicelib.adapters.network import Ec2Networks
-from chalicelib.adapters.parameters import SsmParameters
-from chalicelib.adapters.service_linked_role import EcsServiceLinkedRole
-from chalicelib.adapters.stack import CloudFormationStacks
-from chalicelib.core.provision.dead_letters import InvokeConfig, PutInvokeConfig, PutTargets
+from chalicelib.adapters.provisioning import AwsAccount
+from chalicelib.core.provision.model import TEMPLATE_TAG, InvokeConfig, PutInvokeConfig, PutTargets
 from chalicelib.core.provision.plan import Credential, Network, stack_definition
-from chalicelib.core.provision.stack import TEMPLATE_TAG
-from chalicelib.errors import NetworkError, OvertakenError
+from chalicelib.errors import ConcurrentUpdateError, NetworkError
 from tests.provisioning import FUNCTION_PREFIX, PARAMETER, QUEUE_ARN, STACK_ID, make_desired
 
 SESSION = boto3.session.Session()
 DEFINITION = stack_definition(make_desired(), Network("vpc-1", ("subnet-1",)))
+PUT_TARGETS = PutTargets("rule", ({"Id": "1", "Arn": QUEUE_ARN},))
+PUT_CONFIG = PutInvokeConfig("prefect-spot-dev-react", InvokeConfig(QUEUE_ARN))
+CREDENTIAL = Credential(PARAMETER, is_api_key=True)
 
 
 def make_client(name: str) -> Any:
@@ -31,31 +29,35 @@ def make_client(name: str) -> Any:
     )
 
 
-PUT_TARGETS = PutTargets("rule", ({"Id": "1", "Arn": QUEUE_ARN},))
-PUT_CONFIG = PutInvokeConfig("prefect-spot-dev-react", InvokeConfig(QUEUE_ARN))
-CREDENTIAL = Credential(PARAMETER, "PREFECT_API_KEY_PARAMETER", is_api_key=True)
+def account_of(client: Any) -> AwsAccount:
+    """The account, as far as this one client sees it."""
+    services = ("cloudformation", "ec2", "events", "iam", "lambdas", "ssm")
+    clients = cast("dict[str, Any]", dict.fromkeys(services, client))
+    return AwsAccount(**clients, function_arn_prefix=FUNCTION_PREFIX)
 
-CALLS: dict[str, tuple[str, Callable[[Any], object]]] = {
-    "create_stack": ("cloudformation", lambda c: CloudFormationStacks(c).create(DEFINITION)),
-    "update_stack": (
-        "cloudformation",
-        lambda c: CloudFormationStacks(c).update(STACK_ID, DEFINITION),
-    ),
-    "describe_stacks": ("cloudformation", lambda c: CloudFormationStacks(c).read("prefect-spot")),
-    "create_service_linked_role": ("iam", lambda c: EcsServiceLinkedRole(c).create()),
-    "get_parameter": ("ssm", lambda c: SsmParameters(c).arn_of(CREDENTIAL)),
-    "put_targets": (
-        "events",
-        lambda c: AwsDeliveries(c, c, FUNCTION_PREFIX).put_targets(PUT_TARGETS),
-    ),
+
+def stubbed(service: str) -> tuple[AwsAccount, Stubber]:
+    client = make_client(service)
+    stubber = Stubber(client)
+    stubber.activate()
+    return account_of(client), stubber
+
+
+CALLS: dict[str, tuple[str, Callable[[AwsAccount], object]]] = {
+    "create_stack": ("cloudformation", lambda aws: aws.create_stack(DEFINITION)),
+    "update_stack": ("cloudformation", lambda aws: aws.update_stack(STACK_ID, DEFINITION)),
+    "describe_stacks": ("cloudformation", lambda aws: aws.read_stack("prefect-spot")),
+    "create_service_linked_role": ("iam", lambda aws: aws.create_service_linked_role()),
+    "get_parameter": ("ssm", lambda aws: aws.arn_of(CREDENTIAL)),
+    "put_targets": ("events", lambda aws: aws.put_targets(PUT_TARGETS)),
     "put_function_event_invoke_config": (
         "lambda",
-        lambda c: AwsDeliveries(c, c, FUNCTION_PREFIX).put_invoke_config(PUT_CONFIG),
+        lambda aws: aws.put_invoke_config(PUT_CONFIG),
     ),
 }
-"""What the adapters ask of AWS, by the operation that is refused, with the service's name."""
+"""What is asked of AWS, by the operation that is refused, with the service's name."""
 
-OVERTAKEN = (
+CONCURRENT = (
     ("create_stack", "AlreadyExistsException", "Stack [prefect-spot-dev] already exists"),
     ("update_stack", "ValidationError", "No updates are to be performed."),
     (
@@ -81,7 +83,7 @@ REFUSED = (
         "The function's execution role doesn't have permissions to call SendMessage",
     ),
 )
-AS_GOOD = (
+DONE = (
     (
         *("create_service_linked_role", "InvalidInput"),
         "Service role name AWSServiceRoleForECS has been taken in this account",
@@ -93,76 +95,74 @@ AS_GOOD = (
 @pytest.mark.parametrize(
     ("refusal", "raised"),
     [
-        *[pytest.param(refusal, OvertakenError, id=refusal[2]) for refusal in OVERTAKEN],
+        *[pytest.param(refusal, ConcurrentUpdateError, id=refusal[2]) for refusal in CONCURRENT],
         *[pytest.param(refusal, ClientError, id=refusal[2]) for refusal in REFUSED],
-        *[pytest.param(refusal, None, id=refusal[2]) for refusal in AS_GOOD],
+        *[pytest.param(refusal, None, id=refusal[2]) for refusal in DONE],
     ],
 )
-def test_a_refusal_says_that_another_was_quicker_or_is_raised_or_is_as_good(
+def test_a_refusal_is_a_concurrent_update_or_an_error_or_says_that_it_is_done(
     refusal: tuple[str, str, str], raised: type[Exception] | None
 ) -> None:
     operation, code, message = refusal
     service, call = CALLS[operation]
-    client = make_client(service)
-    with Stubber(client) as stubber:
-        stubber.add_client_error(operation, service_error_code=code, service_message=message)
-        with pytest.raises(raised) if raised else nullcontext():
-            call(client)
-        stubber.assert_no_pending_responses()
+    aws, stubber = stubbed(service)
+    stubber.add_client_error(operation, service_error_code=code, service_message=message)
+    with pytest.raises(raised) if raised else nullcontext():
+        call(aws)
+    stubber.assert_no_pending_responses()
 
 
 def test_a_stack_is_changed_by_its_id_so_that_no_successor_of_its_name_is_meant() -> None:
-    client = make_client("cloudformation")
-    with Stubber(client) as stubber:
-        told = {
-            "StackName": STACK_ID,
-            "TemplateBody": DEFINITION.template_body,
-            "Parameters": ANY,
-            "Tags": [{"Key": TEMPLATE_TAG, "Value": DEFINITION.template_hash}],
-            "Capabilities": ["CAPABILITY_NAMED_IAM"],
-        }
-        stubber.add_response("update_stack", {"StackId": STACK_ID}, told)
-        stubber.add_response("delete_stack", {}, {"StackName": STACK_ID})
-        stacks = CloudFormationStacks(client)
-        stacks.update(STACK_ID, DEFINITION)
-        stacks.delete(STACK_ID)
-        stubber.assert_no_pending_responses()
+    aws, stubber = stubbed("cloudformation")
+    request = {
+        "StackName": STACK_ID,
+        "TemplateBody": DEFINITION.template_body,
+        "Parameters": ANY,
+        "Tags": [{"Key": TEMPLATE_TAG, "Value": DEFINITION.template_hash}],
+        "Capabilities": ["CAPABILITY_NAMED_IAM"],
+    }
+    stubber.add_response("update_stack", {"StackId": STACK_ID}, request)
+    stubber.add_response("delete_stack", {}, {"StackName": STACK_ID})
+    aws.update_stack(STACK_ID, DEFINITION)
+    aws.delete_stack(STACK_ID)
+    stubber.assert_no_pending_responses()
 
 
 def test_a_stack_that_is_being_created_has_no_outputs_yet() -> None:
-    client = make_client("cloudformation")
-    with Stubber(client) as stubber:
-        described = {
-            "StackId": STACK_ID,
-            "StackName": "prefect-spot-dev",
-            "StackStatus": "CREATE_IN_PROGRESS",
-            "CreationTime": "2026-11-23",
-        }
-        stubber.add_response("describe_stacks", {"Stacks": [described]})
-        stack = CloudFormationStacks(client).read("prefect-spot-dev")
+    aws, stubber = stubbed("cloudformation")
+    described = {
+        "StackId": STACK_ID,
+        "StackName": "prefect-spot-dev",
+        "StackStatus": "CREATE_IN_PROGRESS",
+        "CreationTime": "2026-11-23",
+    }
+    stubber.add_response("describe_stacks", {"Stacks": [described]})
+    stack = aws.read_stack("prefect-spot-dev")
     assert stack is not None
     assert (stack.outputs, stack.parameters, stack.is_ours) == ({}, {}, False)
 
 
-def test_the_credentials_parameter_is_looked_at_and_not_decrypted() -> None:
-    client = make_client("ssm")
-    with Stubber(client) as stubber:
-        found = {"Type": "SecureString", "ARN": "arn", "Value": "cipher"}
-        asked = {"Name": PARAMETER, "WithDecryption": False}
-        stubber.add_response("get_parameter", {"Parameter": found}, asked)
-        assert SsmParameters(client).arn_of(CREDENTIAL) == "arn"
+def test_the_credentials_parameter_is_read_and_not_decrypted() -> None:
+    aws, stubber = stubbed("ssm")
+    found = {"Type": "SecureString", "ARN": "arn", "Value": "cipher"}
+    request = {"Name": PARAMETER, "WithDecryption": False}
+    stubber.add_response("get_parameter", {"Parameter": found}, request)
+    assert aws.arn_of(CREDENTIAL) == "arn"
 
 
-def test_targets_that_were_not_taken_are_not_taken_for_done() -> None:
-    client = make_client("events")
-    with Stubber(client) as stubber:
-        failed = {"TargetId": "1", "ErrorCode": "InternalException", "ErrorMessage": "later"}
-        stubber.add_response("put_targets", {"FailedEntryCount": 1, "FailedEntries": [failed]})
-        with pytest.raises(OvertakenError, match="later"):
-            AwsDeliveries(client, client, FUNCTION_PREFIX).put_targets(PUT_TARGETS)
+def test_targets_that_were_not_written_are_not_reported_as_done() -> None:
+    aws, stubber = stubbed("events")
+    failed = {"TargetId": "1", "ErrorCode": "InternalException", "ErrorMessage": "later"}
+    stubber.add_response("put_targets", {"FailedEntryCount": 1, "FailedEntries": [failed]})
+    with pytest.raises(ConcurrentUpdateError, match="later"):
+        aws.put_targets(PUT_TARGETS)
 
 
 # The network.
+
+
+def found(ec2: Any, vpc: str = "", *subnets: str, public: bool = True) -> Network:
+    return account_of(ec2).find_network(vpc, subnets, assign_public_ip=public)
 
 
 @pytest.fixture
@@ -184,59 +184,44 @@ def make_vpc(ec2: Any, *public: bool) -> tuple[str, list[str]]:
     return vpc, subnets
 
 
-def test_row_default_vpcs_subnets_are_found_and_sorted(ec2: Any) -> None:
-    network = Ec2Networks(ec2).find("", (), assign_public_ip=True)
+def test_default_vpcs_subnets_are_found_and_sorted(ec2: Any) -> None:
     [vpc] = [v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if v["IsDefault"]]
     subnets = sorted(s["SubnetId"] for s in ec2.describe_subnets()["Subnets"])
-    assert network == Network(vpc, tuple(subnets))
+    assert found(ec2) == Network(vpc, tuple(subnets))
 
 
 def test_subnets_are_looked_up_to_the_last_page() -> None:
-    client = make_client("ec2")
-    with Stubber(client) as stubber:
-        first = {"Subnets": [{"SubnetId": "subnet-1"}], "NextToken": "more"}
-        stubber.add_response("describe_subnets", first)
-        stubber.add_response("describe_subnets", {"Subnets": [{"SubnetId": "subnet-2"}]})
-        network = Ec2Networks(client).find("vpc-1", (), assign_public_ip=True)
+    aws, stubber = stubbed("ec2")
+    first = {"Subnets": [{"SubnetId": "subnet-1"}], "NextToken": "more"}
+    stubber.add_response("describe_subnets", first)
+    stubber.add_response("describe_subnets", {"Subnets": [{"SubnetId": "subnet-2"}]})
+    network = aws.find_network("vpc-1", (), assign_public_ip=True)
     assert network == Network("vpc-1", ("subnet-1", "subnet-2"))
 
 
-def test_of_a_vpc_with_both_kinds_those_are_taken_that_fit(ec2: Any) -> None:
+def test_of_a_vpcs_subnets_those_are_taken_that_fit_or_all(ec2: Any) -> None:
     vpc, (public, private) = make_vpc(ec2, True, False)
-    find = Ec2Networks(ec2).find
-    assert find(vpc, (), assign_public_ip=True) == Network(vpc, (public,))
-    assert find(vpc, (), assign_public_ip=False) == Network(vpc, (private,))
-
-
-def test_of_a_vpc_with_one_kind_all_are_taken(ec2: Any) -> None:
+    assert found(ec2, vpc) == Network(vpc, (public,))
+    assert found(ec2, vpc, public=False) == Network(vpc, (private,))
     vpc, subnets = make_vpc(ec2, False, False)
-    network = Ec2Networks(ec2).find(vpc, (), assign_public_ip=True)
-    assert network.subnet_ids == tuple(sorted(subnets))
+    assert found(ec2, vpc).subnet_ids == tuple(sorted(subnets))
 
 
 def test_the_vpc_of_named_subnets_need_not_be_named(ec2: Any) -> None:
-    vpc, subnets = make_vpc(ec2, True, True)
-    for named in ("", vpc):
-        assert Ec2Networks(ec2).find(named, subnets[:1], assign_public_ip=True) == Network(
-            vpc, (subnets[0],)
-        )
+    vpc, (subnet, _) = make_vpc(ec2, True, True)
+    assert found(ec2, "", subnet) == found(ec2, vpc, subnet) == Network(vpc, (subnet,))
 
 
-def test_subnets_that_do_not_fit_are_refused(ec2: Any) -> None:
+def test_a_network_that_does_not_fit_is_refused(ec2: Any) -> None:
     vpc, [subnet] = make_vpc(ec2, True)
     other, [stranger] = make_vpc(ec2, True)
-    find = Ec2Networks(ec2).find
+    empty, _ = make_vpc(ec2)
     for named, subnets, words in (
         ("", (subnet, stranger), f"{other}"),
         (other, (subnet,), f"subnets of one VPC, {other}"),
         ("", ("subnet-0123456789abcdef0",), "SUBNET_IDS"),
         (vpc.replace("vpc-", "vpc-0"), (), "VPC_ID"),
+        (empty, (), "SUBNET_IDS"),
     ):
         with pytest.raises(NetworkError, match=words):
-            find(named, subnets, assign_public_ip=True)
-
-
-def test_a_vpc_without_subnets_is_refused(ec2: Any) -> None:
-    vpc, _ = make_vpc(ec2)
-    with pytest.raises(NetworkError, match="SUBNET_IDS"):
-        Ec2Networks(ec2).find(vpc, (), assign_public_ip=True)
+            found(ec2, named, *subnets)

@@ -6,27 +6,26 @@ from typing import Any
 import botocore.session
 import pytest
 
-from chalicelib.core.provision.dead_letters import InvokeConfig, PutInvokeConfig, PutTargets
-from chalicelib.core.provision.mode import Provision
-from chalicelib.core.provision.plan import Plan, Problem, plan, stack_definition
-from chalicelib.core.provision.pool_template import WorkPool
-from chalicelib.core.provision.stack import (
+from chalicelib.core.provision.model import (
     STATUSES,
-    Condition,
-    StackEvent,
-    StackFailure,
-    failures_in,
-)
-from chalicelib.core.provision.steps import (
     ChangeWorkPool,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
+    InvokeConfig,
+    ProvisionState,
+    PutInvokeConfig,
+    PutTargets,
+    StackFailure,
     UpdateStack,
+    failures_in,
 )
+from chalicelib.core.provision.plan import Plan, Problem, plan, stack_definition
+from chalicelib.core.provision.pool_template import WorkPool
 from tests.provisioning import (
+    NETWORK,
+    OUR_POOL_TEMPLATE,
     OUTPUTS,
-    POOL_AS_IT_SHALL_BE,
     QUEUE_ARN,
     STACK_ID,
     STACK_NAME,
@@ -45,36 +44,36 @@ NOTHING, CREATE, UPDATE, DELETE = None, CreateStack, UpdateStack, DeleteStack
 CHANGED = {"template_hash": "another"}
 ALL_CHANGED = "changed: template, Stage, SubnetIds, TableName, VpcId, WorkerImage"
 
-IN_PLACE = (Condition.READY, NOTHING)
+IN_PLACE = (ProvisionState.READY, NOTHING)
 """Up to date; with another template the stack is updated instead."""
 
-ROWS: dict[str, tuple[Condition, Any]] = {
-    "CREATE_IN_PROGRESS": (Condition.CREATING, NOTHING),
-    "CREATE_FAILED": (Condition.RECOVERING, DELETE),
+ROWS: dict[str, tuple[ProvisionState, Any]] = {
+    "CREATE_IN_PROGRESS": (ProvisionState.CREATING, NOTHING),
+    "CREATE_FAILED": (ProvisionState.RECOVERING, DELETE),
     "CREATE_COMPLETE": IN_PLACE,
-    "ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
-    "ROLLBACK_FAILED": (Condition.RECOVERING, DELETE),
-    "ROLLBACK_COMPLETE": (Condition.RECOVERING, DELETE),
-    "DELETE_IN_PROGRESS": (Condition.DELETING, NOTHING),
-    "DELETE_FAILED": (Condition.RECOVERING, DELETE),
-    "DELETE_COMPLETE": (Condition.CREATING, CREATE),
-    "UPDATE_IN_PROGRESS": (Condition.UPDATING, NOTHING),
-    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (Condition.UPDATING, NOTHING),
+    "ROLLBACK_IN_PROGRESS": (ProvisionState.RECOVERING, NOTHING),
+    "ROLLBACK_FAILED": (ProvisionState.RECOVERING, DELETE),
+    "ROLLBACK_COMPLETE": (ProvisionState.RECOVERING, DELETE),
+    "DELETE_IN_PROGRESS": (ProvisionState.DELETING, NOTHING),
+    "DELETE_FAILED": (ProvisionState.RECOVERING, DELETE),
+    "DELETE_COMPLETE": (ProvisionState.CREATING, CREATE),
+    "UPDATE_IN_PROGRESS": (ProvisionState.UPDATING, NOTHING),
+    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (ProvisionState.UPDATING, NOTHING),
     "UPDATE_COMPLETE": IN_PLACE,
-    "UPDATE_FAILED": (Condition.UPDATING, UPDATE),
-    "UPDATE_ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
-    "UPDATE_ROLLBACK_FAILED": (Condition.FAILED, NOTHING),
-    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
+    "UPDATE_FAILED": (ProvisionState.UPDATING, UPDATE),
+    "UPDATE_ROLLBACK_IN_PROGRESS": (ProvisionState.RECOVERING, NOTHING),
+    "UPDATE_ROLLBACK_FAILED": (ProvisionState.FAILED, NOTHING),
+    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (ProvisionState.RECOVERING, NOTHING),
     "UPDATE_ROLLBACK_COMPLETE": IN_PLACE,
-    "REVIEW_IN_PROGRESS": (Condition.FAILED, NOTHING),
-    "IMPORT_IN_PROGRESS": (Condition.UPDATING, NOTHING),
+    "REVIEW_IN_PROGRESS": (ProvisionState.FAILED, NOTHING),
+    "IMPORT_IN_PROGRESS": (ProvisionState.UPDATING, NOTHING),
     "IMPORT_COMPLETE": IN_PLACE,
-    "IMPORT_ROLLBACK_IN_PROGRESS": (Condition.RECOVERING, NOTHING),
-    "IMPORT_ROLLBACK_FAILED": (Condition.FAILED, NOTHING),
+    "IMPORT_ROLLBACK_IN_PROGRESS": (ProvisionState.RECOVERING, NOTHING),
+    "IMPORT_ROLLBACK_FAILED": (ProvisionState.FAILED, NOTHING),
     "IMPORT_ROLLBACK_COMPLETE": IN_PLACE,
     # Of a release of CloudFormation that is newer than this table.
-    "POLISH_IN_PROGRESS": (Condition.PENDING, NOTHING),
-    "POLISH_FAILED": (Condition.FAILED, NOTHING),
+    "POLISH_IN_PROGRESS": (ProvisionState.PENDING, NOTHING),
+    "POLISH_FAILED": (ProvisionState.FAILED, NOTHING),
 }
 
 
@@ -89,29 +88,21 @@ def test_every_status_that_cloudformation_knows_is_a_row_here_and_there() -> Non
 
 
 @pytest.mark.parametrize("status", ROWS)
-@pytest.mark.parametrize("differs", [False, True], ids=["as it shall be", "another template"])
+@pytest.mark.parametrize("differs", [False, True], ids=["up to date", "another template"])
 def test_what_a_status_asks_for(status: str, differs: bool) -> None:
-    condition, step = ROWS[status]
-    if differs and (condition, step) == IN_PLACE:
-        condition, step = Condition.UPDATING, UPDATE
+    state, step = ROWS[status]
+    if differs and (state, step) == IN_PLACE:
+        state, step = ProvisionState.UPDATING, UPDATE
     stack = make_stack(status=status, **(CHANGED if differs else {}))
     planned = plan(make_desired(), make_observed(stack=stack))
-    assert planned.condition is condition
+    assert planned.state is state
     assert [type(step) for step in planned.steps] == ([step] if step else [])
 
 
 def test_where_no_cluster_is_ours_there_is_no_need_for_the_service_linked_role() -> None:
-    desired = make_desired(provision=Provision.RESCUE_ONLY)
+    desired = make_desired(is_full=False)
     planned = plan(desired, make_observed(stack=None, network=None, has_service_linked_role=False))
     assert [type(step) for step in planned.steps] == [CreateStack]
-
-
-def test_a_stack_is_deleted_and_updated_by_its_id_not_by_its_name() -> None:
-    [deleted] = plan(make_desired(), make_observed(stack=make_stack(status="CREATE_FAILED"))).steps
-    [updated] = plan(make_desired(), make_observed(stack=make_stack(**CHANGED))).steps
-    assert isinstance(deleted, DeleteStack)
-    assert isinstance(updated, UpdateStack)
-    assert deleted.stack_id == updated.stack_id == STACK_ID
 
 
 @pytest.mark.parametrize(
@@ -126,14 +117,13 @@ def test_a_stack_is_deleted_and_updated_by_its_id_not_by_its_name() -> None:
 )
 def test_an_update_says_what_has_changed(changes: dict[str, Any], reason: str) -> None:
     [step] = plan(make_desired(), make_observed(stack=make_stack(**changes))).steps
-    assert isinstance(step, UpdateStack)
-    assert step.reason == reason
+    assert step == UpdateStack(STACK_ID, stack_definition(make_desired(), NETWORK), reason)
 
 
 def test_a_stack_that_we_did_not_make_is_never_changed() -> None:
     stack = make_stack(is_ours=False, template_hash="", outputs={})
     planned = plan(make_desired(), make_observed(stack=stack))
-    assert (planned.condition, planned.steps) == (Condition.BLOCKED, ())
+    assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, ())
     [problem] = planned.problems
     assert problem.name == "StackNotOurs"
     assert "STACK_NAME" in problem.message
@@ -151,7 +141,7 @@ def test_a_failed_stack_is_reported_with_the_resource_and_awss_reason(status: st
     problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
     stack = make_stack(status=status, failures=(failure,), **CHANGED)
     alone = plan(make_desired(), make_observed(stack=stack))
-    assert alone.condition in (Condition.RECOVERING, Condition.FAILED)
+    assert alone.state in (ProvisionState.RECOVERING, ProvisionState.FAILED)
     for part in (STACK_NAME, status, "Cluster", "AWS::ECS::Cluster", "Unable to assume the role"):
         assert part in alone.problems[0].message
     both = plan(make_desired(), make_observed(stack=stack, problems=(problem,)))
@@ -159,13 +149,18 @@ def test_a_failed_stack_is_reported_with_the_resource_and_awss_reason(status: st
 
 
 @pytest.mark.parametrize(
-    "status",
-    [status for status, row in ROWS.items() if row[0] is Condition.FAILED],
+    ("status", "next_step"),
+    [
+        ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback"),
+        ("REVIEW_IN_PROGRESS", "execute its change set"),
+        ("IMPORT_ROLLBACK_FAILED", "roll the import back"),
+        ("POLISH_FAILED", "by hand"),
+    ],
 )
-def test_what_only_a_person_can_mend_says_how(status: str) -> None:
+def test_what_only_an_operator_can_fix_says_how(status: str, next_step: str) -> None:
     planned = plan(make_desired(), make_observed(stack=make_stack(status=status)))
     assert planned.problems[-1].name == "StackStuck"
-    assert len(planned.problems[-1].message) > len(f"stack {STACK_NAME} is in {status}: ")
+    assert next_step in planned.problems[-1].next_step
 
 
 def test_a_problem_keeps_everything_from_being_changed_but_the_delivery() -> None:
@@ -175,20 +170,20 @@ def test_a_problem_keeps_everything_from_being_changed_but_the_delivery() -> Non
         stack=make_stack(**CHANGED), deliveries=(undelivered,), problems=(problem,)
     )
     put = PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))
-    assert plan(make_desired(), observed) == Plan(Condition.BLOCKED, (put,), (problem,))
+    assert plan(make_desired(), observed) == Plan(ProvisionState.BLOCKED, (put,), (problem,))
     assert plan(make_desired(), replace(observed, stack=None)).steps == ()
 
 
 # Delivery.
 
 
-def test_what_a_deploy_takes_away_is_put_back_and_nothing_else_of_a_target_changed() -> None:
+def test_what_a_deploy_takes_away_is_restored_and_nothing_else_of_a_target_changed() -> None:
     bare = {**bare_target(REACT), "Input": "{}"}
     delivery = make_delivery(targets={"rule": (bare,)}, invoke_config=None)
     planned = plan(make_desired(), make_observed(deliveries=(delivery,)))
     target = make_target(REACT, Input="{}")
     assert planned == Plan(
-        Condition.READY,
+        ProvisionState.READY,
         (PutTargets("rule", (target,)), PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))),
     )
 
@@ -204,7 +199,7 @@ def test_what_a_deploy_takes_away_is_put_back_and_nothing_else_of_a_target_chang
     ],
     ids=["queue", "retry policy", "destination", "retries", "age"],
 )
-def test_whatever_differs_of_a_delivery_is_put_back(changes: dict[str, Any]) -> None:
+def test_what_differs_of_a_delivery_is_restored(changes: dict[str, Any]) -> None:
     observed = make_observed(deliveries=(make_delivery(**changes),))
     assert len(plan(make_desired(), observed).steps) == 1
 
@@ -240,7 +235,7 @@ def test_nothing_is_changed_for(observed: dict[str, Any], desired: dict[str, Any
 
 
 @pytest.mark.parametrize("status", ROWS)
-def test_the_delivery_is_put_back_whatever_the_stack_does_as_long_as_its_queue_lasts(
+def test_the_delivery_is_restored_whatever_the_stack_does_as_long_as_its_queue_lasts(
     status: str,
 ) -> None:
     ends = ("CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_")
@@ -254,28 +249,28 @@ def test_the_delivery_is_put_back_whatever_the_stack_does_as_long_as_its_queue_l
 # The work pool.
 
 
-def test_a_missing_pool_is_created_once_the_stack_stands() -> None:
+def test_a_missing_pool_is_created_once_the_stack_is_complete() -> None:
     planned = plan(make_desired(), make_observed(work_pool=None))
-    assert planned == Plan(Condition.READY, (CreateWorkPool(WORK_POOL, POOL_AS_IT_SHALL_BE),))
+    assert planned == Plan(ProvisionState.READY, (CreateWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
     busy = make_stack(status="UPDATE_IN_PROGRESS")
     assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
 
 
-def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_told_of() -> None:
+def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported() -> None:
     pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": "{{ all }}", "variables": {}})
     observed = make_observed(work_pool=pool, deliveries=(make_delivery(invoke_config=None),))
     planned = plan(make_desired(), observed)
-    assert planned.condition is Condition.BLOCKED
+    assert planned.state is ProvisionState.BLOCKED
     assert planned.steps == (PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN)),)
     assert "job_configuration" in planned.problems[0].message
 
 
-def test_somebody_elses_pool_is_left_alone() -> None:
-    desired = make_desired(provision=Provision.RESCUE_ONLY)
+def test_a_pool_of_your_own_is_left_alone() -> None:
+    desired = make_desired(is_full=False)
     stack = make_stack(parameters=stack_definition(desired, None).parameters)
     pool = WorkPool(WORK_POOL, "ecs", {})
     observed = make_observed(stack=stack, network=None, work_pool=pool)
-    assert plan(desired, observed) == Plan(Condition.READY)
+    assert plan(desired, observed) == Plan(ProvisionState.READY)
 
 
 def test_a_plain_fargate_cluster_has_flows_on_fargate() -> None:
@@ -285,34 +280,33 @@ def test_a_plain_fargate_cluster_has_flows_on_fargate() -> None:
     assert properties["launch_type"]["default"] == "FARGATE"
 
 
-# What failed.
+def make_stack_event(resource: str, status: str, reason: str = "") -> dict[str, str]:
+    """A line of the stack's history; one about the stack itself has its id."""
+    return {
+        "StackId": STACK_ID,
+        "PhysicalResourceId": STACK_ID if resource == "stack" else resource,
+        "LogicalResourceId": resource,
+        "ResourceType": "AWS::ECS::Cluster",
+        "ResourceStatus": status,
+        "ResourceStatusReason": reason,
+    }
 
 
-def test_of_many_failures_the_oldest_are_kept() -> None:
+def test_the_oldest_failures_are_kept_and_what_was_only_cancelled_is_left_out() -> None:
     oldest_first = [
-        StackEvent(f"r{number}", "AWS::EC2::Subnet", "CREATE_FAILED", "no", is_whole=False)
-        for number in range(6)
-    ]
-    failures = failures_in(reversed(oldest_first))
-    assert [f.resource for f in failures] == ["r0", "r1", "r2", "r3", "r4"]
-
-
-def test_the_cause_comes_first_and_what_was_only_cancelled_is_left_out() -> None:
-    def event(resource: str, status: str, reason: str = "", *, whole: bool = False) -> StackEvent:
-        return StackEvent(resource, "AWS::ECS::Cluster", status, reason, is_whole=whole)
-
-    oldest_first = [
-        event("stack", "UPDATE_IN_PROGRESS", whole=True),
-        event("Old", "UPDATE_FAILED", "of an earlier update"),
-        event("stack", "UPDATE_IN_PROGRESS", whole=True),
-        event("Cluster", "CREATE_FAILED", "no role"),
-        event("Bucket", "CREATE_FAILED", "Resource creation cancelled"),
-        event("stack", "UPDATE_ROLLBACK_IN_PROGRESS", "failed: [Cluster]", whole=True),
-        event("Service", "UPDATE_FAILED", "no\ncluster"),
-        event("stack", "UPDATE_ROLLBACK_FAILED", whole=True),
+        make_stack_event("stack", "UPDATE_IN_PROGRESS"),
+        make_stack_event("Old", "UPDATE_FAILED", "of an earlier update"),
+        make_stack_event("stack", "UPDATE_IN_PROGRESS"),
+        make_stack_event("Cluster", "CREATE_FAILED", "no role"),
+        make_stack_event("Bucket", "CREATE_FAILED", "Resource creation cancelled"),
+        make_stack_event("stack", "UPDATE_ROLLBACK_IN_PROGRESS", "failed: [Cluster]"),
+        make_stack_event("Service", "UPDATE_FAILED", "no\ncluster"),
+        *(make_stack_event(f"Later{number}", "UPDATE_FAILED", "no") for number in range(4)),
+        make_stack_event("stack", "UPDATE_ROLLBACK_FAILED"),
     ]
     failures = failures_in(reversed(oldest_first))
     assert [(f.resource, f.reason) for f in failures] == [
         ("Cluster", "no role"),
         ("Service", "no cluster"),
+        *((f"Later{number}", "no") for number in range(3)),
     ]

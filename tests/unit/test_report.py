@@ -20,7 +20,7 @@ from chalicelib.core.money.report import Report, days_between, in_usd, report_of
 from chalicelib.core.policies.economics import garwood, rate_per_hour
 from spotctl.chart import draw
 from spotctl.errors import RefusedError
-from spotctl.render import as_json
+from spotctl.output import as_json
 from spotctl.report import as_csv, as_mapping, as_table, days_since
 from tests.make import NOW, TASK_ARN
 from tests.twin.tables import InMemoryBills

@@ -1,38 +1,54 @@
-"""Settings, and the errors that say what is wrong with one."""
+"""The table of settings: what it reads, refuses, documents, and passes to the stack."""
 
+import re
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
+import botocore.session
 import pytest
 
+import infra
 from chalicelib.core.model.policy import Mode
 from chalicelib.errors import SettingError
-from chalicelib.settings import policy_of, read_settings
+from chalicelib.setting_forms import FARGATE_MEMORY, RETENTION_DAYS
+from chalicelib.settings import ROWS, Settings, policy_of, read_settings, stack_parameters
+from tools import settings_page
 
 URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
+RESCUE_ONLY = {"PROVISION": "rescue-only"}
+KEY, AUTH_STRING = "PREFECT_API_KEY_PARAMETER", "PREFECT_API_AUTH_STRING_PARAMETER"
+RATE = "us-east-1/x86_64/FARGATE"
+
+
+def read(**environment: str) -> Settings:
+    return read_settings({"PREFECT_API_URL": URL, **environment})
 
 
 def test_an_empty_setting_is_one_that_is_not_set() -> None:
-    settings = read_settings({"PREFECT_API_URL": URL, "MODE": "", "SPOT_RETRIES": ""})
-    assert (settings.mode, settings.spot_retries) == (Mode.RESCUE, 3)
+    names = {row.name for row in ROWS.values()} - {"PREFECT_API_URL"}
+    assert read(**dict.fromkeys(names, "")) == read()
+
+
+def test_the_names_are_made_of_the_stage_where_they_are_not_set() -> None:
+    settings = read(STAGE="prod", WORK_POOL="etl")
+    assert (settings.stack_name, settings.work_pool) == ("prefect-spot-prod", "etl")
+    assert settings.ecs_clusters == ("prefect-spot-prod",)
 
 
 def test_the_policy_is_what_the_settings_say() -> None:
-    environment = {
-        "PREFECT_API_URL": URL,
-        "MODE": "opt-in",
-        "SPOT_RETRIES": "7",
-        "RERUN_DELAY_SECONDS": "9",
-        "GUARD_ECONOMICS": "true",
-    }
-    policy = policy_of(read_settings(environment), {})
+    settings = read(
+        MODE="opt-in", SPOT_RETRIES="7", RERUN_DELAY_SECONDS="9", GUARD_ECONOMICS="true"
+    )
+    policy = policy_of(settings, {})
     assert (policy.mode, policy.spot_retries) == (Mode.OPT_IN, 7)
     assert policy.rerun_delay_seconds == 9
     assert policy.economics
 
 
-def test_several_clusters_are_separated_by_commas() -> None:
-    settings = read_settings({"PREFECT_API_URL": URL, "ECS_CLUSTER": "one, two,"})
-    assert settings.ecs_clusters == ("one", "two")
+def test_own_rates_are_read() -> None:
+    rates = read(RATES="eu-west-1/arm64/FARGATE=0.03/0.003").rates
+    assert rates["eu-west-1", "arm64", "FARGATE"].vcpu_hour_usd == Decimal("0.03")
 
 
 @pytest.mark.parametrize(
@@ -45,40 +61,158 @@ def test_several_clusters_are_separated_by_commas() -> None:
         ("SPOT_RETRIES", "-1", "whole numbers from 0 to 1000"),
         ("SPOT_RETRIES", "many", "whole numbers from 0 to 1000"),
         ("SPOT_RETRIES", "1001", "whole numbers from 0 to 1000"),
+        ("SPOT_RETRIES", "٣", "whole numbers from 0 to 1000"),
         ("RERUN_DELAY_SECONDS", "1.5", "whole numbers from 0 to 86400"),
         ("GUARD_ECONOMICS", "yes", "true, false"),
-        ("ECS_CLUSTER", " , ", "names or ARNs"),
         ("RATES", "0.04", "REGION/ARCHITECTURE/CAPACITY="),
-        ("RATES", "us-east-1/x86_64/FARGATE=0.04", "cannot be read"),
-        ("RATES", "us-east-1/x86_64/FARGATE=1e-2/0.004", "cannot be read"),
-        ("RATES", "us-east-1/x86_64/FARGATE=0/0.004", "0 USD is not above zero"),
+        ("RATES", f"{RATE}=0.04", "cannot be read"),
+        ("RATES", f"{RATE}=1e-2/0.004", "cannot be read"),
+        ("RATES", f"{RATE}=0/0.004", "0 USD is not above zero"),
         ("RATES", "us-east-1/x86/FARGATE=0.04/0.004", "x86_64 and arm64"),
-        (
-            "RATES",
-            "us-east-1/x86_64/FARGATE=0.01/0.001,us-east-1/x86_64/FARGATE_SPOT=0.02/0.001",
-            "Spot is above on-demand",
-        ),
+        ("RATES", f"{RATE}=0.01/0.001,{RATE}_SPOT=0.02/0.001", "Spot is above on-demand"),
+        ("PROVISION", "none", "full, rescue-only"),
+        ("STACK_NAME", "Prefect", "27 small letters"),
+        ("STACK_NAME", "a" * 28, "27 small letters"),
+        ("STACK_NAME", "1st", "beginning with a letter"),
+        ("ECS_CLUSTER", " , ", "the name of one cluster"),
+        ("ECS_CLUSTER", "one,two", "the name of one cluster"),
+        ("ECS_CLUSTER", "arn:aws:ecs:us-east-1:1:cluster/one", "rescue-only, names or ARNs"),
+        ("WORK_POOL", "prefect-pool", "does not begin with prefect"),
+        ("WORK_POOL", "a/b", "without"),
+        ("VPC_ID", "default", "vpc-"),
+        ("SUBNET_IDS", "subnet-12345678,eu-west-1a", "subnet ids, comma-separated"),
+        ("SUBNET_IDS", " , ", "subnet ids, comma-separated"),
+        ("SECURITY_GROUP_IDS", "default", "security group ids"),
+        ("ASSIGN_PUBLIC_IP", "yes", "true, false"),
+        ("USE_SPOT", "1", "true, false"),
+        ("SPOT_WEIGHT", "-1", "whole numbers from 0 to 1000"),
+        ("FARGATE_BASE", "one", "whole numbers from 0 to 100000"),
+        ("WORKER_IMAGE", "an image", "an image, such as"),
+        ("WORKER_CPU", "300", "256, 512, 1024"),
+        ("WORKER_MEMORY", "512", "1024, 2048, 3072, 4096"),
+        ("WORK_QUEUES", "a'b", "work queues' names"),
+        ("WORKER_QUERY_SECONDS", "0", "from 1 to 3600"),
+        ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        ("LOG_RETENTION_DAYS", "31", "30, 60, 90"),
+        ("ALARM_EMAIL", "ops", "an e-mail address"),
     ],
 )
 def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, accepted: str) -> None:
     with pytest.raises(SettingError) as error:
-        read_settings({"PREFECT_API_URL": URL, name: value})
-    assert name in str(error.value)
-    assert repr(value) in str(error.value)
-    assert accepted in str(error.value)
+        read(**{name: value})
+    assert error.value.what.startswith(f"{name} is {value!r}")
+    assert accepted in error.value.what
+    assert error.value.next_step.startswith(f"correct {name} in .chalice/config.json")
 
 
-def test_own_rates_are_read() -> None:
-    rates = read_settings(
-        {"PREFECT_API_URL": URL, "RATES": "eu-west-1/arm64/FARGATE=0.03/0.003"}
-    ).rates
-    assert rates["eu-west-1", "arm64", "FARGATE"].vcpu_hour_usd == Decimal("0.03")
+@pytest.mark.parametrize(
+    ("environment", "what"),
+    [
+        pytest.param({KEY: "admin:canary"}, f"{KEY} is not shown", id="a password"),
+        pytest.param({AUTH_STRING: "admin:canary"}, f"{AUTH_STRING} is not shown", id="the same"),
+        pytest.param({KEY: "pnu_canary"}, f"{KEY} is not shown", id="an API key"),
+        pytest.param({"PREFECT_API_URL": "https://u:canary@p.de"}, "holds credentials", id="URL"),
+        pytest.param({KEY: "canary", AUTH_STRING: "canary"}, "are both set", id="two"),
+    ],
+)
+def test_what_may_be_the_credential_itself_is_refused_and_not_shown(
+    environment: dict[str, str], what: str
+) -> None:
+    with pytest.raises(SettingError, match=what) as error:
+        read(**environment)
+    assert "canary" not in str(error.value)
 
 
-def test_two_credentials_are_one_too_many() -> None:
-    both = {
-        "PREFECT_API_KEY_PARAMETER": "/key",
-        "PREFECT_API_AUTH_STRING_PARAMETER": "/auth",
+def test_weights_that_leave_no_provider_are_refused() -> None:
+    with pytest.raises(SettingError, match="SPOT_WEIGHT"):
+        read(SPOT_WEIGHT="0", FARGATE_WEIGHT="0")
+    assert read(SPOT_WEIGHT="0").spot_weight == 0
+
+
+def test_your_own_clusters_and_pool_may_be_several_and_have_any_name() -> None:
+    clusters = "one, arn:aws:ecs:us-east-1:1:cluster/two,"
+    settings = read(ECS_CLUSTER=clusters, WORK_POOL="prefect-managed", **RESCUE_ONLY)
+    assert settings.ecs_clusters == ("one", "arn:aws:ecs:us-east-1:1:cluster/two")
+    assert not settings.is_full
+
+
+@pytest.mark.parametrize("cpu", FARGATE_MEMORY)
+def test_every_size_that_fargate_accepts_is_accepted(cpu: int) -> None:
+    for memory in FARGATE_MEMORY[cpu]:
+        settings = read(WORKER_CPU=str(cpu), WORKER_MEMORY=str(memory))
+        assert (settings.worker_cpu, settings.worker_memory) == (cpu, memory)
+    assert read(WORKER_CPU=str(cpu)).worker_memory in FARGATE_MEMORY[cpu]
+
+
+def test_the_sizes_are_those_of_the_developer_guide() -> None:
+    ranges = {cpu: (memory[0], memory[-1], len(memory)) for cpu, memory in FARGATE_MEMORY.items()}
+    assert ranges == {
+        256: (512, 2048, 3),
+        512: (1024, 4096, 4),
+        1024: (2048, 8192, 7),
+        2048: (4096, 16384, 13),
+        4096: (8192, 30720, 23),
+        8192: (16384, 61440, 12),
+        16384: (32768, 122880, 12),
     }
-    with pytest.raises(SettingError, match="set one of them"):
-        read_settings({"PREFECT_API_URL": URL, **both})
+
+
+def test_the_retentions_are_those_of_cloudwatchs_own_description() -> None:
+    service: Any = botocore.session.get_session().get_service_model("logs")
+    days = service.shape_for("PutRetentionPolicyRequest").members["retentionInDays"].documentation
+    *most, last = RETENTION_DAYS.accepted.split(", ")
+    assert f"{', '.join(most)}, and {last}" in days
+
+
+# What follows from the table.
+
+
+def test_the_stack_gets_each_of_its_parameters_as_text() -> None:
+    parameters = stack_parameters(
+        read(
+            STAGE="prod",
+            PREFECT_API_KEY_PARAMETER="/prefect-spot/prod/api-key",
+            SUBNET_IDS="subnet-12345678, subnet-87654321",
+            ASSIGN_PUBLIC_IP="false",
+            USE_SPOT="false",
+            WORKER_CPU="256",
+            WORKER_MEMORY="512",
+            WORK_QUEUES="fast, slow",
+        )
+    )
+    assert set(parameters) == set(infra.load("stack.json")["Parameters"])
+    some = {
+        "Stage": "prod",
+        "Provision": "full",
+        "PrefectApiUrl": URL,
+        "ApiKeyParameter": "prefect-spot/prod/api-key",
+        "AuthStringParameter": "",
+        "ClusterName": "prefect-spot-prod",
+        "SubnetIds": "subnet-12345678,subnet-87654321",
+        "AssignPublicIp": "DISABLED",
+        "UseSpot": "false",
+        "SpotWeight": "3",
+        "WorkerMemory": "512",
+        "WorkQueues": "fast,slow",
+        "TableName": "prefect-spot-prod",
+    }
+    assert {name: parameters[name] for name in some} == some
+
+
+def test_the_settings_page_is_made_of_the_table() -> None:
+    assert settings_page.PAGE.read_text() == settings_page.page(), "run `make docs`"
+    required = {row.name for row in ROWS.values() if row.default is None}
+    assert required == set(settings_page.REQUIRED)
+
+
+def test_no_setting_is_read_but_through_the_table() -> None:
+    root = Path(__file__).parents[2]
+    files = [root / "app.py", *(root / "chalicelib").rglob("*.py")]
+    uses = re.findall(r".*os\.environ.*", "\n".join(file.read_text() for file in files))
+    assert sorted(use.strip() for use in uses) == [
+        'if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:',
+        # Before the settings are read, and checked with them.
+        'log = Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")',
+        'return os.environ.get("_HANDLER", "").rpartition(".")[2]',
+        "return read_settings(os.environ)",
+    ]

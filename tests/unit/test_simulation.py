@@ -10,17 +10,18 @@ import pytest
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.policies.economics import expected_spot_seconds
-from lab.simulation.estimate import ratio, student
-from lab.simulation.figures import MOST_ABOVE, figures_of
-from lab.simulation.grid import Cell, Contest, Grid, Pattern, Pool, play_all
-from lab.simulation.memory import Knowledge, PastSky, memory_of, varied
+from lab.simulation.figures import MOST_ABOVE, figures_of, ratio, student
+from lab.simulation.grid import Cell, Contest, Grid, Pool, play_all
+from lab.simulation.memory import Knowledge, memory_of, varied
 from lab.simulation.play import Assignment, by_budget, by_product, leaving_before, optimum
-from lab.simulation.sky import HOUR, Bursts, Bursty, Steady
-from lab.simulation.tables import show
-from lab.simulation.work import Work, attempt, platform_of, shipped_rates
+from lab.simulation.sky import HOUR, Bursts, Bursty, Pattern, Steady
+from lab.simulation.work import Work, attempt, platform_of
+from lab.tables import markdown
 
-PLATFORM: Final = platform_of(shipped_rates())
-NOTHING: Final = memory_of(Work(HOUR), Knowledge(0, 0), PastSky(1.0), Random(1), PLATFORM)
+PLATFORM: Final = platform_of()
+NOTHING: Final = memory_of(
+    Work(HOUR), Knowledge(0, 0), Pattern.INDEPENDENT, 1.0, Random(1), PLATFORM
+)
 
 LEAST_CLOSED: Final = 0.5
 """What economics has to close of the gap between its budget and the optimum, for long runs."""
@@ -138,7 +139,8 @@ def test_a_short_contest_shows_what_the_page_claims(found: dict[Cell, list[Pool]
     safe = [row for row in figures["Deadlines"] if row["deadline"] >= SAFE_FROM[row["kept"]]]
     assert len(safe) == 6
     assert sum(row["late: guard"] for row in safe) == 0
-    show(json.loads(json.dumps(figures)))
+    for title, rows in json.loads(json.dumps(figures)).items():
+        assert markdown(title, rows).startswith(f"**{title}**")
 
 
 def test_a_seed_gives_the_same_again_and_another_seed_something_else(

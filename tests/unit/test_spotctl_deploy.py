@@ -1,8 +1,7 @@
 """Deploy and teardown: when to go on, when to give up, and what is never touched."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +9,21 @@ import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.s3.models import s3_backends
 
-from chalicelib.core.provision.stack import TEMPLATE_TAG
+from chalicelib.core.provision.model import TEMPLATE_TAG
 from localcloud.lambda_invoke import LambdaAnswer
-from spotctl.deploy import MOST_ERRORS, Course, Next, deploy
-from spotctl.errors import RefusedError
+from spotctl.context import Aws, Context
+from spotctl.deploy import MOST_ERRORS, Next, deploy, next_after
+from spotctl.output import State
 from spotctl.project import read_project
-from spotctl.provisioning import Provisioned
-from spotctl.rows import State
-from spotctl.teardown import find_stack, teardown, what_stays
-from spotctl.world import Aws, World
+from spotctl.status.provisioning import Provisioned
+from spotctl.teardown import Stack, find_stack, teardown, what_stays
 from tests.make import NOW
-from tests.unit.spotctl_bench import STACK, Bench, bench
+from tests.unit.spotctl_bench import FUNCTIONS, POOL, STACK, Bench, bench
 
 TEMPLATE = {
     "Resources": {
         "Cluster": {"Type": "AWS::ECS::Cluster", "Properties": {"ClusterName": STACK}},
         "Results": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "results"}},
-        "Table": {
-            "Type": "AWS::DynamoDB::Table",
-            "Properties": {
-                "TableName": STACK,
-                "BillingMode": "PAY_PER_REQUEST",
-                "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
-                "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
-            },
-        },
     },
     "Outputs": {
         "ClusterName": {"Value": {"Ref": "Cluster"}},
@@ -50,15 +39,18 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         yield made
 
 
-def world_of(stage: Bench, chalice: Callable[..., int] = lambda _command, _tell: 0) -> World:
-    return World(
-        project=read_project(stage.folder, "dev"),
-        aws=Aws(),
-        now=lambda: NOW,
-        pause=lambda _seconds: None,
-        environment={},
-        chalice=chalice,
-    )
+def context_of(stage: Bench, **changes: Any) -> Context:
+    """A context in which nothing waits, and Chalice does nothing."""
+    ordinary: dict[str, Any] = {
+        "project": read_project(stage.folder, "dev"),
+        "aws": Aws(),
+        "now": lambda: NOW,
+        "pause": lambda _seconds: None,
+        "environment": {},
+        "progress": lambda _line: None,
+        "chalice": lambda _command: 0,
+    }
+    return Context(**{**ordinary, **changes})
 
 
 WAIT, DONE, GIVE_UP = Next.WAIT, Next.DONE, Next.GIVE_UP
@@ -68,85 +60,75 @@ WAIT, DONE, GIVE_UP = Next.WAIT, Next.DONE, Next.GIVE_UP
     ("states", "last"),
     [
         pytest.param(["ready"], DONE, id="nothing to do"),
-        pytest.param(["creating", "creating", "pending", "ready"], DONE, id="from empty"),
+        pytest.param(["creating", "creating", "pending", "ready"], DONE, id="from nothing"),
         pytest.param(["updating", "ready"], DONE, id="an update"),
-        pytest.param(["creating", "recovering"], GIVE_UP, id="it fails before our eyes"),
+        pytest.param(["creating", "recovering"], GIVE_UP, id="it fails meanwhile"),
         pytest.param(["recovering", "deleting", "creating", "ready"], DONE, id="failed before"),
         pytest.param(["recovering", "creating", "recovering"], GIVE_UP, id="it fails again"),
-        pytest.param(["blocked"], GIVE_UP, id="a person has to do something"),
+        pytest.param(["blocked"], GIVE_UP, id="a person has to act"),
         pytest.param(["failed"], GIVE_UP, id="stuck"),
         pytest.param(["", "creating", ""], WAIT, id="the function fails now and then"),
         pytest.param([""] * MOST_ERRORS, GIVE_UP, id="it keeps failing"),
     ],
 )
-def test_a_deploy_goes_on_until_it_is_ready_or_of_no_use(states: list[str], last: Next) -> None:
-    course, follows = Course(), []
-    for state in states:
-        course, following = course.after(Provisioned(state))
-        follows.append(following)
+def test_a_deploy_goes_on_until_it_is_ready_or_cannot_be(states: list[str], last: Next) -> None:
+    answers = [Provisioned(state) for state in states]
+    follows = [next_after(answers[: number + 1]) for number in range(len(answers))]
     assert follows == [WAIT] * (len(states) - 1) + [last]
 
 
-def answer(state: str, *steps: str, problems: tuple[dict[str, str], ...] = ()) -> dict[str, Any]:
-    return {"state": state, "steps": list(steps), "problems": list(problems)}
+def answer(state: str, *steps: str, problem: str = "") -> dict[str, Any]:
+    return {"state": state, "steps": steps, "problems": [{"message": problem}] if problem else []}
 
 
 def answers(stage: Bench, *given: dict[str, Any]) -> None:
     """Let `provision` answer these, one after the other."""
     waiting = list(given)
-    stage.reply = lambda _name, _event: LambdaAnswer(waiting.pop(0))
+    stage.reply = lambda _event: LambdaAnswer(waiting.pop(0))
 
 
-def test_a_deploy_calls_provision_until_it_is_ready(stage: Bench) -> None:
-    told: list[str] = []
+def test_a_deploy_prints_each_change_once_and_waits_for_the_workers_heartbeat(
+    stage: Bench,
+) -> None:
     creating = answer("creating")
-    first, last = answer("creating", "create the stack"), answer("ready", "create the work pool")
-    answers(stage, first, creating, creating, last)
-    rows = deploy(world_of(stage), told.append)
+    answers(stage, answer("creating", "create the stack"), creating, creating, answer("ready"))
+    path = f"POST /work_pools/{POOL}/workers/filter"
+    stage.answers = {path: [], "POST /events/filter": {"events": []}}
+    pauses: list[float] = []
+    lines: list[str] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 6:  # three for the stack, three for the worker
+            stage.answers[path] = [{"name": "ECSWorker 1", "status": "ONLINE"}]
+
+    rows = deploy(context_of(stage, pause=pause, progress=lines.append))
     assert [(row.part, row.state) for row in rows] == [
         ("chalice deploy", State.OK),
         ("provision", State.OK),
     ]
     assert stage.invoked == [(f"{STACK}-provision", {"dry_run": False})] * 4
-    assert [line for line in told if line.startswith("provision")] == [
+    assert len(pauses) == 6
+    assert lines[-4:] == [
         "provision: creating; create the stack",
         "provision: creating",
-        "provision: ready; create the work pool",
-    ], "a line is told once"
-
-
-def test_a_deploy_waits_until_prefect_hears_of_the_worker(stage: Bench) -> None:
-    told: list[str] = []
-    answers(stage, answer("ready"))
-    path = "POST /work_pools/fargate-spot-dev/workers/filter"
-    stage.answers = {path: [], "POST /events/filter": {"events": []}}
-    waits = 0
-
-    def pause(_seconds: float) -> None:
-        nonlocal waits
-        waits += 1
-        if waits == 3:
-            stage.answers[path] = [{"name": "ECSWorker 1", "status": "ONLINE"}]
-
-    rows = deploy(replace(world_of(stage), pause=pause), told.append)
-    assert rows[-1].state is State.OK
-    assert waits == 3
-    assert told[-1] == "worker: waiting until Prefect hears of it"
+        "provision: ready",
+        "worker: waiting for its first heartbeat in Prefect",
+    ]
 
 
 def test_a_deploy_that_fails_names_resource_and_reason(stage: Bench) -> None:
-    problem = {"error": "StackFailed", "message": "WorkerService (AWS::ECS::Service): no image"}
-    answers(stage, answer("creating"), answer("recovering", problems=(problem,)))
-    row = deploy(world_of(stage), lambda _: None)[-1]
-    assert row.state is State.FAILED
-    assert row.found == "recovering: WorkerService (AWS::ECS::Service): no image"
+    problem = "WorkerService (AWS::ECS::Service): no image"
+    answers(stage, answer("creating"), answer("recovering", problem=problem))
+    row = deploy(context_of(stage))[-1]
+    assert (row.state, row.found) == (State.FAILED, f"recovering: {problem}")
     assert row.next_step
 
 
 def test_without_a_deployed_function_nothing_is_provisioned(stage: Bench) -> None:
-    rows = deploy(world_of(stage, lambda _command, _tell: 3), lambda _: None)
-    assert [(row.part, row.state) for row in rows] == [("chalice deploy", State.FAILED)]
-    assert "exit code 3" in rows[0].found
+    [row] = deploy(context_of(stage, chalice=lambda _command: 3))
+    assert (row.part, row.state) == ("chalice deploy", State.FAILED)
+    assert "exit code 3" in row.found
     assert stage.invoked == []
 
 
@@ -158,74 +140,71 @@ def create_stack(stage: Bench, *, ours: bool = True) -> None:
     )
 
 
-def test_a_stack_of_somebody_else_is_left_alone(stage: Bench) -> None:
-    create_stack(stage, ours=False)
-    with pytest.raises(RefusedError, match="was not made by prefect-spot"):
-        find_stack(world_of(stage))
-    said = stage.run("teardown", "--yes")
-    assert (said.code, said.out) == (2, "")
-
-
-def test_nobody_to_ask_is_no_yes(stage: Bench) -> None:
-    create_stack(stage)
-    said = stage.run("teardown")
-    assert (said.code, said.out) == (2, "")
-    assert "next step: pass --yes" in said.err
-    assert stage.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+@pytest.mark.parametrize(
+    ("ours", "options", "error", "next_step"),
+    [
+        (False, ["--yes"], "prefect-spot did not create the stack", "correct STACK_NAME"),
+        (True, [], "stdin is not a terminal", "pass --yes"),
+        (True, ["--yes", "--work-pool"], "the work pool is yours", "leave out --work-pool"),
+    ],
+    ids=["another stack of that name", "not confirmed", "a work pool that is not ours"],
+)
+def test_a_teardown_that_may_not_be_deletes_nothing(
+    stage: Bench, ours: bool, options: list[str], error: str, next_step: str
+) -> None:
+    create_stack(stage, ours=ours)
+    if "--work-pool" in options:
+        stage.configure(PROVISION="rescue-only")
+    assert stage.run("teardown", *options).is_refused(error, next_step)
+    [stack] = stage.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
 
 
 def test_teardown_empties_and_deletes_in_order(stage: Bench) -> None:
     create_stack(stage)
-    s3 = stage.client("s3")
+    s3, functions = stage.client("s3"), stage.client("lambda")
     s3.put_bucket_versioning(Bucket="results", VersioningConfiguration={"Status": "Enabled"})
     stored = s3_backends[ACCOUNT]["aws"]  # by the API, so many would take seconds
     for number in range(1500):
         stored.put_object("results", f"result-{number % 700}", b"x")
     s3.delete_object(Bucket="results", Key="result-0")
 
-    def chalice(command: str, _tell: object) -> int:
+    def chalice(command: str) -> int:
         assert command == "delete"
-        assert stage.client("dynamodb").list_tables()["TableNames"] == [], "the stack goes first"
-        held = stage.client("lambda").get_function_concurrency(FunctionName=f"{STACK}-provision")
-        assert held["ReservedConcurrentExecutions"] == 0, "it would make the stack anew"
-        for name in ("react", "meter", "sweep", "provision"):
-            stage.client("lambda").delete_function(FunctionName=f"{STACK}-{name}")
+        assert s3.list_buckets()["Buckets"] == [], "the stack goes first"
+        held = functions.get_function_concurrency(FunctionName=f"{STACK}-provision")
+        assert held["ReservedConcurrentExecutions"] == 0, "it would create the stack anew"
+        for name in FUNCTIONS:
+            functions.delete_function(FunctionName=f"{STACK}-{name}")
         return 0
 
-    world = world_of(stage, chalice)
-    rows = list(teardown(world, find_stack(world), work_pool=False, tell=lambda _: None))
+    context = context_of(stage, chalice=chalice)
+    rows = list(teardown(context, find_stack(context), work_pool=False))
     assert {row.state for row in rows} == {State.OK}
-    parts = [row.part for row in rows]
-    stopped = ["provision", "worker", "flow runs"]  # a worker would start further flows
-    assert parts == [*stopped, "bucket results", f"stack {STACK}", "functions"]
+    assert [row.part for row in rows] == [
+        "provision", "worker", "flow runs", "bucket results", f"stack {STACK}", "functions",
+    ]  # fmt: skip
     assert rows[3].found == "emptied of 1501 objects, their versions counted"
-    assert s3.list_buckets()["Buckets"] == []
 
 
 def test_teardown_stops_where_a_step_fails(stage: Bench) -> None:
-    world = world_of(stage, lambda _command, _tell: 0)  # it knows of no deployment, and says so
-    rows = list(teardown(world, None, work_pool=True, tell=lambda _: None))
-    assert [row.part for row in rows] == ["provision", "functions"]
-    assert rows[-1].state is State.FAILED
+    """Chalice does not know these functions, and says so with exit code 0."""
+    rows = list(teardown(context_of(stage), Stack(), work_pool=True))
+    assert [(row.part, row.state) for row in rows] == [
+        ("provision", State.OK),
+        ("functions", State.FAILED),
+    ]
     assert "deployed from elsewhere" in rows[-1].found
 
 
-def test_what_teardown_leaves_is_said(stage: Bench) -> None:
+def test_what_teardown_leaves_is_named(stage: Bench) -> None:
     stage.configure(PREFECT_API_KEY_PARAMETER="/key")
-    stage.client("logs").create_log_group(logGroupName=f"/aws/lambda/{STACK}-react")
-    stage.client("logs").create_log_group(logGroupName="/aws/lambda/prefect-spot-prod-react")
-    stays = what_stays(world_of(stage), work_pool=False)
-    said = "\n".join(stays)
-    for named in ("/key", f"/aws/lambda/{STACK}-react", "fargate-spot-dev", "AWSServiceRoleForECS"):
-        assert named in said
-    assert "prod" not in said
+    for name in (f"{STACK}-react", "prefect-spot-prod-react"):
+        stage.client("logs").create_log_group(logGroupName=f"/aws/lambda/{name}")
+    stays = "\n".join(what_stays(context_of(stage), work_pool=False))
+    for named in ("/key", f"/aws/lambda/{STACK}-react", POOL, "AWSServiceRoleForECS"):
+        assert named in stays
+    assert "prod" not in stays
     stage.configure(PROVISION="rescue-only")
-    said = "\n".join(what_stays(world_of(stage), work_pool=False))
-    assert "fargate-spot-dev" not in said, "somebody else's pool is not ours to name"
-
-
-def test_somebody_elses_work_pool_is_not_deleted(stage: Bench) -> None:
-    stage.configure(PROVISION="rescue-only")
-    said = stage.run("teardown", "--yes", "--work-pool")
-    assert (said.code, said.out) == (2, "")
-    assert "the work pool is yours" in said.err
+    stays = "\n".join(what_stays(context_of(stage), work_pool=False))
+    assert POOL not in stays, "the user's own pool is not the stage's to name"

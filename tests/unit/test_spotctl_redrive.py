@@ -1,4 +1,4 @@
-"""Redrive: to whom a message goes, and that none is lost on the way."""
+"""Redrive: which function a message goes to, and that none is lost on the way."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.sqs.models import sqs_backends
 
 from localcloud.lambda_invoke import LambdaAnswer
-from spotctl.redrive import read_letter
+from spotctl.redrive import read_message
 from tests.make import TASK_ARN, make_event
 from tests.unit.spotctl_bench import REGION, STACK, Bench, bench
 
@@ -25,14 +25,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         yield made
 
 
-def given_up(function_arn: str = f"{ARN}:$LATEST", **changes: Any) -> dict[str, Any]:
-    """What Lambda sends to a destination after its last try."""
-    ordinary = {
-        "requestContext": {"functionArn": function_arn, "condition": "RetriesExhausted"},
-        "requestPayload": make_event(),
-        "responsePayload": {"errorType": "X", "errorMessage": "Prefect cannot be had now"},
+def given_up(event: object) -> dict[str, Any]:
+    """What Lambda sends to a destination after its last retry."""
+    return {
+        "requestContext": {"functionArn": f"{ARN}:$LATEST", "condition": "RetriesExhausted"},
+        "requestPayload": event,
+        "responsePayload": {"errorType": "X", "errorMessage": "Prefect is unavailable"},
     }
-    return {**ordinary, **changes}
 
 
 def message(body: str, **attributes: str) -> dict[str, Any]:
@@ -44,113 +43,96 @@ def message(body: str, **attributes: str) -> dict[str, Any]:
     }
 
 
-def test_a_destination_record_names_its_function_and_reason() -> None:
-    letter = read_letter(message(json.dumps(given_up())))
-    assert letter.function == f"{STACK}-react"
-    assert letter.event == make_event()
-    assert letter.reason == "RetriesExhausted: Prefect cannot be had now"
-    assert letter.subject == TASK_ARN
+UNDELIVERED = {"TARGET_ARN": ARN, "ERROR_CODE": "THROTTLING", "ERROR_MESSAGE": "Rate exceeded"}
 
 
-def test_an_event_that_could_not_be_delivered_names_its_target_in_its_attributes() -> None:
-    attributes = {"TARGET_ARN": ARN, "ERROR_CODE": "THROTTLING", "ERROR_MESSAGE": "Rate exceeded"}
-    letter = read_letter(message(json.dumps(make_event()), **attributes))
-    assert (letter.function, letter.event) == (f"{STACK}-react", make_event())
-    assert letter.reason == "THROTTLING: Rate exceeded"
+@pytest.mark.parametrize(
+    ("body", "attributes", "reason"),
+    [
+        (given_up(make_event()), {}, "RetriesExhausted: Prefect is unavailable"),
+        (make_event(), UNDELIVERED, "THROTTLING: Rate exceeded"),
+    ],
+    ids=["Lambda gave it up", "EventBridge could not deliver it"],
+)
+def test_a_message_names_function_event_task_and_reason(
+    body: dict[str, Any], attributes: dict[str, str], reason: str
+) -> None:
+    read = read_message(message(json.dumps(body), **attributes))
+    assert (read.function, read.event, read.subject) == (f"{STACK}-react", make_event(), TASK_ARN)
+    assert read.reason == reason
 
 
 @pytest.mark.parametrize(
     "body",
     ["", "{", "[]", "null", '{"requestContext": 1}', '{"requestContext": {}, "requestPayload": 0}'],
 )
-def test_what_cannot_be_read_is_for_nobody(body: str) -> None:
-    assert read_letter(message(body)).function == ""
+def test_an_unreadable_message_has_no_function(body: str) -> None:
+    assert read_message(message(body)).function == ""
 
 
-def send(stage: Bench, *bodies: object) -> None:
-    sqs = stage.client("sqs")
-    url = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
-    for body in bodies:
-        sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body))
+def queue_url(stage: Bench) -> str:
+    return str(stage.client("sqs").get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"])
+
+
+def send(stage: Bench, *events: object) -> None:
+    for event in events:
+        body = json.dumps(given_up(event))
+        stage.client("sqs").send_message(QueueUrl=queue_url(stage), MessageBody=body)
 
 
 def left(stage: Bench) -> list[Any]:
-    sqs = stage.client("sqs")
-    url = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
-    answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
-    return [json.loads(found["Body"]) for found in answer.get("Messages", [])]
+    """The events that are still in the queue, and visible."""
+    received = stage.client("sqs").receive_message(
+        QueueUrl=queue_url(stage), MaxNumberOfMessages=10
+    )
+    return [json.loads(found["Body"])["requestPayload"] for found in received.get("Messages", [])]
 
 
-def test_an_empty_queue_is_said_to_be_empty(stage: Bench) -> None:
+def test_an_empty_queue_is_ok_and_a_missing_one_is_an_error(stage: Bench) -> None:
     assert stage.run("redrive").answer["found"] == 0
     assert "the failure queue is empty" in stage.run("redrive", "--table").out
+    stage.client("sqs").delete_queue(QueueUrl=queue_url(stage))
+    assert stage.run("redrive").is_refused(f"no queue {STACK}-failures", "run spotctl deploy")
 
 
-def test_without_a_queue_the_error_says_so(stage: Bench) -> None:
-    sqs = stage.client("sqs")
-    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"])
-    said = stage.run("redrive")
-    assert (said.code, said.err) == (
-        2,
-        f"error: there is no queue {STACK}-failures\nnext step: run spotctl deploy\n",
-    )
-
-
-def test_what_is_handled_is_deleted_and_more_than_a_page_comes_through(stage: Bench) -> None:
-    send(stage, *[given_up(requestPayload={"n": n}) for n in range(23)])
-    said = stage.run("redrive")
-    assert (said.code, said.answer["found"], said.answer["handled"]) == (0, 23, 23)
+def test_what_is_handled_is_deleted_on_every_page(stage: Bench) -> None:
+    send(stage, *({"n": n} for n in range(23)))
+    result = stage.run("redrive")
+    assert (result.code, result.answer["found"], result.answer["handled"]) == (0, 23, 23)
     assert sorted(event["n"] for _, event in stage.invoked) == list(range(23))
     assert left(stage) == []
 
 
-def test_a_function_that_fails_again_keeps_its_message(stage: Bench) -> None:
-    def reply(_name: str, event: Any) -> LambdaAnswer:
-        error = {"errorType": "PrefectUnavailableError", "errorMessage": "no answer"}
-        return LambdaAnswer(error, failed=True) if event == {"n": 1} else LambdaAnswer({})
-
-    stage.reply = reply
-    bad = given_up(requestPayload={"n": 1})
-    send(stage, bad, given_up(requestPayload={"n": 2}))
-    said = stage.run("redrive")
-    assert (said.code, said.answer["found"], said.answer["handled"]) == (1, 2, 1)
-    outcomes = [told["outcome"] for told in said.answer["messages"]]
+def test_a_message_whose_function_fails_again_is_kept_and_visible_at_once(stage: Bench) -> None:
+    error = {"errorType": "PrefectUnavailableError", "errorMessage": "no answer"}
+    stage.reply = lambda event: LambdaAnswer(error, failed=event == {"n": 1})
+    send(stage, {"n": 1}, {"n": 2})
+    result = stage.run("redrive")
+    assert (result.code, result.answer["found"], result.answer["handled"]) == (1, 2, 1)
+    outcomes = [message["outcome"] for message in result.answer["messages"]]
     assert "kept: it failed again: PrefectUnavailableError: no answer" in outcomes
-    assert left(stage) == [bad], "what was not handled has to be there, and at once"
+    assert left(stage) == [{"n": 1}]
 
 
-def test_a_message_that_shows_up_again_is_not_redriven_again(stage: Bench) -> None:
+def test_a_message_that_is_received_twice_is_redriven_once(stage: Bench) -> None:
     [queue] = sqs_backends[ACCOUNT][REGION].queues.values()
 
-    def reply(_name: str, _event: Any) -> LambdaAnswer:
-        for held in queue._messages:  # as when its time of being hidden is over
+    def reply(_event: Any) -> LambdaAnswer:
+        for held in queue._messages:  # as when its visibility timeout has passed
             held.change_visibility(0)
         return LambdaAnswer({"errorMessage": "no answer"}, failed=True)
 
     stage.reply = reply
-    send(stage, given_up())
+    send(stage, {"n": 1})
     assert stage.run("redrive").answer["found"] == 1
     assert len(stage.invoked) == 1
 
 
-def test_a_dry_run_invokes_and_deletes_nothing_and_prints_no_value_of_an_event(
-    stage: Bench,
-) -> None:
+def test_no_value_of_an_event_is_printed(stage: Bench) -> None:
     secret = {"environment": [{"name": "TOKEN", "value": "canary-4711"}]}
-    event = make_event({"overrides": {"containerOverrides": [secret]}})
-    send(stage, given_up(requestPayload=event))
-    said = stage.run("redrive", "--dry-run")
-    assert said.code == 0
-    assert "canary-4711" not in said.out + said.err
-    assert [told["outcome"] for told in said.answer["messages"]] == ["would be redriven"]
-    assert stage.invoked == []
-    assert left(stage) == [given_up(requestPayload=event)]
-
-
-def test_only_functions_of_the_stage_are_invoked(stage: Bench) -> None:
-    others = given_up(ARN.replace("prefect-spot-dev", "prefect-spot-prod"))
-    send(stage, others, {"detail-type": "no target"})
-    said = stage.run("redrive")
-    assert (said.code, said.answer["handled"]) == (1, 0)
-    assert stage.invoked == []
-    assert len(left(stage)) == 2
+    send(stage, make_event({"overrides": {"containerOverrides": [secret]}}))
+    for command in (["redrive", "--dry-run"], ["redrive"]):
+        result = stage.run(*command)
+        assert result.code == 0
+        assert TASK_ARN in result.out
+        assert "canary-4711" not in result.out + result.err

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,8 +16,7 @@ from chalicelib.adapters.records import KEPT_FOR, RunTable
 from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
-from lab.bench.aws_standin import AwsStandIn
-from lab.bench.http_server import ServerThread, Service
+from lab.bench.dynamodb import InMemoryDynamoDB
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
 from tests.twin.tables import InMemoryRecords, StoredRecords
 
@@ -39,15 +37,12 @@ def dynamodb(moto_dynamodb: Any) -> Any:
 
 
 @pytest.fixture(params=["DynamoDB", "in memory", "benchmark"])
-def records(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def records(request: pytest.FixtureRequest) -> Iterator[Open]:
     if request.param == "in memory":
         yield partial(InMemoryRecords, StoredRecords())
     elif request.param == "benchmark":
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        with ServerThread(Service(AwsStandIn().handle)) as server:
-            client = boto3.client("dynamodb", region_name="us-east-1", endpoint_url=server.url)
-            yield partial(RunTable, client, "runs")
+        client: Any = InMemoryDynamoDB()
+        yield partial(RunTable, client, "runs")
     else:
         yield partial(RunTable, request.getfixturevalue("dynamodb"), "runs")
 

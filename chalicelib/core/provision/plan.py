@@ -1,12 +1,11 @@
-"""What shall be and what is, and the plan that leads from one to the other.
+"""The plan that leads from what there is to what is desired.
 
-`functions/provision.py` gathers both, and either performs the plan or only shows it. Each call goes
-one step with the stack, since CloudFormation takes minutes and no Lambda waits for it; what is not
-in the stack is put right whenever it differs. A plan may be broken off anywhere: the next call
-plans again from what is then.
+`functions/provision.py` gathers both, and performs the plan or only shows it. Each call takes one
+step with the stack, since CloudFormation takes minutes and no Lambda waits for it; what is not in
+the stack is corrected whenever it differs. A plan may stop anywhere: the next call plans again.
 
-Its price: what fails is tried again with every call, by schedule. A stack that cannot be created
-comes and goes until somebody reads why.
+Its price: each scheduled call retries what failed. A stack that cannot be created is created and
+deleted again until an operator fixes the cause.
 """
 
 import hashlib
@@ -15,26 +14,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from chalicelib.core.provision.dead_letters import Delivery, delivery_steps
-from chalicelib.core.provision.mode import Provision
-from chalicelib.core.provision.pool_template import Template, Values, WorkPool, merged
-from chalicelib.core.provision.stack import Condition, Stack, Standing, standing_of
-from chalicelib.core.provision.steps import (
+from chalicelib.core.provision.model import (
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
+    Delivery,
+    ProvisionState,
+    Stack,
     StackDefinition,
+    StackState,
     Step,
     UpdateStack,
+    delivery_steps,
+    state_of,
 )
+from chalicelib.core.provision.pool_template import Template, Values, WorkPool, merged
 from chalicelib.errors import in_one_line
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Where worker and flows live."""
+    """The VPC and the subnets that worker and flows run in."""
 
     vpc_id: str
     subnet_ids: tuple[str, ...]
@@ -42,22 +44,28 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The SSM parameter with Prefect's credential; `arn` once it has been looked up."""
+    """The SSM parameter with Prefect's credential: an API key, or a string for basic auth."""
 
     parameter: str
-    setting: str
     is_api_key: bool
+
+    @property
+    def setting(self) -> str:
+        """The setting that names the parameter."""
+        kind = "KEY" if self.is_api_key else "AUTH_STRING"
+        return f"PREFECT_API_{kind}_PARAMETER"
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What shall be: the user's settings, and the data that is shipped.
+    """What is desired: the user's settings, and the templates that are shipped.
 
-    `parameters` are the stack's, but for VPC and subnets. `vpc_id`, `subnet_ids`: empty where they
-    are to be looked up. `functions`: ours, by their names in Lambda.
+    `is_full`: cluster, worker and work pool are ours to provide. `parameters` are the stack's, VPC
+    and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
+    `functions`: ours, by their names in Lambda.
     """
 
-    provision: Provision
+    is_full: bool
     stack_name: str
     template: Mapping[str, Any]
     parameters: Mapping[str, str]
@@ -70,15 +78,10 @@ class Desired:
     pool_template: Template
     functions: tuple[str, ...]
 
-    @property
-    def is_full(self) -> bool:
-        """Whether cluster, worker and work pool are ours to provide."""
-        return self.provision is Provision.FULL
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that stands in the way, with the next step. `name` is its error's."""
+    """What keeps us from provisioning, with the next step. `name` is its error's."""
 
     name: str
     what: str
@@ -92,7 +95,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is. None: there is none, or it was not asked for; `problems` tells which.
+    """What there is. None: there is none, or it could not be read, as `problems` says.
 
     `has_service_linked_role` matters only where there is no stack yet.
     """
@@ -108,29 +111,29 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of one call, and where it all stands once they are done."""
+    """The steps of one call, and the state once they are done."""
 
-    condition: Condition
+    state: ProvisionState
     steps: tuple[Step, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
 def plan(desired: Desired, observed: Observed) -> Plan:
-    """Return what this call has to do; no steps where it is up to date.
+    """Return what this call has to do; no steps where all is up to date.
 
-    A problem keeps everything from being changed but the functions' own delivery.
+    With a problem, nothing is changed but dead-letter queues, retries and failure destinations.
     """
     queue_arn = _failure_queue(observed.stack)
     deliveries = delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
     if observed.problems:
         failed = _failed(observed.stack) if observed.stack else ()
-        return Plan(Condition.BLOCKED, deliveries, (*observed.problems, *failed))
-    course = _course(desired, observed)
-    course = replace(course, steps=(*course.steps, *deliveries))
-    if course.condition is not Condition.READY:
-        return course
+        return Plan(ProvisionState.BLOCKED, deliveries, (*observed.problems, *failed))
+    planned = _stack_plan(desired, observed)
+    planned = replace(planned, steps=(*planned.steps, *deliveries))
+    if planned.state is not ProvisionState.READY:
+        return planned
     try:
-        return replace(course, steps=(*course.steps, *_pool_steps(desired, observed)))
+        return replace(planned, steps=(*planned.steps, *_pool_steps(desired, observed)))
     except ValueError as error:
         problem = Problem(
             "WorkPool",
@@ -138,11 +141,11 @@ def plan(desired: Desired, observed: Observed) -> Plan:
             f" {error}",
             next_step="reset it in the pool's settings, or set WORK_POOL to another pool",
         )
-        return replace(course, condition=Condition.BLOCKED, problems=(problem,))
+        return replace(planned, state=ProvisionState.BLOCKED, problems=(problem,))
 
 
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
-    """Return what the stack shall be; without a network its parameters are empty."""
+    """Return the stack that is desired; without a network its parameters are empty."""
     network = network or Network("", ())
     parameters = {
         **desired.parameters,
@@ -160,49 +163,48 @@ def hash_of(template: Mapping[str, Any]) -> str:
 
 
 def _failure_queue(stack: Stack | None) -> str:
-    """The queue's ARN, empty where there is none that lasts."""
-    standing, condition = standing_of(stack)
-    is_lasting = standing not in (Standing.ABSENT, Standing.BROKEN)
-    if stack is None or not is_lasting or condition is Condition.DELETING:
+    """The queue's ARN; empty where the stack has none, or is being deleted."""
+    stack_state, state = state_of(stack)
+    is_going = stack_state in (StackState.ABSENT, StackState.BROKEN)
+    if stack is None or is_going or state is ProvisionState.DELETING:
         return ""
     return stack.outputs.get("FailureQueueArn", "")
 
 
-def _course(desired: Desired, observed: Observed) -> Plan:
-    """What the stack alone asks for."""
+def _stack_plan(desired: Desired, observed: Observed) -> Plan:
     definition = stack_definition(desired, observed.network)
     stack = observed.stack
-    standing, condition = standing_of(stack)
-    if stack is None or standing is Standing.ABSENT:
-        # Alone: IAM needs a moment until others see a new role.
+    stack_state, state = state_of(stack)
+    if stack is None or stack_state is StackState.ABSENT:
+        # The stack comes with the next call: IAM needs a moment until ECS sees a new role.
         if desired.is_full and not observed.has_service_linked_role:
-            return Plan(condition, (CreateServiceLinkedRole(),))
-        return Plan(condition, (CreateStack(definition),))
+            return Plan(state, (CreateServiceLinkedRole(),))
+        return Plan(state, (CreateStack(definition),))
     failed = _failed(stack)
-    match standing:
-        case Standing.BUSY:
-            return Plan(condition, (), failed)
-        case Standing.BROKEN:
-            reason = f"it is in {stack.status}, to be created anew"
-            return Plan(condition, (DeleteStack(stack.id, stack.name, reason),), failed)
-        case Standing.STUCK:
-            return Plan(condition, (), (*failed, _stuck(stack)))
-        case Standing.SETTLED | Standing.HALF_UPDATED:
+    match stack_state:
+        case StackState.BUSY:
+            return Plan(state, (), failed)
+        case StackState.BROKEN:
+            reason = f"it is in {stack.status} and will be created anew"
+            return Plan(state, (DeleteStack(stack.id, stack.name, reason),), failed)
+        case StackState.STUCK:
+            return Plan(state, (), (*failed, _stuck(stack)))
+        case StackState.SETTLED | StackState.HALF_UPDATED:
             differs = _differences(stack, definition)
-            if standing is Standing.HALF_UPDATED:
+            if stack_state is StackState.HALF_UPDATED:
                 differs = differs or f"it is in {stack.status}"
             if not differs:
-                return Plan(Condition.READY)
+                return Plan(ProvisionState.READY)
             if not stack.is_ours:
-                return Plan(Condition.BLOCKED, (), (_not_ours(stack),))
-            condition = Condition.RECOVERING if failed else Condition.UPDATING
-            return Plan(condition, (UpdateStack(stack.id, definition, differs),), failed)
+                return Plan(ProvisionState.BLOCKED, (), (_not_ours(stack),))
+            state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
+            return Plan(state, (UpdateStack(stack.id, definition, differs),), failed)
         case _:
-            assert_never(standing)
+            assert_never(stack_state)
 
 
 def _differences(stack: Stack, definition: StackDefinition) -> str:
-    """Say in what a stack differs, empty when in nothing."""
+    """Name what differs; empty where nothing does."""
     given, wanted = stack.parameters, definition.parameters
     changed = sorted(n for n in {*given, *wanted} if given.get(n) != wanted.get(n))
     new_template = ["template"] if stack.template_hash != definition.template_hash else []
@@ -243,11 +245,11 @@ def _split(names: str) -> tuple[str, ...]:
 def _failed(stack: Stack) -> tuple[Problem, ...]:
     if not stack.failures:
         return ()
-    told = "; ".join(map(str, stack.failures))
+    failures = "; ".join(map(str, stack.failures))
     return (
         Problem(
             "StackFailed",
-            f"stack {stack.name} is in {stack.status}: {told}",
+            f"stack {stack.name} is in {stack.status}: {failures}",
             next_step="fix what failed; the next run retries",
         ),
     )
@@ -267,6 +269,6 @@ def _stuck(stack: Stack) -> Problem:
 def _not_ours(stack: Stack) -> Problem:
     return Problem(
         "StackNotOurs",
-        f"stack {stack.name} was not made by prefect-spot, and is left alone",
+        f"stack {stack.name} was not created by prefect-spot, and is not changed",
         next_step="set STACK_NAME to a name that is free",
     )

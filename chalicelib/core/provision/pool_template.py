@@ -1,8 +1,8 @@
 """The work pool's base job template: ours merged into what is there.
 
-Users edit their pools, and their edits survive; so does what a worker put there that was quicker
-than us. Ours are the defaults and lines without which a flow would not run in the stack, or not be
-rescued well; these are put back.
+Users edit their pools, and their edits survive; so does the template of a worker that created the
+pool first. Ours are the defaults and lines without which a flow would not run in the stack, or not
+be rescued well; these are restored.
 """
 
 import copy
@@ -21,7 +21,7 @@ Values = Mapping[str, str | Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class WorkPool:
-    """A work pool as Prefect tells it; what else it has is never touched."""
+    """A work pool as Prefect returns it; what else it has is never changed."""
 
     name: str
     type: str
@@ -56,13 +56,13 @@ def filled(shipped: Template, values: Values, launch_type: str) -> dict[str, Any
 
 
 def merged(current: Template, shipped: Template, values: Values, launch_type: str) -> Template:
-    """Return `current` with all that is ours in place; an empty one becomes the shipped one.
+    """Return `current` with all that is ours restored; an empty one becomes the shipped one.
 
     Merging a merged template changes nothing.
 
     Raises:
         KeyError: as `filled` does.
-        ValueError: `current` is no template that anything can be put into; says where.
+        ValueError: `current` has another shape; says where.
     """
     wanted = filled(shipped, values, launch_type)
     if not current:
@@ -122,18 +122,18 @@ def _set_default(known: dict[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 def _restore_lines(current: dict[str, Any], wanted: Template, ours: frozenset[str]) -> None:
-    """Put back the lines that a variable of ours works through."""
+    """Restore the lines that use a variable of ours."""
     for key, line in wanted.items():
         below = current.get(key)
         if isinstance(line, Mapping) and isinstance(below, dict):
             _restore_lines(below, line, ours)
-        elif _works_through(line, ours):
+        elif _uses(line, ours):
             current[key] = copy.deepcopy(line)
 
 
-def _works_through(line: object, ours: frozenset[str]) -> bool:
+def _uses(line: object, ours: frozenset[str]) -> bool:
     if isinstance(line, Mapping):
-        return any(_works_through(below, ours) for below in line.values())
+        return any(_uses(below, ours) for below in line.values())
     found = _VARIABLE.fullmatch(line) if isinstance(line, str) else None
     return found is not None and found[1] in ours
 
@@ -163,7 +163,7 @@ def _complete_container(configuration: dict[str, Any], wanted: Template) -> None
 
 
 def _object_in(parent: dict[str, Any], key: str, otherwise: Template = MappingProxyType({})) -> Any:
-    """The object under that key, put there where there is none."""
+    """The object under that key, added where there is none."""
     value = parent.setdefault(key, copy.deepcopy(dict(otherwise)))
     if not isinstance(value, dict):
         raise ValueError(f"{key} is no object")

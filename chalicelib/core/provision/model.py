@@ -1,0 +1,308 @@
+"""The words of provisioning: the stack as it is, the deliveries to functions, and the steps.
+
+Dead-letter queues, retries and failure destinations are steps of their own, not resources of the
+stack: each deploy writes a rule's targets anew, without queue or retry policy, and knows no
+event-invoke config.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto
+from typing import Any, Final, assert_never
+
+from chalicelib.core.model.text import one_line
+from chalicelib.core.provision.pool_template import Template
+
+# The stack.
+
+TEMPLATE_TAG: Final = "prefect-spot:template"
+"""The stack's tag with its template's hash; a stack without it is not ours to change."""
+
+MOST_FAILURES: Final = 5
+"""Failed resources that are reported: the first is the cause, later ones follow from it."""
+
+
+class StackState(Enum):
+    """What a stack's status asks for."""
+
+    ABSENT = auto()
+    """There is none: create it."""
+    BUSY = auto()
+    """CloudFormation is at work: wait."""
+    SETTLED = auto()
+    """It is complete: update it where it differs."""
+    HALF_UPDATED = auto()
+    """An update failed and was not rolled back: update it, even if nothing differs."""
+    BROKEN = auto()
+    """It was never complete, or could not be deleted: delete it, to create it anew."""
+    STUCK = auto()
+    """Only a person gets it out of there."""
+
+
+class ProvisionState(StrEnum):
+    """How far provisioning is: the `state` of the function's answer."""
+
+    READY = "ready"
+    PENDING = "pending"
+    CREATING = "creating"
+    UPDATING = "updating"
+    RECOVERING = "recovering"
+    DELETING = "deleting"
+    BLOCKED = "blocked"
+    FAILED = "failed"
+
+
+STATUSES: Final[Mapping[str, tuple[StackState, ProvisionState]]] = {
+    "CREATE_IN_PROGRESS": (StackState.BUSY, ProvisionState.CREATING),
+    "CREATE_FAILED": (StackState.BROKEN, ProvisionState.RECOVERING),
+    "CREATE_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
+    "ROLLBACK_IN_PROGRESS": (StackState.BUSY, ProvisionState.RECOVERING),
+    "ROLLBACK_FAILED": (StackState.BROKEN, ProvisionState.RECOVERING),
+    "ROLLBACK_COMPLETE": (StackState.BROKEN, ProvisionState.RECOVERING),
+    "DELETE_IN_PROGRESS": (StackState.BUSY, ProvisionState.DELETING),
+    "DELETE_FAILED": (StackState.BROKEN, ProvisionState.RECOVERING),
+    "DELETE_COMPLETE": (StackState.ABSENT, ProvisionState.CREATING),
+    "UPDATE_IN_PROGRESS": (StackState.BUSY, ProvisionState.UPDATING),
+    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (StackState.BUSY, ProvisionState.UPDATING),
+    "UPDATE_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
+    "UPDATE_FAILED": (StackState.HALF_UPDATED, ProvisionState.RECOVERING),
+    "UPDATE_ROLLBACK_IN_PROGRESS": (StackState.BUSY, ProvisionState.RECOVERING),
+    "UPDATE_ROLLBACK_FAILED": (StackState.STUCK, ProvisionState.FAILED),
+    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (StackState.BUSY, ProvisionState.RECOVERING),
+    "UPDATE_ROLLBACK_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
+    "REVIEW_IN_PROGRESS": (StackState.STUCK, ProvisionState.FAILED),
+    "IMPORT_IN_PROGRESS": (StackState.BUSY, ProvisionState.UPDATING),
+    "IMPORT_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
+    "IMPORT_ROLLBACK_IN_PROGRESS": (StackState.BUSY, ProvisionState.RECOVERING),
+    "IMPORT_ROLLBACK_FAILED": (StackState.STUCK, ProvisionState.FAILED),
+    "IMPORT_ROLLBACK_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
+}
+"""Every status there is. A rollback without UPDATE in its name is that of a first creation."""
+
+ROLLED_BACK: Final = frozenset({"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"})
+"""Where the stack's tags may still be those of the update that failed."""
+
+_BEGINNINGS: Final = frozenset(
+    {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS", "IMPORT_IN_PROGRESS"}
+)
+_CANCELLED: Final = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class StackFailure:
+    """A resource that failed, and AWS's reason."""
+
+    resource: str
+    resource_type: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.resource} ({self.resource_type}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack as CloudFormation describes it. `id` is one life's: a successor has another.
+
+    `template_hash`: of the template it has; empty where unknown. `is_ours`: it has our tag.
+    """
+
+    id: str
+    name: str
+    status: str
+    template_hash: str = ""
+    is_ours: bool = True
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    failures: tuple[StackFailure, ...] = ()
+
+
+def state_of(stack: Stack | None) -> tuple[StackState, ProvisionState]:
+    """Return what a stack asks for; a status that is newer than this table, by its ending."""
+    if stack is None:
+        return StackState.ABSENT, ProvisionState.CREATING
+    if stack.status in STATUSES:
+        return STATUSES[stack.status]
+    if stack.status.endswith("_IN_PROGRESS"):
+        return StackState.BUSY, ProvisionState.PENDING
+    return StackState.STUCK, ProvisionState.FAILED
+
+
+def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[StackFailure, ...]:
+    """Return what failed in the stack's last operation, the cause first.
+
+    `newest_first`: as DescribeStackEvents returns them, read as far as the operation's begin.
+    Resources that were only cancelled because another one failed are left out.
+    """
+    failed: list[StackFailure] = []
+    for event in newest_first:
+        status, reason = event.get("ResourceStatus", ""), event.get("ResourceStatusReason", "")
+        if event.get("PhysicalResourceId") == event["StackId"]:  # about the stack itself
+            if status in _BEGINNINGS:
+                break
+        elif status.endswith("_FAILED") and _CANCELLED not in reason:
+            resource, kind = event.get("LogicalResourceId", ""), event.get("ResourceType", "")
+            failed.append(StackFailure(resource, kind, one_line(reason, 400)))
+    return tuple(reversed(failed))[:MOST_FAILURES]
+
+
+# How events come to our functions.
+
+RETRY_POLICY: Final[Mapping[str, int]] = {
+    "MaximumRetryAttempts": 185,
+    "MaximumEventAgeInSeconds": 86_400,
+}
+"""EventBridge's default, spelt out: with a queue behind it, giving up earlier gains nothing."""
+
+Target = Mapping[str, object]
+"""A rule's target, as EventBridge gives and takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvokeConfig:
+    """How Lambda treats asynchronous events; `on_failure`: the failure destination's ARN."""
+
+    on_failure: str
+    retries: int = 2
+    age_seconds: int = 21_600
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How events come to a function: its rules' targets, by the rule, and its event-invoke config.
+
+    A function without rules is not deployed: a rule invokes each of ours.
+    """
+
+    function: str
+    arn: str
+    targets: Mapping[str, tuple[Target, ...]]
+    invoke_config: InvokeConfig | None
+
+
+# The steps: a closed set, which `functions/provision.py` performs.
+
+
+@dataclass(frozen=True, slots=True)
+class CreateServiceLinkedRole:
+    """ECS's own role, which a new account lacks; the first cluster would fail without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackDefinition:
+    """What CloudFormation gets; `template_hash` becomes a tag of the stack."""
+
+    name: str
+    template_body: str
+    template_hash: str
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CreateStack:
+    """Begin to create the stack."""
+
+    definition: StackDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStack:
+    """Begin to update the stack of that id."""
+
+    stack_id: str
+    definition: StackDefinition
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteStack:
+    """Begin to delete the stack of that id, and never a successor of the same name."""
+
+    stack_id: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutTargets:
+    """Give a rule's targets their dead-letter queue and retry policy."""
+
+    rule: str
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutInvokeConfig:
+    """Give a function its retries and its failure destination."""
+
+    function: str
+    config: InvokeConfig
+
+
+@dataclass(frozen=True, slots=True)
+class CreateWorkPool:
+    """Create the work pool."""
+
+    name: str
+    base_job_template: Template
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeWorkPool:
+    """Give the work pool a changed base job template; everything else of it stays."""
+
+    name: str
+    base_job_template: Template
+
+
+Step = (
+    CreateServiceLinkedRole
+    | CreateStack
+    | UpdateStack
+    | DeleteStack
+    | PutTargets
+    | PutInvokeConfig
+    | CreateWorkPool
+    | ChangeWorkPool
+)
+
+
+def describe(step: Step) -> str:
+    """Return a step in words, for the function's answer and log."""
+    match step:
+        case CreateServiceLinkedRole():
+            return "create ECS's service-linked role"
+        case CreateStack(definition):
+            return f"create the stack {definition.name}"
+        case UpdateStack(_, definition, reason):
+            return f"update the stack {definition.name}: {reason}"
+        case DeleteStack(_, name, reason):
+            return f"delete the stack {name}: {reason}"
+        case PutTargets(rule, _):
+            return f"restore dead-letter queue and retry policy of the rule {rule}"
+        case PutInvokeConfig(function, _):
+            return f"restore retries and failure destination of the function {function}"
+        case CreateWorkPool(name, _):
+            return f"create the work pool {name}"
+        case ChangeWorkPool(name, _):
+            return f"restore our part of the work pool {name}'s base job template"
+        case _:
+            assert_never(step)
+
+
+def delivery_steps(
+    deliveries: Iterable[Delivery], queue_arn: str
+) -> tuple[PutTargets | PutInvokeConfig, ...]:
+    """Return the steps after which `queue_arn` gets each event that nothing could handle."""
+    ours = {"RetryPolicy": dict(RETRY_POLICY), "DeadLetterConfig": {"Arn": queue_arn}}
+    config = InvokeConfig(queue_arn)
+    steps: list[PutTargets | PutInvokeConfig] = []
+    for delivery in deliveries:
+        for rule, targets in delivery.targets.items():
+            to_function = [target for target in targets if target.get("Arn") == delivery.arn]
+            changed = tuple({**t, **ours} for t in to_function if {**t, **ours} != t)
+            if changed:
+                steps.append(PutTargets(rule, changed))
+        if delivery.targets and delivery.invoke_config != config:
+            steps.append(PutInvokeConfig(delivery.function, config))
+    return tuple(steps)

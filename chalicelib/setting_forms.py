@@ -1,0 +1,151 @@
+"""What settings accept: each form says it in words, and reads it. The table is in `settings.py`."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from chalicelib.core.model.pricing import OWN_RATES_FORM, read_own_rates
+from chalicelib.errors import SettingError
+
+_GIB: Final = 1024
+FARGATE_MEMORY: Final[Mapping[int, tuple[int, ...]]] = {
+    256: (512, _GIB, 2 * _GIB),
+    512: tuple(range(_GIB, 4 * _GIB + 1, _GIB)),
+    1024: tuple(range(2 * _GIB, 8 * _GIB + 1, _GIB)),
+    2048: tuple(range(4 * _GIB, 16 * _GIB + 1, _GIB)),
+    4096: tuple(range(8 * _GIB, 30 * _GIB + 1, _GIB)),
+    8192: tuple(range(16 * _GIB, 60 * _GIB + 1, 4 * _GIB)),
+    16384: tuple(range(32 * _GIB, 120 * _GIB + 1, 8 * _GIB)),
+}
+"""MiB that Fargate accepts, by CPU units: ECS developer guide, "Task size"."""
+
+_LOG_RETENTION_DAYS: Final = (
+    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096),
+    *(1827, 2192, 2557, 2922, 3288, 3653),
+)
+"""What CloudWatch Logs accepts: its API reference, PutRetentionPolicy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a setting accepts, in words, and what reads it; `read` raises ValueError for the rest.
+
+    `is_secret`: a wrong value may be a credential, so no error shows it.
+    """
+
+    accepted: str
+    read: Callable[[str], Any]
+    is_secret: bool = False
+
+
+def text_of(value: object) -> str:
+    """Return a setting's value as text, which is all that CloudFormation takes."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case tuple():
+            return ",".join(value)
+        case _:
+            return str(value)
+
+
+def one_of(values: Iterable[object]) -> Form:
+    """Accept one of the values, by its text."""
+    by_text = {text_of(value): value for value in values}
+
+    def read(text: str) -> object:
+        if text not in by_text:
+            raise ValueError
+        return by_text[text]
+
+    return Form(", ".join(by_text), read)
+
+
+def whole_number(least: int, most: int) -> Form:
+    """Accept whole numbers from `least` to `most`."""
+
+    def read(text: str) -> int:
+        is_number = text.isascii() and text.isdigit() and len(text) < 10
+        if not (is_number and least <= int(text) <= most):
+            raise ValueError
+        return int(text)
+
+    return Form(f"whole numbers from {least} to {most}", read)
+
+
+def matching(pattern: str, accepted: str, *, is_secret: bool = False) -> Form:
+    """Accept a text that matches all of the pattern, or an empty one."""
+
+    def read(text: str) -> str:
+        if text and not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
+
+    return Form(accepted, read, is_secret)
+
+
+def all_matching(pattern: str, accepted: str) -> Form:
+    """Accept texts that each match all of the pattern, comma-separated, or an empty one."""
+
+    def read(text: str) -> tuple[str, ...]:
+        parts = tuple(part.strip() for part in text.split(",") if part.strip())
+        if (text and not parts) or not all(re.fullmatch(pattern, part) for part in parts):
+            raise ValueError
+        return parts
+
+    return Form(f"{accepted}, comma-separated", read)
+
+
+def _read_url(text: str) -> str:
+    parts = urlsplit(text.strip())
+    if "@" in text:
+        raise SettingError(
+            "PREFECT_API_URL holds credentials",
+            next_step="store them in an SSM SecureString, and name it in"
+            " PREFECT_API_AUTH_STRING_PARAMETER",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    return text.strip().rstrip("/")
+
+
+_PREFECT_NAME: Final = r"""[^,'"\\/%&<>]*[^,'"\\/%&<>\s][^,'"\\/%&<>]*"""
+
+TEXT: Final = Form("text", str)
+FLAG: Final = one_of((True, False))
+API_URL: Final = Form(
+    "the address of Prefect's API, such as"
+    " https://api.prefect.cloud/api/accounts/…/workspaces/… or http://host:4200/api",
+    _read_url,
+)
+SECRET_PARAMETER: Final = matching(
+    r"(?!pn[ub]_)/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*",
+    "the name of an SSM SecureString in this region that holds the credential, no ARN",
+    is_secret=True,
+)
+CLUSTERS: Final = all_matching(
+    r"\S.*", "the name of one cluster; where PROVISION is rescue-only, names or ARNs"
+)
+POOL_NAME: Final = matching(
+    _PREFECT_NAME,
+    "a name without , ' \" \\ / % & < > that does not begin with prefect (where PROVISION is"
+    " rescue-only, it may)",
+)
+QUEUE_NAMES: Final = all_matching(_PREFECT_NAME, "work queues' names")
+# The results bucket's name holds the stack's, an account and a region, in 63 characters.
+STACK_NAME: Final = matching(
+    r"[a-z][a-z0-9-]{0,26}", "up to 27 small letters, digits and hyphens, beginning with a letter"
+)
+VPC_ID: Final = matching(r"vpc-[0-9a-f]{8,17}", "the id of a VPC, vpc-…")
+SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "subnet ids")
+GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "security group ids")
+EMAIL: Final = matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
+IMAGE: Final = matching(r"[a-z0-9][\w.:/@-]*", "an image, such as prefecthq/prefect-aws:latest")
+CPU_UNITS: Final = one_of(FARGATE_MEMORY)
+# `settings.py` reads it, with the CPU units.
+MEMORY: Final = Form("with WORKER_CPU 512, in MiB, 1024, 2048, 3072, 4096", str)
+RETENTION_DAYS: Final = one_of(_LOG_RETENTION_DAYS)
+LOG_LEVEL: Final = one_of(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+RATES: Final = Form(OWN_RATES_FORM, read_own_rates)

@@ -1,0 +1,195 @@
+"""Everything a command may touch: the project, AWS, Prefect, Chalice, the clock, the terminal.
+
+The only place of `spotctl` that reads the clock and the operator's environment.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import NoRegionError
+
+from chalicelib.adapters.credentials import PrefectAuthorization
+from chalicelib.adapters.prefect_client import Authorization
+from spotctl import bytecode
+from spotctl.errors import RefusedError
+from spotctl.prefect import OperatorPrefect
+from spotctl.project import Project
+
+LONGEST_INVOCATION_SECONDS: Final = 900
+"""Lambda's longest timeout: an answer is waited for that long."""
+
+_PREFECT_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a function returned, out of JSON. `error` is empty where it did not fail."""
+
+    value: Any
+    error: str = ""
+
+
+class Aws:
+    """boto3 clients with the operator's credentials, created when they are first needed."""
+
+    def __init__(self) -> None:
+        self.region: Final = boto3.Session().region_name or ""
+        self._clients: dict[str, Any] = {}
+
+    @cached_property
+    def account(self) -> str:
+        """The account id, from STS. Raises botocore's errors, without credentials too."""
+        return str(self.client("sts").get_caller_identity()["Account"])
+
+    def client(self, service: str) -> Any:
+        """Return the client of a service."""
+        if service not in self._clients:
+            # An invocation that takes long must not be sent twice.
+            config = (
+                Config(
+                    read_timeout=LONGEST_INVOCATION_SECONDS + 5,
+                    retries={"total_max_attempts": 1},
+                )
+                if service == "lambda"
+                else None
+            )
+            self._clients[service] = boto3.client(  # type: ignore[call-overload]  # any service name
+                service, region_name=self.region, config=config
+            )
+        return self._clients[service]
+
+    def invoke(self, function_name: str, event: object) -> Answer:
+        """Invoke a function once, and wait for its answer.
+
+        `event` is serialized as JSON. Raises botocore's errors; the function's own becomes `error`.
+        """
+        answer = self.client("lambda").invoke(
+            FunctionName=function_name,
+            InvocationType="RequestResponse",
+            Payload=json.dumps(event).encode(),
+        )
+        body = answer["Payload"].read()
+        try:
+            value = json.loads(body) if body else None
+        except ValueError:
+            return Answer(None, f"{function_name} returned something that is not JSON")
+        if not answer.get("FunctionError"):
+            return Answer(value)
+        error = value if isinstance(value, dict) else {}
+        kind, message = error.get("errorType", "Error"), error.get("errorMessage", "no message")
+        return Answer(value, f"{kind}: {message}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a command works with. `now` is in UTC; `pause` waits so many seconds."""
+
+    project: Project
+    aws: Aws
+    now: Callable[[], datetime]
+    pause: Callable[[float], None]
+    environment: Mapping[str, str]
+    """The operator's own: their Prefect credential, if it is set there."""
+    progress: Callable[[str], None]
+    """Prints a line about the work in progress."""
+    chalice: Callable[[str], int]
+    """Runs Chalice's `deploy` or `delete` for the stage; see `run_chalice`."""
+
+    @cached_property
+    def prefect(self) -> OperatorPrefect:
+        """The Prefect API that the stage's Lambdas use, reached from the operator's machine."""
+        return OperatorPrefect(
+            self.project.settings.prefect_api_url,
+            _authorization(self.project, self.aws, self.environment),
+            deadline=lambda: _PREFECT_SECONDS,
+            sleep=self.pause,
+        )
+
+
+def open_context(project: Project, progress: Callable[[str], None]) -> Context:
+    """Return the context of one command. `progress` prints a line.
+
+    Raises botocore's errors where AWS cannot be used at all: no region, no valid credentials.
+    """
+    aws = Aws()
+    if not aws.region:
+        raise NoRegionError
+    aws.account  # noqa: B018  # read here, so that missing credentials fail here
+    return Context(
+        project=project,
+        aws=aws,
+        now=lambda: datetime.now(UTC),
+        pause=time.sleep,
+        environment=os.environ,
+        progress=progress,
+        chalice=lambda command: run_chalice(project, command, progress),
+    )
+
+
+def run_chalice(project: Project, command: str, progress: Callable[[str], None]) -> int:
+    """Run `chalice deploy` or `chalice delete` for the stage; return its exit code.
+
+    Its output goes to `progress`, a line at a time. What is deployed contains its bytecode.
+
+    Raises:
+        RefusedError: Chalice is not installed beside this Python, or the app cannot be imported.
+    """
+    program = Path(sys.executable).parent / "chalice"
+    if not program.exists():
+        raise RefusedError(
+            f"there is no {program}", next_step="run spotctl with the project's own Python"
+        )
+    try:
+        with (
+            bytecode.packed(project.folder) if command == "deploy" else nullcontext(),
+            subprocess.Popen(  # noqa: S603  # our own Chalice, with a stage of our config
+                [str(program), command, "--stage", project.stage],
+                cwd=project.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as process,
+        ):
+            for line in process.stdout or ():
+                progress(line.rstrip())
+            return process.wait()
+    except bytecode.AppError as error:
+        raise RefusedError(
+            f"the app cannot be imported: {error}", next_step="run `make check`, which shows it"
+        ) from None
+
+
+def _authorization(project: Project, aws: Aws, environment: Mapping[str, str]) -> Authorization:
+    """Use the operator's credential; where it is missing or refused, the Lambdas' from SSM."""
+    settings = project.settings
+    own = None
+    if key := environment.get("PREFECT_API_KEY"):
+        own = f"Bearer {key}"
+    elif pair := environment.get("PREFECT_API_AUTH_STRING"):
+        own = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    if not (settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter):
+        return lambda _fresh: own
+
+    @cache
+    def of_the_lambdas() -> PrefectAuthorization:
+        return PrefectAuthorization(
+            aws.client("ssm"),
+            api_key_parameter=settings.prefect_api_key_parameter,
+            auth_string_parameter=settings.prefect_api_auth_string_parameter,
+        )
+
+    return lambda fresh: own if own and not fresh else of_the_lambdas()(fresh)

@@ -1,0 +1,72 @@
+"""The answer of the `provision` Lambda: for a deploy, and as a dry run for the status.
+
+The dry run changes nothing. It also shows whether the Lambdas reach Prefect, which this machine
+cannot find out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from spotctl.context import Context
+from spotctl.output import Row, failed, ok, warning
+
+FUNCTION: Final = "provision"
+
+READY: Final = "ready"
+SETTLED: Final = frozenset({READY, "blocked", "failed"})
+"""States that another call does not change: up to date, or waiting for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """An answer of `provision`. `state` is empty where the function itself failed.
+
+    `steps`: what it did, or in a dry run would do. `problems`: what keeps it from going on.
+    """
+
+    state: str
+    steps: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def provision(context: Context, *, dry_run: bool) -> Provisioned:
+    """Invoke `provision` once: it takes one step, or with `dry_run` only plans.
+
+    Raises botocore's errors.
+    """
+    name = context.project.function_name(FUNCTION)
+    answer = context.aws.invoke(name, {"dry_run": dry_run})
+    if answer.error or not isinstance(answer.value, Mapping):
+        return Provisioned("", problems=(answer.error or "provision returned nothing",))
+    value: Mapping[str, Any] = answer.value
+    problems = [problem.get("message", "") for problem in value.get("problems") or ()]
+    return Provisioned(
+        state=str(value.get("state", "")),
+        steps=tuple(map(str, value.get("steps") or ())),
+        problems=tuple(map(str, problems)),
+    )
+
+
+def read(context: Context) -> Provisioned | None:
+    """Return the function's plan; None where this stage has none. Raises botocore's errors."""
+    if FUNCTION not in context.project.functions:
+        return None
+    client = context.aws.client("lambda")
+    try:
+        return provision(context, dry_run=True)
+    except client.exceptions.ResourceNotFoundException:
+        return None
+
+
+def rows(found: Provisioned | None) -> list[Row]:
+    """Judge the plan: it is ok without steps and problems."""
+    if found is None:
+        return []  # the handler's rows show that the function is missing
+    if found.problems:
+        step = "do what it says; provision continues by itself"
+        return [failed("provision", problem, step) for problem in found.problems]
+    if found.state == READY:
+        return [ok("provision", "up to date, and the Lambdas reach Prefect")]
+    steps = "; ".join(found.steps) or "it waits for CloudFormation"
+    return [warning("provision", f"{found.state}: {steps}", "wait, or run spotctl deploy")]
