@@ -6,12 +6,14 @@ and EventBridge of this package look straight into moto's backends.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from typing import Any
 
 import boto3
 from moto.awslambda.models import LambdaBackend, lambda_backends
+from moto.core.config import default_user_config
 from moto.ecs.models import EC2ContainerServiceBackend, ecs_backends
 from moto.events.models import EventsBackend, events_backends
 from moto.moto_api._internal.models import moto_api_backend
@@ -36,19 +38,18 @@ class EmulatedAws:
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()  # creating boto3 clients is not thread-safe
         self.cloudformation = CloudFormation(self.client, self.account, self.region)
-        self.calls: set[tuple[str, str]] = set()
-        """Who called what over HTTP: the access key's id, and service:Operation."""
+        self.calls = moto_additions.calls
 
     def __enter__(self) -> EmulatedAws:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
+        default_user_config["iam"]["load_aws_managed_policies"] = True
         moto_additions.install()
-        moto_additions.tell_of_calls(lambda caller, operation: self.calls.add((caller, operation)))
+        self.calls.clear()
         cloudformation_requests.connect(self.cloudformation)
         self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        moto_additions.tell_of_calls(None)
         self.cloudformation.close()
         cloudformation_requests.connect(None)
         self._server.stop()
@@ -88,6 +89,12 @@ class EmulatedAws:
                     aws_secret_access_key="testing",  # noqa: S106  # moto takes any
                 )
             return self._clients[name]
+
+    def send(self, queue_arn: str, message: object) -> None:
+        """Send a message, as JSON, to the SQS queue of that ARN."""
+        sqs = self.client("sqs")
+        queue_url = sqs.get_queue_url(QueueName=queue_arn.split(":sqs:")[1].split(":")[-1])
+        sqs.send_message(QueueUrl=queue_url["QueueUrl"], MessageBody=json.dumps(message))
 
     @property
     def ecs(self) -> EC2ContainerServiceBackend:

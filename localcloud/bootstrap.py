@@ -1,4 +1,4 @@
-"""Brings a stage up as a user does: the credential into SSM, and `provision` until it is ready.
+"""Sets a stage up as a user does: the credential into SSM, and `provision` until it is ready.
 
 The account is empty before, but for AWS's default VPC. What is named here is what the settings say
 by default.
@@ -7,17 +7,11 @@ by default.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 from localcloud.aws import EmulatedAws
-from localcloud.deployment import PROJECT
+from localcloud.lambdas import Invocation
 
 STAGE = "dev"
 STACK = f"prefect-spot-{STAGE}"
@@ -27,49 +21,39 @@ AUTH_PARAMETER = f"/prefect-spot/{STAGE}/auth-string"
 READY_SECONDS = 180.0
 
 
-@dataclass(frozen=True)
-class Account:
-    """Where things are, as the stack's outputs say."""
-
-    outputs: Mapping[str, str]
-
-    @property
-    def bucket(self) -> str:
-        """The bucket for results."""
-        return self.outputs["ResultsBucket"]
-
-
 def store_credential(aws: EmulatedAws, auth_string: str) -> None:
     """Put the server's basic auth where its setting says: the one thing that is done by hand."""
     aws.client("ssm").put_parameter(Name=AUTH_PARAMETER, Value=auth_string, Type="SecureString")
 
 
-def provision(
-    aws: EmulatedAws, call: Callable[[], dict[str, Any]], tell: Callable[[str], None]
-) -> Account:
-    """Call the function until all is ready; `tell` hears each of its steps.
+def provision(call: Callable[[], Invocation], report: Callable[[str], None]) -> None:
+    """Call the function until all is ready; `report` gets each of its steps.
 
-    Raises RuntimeError with its answer when it is not ready in three minutes, or asks for a person.
+    Raises RuntimeError when it fails, is not ready in three minutes, or needs a person.
     """
     deadline = time.monotonic() + READY_SECONDS
     while True:
-        answer = call()
+        invocation = call()
+        if invocation.status != "ok":
+            raise RuntimeError(f"{invocation.function} failed: {invocation.error}")
+        answer = invocation.answer
         for step in answer["steps"]:
-            tell(f"provision: {step}")
+            report(f"provision: {step}")
         if answer["state"] == "ready":
-            return Account(_outputs(aws))
+            return
         if answer["state"] in ("blocked", "failed") or time.monotonic() > deadline:
-            raise RuntimeError(f"the stage does not come up: {answer}")
+            raise RuntimeError(f"the stage cannot be provisioned: {answer}")
         time.sleep(0.2)
 
 
-def _outputs(aws: EmulatedAws) -> dict[str, str]:
+def stack_outputs(aws: EmulatedAws) -> dict[str, str]:
+    """Return the outputs of the stage's stack: where things are."""
     [stack] = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 
 def set_up_observer(aws: EmulatedAws) -> dict[str, str]:
-    """Have all news of the cluster's tasks put into a queue, for prefect-aws's observer.
+    """Send all events of the cluster's tasks to a queue, for prefect-aws's observer.
 
     As `prefect-aws ecs-worker deploy-events` does; returns the worker's variable that names it.
     Without a queue the observer ends at once, which is what keeps it off elsewhere: nothing in
@@ -83,24 +67,3 @@ def set_up_observer(aws: EmulatedAws) -> dict[str, str]:
     events.put_rule(Name=queue, EventPattern=json.dumps(pattern))
     events.put_targets(Rule=queue, Targets=[{"Id": "1", "Arn": attributes["QueueArn"]}])
     return {"PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": queue}
-
-
-def run_python(arguments: list[str], environment: dict[str, str], cwd: Path = PROJECT) -> str:
-    """Run this Python with `environment` in place of the host's AWS and Prefect settings.
-
-    Raises RuntimeError with the output when it fails.
-    """
-    host = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PREFECT_"))}
-    finished = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env={**host, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if finished.returncode != 0:
-        raise RuntimeError(f"{' '.join(arguments)} failed:\n{finished.stdout}")
-    return finished.stdout

@@ -13,29 +13,28 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import (
     AUTH_PARAMETER,
     CLUSTER,
     STAGE,
-    Account,
     provision,
-    run_python,
     set_up_observer,
+    stack_outputs,
     store_credential,
 )
-from localcloud.deployment import PROJECT, deploy
+from localcloud.deployment import PROJECT, deploy, run_program
 from localcloud.events import EventRouter
 from localcloud.fargate import Fargate, Timings
 from localcloud.fault_proxy import FaultProxy
-from localcloud.lambdas import Invocation, LambdaService
+from localcloud.lambdas import LambdaService
 from localcloud.oracle import Observation, observe
 from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household, free_port
+from localcloud.processes import Supervisor, free_port
 
 LAMBDA_PYTHON = PROJECT / ".venvs" / "lambda" / "bin" / "python"
 REACT = f"prefect-spot-{STAGE}-react"
@@ -52,10 +51,10 @@ class Options:
 
     `auth_string`: what the Prefect server demands, "user:password".
     `retry_scale`: factor on Lambda's pauses of 60 and 120 s between its tries.
-    `faults`: the deployed Lambdas, and nobody else, reach Prefect and AWS through fault proxies.
+    `faults`: the deployed Lambdas, and nothing else, reach Prefect and AWS through fault proxies.
     `observer`: the worker runs prefect-aws's observer, with the queue it needs.
     `postgres`: Prefect keeps its runs in PostgreSQL, which bears many clients at once.
-    `worker`: whether there is one at all; else nobody takes the pool's runs.
+    `worker`: whether there is one at all; without, the pool's runs stay scheduled.
     `lambda_concurrency`: how many processes each function may have.
     """
 
@@ -74,11 +73,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Cloud:
-    """All that there is, for whoever drives it."""
+    """The running parts, for the demo and the tests."""
 
     folder: Path
     aws: EmulatedAws
-    account: Account
+    outputs: Mapping[str, str]
+    """Of the stage's stack: where things are."""
     prefect: PrefectApi
     server: PrefectServer
     fargate: Fargate
@@ -92,7 +92,7 @@ class Cloud:
 
     def run_python(self, *arguments: str) -> str:
         """Run a Python program as a user of this cloud; return its output."""
-        return run_python(list(arguments), dict(self.environment))
+        return run_program([sys.executable, *arguments], self.environment)
 
     def zip_bytes(self) -> int:
         """Size of the deployed zip."""
@@ -118,23 +118,23 @@ class Cloud:
 
 @contextmanager
 def embedded_cloud(
-    options: Options, tell: Callable[[str], None] = lambda _: None
+    options: Options, report: Callable[[str], None] = lambda _: None
 ) -> Iterator[Cloud]:
-    """Build the cloud, hand it out, and end it. `tell` hears what is being done.
+    """Build the cloud, hand it out, and end it. `report` gets each step.
 
-    Raises RuntimeError, with the log of the part that failed, when one does not come up.
+    Raises RuntimeError, with the log of the part that failed, when one does not start.
     """
     with ExitStack() as stack:
-        household = stack.enter_context(Household.open())
-        folder = household.folder
-        tell("starting a Prefect server")
+        supervisor = stack.enter_context(Supervisor.open())
+        folder = supervisor.folder
+        report("starting a Prefect server")
         database = "sqlite"
         if options.postgres:
-            postgres = stack.enter_context(Postgres(folder / "postgres", household.spawn))
+            postgres = stack.enter_context(Postgres(folder / "postgres", supervisor.spawn))
             database = postgres.create_database("prefect")
         server = PrefectServer(
             folder / "prefect",
-            household.spawn,
+            supervisor.spawn,
             database=database,
             auth_string=options.auth_string,
         )
@@ -142,7 +142,7 @@ def embedded_cloud(
             starting = pool.submit(server.__enter__)
             aws = stack.enter_context(EmulatedAws())
             store_credential(aws, options.auth_string)
-            tell("chalice deploy")
+            report("chalice deploy")
             settings = {
                 "PREFECT_API_URL": server.api_url,
                 "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
@@ -157,7 +157,7 @@ def embedded_cloud(
             )
             starting.result()
         stack.push(server.__exit__)
-        tell(f"Prefect {server.version} answers")
+        report(f"Prefect {server.version} answers")
         environment = {
             "PREFECT_API_URL": server.api_url,
             "PREFECT_API_AUTH_STRING": options.auth_string,
@@ -165,7 +165,7 @@ def embedded_cloud(
         }
         lambdas = stack.enter_context(
             LambdaService(
-                household,
+                supervisor,
                 aws,
                 LAMBDA_PYTHON,
                 retry_scale=options.retry_scale,
@@ -175,7 +175,7 @@ def embedded_cloud(
         router = stack.enter_context(EventRouter(aws, lambdas.invoke_async))
         fargate = stack.enter_context(
             Fargate(
-                household,
+                supervisor,
                 aws,
                 router.put,
                 path_prefix=Path(sys.executable).parent,
@@ -190,10 +190,9 @@ def embedded_cloud(
                 timings=options.timings,
             )
         )
-        fargate.keep_services()
-        account = provision(aws, lambda: _answer(lambdas.invoke(PROVISION, {})), tell)
+        provision(lambda: lambdas.invoke(PROVISION, {}), report)
         if not options.worker:
-            tell("sending the worker away")
+            report("sending the worker away")
             _scale_worker_to_none(aws, fargate)
         prefect_faults = aws_faults = None
         if options.faults:
@@ -203,7 +202,7 @@ def embedded_cloud(
         yield Cloud(
             folder=folder,
             aws=aws,
-            account=account,
+            outputs=stack_outputs(aws),
             prefect=PrefectApi(server.api_url, options.auth_string),
             server=server,
             fargate=fargate,
@@ -215,14 +214,8 @@ def embedded_cloud(
         )
 
 
-def _answer(invocation: Invocation) -> dict[str, Any]:
-    if invocation.status != "ok":
-        raise RuntimeError(f"{invocation.function} failed: {invocation.error}")
-    return dict(invocation.answer)
-
-
 def _scale_worker_to_none(aws: EmulatedAws, fargate: Fargate) -> None:
-    """Until its container has exited, a worker goes on taking runs that nobody would start."""
+    """Wait until its container has exited: until then a worker goes on taking runs."""
     ecs = aws.client("ecs")
     ecs.update_service(cluster=CLUSTER, service=WORKER_SERVICE, desiredCount=0)
 
@@ -231,7 +224,7 @@ def _scale_worker_to_none(aws: EmulatedAws, fargate: Fargate) -> None:
         counted = service["runningCount"] + service["pendingCount"]
         return not counted and not any(x.started and not x.exited for x in fargate.ledger())
 
-    wait_for("the worker's end", 180, is_gone)
+    wait_for("the worker's exit", 180, is_gone)
 
 
 def _put_between(aws: EmulatedAws, prefect_faults: FaultProxy, aws_faults: FaultProxy) -> None:

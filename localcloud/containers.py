@@ -1,7 +1,4 @@
-"""What a Fargate container runs, and what ECS says about its task: pure, but for the secrets.
-
-Task definition and overrides come in; command, environment and DescribeTasks' words go out.
-"""
+"""What a Fargate container runs, and what ECS says about its task: pure, but for the secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
-from moto.ec2.models import ec2_backends
 from moto.ecs.models import Task, TaskDefinition
 
 from localcloud.aws import EmulatedAws
@@ -20,18 +16,6 @@ from localcloud.aws import EmulatedAws
 DEFAULT_STOP_TIMEOUT_SECONDS = 30.0
 
 Description = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class HealthCheck:
-    """How ECS asks a container whether it is well; it is ill after `retries` failures in a row."""
-
-    command: tuple[str, ...]
-    interval_seconds: float
-    timeout_seconds: float
-    retries: int
-    start_period_seconds: float
-    """In which failures do not count."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +33,20 @@ class ContainerPlan:
     """Of the task, in CPU units, as ECS writes it."""
     memory: str
     """Of the task, in MiB, as ECS writes it."""
-    health_check: HealthCheck | None = None
+    health_check: Mapping[str, Any] | None = None
+    """As in the task definition, seconds; its command is one by CMD."""
 
 
 class SecretUnavailableError(Exception):
-    """A secret cannot be had; ECS does not start the task then."""
+    """A secret cannot be read; ECS does not start the task then."""
 
 
 def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> ContainerPlan:
     """Plan the first container of the definition: the only one this emulation runs."""
     container: dict[str, Any] = definition.container_definitions[0]
-    override: dict[str, Any] = next(
-        (
-            o
-            for o in overrides.get("containerOverrides") or []
-            if o.get("name", container["name"]) == container["name"]
-        ),
-        {},
-    )
+    all_overrides = overrides.get("containerOverrides") or []
+    own = [o for o in all_overrides if o.get("name", container["name"]) == container["name"]]
+    override: dict[str, Any] = own[0] if own else {}
     arguments = override.get("command") or container.get("command") or []
     return ContainerPlan(
         name=container["name"],
@@ -77,7 +57,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
         stop_timeout_seconds=float(container.get("stopTimeout") or DEFAULT_STOP_TIMEOUT_SECONDS),
         cpu=str(overrides.get("cpu") or definition.cpu or container.get("cpu") or 256),
         memory=str(overrides.get("memory") or definition.memory or container.get("memory") or 512),
-        health_check=_health_check(container.get("healthCheck")),
+        health_check=container.get("healthCheck"),
     )
 
 
@@ -87,47 +67,33 @@ def overridden_environment(overrides: Mapping[str, Any]) -> dict[str, str]:
     return {n: v for o in containers for n, v in _named(o.get("environment")).items()}
 
 
-def _health_check(given: dict[str, Any] | None) -> HealthCheck | None:
-    if given is None:
-        return None
-    how, *command = given["command"]
-    if how != "CMD":
-        raise NotImplementedError(f"only health checks by CMD are emulated, not {how}")
-    return HealthCheck(
-        command=tuple(command),
-        interval_seconds=float(given["interval"]),
-        timeout_seconds=float(given["timeout"]),
-        retries=int(given["retries"]),
-        start_period_seconds=float(given["startPeriod"]),
-    )
-
-
 def resolve_secrets(aws: EmulatedAws, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the decrypted values, or raise SecretUnavailableError in ECS's words."""
+    """Return the decrypted values, or raise SecretUnavailableError with ECS's message.
+
+    A source is an SSM parameter's name, or the ARN of one whose name begins with a slash.
+    """
     return {name: _parameter(aws, source) for name, source in secrets.items()}
 
 
 def new_description(task: Task, plan: ContainerPlan, capacity: str, now: datetime) -> Description:
     """Return what DescribeTasks says of a task just placed, times as datetimes."""
     prefix = task.task_arn.split(":task/")[0]
-    containers = [
-        {
-            "containerArn": f"{prefix}:container/{task.cluster_name}/{task.id}/{uuid.uuid4()}",
-            "taskArn": task.task_arn,
-            "name": plan.name,
-            "image": plan.image,
-            "lastStatus": "PENDING",
-            "networkInterfaces": [],
-            "healthStatus": "UNKNOWN",
-            "cpu": "0",
-        }
-    ]
+    container = {
+        "containerArn": f"{prefix}:container/{task.cluster_name}/{task.id}/{uuid.uuid4()}",
+        "taskArn": task.task_arn,
+        "name": plan.name,
+        "image": plan.image,
+        "lastStatus": "PENDING",
+        "networkInterfaces": [],
+        "healthStatus": "UNKNOWN",
+        "cpu": "0",
+    }
     description: Description = {
         "attachments": task.attachments,
         "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
-        "availabilityZone": _availability_zone(task),
+        "availabilityZone": f"{task.region_name}a",
         "clusterArn": task.cluster_arn,
-        "containers": containers,
+        "containers": [container],
         "cpu": plan.cpu,
         "createdAt": now,
         "desiredStatus": "RUNNING",
@@ -189,27 +155,14 @@ def _named(entries: list[dict[str, str]] | None, key: str = "value") -> dict[str
 def _parameter(aws: EmulatedAws, source: str) -> str:
     if source.startswith("arn:") and ":ssm:" not in source:
         raise SecretUnavailableError(f"{source} is not an SSM parameter: only those are emulated")
-    # An ARN does not tell whether the parameter's name begins with a slash: "parameter/key" is
-    # that of "key" as well as of "/key".
-    path = source.split(":parameter", 1)[-1]
-    for name in dict.fromkeys((path, path.removeprefix("/"))):
-        try:
-            answer = aws.client("ssm").get_parameter(Name=name, WithDecryption=True)
-            return str(answer["Parameter"]["Value"])
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ParameterNotFound":
-                raise
+    try:
+        name = source.split(":parameter", 1)[-1]
+        answer = aws.client("ssm").get_parameter(Name=name, WithDecryption=True)
+        return str(answer["Parameter"]["Value"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ParameterNotFound":
+            raise
     raise SecretUnavailableError(
         "ResourceInitializationError: unable to pull secrets or registry auth: unable to retrieve "
         f"secrets from ssm: Invalid parameters: {source}"
     )
-
-
-def _availability_zone(task: Task) -> str:
-    attachments: list[dict[str, Any]] = task.attachments
-    details = [d for attachment in attachments for d in attachment["details"]]
-    subnet_id = next((d["value"] for d in details if d["name"] == "subnetId"), None)
-    if subnet_id is None:
-        return f"{task.region_name}a"
-    subnet = ec2_backends[task._account_id][task.region_name].get_subnet(subnet_id)
-    return str(subnet.availability_zone)

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from localcloud.aws import EmulatedAws
@@ -26,18 +26,11 @@ def deploy(
 ) -> None:
     """Deploy stage `stage` from a copy in `folder`, its environment changed by `settings`.
 
-    The zip brings its bytecode, as `spotctl deploy` has it.
-
-    Raises RuntimeError with Chalice's output when it fails.
+    The copy is made when it is not there yet. The zip brings its bytecode, as `spotctl deploy` has
+    it. Raises RuntimeError with Chalice's output when it fails.
     """
-    copy_project(folder)
-    redeploy(aws, folder, stage, settings, timeout_seconds)
-
-
-def redeploy(
-    aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
-) -> None:
-    """Deploy the copy in `folder` once more, as `deploy` does."""
+    if not folder.exists():
+        copy_project(folder)
     with bytecode.packed(folder):
         deploy_folder(aws, folder, stage, settings, timeout_seconds)
 
@@ -47,10 +40,23 @@ def deploy_folder(
 ) -> None:
     """Deploy any Chalice project as it is: its zip brings no bytecode."""
     configure(folder, stage, settings, timeout_seconds)
+    chalice = Path(sys.executable).parent / "chalice"
+    run_program([str(chalice), "deploy", "--stage", stage], aws.environment(), folder)
+
+
+def run_program(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path = PROJECT
+) -> str:
+    """Run a program with `environment` in place of the host's AWS and Prefect settings.
+
+    Returns its output; raises RuntimeError with it when the program fails.
+    """
+    foreign = ("AWS_", "PREFECT_", "PYTHON")
+    host = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     finished = subprocess.run(
-        [Path(sys.executable).parent / "chalice", "deploy", "--stage", stage],
+        command,
         cwd=folder,
-        env=_environment(aws),
+        env={**host, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -58,7 +64,8 @@ def deploy_folder(
         check=False,
     )
     if finished.returncode != 0:
-        raise RuntimeError(f"chalice deploy failed:\n{finished.stdout}")
+        raise RuntimeError(f"{' '.join(command)} failed:\n{finished.stdout}")
+    return finished.stdout
 
 
 def copy_project(folder: Path, project: Path = PROJECT) -> None:
@@ -79,13 +86,3 @@ def configure(folder: Path, stage: str, settings: Mapping[str, str], timeout_sec
     config["stages"][stage]["environment_variables"] = {"STAGE": stage, **settings}
     config["stages"][stage]["lambda_timeout"] = timeout_seconds
     path.write_text(json.dumps(config, indent=2))
-
-
-def _environment(aws: EmulatedAws) -> dict[str, str]:
-    """The host's environment, for pip's sake, with nothing of its AWS account or Prefect in it."""
-    host = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "PREFECT_", "PYTHON"))
-    }
-    return {**host, **aws.environment()}

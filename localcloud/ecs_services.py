@@ -1,15 +1,15 @@
-"""ECS services on the laptop: how the Prefect worker comes up, and comes up again.
+"""ECS services on the laptop: how the Prefect worker is started, and started again.
 
-One look at moto's services and tasks, and what is missing is run, what is too much or ill is
-stopped. A new task definition is a new deployment; one whose tasks fail is given up, where the
-service has a DeploymentCircuitBreaker.
+Each pass over moto's services and tasks runs what is missing and stops what is surplus. A new task
+definition is a new deployment; one whose tasks fail is given up, as with a
+DeploymentCircuitBreaker, which the stack's worker has.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Any, Protocol
-from weakref import WeakSet
+from collections.abc import Callable
+from typing import Any
 
 from moto.ecs.models import EC2ContainerServiceBackend, Service, Task
 
@@ -18,77 +18,50 @@ from localcloud.moto_additions import run_tasks
 FAILURES_THAT_BREAK_THE_CIRCUIT = 3
 """ECS's least, whatever the desired count."""
 
-_stopped_by_services: WeakSet[Task] = WeakSet()  # not for being ill: such a stop is no failure
 
+def reconcile_services(
+    backend: EC2ContainerServiceBackend, stop: Callable[[str, str], None]
+) -> None:
+    """Bring every service one step nearer to `desiredCount` tasks of its present definition.
 
-class StopsTasks(Protocol):
-    """What is asked of Fargate here."""
-
-    def __call__(self, task_arn: str, *, reason: str, stop_code: str) -> None:
-        """Stop a task by its ARN."""
-
-
-def reconcile_services(backend: EC2ContainerServiceBackend, stop: StopsTasks) -> None:
-    """Bring every service one step nearer to `desiredCount` tasks of its present definition."""
+    `stop` stops a task by its ARN, with a reason.
+    """
     for service in list(backend.services.values()):
         definition = str(backend.describe_task_definition(str(service.task_definition)).arn)
         deployment = _deployment_of(service, definition)
-        given_up = deployment.get("rolloutState") == "FAILED"
+        given_up = deployment["rolloutState"] == "FAILED"
         desired = service.desired_count if service.status == "ACTIVE" and not given_up else 0
-        tasks = _tasks_of(backend, service)
+        tasks = _tasks_of(backend, service, "RUNNING")
         current = [task for task in tasks if task.task_definition_arn == definition]
         outdated = [task for task in tasks if task.task_definition_arn != definition]
         for _ in range(desired - len(current)):
-            placed, _refused = run_tasks(
-                backend,
-                cluster=service.cluster_name,
-                task_definition=definition,
-                launch_type="FARGATE",
-                network=service.network_configuration or None,
-                started_by=str(deployment.get("id", "")),
-                group=_group(service),
-                tags=service.tags,
-            )
+            request = {
+                "cluster": service.cluster_name,
+                "taskDefinition": definition,
+                "launchType": "FARGATE",
+                "networkConfiguration": service.network_configuration,
+                "startedBy": deployment["id"],
+                "group": _group(service),
+                "tags": service.tags,
+            }
+            placed, _refused = run_tasks(backend, request)
             current += placed
         for task in [*outdated, *current[desired:]]:
-            _stopped_by_services.add(task)
-            stop(
-                task.task_arn,
-                reason=f"Scaling activity initiated by (deployment {deployment.get('id')})",
-                stop_code="ServiceSchedulerInitiated",
-            )
-        for task in current[:desired]:
-            if _health(task) == "UNHEALTHY":
-                stop(
-                    task.task_arn,
-                    reason=f"(service {service.name}) (task {task.id}) failed container health"
-                    " checks.",
-                    stop_code="ServiceSchedulerInitiated",
-                )
+            stop(task.task_arn, f"Scaling activity initiated by (deployment {deployment['id']})")
         _report(backend, service, current[:desired])
 
 
-def _tasks_of(backend: EC2ContainerServiceBackend, service: Service) -> list[Task]:
-    return [task for task in _all_tasks_of(backend, service) if task.desired_status == "RUNNING"]
-
-
-def _all_tasks_of(backend: EC2ContainerServiceBackend, service: Service) -> list[Task]:
+def _tasks_of(backend: EC2ContainerServiceBackend, service: Service, status: str) -> list[Task]:
     tasks = list(backend.tasks.get(service.cluster_name, {}).values())
-    return [task for task in tasks if task.group == _group(service)]
+    return [t for t in tasks if t.group == _group(service) and t.desired_status == status]
 
 
 def _group(service: Service) -> str:
     return f"service:{service.name}"
 
 
-def _health(task: Task) -> str:
-    return str(getattr(task, "health_status", "UNKNOWN"))
-
-
 def _deployment_of(service: Service, definition: str) -> dict[str, Any]:
-    """Return the service's deployment; another one when the task definition is another."""
-    if not service.deployments:
-        return {}
+    """Return the service's deployment; a new one when the task definition is another."""
     deployment: dict[str, Any] = service.deployments[0]
     if deployment["taskDefinition"] != definition:
         deployment.update(
@@ -101,19 +74,15 @@ def _deployment_of(service: Service, definition: str) -> dict[str, Any]:
 
 
 def _report(backend: EC2ContainerServiceBackend, service: Service, tasks: list[Task]) -> None:
-    """DescribeServices' counts; moto believes every service to run as soon as it is updated."""
+    """Set DescribeServices' counts; for moto, every service runs as soon as it is updated."""
     running = sum(task.last_status == "RUNNING" for task in tasks)
     service.running_count = running
     service.pending_count = len(tasks) - running
-    if not service.deployments:
-        return
     deployment: dict[str, Any] = service.deployments[0]
     failed = [
         task
-        for task in _all_tasks_of(backend, service)
-        if task.started_by == deployment["id"]
-        and task.last_status == "STOPPED"
-        and task not in _stopped_by_services
+        for task in _tasks_of(backend, service, "STOPPED")
+        if (task.started_by, task.last_status) == (deployment["id"], "STOPPED")
     ]
     deployment.update(
         runningCount=running, pendingCount=len(tasks) - running, failedTasks=len(failed)
@@ -122,13 +91,8 @@ def _report(backend: EC2ContainerServiceBackend, service: Service, tasks: list[T
         return
     definition = backend.describe_task_definition(deployment["taskDefinition"])
     is_checked = bool(definition.container_definitions[0].get("healthCheck"))
-    well = [task for task in tasks if not is_checked or _health(task) == "HEALTHY"]
-    if running == len(well) == service.desired_count:
+    healthy = [task for task in tasks if not is_checked or getattr(task, "is_healthy", False)]
+    if running == len(healthy) == service.desired_count:
         deployment["rolloutState"] = "COMPLETED"
-    elif _breaks(service) and len(failed) >= FAILURES_THAT_BREAK_THE_CIRCUIT:
+    elif len(failed) >= FAILURES_THAT_BREAK_THE_CIRCUIT:
         deployment["rolloutState"] = "FAILED"
-
-
-def _breaks(service: Service) -> bool:
-    configuration = getattr(service, "deployment_configuration", None) or {}
-    return bool(configuration.get("deploymentCircuitBreaker", {}).get("enable"))

@@ -1,7 +1,7 @@
 """EventBridge on the laptop: events find their targets by the rules that `chalice deploy` made.
 
-A wrong rule fails here, not in production. Mischief on the way - twice, late, in another order,
-never - is what at-least-once delivery does on a bad day, on purpose.
+A wrong rule fails here, not in production. A delivery plan has events delivered twice, late, in
+another order or never, as at-least-once delivery may do.
 """
 
 from __future__ import annotations
@@ -30,38 +30,30 @@ class Delivery:
     delay_seconds: float = 0.0
 
 
-Mischief = Callable[[Event], Sequence[Delivery]]
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """What has been handed to a function."""
-
-    function_name: str
-    event: Event
+DeliveryPlan = Callable[[Event], Sequence[Delivery]]
 
 
 def deliver_once(event: Event) -> Sequence[Delivery]:
-    """Deliver once and at once: no mischief."""
+    """Deliver once, without delay."""
     return [Delivery(event)]
 
 
-def duplicate(times: int, then: Mischief = deliver_once) -> Mischief:
+def duplicate(times: int, then: DeliveryPlan = deliver_once) -> DeliveryPlan:
     """Deliver everything `times` times."""
     return lambda event: [delivery for _ in range(times) for delivery in then(event)]
 
 
-def drop(predicate: Callable[[Event], bool]) -> Mischief:
+def drop(predicate: Callable[[Event], bool]) -> DeliveryPlan:
     """Never deliver the events that `predicate` chooses."""
     return lambda event: [] if predicate(event) else deliver_once(event)
 
 
-def delay(predicate: Callable[[Event], bool], seconds: float) -> Mischief:
+def delay(predicate: Callable[[Event], bool], seconds: float) -> DeliveryPlan:
     """Deliver the events that `predicate` chooses some seconds later."""
     return lambda event: [Delivery(event, seconds if predicate(event) else 0.0)]
 
 
-def shuffle(seed: int, within_seconds: float) -> Mischief:
+def shuffle(seed: int, within_seconds: float) -> DeliveryPlan:
     """Deliver everything after a random time of at most `within_seconds`: in any order."""
     chance = random.Random(seed)
     return lambda event: [Delivery(event, chance.uniform(0, within_seconds))]
@@ -77,18 +69,17 @@ def flow_run_of(event: Event) -> str:
 class EventRouter:
     """Hands events to the Lambdas and queues that moto's rules name; schedules are not fired.
 
-    `invoke(function_name, event)` must not block: it is an asynchronous invocation. `mischief_of`
-    holds, by a flow run's id, what happens to the events of its tasks; `mischief` is for all other.
+    `invoke(function_name, event)` must not block: it is an asynchronous invocation. `plan_of`
+    holds, by a flow run's id, what happens to the events of its tasks; `plan` is for all other.
     """
 
     def __init__(self, aws: EmulatedAws, invoke: Callable[[str, Event], object]) -> None:
-        self.mischief: Mischief = deliver_once
-        self.mischief_of: dict[str, Mischief] = {}
-        self.delivered: list[Delivered] = []
+        self.plan: DeliveryPlan = deliver_once
+        self.plan_of: dict[str, DeliveryPlan] = {}
+        self.delivered: list[Event] = []  # to functions
         self._aws = aws
         self._invoke = invoke
-        self._timers: set[threading.Timer] = set()
-        self._lock = threading.Lock()
+        self._timers: list[threading.Timer] = []
         self._closed = threading.Event()
 
     def __enter__(self) -> EventRouter:
@@ -100,65 +91,49 @@ class EventRouter:
     def close(self) -> None:
         """Drop what is still to be delivered."""
         self._closed.set()
-        with self._lock:
-            for timer in self._timers:
-                timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
 
     @property
     def pending(self) -> int:
         """How many deliveries are still on their way."""
-        with self._lock:
-            return len(self._timers)
+        return sum(timer.is_alive() for timer in self._timers)
 
     def put(self, event: Event) -> None:
-        """Match the event as it arrives, and deliver it as its run's mischief wants it.
+        """Match the event as it arrives, and deliver it as its run's plan says.
 
         Raises NotImplementedError for a target that is neither a function nor a queue.
         """
-        for delivery in self.mischief_of.get(flow_run_of(event), self.mischief)(event):
+        for delivery in self.plan_of.get(flow_run_of(event), self.plan)(event):
             for rule in self._rules():
                 pattern = rule.event_pattern.get_pattern()
                 # A schedule has no pattern, and an empty pattern would match everything.
                 if pattern and rule.event_pattern.matches_event(delivery.event):  # type: ignore[arg-type]  # any event
-                    self._deliver(rule, delivery)
+                    for target in rule.targets:
+                        self._deliver(_arn_of(rule, target), delivery)
 
     def _rules(self) -> list[Rule]:
         rules = self._aws.events.event_buses["default"].rules
         return [rule for rule in list(rules.values()) if rule.state == "ENABLED"]
 
-    def _deliver(self, rule: Rule, delivery: Delivery) -> None:
-        for target in rule.targets:
-            arn = _arn_of(rule, target)
-            if delivery.delay_seconds <= 0:
-                self._hand_over(arn, delivery.event)
-            else:
-                self._hand_over_later(arn, delivery)
-
-    def _hand_over_later(self, arn: str, delivery: Delivery) -> None:
-        def fire() -> None:
-            try:
-                self._hand_over(arn, delivery.event)
-            finally:
-                with self._lock:
-                    self._timers.discard(timer)
-
-        timer = threading.Timer(delivery.delay_seconds, fire)
+    def _deliver(self, arn: str, delivery: Delivery) -> None:
+        if delivery.delay_seconds <= 0:
+            self._hand_over(arn, delivery.event)
+            return
+        timer = threading.Timer(delivery.delay_seconds, self._hand_over, (arn, delivery.event))
         timer.daemon = True
-        with self._lock:
-            self._timers.add(timer)
         timer.start()
+        self._timers.append(timer)
 
     def _hand_over(self, arn: str, event: Event) -> None:
         if self._closed.is_set():
             return
         if ":sqs:" in arn:
-            sqs = self._aws.client("sqs")
-            queue_url = sqs.get_queue_url(QueueName=arn.split(":")[-1])["QueueUrl"]
-            sqs.send_message(QueueUrl=queue_url, MessageBody=json.dumps(event))
+            self._aws.send(arn, event)
             return
         function_name = arn.split(":function:")[1].split(":")[0]
-        self.delivered.append(Delivered(function_name, event))
-        self._invoke(function_name, json.loads(json.dumps(event)))  # nobody shares an event
+        self.delivered.append(event)
+        self._invoke(function_name, json.loads(json.dumps(event)))  # each function gets a copy
 
 
 def _arn_of(rule: Rule, target: dict[str, Any]) -> str:

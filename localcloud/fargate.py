@@ -1,4 +1,4 @@
-"""Fargate on the laptop: a process per container, with ECS's statuses, events and Spot's manners.
+"""Fargate on the laptop: a process per container, with ECS's statuses, events and Spot stops.
 
 moto's RunTask and StopTask end here; every change of a task becomes the event EventBridge would
 get. `ledger()` is what the oracle judges by.
@@ -13,7 +13,6 @@ import queue
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ from localcloud import moto_additions
 from localcloud.aws import EmulatedAws
 from localcloud.containers import (
     Description,
-    HealthCheck,
     SecretUnavailableError,
     overridden_environment,
     plan_container,
@@ -33,9 +31,8 @@ from localcloud.containers import (
     state_change_event,
 )
 from localcloud.ecs_services import reconcile_services
-from localcloud.processes import Household, end_tree, free_port
-from localcloud.task_life import ContainerLife as ContainerLife
-from localcloud.task_life import TaskLife
+from localcloud.processes import Supervisor, end_tree, free_port
+from localcloud.task_life import ContainerLife, TaskLife
 
 TASK_MARKER = "PREFECT_SPOT_ECS_TASK"
 DRILL = "prefect-spot drill"
@@ -52,7 +49,7 @@ class Timings:
     """How long ECS takes.
 
     In reality: provisioning about 10 s, pending (image pull) 10 to 60 s, deprovisioning 22 to
-    73 s (until the network interface is detached); services are looked after every few seconds.
+    73 s (until the network interface is detached); services are reconciled every few seconds.
     """
 
     provisioning_seconds: float = 0.2
@@ -62,23 +59,20 @@ class Timings:
     """Factor on a container's `stopTimeout`, which is 30 s unless the task definition says so."""
     health_check_scale: float = 0.1
     """Factor on the interval between two health checks, which is 30 s unless the task says so."""
-    start_period_scale: float = 1.0
-    """Factor on the time a container may take until failed health checks count."""
     service_seconds: float = 1.0
-    """Between two looks at the services; a dead task is replaced at the next look."""
+    """Between two passes over the services; a dead task is replaced at the next one."""
 
 
 class Fargate:
-    """Runs the first container of every task ECS places, until `close()`.
+    """Runs the first container of every task ECS places, as long as the `with` block lasts.
 
-    A container's variables `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` say what happens to its
-    task alone.
-    `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
+    A container's variables `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` change what happens to its
+    task. `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
     """
 
     def __init__(
         self,
-        household: Household,
+        supervisor: Supervisor,
         aws: EmulatedAws,
         on_event: Callable[[dict[str, Any]], object],
         *,
@@ -87,7 +81,7 @@ class Fargate:
         timings: Timings,
     ) -> None:
         self.errors: list[Exception] = []
-        self._household = household
+        self._supervisor = supervisor
         self._aws = aws
         self._on_event = on_event
         self._path_prefix = path_prefix
@@ -97,30 +91,35 @@ class Fargate:
         self._closed = threading.Event()
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._start_thread(self._hand_on_events)
+
+    def __enter__(self) -> Fargate:
+        """Run ECS's tasks, and keep `desiredCount` tasks of every service running.
+
+        CloudFormation waits from now on until a service it makes or changes is steady.
+        """
+        self._start_thread(self._pass_on_events)
+        self._start_thread(self._keep_services)
         moto_additions.connect_ecs(
             moto_additions.EcsHooks(
-                has_capacity=_has_capacity,
+                has_capacity=lambda capacity, overrides: (
+                    overridden_environment(overrides).get(REFUSED_CAPACITY) != capacity
+                ),
                 place=self._place,
                 stop=self._stop_by_user,
                 describe=self.describe,
             )
         )
-
-    def __enter__(self) -> Fargate:
+        self._aws.cloudformation.services_are_kept = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """End all containers; no event is sent any more."""
         self._closed.set()
         self._aws.cloudformation.services_are_kept = False
         moto_additions.connect_ecs(None)
         for life in list(self._lives.values()):
             with life.lock:  # no container starts from here on
-                life.news.set()
+                life.wake.set()
             if life.process and not life.ended.is_set():
                 end_tree(life.process, (TASK_MARKER, life.task.task_arn))
         self._events.put(None)
@@ -134,13 +133,9 @@ class Fargate:
         """
         self._lives[task_arn].interrupt("SpotInterruption", "Your Spot Task was interrupted.")
 
-    def stop(self, task_arn: str, *, reason: str, stop_code: str) -> None:
-        """Stop the task as StopTask does: like `interrupt`, but in the ledger nobody's doing."""
-        self._lives[task_arn].request_stop(stop_code, reason)
-
     def log_of(self, task_arn: str) -> Path:
         """Return the file with the container's output; it is there once the container was."""
-        return self._household.folder / "tasks" / f"{task_arn.split('/')[-1]}.log"
+        return self._supervisor.folder / "tasks" / f"{task_arn.split('/')[-1]}.log"
 
     def ledger(self) -> list[ContainerLife]:
         """Return every task's container so far, in the order RunTask placed them."""
@@ -158,24 +153,18 @@ class Fargate:
             if life.flow_run_id == flow_run_id and life.started and not life.exited
         ]
 
-    def keep_services(self) -> None:
-        """From now on keep `desiredCount` tasks of every ECS service running.
+    def _keep_services(self) -> None:
+        def stop(task_arn: str, reason: str) -> None:
+            self._lives[task_arn].request_stop("ServiceSchedulerInitiated", reason)
 
-        CloudFormation waits from now on until a service it makes or changes is steady.
-        """
-        self._aws.cloudformation.services_are_kept = True
-
-        def keep() -> None:
-            while not self._closed.wait(self.timings.service_seconds):
-                try:
-                    reconcile_services(self._aws.ecs, self.stop)
-                except Exception as error:  # the next look may go better
-                    self._note(error)
-
-        self._start_thread(keep)
+        while not self._closed.wait(self.timings.service_seconds):
+            try:
+                reconcile_services(self._aws.ecs, stop)
+            except Exception as error:  # the next pass may succeed
+                self._note(error)
 
     def _place(self, task: Task, definition: TaskDefinition, capacity: str) -> None:
-        life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._tell)
+        life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._emit)
         self._lives[task.task_arn] = life
         life.place()
         self._start_thread(lambda: self._live(life))
@@ -184,12 +173,12 @@ class Fargate:
         """One task from PROVISIONING to STOPPED, in a thread of its own."""
         try:
             own_seconds = life.plan.environment.get(PROVISIONING_SECONDS)
-            life.news.wait(float(own_seconds or self.timings.provisioning_seconds))
+            life.wake.wait(float(own_seconds or self.timings.provisioning_seconds))
             life.pull()
-            life.news.wait(self.timings.pending_seconds)
+            life.wake.wait(self.timings.pending_seconds)
             self._start_container(life)
             if life.process is not None:
-                life.news.wait()
+                life.wake.wait()
                 self._end_container(life, life.process)
             life.deprovision()
             self._closed.wait(self.timings.deprovisioning_seconds)
@@ -212,7 +201,7 @@ class Fargate:
         arn = life.task.task_arn
         if not life.plan.command:
             raise OSError("an image's own command is not emulated: give the container a command")
-        home = self._household.folder / "tasks" / life.task.id
+        home = self._supervisor.folder / "tasks" / life.task.id
         (home / "tmp").mkdir(parents=True)
         environment = {
             "PATH": f"{self._path_prefix}{os.pathsep}/usr/local/bin:/usr/bin:/bin",
@@ -226,7 +215,7 @@ class Fargate:
             **life.plan.environment,
             **secrets,
         }
-        process = self._household.spawn(
+        process = self._supervisor.spawn(
             life.plan.command,
             env=environment,
             cwd=home,
@@ -237,7 +226,7 @@ class Fargate:
         def notice_the_end() -> None:
             process.wait()
             life.ended.set()
-            life.news.set()
+            life.wake.set()
 
         self._start_thread(notice_the_end)
         if check := life.plan.health_check:
@@ -245,23 +234,16 @@ class Fargate:
         return process
 
     def _watch_health(
-        self, life: TaskLife, check: HealthCheck, environment: dict[str, str]
+        self, life: TaskLife, check: Mapping[str, Any], environment: dict[str, str]
     ) -> None:
-        """Ask the container again and again, until it ends."""
-        grace_seconds = check.start_period_seconds * self.timings.start_period_scale
-        counts_from = time.monotonic() + grace_seconds
-        failures = 0
-        while not life.news.wait(check.interval_seconds * self.timings.health_check_scale):
+        """Run the health check at its intervals until it passes: its service is steady then."""
+        while not life.wake.wait(check["interval"] * self.timings.health_check_scale):
             if _passes(check, environment):
-                failures = 0
-                life.note_health("HEALTHY")
-            elif time.monotonic() > counts_from:
-                failures += 1
-                if failures >= check.retries:
-                    life.note_health("UNHEALTHY")
+                life.note_healthy()
+                return
 
     def _end_container(self, life: TaskLife, process: subprocess.Popen[bytes]) -> None:
-        """Woken by a stop or by the container's own end: leave nothing of it."""
+        """End the container, which a stop or its own end woke: no process of it stays."""
         if not life.ended.is_set() and not self._closed.is_set():
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.killpg(process.pid, signal.SIGTERM)  # as Prefect's `tini -g` does
@@ -277,16 +259,16 @@ class Fargate:
         else:
             life.request_stop("UserInitiated", reason)
 
-    def _tell(self, description: Description) -> None:
+    def _emit(self, description: Description) -> None:
         if not self._closed.is_set():
             self._events.put(state_change_event(description, self._aws))
 
-    def _hand_on_events(self) -> None:
-        """Keep the events' order, and let their receiver call ECS without a lock in its way."""
+    def _pass_on_events(self) -> None:
+        """Keep the events' order, and let their receiver call ECS while no task is locked."""
         while (event := self._events.get()) is not None:
             try:
                 self._on_event(event)
-            except Exception as error:  # tasks live on whatever their observers do
+            except Exception as error:  # a receiver's failure is not the task's
                 self._note(error)
 
     def _note(self, error: Exception) -> None:
@@ -299,22 +281,21 @@ class Fargate:
         thread.start()
 
 
-def _has_capacity(capacity: str, overrides: Mapping[str, Any]) -> bool:
-    return overridden_environment(overrides).get(REFUSED_CAPACITY) != capacity
-
-
-def _passes(check: HealthCheck, environment: dict[str, str]) -> bool:
+def _passes(check: Mapping[str, Any], environment: dict[str, str]) -> bool:
     """Run the command where the container runs."""
+    how, *command = check["command"]
+    if how != "CMD":
+        raise NotImplementedError(f"only health checks by CMD are emulated, not {how}")
     try:
-        asked = subprocess.run(
-            check.command,
+        finished = subprocess.run(
+            command,
             env=environment,
             cwd=environment["HOME"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=check.timeout_seconds,
+            timeout=check["timeout"],
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0
+    return finished.returncode == 0

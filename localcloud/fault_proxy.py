@@ -1,4 +1,4 @@
-"""A reverse proxy that misbehaves on purpose, to stand in front of Prefect and of AWS.
+"""A reverse proxy that injects faults, in front of Prefect and of AWS.
 
 What goes wrong is a *plan*: a function from a request to a fault, or to None for none. Plans are
 put together from `always`, `nth`, `first`, `fraction`, `matching` and `either`.
@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +22,7 @@ from typing import assert_never
 from urllib.parse import urlsplit
 
 UPSTREAM_SECONDS = 60.0
-_NOT_HANDED_ON = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+_NOT_PASSED_ON = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,30 @@ class ProxiedRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """This answer instead of the upstream's, which never hears of the request."""
+    """This answer instead of the upstream's, which the request never reaches."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     body: bytes = b""
 
 
-@dataclass(frozen=True)
-class Throttle:
+def throttle(code: str = "ThrottlingException") -> Answer:
     """AWS's refusal of a call that came too soon, for its JSON protocols (DynamoDB, ECS, SSM)."""
-
-    code: str = "ThrottlingException"
+    error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
+    headers = {"Content-Type": "application/x-amz-json-1.1"}
+    return Answer(400, headers, json.dumps(error).encode())
 
 
 @dataclass(frozen=True)
 class Hang:
-    """No answer: after so many seconds the connection is closed. The upstream hears nothing."""
+    """No answer: after so many seconds the connection is closed. Nothing reaches the upstream."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Reset:
-    """The connection is reset (RST). The upstream hears nothing."""
+    """The connection is reset (RST). Nothing reaches the upstream."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class LoseAnswer:
     """The request takes effect upstream, then the connection is reset."""
 
 
-Fault = Answer | Throttle | Hang | Reset | Cut | LoseAnswer
+Fault = Answer | Hang | Reset | Cut | LoseAnswer
 Plan = Callable[[ProxiedRequest], Fault | None]
 """Asked once per request, in the order of their coming, by one thread at a time: it may count."""
 
@@ -104,15 +104,8 @@ class Exchange:
     status: int | None = None
 
 
-@dataclass(frozen=True)
-class _Response:
-    status: int
-    headers: Sequence[tuple[str, str]]
-    body: bytes
-
-
 def no_fault(_: ProxiedRequest) -> Fault | None:
-    """Hand everything on as it is."""
+    """Pass every request on as it is."""
     return None
 
 
@@ -123,12 +116,14 @@ def always(fault: Fault) -> Plan:
 
 def nth(n: int, fault: Fault) -> Plan:
     """Only the n-th request that this plan is asked about, counted from 1."""
-    return _counted(lambda number: fault if number == n else None)
+    numbers = itertools.count(1)
+    return lambda _: fault if next(numbers) == n else None
 
 
 def first(n: int, fault: Fault) -> Plan:
     """The first n requests that this plan is asked about."""
-    return _counted(lambda number: fault if number <= n else None)
+    numbers = itertools.count(1)
+    return lambda _: fault if next(numbers) <= n else None
 
 
 def fraction(seed: int, share: float, fault: Fault) -> Plan:
@@ -153,35 +148,40 @@ def either(*plans: Plan) -> Plan:
     return ask_all
 
 
-class FaultProxy:
-    """Hands requests on to `upstream_url` (http, no path) as long as the `with` block lasts.
+class FaultProxy(ThreadingHTTPServer):
+    """Passes requests on to `upstream_url` (http, no path) as long as the `with` block lasts.
 
     `plan` may be set at any time; `exchanges` are all requests so far, in the order of their
     coming. `errors` keeps what went wrong without being planned; expect it empty.
     """
 
+    daemon_threads = True
+    request_queue_size = 128
+
     def __init__(self, upstream_url: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.plan: Plan = no_fault
         self.exchanges: list[Exchange] = []
         self.errors: list[Exception] = []
         self.closed = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
         self._upstream = urlsplit(upstream_url).netloc
         self._lock = threading.Lock()
-        self._server = _Server(self)
 
     def __enter__(self) -> FaultProxy:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.closed.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
 
-    @property
-    def url(self) -> str:
-        """Where to send what is meant for the upstream."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+    def handle_error(self, *_: object) -> None:
+        """Note it; a client that is killed, or gives up, is what this proxy is for."""
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, ConnectionError | TimeoutError):
+            self.errors.append(error)
 
     def decide(self, request: ProxiedRequest) -> Exchange:
         """Ask the plan about a request, and note both."""
@@ -191,53 +191,38 @@ class FaultProxy:
             self.exchanges.append(exchange)
         return exchange
 
-    def ask_upstream(self, request: ProxiedRequest) -> _Response:
+    def ask_upstream(self, request: ProxiedRequest) -> Answer:
         """Return the upstream's answer; 502 when there was none.
 
-        Each time over a new connection: one that was kept may be closed under a request, and a
-        fault of our own making is the last thing wanted here.
+        Each time over a new connection: a kept one may be closed under a request, an
+        unplanned fault.
         """
         upstream = HTTPConnection(self._upstream, timeout=UPSTREAM_SECONDS)
         headers = {k: v for k, v in request.headers.items() if k != "connection"}
         try:
             upstream.request(request.method, request.path, request.body or None, headers)
             answer = upstream.getresponse()
-            return _Response(answer.status, answer.getheaders(), answer.read())
+            return Answer(answer.status, dict(answer.getheaders()), answer.read())
         except (OSError, HTTPException) as error:
             self.errors.append(error)
-            return _Response(502, (), str(error).encode())
+            return Answer(502, body=str(error).encode())
         finally:
             upstream.close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, proxy: FaultProxy) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.proxy = proxy
-
-    def handle_error(self, *_: object) -> None:
-        """Clients that are killed, or tired of waiting, are what this proxy is for."""
-        error = sys.exception()
-        if isinstance(error, Exception) and not isinstance(error, ConnectionError | TimeoutError):
-            self.proxy.errors.append(error)
-
-
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: FaultProxy
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else each answer on a kept connection waits 40 ms for an ACK
 
     def _handle(self) -> None:
-        if self.server.proxy.closed.is_set():
+        proxy = self.server
+        if proxy.closed.is_set():
             self.close_connection = True
             return
         if "Transfer-Encoding" in self.headers:
             self.send_error(501, "a request body in chunks is not emulated")
             return
-        proxy = self.server.proxy
         request = ProxiedRequest(
             method=self.command,
             path=self.path,
@@ -248,10 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
         match exchange.fault:
             case None:
                 self._send(exchange, proxy.ask_upstream(request))
-            case Answer(status, headers, body):
-                self._send(exchange, _Response(status, [*headers.items()], body))
-            case Throttle(code):
-                self._send(exchange, _throttling(request, code))
+            case Answer():
+                self._send(exchange, exchange.fault)
             case Hang(seconds):
                 proxy.closed.wait(seconds)
                 self.close_connection = True
@@ -268,16 +251,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815  # http.server wants these names
 
-    def _send(self, exchange: Exchange, response: _Response, most: int | None = None) -> None:
-        """Send the response; of its body only `most` bytes, and one less than promised."""
-        body = response.body[:most]
-        promised = len(body) if most is None else max(len(response.body), len(body) + 1)
-        exchange.status = response.status
-        self.send_response_only(response.status)
-        for name, value in response.headers:
-            if name.lower() not in _NOT_HANDED_ON:
+    def _send(self, exchange: Exchange, answer: Answer, most: int | None = None) -> None:
+        """Send the answer; of its body only `most` bytes, and one less than promised."""
+        body = answer.body[:most]
+        promised = len(body) if most is None else max(len(answer.body), len(body) + 1)
+        exchange.status = answer.status
+        self.send_response_only(answer.status)
+        for name, value in answer.headers.items():
+            if name.lower() not in _NOT_PASSED_ON:
                 self.send_header(name, value)
-        if response.status not in (204, 304):
+        if answer.status not in (204, 304):
             self.send_header("Content-Length", str(promised))
         self.end_headers()
         self.wfile.write(body)
@@ -289,16 +272,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-def _counted(decide: Callable[[int], Fault | None]) -> Plan:
-    numbers = itertools.count(1)
-    return lambda _: decide(next(numbers))
-
-
-def _throttling(request: ProxiedRequest, code: str) -> _Response:
-    version = "1.0" if request.target.startswith("DynamoDB") else "1.1"
-    error = {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
-    headers = [("Content-Type", f"application/x-amz-json-{version}")]
-    return _Response(400, headers, json.dumps(error).encode())
+        """Log nothing."""

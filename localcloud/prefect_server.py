@@ -12,7 +12,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -48,16 +47,12 @@ class PrefectServer:
         self._python = (python or Path(sys.executable)).absolute()  # resolved, it left its venv
         self._database = database
         self._auth_string = auth_string
-        self._process: subprocess.Popen[Any] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.log = folder / "prefect-server.log"
         self._port = free_port()
         self.ui_url = f"http://127.0.0.1:{self._port}"
+        self.api_url = f"{self.ui_url}/api"
         self.version = ""
-
-    @property
-    def api_url(self) -> str:
-        """What PREFECT_API_URL is to be set to."""
-        return f"{self.ui_url}/api"
 
     def __enter__(self) -> PrefectServer:
         """Start it and wait until it answers.
@@ -68,14 +63,14 @@ class PrefectServer:
         command = [str(self._python), "-m", "prefect", "server", "start"]
         self._process = self._spawn(
             [*command, "--host", "127.0.0.1", "--port", str(self._port)],
-            env=self._environment(self._port),
+            env=self._environment(),
             cwd=self._folder,
             log=self.log,
         )
         try:
             self.version = self._wait(self._process)
         except BaseException:
-            end(self._process, signal.SIGTERM)
+            self.__exit__()
             raise
         return self
 
@@ -83,7 +78,7 @@ class PrefectServer:
         if self._process is not None:
             end(self._process, signal.SIGTERM)
 
-    def _environment(self, port: int) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         home = self._folder / "home"
         sqlite = f"sqlite+aiosqlite:///{home / 'prefect.db'}"
         environment = {
@@ -95,7 +90,7 @@ class PrefectServer:
                 sqlite if self._database == "sqlite" else self._database
             ),
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
-            "PREFECT_SERVER_API_PORT": str(port),
+            "PREFECT_SERVER_API_PORT": str(self._port),
             "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": str(KEEP_ALIVE_SECONDS),
             "PREFECT_UI_API_URL": self.api_url,
             # Else the UI's files are copied into the installed package, by all servers at once.
@@ -108,7 +103,7 @@ class PrefectServer:
             environment["PREFECT_SERVER_API_AUTH_STRING"] = self._auth_string
         return environment
 
-    def _wait(self, process: subprocess.Popen[Any]) -> str:
+    def _wait(self, process: subprocess.Popen[bytes]) -> str:
         """Wait until it answers, and return its version."""
         deadline = time.monotonic() + START_SECONDS
         auth = httpx.BasicAuth(*self._auth_string.split(":", 1)) if self._auth_string else None
@@ -118,4 +113,4 @@ class PrefectServer:
                     client.get("/health").raise_for_status()
                     return str(client.get("/admin/version").raise_for_status().json())
                 time.sleep(0.25)
-        raise RuntimeError(f"the Prefect server does not come up; its log ends:\n{tail(self.log)}")
+        raise RuntimeError(f"the Prefect server does not start; its log ends:\n{tail(self.log)}")

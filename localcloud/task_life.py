@@ -1,7 +1,7 @@
 """The life of one emulated ECS task: its statuses, versions and times, as ECS would have them.
 
-Fargate drives it from threads of its own; whatever changes is told once, with a version of its
-own, and what DescribeTasks and the events say comes from the same place.
+Fargate drives it from threads of its own; every change is emitted once, with a version of
+its own, and DescribeTasks and the events say the same.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ContainerLife:
 class TaskLife:
     """A task from PROVISIONING to STOPPED; every method may be called from any thread.
 
-    `tell` gets the description after each change, in the order of the versions.
+    `emit` gets the description after each change, in the order of the versions.
     """
 
     def __init__(
@@ -58,31 +58,30 @@ class TaskLife:
         task: Task,
         plan: ContainerPlan,
         capacity: str,
-        tell: Callable[[Description], None],
+        emit: Callable[[Description], None],
     ) -> None:
         self.task = task
         self.plan = plan
         self.lock = threading.RLock()
-        self.news = threading.Event()  # a stop was asked for, or the container ended
+        self.wake = threading.Event()  # a stop was requested, or the container ended
         self.ended = threading.Event()  # the container's first process did
         self.process: subprocess.Popen[bytes] | None = None
         self._capacity = capacity
-        self._tell = tell
-        self._exited: datetime | None = None
+        self._emit = emit
         self._interrupted_at: datetime | None = None
         self._description = new_description(task, plan, capacity, _now())
         self._container: Description = self._description["containers"][0]
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the task is on its way out, whoever wanted it."""
+        """Whether the task is to stop, or has stopped."""
         return bool(self._description["desiredStatus"] == "STOPPED")
 
     def place(self) -> None:
         """PROVISIONING, version 1."""
         with self.lock:
             self.task.last_status = "PROVISIONING"
-            self._tell(self._description)
+            self._emit(self._description)
 
     def pull(self) -> None:
         """PENDING, unless a stop came first."""
@@ -108,13 +107,13 @@ class TaskLife:
                 self._interrupted_at = self._description["stoppingAt"]
 
     def request_stop(self, stop_code: str, reason: str | None) -> bool:
-        """Set the desired status to STOPPED and tell; return whether this was the first request."""
+        """Set the desired status to STOPPED; return whether this was the first request."""
         with self.lock:
             if self.stop_requested:
                 return False
             self._note_stop(stop_code, reason)
             self._change(self._description["lastStatus"])
-            self.news.set()
+            self.wake.set()
             return True
 
     def deprovision(self) -> None:
@@ -122,10 +121,9 @@ class TaskLife:
         with self.lock:
             self._container["lastStatus"] = "STOPPED"
             if self.process is not None:
-                self._exited = _now()
                 code = self.process.returncode
                 self._container["exitCode"] = code if code >= 0 else 128 - code
-                self._description["executionStoppedAt"] = self._exited
+                self._description["executionStoppedAt"] = _now()
                 if not self.stop_requested:
                     reason = "Essential container in task exited"
                     self._note_stop("EssentialContainerExited", reason)
@@ -144,12 +142,12 @@ class TaskLife:
                 attachment["status"] = "DELETED"
             self._change("STOPPED", stoppedAt=_now())
 
-    def note_health(self, status: str) -> None:
-        """HEALTHY or UNHEALTHY, as the container's health check says."""
+    def note_healthy(self) -> None:
+        """HEALTHY, as the container's health check says; unhealthy tasks are not emulated."""
         with self.lock:
-            self._container["healthStatus"] = self._description["healthStatus"] = status
+            self._container["healthStatus"] = self._description["healthStatus"] = "HEALTHY"
             task: Any = self.task  # moto's knows nothing of health; services ask for it here
-            task.health_status = status
+            task.is_healthy = True
 
     def describe(self) -> Description:
         """Return what DescribeTasks says now, tags included, times as datetimes."""
@@ -166,7 +164,7 @@ class TaskLife:
                 capacity=self._capacity,
                 created=self._description["createdAt"],
                 started=self._description.get("startedAt"),
-                exited=self._exited,
+                exited=self._description.get("executionStoppedAt"),
                 interrupted_at=self._interrupted_at,
                 exit_code=self._container.get("exitCode"),
                 cpu=self.plan.cpu,
@@ -186,7 +184,7 @@ class TaskLife:
         version = self._description["version"] + 1
         self._description.update(changes, lastStatus=last_status, version=version)
         self.task.last_status = last_status
-        self._tell(self._description)
+        self._emit(self._description)
 
 
 def _now() -> datetime:

@@ -36,7 +36,9 @@ from chalicelib.core.model.flow_run import (
     StateType,
     TaskRun,
 )
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent, RunQuery, TableArtifact
+from chalicelib.core.money.report import TableArtifact
+from chalicelib.core.ports import RunQuery
+from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRejectedError
 
 LOGGER_NAME: Final = "prefect-spot"

@@ -24,47 +24,8 @@ from chalicelib.core.model.flow_run import (
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.money.daily_sums import DailySum
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """A line for the run's log in the Prefect UI. `level` is Python's (30 is WARNING)."""
-
-    flow_run_id: UUID
-    at: datetime
-    message: str
-    level: int = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A Markdown artifact; one more with the same key becomes its newest version."""
-
-    flow_run_id: UUID
-    key: str
-    markdown: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class TableArtifact:
-    """A table for the Prefect UI, on no run; one more with the same key is its newest version."""
-
-    key: str
-    rows: Sequence[Mapping[str, object]]
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class PrefectEvent:
-    """An event about a flow run, for users' automations. The same `id` twice counts once."""
-
-    id: UUID
-    flow_run_id: UUID
-    flow_run_name: str
-    name: str
-    at: datetime
-    payload: Mapping[str, object]
+from chalicelib.core.money.report import TableArtifact
+from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,13 @@ from chalicelib.core.money.bill import (
     wasted_seconds,
 )
 from chalicelib.core.money.daily_sums import sum_of
-from chalicelib.core.money.report import days_between, in_usd, report_of, savings_table
-from chalicelib.core.ports import TableArtifact
+from chalicelib.core.money.report import (
+    TableArtifact,
+    days_between,
+    in_usd,
+    report_of,
+    savings_table,
+)
 from chalicelib.errors import PrefectSpotError
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)

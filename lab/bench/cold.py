@@ -29,7 +29,7 @@ from localcloud.bootstrap import STAGE
 from localcloud.cloud import REACT
 from localcloud.deployment import deploy_folder
 from localcloud.lambda_environment import ExecutionEnvironment
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TITLE: Final = "Cold start, size and memory"
 COMPARED: Final = "From a process's start to its first answer"
@@ -65,7 +65,7 @@ def measure(log: Log, *, short: bool = False, against: Path | None = None) -> Me
     Targets: cold start as a multiple of the bare function's, bytes of the zip, and peak MiB.
     """
     starts, rescues = (1, 1) if short else (STARTS, RESCUES)
-    with Household.open() as supervisor, deployed(supervisor) as stage:
+    with Supervisor.open() as supervisor, deployed(supervisor) as stage:
         names = {OURS: REACT}
         if against is not None:
             names[f"react of {against}"] = stage.add_checkout(against)

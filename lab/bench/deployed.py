@@ -13,9 +13,9 @@ from uuid import uuid4
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import LAMBDA_PYTHON, REACT
-from localcloud.deployment import copy_project, deploy, redeploy
+from localcloud.deployment import copy_project, deploy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, Outcome
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TIMEOUT_SECONDS: Final = 30
 
@@ -32,7 +32,7 @@ AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 class Deployed:
     """What `chalice deploy` made of this project, and of what is compared with it."""
 
-    supervisor: Household
+    supervisor: Supervisor
     aws: EmulatedAws
 
     def zip_bytes(self, function: str = REACT) -> int:
@@ -56,7 +56,7 @@ class Deployed:
         copy_project(folder, checkout)
         config = folder / ".chalice" / "config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), "app_name": OTHER_NAME}))
-        redeploy(self.aws, folder, STAGE, SETTINGS, TIMEOUT_SECONDS)
+        deploy(self.aws, folder, STAGE, SETTINGS, TIMEOUT_SECONDS)
         return f"{OTHER_NAME}-{STAGE}-react"
 
     def add_function(self, name: str, source: Path) -> None:
@@ -75,7 +75,7 @@ class Deployed:
 
 
 @contextmanager
-def deployed(supervisor: Household) -> Iterator[Deployed]:
+def deployed(supervisor: Supervisor) -> Iterator[Deployed]:
     """Deploy this project as it is; each runtime is given the addresses of its servers."""
     with EmulatedAws() as aws:
         deploy(aws, supervisor.folder / "project", STAGE, SETTINGS, TIMEOUT_SECONDS)

@@ -17,7 +17,7 @@ from lab.bench.interruptions import Interruption, exit_of
 from lab.bench.part import Log, Measured, ratio
 from lab.bench.servers import Prefect, fresh_aws, real_server, stand_in
 from lab.tables import Row
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
 COMPARED: Final = "A warm rescue, and its floor"
@@ -80,7 +80,7 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     if short:
         del servers["real server"]
     rows: list[Row] = []
-    with Household.open() as supervisor, deployed(supervisor) as stage:
+    with Supervisor.open() as supervisor, deployed(supervisor) as stage:
         stage.add_function(BARE, BARE_SOURCE)
         floors = {on_demand: Floor(stage, on_demand) for on_demand in KINDS.values()}
         for name, server in servers.items():

@@ -14,7 +14,7 @@ from lab.bench.deployed import deployed
 from lab.bench.part import Log, Measured
 from lab.bench.servers import real_server, stand_in
 from lab.bench.sides import RUNTIMES
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TITLE: Final = "Against prefect-aws's observer"
 
@@ -56,7 +56,7 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     Targets are the ratios at the largest number that was measured; of CPU, the worse of the two.
     The short form compares on the stand-in only; on the real server it plays the awkward cases.
     """
-    with Household.open() as supervisor, deployed(supervisor) as stage:
+    with Supervisor.open() as supervisor, deployed(supervisor) as stage:
         comparison = Comparison(stage, log)
         on_standin = partial(comparison.compare, partial(stand_in, supervisor))
         tables = {ON_STANDIN: on_standin(SHORT_ROUNDS if short else ON_STANDIN_ROUNDS)}

@@ -20,7 +20,7 @@ from localcloud.cloud import wait_for
 from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household, free_port
+from localcloud.processes import Supervisor, free_port
 
 START_SECONDS: Final = 30.0
 CLIENTS: Final = 16
@@ -107,7 +107,7 @@ class Prefect(PrefectApi):
 
 
 @contextmanager
-def stand_in(supervisor: Household, age_seconds: int = 0) -> Iterator[Prefect]:
+def stand_in(supervisor: Supervisor, age_seconds: int = 0) -> Iterator[Prefect]:
     """Start a stand-in for the Prefect API, whose runs are so old, and end it."""
     module = "lab.bench.prefect_standin"
     with _served(supervisor, "/api", module, str(age_seconds)) as (url, process):
@@ -115,7 +115,7 @@ def stand_in(supervisor: Household, age_seconds: int = 0) -> Iterator[Prefect]:
 
 
 @contextmanager
-def real_server(supervisor: Household) -> Iterator[Prefect]:
+def real_server(supervisor: Supervisor) -> Iterator[Prefect]:
     """Start Prefect's own server on PostgreSQL, and end both."""
     with Postgres(supervisor.folder / "postgres", supervisor.spawn) as postgres:
         database, folder = postgres.create_database("bench"), supervisor.folder / "prefect"
@@ -148,7 +148,7 @@ class Aws(Usage):
 
 
 @contextmanager
-def fresh_aws(supervisor: Household, tasks: Sequence[Mapping[str, Any]] = ()) -> Iterator[Aws]:
+def fresh_aws(supervisor: Supervisor, tasks: Sequence[Mapping[str, Any]] = ()) -> Iterator[Aws]:
     """Start one that has these ECS tasks, and end it."""
     with _served(supervisor, "", "lab.bench.aws_standin") as (url, _):
         aws = Aws(url)
@@ -158,7 +158,7 @@ def fresh_aws(supervisor: Household, tasks: Sequence[Mapping[str, Any]] = ()) ->
 
 @contextmanager
 def _served(
-    supervisor: Household, path: str, module: str, *arguments: str
+    supervisor: Supervisor, path: str, module: str, *arguments: str
 ) -> Iterator[tuple[str, psutil.Process]]:
     """Start `python -m MODULE PORT …`, wait until it answers below `path`, and end it."""
     port = free_port()

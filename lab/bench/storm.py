@@ -7,7 +7,7 @@ from lab.bench.deployed import deployed
 from lab.bench.part import Log, Measured, ratio
 from lab.bench.servers import stand_in
 from lab.bench.sides import OURS
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TITLE: Final = "Storm: very many interruptions at once"
 STORMS: Final = "Storms"
@@ -23,7 +23,7 @@ NOTES: Final = {
 def measure(log: Log, *, short: bool = False) -> Measured:
     """Measure each storm on fresh servers; targets: seconds by size, and how they grow."""
     rows = []
-    with Household.open() as supervisor, deployed(supervisor) as stage:
+    with Supervisor.open() as supervisor, deployed(supervisor) as stage:
         comparison = Comparison(stage, log)
         for size in SIZES[:1] if short else SIZES:
             with stand_in(supervisor) as prefect:

@@ -12,7 +12,7 @@ from lab.bench.part import Log, Measured
 from lab.bench.servers import Prefect, fresh_aws, stand_in
 from lab.tables import Row
 from localcloud.cloud import SWEEP
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 TITLE: Final = "Sweep: looking at every running run"
 SWEEPS: Final = "Requests of one sweep, and what it takes"
@@ -34,7 +34,7 @@ NOTES: Final = {
 def measure(log: Log, *, short: bool = False) -> Measured:
     """Sweep over so many running runs, first with all their tasks; it has no target."""
     rows = []
-    with Household.open() as supervisor, deployed(supervisor) as stage:
+    with Supervisor.open() as supervisor, deployed(supervisor) as stage:
         for size in SIZES[:1] if short else SIZES:
             with stand_in(supervisor, AGE_SECONDS) as prefect:
                 began = prefect.begin_all([Interruption() for _ in range(size)])

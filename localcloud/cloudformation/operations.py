@@ -1,4 +1,4 @@
-"""CloudFormation on the laptop: stacks that come up, change, roll back and go as on AWS.
+"""CloudFormation on the laptop: stacks are created, updated, rolled back and deleted as on AWS.
 
 moto's own knows no rollback, leaves a failed creation in CREATE_IN_PROGRESS for ever, sees changes
 through `Ref` only and deletes half of what it made. Here a request begins an operation and returns,
@@ -10,25 +10,23 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
 
-from localcloud.cloudformation.resources import Client, Made, ResourceError
+from localcloud.cloudformation.resources import KINDS, Client, Made, ResourceError
 from localcloud.cloudformation.scope import Scope
 from localcloud.cloudformation.stack import Stack, Wanted, check
-from localcloud.cloudformation.stores import KINDS
 
 CIRCUIT_BROKEN = "Error occurred during operation 'ECS Deployment Circuit Breaker was triggered'."
-
-Leftover = tuple[str, Made]
 
 
 class CloudFormation:
     """The stacks of one account and region.
 
-    `services_are_kept`: somebody runs services' tasks, so a service is waited for until it is
+    `services_are_kept`: Fargate runs the services' tasks, so a service is waited for until it is
     steady. `errors` keeps what the emulation's own threads raised; expect it empty.
     """
 
@@ -40,13 +38,12 @@ class CloudFormation:
         self._stacks: dict[str, Stack] = {}  # by id, those deleted too
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._pool = ThreadPoolExecutor(8)
 
     def close(self) -> None:
         """Let what is being done come to its end, and forget all."""
         self._closed.set()
-        for thread in self._threads:
-            thread.join(timeout=60)
+        self._pool.shutdown()
 
     def stacks(self) -> list[Stack]:
         """Return all stacks but the deleted ones."""
@@ -54,11 +51,9 @@ class CloudFormation:
 
     def stack(self, name_or_id: str) -> Stack:
         """Return a stack, by id also a deleted one. Raises ValidationError for an unknown one."""
-        if name_or_id in self._stacks:
-            return self._stacks[name_or_id]
-        for stack in self.stacks():
-            if stack.name == name_or_id:
-                return stack
+        by_name = {stack.name: stack for stack in self.stacks()}
+        if stack := self._stacks.get(name_or_id) or by_name.get(name_or_id):
+            return stack
         raise ValidationError(name_or_id)
 
     def create(self, name: str, wanted: Wanted, capabilities: list[str]) -> str:
@@ -79,19 +74,12 @@ class CloudFormation:
         check(wanted, capabilities)
         with self._lock:
             stack = self.stack(name_or_id)
-            if not stack.status.endswith("_COMPLETE") or stack.status in (
-                "ROLLBACK_COMPLETE",
-                "DELETE_COMPLETE",
-            ):
+            final = ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
+            if not stack.status.endswith("_COMPLETE") or stack.status in final:
                 raise ValidationError(
                     message=f"Stack:{stack.id} is in {stack.status} state and can not be updated."
                 )
-            old = stack.wanted
-            if (old.template, old.parameters, old.tags) == (
-                wanted.template,
-                wanted.parameters,
-                wanted.tags,
-            ):
+            if wanted == (old := stack.wanted):
                 raise ValidationError(message="No updates are to be performed.")
             stack.wanted = wanted
             stack.note("UPDATE_IN_PROGRESS", "User Initiated")
@@ -99,14 +87,12 @@ class CloudFormation:
         return stack.id
 
     def delete(self, name_or_id: str) -> None:
-        """Begin to delete a stack; one that is not there, or is being deleted, is as good."""
+        """Begin to delete a stack; without effect where there is none, or it is being deleted."""
         with self._lock:
-            try:
-                stack = self.stack(name_or_id)
-            except ValidationError:
+            named = [s for s in self.stacks() if name_or_id in (s.name, s.id)]
+            if not named or named[0].status == "DELETE_IN_PROGRESS":
                 return
-            if stack.status.startswith("DELETE_") and stack.status != "DELETE_FAILED":
-                return
+            [stack] = named
             stack.note("DELETE_IN_PROGRESS", "User Initiated")
         self._start(stack, lambda: self._delete(stack))
 
@@ -118,49 +104,51 @@ class CloudFormation:
                 self.errors.append(error)
                 stack.note(f"{stack.status.split('_')[0]}_FAILED", f"Internal failure: {error!r}")
 
-        thread = threading.Thread(target=run, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._pool.submit(run)
 
     def _create(self, stack: Stack) -> None:
         try:
-            self._bring_up(stack)
+            self._apply(stack)
             stack.note("CREATE_COMPLETE")
         except _OperationError as error:
             stack.note("ROLLBACK_IN_PROGRESS", f"{error} Rollback requested by user.")
-            clean = self._take_down(stack)
+            clean = self._delete_all(stack)
             stack.note("ROLLBACK_COMPLETE" if clean else "ROLLBACK_FAILED")
 
     def _update(self, stack: Stack, old: Wanted) -> None:
-        verb = "UPDATE"
+        verb, before, tried = "UPDATE", dict(stack.made), dict[str, Made]()
         try:
-            leftover = self._bring_up(stack)
+            self._apply(stack)
         except _OperationError as error:
-            verb = "UPDATE_ROLLBACK"
+            verb, tried = "UPDATE_ROLLBACK", dict(stack.made)
             stack.note("UPDATE_ROLLBACK_IN_PROGRESS", str(error))
             stack.wanted = old
+            for name, made in before.items():
+                if made.physical_resource_id != tried[name].physical_resource_id:
+                    stack.made[name] = made  # it was replaced, and is still there
             try:
-                leftover = [*error.leftover, *self._bring_up(stack)]
+                self._apply(stack)
             except _OperationError as worse:
                 stack.note("UPDATE_ROLLBACK_FAILED", str(worse))
                 return
         stack.note(f"{verb}_COMPLETE_CLEANUP_IN_PROGRESS")
-        for logical_id, made in reversed(leftover):
-            self._delete_one(stack, logical_id, made)
+        kept = {(name, made.physical_resource_id) for name, made in stack.made.items()}
+        for name, made in reversed([*before.items(), *tried.items()]):
+            if (name, made.physical_resource_id) not in kept:
+                self._delete_one(stack, name, made)
+                kept.add((name, made.physical_resource_id))
         stack.note(f"{verb}_COMPLETE")
 
     def _delete(self, stack: Stack) -> None:
-        clean = self._take_down(stack)
+        clean = self._delete_all(stack)
         failed = f"The following resource(s) failed to delete: [{', '.join(stack.made)}]."
         stack.note("DELETE_COMPLETE" if clean else "DELETE_FAILED", "" if clean else failed)
 
-    def _bring_up(self, stack: Stack) -> list[Leftover]:
-        """Make and change all that differs; return what is to be deleted afterwards.
+    def _apply(self, stack: Stack) -> None:
+        """Make and change all that differs; what is replaced or unwanted is not deleted yet.
 
-        Raises _OperationError for the first resource that cannot be had; what was replaced until
-        then is in its place again.
+        Raises _OperationError for the first resource that cannot be made or changed.
         """
-        replaced: list[Leftover] = []
 
         def provide(logical_id: str, resource_type: str, properties: dict[str, Any]) -> Made:
             present = stack.made.get(logical_id)
@@ -170,25 +158,19 @@ class CloudFormation:
             stack.note(f"{verb}_IN_PROGRESS", "", logical_id)
             try:
                 made = self._make_or_change(present, resource_type, properties)
-                if present and present.physical_id != made.physical_id:
-                    replaced.append((logical_id, present))
                 stack.made[logical_id] = made  # also when it does not get steady
                 self._await_steady(made)
             except (ClientError, BotoCoreError, ResourceError) as error:
                 stack.note(f"{verb}_FAILED", str(error), logical_id)
                 reason = f"The following resource(s) failed to {verb.lower()}: [{logical_id}]."
-                raise _OperationError(reason, _put_back(stack, replaced)) from error
-            stack.note(f"{verb}_COMPLETE", "", logical_id, made.physical_id)
+                raise _OperationError(reason) from error
+            stack.note(f"{verb}_COMPLETE", "", logical_id, made.physical_resource_id)
             return made
 
         pseudo = {**self._pseudo, "AWS::StackName": stack.name, "AWS::StackId": stack.id}
-        known = {**pseudo, **stack.wanted.parameters}
-        scope = Scope(stack.wanted.template, known, provide)
-        present = scope.provide_all()
+        scope = Scope(stack.wanted.template, {**pseudo, **stack.wanted.parameters}, provide)
+        stack.made = scope.provide_all()
         stack.outputs = scope.outputs()
-        unwanted = [(name, made) for name, made in stack.made.items() if name not in present]
-        stack.made = present
-        return [*unwanted, *replaced]
 
     def _make_or_change(
         self, present: Made | None, resource_type: str, properties: dict[str, Any]
@@ -197,7 +179,7 @@ class CloudFormation:
             raise ResourceError(f"Unrecognized resource types: [{resource_type}]")
         if present and kind.change and kind.can_change(present.properties, properties):
             kind.change(self._client, present, properties)
-            return Made(resource_type, properties, present.physical_id, present.attributes)
+            return Made(resource_type, properties, present.physical_resource_id, present.attributes)
         physical_id, attributes = kind.make(self._client, properties)
         return Made(resource_type, properties, physical_id, attributes)
 
@@ -209,14 +191,14 @@ class CloudFormation:
         while self.services_are_kept and not self._closed.is_set():
             answer = self._client("ecs").describe_services(cluster=cluster, services=[name])
             deployment = answer["services"][0]["deployments"][0]
-            is_news = deployment["taskDefinition"] == made.properties["TaskDefinition"]
-            if is_news and deployment["rolloutState"] == "COMPLETED":
+            is_current = deployment["taskDefinition"] == made.properties["TaskDefinition"]
+            if is_current and deployment["rolloutState"] == "COMPLETED":
                 return
-            if is_news and deployment["rolloutState"] == "FAILED":
+            if is_current and deployment["rolloutState"] == "FAILED":
                 raise ResourceError(CIRCUIT_BROKEN)
             self._closed.wait(0.1)
 
-    def _take_down(self, stack: Stack) -> bool:
+    def _delete_all(self, stack: Stack) -> bool:
         """Delete in the reverse order of making; return whether all of it went."""
         for logical_id, made in reversed(list(stack.made.items())):
             if self._delete_one(stack, logical_id, made):
@@ -224,26 +206,15 @@ class CloudFormation:
         return not stack.made
 
     def _delete_one(self, stack: Stack, logical_id: str, made: Made) -> bool:
-        stack.note("DELETE_IN_PROGRESS", "", logical_id, made.physical_id)
+        stack.note("DELETE_IN_PROGRESS", "", logical_id, made.physical_resource_id)
         try:
             KINDS[made.type].delete(self._client, made)
         except (ClientError, BotoCoreError, ResourceError) as error:
-            stack.note("DELETE_FAILED", str(error), logical_id, made.physical_id)
+            stack.note("DELETE_FAILED", str(error), logical_id, made.physical_resource_id)
             return False
-        stack.note("DELETE_COMPLETE", "", logical_id, made.physical_id)
+        stack.note("DELETE_COMPLETE", "", logical_id, made.physical_resource_id)
         return True
 
 
 class _OperationError(Exception):
-    """A resource could not be had, so the operation fails; `leftover` is to be deleted then."""
-
-    def __init__(self, reason: str, leftover: list[Leftover]) -> None:
-        super().__init__(reason)
-        self.leftover = leftover
-
-
-def _put_back(stack: Stack, replaced: list[Leftover]) -> list[Leftover]:
-    """Put what was replaced in its place again; return the replacements."""
-    replacements = [(logical_id, stack.made[logical_id]) for logical_id, _ in replaced]
-    stack.made.update(replaced)
-    return replacements
+    """A resource could not be made or changed, so the operation fails."""

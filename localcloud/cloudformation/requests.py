@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from moto.cloudformation.responses import CloudFormationResponse
-from moto.core.responses import ActionResult, EmptyResult
+from moto.core.responses import ActionResult
 
 from localcloud.cloudformation.operations import CloudFormation
 from localcloud.cloudformation.stack import Stack, Wanted
 
-Action = Callable[[CloudFormation, CloudFormationResponse], Any]
+Get = Callable[..., Any]
+"""A request's parameter by its name, and a default."""
+Action = Callable[[CloudFormation, Get], dict[str, Any] | None]
 
 
 def connect(cloudformation: CloudFormation | None) -> None:
@@ -21,47 +23,16 @@ def connect(cloudformation: CloudFormation | None) -> None:
         setattr(CloudFormationResponse, name, ours)
 
 
-def _answering(
-    action: Action, cloudformation: CloudFormation
-) -> Callable[[CloudFormationResponse], Any]:
-    return lambda self: action(cloudformation, self)
+def _answering(action: Action, here: CloudFormation) -> Callable[[CloudFormationResponse], Any]:
+    return lambda request: ActionResult(action(here, request._get_param))
 
 
-def _wanted(request: CloudFormationResponse) -> Wanted:
+def _wanted(get: Get) -> Wanted:
     return Wanted(
-        body=request._get_param("TemplateBody"),
-        parameters={
-            p["ParameterKey"]: p["ParameterValue"] for p in request._get_param("Parameters", [])
-        },
-        tags={tag["Key"]: tag["Value"] for tag in request._get_param("Tags", [])},
+        body=get("TemplateBody"),
+        parameters={p["ParameterKey"]: p["ParameterValue"] for p in get("Parameters", [])},
+        tags={tag["Key"]: tag["Value"] for tag in get("Tags", [])},
     )
-
-
-def _create_stack(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
-    stack_id = here.create(
-        request._get_param("StackName"),
-        _wanted(request),
-        request._get_param("Capabilities", []),
-    )
-    return ActionResult({"StackId": stack_id})
-
-
-def _update_stack(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
-    stack_id = here.update(
-        request._get_param("StackName"), _wanted(request), request._get_param("Capabilities", [])
-    )
-    return ActionResult({"StackId": stack_id})
-
-
-def _delete_stack(here: CloudFormation, request: CloudFormationResponse) -> EmptyResult:
-    here.delete(request._get_param("StackName"))
-    return EmptyResult()
-
-
-def _describe_stacks(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
-    name = request._get_param("StackName")
-    stacks = [here.stack(name)] if name else here.stacks()
-    return ActionResult({"Stacks": [_described(stack) for stack in stacks]})
 
 
 def _described(stack: Stack) -> dict[str, Any]:
@@ -83,43 +54,42 @@ def _described(stack: Stack) -> dict[str, Any]:
     return {**described, "StackStatusReason": stack.reason} if stack.reason else described
 
 
-def _describe_stack_events(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
-    events = here.stack(request._get_param("StackName")).events
-    return ActionResult({"StackEvents": events[::-1]})
-
-
-def _describe_stack_resources(
-    here: CloudFormation, request: CloudFormationResponse
-) -> ActionResult:
-    stack = here.stack(request._get_param("StackName"))
+def _resources(stack: Stack) -> list[dict[str, Any]]:
     latest = {event["LogicalResourceId"]: event for event in stack.events}
-    resources = [
+    return [
         {
             "StackId": stack.id,
             "StackName": stack.name,
             "LogicalResourceId": logical_id,
-            "PhysicalResourceId": made.physical_id,
+            "PhysicalResourceId": made.physical_resource_id,
             "ResourceType": made.type,
             "ResourceStatus": latest[logical_id]["ResourceStatus"],
             "Timestamp": latest[logical_id]["Timestamp"],
-            "LastUpdatedTimestamp": latest[logical_id]["Timestamp"],
         }
         for logical_id, made in list(stack.made.items())
     ]
-    return ActionResult({"StackResources": resources})
 
 
-def _get_template(here: CloudFormation, request: CloudFormationResponse) -> ActionResult:
-    return ActionResult({"TemplateBody": here.stack(request._get_param("StackName")).wanted.body})
+def _describe_stacks(here: CloudFormation, get: Get) -> dict[str, Any]:
+    stacks = [here.stack(get("StackName"))] if get("StackName") else here.stacks()
+    return {"Stacks": [_described(stack) for stack in stacks]}
 
 
 _ACTIONS: dict[str, Action] = {
-    "create_stack": _create_stack,
-    "update_stack": _update_stack,
-    "delete_stack": _delete_stack,
+    "create_stack": lambda here, get: {
+        "StackId": here.create(get("StackName"), _wanted(get), get("Capabilities", []))
+    },
+    "update_stack": lambda here, get: {
+        "StackId": here.update(get("StackName"), _wanted(get), get("Capabilities", []))
+    },
+    "delete_stack": lambda here, get: here.delete(get("StackName")),
     "describe_stacks": _describe_stacks,
-    "describe_stack_events": _describe_stack_events,
-    "describe_stack_resources": _describe_stack_resources,
-    "get_template": _get_template,
+    "describe_stack_events": lambda here, get: {
+        "StackEvents": here.stack(get("StackName")).events[::-1]
+    },
+    "describe_stack_resources": lambda here, get: {
+        "StackResources": _resources(here.stack(get("StackName")))
+    },
+    "get_template": lambda here, get: {"TemplateBody": here.stack(get("StackName")).wanted.body},
 }
 _MOTOS_OWN = {name: getattr(CloudFormationResponse, name) for name in _ACTIONS}

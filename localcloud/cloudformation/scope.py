@@ -1,6 +1,6 @@
-"""The names of a template while a stack comes up: whoever mentions a resource has it made first.
+"""The names of a template while a stack is created: what a resource refers to is made first.
 
-moto's reader of templates works out conditions and functions; it asks here for what they name.
+moto's reader of templates resolves conditions and functions; it asks here for what they name.
 """
 
 from __future__ import annotations
@@ -17,21 +17,7 @@ Provide = Callable[[str, str, dict[str, Any]], Made]
 """Makes a resource, or finds it made, from its logical id, type and properties."""
 
 _ATTRIBUTES = {"Type", "Properties", "Condition", "DeletionPolicy", "UpdateReplacePolicy"}
-"""Of a resource; the policies are read by nobody here, as only a replacement keeps data."""
-
-
-class _Named:
-    """A resource as moto's reader asks for it."""
-
-    def __init__(self, made: Made) -> None:
-        self.physical_resource_id = made.physical_id
-        self._made = made
-
-    def get_cfn_attribute(self, name: str) -> str:
-        """What Fn::GetAtt says."""
-        if name not in self._made.attributes:
-            raise ResourceError(f"{self._made.type} has no attribute {name}")
-        return self._made.attributes[name]
+"""Of a resource; the policies have no effect here, as only a replacement keeps data."""
 
 
 class Scope(dict[str, Any]):
@@ -50,16 +36,15 @@ class Scope(dict[str, Any]):
                 parse_condition, condition, reader, self.lazy_condition_map
             )
 
-    def __missing__(self, name: str) -> _Named:
+    def __missing__(self, name: str) -> Made:
         resource = self._template["Resources"][name]
         if not self._holds(resource):
             raise ResourceError(f"Unresolved resource dependencies [{name}]")
         if unknown := ", ".join(resource.keys() - _ATTRIBUTES):
             raise ResourceError(f"{unknown}: not emulated")
-        properties = self.out(resource.get("Properties", {}))
-        made = self._made[name] = self._provide(name, resource["Type"], properties)
-        self[name] = _Named(made)
-        return self[name]  # type: ignore[no-any-return]  # it was just put there
+        properties = self._resolved(resource.get("Properties", {}))
+        made = self._made[name] = self[name] = self._provide(name, resource["Type"], properties)
+        return made
 
     def get(self, name: str, _default: Any = None) -> Any:
         """As `[]`: moto's reader asks this way for what Fn::GetAtt names."""
@@ -75,13 +60,12 @@ class Scope(dict[str, Any]):
     def outputs(self) -> dict[str, str]:
         """Return the outputs whose condition holds."""
         return {
-            name: str(self.out(output["Value"]))
+            name: str(self._resolved(output["Value"]))
             for name, output in self._template.get("Outputs", {}).items()
             if self._holds(output)
         }
 
-    def out(self, value: Any) -> Any:
-        """Work out conditions and functions."""
+    def _resolved(self, value: Any) -> Any:
         return _without_nothing(clean_json(value, self))  # type: ignore[arg-type]  # as above
 
     def _holds(self, part: dict[str, Any]) -> bool:

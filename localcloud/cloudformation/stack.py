@@ -19,7 +19,7 @@ _STACK_TYPE = "AWS::CloudFormation::Stack"
 
 
 class InsufficientCapabilitiesError(ServiceException):
-    """Roles with names of their own are made only by those who say that they know."""
+    """Roles with names of their own need a capability."""
 
     code = "InsufficientCapabilitiesException"
     message = "Requires capabilities : [CAPABILITY_NAMED_IAM]"
@@ -55,19 +55,19 @@ class Stack:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, status: str, reason: str = "", logical_id: str = "", physical: str = "") -> None:
-        """Write an event down; one without a logical id is the stack's own, and its new status."""
-        kind = _STACK_TYPE
-        if logical_id:
+        """Record an event; one without a logical id is the stack's own, and its new status."""
+        if logical_id in self.made:
+            kind = self.made[logical_id].type
+        elif logical_id:
             kind = self.wanted.template["Resources"].get(logical_id, {}).get("Type", "")
-            kind = self.made[logical_id].type if logical_id in self.made else kind
         else:
-            self.status, self.reason = status, reason
+            kind, physical, self.status, self.reason = _STACK_TYPE, self.id, status, reason
         event = {
             "StackId": self.id,
             "StackName": self.name,
             "EventId": str(uuid.uuid4()),
             "LogicalResourceId": logical_id or self.name,
-            "PhysicalResourceId": physical if logical_id else self.id,
+            "PhysicalResourceId": physical,
             "ResourceType": kind,
             "ResourceStatus": status,
             "Timestamp": datetime.now(UTC),
@@ -77,22 +77,19 @@ class Stack:
 
 def check(wanted: Wanted, capabilities: list[str]) -> None:
     """Refuse what AWS refuses at once."""
-    template = wanted.template
+    template, given = wanted.template, wanted.parameters
     declared = template.get("Parameters", {})
-    if missing := [name for name in declared if name not in wanted.parameters]:
-        raise ValidationError(message=f"Parameters: [{', '.join(missing)}] must have values")
-    if unknown := [name for name in wanted.parameters if name not in declared]:
-        raise ValidationError(
-            message=f"Parameters: [{', '.join(unknown)}] do not exist in the template"
-        )
+    missing, unknown = ", ".join(declared.keys() - given), ", ".join(given.keys() - declared)
+    if missing:
+        raise ValidationError(message=f"Parameters: [{missing}] must have values")
+    if unknown:
+        raise ValidationError(message=f"Parameters: [{unknown}] do not exist in the template")
     for name, rule in declared.items():
-        value = wanted.parameters[name]
-        if value not in rule.get("AllowedValues", [value]):
+        if given[name] not in rule.get("AllowedValues", [given[name]]):
             raise ValidationError(message=f"Parameter '{name}' must be one of AllowedValues")
-        if not re.fullmatch(rule.get("AllowedPattern", ".*"), value, re.DOTALL):
-            raise ValidationError(
-                message=f"Parameter '{name}' must match pattern {rule['AllowedPattern']}"
-            )
+        pattern = rule.get("AllowedPattern", ".*")
+        if not re.fullmatch(pattern, given[name], re.DOTALL):
+            raise ValidationError(message=f"Parameter '{name}' must match pattern {pattern}")
     makes_roles = any(r["Type"] == "AWS::IAM::Role" for r in template["Resources"].values())
     if makes_roles and "CAPABILITY_NAMED_IAM" not in capabilities:
         raise InsufficientCapabilitiesError

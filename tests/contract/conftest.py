@@ -23,7 +23,7 @@ from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 from tests.contract.stage import Stage
 from tests.twin.prefect import InMemoryPrefect
 from tests.twin.work_pools import InMemoryWorkPools
@@ -45,18 +45,18 @@ OpenStage = Callable[[], Stage]
 
 
 @pytest.fixture(scope="session")
-def household(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Household]:
-    with pytest.MonkeyPatch.context() as environment, Household.open() as household:
+def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    with pytest.MonkeyPatch.context() as environment, Supervisor.open() as supervisor:
         for name in [name for name in os.environ if name.startswith("PREFECT")]:
             environment.delenv(name)  # Prefect's own client reads them as well
         environment.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect-home")))
         environment.setenv("DO_NOT_TRACK", "1")
-        yield household
+        yield supervisor
 
 
 @pytest.fixture(scope="session")
-def postgres(household: Household) -> Iterator[Postgres]:
-    with Postgres(household.folder / "postgres", household.spawn) as postgres:
+def postgres(supervisor: Supervisor) -> Iterator[Postgres]:
+    with Postgres(supervisor.folder / "postgres", supervisor.spawn) as postgres:
         yield postgres
 
 
@@ -80,15 +80,15 @@ def open_stage(request: pytest.FixtureRequest) -> Iterator[OpenStage]:
         return
     if is_oldest and not OLDEST_PYTHON.exists():
         pytest.fail(f"{OLDEST_PYTHON} is not there: `make test-all` installs it")
-    household: Household = request.getfixturevalue("household")
+    supervisor: Supervisor = request.getfixturevalue("supervisor")
     database = "sqlite"
     if name.endswith("postgres"):
         postgres: Postgres = request.getfixturevalue("postgres")
         database = postgres.create_database(name.replace("-", "_"))
     auth_string = None if name == "newest-sqlite" else AUTH_STRING
     with PrefectServer(
-        household.folder / name,
-        household.spawn,
+        supervisor.folder / name,
+        supervisor.spawn,
         python=OLDEST_PYTHON if is_oldest else None,
         database=database,
         auth_string=auth_string,

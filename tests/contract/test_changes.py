@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from chalicelib.core.model.flow_run import RunChange, RunPolicy
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
+from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRefusedError, PrefectRejectedError
 from tests.contract.stage import Stage
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.ports import TableArtifact
+from chalicelib.core.money.report import TableArtifact
 from tests.contract.stage import Stage
 
 COMPLETED, RUNNING = StateType.COMPLETED, StateType.RUNNING

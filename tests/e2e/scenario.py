@@ -20,7 +20,7 @@ import pytest
 
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
-from localcloud.events import Mischief
+from localcloud.events import DeliveryPlan
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.progress import note
@@ -62,7 +62,7 @@ class Stage:
         tags: Sequence[str] = (),
         job_variables: dict[str, Any] | None = None,
         queue: str = "default",
-        mischief: Mischief | None = None,
+        mischief: DeliveryPlan | None = None,
         **parameters: Any,
     ) -> "Run":
         """Start a run; it notes what it really does in a file of its own.
@@ -78,7 +78,7 @@ class Stage:
             parameters={"file": str(notes), **parameters},
         )
         if mischief is not None:
-            self.cloud.router.mischief_of[run_id] = mischief
+            self.cloud.router.plan_of[run_id] = mischief
         return self.watch(run_id, notes)
 
     def watch(self, run_id: str, notes: Path) -> "Run":
@@ -100,8 +100,10 @@ class Stage:
 def set_up(options: Options, folder: Path) -> Iterator[Stage]:
     """A cloud of its own, with the test flows deployed; `folder` is for their notes."""
     grace_seconds = float(options.settings.get("SWEEP_GRACE_SECONDS", 180))
-    with embedded_cloud(options, tell=print) as cloud:
-        output = cloud.run_python("-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.account.bucket)
+    with embedded_cloud(options, report=print) as cloud:
+        output = cloud.run_python(
+            "-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.outputs["ResultsBucket"]
+        )
         yield Stage(cloud, json.loads(output.strip().splitlines()[-1]), folder, grace_seconds)
         assert cloud.fargate.errors == []
 

@@ -111,7 +111,7 @@ def delivered_three_times(stage: Stage) -> Ended:
     run.wait_for_start(2)
 
     def stops() -> int:
-        seen = [d.event["detail"] for d in list(stage.cloud.router.delivered)]
+        seen = [event["detail"] for event in list(stage.cloud.router.delivered)]
         return sum(d.get("taskArn") == task and d["lastStatus"] == "STOPPED" for d in seen)
 
     wait_for("every stop, to react and meter", ATTEMPT_SECONDS, lambda: stops() >= 6)

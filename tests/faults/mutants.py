@@ -72,7 +72,7 @@ MUTANTS = (
         "chalicelib/core/rescue/judge.py",
         "if snapshot.newer_task or _restarted_since(snapshot)",
         "if False and _restarted_since(snapshot)",
-        (LAWS + "news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either",),
+        (LAWS + "a_stale_event_does_not_touch_a_run_that_rescheduled_itself",),
     ),
     Mutant(
         "clocks taken for equal",
@@ -149,7 +149,7 @@ MUTANTS = (
         "chalicelib/functions/sweep.py",
         "return self.context.now() - since > self.context.grace",
         "return True",
-        (SWEEP + "the_fast_path_goes_first",),
+        (SWEEP + "events_have_a_grace_before_the_sweep",),
     ),
     Mutant(
         "sweep without the look by tag",
@@ -226,7 +226,7 @@ MUTANTS = (
         "chalicelib/core/rescue/judge.py",
         "return picked_up or runs_since_long_after",
         "return runs_since_long_after",
-        (LAWS + "news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either",),
+        (LAWS + "a_stale_event_does_not_touch_a_run_that_rescheduled_itself",),
     ),
     Mutant(
         "a state proposed again that may have been taken",

@@ -82,7 +82,7 @@ def test_the_guard_and_its_reason_are_annotated_once(universe: Universe) -> None
     ],
 )
 def test_any_other_run_is_left_alone(
-    universe: Universe, tags: tuple[str, ...], has_past: bool, variables: dict[str, str]
+    universe: Universe, tags: tuple[str, ...], has_past: bool, variables: dict[str, Any]
 ) -> None:
     deployment_id = None if has_past else universe.prefect.create_deployment()
     run = waiting(universe, *tags, deployment_id=deployment_id, **variables)

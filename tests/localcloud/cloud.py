@@ -1,11 +1,11 @@
-"""What the tests of the embedded cloud say often: run a task, look at it, wait for it."""
+"""What the tests of the embedded cloud do often: run a task, read about it, wait for it."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate
@@ -22,11 +22,9 @@ def wait_until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
 
 def is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    stat = Path(f"/proc/{pid}/stat")  # on Linux, a zombie nobody waited for is no life
-    return not (stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")
 
 
 @dataclass
@@ -41,11 +39,12 @@ class Cloud:
 
     def define(self, code: str = "", **container: Any) -> str:
         """Register a task definition that runs Python code; return its ARN."""
+        command = ["python", "-u", "-c", code]
         definition = {
             "name": "prefect",
-            "image": "prefecthq/prefect",
+            "image": "x",
             "memory": 512,
-            "command": ["python", "-u", "-c", code],
+            "command": command,
             **container,
         }
         answer = self.aws.client("ecs").register_task_definition(
@@ -58,18 +57,16 @@ class Cloud:
         )
         return str(answer["taskDefinition"]["taskDefinitionArn"])
 
-    def run_task(self, definition: str, **request: Any) -> dict[str, Any]:
-        """RunTask, on Spot unless the request says otherwise."""
-        if "launchType" not in request:
-            request.setdefault(
-                "capacityProviderStrategy", [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
-            )
-        request = {"cluster": self.cluster, "networkConfiguration": self.network, **request}
-        return dict(self.aws.client("ecs").run_task(taskDefinition=definition, **request))
-
     def run(self, definition: str, **request: Any) -> str:
-        """RunTask; return the one task's ARN."""
-        answer = self.run_task(definition, **request)
+        """RunTask on Spot; return the task's ARN."""
+        strategy = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
+        answer = self.aws.client("ecs").run_task(
+            cluster=self.cluster,
+            taskDefinition=definition,
+            networkConfiguration=self.network,
+            capacityProviderStrategy=strategy,
+            **request,
+        )
         assert answer["failures"] == []
         return str(answer["tasks"][0]["taskArn"])
 

@@ -1,4 +1,4 @@
-"""A household and a Fargate with its cluster per test; one emulated AWS per module, for speed."""
+"""A supervisor and a Fargate with its cluster per test; one emulated AWS per module, for speed."""
 
 import sys
 import uuid
@@ -10,15 +10,15 @@ import pytest
 
 from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate, Timings
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 from tests.localcloud.cloud import Cloud
 from tests.localcloud.stacks import StackUnderTest, empty_account
 
 
 @pytest.fixture
-def household(tmp_path: Path) -> Iterator[Household]:
-    with Household.open(tmp_path) as household:
-        yield household
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    with Supervisor.open(tmp_path) as supervisor:
+        yield supervisor
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,13 @@ def aws() -> Iterator[EmulatedAws]:
 
 
 @pytest.fixture
-def cloud(household: Household, aws: EmulatedAws) -> Iterator[Cloud]:
+def cloud(supervisor: Supervisor, aws: EmulatedAws) -> Iterator[Cloud]:
     subnet = aws.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
     cluster = f"spot-{uuid.uuid4().hex[:8]}"
     aws.client("ecs").create_cluster(clusterName=cluster)
     events: list[dict[str, Any]] = []
     fargate = Fargate(
-        household,
+        supervisor,
         aws,
         events.append,
         path_prefix=Path(sys.executable).parent,
@@ -47,20 +47,17 @@ def cloud(household: Household, aws: EmulatedAws) -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="module")
-def stack(aws: EmulatedAws) -> Iterator[StackUnderTest]:
-    """The whole stack, as a first deployment makes it, with an e-mail and two queues."""
+def account(aws: EmulatedAws) -> Iterator[EmulatedAws]:
+    """The emulated AWS with what is there before a stack."""
     empty_account(aws)
-    stack = StackUnderTest(aws)
-    given = stack.full(AlarmEmail="ops@example.com", WorkQueues="etl,ml")
-    assert (stack.create(given), stack.failures()) == ("CREATE_COMPLETE", [])
-    yield stack
+    yield aws
     assert aws.cloudformation.errors == []
 
 
 @pytest.fixture
-def another(stack: StackUnderTest) -> Iterator[StackUnderTest]:
-    """A second stage in the same account, not yet created."""
-    another = StackUnderTest(stack.aws, f"prefect-spot-{uuid.uuid4().hex[:6]}")
-    yield another
-    if another.id:
-        assert another.delete() == "DELETE_COMPLETE"
+def stack(account: EmulatedAws) -> Iterator[StackUnderTest]:
+    """A stack that is not created yet, and is deleted with the test."""
+    stack = StackUnderTest(account)
+    yield stack
+    if stack.id and stack.status() != "DELETE_COMPLETE":
+        assert stack.delete() == "DELETE_COMPLETE"

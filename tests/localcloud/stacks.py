@@ -1,6 +1,7 @@
 """A stack in an emulated account: created, updated, deleted, and looked at from the outside."""
 
 import json
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,10 @@ API_KEY = "pnu_known_to_nobody_but_ssm"
 
 @dataclass
 class StackUnderTest:
-    """The stack `name`, and the account it is in; `vpc` and `subnets` are the default VPC's."""
+    """A stack of its own name in the account; `vpc` and `subnets` are the default VPC's."""
 
     aws: EmulatedAws
-    name: str = stack_template.STACK
+    name: str = field(default_factory=lambda: f"prefect-spot-{uuid.uuid4().hex[:6]}")
     id: str = ""
     template: Any = field(default_factory=lambda: infra.load("stack.json"))
 
@@ -36,13 +37,9 @@ class StackUnderTest:
         names = {"Stage": stage, "ClusterName": self.name, "TableName": self.name}
         return stack_template.parameters(**{**names, **network, **changes})
 
-    def begin(self, given: dict[str, str], **request: Any) -> None:
-        """Request its creation."""
-        self.id = self.client.create_stack(**{**self._request(given), **request})["StackId"]
-
-    def create(self, given: dict[str, str]) -> str:
+    def create(self, given: dict[str, str], **request: Any) -> str:
         """Create it and wait; return its status."""
-        self.begin(given)
+        self.id = self.client.create_stack(**{**self._request(given), **request})["StackId"]
         return self.settle()
 
     def update(self, given: dict[str, str]) -> str:
@@ -56,12 +53,12 @@ class StackUnderTest:
         return self.settle()
 
     def settle(self) -> str:
-        """Wait until nothing is being done to it; return its status."""
+        """Wait until no operation is in progress; return its status."""
         wait_until(lambda: not self.status().endswith("_IN_PROGRESS"), 60)
         return self.status()
 
     def status(self) -> str:
-        return str(self.described()["StackStatus"])
+        return str(self._described()["StackStatus"])
 
     @property
     def client(self) -> Any:
@@ -76,19 +73,18 @@ class StackUnderTest:
             "Tags": [{"Key": "prefect-spot:stage", "Value": "dev"}],
         }
 
-    def described(self) -> dict[str, Any]:
+    def _described(self) -> dict[str, Any]:
         return dict(self.client.describe_stacks(StackName=self.id)["Stacks"][0])
 
     def outputs(self) -> dict[str, str]:
-        return {o["OutputKey"]: o["OutputValue"] for o in self.described().get("Outputs", [])}
+        return {o["OutputKey"]: o["OutputValue"] for o in self._described().get("Outputs", [])}
 
     def failures(self) -> list[tuple[str, str]]:
         events = self.client.describe_stack_events(StackName=self.id)["StackEvents"]
         return [
-            (event["LogicalResourceId"], event.get("ResourceStatusReason", ""))
-            for event in events
-            if event["ResourceStatus"].endswith("_FAILED")
-            and event["PhysicalResourceId"] != self.id
+            (e["LogicalResourceId"], e.get("ResourceStatusReason", ""))
+            for e in events
+            if e["ResourceStatus"].endswith("_FAILED") and e["PhysicalResourceId"] != self.id
         ]
 
     def physical_ids(self) -> dict[str, str]:
@@ -99,7 +95,6 @@ class StackUnderTest:
 
 def empty_account(aws: EmulatedAws) -> None:
     """Make what is there before the stack: the API key, and ECS's service-linked role."""
-    aws.client("ssm").put_parameter(
-        Name="/prefect-spot/dev/api-key", Value=API_KEY, Type="SecureString"
-    )
+    key = {"Name": "/prefect-spot/dev/api-key", "Value": API_KEY}
+    aws.client("ssm").put_parameter(**key, Type="SecureString")
     aws.client("iam").create_service_linked_role(AWSServiceName="ecs.amazonaws.com")

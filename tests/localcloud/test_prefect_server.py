@@ -1,7 +1,4 @@
-"""What the Prefect server and the PostgreSQL of the embedded cloud do when they fail or end.
-
-That they work is what the contract suite shows.
-"""
+"""How the embedded Prefect server and PostgreSQL fail and end; `tests/contract` uses them."""
 
 import os
 from pathlib import Path
@@ -11,18 +8,18 @@ import pytest
 
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
-from localcloud.processes import Household
+from localcloud.processes import Supervisor
 
 
 def test_a_prefect_server_that_ends_shows_its_log_and_nothing_of_the_hosts_prefect_reached_it(
-    household: Household, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_KEY", "the-host's-own")
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nenv\nexit 1\n")
     python.chmod(0o755)
-    folder = household.folder / "prefect"
-    server = PrefectServer(folder, household.spawn, python=python, auth_string="a:b")
+    folder = supervisor.folder / "prefect"
+    server = PrefectServer(folder, supervisor.spawn, python=python, auth_string="a:b")
     with pytest.raises(RuntimeError, match="PREFECT_SERVER_API_AUTH_STRING=a:b"), server:
         pass
     environment = server.log.read_text()
@@ -31,19 +28,13 @@ def test_a_prefect_server_that_ends_shows_its_log_and_nothing_of_the_hosts_prefe
 
 
 def test_a_postgres_leaves_no_process_and_no_file() -> None:
-    with Household.open() as household:
-        folder = household.folder / "postgres"
-        with Postgres(folder, household.spawn) as postgres:
+    with Supervisor.open() as supervisor:
+        folder = supervisor.folder / "postgres"
+        with Postgres(folder, supervisor.spawn) as postgres:
             assert postgres.create_database("prefect").endswith(f":{postgres.port}/prefect")
-            servers = [x for x in psutil.process_iter() if str(folder) in " ".join(_command(x))]
+            found = psutil.process_iter(["cmdline"])
+            servers = [x for x in found if str(folder) in " ".join(x.info["cmdline"] or ())]
             assert servers
             assert all(x.uids().real != 0 for x in servers if os.geteuid() == 0)
         assert not folder.exists()
         assert not any(x.is_running() for x in servers)
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []

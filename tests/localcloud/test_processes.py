@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.processes import Household
 from tests.localcloud.cloud import is_alive, wait_until
 
 SLEEPER = "import time; time.sleep(600)"
-# A child that starts a grandchild in a session of its own, tells its pid, and ends.
+# A child that starts a grandchild in a session of its own, prints its pid, and ends.
 ORPHAN_MAKER = f"""
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}], start_new_session=True)
@@ -20,15 +19,15 @@ print(child.pid, flush=True)
 OWNER = f"""
 import os, sys, time
 from pathlib import Path
-from localcloud.processes import Household
-with Household.open(Path(sys.argv[1])) as household:
+from localcloud.processes import Supervisor
+with Supervisor.open(Path(sys.argv[1])) as supervisor:
     for name, code in (("sleeper", {SLEEPER!r}), ("maker", {ORPHAN_MAKER!r})):
-        process = household.spawn([sys.executable, "-c", code], env=dict(os.environ),
-                                  cwd=household.folder, log=household.folder / name)
+        process = supervisor.spawn([sys.executable, "-c", code], env=dict(os.environ),
+                                  cwd=supervisor.folder, log=supervisor.folder / name)
     sleeper = process.pid
-    while not (text := (household.folder / "maker").read_text()):
+    while not (text := (supervisor.folder / "maker").read_text()):
         time.sleep(0.02)
-    print(household.folder, sleeper, int(text), flush=True)
+    print(supervisor.folder, sleeper, int(text), flush=True)
     time.sleep(600)
 """
 
@@ -48,13 +47,3 @@ def test_reaper_ends_everything_when_the_owner_is_ended(tmp_path: Path, end: int
     owner.stdout.close()
     wait_until(lambda: not any(is_alive(int(pid)) for pid in pids))
     wait_until(lambda: not Path(folder).exists())
-
-
-def test_household_ends_everything_with_its_block(tmp_path: Path) -> None:
-    with Household.open(tmp_path) as household:
-        process = household.spawn(
-            [sys.executable, "-c", SLEEPER], env={}, cwd=tmp_path, log=tmp_path / "log"
-        )
-        folder = household.folder
-    assert not folder.exists()
-    assert process.wait(timeout=1) == -signal.SIGKILL

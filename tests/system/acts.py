@@ -13,13 +13,13 @@ from localcloud.fault_proxy import (
     LoseAnswer,
     Plan,
     Reset,
-    Throttle,
     always,
     either,
     first,
     fraction,
     matching,
     nth,
+    throttle,
 )
 from tests.system import mischief, steps
 from tests.system.world import Act
@@ -50,7 +50,7 @@ UNKNOWN_KEY = Answer(401, {"Content-Type": "application/json"}, b'{"detail": "Un
 SILENCE = Hang(40)
 """Longer than Lambda lets a try last."""
 
-TABLE_BUSY = Throttle("ProvisionedThroughputExceededException")
+TABLE_BUSY = throttle("ProvisionedThroughputExceededException")
 
 
 def each_once(fault: Fault, *operations: str) -> Plan:
@@ -122,12 +122,12 @@ ACTS = (
     Act(
         "SSM throttles the credential",
         prefect=matching("", nth(1, UNKNOWN_KEY)),
-        aws=matching(SECRET, first(5, Throttle())),
+        aws=matching(SECRET, first(5, throttle())),
         faults=6,
     ),
     # AWS throttles
     Act("table throttled: lease", aws=matching(ACQUIRE, first(3, TABLE_BUSY)), faults=3),
-    Act("table throttled: save", aws=matching(SAVE, first(3, Throttle())), faults=3),
+    Act("table throttled: save", aws=matching(SAVE, first(3, throttle())), faults=3),
     Act("table throttled: release", aws=matching(RELEASE, first(3, TABLE_BUSY)), faults=3),
     Act(
         "table throttled: read, for a stop whose last code says nothing of Spot",
@@ -137,7 +137,7 @@ ACTS = (
     ),
     Act(
         "ECS throttled, for events that lack what DescribeTasks has",
-        aws=matching(DESCRIBE, first(3, Throttle())),
+        aws=matching(DESCRIBE, first(3, throttle())),
         events=mischief.as_short_as_the_guides,
         faults=5,
     ),

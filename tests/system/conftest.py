@@ -91,7 +91,7 @@ def stage(playbill: Playbill) -> Stage:
 def on_paper(options: Options) -> Iterator[World]:
     """A cloud whose worker and tasks are on paper."""
     assert options is PAPER
-    with embedded_cloud(options, tell=print) as cloud, world_on_paper(cloud) as world:
+    with embedded_cloud(options, report=print) as cloud, world_on_paper(cloud) as world:
         yield world
 
 

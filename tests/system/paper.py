@@ -225,7 +225,7 @@ class PaperWorker:
         on_demand = run["job_variables"].get("launch_type") == "FARGATE"
         spot = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
         environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": run["id"]}]
-        outputs = self.cloud.account.outputs
+        outputs = self.cloud.outputs
         network = {
             "subnets": outputs["SubnetIds"].split(","),
             "securityGroups": outputs["SecurityGroupIds"].split(","),

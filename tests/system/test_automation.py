@@ -1,15 +1,15 @@
 """The example's automation on a real server: a run that is moved to on-demand is told, once."""
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from localcloud.bootstrap import run_python
 from localcloud.cloud import wait_for
-from localcloud.deployment import PROJECT
+from localcloud.deployment import PROJECT, run_program
 from tests.e2e.scenario import ATTEMPT_SECONDS, Stage
 from tests.system.plays import Play, Playbill
 
@@ -53,7 +53,7 @@ def moved_to_on_demand(stage: Stage) -> tuple[dict[str, Any], list[str]]:
     with slack() as server:
         user = {**stage.cloud.environment, "SLACK_WEBHOOK_URL": server.webhook_url}
         for _ in range(2):  # the second replaces the first: else there would be two messages
-            run_python(program, user)
+            run_program([sys.executable, *program], user)
         run = stage.start("waits", tags=("spot-retries:1",), interruptions=2)
 
         def texts() -> list[str]:

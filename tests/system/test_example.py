@@ -57,7 +57,7 @@ class Example:
 
 
 def deployed(stage: Stage) -> Example:
-    cloud, bucket = stage.cloud, stage.cloud.account.bucket
+    cloud, bucket = stage.cloud, stage.cloud.outputs["ResultsBucket"]
     s3 = cloud.aws.client("s3")
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     before = frozenset(o["Key"] for o in s3.list_objects_v2(Bucket=bucket).get("Contents", []))

@@ -128,9 +128,9 @@ def post(stage: Stage) -> PostOffice:
     """The cloud's office; the first play that asks for it opens it."""
     router = stage.cloud.router
     with _opening:
-        if not isinstance(router.mischief, PostOffice):
-            router.mischief = PostOffice(router)
-        return router.mischief
+        if not isinstance(router.plan, PostOffice):
+            router.plan = PostOffice(router)
+        return router.plan
 
 
 def observer_has_read_all(stage: Stage) -> bool:

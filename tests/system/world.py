@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from localcloud.cloud import Cloud, wait_for
-from localcloud.events import Delivery, Event, Mischief, deliver_once
+from localcloud.events import Delivery, DeliveryPlan, Event, deliver_once
 from localcloud.fault_proxy import Fault, FaultProxy, Plan, ProxiedRequest, no_fault
 from localcloud.lambdas import Invocation
 from localcloud.oracle import Observation, Verdict, judge, observe
@@ -114,7 +114,7 @@ class Act:
     name: str
     prefect: Plan = no_fault
     aws: Plan = no_fault
-    events: Mischief = deliver_once
+    events: DeliveryPlan = deliver_once
     before: Callable[[Scene], None] = nothing
     during: Callable[[Scene], None] = nothing
     after: Callable[[Scene], None] = nothing
@@ -141,7 +141,7 @@ class Conditions:
 
     prefect: Plan = no_fault
     aws: Plan = no_fault
-    events: Mischief = deliver_once
+    events: DeliveryPlan = deliver_once
     faults: int = 0
 
 
@@ -160,7 +160,7 @@ class World:
         """From now on the conditions are each run's own."""
         self.prefect.plan = self._prefect_fault
         self.aws.plan = self._aws_fault
-        self.cloud.router.mischief = self._deliveries
+        self.cloud.router.plan = self._deliveries
 
     def begin(self, acts: Sequence[Act], pool: ThreadPoolExecutor) -> None:
         """Play the acts, all at once."""
@@ -216,7 +216,7 @@ class World:
         return None
 
     def _deliveries(self, event: Event) -> Sequence[Delivery]:
-        """Mischief is made with the news of a stop: it would make one of any other news."""
+        """DeliveryPlan is made with the news of a stop: it would make one of any other news."""
         detail = event["detail"]
         environment = json.dumps(detail.get("overrides", {}))
         for run_id, conditions in list(self.conditions.items()):

@@ -21,13 +21,9 @@ from chalicelib.core.model.flow_run import (
     StateType,
     TaskRun,
 )
-from chalicelib.core.ports import (
-    Artifact,
-    LogLine,
-    PrefectEvent,
-    RunQuery,
-    TableArtifact,
-)
+from chalicelib.core.money.report import TableArtifact
+from chalicelib.core.ports import RunQuery
+from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from tests.twin.orchestration import (
     HOLDING_A_SLOT,

@@ -1,4 +1,4 @@
-"""The demo as the README tells to have it, and a person who signs in where it says."""
+"""The demo as the README starts it, and a person who signs in where it says."""
 
 import json
 import os
@@ -14,11 +14,10 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
+from localcloud.demo import CHART, RESULT
 from localcloud.deployment import PROJECT
 from tests.ui import browser
 
-RESULT: Final = PROJECT / "build" / "demo.json"
-CHART: Final = PROJECT / "build" / "savings"
 INVITATION: Final = re.compile(
     r"The Prefect UI: (http://\S+) +\(password: (\S+); Ctrl-C ends all\)"
 )
@@ -26,13 +25,10 @@ INVITATION: Final = re.compile(
 LONGEST_MS: Final = 60_000
 """Until a page shows what it is asked for; the machine may be busy."""
 
-WIDTH: Final = 1280
-HEIGHT: Final = 720
-
 
 @dataclass(frozen=True)
 class Played:
-    """The demo's end: what it printed and wrote, where its Prefect UI is, what lets people in."""
+    """The demo's end: what it printed and wrote, where its Prefect UI is, and its password."""
 
     output: str
     result: dict[str, Any]
@@ -43,10 +39,6 @@ class Played:
     def run(self) -> dict[str, Any]:
         """The rescued run."""
         return dict(self.result["flow_run"])
-
-    @property
-    def artifact_key(self) -> str:
-        return f"spot-interruption-{self.run['id'][:8]}"
 
 
 Visit = Callable[..., Page]
@@ -94,10 +86,11 @@ def chromium() -> Iterator[Browser]:
     program = browser.find()
     assert program, "no browser: `make ui` installs one"
     expect.set_options(timeout=LONGEST_MS)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=browser.FLAGS)
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=program, args=browser.FLAGS) as started,
+    ):
         yield started
-        started.close()
 
 
 @pytest.fixture
@@ -109,9 +102,9 @@ def visit(chromium: Browser, played: Played) -> Iterator[Visit]:
     """
     with ExitStack() as stack:
 
-        def signed_in(*, scheme: str = "light", height: int = HEIGHT) -> Page:
+        def signed_in(*, scheme: str = "light", height: int = 720) -> Page:
             context = chromium.new_context(
-                viewport={"width": WIDTH, "height": height},
+                viewport={"width": 1280, "height": height},
                 color_scheme="dark" if scheme == "dark" else "light",
                 reduced_motion="reduce",
                 timezone_id="UTC",

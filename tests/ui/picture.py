@@ -37,17 +37,17 @@ def brightness(picture: Image.Image) -> float:
     return float(ImageStat.Stat(picture.convert("L")).mean[0])
 
 
+def is_like(colour: Colour, other: Colour) -> bool:
+    return max(abs(a - b) for a, b in zip(colour, other, strict=True)) <= SAME
+
+
 def stretches(picture: Image.Image, y: int) -> list[Colour]:
     """Return the colours of a row of pixels, from left to right; slivers are left out."""
-    row = [_colour(picture, x, y) for x in range(picture.width)]
-    found: list[list[Colour]] = [[row[0]]]
+    pixels = picture.crop((0, y, picture.width, y + 1)).tobytes()
+    row: list[Colour] = list(zip(pixels[::3], pixels[1::3], pixels[2::3], strict=True))
+    found = [[row[0]]]
     for colour in row[1:]:
-        if max(abs(a - b) for a, b in zip(colour, found[-1][-1], strict=True)) > SAME:
+        if not is_like(colour, found[-1][-1]):
             found.append([])
         found[-1].append(colour)
     return [stretch[len(stretch) // 2] for stretch in found if len(stretch) > 2]
-
-
-def _colour(picture: Image.Image, x: int, y: int) -> Colour:
-    red, green, blue, *_ = picture.crop((x, y, x + 1, y + 1)).tobytes()
-    return red, green, blue

@@ -1,14 +1,14 @@
 """`make demo` as a user has it: what it prints, and what it writes."""
 
 import re
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from localcloud.demo import CHART
 from localcloud.deployment import PROJECT
-from tests.ui.conftest import CHART, Played
+from tests.ui.conftest import Played
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -33,48 +33,25 @@ def assert_replayed(result: dict[str, Any]) -> None:
         assert Decimal(recorded[amount]) == Decimal(savings[amount]), amount
     for count in ("runs", "attempts", "interruptions", "spot_reruns", "on_demand_reruns"):
         assert recorded[count] == savings[count], count
-    ran = [result["attempts"], *(child["attempts"] for child in result["children"])]
-    assert recorded["finished_runs"] == len(ran)
-    seconds = 3600 * float(recorded["hours_to_finish"])
-    assert seconds == pytest.approx(sum(map(seconds_of, ran)), abs=0.001)
-
-
-def seconds_of(attempts: list[dict[str, Any]]) -> float:
-    """From the first attempt's image pull to the end of the last, as ECS tells it."""
-    began = min(datetime.fromisoformat(attempt["pull_started"]) for attempt in attempts)
-    ended = max(datetime.fromisoformat(attempt["stopped"]) for attempt in attempts)
-    return (ended - began).total_seconds()
+    assert recorded["finished_runs"] == 1 + len(result["children"])
 
 
 def test_the_demo_ends_on_fargate_after_three_interruptions(played: Played) -> None:
     output, result = played.output, played.result
-    assert result["flow_run"]["state"] == "COMPLETED"
-    assert result["flow_run"]["interruptions"] == 3
-    assert result["budget"] == 2
-    assert len({attempt["task"] for attempt in result["attempts"]}) == 4
-    assert [attempt["capacity"] for attempt in result["attempts"]] == [
-        "FARGATE_SPOT",
-        "FARGATE_SPOT",
-        "FARGATE_SPOT",
-        "FARGATE",
-    ]
-    for attempt in result["attempts"][:3]:
+    run, savings, attempts = result["flow_run"], result["savings"], result["attempts"]
+    assert (run["state"], run["interruptions"], result["budget"]) == ("COMPLETED", 3, 2)
+    assert len({attempt["task"] for attempt in attempts}) == 4
+    assert [attempt["capacity"] for attempt in attempts] == ["FARGATE_SPOT"] * 3 + ["FARGATE"]
+    for attempt in attempts[:3]:
         assert attempt["stop_code"] == "SpotInterruption"
         assert attempt["reaction_seconds"] > 0
     assert result["oracle"] == {"lost": 0, "run_twice": 0, "wrong_capacity": 0}
-    assert result["final_capacity"] == "FARGATE"
     assert [child["state"] for child in result["children"]] == ["COMPLETED"], "one child, once"
-    assert result["zip_bytes"] > 0
-    savings = result["savings"]
     assert (savings["attempts"], savings["interruptions"]) == (5, 3), "four tasks, and the child's"
     assert (savings["spot_reruns"], savings["on_demand_reruns"]) == (2, 1)
     assert_replayed(result)
-    assert "Spot savings by deployment" in output
     for suffix in (".png", ".svg"):
         assert CHART.with_suffix(suffix).stat().st_size > 1000
-    assert result["worker"]
-    assert "COMPLETED on FARGATE" in output
-    assert "Spot interruption 3" in output
     printed = set(map(shape, output.splitlines()))
     assert len(shown_in_the_readme()) > 15
     assert [line for line in shown_in_the_readme() if shape(line) not in printed] == []

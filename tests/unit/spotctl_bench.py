@@ -17,8 +17,8 @@ from moto import mock_aws
 from moto.sqs.models import SQSBackend
 from typer.testing import CliRunner
 
-from localcloud import lambda_invoke, moto_additions
-from localcloud.lambda_invoke import LambdaAnswer, LambdaHooks
+from localcloud import moto_additions
+from localcloud.moto_additions import LambdaAnswer, LambdaHooks
 from spotctl.cli import app
 from tests.unit.scripted_server import ScriptedServer, Seen, answer
 
@@ -136,6 +136,6 @@ def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         stack.enter_context(mock_aws(config={"core": {"passthrough": {"urls": [r"127\.0\.0\.1"]}}}))
         made.server = stack.enter_context(ScriptedServer([made._answer]))
         made.configure()
-        lambda_invoke.connect(LambdaHooks(made._invoke, made._invoke))
-        stack.callback(lambda_invoke.connect, None)
+        moto_additions.connect_lambda(LambdaHooks(made._invoke, made._invoke))
+        stack.callback(moto_additions.connect_lambda, None)
         yield made

@@ -21,8 +21,14 @@ from chalicelib.core.rescue.actions import (
 )
 from chalicelib.core.rescue.capacity import choose_capacity
 from chalicelib.core.rescue.decide import decide
-from chalicelib.core.rescue.rerun_state import due_id, park_id_of_state, park_id_of_task
-from chalicelib.core.rescue.snapshot import Gone, Refusal, Snapshot
+from chalicelib.core.rescue.snapshot import (
+    Gone,
+    Refusal,
+    Snapshot,
+    due_id,
+    park_id_of_state,
+    park_id_of_task,
+)
 from tests.make import (
     CLUSTER_ARN,
     NOW,
@@ -254,7 +260,7 @@ def test_moving_to_on_demand_keeps_every_other_job_variable() -> None:
 
 
 def test_nothing_is_patched_when_nothing_changes() -> None:
-    unstarted = {"run_count": 0, "policy": RunPolicy(retries=None)}
+    unstarted: dict[str, Any] = {"run_count": 0, "policy": RunPolicy(retries=None)}
     assert Change not in kinds(parked(tags=("spot-interrupted",), **unstarted))
 
 

@@ -17,7 +17,7 @@ def test_a_demo_that_fails_ends_with_a_line_and_the_next_step(tmp_path: Path) ->
         raise RuntimeError("the Prefect server ended; its log:\n[ERROR] no space left")
     except RuntimeError as error:
         error.add_note(demo.logs_of(tmp_path))
-        demo.tell_failure(Console(file=said, width=200), error, file)
+        demo.report_failure(Console(file=said, width=200), error, file)
     assert said.getvalue().startswith(
         "error: the demo failed: the Prefect server ended; its log:\n[ERROR] no space left\n"
         "next step: run make demo again"

@@ -16,7 +16,7 @@ from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.decide import decide
-from chalicelib.core.rescue.rerun_state import park_id_of_task
+from chalicelib.core.rescue.snapshot import park_id_of_task
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state

@@ -139,9 +139,10 @@ def test_the_reason_holds_what_is_needed_and_what_is_left() -> None:
 
 @pytest.mark.parametrize("fact", FACTS)
 def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
-    missing = Missing(fact, "it could not be read")
-    assert opinion(0, **{fact: missing}) == missing
-    assert isinstance(opinion(0, **{fact: None}), Missing)
+    lacking: dict[str, Any] = {fact: Missing(fact, "it could not be read")}
+    assert opinion(0, **lacking) == lacking[fact]
+    lacking[fact] = None
+    assert isinstance(opinion(0, **lacking), Missing)
 
 
 def test_without_a_scheduled_start_it_has_no_opinion() -> None:

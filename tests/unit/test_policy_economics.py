@@ -172,9 +172,10 @@ def test_the_reason_holds_the_figures() -> None:
 
 @pytest.mark.parametrize("fact", FACTS)
 def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
-    missing = Missing(fact, "it could not be read")
-    assert opinion(**{fact: missing}) == missing
-    assert isinstance(opinion(**{fact: None}), Missing)
+    lacking: dict[str, Any] = {fact: Missing(fact, "it could not be read")}
+    assert opinion(**lacking) == lacking[fact]
+    lacking[fact] = None
+    assert isinstance(opinion(**lacking), Missing)
 
 
 def test_without_a_rate_or_a_size_it_has_no_opinion() -> None:

@@ -11,7 +11,7 @@ import pytest
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import MOST_TRIES
 from chalicelib.core.model.flow_run import ProposedState, RunChange, StateType
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
+from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
     PrefectRefusedError,
     PrefectRejectedError,

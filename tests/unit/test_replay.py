@@ -28,10 +28,10 @@ def attempt(
     number: int = 1,
     *,
     begins: float = 0,
-    lasts: float = HOUR,
+    lasts: int = HOUR,
     on: str = SPOT,
     cause: Cause = Cause.SPOT_INTERRUPTION,
-    wasted: float | None = None,
+    wasted: int | None = None,
 ) -> Bill:
     """A bill of the run's attempt `number`; all of it is wasted where Spot took it."""
     began_at = NOW + seconds(begins)

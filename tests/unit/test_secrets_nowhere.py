@@ -19,7 +19,7 @@ from aws_lambda_powertools import Logger
 from chalicelib.core.model.ecs_task import Task, parse_task
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.rescue.actions import Verdict
-from chalicelib.core.rescue.rerun_state import park_id_of_task
+from chalicelib.core.rescue.snapshot import park_id_of_task
 from chalicelib.errors import SettingError
 from chalicelib.functions.react import react
 from chalicelib.settings import read_settings

@@ -47,7 +47,7 @@ def test_help_lists_every_command_with_a_line_about_it() -> None:
         ),
         pytest.param(
             lambda stage: stage.configure(MODE="perhaps"),
-            [], "MODE is 'perhaps': accepted are rescue, opt-in, observe",
+            [], "MODE is 'perhaps'; accepted: rescue, opt-in, observe",
             "correct MODE in .chalice/config.json, then run spotctl deploy", id="wrong setting",
         ),
         pytest.param(
@@ -241,7 +241,7 @@ def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
         ("report --csv --json", "--csv excludes"),
         ("report", "the stage has no table yet"),
         ("replay --set MODE=x", "--set 'MODE=x' cannot be replayed: accepted is SPOT_"),
-        ("replay --set SPOT_RETRIES=x", "SPOT_RETRIES is 'x': accepted are whole numbers"),
+        ("replay --set SPOT_RETRIES=x", "SPOT_RETRIES is 'x'; accepted: whole numbers"),
         ("replay --since 91d", "--since '91d' is not a period"),
         ("replay", "the stage has no table yet"),
     ],

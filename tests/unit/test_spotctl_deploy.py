@@ -10,7 +10,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.s3.models import s3_backends
 
 from chalicelib.core.provision.model import TEMPLATE_TAG
-from localcloud.lambda_invoke import LambdaAnswer
+from localcloud.moto_additions import LambdaAnswer
 from spotctl.context import Aws, Context
 from spotctl.deploy import MOST_ERRORS, Next, deploy, next_after
 from spotctl.output import State

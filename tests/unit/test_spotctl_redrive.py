@@ -9,7 +9,7 @@ import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.sqs.models import sqs_backends
 
-from localcloud.lambda_invoke import LambdaAnswer
+from localcloud.moto_additions import LambdaAnswer
 from spotctl.redrive import read_message
 from tests.make import TASK_ARN, make_event
 from tests.unit.spotctl_bench import REGION, STACK, Bench, bench

@@ -47,6 +47,15 @@ _HOUR: Final = Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
+class TableArtifact:
+    """A table for the Prefect UI, on no run; one more with the same key is its newest version."""
+
+    key: str
+    rows: Sequence[Mapping[str, object]]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One deployment on one day; `day` is None for all days, `deployment` "all" for all of them."""
 

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from chalicelib.core.model.flow_run import RunChange, RunState
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
 
 
 class Verdict(StrEnum):
@@ -81,6 +80,38 @@ class MarkCancelled:
     """Set the run Cancelled: a cancellation was requested, and its task is gone."""
 
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line for the run's log in the Prefect UI. `level` is Python's (30 is WARNING)."""
+
+    flow_run_id: UUID
+    at: datetime
+    message: str
+    level: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A Markdown artifact; one more with the same key becomes its newest version."""
+
+    flow_run_id: UUID
+    key: str
+    markdown: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrefectEvent:
+    """An event about a flow run, for users' automations. The same `id` twice counts once."""
+
+    id: UUID
+    flow_run_id: UUID
+    flow_run_name: str
+    name: str
+    at: datetime
+    payload: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

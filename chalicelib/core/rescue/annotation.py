@@ -16,8 +16,7 @@ from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.model.run_record import Interruption, Moved
 from chalicelib.core.model.text import escaped, one_line
-from chalicelib.core.ports import Artifact, LogLine, PrefectEvent
-from chalicelib.core.rescue.actions import Annotate, Annotation
+from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact, LogLine, PrefectEvent
 from chalicelib.core.rescue.judge import (
     Complete,
     Note,
@@ -28,8 +27,7 @@ from chalicelib.core.rescue.judge import (
     Ruling,
     Words,
 )
-from chalicelib.core.rescue.rerun_state import park_id_of_task
-from chalicelib.core.rescue.snapshot import Snapshot
+from chalicelib.core.rescue.snapshot import Snapshot, park_id_of_task
 
 INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
 CAPACITY_LABEL: Final = "prefect-spot.capacity"

@@ -22,8 +22,7 @@ from chalicelib.core.model.policy import (
 )
 from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion, StayOnSpot
-from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import Gone, Snapshot
+from chalicelib.core.rescue.snapshot import Gone, Snapshot, due_id, park_id_of_task
 
 
 @dataclass(frozen=True, slots=True)

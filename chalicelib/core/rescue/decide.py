@@ -45,8 +45,7 @@ from chalicelib.core.rescue.judge import (
     Ruling,
     judge,
 )
-from chalicelib.core.rescue.rerun_state import due_id
-from chalicelib.core.rescue.snapshot import Snapshot
+from chalicelib.core.rescue.snapshot import Snapshot, due_id
 from chalicelib.errors import LAMBDA_RETRIES, UnsettledError
 
 PARKED_FOR: Final = timedelta(hours=1)

@@ -16,9 +16,8 @@ from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import is_on_demand
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import MarkCancelled, MarkCrashed, Restore, Verdict
-from chalicelib.core.rescue.rerun_state import Progress
-from chalicelib.core.rescue.snapshot import Snapshot
-from chalicelib.core.rescue.stop_reasons import explain
+from chalicelib.core.rescue.orphans import explain
+from chalicelib.core.rescue.snapshot import Progress, Snapshot
 
 RESTART_MARGIN: Final = timedelta(seconds=60)
 """How far the clocks of ECS and Prefect may differ before a restart counts as a newer attempt."""

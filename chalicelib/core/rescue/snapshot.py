@@ -1,18 +1,147 @@
-"""What a decision is made from: what ended, its run, the run's record, the user's policy."""
+"""What a decision is made from: what ended, its run and record, and how far its rerun has come.
 
+How far is read from the run's own state history, by transition ids. Prefect rejects a transition id
+only when it repeats the current one, but its history keeps every id. The ids derive from the task,
+so a rerun that another handler began, or one that was made twice, is recognised.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import Enum, auto
+from typing import Final
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause, Task, classify
-from chalicelib.core.model.flow_run import FlowRun, RunState
+from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.model.policy import Budget, Policy, budget_of, reason_not_to_rerun
 from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.policies.facts import PolicyFacts
-from chalicelib.core.rescue.rerun_state import (
-    RerunState,
-    rerun_state_of_refusal,
-    rerun_state_of_task,
-)
+
+CONCURRENCY_CANCELLATION: Final = "concurrency limit"
+
+MOST_PARKS: Final = 20
+"""How often a run is rerun for one task, when its rerun is crashed or cancelled before it began."""
+
+
+class Progress(Enum):
+    """How far a rerun has come."""
+
+    NOT_STARTED = auto()
+    PARKED = auto()
+    REVERTED = auto()
+    """It was made due; before a new attempt began, an automation or a late observer crashed the
+    run, or a concurrency limit cancelled it."""
+    HANDLED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class RerunState:
+    """The progress, and the transition id to park with (or that the run is parked with).
+
+    `made_due`: a HANDLED rerun that was not was undone, or the run has moved on without it.
+    `overwritten`: the state that our park replaced though it ended or paused the run: restore it.
+    `was_cancelling`: a CRASHED run was being cancelled before. An engine that is its container's
+    main process sets Crashed, by force, when it dies of SIGTERM.
+    """
+
+    progress: Progress
+    park_id: UUID
+    made_due: bool = False
+    overwritten: RunState | None = None
+    was_cancelling: bool = False
+
+
+def park_id_of_task(task_arn: str) -> UUID:
+    """Return the transition id of the parked state that answers a task's interruption."""
+    return uuid5(NAMESPACE_URL, task_arn)
+
+
+def park_id_of_state(state_id: UUID) -> UUID:
+    """Return the transition id of the parked state that answers a state, where no task started."""
+    return uuid5(NAMESPACE_URL, f"prefect-spot:{state_id}")
+
+
+def due_id(park_id: UUID) -> UUID:
+    """Return the transition id of the state that makes a parked run due."""
+    return uuid5(park_id, "due")
+
+
+def park_ids_of(task_arn: str, history: Sequence[RunState]) -> frozenset[UUID]:
+    """Return every transition id that a run may have been parked with because of a task.
+
+    The first is the task's; after each state that reverted the rerun, that state gives a new one.
+    """
+    first = park_id_of_task(task_arn)
+    return frozenset({first, *(_next_park_id(first, state) for state in history)})
+
+
+def was_made_due(task_arn: str, history: Sequence[RunState]) -> bool:
+    """Whether the rerun for that task was completed: then it is not the run's latest task."""
+    dues = set(map(due_id, park_ids_of(task_arn, history)))
+    return any(state.transition_id in dues for state in history)
+
+
+def rerun_state_of_task(task_arn: str, history: Sequence[RunState]) -> RerunState:
+    """Return how far the rerun for an interrupted task has come; `history` is not empty."""
+    park_ids, current = park_ids_of(task_arn, history), history[-1]
+    if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
+        overwritten = _overwritten(task_arn, history, current.transition_id)
+        return RerunState(Progress.PARKED, current.transition_id, overwritten=overwritten)
+    was_cancelling = _was_cancelling(history, park_ids)
+    first, dues = park_id_of_task(task_arn), set(map(due_id, park_ids))
+    touched = [i for i, s in enumerate(history) if s.transition_id in park_ids | dues]
+    if not touched:
+        return RerunState(Progress.NOT_STARTED, first, was_cancelling=was_cancelling)
+    since = history[touched[-1] + 1 :]
+    made_due = history[touched[-1]].transition_id in dues
+    has_begun = any(s.type in (StateType.RUNNING, StateType.CANCELLING) for s in since)
+    parks = sum(s.transition_id in park_ids for s in history)
+    is_reverted = made_due and not has_begun and _reverts(current) and parks <= MOST_PARKS
+    progress = Progress.REVERTED if is_reverted else Progress.HANDLED
+    return RerunState(
+        progress, _next_park_id(first, current), made_due, was_cancelling=was_cancelling
+    )
+
+
+def rerun_state_of_refusal(history: Sequence[RunState]) -> RerunState:
+    """Return how far the rerun for a refused placement (no Spot capacity) has come."""
+    current = history[-1]
+    park_ids = {park_id_of_state(state.id) for state in history}
+    if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
+        before = history[-2] if len(history) > 1 else current
+        overwritten = before if _must_not_be_parked(before) else None
+        return RerunState(Progress.PARKED, current.transition_id, overwritten=overwritten)
+    return RerunState(Progress.NOT_STARTED, park_id_of_state(current.id))
+
+
+def _overwritten(task_arn: str, history: Sequence[RunState], park_id: UUID) -> RunState | None:
+    """The state before the park, unless the park was made in order to replace it."""
+    if len(history) < 2 or not _must_not_be_parked(history[-2]):
+        return None
+    earlier = rerun_state_of_task(task_arn, history[:-1])
+    is_meant = earlier.progress is Progress.REVERTED and earlier.park_id == park_id
+    return None if is_meant else history[-2]
+
+
+def _must_not_be_parked(state: RunState) -> bool:
+    return state.is_over or state.type is StateType.PAUSED
+
+
+def _was_cancelling(history: Sequence[RunState], park_ids: frozenset[UUID]) -> bool:
+    for state in reversed(history):
+        if state.type is not StateType.CRASHED and state.transition_id not in park_ids:
+            return state.type is StateType.CANCELLING
+    return False
+
+
+def _next_park_id(first: UUID, state: RunState) -> UUID:
+    return uuid5(first, str(state.id))
+
+
+def _reverts(state: RunState) -> bool:
+    by_a_limit = CONCURRENCY_CANCELLATION in state.message.lower()
+    return state.type is StateType.CRASHED or (state.type is StateType.CANCELLED and by_a_limit)
 
 
 @dataclass(frozen=True, slots=True)
