@@ -1,10 +1,12 @@
-"""Prefect's answers, read: every field that matters is there and makes sense, or it is raised.
+"""Reads Prefect's answers; a field that matters and is missing or senseless is raised.
 
-An answer that cannot be read never becomes an empty value, which a PATCH would then write.
+An answer that cannot be read never becomes an empty value, which a PATCH would then write. Every
+`read_...` takes decoded JSON and raises PrefectUnavailableError, naming the field.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from chalicelib.adapters.prefect_client import CHECK_API_URL
@@ -20,9 +22,11 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.errors import PrefectUnavailableError
 
+_Whole = TypeVar("_Whole", dict[str, Any], list[Any])
+
 
 def read_state_answer(answer: object) -> StateAnswer:
-    """Read what Prefect made of a proposed state."""
+    """Read Prefect's answer to a proposed state."""
     fields = read_fields(answer, "set_state")
     try:
         verdict = StateVerdict(str(fields.get("status")))
@@ -37,15 +41,15 @@ def read_state_answer(answer: object) -> StateAnswer:
 def read_run(answer: object) -> FlowRun:
     """Read a flow run. What a PATCH replaces whole must be there, or the PATCH would wipe it."""
     fields = read_fields(answer, "flow run")
-    policy = dict(_whole(fields, "empirical_policy"))
+    policy = dict(_whole(fields, "empirical_policy", dict))
     return FlowRun(
         id=read_uuid(fields, "id", "flow run"),
         name=str(fields.get("name") or ""),
         state=read_state(fields.get("state")),
         run_count=_number(fields, "run_count") or 0,
         deployment_id=_uuid_or_none(fields, "deployment_id", "flow run"),
-        tags=_tags(fields),
-        job_variables=_whole(fields, "job_variables"),
+        tags=tuple(map(str, _whole(fields, "tags", list))),
+        job_variables=_whole(fields, "job_variables", dict),
         policy=RunPolicy(
             retries=_number({"retries": policy.pop("retries", None)}, "retries"),
             retry_type=_text_or_none(policy.pop("retry_type", None)),
@@ -58,7 +62,7 @@ def read_run(answer: object) -> FlowRun:
 
 
 def read_completed_run(answer: object) -> CompletedRun:
-    """Read a flow run that has come to its end."""
+    """Read a completed flow run; `run_seconds` is Prefect's `total_run_time`."""
     fields = read_fields(answer, "flow run")
     seconds = fields.get("total_run_time")
     if not isinstance(seconds, int | float):
@@ -74,14 +78,14 @@ def read_completed_run(answer: object) -> CompletedRun:
 
 
 def read_called_flow_run(fields: Mapping[str, object]) -> UUID | None:
-    """The subflow run whose call a task run stands for; None for a task."""
+    """Return the id of the subflow run that a task run stands for; None for a task."""
     state = read_fields(fields.get("state") or {}, "task run")
     details = read_fields(state.get("state_details") or {}, "task run")
     return _uuid_or_none(details, "child_flow_run_id", "task run")
 
 
 def read_task_run(fields: Mapping[str, object]) -> TaskRun:
-    """Read a task run that has started. Only a stored result has a place to be found at."""
+    """Read a task run that has started. Only a persisted result has a storage key."""
     state = read_state(fields.get("state"))
     stored = state.data.get("storage_key") if isinstance(state.data, Mapping) else None
     return TaskRun(
@@ -113,35 +117,26 @@ def read_state(value: object) -> RunState:
 
 
 def unreadable(thing: str, field: str) -> PrefectUnavailableError:
-    """Return what to raise when an answer lacks what it must have."""
+    """Return the error for an answer that lacks a field, or holds another type there."""
     what = f"Prefect's answer holds no readable {field!r} of a {thing}"
     return PrefectUnavailableError(what, next_step=CHECK_API_URL)
 
 
 def read_fields(value: object, thing: str) -> Mapping[str, object]:
-    """Read an object; anything else is unreadable."""
+    """Return `value` where it is a JSON object."""
     if not isinstance(value, Mapping):
         raise unreadable(thing, "object")
     return value
 
 
-def _whole(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """An object that is there, or null; absent is unreadable."""
+def _whole(fields: Mapping[str, object], name: str, kind: type[_Whole]) -> _Whole:
+    """A part of a run that a PATCH replaces whole: there, or null; absent is unreadable."""
     value = fields.get(name, ...)
     if value is None:
-        return {}
-    if not isinstance(value, Mapping):
+        return kind()
+    if not isinstance(value, kind):
         raise unreadable("flow run", name)
     return value
-
-
-def _tags(fields: Mapping[str, object]) -> tuple[str, ...]:
-    value = fields.get("tags", ...)
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise unreadable("flow run", "tags")
-    return tuple(map(str, value))
 
 
 def _number(fields: Mapping[str, object], name: str) -> int | None:
@@ -152,7 +147,7 @@ def _number(fields: Mapping[str, object], name: str) -> int | None:
 
 
 def read_uuid(fields: Mapping[str, object], name: str, thing: str) -> UUID:
-    """Read an id that has to be there."""
+    """Return the id under `name`."""
     value = _uuid_or_none(fields, name, thing)
     if value is None:
         raise unreadable(thing, name)

@@ -57,7 +57,7 @@ class Measured:
 def values_of_rescue(
     task_arn: str, before: RunRecord, after: RunRecord, decision: Decision
 ) -> Values:
-    """What one handling of a task counts for: nothing for a second look, nor for a drill.
+    """Return what one handling of a task counts for: nothing when repeated, nor for a drill.
 
     `before` and `after` are the run's record when the handling began and when it ended.
     ReactionSeconds: from the container's exit to the time that the run was made due for.

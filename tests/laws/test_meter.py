@@ -262,15 +262,15 @@ def test_the_amounts_that_are_measured_are_those_of_the_bill(account: Account) -
 
 # The law: any order, any duplication.
 
-news = st.lists(
+deliveries = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from(["meter", "meter", "sweep"])), max_size=10
 )
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(news=news)
+@given(deliveries=deliveries)
 def test_in_any_order_and_with_any_duplication_each_task_is_billed_once(
-    news: Sequence[tuple[int, str]],
+    deliveries: Sequence[tuple[int, str]],
 ) -> None:
     account = open_account()
     universe, ends = account.universe, []
@@ -278,8 +278,8 @@ def test_in_any_order_and_with_any_duplication_each_task_is_billed_once(
         if number:
             account.task = universe.start(account.run_id)
         ends.append(account.interrupted() if number < 2 else account.ended(**BY_ITSELF))
-    for number, who in news:
-        if who == "meter":
+    for number, function in deliveries:
+        if function == "meter":
             universe.meter(ends[number])
         else:
             universe.sweep()

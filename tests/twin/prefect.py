@@ -80,7 +80,7 @@ class InMemoryPrefect:
     def read_run(self, flow_run_id: UUID) -> FlowRun | None:
         self._called("read_run")
         run = self.runs.get(flow_run_id)
-        return None if run is None else _as_told(run)
+        return None if run is None else _as_read(run)
 
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         self._called("read_history")
@@ -99,7 +99,7 @@ class InMemoryPrefect:
             )
         found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
-        return tuple(map(_as_told, found[query.offset : query.offset + query.limit]))
+        return tuple(map(_as_read, found[query.offset : query.offset + query.limit]))
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         if not parents:
@@ -107,7 +107,7 @@ class InMemoryPrefect:
         self._called("find_live_children")
         live = (StateType.PENDING, StateType.RUNNING)
         return tuple(
-            _as_told(run)
+            _as_read(run)
             for run in self.runs.values()
             if run.parent_run_id in parents and run.deployment is None and run.state.type in live
         )
@@ -305,7 +305,7 @@ class InMemoryPrefect:
         return self._move(flow_run_id, ProposedState(StateType.SCHEDULED, "AwaitingRetry"))
 
     def crash(self, flow_run_id: UUID, message: str = "Crashed") -> RunState:
-        """Somebody (an engine, a worker, an automation) proposes CRASHED."""
+        """An engine, a worker or an automation proposes CRASHED."""
         return self._move(flow_run_id, ProposedState(StateType.CRASHED, "Crashed", message))
 
     def pause(self, flow_run_id: UUID, *, suspend: bool = False) -> RunState:
@@ -385,7 +385,7 @@ class InMemoryPrefect:
         return run
 
     def _move(self, flow_run_id: UUID, proposed: ProposedState) -> RunState:
-        """As Prefect's own client does it: with a transition id that nobody else has."""
+        """As Prefect's own client does it: with a transition id of its own."""
         self._propose(flow_run_id, replace(proposed, transition_id=uuid4()), force=False)
         return self.runs[flow_run_id].state
 
@@ -394,8 +394,8 @@ class InMemoryPrefect:
         ruling = self._judge(run, state, force=force)
         if ruling.written is not None:
             self._write(run, ruling.written, before=ruling.before, after=ruling.after)
-        tells_state = ruling.written is not None or ruling.verdict.value == "REJECT"
-        return StateAnswer(ruling.verdict, ruling.reason, run.state if tells_state else None)
+        has_state = ruling.written is not None or ruling.verdict.value == "REJECT"
+        return StateAnswer(ruling.verdict, ruling.reason, run.state if has_state else None)
 
     def _judge(self, run: TwinRun, state: ProposedState, *, force: bool) -> Ruling:
         if force:
@@ -466,7 +466,7 @@ class InMemoryPrefect:
             run.ended_at = run.ended_at or now
 
 
-def _as_told(run: TwinRun) -> FlowRun:
+def _as_read(run: TwinRun) -> FlowRun:
     others = {k: v for k, v in run.policy.items() if k not in ("retries", "retry_type")}
     retries, retry_type = run.policy["retries"], run.policy["retry_type"]
     return FlowRun(

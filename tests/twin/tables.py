@@ -17,7 +17,7 @@ from chalicelib.errors import LeaseHeldError, LeaseLostError
 
 @dataclass
 class StoredRun:
-    """A run's record, and who holds its lease until when; nobody: `owner` is empty."""
+    """A run's record, and the lease: its owner, empty for none, and its end."""
 
     record: RunRecord
     owner: str = ""

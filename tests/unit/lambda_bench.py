@@ -21,14 +21,14 @@ from moto import mock_aws
 
 from chalicelib import wiring
 from chalicelib.functions.react import react
-from tests.make import ACCOUNT, RUN_ID, make_event
+from tests.make import ACCOUNT, RUN_ID, make_event, make_table
 from tests.unit.canaries import Canaries
 from tests.unit.prefect_bench import make_answer
 from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw, cut
 
 
 def detail_with(canaries: Canaries, run_id: object) -> dict[str, Any]:
-    """What whoever may run a task can put into its events; ECS hands all of it on."""
+    """What anyone who may run a task can put into its events."""
     plant = canaries.plant
     flow = {
         "name": "prefect",
@@ -144,7 +144,7 @@ class Function:
 
 
 def forget() -> None:
-    """Make the wiring read its settings anew, as a new Lambda environment does."""
+    """Make the wiring read its settings again, as a new Lambda environment does."""
     for part in vars(wiring).values():
         if hasattr(part, "cache_clear"):
             part.cache_clear()
@@ -172,12 +172,7 @@ def function(
     for handler in logging.getLogger("prefect-spot").handlers:
         monkeypatch.setattr(handler, "stream", lines)
     with mock_aws():
-        boto3.client("dynamodb").create_table(
-            TableName=TABLE,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        make_table(boto3.client("dynamodb"), TABLE)
         yield Function(monkeypatch, capsys, lines)
     forget()
 

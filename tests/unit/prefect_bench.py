@@ -39,8 +39,8 @@ def make_answer(**changes: object) -> dict[str, object]:
     return ordinary | changes
 
 
-def without(body: dict[str, object], name: str) -> dict[str, object]:
-    return {key: value for key, value in body.items() if key != name}
+def without(body: dict[str, object], *names: str) -> dict[str, object]:
+    return {key: value for key, value in body.items() if key not in names}
 
 
 @dataclass

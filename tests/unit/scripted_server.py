@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request as it came in; `client` tells one connection from another."""
+    """A request as it came in; `client` differs by connection."""
 
     method: str
     path: str

@@ -32,21 +32,27 @@ METRICS = EmfMetrics("dev", "fargate-spot-dev")
 ALL = {metric: Decimal("0.00000001") for metric in Metric}
 
 
-def test_a_bill_is_told_by_work_pool_and_by_deployment(capsys: pytest.CaptureFixture[str]) -> None:
+def dimensions_of(output: str) -> set[tuple[str, ...]]:
+    return {tuple(name for name, _ in datum.dimensions) for datum in printed_data(output)}
+
+
+def test_a_bill_is_printed_by_work_pool_and_by_deployment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     made = bill(stopped(), wasted=600)
     METRICS.measure(Measured("etl/nightly", values_of_bill(made)))
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     data = data_of(line)
-    assert {datum.namespace for datum in data} == {"PrefectSpot"}
-    assert {datum.dimensions for datum in data} == {
-        (("Stage", "dev"), ("WorkPool", "fargate-spot-dev")),
-        (("Stage", "dev"), ("WorkPool", "fargate-spot-dev"), ("Deployment", "etl/nightly")),
+    stage = (("Stage", "dev"), ("WorkPool", "fargate-spot-dev"))
+    assert {(datum.namespace, datum.dimensions) for datum in data} == {
+        ("PrefectSpot", stage),
+        ("PrefectSpot", (*stage, ("Deployment", "etl/nightly"))),
     }
     assert made.amounts is not None
     for names in (BY_POOL, BY_DEPLOYMENT):
-        told = {metric: total_of(data, metric, *names) for metric in Metric}
-        assert {name: value for name, value in told.items() if value} == {
+        totals = {metric: total_of(data, metric, *names) for metric in Metric}
+        assert {name: value for name, value in totals.items() if value} == {
             "TaskCost": float(made.amounts.cost_usd),
             "OnDemandEquivalentCost": float(made.amounts.on_demand_usd),
             "Savings": float(made.amounts.savings_usd),
@@ -56,52 +62,32 @@ def test_a_bill_is_told_by_work_pool_and_by_deployment(capsys: pytest.CaptureFix
         }
 
 
-def test_every_metric_fits_into_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_metric_fits_into_one_line_whatever_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "another's")
     METRICS.measure(Measured("etl/nightly", ALL))
-    data = data_of(capsys.readouterr().out)
+    output = capsys.readouterr().out
+    data = data_of(output)
     assert {datum.metric for datum in data} == {
-        "SpotInterruptions",
-        "SpotReruns",
-        "OnDemandReruns",
-        "NotRerun",
-        "ReactionSeconds",
-        "TaskCost",
-        "OnDemandEquivalentCost",
-        "Savings",
-        "WastedCost",
-        "NetSavings",
+        *("SpotInterruptions", "SpotReruns", "OnDemandReruns", "NotRerun", "ReactionSeconds"),
+        *("TaskCost", "OnDemandEquivalentCost", "Savings", "WastedCost", "NetSavings"),
         "WastedSeconds",
     }
     units = {datum.metric: datum.unit for datum in data}
     assert (units["SpotReruns"], units["ReactionSeconds"]) == ("Count", "Seconds")
     assert units["TaskCost"] == "None"
     assert {datum.value for datum in data} == {0.00000001}
-
-
-def test_a_task_of_no_deployment_is_told_by_work_pool_alone(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    METRICS.measure(Measured("", ALL))
-    names = {tuple(n for n, _ in d.dimensions) for d in data_of(capsys.readouterr().out)}
-    assert names == {BY_POOL}
+    assert dimensions_of(output) == {BY_POOL, BY_DEPLOYMENT}
 
 
 def test_one_measurement_leaves_nothing_to_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     METRICS.measure(Measured("first", {Metric.SPOT_RERUNS: Decimal(1)}))
     METRICS.measure(Measured("none", {}))
-    METRICS.measure(Measured("second", {Metric.TASK_COST: Decimal(1)}))
+    METRICS.measure(Measured("", {Metric.TASK_COST: Decimal(1)}))
     _, second = capsys.readouterr().out.splitlines()
     assert {d.metric for d in data_of(second)} == {"TaskCost"}
-    assert "first" not in second
-
-
-def test_a_service_name_in_the_environment_adds_no_dimension(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "somebody's")
-    METRICS.measure(Measured("etl/nightly", ALL))
-    names = {tuple(n for n, _ in d.dimensions) for d in data_of(capsys.readouterr().out)}
-    assert names == {BY_POOL, BY_DEPLOYMENT}
+    assert dimensions_of(second) == {BY_POOL}, "a task of no deployment"
 
 
 HOSTILE = (
@@ -132,7 +118,7 @@ def test_whatever_a_deployment_is_called_it_is_one_value_of_one_dimension(
     output = capsys.readouterr().out
     assert output.count("\n") == 1
     data = data_of(output)
-    assert {tuple(n for n, _ in d.dimensions) for d in data} == {BY_POOL, BY_DEPLOYMENT}
+    assert dimensions_of(output) == {BY_POOL, BY_DEPLOYMENT}
     assert len({d.dimensions for d in data}) == 2
     assert len(data) == 2 * len(Metric)
 
@@ -147,10 +133,11 @@ def test_names_that_differ_stay_apart(capsys: pytest.CaptureFixture[str]) -> Non
 # What a rescue counts for.
 
 
-def rescued(scene: Scene, detail: dict[str, Any] | None = None, **changes: Any) -> list[Measured]:
-    told: list[Measured] = []
-    react(replace(scene.context, measure=told.append, **changes), scene.event(detail))
-    return [measured for measured in told if measured.values]
+def rescued(scene: Scene, detail: dict[str, Any] | None = None) -> list[Measured]:
+    react(scene.context, scene.event(detail))
+    measured = [measured for measured in scene.universe.measured if measured.values]
+    scene.universe.measured.clear()
+    return measured
 
 
 def test_an_interruption_its_rerun_and_the_time_between_are_counted_once(scene: Scene) -> None:
@@ -176,14 +163,14 @@ def test_the_warning_counts_the_interruption_and_the_exit_the_rerun(scene: Scene
     assert set(measured.values) == {Metric.SPOT_RERUNS, Metric.REACTION_SECONDS}
 
 
-def test_a_deployment_whose_name_cannot_be_had_is_counted_without_it(scene: Scene) -> None:
-    class Nameless:
-        def __getattr__(self, method: str) -> Any:
-            if method == "read_deployment_name":
-                raise PrefectUnavailableError("not now", next_step="none")
-            return getattr(scene.prefect, method)
+def test_a_deployment_whose_name_cannot_be_read_is_counted_without_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(_: object) -> str:
+        raise PrefectUnavailableError("not now", next_step="none")
 
-    [measured] = rescued(scene, prefect=Nameless())
+    monkeypatch.setattr(scene.prefect, "read_deployment_name", unavailable)
+    [measured] = rescued(scene)
     assert measured.deployment == ""
     assert Metric.SPOT_RERUNS in measured.values
 
@@ -213,14 +200,11 @@ def finishing(at: timedelta = timedelta()) -> Decision:
 def test_a_rerun_on_demand_is_counted_as_one(after: int, reaction: int) -> None:
     values = handled(finishing(timedelta(seconds=after)), record_of(), record_of())
     assert values == {"OnDemandReruns": 1, "ReactionSeconds": reaction}
+    refused = RunRecord(RUN_ID, next_capacity="FARGATE")
+    assert handled(finishing(), refused, refused) == {"OnDemandReruns": 1}
 
 
-def test_a_refusal_that_is_rerun_is_no_interruption() -> None:
-    none = RunRecord(RUN_ID, next_capacity="FARGATE")
-    assert handled(finishing(), none, none) == {"OnDemandReruns": 1}
-
-
-def test_a_run_that_is_not_to_be_rerun_is_counted_while_people_are_told() -> None:
+def test_a_run_that_is_not_to_be_rerun_is_counted_with_its_annotation() -> None:
     snapshot = make_snapshot(run=make_run(deployment_id=None))
     decision = decide(snapshot)
     assert decision.verdict is Verdict.MARK_CRASHED
@@ -238,5 +222,5 @@ def test_a_drill_is_counted_nowhere() -> None:
     assert values_of_bill(bill(stopped(), cause=Cause.DRILL)) == {}
 
 
-def test_a_bill_without_amounts_tells_no_money() -> None:
+def test_a_bill_without_amounts_counts_no_money() -> None:
     assert set(values_of_bill(bill(stopped(cpu_units=None)))) == {Metric.WASTED_SECONDS}

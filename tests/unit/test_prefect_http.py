@@ -1,7 +1,7 @@
-"""How Prefect is asked when the network, the server or the credential does not play along."""
+"""How requests to Prefect end when the network, the server or the credential fails."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from uuid import uuid4
@@ -21,6 +21,10 @@ from chalicelib.errors import (
 from tests.unit.prefect_bench import AT, KEY, RUN_ID, Bench, make_answer, make_state
 from tests.unit.scripted_server import Step, answer, answer_raw, cut, reset, silence
 
+RUN = answer(200, make_answer())
+ACCEPTED = answer(200, {"status": "ACCEPT", "state": make_state(), "details": {}})
+CRASHED = ProposedState(StateType.CRASHED, "Crashed")
+
 
 @pytest.fixture
 def never() -> Iterator[threading.Event]:
@@ -29,17 +33,10 @@ def never() -> Iterator[threading.Event]:
     event.set()
 
 
-@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
-def test_a_passing_failure_is_tried_again(status: int) -> None:
-    with Bench([answer(status), answer(200, make_answer())]) as bench:
-        assert bench.prefect.read_run(RUN_ID) is not None
-    assert len(bench.requests) == 2
-    assert 0.1 <= bench.slept[0] <= 0.2
-
-
 @pytest.mark.parametrize(
     "failure",
     [
+        *(pytest.param(answer(status), id=f"{status}") for status in (408, 429, 502, 503, 504)),
         pytest.param(reset, id="reset"),
         pytest.param(cut(b'{"id": '), id="cut"),
         pytest.param(cut(b"{}", missing=1), id="cut-but-looks-whole"),
@@ -48,95 +45,127 @@ def test_a_passing_failure_is_tried_again(status: int) -> None:
         pytest.param(answer_raw(b"\xff\xfe"), id="not-utf-8"),
     ],
 )
-def test_a_useless_answer_is_tried_again(failure: Step) -> None:
-    with Bench([failure, failure, answer(200, make_answer())]) as bench:
+def test_a_transient_failure_and_a_useless_answer_are_tried_again(failure: Step) -> None:
+    with Bench([failure, failure, RUN]) as bench:
         assert bench.prefect.read_run(RUN_ID) is not None
     assert len(bench.requests) == 3
+    assert 0.1 <= bench.slept[0] <= 0.2 <= bench.slept[1] <= 0.4
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "said", "requests"),
+    [
+        pytest.param([answer(503)], PrefectUnavailableError, "503", MOST_TRIES, id="503 always"),
+        pytest.param(
+            [answer(500, {"exception_message": "Internal Server Error"})],
+            PrefectUnavailableError,
+            r"500 to GET .+: Internal Server",
+            1,
+            id="500 is left to the next call",
+        ),
+        pytest.param([answer(200)], PrefectUnavailableError, "empty", 1, id="empty"),
+        pytest.param(
+            [answer(404, {"detail": "Not Found"})],
+            PrefectRejectedError,
+            "check PREFECT_API_URL",
+            1,
+            id="wrong base URL",
+        ),
+        pytest.param(
+            [answer(307, Location="https://elsewhere.example/api")],
+            PrefectRejectedError,
+            "elsewhere",
+            1,
+            id="a redirect would get the credential",
+        ),
+        pytest.param(
+            [answer(401, {"exception_message": "Unauthorized"})],
+            PrefectRefusedError,
+            "PREFECT_API_KEY_PARAMETER",
+            2,
+            id="401 twice",
+        ),
+        pytest.param([answer(403)], PrefectRefusedError, "403", 1, id="403"),
+    ],
+)
+def test_other_failures_raise_what_they_are(
+    script: Sequence[Step], error: type[Exception], said: str, requests: int
+) -> None:
+    bench = Bench(script)
+    with bench, pytest.raises(error, match=said):
+        bench.prefect.read_run(RUN_ID)
+    assert len(bench.requests) == requests
+    for number, pause in enumerate(bench.slept):
+        assert 0.1 * 2**number <= pause <= 0.2 * 2**number
 
 
 def test_a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken() -> None:
     """Meanwhile a worker may have the run; a second proposal would take it away again."""
-    accepted = {"status": "ACCEPT", "state": make_state(), "details": {}}
-    crashed = ProposedState(StateType.CRASHED, "Crashed")
-    with Bench([answer(503), answer(429), answer(200, accepted)]) as bench:
-        bench.prefect.propose_state(RUN_ID, crashed)
+    with Bench([answer(503), answer(429), ACCEPTED]) as bench:
+        bench.prefect.propose_state(RUN_ID, CRASHED)
     assert len(bench.requests) == 3
-    gone = answer(504)
-    for lost in (reset, cut(b'{"id": '), answer(502), gone):
-        bench = Bench([lost, answer(200, accepted)])
+    timeout = answer(504)
+    for lost in (reset, cut(b'{"id": '), answer(502), timeout):
+        bench = Bench([lost, ACCEPTED])
         with bench, pytest.raises(PrefectUnavailableError) as raised:
-            bench.prefect.propose_state(RUN_ID, crashed)
+            bench.prefect.propose_state(RUN_ID, CRASHED)
         assert len(bench.requests) == 1
-        assert isinstance(raised.value, PrefectTimeoutError) is (lost is gone)
+        assert isinstance(raised.value, PrefectTimeoutError) is (lost is timeout)
 
 
-@pytest.mark.parametrize("method", ["change", "labels", "log", "artifact", "event"])
-def test_every_other_kind_of_request_is_tried_again(method: str) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda p: p.change_run(RUN_ID, RunChange(tags=("a",))), id="change"),
+        pytest.param(lambda p: p.add_labels(RUN_ID, {"a": 1}), id="labels"),
+        pytest.param(lambda p: p.write_log(LogLine(RUN_ID, AT, "hello")), id="log"),
+        pytest.param(lambda p: p.write_artifact(Artifact(RUN_ID, "k", "# hi", "d")), id="artifact"),
+        pytest.param(
+            lambda p: p.emit_events([PrefectEvent(uuid4(), RUN_ID, "run", "e", AT, {})]), id="event"
+        ),
+    ],
+)
+def test_every_other_kind_of_request_is_tried_again(call: Callable[[PrefectRest], None]) -> None:
     with Bench([answer(503), reset, answer(200, {})]) as bench:
-        prefect = bench.prefect
-        match method:
-            case "change":
-                prefect.change_run(RUN_ID, RunChange(tags=("a",)))
-            case "labels":
-                prefect.add_labels(RUN_ID, {"a": 1})
-            case "log":
-                prefect.write_log(LogLine(RUN_ID, AT, "hello"))
-            case "artifact":
-                prefect.write_artifact(Artifact(RUN_ID, "key", "# hi", "d"))
-            case "event":
-                prefect.emit_events([PrefectEvent(uuid4(), RUN_ID, "run", "e", AT, {})])
+        call(bench.prefect)
     assert len(bench.requests) == 3
     assert len(set(bench.requests)) == 1
-
-
-def test_tries_are_bounded_and_pauses_grow() -> None:
-    with Bench([answer(503)]) as bench, pytest.raises(PrefectUnavailableError, match="503"):
-        bench.prefect.read_run(RUN_ID)
-    assert len(bench.requests) == MOST_TRIES
-    assert len(bench.slept) == MOST_TRIES - 1
-    for number, pause in enumerate(bench.slept):
-        assert 0.1 * 2**number <= pause <= 0.2 * 2**number
 
 
 @pytest.mark.parametrize(
     ("seconds", "least", "most"), [("7", 7.0, 7.3), ("a date", 6.0, 9.3), ("soon", 0.1, 0.2)]
 )
-def test_retry_after_is_respected_in_seconds_and_as_a_date_and_passed_over_unreadable(
+def test_retry_after_is_respected_in_seconds_and_as_a_date_and_ignored_when_unreadable(
     seconds: str, least: float, most: float
 ) -> None:
     if seconds == "a date":
         seconds = format_datetime(datetime.now(UTC) + timedelta(seconds=9), usegmt=True)
-    with Bench([answer(429, Retry_After=seconds), answer(200, make_answer())]) as bench:
+    with Bench([answer(429, Retry_After=seconds), RUN]) as bench:
         bench.prefect.read_run(RUN_ID)
     assert least <= bench.slept[0] <= most
 
 
-def test_a_retry_after_beyond_the_time_left_is_given_up_at_once() -> None:
-    bench = Bench([answer(429, Retry_After="30")], seconds_left=20.0)
-    with bench, pytest.raises(PrefectUnavailableError, match=r"20\.0 s are left"):
+@pytest.mark.parametrize(
+    ("step", "seconds_left", "said", "requests"),
+    [
+        pytest.param(answer(429, Retry_After="30"), 20.0, r"20\.0 s are left", (1, 1), id="pause"),
+        pytest.param(answer(503), 1.0, "503", (2, MOST_TRIES - 1), id="tries"),
+        pytest.param(RUN, 0.0, "not sent", (0, 0), id="nothing left"),
+    ],
+)
+def test_nothing_is_begun_that_would_end_after_the_deadline(
+    step: Step, seconds_left: float, said: str, requests: tuple[int, int]
+) -> None:
+    bench = Bench([step], seconds_left=seconds_left)
+    with bench, pytest.raises(PrefectUnavailableError, match=said):
         bench.prefect.read_run(RUN_ID)
-    assert (len(bench.requests), bench.slept) == (1, [])
-
-
-def test_no_pause_is_begun_that_would_end_after_the_deadline() -> None:
-    bench = Bench([answer(503)], seconds_left=1.0)
-    with bench, pytest.raises(PrefectUnavailableError):
-        bench.prefect.read_run(RUN_ID)
-    assert 2 <= len(bench.requests) < MOST_TRIES
+    assert requests[0] <= len(bench.requests) <= requests[1]
     assert sum(bench.slept) < 1.0
 
 
-def test_nothing_is_sent_when_the_time_is_over() -> None:
-    bench = Bench([answer(200, make_answer())], seconds_left=0.0)
-    with bench, pytest.raises(PrefectUnavailableError, match="not sent"):
-        bench.prefect.read_run(RUN_ID)
-    assert bench.requests == []
-
-
-def test_a_silent_server_is_left_when_the_time_is_over(never: threading.Event) -> None:
+def test_a_server_that_does_not_answer_times_out_at_the_deadline(never: threading.Event) -> None:
     started = datetime.now(UTC)
-    bench = Bench([silence(never)])
-    with bench:
+    with Bench([silence(never)]) as bench:
         prefect = PrefectRest(
             bench.server.url,
             lambda _fresh: None,
@@ -149,70 +178,50 @@ def test_a_silent_server_is_left_when_the_time_is_over(never: threading.Event) -
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with Bench([answer()]) as bench:
+    with Bench([RUN]) as bench:
         url = bench.server.url
     prefect = PrefectRest(url, lambda _fresh: None, lambda: 60.0, sleep=lambda _: None)
     with pytest.raises(PrefectUnavailableError, match="NewConnectionError"):
         prefect.read_run(RUN_ID)
 
 
-def test_a_500_is_left_to_the_next_call() -> None:
-    bench = Bench([answer(500, {"exception_message": "Internal Server Error"})])
-    with (
-        bench,
-        pytest.raises(PrefectUnavailableError, match=r"500 to GET .+: Internal Server"),
-    ):
-        bench.prefect.read_run(RUN_ID)
-    assert len(bench.requests) == 1
-
-
-def test_connections_are_kept_alive() -> None:
-    with Bench([answer(200, make_answer())]) as bench:
+def test_connections_are_kept_alive_and_claim_no_client_of_prefects() -> None:
+    with Bench([RUN], credentials=(None, None)) as bench:
         for _ in range(3):
             bench.prefect.read_run(RUN_ID)
     assert len({seen.client for seen in bench.server.seen}) == 1
-
-
-# Credentials.
+    headers = {name.lower(): value for name, value in bench.server.seen[0].headers.items()}
+    assert headers["user-agent"] == "prefect-spot"
+    assert not {"x-prefect-api-version", "authorization"} & set(headers)
 
 
 def test_a_401_is_tried_once_more_with_a_fresh_credential() -> None:
-    with Bench([answer(401), answer(200, make_answer())]) as bench:
+    with Bench([answer(401), RUN]) as bench:
         assert bench.prefect.read_run(RUN_ID) is not None
     assert bench.asked_fresh == [False, True]
     sent = [seen.headers["Authorization"] for seen in bench.server.seen]
     assert sent == [f"Bearer {KEY}", "Bearer pnu_fresh"]
 
 
-def test_a_second_401_is_a_refusal() -> None:
-    bench = Bench([answer(401, {"exception_message": "Unauthorized"})])
-    with bench, pytest.raises(PrefectRefusedError, match="PREFECT_API_KEY_PARAMETER"):
-        bench.prefect.read_run(RUN_ID)
-    assert len(bench.requests) == 2
+REJECTION = {
+    "exception_message": "Invalid request received.",
+    "exception_detail": [
+        {"loc": ["body", "tags"], "msg": "Input should be a list", "input": "s3cret"}
+    ],
+    "request_body": {"job_variables": {"env": {"PASSWORD": "s3cret"}}},
+}
 
 
-def test_a_403_is_a_refusal_at_once() -> None:
-    with Bench([answer(403)]) as bench, pytest.raises(PrefectRefusedError):
-        bench.prefect.read_run(RUN_ID)
-    assert len(bench.requests) == 1
-
-
-def test_a_credential_at_the_place_where_a_long_answer_is_cut_is_not_shown() -> None:
-    bench = Bench([answer(400, {"detail": "x" * 295 + KEY})])
-    with bench, pytest.raises(PrefectRejectedError) as raised:
-        bench.prefect.read_run(RUN_ID)
-    assert KEY[:5] not in str(raised.value)
-
-
-def test_without_a_credential_no_header_is_sent() -> None:
-    with Bench([answer(200, make_answer())], credentials=(None, None)) as bench:
-        bench.prefect.read_run(RUN_ID)
-    assert "Authorization" not in bench.server.seen[0].headers
-
-
-def test_neither_prefects_version_nor_its_client_is_claimed() -> None:
-    with Bench([answer(200, make_answer())]) as bench:
-        bench.prefect.read_run(RUN_ID)
-    headers = {name.lower(): value for name, value in bench.server.seen[0].headers.items()}
-    assert "x-prefect-api-version" not in headers
-    assert headers["user-agent"] == "prefect-spot"
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (REJECTION, "Invalid request received.; body.tags: Input should be a list"),
+        ({"detail": "x" * 5000}, "x" * 300),
+        ({"detail": "x" * 295 + KEY}, "x" * 295 + "***"),
+    ],
+    ids=["its own message, not what was sent", "cut", "a credential where it is cut"],
+)
+def test_a_rejection_says_why_in_few_words_and_nothing_secret(body: object, said: str) -> None:
+    with Bench([answer(422, body)]) as bench, pytest.raises(PrefectRejectedError) as caught:
+        bench.prefect.change_run(RUN_ID, RunChange(tags=("a",)))
+    assert caught.value.what == f"Prefect answered 422 to PATCH /flow_runs/{RUN_ID}: {said}"

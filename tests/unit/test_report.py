@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -107,23 +108,49 @@ def test_a_rate_is_per_hour_and_without_hours_there_is_none() -> None:
     assert rate_per_hour(0, Decimal(0)) is None
 
 
-def test_the_table_says_all_of_it() -> None:
-    text = as_table(report(*WEEK))
-    for part in (
-        "etl/nightly",
-        "etl/hourly",
-        "2026-11-22",
-        "2 in 6.0 hours",
-        "0.3333 (0.0404 to 1.2041 with 95 % confidence",
-        "0.700000",
-        "Drills, in no total: 2.00 hours, 0.300000 USD paid",
-        "us-east-1 x86_64 FARGATE_SPOT: 0.01288871 USD per vCPU-hour, 0.00141527 USD per GB-hour"
-        " (a test, read 2026-11-01)",
-        "estimates",
-    ):
-        assert part in text, part
-    assert "would" not in text
-    assert "Warning" not in text
+ALWAYS = (
+    "etl/nightly",
+    "2026-11-22",
+    "2 in 6.0 hours",
+    "0.3333 (0.0404 to 1.2041 with 95 % confidence",
+    "0.700000",
+    "Drills, in no total: 2.00 hours, 0.300000 USD paid",
+    "us-east-1 x86_64 FARGATE_SPOT: 0.01288871 USD per vCPU-hour, 0.00141527 USD per GB-hour"
+    " (a test, read 2026-11-01)",
+    "estimates",
+)
+OBSERVED = daily(spot_reruns=0, would_spot_reruns=4, would_on_demand_reruns=1)
+GUARDED = (daily(economics_moves=2), daily(economics_moves=1, deadline_moves=1))
+OLD = TODAY + timedelta(days=90)
+
+
+@pytest.mark.parametrize(
+    ("sums", "shown", "hidden"),
+    [
+        pytest.param(WEEK, ALWAYS, ("would", "Warning", "guard"), id="a week"),
+        pytest.param((), ("none: nothing was billed with a rate",), (), id="nothing"),
+        pytest.param(
+            GUARDED,
+            ("Put on demand by a guard, earlier than by the budget: deadline 1, economics 3",),
+            (),
+            id="guards",
+        ),
+        pytest.param((OBSERVED,), ("would: Spot", "were not made, only decided"), (), id="observe"),
+        pytest.param((daily(partial_bills=3),), ("3 bills are partial",), (), id="partial"),
+        pytest.param(
+            (daily(day=OLD),),
+            ("Warning: rates of 2026-11-01 were used, which is more than 90 days ago",),
+            (),
+            id="old rates",
+        ),
+    ],
+)
+def test_the_table_says_all_of_it_and_nothing_that_is_not(
+    sums: Sequence[DailySum], shown: Sequence[str], hidden: Sequence[str]
+) -> None:
+    text = as_table(report(*sums, until=max((s.day for s in sums), default=TODAY)))
+    assert [part for part in shown if part not in text] == []
+    assert [part for part in hidden if part in text] == []
 
 
 def test_each_amount_stands_under_its_name() -> None:
@@ -134,48 +161,16 @@ def test_each_amount_stands_under_its_name() -> None:
     assert row.split()[-5:] == ["1.00", "3.00", "2.00", "4.00", "5.00"]
 
 
-def test_old_rates_and_partial_bills_are_warned_of() -> None:
-    later = TODAY + timedelta(days=90)
-    made = report(daily(day=later), until=later)
-    assert "Warning: rates of 2026-11-01 were used, which is more than 90 days ago" in as_table(
-        made
-    )
-    assert "2026-11-01" in content_of(made)["warnings"][0]
-    assert "3 bills are partial" in as_table(report(daily(partial_bills=3)))
-
-
-def test_what_guards_moved_is_shown_by_guard_and_nothing_of_those_that_moved_none() -> None:
-    made = report(daily(economics_moves=2), daily(economics_moves=1, deadline_moves=1))
-    line = "Put on demand by a guard, earlier than by the budget: deadline 1, economics 3"
-    assert line in as_table(made)
-    assert content_of(made)["total"]["economics_moves"] == 3
-    assert "guard" not in as_table(report(daily()))
-
-
-def test_in_observe_mode_it_shows_what_would_have_been() -> None:
-    made = report(daily(spot_reruns=0, would_spot_reruns=4, would_on_demand_reruns=1))
-    text = as_table(made)
-    assert "would: Spot" in text
-    assert "were not made, only decided" in text
-    assert content_of(made)["total"]["would_spot_reruns"] == 4
-
-
-def test_nothing_to_report_is_a_report_too(tmp_path: Path) -> None:
-    empty = report()
-    assert "none: nothing was billed with a rate" in as_table(empty)
-    assert content_of(empty)["rows"] == []
-    assert as_csv(empty).count("\n") == 1
-    draw(empty, tmp_path / "c.png", tmp_path / "c.svg")
-
-
 def test_json_holds_exact_amounts_and_every_rates_source_and_date() -> None:
     content = content_of(report(*WEEK))
     assert content["rows"][0]["cost_usd"] == "0.30000000"
     assert content["total"]["net_savings_usd"] == "0.70000000"
-    assert content["drills"]["attempts"] == 1
-    assert content["rates"][0]["source"] == "a test"
-    assert content["rates"][0]["date"] == "2026-11-01"
     assert content["total"]["interruptions_per_spot_hour"]["observed"] == pytest.approx(1 / 3)
+    assert content["drills"]["attempts"] == 1
+    [rate] = content["rates"]
+    assert (rate["source"], rate["date"]) == ("a test", "2026-11-01")
+    assert content_of(report(OBSERVED, *GUARDED))["total"]["would_spot_reruns"] == 4
+    assert content_of(report())["rows"] == []
 
 
 def test_csv_has_a_row_per_deployment_and_day_and_one_of_drills() -> None:
@@ -187,20 +182,29 @@ def test_csv_has_a_row_per_deployment_and_day_and_one_of_drills() -> None:
         ("", "(drills)"),
     ]
     assert sum(Decimal(row["cost_usd"]) for row in rows[:3]) == Decimal("0.90")
+    assert as_csv(report()).count("\n") == 1
 
 
 HOSTILE = ('=HYPERLINK("http://x")', "[bold]x[/bold]", 'a\nb,"c"', "$\\frac{", "x" * 500)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_is_only_a_name(name: str, tmp_path: Path) -> None:
-    made = report(daily(Deployment("1", name)))
-    [row] = csv.DictReader(io.StringIO(as_csv(made)))
-    assert not row["deployment"].startswith("=")
-    assert "\n" not in row["deployment"]
-    assert content_of(made)["rows"][0]["runs"] == 1
-    assert name.split()[0][:20] in as_table(made).replace("\n", "")
+def test_a_hostile_name_is_only_a_name(tmp_path: Path) -> None:
+    made = report(*[daily(Deployment(name, name)) for name in HOSTILE])
+    for row in csv.DictReader(io.StringIO(as_csv(made))):
+        assert not row["deployment"].startswith("=")
+        assert "\n" not in row["deployment"]
+    text = as_table(made).replace("\n", "")
+    assert [name for name in HOSTILE if name.split()[0][:20] not in text] == []
     draw(made, tmp_path / "c.png", tmp_path / "c.svg")
+
+
+def test_the_chart_of_a_report_is_the_same_each_time(tmp_path: Path) -> None:
+    png, svg, again = tmp_path / "c.png", tmp_path / "c.svg", tmp_path / "d.svg"
+    for image in (svg, again):
+        draw(report(*WEEK), png, image)
+    assert png.stat().st_size > 20_000
+    assert svg.stat().st_size == again.stat().st_size
+    draw(report(), png, svg)
 
 
 def test_prefects_table_has_the_money_first_a_row_per_deployment_and_a_total() -> None:
@@ -221,22 +225,9 @@ def test_small_amounts_are_not_rounded_to_nothing(usd: str, text: str) -> None:
     assert in_usd(Decimal(usd)) == text
 
 
-def test_the_chart_of_a_report_is_the_same_each_time(tmp_path: Path) -> None:
-    png, svg, again = tmp_path / "c.png", tmp_path / "c.svg", tmp_path / "d.svg"
-    draw(report(*WEEK), png, svg)
-    draw(report(*WEEK), png, again)
-    assert png.stat().st_size > 20_000
-    assert svg.stat().st_size == again.stat().st_size
-
-
 @pytest.mark.parametrize(
     ("since", "first", "days"),
-    [
-        ("7d", "2026-11-17", 7),
-        ("1d", "2026-11-23", 1),
-        ("4w", "2026-10-27", 28),
-        ("2026-11-20", "2026-11-20", 4),
-    ],
+    [("7d", "2026-11-17", 7), ("4w", "2026-10-27", 28), ("2026-11-20", "2026-11-20", 4)],
 )
 def test_a_period_is_days_weeks_or_from_a_date(since: str, first: str, days: int) -> None:
     period = days_since(since, TODAY)

@@ -1,4 +1,4 @@
-"""The credential: read once, kept for five minutes, shown to nobody."""
+"""The credential: read once, kept for five minutes, never shown."""
 
 import base64
 from collections.abc import Iterator

@@ -89,68 +89,34 @@ def test_what_is_no_task_change_is_ignored_with_a_reason(event: object) -> None:
     assert parsed.reason
 
 
+SPOT, OTHER = Cause.SPOT_INTERRUPTION, Cause.OTHER
+BY_ITSELF = "EssentialContainerExited"
+NO_ROOM = "Capacity is unavailable at this time. Please try again later"
+
+
 @pytest.mark.parametrize(
-    ("changes", "warned", "cause"),
+    ("stop_code", "reason", "warned", "cause"),
     [
-        pytest.param({}, False, Cause.SPOT_INTERRUPTION, id="today's stop code"),
-        pytest.param(
-            {"stop_code": "TerminationNotice", "stopped_reason": ""},
-            False,
-            Cause.SPOT_INTERRUPTION,
-            id="the older stop code",
-        ),
-        pytest.param({"stop_code": ""}, False, Cause.SPOT_INTERRUPTION, id="only the reason"),
-        pytest.param(
-            {"stop_code": "EssentialContainerExited", "stopped_reason": ""},
-            True,
-            Cause.SPOT_INTERRUPTION,
-            id="left by itself after a warning",
-        ),
-        pytest.param(
-            {"stop_code": "EssentialContainerExited", "stopped_reason": ""},
-            False,
-            Cause.OTHER,
-            id="left by itself without a warning",
-        ),
-        pytest.param(
-            {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill of 12:00"},
-            False,
-            Cause.DRILL,
-            id="drill",
-        ),
-        pytest.param(
-            {"stop_code": "UserInitiated", "stopped_reason": "by hand", "capacity_provider": ""},
-            True,
-            Cause.OTHER,
-            id="an on-demand task is not interrupted by Spot",
-        ),
-        pytest.param(
-            {
-                "stop_code": "TaskFailedToStart",
-                "stopped_reason": "Capacity is unavailable at this time. Please try again later",
-                "started_at": None,
-            },
-            False,
-            Cause.NO_SPOT_CAPACITY,
-            id="never got Spot capacity",
-        ),
-        pytest.param(
-            {
-                "stop_code": "TaskFailedToStart",
-                "stopped_reason": "CannotPullContainerError: not found",
-                "started_at": None,
-            },
-            False,
-            Cause.OTHER,
-            id="image pull",
-        ),
-        pytest.param(
-            {"stop_code": "SomethingNew", "stopped_reason": ""}, False, Cause.OTHER, id="unknown"
-        ),
+        pytest.param("SpotInterruption", "Your Spot", False, SPOT, id="today's stop code"),
+        pytest.param("TerminationNotice", "", False, SPOT, id="the older stop code"),
+        pytest.param("", "Your Spot Task was interrupted.", False, SPOT, id="only the reason"),
+        pytest.param(BY_ITSELF, "", True, SPOT, id="exited by itself after a warning"),
+        pytest.param(BY_ITSELF, "", False, OTHER, id="exited by itself without a warning"),
+        pytest.param("UserInitiated", "prefect-spot drill 1", False, Cause.DRILL, id="drill"),
+        pytest.param("TaskFailedToStart", NO_ROOM, False, Cause.NO_SPOT_CAPACITY, id="no capacity"),
+        pytest.param("TaskFailedToStart", "CannotPullContainer", False, OTHER, id="image pull"),
+        pytest.param("SomethingNew", "", False, OTHER, id="unknown"),
     ],
 )
-def test_the_cause_is_named(changes: dict[str, Any], warned: bool, cause: Cause) -> None:
-    assert classify(make_task(**changes), warned=warned) is cause
+def test_the_cause_is_named(stop_code: str, reason: str, warned: bool, cause: Cause) -> None:
+    started_at = None if stop_code == "TaskFailedToStart" else NOW
+    task = make_task(stop_code=stop_code, stopped_reason=reason, started_at=started_at)
+    assert classify(task, warned=warned) is cause
+
+
+def test_an_on_demand_task_is_not_interrupted_by_spot() -> None:
+    task = make_task(stop_code="UserInitiated", stopped_reason="by hand", capacity_provider="")
+    assert classify(task, warned=True) is Cause.OTHER
 
 
 @pytest.mark.parametrize(
@@ -192,8 +158,14 @@ def test_a_sidecar_that_stopped_is_not_the_flow() -> None:
     assert not task.exited
 
 
+def test_storage_and_windows_are_read() -> None:
+    windows = {"platformFamily": "Windows_Server_2022_Core"}
+    task = read(make_event({"ephemeralStorage": {"sizeInGiB": 30}, **windows}))
+    assert (task.storage_gib, task.launch_type, task.architecture) == (30, "FARGATE", "windows")
+
+
 def test_what_ecs_describes_later_does_not_hide_the_interruption() -> None:
-    told = make_task(last_status="RUNNING", flow_container_stopped=False)
+    event_task = make_task(last_status="RUNNING", flow_container_stopped=False)
     described = make_task(stop_code="EssentialContainerExited", stopped_reason="exited")
-    assert classify(completed_by(told, described), warned=False) is Cause.SPOT_INTERRUPTION
-    assert completed_by(told, described).exited
+    assert classify(completed_by(event_task, described), warned=False) is Cause.SPOT_INTERRUPTION
+    assert completed_by(event_task, described).exited

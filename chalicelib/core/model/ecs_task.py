@@ -108,14 +108,14 @@ class Task:
 
     @property
     def exited_at(self) -> datetime | None:
-        """When the flow's process ended (UTC), by the best time reported so far; None while it runs."""
+        """When the flow's process ended (UTC), by what ECS reported so far; None while it runs."""
         if not self.exited:
             return None
         return self.execution_stopped_at or self.stopped_at or self.updated_at
 
     @property
     def billed_from(self) -> datetime | None:
-        """When AWS starts to charge (UTC): the image pull if reported, else the start; None if neither."""
+        """When AWS starts to charge (UTC): at the image pull; None where ECS did not report it."""
         return self.pull_started_at or self.started_at
 
 
@@ -277,7 +277,7 @@ def _mappings(value: object) -> list[Mapping[str, object]]:
 
 
 def _text(source: Mapping[str, object], key: str) -> str:
-    """Return a text that UTF-8 can encode: JSON may hold others, DynamoDB and Prefect reject them."""
+    """Return a text that UTF-8 can encode: JSON may hold others, DynamoDB and Prefect do not."""
     value = source.get(key)
     return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 

@@ -9,7 +9,7 @@ at least.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Final
@@ -26,6 +26,14 @@ OWN_RATES_FORM: Final = (
     " us-east-1/x86_64/FARGATE=0.03238/0.003556"
 )
 
+SMALLEST_USD: Final = Decimal("0.00000001")
+MINIMUM_SECONDS: Final = Decimal(60)
+"""What AWS charges a Fargate task at least."""
+
+FREE_STORAGE_GIB: Final = 20
+"""Ephemeral storage that every Fargate task has without charge."""
+
+_SECONDS_PER_HOUR: Final = Decimal(3600)
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _NUMBER: Final = re.compile(r"\d{1,6}(\.\d{1,12})?")
 _ARCHITECTURES: Final = ("x86_64", "arm64")
@@ -57,49 +65,41 @@ class Rate:
         return self.region, self.architecture, self.capacity
 
     def __str__(self) -> str:
-        """All of it in a line, which `read_rate` reads; bills store the rates they were made with."""
-        return "|".join("" if value is None else f"{value}" for value in self._values())
-
-    def _values(self) -> list[object]:
-        return [getattr(self, field.name) for field in fields(self)]
+        """All of it in a line for `read_rate`; bills store the rates they were made with."""
+        return "|".join("" if value is None else f"{value}" for value in astuple(self))
 
 
 Rates = Mapping[RateKey, Rate]
 
 
 def read_rate(line: str) -> Rate:
-    """Read what `str` made of a rate. Raises ValueError for anything else."""
-    parts = line.split("|")
-    if len(parts) != len(fields(Rate)):
+    """Read a rate's own line, as `str` writes it. Raises ValueError for anything else."""
+    names, values = [field.name for field in fields(Rate)], line.split("|")
+    if len(values) != len(names):
         raise ValueError(f"{line!r} is not a rate")
-    region, architecture, capacity, vcpu, gb, storage, source, day = parts
-    return Rate(
-        region,
-        architecture,
-        capacity,
-        _usd(vcpu),
-        _usd(gb),
-        _usd(storage) if storage else None,
-        source,
-        day,
-    )
+    return _rate(dict(zip(names, values, strict=True)))
 
 
 def read_table(table: Mapping[str, Iterable[Mapping[str, str]]]) -> Rates:
     """Read the price table: `rates`, and `storage` by region. Raises ValueError, naming the row."""
-    storage = {row["region"]: _usd(row["gb_hour_usd"]) for row in table["storage"]}
+    storage = {row["region"]: row["gb_hour_usd"] for row in table["storage"]}
     return checked(
-        Rate(
-            region=row["region"],
-            architecture=row["architecture"],
-            capacity=row["capacity"],
-            vcpu_hour_usd=_usd(row["vcpu_hour_usd"]),
-            gb_hour_usd=_usd(row["gb_hour_usd"]),
-            storage_gb_hour_usd=storage.get(row["region"]),
-            source=row["source"],
-            date=row["date"],
-        )
+        _rate({**row, "storage_gb_hour_usd": storage.get(row["region"], "")})
         for row in table["rates"]
+    )
+
+
+def _rate(row: Mapping[str, str]) -> Rate:
+    storage = row["storage_gb_hour_usd"]
+    return Rate(
+        row["region"],
+        row["architecture"],
+        row["capacity"],
+        _usd(row["vcpu_hour_usd"]),
+        _usd(row["gb_hour_usd"]),
+        _usd(storage) if storage else None,
+        row["source"],
+        row["date"],
     )
 
 
@@ -110,9 +110,9 @@ def read_own_rates(text: str) -> Rates:
 
 
 def with_own(shipped: Rates, own: Rates) -> Rates:
-    """Put the user's own rates over the shipped ones. Raises ValueError as `checked` does.
+    """Return the shipped rates with the user's own in their places. Raises ValueError as `checked`.
 
-    Storage stays as it is shipped: `RATES` says nothing of it.
+    Rates of storage stay as shipped: `RATES` has none.
     """
     storage = {rate.region: rate.storage_gb_hour_usd for rate in shipped.values()}
     rows = {
@@ -123,7 +123,7 @@ def with_own(shipped: Rates, own: Rates) -> Rates:
 
 
 def checked(rows: Iterable[Rate]) -> Rates:
-    """Return the rates by what they are of.
+    """Return the rates by region, architecture and capacity.
 
     Raises:
         ValueError: names a rate that is zero or negative, is there twice, is of something unknown,
@@ -154,18 +154,15 @@ def checked(rows: Iterable[Rate]) -> Rates:
 
 
 def age_warning(rates: Iterable[Rate], today: date) -> str:
-    """Say which of the rates were read more than 90 days ago; empty when none was."""
-    old = sorted({r.date for r in rates if r.date and today - _day(r.date) > OLD_AFTER})
+    """Return a warning that names the oldest rate read more than 90 days ago; empty for none."""
+    oldest = (today - OLD_AFTER).isoformat()
+    old = sorted({rate.date for rate in rates if rate.date and rate.date < oldest})
     if not old:
         return ""
     return (
         f"rates of {old[0]} were used, which is more than {OLD_AFTER.days} days ago: Spot prices"
         " move; `make prices` reads them again"
     )
-
-
-def _day(text: str) -> date:
-    return date.fromisoformat(text)
 
 
 def _is_more_expensive(spot: Rate, on_demand: Rate) -> bool:
@@ -190,14 +187,6 @@ def _usd(text: str) -> Decimal:
     if not value.is_finite():
         raise ValueError(f"{text!r} is not a number of USD")
     return value
-
-
-SMALLEST_USD: Final = Decimal("0.00000001")
-MINIMUM_SECONDS: Final = Decimal(60)
-FREE_STORAGE_GIB: Final = 20
-"""Ephemeral storage that every Fargate task has without charge."""
-
-_SECONDS_PER_HOUR: Final = Decimal(3600)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Interruption:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A run that a guard put on FARGATE before its first start; `annotated`: the run says so."""
+    """A run that a guard moved to FARGATE before its first start; `annotated`: the run shows it."""
 
     guard: str
     reason: str

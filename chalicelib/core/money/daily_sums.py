@@ -28,8 +28,8 @@ class Counts:
 
     `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
     that observe mode left undone. `..._moves` are runs that a guard moved to on-demand before
-    their budget would have, in observe mode those that it would have moved. `first_...` are of runs'
-    first bills alone, on Spot: what `core/guards` learns from.
+    their budget would have, in observe mode those that it would have moved. `first_...` are of
+    first bills on Spot alone: `core/policies` estimates the interruption rate from them.
     """
 
     runs: int = 0

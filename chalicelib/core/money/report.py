@@ -94,7 +94,7 @@ class Report:
 
     @property
     def moves(self) -> Mapping[str, int]:
-        """How many runs each guard moved to on-demand, or would have; without those that moved none."""
+        """How many runs each guard moved to on-demand, or would have; guards with none left out."""
         counts = self.total.counts
         moves = {
             Guard.DEADLINE.value: counts.deadline_moves,
