@@ -72,7 +72,7 @@ MUTANTS = (
         "chalicelib/core/rescue/judge.py",
         "if snapshot.newer_task or _restarted_since(snapshot)",
         "if False and _restarted_since(snapshot)",
-        (LAWS + "a_stale_event_does_not_touch_a_run_that_rescheduled_itself",),
+        (LAWS + "a_stale_event_never_touches_the_run",),
     ),
     Mutant(
         "clocks taken for equal",
@@ -226,7 +226,7 @@ MUTANTS = (
         "chalicelib/core/rescue/judge.py",
         "return picked_up or runs_since_long_after",
         "return runs_since_long_after",
-        (LAWS + "a_stale_event_does_not_touch_a_run_that_rescheduled_itself",),
+        (LAWS + "a_stale_event_never_touches_the_run",),
     ),
     Mutant(
         "a state proposed again that may have been taken",

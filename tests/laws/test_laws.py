@@ -122,39 +122,28 @@ def test_n_interruptions_make_min_n_budget_spot_reruns_and_one_move(
 @many
 @given(
     order=deliveries,
-    early=st.integers(1, 3),
+    early=st.none() | st.integers(1, 3),
+    pid_noted=st.booleans(),
     fate=st.sampled_from(["goes on", "completes", "is being cancelled"]),
 )
-def test_a_stale_event_never_touches_the_run(order: list[int], early: int, fate: str) -> None:
+def test_a_stale_event_never_touches_the_run(
+    order: list[int], early: int | None, pid_noted: bool, fate: str
+) -> None:
+    """Without an `early` event the run rescheduled itself, and was picked up before any came."""
     universe = Universe()
     run, task = universe.running()
-    first, *stale = interrupt(universe, task, [early, *order])
-    universe.deliver(first)
-    universe.passes(10)
-    universe.start(run.id)
+    if early is None:
+        stale = interrupt(universe, task, [order[0] or 1, *order], "reschedules")
+    else:
+        first, *stale = interrupt(universe, task, [early, *order])
+        universe.deliver(first)
+        universe.passes(10)
+    universe.start(run.id, pid_noted=pid_noted)
     moves(universe, run, fate)
     states = list(run.states)
     for event in stale:
         universe.deliver(event)
         universe.passes(60)
-    assert run.states == states
-
-
-@many
-@given(order=deliveries, pid_noted=st.booleans())
-def test_a_stale_event_does_not_touch_a_run_that_rescheduled_itself(
-    order: list[int], pid_noted: bool
-) -> None:
-    """It was picked up before any event came."""
-    universe = Universe()
-    run, task = universe.running()
-    universe.passes(1)
-    universe.prefect.engine_reschedules(run.id)
-    events = [universe.warning(task), *universe.exits(task)]
-    universe.start(run.id, pid_noted=pid_noted)
-    states = list(run.states)
-    for number in order:
-        universe.deliver(events[number])
     assert run.states == states
 
 

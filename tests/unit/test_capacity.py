@@ -1,4 +1,7 @@
-"""Spot or FARGATE, and what goes into the run record: budget, lost starts, state and tags."""
+"""What goes into the run record: state, tags, lost starts; and the budget.
+
+Where a rerun goes is in `test_decide.py`, and over many interruptions in `tests/laws/test_laws.py`.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -8,16 +11,7 @@ import pytest
 from chalicelib.core.model.flow_run import RunPolicy, StateType
 from chalicelib.core.model.policy import Policy, budget_of
 from chalicelib.core.rescue.capacity import choose_capacity, record_interruption
-from chalicelib.core.rescue.snapshot import Gone, Refusal
-from tests.make import (
-    CLUSTER_ARN,
-    NEWER_TASK_ARN,
-    TASK_ARN,
-    make_run,
-    make_snapshot,
-    make_state,
-    make_task,
-)
+from tests.make import TASK_ARN, make_run, make_snapshot, make_state
 
 
 def test_state_and_tags_that_were_decided_by_are_kept() -> None:
@@ -71,55 +65,19 @@ def test_a_run_that_never_started_lost_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tags", "own_retries", "allowed"),
+    ("tag", "own_retries", "allowed"),
     [
-        pytest.param(("spot-retries:7",), 2, 7, id="the tag wins"),
-        pytest.param(("spot-retries:0",), 2, 0, id="zero is a number"),
-        pytest.param(("spot-retries:many",), 2, 2, id="a tag without a number is passed over"),
-        pytest.param(("spot-retries:-1",), 0, 5, id="a negative number too"),
-        pytest.param((), 2, 2, id="the flow's own retries"),
-        pytest.param((), 0, 5, id="own retries of 0 do not count"),
-        pytest.param((), None, 5, id="unknown own retries: the setting"),
+        ("spot-retries:7", 2, 7),
+        ("spot-retries:0", 2, 0),
+        ("spot-retries:many", 2, 2),
+        ("spot-retries:-1", 0, 5),
+        ("mine", 2, 2),
+        ("mine", 0, 5),
+        ("mine", None, 5),
     ],
 )
-def test_the_budget(tags: tuple[str, ...], own_retries: int | None, allowed: int) -> None:
-    assert budget_of(tags, own_retries, Policy(spot_retries=5)).allowed == allowed
-
-
-@pytest.mark.parametrize(
-    ("allowed", "capacity"), [(2, "FARGATE_SPOT"), (1, "FARGATE")], ids=["the last", "one more"]
-)
-def test_the_last_interruption_within_the_budget_is_rerun_on_spot(
-    allowed: int, capacity: str
+def test_the_tag_goes_before_the_flows_own_retries_and_these_before_the_setting(
+    tag: str, own_retries: int | None, allowed: int
 ) -> None:
-    run = make_run(tags=(f"spot-retries:{allowed}",))
-    first = choose_capacity(make_snapshot(run=run))
-    second = choose_capacity(replace(first, subject=make_task(arn=NEWER_TASK_ARN)))
-    assert second.record.next_capacity == capacity
-
-
-@pytest.mark.parametrize(
-    ("subject", "recorded", "capacity"),
-    [
-        pytest.param(
-            Gone(TASK_ARN, CLUSTER_ARN, "FARGATE_SPOT", True), 1, "FARGATE_SPOT", id="gone"
-        ),
-        pytest.param(Refusal(), 0, "FARGATE", id="a refusal is no interruption"),
-        pytest.param(
-            make_task(capacity_provider="", stopped_reason="prefect-spot drill 1"),
-            1,
-            "FARGATE",
-            id="a drill of a task on demand",
-        ),
-    ],
-)
-def test_what_ended_decides_where_it_is_rerun(subject: Any, recorded: int, capacity: str) -> None:
-    record = choose_capacity(make_snapshot(subject=subject)).record
-    assert (len(record.interruptions), record.next_capacity) == (recorded, capacity)
-
-
-def test_interruptions_are_a_set_not_a_count() -> None:
-    once = choose_capacity(make_snapshot())
-    twice = choose_capacity(once)
-    assert twice.record == once.record
-    assert [i.number for i in twice.record.interruptions.values()] == [1]
+    """A tag without a number, and own retries of 0, do not count."""
+    assert budget_of((tag,), own_retries, Policy(spot_retries=5)).allowed == allowed

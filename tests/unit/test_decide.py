@@ -13,10 +13,7 @@ from chalicelib.core.rescue.actions import (
     Annotate,
     Change,
     MakeDue,
-    MarkCancelled,
-    MarkCrashed,
     Park,
-    Restore,
     Save,
 )
 from chalicelib.core.rescue.capacity import choose_capacity
@@ -49,6 +46,7 @@ WARNING = make_task(last_status="RUNNING", flow_container_stopped=False, executi
 OUT_OF_MEMORY = make_task(
     stop_code="EssentialContainerExited", stopped_reason="OutOfMemoryError: container killed"
 )
+DRILLED = make_task(capacity_provider="", stopped_reason="prefect-spot drill 1")
 NO_CAPACITY = make_task(
     stop_code="TaskFailedToStart",
     stopped_reason="Capacity is unavailable at this time.",
@@ -118,9 +116,14 @@ def rescheduled_itself() -> Snapshot:
     return make_snapshot(run=make_run(state=states[-1]), history=states)
 
 
-ON_DEMAND = make_run(state=make_state(CRASHED), job_variables={"launch_type": "FARGATE"})
+REFUSED = make_run(state=make_state(CRASHED))
+ON_DEMAND = replace(REFUSED, job_variables={"launch_type": "FARGATE"})
 TABLE: dict[str, tuple[Snapshot, str]] = {
     "parked → finish": (parked(), "finish-rerun"),
+    **{
+        f"parked, {kind} before → undo": (parked(make_state(kind)), "undo-rerun")
+        for kind in (COMPLETED, CANCELLING, CANCELLED, PAUSED)
+    },
     "made due → ignore": (due(), "ignore"),
     "picked up → ignore": (due(make_state(PENDING)), "ignore"),
     "runs again → ignore": (due(make_state(RUNNING)), "ignore"),
@@ -178,6 +181,14 @@ TABLE: dict[str, tuple[Snapshot, str]] = {
         in_state(PENDING, NO_CAPACITY),
         "rerun-on-demand",
     ),
+    "refused, spot:never-rerun": (
+        make_snapshot(subject=Refusal(), run=replace(REFUSED, tags=("spot:never-rerun",))),
+        "ignore",
+    ),
+    "refused, not opted in": (
+        in_state(CRASHED, Refusal(), policy=Policy(mode=Mode.OPT_IN)),
+        "ignore",
+    ),
     "refused, but runs": (in_state(RUNNING, Refusal()), "ignore"),
     "on demand was refused as well": (make_snapshot(subject=Refusal(), run=ON_DEMAND), "ignore"),
     "refused and parked → finish": (refused(), "finish-rerun"),
@@ -185,6 +196,8 @@ TABLE: dict[str, tuple[Snapshot, str]] = {
         f"refused, {kind} when it was parked → undo": (refused(kind), "undo-rerun")
         for kind in (COMPLETED, CANCELLED, PAUSED)
     },
+    "a drill of a task on demand": (make_snapshot(subject=DRILLED), "rerun-on-demand"),
+    "interrupted, CANCELLING, grace over": (swept(make_task(), CANCELLING), "mark-cancelled"),
     "other death, in grace": (make_snapshot(subject=OUT_OF_MEMORY), "ignore"),
     "other death, grace over": (swept(OUT_OF_MEMORY), "mark-crashed"),
     "other death, CANCELLING": (swept(OUT_OF_MEMORY, CANCELLING), "mark-cancelled"),
@@ -232,19 +245,6 @@ def kinds(snapshot: Snapshot) -> list[type]:
     return [type(action) for action in decide(snapshot).actions]
 
 
-@pytest.mark.parametrize(
-    ("mode", "tags"),
-    [(Mode.RESCUE, ("spot:never-rerun",)), (Mode.OPT_IN, ())],
-    ids=["spot:never-rerun", "not opted in"],
-)
-def test_a_refused_run_that_may_not_be_rerun_is_left_alone(
-    mode: Mode, tags: tuple[str, ...]
-) -> None:
-    crashed = make_run(state=make_state(CRASHED), tags=tags)
-    decision = decide(make_snapshot(subject=Refusal(), run=crashed, policy=Policy(mode=mode)))
-    assert (decision.verdict, decision.actions) == ("ignore", ())
-
-
 def test_the_park_is_far_enough_ahead_for_every_worker() -> None:
     park = action(Park, make_snapshot())
     assert (park.until - NOW).total_seconds() == 3600
@@ -271,13 +271,6 @@ def test_an_in_process_retry_is_cleared_or_no_worker_would_take_the_run() -> Non
     )
 
 
-@pytest.mark.parametrize("kind", [COMPLETED, CANCELLING, CANCELLED, PAUSED])
-def test_a_state_that_a_park_overwrote_is_restored(kind: StateType) -> None:
-    before = make_state(kind, details={"pause_timeout": "x"})
-    decision = decide(parked(before))
-    assert (decision.verdict, decision.actions) == ("undo-rerun", (Restore(before),))
-
-
 def test_a_reverted_rerun_is_parked_with_a_fresh_id_and_then_finished() -> None:
     reverted = due(LIMIT)
     park = action(Park, reverted)
@@ -292,11 +285,6 @@ def test_a_reverted_rerun_is_parked_with_a_fresh_id_and_then_finished() -> None:
 def test_a_crashed_run_that_is_not_rerun_is_not_crashed_again() -> None:
     crashed = make_run(state=make_state(CRASHED), deployment_id=None)
     assert kinds(make_snapshot(run=crashed)) == [Save, Annotate]
-
-
-def test_the_final_message_carries_the_reason_of_ecs() -> None:
-    assert "OutOfMemoryError" in action(MarkCrashed, swept(OUT_OF_MEMORY)).message
-    assert kinds(swept(OUT_OF_MEMORY, CANCELLING)) == [MarkCancelled]
 
 
 @pytest.mark.parametrize(("retries", "least", "most"), [(3, 60, 120), (0, 0, 0)])
