@@ -69,7 +69,7 @@ def interrupted(
     return run, universe.exits(task)[1]
 
 
-def noted(universe: Universe, run: TwinRun) -> Any:
+def recorded(universe: Universe, run: TwinRun) -> Any:
     [interruption] = universe.records().read(run.id).interruptions.values()
     return interruption
 
@@ -103,7 +103,7 @@ def test_facts_are_gathered_once() -> None:
     run, event = interrupted(universe)
     assert calls_of_guards(universe, event) == OF_THE_GUARDS
     assert calls_of_guards(universe, event) == []
-    assert noted(universe, run).guard == "economics"
+    assert recorded(universe, run).guard == "economics"
 
 
 def test_no_facts_are_gathered_for_a_run_whose_budget_is_spent() -> None:
@@ -128,7 +128,7 @@ def test_a_guard_moves_a_run_and_its_reason_is_annotated_recorded_and_counted(
     universe = Universe(policy)
     run, event = interrupted(universe, tags, seconds)
     universe.deliver(event)
-    kept, on_demand = noted(universe, run), bool(guard)
+    kept, on_demand = recorded(universe, run), bool(guard)
     where = f"rerun on FARGATE, by {guard}" if on_demand else "rerun on FARGATE_SPOT"
     assert run.state.message.endswith(where)
     assert (kept.guard, kept.rerun_on) == (guard, "FARGATE" if on_demand else "FARGATE_SPOT")
@@ -181,7 +181,7 @@ def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
     else:
         monkeypatch.setattr(universe.prefect, method, failing(error))
     universe.deliver(event)
-    kept = noted(universe, run)
+    kept = recorded(universe, run)
     assert (kept.rerun_on, kept.guard) == ("FARGATE_SPOT", "")
     assert type(error).__name__ in kept.guard_reason
     assert "1 of 3 interruptions on Spot" in log_of(universe, run)
@@ -193,7 +193,7 @@ def test_an_invocation_that_is_short_of_time_gathers_nothing() -> None:
     run, event = interrupted(universe)
     react(replace(universe.context(), seconds_left=lambda: 14.9), event)
     assert not set(OF_THE_GUARDS) & set(universe.calls)
-    assert "there was no time left" in noted(universe, run).guard_reason
+    assert "there was no time left" in recorded(universe, run).guard_reason
 
 
 def test_in_observe_mode_a_run_is_annotated_with_what_a_guard_would_do() -> None:
@@ -202,7 +202,7 @@ def test_in_observe_mode_a_run_is_annotated_with_what_a_guard_would_do() -> None
     states = list(run.states)
     universe.deliver(event)
     assert (run.states, run.job_variables) == (states, {})
-    assert noted(universe, run).guard == "economics"
+    assert recorded(universe, run).guard == "economics"
     assert "Next: would be rerun on FARGATE. Why: economics:" in log_of(universe, run)
 
 
