@@ -25,14 +25,14 @@ from chalicelib.core.model.policy import (
 )
 from chalicelib.core.model.run_record import Moved, RunRecord
 from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
-from chalicelib.core.policies.estimates import restart_overhead_of
 from chalicelib.core.policies.facts import (
     GoOnDemand,
     Guard,
     Missing,
-    PolicyFacts,
     PreviousRuns,
     Progress,
+    facts_of,
+    restart_overhead_of,
 )
 from chalicelib.core.rescue.annotation import annotation_of_move
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
@@ -86,9 +86,7 @@ def _waits(run: FlowRun) -> bool:
 def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Moved | None:
     """Return the move to FARGATE, if the deadline guard rejects a first attempt on Spot."""
     begins = max(context.now(), run.expected_start or context.now())
-    facts = PolicyFacts(
-        past=past, progress=Progress(), restart_overhead=restart_overhead_of((), past)
-    )
+    facts = facts_of(past, Progress(), restart_overhead_of((), past))
     opinion = deadline_opinion(run, facts, begins)
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 

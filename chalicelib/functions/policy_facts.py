@@ -7,6 +7,7 @@ fails for a fact.
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -14,22 +15,22 @@ from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import Cause, Task
 from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.policies.deadline import deadline_of
-from chalicelib.core.policies.estimates import (
+from chalicelib.core.policies.facts import (
+    NOT_GATHERED,
     Attempt,
     End,
-    attempts_that_ran,
-    previous_runs_of,
-    progress_of,
-    reference_run,
-    restart_overhead_of,
-)
-from chalicelib.core.policies.facts import (
     Guard,
     Missing,
     PolicyFacts,
     PreviousRuns,
     Progress,
     SpotEvidence,
+    attempts_that_ran,
+    facts_of,
+    previous_runs_of,
+    progress_of,
+    reference_run,
+    restart_overhead_of,
 )
 from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.snapshot import Snapshot
@@ -46,24 +47,25 @@ SECONDS_FOR_THE_RESCUE: Final = 10.0
 WINDOWS_DAYS: Final = (2, 7, 28)
 """How far back the daily sums are read, until they hold enough Spot hours."""
 
-ENOUGH_SPOT_HOURS: Final = 200.0
+ENOUGH_SPOT_HOURS: Final = 200
 """By then the prior weighs little, and recent hours say more than old ones."""
 
 Fact = TypeVar("Fact")
 
 
-def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) -> PolicyFacts:
-    """Return the facts that these guards need. Never raises.
+def gather_facts(
+    context: Context, snapshot: Snapshot, guards: Sequence[Guard]
+) -> PolicyFacts | Missing:
+    """Return the facts that these guards need, or what is missing of them. Never raises.
 
     Makes no call for a deadline that cannot be read.
     """
     economics = Guard.ECONOMICS in guards
     readable = not isinstance(deadline_of(snapshot.run.tags), Missing)
     if not (economics or (Guard.DEADLINE in guards and readable)):
-        return PolicyFacts()
+        return NOT_GATHERED
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
-        late = Missing("its facts", "there was no time left to gather them")
-        return PolicyFacts(late, late, late, late)
+        return Missing("its facts", "there was no time left to gather them")
     prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(snapshot)
     calls: list[Callable[[], Any]] = [
         partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
@@ -71,12 +73,7 @@ def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) 
         *([partial(_evidence, context, snapshot)] if economics else []),
     ]
     past, progress, *evidence = context.gather(calls)
-    return PolicyFacts(
-        evidence=evidence[0] if evidence else None,
-        past=past,
-        progress=progress,
-        restart_overhead=restart_overhead_of(attempts, past),
-    )
+    return facts_of(past, progress, restart_overhead_of(attempts, past), *evidence)
 
 
 def read_previous_runs(
@@ -104,9 +101,8 @@ def attempts_of(snapshot: Snapshot) -> tuple[Attempt, ...]:
     known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
     ends: list[End] = [(i.exited_at, i.billed_from) for i in known if i.task_arn != task.arn]
     charged_from = task.billed_from if isinstance(task, Task) else None
-    if charged_from is None and mine is not None:
-        charged_from = mine.billed_from
-    ends.append((snapshot.exited_at or snapshot.now, charged_from))
+    recorded = mine.billed_from if mine else None
+    ends.append((snapshot.exited_at or snapshot.now, charged_from or recorded))
     since = snapshot.run.expected_start or snapshot.history[0].timestamp
     return attempts_that_ran(snapshot.history, since, ends)
 
@@ -148,12 +144,10 @@ def _evidence(context: Context, snapshot: Snapshot) -> SpotEvidence | Missing:
 def _recent_sums(context: Context) -> list[DailySum]:
     """The sums of the last days, of as many as it takes."""
     sums: list[DailySum] = []
-    today, done = context.now().date(), 0
-    for window in WINDOWS_DAYS:
-        days = [today - timedelta(days=n) for n in range(done, window)]
-        sums += context.bills.read_sums(days)
-        done = window
-        if float(total(sums).first_spot_hours) >= ENOUGH_SPOT_HOURS:
+    today = context.now().date()
+    for done, window in pairwise((0, *WINDOWS_DAYS)):
+        sums += context.bills.read_sums([today - timedelta(days=n) for n in range(done, window)])
+        if total(sums).first_spot_hours >= ENOUGH_SPOT_HOURS:
             break
     return sums
 

@@ -25,7 +25,7 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.model.text import one_line
-from chalicelib.core.policies.facts import Guard, PolicyFacts
+from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.actions import (
     Action,
@@ -120,7 +120,7 @@ class _Handling:
     outcome_unknown: bool = False
     newer_task: bool | None = None
     deployment_id: UUID | None = None
-    facts: PolicyFacts | None = None
+    facts: PolicyFacts | Missing | None = None
 
     @property
     def log_keys(self) -> dict[str, str]:
@@ -147,7 +147,7 @@ class _Handling:
             swept=self.swept,
         )
 
-    def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts:
+    def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts | Missing:
         """Fetch the guards' facts, once per handling."""
         from chalicelib.functions.policy_facts import gather_facts
 

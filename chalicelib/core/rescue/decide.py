@@ -14,7 +14,7 @@ from chalicelib.core.model.ecs_task import FARGATE
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.text import one_line
-from chalicelib.core.policies.facts import Guard, PolicyFacts
+from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.rescue.actions import (
     Action,
     Annotate,
@@ -83,7 +83,7 @@ def facts_needed(snapshot: Snapshot) -> tuple[Guard, ...]:
 
 def settle(
     look: Callable[[], Snapshot | None],
-    gather: Callable[[Snapshot, tuple[Guard, ...]], PolicyFacts],
+    gather: Callable[[Snapshot, tuple[Guard, ...]], PolicyFacts | Missing],
     perform: Callable[[Snapshot, Decision], bool],
 ) -> Decision:
     """Look, decide and perform until no further look is needed; return the last decision.

@@ -6,7 +6,7 @@ so a rerun that another handler began, or one that was made twice, is recognised
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 from typing import Final
@@ -16,7 +16,7 @@ from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause, Task, classify
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.model.policy import Budget, Policy, budget_of, reason_not_to_rerun
 from chalicelib.core.model.run_record import Interruption, RunRecord
-from chalicelib.core.policies.facts import PolicyFacts
+from chalicelib.core.policies.facts import NOT_GATHERED, Missing, PolicyFacts
 
 CONCURRENCY_CANCELLATION: Final = "concurrency limit"
 
@@ -176,7 +176,7 @@ class Snapshot:
     `history`: the run's states, oldest first, the current one last. `newer_task`: the run's
     `infrastructure_pid` names a task created after this one, or one that still runs. `swept`: only
     `sweep` sets it: the events had their time, and ECS, asked by tag, shows no live task of the
-    run. `facts`: what the policies judge by, empty unless `facts_needed` asked for some.
+    run. `facts`: what the policies judge by, gathered only where `facts_needed` asked for some.
     """
 
     subject: Subject
@@ -187,7 +187,7 @@ class Snapshot:
     now: datetime
     newer_task: bool = False
     swept: bool = False
-    facts: PolicyFacts = field(default_factory=PolicyFacts)
+    facts: PolicyFacts | Missing = NOT_GATHERED
 
     @property
     def cause(self) -> Cause:
