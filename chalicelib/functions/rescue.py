@@ -33,9 +33,8 @@ from chalicelib.core.rescue.actions import (
     Annotation,
     Change,
     Decision,
+    End,
     MakeDue,
-    MarkCancelled,
-    MarkCrashed,
     Park,
     Restore,
     Save,
@@ -185,10 +184,8 @@ class _Handling:
             case Restore(state):
                 self.propose(_same_state(state), force=True)
                 return False
-            case MarkCrashed(message):
-                return self.propose(ProposedState(StateType.CRASHED, "Crashed", message))
-            case MarkCancelled(message):
-                return self.propose(ProposedState(StateType.CANCELLED, "Cancelled", message))
+            case End(state, message):
+                return self.propose(ProposedState(state, state.value.capitalize(), message))
             case Annotate(annotation, record):
                 if self.annotated(annotation):
                     self.record = record

@@ -189,8 +189,8 @@ MUTANTS = (
     Mutant(
         "a guard that keeps a run on Spot",
         "chalicelib/core/rescue/capacity.py",
-        "advice = Advice() if leaves_spot else _advice(snapshot)",
-        "advice = _advice(snapshot)\n    leaves_spot = bool(advice.guard)",
+        '("", "") if leaves_spot else _advice(snapshot)',
+        "_advice(snapshot)\n    leaves_spot = bool(guard)",
         (GUARDS + "whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails",),
     ),
     Mutant(

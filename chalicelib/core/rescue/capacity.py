@@ -8,7 +8,7 @@ rerun would use up one of the flow's own retries; each start that an interruptio
 raises `retries` by one.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
@@ -21,19 +21,8 @@ from chalicelib.core.model.policy import (
     on_demand_variables,
 )
 from chalicelib.core.model.run_record import Interruption
-from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion, StayOnSpot
+from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
 from chalicelib.core.rescue.snapshot import Gone, Snapshot, due_id, park_id_of_task
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """Which guard moves the run to FARGATE, None for none, and its reason.
-
-    Without a guard, `reason` names the facts that were missing; empty when none was.
-    """
-
-    guard: Guard | None = None
-    reason: str = ""
 
 
 def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
@@ -45,11 +34,8 @@ def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
     interruption = recorded.interruption
     if interruption is None or interruption.rerun_on or _must_leave_spot(recorded, interruption):
         return ()
-    on = {
-        Guard.DEADLINE: has_deadline_tag(snapshot.run.tags),
-        Guard.ECONOMICS: snapshot.policy.economics,
-    }
-    return tuple(guard for guard in Guard if on[guard])
+    deadline = (Guard.DEADLINE,) if has_deadline_tag(snapshot.run.tags) else ()
+    return (*deadline, Guard.ECONOMICS) if snapshot.policy.economics else deadline
 
 
 def record_interruption(snapshot: Snapshot) -> Snapshot:
@@ -65,11 +51,11 @@ def record_interruption(snapshot: Snapshot) -> Snapshot:
         return snapshot.with_record(record)
     interruption = snapshot.interruption or _new_interruption(snapshot)
     if snapshot.has_exited and not interruption.rerun_on:
-        task = snapshot.subject if isinstance(snapshot.subject, Task) else None
+        billed_from = snapshot.task.billed_from if snapshot.task else None
         interruption = replace(
             interruption,
             exited_at=interruption.exited_at or snapshot.exited_at or snapshot.now,
-            billed_from=interruption.billed_from or (task.billed_from if task else None),
+            billed_from=interruption.billed_from or billed_from,
             lost_start=_lost_start(snapshot),
             run_state=interruption.run_state or snapshot.run.state.type.value,
             tags=interruption.tags or deciding_tags(snapshot.run),
@@ -89,12 +75,12 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
     if interruption.rerun_on:
         return recorded
     leaves_spot = _must_leave_spot(recorded, interruption)
-    advice = Advice() if leaves_spot else _advice(snapshot)
+    guard, reason = ("", "") if leaves_spot else _advice(snapshot)
     chosen = replace(
         interruption,
-        rerun_on=FARGATE if leaves_spot or advice.guard else FARGATE_SPOT,
-        guard=advice.guard.value if advice.guard else "",
-        guard_reason=advice.reason,
+        rerun_on=FARGATE if leaves_spot or guard else FARGATE_SPOT,
+        guard=guard,
+        guard_reason=reason,
         run_state=snapshot.run.state.type.value,
         tags=deciding_tags(snapshot.run),
     )
@@ -126,20 +112,16 @@ def _must_leave_spot(snapshot: Snapshot, interruption: Interruption) -> bool:
     return is_on_demand or interruption.number > snapshot.budget.allowed
 
 
-def _advice(snapshot: Snapshot) -> Advice:
+def _advice(snapshot: Snapshot) -> tuple[str, str]:
+    """Return the guard that moves the run to FARGATE and why; else none, and the missing facts."""
     missing = []
     for guard in guards_to_ask(snapshot):
         opinion = _opinion(guard, snapshot)
-        match opinion:
-            case GoOnDemand(why):
-                return Advice(guard, why)
-            case StayOnSpot():
-                pass
-            case Missing():
-                missing.append(f"{guard} guard: {opinion}")
-            case _:
-                assert_never(opinion)
-    return Advice(reason=f"{'; '.join(missing)}; the budget decides" if missing else "")
+        if isinstance(opinion, GoOnDemand):
+            return guard.value, opinion.why
+        if isinstance(opinion, Missing):
+            missing.append(f"{guard} guard: {opinion}")
+    return "", f"{'; '.join(missing)}; the budget decides" if missing else ""
 
 
 def _opinion(guard: Guard, snapshot: Snapshot) -> Opinion:
@@ -147,13 +129,12 @@ def _opinion(guard: Guard, snapshot: Snapshot) -> Opinion:
         case Guard.DEADLINE:
             from chalicelib.core.policies.deadline import deadline_opinion
 
-            delay_seconds = snapshot.policy.rerun_delay_seconds
-            return deadline_opinion(snapshot.run, snapshot.facts, snapshot.now, delay_seconds)
+            delay = snapshot.policy.rerun_delay_seconds
+            return deadline_opinion(snapshot.run, snapshot.facts, snapshot.now, delay)
         case Guard.ECONOMICS:
             from chalicelib.core.policies.economics import economics_opinion
 
-            task = snapshot.subject if isinstance(snapshot.subject, Task) else None
-            return economics_opinion(snapshot.facts, task, snapshot.policy.rates)
+            return economics_opinion(snapshot.facts, snapshot.task, snapshot.policy.rates)
     assert_never(guard)
 
 
@@ -209,9 +190,7 @@ def _awaits_own_retry(snapshot: Snapshot, attempt: list[RunState]) -> bool:
     if snapshot.run.policy.retry_type != "in_process":
         return False
     for state in reversed(attempt):
-        if state.type is StateType.CRASHED:
-            continue
-        if state.type is StateType.SCHEDULED and not state.message:
-            continue
-        return state.type is StateType.SCHEDULED and state.transition_id is None
+        waits = state.type is StateType.SCHEDULED
+        if state.type is not StateType.CRASHED and (state.message or not waits):
+            return waits and state.transition_id is None
     return False

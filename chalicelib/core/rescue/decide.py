@@ -20,8 +20,8 @@ from chalicelib.core.rescue.actions import (
     Annotate,
     Change,
     Decision,
+    End,
     MakeDue,
-    MarkCrashed,
     Park,
     Restore,
     Save,
@@ -36,7 +36,6 @@ from chalicelib.core.rescue.capacity import (
 )
 from chalicelib.core.rescue.judge import (
     Complete,
-    End,
     Ignore,
     Note,
     NotRerun,
@@ -119,18 +118,16 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
         case Restore(state):
             reason = f"the run had become {one_line(state.name)} while it was being parked"
             return Decision(Verdict.UNDO_RERUN, reason, (ruling,))
-        case End(MarkCrashed(message) as mark):
-            return Decision(Verdict.MARK_CRASHED, message, (mark,))
-        case End(mark):
-            return Decision(Verdict.MARK_CANCELLED, mark.message, (mark,))
-        case Note(verdict, reason, _, mark):
-            return Decision(verdict, reason, (mark,) if mark else ())
+        case End(state, message):
+            crashes = state is StateType.CRASHED
+            verdict = Verdict.MARK_CRASHED if crashes else Verdict.MARK_CANCELLED
+            return Decision(verdict, message, (ruling,))
+        case Note(verdict, reason, _, end):
+            return Decision(verdict, reason, (end,) if end else ())
         case NotRerun(why):
-            mark = MarkCrashed(f"{title}: not rerun, because {why}.")
-            is_crashed = recorded.run.state.type is StateType.CRASHED
-            return Decision(
-                Verdict.MARK_CRASHED, f"not rerun: {why}", () if is_crashed else (mark,)
-            )
+            end = End(StateType.CRASHED, f"{title}: not rerun, because {why}.")
+            ended = recorded.run.state.type is StateType.CRASHED
+            return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", () if ended else (end,))
         case Rerun(park_id):
             return _park(recorded, park_id, title)
         case Complete(park_id):
@@ -140,13 +137,12 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
 
 def _park(recorded: Snapshot, park_id: UUID, title: str) -> Decision:
     """Park the run; the next look finds it parked, and completes its rerun."""
-    reason, is_cancelled = _reason(recorded, title), recorded.run.state.type is StateType.CANCELLED
-    until = recorded.now + PARKED_FOR
+    reason, until = _reason(recorded, title), recorded.now + PARKED_FOR
+    is_cancelled = recorded.run.state.type is StateType.CANCELLED
     park = Park(park_id, until, f"{reason}, being prepared", force=is_cancelled)
     on_demand = recorded.record.next_capacity == FARGATE
-    return Decision(
-        Verdict.RERUN_ON_DEMAND if on_demand else Verdict.RERUN_ON_SPOT, reason, (park,)
-    )
+    verdict = Verdict.RERUN_ON_DEMAND if on_demand else Verdict.RERUN_ON_SPOT
+    return Decision(verdict, reason, (park,))
 
 
 def _complete(recorded: Snapshot, park_id: UUID, title: str) -> Decision:

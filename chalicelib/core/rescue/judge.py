@@ -15,7 +15,7 @@ from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Cause, Task
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import is_on_demand
 from chalicelib.core.model.text import one_line
-from chalicelib.core.rescue.actions import MarkCancelled, MarkCrashed, Restore, Verdict
+from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.orphans import explain
 from chalicelib.core.rescue.snapshot import Progress, Snapshot
 
@@ -60,12 +60,12 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Record the interruption and annotate the run; before that, `mark` sets a final state."""
+    """Record the interruption and annotate the run; before that, `end` sets a final state."""
 
     verdict: Verdict
     reason: str
     words: Words
-    mark: MarkCancelled | None = None
+    end: End | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,6 @@ class NotRerun:
     """Record and annotate the interruption, and leave or mark the run Crashed: why."""
 
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Set a run without a task to its final state; there is no interruption to record."""
-
-    mark: MarkCrashed | MarkCancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +130,8 @@ def _judge_end(snapshot: Snapshot) -> Ruling:
 def _judge_interruption(snapshot: Snapshot) -> Ruling:
     state, rerun = snapshot.run.state, snapshot.rerun_state
     if state.type is StateType.CANCELLING and snapshot.swept:
-        return End(MarkCancelled("Cancelled: Spot took its task during the cancellation."))
+        why = "Cancelled: Spot took its task during the cancellation."
+        return End(StateType.CANCELLED, why)
     if state.is_over:
         why = f"the run is {one_line(state.name)} already"
         return Note(Verdict.ANNOTATE, why, Words(Phase.NO_RERUN, "nothing", why))
@@ -147,7 +141,8 @@ def _judge_interruption(snapshot: Snapshot) -> Ruling:
     if state.type is StateType.CRASHED and rerun.was_cancelling:
         why = "the run was being cancelled when Spot took its task"
         words = Words(Phase.NO_RERUN, "nothing", why)
-        return Note(Verdict.MARK_CANCELLED, why, words, MarkCancelled(f"Cancelled: {why}."))
+        end = End(StateType.CANCELLED, f"Cancelled: {why}.")
+        return Note(Verdict.MARK_CANCELLED, why, words, end)
     if why := snapshot.reason_not_to_rerun:
         return NotRerun(why)
     if state.type in RERUNNABLE:
@@ -189,11 +184,12 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
     message = explain(snapshot.subject)
     match snapshot.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
-            return End(MarkCrashed(message))
+            return End(StateType.CRASHED, message)
         case StateType.CANCELLING if not isinstance(snapshot.subject, Task):
-            return End(MarkCancelled("Cancelled: no task of this run is left to end by itself."))
+            message = "Cancelled: no task of this run is left to end by itself."
+            return End(StateType.CANCELLED, message)
         case StateType.CANCELLING:
-            return End(MarkCancelled(message))
+            return End(StateType.CANCELLED, message)
         case other:
             return Ignore(f"{message}; the run is {other.value}")
 
@@ -214,10 +210,10 @@ def _restarted_since(snapshot: Snapshot) -> bool:
     if snapshot.swept or not isinstance(task, Task):
         return False
     started_at, exited_at = task.started_at, task.exited_at
-    picked_up = any(
-        before.type is StateType.SCHEDULED and after.type is StateType.PENDING
+    picked_up = started_at is not None and any(
+        (before.type, after.type) == (StateType.SCHEDULED, StateType.PENDING)
         for before, after in pairwise(snapshot.history)
-        if started_at is not None and after.timestamp > started_at
+        if after.timestamp > started_at
     )
     runs_since_long_after = (
         state.type is StateType.RUNNING

@@ -99,9 +99,8 @@ def rerun_state_of_task(task_arn: str, history: Sequence[RunState]) -> RerunStat
     parks = sum(s.transition_id in park_ids for s in history)
     is_reverted = made_due and not has_begun and _reverts(current) and parks <= MOST_PARKS
     progress = Progress.REVERTED if is_reverted else Progress.HANDLED
-    return RerunState(
-        progress, _next_park_id(first, current), made_due, was_cancelling=was_cancelling
-    )
+    next_id = _next_park_id(first, current)
+    return RerunState(progress, next_id, made_due, was_cancelling=was_cancelling)
 
 
 def rerun_state_of_refusal(history: Sequence[RunState]) -> RerunState:
@@ -203,14 +202,19 @@ class Snapshot:
                 return Cause.SPOT_INTERRUPTION if on_spot and (warned or started) else Cause.OTHER
 
     @property
+    def task(self) -> Task | None:
+        """The task that ended, as ECS shows it; None where it shows none."""
+        return self.subject if isinstance(self.subject, Task) else None
+
+    @property
     def has_exited(self) -> bool:
         """Whether the flow's container has stopped for certain."""
-        return not isinstance(self.subject, Task) or self.subject.exited
+        return self.task is None or self.task.exited
 
     @property
     def exited_at(self) -> datetime | None:
         """When the flow's container stopped; None while it runs, or where ECS does not say."""
-        return self.subject.exited_at if isinstance(self.subject, Task) else None
+        return self.task.exited_at if self.task else None
 
     @property
     def interruption(self) -> Interruption | None:
