@@ -168,9 +168,10 @@ def publish_savings(context: Context) -> bool:
         return False
     days = days_between(today - timedelta(days=SAVINGS_DAYS - 1), today)
     report = report_of(context.bills.read_sums(days), days[0], days[-1])
+    net_usd = in_usd(report.total.counts.amounts.net_savings_usd)
     description = (
         f"What Fargate Spot saved from {days[0]} to {days[-1]} (UTC), estimated;"
-        f" net of what had to be run again: {in_usd(report.total.counts.net_savings_usd)} USD."
+        f" net of what had to be run again: {net_usd} USD."
     )
     text = " ".join([description, *(f"Note: {warning}." for warning in report.warnings)])
     context.prefect.write_table(TableArtifact(SAVINGS_KEY, savings_table(report), text))

@@ -38,7 +38,7 @@ class Figures:
     def as_mapping(self) -> Mapping[str, int | str]:
         """All of it by name; USD and hours to 1e-8."""
         own = {"finished_runs": self.finished_runs, "hours_to_finish": self.hours_to_finish}
-        values = {name: getattr(self.counts, name) for name in _OF_THE_REPORT} | own
+        values = self.counts.figures(_OF_THE_REPORT) | own
         return {n: f"{v:.8f}" if isinstance(v, Decimal) else v for n, v in values.items()}
 
 

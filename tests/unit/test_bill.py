@@ -321,9 +321,9 @@ def test_over_any_attempts_net_saving_is_what_was_useful_less_what_was_paid(
         useful += (charged - wasted) * usd_per_second(task, "FARGATE")
         wasted_usd += wasted * usd_per_second(task, task.capacity)
     rounding = len(history) * Fraction(1, 2 * 10**8)
-    assert abs(Fraction(counts.cost_usd) - paid) <= rounding
-    assert abs(Fraction(counts.wasted_usd) - wasted_usd) <= rounding
+    assert abs(Fraction(counts.amounts.cost_usd) - paid) <= rounding
+    assert abs(Fraction(counts.amounts.wasted_usd) - wasted_usd) <= rounding
     assert abs(Fraction(usd(counts.useful_e8)) - useful) <= rounding
-    assert abs(Fraction(counts.net_savings_usd) - (useful - paid)) <= 2 * rounding
+    assert abs(Fraction(counts.amounts.net_savings_usd) - (useful - paid)) <= 2 * rounding
     # The identity itself holds to the last digit.
-    assert counts.net_savings_usd == usd(counts.useful_e8) - counts.cost_usd
+    assert counts.amounts.net_savings_usd == usd(counts.useful_e8) - counts.amounts.cost_usd

@@ -103,7 +103,7 @@ def test_sums_are_by_day_and_deployment_and_exact(table: Any) -> None:
         {(b.ended_at.date(), b.deployment) for b in bills}, key=lambda x: (x[0], x[1].name)
     )
     paid = sum((b.amounts.cost_usd for b in bills if b.amounts), Decimal(0))
-    assert total(sums).cost_usd == paid
+    assert total(sums).amounts.cost_usd == paid
     assert total(sums).runs == 1
 
 

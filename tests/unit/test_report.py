@@ -81,7 +81,7 @@ def test_days_and_deployments_add_up_and_drills_stand_apart() -> None:
     ]
     assert made.total.counts == WEEK[0].counts + WEEK[1].counts + WEEK[2].counts
     assert made.drills.counts == WEEK[3].counts
-    assert made.total.counts.net_savings_usd == Decimal("0.70")  # 0.75 + 0.75 + 0.10 - 3 x 0.30
+    assert made.total.counts.amounts.net_savings_usd == Decimal("0.70")  # 1.60 - 3 x 0.30
 
 
 def test_a_renamed_deployment_goes_by_its_last_name() -> None:

@@ -5,19 +5,21 @@ order, wherever it is done: DynamoDB adds to what is there.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import date
 from decimal import Decimal
-from typing import Final
+from operator import add
+from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
 from chalicelib.core.model.pricing import SMALLEST_USD
-from chalicelib.core.money.bill import Bill, Deployment, RerunOutcome
+from chalicelib.core.money.bill import Amounts, Bill, Deployment, RerunOutcome
 from chalicelib.core.policies.facts import Guard
 
 DRILLS: Final = Deployment("drills")
 """Drills of all deployments are summed here: apart from real work, and in no total."""
 
+_NOTHING: Final = Amounts(*[Decimal(0)] * 4)
 _MICRO: Final = Decimal("0.000001")
 _ON_DEMAND: Final = (RerunOutcome.ON_DEMAND_RERUN, RerunOutcome.WOULD_ON_DEMAND_RERUN)
 
@@ -53,12 +55,21 @@ class Counts:
     first_interruptions: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        mine, others = self.as_mapping(), other.as_mapping()
-        return Counts(**{name: value + others[name] for name, value in mine.items()})
+        return Counts(*map(add, astuple(self), astuple(other)))
 
     def as_mapping(self) -> Mapping[str, int]:
         """All of it by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return asdict(self)
+
+    def figures(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return numbers, hours and USD (`..._usd`, of `amounts`) by their names."""
+        return {n: getattr(self.amounts if n.endswith("_usd") else self, n) for n in names}
+
+    @property
+    def amounts(self) -> Amounts:
+        """All of it that is money, in USD."""
+        e8 = (self.cost_e8, self.on_demand_e8, self.wasted_e8, self.useful_e8)
+        return Amounts(*map(usd, e8))
 
     @property
     def spot_hours(self) -> Decimal:
@@ -79,31 +90,6 @@ class Counts:
     def wasted_hours(self) -> Decimal:
         """Charged hours that had to be done again."""
         return _hours(self.wasted_us)
-
-    @property
-    def cost_usd(self) -> Decimal:
-        """Paid."""
-        return usd(self.cost_e8)
-
-    @property
-    def on_demand_usd(self) -> Decimal:
-        """What the same seconds would have cost on demand."""
-        return usd(self.on_demand_e8)
-
-    @property
-    def savings_usd(self) -> Decimal:
-        """What Spot cost less than on-demand would have."""
-        return usd(self.on_demand_e8 - self.cost_e8)
-
-    @property
-    def wasted_usd(self) -> Decimal:
-        """Paid for seconds that had to be done again."""
-        return usd(self.wasted_e8)
-
-    @property
-    def net_savings_usd(self) -> Decimal:
-        """The useful seconds at on-demand's price, less what was paid: may be negative."""
-        return usd(self.useful_e8 - self.cost_e8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +112,8 @@ def sum_of(
     first_of_its_run: bool,
     guards: tuple[str, str] = ("", ""),
 ) -> DailySum:
-    """Return what one bill adds, and to which day and deployment.
-
-    `guards`: of the rerun, and of the run's first start, see `guards_of`.
-    """
-    amounts, is_spot = bill.amounts, bill.capacity == FARGATE_SPOT
+    """Return what a bill adds to its day and deployment; `guards`: what `guards_of` returns."""
+    amounts, is_spot = bill.amounts or _NOTHING, bill.capacity == FARGATE_SPOT
     charged_us = int((bill.seconds or Decimal(0)) / _MICRO)
     is_first = first_of_its_run and bill.flow_run_id is not None
     of_rerun, of_start = guards
@@ -147,10 +130,10 @@ def sum_of(
         spot_us=charged_us if is_spot else 0,
         on_demand_us=0 if is_spot else charged_us,
         wasted_us=int(bill.wasted_seconds / _MICRO),
-        cost_e8=_e8(amounts.cost_usd) if amounts else 0,
-        on_demand_e8=_e8(amounts.on_demand_usd) if amounts else 0,
-        wasted_e8=_e8(amounts.wasted_usd) if amounts else 0,
-        useful_e8=_e8(amounts.useful_usd) if amounts else 0,
+        cost_e8=int(amounts.cost_usd / SMALLEST_USD),
+        on_demand_e8=int(amounts.on_demand_usd / SMALLEST_USD),
+        wasted_e8=int(amounts.wasted_usd / SMALLEST_USD),
+        useful_e8=int(amounts.useful_usd / SMALLEST_USD),
         deadline_moves=moved_by.count(Guard.DEADLINE),
         economics_moves=moved_by.count(Guard.ECONOMICS),
         first_spot_us=charged_us if is_spot and is_first else 0,
@@ -162,20 +145,12 @@ def sum_of(
 
 def total(sums: Iterable[DailySum]) -> Counts:
     """Return the sum over all days and deployments, without the drills."""
-    counts = Counts()
-    for daily in sums:
-        if daily.deployment.key != DRILLS.key:
-            counts += daily.counts
-    return counts
+    return sum((s.counts for s in sums if s.deployment.key != DRILLS.key), Counts())
 
 
 def usd(e8: int) -> Decimal:
     """Return an amount of 1e-8 USD as USD."""
     return Decimal(e8) * SMALLEST_USD
-
-
-def _e8(amount_usd: Decimal) -> int:
-    return int(amount_usd / SMALLEST_USD)
 
 
 def _hours(micros: int) -> Decimal:

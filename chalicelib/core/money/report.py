@@ -3,12 +3,11 @@
 Pure; `spotctl report` shows it, and `sweep` puts its totals into Prefect once a day.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
-from functools import reduce
-from operator import add
 from typing import Final
 
 from chalicelib.core.model.pricing import Rate, age_warning, read_rate
@@ -65,7 +64,7 @@ class Row:
 
     def as_mapping(self) -> Mapping[str, object]:
         """Plain values by column; USD and hours are Decimals, hours rounded to 1e-6."""
-        values = {name: getattr(self.counts, name) for name in COUNT_COLUMNS}
+        values = self.counts.figures(COUNT_COLUMNS)
         hours = {n: v.quantize(_HOUR) for n, v in values.items() if n.endswith("hours")}
         day = self.day.isoformat() if self.day else ""
         return {"day": day, "deployment": self.deployment, **values, **hours}
@@ -95,12 +94,8 @@ class Report:
     @property
     def moves(self) -> Mapping[str, int]:
         """How many runs each guard moved to on-demand, or would have; guards with none left out."""
-        counts = self.total.counts
-        moves = {
-            Guard.DEADLINE.value: counts.deadline_moves,
-            Guard.ECONOMICS.value: counts.economics_moves,
-        }
-        return {guard: number for guard, number in moves.items() if number}
+        numbers = self.total.counts.as_mapping()
+        return {g.value: numbers[f"{g}_moves"] for g in Guard if numbers[f"{g}_moves"]}
 
     @property
     def observes(self) -> bool:
@@ -121,22 +116,26 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
     """
     all_sums = list(sums)
     work = [daily for daily in all_sums if daily.deployment.key != DRILLS.key]
-    drills = [daily for daily in all_sums if daily.deployment.key == DRILLS.key]
-    names = _names(work)
+    drills = [daily.counts for daily in all_sums if daily.deployment.key == DRILLS.key]
+    names, of_key = _names(work), defaultdict[str, Counts](Counts)
+    for daily in work:
+        of_key[daily.deployment.key] += daily.counts
     rates = tuple(read_rate(line) for line in sorted({r for s in all_sums for r in s.rates}))
-    whole = total(all_sums)
+    whole, old = total(work), age_warning(rates, until)
+    partial = (
+        f"{whole.partial_bills} bills are partial: a time, a size or a rate was missing, and what"
+        " hangs on it is left out"
+    )
+    keys = sorted(names, key=lambda key: (names[key], key))
     return Report(
         since=since,
         until=until,
         rows=tuple(Row(s.day, names[s.deployment.key], s.counts) for s in work),
-        deployments=tuple(
-            Row(None, names[key], _added(s for s in work if s.deployment.key == key))
-            for key in sorted(names, key=lambda key: (names[key], key))
-        ),
+        deployments=tuple(Row(None, names[key], of_key[key]) for key in keys),
         total=Row(None, "all", whole),
-        drills=Row(None, DRILLS.title, _added(drills)),
+        drills=Row(None, DRILLS.title, sum(drills, Counts())),
         rates=rates,
-        warnings=tuple(_warnings(whole, rates, until)),
+        warnings=tuple(filter(None, (old, partial if whole.partial_bills else ""))),
     )
 
 
@@ -145,31 +144,29 @@ def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
 
     USD come first: the UI shows about five columns, the others when scrolled.
     """
-    return [
-        _savings_row(row.deployment, row.counts, report)
-        for row in (*report.deployments, report.total)
-    ]
+    return [_savings_row(row, report.observes) for row in (*report.deployments, report.total)]
 
 
-def _savings_row(deployment: str, counts: Counts, report: Report) -> Mapping[str, object]:
+def _savings_row(row: Row, observes: bool) -> Mapping[str, object]:
+    counts, amounts = row.counts, row.counts.amounts
     would = {
         "would: Spot": counts.would_spot_reruns,
         "would: on demand": counts.would_on_demand_reruns,
     }
     return {
-        "deployment": deployment,
-        "net USD": float(in_usd(counts.net_savings_usd)),
-        "saved USD": float(in_usd(counts.savings_usd)),
-        "wasted USD": float(in_usd(counts.wasted_usd)),
+        "deployment": row.deployment,
+        "net USD": float(in_usd(amounts.net_savings_usd)),
+        "saved USD": float(in_usd(amounts.savings_usd)),
+        "wasted USD": float(in_usd(amounts.wasted_usd)),
         "interrupted": counts.interruptions,
         "rerun: Spot": counts.spot_reruns,
         "rerun: on demand": counts.on_demand_reruns,
-        **(would if report.observes else {}),
+        **(would if observes else {}),
         "runs": counts.runs,
         "tasks": counts.attempts,
         "hours": float(f"{counts.hours:.2f}"),
-        "paid USD": float(in_usd(counts.cost_usd)),
-        "on demand USD": float(in_usd(counts.on_demand_usd)),
+        "paid USD": float(in_usd(amounts.cost_usd)),
+        "on demand USD": float(in_usd(amounts.on_demand_usd)),
     }
 
 
@@ -185,17 +182,3 @@ def _names(sums: Sequence[DailySum]) -> Mapping[str, str]:
         if daily.deployment.name or daily.deployment.key not in names:
             names[daily.deployment.key] = one_line(daily.deployment.title)
     return names
-
-
-def _added(sums: Iterable[DailySum]) -> Counts:
-    return reduce(add, (daily.counts for daily in sums), Counts())
-
-
-def _warnings(counts: Counts, rates: Sequence[Rate], until: date) -> Iterable[str]:
-    if old := age_warning(rates, until):
-        yield old
-    if counts.partial_bills:
-        yield (
-            f"{counts.partial_bills} bills are partial: a time, a size or a rate was missing, and"
-            " what hangs on it is left out"
-        )

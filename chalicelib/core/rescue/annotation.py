@@ -87,7 +87,7 @@ def _words(recorded: Snapshot, interruption: Interruption, ruling: Ruling) -> Wo
 def _annotation(snapshot: Snapshot, interruption: Interruption, words: Words) -> Annotation:
     phase, budget, run_id = words.phase, snapshot.budget, snapshot.run.id
     observing = snapshot.policy.mode is Mode.OBSERVE
-    labels = {
+    labels: dict[str, str | int] = {
         INTERRUPTIONS_LABEL: len(snapshot.record.interruptions),
         CAPACITY_LABEL: interruption.rerun_on or interruption.capacity,
     }
