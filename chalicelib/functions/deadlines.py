@@ -49,9 +49,8 @@ SECONDS_PER_RUN: Final = 10.0
 def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter[str]) -> bool:
     """Put those of a page's waiting runs on demand that an attempt on Spot might make late.
 
-    Costs nothing for runs without a deadline; else one read of the table for all of them, the
-    past of each deployment once, and some calls for each run that is moved. False when the time
-    ended before they were through.
+    Costs nothing for runs without a deadline; else one read of the table for all, the past of each
+    deployment once, and some calls for each run moved. False when the time ended before the page.
     """
     tagged = [run for run in runs if _has_a_deadline(run, context.policy.mode)]
     records = context.records.read_many([run.id for run in tagged]) if tagged else {}
@@ -102,16 +101,31 @@ def _try_to_move(context: Context, run: FlowRun, moved: Moved) -> bool:
 
 def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
     """Move the run under its lease; False when a worker has it already."""
+    mode, observing = context.policy.mode, context.policy.mode is Mode.OBSERVE
     before = record = context.records.acquire(run.id, context.now(), context.lease)
     try:
         fresh = context.prefect.read_run(run.id)
         if fresh is None or not _waits(fresh):
             return False
-        record = _noted(context, record, moved)
-        if context.policy.mode is not Mode.OBSERVE and not is_on_demand(fresh):
-            context.prefect.change_run(run.id, _change(fresh))
-        _annotate(context, fresh, record.moved or moved)
-        record = replace(record, moved=replace(record.moved or moved, annotated=True))
+        if record.moved is None:  # the next sweep completes a run that was left half moved
+            capacity = record.next_capacity if observing else FARGATE
+            record = replace(record, moved=moved, next_capacity=capacity)
+            context.records.save(record)
+        if not (observing or is_on_demand(fresh)):
+            variables = on_demand_variables(fresh.job_variables)
+            tags = tuple(dict.fromkeys((*fresh.tags, ON_DEMAND_TAG)))
+            context.prefect.change_run(run.id, RunChange(job_variables=variables, tags=tags))
+        moved = record.moved or moved
+        annotate(context, annotation_of_move(fresh, moved, mode, context.now()))
+        context.log.info(
+            "decided",
+            decision=MOVED,
+            reason=moved.reason,
+            guard=moved.guard,
+            mode=mode.value,
+            flow_run_id=str(run.id),
+        )
+        record = replace(record, moved=replace(moved, annotated=True))
     except PrefectRejectedError:
         record = before  # a worker has the run already
         context.log.exception("the run could not be put on demand", flow_run_id=str(run.id))
@@ -119,30 +133,3 @@ def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
     finally:
         context.records.release(record)
     return True
-
-
-def _noted(context: Context, record: RunRecord, moved: Moved) -> RunRecord:
-    """Record it first: the next sweep completes a run that was left half moved."""
-    if record.moved is not None:
-        return record
-    capacity = record.next_capacity if context.policy.mode is Mode.OBSERVE else FARGATE
-    noted = replace(record, moved=moved, next_capacity=capacity)
-    context.records.save(noted)
-    return noted
-
-
-def _change(run: FlowRun) -> RunChange:
-    tags = run.tags if ON_DEMAND_TAG in run.tags else (*run.tags, ON_DEMAND_TAG)
-    return RunChange(job_variables=on_demand_variables(run.job_variables), tags=tags)
-
-
-def _annotate(context: Context, run: FlowRun, moved: Moved) -> None:
-    annotate(context, annotation_of_move(run, moved, context.policy.mode, context.now()))
-    context.log.info(
-        "decided",
-        decision=MOVED,
-        reason=moved.reason,
-        guard=moved.guard,
-        mode=context.policy.mode.value,
-        flow_run_id=str(run.id),
-    )

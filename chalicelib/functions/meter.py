@@ -22,7 +22,7 @@ from chalicelib.core.model.ecs_task import (
     parse_event,
     was_interrupted,
 )
-from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.flow_run import RunState
 from chalicelib.core.money.bill import (
     NO_DEPLOYMENT,
     NO_FLOW_RUN,
@@ -88,15 +88,17 @@ def meter(context: Context, event: object) -> MeterReport:
     Raises:
         PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
     """
-    event_task = parse_event(event)
-    if isinstance(event_task, Ignored):
-        return MeterReport(Metering.IGNORED, event_task.reason)
-    if not in_clusters(event_task, context.clusters, context.account):
+    task = parse_event(event)
+    if isinstance(task, Ignored):
+        return MeterReport(Metering.IGNORED, task.reason)
+    if not in_clusters(task, context.clusters, context.account):
         return MeterReport(Metering.IGNORED, "the task is in none of our clusters")
-    if event_task.last_status != "STOPPED":
+    if task.last_status != "STOPPED":
         return MeterReport(Metering.IGNORED, "the task has not stopped")
-    described = context.tasks.describe(event_task.cluster_arn, event_task.arn)
-    return bill_task(context, _with_ids(event_task, described))
+    if described := context.tasks.describe(task.cluster_arn, task.arn):  # its tags have the ids
+        flow_run_id = task.flow_run_id or described.flow_run_id
+        task = replace(task, flow_run_id=flow_run_id, deployment_id=described.deployment_id)
+    return bill_task(context, task)
 
 
 def bill_missed(context: Context) -> int:
@@ -129,17 +131,23 @@ def bill_task(context: Context, task: Task) -> MeterReport:
         return MeterReport(Metering.NOT_CHARGED, "no image was pulled and no container ran")
     if not context.bills.unbilled([task.arn]):
         return MeterReport(Metering.BILLED_BEFORE)
-    record = RunRecord(task.flow_run_id) if task.flow_run_id else None
-    if task.flow_run_id is not None:
-        record = context.records.read(task.flow_run_id)
+    mode, prefect = context.policy.mode, context.prefect
+    record = context.records.read(task.flow_run_id) if task.flow_run_id else None
     cause = classify(task, warned=record is not None and record.warned_of(task.arn))
-    wasted, outcome = Decimal(0), RerunOutcome.NONE
+    history: tuple[RunState, ...] = ()
+    outcome = RerunOutcome.NONE
     if record is not None and was_interrupted(cause):
-        wasted, outcome = _waste_and_outcome(context, task, record)
+        history = prefect.read_history(record.flow_run_id)
+        outcome = outcome_of_interruption(task, history, record, mode)
     elif record is not None:
-        outcome = outcome_of_other_stop(task, record, context.policy.mode)
-    if outcome is RerunOutcome.UNDECIDED and _may_be_decided_yet(context, task):
+        outcome = outcome_of_other_stop(task, record, mode)
+    waits = task.exited_at is not None and context.now() - task.exited_at < DECIDED_WITHIN
+    if outcome is RerunOutcome.UNDECIDED and waits:
         return MeterReport(Metering.LEFT_TO_SWEEP, "its interruption is not handled yet")
+    span, wasted = span_of(task), Decimal(0)
+    if record is not None and was_interrupted(cause) and span is not None:
+        task_runs = prefect.read_task_runs(record.flow_run_id, span.start, span.end)
+        wasted = wasted_seconds(span, history, task_runs)
     bill = bill_of(
         task,
         context.policy.rates,
@@ -148,7 +156,7 @@ def bill_task(context: Context, task: Task) -> MeterReport:
         wasted_seconds=wasted,
         now=context.now(),
     )
-    guards = guards_of(task, record, context.policy.mode) if record is not None else ("", "")
+    guards = guards_of(task, record, mode) if record is not None else ("", "")
     first = sum_of(bill, outcome, first_of_its_run=True, guards=guards)
     later = sum_of(bill, outcome, first_of_its_run=False, guards=guards)
     if not context.bills.write(bill, first, later):
@@ -194,58 +202,27 @@ def _report(context: Context, bill: Bill) -> None:
     )
 
 
-def _waste_and_outcome(
-    context: Context, task: Task, record: RunRecord
-) -> tuple[Decimal, RerunOutcome]:
-    """Read from Prefect what the attempt lost, in seconds, and what became of it."""
-    history = context.prefect.read_history(record.flow_run_id)
-    outcome = outcome_of_interruption(task, history, record, context.policy.mode)
-    span = span_of(task)
-    if span is None or (outcome is RerunOutcome.UNDECIDED and _may_be_decided_yet(context, task)):
-        return Decimal(0), outcome
-    task_runs = context.prefect.read_task_runs(record.flow_run_id, span.start, span.end)
-    return wasted_seconds(span, history, task_runs), outcome
-
-
-def _may_be_decided_yet(context: Context, task: Task) -> bool:
-    return task.exited_at is not None and context.now() - task.exited_at < DECIDED_WITHIN
-
-
 def _deployment(context: Context, task: Task) -> Deployment:
     """What to bill. A name that cannot be read now comes with a later bill of the deployment."""
     if task.flow_run_id is None:
         return Deployment(NO_FLOW_RUN)
     deployment_id = task.deployment_id
-    if deployment_id is None:
-        run = context.prefect.read_run(task.flow_run_id)
-        deployment_id = run.deployment_id if run else None
+    if deployment_id is None and (run := context.prefect.read_run(task.flow_run_id)):
+        deployment_id = run.deployment_id
     if deployment_id is None:
         return Deployment(NO_DEPLOYMENT)
     try:
-        name = context.prefect.read_deployment_name(deployment_id)
+        return Deployment(str(deployment_id), context.prefect.read_deployment_name(deployment_id))
     except PrefectSpotError:
         context.log.exception("the deployment's name cannot be read", task_arn=task.arn)
-        name = ""
-    return Deployment(str(deployment_id), name)
-
-
-def _with_ids(event_task: Task, described: Task | None) -> Task:
-    """The task of the event, with the ids that only the described task's tags have."""
-    if described is None:
-        return event_task
-    return replace(
-        event_task,
-        flow_run_id=event_task.flow_run_id or described.flow_run_id,
-        deployment_id=described.deployment_id,
-    )
+        return Deployment(str(deployment_id))
 
 
 def _is_due(context: Context, task: Task) -> bool:
     """Whether the fast path had its time with a task that has stopped."""
-    if task.last_status != "STOPPED" or never_started(task):
-        return False
     ended_at = task.stopped_at or task.exited_at
-    return ended_at is None or context.now() - ended_at > context.grace
+    had_its_time = ended_at is None or context.now() - ended_at > context.grace
+    return task.last_status == "STOPPED" and not never_started(task) and had_its_time
 
 
 def _billed_if_possible(context: Context, task: Task) -> int:

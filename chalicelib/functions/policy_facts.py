@@ -97,10 +97,10 @@ def read_previous_runs(
 
 def attempts_of(snapshot: Snapshot) -> tuple[Attempt, ...]:
     """Return the run's interrupted attempts that ran, this task's last."""
-    task, mine = snapshot.subject, snapshot.interruption
+    arn, mine = snapshot.subject.arn, snapshot.interruption
     known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
-    ends: list[End] = [(i.exited_at, i.billed_from) for i in known if i.task_arn != task.arn]
-    charged_from = task.billed_from if isinstance(task, Task) else None
+    ends: list[End] = [(i.exited_at, i.billed_from) for i in known if i.task_arn != arn]
+    charged_from = snapshot.task.billed_from if snapshot.task else None
     recorded = mine.billed_from if mine else None
     ends.append((snapshot.exited_at or snapshot.now, charged_from or recorded))
     since = snapshot.run.expected_start or snapshot.history[0].timestamp
@@ -132,11 +132,10 @@ def _progress(
 
 def _evidence(context: Context, snapshot: Snapshot) -> SpotEvidence | Missing:
     def read() -> SpotEvidence:
-        task, is_spot = snapshot.subject, snapshot.cause is Cause.SPOT_INTERRUPTION
-        is_first = not {*snapshot.record.interruptions} - {task.arn}
-        if isinstance(task, Task) and is_first and is_spot and context.bills.unbilled([task.arn]):
-            return evidence_of(_recent_sums(context), task)
-        return evidence_of(_recent_sums(context), None)
+        task, is_spot = snapshot.task, snapshot.cause is Cause.SPOT_INTERRUPTION
+        is_first = not {*snapshot.record.interruptions} - {snapshot.subject.arn}
+        counts = task is not None and is_first and is_spot and context.bills.unbilled([task.arn])
+        return evidence_of(_recent_sums(context), task if counts else None)
 
     return _read(context, "the interruption rate", read)
 

@@ -4,10 +4,11 @@
 look, so the next step is decided from what is, not from what was expected.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, assert_never
 from uuid import UUID
 
@@ -52,8 +53,6 @@ from chalicelib.errors import (
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
 
-_AWAITING_RETRY: Final = "AwaitingRetry"
-
 
 def rescue(
     context: Context, flow_run_id: UUID, subject: Subject, *, swept: bool = False
@@ -85,26 +84,25 @@ def rescue(
 
 def annotate(context: Context, annotation: Annotation) -> None:
     """Add an annotation to its run. Raises PrefectSpotError when some of it failed."""
-    prefect, run_id, labels = context.prefect, annotation.log.flow_run_id, annotation.labels
-    calls: list[Callable[[], object]] = [
-        lambda: prefect.write_log(annotation.log),
-        lambda: prefect.write_artifact(annotation.artifact),
+    prefect, run_id = context.prefect, annotation.log.flow_run_id
+    calls = [
+        partial(prefect.write_log, annotation.log),
+        partial(prefect.write_artifact, annotation.artifact),
     ]
     if annotation.events:
-        calls.append(lambda: prefect.emit_events(annotation.events))
-    if labels is not None:
-        calls.append(lambda: prefect.add_labels(run_id, labels))
+        calls.append(partial(prefect.emit_events, annotation.events))
+    if annotation.labels is not None:
+        calls.append(partial(prefect.add_labels, run_id, annotation.labels))
     if annotation.tags:
-        calls.append(lambda: _add_tags(prefect, run_id, annotation.tags))
+        calls.append(partial(_add_tags, prefect, run_id, annotation.tags))
     context.gather(calls)
 
 
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
     for seconds in pauses_seconds:
-        try:
+        with suppress(LeaseHeldError):
             return context.records.acquire(flow_run_id, context.now(), context.lease)
-        except LeaseHeldError:
-            context.pause(seconds)
+        context.pause(seconds)
     return context.records.acquire(flow_run_id, context.now(), context.lease)
 
 
@@ -127,21 +125,22 @@ class _Handling:
         return {"flow_run_id": str(self.record.flow_run_id), "task_arn": self.subject.arn}
 
     def look(self) -> Snapshot | None:
-        found = _read_run(self.context, self.record.flow_run_id)
+        context, subject = self.context, self.subject
+        found = _read_run(context, self.record.flow_run_id)
         if found is None:
             return None
         run, history = found
         self.deployment_id = run.deployment_id
         if self.newer_task is None:
-            task = None if self.swept or not isinstance(self.subject, Task) else self.subject
-            self.newer_task = task is not None and _has_newer_task(self.context, run, task)
+            task = subject if isinstance(subject, Task) and not self.swept else None
+            self.newer_task = task is not None and _has_newer_task(context, run, task)
         return Snapshot(
-            subject=self.subject,
-            run=run,
-            history=history,
-            record=self.record,
-            policy=self.context.policy,
-            now=self.context.now(),
+            subject,
+            run,
+            history,
+            self.record,
+            context.policy,
+            context.now(),
             newer_task=self.newer_task,
             swept=self.swept,
         )
@@ -181,14 +180,20 @@ class _Handling:
                 return True
             case MakeDue(transition_id, at, message):
                 return self.propose(_awaiting_retry(message, transition_id, at))
-            case Restore(state):
-                self.propose(_same_state(state), force=True)
+            case Restore(old):
+                same = ProposedState(
+                    old.type, old.name, old.message, details=old.details, data=old.data
+                )
+                self.propose(same, force=True)
                 return False
             case End(state, message):
                 return self.propose(ProposedState(state, state.value.capitalize(), message))
             case Annotate(annotation, record):
-                if self.annotated(annotation):
+                try:
+                    annotate(self.context, annotation)
                     self.record = record
+                except Exception:  # the run is rescued; the task's next event annotates it
+                    self.context.log.exception("annotating the flow run failed", **self.log_keys)
                 return True
         assert_never(action)
 
@@ -209,24 +214,12 @@ class _Handling:
             return False
         return _is_done(answer, state)
 
-    def annotated(self, annotation: Annotation) -> bool:
-        """Annotate the run; a failure is logged, and the task's next event tries again."""
-        try:
-            annotate(self.context, annotation)
-        except Exception:  # the rescue has happened; nothing here may make it look undone
-            self.context.log.exception("annotating the flow run failed", **self.log_keys)
-            return False
-        return True
-
 
 def _read_run(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
     """Return the run and its history, the run's own state last; None for an unknown run."""
     prefect = context.prefect
-    history: tuple[RunState, ...]
-    run: FlowRun | None
-    history, run = context.gather(
-        [lambda: prefect.read_history(flow_run_id), lambda: prefect.read_run(flow_run_id)]
-    )
+    reads = (prefect.read_history, prefect.read_run)
+    history, run = context.gather([partial(read, flow_run_id) for read in reads])
     if run and run.state.id in {state.id for state in history[:-1]}:
         run = prefect.read_run(flow_run_id)  # it moved on between the two
     if run is None:
@@ -264,24 +257,14 @@ def _measure(context: Context, handling: _Handling, before: RunRecord, decision:
 
 
 def _awaiting_retry(message: str, transition_id: UUID, at: datetime) -> ProposedState:
-    return ProposedState(StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at)
-
-
-def _same_state(state: RunState) -> ProposedState:
-    return ProposedState(
-        state.type, state.name, state.message, details=state.details, data=state.data
-    )
+    return ProposedState(StateType.SCHEDULED, "AwaitingRetry", message, transition_id, at)
 
 
 def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
     """Whether the run has the state now, by this proposal or by the same one sent before."""
-    if answer.verdict is StateVerdict.ACCEPT:
-        return True
-    return (
-        proposed.transition_id is not None
-        and answer.state is not None
-        and answer.state.transition_id == proposed.transition_id
-    )
+    now = answer.state.transition_id if answer.state else None
+    is_ours = now is not None and now == proposed.transition_id
+    return answer.verdict is StateVerdict.ACCEPT or is_ours
 
 
 def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:

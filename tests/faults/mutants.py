@@ -133,8 +133,8 @@ MUTANTS = (
     Mutant(
         "no transition id",
         "chalicelib/functions/rescue.py",
-        "StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at",
-        "StateType.SCHEDULED, _AWAITING_RETRY, message, None, at",
+        'StateType.SCHEDULED, "AwaitingRetry", message, transition_id, at',
+        'StateType.SCHEDULED, "AwaitingRetry", message, None, at',
         (LAWS + "any_order_and_any_duplication_ends_in_exactly_one_rerun",),
     ),
     Mutant(
