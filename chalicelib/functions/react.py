@@ -24,27 +24,20 @@ def react(context: Context, event: object) -> Decision:
     Raises:
         PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
     """
-    parsed = parse_event(event)
-    if isinstance(parsed, Ignored):
-        return _ignored(context, parsed.reason)
-    if not in_clusters(parsed, context.clusters, context.account):
-        return _ignored(context, "the task is in none of our clusters", parsed)
-    task = _completed(context, parsed)
+    task = parse_event(event)
+    if isinstance(task, Ignored):
+        return _ignored(context, task.reason)
+    if not in_clusters(task, context.clusters, context.account):
+        return _ignored(context, "the task is in none of our clusters", task)
+    if task.flow_run_id is None or task.created_at is None:  # ECS has the tags, events never
+        described = context.tasks.describe(task.cluster_arn, task.arn)
+        task = completed_by(task, described) if described else task
     if task.flow_run_id is None:
         return _ignored(context, "the task belongs to no flow run", task)
-    if not was_interrupted(classify(task, warned=False)):
-        record = context.records.read(task.flow_run_id)
-        if not record.warned_of(task.arn):
-            return _ignored(context, "a stop without a Spot warning is left to Prefect", task)
+    by_spot = was_interrupted(classify(task, warned=False))
+    if not by_spot and not context.records.read(task.flow_run_id).warned_of(task.arn):
+        return _ignored(context, "a stop without a Spot warning is left to Prefect", task)
     return rescue(context, task.flow_run_id, task)
-
-
-def _completed(context: Context, task: Task) -> Task:
-    """Ask ECS for what the event lacks: always the tags, and in the guide's example nearly all."""
-    if task.flow_run_id is not None and task.created_at is not None:
-        return task
-    described = context.tasks.describe(task.cluster_arn, task.arn)
-    return completed_by(task, described) if described else task
 
 
 def _ignored(context: Context, reason: str, task: Task | None = None) -> Decision:

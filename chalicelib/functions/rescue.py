@@ -41,7 +41,7 @@ from chalicelib.core.rescue.actions import (
     Save,
 )
 from chalicelib.core.rescue.decide import settle
-from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
+from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Snapshot, Subject
 from chalicelib.errors import (
     LeaseHeldError,
@@ -238,7 +238,7 @@ def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
     if not noted_arn or noted_arn == task.arn:
         return False
     noted = context.tasks.describe(cluster or task.cluster_arn, noted_arn)
-    if noted is not None and lives(noted):
+    if noted is not None and not noted.exited:
         return True
     if noted is not None and noted.created_at is not None and task.created_at is not None:
         return noted.created_at > task.created_at

@@ -18,7 +18,7 @@ from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.ports import RunQuery
-from chalicelib.core.rescue.orphans import by_flow_run, lives, noted_task, subject_of
+from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
@@ -140,7 +140,7 @@ class _Sweep:
             if run.id not in records and not without_record(run):
                 continue
             known = self._tasks_of(run)
-            if any(map(lives, known)):
+            if not all(task.exited for task in known):
                 continue
             if self.report.stranded and self.context.seconds_left() < SECONDS_PER_RUN:
                 return False
@@ -178,7 +178,7 @@ class _Sweep:
         return [run for run in runs if self._looks_orphaned(run, found.get(noted_task(run)[1]))]
 
     def _looks_orphaned(self, run: FlowRun, task: Task | None) -> bool:
-        if task is not None and lives(task):
+        if task is not None and not task.exited:
             return False
         exited_at = task.exited_at if task else None
         since = max(run.state.timestamp, exited_at or run.state.timestamp)

@@ -24,11 +24,12 @@ not otherwise: a finite budget makes the difference smaller and never changes it
 persistence the same holds up to the price of one restart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from math import exp, expm1, inf, lgamma, log, sqrt
+from statistics import fmean
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
@@ -70,14 +71,8 @@ def interruptions_per_hour(evidence: SpotEvidence) -> float:
     distribution is the Poisson rate's conjugate prior. For a whole number of interruptions that
     quantile is the lower limit of Garwood's interval.
     """
-    low = _surely_above(PRIOR_INTERRUPTIONS + evidence.interruptions)
+    low, _ = garwood(PRIOR_INTERRUPTIONS + evidence.interruptions, confidence=2 * SURE - 1)
     return low / (PRIOR_SPOT_HOURS + evidence.hours)
-
-
-@lru_cache
-def _surely_above(events: int) -> float:
-    low, _ = garwood(events, confidence=2 * SURE - 1)
-    return low
 
 
 def expected_spot_seconds(
@@ -132,11 +127,11 @@ def economics_opinion(facts: PolicyFacts | Missing, task: Task | None, rates: Ra
         for work, unit in zip(works, units, strict=True)
     ]
     on_demand = [max(start + work, float(MINIMUM_SECONDS)) for work in works]
-    spot_usd = _mean(on_spot) * spot / _HOUR
-    on_demand_usd = _mean(on_demand) * demand / _HOUR
+    spot_usd = fmean(on_spot) * spot / _HOUR
+    on_demand_usd = fmean(on_demand) * demand / _HOUR
     why = (
         f"finishing is expected to cost {spot_usd:.6f} USD on Spot and {on_demand_usd:.6f} USD on"
-        f" demand: {_mean(works) / 60:.0f} min of work left,"
+        f" demand: {fmean(works) / 60:.0f} min of work left,"
         f" {'kept task by task' if facts.is_checkpointed else 'from the start if interrupted'},"
         f" {rate:.3f} interruptions per Spot hour at least ({evidence.interruptions} in"
         f" {evidence.hours:.1f} h of first attempts)"
@@ -179,10 +174,6 @@ def _usd_per_hour(task: Task | None, rates: Rates) -> tuple[float, float] | Miss
     return spot, on_demand
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 @dataclass(frozen=True, slots=True)
 class RatePerHour:
     """Events per hour: `low` and `high` enclose the true rate with 95 % confidence."""
@@ -206,6 +197,7 @@ def rate_per_hour(events: int, hours: Decimal) -> RatePerHour | None:
     return RatePerHour(events, float(hours), low / float(hours), high / float(hours))
 
 
+@lru_cache
 def garwood(events: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the limits of a Poisson mean of which `events` were counted."""
     tail = (1 - confidence) / 2

@@ -59,8 +59,8 @@ def annotate(recorded: Snapshot, ruling: Ruling) -> tuple[Annotate, ...]:
 
 def title_of(snapshot: Snapshot) -> str:
     """Return what ended in a line: which interruption of how many, and in which zone."""
-    interruption = snapshot.interruption
-    return _title(interruption, snapshot.budget) if interruption else "No Spot capacity"
+    ended = snapshot.interruption
+    return _title(ended, snapshot.budget) if ended else "No Spot capacity"
 
 
 def _words(recorded: Snapshot, interruption: Interruption, ruling: Ruling) -> Words | None:

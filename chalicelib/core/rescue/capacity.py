@@ -9,7 +9,6 @@ raises `retries` by one.
 """
 
 from dataclasses import replace
-from typing import assert_never
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
 from chalicelib.core.model.flow_run import RunChange, RunState, StateType
@@ -22,7 +21,7 @@ from chalicelib.core.model.policy import (
 )
 from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
-from chalicelib.core.rescue.snapshot import Gone, Snapshot, due_id, park_id_of_task
+from chalicelib.core.rescue.snapshot import Refusal, Snapshot, due_id, park_id_of_task
 
 
 def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
@@ -90,10 +89,9 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
 
 def change_for_rerun(snapshot: Snapshot) -> RunChange:
     """Return the difference between what the run is and what its rerun needs."""
-    run, record = snapshot.run, snapshot.record
+    run, record, policy = snapshot.run, snapshot.record, snapshot.run.policy
     on_demand = record.next_capacity == FARGATE
     variables = on_demand_variables(run.job_variables) if on_demand else run.job_variables
-    policy = run.policy
     if record.own_retries is not None:  # what leaves the flow as many retries as it had
         policy = replace(policy, retries=record.own_retries + record.lost_starts)
     if policy.retry_type == "in_process":
@@ -125,42 +123,32 @@ def _advice(snapshot: Snapshot) -> tuple[str, str]:
 
 
 def _opinion(guard: Guard, snapshot: Snapshot) -> Opinion:
-    match guard:
-        case Guard.DEADLINE:
-            from chalicelib.core.policies.deadline import deadline_opinion
+    policy, facts = snapshot.policy, snapshot.facts
+    if guard is Guard.DEADLINE:
+        from chalicelib.core.policies.deadline import deadline_opinion
 
-            delay = snapshot.policy.rerun_delay_seconds
-            return deadline_opinion(snapshot.run, snapshot.facts, snapshot.now, delay)
-        case Guard.ECONOMICS:
-            from chalicelib.core.policies.economics import economics_opinion
+        return deadline_opinion(snapshot.run, facts, snapshot.now, policy.rerun_delay_seconds)
+    from chalicelib.core.policies.economics import economics_opinion
 
-            return economics_opinion(snapshot.facts, snapshot.task, snapshot.policy.rates)
-    assert_never(guard)
+    return economics_opinion(facts, snapshot.task, policy.rates)
 
 
 def _new_interruption(snapshot: Snapshot) -> Interruption:
-    match snapshot.subject:
-        case Task() as task:
-            interruption = Interruption(
-                task_arn=task.arn,
-                number=0,
-                cause="",
-                capacity=task.capacity,
-                cluster_arn=task.cluster_arn,
-                stop_code=task.stop_code,
-                reason=task.stopped_reason,
-                availability_zone=task.availability_zone,
-                billed_from=task.billed_from,
-            )
-        case Gone(arn, cluster_arn, capacity):
-            interruption = Interruption(arn, 0, "", capacity, cluster_arn)
-        case refusal:
-            raise ValueError(f"{refusal} is not an interruption")
-    return replace(
-        interruption,
+    ended = snapshot.subject
+    if isinstance(ended, Refusal):
+        raise ValueError(f"{ended} is not an interruption")
+    task = snapshot.task or Task(ended.arn, ended.cluster_arn)
+    return Interruption(
+        task_arn=ended.arn,
         number=len(snapshot.record.interruptions) + 1,
         cause=snapshot.cause.value,
+        capacity=ended.capacity,
+        cluster_arn=ended.cluster_arn,
+        stop_code=task.stop_code,
+        reason=task.stopped_reason,
+        availability_zone=task.availability_zone,
         recorded_at=snapshot.now,
+        billed_from=task.billed_from,
         lost_start=_lost_start(snapshot),
     )
 
