@@ -10,8 +10,7 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chalicelib.core.money.daily_sums import Counts
-from chalicelib.core.money.report import Report, Row, days_between
+from chalicelib.core.money.report import Counts, Report, Row, days_between
 
 MOST_DEPLOYMENTS: Final = 12
 """How many rates are drawn: those of the deployments with the most interruptions."""

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.pricing import read_rate
 from chalicelib.core.money.bill import Amounts, Bill, Deployment
-from chalicelib.core.money.daily_sums import Counts, DailySum
+from chalicelib.core.money.report import Counts, DailySum
 from chalicelib.errors import LAMBDA_RETRIES, RETRY_LATER, ThrottledError
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
     from chalicelib.core.money.bill import Bill
-    from chalicelib.core.money.daily_sums import DailySum
-    from chalicelib.core.money.report import TableArtifact
+    from chalicelib.core.money.report import DailySum, TableArtifact
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,13 @@ from chalicelib.core.money.bill import (
     span_of,
     wasted_seconds,
 )
-from chalicelib.core.money.daily_sums import sum_of
 from chalicelib.core.money.report import (
     TableArtifact,
     days_between,
     in_usd,
     report_of,
     savings_table,
+    sum_of,
 )
 from chalicelib.errors import PrefectSpotError
 

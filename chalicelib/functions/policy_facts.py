@@ -13,7 +13,7 @@ from uuid import UUID
 
 from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import Cause, Task
-from chalicelib.core.money.daily_sums import DailySum, total
+from chalicelib.core.money.report import DailySum, total
 from chalicelib.core.policies.deadline import deadline_of
 from chalicelib.core.policies.facts import (
     NOT_GATHERED,

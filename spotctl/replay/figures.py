@@ -8,7 +8,7 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.money.bill import RerunOutcome
-from chalicelib.core.money.daily_sums import Counts, sum_of, total
+from chalicelib.core.money.report import Counts, sum_of, total
 from chalicelib.core.policies.economics import rate_per_hour
 from spotctl.replay.again import Course, Played
 

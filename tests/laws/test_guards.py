@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.money.daily_sums import total
+from chalicelib.core.money.report import total
 from chalicelib.core.policies.facts import (
     Missing,
     PolicyFacts,

@@ -16,7 +16,7 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.bill import Deployment
-from chalicelib.core.money.daily_sums import DailySum, total
+from chalicelib.core.money.report import DailySum, total
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.meter import (
     DECIDED_WITHIN,

@@ -17,7 +17,7 @@ from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.money.daily_sums import DailySum
+from chalicelib.core.money.report import DailySum
 from chalicelib.core.ports import Log
 from chalicelib.core.rescue.actions import Decision
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.money.bill import Bill, Deployment
-from chalicelib.core.money.daily_sums import Counts, DailySum
+from chalicelib.core.money.report import Counts, DailySum
 from chalicelib.errors import LeaseHeldError, LeaseLostError
 
 

@@ -26,7 +26,7 @@ from chalicelib.core.money.bill import (
     outcome_of_other_stop,
     wasted_seconds,
 )
-from chalicelib.core.money.daily_sums import Counts, sum_of, usd
+from chalicelib.core.money.report import Counts, sum_of, usd
 from chalicelib.core.policies.facts import Guard
 from chalicelib.core.rescue.snapshot import due_id, park_id_of_task
 from tests.make import NOW, RUN_ID, TASK_ARN, make_rate, make_state, make_task, seconds

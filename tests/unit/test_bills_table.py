@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
-from chalicelib.core.money.daily_sums import Counts, DailySum, sum_of, total
+from chalicelib.core.money.report import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table
 from tests.twin.tables import InMemoryBills

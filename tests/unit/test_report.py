@@ -16,8 +16,17 @@ import pytest
 
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.money.bill import Deployment, RerunOutcome
-from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum, sum_of
-from chalicelib.core.money.report import Report, days_between, in_usd, report_of, savings_table
+from chalicelib.core.money.report import (
+    DRILLS,
+    Counts,
+    DailySum,
+    Report,
+    days_between,
+    in_usd,
+    report_of,
+    savings_table,
+    sum_of,
+)
 from chalicelib.core.policies.economics import garwood, rate_per_hour
 from spotctl.chart import draw
 from spotctl.errors import RefusedError
