@@ -26,7 +26,6 @@ from chalicelib.core.model.flow_run import RunState
 from chalicelib.core.money.bill import (
     NO_DEPLOYMENT,
     NO_FLOW_RUN,
-    Bill,
     Deployment,
     RerunOutcome,
     bill_of,
@@ -161,7 +160,18 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     later = sum_of(bill, outcome, first_of_its_run=False, guards=guards)
     if not context.bills.write(bill, first, later):
         return MeterReport(Metering.BILLED_BEFORE)
-    _report(context, bill)
+    context.measure(Measured(bill.deployment.name, values_of_bill(bill)))
+    context.log.info(
+        "billed",
+        task_arn=bill.task_arn,
+        flow_run_id=str(bill.flow_run_id or ""),
+        capacity=bill.capacity,
+        cause=bill.cause.value,
+        seconds=None if bill.seconds is None else float(bill.seconds),
+        wasted_seconds=float(bill.wasted_seconds),
+        cost_usd=None if bill.amounts is None else f"{bill.amounts.cost_usd:f}",
+        shortcomings=bill.shortcomings,
+    )
     return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
 
 
@@ -185,21 +195,6 @@ def publish_savings(context: Context) -> bool:
     context.prefect.write_table(TableArtifact(SAVINGS_KEY, savings_table(report), text))
     context.bills.save_reported(today.isoformat())
     return True
-
-
-def _report(context: Context, bill: Bill) -> None:
-    context.measure(Measured(bill.deployment.name, values_of_bill(bill)))
-    context.log.info(
-        "billed",
-        task_arn=bill.task_arn,
-        flow_run_id=str(bill.flow_run_id or ""),
-        capacity=bill.capacity,
-        cause=bill.cause.value,
-        seconds=None if bill.seconds is None else float(bill.seconds),
-        wasted_seconds=float(bill.wasted_seconds),
-        cost_usd=None if bill.amounts is None else f"{bill.amounts.cost_usd:f}",
-        shortcomings=bill.shortcomings,
-    )
 
 
 def _deployment(context: Context, task: Task) -> Deployment:

@@ -41,11 +41,11 @@ def react(context: Context, event: object) -> Decision:
 
 
 def _ignored(context: Context, reason: str, task: Task | None = None) -> Decision:
+    decision, run_id = Decision(Verdict.IGNORE, reason), task.flow_run_id if task else None
     context.log.info(
         "decided",
-        decision=Verdict.IGNORE.value,
-        reason=reason,
+        **decision.summary,
         task_arn=task.arn if task else None,
-        flow_run_id=str(task.flow_run_id) if task and task.flow_run_id else None,
+        flow_run_id=str(run_id) if run_id else None,
     )
-    return Decision(Verdict.IGNORE, reason)
+    return decision

@@ -157,8 +157,7 @@ class _Handling:
         """Perform the actions in order; False as soon as one asks for another look."""
         self.context.log.info(
             "decided",
-            decision=decision.verdict.value,
-            reason=decision.reason,
+            **decision.summary,
             mode=snapshot.policy.mode.value,
             run_state=one_line(snapshot.run.state.name),
             **self.log_keys,
@@ -269,6 +268,6 @@ def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
 
 def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:
     fresh = prefect.read_run(flow_run_id)
-    missing = [tag for tag in tags if fresh and tag not in fresh.tags]
-    if fresh and missing:
-        prefect.change_run(flow_run_id, RunChange(tags=(*fresh.tags, *missing)))
+    if fresh and not set(tags) <= set(fresh.tags):
+        all_tags = tuple(dict.fromkeys((*fresh.tags, *tags)))
+        prefect.change_run(flow_run_id, RunChange(tags=all_tags))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid5
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause, Task
+from chalicelib.core.model.ecs_task import FARGATE, Cause
 from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
@@ -165,14 +165,13 @@ def _time_lost(interruption: Interruption) -> str:
 
 
 def _money_lost(snapshot: Snapshot, interruption: Interruption) -> str:
-    task, start, end = snapshot.subject, interruption.billed_from, interruption.exited_at
-    if start is None or end is None or not isinstance(task, Task):
+    task, start, end = snapshot.task, interruption.billed_from, interruption.exited_at
+    if start is None or end is None or task is None:
         return _UNTIL_EXIT
     rate = snapshot.policy.rates.get((task.region, task.architecture, interruption.capacity))
     if rate is None:
         return f"no rate known for {escaped(interruption.capacity)} in {escaped(task.region)}"
-    size = size_of(task)
-    if size is None:
+    if (size := size_of(task)) is None:
         return "ECS did not report the task's size"
     return f"at most {cost_usd(rate, billed_seconds(start, end), size):f} USD, estimated"
 

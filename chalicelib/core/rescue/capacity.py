@@ -8,6 +8,7 @@ rerun would use up one of the flow's own retries; each start that an interruptio
 raises `retries` by one.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
@@ -47,7 +48,7 @@ def record_interruption(snapshot: Snapshot) -> Snapshot:
     if record.own_retries is None:
         record = replace(record, own_retries=snapshot.run.policy.retries)
     if snapshot.cause is Cause.NO_SPOT_CAPACITY:
-        return snapshot.with_record(record)
+        return replace(snapshot, record=record)
     interruption = snapshot.interruption or _new_interruption(snapshot)
     if snapshot.has_exited and not interruption.rerun_on:
         billed_from = snapshot.task.billed_from if snapshot.task else None
@@ -59,7 +60,7 @@ def record_interruption(snapshot: Snapshot) -> Snapshot:
             run_state=interruption.run_state or snapshot.run.state.type.value,
             tags=interruption.tags or deciding_tags(snapshot.run),
         )
-    return snapshot.with_record(record.with_interruption(interruption))
+    return replace(snapshot, record=record.with_interruption(interruption))
 
 
 def choose_capacity(snapshot: Snapshot) -> Snapshot:
@@ -70,7 +71,7 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
     recorded = record_interruption(snapshot)
     record, interruption = recorded.record, recorded.interruption
     if interruption is None:
-        return recorded.with_record(replace(record, next_capacity=FARGATE))
+        return replace(recorded, record=replace(record, next_capacity=FARGATE))
     if interruption.rerun_on:
         return recorded
     leaves_spot = _must_leave_spot(recorded, interruption)
@@ -84,7 +85,7 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
         tags=deciding_tags(snapshot.run),
     )
     record = replace(record.with_interruption(chosen), next_capacity=chosen.rerun_on)
-    return snapshot.with_record(record)
+    return replace(snapshot, record=record)
 
 
 def change_for_rerun(snapshot: Snapshot) -> RunChange:
@@ -157,19 +158,14 @@ def _lost_start(snapshot: Snapshot) -> int:
     """Return the run's `run_count` if this attempt's start is lost, else 0."""
     if snapshot.run.policy.others.get("resuming"):
         return 0  # resumed from a blocking pause: Prefect will not count the next start
-    attempt = _states_of_attempt(snapshot)
+    ours = {due_id(park_id_of_task(arn)) for arn in snapshot.record.interruptions}
+    begins = [i for i, s in enumerate(snapshot.history, start=1) if s.transition_id in ours]
+    attempt = snapshot.history[begins[-1] if begins else 0 :]  # since we last made the run due
     started = any(state.type is StateType.RUNNING for state in attempt)
     return snapshot.run.run_count if started and not _awaits_own_retry(snapshot, attempt) else 0
 
 
-def _states_of_attempt(snapshot: Snapshot) -> list[RunState]:
-    """Return the run's states since prefect-spot last made it due."""
-    ours = {due_id(park_id_of_task(arn)) for arn in snapshot.record.interruptions}
-    begins = [i for i, state in enumerate(snapshot.history) if state.transition_id in ours]
-    return list(snapshot.history[begins[-1] + 1 if begins else 0 :])
-
-
-def _awaits_own_retry(snapshot: Snapshot, attempt: list[RunState]) -> bool:
+def _awaits_own_retry(snapshot: Snapshot, attempt: Sequence[RunState]) -> bool:
     """Whether the next start is one of the flow's own retries anyway, so that nothing is lost.
 
     Prefect copies the failure's message to the AwaitingRetry of an own retry; a run that

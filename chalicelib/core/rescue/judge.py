@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Cause, Task
+from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Cause
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import is_on_demand
 from chalicelib.core.model.text import one_line
@@ -94,13 +94,15 @@ Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore
 
 def judge(snapshot: Snapshot) -> Ruling:
     """Return what has to happen, before the capacity of a rerun is chosen."""
-    rerun = snapshot.rerun_state
+    rerun, message = snapshot.rerun_state, snapshot.run.state.message
+    # By the worker itself: a new attempt, which only looks like a revert.
+    given_up = NO_CAPACITY_REASON in message or "could not be submitted" in message
     match rerun.progress:
         case Progress.PARKED if rerun.overwritten:
             return Restore(rerun.overwritten)
         case Progress.PARKED:
             return Complete(rerun.park_id)
-        case Progress.REVERTED if not (snapshot.newer_task or _could_not_be_submitted(snapshot)):
+        case Progress.REVERTED if not (snapshot.newer_task or given_up):
             return Rerun(rerun.park_id)
         case Progress.HANDLED if snapshot.swept and not rerun.made_due:
             return _judge_end(snapshot)  # it was undone, and the run has moved on since
@@ -185,7 +187,7 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
     match snapshot.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
             return End(StateType.CRASHED, message)
-        case StateType.CANCELLING if not isinstance(snapshot.subject, Task):
+        case StateType.CANCELLING if snapshot.task is None:
             message = "Cancelled: no task of this run is left to end by itself."
             return End(StateType.CANCELLED, message)
         case StateType.CANCELLING:
@@ -194,20 +196,14 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
             return Ignore(f"{message}; the run is {other.value}")
 
 
-def _could_not_be_submitted(snapshot: Snapshot) -> bool:
-    """Whether the worker itself gave the run up: a new attempt, which only looks like a revert."""
-    message = snapshot.run.state.message
-    return NO_CAPACITY_REASON in message or "could not be submitted" in message
-
-
 def _restarted_since(snapshot: Snapshot) -> bool:
     """Whether a new attempt began since the task's end, though no task id says so yet.
 
     A worker takes a run (SCHEDULED to PENDING) before it asks for a task, so a pick-up after our
     container's start is another attempt's; the worker notes its task only later, or never.
     """
-    task, state = snapshot.subject, snapshot.run.state
-    if snapshot.swept or not isinstance(task, Task):
+    task, state = snapshot.task, snapshot.run.state
+    if snapshot.swept or task is None:
         return False
     started_at, exited_at = task.started_at, task.exited_at
     picked_up = started_at is not None and any(

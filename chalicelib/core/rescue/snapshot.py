@@ -6,7 +6,7 @@ so a rerun that another handler began, or one that was made twice, is recognised
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
 from typing import Final
@@ -97,7 +97,11 @@ def rerun_state_of_task(task_arn: str, history: Sequence[RunState]) -> RerunStat
     made_due = history[touched[-1]].transition_id in dues
     has_begun = any(s.type in (StateType.RUNNING, StateType.CANCELLING) for s in since)
     parks = sum(s.transition_id in park_ids for s in history)
-    is_reverted = made_due and not has_begun and _reverts(current) and parks <= MOST_PARKS
+    by_a_limit = CONCURRENCY_CANCELLATION in current.message.lower()
+    was_ended = current.type is StateType.CRASHED or (
+        current.type is StateType.CANCELLED and by_a_limit
+    )
+    is_reverted = made_due and not has_begun and was_ended and parks <= MOST_PARKS
     progress = Progress.REVERTED if is_reverted else Progress.HANDLED
     next_id = _next_park_id(first, current)
     return RerunState(progress, next_id, made_due, was_cancelling=was_cancelling)
@@ -108,9 +112,8 @@ def rerun_state_of_refusal(history: Sequence[RunState]) -> RerunState:
     current = history[-1]
     park_ids = {park_id_of_state(state.id) for state in history}
     if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
-        before = history[-2] if len(history) > 1 else current
-        overwritten = before if _must_not_be_parked(before) else None
-        return RerunState(Progress.PARKED, current.transition_id, overwritten=overwritten)
+        before = history[-2] if len(history) > 1 and _must_not_be_parked(history[-2]) else None
+        return RerunState(Progress.PARKED, current.transition_id, overwritten=before)
     return RerunState(Progress.NOT_STARTED, park_id_of_state(current.id))
 
 
@@ -136,11 +139,6 @@ def _was_cancelling(history: Sequence[RunState], park_ids: frozenset[UUID]) -> b
 
 def _next_park_id(first: UUID, state: RunState) -> UUID:
     return uuid5(first, str(state.id))
-
-
-def _reverts(state: RunState) -> bool:
-    by_a_limit = CONCURRENCY_CANCELLATION in state.message.lower()
-    return state.type is StateType.CRASHED or (state.type is StateType.CANCELLED and by_a_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +196,8 @@ class Snapshot:
             case Refusal():
                 return Cause.NO_SPOT_CAPACITY
             case Gone(capacity=capacity, started=started):
-                on_spot = capacity == FARGATE_SPOT
-                return Cause.SPOT_INTERRUPTION if on_spot and (warned or started) else Cause.OTHER
+                by_spot = capacity == FARGATE_SPOT and (warned or started)
+                return Cause.SPOT_INTERRUPTION if by_spot else Cause.OTHER
 
     @property
     def task(self) -> Task | None:
@@ -237,7 +235,3 @@ class Snapshot:
         if self.cause is Cause.NO_SPOT_CAPACITY:
             return rerun_state_of_refusal(self.history)
         return rerun_state_of_task(self.subject.arn, self.history)
-
-    def with_record(self, record: RunRecord) -> "Snapshot":
-        """Return the same snapshot with another record."""
-        return replace(self, record=record)
