@@ -113,8 +113,9 @@ def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
             context.records.save(record)
         if not (observing or is_on_demand(fresh)):
             variables = on_demand_variables(fresh.job_variables)
-            tags = tuple(dict.fromkeys((*fresh.tags, ON_DEMAND_TAG)))
-            context.prefect.change_run(run.id, RunChange(job_variables=variables, tags=tags))
+            missing = () if ON_DEMAND_TAG in fresh.tags else (ON_DEMAND_TAG,)
+            change = RunChange(job_variables=variables, tags=(*fresh.tags, *missing))
+            context.prefect.change_run(run.id, change)
         moved = record.moved or moved
         annotate(context, annotation_of_move(fresh, moved, mode, context.now()))
         context.log.info(

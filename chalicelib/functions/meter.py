@@ -23,19 +23,7 @@ from chalicelib.core.model.ecs_task import (
     was_interrupted,
 )
 from chalicelib.core.model.flow_run import RunState
-from chalicelib.core.money.bill import (
-    NO_DEPLOYMENT,
-    NO_FLOW_RUN,
-    Deployment,
-    RerunOutcome,
-    bill_of,
-    guards_of,
-    never_started,
-    outcome_of_interruption,
-    outcome_of_other_stop,
-    span_of,
-    wasted_seconds,
-)
+from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
     TableArtifact,
     days_between,
@@ -113,8 +101,12 @@ def bill_missed(context: Context) -> int:
         for task in over:
             if context.seconds_left() < SECONDS_PER_BILL:
                 return billed
-            if task.arn in missing:
-                billed += _billed_if_possible(context, task)
+            if task.arn not in missing:
+                continue
+            try:
+                billed += bill_task(context, task).metering is Metering.BILLED
+            except PrefectSpotError:
+                context.log.exception("billing the task failed", task_arn=task.arn)
     return billed
 
 
@@ -126,7 +118,7 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     """
     if task.launch_type not in ("", "FARGATE"):
         return MeterReport(Metering.IGNORED, "not a Fargate task")
-    if never_started(task):
+    if billing.never_started(task):
         return MeterReport(Metering.NOT_CHARGED, "no image was pulled and no container ran")
     if not context.bills.unbilled([task.arn]):
         return MeterReport(Metering.BILLED_BEFORE)
@@ -134,20 +126,20 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     record = context.records.read(task.flow_run_id) if task.flow_run_id else None
     cause = classify(task, warned=record is not None and record.warned_of(task.arn))
     history: tuple[RunState, ...] = ()
-    outcome = RerunOutcome.NONE
+    outcome = billing.RerunOutcome.NONE
     if record is not None and was_interrupted(cause):
         history = prefect.read_history(record.flow_run_id)
-        outcome = outcome_of_interruption(task, history, record, mode)
+        outcome = billing.outcome_of_interruption(task, history, record, mode)
     elif record is not None:
-        outcome = outcome_of_other_stop(task, record, mode)
+        outcome = billing.outcome_of_other_stop(task, record, mode)
     waits = task.exited_at is not None and context.now() - task.exited_at < DECIDED_WITHIN
-    if outcome is RerunOutcome.UNDECIDED and waits:
+    if outcome is billing.RerunOutcome.UNDECIDED and waits:
         return MeterReport(Metering.LEFT_TO_SWEEP, "its interruption is not handled yet")
-    span, wasted = span_of(task), Decimal(0)
+    span, wasted = billing.span_of(task), Decimal(0)
     if record is not None and was_interrupted(cause) and span is not None:
         task_runs = prefect.read_task_runs(record.flow_run_id, span.start, span.end)
-        wasted = wasted_seconds(span, history, task_runs)
-    bill = bill_of(
+        wasted = billing.wasted_seconds(span, history, task_runs)
+    bill = billing.bill_of(
         task,
         context.policy.rates,
         deployment=_deployment(context, task),
@@ -155,7 +147,7 @@ def bill_task(context: Context, task: Task) -> MeterReport:
         wasted_seconds=wasted,
         now=context.now(),
     )
-    guards = guards_of(task, record, mode) if record is not None else ("", "")
+    guards = billing.guards_of(task, record, mode) if record is not None else ("", "")
     first = sum_of(bill, outcome, first_of_its_run=True, guards=guards)
     later = sum_of(bill, outcome, first_of_its_run=False, guards=guards)
     if not context.bills.write(bill, first, later):
@@ -197,32 +189,25 @@ def publish_savings(context: Context) -> bool:
     return True
 
 
-def _deployment(context: Context, task: Task) -> Deployment:
+def _deployment(context: Context, task: Task) -> billing.Deployment:
     """What to bill. A name that cannot be read now comes with a later bill of the deployment."""
     if task.flow_run_id is None:
-        return Deployment(NO_FLOW_RUN)
+        return billing.Deployment(billing.NO_FLOW_RUN)
     deployment_id = task.deployment_id
     if deployment_id is None and (run := context.prefect.read_run(task.flow_run_id)):
         deployment_id = run.deployment_id
     if deployment_id is None:
-        return Deployment(NO_DEPLOYMENT)
+        return billing.Deployment(billing.NO_DEPLOYMENT)
     try:
-        return Deployment(str(deployment_id), context.prefect.read_deployment_name(deployment_id))
+        name = context.prefect.read_deployment_name(deployment_id)
     except PrefectSpotError:
         context.log.exception("the deployment's name cannot be read", task_arn=task.arn)
-        return Deployment(str(deployment_id))
+        name = ""
+    return billing.Deployment(str(deployment_id), name)
 
 
 def _is_due(context: Context, task: Task) -> bool:
     """Whether the fast path had its time with a task that has stopped."""
     ended_at = task.stopped_at or task.exited_at
     had_its_time = ended_at is None or context.now() - ended_at > context.grace
-    return task.last_status == "STOPPED" and not never_started(task) and had_its_time
-
-
-def _billed_if_possible(context: Context, task: Task) -> int:
-    try:
-        return int(bill_task(context, task).metering is Metering.BILLED)
-    except PrefectSpotError:
-        context.log.exception("billing the task failed", task_arn=task.arn)
-        return 0
+    return task.last_status == "STOPPED" and not billing.never_started(task) and had_its_time

@@ -14,24 +14,9 @@ from uuid import UUID
 from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import Cause, Task
 from chalicelib.core.money.report import DailySum, total
+from chalicelib.core.policies import facts
 from chalicelib.core.policies.deadline import deadline_of
-from chalicelib.core.policies.facts import (
-    NOT_GATHERED,
-    Attempt,
-    End,
-    Guard,
-    Missing,
-    PolicyFacts,
-    PreviousRuns,
-    Progress,
-    SpotEvidence,
-    attempts_that_ran,
-    facts_of,
-    previous_runs_of,
-    progress_of,
-    reference_run,
-    restart_overhead_of,
-)
+from chalicelib.core.policies.facts import Attempt, Guard, Missing, PolicyFacts, PreviousRuns
 from chalicelib.core.ports import Prefect
 from chalicelib.core.rescue.snapshot import Snapshot
 
@@ -56,14 +41,11 @@ Fact = TypeVar("Fact")
 def gather_facts(
     context: Context, snapshot: Snapshot, guards: Sequence[Guard]
 ) -> PolicyFacts | Missing:
-    """Return the facts that these guards need, or what is missing of them. Never raises.
-
-    Makes no call for a deadline that cannot be read.
-    """
+    """Return what these guards need; no call for an unreadable deadline. Never raises."""
     economics = Guard.ECONOMICS in guards
     readable = not isinstance(deadline_of(snapshot.run.tags), Missing)
     if not (economics or (Guard.DEADLINE in guards and readable)):
-        return NOT_GATHERED
+        return facts.NOT_GATHERED
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
         return Missing("its facts", "there was no time left to gather them")
     prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(snapshot)
@@ -73,7 +55,7 @@ def gather_facts(
         *([partial(_evidence, context, snapshot)] if economics else []),
     ]
     past, progress, *evidence = context.gather(calls)
-    return facts_of(past, progress, restart_overhead_of(attempts, past), *evidence)
+    return facts.facts_of(past, progress, facts.restart_overhead_of(attempts, past), *evidence)
 
 
 def read_previous_runs(
@@ -86,11 +68,11 @@ def read_previous_runs(
         if deployment_id is None:
             return Missing(fact, "it has no deployment")
         runs = prefect.find_completed_runs(deployment_id, PAST_RUNS)
-        reference = reference_run(runs)
+        reference = facts.reference_run(runs)
         if reference is None:
-            return previous_runs_of((), ())
+            return facts.previous_runs_of((), ())
         tasks = prefect.read_task_runs(reference.id, reference.started_at, reference.ended_at)
-        return previous_runs_of(runs, tasks)
+        return facts.previous_runs_of(runs, tasks)
 
     return _read(context, fact, read)
 
@@ -99,39 +81,39 @@ def attempts_of(snapshot: Snapshot) -> tuple[Attempt, ...]:
     """Return the run's interrupted attempts that ran, this task's last."""
     arn, mine = snapshot.subject.arn, snapshot.interruption
     known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
-    ends: list[End] = [(i.exited_at, i.billed_from) for i in known if i.task_arn != arn]
+    ends: list[facts.End] = [(i.exited_at, i.billed_from) for i in known if i.task_arn != arn]
     charged_from = snapshot.task.billed_from if snapshot.task else None
     recorded = mine.billed_from if mine else None
     ends.append((snapshot.exited_at or snapshot.now, charged_from or recorded))
     since = snapshot.run.expected_start or snapshot.history[0].timestamp
-    return attempts_that_ran(snapshot.history, since, ends)
+    return facts.attempts_that_ran(snapshot.history, since, ends)
 
 
-def evidence_of(sums: Sequence[DailySum], task: Task | None) -> SpotEvidence:
+def evidence_of(sums: Sequence[DailySum], task: Task | None) -> facts.SpotEvidence:
     """Return the first attempts' Spot hours and interruptions; `task`: one not yet in the sums."""
     counts = total(sums)
     hours, interruptions = float(counts.first_spot_hours), counts.first_interruptions
     if task is not None and task.billed_from is not None and task.exited_at is not None:
         hours += max((task.exited_at - task.billed_from).total_seconds(), 0.0) / 3600
         interruptions += 1
-    return SpotEvidence(hours, interruptions)
+    return facts.SpotEvidence(hours, interruptions)
 
 
 def _progress(
     context: Context, prefect: Prefect, flow_run_id: UUID, attempts: tuple[Attempt, ...]
-) -> Progress | Missing:
+) -> facts.Progress | Missing:
     if not attempts:
-        return Progress()
+        return facts.Progress()
     since, until = attempts[0].started_at, attempts[-1].exited_at
     return _read(
         context,
         "the run's own tasks",
-        lambda: progress_of(attempts, prefect.read_task_runs(flow_run_id, since, until)),
+        lambda: facts.progress_of(attempts, prefect.read_task_runs(flow_run_id, since, until)),
     )
 
 
-def _evidence(context: Context, snapshot: Snapshot) -> SpotEvidence | Missing:
-    def read() -> SpotEvidence:
+def _evidence(context: Context, snapshot: Snapshot) -> facts.SpotEvidence | Missing:
+    def read() -> facts.SpotEvidence:
         task, is_spot = snapshot.task, snapshot.cause is Cause.SPOT_INTERRUPTION
         is_first = not {*snapshot.record.interruptions} - {snapshot.subject.arn}
         counts = task is not None and is_first and is_spot and context.bills.unbilled([task.arn])

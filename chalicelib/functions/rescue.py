@@ -20,7 +20,6 @@ from chalicelib.core.model.flow_run import (
     ProposedState,
     RunChange,
     RunState,
-    StateAnswer,
     StateType,
     StateVerdict,
 )
@@ -28,18 +27,8 @@ from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Prefect
-from chalicelib.core.rescue.actions import (
-    Action,
-    Annotate,
-    Annotation,
-    Change,
-    Decision,
-    End,
-    MakeDue,
-    Park,
-    Restore,
-    Save,
-)
+from chalicelib.core.rescue import actions
+from chalicelib.core.rescue.actions import Decision
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Snapshot, Subject
@@ -82,7 +71,7 @@ def rescue(
     return decision
 
 
-def annotate(context: Context, annotation: Annotation) -> None:
+def annotate(context: Context, annotation: actions.Annotation) -> None:
     """Add an annotation to its run. Raises PrefectSpotError when some of it failed."""
     prefect, run_id = context.prefect, annotation.log.flow_run_id
     calls = [
@@ -164,30 +153,30 @@ class _Handling:
         )
         return all(self.step(action) for action in decision.actions)
 
-    def step(self, action: Action) -> bool:
+    def step(self, action: actions.Action) -> bool:
         prefect, run_id = self.context.prefect, self.record.flow_run_id
         match action:
-            case Save(record):
+            case actions.Save(record):
                 self.context.records.save(record)
                 self.record = record
                 return True
-            case Park(transition_id, until, message, force):
+            case actions.Park(transition_id, until, message, force):
                 self.propose(_awaiting_retry(message, transition_id, until), force=force)
                 return False
-            case Change(change):
+            case actions.Change(change):
                 prefect.change_run(run_id, change)
                 return True
-            case MakeDue(transition_id, at, message):
+            case actions.MakeDue(transition_id, at, message):
                 return self.propose(_awaiting_retry(message, transition_id, at))
-            case Restore(old):
+            case actions.Restore(old):
                 same = ProposedState(
                     old.type, old.name, old.message, details=old.details, data=old.data
                 )
                 self.propose(same, force=True)
                 return False
-            case End(state, message):
+            case actions.End(state, message):
                 return self.propose(ProposedState(state, state.value.capitalize(), message))
-            case Annotate(annotation, record):
+            case actions.Annotate(annotation, record):
                 try:
                     annotate(self.context, annotation)
                     self.record = record
@@ -211,7 +200,9 @@ class _Handling:
             # park the run, or make it due, beside its new container.
             self.context.log.exception("no answer to a proposed state", **self.log_keys)
             return False
-        return _is_done(answer, state)
+        now = answer.state.transition_id if answer.state else None
+        is_ours = now is not None and now == state.transition_id  # or was, when sent before
+        return answer.verdict is StateVerdict.ACCEPT or is_ours
 
 
 def _read_run(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
@@ -259,15 +250,8 @@ def _awaiting_retry(message: str, transition_id: UUID, at: datetime) -> Proposed
     return ProposedState(StateType.SCHEDULED, "AwaitingRetry", message, transition_id, at)
 
 
-def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
-    """Whether the run has the state now, by this proposal or by the same one sent before."""
-    now = answer.state.transition_id if answer.state else None
-    is_ours = now is not None and now == proposed.transition_id
-    return answer.verdict is StateVerdict.ACCEPT or is_ours
-
-
 def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:
     fresh = prefect.read_run(flow_run_id)
-    if fresh and not set(tags) <= set(fresh.tags):
-        all_tags = tuple(dict.fromkeys((*fresh.tags, *tags)))
-        prefect.change_run(flow_run_id, RunChange(tags=all_tags))
+    missing = [tag for tag in tags if fresh and tag not in fresh.tags]
+    if fresh and missing:
+        prefect.change_run(flow_run_id, RunChange(tags=(*fresh.tags, *missing)))

@@ -282,18 +282,13 @@ def sweep(context: Context, _event: object) -> SweepReport:
         place = place.next(runs)
     report.finished = place.stage == len(STAGES)
     context.records.save_bookmark("" if report.finished else str(place), context.now())
-    _bill_and_publish(context, report)
-    context.log.info("swept", **report.summary)
-    return report
-
-
-def _bill_and_publish(context: Context, report: SweepReport) -> None:
-    """Bill what `meter` missed and publish the savings; after a failure the next sweep does it."""
     try:
         report.billed = bill_missed(context)
         publish_savings(context)
-    except Exception:  # runs have been repaired by now, and that comes first
+    except Exception:  # runs are repaired by now, which comes first; the next sweep bills
         context.log.exception("billing what was missed failed")
+    context.log.info("swept", **report.summary)
+    return report
 
 
 def _is_in_our_clusters(context: Context, run: FlowRun) -> bool:

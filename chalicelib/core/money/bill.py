@@ -250,10 +250,7 @@ def outcome_of_other_stop(task: Task, record: RunRecord, mode: Mode) -> RerunOut
 
 
 def guards_of(task: Task, record: RunRecord, mode: Mode) -> tuple[str, str]:
-    """Return the guards that moved the rerun, and the run's first start, to on-demand.
-
-    Each is empty for none. In observe mode: the guards that would have moved them.
-    """
+    """The guards that moved (or would have) the rerun and the run's first start; empty for none."""
     interruption, moved = record.interruptions.get(task.arn), record.moved
     took_effect = moved is not None and (task.capacity == FARGATE or mode is Mode.OBSERVE)
     of_start = moved.guard if moved and took_effect else ""

@@ -136,11 +136,7 @@ class DailySum:
 
 
 def sum_of(
-    bill: Bill,
-    outcome: RerunOutcome,
-    *,
-    first_of_its_run: bool,
-    guards: tuple[str, str] = ("", ""),
+    bill: Bill, outcome: RerunOutcome, *, first_of_its_run: bool, guards: tuple[str, str] = ("", "")
 ) -> DailySum:
     """Return what a bill adds to its day and deployment; `guards`: what `guards_of` returns."""
     amounts, is_spot = bill.amounts or _NOTHING, bill.capacity == FARGATE_SPOT
@@ -252,10 +248,7 @@ def days_between(since: date, until: date) -> tuple[date, ...]:
 
 
 def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
-    """Return the report of the days from `since` to `until`, from their sums.
-
-    A warning names rates that were read more than 90 days before `until`.
-    """
+    """Return the days' report; a warning names rates read more than 90 days before `until`."""
     all_sums = list(sums)
     work = [daily for daily in all_sums if daily.deployment.key != DRILLS.key]
     drills = [daily.counts for daily in all_sums if daily.deployment.key == DRILLS.key]
@@ -282,10 +275,7 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return the rows for Prefect's UI: one per deployment and the total, in plain numbers.
-
-    USD come first: the UI shows about five columns, the others when scrolled.
-    """
+    """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
     return [_savings_row(row, report.observes) for row in (*report.deployments, report.total)]
 
 

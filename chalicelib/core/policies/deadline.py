@@ -19,13 +19,7 @@ from typing import Final
 from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.model.policy import DEADLINE_TAG
 from chalicelib.core.model.text import one_line
-from chalicelib.core.policies.facts import (
-    GoOnDemand,
-    Missing,
-    Opinion,
-    PolicyFacts,
-    StayOnSpot,
-)
+from chalicelib.core.policies.facts import GoOnDemand, Missing, Opinion, PolicyFacts, StayOnSpot
 
 ENOUGH_TO_COMPARE: Final = 5
 """Uninterrupted previous runs, from which on they show how much a run's work may vary."""

@@ -26,10 +26,7 @@ from chalicelib.core.rescue.snapshot import Refusal, Snapshot, due_id, park_id_o
 
 
 def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
-    """Return the guards that decide about this rerun, in the order in which they are asked.
-
-    None where the capacity is on record already, or the budget alone puts the rerun on FARGATE.
-    """
+    """Return the guards to ask, in order; none where record or budget name the capacity already."""
     recorded = record_interruption(snapshot)
     interruption = recorded.interruption
     if interruption is None or interruption.rerun_on or _must_leave_spot(recorded, interruption):
@@ -64,10 +61,7 @@ def record_interruption(snapshot: Snapshot) -> Snapshot:
 
 
 def choose_capacity(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot with the interruption and the capacity of its rerun on record.
-
-    A refused placement goes to FARGATE. What was chosen once stays.
-    """
+    """Return the snapshot with its rerun's capacity on record, chosen once; FARGATE if refused."""
     recorded = record_interruption(snapshot)
     record, interruption = recorded.record, recorded.interruption
     if interruption is None:

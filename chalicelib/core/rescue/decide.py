@@ -55,10 +55,7 @@ MOST_LOOKS: Final = 4
 
 
 def decide(snapshot: Snapshot) -> Decision:
-    """Return what to do now; a decision without actions where nothing is left to do.
-
-    In observe mode it only records and annotates.
-    """
+    """Return what to do now, if anything; in observe mode it only records and annotates."""
     ruling = judge(snapshot)
     match ruling:
         case Rerun() | Complete():
