@@ -24,16 +24,9 @@ from chalicelib.core.model.policy import (
     reason_not_to_rerun,
 )
 from chalicelib.core.model.run_record import Moved, RunRecord
+from chalicelib.core.policies import facts
 from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
-from chalicelib.core.policies.facts import (
-    GoOnDemand,
-    Guard,
-    Missing,
-    PreviousRuns,
-    Progress,
-    facts_of,
-    restart_overhead_of,
-)
+from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PreviousRuns, Progress
 from chalicelib.core.rescue.annotation import annotation_of_move
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs
@@ -85,8 +78,8 @@ def _waits(run: FlowRun) -> bool:
 def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Moved | None:
     """Return the move to FARGATE, if the deadline guard rejects a first attempt on Spot."""
     begins = max(context.now(), run.expected_start or context.now())
-    facts = facts_of(past, Progress(), restart_overhead_of((), past))
-    opinion = deadline_opinion(run, facts, begins)
+    known = facts.facts_of(past, Progress(), facts.restart_overhead_of((), past))
+    opinion = deadline_opinion(run, known, begins)
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 
 

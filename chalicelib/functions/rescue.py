@@ -186,14 +186,11 @@ class _Handling:
         assert_never(action)
 
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
-        """Propose a state; False when another look has to show whether the run has it now.
-
-        Raises PrefectTimeoutError when a look would come too early to show it.
-        """
+        """Propose a state; False: look whether the run has it. Raises PrefectTimeoutError."""
         try:
             answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
         except PrefectTimeoutError:
-            self.outcome_unknown = True
+            self.outcome_unknown = True  # another look would come too early to show it
             raise
         except PrefectUnavailableError:
             # Prefect may have accepted it, and a worker may have the run: a second proposal would

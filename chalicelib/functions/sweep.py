@@ -39,8 +39,6 @@ SECONDS_PER_RUN: Final = 5.0
 LOOKED_AHEAD: Final = timedelta(minutes=15)
 """How early a run that waits for its start is read: three sweeps before it is due."""
 
-SUBFLOW_MESSAGE: Final = "Crashed with its parent run, whose ECS task is gone."
-
 
 @dataclass(slots=True)
 class SweepReport:
@@ -130,10 +128,7 @@ class _Sweep:
     def _repair(
         self, suspects: Sequence[FlowRun], without_record: Callable[[FlowRun], bool]
     ) -> bool:
-        """Rescue the orphans among a page's runs; False when the time ended before the page.
-
-        A run that has a record may be one; of the others, those that `without_record` names.
-        """
+        """Rescue the orphans that have a record, or pass the test; False when the time ended."""
         ids = [run.id for run in suspects]
         records = self.context.records.read_many(ids) if ids else {}
         for run in suspects:
@@ -189,7 +184,8 @@ class _Sweep:
         context = self.context
         if context.policy.mode is Mode.OBSERVE:
             return
-        crashed = ProposedState(StateType.CRASHED, "Crashed", SUBFLOW_MESSAGE)
+        why = "Crashed with its parent run, whose ECS task is gone."
+        crashed = ProposedState(StateType.CRASHED, "Crashed", why)
         generation = [parent.id for parent in parents]
         while generation:
             children = self._overdue(context.prefect.find_live_children(generation[:PAGE]))
@@ -199,10 +195,7 @@ class _Sweep:
             generation = [*generation[PAGE:], *(child.id for child in children)]
 
     def _tasks_of(self, run: FlowRun) -> tuple[Task, ...]:
-        """Return the run's tasks by their tag; our clusters' tasks are listed once, when needed.
-
-        The worker notes a run's task only after it has started one, and sometimes never.
-        """
+        """Return the tasks tagged with the run: the worker notes a task late, or never."""
         if self._tasks is None:
             names = self.context.clusters
             self._tasks = by_flow_run(t for name in names for t in self.context.tasks.all_of(name))

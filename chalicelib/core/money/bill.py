@@ -100,10 +100,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An attempt as it is charged: UTC times, and `seconds`, which are a minute at least.
-
-    `exited_at` is when the flow's container was gone; the task's own end comes later.
-    """
+    """An attempt as charged, a minute at least; its container was gone (UTC) before its `end`."""
 
     start: datetime
     exited_at: datetime

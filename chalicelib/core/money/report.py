@@ -215,10 +215,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """From `since` to `until`, both included, UTC days. Drills are rows of their own, in no total.
-
-    `rates` are those that the bills were made with; `warnings` are sentences.
-    """
+    """Of UTC days, both ends included. Drills are a row of their own; `rates`: the bills' own."""
 
     since: date
     until: date

@@ -103,10 +103,7 @@ def most_work_seconds(facts: PolicyFacts) -> float:
 
 
 def longest_unit_seconds(facts: PolicyFacts) -> float:
-    """Return the longest work unit, in seconds: what the worst interruption repeats.
-
-    Previous units are of one run, so they are scaled up to this run's estimated work.
-    """
+    """Return the longest work unit in seconds; previous ones are scaled up to this run's work."""
     units = facts.past.unit_seconds
     whole = sum(units)
     stretch = max(1.0, most_work_seconds(facts) / whole) if whole > 0 else 1.0

@@ -148,8 +148,7 @@ Opinion = GoOnDemand | StayOnSpot | Missing
 class Attempt:
     """From the flow's start in one task until that task's container exited.
 
-    `since` is what the attempt was awaited from: the scheduled start, or the exit before it.
-    `charged_from` is the start of the image pull, None where ECS did not report it.
+    It was awaited `since` the scheduled start, or the exit before it; charged from the image pull.
     """
 
     since: datetime
@@ -198,10 +197,9 @@ def progress_of(attempts: Sequence[Attempt], task_runs: Sequence[TaskRun]) -> Pr
 def restart_overhead_of(
     attempts: Sequence[Attempt], past: PreviousRuns | Missing
 ) -> RestartOverhead | Missing:
-    """Return the longest restart overhead of this run; else the median start of previous runs.
+    """Return this run's longest restart overhead, of reruns if any; else previous runs' median.
 
-    A rerun's counts from the exit before it, so it includes `react`; the first attempt's counts
-    from the scheduled start, and is used while there is no other.
+    A rerun's counts from the exit before it, so it includes `react`.
     """
     waits = [(a.started_at - a.since).total_seconds() for a in attempts]
     charged = [(a.started_at - a.charged_from).total_seconds() for a in attempts if a.charged_from]

@@ -15,17 +15,9 @@ from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.model.run_record import Interruption, Moved
 from chalicelib.core.model.text import escaped, one_line
+from chalicelib.core.rescue import judge
 from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact, LogLine, PrefectEvent
-from chalicelib.core.rescue.judge import (
-    Complete,
-    Note,
-    NotRerun,
-    Phase,
-    Repeat,
-    Rerun,
-    Ruling,
-    Words,
-)
+from chalicelib.core.rescue.judge import Phase, Ruling, Words
 from chalicelib.core.rescue.snapshot import Snapshot, park_id_of_task
 
 INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
@@ -66,18 +58,18 @@ def title_of(snapshot: Snapshot) -> str:
 def _words(recorded: Snapshot, interruption: Interruption, ruling: Ruling) -> Words | None:
     observing = recorded.policy.mode is Mode.OBSERVE
     match ruling:
-        case Note(words=words):
+        case judge.Note(words=words):
             return words
-        case NotRerun(why):
+        case judge.NotRerun(why):
             return Words(Phase.NO_RERUN, "the run stays Crashed", why)
-        case Repeat() if not interruption.rerun_on:
+        case judge.Repeat() if not interruption.rerun_on:
             return None
-        case Repeat(made_due=False):
+        case judge.Repeat(made_due=False):
             moved = f"the run was {one_line(recorded.run.state.name)} before it could be rerun"
             return Words(Phase.NO_RERUN, "nothing", moved)
-        case Rerun() if not observing:
+        case judge.Rerun() if not observing:
             return None  # the look that finds the run parked annotates it
-        case Rerun() | Complete() | Repeat():
+        case judge.Rerun() | judge.Complete() | judge.Repeat():
             rerun = f"{'would be ' if observing else ''}rerun on {interruption.rerun_on}"
             return Words(Phase.RERUN, rerun, _why_rerun(recorded, interruption))
         case _:
