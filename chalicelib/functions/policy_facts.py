@@ -104,12 +104,12 @@ def _progress(
 ) -> facts.Progress | Missing:
     if not attempts:
         return facts.Progress()
-    since, until = attempts[0].started_at, attempts[-1].exited_at
-    return _read(
-        context,
-        "the run's own tasks",
-        lambda: facts.progress_of(attempts, prefect.read_task_runs(flow_run_id, since, until)),
-    )
+
+    def read() -> facts.Progress:
+        since, until = attempts[0].started_at, attempts[-1].exited_at
+        return facts.progress_of(attempts, prefect.read_task_runs(flow_run_id, since, until))
+
+    return _read(context, "the run's own tasks", read)
 
 
 def _evidence(context: Context, snapshot: Snapshot) -> facts.SpotEvidence | Missing:

@@ -123,16 +123,8 @@ class _Handling:
         if self.newer_task is None:
             task = subject if isinstance(subject, Task) and not self.swept else None
             self.newer_task = task is not None and _has_newer_task(context, run, task)
-        return Snapshot(
-            subject,
-            run,
-            history,
-            self.record,
-            context.policy,
-            context.now(),
-            newer_task=self.newer_task,
-            swept=self.swept,
-        )
+        record, policy, now = self.record, context.policy, context.now()
+        return Snapshot(subject, run, history, record, policy, now, self.newer_task, self.swept)
 
     def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts | Missing:
         """Fetch the guards' facts, once per handling."""

@@ -240,10 +240,9 @@ def outcome_of_other_stop(task: Task, record: RunRecord, mode: Mode) -> RerunOut
     was moved before its start is on demand, and no rerun.
     """
     by_interruption = any(i.rerun_on == FARGATE for i in record.interruptions.values())
-    for_another_reason = by_interruption or record.moved is not None
-    is_on_demand = record.next_capacity == task.capacity == FARGATE and mode is not Mode.OBSERVE
-    after_refusal = is_on_demand and not for_another_reason
-    return RerunOutcome.ON_DEMAND_RERUN if after_refusal else RerunOutcome.NONE
+    by_refusal = record.next_capacity == FARGATE and not by_interruption and record.moved is None
+    took_effect = task.capacity == FARGATE and mode is not Mode.OBSERVE
+    return RerunOutcome.ON_DEMAND_RERUN if by_refusal and took_effect else RerunOutcome.NONE
 
 
 def guards_of(task: Task, record: RunRecord, mode: Mode) -> tuple[str, str]:

@@ -71,8 +71,8 @@ def deadline_opinion(
     left = deadline.seconds - (at - run.expected_start).total_seconds()
     needed = 2 * delay_seconds + worst_case_seconds(facts)
     why = (
-        f"an attempt on Spot may need {_minutes(needed)} with one interruption, and {deadline.tag}"
-        f" leaves {_minutes(left)}"
+        f"an attempt on Spot may need {needed / 60:.1f} min with one interruption, and"
+        f" {deadline.tag} leaves {left / 60:.1f} min"
     )
     return StayOnSpot(why) if is_in_time(needed, left) else GoOnDemand(why)
 
@@ -120,7 +120,3 @@ def _seconds(text: str) -> int:
     if parts is None:
         return 0
     return sum(int(part or 0) * unit for part, unit in zip(parts.groups(), _SECONDS, strict=True))
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min"

@@ -54,9 +54,6 @@ SURE: Final = 0.9
 """How certain it has to be that Spot costs more. Leaving Spot too early loses more than leaving it
 late: staying loses at most a budget of short attempts."""
 
-CONFIDENCE: Final = 0.95
-"""Of the interval that a report shows."""
-
 _HOUR: Final = 3600.0
 _LARGEST_EXPONENT: Final = 500.0
 """Beyond it a float overflows; no price makes up for e to the 500th."""
@@ -198,7 +195,7 @@ def rate_per_hour(events: int, hours: Decimal) -> RatePerHour | None:
 
 
 @lru_cache
-def garwood(events: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def garwood(events: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the limits of a Poisson mean of which `events` were counted."""
     tail = (1 - confidence) / 2
     furthest = events + 20 * sqrt(events + 1) + 20

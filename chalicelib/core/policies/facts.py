@@ -156,11 +156,6 @@ class Attempt:
     started_at: datetime
     exited_at: datetime
 
-    @property
-    def seconds(self) -> float:
-        """How long the flow ran."""
-        return (self.exited_at - self.started_at).total_seconds()
-
 
 End = tuple[datetime | None, datetime | None]
 """When a container exited and when its charge began; None where that is unknown."""
@@ -185,7 +180,8 @@ def progress_of(attempts: Sequence[Attempt], task_runs: Sequence[TaskRun]) -> Pr
     """Return how far a run has come; `task_runs` are those of all its attempts."""
     by_attempt = [_within(task_runs, a.started_at, a.exited_at) for a in attempts]
     checkpointed = _is_checkpointed(by_attempt)
-    longest = max((attempt.seconds for attempt in attempts), default=0.0)
+    ran = [(attempt.exited_at - attempt.started_at).total_seconds() for attempt in attempts]
+    longest = max(ran, default=0.0)
     if not checkpointed:
         return Progress(checkpointed, longest_seconds=longest)
     pairs = list(zip(attempts, by_attempt, strict=True))

@@ -73,7 +73,7 @@ def park_ids_of(task_arn: str, history: Sequence[RunState]) -> frozenset[UUID]:
     The first is the task's; after each state that reverted the rerun, that state gives a new one.
     """
     first = park_id_of_task(task_arn)
-    return frozenset({first, *(_next_park_id(first, state) for state in history)})
+    return frozenset({first, *(uuid5(first, str(state.id)) for state in history)})
 
 
 def was_made_due(task_arn: str, history: Sequence[RunState]) -> bool:
@@ -103,7 +103,7 @@ def rerun_state_of_task(task_arn: str, history: Sequence[RunState]) -> RerunStat
     )
     is_reverted = made_due and not has_begun and was_ended and parks <= MOST_PARKS
     progress = Progress.REVERTED if is_reverted else Progress.HANDLED
-    next_id = _next_park_id(first, current)
+    next_id = uuid5(first, str(current.id))
     return RerunState(progress, next_id, made_due, was_cancelling=was_cancelling)
 
 
@@ -131,14 +131,8 @@ def _must_not_be_parked(state: RunState) -> bool:
 
 
 def _was_cancelling(history: Sequence[RunState], park_ids: frozenset[UUID]) -> bool:
-    for state in reversed(history):
-        if state.type is not StateType.CRASHED and state.transition_id not in park_ids:
-            return state.type is StateType.CANCELLING
-    return False
-
-
-def _next_park_id(first: UUID, state: RunState) -> UUID:
-    return uuid5(first, str(state.id))
+    by_others = (s.type for s in reversed(history) if s.transition_id not in park_ids)
+    return next((t for t in by_others if t is not StateType.CRASHED), None) is StateType.CANCELLING
 
 
 @dataclass(frozen=True, slots=True)
