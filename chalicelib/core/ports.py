@@ -7,7 +7,7 @@ twin in `tests/twin/`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
@@ -22,10 +22,12 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.money.bill import Bill
-from chalicelib.core.money.daily_sums import DailySum
-from chalicelib.core.money.report import TableArtifact
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
+
+if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
+    from chalicelib.core.money.bill import Bill
+    from chalicelib.core.money.daily_sums import DailySum
+    from chalicelib.core.money.report import TableArtifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Prefect(Protocol):
     def write_artifact(self, artifact: Artifact) -> None:
         """Store an artifact, or a new version of it, on the run."""
 
-    def write_table(self, table: TableArtifact) -> None:
+    def write_table(self, table: "TableArtifact") -> None:
         """Store a table, or a new version of it."""
 
     def emit_events(self, events: Sequence[PrefectEvent]) -> None:
@@ -142,14 +144,14 @@ class Bills(Protocol):
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         """Return those of the tasks (any number) that have no bill."""
 
-    def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
+    def write(self, bill: "Bill", first: "DailySum", later: "DailySum") -> bool:
         """Store the bill and add its sum, both or neither; False: the task has a bill already.
 
         `first` is added where this is the run's first bill, `later` where it is not. Raises
         ThrottledError: other handlers write to the same sums.
         """
 
-    def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
+    def read_sums(self, days: Sequence[date]) -> "tuple[DailySum, ...]":
         """Return the sums of these days, by day and deployment."""
 
     def read_reported(self) -> str:
