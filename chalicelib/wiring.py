@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -27,8 +27,8 @@ from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import JsonHttp, connections_to
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.context import Context, attempt, results
 from chalicelib.core.model.pricing import Rates, read_table, with_own
+from chalicelib.core.ports import Context
 from chalicelib.errors import PrefectSpotError, SettingError
 from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
 
@@ -222,7 +222,9 @@ def _provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
 
 def _gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make the calls at once, and wait for all: Lambda would freeze one that is still under way."""
-    return results(list(_threads().map(attempt, calls)))
+    futures = [_threads().submit(call) for call in calls]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 def _late(make: Callable[[], object]) -> Any:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import Cause, Task
 from chalicelib.core.money.daily_sums import DailySum, total
 from chalicelib.core.policies.deadline import deadline_of
@@ -31,7 +30,7 @@ from chalicelib.core.policies.facts import (
     Progress,
     SpotEvidence,
 )
-from chalicelib.core.ports import Prefect
+from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue.snapshot import Snapshot
 
 PAST_RUNS: Final = 20
@@ -64,7 +63,7 @@ def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) 
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
         late = Missing("its facts", "there was no time left to gather them")
         return PolicyFacts(late, late, late, late)
-    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(snapshot)
+    prefect, attempts = context.with_timeout(SECONDS_FOR_FACTS), attempts_of(snapshot)
     calls: list[Callable[[], Any]] = [
         partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
         partial(_progress, context, prefect, snapshot.run.id, attempts),

@@ -67,7 +67,7 @@ def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
     with ScriptedServer([silence(never)]) as server:
         monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
         forget()
-        with_timeout = wiring._context(Context(milliseconds_left)).prefect_within(seconds)
+        with_timeout = wiring._context(Context(milliseconds_left)).with_timeout(seconds)
         began = time.monotonic()
         with pytest.raises(PrefectUnavailableError):
             with_timeout.find_completed_runs(RUN_ID, 20)
