@@ -7,23 +7,15 @@ read by none, so there a problem is raised, and the function's alarm reports it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
 from chalicelib.core.provision.model import (
     ChangeWorkPool,
-    CreateServiceLinkedRole,
-    CreateStack,
     CreateWorkPool,
-    DeleteStack,
     ProvisionState,
-    PutInvokeConfig,
-    PutTargets,
-    StackState,
     Step,
-    UpdateStack,
     describe,
-    state_of,
 )
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
@@ -39,8 +31,6 @@ if TYPE_CHECKING:
     from chalicelib.adapters.provisioning import AwsAccount
 
 T = TypeVar("T")
-
-_ERROR: Final = "Error"
 
 
 class WorkPools(Protocol):
@@ -146,7 +136,7 @@ def _observe(context: ProvisionContext) -> Observed:
         try:
             return call()
         except PrefectSpotError as error:
-            name = type(error).__name__.removesuffix(_ERROR)
+            name = type(error).__name__.removesuffix("Error")
             problems.append(Problem(name, error.what, error.next_step))
             return None
 
@@ -160,7 +150,7 @@ def _observe(context: ProvisionContext) -> Observed:
                 desired.vpc_id, desired.subnet_ids, assign_public_ip=desired.assign_public_ip
             )
         )
-        if state_of(stack)[0] is StackState.ABSENT:
+        if stack is None or stack.is_gone:
             has_role = aws.has_service_linked_role()
     credential = desired.credential
     if credential is not None:
@@ -201,31 +191,14 @@ def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
     overtaken = []
     for step in planned.steps:
         try:
-            _perform(context, step)
+            match step:
+                case CreateWorkPool(name, template):
+                    context.work_pools.create(name, template)
+                case ChangeWorkPool(name, template):
+                    context.work_pools.change(name, template)
+                case _:
+                    context.aws.perform(step)
         except (ConcurrentUpdateError, PrefectConflictError) as error:
             context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
     return tuple(overtaken)
-
-
-def _perform(context: ProvisionContext, step: Step) -> None:
-    aws = context.aws
-    match step:
-        case CreateServiceLinkedRole():
-            aws.create_service_linked_role()
-        case CreateStack(definition):
-            aws.create_stack(definition)
-        case UpdateStack(stack_id, definition, _):
-            aws.update_stack(stack_id, definition)
-        case DeleteStack(stack_id, _, _):
-            aws.delete_stack(stack_id)
-        case PutTargets():
-            aws.put_targets(step)
-        case PutInvokeConfig():
-            aws.put_invoke_config(step)
-        case CreateWorkPool(name, template):
-            context.work_pools.create(name, template)
-        case ChangeWorkPool(name, template):
-            context.work_pools.change(name, template)
-        case _:
-            assert_never(step)

@@ -12,9 +12,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import Any
 
 from chalicelib.core.provision.model import (
+    BROKEN,
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
@@ -24,7 +25,6 @@ from chalicelib.core.provision.model import (
     ProvisionState,
     Stack,
     StackDefinition,
-    StackState,
     Step,
     UpdateStack,
     delivery_steps,
@@ -164,43 +164,36 @@ def hash_of(template: Mapping[str, Any]) -> str:
 
 def _failure_queue(stack: Stack | None) -> str:
     """The queue's ARN; empty where the stack has none, or is being deleted."""
-    stack_state, state = state_of(stack)
-    is_going = stack_state in (StackState.ABSENT, StackState.BROKEN)
-    if stack is None or is_going or state is ProvisionState.DELETING:
+    if stack is None or stack.status in BROKEN or stack.status.startswith("DELETE_"):
         return ""
     return stack.outputs.get("FailureQueueArn", "")
 
 
 def _stack_plan(desired: Desired, observed: Observed) -> Plan:
     definition = stack_definition(desired, observed.network)
-    stack = observed.stack
-    stack_state, state = state_of(stack)
-    if stack is None or stack_state is StackState.ABSENT:
+    stack, state = observed.stack, state_of(observed.stack)
+    if stack is None or stack.is_gone:
         # The stack comes with the next call: IAM needs a moment until ECS sees a new role.
         if desired.is_full and not observed.has_service_linked_role:
             return Plan(state, (CreateServiceLinkedRole(),))
         return Plan(state, (CreateStack(definition),))
     failed = _failed(stack)
-    match stack_state:
-        case StackState.BUSY:
-            return Plan(state, (), failed)
-        case StackState.BROKEN:
-            reason = f"it is in {stack.status} and will be created anew"
-            return Plan(state, (DeleteStack(stack.id, stack.name, reason),), failed)
-        case StackState.STUCK:
-            return Plan(state, (), (*failed, _stuck(stack)))
-        case StackState.SETTLED | StackState.HALF_UPDATED:
-            differs = _differences(stack, definition)
-            if stack_state is StackState.HALF_UPDATED:
-                differs = differs or f"it is in {stack.status}"
-            if not differs:
-                return Plan(ProvisionState.READY)
-            if not stack.is_ours:
-                return Plan(ProvisionState.BLOCKED, (), (_not_ours(stack),))
-            state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
-            return Plan(state, (UpdateStack(stack.id, definition, differs),), failed)
-        case _:
-            assert_never(stack_state)
+    if state is ProvisionState.FAILED:
+        return Plan(state, (), (*failed, _stuck(stack)))
+    if stack.status in BROKEN:
+        reason = f"it is in {stack.status} and will be created anew"
+        return Plan(state, (DeleteStack(stack.id, stack.name, reason),), failed)
+    if stack.is_busy:
+        return Plan(state, (), failed)
+    differs = _differences(stack, definition)
+    if state is not ProvisionState.READY:
+        differs = differs or f"it is in {stack.status}"
+    if not differs:
+        return Plan(ProvisionState.READY)
+    if not stack.is_ours:
+        return Plan(ProvisionState.BLOCKED, (), (_not_ours(stack),))
+    state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
+    return Plan(state, (UpdateStack(stack.id, definition, differs),), failed)
 
 
 def _differences(stack: Stack, definition: StackDefinition) -> str:
@@ -245,7 +238,7 @@ def _split(names: str) -> tuple[str, ...]:
 def _failed(stack: Stack) -> tuple[Problem, ...]:
     if not stack.failures:
         return ()
-    failures = "; ".join(map(str, stack.failures))
+    failures = "; ".join(stack.failures)
     return (
         Problem(
             "StackFailed",
