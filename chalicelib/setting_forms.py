@@ -21,12 +21,6 @@ FARGATE_MEMORY: Final[Mapping[int, tuple[int, ...]]] = {
 }
 """MiB that Fargate accepts, by CPU units: ECS developer guide, "Task size"."""
 
-_LOG_RETENTION_DAYS: Final = (
-    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096),
-    *(1827, 2192, 2557, 2922, 3288, 3653),
-)
-"""What CloudWatch Logs accepts: its API reference, PutRetentionPolicy."""
-
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -42,13 +36,9 @@ class Form:
 
 def text_of(value: object) -> str:
     """Return a setting's value as text, which is all that CloudFormation takes."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case tuple():
-            return ",".join(value)
-        case _:
-            return str(value)
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def one_of(values: Iterable[object]) -> Form:
@@ -67,8 +57,7 @@ def whole_number(least: int, most: int) -> Form:
     """Accept whole numbers from `least` to `most`."""
 
     def read(text: str) -> int:
-        is_number = text.isascii() and text.isdigit() and len(text) < 10
-        if not (is_number and least <= int(text) <= most):
+        if not (re.fullmatch("[0-9]{1,9}", text) and least <= int(text) <= most):
             raise ValueError
         return int(text)
 
@@ -146,6 +135,12 @@ IMAGE: Final = matching(r"[a-z0-9][\w.:/@-]*", "an image, such as prefecthq/pref
 CPU_UNITS: Final = one_of(FARGATE_MEMORY)
 # `settings.py` reads it, with the CPU units.
 MEMORY: Final = Form("with WORKER_CPU 512, in MiB, 1024, 2048, 3072, 4096", str)
-RETENTION_DAYS: Final = one_of(_LOG_RETENTION_DAYS)
+RETENTION_DAYS: Final = one_of(
+    (
+        *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096),
+        *(1827, 2192, 2557, 2922, 3288, 3653),
+    )
+)
+"""What CloudWatch Logs accepts: its API reference, PutRetentionPolicy."""
 LOG_LEVEL: Final = one_of(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
 RATES: Final = Form(OWN_RATES_FORM, read_own_rates)
