@@ -27,14 +27,14 @@ def test_calls_are_made_at_the_same_time_and_answered_in_order() -> None:
 def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails() -> NoReturn:
+    def fails(_context: None, _event: object) -> NoReturn:
         raise LeaseHeldError("another handler holds the lease", next_step=LAMBDA_RETRIES)
 
     lines = io.StringIO()
     for handler in wiring.log_of_function().handlers:
         monkeypatch.setattr(handler, "stream", lines)
     with pytest.raises(LeaseHeldError) as raised:
-        wiring.logged(fails, Context())
+        wiring.answer(fails, lambda _: None, {}, Context())
     record = json.loads(lines.getvalue())
     assert record["next_step"] == LAMBDA_RETRIES
     assert record["error_type"] == "LeaseHeldError"
@@ -49,7 +49,7 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     forget()
-    context = wiring._context(Context(60_000))
+    context = wiring.context_of(Context(60_000))
     assert context.lease == timedelta(seconds=65)
     assert 50 < context.seconds_left() <= 57
     forget()
@@ -67,7 +67,7 @@ def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
     with ScriptedServer([silence(never)]) as server:
         monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
         forget()
-        with_timeout = wiring._context(Context(milliseconds_left)).with_timeout(seconds)
+        with_timeout = wiring.context_of(Context(milliseconds_left)).with_timeout(seconds)
         began = time.monotonic()
         with pytest.raises(PrefectUnavailableError):
             with_timeout.find_completed_runs(RUN_ID, 20)
