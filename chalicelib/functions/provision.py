@@ -62,8 +62,7 @@ class ProvisionReport:
 
     state: ProvisionState
     dry_run: bool
-    stack_name: str
-    stack_status: str
+    stack: Mapping[str, str]
     steps: tuple[str, ...]
     overtaken: tuple[str, ...]
     problems: tuple[Problem, ...]
@@ -81,7 +80,7 @@ class ProvisionReport:
         return {
             "state": self.state.value,
             "dry_run": self.dry_run,
-            "stack": {"name": self.stack_name, "status": self.stack_status},
+            "stack": dict(self.stack),
             "steps": list(self.steps),
             "overtaken": list(self.overtaken),
             "problems": [{"error": p.name, "message": p.message} for p in self.problems],
@@ -95,8 +94,10 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
         NotProvisionedError: there are problems, and the call came by schedule.
         botocore's errors, where AWS fails or refuses: retryable.
     """
-    dry_run = isinstance(event, Mapping) and bool(event.get("dry_run"))
+    given = event if isinstance(event, Mapping) else {}
+    dry_run = bool(given.get("dry_run"))
     observed = _observe(context)
+    status = observed.stack.status if observed.stack else ""
     planned = plan(context.desired, observed)
     overtaken = () if dry_run else _perform_all(context, planned)
     is_undone = bool(overtaken or (dry_run and planned.steps))
@@ -104,24 +105,19 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     report = ProvisionReport(
         state=ProvisionState.PENDING if is_pending else planned.state,
         dry_run=dry_run,
-        stack_name=context.desired.stack_name,
-        stack_status=observed.stack.status if observed.stack else "",
+        stack={"name": context.desired.stack_name, "status": status},
         steps=tuple(describe(step) for step in planned.steps if step not in overtaken),
         overtaken=tuple(map(describe, overtaken)),
         problems=planned.problems,
     )
     context.log.info("provisioned", **report.summary)
-    if report.problems and _is_scheduled(event):
+    if report.problems and given.get("source") == "aws.events":
         found = "; ".join(f"{problem.name}: {problem.what}" for problem in report.problems)
         raise NotProvisionedError(
             f"{report.state.value}: {found}",
             next_step="; ".join(problem.next_step for problem in report.problems),
         )
     return report
-
-
-def _is_scheduled(event: object) -> bool:
-    return isinstance(event, Mapping) and event.get("source") == "aws.events"
 
 
 def _observe(context: ProvisionContext) -> Observed:
@@ -140,33 +136,20 @@ def _observe(context: ProvisionContext) -> Observed:
             problems.append(Problem(name, error.what, error.next_step))
             return None
 
-    aws = context.aws
+    aws, credential = context.aws, desired.credential
     stack = aws.read_stack(desired.stack_name)
-    network = arn = None
-    has_role = True
+    network, has_role = None, True
     if desired.is_full:
-        network = read(
-            lambda: aws.find_network(
-                desired.vpc_id, desired.subnet_ids, assign_public_ip=desired.assign_public_ip
-            )
-        )
+        wanted, is_public = (desired.vpc_id, desired.subnet_ids), desired.assign_public_ip
+        network = read(lambda: aws.find_network(*wanted, assign_public_ip=is_public))
         if stack is None or stack.is_gone:
             has_role = aws.has_service_linked_role()
-    credential = desired.credential
-    if credential is not None:
-        arn = read(lambda: aws.arn_of(credential))
+    arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
-    readable = credential is None or arn is not None
-    pool = read(lambda: _work_pool(context)) if readable else None
-    return Observed(
-        stack=stack,
-        network=network,
-        credential_arn=arn or "",
-        work_pool=pool,
-        deliveries=deliveries,
-        has_service_linked_role=has_role,
-        problems=tuple(problems),
-    )
+    is_readable = credential is None or arn is not None
+    pool = read(lambda: _work_pool(context)) if is_readable else None
+    found = tuple(problems)
+    return Observed(stack, network, arn or "", pool, deliveries, has_role, found)
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:

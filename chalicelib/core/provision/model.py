@@ -18,9 +18,6 @@ from chalicelib.core.provision.pool_template import Template
 TEMPLATE_TAG: Final = "prefect-spot:template"
 """The stack's tag with its template's hash; a stack without it is not ours to change."""
 
-MOST_FAILURES: Final = 5
-"""Failed resources that are reported: the first is the cause, later ones follow from it."""
-
 
 class ProvisionState(StrEnum):
     """How far provisioning is: the `state` of the function's answer."""
@@ -62,17 +59,11 @@ STATUSES: Final[Mapping[str, ProvisionState]] = {
 }
 """How far each status is. A rollback without UPDATE in its name is that of a first creation."""
 
-BROKEN: Final = frozenset(
-    {"CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED"}
-)
+BROKEN: Final = ("CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED")
 """Never complete, or could not be deleted: deleted, to be created anew."""
 
-ROLLED_BACK: Final = frozenset({"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"})
+ROLLED_BACK: Final = ("UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE")
 """Where the stack's tags may still be those of the update that failed."""
-
-_BEGINNINGS: Final = frozenset(
-    {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS", "IMPORT_IN_PROGRESS"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +103,26 @@ def state_of(stack: Stack | None) -> ProvisionState:
 
 
 def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the resources that failed in the stack's last operation, the cause first.
+    """Return the resources that failed in the stack's last operation, with type and AWS's reason.
 
-    Each with its type and AWS's reason. `newest_first`: as DescribeStackEvents returns them, read
-    as far as the operation's begin. Resources that were only cancelled are left out.
+    Five at most, the cause first: later ones follow from it. Those that were only cancelled are
+    left out. `newest_first`: as DescribeStackEvents returns them, read to the operation's begin.
     """
     failed: list[str] = []
     for event in newest_first:
         status, reason = event.get("ResourceStatus", ""), event.get("ResourceStatusReason", "")
         if event.get("PhysicalResourceId") == event["StackId"]:  # about the stack itself
-            if status in _BEGINNINGS:
+            if status.removesuffix("_IN_PROGRESS") in ("CREATE", "UPDATE", "DELETE", "IMPORT"):
                 break
         elif status.endswith("_FAILED") and "cancelled" not in reason:
             resource, kind = event.get("LogicalResourceId", ""), event.get("ResourceType", "")
             failed.append(f"{resource} ({kind}): {one_line(reason, 400)}")
-    return tuple(reversed(failed))[:MOST_FAILURES]
+    return tuple(reversed(failed))[:5]
 
 
 # How events come to our functions.
 
-RETRY_POLICY: Final[Mapping[str, int]] = {
-    "MaximumRetryAttempts": 185,
-    "MaximumEventAgeInSeconds": 86_400,
-}
+RETRY_POLICY: Final = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86_400}
 """EventBridge's default, spelt out: with a queue behind it, giving up earlier gains nothing."""
 
 Target = Mapping[str, object]
@@ -267,13 +255,11 @@ def describe(step: Step) -> str:
             assert_never(step)
 
 
-def delivery_steps(
-    deliveries: Iterable[Delivery], queue_arn: str
-) -> tuple[PutTargets | PutInvokeConfig, ...]:
+def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsStep, ...]:
     """Return the steps after which `queue_arn` gets each event that nothing could handle."""
-    ours = {"RetryPolicy": dict(RETRY_POLICY), "DeadLetterConfig": {"Arn": queue_arn}}
+    ours = {"RetryPolicy": RETRY_POLICY, "DeadLetterConfig": {"Arn": queue_arn}}
     config = InvokeConfig(queue_arn)
-    steps: list[PutTargets | PutInvokeConfig] = []
+    steps: list[AwsStep] = []
     for delivery in deliveries:
         for rule, targets in delivery.targets.items():
             to_function = [target for target in targets if target.get("Arn") == delivery.arn]

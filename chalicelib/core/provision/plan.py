@@ -31,7 +31,7 @@ from chalicelib.core.provision.model import (
     state_of,
 )
 from chalicelib.core.provision.pool_template import Template, Values, WorkPool, merged
-from chalicelib.errors import in_one_line
+from chalicelib.errors import PrefectSpotError
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class Problem:
 
     @property
     def message(self) -> str:
-        """Both in one line."""
-        return in_one_line(self.what, self.next_step)
+        """Both in one line, as an error shows them."""
+        return str(PrefectSpotError(self.what, self.next_step))
 
 
 @dataclass(frozen=True, slots=True)
