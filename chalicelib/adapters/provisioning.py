@@ -30,13 +30,13 @@ from chalicelib.core.provision.model import (
     UpdateStack,
     failures_in,
 )
-from chalicelib.core.provision.plan import Credential, Network, hash_of
+from chalicelib.core.provision.plan import Credential, Desired, Network, hash_of
 from chalicelib.errors import LOOKS_AGAIN, ConcurrentUpdateError, NetworkError, ParameterError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, SubnetTypeDef
+    from mypy_boto3_ec2.type_defs import SubnetTypeDef
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_lambda import LambdaClient
@@ -80,9 +80,8 @@ class AwsAccount:
 
         One call for a stack that is complete, more for the history of one that failed.
         """
-        describe = partial(self.cloudformation.describe_stacks, StackName=name)
-        answer = _none_where(describe, _NO_STACK)
-        if answer is None:
+        read = partial(self.cloudformation.describe_stacks, StackName=name)
+        if (answer := _none_where(read, _NO_STACK)) is None:
             return None
         described = answer["Stacks"][0]
         status = described["StackStatus"]
@@ -131,8 +130,7 @@ class AwsAccount:
         store = f"aws ssm put-parameter --type SecureString --name {name} --value …"
         # Without decryption: what is returned of a SecureString is the cipher's text.
         read = partial(self.ssm.get_parameter, Name=name, WithDecryption=False)
-        answer = _none_where(read, "ParameterNotFound")
-        if answer is None:
+        if (answer := _none_where(read, "ParameterNotFound")) is None:
             raise ParameterError(
                 f"{what} does not exist in this region",
                 next_step=f"create it ({store}), or correct the setting",
@@ -146,9 +144,7 @@ class AwsAccount:
             )
         return found.get("ARN", "")
 
-    def find_network(
-        self, vpc_id: str, subnet_ids: Sequence[str], *, assign_public_ip: bool
-    ) -> Network:
+    def find_network(self, desired: Desired) -> Network:
         """Return VPC and subnets; empty ones are looked up: the default VPC, and its subnets.
 
         Where tasks get a public address, those of a VPC's subnets are taken that assign one
@@ -157,18 +153,20 @@ class AwsAccount:
         Raises:
             NetworkError: no default VPC, no subnets, or subnets that do not fit.
         """
-        if subnet_ids:
-            return self._named_network(vpc_id, subnet_ids)
-        vpc_id = vpc_id or self._default_vpc()
-        of_vpc: list[FilterTypeDef] = [{"Name": "vpc-id", "Values": [vpc_id]}]
-        pages = self.ec2.get_paginator("describe_subnets").paginate(Filters=of_vpc)
+        if desired.subnet_ids:
+            return self._named_network(desired.vpc_id, desired.subnet_ids)
+        vpc_id = desired.vpc_id or self._default_vpc()
+        pages = self.ec2.get_paginator("describe_subnets").paginate(
+            Filters=[{"Name": "vpc-id", "Values": [vpc_id]}]
+        )
         subnets = list(pages.search("Subnets[]"))
         if not subnets:
             raise NetworkError(
                 f"VPC {vpc_id} has no subnets, or does not exist",
                 next_step="correct VPC_ID, or name subnets in SUBNET_IDS",
             )
-        fitting = [s for s in subnets if s.get("MapPublicIpOnLaunch") is assign_public_ip]
+        is_public = desired.assign_public_ip
+        fitting = [s for s in subnets if s.get("MapPublicIpOnLaunch") is is_public]
         return Network(vpc_id, _ids(fitting or subnets))
 
     def _named_network(self, vpc_id: str, subnet_ids: Sequence[str]) -> Network:
@@ -213,8 +211,7 @@ class AwsAccount:
 
     def _invoke_config(self, function: str) -> InvokeConfig | None:
         read = partial(self.lambdas.get_function_event_invoke_config, FunctionName=function)
-        answer = _none_where(read, _NOT_FOUND)
-        if answer is None:
+        if (answer := _none_where(read, _NOT_FOUND)) is None:
             return None
         on_failure = answer.get("DestinationConfig", {}).get("OnFailure", {})
         return InvokeConfig(
@@ -278,9 +275,7 @@ def _request(definition: StackDefinition) -> Any:
     parameters = definition.parameters.items()
     return {
         "TemplateBody": definition.template_body,
-        "Parameters": [
-            {"ParameterKey": name, "ParameterValue": value} for name, value in parameters
-        ],
+        "Parameters": [{"ParameterKey": n, "ParameterValue": value} for n, value in parameters],
         "Tags": [{"Key": TEMPLATE_TAG, "Value": definition.template_hash}],
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
     }

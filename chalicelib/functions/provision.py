@@ -140,8 +140,7 @@ def _observe(context: ProvisionContext) -> Observed:
     stack = aws.read_stack(desired.stack_name)
     network, has_role = None, True
     if desired.is_full:
-        wanted, is_public = (desired.vpc_id, desired.subnet_ids), desired.assign_public_ip
-        network = read(lambda: aws.find_network(*wanted, assign_public_ip=is_public))
+        network = read(lambda: aws.find_network(desired))
         if stack is None or stack.is_gone:
             has_role = aws.has_service_linked_role()
     arn = read(lambda: aws.arn_of(credential)) if credential else None

@@ -172,7 +172,8 @@ def test_targets_that_were_not_written_are_not_reported_as_done() -> None:
 
 
 def found(ec2: Any, vpc: str = "", *subnets: str, public: bool = True) -> Network:
-    return account_of(ec2).find_network(vpc, subnets, assign_public_ip=public)
+    desired = make_desired(vpc_id=vpc, subnet_ids=subnets, assign_public_ip=public)
+    return account_of(ec2).find_network(desired)
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_subnets_are_looked_up_to_the_last_page() -> None:
     first = {"Subnets": [{"SubnetId": "subnet-1"}], "NextToken": "more"}
     stubber.add_response("describe_subnets", first)
     stubber.add_response("describe_subnets", {"Subnets": [{"SubnetId": "subnet-2"}]})
-    network = aws.find_network("vpc-1", (), assign_public_ip=True)
+    network = aws.find_network(make_desired(vpc_id="vpc-1"))
     assert network == Network("vpc-1", ("subnet-1", "subnet-2"))
 
 

@@ -211,28 +211,26 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     pool = observed.work_pool
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
-    values = _pool_values(desired, observed, observed.stack.outputs)
+    values = _pool_values(desired, observed.stack.outputs, observed.credential_arn)
     template = merged(current, desired.pool_template, values, launch_type)
     if pool is None:
         return (CreateWorkPool(desired.work_pool, template),)
     return () if template == current else (ChangeWorkPool(pool.name, template),)
 
 
-def _pool_values(desired: Desired, observed: Observed, outputs: Mapping[str, str]) -> Values:
-    credential, arn = desired.credential, observed.credential_arn
-    is_api_key = credential is not None and credential.is_api_key
+def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: str) -> Values:
+    is_api_key = desired.credential is not None and desired.credential.is_api_key
+    lists = {
+        name: [each for each in outputs.get(name, "").split(",") if each]
+        for name in ("SubnetIds", "SecurityGroupIds")
+    }
     return {
         **outputs,
-        "SubnetIds": _split(outputs.get("SubnetIds", "")),
-        "SecurityGroupIds": _split(outputs.get("SecurityGroupIds", "")),
+        **lists,
         "AssignPublicIp": "ENABLED" if desired.assign_public_ip else "DISABLED",
-        "ApiKeyParameterArn": arn if is_api_key else "",
-        "AuthStringParameterArn": "" if is_api_key else arn,
+        "ApiKeyParameterArn": credential_arn if is_api_key else "",
+        "AuthStringParameterArn": "" if is_api_key else credential_arn,
     }
-
-
-def _split(names: str) -> tuple[str, ...]:
-    return tuple(name for name in names.split(",") if name)
 
 
 def _failed(stack: Stack) -> tuple[Problem, ...]:
