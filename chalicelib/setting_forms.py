@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from chalicelib.core.model.pricing import OWN_RATES_FORM, read_own_rates
 from chalicelib.errors import SettingError
+
+T = TypeVar("T")
 
 _GIB: Final = 1024
 FARGATE_MEMORY: Final[Mapping[int, tuple[int, ...]]] = {
@@ -41,38 +43,32 @@ def text_of(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _checked(is_accepted: object, value: T) -> T:
+    if not is_accepted:
+        raise ValueError
+    return value
+
+
 def one_of(values: Iterable[object]) -> Form:
     """Accept one of the values, by its text."""
     by_text = {text_of(value): value for value in values}
-
-    def read(text: str) -> object:
-        if text not in by_text:
-            raise ValueError
-        return by_text[text]
-
-    return Form(", ".join(by_text), read)
+    return Form(", ".join(by_text), lambda text: _checked(text in by_text, by_text.get(text)))
 
 
 def whole_number(least: int, most: int) -> Form:
     """Accept whole numbers from `least` to `most`."""
 
     def read(text: str) -> int:
-        if not (re.fullmatch("[0-9]{1,9}", text) and least <= int(text) <= most):
-            raise ValueError
-        return int(text)
+        number = int(_checked(re.fullmatch("[0-9]{1,9}", text), text))
+        return _checked(least <= number <= most, number)
 
     return Form(f"whole numbers from {least} to {most}", read)
 
 
 def matching(pattern: str, accepted: str, *, is_secret: bool = False) -> Form:
     """Accept a text that matches all of the pattern, or an empty one."""
-
-    def read(text: str) -> str:
-        if text and not re.fullmatch(pattern, text):
-            raise ValueError
-        return text
-
-    return Form(accepted, read, is_secret)
+    whole = re.compile(f"(?:{pattern})?")
+    return Form(accepted, lambda text: _checked(whole.fullmatch(text), text), is_secret)
 
 
 def all_matching(pattern: str, accepted: str) -> Form:
@@ -80,9 +76,8 @@ def all_matching(pattern: str, accepted: str) -> Form:
 
     def read(text: str) -> tuple[str, ...]:
         parts = tuple(part.strip() for part in text.split(",") if part.strip())
-        if (text and not parts) or not all(re.fullmatch(pattern, part) for part in parts):
-            raise ValueError
-        return parts
+        match = all(re.fullmatch(pattern, part) for part in parts)
+        return _checked(match and (parts or not text), parts)
 
     return Form(f"{accepted}, comma-separated", read)
 
@@ -95,9 +90,8 @@ def _read_url(text: str) -> str:
             next_step="store them in an SSM SecureString, and name it in"
             " PREFECT_API_AUTH_STRING_PARAMETER",
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError
-    return text.strip().rstrip("/")
+    is_address = parts.scheme in ("http", "https") and parts.hostname
+    return _checked(is_address, text.strip().rstrip("/"))
 
 
 _PREFECT_NAME: Final = r"""[^,'"\\/%&<>]*[^,'"\\/%&<>\s][^,'"\\/%&<>]*"""

@@ -191,7 +191,12 @@ def _stack_plan(desired: Desired, observed: Observed) -> Plan:
     if not differs:
         return Plan(ProvisionState.READY)
     if not stack.is_ours:
-        return Plan(ProvisionState.BLOCKED, (), (_not_ours(stack),))
+        problem = Problem(
+            "StackNotOurs",
+            f"stack {stack.name} was not created by prefect-spot, and is not changed",
+            next_step="set STACK_NAME to a name that is free",
+        )
+        return Plan(ProvisionState.BLOCKED, (), (problem,))
     state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
     return Plan(state, (UpdateStack(stack.id, definition, differs),), failed)
 
@@ -255,11 +260,3 @@ def _stuck(stack: Stack) -> Problem:
     }
     step = remedies.get(stack.status, "bring the stack out of this status by hand")
     return Problem("StackStuck", f"stack {stack.name} is in {stack.status}", next_step=step)
-
-
-def _not_ours(stack: Stack) -> Problem:
-    return Problem(
-        "StackNotOurs",
-        f"stack {stack.name} was not created by prefect-spot, and is not changed",
-        next_step="set STACK_NAME to a name that is free",
-    )
