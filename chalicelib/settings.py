@@ -183,14 +183,10 @@ class Settings:
         return self.provision is Provision.FULL
 
 
-def _named(name: str, row: Setting) -> Setting:
-    in_camel_case = name.title().replace("_", "")
-    parameter = in_camel_case if row.parameter is None else row.parameter
-    return replace(row, name=row.name or name.upper(), parameter=parameter)
-
-
 ROWS: Final[Mapping[str, Setting]] = {
-    each.name: _named(each.name, each.metadata["row"]) for each in fields(Settings)
+    each.name: replace(row, name=row.name or each.name.upper())
+    for each in fields(Settings)
+    for row in [each.metadata["row"]]
 }
 """The table's rows, by the fields of `Settings`."""
 
@@ -256,9 +252,9 @@ def _wrong(row: Setting, text: str, accepted: str = "", why: str = "") -> Settin
 def stack_parameters(settings: Settings) -> dict[str, str]:
     """Return the values of the stack's parameters, by their names."""
     values = {
-        row.parameter: forms.text_of(getattr(settings, name))
+        row.parameter or name.title().replace("_", ""): forms.text_of(getattr(settings, name))
         for name, row in ROWS.items()
-        if row.parameter
+        if row.parameter != ""
     }
     # Behind "parameter/" in its ARN, a name has no slash of its own in front.
     secrets = {

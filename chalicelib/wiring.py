@@ -7,12 +7,11 @@ at its first use.
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
@@ -56,8 +55,6 @@ arguments that the service checks as well."""
 
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
-
-_MAKING: Final = threading.Lock()
 
 C = TypeVar("C")
 
@@ -123,24 +120,20 @@ def context_of(
     chosen = settings()
     seconds = lambda_context.get_remaining_time_in_millis() / 1000
     seconds_left = _countdown(seconds - SPARE_SECONDS)
-
-    def prefect_until(deadline: Callable[[], float]) -> PrefectRest:
-        return PrefectRest(
-            api_url=chosen.prefect_api_url,
-            authorization=authorize,
-            deadline=deadline,
-            pool=connections(),
-            deployment_names=_deployment_names(),
-            sleep=pause,
-        )
-
+    prefect = partial(
+        PrefectRest,
+        chosen.prefect_api_url,
+        authorization(),
+        pool=connections(),
+        deployment_names=_deployment_names(),
+        sleep=pause,
+    )
+    # Lambda's retries of an event carry the same request id.
+    owner = f"{lambda_context.aws_request_id}/{uuid4()}"
     return Context(
-        prefect=prefect_until(seconds_left),
-        with_timeout=lambda most: prefect_until(_countdown(min(most, seconds_left()))),
-        # Lambda's retries of an event carry the same request id.
-        records=RunTable(
-            _dynamodb(), chosen.stack_name, f"{lambda_context.aws_request_id}/{uuid4()}"
-        ),
+        prefect=prefect(deadline=seconds_left),
+        with_timeout=lambda most: prefect(deadline=_countdown(min(most, seconds_left()))),
+        records=RunTable(_dynamodb(), chosen.stack_name, owner),
         bills=_late(_bills),
         tasks=_late(_tasks),
         log=log_of_function(),
@@ -195,7 +188,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
         work_pools=PrefectWorkPools(
-            JsonHttp(chosen.prefect_api_url, authorize, seconds_left, pool=connections())
+            JsonHttp(chosen.prefect_api_url, authorization(), seconds_left, pool=connections())
         ),
         log=log_of_function(),
     )
@@ -245,23 +238,14 @@ def _add_next_step(record: logging.LogRecord) -> bool:
     return True
 
 
-def authorize(fresh: bool) -> str | None:
-    """Return the value of the Authorization header for Prefect, None for none.
-
-    Two threads may ask for the first one at once, and boto3 is not to make two clients at once.
-    """
-    chosen = settings()
-    if not (chosen.prefect_api_key_parameter or chosen.prefect_api_auth_string_parameter):
-        return None
-    with _MAKING:
-        authorization = _authorization()
-    return authorization(fresh)
-
-
 @cache
-def _authorization() -> PrefectAuthorization:
+def authorization() -> PrefectAuthorization:
+    """Return what makes the Authorization header; under its lock it makes its client at first use.
+
+    Two threads may ask for the first header at once, and boto3 is not to make two clients at once.
+    """
     return PrefectAuthorization(
-        boto3.client("ssm"),
+        _late(cache(lambda: boto3.client("ssm"))),
         api_key_parameter=settings().prefect_api_key_parameter,
         auth_string_parameter=settings().prefect_api_auth_string_parameter,
     )

@@ -113,7 +113,7 @@ def test_two_threads_that_ask_first_make_one_client_for_the_credential(
     forget()
     try:
         with ThreadPoolExecutor(2) as pool:
-            headers = list(pool.map(wiring.authorize, [False, False]))
+            headers = list(pool.map(wiring.authorization(), [False, False]))
     finally:
         forget()
     assert headers == ["Bearer pnu_secret"] * 2

@@ -126,8 +126,8 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     queue_arn = _failure_queue(observed.stack)
     deliveries = delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
     if observed.problems:
-        failed = _failed(observed.stack) if observed.stack else ()
-        return Plan(ProvisionState.BLOCKED, deliveries, (*observed.problems, *failed))
+        problems = (*observed.problems, *_failed(observed.stack))
+        return Plan(ProvisionState.BLOCKED, deliveries, problems)
     planned = _stack_plan(desired, observed)
     planned = replace(planned, steps=(*planned.steps, *deliveries))
     if planned.state is not ProvisionState.READY:
@@ -147,12 +147,9 @@ def plan(desired: Desired, observed: Observed) -> Plan:
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
     """Return the stack that is desired; without a network its parameters are empty."""
     network = network or Network("", ())
-    parameters = {
-        **desired.parameters,
-        "VpcId": network.vpc_id,
-        "SubnetIds": ",".join(network.subnet_ids),
-    }
+    place = {"VpcId": network.vpc_id, "SubnetIds": ",".join(network.subnet_ids)}
     body = json.dumps(desired.template, separators=(",", ":"), ensure_ascii=False)
+    parameters = {**desired.parameters, **place}
     return StackDefinition(desired.stack_name, body, hash_of(desired.template), parameters)
 
 
@@ -186,10 +183,8 @@ def _stack_plan(desired: Desired, observed: Observed) -> Plan:
     if stack.is_busy:
         return Plan(state, (), failed)
     differs = _differences(stack, definition)
-    if state is not ProvisionState.READY:
-        differs = differs or f"it is in {stack.status}"
-    if not differs:
-        return Plan(ProvisionState.READY)
+    if not differs and state is ProvisionState.READY:
+        return Plan(state)
     if not stack.is_ours:
         problem = Problem(
             "StackNotOurs",
@@ -198,15 +193,16 @@ def _stack_plan(desired: Desired, observed: Observed) -> Plan:
         )
         return Plan(ProvisionState.BLOCKED, (), (problem,))
     state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
-    return Plan(state, (UpdateStack(stack.id, definition, differs),), failed)
+    reason = differs or f"it is in {stack.status}"
+    return Plan(state, (UpdateStack(stack.id, definition, reason),), failed)
 
 
 def _differences(stack: Stack, definition: StackDefinition) -> str:
     """Name what differs; empty where nothing does."""
     given, wanted = stack.parameters, definition.parameters
-    changed = sorted(n for n in {*given, *wanted} if given.get(n) != wanted.get(n))
-    new_template = ["template"] if stack.template_hash != definition.template_hash else []
-    names = [*new_template, *changed]
+    names = sorted(n for n in {*given, *wanted} if given.get(n) != wanted.get(n))
+    if stack.template_hash != definition.template_hash:
+        names.insert(0, "template")
     return f"changed: {', '.join(names)}" if names else ""
 
 
@@ -238,17 +234,11 @@ def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: s
     }
 
 
-def _failed(stack: Stack) -> tuple[Problem, ...]:
-    if not stack.failures:
+def _failed(stack: Stack | None) -> tuple[Problem, ...]:
+    if stack is None or not stack.failures:
         return ()
-    failures = "; ".join(stack.failures)
-    return (
-        Problem(
-            "StackFailed",
-            f"stack {stack.name} is in {stack.status}: {failures}",
-            next_step="fix what failed; the next run retries",
-        ),
-    )
+    what = f"stack {stack.name} is in {stack.status}: {'; '.join(stack.failures)}"
+    return (Problem("StackFailed", what, next_step="fix what failed; the next run retries"),)
 
 
 def _stuck(stack: Stack) -> Problem:
