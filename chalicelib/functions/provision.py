@@ -6,7 +6,7 @@ read by none, so there a problem is raised, and the function's alarm reports it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
@@ -77,14 +77,8 @@ class ProvisionReport:
         `steps` were done, or with `dry_run` would be. `problems`: each with `error`, its name, and
         `message`, which ends with the next step.
         """
-        return {
-            "state": self.state.value,
-            "dry_run": self.dry_run,
-            "stack": dict(self.stack),
-            "steps": list(self.steps),
-            "overtaken": list(self.overtaken),
-            "problems": [{"error": p.name, "message": p.message} for p in self.problems],
-        }
+        problems = [{"error": each.name, "message": each.message} for each in self.problems]
+        return {**asdict(self), "state": self.state.value, "problems": problems}
 
 
 def provision(context: ProvisionContext, event: object) -> ProvisionReport:
