@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from uuid import uuid4
@@ -121,7 +122,8 @@ class Function:
         What it raises is printed, whatever it is.
         """
         try:
-            return dict(wiring.answer(function, event, Context(), pause=lambda _seconds: None))
+            context_of = partial(wiring.context_of, pause=lambda _seconds: None)
+            return dict(wiring.answer(function, context_of, event, Context()))
         except Exception as error:
             self.error = error
             return None

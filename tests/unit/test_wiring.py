@@ -27,14 +27,14 @@ def test_calls_are_made_at_the_same_time_and_answered_in_order() -> None:
 def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails() -> NoReturn:
+    def fails(_context: None, _event: object) -> NoReturn:
         raise LeaseHeldError("another handler holds the lease", next_step=LAMBDA_RETRIES)
 
     lines = io.StringIO()
     for handler in wiring.log_of_function().handlers:
         monkeypatch.setattr(handler, "stream", lines)
     with pytest.raises(LeaseHeldError) as raised:
-        wiring.logged(fails, Context())
+        wiring.answer(fails, lambda _: None, {}, Context())
     record = json.loads(lines.getvalue())
     assert record["next_step"] == LAMBDA_RETRIES
     assert record["error_type"] == "LeaseHeldError"
@@ -49,7 +49,7 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     forget()
-    context = wiring._context(Context(60_000))
+    context = wiring.context_of(Context(60_000))
     assert context.lease == timedelta(seconds=65)
     assert 50 < context.seconds_left() <= 57
     forget()
@@ -67,7 +67,7 @@ def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
     with ScriptedServer([silence(never)]) as server:
         monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
         forget()
-        with_timeout = wiring._context(Context(milliseconds_left)).prefect_within(seconds)
+        with_timeout = wiring.context_of(Context(milliseconds_left)).with_timeout(seconds)
         began = time.monotonic()
         with pytest.raises(PrefectUnavailableError):
             with_timeout.find_completed_runs(RUN_ID, 20)
@@ -86,6 +86,7 @@ def test_all_are_made_before_the_first_failure_is_told() -> None:
 
     def comes_late() -> None:
         slow.wait(10)
+        time.sleep(0.05)
         made.append(1)
 
     with pytest.raises(PrefectUnavailableError):
@@ -113,8 +114,9 @@ def test_two_threads_that_ask_first_make_one_client_for_the_credential(
     forget()
     try:
         with ThreadPoolExecutor(2) as pool:
-            headers = list(pool.map(wiring.authorize, [False, False]))
+            headers = list(pool.map(wiring.authorization(), [False, False]))
+        headers.append(wiring.authorization()(True))
     finally:
         forget()
-    assert headers == ["Bearer pnu_secret"] * 2
+    assert headers == ["Bearer pnu_secret"] * 3
     assert made == ["ssm"]
