@@ -14,7 +14,7 @@ from uuid import UUID
 
 from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import FARGATE
-from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.model.flow_run import FlowRun, Moved, RunChange, RunRecord, StateType
 from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     Mode,
@@ -23,7 +23,6 @@ from chalicelib.core.model.policy import (
     on_demand_variables,
     reason_not_to_rerun,
 )
-from chalicelib.core.model.run_record import Moved, RunRecord
 from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
 from chalicelib.core.policies.estimates import restart_overhead_of
 from chalicelib.core.policies.facts import (

@@ -22,7 +22,7 @@ from chalicelib.core.model.ecs_task import (
     parse_event,
     was_interrupted,
 )
-from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.money.bill import (
     NO_DEPLOYMENT,
     NO_FLOW_RUN,

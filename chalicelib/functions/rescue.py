@@ -18,12 +18,12 @@ from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
     RunChange,
+    RunRecord,
     RunState,
     StateAnswer,
     StateType,
     StateVerdict,
 )
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, PolicyFacts
 from chalicelib.core.ports import Prefect
