@@ -30,7 +30,7 @@ FACTS: dict[str, Any] = {
 }
 
 
-def opinion(left: float, delay_seconds: float = 0, **facts: Any) -> Opinion:
+def opinion(left: float, *, delay_seconds: float = 0, **facts: Any) -> Opinion:
     """On a rerun, `left` seconds before the deadline of a run scheduled an hour ago."""
     run = make_run(
         tags=(f"spot-deadline:{int(3600 + left)}s",),
@@ -41,32 +41,35 @@ def opinion(left: float, delay_seconds: float = 0, **facts: Any) -> Opinion:
 
 
 @pytest.mark.parametrize(
-    ("tag", "seconds"),
-    [("90m", 5400), ("1h30m", 5400), ("2d", 172_800), ("45s", 45), ("1d1h1m1s", 90_061)],
+    ("tags", "seconds"),
+    [
+        (("mine", "spot-deadline:90m"), 5400),
+        (("spot-deadline:1h30m",), 5400),
+        (("spot-deadline:2d",), 172_800),
+        (("spot-deadline:45s",), 45),
+        (("spot-deadline:1d1h1m1s",), 90_061),
+        (("spot-deadline:2h", "spot-deadline:soon", "spot-deadline:90m"), 5400),
+    ],
 )
-def test_a_deadline_is_read_in_days_hours_minutes_and_seconds(tag: str, seconds: int) -> None:
-    tags = ("mine", f"spot-deadline:{tag}")
-    assert deadline_of(tags) == Deadline(seconds, f"spot-deadline:{tag}")
+def test_the_tightest_deadline_that_can_be_read_counts(tags: tuple[str, ...], seconds: int) -> None:
+    deadline = deadline_of(tags)
+    assert isinstance(deadline, Deadline)
+    assert (deadline.seconds, deadline.tag in tags) == (seconds, True)
 
 
 @pytest.mark.parametrize("tag", ["", "soon", "90", "1.5h", "-5m", "0m", "30m1h", "٩m", "9" * 40])
-def test_one_that_cannot_be_read_is_passed_over_and_named(tag: str) -> None:
+def test_one_that_cannot_be_read_is_named(tag: str) -> None:
     deadline = deadline_of(["mine", f"spot-deadline:{tag}"])
     assert isinstance(deadline, Missing)
     assert f"spot-deadline:{tag}" in str(deadline)
     assert "90m" in str(deadline)
 
 
-def test_whatever_is_in_a_tag_its_naming_fits_a_line_and_a_table() -> None:
-    told = str(deadline_of(["spot-deadline:\ud800\n# " + "x" * 10_000]))
-    assert told.isprintable()
-    assert len(told) < 300
-    assert told.encode()
-
-
-def test_the_tightest_of_several_counts_and_those_that_cannot_be_read_do_not() -> None:
-    tags = ("spot-deadline:2h", "spot-deadline:soon", "spot-deadline:90m")
-    assert deadline_of(tags) == Deadline(5400, "spot-deadline:90m")
+def test_the_name_of_an_unreadable_tag_fits_a_line_and_a_table() -> None:
+    named = str(deadline_of(["spot-deadline:\ud800\n# " + "x" * 10_000]))
+    assert named.isprintable()
+    assert len(named) < 300
+    assert named.encode()
 
 
 def test_only_its_own_tag_turns_it_on() -> None:
@@ -92,23 +95,23 @@ WHOLE = PreviousRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 +
     ("facts", "needed"),
     [
         pytest.param(
-            {"past": PreviousRuns(EQUAL, (80.0,) * 10)}, 1300, id="the longest piece twice"
+            {"past": PreviousRuns(EQUAL, (80.0,) * 10)}, 1300, id="the longest unit twice"
         ),
         pytest.param(
             {"past": PreviousRuns(EQUAL, (80.0, 240.0, 80.0))},  # 200 + 1000 + 240 * 1000 / 400
             1800,
-            id="in a longer run the pieces may be longer too",
+            id="in a longer run the units may be longer too",
         ),
-        pytest.param({"past": WHOLE}, 2423, id="nothing kept"),
+        pytest.param({"past": WHOLE}, 2423, id="no checkpoints"),
         pytest.param(
             {"past": WHOLE, "progress": Progress(True, unit_seconds=(100.0,))},
             1700,
-            id="where tasks are kept, the whole time of every run",
+            id="with checkpoints, the whole time of every run",
         ),
         pytest.param(
             {"progress": Progress(True, 400, unit_seconds=(20.0, 100.0))},
             900,
-            id="what is kept need not be done again",
+            id="what is checkpointed is not repeated",
         ),
         pytest.param({"progress": Progress(longest_seconds=1500)}, 3200, id="what it has used"),
         pytest.param({"delay_seconds": 100}, 2400, id="the set delay"),
@@ -127,20 +130,19 @@ def test_what_the_worst_case_takes(facts: dict[str, Any], needed: float) -> None
     assert isinstance(opinion(needed - 1, **facts), GoOnDemand)
 
 
-def test_what_is_needed_and_what_is_left_is_told() -> None:
-    told = opinion(1800)
-    assert isinstance(told, GoOnDemand)
-    assert "36.7 min with one interruption" in told.why
-    assert "spot-deadline:5400s leaves 30.0 min" in told.why
+def test_the_reason_holds_what_is_needed_and_what_is_left() -> None:
+    made = opinion(1800)
+    assert isinstance(made, GoOnDemand)
+    assert "36.7 min with one interruption" in made.why
+    assert "spot-deadline:5400s leaves 30.0 min" in made.why
 
 
-@pytest.mark.parametrize("fact", ["past", "progress", "restart_overhead"])
+@pytest.mark.parametrize("fact", FACTS)
 def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
-    missing = Missing(fact, "it could not be read")
-    lacking: dict[str, Any] = {fact: missing}
-    assert opinion(0, **lacking) == missing
-    never_gathered: dict[str, Any] = {fact: None}
-    assert isinstance(opinion(0, **never_gathered), Missing)
+    lacking: dict[str, Any] = {fact: Missing(fact, "it could not be read")}
+    assert opinion(0, **lacking) == lacking[fact]
+    lacking[fact] = None
+    assert isinstance(opinion(0, **lacking), Missing)
 
 
 def test_without_a_scheduled_start_it_has_no_opinion() -> None:
