@@ -176,8 +176,8 @@ def _context(lambda_context: LambdaContext, pause: Callable[[float], None] = tim
 def _provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
     """Make all of it anew: what is called every few minutes keeps nothing warm."""
     # Loaded here: the other Lambdas do without.
+    from chalicelib.adapters.prefect_api import PrefectWorkPools
     from chalicelib.adapters.provisioning import AwsAccount
-    from chalicelib.adapters.work_pools import PrefectWorkPools
     from chalicelib.core.provision.plan import Credential, Desired
     from chalicelib.functions.provision import ProvisionContext
 
