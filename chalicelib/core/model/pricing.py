@@ -9,6 +9,7 @@ at least.
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
@@ -105,8 +106,7 @@ def _rate(row: Mapping[str, str]) -> Rate:
 
 def read_own_rates(text: str) -> Rates:
     """Read the setting `RATES`, see `OWN_RATES_FORM`. Raises ValueError, naming the row."""
-    rows = [row.strip() for row in text.split(",") if row.strip()]
-    return checked(map(_own_rate, rows))
+    return checked(_own_rate(row.strip()) for row in text.split(",") if row.strip())
 
 
 def with_own(shipped: Rates, own: Rates) -> Rates:
@@ -115,11 +115,8 @@ def with_own(shipped: Rates, own: Rates) -> Rates:
     Rates of storage stay as shipped: `RATES` has none.
     """
     storage = {rate.region: rate.storage_gb_hour_usd for rate in shipped.values()}
-    rows = {
-        key: replace(rate, storage_gb_hour_usd=storage.get(rate.region))
-        for key, rate in own.items()
-    }
-    return checked([*(rate for key, rate in shipped.items() if key not in rows), *rows.values()])
+    rows = [replace(rate, storage_gb_hour_usd=storage.get(rate.region)) for rate in own.values()]
+    return checked([*(rate for key, rate in shipped.items() if key not in own), *rows])
 
 
 def checked(rows: Iterable[Rate]) -> Rates:
@@ -142,31 +139,23 @@ def checked(rows: Iterable[Rate]) -> Rates:
             if usd is not None and not usd > 0:
                 raise ValueError(f"{name}: {usd} USD is not above zero")
         rates[rate.key] = rate
-    for (region, architecture, capacity), rate in rates.items():
-        on_demand = rates.get((region, architecture, FARGATE))
-        if (
-            capacity == FARGATE_SPOT
-            and on_demand is not None
-            and _is_more_expensive(rate, on_demand)
-        ):
-            raise ValueError(f"{region}/{architecture}: Spot is above on-demand")
+    for rate in rates.values():
+        on_demand = rates.get((rate.region, rate.architecture, FARGATE), rate)
+        if rate.vcpu_hour_usd > on_demand.vcpu_hour_usd or rate.gb_hour_usd > on_demand.gb_hour_usd:
+            raise ValueError(f"{rate.region}/{rate.architecture}: Spot is above on-demand")
     return rates
 
 
 def age_warning(rates: Iterable[Rate], today: date) -> str:
     """Return a warning that names the oldest rate read more than 90 days ago; empty for none."""
     oldest = (today - OLD_AFTER).isoformat()
-    old = sorted({rate.date for rate in rates if rate.date and rate.date < oldest})
+    old = sorted(rate.date for rate in rates if "" < rate.date < oldest)
     if not old:
         return ""
     return (
         f"rates of {old[0]} were used, which is more than {OLD_AFTER.days} days ago: Spot prices"
         " move; `make prices` reads them again"
     )
-
-
-def _is_more_expensive(spot: Rate, on_demand: Rate) -> bool:
-    return spot.vcpu_hour_usd > on_demand.vcpu_hour_usd or spot.gb_hour_usd > on_demand.gb_hour_usd
 
 
 def _own_rate(row: str) -> Rate:
@@ -180,13 +169,11 @@ def _own_rate(row: str) -> Rate:
 
 
 def _usd(text: str) -> Decimal:
-    try:
+    with suppress(InvalidOperation):
         value = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is not a number of USD") from None
-    if not value.is_finite():
-        raise ValueError(f"{text!r} is not a number of USD")
-    return value
+        if value.is_finite():
+            return value
+    raise ValueError(f"{text!r} is not a number of USD")
 
 
 @dataclass(frozen=True, slots=True)
