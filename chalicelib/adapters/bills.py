@@ -6,13 +6,13 @@ often it is billed. Reports read the sums by key: never a scan, and no bill.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.records import MOST_TRIES, Items, packed, read, unpacked, values_of
+from chalicelib.adapters.records import MOST_TRIES, Items, key, packed, read, unpacked, values_of
 from chalicelib.core.money.bill import Amounts, Bill, Deployment
 from chalicelib.core.money.daily_sums import Counts, DailySum
 from chalicelib.errors import LAMBDA_RETRIES, ThrottledError
@@ -49,8 +49,8 @@ class BillTable:
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
         """Return those of the tasks that have no bill; a request per hundred."""
-        billed = self._items.get_many(map(_bill_key, task_arns))
-        return tuple(arn for arn in task_arns if _bill_key(arn) not in billed)
+        billed = self._items.get_many(key("bill", arn) for arn in task_arns)
+        return tuple(arn for arn in task_arns if key("bill", arn) not in billed)
 
     def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
         """Store the bill and add its sum, both or neither; False: the task has a bill already.
@@ -61,34 +61,24 @@ class BillTable:
         Raises:
             ThrottledError: others write to the same sums, for longer than it pays to wait.
         """
-        keys = [_bill_key(bill.task_arn), _run_key(bill), _day_key(first.day)]
+        bill_key, run_key = key("bill", bill.task_arn), key("billed-run", bill.flow_run_id)
+        day_key = key("day", first.day)
         for attempt in range(MOST_TRIES):
-            stored = self._items.get_many(keys)
-            if _bill_key(bill.task_arn) in stored:
+            stored = self._items.get_many([bill_key, run_key, day_key])
+            if bill_key in stored:
                 return False
-            if self._is_written(self._writes(bill, first, later, stored)):
+            writes = [self._put(bill_key, _values(bill), bill)]
+            is_first = bill.flow_run_id is not None and run_key not in stored
+            if is_first:
+                writes.append(self._put(run_key, {}, bill))
+            writes += self._additions(first if is_first else later, stored.get(day_key, {}))
+            if self._is_written(writes):
                 return True
             self._items.pause(attempt)
         raise ThrottledError(
             "DynamoDB kept rejecting a bill: other handlers write to the same sums",
             next_step=LAMBDA_RETRIES,
         )
-
-    def _writes(
-        self, bill: Bill, first: DailySum, later: DailySum, stored: Mapping[str, Mapping[str, Any]]
-    ) -> list[Any]:
-        """The transaction; as few writes as possible, for two to one item may conflict."""
-        writes = [self._put(_bill_key(bill.task_arn), _values(bill), bill)]
-        is_first = bill.flow_run_id is not None and _run_key(bill) not in stored
-        if is_first:
-            writes.append(self._put(_run_key(bill), {}, bill))
-        daily = first if is_first else later
-        writes.append(self._addition(daily))
-        day = stored.get(_day_key(daily.day), {})
-        is_listed = daily.deployment.key in day.get("deployments", ())
-        if not is_listed or not daily.rates <= day.get("rates", set()):
-            writes.append(self._listing(daily))
-        return writes
 
     def _is_written(self, writes: list[Any]) -> bool:
         """Whether the transaction took place; False where others were faster or are at it."""
@@ -107,16 +97,22 @@ class BillTable:
 
         A request per hundred days, and one per hundred sums.
         """
-        items = self._items.get_many(map(_day_key, days))
+        items = self._items.get_many(key("day", day) for day in days)
         keys = {
-            _sum_key(day, deployment): (day, deployment)
+            key("sum", day, deployment): (day, deployment)
             for day in days
-            for deployment in items.get(_day_key(day), {}).get("deployments", ())
+            for deployment in items.get(key("day", day), {}).get("deployments", ())
         }
         sums = [
-            _daily_sum(day, deployment, item, items[_day_key(day)].get("rates", ()))
-            for key, item in self._items.get_many(keys).items()
-            for day, deployment in [keys[key]]
+            # Counts of a newer release are ignored.
+            DailySum(
+                day,
+                Deployment(deployment, item.get("deployment", "")),
+                read(Counts, item),
+                frozenset(items[key("day", day)].get("rates", ())),
+            )
+            for sum_key, item in self._items.get_many(keys).items()
+            for day, deployment in [keys[sum_key]]
         ]
         return tuple(sorted(sums, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
 
@@ -125,7 +121,7 @@ class BillTable:
         pages = self._items.client.get_paginator("scan").paginate(
             TableName=self._items.name,
             FilterExpression="begins_with(pk, :bill)",
-            ExpressionAttributeValues=packed({":bill": _bill_key("")}),
+            ExpressionAttributeValues=packed({":bill": key("bill", "")}),
         )
         for page in pages:
             yield from map(_bill, map(unpacked, page["Items"]))
@@ -138,52 +134,36 @@ class BillTable:
         """Note the day that the savings were put into Prefect."""
         self._items.put(_REPORTED, day=day)
 
-    def _put(self, key: str, values: Mapping[str, object], bill: Bill) -> dict[str, Any]:
+    def _put(self, pk: str, values: Mapping[str, object], bill: Bill) -> dict[str, Any]:
         expires = int((bill.ended_at + BILLS_KEPT_FOR).timestamp())
         return {
             "Put": {
                 "TableName": self._items.name,
-                "Item": packed({"pk": key, **values, "expires_at": expires}),
+                "Item": packed({"pk": pk, **values, "expires_at": expires}),
                 "ConditionExpression": "attribute_not_exists(pk)",
             }
         }
 
-    def _addition(self, daily: DailySum) -> dict[str, Any]:
-        """Add to the sum; the deployment's name is the one known last."""
-        sets: dict[str, object] = {"expires_at": _sum_expires(daily.day)}
-        if daily.deployment.name:
-            sets["deployment"] = daily.deployment.name
-        adds = {name: value for name, value in daily.counts.as_mapping().items() if value}
-        key = _sum_key(daily.day, daily.deployment.key)
-        return {"Update": self._items.update(key, sets, adds)}
+    def _additions(self, daily: DailySum, day: Mapping[str, Any]) -> list[Any]:
+        """Add to the sum; note on its day the sums and rates there are: how a report finds them.
 
-    def _listing(self, daily: DailySum) -> dict[str, Any]:
-        """Note on the day whose sums and which rates there are: how a report knows its keys."""
-        adds: dict[str, object] = {"deployments": {daily.deployment.key}}
-        if daily.rates:
-            adds["rates"] = set(daily.rates)
-        sets = {"expires_at": _sum_expires(daily.day)}
-        return {"Update": self._items.update(_day_key(daily.day), sets, adds)}
-
-
-def _bill_key(task_arn: str) -> str:
-    return f"bill#{task_arn}"
-
-
-def _run_key(bill: Bill) -> str:
-    return f"billed-run#{bill.flow_run_id}"
-
-
-def _day_key(day: date) -> str:
-    return f"day#{day.isoformat()}"
-
-
-def _sum_key(day: date, deployment: str) -> str:
-    return f"sum#{day.isoformat()}#{deployment}"
-
-
-def _sum_expires(day: date) -> int:
-    return int((day - date(1970, 1, 1) + SUMS_KEPT_FOR).total_seconds())
+        As few writes as possible, for two to one item may conflict. The deployment's name is the
+        one known last.
+        """
+        deployment = daily.deployment
+        sets: dict[str, object] = {
+            "expires_at": int((daily.day - date(1970, 1, 1) + SUMS_KEPT_FOR).total_seconds())
+        }
+        named = {**sets, "deployment": deployment.name} if deployment.name else sets
+        counts = {name: count for name, count in daily.counts.as_mapping().items() if count}
+        sum_key, day_key = key("sum", daily.day, deployment.key), key("day", daily.day)
+        updates = [self._items.update(sum_key, named, counts)]
+        is_listed = deployment.key in day.get("deployments", ())
+        if not is_listed or not daily.rates <= day.get("rates", set()):
+            rates = {"rates": set(daily.rates)} if daily.rates else {}
+            listing = {"deployments": {deployment.key}, **rates}
+            updates.append(self._items.update(day_key, sets, listing))
+        return [{"Update": update} for update in updates]
 
 
 def _values(bill: Bill) -> dict[str, object]:
@@ -200,15 +180,7 @@ def _bill(item: Mapping[str, Any]) -> Bill:
     return read(
         Bill,
         item,
-        task_arn=item["pk"].removeprefix(_bill_key("")),
+        task_arn=item["pk"].removeprefix(key("bill", "")),
         deployment=Deployment(item["deployment_id"], item["deployment"]),
         amounts=read(Amounts, item) if "cost_usd" in item else None,
     )
-
-
-def _daily_sum(
-    day: date, deployment: str, item: Mapping[str, Any], rates: Iterable[str]
-) -> DailySum:
-    """Read what `_addition` added up; counts of a newer release are ignored."""
-    name = item.get("deployment", "")
-    return DailySum(day, Deployment(deployment, name), read(Counts, item), frozenset(rates))

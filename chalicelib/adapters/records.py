@@ -94,6 +94,11 @@ def read(kind: type[_Kept], item: Mapping[str, Any], **given: object) -> _Kept:
     return kind(**given)
 
 
+def key(kind: str, *parts: object) -> str:
+    """Return the table's key of an item."""
+    return "#".join((kind, *map(str, parts)))
+
+
 def packed(values: Mapping[str, object]) -> dict[str, Any]:
     """Return an item, or a part of one, as DynamoDB's API takes it."""
     return {name: _pack(value) for name, value in values.items()}
@@ -112,24 +117,24 @@ class Items:
         self.name: Final = name
         self._sleep = sleep
 
-    def get(self, key: str) -> Mapping[str, Any]:
+    def get(self, pk: str) -> Mapping[str, Any]:
         """Return the item, empty where there is none."""
         answer = self.client.get_item(
-            TableName=self.name, Key=packed({"pk": key}), ConsistentRead=True
+            TableName=self.name, Key=packed({"pk": pk}), ConsistentRead=True
         )
         return unpacked(answer.get("Item", {}))
 
-    def get_many(self, keys: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+    def get_many(self, pks: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         """Return the items that there are, by key: a hundred per request.
 
         Raises:
             ThrottledError: DynamoDB kept leaving some of them out; retryable.
         """
-        packed_keys = [packed({"pk": key}) for key in dict.fromkeys(keys)]
+        keys = [packed({"pk": pk}) for pk in dict.fromkeys(pks)]
         found: dict[str, Mapping[str, Any]] = {}
-        for start in range(0, len(packed_keys), MOST_KEYS):
-            hundred = packed_keys[start : start + MOST_KEYS]
-            wanted: Any = {self.name: {"Keys": hundred, "ConsistentRead": True}}
+        for start in range(0, len(keys), MOST_KEYS):
+            hundred = {"Keys": keys[start : start + MOST_KEYS], "ConsistentRead": True}
+            wanted: Any = {self.name: hundred}
             for attempt in range(MOST_TRIES):
                 answer = self.client.batch_get_item(RequestItems=wanted)
                 items = map(unpacked, answer["Responses"].get(self.name, []))
@@ -142,12 +147,12 @@ class Items:
                 raise ThrottledError("DynamoDB did not return all items", next_step=RETRY_LATER)
         return found
 
-    def put(self, key: str, **values: object) -> None:
+    def put(self, pk: str, **values: object) -> None:
         """Store an item, in place of one with its key."""
-        self.client.put_item(TableName=self.name, Item=packed({"pk": key, **values}))
+        self.client.put_item(TableName=self.name, Item=packed({"pk": pk, **values}))
 
     def update(
-        self, key: str, sets: Mapping[str, object], adds: Mapping[str, object], **more: object
+        self, pk: str, sets: Mapping[str, object], adds: Mapping[str, object], **more: object
     ) -> dict[str, Any]:
         """Return the arguments of an update; `more` are values for its condition, by name."""
         expression = "SET " + ", ".join(f"{name} = :{name}" for name in sets)
@@ -156,7 +161,7 @@ class Items:
         values = {f":{name}": value for name, value in {**sets, **adds, **more}.items()}
         return {
             "TableName": self.name,
-            "Key": packed({"pk": key}),
+            "Key": packed({"pk": pk}),
             "UpdateExpression": expression,
             "ExpressionAttributeValues": packed(values),
         }
@@ -183,12 +188,13 @@ class RunTable:
 
     def read(self, flow_run_id: UUID) -> RunRecord:
         """Return the record as it is, without a lease; an empty one for an unknown run."""
-        return _record(flow_run_id, self._items.get(_key(flow_run_id)))
+        return _record(flow_run_id, self._items.get(key("run", flow_run_id)))
 
     def read_many(self, flow_run_ids: Sequence[UUID]) -> Mapping[UUID, RunRecord]:
         """Return the records that there are. Raises ThrottledError as `Items.get_many` does."""
-        items = self._items.get_many(map(_key, flow_run_ids))
-        return {run: _record(run, items[_key(run)]) for run in flow_run_ids if _key(run) in items}
+        items = self._items.get_many(key("run", run) for run in flow_run_ids)
+        found = {run: items[key("run", run)] for run in flow_run_ids if key("run", run) in items}
+        return {run: _record(run, item) for run, item in found.items()}
 
     def read_bookmark(self) -> str:
         """Return where the last sweep stopped, empty when it came to its end."""
@@ -215,7 +221,7 @@ class RunTable:
             "expires_at": int((now + KEPT_FOR).timestamp()),
         }
         item = self._change(
-            self._items.update(_key(flow_run_id), taken, {}, now=_milliseconds(now)),
+            self._items.update(key("run", flow_run_id), taken, {}, now=_milliseconds(now)),
             # Our own: the answer was lost, and botocore sent the request again.
             "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :lease_owner",
             LeaseHeldError(
@@ -241,7 +247,7 @@ class RunTable:
             "moved": moved and {"guard": moved.guard, "reason": moved.reason},
             "moved_annotated": bool(moved and moved.annotated),
         }
-        update = self._items.update(_key(run), values, {}, me=self._owner)
+        update = self._items.update(key("run", run), values, {}, me=self._owner)
         update["UpdateExpression"] += remove
         lost = f"the lease on flow run {run} expired, and another handler took it"
         self._change(update, "lease_owner = :me", LeaseLostError(lost, LAMBDA_RETRIES))
@@ -259,10 +265,6 @@ class RunTable:
                 raise otherwise from error
             raise
         return answer["Attributes"]
-
-
-def _key(flow_run_id: UUID) -> str:
-    return f"run#{flow_run_id}"
 
 
 def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:

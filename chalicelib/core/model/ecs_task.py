@@ -87,12 +87,12 @@ class Task:
     @property
     def region(self) -> str:
         """AWS region, out of the task's ARN; empty when the ARN has none."""
-        return [*self.arn.split(":"), "", "", ""][3]
+        return _arn_part(self.arn, 3)
 
     @property
     def account(self) -> str:
         """AWS account id, out of the task's ARN; empty when the ARN has none."""
-        return [*self.arn.split(":"), "", "", "", ""][4]
+        return _arn_part(self.arn, 4)
 
     @property
     def capacity(self) -> str:
@@ -145,11 +145,10 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
         return Ignored("malformed event: no task or cluster ARN")
     tags = _pairs(detail.get("tags"), "key")
     container_name, flow_run_id = _flow_container(detail)
-    containers = [
-        container  # the flow's; all of them where none is known to be
-        for container in _objects(detail.get("containers"))
-        if container.get("name") == (container_name or container.get("name"))
-    ]
+    # The flow's; all of them where none is known to be.
+    containers = _objects(detail.get("containers"))
+    if container_name:
+        containers = [c for c in containers if c.get("name") == container_name]
     container = containers[0] if containers else {}
     return Task(
         arn=arn,
@@ -284,3 +283,7 @@ def _uuid(value: object) -> UUID | None:
     with suppress(ValueError):
         return UUID(value) if isinstance(value, str) else None
     return None
+
+
+def _arn_part(arn: str, position: int) -> str:
+    return dict(enumerate(arn.split(":"))).get(position, "")
