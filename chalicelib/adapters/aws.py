@@ -47,17 +47,12 @@ class EcsTasks:
             reasons = {failure.get("arn"): failure.get("reason") for failure in answer["failures"]}
             for arn in arns:
                 if arn not in tasks and reasons.get(arn) != "MISSING":
-                    raise PrefectSpotError(
-                        f"ECS did not describe task {arn}: {reasons.get(arn) or 'no reason given'}",
-                        next_step=RETRY_LATER,
-                    )
+                    why = reasons.get(arn) or "no reason given"
+                    raise PrefectSpotError(f"ECS did not describe task {arn}: {why}", RETRY_LATER)
         return tasks
 
     def all_of(self, cluster: str) -> tuple[Task, ...]:
-        """Return every task of the cluster, those stopped in the last hour included, with tags.
-
-        At most two calls per hundred tasks, and two more.
-        """
+        """Return every task of the cluster; at most two calls per hundred tasks, and two more."""
         # In this order a task that stops meanwhile is listed twice; in the other, not at all. ECS
         # gives no task a third desired status.
         arns = [*self._list(cluster, "RUNNING"), *self._list(cluster, "STOPPED")]

@@ -55,11 +55,8 @@ class BillTable:
     def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
         """Store the bill and add its sum, both or neither; False: the task has a bill already.
 
-        `first` is added where this is the run's first bill, `later` where it is not. Reads, then
-        writes on the condition that nothing was added since; reads again where something was.
-
-        Raises:
-            ThrottledError: others write to the same sums, for longer than it pays to wait.
+        Reads, then writes on the condition that nothing was added since; reads again where
+        something was. Raises ThrottledError.
         """
         bill_key, run_key = key("bill", bill.task_arn), key("billed-run", bill.flow_run_id)
         day_key = key("day", first.day)
@@ -75,10 +72,8 @@ class BillTable:
             if self._is_written(writes):
                 return True
             self._items.pause(attempt)
-        raise ThrottledError(
-            "DynamoDB kept rejecting a bill: other handlers write to the same sums",
-            next_step=LAMBDA_RETRIES,
-        )
+        what = "DynamoDB kept rejecting a bill: other handlers write to the same sums"
+        raise ThrottledError(what, next_step=LAMBDA_RETRIES)
 
     def _is_written(self, writes: list[Any]) -> bool:
         """Whether the transaction took place; False where others were faster or are at it."""
@@ -93,10 +88,7 @@ class BillTable:
         return True
 
     def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
-        """Return the sums of these days, by day and deployment.
-
-        A request per hundred days, and one per hundred sums.
-        """
+        """Return the sums of these days: a request per hundred days, and one per hundred sums."""
         items = self._items.get_many(key("day", day) for day in days)
         keys = {
             key("sum", day, deployment): (day, deployment)

@@ -68,11 +68,7 @@ class PrefectAuthorization:
         return f"{type(self).__name__}({self._parameter!r})"
 
     def __call__(self, fresh: bool = False) -> str | None:
-        """Return "Bearer <API key>", "Basic <auth string in base64>", or None.
-
-        Raises:
-            SecretUnreadableError: the parameter cannot be read, or holds nothing usable.
-        """
+        """Return "Bearer <key>", "Basic <base64>", or None. Raises SecretUnreadableError."""
         if not self._parameter:
             return None
         with self._lock:

@@ -50,10 +50,9 @@ MOST_RUNS: Final = 200
 
 
 class PrefectRest:
-    """`core.ports.Prefect` over HTTP. Keeps its connections; threads may share one instance.
+    """`core.ports.Prefect` over HTTP; threads may share one.
 
-    Every method raises what `adapters/prefect_client.py` raises. An answer that cannot be read
-    raises PrefectUnavailableError; it never becomes an empty value that a PATCH would then write.
+    Every method raises what `adapters/prefect_client.py` and `adapters/prefect_answers.py` raise.
     """
 
     def __init__(
@@ -111,14 +110,13 @@ class PrefectRest:
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the live runs of these parents alone, not their children's; none for none."""
-        if not parents:
-            return ()
         chosen = {
             "parent_flow_run_id": {"any_": [str(parent) for parent in parents]},
             "deployment_id": {"is_null_": True},
             "state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}},
         }
-        return tuple(map(read_run, self._search_all("flow_runs", flow_runs=chosen)))
+        found = self._search_all("flow_runs", flow_runs=chosen) if parents else []
+        return tuple(map(read_run, found))
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
@@ -148,10 +146,10 @@ class PrefectRest:
     def read_deployment_name(self, deployment_id: UUID) -> str:
         """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
         if deployment_id not in self._deployment_names:
-            deployment = self._http.get(f"/deployments/{deployment_id}")
-            if deployment is None:
+            answer = self._http.get(f"/deployments/{deployment_id}")
+            if answer is None:
                 return ""
-            fields = Fields(deployment, "deployment")
+            fields = Fields(answer, "deployment")
             flow = self._http.get(f"/flows/{fields.need('flow_id', read_uuid)}")
             flow_name = Fields(flow or {}, "flow").get("name")
             self._deployment_names[deployment_id] = f"{flow_name or '?'}/{fields.get('name')}"
@@ -179,10 +177,7 @@ class PrefectRest:
             self._http.send("PATCH", f"/flow_runs/{flow_run_id}", body)
 
     def add_labels(self, flow_run_id: UUID, labels: Mapping[str, str | int]) -> None:
-        """Merge labels into the run's; sends nothing for none.
-
-        Raises PrefectRejectedError for a null, unsent: it would make the run unreadable (500).
-        """
+        """Merge labels into the run's, none for none. Rejects a null unsent: reads would fail."""
         for name, value in labels.items():
             if value is None:
                 raise PrefectRejectedError(f"label {name!r} is null", "give the label a value")
@@ -211,10 +206,7 @@ class PrefectRest:
         self._write(table.key, "table", rows, table.description)
 
     def emit_events(self, events: Sequence[PrefectEvent]) -> None:
-        """Emit events about runs, all in one request; sends nothing for none.
-
-        Prefect drops a second one with the same id.
-        """
+        """Emit events in one request, none for none; Prefect drops a second one of the same id."""
         if events:
             self._http.send("POST", "/events", list(map(_event, events)))
 
@@ -278,11 +270,7 @@ def _filter(query: RunQuery) -> Mapping[str, object]:
 
 
 def _between(after: datetime | None, before: datetime | None = None) -> Mapping[str, object]:
-    return _given(after_=_iso(after), before_=_iso(before))
-
-
-def _iso(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None
+    return _given(after_=after and after.isoformat(), before_=before and before.isoformat())
 
 
 def _given(**fields: object) -> dict[str, object]:
@@ -306,7 +294,7 @@ def _event(event: PrefectEvent) -> Mapping[str, object]:
 def _proposal(state: ProposedState) -> Mapping[str, object]:
     ours = _given(
         transition_id=state.transition_id and str(state.transition_id),
-        scheduled_time=_iso(state.scheduled_time),
+        scheduled_time=state.scheduled_time and state.scheduled_time.isoformat(),
     )
     return _given(
         type=state.type,

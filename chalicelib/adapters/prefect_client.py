@@ -138,19 +138,14 @@ class JsonHttp:
         return self._authorized(_Request(method, path, json.dumps(body).encode(), repeatable)).body
 
     def get(self, path: str, **query: str) -> object:
-        """Return the decoded answer, None when the server does not have the thing (404).
-
-        Raises:
-            PrefectUnavailableError, PrefectRefusedError, PrefectRejectedError: as `send` does.
-        """
+        """Return the decoded answer, None for a thing that is not there (404); raises as `send`."""
         request = _Request("GET", f"{path}?{urlencode(query)}" if query else path, None)
         answer = self._authorized(request)
         if answer.status == 404:
             return None
         if answer.body is None:
-            raise PrefectUnavailableError(
-                f"Prefect's answer to {request} is empty", next_step=CHECK_API_URL
-            )
+            what = f"Prefect's answer to {request} is empty"
+            raise PrefectUnavailableError(what, next_step=CHECK_API_URL)
         return answer.body
 
     def _authorized(self, request: _Request) -> _Answer:
@@ -169,7 +164,6 @@ class JsonHttp:
         raise _error_for(request, answer)
 
     def _answered(self, request: _Request, credential: str | None) -> _Answer:
-        error = PrefectUnavailableError
         for attempt in range(1, MOST_TRIES + 1):
             result = self._try(request, credential)
             if isinstance(result, _Answer):
@@ -190,22 +184,25 @@ class JsonHttp:
     def _try(self, request: _Request, credential: str | None) -> _Answer | _Failure:
         left = self._deadline()
         if left < _LEAST_SECONDS:
-            raise PrefectUnavailableError(
-                f"{request} was not sent: the request deadline passed", next_step=_WAIT_OR_CHECK
-            )
+            what = f"{request} was not sent: the request deadline passed"
+            raise PrefectUnavailableError(what, next_step=_WAIT_OR_CHECK)
+        # No X-PREFECT-API-VERSION: a server takes its absence for its own version, and refuses all
+        # requests that name one below its minimum. No User-Agent of Prefect's either: from that,
+        # the server infers abilities (lease renewal) that we do not have.
+        headers = {"Accept": "application/json", "User-Agent": "prefect-spot"}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if credential is not None:
+            headers["Authorization"] = credential
         try:
             response = self._pool.urlopen(
                 request.method,
                 self._base_path + request.path,
                 body=request.body,
-                headers=_headers(request, credential),
+                headers=headers,
                 retries=False,
                 redirect=False,
-                timeout=Timeout(
-                    total=left,
-                    connect=min(CONNECT_SECONDS, left),
-                    read=min(ANSWER_SECONDS, left),
-                ),
+                timeout=Timeout(total=left, connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
             )
         except HTTPError as error:
             return _Failure(
@@ -229,18 +226,6 @@ class JsonHttp:
         redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
         detail = f"redirects to {redirection}" if redirection else _detail(body)
         return _Answer(response.status, body, without(credential, detail)[:_LONGEST_DETAIL])
-
-
-def _headers(request: _Request, credential: str | None) -> Mapping[str, str]:
-    # No X-PREFECT-API-VERSION: a server takes its absence for its own version, and refuses all
-    # requests that name one below its minimum. No User-Agent of Prefect's either: from that, the
-    # server infers abilities (lease renewal) that we do not have.
-    headers = {"Accept": "application/json", "User-Agent": "prefect-spot"}
-    if request.body is not None:
-        headers["Content-Type"] = "application/json"
-    if credential is not None:
-        headers["Authorization"] = credential
-    return headers
 
 
 def _pause_seconds(attempt: int, retry_after: float) -> float:

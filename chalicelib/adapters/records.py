@@ -125,11 +125,7 @@ class Items:
         return unpacked(answer.get("Item", {}))
 
     def get_many(self, pks: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Return the items that there are, by key: a hundred per request.
-
-        Raises:
-            ThrottledError: DynamoDB kept leaving some of them out; retryable.
-        """
+        """Return the items that there are, by key, a hundred per request. Raises ThrottledError."""
         keys = [packed({"pk": pk}) for pk in dict.fromkeys(pks)]
         found: dict[str, Mapping[str, Any]] = {}
         for start in range(0, len(keys), MOST_KEYS):
@@ -210,24 +206,18 @@ class RunTable:
         self._items.put(_BOOKMARK, place=bookmark, swept_at=now.isoformat())
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
-        """Take the run's lease until `now + lease` and return its record.
-
-        Raises:
-            LeaseHeldError: another handler has it; nothing was changed.
-        """
+        """Take the run's lease until `now + lease` and return its record. Raises LeaseHeldError."""
         taken = {
             "lease_owner": self._owner,
             "lease_until": _milliseconds(now + lease),
             "expires_at": int((now + KEPT_FOR).timestamp()),
         }
-        item = self._change(
-            self._items.update(key("run", flow_run_id), taken, {}, now=_milliseconds(now)),
-            # Our own: the answer was lost, and botocore sent the request again.
-            "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :lease_owner",
-            LeaseHeldError(
-                f"another handler holds the lease on flow run {flow_run_id}", LAMBDA_RETRIES
-            ),
-        )
+        values = {"me": self._owner, "now": _milliseconds(now)}
+        update = self._items.update(key("run", flow_run_id), taken, {}, **values)
+        # Our own: the answer was lost, and botocore sent the request again.
+        free = "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"
+        held = f"another handler holds the lease on flow run {flow_run_id}"
+        item = self._change(update, free, LeaseHeldError(held, LAMBDA_RETRIES))
         return _record(flow_run_id, unpacked(item))
 
     def save(self, record: RunRecord) -> None:

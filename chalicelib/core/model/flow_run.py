@@ -29,14 +29,12 @@ class StateType(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-FINAL_STATES: Final = frozenset(
-    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED}
-)
+_ENDED: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
+
+FINAL_STATES: Final = _ENDED | {StateType.CRASHED}
 """What Prefect calls terminal: its orchestration lets a run leave these only by force or rerun."""
 
-OVER_STATES: Final = frozenset(
-    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CANCELLING}
-)
+OVER_STATES: Final = _ENDED | {StateType.CANCELLING}
 """The flow itself, or a person, ended the run (CANCELLING: is about to): a rerun would be wrong.
 
 CRASHED is final, but not over: the infrastructure ended the run, and a rerun is what it needs.
@@ -179,7 +177,7 @@ class RunChange:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to send."""
-        return self.job_variables is None and self.policy is None and self.tags is None
+        return self == RunChange()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Final
+from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
 
@@ -34,9 +34,9 @@ MINIMUM_SECONDS: Final = Decimal(60)
 FREE_STORAGE_GIB: Final = 20
 """Ephemeral storage that every Fargate task has without charge."""
 
-_SECONDS_PER_HOUR: Final = Decimal(3600)
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
-_NUMBER: Final = re.compile(r"\d{1,6}(\.\d{1,12})?")
+_NUMBER: Final = r"(\d{1,6}(?:\.\d{1,12})?)"
+_OWN_RATE: Final = re.compile(rf"([^/=]*)/([^/=]*)/([^/=]*?)\s*=\s*{_NUMBER}/{_NUMBER}")
 _ARCHITECTURES: Final = ("x86_64", "arm64")
 
 RateKey = tuple[str, str, str]
@@ -91,17 +91,12 @@ def read_table(table: Mapping[str, Iterable[Mapping[str, str]]]) -> Rates:
 
 
 def _rate(row: Mapping[str, str]) -> Rate:
-    storage = row["storage_gb_hour_usd"]
-    return Rate(
-        row["region"],
-        row["architecture"],
-        row["capacity"],
-        _usd(row["vcpu_hour_usd"]),
-        _usd(row["gb_hour_usd"]),
-        _usd(storage) if storage else None,
-        row["source"],
-        row["date"],
-    )
+    values: Mapping[str, Any] = {
+        name: _usd(text) if name.endswith("_usd") else text
+        for name, text in row.items()
+        if text or name != "storage_gb_hour_usd"
+    }
+    return Rate(**values)
 
 
 def read_own_rates(text: str) -> Rates:
@@ -159,13 +154,11 @@ def age_warning(rates: Iterable[Rate], today: date) -> str:
 
 
 def _own_rate(row: str) -> Rate:
-    name, _, prices = row.partition("=")
-    parts, numbers = name.strip().split("/"), prices.strip().split("/")
-    if len(parts) != 3 or len(numbers) != 2 or not all(map(_NUMBER.fullmatch, numbers)):
+    found = _OWN_RATE.fullmatch(row)
+    if found is None:
         raise ValueError(f"{row!r} cannot be read")
-    region, architecture, capacity = parts
-    vcpu, gb = map(Decimal, numbers)
-    return Rate(region, architecture, capacity, vcpu, gb, source=OWN_SOURCE)
+    region, architecture, capacity, vcpu, gb = found.groups()
+    return Rate(region, architecture, capacity, Decimal(vcpu), Decimal(gb), source=OWN_SOURCE)
 
 
 def _usd(text: str) -> Decimal:
@@ -214,4 +207,4 @@ def cost_usd(rate: Rate, seconds: Decimal, size: Size) -> Decimal:
         + rate.gb_hour_usd * size.memory_mib / 1024
         + (rate.storage_gb_hour_usd or 0) * size.charged_storage_gib
     )
-    return (per_hour * seconds / _SECONDS_PER_HOUR).quantize(SMALLEST_USD, ROUND_HALF_EVEN)
+    return (per_hour * seconds / 3600).quantize(SMALLEST_USD, ROUND_HALF_EVEN)
