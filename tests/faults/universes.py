@@ -11,12 +11,17 @@ from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.money.daily_sums import Counts
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
-from tests.laws.universe import STOPPED_AFTER, Befalls, Fault, Universe
+from tests.laws.universe import (
+    BY_ITSELF,
+    DRILL,
+    OUT_OF_MEMORY,
+    STOPPED_AFTER,
+    Befalls,
+    Fault,
+    Universe,
+)
 from tests.make import ECONOMICS
 
-BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
-OUT_OF_MEMORY = {"stop_code": "EssentialContainerExited", "stopped_reason": "OutOfMemoryError"}
-DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill by a test"}
 TOO_LONG_FOR_SPOT = 400_000.0
 """Seconds, by the economics guard."""
 

@@ -70,17 +70,17 @@ def test_the_guard_and_its_reason_are_annotated_once(universe: Universe) -> None
     assert universe.records().read(run.id).next_capacity == "FARGATE"
 
 
-@pytest.mark.parametrize(
-    ("tags", "has_past", "variables"),
-    [
-        pytest.param((), True, {}, id="no deadline"),
-        pytest.param(("spot-deadline:40m",), True, {}, id="ample"),
-        pytest.param(("spot-deadline:soon",), True, {}, id="cannot be read"),
-        pytest.param((TIGHT, "spot:never-rerun"), True, {}, id="never to be rerun"),
-        pytest.param((TIGHT,), False, {}, id="no previous run has completed"),
-        pytest.param((TIGHT,), True, {"launch_type": "FARGATE"}, id="on demand already"),
-    ],
-)
+LEFT_ALONE: dict[str, tuple[tuple[str, ...], bool, dict[str, str]]] = {
+    "no deadline": ((), True, {}),
+    "ample": (("spot-deadline:40m",), True, {}),
+    "cannot be read": (("spot-deadline:soon",), True, {}),
+    "never to be rerun": ((TIGHT, "spot:never-rerun"), True, {}),
+    "no previous run has completed": ((TIGHT,), False, {}),
+    "on demand already": ((TIGHT,), True, {"launch_type": "FARGATE"}),
+}
+
+
+@pytest.mark.parametrize(("tags", "has_past", "variables"), LEFT_ALONE.values(), ids=LEFT_ALONE)
 def test_any_other_run_is_left_alone(
     universe: Universe, tags: tuple[str, ...], has_past: bool, variables: dict[str, Any]
 ) -> None:

@@ -112,16 +112,16 @@ def test_no_facts_are_gathered_for_a_run_whose_budget_is_spent() -> None:
     assert calls_of_guards(universe, event) == []
 
 
-@pytest.mark.parametrize(
-    ("policy", "tags", "seconds", "guard"),
-    [
-        pytest.param(ECONOMICS, (), LONG, "economics", id="too expensive on Spot"),
-        pytest.param(ECONOMICS, (), SHORT, "", id="cheap on Spot"),
-        pytest.param(Policy(), (TIGHT,), LONG, "deadline", id="too late for an interruption"),
-        pytest.param(Policy(), (AMPLE,), SHORT, "", id="time for an interruption"),
-        pytest.param(ECONOMICS, (TIGHT,), LONG, "deadline", id="both: the deadline goes first"),
-    ],
-)
+GUARDED: dict[str, tuple[Policy, tuple[str, ...], float, str]] = {
+    "too expensive on Spot": (ECONOMICS, (), LONG, "economics"),
+    "cheap on Spot": (ECONOMICS, (), SHORT, ""),
+    "too late for an interruption": (Policy(), (TIGHT,), LONG, "deadline"),
+    "time for an interruption": (Policy(), (AMPLE,), SHORT, ""),
+    "both: the deadline goes first": (ECONOMICS, (TIGHT,), LONG, "deadline"),
+}
+
+
+@pytest.mark.parametrize(("policy", "tags", "seconds", "guard"), GUARDED.values(), ids=GUARDED)
 def test_a_guard_moves_a_run_and_its_reason_is_annotated_recorded_and_counted(
     policy: Policy, tags: tuple[str, ...], seconds: float, guard: str
 ) -> None:

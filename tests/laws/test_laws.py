@@ -3,7 +3,9 @@
 What befalls a handler at its calls is tried in `tests/faults`, at each of them.
 """
 
+from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,7 @@ from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.rescue.snapshot import park_id_of_task
 from tests.laws.universe import Befalls, Fault, Universe
-from tests.twin.orchestration import TwinRun
+from tests.twin.prefect import InMemoryPrefect
 
 OURS = {"spot-interrupted", "spot-on-demand"}
 
@@ -48,23 +50,20 @@ def interrupt(
     return [events[number] for number in order]
 
 
-def moves(universe: Universe, run: TwinRun, how: str) -> None:
-    """The flow, or a person, moves the run."""
-    prefect = universe.prefect
-    match how:
-        case "completes":
-            prefect.engine_finishes(run.id)
-        case "crashes":
-            prefect.crash(run.id)
-        case "is being cancelled":
-            prefect.cancel(run.id)
-        case "is cancelled":
-            prefect.cancel(run.id)
-            prefect.worker_cancels(run.id)
-        case "pauses":
-            prefect.pause(run.id)
-        case _:
-            assert how == "goes on"
+def is_cancelled(prefect: InMemoryPrefect, run_id: UUID) -> None:
+    prefect.cancel(run_id)
+    prefect.worker_cancels(run_id)
+
+
+FATES: dict[str, Callable[[InMemoryPrefect, UUID], object]] = {
+    "goes on": lambda _prefect, _run_id: None,
+    "completes": InMemoryPrefect.engine_finishes,
+    "crashes": InMemoryPrefect.crash,
+    "is being cancelled": InMemoryPrefect.cancel,
+    "is cancelled": is_cancelled,
+    "pauses": InMemoryPrefect.pause,
+}
+"""What becomes of a run by its flow, or by a person."""
 
 
 @many
@@ -139,7 +138,7 @@ def test_a_stale_event_never_touches_the_run(
         universe.deliver(first)
         universe.passes(10)
     universe.start(run.id, pid_noted=pid_noted)
-    moves(universe, run, fate)
+    FATES[fate](universe.prefect, run.id)
     states = list(run.states)
     for event in stale:
         universe.deliver(event)
@@ -155,7 +154,7 @@ def test_a_stale_event_never_touches_the_run(
 def test_a_finished_cancelled_or_paused_run_is_never_restarted(order: list[int], fate: str) -> None:
     universe = Universe()
     run, task = universe.running()
-    moves(universe, run, fate)
+    FATES[fate](universe.prefect, run.id)
     states = list(run.states)
     for event in interrupt(universe, task, order):
         universe.deliver(event)
@@ -201,7 +200,7 @@ def test_a_run_that_ends_or_pauses_during_a_rescue_keeps_its_state(fate: str, ca
 
     def meanwhile() -> None:
         if run.state.type is StateType.RUNNING:
-            moves(universe, run, fate)
+            FATES[fate](universe.prefect, run.id)
             moved.append(run.state.type)
 
     universe.handle(event, Fault(Befalls.IS_OVERTAKEN, call), meanwhile)
@@ -212,13 +211,11 @@ def test_a_run_that_ends_or_pauses_during_a_rescue_keeps_its_state(fate: str, ca
         assert universe.prefect.is_due(run.id)
 
 
-@pytest.mark.parametrize(
-    "fate", ["goes on", "completes", "is being cancelled", "pauses", "crashes"]
-)
+@pytest.mark.parametrize("fate", FATES)
 def test_a_warning_never_changes_the_state(fate: str) -> None:
     universe = Universe()
     run, task = universe.running()
-    moves(universe, run, fate)
+    FATES[fate](universe.prefect, run.id)
     states = list(run.states)
     for status in ("RUNNING", "DEACTIVATING", "STOPPING"):
         universe.deliver(universe.warning(task, status))

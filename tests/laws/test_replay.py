@@ -13,8 +13,8 @@ from chalicelib.core.money.daily_sums import Counts, total
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import figures_of
 from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of
-from tests.laws.test_meter import BY_ITSELF, DRILL, RATES
-from tests.laws.universe import STOPPED_AFTER, Universe
+from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Universe
+from tests.make import RATES
 
 few = settings(
     max_examples=12,

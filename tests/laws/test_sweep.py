@@ -9,11 +9,10 @@ import pytest
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.functions.sweep import PAGE, sweep
-from tests.laws.universe import Befalls, Fault, Universe
+from tests.laws.universe import OUT_OF_MEMORY, Befalls, Fault, Universe
 from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect
 
-OUT_OF_MEMORY = {"stop_code": "EssentialContainerExited", "stopped_reason": "OutOfMemoryError"}
 HOUR = 3700
 
 

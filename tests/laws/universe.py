@@ -35,6 +35,11 @@ LAMBDA_RETRY = timedelta(seconds=60)
 STOPPED_AFTER = timedelta(seconds=30)
 """From a container's exit to the task's end, as long as its network interface is detached."""
 
+BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
+OUT_OF_MEMORY = {"stop_code": "EssentialContainerExited", "stopped_reason": "OutOfMemoryError"}
+DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill by a test"}
+"""How a task ends that Spot does not take."""
+
 
 class Killed(BaseException):
     """The handler's process is gone; nothing of it runs any more."""

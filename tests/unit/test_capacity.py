@@ -38,19 +38,18 @@ def waiting(policy: RunPolicy, **state: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("run", "lost"),
-    [
-        pytest.param({}, 1, id="it ran"),
-        pytest.param(
-            waiting(RunPolicy(2, "in_process"), message="Flow run failed"), 0, id="its own retry"
-        ),
-        pytest.param(waiting(RunPolicy(2, "in_process")), 1, id="it rescheduled itself"),
-        pytest.param(
-            {"policy": RunPolicy(2, others={"resuming": True})}, 0, id="Prefect will not count it"
-        ),
-    ],
-)
+STARTS: dict[str, tuple[dict[str, Any], int]] = {
+    "it ran": ({}, 1),
+    "its own retry waits": (
+        waiting(RunPolicy(2, "in_process"), message="Flow run failed"),
+        0,
+    ),
+    "it rescheduled itself": (waiting(RunPolicy(2, "in_process")), 1),
+    "Prefect will not count it": ({"policy": RunPolicy(2, others={"resuming": True})}, 0),
+}
+
+
+@pytest.mark.parametrize(("run", "lost"), STARTS.values(), ids=STARTS)
 def test_a_start_is_lost_if_prefect_counts_one_more_for_the_rerun(
     run: dict[str, Any], lost: int
 ) -> None:

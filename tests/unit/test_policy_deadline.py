@@ -91,41 +91,30 @@ EQUAL = (800.0,) * 4
 WHOLE = PreviousRuns((1000.0,) * 9, undisturbed=9, whole_seconds=(1000.0,) * 8 + (1200.0,))
 
 
-@pytest.mark.parametrize(
-    ("facts", "needed"),
-    [
-        pytest.param(
-            {"past": PreviousRuns(EQUAL, (80.0,) * 10)}, 1300, id="the longest unit twice"
-        ),
-        pytest.param(
-            {"past": PreviousRuns(EQUAL, (80.0, 240.0, 80.0))},  # 200 + 1000 + 240 * 1000 / 400
-            1800,
-            id="in a longer run the units may be longer too",
-        ),
-        pytest.param({"past": WHOLE}, 2423, id="no checkpoints"),
-        pytest.param(
-            {"past": WHOLE, "progress": Progress(True, unit_seconds=(100.0,))},
-            1700,
-            id="with checkpoints, the whole time of every run",
-        ),
-        pytest.param(
-            {"progress": Progress(True, 400, unit_seconds=(20.0, 100.0))},
-            900,
-            id="what is checkpointed is not repeated",
-        ),
-        pytest.param({"progress": Progress(longest_seconds=1500)}, 3200, id="what it has used"),
-        pytest.param({"delay_seconds": 100}, 2400, id="the set delay"),
-        pytest.param({"past": PreviousRuns((1000.0,) * 20)}, 2300, id="one part in twenty more"),
-        pytest.param(
-            {"past": PreviousRuns((900.0,) * 19 + (1000.0,))}, 2400, id="the longest's lead more"
-        ),
-        pytest.param(
-            {"past": PreviousRuns((900.0,) * 4 + (1000.0,))}, 2600, id="one part in five more"
-        ),
-        pytest.param({"past": PreviousRuns((1000.0,) * 2)}, 2700, id="a quarter more, at most"),
-    ],
-)
-def test_what_the_worst_case_takes(facts: dict[str, Any], needed: float) -> None:
+WORST_CASES: dict[str, tuple[float, dict[str, Any]]] = {
+    "the longest unit twice": (1300, {"past": PreviousRuns(EQUAL, (80.0,) * 10)}),
+    # 200 + 1000 + 240 * 1000 / 400
+    "units grow with the run": (1800, {"past": PreviousRuns(EQUAL, (80.0, 240.0, 80.0))}),
+    "no checkpoints": (2423, {"past": WHOLE}),
+    "with checkpoints, the whole time of every run": (
+        1700,
+        {"past": WHOLE, "progress": Progress(True, unit_seconds=(100.0,))},
+    ),
+    "what is checkpointed is not repeated": (
+        900,
+        {"progress": Progress(True, 400, unit_seconds=(20.0, 100.0))},
+    ),
+    "what it has used": (3200, {"progress": Progress(longest_seconds=1500)}),
+    "the set delay": (2400, {"delay_seconds": 100}),
+    "one part in twenty more": (2300, {"past": PreviousRuns((1000.0,) * 20)}),
+    "the longest's lead more": (2400, {"past": PreviousRuns((900.0,) * 19 + (1000.0,))}),
+    "one part in five more": (2600, {"past": PreviousRuns((900.0,) * 4 + (1000.0,))}),
+    "a quarter more, at most": (2700, {"past": PreviousRuns((1000.0,) * 2)}),
+}
+
+
+@pytest.mark.parametrize(("needed", "facts"), WORST_CASES.values(), ids=WORST_CASES)
+def test_what_the_worst_case_takes(needed: float, facts: dict[str, Any]) -> None:
     assert isinstance(opinion(needed, **facts), StayOnSpot)
     assert isinstance(opinion(needed - 1, **facts), GoOnDemand)
 

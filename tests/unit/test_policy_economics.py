@@ -138,25 +138,20 @@ ONE_UNIT = PreviousRuns((60 * HOUR,), unit_seconds=(50 * HOUR,))
 MIXED = PreviousRuns((10 * HOUR,) * 9 + (40 * HOUR,))
 
 
-@pytest.mark.parametrize(
-    ("past", "progress", "kind"),
-    [
-        pytest.param(LONG, Progress(), GoOnDemand, id="long"),
-        pytest.param(CHECKPOINTED, Progress(), StayOnSpot, id="long, checkpointed"),
-        pytest.param(
-            CHECKPOINTED,
-            Progress(checkpointed=False),
-            GoOnDemand,
-            id="the run itself is not checkpointed",
-        ),
-        pytest.param(LONG, Progress(True, unit_seconds=(600.0,)), StayOnSpot, id="itself is"),
-        pytest.param(ONE_UNIT, Progress(), GoOnDemand, id="a long unit"),
-        pytest.param(ONE_UNIT, Progress(True, 59.5 * HOUR), StayOnSpot, id="nearly done"),
-        pytest.param(MIXED, Progress(), StayOnSpot, id="mostly short"),
-        pytest.param(MIXED, Progress(None, 0, 11 * HOUR), GoOnDemand, id="one of the longer"),
-        pytest.param(PreviousRuns((HOUR,)), Progress(None, 0, 40 * HOUR), GoOnDemand, id="longest"),
-    ],
-)
+HISTORIES = {
+    "long": (LONG, Progress(), GoOnDemand),
+    "long, checkpointed": (CHECKPOINTED, Progress(), StayOnSpot),
+    "the run itself is not": (CHECKPOINTED, Progress(checkpointed=False), GoOnDemand),
+    "the run itself is": (LONG, Progress(True, unit_seconds=(600.0,)), StayOnSpot),
+    "a long unit": (ONE_UNIT, Progress(), GoOnDemand),
+    "nearly done": (ONE_UNIT, Progress(True, 59.5 * HOUR), StayOnSpot),
+    "mostly short": (MIXED, Progress(), StayOnSpot),
+    "one of the longer": (MIXED, Progress(None, 0, 11 * HOUR), GoOnDemand),
+    "the longest": (PreviousRuns((HOUR,)), Progress(None, 0, 40 * HOUR), GoOnDemand),
+}
+
+
+@pytest.mark.parametrize(("past", "progress", "kind"), HISTORIES.values(), ids=HISTORIES)
 def test_what_a_run_has_done_itself_goes_before_previous_runs(
     past: PreviousRuns, progress: Progress, kind: type
 ) -> None:

@@ -154,17 +154,19 @@ started_again = history(taken(FARGATE), done(on=FARGATE), done(on=FARGATE))
 drilled = history(taken(cause=Cause.DRILL), taken(FARGATE), done(on=FARGATE))
 
 
-@pytest.mark.parametrize(
-    ("run", "budget", "expected"),
-    [
-        pytest.param(started_again, 1, [SPOT] * 3, id="started again by hand: stays on Spot"),
-        pytest.param(started_again, 0, [SPOT, FARGATE, FARGATE], id="or on FARGATE"),
-        pytest.param(moved(guard="deadline"), 5, [SPOT, FARGATE], id="a guard's decision holds"),
-        pytest.param(drilled, 1, [SPOT, SPOT, FARGATE], id="a drill counts against the budget"),
-        pytest.param(history(taken("")), 0, [SPOT], id="not rerun"),
-        pytest.param(history(taken("")), 3, [SPOT], id="not rerun under any budget"),
-    ],
-)
+REPLAYED: dict[str, tuple[RecordedRun, int, list[str]]] = {
+    "started again by hand: stays on Spot": (started_again, 1, [SPOT] * 3),
+    "or on FARGATE": (started_again, 0, [SPOT, FARGATE, FARGATE]),
+    "a guard's decision holds": (moved(guard="deadline"), 5, [SPOT, FARGATE]),
+    "a drill counts against the budget": (drilled, 1, [SPOT, SPOT, FARGATE]),
+    "not rerun": (history(taken("")), 0, [SPOT]),
+    "not rerun under any budget": (history(taken("")), 3, [SPOT]),
+    "a tag goes before the setting": (taken_twice(tags=("spot-retries:2",)), 0, [SPOT] * 3),
+    "own retries go before the setting": (taken_twice(own_retries=2), 0, [SPOT] * 3),
+}
+
+
+@pytest.mark.parametrize(("run", "budget", "expected"), REPLAYED.values(), ids=REPLAYED)
 def test_a_budget_decides_where_an_attempt_is_replayed(
     run: RecordedRun, budget: int, expected: list[str]
 ) -> None:
@@ -190,51 +192,26 @@ def test_a_run_that_was_over_when_spot_took_its_task_is_finished(
     assert course.played[-1].rerun_on == ""
 
 
-UNKNOWN = [
-    pytest.param(
-        history(taken(), taken()), {}, "1 of these had not finished in the record", id="unfinished"
-    ),
-    pytest.param(
-        taken_twice(tags=("spot-retries:2",)),
-        {},
-        "1 runs have a budget of their own",
-        id="a budget by tag",
-    ),
-    pytest.param(
-        taken_twice(own_retries=2), {}, "1 runs have a budget of their own", id="by own retries"
-    ),
-    pytest.param(
-        moved(tags=("spot-deadline:9h",)),
-        {"spot_retries": 1},
-        "1 reruns on Spot are decided by the budget alone",
-        id="deadline was not asked then",
-    ),
-    pytest.param(
-        moved(),
-        {"spot_retries": 1, "economics": True},
-        "1 reruns on Spot are decided by the budget alone",
-        id="economics was not asked then",
-    ),
-    pytest.param(
-        taken_twice(run_state=""), {}, "1 interruptions were recorded by a release", id="no tags"
-    ),
-    pytest.param(
-        with_bills(taken_twice(), amounts=None), {}, "2 attempts have no amounts", id="no amounts"
-    ),
-]
+NOT_ASKED = "1 reruns on Spot are decided by the budget alone"
 
 
-@pytest.mark.parametrize(("run", "policy", "sentence"), UNKNOWN)
+@pytest.mark.parametrize(
+    ("sentence", "run", "policy"),
+    [
+        ("1 of these had not finished in the record", history(taken(), taken()), {}),
+        ("1 runs have a budget of their own", taken_twice(tags=("spot-retries:2",)), {}),
+        ("1 runs have a budget of their own", taken_twice(own_retries=2), {}),
+        (NOT_ASKED, moved(tags=("spot-deadline:9h",)), {"spot_retries": 1}),
+        (NOT_ASKED, moved(), {"spot_retries": 1, "economics": True}),
+        ("1 interruptions were recorded by a release", taken_twice(run_state=""), {}),
+        ("2 attempts have no amounts", with_bills(taken_twice(), amounts=None), {}),
+    ],
+)
 def test_what_a_replay_cannot_know_is_reported(
-    run: RecordedRun, policy: dict[str, Any], sentence: str
+    sentence: str, run: RecordedRun, policy: dict[str, Any]
 ) -> None:
     assert sentence in unknown(replayed(run, **{"spot_retries": 0, **policy}))
     assert sentence not in unknown(replayed(taken_twice(), spot_retries=0))
-
-
-def test_a_runs_own_budget_goes_before_the_setting() -> None:
-    for run in (taken_twice(tags=("spot-retries:2",)), taken_twice(own_retries=2)):
-        assert capacities(replayed(run, spot_retries=0)) == [SPOT] * 3
 
 
 def test_a_bill_of_an_older_release_keeps_no_beginning_and_changes_nothing() -> None:
