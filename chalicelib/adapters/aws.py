@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
-from aws_lambda_powertools.metrics import EphemeralMetrics
-
 from chalicelib.core.metrics import NAMESPACE, UNITS, Measured
 from chalicelib.core.model.ecs_task import Ignored, Task, parse_task
 from chalicelib.core.model.text import one_line
@@ -84,6 +82,8 @@ class EmfMetrics:
         """Print the values, all in one line; nothing for none."""
         if not measured.values:
             return
+        from aws_lambda_powertools.metrics import EphemeralMetrics  # `spotctl` does without
+
         metrics = EphemeralMetrics(namespace=NAMESPACE)
         metrics.service = ""  # else the variable POWERTOOLS_SERVICE_NAME adds a dimension
         for name, value in self._dimensions.items():

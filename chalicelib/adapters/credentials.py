@@ -22,17 +22,12 @@ CACHE_SECONDS: Final = 300.0
 
 _API_KEY_SETTING: Final = "PREFECT_API_KEY_PARAMETER"
 _AUTH_STRING_SETTING: Final = "PREFECT_API_AUTH_STRING_PARAMETER"
-_CREATE: Final = "create it as a SecureString in this region, or correct the setting"
-_ALLOW: Final = (
-    "allow the function's role ssm:GetParameter on it,"
-    " and kms:Decrypt when a key of your own encrypts it"
-)
 _NEXT_STEPS: Final = {
-    "ParameterNotFound": _CREATE,
-    "ParameterVersionNotFound": _CREATE,
-    "AccessDeniedException": _ALLOW,
-    "AccessDenied": _ALLOW,
+    "NotFound": "create it as a SecureString in this region, or correct the setting",
+    "AccessDenied": "allow the function's role ssm:GetParameter on it,"
+    " and kms:Decrypt when a key of your own encrypts it",
 }
+"""By a part of the code of AWS's error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +86,7 @@ class PrefectAuthorization:
             answer = self._ssm.get_parameter(Name=self._parameter, WithDecryption=True)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
-            step = _NEXT_STEPS.get(code, RETRY_LATER)
+            step = next((text for part, text in _NEXT_STEPS.items() if part in code), RETRY_LATER)
             raise SecretUnreadableError(f"{subject} cannot be read ({code})", step) from error
         except BotoCoreError as error:
             what = f"{subject} cannot be read ({type(error).__name__})"

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from chalicelib.core.money.report import TableArtifact
     from chalicelib.core.provision.pool_template import Template, WorkPool
 
-LOGGER_NAME: Final = "prefect-spot"
-
 MOST_RUNS: Final = 200
 """How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
 
@@ -187,7 +185,7 @@ class PrefectRest:
     def write_log(self, line: LogLine) -> None:
         """Append a line to the run's log."""
         entry = {
-            "name": LOGGER_NAME,
+            "name": "prefect-spot",
             "level": line.level,
             "message": line.message,
             "timestamp": line.at.isoformat(),

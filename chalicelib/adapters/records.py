@@ -69,14 +69,13 @@ def values_of(kept: Any) -> dict[str, object]:
 
 
 def _value(value: object) -> object:
-    match value:
-        case datetime():
-            return value.isoformat()
-        case Decimal():
-            return f"{value:f}"
-        case tuple():
-            return list(map(_value, value))
-    return value if isinstance(value, str | int) else str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return list(map(_value, value))
+    if isinstance(value, str | int):
+        return value
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def read(kind: type[_Kept], item: Mapping[str, Any], **given: object) -> _Kept:
@@ -88,7 +87,7 @@ def read(kind: type[_Kept], item: Mapping[str, Any], **given: object) -> _Kept:
         if field.name in given or field.name not in item:
             continue
         value, form = item[field.name], field.type
-        if isinstance(form, UnionType):  # with None, which an older release stored as ""
+        if isinstance(form, UnionType):  # with None, which a bill has as ""
             form, value = form.__args__[0], None if value == "" else value
         given[field.name] = None if value is None else _READ[form](value)
     return kind(**given)

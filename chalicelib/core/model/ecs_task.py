@@ -26,9 +26,7 @@ SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
 DRILL_STOP_REASON: Final = "prefect-spot drill"
 NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
 
-_LARGEST_NUMBER: Final = 10**15
-
-TEXT_LENGTH: Final = 512
+LONGEST_TEXT: Final = 512
 """Characters kept of a text. ECS itself cuts a stop reason at about 128."""
 
 _ARN: Final = re.compile(r"arn:[!-~]{1,400}")
@@ -260,14 +258,14 @@ def _pairs(value: object, key: str) -> Mapping[str, object]:
 def _text(source: Mapping[str, object], key: str) -> str:
     """Return a text that UTF-8 can encode: JSON may hold others, DynamoDB and Prefect do not."""
     value = source.get(key)
-    return value[:TEXT_LENGTH].encode(errors="replace").decode() if isinstance(value, str) else ""
+    return value[:LONGEST_TEXT].encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _whole_number(source: Mapping[str, object], key: str) -> int | None:
     value = source.get(key)
     if isinstance(value, str) and len(value) < 16 and value.isascii() and value.isdigit():
         return int(value)
-    return value if type(value) is int and 0 <= value < _LARGEST_NUMBER else None
+    return value if type(value) is int and 0 <= value < 10**15 else None
 
 
 def _instant(source: Mapping[str, object], key: str) -> datetime | None:

@@ -117,9 +117,8 @@ def with_own(shipped: Rates, own: Rates) -> Rates:
 def checked(rows: Iterable[Rate]) -> Rates:
     """Return the rates by region, architecture and capacity.
 
-    Raises:
-        ValueError: names a rate that is zero or negative, is there twice, is of something unknown,
-            or is of Spot and above on-demand.
+    Raises ValueError, naming a rate that is not above zero, is there twice, is of something
+    unknown, or is of Spot and above on-demand.
     """
     rates: dict[RateKey, Rate] = {}
     for rate in rows:
