@@ -6,13 +6,22 @@ often it is billed. Reports read the sums by key: never a scan, and no bill.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.records import MOST_TRIES, Items, key, packed, read, unpacked, values_of
+from chalicelib.adapters.records import (
+    MOST_TRIES,
+    Items,
+    Sleep,
+    key,
+    packed,
+    read,
+    unpacked,
+    values_of,
+)
 from chalicelib.core.money.bill import Amounts, Bill, Deployment
 from chalicelib.core.money.daily_sums import Counts, DailySum
 from chalicelib.errors import LAMBDA_RETRIES, ThrottledError
@@ -38,13 +47,7 @@ _OTHERS_WRITE: Final = {
 class BillTable:
     """`core.ports.Bills` in the table `name`. All times and days are UTC."""
 
-    def __init__(
-        self,
-        client: "DynamoDBClient",
-        name: str,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, client: "DynamoDBClient", name: str, *, sleep: Sleep = time.sleep) -> None:
         self._items = Items(client, name, sleep)
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:

@@ -43,6 +43,9 @@ MOST_TRIES: Final = 8
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 1.0
 
+Sleep = Callable[[float], None]
+"""Waits so many seconds."""
+
 _BOOKMARK: Final = "sweep"
 _Kept = TypeVar("_Kept")
 _pack: Final = TypeSerializer().serialize
@@ -111,7 +114,7 @@ def unpacked(item: Mapping[str, Any]) -> dict[str, Any]:
 class Items:
     """Items of the table `name` by key, as plain values; reads are consistent."""
 
-    def __init__(self, client: "DynamoDBClient", name: str, sleep: Callable[[float], None]) -> None:
+    def __init__(self, client: "DynamoDBClient", name: str, sleep: Sleep) -> None:
         self.client: Final = client
         self.name: Final = name
         self._sleep = sleep
@@ -171,12 +174,7 @@ class RunTable:
     """`core.ports.Records` in the table `name`. `owner` names this invocation; times are UTC."""
 
     def __init__(
-        self,
-        client: "DynamoDBClient",
-        name: str,
-        owner: str,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
+        self, client: "DynamoDBClient", name: str, owner: str, *, sleep: Sleep = time.sleep
     ) -> None:
         self._items = Items(client, name, sleep)
         self._owner = owner

@@ -193,16 +193,13 @@ def classify(task: Task, *, warned: bool) -> Cause:
 
     Never by exit code: 143, 137, 1, 2, 0 and none at all occur on interruption.
     """
+    is_spot = task.capacity == FARGATE_SPOT
     if task.stopped_reason.startswith(DRILL_STOP_REASON):
         return Cause.DRILL
-    if is_interruption(task):
-        return Cause.SPOT_INTERRUPTION
-    if task.capacity != FARGATE_SPOT:
-        return Cause.OTHER
-    if warned:
+    if is_interruption(task) or (is_spot and warned):
         return Cause.SPOT_INTERRUPTION
     never_started = task.stop_code == "TaskFailedToStart" and task.started_at is None
-    if never_started and NO_CAPACITY_REASON.lower() in task.stopped_reason.lower():
+    if is_spot and never_started and NO_CAPACITY_REASON.lower() in task.stopped_reason.lower():
         return Cause.NO_SPOT_CAPACITY
     return Cause.OTHER
 
