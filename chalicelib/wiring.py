@@ -21,8 +21,8 @@ from aws_lambda_powertools import Logger
 from botocore.config import Config
 
 import infra
+from chalicelib.adapters.aws import EcsTasks, EmfMetrics
 from chalicelib.adapters.credentials import PrefectAuthorization
-from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import JsonHttp, connections_to
 from chalicelib.adapters.records import RunTable
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
-    from chalicelib.adapters.emf import EmfMetrics
     from chalicelib.functions.provision import ProvisionContext
 
 CALLS_AT_ONCE: Final = 6
@@ -154,8 +153,8 @@ def context_of(
 def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
     """Make all of it anew: what is called every few minutes keeps nothing warm."""
     # Loaded here: the other Lambdas do without.
+    from chalicelib.adapters.prefect_api import PrefectWorkPools
     from chalicelib.adapters.provisioning import AwsAccount
-    from chalicelib.adapters.work_pools import PrefectWorkPools
     from chalicelib.core.provision.plan import Credential, Desired
     from chalicelib.functions.provision import ProvisionContext
 
@@ -280,9 +279,7 @@ def _tasks() -> EcsTasks:
 
 
 @cache
-def _metrics() -> "EmfMetrics":
-    from chalicelib.adapters.emf import EmfMetrics  # most events measure nothing
-
+def _metrics() -> EmfMetrics:
     return EmfMetrics(settings().stage, settings().work_pool)
 
 

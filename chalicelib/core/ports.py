@@ -16,13 +16,13 @@ from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
     RunChange,
+    RunRecord,
     RunState,
     StateAnswer,
     StateType,
     TaskRun,
 )
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without

@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE
-from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.model.flow_run import FlowRun, Moved, RunChange, RunRecord, StateType
 from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     Mode,
@@ -22,7 +22,6 @@ from chalicelib.core.model.policy import (
     on_demand_variables,
     reason_not_to_rerun,
 )
-from chalicelib.core.model.run_record import Moved, RunRecord
 from chalicelib.core.policies import facts
 from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PreviousRuns, Progress

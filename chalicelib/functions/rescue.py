@@ -18,11 +18,11 @@ from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
     RunChange,
+    RunRecord,
     RunState,
     StateType,
     StateVerdict,
 )
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Context, Prefect

@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.model.ecs_task import Cause, Task
-from chalicelib.core.model.flow_run import OVER_STATES, RunState, StateType, TaskRun
+from chalicelib.core.model.flow_run import (
+    OVER_STATES,
+    Interruption,
+    Moved,
+    RunRecord,
+    RunState,
+    StateType,
+    TaskRun,
+)
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.core.money.bill import (
     Bill,
     Deployment,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.records import MOST_TRIES
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
 from chalicelib.core.money.report import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError

@@ -2,8 +2,8 @@
 
 import pytest
 
+from chalicelib.adapters.prefect_api import PrefectWorkPools
 from chalicelib.adapters.prefect_client import JsonHttp
-from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectUnavailableError
 from tests.unit.scripted_server import ScriptedServer, answer
 
@@ -21,7 +21,7 @@ TEMPLATE: dict[str, object] = {"job_configuration": {}, "variables": {}}
     ],
 )
 def test_an_answer_that_is_no_pool_is_no_empty_template(body: object) -> None:
-    refused = pytest.raises(PrefectUnavailableError, match="no readable work pool")
+    refused = pytest.raises(PrefectUnavailableError, match="of a work pool")
     with ScriptedServer([answer(200, body)]) as server, refused:
         http = JsonHttp(f"{server.url}/api", lambda _fresh: None, lambda: 5.0)
         PrefectWorkPools(http).read("etl")
