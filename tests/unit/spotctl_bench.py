@@ -5,7 +5,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -103,9 +103,6 @@ class Bench:
             for name in FUNCTIONS
         }
 
-    def create_failure_queue(self) -> str:
-        return str(self.client("sqs").create_queue(QueueName=f"{STACK}-failures")["QueueUrl"])
-
     def _invoke(self, name: str, event: Any) -> LambdaAnswer:
         self.invoked.append((name, event))
         return self.reply(event)
@@ -116,9 +113,9 @@ class Bench:
         step(handler)
 
 
-@contextmanager
-def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Build the bench in a folder of its own."""
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """The bench in a folder of its own."""
     for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -131,7 +128,7 @@ def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         lambda sqs, queue, n, _s, *rest: receive(sqs, queue, n, 0, *rest),
     )
     moto_additions.install()
-    made = Bench(folder, {})
+    made = Bench(tmp_path, {})
     with ExitStack() as stack:
         stack.enter_context(mock_aws(config={"core": {"passthrough": {"urls": [r"127\.0\.0\.1"]}}}))
         made.server = stack.enter_context(ScriptedServer([made._answer]))
