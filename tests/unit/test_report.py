@@ -101,10 +101,7 @@ def test_the_interval_is_the_exact_one(events: int, low: float, high: float) -> 
     assert garwood(1_000_000) == pytest.approx((998_040, 1_001_960), abs=5)
 
 
-def test_a_rate_is_per_hour_and_without_hours_there_is_none() -> None:
-    rate = rate_per_hour(5, Decimal(100))
-    assert rate is not None
-    assert (rate.observed, round(rate.low, 5), round(rate.high, 5)) == (0.05, 0.01623, 0.11668)
+def test_without_hours_there_is_no_rate() -> None:
     assert rate_per_hour(0, Decimal(0)) is None
 
 
