@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -23,7 +23,6 @@ from chalicelib import wiring
 from chalicelib.functions.react import react
 from tests.make import ACCOUNT, RUN_ID, make_event, make_table
 from tests.unit.canaries import Canaries
-from tests.unit.prefect_bench import make_answer
 from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw, cut
 
 
@@ -93,38 +92,28 @@ class Function:
     def hold(self, setting: str) -> None:
         """Store the credential that the setting names."""
         if setting == AUTH_SETTING:
-            pair = f"admin:{self.canaries.plant('the password')}"
-            self.canaries.plant("the basic header", base64.b64encode(pair.encode()).decode())
-            self.store(setting, pair)
+            value = f"admin:{self.canaries.plant('the password')}"
+            self.canaries.plant("the basic header", base64.b64encode(value.encode()).decode())
         else:
-            self.store(setting, self.canaries.plant("the API key", f"pnu_{uuid4().hex}"))
-
-    def store(self, setting: str, value: str) -> None:
+            value = self.canaries.plant("the API key", f"pnu_{uuid4().hex}")
         boto3.client("ssm").put_parameter(Name=PARAMETER, Value=value, Type="SecureString")
         self.monkeypatch.setenv(setting, PARAMETER)
 
     def answers(self, *script: Step) -> dict[str, Any] | None:
-        """Have it answer an interruption before a server that plays `script`."""
+        """Have it answer an interruption, without pauses, before a server that plays `script`.
+
+        What it raises is kept, whatever it is.
+        """
+        event = make_event(detail_with(self.canaries, RUN_ID))
         with ScriptedServer(script) as server:
             self.monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
-            result = self.answers_event()
-            self.seen = [seen.headers.get("Authorization", "") for seen in server.seen]
-            return result
-
-    def answers_event(self) -> dict[str, Any] | None:
-        """Have it answer an interruption."""
-        return self.called(react, make_event(detail_with(self.canaries, RUN_ID)))
-
-    def called(self, function: Callable[..., Any], event: object) -> dict[str, Any] | None:
-        """Have it call `function` without a pause between two tries; keep the error that it raises.
-
-        What it raises is printed, whatever it is.
-        """
-        try:
-            return dict(wiring.answer(function, event, Context(), pause=lambda _seconds: None))
-        except Exception as error:
-            self.error = error
-            return None
+            try:
+                return dict(wiring.answer(react, event, Context(), pause=lambda _seconds: None))
+            except Exception as error:
+                self.error = error
+                return None
+            finally:
+                self.seen = [seen.headers.get("Authorization", "") for seen in server.seen]
 
     @property
     def printed(self) -> str:
@@ -194,8 +183,8 @@ def echo(status: int, shape: str = "detail", **headers: str) -> Step:
             "validation": {
                 "exception_detail": [{"loc": ["headers", said], "msg": said, "input": said}]
             },
-            "state": {**make_answer(), "id": said, "state": {"type": said, "id": said}},
             "list": [said],
+            "states": [{"type": said}],
         }
         echoed = {name: value.replace("HEARD", said) for name, value in headers.items()}
         answer(status, bodies[shape], **echoed)(handler)
@@ -205,10 +194,6 @@ def echo(status: int, shape: str = "detail", **headers: str) -> Step:
 
 def echo_raw(status: int) -> Step:
     return lambda handler: answer_raw(heard(handler).encode(), status)(handler)
-
-
-def echo_and_hang_up(handler: BaseHTTPRequestHandler) -> None:
-    cut(heard(handler).encode())(handler)
 
 
 def no_http(handler: BaseHTTPRequestHandler) -> None:
@@ -221,15 +206,14 @@ CARELESS: dict[str, Step] = {
     "refused": echo(401),
     "forbidden": echo(403),
     "not found": echo(404, "message"),
-    "wrong": echo(400),
     "invalid": echo(422, "validation"),
     "broken": echo(500, "message"),
     "overloaded": echo(503, Retry_After="HEARD"),
     "redirecting": echo(302, Location="https://elsewhere.example/?token=HEARD"),
     "a page": echo_raw(200),
     "an error page": echo_raw(502),
-    "cut": echo_and_hang_up,
+    "cut": lambda handler: cut(heard(handler).encode())(handler),
     "no HTTP": no_http,
     "another shape": echo(200, "list"),
-    "a list of states that are none": lambda h: answer(200, [{"type": heard(h)}])(h),
+    "a list of states that are none": echo(200, "states"),
 }
