@@ -74,15 +74,8 @@ HOSTILE = (
     '\n{"_aws": {"CloudWatchMetrics": []}}',
     ":colon",
     ": :",
-    "\x00\x1b[31m",
-    "\u202enighthly",
-    "💸" * 300,
-    "nächtlich",
-    "x" * 5000,
-    "   ",
-    "\ud800",
-    "Deployment",
-    "_aws",
+    *("\x00\x1b[31m", "\u202enighthly", "💸" * 300, "nächtlich", "x" * 5000, "   ", "\ud800"),
+    *("Deployment", "_aws"),
 )
 
 

@@ -72,22 +72,16 @@ def flow_of(template: Json) -> Json:
 def test_an_empty_template_becomes_ours_with_all_placeholders_filled() -> None:
     template = restored({})
     assert "${" not in str(template)
-    ours = {
-        "image": None,
-        "cpu": 1024,
-        "launch_type": "FARGATE_SPOT",
-        "capacity_provider_strategy": None,
-        "cluster": STACK_NAME,
-        "task_role_arn": VALUES["FlowRoleArn"],
-        "prefect_api_key_secret_arn": PARAMETER_ARN,
-        "prefect_api_auth_string_secret_arn": None,
-        "network_configuration": {
-            "subnets": ["subnet-11111111", "subnet-22222222"],
-            "securityGroups": ["sg-11111111"],
-            "assignPublicIp": "ENABLED",
-        },
+    found = defaults(template)
+    assert (found["image"], found["launch_type"]) == (None, "FARGATE_SPOT")
+    assert (found["cluster"], found["task_role_arn"]) == (STACK_NAME, VALUES["FlowRoleArn"])
+    assert found["prefect_api_key_secret_arn"] == PARAMETER_ARN
+    assert found["prefect_api_auth_string_secret_arn"] is None
+    assert found["network_configuration"] == {
+        "subnets": ["subnet-11111111", "subnet-22222222"],
+        "securityGroups": ["sg-11111111"],
+        "assignPublicIp": "ENABLED",
     }
-    assert {name: defaults(template)[name] for name in ours} == ours
 
 
 def test_a_placeholder_without_a_value_is_an_error() -> None:

@@ -15,7 +15,6 @@ from chalicelib.core.model.flow_run import (
     RunChange,
     RunPolicy,
     StateType,
-    StateVerdict,
 )
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
@@ -41,14 +40,6 @@ def test_a_run_is_read_with_all_that_a_patch_must_keep() -> None:
     assert run.policy == RunPolicy(2, None, {"retry_delay": 7})
     assert (run.tags, run.job_variables, run.run_count) == (("etl",), {"cpu": 512}, 1)
     assert run.state.timestamp == datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
-
-
-def test_a_verdict_without_a_state_is_read() -> None:
-    body = {"status": "ABORT", "state": None, "details": {"reason": "Run is already CRASHED."}}
-    with Bench([answer(200, body)]) as bench:
-        proposed = bench.prefect.propose_state(RUN_ID, CRASHED)
-    assert (proposed.verdict, proposed.state) == (StateVerdict.ABORT, None)
-    assert proposed.reason == "Run is already CRASHED."
 
 
 def test_a_history_is_oldest_first_whatever_the_order_of_the_answer() -> None:

@@ -77,25 +77,22 @@ SPOT = feed()["prices"]
 TWICE = {**SPOT[0], "price": {"USD": "0.011"}}
 
 
+HALF = [row for row in SPOT if row["unit"] != "GB-Hours"]
+OTHER_FORM = "in another form"
+
+
 @pytest.mark.parametrize(
     ("on_demand", "spot", "complaint"),
     [
-        pytest.param(priced("0.0000000000"), SPOT, "not above zero", id="the product refuses it"),
-        pytest.param(priced("N/A"), SPOT, "in another form", id="no number"),
-        pytest.param(priced("1", "1"), SPOT, "in another form", id="two prices"),
-        pytest.param(["no JSON"], SPOT, "in another form", id="no JSON"),
-        pytest.param(["[]"], SPOT, "in another form", id="a list"),
-        pytest.param(['{"product": null}'], SPOT, "in another form", id="null"),
-        pytest.param(products(), None, "in another form", id="another shape"),
-        pytest.param(products(), [], "no rates of FARGATE_SPOT", id="empty"),
-        pytest.param(products(), [{}], "in another form", id="other rows"),
-        pytest.param(
-            products(),
-            [row for row in SPOT if row["unit"] != "GB-Hours"],
-            "one rate without the other",
-            id="half of it",
-        ),
-        pytest.param(products(), [*SPOT, TWICE], "has two prices", id="ambiguous"),
+        (priced("0.0000000000"), SPOT, "not above zero"),
+        (priced("N/A"), SPOT, OTHER_FORM),
+        (priced("1", "1"), SPOT, OTHER_FORM),
+        *((listed, SPOT, OTHER_FORM) for listed in (["no JSON"], ["[]"], ['{"product": null}'])),
+        (products(), None, OTHER_FORM),
+        (products(), [], "no rates of FARGATE_SPOT"),
+        (products(), [{}], OTHER_FORM),
+        (products(), HALF, "one rate without the other"),
+        (products(), [*SPOT, TWICE], "has two prices"),
     ],
 )
 def test_sources_that_cannot_be_right_are_refused(

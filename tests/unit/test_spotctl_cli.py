@@ -62,16 +62,19 @@ def test_a_disabled_rule_and_a_held_function_are_found(stage: Bench) -> None:
     assert "reserved concurrency of 0" in rows[f"function {STACK}-sweep"]["found"]
 
 
-def test_an_observer_in_the_account_is_found_by_its_rule(stage: Bench) -> None:
+def test_an_observer_in_the_account_is_found_by_its_rule_and_its_queues_name(stage: Bench) -> None:
     events = stage.client("events")
     about_tasks = {"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]}
-    arn = "arn:aws:sqs:us-east-1:123456789012:{}"
-    for rule, queue in (("etl-ecs-task-events", "etl-ecs-events"), ("audit", "audit-log")):
+    for queue in ("etl-ecs-events", "prefect-ecs-tasks-events", "etl-ecs-events-dlq", "audit-log"):
+        rule, arn = f"rule-of-{queue}", f"arn:aws:sqs:us-east-1:123456789012:{queue}"
         events.put_rule(Name=rule, EventPattern=json.dumps(about_tasks))
-        events.put_targets(Rule=rule, Targets=[{"Id": "1", "Arn": arn.format(queue)}])
-    parts = stage.run("status").rows
-    assert "observer etl-ecs-task-events" in parts
-    assert "observer audit" not in parts
+        events.put_targets(Rule=rule, Targets=[{"Id": "1", "Arn": arn}])
+    rows = {part: row for part, row in stage.run("status").rows.items() if "observer" in part}
+    observed = ("etl-ecs-events", "prefect-ecs-tasks-events")
+    assert set(rows) == {f"observer rule-of-{queue}" for queue in observed}
+    row = rows["observer rule-of-etl-ecs-events"]
+    assert row["state"] == "warning"
+    assert "aws events disable-rule --name rule-of-etl-ecs-events" in row["next_step"]
 
 
 def prefect(**changes: Any) -> dict[str, object]:

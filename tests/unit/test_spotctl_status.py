@@ -11,7 +11,7 @@ from chalicelib.core.model.policy import Mode
 from chalicelib.errors import PrefectRefusedError
 from spotctl.output import Exit, Row, State, exit_of, failed, ok, warning
 from spotctl.prefect import Deployment, Worker, WorkPool
-from spotctl.status import deployments, handler, observers, prefect_side, provisioning, stack
+from spotctl.status import deployments, handler, prefect_side, provisioning, stack
 from spotctl.status.provisioning import Provisioned
 from tests.make import NOW, seconds
 
@@ -314,12 +314,3 @@ def test_what_keeps_a_deployment_from_being_rescued_is_named(
 )
 def test_an_image_is_old_only_by_the_tag_of_prefects_own(image: str, is_old: bool) -> None:
     assert ("older than Prefect 3.8.1" in deployment_rows(image=image)[-1].found) is is_old
-
-
-def test_observers_are_known_by_their_queues_name_and_warned_of() -> None:
-    queues = ("prefect-ecs-tasks-events", "etl-ecs-events", "etl-ecs-events-dlq", "orders")
-    assert [observers.is_an_observers(queue) for queue in queues] == [True, True, False, False]
-    [row] = observers.rows((observers.Observer("etl-ecs-task-events", "etl-ecs-events"),))
-    assert row.state is State.WARNING
-    assert "aws events disable-rule --name etl-ecs-task-events" in row.next_step
-    assert observers.rows(())[0].state is State.OK
