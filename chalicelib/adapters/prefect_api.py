@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 from uuid import UUID
 
@@ -36,10 +36,12 @@ from chalicelib.core.model.flow_run import (
     StateType,
     TaskRun,
 )
-from chalicelib.core.money.report import TableArtifact
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRejectedError
+
+if TYPE_CHECKING:
+    from chalicelib.core.money.report import TableArtifact
 
 LOGGER_NAME: Final = "prefect-spot"
 
@@ -219,7 +221,7 @@ class PrefectRest:
         run = {"flow_run_id": str(artifact.flow_run_id)}
         self._write(artifact.key, "markdown", artifact.markdown, artifact.description, **run)
 
-    def write_table(self, table: TableArtifact) -> None:
+    def write_table(self, table: "TableArtifact") -> None:
         """Store a table, or a new version of it."""
         rows = json.dumps([dict(row) for row in table.rows])
         self._write(table.key, "table", rows, table.description)
