@@ -1,9 +1,6 @@
 """`spotctl` before moto and a Prefect that answers by path: settings, functions, queue, table."""
 
-import io
 import json
-import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -89,16 +86,10 @@ class Bench:
     def deploy_functions(self) -> Mapping[str, str]:
         """Create the functions; return their ARNs by short name."""
         role = self.client("iam").create_role(RoleName="lambda", AssumeRolePolicyDocument="{}")
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("app.py", "")
+        image = {"Code": {"ImageUri": "any"}, "PackageType": "Image"}
         return {
             name: self.client("lambda").create_function(
-                FunctionName=f"{STACK}-{name}",
-                Runtime=f"python3.{sys.version_info.minor}",
-                Role=role["Role"]["Arn"],
-                Handler="app.handler",
-                Code={"ZipFile": buffer.getvalue()},
+                FunctionName=f"{STACK}-{name}", Role=role["Role"]["Arn"], **image
             )["FunctionArn"]
             for name in FUNCTIONS
         }

@@ -158,8 +158,7 @@ def test_a_server_that_does_not_answer_times_out_at_the_deadline() -> None:
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:
     with Bench([RUN]) as bench:
-        url = bench.server.url
-    prefect = PrefectRest(url, lambda _fresh: None, lambda: 60.0, sleep=lambda _: None)
+        prefect = bench.prefect
     with pytest.raises(PrefectUnavailableError, match="NewConnectionError"):
         prefect.read_run(RUN_ID)
 

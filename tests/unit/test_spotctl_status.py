@@ -20,21 +20,15 @@ SIGTERM = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OK, WARNING, FAILED = State.OK, State.WARNING, State.FAILED
 
 
-def make_project(
-    *, is_rescue_only: bool = False, use_spot: bool = True, mode: Mode = Mode.RESCUE
-) -> Any:
+def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
     """The stage's settings, as far as they are judged by."""
+    ordinary = {"prefect_api_url": "http://prefect/api", "work_pool": "spot", "use_spot": True}
+    ordinary |= {"ecs_clusters": ("prefect-spot-dev",), "mode": Mode.RESCUE}
     return SimpleNamespace(
         stack="prefect-spot-dev",
         failure_queue="failures",
         is_rescue_only=is_rescue_only,
-        settings=SimpleNamespace(
-            prefect_api_url="http://prefect/api",
-            work_pool="spot",
-            ecs_clusters=("prefect-spot-dev",),
-            mode=mode,
-            use_spot=use_spot,
-        ),
+        settings=SimpleNamespace(**{**ordinary, **changes}),
     )
 
 
