@@ -83,15 +83,10 @@ CONCURRENT = (
 REFUSED = (
     ("create_stack", "InsufficientCapabilitiesException", "Requires capabilities"),
     ("update_stack", "ValidationError", "Template format error"),
-    ("update_stack", "AccessDenied", "not authorized to perform cloudformation:UpdateStack"),
-    ("describe_stacks", "AccessDenied", "not authorized"),
     ("describe_stacks", "Throttling", "Rate exceeded"),
-    ("create_service_linked_role", "AccessDenied", "not authorized"),
-    ("get_parameter", "AccessDeniedException", "not authorized"),
-    (
-        *("put_function_event_invoke_config", "InvalidParameterValueException"),
-        "The function's execution role doesn't have permissions to call SendMessage",
-    ),
+    ("create_service_linked_role", "AccessDenied", "not authorized for iam"),
+    ("get_parameter", "AccessDeniedException", "not authorized for ssm"),
+    ("put_function_event_invoke_config", "InvalidParameterValueException", "no right to send"),
 )
 DONE = (
     (
