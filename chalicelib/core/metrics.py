@@ -1,6 +1,6 @@
 """What goes to CloudWatch: the names, and which values a rescue and a bill give.
 
-Dashboard and alarms name these; the dimensions and the printing are `adapters/emf.py`'s.
+Dashboard and alarms name these; the dimensions and the printing are `adapters/aws.py`'s.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
+from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.model.pricing import seconds_between
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.actions import Annotate, Decision, MakeDue, Verdict
 

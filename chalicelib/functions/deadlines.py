@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import FARGATE
-from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.model.flow_run import FlowRun, Moved, RunChange, RunRecord, StateType
 from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     Mode,
@@ -23,10 +22,10 @@ from chalicelib.core.model.policy import (
     on_demand_variables,
     reason_not_to_rerun,
 )
-from chalicelib.core.model.run_record import Moved, RunRecord
 from chalicelib.core.policies import facts
 from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PreviousRuns, Progress
+from chalicelib.core.ports import Context
 from chalicelib.core.rescue.annotation import annotation_of_move
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs
@@ -56,7 +55,7 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
         if context.seconds_left() < SECONDS_PER_RUN:
             return False
         if record.moved is None and run.deployment_id not in past:
-            with_timeout = context.prefect_within(SECONDS_FOR_FACTS)
+            with_timeout = context.with_timeout(SECONDS_FOR_FACTS)
             past[run.deployment_id] = read_previous_runs(context, with_timeout, run.deployment_id)
         moved = record.moved or _judged(context, run, past[run.deployment_id])
         if moved is not None and _try_to_move(context, run, moved):

@@ -12,7 +12,6 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured, values_of_bill
 from chalicelib.core.model.ecs_task import (
     Ignored,
@@ -32,6 +31,7 @@ from chalicelib.core.money.report import (
     savings_table,
     sum_of,
 )
+from chalicelib.core.ports import Context
 from chalicelib.errors import PrefectSpotError
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)

@@ -11,13 +11,12 @@ from itertools import pairwise
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import Cause, Task
 from chalicelib.core.money.report import DailySum, total
 from chalicelib.core.policies import facts
 from chalicelib.core.policies.deadline import deadline_of
 from chalicelib.core.policies.facts import Attempt, Guard, Missing, PolicyFacts, PreviousRuns
-from chalicelib.core.ports import Prefect
+from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue.snapshot import Snapshot
 
 PAST_RUNS: Final = 20
@@ -48,7 +47,7 @@ def gather_facts(
         return facts.NOT_GATHERED
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
         return Missing("its facts", "there was no time left to gather them")
-    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(snapshot)
+    prefect, attempts = context.with_timeout(SECONDS_FOR_FACTS), attempts_of(snapshot)
     calls: list[Callable[[], Any]] = [
         partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
         partial(_progress, context, prefect, snapshot.run.id, attempts),

@@ -4,7 +4,6 @@ Most events are no interruption; these are ignored here, at the cost of at most 
 table and no request to Prefect.
 """
 
-from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import (
     Ignored,
     Task,
@@ -14,6 +13,7 @@ from chalicelib.core.model.ecs_task import (
     parse_event,
     was_interrupted,
 )
+from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.functions.rescue import rescue
 

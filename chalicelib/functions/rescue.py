@@ -12,21 +12,20 @@ from functools import partial
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured, values_of_rescue
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
     RunChange,
+    RunRecord,
     RunState,
     StateType,
     StateVerdict,
 )
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
-from chalicelib.core.ports import Prefect
+from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue import actions
 from chalicelib.core.rescue.actions import Decision
 from chalicelib.core.rescue.decide import settle

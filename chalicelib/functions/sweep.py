@@ -12,12 +12,10 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
-from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.ports import RunQuery
+from chalicelib.core.ports import Context, RunQuery
 from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines

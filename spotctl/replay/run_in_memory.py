@@ -11,9 +11,15 @@ from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
-from chalicelib.core.model.flow_run import FlowRun, RunChange, RunPolicy, RunState, StateType
+from chalicelib.core.model.flow_run import (
+    FlowRun,
+    RunChange,
+    RunPolicy,
+    RunRecord,
+    RunState,
+    StateType,
+)
 from chalicelib.core.model.policy import Policy, is_on_demand, on_demand_variables
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.policies.facts import NOT_GATHERED, Guard, Missing, PolicyFacts
 from chalicelib.core.rescue.actions import Annotate, Change, Decision, MakeDue, Park, Save
 from chalicelib.core.rescue.decide import settle

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.report import DailySum, total
 from chalicelib.errors import PrefectUnavailableError
@@ -72,9 +72,9 @@ class Account:
         return daily
 
 
-def open_account(mode: Mode = Mode.RESCUE, **run: Any) -> Account:
-    universe = Universe(Policy(mode=mode, rates=RATES))
-    run_id = universe.prefect.create_run(**run)
+def open_account() -> Account:
+    universe = Universe(Policy(rates=RATES))
+    run_id = universe.prefect.create_run()
     return Account(universe, run_id, universe.start(run_id))
 
 
@@ -189,11 +189,11 @@ def test_a_task_that_was_never_started_is_not_charged(account: Account) -> None:
     event = account.universe.event(
         account.task,
         lastStatus="STOPPED",
+        stopCode="TaskFailedToStart",
+        stoppedReason="no network",
         pullStartedAt=None,
         startedAt=None,
         containers=[],
-        stopCode="TaskFailedToStart",
-        stoppedReason="no network",
     )
     assert account.meter(event) == "not charged"
     assert account.universe.sums() == ()

@@ -7,8 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
-from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
-from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.model.flow_run import CompletedRun, Interruption, RunRecord, StateType, TaskRun
 from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.report import DRILLS, Counts, DailySum
 from chalicelib.core.policies.facts import (

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.flow_run import Interruption, RunRecord
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Bill
 from spotctl.replay.again import Course, as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known

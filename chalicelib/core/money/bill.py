@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, was_interrupted
-from chalicelib.core.model.flow_run import RunState, StateType, TaskRun
+from chalicelib.core.model.flow_run import RunRecord, RunState, StateType, TaskRun
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.pricing import (
     Rate,
@@ -25,7 +25,6 @@ from chalicelib.core.model.pricing import (
     seconds_between,
     size_of,
 )
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.rescue.snapshot import was_made_due
 
 NO_FLOW_RUN: Final = "no-flow-run"

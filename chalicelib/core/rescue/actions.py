@@ -6,8 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from chalicelib.core.model.flow_run import RunChange, RunState, StateType
-from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.flow_run import RunChange, RunRecord, RunState, StateType
 
 
 class Verdict(StrEnum):

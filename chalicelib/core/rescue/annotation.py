@@ -10,10 +10,9 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause
-from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.flow_run import FlowRun, Interruption, Moved
 from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
-from chalicelib.core.model.run_record import Interruption, Moved
 from chalicelib.core.model.text import escaped, one_line
 from chalicelib.core.rescue import judge
 from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact, LogLine, PrefectEvent

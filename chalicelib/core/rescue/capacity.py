@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
-from chalicelib.core.model.flow_run import RunChange, RunState, StateType
+from chalicelib.core.model.flow_run import Interruption, RunChange, RunState, StateType
 from chalicelib.core.model.policy import (
     INTERRUPTED_TAG,
     ON_DEMAND_TAG,
@@ -20,7 +20,6 @@ from chalicelib.core.model.policy import (
     has_deadline_tag,
     on_demand_variables,
 )
-from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
 from chalicelib.core.rescue.snapshot import Refusal, Snapshot, due_id, park_id_of_task
 

@@ -17,9 +17,8 @@ from chalicelib.core.model.ecs_task import (
     classify,
     was_interrupted,
 )
-from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
+from chalicelib.core.model.flow_run import FlowRun, Interruption, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import is_on_demand
-from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.snapshot import (
     Gone,

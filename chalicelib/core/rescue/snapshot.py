@@ -13,9 +13,8 @@ from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause, Task, classify
-from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
+from chalicelib.core.model.flow_run import FlowRun, Interruption, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import Budget, Policy, budget_of, reason_not_to_rerun
-from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.policies.facts import NOT_GATHERED, Missing, PolicyFacts
 
 CONCURRENCY_CANCELLATION: Final = "concurrency limit"
