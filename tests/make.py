@@ -7,10 +7,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import FlowRun, RunPolicy, RunState, StateType
+from chalicelib.core.model.flow_run import FlowRun, RunPolicy, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.model.pricing import Rate
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.rescue.snapshot import Snapshot
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.aws import EcsTasks
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.ecs_task import DRILL_STOP_REASON, Ignored, Task, parse_task
 from chalicelib.core.model.flow_run import StateType

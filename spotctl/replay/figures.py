@@ -8,7 +8,7 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.money.bill import RerunOutcome
-from chalicelib.core.money.daily_sums import Counts, sum_of, total
+from chalicelib.core.money.report import Counts, sum_of, total
 from chalicelib.core.policies.economics import rate_per_hour
 from spotctl.replay.again import Course, Played
 
@@ -38,7 +38,7 @@ class Figures:
     def as_mapping(self) -> Mapping[str, int | str]:
         """All of it by name; USD and hours to 1e-8."""
         own = {"finished_runs": self.finished_runs, "hours_to_finish": self.hours_to_finish}
-        values = {name: getattr(self.counts, name) for name in _OF_THE_REPORT} | own
+        values = self.counts.figures(_OF_THE_REPORT) | own
         return {n: f"{v:.8f}" if isinstance(v, Decimal) else v for n, v in values.items()}
 
 

@@ -8,9 +8,8 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, was_interrupted
-from chalicelib.core.model.flow_run import OVER_STATES
+from chalicelib.core.model.flow_run import OVER_STATES, Interruption, RunRecord
 from chalicelib.core.model.pricing import seconds_between
-from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Bill
 
 _NOTHING: Final = Decimal(0)

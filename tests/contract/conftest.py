@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.adapters.prefect_api import PrefectRest
+from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
 from chalicelib.adapters.prefect_client import JsonHttp
-from chalicelib.adapters.work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer

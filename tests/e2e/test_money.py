@@ -131,16 +131,16 @@ def test_bills_sums_report_and_metrics_agree_to_the_last_digit(books: Books) -> 
     [row] = [row for row in report.deployments if row.deployment == name]
     data = [d for d in printed_by_the_stage(books.stage) if ("Deployment", name) in d.dimensions]
     for metric, column, figure in (
-        ("TaskCost", "cost_usd", row.counts.cost_usd),
-        ("OnDemandEquivalentCost", "on_demand_usd", row.counts.on_demand_usd),
-        ("WastedCost", "wasted_usd", row.counts.wasted_usd),
+        ("TaskCost", "cost_usd", row.counts.amounts.cost_usd),
+        ("OnDemandEquivalentCost", "on_demand_usd", row.counts.amounts.on_demand_usd),
+        ("WastedCost", "wasted_usd", row.counts.amounts.wasted_usd),
     ):
         billed = sum((Decimal(bill[column]) for bill in ours), Decimal(0))
         assert billed == figure, column
         printed = total_of(data, metric, *BY_DEPLOYMENT)
         assert abs(Decimal(printed) - billed) < SMALLEST * len(ours), metric
     net = total_of(data, "NetSavings", *BY_DEPLOYMENT)
-    assert abs(Decimal(net) - row.counts.net_savings_usd) < SMALLEST * len(ours)
+    assert abs(Decimal(net) - row.counts.amounts.net_savings_usd) < SMALLEST * len(ours)
     assert row.counts.spot_reruns >= 2
     assert all(rate.source and rate.date for rate in report.rates)
 

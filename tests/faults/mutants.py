@@ -133,8 +133,8 @@ MUTANTS = (
     Mutant(
         "no transition id",
         "chalicelib/functions/rescue.py",
-        "StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at",
-        "StateType.SCHEDULED, _AWAITING_RETRY, message, None, at",
+        'StateType.SCHEDULED, "AwaitingRetry", message, transition_id, at',
+        'StateType.SCHEDULED, "AwaitingRetry", message, None, at',
         (LAWS + "any_order_and_any_duplication_ends_in_exactly_one_rerun",),
     ),
     Mutant(
@@ -189,8 +189,8 @@ MUTANTS = (
     Mutant(
         "a guard that keeps a run on Spot",
         "chalicelib/core/rescue/capacity.py",
-        "advice = Advice() if leaves_spot else _advice(snapshot)",
-        "advice = _advice(snapshot)\n    leaves_spot = bool(advice.guard)",
+        '("", "") if leaves_spot else _advice(snapshot)',
+        "_advice(snapshot)\n    leaves_spot = bool(guard)",
         (GUARDS + "whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails",),
     ),
     Mutant(

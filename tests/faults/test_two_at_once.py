@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.core.context import Context
+from chalicelib.core.ports import Context
 from chalicelib.errors import LeaseLostError, PrefectSpotError, PrefectTimeoutError
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.money.daily_sums import Counts
+from chalicelib.core.money.report import Counts
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.laws.universe import (

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.money.daily_sums import Counts, total
+from chalicelib.core.money.report import Counts, total
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import figures_of
 from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of

@@ -3,7 +3,7 @@
 Handlers run in it one call at a time; a `Fault` says what befalls one of them at which call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,12 +13,11 @@ from uuid import UUID, uuid4
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.money.daily_sums import DailySum
-from chalicelib.core.ports import Log
+from chalicelib.core.money.report import DailySum
+from chalicelib.core.ports import Context, Log
 from chalicelib.core.rescue.actions import Decision
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
@@ -126,6 +125,19 @@ class Tripwire:
             # The client's deadline ends with the invocation, which ends before the lease.
             raise PrefectUnavailableError("out of time", next_step="none")
         return call()
+
+
+def one_by_one(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Make all the calls, one after another; return their results, or raise the first failure."""
+    results, failures = [], []
+    for call in calls:
+        try:
+            results.append(call())
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return results
 
 
 @dataclass
@@ -276,8 +288,10 @@ class Universe:
     ) -> Context:
         """The context as one handler sees it, whose calls go through `wire`."""
         self.wire = wire or Tripwire(fault, meanwhile)
+        prefect = self.wire.around(self.prefect, "prefect")
         return Context(
-            prefect=self.wire.around(self.prefect, "prefect"),
+            prefect=prefect,
+            with_timeout=lambda _seconds: prefect,
             records=self.wire.around(self.records(), "records"),
             bills=self.wire.around(self.bills, "bills"),
             tasks=self.wire.around(InMemoryTasks(self.tasks, self.shows_stopped), "tasks"),
@@ -288,7 +302,10 @@ class Universe:
             clusters=("prefect-spot-dev",),
             account=ACCOUNT,
             work_pool=self.prefect.work_pool_name,
+            grace=timedelta(minutes=3),
+            seconds_left=lambda: 60.0,
             pause=self.passes,
+            gather=one_by_one,
             measure=self.measured.append,
         )
 

@@ -79,7 +79,6 @@ def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
 
 UNASKED = (
     "chalicelib.adapters.bills",
-    "chalicelib.adapters.emf",
     "chalicelib.core.money.report",
     "chalicelib.core.policies.economics",
 )

@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.model.ecs_task import Cause, Task
-from chalicelib.core.model.flow_run import OVER_STATES, RunState, StateType, TaskRun
+from chalicelib.core.model.flow_run import (
+    OVER_STATES,
+    Interruption,
+    Moved,
+    RunRecord,
+    RunState,
+    StateType,
+    TaskRun,
+)
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
 from chalicelib.core.money.bill import (
     Bill,
     Deployment,
@@ -26,7 +33,7 @@ from chalicelib.core.money.bill import (
     outcome_of_other_stop,
     wasted_seconds,
 )
-from chalicelib.core.money.daily_sums import Counts, sum_of, usd
+from chalicelib.core.money.report import Counts, sum_of, usd
 from chalicelib.core.policies.facts import Guard
 from chalicelib.core.rescue.snapshot import due_id, park_id_of_task
 from tests.make import NOW, RUN_ID, TASK_ARN, make_rate, make_state, make_task, seconds
@@ -304,4 +311,4 @@ def test_over_any_attempts_net_saving_is_what_was_useful_less_what_was_paid(
     for made in bills:
         if made.cause is not Cause.DRILL:
             counts += sum_of(made, RerunOutcome.NONE, first_of_its_run=False).counts
-    assert counts.net_savings_usd == usd(counts.useful_e8) - counts.cost_usd
+    assert counts.amounts.net_savings_usd == usd(counts.useful_e8) - counts.amounts.cost_usd

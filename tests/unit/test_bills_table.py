@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.records import MOST_TRIES
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
-from chalicelib.core.money.daily_sums import Counts, DailySum, sum_of, total
+from chalicelib.core.money.report import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table
 from tests.twin.tables import InMemoryBills
@@ -94,7 +95,7 @@ def test_sums_are_by_day_and_deployment_and_exact(table: Any) -> None:
         {(b.ended_at.date(), b.deployment) for b in bills}, key=lambda x: (x[0], x[1].name)
     )
     paid = sum((b.amounts.cost_usd for b in bills if b.amounts), Decimal(0))
-    assert total(sums).cost_usd == paid
+    assert total(sums).amounts.cost_usd == paid
     assert total(sums).runs == 1
 
 

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.aws import EcsTasks
 from chalicelib.core.ports import Tasks
 from chalicelib.errors import PrefectSpotError
 from localcloud import moto_additions

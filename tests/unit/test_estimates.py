@@ -7,23 +7,20 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
-from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
-from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.model.flow_run import CompletedRun, Interruption, RunRecord, StateType, TaskRun
 from chalicelib.core.money.bill import Deployment
-from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum
-from chalicelib.core.policies.estimates import (
-    Attempt,
-    previous_runs_of,
-    progress_of,
-    reference_run,
-    restart_overhead_of,
-)
+from chalicelib.core.money.report import DRILLS, Counts, DailySum
 from chalicelib.core.policies.facts import (
+    Attempt,
     Missing,
     PreviousRuns,
     Progress,
     RestartOverhead,
     SpotEvidence,
+    previous_runs_of,
+    progress_of,
+    reference_run,
+    restart_overhead_of,
 )
 from chalicelib.functions.policy_facts import attempts_of, evidence_of
 from tests.make import (

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.adapters.emf import EmfMetrics
+from chalicelib.adapters.aws import EmfMetrics
 from chalicelib.core.metrics import Measured, Metric, values_of_bill, values_of_rescue
 from chalicelib.core.model.ecs_task import Cause
-from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.run_record import Interruption, RunRecord
+from chalicelib.core.model.flow_run import Interruption, RunRecord, StateType
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.snapshot import park_id_of_task

@@ -105,7 +105,7 @@ class Late:
         self._port, self._meanwhile = port, meanwhile
 
     def __getattr__(self, method: str) -> Any:
-        if method.startswith(("create", "update", "delete")):
+        if method.startswith(("create", "perform")):
             self._meanwhile()
         return getattr(self._port, method)
 

@@ -16,7 +16,6 @@ from chalicelib.core.provision.model import (
     ProvisionState,
     PutInvokeConfig,
     PutTargets,
-    StackFailure,
     UpdateStack,
     failures_in,
 )
@@ -145,7 +144,7 @@ def test_a_stack_that_we_did_not_make_is_never_changed() -> None:
     ],
 )
 def test_a_failed_stack_is_reported_with_the_resource_and_awss_reason(status: str) -> None:
-    failure = StackFailure("Cluster", "AWS::ECS::Cluster", "Unable to assume the role")
+    failure = "Cluster (AWS::ECS::Cluster): Unable to assume the role"
     problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
     stack = make_stack(status=status, failures=(failure,), **CHANGED)
     alone = plan(make_desired(), make_observed(stack=stack))
@@ -284,8 +283,8 @@ def test_the_oldest_failures_are_kept_and_what_was_only_cancelled_is_left_out() 
         make_stack_event("stack", "UPDATE_ROLLBACK_FAILED"),
     ]
     failures = failures_in(reversed(oldest_first))
-    assert [(f.resource, f.reason) for f in failures] == [
-        ("Cluster", "no role"),
-        ("Service", "no cluster"),
-        *((f"Later{number}", "no") for number in range(3)),
-    ]
+    assert failures == (
+        "Cluster (AWS::ECS::Cluster): no role",
+        "Service (AWS::ECS::Cluster): no cluster",
+        *(f"Later{number} (AWS::ECS::Cluster): no" for number in range(3)),
+    )

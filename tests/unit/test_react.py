@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.core.context import Context, one_by_one
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.errors import LeaseHeldError, PrefectUnavailableError, UnsettledError
 from chalicelib.functions.react import react
-from tests.laws.universe import LEASE, Lines, Universe
+from tests.laws.universe import LEASE, Lines, Universe, one_by_one
 from tests.make import seconds
 from tests.twin.prefect import InMemoryPrefect
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.flow_run import Interruption, RunRecord
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Bill
 from spotctl.replay.again import Course, as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
@@ -123,8 +123,8 @@ def test_a_smaller_budget_ends_on_fargate_after_as_much_work_as_was_useful() -> 
     assert course.time_to_finish == timedelta(hours=4, minutes=1)
     figures = figures_of([course]).counts
     assert (figures.interruptions, figures.spot_reruns, figures.on_demand_reruns) == (1, 0, 1)
-    assert figures.cost_usd == SPOT_HOUR + 3 * ON_DEMAND_HOUR
-    assert figures.net_savings_usd == -SPOT_HOUR
+    assert figures.amounts.cost_usd == SPOT_HOUR + 3 * ON_DEMAND_HOUR
+    assert figures.amounts.net_savings_usd == -SPOT_HOUR
 
 
 def test_what_was_kept_of_an_attempt_is_not_done_again_on_fargate() -> None:
@@ -176,7 +176,7 @@ def test_a_budget_decides_where_an_attempt_is_replayed(
 def test_a_drill_counts_in_no_total() -> None:
     figures = figures_of([replayed(drilled, spot_retries=1)]).counts
     assert (figures.attempts, figures.interruptions, figures.spot_reruns) == (2, 1, 0)
-    assert figures.cost_usd == SPOT_HOUR + ON_DEMAND_HOUR
+    assert figures.amounts.cost_usd == SPOT_HOUR + ON_DEMAND_HOUR
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_without_a_record_an_interruption_is_left_as_it_was() -> None:
 
 def test_without_amounts_there_is_no_cost() -> None:
     figures = figures_of([replayed(with_bills(taken_twice(), amounts=None))]).counts
-    assert figures.cost_usd == figures.on_demand_usd == 0
+    assert figures.amounts.cost_usd == figures.amounts.on_demand_usd == 0
 
 
 def test_a_run_counts_whole_by_the_day_on_which_its_last_task_ended() -> None:

@@ -13,8 +13,16 @@ from typing import Any
 import pytest
 
 from chalicelib.core.money.bill import Deployment
-from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum
-from chalicelib.core.money.report import Report, days_between, in_usd, report_of, savings_table
+from chalicelib.core.money.report import (
+    DRILLS,
+    Counts,
+    DailySum,
+    Report,
+    days_between,
+    in_usd,
+    report_of,
+    savings_table,
+)
 from chalicelib.core.policies.economics import garwood, rate_per_hour
 from spotctl.chart import draw
 from spotctl.errors import RefusedError
@@ -77,7 +85,7 @@ def test_days_and_deployments_add_up_and_drills_stand_apart() -> None:
     ]
     assert made.total.counts == WEEK[0].counts + WEEK[1].counts + WEEK[2].counts
     assert made.drills.counts == WEEK[3].counts
-    assert made.total.counts.net_savings_usd == Decimal("0.70")  # 0.75 + 0.75 + 0.10 - 3 x 0.30
+    assert made.total.counts.amounts.net_savings_usd == Decimal("0.70")  # 1.60 - 3 x 0.30
 
 
 def test_a_renamed_deployment_goes_by_its_last_name() -> None:

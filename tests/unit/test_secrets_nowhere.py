@@ -12,6 +12,7 @@ import logging
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from uuid import uuid4
@@ -191,7 +192,8 @@ class Function:
         with ScriptedServer(script) as server:
             self.monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
             try:
-                return dict(wiring.answer(react, event, Context(), pause=lambda _seconds: None))
+                without_pauses = partial(wiring.context_of, pause=lambda _seconds: None)
+                return dict(wiring.answer(react, without_pauses, event, Context()))
             except Exception as error:
                 self.error = error
                 return None

@@ -9,9 +9,8 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.flow_run import Interruption, RunState, StateType
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.rescue.snapshot import due_id, park_id_of_task
 from spotctl.drill.target import Target, refusal_of
 from spotctl.drill.timeline import NEXT_STEPS, Seen, failure, is_passed, timeline

@@ -39,14 +39,14 @@ def test_calls_are_made_at_the_same_time_and_answered_in_order() -> None:
 def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails() -> NoReturn:
+    def fails(_context: None, _event: object) -> NoReturn:
         raise LeaseHeldError("another handler holds the lease", next_step=LAMBDA_RETRIES)
 
     lines = io.StringIO()
     for handler in wiring.log_of_function().handlers:
         monkeypatch.setattr(handler, "stream", lines)
     with pytest.raises(LeaseHeldError) as raised:
-        wiring.logged(fails, Context())
+        wiring.answer(fails, lambda _: None, {}, Context())
     record = json.loads(lines.getvalue())
     assert record["next_step"] == LAMBDA_RETRIES
     assert record["error_type"] == "LeaseHeldError"
@@ -57,7 +57,7 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
 
 @pytest.mark.usefixtures("settings")
 def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
-    context = wiring._context(Context(60_000))
+    context = wiring.context_of(Context(60_000))
     assert context.lease == timedelta(seconds=65)
     assert 50 < context.seconds_left() <= 57
 
@@ -72,7 +72,7 @@ def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
     never = threading.Event()
     with ScriptedServer([silence(never)]) as server:
         settings.setenv("PREFECT_API_URL", f"{server.url}/api")
-        with_timeout = wiring._context(Context(milliseconds_left)).prefect_within(seconds)
+        with_timeout = wiring.context_of(Context(milliseconds_left)).with_timeout(seconds)
         began = time.monotonic()
         with pytest.raises(PrefectUnavailableError):
             with_timeout.find_completed_runs(RUN_ID, 20)
@@ -90,6 +90,7 @@ def test_all_are_made_before_the_first_failure_is_told() -> None:
 
     def comes_late() -> None:
         slow.wait(10)
+        time.sleep(0.05)
         made.append(1)
 
     with pytest.raises(PrefectUnavailableError):
@@ -110,5 +111,5 @@ def test_two_threads_that_ask_first_make_one_client_for_the_credential(
     settings.setenv("PREFECT_API_KEY_PARAMETER", "/a/key")
     settings.setattr(boto3, "client", client)
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(wiring.authorize, [False, False])) == ["Bearer pnu_secret"] * 2
+        assert list(pool.map(wiring.authorization(), [False, False])) == ["Bearer pnu_secret"] * 2
     assert made == ["ssm"]
