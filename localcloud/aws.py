@@ -65,17 +65,7 @@ class EmulatedAws:
 
     def environment(self) -> dict[str, str]:
         """Return what a child process needs to meet this AWS, and never a real one."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_SESSION_TOKEN": "testing",
-            "AWS_DEFAULT_REGION": self.region,
-            "AWS_REGION": self.region,
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return environment_of(self.endpoint_url)
 
     def client(self, name: str) -> Any:
         """Return a boto3 client of the named service; one per service, shared by all threads."""
@@ -110,3 +100,18 @@ class EmulatedAws:
     def lambdas(self) -> LambdaBackend:
         """Lambda as moto keeps it: the deployed functions' code and configuration."""
         return lambda_backends[self.account][self.region]
+
+
+def environment_of(endpoint_url: str) -> dict[str, str]:
+    """Return what leads a process's AWS clients to an emulated AWS, and never to a real one."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SESSION_TOKEN": "testing",
+        "AWS_DEFAULT_REGION": EmulatedAws.region,
+        "AWS_REGION": EmulatedAws.region,
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }

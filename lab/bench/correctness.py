@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lab.bench.comparison import Comparison
-from lab.bench.interruptions import Interruption, running_task_of, stop_of, task_of
+from lab.bench.comparison import OURS, THEIRS, Comparison
+from lab.bench.interruptions import Interruption, Json, running_task_of, stop_of, task_of
 from lab.bench.servers import Aws, Prefect, fresh_aws
-from lab.bench.sides import OURS, THEIRS, Event
 from lab.tables import Row
 
 PREFETCH: Final = timedelta(seconds=10)
@@ -30,18 +29,15 @@ def running(prefect: Prefect, aws: Aws, retries: int = 0) -> Interruption:
     return began
 
 
-def crashed(prefect: Prefect, aws: Aws) -> Interruption:
-    """Let the run's engine have marked it Crashed at SIGTERM."""
-    began = running(prefect, aws)
-    prefect.move(began.run_id, "CRASHED")
-    return began
+def marked(state_type: str, retries: int = 0) -> Prepare:
+    """Let the run's engine have set this state at SIGTERM."""
 
+    def prepare(prefect: Prefect, aws: Aws) -> Interruption:
+        began = running(prefect, aws, retries)
+        prefect.move(began.run_id, state_type)
+        return began
 
-def awaiting_own_retry(prefect: Prefect, aws: Aws) -> Interruption:
-    """Let the run wait for a retry in the process that is gone: no worker gets it."""
-    began = running(prefect, aws, retries=2)
-    prefect.move(began.run_id, "FAILED")
-    return began
+    return prepare
 
 
 def on_its_next_task(prefect: Prefect, aws: Aws) -> Interruption:
@@ -61,7 +57,7 @@ class Case:
 
     name: str
     prepare: Prepare = running
-    events: Callable[[Interruption], Sequence[Event]] = lambda of: [stop_of(of)]
+    events: Callable[[Interruption], Sequence[Json]] = lambda of: [stop_of(of)]
     ours: str = DUE_ONCE
     theirs: str = "Crashed"
 
@@ -72,8 +68,9 @@ CASES: Final = (
     Case("exit code 143", events=lambda of: [stop_of(of, 143)]),
     Case("stale event of an older task", on_its_next_task, ours="Running", theirs="Running"),
     Case("the same event twice", events=lambda of: [stop_of(of)] * 2),
-    Case("already Crashed by its engine", crashed),
-    Case("waiting for a retry in the process that is gone", awaiting_own_retry),
+    Case("already Crashed by its engine", marked("CRASHED")),
+    # Prefect lets it wait for that retry: no worker gets it.
+    Case("waiting for a retry in the process that is gone", marked("FAILED", retries=2)),
 )
 
 
@@ -92,16 +89,13 @@ def judged_cases(comparison: Comparison, prefect: Prefect) -> list[Row]:
                 side.wait()
                 outcomes.append(_outcome(prefect, interruption.run_id, before))
                 comparison.log(f"{case.name}, {name}: {outcomes[-1]}")
-    return [
-        {
-            "": case.name,
-            "prefect-spot: Prefect says": our,
-            "prefect-spot as meant": "yes" if our == case.ours else "NO",
-            "observer: Prefect says": their,
-            "observer as meant": "yes" if their == case.theirs else "NO",
-        }
-        for case, our, their in zip(CASES, found[OURS], found[THEIRS], strict=True)
-    ]
+    rows: list[Row] = []
+    for case, *outcomes in zip(CASES, *found.values(), strict=True):
+        rows.append({"": case.name})
+        for name, outcome, meant in zip(found, outcomes, (case.ours, case.theirs), strict=True):
+            rows[-1][f"{name}: Prefect says"] = outcome
+            rows[-1][f"{name} as meant"] = "yes" if outcome == meant else "NO"
+    return rows
 
 
 def _outcome(prefect: Prefect, run_id: str, states_before: int) -> str:

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -29,11 +29,6 @@ def describe() -> dict[str, str]:
         **{name: version(name) for name in PACKAGES},
         "commit": commit.stdout.strip() or "unknown",
     }
-
-
-def children_that_run(word: str) -> Sequence[psutil.Process]:
-    """Return this process's children that have this word in their command."""
-    return [p for p in psutil.Process().children() if word in p.cmdline()]
 
 
 def cpu_seconds(processes: Iterable[psutil.Process]) -> float:

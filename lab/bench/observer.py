@@ -8,12 +8,11 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
-from lab.bench.comparison import Comparison, stream
+from lab.bench.comparison import RUNTIMES, Comparison, stream
 from lab.bench.correctness import judged_cases
 from lab.bench.deployed import deployed
 from lab.bench.part import Log, Measured
 from lab.bench.servers import real_server, stand_in
-from lab.bench.sides import RUNTIMES
 from localcloud.processes import Supervisor
 
 TITLE: Final = "Against prefect-aws's observer"

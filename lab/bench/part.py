@@ -7,6 +7,7 @@ rotting.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Final
 
 from lab.tables import Row
@@ -24,6 +25,12 @@ class Measured:
 
     targets: dict[str, Any]
     tables: Mapping[str, Sequence[Row]]
+
+
+def medians(rows: Sequence[Row]) -> Row:
+    """Return the median of each column; None for a column that holds nothing."""
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    return {key: None if None in column else median(column) for key, column in columns.items()}
 
 
 def ratio(ours: float, theirs: float) -> float:

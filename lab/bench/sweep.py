@@ -49,7 +49,7 @@ def _sweep(stage: Deployed, prefect: Prefect, tasks: Sequence[Json], orphaned: i
     """Sweep where ECS has forgotten so many of the tasks; return a row."""
     with fresh_aws(stage.supervisor, tasks[orphaned:]) as aws:
         before = prefect.usage.requests()
-        runtime = stage.runtime(SWEEP, PREFECT_API_URL=prefect.api_url, **aws.environment)
+        runtime = stage.runtime(SWEEP, prefect, aws)
         answer = answered(runtime, {})
         cpu = cpu_seconds([psutil.Process(runtime.pid)])
         runtime.end()
