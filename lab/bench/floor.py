@@ -95,8 +95,7 @@ class Floor:
     def __init__(self, stage: Deployed, on_demand: bool) -> None:
         """Let the deployed zip rescue two runs, and keep what it sent for the second.
 
-        Raises:
-            ValueError: it sent more requests than are needed, or fewer.
+        Raises ValueError: it sent more requests than are needed, or fewer.
         """
         self._stage: Final = stage
         self._on_demand: Final = on_demand

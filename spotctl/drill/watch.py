@@ -133,7 +133,7 @@ def _look(context: Context, before: Seen) -> Seen:
     task, run_id = before.task, before.task.flow_run_id
     assert run_id is not None  # noqa: S101  # a target has one
     described = ecs.describe_tasks(cluster=task.cluster_arn, tasks=[task.arn], include=["TAGS"])
-    stopping_at = before.stopping_at
+    stopping_at, newer = before.stopping_at, before.newer
     for raw in described["tasks"]:
         parsed = parse_task(raw)
         task = task if isinstance(parsed, Ignored) else parsed
@@ -145,9 +145,7 @@ def _look(context: Context, before: Seen) -> Seen:
         stopping_at=stopping_at,
         interruption=records.read(run_id).interruptions.get(task.arn),
         history=context.prefect.runs.read_history(run_id),
-        newer=before.newer
-        if before.newer and before.newer.started_at
-        else _newer(context, task, run_id),
+        newer=newer if newer and newer.started_at else _newer(context, task, run_id),
     )
 
 

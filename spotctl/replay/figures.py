@@ -12,11 +12,24 @@ from chalicelib.core.money.daily_sums import Counts, sum_of, total
 from chalicelib.core.policies.economics import rate_per_hour
 from spotctl.replay.again import Course, Played
 
-_HOUR: Final = timedelta(hours=1)
-_OF_THE_REPORT: Final = (
-    "runs", "attempts", "interruptions", "spot_reruns", "on_demand_reruns", "hours", "spot_hours",
-    "cost_usd", "on_demand_usd", "savings_usd", "wasted_usd", "net_savings_usd",
-)  # fmt: skip
+TITLES: Final[Mapping[str, str]] = {
+    "runs": "runs",
+    "attempts": "tasks",
+    "interruptions": "interruptions",
+    "spot_reruns": "reruns on Spot",
+    "on_demand_reruns": "reruns on demand",
+    "hours": "hours",
+    "spot_hours": "of these on Spot",
+    "cost_usd": "paid USD",
+    "on_demand_usd": "on demand USD",
+    "savings_usd": "saved USD",
+    "wasted_usd": "wasted USD",
+    "net_savings_usd": "net USD",
+    "finished_runs": "runs that finished",
+    "hours_to_finish": "their hours to finish",
+}
+"""All figures, in order; but for the last two, they are the report's."""
+
 _OUTCOMES: Final = {
     FARGATE_SPOT: RerunOutcome.SPOT_RERUN,
     FARGATE: RerunOutcome.ON_DEMAND_RERUN,
@@ -37,8 +50,7 @@ class Figures:
 
     def as_mapping(self) -> Mapping[str, int | str]:
         """All of it by name; USD and hours to 1e-8."""
-        own = {"finished_runs": self.finished_runs, "hours_to_finish": self.hours_to_finish}
-        values = {name: getattr(self.counts, name) for name in _OF_THE_REPORT} | own
+        values = {n: getattr(self if hasattr(self, n) else self.counts, n) for n in TITLES}
         return {n: f"{v:.8f}" if isinstance(v, Decimal) else v for n, v in values.items()}
 
 
@@ -49,12 +61,10 @@ def figures_of(courses: Sequence[Course]) -> Figures:
         for course in courses
         for p in course.played
     )
-    finished = [course for course in courses if course.is_finished]
-    return Figures(
-        replace(counts, runs=len(courses)),
-        len(finished),
-        sum((_in_hours(course.time_to_finish) for course in finished), Decimal(0)),
-    )
+    times = [course.time_to_finish for course in courses if course.is_finished]
+    microseconds = sum(times, timedelta()) // timedelta(microseconds=1)
+    hours = Decimal(microseconds) / (3600 * 10**6)
+    return Figures(replace(counts, runs=len(courses)), len(times), hours)
 
 
 def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
@@ -126,7 +136,3 @@ def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:
 
 def _hours(played: Iterable[Played]) -> Decimal:
     return sum((p.bill.seconds or Decimal(0) for p in played), Decimal(0)) / 3600
-
-
-def _in_hours(time: timedelta) -> Decimal:
-    return Decimal(time // timedelta(microseconds=1)) / Decimal(_HOUR // timedelta(microseconds=1))
