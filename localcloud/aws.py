@@ -4,12 +4,10 @@ Deployments, Lambdas, the worker and the tests talk to it over HTTP like to AWS;
 and EventBridge of this package look straight into moto's backends.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import threading
-from typing import Any
+from typing import Any, Self
 
 import boto3
 from moto.awslambda.models import LambdaBackend, lambda_backends
@@ -40,7 +38,7 @@ class EmulatedAws:
         self.cloudformation = CloudFormation(self.client, self.account, self.region)
         self.calls = moto_additions.calls
 
-    def __enter__(self) -> EmulatedAws:
+    def __enter__(self) -> Self:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
         default_user_config["iam"]["load_aws_managed_policies"] = True
         moto_additions.install()

@@ -72,7 +72,9 @@ def timeline(seen: Seen) -> tuple[Step, ...]:
         Step("stop asked", Progress.DONE, seen.asked_at, f"StopTask {seen.task.arn}"),
         _step("SIGTERM", seen.stopping_at),
         _exit(seen),
-        _step("event", event and event.recorded_at, f"recorded: {event.cause}" if event else ""),
+        _step("event", event.recorded_at, f"recorded: {event.cause}")
+        if event
+        else _step("event", None),
         _decision(seen),
     )
     if seen.is_observing:
