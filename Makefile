@@ -75,8 +75,9 @@ audit: .venvs/audit/ready .venvs/checkov/ready  ## Pins against known vulnerabil
 	.venvs/checkov/bin/checkov --config-file .checkov.yaml || red=1; exit $${red:-0}
 
 .PHONY: docs
-docs: .venvs/docs/ready  ## Build the documentation into build/docs; fails on a warning or a dead link
-	@.venvs/docs/bin/python -m tools.settings_page
+docs: .venv/ready .venvs/docs/ready  ## Write what is generated anew, build the documentation into build/docs; fails on a dead link
+	@$(VENV)/python -m tools.settings_page
+	@$(VENV)/python -m tools.policies
 	@$(MAKE) site
 
 # As it was committed: the tests find what `make docs` would have to write anew.

@@ -6,7 +6,7 @@ zip in every cold start.
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 from chalice.app import BaseLambdaEvent, Chalice, Rate
 
@@ -50,6 +50,8 @@ FARGATE_STOPS: dict[str, Any] = {
 class RawEvent(BaseLambdaEvent):
     """An event as it came: Chalice's own class raises KeyError on one without `time`."""
 
+    context: Any
+
     def _extract_attributes(self, event_dict: Any) -> None:
         """Extract nothing: `core/model/ecs_task.py` reads the event, and never raises."""
 
@@ -59,7 +61,7 @@ def react(event: RawEvent) -> Mapping[str, object]:
     """Answer an interruption: record it, rerun the flow run, annotate it."""
     from chalicelib.functions.react import react as react_to
 
-    return wiring.answer(react_to, event.to_dict(), cast("wiring.LambdaContext", event.context))
+    return wiring.answer(react_to, wiring.context_of, event.to_dict(), event.context)
 
 
 @app.on_cw_event(FARGATE_STOPS)
@@ -67,7 +69,7 @@ def meter(event: RawEvent) -> Mapping[str, object]:
     """Bill a stopped task, once, with what Spot saved and what has to be done again."""
     from chalicelib.functions.meter import meter as bill_once
 
-    return wiring.answer(bill_once, event.to_dict(), cast("wiring.LambdaContext", event.context))
+    return wiring.answer(bill_once, wiring.context_of, event.to_dict(), event.context)
 
 
 @app.schedule(Rate(5, unit=Rate.MINUTES))
@@ -75,7 +77,7 @@ def sweep(event: RawEvent) -> Mapping[str, object]:
     """Repair what no event reported: runs that are marked Running, and have no task."""
     from chalicelib.functions.sweep import sweep as sweep_all
 
-    return wiring.answer(sweep_all, event.to_dict(), cast("wiring.LambdaContext", event.context))
+    return wiring.answer(sweep_all, wiring.context_of, event.to_dict(), event.context)
 
 
 @app.schedule(Rate(5, unit=Rate.MINUTES))
@@ -83,8 +85,8 @@ def provision(event: RawEvent) -> Mapping[str, object]:
     """Create stack and work pool, a step per call, and keep them up to date."""
     from chalicelib.functions.provision import provision as provision_all
 
-    context = cast("wiring.LambdaContext", event.context)
-    return wiring.answer_provisioning(provision_all, event.to_dict(), context)
+    context_of = wiring.provision_context
+    return wiring.answer(provision_all, context_of, event.to_dict(), event.context)
 
 
 for function in (react, meter, sweep, provision):

@@ -16,11 +16,6 @@ LOOKS_AGAIN: Final = "none: the next call of provision reads the result"
 """The next step after a change that another caller makes, or has made."""
 
 
-def in_one_line(what: str, next_step: str) -> str:
-    """Return what happened and the next step, in one line."""
-    return f"{what.rstrip('.')}. Next step: {next_step}"
-
-
 class PrefectSpotError(Exception):
     """Base of our errors: `what` happened, and the `next_step` for the reader, each one phrase.
 
@@ -33,7 +28,7 @@ class PrefectSpotError(Exception):
         self.next_step = next_step
 
     def __str__(self) -> str:
-        return in_one_line(self.what, self.next_step)
+        return f"{self.what.rstrip('.')}. Next step: {self.next_step}"
 
 
 class SettingError(PrefectSpotError):

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from chalicelib.core.model.pricing import OWN_RATES_FORM, read_own_rates
 from chalicelib.errors import SettingError
+
+T = TypeVar("T")
 
 _GIB: Final = 1024
 FARGATE_MEMORY: Final[Mapping[int, tuple[int, ...]]] = {
@@ -20,12 +22,6 @@ FARGATE_MEMORY: Final[Mapping[int, tuple[int, ...]]] = {
     16384: tuple(range(32 * _GIB, 120 * _GIB + 1, 8 * _GIB)),
 }
 """MiB that Fargate accepts, by CPU units: ECS developer guide, "Task size"."""
-
-_LOG_RETENTION_DAYS: Final = (
-    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096),
-    *(1827, 2192, 2557, 2922, 3288, 3653),
-)
-"""What CloudWatch Logs accepts: its API reference, PutRetentionPolicy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +38,37 @@ class Form:
 
 def text_of(value: object) -> str:
     """Return a setting's value as text, which is all that CloudFormation takes."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case tuple():
-            return ",".join(value)
-        case _:
-            return str(value)
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _checked(is_accepted: object, value: T) -> T:
+    if not is_accepted:
+        raise ValueError
+    return value
 
 
 def one_of(values: Iterable[object]) -> Form:
     """Accept one of the values, by its text."""
     by_text = {text_of(value): value for value in values}
-
-    def read(text: str) -> object:
-        if text not in by_text:
-            raise ValueError
-        return by_text[text]
-
-    return Form(", ".join(by_text), read)
+    return Form(", ".join(by_text), lambda text: _checked(text in by_text, by_text.get(text)))
 
 
 def whole_number(least: int, most: int) -> Form:
     """Accept whole numbers from `least` to `most`."""
 
     def read(text: str) -> int:
-        is_number = text.isascii() and text.isdigit() and len(text) < 10
-        if not (is_number and least <= int(text) <= most):
-            raise ValueError
-        return int(text)
+        number = int(_checked(re.fullmatch("[0-9]{1,9}", text), text))
+        return _checked(least <= number <= most, number)
 
     return Form(f"whole numbers from {least} to {most}", read)
 
 
 def matching(pattern: str, accepted: str, *, is_secret: bool = False) -> Form:
     """Accept a text that matches all of the pattern, or an empty one."""
-
-    def read(text: str) -> str:
-        if text and not re.fullmatch(pattern, text):
-            raise ValueError
-        return text
-
-    return Form(accepted, read, is_secret)
+    whole = re.compile(f"(?:{pattern})?")
+    return Form(accepted, lambda text: _checked(whole.fullmatch(text), text), is_secret)
 
 
 def all_matching(pattern: str, accepted: str) -> Form:
@@ -91,9 +76,8 @@ def all_matching(pattern: str, accepted: str) -> Form:
 
     def read(text: str) -> tuple[str, ...]:
         parts = tuple(part.strip() for part in text.split(",") if part.strip())
-        if (text and not parts) or not all(re.fullmatch(pattern, part) for part in parts):
-            raise ValueError
-        return parts
+        match = all(re.fullmatch(pattern, part) for part in parts)
+        return _checked(match and (parts or not text), parts)
 
     return Form(f"{accepted}, comma-separated", read)
 
@@ -106,9 +90,8 @@ def _read_url(text: str) -> str:
             next_step="store them in an SSM SecureString, and name it in"
             " PREFECT_API_AUTH_STRING_PARAMETER",
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError
-    return text.strip().rstrip("/")
+    is_address = parts.scheme in ("http", "https") and parts.hostname
+    return _checked(is_address, text.strip().rstrip("/"))
 
 
 _PREFECT_NAME: Final = r"""[^,'"\\/%&<>]*[^,'"\\/%&<>\s][^,'"\\/%&<>]*"""
@@ -146,6 +129,12 @@ IMAGE: Final = matching(r"[a-z0-9][\w.:/@-]*", "an image, such as prefecthq/pref
 CPU_UNITS: Final = one_of(FARGATE_MEMORY)
 # `settings.py` reads it, with the CPU units.
 MEMORY: Final = Form("with WORKER_CPU 512, in MiB, 1024, 2048, 3072, 4096", str)
-RETENTION_DAYS: Final = one_of(_LOG_RETENTION_DAYS)
+RETENTION_DAYS: Final = one_of(
+    (
+        *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096),
+        *(1827, 2192, 2557, 2922, 3288, 3653),
+    )
+)
+"""What CloudWatch Logs accepts: its API reference, PutRetentionPolicy."""
 LOG_LEVEL: Final = one_of(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
 RATES: Final = Form(OWN_RATES_FORM, read_own_rates)

@@ -6,7 +6,7 @@ it with an error that names it.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -32,25 +32,18 @@ class Setting:
 
     `default`: None where the setting is required; `<stage>` in it stands for the stage's name.
     `meaning`: for the settings page, in Markdown. `parameter`: the stack's parameter that gets the
-    value, as `to_parameter` returns it. `section`: the page's section that begins with this row.
+    value; None: the name in camel case; empty: none.
     """
 
     default: str | None
     form: forms.Form
     meaning: str
-    parameter: str = ""
-    to_parameter: Callable[[Any], str] = forms.text_of
-    section: str = ""
+    parameter: str | None = None
     name: str = ""
 
 
 def _row(*values: Any, **named: Any) -> Any:
     return field(metadata={"row": Setting(*values, **named)})
-
-
-def _without_slash(name: str) -> str:
-    """Behind "parameter/" in its ARN, a name has no slash of its own in front."""
-    return name.removeprefix("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,63 +55,55 @@ class Settings:
     """
 
     prefect_api_url: str = _row(
-        None,
-        forms.API_URL,
-        "the API of a Prefect Cloud workspace or of a server",
-        "PrefectApiUrl",
-        section="Where Prefect is",
+        None, forms.API_URL, "the API of a Prefect Cloud workspace or of a server"
     )
     prefect_api_key_parameter: str = _row(
         "",
         forms.SECRET_PARAMETER,
         "name of the SSM SecureString that holds the API key; empty: none",
         "ApiKeyParameter",
-        _without_slash,
     )
     prefect_api_auth_string_parameter: str = _row(
         "",
         forms.SECRET_PARAMETER,
         "the same for a server's basic auth, `user:password`; one of the two at most",
         "AuthStringParameter",
-        _without_slash,
     )
     mode: Mode = _row(
         "rescue",
         forms.one_of(Mode),
         "`rescue`: every run with a deployment; `opt-in`: runs tagged `spot:rerun`; `observe`:"
         " none, what would have been done is written down ([modes](concepts.md#mode))",
-        section="What is rescued, and how",
+        parameter="",
     )
     spot_retries: int = _row(
         "3",
         forms.whole_number(0, 1000),
         "interruptions a run may suffer on Spot, unless its tag `spot-retries:N` or its flow's"
         " own `retries` say otherwise ([budget](concepts.md#budget))",
+        parameter="",
     )
     rerun_delay_seconds: int = _row(
         "0",
         forms.whole_number(0, 86_400),
         "wait before a rerun on Spot; each run's is between once and twice this, so that many"
         " do not start at once",
+        parameter="",
     )
     guard_economics: bool = _row(
         "false",
         forms.FLAG,
         "`true`: a rerun goes to FARGATE as soon as finishing on Spot is expected to cost more,"
         " by your own interruption rate and the deployment's completed runs",
+        parameter="",
     )
     sweep_grace_seconds: int = _row(
         "180",
         forms.whole_number(0, 3_600),
         "what `react` is given to answer an event, before `sweep` repairs what it finds",
+        parameter="",
     )
-    stage: str = _row(
-        "dev",
-        forms.TEXT,
-        "the stage's name; the defaults below are made of it",
-        "Stage",
-        section="Where it looks",
-    )
+    stage: str = _row("dev", forms.TEXT, "the stage's name; the defaults below are made of it")
     ecs_clusters: tuple[str, ...] = _row(
         "prefect-spot-<stage>",
         forms.CLUSTERS,
@@ -127,89 +112,69 @@ class Settings:
         name="ECS_CLUSTER",
     )
     work_pool: str = _row(
-        "fargate-spot-<stage>", forms.POOL_NAME, "the pool whose runs `sweep` repairs", "WorkPool"
+        "fargate-spot-<stage>", forms.POOL_NAME, "the pool whose runs `sweep` repairs"
     )
     provision: Provision = _row(
         "full",
         forms.one_of(Provision),
         "`full`: cluster, worker and work pool too; `rescue-only`: an existing cluster, pool"
         " and worker stay as they are, the stack holds what the handler itself needs",
-        "Provision",
-        section="What is provided",
     )
     stack_name: str = _row(
         "prefect-spot-<stage>", forms.STACK_NAME, "the stack, and its DynamoDB table", "TableName"
     )
-    vpc_id: str = _row(
-        "", forms.VPC_ID, "network of worker and flows; empty: the default VPC", "VpcId"
-    )
+    vpc_id: str = _row("", forms.VPC_ID, "network of worker and flows; empty: the default VPC")
     subnet_ids: tuple[str, ...] = _row(
-        "", forms.SUBNET_IDS, "of worker and flows; empty: all of the VPC that fit", "SubnetIds"
+        "", forms.SUBNET_IDS, "of worker and flows; empty: all of the VPC that fit"
     )
     security_group_ids: tuple[str, ...] = _row(
-        "", forms.GROUP_IDS, "of worker and flows; empty: the stack makes one", "SecurityGroupIds"
+        "", forms.GROUP_IDS, "of worker and flows; empty: the stack makes one"
     )
     assign_public_ip: bool = _row(
-        "true",
-        forms.FLAG,
-        "`false` needs subnets with a NAT gateway or endpoints",
-        "AssignPublicIp",
-        lambda is_on: "ENABLED" if is_on else "DISABLED",
+        "true", forms.FLAG, "`false` needs subnets with a NAT gateway or endpoints"
     )
     use_spot: bool = _row(
-        "true", forms.FLAG, "`false`: a plain Fargate cluster, and flows on FARGATE", "UseSpot"
+        "true", forms.FLAG, "`false`: a plain Fargate cluster, and flows on FARGATE"
     )
     spot_weight: int = _row(
         "3",
         forms.whole_number(0, 1_000),
         "of FARGATE_SPOT in the cluster's default strategy: for tasks that bring none."
         " Prefect's runs bring theirs",
-        "SpotWeight",
     )
-    fargate_weight: int = _row(
-        "2", forms.whole_number(0, 1_000), "of FARGATE in that strategy", "FargateWeight"
-    )
+    fargate_weight: int = _row("2", forms.whole_number(0, 1_000), "of FARGATE in that strategy")
     fargate_base: int = _row(
-        "1", forms.whole_number(0, 100_000), "tasks on FARGATE before any on Spot", "FargateBase"
+        "1", forms.whole_number(0, 100_000), "tasks on FARGATE before any on Spot"
     )
     alarm_email: str = _row(
-        "", forms.EMAIL, "subscribed to the alarm topic; AWS asks it to confirm", "AlarmEmail"
+        "", forms.EMAIL, "subscribed to the alarm topic; AWS asks it to confirm"
     )
     worker_image: str = _row(
-        "prefecthq/prefect-aws:latest",
-        forms.IMAGE,
-        "the image; name a version of it",
-        "WorkerImage",
-        section="The worker",
+        "prefecthq/prefect-aws:latest", forms.IMAGE, "the image; name a version of it"
     )
-    worker_cpu: int = _row("512", forms.CPU_UNITS, "CPU units of its task", "WorkerCpu")
+    worker_cpu: int = _row("512", forms.CPU_UNITS, "CPU units of its task")
     worker_memory: int = _row(
         "",
         forms.MEMORY,
         "memory of its task; empty: 1024, or the least that Fargate takes with that CPU",
-        "WorkerMemory",
     )
     work_queues: tuple[str, ...] = _row(
-        "", forms.QUEUE_NAMES, "what the worker polls; empty: all of the pool", "WorkQueues"
+        "", forms.QUEUE_NAMES, "what the worker polls; empty: all of the pool"
     )
     worker_query_seconds: int = _row(
-        "10", forms.whole_number(1, 3_600), "how often it asks for due runs", "WorkerQuerySeconds"
+        "10", forms.whole_number(1, 3_600), "how often it asks for due runs"
     )
     log_retention_days: int = _row(
-        "30", forms.RETENTION_DAYS, "how long worker and flow logs are kept", "LogRetentionDays"
+        "30", forms.RETENTION_DAYS, "how long worker and flow logs are kept"
     )
     rates: Rates = _row(
         "",
         forms.RATES,
         "your own rates, as of a savings plan, over the shipped table ([money](money.md))",
-        section="Money",
+        parameter="",
     )
     log_level: str = _row(
-        "INFO",
-        forms.LOG_LEVEL,
-        "level of the Lambdas' own log, and of the worker's",
-        "LogLevel",
-        section="Log",
+        "INFO", forms.LOG_LEVEL, "level of the Lambdas' own log, and of the worker's"
     )
 
     @property
@@ -286,11 +251,17 @@ def _wrong(row: Setting, text: str, accepted: str = "", why: str = "") -> Settin
 
 def stack_parameters(settings: Settings) -> dict[str, str]:
     """Return the values of the stack's parameters, by their names."""
-    return {
-        row.parameter: row.to_parameter(getattr(settings, name))
+    values = {
+        row.parameter or name.title().replace("_", ""): forms.text_of(getattr(settings, name))
         for name, row in ROWS.items()
-        if row.parameter
+        if row.parameter != ""
     }
+    # Behind "parameter/" in its ARN, a name has no slash of its own in front.
+    secrets = {
+        name: values[name].removeprefix("/") for name in ("ApiKeyParameter", "AuthStringParameter")
+    }
+    public_ip = "ENABLED" if settings.assign_public_ip else "DISABLED"
+    return {**values, **secrets, "AssignPublicIp": public_ip}
 
 
 def function_names(stage: str) -> tuple[str, ...]:

@@ -7,13 +7,12 @@ at its first use.
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 import boto3
@@ -22,13 +21,13 @@ from aws_lambda_powertools import Logger
 from botocore.config import Config
 
 import infra
+from chalicelib.adapters.aws import EcsTasks, EmfMetrics
 from chalicelib.adapters.credentials import PrefectAuthorization
-from chalicelib.adapters.ecs import EcsTasks
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import JsonHttp, connections_to
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.context import Context, attempt, results
 from chalicelib.core.model.pricing import Rates, read_table, with_own
+from chalicelib.core.ports import Context
 from chalicelib.errors import PrefectSpotError, SettingError
 from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
-    from chalicelib.adapters.emf import EmfMetrics
     from chalicelib.functions.provision import ProvisionContext
 
 CALLS_AT_ONCE: Final = 6
@@ -57,8 +55,7 @@ arguments that the service checks as well."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
 
-
-_MAKING: Final = threading.Lock()
+C = TypeVar("C")
 
 
 class LambdaContext(Protocol):
@@ -96,99 +93,75 @@ class Outcome(Protocol):
 
 
 def answer(
-    function: Callable[[Context, object], Outcome],
+    function: Callable[[C, object], Outcome],
+    make_context: Callable[[LambdaContext], C],
     event: object,
     lambda_context: LambdaContext,
-    *,
-    pause: Callable[[float], None] = time.sleep,
 ) -> Mapping[str, object]:
     """Call a function with the context of this invocation; return the Lambda's answer.
 
-    `pause` waits so many seconds before a request is retried.
+    Logs what the call raises, with its type: Lambda itself logs one line of it.
     """
-    return logged(lambda: function(_context(lambda_context, pause), event), lambda_context)
-
-
-def answer_provisioning(
-    function: "Callable[[ProvisionContext, object], Outcome]",
-    event: object,
-    lambda_context: LambdaContext,
-) -> Mapping[str, object]:
-    """Call `provision` likewise."""
-    return logged(lambda: function(_provision_context(lambda_context), event), lambda_context)
-
-
-def logged(call: Callable[[], Outcome], lambda_context: LambdaContext) -> Mapping[str, object]:
-    """Return the Lambda's answer; log what the call raises: Lambda itself logs one line of it."""
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=lambda_context.aws_request_id)
     try:
-        return call().summary
+        return function(make_context(lambda_context), event).summary
     except Exception as error:
         log.exception("the invocation failed", error_type=type(error).__name__)
         raise
 
 
-def _context(lambda_context: LambdaContext, pause: Callable[[float], None] = time.sleep) -> Context:
+def context_of(
+    lambda_context: LambdaContext, pause: Callable[[float], None] = time.sleep
+) -> Context:
+    """Return the context of an invocation; `pause` waits so many seconds before a retry."""
     chosen = settings()
-    ends_at = time.monotonic() + lambda_context.get_remaining_time_in_millis() / 1000
-
-    def seconds_left() -> float:
-        return ends_at - SPARE_SECONDS - time.monotonic()
-
-    def prefect_until(deadline: Callable[[], float]) -> PrefectRest:
-        return PrefectRest(
-            api_url=chosen.prefect_api_url,
-            authorization=authorize,
-            deadline=deadline,
-            pool=connections(),
-            deployment_names=_deployment_names(),
-            sleep=pause,
-        )
-
-    def with_timeout(seconds: float) -> PrefectRest:
-        until = time.monotonic() + seconds
-        return prefect_until(lambda: min(seconds_left(), until - time.monotonic()))
-
+    seconds = lambda_context.get_remaining_time_in_millis() / 1000
+    seconds_left = _countdown(seconds - SPARE_SECONDS)
+    prefect = partial(
+        PrefectRest,
+        chosen.prefect_api_url,
+        authorization(),
+        pool=connections(),
+        deployment_names=_deployment_names(),
+        sleep=pause,
+    )
     # Lambda's retries of an event carry the same request id.
     owner = f"{lambda_context.aws_request_id}/{uuid4()}"
     return Context(
-        prefect=prefect_until(seconds_left),
+        prefect=prefect(deadline=seconds_left),
+        with_timeout=lambda most: prefect(deadline=_countdown(min(most, seconds_left()))),
         records=RunTable(_dynamodb(), chosen.stack_name, owner),
         bills=_late(_bills),
         tasks=_late(_tasks),
         log=log_of_function(),
         now=lambda: datetime.now(UTC),
-        lease=timedelta(milliseconds=lambda_context.get_remaining_time_in_millis()) + LEASE_MARGIN,
+        lease=timedelta(seconds=seconds) + LEASE_MARGIN,
         policy=policy_of(chosen, _rates()),
         clusters=chosen.ecs_clusters,
+        account=lambda_context.invoked_function_arn.split(":")[4],
         work_pool=chosen.work_pool,
         grace=timedelta(seconds=chosen.sweep_grace_seconds),
         seconds_left=seconds_left,
         pause=pause,
         gather=_gather,
         measure=lambda measured: _metrics().measure(measured),
-        with_timeout=with_timeout,
-        account=lambda_context.invoked_function_arn.split(":")[4],
     )
 
 
-def _provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
+def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
     """Make all of it anew: what is called every few minutes keeps nothing warm."""
     # Loaded here: the other Lambdas do without.
+    from chalicelib.adapters.prefect_api import PrefectWorkPools
     from chalicelib.adapters.provisioning import AwsAccount
-    from chalicelib.adapters.work_pools import PrefectWorkPools
     from chalicelib.core.provision.plan import Credential, Desired
     from chalicelib.functions.provision import ProvisionContext
 
     chosen = settings()
     key, auth_string = chosen.prefect_api_key_parameter, chosen.prefect_api_auth_string_parameter
-    ends_at = time.monotonic() + lambda_context.get_remaining_time_in_millis() / 1000
-
-    def seconds_left() -> float:
-        return ends_at - SECONDS_FOR_AWS - time.monotonic()
-
+    seconds = lambda_context.get_remaining_time_in_millis() / 1000
+    seconds_left = _countdown(seconds - SECONDS_FOR_AWS)
     return ProvisionContext(
         desired=Desired(
             is_full=chosen.is_full,
@@ -214,15 +187,23 @@ def _provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
         work_pools=PrefectWorkPools(
-            JsonHttp(chosen.prefect_api_url, authorize, seconds_left, pool=connections())
+            JsonHttp(chosen.prefect_api_url, authorization(), seconds_left, pool=connections())
         ),
         log=log_of_function(),
     )
 
 
+def _countdown(seconds: float) -> Callable[[], float]:
+    """Return a clock that says how many of the seconds are left."""
+    until = time.monotonic() + seconds
+    return lambda: until - time.monotonic()
+
+
 def _gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make the calls at once, and wait for all: Lambda would freeze one that is still under way."""
-    return results(list(_threads().map(attempt, calls)))
+    futures = [_threads().submit(call) for call in calls]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 def _late(make: Callable[[], object]) -> Any:
@@ -256,25 +237,16 @@ def _add_next_step(record: logging.LogRecord) -> bool:
     return True
 
 
-def authorize(fresh: bool) -> str | None:
-    """Return the value of the Authorization header for Prefect, None for none.
-
-    Two threads may ask for the first one at once, and boto3 is not to make two clients at once.
-    """
-    with _MAKING:
-        authorization = _authorization()
-    return authorization(fresh)
-
-
 @cache
-def _authorization() -> Callable[[bool], str | None]:
-    chosen = settings()
-    if not (chosen.prefect_api_key_parameter or chosen.prefect_api_auth_string_parameter):
-        return lambda _fresh: None
+def authorization() -> PrefectAuthorization:
+    """Return what makes the Authorization header; under its lock it makes its client at first use.
+
+    Two threads may ask for the first header at once, and boto3 is not to make two clients at once.
+    """
     return PrefectAuthorization(
-        boto3.client("ssm"),
-        api_key_parameter=chosen.prefect_api_key_parameter,
-        auth_string_parameter=chosen.prefect_api_auth_string_parameter,
+        _late(cache(lambda: boto3.client("ssm"))),
+        api_key_parameter=settings().prefect_api_key_parameter,
+        auth_string_parameter=settings().prefect_api_auth_string_parameter,
     )
 
 
@@ -307,9 +279,7 @@ def _tasks() -> EcsTasks:
 
 
 @cache
-def _metrics() -> "EmfMetrics":
-    from chalicelib.adapters.emf import EmfMetrics  # most events measure nothing
-
+def _metrics() -> EmfMetrics:
     return EmfMetrics(settings().stage, settings().work_pool)
 
 

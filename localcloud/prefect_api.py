@@ -39,21 +39,21 @@ class PrefectApi:
         """
         scheduled = {"type": "SCHEDULED", "name": "Scheduled"}
         body = {"state": scheduled, "idempotency_key": str(uuid4()), **fields}
-        return str(self._send("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
+        return str(self.send("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
 
     def run(self, flow_run_id: str) -> dict[str, Any]:
         """Return the flow run."""
-        return dict(self._send("GET", f"/flow_runs/{flow_run_id}"))
+        return dict(self.send("GET", f"/flow_runs/{flow_run_id}"))
 
     def history(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Return the run's states, oldest first."""
-        states = self._send("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
+        states = self.send("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
         return sorted(states, key=lambda state: str(state["timestamp"]))
 
     def task_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Return the run's task runs."""
         body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-        return list(self._send("POST", "/task_runs/filter", body))
+        return list(self.send("POST", "/task_runs/filter", body))
 
     def annotation(self, flow_run_id: str) -> str:
         """Return the newest Markdown artifact of the run, empty when there is none."""
@@ -63,13 +63,13 @@ class PrefectApi:
             "sort": "CREATED_DESC",
             "limit": 1,
         }
-        found = self._send("POST", "/artifacts/filter", body)
+        found = self.send("POST", "/artifacts/filter", body)
         return str(found[0]["data"]) if found else ""
 
     def logs(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Return the run's log lines, oldest first, 200 at most."""
         body = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_ASC"}
-        return list(self._send("POST", "/logs/filter", body))
+        return list(self.send("POST", "/logs/filter", body))
 
     def events(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Return the newest events about the run, 50 at most."""
@@ -77,40 +77,43 @@ class PrefectApi:
             "filter": {"resource": {"id": [f"prefect.flow-run.{flow_run_id}"]}, "order": "DESC"},
             "limit": 50,
         }
-        return list(self._send("POST", "/events/filter", body)["events"])
+        return list(self.send("POST", "/events/filter", body)["events"])
 
     def workers(self, pool: str) -> list[dict[str, Any]]:
         """Return the pool's workers."""
-        return list(self._send("POST", f"/work_pools/{pool}/workers/filter", {}))
+        return list(self.send("POST", f"/work_pools/{pool}/workers/filter", {}))
 
     def children(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Return the runs that a run started."""
         body = {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run_id]}}}
-        return list(self._send("POST", "/flow_runs/filter", body))
+        return list(self.send("POST", "/flow_runs/filter", body))
 
     def set_state(self, flow_run_id: str, state: dict[str, Any]) -> dict[str, Any]:
         """Propose a state, as a user in the UI would; return Prefect's answer."""
         body = {"state": state}
-        return dict(self._send("POST", f"/flow_runs/{flow_run_id}/set_state", body))
+        return dict(self.send("POST", f"/flow_runs/{flow_run_id}/set_state", body))
 
     def delete(self, flow_run_id: str) -> None:
         """Delete the flow run, as a user in the UI would."""
-        self._send("DELETE", f"/flow_runs/{flow_run_id}")
+        self.send("DELETE", f"/flow_runs/{flow_run_id}")
 
     def resume(self, flow_run_id: str) -> None:
         """Resume a paused or suspended run, as a user in the UI would."""
-        self._send("POST", f"/flow_runs/{flow_run_id}/resume", {})
+        self.send("POST", f"/flow_runs/{flow_run_id}/resume", {})
 
     def pause_queue(self, pool: str, paused: bool, queue: str = "default") -> None:
         """Pause or resume a work queue of the pool: workers see none of its runs meanwhile."""
-        self._send("PATCH", f"/work_pools/{pool}/queues/{queue}", {"is_paused": paused})
+        self.send("PATCH", f"/work_pools/{pool}/queues/{queue}", {"is_paused": paused})
 
     def is_final(self, flow_run_id: str) -> bool:
         """Whether the run is over."""
         return self.run(flow_run_id)["state_type"] in FINAL
 
-    def _send(self, method: str, path: str, body: object = None) -> Any:
-        """Send it; again while the server is busy, or if it hangs up and repeating is safe."""
+    def send(self, method: str, path: str, body: object = None) -> Any:
+        """Send any request, and return the JSON of the answer; None where there is none.
+
+        It is sent again while the server is busy, or if it hangs up and repeating is safe.
+        """
         may_repeat = method == "GET" or path.endswith(("/filter", "/create_flow_run"))
         hung_up, deadline = 0, time.monotonic() + BUSY_SECONDS
         while True:

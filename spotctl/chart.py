@@ -10,8 +10,7 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chalicelib.core.money.daily_sums import Counts
-from chalicelib.core.money.report import Report, Row, days_between
+from chalicelib.core.money.report import Counts, Report, Row, days_between
 
 MOST_DEPLOYMENTS: Final = 12
 """How many rates are drawn: those of the deployments with the most interruptions."""
@@ -29,7 +28,7 @@ def draw(report: Report, png: Path, svg: Path) -> None:
     _draw_rates(rates, report)
     figure.suptitle(
         f"Fargate Spot, {report.since} to {report.until} (UTC), estimated:"
-        f" {report.total.counts.net_savings_usd:.4f} USD saved, net of repeated work"
+        f" {report.total.counts.amounts.net_savings_usd:.4f} USD saved, net of repeated work"
     )
     figure.savefig(png, dpi=120)
     # Without its date, the same report gives the same file.
@@ -44,14 +43,14 @@ def _draw_money(axes: Axes, report: Report) -> None:
         if row.day is not None:
             sums[row.day] += row.counts
     by_day, places = sums.values(), range(len(days))
-    paid = [float(counts.cost_usd) for counts in by_day]
-    wasted = [float(counts.wasted_usd) for counts in by_day]
+    paid = [float(counts.amounts.cost_usd) for counts in by_day]
+    wasted = [float(counts.amounts.wasted_usd) for counts in by_day]
     useful = [all_ - repeated for all_, repeated in zip(paid, wasted, strict=True)]
-    on_demand = [float(counts.on_demand_usd) for counts in by_day]
+    on_demand = [float(counts.amounts.on_demand_usd) for counts in by_day]
     axes.bar(places, on_demand, 0.8, color="none", edgecolor=_ON_DEMAND, label="all on demand")
     axes.bar(places, useful, 0.6, color=_PAID, label="paid, useful")
     axes.bar(places, wasted, 0.6, bottom=useful, color=_WASTED, label="paid, repeated work")
-    net = list(accumulate(float(counts.net_savings_usd) for counts in by_day))
+    net = list(accumulate(float(counts.amounts.net_savings_usd) for counts in by_day))
     axes.plot(places, net, color=_NET, marker="o", markersize=3, label="net saving so far")
     axes.axhline(0, color="black", linewidth=0.5)
     step = max(1, len(days) // 10)

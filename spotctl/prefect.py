@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from chalicelib.adapters.prefect_answers import read_fields
+from chalicelib.adapters.prefect_answers import Fields, read_list
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import CHECK_API_URL, Authorization, JsonHttp
 from chalicelib.core.model.flow_run import ProposedState, StateType
@@ -214,10 +214,8 @@ def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:
 
 
 def _object(value: object) -> Mapping[str, Any]:
-    return read_fields(value, "answer")
+    return Fields(value, "answer")
 
 
 def _objects(value: object) -> list[Mapping[str, Any]]:
-    if not isinstance(value, list):
-        raise PrefectUnavailableError("Prefect's answer is not a list", next_step=CHECK_API_URL)
-    return [_object(each) for each in value]
+    return list(map(_object, read_list(value, "answer")))

@@ -137,8 +137,9 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
     if report.observes:
         yield from map(str, (counts.would_spot_reruns, counts.would_on_demand_reruns))
     yield f"{counts.hours:.2f}"
-    yield from map(in_usd, (counts.cost_usd, counts.on_demand_usd, counts.savings_usd))
-    yield from map(in_usd, (counts.wasted_usd, counts.net_savings_usd))
+    usd = counts.amounts
+    yield from map(in_usd, (usd.cost_usd, usd.on_demand_usd, usd.savings_usd))
+    yield from map(in_usd, (usd.wasted_usd, usd.net_savings_usd))
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -153,7 +154,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Put on demand by a guard, earlier than by the budget: {by_guard}"
     drills = report.drills.counts
     if drills.hours:
-        yield f"Drills, in no total: {drills.hours:.2f} hours, {in_usd(drills.cost_usd)} USD paid"
+        paid = in_usd(drills.amounts.cost_usd)
+        yield f"Drills, in no total: {drills.hours:.2f} hours, {paid} USD paid"
     if report.observes:
         yield "MODE was observe: reruns under `would` were not made, only decided"
     yield "All figures are estimates: seconds as ECS reports them, times these rates:"

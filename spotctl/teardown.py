@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.aws import EcsTasks
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.errors import PrefectSpotError

@@ -7,10 +7,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import FlowRun, RunPolicy, RunState, StateType
+from chalicelib.core.model.flow_run import FlowRun, RunPolicy, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.model.pricing import Rate
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.rescue.snapshot import Snapshot
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
@@ -67,6 +66,16 @@ def make_rate(
     return Rate(**{**ordinary, **changes})
 
 
+RATES = {
+    rate.key: rate
+    for rate in (
+        make_rate("FARGATE_SPOT", "0.012", "0.0013"),
+        make_rate("FARGATE", "0.04", "0.004"),
+    )
+}
+ECONOMICS = Policy(economics=True, rates=RATES)
+
+
 def make_state(type: StateType = StateType.RUNNING, **changes: Any) -> RunState:  # noqa: A002
     ordinary: dict[str, Any] = {
         "id": uuid4(),
@@ -92,20 +101,17 @@ def make_run(**changes: Any) -> FlowRun:
 
 
 def make_snapshot(**changes: Any) -> Snapshot:
-    """The interruption of an ordinary run's ordinary task; `task` and `history` may be given."""
+    """The interruption of an ordinary run's ordinary task; the run's state ends its history."""
     run = changes.pop("run", None) or make_run()
-    history = changes.pop("history", None)
-    if history is None:
-        history = (
-            make_state(StateType.SCHEDULED, timestamp=NOW - seconds(130)),
-            make_state(StateType.PENDING, timestamp=NOW - seconds(125)),
-            make_state(StateType.RUNNING, timestamp=NOW - seconds(80)),
-            run.state,
-        )
+    before = (
+        make_state(StateType.SCHEDULED, timestamp=NOW - seconds(130)),
+        make_state(StateType.PENDING, timestamp=NOW - seconds(125)),
+        make_state(StateType.RUNNING, timestamp=NOW - seconds(80)),
+    )
     ordinary: dict[str, Any] = {
-        "subject": changes.pop("task", None) or make_task(),
+        "subject": make_task(),
         "run": run,
-        "history": history,
+        "history": (*before, run.state),
         "record": RunRecord(RUN_ID),
         "policy": Policy(),
         "now": NOW,

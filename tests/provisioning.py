@@ -27,13 +27,21 @@ PARAMETER_ARN = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{PARAMETER}"
 QUEUE_ARN = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{STACK_NAME}-failures"
 FUNCTION_PREFIX = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:"
 
+OUTPUTS = {
+    "FailureQueueArn": QUEUE_ARN,
+    "ClusterName": STACK_NAME,
+    "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/execution",
+    "FlowRoleArn": f"arn:aws:iam::{ACCOUNT}:role/flow",
+    "LogGroupName": f"/ecs/{STACK_NAME}",
+    "SubnetIds": "subnet-11111111,subnet-22222222",
+    "VpcId": "vpc-11111111",
+    "SecurityGroupIds": "sg-11111111",
+}
+
 STACK_TEMPLATE: dict[str, Any] = {
     "Parameters": {
-        "Stage": {"Type": "String"},
-        "WorkerImage": {"Type": "String"},
-        "VpcId": {"Type": "String"},
-        "SubnetIds": {"Type": "String"},
-        "TableName": {"Type": "String"},
+        name: {"Type": "String"}
+        for name in ("Stage", "WorkerImage", "VpcId", "SubnetIds", "TableName")
     },
     "Resources": {
         "FailureQueue": {
@@ -51,26 +59,12 @@ STACK_TEMPLATE: dict[str, Any] = {
         },
     },
     "Outputs": {
+        **{name: {"Value": value} for name, value in OUTPUTS.items()},
         "FailureQueueArn": {"Value": {"Fn::GetAtt": ["FailureQueue", "Arn"]}},
         "ClusterName": {"Value": {"Ref": "TableName"}},
-        "ExecutionRoleArn": {"Value": "arn:aws:iam::123456789012:role/execution"},
-        "FlowRoleArn": {"Value": "arn:aws:iam::123456789012:role/flow"},
-        "LogGroupName": {"Value": "/ecs/prefect-spot-dev"},
         "SubnetIds": {"Value": {"Ref": "SubnetIds"}},
         "VpcId": {"Value": {"Ref": "VpcId"}},
-        "SecurityGroupIds": {"Value": "sg-11111111"},
     },
-}
-
-OUTPUTS = {
-    "FailureQueueArn": QUEUE_ARN,
-    "ClusterName": STACK_NAME,
-    "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/execution",
-    "FlowRoleArn": f"arn:aws:iam::{ACCOUNT}:role/flow",
-    "LogGroupName": f"/ecs/{STACK_NAME}",
-    "SubnetIds": "subnet-11111111,subnet-22222222",
-    "VpcId": "vpc-11111111",
-    "SecurityGroupIds": "sg-11111111",
 }
 
 POOL_TEMPLATE: dict[str, Any] = infra.load("base-job-template.json")

@@ -17,6 +17,17 @@ FRAME: Final = Path(__file__).parent / "settings.md.in"
 REQUIRED: Final = {"PREFECT_API_URL": "https://prefect.example.com/api"}
 """The settings that have no default."""
 
+SECTIONS: Final = {
+    "PREFECT_API_URL": "Where Prefect is",
+    "MODE": "What is rescued, and how",
+    "STAGE": "Where it looks",
+    "PROVISION": "What is provided",
+    "WORKER_IMAGE": "The worker",
+    "RATES": "Money",
+    "LOG_LEVEL": "Log",
+}
+"""The page's sections, by the setting that each begins with."""
+
 _HEAD: Final = "| setting | default | accepted | meaning |\n|---|---|---|---|"
 
 
@@ -24,8 +35,8 @@ def page() -> str:
     """Return the page, in Markdown."""
     lines: list[str] = []
     for row in ROWS.values():
-        if row.section:
-            lines += ["", f"## {row.section}", "", _HEAD]
+        if row.name in SECTIONS:
+            lines += ["", f"## {SECTIONS[row.name]}", "", _HEAD]
         lines.append(_line(row))
     return FRAME.read_text().replace("{tables}\n", "\n".join(lines[1:]) + "\n")
 

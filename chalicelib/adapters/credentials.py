@@ -22,6 +22,12 @@ CACHE_SECONDS: Final = 300.0
 
 _API_KEY_SETTING: Final = "PREFECT_API_KEY_PARAMETER"
 _AUTH_STRING_SETTING: Final = "PREFECT_API_AUTH_STRING_PARAMETER"
+_NEXT_STEPS: Final = {
+    "NotFound": "create it as a SecureString in this region, or correct the setting",
+    "AccessDenied": "allow the function's role ssm:GetParameter on it,"
+    " and kms:Decrypt when a key of your own encrypts it",
+}
+"""By a part of the code of AWS's error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +53,18 @@ class PrefectAuthorization:
     ) -> None:
         """Names of SSM parameters; both empty: requests carry no credential. `clock` in seconds."""
         self._ssm = ssm
-        self._api_key_parameter = api_key_parameter
-        self._auth_string_parameter = auth_string_parameter
+        self._is_key = bool(api_key_parameter)
+        self._parameter = api_key_parameter or auth_string_parameter
         self._clock = clock
         self._lock = threading.Lock()
         self._held: _Held | None = None
 
     def __repr__(self) -> str:
-        names = f"{self._api_key_parameter!r}, {self._auth_string_parameter!r}"
-        return f"{type(self).__name__}({names})"
+        return f"{type(self).__name__}({self._parameter!r})"
 
     def __call__(self, fresh: bool = False) -> str | None:
-        """Return "Bearer <API key>", "Basic <auth string in base64>", or None.
-
-        Raises:
-            SecretUnreadableError: the parameter cannot be read, or holds nothing usable.
-        """
-        if not (self._api_key_parameter or self._auth_string_parameter):
+        """Return "Bearer <key>", "Basic <base64>", or None. Raises SecretUnreadableError."""
+        if not self._parameter:
             return None
         with self._lock:
             held = self._held
@@ -79,50 +80,30 @@ class PrefectAuthorization:
             return header
 
     def _read(self) -> str:
-        if self._api_key_parameter:
-            key = self._parameter(self._api_key_parameter, _API_KEY_SETTING)
-            # A line break would be refused further on, by an error that shows the header.
-            if not (key.isascii() and key.isprintable()):
-                raise SecretUnreadableError(
-                    f"SSM parameter {self._api_key_parameter!r}, named by {_API_KEY_SETTING}, holds"
-                    " characters that no API key has",
-                    next_step="store the API key again, without line breaks and quotes",
-                )
-            return f"Bearer {key}"
-        pair = self._parameter(self._auth_string_parameter, _AUTH_STRING_SETTING)
-        return f"Basic {base64.b64encode(pair.encode()).decode()}"
-
-    def _parameter(self, name: str, setting: str) -> str:
-        subject = f"SSM parameter {name!r}, named by {setting},"
+        setting = _API_KEY_SETTING if self._is_key else _AUTH_STRING_SETTING
+        subject = f"SSM parameter {self._parameter!r}, named by {setting},"
         try:
-            answer = self._ssm.get_parameter(Name=name, WithDecryption=True)
+            answer = self._ssm.get_parameter(Name=self._parameter, WithDecryption=True)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
-            raise SecretUnreadableError(
-                f"{subject} cannot be read ({code})", next_step=_next_step(code)
-            ) from error
+            step = next((text for part, text in _NEXT_STEPS.items() if part in code), RETRY_LATER)
+            raise SecretUnreadableError(f"{subject} cannot be read ({code})", step) from error
         except BotoCoreError as error:
-            raise SecretUnreadableError(
-                f"{subject} cannot be read ({type(error).__name__})",
-                next_step="check the function's network path to SSM",
-            ) from error
+            what = f"{subject} cannot be read ({type(error).__name__})"
+            step = "check the function's network path to SSM"
+            raise SecretUnreadableError(what, step) from error
         value = answer["Parameter"].get("Value", "").strip()
         if not value:
+            raise SecretUnreadableError(f"{subject} is empty", "store the credential in it")
+        if not self._is_key:
+            return f"Basic {base64.b64encode(value.encode()).decode()}"
+        # A line break would be refused further on, by an error that shows the header.
+        if not (value.isascii() and value.isprintable()):
             raise SecretUnreadableError(
-                f"{subject} is empty", next_step="store the credential in it"
+                f"{subject} holds characters that no API key has",
+                "store the API key again, without line breaks and quotes",
             )
-        return value
-
-
-def _next_step(code: str) -> str:
-    if code in ("ParameterNotFound", "ParameterVersionNotFound"):
-        return "create it as a SecureString in this region, or correct the setting"
-    if code in ("AccessDeniedException", "AccessDenied"):
-        return (
-            "allow the function's role ssm:GetParameter on it,"
-            " and kms:Decrypt when a key of your own encrypts it"
-        )
-    return RETRY_LATER
+        return f"Bearer {value}"
 
 
 def without(credential: str | None, text: str) -> str:

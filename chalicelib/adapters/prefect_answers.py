@@ -4,7 +4,7 @@ An answer that cannot be read never becomes an empty value, which a PATCH would 
 `read_...` takes decoded JSON and raises PrefectUnavailableError, naming the field.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -22,159 +22,151 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.errors import PrefectUnavailableError
 
-_Whole = TypeVar("_Whole", dict[str, Any], list[Any])
+_Value = TypeVar("_Value")
 
 
 def read_state_answer(answer: object) -> StateAnswer:
     """Read Prefect's answer to a proposed state."""
-    fields = read_fields(answer, "set_state")
-    try:
-        verdict = StateVerdict(str(fields.get("status")))
-    except ValueError:
-        raise unreadable("set_state", "status") from None
-    details = fields.get("details")
-    reason = details.get("reason") if isinstance(details, Mapping) else None
+    fields = Fields(answer, "set_state")
+    reason = Fields(fields.get("details") or {}, "set_state").get("reason")
     state = fields.get("state")
+    verdict = fields.need("status", StateVerdict)
     return StateAnswer(verdict, str(reason or ""), None if state is None else read_state(state))
 
 
 def read_run(answer: object) -> FlowRun:
     """Read a flow run. What a PATCH replaces whole must be there, or the PATCH would wipe it."""
-    fields = read_fields(answer, "flow run")
-    policy = dict(_whole(fields, "empirical_policy", dict))
+    fields = Fields(answer, "flow run")
+    policy = Fields(fields.whole("empirical_policy", dict), "flow run")
     return FlowRun(
-        id=read_uuid(fields, "id", "flow run"),
+        id=fields.need("id", read_uuid),
         name=str(fields.get("name") or ""),
         state=read_state(fields.get("state")),
-        run_count=_number(fields, "run_count") or 0,
-        deployment_id=_uuid_or_none(fields, "deployment_id", "flow run"),
-        tags=tuple(map(str, _whole(fields, "tags", list))),
-        job_variables=_whole(fields, "job_variables", dict),
+        run_count=fields.want("run_count", _number) or 0,
+        deployment_id=fields.want("deployment_id", read_uuid),
+        tags=tuple(map(str, fields.whole("tags", list))),
+        job_variables=fields.whole("job_variables", dict),
         policy=RunPolicy(
-            retries=_number({"retries": policy.pop("retries", None)}, "retries"),
-            retry_type=_text_or_none(policy.pop("retry_type", None)),
-            others=policy,
+            retries=policy.want("retries", _number),
+            retry_type=_text(policy.get("retry_type")),
+            others={k: v for k, v in policy.items() if k not in ("retries", "retry_type")},
         ),
-        infrastructure_pid=_text_or_none(fields.get("infrastructure_pid")),
-        work_pool_name=_text_or_none(fields.get("work_pool_name")),
-        expected_start=_time_or_none(fields, "expected_start_time", "flow run"),
+        infrastructure_pid=_text(fields.get("infrastructure_pid")),
+        work_pool_name=_text(fields.get("work_pool_name")),
+        expected_start=fields.want("expected_start_time", _time),
     )
 
 
 def read_completed_run(answer: object) -> CompletedRun:
     """Read a completed flow run; `run_seconds` is Prefect's `total_run_time`."""
-    fields = read_fields(answer, "flow run")
-    seconds = fields.get("total_run_time")
-    if not isinstance(seconds, int | float):
-        raise unreadable("flow run", "total_run_time")
+    fields = Fields(answer, "flow run")
     return CompletedRun(
-        id=read_uuid(fields, "id", "flow run"),
-        run_count=_number(fields, "run_count") or 0,
-        run_seconds=float(seconds),
-        started_at=_time(fields, "start_time", "flow run"),
-        ended_at=_time(fields, "end_time", "flow run"),
-        expected_start=_time_or_none(fields, "expected_start_time", "flow run"),
+        id=fields.need("id", read_uuid),
+        run_count=fields.want("run_count", _number) or 0,
+        run_seconds=fields.need("total_run_time", float),
+        started_at=fields.need("start_time", _time),
+        ended_at=fields.need("end_time", _time),
+        expected_start=fields.want("expected_start_time", _time),
     )
 
 
-def read_called_flow_run(fields: Mapping[str, object]) -> UUID | None:
-    """Return the id of the subflow run that a task run stands for; None for a task."""
-    state = read_fields(fields.get("state") or {}, "task run")
-    details = read_fields(state.get("state_details") or {}, "task run")
-    return _uuid_or_none(details, "child_flow_run_id", "task run")
+def read_task_run(answer: object) -> TaskRun | UUID:
+    """Read a task run that has started; of one that stands for a subflow run, that run's id.
 
-
-def read_task_run(fields: Mapping[str, object]) -> TaskRun:
-    """Read a task run that has started. Only a persisted result has a storage key."""
+    Only a persisted result has a storage key.
+    """
+    fields = Fields(answer, "task run")
     state = read_state(fields.get("state"))
+    if called := Fields(state.details, "task run").want("child_flow_run_id", read_uuid):
+        return called
     stored = state.data.get("storage_key") if isinstance(state.data, Mapping) else None
     return TaskRun(
         state=state.type,
-        started_at=_time(fields, "start_time", "task run"),
+        started_at=fields.need("start_time", _time),
         persisted=bool(stored),
-        ended_at=_time_or_none(fields, "end_time", "task run"),
+        ended_at=fields.want("end_time", _time),
         cached=state.name == "Cached",
     )
 
 
-def read_state(value: object) -> RunState:
+def read_state(answer: object) -> RunState:
     """Read a state, of a flow run or of a task run."""
-    fields = read_fields(value, "state")
-    kind = fields.get("type")
-    if not isinstance(kind, str):
-        raise unreadable("state", "type")
-    details = read_fields(fields.get("state_details") or {}, "state_details")
+    fields = Fields(answer, "state")
+    kind = fields.need("type", _text)
+    details = Fields(fields.get("state_details") or {}, "state_details")
     return RunState(
-        id=read_uuid(fields, "id", "state"),
+        id=fields.need("id", read_uuid),
         type=StateType(kind) if kind in StateType.__members__ else StateType.UNKNOWN,
         name=str(fields.get("name") or kind.title()),
-        timestamp=_time(fields, "timestamp", "state"),
+        timestamp=fields.need("timestamp", _time),
         message=str(fields.get("message") or ""),
-        transition_id=_uuid_or_none(details, "transition_id", "state_details"),
-        details=details,
+        transition_id=details.want("transition_id", read_uuid),
+        details=dict(details),
         data=fields.get("data"),
     )
 
 
-def unreadable(thing: str, field: str) -> PrefectUnavailableError:
-    """Return the error for an answer that lacks a field, or holds another type there."""
+def read_list(answer: object, thing: str) -> list[Any]:
+    """Return the answer where it is a JSON list."""
+    if not isinstance(answer, list):
+        raise _unreadable(thing, "list")
+    return answer
+
+
+class Fields(dict[str, Any]):
+    """The fields of a JSON object; `thing` names it in errors."""
+
+    def __init__(self, answer: object, thing: str) -> None:
+        if not isinstance(answer, Mapping):
+            raise _unreadable(thing, "object")
+        super().__init__(answer)
+        self._thing = thing
+
+    def want(self, name: str, read: Callable[[Any], _Value | None]) -> _Value | None:
+        """Return what `read` makes of the field; None where it is absent or null."""
+        value = self.get(name)
+        try:
+            return None if value is None else read(value)
+        except (TypeError, ValueError):
+            raise _unreadable(self._thing, name) from None
+
+    def need(self, name: str, read: Callable[[Any], _Value | None]) -> _Value:
+        """Return what `read` makes of the field, which must be there."""
+        value = self.want(name, read)
+        if value is None:
+            raise _unreadable(self._thing, name)
+        return value
+
+    def whole(self, name: str, kind: type[_Value]) -> _Value:
+        """Return a part that a PATCH replaces whole: null is empty, absent is unreadable."""
+        value = self.get(name, ...)
+        if value is not None and not isinstance(value, kind):
+            raise _unreadable(self._thing, name)
+        return kind() if value is None else value
+
+
+def _unreadable(thing: str, field: str) -> PrefectUnavailableError:
     what = f"Prefect's answer holds no readable {field!r} of a {thing}"
     return PrefectUnavailableError(what, next_step=CHECK_API_URL)
 
 
-def read_fields(value: object, thing: str) -> Mapping[str, object]:
-    """Return `value` where it is a JSON object."""
-    if not isinstance(value, Mapping):
-        raise unreadable(thing, "object")
-    return value
+def read_uuid(value: object) -> UUID:
+    """Return the id. Raises ValueError."""
+    return UUID(str(value))
 
 
-def _whole(fields: Mapping[str, object], name: str, kind: type[_Whole]) -> _Whole:
-    """A part of a run that a PATCH replaces whole: there, or null; absent is unreadable."""
-    value = fields.get(name, ...)
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise unreadable("flow run", name)
-    return value
-
-
-def _number(fields: Mapping[str, object], name: str) -> int | None:
-    value = fields.get(name)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+def _number(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise unreadable("flow run", name)
+    raise ValueError(value)
 
 
-def read_uuid(fields: Mapping[str, object], name: str, thing: str) -> UUID:
-    """Return the id under `name`."""
-    value = _uuid_or_none(fields, name, thing)
-    if value is None:
-        raise unreadable(thing, name)
-    return value
-
-
-def _uuid_or_none(fields: Mapping[str, object], name: str, thing: str) -> UUID | None:
-    value = fields.get(name)
-    try:
-        return None if value is None else UUID(str(value))
-    except ValueError:
-        raise unreadable(thing, name) from None
-
-
-def _time(fields: Mapping[str, object], name: str, thing: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(str(fields.get(name)))
-    except ValueError:
-        raise unreadable(thing, name) from None
+def _time(value: object) -> datetime:
+    moment = datetime.fromisoformat(str(value))
     if moment.tzinfo is None:
-        raise unreadable(thing, name)
+        raise ValueError(value)
     return moment
 
 
-def _time_or_none(fields: Mapping[str, object], name: str, thing: str) -> datetime | None:
-    return None if fields.get(name) is None else _time(fields, name, thing)
-
-
-def _text_or_none(value: object) -> str | None:
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None

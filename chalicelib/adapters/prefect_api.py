@@ -8,22 +8,21 @@ import json
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 from uuid import UUID
 
 import urllib3
 
 from chalicelib.adapters.prefect_answers import (
-    read_called_flow_run,
+    Fields,
     read_completed_run,
-    read_fields,
+    read_list,
     read_run,
     read_state,
     read_state_answer,
     read_task_run,
     read_uuid,
-    unreadable,
 )
 from chalicelib.adapters.prefect_client import Authorization, JsonHttp
 from chalicelib.core.model.flow_run import (
@@ -36,22 +35,22 @@ from chalicelib.core.model.flow_run import (
     StateType,
     TaskRun,
 )
-from chalicelib.core.money.report import TableArtifact
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRejectedError
 
-LOGGER_NAME: Final = "prefect-spot"
+if TYPE_CHECKING:
+    from chalicelib.core.money.report import TableArtifact
+    from chalicelib.core.provision.pool_template import Template, WorkPool
 
 MOST_RUNS: Final = 200
 """How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
 
 
 class PrefectRest:
-    """`core.ports.Prefect` over HTTP. Keeps its connections; threads may share one instance.
+    """`core.ports.Prefect` over HTTP; threads may share one.
 
-    Every method raises what `adapters/prefect_client.py` raises. An answer that cannot be read
-    raises PrefectUnavailableError; it never becomes an empty value that a PATCH would then write.
+    Every method raises what `adapters/prefect_client.py` and `adapters/prefect_answers.py` raise.
     """
 
     def __init__(
@@ -79,21 +78,17 @@ class PrefectRest:
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         """Return all states the run has been in, oldest first; empty for an unknown run."""
         answer = self._http.get("/flow_run_states/", flow_run_id=str(flow_run_id))
-        if answer is None:
-            return ()
-        if not isinstance(answer, list):
-            raise unreadable("state history", "list")
-        return tuple(sorted(map(read_state, answer), key=lambda state: state.timestamp))
+        states = map(read_state, read_list(answer, "state history") if answer is not None else ())
+        return tuple(sorted(states, key=lambda state: state.timestamp))
 
     def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
         """Return the runs of a query, by expected start, earliest first.
 
         Prefect answers for an unknown work pool as for one without runs: so an empty first page
-        costs a second request, and an unknown pool raises PrefectRejectedError.
-
-        Runs with the same expected start come in any order, another one on each page: on
-        PostgreSQL `offset` then skips some and shows others twice. With `expected_after` =
-        `expected_before` the order is by id, which is safe.
+        costs a second request, and an unknown pool raises PrefectRejectedError. Runs with the same
+        expected start come in any order, another one on each page: on PostgreSQL `offset` then
+        skips some and shows others twice. With `expected_after` = `expected_before` the order is by
+        id, which is safe.
         """
         is_one_moment = query.expected_after == query.expected_before is not None
         found = self._search(
@@ -104,40 +99,35 @@ class PrefectRest:
             limit=query.limit,
             offset=query.offset,
         )
-        if not found and query.offset == 0:
-            self._require_work_pool(query.work_pool)
+        pool = query.work_pool
+        if not found and query.offset == 0 and self._http.get(_pool_path(pool)) is None:
+            raise PrefectRejectedError(
+                f"work pool {pool!r} is not known to Prefect", "create it or set WORK_POOL"
+            )
         return tuple(map(read_run, found))
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
-        """Return the RUNNING and PENDING runs that these runs (100 at most) started in-process.
-
-        Theirs only, not their children's; sends nothing for no parents.
-        """
-        if not parents:
-            return ()
+        """Return the live runs of these parents alone, not their children's; none for none."""
         chosen = {
             "parent_flow_run_id": {"any_": [str(parent) for parent in parents]},
             "deployment_id": {"is_null_": True},
-            "state": {"type": {"any_": [StateType.PENDING.value, StateType.RUNNING.value]}},
+            "state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}},
         }
-        return tuple(map(read_run, self._search_all("flow_runs", flow_runs=chosen)))
+        found = self._search_all("flow_runs", flow_runs=chosen) if parents else []
+        return tuple(map(read_run, found))
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
     ) -> tuple[TaskRun, ...]:
-        """Return the task runs that started between these times, both included.
-
-        Of the run and of its subflows in the same process (which have no deployment), theirs too;
-        not those that stand for the call of a subflow.
-        """
-        started = {"start_time": {"after_": after.isoformat(), "before_": before.isoformat()}}
+        """Return the task runs of the run and of its subflows in the same process, theirs too."""
+        started = {"start_time": _between(after, before)}
         runs: Mapping[str, object] = {"id": {"any_": [str(flow_run_id)]}}
         found: list[TaskRun] = []
         while runs:
             answers = self._search_all("task_runs", flow_runs=runs, task_runs=started)
-            task_runs = [read_fields(answer, "task run") for answer in answers]
-            children = [str(child) for child in map(read_called_flow_run, task_runs) if child]
-            found += [read_task_run(t) for t in task_runs if not read_called_flow_run(t)]
+            task_runs = list(map(read_task_run, answers))
+            children = [str(called) for called in task_runs if isinstance(called, UUID)]
+            found += [task_run for task_run in task_runs if isinstance(task_run, TaskRun)]
             in_process = {"id": {"any_": children}, "deployment_id": {"is_null_": True}}
             runs = in_process if children else {}
         return tuple(found)
@@ -146,7 +136,7 @@ class PrefectRest:
         """Return the deployment's runs that completed last, `limit` (200) at most, newest first."""
         chosen = {
             "deployment_id": {"any_": [str(deployment_id)]},
-            "state": {"type": {"any_": [StateType.COMPLETED.value]}},
+            "state": {"type": {"any_": [StateType.COMPLETED]}},
         }
         found = self._search("flow_runs", flow_runs=chosen, sort="END_TIME_DESC", limit=limit)
         return tuple(map(read_completed_run, found))
@@ -154,12 +144,12 @@ class PrefectRest:
     def read_deployment_name(self, deployment_id: UUID) -> str:
         """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
         if deployment_id not in self._deployment_names:
-            deployment = self._http.get(f"/deployments/{deployment_id}")
-            if deployment is None:
+            answer = self._http.get(f"/deployments/{deployment_id}")
+            if answer is None:
                 return ""
-            fields = read_fields(deployment, "deployment")
-            flow = self._http.get(f"/flows/{read_uuid(fields, 'flow_id', 'deployment')}")
-            flow_name = read_fields(flow or {}, "flow").get("name")
+            fields = Fields(answer, "deployment")
+            flow = self._http.get(f"/flows/{fields.need('flow_id', read_uuid)}")
+            flow_name = Fields(flow or {}, "flow").get("name")
             self._deployment_names[deployment_id] = f"{flow_name or '?'}/{fields.get('name')}"
         return self._deployment_names[deployment_id]
 
@@ -177,36 +167,25 @@ class PrefectRest:
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
         """PATCH the run with what the change holds; sends nothing for an empty change."""
-        if change.is_empty:
-            return
-        body: dict[str, object] = {}
-        if change.job_variables is not None:
-            body["job_variables"] = dict(change.job_variables)
-        if change.policy is not None:
-            policy = change.policy
+        body = _given(job_variables=change.job_variables, tags=change.tags)
+        if policy := change.policy:
             retries = {"retries": policy.retries, "retry_type": policy.retry_type}
             body["empirical_policy"] = {**policy.others, **retries}
-        if change.tags is not None:
-            body["tags"] = list(change.tags)
-        self._http.send("PATCH", f"/flow_runs/{flow_run_id}", body)
+        if body:
+            self._http.send("PATCH", f"/flow_runs/{flow_run_id}", body)
 
     def add_labels(self, flow_run_id: UUID, labels: Mapping[str, str | int]) -> None:
-        """Merge labels into the run's; sends nothing for none.
-
-        Raises PrefectRejectedError for a null, unsent: it would make the run unreadable (500).
-        """
-        null_labels = [name for name, value in labels.items() if value is None]
-        if null_labels:
-            raise PrefectRejectedError(
-                f"label {null_labels[0]!r} is null", next_step="give the label a value"
-            )
+        """Merge labels into the run's, none for none. Rejects a null unsent: reads would fail."""
+        for name, value in labels.items():
+            if value is None:
+                raise PrefectRejectedError(f"label {name!r} is null", "give the label a value")
         if labels:
             self._http.send("PATCH", f"/flow_runs/{flow_run_id}/labels", dict(labels))
 
     def write_log(self, line: LogLine) -> None:
         """Append a line to the run's log."""
         entry = {
-            "name": LOGGER_NAME,
+            "name": "prefect-spot",
             "level": line.level,
             "message": line.message,
             "timestamp": line.at.isoformat(),
@@ -219,16 +198,13 @@ class PrefectRest:
         run = {"flow_run_id": str(artifact.flow_run_id)}
         self._write(artifact.key, "markdown", artifact.markdown, artifact.description, **run)
 
-    def write_table(self, table: TableArtifact) -> None:
+    def write_table(self, table: "TableArtifact") -> None:
         """Store a table, or a new version of it."""
         rows = json.dumps([dict(row) for row in table.rows])
         self._write(table.key, "table", rows, table.description)
 
     def emit_events(self, events: Sequence[PrefectEvent]) -> None:
-        """Emit events about runs, all in one request; sends nothing for none.
-
-        Prefect drops a second one with the same id.
-        """
+        """Emit events in one request, none for none; Prefect drops a second one of the same id."""
         if events:
             self._http.send("POST", "/events", list(map(_event, events)))
 
@@ -238,9 +214,7 @@ class PrefectRest:
 
     def _search(self, kind: str, **criteria: object) -> list[object]:
         answer = self._http.send("POST", f"/{kind}/filter", criteria)
-        if not isinstance(answer, list):
-            raise unreadable(f"search for {kind}", "list")
-        return answer
+        return read_list(answer, f"search for {kind}")
 
     def _search_all(self, kind: str, **criteria: object) -> list[object]:
         """Every page, by id: by a time that several share, two pages could overlap and miss one."""
@@ -252,25 +226,53 @@ class PrefectRest:
             if len(page) < MOST_RUNS:
                 return found
 
-    def _require_work_pool(self, name: str) -> None:
-        if self._http.get(f"/work_pools/{quote(name, safe='')}") is None:
-            raise PrefectRejectedError(
-                f"work pool {name!r} is not known to Prefect",
-                next_step="create it or set WORK_POOL",
-            )
+
+class PrefectWorkPools:
+    """`functions.provision.WorkPools` over HTTP; raises what `JsonHttp` raises."""
+
+    def __init__(self, http: JsonHttp) -> None:
+        self._http = http
+
+    def read(self, name: str) -> "WorkPool | None":
+        """Return the pool; None when Prefect does not know it."""
+        from chalicelib.core.provision.pool_template import WorkPool  # the other Lambdas do without
+
+        answer = self._http.get(_pool_path(name))
+        if answer is None:
+            return None
+        fields = Fields(answer, "work pool")
+        template = Fields(fields.get("base_job_template"), "work pool's template")
+        return WorkPool(name, fields.need("type", str), template)
+
+    def create(self, name: str, base_job_template: "Template") -> None:
+        """Create a pool of type ecs. Raises PrefectConflictError when it is there already."""
+        body = {"name": name, "type": "ecs", "base_job_template": base_job_template}
+        self._http.send("POST", "/work_pools/", body)
+
+    def change(self, name: str, base_job_template: "Template") -> None:
+        """Replace the pool's base job template; Prefect leaves alone what a PATCH leaves out."""
+        self._http.send("PATCH", _pool_path(name), {"base_job_template": base_job_template})
+
+
+def _pool_path(name: str) -> str:
+    return f"/work_pools/{quote(name, safe='')}"
 
 
 def _filter(query: RunQuery) -> Mapping[str, object]:
-    state: dict[str, object] = {"type": {"any_": [kind.value for kind in query.state_types]}}
-    if query.state_names:
-        state["name"] = {"any_": list(query.state_names)}
-    expected = {"after_": query.expected_after, "before_": query.expected_before}
-    times = {"expected_start_time": expected, "end_time": {"after_": query.ended_after}}
-    bounds = {
-        field: {side: at.isoformat() for side, at in sides.items() if at is not None}
-        for field, sides in times.items()
+    names = {"any_": query.state_names} if query.state_names else None
+    return {
+        "state": _given(type={"any_": query.state_types}, name=names),
+        "expected_start_time": _between(query.expected_after, query.expected_before),
+        "end_time": _between(query.ended_after),
     }
-    return {"state": state, **bounds}
+
+
+def _between(after: datetime | None, before: datetime | None = None) -> Mapping[str, object]:
+    return _given(after_=after and after.isoformat(), before_=before and before.isoformat())
+
+
+def _given(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _event(event: PrefectEvent) -> Mapping[str, object]:
@@ -288,15 +290,14 @@ def _event(event: PrefectEvent) -> Mapping[str, object]:
 
 
 def _proposal(state: ProposedState) -> Mapping[str, object]:
-    details = dict(state.details)
-    if state.transition_id is not None:
-        details["transition_id"] = str(state.transition_id)
-    if state.scheduled_time is not None:
-        details["scheduled_time"] = state.scheduled_time.isoformat()
-    body: dict[str, object] = {
-        "type": state.type.value,
-        "name": state.name,
-        "message": state.message,
-        "state_details": details,
-    }
-    return body if state.data is None else {**body, "data": state.data}
+    ours = _given(
+        transition_id=state.transition_id and str(state.transition_id),
+        scheduled_time=state.scheduled_time and state.scheduled_time.isoformat(),
+    )
+    return _given(
+        type=state.type,
+        name=state.name,
+        message=state.message,
+        state_details={**state.details, **ours},
+        data=state.data,
+    )

@@ -9,8 +9,9 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
@@ -28,6 +29,7 @@ from chalicelib.errors import (
     PrefectConflictError,
     PrefectRefusedError,
     PrefectRejectedError,
+    PrefectSpotError,
     PrefectTimeoutError,
     PrefectUnavailableError,
 )
@@ -45,7 +47,6 @@ _WAIT_OR_CHECK: Final = (
     "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
 )
 _TRANSIENT_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
-_TIMEOUT_STATUSES: Final = frozenset({408, 504})
 # Of a job variable that the pool's template does not take; it may be a run's whole environment.
 _QUOTES_A_VALUE: Final = " Failure reason:"
 _LEAST_SECONDS: Final = 0.02
@@ -69,10 +70,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer that another try would not change.
-
-    `body` is the decoded JSON, None when there was none; `detail` is Prefect's own message.
-    """
+    """An answer that another try would not change: decoded JSON or None, and Prefect's message."""
 
     status: int
     body: object
@@ -81,14 +79,14 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A try that failed for a transient reason; `retry_after` is the server's header, in seconds.
+    """A try that failed for a transient reason; `retry_after` is the server's wish, in seconds.
 
     `outcome_unknown`: the request may have taken effect, only its answer is missing. `timed_out`:
     it may also take effect later.
     """
 
     reason: str
-    retry_after: float | None = None
+    retry_after: float = 0.0
     outcome_unknown: bool = True
     timed_out: bool = False
 
@@ -137,42 +135,35 @@ class JsonHttp:
             PrefectConflictError: 409.
             PrefectRejectedError: another 4xx, or a redirect.
         """
-        request = _Request(method, path, json.dumps(body).encode(), repeatable)
-        answer = self._authorized(request)
-        if not 200 <= answer.status < 300:
-            _raise_for(request, answer)
-        return answer.body
+        return self._authorized(_Request(method, path, json.dumps(body).encode(), repeatable)).body
 
     def get(self, path: str, **query: str) -> object:
-        """Return the decoded answer, None when the server does not have the thing (404).
-
-        Raises:
-            PrefectUnavailableError, PrefectRefusedError, PrefectRejectedError: as `send` does.
-        """
-        target = f"{path}?{urlencode(query)}" if query else path
-        request = _Request("GET", target, None)
+        """Return the decoded answer, None for a thing that is not there (404); raises as `send`."""
+        request = _Request("GET", f"{path}?{urlencode(query)}" if query else path, None)
         answer = self._authorized(request)
-        # "Not Found" is the web framework's own message for an unknown address: a mistyped base URL
-        # must not look like a run that is gone.
-        if answer.status == 404 and answer.detail != "Not Found":
+        if answer.status == 404:
             return None
-        if not 200 <= answer.status < 300:
-            _raise_for(request, answer)
         if answer.body is None:
-            raise PrefectUnavailableError(
-                f"Prefect's answer to {request} is empty", next_step=CHECK_API_URL
-            )
+            what = f"Prefect's answer to {request} is empty"
+            raise PrefectUnavailableError(what, next_step=CHECK_API_URL)
         return answer.body
 
     def _authorized(self, request: _Request) -> _Answer:
-        """Send with the cached credential; after a 401 once more with a fresh one."""
+        """Send with the cached credential; after a 401 once more with a fresh one.
+
+        The status of what comes back is 2xx, or for a GET 404.
+        """
         answer = self._answered(request, self._authorization(False))
         if answer.status == 401:
             answer = self._answered(request, self._authorization(True))
-        return answer
+        # "Not Found" is the web framework's own message for an unknown address: a mistyped base URL
+        # must not look like a run that is gone.
+        is_missing = answer.status == 404 and answer.detail != "Not Found"
+        if 200 <= answer.status < 300 or (is_missing and request.method == "GET"):
+            return answer
+        raise _error_for(request, answer)
 
     def _answered(self, request: _Request, credential: str | None) -> _Answer:
-        error = PrefectUnavailableError
         for attempt in range(1, MOST_TRIES + 1):
             result = self._try(request, credential)
             if isinstance(result, _Answer):
@@ -193,34 +184,38 @@ class JsonHttp:
     def _try(self, request: _Request, credential: str | None) -> _Answer | _Failure:
         left = self._deadline()
         if left < _LEAST_SECONDS:
-            raise PrefectUnavailableError(
-                f"{request} was not sent: the request deadline passed", next_step=_WAIT_OR_CHECK
-            )
+            what = f"{request} was not sent: the request deadline passed"
+            raise PrefectUnavailableError(what, next_step=_WAIT_OR_CHECK)
+        # No X-PREFECT-API-VERSION: a server takes its absence for its own version, and refuses all
+        # requests that name one below its minimum. No User-Agent of Prefect's either: from that,
+        # the server infers abilities (lease renewal) that we do not have.
+        headers = {"Accept": "application/json", "User-Agent": "prefect-spot"}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if credential is not None:
+            headers["Authorization"] = credential
         try:
             response = self._pool.urlopen(
                 request.method,
                 self._base_path + request.path,
                 body=request.body,
-                headers=_headers(request, credential),
+                headers=headers,
                 retries=False,
                 redirect=False,
-                timeout=Timeout(
-                    total=left,
-                    connect=min(CONNECT_SECONDS, left),
-                    read=min(ANSWER_SECONDS, left),
-                ),
+                timeout=Timeout(total=left, connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
             )
         except HTTPError as error:
-            never_sent = isinstance(error, NewConnectionError | ConnectTimeoutError)
-            what = without(credential, f"{type(error).__name__}: {error}")
-            timed_out = isinstance(error, ReadTimeoutError)
-            return _Failure(what, outcome_unknown=not never_sent, timed_out=timed_out)
+            return _Failure(
+                f"{type(error).__name__}: {error}",
+                outcome_unknown=not isinstance(error, NewConnectionError | ConnectTimeoutError),
+                timed_out=isinstance(error, ReadTimeoutError),
+            )
         if response.status in _TRANSIENT_STATUSES:
             return _Failure(
                 f"answered {response.status}",
                 _retry_after_seconds(response),
                 outcome_unknown=response.status not in (429, 503),
-                timed_out=response.status in _TIMEOUT_STATUSES,
+                timed_out=response.status in (408, 504),
             )
         try:
             body = json.loads(response.data) if response.data else None
@@ -233,50 +228,35 @@ class JsonHttp:
         return _Answer(response.status, body, without(credential, detail)[:_LONGEST_DETAIL])
 
 
-def _headers(request: _Request, credential: str | None) -> Mapping[str, str]:
-    # No X-PREFECT-API-VERSION: a server takes its absence for its own version, and refuses all
-    # requests that name one below its minimum. No User-Agent of Prefect's either: from that, the
-    # server infers abilities (lease renewal) that we do not have.
-    headers = {"Accept": "application/json", "User-Agent": "prefect-spot"}
-    if request.body is not None:
-        headers["Content-Type"] = "application/json"
-    if credential is not None:
-        headers["Authorization"] = credential
-    return headers
-
-
-def _pause_seconds(attempt: int, retry_after: float | None) -> float:
+def _pause_seconds(attempt: int, retry_after: float) -> float:
     """Exponential with jitter, so that many functions do not return at once."""
     longest: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-    return (retry_after or 0.0) + longest * random.uniform(0.5, 1.0)
+    return retry_after + longest * random.uniform(0.5, 1.0)
 
 
-def _retry_after_seconds(response: "urllib3.BaseHTTPResponse") -> float | None:
-    try:
-        seconds: float | None = _RETRY_AFTER.get_retry_after(response)
-    except InvalidHeader:
-        return None
-    return seconds
+def _retry_after_seconds(response: urllib3.BaseHTTPResponse) -> float:
+    with suppress(InvalidHeader):
+        return _RETRY_AFTER.get_retry_after(response) or 0.0
+    return 0.0
 
 
-def _raise_for(request: _Request, answer: _Answer) -> NoReturn:
+def _error_for(request: _Request, answer: _Answer) -> PrefectSpotError:
     detail = f": {answer.detail}" if answer.detail else ""
     what = f"Prefect answered {answer.status} to {request}{detail}"
     if answer.status in (401, 403):
-        raise PrefectRefusedError(
+        return PrefectRefusedError(
             what,
             next_step="store a valid credential in the SSM parameter that PREFECT_API_KEY_PARAMETER"
             " or PREFECT_API_AUTH_STRING_PARAMETER names, and check its permissions in Prefect",
         )
     if answer.status >= 500:
-        raise PrefectUnavailableError(what, next_step=_WAIT_OR_CHECK)
+        return PrefectUnavailableError(what, _WAIT_OR_CHECK)
     if answer.status == 409:
-        raise PrefectConflictError(what, next_step="none: the next call reads what Prefect has now")
+        return PrefectConflictError(what, "none: the next call reads what Prefect has now")
     if answer.status < 400 or answer.detail == "Not Found":
-        raise PrefectRejectedError(what, next_step=CHECK_API_URL)
-    raise PrefectRejectedError(
-        what, next_step="correct what Prefect names, such as the work pool's base job template"
-    )
+        return PrefectRejectedError(what, CHECK_API_URL)
+    correct = "correct what Prefect names, such as the work pool's base job template"
+    return PrefectRejectedError(what, correct)
 
 
 def _detail(body: object) -> str:

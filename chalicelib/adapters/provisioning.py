@@ -6,15 +6,20 @@ ConcurrentUpdateError. Other errors of botocore's pass: Lambda logs them, and th
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never, cast
 
 from botocore.exceptions import ClientError
 
 from chalicelib.core.provision.model import (
     ROLLED_BACK,
     TEMPLATE_TAG,
+    AwsStep,
+    CreateServiceLinkedRole,
+    CreateStack,
+    DeleteStack,
     Delivery,
     InvokeConfig,
     PutInvokeConfig,
@@ -22,31 +27,35 @@ from chalicelib.core.provision.model import (
     Stack,
     StackDefinition,
     Target,
+    UpdateStack,
     failures_in,
 )
-from chalicelib.core.provision.plan import Credential, Network, hash_of
+from chalicelib.core.provision.plan import Credential, Desired, Network, hash_of
 from chalicelib.errors import LOOKS_AGAIN, ConcurrentUpdateError, NetworkError, ParameterError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
-    from mypy_boto3_cloudformation.type_defs import StackEventTypeDef
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, SubnetTypeDef
+    from mypy_boto3_ec2.type_defs import SubnetTypeDef
     from mypy_boto3_events import EventBridgeClient
-    from mypy_boto3_events.type_defs import TargetUnionTypeDef
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_ssm import SSMClient
 
+T = TypeVar("T")
+
 _NO_STACK: Final = "does not exist"
-_UPDATED_MEANWHILE: Final = (
-    *("No updates are to be performed", "IN_PROGRESS", "can not be updated"),
-    _NO_STACK,
-)
 _NOT_FOUND: Final = "ResourceNotFoundException"
-_DEPLOYED_MEANWHILE: Final = frozenset(
-    {_NOT_FOUND, "ConcurrentModificationException", "ResourceConflictException"}
-)
+_CONCURRENT: Final[Mapping[type, tuple[str, ...]]] = {
+    CreateStack: ("AlreadyExistsException",),
+    UpdateStack: (
+        *("No updates are to be performed", "IN_PROGRESS", "can not be updated"),
+        _NO_STACK,
+    ),
+    PutTargets: (_NOT_FOUND, "ConcurrentModificationException"),
+    PutInvokeConfig: (_NOT_FOUND, "ResourceConflictException"),
+}
+"""By what AWS's refusal of a step says, in code or message, that another caller was first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +80,10 @@ class AwsAccount:
 
         One call for a stack that is complete, more for the history of one that failed.
         """
-        try:
-            described = self.cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-        except ClientError as error:
-            if _NO_STACK in _message(error):
-                return None
-            raise
+        read = partial(self.cloudformation.describe_stacks, StackName=name)
+        if (answer := _none_where(read, _NO_STACK)) is None:
+            return None
+        described = answer["Stacks"][0]
         status = described["StackStatus"]
         stack_id = described.get("StackId", name)
         tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
@@ -93,30 +100,8 @@ class AwsAccount:
             is_ours=TEMPLATE_TAG in tags,
             parameters={p.get("ParameterKey", ""): p.get("ParameterValue", "") for p in parameters},
             outputs={o.get("OutputKey", ""): o.get("OutputValue", "") for o in outputs},
-            failures=failures_in(self._events_of(stack_id)) if has_failed else (),
+            failures=self._failures_of(stack_id) if has_failed else (),
         )
-
-    def create_stack(self, definition: StackDefinition) -> None:
-        """Begin to create it. Raises ConcurrentUpdateError when it exists."""
-        try:
-            self.cloudformation.create_stack(StackName=definition.name, **_request(definition))
-        except ClientError as error:
-            if _code(error) == "AlreadyExistsException":
-                raise _concurrent(error) from error
-            raise
-
-    def update_stack(self, stack_id: str, definition: StackDefinition) -> None:
-        """Begin to update it. Raises ConcurrentUpdateError: it is up to date, or being changed."""
-        try:
-            self.cloudformation.update_stack(StackName=stack_id, **_request(definition))
-        except ClientError as error:
-            if any(words in _message(error) for words in _UPDATED_MEANWHILE):
-                raise _concurrent(error) from error
-            raise
-
-    def delete_stack(self, stack_id: str) -> None:
-        """Begin to delete it; no error where it is being deleted, or is gone."""
-        self.cloudformation.delete_stack(StackName=stack_id)
 
     def _hash_of_template(self, stack_id: str) -> str:
         """Of the template that the stack was rolled back to."""
@@ -126,48 +111,31 @@ class AwsAccount:
         except ValueError:  # YAML, so not one of ours
             return ""
 
-    def _events_of(self, stack_id: str) -> "Iterator[StackEventTypeDef]":
-        """The newest first; a further page is read only when its events are."""
+    def _failures_of(self, stack_id: str) -> tuple[str, ...]:
+        """A further page of events is read only when those before it do not suffice."""
         paginator = self.cloudformation.get_paginator("describe_stack_events")
-        for page in paginator.paginate(StackName=stack_id):
-            yield from page["StackEvents"]
+        return failures_in(paginator.paginate(StackName=stack_id).search("StackEvents[]"))
 
     # What the stack needs, and does not create.
 
     def has_service_linked_role(self) -> bool:
         """Whether the account has ECS's role: one per account, which outlives the stack."""
-        try:
-            self.iam.get_role(RoleName="AWSServiceRoleForECS")
-        except ClientError as error:
-            if _code(error) == "NoSuchEntity":
-                return False
-            raise
-        return True
-
-    def create_service_linked_role(self) -> None:
-        """Create ECS's role; no error where it exists."""
-        try:
-            self.iam.create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
-        except ClientError as error:
-            # IAM says InvalidInput, "has been taken in this account".
-            if _code(error) != "EntityAlreadyExists" and "has been taken" not in _message(error):
-                raise
+        role = partial(self.iam.get_role, RoleName="AWSServiceRoleForECS")
+        return _none_where(role, "NoSuchEntity") is not None
 
     def arn_of(self, credential: Credential) -> str:
         """Return the SSM parameter's ARN. Raises ParameterError: missing, or no SecureString."""
         name = credential.parameter
         what = f"SSM parameter {name!r}, named by {credential.setting},"
         store = f"aws ssm put-parameter --type SecureString --name {name} --value …"
-        try:
-            # Without decryption: what is returned of a SecureString is the cipher's text.
-            found = self.ssm.get_parameter(Name=name, WithDecryption=False)["Parameter"]
-        except ClientError as error:
-            if _code(error) != "ParameterNotFound":
-                raise
+        # Without decryption: what is returned of a SecureString is the cipher's text.
+        read = partial(self.ssm.get_parameter, Name=name, WithDecryption=False)
+        if (answer := _none_where(read, "ParameterNotFound")) is None:
             raise ParameterError(
                 f"{what} does not exist in this region",
                 next_step=f"create it ({store}), or correct the setting",
-            ) from error
+            )
+        found = answer["Parameter"]
         if found.get("Type") != "SecureString":
             raise ParameterError(
                 f"{what} is a {found.get('Type')}: everybody who may read parameters can read it",
@@ -176,9 +144,7 @@ class AwsAccount:
             )
         return found.get("ARN", "")
 
-    def find_network(
-        self, vpc_id: str, subnet_ids: Sequence[str], *, assign_public_ip: bool
-    ) -> Network:
+    def find_network(self, desired: Desired) -> Network:
         """Return VPC and subnets; empty ones are looked up: the default VPC, and its subnets.
 
         Where tasks get a public address, those of a VPC's subnets are taken that assign one
@@ -187,18 +153,20 @@ class AwsAccount:
         Raises:
             NetworkError: no default VPC, no subnets, or subnets that do not fit.
         """
-        if subnet_ids:
-            return self._named_network(vpc_id, subnet_ids)
-        vpc_id = vpc_id or self._default_vpc()
-        of_vpc: list[FilterTypeDef] = [{"Name": "vpc-id", "Values": [vpc_id]}]
-        pages = self.ec2.get_paginator("describe_subnets").paginate(Filters=of_vpc)
-        subnets = [subnet for page in pages for subnet in page["Subnets"]]
+        if desired.subnet_ids:
+            return self._named_network(desired.vpc_id, desired.subnet_ids)
+        vpc_id = desired.vpc_id or self._default_vpc()
+        pages = self.ec2.get_paginator("describe_subnets").paginate(
+            Filters=[{"Name": "vpc-id", "Values": [vpc_id]}]
+        )
+        subnets = list(pages.search("Subnets[]"))
         if not subnets:
             raise NetworkError(
                 f"VPC {vpc_id} has no subnets, or does not exist",
                 next_step="correct VPC_ID, or name subnets in SUBNET_IDS",
             )
-        fitting = [s for s in subnets if s.get("MapPublicIpOnLaunch") is assign_public_ip]
+        is_public = desired.assign_public_ip
+        fitting = [s for s in subnets if s.get("MapPublicIpOnLaunch") is is_public]
         return Network(vpc_id, _ids(fitting or subnets))
 
     def _named_network(self, vpc_id: str, subnet_ids: Sequence[str]) -> Network:
@@ -206,7 +174,7 @@ class AwsAccount:
         try:
             subnets = self.ec2.describe_subnets(SubnetIds=list(subnet_ids))["Subnets"]
         except ClientError as error:
-            if not _code(error).lower().startswith("invalidsubnetid"):
+            if not _says(error, "InvalidSubnetID", "InvalidSubnetId"):
                 raise
             raise NetworkError(
                 f"{setting}: {_message(error)}",
@@ -236,49 +204,15 @@ class AwsAccount:
         """Return a function's rules, by whatever name, and its event-invoke config."""
         arn = f"{self.function_arn_prefix}{function}"
         rules = self.events.list_rule_names_by_target(TargetArn=arn)["RuleNames"]
-        targets = {rule: self._targets_of(rule) for rule in rules}
+        targets: dict[str, tuple[Any, ...]] = {
+            rule: tuple(self.events.list_targets_by_rule(Rule=rule)["Targets"]) for rule in rules
+        }
         return Delivery(function, arn, targets, self._invoke_config(function) if rules else None)
 
-    def put_targets(self, step: PutTargets) -> None:
-        """Write the rule's targets. Raises ConcurrentUpdateError when a deploy changes them."""
-        targets = cast("list[TargetUnionTypeDef]", list(step.targets))
-        try:
-            answer = self.events.put_targets(Rule=step.rule, Targets=targets)
-        except ClientError as error:
-            raise _concurrent_deploy_or(error) from error
-        if answer.get("FailedEntryCount"):
-            failed = [
-                f"{f.get('ErrorCode')}: {f.get('ErrorMessage')}" for f in answer["FailedEntries"]
-            ]
-            raise ConcurrentUpdateError(
-                f"the targets of rule {step.rule} were not written: {'; '.join(failed)}",
-                next_step=LOOKS_AGAIN,
-            )
-
-    def put_invoke_config(self, step: PutInvokeConfig) -> None:
-        """Write the function's event-invoke config. Raises ConcurrentUpdateError as above."""
-        config = step.config
-        try:
-            self.lambdas.put_function_event_invoke_config(
-                FunctionName=step.function,
-                MaximumRetryAttempts=config.retries,
-                MaximumEventAgeInSeconds=config.age_seconds,
-                DestinationConfig={"OnFailure": {"Destination": config.on_failure}},
-            )
-        except ClientError as error:
-            raise _concurrent_deploy_or(error) from error
-
-    def _targets_of(self, rule: str) -> tuple[Target, ...]:
-        targets: list[Any] = self.events.list_targets_by_rule(Rule=rule)["Targets"]
-        return tuple(targets)
-
     def _invoke_config(self, function: str) -> InvokeConfig | None:
-        try:
-            answer = self.lambdas.get_function_event_invoke_config(FunctionName=function)
-        except ClientError as error:
-            if _code(error) == _NOT_FOUND:
-                return None
-            raise
+        read = partial(self.lambdas.get_function_event_invoke_config, FunctionName=function)
+        if (answer := _none_where(read, _NOT_FOUND)) is None:
+            return None
         on_failure = answer.get("DestinationConfig", {}).get("OnFailure", {})
         return InvokeConfig(
             on_failure=on_failure.get("Destination", ""),
@@ -286,14 +220,62 @@ class AwsAccount:
             age_seconds=answer.get("MaximumEventAgeInSeconds", -1),
         )
 
+    # The steps.
+
+    def perform(self, step: AwsStep) -> None:
+        """Take a step; with the stack, begin it.
+
+        Raises:
+            ConcurrentUpdateError: another call or a deploy was first, or is at it.
+        """
+        try:
+            self._perform(step)
+        except ClientError as error:
+            if not _says(error, *_CONCURRENT.get(type(step), ())):
+                raise
+            raise ConcurrentUpdateError(_message(error), next_step=LOOKS_AGAIN) from error
+
+    def _perform(self, step: AwsStep) -> None:
+        match step:
+            case CreateServiceLinkedRole():
+                create = self.iam.create_service_linked_role
+                # Where it exists, IAM says InvalidInput, "has been taken in this account".
+                signs = ("EntityAlreadyExists", "has been taken")
+                _none_where(partial(create, AWSServiceName="ecs.amazonaws.com"), *signs)
+            case CreateStack(definition):
+                self.cloudformation.create_stack(StackName=definition.name, **_request(definition))
+            case UpdateStack(stack_id, definition, _):
+                self.cloudformation.update_stack(StackName=stack_id, **_request(definition))
+            case DeleteStack(stack_id, _, _):
+                self.cloudformation.delete_stack(StackName=stack_id)
+            case PutTargets(rule, targets):
+                self._put_targets(rule, targets)
+            case PutInvokeConfig(function, config):
+                self.lambdas.put_function_event_invoke_config(
+                    FunctionName=function,
+                    MaximumRetryAttempts=config.retries,
+                    MaximumEventAgeInSeconds=config.age_seconds,
+                    DestinationConfig={"OnFailure": {"Destination": config.on_failure}},
+                )
+            case _:
+                assert_never(step)
+
+    def _put_targets(self, rule: str, targets: Sequence[Target]) -> None:
+        answer = self.events.put_targets(Rule=rule, Targets=cast("Any", targets))
+        if answer.get("FailedEntryCount"):
+            failed = "; ".join(
+                f"{f.get('ErrorCode')}: {f.get('ErrorMessage')}" for f in answer["FailedEntries"]
+            )
+            raise ConcurrentUpdateError(
+                f"the targets of rule {rule} were not written: {failed}", LOOKS_AGAIN
+            )
+
 
 def _request(definition: StackDefinition) -> Any:
     parameters = definition.parameters.items()
     return {
         "TemplateBody": definition.template_body,
-        "Parameters": [
-            {"ParameterKey": name, "ParameterValue": value} for name, value in parameters
-        ],
+        "Parameters": [{"ParameterKey": n, "ParameterValue": value} for n, value in parameters],
         "Tags": [{"Key": TEMPLATE_TAG, "Value": definition.template_hash}],
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
     }
@@ -304,17 +286,20 @@ def _ids(subnets: "Sequence[SubnetTypeDef]") -> tuple[str, ...]:
     return tuple(sorted(subnet["SubnetId"] for subnet in subnets if "SubnetId" in subnet))
 
 
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
 def _message(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Message", ""))
 
 
-def _concurrent(error: ClientError) -> ConcurrentUpdateError:
-    return ConcurrentUpdateError(_message(error), next_step=LOOKS_AGAIN)
+def _says(error: ClientError, *signs: str) -> bool:
+    """Whether its code or message has one of the signs in it; botocore's text has both."""
+    return any(sign in str(error) for sign in signs)
 
 
-def _concurrent_deploy_or(error: ClientError) -> Exception:
-    return _concurrent(error) if _code(error) in _DEPLOYED_MEANWHILE else error
+def _none_where(call: Callable[[], T], *signs: str) -> T | None:
+    """Return what AWS answers; None where it refuses with one of the signs."""
+    try:
+        return call()
+    except ClientError as error:
+        if _says(error, *signs):
+            return None
+        raise

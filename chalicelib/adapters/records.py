@@ -2,25 +2,31 @@
 
 The lease makes read-decide-write single: one conditional write takes it and returns the record,
 every later write is conditional on still holding it. A handler that finds it held raises, and
-Lambda retries the event.
+Lambda retries the event. `adapters/bills.py` keeps its items in the same table, by the same means.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime, timedelta
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
+from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.flow_run import Interruption, Moved, RunRecord
+from chalicelib.core.model.pricing import Rate, read_rate
 from chalicelib.errors import (
     LAMBDA_RETRIES,
     RETRY_LATER,
     LeaseHeldError,
     LeaseLostError,
+    PrefectSpotError,
     ThrottledError,
 )
 
@@ -30,183 +36,235 @@ if TYPE_CHECKING:
 KEPT_FOR: Final = timedelta(days=90)
 """How long DynamoDB keeps a record after its last change: longer than a run can wait."""
 
-_HELD_OR_LOST: Final = "ConditionalCheckFailedException"
+MOST_KEYS: Final = 100
+"""What DynamoDB returns per request."""
+
+MOST_TRIES: Final = 8
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 1.0
+
+Sleep = Callable[[float], None]
+"""Waits so many seconds."""
+
+_BOOKMARK: Final = "sweep"
+_Kept = TypeVar("_Kept")
 _pack: Final = TypeSerializer().serialize
 _unpack: Final = TypeDeserializer().deserialize
-_BOOKMARK: Final = {"pk": _pack("sweep")}
-_TIMES: Final = {"recorded_at", "billed_from", "exited_at"}
+
+_READ: Final[Mapping[Any, Callable[[Any], object]]] = {
+    bool: bool,
+    int: int,
+    str: str,
+    UUID: UUID,
+    Cause: Cause,
+    Decimal: Decimal,
+    datetime: datetime.fromisoformat,
+    tuple[str, ...]: tuple,
+    tuple[Rate, ...]: lambda lines: tuple(map(read_rate, lines)),
+}
+"""From what `values_of` returns, by the field's type."""
+
+
+def values_of(kept: Any) -> dict[str, object]:
+    """Return a dataclass's fields that are not None: times as ISO 8601, amounts, rates as text."""
+    values = {f.name: getattr(kept, f.name) for f in fields(kept)}
+    return {name: _value(value) for name, value in values.items() if value is not None}
+
+
+def _value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return list(map(_value, value))
+    if isinstance(value, str | int):
+        return value
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+
+
+def read(kind: type[_Kept], item: Mapping[str, Any], **given: object) -> _Kept:
+    """Return a dataclass of what `values_of` returned, and of the fields given.
+
+    What the item lacks gets its default; what a newer release added is ignored.
+    """
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name in given or field.name not in item:
+            continue
+        value, form = item[field.name], field.type
+        if isinstance(form, UnionType):  # with None, which a bill has as ""
+            form, value = form.__args__[0], None if value == "" else value
+        given[field.name] = None if value is None else _READ[form](value)
+    return kind(**given)
+
+
+def key(kind: str, *parts: object) -> str:
+    """Return the table's key of an item."""
+    return "#".join((kind, *map(str, parts)))
+
+
+def packed(values: Mapping[str, object]) -> dict[str, Any]:
+    """Return an item, or a part of one, as DynamoDB's API takes it."""
+    return {name: _pack(value) for name, value in values.items()}
+
+
+def unpacked(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item's plain values; its numbers are Decimal."""
+    return {name: _unpack(value) for name, value in item.items()}
+
+
+class Items:
+    """Items of the table `name` by key, as plain values; reads are consistent."""
+
+    def __init__(self, client: "DynamoDBClient", name: str, sleep: Sleep) -> None:
+        self.client: Final = client
+        self.name: Final = name
+        self._sleep = sleep
+
+    def get(self, pk: str) -> Mapping[str, Any]:
+        """Return the item, empty where there is none."""
+        answer = self.client.get_item(
+            TableName=self.name, Key=packed({"pk": pk}), ConsistentRead=True
+        )
+        return unpacked(answer.get("Item", {}))
+
+    def get_many(self, pks: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return the items that there are, by key, a hundred per request. Raises ThrottledError."""
+        keys = [packed({"pk": pk}) for pk in dict.fromkeys(pks)]
+        found: dict[str, Mapping[str, Any]] = {}
+        for start in range(0, len(keys), MOST_KEYS):
+            hundred = {"Keys": keys[start : start + MOST_KEYS], "ConsistentRead": True}
+            wanted: Any = {self.name: hundred}
+            for attempt in range(MOST_TRIES):
+                answer = self.client.batch_get_item(RequestItems=wanted)
+                items = map(unpacked, answer["Responses"].get(self.name, []))
+                found |= {item["pk"]: item for item in items}
+                wanted = answer.get("UnprocessedKeys")
+                if not wanted:
+                    break
+                self.pause(attempt)
+            else:
+                raise ThrottledError("DynamoDB did not return all items", next_step=RETRY_LATER)
+        return found
+
+    def put(self, pk: str, **values: object) -> None:
+        """Store an item, in place of one with its key."""
+        self.client.put_item(TableName=self.name, Item=packed({"pk": pk, **values}))
+
+    def update(
+        self, pk: str, sets: Mapping[str, object], adds: Mapping[str, object], **more: object
+    ) -> dict[str, Any]:
+        """Return the arguments of an update; `more` are values for its condition, by name."""
+        expression = "SET " + ", ".join(f"{name} = :{name}" for name in sets)
+        if adds:
+            expression += " ADD " + ", ".join(f"{name} :{name}" for name in adds)
+        values = {f":{name}": value for name, value in {**sets, **adds, **more}.items()}
+        return {
+            "TableName": self.name,
+            "Key": packed({"pk": pk}),
+            "UpdateExpression": expression,
+            "ExpressionAttributeValues": packed(values),
+        }
+
+    def pause(self, attempt: int) -> None:
+        """Wait before another try: exponentially longer, with jitter; `attempt` from 0."""
+        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt)
+        self._sleep(longest * random.uniform(0.5, 1.0))
 
 
 class RunTable:
-    """Run records in the table `name`. `owner` names this invocation; times are UTC."""
+    """`core.ports.Records` in the table `name`. `owner` names this invocation; times are UTC."""
 
-    def __init__(self, client: "DynamoDBClient", name: str, owner: str) -> None:
-        self._client = client
-        self._name = name
+    def __init__(
+        self, client: "DynamoDBClient", name: str, owner: str, *, sleep: Sleep = time.sleep
+    ) -> None:
+        self._items = Items(client, name, sleep)
         self._owner = owner
 
     def read(self, flow_run_id: UUID) -> RunRecord:
         """Return the record as it is, without a lease; an empty one for an unknown run."""
-        answer = self._client.get_item(
-            TableName=self._name, Key=_key(flow_run_id), ConsistentRead=True
-        )
-        return _record(flow_run_id, answer.get("Item", {}))
+        return _record(flow_run_id, self._items.get(key("run", flow_run_id)))
 
     def read_many(self, flow_run_ids: Sequence[UUID]) -> Mapping[UUID, RunRecord]:
-        """Return the records that there are, of a hundred runs at most, in one request.
-
-        Raises:
-            ThrottledError: DynamoDB left some of them out; retryable.
-        """
-        if not flow_run_ids:
-            return {}
-        keys = [_key(flow_run_id) for flow_run_id in flow_run_ids]
-        answer = self._client.batch_get_item(
-            RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}}
-        )
-        if answer.get("UnprocessedKeys"):
-            raise ThrottledError("DynamoDB did not return all run records", next_step=RETRY_LATER)
-        items = answer["Responses"].get(self._name, [])
-        ids = {_unpack(item["pk"]): item for item in items}
-        return {run: _record(run, ids[f"run#{run}"]) for run in flow_run_ids if f"run#{run}" in ids}
+        """Return the records that there are. Raises ThrottledError as `Items.get_many` does."""
+        items = self._items.get_many(key("run", run) for run in flow_run_ids)
+        found = {run: items[key("run", run)] for run in flow_run_ids if key("run", run) in items}
+        return {run: _record(run, item) for run, item in found.items()}
 
     def read_bookmark(self) -> str:
         """Return where the last sweep stopped, empty when it came to its end."""
-        return str(self._bookmark().get("place", ""))
+        return str(self._items.get(_BOOKMARK).get("place", ""))
 
     def swept_at(self) -> datetime | None:
         """Return when the last sweep stopped (UTC), None when there was none."""
-        at = self._bookmark().get("swept_at")
+        at = self._items.get(_BOOKMARK).get("swept_at")
         return datetime.fromisoformat(at) if at else None
-
-    def _bookmark(self) -> Mapping[str, Any]:
-        answer = self._client.get_item(TableName=self._name, Key=_BOOKMARK, ConsistentRead=True)
-        return _plain(answer.get("Item", {}))
 
     def save_bookmark(self, bookmark: str, now: datetime) -> None:
         """Note where a sweep stopped, and when."""
-        item = {**_BOOKMARK, "place": _pack(bookmark), "swept_at": _pack(now.isoformat())}
-        self._client.put_item(TableName=self._name, Item=item)
+        self._items.put(_BOOKMARK, place=bookmark, swept_at=now.isoformat())
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
-        """Take the run's lease until `now + lease` and return its record.
-
-        Raises:
-            LeaseHeldError: another handler has it; nothing was changed.
-        """
-        try:
-            answer = self._client.update_item(
-                TableName=self._name,
-                Key=_key(flow_run_id),
-                UpdateExpression=(
-                    "SET lease_owner = :me, lease_until = :until, expires_at = :expires"
-                ),
-                # Our own: the answer was lost, and botocore sent the request again.
-                ConditionExpression=(
-                    "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"
-                ),
-                ExpressionAttributeValues={
-                    ":me": _pack(self._owner),
-                    ":now": _pack(_milliseconds(now)),
-                    ":until": _pack(_milliseconds(now + lease)),
-                    ":expires": _pack(int((now + KEPT_FOR).timestamp())),
-                },
-                ReturnValues="ALL_NEW",
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] == _HELD_OR_LOST:
-                raise LeaseHeldError(
-                    f"another handler holds the lease on flow run {flow_run_id}",
-                    next_step=LAMBDA_RETRIES,
-                ) from error
-            raise
-        return _record(flow_run_id, answer["Attributes"])
+        """Take the run's lease until `now + lease` and return its record. Raises LeaseHeldError."""
+        taken = {
+            "lease_owner": self._owner,
+            "lease_until": _milliseconds(now + lease),
+            "expires_at": int((now + KEPT_FOR).timestamp()),
+        }
+        values = {"me": self._owner, "now": _milliseconds(now)}
+        update = self._items.update(key("run", flow_run_id), taken, {}, **values)
+        # Our own: the answer was lost, and botocore sent the request again.
+        free = "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"
+        held = f"another handler holds the lease on flow run {flow_run_id}"
+        item = self._change(update, free, LeaseHeldError(held, LAMBDA_RETRIES))
+        return _record(flow_run_id, unpacked(item))
 
     def save(self, record: RunRecord) -> None:
         """Write the record. Raises LeaseLostError when the lease has passed to another."""
-        self._write(record, release=False)
+        self._write(record)
 
     def release(self, record: RunRecord) -> None:
         """Write the record and release the lease, in one. Raises LeaseLostError like `save`."""
-        self._write(record, release=True)
+        self._write(record, " REMOVE lease_owner, lease_until")
 
-    def _write(self, record: RunRecord, *, release: bool) -> None:
-        interruptions = {arn: _item(i) for arn, i in record.interruptions.items()}
-        remove_lease = " REMOVE lease_owner, lease_until" if release else ""
-        moved = record.moved
+    def _write(self, record: RunRecord, remove: str = "") -> None:
+        run, moved = record.flow_run_id, record.moved
+        values = {
+            "interruptions": {arn: values_of(i) for arn, i in record.interruptions.items()},
+            "own_retries": record.own_retries,
+            "next_capacity": record.next_capacity,
+            "moved": moved and {"guard": moved.guard, "reason": moved.reason},
+            "moved_annotated": bool(moved and moved.annotated),
+        }
+        update = self._items.update(key("run", run), values, {}, me=self._owner)
+        update["UpdateExpression"] += remove
+        lost = f"the lease on flow run {run} expired, and another handler took it"
+        self._change(update, "lease_owner = :me", LeaseLostError(lost, LAMBDA_RETRIES))
+
+    def _change(
+        self, update: Mapping[str, Any], condition: str, otherwise: PrefectSpotError
+    ) -> Mapping[str, Any]:
+        """Return the item as changed; raises `otherwise` where the condition does not hold."""
         try:
-            self._client.update_item(
-                TableName=self._name,
-                Key=_key(record.flow_run_id),
-                UpdateExpression=(
-                    "SET interruptions = :interruptions, own_retries = :own_retries,"
-                    " next_capacity = :next_capacity, moved = :moved,"
-                    " moved_annotated = :moved_annotated" + remove_lease
-                ),
-                ConditionExpression="lease_owner = :me",
-                ExpressionAttributeValues={
-                    ":me": _pack(self._owner),
-                    ":interruptions": _pack(interruptions),
-                    ":own_retries": _pack(record.own_retries),
-                    ":next_capacity": _pack(record.next_capacity),
-                    ":moved": _pack(moved and {"guard": moved.guard, "reason": moved.reason}),
-                    ":moved_annotated": _pack(bool(moved and moved.annotated)),
-                },
+            answer = self._items.client.update_item(
+                **update, ConditionExpression=condition, ReturnValues="ALL_NEW"
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] == _HELD_OR_LOST:
-                run = record.flow_run_id
-                raise LeaseLostError(
-                    f"the lease on flow run {run} expired, and another handler took it",
-                    next_step=LAMBDA_RETRIES,
-                ) from error
+            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+                raise otherwise from error
             raise
-
-
-def _key(flow_run_id: UUID) -> dict[str, Any]:
-    return {"pk": _pack(f"run#{flow_run_id}")}
-
-
-def _plain(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: _unpack(value) for name, value in item.items()}
+        return answer["Attributes"]
 
 
 def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
-    values = _plain(item)
-    own_retries, moved = values.get("own_retries"), values.get("moved")
-    is_annotated = values.get("moved_annotated", False)
-    return RunRecord(
+    moved, annotated = item.get("moved"), item.get("moved_annotated", False)
+    return read(
+        RunRecord,
+        item,
         flow_run_id=flow_run_id,
         interruptions={
-            arn: _interruption(stored) for arn, stored in values.get("interruptions", {}).items()
+            arn: read(Interruption, values) for arn, values in item.get("interruptions", {}).items()
         },
-        own_retries=None if own_retries is None else int(own_retries),
-        next_capacity=values.get("next_capacity", ""),
-        moved=Moved(moved["guard"], moved["reason"], is_annotated) if moved else None,
+        moved=Moved(moved["guard"], moved["reason"], annotated) if moved else None,
     )
-
-
-def _item(interruption: Interruption) -> dict[str, object]:
-    """Fields that hold something, times as ISO 8601; DynamoDB has no type for them."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in asdict(interruption).items()
-        if value is not None
-    }
-
-
-def _interruption(stored: Mapping[str, Any]) -> Interruption:
-    """Read what `_item` wrote; fields of a newer release are ignored."""
-    known = {f.name for f in fields(Interruption)}
-    values: dict[str, Any] = {
-        name: int(value) if isinstance(value, Decimal) else value
-        for name, value in stored.items()
-        if name in known
-    }
-    for name in _TIMES & set(values):
-        values[name] = datetime.fromisoformat(values[name]).astimezone(UTC)
-    values["tags"] = tuple(values.get("tags", ()))
-    return replace(Interruption(task_arn="", number=0, cause="", capacity=""), **values)
 
 
 def _milliseconds(at: datetime) -> int:

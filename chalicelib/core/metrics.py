@@ -1,6 +1,6 @@
 """What goes to CloudWatch: the names, and which values a rescue and a bill give.
 
-Dashboard and alarms name these; the dimensions and the printing are `adapters/emf.py`'s.
+Dashboard and alarms name these; the dimensions and the printing are `adapters/aws.py`'s.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
-from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.flow_run import RunRecord
+from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.actions import Annotate, Decision, MakeDue, Verdict
 
@@ -65,22 +66,20 @@ def values_of_rescue(
     known, noted = before.interruptions.get(task_arn), after.interruptions.get(task_arn)
     if noted is not None and noted.cause == Cause.DRILL:
         return {}
-    values: dict[Metric, int | Decimal] = {}
-    if noted is not None and known is None:
-        values[Metric.SPOT_INTERRUPTIONS] = 1
-    if decision.verdict is Verdict.FINISH_RERUN and after.next_capacity == FARGATE_SPOT:
-        values[Metric.SPOT_RERUNS] = 1
-    if decision.verdict is Verdict.FINISH_RERUN and after.next_capacity == FARGATE:
-        values[Metric.ON_DEMAND_RERUNS] = 1
+    rerun_on = after.next_capacity if decision.verdict is Verdict.FINISH_RERUN else ""
     # A crash may be decided again; the annotation comes once.
     is_annotated = any(isinstance(action, Annotate) for action in decision.actions)
-    if decision.verdict is Verdict.MARK_CRASHED and is_annotated:
-        values[Metric.NOT_RERUN] = 1
+    happened = {
+        Metric.SPOT_INTERRUPTIONS: noted is not None and known is None,
+        Metric.SPOT_RERUNS: rerun_on == FARGATE_SPOT,
+        Metric.ON_DEMAND_RERUNS: rerun_on == FARGATE,
+        Metric.NOT_RERUN: decision.verdict is Verdict.MARK_CRASHED and is_annotated,
+    }
+    values = {metric: Decimal(1) for metric, is_so in happened.items() if is_so}
     due_at = next((a.at for a in decision.actions if isinstance(a, MakeDue)), None)
     if due_at is not None and noted is not None and noted.exited_at is not None:
-        reaction = Decimal(str((due_at - noted.exited_at).total_seconds()))
-        values[Metric.REACTION_SECONDS] = max(Decimal(0), reaction)
-    return {metric: Decimal(value) for metric, value in values.items()}
+        values[Metric.REACTION_SECONDS] = seconds_between(noted.exited_at, due_at)
+    return values
 
 
 def values_of_bill(bill: Bill) -> Values:

@@ -1,10 +1,10 @@
-"""The outside world as the functions see it; `wiring.py` provides the adapters.
+"""The outside world as the functions see it, and the context of one invocation.
 
-Each port has two implementations, which pass the same contract tests: an adapter, and an in-memory
-twin in `tests/twin/`.
+`wiring.py` provides both. Each port has two implementations, which pass the same contract tests: an
+adapter, and an in-memory twin in `tests/twin/`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,18 +16,19 @@ from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
     RunChange,
+    RunRecord,
     RunState,
     StateAnswer,
     StateType,
     TaskRun,
 )
-from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
+    from chalicelib.core.metrics import Measured
     from chalicelib.core.money.bill import Bill
-    from chalicelib.core.money.daily_sums import DailySum
-    from chalicelib.core.money.report import TableArtifact
+    from chalicelib.core.money.report import DailySum, TableArtifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,3 +186,33 @@ class Log(Protocol):
 
     def exception(self, msg: object, **keys: Any) -> None:
         """Log a line with the present exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
+
+    `lease` is longer than the invocation can last, so that it never ends under a living handler;
+    `grace` is what `react` is given before `sweep` repairs. `gather` makes calls that do not depend
+    on each other, all of them whatever fails, and returns their results or raises the first
+    failure. `with_timeout` makes a Prefect that gives up after so many seconds; `pause` waits so
+    many; `seconds_left` of the invocation. `measure` hands on values for CloudWatch.
+    """
+
+    prefect: Prefect
+    with_timeout: Callable[[float], Prefect]
+    records: Records
+    bills: Bills
+    tasks: Tasks
+    log: Log
+    now: Callable[[], datetime]
+    lease: timedelta
+    policy: Policy
+    clusters: tuple[str, ...]
+    account: str
+    work_pool: str
+    grace: timedelta
+    seconds_left: Callable[[], float]
+    pause: Callable[[float], None]
+    gather: Callable[[Sequence[Callable[[], Any]]], list[Any]]
+    measure: "Callable[[Measured], None]"

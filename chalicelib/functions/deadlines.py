@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import FARGATE
-from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.model.flow_run import FlowRun, Moved, RunChange, RunRecord, StateType
 from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     Mode,
@@ -23,17 +22,10 @@ from chalicelib.core.model.policy import (
     on_demand_variables,
     reason_not_to_rerun,
 )
-from chalicelib.core.model.run_record import Moved, RunRecord
+from chalicelib.core.policies import facts
 from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
-from chalicelib.core.policies.estimates import restart_overhead_of
-from chalicelib.core.policies.facts import (
-    GoOnDemand,
-    Guard,
-    Missing,
-    PolicyFacts,
-    PreviousRuns,
-    Progress,
-)
+from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PreviousRuns, Progress
+from chalicelib.core.ports import Context
 from chalicelib.core.rescue.annotation import annotation_of_move
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs
@@ -49,9 +41,8 @@ SECONDS_PER_RUN: Final = 10.0
 def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter[str]) -> bool:
     """Put those of a page's waiting runs on demand that an attempt on Spot might make late.
 
-    Costs nothing for runs without a deadline; else one read of the table for all of them, the
-    past of each deployment once, and some calls for each run that is moved. False when the time
-    ended before they were through.
+    Costs nothing for runs without a deadline; else one read of the table for all, the past of each
+    deployment once, and some calls for each run moved. False when the time ended before the page.
     """
     tagged = [run for run in runs if _has_a_deadline(run, context.policy.mode)]
     records = context.records.read_many([run.id for run in tagged]) if tagged else {}
@@ -64,7 +55,7 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
         if context.seconds_left() < SECONDS_PER_RUN:
             return False
         if record.moved is None and run.deployment_id not in past:
-            with_timeout = context.prefect_within(SECONDS_FOR_FACTS)
+            with_timeout = context.with_timeout(SECONDS_FOR_FACTS)
             past[run.deployment_id] = read_previous_runs(context, with_timeout, run.deployment_id)
         moved = record.moved or _judged(context, run, past[run.deployment_id])
         if moved is not None and _try_to_move(context, run, moved):
@@ -86,10 +77,8 @@ def _waits(run: FlowRun) -> bool:
 def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Moved | None:
     """Return the move to FARGATE, if the deadline guard rejects a first attempt on Spot."""
     begins = max(context.now(), run.expected_start or context.now())
-    facts = PolicyFacts(
-        past=past, progress=Progress(), restart_overhead=restart_overhead_of((), past)
-    )
-    opinion = deadline_opinion(run, facts, begins)
+    known = facts.facts_of(past, Progress(), facts.restart_overhead_of((), past))
+    opinion = deadline_opinion(run, known, begins)
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 
 
@@ -104,16 +93,32 @@ def _try_to_move(context: Context, run: FlowRun, moved: Moved) -> bool:
 
 def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
     """Move the run under its lease; False when a worker has it already."""
+    mode, observing = context.policy.mode, context.policy.mode is Mode.OBSERVE
     before = record = context.records.acquire(run.id, context.now(), context.lease)
     try:
         fresh = context.prefect.read_run(run.id)
         if fresh is None or not _waits(fresh):
             return False
-        record = _noted(context, record, moved)
-        if context.policy.mode is not Mode.OBSERVE and not is_on_demand(fresh):
-            context.prefect.change_run(run.id, _change(fresh))
-        _annotate(context, fresh, record.moved or moved)
-        record = replace(record, moved=replace(record.moved or moved, annotated=True))
+        if record.moved is None:  # the next sweep completes a run that was left half moved
+            capacity = record.next_capacity if observing else FARGATE
+            record = replace(record, moved=moved, next_capacity=capacity)
+            context.records.save(record)
+        if not (observing or is_on_demand(fresh)):
+            variables = on_demand_variables(fresh.job_variables)
+            missing = () if ON_DEMAND_TAG in fresh.tags else (ON_DEMAND_TAG,)
+            change = RunChange(job_variables=variables, tags=(*fresh.tags, *missing))
+            context.prefect.change_run(run.id, change)
+        moved = record.moved or moved
+        annotate(context, annotation_of_move(fresh, moved, mode, context.now()))
+        context.log.info(
+            "decided",
+            decision=MOVED,
+            reason=moved.reason,
+            guard=moved.guard,
+            mode=mode.value,
+            flow_run_id=str(run.id),
+        )
+        record = replace(record, moved=replace(moved, annotated=True))
     except PrefectRejectedError:
         record = before  # a worker has the run already
         context.log.exception("the run could not be put on demand", flow_run_id=str(run.id))
@@ -121,30 +126,3 @@ def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
     finally:
         context.records.release(record)
     return True
-
-
-def _noted(context: Context, record: RunRecord, moved: Moved) -> RunRecord:
-    """Record it first: the next sweep completes a run that was left half moved."""
-    if record.moved is not None:
-        return record
-    capacity = record.next_capacity if context.policy.mode is Mode.OBSERVE else FARGATE
-    noted = replace(record, moved=moved, next_capacity=capacity)
-    context.records.save(noted)
-    return noted
-
-
-def _change(run: FlowRun) -> RunChange:
-    tags = run.tags if ON_DEMAND_TAG in run.tags else (*run.tags, ON_DEMAND_TAG)
-    return RunChange(job_variables=on_demand_variables(run.job_variables), tags=tags)
-
-
-def _annotate(context: Context, run: FlowRun, moved: Moved) -> None:
-    annotate(context, annotation_of_move(run, moved, context.policy.mode, context.now()))
-    context.log.info(
-        "decided",
-        decision=MOVED,
-        reason=moved.reason,
-        guard=moved.guard,
-        mode=context.policy.mode.value,
-        flow_run_id=str(run.id),
-    )

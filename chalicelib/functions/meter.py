@@ -12,7 +12,6 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured, values_of_bill
 from chalicelib.core.model.ecs_task import (
     Ignored,
@@ -22,29 +21,17 @@ from chalicelib.core.model.ecs_task import (
     parse_event,
     was_interrupted,
 )
-from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.money.bill import (
-    NO_DEPLOYMENT,
-    NO_FLOW_RUN,
-    Bill,
-    Deployment,
-    RerunOutcome,
-    bill_of,
-    guards_of,
-    never_started,
-    outcome_of_interruption,
-    outcome_of_other_stop,
-    span_of,
-    wasted_seconds,
-)
-from chalicelib.core.money.daily_sums import sum_of
+from chalicelib.core.model.flow_run import RunState
+from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
     TableArtifact,
     days_between,
     in_usd,
     report_of,
     savings_table,
+    sum_of,
 )
+from chalicelib.core.ports import Context
 from chalicelib.errors import PrefectSpotError
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
@@ -88,15 +75,17 @@ def meter(context: Context, event: object) -> MeterReport:
     Raises:
         PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
     """
-    event_task = parse_event(event)
-    if isinstance(event_task, Ignored):
-        return MeterReport(Metering.IGNORED, event_task.reason)
-    if not in_clusters(event_task, context.clusters, context.account):
+    task = parse_event(event)
+    if isinstance(task, Ignored):
+        return MeterReport(Metering.IGNORED, task.reason)
+    if not in_clusters(task, context.clusters, context.account):
         return MeterReport(Metering.IGNORED, "the task is in none of our clusters")
-    if event_task.last_status != "STOPPED":
+    if task.last_status != "STOPPED":
         return MeterReport(Metering.IGNORED, "the task has not stopped")
-    described = context.tasks.describe(event_task.cluster_arn, event_task.arn)
-    return bill_task(context, _with_ids(event_task, described))
+    if described := context.tasks.describe(task.cluster_arn, task.arn):  # its tags have the ids
+        flow_run_id = task.flow_run_id or described.flow_run_id
+        task = replace(task, flow_run_id=flow_run_id, deployment_id=described.deployment_id)
+    return bill_task(context, task)
 
 
 def bill_missed(context: Context) -> int:
@@ -112,8 +101,12 @@ def bill_missed(context: Context) -> int:
         for task in over:
             if context.seconds_left() < SECONDS_PER_BILL:
                 return billed
-            if task.arn in missing:
-                billed += _billed_if_possible(context, task)
+            if task.arn not in missing:
+                continue
+            try:
+                billed += bill_task(context, task).metering is Metering.BILLED
+            except PrefectSpotError:
+                context.log.exception("billing the task failed", task_arn=task.arn)
     return billed
 
 
@@ -125,22 +118,28 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     """
     if task.launch_type not in ("", "FARGATE"):
         return MeterReport(Metering.IGNORED, "not a Fargate task")
-    if never_started(task):
+    if billing.never_started(task):
         return MeterReport(Metering.NOT_CHARGED, "no image was pulled and no container ran")
     if not context.bills.unbilled([task.arn]):
         return MeterReport(Metering.BILLED_BEFORE)
-    record = RunRecord(task.flow_run_id) if task.flow_run_id else None
-    if task.flow_run_id is not None:
-        record = context.records.read(task.flow_run_id)
+    mode, prefect = context.policy.mode, context.prefect
+    record = context.records.read(task.flow_run_id) if task.flow_run_id else None
     cause = classify(task, warned=record is not None and record.warned_of(task.arn))
-    wasted, outcome = Decimal(0), RerunOutcome.NONE
+    history: tuple[RunState, ...] = ()
+    outcome = billing.RerunOutcome.NONE
     if record is not None and was_interrupted(cause):
-        wasted, outcome = _waste_and_outcome(context, task, record)
+        history = prefect.read_history(record.flow_run_id)
+        outcome = billing.outcome_of_interruption(task, history, record, mode)
     elif record is not None:
-        outcome = outcome_of_other_stop(task, record, context.policy.mode)
-    if outcome is RerunOutcome.UNDECIDED and _may_be_decided_yet(context, task):
+        outcome = billing.outcome_of_other_stop(task, record, mode)
+    waits = task.exited_at is not None and context.now() - task.exited_at < DECIDED_WITHIN
+    if outcome is billing.RerunOutcome.UNDECIDED and waits:
         return MeterReport(Metering.LEFT_TO_SWEEP, "its interruption is not handled yet")
-    bill = bill_of(
+    span, wasted = billing.span_of(task), Decimal(0)
+    if record is not None and was_interrupted(cause) and span is not None:
+        task_runs = prefect.read_task_runs(record.flow_run_id, span.start, span.end)
+        wasted = billing.wasted_seconds(span, history, task_runs)
+    bill = billing.bill_of(
         task,
         context.policy.rates,
         deployment=_deployment(context, task),
@@ -148,12 +147,23 @@ def bill_task(context: Context, task: Task) -> MeterReport:
         wasted_seconds=wasted,
         now=context.now(),
     )
-    guards = guards_of(task, record, context.policy.mode) if record is not None else ("", "")
+    guards = billing.guards_of(task, record, mode) if record is not None else ("", "")
     first = sum_of(bill, outcome, first_of_its_run=True, guards=guards)
     later = sum_of(bill, outcome, first_of_its_run=False, guards=guards)
     if not context.bills.write(bill, first, later):
         return MeterReport(Metering.BILLED_BEFORE)
-    _report(context, bill)
+    context.measure(Measured(bill.deployment.name, values_of_bill(bill)))
+    context.log.info(
+        "billed",
+        task_arn=bill.task_arn,
+        flow_run_id=str(bill.flow_run_id or ""),
+        capacity=bill.capacity,
+        cause=bill.cause.value,
+        seconds=None if bill.seconds is None else float(bill.seconds),
+        wasted_seconds=float(bill.wasted_seconds),
+        cost_usd=None if bill.amounts is None else f"{bill.amounts.cost_usd:f}",
+        shortcomings=bill.shortcomings,
+    )
     return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
 
 
@@ -168,9 +178,10 @@ def publish_savings(context: Context) -> bool:
         return False
     days = days_between(today - timedelta(days=SAVINGS_DAYS - 1), today)
     report = report_of(context.bills.read_sums(days), days[0], days[-1])
+    net_usd = in_usd(report.total.counts.amounts.net_savings_usd)
     description = (
         f"What Fargate Spot saved from {days[0]} to {days[-1]} (UTC), estimated;"
-        f" net of what had to be run again: {in_usd(report.total.counts.net_savings_usd)} USD."
+        f" net of what had to be run again: {net_usd} USD."
     )
     text = " ".join([description, *(f"Note: {warning}." for warning in report.warnings)])
     context.prefect.write_table(TableArtifact(SAVINGS_KEY, savings_table(report), text))
@@ -178,78 +189,25 @@ def publish_savings(context: Context) -> bool:
     return True
 
 
-def _report(context: Context, bill: Bill) -> None:
-    context.measure(Measured(bill.deployment.name, values_of_bill(bill)))
-    context.log.info(
-        "billed",
-        task_arn=bill.task_arn,
-        flow_run_id=str(bill.flow_run_id or ""),
-        capacity=bill.capacity,
-        cause=bill.cause.value,
-        seconds=None if bill.seconds is None else float(bill.seconds),
-        wasted_seconds=float(bill.wasted_seconds),
-        cost_usd=None if bill.amounts is None else f"{bill.amounts.cost_usd:f}",
-        shortcomings=bill.shortcomings,
-    )
-
-
-def _waste_and_outcome(
-    context: Context, task: Task, record: RunRecord
-) -> tuple[Decimal, RerunOutcome]:
-    """Read from Prefect what the attempt lost, in seconds, and what became of it."""
-    history = context.prefect.read_history(record.flow_run_id)
-    outcome = outcome_of_interruption(task, history, record, context.policy.mode)
-    span = span_of(task)
-    if span is None or (outcome is RerunOutcome.UNDECIDED and _may_be_decided_yet(context, task)):
-        return Decimal(0), outcome
-    task_runs = context.prefect.read_task_runs(record.flow_run_id, span.start, span.end)
-    return wasted_seconds(span, history, task_runs), outcome
-
-
-def _may_be_decided_yet(context: Context, task: Task) -> bool:
-    return task.exited_at is not None and context.now() - task.exited_at < DECIDED_WITHIN
-
-
-def _deployment(context: Context, task: Task) -> Deployment:
+def _deployment(context: Context, task: Task) -> billing.Deployment:
     """What to bill. A name that cannot be read now comes with a later bill of the deployment."""
     if task.flow_run_id is None:
-        return Deployment(NO_FLOW_RUN)
+        return billing.Deployment(billing.NO_FLOW_RUN)
     deployment_id = task.deployment_id
+    if deployment_id is None and (run := context.prefect.read_run(task.flow_run_id)):
+        deployment_id = run.deployment_id
     if deployment_id is None:
-        run = context.prefect.read_run(task.flow_run_id)
-        deployment_id = run.deployment_id if run else None
-    if deployment_id is None:
-        return Deployment(NO_DEPLOYMENT)
+        return billing.Deployment(billing.NO_DEPLOYMENT)
     try:
         name = context.prefect.read_deployment_name(deployment_id)
     except PrefectSpotError:
         context.log.exception("the deployment's name cannot be read", task_arn=task.arn)
         name = ""
-    return Deployment(str(deployment_id), name)
-
-
-def _with_ids(event_task: Task, described: Task | None) -> Task:
-    """The task of the event, with the ids that only the described task's tags have."""
-    if described is None:
-        return event_task
-    return replace(
-        event_task,
-        flow_run_id=event_task.flow_run_id or described.flow_run_id,
-        deployment_id=described.deployment_id,
-    )
+    return billing.Deployment(str(deployment_id), name)
 
 
 def _is_due(context: Context, task: Task) -> bool:
     """Whether the fast path had its time with a task that has stopped."""
-    if task.last_status != "STOPPED" or never_started(task):
-        return False
     ended_at = task.stopped_at or task.exited_at
-    return ended_at is None or context.now() - ended_at > context.grace
-
-
-def _billed_if_possible(context: Context, task: Task) -> int:
-    try:
-        return int(bill_task(context, task).metering is Metering.BILLED)
-    except PrefectSpotError:
-        context.log.exception("billing the task failed", task_arn=task.arn)
-        return 0
+    had_its_time = ended_at is None or context.now() - ended_at > context.grace
+    return task.last_status == "STOPPED" and not billing.never_started(task) and had_its_time

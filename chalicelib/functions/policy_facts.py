@@ -7,31 +7,16 @@ fails for a fact.
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import Cause, Task
-from chalicelib.core.money.daily_sums import DailySum, total
+from chalicelib.core.money.report import DailySum, total
+from chalicelib.core.policies import facts
 from chalicelib.core.policies.deadline import deadline_of
-from chalicelib.core.policies.estimates import (
-    Attempt,
-    End,
-    attempts_that_ran,
-    previous_runs_of,
-    progress_of,
-    reference_run,
-    restart_overhead_of,
-)
-from chalicelib.core.policies.facts import (
-    Guard,
-    Missing,
-    PolicyFacts,
-    PreviousRuns,
-    Progress,
-    SpotEvidence,
-)
-from chalicelib.core.ports import Prefect
+from chalicelib.core.policies.facts import Attempt, Guard, Missing, PolicyFacts, PreviousRuns
+from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue.snapshot import Snapshot
 
 PAST_RUNS: Final = 20
@@ -46,37 +31,30 @@ SECONDS_FOR_THE_RESCUE: Final = 10.0
 WINDOWS_DAYS: Final = (2, 7, 28)
 """How far back the daily sums are read, until they hold enough Spot hours."""
 
-ENOUGH_SPOT_HOURS: Final = 200.0
+ENOUGH_SPOT_HOURS: Final = 200
 """By then the prior weighs little, and recent hours say more than old ones."""
 
 Fact = TypeVar("Fact")
 
 
-def gather_facts(context: Context, snapshot: Snapshot, guards: Sequence[Guard]) -> PolicyFacts:
-    """Return the facts that these guards need. Never raises.
-
-    Makes no call for a deadline that cannot be read.
-    """
+def gather_facts(
+    context: Context, snapshot: Snapshot, guards: Sequence[Guard]
+) -> PolicyFacts | Missing:
+    """Return what these guards need; no call for an unreadable deadline. Never raises."""
     economics = Guard.ECONOMICS in guards
     readable = not isinstance(deadline_of(snapshot.run.tags), Missing)
     if not (economics or (Guard.DEADLINE in guards and readable)):
-        return PolicyFacts()
+        return facts.NOT_GATHERED
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
-        late = Missing("its facts", "there was no time left to gather them")
-        return PolicyFacts(late, late, late, late)
-    prefect, attempts = context.prefect_within(SECONDS_FOR_FACTS), attempts_of(snapshot)
+        return Missing("its facts", "there was no time left to gather them")
+    prefect, attempts = context.with_timeout(SECONDS_FOR_FACTS), attempts_of(snapshot)
     calls: list[Callable[[], Any]] = [
         partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
         partial(_progress, context, prefect, snapshot.run.id, attempts),
         *([partial(_evidence, context, snapshot)] if economics else []),
     ]
     past, progress, *evidence = context.gather(calls)
-    return PolicyFacts(
-        evidence=evidence[0] if evidence else None,
-        past=past,
-        progress=progress,
-        restart_overhead=restart_overhead_of(attempts, past),
-    )
+    return facts.facts_of(past, progress, facts.restart_overhead_of(attempts, past), *evidence)
 
 
 def read_previous_runs(
@@ -89,58 +67,56 @@ def read_previous_runs(
         if deployment_id is None:
             return Missing(fact, "it has no deployment")
         runs = prefect.find_completed_runs(deployment_id, PAST_RUNS)
-        reference = reference_run(runs)
+        reference = facts.reference_run(runs)
         if reference is None:
-            return previous_runs_of((), ())
+            return facts.previous_runs_of((), ())
         tasks = prefect.read_task_runs(reference.id, reference.started_at, reference.ended_at)
-        return previous_runs_of(runs, tasks)
+        return facts.previous_runs_of(runs, tasks)
 
     return _read(context, fact, read)
 
 
 def attempts_of(snapshot: Snapshot) -> tuple[Attempt, ...]:
     """Return the run's interrupted attempts that ran, this task's last."""
-    task, mine = snapshot.subject, snapshot.interruption
+    arn, mine = snapshot.subject.arn, snapshot.interruption
     known = sorted(snapshot.record.interruptions.values(), key=lambda i: i.number)
-    ends: list[End] = [(i.exited_at, i.billed_from) for i in known if i.task_arn != task.arn]
-    charged_from = task.billed_from if isinstance(task, Task) else None
-    if charged_from is None and mine is not None:
-        charged_from = mine.billed_from
-    ends.append((snapshot.exited_at or snapshot.now, charged_from))
+    ends: list[facts.End] = [(i.exited_at, i.billed_from) for i in known if i.task_arn != arn]
+    charged_from = snapshot.task.billed_from if snapshot.task else None
+    recorded = mine.billed_from if mine else None
+    ends.append((snapshot.exited_at or snapshot.now, charged_from or recorded))
     since = snapshot.run.expected_start or snapshot.history[0].timestamp
-    return attempts_that_ran(snapshot.history, since, ends)
+    return facts.attempts_that_ran(snapshot.history, since, ends)
 
 
-def evidence_of(sums: Sequence[DailySum], task: Task | None) -> SpotEvidence:
+def evidence_of(sums: Sequence[DailySum], task: Task | None) -> facts.SpotEvidence:
     """Return the first attempts' Spot hours and interruptions; `task`: one not yet in the sums."""
     counts = total(sums)
     hours, interruptions = float(counts.first_spot_hours), counts.first_interruptions
     if task is not None and task.billed_from is not None and task.exited_at is not None:
         hours += max((task.exited_at - task.billed_from).total_seconds(), 0.0) / 3600
         interruptions += 1
-    return SpotEvidence(hours, interruptions)
+    return facts.SpotEvidence(hours, interruptions)
 
 
 def _progress(
     context: Context, prefect: Prefect, flow_run_id: UUID, attempts: tuple[Attempt, ...]
-) -> Progress | Missing:
+) -> facts.Progress | Missing:
     if not attempts:
-        return Progress()
-    since, until = attempts[0].started_at, attempts[-1].exited_at
-    return _read(
-        context,
-        "the run's own tasks",
-        lambda: progress_of(attempts, prefect.read_task_runs(flow_run_id, since, until)),
-    )
+        return facts.Progress()
+
+    def read() -> facts.Progress:
+        since, until = attempts[0].started_at, attempts[-1].exited_at
+        return facts.progress_of(attempts, prefect.read_task_runs(flow_run_id, since, until))
+
+    return _read(context, "the run's own tasks", read)
 
 
-def _evidence(context: Context, snapshot: Snapshot) -> SpotEvidence | Missing:
-    def read() -> SpotEvidence:
-        task, is_spot = snapshot.subject, snapshot.cause is Cause.SPOT_INTERRUPTION
-        is_first = not {*snapshot.record.interruptions} - {task.arn}
-        if isinstance(task, Task) and is_first and is_spot and context.bills.unbilled([task.arn]):
-            return evidence_of(_recent_sums(context), task)
-        return evidence_of(_recent_sums(context), None)
+def _evidence(context: Context, snapshot: Snapshot) -> facts.SpotEvidence | Missing:
+    def read() -> facts.SpotEvidence:
+        task, is_spot = snapshot.task, snapshot.cause is Cause.SPOT_INTERRUPTION
+        is_first = not {*snapshot.record.interruptions} - {snapshot.subject.arn}
+        counts = task is not None and is_first and is_spot and context.bills.unbilled([task.arn])
+        return evidence_of(_recent_sums(context), task if counts else None)
 
     return _read(context, "the interruption rate", read)
 
@@ -148,12 +124,10 @@ def _evidence(context: Context, snapshot: Snapshot) -> SpotEvidence | Missing:
 def _recent_sums(context: Context) -> list[DailySum]:
     """The sums of the last days, of as many as it takes."""
     sums: list[DailySum] = []
-    today, done = context.now().date(), 0
-    for window in WINDOWS_DAYS:
-        days = [today - timedelta(days=n) for n in range(done, window)]
-        sums += context.bills.read_sums(days)
-        done = window
-        if float(total(sums).first_spot_hours) >= ENOUGH_SPOT_HOURS:
+    today = context.now().date()
+    for done, window in pairwise((0, *WINDOWS_DAYS)):
+        sums += context.bills.read_sums([today - timedelta(days=n) for n in range(done, window)])
+        if total(sums).first_spot_hours >= ENOUGH_SPOT_HOURS:
             break
     return sums
 

@@ -6,24 +6,16 @@ read by none, so there a problem is raised, and the function's alarm reports it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, assert_never
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
 from chalicelib.core.provision.model import (
     ChangeWorkPool,
-    CreateServiceLinkedRole,
-    CreateStack,
     CreateWorkPool,
-    DeleteStack,
     ProvisionState,
-    PutInvokeConfig,
-    PutTargets,
-    StackState,
     Step,
-    UpdateStack,
     describe,
-    state_of,
 )
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
@@ -39,8 +31,6 @@ if TYPE_CHECKING:
     from chalicelib.adapters.provisioning import AwsAccount
 
 T = TypeVar("T")
-
-_ERROR: Final = "Error"
 
 
 class WorkPools(Protocol):
@@ -72,8 +62,7 @@ class ProvisionReport:
 
     state: ProvisionState
     dry_run: bool
-    stack_name: str
-    stack_status: str
+    stack: Mapping[str, str]
     steps: tuple[str, ...]
     overtaken: tuple[str, ...]
     problems: tuple[Problem, ...]
@@ -88,14 +77,8 @@ class ProvisionReport:
         `steps` were done, or with `dry_run` would be. `problems`: each with `error`, its name, and
         `message`, which ends with the next step.
         """
-        return {
-            "state": self.state.value,
-            "dry_run": self.dry_run,
-            "stack": {"name": self.stack_name, "status": self.stack_status},
-            "steps": list(self.steps),
-            "overtaken": list(self.overtaken),
-            "problems": [{"error": p.name, "message": p.message} for p in self.problems],
-        }
+        problems = [{"error": each.name, "message": each.message} for each in self.problems]
+        return {**asdict(self), "state": self.state.value, "problems": problems}
 
 
 def provision(context: ProvisionContext, event: object) -> ProvisionReport:
@@ -105,8 +88,10 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
         NotProvisionedError: there are problems, and the call came by schedule.
         botocore's errors, where AWS fails or refuses: retryable.
     """
-    dry_run = isinstance(event, Mapping) and bool(event.get("dry_run"))
+    given = event if isinstance(event, Mapping) else {}
+    dry_run = bool(given.get("dry_run"))
     observed = _observe(context)
+    status = observed.stack.status if observed.stack else ""
     planned = plan(context.desired, observed)
     overtaken = () if dry_run else _perform_all(context, planned)
     is_undone = bool(overtaken or (dry_run and planned.steps))
@@ -114,24 +99,19 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     report = ProvisionReport(
         state=ProvisionState.PENDING if is_pending else planned.state,
         dry_run=dry_run,
-        stack_name=context.desired.stack_name,
-        stack_status=observed.stack.status if observed.stack else "",
+        stack={"name": context.desired.stack_name, "status": status},
         steps=tuple(describe(step) for step in planned.steps if step not in overtaken),
         overtaken=tuple(map(describe, overtaken)),
         problems=planned.problems,
     )
     context.log.info("provisioned", **report.summary)
-    if report.problems and _is_scheduled(event):
+    if report.problems and given.get("source") == "aws.events":
         found = "; ".join(f"{problem.name}: {problem.what}" for problem in report.problems)
         raise NotProvisionedError(
             f"{report.state.value}: {found}",
             next_step="; ".join(problem.next_step for problem in report.problems),
         )
     return report
-
-
-def _is_scheduled(event: object) -> bool:
-    return isinstance(event, Mapping) and event.get("source") == "aws.events"
 
 
 def _observe(context: ProvisionContext) -> Observed:
@@ -146,37 +126,23 @@ def _observe(context: ProvisionContext) -> Observed:
         try:
             return call()
         except PrefectSpotError as error:
-            name = type(error).__name__.removesuffix(_ERROR)
+            name = type(error).__name__.removesuffix("Error")
             problems.append(Problem(name, error.what, error.next_step))
             return None
 
-    aws = context.aws
+    aws, credential = context.aws, desired.credential
     stack = aws.read_stack(desired.stack_name)
-    network = arn = None
-    has_role = True
+    network, has_role = None, True
     if desired.is_full:
-        network = read(
-            lambda: aws.find_network(
-                desired.vpc_id, desired.subnet_ids, assign_public_ip=desired.assign_public_ip
-            )
-        )
-        if state_of(stack)[0] is StackState.ABSENT:
+        network = read(lambda: aws.find_network(desired))
+        if stack is None or stack.is_gone:
             has_role = aws.has_service_linked_role()
-    credential = desired.credential
-    if credential is not None:
-        arn = read(lambda: aws.arn_of(credential))
+    arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
-    readable = credential is None or arn is not None
-    pool = read(lambda: _work_pool(context)) if readable else None
-    return Observed(
-        stack=stack,
-        network=network,
-        credential_arn=arn or "",
-        work_pool=pool,
-        deliveries=deliveries,
-        has_service_linked_role=has_role,
-        problems=tuple(problems),
-    )
+    is_readable = credential is None or arn is not None
+    pool = read(lambda: _work_pool(context)) if is_readable else None
+    found = tuple(problems)
+    return Observed(stack, network, arn or "", pool, deliveries, has_role, found)
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:
@@ -201,31 +167,14 @@ def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
     overtaken = []
     for step in planned.steps:
         try:
-            _perform(context, step)
+            match step:
+                case CreateWorkPool(name, template):
+                    context.work_pools.create(name, template)
+                case ChangeWorkPool(name, template):
+                    context.work_pools.change(name, template)
+                case _:
+                    context.aws.perform(step)
         except (ConcurrentUpdateError, PrefectConflictError) as error:
             context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
     return tuple(overtaken)
-
-
-def _perform(context: ProvisionContext, step: Step) -> None:
-    aws = context.aws
-    match step:
-        case CreateServiceLinkedRole():
-            aws.create_service_linked_role()
-        case CreateStack(definition):
-            aws.create_stack(definition)
-        case UpdateStack(stack_id, definition, _):
-            aws.update_stack(stack_id, definition)
-        case DeleteStack(stack_id, _, _):
-            aws.delete_stack(stack_id)
-        case PutTargets():
-            aws.put_targets(step)
-        case PutInvokeConfig():
-            aws.put_invoke_config(step)
-        case CreateWorkPool(name, template):
-            context.work_pools.create(name, template)
-        case ChangeWorkPool(name, template):
-            context.work_pools.change(name, template)
-        case _:
-            assert_never(step)

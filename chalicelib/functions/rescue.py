@@ -4,44 +4,32 @@
 look, so the next step is decided from what is, not from what was expected.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured, values_of_rescue
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
     RunChange,
+    RunRecord,
     RunState,
-    StateAnswer,
     StateType,
     StateVerdict,
 )
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.model.text import one_line
-from chalicelib.core.policies.facts import Guard, PolicyFacts
-from chalicelib.core.ports import Prefect
-from chalicelib.core.rescue.actions import (
-    Action,
-    Annotate,
-    Annotation,
-    Change,
-    Decision,
-    MakeDue,
-    MarkCancelled,
-    MarkCrashed,
-    Park,
-    Restore,
-    Save,
-)
+from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
+from chalicelib.core.ports import Context, Prefect
+from chalicelib.core.rescue import actions
+from chalicelib.core.rescue.actions import Decision
 from chalicelib.core.rescue.decide import settle
-from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, lives, noted_task
+from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Snapshot, Subject
 from chalicelib.errors import (
     LeaseHeldError,
@@ -52,8 +40,6 @@ from chalicelib.errors import (
 
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
-
-_AWAITING_RETRY: Final = "AwaitingRetry"
 
 
 def rescue(
@@ -84,28 +70,27 @@ def rescue(
     return decision
 
 
-def annotate(context: Context, annotation: Annotation) -> None:
+def annotate(context: Context, annotation: actions.Annotation) -> None:
     """Add an annotation to its run. Raises PrefectSpotError when some of it failed."""
-    prefect, run_id, labels = context.prefect, annotation.log.flow_run_id, annotation.labels
-    calls: list[Callable[[], object]] = [
-        lambda: prefect.write_log(annotation.log),
-        lambda: prefect.write_artifact(annotation.artifact),
+    prefect, run_id = context.prefect, annotation.log.flow_run_id
+    calls = [
+        partial(prefect.write_log, annotation.log),
+        partial(prefect.write_artifact, annotation.artifact),
     ]
     if annotation.events:
-        calls.append(lambda: prefect.emit_events(annotation.events))
-    if labels is not None:
-        calls.append(lambda: prefect.add_labels(run_id, labels))
+        calls.append(partial(prefect.emit_events, annotation.events))
+    if annotation.labels is not None:
+        calls.append(partial(prefect.add_labels, run_id, annotation.labels))
     if annotation.tags:
-        calls.append(lambda: _add_tags(prefect, run_id, annotation.tags))
+        calls.append(partial(_add_tags, prefect, run_id, annotation.tags))
     context.gather(calls)
 
 
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
     for seconds in pauses_seconds:
-        try:
+        with suppress(LeaseHeldError):
             return context.records.acquire(flow_run_id, context.now(), context.lease)
-        except LeaseHeldError:
-            context.pause(seconds)
+        context.pause(seconds)
     return context.records.acquire(flow_run_id, context.now(), context.lease)
 
 
@@ -120,7 +105,7 @@ class _Handling:
     outcome_unknown: bool = False
     newer_task: bool | None = None
     deployment_id: UUID | None = None
-    facts: PolicyFacts | None = None
+    facts: PolicyFacts | Missing | None = None
 
     @property
     def log_keys(self) -> dict[str, str]:
@@ -128,26 +113,19 @@ class _Handling:
         return {"flow_run_id": str(self.record.flow_run_id), "task_arn": self.subject.arn}
 
     def look(self) -> Snapshot | None:
-        found = _read_run(self.context, self.record.flow_run_id)
+        context, subject = self.context, self.subject
+        found = _read_run(context, self.record.flow_run_id)
         if found is None:
             return None
         run, history = found
         self.deployment_id = run.deployment_id
         if self.newer_task is None:
-            task = None if self.swept or not isinstance(self.subject, Task) else self.subject
-            self.newer_task = task is not None and _has_newer_task(self.context, run, task)
-        return Snapshot(
-            subject=self.subject,
-            run=run,
-            history=history,
-            record=self.record,
-            policy=self.context.policy,
-            now=self.context.now(),
-            newer_task=self.newer_task,
-            swept=self.swept,
-        )
+            task = subject if isinstance(subject, Task) and not self.swept else None
+            self.newer_task = task is not None and _has_newer_task(context, run, task)
+        record, policy, now = self.record, context.policy, context.now()
+        return Snapshot(subject, run, history, record, policy, now, self.newer_task, self.swept)
 
-    def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts:
+    def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts | Missing:
         """Fetch the guards' facts, once per handling."""
         from chalicelib.functions.policy_facts import gather_facts
 
@@ -159,77 +137,67 @@ class _Handling:
         """Perform the actions in order; False as soon as one asks for another look."""
         self.context.log.info(
             "decided",
-            decision=decision.verdict.value,
-            reason=decision.reason,
+            **decision.summary,
             mode=snapshot.policy.mode.value,
             run_state=one_line(snapshot.run.state.name),
             **self.log_keys,
         )
         return all(self.step(action) for action in decision.actions)
 
-    def step(self, action: Action) -> bool:
+    def step(self, action: actions.Action) -> bool:
         prefect, run_id = self.context.prefect, self.record.flow_run_id
         match action:
-            case Save(record):
+            case actions.Save(record):
                 self.context.records.save(record)
                 self.record = record
                 return True
-            case Park(transition_id, until, message, force):
+            case actions.Park(transition_id, until, message, force):
                 self.propose(_awaiting_retry(message, transition_id, until), force=force)
                 return False
-            case Change(change):
+            case actions.Change(change):
                 prefect.change_run(run_id, change)
                 return True
-            case MakeDue(transition_id, at, message):
+            case actions.MakeDue(transition_id, at, message):
                 return self.propose(_awaiting_retry(message, transition_id, at))
-            case Restore(state):
-                self.propose(_same_state(state), force=True)
+            case actions.Restore(old):
+                same = ProposedState(
+                    old.type, old.name, old.message, details=old.details, data=old.data
+                )
+                self.propose(same, force=True)
                 return False
-            case MarkCrashed(message):
-                return self.propose(ProposedState(StateType.CRASHED, "Crashed", message))
-            case MarkCancelled(message):
-                return self.propose(ProposedState(StateType.CANCELLED, "Cancelled", message))
-            case Annotate(annotation, record):
-                if self.annotated(annotation):
+            case actions.End(state, message):
+                return self.propose(ProposedState(state, state.value.capitalize(), message))
+            case actions.Annotate(annotation, record):
+                try:
+                    annotate(self.context, annotation)
                     self.record = record
+                except Exception:  # the run is rescued; the task's next event annotates it
+                    self.context.log.exception("annotating the flow run failed", **self.log_keys)
                 return True
         assert_never(action)
 
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
-        """Propose a state; False when another look has to show whether the run has it now.
-
-        Raises PrefectTimeoutError when a look would come too early to show it.
-        """
+        """Propose a state; False: look whether the run has it. Raises PrefectTimeoutError."""
         try:
             answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
         except PrefectTimeoutError:
-            self.outcome_unknown = True
+            self.outcome_unknown = True  # another look would come too early to show it
             raise
         except PrefectUnavailableError:
             # Prefect may have accepted it, and a worker may have the run: a second proposal would
             # park the run, or make it due, beside its new container.
             self.context.log.exception("no answer to a proposed state", **self.log_keys)
             return False
-        return _is_done(answer, state)
-
-    def annotated(self, annotation: Annotation) -> bool:
-        """Annotate the run; a failure is logged, and the task's next event tries again."""
-        try:
-            annotate(self.context, annotation)
-        except Exception:  # the rescue has happened; nothing here may make it look undone
-            self.context.log.exception("annotating the flow run failed", **self.log_keys)
-            return False
-        return True
+        now = answer.state.transition_id if answer.state else None
+        is_ours = now is not None and now == state.transition_id  # or was, when sent before
+        return answer.verdict is StateVerdict.ACCEPT or is_ours
 
 
 def _read_run(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
     """Return the run and its history, the run's own state last; None for an unknown run."""
     prefect = context.prefect
-    history: tuple[RunState, ...]
-    run: FlowRun | None
-    history, run = context.gather(
-        [lambda: prefect.read_history(flow_run_id), lambda: prefect.read_run(flow_run_id)]
-    )
+    reads = (prefect.read_history, prefect.read_run)
+    history, run = context.gather([partial(read, flow_run_id) for read in reads])
     if run and run.state.id in {state.id for state in history[:-1]}:
         run = prefect.read_run(flow_run_id)  # it moved on between the two
     if run is None:
@@ -248,7 +216,7 @@ def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
     if not noted_arn or noted_arn == task.arn:
         return False
     noted = context.tasks.describe(cluster or task.cluster_arn, noted_arn)
-    if noted is not None and lives(noted):
+    if noted is not None and not noted.exited:
         return True
     if noted is not None and noted.created_at is not None and task.created_at is not None:
         return noted.created_at > task.created_at
@@ -267,24 +235,7 @@ def _measure(context: Context, handling: _Handling, before: RunRecord, decision:
 
 
 def _awaiting_retry(message: str, transition_id: UUID, at: datetime) -> ProposedState:
-    return ProposedState(StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at)
-
-
-def _same_state(state: RunState) -> ProposedState:
-    return ProposedState(
-        state.type, state.name, state.message, details=state.details, data=state.data
-    )
-
-
-def _is_done(answer: StateAnswer, proposed: ProposedState) -> bool:
-    """Whether the run has the state now, by this proposal or by the same one sent before."""
-    if answer.verdict is StateVerdict.ACCEPT:
-        return True
-    return (
-        proposed.transition_id is not None
-        and answer.state is not None
-        and answer.state.transition_id == proposed.transition_id
-    )
+    return ProposedState(StateType.SCHEDULED, "AwaitingRetry", message, transition_id, at)
 
 
 def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:

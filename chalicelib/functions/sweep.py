@@ -5,20 +5,18 @@ time ends, it leaves a bookmark for the next sweep. Each orphaned run goes the w
 `rescue`, under the run's lease, by the same decisions.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.context import Context
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
-from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.ports import RunQuery
-from chalicelib.core.rescue.orphans import by_flow_run, lives, noted_task, subject_of
+from chalicelib.core.ports import Context, RunQuery
+from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
@@ -39,8 +37,6 @@ SECONDS_PER_RUN: Final = 5.0
 LOOKED_AHEAD: Final = timedelta(minutes=15)
 """How early a run that waits for its start is read: three sweeps before it is due."""
 
-SUBFLOW_MESSAGE: Final = "Crashed with its parent run, whose ECS task is gone."
-
 
 @dataclass(slots=True)
 class SweepReport:
@@ -56,14 +52,8 @@ class SweepReport:
     @property
     def summary(self) -> dict[str, object]:
         """What the function returns to Lambda."""
-        return {
-            "seen": self.seen,
-            "stranded": self.stranded,
-            "failed": self.failed,
-            "billed": self.billed,
-            "finished": self.finished,
-            **self.decisions,
-        }
+        figures = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "decisions"}
+        return {**figures, **self.decisions}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,46 +104,40 @@ class _Sweep:
 
     def repair_parked(self, runs: Sequence[FlowRun]) -> bool:
         """Complete reruns that were left parked. One without a record waits for an own retry."""
-        return self._repair(self._overdue(runs), lambda _, record: record is not None)
+        return self._repair(self._overdue(runs), lambda _: False)
 
     def repair_live(self, runs: Sequence[FlowRun]) -> bool:
         """Repair runs that are alive in Prefect and have no live task."""
-        return self._repair(self._without_live_task(runs), lambda _run, _record: True)
+        return self._repair(self._without_live_task(runs), lambda _: True)
 
     def repair_ended(self, runs: Sequence[FlowRun]) -> bool:
         """Rerun runs that Spot ended; end the subflows of all that stay ended."""
         overdue = self._overdue(runs)
         self._end_subflows(overdue)
-
-        def may_be_of_spot(run: FlowRun, record: RunRecord | None) -> bool:
-            is_refused = NO_CAPACITY_REASON in run.state.message
-            return record is not None or is_refused or bool(self._tasks_of(run))
-
-        return self._repair(overdue, may_be_of_spot)
+        return self._repair(
+            overdue,
+            lambda run: NO_CAPACITY_REASON in run.state.message or bool(self._tasks_of(run)),
+        )
 
     def keep_deadlines(self, runs: Sequence[FlowRun]) -> bool:
         """Put runs on demand that a first attempt on Spot might make late."""
         return keep_deadlines(self.context, runs, self.report.decisions)
 
     def _repair(
-        self,
-        suspects: Sequence[FlowRun],
-        is_ours: Callable[[FlowRun, RunRecord | None], bool],
+        self, suspects: Sequence[FlowRun], without_record: Callable[[FlowRun], bool]
     ) -> bool:
-        """Rescue the orphans among a page's runs; False when the time ended before the page."""
-        if not suspects:
-            return True
-        records = self.context.records.read_many([run.id for run in suspects])
+        """Rescue the orphans that have a record, or pass the test; False when the time ended."""
+        ids = [run.id for run in suspects]
+        records = self.context.records.read_many(ids) if ids else {}
         for run in suspects:
-            record = records.get(run.id)
-            if not is_ours(run, record):
+            if run.id not in records and not without_record(run):
                 continue
             known = self._tasks_of(run)
-            if any(map(lives, known)):
+            if not all(task.exited for task in known):
                 continue
             if self.report.stranded and self.context.seconds_left() < SECONDS_PER_RUN:
                 return False
-            self._rescue(run, known, record or RunRecord(run.id))
+            self._rescue(run, known, records.get(run.id, RunRecord(run.id)))
         return True
 
     def _rescue(self, run: FlowRun, known: Sequence[Task], record: RunRecord) -> None:
@@ -177,22 +161,20 @@ class _Sweep:
 
     def _without_live_task(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
         """Return the runs whose noted task, if any, has been gone for longer than the grace."""
-        noted: dict[str, list[str]] = {}
-        for run in runs:
-            cluster, arn = noted_task(run)
+        noted = defaultdict[str, list[str]](list)
+        for cluster, arn in map(noted_task, runs):
             if arn:
-                noted.setdefault(cluster, []).append(arn)
+                noted[cluster].append(arn)
         found: dict[str, Task] = {}
         for cluster, arns in noted.items():
             found.update(self.context.tasks.describe_many(cluster, arns))
         return [run for run in runs if self._looks_orphaned(run, found.get(noted_task(run)[1]))]
 
     def _looks_orphaned(self, run: FlowRun, task: Task | None) -> bool:
-        if task is not None and lives(task):
+        if task is not None and not task.exited:
             return False
-        since = run.state.timestamp
-        if task is not None and task.exited_at is not None:
-            since = max(since, task.exited_at)
+        exited_at = task.exited_at if task else None
+        since = max(run.state.timestamp, exited_at or run.state.timestamp)
         return self.context.now() - since > self.context.grace
 
     def _end_subflows(self, parents: Sequence[FlowRun]) -> None:
@@ -200,7 +182,8 @@ class _Sweep:
         context = self.context
         if context.policy.mode is Mode.OBSERVE:
             return
-        crashed = ProposedState(StateType.CRASHED, "Crashed", SUBFLOW_MESSAGE)
+        why = "Crashed with its parent run, whose ECS task is gone."
+        crashed = ProposedState(StateType.CRASHED, "Crashed", why)
         generation = [parent.id for parent in parents]
         while generation:
             children = self._overdue(context.prefect.find_live_children(generation[:PAGE]))
@@ -210,10 +193,7 @@ class _Sweep:
             generation = [*generation[PAGE:], *(child.id for child in children)]
 
     def _tasks_of(self, run: FlowRun) -> tuple[Task, ...]:
-        """Return the run's tasks by their tag; our clusters' tasks are listed once, when needed.
-
-        The worker notes a run's task only after it has started one, and sometimes never.
-        """
+        """Return the tasks tagged with the run: the worker notes a task late, or never."""
         if self._tasks is None:
             names = self.context.clusters
             self._tasks = by_flow_run(t for name in names for t in self.context.tasks.all_of(name))
@@ -235,17 +215,15 @@ class Stage:
     def query(self, context: Context, place: "_Place") -> RunQuery:
         """Return the query for the page at a place."""
         query = RunQuery(
-            work_pool=context.work_pool,
-            state_types=self.state_types,
-            state_names=self.state_names,
+            context.work_pool,
+            self.state_types,
+            self.state_names,
             expected_after=place.after,
             limit=PAGE,
             offset=place.offset,
         )
-        narrowed = self.narrow(query, context.now())
-        return (
-            replace(narrowed, expected_before=narrowed.expected_after) if place.moment else narrowed
-        )
+        query = self.narrow(query, context.now())
+        return replace(query, expected_before=query.expected_after) if place.moment else query
 
 
 def _ended_lately(query: RunQuery, now: datetime) -> RunQuery:
@@ -295,18 +273,13 @@ def sweep(context: Context, _event: object) -> SweepReport:
         place = place.next(runs)
     report.finished = place.stage == len(STAGES)
     context.records.save_bookmark("" if report.finished else str(place), context.now())
-    _bill_and_publish(context, report)
-    context.log.info("swept", **report.summary)
-    return report
-
-
-def _bill_and_publish(context: Context, report: SweepReport) -> None:
-    """Bill what `meter` missed and publish the savings; after a failure the next sweep does it."""
     try:
         report.billed = bill_missed(context)
         publish_savings(context)
-    except Exception:  # runs have been repaired by now, and that comes first
+    except Exception:  # runs are repaired by now, which comes first; the next sweep bills
         context.log.exception("billing what was missed failed")
+    context.log.info("swept", **report.summary)
+    return report
 
 
 def _is_in_our_clusters(context: Context, run: FlowRun) -> bool:

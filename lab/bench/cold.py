@@ -20,8 +20,7 @@ import psutil
 
 from lab.bench.deployed import TIMEOUT_SECONDS, answered, deployed
 from lab.bench.interruptions import Interruption, exit_of, exit_without_warning, interruptions
-from lab.bench.machine import cpu_seconds, peak_rss_mib
-from lab.bench.part import Log, Measured, medians, ratio
+from lab.bench.part import Log, Measured, cpu_seconds, medians, peak_rss_mib, ratio
 from lab.bench.servers import fresh_aws, stand_in
 from lab.tables import Row
 from localcloud.bootstrap import STAGE

@@ -25,8 +25,7 @@ from lab.bench.interruptions import (
     task_of,
     warning_of,
 )
-from lab.bench.machine import cpu_seconds, peak_rss_mib
-from lab.bench.part import Log, medians, ratio
+from lab.bench.part import Log, cpu_seconds, medians, peak_rss_mib, ratio
 from lab.bench.servers import Aws, Prefect, fresh_aws, running
 from lab.tables import Row
 from localcloud.cloud import REACT, wait_for

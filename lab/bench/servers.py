@@ -13,7 +13,7 @@ import psutil
 
 import infra
 from lab.bench.interruptions import Interruption
-from lab.bench.machine import ROOT
+from lab.bench.part import ROOT
 from localcloud.aws import environment_of
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import wait_for
@@ -60,10 +60,10 @@ class Prefect(PrefectApi):
         self._process = process
         template = infra.load("base-job-template.json")
         pool = {"name": WORK_POOL, "type": "ecs", "base_job_template": template}
-        self._send("POST", "/work_pools/", pool)
-        flow_id = self._send("POST", "/flows/", {"name": "etl"})["id"]
+        self.send("POST", "/work_pools/", pool)
+        flow_id = self.send("POST", "/flows/", {"name": "etl"})["id"]
         deployment = {"name": "nightly", "flow_id": flow_id, "work_pool_name": WORK_POOL}
-        self._deployment_id: str = self._send("POST", "/deployments/", deployment)["id"]
+        self._deployment_id: str = self.send("POST", "/deployments/", deployment)["id"]
 
     def begin(self, planned: Interruption, retries: int = 0) -> Interruption:
         """Start a run in the planned task, as a worker and an engine would: it is RUNNING."""
@@ -76,7 +76,7 @@ class Prefect(PrefectApi):
 
     def begin_again(self, run_id: str, task: Interruption) -> None:
         """Let a PENDING run be RUNNING in this task."""
-        self._send("PATCH", f"/flow_runs/{run_id}", {"infrastructure_pid": task.pid})
+        self.send("PATCH", f"/flow_runs/{run_id}", {"infrastructure_pid": task.pid})
         self.move(run_id, "RUNNING")
 
     def begin_all(self, planned: Sequence[Interruption]) -> Sequence[Interruption]:
@@ -93,13 +93,13 @@ class Prefect(PrefectApi):
         ids = [each.run_id for each in of]
         pages = [ids[n : n + MOST_RUNS] for n in range(0, len(ids), MOST_RUNS)]
         bodies = [{"flow_runs": {"id": {"any_": page}}, "limit": MOST_RUNS} for page in pages]
-        return [run for body in bodies for run in self._send("POST", "/flow_runs/filter", body)]
+        return [run for body in bodies for run in self.send("POST", "/flow_runs/filter", body)]
 
     def is_given_to_workers(self, run_id: str, before: datetime) -> bool:
         """Whether a worker gets the run that asks for what is due before this time."""
         path = f"/work_pools/{WORK_POOL}/get_scheduled_flow_runs"
         body = {"scheduled_before": before.isoformat(), "limit": MOST_RUNS}
-        return run_id in [each["flow_run"]["id"] for each in self._send("POST", path, body)]
+        return run_id in [each["flow_run"]["id"] for each in self.send("POST", path, body)]
 
     def processes(self) -> Sequence[psutil.Process]:
         """Return the server's processes, without its database's."""

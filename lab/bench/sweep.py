@@ -7,8 +7,7 @@ import psutil
 
 from lab.bench.deployed import Deployed, answered, deployed
 from lab.bench.interruptions import Interruption, Json, running_task_of
-from lab.bench.machine import cpu_seconds
-from lab.bench.part import Log, Measured
+from lab.bench.part import Log, Measured, cpu_seconds
 from lab.bench.servers import Prefect, fresh_aws, stand_in
 from lab.tables import Row
 from localcloud.cloud import SWEEP

@@ -15,13 +15,17 @@ from uuid import NAMESPACE_URL, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
-from chalicelib.core.policies.estimates import (
+from chalicelib.core.policies.facts import (
+    Missing,
+    PolicyFacts,
+    PreviousRuns,
+    SpotEvidence,
+    facts_of,
     previous_runs_of,
     progress_of,
     reference_run,
     restart_overhead_of,
 )
-from chalicelib.core.policies.facts import Missing, PolicyFacts, PreviousRuns, SpotEvidence
 from chalicelib.core.rescue.snapshot import Snapshot
 from chalicelib.functions.policy_facts import attempts_of
 from lab.simulation.sky import HOUR, Pattern, Sky, skies
@@ -70,22 +74,21 @@ class Memory:
         return previous_runs_of(self.completed, self.tasks_of_newest)
 
     @cached_property
-    def before_start(self) -> PolicyFacts:
+    def before_start(self) -> PolicyFacts | Missing:
         """What is known of a run that has not begun."""
-        return PolicyFacts(
-            self.evidence, self.past, progress_of((), ()), restart_overhead_of((), self.past)
-        )
+        overhead = restart_overhead_of((), self.past)
+        return facts_of(self.past, progress_of((), ()), overhead, self.evidence)
 
     def facts(
         self, snapshot: Snapshot, work: Work, attempts: Sequence[Attempt], platform: Platform
-    ) -> PolicyFacts:
+    ) -> PolicyFacts | Missing:
         """Return what is known when the last of `attempts` has been interrupted.
 
         The run's first attempt is evidence too: its bill, or the event itself, shows it.
         """
         first, own = attempts[0], attempts_of(snapshot)
         hours = self.evidence.hours + (first.ended_at - first.pulled_at) / HOUR
-        return PolicyFacts(
+        return facts_of(
             evidence=SpotEvidence(hours, self.evidence.interruptions + 1),
             past=self.past,
             progress=progress_of(own, task_runs(work, attempts, platform)),

@@ -13,7 +13,7 @@ from typing import Final
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
 from chalicelib.core.model.policy import Policy, has_deadline_tag
 from chalicelib.core.policies.deadline import deadline_opinion
-from chalicelib.core.policies.facts import GoOnDemand, Guard, PolicyFacts
+from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PolicyFacts
 from chalicelib.core.rescue.snapshot import Snapshot
 from lab.simulation.memory import Memory
 from lab.simulation.sky import Sky
@@ -92,7 +92,7 @@ def by_product(
             product.move_to_on_demand()
     attempts: list[Attempt] = []
 
-    def gather(snapshot: Snapshot, _guards: Sequence[Guard]) -> PolicyFacts:
+    def gather(snapshot: Snapshot, _guards: Sequence[Guard]) -> PolicyFacts | Missing:
         return memory.facts(snapshot, run.work, attempts, platform)
 
     due_at = run.at

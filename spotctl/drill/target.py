@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.aws import EcsTasks
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Task
 from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.policy import OPT_IN_TAG, Mode, reason_not_to_rerun

@@ -7,8 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import RunState, StateType
-from chalicelib.core.model.run_record import Interruption
+from chalicelib.core.model.flow_run import Interruption, RunState, StateType
 from chalicelib.core.rescue.snapshot import due_id, park_ids_of
 
 

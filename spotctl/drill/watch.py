@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.aws import EcsTasks
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.ecs_task import DRILL_STOP_REASON, Ignored, Task, parse_task
 from chalicelib.core.model.flow_run import StateType
@@ -72,8 +72,7 @@ def show_drill(drilled: Drilled, output: Output) -> None:
     """Print verdict and timeline, each step with its seconds since StopTask."""
     target = drilled.target
     verdict, next_step = verdict_of(drilled)
-    began = drilled.steps[0].at
-    steps = [(step, _seconds(began, step.at)) for step in drilled.steps]
+    steps = [(step, _seconds(drilled.seen.asked_at, step.at)) for step in drilled.steps]
     output.result(
         {
             "passed": drilled.passed,
@@ -170,5 +169,5 @@ def _clock(at: datetime | None) -> str:
     return f"{at:%H:%M:%S.%f}"[:-3] if at else ""
 
 
-def _seconds(began: datetime | None, at: datetime | None) -> float | None:
-    return None if began is None or at is None else round((at - began).total_seconds(), 2)
+def _seconds(began: datetime, at: datetime | None) -> float | None:
+    return None if at is None else round((at - began).total_seconds(), 2)

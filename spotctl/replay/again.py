@@ -13,9 +13,9 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_CODES, Cause, Task
+from chalicelib.core.model.flow_run import Interruption, RunRecord
 from chalicelib.core.model.policy import Mode, Policy, budget_of, has_deadline_tag
 from chalicelib.core.model.pricing import MINIMUM_SECONDS, SMALLEST_USD
-from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Amounts, Bill
 from spotctl.replay.history import Attempt, RecordedRun, usd_per_second
 from spotctl.replay.run_in_memory import RUN_ID, RunInMemory

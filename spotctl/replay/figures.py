@@ -8,7 +8,7 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.money.bill import RerunOutcome
-from chalicelib.core.money.daily_sums import Counts, sum_of, total
+from chalicelib.core.money.report import Counts, sum_of, total
 from chalicelib.core.policies.economics import rate_per_hour
 from spotctl.replay.again import Course, Played
 
@@ -50,7 +50,8 @@ class Figures:
 
     def as_mapping(self) -> Mapping[str, int | str]:
         """All of it by name; USD and hours to 1e-8."""
-        values = {n: getattr(self if hasattr(self, n) else self.counts, n) for n in TITLES}
+        own = {"finished_runs": self.finished_runs, "hours_to_finish": self.hours_to_finish}
+        values = self.counts.figures([name for name in TITLES if name not in own]) | own
         return {n: f"{v:.8f}" if isinstance(v, Decimal) else v for n, v in values.items()}
 
 
@@ -99,19 +100,16 @@ def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
 
 def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
     estimated = [(c, p) for c in courses for p in c.played if p.is_estimated]
-    on_spot = [played for _, played in estimated if played.bill.capacity == FARGATE_SPOT]
-    if on_spot:
+    if on_spot := [played for _, played in estimated if played.bill.capacity == FARGATE_SPOT]:
         yield _of_spot(on_spot, recorded)
-    on_demand = [played for _, played in estimated if played.bill.capacity == FARGATE]
-    if on_demand:
+    if on_demand := [played for _, played in estimated if played.bill.capacity == FARGATE]:
         yield (
             f"{len(on_demand)} runs end on FARGATE earlier than they did. How long that attempt"
             f" would have run is estimated: as long as what was useful of the recorded ones"
             f" (their seconds less those wasted), {_hours(on_demand):.4f} hours in all; what they"
             " spent on starting again is in it"
         )
-    unfinished = sum(p.bill.capacity == FARGATE and not c.is_finished for c, p in estimated)
-    if unfinished:
+    if unfinished := sum(p.bill.capacity == FARGATE and not c.is_finished for c, p in estimated):
         yield (
             f"{unfinished} of these had not finished in the record: what was left of their work is"
             " not known, and not in the estimate"

@@ -7,9 +7,8 @@ from decimal import Decimal
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, was_interrupted
-from chalicelib.core.model.flow_run import OVER_STATES
+from chalicelib.core.model.flow_run import OVER_STATES, Interruption, RunRecord
 from chalicelib.core.model.pricing import seconds_between
-from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.money.bill import Bill
 
 

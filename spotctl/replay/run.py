@@ -6,7 +6,7 @@ from uuid import UUID
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.settings import Settings, policy_of
 from spotctl.context import Context
 from spotctl.errors import RefusedError

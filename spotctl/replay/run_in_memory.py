@@ -11,10 +11,16 @@ from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
-from chalicelib.core.model.flow_run import FlowRun, RunChange, RunPolicy, RunState, StateType
+from chalicelib.core.model.flow_run import (
+    FlowRun,
+    RunChange,
+    RunPolicy,
+    RunRecord,
+    RunState,
+    StateType,
+)
 from chalicelib.core.model.policy import Policy, is_on_demand, on_demand_variables
-from chalicelib.core.model.run_record import RunRecord
-from chalicelib.core.policies.facts import Guard, PolicyFacts
+from chalicelib.core.policies.facts import NOT_GATHERED, Guard, Missing, PolicyFacts
 from chalicelib.core.rescue.actions import Annotate, Change, Decision, MakeDue, Park, Save
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.snapshot import Snapshot
@@ -22,13 +28,13 @@ from chalicelib.core.rescue.snapshot import Snapshot
 RUN_ID: Final = uuid5(NAMESPACE_URL, "prefect-spot/run-in-memory")
 _DEPLOYMENT_ID: Final = uuid5(NAMESPACE_URL, "prefect-spot/deployment-in-memory")
 
-Gather = Callable[[Snapshot, tuple[Guard, ...]], PolicyFacts]
+Gather = Callable[[Snapshot, tuple[Guard, ...]], PolicyFacts | Missing]
 """Returns the facts that these guards need."""
 
 
-def no_facts(_snapshot: Snapshot, _guards: tuple[Guard, ...]) -> PolicyFacts:
+def no_facts(_snapshot: Snapshot, _guards: tuple[Guard, ...]) -> PolicyFacts | Missing:
     """Gather nothing: every guard then lacks its facts, and the budget decides."""
-    return PolicyFacts()
+    return NOT_GATHERED
 
 
 class UnexpectedActionError(AssertionError):

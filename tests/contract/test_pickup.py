@@ -27,12 +27,9 @@ def rerun(stage: Stage, run_id: UUID, *, raising: bool = True) -> None:
 
 
 def test_a_worker_is_given_a_run_when_it_is_due_and_not_while_it_is_parked(stage: Stage) -> None:
-    run_id = stage.running()
-    stage.park(run_id)
+    run_id = stage.run_in("parked")
     assert not stage.controls.is_due(run_id)
-
     assert stage.make_due(run_id).verdict is StateVerdict.ACCEPT
-
     assert stage.controls.is_due(run_id)
     assert stage.run(run_id).work_pool_name is not None
 
@@ -41,38 +38,22 @@ def test_the_pid_of_the_old_task_stays_until_the_worker_notes_the_new_one(stage:
     run_id = stage.running()
     old_pid = stage.run(run_id).infrastructure_pid
     rerun(stage, run_id)
-
     assert stage.run(run_id).infrastructure_pid == old_pid
 
 
-def test_leaving_a_final_state_makes_it_a_rescheduled_run(stage: Stage) -> None:
-    run_id = stage.crashed()
-
-    stage.park(run_id)
-
-    policy = stage.run(run_id).policy
-    assert (policy.retry_type, policy.retries) == ("reschedule", 0)
-
-
-def test_leaving_a_running_state_does_not_touch_the_policy(stage: Stage) -> None:
-    run_id = stage.running(retries=2)
+@pytest.mark.parametrize(("state", "retry_type"), [("crashed", "reschedule"), ("running", None)])
+def test_parking_a_final_run_makes_it_a_rescheduled_one_and_touches_no_other_policy(
+    stage: Stage, state: str, retry_type: str | None
+) -> None:
+    run_id = stage.run_in(state)
     before = stage.run(run_id).policy
-
     stage.park(run_id)
-
-    assert stage.run(run_id).policy == before
-
-
-def test_the_flows_retries_are_known_only_once_it_has_started(stage: Stage) -> None:
-    run_id = stage.pending()
-    assert stage.run(run_id).policy.retries is None
-
-    stage.controls.engine_starts(run_id, retries=2)
-
-    assert stage.run(run_id).policy.retries == 2
+    assert stage.run(run_id).policy == replace(before, retry_type=retry_type)
 
 
-def test_an_own_retry_stays_in_the_process_and_no_worker_is_given_it(stage: Stage) -> None:
+def test_an_own_retry_stays_in_the_process_and_no_worker_gets_the_run_until_its_policy_is_cleared(
+    stage: Stage,
+) -> None:
     run_id = stage.running(retries=1)
 
     state = stage.controls.engine_fails(run_id, "Boom")
@@ -82,12 +63,6 @@ def test_an_own_retry_stays_in_the_process_and_no_worker_is_given_it(stage: Stag
     assert stage.run(run_id).policy.retry_type == "in_process"
     assert not stage.controls.is_due(run_id)
 
-
-def test_a_run_that_retried_in_its_process_is_given_to_a_worker_once_its_policy_is_cleared(
-    stage: Stage,
-) -> None:
-    run_id = stage.running(retries=1)
-    stage.controls.engine_fails(run_id)
     stage.controls.engine_retries(run_id)
     assert stage.run(run_id).policy.retry_type == "in_process"  # though it is RUNNING again
     stage.park(run_id)
@@ -95,7 +70,6 @@ def test_a_run_that_retried_in_its_process_is_given_to_a_worker_once_its_policy_
     assert not stage.controls.is_due(run_id)
 
     raise_retries(stage, run_id)
-
     assert stage.run(run_id).policy.retry_type is None
     assert stage.controls.is_due(run_id)
 
@@ -104,9 +78,7 @@ def test_an_engine_that_rescheduled_itself_leaves_no_message_and_is_given_to_a_w
     stage: Stage,
 ) -> None:
     run_id = stage.running(retries=1)
-
     state = stage.controls.engine_reschedules(run_id)
-
     assert (state.name, state.message) == ("AwaitingRetry", "")
     assert stage.run(run_id).policy.retry_type is None
     assert stage.controls.is_due(run_id)
@@ -115,7 +87,6 @@ def test_an_engine_that_rescheduled_itself_leaves_no_message_and_is_given_to_a_w
 def test_a_rerun_eats_one_of_the_flows_retries(stage: Stage) -> None:
     run_id = stage.running(retries=1)
     rerun(stage, run_id, raising=False)
-
     assert stage.controls.engine_fails(run_id).type is StateType.FAILED
 
 
@@ -129,22 +100,24 @@ def test_retries_raised_by_one_pay_for_the_rerun(stage: Stage) -> None:
     assert stage.run(run_id).run_count == 3
 
 
-def test_a_policy_is_replaced_whole(stage: Stage) -> None:
+def test_the_policy_is_complete_once_the_flow_has_started_and_is_replaced_whole(
+    stage: Stage,
+) -> None:
     run_id = stage.pending()
+    assert stage.run(run_id).policy.retries is None
+
     stage.controls.engine_starts(run_id, retries=2, retry_delay=7)
-    policy = stage.run(run_id).policy
-    assert policy.others["retry_delay"] == 7
+    known = stage.run(run_id).policy
+    assert (known.retries, known.others["retry_delay"]) == (2, 7)
 
-    stage.prefect.change_run(run_id, RunChange(policy=replace(policy, retries=3)))
-    assert stage.run(run_id).policy.others["retry_delay"] == 7
-
-    stage.prefect.change_run(run_id, RunChange(policy=RunPolicy(retries=3)))
-    assert stage.run(run_id).policy.others["retry_delay"] is None
+    for policy, delay in ((replace(known, retries=3), 7), (RunPolicy(retries=3), None)):
+        stage.prefect.change_run(run_id, RunChange(policy=policy))
+        assert stage.run(run_id).policy.others["retry_delay"] == delay
 
 
 def test_a_start_after_a_blocking_pause_is_counted_and_the_next_one_is_not(stage: Stage) -> None:
     """Prefect marks the run `resuming` too late for the one and early for the other."""
-    run_id = stage.paused()
+    run_id = stage.run_in("paused")
 
     stage.controls.resume(run_id)
     assert stage.run(run_id).run_count == 2
@@ -155,16 +128,6 @@ def test_a_start_after_a_blocking_pause_is_counted_and_the_next_one_is_not(stage
     assert stage.run(run_id).policy.others["resuming"] is False
 
 
-def test_parking_gives_the_deployments_slot_away(stage: Stage) -> None:
-    deployment = stage.controls.create_deployment(concurrency_limit=1)
-    first, second = (stage.controls.create_run(deployment_id=deployment) for _ in range(2))
-    stage.controls.worker_picks_up(first)
-    stage.controls.engine_starts(first)
-    stage.park(first)
-
-    assert stage.controls.worker_picks_up(second).type is StateType.PENDING
-
-
 @pytest.mark.parametrize(
     ("collision", "type_", "name"),
     [
@@ -172,15 +135,14 @@ def test_parking_gives_the_deployments_slot_away(stage: Stage) -> None:
         ("CANCEL_NEW", StateType.CANCELLED, "Cancelled"),
     ],
 )
-def test_a_rerun_that_finds_no_slot(
+def test_parking_gives_the_deployments_slot_away_and_a_rerun_may_find_none(
     stage: Stage, collision: str, type_: StateType, name: str
 ) -> None:
     deployment = stage.controls.create_deployment(concurrency_limit=1, collision=collision)
-    first, second = (stage.controls.create_run(deployment_id=deployment) for _ in range(2))
-    stage.controls.worker_picks_up(first)
-    stage.controls.engine_starts(first)
+    first = stage.running(deployment)
+    second = stage.controls.create_run(deployment_id=deployment)
     stage.park(first)
-    stage.controls.worker_picks_up(second)
+    assert stage.controls.worker_picks_up(second).type is StateType.PENDING
     stage.make_due(first)
 
     state = stage.controls.worker_picks_up(first)

@@ -13,12 +13,12 @@ from localcloud.cloud import Cloud
 from localcloud.deployment import PROJECT
 
 OPERATOR = "operator"
-"""Whose access key the commands use: by it, AWS tells who called."""
+"""Whose access key the commands use: AWS knows the caller by it."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command said: exit code, stdout and stderr."""
+class CommandResult:
+    """A finished command: exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -32,7 +32,9 @@ class Said:
         return f"exit code {self.code}\n{self.out}\n{self.err}"
 
 
-def spotctl(cloud: Cloud, *arguments: str, project: Path | None = None, **environment: str) -> Said:
+def spotctl(
+    cloud: Cloud, *arguments: str, project: Path | None = None, **environment: str
+) -> CommandResult:
     """Run a command on the stage that is deployed in the cloud, its output in a pipe.
 
     `project`: another folder with settings than the one that the cloud was deployed from.
@@ -55,7 +57,7 @@ def spotctl(cloud: Cloud, *arguments: str, project: Path | None = None, **enviro
         timeout=600,
         check=False,
     )
-    return Said(finished.returncode, finished.stdout, finished.stderr)
+    return CommandResult(finished.returncode, finished.stdout, finished.stderr)
 
 
 def project_of(cloud: Cloud) -> Path:
@@ -63,6 +65,6 @@ def project_of(cloud: Cloud) -> Path:
     return cloud.folder / "project"
 
 
-def states(said: Said) -> Mapping[str, str]:
+def states(result: CommandResult) -> Mapping[str, str]:
     """Each part's state, out of `status`."""
-    return {row["part"]: row["state"] for row in said.answer["rows"]}
+    return {row["part"]: row["state"] for row in result.answer["rows"]}

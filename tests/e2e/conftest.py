@@ -1,12 +1,15 @@
 """One embedded cloud for all end-to-end tests, behind basic auth, with the stories under way."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from localcloud.cloud import Options
 from localcloud.fargate import Timings
-from tests.e2e.scenario import Stage, Stories, set_up, stories_of
+from tests.e2e.scenario import Stage, set_up
+from tests.e2e.stories import Stories, pytest_runtest_makereport, stage, stories, stories_of
+
+__all__ = ["pytest_runtest_makereport", "stage", "stories"]
 
 AUTH_STRING = "admin:only-for-these-tests"
 OPTIONS = Options(
@@ -19,16 +22,15 @@ OPTIONS = Options(
     lambda_concurrency=3,
     postgres=True,  # to so many runs at once, SQLite answers 503 for minutes
 )
-UNDER_WAY = pytest.StashKey[Stories]()
 TEST_SECONDS = 900
 """For a test to wait for the cloud and its story, on a busy machine."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First what needs no story, while they are played; last what looks at the whole cloud."""
+    """First what needs no story, while they go on; last what looks at the whole cloud."""
     items.sort(key=lambda item: (is_about_all(item), bool(stories_of([item]))))
     for item in items:
-        if {"stories", "stage"} & set(getattr(item, "fixturenames", ())):
+        if "stories" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
@@ -37,35 +39,13 @@ def is_about_all(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
-def stories(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stories]:
-    """The stories of the selected tests, begun at once."""
-    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as stage:
-        stories = request.session.stash[UNDER_WAY] = Stories(stage)
-        stories.begin(stories_of(request.session.items))
-        yield stories
-
-
-@pytest.fixture(scope="session")
-def stage(stories: Stories) -> Stage:
-    return stories.stage
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as deployed:
+        yield deployed
 
 
 @pytest.fixture(scope="session")
 def everything_is_over(stories: Stories) -> None:
-    """For what can only be said of the whole cloud: all stories have ended, well or not."""
+    """For what concerns the whole cloud: all stories have ended, well or not."""
     stories.wait_for_all()
     stories.stage.cloud.lambdas.wait_idle(300)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say at the end of a failure what to look at."""
-    report = yield
-    stories = item.session.stash.get(UNDER_WAY, None)
-    if report.failed and stories and (names := stories_of([item])):
-        report.sections.append(("what to look at", stories.reports(names)))
-    return report

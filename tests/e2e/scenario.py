@@ -1,29 +1,23 @@
-"""Drives flow runs through the embedded cloud: start, interrupt, wait, judge; many stories at once.
+"""Drives flow runs through the embedded cloud: start, interrupt, wait, judge.
 
-A story plays one run, or a few that belong together, from its start to its end. All stories of the
-selected tests begin together, each in a thread of its own: they mostly wait. What goes wrong on
-purpose is a property of the story's run, never of the cloud.
+What goes wrong on purpose is a property of a run, never of the cloud: many runs share one.
 """
 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
-import pytest
-
 from localcloud.bootstrap import WORK_POOL
-from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
+from localcloud.cloud import REACT, SWEEP, Cloud, Options, embedded_cloud, wait_for
 from localcloud.events import DeliveryPlan
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
-from tests.progress import note
 
 ATTEMPT_SECONDS = 300
 """Until the next attempt starts: other runs' starts, Lambda's tries, a busy machine."""
@@ -36,8 +30,6 @@ LINES = 15
 """Of each log, to look at when a test fails, each of at most `CHARACTERS`."""
 CHARACTERS = 400
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -47,11 +39,10 @@ class Stage:
     `sweeping` is held while a sweep is under way.
     """
 
+    options: Options
     cloud: Cloud
     deployments: dict[str, str]
     folder: Path
-    grace_seconds: float = 0
-    """As the deployed sweep has it."""
     runs: list["Run"] = field(default_factory=list)
     sweeping: threading.Lock = field(default_factory=threading.Lock)
 
@@ -62,12 +53,12 @@ class Stage:
         tags: Sequence[str] = (),
         job_variables: dict[str, Any] | None = None,
         queue: str = "default",
-        mischief: DeliveryPlan | None = None,
+        event_faults: DeliveryPlan | None = None,
         **parameters: Any,
     ) -> "Run":
         """Start a run; it notes what it really does in a file of its own.
 
-        `mischief` is what happens to the events of its tasks.
+        `event_faults` is what happens to the events of its tasks.
         """
         notes = self.folder / f"{flow}-{uuid4().hex[:8]}"
         run_id = self.cloud.prefect.start(
@@ -77,8 +68,8 @@ class Stage:
             work_queue_name=queue,
             parameters={"file": str(notes), **parameters},
         )
-        if mischief is not None:
-            self.cloud.router.plan_of[run_id] = mischief
+        if event_faults is not None:
+            self.cloud.router.plan_of[run_id] = event_faults
         return self.watch(run_id, notes)
 
     def watch(self, run_id: str, notes: Path) -> "Run":
@@ -89,22 +80,42 @@ class Stage:
 
     def sweep(self) -> dict[str, Any]:
         """Run the deployed sweep once its grace is over from now on; return what it answers."""
-        time.sleep(self.grace_seconds + 1)
+        time.sleep(float(self.options.settings["SWEEP_GRACE_SECONDS"]) + 1)
         with self.sweeping:
             answer = self.cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
         assert answer.status == "ok", answer.error
         return dict(answer.answer)
 
+    @contextmanager
+    def copy_of_react(self, name: str, handler: str = "react", **settings: str) -> Iterator[None]:
+        """Create a function with the zip and settings of `react`, some changed; delete it after."""
+        functions = self.cloud.aws.client("lambda")
+        config = functions.get_function_configuration(FunctionName=REACT)
+        functions.create_function(
+            FunctionName=name,
+            Runtime=config["Runtime"],
+            Role=config["Role"],
+            Handler=f"app.{handler}",
+            Timeout=config["Timeout"],
+            Environment={"Variables": {**config["Environment"]["Variables"], **settings}},
+            Code={"ZipFile": self.zip_file()},
+        )
+        yield
+        functions.delete_function(FunctionName=name)
+
+    def zip_file(self) -> bytes:
+        """Return the zip that was deployed."""
+        return bytes(self.cloud.aws.lambdas.get_function(REACT).code_bytes)
+
 
 @contextmanager
 def set_up(options: Options, folder: Path) -> Iterator[Stage]:
     """A cloud of its own, with the test flows deployed; `folder` is for their notes."""
-    grace_seconds = float(options.settings.get("SWEEP_GRACE_SECONDS", 180))
     with embedded_cloud(options, report=print) as cloud:
         output = cloud.run_python(
             "-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.outputs["ResultsBucket"]
         )
-        yield Stage(cloud, json.loads(output.strip().splitlines()[-1]), folder, grace_seconds)
+        yield Stage(options, cloud, json.loads(output.strip().splitlines()[-1]), folder)
         assert cloud.fargate.errors == []
 
 
@@ -125,6 +136,13 @@ class Run:
     def containers(self) -> list[ContainerLife]:
         return [life for life in self.cloud.fargate.ledger() if life.flow_run_id == self.id]
 
+    def fields(self) -> dict[str, Any]:
+        """What Prefect has of the run now."""
+        return self.cloud.prefect.run(self.id)
+
+    def state_type(self) -> str:
+        return str(self.fields()["state_type"])
+
     def capacities(self) -> list[str]:
         return [life.capacity for life in self.containers()]
 
@@ -135,10 +153,8 @@ class Run:
         wait_for(f"{note!r} of {self.id}", ATTEMPT_SECONDS, lambda: note in self.notes())
 
     def wait_for_state(self, state_type: str) -> None:
-        def is_in_it() -> bool:
-            return bool(self.cloud.prefect.run(self.id)["state_type"] == state_type)
-
-        wait_for(f"{state_type} of {self.id}", ATTEMPT_SECONDS, is_in_it, API_SECONDS)
+        what = f"{state_type} of {self.id}"
+        wait_for(what, ATTEMPT_SECONDS, lambda: self.state_type() == state_type, API_SECONDS)
 
     def interrupt(self) -> str:
         """Have Spot take the run's newest task; return its ARN once the container has exited."""
@@ -174,7 +190,13 @@ class Run:
         if self.containers():
             self.wait_until_stopped()
         self.wait_until_handled()
-        return prefect.run(self.id)
+        return self.fields()
+
+    def completes(self, *, starts: int) -> None:
+        """Wait for the good end; the flow started so often, each time in a task of its own."""
+        self.wait_for_state("COMPLETED")  # others may mark it Crashed or Cancelled before
+        self.wait_for_end()
+        assert self.starts() == len(self.containers()) == starts, self.notes()
 
     def wait_until_handled(self) -> None:
         """Wait until the functions have dealt with all events about the run so far."""
@@ -220,84 +242,3 @@ def decisions(lines: Iterable[str]) -> list[dict[str, Any]]:
     """
     records = [json.loads(line) for line in lines if line.startswith("{")]
     return [record for record in records if record.get("decision", "ignore") != "ignore"]
-
-
-class StoryBrokeOffError(Exception):
-    """A story did not come to its end; the cause is chained to it."""
-
-
-Play = Callable[[Stage], Any]
-STORIES: dict[str, Play] = {}
-"""All stories by name, in the order in which their modules define them."""
-
-
-def story(play: Play) -> Any:
-    """Make a story of a function, and return a fixture of its name: what the story returned.
-
-    A test that asks for the fixture waits for the story's end. Stories that no selected test asks
-    for are not played.
-    """
-    name = play.__name__
-    STORIES[name] = play
-
-    @pytest.fixture(scope="session", name=name)
-    def ended(stories: Stories) -> Any:
-        return stories.result(name)
-
-    return ended
-
-
-def stories_of(items: Iterable[pytest.Item]) -> list[str]:
-    """Names of the stories that the tests ask for."""
-    asked = {name for item in items for name in getattr(item, "fixturenames", ())}
-    return [name for name in STORIES if name in asked]
-
-
-class Stories:
-    """The stories under way on a stage."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self._stages: dict[str, Stage] = {}
-        self._outcomes: dict[str, Future[Any]] = {}
-
-    def begin(self, names: Sequence[str]) -> None:
-        """Play the stories, all at once."""
-        for name in names:
-            self._stages[name] = replace(self.stage, runs=[])
-            self._outcomes[name] = Future()
-            # A daemon, so that a session that is broken off does not wait for them.
-            threading.Thread(target=self._play, args=(name,), daemon=True).start()
-
-    def result(self, name: str) -> Any:
-        """Wait for the story; return what it returned. Raises StoryBrokeOffError if it did not."""
-        return self._outcomes[name].result()
-
-    def wait_for_all(self) -> None:
-        """Wait until every story is over, well or not."""
-        wait(self._outcomes.values())
-
-    def reports(self, names: Iterable[str]) -> str:
-        """What to look at when a test of these stories fails: its runs, as they are now."""
-        runs = [run for name in names if name in self._stages for run in self._stages[name].runs]
-        return "\n".join(map(_report_of, runs))
-
-    def _play(self, name: str) -> None:
-        began = time.monotonic()
-        note(f"story {name} begun")
-        try:
-            self._outcomes[name].set_result(STORIES[name](self._stages[name]))
-            how = "ended"
-        except BaseException as error:
-            broken = StoryBrokeOffError(f"story {name} broke off: {error!r}")
-            broken.__cause__ = error
-            self._outcomes[name].set_exception(broken)
-            how = "broke off"
-        note(f"story {name} {how} after {time.monotonic() - began:.0f} s")
-
-
-def _report_of(run: Run) -> str:
-    try:
-        return run.report()
-    except Exception as error:  # the test's own failure is what matters
-        return f"run {run.id}: no report, {error!r}"

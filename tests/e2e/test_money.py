@@ -8,31 +8,26 @@ from typing import Any
 
 import infra
 from localcloud.bootstrap import STACK
-from localcloud.cloud import REACT, SWEEP, wait_for
+from localcloud.cloud import SWEEP, wait_for
 from spotctl.report import read_report
-from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, story
+from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage
+from tests.e2e.stories import story
 from tests.unit.emf import Datum, printed_data, total_of
 
 SIZE = {"cpu": 256, "memory": 512}
 """CPU units and MiB of the run's tasks: a quarter of a vCPU, half a GiB."""
 BY_POOL = ("Stage", "WorkPool")
 BY_DEPLOYMENT = (*BY_POOL, "Deployment")
-METER = REACT.replace("react", "meter")
 SMALLEST = Decimal("0.00000001")
 
 
 @dataclass(frozen=True)
 class Books:
-    """A run that Spot interrupted twice, with all that was written and printed about it."""
+    """A run that Spot interrupted twice, with the bills of its tasks."""
 
     stage: Stage
     run: Run
     bills: list[dict[str, Any]]
-    data: list[Datum]
-
-    @property
-    def deployment(self) -> str:
-        return self.stage.deployments["steps"]
 
 
 @story
@@ -45,12 +40,13 @@ def books(stage: Stage) -> Books:
     run.wait_for_note("stored 1")
     wait_for_task_runs(run, completed=1 + 2, begun=2 + 3)  # a step that was done is cached now
     run.interrupt()
-    assert run.wait_for_end()["state_type"] == "COMPLETED"
+    run.completes(starts=3)
     tasks = stage.cloud.tasks(run.id)
-    if not all(bill_of(stage, task) for task in tasks):
+    if not bills_of(stage).keys() >= set(tasks):
         stage.sweep()  # a task that stopped before its interruption was answered is left to it
     run.wait_until_handled()
-    return Books(stage, run, [bill_of(stage, task) for task in tasks], printed(stage))
+    bills = bills_of(stage)
+    return Books(stage, run, [bills[task] for task in tasks])
 
 
 def wait_for_task_runs(run: Run, *, completed: int, begun: int) -> None:
@@ -63,14 +59,15 @@ def wait_for_task_runs(run: Run, *, completed: int, begun: int) -> None:
     wait_for("the task runs in Prefect", ATTEMPT_SECONDS, are_known, API_SECONDS)
 
 
-def bill_of(stage: Stage, task: str) -> dict[str, Any]:
-    dynamodb = stage.cloud.aws.client("dynamodb")
-    key = {"pk": {"S": f"bill#{task}"}}
-    item = dynamodb.get_item(TableName=STACK, Key=key).get("Item", {})
-    return {name: next(iter(value.values())) for name, value in item.items()}
+def bills_of(stage: Stage) -> dict[str, dict[str, Any]]:
+    """All bills in the table, by task ARN. The product never scans; a test may."""
+    pages = stage.cloud.aws.client("dynamodb").get_paginator("scan").paginate(TableName=STACK)
+    items = [item for page in pages for item in page["Items"]]
+    plain = [{k: next(iter(v.values())) for k, v in item.items()} for item in items]
+    return {i["pk"].removeprefix("bill#"): i for i in plain if i["pk"].startswith("bill#")}
 
 
-def printed(stage: Stage) -> list[Datum]:
+def printed_by_the_stage(stage: Stage) -> list[Datum]:
     """What the deployed functions printed; those of `test_zip.py` have a pool of their own."""
     deployed = [i for i in stage.cloud.lambdas.invocations if i.function.startswith(STACK)]
     return printed_data("\n".join(line for i in deployed for line in i.logs))
@@ -99,7 +96,6 @@ def price(seconds: Decimal, capacity: str) -> Decimal:
 def test_row_lazarus_an_interrupted_run_resumes_on_spot(books: Books) -> None:
     run = books.run
     assert run.capacities() == ["FARGATE_SPOT"] * 3
-    assert run.starts() == 3
     done = [line for line in run.notes() if line.startswith("step")]
     assert done == ["step 0", "step 1", "step 2"], "a persisted step was done again"
     assert not run.verdict(budget=3).findings
@@ -128,53 +124,36 @@ def test_persisted_and_cached_steps_are_not_counted_as_in_vain(books: Books) -> 
 def test_bills_sums_report_and_metrics_agree_to_the_last_digit(books: Books) -> None:
     today = datetime.now(UTC).date()
     report = read_report(books.stage.cloud.aws.client("dynamodb"), STACK, "2d", today)
-    ours = [b for b in all_bills(books.stage) if b["deployment_id"] == books.deployment]
+    deployment_id = books.stage.deployments["steps"]
+    ours = [b for b in bills_of(books.stage).values() if b["deployment_id"] == deployment_id]
     assert {bill["pk"] for bill in books.bills} <= {bill["pk"] for bill in ours}
     name = ours[0]["deployment"]
     [row] = [row for row in report.deployments if row.deployment == name]
-    data = [d for d in printed(books.stage) if ("Deployment", name) in d.dimensions]
+    data = [d for d in printed_by_the_stage(books.stage) if ("Deployment", name) in d.dimensions]
     for metric, column, figure in (
-        ("TaskCost", "cost_usd", row.counts.cost_usd),
-        ("OnDemandEquivalentCost", "on_demand_usd", row.counts.on_demand_usd),
-        ("WastedCost", "wasted_usd", row.counts.wasted_usd),
+        ("TaskCost", "cost_usd", row.counts.amounts.cost_usd),
+        ("OnDemandEquivalentCost", "on_demand_usd", row.counts.amounts.on_demand_usd),
+        ("WastedCost", "wasted_usd", row.counts.amounts.wasted_usd),
     ):
         billed = sum((Decimal(bill[column]) for bill in ours), Decimal(0))
         assert billed == figure, column
-        printed_total = total_of(data, metric, *BY_DEPLOYMENT)
-        assert abs(Decimal(printed_total) - billed) < SMALLEST * len(ours), metric
+        printed = total_of(data, metric, *BY_DEPLOYMENT)
+        assert abs(Decimal(printed) - billed) < SMALLEST * len(ours), metric
     net = total_of(data, "NetSavings", *BY_DEPLOYMENT)
-    assert abs(Decimal(net) - row.counts.net_savings_usd) < SMALLEST * len(ours)
+    assert abs(Decimal(net) - row.counts.amounts.net_savings_usd) < SMALLEST * len(ours)
     assert row.counts.spot_reruns >= 2
     assert all(rate.source and rate.date for rate in report.rates)
 
 
-def all_bills(stage: Stage) -> list[dict[str, Any]]:
-    """A test may scan."""
-    pages = stage.cloud.aws.client("dynamodb").get_paginator("scan").paginate(TableName=STACK)
-    items = [item for page in pages for item in page["Items"]]
-    plain = [{k: next(iter(v.values())) for k, v in item.items()} for item in items]
-    return [item for item in plain if item["pk"].startswith("bill#")]
-
-
 def test_what_is_printed_has_the_dimensions_that_dashboards_ask_for(books: Books) -> None:
-    names = {tuple(name for name, _ in datum.dimensions) for datum in books.data}
+    data = printed_by_the_stage(books.stage)
+    names = {tuple(name for name, _ in datum.dimensions) for datum in data}
     assert names == {BY_POOL, BY_DEPLOYMENT}
-    assert {datum.namespace for datum in books.data} == {"PrefectSpot"}
-    metrics = {datum.metric for datum in books.data}
+    assert {datum.namespace for datum in data} == {"PrefectSpot"}
+    metrics = {datum.metric for datum in data}
     assert {"SpotInterruptions", "SpotReruns", "ReactionSeconds", "TaskCost"} <= metrics
-    pools = {dict(datum.dimensions)["WorkPool"] for datum in books.data}
+    pools = {dict(datum.dimensions)["WorkPool"] for datum in data}
     assert pools == {"fargate-spot-dev"}
-
-
-def test_an_event_twice_is_no_second_bill(books: Books) -> None:
-    [event, *_] = [
-        i.event
-        for i in books.stage.cloud.lambdas.invocations
-        if i.function == METER and books.run.containers()[0].task_arn in json.dumps(i.event)
-    ]
-    answer = books.stage.cloud.lambdas.invoke(METER, event)
-    assert answer.answer["metering"] == "billed before"
-    assert not printed_data("\n".join(answer.logs))
 
 
 def test_the_sweep_shows_the_savings_in_prefect(books: Books, everything_is_over: None) -> None:
@@ -183,7 +162,7 @@ def test_the_sweep_shows_the_savings_in_prefect(books: Books, everything_is_over
     cloud.aws.client("dynamodb").delete_item(TableName=STACK, Key={"pk": {"S": "reported"}})
     answer = cloud.lambdas.invoke(SWEEP, {})
     assert answer.status == "ok", answer.error
-    found = cloud.prefect._send("POST", "/artifacts/filter", {})
+    found = cloud.prefect.send("POST", "/artifacts/filter", {})
     tables = [artifact for artifact in found if artifact["key"] == "spot-savings"]
     newest = max(tables, key=lambda artifact: str(artifact["created"]))
     rows = json.loads(newest["data"])

@@ -7,18 +7,27 @@ from localcloud.bootstrap import CLUSTER
 from localcloud.cloud import SWEEP
 from localcloud.events import drop
 from localcloud.fargate import REFUSED_CAPACITY
-from tests.e2e.scenario import Run, Stage, Stories, decisions, story
-from tests.e2e.test_money import SIZE, bill_of, charged, price
+from tests.e2e.scenario import Run, Stage, decisions
+from tests.e2e.stories import Stories, story
+from tests.e2e.test_money import SIZE, bills_of, charged, price
 
 
 @dataclass(frozen=True)
 class Swept:
-    """A run, its state before a sweep, what the sweep answered, and the run in the end."""
+    """A run, its state before a sweep, and what the sweep answered; the run has ended since."""
 
     run: Run
     before: dict[str, Any]
     answer: dict[str, Any]
-    ended: dict[str, Any]
+
+
+def swept(stage: Stage, run: Run) -> Swept:
+    """Sweep once, let a gated flow go on, and wait for the run's end."""
+    before = run.fields()
+    answer = stage.sweep()
+    run.let_go_on()
+    run.wait_for_end()
+    return Swept(run, before, answer)
 
 
 @story
@@ -28,26 +37,24 @@ def missed(stage: Stage) -> Swept:
         "waits",
         tags=("spot-retries:0",),
         job_variables=SIZE,
-        mischief=drop(lambda _: True),
+        event_faults=drop(lambda _: True),
         interruptions=1,
     )
     run.interrupt_each_start(1)
     run.wait_until_stopped()
-    before = stage.cloud.prefect.run(run.id)
-    answer = stage.sweep()
-    return Swept(run, before, answer, run.wait_for_end())
+    return swept(stage, run)
 
 
 def test_an_interruption_whose_every_event_was_dropped_is_repaired(missed: Swept) -> None:
     assert missed.before["state_type"] == "RUNNING"
     assert missed.answer["finished"]
-    assert missed.ended["state_type"] == "COMPLETED"
+    assert missed.run.state_type() == "COMPLETED"
     assert not missed.run.verdict(budget=0).findings
 
 
-def test_a_task_of_which_meter_heard_nothing_is_billed(stage: Stage, missed: Swept) -> None:
+def test_a_task_whose_every_event_was_dropped_is_billed(stage: Stage, missed: Swept) -> None:
     task = missed.run.containers()[0].task_arn
-    assert bill_of(stage, task)["cost_usd"] == str(price(charged(stage, task), "FARGATE_SPOT"))
+    assert bills_of(stage)[task]["cost_usd"] == str(price(charged(stage, task), "FARGATE_SPOT"))
 
 
 @story
@@ -57,15 +64,13 @@ def stopped_by_hand(stage: Stage) -> Swept:
     task = run.containers()[-1].task_arn
     stage.cloud.aws.client("ecs").stop_task(cluster=CLUSTER, task=task, reason="ann was here")
     run.wait_until_stopped()
-    before = stage.cloud.prefect.run(run.id)
-    answer = stage.sweep()
-    return Swept(run, before, answer, run.wait_for_end())
+    return swept(stage, run)
 
 
 def test_a_task_stopped_by_hand_leaves_a_crashed_run_that_says_so(stopped_by_hand: Swept) -> None:
     assert stopped_by_hand.before["state_type"] == "RUNNING"
-    assert stopped_by_hand.ended["state_type"] == "CRASHED"
-    assert "somebody stopped it (ann was here" in stopped_by_hand.ended["state"]["message"]
+    assert stopped_by_hand.run.state_type() == "CRASHED"
+    assert "a user stopped it (ann was here" in stopped_by_hand.run.fields()["state"]["message"]
     assert stopped_by_hand.run.starts() == 1
 
 
@@ -76,14 +81,12 @@ def refused(stage: Stage) -> Swept:
         "waits", job_variables={"env": {REFUSED_CAPACITY: "FARGATE_SPOT"}}, interruptions=0
     )
     run.wait_for_state("CRASHED")  # the worker gives up
-    before = stage.cloud.prefect.run(run.id)
-    answer = stage.sweep()
-    return Swept(run, before, answer, run.wait_for_end())
+    return swept(stage, run)
 
 
 def test_a_run_that_spot_had_no_room_for_goes_on_demand(refused: Swept) -> None:
     assert "Capacity is unavailable" in refused.before["state"]["message"]
-    assert refused.ended["state_type"] == "COMPLETED"
+    assert refused.run.state_type() == "COMPLETED"
     assert refused.run.capacities() == ["FARGATE"]
 
 
@@ -92,16 +95,12 @@ def healthy(stage: Stage) -> Swept:
     run = stage.start("waits", interruptions=0, gated=True)
     run.wait_for_start(1)
     run.wait_for_state("RUNNING")
-    before = stage.cloud.prefect.run(run.id)
-    answer = stage.sweep()
-    assert stage.cloud.prefect.run(run.id)["state"] == before["state"], "the sweep touched the run"
-    run.let_go_on()
-    return Swept(run, before, answer, run.wait_for_end())
+    return swept(stage, run)
 
 
 def test_a_sweep_leaves_healthy_runs_alone(healthy: Swept) -> None:
     assert healthy.answer["seen"] >= 1
-    assert healthy.ended["state_type"] == "COMPLETED"
+    assert healthy.run.states()[-2:] == ["RUNNING", "COMPLETED"]
     assert healthy.run.states().count("RUNNING") == 1
 
 
@@ -115,6 +114,6 @@ def test_no_sweep_moved_a_run_that_needed_none(
     """Else another story would have ended well for the wrong reason."""
     invocations = stories.stage.cloud.lambdas.invocations
     decided = decisions(line for i in invocations if i.function == SWEEP for line in i.logs)
-    needed = {swept.run.id for swept in (missed, stopped_by_hand, refused)}
+    needed = {repaired.run.id for repaired in (missed, stopped_by_hand, refused)}
     assert [line for line in decided if line["flow_run_id"] not in needed] == []
     assert {line["flow_run_id"] for line in decided} == needed

@@ -5,15 +5,13 @@ What has to be in it is read from the import graph, in `tests/unit/test_zip_cont
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import source_from_cache, source_hash
 from pathlib import PurePosixPath
 from typing import Any
 
-import httpx
 import pytest
 
-from localcloud.cloud import REACT
 from localcloud.deployment import PROJECT
 from tests.e2e.scenario import Stage
 from tests.make import make_event
@@ -34,56 +32,21 @@ ABOUT_NO_RUN = make_event(
 )
 """An interruption that is followed as far as Prefect, which knows no such run."""
 
-Scratch = Callable[..., str]
+COPY = "copy-of-react"
 
 
 @pytest.fixture
 def zipped(stage: Stage) -> bytes:
-    code = stage.cloud.aws.lambdas.get_function(REACT).code_bytes
-    assert isinstance(code, bytes)
-    return code
+    return stage.zip_file()
 
 
 @pytest.fixture
 def own_pool(stage: Stage) -> Iterator[str]:
     """A work pool without runs, so that no function of this file touches another test's runs."""
-    environment = stage.cloud.environment
-    user, _, password = environment["PREFECT_API_AUTH_STRING"].partition(":")
-    url = environment["PREFECT_API_URL"]
-    with httpx.Client(base_url=url, auth=(user, password), trust_env=False) as prefect:
-        pool = {"name": "of-the-zip", "type": "ecs"}
-        prefect.post("/work_pools/", json=pool).raise_for_status()
-        yield pool["name"]
-        prefect.delete(f"/work_pools/{pool['name']}").raise_for_status()
-
-
-@pytest.fixture
-def scratch(stage: Stage, zipped: bytes, own_pool: str) -> Iterator[Scratch]:
-    """Create a function of the deployed zip and settings: (handler, settings changed) to its name.
-
-    The deployed functions stay as they are.
-    """
-    functions = stage.cloud.aws.client("lambda")
-    config = functions.get_function_configuration(FunctionName=REACT)
-    variables = {**config["Environment"]["Variables"], "WORK_POOL": own_pool}
-    names: list[str] = []
-
-    def create(handler: str, **settings: str) -> str:
-        names.append(f"scratch-{len(names)}")
-        functions.create_function(
-            FunctionName=names[-1],
-            Runtime=config["Runtime"],
-            Role=config["Role"],
-            Handler=f"app.{handler}",
-            Timeout=config["Timeout"],
-            Environment={"Variables": {**variables, **settings}},
-            Code={"ZipFile": zipped},
-        )
-        return names[-1]
-
-    yield create
-    for name in names:
-        functions.delete_function(FunctionName=name)
+    prefect, name = stage.cloud.prefect, "of-the-zip"
+    prefect.send("POST", "/work_pools/", {"name": name, "type": "ecs"})
+    yield name
+    prefect.send("DELETE", f"/work_pools/{name}")
 
 
 def test_the_zip_is_small(zipped: bytes) -> None:
@@ -131,13 +94,15 @@ def test_its_bytecode_is_of_its_sources(zipped: bytes) -> None:
     ],
 )
 def test_each_function_starts_cold_and_answers(
-    stage: Stage, scratch: Scratch, handler: str, event: Any, answer: Any
+    stage: Stage, own_pool: str, handler: str, event: Any, answer: Any
 ) -> None:
-    invocation = stage.cloud.lambdas.invoke(scratch(handler), event)
+    with stage.copy_of_react(COPY, handler, WORK_POOL=own_pool):
+        invocation = stage.cloud.lambdas.invoke(COPY, event)
     assert invocation.error is None
     assert invocation.answer.items() >= answer.items()
 
 
-def test_a_wrong_setting_stops_the_cold_start_and_is_named(stage: Stage, scratch: Scratch) -> None:
-    invocation = stage.cloud.lambdas.invoke(scratch("react", MODE="perhaps"), {})
+def test_a_wrong_setting_stops_the_cold_start_and_is_named(stage: Stage) -> None:
+    with stage.copy_of_react(COPY, MODE="perhaps"):
+        invocation = stage.cloud.lambdas.invoke(COPY, {})
     assert "MODE is 'perhaps'; accepted: rescue, opt-in, observe" in str(invocation.error)

@@ -33,8 +33,8 @@ SECRETS = "tests/unit/test_secrets_nowhere.py::test_"
 TABLE = "tests/unit/test_table.py::test_"
 BILLS = "tests/unit/test_bills_table.py::test_"
 ADAPTER = "tests/unit/test_prefect_adapter.py::test_"
-ECONOMICS = "tests/unit/test_guard_economics.py::test_"
-DEADLINE = "tests/unit/test_guard_deadline.py::test_"
+ECONOMICS = "tests/unit/test_policy_economics.py::test_"
+DEADLINE = "tests/unit/test_policy_deadline.py::test_"
 GUARDS = "tests/laws/test_guards.py::test_"
 TOGETHER = "tests/faults/test_two_at_once.py::test_every_interleaving_ends_in_one_rerun"
 ANYWHERE = "tests/faults/test_kill_anywhere.py::test_wherever_it_happens_the_end_is_the_same"
@@ -72,7 +72,7 @@ MUTANTS = (
         "chalicelib/core/rescue/judge.py",
         "if snapshot.newer_task or _restarted_since(snapshot)",
         "if False and _restarted_since(snapshot)",
-        (LAWS + "news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either",),
+        (LAWS + "a_stale_event_never_touches_the_run",),
     ),
     Mutant(
         "clocks taken for equal",
@@ -133,8 +133,8 @@ MUTANTS = (
     Mutant(
         "no transition id",
         "chalicelib/functions/rescue.py",
-        "StateType.SCHEDULED, _AWAITING_RETRY, message, transition_id, at",
-        "StateType.SCHEDULED, _AWAITING_RETRY, message, None, at",
+        'StateType.SCHEDULED, "AwaitingRetry", message, transition_id, at',
+        'StateType.SCHEDULED, "AwaitingRetry", message, None, at',
         (LAWS + "any_order_and_any_duplication_ends_in_exactly_one_rerun",),
     ),
     Mutant(
@@ -149,7 +149,7 @@ MUTANTS = (
         "chalicelib/functions/sweep.py",
         "return self.context.now() - since > self.context.grace",
         "return True",
-        (SWEEP + "the_fast_path_goes_first",),
+        (SWEEP + "events_have_a_grace_before_the_sweep",),
     ),
     Mutant(
         "sweep without the look by tag",
@@ -189,8 +189,8 @@ MUTANTS = (
     Mutant(
         "a guard that keeps a run on Spot",
         "chalicelib/core/rescue/capacity.py",
-        "advice = Advice() if leaves_spot else _advice(snapshot)",
-        "advice = _advice(snapshot)\n    leaves_spot = bool(advice.guard)",
+        '("", "") if leaves_spot else _advice(snapshot)',
+        "_advice(snapshot)\n    leaves_spot = bool(guard)",
         (GUARDS + "whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails",),
     ),
     Mutant(
@@ -226,7 +226,7 @@ MUTANTS = (
         "chalicelib/core/rescue/judge.py",
         "return picked_up or runs_since_long_after",
         "return runs_since_long_after",
-        (LAWS + "news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either",),
+        (LAWS + "a_stale_event_never_touches_the_run",),
     ),
     Mutant(
         "a state proposed again that may have been taken",

@@ -8,6 +8,7 @@ but `sweep`.
 
 from collections import Counter
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -30,17 +31,10 @@ def operations(calls: list[str]) -> list[str]:
     return named
 
 
-def undisturbed(plot: Plot) -> tuple[Life, list[str]]:
-    life = plot.begin(Universe())
-    calls = plot.handle(life)
-    finish(life, plot, only_sweep=False)
-    return life, operations(calls)
-
-
-def assert_fit_to_be_seen(life: Life, whole: Any, before: Any) -> None:
+def assert_consistent(life: Life, whole: dict[str, Any], before: Any) -> None:
     """Half done, it is right already: what a worker may take, and what a person may read."""
-    universe = life.universe
-    began, run = universe.now, universe.prefect.runs[life.run_id]
+    universe, run = life.universe, life.universe.prefect.runs[life.run_id]
+    began = universe.now
     for universe.now in (began, began + timedelta(minutes=10)):
         if universe.prefect.is_due(life.run_id):
             assert run.job_variables == whole["job_variables"], "it may start on the wrong capacity"
@@ -54,45 +48,46 @@ def shown(life: Life) -> Any:
     return list(prefect.runs[life.run_id].states), list(prefect.logs_of(life.run_id))
 
 
-CASES = [
-    pytest.param(plot, misfortune, id=f"{name}: {plot.function}, {plot.name}")
-    for name, misfortune in (("dies", DIES), ("fails", FAILS))
-    for plot in PLOTS
-    if misfortune is DIES or not plot.needs_facts
-]
-
-
-@pytest.mark.parametrize(("plot", "misfortune"), CASES)
+@pytest.mark.parametrize(
+    ("plot", "misfortune"),
+    [
+        pytest.param(plot, misfortune, id=f"{name}: {plot.function}, {plot.name}")
+        for name, misfortune in (("dies", DIES), ("fails", FAILS))
+        for plot in PLOTS
+        if misfortune is DIES or not plot.needs_facts
+    ],
+)
 def test_wherever_it_happens_the_end_is_the_same(
     plot: Plot, misfortune: dict[str, Befalls]
 ) -> None:
-    life, names = undisturbed(plot)
+    life = plot.begin(Universe())
+    names = operations(plot.handle(life))
+    finish(life, plot, only_sweep=False)
     assert not life.verdict(rescued=plot.rescued).findings
     whole = life.end()
     assert whole["billed_in_full"]
-    recorded = {(name, phase) for name in names for phase in misfortune}
-    happened = set()
+    recorded, happened = set(product(names, misfortune)), set()
     what = "dies" if misfortune is DIES else "fails to call AWS or Prefect"
     with Ledger("anywhere").case(f"{plot.function} {what}: {plot.name}") as case:
-        for number, name in enumerate(names):
-            for phase, befalls in misfortune.items():
-                for only_sweep in (False, True):
-                    life = plot.begin(Universe())
-                    before = shown(life)
-                    done = operations(plot.handle(life, Fault(befalls, number)))
-                    assert_fit_to_be_seen(life, whole, before)
-                    happened.add((done[number], phase))
-                    if misfortune is DIES:
-                        assert done[-1] == name, "it died somewhere else"
-                    if not only_sweep:
-                        life.universe.now += LAMBDA_RETRY
-                        plot.handle(life)
-                    finish(life, plot, only_sweep=only_sweep)
-                    verdict = life.verdict(rescued=plot.rescued)
-                    case.count(verdict)
-                    where = f"{phase} {name}, then {'sweep' if only_sweep else 'again'}"
-                    assert not verdict.findings, f"{where}: {verdict}"
-                    assert life.end() == whole, where
+        for (number, name), phase, only_sweep in product(
+            enumerate(names), misfortune, (False, True)
+        ):
+            life = plot.begin(Universe())
+            before = shown(life)
+            done = operations(plot.handle(life, Fault(misfortune[phase], number)))
+            assert_consistent(life, whole, before)
+            happened.add((done[number], phase))
+            if misfortune is DIES:
+                assert done[-1] == name, "it died somewhere else"
+            if not only_sweep:
+                life.universe.now += LAMBDA_RETRY
+                plot.handle(life)
+            finish(life, plot, only_sweep=only_sweep)
+            verdict = life.verdict(rescued=plot.rescued)
+            case.count(verdict)
+            where = f"{phase} {name}, then {'sweep' if only_sweep else 'again'}"
+            assert not verdict.findings, f"{where}: {verdict}"
+            assert life.end() == whole, where
         if misfortune is DIES:
             case.recorded_points, case.kill_points = len(recorded), len(happened)
     assert happened == recorded

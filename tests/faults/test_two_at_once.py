@@ -14,38 +14,32 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.ports import Context
 from chalicelib.errors import LeaseLostError, PrefectSpotError, PrefectTimeoutError
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
-from tests.faults.ledger import Ledger
+from tests.faults.ledger import Case, Ledger
 from tests.faults.universes import PLOTS, Life, finish
-from tests.laws.universe import Befalls, Fault, Killed, Tripwire, Universe
+from tests.laws.universe import LEASE, Befalls, Fault, Killed, Tripwire, Universe
 
 AGAIN_SECONDS = 60
 RERUN = next(plot for plot in PLOTS if plot.name == "rerun on Spot")
 
-Handler = Callable[[Life, Any], object]
+Handler = Callable[[Life, Context], object]
 
 
-def at_exit(life: Life, context: Any) -> object:
-    return react(context, life.universe.event(life.tasks[0], lastStatus="DEPROVISIONING"))
+def exited(life: Life, status: str = "DEPROVISIONING") -> dict[str, Any]:
+    return life.universe.event(life.tasks[0], lastStatus=status)
 
 
-def at_stop(life: Life, context: Any) -> object:
-    return react(context, life.universe.event(life.tasks[0], lastStatus="STOPPED", version=7))
-
-
-def at_warning(life: Life, context: Any) -> object:
-    return react(context, life.universe.warning(life.tasks[0]))
-
-
-def by_sweep(life: Life, context: Any) -> object:
-    return sweep(context, {})
-
-
-HANDLERS = {"exit": at_exit, "stop": at_stop, "warning": at_warning, "sweep": by_sweep}
+HANDLERS: dict[str, Handler] = {
+    "exit": lambda life, context: react(context, exited(life)),
+    "stop": lambda life, context: react(context, exited(life, "STOPPED")),
+    "warning": lambda life, context: react(context, life.universe.warning(life.tasks[0])),
+    "sweep": lambda _, context: sweep(context, {}),
+}
 PAIRS = [
-    pytest.param(HANDLERS[one], HANDLERS[other], id=f"{one} and {other}")
+    pytest.param((HANDLERS[one], HANDLERS[other]), id=f"{one} and {other}")
     for one, other in product(HANDLERS, repeat=2)
     if "stop" not in (one, other) or "exit" in (one, other)
     # The task's stop is handled as its container's exit is; with itself it is one event twice.
@@ -56,7 +50,7 @@ class Steps(Tripwire):
     """A wire that waits for leave before each call."""
 
     def __init__(self) -> None:
-        super().__init__(fault=None, meanwhile=lambda: None)
+        super().__init__()
         self._leave = threading.Semaphore(0)
         self._arrived = threading.Semaphore(0)
         self._free = False
@@ -97,11 +91,6 @@ class Steps(Tripwire):
         assert not self._thread.is_alive()
 
 
-@pytest.fixture(scope="module")
-def ledger() -> Ledger:
-    return Ledger("two-at-once")
-
-
 def begun() -> Life:
     life = RERUN.begin(Universe())
     life.universe.passes(200)  # the grace is over: a sweep would act as well
@@ -109,43 +98,44 @@ def begun() -> Life:
 
 
 def length(handler: Handler) -> int:
-    """How many calls the handler makes when nobody disturbs it."""
+    """How many calls the handler makes when it is undisturbed."""
     life = begun()
     handler(life, life.universe.context())
-    assert life.universe.wire is not None
-    return len(life.universe.wire.calls)
+    return len(life.universe.calls)
 
 
-@pytest.mark.parametrize(("one", "other"), PAIRS)
+def assert_one_rerun(life: Life, case: Case, where: str) -> None:
+    finish(life, RERUN, only_sweep=False)
+    verdict = life.verdict()
+    case.count(verdict)
+    assert not verdict.findings, f"{where}: {verdict}"
+    assert len(life.tasks) == 2, f"{where}: no rerun, or two"
+
+
+@pytest.mark.parametrize("pair", PAIRS)
 def test_every_interleaving_ends_in_one_rerun(
-    ledger: Ledger, request: pytest.FixtureRequest, one: Handler, other: Handler
+    request: pytest.FixtureRequest, pair: tuple[Handler, Handler]
 ) -> None:
-    steps = (length(one), length(other))
-    with ledger.case(f"two at once: {request.node.callspec.id}") as case:
-        for i in range(steps[0] + 1):
-            for j in range(steps[1] + 1):
-                life = begun()
-                wires = (Steps(), Steps())
-                for handler, wire in zip((one, other), wires, strict=True):
-                    context = life.universe.context(wire=wire)
-                    wire.start(partial(handler, life, context))
-                for wire, number in zip(wires, (i, j), strict=True):
-                    for _ in range(number):
-                        wire.step()
-                for wire in wires:
-                    wire.run_out()
-                for handler, wire in zip((one, other), wires, strict=True):
-                    # No time passes, so a lease that was given ends when it is given back.
-                    assert not isinstance(wire.error, LeaseLostError), f"after {i} and {j} steps"
-                    if wire.error:
-                        life.universe.passes(AGAIN_SECONDS)
-                        with suppress(PrefectSpotError):
-                            handler(life, life.universe.context())
-                finish(life, RERUN, only_sweep=False)
-                verdict = life.verdict()
-                case.count(verdict)
-                assert not verdict.findings, f"after {i} and {j} steps: {verdict}"
-                assert len(life.tasks) == 2, f"after {i} and {j} steps: no rerun, or two"
+    every = [range(length(handler) + 1) for handler in pair]
+    with Ledger("two-at-once").case(f"two at once: {request.node.callspec.id}") as case:
+        for numbers in product(*every):
+            life, wires = begun(), (Steps(), Steps())
+            for handler, wire in zip(pair, wires, strict=True):
+                wire.start(partial(handler, life, life.universe.context(wire=wire)))
+            for wire, number in zip(wires, numbers, strict=True):
+                for _ in range(number):
+                    wire.step()
+            for wire in wires:
+                wire.run_out()
+            where = "after {} and {} steps".format(*numbers)
+            for handler, wire in zip(pair, wires, strict=True):
+                # No time passes, so a lease that was given ends when it is released.
+                assert not isinstance(wire.error, LeaseLostError), where
+                if wire.error:
+                    life.universe.passes(AGAIN_SECONDS)
+                    with suppress(PrefectSpotError):
+                        handler(life, life.universe.context())
+            assert_one_rerun(life, case, where)
 
 
 class Late(Tripwire):
@@ -154,32 +144,27 @@ class Late(Tripwire):
     The first proposal parks the run, the second makes it due.
     """
 
-    def __init__(self) -> None:
-        super().__init__(fault=None, meanwhile=lambda: None)
-        self.proposals = 0
-        self.effect: Callable[[], object] = lambda: None
+    effect: Callable[[], object] | None = None
 
     def call(self, name: str, call: Callable[[], Any]) -> Any:
-        self.proposals += name == "prefect.propose_state"
-        if name == "prefect.propose_state" and self.proposals == 2:
+        if name == "prefect.propose_state" and name in self.calls and not self.effect:
             self.effect = call
             raise PrefectTimeoutError("no answer in time", next_step="none")
         return super().call(name, call)
 
 
 @pytest.mark.parametrize("seconds", [1, 20, 59])
-def test_a_due_that_takes_effect_after_nobody_waited_for_it_is_not_asked_for_twice(
-    ledger: Ledger, seconds: int
-) -> None:
-    """Meanwhile the next event comes; then the worker takes the run, before Lambda's next try."""
-    with ledger.case(f"made due {seconds} s after Prefect timed out") as case:
-        life = begun()
-        universe, wire = life.universe, Late()
+def test_a_due_that_takes_effect_after_its_timeout_is_not_proposed_twice(seconds: int) -> None:
+    """Meanwhile the next event comes; then the worker takes the run, before Lambda's retry."""
+    with Ledger("two-at-once").case(f"made due {seconds} s after Prefect timed out") as case:
+        life, wire = begun(), Late()
+        universe = life.universe
         exit_, stop = universe.exits(life.tasks[0])[1:]
         assert universe.handle(exit_, wire=wire) is None
         universe.handle(stop)
         assert not universe.prefect.is_due(life.run_id), "a worker could have it before the effect"
         universe.passes(seconds)
+        assert wire.effect is not None
         wire.effect()
         assert universe.prefect.is_due(life.run_id)
         life.tasks.append(universe.start(life.run_id))
@@ -189,23 +174,20 @@ def test_a_due_that_takes_effect_after_nobody_waited_for_it_is_not_asked_for_twi
         assert not universe.prefect.is_due(life.run_id), "it would start beside its own container"
         universe.prefect.engine_finishes(life.run_id)
         universe.stops(life.tasks[-1], stop_code="EssentialContainerExited")
-        finish(life, RERUN, only_sweep=False)
-        verdict = life.verdict()
-        case.count(verdict)
-        assert not verdict.findings
-        assert len(life.tasks) == 2
+        assert_one_rerun(life, case, "after the rerun")
 
 
-def test_a_handler_that_sleeps_longer_than_its_lease_makes_no_second_rerun(ledger: Ledger) -> None:
+def test_a_handler_that_sleeps_longer_than_its_lease_makes_no_second_rerun() -> None:
     """It wakes at each of its calls, after another handler has done the whole work."""
-    with ledger.case("asleep for longer than the lease") as case:
-        for call in range(length(at_exit)):
+    with Ledger("two-at-once").case("asleep for longer than the lease") as case:
+        for call in range(length(HANDLERS["exit"])):
             life = begun()
-            event = life.universe.event(life.tasks[0], lastStatus="DEPROVISIONING")
+            universe, event = life.universe, exited(life)
+
+            def meanwhile(universe: Universe = universe, event: Any = event) -> None:
+                universe.passes(LEASE.total_seconds() + 1)
+                universe.handle(event)
+
             with suppress(Killed):
-                life.universe.deliver(event, Fault(Befalls.FALLS_ASLEEP, call))
-            finish(life, RERUN, only_sweep=False)
-            verdict = life.verdict()
-            case.count(verdict)
-            assert not verdict.findings, f"asleep at call {call}: {verdict}"
-            assert len(life.tasks) == 2, f"asleep at call {call}: no rerun, or two"
+                universe.deliver(event, Fault(Befalls.FALLS_ASLEEP, call), meanwhile)
+            assert_one_rerun(life, case, f"asleep at call {call}")

@@ -1,11 +1,13 @@
-"""The laws of a rescue, over generated histories: orders, duplicates, stale news, budgets.
+"""The laws of a rescue, over generated histories: orders, duplicates, stale events, budgets.
 
 What befalls a handler at its calls is tried in `tests/faults`, at each of them.
 """
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.rescue.snapshot import park_id_of_task
 from tests.laws.universe import Befalls, Fault, Universe
+from tests.twin.prefect import InMemoryPrefect
 
 OURS = {"spot-interrupted", "spot-on-demand"}
 
@@ -23,19 +26,19 @@ many = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
-deliveries = st.lists(st.integers(0, 3), min_size=1, max_size=8).filter(
-    lambda told: any(number > 0 for number in told)
-)
-"""Which events are delivered, in which order: 0 is the warning, 1 to 3 tell of the exit."""
+deliveries = st.lists(st.integers(0, 3), min_size=1, max_size=8).filter(any)
+"""Which events are delivered, in which order: 0 is the warning, 1 to 3 are the exit's."""
 
 behaviors = st.sampled_from(["relinquishes", "crashes", "reschedules"])
 
 
-def interrupt(universe: Universe, task: Task, behavior: str, told: list[int]) -> list[Any]:
-    """Take the task; return the events of the interruption, as they are to be delivered."""
+def interrupt(
+    universe: Universe, task: Task, order: list[int], behavior: str = "relinquishes"
+) -> list[Any]:
+    """Spot takes the task; return the events of the interruption, as they are to be delivered."""
     assert task.flow_run_id is not None
     warning = universe.warning(task)
-    if told[0] == 0:
+    if order[0] == 0:
         universe.deliver(warning)
     universe.passes(2)
     if behavior == "crashes":
@@ -44,68 +47,69 @@ def interrupt(universe: Universe, task: Task, behavior: str, told: list[int]) ->
         universe.prefect.engine_reschedules(task.flow_run_id)
     universe.passes(1)
     events = [warning, *universe.exits(task)]
-    return [events[number] for number in told]
+    return [events[number] for number in order]
 
 
-def reruns(universe: Universe, run_id: UUID, task: Task) -> int:
-    """How often the run was parked for that task: every rerun begins with it."""
-    park = park_id_of_task(task.arn)
-    return sum(s.transition_id == park for s in universe.prefect.runs[run_id].states)
+def is_cancelled(prefect: InMemoryPrefect, run_id: UUID) -> None:
+    prefect.cancel(run_id)
+    prefect.worker_cancels(run_id)
+
+
+FATES: dict[str, Callable[[InMemoryPrefect, UUID], object]] = {
+    "goes on": lambda _prefect, _run_id: None,
+    "completes": InMemoryPrefect.engine_finishes,
+    "crashes": InMemoryPrefect.crash,
+    "is being cancelled": InMemoryPrefect.cancel,
+    "is cancelled": is_cancelled,
+    "pauses": InMemoryPrefect.pause,
+}
+"""What becomes of a run by its flow, or by a person."""
 
 
 @many
-@given(told=deliveries, behavior=behaviors, pid_noted=st.booleans(), budget=st.integers(0, 2))
+@given(order=deliveries, behavior=behaviors, pid_noted=st.booleans(), budget=st.integers(0, 2))
 def test_any_order_and_any_duplication_ends_in_exactly_one_rerun(
-    told: list[int], behavior: str, pid_noted: bool, budget: int
+    order: list[int], behavior: str, pid_noted: bool, budget: int
 ) -> None:
     universe = Universe(Policy(spot_retries=budget))
-    run_id = universe.prefect.create_run()
-    task = universe.start(run_id, pid_noted=pid_noted)
-    for event in interrupt(universe, task, behavior, told):
+    run, task = universe.running(pid_noted=pid_noted)
+    for event in interrupt(universe, task, order, behavior):
         universe.deliver(event)
         universe.passes(0.2)
-    assert reruns(universe, run_id, task) == 1
-    assert universe.prefect.is_due(run_id)
+    assert [state.transition_id for state in run.states].count(park_id_of_task(task.arn)) == 1
+    assert universe.prefect.is_due(run.id)
 
 
 @many
 @given(
-    told=st.lists(deliveries, min_size=1, max_size=5),
+    orders=st.lists(deliveries, min_size=1, max_size=5),
     budget=st.integers(0, 3),
     own_retries=st.integers(0, 2),
     behavior=behaviors,
     pids_noted=st.lists(st.booleans(), min_size=6, max_size=6),
 )
 def test_n_interruptions_make_min_n_budget_spot_reruns_and_one_move(
-    told: list[list[int]],
-    budget: int,
-    own_retries: int,
-    behavior: str,
-    pids_noted: list[bool],
+    orders: list[list[int]], budget: int, own_retries: int, behavior: str, pids_noted: list[bool]
 ) -> None:
     universe = Universe()
-    own = {"cpu": 512, "env": {"A": "1"}}
-    tags = (f"spot-retries:{budget}", "mine")
+    own, tags = {"cpu": 512, "env": {"A": "1"}}, (f"spot-retries:{budget}", "mine")
     run_id = universe.prefect.create_run(tags=tags, job_variables=own)
-    capacities = []
-    interruptions = 0
-    for deliveries_of_one, pid_noted in zip(told, pids_noted, strict=False):
+    capacities, interruptions = [], 0
+    for order, pid_noted in zip(orders, pids_noted, strict=False):
         task = universe.start(run_id, retries=own_retries, pid_noted=pid_noted)
         capacities.append(task.capacity)
         if task.capacity == "FARGATE":
             break
         interruptions += 1
-        for event in interrupt(universe, task, behavior, deliveries_of_one):
+        for event in interrupt(universe, task, order, behavior):
             universe.deliver(event)
         assert universe.prefect.is_due(run_id)
     else:
         capacities.append(universe.start(run_id, retries=own_retries).capacity)
-    on_spot = [c for c in capacities[1:] if c == "FARGATE_SPOT"]
-    assert len(on_spot) == min(interruptions, budget)
+    assert capacities[1:].count("FARGATE_SPOT") == min(interruptions, budget)
     assert capacities.count("FARGATE") == (1 if interruptions > budget else 0)
     run = universe.prefect.runs[run_id]
-    kept = {k: v for k, v in run.job_variables.items() if k in own}
-    assert kept == own
+    assert {k: v for k, v in run.job_variables.items() if k in own} == own
     assert [tag for tag in run.tags if tag not in OURS] == list(tags)
     failures = 0
     while universe.prefect.engine_fails(run_id).type is StateType.SCHEDULED:
@@ -115,148 +119,104 @@ def test_n_interruptions_make_min_n_budget_spot_reruns_and_one_move(
 
 
 @many
-@given(told=deliveries, early=st.integers(1, 3), fate=st.sampled_from(["runs", "ends", "cancels"]))
-def test_news_of_an_older_task_never_touches_the_run(
-    told: list[int], early: int, fate: str
+@given(
+    order=deliveries,
+    early=st.none() | st.integers(1, 3),
+    pid_noted=st.booleans(),
+    fate=st.sampled_from(["goes on", "completes", "is being cancelled"]),
+)
+def test_a_stale_event_never_touches_the_run(
+    order: list[int], early: int | None, pid_noted: bool, fate: str
 ) -> None:
+    """Without an `early` event the run rescheduled itself, and was picked up before any came."""
     universe = Universe()
-    run_id = universe.prefect.create_run()
-    task = universe.start(run_id)
-    events = interrupt(universe, task, "relinquishes", [early, *told])
-    universe.deliver(events[0])
-    universe.passes(10)
-    universe.start(run_id)
-    if fate == "ends":
-        universe.prefect.engine_finishes(run_id)
-    if fate == "cancels":
-        universe.prefect.cancel(run_id)
-    states = list(universe.prefect.runs[run_id].states)
-    for event in events[1:]:
+    run, task = universe.running()
+    if early is None:
+        stale = interrupt(universe, task, [order[0] or 1, *order], "reschedules")
+    else:
+        first, *stale = interrupt(universe, task, [early, *order])
+        universe.deliver(first)
+        universe.passes(10)
+    universe.start(run.id, pid_noted=pid_noted)
+    FATES[fate](universe.prefect, run.id)
+    states = list(run.states)
+    for event in stale:
         universe.deliver(event)
         universe.passes(60)
-    assert universe.prefect.runs[run_id].states == states
+    assert run.states == states
 
 
 @many
-@given(told=deliveries, pid_noted=st.booleans())
-def test_news_of_an_older_task_that_nobody_answered_does_not_touch_the_run_either(
-    told: list[int], pid_noted: bool
-) -> None:
-    """The run had rescheduled itself, and was picked up before any event came."""
+@given(
+    order=deliveries,
+    fate=st.sampled_from(["completes", "is being cancelled", "is cancelled", "pauses"]),
+)
+def test_a_finished_cancelled_or_paused_run_is_never_restarted(order: list[int], fate: str) -> None:
     universe = Universe()
-    run_id = universe.prefect.create_run()
-    task = universe.start(run_id)
-    universe.passes(1)
-    universe.prefect.engine_reschedules(run_id)
-    events = [universe.warning(task), *universe.exits(task)]
-    universe.start(run_id, pid_noted=pid_noted)
-    states = list(universe.prefect.runs[run_id].states)
-    for number in told:
-        universe.deliver(events[number])
-    assert universe.prefect.runs[run_id].states == states
-
-
-@many
-@given(told=deliveries, fate=st.sampled_from(["completes", "cancels", "pauses", "cancelled"]))
-def test_a_finished_cancelled_or_paused_run_is_never_restarted(told: list[int], fate: str) -> None:
-    universe = Universe()
-    run_id = universe.prefect.create_run()
-    task = universe.start(run_id)
-    match fate:
-        case "completes":
-            universe.prefect.engine_finishes(run_id)
-        case "cancels":
-            universe.prefect.cancel(run_id)
-        case "cancelled":
-            universe.prefect.cancel(run_id)
-            universe.prefect.worker_cancels(run_id)
-        case "pauses":
-            universe.prefect.pause(run_id)
-    states = list(universe.prefect.runs[run_id].states)
-    for event in interrupt(universe, task, "relinquishes", told):
+    run, task = universe.running()
+    FATES[fate](universe.prefect, run.id)
+    states = list(run.states)
+    for event in interrupt(universe, task, order):
         universe.deliver(event)
-    assert universe.prefect.runs[run_id].states == states
+    assert run.states == states
 
 
 @many
-@given(told=deliveries, attempt=st.sampled_from(["first", "second", "second, not yet running"]))
+@given(order=deliveries, attempt=st.sampled_from(["first", "second", "second, not yet running"]))
 def test_a_cancellation_that_a_dying_engine_hides_is_not_undone(
-    told: list[int], attempt: str
+    order: list[int], attempt: str
 ) -> None:
-    """An engine that is its container's main process says Crashed over Cancelling, by force."""
+    """An engine that is its container's main process sets Crashed over Cancelling, by force."""
     universe = Universe()
-    run_id = universe.prefect.create_run()
-    task = universe.start(run_id)
-    events = interrupt(universe, task, "relinquishes", told)
-    if attempt == "first":
-        cancel_and_crash(universe, run_id)
-    else:
+    run, task = universe.running()
+    events = interrupt(universe, task, order)
+    if attempt != "first":
         universe.deliver(universe.exits(task)[1])
-        if attempt == "second":
-            events += interrupt(universe, universe.start(run_id), "relinquishes", told)
-        else:
-            universe.prefect.worker_picks_up(run_id)
-        cancel_and_crash(universe, run_id)
+    if attempt == "second":
+        events += interrupt(universe, universe.start(run.id), order)
+    if attempt == "second, not yet running":
+        universe.prefect.worker_picks_up(run.id)
+    assert universe.prefect.cancel(run.id).type is StateType.CANCELLING
+    crashed = ProposedState(StateType.CRASHED, "Crashed", "aborted by a termination signal")
+    universe.prefect.propose_state(run.id, crashed, force=True)
     for event in events:
         universe.deliver(event)
     universe.sweep()
     universe.sweep()
-    states = universe.prefect.runs[run_id].states
-    after = states[[s.type for s in states].index(StateType.CANCELLING) :]
-    assert StateType.SCHEDULED not in [state.type for state in after]
+    kinds = [state.type for state in run.states]
+    after = kinds[kinds.index(StateType.CANCELLING) :]
+    assert StateType.SCHEDULED not in after
     if attempt != "second, not yet running":
-        assert after[-1].type is StateType.CANCELLED
-
-
-def cancel_and_crash(universe: Universe, run_id: UUID) -> None:
-    assert universe.prefect.cancel(run_id).type is StateType.CANCELLING
-    crashed = ProposedState(StateType.CRASHED, "Crashed", "aborted by a termination signal")
-    universe.prefect.propose_state(run_id, crashed, force=True)
+        assert after[-1] is StateType.CANCELLED
 
 
 @many
-@given(fate=st.sampled_from(["completes", "cancels", "pauses"]), call=st.integers(0, 12))
-def test_who_finishes_cancels_or_pauses_a_run_under_our_hands_wins(fate: str, call: int) -> None:
+@given(fate=st.sampled_from(["completes", "is being cancelled", "pauses"]), call=st.integers(0, 12))
+def test_a_run_that_ends_or_pauses_during_a_rescue_keeps_its_state(fate: str, call: int) -> None:
     universe = Universe()
-    prefect = universe.prefect
-    run_id = prefect.create_run()
-    task = universe.start(run_id)
-    event = interrupt(universe, task, "relinquishes", [2])[0]
-    moves = {
-        "completes": prefect.engine_finishes,
-        "cancels": prefect.cancel,
-        "pauses": prefect.pause,
-    }
+    run, task = universe.running()
+    [event] = interrupt(universe, task, [2])
     moved: list[StateType] = []
 
     def meanwhile() -> None:
-        if prefect.runs[run_id].state.type is StateType.RUNNING:
-            moved.append(moves[fate](run_id).type)
+        if run.state.type is StateType.RUNNING:
+            FATES[fate](universe.prefect, run.id)
+            moved.append(run.state.type)
 
     universe.handle(event, Fault(Befalls.IS_OVERTAKEN, call), meanwhile)
     universe.deliver(event)
     if moved:
-        assert prefect.runs[run_id].state.type is moved[0]
+        assert run.state.type is moved[0]
     else:  # it came too late, to a run that is parked or due already
-        assert prefect.is_due(run_id)
+        assert universe.prefect.is_due(run.id)
 
 
-@many
-@given(fate=st.sampled_from(["runs", "completes", "cancels", "pauses", "crashes"]))
+@pytest.mark.parametrize("fate", FATES)
 def test_a_warning_never_changes_the_state(fate: str) -> None:
     universe = Universe()
-    run_id = universe.prefect.create_run()
-    task = universe.start(run_id)
-    prefect = universe.prefect
-    moves = {
-        "completes": prefect.engine_finishes,
-        "cancels": prefect.cancel,
-        "pauses": prefect.pause,
-        "crashes": prefect.crash,
-    }
-    if fate in moves:
-        moves[fate](run_id)
-    states = list(prefect.runs[run_id].states)
+    run, task = universe.running()
+    FATES[fate](universe.prefect, run.id)
+    states = list(run.states)
     for status in ("RUNNING", "DEACTIVATING", "STOPPING"):
-        universe.deliver(universe.warning(task, lastStatus=status))
-    assert prefect.runs[run_id].states == states
+        universe.deliver(universe.warning(task, status))
+    assert run.states == states

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.bill import Deployment
-from chalicelib.core.money.daily_sums import DailySum, total
+from chalicelib.core.money.report import DailySum, total
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.meter import (
     DECIDED_WITHIN,
@@ -72,9 +72,9 @@ class Account:
         return daily
 
 
-def open_account(mode: Mode = Mode.RESCUE, **run: Any) -> Account:
-    universe = Universe(Policy(mode=mode, rates=RATES))
-    run_id = universe.prefect.create_run(**run)
+def open_account() -> Account:
+    universe = Universe(Policy(rates=RATES))
+    run_id = universe.prefect.create_run()
     return Account(universe, run_id, universe.start(run_id))
 
 
@@ -105,8 +105,8 @@ def test_a_task_that_ended_by_itself_is_billed_for_one_request_to_prefect(
     counts = daily.counts
     assert (counts.runs, counts.attempts, counts.interruptions, counts.spot_reruns) == (1, 1, 0, 0)
     assert counts.spot_hours == Decimal(60) / 3600, "7 s until the exit and 30 s after: a minute"
-    assert counts.wasted_usd == 0
-    assert counts.savings_usd == counts.net_savings_usd > 0
+    assert counts.amounts.wasted_usd == 0
+    assert counts.amounts.savings_usd == counts.amounts.net_savings_usd > 0
 
 
 @pytest.mark.parametrize(("persisted", "wasted_seconds"), [(True, 10 + 30), (False, 117 + 30)])
@@ -122,8 +122,8 @@ def test_of_an_interruption_what_was_not_persisted_is_wasted(
     counts = account.sum.counts
     assert (counts.interruptions, counts.spot_reruns) == (1, 1)
     assert counts.wasted_us == wasted_seconds * 10**6
-    assert (counts.wasted_usd == counts.cost_usd) is not persisted
-    assert (counts.net_savings_usd == -counts.cost_usd) is not persisted
+    assert (counts.amounts.wasted_usd == counts.amounts.cost_usd) is not persisted
+    assert (counts.amounts.net_savings_usd == -counts.amounts.cost_usd) is not persisted
 
 
 def test_a_warned_task_that_left_by_itself_was_interrupted(account: Account) -> None:
@@ -179,7 +179,7 @@ def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:
     assert account.meter(account.ended()) == "billed"
     assert account.sum.deployment.key == "drills"
     assert account.sum.counts.interruptions == 0
-    assert total(account.universe.sums()).cost_usd == 0
+    assert total(account.universe.sums()).amounts.cost_usd == 0
     assert not [m for m in account.universe.measured if Metric.TASK_COST in m.values]
 
 
@@ -189,11 +189,11 @@ def test_a_task_that_was_never_started_is_not_charged(account: Account) -> None:
     event = account.universe.event(
         account.task,
         lastStatus="STOPPED",
+        stopCode="TaskFailedToStart",
+        stoppedReason="no network",
         pullStartedAt=None,
         startedAt=None,
         containers=[],
-        stopCode="TaskFailedToStart",
-        stoppedReason="no network",
     )
     assert account.meter(event) == "not charged"
     assert account.universe.sums() == ()
@@ -208,8 +208,8 @@ def test_a_task_of_no_flow_run_is_billed_as_such(account: Account) -> None:
     counts = account.sum.counts
     assert account.sum.deployment.key == "no-flow-run"
     assert (counts.runs, counts.attempts) == (0, 0)
-    assert counts.savings_usd == 0
-    assert counts.cost_usd > 0
+    assert counts.amounts.savings_usd == 0
+    assert counts.amounts.cost_usd > 0
 
 
 @pytest.mark.parametrize(
@@ -251,11 +251,11 @@ def test_the_amounts_that_are_measured_are_those_of_the_bill(account: Account) -
     [measured] = [m.values for m in account.universe.measured if Metric.TASK_COST in m.values]
     counts = account.sum.counts
     assert measured == {
-        Metric.TASK_COST: counts.cost_usd,
-        Metric.ON_DEMAND_EQUIVALENT_COST: counts.on_demand_usd,
-        Metric.SAVINGS: counts.savings_usd,
-        Metric.WASTED_COST: counts.wasted_usd,
-        Metric.NET_SAVINGS: counts.net_savings_usd,
+        Metric.TASK_COST: counts.amounts.cost_usd,
+        Metric.ON_DEMAND_EQUIVALENT_COST: counts.amounts.on_demand_usd,
+        Metric.SAVINGS: counts.amounts.savings_usd,
+        Metric.WASTED_COST: counts.amounts.wasted_usd,
+        Metric.NET_SAVINGS: counts.amounts.net_savings_usd,
         Metric.WASTED_SECONDS: Decimal(counts.wasted_us) / 10**6,
     }
 
@@ -301,7 +301,7 @@ def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
     [table] = prefect.tables
     assert table.key == SAVINGS_KEY
     assert [row["deployment"] for row in table.rows] == [account.sum.deployment.name, "all"]
-    net = f"{account.sum.counts.net_savings_usd:.6f}"
+    net = f"{account.sum.counts.amounts.net_savings_usd:.6f}"
     assert table.rows[-1]["net USD"] == float(net) != 0
     assert f"net of what had to be run again: {net} USD" in table.description
     account.universe.now += timedelta(days=1)

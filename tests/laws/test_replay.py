@@ -9,22 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.money.daily_sums import Counts, total
+from chalicelib.core.money.report import Counts, total
 from spotctl.replay.again import as_recorded, replay
-from spotctl.replay.figures import Figures, figures_of
+from spotctl.replay.figures import figures_of
 from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of
-from tests.laws.test_meter import BY_ITSELF, DRILL, RATES
-from tests.laws.universe import STOPPED_AFTER, Universe
+from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Universe
+from tests.make import RATES
 
 few = settings(
     max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-SPOT_TAKES_IT = {
-    "stop_code": "SpotInterruption",
-    "stopped_reason": "Your Spot Task was interrupted.",
-}
 
 
 @dataclass(frozen=True)
@@ -68,10 +64,10 @@ def live(universe: Universe, life: Life) -> UUID:
         if is_last and life.completed_when_taken:
             universe.prefect.engine_finishes(run_id)
         taken = task.capacity == "FARGATE_SPOT" and not (is_last and not life.completed_when_taken)
-        how = DRILL if number == life.drilled else SPOT_TAKES_IT
+        how = DRILL if number == life.drilled else {}
         universe.stops(task, **(how if taken else BY_ITSELF))
         if taken:
-            universe.deliver(universe.event(task, lastStatus="DEPROVISIONING", **told(how)))
+            universe.deliver(universe.end_of(task))
         elif not universe.prefect.runs[run_id].state.is_final:
             universe.prefect.engine_finishes(run_id)
         universe.now += STOPPED_AFTER
@@ -80,10 +76,6 @@ def live(universe: Universe, life: Life) -> UUID:
         if not universe.prefect.is_due(run_id):
             break
     return run_id
-
-
-def told(how: dict[str, str]) -> dict[str, str]:
-    return {"stopCode": how["stop_code"], "stoppedReason": how["stopped_reason"]}
 
 
 def history(universe: Universe, run_ids: Sequence[UUID]) -> tuple[RecordedRun, ...]:
@@ -111,12 +103,11 @@ def test_replayed_under_the_settings_it_had_the_record_comes_out_again(
     assert figures_of(replayed) == recorded
     assert [course.played for course in replayed] == [c.played for c in as_recorded(runs)]
     assert not any(course.without_tags or course.without_record for course in replayed)
-    assert_reported(recorded, as_reported(universe))
+    assert_equal(recorded.counts, as_reported(universe))
 
 
-def assert_reported(figures: Figures, counts: Counts) -> None:
+def assert_equal(mine: Counts, counts: Counts) -> None:
     """The first column is what `spotctl report` says of the same runs."""
-    mine = figures.counts
     assert (mine.interruptions, mine.attempts) == (counts.interruptions, counts.attempts)
     assert mine.spot_reruns == counts.spot_reruns + counts.would_spot_reruns
     assert mine.on_demand_reruns == counts.on_demand_reruns + counts.would_on_demand_reruns

@@ -3,7 +3,7 @@
 Handlers run in it one call at a time; a `Fault` says what befalls one of them at which call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,18 +13,18 @@ from uuid import UUID, uuid4
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.context import Context
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.money.daily_sums import DailySum
-from chalicelib.core.ports import Log
+from chalicelib.core.money.report import DailySum
+from chalicelib.core.ports import Context, Log
 from chalicelib.core.rescue.actions import Decision
 from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, TASK_ARN, make_event
+from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect
 from tests.twin.tables import InMemoryBills, InMemoryRecords, StoredRecords
 from tests.twin.tasks import InMemoryTasks
@@ -34,13 +34,18 @@ LAMBDA_RETRY = timedelta(seconds=60)
 STOPPED_AFTER = timedelta(seconds=30)
 """From a container's exit to the task's end, as long as its network interface is detached."""
 
+BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
+OUT_OF_MEMORY = {"stop_code": "EssentialContainerExited", "stopped_reason": "OutOfMemoryError"}
+DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill by a test"}
+"""How a task ends that Spot does not take."""
+
 
 class Killed(BaseException):
     """The handler's process is gone; nothing of it runs any more."""
 
 
 FAILURES = (Killed, PrefectSpotError, ClientError)
-"""How a handler may end without an answer: Lambda calls it again."""
+"""How a handler may end without an answer: Lambda retries it."""
 
 
 class Befalls(Enum):
@@ -83,12 +88,16 @@ class Lines:
         self.lines.append((str(msg), {**keys, "exception": True}))
 
 
+def nothing_happens() -> None:
+    pass
+
+
 @dataclass
 class Tripwire:
     """Counts the calls of one handler through all its ports, and has the fault happen."""
 
-    fault: Fault | None
-    meanwhile: Callable[[], None]
+    fault: Fault | None = None
+    meanwhile: Callable[[], None] = nothing_happens
     calls: list[str] = field(default_factory=list)
     dead: bool = False
     asleep: bool = False
@@ -99,48 +108,52 @@ class Tripwire:
     def call(self, name: str, call: Callable[[], Any]) -> Any:
         if self.dead:
             raise Killed
-        number = len(self.calls)
+        hit = self.fault is not None and self.fault.call == len(self.calls)
+        befalls = self.fault.befalls if self.fault and hit else None
         self.calls.append(name)
-        hit = self.fault is not None and self.fault.call == number
-        if hit and self.fault is not None:
-            match self.fault.befalls:
-                case Befalls.DIES_BEFORE:
-                    self.dead = True
-                    raise Killed
-                case Befalls.IS_OVERTAKEN:
-                    self.meanwhile()
-                case Befalls.FALLS_ASLEEP:
-                    self.asleep = True
-                    self.meanwhile()
-                case Befalls.DIES_AFTER:
-                    call()
-                    self.dead = True
-                    raise Killed
-                case Befalls.FAILS_BEFORE:
-                    raise failure_of(name)
-                case Befalls.FAILS_AFTER:
-                    call()
-                    raise failure_of(name)
+        if befalls in (Befalls.DIES_AFTER, Befalls.FAILS_AFTER):
+            call()
+        if befalls in (Befalls.DIES_BEFORE, Befalls.DIES_AFTER):
+            self.dead = True
+            raise Killed
+        if befalls in (Befalls.FAILS_BEFORE, Befalls.FAILS_AFTER):
+            raise failure_of(name)
+        if befalls in (Befalls.IS_OVERTAKEN, Befalls.FALLS_ASLEEP):
+            self.asleep = befalls is Befalls.FALLS_ASLEEP
+            self.meanwhile()
         if self.asleep and name.startswith("prefect."):
             # The client's deadline ends with the invocation, which ends before the lease.
             raise PrefectUnavailableError("out of time", next_step="none")
         return call()
 
 
+def one_by_one(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Make all the calls, one after another; return their results, or raise the first failure."""
+    results, failures = [], []
+    for call in calls:
+        try:
+            results.append(call())
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return results
+
+
+@dataclass
 class _Tripped:
-    def __init__(self, port: object, name: str, wire: Tripwire) -> None:
-        self._port, self._name, self._wire = port, name, wire
+    port: object
+    name: str
+    wire: Tripwire
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
-        real = getattr(self._port, method)
-        return lambda *args, **kwargs: self._wire.call(
-            f"{self._name}.{method}", lambda: real(*args, **kwargs)
-        )
+        real, name = getattr(self.port, method), f"{self.name}.{method}"
+        return lambda *args, **kwargs: self.wire.call(name, lambda: real(*args, **kwargs))
 
 
 @dataclass
 class Universe:
-    """One flow run and all its tasks. Time stands still unless a test moves it."""
+    """Flow runs and all their tasks. Time stands still unless a test moves it."""
 
     policy: Policy = field(default_factory=Policy)
     now: datetime = NOW
@@ -151,10 +164,16 @@ class Universe:
     bills: InMemoryBills = field(default_factory=InMemoryBills)
     shows_stopped: bool = True
     """Whether ECS lists stopped tasks, for `sweep` to bill."""
+    wire: Tripwire = field(default_factory=Tripwire)
+    """The newest handler's."""
 
     def __post_init__(self) -> None:
         self.prefect = InMemoryPrefect(self.clock)
-        self.wire: Tripwire | None = None
+
+    @property
+    def calls(self) -> list[str]:
+        """The calls of the newest handler."""
+        return self.wire.calls
 
     def clock(self) -> datetime:
         return self.now
@@ -166,14 +185,26 @@ class Universe:
         """The run records, as one more handler sees them."""
         return InMemoryRecords(self.stored, owner=str(uuid4()))
 
+    def running(self, *, pid_noted: bool = True, **run: Any) -> tuple[TwinRun, Task]:
+        """A new run, and its first task, in which its engine has started the flow."""
+        run_id = self.prefect.create_run(**run)
+        return self.prefect.runs[run_id], self.start(run_id, pid_noted=pid_noted)
+
+    def deployment_after(self, seconds: float) -> UUID:
+        """A deployment with one completed run, which took that long."""
+        deployment_id = self.prefect.create_deployment()
+        run, _ = self.running(deployment_id=deployment_id)
+        self.passes(seconds)
+        self.prefect.engine_finishes(run.id)
+        return deployment_id
+
     def start(self, run_id: UUID, *, retries: int = 0, pid_noted: bool = True) -> Task:
         """A worker picks the run up and starts a task; its engine starts the flow."""
         arn = TASK_ARN[:-32] + uuid4().hex
         self.prefect.worker_picks_up(run_id, f"{CLUSTER_ARN}::{arn}" if pid_noted else None)
         self.passes(1)
-        variables = self.prefect.runs[run_id].job_variables
-        on_demand = variables.get("launch_type") == "FARGATE"
-        task = Task(
+        on_demand = self.prefect.runs[run_id].job_variables.get("launch_type") == "FARGATE"
+        task = self.tasks[arn] = Task(
             arn=arn,
             cluster_arn=CLUSTER_ARN,
             last_status="RUNNING",
@@ -186,7 +217,6 @@ class Universe:
             pull_started_at=self.now,
             started_at=self.now + timedelta(seconds=1),
         )
-        self.tasks[arn] = task
         self.passes(2)
         self.prefect.engine_starts(run_id, retries=retries)
         self.passes(5)
@@ -196,42 +226,35 @@ class Universe:
         """An event about a task, with times that fit this universe's clock."""
         assert task.created_at is not None
         assert task.started_at is not None
-        event = make_event(
-            {
-                "taskArn": task.arn,
-                "capacityProviderName": task.capacity_provider or None,
-                "createdAt": task.created_at.isoformat(),
-                "pullStartedAt": task.created_at.isoformat(),
-                "startedAt": task.started_at.isoformat(),
-                "executionStoppedAt": None,
-                "updatedAt": self.now.isoformat(),
-                **detail,
-            }
-        )
+        ordinary = {
+            "taskArn": task.arn,
+            "capacityProviderName": task.capacity_provider or None,
+            "createdAt": task.created_at.isoformat(),
+            "pullStartedAt": task.created_at.isoformat(),
+            "startedAt": task.started_at.isoformat(),
+            "executionStoppedAt": None,
+            "updatedAt": self.now.isoformat(),
+        }
+        event = make_event({**ordinary, **detail})
         override = event["detail"]["overrides"]["containerOverrides"][0]
         override["environment"][0]["value"] = str(task.flow_run_id)
         return event
 
-    def warning(self, task: Task, **detail: Any) -> dict[str, Any]:
-        ordinary = {
-            "lastStatus": "RUNNING",
-            "version": 4,
-            "containers": [{"name": "prefect", "lastStatus": "RUNNING"}],
-        }
-        return self.event(task, **{**ordinary, **detail})
+    def warning(self, task: Task, status: str = "RUNNING") -> dict[str, Any]:
+        containers = [{"name": "prefect", "lastStatus": "RUNNING"}]
+        return self.event(task, lastStatus=status, version=4, containers=containers)
 
     def exits(self, task: Task) -> list[dict[str, Any]]:
-        """Every event that tells of the container's exit, in ECS's order."""
+        """Spot takes the task; return every event about its container's exit, in ECS's order."""
         self.stops(task)
         at = self.now.isoformat()
         return [
-            self.event(task, lastStatus="RUNNING", version=5, executionStoppedAt=at),
-            self.event(task, lastStatus="DEPROVISIONING", version=6, executionStoppedAt=at),
-            self.event(task, lastStatus="STOPPED", version=7, executionStoppedAt=at),
+            self.event(task, lastStatus=status, version=version, executionStoppedAt=at)
+            for version, status in enumerate(("RUNNING", "DEPROVISIONING", "STOPPED"), start=5)
         ]
 
     def end_of(self, task: Task) -> dict[str, Any]:
-        """The event that tells of the task's end, as ECS noted it."""
+        """The event about the task's end, as ECS noted it."""
         ended = self.tasks[task.arn]
         assert ended.stopped_at is not None
         assert ended.execution_stopped_at is not None
@@ -248,57 +271,27 @@ class Universe:
     def stops(self, task: Task, **how: Any) -> None:
         """ECS notes the task's end: an interruption, unless `how` says otherwise."""
         interrupted = {
-            "stop_code": "SpotInterruption",
-            "stopped_reason": "Your Spot Task was interrupted.",
-        }
-        ended = {
             "last_status": "STOPPED",
             "desired_status": "STOPPED",
             "execution_stopped_at": self.now,
             "stopped_at": self.now + STOPPED_AFTER,
+            "stop_code": "SpotInterruption",
+            "stopped_reason": "Your Spot Task was interrupted.",
         }
-        self.tasks[task.arn] = replace(task, **{**ended, **interrupted, **how})
-
-    def handle(
-        self,
-        event: dict[str, Any],
-        fault: Fault | None = None,
-        meanwhile: Callable[[], None] = lambda: None,
-        wire: Tripwire | None = None,
-    ) -> Decision | None:
-        """One handler answers one event; None when it raised, or was killed."""
-        with suppress(*FAILURES):
-            return react(self.context(fault, meanwhile, wire), event)
-        return None
-
-    def meter(self, event: dict[str, Any], fault: Fault | None = None) -> MeterReport | None:
-        """One `meter` bills what one event tells of; None when it raised, or was killed."""
-        with suppress(*FAILURES):
-            return meter(self.context(fault), event)
-        return None
-
-    def sums(self) -> tuple[DailySum, ...]:
-        """All that was counted, on the few days that such a life takes."""
-        today = self.now.date()
-        return self.bills.read_sums([today + timedelta(days=n) for n in (-1, 0, 1)])
-
-    def sweep(self, fault: Fault | None = None) -> SweepReport | None:
-        """One sweep, after the grace; None when it raised, or was killed."""
-        self.passes(300)
-        with suppress(*FAILURES):
-            return sweep(self.context(fault), {})
-        return None
+        self.tasks[task.arn] = replace(task, **{**interrupted, **how})
 
     def context(
         self,
         fault: Fault | None = None,
-        meanwhile: Callable[[], None] = lambda: None,
+        meanwhile: Callable[[], None] = nothing_happens,
         wire: Tripwire | None = None,
     ) -> Context:
-        """The context as one handler sees it; `wire` then tells of its calls."""
+        """The context as one handler sees it, whose calls go through `wire`."""
         self.wire = wire or Tripwire(fault, meanwhile)
+        prefect = self.wire.around(self.prefect, "prefect")
         return Context(
-            prefect=self.wire.around(self.prefect, "prefect"),
+            prefect=prefect,
+            with_timeout=lambda _seconds: prefect,
             records=self.wire.around(self.records(), "records"),
             bills=self.wire.around(self.bills, "bills"),
             tasks=self.wire.around(InMemoryTasks(self.tasks, self.shows_stopped), "tasks"),
@@ -309,25 +302,52 @@ class Universe:
             clusters=("prefect-spot-dev",),
             account=ACCOUNT,
             work_pool=self.prefect.work_pool_name,
+            grace=timedelta(minutes=3),
+            seconds_left=lambda: 60.0,
             pause=self.passes,
+            gather=one_by_one,
             measure=self.measured.append,
         )
 
-    def deliver(self, event: dict[str, Any], fault: Fault | None = None) -> None:
-        """Deliver as Lambda would: again after a minute when the handler raised or died."""
-        meanwhile = self._sleeps_while(event) if fault else lambda: None
+    def handle(
+        self,
+        event: dict[str, Any],
+        fault: Fault | None = None,
+        meanwhile: Callable[[], None] = nothing_happens,
+        wire: Tripwire | None = None,
+    ) -> Decision | None:
+        """One handler answers one event; None when it raised, or was killed."""
+        with suppress(*FAILURES):
+            return react(self.context(fault, meanwhile, wire), event)
+        return None
+
+    def deliver(
+        self,
+        event: dict[str, Any],
+        fault: Fault | None = None,
+        meanwhile: Callable[[], None] = nothing_happens,
+    ) -> None:
+        """Deliver as Lambda does, with two retries. The fault befalls the first handler."""
         if self.handle(event, fault, meanwhile) is None:
             self.now += LAMBDA_RETRY
             if self.handle(event) is None:
                 self.now += LAMBDA_RETRY * 2
                 assert self.handle(event) is not None, "the event is lost"
 
-    def _sleeps_while(self, event: dict[str, Any]) -> Callable[[], None]:
-        def another_handler() -> None:
-            wire = self.wire
-            if wire is not None and wire.asleep:
-                self.now += LEASE + timedelta(seconds=1)
-            self.handle(event)
-            self.wire = wire
+    def sweep(self, fault: Fault | None = None) -> SweepReport | None:
+        """One sweep, after the grace; None when it raised, or was killed."""
+        self.passes(300)
+        with suppress(*FAILURES):
+            return sweep(self.context(fault), {})
+        return None
 
-        return another_handler
+    def meter(self, event: dict[str, Any], fault: Fault | None = None) -> MeterReport | None:
+        """One `meter` bills the task of one event; None when it raised, or was killed."""
+        with suppress(*FAILURES):
+            return meter(self.context(fault), event)
+        return None
+
+    def sums(self) -> tuple[DailySum, ...]:
+        """All that was counted, on the few days that such a life takes."""
+        today = self.now.date()
+        return self.bills.read_sums([today + timedelta(days=n) for n in (-1, 0, 1)])

@@ -16,8 +16,7 @@ ORDINARY: Final = Options(
     worker_query_seconds=1,
     postgres=True,  # so many runs at once, and SQLite itself answers 503
 )
-OBSERVED: Final = replace(ORDINARY, observer=True)
-PAPER: Final = Options(
+SIMULATED: Final = Options(
     auth_string=AUTH_STRING,
     settings={"SWEEP_GRACE_SECONDS": "5"},
     lambda_timeout_seconds=15,
@@ -27,3 +26,9 @@ PAPER: Final = Options(
     worker=False,
     lambda_concurrency=10,
 )
+CLOUDS: Final = {
+    "ordinary": ORDINARY,
+    "simulated": SIMULATED,
+    "observed": replace(ORDINARY, observer=True),
+}
+"""The one with the longest tests first. In `simulated`, worker and engines are."""

@@ -1,35 +1,31 @@
-"""The clouds of the long tests, one at a time in a process: when other options come, it is ended.
+"""The clouds of the long tests, one at a time in a process: when another comes, it is ended.
 
-With `pytest -n 2` two of them are up at once, each in a process of its own.
+A module that needs another than the ordinary one names it in `CLOUDS`. With `pytest -n 2` two of
+them are up at once, each in a process of its own.
 """
 
-from collections.abc import Generator, Iterator
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from localcloud.cloud import Options, embedded_cloud
+from localcloud.cloud import SWEEP
 from tests.e2e.scenario import Stage, set_up
-from tests.system.clouds import ORDINARY, PAPER
-from tests.system.plays import Playbill, played, plays_of
-from tests.system.world import World, world_on_paper
+from tests.e2e.stories import pytest_runtest_makereport, stage, stories
+from tests.system.clouds import CLOUDS
+from tests.system.simulated_worker import simulated_worker
+
+__all__ = ["pytest_runtest_makereport", "stage", "stories"]
 
 HERE = Path(__file__).parent
-UNDER_WAY = pytest.StashKey[Playbill]()
-GROUPS = {
-    "ordinary": (),
-    "on paper": ("test_misbehaving_world.py", "test_storm_deployed.py"),
-    "observed": ("test_observer.py",),
-    "benchmark": ("test_bench.py",),
-    "ended by hand": ("test_demo.py",),
-}
-"""Files by the cloud that their tests share, the longest first; the ordinary one: all others."""
-
-
+SWEEP_EVERY_SECONDS = 6.0
 TEST_SECONDS = 1800
-"""For a test to wait for its cloud and its play, on a busy machine."""
+"""For a test to wait for its cloud and its story, on a busy machine."""
 
 
 class ByCloud(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
@@ -40,7 +36,7 @@ class ByCloud(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePath(nodeid.partition("::")[0])
-        return group_of(path.name) if path.parent.name == HERE.name else path.parent.name
+        return group_of(nodeid) if path.parent.name == HERE.name else path.parent.name
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -48,60 +44,64 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCloud:
     return ByCloud(config, log)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test in each cloud that its module names, with each scenario of that cloud."""
+    clouds = getattr(metafunc.module, "CLOUDS", ("ordinary",))
+    rows: dict[str, tuple[object, ...]] = {}
+    names = ["deployed"]
+    if "scenario" in metafunc.fixturenames:
+        names.append("scenario")
+        scenarios = metafunc.module.SCENARIOS
+        rows = {f"{c}-{name}": (CLOUDS[c], name) for c in clouds for name in scenarios[c]}
+    elif "deployed" in metafunc.fixturenames:
+        rows = {cloud: (CLOUDS[cloud],) for cloud in clouds}
+    if rows:
+        metafunc.parametrize(
+            names, list(rows.values()), ids=list(rows), indirect=["deployed"], scope="session"
+        )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the tests of a cloud run one after the other."""
-    groups = list(GROUPS)
+    order = list(CLOUDS)
     here = [item for item in items if item.path.parent == HERE]
     for item in here:
         item.add_marker(pytest.mark.timeout(TEST_SECONDS))
-    here.sort(key=lambda item: groups.index(group_of(item.path.name)))
+    groups = {item: group_of(item.nodeid) for item in here}
+    here.sort(key=lambda item: order.index(groups[item]) if groups[item] in order else len(order))
     items[:] = here + [item for item in items if item not in here]
 
 
-def group_of(file: str) -> str:
-    return next((group for group, files in GROUPS.items() if file in files), "ordinary")
+def group_of(nodeid: str) -> str:
+    """A test's cloud, which its parameters begin with; its file if it needs none."""
+    parameters = re.search(r"\[(\w+)", nodeid)
+    return parameters[1] if parameters else PurePath(nodeid.partition("::")[0]).name
 
 
 @pytest.fixture(scope="session")
-def options(request: pytest.FixtureRequest) -> Options:
-    """How the cloud is built: a module's own, where it is parametrized with some."""
-    found: Options = getattr(request, "param", ORDINARY)
-    return found
+def deployed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    with set_up(request.param, tmp_path_factory.mktemp("notes")) as deployed:
+        helper = kept_sweeping if deployed.options.worker else simulated_worker
+        with helper(deployed):
+            yield deployed
 
 
-@pytest.fixture(scope="session")
-def playbill(
-    options: Options, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Playbill]:
-    """A cloud in which all plays of the chosen tests are under way."""
-    with (
-        set_up(options, tmp_path_factory.mktemp("notes")) as stage,
-        played(stage, options, request.session.items) as playbill,
-    ):
-        request.session.stash[UNDER_WAY] = playbill
-        yield playbill
+@contextmanager
+def kept_sweeping(stage: Stage) -> Iterator[None]:
+    """Sweep every few seconds, as the schedule would every few minutes."""
+    over = threading.Event()
 
+    def keep_sweeping() -> None:
+        while not over.wait(SWEEP_EVERY_SECONDS):
+            with stage.sweeping:
+                stage.cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
 
-@pytest.fixture(scope="session")
-def stage(playbill: Playbill) -> Stage:
-    return playbill.stage
-
-
-@pytest.fixture(scope="session")
-def on_paper(options: Options) -> Iterator[World]:
-    """A cloud whose worker and tasks are on paper."""
-    assert options is PAPER
-    with embedded_cloud(options, report=print) as cloud, world_on_paper(cloud) as world:
-        yield world
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say at the end of a failure what to look at."""
-    report = yield
-    playbill = item.session.stash.get(UNDER_WAY, None)
-    if report.failed and playbill and (plays := plays_of(item)):
-        report.sections.append(("what to look at", playbill.stories.reports(plays)))
-    return report
+    thread = threading.Thread(target=keep_sweeping, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,4 +1,4 @@
-"""The benchmark in its short form: both sides run, and each does what is said of it."""
+"""The benchmark in its short form: both sides run, and each does what its page claims."""
 
 import json
 import subprocess

@@ -41,11 +41,11 @@ def test_ctrl_c_ends_everything(demo: subprocess.Popen[str], tmp_path: Path) -> 
         if "deploying the example flow" in line:
             break
     time.sleep(2)
-    children = psutil.Process(demo.pid).children(recursive=True)
-    assert len(children) >= 3, "a server, a worker and the reaper were to be seen"
+    processes = psutil.Process(demo.pid).children(recursive=True)
+    assert len(processes) >= 3, "a server, a worker and the reaper were to be seen"
     demo.send_signal(signal.SIGINT)
     rest, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, rest
     assert "everything is gone" in rest
-    assert all(is_gone(process) for process in children)
+    assert all(is_gone(process) for process in processes)
     assert not list(tmp_path.glob("prefect-spot-*"))

@@ -1,12 +1,13 @@
 """The drills that the end-to-end tests leave out, with a real flow, worker and Prefect."""
 
 from localcloud.cloud import wait_for
-from tests.e2e.command import Said, spotctl
+from tests.e2e.command import CommandResult, spotctl
 from tests.e2e.scenario import END_SECONDS, Run, Stage
-from tests.system.plays import Play, Playbill
+from tests.e2e.stories import story
 
 
-def budget_spent(stage: Stage) -> tuple[Run, Said]:
+@story
+def drilled_with_a_spent_budget(stage: Stage) -> tuple[Run, CommandResult]:
     run = stage.start("waits", tags=("spot-retries:0",), interruptions=1, seconds=8)
     run.wait_for_start(1)
     run.wait_for_state("RUNNING")
@@ -15,28 +16,26 @@ def budget_spent(stage: Stage) -> tuple[Run, Said]:
     assert tried.answer == {"dry_run": True, "task": task, "flow_run": run.id}
     assert stage.cloud.fargate.running(run.id) == [task], "a dry run touched the task"
     task_id = task.rpartition("/")[2]
-    said = spotctl(stage.cloud, "drill", "--task", task_id, "--timeout", "500")
-    assert run.wait_for_end()["state_type"] == "COMPLETED"
-    return run, said
-
-
-BUDGET_SPENT = Play("a drill of a run whose budget is spent", budget_spent)
-PLAYS = (BUDGET_SPENT,)
+    result = spotctl(stage.cloud, "drill", "--task", task_id, "--timeout", "500")
+    run.completes(starts=2)
+    return run, result
 
 
 def test_a_drill_with_a_throw_away_flow_passes(stage: Stage) -> None:
     cloud = stage.cloud
-    said = spotctl(cloud, "drill", "--throw-away", "--timeout", "500")
-    assert said.code == 0, said
-    assert said.answer["passed"]
-    run_id = said.answer["flow_run"]["id"]
+    result = spotctl(cloud, "drill", "--throw-away", "--timeout", "500")
+    assert result.code == 0, result
+    assert result.answer["passed"]
+    run_id = result.answer["flow_run"]["id"]
     wait_for("the run's end", END_SECONDS, lambda: cloud.prefect.is_final(run_id))
     assert cloud.prefect.run(run_id)["state_type"] == "COMPLETED"
     assert len(cloud.tasks(run_id)) == 2
 
 
-def test_a_drill_of_a_run_whose_budget_is_spent_ends_on_demand(playbill: Playbill) -> None:
-    run, said = playbill.result(BUDGET_SPENT)
-    assert said.code == 0, said
-    assert "FARGATE, task" in said.answer["steps"][-1]["found"]
+def test_a_drill_of_a_run_whose_budget_is_spent_ends_on_demand(
+    drilled_with_a_spent_budget: tuple[Run, CommandResult],
+) -> None:
+    run, result = drilled_with_a_spent_budget
+    assert result.code == 0, result
+    assert "FARGATE, task" in result.answer["steps"][-1]["found"]
     assert not run.verdict(budget=0).findings

@@ -14,7 +14,7 @@ from localcloud.cloud import Cloud, wait_for
 from localcloud.deployment import PROJECT
 from localcloud.prefect_api import deployment_id_in
 from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
-from tests.system.plays import Play, Playbill
+from tests.e2e.stories import story
 
 EXAMPLES = PROJECT / "examples"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/flows:1"
@@ -71,6 +71,7 @@ def deployed(stage: Stage) -> Example:
     return Example(cloud, Run(cloud, run_id, stage.folder / "none"), bucket, before)
 
 
+@story
 def interrupted_everywhere(stage: Stage) -> Example:
     example = deployed(stage)
     run = example.run
@@ -86,13 +87,10 @@ def interrupted_everywhere(stage: Stage) -> Example:
     return example
 
 
-INTERRUPTED_EVERYWHERE = Play("the example, interrupted everywhere", interrupted_everywhere)
-PLAYS = (INTERRUPTED_EVERYWHERE,)
-
-
-def test_row_example_flow_does_nothing_twice_and_starts_one_child(playbill: Playbill) -> None:
-    example = playbill.result(INTERRUPTED_EVERYWHERE)
-    run = example.run
+def test_row_example_flow_does_nothing_twice_and_starts_one_child(
+    interrupted_everywhere: Example,
+) -> None:
+    example, run = interrupted_everywhere, interrupted_everywhere.run
     children = example.children()
     [child] = [child for child in children if child["deployment_id"]]  # a rerun started no other
     assert len(children) == 2, "a rerun began its subflow anew"
@@ -104,7 +102,7 @@ def test_row_example_flow_does_nothing_twice_and_starts_one_child(playbill: Play
         assert example.completed(task) <= times
     logged = [line["message"] for line in example.cloud.prefect.logs(run.id)]
     assert "all regions together sold for 1406.50 USD" in logged
-    assert [life.capacity for life in run.containers()] == [*["FARGATE_SPOT"] * 3, "FARGATE"]
+    assert run.capacities() == [*["FARGATE_SPOT"] * 3, "FARGATE"]
     assert not run.verdict(budget=2).findings
     assert not Run(example.cloud, child["id"], run.notes_file).verdict(budget=2).findings
     _is_placed_as_deployed(example.cloud, run)

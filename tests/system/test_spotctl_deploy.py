@@ -10,7 +10,7 @@ import pytest
 from localcloud.bootstrap import AUTH_PARAMETER
 from localcloud.cloud import Cloud, wait_for
 from localcloud.deployment import copy_project
-from tests.e2e.command import OPERATOR, Said, spotctl, states
+from tests.e2e.command import OPERATOR, CommandResult, spotctl, states
 from tests.e2e.scenario import Stage
 from tests.e2e.test_policies import NO_RIGHT_NEEDED, allowed, needed
 
@@ -26,7 +26,7 @@ class Second:
     cloud: Cloud
     folder: Path
 
-    def run(self, command: str, *arguments: str) -> Said:
+    def run(self, command: str, *arguments: str) -> CommandResult:
         return spotctl(self.cloud, command, "--stage", STAGE, *arguments, project=self.folder)
 
     def names(self) -> set[str]:
@@ -75,9 +75,9 @@ def second(stage: Stage, tmp_path: Path) -> Second:
 def parts_of_the_stage(cloud: Cloud) -> dict[str, str]:
     """The states of what a deploy makes of `dev`: runs and sweeps of other tests go on there."""
     deployed = ("stack", "provision", "function ", "rule ", "worker service", "credential")
-    said = states(spotctl(cloud, "status"))
-    found = {part: state for part, state in said.items() if part.startswith(deployed)}
-    assert len(found) > len(deployed), said
+    result = states(spotctl(cloud, "status"))
+    found = {part: state for part, state in result.items() if part.startswith(deployed)}
+    assert len(found) > len(deployed), result
     return found
 
 
@@ -88,9 +88,9 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     dev_before = parts_of_the_stage(cloud)
     deployed = second.run("deploy")
     assert deployed.code == 0, deployed
-    said = states(deployed)
-    assert set(said.values()) <= {"ok", "warning"}, deployed
-    assert {said[part] for part in ("stack", "provision", "worker service", "failure queue")} == {
+    result = states(deployed)
+    assert set(result.values()) <= {"ok", "warning"}, deployed
+    assert {result[part] for part in ("stack", "provision", "worker service", "failure queue")} == {
         "ok"
     }
     assert f"provision: creating; create the stack {STACK}" in deployed.err

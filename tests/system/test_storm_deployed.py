@@ -2,91 +2,94 @@
 
 Prefect keeps its runs in PostgreSQL. Each event comes three times, all in random order; 5 % of
 Prefect's answers fail, half of them after they took effect; one invocation in a hundred is killed.
-Lambda's two retries, then `sweep`, are all the help there is. Containers are on paper: what counts
-as a start is that a worker was handed the run.
+Lambda's two retries, then `sweep`, are all the help there is. Worker and engines are simulated.
 """
 
+import itertools
 import os
 import random
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import pytest
-
 from localcloud.cloud import SWEEP, Cloud, wait_for
-from localcloud.events import Event
+from localcloud.events import Delivery, Event, deliver_once
 from localcloud.fault_proxy import Answer, LoseAnswer, Reset, either, fraction, no_fault
 from localcloud.lambdas import LambdaService
-from localcloud.oracle import Verdict, judge, observe
+from localcloud.oracle import judge
+from tests.e2e.scenario import Stage
+from tests.e2e.stories import Stories
 from tests.faults.ledger import Ledger
-from tests.system.clouds import PAPER
-from tests.system.paper import OWN_RETRIES
-from tests.system.world import World
+from tests.system.simulated_worker import FLOW, OWN_RETRIES
 
-pytestmark = pytest.mark.parametrize("options", [PAPER], indirect=True, ids=["on paper"])
+CLOUDS = ("simulated",)
 
 RUNS = int(os.environ.get("STORM_DEPLOYED") or 40)
 SEED = 20261123
 COPIES = 3
+EVENTS_PER_STOP = 3
+"""The warning, DEPROVISIONING and STOPPED."""
 BUDGETS = (0, 1, 3)
 BUSY = Answer(503, {"Content-Type": "text/plain"}, b"Service Unavailable")
 LONG_SECONDS = 900.0
 INVOCATIONS_PER_DEATH = 100
 
 
-def budget_of(number: int) -> int:
-    return BUDGETS[number % len(BUDGETS)]
-
-
-def test_nothing_is_lost_and_nothing_run_twice(on_paper: World) -> None:
+def test_nothing_is_lost_and_nothing_run_twice_in_a_storm(stage: Stage, stories: Stories) -> None:
+    stories.wait_for_all()
     chance = random.Random(SEED)
-    cloud, worker = on_paper.cloud, on_paper.worker
-    fargate = worker.fargate
-    news: list[Event] = []
-    fargate.on_event = news.append
-    runs = worker.create_runs(RUNS, lambda n: [f"spot-retries:{budget_of(n)}"], seconds=5)
-    wait_for("all first attempts", LONG_SECONDS, lambda: worker.are_at_work(runs))
-    news.clear()
+    cloud = stage.cloud
+    events: list[Event] = []
+
+    def hold_back(event: Event) -> Sequence[Delivery]:
+        if event["detail"]["desiredStatus"] == "STOPPED":
+            events.append(event)
+        return []
+
+    budgets = list(itertools.islice(itertools.cycle(BUDGETS), RUNS))
+    runs = [stage.start(FLOW, tags=[f"spot-retries:{b}"], seconds=5) for b in budgets]
+    for run in runs:
+        run.wait_for_start(1, LONG_SECONDS)
     ledger = Ledger("storm-deployed")
     before = len(cloud.lambdas.invocations)
     with ledger.case(f"storm of {RUNS} on the deployed zip") as case:
+        cloud.router.plan = hold_back
         for run in runs:
-            fargate.interrupt(worker.running[run])
-        for run in runs:
-            fargate.end(worker.running[run])
-        deliveries = [*news] * COPIES
+            cloud.fargate.interrupt(run.containers()[-1].task_arn)
+        wait_for("all stop events", 60, lambda: len(events) == EVENTS_PER_STOP * RUNS)
+        cloud.router.plan = deliver_once
+        deliveries = [*events] * COPIES
         chance.shuffle(deliveries)
-        fargate.on_event = cloud.router.put
-        with bad_conditions(on_paper), deaths(cloud.lambdas, chance) as killed:
+        with bad_conditions(cloud), deaths(cloud.lambdas, chance) as killed:
             for event in deliveries:
                 cloud.router.put(event)
             cloud.lambdas.wait_idle(LONG_SECONDS)
-            assert swept_until_nothing_is_left(cloud)
-        wait_for("the reruns", LONG_SECONDS, lambda: all(map(cloud.prefect.is_final, runs)))
-        verdict = verdict_on(on_paper, runs)
+            assert swept_until_nothing_is_left(stage)
+        wait_for(
+            "the reruns", LONG_SECONDS, lambda: all(cloud.prefect.is_final(r.id) for r in runs)
+        )
+        seen = (cloud.observe(r.id, budget=b) for r, b in zip(runs, budgets, strict=True))
+        verdict = judge(*seen)
         case.count(verdict, tries=RUNS)
-        ledger.figures["storm_deployed"] = figures(on_paper, before, killed())
+        ledger.figures["storm_deployed"] = figures(cloud, before, killed())
     assert not verdict.findings, verdict
     assert killed() >= len(deliveries) // INVOCATIONS_PER_DEATH - 1
-    for ended in map(cloud.prefect.run, runs):
-        assert ended["state_type"] == "COMPLETED"
-        assert ended["empirical_policy"]["retries"] == OWN_RETRIES + 1, "an own retry was eaten"
-    started = Counter(life.flow_run_id for life in fargate.ledger())
-    assert {started[run] for run in runs} == {2}, "a run was not started exactly once more"
+    for run in runs:
+        run.completes(starts=2)
+        assert run.fields()["empirical_policy"]["retries"] == OWN_RETRIES + 1, "one was eaten"
 
 
 @contextmanager
-def bad_conditions(on_paper: World) -> Iterator[None]:
-    on_paper.prefect.plan = either(
+def bad_conditions(cloud: Cloud) -> Iterator[None]:
+    assert cloud.prefect_faults
+    cloud.prefect_faults.plan = either(
         fraction(SEED, 0.025, BUSY),
         fraction(SEED + 1, 0.02, LoseAnswer()),
         fraction(SEED + 2, 0.005, Reset()),
     )
     yield
-    on_paper.prefect.plan = no_fault
+    cloud.prefect_faults.plan = no_fault
 
 
 @contextmanager
@@ -112,36 +115,26 @@ def deaths(lambdas: LambdaService, chance: random.Random) -> Iterator[Callable[[
         thread.join()
 
 
-def swept_until_nothing_is_left(cloud: Cloud) -> bool:
+def swept_until_nothing_is_left(stage: Stage) -> bool:
     """Sweep as the schedule would, also when a sweep fails, until one has nothing to repair."""
     for _ in range(20):
         time.sleep(6)
-        answer = cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
+        answer = stage.cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
         report = answer.answer if answer.status == "ok" else {}
         if report.get("finished") and not report["failed"] and not report["stranded"]:
             return True
     return False
 
 
-def verdict_on(on_paper: World, runs: list[str]) -> Verdict:
-    ledger = on_paper.worker.fargate.ledger()
-    prefect = on_paper.cloud.prefect
-    return judge(
-        *(
-            observe(prefect.run(run), prefect.history(run), ledger, budget=budget_of(number))
-            for number, run in enumerate(runs)
-        )
-    )
-
-
-def figures(on_paper: World, before: int, killed: int) -> dict[str, int]:
+def figures(cloud: Cloud, before: int, killed: int) -> dict[str, int]:
     """What it took, for the report; `before`: how many invocations there were already."""
-    tries, exchanges = on_paper.cloud.lambdas.invocations[before:], on_paper.prefect.exchanges
+    assert cloud.prefect_faults
+    tries, exchanges = cloud.lambdas.invocations[before:], cloud.prefect_faults.exchanges
     return {
         "tries": len(tries),
         "killed": killed,
         "failed": sum(i.status != "ok" for i in tries),
-        "given_up": len(on_paper.cloud.lambdas.exhausted),
+        "given_up": len(cloud.lambdas.exhausted),
         "requests_to_prefect": len(exchanges),
         "spoilt": sum(e.fault is not None for e in exchanges),
     }

@@ -37,6 +37,8 @@ from tests.twin.orchestration import (
 PREFETCH = timedelta(seconds=10)
 """How far ahead a worker asks for runs."""
 
+RUNNING = ProposedState(StateType.RUNNING, "Running")
+
 MOST_RUNS = 200
 """How many runs a server gives at once, unless it is set otherwise."""
 
@@ -90,13 +92,9 @@ class InMemoryPrefect:
     def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
         self._called("find_runs")
         if query.limit > MOST_RUNS:
-            raise PrefectRejectedError(
-                f"Invalid limit: must be less than or equal to {MOST_RUNS}.", next_step="none"
-            )
+            raise _refusal(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
         if query.offset == 0 and query.work_pool not in self.work_pools:
-            raise PrefectRejectedError(
-                f"work pool {query.work_pool!r} is not known to Prefect", next_step="none"
-            )
+            raise _refusal(f"work pool {query.work_pool!r} is not known to Prefect")
         found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
         return tuple(map(_as_read, found[query.offset : query.offset + query.limit]))
@@ -106,11 +104,7 @@ class InMemoryPrefect:
             return ()
         self._called("find_live_children")
         live = (StateType.PENDING, StateType.RUNNING)
-        return tuple(
-            _as_read(run)
-            for run in self.runs.values()
-            if run.parent_run_id in parents and run.deployment is None and run.state.type in live
-        )
+        return tuple(_as_read(run) for run in self._within(parents) if run.state.type in live)
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
@@ -118,11 +112,7 @@ class InMemoryPrefect:
         self._called("read_task_runs")
         family = [flow_run_id]
         for parent in family:
-            family += [
-                run.id
-                for run in self.runs.values()
-                if run.parent_run_id == parent and run.deployment is None
-            ]
+            family += [run.id for run in self._within([parent])]
         return tuple(
             task_run
             for run_id in family
@@ -158,14 +148,9 @@ class InMemoryPrefect:
         run = self._known(flow_run_id)
         if change.job_variables is not None:
             if run.state.type is not StateType.SCHEDULED:
-                raise PrefectRejectedError(
-                    f"Job variables for a flow run in state {run.state.type} cannot be updated",
-                    next_step="none",
-                )
+                raise _refusal(f"Job variables cannot be updated in state {run.state.type}")
             if run.deployment is None:
-                raise PrefectRejectedError(
-                    "A deployment for the flow run could not be found", next_step="none"
-                )
+                raise _refusal("A deployment for the flow run could not be found")
             run.job_variables = dict(change.job_variables)
         if change.policy is not None:
             policy = change.policy
@@ -176,9 +161,7 @@ class InMemoryPrefect:
 
     def add_labels(self, flow_run_id: UUID, labels: Mapping[str, str | int]) -> None:
         if any(value is None for value in labels.values()):
-            raise PrefectRejectedError(
-                "a label is null: it would make the run unreadable", next_step="none"
-            )
+            raise _refusal("a label is null: it would make the run unreadable")
         if labels:
             self._called("add_labels")
             self._known(flow_run_id).labels.update(labels)
@@ -284,7 +267,7 @@ class InMemoryPrefect:
         policy = self.runs[flow_run_id].policy
         for key, value in (("retries", retries), ("retry_delay", retry_delay)):
             policy[key] = value if policy[key] is None else policy[key]
-        return self._move(flow_run_id, ProposedState(StateType.RUNNING, "Running"))
+        return self._move(flow_run_id, RUNNING)
 
     def engine_finishes(self, flow_run_id: UUID, *, persisted: bool = False) -> RunState:
         """The flow returns; `persisted`: its result is stored and referred to by the state."""
@@ -298,7 +281,7 @@ class InMemoryPrefect:
 
     def engine_retries(self, flow_run_id: UUID) -> RunState:
         """The engine starts the flow again in the same process."""
-        return self._move(flow_run_id, ProposedState(StateType.RUNNING, "Running"))
+        return self._move(flow_run_id, RUNNING)
 
     def engine_reschedules(self, flow_run_id: UUID) -> RunState:
         """The engine obeys SIGTERM by `reschedule`: AwaitingRetry, now, without a message."""
@@ -323,7 +306,7 @@ class InMemoryPrefect:
         """A person resumes the paused run."""
         if self.runs[flow_run_id].state.details.get("pause_reschedule"):
             return self._move(flow_run_id, ProposedState(StateType.SCHEDULED, "Resuming"))
-        return self._move(flow_run_id, ProposedState(StateType.RUNNING, "Running"))
+        return self._move(flow_run_id, RUNNING)
 
     def cancel(self, flow_run_id: UUID) -> RunState:
         """A person cancels the run: CANCELLING, or CANCELLED when nothing is running."""
@@ -376,13 +359,15 @@ class InMemoryPrefect:
         if self.failure is not None:
             raise self.failure
 
+    def _within(self, parents: Sequence[UUID]) -> list[TwinRun]:
+        """The runs that these started in their own process."""
+        runs = self.runs.values()
+        return [run for run in runs if run.parent_run_id in parents and run.deployment is None]
+
     def _known(self, flow_run_id: UUID) -> TwinRun:
-        run = self.runs.get(flow_run_id)
-        if run is None:
-            raise PrefectRejectedError(
-                f"Flow run with id {flow_run_id} not found", next_step="none"
-            )
-        return run
+        if flow_run_id not in self.runs:
+            raise _refusal(f"Flow run with id {flow_run_id} not found")
+        return self.runs[flow_run_id]
 
     def _move(self, flow_run_id: UUID, proposed: ProposedState) -> RunState:
         """As Prefect's own client does it: with a transition id of its own."""
@@ -464,6 +449,10 @@ class InMemoryPrefect:
         elif run.started_at or not self._oldest:  # in 3.4, what never started never ends
             run.started_at = run.started_at or now
             run.ended_at = run.ended_at or now
+
+
+def _refusal(what: str) -> PrefectRejectedError:
+    return PrefectRejectedError(what, next_step="none")
 
 
 def _as_read(run: TwinRun) -> FlowRun:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.money.bill import Bill, Deployment
-from chalicelib.core.money.daily_sums import Counts, DailySum
+from chalicelib.core.money.report import Counts, DailySum
 from chalicelib.errors import LeaseHeldError, LeaseLostError
 
 

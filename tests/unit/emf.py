@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 MOST_DIMENSIONS = 30
 MOST_METRICS = 100
-LONGEST_METRIC_NAME = 1024
+LONGEST_TEXT = 1024
+"""Of a metric's name, and of a dimension's value."""
 LONGEST_DIMENSION_NAME = 255
-LONGEST_DIMENSION_VALUE = 1024
 LONGEST_LINE = 1_048_576
 UNITS = {"Seconds", "Count", "None"}
 
@@ -40,9 +40,12 @@ def data_of(line: str) -> list[Datum]:
         assert len(directive["Metrics"]) <= MOST_METRICS
         for names in directive["Dimensions"]:
             assert len(names) == len(set(names)) <= MOST_DIMENSIONS
-            dimensions = tuple((_name(name), _value(document[name])) for name in names)
+            dimensions = tuple(
+                (_text(name, LONGEST_DIMENSION_NAME), _text(document[name], LONGEST_TEXT))
+                for name in names
+            )
             for metric in directive["Metrics"]:
-                assert 1 <= len(metric["Name"]) <= LONGEST_METRIC_NAME
+                assert 1 <= len(metric["Name"]) <= LONGEST_TEXT
                 assert metric["Unit"] in UNITS
                 values = document[metric["Name"]]
                 values = values if isinstance(values, list) else [values]
@@ -67,24 +70,13 @@ def total_of(data: Iterable[Datum], metric: str, *dimension_names: str) -> float
     )
 
 
-def _name(name: str) -> str:
-    assert 1 <= len(name) <= LONGEST_DIMENSION_NAME
-    _printable_ascii(name)
-    assert not name.startswith(":")
-    return name
-
-
-def _value(value: object) -> str:
+def _text(value: object, longest: int) -> str:
     assert isinstance(value, str)
-    assert 1 <= len(value) <= LONGEST_DIMENSION_VALUE
+    assert 1 <= len(value) <= longest
     assert value.strip()
     assert not value.startswith(":")
-    _printable_ascii(value)
+    assert all(" " <= character <= "~" for character in value), value
     return value
-
-
-def _printable_ascii(text: str) -> None:
-    assert all(" " <= character <= "~" for character in text), text
 
 
 def _number(value: object) -> float:

@@ -1,11 +1,8 @@
 """`spotctl` before moto and a Prefect that answers by path: settings, functions, queue, table."""
 
-import io
 import json
-import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -89,22 +86,13 @@ class Bench:
     def deploy_functions(self) -> Mapping[str, str]:
         """Create the functions; return their ARNs by short name."""
         role = self.client("iam").create_role(RoleName="lambda", AssumeRolePolicyDocument="{}")
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("app.py", "")
+        image = {"Code": {"ImageUri": "any"}, "PackageType": "Image"}
         return {
             name: self.client("lambda").create_function(
-                FunctionName=f"{STACK}-{name}",
-                Runtime=f"python3.{sys.version_info.minor}",
-                Role=role["Role"]["Arn"],
-                Handler="app.handler",
-                Code={"ZipFile": buffer.getvalue()},
+                FunctionName=f"{STACK}-{name}", Role=role["Role"]["Arn"], **image
             )["FunctionArn"]
             for name in FUNCTIONS
         }
-
-    def create_failure_queue(self) -> str:
-        return str(self.client("sqs").create_queue(QueueName=f"{STACK}-failures")["QueueUrl"])
 
     def _invoke(self, name: str, event: Any) -> LambdaAnswer:
         self.invoked.append((name, event))
@@ -116,9 +104,9 @@ class Bench:
         step(handler)
 
 
-@contextmanager
-def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Build the bench in a folder of its own."""
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """The bench in a folder of its own."""
     for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -131,7 +119,7 @@ def bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         lambda sqs, queue, n, _s, *rest: receive(sqs, queue, n, 0, *rest),
     )
     moto_additions.install()
-    made = Bench(folder, {})
+    made = Bench(tmp_path, {})
     with ExitStack() as stack:
         stack.enter_context(mock_aws(config={"core": {"passthrough": {"urls": [r"127\.0\.0\.1"]}}}))
         made.server = stack.enter_context(ScriptedServer([made._answer]))

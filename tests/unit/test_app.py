@@ -17,50 +17,37 @@ NOT_SPOT = {"capacityProviderName": None}
 BY_ITSELF = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
 
 
-def wakes_react(detail: dict[str, Any] | None = None, **envelope: Any) -> bool:
+DRILL = {"stopCode": "UserInitiated", "stoppedReason": "prefect-spot drill 7", **NOT_SPOT}
+
+
+@pytest.mark.parametrize(
+    ("event", "is_woken"),
+    [
+        pytest.param(make_event({"lastStatus": "RUNNING"}), True, id="a warning"),
+        pytest.param(
+            make_event({"stopCode": "TerminationNotice", "lastStatus": "RUNNING"}),
+            True,
+            id="an older code",
+        ),
+        pytest.param(make_event({"stopCode": None, **NOT_SPOT}), True, id="the reason alone"),
+        pytest.param(make_event(DRILL), True, id="a drill"),
+        pytest.param(make_event(BY_ITSELF), True, id="a Spot task in DEPROVISIONING"),
+        pytest.param(make_event({**BY_ITSELF, "lastStatus": "STOPPED"}), True, id="it stopped"),
+        pytest.param(make_event({**BY_ITSELF, "lastStatus": "RUNNING"}), False, id="it lives"),
+        pytest.param(make_event({**BY_ITSELF, "lastStatus": "STOPPING"}), False, id="its grace"),
+        pytest.param(make_event({**BY_ITSELF, **NOT_SPOT}), False, id="an on-demand task's end"),
+        pytest.param(make_event({**DRILL, "stoppedReason": "by hand"}), False, id="by hand"),
+        pytest.param(make_event(source="aws.ec2"), False, id="another source"),
+        pytest.param(
+            {**make_event(), "detail-type": "ECS Service Action"}, False, id="another kind"
+        ),
+    ],
+)
+def test_an_interruption_and_the_end_of_a_spot_task_wake_react(
+    event: dict[str, Any], is_woken: bool
+) -> None:
     pattern: Any = EventPattern.load(json.dumps(TASK_NEWS))
-    return bool(pattern.matches_event(make_event(detail, **envelope)))
-
-
-@pytest.mark.parametrize(
-    "detail",
-    [
-        pytest.param({"lastStatus": "RUNNING"}, id="a warning"),
-        pytest.param(
-            {"stopCode": "TerminationNotice", "lastStatus": "RUNNING"}, id="an older code"
-        ),
-        pytest.param({"stopCode": None, **NOT_SPOT}, id="the reason alone"),
-        pytest.param(
-            {"stopCode": "UserInitiated", "stoppedReason": "prefect-spot drill 7", **NOT_SPOT},
-            id="a drill",
-        ),
-        pytest.param(BY_ITSELF, id="a Spot task in DEPROVISIONING, whatever for"),
-        pytest.param({**BY_ITSELF, "lastStatus": "STOPPED"}, id="a Spot task that stopped"),
-    ],
-)
-def test_these_wake_react(detail: dict[str, Any]) -> None:
-    assert wakes_react(detail)
-
-
-@pytest.mark.parametrize(
-    "detail",
-    [
-        pytest.param({**BY_ITSELF, "lastStatus": "RUNNING"}, id="a Spot task that lives"),
-        pytest.param({**BY_ITSELF, "lastStatus": "STOPPING"}, id="a Spot task still in its grace"),
-        pytest.param({**BY_ITSELF, **NOT_SPOT}, id="an on-demand task that ended"),
-        pytest.param(
-            {"stopCode": "UserInitiated", "stoppedReason": "by hand", **NOT_SPOT}, id="hand"
-        ),
-    ],
-)
-def test_these_do_not(detail: dict[str, Any]) -> None:
-    assert not wakes_react(detail)
-
-
-def test_other_sources_do_not() -> None:
-    assert not wakes_react(source="aws.ec2")
-    other_kind: dict[str, Any] = {"detail-type": "ECS Service Action"}
-    assert not wakes_react(**other_kind)
+    assert bool(pattern.matches_event(event)) is is_woken
 
 
 @pytest.mark.parametrize("capacity", ["FARGATE_SPOT", "FARGATE", None])
@@ -92,7 +79,6 @@ def test_the_app_imports_only_wiring_and_functions_of_ours() -> None:
 
 UNASKED = (
     "chalicelib.adapters.bills",
-    "chalicelib.adapters.emf",
     "chalicelib.core.money.report",
     "chalicelib.core.policies.economics",
 )

@@ -7,7 +7,7 @@ write the template anew.
 import asyncio
 import json
 import re
-from typing import Any, cast
+from typing import Any
 from unittest.mock import MagicMock
 from uuid import uuid4
 
@@ -71,11 +71,6 @@ def task_definition(**job_variables: Any) -> dict[str, Any]:
     return worker._prepare_task_definition(configuration, "us-east-1", run)
 
 
-def container(**job_variables: Any) -> dict[str, Any]:
-    [found] = task_definition(**job_variables)["containerDefinitions"]
-    return cast("dict[str, Any]", found)
-
-
 def test_template_is_prefect_aws_default_with_our_changes_and_nothing_else() -> None:
     default = ECSWorker.get_default_base_job_template()
     for path, value in OUR_CHANGES.items():
@@ -83,36 +78,23 @@ def test_template_is_prefect_aws_default_with_our_changes_and_nothing_else() -> 
     assert infra.load("base-job-template.json") == default
 
 
-def test_worker_makes_a_fargate_task_with_grace_log_and_secret_of_it() -> None:
-    definition = task_definition()
-    assert (definition["cpu"], definition["memory"]) == ("1024", "2048")
+def test_worker_makes_a_fargate_task_of_it_whose_memory_is_the_containers() -> None:
+    """A deployment's own environment does not displace the SIGTERM behaviour."""
+    definition = task_definition(memory=4096, cpu=2048, env={"MY_OWN": "1"})
+    assert (definition["cpu"], definition["memory"]) == ("2048", "4096")
     assert definition["networkMode"] == "awsvpc"
     assert definition["requiresCompatibilities"] == ["FARGATE"]
     assert definition["executionRoleArn"] == VALUES["ExecutionRoleArn"]
     [made] = definition["containerDefinitions"]
-    assert made["stopTimeout"] == 120
-    assert made["memory"] == 2048
-    assert made["logConfiguration"] == {
-        "logDriver": "awslogs",
-        "options": {
-            "awslogs-create-group": "false",
-            "awslogs-group": "/ecs/prefect-spot-dev",
-            "awslogs-region": "us-east-1",
-            "awslogs-stream-prefix": "flows",
-        },
-    }
+    assert (made["stopTimeout"], made["memory"]) == (120, 4096)
+    assert OUR_CHANGES[*CONTAINER, "environment"][0] in made["environment"]
+    log = made["logConfiguration"]["options"]
+    assert (log["awslogs-group"], log["awslogs-stream-prefix"]) == (
+        "/ecs/prefect-spot-dev",
+        "flows",
+    )
     arn = VALUES["ApiKeyParameterArn"]
     assert made["secrets"] == [{"name": "PREFECT_API_KEY", "valueFrom": arn}]
-
-
-def test_sigterm_behaviour_stands_where_a_deployments_own_env_cannot_displace_it() -> None:
-    relinquish = {"name": "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "value": "relinquish"}
-    assert relinquish in container()["environment"]
-    assert relinquish in container(env={"MY_OWN": "1"})["environment"]
-
-
-def test_containers_memory_follows_the_tasks() -> None:
-    assert container(memory=4096, cpu=2048)["memory"] == 4096
 
 
 def test_every_placeholder_is_an_output_of_the_stack_or_a_setting() -> None:

@@ -1,6 +1,5 @@
 """Bills and daily sums: one contract for DynamoDB and the twin; both or neither, once, by key."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -9,9 +8,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import BILLS_KEPT_FOR, MOST_TRIES, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.records import MOST_TRIES
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
-from chalicelib.core.money.daily_sums import Counts, DailySum, sum_of, total
+from chalicelib.core.money.report import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table
 from tests.twin.tables import InMemoryBills
@@ -46,24 +46,16 @@ def test_a_bill_and_its_sum_are_written_and_found(table: Any) -> None:
     made = bill(stopped(), wasted=600)
     assert write(table, made, RerunOutcome.SPOT_RERUN)
     assert table.unbilled([TASK_ARN, "arn:another"]) == ("arn:another",)
+    names = ("runs", "attempts", "interruptions", "spot_reruns", "first_interruptions")
+    counted = dict.fromkeys(names, 1)
+    times = {"spot_us": 3600 * 10**6, "first_spot_us": 3600 * 10**6, "wasted_us": 600 * 10**6}
+    amounts = {"cost_e8": 1571925, "on_demand_e8": 4937000}
+    amounts |= {"wasted_e8": 261988, "useful_e8": 4114167}
     assert table.read_sums([TODAY]) == (
         DailySum(
             TODAY,
             ETL,
-            Counts(
-                runs=1,
-                attempts=1,
-                interruptions=1,
-                spot_reruns=1,
-                spot_us=3600 * 10**6,
-                wasted_us=600 * 10**6,
-                cost_e8=1571925,
-                on_demand_e8=4937000,
-                wasted_e8=261988,
-                useful_e8=4114167,
-                first_spot_us=3600000000,
-                first_interruptions=1,
-            ),
+            Counts(**counted, **times, **amounts),
             frozenset(map(str, made.rates)),
         ),
     )
@@ -103,7 +95,7 @@ def test_sums_are_by_day_and_deployment_and_exact(table: Any) -> None:
         {(b.ended_at.date(), b.deployment) for b in bills}, key=lambda x: (x[0], x[1].name)
     )
     paid = sum((b.amounts.cost_usd for b in bills if b.amounts), Decimal(0))
-    assert total(sums).cost_usd == paid
+    assert total(sums).amounts.cost_usd == paid
     assert total(sums).runs == 1
 
 
@@ -199,12 +191,8 @@ def test_a_report_reads_by_key_and_never_scans(dynamodb: Any) -> None:
 class Busy:
     """DynamoDB while others write: it cancels for these reasons in turn, and may show old data."""
 
-    def __init__(
-        self, dynamodb: Any, cancels: Sequence[str] = (), *, is_late: bool = False
-    ) -> None:
-        self._dynamodb = dynamodb
-        self._cancels = list(cancels)
-        self._is_late = is_late
+    def __init__(self, dynamodb: Any, *cancels: str, is_late: bool = False) -> None:
+        self._dynamodb, self._cancels, self._is_late = dynamodb, list(cancels), is_late
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamodb, name)
@@ -242,7 +230,7 @@ PASSING = ["TransactionConflict", "TransactionInProgressException", "ThrottlingE
 
 def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
     slept: list[float] = []
-    busy: Any = Busy(dynamodb, PASSING)
+    busy: Any = Busy(dynamodb, *PASSING)
     assert write(BillTable(busy, "books", sleep=slept.append), bill(stopped()))
     assert len(slept) == 3
     assert slept == sorted(slept)
@@ -258,7 +246,7 @@ def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
 def test_but_not_for_ever_and_nothing_else_is_waited_out(
     dynamodb: Any, code: str, error: type[Exception], said: str
 ) -> None:
-    busy: Any = Busy(dynamodb, [code] * MOST_TRIES)
+    busy: Any = Busy(dynamodb, *[code] * MOST_TRIES)
     table = BillTable(busy, "books", sleep=lambda _: None)
     with pytest.raises(error, match=said):
         write(table, bill(stopped()))

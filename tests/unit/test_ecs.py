@@ -3,7 +3,6 @@
 Where moto has no pages, and no failures, the adapter reads answers by script.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from chalicelib.adapters.ecs import EcsTasks
+from chalicelib.adapters.aws import EcsTasks
 from chalicelib.core.ports import Tasks
 from chalicelib.errors import PrefectSpotError
 from localcloud import moto_additions
@@ -108,19 +107,6 @@ def test_all_of_a_cluster_are_those_that_run_and_those_that_stopped(cluster: Clu
 # What only ECS has.
 
 
-@pytest.mark.parametrize(
-    ("asked", "calls"), [(0, 0), (1, 1), (100, 1), (101, 2)], ids=lambda number: f"{number}"
-)
-def test_a_call_describes_a_hundred_tasks(ecs: Any, asked: int, calls: int) -> None:
-    arns = [f"{UNKNOWN[:-4]}{number:04}" for number in range(asked)]
-    counted: Counter[str] = Counter()
-    ecs.meta.events.register(
-        "before-call.ecs.*", lambda model, **_: counted.update([str(model.name)])
-    )
-    assert EcsTasks(ecs).describe_many(CLUSTER, [*arns, *arns]) == {}
-    assert counted["DescribeTasks"] == calls
-
-
 def test_a_cluster_that_is_not_there_is_raised_not_empty(ecs: Any) -> None:
     with pytest.raises(ClientError, match="Cluster not found"):
         EcsTasks(ecs).all_of("prefect-spot-prod")
@@ -164,6 +150,7 @@ def test_every_page_of_a_list_is_read_running_before_stopped_and_a_task_in_both_
             {"cluster": CLUSTER, "tasks": hundred, "include": ["TAGS"]},
         )
     assert [task.arn for task in EcsTasks(script.client).all_of(CLUSTER)] == arns
+    assert EcsTasks(script.client).describe_many(CLUSTER, []) == {}, "ECS refuses an empty list"
 
 
 @pytest.mark.parametrize("reason", ["ACCESS_DENIED", None])

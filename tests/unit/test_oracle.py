@@ -1,7 +1,10 @@
 """The oracle itself: a planted double run, lost run and wrong capacity are each reported."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+import pytest
 
 from localcloud.oracle import Fault, Observation, judge
 from localcloud.task_life import ContainerLife
@@ -39,43 +42,28 @@ def seen(
     return Observation(str(RUN_ID), state, states, containers, budget, rescued)
 
 
-def faults(observation: Observation) -> list[Fault]:
-    return [finding.fault for finding in judge(observation).findings]
-
-
 FIRST = life(1, 0, 10)
 LAST = life(2, 15, 30, interrupted_at=None, exit_code=0)
+ON_DEMAND = replace(LAST, capacity="FARGATE")
+AT_ONCE = life(2, 9, 30, interrupted_at=None)
+ALIVE = life(1, 0, None)
+AGAIN = life(3, 40, 50, interrupted_at=None)
 
 
-def test_a_run_that_was_rescued_is_fine() -> None:
-    assert faults(seen(FIRST, LAST, budget=3)) == []
-
-
-def test_two_containers_at_once_are_reported() -> None:
-    assert faults(seen(FIRST, life(2, 9, 30, interrupted_at=None))) == [Fault.RUN_TWICE]
-
-
-def test_a_container_that_starts_while_another_lives_is_reported() -> None:
-    alive = life(1, 0, None)
-    assert Fault.RUN_TWICE in faults(seen(alive, LAST))
-
-
-def test_a_container_after_the_end_is_reported() -> None:
-    again = life(3, 40, 50, interrupted_at=None)
-    assert Fault.RUN_TWICE in faults(seen(FIRST, LAST, again, at=29))
-
-
-def test_a_run_that_says_running_without_a_container_is_lost() -> None:
-    assert faults(seen(FIRST, state="RUNNING")) == [Fault.LOST]
-
-
-def test_a_run_that_stayed_crashed_is_lost_where_it_was_to_be_rescued() -> None:
-    assert faults(seen(FIRST, state="CRASHED")) == [Fault.LOST]
-    assert faults(seen(FIRST, state="CRASHED", rescued=False)) == []
-
-
-def test_the_wrong_capacity_is_reported() -> None:
-    on_demand = life(2, 15, 30, interrupted_at=None, capacity="FARGATE")
-    assert faults(seen(FIRST, LAST, budget=0)) == [Fault.WRONG_CAPACITY]
-    assert faults(seen(FIRST, on_demand, budget=0)) == []
-    assert faults(seen(FIRST, on_demand, budget=1)) == [Fault.WRONG_CAPACITY]
+@pytest.mark.parametrize(
+    ("observed", "faults"),
+    [
+        pytest.param(seen(FIRST, LAST, budget=3), [], id="rescued"),
+        pytest.param(seen(FIRST, AT_ONCE), [Fault.RUN_TWICE], id="two at once"),
+        pytest.param(seen(ALIVE, LAST), [Fault.RUN_TWICE], id="while another lives"),
+        pytest.param(seen(FIRST, LAST, AGAIN, at=29), [Fault.RUN_TWICE], id="after the end"),
+        pytest.param(seen(FIRST, state="RUNNING"), [Fault.LOST], id="no container"),
+        pytest.param(seen(FIRST, state="CRASHED"), [Fault.LOST], id="stayed crashed"),
+        pytest.param(seen(FIRST, state="CRASHED", rescued=False), [], id="not to be rescued"),
+        pytest.param(seen(FIRST, LAST, budget=0), [Fault.WRONG_CAPACITY], id="too late"),
+        pytest.param(seen(FIRST, ON_DEMAND, budget=0), [], id="on demand"),
+        pytest.param(seen(FIRST, ON_DEMAND, budget=1), [Fault.WRONG_CAPACITY], id="too early"),
+    ],
+)
+def test_each_fault_is_reported_and_no_other(observed: Observation, faults: list[Fault]) -> None:
+    assert {finding.fault for finding in judge(observed).findings} == set(faults)

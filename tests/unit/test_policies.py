@@ -168,27 +168,19 @@ def test_every_permission_that_the_stack_needs_is_given(resource_type: str) -> N
     assert not missing
 
 
-OWN = {
-    "cloudformation:CreateStack",
-    "cloudformation:DeleteStack",
-    "cloudformation:DescribeStackEvents",
-    "cloudformation:DescribeStacks",
-    "cloudformation:GetTemplate",
-    "cloudformation:TagResource",
-    "cloudformation:UntagResource",
-    "cloudformation:UpdateStack",
-    "ec2:DescribeSubnets",
-    "ec2:DescribeVpcs",
-    "events:ListRuleNamesByTarget",
-    "events:ListTargetsByRule",
-    "events:PutTargets",
-    "lambda:GetFunctionEventInvokeConfig",
-    "lambda:PutFunctionEventInvokeConfig",
-    "sqs:SendMessage",
-    "ssm:GetParameter",
-    "logs:CreateLogStream",
-    "logs:PutLogEvents",
-}
+def actions(**by_service: str) -> set[str]:
+    return {f"{service}:{a}" for service, names in by_service.items() for a in names.split()}
+
+
+OWN = actions(
+    cloudformation="CreateStack DeleteStack DescribeStackEvents DescribeStacks GetTemplate"
+    " TagResource UntagResource UpdateStack",
+    ec2="DescribeSubnets DescribeVpcs",
+    events="ListRuleNamesByTarget ListTargetsByRule PutTargets",
+    logs="CreateLogStream PutLogEvents",
+    sqs="SendMessage",
+    ssm="GetParameter",
+) | {"lambda:GetFunctionEventInvokeConfig", "lambda:PutFunctionEventInvokeConfig"}
 """What the function calls itself, or Lambda with its rights."""
 
 OF_TAGS = {"ecs:ListTagsForResource", "iam:ListRoleTags", "s3:GetBucketTagging"}
@@ -207,21 +199,13 @@ def test_only_what_takes_no_resource_is_given_on_all() -> None:
         for action in as_list(statement["Action"])
         if "*" in as_list(statement["Resource"])
     }
-    assert on_all == {
-        "ec2:DescribeInstances",
-        "ec2:DescribeSecurityGroups",
-        "ec2:DescribeSubnets",
-        "ec2:DescribeVpcs",
-        "ecs:DeregisterTaskDefinition",
-        "ecs:DescribeTaskDefinition",
-        "events:ListRuleNamesByTarget",
-        "logs:DescribeIndexPolicies",
-        "logs:DescribeLogGroups",
-        "logs:DescribeResourcePolicies",
-        "sns:GetSubscriptionAttributes",
-        "sns:SetSubscriptionAttributes",
-        "sns:Unsubscribe",
-    }
+    assert on_all == actions(
+        ec2="DescribeInstances DescribeSecurityGroups DescribeSubnets DescribeVpcs",
+        ecs="DeregisterTaskDefinition DescribeTaskDefinition",
+        events="ListRuleNamesByTarget",
+        logs="DescribeIndexPolicies DescribeLogGroups DescribeResourcePolicies",
+        sns="GetSubscriptionAttributes SetSubscriptionAttributes Unsubscribe",
+    )
 
 
 def test_every_other_resource_is_one_of_the_stages() -> None:
@@ -244,17 +228,17 @@ def test_it_cannot_give_itself_more_permissions() -> None:
                 assert resource.rpartition("-")[2] in ("execution", "flow", "worker")
 
 
-def statement_with(action: str) -> Any:
-    [found] = [s for s in STATEMENTS if action in as_list(s["Action"])]
+def condition_of(action: str) -> Any:
+    [found] = [s["Condition"] for s in STATEMENTS if action in as_list(s["Action"])]
     return found
 
 
 def test_roles_are_passed_to_ecs_tasks_only() -> None:
-    condition = statement_with("iam:PassRole")["Condition"]
-    assert condition == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
-    service = statement_with("iam:CreateServiceLinkedRole")["Condition"]
-    assert service == {"StringEquals": {"iam:AWSServiceName": "ecs.amazonaws.com"}}
-    managed = statement_with("iam:AttachRolePolicy")["Condition"]["ArnEquals"]["iam:PolicyARN"]
+    to_tasks = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
+    assert condition_of("iam:PassRole") == {"StringEquals": to_tasks}
+    of_ecs = {"iam:AWSServiceName": "ecs.amazonaws.com"}
+    assert condition_of("iam:CreateServiceLinkedRole") == {"StringEquals": of_ecs}
+    managed = condition_of("iam:AttachRolePolicy")["ArnEquals"]["iam:PolicyARN"]
     assert managed.endswith("/AmazonECSTaskExecutionRolePolicy")
 
 

@@ -26,15 +26,31 @@ def restored(
     return merged(current, POOL_TEMPLATE, values, launch_type)
 
 
-def set_default(name: str, value: object) -> Callable[[Json], object]:
-    return lambda t: t["variables"]["properties"][name].update(default=value)
+Edit = Callable[[Json], object]
+VARIABLE = "variables/properties/"
+JOB = "job_configuration/"
+TASK = JOB + "task_definition/"
+CONTAINERS = TASK + "containerDefinitions"
+FLOW = CONTAINERS + "/0/"
 
 
-def set_in_container(**values: object) -> Callable[[Json], object]:
-    return lambda t: flow_of(t).update(values)
+def put(path: str, value: object) -> Edit:
+    """An edit that sets what stands at a path, or removes it where the value is `...`."""
+
+    def edit(template: Json) -> None:
+        *steps, name = path.split("/")
+        parent: Any = template
+        for step in steps:
+            parent = parent[int(step) if step.isdigit() else step]
+        if value is ...:
+            del parent[name]
+        else:
+            parent[name] = value
+
+    return edit
 
 
-def edited(edit: Callable[[Json], object]) -> Json:
+def edited(edit: Edit) -> Json:
     """Our template after a user's edit."""
     template: Json = copy.deepcopy(dict(OUR_POOL_TEMPLATE))
     edit(template)
@@ -56,22 +72,16 @@ def flow_of(template: Json) -> Json:
 def test_an_empty_template_becomes_ours_with_all_placeholders_filled() -> None:
     template = restored({})
     assert "${" not in str(template)
-    ours = {
-        "image": None,
-        "cpu": 1024,
-        "launch_type": "FARGATE_SPOT",
-        "capacity_provider_strategy": None,
-        "cluster": STACK_NAME,
-        "task_role_arn": VALUES["FlowRoleArn"],
-        "prefect_api_key_secret_arn": PARAMETER_ARN,
-        "prefect_api_auth_string_secret_arn": None,
-        "network_configuration": {
-            "subnets": ["subnet-11111111", "subnet-22222222"],
-            "securityGroups": ["sg-11111111"],
-            "assignPublicIp": "ENABLED",
-        },
+    found = defaults(template)
+    assert (found["image"], found["launch_type"]) == (None, "FARGATE_SPOT")
+    assert (found["cluster"], found["task_role_arn"]) == (STACK_NAME, VALUES["FlowRoleArn"])
+    assert found["prefect_api_key_secret_arn"] == PARAMETER_ARN
+    assert found["prefect_api_auth_string_secret_arn"] is None
+    assert found["network_configuration"] == {
+        "subnets": ["subnet-11111111", "subnet-22222222"],
+        "securityGroups": ["sg-11111111"],
+        "assignPublicIp": "ENABLED",
     }
-    assert {name: defaults(template)[name] for name in ours} == ours
 
 
 def test_a_placeholder_without_a_value_is_an_error() -> None:
@@ -97,29 +107,23 @@ def test_a_pool_that_a_worker_created_first_becomes_ours() -> None:
     assert set(defaults(template)) == set(defaults(theirs))
 
 
-USERS_EDITS: dict[str, Callable[[Json], object]] = {
-    "another image": set_default("image", "etl:1"),
-    "other cpu": set_default("cpu", 256),
-    "a variable": lambda t: t["variables"]["properties"].update(team={"type": "string"}),
-    "a title": lambda t: t["variables"]["properties"]["cluster"].update(title="Where"),
-    "a required variable": lambda t: t["variables"].update(required=["image"]),
-    "a line": lambda t: t["job_configuration"].update(aws_credentials="{{ credentials }}"),
-    "a line that was shipped": lambda t: t["job_configuration"].update(env={"A": "b"}),
-    "a line removed": lambda t: t["job_configuration"].pop("env"),
-    "a key of the task": lambda t: t["job_configuration"]["task_definition"].update(
-        runtimePlatform={"cpuArchitecture": "ARM64"}
-    ),
-    "memory of the container": set_in_container(memory=300),
-    "an entry of the environment": lambda t: flow_of(t)["environment"].append(
-        {"name": "TEAM", "value": "etl"}
-    ),
+USERS_EDITS: dict[str, Edit] = {
+    "another image": put(VARIABLE + "image/default", "etl:1"),
+    "other cpu": put(VARIABLE + "cpu/default", 256),
+    "a variable": put(VARIABLE + "team", {"type": "string"}),
+    "a title": put(VARIABLE + "cluster/title", "Where"),
+    "a required variable": put("variables/required", ["image"]),
+    "a line": put(JOB + "aws_credentials", "{{ credentials }}"),
+    "a line that was shipped": put(JOB + "env", {"A": "b"}),
+    "a line removed": put(JOB + "env", ...),
+    "a key of the task": put(TASK + "runtimePlatform", {"cpuArchitecture": "ARM64"}),
+    "memory of the container": put(FLOW + "memory", 300),
+    "an entry of the environment": put(FLOW + "environment", [SIGTERM, {"name": "A", "value": ""}]),
     "a sidecar in front": lambda t: t["job_configuration"]["task_definition"][
         "containerDefinitions"
     ].insert(0, {"name": "sidecar", "image": "proxy"}),
-    "an option of the network": lambda t: t["variables"]["properties"]["network_configuration"][
-        "default"
-    ].update(more=True),
-    "something beside": lambda t: t.update(x_note="ours"),
+    "an option of the network": put(VARIABLE + "network_configuration/default/more", True),
+    "something beside": put("x_note", "ours"),
 }
 
 
@@ -130,33 +134,25 @@ def test_a_users_edit_survives(name: str) -> None:
     assert restored(template) == template
 
 
-OURS: dict[str, Callable[[Json], object]] = {
-    "the cluster": set_default("cluster", "another"),
-    "the launch type": set_default("launch_type", "FARGATE"),
-    "a strategy": set_default("capacity_provider_strategy", [{"capacityProvider": "FARGATE"}]),
-    "no secret": set_default("prefect_api_key_secret_arn", None),
-    "another secret": set_default("prefect_api_auth_string_secret_arn", "arn:aws:ssm:…"),
-    "no network": set_default("network_configuration", None),
-    "another network": lambda t: t["variables"]["properties"]["network_configuration"][
-        "default"
-    ].update(subnets=["subnet-99999999"]),
-    "a variable of ours removed": lambda t: t["variables"]["properties"].pop("task_role_arn"),
-    "a fixed launch type": lambda t: t["job_configuration"]["task_run_request"].update(
-        launchType="FARGATE"
-    ),
-    "a line of ours removed": lambda t: t["job_configuration"].pop("network_configuration"),
-    "the overrides removed": lambda t: t["job_configuration"]["task_run_request"].pop("overrides"),
-    "the whole request removed": lambda t: t["job_configuration"].pop("task_run_request"),
-    "another stop timeout": set_in_container(stopTimeout=30),
-    "another SIGTERM behaviour": set_in_container(environment=[{**SIGTERM, "value": "reschedule"}]),
-    "no environment": set_in_container(environment=[]),
-    "no containers": lambda t: t["job_configuration"]["task_definition"].pop(
-        "containerDefinitions"
-    ),
-    "a task definition that is a variable": lambda t: t["job_configuration"].update(
-        task_definition="{{ it }}"
-    ),
-    "no definitions": lambda t: t["variables"].pop("definitions"),
+OURS: dict[str, Edit] = {
+    "the cluster": put(VARIABLE + "cluster/default", "another"),
+    "the launch type": put(VARIABLE + "launch_type/default", "FARGATE"),
+    "a strategy": put(VARIABLE + "capacity_provider_strategy/default", [{"weight": 1}]),
+    "no secret": put(VARIABLE + "prefect_api_key_secret_arn/default", None),
+    "another secret": put(VARIABLE + "prefect_api_auth_string_secret_arn/default", "arn:aws:…"),
+    "no network": put(VARIABLE + "network_configuration/default", None),
+    "another network": put(VARIABLE + "network_configuration/default/subnets", ["subnet-9"]),
+    "a variable of ours removed": put(VARIABLE + "task_role_arn", ...),
+    "a fixed launch type": put(JOB + "task_run_request/launchType", "FARGATE"),
+    "a line of ours removed": put(JOB + "network_configuration", ...),
+    "the overrides removed": put(JOB + "task_run_request/overrides", ...),
+    "the whole request removed": put(JOB + "task_run_request", ...),
+    "another stop timeout": put(FLOW + "stopTimeout", 30),
+    "another SIGTERM behaviour": put(FLOW + "environment", [{**SIGTERM, "value": "reschedule"}]),
+    "no environment": put(FLOW + "environment", []),
+    "no containers": put(CONTAINERS, ...),
+    "a task definition that is a variable": put(JOB + "task_definition", "{{ it }}"),
+    "no definitions": put("variables/definitions", ...),
 }
 
 
@@ -168,7 +164,7 @@ def test_what_is_ours_is_restored(name: str) -> None:
 
 
 def test_what_is_missing_of_the_users_own_is_filled_in_where_a_value_is_shipped() -> None:
-    template = restored(edited(set_default("cpu", None)))
+    template = restored(edited(put(VARIABLE + "cpu/default", None)))
     assert defaults(template)["cpu"] == 1024
 
 
@@ -181,20 +177,15 @@ def test_a_container_with_a_reservation_gets_no_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "where"),
+    ("path", "value"),
     [
-        (lambda t: t.update(variables=[]), "variables"),
-        (lambda t: t["variables"].update(properties="all"), "properties"),
-        (lambda t: t["variables"]["properties"].update(cluster="mine"), "cluster"),
-        (lambda t: t.update(job_configuration="{{ all }}"), "job_configuration"),
-        (
-            lambda t: t["job_configuration"]["task_definition"].update(containerDefinitions="x"),
-            "containerDefinitions",
-        ),
+        ("variables", []),
+        ("variables/properties", "all"),
+        (VARIABLE + "cluster", "mine"),
+        ("job_configuration", "{{ all }}"),
+        (CONTAINERS, "x"),
     ],
 )
-def test_a_template_of_another_shape_is_refused_and_says_where(
-    edit: Callable[[Json], object], where: str
-) -> None:
-    with pytest.raises(ValueError, match=where):
-        restored(edited(edit))
+def test_a_template_of_another_shape_is_refused_and_says_where(path: str, value: object) -> None:
+    with pytest.raises(ValueError, match=path.rpartition("/")[2]):
+        restored(edited(put(path, value)))

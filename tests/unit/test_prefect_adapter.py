@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import pytest
 
-from chalicelib.adapters.prefect_api import MOST_RUNS, PrefectRest
+from chalicelib.adapters.prefect_api import MOST_RUNS, PrefectWorkPools
+from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.core.model.flow_run import (
     ProposedState,
     RunChange,
     RunPolicy,
     StateType,
-    StateVerdict,
 )
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
@@ -39,14 +39,6 @@ def test_a_run_is_read_with_all_that_a_patch_must_keep() -> None:
     assert run.policy == RunPolicy(2, None, {"retry_delay": 7})
     assert (run.tags, run.job_variables, run.run_count) == (("etl",), {"cpu": 512}, 1)
     assert run.state.timestamp == datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
-
-
-def test_a_verdict_without_a_state_is_read() -> None:
-    body = {"status": "ABORT", "state": None, "details": {"reason": "Run is already CRASHED."}}
-    with Bench([answer(200, body)]) as bench:
-        proposed = bench.prefect.propose_state(RUN_ID, ProposedState(StateType.CRASHED, "Crashed"))
-    assert (proposed.verdict, proposed.state) == (StateVerdict.ABORT, None)
-    assert proposed.reason == "Run is already CRASHED."
 
 
 def test_a_history_is_oldest_first_whatever_the_order_of_the_answer() -> None:
@@ -108,18 +100,17 @@ def test_what_prefect_may_leave_out_or_invent_is_tolerated() -> None:
 COMPLETED = make_answer(
     total_run_time=12.5, start_time="2026-11-23T12:00:00Z", end_time="2026-11-23T12:01:00Z"
 )
-UNREADABLE: dict[str, tuple[Callable[[PrefectRest], object], list[object]]] = {
+CRASHED = ProposedState(StateType.CRASHED, "Crashed")
+FIELDS = ("id", "state", "tags", "job_variables", "empirical_policy")
+NO_RUNS: list[object] = [{}, "otter", [{}], [make_answer(), None]]
+TEMPLATE: dict[str, object] = {"job_configuration": {}, "variables": {}}
+
+UNREADABLE: dict[str, tuple[Callable[[Bench], object], list[object]]] = {
     "run": (
-        lambda prefect: prefect.read_run(RUN_ID),
+        lambda bench: bench.prefect.read_run(RUN_ID),
         [
-            *(
-                without(make_answer(), name)
-                for name in ("id", "state", "tags", "job_variables", "empirical_policy")
-            ),
-            *(
-                make_answer(state=without(make_state(), name))
-                for name in ("id", "type", "timestamp")
-            ),
+            *(without(make_answer(), name) for name in FIELDS),
+            *(make_answer(state=without(make_state(), n)) for n in ("id", "type", "timestamp")),
             make_answer(state=None),
             make_answer(id="otter"),
             make_answer(run_count="many"),
@@ -132,25 +123,31 @@ UNREADABLE: dict[str, tuple[Callable[[PrefectRest], object], list[object]]] = {
         ],
     ),
     "verdict": (
-        lambda prefect: prefect.propose_state(RUN_ID, ProposedState(StateType.CRASHED, "Crashed")),
+        lambda bench: bench.prefect.propose_state(RUN_ID, CRASHED),
         [{}, {"status": "MAYBE"}, [], {"status": "ACCEPT", "state": {}}],
     ),
-    "search": (
-        lambda prefect: prefect.find_runs(QUERY),
-        [{}, "otter", [{}], [make_answer(), None]],
-    ),
-    "children": (
-        lambda prefect: prefect.find_live_children([RUN_ID]),
-        [{}, "otter", [{}], [make_answer(), None]],
-    ),
+    "search": (lambda bench: bench.prefect.find_runs(QUERY), NO_RUNS),
+    "children": (lambda bench: bench.prefect.find_live_children([RUN_ID]), NO_RUNS),
     "completed runs": (
-        lambda prefect: prefect.find_completed_runs(RUN_ID, 20),
+        lambda bench: bench.prefect.find_completed_runs(RUN_ID, 20),
         [
             {},
             [None],
             [{**COMPLETED, "total_run_time": None}],
             [{**COMPLETED, "end_time": None}],
             [{**COMPLETED, "start_time": "yesterday"}],
+        ],
+    ),
+    "work pool": (
+        lambda bench: PrefectWorkPools(
+            JsonHttp(bench.server.url, lambda _fresh: None, lambda: 5.0)
+        ).read("etl"),
+        [
+            [],
+            {"name": "etl"},
+            {"type": None, "base_job_template": TEMPLATE},
+            {"type": "ecs"},
+            {"type": "ecs", "base_job_template": None},
         ],
     ),
 }
@@ -161,4 +158,4 @@ def test_an_unreadable_answer_is_raised_and_never_becomes_an_empty_value(what: s
     call, bodies = UNREADABLE[what]
     for body in bodies:
         with Bench([answer(200, body)]) as bench, pytest.raises(PrefectUnavailableError):
-            call(bench.prefect)
+            call(bench)

@@ -16,7 +16,6 @@ from chalicelib.core.provision.model import (
     ProvisionState,
     PutInvokeConfig,
     PutTargets,
-    StackFailure,
     UpdateStack,
     failures_in,
 )
@@ -87,16 +86,24 @@ def test_every_status_that_cloudformation_knows_is_a_row_here_and_there() -> Non
     assert set(ROWS) - known_statuses() == {"POLISH_IN_PROGRESS", "POLISH_FAILED"}
 
 
+PUT_CONFIG = PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))
+UNDELIVERED = make_delivery(invoke_config=None)
+NO_QUEUE_LEFT = ("CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_")
+
+
 @pytest.mark.parametrize("status", ROWS)
 @pytest.mark.parametrize("differs", [False, True], ids=["up to date", "another template"])
-def test_what_a_status_asks_for(status: str, differs: bool) -> None:
+def test_what_a_status_asks_for_besides_the_delivery_as_long_as_its_queue_lasts(
+    status: str, differs: bool
+) -> None:
     state, step = ROWS[status]
     if differs and (state, step) == IN_PLACE:
         state, step = ProvisionState.UPDATING, UPDATE
     stack = make_stack(status=status, **(CHANGED if differs else {}))
-    planned = plan(make_desired(), make_observed(stack=stack))
+    planned = plan(make_desired(), make_observed(stack=stack, deliveries=(UNDELIVERED,)))
     assert planned.state is state
-    assert [type(step) for step in planned.steps] == ([step] if step else [])
+    assert (PUT_CONFIG in planned.steps) == (not status.startswith(NO_QUEUE_LEFT))
+    assert [type(s) for s in planned.steps if s != PUT_CONFIG] == ([step] if step else [])
 
 
 def test_where_no_cluster_is_ours_there_is_no_need_for_the_service_linked_role() -> None:
@@ -137,7 +144,7 @@ def test_a_stack_that_we_did_not_make_is_never_changed() -> None:
     ],
 )
 def test_a_failed_stack_is_reported_with_the_resource_and_awss_reason(status: str) -> None:
-    failure = StackFailure("Cluster", "AWS::ECS::Cluster", "Unable to assume the role")
+    failure = "Cluster (AWS::ECS::Cluster): Unable to assume the role"
     problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
     stack = make_stack(status=status, failures=(failure,), **CHANGED)
     alone = plan(make_desired(), make_observed(stack=stack))
@@ -165,12 +172,10 @@ def test_what_only_an_operator_can_fix_says_how(status: str, next_step: str) -> 
 
 def test_a_problem_keeps_everything_from_being_changed_but_the_delivery() -> None:
     problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
-    undelivered = make_delivery(invoke_config=None)
     observed = make_observed(
-        stack=make_stack(**CHANGED), deliveries=(undelivered,), problems=(problem,)
+        stack=make_stack(**CHANGED), deliveries=(UNDELIVERED,), problems=(problem,)
     )
-    put = PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))
-    assert plan(make_desired(), observed) == Plan(ProvisionState.BLOCKED, (put,), (problem,))
+    assert plan(make_desired(), observed) == Plan(ProvisionState.BLOCKED, (PUT_CONFIG,), (problem,))
     assert plan(make_desired(), replace(observed, stack=None)).steps == ()
 
 
@@ -182,10 +187,7 @@ def test_what_a_deploy_takes_away_is_restored_and_nothing_else_of_a_target_chang
     delivery = make_delivery(targets={"rule": (bare,)}, invoke_config=None)
     planned = plan(make_desired(), make_observed(deliveries=(delivery,)))
     target = make_target(REACT, Input="{}")
-    assert planned == Plan(
-        ProvisionState.READY,
-        (PutTargets("rule", (target,)), PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))),
-    )
+    assert planned == Plan(ProvisionState.READY, (PutTargets("rule", (target,)), PUT_CONFIG))
 
 
 @pytest.mark.parametrize(
@@ -205,45 +207,23 @@ def test_what_differs_of_a_delivery_is_restored(changes: dict[str, Any]) -> None
 
 
 NOT_OURS = {"Id": "mine", "Arn": "arn:aws:sqs:us-east-1:1:mine"}
-UNDELIVERED = make_delivery(invoke_config=None)
+TWO_TARGETS = make_delivery(targets={"rule": (make_target(REACT), NOT_OURS)})
+NOT_DEPLOYED = make_delivery(targets={}, invoke_config=None)
 NO_QUEUE = {name: value for name, value in OUTPUTS.items() if name != "FailureQueueArn"}
 
 
 @pytest.mark.parametrize(
     ("observed", "desired"),
     [
-        pytest.param({}, {"template": dict(reversed(STACK_TEMPLATE.items()))}, id="order"),
-        pytest.param(
-            {"deliveries": (make_delivery(targets={"rule": (make_target(REACT), NOT_OURS)}),)},
-            {},
-            id="another target of the same rule",
-        ),
-        pytest.param(
-            {"deliveries": (make_delivery(targets={}, invoke_config=None),)},
-            {},
-            id="a function that is not deployed",
-        ),
-        pytest.param(
-            {"stack": make_stack(outputs=NO_QUEUE), "deliveries": (UNDELIVERED,)},
-            {},
-            id="no queue to deliver to",
-        ),
+        ({}, {"template": dict(reversed(STACK_TEMPLATE.items()))}),
+        ({"deliveries": (TWO_TARGETS,)}, {}),
+        ({"deliveries": (NOT_DEPLOYED,)}, {}),
+        ({"stack": make_stack(outputs=NO_QUEUE), "deliveries": (UNDELIVERED,)}, {}),
     ],
+    ids=["order", "another target of the rule", "a function that is not deployed", "no queue"],
 )
 def test_nothing_is_changed_for(observed: dict[str, Any], desired: dict[str, Any]) -> None:
     assert plan(make_desired(**desired), make_observed(**observed)).steps == ()
-
-
-@pytest.mark.parametrize("status", ROWS)
-def test_the_delivery_is_restored_whatever_the_stack_does_as_long_as_its_queue_lasts(
-    status: str,
-) -> None:
-    ends = ("CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_")
-    observed = make_observed(
-        stack=make_stack(status=status), deliveries=(make_delivery(invoke_config=None),)
-    )
-    put = PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN))
-    assert (put in plan(make_desired(), observed).steps) == (not status.startswith(ends))
 
 
 # The work pool.
@@ -258,10 +238,8 @@ def test_a_missing_pool_is_created_once_the_stack_is_complete() -> None:
 
 def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported() -> None:
     pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": "{{ all }}", "variables": {}})
-    observed = make_observed(work_pool=pool, deliveries=(make_delivery(invoke_config=None),))
-    planned = plan(make_desired(), observed)
-    assert planned.state is ProvisionState.BLOCKED
-    assert planned.steps == (PutInvokeConfig(REACT, InvokeConfig(QUEUE_ARN)),)
+    planned = plan(make_desired(), make_observed(work_pool=pool, deliveries=(UNDELIVERED,)))
+    assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, (PUT_CONFIG,))
     assert "job_configuration" in planned.problems[0].message
 
 
@@ -305,8 +283,8 @@ def test_the_oldest_failures_are_kept_and_what_was_only_cancelled_is_left_out() 
         make_stack_event("stack", "UPDATE_ROLLBACK_FAILED"),
     ]
     failures = failures_in(reversed(oldest_first))
-    assert [(f.resource, f.reason) for f in failures] == [
-        ("Cluster", "no role"),
-        ("Service", "no cluster"),
-        *((f"Later{number}", "no") for number in range(3)),
-    ]
+    assert failures == (
+        "Cluster (AWS::ECS::Cluster): no role",
+        "Service (AWS::ECS::Cluster): no cluster",
+        *(f"Later{number} (AWS::ECS::Cluster): no" for number in range(3)),
+    )

@@ -1,19 +1,19 @@
 """What `react` does before and around a rescue: screening, completing, annotating, failing."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from chalicelib.core.context import Context, one_by_one
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.errors import LeaseHeldError, PrefectUnavailableError, UnsettledError
 from chalicelib.functions.react import react
-from tests.laws.universe import LEASE, Lines, Universe
+from tests.laws.universe import LEASE, Lines, Universe, one_by_one
 from tests.make import seconds
 from tests.twin.prefect import InMemoryPrefect
 
@@ -27,12 +27,6 @@ class Scene:
     universe: Universe
     run_id: UUID
     task: Task
-    log: Lines = field(default_factory=Lines)
-
-    def __post_init__(self) -> None:
-        self.universe.log = self.log
-        self.universe.stops(self.task)
-        self.universe.passes(1)
 
     @property
     def prefect(self) -> InMemoryPrefect:
@@ -40,21 +34,27 @@ class Scene:
 
     @property
     def context(self) -> Context:
-        """A handler's own; `calls` are those of the newest."""
+        """A handler's own; `universe.calls` are those of the newest."""
         return self.universe.context()
 
     @property
-    def calls(self) -> list[str]:
-        assert self.universe.wire is not None
-        return self.universe.wire.calls
+    def state(self) -> StateType:
+        return self.prefect.runs[self.run_id].state.type
 
-    def event(self, detail: dict[str, Any] | None = None) -> dict[str, Any]:
+    @property
+    def log(self) -> Lines:
+        assert isinstance(self.universe.log, Lines)
+        return self.universe.log
+
+    def event(self, detail: dict[str, Any] | None = None, *, without: str = "") -> dict[str, Any]:
         exited_at = (self.universe.now - seconds(1)).isoformat()
         ordinary = {"lastStatus": "DEPROVISIONING", "executionStoppedAt": exited_at}
-        return self.universe.event(self.task, **{**ordinary, **(detail or {})})
+        event = self.universe.event(self.task, **{**ordinary, **(detail or {})})
+        event["detail"].pop(without, None)
+        return event
 
     def hold_lease(self) -> Callable[[], None]:
-        """Another handler takes the run's lease, unless it is held; return how to give it back."""
+        """Another handler takes the run's lease, unless it is held; return how to release it."""
         another = self.universe.records()
         record = another.acquire(self.run_id, self.universe.now, LEASE)
         return lambda: another.release(record)
@@ -63,29 +63,28 @@ class Scene:
 @pytest.fixture
 def scene() -> Scene:
     universe = Universe()
-    run_id = universe.prefect.create_run()
-    return Scene(universe, run_id, universe.start(run_id))
+    run, task = universe.running()
+    universe.stops(task)
+    universe.passes(1)
+    return Scene(universe, run.id, task)
 
 
 def test_a_stop_without_a_warning_costs_one_read_and_nothing_of_prefect(scene: Scene) -> None:
     assert react(scene.context, scene.event(NO_INTERRUPTION)).verdict is Verdict.IGNORE
-    assert scene.calls == ["records.read"]
+    assert scene.universe.calls == ["records.read"]
 
 
 @pytest.mark.parametrize("missing", ["overrides", "createdAt"])
 def test_an_event_that_lacks_something_is_completed_from_ecs(scene: Scene, missing: str) -> None:
-    event = scene.event()
-    del event["detail"][missing]
-    react(scene.context, event)
+    react(scene.context, scene.event(without=missing))
     assert scene.prefect.is_due(scene.run_id)
-    assert scene.calls.count("tasks.describe") == 1
+    assert scene.universe.calls.count("tasks.describe") == 1
 
 
 def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:
     scene.universe.tasks[scene.task.arn] = replace(scene.task, flow_run_id=None)
-    event = scene.event()
-    del event["detail"]["overrides"]
-    assert react(scene.context, event).reason == "the task belongs to no flow run"
+    decision = react(scene.context, scene.event(without="overrides"))
+    assert decision.reason == "the task belongs to no flow run"
 
 
 def test_a_run_that_prefect_does_not_know_is_ignored(scene: Scene) -> None:
@@ -104,7 +103,7 @@ def test_a_run_that_completes_between_two_reads_is_not_rerun(scene: Scene) -> No
 
     decision = react(replace(scene.context, gather=the_run_before_its_history), scene.event())
     assert decision.verdict is Verdict.ANNOTATE
-    assert scene.prefect.runs[scene.run_id].state.type is StateType.COMPLETED
+    assert scene.state is StateType.COMPLETED
 
 
 def test_the_rescue_happens_though_annotating_fails_and_the_next_event_annotates_once(
@@ -139,18 +138,18 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
 
     monkeypatch.setattr(scene.prefect, "propose_state", and_lose_the_answer)
     react(scene.context, scene.event())
-    assert scene.prefect.runs[scene.run_id].state.type is StateType.PENDING
+    assert scene.state is StateType.PENDING
     assert scene.prefect.artifacts_of(scene.run_id), "the interruption was not annotated"
 
 
-def test_a_failed_rescue_raises_and_gives_the_lease_back(scene: Scene) -> None:
+def test_a_failed_rescue_raises_and_releases_the_lease(scene: Scene) -> None:
     scene.prefect.failure = PrefectUnavailableError("down", next_step="none")
     with pytest.raises(PrefectUnavailableError):
         react(scene.context, scene.event())
     scene.hold_lease()
 
 
-def test_who_finds_the_lease_held_waits_a_little_and_then_raises(scene: Scene) -> None:
+def test_a_handler_waits_a_little_for_a_lease_that_is_held_and_then_raises(scene: Scene) -> None:
     scene.hold_lease()
     waited: list[float] = []
     with pytest.raises(LeaseHeldError):
@@ -158,25 +157,25 @@ def test_who_finds_the_lease_held_waits_a_little_and_then_raises(scene: Scene) -
     assert 3 < sum(waited) < 10, "longer than a rescue takes, and shorter than an invocation"
 
 
-def test_who_finds_the_lease_held_goes_on_when_it_is_given_back(scene: Scene) -> None:
+def test_a_handler_goes_on_when_a_lease_that_was_held_is_released(scene: Scene) -> None:
     release = scene.hold_lease()
     decision = react(replace(scene.context, pause=lambda _: release()), scene.event())
     assert decision.verdict is Verdict.FINISH_RERUN
     scene.hold_lease()
 
 
-def test_a_run_that_keeps_moving_is_tried_again_later(
+def test_a_run_whose_state_keeps_changing_is_left_to_a_retry(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     propose = scene.prefect.propose_state
 
-    def and_somebody_moves_it_back(*args: Any, **kwargs: Any) -> Any:
+    def and_move_it_back(*args: Any, **kwargs: Any) -> Any:
         answer = propose(*args, **kwargs)
         run = scene.prefect.runs[scene.run_id]
         run.states = [s for s in run.states if s.type is not StateType.SCHEDULED]
         return answer
 
-    monkeypatch.setattr(scene.prefect, "propose_state", and_somebody_moves_it_back)
+    monkeypatch.setattr(scene.prefect, "propose_state", and_move_it_back)
     with pytest.raises(UnsettledError):
         react(scene.context, scene.event())
     scene.hold_lease()

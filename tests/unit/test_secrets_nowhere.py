@@ -5,41 +5,68 @@ before servers that send back what they were sent. `tests/system/test_canaries.p
 the deployed zip.
 """
 
+import base64
 import io
+import json
+import logging
 import traceback
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
 from aws_lambda_powertools import Logger
+from moto import mock_aws
 
+from chalicelib import wiring
 from chalicelib.core.model.ecs_task import Task, parse_task
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.core.rescue.snapshot import park_id_of_task
-from chalicelib.errors import SettingError
 from chalicelib.functions.react import react
-from chalicelib.settings import read_settings
 from tests.faults.universes import PLOTS, Life, Plot, finish
 from tests.laws.universe import Universe
-from tests.make import CLUSTER_ARN, RUN_ID, TASK_ARN, make_event
+from tests.make import CLUSTER_ARN, RUN_ID, TASK_ARN, make_event, make_table
 from tests.unit.canaries import Canaries
-from tests.unit.lambda_bench import (
-    AUTH_SETTING,
-    CARELESS,
-    KEY_SETTING,
-    Function,
-    detail_with,
-    echo,
-    function,
-)
+from tests.unit.lambda_bench import Context, forget
 from tests.unit.prefect_bench import make_answer, make_state
-from tests.unit.scripted_server import Step, answer
+from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw, cut
 
-__all__ = ["function"]  # the fixture
+
+def detail_with(canaries: Canaries, run_id: object) -> dict[str, Any]:
+    """What anyone who may run a task can put into its events."""
+    plant = canaries.plant
+    flow = {
+        "name": "prefect",
+        "command": ["prefect", "flow-run", "execute", plant("a command")],
+        "environment": [
+            {"name": "PREFECT__FLOW_RUN_ID", "value": str(run_id)},
+            {"name": "DB_PASSWORD", "value": plant("the flow's environment")},
+            {"name": plant("a variable's name"), "value": "x"},
+            {"name": "PREFECT_API_KEY", "value": plant("a key the worker copied")},
+        ],
+    }
+    sidecar = {
+        "name": plant("a container's name"),
+        "environment": [{"name": "TOKEN", "value": plant("a sidecar's environment")}],
+    }
+    return {
+        "overrides": {"containerOverrides": [flow, sidecar], "taskRoleArn": plant("a role")},
+        "containers": [
+            {"name": "prefect", "lastStatus": "STOPPED", "image": plant("an image")},
+            {"name": plant("another container"), "reason": plant("its reason"), "exitCode": 1},
+        ],
+        "startedBy": plant("who started it"),
+        "group": plant("a group"),
+        "attachments": [{"details": [{"name": "subnetId", "value": plant("an attachment")}]}],
+        "attributes": [{"name": plant("an attribute"), "value": plant("its value")}],
+        "tags": [{"key": "owner", "value": plant("a task's tag")}],
+        "launchType": plant("a launch type"),
+    }
 
 
 def plant_in(life: Life, canaries: Canaries) -> None:
@@ -128,6 +155,147 @@ def test_an_event_that_is_none_is_not_shown(shape: str) -> None:
 
 # The whole function, as Lambda calls it.
 
+PARAMETER = "/prefect-spot/dev/credential"
+KEY_SETTING = "PREFECT_API_KEY_PARAMETER"
+AUTH_SETTING = "PREFECT_API_AUTH_STRING_PARAMETER"
+TABLE = "prefect-spot-dev"
+
+
+@dataclass
+class Function:
+    """The function with its settings, its table and its credential, in moto's AWS."""
+
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+    lines: io.StringIO
+    canaries: Canaries = field(default_factory=Canaries)
+    error: Exception | None = None
+    seen: list[str] = field(default_factory=list)
+    """The Authorization headers that the server got."""
+
+    def hold(self, setting: str) -> None:
+        """Store the credential that the setting names."""
+        if setting == AUTH_SETTING:
+            value = f"admin:{self.canaries.plant('the password')}"
+            self.canaries.plant("the basic header", base64.b64encode(value.encode()).decode())
+        else:
+            value = self.canaries.plant("the API key", f"pnu_{uuid4().hex}")
+        boto3.client("ssm").put_parameter(Name=PARAMETER, Value=value, Type="SecureString")
+        self.monkeypatch.setenv(setting, PARAMETER)
+
+    def answers(self, *script: Step) -> dict[str, Any] | None:
+        """Have it answer an interruption, without pauses, before a server that plays `script`.
+
+        What it raises is kept, whatever it is.
+        """
+        event = make_event(detail_with(self.canaries, RUN_ID))
+        with ScriptedServer(script) as server:
+            self.monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
+            try:
+                without_pauses = partial(wiring.context_of, pause=lambda _seconds: None)
+                return dict(wiring.answer(react, without_pauses, event, Context()))
+            except Exception as error:
+                self.error = error
+                return None
+            finally:
+                self.seen = [seen.headers.get("Authorization", "") for seen in server.seen]
+
+    @property
+    def printed(self) -> str:
+        """Its standard output and error, and what Lambda's runtime prints of its error."""
+        captured = self.capsys.readouterr()
+        trace = "".join(traceback.format_exception(self.error)) if self.error else ""
+        chain, link = [], self.error
+        while link is not None:
+            chain.append(f"{link!r} {link.args!r} {vars(link)!r}")
+            link = link.__cause__ or link.__context__  # type: ignore[assignment]
+        return "\n".join([self.lines.getvalue(), captured.out, captured.err, trace, *chain])
+
+    @property
+    def stored(self) -> str:
+        """Its table."""
+        return json.dumps(boto3.client("dynamodb").scan(TableName=TABLE)["Items"])
+
+
+@pytest.fixture
+def function(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Function]:
+    environment = {
+        "STAGE": "dev",
+        "LOG_LEVEL": "DEBUG",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in (KEY_SETTING, AUTH_SETTING, "MODE", "ECS_CLUSTER", "STACK_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    forget()
+    # One logger for the whole process, with the stream it began with: Powertools' and Chalice's.
+    lines = io.StringIO()
+    Logger(service="prefect-spot")
+    for handler in logging.getLogger("prefect-spot").handlers:
+        monkeypatch.setattr(handler, "stream", lines)
+    with mock_aws():
+        make_table(boto3.client("dynamodb"), TABLE)
+        yield Function(monkeypatch, capsys, lines)
+    forget()
+
+
+def heard(handler: BaseHTTPRequestHandler) -> str:
+    """What a careless server or proxy sends back: the header, and what it read in it."""
+    header = handler.headers.get("Authorization", "none")
+    scheme, _, value = header.partition(" ")
+    plain = base64.b64decode(value).decode() if scheme == "Basic" else value
+    return f"{header} / {value} / {plain} / {plain.rpartition(':')[2]}"
+
+
+def echo(status: int, shape: str = "detail", **headers: str) -> Step:
+    def step(handler: BaseHTTPRequestHandler) -> None:
+        said = heard(handler)
+        bodies: dict[str, object] = {
+            "detail": {"detail": f"Not authorized: {said}"},
+            "message": {"message": said, "exception_message": said},
+            "validation": {
+                "exception_detail": [{"loc": ["headers", said], "msg": said, "input": said}]
+            },
+            "list": [said],
+            "states": [{"type": said}],
+        }
+        echoed = {name: value.replace("HEARD", said) for name, value in headers.items()}
+        answer(status, bodies[shape], **echoed)(handler)
+
+    return step
+
+
+def echo_raw(status: int) -> Step:
+    return lambda handler: answer_raw(heard(handler).encode(), status)(handler)
+
+
+def no_http(handler: BaseHTTPRequestHandler) -> None:
+    """A status line that is none, which HTTP clients like to show."""
+    handler.wfile.write(f"{heard(handler)}\r\n\r\n".encode())
+    handler.close_connection = True
+
+
+CARELESS: dict[str, Step] = {
+    "refused": echo(401),
+    "forbidden": echo(403),
+    "not found": echo(404, "message"),
+    "invalid": echo(422, "validation"),
+    "broken": echo(500, "message"),
+    "overloaded": echo(503, Retry_After="HEARD"),
+    "redirecting": echo(302, Location="https://elsewhere.example/?token=HEARD"),
+    "a page": echo_raw(200),
+    "an error page": echo_raw(502),
+    "cut": lambda handler: cut(heard(handler).encode())(handler),
+    "no HTTP": no_http,
+    "another shape": echo(200, "list"),
+    "a list of states that are none": echo(200, "states"),
+}
+
 
 @pytest.mark.parametrize(
     ("server", "setting"),
@@ -191,28 +359,3 @@ def test_the_search_would_find_what_is_printed_or_stored(function: Function) -> 
     secrets = function.canaries.planted
     function.error = ValueError(f"… {secrets['the password'][:14]} …")
     assert function.canaries.found_in(function.printed) == ["the password"]
-
-
-# Settings that hold the secret itself.
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("PREFECT_API_URL", "https://admin:{}@prefect.example/api"),
-        ("PREFECT_API_URL", "admin:{}@prefect.example/api"),
-        ("PREFECT_API_URL", "https:/admin:{}@prefect.example/api"),
-        (KEY_SETTING, "pnu_{}"),
-        (KEY_SETTING, "pnb_{}"),
-    ],
-)
-def test_a_credential_where_none_belongs_is_refused_without_showing_it(
-    name: str, value: str
-) -> None:
-    canaries = Canaries()
-    environment = {"PREFECT_API_URL": "https://prefect.example/api"}
-    environment[name] = value.format(canaries.plant("a credential"))
-    with pytest.raises(SettingError) as caught:
-        read_settings(environment)
-    assert name in str(caught.value)
-    assert canaries.found_in("".join(traceback.format_exception(caught.value))) == []

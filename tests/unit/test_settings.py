@@ -1,6 +1,7 @@
 """The table of settings: what it reads, refuses, documents, and passes to the stack."""
 
 import re
+import traceback
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,6 @@ def test_own_rates_are_read() -> None:
         ("PREFECT_API_URL", "ftp://prefect.example.com", "address of Prefect's API"),
         ("MODE", "yes", "rescue, opt-in, observe"),
         ("SPOT_RETRIES", "-1", "whole numbers from 0 to 1000"),
-        ("SPOT_RETRIES", "many", "whole numbers from 0 to 1000"),
         ("SPOT_RETRIES", "1001", "whole numbers from 0 to 1000"),
         ("SPOT_RETRIES", "٣", "whole numbers from 0 to 1000"),
         ("RERUN_DELAY_SECONDS", "1.5", "whole numbers from 0 to 86400"),
@@ -81,12 +81,7 @@ def test_own_rates_are_read() -> None:
         ("WORK_POOL", "a/b", "without"),
         ("VPC_ID", "default", "vpc-"),
         ("SUBNET_IDS", "subnet-12345678,eu-west-1a", "subnet ids, comma-separated"),
-        ("SUBNET_IDS", " , ", "subnet ids, comma-separated"),
         ("SECURITY_GROUP_IDS", "default", "security group ids"),
-        ("ASSIGN_PUBLIC_IP", "yes", "true, false"),
-        ("USE_SPOT", "1", "true, false"),
-        ("SPOT_WEIGHT", "-1", "whole numbers from 0 to 1000"),
-        ("FARGATE_BASE", "one", "whole numbers from 0 to 100000"),
         ("WORKER_IMAGE", "an image", "an image, such as"),
         ("WORKER_CPU", "300", "256, 512, 1024"),
         ("WORKER_MEMORY", "512", "1024, 2048, 3072, 4096"),
@@ -111,7 +106,11 @@ def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, acc
         pytest.param({KEY: "admin:canary"}, f"{KEY} is not shown", id="a password"),
         pytest.param({AUTH_STRING: "admin:canary"}, f"{AUTH_STRING} is not shown", id="the same"),
         pytest.param({KEY: "pnu_canary"}, f"{KEY} is not shown", id="an API key"),
-        pytest.param({"PREFECT_API_URL": "https://u:canary@p.de"}, "holds credentials", id="URL"),
+        pytest.param({KEY: "pnb_canary"}, f"{KEY} is not shown", id="a service's key"),
+        *(
+            pytest.param({"PREFECT_API_URL": url}, "PREFECT_API_URL holds credentials", id=url)
+            for url in ("https://u:canary@p.de", "u:canary@p.de", "https:/u:canary@p.de")
+        ),
         pytest.param({KEY: "canary", AUTH_STRING: "canary"}, "are both set", id="two"),
     ],
 )
@@ -120,7 +119,7 @@ def test_what_may_be_the_credential_itself_is_refused_and_not_shown(
 ) -> None:
     with pytest.raises(SettingError, match=what) as error:
         read(**environment)
-    assert "canary" not in str(error.value)
+    assert "canary" not in "".join(traceback.format_exception(error.value))
 
 
 def test_weights_that_leave_no_provider_are_refused() -> None:
@@ -168,22 +167,18 @@ def test_the_retentions_are_those_of_cloudwatchs_own_description() -> None:
 
 
 def test_the_stack_gets_each_of_its_parameters_as_text() -> None:
-    parameters = stack_parameters(
-        read(
-            STAGE="prod",
-            PREFECT_API_KEY_PARAMETER="/prefect-spot/prod/api-key",
-            SUBNET_IDS="subnet-12345678, subnet-87654321",
-            ASSIGN_PUBLIC_IP="false",
-            USE_SPOT="false",
-            WORKER_CPU="256",
-            WORKER_MEMORY="512",
-            WORK_QUEUES="fast, slow",
-        )
-    )
+    given = {
+        "STAGE": "prod",
+        "PREFECT_API_KEY_PARAMETER": "/prefect-spot/prod/api-key",
+        "SUBNET_IDS": "subnet-12345678, subnet-87654321",
+        "ASSIGN_PUBLIC_IP": "false",
+        "USE_SPOT": "false",
+        "WORK_QUEUES": "fast, slow",
+    }
+    parameters = stack_parameters(read(**given))
     assert set(parameters) == set(infra.load("stack.json")["Parameters"])
     some = {
         "Stage": "prod",
-        "Provision": "full",
         "PrefectApiUrl": URL,
         "ApiKeyParameter": "prefect-spot/prod/api-key",
         "AuthStringParameter": "",
@@ -192,11 +187,9 @@ def test_the_stack_gets_each_of_its_parameters_as_text() -> None:
         "AssignPublicIp": "DISABLED",
         "UseSpot": "false",
         "SpotWeight": "3",
-        "WorkerMemory": "512",
         "WorkQueues": "fast,slow",
-        "TableName": "prefect-spot-prod",
     }
-    assert {name: parameters[name] for name in some} == some
+    assert some.items() <= parameters.items()
 
 
 def test_the_settings_page_is_made_of_the_table() -> None:

@@ -1,7 +1,8 @@
 """`spotctl` as a person or a pipeline meets it: output, errors in two lines, exit codes."""
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,12 @@ from chalicelib.core.model.policy import OPT_IN_TAG
 from spotctl.cli import app
 from tests.make import make_table
 from tests.unit.prefect_bench import RUN_ID, make_answer, make_state
-from tests.unit.spotctl_bench import KEY, POOL, STACK, Bench, bench
+from tests.unit.spotctl_bench import KEY, POOL, STACK, Bench, stage
+
+__all__ = ["stage"]  # the fixture
 
 CONFIG = Path(".chalice") / "config.json"
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    with bench(tmp_path, monkeypatch) as made:
-        yield made
+REGION = "AWS_DEFAULT_REGION"
 
 
 def test_help_lists_every_command_with_a_line_about_it() -> None:
@@ -29,45 +27,6 @@ def test_help_lists_every_command_with_a_line_about_it() -> None:
     for command in ("deploy", "status", "drill", "report", "replay", "redrive", "teardown"):
         [line] = [line for line in lines if line.split()[1:2] == [command]]
         assert len(line.split()) > 5
-
-
-@pytest.mark.parametrize(
-    ("arrange", "options", "error", "next_step"),
-    [
-        pytest.param(
-            lambda stage: (stage.folder / CONFIG).unlink(),
-            [], "there is no ", "run spotctl in the project's folder", id="no project",
-        ),
-        pytest.param(
-            lambda stage: (stage.folder / CONFIG).write_text("{"),
-            [], "is not valid JSON", "fix it", id="no JSON",
-        ),
-        pytest.param(
-            lambda _: None, ["--stage", "prod"], "known are dev", "pass --stage", id="no stage"
-        ),
-        pytest.param(
-            lambda stage: stage.configure(MODE="perhaps"),
-            [], "MODE is 'perhaps'; accepted: rescue, opt-in, observe",
-            "correct MODE in .chalice/config.json, then run spotctl deploy", id="wrong setting",
-        ),
-        pytest.param(
-            lambda _: None, ["--region"], "no AWS region is set", "set AWS_REGION", id="no region"
-        ),
-    ],
-)  # fmt: skip
-def test_what_cannot_run_is_an_error_with_its_next_step(
-    stage: Bench,
-    monkeypatch: pytest.MonkeyPatch,
-    arrange: Callable[[Bench], object],
-    options: list[str],
-    error: str,
-    next_step: str,
-) -> None:
-    arrange(stage)
-    if "--region" in options:
-        monkeypatch.delenv("AWS_DEFAULT_REGION")
-        options = []
-    assert stage.run("status", *options).is_refused(error, next_step)
 
 
 def test_the_status_of_an_empty_account_names_what_is_missing(stage: Bench) -> None:
@@ -103,16 +62,19 @@ def test_a_disabled_rule_and_a_held_function_are_found(stage: Bench) -> None:
     assert "reserved concurrency of 0" in rows[f"function {STACK}-sweep"]["found"]
 
 
-def test_an_observer_in_the_account_is_found_by_its_rule(stage: Bench) -> None:
+def test_an_observer_in_the_account_is_found_by_its_rule_and_its_queues_name(stage: Bench) -> None:
     events = stage.client("events")
     about_tasks = {"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]}
-    arn = "arn:aws:sqs:us-east-1:123456789012:{}"
-    for rule, queue in (("etl-ecs-task-events", "etl-ecs-events"), ("audit", "audit-log")):
+    for queue in ("etl-ecs-events", "prefect-ecs-tasks-events", "etl-ecs-events-dlq", "audit-log"):
+        rule, arn = f"rule-of-{queue}", f"arn:aws:sqs:us-east-1:123456789012:{queue}"
         events.put_rule(Name=rule, EventPattern=json.dumps(about_tasks))
-        events.put_targets(Rule=rule, Targets=[{"Id": "1", "Arn": arn.format(queue)}])
-    parts = stage.run("status").rows
-    assert "observer etl-ecs-task-events" in parts
-    assert "observer audit" not in parts
+        events.put_targets(Rule=rule, Targets=[{"Id": "1", "Arn": arn}])
+    rows = {part: row for part, row in stage.run("status").rows.items() if "observer" in part}
+    observed = ("etl-ecs-events", "prefect-ecs-tasks-events")
+    assert set(rows) == {f"observer rule-of-{queue}" for queue in observed}
+    row = rows["observer rule-of-etl-ecs-events"]
+    assert row["state"] == "warning"
+    assert "aws events disable-rule --name rule-of-etl-ecs-events" in row["next_step"]
 
 
 def prefect(**changes: Any) -> dict[str, object]:
@@ -162,33 +124,6 @@ def test_the_operators_own_key_goes_before_the_lambdas(
     assert KEY not in result.out + result.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "answers", "error"),
-    [
-        pytest.param("--task x --start a/b", {}, "exclude each other", id="two targets"),
-        pytest.param("--throw-away --start a/b", {}, "exclude each other", id="two flows"),
-        pytest.param("--start a/b", {}, "does not know the deployment 'a/b'", id="no deployment"),
-        pytest.param("--task 0123", {}, "task 0123 is not in", id="no task"),
-        pytest.param("", {}, "no task in", id="nothing runs"),
-        pytest.param(
-            "--start etl/x", deployment(work_pool_name="others"), "is of work pool others",
-            id="another pool's deployment",
-        ),
-        pytest.param(
-            "--throw-away", {f"GET /work_pools/{POOL}": None}, "does not know the work pool",
-            id="no work pool",
-        ),
-    ],
-)  # fmt: skip
-def test_a_drill_that_cannot_be_is_refused(
-    stage: Bench, arguments: str, answers: dict[str, object], error: str
-) -> None:
-    stage.answers = prefect(**answers)
-    stage.client("ecs").create_cluster(clusterName=STACK)
-    assert stage.run("drill", *arguments.split()).is_refused(error)
-    assert not [seen for seen in stage.requests if seen.path.endswith("create_flow_run")]
-
-
 def test_in_opt_in_mode_a_drill_starts_a_run_that_is_opted_in(stage: Bench) -> None:
     stage.configure(MODE="opt-in")
     stage.answers = prefect(**deployment(tags=["nightly"]))
@@ -234,19 +169,56 @@ def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
         assert words in table
 
 
+def before(**answers: Any) -> Callable[[Bench], object]:
+    """A Prefect that answers so, and a cluster without tasks."""
+
+    def arrange(stage: Bench) -> None:
+        stage.answers = prefect(**answers)
+        stage.client("ecs").create_cluster(clusterName=STACK)
+
+    return arrange
+
+
+def nothing(_stage: Bench) -> None:
+    """Arrange nothing."""
+
+
+OTHERS_POOL = before(**deployment(work_pool_name="others"))
+NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
+
+
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("command", "arrange", "error", "next_step"),
     [
-        ("report --since tomorrow", "--since 'tomorrow' is not a period"),
-        ("report --csv --json", "--csv excludes"),
-        ("report", "the stage has no table yet"),
-        ("replay --set MODE=x", "--set 'MODE=x' cannot be replayed: accepted is SPOT_"),
-        ("replay --set SPOT_RETRIES=x", "SPOT_RETRIES is 'x'; accepted: whole numbers"),
-        ("replay --since 91d", "--since '91d' is not a period"),
-        ("replay", "the stage has no table yet"),
+        ("status", lambda at: (at.folder / CONFIG).unlink(), "there is no ", "project's folder"),
+        ("status", lambda at: (at.folder / CONFIG).write_text("{"), "is not valid JSON", "fix it"),
+        ("status --stage prod", nothing, "known are dev", "pass --stage"),
+        (
+            "status",
+            lambda at: at.configure(MODE="perhaps"),
+            "MODE is 'perhaps'; accepted: rescue, opt-in, observe",
+            "correct MODE in .chalice/config.json, then run spotctl deploy",
+        ),
+        ("status", lambda _: os.environ.pop(REGION), "no AWS region is set", "set AWS_REGION"),
+        ("drill --task x --start a/b", before(), "exclude each other", ""),
+        ("drill --throw-away --start a/b", before(), "exclude each other", ""),
+        ("drill --start a/b", before(), "does not know the deployment 'a/b'", ""),
+        ("drill --task 0123", before(), "task 0123 is not in", ""),
+        ("drill", before(), "no task in", ""),
+        ("drill --start etl/x", OTHERS_POOL, "is of work pool others", ""),
+        ("drill --throw-away", NO_POOL, "does not know the work pool", ""),
+        ("report --since tomorrow", nothing, "--since 'tomorrow' is not a period", ""),
+        ("report --csv --json", nothing, "--csv excludes", ""),
+        ("report", nothing, "the stage has no table yet", ""),
+        ("replay --set MODE=x", nothing, "--set 'MODE=x' cannot be replayed: accepted is SPOT", ""),
+        ("replay --set SPOT_RETRIES=x", nothing, "SPOT_RETRIES is 'x'; accepted: whole", ""),
+        ("replay --since 91d", nothing, "--since '91d' is not a period", ""),
+        ("replay", nothing, "the stage has no table yet", ""),
     ],
 )
-def test_a_report_or_replay_that_cannot_be_is_refused(
-    stage: Bench, arguments: str, error: str
+def test_what_cannot_be_done_is_an_error_with_its_next_step_and_starts_no_run(
+    stage: Bench, command: str, arrange: Callable[[Bench], object], error: str, next_step: str
 ) -> None:
-    assert stage.run(*arguments.split()).is_refused(error)
+    arrange(stage)
+    assert stage.run(*command.split()).is_refused(error, next_step)
+    assert not [seen for seen in stage.requests if seen.path.endswith("create_flow_run")]

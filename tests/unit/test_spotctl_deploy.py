@@ -1,8 +1,6 @@
 """Deploy and teardown: when to go on, when to give up, and what is never touched."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,9 @@ from spotctl.project import read_project
 from spotctl.status.provisioning import Provisioned
 from spotctl.teardown import Stack, find_stack, teardown, what_stays
 from tests.make import NOW
-from tests.unit.spotctl_bench import FUNCTIONS, POOL, STACK, Bench, bench
+from tests.unit.spotctl_bench import FUNCTIONS, POOL, STACK, Bench, stage
+
+__all__ = ["stage"]  # the fixture
 
 TEMPLATE = {
     "Resources": {
@@ -32,11 +32,9 @@ TEMPLATE = {
 }
 
 
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    with bench(tmp_path, monkeypatch) as made:
-        made.deploy_functions()
-        yield made
+@pytest.fixture(autouse=True)
+def _functions(stage: Bench) -> None:
+    stage.deploy_functions()
 
 
 def context_of(stage: Bench, **changes: Any) -> Context:
@@ -103,9 +101,8 @@ def test_a_deploy_prints_each_change_once_and_waits_for_the_workers_heartbeat(
             stage.answers[path] = [{"name": "ECSWorker 1", "status": "ONLINE"}]
 
     rows = deploy(context_of(stage, pause=pause, progress=lines.append))
-    assert [(row.part, row.state) for row in rows] == [
-        ("chalice deploy", State.OK),
-        ("provision", State.OK),
+    assert [(row.part, row.state.value) for row in rows] == [
+        *[("chalice deploy", "ok"), ("provision", "ok")]
     ]
     assert stage.invoked == [(f"{STACK}-provision", {"dry_run": False})] * 4
     assert len(pauses) == 6

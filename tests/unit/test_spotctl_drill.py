@@ -9,9 +9,8 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.flow_run import Interruption, RunState, StateType
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.model.run_record import Interruption
 from chalicelib.core.rescue.snapshot import due_id, park_id_of_task
 from spotctl.drill.target import Target, refusal_of
 from spotctl.drill.timeline import NEXT_STEPS, Seen, failure, is_passed, timeline
@@ -109,7 +108,6 @@ def test_a_step_that_is_missing_is_waited_for(changes: dict[str, Any], first: st
 
 
 COMPLETED = state(StateType.COMPLETED, 2)
-COMPLETED_BEFORE = state(StateType.COMPLETED, -1)
 CRASHED = state(StateType.CRASHED, 2, message="not rerun, because of its tag")
 
 
@@ -131,8 +129,8 @@ def test_what_must_not_be_fails_the_drill(changes: dict[str, Any], step: str, fo
 
 
 def test_a_run_that_completed_before_the_drill_fails_no_step() -> None:
-    seen = make_seen(interruption=None, history=[COMPLETED_BEFORE])
-    assert failure(timeline(seen)) is None
+    before = replace(COMPLETED, timestamp=NOW - seconds(1))
+    assert failure(timeline(make_seen(interruption=None, history=[before]))) is None
 
 
 def test_in_observe_mode_a_drill_ends_with_the_decision() -> None:
@@ -143,29 +141,28 @@ def test_in_observe_mode_a_drill_ends_with_the_decision() -> None:
 
 
 RUNS = make_task(last_status="RUNNING", desired_status="RUNNING", flow_container_stopped=False)
+RUN = make_run()
 ON_DEMAND = replace(RUNS, capacity_provider="")
 NO_FLOW = replace(RUNS, flow_run_id=None)
 STOPPING = replace(RUNS, desired_status="STOPPED")
-NOT_STARTED = make_run(state=PENDING)
-NO_DEPLOYMENT = make_run(deployment_id=None)
 PROTECTED = make_run(tags=("spot:never-rerun",))
 
 
 @pytest.mark.parametrize(
     ("task", "run", "mode", "is_named", "refusal"),
     [
-        pytest.param(RUNS, make_run(), "rescue", False, "", id="rescued"),
-        pytest.param(NO_FLOW, None, "rescue", True, "runs no flow", id="no flow"),
-        pytest.param(newer(0), make_run(), "rescue", True, "not RUNNING", id="stopped"),
-        pytest.param(ON_DEMAND, make_run(), "rescue", True, "on demand", id="FARGATE"),
-        pytest.param(STOPPING, make_run(), "rescue", True, "not RUNNING", id="stopping"),
-        pytest.param(RUNS, None, "rescue", True, "does not know", id="unknown to Prefect"),
-        pytest.param(RUNS, NOT_STARTED, "rescue", True, "not Running", id="not started"),
-        pytest.param(RUNS, NO_DEPLOYMENT, "rescue", True, "no deployment", id="no deployment"),
-        pytest.param(RUNS, PROTECTED, "rescue", True, "spot:never-rerun", id="protected"),
-        pytest.param(RUNS, make_run(), "opt-in", True, "opt-in", id="not opted in"),
-        pytest.param(RUNS, make_run(), "observe", False, "MODE is observe", id="observe"),
-        pytest.param(RUNS, make_run(), "observe", True, "", id="observe, but named"),
+        (RUNS, RUN, "rescue", False, ""),
+        (NO_FLOW, None, "rescue", True, "runs no flow"),
+        (newer(0), RUN, "rescue", True, "not RUNNING"),
+        (STOPPING, RUN, "rescue", True, "not RUNNING"),
+        (ON_DEMAND, RUN, "rescue", True, "on demand"),
+        (RUNS, None, "rescue", True, "does not know"),
+        (RUNS, make_run(state=PENDING), "rescue", True, "not Running"),
+        (RUNS, make_run(deployment_id=None), "rescue", True, "no deployment"),
+        (RUNS, PROTECTED, "rescue", True, "spot:never-rerun"),
+        (RUNS, RUN, "opt-in", True, "opt-in"),
+        (RUNS, RUN, "observe", False, "MODE is observe"),
+        (RUNS, RUN, "observe", True, ""),
     ],
 )
 def test_a_drill_refuses_what_would_not_be_rerun(

@@ -1,8 +1,6 @@
 """Redrive: which function a message goes to, and that none is lost on the way."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,17 +10,17 @@ from moto.sqs.models import sqs_backends
 from localcloud.moto_additions import LambdaAnswer
 from spotctl.redrive import read_message
 from tests.make import TASK_ARN, make_event
-from tests.unit.spotctl_bench import REGION, STACK, Bench, bench
+from tests.unit.spotctl_bench import REGION, STACK, Bench, stage
+
+__all__ = ["stage"]  # the fixture
 
 ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{STACK}-react"
 
 
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    with bench(tmp_path, monkeypatch) as made:
-        made.deploy_functions()
-        made.create_failure_queue()
-        yield made
+@pytest.fixture(autouse=True)
+def _functions_and_queue(stage: Bench) -> None:
+    stage.deploy_functions()
+    stage.client("sqs").create_queue(QueueName=f"{STACK}-failures")
 
 
 def given_up(event: object) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import infra
 from chalicelib.adapters.records import KEPT_FOR, RunTable
-from chalicelib.core.model.run_record import Interruption, Moved, RunRecord
+from chalicelib.core.model.flow_run import Interruption, Moved, RunRecord
 from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
@@ -164,4 +164,4 @@ def test_records_that_dynamodb_left_out_are_not_taken_for_none() -> None:
 
     busy: Any = Busy()
     with pytest.raises(ThrottledError):
-        RunTable(busy, "runs", "me").read_many([RUN_ID])
+        RunTable(busy, "runs", "me", sleep=lambda _: None).read_many([RUN_ID])

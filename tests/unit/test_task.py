@@ -70,18 +70,17 @@ def test_the_flow_run_is_found_in_the_tags_of_a_described_task() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        pytest.param(None, id="nothing"),
-        pytest.param([], id="a list"),
-        pytest.param({}, id="empty"),
-        pytest.param({"source": "aws.ecs"}, id="no type"),
-        pytest.param(make_event(source="aws.ec2"), id="another source"),
-        pytest.param(
-            {**make_event(), "detail-type": "ECS Service Action"}, id="an unknown kind of ECS event"
-        ),
-        pytest.param(make_event(detail={"taskArn": None}), id="no task"),
-        pytest.param(make_event(detail={"clusterArn": 7}), id="cluster of a wrong type"),
-        pytest.param({**make_event(), "detail": "text"}, id="detail of a wrong type"),
+        None,
+        [],
+        {},
+        {"source": "aws.ecs"},
+        make_event(source="aws.ec2"),
+        {**make_event(), "detail-type": "ECS Service Action"},
+        make_event({"taskArn": None}),
+        make_event({"clusterArn": 7}),
+        {**make_event(), "detail": "text"},
     ],
+    ids=["nothing", "list", "empty", "type", "source", "kind", "task", "cluster", "detail"],
 )
 def test_what_is_no_task_change_is_ignored_with_a_reason(event: object) -> None:
     parsed = parse_event(event)
@@ -119,25 +118,17 @@ def test_an_on_demand_task_is_not_interrupted_by_spot() -> None:
     assert classify(task, warned=True) is Cause.OTHER
 
 
+ENDED = {"DEPROVISIONING", "STOPPED"}
+
+
+@pytest.mark.parametrize("container_stopped", [False, True])
 @pytest.mark.parametrize(
-    ("status", "container_stopped", "exited"),
-    [
-        ("PROVISIONING", False, False),
-        ("RUNNING", False, False),
-        ("RUNNING", True, True),
-        ("DEACTIVATING", False, False),
-        ("STOPPING", False, False),
-        ("STOPPING", True, True),
-        ("DEPROVISIONING", False, True),
-        ("STOPPED", False, True),
-    ],
+    "status", ["PROVISIONING", "RUNNING", "DEACTIVATING", "STOPPING", *sorted(ENDED)]
 )
-def test_exited_means_that_the_flow_is_gone(
-    status: str, container_stopped: bool, exited: bool
-) -> None:
+def test_exited_means_that_the_flow_is_gone(status: str, container_stopped: bool) -> None:
     task = make_task(last_status=status, flow_container_stopped=container_stopped)
-    assert task.exited is exited
-    assert (task.exited_at is not None) is exited
+    assert task.exited is (container_stopped or status in ENDED)
+    assert (task.exited_at is not None) is task.exited
 
 
 @pytest.mark.parametrize(

@@ -33,20 +33,14 @@ def run(tier: Tier) -> Running:
 @pytest.mark.parametrize(
     ("content", "outcomes", "complaint"),
     [
-        pytest.param(PASSES, {"test_it": "passed"}, "", id="a test that passes"),
-        pytest.param("", {}, "no test ran", id="no test"),
-        pytest.param(FAILS, {"test_it": "failed"}, "pytest exited 1", id="a test that fails"),
-        pytest.param(
-            BREAKS_ITS_SET_UP, {"test_it": "failed"}, "pytest exited 1", id="a broken set-up"
-        ),
-        pytest.param(
-            PASSES + SKIPS,
-            {"test_it": "passed", "test_later": "skipped"},
-            "test_later was skipped",
-            id="a test skipped in silence",
-        ),
-        pytest.param("import no_such_module\n", {}, "no test ran", id="a broken test file"),
+        (PASSES, {"test_it": "passed"}, ""),
+        ("", {}, "no test ran"),
+        (FAILS, {"test_it": "failed"}, "pytest exited 1"),
+        (BREAKS_ITS_SET_UP, {"test_it": "failed"}, "pytest exited 1"),
+        (PASSES + SKIPS, {"test_it": "passed", "test_later": "skipped"}, "test_later was skipped"),
+        ("import no_such_module\n", {}, "no test ran"),
     ],
+    ids=["passes", "no test", "fails", "a broken set-up", "skips in silence", "a broken file"],
 )
 def test_a_tier_is_judged_by_what_it_ran(
     tmp_path: Path, content: str, outcomes: dict[str, str], complaint: str, cores: tuple[str, ...]
@@ -77,17 +71,15 @@ def test_the_report_shows_what_failed_the_slowest_tests_and_each_budget_that_was
         state.log.parent.mkdir(parents=True, exist_ok=True)
         state.log.write_text(f"the output of {state.tier.name}\n")
         for number in range(8):
-            test = f"tests/test_{state.tier.name}.py::test_{number}"
-            for when, seconds in (("setup", 0.5), ("call", number + 0.25)):
-                report = {"test": test, "when": when, "seconds": seconds}
-                state.hear(
-                    json.dumps({**report, "outcome": outcome if when == "call" else "passed"})
-                )
+            heard = {"test": f"tests/test_{state.tier.name}.py::test_{number}"}
+            set_up = {**heard, "when": "setup", "seconds": 0.5, "outcome": "passed"}
+            call = {**heard, "when": "call", "seconds": number + 0.25, "outcome": outcome}
+            for report in (set_up, call):
+                state.hear(json.dumps(report))
         state.end(outcome == "failed")
     passed.seconds, failed.seconds = 2.0, 3.0
     screen = io.StringIO()
-    console = Console(file=screen, width=100)
-    assert not tiers.report("make sample", [passed, failed], 5.0, console)
+    assert not tiers.report("make sample", [passed, failed], 5.0, Console(file=screen, width=100))
     shown = screen.getvalue()
     assert "the output of bad" in shown
     assert "the output of good" not in shown
@@ -96,14 +88,10 @@ def test_the_report_shows_what_failed_the_slowest_tests_and_each_budget_that_was
     assert [line.split()[0] for line in slowest[:3]] == ["7.8", "7.8", "6.8"]
     assert len(slowest) == 10
     assert shown.rstrip().endswith("8 passed, 8 failed in 5s")
-    assert json.loads((tiers.BUILD / "tests.json").read_text()) == {
-        "command": "make sample",
-        "tiers": [
-            {"name": "good", "tests": 8, "failed": 0, "skipped": 0, "seconds": 2.0},
-            {"name": "bad", "tests": 8, "failed": 8, "skipped": 0, "seconds": 3.0},
-        ],
-        "seconds": 5.0,
-    }
+    written = json.loads((tiers.BUILD / "tests.json").read_text())
+    assert (written["command"], written["seconds"]) == ("make sample", 5.0)
+    bad = {"name": "bad", "tests": 8, "failed": 8, "skipped": 0, "seconds": 3.0}
+    assert written["tiers"] == [{**bad, "name": "good", "failed": 0, "seconds": 2.0}, bad]
 
 
 def test_where_there_is_no_terminal_a_line_comes_at_the_beginning_the_end_and_in_between(

@@ -4,8 +4,10 @@ import io
 import json
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import NoReturn
 
 import boto3
@@ -18,6 +20,16 @@ from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
 
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The wiring reads its settings anew, before the test and after it."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    forget()
+    yield monkeypatch
+    forget()
+
+
 def test_calls_are_made_at_the_same_time_and_answered_in_order() -> None:
     all_there = threading.Barrier(3, timeout=10)
     calls = [lambda: (all_there.wait(), "a")[1], lambda: (all_there.wait(), "b")[1]]
@@ -27,14 +39,14 @@ def test_calls_are_made_at_the_same_time_and_answered_in_order() -> None:
 def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails() -> NoReturn:
+    def fails(_context: None, _event: object) -> NoReturn:
         raise LeaseHeldError("another handler holds the lease", next_step=LAMBDA_RETRIES)
 
     lines = io.StringIO()
     for handler in wiring.log_of_function().handlers:
         monkeypatch.setattr(handler, "stream", lines)
     with pytest.raises(LeaseHeldError) as raised:
-        wiring.logged(fails, Context())
+        wiring.answer(fails, lambda _: None, {}, Context())
     record = json.loads(lines.getvalue())
     assert record["next_step"] == LAMBDA_RETRIES
     assert record["error_type"] == "LeaseHeldError"
@@ -43,16 +55,11 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     assert str(raised.value) == said, "Lambda puts this into the failure queue"
 
 
-def test_a_lease_outlives_the_invocation_and_requests_end_before_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    forget()
-    context = wiring._context(Context(60_000))
+@pytest.mark.usefixtures("settings")
+def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
+    context = wiring.context_of(Context(60_000))
     assert context.lease == timedelta(seconds=65)
     assert 50 < context.seconds_left() <= 57
-    forget()
 
 
 @pytest.mark.parametrize(
@@ -60,20 +67,17 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it(
     [pytest.param(60_000, 0.3, id="the hurry"), pytest.param(3_300, 10.0, id="the invocation")],
 )
 def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
-    milliseconds_left: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+    milliseconds_left: int, seconds: float, settings: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     never = threading.Event()
     with ScriptedServer([silence(never)]) as server:
-        monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
-        forget()
-        with_timeout = wiring._context(Context(milliseconds_left)).prefect_within(seconds)
+        settings.setenv("PREFECT_API_URL", f"{server.url}/api")
+        with_timeout = wiring.context_of(Context(milliseconds_left)).with_timeout(seconds)
         began = time.monotonic()
         with pytest.raises(PrefectUnavailableError):
             with_timeout.find_completed_runs(RUN_ID, 20)
         assert time.monotonic() - began < 5
         never.set()
-    forget()
 
 
 def test_all_are_made_before_the_first_failure_is_told() -> None:
@@ -86,6 +90,7 @@ def test_all_are_made_before_the_first_failure_is_told() -> None:
 
     def comes_late() -> None:
         slow.wait(10)
+        time.sleep(0.05)
         made.append(1)
 
     with pytest.raises(PrefectUnavailableError):
@@ -94,27 +99,17 @@ def test_all_are_made_before_the_first_failure_is_told() -> None:
 
 
 def test_two_threads_that_ask_first_make_one_client_for_the_credential(
-    monkeypatch: pytest.MonkeyPatch,
+    settings: pytest.MonkeyPatch,
 ) -> None:
     made: list[str] = []
 
-    class Ssm:
-        def get_parameter(self, **_: object) -> dict[str, dict[str, str]]:
-            return {"Parameter": {"Value": "pnu_secret"}}
-
-    def client(service: str) -> Ssm:
+    def client(service: str) -> object:
         made.append(service)
         time.sleep(0.05)
-        return Ssm()
+        return SimpleNamespace(get_parameter=lambda **_: {"Parameter": {"Value": "pnu_secret"}})
 
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setenv("PREFECT_API_KEY_PARAMETER", "/a/key")
-    monkeypatch.setattr(boto3, "client", client)
-    forget()
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            headers = list(pool.map(wiring.authorize, [False, False]))
-    finally:
-        forget()
-    assert headers == ["Bearer pnu_secret"] * 2
+    settings.setenv("PREFECT_API_KEY_PARAMETER", "/a/key")
+    settings.setattr(boto3, "client", client)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(wiring.authorization(), [False, False])) == ["Bearer pnu_secret"] * 2
     assert made == ["ssm"]

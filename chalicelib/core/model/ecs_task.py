@@ -7,10 +7,11 @@ events" and "fargate-capacity-providers".
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final
 from uuid import UUID
 
 FARGATE: Final = "FARGATE"
@@ -25,10 +26,8 @@ SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
 DRILL_STOP_REASON: Final = "prefect-spot drill"
 NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
 
-_LARGEST_NUMBER: Final = 10**15
-
-REASON_LENGTH: Final = 512
-"""Characters kept of a stop reason. ECS itself cuts at about 128."""
+LONGEST_TEXT: Final = 512
+"""Characters kept of a text. ECS itself cuts a stop reason at about 128."""
 
 _ARN: Final = re.compile(r"arn:[!-~]{1,400}")
 
@@ -142,26 +141,30 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
     arn, cluster_arn = _text(detail, "taskArn"), _text(detail, "clusterArn")
     if not (_ARN.fullmatch(arn) and _ARN.fullmatch(cluster_arn)):
         return Ignored("malformed event: no task or cluster ARN")
+    tags = _pairs(detail.get("tags"), "key")
     container_name, flow_run_id = _flow_container(detail)
-    containers = _containers(detail, container_name)
+    # The flow's; all of them where none is known to be.
+    containers = _objects(detail.get("containers"))
+    if container_name:
+        containers = [c for c in containers if c.get("name") == container_name]
+    container = containers[0] if containers else {}
     return Task(
         arn=arn,
         cluster_arn=cluster_arn,
         last_status=_text(detail, "lastStatus"),
         desired_status=_text(detail, "desiredStatus"),
-        stop_code=_text(detail, "stopCode")[:REASON_LENGTH],
-        stopped_reason=_text(detail, "stoppedReason")[:REASON_LENGTH],
+        stop_code=_text(detail, "stopCode"),
+        stopped_reason=_text(detail, "stoppedReason"),
         launch_type=_text(detail, "launchType"),
         capacity_provider=_text(detail, "capacityProviderName"),
-        availability_zone=_text(detail, "availabilityZone")[:REASON_LENGTH],
-        flow_run_id=flow_run_id or _tagged_id(detail, FLOW_RUN_ID_TAG),
-        deployment_id=_tagged_id(detail, DEPLOYMENT_ID_TAG),
-        flow_container_stopped=bool(containers)
-        and all(container.get("lastStatus") == "STOPPED" for container in containers),
+        availability_zone=_text(detail, "availabilityZone"),
+        flow_run_id=flow_run_id or _uuid(tags.get(FLOW_RUN_ID_TAG)),
+        deployment_id=_uuid(tags.get(DEPLOYMENT_ID_TAG)),
+        flow_container_stopped={c.get("lastStatus") for c in containers} == {"STOPPED"},
         version=_whole_number(detail, "version") or 0,
         cpu_units=_whole_number(detail, "cpu"),
         memory_mib=_whole_number(detail, "memory"),
-        storage_gib=_storage_gib(detail),
+        storage_gib=_whole_number(_object(detail.get("ephemeralStorage")), "sizeInGiB"),
         architecture=_architecture(detail),
         created_at=_instant(detail, "createdAt"),
         pull_started_at=_instant(detail, "pullStartedAt"),
@@ -169,8 +172,8 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
         execution_stopped_at=_instant(detail, "executionStoppedAt"),
         stopped_at=_instant(detail, "stoppedAt"),
         updated_at=_instant(detail, "updatedAt") or seen_at,
-        exit_code=_whole_number(containers[0], "exitCode") if containers else None,
-        container_reason=_text(containers[0], "reason")[:REASON_LENGTH] if containers else "",
+        exit_code=_whole_number(container, "exitCode"),
+        container_reason=_text(container, "reason"),
     )
 
 
@@ -190,25 +193,20 @@ def classify(task: Task, *, warned: bool) -> Cause:
 
     Never by exit code: 143, 137, 1, 2, 0 and none at all occur on interruption.
     """
+    is_spot = task.capacity == FARGATE_SPOT
     if task.stopped_reason.startswith(DRILL_STOP_REASON):
         return Cause.DRILL
-    if is_interruption(task):
+    if is_interruption(task) or (is_spot and warned):
         return Cause.SPOT_INTERRUPTION
-    if task.capacity == FARGATE_SPOT and warned:
-        return Cause.SPOT_INTERRUPTION
-    if task.capacity == FARGATE_SPOT and _never_got_capacity(task):
+    never_started = task.stop_code == "TaskFailedToStart" and task.started_at is None
+    if is_spot and never_started and NO_CAPACITY_REASON.lower() in task.stopped_reason.lower():
         return Cause.NO_SPOT_CAPACITY
     return Cause.OTHER
 
 
 def was_interrupted(cause: Cause) -> bool:
     """Whether the cause counts as an interruption, against the budget."""
-    match cause:
-        case Cause.SPOT_INTERRUPTION | Cause.DRILL:
-            return True
-        case Cause.NO_SPOT_CAPACITY | Cause.OTHER:
-            return False
-    assert_never(cause)
+    return cause in (Cause.SPOT_INTERRUPTION, Cause.DRILL)
 
 
 def is_interruption(task: Task) -> bool:
@@ -224,94 +222,63 @@ def in_clusters(task: Task, clusters: Sequence[str], account: str) -> bool:
     return task.cluster_arn in clusters or name in clusters
 
 
-def _never_got_capacity(task: Task) -> bool:
-    return (
-        task.stop_code == "TaskFailedToStart"
-        and task.started_at is None
-        and NO_CAPACITY_REASON.lower() in task.stopped_reason.lower()
-    )
-
-
 def _flow_container(detail: Mapping[str, object]) -> tuple[str, UUID | None]:
     """Return name and flow run id of the container whose override carries the flow run's id."""
-    overrides = detail.get("overrides")
-    containers = overrides.get("containerOverrides") if isinstance(overrides, Mapping) else None
-    for container in _mappings(containers):
-        for variable in _mappings(container.get("environment")):
-            flow_run_id = _uuid(variable.get("value"))
-            if variable.get("name") == FLOW_RUN_ID_VARIABLE and flow_run_id:
-                return _text(container, "name"), flow_run_id
+    for container in _objects(_object(detail.get("overrides")).get("containerOverrides")):
+        environment = _pairs(container.get("environment"), "name")
+        if flow_run_id := _uuid(environment.get(FLOW_RUN_ID_VARIABLE)):
+            return _text(container, "name"), flow_run_id
     return "", None
-
-
-def _tagged_id(detail: Mapping[str, object], key: str) -> UUID | None:
-    for tag in _mappings(detail.get("tags")):
-        if tag.get("key") == key:
-            return _uuid(tag.get("value"))
-    return None
-
-
-def _containers(detail: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
-    """The flow's container; all of them where none is known to be the flow's."""
-    containers = _mappings(detail.get("containers"))
-    return [container for container in containers if not name or container.get("name") == name]
-
-
-def _storage_gib(detail: Mapping[str, object]) -> int | None:
-    storage = detail.get("ephemeralStorage")
-    return _whole_number(storage, "sizeInGiB") if isinstance(storage, Mapping) else None
 
 
 def _architecture(detail: Mapping[str, object]) -> str:
     """As ECS names it; Windows has prices of its own, and we know none."""
     if _text(detail, "platformFamily").startswith("Windows"):
         return "windows"
-    for attribute in _mappings(detail.get("attributes")):
-        if attribute.get("name") == "ecs.cpu-architecture":
-            return _text(attribute, "value") or "x86_64"
-    return "x86_64"
+    attributes = _pairs(detail.get("attributes"), "name")
+    return _text(attributes, "ecs.cpu-architecture") or "x86_64"
 
 
-def _mappings(value: object) -> list[Mapping[str, object]]:
+def _object(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Mapping[str, object]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _pairs(value: object, key: str) -> Mapping[str, object]:
+    """Return the values of a list of objects, each of which has a key (or name) and a value."""
+    return {_text(item, key): item.get("value") for item in _objects(value)}
 
 
 def _text(source: Mapping[str, object], key: str) -> str:
     """Return a text that UTF-8 can encode: JSON may hold others, DynamoDB and Prefect do not."""
     value = source.get(key)
-    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
+    return value[:LONGEST_TEXT].encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _whole_number(source: Mapping[str, object], key: str) -> int | None:
     value = source.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    digits = str(value) if isinstance(value, str) or abs(value) < _LARGEST_NUMBER else ""
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else None
+    if isinstance(value, str) and len(value) < 16 and value.isascii() and value.isdigit():
+        return int(value)
+    return value if type(value) is int and 0 <= value < 10**15 else None
 
 
 def _instant(source: Mapping[str, object], key: str) -> datetime | None:
     value = source.get(key)
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if not isinstance(value, datetime):
-        return None
-    try:
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
-    except (OverflowError, ValueError):
-        return None
+    with suppress(OverflowError, ValueError):
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(at, datetime):
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    return None
 
 
 def _uuid(value: object) -> UUID | None:
-    try:
+    with suppress(ValueError):
         return UUID(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
+    return None
 
 
 def _arn_part(arn: str, position: int) -> str:
-    parts = arn.split(":")
-    return parts[position] if len(parts) > position else ""
+    return dict(enumerate(arn.split(":"))).get(position, "")

@@ -1,10 +1,11 @@
-"""A flow run as Prefect shows it: its state, its past states, and what may be changed on it.
+"""A flow run: as Prefect shows it, what may be changed on it, and our own record of it.
 
-Values only; `adapters/prefect_api.py` reads and writes them, `core/rescue/decide.py` judges them.
+Values only; `adapters/prefect_api.py` reads and writes what is Prefect's, `adapters/records.py` the
+record, and `core/rescue/decide.py` judges them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -28,14 +29,12 @@ class StateType(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-FINAL_STATES: Final = frozenset(
-    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED}
-)
+_ENDED: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
+
+FINAL_STATES: Final = _ENDED | {StateType.CRASHED}
 """What Prefect calls terminal: its orchestration lets a run leave these only by force or rerun."""
 
-OVER_STATES: Final = frozenset(
-    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CANCELLING}
-)
+OVER_STATES: Final = _ENDED | {StateType.CANCELLING}
 """The flow itself, or a person, ended the run (CANCELLING: is about to): a rerun would be wrong.
 
 CRASHED is final, but not over: the infrastructure ended the run, and a rerun is what it needs.
@@ -178,4 +177,77 @@ class RunChange:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to send."""
-        return self.job_variables is None and self.policy is None and self.tags is None
+        return self == RunChange()
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """One interrupted task of a run. `number` counts from 1, in the order of recording.
+
+    `lost_start` is the run's `run_count` if the interruption cost the flow a start that had
+    counted, else 0: a run that never started, or that waited for a retry of its own, lost none.
+    `rerun_on` is the capacity that was decided for the rerun, empty while there is none; `guard`
+    the one that moved it to FARGATE before the budget would have, empty for none, and
+    `guard_reason` its reason, or the fact that a guard lacked. `run_state` and `tags` (those of
+    ours) are what the decision saw: `spotctl replay` needs them; empty in records of older
+    releases. `..._annotated`: the annotation is on the run.
+    """
+
+    task_arn: str
+    number: int
+    cause: str
+    capacity: str
+    cluster_arn: str = ""
+    stop_code: str = ""
+    reason: str = ""
+    availability_zone: str = ""
+    recorded_at: datetime | None = None
+    billed_from: datetime | None = None
+    exited_at: datetime | None = None
+    lost_start: int = 0
+    rerun_on: str = ""
+    guard: str = ""
+    guard_reason: str = ""
+    run_state: str = ""
+    tags: tuple[str, ...] = ()
+    warning_annotated: bool = False
+    outcome_annotated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A run that a guard moved to FARGATE before its first start; `annotated`: the run shows it."""
+
+    guard: str
+    reason: str
+    annotated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run's interruptions, exactly. Decisions read this, never the labels, which lose updates.
+
+    `own_retries` is the flow's original `retries`, None until it is known; `next_capacity` where
+    the next rerun goes: empty, FARGATE_SPOT or, then for good, FARGATE. `moved` is None unless a
+    guard moved the run to FARGATE before its first start.
+    """
+
+    flow_run_id: UUID
+    interruptions: Mapping[str, Interruption] = field(default_factory=dict, hash=False)
+    own_retries: int | None = None
+    next_capacity: str = ""
+    moved: Moved | None = None
+
+    def warned_of(self, task_arn: str) -> bool:
+        """Whether an interruption of that task is on record."""
+        return task_arn in self.interruptions
+
+    def with_interruption(self, interruption: Interruption) -> "RunRecord":
+        """Return the record with that task's interruption added or replaced."""
+        recorded = {**self.interruptions, interruption.task_arn: interruption}
+        return replace(self, interruptions=recorded)
+
+    @property
+    def lost_starts(self) -> int:
+        """How many of the run's starts were taken by interruptions: by so many `retries` rise."""
+        return len({i.lost_start for i in self.interruptions.values() if i.lost_start > 0})

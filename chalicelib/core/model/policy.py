@@ -68,9 +68,9 @@ def budget_of(tags: Iterable[str], own_retries: int | None, policy: Policy) -> B
     A `spot-retries:` tag without a number of at most six digits is ignored.
     """
     for tag in tags:
-        number = tag.removeprefix(SPOT_RETRIES_TAG)
-        if number != tag and number.isascii() and number.isdigit() and len(number) <= 6:
-            return Budget(int(number), f"tag {SPOT_RETRIES_TAG}{int(number)}")
+        if tag.startswith(SPOT_RETRIES_TAG) and _DECIDING_TAG.fullmatch(tag):
+            number = int(tag.removeprefix(SPOT_RETRIES_TAG))
+            return Budget(number, f"tag {SPOT_RETRIES_TAG}{number}")
     if own_retries is not None and own_retries > 0:
         return Budget(own_retries, f"the flow's own retries={own_retries}")
     return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")

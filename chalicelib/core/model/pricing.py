@@ -9,10 +9,11 @@ at least.
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Final
+from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
 
@@ -33,9 +34,9 @@ MINIMUM_SECONDS: Final = Decimal(60)
 FREE_STORAGE_GIB: Final = 20
 """Ephemeral storage that every Fargate task has without charge."""
 
-_SECONDS_PER_HOUR: Final = Decimal(3600)
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
-_NUMBER: Final = re.compile(r"\d{1,6}(\.\d{1,12})?")
+_NUMBER: Final = r"(\d{1,6}(?:\.\d{1,12})?)"
+_OWN_RATE: Final = re.compile(rf"([^/=]*)/([^/=]*)/([^/=]*?)\s*=\s*{_NUMBER}/{_NUMBER}")
 _ARCHITECTURES: Final = ("x86_64", "arm64")
 
 RateKey = tuple[str, str, str]
@@ -90,23 +91,17 @@ def read_table(table: Mapping[str, Iterable[Mapping[str, str]]]) -> Rates:
 
 
 def _rate(row: Mapping[str, str]) -> Rate:
-    storage = row["storage_gb_hour_usd"]
-    return Rate(
-        row["region"],
-        row["architecture"],
-        row["capacity"],
-        _usd(row["vcpu_hour_usd"]),
-        _usd(row["gb_hour_usd"]),
-        _usd(storage) if storage else None,
-        row["source"],
-        row["date"],
-    )
+    values: Mapping[str, Any] = {
+        name: _usd(text) if name.endswith("_usd") else text
+        for name, text in row.items()
+        if text or name != "storage_gb_hour_usd"
+    }
+    return Rate(**values)
 
 
 def read_own_rates(text: str) -> Rates:
     """Read the setting `RATES`, see `OWN_RATES_FORM`. Raises ValueError, naming the row."""
-    rows = [row.strip() for row in text.split(",") if row.strip()]
-    return checked(map(_own_rate, rows))
+    return checked(_own_rate(row.strip()) for row in text.split(",") if row.strip())
 
 
 def with_own(shipped: Rates, own: Rates) -> Rates:
@@ -115,19 +110,15 @@ def with_own(shipped: Rates, own: Rates) -> Rates:
     Rates of storage stay as shipped: `RATES` has none.
     """
     storage = {rate.region: rate.storage_gb_hour_usd for rate in shipped.values()}
-    rows = {
-        key: replace(rate, storage_gb_hour_usd=storage.get(rate.region))
-        for key, rate in own.items()
-    }
-    return checked([*(rate for key, rate in shipped.items() if key not in rows), *rows.values()])
+    rows = [replace(rate, storage_gb_hour_usd=storage.get(rate.region)) for rate in own.values()]
+    return checked([*(rate for key, rate in shipped.items() if key not in own), *rows])
 
 
 def checked(rows: Iterable[Rate]) -> Rates:
     """Return the rates by region, architecture and capacity.
 
-    Raises:
-        ValueError: names a rate that is zero or negative, is there twice, is of something unknown,
-            or is of Spot and above on-demand.
+    Raises ValueError, naming a rate that is not above zero, is there twice, is of something
+    unknown, or is of Spot and above on-demand.
     """
     rates: dict[RateKey, Rate] = {}
     for rate in rows:
@@ -142,21 +133,17 @@ def checked(rows: Iterable[Rate]) -> Rates:
             if usd is not None and not usd > 0:
                 raise ValueError(f"{name}: {usd} USD is not above zero")
         rates[rate.key] = rate
-    for (region, architecture, capacity), rate in rates.items():
-        on_demand = rates.get((region, architecture, FARGATE))
-        if (
-            capacity == FARGATE_SPOT
-            and on_demand is not None
-            and _is_more_expensive(rate, on_demand)
-        ):
-            raise ValueError(f"{region}/{architecture}: Spot is above on-demand")
+    for rate in rates.values():
+        on_demand = rates.get((rate.region, rate.architecture, FARGATE), rate)
+        if rate.vcpu_hour_usd > on_demand.vcpu_hour_usd or rate.gb_hour_usd > on_demand.gb_hour_usd:
+            raise ValueError(f"{rate.region}/{rate.architecture}: Spot is above on-demand")
     return rates
 
 
 def age_warning(rates: Iterable[Rate], today: date) -> str:
     """Return a warning that names the oldest rate read more than 90 days ago; empty for none."""
     oldest = (today - OLD_AFTER).isoformat()
-    old = sorted({rate.date for rate in rates if rate.date and rate.date < oldest})
+    old = sorted(rate.date for rate in rates if "" < rate.date < oldest)
     if not old:
         return ""
     return (
@@ -165,28 +152,20 @@ def age_warning(rates: Iterable[Rate], today: date) -> str:
     )
 
 
-def _is_more_expensive(spot: Rate, on_demand: Rate) -> bool:
-    return spot.vcpu_hour_usd > on_demand.vcpu_hour_usd or spot.gb_hour_usd > on_demand.gb_hour_usd
-
-
 def _own_rate(row: str) -> Rate:
-    name, _, prices = row.partition("=")
-    parts, numbers = name.strip().split("/"), prices.strip().split("/")
-    if len(parts) != 3 or len(numbers) != 2 or not all(map(_NUMBER.fullmatch, numbers)):
+    found = _OWN_RATE.fullmatch(row)
+    if found is None:
         raise ValueError(f"{row!r} cannot be read")
-    region, architecture, capacity = parts
-    vcpu, gb = map(Decimal, numbers)
-    return Rate(region, architecture, capacity, vcpu, gb, source=OWN_SOURCE)
+    region, architecture, capacity, vcpu, gb = found.groups()
+    return Rate(region, architecture, capacity, Decimal(vcpu), Decimal(gb), source=OWN_SOURCE)
 
 
 def _usd(text: str) -> Decimal:
-    try:
+    with suppress(InvalidOperation):
         value = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is not a number of USD") from None
-    if not value.is_finite():
-        raise ValueError(f"{text!r} is not a number of USD")
-    return value
+        if value.is_finite():
+            return value
+    raise ValueError(f"{text!r} is not a number of USD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,4 +206,4 @@ def cost_usd(rate: Rate, seconds: Decimal, size: Size) -> Decimal:
         + rate.gb_hour_usd * size.memory_mib / 1024
         + (rate.storage_gb_hour_usd or 0) * size.charged_storage_gib
     )
-    return (per_hour * seconds / _SECONDS_PER_HOUR).quantize(SMALLEST_USD, ROUND_HALF_EVEN)
+    return (per_hour * seconds / 3600).quantize(SMALLEST_USD, ROUND_HALF_EVEN)

@@ -5,7 +5,7 @@ net saving = useful - paid. Each of a bill's amounts is rounded once, to 1e-8 US
 differences of them are exact. What is unknown is named and left out, never estimated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,17 +14,17 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, was_interrupted
-from chalicelib.core.model.flow_run import RunState, StateType, TaskRun
+from chalicelib.core.model.flow_run import RunRecord, RunState, StateType, TaskRun
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.pricing import (
     Rate,
     Rates,
+    Size,
     billed_seconds,
     cost_usd,
     seconds_between,
     size_of,
 )
-from chalicelib.core.model.run_record import RunRecord
 from chalicelib.core.rescue.snapshot import was_made_due
 
 NO_FLOW_RUN: Final = "no-flow-run"
@@ -33,10 +33,7 @@ NO_DEPLOYMENT: Final = "no-deployment"
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What a bill is for: `key` is the deployment's id, or one of the keys above.
-
-    `name` is flow/deployment, as Prefect shows it; empty where it is unknown.
-    """
+    """What a bill is for: a deployment's id, or a key above; `name`, if known: flow/deployment."""
 
     key: str
     name: str = ""
@@ -102,10 +99,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An attempt as it is charged: UTC times, and `seconds`, which are a minute at least.
-
-    `exited_at` is when the flow's container was gone; the task's own end comes later.
-    """
+    """An attempt as charged, a minute at least; its container was gone (UTC) before its `end`."""
 
     start: datetime
     exited_at: datetime
@@ -137,15 +131,24 @@ def bill_of(
     now: datetime,
 ) -> Bill:
     """Return the bill of a stopped task that was started. `now` dates it where ECS does not."""
-    span = span_of(task)
+    span, size = span_of(task), size_of(task)
     paid = rates.get((task.region, task.architecture, task.capacity))
     on_demand = rates.get((task.region, task.architecture, FARGATE))
-    shortcomings = _missing_times(task)
     wasted = wasted_seconds if was_interrupted(cause) else Decimal(0)
+    lacks = {
+        "ECS did not report when the image pull began": task.pull_started_at is None,
+        "ECS did not report when the task stopped": task.stopped_at is None,
+    }
     amounts = None
     if span is not None:
-        shortcomings += _missing_prices(task, paid, on_demand)
-        amounts = _amounts(task, paid, on_demand, span.seconds, wasted)
+        lacks |= _missing_prices(task, size, paid, on_demand)
+    if span is not None and size is not None and paid is not None and on_demand is not None:
+        amounts = Amounts(
+            cost_usd=cost_usd(paid, span.seconds, size),
+            on_demand_usd=cost_usd(on_demand, span.seconds, size),
+            wasted_usd=cost_usd(paid, wasted, size),
+            useful_usd=cost_usd(on_demand, span.seconds - wasted, size),
+        )
     return Bill(
         task_arn=task.arn,
         flow_run_id=task.flow_run_id,
@@ -157,45 +160,23 @@ def bill_of(
         wasted_seconds=wasted,
         amounts=amounts,
         rates=tuple(dict.fromkeys(r for r in (paid, on_demand) if r and amounts)),
-        shortcomings=tuple(dict.fromkeys(shortcomings)),
+        shortcomings=tuple(text for text, is_so in lacks.items() if is_so),
         began_at=span.start if span else None,
     )
 
 
-def _amounts(
-    task: Task, paid: Rate | None, on_demand: Rate | None, seconds: Decimal, wasted: Decimal
-) -> Amounts | None:
-    size = size_of(task)
-    if paid is None or on_demand is None or size is None:
-        return None
-    return Amounts(
-        cost_usd=cost_usd(paid, seconds, size),
-        on_demand_usd=cost_usd(on_demand, seconds, size),
-        wasted_usd=cost_usd(paid, wasted, size),
-        useful_usd=cost_usd(on_demand, seconds - wasted, size),
-    )
-
-
-def _missing_times(task: Task) -> list[str]:
-    missing = []
-    if task.pull_started_at is None:
-        missing.append("ECS did not report when the image pull began")
-    if task.stopped_at is None:
-        missing.append("ECS did not report when the task stopped")
-    return missing
-
-
-def _missing_prices(task: Task, paid: Rate | None, on_demand: Rate | None) -> list[str]:
-    size = size_of(task)
-    missing = []
-    if size is None:
-        missing.append("ECS did not report the task's size")
-    for rate, capacity in ((on_demand, FARGATE), (paid, task.capacity)):
-        if rate is None:
-            missing.append(f"no rate of {capacity}, {task.architecture}, in {task.region}")
-    if size and size.charged_storage_gib and paid and paid.storage_gb_hour_usd is None:
-        missing.append(f"no rate of ephemeral storage in {task.region}: it is left out")
-    return missing
+def _missing_prices(
+    task: Task, size: Size | None, paid: Rate | None, on_demand: Rate | None
+) -> Mapping[str, bool]:
+    of, storage = f"{task.architecture}, in {task.region}", size and size.charged_storage_gib
+    return {
+        "ECS did not report the task's size": size is None,
+        f"no rate of {FARGATE}, {of}": on_demand is None,
+        f"no rate of {task.capacity}, {of}": paid is None,
+        f"no rate of ephemeral storage in {task.region}: it is left out": bool(
+            storage and paid and paid.storage_gb_hour_usd is None
+        ),
+    }
 
 
 def wasted_seconds(
@@ -258,21 +239,14 @@ def outcome_of_other_stop(task: Task, record: RunRecord, mode: Mode) -> RerunOut
     was moved before its start is on demand, and no rerun.
     """
     by_interruption = any(i.rerun_on == FARGATE for i in record.interruptions.values())
-    for_another_reason = by_interruption or record.moved is not None
-    after_refusal = record.next_capacity == FARGATE and not for_another_reason
-    if after_refusal and task.capacity == FARGATE and mode is not Mode.OBSERVE:
-        return RerunOutcome.ON_DEMAND_RERUN
-    return RerunOutcome.NONE
+    by_refusal = record.next_capacity == FARGATE and not by_interruption and record.moved is None
+    took_effect = task.capacity == FARGATE and mode is not Mode.OBSERVE
+    return RerunOutcome.ON_DEMAND_RERUN if by_refusal and took_effect else RerunOutcome.NONE
 
 
 def guards_of(task: Task, record: RunRecord, mode: Mode) -> tuple[str, str]:
-    """Return the guards that moved the rerun, and the run's first start, to on-demand.
-
-    Each is empty for none. In observe mode: the guards that would have moved them.
-    """
+    """The guards that moved (or would have) the rerun and the run's first start; empty for none."""
     interruption, moved = record.interruptions.get(task.arn), record.moved
     took_effect = moved is not None and (task.capacity == FARGATE or mode is Mode.OBSERVE)
-    return (
-        interruption.guard if interruption else "",
-        moved.guard if moved and took_effect else "",
-    )
+    of_start = moved.guard if moved and took_effect else ""
+    return interruption.guard if interruption else "", of_start

@@ -1,21 +1,27 @@
-"""The report: daily sums as rows, by deployment and day, with totals, rates and warnings.
+"""The daily sums, one per day and deployment, and the report made of them.
 
-Pure; `spotctl report` shows it, and `sweep` puts its totals into Prefect once a day.
+The sums are whole numbers, in units of 1e-8 USD and of microseconds, so that adding is exact in any
+order, wherever it is done: DynamoDB adds to what is there. `spotctl report` shows the report, and
+`sweep` puts its totals into Prefect once a day.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
-from functools import reduce
 from operator import add
-from typing import Final
+from typing import Any, Final
 
-from chalicelib.core.model.pricing import Rate, age_warning, read_rate
+from chalicelib.core.model.ecs_task import FARGATE_SPOT
+from chalicelib.core.model.pricing import SMALLEST_USD, Rate, age_warning, read_rate
 from chalicelib.core.model.text import one_line
-from chalicelib.core.money.daily_sums import DRILLS, Counts, DailySum, total
+from chalicelib.core.money.bill import Amounts, Bill, Deployment, RerunOutcome
 from chalicelib.core.policies.economics import RatePerHour, rate_per_hour
 from chalicelib.core.policies.facts import Guard
+
+DRILLS: Final = Deployment("drills")
+"""Drills of all deployments are summed here: apart from real work, and in no total."""
 
 COUNT_COLUMNS: Final = (
     "runs",
@@ -43,7 +49,138 @@ COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
 `would_...` is of observe mode, `..._moves` of the guards.
 """
 
-_HOUR: Final = Decimal("0.000001")
+_NOTHING: Final = Amounts(*[Decimal(0)] * 4)
+_MICRO: Final = Decimal("0.000001")
+_ON_DEMAND: Final = (RerunOutcome.ON_DEMAND_RERUN, RerunOutcome.WOULD_ON_DEMAND_RERUN)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial_bills` lack data.
+
+    `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
+    that observe mode left undone. `..._moves` are runs that a guard moved to on-demand before
+    their budget would have, in observe mode those that it would have moved. `first_...` are of
+    first bills on Spot alone: `core/policies` estimates the interruption rate from them.
+    """
+
+    runs: int = 0
+    attempts: int = 0
+    interruptions: int = 0
+    spot_reruns: int = 0
+    on_demand_reruns: int = 0
+    would_spot_reruns: int = 0
+    would_on_demand_reruns: int = 0
+    partial_bills: int = 0
+    spot_us: int = 0
+    on_demand_us: int = 0
+    wasted_us: int = 0
+    cost_e8: int = 0
+    on_demand_e8: int = 0
+    wasted_e8: int = 0
+    useful_e8: int = 0
+    deadline_moves: int = 0
+    economics_moves: int = 0
+    first_spot_us: int = 0
+    first_interruptions: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*map(add, astuple(self), astuple(other)))
+
+    def as_mapping(self) -> Mapping[str, int]:
+        """All of it by name."""
+        return asdict(self)
+
+    def figures(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return numbers, hours and USD (`..._usd`, of `amounts`) by their names."""
+        return {n: getattr(self.amounts if n.endswith("_usd") else self, n) for n in names}
+
+    @property
+    def amounts(self) -> Amounts:
+        """All of it that is money, in USD."""
+        e8 = (self.cost_e8, self.on_demand_e8, self.wasted_e8, self.useful_e8)
+        return Amounts(*map(usd, e8))
+
+    @property
+    def spot_hours(self) -> Decimal:
+        """Charged hours on Spot."""
+        return _hours(self.spot_us)
+
+    @property
+    def first_spot_hours(self) -> Decimal:
+        """Charged hours on Spot of runs' first attempts."""
+        return _hours(self.first_spot_us)
+
+    @property
+    def hours(self) -> Decimal:
+        """Charged hours on either capacity."""
+        return _hours(self.spot_us + self.on_demand_us)
+
+    @property
+    def wasted_hours(self) -> Decimal:
+        """Charged hours that had to be done again."""
+        return _hours(self.wasted_us)
+
+
+@dataclass(frozen=True, slots=True)
+class DailySum:
+    """One deployment's day (UTC, by the end of the task).
+
+    `rates`: lines, from `str(Rate)`; when read from the table, those of all deployments that day.
+    """
+
+    day: date
+    deployment: Deployment
+    counts: Counts
+    rates: frozenset[str] = field(default_factory=frozenset)
+
+
+def sum_of(
+    bill: Bill, outcome: RerunOutcome, *, first_of_its_run: bool, guards: tuple[str, str] = ("", "")
+) -> DailySum:
+    """Return what a bill adds to its day and deployment; `guards`: what `guards_of` returns."""
+    amounts, is_spot = bill.amounts or _NOTHING, bill.capacity == FARGATE_SPOT
+    charged_us = int((bill.seconds or Decimal(0)) / _MICRO)
+    is_first = first_of_its_run and bill.flow_run_id is not None
+    of_rerun, of_start = guards
+    moved_by = [of_rerun] * (outcome in _ON_DEMAND) + [of_start] * first_of_its_run
+    counts = Counts(
+        runs=int(is_first),
+        attempts=int(bill.flow_run_id is not None),
+        interruptions=int(bill.is_interrupted),
+        spot_reruns=int(outcome is RerunOutcome.SPOT_RERUN),
+        on_demand_reruns=int(outcome is RerunOutcome.ON_DEMAND_RERUN),
+        would_spot_reruns=int(outcome is RerunOutcome.WOULD_SPOT_RERUN),
+        would_on_demand_reruns=int(outcome is RerunOutcome.WOULD_ON_DEMAND_RERUN),
+        partial_bills=int(bool(bill.shortcomings)),
+        spot_us=charged_us if is_spot else 0,
+        on_demand_us=0 if is_spot else charged_us,
+        wasted_us=int(bill.wasted_seconds / _MICRO),
+        cost_e8=int(amounts.cost_usd / SMALLEST_USD),
+        on_demand_e8=int(amounts.on_demand_usd / SMALLEST_USD),
+        wasted_e8=int(amounts.wasted_usd / SMALLEST_USD),
+        useful_e8=int(amounts.useful_usd / SMALLEST_USD),
+        deadline_moves=moved_by.count(Guard.DEADLINE),
+        economics_moves=moved_by.count(Guard.ECONOMICS),
+        first_spot_us=charged_us if is_spot and is_first else 0,
+        first_interruptions=int(bill.is_interrupted and is_spot and is_first),
+    )
+    deployment = DRILLS if bill.is_drill else bill.deployment
+    return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
+
+
+def total(sums: Iterable[DailySum]) -> Counts:
+    """Return the sum over all days and deployments, without the drills."""
+    return sum((s.counts for s in sums if s.deployment.key != DRILLS.key), Counts())
+
+
+def usd(e8: int) -> Decimal:
+    """Return an amount of 1e-8 USD as USD."""
+    return Decimal(e8) * SMALLEST_USD
+
+
+def _hours(micros: int) -> Decimal:
+    return Decimal(micros) * _MICRO / 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +202,8 @@ class Row:
 
     def as_mapping(self) -> Mapping[str, object]:
         """Plain values by column; USD and hours are Decimals, hours rounded to 1e-6."""
-        values = {name: getattr(self.counts, name) for name in COUNT_COLUMNS}
-        hours = {n: v.quantize(_HOUR) for n, v in values.items() if n.endswith("hours")}
+        values = self.counts.figures(COUNT_COLUMNS)
+        hours = {n: v.quantize(_MICRO) for n, v in values.items() if n.endswith("hours")}
         day = self.day.isoformat() if self.day else ""
         return {"day": day, "deployment": self.deployment, **values, **hours}
 
@@ -78,10 +215,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """From `since` to `until`, both included, UTC days. Drills are rows of their own, in no total.
-
-    `rates` are those that the bills were made with; `warnings` are sentences.
-    """
+    """Of UTC days, both ends included. Drills are a row of their own; `rates`: the bills' own."""
 
     since: date
     until: date
@@ -95,12 +229,8 @@ class Report:
     @property
     def moves(self) -> Mapping[str, int]:
         """How many runs each guard moved to on-demand, or would have; guards with none left out."""
-        counts = self.total.counts
-        moves = {
-            Guard.DEADLINE.value: counts.deadline_moves,
-            Guard.ECONOMICS.value: counts.economics_moves,
-        }
-        return {guard: number for guard, number in moves.items() if number}
+        numbers = self.total.counts.as_mapping()
+        return {g.value: numbers[f"{g}_moves"] for g in Guard if numbers[f"{g}_moves"]}
 
     @property
     def observes(self) -> bool:
@@ -115,61 +245,57 @@ def days_between(since: date, until: date) -> tuple[date, ...]:
 
 
 def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
-    """Return the report of the days from `since` to `until`, from their sums.
-
-    A warning names rates that were read more than 90 days before `until`.
-    """
+    """Return the days' report; a warning names rates read more than 90 days before `until`."""
     all_sums = list(sums)
     work = [daily for daily in all_sums if daily.deployment.key != DRILLS.key]
-    drills = [daily for daily in all_sums if daily.deployment.key == DRILLS.key]
-    names = _names(work)
+    drills = [daily.counts for daily in all_sums if daily.deployment.key == DRILLS.key]
+    names, of_key = _names(work), defaultdict[str, Counts](Counts)
+    for daily in work:
+        of_key[daily.deployment.key] += daily.counts
     rates = tuple(read_rate(line) for line in sorted({r for s in all_sums for r in s.rates}))
-    whole = total(all_sums)
+    whole, old = total(work), age_warning(rates, until)
+    partial = (
+        f"{whole.partial_bills} bills are partial: a time, a size or a rate was missing, and what"
+        " hangs on it is left out"
+    )
+    keys = sorted(names, key=lambda key: (names[key], key))
     return Report(
         since=since,
         until=until,
         rows=tuple(Row(s.day, names[s.deployment.key], s.counts) for s in work),
-        deployments=tuple(
-            Row(None, names[key], _added(s for s in work if s.deployment.key == key))
-            for key in sorted(names, key=lambda key: (names[key], key))
-        ),
+        deployments=tuple(Row(None, names[key], of_key[key]) for key in keys),
         total=Row(None, "all", whole),
-        drills=Row(None, DRILLS.title, _added(drills)),
+        drills=Row(None, DRILLS.title, sum(drills, Counts())),
         rates=rates,
-        warnings=tuple(_warnings(whole, rates, until)),
+        warnings=tuple(filter(None, (old, partial if whole.partial_bills else ""))),
     )
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return the rows for Prefect's UI: one per deployment and the total, in plain numbers.
-
-    USD come first: the UI shows about five columns, the others when scrolled.
-    """
-    return [
-        _savings_row(row.deployment, row.counts, report)
-        for row in (*report.deployments, report.total)
-    ]
+    """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
+    return [_savings_row(row, report.observes) for row in (*report.deployments, report.total)]
 
 
-def _savings_row(deployment: str, counts: Counts, report: Report) -> Mapping[str, object]:
+def _savings_row(row: Row, observes: bool) -> Mapping[str, object]:
+    counts, amounts = row.counts, row.counts.amounts
     would = {
         "would: Spot": counts.would_spot_reruns,
         "would: on demand": counts.would_on_demand_reruns,
     }
     return {
-        "deployment": deployment,
-        "net USD": float(in_usd(counts.net_savings_usd)),
-        "saved USD": float(in_usd(counts.savings_usd)),
-        "wasted USD": float(in_usd(counts.wasted_usd)),
+        "deployment": row.deployment,
+        "net USD": float(in_usd(amounts.net_savings_usd)),
+        "saved USD": float(in_usd(amounts.savings_usd)),
+        "wasted USD": float(in_usd(amounts.wasted_usd)),
         "interrupted": counts.interruptions,
         "rerun: Spot": counts.spot_reruns,
         "rerun: on demand": counts.on_demand_reruns,
-        **(would if report.observes else {}),
+        **(would if observes else {}),
         "runs": counts.runs,
         "tasks": counts.attempts,
         "hours": float(f"{counts.hours:.2f}"),
-        "paid USD": float(in_usd(counts.cost_usd)),
-        "on demand USD": float(in_usd(counts.on_demand_usd)),
+        "paid USD": float(in_usd(amounts.cost_usd)),
+        "on demand USD": float(in_usd(amounts.on_demand_usd)),
     }
 
 
@@ -185,17 +311,3 @@ def _names(sums: Sequence[DailySum]) -> Mapping[str, str]:
         if daily.deployment.name or daily.deployment.key not in names:
             names[daily.deployment.key] = one_line(daily.deployment.title)
     return names
-
-
-def _added(sums: Iterable[DailySum]) -> Counts:
-    return reduce(add, (daily.counts for daily in sums), Counts())
-
-
-def _warnings(counts: Counts, rates: Sequence[Rate], until: date) -> Iterable[str]:
-    if old := age_warning(rates, until):
-        yield old
-    if counts.partial_bills:
-        yield (
-            f"{counts.partial_bills} bills are partial: a time, a size or a rate was missing, and"
-            " what hangs on it is left out"
-        )

@@ -13,27 +13,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 from typing import Final
 
 from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.model.policy import DEADLINE_TAG
 from chalicelib.core.model.text import one_line
-from chalicelib.core.policies.estimates import (
-    is_checkpointed,
-    longest_unit_seconds,
-    most_work_seconds,
-)
-from chalicelib.core.policies.facts import (
-    GoOnDemand,
-    Missing,
-    Opinion,
-    PolicyFacts,
-    PreviousRuns,
-    Progress,
-    RestartOverhead,
-    StayOnSpot,
-    first_missing,
-)
+from chalicelib.core.policies.facts import GoOnDemand, Missing, Opinion, PolicyFacts, StayOnSpot
+
+ENOUGH_TO_COMPARE: Final = 5
+"""Uninterrupted previous runs, from which on they show how much a run's work may vary."""
+
+LEAST_PARTS: Final = 4
+"""With a single previous run, a quarter more work is allowed for, not as much again."""
 
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 _SECONDS: Final = (86_400, 3_600, 60, 1)
@@ -63,42 +55,59 @@ def deadline_of(tags: Iterable[str]) -> Deadline | Missing:
 
 
 def deadline_opinion(
-    run: FlowRun, facts: PolicyFacts, at: datetime, delay_seconds: float = 0.0
+    run: FlowRun, facts: PolicyFacts | Missing, at: datetime, delay_seconds: float = 0.0
 ) -> Opinion:
     """Say whether an attempt on Spot, decided on at `at`, leaves time for its worst interruption.
 
     `delay_seconds` is `RERUN_DELAY_SECONDS`, up to twice of which a rerun on Spot waits.
     """
     deadline = deadline_of(run.tags)
-    scheduled_at = run.expected_start or Missing("the scheduled start", "Prefect did not report it")
-    needs = (deadline, facts.past, facts.progress, facts.restart_overhead, scheduled_at)
-    match needs:
-        case (
-            Deadline() as deadline,
-            PreviousRuns() as past,
-            Progress() as progress,
-            RestartOverhead() as restart_overhead,
-            datetime() as scheduled,
-        ):
-            pass
-        case _:
-            return first_missing(*needs)
-    left = deadline.seconds - (at - scheduled).total_seconds()
-    needed = 2 * delay_seconds + worst_case_seconds(past, progress, restart_overhead)
+    if isinstance(deadline, Missing):
+        return deadline
+    if isinstance(facts, Missing):
+        return facts
+    if run.expected_start is None:
+        return Missing("the scheduled start", "Prefect did not report it")
+    left = deadline.seconds - (at - run.expected_start).total_seconds()
+    needed = 2 * delay_seconds + worst_case_seconds(facts)
     why = (
-        f"an attempt on Spot may need {_minutes(needed)} with one interruption, and {deadline.tag}"
-        f" leaves {_minutes(left)}"
+        f"an attempt on Spot may need {needed / 60:.1f} min with one interruption, and"
+        f" {deadline.tag} leaves {left / 60:.1f} min"
     )
     return StayOnSpot(why) if is_in_time(needed, left) else GoOnDemand(why)
 
 
-def worst_case_seconds(
-    past: PreviousRuns, progress: Progress, restart_overhead: RestartOverhead
-) -> float:
+def worst_case_seconds(facts: PolicyFacts) -> float:
     """Return C + w + L + C of this module's docstring, in seconds."""
-    work = max(most_work_seconds(past, progress) - progress.checkpointed_seconds, 0.0)
-    again = longest_unit_seconds(past, progress) if is_checkpointed(past, progress) else work
-    return 2 * restart_overhead.seconds + work + again
+    work = max(most_work_seconds(facts) - facts.progress.checkpointed_seconds, 0.0)
+    again = longest_unit_seconds(facts) if facts.is_checkpointed else work
+    return 2 * facts.restart_overhead.seconds + work + again
+
+
+def most_work_seconds(facts: PolicyFacts) -> float:
+    """Return an upper estimate of this run's work in seconds: more than the longest on record.
+
+    Where tasks are checkpointed little is repeated, so every run's whole time counts; so it does
+    where too few runs were uninterrupted. Of n runs, the next is the longest once in n + 1 times,
+    and the deadline has to hold then too. So the estimate exceeds the longest by as much as that
+    exceeds the median, and by 1/n at least, n counted as 4 or more. Never less than this run's
+    longest attempt.
+    """
+    past, progress = facts.past, facts.progress
+    works = past.work_seconds
+    if facts.is_checkpointed or past.undisturbed < ENOUGH_TO_COMPARE:
+        works = (*works, *past.whole_seconds)
+    longest = max(works)
+    beyond = max(longest - median(works), longest / max(len(works), LEAST_PARTS))
+    return max(longest + beyond, progress.longest_seconds, progress.checkpointed_seconds)
+
+
+def longest_unit_seconds(facts: PolicyFacts) -> float:
+    """Return the longest work unit in seconds; previous ones are scaled up to this run's work."""
+    units = facts.past.unit_seconds
+    whole = sum(units)
+    stretch = max(1.0, most_work_seconds(facts) / whole) if whole > 0 else 1.0
+    return max(max(units, default=0.0) * stretch, *facts.progress.unit_seconds, 0.0)
 
 
 def is_in_time(needed_seconds: float, left_seconds: float) -> bool:
@@ -111,7 +120,3 @@ def _seconds(text: str) -> int:
     if parts is None:
         return 0
     return sum(int(part or 0) * unit for part, unit in zip(parts.groups(), _SECONDS, strict=True))
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min"

@@ -24,31 +24,23 @@ not otherwise: a finite budget makes the difference smaller and never changes it
 persistence the same holds up to the price of one restart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from math import exp, expm1, inf, lgamma, log, sqrt
+from statistics import fmean
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
 from chalicelib.core.model.pricing import MINIMUM_SECONDS, Rates, cost_usd, size_of
-from chalicelib.core.policies.estimates import (
-    is_checkpointed,
-    likely_work_seconds,
-    usual_unit_seconds,
-)
 from chalicelib.core.policies.facts import (
     GoOnDemand,
     Missing,
     Opinion,
     PolicyFacts,
-    PreviousRuns,
-    Progress,
-    RestartOverhead,
     SpotEvidence,
     StayOnSpot,
-    first_missing,
 )
 
 PRIOR_INTERRUPTIONS: Final = 1
@@ -61,9 +53,6 @@ AWS publishes no rate for Fargate Spot; after some tens of hours the own evidenc
 SURE: Final = 0.9
 """How certain it has to be that Spot costs more. Leaving Spot too early loses more than leaving it
 late: staying loses at most a budget of short attempts."""
-
-CONFIDENCE: Final = 0.95
-"""Of the interval that a report shows."""
 
 _HOUR: Final = 3600.0
 _LARGEST_EXPONENT: Final = 500.0
@@ -79,14 +68,8 @@ def interruptions_per_hour(evidence: SpotEvidence) -> float:
     distribution is the Poisson rate's conjugate prior. For a whole number of interruptions that
     quantile is the lower limit of Garwood's interval.
     """
-    low = _surely_above(PRIOR_INTERRUPTIONS + evidence.interruptions)
+    low, _ = garwood(PRIOR_INTERRUPTIONS + evidence.interruptions, confidence=2 * SURE - 1)
     return low / (PRIOR_SPOT_HOURS + evidence.hours)
-
-
-@lru_cache
-def _surely_above(events: int) -> float:
-    low, _ = garwood(events, confidence=2 * SURE - 1)
-    return low
 
 
 def expected_spot_seconds(
@@ -119,45 +102,58 @@ def costs_more(spot_usd: float, on_demand_usd: float) -> bool:
     return spot_usd > on_demand_usd
 
 
-def economics_opinion(facts: PolicyFacts, task: Task | None, rates: Rates) -> Opinion:
+def economics_opinion(facts: PolicyFacts | Missing, task: Task | None, rates: Rates) -> Opinion:
     """Compare the expected cost of finishing on Spot with that of finishing on demand.
 
     `task`: the interrupted one, for its size and region; None where ECS shows none.
     """
-    usd_per_hour = _usd_per_hour(task, rates)
-    needed = (facts.evidence, facts.past, facts.progress, facts.restart_overhead, usd_per_hour)
-    match needed:
-        case (
-            SpotEvidence() as evidence,
-            PreviousRuns() as past,
-            Progress() as progress,
-            RestartOverhead(charged_seconds=start),
-            (spot, demand),
-        ):
-            pass
-        case _:
-            return first_missing(*needed)
-    rate = interruptions_per_hour(evidence)
-    works = [
-        max(w - progress.checkpointed_seconds, 0.0) for w in likely_work_seconds(past, progress)
-    ]
-    checkpointed = is_checkpointed(past, progress)
-    units = [usual_unit_seconds(past, progress) if checkpointed else work for work in works]
+    if isinstance(facts, Missing):
+        return facts
+    evidence, usd_per_hour = facts.evidence, _usd_per_hour(task, rates)
+    if isinstance(evidence, Missing):
+        return evidence
+    if isinstance(usd_per_hour, Missing):
+        return usd_per_hour
+    spot, demand = usd_per_hour
+    rate, start = interruptions_per_hour(evidence), facts.restart_overhead.charged_seconds
+    works = [max(w - facts.progress.checkpointed_seconds, 0.0) for w in likely_work_seconds(facts)]
+    usual = usual_unit_seconds(facts)
+    units = [usual if facts.is_checkpointed else work for work in works]
     on_spot = [
         charged_spot_seconds(expected_spot_seconds(work, unit, start, rate), rate)
         for work, unit in zip(works, units, strict=True)
     ]
     on_demand = [max(start + work, float(MINIMUM_SECONDS)) for work in works]
-    spot_usd = _mean(on_spot) * spot / _HOUR
-    on_demand_usd = _mean(on_demand) * demand / _HOUR
+    spot_usd = fmean(on_spot) * spot / _HOUR
+    on_demand_usd = fmean(on_demand) * demand / _HOUR
     why = (
         f"finishing is expected to cost {spot_usd:.6f} USD on Spot and {on_demand_usd:.6f} USD on"
-        f" demand: {_mean(works) / 60:.0f} min of work left,"
-        f" {'kept task by task' if checkpointed else 'from the start if interrupted'},"
+        f" demand: {fmean(works) / 60:.0f} min of work left,"
+        f" {'kept task by task' if facts.is_checkpointed else 'from the start if interrupted'},"
         f" {rate:.3f} interruptions per Spot hour at least ({evidence.interruptions} in"
         f" {evidence.hours:.1f} h of first attempts)"
     )
     return GoOnDemand(why) if costs_more(spot_usd, on_demand_usd) else StayOnSpot(why)
+
+
+def likely_work_seconds(facts: PolicyFacts) -> tuple[float, ...]:
+    """Return the work, in seconds, of the previous runs that this one may still resemble.
+
+    This run has more work than its longest attempt did, so runs with less are left out. If none
+    had more, that attempt is all that is known.
+    """
+    done = max(facts.progress.longest_seconds, facts.progress.checkpointed_seconds)
+    return tuple(work for work in facts.past.work_seconds if work > done) or (done,)
+
+
+def usual_unit_seconds(facts: PolicyFacts) -> float:
+    """Return the mean length of the work unit that an interruption hits: Σ L²/Σ L, in seconds.
+
+    An interruption hits a long unit more often than a short one, in proportion to its length.
+    """
+    units = (*facts.progress.unit_seconds, *facts.past.unit_seconds)
+    whole = sum(units)
+    return sum(unit * unit for unit in units) / whole if whole > 0 else 0.0
 
 
 def _usd_per_hour(task: Task | None, rates: Rates) -> tuple[float, float] | Missing:
@@ -173,10 +169,6 @@ def _usd_per_hour(task: Task | None, rates: Rates) -> tuple[float, float] | Miss
         usd.append(float(cost_usd(rate, Decimal(3600), size)))
     spot, on_demand = usd
     return spot, on_demand
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +194,15 @@ def rate_per_hour(events: int, hours: Decimal) -> RatePerHour | None:
     return RatePerHour(events, float(hours), low / float(hours), high / float(hours))
 
 
-def garwood(events: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+@lru_cache
+def garwood(events: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the limits of a Poisson mean of which `events` were counted."""
     tail = (1 - confidence) / 2
     furthest = events + 20 * sqrt(events + 1) + 20
     low = 0.0
     if events > 0:
-        low = _where(lambda mean: _at_least(events, mean) < tail, 0.0, float(events))
-    return low, _where(lambda mean: _at_most(events, mean) > tail, float(events), furthest)
+        low = _where(lambda mean: _tail(events, mean, up=True) < tail, 0.0, float(events))
+    return low, _where(lambda mean: _tail(events, mean, up=False) > tail, float(events), furthest)
 
 
 def _where(is_below: Callable[[float], bool], low: float, high: float) -> float:
@@ -219,24 +212,13 @@ def _where(is_below: Callable[[float], bool], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _at_most(events: int, mean: float) -> float:
-    """P(X <= events), for a mean above `events`: the terms fall towards zero."""
-    term = sum_ = _probability(events, mean)
-    for number in range(events, 0, -1):
-        term *= number / mean
-        sum_ += term
-        if term < _NEGLIGIBLE * sum_:
-            break
-    return sum_
-
-
-def _at_least(events: int, mean: float) -> float:
-    """P(X >= events), for a mean below `events`: the terms fall from the first on."""
+def _tail(events: int, mean: float, *, up: bool) -> float:
+    """P(X >= events) for a mean below `events`, or P(X <= events) for one above: terms fall."""
     term = sum_ = _probability(events, mean)
     number = events
     while term > _NEGLIGIBLE * sum_:
-        number += 1
-        term *= mean / number
+        term *= mean / (number + 1) if up else number / mean
+        number += 1 if up else -1
         sum_ += term
     return sum_
 

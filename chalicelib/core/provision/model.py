@@ -7,7 +7,7 @@ event-invoke config.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 from typing import Any, Final, assert_never
 
 from chalicelib.core.model.text import one_line
@@ -17,26 +17,6 @@ from chalicelib.core.provision.pool_template import Template
 
 TEMPLATE_TAG: Final = "prefect-spot:template"
 """The stack's tag with its template's hash; a stack without it is not ours to change."""
-
-MOST_FAILURES: Final = 5
-"""Failed resources that are reported: the first is the cause, later ones follow from it."""
-
-
-class StackState(Enum):
-    """What a stack's status asks for."""
-
-    ABSENT = auto()
-    """There is none: create it."""
-    BUSY = auto()
-    """CloudFormation is at work: wait."""
-    SETTLED = auto()
-    """It is complete: update it where it differs."""
-    HALF_UPDATED = auto()
-    """An update failed and was not rolled back: update it, even if nothing differs."""
-    BROKEN = auto()
-    """It was never complete, or could not be deleted: delete it, to create it anew."""
-    STUCK = auto()
-    """Only a person gets it out of there."""
 
 
 class ProvisionState(StrEnum):
@@ -52,52 +32,38 @@ class ProvisionState(StrEnum):
     FAILED = "failed"
 
 
-STATUSES: Final[Mapping[str, tuple[StackState, ProvisionState]]] = {
-    "CREATE_IN_PROGRESS": (StackState.BUSY, ProvisionState.CREATING),
-    "CREATE_FAILED": (StackState.BROKEN, ProvisionState.RECOVERING),
-    "CREATE_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
-    "ROLLBACK_IN_PROGRESS": (StackState.BUSY, ProvisionState.RECOVERING),
-    "ROLLBACK_FAILED": (StackState.BROKEN, ProvisionState.RECOVERING),
-    "ROLLBACK_COMPLETE": (StackState.BROKEN, ProvisionState.RECOVERING),
-    "DELETE_IN_PROGRESS": (StackState.BUSY, ProvisionState.DELETING),
-    "DELETE_FAILED": (StackState.BROKEN, ProvisionState.RECOVERING),
-    "DELETE_COMPLETE": (StackState.ABSENT, ProvisionState.CREATING),
-    "UPDATE_IN_PROGRESS": (StackState.BUSY, ProvisionState.UPDATING),
-    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": (StackState.BUSY, ProvisionState.UPDATING),
-    "UPDATE_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
-    "UPDATE_FAILED": (StackState.HALF_UPDATED, ProvisionState.RECOVERING),
-    "UPDATE_ROLLBACK_IN_PROGRESS": (StackState.BUSY, ProvisionState.RECOVERING),
-    "UPDATE_ROLLBACK_FAILED": (StackState.STUCK, ProvisionState.FAILED),
-    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": (StackState.BUSY, ProvisionState.RECOVERING),
-    "UPDATE_ROLLBACK_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
-    "REVIEW_IN_PROGRESS": (StackState.STUCK, ProvisionState.FAILED),
-    "IMPORT_IN_PROGRESS": (StackState.BUSY, ProvisionState.UPDATING),
-    "IMPORT_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
-    "IMPORT_ROLLBACK_IN_PROGRESS": (StackState.BUSY, ProvisionState.RECOVERING),
-    "IMPORT_ROLLBACK_FAILED": (StackState.STUCK, ProvisionState.FAILED),
-    "IMPORT_ROLLBACK_COMPLETE": (StackState.SETTLED, ProvisionState.READY),
+STATUSES: Final[Mapping[str, ProvisionState]] = {
+    "CREATE_IN_PROGRESS": ProvisionState.CREATING,
+    "CREATE_FAILED": ProvisionState.RECOVERING,
+    "CREATE_COMPLETE": ProvisionState.READY,
+    "ROLLBACK_IN_PROGRESS": ProvisionState.RECOVERING,
+    "ROLLBACK_FAILED": ProvisionState.RECOVERING,
+    "ROLLBACK_COMPLETE": ProvisionState.RECOVERING,
+    "DELETE_IN_PROGRESS": ProvisionState.DELETING,
+    "DELETE_FAILED": ProvisionState.RECOVERING,
+    "DELETE_COMPLETE": ProvisionState.CREATING,
+    "UPDATE_IN_PROGRESS": ProvisionState.UPDATING,
+    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": ProvisionState.UPDATING,
+    "UPDATE_COMPLETE": ProvisionState.READY,
+    "UPDATE_FAILED": ProvisionState.UPDATING,
+    "UPDATE_ROLLBACK_IN_PROGRESS": ProvisionState.RECOVERING,
+    "UPDATE_ROLLBACK_FAILED": ProvisionState.FAILED,
+    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": ProvisionState.RECOVERING,
+    "UPDATE_ROLLBACK_COMPLETE": ProvisionState.READY,
+    "REVIEW_IN_PROGRESS": ProvisionState.FAILED,
+    "IMPORT_IN_PROGRESS": ProvisionState.UPDATING,
+    "IMPORT_COMPLETE": ProvisionState.READY,
+    "IMPORT_ROLLBACK_IN_PROGRESS": ProvisionState.RECOVERING,
+    "IMPORT_ROLLBACK_FAILED": ProvisionState.FAILED,
+    "IMPORT_ROLLBACK_COMPLETE": ProvisionState.READY,
 }
-"""Every status there is. A rollback without UPDATE in its name is that of a first creation."""
+"""How far each status is. A rollback without UPDATE in its name is that of a first creation."""
 
-ROLLED_BACK: Final = frozenset({"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"})
+BROKEN: Final = ("CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED")
+"""Never complete, or could not be deleted: deleted, to be created anew."""
+
+ROLLED_BACK: Final = ("UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE")
 """Where the stack's tags may still be those of the update that failed."""
-
-_BEGINNINGS: Final = frozenset(
-    {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS", "IMPORT_IN_PROGRESS"}
-)
-_CANCELLED: Final = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class StackFailure:
-    """A resource that failed, and AWS's reason."""
-
-    resource: str
-    resource_type: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.resource} ({self.resource_type}): {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +71,7 @@ class Stack:
     """A stack as CloudFormation describes it. `id` is one life's: a successor has another.
 
     `template_hash`: of the template it has; empty where unknown. `is_ours`: it has our tag.
+    `failures`: as `failures_in` returns them.
     """
 
     id: str
@@ -114,44 +81,48 @@ class Stack:
     is_ours: bool = True
     parameters: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
-    failures: tuple[StackFailure, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether CloudFormation is at work."""
+        return self.status.endswith("_IN_PROGRESS")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has been deleted: its name is free."""
+        return self.status == "DELETE_COMPLETE"
 
 
-def state_of(stack: Stack | None) -> tuple[StackState, ProvisionState]:
-    """Return what a stack asks for; a status that is newer than this table, by its ending."""
+def state_of(stack: Stack | None) -> ProvisionState:
+    """Return how far a stack is; a status that is newer than the table, by its ending."""
     if stack is None:
-        return StackState.ABSENT, ProvisionState.CREATING
-    if stack.status in STATUSES:
-        return STATUSES[stack.status]
-    if stack.status.endswith("_IN_PROGRESS"):
-        return StackState.BUSY, ProvisionState.PENDING
-    return StackState.STUCK, ProvisionState.FAILED
+        return ProvisionState.CREATING
+    newer = ProvisionState.PENDING if stack.is_busy else ProvisionState.FAILED
+    return STATUSES.get(stack.status, newer)
 
 
-def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[StackFailure, ...]:
-    """Return what failed in the stack's last operation, the cause first.
+def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the resources that failed in the stack's last operation, with type and AWS's reason.
 
-    `newest_first`: as DescribeStackEvents returns them, read as far as the operation's begin.
-    Resources that were only cancelled because another one failed are left out.
+    Five at most, the cause first: later ones follow from it. Those that were only cancelled are
+    left out. `newest_first`: as DescribeStackEvents returns them, read to the operation's begin.
     """
-    failed: list[StackFailure] = []
+    failed: list[str] = []
     for event in newest_first:
         status, reason = event.get("ResourceStatus", ""), event.get("ResourceStatusReason", "")
         if event.get("PhysicalResourceId") == event["StackId"]:  # about the stack itself
-            if status in _BEGINNINGS:
+            if status.removesuffix("_IN_PROGRESS") in ("CREATE", "UPDATE", "DELETE", "IMPORT"):
                 break
-        elif status.endswith("_FAILED") and _CANCELLED not in reason:
+        elif status.endswith("_FAILED") and "cancelled" not in reason:
             resource, kind = event.get("LogicalResourceId", ""), event.get("ResourceType", "")
-            failed.append(StackFailure(resource, kind, one_line(reason, 400)))
-    return tuple(reversed(failed))[:MOST_FAILURES]
+            failed.append(f"{resource} ({kind}): {one_line(reason, 400)}")
+    return tuple(reversed(failed))[:5]
 
 
 # How events come to our functions.
 
-RETRY_POLICY: Final[Mapping[str, int]] = {
-    "MaximumRetryAttempts": 185,
-    "MaximumEventAgeInSeconds": 86_400,
-}
+RETRY_POLICY: Final = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86_400}
 """EventBridge's default, spelt out: with a queue behind it, giving up earlier gains nothing."""
 
 Target = Mapping[str, object]
@@ -180,7 +151,7 @@ class Delivery:
     invoke_config: InvokeConfig | None
 
 
-# The steps: a closed set, which `functions/provision.py` performs.
+# The steps: a closed set; `AwsAccount` performs those in AWS.
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,16 +226,10 @@ class ChangeWorkPool:
     base_job_template: Template
 
 
-Step = (
-    CreateServiceLinkedRole
-    | CreateStack
-    | UpdateStack
-    | DeleteStack
-    | PutTargets
-    | PutInvokeConfig
-    | CreateWorkPool
-    | ChangeWorkPool
+AwsStep = (
+    CreateServiceLinkedRole | CreateStack | UpdateStack | DeleteStack | PutTargets | PutInvokeConfig
 )
+Step = AwsStep | CreateWorkPool | ChangeWorkPool
 
 
 def describe(step: Step) -> str:
@@ -290,13 +255,11 @@ def describe(step: Step) -> str:
             assert_never(step)
 
 
-def delivery_steps(
-    deliveries: Iterable[Delivery], queue_arn: str
-) -> tuple[PutTargets | PutInvokeConfig, ...]:
+def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsStep, ...]:
     """Return the steps after which `queue_arn` gets each event that nothing could handle."""
-    ours = {"RetryPolicy": dict(RETRY_POLICY), "DeadLetterConfig": {"Arn": queue_arn}}
+    ours = {"RetryPolicy": RETRY_POLICY, "DeadLetterConfig": {"Arn": queue_arn}}
     config = InvokeConfig(queue_arn)
-    steps: list[PutTargets | PutInvokeConfig] = []
+    steps: list[AwsStep] = []
     for delivery in deliveries:
         for rule, targets in delivery.targets.items():
             to_function = [target for target in targets if target.get("Arn") == delivery.arn]

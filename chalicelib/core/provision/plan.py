@@ -12,9 +12,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import Any
 
 from chalicelib.core.provision.model import (
+    BROKEN,
     ChangeWorkPool,
     CreateServiceLinkedRole,
     CreateStack,
@@ -24,14 +25,13 @@ from chalicelib.core.provision.model import (
     ProvisionState,
     Stack,
     StackDefinition,
-    StackState,
     Step,
     UpdateStack,
     delivery_steps,
     state_of,
 )
 from chalicelib.core.provision.pool_template import Template, Values, WorkPool, merged
-from chalicelib.errors import in_one_line
+from chalicelib.errors import PrefectSpotError
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class Problem:
 
     @property
     def message(self) -> str:
-        """Both in one line."""
-        return in_one_line(self.what, self.next_step)
+        """Both in one line, as an error shows them."""
+        return str(PrefectSpotError(self.what, self.next_step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     queue_arn = _failure_queue(observed.stack)
     deliveries = delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
     if observed.problems:
-        failed = _failed(observed.stack) if observed.stack else ()
-        return Plan(ProvisionState.BLOCKED, deliveries, (*observed.problems, *failed))
+        problems = (*observed.problems, *_failed(observed.stack))
+        return Plan(ProvisionState.BLOCKED, deliveries, problems)
     planned = _stack_plan(desired, observed)
     planned = replace(planned, steps=(*planned.steps, *deliveries))
     if planned.state is not ProvisionState.READY:
@@ -147,12 +147,9 @@ def plan(desired: Desired, observed: Observed) -> Plan:
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
     """Return the stack that is desired; without a network its parameters are empty."""
     network = network or Network("", ())
-    parameters = {
-        **desired.parameters,
-        "VpcId": network.vpc_id,
-        "SubnetIds": ",".join(network.subnet_ids),
-    }
+    place = {"VpcId": network.vpc_id, "SubnetIds": ",".join(network.subnet_ids)}
     body = json.dumps(desired.template, separators=(",", ":"), ensure_ascii=False)
+    parameters = {**desired.parameters, **place}
     return StackDefinition(desired.stack_name, body, hash_of(desired.template), parameters)
 
 
@@ -164,51 +161,48 @@ def hash_of(template: Mapping[str, Any]) -> str:
 
 def _failure_queue(stack: Stack | None) -> str:
     """The queue's ARN; empty where the stack has none, or is being deleted."""
-    stack_state, state = state_of(stack)
-    is_going = stack_state in (StackState.ABSENT, StackState.BROKEN)
-    if stack is None or is_going or state is ProvisionState.DELETING:
+    if stack is None or stack.status in BROKEN or stack.status.startswith("DELETE_"):
         return ""
     return stack.outputs.get("FailureQueueArn", "")
 
 
 def _stack_plan(desired: Desired, observed: Observed) -> Plan:
     definition = stack_definition(desired, observed.network)
-    stack = observed.stack
-    stack_state, state = state_of(stack)
-    if stack is None or stack_state is StackState.ABSENT:
+    stack, state = observed.stack, state_of(observed.stack)
+    if stack is None or stack.is_gone:
         # The stack comes with the next call: IAM needs a moment until ECS sees a new role.
         if desired.is_full and not observed.has_service_linked_role:
             return Plan(state, (CreateServiceLinkedRole(),))
         return Plan(state, (CreateStack(definition),))
     failed = _failed(stack)
-    match stack_state:
-        case StackState.BUSY:
-            return Plan(state, (), failed)
-        case StackState.BROKEN:
-            reason = f"it is in {stack.status} and will be created anew"
-            return Plan(state, (DeleteStack(stack.id, stack.name, reason),), failed)
-        case StackState.STUCK:
-            return Plan(state, (), (*failed, _stuck(stack)))
-        case StackState.SETTLED | StackState.HALF_UPDATED:
-            differs = _differences(stack, definition)
-            if stack_state is StackState.HALF_UPDATED:
-                differs = differs or f"it is in {stack.status}"
-            if not differs:
-                return Plan(ProvisionState.READY)
-            if not stack.is_ours:
-                return Plan(ProvisionState.BLOCKED, (), (_not_ours(stack),))
-            state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
-            return Plan(state, (UpdateStack(stack.id, definition, differs),), failed)
-        case _:
-            assert_never(stack_state)
+    if state is ProvisionState.FAILED:
+        return Plan(state, (), (*failed, _stuck(stack)))
+    if stack.status in BROKEN:
+        reason = f"it is in {stack.status} and will be created anew"
+        return Plan(state, (DeleteStack(stack.id, stack.name, reason),), failed)
+    if stack.is_busy:
+        return Plan(state, (), failed)
+    differs = _differences(stack, definition)
+    if not differs and state is ProvisionState.READY:
+        return Plan(state)
+    if not stack.is_ours:
+        problem = Problem(
+            "StackNotOurs",
+            f"stack {stack.name} was not created by prefect-spot, and is not changed",
+            next_step="set STACK_NAME to a name that is free",
+        )
+        return Plan(ProvisionState.BLOCKED, (), (problem,))
+    state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
+    reason = differs or f"it is in {stack.status}"
+    return Plan(state, (UpdateStack(stack.id, definition, reason),), failed)
 
 
 def _differences(stack: Stack, definition: StackDefinition) -> str:
     """Name what differs; empty where nothing does."""
     given, wanted = stack.parameters, definition.parameters
-    changed = sorted(n for n in {*given, *wanted} if given.get(n) != wanted.get(n))
-    new_template = ["template"] if stack.template_hash != definition.template_hash else []
-    names = [*new_template, *changed]
+    names = sorted(n for n in {*given, *wanted} if given.get(n) != wanted.get(n))
+    if stack.template_hash != definition.template_hash:
+        names.insert(0, "template")
     return f"changed: {', '.join(names)}" if names else ""
 
 
@@ -218,41 +212,33 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     pool = observed.work_pool
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
-    values = _pool_values(desired, observed, observed.stack.outputs)
+    values = _pool_values(desired, observed.stack.outputs, observed.credential_arn)
     template = merged(current, desired.pool_template, values, launch_type)
     if pool is None:
         return (CreateWorkPool(desired.work_pool, template),)
     return () if template == current else (ChangeWorkPool(pool.name, template),)
 
 
-def _pool_values(desired: Desired, observed: Observed, outputs: Mapping[str, str]) -> Values:
-    credential, arn = desired.credential, observed.credential_arn
-    is_api_key = credential is not None and credential.is_api_key
+def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: str) -> Values:
+    is_api_key = desired.credential is not None and desired.credential.is_api_key
+    lists = {
+        name: [each for each in outputs.get(name, "").split(",") if each]
+        for name in ("SubnetIds", "SecurityGroupIds")
+    }
     return {
         **outputs,
-        "SubnetIds": _split(outputs.get("SubnetIds", "")),
-        "SecurityGroupIds": _split(outputs.get("SecurityGroupIds", "")),
+        **lists,
         "AssignPublicIp": "ENABLED" if desired.assign_public_ip else "DISABLED",
-        "ApiKeyParameterArn": arn if is_api_key else "",
-        "AuthStringParameterArn": "" if is_api_key else arn,
+        "ApiKeyParameterArn": credential_arn if is_api_key else "",
+        "AuthStringParameterArn": "" if is_api_key else credential_arn,
     }
 
 
-def _split(names: str) -> tuple[str, ...]:
-    return tuple(name for name in names.split(",") if name)
-
-
-def _failed(stack: Stack) -> tuple[Problem, ...]:
-    if not stack.failures:
+def _failed(stack: Stack | None) -> tuple[Problem, ...]:
+    if stack is None or not stack.failures:
         return ()
-    failures = "; ".join(map(str, stack.failures))
-    return (
-        Problem(
-            "StackFailed",
-            f"stack {stack.name} is in {stack.status}: {failures}",
-            next_step="fix what failed; the next run retries",
-        ),
-    )
+    what = f"stack {stack.name} is in {stack.status}: {'; '.join(stack.failures)}"
+    return (Problem("StackFailed", what, next_step="fix what failed; the next run retries"),)
 
 
 def _stuck(stack: Stack) -> Problem:
@@ -264,11 +250,3 @@ def _stuck(stack: Stack) -> Problem:
     }
     step = remedies.get(stack.status, "bring the stack out of this status by hand")
     return Problem("StackStuck", f"stack {stack.name} is in {stack.status}", next_step=step)
-
-
-def _not_ours(stack: Stack) -> Problem:
-    return Problem(
-        "StackNotOurs",
-        f"stack {stack.name} was not created by prefect-spot, and is not changed",
-        next_step="set STACK_NAME to a name that is free",
-    )

@@ -98,27 +98,24 @@ def _ours(shipped: Template) -> frozenset[str]:
 def _set_defaults(template: dict[str, Any], wanted: Template, ours: frozenset[str]) -> None:
     variables = _object_in(template, "variables")
     properties = _object_in(variables, "properties")
-    for name, wanted_property in wanted["variables"]["properties"].items():
-        if name not in ours and name not in properties:
-            continue
-        known = _object_in(properties, name, otherwise=wanted_property)
+    for name, shipped in wanted["variables"]["properties"].items():
         if name in ours:
-            _set_default(known, wanted_property)
-        elif known.get("default") is None and "default" in wanted_property:
-            known["default"] = copy.deepcopy(wanted_property["default"])
+            _set_default(_object_in(properties, name, otherwise=shipped), shipped)
+        elif name in properties:
+            known = _object_in(properties, name)
+            if known.get("default") is None and "default" in shipped:
+                known["default"] = copy.deepcopy(shipped["default"])
     definitions = _object_in(variables, "definitions")
     for name, definition in wanted["variables"].get("definitions", {}).items():
         definitions.setdefault(name, copy.deepcopy(definition))
 
 
 def _set_default(known: dict[str, Any], wanted: Mapping[str, Any]) -> None:
-    if "default" not in wanted:
-        known.pop("default", None)
-        return
-    default, present = wanted["default"], known.get("default")
-    if isinstance(default, Mapping) and isinstance(present, Mapping):
-        default = {**present, **default}
-    known["default"] = copy.deepcopy(default)
+    present = known.pop("default", None)
+    if "default" in wanted:
+        default = copy.deepcopy(wanted["default"])
+        are_objects = isinstance(default, dict) and isinstance(present, dict)
+        known["default"] = {**present, **default} if are_objects else default
 
 
 def _restore_lines(current: dict[str, Any], wanted: Template, ours: frozenset[str]) -> None:
@@ -154,11 +151,11 @@ def _complete_container(configuration: dict[str, Any], wanted: Template) -> None
             container[name] = copy.deepcopy(value)
     if "memoryReservation" not in container:
         container.setdefault("memory", ours["memory"])
-    environment = list(container.get("environment", []))
+    environment = container.get("environment", [])
     for entry in ours["environment"]:
         if entry not in environment:
-            environment = [e for e in environment if e.get("name") != entry["name"]]
-            environment.append(dict(entry))
+            others = [e for e in environment if e.get("name") != entry["name"]]
+            environment = [*others, dict(entry)]
     container["environment"] = environment
 
 
@@ -171,5 +168,4 @@ def _object_in(parent: dict[str, Any], key: str, otherwise: Template = MappingPr
 
 
 def _flow_container(containers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    by_name = [c for c in containers if c.get("name") == _FLOW_CONTAINER]
-    return (by_name or list(containers))[0]
+    return next((c for c in containers if c.get("name") == _FLOW_CONTAINER), containers[0])

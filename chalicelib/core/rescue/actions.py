@@ -6,8 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from chalicelib.core.model.flow_run import RunChange, RunState
-from chalicelib.core.model.run_record import RunRecord
+from chalicelib.core.model.flow_run import RunChange, RunRecord, RunState, StateType
 
 
 class Verdict(StrEnum):
@@ -69,16 +68,10 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
-class MarkCrashed:
-    """Set the run Crashed; the message says what to do about it."""
+class End:
+    """Set the run Crashed, or Cancelled where that was requested, and say why and what to do."""
 
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class MarkCancelled:
-    """Set the run Cancelled: a cancellation was requested, and its task is gone."""
-
+    state: StateType
     message: str
 
 
@@ -133,7 +126,7 @@ class Annotate:
     record: RunRecord
 
 
-Action = Save | Park | Change | MakeDue | Restore | MarkCrashed | MarkCancelled | Annotate
+Action = Save | Park | Change | MakeDue | Restore | End | Annotate
 
 
 @dataclass(frozen=True, slots=True)

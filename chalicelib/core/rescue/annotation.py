@@ -6,27 +6,17 @@ Texts from outside (stop reasons, zones, names) are cut and escaped by `core/mod
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Final
 from uuid import UUID, uuid5
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause, Task
-from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.ecs_task import FARGATE, Cause
+from chalicelib.core.model.flow_run import FlowRun, Interruption, Moved
 from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
-from chalicelib.core.model.run_record import Interruption, Moved
 from chalicelib.core.model.text import escaped, one_line
+from chalicelib.core.rescue import judge
 from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact, LogLine, PrefectEvent
-from chalicelib.core.rescue.judge import (
-    Complete,
-    Note,
-    NotRerun,
-    Phase,
-    Repeat,
-    Rerun,
-    Ruling,
-    Words,
-)
+from chalicelib.core.rescue.judge import Phase, Ruling, Words
 from chalicelib.core.rescue.snapshot import Snapshot, park_id_of_task
 
 INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
@@ -48,8 +38,7 @@ def annotate(recorded: Snapshot, ruling: Ruling) -> tuple[Annotate, ...]:
     observe mode nothing is written on the run itself.
     """
     interruption = recorded.interruption
-    words = _words(recorded, interruption, ruling) if interruption else None
-    if interruption is None or words is None:
+    if interruption is None or (words := _words(recorded, interruption, ruling)) is None:
         return ()
     has_outcome = words.phase is not Phase.WARNING or interruption.outcome_annotated
     annotated = replace(interruption, warning_annotated=True, outcome_annotated=has_outcome)
@@ -61,104 +50,95 @@ def annotate(recorded: Snapshot, ruling: Ruling) -> tuple[Annotate, ...]:
 
 def title_of(snapshot: Snapshot) -> str:
     """Return what ended in a line: which interruption of how many, and in which zone."""
-    interruption = snapshot.interruption
-    return _title(interruption, snapshot.budget) if interruption else "No Spot capacity"
+    ended = snapshot.interruption
+    return _title(ended, snapshot.budget) if ended else "No Spot capacity"
 
 
 def _words(recorded: Snapshot, interruption: Interruption, ruling: Ruling) -> Words | None:
     observing = recorded.policy.mode is Mode.OBSERVE
-    would = "would be " if observing else ""
-    rerun_on = f"{would}rerun on {interruption.rerun_on}"
     match ruling:
-        case Note(words=words):
+        case judge.Note(words=words):
             return words
-        case NotRerun(why):
+        case judge.NotRerun(why):
             return Words(Phase.NO_RERUN, "the run stays Crashed", why)
-        case Repeat() if not interruption.rerun_on:
+        case judge.Repeat() if not interruption.rerun_on:
             return None
-        case Repeat(made_due=False):
+        case judge.Repeat(made_due=False):
             moved = f"the run was {one_line(recorded.run.state.name)} before it could be rerun"
             return Words(Phase.NO_RERUN, "nothing", moved)
-        case Rerun() if not observing:
+        case judge.Rerun() if not observing:
             return None  # the look that finds the run parked annotates it
-        case Rerun() | Complete() | Repeat():
-            return Words(Phase.RERUN, rerun_on, _why_rerun(recorded, interruption))
+        case judge.Rerun() | judge.Complete() | judge.Repeat():
+            rerun = f"{'would be ' if observing else ''}rerun on {interruption.rerun_on}"
+            return Words(Phase.RERUN, rerun, _why_rerun(recorded, interruption))
         case _:
             return None
 
 
 def _annotation(snapshot: Snapshot, interruption: Interruption, words: Words) -> Annotation:
-    next_step, why = words.next_step, words.why
-    title = _title(interruption, snapshot.budget)
-    # Prefect's UI renders an artifact's description as Markdown too: no text from outside in it.
-    safe_title = _title(replace(interruption, availability_zone=""), snapshot.budget)
+    phase, budget, run_id = words.phase, snapshot.budget, snapshot.run.id
     observing = snapshot.policy.mode is Mode.OBSERVE
+    labels: dict[str, str | int] = {
+        INTERRUPTIONS_LABEL: len(snapshot.record.interruptions),
+        CAPACITY_LABEL: interruption.rerun_on or interruption.capacity,
+    }
     return Annotation(
-        log=LogLine(
-            snapshot.run.id,
+        *_texts(
+            snapshot.run,
             snapshot.now,
-            f"{title}. Next: {next_step}. Why: {one_line(why, WHY_LENGTH)}.",
+            f"spot-interruption-{str(run_id)[:8]}",
+            _title(interruption, budget),
+            words,
+            # Prefect's UI renders an artifact's description as Markdown too: no text from outside.
+            heading=_title(replace(interruption, availability_zone=""), budget),
+            table=_table(snapshot, interruption),
         ),
-        artifact=Artifact(
-            flow_run_id=snapshot.run.id,
-            key=f"spot-interruption-{str(snapshot.run.id)[:8]}",
-            markdown=(
-                f"## {escaped(safe_title)}\n\n{_table(snapshot, interruption)}\n\n"
-                f"**What happens next:** {escaped(next_step)}.\n\n"
-                f"**Why:** {escaped(why, WHY_LENGTH)}.\n"
-            ),
-            description=f"{safe_title}. Next: {next_step}.",
-        ),
-        events=_events(snapshot, interruption, words.phase),
-        labels=None if observing else _labels(snapshot, interruption),
-        tags=() if observing or words.phase is Phase.RERUN else (INTERRUPTED_TAG,),
+        events=_events(snapshot, interruption, phase),
+        labels=None if observing else labels,
+        tags=() if observing or phase is Phase.RERUN else (INTERRUPTED_TAG,),
     )
 
 
 def annotation_of_move(run: FlowRun, moved: Moved, mode: Mode, now: datetime) -> Annotation:
     """Return the annotation of a run that a guard puts on FARGATE before its first start."""
-    observing = mode is Mode.OBSERVE
+    observing, title = mode is Mode.OBSERVE, "On demand before its start"
     next_step = f"{'would start' if observing else 'it starts'} on {FARGATE}"
-    title, why = "On demand before its start", f"{moved.guard}: {moved.reason}"
-    event = PrefectEvent(
-        id=uuid5(run.id, ON_DEMAND_EVENT),
-        flow_run_id=run.id,
-        flow_run_name=one_line(run.name),
-        name=ON_DEMAND_EVENT,
-        at=now,
-        payload={"guard": moved.guard, "mode": mode.value},
-    )
+    words = Words(Phase.RERUN, next_step, f"{moved.guard}: {moved.reason}")
+    payload = {"guard": moved.guard, "mode": mode.value}
+    event = _event(run, uuid5(run.id, ON_DEMAND_EVENT), ON_DEMAND_EVENT, now, payload)
     return Annotation(
-        log=LogLine(run.id, now, f"{title}. Next: {next_step}. Why: {why}."),
-        artifact=Artifact(
-            flow_run_id=run.id,
-            key=f"spot-deadline-{str(run.id)[:8]}",
-            markdown=(
-                f"## {title}\n\n**What happens next:** {next_step}.\n\n"
-                f"**Why:** {escaped(why, WHY_LENGTH)}.\n"
-            ),
-            description=f"{title}. Next: {next_step}.",
-        ),
+        *_texts(run, now, f"spot-deadline-{str(run.id)[:8]}", title, words, heading=title),
         events=() if observing else (event,),
         labels=None if observing else {CAPACITY_LABEL: FARGATE},
     )
 
 
-def attempt_seconds(interruption: Interruption) -> Decimal | None:
-    """Return seconds from the image pull to the container's exit; None while either is unknown."""
-    if interruption.billed_from is None or interruption.exited_at is None:
-        return None
-    return seconds_between(interruption.billed_from, interruption.exited_at)
+def _texts(
+    run: FlowRun, now: datetime, key: str, title: str, words: Words, heading: str, table: str = ""
+) -> tuple[LogLine, Artifact]:
+    """Return an annotation's log line, which has `title`, and its artifact under `heading`."""
+    next_step, why = words.next_step, words.why
+    line = f"{title}. Next: {next_step}. Why: {one_line(why, WHY_LENGTH)}."
+    parts = (
+        f"## {escaped(heading)}",
+        table,
+        f"**What happens next:** {escaped(next_step)}.",
+        f"**Why:** {escaped(why, WHY_LENGTH)}.\n",
+    )
+    markdown = "\n\n".join(filter(None, parts))
+    description = f"{heading}. Next: {next_step}."
+    return LogLine(run.id, now, line), Artifact(run.id, key, markdown, description)
 
 
 def _table(snapshot: Snapshot, interruption: Interruption) -> str:
     why = interruption.reason or interruption.stop_code
+    at = interruption.exited_at or interruption.recorded_at
     rows = [
         ("Cause", f"{interruption.cause}: {escaped(why)}" if why else interruption.cause),
         ("Task", escaped(interruption.task_arn.rpartition("/")[2])),
         ("Capacity", escaped(interruption.capacity)),
         ("Availability zone", escaped(interruption.availability_zone) or "not reported by ECS"),
-        ("Time", _utc(interruption.exited_at or interruption.recorded_at)),
+        ("Time", f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "not reported by ECS"),
         ("Time lost", _time_lost(interruption)),
         ("Money lost", _money_lost(snapshot, interruption)),
     ]
@@ -168,34 +148,23 @@ def _table(snapshot: Snapshot, interruption: Interruption) -> str:
 
 
 def _time_lost(interruption: Interruption) -> str:
-    seconds = attempt_seconds(interruption)
-    if seconds is None:
+    start, end = interruption.billed_from, interruption.exited_at
+    if start is None or end is None:
         return _UNTIL_EXIT
+    seconds = seconds_between(start, end)
     return f"at most {seconds:.0f} s \\(less, where task results were persisted\\)"
 
 
 def _money_lost(snapshot: Snapshot, interruption: Interruption) -> str:
-    task, start, end = snapshot.subject, interruption.billed_from, interruption.exited_at
-    if start is None or end is None or not isinstance(task, Task):
+    task, start, end = snapshot.task, interruption.billed_from, interruption.exited_at
+    if start is None or end is None or task is None:
         return _UNTIL_EXIT
     rate = snapshot.policy.rates.get((task.region, task.architecture, interruption.capacity))
     if rate is None:
         return f"no rate known for {escaped(interruption.capacity)} in {escaped(task.region)}"
-    size = size_of(task)
-    if size is None:
+    if (size := size_of(task)) is None:
         return "ECS did not report the task's size"
     return f"at most {cost_usd(rate, billed_seconds(start, end), size):f} USD, estimated"
-
-
-def _utc(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "not reported by ECS"
-
-
-def _labels(snapshot: Snapshot, interruption: Interruption) -> Mapping[str, str | int]:
-    return {
-        INTERRUPTIONS_LABEL: len(snapshot.record.interruptions),
-        CAPACITY_LABEL: interruption.rerun_on or interruption.capacity,
-    }
 
 
 def _events(
@@ -215,21 +184,15 @@ def _events(
         "rerun_on": interruption.rerun_on,
         "mode": mode.value,
     }
-    return tuple(
-        PrefectEvent(
-            id=_event_id(interruption.task_arn, name),
-            flow_run_id=snapshot.run.id,
-            flow_run_name=one_line(snapshot.run.name),
-            name=name,
-            at=snapshot.now,
-            payload=payload,
-        )
-        for name in names
-    )
+    task_id = park_id_of_task(interruption.task_arn)
+    run, now = snapshot.run, snapshot.now
+    return tuple(_event(run, uuid5(task_id, name), name, now, payload) for name in names)
 
 
-def _event_id(task_arn: str, name: str) -> UUID:
-    return uuid5(park_id_of_task(task_arn), name)
+def _event(
+    run: FlowRun, event_id: UUID, name: str, now: datetime, payload: Mapping[str, object]
+) -> PrefectEvent:
+    return PrefectEvent(event_id, run.id, one_line(run.name), name, now, payload)
 
 
 def _title(interruption: Interruption, budget: Budget) -> str:

@@ -14,14 +14,14 @@ from chalicelib.core.model.ecs_task import FARGATE
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.text import one_line
-from chalicelib.core.policies.facts import Guard, PolicyFacts
+from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.rescue.actions import (
     Action,
     Annotate,
     Change,
     Decision,
+    End,
     MakeDue,
-    MarkCrashed,
     Park,
     Restore,
     Save,
@@ -36,7 +36,6 @@ from chalicelib.core.rescue.capacity import (
 )
 from chalicelib.core.rescue.judge import (
     Complete,
-    End,
     Ignore,
     Note,
     NotRerun,
@@ -56,10 +55,7 @@ MOST_LOOKS: Final = 4
 
 
 def decide(snapshot: Snapshot) -> Decision:
-    """Return what to do now; a decision without actions where nothing is left to do.
-
-    In observe mode it only records and annotates.
-    """
+    """Return what to do now, if anything; in observe mode it only records and annotates."""
     ruling = judge(snapshot)
     match ruling:
         case Rerun() | Complete():
@@ -83,7 +79,7 @@ def facts_needed(snapshot: Snapshot) -> tuple[Guard, ...]:
 
 def settle(
     look: Callable[[], Snapshot | None],
-    gather: Callable[[Snapshot, tuple[Guard, ...]], PolicyFacts],
+    gather: Callable[[Snapshot, tuple[Guard, ...]], PolicyFacts | Missing],
     perform: Callable[[Snapshot, Decision], bool],
 ) -> Decision:
     """Look, decide and perform until no further look is needed; return the last decision.
@@ -119,18 +115,16 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
         case Restore(state):
             reason = f"the run had become {one_line(state.name)} while it was being parked"
             return Decision(Verdict.UNDO_RERUN, reason, (ruling,))
-        case End(MarkCrashed(message) as mark):
-            return Decision(Verdict.MARK_CRASHED, message, (mark,))
-        case End(mark):
-            return Decision(Verdict.MARK_CANCELLED, mark.message, (mark,))
-        case Note(verdict, reason, _, mark):
-            return Decision(verdict, reason, (mark,) if mark else ())
+        case End(state, message):
+            crashes = state is StateType.CRASHED
+            verdict = Verdict.MARK_CRASHED if crashes else Verdict.MARK_CANCELLED
+            return Decision(verdict, message, (ruling,))
+        case Note(verdict, reason, _, end):
+            return Decision(verdict, reason, (end,) if end else ())
         case NotRerun(why):
-            mark = MarkCrashed(f"{title}: not rerun, because {why}.")
-            is_crashed = recorded.run.state.type is StateType.CRASHED
-            return Decision(
-                Verdict.MARK_CRASHED, f"not rerun: {why}", () if is_crashed else (mark,)
-            )
+            end = End(StateType.CRASHED, f"{title}: not rerun, because {why}.")
+            ended = recorded.run.state.type is StateType.CRASHED
+            return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", () if ended else (end,))
         case Rerun(park_id):
             return _park(recorded, park_id, title)
         case Complete(park_id):
@@ -140,13 +134,12 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
 
 def _park(recorded: Snapshot, park_id: UUID, title: str) -> Decision:
     """Park the run; the next look finds it parked, and completes its rerun."""
-    reason, is_cancelled = _reason(recorded, title), recorded.run.state.type is StateType.CANCELLED
-    until = recorded.now + PARKED_FOR
+    reason, until = _reason(recorded, title), recorded.now + PARKED_FOR
+    is_cancelled = recorded.run.state.type is StateType.CANCELLED
     park = Park(park_id, until, f"{reason}, being prepared", force=is_cancelled)
     on_demand = recorded.record.next_capacity == FARGATE
-    return Decision(
-        Verdict.RERUN_ON_DEMAND if on_demand else Verdict.RERUN_ON_SPOT, reason, (park,)
-    )
+    verdict = Verdict.RERUN_ON_DEMAND if on_demand else Verdict.RERUN_ON_SPOT
+    return Decision(verdict, reason, (park,))
 
 
 def _complete(recorded: Snapshot, park_id: UUID, title: str) -> Decision:

@@ -11,11 +11,11 @@ from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Cause, Task
+from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Cause
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import is_on_demand
 from chalicelib.core.model.text import one_line
-from chalicelib.core.rescue.actions import MarkCancelled, MarkCrashed, Restore, Verdict
+from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.orphans import explain
 from chalicelib.core.rescue.snapshot import Progress, Snapshot
 
@@ -60,12 +60,12 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Record the interruption and annotate the run; before that, `mark` sets a final state."""
+    """Record the interruption and annotate the run; before that, `end` sets a final state."""
 
     verdict: Verdict
     reason: str
     words: Words
-    mark: MarkCancelled | None = None
+    end: End | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,6 @@ class NotRerun:
     """Record and annotate the interruption, and leave or mark the run Crashed: why."""
 
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Set a run without a task to its final state; there is no interruption to record."""
-
-    mark: MarkCrashed | MarkCancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +94,15 @@ Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore
 
 def judge(snapshot: Snapshot) -> Ruling:
     """Return what has to happen, before the capacity of a rerun is chosen."""
-    rerun = snapshot.rerun_state
+    rerun, message = snapshot.rerun_state, snapshot.run.state.message
+    # By the worker itself: a new attempt, which only looks like a revert.
+    given_up = NO_CAPACITY_REASON in message or "could not be submitted" in message
     match rerun.progress:
         case Progress.PARKED if rerun.overwritten:
             return Restore(rerun.overwritten)
         case Progress.PARKED:
             return Complete(rerun.park_id)
-        case Progress.REVERTED if not (snapshot.newer_task or _could_not_be_submitted(snapshot)):
+        case Progress.REVERTED if not (snapshot.newer_task or given_up):
             return Rerun(rerun.park_id)
         case Progress.HANDLED if snapshot.swept and not rerun.made_due:
             return _judge_end(snapshot)  # it was undone, and the run has moved on since
@@ -137,7 +132,8 @@ def _judge_end(snapshot: Snapshot) -> Ruling:
 def _judge_interruption(snapshot: Snapshot) -> Ruling:
     state, rerun = snapshot.run.state, snapshot.rerun_state
     if state.type is StateType.CANCELLING and snapshot.swept:
-        return End(MarkCancelled("Cancelled: Spot took its task during the cancellation."))
+        why = "Cancelled: Spot took its task during the cancellation."
+        return End(StateType.CANCELLED, why)
     if state.is_over:
         why = f"the run is {one_line(state.name)} already"
         return Note(Verdict.ANNOTATE, why, Words(Phase.NO_RERUN, "nothing", why))
@@ -147,7 +143,8 @@ def _judge_interruption(snapshot: Snapshot) -> Ruling:
     if state.type is StateType.CRASHED and rerun.was_cancelling:
         why = "the run was being cancelled when Spot took its task"
         words = Words(Phase.NO_RERUN, "nothing", why)
-        return Note(Verdict.MARK_CANCELLED, why, words, MarkCancelled(f"Cancelled: {why}."))
+        end = End(StateType.CANCELLED, f"Cancelled: {why}.")
+        return Note(Verdict.MARK_CANCELLED, why, words, end)
     if why := snapshot.reason_not_to_rerun:
         return NotRerun(why)
     if state.type in RERUNNABLE:
@@ -189,19 +186,14 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
     message = explain(snapshot.subject)
     match snapshot.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
-            return End(MarkCrashed(message))
-        case StateType.CANCELLING if not isinstance(snapshot.subject, Task):
-            return End(MarkCancelled("Cancelled: no task of this run is left to end by itself."))
+            return End(StateType.CRASHED, message)
+        case StateType.CANCELLING if snapshot.task is None:
+            message = "Cancelled: no task of this run is left to end by itself."
+            return End(StateType.CANCELLED, message)
         case StateType.CANCELLING:
-            return End(MarkCancelled(message))
+            return End(StateType.CANCELLED, message)
         case other:
             return Ignore(f"{message}; the run is {other.value}")
-
-
-def _could_not_be_submitted(snapshot: Snapshot) -> bool:
-    """Whether the worker itself gave the run up: a new attempt, which only looks like a revert."""
-    message = snapshot.run.state.message
-    return NO_CAPACITY_REASON in message or "could not be submitted" in message
 
 
 def _restarted_since(snapshot: Snapshot) -> bool:
@@ -210,14 +202,14 @@ def _restarted_since(snapshot: Snapshot) -> bool:
     A worker takes a run (SCHEDULED to PENDING) before it asks for a task, so a pick-up after our
     container's start is another attempt's; the worker notes its task only later, or never.
     """
-    task, state = snapshot.subject, snapshot.run.state
-    if snapshot.swept or not isinstance(task, Task):
+    task, state = snapshot.task, snapshot.run.state
+    if snapshot.swept or task is None:
         return False
     started_at, exited_at = task.started_at, task.exited_at
-    picked_up = any(
-        before.type is StateType.SCHEDULED and after.type is StateType.PENDING
+    picked_up = started_at is not None and any(
+        (before.type, after.type) == (StateType.SCHEDULED, StateType.PENDING)
         for before, after in pairwise(snapshot.history)
-        if started_at is not None and after.timestamp > started_at
+        if after.timestamp > started_at
     )
     runs_since_long_after = (
         state.type is StateType.RUNNING

@@ -17,9 +17,8 @@ from chalicelib.core.model.ecs_task import (
     classify,
     was_interrupted,
 )
-from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
+from chalicelib.core.model.flow_run import FlowRun, Interruption, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import is_on_demand
-from chalicelib.core.model.run_record import Interruption, RunRecord
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.snapshot import (
     Gone,
@@ -42,16 +41,12 @@ def noted_task(run: FlowRun) -> tuple[str, str]:
 
 def by_flow_run(tasks: Iterable[Task]) -> Mapping[UUID, tuple[Task, ...]]:
     """Return the tasks grouped by flow run, the newest of each first."""
-    groups: dict[UUID, list[Task]] = {}
-    for task in tasks:
+    groups: dict[UUID, tuple[Task, ...]] = {}
+    unknown = datetime.min.replace(tzinfo=UTC)
+    for task in sorted(tasks, key=lambda task: task.created_at or unknown, reverse=True):
         if task.flow_run_id is not None:
-            groups.setdefault(task.flow_run_id, []).append(task)
-    return {run: tuple(sorted(group, key=_age, reverse=True)) for run, group in groups.items()}
-
-
-def lives(task: Task) -> bool:
-    """Whether the task's flow may still be running."""
-    return not task.exited
+            groups[task.flow_run_id] = (*groups.get(task.flow_run_id, ()), task)
+    return groups
 
 
 def subject_of(
@@ -80,9 +75,9 @@ def _of_a_live_run(
     run: FlowRun, history: Sequence[RunState], known: Sequence[Task], now: datetime
 ) -> Subject | None:
     """Return the newest task that no rerun has answered; else what stands for one that is gone."""
-    unanswered = [task for task in known if not was_made_due(task.arn, history)]
-    if unanswered:
-        return unanswered[0]
+    for task in known:
+        if not was_made_due(task.arn, history):
+            return task
     cluster, arn = noted_task(run)
     if not arn or was_made_due(arn, history):
         arn = f"prefect-spot:unseen-task-of:{run.state.id}"
@@ -134,35 +129,26 @@ def _recorded_task(run: FlowRun, interruption: Interruption) -> Task:
     )
 
 
-def _age(task: Task) -> datetime:
-    return task.created_at or datetime.min.replace(tzinfo=UTC)
-
-
-_BY_REASON = (
-    ("OutOfMemory", "it ran out of memory", "raise the deployment's `memory` job variable"),
-    (
-        "CannotPullContainer",
-        "its image could not be pulled",
-        "check the image's name, the execution role's permissions in ECR, and the network access"
-        " to the registry",
-    ),
-    (
-        "ResourceInitialization",
+_PULL_REMEDY = (
+    "check the image's name, the execution role's permissions in ECR, and the network access to the"
+    " registry"
+)
+_BY_REASON = {
+    "OutOfMemory": ("it ran out of memory", "raise the deployment's `memory` job variable"),
+    "CannotPullContainer": ("its image could not be pulled", _PULL_REMEDY),
+    "ResourceInitialization": (
         "ECS could not prepare it",
         "check the secrets its task definition names, the execution role and the network",
     ),
-    (
-        "CannotStartContainer",
+    "CannotStartContainer": (
         "its container could not be started",
         "check the command and the entry point",
     ),
-    (
-        "Task failed ELB health checks",
+    "Task failed ELB health checks": (
         "a load balancer found it unhealthy",
         "take flow runs out of the target group",
     ),
-)
-
+}
 _BY_STOP_CODE = {
     "TaskFailedToStart": ("it never started", "look at the stopped task in the ECS console"),
     "UserInitiated": ("a user stopped it", "retry the run if that was not intended"),
@@ -173,31 +159,24 @@ _BY_STOP_CODE = {
     "ServiceSchedulerInitiated": ("a service stopped it", "run flows outside of ECS services"),
     "InfrastructureHealth": ("AWS found its host unhealthy", "retry the run"),
 }
+_UNKNOWN = ("it stopped", "look at the stopped task in ECS")
 
 
 def explain(subject: Subject) -> str:
     """Return why it ended and what to do, with ECS's own reason cut to a line."""
-    match subject:
-        case Task() as task:
-            return _explain_task(task)
-        case Gone(started=True):
-            return (
-                "no ECS task found for this run (ECS keeps stopped tasks for about an hour):"
-                " retry the run"
-            )
-        case _:
-            return (
-                "a worker picked the run up, but ECS never showed a task for it: look at the"
-                " worker's log, then retry the run"
-            )
-
-
-def _explain_task(task: Task) -> str:
-    reasons = " ".join(filter(None, (task.stopped_reason, task.container_reason)))
-    what, remedy = next(
-        ((what, remedy) for sign, what, remedy in _BY_REASON if sign in reasons),
-        _BY_STOP_CODE.get(task.stop_code, ("it stopped", "look at the stopped task in ECS")),
-    )
-    code = "" if task.exit_code is None else f", exit code {task.exit_code}"
+    if isinstance(subject, Gone) and subject.started:
+        return (
+            "no ECS task found for this run (ECS keeps stopped tasks for about an hour): retry the"
+            " run"
+        )
+    if not isinstance(subject, Task):
+        return (
+            "a worker picked the run up, but ECS never showed a task for it: look at the worker's"
+            " log, then retry the run"
+        )
+    reasons = " ".join(filter(None, (subject.stopped_reason, subject.container_reason)))
+    by_reason = (found for sign, found in _BY_REASON.items() if sign in reasons)
+    what, remedy = next(by_reason, _BY_STOP_CODE.get(subject.stop_code, _UNKNOWN))
+    code = "" if subject.exit_code is None else f", exit code {subject.exit_code}"
     quoted = f" ({one_line(reasons)}{code})" if reasons or code else ""
     return f"the ECS task ended, not by Spot: {what}{quoted}. What to do: {remedy}"

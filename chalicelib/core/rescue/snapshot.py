@@ -6,17 +6,16 @@ so a rerun that another handler began, or one that was made twice, is recognised
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause, Task, classify
-from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
+from chalicelib.core.model.flow_run import FlowRun, Interruption, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import Budget, Policy, budget_of, reason_not_to_rerun
-from chalicelib.core.model.run_record import Interruption, RunRecord
-from chalicelib.core.policies.facts import PolicyFacts
+from chalicelib.core.policies.facts import NOT_GATHERED, Missing, PolicyFacts
 
 CONCURRENCY_CANCELLATION: Final = "concurrency limit"
 
@@ -73,7 +72,7 @@ def park_ids_of(task_arn: str, history: Sequence[RunState]) -> frozenset[UUID]:
     The first is the task's; after each state that reverted the rerun, that state gives a new one.
     """
     first = park_id_of_task(task_arn)
-    return frozenset({first, *(_next_park_id(first, state) for state in history)})
+    return frozenset({first, *(uuid5(first, str(state.id)) for state in history)})
 
 
 def was_made_due(task_arn: str, history: Sequence[RunState]) -> bool:
@@ -97,11 +96,14 @@ def rerun_state_of_task(task_arn: str, history: Sequence[RunState]) -> RerunStat
     made_due = history[touched[-1]].transition_id in dues
     has_begun = any(s.type in (StateType.RUNNING, StateType.CANCELLING) for s in since)
     parks = sum(s.transition_id in park_ids for s in history)
-    is_reverted = made_due and not has_begun and _reverts(current) and parks <= MOST_PARKS
-    progress = Progress.REVERTED if is_reverted else Progress.HANDLED
-    return RerunState(
-        progress, _next_park_id(first, current), made_due, was_cancelling=was_cancelling
+    by_a_limit = CONCURRENCY_CANCELLATION in current.message.lower()
+    was_ended = current.type is StateType.CRASHED or (
+        current.type is StateType.CANCELLED and by_a_limit
     )
+    is_reverted = made_due and not has_begun and was_ended and parks <= MOST_PARKS
+    progress = Progress.REVERTED if is_reverted else Progress.HANDLED
+    next_id = uuid5(first, str(current.id))
+    return RerunState(progress, next_id, made_due, was_cancelling=was_cancelling)
 
 
 def rerun_state_of_refusal(history: Sequence[RunState]) -> RerunState:
@@ -109,9 +111,8 @@ def rerun_state_of_refusal(history: Sequence[RunState]) -> RerunState:
     current = history[-1]
     park_ids = {park_id_of_state(state.id) for state in history}
     if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
-        before = history[-2] if len(history) > 1 else current
-        overwritten = before if _must_not_be_parked(before) else None
-        return RerunState(Progress.PARKED, current.transition_id, overwritten=overwritten)
+        before = history[-2] if len(history) > 1 and _must_not_be_parked(history[-2]) else None
+        return RerunState(Progress.PARKED, current.transition_id, overwritten=before)
     return RerunState(Progress.NOT_STARTED, park_id_of_state(current.id))
 
 
@@ -129,19 +130,8 @@ def _must_not_be_parked(state: RunState) -> bool:
 
 
 def _was_cancelling(history: Sequence[RunState], park_ids: frozenset[UUID]) -> bool:
-    for state in reversed(history):
-        if state.type is not StateType.CRASHED and state.transition_id not in park_ids:
-            return state.type is StateType.CANCELLING
-    return False
-
-
-def _next_park_id(first: UUID, state: RunState) -> UUID:
-    return uuid5(first, str(state.id))
-
-
-def _reverts(state: RunState) -> bool:
-    by_a_limit = CONCURRENCY_CANCELLATION in state.message.lower()
-    return state.type is StateType.CRASHED or (state.type is StateType.CANCELLED and by_a_limit)
+    by_others = (s.type for s in reversed(history) if s.transition_id not in park_ids)
+    return next((t for t in by_others if t is not StateType.CRASHED), None) is StateType.CANCELLING
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +166,7 @@ class Snapshot:
     `history`: the run's states, oldest first, the current one last. `newer_task`: the run's
     `infrastructure_pid` names a task created after this one, or one that still runs. `swept`: only
     `sweep` sets it: the events had their time, and ECS, asked by tag, shows no live task of the
-    run. `facts`: what the policies judge by, empty unless `facts_needed` asked for some.
+    run. `facts`: what the policies judge by, gathered only where `facts_needed` asked for some.
     """
 
     subject: Subject
@@ -187,7 +177,7 @@ class Snapshot:
     now: datetime
     newer_task: bool = False
     swept: bool = False
-    facts: PolicyFacts = field(default_factory=PolicyFacts)
+    facts: PolicyFacts | Missing = NOT_GATHERED
 
     @property
     def cause(self) -> Cause:
@@ -199,18 +189,23 @@ class Snapshot:
             case Refusal():
                 return Cause.NO_SPOT_CAPACITY
             case Gone(capacity=capacity, started=started):
-                on_spot = capacity == FARGATE_SPOT
-                return Cause.SPOT_INTERRUPTION if on_spot and (warned or started) else Cause.OTHER
+                by_spot = capacity == FARGATE_SPOT and (warned or started)
+                return Cause.SPOT_INTERRUPTION if by_spot else Cause.OTHER
+
+    @property
+    def task(self) -> Task | None:
+        """The task that ended, as ECS shows it; None where it shows none."""
+        return self.subject if isinstance(self.subject, Task) else None
 
     @property
     def has_exited(self) -> bool:
         """Whether the flow's container has stopped for certain."""
-        return not isinstance(self.subject, Task) or self.subject.exited
+        return self.task is None or self.task.exited
 
     @property
     def exited_at(self) -> datetime | None:
         """When the flow's container stopped; None while it runs, or where ECS does not say."""
-        return self.subject.exited_at if isinstance(self.subject, Task) else None
+        return self.task.exited_at if self.task else None
 
     @property
     def interruption(self) -> Interruption | None:
@@ -233,7 +228,3 @@ class Snapshot:
         if self.cause is Cause.NO_SPOT_CAPACITY:
             return rerun_state_of_refusal(self.history)
         return rerun_state_of_task(self.subject.arn, self.history)
-
-    def with_record(self, record: RunRecord) -> "Snapshot":
-        """Return the same snapshot with another record."""
-        return replace(self, record=record)

@@ -1,39 +1,28 @@
-"""An interruption meets what users and Prefect do by themselves: cancel, pause, limit."""
+"""Scenarios in which an interruption meets what users and Prefect do: cancel, pause, limit."""
 
-import itertools
 from collections.abc import Sequence
-
-import pytest
 
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import wait_for
 from localcloud.fargate import PROVISIONING_SECONDS
 from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
-from tests.faults.ledger import Ledger
-from tests.system.plays import Play, Playbill, completes, is_not_started_again
 
 HELD_QUEUE = "held"
 
 
-def cancelled_at_the_same_moment(stage: Stage) -> Sequence[Run]:
-    run = stage.start("waits", interruptions=1)
+def cancelled_at_the_same_moment(stage: Stage, **job_variables: object) -> Sequence[Run]:
+    run = stage.start("waits", job_variables=job_variables, interruptions=1)
     run.wait_for_start(1)
     cancel(run)
     run.interrupt()
     run.wait_for_state("CANCELLED")
-    is_not_started_again(run)
+    is_not_started_again(stage, run)
     return (run,)
 
 
 def cancelled_and_crashed(stage: Stage) -> Sequence[Run]:
-    """The engine is the container's main process: it hears nothing, and dies saying Crashed."""
-    own = {"command": "python -m prefect.engine"}
-    run = stage.start("waits", job_variables=own, interruptions=1)
-    run.wait_for_start(1)
-    cancel(run)
-    run.interrupt()
-    run.wait_for_state("CANCELLED")
-    is_not_started_again(run)
+    """The engine is the container's main process: it reports Crashed as it dies."""
+    [run] = cancelled_at_the_same_moment(stage, command="python -m prefect.engine")
     assert run.states()[-3:] == ["CANCELLING", "CRASHED", "CANCELLED"], "this shows nothing"
     return (run,)
 
@@ -49,33 +38,29 @@ def interrupted_and_then_cancelled(stage: Stage) -> Sequence[Run]:
     cancel(run)
     prefect.pause_queue(WORK_POOL, False, "cancelled")
     run.wait_for_state("CANCELLED")
-    is_not_started_again(run)
+    is_not_started_again(stage, run)
     return (run,)
 
 
 def paused(stage: Stage) -> Sequence[Run]:
     """The flow blocks in its process until a person resumes it, after that process is gone."""
-    run = stage.start("pauses")
-    run.wait_for_state("PAUSED")
-    run.interrupt()
-    is_not_started_again(run)
-    assert run.states()[-1] == "PAUSED"
-    stage.cloud.prefect.resume(run.id)
-    completes(run, starts=2)
-    assert run.notes() == ["start", "start", "resumed"]
-    return (run,)
+    return interrupted_while_paused(stage, "pauses")
 
 
 def suspended(stage: Stage) -> Sequence[Run]:
     """The flow leaves of itself, and Spot takes the container while it does."""
-    run = stage.start("suspends")
+    return interrupted_while_paused(stage, "suspends")
+
+
+def interrupted_while_paused(stage: Stage, flow: str) -> Sequence[Run]:
+    run = stage.start(flow)
     run.wait_for_state("PAUSED")
     run.interrupt()
     assert run.containers()[0].interrupted_at, "the container was gone before: this shows nothing"
-    is_not_started_again(run)
+    is_not_started_again(stage, run)
     assert run.states()[-1] == "PAUSED"
     stage.cloud.prefect.resume(run.id)
-    completes(run, starts=2)
+    run.completes(starts=2)
     assert run.notes() == ["start", "start", "resumed"]
     return (run,)
 
@@ -86,7 +71,8 @@ def interrupted_before_its_container_started(stage: Stage) -> Sequence[Run]:
     run.interrupt_each_start(1)
     wait_for("the second task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
     stage.cloud.fargate.interrupt(run.containers()[1].task_arn)
-    assert run.wait_for_end()["state_type"] == "COMPLETED"
+    run.wait_for_state("COMPLETED")
+    run.wait_for_end()
     assert [bool(life.started) for life in run.containers()] == [True, False, True]
     assert run.starts() == 2
     return (run,)
@@ -99,13 +85,15 @@ def enqueued_under_a_limit(stage: Stage) -> Sequence[Run]:
     second = stage.start("ENQUEUE", interruptions=0)
     wait_for("the wait", ATTEMPT_SECONDS, lambda: state_name(second) == "AwaitingConcurrencySlot")
     first.interrupt()
-    completes(first, starts=2)
-    completes(second, starts=1)
-    lives = sorted((*first.containers(), *second.containers()), key=lambda life: life.created)
-    for earlier, later in itertools.pairwise(lives):
-        assert earlier.exited
+    first.completes(starts=2)
+    second.completes(starts=1)
+    interrupted, *others = sorted(
+        (*first.containers(), *second.containers()), key=lambda life: life.created
+    )
+    assert interrupted.exited
+    for later in others:
         assert later.started
-        assert earlier.exited <= later.started, "two at a time"
+        assert interrupted.exited <= later.started, "two at a time"
     return first, second
 
 
@@ -124,22 +112,10 @@ def cancelled_under_a_limit(stage: Stage) -> Sequence[Run]:
     prefect.pause_queue(WORK_POOL, False, HELD_QUEUE)
     first.wait_for_state("CANCELLED")
     third.let_go_on()
-    completes(third, starts=1)
-    completes(first, starts=2)
+    third.completes(starts=1)
+    first.completes(starts=2)
     assert second.containers() == []
     return first, second, third
-
-
-PLAYS = (
-    Play("cancelled by a person at the same moment", cancelled_at_the_same_moment),
-    Play("cancelled by a person, and crashed by its engine", cancelled_and_crashed),
-    Play("cancelled by a person before the rerun", interrupted_and_then_cancelled),
-    Play("paused in its process", paused),
-    Play("being suspended", suspended),
-    Play("interrupted before its container started", interrupted_before_its_container_started),
-    Play("under a limit of 1, ENQUEUE", enqueued_under_a_limit),
-    Play("under a limit of 1, CANCEL_NEW", cancelled_under_a_limit),
-)
 
 
 def cancel(run: Run) -> None:
@@ -150,15 +126,19 @@ def state_name(run: Run) -> str:
     return str(run.cloud.prefect.run(run.id)["state_name"])
 
 
-LEDGER = Ledger("interplay")
+def is_not_started_again(stage: Stage, run: Run) -> None:
+    """Give `react` and `sweep` every occasion to start the run's second task; see none."""
+    stage.sweep()
+    assert len(run.containers()) == 1, run.states()
 
 
-@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
-def test_nothing_is_lost_and_nothing_run_twice(
-    playbill: Playbill, play: Play[Sequence[Run]]
-) -> None:
-    playbill.judge(play, LEDGER)
-
-
-def test_once_all_is_quiet_the_verdict_is_the_same(playbill: Playbill) -> None:
-    playbill.judge_all_again(PLAYS, LEDGER)
+SCENARIOS = {
+    "cancelled by a person at the same moment": cancelled_at_the_same_moment,
+    "cancelled by a person, and crashed by its engine": cancelled_and_crashed,
+    "cancelled by a person before the rerun": interrupted_and_then_cancelled,
+    "paused in its process": paused,
+    "being suspended": suspended,
+    "interrupted before its container started": interrupted_before_its_container_started,
+    "under a limit of 1, ENQUEUE": enqueued_under_a_limit,
+    "under a limit of 1, CANCEL_NEW": cancelled_under_a_limit,
+}

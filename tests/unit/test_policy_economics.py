@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.core.model.policy import Policy
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.pricing import Rates
 from chalicelib.core.policies.economics import (
     SURE,
     charged_spot_seconds,
@@ -20,65 +21,58 @@ from chalicelib.core.policies.facts import (
     GoOnDemand,
     Missing,
     Opinion,
-    PolicyFacts,
     PreviousRuns,
     Progress,
     RestartOverhead,
     SpotEvidence,
     StayOnSpot,
+    facts_of,
 )
-from tests.make import make_rate, make_task
+from tests.make import RATES, make_task
 
 HOUR = 3600.0
-SPOT, ON_DEMAND = (
-    make_rate("FARGATE_SPOT", "0.012", "0.0013"),
-    make_rate("FARGATE", "0.04", "0.004"),
-)
-RATES = {rate.key: rate for rate in (SPOT, ON_DEMAND)}
-POLICY = Policy(economics=True, rates=RATES)
+FACTS: dict[str, Any] = {
+    "evidence": SpotEvidence(100, 10),
+    "past": PreviousRuns((HOUR,)),
+    "progress": Progress(),
+    "restart_overhead": RestartOverhead(60, 30),
+}
 
 
-def opinion(policy: Policy = POLICY, **facts: Any) -> Opinion:
+def opinion(task: Task | None = None, rates: Rates = RATES, **facts: Any) -> Opinion:
     """On a rerun of an hour's work, after a hundred Spot hours with ten interruptions."""
-    ordinary: dict[str, Any] = {
-        "evidence": SpotEvidence(100, 10),
-        "past": PreviousRuns((HOUR,)),
-        "progress": Progress(),
-        "restart_overhead": RestartOverhead(60, 30),
-    }
-    gathered = PolicyFacts(**{**ordinary, **facts})
-    return economics_opinion(gathered, make_task(), policy.rates)
+    return economics_opinion(facts_of(**{**FACTS, **facts}), task or make_task(), rates)
 
 
 def played_spot_seconds(
-    dice: Random, work: float, piece: float, start: float, rate_per_hour: float
+    dice: Random, work: float, unit: float, start: float, rate_per_hour: float
 ) -> float:
-    """Seconds on Spot of one run, played piece by piece; no formula in it."""
-    spent, left_to_do, to_next_cut = 0.0, work, dice.expovariate(rate_per_hour / HOUR)
+    """Seconds on Spot of one run, played unit by unit; no formula in it."""
+    spent, left, to_interruption = 0.0, work, dice.expovariate(rate_per_hour / HOUR)
     stretch = start
-    while left_to_do > 1e-9:
-        stretch += min(piece, left_to_do)
-        if to_next_cut < stretch:
-            spent += to_next_cut
-            to_next_cut, stretch = dice.expovariate(rate_per_hour / HOUR), start
+    while left > 1e-9:
+        stretch += min(unit, left)
+        if to_interruption < stretch:
+            spent += to_interruption
+            to_interruption, stretch = dice.expovariate(rate_per_hour / HOUR), start
             continue
         spent += stretch
-        to_next_cut -= stretch
-        left_to_do -= min(piece, left_to_do)
+        to_interruption -= stretch
+        left -= min(unit, left)
         stretch = 0.0
     return spent
 
 
 @pytest.mark.parametrize(
-    ("hours", "pieces", "rate"), [(1, 1, 0.5), (2, 1, 1.0), (4, 16, 0.5), (8, 4, 0.3), (0.2, 2, 2)]
+    ("hours", "units", "rate"), [(1, 1, 0.5), (2, 1, 1.0), (4, 16, 0.5), (8, 4, 0.3), (0.2, 2, 2)]
 )
 def test_the_closed_form_is_what_runs_take_on_average(
-    hours: float, pieces: int, rate: float
+    hours: float, units: int, rate: float
 ) -> None:
     dice, work, start = Random(20261127), hours * HOUR, 90.0
-    times = [played_spot_seconds(dice, work, work / pieces, start, rate) for _ in range(4000)]
+    times = [played_spot_seconds(dice, work, work / units, start, rate) for _ in range(4000)]
     error = 4 * stdev(times) / len(times) ** 0.5
-    expected = expected_spot_seconds(work, work / pieces, start, rate)
+    expected = expected_spot_seconds(work, work / units, start, rate)
     assert expected == pytest.approx(mean(times), abs=error)
     assert error < 0.08 * expected
 
@@ -106,7 +100,7 @@ def test_little_evidence_weighs_little_and_much_of_it_all() -> None:
     assert interruptions_per_hour(SpotEvidence(10_000, 5000)) == pytest.approx(0.5, rel=2e-2)
 
 
-def test_the_rate_is_one_that_the_posterior_exceeds_as_surely_as_said() -> None:
+def test_the_posterior_exceeds_the_rate_with_the_stated_probability() -> None:
     """Gamma(a + n) at a whole number of events is a Poisson count: P(X < a + n | rate) = SURE."""
     mean = interruptions_per_hour(SpotEvidence(90, 20)) * 100
     fewer = sum(exp(-mean) * mean**k / factorial(k) for k in range(21))
@@ -139,56 +133,46 @@ def test_it_turns_where_the_expected_costs_meet(factor: float, kind: type) -> No
 
 
 LONG = PreviousRuns((40 * HOUR,))
-KEPT = PreviousRuns((40 * HOUR,), unit_seconds=(600.0,) * 240)
-ONE_PIECE = PreviousRuns((60 * HOUR,), unit_seconds=(50 * HOUR,))
+CHECKPOINTED = PreviousRuns((40 * HOUR,), unit_seconds=(600.0,) * 240)
+ONE_UNIT = PreviousRuns((60 * HOUR,), unit_seconds=(50 * HOUR,))
 MIXED = PreviousRuns((10 * HOUR,) * 9 + (40 * HOUR,))
 
 
-@pytest.mark.parametrize(
-    ("past", "progress", "kind"),
-    [
-        pytest.param(LONG, Progress(), GoOnDemand, id="long"),
-        pytest.param(KEPT, Progress(), StayOnSpot, id="long, its results kept"),
-        pytest.param(
-            KEPT, Progress(checkpointed=False), GoOnDemand, id="the run itself keeps none"
-        ),
-        pytest.param(LONG, Progress(True, unit_seconds=(600.0,)), StayOnSpot, id="itself does"),
-        pytest.param(ONE_PIECE, Progress(), GoOnDemand, id="a long piece"),
-        pytest.param(ONE_PIECE, Progress(True, 59.5 * HOUR), StayOnSpot, id="nearly done"),
-        pytest.param(MIXED, Progress(), StayOnSpot, id="mostly short"),
-        pytest.param(MIXED, Progress(None, 0, 11 * HOUR), GoOnDemand, id="one of the longer"),
-        pytest.param(PreviousRuns((HOUR,)), Progress(None, 0, 40 * HOUR), GoOnDemand, id="longest"),
-    ],
-)
-def test_what_a_run_keeps_and_has_done_goes_before_what_its_like_did(
+HISTORIES = {
+    "long": (LONG, Progress(), GoOnDemand),
+    "long, checkpointed": (CHECKPOINTED, Progress(), StayOnSpot),
+    "the run itself is not": (CHECKPOINTED, Progress(checkpointed=False), GoOnDemand),
+    "the run itself is": (LONG, Progress(True, unit_seconds=(600.0,)), StayOnSpot),
+    "a long unit": (ONE_UNIT, Progress(), GoOnDemand),
+    "nearly done": (ONE_UNIT, Progress(True, 59.5 * HOUR), StayOnSpot),
+    "mostly short": (MIXED, Progress(), StayOnSpot),
+    "one of the longer": (MIXED, Progress(None, 0, 11 * HOUR), GoOnDemand),
+    "the longest": (PreviousRuns((HOUR,)), Progress(None, 0, 40 * HOUR), GoOnDemand),
+}
+
+
+@pytest.mark.parametrize(("past", "progress", "kind"), HISTORIES.values(), ids=HISTORIES)
+def test_what_a_run_has_done_itself_goes_before_previous_runs(
     past: PreviousRuns, progress: Progress, kind: type
 ) -> None:
     assert isinstance(opinion(past=past, progress=progress), kind)
 
 
-def test_the_figures_are_answer() -> None:
+def test_the_reason_holds_the_figures() -> None:
     answer = opinion()
     assert isinstance(answer, StayOnSpot)
-    for words in ("USD on Spot", "USD on demand", "60 min", "0.064 interr", "10 in 100.0 h"):
-        assert words in answer.why
+    for part in ("USD on Spot", "USD on demand", "60 min", "0.064 interr", "10 in 100.0 h"):
+        assert part in answer.why
 
 
-@pytest.mark.parametrize("fact", ["evidence", "past", "progress", "restart_overhead"])
+@pytest.mark.parametrize("fact", FACTS)
 def test_without_a_fact_it_has_no_opinion(fact: str) -> None:
-    missing = Missing(fact, "it could not be read")
-    lacking: dict[str, Any] = {fact: missing}
-    assert opinion(**lacking) == missing
-    never_gathered: dict[str, Any] = {fact: None}
-    assert isinstance(opinion(**never_gathered), Missing)
+    lacking: dict[str, Any] = {fact: Missing(fact, "it could not be read")}
+    assert opinion(**lacking) == lacking[fact]
 
 
 def test_without_a_rate_or_a_size_it_has_no_opinion() -> None:
-    answer = opinion(policy=Policy(rates={SPOT.key: SPOT}))
-    assert answer == Missing("the FARGATE rate", "none is known in us-east-1")
-    facts = PolicyFacts(
-        SpotEvidence(1, 1), PreviousRuns((HOUR,)), Progress(), RestartOverhead(60, 30)
-    )
-    sizeless = make_task(cpu_units=None)
-    assert economics_opinion(facts, sizeless, RATES) == Missing(
-        "the task's size", "ECS did not report it"
-    )
+    only_spot = {key: rate for key, rate in RATES.items() if rate.capacity == "FARGATE_SPOT"}
+    assert opinion(rates=only_spot) == Missing("the FARGATE rate", "none is known in us-east-1")
+    sizeless = opinion(make_task(cpu_units=None))
+    assert sizeless == Missing("the task's size", "ECS did not report it")

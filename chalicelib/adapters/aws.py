@@ -1,0 +1,102 @@
+"""ECS's tasks as it describes them, and metrics as CloudWatch reads them out of Lambda's log."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+from chalicelib.core.metrics import NAMESPACE, UNITS, Measured
+from chalicelib.core.model.ecs_task import Ignored, Task, parse_task
+from chalicelib.core.model.text import one_line
+from chalicelib.errors import RETRY_LATER, PrefectSpotError
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecs import ECSClient
+
+MOST_TASKS: Final = 100
+"""How many tasks ECS describes, and lists, per call."""
+
+LONGEST_VALUE: Final = 250
+"""Characters of a dimension's value. CloudWatch takes 1024, and did take 255 for long."""
+
+
+class EcsTasks:
+    """`core.ports.Tasks` through DescribeTasks and ListTasks.
+
+    Every method raises whatever botocore raises, throttling and an unknown cluster included, after
+    botocore's own retries; and PrefectSpotError when ECS says neither what a task is like nor that
+    it is MISSING: a task that counted as forgotten by mistake would have its run started twice.
+    """
+
+    def __init__(self, client: "ECSClient") -> None:
+        self._client = client
+
+    def describe(self, cluster: str, task_arn: str) -> Task | None:
+        """Return the task with its tags; None when ECS has forgotten it (after about an hour)."""
+        return self.describe_many(cluster, [task_arn]).get(task_arn)
+
+    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> Mapping[str, Task]:
+        """Return the tasks that ECS still knows, with tags, by ARN: one call per hundred."""
+        wanted = list(dict.fromkeys(task_arns))
+        tasks: dict[str, Task] = {}
+        for start in range(0, len(wanted), MOST_TASKS):
+            arns = wanted[start : start + MOST_TASKS]
+            answer = self._client.describe_tasks(cluster=cluster, tasks=arns, include=["TAGS"])
+            parsed = map(parse_task, answer["tasks"])
+            tasks |= {task.arn: task for task in parsed if not isinstance(task, Ignored)}
+            reasons = {failure.get("arn"): failure.get("reason") for failure in answer["failures"]}
+            for arn in arns:
+                if arn not in tasks and reasons.get(arn) != "MISSING":
+                    why = reasons.get(arn) or "no reason given"
+                    raise PrefectSpotError(f"ECS did not describe task {arn}: {why}", RETRY_LATER)
+        return tasks
+
+    def all_of(self, cluster: str) -> tuple[Task, ...]:
+        """Return every task of the cluster; at most two calls per hundred tasks, and two more."""
+        # In this order a task that stops meanwhile is listed twice; in the other, not at all. ECS
+        # gives no task a third desired status.
+        arns = [*self._list(cluster, "RUNNING"), *self._list(cluster, "STOPPED")]
+        return tuple(self.describe_many(cluster, arns).values())
+
+    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+        """Return the tasks stopped in the last hour, or being stopped, with tags."""
+        return tuple(self.describe_many(cluster, [*self._list(cluster, "STOPPED")]).values())
+
+    def _list(self, cluster: str, desired: Literal["RUNNING", "STOPPED"]) -> Iterator[str]:
+        pages = self._client.get_paginator("list_tasks").paginate(
+            cluster=cluster, desiredStatus=desired, PaginationConfig={"PageSize": MOST_TASKS}
+        )
+        for page in pages:
+            yield from page["taskArns"]
+
+
+class EmfMetrics:
+    """Prints values by stage and work pool, and by deployment as well where there is one.
+
+    In CloudWatch's embedded metric format: one line on stdout each time; nothing is sent. Values
+    are floats there; what is exact is the table.
+    """
+
+    def __init__(self, stage: str, work_pool: str) -> None:
+        self._dimensions = {"Stage": _value(stage), "WorkPool": _value(work_pool)}
+
+    def measure(self, measured: Measured) -> None:
+        """Print the values, all in one line; nothing for none."""
+        if not measured.values:
+            return
+        from aws_lambda_powertools.metrics import EphemeralMetrics  # `spotctl` does without
+
+        metrics = EphemeralMetrics(namespace=NAMESPACE)
+        metrics.service = ""  # else the variable POWERTOOLS_SERVICE_NAME adds a dimension
+        for name, value in self._dimensions.items():
+            metrics.add_dimension(name, value)
+        if measured.deployment:
+            deployment = _value(measured.deployment)
+            metrics.add_dimensions(**self._dimensions, Deployment=deployment)
+        for metric, amount in measured.values.items():
+            metrics.add_metric(metric.value, UNITS.get(metric, "None"), float(amount))
+        metrics.flush_metrics()
+
+
+def _value(text: str) -> str:
+    """Return text from outside as CloudWatch takes it: ASCII, not empty, without leading colon."""
+    ascii_only = one_line(text, LONGEST_VALUE).encode("ascii", "backslashreplace").decode()
+    return ascii_only[:LONGEST_VALUE].lstrip(": ") or "-"
