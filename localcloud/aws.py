@@ -4,12 +4,10 @@ Deployments, Lambdas, the worker and the tests talk to it over HTTP like to AWS;
 and EventBridge of this package look straight into moto's backends.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import threading
-from typing import Any
+from typing import Any, Self
 
 import boto3
 from moto.awslambda.models import LambdaBackend, lambda_backends
@@ -40,7 +38,7 @@ class EmulatedAws:
         self.cloudformation = CloudFormation(self.client, self.account, self.region)
         self.calls = moto_additions.calls
 
-    def __enter__(self) -> EmulatedAws:
+    def __enter__(self) -> Self:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
         default_user_config["iam"]["load_aws_managed_policies"] = True
         moto_additions.install()
@@ -65,17 +63,7 @@ class EmulatedAws:
 
     def environment(self) -> dict[str, str]:
         """Return what a child process needs to meet this AWS, and never a real one."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_SESSION_TOKEN": "testing",
-            "AWS_DEFAULT_REGION": self.region,
-            "AWS_REGION": self.region,
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return environment_of(self.endpoint_url)
 
     def client(self, name: str) -> Any:
         """Return a boto3 client of the named service; one per service, shared by all threads."""
@@ -110,3 +98,18 @@ class EmulatedAws:
     def lambdas(self) -> LambdaBackend:
         """Lambda as moto keeps it: the deployed functions' code and configuration."""
         return lambda_backends[self.account][self.region]
+
+
+def environment_of(endpoint_url: str) -> dict[str, str]:
+    """Return what leads a process's AWS clients to an emulated AWS, and never to a real one."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SESSION_TOKEN": "testing",
+        "AWS_DEFAULT_REGION": EmulatedAws.region,
+        "AWS_REGION": EmulatedAws.region,
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }

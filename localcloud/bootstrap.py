@@ -4,8 +4,6 @@ The account is empty before, but for AWS's default VPC. What is named here is wh
 by default.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Real are Prefect's server and worker, the flows, `chalice deploy`, the zip and L
 client; AWS is emulated. All of it listens on 127.0.0.1 and is gone when the `with` ends.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """What a Fargate container runs, and what ECS says about its task: pure, but for the secrets."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Deploys for real, interrupts for real (a process, not a container), and reports 
 say. Writes `build/demo.json`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

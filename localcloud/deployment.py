@@ -3,8 +3,6 @@
 The copy keeps Chalice's own bookkeeping (`.chalice/deployed`) out of the user's tree.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

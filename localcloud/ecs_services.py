@@ -5,8 +5,6 @@ definition is a new deployment; one whose tasks fail is given up, as with a
 DeploymentCircuitBreaker, which the stack's worker has.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from typing import Any

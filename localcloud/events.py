@@ -4,14 +4,12 @@ A wrong rule fails here, not in production. A delivery plan has events delivered
 another order or never, as at-least-once delivery may do.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from moto.events.models import Rule
 
@@ -82,7 +80,7 @@ class EventRouter:
         self._timers: list[threading.Timer] = []
         self._closed = threading.Event()
 
-    def __enter__(self) -> EventRouter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

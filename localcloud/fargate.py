@@ -4,8 +4,6 @@ moto's RunTask and StopTask end here; every change of a task becomes the event E
 get. `ledger()` is what the oracle judges by.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -16,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from moto.ecs.models import Task, TaskDefinition
 
@@ -92,7 +90,7 @@ class Fargate:
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Fargate:
+    def __enter__(self) -> Self:
         """Run ECS's tasks, and keep `desiredCount` tasks of every service running.
 
         CloudFormation waits from now on until a service it makes or changes is steady.

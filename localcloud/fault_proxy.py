@@ -4,8 +4,6 @@ What goes wrong is a *plan*: a function from a request to a fault, or to None fo
 put together from `always`, `nth`, `first`, `fraction`, `matching` and `either`.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import random
@@ -18,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import assert_never
+from typing import Self, assert_never
 from urllib.parse import urlsplit
 
 UPSTREAM_SECONDS = 60.0
@@ -168,7 +166,7 @@ class FaultProxy(ThreadingHTTPServer):
         self._upstream = urlsplit(upstream_url).netloc
         self._lock = threading.Lock()
 
-    def __enter__(self) -> FaultProxy:
+    def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 

@@ -4,8 +4,6 @@ The client asks a local Runtime API for events and posts its answers there; this
 notices answers, init errors, timeouts and dead processes alike.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -19,7 +17,7 @@ import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from moto.awslambda.models import LambdaFunction
 
@@ -47,7 +45,7 @@ class FunctionConfig:
     code: bytes = field(compare=False, repr=False)
 
     @classmethod
-    def of(cls, function: LambdaFunction) -> FunctionConfig:
+    def of(cls, function: LambdaFunction) -> Self:
         """Take the configuration from a function as moto holds it."""
         return cls(
             name=function.function_name,
@@ -87,7 +85,7 @@ class _Message:
     content: Any = None
 
     @classmethod
-    def failure(cls, kind: Status, error_type: str, text: str) -> _Message:
+    def failure(cls, kind: Status, error_type: str, text: str) -> Self:
         return cls(kind, {"errorType": error_type, "errorMessage": text})
 
 

@@ -4,8 +4,6 @@ Each function has a queue and a few execution environments: started when needed,
 replaced after a death, a timeout, or a change of code or configuration.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import random
@@ -17,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from moto.awslambda.exceptions import UnknownFunctionException
 from moto.awslambda.models import LambdaFunction
@@ -82,7 +80,7 @@ class LambdaService:
         self._changed = threading.Condition()
         self._stopped = False
 
-    def __enter__(self) -> LambdaService:
+    def __enter__(self) -> Self:
         """Answer AWS's own Invoke as well."""
         moto_additions.connect_lambda(LambdaHooks(self._answer_to_invoke, self.invoke_async))
         return self

@@ -5,8 +5,6 @@ Lambda's Invoke asks the Lambda service, by the hooks that these connect; withou
 as moto makes them.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import re

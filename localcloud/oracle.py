@@ -4,8 +4,6 @@ Never from the product's own word: it reads no record, no label, no artifact and
 `judge` is pure; `observe` gathers what it judges by.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

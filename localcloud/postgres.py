@@ -4,8 +4,6 @@ The wheel's own wrapper adds a user to the system and opens folders up to the ro
 programs are used. PostgreSQL refuses to run as root: there, it runs as `nobody`.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil
@@ -16,6 +14,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 from localcloud.processes import free_port
 
@@ -45,7 +44,7 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
-    def __enter__(self) -> Postgres:
+    def __enter__(self) -> Self:
         """Start it. Raises RuntimeError, with the end of its log, when it does not start."""
         self.folder.mkdir(mode=0o700)
         try:

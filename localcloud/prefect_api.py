@@ -3,8 +3,6 @@
 Not the product's adapter: what judges the product must not be the product.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from typing import Any

@@ -4,14 +4,13 @@ The demo, the end-to-end tests and the contract suite all start theirs here; whi
 is decided by the Python that is handed in.
 """
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -54,7 +53,7 @@ class PrefectServer:
         self.api_url = f"{self.ui_url}/api"
         self.version = ""
 
-    def __enter__(self) -> PrefectServer:
+    def __enter__(self) -> Self:
         """Start it and wait until it answers.
 
         Raises RuntimeError, with the end of its log, when it ends or is silent for two minutes.

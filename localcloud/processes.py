@@ -4,8 +4,6 @@ Every process gets a marker in its environment; a *reaper* waits on a pipe to us
 pipe closes for whatever reason, kills all that carry the marker and removes the folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -19,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -40,7 +39,7 @@ class Supervisor:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, root: Path | None = None) -> Iterator[Supervisor]:
+    def open(cls, root: Path | None = None) -> Iterator[Self]:
         """Make the folder (inside `root`, else where temporary files go) and start the reaper.
 
         Raises RuntimeError at the end when processes or files outlive the reaper's patience.

@@ -4,8 +4,6 @@ Fargate drives it from threads of its own; every change is emitted once, with a 
 its own, and DescribeTasks and the events say the same.
 """
 
-from __future__ import annotations
-
 import copy
 import subprocess
 import threading

@@ -49,10 +49,7 @@ def packed(project: Path) -> Iterator[None]:
     """Keep bytecode in the project's folder, for Chalice to pack, until the context ends.
 
     That of our own code stays there. That of libraries, of the modules that the Lambdas load, is
-    written to `vendor/` and removed at the end.
-
-    Raises:
-        AppError: the app cannot be imported.
+    written to `vendor/` and removed at the end. Raises AppError: the app cannot be imported.
     """
     sources = _sources_beside(project)
     for folder in (*OWN, VENDOR):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -31,7 +31,14 @@ from spotctl.project import Project
 LONGEST_INVOCATION_SECONDS: Final = 900
 """Lambda's longest timeout: an answer is waited for that long."""
 
+_ONE_LONG_TRY: Final = Config(
+    read_timeout=LONGEST_INVOCATION_SECONDS + 5, retries={"total_max_attempts": 1}
+)
+"""An invocation that takes long must not be sent twice."""
+
 _PREFECT_SECONDS: Final = 20.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +64,7 @@ class Aws:
     def client(self, service: str) -> Any:
         """Return the client of a service."""
         if service not in self._clients:
-            # An invocation that takes long must not be sent twice.
-            config = (
-                Config(
-                    read_timeout=LONGEST_INVOCATION_SECONDS + 5,
-                    retries={"total_max_attempts": 1},
-                )
-                if service == "lambda"
-                else None
-            )
+            config = _ONE_LONG_TRY if service == "lambda" else None
             self._clients[service] = boto3.client(  # type: ignore[call-overload]  # any service name
                 service, region_name=self.region, config=config
             )
@@ -119,6 +118,14 @@ class Context:
         )
 
 
+def find(call: Callable[[], T], missing: type[Exception] | tuple[type[Exception], ...]) -> T | None:
+    """Return what a call to AWS returns; None where it raises that the thing is `missing`."""
+    try:
+        return call()
+    except missing:
+        return None
+
+
 def open_context(project: Project, progress: Callable[[str], None]) -> Context:
     """Return the context of one command. `progress` prints a line.
 
@@ -142,10 +149,8 @@ def open_context(project: Project, progress: Callable[[str], None]) -> Context:
 def run_chalice(project: Project, command: str, progress: Callable[[str], None]) -> int:
     """Run `chalice deploy` or `chalice delete` for the stage; return its exit code.
 
-    Its output goes to `progress`, a line at a time. What is deployed contains its bytecode.
-
-    Raises:
-        RefusedError: Chalice is not installed beside this Python, or the app cannot be imported.
+    Its output goes to `progress`, a line at a time. What is deployed contains its bytecode. Raises
+    RefusedError: Chalice is not installed beside this Python, or the app cannot be imported.
     """
     program = Path(sys.executable).parent / "chalice"
     if not program.exists():

@@ -81,8 +81,7 @@ def _provision(context: Context) -> Row:
     while True:
         answer = provision(context, dry_run=False)
         answers.append(answer)
-        line = _line(context, answer)
-        if line != shown:
+        if (line := _line(context, answer)) != shown:
             context.progress(f"provision: {line}")
             shown = line
         match next_after(answers):

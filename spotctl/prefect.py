@@ -78,12 +78,11 @@ class OperatorPrefect:
 
     def version(self) -> str:
         """Return the server's version."""
-        version = self._http.get("/admin/version")
-        if not isinstance(version, str):
-            raise PrefectUnavailableError(
-                "Prefect's answer contains no version", next_step=CHECK_API_URL
-            )
-        return version
+        if isinstance(version := self._http.get("/admin/version"), str):
+            return version
+        raise PrefectUnavailableError(
+            "Prefect's answer contains no version", next_step=CHECK_API_URL
+        )
 
     def work_pool(self, name: str) -> WorkPool | None:
         """Return the pool, None where there is none."""
@@ -117,18 +116,12 @@ class OperatorPrefect:
 
     def deployments(self, pool: str) -> tuple[Deployment, ...]:
         """Return all deployments of a work pool, by name."""
+        chosen = {"work_pools": {"name": {"any_": [pool]}}, "sort": "NAME_ASC", "limit": PAGE}
         found: list[Mapping[str, Any]] = []
-        more = True
-        while more:
-            body = {
-                "work_pools": {"name": {"any_": [pool]}},
-                "sort": "NAME_ASC",
-                "limit": PAGE,
-                "offset": len(found),
-            }
-            page = self._filter("/deployments", body)
+        while page := self._filter("/deployments", {**chosen, "offset": len(found)}):
             found += page
-            more = len(page) == PAGE
+            if len(page) < PAGE:
+                break
         return self._with_flow_names(found)
 
     def deployment(self, name_or_id: str) -> Deployment | None:
@@ -145,13 +138,10 @@ class OperatorPrefect:
 
     def start(self, deployment: Deployment, tags: Sequence[str]) -> UUID:
         """Create a flow run of the deployment, due now, with its tags and `tags`; return its id."""
-        body = {
-            "state": {"type": "SCHEDULED", "name": "Scheduled"},
-            "tags": [*deployment.tags, *tags],
-        }
+        scheduled = {"type": "SCHEDULED", "name": "Scheduled"}
+        body = {"state": scheduled, "tags": [*deployment.tags, *tags]}
         path = f"/deployments/{deployment.id}/create_flow_run"
-        run = _object(self._http.send("POST", path, body, repeatable=False))
-        return UUID(str(run["id"]))
+        return UUID(str(_object(self._http.send("POST", path, body, repeatable=False))["id"]))
 
     def save_deployment(
         self,

@@ -51,8 +51,7 @@ def read_project(
 ) -> Project:
     """Read the stage's settings; `changes` override those of the file.
 
-    Raises:
-        SettingError: no such file or stage, or a setting is wrong.
+    Raises SettingError: no such file or stage, or a setting is wrong.
     """
     path = folder / CONFIG
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from spotctl.context import LONGEST_INVOCATION_SECONDS, Context
+from spotctl.context import LONGEST_INVOCATION_SECONDS, Context, find
 from spotctl.errors import RefusedError
 from spotctl.output import DEPLOY
 
@@ -74,17 +74,13 @@ def redrive(context: Context, *, dry_run: bool) -> Iterator[Message]:
     """Invoke each message's function once more; yield the message with its outcome.
 
     With `dry_run` nothing is invoked or deleted. Messages that are kept are visible again at the
-    end.
-
-    Raises:
-        RefusedError: there is no failure queue. Also botocore's errors.
+    end. Raises RefusedError: there is no failure queue. Also botocore's errors.
     """
-    sqs = context.aws.client("sqs")
-    name = context.project.failure_queue
-    try:
-        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-    except sqs.exceptions.QueueDoesNotExist:
-        raise RefusedError(f"there is no queue {name}", next_step=DEPLOY) from None
+    sqs, name = context.aws.client("sqs"), context.project.failure_queue
+    found = find(lambda: sqs.get_queue_url(QueueName=name), sqs.exceptions.QueueDoesNotExist)
+    if found is None:
+        raise RefusedError(f"there is no queue {name}", next_step=DEPLOY)
+    url = found["QueueUrl"]
     kept: dict[str, str] = {}
     try:
         while messages := [m for m in _receive(sqs, url, dry_run=dry_run) if m.id not in kept]:

@@ -31,10 +31,8 @@ _DAYS: Final = {"d": 1, "w": 7}
 def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[date, ...]:
     """Return the days (UTC) of a period, up to today. `since`: "7d", "4w", or a date in ISO 8601.
 
-    `most_days`: for how many days the data is kept.
-
-    Raises:
-        RefusedError: `since` is none of these, or longer ago.
+    `most_days`: for how many days the data is kept. Raises RefusedError: `since` is none of these,
+    or longer ago.
     """
     period = _PERIOD.fullmatch(since)
     try:
@@ -57,8 +55,7 @@ def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[dat
 def read_report(client: "DynamoDBClient", table: str, since: str, today: date) -> Report:
     """Read the daily sums of a period, up to today (UTC), from the stack's table.
 
-    Raises:
-        RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
+    Raises RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
     """
     days = days_since(since, today)
     return report_of(BillTable(client, table).read_sums(days), days[0], days[-1])

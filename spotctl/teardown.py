@@ -6,13 +6,14 @@ is empty, a cluster only without tasks. It stops at the first step that fails, a
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from chalicelib.adapters.aws import EcsTasks
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.errors import PrefectSpotError
-from spotctl.context import Context
+from spotctl.context import Context, find
 from spotctl.errors import RefusedError
 from spotctl.output import Row, State, failed, ok, warning
 from spotctl.status.provisioning import FUNCTION
@@ -39,8 +40,7 @@ class Stack:
 def find_stack(context: Context) -> Stack:
     """Return the stage's stack, empty where there is none.
 
-    Raises:
-        RefusedError: prefect-spot did not create the stack of that name. Also botocore's errors.
+    Raises RefusedError: prefect-spot did not create the stack of that name. Also botocore's errors.
     """
     found = describe_stack(context)
     if found is None:
@@ -112,13 +112,13 @@ def what_stays(context: Context, *, work_pool: bool) -> list[str]:
 
 
 def _hold_provision(context: Context, _stack: Stack) -> Row:
-    name = context.project.function_name(FUNCTION)
-    client = context.aws.client("lambda")
-    try:
-        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
-    except client.exceptions.ResourceNotFoundException:
-        return ok("provision", "it is not deployed")
-    return ok("provision", "held, by a reserved concurrency of 0")
+    name, client = context.project.function_name(FUNCTION), context.aws.client("lambda")
+    held = find(
+        lambda: client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0),
+        client.exceptions.ResourceNotFoundException,
+    )
+    found = "held, by a reserved concurrency of 0" if held else "it is not deployed"
+    return ok("provision", found)
 
 
 def _stop_worker(context: Context, stack: Stack) -> Row:
@@ -129,12 +129,14 @@ def _stop_worker(context: Context, stack: Stack) -> Row:
         found = ecs.describe_services(cluster=stack.cluster, services=[WORKER_SERVICE])["services"]
         return sum(int(service["runningCount"]) for service in found)
 
-    try:
-        ecs.update_service(cluster=stack.cluster, service=WORKER_SERVICE, desiredCount=0)
-    except (
-        ecs.exceptions.ServiceNotFoundException,
-        ecs.exceptions.ServiceNotActiveException,
-        ecs.exceptions.ClusterNotFoundException,
+    errors = ecs.exceptions
+    if not find(
+        lambda: ecs.update_service(cluster=stack.cluster, service=WORKER_SERVICE, desiredCount=0),
+        (
+            errors.ServiceNotFoundException,
+            errors.ServiceNotActiveException,
+            errors.ClusterNotFoundException,
+        ),
     ):
         return ok("worker", "there is none")
     context.progress("worker: stopping")
@@ -220,7 +222,14 @@ def _why(client: Any, stack_id: str) -> str:
 def _delete_functions(context: Context, _stack: Stack) -> Row:
     project = context.project
     code = context.chalice("delete")
-    left = [n for n in map(project.function_name, project.functions) if _exists(context, n)]
+    client = context.aws.client("lambda")
+    missing = client.exceptions.ResourceNotFoundException
+    names = map(project.function_name, project.functions)
+    left = [
+        n
+        for n in names
+        if find(partial(client.get_function_configuration, FunctionName=n), missing)
+    ]
     if code == 0 and not left:
         return ok("functions", "deleted, with their rules and roles")
     deployed = project.folder / ".chalice" / "deployed" / f"{project.stage}.json"
@@ -229,15 +238,6 @@ def _delete_functions(context: Context, _stack: Stack) -> Row:
         why = f"chalice delete ended with exit code {code}"
     step = f"run teardown where {deployed.name} is, or delete them by hand"
     return failed("functions", why, step)
-
-
-def _exists(context: Context, function_name: str) -> bool:
-    client = context.aws.client("lambda")
-    try:
-        client.get_function_configuration(FunctionName=function_name)
-    except client.exceptions.ResourceNotFoundException:
-        return False
-    return True
 
 
 def _delete_work_pool(context: Context, _stack: Stack) -> Row:
@@ -254,10 +254,8 @@ def _delete_work_pool(context: Context, _stack: Stack) -> Row:
 
 def _tasks(context: Context, cluster: str) -> list[Task]:
     ecs = context.aws.client("ecs")
-    try:
-        return list(EcsTasks(ecs).all_of(cluster))
-    except ecs.exceptions.ClusterNotFoundException:
-        return []
+    missing = ecs.exceptions.ClusterNotFoundException
+    return find(lambda: list(EcsTasks(ecs).all_of(cluster)), missing) or []
 
 
 def _wait(context: Context, is_done: Callable[[], bool]) -> bool:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.bench import machine, report
-from lab.bench.part import PARTS
+from lab.bench import report
+from lab.bench.part import PARTS, ROOT, describe_machine
 from lab.tables import console, show
 
 
@@ -40,10 +40,10 @@ def main(arguments: list[str]) -> int:
         found = _run(name, found, screen, short=options.short)
         report.save(found, file)
     show(screen, "What is promised, and what was found", report.judged(found))
-    screen.print(f"written: {file.relative_to(machine.ROOT)}")
+    screen.print(f"written: {file.relative_to(ROOT)}")
     if not options.short:
         report.write_page(found)
-        screen.print(f"written: {report.PAGE.relative_to(machine.ROOT)}")
+        screen.print(f"written: {report.PAGE.relative_to(ROOT)}")
     return 0
 
 
@@ -61,7 +61,7 @@ def _run(name: str, found: report.Found, screen: Console, **options: object) -> 
     share = {
         "at": f"{at:%Y-%m-%d %H:%M} UTC",
         "seconds": round(time.monotonic() - began, 1),
-        "machine": machine.describe(),
+        "machine": describe_machine(),
         "figures": measured.tables,
     }
     return report.merge(found, name, measured.targets, share)

@@ -14,15 +14,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import psutil
 
 from lab.bench.deployed import TIMEOUT_SECONDS, answered, deployed
 from lab.bench.interruptions import Interruption, exit_of, exit_without_warning, interruptions
-from lab.bench.machine import cpu_seconds, peak_rss_mib
-from lab.bench.part import Log, Measured, ratio
+from lab.bench.part import Log, Measured, cpu_seconds, medians, peak_rss_mib, ratio
 from lab.bench.servers import fresh_aws, stand_in
 from lab.tables import Row
 from localcloud.bootstrap import STAGE
@@ -72,37 +70,36 @@ def measure(log: Log, *, short: bool = False, against: Path | None = None) -> Me
         shutil.copytree(BARE_PROJECT, supervisor.folder / "bare")
         deploy_folder(stage.aws, supervisor.folder / "bare", STAGE, {}, TIMEOUT_SECONDS)
         with stand_in(supervisor) as prefect, fresh_aws(supervisor) as aws:
-            settings = {"PREFECT_API_URL": prefect.api_url, **aws.environment}
-            runtimes = {
-                title: partial(stage.runtime, name, **settings)
+            starts_of: dict[str, Start] = {
+                title: partial(stage.runtime, name, prefect, aws)
                 for title, name in {**names, BARE: BARE_NAME}.items()
             }
-            compared = _in_turn(runtimes, starts)
+            compared = _in_turn(starts_of, starts)
             sizes = {}
             for title, name in names.items():
                 began = prefect.begin_all(interruptions(rescues))
-                peak = _peak_mib(runtimes[title], began)
+                peak = _peak_mib(starts_of[title], began)
                 sizes[title] = {ZIP_BYTES: stage.zip_bytes(name), PEAK_MIB: peak}
     tables = {COMPARED: _with_ratios(compared), SIZES: _with_ratios(sizes)}
-    log(f"react {compared[OURS]['seconds']} s, bare {compared[BARE]['seconds']} s")
+    ours, bare = compared[OURS]["seconds"], compared[BARE]["seconds"]
+    log(f"react {ours} s, bare {bare} s")
     targets = {
-        "cold_vs_bare": ratio(compared[OURS]["seconds"], compared[BARE]["seconds"]),
+        "cold_vs_bare": ratio(ours, bare),
         "zip_bytes": sizes[OURS][ZIP_BYTES],
         "peak_rss_mib": sizes[OURS][PEAK_MIB],
     }
     return Measured(targets, tables)
 
 
-def _in_turn(runtimes: Mapping[str, Start], starts: int) -> Mapping[str, Row]:
+def _in_turn(starts_of: Mapping[str, Start], starts: int) -> Mapping[str, Row]:
     """Start each function so often; return the medians by function.
 
     The first start of each finds nothing in the machine's caches, and is not counted.
     """
-    samples: dict[str, list[Row]] = {title: [] for title in runtimes}
+    samples: dict[str, list[Row]] = {title: [] for title in starts_of}
     for _ in range(starts + 1):
-        for title, start in runtimes.items():
-            event = exit_without_warning()
-            began = time.perf_counter()
+        for title, start in starts_of.items():
+            event, began = exit_without_warning(), time.perf_counter()
             runtime = start()
             answered(runtime, event)
             seconds = time.perf_counter() - began
@@ -111,7 +108,7 @@ def _in_turn(runtimes: Mapping[str, Start], starts: int) -> Mapping[str, Row]:
             samples[title].append({"seconds": seconds, "CPU seconds": cpu, PEAK_MIB: mib})
             runtime.end()
     return {
-        title: {key: round(median(each[key] for each in found[1:]), 3) for key in found[0]}
+        title: {key: round(value, 3) for key, value in medians(found[1:]).items()}
         for title, found in samples.items()
     }
 

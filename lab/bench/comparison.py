@@ -1,39 +1,79 @@
-"""Measures both sides on the same interruptions, in turn."""
+"""Prefect-spot's `react` as deployed, and prefect-aws's observer as it ships, on the same events.
 
+Both sides are measured in turn, on the same interruptions.
+"""
+
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from statistics import median
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Final
 
-from lab.bench.deployed import Deployed
+import psutil
+
+from lab.bench.deployed import Deployed, answered
 from lab.bench.interruptions import (
     Interruption,
+    Json,
     exit_of,
     interruptions,
     stop_of,
     task_of,
     warning_of,
 )
-from lab.bench.machine import cpu_seconds, peak_rss_mib
-from lab.bench.part import Log, ratio
-from lab.bench.servers import Aws, Prefect, fresh_aws
-from lab.bench.sides import OURS, RUNTIMES, THEIRS, Event, Side, observer, ours
+from lab.bench.part import Log, cpu_seconds, medians, peak_rss_mib, ratio
+from lab.bench.servers import Aws, Prefect, fresh_aws, running
 from lab.tables import Row
+from localcloud.cloud import REACT, wait_for
+from localcloud.lambda_environment import ExecutionEnvironment
 
-Events = Callable[[Sequence[Interruption]], Sequence[Event]]
+OURS: Final = "prefect-spot"
+THEIRS: Final = "observer"
+RUNTIMES: Final = 10
+"""As many as are reserved for `react` in `.chalice/config.json`."""
+
+LONG_SECONDS: Final = 900.0
+QUEUE: Final = "prefect-ecs-tasks-events"
+OBSERVE: Final = """
+import asyncio
+from prefect_aws.observers.ecs import start_observer
+
+async def main():
+    await start_observer()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+"""The observer as the ECS worker starts it, and nothing of the worker."""
+
+Events = Callable[[Sequence[Interruption]], Sequence[Json]]
 
 
-def stop_alone(of: Sequence[Interruption]) -> Sequence[Event]:
+def stop_alone(of: Sequence[Interruption]) -> Sequence[Json]:
     """Return the last event of each."""
     return [stop_of(each) for each in of]
 
 
-def stream(of: Sequence[Interruption]) -> Sequence[Event]:
+def stream(of: Sequence[Interruption]) -> Sequence[Json]:
     """Return all events of all: the warnings, then the exits, then the stops."""
     return [event_of(each) for event_of in (warning_of, exit_of, stop_of) for each in of]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A handler of ECS's events.
+
+    `deliver` passes events, all at once, and returns before they are handled. `wait` returns when
+    all of them are; it raises TimeoutError, or RuntimeError on a failure.
+    """
+
+    processes: Sequence[psutil.Process]
+    deliver: Callable[[Sequence[Json]], None]
+    wait: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -62,13 +102,10 @@ class Comparison:
                     with server() as prefect:
                         samples[name].append(self.sample(name, prefect, number, events))
                     self.log(f"{number}, {name}: {samples[name][-1]['seconds']:.2f} s")
-            first, second = (_medians(samples[name]) for name in (OURS, THEIRS))
-            ratios = {
-                key: ratio(first[key], second[key]) if first[key] and second[key] else None
-                for key in first
-            }
-            for name, figures in ((OURS, first), (THEIRS, second), ("ratio", ratios)):
-                rows.append({"interruptions": number, "side": name, **figures})
+            figures = {name: medians(taken) for name, taken in samples.items()}
+            pairs = {key: (ours, figures[THEIRS][key]) for key, ours in figures[OURS].items()}
+            figures["ratio"] = {key: ratio(*x) if all(x) else None for key, x in pairs.items()}
+            rows += [{"interruptions": number, "side": x, **row} for x, row in figures.items()]
         return rows
 
     def side(
@@ -76,8 +113,8 @@ class Comparison:
     ) -> AbstractContextManager[Side]:
         """Start a side with these servers; `runtimes` are prefect-spot's."""
         if name == OURS:
-            return ours(self.stage, prefect, aws, runtimes)
-        return observer(self.stage, prefect, aws)
+            return _ours(self.stage, prefect, aws, runtimes)
+        return _observer(self.stage, prefect, aws)
 
     def sample(self, name: str, prefect: Prefect, number: int, events: Events) -> Row:
         """Take one measurement, after as many interruptions as there are runtimes to warm up.
@@ -93,59 +130,98 @@ class Comparison:
         ):
             side.deliver(stop_alone(warm_up))
             side.wait()
-            to_deliver = events(measured)
-            before = _used(prefect, side)
+            to_deliver, before = events(measured), _used(prefect, side)
             started_at, started = datetime.now(UTC), time.monotonic()
             side.deliver(to_deliver)
             side.wait()
-            settled = time.monotonic() - started
-            after = _used(prefect, side)
+            settled, after = time.monotonic() - started, _used(prefect, side)
+            used = {key: (total - before[key]) / number for key, total in after.items()}
             return {
-                "seconds": (_last_settled(prefect, side, measured) - started_at).total_seconds(),
+                "seconds": (_last_settled(prefect, name, measured) - started_at).total_seconds(),
                 "settled": settled,
-                **{
-                    key: None if used is None else (used - before[key]) / number
-                    for key, used in after.items()
-                },
+                "requests": None,  # a real server does not count them
+                **used,
                 "MiB": max(map(peak_rss_mib, side.processes)),
             }
 
 
-def _medians(samples: Sequence[Row]) -> Row:
-    return {
-        key: None if samples[0][key] is None else median(sample[key] for sample in samples)
-        for key in samples[0]
+@contextmanager
+def _ours(stage: Deployed, prefect: Prefect, aws: Aws, runtimes: int) -> Iterator[Side]:
+    """Start so many runtimes of the deployed zip; events wait until one is idle."""
+    started = [stage.runtime(REACT, prefect, aws) for _ in range(runtimes)]
+    idle: SimpleQueue[ExecutionEnvironment] = SimpleQueue()
+    for runtime in started:
+        idle.put(runtime)
+    delivered: list[Future[None]] = []
+
+    def answer(event: Json) -> None:
+        runtime = idle.get()
+        answered(runtime, event)
+        idle.put(runtime)
+
+    with ThreadPoolExecutor(runtimes) as pool:
+        yield Side(
+            [psutil.Process(runtime.pid) for runtime in started],
+            lambda events: delivered.extend(pool.submit(answer, event) for event in events),
+            lambda: [future.result(LONG_SECONDS) for future in delivered],
+        )
+    for runtime in started:
+        runtime.end()
+
+
+@contextmanager
+def _observer(stage: Deployed, prefect: Prefect, aws: Aws) -> Iterator[Side]:
+    """Start an observer in a process of its own; it is ready when it asks for a message."""
+    environment = {
+        **prefect.environment,
+        **aws.environment,
+        "PREFECT_HOME": str(stage.supervisor.folder / THEIRS),
+        "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": QUEUE,
+        "DO_NOT_TRACK": "1",
     }
+
+    def is_listening() -> bool:
+        return bool(aws.read()["listeners"])
+
+    with running(stage.supervisor, THEIRS, ["-c", OBSERVE], environment, is_listening) as process:
+
+        def is_through() -> bool:
+            """Whether each message is deleted, which the observer does last."""
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                raise RuntimeError("the observer has ended")
+            return not aws.read()["messages"]
+
+        yield Side(
+            [process],
+            lambda events: aws.add("messages", [json.dumps(event) for event in events]),
+            lambda: wait_for("the observer to empty its queue", LONG_SECONDS, is_through),
+        )
 
 
 def _used(prefect: Prefect, side: Side) -> Row:
     """Return the requests so far, and the CPU seconds of the side and of Prefect."""
     return {
-        "requests": prefect.usage.requests() if prefect.is_stand_in else None,
+        **({"requests": prefect.usage.requests()} if prefect.is_stand_in else {}),
         "CPU s": cpu_seconds(side.processes),
         "Prefect's CPU s": cpu_seconds(prefect.processes()),
     }
 
 
-def _last_settled(prefect: Prefect, side: Side, of: Sequence[Interruption]) -> datetime:
+def _last_settled(prefect: Prefect, side: str, of: Sequence[Interruption]) -> datetime:
     """Return when the last run came to where the side leaves it; raise if one did not."""
-    is_settled = _is_due_again if side.name == OURS else _is_crashed
+    is_settled = _is_due_again if side == OURS else _is_crashed
     runs = {run["id"]: run for run in prefect.runs(of)}
     for each in of:
         if not is_settled(runs[each.run_id], each):
-            raise RuntimeError(f"{side.name} left a run in {runs[each.run_id]['state']}")
+            raise RuntimeError(f"{side} left a run in {runs[each.run_id]['state']}")
     return max(datetime.fromisoformat(run["state"]["timestamp"]) for run in runs.values())
 
 
 def _is_due_again(run: Mapping[str, Any], of: Interruption) -> bool:
-    is_on_demand = run["job_variables"].get("launch_type") == "FARGATE"
-    return is_due(run) and is_on_demand == of.on_demand
-
-
-def is_due(run: Mapping[str, Any]) -> bool:
-    """Whether a run's scheduled start has come."""
     due_at = run["next_scheduled_start_time"]
-    return due_at is not None and datetime.fromisoformat(due_at) <= datetime.now(UTC)
+    is_due = due_at is not None and datetime.fromisoformat(due_at) <= datetime.now(UTC)
+    is_on_demand = run["job_variables"].get("launch_type") == "FARGATE"
+    return is_due and is_on_demand == of.on_demand
 
 
 def _is_crashed(run: Mapping[str, Any], _: Interruption) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+from lab.bench.servers import Aws, Prefect
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import LAMBDA_PYTHON, REACT
@@ -18,11 +19,10 @@ from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig, 
 from localcloud.processes import Supervisor
 
 TIMEOUT_SECONDS: Final = 30
+OTHER_NAME: Final = "another-checkout"
 
 SETTINGS: Final = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
 """Replaced by the address of its server in each runtime."""
-
-OTHER_NAME: Final = "another-checkout"
 
 AS_ON_LAMBDA: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 """The zip's folder cannot be written to there: its code is compiled in each cold start."""
@@ -39,16 +39,14 @@ class Deployed:
         """Return the size of a function's deployed zip."""
         return len(self.aws.lambdas.get_function(function).code_bytes)
 
-    def runtime(self, function: str = REACT, **settings: str) -> ExecutionEnvironment:
-        """Start a runtime of a function, with `settings` over its own environment."""
+    def runtime(self, function: str = REACT, *servers: Prefect | Aws) -> ExecutionEnvironment:
+        """Start a runtime of a function, which reaches these servers."""
         config = FunctionConfig.of(self.aws.lambdas.get_function(function))
-        environment = {**dict(config.environment), **AS_ON_LAMBDA, **settings}
-        return ExecutionEnvironment(
-            self.supervisor,
-            self.aws,
-            LAMBDA_PYTHON,
-            replace(config, environment=tuple(sorted(environment.items()))),
-        )
+        environment = {**dict(config.environment), **AS_ON_LAMBDA}
+        for server in servers:
+            environment |= server.environment
+        config = replace(config, environment=tuple(sorted(environment.items())))
+        return ExecutionEnvironment(self.supervisor, self.aws, LAMBDA_PYTHON, config)
 
     def add_checkout(self, checkout: Path) -> str:
         """Deploy another checkout of this repository, its functions renamed; return its `react`."""

@@ -17,6 +17,7 @@ from lab.bench.interruptions import Interruption, exit_of
 from lab.bench.part import Log, Measured, ratio
 from lab.bench.servers import Prefect, fresh_aws, real_server, stand_in
 from lab.tables import Row
+from localcloud.cloud import REACT
 from localcloud.processes import Supervisor
 
 TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
@@ -51,12 +52,7 @@ NEEDED: Final = (
     (2, PREFECT, "read its states", "whether this very interruption was handled before"),
     (2, PREFECT, "read the run", "whether it may be rerun, and how often it was"),
     (3, TABLE, "record the interruption", "before the run moves on: else a crash loses the count"),
-    (
-        4,
-        PREFECT,
-        "park",
-        "Prefect changes only a scheduled run, and no worker may get it meanwhile",
-    ),
+    (4, PREFECT, "park", "Prefect changes only a scheduled run, which no worker may get meanwhile"),
     (5, PREFECT, "read its states again", "whether the run had ended while it was being parked"),
     (5, PREFECT, "read the run again", "a change replaces whole fields: it needs a fresh read"),
     (6, PREFECT, "change", "the retry that the rerun would take, and the tag"),
@@ -77,21 +73,16 @@ def measure(log: Log, *, short: bool = False) -> Measured:
     """
     rescues, warm_up = (2, 1) if short else (RESCUES, WARM_UP)
     servers = {"stand-in, 20 ms away": stand_in, "real server": real_server}
-    if short:
-        del servers["real server"]
     rows: list[Row] = []
     with Supervisor.open() as supervisor, deployed(supervisor) as stage:
         stage.add_function(BARE, BARE_SOURCE)
-        floors = {on_demand: Floor(stage, on_demand) for on_demand in KINDS.values()}
-        for name, server in servers.items():
+        floors = {kind: Floor(stage, on_demand) for kind, on_demand in KINDS.items()}
+        for name, server in list(servers.items())[: 1 if short else None]:
             with server(supervisor) as prefect:
-                for kind, on_demand in KINDS.items():
-                    pair = _medians_ms(stage, prefect, floors[on_demand], rescues, warm_up)
-                    log(f"{name}, {kind}: a rescue {pair[0]:.0f} ms, its floor {pair[1]:.0f} ms")
-                    row = {"rescue, ms": round(pair[0], 1), "floor, ms": round(pair[1], 1)}
-                    rows.append(
-                        {"Prefect": name, "rerun on": kind, **row, "rescue ÷ floor": ratio(*pair)}
-                    )
+                for kind, floor in floors.items():
+                    figures = floor.compare(prefect, rescues, warm_up)
+                    log(f"{name}, {kind}: {figures}")
+                    rows.append({"Prefect": name, "rerun on": kind, **figures})
     worse = max(row["rescue ÷ floor"] for row in rows[-len(KINDS) :])
     columns = ("stage", "to", "request", "because")
     needed = [dict(zip(columns, row, strict=True)) for row in NEEDED]
@@ -104,12 +95,12 @@ class Floor:
     def __init__(self, stage: Deployed, on_demand: bool) -> None:
         """Let the deployed zip rescue two runs, and keep what it sent for the second.
 
-        Raises:
-            ValueError: it sent more requests than are needed, or fewer.
+        Raises ValueError: it sent more requests than are needed, or fewer.
         """
-        self.on_demand: Final = on_demand
+        self._stage: Final = stage
+        self._on_demand: Final = on_demand
         with stand_in(stage.supervisor) as prefect, fresh_aws(stage.supervisor) as aws:
-            runtime = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
+            runtime = stage.runtime(REACT, prefect, aws)
             cold, self._rescued = prefect.begin_all([Interruption(on_demand) for _ in range(2)])
             answered(runtime, exit_of(cold))
             stand_ins = {PREFECT: prefect.usage, TABLE: aws}
@@ -125,32 +116,31 @@ class Floor:
             stages.setdefault(stage_number, []).append({"to": to, **next(in_turn[to])})
         self._stages = json.dumps(list(stages.values()))
 
-    def event(self, of: Interruption, prefect_url: str, aws_url: str) -> Mapping[str, Any]:
+    def compare(self, prefect: Prefect, rescues: int, warm_up: int) -> Row:
+        """Return the median milliseconds of a rescue, and of its floor, taken in turn."""
+        number = warm_up + rescues
+        began = prefect.begin_all([Interruption(self._on_demand) for _ in range(2 * number)])
+        seconds: list[tuple[float, float]] = []
+        with fresh_aws(self._stage.supervisor) as aws:
+            hosts = {PREFECT: urlsplit(prefect.usage.url).netloc, TABLE: urlsplit(aws.url).netloc}
+            ours, bare = self._stage.runtime(REACT, prefect, aws), self._stage.runtime(BARE)
+            for rescued, moved in zip(began[:number], began[number:], strict=True):
+                rescue = answered(ours, exit_of(rescued))
+                moves = answered(bare, {"hosts": hosts, "stages": self._stages_for(moved)})
+                seconds.append((rescue.seconds, moves.seconds))
+            ours.end()
+            bare.end()
+        states = {run["state"]["name"] for run in prefect.runs(began)}
+        if states != {"AwaitingRetry"}:
+            raise RuntimeError(f"not every run was made due: {states}")
+        rescue_ms, floor_ms = (1000 * median(x) for x in zip(*seconds[warm_up:], strict=True))
+        return {
+            "rescue, ms": round(rescue_ms, 1),
+            "floor, ms": round(floor_ms, 1),
+            "rescue ÷ floor": ratio(rescue_ms, floor_ms),
+        }
+
+    def _stages_for(self, of: Interruption) -> list[Any]:
         """Return what moves this run from RUNNING to due again, with its annotation."""
         stages = self._stages.replace(self._rescued.run_id, of.run_id)
-        stages = stages.replace(self._rescued.task_arn, of.task_arn)
-        hosts = {PREFECT: urlsplit(prefect_url).netloc, TABLE: urlsplit(aws_url).netloc}
-        return {"hosts": hosts, "stages": json.loads(stages)}
-
-
-def _medians_ms(
-    stage: Deployed, prefect: Prefect, floor: Floor, rescues: int, warm_up: int
-) -> tuple[float, float]:
-    """Return the median milliseconds of a rescue, and of its floor, taken in turn."""
-    number = warm_up + rescues
-    began = prefect.begin_all([Interruption(floor.on_demand) for _ in range(2 * number)])
-    seconds: list[tuple[float, float]] = []
-    with fresh_aws(stage.supervisor) as aws:
-        ours = stage.runtime(PREFECT_API_URL=prefect.api_url, AWS_ENDPOINT_URL=aws.url)
-        bare = stage.runtime(BARE)
-        for rescued, moved in zip(began[:number], began[number:], strict=True):
-            rescue = answered(ours, exit_of(rescued))
-            moves = answered(bare, floor.event(moved, prefect.api_url, aws.url))
-            seconds.append((rescue.seconds, moves.seconds))
-        ours.end()
-        bare.end()
-    states = {run["state"]["name"] for run in prefect.runs(began)}
-    if states != {"AwaitingRetry"}:
-        raise RuntimeError(f"not every run was made due: {states}")
-    rescue_s, floor_s = map(median, zip(*seconds[warm_up:], strict=True))
-    return 1000 * rescue_s, 1000 * floor_s
+        return list(json.loads(stages.replace(self._rescued.task_arn, of.task_arn)))

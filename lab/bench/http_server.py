@@ -5,8 +5,9 @@ everything, and no middleware.
 """
 
 import asyncio
+import json
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import uvicorn
@@ -25,7 +26,7 @@ NEWEST: Final = 32
 
 def serve(
     port: int,
-    answer: Callable[[Request], Awaitable[Answer]],
+    answer: Callable[[Request, Any], Awaitable[Answer]],
     *,
     reply: Callable[[Any], object] = lambda _: None,
     usage: Callable[[], Mapping[str, object]] = dict,
@@ -33,29 +34,25 @@ def serve(
 ) -> None:
     """Serve on 127.0.0.1 until the process ends; answers and replies leave after the delay.
 
-    `reply` returns the reply to a WebSocket's message, None for no reply; pongs are not delayed.
-    Below /bench are the benchmark's own requests, which are not counted: its usage holds the number
-    of all others by their kind, the newest of them, and `usage`.
+    `answer` gets the request's body as well, out of JSON. `reply` returns the reply to a
+    WebSocket's message, None for no reply; pongs are not delayed. Below /bench are the benchmark's
+    own requests, which are not counted: its usage holds the number of all others by their kind, the
+    newest of them, and `usage`.
     """
     counted: Counter[str] = Counter()
     newest: deque[Mapping[str, str]] = deque(maxlen=NEWEST)
 
     async def http(request: Request) -> Response:
-        if request.url.path.endswith("/bench/usage"):
+        path, sent = request.url.path, (await request.body()).decode()
+        if path.endswith("/bench/usage"):
             return JSONResponse({"requests": counted, "newest": list(newest), **usage()})
-        if "/bench/" not in request.url.path:
-            operation = request.headers.get("x-amz-target", "")
-            counted[operation or request.method] += 1
-            newest.append(
-                {
-                    "method": request.method,
-                    "path": request.url.path
-                    + (f"?{request.url.query}" if request.url.query else ""),
-                    "x-amz-target": operation,
-                    "body": (await request.body()).decode(),
-                }
-            )
-        status, body = await answer(request)
+        if "/bench/" not in path:
+            whole = "?".join(filter(None, (path, request.url.query)))
+            target = request.headers.get("x-amz-target", "")
+            counted[target or request.method] += 1
+            kept = {"method": request.method, "path": whole, "x-amz-target": target, "body": sent}
+            newest.append(kept)
+        status, body = await answer(request, json.loads(sent or "{}"))
         await asyncio.sleep(delay_seconds)
         return Response(status_code=status) if body is None else JSONResponse(body, status)
 
@@ -64,19 +61,17 @@ def serve(
         await socket.accept(next(iter(socket.scope["subprotocols"]), None))
         async for message in socket.iter_json():
             counted["WebSocket"] += 1
-            back = reply(message)
-            if back is not None:
+            if (back := reply(message)) is not None:
                 await asyncio.sleep(delay_seconds)
                 await socket.send_json(back)
 
-    methods: Sequence[str] = ("GET", "POST", "PATCH")
+    everything = "/{path:path}"
     routes = [
-        Route("/{path:path}", http, methods=methods),
-        WebSocketRoute("/{path:path}", messages),
+        Route(everything, http, methods=["GET", "POST", "PATCH"]),
+        WebSocketRoute(everything, messages),
     ]
     uvicorn.run(
         Starlette(routes=routes),
-        host="127.0.0.1",
         port=port,
         backlog=1024,
         log_config=None,

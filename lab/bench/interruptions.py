@@ -14,16 +14,16 @@ ON_DEMAND_EVERY: Final = 4
 """One in so many interruptions moves its run to FARGATE."""
 
 _ARN: Final = f"arn:aws:ecs:{EmulatedAws.region}:{EmulatedAws.account}"
+_CLUSTER_ARN: Final = f"{_ARN}:cluster/{CLUSTER}"
 _STARTS: Final = ("createdAt", "pullStartedAt", "startedAt")
-
-CLUSTER_ARN: Final = f"{_ARN}:cluster/{CLUSTER}"
+_STOPPED_CONTAINER: Final = {"name": "prefect", "lastStatus": "STOPPED"}
+_RUNNING: Final[Mapping[str, Any]] = {
+    "lastStatus": "RUNNING",
+    "containers": [{"name": "prefect", "lastStatus": "RUNNING"}],
+    "executionStoppedAt": None,
+}
 
 Json = Mapping[str, Any]
-
-
-def task_arn() -> str:
-    """Return the ARN of a new task."""
-    return f"{_ARN}:task/{CLUSTER}/{uuid4().hex}"
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Interruption:
     """A RUNNING run, and its task that Spot takes back; `on_demand`: the rerun is on FARGATE."""
 
     on_demand: bool = False
-    task_arn: str = field(default_factory=task_arn)
+    task_arn: str = field(default_factory=lambda: f"{_ARN}:task/{CLUSTER}/{uuid4().hex}")
     run_id: str = field(default_factory=lambda: str(uuid4()))
     task_started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def pid(self) -> str:
         """The `infrastructure_pid` that Prefect's worker writes on the run."""
-        return f"{CLUSTER_ARN}::{self.task_arn}"
+        return f"{_CLUSTER_ARN}::{self.task_arn}"
 
     @property
     def tags(self) -> Sequence[str]:
@@ -64,16 +64,12 @@ def task_of(of: Interruption, **changes: object) -> Json:
 
 def running_task_of(of: Interruption) -> Json:
     """Return a task that nothing has happened to."""
-    container = {"name": "prefect", "lastStatus": "RUNNING"}
-    status = dict.fromkeys(("lastStatus", "desiredStatus"), "RUNNING")
-    ended = dict.fromkeys(("stopCode", "executionStoppedAt"))
-    return task_of(of, containers=[container], **status, **ended)
+    return task_of(of, **_RUNNING, desiredStatus="RUNNING", stopCode=None)
 
 
 def warning_of(of: Interruption) -> Json:
     """Return Spot's warning: the container still runs."""
-    running = [{"name": "prefect", "lastStatus": "RUNNING"}]
-    return _event(of, lastStatus="RUNNING", version=4, executionStoppedAt=None, containers=running)
+    return _event(of, **_RUNNING, version=4)
 
 
 def exit_of(of: Interruption, **detail: object) -> Json:
@@ -84,8 +80,7 @@ def exit_of(of: Interruption, **detail: object) -> Json:
 def stop_of(of: Interruption, exit_code: int | None = 143) -> Json:
     """Return the task's last event, STOPPED; `exit_code` None: the event has none."""
     code = {} if exit_code is None else {"exitCode": exit_code}
-    container = {"name": "prefect", "lastStatus": "STOPPED", **code}
-    return _event(of, lastStatus="STOPPED", version=6, containers=[container])
+    return _event(of, lastStatus="STOPPED", version=6, containers=[{**_STOPPED_CONTAINER, **code}])
 
 
 def exit_without_warning() -> Json:
@@ -101,10 +96,10 @@ def _event(of: Interruption, **detail: object) -> Json:
     return make_event(
         {
             "taskArn": of.task_arn,
-            "clusterArn": CLUSTER_ARN,
+            "clusterArn": _CLUSTER_ARN,
             **dict.fromkeys(_STARTS, of.task_started_at.isoformat()),
             **dict.fromkeys(("executionStoppedAt", "updatedAt"), now.isoformat()),
-            "containers": [{"name": "prefect", "lastStatus": "STOPPED", "exitCode": 143}],
+            "containers": [{**_STOPPED_CONTAINER, "exitCode": 143}],
             "overrides": {"containerOverrides": overrides},
             **detail,
         },

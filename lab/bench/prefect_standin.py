@@ -7,14 +7,13 @@ one that Prefect would refuse; the awkward cases run on the real server.
 `python -m lab.bench.prefect_standin PORT AGE_SECONDS`
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, Final
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from uuid import uuid4
 
 from starlette.requests import Request
 
@@ -23,20 +22,18 @@ from localcloud.bootstrap import WORK_POOL
 
 DELAY_SECONDS: Final = 0.02
 
-_DEPLOYMENT: Final = {
-    "id": str(uuid5(NAMESPACE_URL, "nightly")),
-    "name": "nightly",
-    "flow_id": str(uuid5(NAMESPACE_URL, "etl")),
-}
+_FLOW: Final = {"id": str(uuid4()), "name": "etl"}
+_DEPLOYMENT: Final = {"id": str(uuid4()), "name": "nightly", "flow_id": _FLOW["id"]}
+_POOL: Final = {"id": str(uuid4()), "name": WORK_POOL}
 _OTHERS: Final[Mapping[str, Answer]] = {
     "GET csrf-token": (422, {"detail": "CSRF protection is disabled."}),
     "GET deployments": (200, _DEPLOYMENT),
-    "GET flows": (200, {"id": _DEPLOYMENT["flow_id"], "name": "etl"}),
-    "GET work_pools": (200, {"id": str(uuid5(NAMESPACE_URL, WORK_POOL)), "name": WORK_POOL}),
+    "GET flows": (200, _FLOW),
+    "GET work_pools": (200, _POOL),
     "GET admin": (200, version("prefect")),
     "GET health": (200, True),
     "POST deployments": (201, _DEPLOYMENT),
-    "POST flows": (201, {"id": _DEPLOYMENT["flow_id"]}),
+    "POST flows": (201, _FLOW),
     "POST work_pools": (201, {}),
     "POST logs": (201, {}),
     "POST artifacts": (201, {}),
@@ -59,10 +56,9 @@ class PrefectStandIn:
     states: dict[str, list[Json]] = field(default_factory=dict)
     """All states of each run, the newest last."""
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request, body: Any) -> Answer:
         """Answer a request."""
         _, *parts = request.url.path.strip("/").split("/")
-        body = json.loads(await request.body() or "{}")
         match request.method, *parts:
             case "POST", "deployments", _, "create_flow_run":
                 return 201, self._create(body["tags"])
@@ -140,30 +136,25 @@ class PrefectStandIn:
         if "parent_flow_run_id" in wanted:
             return []
         types, names = wanted["state"]["type"]["any_"], wanted["state"].get("name", {}).get("any_")
+        times = ("expected_start_time", "end_time")
         found = [
             run
             for run in self.runs.values()
             if run["state_type"] in types
             and (names is None or run["state_name"] in names)
-            and all(
-                _is_within(run[name], wanted.get(name))
-                for name in ("expected_start_time", "end_time")
-            )
+            and all(_is_within(run[name], wanted.get(name, {})) for name in times)
         ]
         by_id = body["sort"] == "ID_DESC"
         found.sort(key=lambda run: run["id" if by_id else "expected_start_time"], reverse=by_id)
         return found[offset : offset + limit]
 
 
-def _is_within(at: str | None, bounds: Mapping[str, str] | None) -> bool:
+def _is_within(at: str | None, bounds: Mapping[str, str]) -> bool:
     """Whether a time is between `after_` and `before_`, where these are given."""
-    if not bounds:
-        return True
     if at is None:
-        return False
-    after, before = bounds.get("after_", at), bounds.get("before_", at)
-    time = datetime.fromisoformat(at)
-    return datetime.fromisoformat(after) <= time <= datetime.fromisoformat(before)
+        return not bounds
+    in_order = [bounds.get("after_", at), at, bounds.get("before_", at)]
+    return in_order == sorted(in_order, key=datetime.fromisoformat)
 
 
 def _reply(message: Json) -> Json | None:

@@ -10,8 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from lab.bench.machine import ROOT
-from lab.bench.part import PARTS
+from lab.bench.part import PARTS, ROOT
 from lab.tables import Row, markdown
 
 FILE: Final = ROOT / "build" / "bench.json"

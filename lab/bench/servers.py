@@ -1,7 +1,7 @@
 """The servers of a measurement: Prefect's own on PostgreSQL, or a stand-in; AWS's stand-in."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ import psutil
 
 import infra
 from lab.bench.interruptions import Interruption
-from lab.bench.machine import ROOT, children_that_run
-from localcloud.aws import EmulatedAws
+from lab.bench.part import ROOT
+from localcloud.aws import environment_of
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import wait_for
 from localcloud.postgres import Postgres
@@ -54,7 +54,7 @@ class Prefect(PrefectApi):
 
     def __init__(self, api_url: str, process: psutil.Process, *, is_stand_in: bool) -> None:
         super().__init__(api_url)
-        self.api_url: Final = api_url
+        self.environment: Final = {"PREFECT_API_URL": api_url}
         self.is_stand_in: Final = is_stand_in
         self.usage: Final = Usage(api_url)
         self._process = process
@@ -109,8 +109,7 @@ class Prefect(PrefectApi):
 @contextmanager
 def stand_in(supervisor: Supervisor, age_seconds: int = 0) -> Iterator[Prefect]:
     """Start a stand-in for the Prefect API, whose runs are so old, and end it."""
-    module = "lab.bench.prefect_standin"
-    with _served(supervisor, "/api", module, str(age_seconds)) as (url, process):
+    with _served(supervisor, "/api", "prefect_standin", str(age_seconds)) as (url, process):
         yield Prefect(url, process, is_stand_in=True)
 
 
@@ -120,7 +119,8 @@ def real_server(supervisor: Supervisor) -> Iterator[Prefect]:
     with Postgres(supervisor.folder / "postgres", supervisor.spawn) as postgres:
         database, folder = postgres.create_database("bench"), supervisor.folder / "prefect"
         with PrefectServer(folder, supervisor.spawn, database=database) as server:
-            [process] = children_that_run("prefect")
+            children = psutil.Process().children()
+            [process] = [child for child in children if "prefect" in child.cmdline()]
             yield Prefect(server.api_url, process, is_stand_in=False)
 
 
@@ -133,13 +133,7 @@ class Aws(Usage):
     @property
     def environment(self) -> dict[str, str]:
         """The environment that leads an AWS client there."""
-        return {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": EmulatedAws.region,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return environment_of(self.url)
 
     def add(self, what: str, items: Sequence[object]) -> None:
         """Add "messages" to the queue, or "tasks" to ECS."""
@@ -150,34 +144,55 @@ class Aws(Usage):
 @contextmanager
 def fresh_aws(supervisor: Supervisor, tasks: Sequence[Mapping[str, Any]] = ()) -> Iterator[Aws]:
     """Start one that has these ECS tasks, and end it."""
-    with _served(supervisor, "", "lab.bench.aws_standin") as (url, _):
+    with _served(supervisor, "", "aws_standin") as (url, _):
         aws = Aws(url)
         aws.add("tasks", tasks)
         yield aws
 
 
 @contextmanager
+def running(
+    supervisor: Supervisor,
+    name: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    is_ready: Callable[[], object],
+) -> Iterator[psutil.Process]:
+    """Run Python with these arguments, wait until it is ready, and end it."""
+    home = supervisor.folder / name
+    process = supervisor.spawn(
+        [sys.executable, *arguments],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(home), **environment},
+        cwd=ROOT,
+        log=home / "log",
+    )
+
+    def has_begun() -> object:
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} has ended with {process.returncode}")
+        return is_ready()
+
+    try:
+        wait_for(f"{name}'s start", START_SECONDS, has_begun)
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
 def _served(
     supervisor: Supervisor, path: str, module: str, *arguments: str
 ) -> Iterator[tuple[str, psutil.Process]]:
-    """Start `python -m MODULE PORT …`, wait until it answers below `path`, and end it."""
+    """Start a module of this package on a free port, until it answers below `path`; end it."""
     port = free_port()
     url = f"http://127.0.0.1:{port}{path}"
-    process = supervisor.spawn(
-        [sys.executable, "-m", module, str(port), *arguments],
-        env={"PATH": "/usr/bin:/bin"},
-        cwd=ROOT,
-        log=supervisor.folder / f"{module}-{port}.log",
-    )
 
     def answers() -> bool:
         with suppress(httpx.HTTPError):
             return httpx.get(f"{url}/bench/usage", trust_env=False).is_success
         return False
 
-    try:
-        wait_for(f"{module}'s first answer", START_SECONDS, answers)
-        yield url, psutil.Process(process.pid)
-    finally:
-        process.kill()
-        process.wait()
+    command = ["-m", f"lab.bench.{module}", str(port), *arguments]
+    with running(supervisor, f"{module}-{port}", command, {}, answers) as process:
+        yield url, process

@@ -2,11 +2,10 @@
 
 from typing import Final
 
-from lab.bench.comparison import Comparison, stream
+from lab.bench.comparison import OURS, Comparison, stream
 from lab.bench.deployed import deployed
 from lab.bench.part import Log, Measured, ratio
 from lab.bench.servers import stand_in
-from lab.bench.sides import OURS
 from localcloud.processes import Supervisor
 
 TITLE: Final = "Storm: very many interruptions at once"

@@ -7,8 +7,7 @@ import psutil
 
 from lab.bench.deployed import Deployed, answered, deployed
 from lab.bench.interruptions import Interruption, Json, running_task_of
-from lab.bench.machine import cpu_seconds
-from lab.bench.part import Log, Measured
+from lab.bench.part import Log, Measured, cpu_seconds
 from lab.bench.servers import Prefect, fresh_aws, stand_in
 from lab.tables import Row
 from localcloud.cloud import SWEEP
@@ -49,7 +48,7 @@ def _sweep(stage: Deployed, prefect: Prefect, tasks: Sequence[Json], orphaned: i
     """Sweep where ECS has forgotten so many of the tasks; return a row."""
     with fresh_aws(stage.supervisor, tasks[orphaned:]) as aws:
         before = prefect.usage.requests()
-        runtime = stage.runtime(SWEEP, PREFECT_API_URL=prefect.api_url, **aws.environment)
+        runtime = stage.runtime(SWEEP, prefect, aws)
         answer = answered(runtime, {})
         cpu = cpu_seconds([psutil.Process(runtime.pid)])
         runtime.end()

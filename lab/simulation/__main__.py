@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from lab.simulation.figures import figures_of
-from lab.simulation.grid import Contest, Grid, play_all
+from lab.simulation.grid import Contest, play_all
 from lab.simulation.work import platform_of
 from lab.tables import console, show
 
@@ -29,7 +29,7 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Processes at work.")] = os.cpu_count() or 1,
 ) -> None:
     """Compare budgets and guards on simulated flow runs, by the product's own decisions."""
-    contest = Contest(Grid(), platform_of(changeover), runs, seed)
+    contest = Contest(platform_of(changeover), runs, seed)
     found = play_all(contest, processes, lambda line: print(line, file=sys.stderr, flush=True))
     figures = figures_of(contest, found)
     screen = console()

@@ -59,8 +59,7 @@ class Estimate:
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
     """Return mean over mean, a pair for each pool.
 
-    Raises:
-        ZeroDivisionError: the denominators are zero together, or there are fewer than two pools.
+    Raises ZeroDivisionError: the denominators are zero together, or there are fewer than two pools.
     """
     below = fmean(denominators)
     value = fmean(numerators) / below

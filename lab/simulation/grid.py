@@ -88,21 +88,6 @@ Pool = dict[str, Tally]
 """By the policy's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """What is to be played."""
-
-    hours: tuple[float, ...] = (1 / 6, 0.5, 1, 2, 4, 8)
-    rates_per_hour: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1, 2)
-    tasks: tuple[int, ...] = (1, KEPT_TASKS)
-    patterns: tuple[Pattern, ...] = (Pattern.INDEPENDENT, Pattern.BURSTS)
-
-    def cells(self) -> list[Cell]:
-        """Return all cells."""
-        factors = product(self.patterns, self.tasks, self.hours, self.rates_per_hour)
-        return [Cell(pattern, rate, hours, tasks) for pattern, tasks, hours, rate in factors]
-
-
 def in_time(name: str, factor: float) -> str:
     """Name a policy under a deadline."""
     return f"{name}, deadline {factor:g}x work"
@@ -112,10 +97,17 @@ def in_time(name: str, factor: float) -> str:
 class Contest:
     """A grid, and how it is played. `runs`: in each cell, rounded up to whole pools."""
 
-    grid: Grid
     platform: Platform
     runs: int
     seed: int
+    hours: tuple[float, ...] = (1 / 6, 0.5, 1, 2, 4, 8)
+    rates_per_hour: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1, 2)
+    patterns: tuple[Pattern, ...] = tuple(Pattern)
+
+    def cells(self) -> list[Cell]:
+        """Return all cells."""
+        factors = product(self.patterns, (1, KEPT_TASKS), self.hours, self.rates_per_hour)
+        return [Cell(pattern, rate, hours, tasks) for pattern, tasks, hours, rate in factors]
 
     @property
     def pools(self) -> int:
@@ -130,12 +122,9 @@ class Contest:
         pool[ON_DEMAND] = _tally([way[0] for way in ways])
         pool[FOR_EVER] = _tally([way[-1] for way in ways])
         pool[OPTIMUM] = _tally([optimum(way) for way in ways])
-        memories = {
-            name: self._memory(cell, knowledge, number)
-            for name, knowledge in KNOWLEDGE.items()
-            if name == ECONOMICS or number % POOLS_PER_VARIANT == 0
-        }
         policy = Policy(rates=shipped_rates(), economics=True)
+        known = list(KNOWLEDGE)[: None if number % POOLS_PER_VARIANT == 0 else 1]
+        memories = {name: self._memory(cell, KNOWLEDGE[name], number) for name in known}
         for name, memory in memories.items():
             decided = [by_product(run, policy, (), memory, self.platform) for run in runs]
             pool[name] = _tally(decided)
@@ -184,7 +173,7 @@ def play_all(
     contest: Contest, processes: int, log: Callable[[str], None]
 ) -> dict[Cell, list[Pool]]:
     """Play every cell, a pool at a time, in so many processes; `log` gets the progress."""
-    cells = contest.grid.cells()
+    cells = contest.cells()
     jobs = [(cell, number) for cell in cells for number in range(contest.pools)]
     found: dict[Cell, list[Pool]] = {cell: [] for cell in cells}
     # Not forked: the caller may have threads, which a fork leaves behind with their locks.

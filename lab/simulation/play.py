@@ -83,8 +83,7 @@ def by_product(
 ) -> Outcome:
     """Return what becomes of a run with these tags by the product's own decisions.
 
-    Raises:
-        UnexpectedActionError: the product decided anything but a rerun.
+    Raises UnexpectedActionError: the product decided anything but a rerun.
     """
     product = RunInMemory(policy, moment(run.at), tags=tags)
     if has_deadline_tag(tags):  # as `sweep` judges a run before its start

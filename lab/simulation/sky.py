@@ -63,37 +63,32 @@ class Bursts:
         self._random: Final = random
         burst = rate_per_hour * SHARE_OF_INTERRUPTIONS / SHARE_OF_TIME
         between = rate_per_hour * (1 - SHARE_OF_INTERRUPTIONS) / (1 - SHARE_OF_TIME)
-        self._rates: Final = {True: burst / HOUR, False: between / HOUR}
-        self._begins_in_a_burst: Final = random.random() < SHARE_OF_TIME
+        turns = [(burst / HOUR, BURST_HOURS * HOUR), (between / HOUR, HOURS_BETWEEN * HOUR)]
+        if random.random() >= SHARE_OF_TIME:
+            turns.reverse()
+        self._turns: Final = turns  # rate per second, and mean length in seconds
         self._changes: Final[list[float]] = [0.0]
         self._hazards: Final[list[float]] = [0.0]
 
     def hazard_at(self, clock: float) -> float:
         """Return the integral of the rate from the beginning up to that time."""
-        while self._changes[-1] <= clock:
-            self._go_on()
-        i = bisect_right(self._changes, clock) - 1
-        return self._hazards[i] + (clock - self._changes[i]) * self._rate_of(i)
+        i, rate = self._turn_at(self._changes, clock)
+        return self._hazards[i] + (clock - self._changes[i]) * rate
 
     def clock_at(self, hazard: float) -> float:
         """Return the time at which the integral of the rate is that much."""
-        while self._hazards[-1] <= hazard:
-            self._go_on()
-        i = bisect_right(self._hazards, hazard) - 1
-        return self._changes[i] + (hazard - self._hazards[i]) / self._rate_of(i)
+        i, rate = self._turn_at(self._hazards, hazard)
+        return self._changes[i] + (hazard - self._hazards[i]) / rate
 
-    def _go_on(self) -> None:
-        last = len(self._changes) - 1
-        hours = BURST_HOURS if self._is_burst(last) else HOURS_BETWEEN
-        seconds = self._random.expovariate(1 / (hours * HOUR))
-        self._changes.append(self._changes[-1] + seconds)
-        self._hazards.append(self._hazards[-1] + seconds * self._rate_of(last))
-
-    def _is_burst(self, i: int) -> bool:
-        return self._begins_in_a_burst ^ bool(i % 2)
-
-    def _rate_of(self, i: int) -> float:
-        return self._rates[self._is_burst(i)]
+    def _turn_at(self, scale: list[float], place: float) -> tuple[int, float]:
+        """Return the number and the rate of the turn in which a place on either scale is."""
+        while scale[-1] <= place:
+            rate, mean_seconds = self._turns[(len(scale) - 1) % 2]
+            seconds = self._random.expovariate(1 / mean_seconds)
+            self._changes.append(self._changes[-1] + seconds)
+            self._hazards.append(self._hazards[-1] + seconds * rate)
+        i = bisect_right(scale, place) - 1
+        return i, self._turns[i % 2][0]
 
 
 class Bursty:

@@ -5,8 +5,6 @@ through `Ref` only and deletes half of what it made. Here a request begins an op
 as on AWS, and a thread carries it out: every resource has its events, a failed one its reason.
 """
 
-from __future__ import annotations
-
 import threading
 import uuid
 from collections.abc import Callable

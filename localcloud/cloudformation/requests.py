@@ -1,7 +1,5 @@
 """Hands moto's CloudFormation requests to `operations.py`; each answer is AWS's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

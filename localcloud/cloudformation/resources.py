@@ -8,8 +8,6 @@ task definitions. So it is not used: here every property goes into an API reques
 and one that no request takes makes the creation fail.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -3,8 +3,6 @@
 moto's reader of templates resolves conditions and functions; it asks here for what they name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """A stack, what it is to be, and what AWS refuses before it begins."""
 
-from __future__ import annotations
-
 import json
 import re
 import uuid

@@ -53,9 +53,8 @@ class Target:
 def pick(context: Context) -> Target:
     """Return the youngest task that may be interrupted: it has the least work to lose.
 
-    Raises:
-        RefusedError: there is none; says why up to three were passed over. Also botocore's errors
-            and PrefectSpotError.
+    Raises RefusedError: there is none; says why up to three were passed over. Also botocore's
+    errors and PrefectSpotError.
     """
     refusals: list[str] = []
     candidates = [task for task in _tasks(context) if task.flow_run_id and is_running(task)]
@@ -76,9 +75,8 @@ def pick(context: Context) -> Target:
 def named(context: Context, id_or_arn: str) -> Target:
     """Return the task of that id or ARN.
 
-    Raises:
-        RefusedError: it is in none of the stage's clusters, or may not be interrupted. Also
-            botocore's errors and PrefectSpotError.
+    Raises RefusedError: it is in none of the stage's clusters, or may not be interrupted. Also
+    botocore's errors and PrefectSpotError.
     """
     tasks = _tasks(context)
     task = next((t for t in tasks if id_or_arn in (t.arn, t.arn.rpartition("/")[2])), None)
@@ -97,8 +95,7 @@ def named(context: Context, id_or_arn: str) -> Target:
 def read_deployment(context: Context, name: str) -> Deployment:
     """Return the deployment FLOW/DEPLOYMENT.
 
-    Raises:
-        RefusedError: there is none, or it is of another work pool. Also PrefectSpotError.
+    Raises RefusedError: there is none, or it is of another work pool. Also PrefectSpotError.
     """
     deployment, pool = context.prefect.deployment(name), context.project.settings.work_pool
     if deployment is None:
@@ -117,10 +114,8 @@ def read_deployment(context: Context, name: str) -> Deployment:
 def save_smoke_test(context: Context) -> Deployment:
     """Create or replace the smoke-test deployment in the stage's work pool, on Spot; return it.
 
-    It stays in Prefect, so that its runs can be read there.
-
-    Raises:
-        RefusedError: the work pool does not exist. Also PrefectSpotError.
+    It stays in Prefect, so that its runs can be read there. Raises RefusedError: the work pool does
+    not exist. Also PrefectSpotError.
     """
     pool = context.project.settings.work_pool
     if context.prefect.work_pool(pool) is None:
@@ -144,9 +139,8 @@ def save_smoke_test(context: Context) -> Deployment:
 def start(context: Context, deployment: Deployment, timeout: timedelta) -> Target:
     """Start a run of the deployment, and return it once it runs in a Spot task of the stage.
 
-    Raises:
-        RefusedError: not on Spot, finished too soon, or not running in time. Also botocore's errors
-            and PrefectSpotError.
+    Raises RefusedError: not on Spot, finished too soon, or not running in time. Also botocore's
+    errors and PrefectSpotError.
     """
     mode = context.project.settings.mode
     run_id = context.prefect.start(deployment, [OPT_IN_TAG] if mode is Mode.OPT_IN else [])

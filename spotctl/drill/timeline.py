@@ -104,10 +104,8 @@ def reaction_seconds(seen: Seen) -> float | None:
 
     By two clocks: ECS's and Prefect's.
     """
-    due, _ = _due_and_after(seen)
-    if due is None or seen.task.exited_at is None:
-        return None
-    return max(0.0, (due.timestamp - seen.task.exited_at).total_seconds())
+    (due, _), exited_at = _due_and_after(seen), seen.task.exited_at
+    return max(0.0, (due.timestamp - exited_at).total_seconds()) if due and exited_at else None
 
 
 def _step(name: str, at: datetime | None, found: str = "") -> Step:

@@ -72,8 +72,7 @@ def show_drill(drilled: Drilled, output: Output) -> None:
     """Print verdict and timeline, each step with its seconds since StopTask."""
     target = drilled.target
     verdict, next_step = verdict_of(drilled)
-    began = drilled.steps[0].at
-    steps = [(step, _seconds(began, step.at)) for step in drilled.steps]
+    steps = [(step, _seconds(drilled.seen.asked_at, step.at)) for step in drilled.steps]
     output.result(
         {
             "passed": drilled.passed,
@@ -133,7 +132,7 @@ def _look(context: Context, before: Seen) -> Seen:
     task, run_id = before.task, before.task.flow_run_id
     assert run_id is not None  # noqa: S101  # a target has one
     described = ecs.describe_tasks(cluster=task.cluster_arn, tasks=[task.arn], include=["TAGS"])
-    stopping_at = before.stopping_at
+    stopping_at, newer = before.stopping_at, before.newer
     for raw in described["tasks"]:
         parsed = parse_task(raw)
         task = task if isinstance(parsed, Ignored) else parsed
@@ -145,9 +144,7 @@ def _look(context: Context, before: Seen) -> Seen:
         stopping_at=stopping_at,
         interruption=records.read(run_id).interruptions.get(task.arn),
         history=context.prefect.runs.read_history(run_id),
-        newer=before.newer
-        if before.newer and before.newer.started_at
-        else _newer(context, task, run_id),
+        newer=newer if newer and newer.started_at else _newer(context, task, run_id),
     )
 
 
@@ -172,5 +169,5 @@ def _clock(at: datetime | None) -> str:
     return f"{at:%H:%M:%S.%f}"[:-3] if at else ""
 
 
-def _seconds(began: datetime | None, at: datetime | None) -> float | None:
-    return None if began is None or at is None else round((at - began).total_seconds(), 2)
+def _seconds(began: datetime, at: datetime | None) -> float | None:
+    return None if at is None else round((at - began).total_seconds(), 2)

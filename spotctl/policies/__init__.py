@@ -32,8 +32,7 @@ def policy_of(project: Project, name: str) -> str:
 def write_policies(project: Project) -> list[Path]:
     """Write the files that the stage's config names, where they differ; return those.
 
-    Raises:
-        SettingError: a function has no policy file, or shares it with another stage.
+    Raises SettingError: a function has no policy file, or shares it with another stage.
     """
     config = json.loads((project.folder / CONFIG).read_text())
     wanted = {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import partial
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_CODES, Cause, Task
 from chalicelib.core.model.flow_run import Interruption, RunRecord
@@ -70,10 +71,7 @@ def as_recorded(runs: Sequence[RecordedRun]) -> tuple[Course, ...]:
 
 def replay(runs: Sequence[RecordedRun], policy: Policy) -> tuple[Course, ...]:
     """Decide anew, under the budget of `policy`, where each run is rerun; return what follows."""
-    return tuple(
-        _play(run, lambda course, interruption: _by_product(course, interruption, policy))
-        for run in runs
-    )
+    return tuple(_play(run, partial(_by_product, policy)) for run in runs)
 
 
 def _play(run: RecordedRun, choose: ChooseCapacity) -> Course:
@@ -94,7 +92,7 @@ def _play(run: RecordedRun, choose: ChooseCapacity) -> Course:
     return course
 
 
-def _by_product(course: Course, interruption: Interruption, policy: Policy) -> str:
+def _by_product(policy: Policy, course: Course, interruption: Interruption) -> str:
     """Decide as `react` does. What a guard said at the time holds; none is asked again."""
     tags, own_retries = interruption.tags, course.run.own_retries
     budget = budget_of(tags, own_retries, policy)
@@ -142,11 +140,8 @@ def _on_spot(run: RecordedRun, bill: Bill) -> Amounts | None:
     spot_usd, amounts = usd_per_second(run, FARGATE_SPOT), bill.amounts
     if spot_usd is None or amounts is None or bill.seconds is None:
         return None
-    return replace(
-        amounts,
-        cost_usd=_usd(bill.seconds * spot_usd),
-        wasted_usd=_usd(bill.wasted_seconds * spot_usd),
-    )
+    cost_usd, wasted_usd = (_usd(s * spot_usd) for s in (bill.seconds, bill.wasted_seconds))
+    return replace(amounts, cost_usd=cost_usd, wasted_usd=wasted_usd)
 
 
 def _on_demand_to_the_end(run: RecordedRun, rest: Sequence[Attempt]) -> Played:

@@ -12,11 +12,24 @@ from chalicelib.core.money.report import Counts, sum_of, total
 from chalicelib.core.policies.economics import rate_per_hour
 from spotctl.replay.again import Course, Played
 
-_HOUR: Final = timedelta(hours=1)
-_OF_THE_REPORT: Final = (
-    "runs", "attempts", "interruptions", "spot_reruns", "on_demand_reruns", "hours", "spot_hours",
-    "cost_usd", "on_demand_usd", "savings_usd", "wasted_usd", "net_savings_usd",
-)  # fmt: skip
+TITLES: Final[Mapping[str, str]] = {
+    "runs": "runs",
+    "attempts": "tasks",
+    "interruptions": "interruptions",
+    "spot_reruns": "reruns on Spot",
+    "on_demand_reruns": "reruns on demand",
+    "hours": "hours",
+    "spot_hours": "of these on Spot",
+    "cost_usd": "paid USD",
+    "on_demand_usd": "on demand USD",
+    "savings_usd": "saved USD",
+    "wasted_usd": "wasted USD",
+    "net_savings_usd": "net USD",
+    "finished_runs": "runs that finished",
+    "hours_to_finish": "their hours to finish",
+}
+"""All figures, in order; but for the last two, they are the report's."""
+
 _OUTCOMES: Final = {
     FARGATE_SPOT: RerunOutcome.SPOT_RERUN,
     FARGATE: RerunOutcome.ON_DEMAND_RERUN,
@@ -38,7 +51,7 @@ class Figures:
     def as_mapping(self) -> Mapping[str, int | str]:
         """All of it by name; USD and hours to 1e-8."""
         own = {"finished_runs": self.finished_runs, "hours_to_finish": self.hours_to_finish}
-        values = self.counts.figures(_OF_THE_REPORT) | own
+        values = self.counts.figures([name for name in TITLES if name not in own]) | own
         return {n: f"{v:.8f}" if isinstance(v, Decimal) else v for n, v in values.items()}
 
 
@@ -49,12 +62,10 @@ def figures_of(courses: Sequence[Course]) -> Figures:
         for course in courses
         for p in course.played
     )
-    finished = [course for course in courses if course.is_finished]
-    return Figures(
-        replace(counts, runs=len(courses)),
-        len(finished),
-        sum((_in_hours(course.time_to_finish) for course in finished), Decimal(0)),
-    )
+    times = [course.time_to_finish for course in courses if course.is_finished]
+    microseconds = sum(times, timedelta()) // timedelta(microseconds=1)
+    hours = Decimal(microseconds) / (3600 * 10**6)
+    return Figures(replace(counts, runs=len(courses)), len(times), hours)
 
 
 def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
@@ -89,19 +100,16 @@ def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
 
 def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
     estimated = [(c, p) for c in courses for p in c.played if p.is_estimated]
-    on_spot = [played for _, played in estimated if played.bill.capacity == FARGATE_SPOT]
-    if on_spot:
+    if on_spot := [played for _, played in estimated if played.bill.capacity == FARGATE_SPOT]:
         yield _of_spot(on_spot, recorded)
-    on_demand = [played for _, played in estimated if played.bill.capacity == FARGATE]
-    if on_demand:
+    if on_demand := [played for _, played in estimated if played.bill.capacity == FARGATE]:
         yield (
             f"{len(on_demand)} runs end on FARGATE earlier than they did. How long that attempt"
             f" would have run is estimated: as long as what was useful of the recorded ones"
             f" (their seconds less those wasted), {_hours(on_demand):.4f} hours in all; what they"
             " spent on starting again is in it"
         )
-    unfinished = sum(p.bill.capacity == FARGATE and not c.is_finished for c, p in estimated)
-    if unfinished:
+    if unfinished := sum(p.bill.capacity == FARGATE and not c.is_finished for c, p in estimated):
         yield (
             f"{unfinished} of these had not finished in the record: what was left of their work is"
             " not known, and not in the estimate"
@@ -126,7 +134,3 @@ def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:
 
 def _hours(played: Iterable[Played]) -> Decimal:
     return sum((p.bill.seconds or Decimal(0) for p in played), Decimal(0)) / 3600
-
-
-def _in_hours(time: timedelta) -> Decimal:
-    return Decimal(time // timedelta(microseconds=1)) / Decimal(_HOUR // timedelta(microseconds=1))

@@ -4,15 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, was_interrupted
 from chalicelib.core.model.flow_run import OVER_STATES, Interruption, RunRecord
 from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.money.bill import Bill
-
-_NOTHING: Final = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class Attempt:
     def useful_seconds(self) -> Decimal:
         """Seconds of it, as it ran, that nothing after it had to do again."""
         lasted = seconds_between(self.began_at, self.bill.ended_at)
-        return max(_NOTHING, lasted - self.bill.wasted_seconds)
+        return max(Decimal(0), lasted - self.bill.wasted_seconds)
 
 
 @dataclass(frozen=True, slots=True)

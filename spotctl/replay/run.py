@@ -1,7 +1,7 @@
 """Reads the record from the stage's table, and replays it. The only I/O of `replay`."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 from uuid import UUID
 
 from chalicelib.adapters.bills import BillTable
@@ -10,14 +10,10 @@ from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.settings import Settings, policy_of
 from spotctl.context import Context
 from spotctl.errors import RefusedError
-from spotctl.project import Project
 from spotctl.replay.again import as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import interrupted_runs, join, runs_of
 from spotctl.report import days_since
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
 
 MOST_DAYS: Final = 90
 """As far back as bills and run records are kept."""
@@ -32,8 +28,7 @@ _AT_ONCE: Final = 100
 def read_change(option: str | None) -> Mapping[str, str]:
     """Read the value of `--set`, SPOT_RETRIES=n; empty for None.
 
-    Raises:
-        RefusedError: says what is accepted.
+    Raises RefusedError: says what is accepted.
     """
     if option is None:
         return {}
@@ -51,15 +46,17 @@ def run_replay(
 ) -> dict[str, Any]:
     """Replay the runs that ended in the period, under the stage's budget and that of `changed`.
 
-    Returns the record, and what becomes of it under either, for JSON.
-
-    Raises:
-        RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
+    Returns the record, and what becomes of it under either, for JSON. Raises RefusedError: `since`
+    is not a period. Also botocore's errors and ThrottledError.
     """
     days = days_since(since, context.now().date(), MOST_DAYS)
     client, project = context.aws.client("dynamodb"), context.project
     billed = runs_of(BillTable(client, project.stack).read_bills(), days[0])
-    runs = join(billed, _records(client, project, interrupted_runs(billed)))
+    table, needed = RunTable(client, project.stack, owner=""), interrupted_runs(billed)
+    records: dict[UUID, RunRecord] = {}
+    for start in range(0, len(needed), _AT_ONCE):
+        records |= table.read_many(needed[start : start + _AT_ONCE])
+    runs = join(billed, records)
     recorded = figures_of(as_recorded(runs))
     courses = replay(runs, policy_of(changed, {}))
     return {
@@ -72,13 +69,3 @@ def run_replay(
         "other_settings": figures_of(courses).as_mapping(),
         "not_known": list(not_known(recorded, courses)),
     }
-
-
-def _records(
-    client: "DynamoDBClient", project: Project, run_ids: Sequence[UUID]
-) -> Mapping[UUID, RunRecord]:
-    table = RunTable(client, project.stack, owner="")
-    records: dict[UUID, RunRecord] = {}
-    for start in range(0, len(run_ids), _AT_ONCE):
-        records.update(table.read_many(run_ids[start : start + _AT_ONCE]))
-    return records

@@ -87,8 +87,7 @@ class RunInMemory:
     def end_task(self, task: Task, now: datetime, gather: Gather = no_facts) -> datetime:
         """Have the product handle the end of the run's task; return when the run is due again.
 
-        Raises:
-            UnexpectedActionError: it asked for anything but a rerun.
+        Raises UnexpectedActionError: it asked for anything but a rerun.
         """
 
         def look() -> Snapshot:

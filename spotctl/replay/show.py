@@ -1,28 +1,13 @@
 """A replay for a terminal: three columns side by side, and what is not known."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-_ROWS: Final[Mapping[str, str]] = {
-    "runs": "runs",
-    "attempts": "tasks",
-    "interruptions": "interruptions",
-    "spot_reruns": "reruns on Spot",
-    "on_demand_reruns": "reruns on demand",
-    "hours": "hours",
-    "spot_hours": "of these on Spot",
-    "cost_usd": "paid USD",
-    "on_demand_usd": "on demand USD",
-    "savings_usd": "saved USD",
-    "wasted_usd": "wasted USD",
-    "net_savings_usd": "net USD",
-    "finished_runs": "runs that finished",
-    "hours_to_finish": "their hours to finish",
-}
+from spotctl.replay.figures import TITLES
 
 
 def as_table(replay: Mapping[str, Any]) -> RenderableType:
@@ -39,7 +24,7 @@ def as_table(replay: Mapping[str, Any]) -> RenderableType:
     }
     for title in columns.values():
         table.add_column(escape(title), justify="right", overflow="fold")
-    for name, title in _ROWS.items():
+    for name, title in TITLES.items():
         table.add_row(title, *(str(replay[column][name]) for column in columns))
     return Group(table, *(escape(f"Not known: {sentence}.") for sentence in replay["not_known"]))
 

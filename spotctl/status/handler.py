@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from chalicelib.adapters.records import RunTable
-from spotctl.context import Context
+from spotctl.context import Context, find
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.project import Project
 
@@ -67,7 +67,11 @@ def read(context: Context) -> Found:
     """Read from Lambda, EventBridge, SQS and DynamoDB. Raises botocore's errors."""
     project = context.project
     names = [project.function_name(function) for function in project.functions]
-    swept_at, sweep_is_finished = _sweep(context.aws.client("dynamodb"), project.stack)
+    dynamodb = context.aws.client("dynamodb")
+    records = RunTable(dynamodb, project.stack, owner="spotctl")
+    missing = dynamodb.exceptions.ResourceNotFoundException
+    swept = find(lambda: (records.swept_at(), not records.read_bookmark()), missing)
+    swept_at, sweep_is_finished = swept or (None, False)
     return Found(
         functions=tuple(_function(context, name) for name in names),
         queue=_queue(context.aws.client("sqs"), project.failure_queue),
@@ -146,27 +150,20 @@ def _sweep_row(found: Found) -> Row:
 
 def _function(context: Context, name: str) -> Function:
     client = context.aws.client("lambda")
-    try:
-        configuration = client.get_function_configuration(FunctionName=name)
-    except client.exceptions.ResourceNotFoundException:
+    missing = client.exceptions.ResourceNotFoundException
+    configuration = find(lambda: client.get_function_configuration(FunctionName=name), missing)
+    if configuration is None:
         return Function(name)
+    kept = find(lambda: client.get_function_event_invoke_config(FunctionName=name), missing)
+    destinations: Mapping[str, Any] = (kept or {}).get("DestinationConfig") or {}
     reserved = client.get_function_concurrency(FunctionName=name)
     return Function(
         name=name,
         status=str(configuration.get("State") or "Active"),
         rules=tuple(_rules(context.aws.client("events"), configuration["FunctionArn"])),
-        failures_to=_on_failure(client, name),
+        failures_to=str((destinations.get("OnFailure") or {}).get("Destination", "")),
         is_held=reserved.get("ReservedConcurrentExecutions") == 0,
     )
-
-
-def _on_failure(client: Any, name: str) -> str:
-    try:
-        config = client.get_function_event_invoke_config(FunctionName=name)
-    except client.exceptions.ResourceNotFoundException:
-        return ""
-    destinations: Mapping[str, Any] = config.get("DestinationConfig") or {}
-    return str((destinations.get("OnFailure") or {}).get("Destination", ""))
 
 
 def _rules(events: Any, function_arn: str) -> Iterator[Rule]:
@@ -182,19 +179,11 @@ def _rules(events: Any, function_arn: str) -> Iterator[Rule]:
 
 
 def _queue(sqs: Any, name: str) -> Queue | None:
-    try:
-        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-    except sqs.exceptions.QueueDoesNotExist:
+    found = find(lambda: sqs.get_queue_url(QueueName=name), sqs.exceptions.QueueDoesNotExist)
+    if found is None:
         return None
+    url = found["QueueUrl"]
     depth = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", *depth])
     values = attributes["Attributes"]
     return Queue(values["QueueArn"], *(int(values[count]) for count in depth))
-
-
-def _sweep(dynamodb: Any, table: str) -> tuple[datetime | None, bool]:
-    records = RunTable(dynamodb, table, owner="spotctl")
-    try:
-        return records.swept_at(), not records.read_bookmark()
-    except dynamodb.exceptions.ResourceNotFoundException:
-        return None, False

@@ -1,7 +1,7 @@
 """Other consumers of the account's ECS task events: prefect-aws's observer marks runs Crashed."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,12 +28,12 @@ def read(context: Context) -> tuple[Observer, ...]:
     events = context.aws.client("events")
     pages = events.get_paginator("list_rules").paginate()
     return tuple(
-        Observer(rule["Name"], queue)
+        Observer(rule["Name"], target["Arn"].rpartition(":")[2])
         for page in pages
         for rule in page["Rules"]
         if rule.get("State") == "ENABLED" and _is_about_tasks(rule.get("EventPattern"))
-        for queue in _queues(events, rule["Name"])
-        if is_an_observers(queue)
+        for target in events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+        if ":sqs:" in target["Arn"] and is_an_observers(target["Arn"].rpartition(":")[2])
     )
 
 
@@ -62,9 +62,3 @@ def _is_about_tasks(pattern: str | None) -> bool:
     parsed: Mapping[str, Any] = json.loads(pattern) if pattern else {}
     kinds = parsed.get("detail-type", [])
     return "aws.ecs" in parsed.get("source", []) and "ECS Task State Change" in kinds
-
-
-def _queues(events: Any, rule: str) -> Iterator[str]:
-    for target in events.list_targets_by_rule(Rule=rule)["Targets"]:
-        if ":sqs:" in target["Arn"]:
-            yield str(target["Arn"]).rpartition(":")[2]

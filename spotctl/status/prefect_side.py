@@ -185,14 +185,10 @@ def _ago(at: datetime, now: datetime) -> str:
 
 def _parameter(context: Context) -> Parameter | None:
     settings = context.project.settings
-    names = {
-        "PREFECT_API_KEY_PARAMETER": settings.prefect_api_key_parameter,
-        "PREFECT_API_AUTH_STRING_PARAMETER": settings.prefect_api_auth_string_parameter,
-    }
-    setting = next((setting for setting, name in names.items() if name), None)
-    if setting is None:
+    key, pair = settings.prefect_api_key_parameter, settings.prefect_api_auth_string_parameter
+    if not (name := key or pair):
         return None
-    name = names[setting]
+    setting = "PREFECT_API_KEY_PARAMETER" if key else "PREFECT_API_AUTH_STRING_PARAMETER"
     # Described, not read: the status needs no secret.
     described = context.aws.client("ssm").describe_parameters(
         ParameterFilters=[{"Key": "Name", "Option": "Equals", "Values": [name]}]

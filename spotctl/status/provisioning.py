@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spotctl.context import Context
+from spotctl.context import Context, find
 from spotctl.output import Row, failed, ok, warning
 
 FUNCTION: Final = "provision"
@@ -52,11 +52,8 @@ def read(context: Context) -> Provisioned | None:
     """Return the function's plan; None where this stage has none. Raises botocore's errors."""
     if FUNCTION not in context.project.functions:
         return None
-    client = context.aws.client("lambda")
-    try:
-        return provision(context, dry_run=True)
-    except client.exceptions.ResourceNotFoundException:
-        return None
+    missing = context.aws.client("lambda").exceptions.ResourceNotFoundException
+    return find(lambda: provision(context, dry_run=True), missing)
 
 
 def rows(found: Provisioned | None) -> list[Row]:

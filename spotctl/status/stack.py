@@ -159,10 +159,9 @@ def _share(item: Mapping[str, Any]) -> str:
 
 def _service(ecs: Any, cluster: str) -> Service | None:
     answer = ecs.describe_services(cluster=cluster, services=[WORKER_SERVICE])
-    active = [service for service in answer["services"] if service["status"] == "ACTIVE"]
-    if not active:
+    service = next((s for s in answer["services"] if s["status"] == "ACTIVE"), None)
+    if service is None:
         return None
-    [service] = active
     deployments = service.get("deployments") or [{}]
     events = service.get("events") or [{}]
     return Service(

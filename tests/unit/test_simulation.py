@@ -11,7 +11,7 @@ from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.policies.economics import expected_spot_seconds
 from lab.simulation.figures import MOST_ABOVE, figures_of, ratio, student
-from lab.simulation.grid import Cell, Contest, Grid, Pool, play_all
+from lab.simulation.grid import Cell, Contest, Pool, play_all
 from lab.simulation.memory import Knowledge, memory_of, varied
 from lab.simulation.play import Assignment, by_budget, by_product, leaving_before, optimum
 from lab.simulation.sky import HOUR, Bursts, Bursty, Pattern, Steady
@@ -122,8 +122,7 @@ def test_a_ratio_of_what_was_drawn_together_has_a_sharp_interval() -> None:
 
 
 def short_contest(seed: int = 1) -> Contest:
-    grid = Grid(hours=(1 / 6, 4), rates_per_hour=(2,), patterns=(Pattern.INDEPENDENT,))
-    return Contest(grid, PLATFORM, 1, seed)
+    return Contest(PLATFORM, 1, seed, (1 / 6, 4), (2,), (Pattern.INDEPENDENT,))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The run records and their lease: one contract for DynamoDB, the twin and the benchmark."""
+"""The run records and their lease: one contract for DynamoDB and the twin."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -16,7 +16,6 @@ from chalicelib.adapters.records import KEPT_FOR, RunTable
 from chalicelib.core.model.flow_run import Interruption, Moved, RunRecord
 from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
-from lab.bench.dynamodb import InMemoryDynamoDB
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
 from tests.twin.tables import InMemoryRecords, StoredRecords
 
@@ -36,13 +35,10 @@ def dynamodb(moto_dynamodb: Any) -> Any:
     return moto_dynamodb
 
 
-@pytest.fixture(params=["DynamoDB", "in memory", "benchmark"])
+@pytest.fixture(params=["DynamoDB", "in memory"])
 def records(request: pytest.FixtureRequest) -> Iterator[Open]:
     if request.param == "in memory":
         yield partial(InMemoryRecords, StoredRecords())
-    elif request.param == "benchmark":
-        client: Any = InMemoryDynamoDB()
-        yield partial(RunTable, client, "runs")
     else:
         yield partial(RunTable, request.getfixturevalue("dynamodb"), "runs")
 
