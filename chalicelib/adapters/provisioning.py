@@ -48,10 +48,7 @@ _NO_STACK: Final = "does not exist"
 _NOT_FOUND: Final = "ResourceNotFoundException"
 _CONCURRENT: Final[Mapping[type, tuple[str, ...]]] = {
     CreateStack: ("AlreadyExistsException",),
-    UpdateStack: (
-        *("No updates are to be performed", "IN_PROGRESS", "can not be updated"),
-        _NO_STACK,
-    ),
+    UpdateStack: ("No updates are to be performed", "IN_PROGRESS", "can not be updated", _NO_STACK),
     PutTargets: (_NOT_FOUND, "ConcurrentModificationException"),
     PutInvokeConfig: (_NOT_FOUND, "ResourceConflictException"),
 }
@@ -60,10 +57,7 @@ _CONCURRENT: Final[Mapping[type, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class AwsAccount:
-    """The account, by a client per service.
-
-    `function_arn_prefix`: what a function's name is put behind, up to "…:function:".
-    """
+    """The account, by a client per service; `function_arn_prefix`: up to "…:function:"."""
 
     cloudformation: "CloudFormationClient"
     ec2: "EC2Client"
@@ -72,8 +66,6 @@ class AwsAccount:
     lambdas: "LambdaClient"
     ssm: "SSMClient"
     function_arn_prefix: str
-
-    # The stack.
 
     def read_stack(self, name: str) -> Stack | None:
         """Return the stack as it is, with what failed in its last operation; None for none.
@@ -115,8 +107,6 @@ class AwsAccount:
         """A further page of events is read only when those before it do not suffice."""
         paginator = self.cloudformation.get_paginator("describe_stack_events")
         return failures_in(paginator.paginate(StackName=stack_id).search("StackEvents[]"))
-
-    # What the stack needs, and does not create.
 
     def has_service_linked_role(self) -> bool:
         """Whether the account has ECS's role: one per account, which outlives the stack."""
@@ -198,8 +188,6 @@ class AwsAccount:
             )
         return vpcs[0].get("VpcId", "")
 
-    # How events come to our functions.
-
     def read_delivery(self, function: str) -> Delivery:
         """Return a function's rules, by whatever name, and its event-invoke config."""
         arn = f"{self.function_arn_prefix}{function}"
@@ -220,14 +208,8 @@ class AwsAccount:
             age_seconds=answer.get("MaximumEventAgeInSeconds", -1),
         )
 
-    # The steps.
-
     def perform(self, step: AwsStep) -> None:
-        """Take a step; with the stack, begin it.
-
-        Raises:
-            ConcurrentUpdateError: another call or a deploy was first, or is at it.
-        """
+        """Take a step; with the stack, begin it. Raises ConcurrentUpdateError for a lost race."""
         try:
             self._perform(step)
         except ClientError as error:

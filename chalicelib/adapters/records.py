@@ -35,17 +35,14 @@ if TYPE_CHECKING:
 
 KEPT_FOR: Final = timedelta(days=90)
 """How long DynamoDB keeps a record after its last change: longer than a run can wait."""
-
 MOST_KEYS: Final = 100
 """What DynamoDB returns per request."""
-
 MOST_TRIES: Final = 8
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 1.0
 
 Sleep = Callable[[float], None]
 """Waits so many seconds."""
-
 _BOOKMARK: Final = "sweep"
 _Kept = TypeVar("_Kept")
 _pack: Final = TypeSerializer().serialize

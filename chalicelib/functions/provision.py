@@ -141,8 +141,7 @@ def _observe(context: ProvisionContext) -> Observed:
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None
-    found = tuple(problems)
-    return Observed(stack, network, arn or "", pool, deliveries, has_role, found)
+    return Observed(stack, network, arn or "", pool, deliveries, has_role, tuple(problems))
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:

@@ -8,7 +8,6 @@ from typing import Final
 
 TEXT_LENGTH: Final = 200
 """Characters of a text from outside that are shown."""
-
 _MARKDOWN_ESCAPES: Final = str.maketrans({mark: f"\\{mark}" for mark in punctuation})
 
 
