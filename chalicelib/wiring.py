@@ -134,7 +134,7 @@ def context_of(
         seconds_left=seconds_left,
         pause=pause,
         gather=_gather,
-        measure=lambda measured: _metrics().measure(measured),
+        measure=EmfMetrics(chosen.stage, chosen.work_pool).measure,
     )
 
 
@@ -261,11 +261,6 @@ def _bills() -> "BillTable":
 @cache
 def _tasks() -> EcsTasks:
     return EcsTasks(boto3.client("ecs", config=AWS_CONFIG))
-
-
-@cache
-def _metrics() -> EmfMetrics:
-    return EmfMetrics(settings().stage, settings().work_pool)
 
 
 @cache

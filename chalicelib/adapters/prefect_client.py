@@ -35,16 +35,12 @@ from chalicelib.errors import (
 )
 
 MOST_TRIES: Final = 6
-FIRST_PAUSE_SECONDS: Final = 0.2
-LONGEST_PAUSE_SECONDS: Final = 5.0
 CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
 """The next step after an answer that no Prefect API returns."""
 _WAIT_OR_CHECK: Final = (
     "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
 )
 _TRANSIENT_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
-# Of a job variable that the pool's template does not take; it may be a run's whole environment.
-_QUOTES_A_VALUE: Final = " Failure reason:"
 _LEAST_SECONDS: Final = 0.02
 _LONGEST_DETAIL: Final = 300
 
@@ -219,9 +215,8 @@ class JsonHttp:
 
 
 def _pause_seconds(attempt: int, retry_after: float) -> float:
-    """Exponential with jitter, so that many functions do not return at once."""
-    longest: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-    return retry_after + longest * random.uniform(0.5, 1.0)
+    """Exponential, up to 5 s, with jitter: many functions are not to return at once."""
+    return retry_after + min(5.0, 0.2 * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
 
 def _retry_after_seconds(response: urllib3.BaseHTTPResponse) -> float:
@@ -260,4 +255,5 @@ def _detail(body: object) -> str:
             if isinstance(error, Mapping):
                 place = ".".join(map(str, error.get("loc", ())))
                 parts.append(f"{place}: {error.get('msg')}")
-    return "; ".join(parts).partition(_QUOTES_A_VALUE)[0]
+    # Behind it is a job variable that the pool's template does not take: maybe all environment.
+    return "; ".join(parts).partition(" Failure reason:")[0]

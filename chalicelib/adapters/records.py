@@ -38,8 +38,6 @@ KEPT_FOR: Final = timedelta(days=90)
 MOST_KEYS: Final = 100
 """What DynamoDB returns per request."""
 MOST_TRIES: Final = 8
-FIRST_PAUSE_SECONDS: Final = 0.05
-LONGEST_PAUSE_SECONDS: Final = 1.0
 
 Sleep = Callable[[float], None]
 """Waits so many seconds."""
@@ -162,9 +160,8 @@ class Items:
         }
 
     def pause(self, attempt: int) -> None:
-        """Wait before another try: exponentially longer, with jitter; `attempt` from 0."""
-        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt)
-        self._sleep(longest * random.uniform(0.5, 1.0))
+        """Wait before another try: exponentially longer, up to 1 s, jittered; `attempt` from 0."""
+        self._sleep(min(1.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.0))
 
 
 class RunTable:

@@ -115,10 +115,7 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
 
 
 def _observe(context: ProvisionContext) -> Observed:
-    """Read all; what cannot be read for a reason that we know becomes a problem.
-
-    AWS comes first: a Prefect that does not answer takes until its deadline.
-    """
+    """Read all, a known failure as a problem; AWS first, since Prefect may take all the time."""
     desired = context.desired
     problems: list[Problem] = []
 

@@ -13,9 +13,7 @@ _MARKDOWN_ESCAPES: Final = str.maketrans({mark: f"\\{mark}" for mark in punctuat
 
 def one_line(text: str, length: int = TEXT_LENGTH) -> str:
     """Return the text fit for a log line: printable, on one line, cut to `length` characters."""
-    printable = text[: 4 * length]
-    if not printable.isprintable():
-        printable = "".join(c if c.isprintable() else " " for c in printable)
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * length])
     return " ".join(printable.split())[:length]
 
 
