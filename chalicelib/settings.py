@@ -193,8 +193,7 @@ ROWS: Final[Mapping[str, Setting]] = {
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings that `environment` holds, with the defaults filled in.
 
-    Raises:
-        SettingError: names the setting, shows its value and says what is accepted.
+    Raises SettingError: names the setting, shows its value and says what is accepted.
     """
     stage = environment.get("STAGE") or str(ROWS["stage"].default)
     values = {name: _read(row, environment, stage) for name, row in ROWS.items()}

@@ -64,13 +64,13 @@ class PrefectAuthorization:
         if not self._parameter:
             return None
         with self._lock:
-            held = self._held
-            if held is not None and not fresh and self._clock() < held.until:
+            held = None if fresh else self._held
+            if held is not None and self._clock() < held.until:
                 return held.header
             try:
                 header = self._read()
             except SecretUnreadableError:
-                if held is None or fresh:
+                if held is None:
                     raise
                 header = held.header
             self._held = _Held(header, self._clock() + CACHE_SECONDS)

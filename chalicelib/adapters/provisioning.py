@@ -124,8 +124,7 @@ class AwsAccount:
         Where tasks get a public address, those of a VPC's subnets are taken that assign one
         (`MapPublicIpOnLaunch`), otherwise those that do not; all, where that leaves none.
 
-        Raises:
-            NetworkError: no default VPC, no subnets, or subnets that do not fit.
+        Raises NetworkError: no default VPC, no subnets, or subnets that do not fit.
         """
         if desired.subnet_ids:
             return self._named_network(desired.vpc_id, desired.subnet_ids)

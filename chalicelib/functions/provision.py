@@ -10,13 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
-from chalicelib.core.provision.model import (
-    ChangeWorkPool,
-    CreateWorkPool,
-    ProvisionState,
-    Step,
-    describe,
-)
+from chalicelib.core.provision import model
+from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
 from chalicelib.errors import (
@@ -164,9 +159,9 @@ def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
     for step in planned.steps:
         try:
             match step:
-                case CreateWorkPool(name, template):
+                case model.CreateWorkPool(name, template):
                     context.work_pools.create(name, template)
-                case ChangeWorkPool(name, template):
+                case model.ChangeWorkPool(name, template):
                     context.work_pools.change(name, template)
                 case _:
                     context.aws.perform(step)
