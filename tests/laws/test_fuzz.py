@@ -235,6 +235,7 @@ EXAMPLES: list[tuple[Story, dict[str, Any]]] = [
     (Story(pid=None), {"taskArn": f"{TASK_ARN}|<b>x</b>|`_*#~[x](http://y)a@b"}),
     (Story(), {"stopCode": HOSTILE[1], "stoppedReason": HOSTILE[5]}),
     (Story(kind=StateType.CANCELLING), {"stoppedReason": HOSTILE[1]}),
+    (Story(kind=StateType.PENDING, pid="x" * 300_000), {"taskArn": None}),
     (Story(kind=StateType.CRASHED, child=HOSTILE[1]), {}),
     (Story(kind=StateType.CRASHED, message=NO_CAPACITY_REASON + HOSTILE[1]), {"taskArn": None}),
     *(

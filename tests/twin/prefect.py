@@ -291,21 +291,18 @@ class InMemoryPrefect:
         """An engine, a worker or an automation proposes CRASHED."""
         return self._move(flow_run_id, ProposedState(StateType.CRASHED, "Crashed", message))
 
-    def pause(self, flow_run_id: UUID, *, suspend: bool = False) -> RunState:
-        """The flow pauses, in its process; `suspend` ends the process."""
+    def pause(self, flow_run_id: UUID) -> RunState:
+        """The flow pauses, in its process."""
         timeout = self._clock() + timedelta(hours=1)
         details = {
             "pause_timeout": timeout.isoformat(),
-            "pause_reschedule": suspend,
+            "pause_reschedule": False,
             "pause_key": str(uuid4()),
         }
-        name = "Suspended" if suspend else "Paused"
-        return self._move(flow_run_id, ProposedState(StateType.PAUSED, name, details=details))
+        return self._move(flow_run_id, ProposedState(StateType.PAUSED, "Paused", details=details))
 
     def resume(self, flow_run_id: UUID) -> RunState:
         """A person resumes the paused run."""
-        if self.runs[flow_run_id].state.details.get("pause_reschedule"):
-            return self._move(flow_run_id, ProposedState(StateType.SCHEDULED, "Resuming"))
         return self._move(flow_run_id, RUNNING)
 
     def cancel(self, flow_run_id: UUID) -> RunState:

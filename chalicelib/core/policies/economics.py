@@ -196,7 +196,7 @@ def rate_per_hour(events: int, hours: Decimal) -> RatePerHour | None:
 
 @lru_cache
 def garwood(events: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the limits of a Poisson mean of which `events` were counted."""
+    """Return the limits of a Poisson mean of which `events` were counted, 95 % sure by default."""
     tail = (1 - confidence) / 2
     furthest = events + 20 * sqrt(events + 1) + 20
     low = 0.0
