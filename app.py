@@ -4,6 +4,7 @@ Each of them is a Lambda of its own, and loads what is its own only: Lambda comp
 zip in every cold start.
 """
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -92,6 +93,7 @@ def provision(event: RawEvent) -> Mapping[str, object]:
 for function in (react, meter, sweep, provision):
     function.event_class = RawEvent
 
-if wiring.own_function() in (source.name for source in app.event_sources):
+own_function = os.environ.get("_HANDLER", "").rpartition(".")[2]  # Lambda sets it
+if own_function in (source.name for source in app.event_sources):
     # Now, while Lambda gives a cold start a whole processor, not with the first event.
-    import_module(f"chalicelib.functions.{wiring.own_function()}")
+    import_module(f"chalicelib.functions.{own_function}")

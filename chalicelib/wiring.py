@@ -70,11 +70,6 @@ def start_cold() -> None:
         _dynamodb()
 
 
-def own_function() -> str:
-    """Return which function of the app this Lambda runs; empty outside Lambda."""
-    return os.environ.get("_HANDLER", "").rpartition(".")[2]
-
-
 class Outcome(Protocol):
     """What a function returns."""
 

@@ -7,6 +7,7 @@ often it is billed. Reports read the sums by key: never a scan, and no bill.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -148,7 +149,7 @@ class BillTable:
             "expires_at": int((daily.day - date(1970, 1, 1) + SUMS_KEPT_FOR).total_seconds())
         }
         named = {**sets, "deployment": deployment.name} if deployment.name else sets
-        counts = {name: count for name, count in daily.counts.as_mapping().items() if count}
+        counts = {name: count for name, count in asdict(daily.counts).items() if count}
         sum_key, day_key = key("sum", daily.day, deployment.key), key("day", daily.day)
         updates = [self._items.update(sum_key, named, counts)]
         is_listed = deployment.key in day.get("deployments", ())

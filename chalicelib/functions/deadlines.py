@@ -57,8 +57,11 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
             with_timeout = context.with_timeout(SECONDS_FOR_FACTS)
             past[run.deployment_id] = read_previous_runs(context, with_timeout, run.deployment_id)
         moved = record.moved or _judged(context, run, past[run.deployment_id])
-        if moved is not None and _try_to_move(context, run, moved):
-            decisions[MOVED] += 1
+        try:
+            if moved is not None and _move(context, run, moved):
+                decisions[MOVED] += 1
+        except PrefectSpotError:  # the next sweep tries again
+            context.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
     return True
 
 
@@ -79,15 +82,6 @@ def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Mov
     known = facts.facts_of(past, Progress(), facts.restart_overhead_of((), past))
     opinion = deadline_opinion(run, known, begins)
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
-
-
-def _try_to_move(context: Context, run: FlowRun, moved: Moved) -> bool:
-    """Move the run; a failure is logged, and the next sweep tries again."""
-    try:
-        return _move(context, run, moved)
-    except PrefectSpotError:
-        context.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
-        return False
 
 
 def _move(context: Context, run: FlowRun, moved: Moved) -> bool:

@@ -38,8 +38,6 @@ DECIDED_WITHIN: Final = timedelta(minutes=10)
 """After this, an interruption without a decision is billed as one that was not rerun."""
 SECONDS_PER_BILL: Final = 3.0
 """What a sweep has left, at least, when it begins with another bill."""
-SAVINGS_KEY: Final = "spot-savings"
-"""Of the table artifact in Prefect."""
 SAVINGS_DAYS: Final = 30
 
 
@@ -69,8 +67,7 @@ class MeterReport:
 def meter(context: Context, event: object) -> MeterReport:
     """Bill the task whose end an ECS event reports; ignore any other event.
 
-    Raises:
-        PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
+    Raises PrefectSpotError, retryable; also botocore's errors, from the table or ECS.
     """
     task = parse_event(event)
     if isinstance(task, Ignored):
@@ -110,8 +107,7 @@ def bill_missed(context: Context) -> int:
 def bill_task(context: Context, task: Task) -> MeterReport:
     """Bill a stopped task, unless it has a bill.
 
-    Raises:
-        PrefectSpotError: Prefect, ECS or the table failed; retryable.
+    Raises PrefectSpotError when Prefect, ECS or the table failed; retryable.
     """
     if task.launch_type not in ("", "FARGATE"):
         return MeterReport(Metering.IGNORED, "not a Fargate task")
@@ -181,7 +177,7 @@ def publish_savings(context: Context) -> bool:
         f" net of what had to be run again: {net_usd} USD."
     )
     text = " ".join([description, *(f"Note: {warning}." for warning in report.warnings)])
-    context.prefect.write_table(TableArtifact(SAVINGS_KEY, savings_table(report), text))
+    context.prefect.write_table(TableArtifact("spot-savings", savings_table(report), text))
     context.bills.save_reported(today.isoformat())
     return True
 

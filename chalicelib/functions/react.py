@@ -21,8 +21,7 @@ from chalicelib.functions.rescue import rescue
 def react(context: Context, event: object) -> Decision:
     """Handle one event; return the decision.
 
-    Raises:
-        PrefectSpotError: retryable; also botocore's errors, from the table or ECS.
+    Raises PrefectSpotError, retryable; also botocore's errors, from the table or ECS.
     """
     task = parse_event(event)
     if isinstance(task, Ignored):

@@ -49,10 +49,8 @@ def rescue(
 
     `swept`: the events had their time, and ECS has no live task of the run, nor a newer one.
 
-    Raises:
-        LeaseHeldError: another handler is working on the run; retryable.
-        PrefectSpotError: Prefect or the table failed, or the run's state changed concurrently;
-            retryable.
+    Raises, both retryable: LeaseHeldError when another handler has the run, PrefectSpotError when
+    Prefect or the table failed or the run's state changed concurrently.
     """
     record = _acquire(context, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
     handling = _Handling(context, subject, record, swept)

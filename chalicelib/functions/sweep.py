@@ -251,8 +251,7 @@ def sweep(context: Context, _event: object) -> SweepReport:
 
     A run whose repair fails is counted and logged; the next sweep tries again.
 
-    Raises:
-        PrefectSpotError: a page could not be read from Prefect or AWS; also botocore's errors.
+    Raises PrefectSpotError when a page could not be read; also botocore's errors.
     """
     sweeping = _Sweep(context)
     report = sweeping.report

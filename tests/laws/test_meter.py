@@ -20,7 +20,6 @@ from chalicelib.core.money.report import DailySum, total
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.meter import (
     DECIDED_WITHIN,
-    SAVINGS_KEY,
     bill_missed,
     publish_savings,
 )
@@ -299,7 +298,7 @@ def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
     assert publish_savings(account.universe.context())
     assert not publish_savings(account.universe.context())
     [table] = prefect.tables
-    assert table.key == SAVINGS_KEY
+    assert table.key == "spot-savings"
     assert [row["deployment"] for row in table.rows] == [account.sum.deployment.name, "all"]
     net = f"{account.sum.counts.amounts.net_savings_usd:.6f}"
     assert table.rows[-1]["net USD"] == float(net) != 0

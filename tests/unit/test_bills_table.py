@@ -1,6 +1,6 @@
 """Bills and daily sums: one contract for DynamoDB and the twin; both or neither, once, by key."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -100,7 +100,7 @@ def test_sums_are_by_day_and_deployment_and_exact(table: Any) -> None:
 
 
 def test_every_count_is_added_up_under_a_name_that_dynamodb_takes(table: Any) -> None:
-    names = Counts().as_mapping()
+    names = asdict(Counts())
     counts = Counts(**{name: 10 + place for place, name in enumerate(names)})
     for number in (1, 2):
         made = another(number)

@@ -86,10 +86,6 @@ class Counts:
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*map(add, astuple(self), astuple(other)))
 
-    def as_mapping(self) -> Mapping[str, int]:
-        """All of it by name."""
-        return asdict(self)
-
     def figures(self, names: Iterable[str]) -> dict[str, Any]:
         """Return numbers, hours and USD (`..._usd`, of `amounts`) by their names."""
         return {n: getattr(self.amounts if n.endswith("_usd") else self, n) for n in names}
@@ -228,7 +224,7 @@ class Report:
     @property
     def moves(self) -> Mapping[str, int]:
         """How many runs each guard moved to on-demand, or would have; guards with none left out."""
-        numbers = self.total.counts.as_mapping()
+        numbers = asdict(self.total.counts)
         return {g.value: numbers[f"{g}_moves"] for g in Guard if numbers[f"{g}_moves"]}
 
     @property

@@ -173,25 +173,22 @@ def _usd_per_hour(task: Task | None, rates: Rates) -> tuple[float, float] | Miss
 
 @dataclass(frozen=True, slots=True)
 class RatePerHour:
-    """Events per hour: `low` and `high` enclose the true rate with 95 % confidence."""
+    """Events per hour, as `observed`; `low` and `high` enclose the true rate with 95 %."""
 
     events: int
     hours: float
+    observed: float
     low: float
     high: float
-
-    @property
-    def observed(self) -> float:
-        """Events divided by hours."""
-        return self.events / self.hours
 
 
 def rate_per_hour(events: int, hours: Decimal) -> RatePerHour | None:
     """Return the rate with its exact interval; None without a single hour's fraction seen."""
     if hours <= 0:
         return None
+    seen = float(hours)
     low, high = garwood(events)
-    return RatePerHour(events, float(hours), low / float(hours), high / float(hours))
+    return RatePerHour(events, seen, events / seen, low / seen, high / seen)
 
 
 @lru_cache

@@ -31,29 +31,26 @@ class ProvisionState(StrEnum):
 
 
 STATUSES: Final[Mapping[str, ProvisionState]] = {
-    "CREATE_IN_PROGRESS": ProvisionState.CREATING,
-    "CREATE_FAILED": ProvisionState.RECOVERING,
-    "CREATE_COMPLETE": ProvisionState.READY,
-    "ROLLBACK_IN_PROGRESS": ProvisionState.RECOVERING,
-    "ROLLBACK_FAILED": ProvisionState.RECOVERING,
-    "ROLLBACK_COMPLETE": ProvisionState.RECOVERING,
-    "DELETE_IN_PROGRESS": ProvisionState.DELETING,
-    "DELETE_FAILED": ProvisionState.RECOVERING,
-    "DELETE_COMPLETE": ProvisionState.CREATING,
-    "UPDATE_IN_PROGRESS": ProvisionState.UPDATING,
-    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": ProvisionState.UPDATING,
-    "UPDATE_COMPLETE": ProvisionState.READY,
-    "UPDATE_FAILED": ProvisionState.UPDATING,
-    "UPDATE_ROLLBACK_IN_PROGRESS": ProvisionState.RECOVERING,
-    "UPDATE_ROLLBACK_FAILED": ProvisionState.FAILED,
-    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": ProvisionState.RECOVERING,
-    "UPDATE_ROLLBACK_COMPLETE": ProvisionState.READY,
-    "REVIEW_IN_PROGRESS": ProvisionState.FAILED,
-    "IMPORT_IN_PROGRESS": ProvisionState.UPDATING,
-    "IMPORT_COMPLETE": ProvisionState.READY,
-    "IMPORT_ROLLBACK_IN_PROGRESS": ProvisionState.RECOVERING,
-    "IMPORT_ROLLBACK_FAILED": ProvisionState.FAILED,
-    "IMPORT_ROLLBACK_COMPLETE": ProvisionState.READY,
+    status: state
+    for state, statuses in {
+        ProvisionState.READY: (
+            "CREATE_COMPLETE UPDATE_COMPLETE UPDATE_ROLLBACK_COMPLETE IMPORT_COMPLETE "
+            "IMPORT_ROLLBACK_COMPLETE"
+        ),
+        ProvisionState.CREATING: "CREATE_IN_PROGRESS DELETE_COMPLETE",
+        ProvisionState.UPDATING: (
+            "UPDATE_IN_PROGRESS UPDATE_COMPLETE_CLEANUP_IN_PROGRESS UPDATE_FAILED "
+            "IMPORT_IN_PROGRESS"
+        ),
+        ProvisionState.RECOVERING: (
+            "CREATE_FAILED ROLLBACK_IN_PROGRESS ROLLBACK_FAILED ROLLBACK_COMPLETE "
+            "DELETE_FAILED UPDATE_ROLLBACK_IN_PROGRESS "
+            "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS IMPORT_ROLLBACK_IN_PROGRESS"
+        ),
+        ProvisionState.DELETING: "DELETE_IN_PROGRESS",
+        ProvisionState.FAILED: "UPDATE_ROLLBACK_FAILED REVIEW_IN_PROGRESS IMPORT_ROLLBACK_FAILED",
+    }.items()
+    for status in statuses.split()
 }
 """How far each status is. A rollback without UPDATE in its name is that of a first creation."""
 BROKEN: Final = ("CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED")

@@ -86,8 +86,7 @@ def settle(
     `look` returns None for a run that Prefect does not know. `gather` fetches the facts that guards
     need. `perform` carries a decision out; False asks for another look.
 
-    Raises:
-        UnsettledError: the run's state kept changing; retryable.
+    Raises UnsettledError when the run's state kept changing; retryable.
     """
     for _ in range(MOST_LOOKS):
         snapshot = look()
