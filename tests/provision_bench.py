@@ -14,14 +14,7 @@ from chalicelib.core.provision.model import ProvisionState
 from chalicelib.core.provision.plan import Desired
 from chalicelib.functions.provision import ProvisionContext, ProvisionReport, provision
 from tests.laws.universe import Lines
-from tests.provisioning import (
-    ACCOUNT,
-    FUNCTION_PREFIX,
-    PARAMETER,
-    REGION,
-    STACK_NAME,
-    make_desired,
-)
+from tests.provisioning import ACCOUNT, FUNCTION_PREFIX, PARAMETER, REGION, STACK_NAME, make_desired
 from tests.twin.work_pools import InMemoryWorkPools
 
 READING = ("Describe", "Get", "List")
@@ -154,8 +147,5 @@ _SESSION = boto3.session.Session()
 def _client(name: str, number: int) -> Any:
     """Kept for all benches: to make one costs more than what is done with it."""
     return _SESSION.client(  # type: ignore[call-overload]  # any service name
-        name,
-        REGION,
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
+        name, REGION, aws_access_key_id="testing", aws_secret_access_key="testing"
     )

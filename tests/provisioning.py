@@ -8,13 +8,7 @@ from typing import Any
 
 import infra
 from chalicelib.core.provision.model import RETRY_POLICY, Delivery, InvokeConfig, Stack
-from chalicelib.core.provision.plan import (
-    Credential,
-    Desired,
-    Network,
-    Observed,
-    stack_definition,
-)
+from chalicelib.core.provision.plan import Credential, Desired, Network, Observed, stack_definition
 from chalicelib.core.provision.pool_template import WorkPool, merged
 
 ACCOUNT = "123456789012"

@@ -121,9 +121,7 @@ def test_the_expected_start_is_the_first_one_however_far_ahead_a_run_is_parked(
     assert crowd.expected_start("parked") < crowd.expected_start("crashed")
 
 
-def test_a_run_that_crashed_before_it_started_has_no_end_on_the_oldest_server(
-    crowd: Crowd,
-) -> None:
+def test_a_run_that_crashed_before_it_started_has_no_end_on_the_oldest_server(crowd: Crowd) -> None:
     """So a search by end alone misses, there, what never got Spot capacity."""
     ended = crowd.run("never started").state.timestamp
     due = crowd.expected_start("never started")

@@ -8,10 +8,7 @@ from prefect_aws.workers import ECSWorker
 
 import infra
 from chalicelib.core.provision.pool_template import Template, merged
-from chalicelib.errors import (
-    PrefectConflictError,
-    PrefectRejectedError,
-)
+from chalicelib.errors import PrefectConflictError, PrefectRejectedError
 from tests.contract.stage import Stage
 from tests.provisioning import VALUES
 

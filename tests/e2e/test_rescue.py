@@ -1,16 +1,13 @@
 """A real flow, started by a real worker, interrupted, rescued by the deployed zip."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from localcloud.bootstrap import CLUSTER, WORK_POOL
-from localcloud.cloud import REACT, wait_for
-from localcloud.events import Delivery, Event, delay, duplicate, shuffle
+from localcloud.bootstrap import WORK_POOL
+from localcloud.cloud import wait_for
+from localcloud.events import Delivery, Event
 from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions
 from tests.e2e.stories import story
-from tests.make import make_event
 
 SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OWN = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}
@@ -69,72 +66,6 @@ def test_logs_name_run_task_and_decision(moved_to_on_demand: Run) -> None:
     assert {line["flow_run_id"] for line in decided} == {run.id}
     interrupted = {life.task_arn for life in run.containers() if life.interrupted_at}
     assert {line["task_arn"] for line in decided} == interrupted
-
-
-@story
-def delivered_three_times(stage: Stage) -> Run:
-    faults = duplicate(3, then=shuffle(seed=7, within_seconds=3))
-    run = stage.start("waits", event_faults=faults, interruptions=1, gated=True)
-    run.wait_for_start(1)
-    task = run.interrupt()
-    run.wait_for_start(2)
-
-    def stops() -> int:
-        seen = [event["detail"] for event in list(stage.cloud.router.delivered)]
-        return sum(d.get("taskArn") == task and d["lastStatus"] == "STOPPED" for d in seen)
-
-    wait_for("every stop, to react and meter", ATTEMPT_SECONDS, lambda: stops() >= 6)
-    run.wait_until_handled()
-    run.let_go_on()
-    run.completes(starts=2)
-    return run
-
-
-def test_an_event_delivered_three_times_and_out_of_order_makes_one_rerun(
-    delivered_three_times: Run,
-) -> None:
-    assert not delivered_three_times.verdict(budget=3).findings
-    assert delivered_three_times.states().count("RUNNING") == 2
-
-
-@dataclass(frozen=True)
-class StoppedLate:
-    """A run whose old task's stop event came while it was running again."""
-
-    run: Run
-    decision: str
-    states_before: list[str]
-    states_after: list[str]
-
-
-@story
-def stopped_late(stage: Stage) -> StoppedLate:
-    cloud = stage.cloud
-    late_stop = delay(lambda event: event["detail"]["lastStatus"] == "STOPPED", 3600)
-    run = stage.start("waits", event_faults=late_stop, interruptions=1, gated=True)
-    run.wait_for_start(1)
-    task = run.interrupt()
-    run.wait_for_start(2)
-    run.wait_for_state("RUNNING")
-    run.wait_until_handled()
-    [stopped] = cloud.aws.client("ecs").describe_tasks(cluster=CLUSTER, tasks=[task])["tasks"]
-    assert stopped["lastStatus"] == "STOPPED"
-    late = make_event(json.loads(json.dumps(stopped, default=lambda at: at.isoformat())))
-    before = run.states()
-    answer = cloud.lambdas.invoke(REACT, late)
-    assert answer.status == "ok", answer.error
-    after = run.states()
-    run.let_go_on()
-    run.completes(starts=2)
-    return StoppedLate(run, answer.answer["decision"], before, after)
-
-
-def test_a_stop_that_arrives_when_the_rerun_is_running_does_not_touch_it(
-    stopped_late: StoppedLate,
-) -> None:
-    assert stopped_late.decision == "ignore"
-    assert stopped_late.states_after == stopped_late.states_before, "the late stop touched the run"
-    assert not stopped_late.run.verdict(budget=3).findings
 
 
 def moved_after_one(stage: Stage, job_variables: dict[str, Any]) -> Run:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from localcloud.bootstrap import STACK
 from localcloud.cloud import REACT, SWEEP
 from tests.e2e.command import CommandResult, spotctl, states
-from tests.e2e.scenario import Run, Stage
+from tests.e2e.scenario import Run, Stage, event_of_no_run
 from tests.e2e.stories import story
-from tests.make import make_event
 
 DRILL_STEPS = [
     "stop asked", "SIGTERM", "container exit", "event", "decision", "parked", "due", "picked up",
@@ -70,12 +69,7 @@ def redriven(stage: Stage) -> tuple[CommandResult, int]:
     """What `redrive` says with one message in the queue, and how often `react` got its event."""
     sqs = stage.cloud.aws.client("sqs")
     queue = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
-    event = make_event(
-        {
-            "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/prefect-spot-dev/0123456789abcdef",
-            "clusterArn": "arn:aws:ecs:us-east-1:123456789012:cluster/prefect-spot-dev",
-        }
-    )
+    event = event_of_no_run()
     destination_record = {
         "requestContext": {
             "functionArn": f"arn:aws:lambda:us-east-1:123456789012:function:{REACT}:$LATEST",

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from localcloud.deployment import PROJECT
-from tests.e2e.scenario import Stage
-from tests.make import make_event
+from tests.e2e.scenario import Stage, event_of_no_run
 
 LARGEST_BYTES = 2_000_000
 OURS = sorted(
@@ -23,15 +22,7 @@ OURS = sorted(
     for path in (PROJECT / folder).rglob("*")
     if path.suffix in (".py", ".json")
 )
-ABOUT_NO_RUN = make_event(
-    {
-        "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/prefect-spot-dev/0123456789abcdef",
-        "clusterArn": "arn:aws:ecs:us-east-1:123456789012:cluster/prefect-spot-dev",
-        "lastStatus": "STOPPED",
-    }
-)
-"""An interruption that is followed as far as Prefect, which knows no such run."""
-
+ABOUT_NO_RUN = event_of_no_run(lastStatus="STOPPED")
 COPY = "copy-of-react"
 
 

@@ -14,7 +14,7 @@ from chalicelib.errors import PrefectUnavailableError
 from localcloud.oracle import Fault as Wrong
 from localcloud.oracle import judge
 from tests.faults.ledger import Ledger
-from tests.faults.universes import Life
+from tests.faults.universes import Life, running
 from tests.laws.universe import Befalls, Fault, Tripwire, Universe
 
 RUNS = int(os.environ.get("STORM") or 500)
@@ -27,7 +27,7 @@ class Conditions(Tripwire):
     """A handler's wire on which some of Prefect's answers are lost, before or after the effect."""
 
     def __init__(self, chance: random.Random, fault: Fault | None) -> None:
-        super().__init__(fault=fault, meanwhile=lambda: None)
+        super().__init__(fault)
         self._chance = chance
 
     def call(self, name: str, call: Any) -> Any:
@@ -42,14 +42,13 @@ def test_nothing_is_lost_and_nothing_run_twice() -> None:
     chance = random.Random(SEED)
     universe = Universe()
     universe.shows_stopped = False
-    lives = [_begin(universe, chance) for _ in range(RUNS)]
+    lives = [running(universe, chance.choice((0, 1, 3))) for _ in range(RUNS)]
     deliveries = [(life, number, 1) for life in lives for number in range(3) for _ in range(3)]
     chance.shuffle(deliveries)
     for life in lives:
         universe.stops(life.tasks[0])
     events = {id(life): _events(life) for life in lives}
     with Ledger("storm").case(f"storm of {RUNS} interruptions") as case:
-        exhausted = 0
         while deliveries:
             again = []
             for life, number, attempt in deliveries:
@@ -57,14 +56,10 @@ def test_nothing_is_lost_and_nothing_run_twice() -> None:
                     continue
                 if attempt < 3:
                     again.append((life, number, attempt + 1))
-                else:
-                    exhausted += 1
             universe.passes(60)
             deliveries = again
-        while True:
-            report = universe.sweep()
-            if report and report.finished and not report.failed:
-                break
+        while not ((report := universe.sweep()) and report.finished and not report.failed):
+            pass
         for life in lives:
             life.live_on()
         verdict = judge(*(life.observation() for life in lives))
@@ -73,12 +68,6 @@ def test_nothing_is_lost_and_nothing_run_twice() -> None:
     assert verdict.count(Wrong.RUN_TWICE) == 0
     assert not verdict.findings
     assert all(life.state is StateType.COMPLETED for life in lives)
-
-
-def _begin(universe: Universe, chance: random.Random) -> Life:
-    budget = chance.choice((0, 1, 3))
-    run_id = universe.prefect.create_run(tags=(f"spot-retries:{budget}",))
-    return Life(universe, run_id, budget, [universe.start(run_id, retries=2)], [])
 
 
 def _events(life: Life) -> list[dict[str, Any]]:

@@ -156,7 +156,7 @@ class Plot:
         return list(life.universe.calls)
 
 
-def _running(universe: Universe, budget: int = 3, **run: Any) -> Life:
+def running(universe: Universe, budget: int = 3, **run: Any) -> Life:
     tags = (f"spot-retries:{budget}", *run.pop("tags", ()))
     run_id = universe.prefect.create_run(tags=tags, **run)
     return Life(universe, run_id, budget, [universe.start(run_id, retries=2)])
@@ -166,7 +166,7 @@ def _stopped(how: dict[str, str] | None = None, **run: Any) -> Callable[[Univers
     """Its task ended: Spot took it, unless `how` says otherwise."""
 
     def begin(universe: Universe) -> Life:
-        life = _running(universe, **run)
+        life = running(universe, **run)
         universe.stops(life.tasks[0], **(how or {}))
         return life
 
@@ -238,7 +238,7 @@ def _end(life: Life) -> dict[str, Any]:
 
 
 PLOTS = (
-    Plot("warning", _running, _warning, lambda life: [_exit(life)]),
+    Plot("warning", running, _warning, lambda life: [_exit(life)]),
     Plot("rerun on Spot", _stopped(), _exit),
     Plot("rerun on FARGATE", _stopped(budget=0), _exit),
     Plot("moved by a guard", _too_expensive_on_spot, _exit, needs_facts=True),

@@ -9,7 +9,6 @@ import pytest
 
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.functions.sweep import sweep
 from tests.laws.universe import Befalls, Fault, Universe
 from tests.twin.orchestration import TwinRun
 
@@ -168,24 +167,21 @@ def test_wherever_a_sweep_dies_the_next_ones_move_and_annotate_the_run(befalls: 
         assert starts_on(universe, run) == "FARGATE"
 
 
-def calls_of_a_sweep(universe: Universe) -> list[str]:
-    universe.passes(300)
-    sweep(universe.context(), {})
-    return universe.calls
-
-
 def test_without_a_deadline_a_sweep_reads_the_waiting_runs_and_nothing_more() -> None:
     empty, full = Universe(), Universe()
     for _ in range(5):
         waiting(full, "mine")
-    assert calls_of_a_sweep(full) == calls_of_a_sweep(empty)
+    full.sweep()
+    empty.sweep()
+    assert full.calls == empty.calls
 
 
 def test_a_page_costs_one_reading_of_the_past_for_each_deployment(universe: Universe) -> None:
     deployment_id = universe.deployment_after(WORK)
     for _ in range(7):
         waiting(universe, "spot-deadline:9h", deployment_id=deployment_id)
-    calls = calls_of_a_sweep(universe)
+    universe.sweep()
+    calls = universe.calls
     assert calls.count("records.read_many") == 1
     assert calls.count("prefect.find_completed_runs") == 1
     assert calls.count("prefect.read_task_runs") == 1

@@ -10,6 +10,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -18,9 +19,8 @@ import pytest
 from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
 from localcloud.cloud import Cloud, wait_for
 from localcloud.lambdas import Invocation
-from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage, event_of_no_run
 from tests.e2e.stories import story
-from tests.make import make_event
 from tests.system.clouds import AUTH_STRING
 from tests.unit.canaries import Canaries
 from tests.unit.scripted_server import ScriptedServer, answer
@@ -214,24 +214,13 @@ def test_a_failure_names_its_cause_and_not_the_credential(stage: Stage, failing:
 
     SECURITY.md says so.
     """
-    ours = "arn:aws:ecs:us-east-1:123456789012:{}"
-    flow, credential = Canaries(), server_secrets()
-    event = make_event(
-        {
-            "taskArn": ours.format("task/prefect-spot-dev/0123456789abcdef"),
-            "clusterArn": ours.format("cluster/prefect-spot-dev"),
-        }
-    )
+    flow, credential, event = Canaries(), server_secrets(), event_of_no_run()
     container = event["detail"]["overrides"]["containerOverrides"][0]
     container["environment"].append({"name": "DB", "value": flow.plant("the flow's environment")})
     stage.cloud.lambdas.invoke_async("canary", event)
     sqs = stage.cloud.aws.client("sqs")
-    [message] = wait_for(
-        "the message of the failure",
-        ATTEMPT_SECONDS,
-        lambda: sqs.receive_message(QueueUrl=failing).get("Messages"),
-    )
-
+    receive = partial(sqs.receive_message, QueueUrl=failing)
+    [message] = wait_for("the failure", ATTEMPT_SECONDS, lambda: receive().get("Messages"))
     failed = [i for i in stage.cloud.lambdas.invocations if i.function == "canary"]
     assert [i.status for i in failed] == ["error"]
     assert "PrefectRefusedError" in output_of(failed)
