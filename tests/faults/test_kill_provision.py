@@ -17,7 +17,7 @@ from chalicelib.functions.provision import provision
 from localcloud import moto_additions
 from tests.faults.ledger import Ledger
 from tests.faults.test_kill_anywhere import DIES, operations
-from tests.laws.universe import FAILURES, Befalls, Fault, Tripwire
+from tests.laws.universe import FAILURES, Befalls, Tripwire
 from tests.provision_bench import Bench, empty_account
 from tests.provisioning import ACCOUNT, REGION, STACK_NAME, STACK_TEMPLATE, WORK_POOL, make_desired
 
@@ -56,7 +56,7 @@ PLOTS: dict[str, Callable[[Bench], None]] = {
 """What there is before `provision` is called until all is ready."""
 
 
-def live(plot: str, fault: Fault | None = None) -> tuple[str, list[str]]:
+def live(plot: str, fault: Tripwire | None = None) -> tuple[str, list[str]]:
     """Call it until all is ready, once with a fault; return what there is, and the calls made.
 
     The fault's call is counted from the first call of all; after a failure the count is over.
@@ -70,8 +70,7 @@ def live(plot: str, fault: Fault | None = None) -> tuple[str, list[str]]:
         PLOTS[plot](bench)
         calls: list[str] = []
         for _ in range(MOST_CALLS):
-            within = None if fault is None else replace(fault, call=fault.call - len(calls))
-            wire = Tripwire(within)
+            wire = Tripwire(fault.befalls, fault.at - len(calls)) if fault else Tripwire()
             context = bench.context()
             ports = {name: wire.around(getattr(context, name), name) for name in PORTS}
             try:
@@ -107,7 +106,7 @@ def test_wherever_it_dies_the_end_is_the_same(plot: str) -> None:
     killed = set()
     with Ledger("provision").case(f"provision dies: {plot}") as case:
         for name, phase in points:
-            end, done = live(plot, Fault(DIES[phase], names.index(name)))
+            end, done = live(plot, Tripwire(DIES[phase], names.index(name)))
             killed.add((operations(done)[-1], phase))
             case.tries += 1
             assert end == whole, f"{phase} {name}"
@@ -122,7 +121,7 @@ def test_whatever_call_fails_the_end_is_the_same() -> None:
     names = operations(calls)
     with Ledger("provision").case(f"provision fails to call AWS or Prefect: {plot}") as case:
         for number, name in enumerate(names):
-            end, done = live(plot, Fault(Befalls.FAILS_BEFORE, number))
+            end, done = live(plot, Tripwire(Befalls.FAILS_BEFORE, number))
             assert name in operations(done), "another call failed"
             case.tries += 1
             assert end == whole, name

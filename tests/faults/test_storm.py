@@ -11,11 +11,10 @@ from typing import Any
 
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.errors import PrefectUnavailableError
-from localcloud.oracle import Fault as Wrong
-from localcloud.oracle import judge
+from localcloud.oracle import Fault, judge
 from tests.faults.ledger import Ledger
 from tests.faults.universes import Life, running
-from tests.laws.universe import Befalls, Fault, Tripwire, Universe
+from tests.laws.universe import Befalls, Tripwire, Universe
 
 RUNS = int(os.environ.get("STORM") or 500)
 SEED = 20261123
@@ -24,11 +23,14 @@ KILLED = 0.01
 
 
 class Conditions(Tripwire):
-    """A handler's wire on which some of Prefect's answers are lost, before or after the effect."""
+    """A wire on which Prefect's answers may be lost, before or after the effect; some die on it."""
 
-    def __init__(self, chance: random.Random, fault: Fault | None) -> None:
-        super().__init__(fault)
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
         self._chance = chance
+        if chance.random() < KILLED:
+            self.befalls = chance.choice((Befalls.DIES_BEFORE, Befalls.DIES_AFTER))
+            self.at = chance.randrange(20)
 
     def call(self, name: str, call: Any) -> Any:
         if not name.startswith("prefect.") or self._chance.random() >= FAILING:
@@ -52,7 +54,7 @@ def test_nothing_is_lost_and_nothing_run_twice() -> None:
         while deliveries:
             again = []
             for life, number, attempt in deliveries:
-                if _invoke(universe, chance, events[id(life)][number]):
+                if universe.handle(events[id(life)][number], Conditions(chance)):
                     continue
                 if attempt < 3:
                     again.append((life, number, attempt + 1))
@@ -64,8 +66,8 @@ def test_nothing_is_lost_and_nothing_run_twice() -> None:
             life.live_on()
         verdict = judge(*(life.observation() for life in lives))
         case.count(verdict, tries=RUNS)
-    assert verdict.count(Wrong.LOST) == 0
-    assert verdict.count(Wrong.RUN_TWICE) == 0
+    assert verdict.count(Fault.LOST) == 0
+    assert verdict.count(Fault.RUN_TWICE) == 0
     assert not verdict.findings
     assert all(life.state is StateType.COMPLETED for life in lives)
 
@@ -78,11 +80,3 @@ def _events(life: Life) -> list[dict[str, Any]]:
         life.universe.event(task, lastStatus="DEPROVISIONING", executionStoppedAt=at),
         life.universe.event(task, lastStatus="STOPPED", executionStoppedAt=at),
     ]
-
-
-def _invoke(universe: Universe, chance: random.Random, event: dict[str, Any]) -> bool:
-    fault = None
-    if chance.random() < KILLED:
-        befalls = chance.choice((Befalls.DIES_BEFORE, Befalls.DIES_AFTER))
-        fault = Fault(befalls, chance.randrange(20))
-    return universe.handle(event, wire=Conditions(chance, fault)) is not None

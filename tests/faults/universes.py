@@ -17,7 +17,7 @@ from tests.laws.universe import (
     OUT_OF_MEMORY,
     STOPPED_AFTER,
     Befalls,
-    Fault,
+    Tripwire,
     Universe,
 )
 from tests.make import ECONOMICS
@@ -145,14 +145,14 @@ class Plot:
             return "meter"
         return "react" if self.event else "sweep"
 
-    def handle(self, life: Life, fault: Fault | None = None) -> list[str]:
-        """Run the handler once, under a fault or none; return the calls it made."""
+    def handle(self, life: Life, wire: Tripwire | None = None) -> list[str]:
+        """Run the handler once, its calls through `wire`; return them."""
         if self.event and self.is_bill:
-            life.universe.meter(self.event(life), fault)
+            life.universe.meter(self.event(life), wire)
         elif self.event:
-            life.universe.handle(self.event(life), fault)
+            life.universe.handle(self.event(life), wire)
         else:
-            life.universe.sweep(fault)
+            life.universe.sweep(wire)
         return list(life.universe.calls)
 
 
@@ -201,7 +201,7 @@ def _left_parked(universe: Universe) -> Life:
     begin = _stopped(budget=0)
     calls = Plot("", begin, _exit).handle(begin(Universe()))
     life = begin(universe)
-    universe.handle(_exit(life), Fault(Befalls.DIES_AFTER, calls.index("prefect.propose_state")))
+    universe.handle(_exit(life), Tripwire(Befalls.DIES_AFTER, calls.index("prefect.propose_state")))
     return life
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
-from tests.laws.universe import Befalls, Fault, Universe
+from tests.laws.universe import Befalls, Tripwire, Universe
 from tests.twin.orchestration import TwinRun
 
 TIGHT = "spot-deadline:25m"
@@ -157,7 +157,7 @@ def test_wherever_a_sweep_dies_the_next_ones_move_and_annotate_the_run(befalls: 
     for call in range(len(undisturbed.calls)):
         universe = Universe()
         run = waiting(universe, TIGHT, ahead=1100)
-        universe.sweep(Fault(befalls, call))
+        universe.sweep(Tripwire(befalls, call))
         universe.sweep()
         universe.sweep()
         assert universe.prefect.artifacts_of(run.id), call

@@ -19,7 +19,7 @@ from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.report import DailySum, total
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.meter import DECIDED_WITHIN, SAVINGS_KEY, bill_missed, publish_savings
-from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Befalls, Fault, Universe
+from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Befalls, Tripwire, Universe
 from tests.make import RATES, seconds
 
 OTHERS = "arn:aws:ecs:us-east-1:111122223333:cluster/others"
@@ -151,7 +151,7 @@ def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
     second = universe.prefect.create_run()
     replace(account, task=universe.start(second)).ended(**BY_ITSELF)
     universe.passes(600)
-    assert bill_missed(universe.context(Fault(Befalls.FAILS_BEFORE, 4))) == 1
+    assert bill_missed(universe.context(Tripwire(Befalls.FAILS_BEFORE, 4))) == 1
     assert universe.calls[4] == "prefect.read_run"
     assert bill_missed(universe.context()) == 1
 
