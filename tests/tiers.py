@@ -51,12 +51,10 @@ class Tier:
 
 
 def check(budget: int, *command: str, name: str = "") -> Tier:
-    """Return the tier of a static check, named after its program."""
     return Tier(name or command[0], budget, command)
 
 
 def tests(name: str, budget: int, *arguments: str) -> Tier:
-    """Return the tier of a pytest run."""
     return Tier(name, budget, ("pytest", "--quiet", *arguments))
 
 
@@ -183,7 +181,6 @@ class Running:
 
 
 def program_of(tier: Tier) -> str:
-    """Return the path of a tier's program: beside this Python, else on PATH."""
     here = BIN / tier.command[0]
     return str(here) if here.exists() else tier.command[0]
 

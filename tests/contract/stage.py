@@ -55,7 +55,6 @@ class Stage:
         return self.prefect.propose_state(flow_run_id, proposed, force=force)
 
     def make_due(self, flow_run_id: UUID, transition_id: UUID | None = None) -> StateAnswer:
-        """Propose AwaitingRetry now."""
         return self.park(flow_run_id, transition_id, ahead=timedelta())
 
     def restore(self, flow_run_id: UUID, state: RunState) -> StateAnswer:

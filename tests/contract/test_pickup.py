@@ -84,16 +84,13 @@ def test_an_engine_that_rescheduled_itself_leaves_no_message_and_is_given_to_a_w
     assert stage.controls.is_due(run_id)
 
 
-def test_a_rerun_eats_one_of_the_flows_retries(stage: Stage) -> None:
-    run_id = stage.running(retries=1)
-    rerun(stage, run_id, raising=False)
-    assert stage.controls.engine_fails(run_id).type is StateType.FAILED
-
-
-def test_retries_raised_by_one_pay_for_the_rerun(stage: Stage) -> None:
-    run_id = stage.running(retries=1)
+def test_a_rerun_eats_one_of_the_flows_retries_and_retries_raised_by_one_pay_for_it(
+    stage: Stage,
+) -> None:
+    eaten, run_id = stage.running(retries=1), stage.running(retries=1)
+    rerun(stage, eaten, raising=False)
+    assert stage.controls.engine_fails(eaten).type is StateType.FAILED
     rerun(stage, run_id)
-
     assert stage.controls.engine_fails(run_id).name == "AwaitingRetry"
     assert stage.controls.engine_retries(run_id).type is StateType.RUNNING
     assert stage.controls.engine_fails(run_id).type is StateType.FAILED

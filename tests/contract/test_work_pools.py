@@ -1,6 +1,5 @@
 """Work pools: read, created, given another template, and everything else of them left alone."""
 
-import copy
 from uuid import uuid4
 
 import pytest
@@ -69,7 +68,6 @@ def test_a_changed_template_leaves_limits_queues_and_all_else_alone(
 
 
 def test_what_is_merged_once_is_as_it_shall_be_for_good(stage: Stage, name: str) -> None:
-    """What a server gives back differs in nothing that would be changed again."""
     stage.pool_controls.create_pool(name, template=ECSWorker.get_default_base_job_template())
     stage.work_pools.change(name, put_in_place(stage.pool_controls.look(name).base_job_template))
     pool = stage.work_pools.read(name)
@@ -77,16 +75,14 @@ def test_what_is_merged_once_is_as_it_shall_be_for_good(stage: Stage, name: str)
     assert put_in_place(pool.base_job_template) == pool.base_job_template
 
 
-def test_a_pool_that_there_is_not_cannot_be_changed(stage: Stage, name: str) -> None:
-    with pytest.raises(PrefectRejectedError):
-        stage.work_pools.change(name, put_in_place({}))
-
-
-def test_a_template_without_its_two_halves_is_rejected(stage: Stage, name: str) -> None:
-    half = copy.deepcopy(dict(put_in_place({})))
-    del half["variables"]
-    with pytest.raises(PrefectRejectedError):
-        stage.work_pools.create(name, half)
+def test_a_change_of_no_pool_and_a_template_without_its_two_halves_are_rejected(
+    stage: Stage, name: str
+) -> None:
+    whole = put_in_place({})
+    half = {part: value for part, value in whole.items() if part != "variables"}
+    for write, template in ((stage.work_pools.change, whole), (stage.work_pools.create, half)):
+        with pytest.raises(PrefectRejectedError):
+            write(name, template)
     assert stage.work_pools.read(name) is None
 
 

@@ -105,7 +105,6 @@ class Stage:
         functions.delete_function(FunctionName=name)
 
     def zip_file(self) -> bytes:
-        """Return the zip that was deployed."""
         return bytes(self.cloud.aws.lambdas.get_function(REACT).code_bytes)
 
 
@@ -216,7 +215,6 @@ class Run:
         return [line for line in printed if any(name in line for name in names)]
 
     def report(self) -> str:
-        """What to look at when something is wrong with the run."""
         states = [
             f"{state['timestamp']} {state['type']} {state['name']}: {state['message'] or ''}"
             for state in self.cloud.prefect.history(self.id)

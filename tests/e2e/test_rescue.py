@@ -69,7 +69,6 @@ def test_logs_name_run_task_and_decision(moved_to_on_demand: Run) -> None:
 
 
 def moved_after_one(stage: Stage, job_variables: dict[str, Any]) -> Run:
-    """A run that is to be on FARGATE after its first interruption."""
     run = stage.start(
         "waits", job_variables=job_variables, tags=("spot-retries:0",), interruptions=1
     )
@@ -153,7 +152,6 @@ def test_interruptions_do_not_eat_the_flows_own_retries(failed_twice: Run) -> No
 
 @story
 def waited_for_child(stage: Stage) -> tuple[Run, Run]:
-    """A parent, and its child, which is interrupted."""
     child_file = stage.folder / "child-of-a-parent"
     run = stage.start("parent", child_file=str(child_file), interruptions=1, spot_retries=0)
     children = stage.cloud.prefect.children

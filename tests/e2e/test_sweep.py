@@ -32,7 +32,6 @@ def swept(stage: Stage, run: Run) -> Swept:
 
 @story
 def missed(stage: Stage) -> Swept:
-    """An interruption whose every event was dropped."""
     run = stage.start(
         "waits",
         tags=("spot-retries:0",),
@@ -76,7 +75,6 @@ def test_a_task_stopped_by_hand_leaves_a_crashed_run_that_says_so(stopped_by_han
 
 @story
 def refused(stage: Stage) -> Swept:
-    """A run that Spot has no room for."""
     run = stage.start(
         "waits", job_variables={"env": {REFUSED_CAPACITY: "FARGATE_SPOT"}}, interruptions=0
     )

@@ -48,7 +48,6 @@ class Life:
             self.universe.stops(self.tasks[-1], **BY_ITSELF)
 
     def verdict(self, *, rescued: bool = True) -> Verdict:
-        """What the oracle says of it."""
         return judge(self.observation(rescued=rescued))
 
     def observation(self, *, rescued: bool = True) -> Observation:

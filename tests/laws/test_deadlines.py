@@ -17,11 +17,6 @@ WORK = 800.0
 """Seconds: twice that and two restart overheads do not fit into 25 minutes, but into 30."""
 
 
-@pytest.fixture
-def universe() -> Universe:
-    return Universe()
-
-
 def waiting(
     universe: Universe,
     *tags: str,

@@ -16,11 +16,6 @@ from tests.twin.prefect import InMemoryPrefect
 HOUR = 3700
 
 
-@pytest.fixture
-def universe() -> Universe:
-    return Universe()
-
-
 def stopped(universe: Universe, **how: Any) -> TwinRun:
     """A run whose task was interrupted, unless `how` says otherwise; no event was handled."""
     run, task = universe.running()

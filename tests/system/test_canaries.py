@@ -8,7 +8,7 @@ import base64
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
-from localcloud.cloud import Cloud, wait_for
+from localcloud.cloud import wait_for
 from localcloud.lambdas import Invocation
 from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage, event_of_no_run
 from tests.e2e.stories import story
@@ -99,29 +99,28 @@ def test_no_line_is_printed_twice(rescued: Rescued) -> None:
 
 
 def test_nothing_that_aws_keeps_for_us_holds_them(rescued: Rescued) -> None:
-    kept: dict[str, Callable[[Cloud], object]] = {
-        "the tables": dynamodb_of,
-        "the logs": logs_of,
-        "the metrics": lambda cloud: cloud.aws.client("cloudwatch").list_metrics()["Metrics"],
-        "the alarms": lambda cloud: cloud.aws.client("cloudwatch").describe_alarms(),
-        "the queues": queues_of,
-        "the rules": rules_of,
-        "the stacks": stacks_of,
-        "the roles": lambda cloud: cloud.aws.client("iam").get_account_authorization_details(),
+    client = rescued.run.cloud.aws.client
+    kept = {
+        "the tables": dynamodb_of(client("dynamodb")),
+        "the logs": logs_of(client("logs")),
+        "the metrics": client("cloudwatch").list_metrics()["Metrics"],
+        "the alarms": client("cloudwatch").describe_alarms(),
+        "the queues": queues_of(client("sqs")),
+        "the rules": rules_of(client("events")),
+        "the stacks": stacks_of(client("cloudformation")),
+        "the roles": client("iam").get_account_authorization_details(),
     }
-    for name, collect in kept.items():
-        text = json.dumps(collect(rescued.run.cloud), default=str, ensure_ascii=False)
+    for name, content in kept.items():
+        text = json.dumps(content, default=str, ensure_ascii=False)
         assert every(rescued).found_in(text) == [], name
-    assert rescued.run.id in json.dumps(dynamodb_of(rescued.run.cloud), default=str)
+    assert rescued.run.id in json.dumps(kept["the tables"], default=str)
 
 
-def dynamodb_of(cloud: Cloud) -> list[Any]:
-    tables = cloud.aws.client("dynamodb")
+def dynamodb_of(tables: Any) -> list[Any]:
     return [tables.scan(TableName=name)["Items"] for name in tables.list_tables()["TableNames"]]
 
 
-def logs_of(cloud: Cloud) -> list[Any]:
-    logs = cloud.aws.client("logs")
+def logs_of(logs: Any) -> list[Any]:
     return [
         logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
         for group in logs.describe_log_groups()["logGroups"]
@@ -129,8 +128,7 @@ def logs_of(cloud: Cloud) -> list[Any]:
     ]
 
 
-def queues_of(cloud: Cloud) -> list[Any]:
-    sqs = cloud.aws.client("sqs")
+def queues_of(sqs: Any) -> list[Any]:
     return [
         [
             sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]),
@@ -140,14 +138,12 @@ def queues_of(cloud: Cloud) -> list[Any]:
     ]
 
 
-def rules_of(cloud: Cloud) -> list[Any]:
-    events = cloud.aws.client("events")
+def rules_of(events: Any) -> list[Any]:
     rules = events.list_rules()["Rules"]
     return [rules, [events.list_targets_by_rule(Rule=rule["Name"])["Targets"] for rule in rules]]
 
 
-def stacks_of(cloud: Cloud) -> list[Any]:
-    formation = cloud.aws.client("cloudformation")
+def stacks_of(formation: Any) -> list[Any]:
     stacks = formation.describe_stacks()["Stacks"]
     return [stacks, [formation.get_template(StackName=s["StackName"]) for s in stacks]]
 

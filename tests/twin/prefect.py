@@ -280,7 +280,6 @@ class InMemoryPrefect:
         return self._move(flow_run_id, ProposedState(StateType.FAILED, "Failed", message))
 
     def engine_retries(self, flow_run_id: UUID) -> RunState:
-        """The engine starts the flow again in the same process."""
         return self._move(flow_run_id, RUNNING)
 
     def engine_reschedules(self, flow_run_id: UUID) -> RunState:
