@@ -57,10 +57,8 @@ def test_a_changed_template_leaves_limits_queues_and_all_else_alone(
     before = stage.pool_controls.look(name)
     assert (before.concurrency_limit, before.is_paused) == (7, True)
     assert before.queues == {"default": None, "urgent": 2}
-
     template = put_in_place(before.base_job_template)
     stage.work_pools.change(name, template)
-
     after = stage.pool_controls.look(name)
     assert after.base_job_template == template != before.base_job_template
     before.base_job_template = after.base_job_template

@@ -1,11 +1,9 @@
 """A real flow, started by a real worker, interrupted, rescued by the deployed zip."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from localcloud.bootstrap import WORK_POOL
 from localcloud.cloud import wait_for
-from localcloud.events import Delivery, Event
 from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions
 from tests.e2e.stories import story
 
@@ -13,7 +11,6 @@ SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OWN = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}
 OWN_TAGS = ("spot-retries:1", "team:sales")
 HELD_QUEUE = "held"
-OBSERVING = "observing"
 
 
 @story
@@ -175,55 +172,3 @@ def test_a_parent_gets_its_childs_final_result_and_never_an_interruption(
     assert not child.verdict(budget=0).findings
     assert not parent.verdict().findings
     assert len(parent.containers()) == 1
-
-
-def what_observing_leaves_alone(run: Run) -> dict[str, Any]:
-    names = ("state", "job_variables", "tags", "labels", "empirical_policy", "run_count")
-    fields = run.fields()
-    history = run.cloud.prefect.history(run.id)
-    return {"history": history, "tasks": len(run.containers()), **{n: fields[n] for n in names}}
-
-
-@story
-def observed(stage: Stage) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
-    """A run whose events go to a `react` in observe mode; returned as it was before and after."""
-    lambdas, prefect = stage.cloud.lambdas, stage.cloud.prefect
-    statuses: list[str] = []
-
-    def only_to_the_observing(event: Event) -> Sequence[Delivery]:
-        if event["detail"]["desiredStatus"] == "STOPPED":
-            lambdas.invoke_async(OBSERVING, event)
-            statuses.append(event["detail"]["lastStatus"])
-        return []
-
-    with stage.copy_of_react(OBSERVING, MODE="observe"):
-        run = stage.start(
-            "waits", tags=("mine",), event_faults=only_to_the_observing, interruptions=1
-        )
-        run.wait_for_start(1)
-        run.wait_for_state("RUNNING")
-        lambdas.invoke(OBSERVING, {})  # its cold start
-
-        def is_annotated() -> bool:
-            annotation = prefect.annotation(run.id).replace("\\", "")
-            return "would be rerun on FARGATE" in annotation
-
-        before = what_observing_leaves_alone(run)
-        with stage.sweeping:  # the deployed sweep, which does not observe, would rescue the run
-            run.interrupt()
-            wait_for("the annotation", ATTEMPT_SECONDS, is_annotated, API_SECONDS)
-            wait_for("the last event", ATTEMPT_SECONDS, lambda: "STOPPED" in statuses)
-            run.wait_until_handled()
-            after = what_observing_leaves_alone(run)
-            emitted = {event["event"] for event in prefect.events(run.id)}
-            prefect.delete(run.id)
-    return before, after, emitted
-
-
-def test_observe_mode_says_what_would_be_done_and_changes_no_run(
-    observed: tuple[dict[str, Any], dict[str, Any], set[str]],
-) -> None:
-    before, after, emitted = observed
-    assert after == before
-    assert "prefect-spot.interrupted" in emitted
-    assert "prefect-spot.rerun" not in emitted

@@ -1,6 +1,7 @@
 """The laws of the guards: only earlier to FARGATE, decided once, and at no cost when off."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -197,12 +198,13 @@ def test_an_invocation_that_is_short_of_time_gathers_nothing() -> None:
     assert "there was no time left" in recorded(universe, run).guard_reason
 
 
-def test_in_observe_mode_a_run_is_annotated_with_what_a_guard_would_do() -> None:
+def test_in_observe_mode_a_run_is_annotated_with_what_a_guard_would_do_and_not_changed() -> None:
     universe = Universe(replace(ECONOMICS, mode=Mode.OBSERVE))
-    run, event = interrupted(universe)
-    states = list(run.states)
+    run, event = interrupted(universe, ("mine",))
+    before = deepcopy(run)
     universe.deliver(event)
-    assert (run.states, run.job_variables) == (states, {})
+    assert run == before
+    assert [name for _, name in universe.prefect.events_of(run.id)] == ["prefect-spot.interrupted"]
     assert recorded(universe, run).guard == "economics"
     assert "Next: would be rerun on FARGATE. Why: economics:" in log_of(universe, run)
 
