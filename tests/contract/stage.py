@@ -64,9 +64,6 @@ class Stage:
         )
         return self.prefect.propose_state(flow_run_id, was, force=True)
 
-    def scheduled(self) -> UUID:
-        return self.controls.create_run()
-
     def pending(self, deployment_id: UUID | None = None) -> UUID:
         flow_run_id = self.controls.create_run(deployment_id=deployment_id)
         self.controls.worker_picks_up(flow_run_id, PID)
@@ -86,7 +83,7 @@ class Stage:
     def run_in(self, state: str) -> UUID:
         """A run in that state, whose name is in lower case."""
         if state == "scheduled":
-            return self.scheduled()
+            return self.controls.create_run()
         if state == "pending":
             return self.pending()
         controls, flow_run_id = self.controls, self.running()

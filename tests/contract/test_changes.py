@@ -104,7 +104,7 @@ def test_an_event_with_the_same_id_counts_once(stage: Stage) -> None:
 
 
 def test_wrong_credentials_are_refused_where_any_are_asked_for(stage: Stage) -> None:
-    run_id = stage.scheduled()
+    run_id = stage.controls.create_run()
     if stage.asks_for_credentials:
         with pytest.raises(PrefectRefusedError):
             stage.unauthorized.read_run(run_id)

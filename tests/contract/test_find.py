@@ -73,7 +73,7 @@ def test_runs_of_the_pool_are_found_by_type_and_name_of_their_state_in_order(
     crowd: Crowd, kinds: list[StateType], names: tuple[str, ...], found: list[str]
 ) -> None:
     """In the order of their expected starts; runs of another pool and of none are there, too."""
-    crowd.stage.scheduled()
+    crowd.stage.controls.create_run()
     crowd.stage.running_ad_hoc()
     assert crowd.found(*kinds, state_names=names) == found
 

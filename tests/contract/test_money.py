@@ -64,7 +64,7 @@ def test_more_task_runs_than_fit_into_one_answer_are_all_found(stage: Stage) -> 
 
 
 def test_a_deployment_is_called_by_its_flow_and_its_own_name(stage: Stage) -> None:
-    run = stage.run(stage.scheduled())
+    run = stage.run(stage.controls.create_run())
     assert run.deployment_id is not None
     name = stage.prefect.read_deployment_name(run.deployment_id)
     assert name.startswith("etl/deployment-")

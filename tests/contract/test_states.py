@@ -56,7 +56,7 @@ def test_a_proposal_takes_effect_only_if_it_is_accepted(
         assert now == before
 
 
-def test_the_same_transition_again_is_rejected_and_answered_with_the_state_there_is(
+def test_the_same_transition_is_rejected_and_answered_with_the_state_there_is_until_the_run_moves(
     stage: Stage,
 ) -> None:
     run_id, transition_id = stage.running(), uuid4()
@@ -69,10 +69,6 @@ def test_the_same_transition_again_is_rejected_and_answered_with_the_state_there
     assert (second.state.id, second.state.transition_id) == (first.state.id, transition_id)
     assert [id_ for _, id_ in stage.history(run_id)].count(transition_id) == 1
 
-
-def test_the_same_transition_is_accepted_again_once_the_run_has_moved(stage: Stage) -> None:
-    run_id, transition_id = stage.running(), uuid4()
-    stage.park(run_id, transition_id)
     assert stage.propose(run_id, StateType.PENDING).verdict is ACCEPT
     assert stage.park(run_id, transition_id).verdict is ACCEPT
     assert [id_ for _, id_ in stage.history(run_id)].count(transition_id) == 2

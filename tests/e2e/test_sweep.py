@@ -88,20 +88,6 @@ def test_a_run_that_spot_had_no_room_for_goes_on_demand(refused: Swept) -> None:
     assert refused.run.capacities() == ["FARGATE"]
 
 
-@story
-def healthy(stage: Stage) -> Swept:
-    run = stage.start("waits", interruptions=0, gated=True)
-    run.wait_for_start(1)
-    run.wait_for_state("RUNNING")
-    return swept(stage, run)
-
-
-def test_a_sweep_leaves_healthy_runs_alone(healthy: Swept) -> None:
-    assert healthy.answer["seen"] >= 1
-    assert healthy.run.states()[-2:] == ["RUNNING", "COMPLETED"]
-    assert healthy.run.states().count("RUNNING") == 1
-
-
 def test_no_sweep_moved_a_run_that_needed_none(
     stories: Stories,
     missed: Swept,

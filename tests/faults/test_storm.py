@@ -13,7 +13,7 @@ from chalicelib.core.model.flow_run import StateType
 from chalicelib.errors import PrefectUnavailableError
 from localcloud.oracle import Fault, judge
 from tests.faults.ledger import Ledger
-from tests.faults.universes import Life, running
+from tests.faults.universes import running
 from tests.laws.universe import Befalls, Tripwire, Universe
 
 RUNS = int(os.environ.get("STORM") or 500)
@@ -47,14 +47,16 @@ def test_nothing_is_lost_and_nothing_run_twice() -> None:
     lives = [running(universe, chance.choice((0, 1, 3))) for _ in range(RUNS)]
     deliveries = [(life, number, 1) for life in lives for number in range(3) for _ in range(3)]
     chance.shuffle(deliveries)
-    for life in lives:
-        universe.stops(life.tasks[0])
-    events = {id(life): _events(life) for life in lives}
+    tasks = {life.run_id: life.tasks[0] for life in lives}
+    events = {
+        run_id: (universe.warning(task), *universe.exits(task)[1:])
+        for run_id, task in tasks.items()
+    }
     with Ledger("storm").case(f"storm of {RUNS} interruptions") as case:
         while deliveries:
             again = []
             for life, number, attempt in deliveries:
-                if universe.handle(events[id(life)][number], Conditions(chance)):
+                if universe.handle(events[life.run_id][number], Conditions(chance)):
                     continue
                 if attempt < 3:
                     again.append((life, number, attempt + 1))
@@ -70,13 +72,3 @@ def test_nothing_is_lost_and_nothing_run_twice() -> None:
     assert verdict.count(Fault.RUN_TWICE) == 0
     assert not verdict.findings
     assert all(life.state is StateType.COMPLETED for life in lives)
-
-
-def _events(life: Life) -> list[dict[str, Any]]:
-    task = life.tasks[0]
-    at = life.universe.now.isoformat()
-    return [
-        life.universe.warning(task),
-        life.universe.event(task, lastStatus="DEPROVISIONING", executionStoppedAt=at),
-        life.universe.event(task, lastStatus="STOPPED", executionStoppedAt=at),
-    ]

@@ -1,10 +1,9 @@
 """The laws of the guards: only earlier to FARGATE, decided once, and at no cost when off."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -100,18 +99,14 @@ def test_a_tag_that_names_no_deadline_costs_no_call_either(tag: str) -> None:
     assert (unread in log_of(universe, run)) == (tag == "spot-deadline:soon")
 
 
-def test_facts_are_gathered_once() -> None:
+def test_facts_are_gathered_once_and_not_for_a_run_whose_budget_is_spent() -> None:
     universe = Universe(ECONOMICS)
+    _, event = interrupted(universe, ("spot-retries:0", TIGHT))
+    assert calls_of_guards(universe, event) == []
     run, event = interrupted(universe)
     assert calls_of_guards(universe, event) == OF_THE_GUARDS
     assert calls_of_guards(universe, event) == []
     assert recorded(universe, run).guard == "economics"
-
-
-def test_no_facts_are_gathered_for_a_run_whose_budget_is_spent() -> None:
-    universe = Universe(ECONOMICS)
-    _, event = interrupted(universe, ("spot-retries:0", TIGHT))
-    assert calls_of_guards(universe, event) == []
 
 
 GUARDED: dict[str, tuple[Policy, tuple[str, ...], float, str]] = {
@@ -156,13 +151,6 @@ def test_once_a_guard_has_moved_it_a_run_stays_on_demand() -> None:
     assert [task.capacity, universe.start(run.id).capacity] == ["FARGATE", "FARGATE"]
 
 
-def failing(error: Exception) -> Callable[..., Any]:
-    def call(*_args: object, **_kwargs: object) -> Any:
-        raise error
-
-    return call
-
-
 @pytest.mark.parametrize("method", ["find_completed_runs", "read_task_runs", "read_sums"])
 @pytest.mark.parametrize(
     "error",
@@ -177,11 +165,8 @@ def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
 ) -> None:
     universe = Universe(ECONOMICS)
     run, event = interrupted(universe)
-    if method == "read_sums":
-        bills = SimpleNamespace(unbilled=failing(error), read_sums=failing(error))
-        monkeypatch.setattr(universe, "bills", bills)
-    else:
-        monkeypatch.setattr(universe.prefect, method, failing(error))
+    port = universe.bills if method == "read_sums" else universe.prefect
+    monkeypatch.setattr(port, method, Mock(side_effect=error))
     universe.deliver(event)
     kept = recorded(universe, run)
     assert (kept.rerun_on, kept.guard) == ("FARGATE_SPOT", "")
