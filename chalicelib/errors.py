@@ -8,10 +8,8 @@ from typing import Final
 
 LAMBDA_RETRIES: Final = "none: Lambda retries the event"
 """The next step of an error that only a handler meets, and that a retry fixes."""
-
 RETRY_LATER: Final = "wait: Lambda retries the event; run a spotctl command again"
 """The next step of a passing error that handlers and `spotctl` meet."""
-
 LOOKS_AGAIN: Final = "none: the next call of provision reads the result"
 """The next step after a change that another caller makes, or has made."""
 

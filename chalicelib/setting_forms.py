@@ -90,12 +90,10 @@ def _read_url(text: str) -> str:
             next_step="store them in an SSM SecureString, and name it in"
             " PREFECT_API_AUTH_STRING_PARAMETER",
         )
-    is_address = parts.scheme in ("http", "https") and parts.hostname
-    return _checked(is_address, text.strip().rstrip("/"))
+    return _checked(parts.scheme in ("http", "https") and parts.hostname, text.strip().rstrip("/"))
 
 
 _PREFECT_NAME: Final = r"""[^,'"\\/%&<>]*[^,'"\\/%&<>\s][^,'"\\/%&<>]*"""
-
 TEXT: Final = Form("text", str)
 FLAG: Final = one_of((True, False))
 API_URL: Final = Form(

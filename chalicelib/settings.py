@@ -1,8 +1,7 @@
 """The settings: environment variables of the Lambdas, per stage in `.chalice/config.json`.
 
-`Settings` is the one table of them. What is read, `docs/settings.md` and the stack's parameters
-follow from its rows. All are checked at cold start and by each `spotctl` command: a wrong one stops
-it with an error that names it.
+What is read, `docs/settings.md` and the stack's parameters follow from the rows of `Settings`. All
+are checked at cold start and by each `spotctl` command: a wrong one stops it, named by the error.
 """
 
 import re
@@ -194,8 +193,7 @@ ROWS: Final[Mapping[str, Setting]] = {
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings that `environment` holds, with the defaults filled in.
 
-    Raises:
-        SettingError: names the setting, shows its value and says what is accepted.
+    Raises SettingError: names the setting, shows its value and says what is accepted.
     """
     stage = environment.get("STAGE") or str(ROWS["stage"].default)
     values = {name: _read(row, environment, stage) for name, row in ROWS.items()}
@@ -229,8 +227,7 @@ def _check_together(settings: Settings) -> None:
             next_step="set one of them: the key for Prefect Cloud, the string for basic auth",
         )
     if settings.spot_weight == settings.fargate_weight == 0:
-        accepted = "a number above 0, unless FARGATE_WEIGHT is above 0"
-        raise _wrong(ROWS["spot_weight"], "0", accepted)
+        raise _wrong(ROWS["spot_weight"], "0", "a number above 0, unless FARGATE_WEIGHT is above 0")
     if not settings.is_full:
         return
     if settings.work_pool.lower().startswith("prefect"):
@@ -257,11 +254,10 @@ def stack_parameters(settings: Settings) -> dict[str, str]:
         if row.parameter != ""
     }
     # Behind "parameter/" in its ARN, a name has no slash of its own in front.
-    secrets = {
-        name: values[name].removeprefix("/") for name in ("ApiKeyParameter", "AuthStringParameter")
-    }
-    public_ip = "ENABLED" if settings.assign_public_ip else "DISABLED"
-    return {**values, **secrets, "AssignPublicIp": public_ip}
+    for name in ("ApiKeyParameter", "AuthStringParameter"):
+        values[name] = values[name].removeprefix("/")
+    values["AssignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
+    return values
 
 
 def function_names(stage: str) -> tuple[str, ...]:

@@ -39,22 +39,17 @@ if TYPE_CHECKING:
 
 CALLS_AT_ONCE: Final = 6
 """Connections to Prefect that one invocation uses: a rescue annotates by as many requests."""
-
 SPARE_SECONDS: Final = 3.0
 """Left of an invocation when the last request to Prefect must be over, to write and to log."""
-
 SECONDS_FOR_AWS: Final = 10.0
 """Left of an invocation of `provision` when Prefect must have answered: for AWS's part."""
-
 AWS_CONFIG: Final = Config(
     user_agent="prefect-spot", parameter_validation=False, account_id_endpoint_mode="disabled"
 )
 """For what is asked at each event: botocore makes up its user agent anew for each call, and checks
 arguments that the service checks as well."""
-
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
-
 C = TypeVar("C")
 
 
@@ -69,11 +64,7 @@ class LambdaContext(Protocol):
 
 
 def start_cold() -> None:
-    """Check the settings, where this runs as a Lambda; `chalice deploy` imports the app as well.
-
-    Raises:
-        SettingError: names the setting that is missing or wrong.
-    """
+    """Check the settings in a Lambda: `chalice deploy` imports the app too. Raises SettingError."""
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         _rates()
         _dynamodb()
@@ -98,10 +89,7 @@ def answer(
     event: object,
     lambda_context: LambdaContext,
 ) -> Mapping[str, object]:
-    """Call a function with the context of this invocation; return the Lambda's answer.
-
-    Logs what the call raises, with its type: Lambda itself logs one line of it.
-    """
+    """Call a function with the context of this invocation; return its answer, or log its error."""
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=lambda_context.aws_request_id)
@@ -146,7 +134,7 @@ def context_of(
         seconds_left=seconds_left,
         pause=pause,
         gather=_gather,
-        measure=lambda measured: _metrics().measure(measured),
+        measure=EmfMetrics(chosen.stage, chosen.work_pool).measure,
     )
 
 
@@ -160,8 +148,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
 
     chosen = settings()
     key, auth_string = chosen.prefect_api_key_parameter, chosen.prefect_api_auth_string_parameter
-    seconds = lambda_context.get_remaining_time_in_millis() / 1000
-    seconds_left = _countdown(seconds - SECONDS_FOR_AWS)
+    left = _countdown(lambda_context.get_remaining_time_in_millis() / 1000 - SECONDS_FOR_AWS)
     return ProvisionContext(
         desired=Desired(
             is_full=chosen.is_full,
@@ -187,7 +174,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
         work_pools=PrefectWorkPools(
-            JsonHttp(chosen.prefect_api_url, authorization(), seconds_left, pool=connections())
+            JsonHttp(chosen.prefect_api_url, authorization(), left, pool=connections())
         ),
         log=log_of_function(),
     )
@@ -239,10 +226,8 @@ def _add_next_step(record: logging.LogRecord) -> bool:
 
 @cache
 def authorization() -> PrefectAuthorization:
-    """Return what makes the Authorization header; under its lock it makes its client at first use.
-
-    Two threads may ask for the first header at once, and boto3 is not to make two clients at once.
-    """
+    """Return what makes the Authorization header; it makes its client at first use, in its lock."""
+    # Two threads may ask for the first header at once, and boto3 must not make two clients at once.
     return PrefectAuthorization(
         _late(cache(lambda: boto3.client("ssm"))),
         api_key_parameter=settings().prefect_api_key_parameter,
@@ -279,8 +264,8 @@ def _tasks() -> EcsTasks:
 
 
 @cache
-def _metrics() -> EmfMetrics:
-    return EmfMetrics(settings().stage, settings().work_pool)
+def _deployment_names() -> dict[UUID, str]:
+    return {}
 
 
 @cache
@@ -292,8 +277,3 @@ def _rates() -> Rates:
             f"RATES contradict the shipped rates: {error}",
             next_step="correct RATES in .chalice/config.json, then run spotctl deploy",
         ) from None
-
-
-@cache
-def _deployment_names() -> dict[UUID, str]:
-    return {}

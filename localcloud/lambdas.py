@@ -50,7 +50,7 @@ class _Request:
 
 
 class LambdaService:
-    """Invokes the functions that moto's Lambda backend holds, until `stop()`.
+    """Invokes the functions that moto's Lambda backend holds, as long as the `with` block lasts.
 
     `retry_scale` multiplies the 60 and 120 s Lambda waits before its two more tries.
     `concurrency` is how many environments each function may have, unless fewer are reserved for it.
@@ -86,8 +86,17 @@ class LambdaService:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End all environments; events that wait are dropped."""
         moto_additions.connect_lambda(None)
-        self.stop()
+        with self._changed:
+            self._stopped = True
+            environments = [*self._busy, *(e for idle in self._idle.values() for e in idle)]
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        for environment in environments:
+            environment.end()
+        for pool in self._pools.values():
+            pool.shutdown()
 
     def invoke(self, function_name: str, payload: Any) -> Invocation:
         """Invoke synchronously: one try. Raises UnknownFunctionException."""
@@ -132,18 +141,6 @@ class LambdaService:
             return False
         chance.choice(busy).end()
         return True
-
-    def stop(self) -> None:
-        """End all environments; events that wait are dropped."""
-        with self._changed:
-            self._stopped = True
-            environments = [*self._busy, *(e for idle in self._idle.values() for e in idle)]
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
-        for environment in environments:
-            environment.end()
-        for pool in self._pools.values():
-            pool.shutdown()
 
     def _pool(self, function_name: str) -> ThreadPoolExecutor:
         """Return a function's pool; its reserved concurrency is read when it is first invoked."""

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 MOST_TASKS: Final = 100
 """How many tasks ECS describes, and lists, per call."""
-
 LONGEST_VALUE: Final = 250
 """Characters of a dimension's value. CloudWatch takes 1024, and did take 255 for long."""
 
@@ -89,8 +88,7 @@ class EmfMetrics:
         for name, value in self._dimensions.items():
             metrics.add_dimension(name, value)
         if measured.deployment:
-            deployment = _value(measured.deployment)
-            metrics.add_dimensions(**self._dimensions, Deployment=deployment)
+            metrics.add_dimensions(**self._dimensions, Deployment=_value(measured.deployment))
         for metric, amount in measured.values.items():
             metrics.add_metric(metric.value, UNITS.get(metric, "None"), float(amount))
         metrics.flush_metrics()

@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
 BILLS_KEPT_FOR: Final = timedelta(days=90)
 """Longer than any event of a task can be late, or be redriven."""
-
 SUMS_KEPT_FOR: Final = timedelta(days=400)
 """A year's report, and a month to make it in."""
-
 _REPORTED: Final = "reported"
 _OTHERS_WRITE: Final = {
     "ConditionalCheckFailed",

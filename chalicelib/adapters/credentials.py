@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
 
 CACHE_SECONDS: Final = 300.0
-
-_API_KEY_SETTING: Final = "PREFECT_API_KEY_PARAMETER"
-_AUTH_STRING_SETTING: Final = "PREFECT_API_AUTH_STRING_PARAMETER"
 _NEXT_STEPS: Final = {
     "NotFound": "create it as a SecureString in this region, or correct the setting",
     "AccessDenied": "allow the function's role ssm:GetParameter on it,"
@@ -67,21 +64,21 @@ class PrefectAuthorization:
         if not self._parameter:
             return None
         with self._lock:
-            held = self._held
-            if held is not None and not fresh and self._clock() < held.until:
+            held = None if fresh else self._held
+            if held is not None and self._clock() < held.until:
                 return held.header
             try:
                 header = self._read()
             except SecretUnreadableError:
-                if held is None or fresh:
+                if held is None:
                     raise
                 header = held.header
             self._held = _Held(header, self._clock() + CACHE_SECONDS)
             return header
 
     def _read(self) -> str:
-        setting = _API_KEY_SETTING if self._is_key else _AUTH_STRING_SETTING
-        subject = f"SSM parameter {self._parameter!r}, named by {setting},"
+        kind = "KEY" if self._is_key else "AUTH_STRING"
+        subject = f"SSM parameter {self._parameter!r}, named by PREFECT_API_{kind}_PARAMETER,"
         try:
             answer = self._ssm.get_parameter(Name=self._parameter, WithDecryption=True)
         except ClientError as error:

@@ -28,10 +28,9 @@ _Value = TypeVar("_Value")
 def read_state_answer(answer: object) -> StateAnswer:
     """Read Prefect's answer to a proposed state."""
     fields = Fields(answer, "set_state")
-    reason = Fields(fields.get("details") or {}, "set_state").get("reason")
-    state = fields.get("state")
-    verdict = fields.need("status", StateVerdict)
-    return StateAnswer(verdict, str(reason or ""), None if state is None else read_state(state))
+    reason = Fields(fields.get("details") or {}, "set_state").get("reason") or ""
+    verdict, state = fields.need("status", StateVerdict), fields.want("state", read_state)
+    return StateAnswer(verdict, str(reason), state)
 
 
 def read_run(answer: object) -> FlowRun:
@@ -79,11 +78,10 @@ def read_task_run(answer: object) -> TaskRun | UUID:
     state = read_state(fields.get("state"))
     if called := Fields(state.details, "task run").want("child_flow_run_id", read_uuid):
         return called
-    stored = state.data.get("storage_key") if isinstance(state.data, Mapping) else None
     return TaskRun(
         state=state.type,
         started_at=fields.need("start_time", _time),
-        persisted=bool(stored),
+        persisted=bool(isinstance(state.data, Mapping) and state.data.get("storage_key")),
         ended_at=fields.want("end_time", _time),
         cached=state.name == "Cached",
     )

@@ -63,10 +63,7 @@ class PrefectRest:
         sleep: Callable[[float], None] = time.sleep,
         deployment_names: MutableMapping[UUID, str] | None = None,
     ) -> None:
-        """`deadline` returns the seconds left for all further requests.
-
-        `deployment_names` caches names by deployment id; the mapping given may outlive this.
-        """
+        """`deadline`: the seconds left for all further requests; `deployment_names`: a cache."""
         self._http = JsonHttp(api_url, authorization, deadline, pool=pool, sleep=sleep)
         self._deployment_names = {} if deployment_names is None else deployment_names
 
@@ -91,9 +88,14 @@ class PrefectRest:
         id, which is safe.
         """
         is_one_moment = query.expected_after == query.expected_before is not None
+        names = {"any_": query.state_names} if query.state_names else None
         found = self._search(
             "flow_runs",
-            flow_runs=_filter(query),
+            flow_runs={
+                "state": _given(type={"any_": query.state_types}, name=names),
+                "expected_start_time": _between(query.expected_after, query.expected_before),
+                "end_time": _between(query.ended_after),
+            },
             work_pools={"name": {"any_": [query.work_pool]}},
             sort="ID_DESC" if is_one_moment else "EXPECTED_START_TIME_ASC",
             limit=query.limit,
@@ -213,8 +215,7 @@ class PrefectRest:
         self._http.send("POST", "/artifacts/", body)
 
     def _search(self, kind: str, **criteria: object) -> list[object]:
-        answer = self._http.send("POST", f"/{kind}/filter", criteria)
-        return read_list(answer, f"search for {kind}")
+        return read_list(self._http.send("POST", f"/{kind}/filter", criteria), f"search for {kind}")
 
     def _search_all(self, kind: str, **criteria: object) -> list[object]:
         """Every page, by id: by a time that several share, two pages could overlap and miss one."""
@@ -256,15 +257,6 @@ class PrefectWorkPools:
 
 def _pool_path(name: str) -> str:
     return f"/work_pools/{quote(name, safe='')}"
-
-
-def _filter(query: RunQuery) -> Mapping[str, object]:
-    names = {"any_": query.state_names} if query.state_names else None
-    return {
-        "state": _given(type={"any_": query.state_types}, name=names),
-        "expected_start_time": _between(query.expected_after, query.expected_before),
-        "end_time": _between(query.ended_after),
-    }
 
 
 def _between(after: datetime | None, before: datetime | None = None) -> Mapping[str, object]:

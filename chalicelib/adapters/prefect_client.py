@@ -35,23 +35,14 @@ from chalicelib.errors import (
 )
 
 MOST_TRIES: Final = 6
-FIRST_PAUSE_SECONDS: Final = 0.2
-LONGEST_PAUSE_SECONDS: Final = 5.0
-CONNECT_SECONDS: Final = 3.0
-ANSWER_SECONDS: Final = 15.0
-
 CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
 """The next step after an answer that no Prefect API returns."""
-
 _WAIT_OR_CHECK: Final = (
     "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
 )
 _TRANSIENT_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
-# Of a job variable that the pool's template does not take; it may be a run's whole environment.
-_QUOTES_A_VALUE: Final = " Failure reason:"
 _LEAST_SECONDS: Final = 0.02
 _LONGEST_DETAIL: Final = 300
-_RETRY_AFTER: Final = Retry()
 
 Authorization = Callable[[bool], str | None]
 """Returns the Authorization header's value, None for none; True asks for a fresh one."""
@@ -92,10 +83,8 @@ class _Failure:
 
 
 def connections_to(base_url: str, at_once: int = 10) -> urllib3.HTTPConnectionPool:
-    """Return connections to the host of an http or https URL, certificates verified.
-
-    It has one host only, so urllib3's pool manager would look up the same pool for each request.
-    """
+    """Return connections to the host of an http or https URL, certificates verified."""
+    # urllib3's pool manager would look up the same pool for each request.
     return urllib3.connection_from_url(base_url, maxsize=at_once)
 
 
@@ -149,10 +138,7 @@ class JsonHttp:
         return answer.body
 
     def _authorized(self, request: _Request) -> _Answer:
-        """Send with the cached credential; after a 401 once more with a fresh one.
-
-        The status of what comes back is 2xx, or for a GET 404.
-        """
+        """Send, after a 401 again with a fresh credential; the answer is 2xx, or a GET's 404."""
         answer = self._answered(request, self._authorization(False))
         if answer.status == 401:
             answer = self._answered(request, self._authorization(True))
@@ -202,7 +188,7 @@ class JsonHttp:
                 headers=headers,
                 retries=False,
                 redirect=False,
-                timeout=Timeout(total=left, connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
+                timeout=Timeout(total=left, connect=3.0, read=15.0),
             )
         except HTTPError as error:
             return _Failure(
@@ -229,14 +215,13 @@ class JsonHttp:
 
 
 def _pause_seconds(attempt: int, retry_after: float) -> float:
-    """Exponential with jitter, so that many functions do not return at once."""
-    longest: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-    return retry_after + longest * random.uniform(0.5, 1.0)
+    """Exponential, up to 5 s, with jitter: many functions are not to return at once."""
+    return retry_after + min(5.0, 0.2 * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
 
 def _retry_after_seconds(response: urllib3.BaseHTTPResponse) -> float:
     with suppress(InvalidHeader):
-        return _RETRY_AFTER.get_retry_after(response) or 0.0
+        return Retry().get_retry_after(response) or 0.0
     return 0.0
 
 
@@ -270,4 +255,5 @@ def _detail(body: object) -> str:
             if isinstance(error, Mapping):
                 place = ".".join(map(str, error.get("loc", ())))
                 parts.append(f"{place}: {error.get('msg')}")
-    return "; ".join(parts).partition(_QUOTES_A_VALUE)[0]
+    # Behind it is a job variable that the pool's template does not take: maybe all environment.
+    return "; ".join(parts).partition(" Failure reason:")[0]

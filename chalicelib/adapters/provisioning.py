@@ -13,23 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never, cast
 
 from botocore.exceptions import ClientError
 
-from chalicelib.core.provision.model import (
-    ROLLED_BACK,
-    TEMPLATE_TAG,
-    AwsStep,
-    CreateServiceLinkedRole,
-    CreateStack,
-    DeleteStack,
-    Delivery,
-    InvokeConfig,
-    PutInvokeConfig,
-    PutTargets,
-    Stack,
-    StackDefinition,
-    Target,
-    UpdateStack,
-    failures_in,
-)
+from chalicelib.core.provision import model
 from chalicelib.core.provision.plan import Credential, Desired, Network, hash_of
 from chalicelib.errors import LOOKS_AGAIN, ConcurrentUpdateError, NetworkError, ParameterError
 
@@ -47,23 +31,17 @@ T = TypeVar("T")
 _NO_STACK: Final = "does not exist"
 _NOT_FOUND: Final = "ResourceNotFoundException"
 _CONCURRENT: Final[Mapping[type, tuple[str, ...]]] = {
-    CreateStack: ("AlreadyExistsException",),
-    UpdateStack: (
-        *("No updates are to be performed", "IN_PROGRESS", "can not be updated"),
-        _NO_STACK,
-    ),
-    PutTargets: (_NOT_FOUND, "ConcurrentModificationException"),
-    PutInvokeConfig: (_NOT_FOUND, "ResourceConflictException"),
+    model.CreateStack: ("AlreadyExistsException",),
+    model.UpdateStack: ("No updates are to be", "IN_PROGRESS", "can not be updated", _NO_STACK),
+    model.PutTargets: (_NOT_FOUND, "ConcurrentModificationException"),
+    model.PutInvokeConfig: (_NOT_FOUND, "ResourceConflictException"),
 }
 """By what AWS's refusal of a step says, in code or message, that another caller was first."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwsAccount:
-    """The account, by a client per service.
-
-    `function_arn_prefix`: what a function's name is put behind, up to "…:function:".
-    """
+    """The account, by a client per service; `function_arn_prefix`: up to "…:function:"."""
 
     cloudformation: "CloudFormationClient"
     ec2: "EC2Client"
@@ -73,9 +51,7 @@ class AwsAccount:
     ssm: "SSMClient"
     function_arn_prefix: str
 
-    # The stack.
-
-    def read_stack(self, name: str) -> Stack | None:
+    def read_stack(self, name: str) -> model.Stack | None:
         """Return the stack as it is, with what failed in its last operation; None for none.
 
         One call for a stack that is complete, more for the history of one that failed.
@@ -87,17 +63,17 @@ class AwsAccount:
         status = described["StackStatus"]
         stack_id = described.get("StackId", name)
         tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
-        template_hash = tags.get(TEMPLATE_TAG, "")
-        if status in ROLLED_BACK:
+        template_hash = tags.get(model.TEMPLATE_TAG, "")
+        if status in model.ROLLED_BACK:
             template_hash = self._hash_of_template(stack_id)
         has_failed = "FAILED" in status or "ROLLBACK" in status
         parameters, outputs = described.get("Parameters", []), described.get("Outputs", [])
-        return Stack(
+        return model.Stack(
             id=stack_id,
             name=described["StackName"],
             status=status,
             template_hash=template_hash,
-            is_ours=TEMPLATE_TAG in tags,
+            is_ours=model.TEMPLATE_TAG in tags,
             parameters={p.get("ParameterKey", ""): p.get("ParameterValue", "") for p in parameters},
             outputs={o.get("OutputKey", ""): o.get("OutputValue", "") for o in outputs},
             failures=self._failures_of(stack_id) if has_failed else (),
@@ -114,9 +90,7 @@ class AwsAccount:
     def _failures_of(self, stack_id: str) -> tuple[str, ...]:
         """A further page of events is read only when those before it do not suffice."""
         paginator = self.cloudformation.get_paginator("describe_stack_events")
-        return failures_in(paginator.paginate(StackName=stack_id).search("StackEvents[]"))
-
-    # What the stack needs, and does not create.
+        return model.failures_in(paginator.paginate(StackName=stack_id).search("StackEvents[]"))
 
     def has_service_linked_role(self) -> bool:
         """Whether the account has ECS's role: one per account, which outlives the stack."""
@@ -150,8 +124,7 @@ class AwsAccount:
         Where tasks get a public address, those of a VPC's subnets are taken that assign one
         (`MapPublicIpOnLaunch`), otherwise those that do not; all, where that leaves none.
 
-        Raises:
-            NetworkError: no default VPC, no subnets, or subnets that do not fit.
+        Raises NetworkError: no default VPC, no subnets, or subnets that do not fit.
         """
         if desired.subnet_ids:
             return self._named_network(desired.vpc_id, desired.subnet_ids)
@@ -198,36 +171,29 @@ class AwsAccount:
             )
         return vpcs[0].get("VpcId", "")
 
-    # How events come to our functions.
-
-    def read_delivery(self, function: str) -> Delivery:
+    def read_delivery(self, function: str) -> model.Delivery:
         """Return a function's rules, by whatever name, and its event-invoke config."""
         arn = f"{self.function_arn_prefix}{function}"
         rules = self.events.list_rule_names_by_target(TargetArn=arn)["RuleNames"]
         targets: dict[str, tuple[Any, ...]] = {
             rule: tuple(self.events.list_targets_by_rule(Rule=rule)["Targets"]) for rule in rules
         }
-        return Delivery(function, arn, targets, self._invoke_config(function) if rules else None)
+        config = self._invoke_config(function) if rules else None
+        return model.Delivery(function, arn, targets, config)
 
-    def _invoke_config(self, function: str) -> InvokeConfig | None:
+    def _invoke_config(self, function: str) -> model.InvokeConfig | None:
         read = partial(self.lambdas.get_function_event_invoke_config, FunctionName=function)
         if (answer := _none_where(read, _NOT_FOUND)) is None:
             return None
         on_failure = answer.get("DestinationConfig", {}).get("OnFailure", {})
-        return InvokeConfig(
+        return model.InvokeConfig(
             on_failure=on_failure.get("Destination", ""),
             retries=answer.get("MaximumRetryAttempts", -1),
             age_seconds=answer.get("MaximumEventAgeInSeconds", -1),
         )
 
-    # The steps.
-
-    def perform(self, step: AwsStep) -> None:
-        """Take a step; with the stack, begin it.
-
-        Raises:
-            ConcurrentUpdateError: another call or a deploy was first, or is at it.
-        """
+    def perform(self, step: model.AwsStep) -> None:
+        """Take a step; with the stack, begin it. Raises ConcurrentUpdateError for a lost race."""
         try:
             self._perform(step)
         except ClientError as error:
@@ -235,22 +201,22 @@ class AwsAccount:
                 raise
             raise ConcurrentUpdateError(_message(error), next_step=LOOKS_AGAIN) from error
 
-    def _perform(self, step: AwsStep) -> None:
+    def _perform(self, step: model.AwsStep) -> None:
         match step:
-            case CreateServiceLinkedRole():
+            case model.CreateServiceLinkedRole():
                 create = self.iam.create_service_linked_role
                 # Where it exists, IAM says InvalidInput, "has been taken in this account".
                 signs = ("EntityAlreadyExists", "has been taken")
                 _none_where(partial(create, AWSServiceName="ecs.amazonaws.com"), *signs)
-            case CreateStack(definition):
+            case model.CreateStack(definition):
                 self.cloudformation.create_stack(StackName=definition.name, **_request(definition))
-            case UpdateStack(stack_id, definition, _):
+            case model.UpdateStack(stack_id, definition, _):
                 self.cloudformation.update_stack(StackName=stack_id, **_request(definition))
-            case DeleteStack(stack_id, _, _):
+            case model.DeleteStack(stack_id, _, _):
                 self.cloudformation.delete_stack(StackName=stack_id)
-            case PutTargets(rule, targets):
+            case model.PutTargets(rule, targets):
                 self._put_targets(rule, targets)
-            case PutInvokeConfig(function, config):
+            case model.PutInvokeConfig(function, config):
                 self.lambdas.put_function_event_invoke_config(
                     FunctionName=function,
                     MaximumRetryAttempts=config.retries,
@@ -260,7 +226,7 @@ class AwsAccount:
             case _:
                 assert_never(step)
 
-    def _put_targets(self, rule: str, targets: Sequence[Target]) -> None:
+    def _put_targets(self, rule: str, targets: Sequence[model.Target]) -> None:
         answer = self.events.put_targets(Rule=rule, Targets=cast("Any", targets))
         if answer.get("FailedEntryCount"):
             failed = "; ".join(
@@ -271,12 +237,12 @@ class AwsAccount:
             )
 
 
-def _request(definition: StackDefinition) -> Any:
+def _request(definition: model.StackDefinition) -> Any:
     parameters = definition.parameters.items()
     return {
         "TemplateBody": definition.template_body,
         "Parameters": [{"ParameterKey": n, "ParameterValue": value} for n, value in parameters],
-        "Tags": [{"Key": TEMPLATE_TAG, "Value": definition.template_hash}],
+        "Tags": [{"Key": model.TEMPLATE_TAG, "Value": definition.template_hash}],
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
     }
 

@@ -35,17 +35,12 @@ if TYPE_CHECKING:
 
 KEPT_FOR: Final = timedelta(days=90)
 """How long DynamoDB keeps a record after its last change: longer than a run can wait."""
-
 MOST_KEYS: Final = 100
 """What DynamoDB returns per request."""
-
 MOST_TRIES: Final = 8
-FIRST_PAUSE_SECONDS: Final = 0.05
-LONGEST_PAUSE_SECONDS: Final = 1.0
 
 Sleep = Callable[[float], None]
 """Waits so many seconds."""
-
 _BOOKMARK: Final = "sweep"
 _Kept = TypeVar("_Kept")
 _pack: Final = TypeSerializer().serialize
@@ -165,9 +160,8 @@ class Items:
         }
 
     def pause(self, attempt: int) -> None:
-        """Wait before another try: exponentially longer, with jitter; `attempt` from 0."""
-        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt)
-        self._sleep(longest * random.uniform(0.5, 1.0))
+        """Wait before another try: exponentially longer, up to 1 s, jittered; `attempt` from 0."""
+        self._sleep(min(1.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.0))
 
 
 class RunTable:

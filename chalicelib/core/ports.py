@@ -68,10 +68,7 @@ class Prefect(Protocol):
         """Return the runs of a query, by expected start, earliest first."""
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
-        """Return the RUNNING and PENDING runs that these runs (100 at most) started in-process.
-
-        In-process: they have no deployment, hence no task of their own.
-        """
+        """Return the RUNNING and PENDING runs without deployment of these parents, 100 at most."""
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime

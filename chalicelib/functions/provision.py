@@ -10,13 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
-from chalicelib.core.provision.model import (
-    ChangeWorkPool,
-    CreateWorkPool,
-    ProvisionState,
-    Step,
-    describe,
-)
+from chalicelib.core.provision import model
+from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
 from chalicelib.errors import (
@@ -115,10 +110,7 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
 
 
 def _observe(context: ProvisionContext) -> Observed:
-    """Read all; what cannot be read for a reason that we know becomes a problem.
-
-    AWS comes first: a Prefect that does not answer takes until its deadline.
-    """
+    """Read all, a known failure as a problem; AWS first, since Prefect may take all the time."""
     desired = context.desired
     problems: list[Problem] = []
 
@@ -141,8 +133,7 @@ def _observe(context: ProvisionContext) -> Observed:
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None
-    found = tuple(problems)
-    return Observed(stack, network, arn or "", pool, deliveries, has_role, found)
+    return Observed(stack, network, arn or "", pool, deliveries, has_role, tuple(problems))
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:
@@ -168,9 +159,9 @@ def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
     for step in planned.steps:
         try:
             match step:
-                case CreateWorkPool(name, template):
+                case model.CreateWorkPool(name, template):
                     context.work_pools.create(name, template)
-                case ChangeWorkPool(name, template):
+                case model.ChangeWorkPool(name, template):
                     context.work_pools.change(name, template)
                 case _:
                     context.aws.perform(step)

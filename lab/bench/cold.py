@@ -18,10 +18,9 @@ from typing import Final
 
 import psutil
 
-from lab.bench.deployed import TIMEOUT_SECONDS, answered, deployed
 from lab.bench.interruptions import Interruption, exit_of, exit_without_warning, interruptions
 from lab.bench.part import Log, Measured, cpu_seconds, medians, peak_rss_mib, ratio
-from lab.bench.servers import fresh_aws, stand_in
+from lab.bench.servers import TIMEOUT_SECONDS, answered, deployed, fresh_aws, stand_in
 from lab.tables import Row
 from localcloud.bootstrap import STAGE
 from localcloud.cloud import REACT

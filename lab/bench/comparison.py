@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import psutil
 
-from lab.bench.deployed import Deployed, answered
 from lab.bench.interruptions import (
     Interruption,
     Json,
@@ -26,7 +25,7 @@ from lab.bench.interruptions import (
     warning_of,
 )
 from lab.bench.part import Log, cpu_seconds, medians, peak_rss_mib, ratio
-from lab.bench.servers import Aws, Prefect, fresh_aws, running
+from lab.bench.servers import Aws, Deployed, Prefect, answered, fresh_aws, running
 from lab.tables import Row
 from localcloud.cloud import REACT, wait_for
 from localcloud.lambda_environment import ExecutionEnvironment

@@ -12,10 +12,17 @@ from statistics import median
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from lab.bench.deployed import Deployed, answered, deployed
 from lab.bench.interruptions import Interruption, exit_of
 from lab.bench.part import Log, Measured, ratio
-from lab.bench.servers import Prefect, fresh_aws, real_server, stand_in
+from lab.bench.servers import (
+    Deployed,
+    Prefect,
+    answered,
+    deployed,
+    fresh_aws,
+    real_server,
+    stand_in,
+)
 from lab.tables import Row
 from localcloud.cloud import REACT
 from localcloud.processes import Supervisor

@@ -12,10 +12,9 @@ from functools import partial
 from typing import Final
 
 from lab.bench.comparison import OURS, RUNTIMES, THEIRS, Comparison, stream
-from lab.bench.deployed import deployed
 from lab.bench.interruptions import Interruption, Json, running_task_of, stop_of, task_of
 from lab.bench.part import Log, Measured
-from lab.bench.servers import Aws, Prefect, fresh_aws, real_server, stand_in
+from lab.bench.servers import Aws, Prefect, deployed, fresh_aws, real_server, stand_in
 from lab.tables import Row
 from localcloud.processes import Supervisor
 

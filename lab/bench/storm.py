@@ -3,9 +3,8 @@
 from typing import Final
 
 from lab.bench.comparison import OURS, Comparison, stream
-from lab.bench.deployed import deployed
 from lab.bench.part import Log, Measured, ratio
-from lab.bench.servers import stand_in
+from lab.bench.servers import deployed, stand_in
 from localcloud.processes import Supervisor
 
 TITLE: Final = "Storm: very many interruptions at once"

@@ -5,10 +5,9 @@ from typing import Final
 
 import psutil
 
-from lab.bench.deployed import Deployed, answered, deployed
 from lab.bench.interruptions import Interruption, Json, running_task_of
 from lab.bench.part import Log, Measured, cpu_seconds
-from lab.bench.servers import Prefect, fresh_aws, stand_in
+from lab.bench.servers import Deployed, Prefect, answered, deployed, fresh_aws, stand_in
 from lab.tables import Row
 from localcloud.cloud import SWEEP
 from localcloud.processes import Supervisor

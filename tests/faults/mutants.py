@@ -175,14 +175,14 @@ MUTANTS = (
     Mutant(
         "too late at the very moment of the deadline",
         "chalicelib/core/policies/deadline.py",
-        "return needed_seconds <= left_seconds",
-        "return needed_seconds < left_seconds",
+        "StayOnSpot(why) if needed <= left else",
+        "StayOnSpot(why) if needed < left else",
         (DEADLINE + "without_persistence_there_must_be_time_for_all_of_it_twice",),
     ),
     Mutant(
         "on Spot only when it is too late",
         "chalicelib/core/policies/deadline.py",
-        "return needed_seconds <= left_seconds",
+        "StayOnSpot(why) if needed <= left else",
         "return needed_seconds >= left_seconds",
         (DEADLINE + "without_persistence_there_must_be_time_for_all_of_it_twice",),
     ),

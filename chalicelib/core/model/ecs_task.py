@@ -28,7 +28,6 @@ NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
 
 LONGEST_TEXT: Final = 512
 """Characters kept of a text. ECS itself cuts a stop reason at about 128."""
-
 _ARN: Final = re.compile(r"arn:[!-~]{1,400}")
 
 
@@ -99,10 +98,7 @@ class Task:
 
     @property
     def exited(self) -> bool:
-        """Whether the flow's process is gone for sure.
-
-        In DEACTIVATING and STOPPING it is not: ECS has sent SIGTERM and waits.
-        """
+        """Whether the flow's process surely ended: in STOPPING, ECS has sent SIGTERM and waits."""
         return self.flow_container_stopped or self.last_status in ("DEPROVISIONING", "STOPPED")
 
     @property

@@ -30,10 +30,8 @@ class StateType(StrEnum):
 
 
 _ENDED: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
-
 FINAL_STATES: Final = _ENDED | {StateType.CRASHED}
 """What Prefect calls terminal: its orchestration lets a run leave these only by force or rerun."""
-
 OVER_STATES: Final = _ENDED | {StateType.CANCELLING}
 """The flow itself, or a person, ended the run (CANCELLING: is about to): a rerun would be wrong.
 
@@ -45,8 +43,7 @@ CRASHED is final, but not over: the infrastructure ended the run, and a rerun is
 class RunState:
     """One state that a run is or was in.
 
-    `details` is Prefect's `state_details` whole, `data` its reference to a result: so that a state
-    can be restored as it was.
+    To restore it by: `details`, Prefect's `state_details` whole, and `data`, a result's reference.
     """
 
     id: UUID

@@ -103,8 +103,6 @@ def is_on_demand(run: FlowRun) -> bool:
 
 
 def on_demand_variables(job_variables: Mapping[str, object]) -> dict[str, object]:
-    """Return the job variables with FARGATE as launch type, all others kept.
-
-    A capacity provider strategy would win over the launch type, so it is emptied.
-    """
+    """Return the job variables with FARGATE as launch type, all others kept."""
+    # A capacity provider strategy would win over the launch type.
     return {**job_variables, "launch_type": FARGATE, "capacity_provider_strategy": []}

@@ -17,11 +17,8 @@ from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
 
-OWN_SOURCE: Final = "the setting RATES"
-
 OLD_AFTER: Final = timedelta(days=90)
 """Spot prices move: figures made with older ones are reported with a warning."""
-
 OWN_RATES_FORM: Final = (
     "REGION/ARCHITECTURE/CAPACITY=USD per vCPU-hour/USD per GB-hour, comma-separated, such as"
     " us-east-1/x86_64/FARGATE=0.03238/0.003556"
@@ -30,10 +27,8 @@ OWN_RATES_FORM: Final = (
 SMALLEST_USD: Final = Decimal("0.00000001")
 MINIMUM_SECONDS: Final = Decimal(60)
 """What AWS charges a Fargate task at least."""
-
 FREE_STORAGE_GIB: Final = 20
 """Ephemeral storage that every Fargate task has without charge."""
-
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _NUMBER: Final = r"(\d{1,6}(?:\.\d{1,12})?)"
 _OWN_RATE: Final = re.compile(rf"([^/=]*)/([^/=]*)/([^/=]*?)\s*=\s*{_NUMBER}/{_NUMBER}")
@@ -156,8 +151,8 @@ def _own_rate(row: str) -> Rate:
     found = _OWN_RATE.fullmatch(row)
     if found is None:
         raise ValueError(f"{row!r} cannot be read")
-    region, architecture, capacity, vcpu, gb = found.groups()
-    return Rate(region, architecture, capacity, Decimal(vcpu), Decimal(gb), source=OWN_SOURCE)
+    region, arch, capacity, vcpu, gb = found.groups()
+    return Rate(region, arch, capacity, Decimal(vcpu), Decimal(gb), source="the setting RATES")
 
 
 def _usd(text: str) -> Decimal:

@@ -8,15 +8,12 @@ from typing import Final
 
 TEXT_LENGTH: Final = 200
 """Characters of a text from outside that are shown."""
-
 _MARKDOWN_ESCAPES: Final = str.maketrans({mark: f"\\{mark}" for mark in punctuation})
 
 
 def one_line(text: str, length: int = TEXT_LENGTH) -> str:
     """Return the text fit for a log line: printable, on one line, cut to `length` characters."""
-    printable = text[: 4 * length]
-    if not printable.isprintable():
-        printable = "".join(c if c.isprintable() else " " for c in printable)
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * length])
     return " ".join(printable.split())[:length]
 
 

@@ -277,26 +277,26 @@ def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
 
 
 def _savings_row(row: Row, observes: bool) -> Mapping[str, object]:
-    counts, amounts = row.counts, row.counts.amounts
-    would = {
-        "would: Spot": counts.would_spot_reruns,
-        "would: on demand": counts.would_on_demand_reruns,
-    }
-    return {
-        "deployment": row.deployment,
-        "net USD": float(in_usd(amounts.net_savings_usd)),
-        "saved USD": float(in_usd(amounts.savings_usd)),
-        "wasted USD": float(in_usd(amounts.wasted_usd)),
-        "interrupted": counts.interruptions,
-        "rerun: Spot": counts.spot_reruns,
-        "rerun: on demand": counts.on_demand_reruns,
+    would = {"would: Spot": "would_spot_reruns", "would: on demand": "would_on_demand_reruns"}
+    columns = {
+        "net USD": "net_savings_usd",
+        "saved USD": "savings_usd",
+        "wasted USD": "wasted_usd",
+        "interrupted": "interruptions",
+        "rerun: Spot": "spot_reruns",
+        "rerun: on demand": "on_demand_reruns",
         **(would if observes else {}),
-        "runs": counts.runs,
-        "tasks": counts.attempts,
-        "hours": float(f"{counts.hours:.2f}"),
-        "paid USD": float(in_usd(amounts.cost_usd)),
-        "on demand USD": float(in_usd(amounts.on_demand_usd)),
+        "runs": "runs",
+        "tasks": "attempts",
+        "hours": "hours",
+        "paid USD": "cost_usd",
+        "on demand USD": "on_demand_usd",
     }
+    figures = row.counts.figures(columns.values())
+    shown = {title: figures[name] for title, name in columns.items()}
+    usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
+    hours = float(f"{row.counts.hours:.2f}")
+    return {"deployment": row.deployment, **shown, **usd_figures, "hours": hours}
 
 
 def in_usd(amount: Decimal) -> str:

@@ -74,7 +74,7 @@ def deadline_opinion(
         f"an attempt on Spot may need {needed / 60:.1f} min with one interruption, and"
         f" {deadline.tag} leaves {left / 60:.1f} min"
     )
-    return StayOnSpot(why) if is_in_time(needed, left) else GoOnDemand(why)
+    return StayOnSpot(why) if needed <= left else GoOnDemand(why)
 
 
 def worst_case_seconds(facts: PolicyFacts) -> float:
@@ -108,11 +108,6 @@ def longest_unit_seconds(facts: PolicyFacts) -> float:
     whole = sum(units)
     stretch = max(1.0, most_work_seconds(facts) / whole) if whole > 0 else 1.0
     return max(max(units, default=0.0) * stretch, *facts.progress.unit_seconds, 0.0)
-
-
-def is_in_time(needed_seconds: float, left_seconds: float) -> bool:
-    """Whether it is finished by the deadline; at its very moment, it is."""
-    return needed_seconds <= left_seconds
 
 
 def _seconds(text: str) -> int:

@@ -13,8 +13,6 @@ from typing import Any, Final, assert_never
 from chalicelib.core.model.text import one_line
 from chalicelib.core.provision.pool_template import Template
 
-# The stack.
-
 TEMPLATE_TAG: Final = "prefect-spot:template"
 """The stack's tag with its template's hash; a stack without it is not ours to change."""
 
@@ -58,10 +56,8 @@ STATUSES: Final[Mapping[str, ProvisionState]] = {
     "IMPORT_ROLLBACK_COMPLETE": ProvisionState.READY,
 }
 """How far each status is. A rollback without UPDATE in its name is that of a first creation."""
-
 BROKEN: Final = ("CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED")
 """Never complete, or could not be deleted: deleted, to be created anew."""
-
 ROLLED_BACK: Final = ("UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE")
 """Where the stack's tags may still be those of the update that failed."""
 
@@ -120,11 +116,8 @@ def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(reversed(failed))[:5]
 
 
-# How events come to our functions.
-
 RETRY_POLICY: Final = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86_400}
 """EventBridge's default, spelt out: with a queue behind it, giving up earlier gains nothing."""
-
 Target = Mapping[str, object]
 """A rule's target, as EventBridge gives and takes it."""
 

@@ -14,22 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.core.provision.model import (
-    BROKEN,
-    ChangeWorkPool,
-    CreateServiceLinkedRole,
-    CreateStack,
-    CreateWorkPool,
-    DeleteStack,
-    Delivery,
-    ProvisionState,
-    Stack,
-    StackDefinition,
-    Step,
-    UpdateStack,
-    delivery_steps,
-    state_of,
-)
+from chalicelib.core.provision import model
+from chalicelib.core.provision.model import ProvisionState, Stack, StackDefinition
 from chalicelib.core.provision.pool_template import Template, Values, WorkPool, merged
 from chalicelib.errors import PrefectSpotError
 
@@ -104,7 +90,7 @@ class Observed:
     network: Network | None = None
     credential_arn: str = ""
     work_pool: WorkPool | None = None
-    deliveries: tuple[Delivery, ...] = ()
+    deliveries: tuple[model.Delivery, ...] = ()
     has_service_linked_role: bool = True
     problems: tuple[Problem, ...] = ()
 
@@ -114,7 +100,7 @@ class Plan:
     """The steps of one call, and the state once they are done."""
 
     state: ProvisionState
-    steps: tuple[Step, ...] = ()
+    steps: tuple[model.Step, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -124,7 +110,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     With a problem, nothing is changed but dead-letter queues, retries and failure destinations.
     """
     queue_arn = _failure_queue(observed.stack)
-    deliveries = delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
+    deliveries = model.delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
     if observed.problems:
         problems = (*observed.problems, *_failed(observed.stack))
         return Plan(ProvisionState.BLOCKED, deliveries, problems)
@@ -161,25 +147,25 @@ def hash_of(template: Mapping[str, Any]) -> str:
 
 def _failure_queue(stack: Stack | None) -> str:
     """The queue's ARN; empty where the stack has none, or is being deleted."""
-    if stack is None or stack.status in BROKEN or stack.status.startswith("DELETE_"):
+    if stack is None or stack.status in model.BROKEN or stack.status.startswith("DELETE_"):
         return ""
     return stack.outputs.get("FailureQueueArn", "")
 
 
 def _stack_plan(desired: Desired, observed: Observed) -> Plan:
     definition = stack_definition(desired, observed.network)
-    stack, state = observed.stack, state_of(observed.stack)
+    stack, state = observed.stack, model.state_of(observed.stack)
     if stack is None or stack.is_gone:
         # The stack comes with the next call: IAM needs a moment until ECS sees a new role.
         if desired.is_full and not observed.has_service_linked_role:
-            return Plan(state, (CreateServiceLinkedRole(),))
-        return Plan(state, (CreateStack(definition),))
+            return Plan(state, (model.CreateServiceLinkedRole(),))
+        return Plan(state, (model.CreateStack(definition),))
     failed = _failed(stack)
     if state is ProvisionState.FAILED:
         return Plan(state, (), (*failed, _stuck(stack)))
-    if stack.status in BROKEN:
+    if stack.status in model.BROKEN:
         reason = f"it is in {stack.status} and will be created anew"
-        return Plan(state, (DeleteStack(stack.id, stack.name, reason),), failed)
+        return Plan(state, (model.DeleteStack(stack.id, stack.name, reason),), failed)
     if stack.is_busy:
         return Plan(state, (), failed)
     differs = _differences(stack, definition)
@@ -194,7 +180,7 @@ def _stack_plan(desired: Desired, observed: Observed) -> Plan:
         return Plan(ProvisionState.BLOCKED, (), (problem,))
     state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
     reason = differs or f"it is in {stack.status}"
-    return Plan(state, (UpdateStack(stack.id, definition, reason),), failed)
+    return Plan(state, (model.UpdateStack(stack.id, definition, reason),), failed)
 
 
 def _differences(stack: Stack, definition: StackDefinition) -> str:
@@ -206,7 +192,7 @@ def _differences(stack: Stack, definition: StackDefinition) -> str:
     return f"changed: {', '.join(names)}" if names else ""
 
 
-def _pool_steps(desired: Desired, observed: Observed) -> tuple[Step, ...]:
+def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
     if not desired.is_full or observed.stack is None:
         return ()
     pool = observed.work_pool
@@ -215,8 +201,8 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     values = _pool_values(desired, observed.stack.outputs, observed.credential_arn)
     template = merged(current, desired.pool_template, values, launch_type)
     if pool is None:
-        return (CreateWorkPool(desired.work_pool, template),)
-    return () if template == current else (ChangeWorkPool(pool.name, template),)
+        return (model.CreateWorkPool(desired.work_pool, template),)
+    return () if template == current else (model.ChangeWorkPool(pool.name, template),)
 
 
 def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: str) -> Values:

@@ -34,17 +34,14 @@ _FLOW_CONTAINER: Final = "{{ container_name }}"
 
 # Beside those with a placeholder in them. A strategy would win over the launch type, and so over
 # the move to on-demand.
-_ALSO_OURS: Final = frozenset(
-    {"launch_type", "capacity_provider_strategy", "configure_cloudwatch_logs"}
-)
+_ALSO_OURS: Final = {"launch_type", "capacity_provider_strategy", "configure_cloudwatch_logs"}
 _LEFT_TO_USERS: Final = ("name", "image", "environment", "memory")
 
 
 def filled(shipped: Template, values: Values, launch_type: str) -> dict[str, Any]:
     """Return the shipped template for one stack; `launch_type` is what flows run on by default.
 
-    Raises:
-        KeyError: a placeholder that `values` does not know.
+    Raises KeyError for a placeholder that `values` does not know.
     """
     template = copy.deepcopy(dict(shipped))
     properties = template["variables"]["properties"]
@@ -58,11 +55,8 @@ def filled(shipped: Template, values: Values, launch_type: str) -> dict[str, Any
 def merged(current: Template, shipped: Template, values: Values, launch_type: str) -> Template:
     """Return `current` with all that is ours restored; an empty one becomes the shipped one.
 
-    Merging a merged template changes nothing.
-
-    Raises:
-        KeyError: as `filled` does.
-        ValueError: `current` has another shape; says where.
+    Merging a merged template changes nothing. Raises KeyError as `filled` does, and ValueError,
+    which says where `current` has another shape.
     """
     wanted = filled(shipped, values, launch_type)
     if not current:
@@ -86,16 +80,15 @@ def _fill(value: Any, values: Values) -> Any:
     return (meant or None) if isinstance(meant, str) else list(meant)
 
 
-def _ours(shipped: Template) -> frozenset[str]:
+def _ours(shipped: Template) -> set[str]:
     """The variables whose defaults are ours."""
     properties = shipped["variables"]["properties"]
-    named = {
+    return _ALSO_OURS | {
         name for name, known in properties.items() if _PLACEHOLDER.search(str(known.get("default")))
     }
-    return frozenset(named | _ALSO_OURS)
 
 
-def _set_defaults(template: dict[str, Any], wanted: Template, ours: frozenset[str]) -> None:
+def _set_defaults(template: dict[str, Any], wanted: Template, ours: set[str]) -> None:
     variables = _object_in(template, "variables")
     properties = _object_in(variables, "properties")
     for name, shipped in wanted["variables"]["properties"].items():
@@ -118,7 +111,7 @@ def _set_default(known: dict[str, Any], wanted: Mapping[str, Any]) -> None:
         known["default"] = {**present, **default} if are_objects else default
 
 
-def _restore_lines(current: dict[str, Any], wanted: Template, ours: frozenset[str]) -> None:
+def _restore_lines(current: dict[str, Any], wanted: Template, ours: set[str]) -> None:
     """Restore the lines that use a variable of ours."""
     for key, line in wanted.items():
         below = current.get(key)
@@ -128,7 +121,7 @@ def _restore_lines(current: dict[str, Any], wanted: Template, ours: frozenset[st
             current[key] = copy.deepcopy(line)
 
 
-def _uses(line: object, ours: frozenset[str]) -> bool:
+def _uses(line: object, ours: set[str]) -> bool:
     if isinstance(line, Mapping):
         return any(_uses(below, ours) for below in line.values())
     found = _VARIABLE.fullmatch(line) if isinstance(line, str) else None
