@@ -78,14 +78,12 @@ def test_labels_are_merged_and_a_null_one_is_never_sent(stage: Stage) -> None:
     assert "owner" not in labels
 
 
-def test_a_log_line_stands_in_the_runs_log(stage: Stage) -> None:
+def test_a_log_line_is_in_the_log_and_an_artifact_with_the_same_key_becomes_a_newer_version(
+    stage: Stage,
+) -> None:
     run_id = stage.running()
     stage.prefect.write_log(LogLine(run_id, datetime.now(UTC), "Spot took the task", 30))
     assert stage.controls.logs_of(run_id) == [(30, "Spot took the task")]
-
-
-def test_an_artifact_with_the_same_key_becomes_a_newer_version(stage: Stage) -> None:
-    run_id = stage.running()
     key = f"spot-interruption-{str(run_id)[:8]}"
     for markdown in ("# 1 of 3", "# 2 of 3"):
         stage.prefect.write_artifact(Artifact(run_id, key, markdown, "Interruptions"))

@@ -22,10 +22,9 @@ class Swept:
 
 
 def swept(stage: Stage, run: Run) -> Swept:
-    """Sweep once, let a gated flow go on, and wait for the run's end."""
+    """Sweep once, and wait for the run's end."""
     before = run.fields()
     answer = stage.sweep()
-    run.let_go_on()
     run.wait_for_end()
     return Swept(run, before, answer)
 

@@ -85,16 +85,11 @@ def live(plot: str, fault: Tripwire | None = None) -> tuple[str, list[str]]:
         bench.forget()
         bench.provision()
         assert bench.changes == [], "it is not up to date"
-        return _without_ids(bench), calls
-
-
-def _without_ids(bench: Bench) -> str:
-    """What there is in the end; each life's default VPC has ids of its own."""
-    ended = repr(bench.end())
-    subnets = bench.aws["ec2"].describe_subnets()["Subnets"]
-    for number, subnet in enumerate(sorted(subnet["SubnetId"] for subnet in subnets)):
-        ended = ended.replace(subnet, f"subnet {number}")
-    return ended.replace(subnets[0]["VpcId"], "the VPC")
+        ended = repr(bench.end())  # in which each life's default VPC has ids of its own
+        subnets = bench.aws["ec2"].describe_subnets()["Subnets"]
+        for number, subnet in enumerate(sorted(subnet["SubnetId"] for subnet in subnets)):
+            ended = ended.replace(subnet, f"subnet {number}")
+        return ended.replace(subnets[0]["VpcId"], "the VPC"), calls
 
 
 @pytest.mark.parametrize("plot", PLOTS)

@@ -20,11 +20,7 @@ from tests.twin.prefect import InMemoryPrefect
 
 OURS = {"spot-interrupted", "spot-on-demand"}
 
-many = settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+many = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 deliveries = st.lists(st.integers(0, 3), min_size=1, max_size=8).filter(any)
 """Which events are delivered, in which order: 0 is the warning, 1 to 3 are the exit's."""

@@ -16,11 +16,7 @@ from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of
 from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Universe
 from tests.make import RATES
 
-few = settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @dataclass(frozen=True)

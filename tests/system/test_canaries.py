@@ -52,6 +52,7 @@ def rescued(stage: Stage) -> Rescued:
     run = stage.start("waits", tags=tags, job_variables=variables, interruptions=2)
     run.interrupt_each_start(2)
     run.completes(starts=3)
+    assert run.capacities() == ["FARGATE_SPOT", "FARGATE_SPOT", "FARGATE"]
     for life in run.containers():
         assert secrets.found_in(json.dumps(dict(life.environment))) == ["the flow's environment"]
     return Rescued(run, secrets, server_secrets())
@@ -64,10 +65,6 @@ def every(rescued: Rescued) -> Canaries:
 def output_of(invocations: Sequence[Invocation]) -> str:
     """What functions printed and answered; not the event, which came from outside."""
     return json.dumps([[i.logs, i.answer, i.error] for i in invocations], ensure_ascii=False)
-
-
-def test_the_run_is_rescued_with_its_secrets(rescued: Rescued) -> None:
-    assert rescued.run.capacities() == ["FARGATE_SPOT", "FARGATE_SPOT", "FARGATE"]
 
 
 def test_they_are_not_in_the_zip_and_no_function_has_the_credential(rescued: Rescued) -> None:

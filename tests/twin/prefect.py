@@ -28,7 +28,6 @@ from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from tests.twin.orchestration import (
     HOLDING_A_SLOT,
     Deployment,
-    Ruling,
     TwinRun,
     judge,
     judge_forced,
@@ -388,17 +387,15 @@ class InMemoryPrefect(Hands):
 
     def _propose(self, flow_run_id: UUID, state: ProposedState, *, force: bool) -> StateAnswer:
         run = self._known(flow_run_id)
-        ruling = self._judge(run, state, force=force)
+        if force:
+            ruling = judge_forced(run, state, oldest=self._oldest)
+        else:
+            now, free = self.clock(), self._slot_is_free(run.deployment)
+            ruling = judge(run, state, now, slot_free=free, oldest=self._oldest)
         if ruling.written is not None:
             self._write(run, ruling.written, before=ruling.before, after=ruling.after)
         has_state = ruling.written is not None or ruling.verdict.value == "REJECT"
         return StateAnswer(ruling.verdict, ruling.reason, run.state if has_state else None)
-
-    def _judge(self, run: TwinRun, state: ProposedState, *, force: bool) -> Ruling:
-        if force:
-            return judge_forced(run, state, oldest=self._oldest)
-        now, free = self.clock(), self._slot_is_free(run.deployment)
-        return judge(run, state, now, slot_free=free, oldest=self._oldest)
 
     def _slot_is_free(self, deployment: Deployment | None) -> bool:
         if deployment is None or deployment.concurrency_limit is None:
