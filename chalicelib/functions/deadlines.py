@@ -33,7 +33,6 @@ from chalicelib.functions.rescue import annotate
 
 MOVED: Final = "on-demand-before-start"
 """What a sweep counts it as."""
-
 SECONDS_PER_RUN: Final = 10.0
 """Left of the invocation, or no further run is looked at."""
 

@@ -36,13 +36,10 @@ from chalicelib.errors import PrefectSpotError
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
 """After this, an interruption without a decision is billed as one that was not rerun."""
-
 SECONDS_PER_BILL: Final = 3.0
 """What a sweep has left, at least, when it begins with another bill."""
-
 SAVINGS_KEY: Final = "spot-savings"
 """Of the table artifact in Prefect."""
-
 SAVINGS_DAYS: Final = 30
 
 

@@ -21,16 +21,12 @@ from chalicelib.core.rescue.snapshot import Snapshot
 
 PAST_RUNS: Final = 20
 """Completed runs of the deployment that are looked at."""
-
 SECONDS_FOR_FACTS: Final = 5.0
 """The time limit for gathering them: the rerun waits for it."""
-
 SECONDS_FOR_THE_RESCUE: Final = 10.0
 """Must be left of the invocation after that, or nothing is gathered: the rescue comes first."""
-
 WINDOWS_DAYS: Final = (2, 7, 28)
 """How far back the daily sums are read, until they hold enough Spot hours."""
-
 ENOUGH_SPOT_HOURS: Final = 200
 """By then the prior weighs little, and recent hours say more than old ones."""
 

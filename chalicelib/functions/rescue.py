@@ -127,7 +127,7 @@ class _Handling:
 
     def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts | Missing:
         """Fetch the guards' facts, once per handling."""
-        from chalicelib.functions.policy_facts import gather_facts
+        from chalicelib.functions.policy_facts import gather_facts  # 5 ms of a cold start's 220
 
         if self.facts is None:
             self.facts = gather_facts(self.context, snapshot, guards)

@@ -24,16 +24,12 @@ from chalicelib.functions.rescue import rescue
 
 PAGE: Final = 100
 """Runs read together: what DescribeTasks and BatchGetItem take in one request."""
-
 ENDED_WITHIN: Final = timedelta(hours=1)
 """How far back runs are read that were crashed or cancelled."""
-
 SECONDS_PER_PAGE: Final = 10.0
 """Must be left of the invocation, or no further page is begun."""
-
 SECONDS_PER_RUN: Final = 5.0
 """Must be left of the invocation, or no further run of a page is repaired."""
-
 LOOKED_AHEAD: Final = timedelta(minutes=15)
 """How early a run that waits for its start is read: three sweeps before it is due."""
 
@@ -226,28 +222,27 @@ class Stage:
         return replace(query, expected_before=query.expected_after) if place.moment else query
 
 
-def _ended_lately(query: RunQuery, now: datetime) -> RunQuery:
-    return replace(query, ended_after=now - ENDED_WITHIN)
-
-
 def _expected_lately(query: RunQuery, now: datetime) -> RunQuery:
     after = now - ENDED_WITHIN
     return replace(query, expected_after=max(after, query.expected_after or after))
 
 
-def _due_soon(query: RunQuery, now: datetime) -> RunQuery:
-    return replace(query, expected_before=now + LOOKED_AHEAD)
-
-
-_LIVE: Final = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
-_WAITING: Final = ("Scheduled", "Late", "AwaitingConcurrencySlot")
 STAGES: Final = (
     Stage(_Sweep.repair_parked, (StateType.SCHEDULED,), ("AwaitingRetry",)),
-    Stage(_Sweep.repair_live, _LIVE),
-    Stage(_Sweep.repair_ended, (StateType.CRASHED, StateType.CANCELLED), narrow=_ended_lately),
+    Stage(_Sweep.repair_live, (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)),
+    Stage(
+        _Sweep.repair_ended,
+        (StateType.CRASHED, StateType.CANCELLED),
+        narrow=lambda query, now: replace(query, ended_after=now - ENDED_WITHIN),
+    ),
     # Prefect 3.4 gives no end to a run that crashed before its start: one that Spot refused.
     Stage(_Sweep.repair_ended, (StateType.CRASHED,), narrow=_expected_lately),
-    Stage(_Sweep.keep_deadlines, (StateType.SCHEDULED,), _WAITING, narrow=_due_soon),
+    Stage(
+        _Sweep.keep_deadlines,
+        (StateType.SCHEDULED,),
+        ("Scheduled", "Late", "AwaitingConcurrencySlot"),
+        narrow=lambda query, now: replace(query, expected_before=now + LOOKED_AHEAD),
+    ),
 )
 
 

@@ -217,8 +217,8 @@ MUTANTS = (
     Mutant(
         "a tag that forbids the rerun not seen",
         "chalicelib/core/rescue/judge.py",
-        "        return NotRerun(why)\n    if state.type in RERUNNABLE:",
-        '        why = ""\n    if state.type in RERUNNABLE:',
+        "        return NotRerun(why)\n    if state.type is StateType.UNKNOWN:",
+        '        why = ""\n    if state.type is StateType.UNKNOWN:',
         (DECIDE + "the_first_row_that_matches_wins",),
     ),
     Mutant(

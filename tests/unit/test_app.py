@@ -91,7 +91,7 @@ UNASKED = (
         pytest.param(
             "react",
             "functions.rescue",
-            ("functions.sweep", "functions.provision", "core.provision"),
+            ("functions.sweep", "functions.provision", "core.provision.plan"),
             id="react",
         ),
         pytest.param("sweep", "functions.meter", ("functions.provision",), id="sweep"),

@@ -16,16 +16,13 @@ from uuid import UUID
 
 FARGATE: Final = "FARGATE"
 FARGATE_SPOT: Final = "FARGATE_SPOT"
-
 FLOW_RUN_ID_VARIABLE: Final = "PREFECT__FLOW_RUN_ID"
 FLOW_RUN_ID_TAG: Final = "prefect.io/flow-run-id"
 DEPLOYMENT_ID_TAG: Final = "prefect.io/deployment-id"
-
 SPOT_STOP_CODES: Final = ("SpotInterruption", "TerminationNotice")
 SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
 DRILL_STOP_REASON: Final = "prefect-spot drill"
 NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
-
 LONGEST_TEXT: Final = 512
 """Characters kept of a text. ECS itself cuts a stop reason at about 128."""
 _ARN: Final = re.compile(r"arn:[!-~]{1,400}")

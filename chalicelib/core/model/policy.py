@@ -19,7 +19,6 @@ OPT_IN_TAG: Final = "spot:rerun"
 NEVER_RERUN_TAG: Final = "spot:never-rerun"
 INTERRUPTED_TAG: Final = "spot-interrupted"
 ON_DEMAND_TAG: Final = "spot-on-demand"
-
 _DECIDING_TAG: Final = re.compile(
     rf"{SPOT_RETRIES_TAG}[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
     rf"|{DEADLINE_TAG}(?:[0-9]{{1,8}}[dhms]){{1,4}}"

@@ -22,7 +22,6 @@ from chalicelib.core.policies.facts import Guard
 
 DRILLS: Final = Deployment("drills")
 """Drills of all deployments are summed here: apart from real work, and in no total."""
-
 COUNT_COLUMNS: Final = (
     "runs",
     "attempts",

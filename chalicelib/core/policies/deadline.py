@@ -23,10 +23,8 @@ from chalicelib.core.policies.facts import GoOnDemand, Missing, Opinion, PolicyF
 
 ENOUGH_TO_COMPARE: Final = 5
 """Uninterrupted previous runs, from which on they show how much a run's work may vary."""
-
 LEAST_PARTS: Final = 4
 """With a single previous run, a quarter more work is allowed for, not as much again."""
-
 _PARTS: Final = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 _SECONDS: Final = (86_400, 3_600, 60, 1)
 

@@ -24,10 +24,8 @@ CAPACITY_LABEL: Final = "prefect-spot.capacity"
 INTERRUPTED_EVENT: Final = "prefect-spot.interrupted"
 RERUN_EVENT: Final = "prefect-spot.rerun"
 ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
-
 WHY_LENGTH: Final = 600
 """Characters of a reason, which may hold those of several guards."""
-
 _UNTIL_EXIT: Final = "known once the container has exited"
 
 

@@ -119,10 +119,10 @@ def _advice(snapshot: Snapshot) -> tuple[str, str]:
 def _opinion(guard: Guard, snapshot: Snapshot) -> Opinion:
     policy, facts = snapshot.policy, snapshot.facts
     if guard is Guard.DEADLINE:
-        from chalicelib.core.policies.deadline import deadline_opinion
+        from chalicelib.core.policies.deadline import deadline_opinion  # 2 ms of a cold start's 220
 
         return deadline_opinion(snapshot.run, facts, snapshot.now, policy.rerun_delay_seconds)
-    from chalicelib.core.policies.economics import economics_opinion
+    from chalicelib.core.policies.economics import economics_opinion  # the same
 
     return economics_opinion(facts, snapshot.task, policy.rates)
 

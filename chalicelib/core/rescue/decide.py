@@ -49,7 +49,6 @@ from chalicelib.errors import LAMBDA_RETRIES, UnsettledError
 
 PARKED_FOR: Final = timedelta(hours=1)
 """Workers take runs that are due within ten seconds: an hour covers any delay of a handler."""
-
 MOST_LOOKS: Final = 4
 """Looks at a run per event: parking and completing take two, a concurrent change one more."""
 

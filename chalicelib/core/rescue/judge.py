@@ -22,10 +22,6 @@ from chalicelib.core.rescue.snapshot import Progress, Snapshot
 RESTART_MARGIN: Final = timedelta(seconds=60)
 """How far the clocks of ECS and Prefect may differ before a restart counts as a newer attempt."""
 
-RERUNNABLE: Final = frozenset(
-    {StateType.RUNNING, StateType.PENDING, StateType.CRASHED, StateType.SCHEDULED}
-)
-
 
 class Phase(StrEnum):
     """At which point of an interruption the run is annotated."""
@@ -147,9 +143,9 @@ def _judge_interruption(snapshot: Snapshot) -> Ruling:
         return Note(Verdict.MARK_CANCELLED, why, words, end)
     if why := snapshot.reason_not_to_rerun:
         return NotRerun(why)
-    if state.type in RERUNNABLE:
-        return Rerun(rerun.park_id)
-    return Ignore(f"the run is in an unknown state, {one_line(state.name)}")
+    if state.type is StateType.UNKNOWN:
+        return Ignore(f"the run is in an unknown state, {one_line(state.name)}")
+    return Rerun(rerun.park_id)
 
 
 def _judge_warning(snapshot: Snapshot) -> Ruling:

@@ -31,7 +31,6 @@ from chalicelib.core.rescue.snapshot import (
 
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 """How long ECS shows a stopped task."""
-
 MOST_NOTED: Final = 1024
 """Characters of a note: a longer one names no task, and fills logs and the record."""
 

@@ -18,7 +18,6 @@ from chalicelib.core.model.policy import Budget, Policy, budget_of, reason_not_t
 from chalicelib.core.policies.facts import NOT_GATHERED, Missing, PolicyFacts
 
 CONCURRENCY_CANCELLATION: Final = "concurrency limit"
-
 MOST_PARKS: Final = 20
 """How often a run is rerun for one task, when its rerun is crashed or cancelled before it began."""
 
