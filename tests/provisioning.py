@@ -118,8 +118,7 @@ def make_stack(**changes: Any) -> Stack:
 def make_target(function: str, **changes: Any) -> dict[str, Any]:
     """A rule's target with queue and retry policy; Chalice calls it 1."""
     ordinary: dict[str, Any] = {
-        "Id": "1",
-        "Arn": f"{FUNCTION_PREFIX}{function}",
+        **bare_target(function),
         "DeadLetterConfig": {"Arn": QUEUE_ARN},
         "RetryPolicy": dict(RETRY_POLICY),
     }

@@ -74,18 +74,16 @@ def test_the_same_transition_is_rejected_and_answered_with_the_state_there_is_un
     assert [id_ for _, id_ in stage.history(run_id)].count(transition_id) == 2
 
 
-def test_of_simultaneous_proposals_with_one_transition_one_is_accepted(stage: Stage) -> None:
+def test_of_simultaneous_proposals_with_one_transition_one_is_accepted_and_each_without_any(
+    stage: Stage,
+) -> None:
     run_id, transition_id = stage.running(), uuid4()
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(lambda _: stage.park(run_id, transition_id), range(4)))
     assert sorted(answer.verdict for answer in answers) == [ACCEPT, REJECT, REJECT, REJECT]
     assert [id_ for _, id_ in stage.history(run_id)].count(transition_id) == 1
-
-
-def test_a_proposal_without_a_transition_id_is_accepted_each_time(stage: Stage) -> None:
-    run_id = stage.running()
-    proposed = ProposedState(StateType.SCHEDULED, "AwaitingRetry")
-    answers = [stage.prefect.propose_state(run_id, proposed) for _ in range(2)]
+    without_id = ProposedState(StateType.SCHEDULED, "AwaitingRetry")
+    answers = [stage.prefect.propose_state(run_id, without_id) for _ in range(2)]
     assert [answer.verdict for answer in answers] == [ACCEPT, ACCEPT]
 
 
