@@ -20,6 +20,7 @@ from tests.provisioning import (
     PARAMETER,
     REGION,
     STACK_NAME,
+    bare_target,
     make_desired,
 )
 from tests.twin.work_pools import InMemoryWorkPools
@@ -61,7 +62,6 @@ class Bench:
         return at_aws + [f"WorkPool.{call}" for call in self.pools.calls if call != "read"]
 
     def forget(self) -> None:
-        """Begin a new record."""
         self.calls.clear()
         self.pools.calls.clear()
 
@@ -75,7 +75,6 @@ class Bench:
         return provision(self.context(), event)
 
     def until_ready(self, most_calls: int = 8) -> list[ProvisionReport]:
-        """Call it until all is ready."""
         reports = [self.provision()]
         while reports[-1].state is not ProvisionState.READY:
             assert len(reports) < most_calls, reports[-1].summary
@@ -105,12 +104,9 @@ class Bench:
                 )
             rule = f"{function}-event"
             self.aws["events"].put_rule(Name=rule, ScheduleExpression="rate(5 minutes)")
-            self.aws["events"].put_targets(
-                Rule=rule, Targets=[{"Id": "1", "Arn": f"{FUNCTION_PREFIX}{function}"}]
-            )
+            self.aws["events"].put_targets(Rule=rule, Targets=[bare_target(function)])
 
     def targets(self) -> list[dict[str, Any]]:
-        """All targets of all rules."""
         events = self.aws["events"]
         rules = [rule["Name"] for rule in events.list_rules()["Rules"]]
         return [
@@ -154,8 +150,5 @@ _SESSION = boto3.session.Session()
 def _client(name: str, number: int) -> Any:
     """Kept for all benches: to make one costs more than what is done with it."""
     return _SESSION.client(  # type: ignore[call-overload]  # any service name
-        name,
-        REGION,
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
+        name, REGION, aws_access_key_id="testing", aws_secret_access_key="testing"
     )

@@ -8,13 +8,7 @@ from typing import Any
 
 import infra
 from chalicelib.core.provision.model import RETRY_POLICY, Delivery, InvokeConfig, Stack
-from chalicelib.core.provision.plan import (
-    Credential,
-    Desired,
-    Network,
-    Observed,
-    stack_definition,
-)
+from chalicelib.core.provision.plan import Credential, Desired, Network, Observed, stack_definition
 from chalicelib.core.provision.pool_template import WorkPool, merged
 
 ACCOUNT = "123456789012"
@@ -124,8 +118,7 @@ def make_stack(**changes: Any) -> Stack:
 def make_target(function: str, **changes: Any) -> dict[str, Any]:
     """A rule's target with queue and retry policy; Chalice calls it 1."""
     ordinary: dict[str, Any] = {
-        "Id": "1",
-        "Arn": f"{FUNCTION_PREFIX}{function}",
+        **bare_target(function),
         "DeadLetterConfig": {"Arn": QUEUE_ARN},
         "RetryPolicy": dict(RETRY_POLICY),
     }

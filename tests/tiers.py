@@ -51,12 +51,10 @@ class Tier:
 
 
 def check(budget: int, *command: str, name: str = "") -> Tier:
-    """Return the tier of a static check, named after its program."""
     return Tier(name or command[0], budget, command)
 
 
 def tests(name: str, budget: int, *arguments: str) -> Tier:
-    """Return the tier of a pytest run."""
     return Tier(name, budget, ("pytest", "--quiet", *arguments))
 
 
@@ -182,12 +180,6 @@ class Running:
         }
 
 
-def program_of(tier: Tier) -> str:
-    """Return the path of a tier's program: beside this Python, else on PATH."""
-    here = BIN / tier.command[0]
-    return str(here) if here.exists() else tier.command[0]
-
-
 def run(tier: Tier, running: list[Running]) -> Running:
     """Run a tier to its end; append it to `running` at once, so that others can show it."""
     state = Running(tier)
@@ -201,11 +193,12 @@ def run(tier: Tier, running: list[Running]) -> Running:
     os.set_blocking(reading, True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROGRESS_FILE": str(progress)}
     plugin = ["-p", "tests.progress"] if tier.is_pytest else []
+    program = BIN / tier.command[0]  # beside this Python, else on PATH
     listener = threading.Thread(target=_listen, args=(reading, state))
     listener.start()
     with state.log.open("w") as log:
         process = subprocess.run(
-            [program_of(tier), *plugin, *tier.command[1:]],
+            [program if program.exists() else tier.command[0], *plugin, *tier.command[1:]],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

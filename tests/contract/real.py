@@ -7,14 +7,16 @@ Prefect's SDK and UI send.
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 from prefect_aws.workers import ECSWorker
 
-from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.flow_run import ProposedState, RunState, StateType
 from localcloud.cloud import wait_for
 from localcloud.prefect_api import PrefectApi
+from tests.twin.prefect import RUNNING, Hands
 from tests.twin.work_pools import PoolSeen
 
 PREFETCH = timedelta(seconds=10)
@@ -24,13 +26,14 @@ RESULT = {"storage_key": "result", "prefect_version": "3.4.0"}
 """What a state holds of a persisted result."""
 
 
-class RealPrefect:
+class RealPrefect(Hands):
     """What `InMemoryPrefect` and `InMemoryWorkPools` do beside their ports, on a real server.
 
     Tests of a server share one work pool and one deployment: making these costs 0.2 s each.
     """
 
     def __init__(self, api_url: str, auth_string: str | None) -> None:
+        self.clock = partial(datetime.now, UTC)
         self._api = PrefectApi(api_url, auth_string)
         self.work_pool_name = self.create_work_pool()
         self._flow_id = self._api.send("POST", "/flows/", {"name": "etl"})["id"]
@@ -91,7 +94,7 @@ class RealPrefect:
 
     def worker_picks_up(self, flow_run_id: UUID, pid: str | None = None) -> RunState:
         assert self.is_due(flow_run_id), "no worker is given this run"
-        state = self._move(flow_run_id, "PENDING")
+        state = self.move(flow_run_id, ProposedState(StateType.PENDING, "Pending"))
         if pid is not None and state.type is StateType.PENDING:
             self._change(flow_run_id, infrastructure_pid=pid)
         return state
@@ -104,41 +107,11 @@ class RealPrefect:
         for key, value in (("retries", retries), ("retry_delay", retry_delay)):
             policy[key] = value if policy[key] is None else policy[key]
         self._change(flow_run_id, empirical_policy=policy)
-        return self._move(flow_run_id, "RUNNING")
-
-    def engine_finishes(self, flow_run_id: UUID, *, persisted: bool = False) -> RunState:
-        return self._move(flow_run_id, "COMPLETED", data=RESULT if persisted else None)
-
-    def engine_fails(self, flow_run_id: UUID, message: str = "Boom") -> RunState:
-        return self._move(flow_run_id, "FAILED", message=message)
-
-    def engine_retries(self, flow_run_id: UUID) -> RunState:
-        return self._move(flow_run_id, "RUNNING")
-
-    def engine_reschedules(self, flow_run_id: UUID) -> RunState:
-        now = _at(datetime.now(UTC))
-        return self._move(flow_run_id, "SCHEDULED", name="AwaitingRetry", state_details=now)
-
-    def crash(self, flow_run_id: UUID, message: str = "Crashed") -> RunState:
-        return self._move(flow_run_id, "CRASHED", message=message)
-
-    def pause(self, flow_run_id: UUID) -> RunState:
-        details = {
-            "pause_timeout": (datetime.now(UTC) + HOUR).isoformat(),
-            "pause_reschedule": False,
-            "pause_key": str(uuid4()),
-        }
-        return self._move(flow_run_id, "PAUSED", state_details=details)
+        return self.move(flow_run_id, RUNNING)
 
     def resume(self, flow_run_id: UUID) -> RunState:
         self._api.resume(str(flow_run_id))
         return self._state_of(flow_run_id)
-
-    def cancel(self, flow_run_id: UUID) -> RunState:
-        return self._move(flow_run_id, "CANCELLING")
-
-    def worker_cancels(self, flow_run_id: UUID) -> RunState:
-        return self._move(flow_run_id, "CANCELLED")
 
     def run_task(
         self,
@@ -216,8 +189,16 @@ class RealPrefect:
     def _change(self, flow_run_id: UUID, **fields: object) -> None:
         self._api.send("PATCH", f"/flow_runs/{flow_run_id}", fields)
 
-    def _move(self, flow_run_id: UUID, kind: str, **fields: object) -> RunState:
-        self._api.set_state(str(flow_run_id), _state(kind, **fields))
+    def move(
+        self, flow_run_id: UUID, proposed: ProposedState, *, persisted: bool = False
+    ) -> RunState:
+        details = dict(proposed.details)
+        if proposed.type is StateType.SCHEDULED:
+            details |= _at(self.clock())
+        body = {"name": proposed.name, "message": proposed.message or None}
+        data = RESULT if persisted else None
+        state = _state(proposed.type.value, **body, state_details=details, data=data)
+        self._api.set_state(str(flow_run_id), state)
         return self._state_of(flow_run_id)
 
     def _state_of(self, flow_run_id: UUID) -> RunState:

@@ -55,7 +55,6 @@ class Stage:
         return self.prefect.propose_state(flow_run_id, proposed, force=force)
 
     def make_due(self, flow_run_id: UUID, transition_id: UUID | None = None) -> StateAnswer:
-        """Propose AwaitingRetry now."""
         return self.park(flow_run_id, transition_id, ahead=timedelta())
 
     def restore(self, flow_run_id: UUID, state: RunState) -> StateAnswer:
@@ -64,9 +63,6 @@ class Stage:
             state.type, state.name, state.message, details=state.details, data=state.data
         )
         return self.prefect.propose_state(flow_run_id, was, force=True)
-
-    def scheduled(self) -> UUID:
-        return self.controls.create_run()
 
     def pending(self, deployment_id: UUID | None = None) -> UUID:
         flow_run_id = self.controls.create_run(deployment_id=deployment_id)
@@ -87,7 +83,7 @@ class Stage:
     def run_in(self, state: str) -> UUID:
         """A run in that state, whose name is in lower case."""
         if state == "scheduled":
-            return self.scheduled()
+            return self.controls.create_run()
         if state == "pending":
             return self.pending()
         controls, flow_run_id = self.controls, self.running()

@@ -19,7 +19,6 @@ def test_job_variables_are_replaced_whole_while_the_run_is_parked(stage: Stage) 
     run_id = stage.controls.create_run(job_variables=ON_SPOT)
     assert dict(stage.run(run_id).job_variables) == ON_SPOT
     stage.park(run_id)
-
     for variables in (ON_DEMAND, {"launch_type": "FARGATE"}):
         stage.prefect.change_run(run_id, RunChange(job_variables=variables))
         assert dict(stage.run(run_id).job_variables) == variables
@@ -74,20 +73,17 @@ def test_labels_are_merged_and_a_null_one_is_never_sent(stage: Stage) -> None:
     stage.prefect.add_labels(run_id, {"prefect-spot.interruptions": 2})
     with pytest.raises(PrefectRejectedError, match="null"):
         stage.prefect.add_labels(run_id, null)
-
     labels = stage.controls.labels_of(run_id)
     assert (labels["prefect-spot.interruptions"], labels["team"]) == (2, "etl")
     assert "owner" not in labels
 
 
-def test_a_log_line_stands_in_the_runs_log(stage: Stage) -> None:
+def test_a_log_line_is_in_the_log_and_an_artifact_with_the_same_key_becomes_a_newer_version(
+    stage: Stage,
+) -> None:
     run_id = stage.running()
     stage.prefect.write_log(LogLine(run_id, datetime.now(UTC), "Spot took the task", 30))
     assert stage.controls.logs_of(run_id) == [(30, "Spot took the task")]
-
-
-def test_an_artifact_with_the_same_key_becomes_a_newer_version(stage: Stage) -> None:
-    run_id = stage.running()
     key = f"spot-interruption-{str(run_id)[:8]}"
     for markdown in ("# 1 of 3", "# 2 of 3"):
         stage.prefect.write_artifact(Artifact(run_id, key, markdown, "Interruptions"))
@@ -99,17 +95,14 @@ def test_an_event_with_the_same_id_counts_once(stage: Stage) -> None:
     at = datetime.now(UTC)
     rerun = PrefectEvent(uuid4(), run_id, "run", "prefect-spot.rerun", at, {"n": 1})
     seen = PrefectEvent(uuid4(), run_id, "run", "prefect-spot.interrupted", at, {})
-
     for events in ([rerun], [rerun, seen], []):
         stage.prefect.emit_events(events)
-
     found = stage.controls.events_of(run_id, at_least=2)
     assert found == [(seen.id, seen.name), (rerun.id, rerun.name)]
 
 
 def test_wrong_credentials_are_refused_where_any_are_asked_for(stage: Stage) -> None:
-    run_id = stage.scheduled()
-
+    run_id = stage.controls.create_run()
     if stage.asks_for_credentials:
         with pytest.raises(PrefectRefusedError):
             stage.unauthorized.read_run(run_id)

@@ -73,7 +73,7 @@ def test_runs_of_the_pool_are_found_by_type_and_name_of_their_state_in_order(
     crowd: Crowd, kinds: list[StateType], names: tuple[str, ...], found: list[str]
 ) -> None:
     """In the order of their expected starts; runs of another pool and of none are there, too."""
-    crowd.stage.scheduled()
+    crowd.stage.controls.create_run()
     crowd.stage.running_ad_hoc()
     assert crowd.found(*kinds, state_names=names) == found
 
@@ -91,7 +91,6 @@ def test_pages_follow_each_other_without_gap_or_overlap(crowd: Crowd) -> None:
 
 def test_a_search_goes_on_where_another_ended_both_bounds_included(crowd: Crowd) -> None:
     second, third = crowd.expected_start("pending"), crowd.expected_start("running")
-
     for after, before, found in (
         (second, third, ["pending", "running"]),
         (second + MICROSECOND, third, ["running"]),
@@ -106,9 +105,7 @@ def test_runs_expected_at_one_moment_are_paged_without_gap_or_overlap(stage: Sta
     deployment = stage.controls.create_deployment(work_pool=pool)
     runs = {stage.controls.create_run(deployment_id=deployment, due=noon) for _ in range(5)}
     at_noon = RunQuery(pool, (SCHEDULED,), expected_after=noon, expected_before=noon, limit=2)
-
     pages = [stage.prefect.find_runs(replace(at_noon, offset=offset)) for offset in (0, 2, 4)]
-
     assert list(map(len, pages)) == [2, 2, 1]
     assert {run.id for page in pages for run in page} == runs
 
@@ -121,9 +118,7 @@ def test_the_expected_start_is_the_first_one_however_far_ahead_a_run_is_parked(
     assert crowd.expected_start("parked") < crowd.expected_start("crashed")
 
 
-def test_a_run_that_crashed_before_it_started_has_no_end_on_the_oldest_server(
-    crowd: Crowd,
-) -> None:
+def test_a_run_that_crashed_before_it_started_has_no_end_on_the_oldest_server(crowd: Crowd) -> None:
     """So a search by end alone misses, there, what never got Spot capacity."""
     ended = crowd.run("never started").state.timestamp
     due = crowd.expected_start("never started")
@@ -143,10 +138,8 @@ def test_a_crashed_run_is_found_by_its_newest_end_that_moment_included(stage: St
 
     assert is_found(first_end)
     assert not is_found(first_end + MICROSECOND)
-
     stage.park(run_id)
     assert not is_found(first_end)
-
     stage.controls.crash(run_id)
     assert is_found(first_end + MICROSECOND)
 
@@ -171,9 +164,7 @@ def test_children_in_the_same_process_are_found_while_they_live(stage: Stage) ->
     deployed = stage.controls.create_run(parent_run_id=parents[0])
     stage.controls.worker_picks_up(deployed, PID)  # it has a task of its own
     assert ids_of_children(stage, *parents) == {running, crashed, pending}
-
     answer = stage.propose(crashed, CRASHED, message="the task of its parent is gone")
-
     assert answer.verdict is StateVerdict.ACCEPT
     assert ids_of_children(stage, *parents) == {running, pending}
     [grandchild] = stage.prefect.find_live_children([running])

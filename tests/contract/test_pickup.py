@@ -55,20 +55,16 @@ def test_an_own_retry_stays_in_the_process_and_no_worker_gets_the_run_until_its_
     stage: Stage,
 ) -> None:
     run_id = stage.running(retries=1)
-
     state = stage.controls.engine_fails(run_id, "Boom")
-
     assert (state.type, state.name) == (StateType.SCHEDULED, "AwaitingRetry")
     assert state.message == "Boom"
     assert stage.run(run_id).policy.retry_type == "in_process"
     assert not stage.controls.is_due(run_id)
-
     stage.controls.engine_retries(run_id)
     assert stage.run(run_id).policy.retry_type == "in_process"  # though it is RUNNING again
     stage.park(run_id)
     stage.make_due(run_id)
     assert not stage.controls.is_due(run_id)
-
     raise_retries(stage, run_id)
     assert stage.run(run_id).policy.retry_type is None
     assert stage.controls.is_due(run_id)
@@ -84,16 +80,13 @@ def test_an_engine_that_rescheduled_itself_leaves_no_message_and_is_given_to_a_w
     assert stage.controls.is_due(run_id)
 
 
-def test_a_rerun_eats_one_of_the_flows_retries(stage: Stage) -> None:
-    run_id = stage.running(retries=1)
-    rerun(stage, run_id, raising=False)
-    assert stage.controls.engine_fails(run_id).type is StateType.FAILED
-
-
-def test_retries_raised_by_one_pay_for_the_rerun(stage: Stage) -> None:
-    run_id = stage.running(retries=1)
+def test_a_rerun_eats_one_of_the_flows_retries_and_retries_raised_by_one_pay_for_it(
+    stage: Stage,
+) -> None:
+    eaten, run_id = stage.running(retries=1), stage.running(retries=1)
+    rerun(stage, eaten, raising=False)
+    assert stage.controls.engine_fails(eaten).type is StateType.FAILED
     rerun(stage, run_id)
-
     assert stage.controls.engine_fails(run_id).name == "AwaitingRetry"
     assert stage.controls.engine_retries(run_id).type is StateType.RUNNING
     assert stage.controls.engine_fails(run_id).type is StateType.FAILED
@@ -105,11 +98,9 @@ def test_the_policy_is_complete_once_the_flow_has_started_and_is_replaced_whole(
 ) -> None:
     run_id = stage.pending()
     assert stage.run(run_id).policy.retries is None
-
     stage.controls.engine_starts(run_id, retries=2, retry_delay=7)
     known = stage.run(run_id).policy
     assert (known.retries, known.others["retry_delay"]) == (2, 7)
-
     for policy, delay in ((replace(known, retries=3), 7), (RunPolicy(retries=3), None)):
         stage.prefect.change_run(run_id, RunChange(policy=policy))
         assert stage.run(run_id).policy.others["retry_delay"] == delay
@@ -118,11 +109,9 @@ def test_the_policy_is_complete_once_the_flow_has_started_and_is_replaced_whole(
 def test_a_start_after_a_blocking_pause_is_counted_and_the_next_one_is_not(stage: Stage) -> None:
     """Prefect marks the run `resuming` too late for the one and early for the other."""
     run_id = stage.run_in("paused")
-
     stage.controls.resume(run_id)
     assert stage.run(run_id).run_count == 2
     assert stage.run(run_id).policy.others["resuming"] is True
-
     rerun(stage, run_id)
     assert stage.run(run_id).run_count == 2
     assert stage.run(run_id).policy.others["resuming"] is False
@@ -144,9 +133,7 @@ def test_parking_gives_the_deployments_slot_away_and_a_rerun_may_find_none(
     stage.park(first)
     assert stage.controls.worker_picks_up(second).type is StateType.PENDING
     stage.make_due(first)
-
     state = stage.controls.worker_picks_up(first)
-
     assert (state.type, state.name) == (type_, name)
     if type_ is StateType.CANCELLED:
         assert state.message == "Deployment concurrency limit reached."

@@ -19,9 +19,7 @@ CRASHED, CANCELLED, RUNNING = StateType.CRASHED, StateType.CANCELLED, StateType.
 @pytest.mark.parametrize("state", ["running", "pending", "crashed", "scheduled"])
 def test_a_run_can_be_parked(stage: Stage, state: str) -> None:
     run_id, transition_id = stage.run_in(state), uuid4()
-
     answer = stage.park(run_id, transition_id)
-
     assert answer.verdict is ACCEPT
     now = stage.run(run_id).state
     assert answer.state is not None
@@ -50,9 +48,7 @@ def test_a_proposal_takes_effect_only_if_it_is_accepted(
     """The last row is an engine that is left over: it cannot start a parked run."""
     run_id = stage.run_in(state)
     before = stage.run(run_id).state
-
     assert stage.propose(run_id, proposed, message="OutOfMemory").verdict is verdict
-
     now = stage.run(run_id).state
     if verdict is ACCEPT:
         assert (now.type, now.message, now.is_final) == (proposed, "OutOfMemory", True)
@@ -60,14 +56,12 @@ def test_a_proposal_takes_effect_only_if_it_is_accepted(
         assert now == before
 
 
-def test_the_same_transition_again_is_rejected_and_answered_with_the_state_there_is(
+def test_the_same_transition_is_rejected_and_answered_with_the_state_there_is_until_the_run_moves(
     stage: Stage,
 ) -> None:
     run_id, transition_id = stage.running(), uuid4()
     first = stage.park(run_id, transition_id)
-
     second = stage.park(run_id, transition_id)
-
     assert second.verdict is REJECT
     assert "already made this state transition" in second.reason
     assert first.state is not None
@@ -75,27 +69,21 @@ def test_the_same_transition_again_is_rejected_and_answered_with_the_state_there
     assert (second.state.id, second.state.transition_id) == (first.state.id, transition_id)
     assert [id_ for _, id_ in stage.history(run_id)].count(transition_id) == 1
 
-
-def test_the_same_transition_is_accepted_again_once_the_run_has_moved(stage: Stage) -> None:
-    run_id, transition_id = stage.running(), uuid4()
-    stage.park(run_id, transition_id)
     assert stage.propose(run_id, StateType.PENDING).verdict is ACCEPT
     assert stage.park(run_id, transition_id).verdict is ACCEPT
     assert [id_ for _, id_ in stage.history(run_id)].count(transition_id) == 2
 
 
-def test_of_simultaneous_proposals_with_one_transition_one_is_accepted(stage: Stage) -> None:
+def test_of_simultaneous_proposals_with_one_transition_one_is_accepted_and_each_without_any(
+    stage: Stage,
+) -> None:
     run_id, transition_id = stage.running(), uuid4()
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(lambda _: stage.park(run_id, transition_id), range(4)))
     assert sorted(answer.verdict for answer in answers) == [ACCEPT, REJECT, REJECT, REJECT]
     assert [id_ for _, id_ in stage.history(run_id)].count(transition_id) == 1
-
-
-def test_a_proposal_without_a_transition_id_is_accepted_each_time(stage: Stage) -> None:
-    run_id = stage.running()
-    proposed = ProposedState(StateType.SCHEDULED, "AwaitingRetry")
-    answers = [stage.prefect.propose_state(run_id, proposed) for _ in range(2)]
+    without_id = ProposedState(StateType.SCHEDULED, "AwaitingRetry")
+    answers = [stage.prefect.propose_state(run_id, without_id) for _ in range(2)]
     assert [answer.verdict for answer in answers] == [ACCEPT, ACCEPT]
 
 
@@ -104,9 +92,7 @@ def test_the_history_keeps_every_state_in_order_with_its_transition(stage: Stage
     stage.park(run_id, park_id)
     stage.make_due(run_id, due_id)
     stage.controls.worker_picks_up(run_id)
-
     history = stage.history(run_id)
-
     names = ["Scheduled", "Pending", "Running", "AwaitingRetry", "AwaitingRetry", "Pending"]
     assert [name for name, _ in history] == names
     assert [id_ for _, id_ in history][3:5] == [park_id, due_id]
@@ -118,10 +104,8 @@ def test_a_cancelling_run_cannot_be_parked_and_a_cancelled_one_on_the_oldest_ser
 ) -> None:
     assert stage.park(stage.run_in("cancelling")).verdict is REJECT
     run_id = stage.run_in("cancelled")
-
     assert stage.park(run_id).verdict is (REJECT if stage.is_oldest else ACCEPT)
     assert stage.park(run_id, force=True).verdict is ACCEPT
-
     assert stage.make_due(run_id).verdict is ACCEPT
     assert stage.controls.is_due(run_id)
 
@@ -132,7 +116,6 @@ def test_without_a_deployment_a_final_run_cannot_be_parked_and_a_running_one_is_
     """Prefect does not refuse the latter: look at the deployment before you park."""
     crashed, running = stage.running_ad_hoc(), stage.running_ad_hoc()
     stage.controls.crash(crashed)
-
     assert stage.park(crashed).verdict is ABORT
     assert stage.run(crashed).state.type is CRASHED
     assert stage.park(running).verdict is ACCEPT
@@ -154,9 +137,7 @@ def test_a_run_parked_by_mistake_is_restored_by_force(stage: Stage, state: str) 
     run_id = stage.run_in(state)
     was = stage.run(run_id).state
     assert stage.park(run_id, force=state == "cancelling").verdict is ACCEPT
-
     assert stage.restore(run_id, was).verdict is ACCEPT
-
     now = stage.run(run_id).state
     assert (now.type, now.name, now.message) == (was.type, was.name, was.message)
     kept = {"pause_key", "pause_reschedule", "pause_timeout", "transition_id"}
@@ -177,9 +158,7 @@ def test_a_restored_state_keeps_its_reference_to_a_result(stage: Stage) -> None:
     assert isinstance(was.data, Mapping)
     assert was.data["storage_key"] == "exception-of-the-flow"
     stage.park(run_id)
-
     stage.restore(run_id, was)
-
     assert stage.run(run_id).state.data == was.data
 
 

@@ -1,6 +1,5 @@
 """Work pools: read, created, given another template, and everything else of them left alone."""
 
-import copy
 from uuid import uuid4
 
 import pytest
@@ -8,10 +7,7 @@ from prefect_aws.workers import ECSWorker
 
 import infra
 from chalicelib.core.provision.pool_template import Template, merged
-from chalicelib.errors import (
-    PrefectConflictError,
-    PrefectRejectedError,
-)
+from chalicelib.errors import PrefectConflictError, PrefectRejectedError
 from tests.contract.stage import Stage
 from tests.provisioning import VALUES
 
@@ -61,10 +57,8 @@ def test_a_changed_template_leaves_limits_queues_and_all_else_alone(
     before = stage.pool_controls.look(name)
     assert (before.concurrency_limit, before.is_paused) == (7, True)
     assert before.queues == {"default": None, "urgent": 2}
-
     template = put_in_place(before.base_job_template)
     stage.work_pools.change(name, template)
-
     after = stage.pool_controls.look(name)
     assert after.base_job_template == template != before.base_job_template
     before.base_job_template = after.base_job_template
@@ -72,7 +66,6 @@ def test_a_changed_template_leaves_limits_queues_and_all_else_alone(
 
 
 def test_what_is_merged_once_is_as_it_shall_be_for_good(stage: Stage, name: str) -> None:
-    """What a server gives back differs in nothing that would be changed again."""
     stage.pool_controls.create_pool(name, template=ECSWorker.get_default_base_job_template())
     stage.work_pools.change(name, put_in_place(stage.pool_controls.look(name).base_job_template))
     pool = stage.work_pools.read(name)
@@ -80,16 +73,14 @@ def test_what_is_merged_once_is_as_it_shall_be_for_good(stage: Stage, name: str)
     assert put_in_place(pool.base_job_template) == pool.base_job_template
 
 
-def test_a_pool_that_there_is_not_cannot_be_changed(stage: Stage, name: str) -> None:
-    with pytest.raises(PrefectRejectedError):
-        stage.work_pools.change(name, put_in_place({}))
-
-
-def test_a_template_without_its_two_halves_is_rejected(stage: Stage, name: str) -> None:
-    half = copy.deepcopy(dict(put_in_place({})))
-    del half["variables"]
-    with pytest.raises(PrefectRejectedError):
-        stage.work_pools.create(name, half)
+def test_a_change_of_no_pool_and_a_template_without_its_two_halves_are_rejected(
+    stage: Stage, name: str
+) -> None:
+    whole = put_in_place({})
+    half = {part: value for part, value in whole.items() if part != "variables"}
+    for write, template in ((stage.work_pools.change, whole), (stage.work_pools.create, half)):
+        with pytest.raises(PrefectRejectedError):
+            write(name, template)
     assert stage.work_pools.read(name) is None
 
 

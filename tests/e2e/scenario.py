@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from localcloud.bootstrap import WORK_POOL
+from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import REACT, SWEEP, Cloud, Options, embedded_cloud, wait_for
 from localcloud.events import DeliveryPlan
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
+from tests.make import make_event
 
 ATTEMPT_SECONDS = 300
 """Until the next attempt starts: other runs' starts, Lambda's tries, a busy machine."""
@@ -104,7 +105,6 @@ class Stage:
         functions.delete_function(FunctionName=name)
 
     def zip_file(self) -> bytes:
-        """Return the zip that was deployed."""
         return bytes(self.cloud.aws.lambdas.get_function(REACT).code_bytes)
 
 
@@ -215,7 +215,6 @@ class Run:
         return [line for line in printed if any(name in line for name in names)]
 
     def report(self) -> str:
-        """What to look at when something is wrong with the run."""
         states = [
             f"{state['timestamp']} {state['type']} {state['name']}: {state['message'] or ''}"
             for state in self.cloud.prefect.history(self.id)
@@ -233,6 +232,16 @@ class Run:
 
     def _life(self, task: str) -> ContainerLife:
         return next(life for life in self.containers() if life.task_arn == task)
+
+
+def event_of_no_run(**detail: str) -> dict[str, Any]:
+    """An event about an interrupted task of the cluster; Prefect does not know its run."""
+    arn = "arn:aws:ecs:us-east-1:123456789012:{}"
+    ours = {
+        "taskArn": arn.format(f"task/{CLUSTER}/0123456789abcdef"),
+        "clusterArn": arn.format(f"cluster/{CLUSTER}"),
+    }
+    return make_event({**ours, **detail})
 
 
 def decisions(lines: Iterable[str]) -> list[dict[str, Any]]:

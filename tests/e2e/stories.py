@@ -64,7 +64,6 @@ class Stories:
         self._outcomes: dict[str, Future[Any]] = {}
 
     def begin(self, names: Sequence[str]) -> None:
-        """Begin the stories, all at once."""
         for name in names:
             self._stages[name] = replace(self.stage, runs=[])
             self._outcomes[name] = Future()
@@ -76,7 +75,6 @@ class Stories:
         return self._outcomes[name].result()
 
     def wait_for_all(self) -> None:
-        """Wait until every story is over, well or not."""
         wait(self._outcomes.values())
 
     def runs(self, names: Iterable[str]) -> list[Run]:

@@ -1,14 +1,12 @@
 """The operator's command against the deployed cloud: what it says is true, what it does is done."""
 
 import json
-from dataclasses import dataclass
 
 from localcloud.bootstrap import STACK
 from localcloud.cloud import REACT, SWEEP
 from tests.e2e.command import CommandResult, spotctl, states
-from tests.e2e.scenario import Run, Stage
+from tests.e2e.scenario import Run, Stage, event_of_no_run
 from tests.e2e.stories import story
-from tests.make import make_event
 
 DRILL_STEPS = [
     "stop asked", "SIGTERM", "container exit", "event", "decision", "parked", "due", "picked up",
@@ -36,33 +34,28 @@ def test_row_agent_is_seen_in_prefect_and_status_is_all_ok(
     assert found(result, "worker service") == "1 of 1 running"
 
 
-@dataclass(frozen=True)
-class Drilled:
-    """A finished drill, and the run that it started, which has ended."""
-
-    result: CommandResult
-    run: Run
-
-
 @story
-def drilled(stage: Stage) -> Drilled:
+def drilled(stage: Stage) -> tuple[CommandResult, Run]:
+    """A finished drill, and the run that it started, which has ended."""
     result = spotctl(stage.cloud, "drill", "--start", "idles/e2e", "--timeout", "500")
     assert result.out, result
     run = stage.watch(result.answer["flow_run"]["id"], stage.folder / "idles-take-no-notes")
     run.wait_for_end()
-    return Drilled(result, run)
+    return result, run
 
 
-def test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back(drilled: Drilled) -> None:
-    result = drilled.result
+def test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back(
+    drilled: tuple[CommandResult, Run],
+) -> None:
+    result, run = drilled
     assert result.code == 0, result
     assert result.answer["passed"]
     assert [step["step"] for step in result.answer["steps"]] == DRILL_STEPS
     assert {step["state"] for step in result.answer["steps"]} == {"done"}
     assert all(step["at"] for step in result.answer["steps"])
     assert result.answer["reaction_seconds"] >= 0
-    assert drilled.run.state_type() == "COMPLETED"
-    assert len(drilled.run.containers()) == 2
+    assert run.state_type() == "COMPLETED"
+    assert len(run.containers()) == 2
 
 
 @story
@@ -70,12 +63,7 @@ def redriven(stage: Stage) -> tuple[CommandResult, int]:
     """What `redrive` says with one message in the queue, and how often `react` got its event."""
     sqs = stage.cloud.aws.client("sqs")
     queue = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
-    event = make_event(
-        {
-            "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/prefect-spot-dev/0123456789abcdef",
-            "clusterArn": "arn:aws:ecs:us-east-1:123456789012:cluster/prefect-spot-dev",
-        }
-    )
+    event = event_of_no_run()
     destination_record = {
         "requestContext": {
             "functionArn": f"arn:aws:lambda:us-east-1:123456789012:function:{REACT}:$LATEST",

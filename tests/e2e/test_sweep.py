@@ -22,17 +22,15 @@ class Swept:
 
 
 def swept(stage: Stage, run: Run) -> Swept:
-    """Sweep once, let a gated flow go on, and wait for the run's end."""
+    """Sweep once, and wait for the run's end."""
     before = run.fields()
     answer = stage.sweep()
-    run.let_go_on()
     run.wait_for_end()
     return Swept(run, before, answer)
 
 
 @story
 def missed(stage: Stage) -> Swept:
-    """An interruption whose every event was dropped."""
     run = stage.start(
         "waits",
         tags=("spot-retries:0",),
@@ -76,7 +74,6 @@ def test_a_task_stopped_by_hand_leaves_a_crashed_run_that_says_so(stopped_by_han
 
 @story
 def refused(stage: Stage) -> Swept:
-    """A run that Spot has no room for."""
     run = stage.start(
         "waits", job_variables={"env": {REFUSED_CAPACITY: "FARGATE_SPOT"}}, interruptions=0
     )
@@ -88,20 +85,6 @@ def test_a_run_that_spot_had_no_room_for_goes_on_demand(refused: Swept) -> None:
     assert "Capacity is unavailable" in refused.before["state"]["message"]
     assert refused.run.state_type() == "COMPLETED"
     assert refused.run.capacities() == ["FARGATE"]
-
-
-@story
-def healthy(stage: Stage) -> Swept:
-    run = stage.start("waits", interruptions=0, gated=True)
-    run.wait_for_start(1)
-    run.wait_for_state("RUNNING")
-    return swept(stage, run)
-
-
-def test_a_sweep_leaves_healthy_runs_alone(healthy: Swept) -> None:
-    assert healthy.answer["seen"] >= 1
-    assert healthy.run.states()[-2:] == ["RUNNING", "COMPLETED"]
-    assert healthy.run.states().count("RUNNING") == 1
 
 
 def test_no_sweep_moved_a_run_that_needed_none(

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from localcloud.deployment import PROJECT
-from tests.e2e.scenario import Stage
-from tests.make import make_event
+from tests.e2e.scenario import Stage, event_of_no_run
 
 LARGEST_BYTES = 2_000_000
 OURS = sorted(
@@ -23,21 +22,14 @@ OURS = sorted(
     for path in (PROJECT / folder).rglob("*")
     if path.suffix in (".py", ".json")
 )
-ABOUT_NO_RUN = make_event(
-    {
-        "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/prefect-spot-dev/0123456789abcdef",
-        "clusterArn": "arn:aws:ecs:us-east-1:123456789012:cluster/prefect-spot-dev",
-        "lastStatus": "STOPPED",
-    }
-)
-"""An interruption that is followed as far as Prefect, which knows no such run."""
-
+ABOUT_NO_RUN = event_of_no_run(lastStatus="STOPPED")
 COPY = "copy-of-react"
 
 
 @pytest.fixture
-def zipped(stage: Stage) -> bytes:
-    return stage.zip_file()
+def deployed_zip(stage: Stage) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(io.BytesIO(stage.zip_file())) as deployed:
+        yield deployed
 
 
 @pytest.fixture
@@ -49,13 +41,11 @@ def own_pool(stage: Stage) -> Iterator[str]:
     prefect.send("DELETE", f"/work_pools/{name}")
 
 
-def test_the_zip_is_small(zipped: bytes) -> None:
-    assert len(zipped) <= LARGEST_BYTES
-
-
-def test_the_zip_holds_every_file_of_ours_and_no_workshop(zipped: bytes) -> None:
-    with zipfile.ZipFile(io.BytesIO(zipped)) as deployed:
-        names = {PurePosixPath(name) for name in deployed.namelist()}
+def test_the_zip_is_small_and_holds_every_file_of_ours_and_no_workshop(
+    stage: Stage, deployed_zip: zipfile.ZipFile
+) -> None:
+    assert len(stage.zip_file()) <= LARGEST_BYTES
+    names = {PurePosixPath(name) for name in deployed_zip.namelist()}
     ours = {name for name in names if name.parts[0] in ("chalicelib", "infra")}
     assert {n for n in ours if n.suffix != ".pyc"} == {PurePosixPath(path) for path in OURS}
     tops = {name.parts[0] for name in names}
@@ -71,15 +61,14 @@ def test_the_zip_holds_every_file_of_ours_and_no_workshop(zipped: bytes) -> None
     }
 
 
-def test_its_bytecode_is_of_its_sources(zipped: bytes) -> None:
+def test_its_bytecode_is_of_its_sources(deployed_zip: zipfile.ZipFile) -> None:
     """Else Lambda would compile them in each cold start: PEP 552, by hashes that are checked."""
-    with zipfile.ZipFile(io.BytesIO(zipped)) as deployed:
-        names = deployed.namelist()
-        assert len(names) == len(set(names))
-        made = {source_from_cache(name): deployed.read(name) for name in names if ".pyc" in name}
-        for source, bytecode in made.items():
-            assert bytecode[4:8] == (0b11).to_bytes(4, "little"), source
-            assert bytecode[8:16] == source_hash(deployed.read(source)), source
+    names = deployed_zip.namelist()
+    assert len(names) == len(set(names))
+    made = {source_from_cache(name): deployed_zip.read(name) for name in names if ".pyc" in name}
+    for source, bytecode in made.items():
+        assert bytecode[4:8] == (0b11).to_bytes(4, "little"), source
+        assert bytecode[8:16] == source_hash(deployed_zip.read(source)), source
     assert {str(path) for path in OURS if path.suffix == ".py"} < set(made)
     assert {"app.py", "chalice/app.py", "aws_lambda_powertools/logging/logger.py"} < set(made)
 

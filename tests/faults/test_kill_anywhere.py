@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.ledger import Ledger
 from tests.faults.universes import PLOTS, Life, Plot, finish
-from tests.laws.universe import LAMBDA_RETRY, Befalls, Fault, Universe
+from tests.laws.universe import LAMBDA_RETRY, Befalls, Tripwire, Universe
 
 DIES = {"before": Befalls.DIES_BEFORE, "after": Befalls.DIES_AFTER}
 FAILS = {"before": Befalls.FAILS_BEFORE, "after": Befalls.FAILS_AFTER}
@@ -74,7 +74,7 @@ def test_wherever_it_happens_the_end_is_the_same(
         ):
             life = plot.begin(Universe())
             before = shown(life)
-            done = operations(plot.handle(life, Fault(misfortune[phase], number)))
+            done = operations(plot.handle(life, Tripwire(misfortune[phase], number)))
             assert_consistent(life, whole, before)
             happened.add((done[number], phase))
             if misfortune is DIES:

@@ -6,7 +6,7 @@ The account is moto's, the pools are the twin's; what there is in the end has to
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from moto import mock_aws
@@ -17,28 +17,13 @@ from chalicelib.functions.provision import provision
 from localcloud import moto_additions
 from tests.faults.ledger import Ledger
 from tests.faults.test_kill_anywhere import DIES, operations
-from tests.laws.universe import FAILURES, Befalls, Fault, Tripwire
+from tests.laws.universe import FAILURES, Befalls, Tripwire
 from tests.provision_bench import Bench, empty_account
-from tests.provisioning import (
-    ACCOUNT,
-    REGION,
-    STACK_NAME,
-    STACK_TEMPLATE,
-    WORK_POOL,
-    make_desired,
-)
+from tests.provisioning import ACCOUNT, REGION, STACK_NAME, STACK_TEMPLATE, WORK_POOL, make_desired
 
 FUNCTIONS = tuple(f"{STACK_NAME}-{name}" for name in ("react", "provision"))
 PORTS = ("aws", "work_pools")
 MOST_CALLS = 10
-
-
-@dataclass(frozen=True)
-class Plot:
-    """What there is before `provision` is called until all is ready."""
-
-    name: str
-    begin: Callable[[Bench], None]
 
 
 def from_nothing(bench: Bench) -> None:
@@ -62,15 +47,16 @@ def a_newer_template(bench: Bench) -> None:
     bench.desired = make_desired(functions=FUNCTIONS, template=newer, use_spot=False)
 
 
-PLOTS = (
-    Plot("from nothing", from_nothing),
-    Plot("after another deploy", after_another_deploy),
-    Plot("a failed creation", a_failed_creation),
-    Plot("a newer template", a_newer_template),
-)
+PLOTS: dict[str, Callable[[Bench], None]] = {
+    "from nothing": from_nothing,
+    "after another deploy": after_another_deploy,
+    "a failed creation": a_failed_creation,
+    "a newer template": a_newer_template,
+}
+"""What there is before `provision` is called until all is ready."""
 
 
-def live(plot: Plot, fault: Fault | None = None) -> tuple[str, list[str]]:
+def live(plot: str, fault: Tripwire | None = None) -> tuple[str, list[str]]:
     """Call it until all is ready, once with a fault; return what there is, and the calls made.
 
     The fault's call is counted from the first call of all; after a failure the count is over.
@@ -81,11 +67,10 @@ def live(plot: Plot, fault: Fault | None = None) -> tuple[str, list[str]]:
         bench = Bench(make_desired(functions=FUNCTIONS))
         bench.store_key()
         bench.deploy()
-        plot.begin(bench)
+        PLOTS[plot](bench)
         calls: list[str] = []
         for _ in range(MOST_CALLS):
-            within = None if fault is None else replace(fault, call=fault.call - len(calls))
-            wire = Tripwire(within, lambda: None)
+            wire = Tripwire(fault.befalls, fault.at - len(calls)) if fault else Tripwire()
             context = bench.context()
             ports = {name: wire.around(getattr(context, name), name) for name in PORTS}
             try:
@@ -100,35 +85,23 @@ def live(plot: Plot, fault: Fault | None = None) -> tuple[str, list[str]]:
         bench.forget()
         bench.provision()
         assert bench.changes == [], "it is not up to date"
-        return _without_ids(bench), calls
+        ended = repr(bench.end())  # in which each life's default VPC has ids of its own
+        subnets = bench.aws["ec2"].describe_subnets()["Subnets"]
+        for number, subnet in enumerate(sorted(subnet["SubnetId"] for subnet in subnets)):
+            ended = ended.replace(subnet, f"subnet {number}")
+        return ended.replace(subnets[0]["VpcId"], "the VPC"), calls
 
 
-def _without_ids(bench: Bench) -> str:
-    """What there is in the end; each life's default VPC has ids of its own."""
-    ended = repr(bench.end())
-    subnets = bench.aws["ec2"].describe_subnets()["Subnets"]
-    for number, subnet in enumerate(sorted(subnet["SubnetId"] for subnet in subnets)):
-        ended = ended.replace(subnet, f"subnet {number}")
-    return ended.replace(subnets[0]["VpcId"], "the VPC")
-
-
-def points_of(names: list[str]) -> list[tuple[str, str]]:
-    """Where to die: after each call, and before the first.
-
-    Between two calls nothing happens, so dying before one is dying after the one before it.
-    """
-    return [(names[0], "before"), *((name, "after") for name in names)]
-
-
-@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
-def test_wherever_it_dies_the_end_is_the_same(plot: Plot) -> None:
+@pytest.mark.parametrize("plot", PLOTS)
+def test_wherever_it_dies_the_end_is_the_same(plot: str) -> None:
     whole, calls = live(plot)
     names = operations(calls)
-    points = points_of(names)
+    # Between two calls nothing happens: dying before one is dying after the one before it.
+    points = [(names[0], "before"), *((name, "after") for name in names)]
     killed = set()
-    with Ledger("provision").case(f"provision dies: {plot.name}") as case:
+    with Ledger("provision").case(f"provision dies: {plot}") as case:
         for name, phase in points:
-            end, done = live(plot, Fault(DIES[phase], names.index(name)))
+            end, done = live(plot, Tripwire(DIES[phase], names.index(name)))
             killed.add((operations(done)[-1], phase))
             case.tries += 1
             assert end == whole, f"{phase} {name}"
@@ -138,12 +111,12 @@ def test_wherever_it_dies_the_end_is_the_same(plot: Plot) -> None:
 
 def test_whatever_call_fails_the_end_is_the_same() -> None:
     """From nothing: what AWS holds is then as after a death at the call before."""
-    plot = PLOTS[0]
+    plot = "from nothing"
     whole, calls = live(plot)
     names = operations(calls)
-    with Ledger("provision").case(f"provision fails to call AWS or Prefect: {plot.name}") as case:
+    with Ledger("provision").case(f"provision fails to call AWS or Prefect: {plot}") as case:
         for number, name in enumerate(names):
-            end, done = live(plot, Fault(Befalls.FAILS_BEFORE, number))
+            end, done = live(plot, Tripwire(Befalls.FAILS_BEFORE, number))
             assert name in operations(done), "another call failed"
             case.tries += 1
             assert end == whole, name

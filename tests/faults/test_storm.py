@@ -11,11 +11,10 @@ from typing import Any
 
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.errors import PrefectUnavailableError
-from localcloud.oracle import Fault as Wrong
-from localcloud.oracle import judge
+from localcloud.oracle import Fault, judge
 from tests.faults.ledger import Ledger
-from tests.faults.universes import Life
-from tests.laws.universe import Befalls, Fault, Tripwire, Universe
+from tests.faults.universes import running
+from tests.laws.universe import Befalls, Tripwire, Universe
 
 RUNS = int(os.environ.get("STORM") or 500)
 SEED = 20261123
@@ -24,11 +23,14 @@ KILLED = 0.01
 
 
 class Conditions(Tripwire):
-    """A handler's wire on which some of Prefect's answers are lost, before or after the effect."""
+    """A wire on which Prefect's answers may be lost, before or after the effect; some die on it."""
 
-    def __init__(self, chance: random.Random, fault: Fault | None) -> None:
-        super().__init__(fault=fault, meanwhile=lambda: None)
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
         self._chance = chance
+        if chance.random() < KILLED:
+            self.befalls = chance.choice((Befalls.DIES_BEFORE, Befalls.DIES_AFTER))
+            self.at = chance.randrange(20)
 
     def call(self, name: str, call: Any) -> Any:
         if not name.startswith("prefect.") or self._chance.random() >= FAILING:
@@ -42,58 +44,31 @@ def test_nothing_is_lost_and_nothing_run_twice() -> None:
     chance = random.Random(SEED)
     universe = Universe()
     universe.shows_stopped = False
-    lives = [_begin(universe, chance) for _ in range(RUNS)]
+    lives = [running(universe, chance.choice((0, 1, 3))) for _ in range(RUNS)]
     deliveries = [(life, number, 1) for life in lives for number in range(3) for _ in range(3)]
     chance.shuffle(deliveries)
-    for life in lives:
-        universe.stops(life.tasks[0])
-    events = {id(life): _events(life) for life in lives}
+    tasks = {life.run_id: life.tasks[0] for life in lives}
+    events = {
+        run_id: (universe.warning(task), *universe.exits(task)[1:])
+        for run_id, task in tasks.items()
+    }
     with Ledger("storm").case(f"storm of {RUNS} interruptions") as case:
-        exhausted = 0
         while deliveries:
             again = []
             for life, number, attempt in deliveries:
-                if _invoke(universe, chance, events[id(life)][number]):
+                if universe.handle(events[life.run_id][number], Conditions(chance)):
                     continue
                 if attempt < 3:
                     again.append((life, number, attempt + 1))
-                else:
-                    exhausted += 1
             universe.passes(60)
             deliveries = again
-        while True:
-            report = universe.sweep()
-            if report and report.finished and not report.failed:
-                break
+        while not ((report := universe.sweep()) and report.finished and not report.failed):
+            pass
         for life in lives:
             life.live_on()
         verdict = judge(*(life.observation() for life in lives))
         case.count(verdict, tries=RUNS)
-    assert verdict.count(Wrong.LOST) == 0
-    assert verdict.count(Wrong.RUN_TWICE) == 0
+    assert verdict.count(Fault.LOST) == 0
+    assert verdict.count(Fault.RUN_TWICE) == 0
     assert not verdict.findings
     assert all(life.state is StateType.COMPLETED for life in lives)
-
-
-def _begin(universe: Universe, chance: random.Random) -> Life:
-    budget = chance.choice((0, 1, 3))
-    run_id = universe.prefect.create_run(tags=(f"spot-retries:{budget}",))
-    return Life(universe, run_id, budget, [universe.start(run_id, retries=2)], [])
-
-
-def _events(life: Life) -> list[dict[str, Any]]:
-    task = life.tasks[0]
-    at = life.universe.now.isoformat()
-    return [
-        life.universe.warning(task),
-        life.universe.event(task, lastStatus="DEPROVISIONING", executionStoppedAt=at),
-        life.universe.event(task, lastStatus="STOPPED", executionStoppedAt=at),
-    ]
-
-
-def _invoke(universe: Universe, chance: random.Random, event: dict[str, Any]) -> bool:
-    fault = None
-    if chance.random() < KILLED:
-        befalls = chance.choice((Befalls.DIES_BEFORE, Befalls.DIES_AFTER))
-        fault = Fault(befalls, chance.randrange(20))
-    return universe.handle(event, wire=Conditions(chance, fault)) is not None

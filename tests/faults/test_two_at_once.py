@@ -20,7 +20,7 @@ from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
 from tests.faults.ledger import Case, Ledger
 from tests.faults.universes import PLOTS, Life, finish
-from tests.laws.universe import LEASE, Befalls, Fault, Killed, Tripwire, Universe
+from tests.laws.universe import LEASE, Befalls, Killed, Tripwire, Universe
 
 AGAIN_SECONDS = 60
 RERUN = next(plot for plot in PLOTS if plot.name == "rerun on Spot")
@@ -121,7 +121,7 @@ def test_every_interleaving_ends_in_one_rerun(
         for numbers in product(*every):
             life, wires = begun(), (Steps(), Steps())
             for handler, wire in zip(pair, wires, strict=True):
-                wire.start(partial(handler, life, life.universe.context(wire=wire)))
+                wire.start(partial(handler, life, life.universe.context(wire)))
             for wire, number in zip(wires, numbers, strict=True):
                 for _ in range(number):
                     wire.step()
@@ -160,7 +160,7 @@ def test_a_due_that_takes_effect_after_its_timeout_is_not_proposed_twice(seconds
         life, wire = begun(), Late()
         universe = life.universe
         exit_, stop = universe.exits(life.tasks[0])[1:]
-        assert universe.handle(exit_, wire=wire) is None
+        assert universe.handle(exit_, wire) is None
         universe.handle(stop)
         assert not universe.prefect.is_due(life.run_id), "a worker could have it before the effect"
         universe.passes(seconds)
@@ -189,5 +189,5 @@ def test_a_handler_that_sleeps_longer_than_its_lease_makes_no_second_rerun() -> 
                 universe.handle(event)
 
             with suppress(Killed):
-                universe.deliver(event, Fault(Befalls.FALLS_ASLEEP, call), meanwhile)
+                universe.deliver(event, Tripwire(Befalls.FALLS_ASLEEP, call, meanwhile))
             assert_one_rerun(life, case, f"asleep at call {call}")

@@ -17,7 +17,7 @@ from tests.laws.universe import (
     OUT_OF_MEMORY,
     STOPPED_AFTER,
     Befalls,
-    Fault,
+    Tripwire,
     Universe,
 )
 from tests.make import ECONOMICS
@@ -48,7 +48,6 @@ class Life:
             self.universe.stops(self.tasks[-1], **BY_ITSELF)
 
     def verdict(self, *, rescued: bool = True) -> Verdict:
-        """What the oracle says of it."""
         return judge(self.observation(rescued=rescued))
 
     def observation(self, *, rescued: bool = True) -> Observation:
@@ -145,18 +144,18 @@ class Plot:
             return "meter"
         return "react" if self.event else "sweep"
 
-    def handle(self, life: Life, fault: Fault | None = None) -> list[str]:
-        """Run the handler once, under a fault or none; return the calls it made."""
+    def handle(self, life: Life, wire: Tripwire | None = None) -> list[str]:
+        """Run the handler once, its calls through `wire`; return them."""
         if self.event and self.is_bill:
-            life.universe.meter(self.event(life), fault)
+            life.universe.meter(self.event(life), wire)
         elif self.event:
-            life.universe.handle(self.event(life), fault)
+            life.universe.handle(self.event(life), wire)
         else:
-            life.universe.sweep(fault)
+            life.universe.sweep(wire)
         return list(life.universe.calls)
 
 
-def _running(universe: Universe, budget: int = 3, **run: Any) -> Life:
+def running(universe: Universe, budget: int = 3, **run: Any) -> Life:
     tags = (f"spot-retries:{budget}", *run.pop("tags", ()))
     run_id = universe.prefect.create_run(tags=tags, **run)
     return Life(universe, run_id, budget, [universe.start(run_id, retries=2)])
@@ -166,7 +165,7 @@ def _stopped(how: dict[str, str] | None = None, **run: Any) -> Callable[[Univers
     """Its task ended: Spot took it, unless `how` says otherwise."""
 
     def begin(universe: Universe) -> Life:
-        life = _running(universe, **run)
+        life = running(universe, **run)
         universe.stops(life.tasks[0], **(how or {}))
         return life
 
@@ -201,7 +200,7 @@ def _left_parked(universe: Universe) -> Life:
     begin = _stopped(budget=0)
     calls = Plot("", begin, _exit).handle(begin(Universe()))
     life = begin(universe)
-    universe.handle(_exit(life), Fault(Befalls.DIES_AFTER, calls.index("prefect.propose_state")))
+    universe.handle(_exit(life), Tripwire(Befalls.DIES_AFTER, calls.index("prefect.propose_state")))
     return life
 
 
@@ -238,7 +237,7 @@ def _end(life: Life) -> dict[str, Any]:
 
 
 PLOTS = (
-    Plot("warning", _running, _warning, lambda life: [_exit(life)]),
+    Plot("warning", running, _warning, lambda life: [_exit(life)]),
     Plot("rerun on Spot", _stopped(), _exit),
     Plot("rerun on FARGATE", _stopped(budget=0), _exit),
     Plot("moved by a guard", _too_expensive_on_spot, _exit, needs_facts=True),

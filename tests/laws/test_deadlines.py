@@ -9,18 +9,12 @@ import pytest
 
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.functions.sweep import sweep
-from tests.laws.universe import Befalls, Fault, Universe
+from tests.laws.universe import Befalls, Tripwire, Universe
 from tests.twin.orchestration import TwinRun
 
 TIGHT = "spot-deadline:25m"
 WORK = 800.0
 """Seconds: twice that and two restart overheads do not fit into 25 minutes, but into 30."""
-
-
-@pytest.fixture
-def universe() -> Universe:
-    return Universe()
 
 
 def waiting(
@@ -158,7 +152,7 @@ def test_wherever_a_sweep_dies_the_next_ones_move_and_annotate_the_run(befalls: 
     for call in range(len(undisturbed.calls)):
         universe = Universe()
         run = waiting(universe, TIGHT, ahead=1100)
-        universe.sweep(Fault(befalls, call))
+        universe.sweep(Tripwire(befalls, call))
         universe.sweep()
         universe.sweep()
         assert universe.prefect.artifacts_of(run.id), call
@@ -168,24 +162,21 @@ def test_wherever_a_sweep_dies_the_next_ones_move_and_annotate_the_run(befalls: 
         assert starts_on(universe, run) == "FARGATE"
 
 
-def calls_of_a_sweep(universe: Universe) -> list[str]:
-    universe.passes(300)
-    sweep(universe.context(), {})
-    return universe.calls
-
-
 def test_without_a_deadline_a_sweep_reads_the_waiting_runs_and_nothing_more() -> None:
     empty, full = Universe(), Universe()
     for _ in range(5):
         waiting(full, "mine")
-    assert calls_of_a_sweep(full) == calls_of_a_sweep(empty)
+    full.sweep()
+    empty.sweep()
+    assert full.calls == empty.calls
 
 
 def test_a_page_costs_one_reading_of_the_past_for_each_deployment(universe: Universe) -> None:
     deployment_id = universe.deployment_after(WORK)
     for _ in range(7):
         waiting(universe, "spot-deadline:9h", deployment_id=deployment_id)
-    calls = calls_of_a_sweep(universe)
+    universe.sweep()
+    calls = universe.calls
     assert calls.count("records.read_many") == 1
     assert calls.count("prefect.find_completed_runs") == 1
     assert calls.count("prefect.read_task_runs") == 1

@@ -1,9 +1,9 @@
 """The laws of the guards: only earlier to FARGATE, decided once, and at no cost when off."""
 
-from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -80,13 +80,9 @@ def log_of(universe: Universe, run: TwinRun) -> str:
     return line
 
 
-def calls_of(universe: Universe, event: dict[str, Any]) -> list[str]:
-    assert universe.handle(event) is not None
-    return universe.calls
-
-
 def calls_of_guards(universe: Universe, event: dict[str, Any]) -> list[str]:
-    return [call for call in calls_of(universe, event) if call not in OF_A_RESCUE]
+    assert universe.handle(event) is not None
+    return [call for call in universe.calls if call not in OF_A_RESCUE]
 
 
 @pytest.mark.parametrize("tag", ["mine", "spot-deadline:soon", "deadline:90m"])
@@ -94,23 +90,20 @@ def test_a_tag_that_names_no_deadline_costs_no_call_either(tag: str) -> None:
     """As with no guard on; one that means to be a deadline is passed over, and the run says so."""
     universe = Universe(Policy(rates=RATES))
     run, event = interrupted(universe, (tag,))
-    assert calls_of(universe, event) == OF_A_RESCUE
+    universe.deliver(event)
+    assert universe.calls == OF_A_RESCUE
     unread = "spot-deadline:soon is none; 90m, 1h30m and 2d are"
     assert (unread in log_of(universe, run)) == (tag == "spot-deadline:soon")
 
 
-def test_facts_are_gathered_once() -> None:
+def test_facts_are_gathered_once_and_not_for_a_run_whose_budget_is_spent() -> None:
     universe = Universe(ECONOMICS)
+    _, event = interrupted(universe, ("spot-retries:0", TIGHT))
+    assert calls_of_guards(universe, event) == []
     run, event = interrupted(universe)
     assert calls_of_guards(universe, event) == OF_THE_GUARDS
     assert calls_of_guards(universe, event) == []
     assert recorded(universe, run).guard == "economics"
-
-
-def test_no_facts_are_gathered_for_a_run_whose_budget_is_spent() -> None:
-    universe = Universe(ECONOMICS)
-    _, event = interrupted(universe, ("spot-retries:0", TIGHT))
-    assert calls_of_guards(universe, event) == []
 
 
 GUARDED: dict[str, tuple[Policy, tuple[str, ...], float, str]] = {
@@ -155,13 +148,6 @@ def test_once_a_guard_has_moved_it_a_run_stays_on_demand() -> None:
     assert [task.capacity, universe.start(run.id).capacity] == ["FARGATE", "FARGATE"]
 
 
-def failing(error: Exception) -> Callable[..., Any]:
-    def call(*_args: object, **_kwargs: object) -> Any:
-        raise error
-
-    return call
-
-
 @pytest.mark.parametrize("method", ["find_completed_runs", "read_task_runs", "read_sums"])
 @pytest.mark.parametrize(
     "error",
@@ -176,11 +162,8 @@ def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
 ) -> None:
     universe = Universe(ECONOMICS)
     run, event = interrupted(universe)
-    if method == "read_sums":
-        bills = SimpleNamespace(unbilled=failing(error), read_sums=failing(error))
-        monkeypatch.setattr(universe, "bills", bills)
-    else:
-        monkeypatch.setattr(universe.prefect, method, failing(error))
+    port = universe.bills if method == "read_sums" else universe.prefect
+    monkeypatch.setattr(port, method, Mock(side_effect=error))
     universe.deliver(event)
     kept = recorded(universe, run)
     assert (kept.rerun_on, kept.guard) == ("FARGATE_SPOT", "")
@@ -197,12 +180,13 @@ def test_an_invocation_that_is_short_of_time_gathers_nothing() -> None:
     assert "there was no time left" in recorded(universe, run).guard_reason
 
 
-def test_in_observe_mode_a_run_is_annotated_with_what_a_guard_would_do() -> None:
+def test_in_observe_mode_a_run_is_annotated_with_what_a_guard_would_do_and_not_changed() -> None:
     universe = Universe(replace(ECONOMICS, mode=Mode.OBSERVE))
-    run, event = interrupted(universe)
-    states = list(run.states)
+    run, event = interrupted(universe, ("mine",))
+    before = deepcopy(run)
     universe.deliver(event)
-    assert (run.states, run.job_variables) == (states, {})
+    assert run == before
+    assert [name for _, name in universe.prefect.events_of(run.id)] == ["prefect-spot.interrupted"]
     assert recorded(universe, run).guard == "economics"
     assert "Next: would be rerun on FARGATE. Why: economics:" in log_of(universe, run)
 

@@ -15,16 +15,12 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.rescue.snapshot import park_id_of_task
-from tests.laws.universe import Befalls, Fault, Universe
+from tests.laws.universe import Befalls, Tripwire, Universe
 from tests.twin.prefect import InMemoryPrefect
 
 OURS = {"spot-interrupted", "spot-on-demand"}
 
-many = settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+many = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 deliveries = st.lists(st.integers(0, 3), min_size=1, max_size=8).filter(any)
 """Which events are delivered, in which order: 0 is the warning, 1 to 3 are the exit's."""
@@ -203,7 +199,7 @@ def test_a_run_that_ends_or_pauses_during_a_rescue_keeps_its_state(fate: str, ca
             FATES[fate](universe.prefect, run.id)
             moved.append(run.state.type)
 
-    universe.handle(event, Fault(Befalls.IS_OVERTAKEN, call), meanwhile)
+    universe.handle(event, Tripwire(Befalls.IS_OVERTAKEN, call, meanwhile))
     universe.deliver(event)
     if moved:
         assert run.state.type is moved[0]

@@ -18,24 +18,11 @@ from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.report import DailySum, total
 from chalicelib.errors import PrefectUnavailableError
-from chalicelib.functions.meter import (
-    DECIDED_WITHIN,
-    bill_missed,
-    publish_savings,
-)
-from tests.laws.universe import STOPPED_AFTER, Befalls, Fault, Universe
-from tests.make import make_rate, seconds
+from chalicelib.functions.meter import DECIDED_WITHIN, bill_missed, publish_savings
+from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Befalls, Tripwire, Universe
+from tests.make import RATES, seconds
 
-RATES = {
-    rate.key: rate
-    for rate in (
-        make_rate("FARGATE", "0.04048", "0.004445"),
-        make_rate("FARGATE_SPOT", "0.01288871", "0.00141527"),
-    )
-}
-BY_ITSELF = {"stop_code": "EssentialContainerExited", "stopped_reason": "exited"}
 OTHERS = "arn:aws:ecs:us-east-1:111122223333:cluster/others"
-DRILL = {"stop_code": "UserInitiated", "stopped_reason": "prefect-spot drill 1"}
 
 
 @dataclass
@@ -91,9 +78,7 @@ def tagged(account: Account) -> UUID:
     return deployment.id
 
 
-def test_a_task_that_ended_by_itself_is_billed_for_one_request_to_prefect(
-    account: Account,
-) -> None:
+def test_a_task_that_ended_by_itself_is_billed_for_one_request_to_prefect(account: Account) -> None:
     event = account.ended(**BY_ITSELF)
     deployment_id = tagged(account)
     account.universe.prefect.calls.clear()
@@ -166,9 +151,8 @@ def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
     second = universe.prefect.create_run()
     replace(account, task=universe.start(second)).ended(**BY_ITSELF)
     universe.passes(600)
-    assert bill_missed(universe.context(Fault(Befalls.FAILS_BEFORE, 4))) == 1
-    assert universe.wire is not None
-    assert universe.wire.calls[4] == "prefect.read_run"
+    assert bill_missed(universe.context(Tripwire(Befalls.FAILS_BEFORE, 4))) == 1
+    assert universe.calls[4] == "prefect.read_run"
     assert bill_missed(universe.context()) == 1
 
 
@@ -287,8 +271,7 @@ def test_in_any_order_and_with_any_duplication_each_task_is_billed_once(
     counts = total(universe.sums())
     assert (counts.runs, counts.attempts, counts.interruptions) == (1, 3, 2)
     assert (counts.spot_reruns, counts.partial_bills) == (2, 0)
-    billed = 3 * Decimal(60) / 3600
-    assert counts.spot_hours == billed
+    assert counts.spot_hours == 3 * Decimal(60) / 3600
     assert len([m for m in universe.measured if Metric.TASK_COST in m.values]) == 3
 
 

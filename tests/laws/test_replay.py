@@ -16,11 +16,7 @@ from spotctl.replay.history import RecordedRun, interrupted_runs, join, runs_of
 from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Universe
 from tests.make import RATES
 
-few = settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @dataclass(frozen=True)
@@ -85,12 +81,6 @@ def history(universe: Universe, run_ids: Sequence[UUID]) -> tuple[RecordedRun, .
     return join(billed, universe.records().read_many(interrupted_runs(billed)))
 
 
-def as_reported(universe: Universe) -> Counts:
-    today = universe.now.date()
-    days = [today - timedelta(days=n) for n in range(30)]
-    return total(universe.bills.read_sums(days))
-
-
 @few
 @given(many=st.lists(lives, min_size=1, max_size=3), policy=policies)
 def test_replayed_under_the_settings_it_had_the_record_comes_out_again(
@@ -103,7 +93,8 @@ def test_replayed_under_the_settings_it_had_the_record_comes_out_again(
     assert figures_of(replayed) == recorded
     assert [course.played for course in replayed] == [c.played for c in as_recorded(runs)]
     assert not any(course.without_tags or course.without_record for course in replayed)
-    assert_equal(recorded.counts, as_reported(universe))
+    days = [universe.now.date() - timedelta(days=n) for n in range(30)]
+    assert_equal(recorded.counts, total(universe.bills.read_sums(days)))
 
 
 def assert_equal(mine: Counts, counts: Counts) -> None:

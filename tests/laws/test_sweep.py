@@ -9,16 +9,11 @@ import pytest
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.functions.sweep import PAGE, sweep
-from tests.laws.universe import OUT_OF_MEMORY, Befalls, Fault, Universe
+from tests.laws.universe import OUT_OF_MEMORY, Befalls, Tripwire, Universe
 from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect
 
 HOUR = 3700
-
-
-@pytest.fixture
-def universe() -> Universe:
-    return Universe()
 
 
 def stopped(universe: Universe, **how: Any) -> TwinRun:
@@ -147,7 +142,7 @@ def test_a_paused_run_waits_and_is_rerun_when_it_is_resumed(
         if run.state.type is StateType.RUNNING:
             universe.prefect.pause(run.id)
 
-    universe.handle(event, Fault(Befalls.IS_OVERTAKEN, 4 if parked else 0), pauses)
+    universe.handle(event, Tripwire(Befalls.IS_OVERTAKEN, 4 if parked else 0, pauses))
     universe.sweep()
     assert run.state.type is StateType.PAUSED
     assert (StateType.SCHEDULED in [s.type for s in run.states[1:]]) == parked
@@ -237,7 +232,7 @@ def test_a_run_that_was_due_just_after_a_page_of_one_moment_is_seen(universe: Un
 def test_a_sweep_ends_although_dynamodb_throttles_the_bills(universe: Universe) -> None:
     universe.sweep()
     first = next(n for n, call in enumerate(universe.calls) if call.startswith("bills."))
-    report = universe.sweep(Fault(Befalls.FAILS_BEFORE, first))
+    report = universe.sweep(Tripwire(Befalls.FAILS_BEFORE, first))
     assert report is not None
     assert report.finished
 

@@ -49,7 +49,10 @@ FAILURES = (Killed, PrefectSpotError, ClientError)
 
 
 class Befalls(Enum):
-    """What may happen to a handler at one of its calls; the call that fails leaves it alive."""
+    """What may happen to a handler at one of its calls; the call that fails leaves it alive.
+
+    `IS_OVERTAKEN`, `FALLS_ASLEEP`: another handler runs.
+    """
 
     DIES_BEFORE = auto()
     DIES_AFTER = auto()
@@ -57,14 +60,6 @@ class Befalls(Enum):
     FAILS_AFTER = auto()
     IS_OVERTAKEN = auto()
     FALLS_ASLEEP = auto()
-
-
-@dataclass(frozen=True)
-class Fault:
-    """At call number `call` (from 0) of a handler. `OVERTAKEN`, `ASLEEP`: another handler runs."""
-
-    befalls: Befalls
-    call: int
 
 
 def failure_of(call: str) -> Exception:
@@ -88,16 +83,13 @@ class Lines:
         self.lines.append((str(msg), {**keys, "exception": True}))
 
 
-def nothing_happens() -> None:
-    pass
-
-
 @dataclass
 class Tripwire:
-    """Counts the calls of one handler through all its ports, and has the fault happen."""
+    """Counts the calls of one handler through all its ports; `befalls` happens at one (from 0)."""
 
-    fault: Fault | None = None
-    meanwhile: Callable[[], None] = nothing_happens
+    befalls: Befalls | None = None
+    at: int = 0
+    meanwhile: Callable[[], object] = lambda: None
     calls: list[str] = field(default_factory=list)
     dead: bool = False
     asleep: bool = False
@@ -108,8 +100,7 @@ class Tripwire:
     def call(self, name: str, call: Callable[[], Any]) -> Any:
         if self.dead:
             raise Killed
-        hit = self.fault is not None and self.fault.call == len(self.calls)
-        befalls = self.fault.befalls if self.fault and hit else None
+        befalls = self.befalls if self.at == len(self.calls) else None
         self.calls.append(name)
         if befalls in (Befalls.DIES_AFTER, Befalls.FAILS_AFTER):
             call()
@@ -280,14 +271,9 @@ class Universe:
         }
         self.tasks[task.arn] = replace(task, **{**interrupted, **how})
 
-    def context(
-        self,
-        fault: Fault | None = None,
-        meanwhile: Callable[[], None] = nothing_happens,
-        wire: Tripwire | None = None,
-    ) -> Context:
+    def context(self, wire: Tripwire | None = None) -> Context:
         """The context as one handler sees it, whose calls go through `wire`."""
-        self.wire = wire or Tripwire(fault, meanwhile)
+        self.wire = wire or Tripwire()
         prefect = self.wire.around(self.prefect, "prefect")
         return Context(
             prefect=prefect,
@@ -309,42 +295,31 @@ class Universe:
             measure=self.measured.append,
         )
 
-    def handle(
-        self,
-        event: dict[str, Any],
-        fault: Fault | None = None,
-        meanwhile: Callable[[], None] = nothing_happens,
-        wire: Tripwire | None = None,
-    ) -> Decision | None:
+    def handle(self, event: dict[str, Any], wire: Tripwire | None = None) -> Decision | None:
         """One handler answers one event; None when it raised, or was killed."""
         with suppress(*FAILURES):
-            return react(self.context(fault, meanwhile, wire), event)
+            return react(self.context(wire), event)
         return None
 
-    def deliver(
-        self,
-        event: dict[str, Any],
-        fault: Fault | None = None,
-        meanwhile: Callable[[], None] = nothing_happens,
-    ) -> None:
-        """Deliver as Lambda does, with two retries. The fault befalls the first handler."""
-        if self.handle(event, fault, meanwhile) is None:
+    def deliver(self, event: dict[str, Any], wire: Tripwire | None = None) -> None:
+        """Deliver as Lambda does, with two retries. The wire is the first handler's."""
+        if self.handle(event, wire) is None:
             self.now += LAMBDA_RETRY
             if self.handle(event) is None:
                 self.now += LAMBDA_RETRY * 2
                 assert self.handle(event) is not None, "the event is lost"
 
-    def sweep(self, fault: Fault | None = None) -> SweepReport | None:
+    def sweep(self, wire: Tripwire | None = None) -> SweepReport | None:
         """One sweep, after the grace; None when it raised, or was killed."""
         self.passes(300)
         with suppress(*FAILURES):
-            return sweep(self.context(fault), {})
+            return sweep(self.context(wire), {})
         return None
 
-    def meter(self, event: dict[str, Any], fault: Fault | None = None) -> MeterReport | None:
+    def meter(self, event: dict[str, Any], wire: Tripwire | None = None) -> MeterReport | None:
         """One `meter` bills the task of one event; None when it raised, or was killed."""
         with suppress(*FAILURES):
-            return meter(self.context(fault), event)
+            return meter(self.context(wire), event)
         return None
 
     def sums(self) -> tuple[DailySum, ...]:

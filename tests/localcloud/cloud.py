@@ -1,6 +1,5 @@
 """What the tests of the embedded cloud do often: run a task, read about it, wait for it."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,16 +7,13 @@ from typing import Any
 import psutil
 
 from localcloud.aws import EmulatedAws
+from localcloud.cloud import wait_for
 from localcloud.fargate import Fargate
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
     """Return the condition's first true value; fail when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
-        time.sleep(0.02)
-    return value
+    return wait_for(str(condition), seconds, condition, 0.02)
 
 
 def is_alive(pid: int) -> bool:

@@ -69,7 +69,6 @@ def test_a_transaction_of_which_one_write_is_refused_leaves_everything_as_it_was
     with pytest.raises(dynamodb.exceptions.TransactionCanceledException):
         write("bill", "attribute_exists(pk)")
     assert dynamodb.scan(TableName="books")["Items"] == before
-
     write("bill", "attribute_not_exists(pk)")
     after = {item["pk"]["S"]: item.get("n") for item in dynamodb.scan(TableName="books")["Items"]}
     new = {"bill": None, "bill's twin": None}

@@ -55,7 +55,6 @@ def test_description_has_the_fields_of_a_real_one_and_the_event_says_the_same(cl
         cluster=cloud.cluster, tasks=[task.split("/")[-1]], include=["TAGS"]
     )
     assert with_tags["tasks"][0]["tags"] == [{"key": "a", "value": "b"}]
-
     wait_until(lambda: len(cloud.details(task)) == 5)
     event = cloud.events[-1]
     assert (event["source"], event["detail-type"]) == ("aws.ecs", "ECS Task State Change")

@@ -7,10 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from localcloud.fault_proxy import (
     Answer,
@@ -30,7 +27,6 @@ from localcloud.fault_proxy import (
     matching,
     no_fault,
     nth,
-    throttle,
 )
 from tests.localcloud.cloud import wait_until
 from tests.unit.scripted_server import ScriptedServer, answer
@@ -114,22 +110,6 @@ def test_a_cut_answer_promises_more_than_comes(
         ask(proxy)
     assert caught.value.partial == b'{"said": "hello"}'[:length]
     assert len(upstream.seen) == 1
-
-
-def test_throttling_is_understood_by_boto(proxy: FaultProxy, upstream: ScriptedServer) -> None:
-    proxy.plan = always(throttle())
-    client = boto3.session.Session().client(
-        "dynamodb",
-        endpoint_url=proxy.url,
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-        config=Config(retries={"total_max_attempts": 2}),
-    )
-    with pytest.raises(ClientError, match="ThrottlingException") as caught:
-        client.list_tables()
-    assert caught.value.response["ResponseMetadata"]["RetryAttempts"] == 1, "it was not retried"
-    assert upstream.seen == []
 
 
 def test_an_upstream_that_is_gone_is_no_planned_fault() -> None:

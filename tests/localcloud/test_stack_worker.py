@@ -76,11 +76,9 @@ def test_a_worker_starts_with_its_key_is_replaced_by_an_update_and_ends_with_the
     assert printed["arguments"][:2] == ["worker", "start"]
     assert printed["environment"]["PREFECT_API_KEY"] == API_KEY
     assert printed["environment"]["PREFECT_API_URL"] == "https://prefect.example.com/api"
-
     assert stack.update(stack.full(WorkerMemory="2048")) == "UPDATE_COMPLETE"
     wait_until(lambda: first["taskArn"] in [t["taskArn"] for t in tasks(stack, "STOPPED")])
     assert [task["memory"] for task in tasks(stack)] == ["2048"]
-
     assert stack.delete() == "DELETE_COMPLETE"
     assert tasks(stack) == []
     assert not any(life.exited is None for life in fargate.ledger() if life.started)

@@ -62,7 +62,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests of a cloud run one after the other."""
     order = list(CLOUDS)
     here = [item for item in items if item.path.parent == HERE]
     for item in here:

@@ -168,8 +168,7 @@ ALL = (
         "Prefect is silent when the run is parked", prefect=matching(SET_STATE, nth(1, SILENCE))
     ),
     FaultScenario(
-        "Prefect is silent when the run is made due",
-        prefect=matching(SET_STATE, nth(2, SILENCE)),
+        "Prefect is silent when the run is made due", prefect=matching(SET_STATE, nth(2, SILENCE))
     ),
     FaultScenario(
         "each call of the table is throttled",

@@ -41,7 +41,9 @@ def test_a_few_interruptions_are_measured_on_both_sides_and_the_awkward_cases_ju
     ]
 
 
-def test_each_promise_has_its_figure(found: dict[str, Any]) -> None:
+def test_each_promise_has_its_figure_and_a_sweep_over_live_runs_a_fixed_number_of_requests(
+    found: dict[str, Any],
+) -> None:
     assert found["observer"].keys() == {"standin_1000", "cpu_per_event"}
     assert found["warm_vs_floor"] == max(
         row["rescue ÷ floor"] for row in found["measured"]["floor"]["figures"][floor.COMPARED]
@@ -51,10 +53,6 @@ def test_each_promise_has_its_figure(found: dict[str, Any]) -> None:
     assert found["zip_bytes"] <= 2_000_000
     assert found["peak_rss_mib"] <= 110
 
-
-def test_a_sweep_over_runs_that_live_sends_a_fixed_number_of_requests(
-    found: dict[str, Any],
-) -> None:
     undisturbed, orphaned = found["measured"]["sweep"]["figures"][sweep.SWEEPS]
     kinds = ("to Prefect", "to ECS", "to the table")
     assert [undisturbed[kind] for kind in kinds] == [11, 3, 5]

@@ -8,19 +8,19 @@ import base64
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
-from localcloud.cloud import Cloud, wait_for
+from localcloud.cloud import wait_for
 from localcloud.lambdas import Invocation
-from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage
+from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage, event_of_no_run
 from tests.e2e.stories import story
-from tests.make import make_event
 from tests.system.clouds import AUTH_STRING
 from tests.unit.canaries import Canaries
 from tests.unit.scripted_server import ScriptedServer, answer
@@ -52,6 +52,7 @@ def rescued(stage: Stage) -> Rescued:
     run = stage.start("waits", tags=tags, job_variables=variables, interruptions=2)
     run.interrupt_each_start(2)
     run.completes(starts=3)
+    assert run.capacities() == ["FARGATE_SPOT", "FARGATE_SPOT", "FARGATE"]
     for life in run.containers():
         assert secrets.found_in(json.dumps(dict(life.environment))) == ["the flow's environment"]
     return Rescued(run, secrets, server_secrets())
@@ -64,10 +65,6 @@ def every(rescued: Rescued) -> Canaries:
 def output_of(invocations: Sequence[Invocation]) -> str:
     """What functions printed and answered; not the event, which came from outside."""
     return json.dumps([[i.logs, i.answer, i.error] for i in invocations], ensure_ascii=False)
-
-
-def test_the_run_is_rescued_with_its_secrets(rescued: Rescued) -> None:
-    assert rescued.run.capacities() == ["FARGATE_SPOT", "FARGATE_SPOT", "FARGATE"]
 
 
 def test_they_are_not_in_the_zip_and_no_function_has_the_credential(rescued: Rescued) -> None:
@@ -99,29 +96,28 @@ def test_no_line_is_printed_twice(rescued: Rescued) -> None:
 
 
 def test_nothing_that_aws_keeps_for_us_holds_them(rescued: Rescued) -> None:
-    kept: dict[str, Callable[[Cloud], object]] = {
-        "the tables": dynamodb_of,
-        "the logs": logs_of,
-        "the metrics": lambda cloud: cloud.aws.client("cloudwatch").list_metrics()["Metrics"],
-        "the alarms": lambda cloud: cloud.aws.client("cloudwatch").describe_alarms(),
-        "the queues": queues_of,
-        "the rules": rules_of,
-        "the stacks": stacks_of,
-        "the roles": lambda cloud: cloud.aws.client("iam").get_account_authorization_details(),
+    client = rescued.run.cloud.aws.client
+    kept = {
+        "the tables": dynamodb_of(client("dynamodb")),
+        "the logs": logs_of(client("logs")),
+        "the metrics": client("cloudwatch").list_metrics()["Metrics"],
+        "the alarms": client("cloudwatch").describe_alarms(),
+        "the queues": queues_of(client("sqs")),
+        "the rules": rules_of(client("events")),
+        "the stacks": stacks_of(client("cloudformation")),
+        "the roles": client("iam").get_account_authorization_details(),
     }
-    for name, collect in kept.items():
-        text = json.dumps(collect(rescued.run.cloud), default=str, ensure_ascii=False)
+    for name, content in kept.items():
+        text = json.dumps(content, default=str, ensure_ascii=False)
         assert every(rescued).found_in(text) == [], name
-    assert rescued.run.id in json.dumps(dynamodb_of(rescued.run.cloud), default=str)
+    assert rescued.run.id in json.dumps(kept["the tables"], default=str)
 
 
-def dynamodb_of(cloud: Cloud) -> list[Any]:
-    tables = cloud.aws.client("dynamodb")
+def dynamodb_of(tables: Any) -> list[Any]:
     return [tables.scan(TableName=name)["Items"] for name in tables.list_tables()["TableNames"]]
 
 
-def logs_of(cloud: Cloud) -> list[Any]:
-    logs = cloud.aws.client("logs")
+def logs_of(logs: Any) -> list[Any]:
     return [
         logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
         for group in logs.describe_log_groups()["logGroups"]
@@ -129,8 +125,7 @@ def logs_of(cloud: Cloud) -> list[Any]:
     ]
 
 
-def queues_of(cloud: Cloud) -> list[Any]:
-    sqs = cloud.aws.client("sqs")
+def queues_of(sqs: Any) -> list[Any]:
     return [
         [
             sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]),
@@ -140,14 +135,12 @@ def queues_of(cloud: Cloud) -> list[Any]:
     ]
 
 
-def rules_of(cloud: Cloud) -> list[Any]:
-    events = cloud.aws.client("events")
+def rules_of(events: Any) -> list[Any]:
     rules = events.list_rules()["Rules"]
     return [rules, [events.list_targets_by_rule(Rule=rule["Name"])["Targets"] for rule in rules]]
 
 
-def stacks_of(cloud: Cloud) -> list[Any]:
-    formation = cloud.aws.client("cloudformation")
+def stacks_of(formation: Any) -> list[Any]:
     stacks = formation.describe_stacks()["Stacks"]
     return [stacks, [formation.get_template(StackName=s["StackName"]) for s in stacks]]
 
@@ -214,24 +207,13 @@ def test_a_failure_names_its_cause_and_not_the_credential(stage: Stage, failing:
 
     SECURITY.md says so.
     """
-    ours = "arn:aws:ecs:us-east-1:123456789012:{}"
-    flow, credential = Canaries(), server_secrets()
-    event = make_event(
-        {
-            "taskArn": ours.format("task/prefect-spot-dev/0123456789abcdef"),
-            "clusterArn": ours.format("cluster/prefect-spot-dev"),
-        }
-    )
+    flow, credential, event = Canaries(), server_secrets(), event_of_no_run()
     container = event["detail"]["overrides"]["containerOverrides"][0]
     container["environment"].append({"name": "DB", "value": flow.plant("the flow's environment")})
     stage.cloud.lambdas.invoke_async("canary", event)
     sqs = stage.cloud.aws.client("sqs")
-    [message] = wait_for(
-        "the message of the failure",
-        ATTEMPT_SECONDS,
-        lambda: sqs.receive_message(QueueUrl=failing).get("Messages"),
-    )
-
+    receive = partial(sqs.receive_message, QueueUrl=failing)
+    [message] = wait_for("the failure", ATTEMPT_SECONDS, lambda: receive().get("Messages"))
     failed = [i for i in stage.cloud.lambdas.invocations if i.function == "canary"]
     assert [i.status for i in failed] == ["error"]
     assert "PrefectRefusedError" in output_of(failed)

@@ -5,7 +5,6 @@ a task that ran again would write its result again, under the same key or under 
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +51,6 @@ class Example:
         done = [t for t in of_all if t["state_name"] == "Completed"]
         return sum(t["name"].startswith(f"{task}-") for t in done)
 
-    def wait(self, what: str, ask: Callable[[], object]) -> None:
-        wait_for(what, ATTEMPT_SECONDS, lambda: ask() or None)
-
 
 def deployed(stage: Stage) -> Example:
     cloud, bucket = stage.cloud, stage.cloud.outputs["ResultsBucket"]
@@ -75,13 +71,13 @@ def deployed(stage: Stage) -> Example:
 def interrupted_everywhere(stage: Stage) -> Example:
     example = deployed(stage)
     run = example.run
-    example.wait("a day", lambda: example.completed("load_day"))
+    wait_for("a day", ATTEMPT_SECONDS, lambda: example.completed("load_day"))
     run.interrupt()
-    example.wait("a rate", lambda: example.completed("fetch_rate"))
+    wait_for("a rate", ATTEMPT_SECONDS, lambda: example.completed("fetch_rate"))
     [child, *_] = example.children()
     run.interrupt()
     Run(example.cloud, child["id"], run.notes_file).interrupt()
-    example.wait("a region", lambda: example.completed("convert"))
+    wait_for("a region", ATTEMPT_SECONDS, lambda: example.completed("convert"))
     run.interrupt()
     assert run.wait_for_end()["state_type"] == "COMPLETED"
     return example

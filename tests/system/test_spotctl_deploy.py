@@ -100,17 +100,14 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     )
     assert "-dev" not in json.dumps(role["PolicyDocument"])
     assert "resources so far" in deployed.err
-
     cloud.lambdas.invoke(f"{STACK}-sweep", {})
     wait_for("all to be ok", 60, lambda: set(states(second.run("status")).values()) == {"ok"})
-
     bucket = next(name.split()[1] for name in second.names() if name.startswith("bucket"))
     s3 = cloud.aws.client("s3")
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     for body in (b"first", b"second"):
         s3.put_object(Bucket=bucket, Key="result", Body=body)
     s3.delete_object(Bucket=bucket, Key="result")
-
     refused = second.run("teardown")
     assert (refused.code, refused.out) == (2, ""), refused
     assert "pass --yes" in refused.err

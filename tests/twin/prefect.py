@@ -28,7 +28,6 @@ from chalicelib.errors import PrefectRejectedError, PrefectSpotError
 from tests.twin.orchestration import (
     HOLDING_A_SLOT,
     Deployment,
-    Ruling,
     TwinRun,
     judge,
     judge_forced,
@@ -53,7 +52,63 @@ _FRESH_POLICY: Mapping[str, object] = {
 }
 
 
-class InMemoryPrefect:
+class Hands:
+    """What engines, workers and people do to a run, each by the state that they propose.
+
+    Each returns the state the run is in afterwards. `clock` is the server's.
+    """
+
+    clock: Callable[[], datetime]
+
+    def move(
+        self, flow_run_id: UUID, proposed: ProposedState, *, persisted: bool = False
+    ) -> RunState:
+        raise NotImplementedError
+
+    def engine_finishes(self, flow_run_id: UUID, *, persisted: bool = False) -> RunState:
+        """The flow returns; `persisted`: its result is stored and referred to by the state."""
+        completed = ProposedState(StateType.COMPLETED, "Completed")
+        return self.move(flow_run_id, completed, persisted=persisted)
+
+    def engine_fails(self, flow_run_id: UUID, message: str = "Boom") -> RunState:
+        """The flow raises: FAILED, or AwaitingRetry in the same process while retries are left."""
+        return self.move(flow_run_id, ProposedState(StateType.FAILED, "Failed", message))
+
+    def engine_retries(self, flow_run_id: UUID) -> RunState:
+        return self.move(flow_run_id, RUNNING)
+
+    def engine_reschedules(self, flow_run_id: UUID) -> RunState:
+        """The engine obeys SIGTERM by `reschedule`: AwaitingRetry, now, without a message."""
+        return self.move(flow_run_id, ProposedState(StateType.SCHEDULED, "AwaitingRetry"))
+
+    def crash(self, flow_run_id: UUID, message: str = "Crashed") -> RunState:
+        """An engine, a worker or an automation proposes CRASHED."""
+        return self.move(flow_run_id, ProposedState(StateType.CRASHED, "Crashed", message))
+
+    def pause(self, flow_run_id: UUID) -> RunState:
+        """The flow pauses, in its process."""
+        timeout = self.clock() + timedelta(hours=1)
+        details = {
+            "pause_timeout": timeout.isoformat(),
+            "pause_reschedule": False,
+            "pause_key": str(uuid4()),
+        }
+        return self.move(flow_run_id, ProposedState(StateType.PAUSED, "Paused", details=details))
+
+    def resume(self, flow_run_id: UUID) -> RunState:
+        """A person resumes the paused run."""
+        return self.move(flow_run_id, RUNNING)
+
+    def cancel(self, flow_run_id: UUID) -> RunState:
+        """A person cancels the run: CANCELLING, or CANCELLED when nothing is running."""
+        return self.move(flow_run_id, ProposedState(StateType.CANCELLING, "Cancelling"))
+
+    def worker_cancels(self, flow_run_id: UUID) -> RunState:
+        """The worker has ended the infrastructure of a CANCELLING run."""
+        return self.move(flow_run_id, ProposedState(StateType.CANCELLED, "Cancelled"))
+
+
+class InMemoryPrefect(Hands):
     """Prefect's port, and a server's other users: workers, engines, people.
 
     Everything written through the port is kept: `log_lines`, `artifacts`, `events` (by id), and
@@ -72,7 +127,7 @@ class InMemoryPrefect:
         self.events: dict[UUID, PrefectEvent] = {}
         self.calls: list[str] = []
         self.failure: PrefectSpotError | None = None
-        self._clock = clock
+        self.clock = clock
         self._oldest = oldest
         self.work_pools = [self.work_pool_name]
         self._deployments: dict[UUID, Deployment] = {}
@@ -185,7 +240,7 @@ class InMemoryPrefect:
         for event in events:
             self.events.setdefault(event.id, event)
 
-    # What a test does to a run. Each returns the state the run is in afterwards.
+    # What a test does to a run, beside `Hands`.
 
     def create_work_pool(self) -> str:
         """Create one more work pool; return its name."""
@@ -249,13 +304,13 @@ class InMemoryPrefect:
             and run.work_pool_name is not None
             and run.policy["retry_type"] != "in_process"
             and run.next_start is not None
-            and run.next_start <= self._clock() + PREFETCH
+            and run.next_start <= self.clock() + PREFETCH
         )
 
     def worker_picks_up(self, flow_run_id: UUID, pid: str | None = None) -> RunState:
         """A worker that was given the run submits it; a pid is noted when RunTask has answered."""
         assert self.is_due(flow_run_id), "no worker is given this run"
-        state = self._move(flow_run_id, ProposedState(StateType.PENDING, "Pending"))
+        state = self.move(flow_run_id, ProposedState(StateType.PENDING, "Pending"))
         if pid is not None and state.type is StateType.PENDING:
             self.runs[flow_run_id].infrastructure_pid = pid
         return state
@@ -267,51 +322,7 @@ class InMemoryPrefect:
         policy = self.runs[flow_run_id].policy
         for key, value in (("retries", retries), ("retry_delay", retry_delay)):
             policy[key] = value if policy[key] is None else policy[key]
-        return self._move(flow_run_id, RUNNING)
-
-    def engine_finishes(self, flow_run_id: UUID, *, persisted: bool = False) -> RunState:
-        """The flow returns; `persisted`: its result is stored and referred to by the state."""
-        state = self._move(flow_run_id, ProposedState(StateType.COMPLETED, "Completed"))
-        self.runs[flow_run_id].has_persisted_result = persisted
-        return state
-
-    def engine_fails(self, flow_run_id: UUID, message: str = "Boom") -> RunState:
-        """The flow raises: FAILED, or AwaitingRetry in the same process while retries are left."""
-        return self._move(flow_run_id, ProposedState(StateType.FAILED, "Failed", message))
-
-    def engine_retries(self, flow_run_id: UUID) -> RunState:
-        """The engine starts the flow again in the same process."""
-        return self._move(flow_run_id, RUNNING)
-
-    def engine_reschedules(self, flow_run_id: UUID) -> RunState:
-        """The engine obeys SIGTERM by `reschedule`: AwaitingRetry, now, without a message."""
-        return self._move(flow_run_id, ProposedState(StateType.SCHEDULED, "AwaitingRetry"))
-
-    def crash(self, flow_run_id: UUID, message: str = "Crashed") -> RunState:
-        """An engine, a worker or an automation proposes CRASHED."""
-        return self._move(flow_run_id, ProposedState(StateType.CRASHED, "Crashed", message))
-
-    def pause(self, flow_run_id: UUID) -> RunState:
-        """The flow pauses, in its process."""
-        timeout = self._clock() + timedelta(hours=1)
-        details = {
-            "pause_timeout": timeout.isoformat(),
-            "pause_reschedule": False,
-            "pause_key": str(uuid4()),
-        }
-        return self._move(flow_run_id, ProposedState(StateType.PAUSED, "Paused", details=details))
-
-    def resume(self, flow_run_id: UUID) -> RunState:
-        """A person resumes the paused run."""
-        return self._move(flow_run_id, RUNNING)
-
-    def cancel(self, flow_run_id: UUID) -> RunState:
-        """A person cancels the run: CANCELLING, or CANCELLED when nothing is running."""
-        return self._move(flow_run_id, ProposedState(StateType.CANCELLING, "Cancelling"))
-
-    def worker_cancels(self, flow_run_id: UUID) -> RunState:
-        """The worker has ended the infrastructure of a CANCELLING run."""
-        return self._move(flow_run_id, ProposedState(StateType.CANCELLED, "Cancelled"))
+        return self.move(flow_run_id, RUNNING)
 
     def run_task(
         self,
@@ -325,7 +336,7 @@ class InMemoryPrefect:
 
         `cached`: the result was there already.
         """
-        now = self._clock()
+        now = self.clock()
         ended_at = now if kind in FINAL_STATES else None
         task_run = TaskRun(kind, now, persisted or cached, ended_at, cached)
         self.task_runs.setdefault(flow_run_id, []).append(task_run)
@@ -366,24 +377,25 @@ class InMemoryPrefect:
             raise _refusal(f"Flow run with id {flow_run_id} not found")
         return self.runs[flow_run_id]
 
-    def _move(self, flow_run_id: UUID, proposed: ProposedState) -> RunState:
+    def move(
+        self, flow_run_id: UUID, proposed: ProposedState, *, persisted: bool = False
+    ) -> RunState:
         """As Prefect's own client does it: with a transition id of its own."""
         self._propose(flow_run_id, replace(proposed, transition_id=uuid4()), force=False)
+        self.runs[flow_run_id].has_persisted_result |= persisted
         return self.runs[flow_run_id].state
 
     def _propose(self, flow_run_id: UUID, state: ProposedState, *, force: bool) -> StateAnswer:
         run = self._known(flow_run_id)
-        ruling = self._judge(run, state, force=force)
+        if force:
+            ruling = judge_forced(run, state, oldest=self._oldest)
+        else:
+            now, free = self.clock(), self._slot_is_free(run.deployment)
+            ruling = judge(run, state, now, slot_free=free, oldest=self._oldest)
         if ruling.written is not None:
             self._write(run, ruling.written, before=ruling.before, after=ruling.after)
         has_state = ruling.written is not None or ruling.verdict.value == "REJECT"
         return StateAnswer(ruling.verdict, ruling.reason, run.state if has_state else None)
-
-    def _judge(self, run: TwinRun, state: ProposedState, *, force: bool) -> Ruling:
-        if force:
-            return judge_forced(run, state, oldest=self._oldest)
-        now, free = self._clock(), self._slot_is_free(run.deployment)
-        return judge(run, state, now, slot_free=free, oldest=self._oldest)
 
     def _slot_is_free(self, deployment: Deployment | None) -> bool:
         if deployment is None or deployment.concurrency_limit is None:
@@ -400,7 +412,7 @@ class InMemoryPrefect:
         after: Mapping[str, object],
     ) -> None:
         run.policy.update(before)
-        now, kind = self._clock(), proposed.type
+        now, kind = self.clock(), proposed.type
         if run.states:
             now = max(now, run.state.timestamp + timedelta(microseconds=1))
         details = {**proposed.details, "flow_run_id": str(run.id)}

@@ -1,0 +1,10 @@
+"""An empty universe."""
+
+import pytest
+
+from tests.laws.universe import Universe
+
+
+@pytest.fixture
+def universe() -> Universe:
+    return Universe()
