@@ -5,6 +5,7 @@ another order or never, as at-least-once delivery may do.
 """
 
 import json
+import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ def deliver_once(event: Event) -> Sequence[Delivery]:
     return [Delivery(event)]
 
 
-def duplicate(times: int) -> DeliveryPlan:
+def duplicate(times: int, then: DeliveryPlan = deliver_once) -> DeliveryPlan:
     """Deliver everything `times` times."""
-    return lambda event: [Delivery(event)] * times
+    return lambda event: [delivery for _ in range(times) for delivery in then(event)]
 
 
 def drop(predicate: Callable[[Event], bool]) -> DeliveryPlan:
@@ -48,6 +49,12 @@ def drop(predicate: Callable[[Event], bool]) -> DeliveryPlan:
 def delay(predicate: Callable[[Event], bool], seconds: float) -> DeliveryPlan:
     """Deliver the events that `predicate` chooses some seconds later."""
     return lambda event: [Delivery(event, seconds if predicate(event) else 0.0)]
+
+
+def shuffle(seed: int, within_seconds: float) -> DeliveryPlan:
+    """Deliver everything after a random time of at most `within_seconds`: in any order."""
+    chance = random.Random(seed)
+    return lambda event: [Delivery(event, chance.uniform(0, within_seconds))]
 
 
 def flow_run_of(event: Event) -> str:

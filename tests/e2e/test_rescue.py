@@ -1,16 +1,22 @@
 """A real flow, started by a real worker, interrupted, rescued by the deployed zip."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from localcloud.bootstrap import WORK_POOL
-from localcloud.cloud import wait_for
+from localcloud.bootstrap import CLUSTER, WORK_POOL
+from localcloud.cloud import REACT, wait_for
+from localcloud.events import Delivery, Event, delay, duplicate, shuffle
 from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions
 from tests.e2e.stories import story
+from tests.make import make_event
 
 SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OWN = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}
 OWN_TAGS = ("spot-retries:1", "team:sales")
 HELD_QUEUE = "held"
+OBSERVING = "observing"
 
 
 @story
@@ -65,7 +71,74 @@ def test_logs_name_run_task_and_decision(moved_to_on_demand: Run) -> None:
     assert {line["task_arn"] for line in decided} == interrupted
 
 
+@story
+def delivered_three_times(stage: Stage) -> Run:
+    faults = duplicate(3, then=shuffle(seed=7, within_seconds=3))
+    run = stage.start("waits", event_faults=faults, interruptions=1, gated=True)
+    run.wait_for_start(1)
+    task = run.interrupt()
+    run.wait_for_start(2)
+
+    def stops() -> int:
+        seen = [event["detail"] for event in list(stage.cloud.router.delivered)]
+        return sum(d.get("taskArn") == task and d["lastStatus"] == "STOPPED" for d in seen)
+
+    wait_for("every stop, to react and meter", ATTEMPT_SECONDS, lambda: stops() >= 6)
+    run.wait_until_handled()
+    run.let_go_on()
+    run.completes(starts=2)
+    return run
+
+
+def test_an_event_delivered_three_times_and_out_of_order_makes_one_rerun(
+    delivered_three_times: Run,
+) -> None:
+    assert not delivered_three_times.verdict(budget=3).findings
+    assert delivered_three_times.states().count("RUNNING") == 2
+
+
+@dataclass(frozen=True)
+class StoppedLate:
+    """A run whose old task's stop event came while it was running again."""
+
+    run: Run
+    decision: str
+    states_before: list[str]
+    states_after: list[str]
+
+
+@story
+def stopped_late(stage: Stage) -> StoppedLate:
+    cloud = stage.cloud
+    late_stop = delay(lambda event: event["detail"]["lastStatus"] == "STOPPED", 3600)
+    run = stage.start("waits", event_faults=late_stop, interruptions=1, gated=True)
+    run.wait_for_start(1)
+    task = run.interrupt()
+    run.wait_for_start(2)
+    run.wait_for_state("RUNNING")
+    run.wait_until_handled()
+    [stopped] = cloud.aws.client("ecs").describe_tasks(cluster=CLUSTER, tasks=[task])["tasks"]
+    assert stopped["lastStatus"] == "STOPPED"
+    late = make_event(json.loads(json.dumps(stopped, default=lambda at: at.isoformat())))
+    before = run.states()
+    answer = cloud.lambdas.invoke(REACT, late)
+    assert answer.status == "ok", answer.error
+    after = run.states()
+    run.let_go_on()
+    run.completes(starts=2)
+    return StoppedLate(run, answer.answer["decision"], before, after)
+
+
+def test_a_stop_that_arrives_when_the_rerun_is_running_does_not_touch_it(
+    stopped_late: StoppedLate,
+) -> None:
+    assert stopped_late.decision == "ignore"
+    assert stopped_late.states_after == stopped_late.states_before, "the late stop touched the run"
+    assert not stopped_late.run.verdict(budget=3).findings
+
+
 def moved_after_one(stage: Stage, job_variables: dict[str, Any]) -> Run:
+    """A run that is to be on FARGATE after its first interruption."""
     run = stage.start(
         "waits", job_variables=job_variables, tags=("spot-retries:0",), interruptions=1
     )
@@ -149,6 +222,7 @@ def test_interruptions_do_not_eat_the_flows_own_retries(failed_twice: Run) -> No
 
 @story
 def waited_for_child(stage: Stage) -> tuple[Run, Run]:
+    """A parent, and its child, which is interrupted."""
     child_file = stage.folder / "child-of-a-parent"
     run = stage.start("parent", child_file=str(child_file), interruptions=1, spot_retries=0)
     children = stage.cloud.prefect.children
@@ -172,3 +246,55 @@ def test_a_parent_gets_its_childs_final_result_and_never_an_interruption(
     assert not child.verdict(budget=0).findings
     assert not parent.verdict().findings
     assert len(parent.containers()) == 1
+
+
+def what_observing_leaves_alone(run: Run) -> dict[str, Any]:
+    names = ("state", "job_variables", "tags", "labels", "empirical_policy", "run_count")
+    fields = run.fields()
+    history = run.cloud.prefect.history(run.id)
+    return {"history": history, "tasks": len(run.containers()), **{n: fields[n] for n in names}}
+
+
+@story
+def observed(stage: Stage) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
+    """A run whose events go to a `react` in observe mode; returned as it was before and after."""
+    lambdas, prefect = stage.cloud.lambdas, stage.cloud.prefect
+    statuses: list[str] = []
+
+    def only_to_the_observing(event: Event) -> Sequence[Delivery]:
+        if event["detail"]["desiredStatus"] == "STOPPED":
+            lambdas.invoke_async(OBSERVING, event)
+            statuses.append(event["detail"]["lastStatus"])
+        return []
+
+    with stage.copy_of_react(OBSERVING, MODE="observe"):
+        run = stage.start(
+            "waits", tags=("mine",), event_faults=only_to_the_observing, interruptions=1
+        )
+        run.wait_for_start(1)
+        run.wait_for_state("RUNNING")
+        lambdas.invoke(OBSERVING, {})  # its cold start
+
+        def is_annotated() -> bool:
+            annotation = prefect.annotation(run.id).replace("\\", "")
+            return "would be rerun on FARGATE" in annotation
+
+        before = what_observing_leaves_alone(run)
+        with stage.sweeping:  # the deployed sweep, which does not observe, would rescue the run
+            run.interrupt()
+            wait_for("the annotation", ATTEMPT_SECONDS, is_annotated, API_SECONDS)
+            wait_for("the last event", ATTEMPT_SECONDS, lambda: "STOPPED" in statuses)
+            run.wait_until_handled()
+            after = what_observing_leaves_alone(run)
+            emitted = {event["event"] for event in prefect.events(run.id)}
+            prefect.delete(run.id)
+    return before, after, emitted
+
+
+def test_observe_mode_says_what_would_be_done_and_changes_no_run(
+    observed: tuple[dict[str, Any], dict[str, Any], set[str]],
+) -> None:
+    before, after, emitted = observed
+    assert after == before
+    assert "prefect-spot.interrupted" in emitted
+    assert "prefect-spot.rerun" not in emitted

@@ -206,6 +206,6 @@ def test_no_setting_is_read_but_through_the_table() -> None:
         'if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:',
         # Before the settings are read, and checked with them.
         'log = Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")',
-        'return os.environ.get("_HANDLER", "").rpartition(".")[2]',
+        'own_function = os.environ.get("_HANDLER", "").rpartition(".")[2]  # Lambda sets it',
         "return read_settings(os.environ)",
     ]
