@@ -18,7 +18,7 @@ wiring.start_cold()
 # Its own logging would print each line of ours a second time: both loggers go by this name.
 app = Chalice(app_name="prefect-spot", configure_logs=False)
 
-TASK_NEWS: dict[str, Any] = {
+SPOT_EVENTS: dict[str, Any] = {
     "source": ["aws.ecs"],
     "detail-type": ["ECS Task State Change"],
     "detail": {
@@ -57,7 +57,7 @@ class RawEvent(BaseLambdaEvent):
         """Extract nothing: `core/model/ecs_task.py` reads the event, and never raises."""
 
 
-@app.on_cw_event(TASK_NEWS)
+@app.on_cw_event(SPOT_EVENTS)
 def react(event: RawEvent) -> Mapping[str, object]:
     """Answer an interruption: record it, rerun the flow run, annotate it."""
     from chalicelib.functions.react import react as react_to

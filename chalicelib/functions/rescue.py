@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, assert_never
 from uuid import UUID
 
+from chalicelib import errors
 from chalicelib.core.metrics import Measured, values_of_rescue
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
@@ -31,12 +32,6 @@ from chalicelib.core.rescue.actions import Decision
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Snapshot, Subject
-from chalicelib.errors import (
-    LeaseHeldError,
-    PrefectSpotError,
-    PrefectTimeoutError,
-    PrefectUnavailableError,
-)
 
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
@@ -60,7 +55,7 @@ def rescue(
         # A proposal that timed out may still take effect. The lease is left to expire, so that no
         # handler looks too early, finds the run unchanged, and proposes once more.
         if not handling.outcome_unknown:
-            with suppress(PrefectSpotError):
+            with suppress(errors.PrefectSpotError):
                 context.records.release(handling.record)
         raise
     context.records.release(handling.record)
@@ -86,7 +81,7 @@ def annotate(context: Context, annotation: actions.Annotation) -> None:
 
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
     for seconds in pauses_seconds:
-        with suppress(LeaseHeldError):
+        with suppress(errors.LeaseHeldError):
             return context.records.acquire(flow_run_id, context.now(), context.lease)
         context.pause(seconds)
     return context.records.acquire(flow_run_id, context.now(), context.lease)
@@ -178,10 +173,10 @@ class _Handling:
         """Propose a state; False: look whether the run has it. Raises PrefectTimeoutError."""
         try:
             answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
-        except PrefectTimeoutError:
+        except errors.PrefectTimeoutError:
             self.outcome_unknown = True  # another look would come too early to show it
             raise
-        except PrefectUnavailableError:
+        except errors.PrefectUnavailableError:
             # Prefect may have accepted it, and a worker may have the run: a second proposal would
             # park the run, or make it due, beside its new container.
             self.context.log.exception("no answer to a proposed state", **self.log_keys)
@@ -226,7 +221,7 @@ def _measure(context: Context, handling: _Handling, before: RunRecord, decision:
     """Count it for CloudWatch. The rescue has happened: nothing here may make it look undone."""
     values = values_of_rescue(handling.subject.arn, before, handling.record, decision)
     deployment = ""
-    with suppress(PrefectSpotError):
+    with suppress(errors.PrefectSpotError):
         if values and handling.deployment_id is not None:
             deployment = context.prefect.read_deployment_name(handling.deployment_id)
     context.measure(Measured(deployment, values))

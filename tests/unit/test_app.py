@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from moto.events.models import EventPattern
 
-from app import FARGATE_STOPS, TASK_NEWS, app
+from app import FARGATE_STOPS, SPOT_EVENTS, app
 from tests.make import make_event
 
 NOT_SPOT = {"capacityProviderName": None}
@@ -46,7 +46,7 @@ DRILL = {"stopCode": "UserInitiated", "stoppedReason": "prefect-spot drill 7", *
 def test_an_interruption_and_the_end_of_a_spot_task_wake_react(
     event: dict[str, Any], is_woken: bool
 ) -> None:
-    pattern: Any = EventPattern.load(json.dumps(TASK_NEWS))
+    pattern: Any = EventPattern.load(json.dumps(SPOT_EVENTS))
     assert bool(pattern.matches_event(event)) is is_woken
 
 

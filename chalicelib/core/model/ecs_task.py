@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 FARGATE: Final = "FARGATE"
@@ -199,7 +199,12 @@ def classify(task: Task, *, warned: bool) -> Cause:
 
 def was_interrupted(cause: Cause) -> bool:
     """Whether the cause counts as an interruption, against the budget."""
-    return cause in (Cause.SPOT_INTERRUPTION, Cause.DRILL)
+    match cause:
+        case Cause.SPOT_INTERRUPTION | Cause.DRILL:
+            return True
+        case Cause.NO_SPOT_CAPACITY | Cause.OTHER:
+            return False
+    assert_never(cause)
 
 
 def is_interruption(task: Task) -> bool:
