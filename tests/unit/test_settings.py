@@ -81,6 +81,7 @@ def test_own_rates_are_read() -> None:
         ("WORK_POOL", "a/b", "without"),
         ("VPC_ID", "default", "vpc-"),
         ("SUBNET_IDS", "subnet-12345678,eu-west-1a", "subnet ids, comma-separated"),
+        ("SUBNET_IDS", " , ", "subnet ids, comma-separated"),
         ("SECURITY_GROUP_IDS", "default", "security group ids"),
         ("WORKER_IMAGE", "an image", "an image, such as"),
         ("WORKER_CPU", "300", "256, 512, 1024"),

@@ -177,11 +177,16 @@ def test_failure_queue_takes_what_rules_and_functions_could_not_deliver() -> Non
         assert statement["Action"] == "sqs:SendMessage"
         assert statement["Resource"].endswith(f":{stack.STACK}-failures")
     assert rules["Principal"] == {"Service": "events.amazonaws.com"}
-    assert rules["Condition"]["StringEquals"] == {"aws:SourceAccount": ACCOUNT}
+    assert rules["Condition"] == {
+        "StringEquals": {"aws:SourceAccount": ACCOUNT},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:events:{REGION}:{ACCOUNT}:rule/*"},
+    }
     assert functions["Principal"] == {"AWS": "*"}
     assert functions["Condition"]["StringEquals"] == {"aws:PrincipalAccount": ACCOUNT}
     roles = f"arn:aws:iam::{ACCOUNT}:role/prefect-spot-dev-*"
     assert functions["Condition"]["ArnLike"] == {"aws:PrincipalArn": roles}
+    queue = properties("FailureQueue")
+    assert (queue["MessageRetentionPeriod"], queue["SqsManagedSseEnabled"]) == (1_209_600, True)
 
 
 @pytest.mark.parametrize("name", ["Table", "ResultsBucket", "FailureQueue"])
