@@ -118,7 +118,7 @@ class Records(Protocol):
         """Return the record as it is, without a lease."""
 
     def read_many(self, flow_run_ids: Sequence[UUID]) -> Mapping[UUID, RunRecord]:
-        """Return the records that there are, of a hundred runs at most, in one request."""
+        """Return the records that there are, of a hundred runs at most: one request, as a rule."""
 
     def read_bookmark(self) -> str:
         """Return where the last sweep stopped, empty when it came to its end."""
