@@ -19,10 +19,7 @@ from chalicelib.functions.rescue import rescue
 
 
 def react(context: Context, event: object) -> Decision:
-    """Handle one event; return the decision.
-
-    Raises PrefectSpotError, retryable; also botocore's errors, from the table or ECS.
-    """
+    """Handle one event; return the decision. Raises PrefectSpotError and botocore's errors."""
     task = parse_event(event)
     if isinstance(task, Ignored):
         return _ignored(context, task.reason)

@@ -249,9 +249,8 @@ STAGES: Final = (
 def sweep(context: Context, _event: object) -> SweepReport:
     """Repair the orphaned runs of the pool, from the bookmark on; return what was done.
 
-    A run whose repair fails is counted and logged; the next sweep tries again.
-
-    Raises PrefectSpotError when a page could not be read; also botocore's errors.
+    A run whose repair fails is counted and logged; the next sweep tries again. Raises
+    PrefectSpotError when a page could not be read; also botocore's errors.
     """
     sweeping = _Sweep(context)
     report = sweeping.report

@@ -11,7 +11,8 @@ import pytest
 from chalicelib.core.model.flow_run import RunPolicy, StateType
 from chalicelib.core.model.policy import Policy, budget_of
 from chalicelib.core.rescue.capacity import choose_capacity, record_interruption
-from tests.make import TASK_ARN, make_run, make_snapshot, make_state
+from chalicelib.core.rescue.snapshot import Gone
+from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_run, make_snapshot, make_state, seconds
 
 
 def test_state_and_tags_that_were_decided_by_are_kept() -> None:
@@ -20,6 +21,15 @@ def test_state_and_tags_that_were_decided_by_are_kept() -> None:
     crashed = make_run(state=make_state(StateType.CRASHED), tags=(*ours, *others))
     kept = choose_capacity(make_snapshot(run=crashed)).record.interruptions[TASK_ARN]
     assert (kept.run_state, kept.tags) == ("CRASHED", ours)
+
+
+def test_a_task_that_ecs_has_forgotten_exited_when_the_runs_last_state_began() -> None:
+    running = make_state(timestamp=NOW - seconds(7200))
+    forgotten = Gone(TASK_ARN, CLUSTER_ARN, "FARGATE_SPOT", started=True)
+    run = make_run(state=running)
+    recorded = choose_capacity(make_snapshot(subject=forgotten, run=run, history=(running,)))
+    assert recorded.interruption is not None
+    assert recorded.interruption.exited_at == running.timestamp
 
 
 def test_where_nothing_is_rerun_the_state_at_the_exit_is_kept() -> None:

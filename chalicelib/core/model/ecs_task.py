@@ -153,7 +153,8 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
         availability_zone=_text(detail, "availabilityZone"),
         flow_run_id=flow_run_id or _uuid(tags.get(FLOW_RUN_ID_TAG)),
         deployment_id=_uuid(tags.get(DEPLOYMENT_ID_TAG)),
-        flow_container_stopped={c.get("lastStatus") for c in containers} == {"STOPPED"},
+        flow_container_stopped=bool(containers)
+        and all(container.get("lastStatus") == "STOPPED" for container in containers),
         version=_whole_number(detail, "version") or 0,
         cpu_units=_whole_number(detail, "cpu"),
         memory_mib=_whole_number(detail, "memory"),

@@ -84,21 +84,21 @@ def settle(
     """Look, decide and perform until no further look is needed; return the last decision.
 
     `look` returns None for a run that Prefect does not know. `gather` fetches the facts that guards
-    need. `perform` carries a decision out; False asks for another look.
-
-    Raises UnsettledError when the run's state kept changing; retryable.
+    need. `perform` carries a decision out; False asks for another look. Raises UnsettledError when
+    the run's state kept changing; retryable.
     """
     for _ in range(MOST_LOOKS):
         snapshot = look()
         if snapshot is None:
             return Decision(Verdict.IGNORE, "Prefect does not know the flow run")
+        run_id = snapshot.run.id
         if guards := facts_needed(snapshot):
             snapshot = replace(snapshot, facts=gather(snapshot, guards))
         decision = decide(snapshot)
         if perform(snapshot, decision):
             return decision
     raise UnsettledError(
-        f"the state of the flow run changed concurrently, {MOST_LOOKS} times",
+        f"the state of flow run {run_id} changed concurrently, {MOST_LOOKS} times",
         next_step=LAMBDA_RETRIES,
     )
 

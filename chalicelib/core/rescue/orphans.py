@@ -32,14 +32,13 @@ from chalicelib.core.rescue.snapshot import (
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 """How long ECS shows a stopped task."""
 MOST_NOTED: Final = 1024
-"""Characters of a note: a longer one names no task, and fills logs and the record."""
+"""Characters kept of a note: a longer one names no task, and would fill logs and the record."""
 
 
 def noted_task(run: FlowRun) -> tuple[str, str]:
     """Return cluster and ARN of the task that the worker noted on the run; empty without one."""
-    noted = run.infrastructure_pid or ""
-    cluster, _, arn = ("" if len(noted) > MOST_NOTED else noted).rpartition("::")
-    return cluster, arn
+    cluster, _, arn = (run.infrastructure_pid or "").rpartition("::")
+    return cluster[:MOST_NOTED], arn[:MOST_NOTED]
 
 
 def by_flow_run(tasks: Iterable[Task]) -> Mapping[UUID, tuple[Task, ...]]:

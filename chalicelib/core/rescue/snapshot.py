@@ -203,7 +203,9 @@ class Snapshot:
 
     @property
     def exited_at(self) -> datetime | None:
-        """When the flow's container stopped; None while it runs, or where ECS does not say."""
+        """When the flow's container stopped; of a gone task, when the run's last state began."""
+        if isinstance(self.subject, Gone):
+            return self.history[-1].timestamp
         return self.task.exited_at if self.task else None
 
     @property
