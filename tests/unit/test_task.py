@@ -90,7 +90,8 @@ def test_what_is_no_task_change_is_ignored_with_a_reason(event: object) -> None:
 
 @pytest.mark.parametrize("status", [{}, [], None, "RUNNING"])
 def test_a_container_without_the_status_stopped_has_not_stopped(status: object) -> None:
-    assert not read(make_event({"containers": [{"lastStatus": status}]})).flow_container_stopped
+    containers = [{"name": "prefect", "lastStatus": status}]
+    assert not read(make_event({"containers": containers})).flow_container_stopped
 
 
 SPOT, OTHER = Cause.SPOT_INTERRUPTION, Cause.OTHER
