@@ -131,38 +131,37 @@ def _texts(
 def _table(snapshot: Snapshot, interruption: Interruption) -> str:
     why = interruption.reason or interruption.stop_code
     at = interruption.exited_at or interruption.recorded_at
+    time_lost, money_lost = _lost(snapshot, interruption)
     rows = [
         ("Cause", f"{interruption.cause}: {escaped(why)}" if why else interruption.cause),
         ("Task", escaped(interruption.task_arn.rpartition("/")[2])),
         ("Capacity", escaped(interruption.capacity)),
         ("Availability zone", escaped(interruption.availability_zone) or "not reported by ECS"),
         ("Time", f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "not reported by ECS"),
-        ("Time lost", _time_lost(interruption)),
-        ("Money lost", _money_lost(snapshot, interruption)),
+        ("Time lost", time_lost),
+        ("Money lost", money_lost),
     ]
     # The first row is the table's header: an empty one is shown as an empty bar.
     header, *rest = (f"| {name} | {value} |" for name, value in rows)
     return "\n".join([header, "|---|---|", *rest])
 
 
-def _time_lost(interruption: Interruption) -> str:
-    start, end = interruption.billed_from, interruption.exited_at
-    if start is None or end is None:
-        return _UNTIL_EXIT
-    seconds = seconds_between(start, end)
-    return f"at most {seconds:.0f} s \\(less, where task results were persisted\\)"
-
-
-def _money_lost(snapshot: Snapshot, interruption: Interruption) -> str:
+def _lost(snapshot: Snapshot, interruption: Interruption) -> tuple[str, str]:
+    """Return the time and the money that the attempt lost, in words."""
     task, start, end = snapshot.task, interruption.billed_from, interruption.exited_at
-    if start is None or end is None or task is None:
-        return _UNTIL_EXIT
+    if start is None or end is None:
+        return _UNTIL_EXIT, _UNTIL_EXIT
+    seconds = seconds_between(start, end)
+    time = f"at most {seconds:.0f} s \\(less, where task results were persisted\\)"
+    if task is None:
+        return time, _UNTIL_EXIT
     rate = snapshot.policy.rates.get((task.region, task.architecture, interruption.capacity))
     if rate is None:
-        return f"no rate known for {escaped(interruption.capacity)} in {escaped(task.region)}"
+        where = f"{escaped(interruption.capacity)} in {escaped(task.region)}"
+        return time, f"no rate known for {where}"
     if (size := size_of(task)) is None:
-        return "ECS did not report the task's size"
-    return f"at most {cost_usd(rate, billed_seconds(start, end), size):f} USD, estimated"
+        return time, "ECS did not report the task's size"
+    return time, f"at most {cost_usd(rate, billed_seconds(start, end), size):f} USD, estimated"
 
 
 def _events(
