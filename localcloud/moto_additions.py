@@ -272,6 +272,6 @@ def _keep_little_for_a_transactions_rollback() -> None:
         try:
             original(self, transact_items)
         finally:
-            del Table.__deepcopy__  # type: ignore[attr-defined]
+            del Table.__deepcopy__  # type: ignore[attr-defined]  # set above
 
     DynamoDBBackend.transact_write_items = transact_write_items  # type: ignore[method-assign]  # meant

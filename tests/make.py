@@ -76,7 +76,7 @@ RATES = {
 ECONOMICS = Policy(economics=True, rates=RATES)
 
 
-def make_state(type: StateType = StateType.RUNNING, **changes: Any) -> RunState:  # noqa: A002
+def make_state(type: StateType = StateType.RUNNING, **changes: Any) -> RunState:  # noqa: A002  # as RunState has it
     ordinary: dict[str, Any] = {
         "id": uuid4(),
         "type": type,

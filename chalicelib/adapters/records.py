@@ -81,7 +81,7 @@ def read(kind: type[_Kept], item: Mapping[str, Any], **given: object) -> _Kept:
 
     What the item lacks gets its default; what a newer release added is ignored.
     """
-    for field in fields(kind):  # type: ignore[arg-type]
+    for field in fields(kind):  # type: ignore[arg-type]  # dataclasses all
         if field.name in given or field.name not in item:
             continue
         value, form = item[field.name], field.type

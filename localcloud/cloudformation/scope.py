@@ -64,7 +64,7 @@ class Scope(dict[str, Any]):
         }
 
     def _resolved(self, value: Any) -> Any:
-        return _without_nothing(clean_json(value, self))  # type: ignore[arg-type]  # as above
+        return _without_nothing(clean_json(value, self))  # type: ignore[arg-type]  # moto wants its own class
 
     def _holds(self, part: dict[str, Any]) -> bool:
         return "Condition" not in part or bool(self.lazy_condition_map[part["Condition"]])

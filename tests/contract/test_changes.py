@@ -68,7 +68,7 @@ def test_a_change_of_an_unknown_run_is_rejected_and_an_empty_one_is_never_sent(
 
 def test_labels_are_merged_and_a_null_one_is_never_sent(stage: Stage) -> None:
     run_id = stage.running()
-    null: dict[str, str | int] = {"owner": None}  # type: ignore[dict-item]
+    null: dict[str, str | int] = {"owner": None}  # type: ignore[dict-item]  # meant
     stage.prefect.add_labels(run_id, {"prefect-spot.interruptions": 1, "team": "etl"})
     stage.prefect.add_labels(run_id, {"prefect-spot.interruptions": 2})
     with pytest.raises(PrefectRejectedError, match="null"):

@@ -82,7 +82,7 @@ def test_a_function_may_do_nothing_that_it_never_does(
 ) -> None:
     played = {item.path.name for item in request.session.items}
     if not played.issuperset(THE_OTHERS):
-        pytest.skip(f"only what happened in {', '.join(THE_OTHERS)} as well can tell")
+        pytest.skip(f"the calls made by {', '.join(THE_OTHERS)} are missing: run all of tests/e2e")
     expected = BY_LAMBDA_ITSELF | FOR_A_GUARD.get(function, set())
     assert allowed(function) - needed(stage, name_of(function)) - expected == set()
 

@@ -4,6 +4,7 @@ It passes the same contract suite as real servers. Its rules are in `orchestrati
 test's own. `oldest=True` makes it behave as Prefect 3.4 does where that differs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -52,7 +53,7 @@ _FRESH_POLICY: Mapping[str, object] = {
 }
 
 
-class Hands:
+class Hands(ABC):
     """What engines, workers and people do to a run, each by the state that they propose.
 
     Each returns the state the run is in afterwards. `clock` is the server's.
@@ -60,10 +61,11 @@ class Hands:
 
     clock: Callable[[], datetime]
 
+    @abstractmethod
     def move(
         self, flow_run_id: UUID, proposed: ProposedState, *, persisted: bool = False
     ) -> RunState:
-        raise NotImplementedError
+        """Propose a state, as an engine does; return the run's state afterwards."""
 
     def engine_finishes(self, flow_run_id: UUID, *, persisted: bool = False) -> RunState:
         """The flow returns; `persisted`: its result is stored and referred to by the state."""

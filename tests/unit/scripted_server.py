@@ -100,9 +100,9 @@ class ScriptedServer:
                 )
                 outer.script[place](self)
 
-            do_GET = do_POST = do_PATCH = answer_by_script  # noqa: N815
+            do_GET = do_POST = do_PATCH = answer_by_script  # noqa: N815  # http.server's names
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server's
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

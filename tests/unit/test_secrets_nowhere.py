@@ -208,7 +208,7 @@ class Function:
         chain, link = [], self.error
         while link is not None:
             chain.append(f"{link!r} {link.args!r} {vars(link)!r}")
-            link = link.__cause__ or link.__context__  # type: ignore[assignment]
+            link = link.__cause__ or link.__context__  # type: ignore[assignment]  # a cause may be none
         return "\n".join([self.lines.getvalue(), captured.out, captured.err, trace, *chain])
 
     @property

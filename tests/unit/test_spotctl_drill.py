@@ -30,7 +30,7 @@ PARK = park_id_of_task(TASK_ARN)
 SPOT = "FARGATE_SPOT"
 
 
-def state(type: StateType, at: float, **changes: Any) -> RunState:  # noqa: A002
+def state(type: StateType, at: float, **changes: Any) -> RunState:  # noqa: A002  # the same
     """A state of the run, so many seconds after the drill began."""
     return make_state(type, timestamp=NOW + seconds(at), **changes)
 
