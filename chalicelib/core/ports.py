@@ -159,17 +159,29 @@ class Bills(Protocol):
         """Note the day that the savings were put into Prefect."""
 
 
+@dataclass(frozen=True, slots=True)
+class Undescribed:
+    """ECS says neither what a task is like nor that it has forgotten it, and why."""
+
+    reason: str
+
+
 class Tasks(Protocol):
     """Tasks as ECS describes them. Every method raises botocore's errors, and PrefectSpotError."""
 
     def describe(self, cluster: str, task_arn: str) -> Task | None:
         """Return the task, its tags read; None when ECS has forgotten it."""
 
-    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> Mapping[str, Task]:
+    def describe_many(
+        self, cluster: str, task_arns: Sequence[str]
+    ) -> Mapping[str, Task | Undescribed]:
         """Return the tasks that ECS still knows, by ARN, asking for a hundred at a time."""
 
     def all_of(self, cluster: str) -> tuple[Task, ...]:
-        """Return every task of the cluster, those stopped in the last hour included, with tags."""
+        """Return every task of the cluster, those stopped in the last hour included, with tags.
+
+        Raises ClusterGoneError for a cluster that ECS does not know; so does `stopped_of`.
+        """
 
     def stopped_of(self, cluster: str) -> tuple[Task, ...]:
         """Return the tasks of the cluster that were stopped in the last hour, with tags."""

@@ -27,7 +27,7 @@ from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PreviousRuns, Progress
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.annotation import annotation_of_move
-from chalicelib.errors import PrefectRejectedError, PrefectSpotError
+from chalicelib.errors import PrefectRejectedError, concerns_all
 from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs
 from chalicelib.functions.rescue import annotate
 
@@ -53,14 +53,16 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
             continue
         if context.seconds_left() < SECONDS_PER_RUN:
             return False
-        if record.moved is None and run.deployment_id not in past:
-            with_timeout = context.with_timeout(SECONDS_FOR_FACTS)
-            past[run.deployment_id] = read_previous_runs(context, with_timeout, run.deployment_id)
-        moved = record.moved or _judged(context, run, past[run.deployment_id])
         try:
+            if record.moved is None and run.deployment_id not in past:
+                prefect = context.with_timeout(SECONDS_FOR_FACTS)
+                past[run.deployment_id] = read_previous_runs(context, prefect, run.deployment_id)
+            moved = record.moved or _judged(context, run, past[run.deployment_id])
             if moved is not None and _move(context, run, moved):
                 decisions[MOVED] += 1
-        except PrefectSpotError:  # the next sweep tries again
+        except Exception as error:  # the next sweep tries again
+            if concerns_all(error):
+                raise
             context.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
     return True
 

@@ -5,7 +5,8 @@ time ends, it leaves a bookmark for the next sweep. Each orphaned run goes the w
 `rescue`, under the run's lease, by the same decisions.
 """
 
-from collections import Counter, defaultdict
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -15,9 +16,9 @@ from uuid import UUID
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.ports import Context, RunQuery
+from chalicelib.core.ports import Context, RunQuery, Undescribed
 from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
-from chalicelib.errors import PrefectSpotError
+from chalicelib.errors import ClusterGoneError, PrefectSpotError, concerns_all
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
 from chalicelib.functions.rescue import rescue
@@ -32,24 +33,32 @@ SECONDS_PER_RUN: Final = 5.0
 """Must be left of the invocation, or no further run of a page is repaired."""
 LOOKED_AHEAD: Final = timedelta(minutes=15)
 """How early a run that waits for its start is read: three sweeps before it is due."""
+NO_ARN: Final = "what is noted as its task is no ARN of a task"
+_TASK_ARN: Final = re.compile(
+    r"arn:[a-z-]+:ecs:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):task/(?P<cluster>[\w-]+)/[\w-]+"
+)
 
 
 @dataclass(slots=True)
 class SweepReport:
-    """What a sweep did. `finished`: it came to the end, and left no bookmark."""
+    """What a sweep did. `finished`: it came to the end, and left no bookmark.
+
+    `unjudged`: runs that could not be judged, by reason; `failed`: judged, but not repaired.
+    """
 
     seen: int = 0
     stranded: int = 0
     failed: int = 0
     billed: int = 0
     finished: bool = False
+    unjudged: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
 
     @property
     def summary(self) -> dict[str, object]:
         """What the function returns to Lambda."""
         figures = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "decisions"}
-        return {**figures, **self.decisions}
+        return {**figures, "unjudged": dict(self.unjudged), **self.decisions}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,8 @@ class _Sweep:
         self.context = context
         self.report = SweepReport()
         self._tasks: Mapping[UUID, tuple[Task, ...]] | None = None
+        self._is_partial = False
+        self._unseen: dict[UUID, str] = {}
 
     def repair_parked(self, runs: Sequence[FlowRun]) -> bool:
         """Complete reruns that were left parked. One without a record waits for an own retry."""
@@ -108,7 +119,9 @@ class _Sweep:
 
     def repair_ended(self, runs: Sequence[FlowRun]) -> bool:
         """Rerun runs that Spot ended; end the subflows of all that stay ended."""
-        overdue = self._overdue(runs)
+        elsewhere = (_elsewhere(self.context, run) for run in runs)
+        ours = [run for run, why in zip(runs, elsewhere, strict=True) if why in ("", NO_ARN)]
+        overdue = self._overdue(ours)
         self._end_subflows(overdue)
         return self._repair(
             overdue,
@@ -123,32 +136,61 @@ class _Sweep:
         self, suspects: Sequence[FlowRun], without_record: Callable[[FlowRun], bool]
     ) -> bool:
         """Rescue the orphans that have a record, or pass the test; False when the time ended."""
-        ids = [run.id for run in suspects]
-        records = self.context.records.read_many(ids) if ids else {}
+        records = self._records(suspects)
         for run in suspects:
-            if run.id not in records and not without_record(run):
+            if not (run.id in records or run.id in self._unseen or without_record(run)):
                 continue
             known = self._tasks_of(run)
             if not all(task.exited for task in known):
                 continue
             if self.report.stranded and self.context.seconds_left() < SECONDS_PER_RUN:
                 return False
-            self._rescue(run, known, records.get(run.id, RunRecord(run.id)))
+            try:
+                self._judge(run, known, records.get(run.id, RunRecord(run.id)))
+            except Exception as error:  # whatever is odd about one run, the others are judged
+                if concerns_all(error):
+                    raise
+                self._fail(run.id)
+                if not isinstance(error, PrefectSpotError):
+                    self._leave(run, f"judging it failed: {type(error).__name__}")
         return True
 
-    def _rescue(self, run: FlowRun, known: Sequence[Task], record: RunRecord) -> None:
-        context = self.context
+    def _judge(self, run: FlowRun, known: Sequence[Task], record: RunRecord) -> None:
+        context, why = self.context, self._unseen.get(run.id, "")
+        if self._is_partial and not run.infrastructure_pid:
+            why = "a cluster is not found, and the run has no task in the others"
+        if why and not (known and why == NO_ARN):
+            self._leave(run, why)
+            return
+        history = context.prefect.read_history(run.id)
+        subject = subject_of(run, history, known, record, context.now()) if history else None
+        if subject is None:
+            return
+        self.report.stranded += 1
+        decision = rescue(context, run.id, subject, swept=True)
+        self.report.decisions[decision.verdict.value] += 1
+
+    def _records(self, runs: Sequence[FlowRun]) -> Mapping[UUID, RunRecord]:
+        """Return the records that there are; one that cannot be read costs its own run only."""
+        ids, table = [run.id for run in runs], self.context.records
         try:
-            history = context.prefect.read_history(run.id)
-            subject = subject_of(run, history, known, record, context.now()) if history else None
-            if subject is None:
-                return
-            self.report.stranded += 1
-            decision = rescue(context, run.id, subject, swept=True)
-            self.report.decisions[decision.verdict.value] += 1
-        except PrefectSpotError:
-            self.report.failed += 1
-            context.log.exception("repairing the flow run failed", flow_run_id=str(run.id))
+            return table.read_many(ids) if ids else {}
+        except Exception as error:
+            if concerns_all(error) or isinstance(error, PrefectSpotError):
+                raise
+            if len(ids) == 1:
+                self._unseen[ids[0]] = f"its record cannot be read: {type(error).__name__}"
+                return {}
+        half = len(runs) // 2
+        return {**self._records(runs[:half]), **self._records(runs[half:])}
+
+    def _leave(self, run: FlowRun, why: str) -> None:
+        self.report.unjudged[why] += 1
+        self.context.log.info("could not be judged", flow_run_id=str(run.id), reason=why)
+
+    def _fail(self, flow_run_id: UUID) -> None:
+        self.report.failed += 1
+        self.context.log.exception("repairing the flow run failed", flow_run_id=str(flow_run_id))
 
     def _overdue(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
         """Return the runs that have been in their state for longer than the grace."""
@@ -157,16 +199,21 @@ class _Sweep:
 
     def _without_live_task(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
         """Return the runs whose noted task, if any, has been gone for longer than the grace."""
-        noted = defaultdict[str, list[str]](list)
-        for cluster, arn in map(noted_task, runs):
-            if arn:
-                noted[cluster].append(arn)
-        found: dict[str, Task] = {}
+        noted: dict[str, dict[UUID, str]] = {}
+        for run in runs:
+            if why := _elsewhere(self.context, run):
+                self._unseen[run.id] = why
+            elif arn := noted_task(run)[1]:
+                noted.setdefault(_cluster_of(arn), {})[run.id] = arn
+        found: dict[UUID, Task | Undescribed] = {}
         for cluster, arns in noted.items():
-            found.update(self.context.tasks.describe_many(cluster, arns))
-        return [run for run in runs if self._looks_orphaned(run, found.get(noted_task(run)[1]))]
+            tasks = self.context.tasks.describe_many(cluster, [*arns.values()])
+            found |= {run: tasks[arn] for run, arn in arns.items() if arn in tasks}
+        return [run for run in runs if self._looks_orphaned(run, found.get(run.id))]
 
-    def _looks_orphaned(self, run: FlowRun, task: Task | None) -> bool:
+    def _looks_orphaned(self, run: FlowRun, task: Task | Undescribed | None) -> bool:
+        if isinstance(task, Undescribed):
+            self._unseen[run.id], task = task.reason, None
         if task is not None and not task.exited:
             return False
         exited_at = task.exited_at if task else None
@@ -182,17 +229,33 @@ class _Sweep:
         crashed = ProposedState(StateType.CRASHED, "Crashed", why)
         generation = [parent.id for parent in parents]
         while generation:
-            children = self._overdue(context.prefect.find_live_children(generation[:PAGE]))
+            parent_ids, generation = generation[:PAGE], generation[PAGE:]
+            try:
+                children = self._overdue(context.prefect.find_live_children(parent_ids))
+            except Exception:  # the runs themselves are repaired all the same
+                self._fail(parent_ids[0])
+                continue
             for child in children:
-                context.prefect.propose_state(child.id, crashed)
-                self.report.decisions["subflow-crashed"] += 1
-            generation = [*generation[PAGE:], *(child.id for child in children)]
+                try:
+                    context.prefect.propose_state(child.id, crashed)
+                    self.report.decisions["subflow-crashed"] += 1
+                except Exception:  # the others end all the same; the next sweep tries again
+                    self._fail(child.id)
+            generation += [child.id for child in children]
 
     def _tasks_of(self, run: FlowRun) -> tuple[Task, ...]:
         """Return the tasks tagged with the run: the worker notes a task late, or never."""
         if self._tasks is None:
-            names = self.context.clusters
-            self._tasks = by_flow_run(t for name in names for t in self.context.tasks.all_of(name))
+            found: list[Task] = []
+            gone: list[ClusterGoneError] = []
+            for cluster in self.context.clusters:
+                try:
+                    found += self.context.tasks.all_of(cluster)
+                except ClusterGoneError as error:
+                    gone.append(error)
+            if gone and len(gone) == len(self.context.clusters):
+                raise gone[0]
+            self._tasks, self._is_partial = by_flow_run(found), bool(gone)
         return self._tasks.get(run.id, ())
 
 
@@ -261,7 +324,7 @@ def sweep(context: Context, _event: object) -> SweepReport:
         stage = STAGES[place.stage]
         runs = context.prefect.find_runs(stage.query(context, place))
         report.seen += len(runs)
-        if not stage.repair(sweeping, [run for run in runs if _is_in_our_clusters(context, run)]):
+        if not stage.repair(sweeping, runs):
             break
         place = place.next(runs)
     report.finished = place.stage == len(STAGES)
@@ -275,8 +338,16 @@ def sweep(context: Context, _event: object) -> SweepReport:
     return report
 
 
-def _is_in_our_clusters(context: Context, run: FlowRun) -> bool:
-    """Whether the run's noted task, if it has one, is in one of our clusters."""
-    cluster, _ = noted_task(run)
+def _cluster_of(task_arn: str) -> str:
+    return task_arn.split("/")[1]
+
+
+def _elsewhere(context: Context, run: FlowRun) -> str:
+    """Return why the task noted on a run cannot be looked at; empty where it can, or none is."""
+    arn = _TASK_ARN.fullmatch(noted_task(run)[1])
+    if not run.infrastructure_pid or arn is None:
+        return NO_ARN if run.infrastructure_pid else ""
+    if context.account not in ("", arn["account"]):
+        return "its task is of another account"
     ours = {name.rpartition("cluster/")[2] for name in context.clusters}
-    return not cluster or cluster.rpartition("cluster/")[2] in ours
+    return "" if arn["cluster"] in ours else "its task is in a cluster that is not watched"

@@ -3,13 +3,15 @@
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.functions.sweep import PAGE, sweep
-from tests.laws.universe import OUT_OF_MEMORY, Befalls, Tripwire, Universe
+from tests.laws.universe import OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
+from tests.make import ACCOUNT, TASK_ARN
 from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect
 
@@ -34,6 +36,18 @@ def refuse(universe: Universe, run: TwinRun) -> None:
     universe.prefect.worker_picks_up(run.id)
     why = "Flow run could not be submitted to infrastructure: Capacity is unavailable at this time."
     universe.prefect.crash(run.id, why)
+
+
+def stumble(universe: Universe, run_id: UUID, call: str) -> None:
+    """Prefect answers a call about that run with what its adapter does not understand."""
+    real = getattr(universe.prefect, call)
+
+    def stumbling(of_run: UUID, *args: Any, **options: Any) -> Any:
+        if of_run == run_id:
+            raise KeyError("unheard of")
+        return real(of_run, *args, **options)
+
+    setattr(universe.prefect, call, stumbling)
 
 
 def test_events_have_a_grace_before_the_sweep(universe: Universe) -> None:
@@ -255,3 +269,64 @@ def test_one_run_that_cannot_be_repaired_does_not_stop_the_others(universe: Univ
     assert report.failed == 1
     assert universe.prefect.is_due(free.id)
     assert not universe.prefect.is_due(held.id)
+
+
+ODD_TASKS = {
+    "another region": TASK_ARN.replace("us-east-1", "eu-west-1"),
+    "another account": TASK_ARN.replace(ACCOUNT, "999988887777"),
+    "another partition": TASK_ARN.replace("arn:aws:", "arn:aws-cn:"),
+    "another cluster": TASK_ARN.replace("/prefect-spot-dev/", "/gone/"),
+    "no ARN": "0123abcd",
+    "empty": "",
+    "control characters": "arn:\n\0",
+}
+
+
+@pytest.mark.parametrize("arn", ODD_TASKS.values(), ids=ODD_TASKS)
+def test_a_run_whose_noted_task_cannot_be_described_is_reported_and_stops_no_other(
+    universe: Universe, arn: str
+) -> None:
+    before, odd, after = (stopped(universe) for _ in range(3))
+    del universe.tasks[str(odd.infrastructure_pid).partition("::")[2]]
+    odd.infrastructure_pid = f"prefect-spot-dev::{arn}"
+    report = universe.sweep()
+    assert [universe.prefect.is_due(run.id) for run in (before, odd, after)] == [True, False, True]
+    assert odd.state.type is StateType.RUNNING
+    assert report is not None
+    assert (sum(report.unjudged.values()), report.finished) == (1, True)
+    assert isinstance(universe.log, Lines)
+    [keys] = [keys for line, keys in universe.log.lines if line == "could not be judged"]
+    assert keys == {"flow_run_id": str(odd.id), "reason": next(iter(report.unjudged))}
+
+
+def test_a_run_whose_noted_task_is_no_arn_is_judged_by_its_tagged_one(universe: Universe) -> None:
+    interrupted, (living, _) = stopped(universe), universe.running()
+    for run in (interrupted, living):
+        run.infrastructure_pid = "garbage"
+    report = universe.sweep()
+    assert universe.prefect.is_due(interrupted.id)
+    assert living.state.type is StateType.RUNNING
+    assert report is not None
+    assert not report.unjudged
+
+
+@pytest.mark.parametrize("call", ["read_history", "read_run", "propose_state"])
+def test_what_is_unexpected_about_one_run_stops_no_other(universe: Universe, call: str) -> None:
+    odd, other = stopped(universe), stopped(universe)
+    stumble(universe, odd.id, call)
+    report = universe.sweep()
+    assert universe.prefect.is_due(other.id)
+    assert report is not None
+    assert report.unjudged == {"judging it failed: KeyError": 1}
+    assert report.failed == 1
+    assert report.finished
+
+
+def test_a_child_that_refuses_its_end_does_not_keep_the_others_alive(universe: Universe) -> None:
+    run = stopped(universe, **OUT_OF_MEMORY)
+    children = [universe.prefect.create_child(run.id) for _ in range(3)]
+    universe.sweep()
+    stumble(universe, children[1], "propose_state")
+    universe.sweep()
+    states = [universe.prefect.runs[child].state.type for child in children]
+    assert states == [StateType.CRASHED, StateType.RUNNING, StateType.CRASHED]
