@@ -344,10 +344,14 @@ def _cluster_of(task_arn: str) -> str:
 
 def _elsewhere(context: Context, run: FlowRun) -> str:
     """Return why the task noted on a run cannot be looked at; empty where it can, or none is."""
-    arn = _TASK_ARN.fullmatch(noted_task(run)[1])
-    if not run.infrastructure_pid or arn is None:
-        return NO_ARN if run.infrastructure_pid else ""
-    if context.account not in ("", arn["account"]):
-        return "its task is of another account"
+    noted, arn = noted_task(run)
+    if not run.infrastructure_pid:
+        return ""
     ours = {name.rpartition("cluster/")[2] for name in context.clusters}
-    return "" if arn["cluster"] in ours else "its task is in a cluster that is not watched"
+    parts = _TASK_ARN.fullmatch(arn)
+    named = {noted.rpartition("cluster/")[2], parts["cluster"] if parts else ""} - {""}
+    if not named <= ours:
+        return "its task is in a cluster that is not watched"
+    if parts is None:
+        return NO_ARN
+    return "" if context.account in ("", parts["account"]) else "its task is of another account"
