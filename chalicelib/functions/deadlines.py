@@ -37,11 +37,14 @@ SECONDS_PER_RUN: Final = 10.0
 """Left of the invocation, or no further run is looked at."""
 
 
-def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter[str]) -> bool:
+def keep_deadlines(
+    context: Context, runs: Sequence[FlowRun], decisions: Counter[str]
+) -> FlowRun | None:
     """Put those of a page's waiting runs on demand that an attempt on Spot might make late.
 
     Costs nothing for runs without a deadline; else one read of the table for all, the past of each
-    deployment once, and some calls for each run moved. False when the time ended before the page.
+    deployment once, and some calls for each run moved. Returns the first run that there was no time
+    for, None for none.
     """
     tagged = [run for run in runs if _has_a_deadline(run, context.policy.mode)]
     records = context.records.read_many([run.id for run in tagged]) if tagged else {}
@@ -52,7 +55,7 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
         if settled:
             continue
         if context.seconds_left() < SECONDS_PER_RUN:
-            return False
+            return run
         try:
             if record.moved is None and run.deployment_id not in past:
                 prefect = context.with_timeout(SECONDS_FOR_FACTS)
@@ -64,7 +67,7 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
             if concerns_all(error):
                 raise
             context.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
-    return True
+    return None
 
 
 def _has_a_deadline(run: FlowRun, mode: Mode) -> bool:

@@ -16,7 +16,7 @@ from uuid import UUID
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.ports import Context, RunQuery, Undescribed
+from chalicelib.core.ports import Context, Place, RunQuery, Undescribed
 from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
 from chalicelib.errors import ClusterGoneError, PrefectSpotError, concerns_all
 from chalicelib.functions.deadlines import keep_deadlines
@@ -61,44 +61,6 @@ class SweepReport:
         return {**figures, "unjudged": dict(self.unjudged), **self.decisions}
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a sweep is: the stage, and the expected start to read on from.
-
-    Prefect sorts by expected start; runs that share one come in no fixed order. `moment` reads
-    those by `offset`, for which Prefect sorts them by id.
-    """
-
-    stage: int = 0
-    after: datetime | None = None
-    moment: bool = False
-    offset: int = 0
-
-    def __str__(self) -> str:
-        after = self.after.isoformat() if self.after else ""
-        return f"{self.stage} {int(self.moment)} {self.offset} {after}"
-
-    @classmethod
-    def read(cls, bookmark: str) -> "_Place":
-        stage, moment, offset, after = [*bookmark.split(" "), "", "", ""][:4]
-        if not bookmark or int(stage) >= len(STAGES):
-            return cls()
-        since = datetime.fromisoformat(after) if after else None
-        return cls(int(stage), since, moment == "1", int(offset))
-
-    def next(self, runs: Sequence[FlowRun]) -> "_Place":
-        """Return the place after a page; runs at its last moment are read once more."""
-        is_full = len(runs) == PAGE
-        if self.moment and is_full:
-            return replace(self, offset=self.offset + PAGE)
-        if self.moment and self.after is not None:
-            return _Place(self.stage, self.after + timedelta(microseconds=1))
-        if not is_full:
-            return _Place(self.stage + 1)
-        first, last = runs[0].expected_start, runs[-1].expected_start
-        return _Place(self.stage, last, moment=first == last)
-
-
 class _Sweep:
     """One invocation: what it repairs, stage by stage, and what it counts."""
 
@@ -107,17 +69,35 @@ class _Sweep:
         self.report = SweepReport()
         self._tasks: Mapping[UUID, tuple[Task, ...]] | None = None
         self._is_partial = False
+        self._judged: set[UUID] = set()
         self._unseen: dict[UUID, str] = {}
 
-    def repair_parked(self, runs: Sequence[FlowRun]) -> bool:
+    def read(self, place: Place) -> tuple[Place, Sequence[FlowRun]]:
+        """Return the page at a place; the place is moved back when runs left the set before it."""
+        step = PAGE
+        while True:
+            page = self.context.prefect.find_runs(STAGES[place.stage].query(self.context, place))
+            if place.joins(page):
+                self.report.seen += len(page)
+                return place, page
+            place, step = replace(place, offset=max(0, place.offset - step)), step * 2
+
+    def repair(self, place: Place, page: Sequence[FlowRun]) -> tuple[Place, bool]:
+        """Repair the runs of a page; return the place after them, and whether there was time."""
+        before, rest = self.report.stranded, place.rest(page)
+        if (undone := STAGES[place.stage].repair(self, rest)) is not None:
+            return place.before(undone, rest), False
+        return place.next(page, PAGE, self.report.stranded - before), True
+
+    def repair_parked(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Complete reruns that were left parked. One without a record waits for an own retry."""
         return self._repair(self._overdue(runs), lambda _: False)
 
-    def repair_live(self, runs: Sequence[FlowRun]) -> bool:
+    def repair_live(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Repair runs that are alive in Prefect and have no live task."""
         return self._repair(self._without_live_task(runs), lambda _: True)
 
-    def repair_ended(self, runs: Sequence[FlowRun]) -> bool:
+    def repair_ended(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Rerun runs that Spot ended; end the subflows of all that stay ended."""
         elsewhere = (_elsewhere(self.context, run) for run in runs)
         ours = [run for run, why in zip(runs, elsewhere, strict=True) if why in ("", NO_ARN)]
@@ -128,23 +108,29 @@ class _Sweep:
             lambda run: NO_CAPACITY_REASON in run.state.message or bool(self._tasks_of(run)),
         )
 
-    def keep_deadlines(self, runs: Sequence[FlowRun]) -> bool:
+    def keep_deadlines(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Put runs on demand that a first attempt on Spot might make late."""
         return keep_deadlines(self.context, runs, self.report.decisions)
 
     def _repair(
         self, suspects: Sequence[FlowRun], without_record: Callable[[FlowRun], bool]
-    ) -> bool:
-        """Rescue the orphans that have a record, or pass the test; False when the time ended."""
+    ) -> FlowRun | None:
+        """Rescue the orphans that have a record, or pass the test.
+
+        Returns the first that it had no time for, None when it had for all; it judges one at least.
+        """
         records = self._records(suspects)
         for run in suspects:
-            if not (run.id in records or run.id in self._unseen or without_record(run)):
+            if run.id in self._judged or not (
+                run.id in records or run.id in self._unseen or without_record(run)
+            ):
                 continue
             known = self._tasks_of(run)
             if not all(task.exited for task in known):
                 continue
-            if self.report.stranded and self.context.seconds_left() < SECONDS_PER_RUN:
-                return False
+            if self._judged and self.context.seconds_left() < SECONDS_PER_RUN:
+                return run
+            self._judged.add(run.id)
             try:
                 self._judge(run, known, records.get(run.id, RunRecord(run.id)))
             except Exception as error:  # whatever is odd about one run, the others are judged
@@ -153,7 +139,7 @@ class _Sweep:
                 self._fail(run.id)
                 if not isinstance(error, PrefectSpotError):
                     self._leave(run, f"judging it failed: {type(error).__name__}")
-        return True
+        return None
 
     def _judge(self, run: FlowRun, known: Sequence[Task], record: RunRecord) -> None:
         context, why = self.context, self._unseen.get(run.id, "")
@@ -263,15 +249,16 @@ class _Sweep:
 class Stage:
     """A group of runs: how they are found, and how a page of them is repaired.
 
-    `repair` returns False when the time ended before the page. `narrow` bounds the query by time.
+    `repair` returns the first run that there was no time for, None for none. `narrow` bounds the
+    query by time.
     """
 
-    repair: Callable[[_Sweep, Sequence[FlowRun]], bool]
+    repair: Callable[[_Sweep, Sequence[FlowRun]], FlowRun | None]
     state_types: tuple[StateType, ...]
     state_names: tuple[str, ...] = ()
     narrow: Callable[[RunQuery, datetime], RunQuery] = lambda query, _now: query
 
-    def query(self, context: Context, place: "_Place") -> RunQuery:
+    def query(self, context: Context, place: Place) -> RunQuery:
         """Return the query for the page at a place."""
         query = RunQuery(
             context.work_pool,
@@ -317,16 +304,12 @@ def sweep(context: Context, _event: object) -> SweepReport:
     """
     sweeping = _Sweep(context)
     report = sweeping.report
-    place = _Place.read(context.records.read_bookmark())
-    while place.stage < len(STAGES):
+    place, has_time = Place.read(context.records.read_bookmark()), True
+    place = place if place.stage < len(STAGES) else Place()
+    while has_time and place.stage < len(STAGES):
         if report.seen and context.seconds_left() < SECONDS_PER_PAGE:
             break
-        stage = STAGES[place.stage]
-        runs = context.prefect.find_runs(stage.query(context, place))
-        report.seen += len(runs)
-        if not stage.repair(sweeping, runs):
-            break
-        place = place.next(runs)
+        place, has_time = sweeping.repair(*sweeping.read(place))
     report.finished = place.stage == len(STAGES)
     context.records.save_bookmark("" if report.finished else str(place), context.now())
     try:

@@ -6,12 +6,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.ports import RunQuery
 from chalicelib.functions.sweep import PAGE, sweep
 from tests.laws.universe import OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
-from tests.make import ACCOUNT, TASK_ARN
+from tests.make import ACCOUNT, NOW, TASK_ARN
 from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect
 
@@ -220,16 +223,61 @@ def test_more_runs_than_time_allows_take_several_invocations(universe: Universe)
     assert all(universe.prefect.is_due(run.id) for run, _ in started[::50])
 
 
-def test_runs_that_were_all_due_at_one_moment_are_all_seen(universe: Universe) -> None:
-    at, started = universe.now, []
-    for _ in range(230):
-        universe.now = at
-        started.append(universe.running())
-    for _, task in started:
-        universe.stops(task)
-    for _ in range(3):  # what a repair moves away from under a page is seen by the next sweep
-        universe.sweep()
-    assert all(universe.prefect.is_due(run.id) for run, _ in started)
+@settings(max_examples=9, deadline=None)
+@given(
+    moments=st.lists(st.integers(1, 220), min_size=1, max_size=3),
+    dead=st.sets(st.integers(0, 9), min_size=1),
+    leaving=st.integers(0, 30),
+    seconds=st.sampled_from([60.0, 7.0, 1.0]),
+)
+@example(moments=[230], dead=set(range(10)), leaving=0, seconds=60.0)
+@example(moments=[130], dead=set(range(10)), leaving=9, seconds=1.0)
+@example(moments=[100, 100], dead={9}, leaving=1, seconds=60.0)
+def test_a_sweep_that_is_finished_has_seen_every_run_whoever_left_the_set(
+    moments: list[int], dead: set[int], leaving: int, seconds: float
+) -> None:
+    """Runs of one moment come without an order, and leave the set under the paging."""
+    universe, orphans, alive = Universe(), [], []
+    for minute, count in enumerate(moments):
+        for number in range(count):
+            universe.now = NOW + timedelta(minutes=minute)
+            run, task = universe.running()
+            if number % 10 in dead:
+                universe.stops(task)
+                orphans.append(run.id)
+            else:
+                alive.append(run.id)
+    find, invocations, report = universe.prefect.find_runs, 0, None
+
+    def find_and_lose(query: RunQuery) -> tuple[FlowRun, ...]:
+        found = find(query)
+        for _ in range(min(leaving, len(alive))):
+            universe.prefect.engine_finishes(alive.pop(hash(alive[0]) % len(alive)))
+        return found
+
+    universe.prefect.find_runs = find_and_lose  # type: ignore[method-assign]
+    universe.passes(300)
+    while report is None or not report.finished:
+        before = sum(map(universe.prefect.is_due, orphans))
+        report = sweep(replace(universe.context(), seconds_left=lambda: seconds), {})
+        invocations += 1
+        assert report.finished or report.seen
+        assert invocations < 20 + len(orphans)
+        assert seconds > 1.0 or sum(map(universe.prefect.is_due, orphans)) <= before + 1
+    assert all(map(universe.prefect.is_due, orphans))
+    assert seconds < 60.0 or invocations == 1
+
+
+@pytest.mark.parametrize("bookmark", ["1 1 100 {now}", "1 0 0 {now}", "7 0 0 ", "x", "1 1 - -"])
+def test_a_bookmark_of_an_older_release_is_read(universe: Universe, bookmark: str) -> None:
+    runs = [stopped(universe) for _ in range(3)]
+    expected = runs[0].expected_start
+    assert expected is not None
+    universe.stored.bookmark = bookmark.format(now=expected.isoformat())
+    report = universe.sweep()
+    assert report is not None
+    assert report.finished
+    assert all(universe.prefect.is_due(run.id) for run in runs)
 
 
 def test_a_run_that_was_due_just_after_a_page_of_one_moment_is_seen(universe: Universe) -> None:
