@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
-from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.ports import Context, Place, RunQuery, Undescribed
+from chalicelib.core.rescue.judge import RESTART_MARGIN
 from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
 from chalicelib.errors import ClusterGoneError, PrefectSpotError, concerns_all
 from chalicelib.functions.deadlines import keep_deadlines
@@ -69,6 +71,7 @@ class _Sweep:
         self.report = SweepReport()
         self._tasks: Mapping[UUID, tuple[Task, ...]] | None = None
         self._is_partial = False
+        self._noted: dict[UUID, Task] = {}
         self._judged: set[UUID] = set()
         self._unseen: dict[UUID, str] = {}
 
@@ -149,6 +152,13 @@ class _Sweep:
             self._leave(run, why)
             return
         history = context.prefect.read_history(run.id)
+        if run.state.type is StateType.PENDING and history:
+            since = _picked_up_at(history)
+            known = [task for task in known if _is_since(task, since)]
+            noted = self._noted.get(run.id)
+            has_task = known or (noted is not None and _is_since(noted, since))
+            if not has_task and context.now() - since <= context.pending_grace:
+                return
         subject = subject_of(run, history, known, record, context.now()) if history else None
         if subject is None:
             return
@@ -200,8 +210,10 @@ class _Sweep:
     def _looks_orphaned(self, run: FlowRun, task: Task | Undescribed | None) -> bool:
         if isinstance(task, Undescribed):
             self._unseen[run.id], task = task.reason, None
-        if task is not None and not task.exited:
-            return False
+        if task is not None:
+            self._noted[run.id] = task
+            if not task.exited:
+                return False
         exited_at = task.exited_at if task else None
         since = max(run.state.timestamp, exited_at or run.state.timestamp)
         return self.context.now() - since > self.context.grace
@@ -319,6 +331,17 @@ def sweep(context: Context, _event: object) -> SweepReport:
         context.log.exception("billing what was missed failed")
     context.log.info("swept", **report.summary)
     return report
+
+
+def _picked_up_at(history: Sequence[RunState]) -> datetime:
+    """Return since when a PENDING run is: a worker may give it several PENDING states in a row."""
+    pending = takewhile(lambda state: state.type is StateType.PENDING, reversed(history))
+    return min((state.timestamp for state in pending), default=history[-1].timestamp)
+
+
+def _is_since(task: Task, picked_up_at: datetime) -> bool:
+    """Whether the task is of this attempt: a worker asks for it after it picked the run up."""
+    return task.created_at is None or task.created_at > picked_up_at - RESTART_MARGIN
 
 
 def _cluster_of(task_arn: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.core.model.flow_run import FlowRun, StateType
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.ports import RunQuery
 from chalicelib.functions.sweep import PAGE, sweep
@@ -128,12 +128,36 @@ def test_a_cancellation_between_two_tasks_comes_to_its_end(universe: Universe) -
     assert "no task" in run.state.message
 
 
-def test_a_run_that_was_picked_up_and_never_got_a_task_is_crashed(universe: Universe) -> None:
+@pytest.mark.parametrize("earlier", ["none", "not tagged", "not noted", "both"])
+def test_a_run_that_was_picked_up_is_left_alone_until_its_worker_had_the_time_to_get_a_task(
+    universe: Universe, earlier: str
+) -> None:
+    """Whatever became of the task of an earlier attempt, which stays noted and listed."""
     run = universe.prefect.runs[universe.prefect.create_run()]
+    if earlier != "none":
+        task = universe.start(run.id, pid_noted=earlier != "not noted")
+        untagged = {"flow_run_id": None} if earlier == "not tagged" else {}
+        universe.stops(task, **OUT_OF_MEMORY, **untagged)
+        universe.prefect.crash(run.id)
+        universe.passes(600)
+        universe.prefect.move(run.id, ProposedState(StateType.SCHEDULED, "AwaitingRetry"))
     universe.prefect.worker_picks_up(run.id)
+    for _ in range(3):
+        universe.sweep()
+        assert run.state.type is StateType.PENDING
     universe.sweep()
-    assert run.state.type is StateType.CRASHED
-    assert "ECS never showed a task for it" in run.state.message
+    assert run.state.type is not StateType.PENDING
+
+
+def test_a_pending_run_whose_own_task_has_stopped_has_the_ordinary_grace(
+    universe: Universe,
+) -> None:
+    run = universe.prefect.runs[universe.prefect.create_run()]
+    task = universe.start(run.id)
+    run.states.pop()  # its engine never started
+    universe.stops(task)
+    universe.sweep()
+    assert universe.prefect.is_due(run.id)
 
 
 @pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
