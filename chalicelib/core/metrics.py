@@ -32,6 +32,7 @@ class Metric(StrEnum):
     WASTED_COST = "WastedCost"
     NET_SAVINGS = "NetSavings"
     WASTED_SECONDS = "WastedSeconds"
+    SWEEP_UNJUDGED = "SweepUnjudged"
 
 
 UNITS: Final[Mapping[Metric, str]] = {
@@ -41,6 +42,7 @@ UNITS: Final[Mapping[Metric, str]] = {
     Metric.NOT_RERUN: "Count",
     Metric.REACTION_SECONDS: "Seconds",
     Metric.WASTED_SECONDS: "Seconds",
+    Metric.SWEEP_UNJUDGED: "Count",
 }
 """CloudWatch's units; a metric not listed is in USD, for which CloudWatch has none."""
 

@@ -5,7 +5,7 @@ adapter, and an in-memory twin in `tests/twin/`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
@@ -23,6 +23,7 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.policy import Policy
+from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
@@ -48,72 +49,6 @@ class RunQuery:
     ended_after: datetime | None = None
     limit: int = 200
     offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a reader of a large, changing set of runs is: `stage` says which set.
-
-    Prefect sorts by expected start; the next page begins at the last one's, `after`. Runs that
-    share one come in no fixed order, unless a search holds no others: then by id, the greatest
-    first. So a `moment` that fills a page is read by itself, on from the id `below` which no run is
-    done yet; the next one was last seen at `offset`, and is at a lower one when runs left the set.
-    """
-
-    stage: int = 0
-    after: datetime | None = None
-    moment: bool = False
-    offset: int = 0
-    below: UUID | None = None
-
-    def __str__(self) -> str:
-        after = self.after.isoformat() if self.after else ""
-        return f"{self.stage} {int(self.moment)} {self.offset} {after} {self.below or ''}".rstrip()
-
-    @classmethod
-    def read(cls, bookmark: str) -> "Place":
-        """Return the place that `str` returned; the beginning for anything else.
-
-        Bookmarks of the first release lack `below`: their moment is read from its beginning.
-        """
-        stage, moment, offset, after, below = [*bookmark.split(" "), *[""] * 5][:5]
-        try:
-            since = datetime.fromisoformat(after) if after else None
-            within = (int(offset), UUID(below)) if below else (0, None)
-            return cls(int(stage), since, moment == "1", *within)
-        except ValueError:
-            return cls()
-
-    def joins(self, page: Sequence[FlowRun]) -> bool:
-        """Whether a page read here leaves no gap: it begins with a run that is done already."""
-        return not self.offset or self.below is None or (bool(page) and page[0].id >= self.below)
-
-    def rest(self, page: Sequence[FlowRun]) -> Sequence[FlowRun]:
-        """Return the runs of a page read here that are not done yet."""
-        return [run for run in page if self.below is None or run.id < self.below]
-
-    def before(self, run: FlowRun, rest: Sequence[FlowRun]) -> "Place":
-        """Return the place of one of these runs: those before it are done, and not read again."""
-        if self.moment and run != rest[0]:
-            return replace(self, below=rest[rest.index(run) - 1].id)
-        if self.moment or run == rest[0] or run.expected_start is None:
-            return self
-        return Place(self.stage, run.expected_start, run.expected_start == rest[0].expected_start)
-
-    def next(self, page: Sequence[FlowRun], size: int, left: int) -> "Place":
-        """Return the place after a page of `size` runs at most, `left` of which left the set.
-
-        The last run is read once more, to see that no other comes between it and the next page.
-        """
-        if self.moment and self.after is not None:
-            if len(page) < size:
-                return Place(self.stage, self.after + timedelta(microseconds=1))
-            below = min(page[-1].id, self.below or page[-1].id)
-            return replace(self, offset=max(0, self.offset + size - 1 - left), below=below)
-        if len(page) < size or page[-1].expected_start is None:
-            return Place(self.stage + 1)
-        first, last = page[0].expected_start, page[-1].expected_start
-        return Place(self.stage, last, moment=first == last)
 
 
 class Prefect(Protocol):
@@ -186,11 +121,11 @@ class Records(Protocol):
     def read_many(self, flow_run_ids: Sequence[UUID]) -> Mapping[UUID, RunRecord]:
         """Return the records that there are, of a hundred runs at most: one request, as a rule."""
 
-    def read_bookmark(self) -> str:
-        """Return where the last sweep stopped, empty when it came to its end."""
+    def read_sweep(self) -> SweepNotes:
+        """Return what the last sweep left."""
 
-    def save_bookmark(self, bookmark: str, now: datetime) -> None:
-        """Note where a sweep stopped, and when."""
+    def save_sweep(self, notes: SweepNotes) -> None:
+        """Write it, in place of what is there."""
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the lease and return the record. Raises LeaseHeldError."""

@@ -5,25 +5,26 @@ time ends, it leaves a bookmark for the next sweep. Each orphaned run goes the w
 `rescue`, under the run's lease, by the same decisions.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from itertools import takewhile
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
-from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, RunState, StateType
+from chalicelib.core.metrics import Measured, Metric
+from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.ports import Context, Place, RunQuery, Undescribed
-from chalicelib.core.rescue.judge import RESTART_MARGIN
-from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
-from chalicelib.errors import ClusterGoneError, PrefectSpotError, concerns_all
+from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
+from chalicelib.core.ports import Context, RunQuery
+from chalicelib.core.rescue.orphans import subject_of
+from chalicelib.errors import PrefectSpotError, concerns_all
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
 from chalicelib.functions.rescue import rescue
+from chalicelib.functions.run_tasks import NO_ARN, RunTasks
 
 PAGE: Final = 100
 """Runs read together: what DescribeTasks and BatchGetItem take in one request."""
@@ -35,17 +36,19 @@ SECONDS_PER_RUN: Final = 5.0
 """Must be left of the invocation, or no further run of a page is repaired."""
 LOOKED_AHEAD: Final = timedelta(minutes=15)
 """How early a run that waits for its start is read: three sweeps before it is due."""
-NO_ARN: Final = "what is noted as its task is no ARN of a task"
-_TASK_ARN: Final = re.compile(
-    r"arn:[a-z-]+:ecs:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):task/(?P<cluster>[\w-]+)/[\w-]+"
-)
+UNJUDGED_FOR: Final = timedelta(hours=1)
+"""How long a run that could not be judged is kept, and named by `spotctl status`, once it is no
+longer met: it left Prefect's set."""
+MOST_UNJUDGED: Final = 500
+"""How many of those are kept, the last ones: their item in the table is read every minute."""
 
 
 @dataclass(slots=True)
 class SweepReport:
     """What a sweep did. `finished`: it came to the end, and left no bookmark.
 
-    `unjudged`: runs that could not be judged, by reason; `failed`: judged, but not repaired.
+    `unjudged`: runs that could not be judged, by reason, each counted once until it can; `failed`:
+    runs that were not repaired.
     """
 
     seen: int = 0
@@ -66,14 +69,14 @@ class SweepReport:
 class _Sweep:
     """One invocation: what it repairs, stage by stage, and what it counts."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, notes: SweepNotes) -> None:
         self.context = context
+        self.unjudged = dict(notes.unjudged)
         self.report = SweepReport()
-        self._tasks: Mapping[UUID, tuple[Task, ...]] | None = None
-        self._is_partial = False
-        self._noted: dict[UUID, Task] = {}
+        self.tasks = RunTasks(context)
         self._judged: set[UUID] = set()
-        self._unseen: dict[UUID, str] = {}
+        self._left: set[UUID] = set()
+        self._unread: dict[UUID, str] = {}
 
     def read(self, place: Place) -> tuple[Place, Sequence[FlowRun]]:
         """Return the page at a place; the place is moved back when runs left the set before it."""
@@ -88,7 +91,11 @@ class _Sweep:
     def repair(self, place: Place, page: Sequence[FlowRun]) -> tuple[Place, bool]:
         """Repair the runs of a page; return the place after them, and whether there was time."""
         before, rest = self.report.stranded, place.rest(page)
-        if (undone := STAGES[place.stage].repair(self, rest)) is not None:
+        undone = STAGES[place.stage].repair(self, rest)
+        for run in rest if undone is None else rest[: rest.index(undone)]:
+            if run.id not in self._left:  # judged now: it counts again if it fails again
+                self.unjudged.pop(run.id, None)
+        if undone is not None:
             return place.before(undone, rest), False
         return place.next(page, PAGE, self.report.stranded - before), True
 
@@ -98,17 +105,16 @@ class _Sweep:
 
     def repair_live(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Repair runs that are alive in Prefect and have no live task."""
-        return self._repair(self._without_live_task(runs), lambda _: True)
+        return self._repair(self.tasks.without_live(runs), lambda _: True)
 
     def repair_ended(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Rerun runs that Spot ended; end the subflows of all that stay ended."""
-        elsewhere = (_elsewhere(self.context, run) for run in runs)
-        ours = [run for run, why in zip(runs, elsewhere, strict=True) if why in ("", NO_ARN)]
-        overdue = self._overdue(ours)
+        ours = ("", NO_ARN)
+        overdue = self._overdue([run for run in runs if self.tasks.elsewhere(run) in ours])
         self._end_subflows(overdue)
         return self._repair(
             overdue,
-            lambda run: NO_CAPACITY_REASON in run.state.message or bool(self._tasks_of(run)),
+            lambda run: NO_CAPACITY_REASON in run.state.message or bool(self.tasks.tagged(run)),
         )
 
     def keep_deadlines(self, runs: Sequence[FlowRun]) -> FlowRun | None:
@@ -125,17 +131,16 @@ class _Sweep:
         records = self._records(suspects)
         for run in suspects:
             if run.id in self._judged or not (
-                run.id in records or run.id in self._unseen or without_record(run)
+                run.id in records or run.id in self._unread or without_record(run)
             ):
                 continue
-            known = self._tasks_of(run)
-            if not all(task.exited for task in known):
+            if not all(task.exited for task in self.tasks.tagged(run)):
                 continue
             if self._judged and self.context.seconds_left() < SECONDS_PER_RUN:
                 return run
             self._judged.add(run.id)
             try:
-                self._judge(run, known, records.get(run.id, RunRecord(run.id)))
+                self._judge(run, records.get(run.id, RunRecord(run.id)))
             except Exception as error:  # whatever is odd about one run, the others are judged
                 if concerns_all(error):
                     raise
@@ -144,22 +149,16 @@ class _Sweep:
                     self._leave(run, f"judging it failed: {type(error).__name__}")
         return None
 
-    def _judge(self, run: FlowRun, known: Sequence[Task], record: RunRecord) -> None:
-        context, why = self.context, self._unseen.get(run.id, "")
-        if self._is_partial and not run.infrastructure_pid:
-            why = "a cluster is not found, and the run has no task in the others"
-        if why and not (known and why == NO_ARN):
+    def _judge(self, run: FlowRun, record: RunRecord) -> None:
+        context = self.context
+        if why := self._unread.get(run.id, "") or self.tasks.unseen(run):
             self._leave(run, why)
             return
         history = context.prefect.read_history(run.id)
-        if run.state.type is StateType.PENDING and history:
-            since = _picked_up_at(history)
-            known = [task for task in known if _is_since(task, since)]
-            noted = self._noted.get(run.id)
-            has_task = known or (noted is not None and _is_since(noted, since))
-            if not has_task and context.now() - since <= context.pending_grace:
-                return
-        subject = subject_of(run, history, known, record, context.now()) if history else None
+        known = self.tasks.of_attempt(run, history)
+        if not history or known is None:
+            return
+        subject = subject_of(run, history, known, record, context.now())
         if subject is None:
             return
         self.report.stranded += 1
@@ -175,14 +174,24 @@ class _Sweep:
             if concerns_all(error) or isinstance(error, PrefectSpotError):
                 raise
             if len(ids) == 1:
-                self._unseen[ids[0]] = f"its record cannot be read: {type(error).__name__}"
+                self._unread[ids[0]] = f"its record cannot be read: {type(error).__name__}"
                 return {}
         half = len(runs) // 2
         return {**self._records(runs[:half]), **self._records(runs[half:])}
 
     def _leave(self, run: FlowRun, why: str) -> None:
-        self.report.unjudged[why] += 1
-        self.context.log.info("could not be judged", flow_run_id=str(run.id), reason=why)
+        if run.id not in self.unjudged:
+            self.report.unjudged[why] += 1
+            self.context.log.info("could not be judged", flow_run_id=str(run.id), reason=why)
+        self.unjudged[run.id] = Unjudged(why, self.context.now())
+        self._left.add(run.id)
+
+    def notes(self, place: str) -> SweepNotes:
+        """Return what the next sweep has to know."""
+        now = self.context.now()
+        met = [kept for kept in self.unjudged.items() if now - kept[1].met_at < UNJUDGED_FOR]
+        newest = sorted(met, key=lambda kept: kept[1].met_at)[-MOST_UNJUDGED:]
+        return SweepNotes(place, now, dict(newest))
 
     def _fail(self, flow_run_id: UUID) -> None:
         self.report.failed += 1
@@ -192,31 +201,6 @@ class _Sweep:
         """Return the runs that have been in their state for longer than the grace."""
         now, grace = self.context.now(), self.context.grace
         return [run for run in runs if now - run.state.timestamp > grace]
-
-    def _without_live_task(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
-        """Return the runs whose noted task, if any, has been gone for longer than the grace."""
-        noted: dict[str, dict[UUID, str]] = {}
-        for run in runs:
-            if why := _elsewhere(self.context, run):
-                self._unseen[run.id] = why
-            elif arn := noted_task(run)[1]:
-                noted.setdefault(_cluster_of(arn), {})[run.id] = arn
-        found: dict[UUID, Task | Undescribed] = {}
-        for cluster, arns in noted.items():
-            tasks = self.context.tasks.describe_many(cluster, [*arns.values()])
-            found |= {run: tasks[arn] for run, arn in arns.items() if arn in tasks}
-        return [run for run in runs if self._looks_orphaned(run, found.get(run.id))]
-
-    def _looks_orphaned(self, run: FlowRun, task: Task | Undescribed | None) -> bool:
-        if isinstance(task, Undescribed):
-            self._unseen[run.id], task = task.reason, None
-        if task is not None:
-            self._noted[run.id] = task
-            if not task.exited:
-                return False
-        exited_at = task.exited_at if task else None
-        since = max(run.state.timestamp, exited_at or run.state.timestamp)
-        return self.context.now() - since > self.context.grace
 
     def _end_subflows(self, parents: Sequence[FlowRun]) -> None:
         """Crash the live runs in the processes of parents that have ended: no process is left."""
@@ -240,21 +224,6 @@ class _Sweep:
                 except Exception:  # the others end all the same; the next sweep tries again
                     self._fail(child.id)
             generation += [child.id for child in children]
-
-    def _tasks_of(self, run: FlowRun) -> tuple[Task, ...]:
-        """Return the tasks tagged with the run: the worker notes a task late, or never."""
-        if self._tasks is None:
-            found: list[Task] = []
-            gone: list[ClusterGoneError] = []
-            for cluster in self.context.clusters:
-                try:
-                    found += self.context.tasks.all_of(cluster)
-                except ClusterGoneError as error:
-                    gone.append(error)
-            if gone and len(gone) == len(self.context.clusters):
-                raise gone[0]
-            self._tasks, self._is_partial = by_flow_run(found), bool(gone)
-        return self._tasks.get(run.id, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,16 +283,19 @@ def sweep(context: Context, _event: object) -> SweepReport:
     A run whose repair fails is counted and logged; the next sweep tries again. Raises
     PrefectSpotError when a page could not be read; also botocore's errors.
     """
-    sweeping = _Sweep(context)
+    notes = context.records.read_sweep()
+    sweeping = _Sweep(context, notes)
     report = sweeping.report
-    place, has_time = Place.read(context.records.read_bookmark()), True
+    place, has_time = Place.read(notes.place), True
     place = place if place.stage < len(STAGES) else Place()
     while has_time and place.stage < len(STAGES):
         if report.seen and context.seconds_left() < SECONDS_PER_PAGE:
             break
         place, has_time = sweeping.repair(*sweeping.read(place))
     report.finished = place.stage == len(STAGES)
-    context.records.save_bookmark("" if report.finished else str(place), context.now())
+    context.records.save_sweep(sweeping.notes("" if report.finished else str(place)))
+    if counted := report.unjudged.total():
+        context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}))
     try:
         report.billed = bill_missed(context)
         publish_savings(context)
@@ -331,33 +303,3 @@ def sweep(context: Context, _event: object) -> SweepReport:
         context.log.exception("billing what was missed failed")
     context.log.info("swept", **report.summary)
     return report
-
-
-def _picked_up_at(history: Sequence[RunState]) -> datetime:
-    """Return since when a PENDING run is: a worker may give it several PENDING states in a row."""
-    pending = takewhile(lambda state: state.type is StateType.PENDING, reversed(history))
-    return min((state.timestamp for state in pending), default=history[-1].timestamp)
-
-
-def _is_since(task: Task, picked_up_at: datetime) -> bool:
-    """Whether the task is of this attempt: a worker asks for it after it picked the run up."""
-    return task.created_at is None or task.created_at > picked_up_at - RESTART_MARGIN
-
-
-def _cluster_of(task_arn: str) -> str:
-    return task_arn.split("/")[1]
-
-
-def _elsewhere(context: Context, run: FlowRun) -> str:
-    """Return why the task noted on a run cannot be looked at; empty where it can, or none is."""
-    noted, arn = noted_task(run)
-    if not run.infrastructure_pid:
-        return ""
-    ours = {name.rpartition("cluster/")[2] for name in context.clusters}
-    parts = _TASK_ARN.fullmatch(arn)
-    named = {noted.rpartition("cluster/")[2], parts["cluster"] if parts else ""} - {""}
-    if not named <= ours:
-        return "its task is in a cluster that is not watched"
-    if parts is None:
-        return NO_ARN
-    return "" if context.account in ("", parts["account"]) else "its task is of another account"

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chalicelib.core.metrics import Metric
+from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.ports import RunQuery
 from chalicelib.functions.sweep import PAGE, sweep
 from tests.laws.universe import OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
@@ -297,7 +300,7 @@ def test_a_bookmark_of_an_older_release_is_read(universe: Universe, bookmark: st
     runs = [stopped(universe) for _ in range(3)]
     expected = runs[0].expected_start
     assert expected is not None
-    universe.stored.bookmark = bookmark.format(now=expected.isoformat())
+    universe.stored.sweep = SweepNotes(bookmark.format(now=expected.isoformat()))
     report = universe.sweep()
     assert report is not None
     assert report.finished
@@ -369,6 +372,31 @@ def test_a_run_whose_noted_task_cannot_be_described_is_reported_and_stops_no_oth
     assert isinstance(universe.log, Lines)
     [keys] = [keys for line, keys in universe.log.lines if line == "could not be judged"]
     assert keys == {"flow_run_id": str(odd.id), "reason": next(iter(report.unjudged))}
+
+
+def test_what_cannot_be_judged_counts_once_and_again_when_it_was_judged_between(
+    universe: Universe,
+) -> None:
+    run = stopped(universe)
+    garbage, tagged = f"prefect-spot-dev::{ODD_TASKS['no ARN']}", universe.tasks.popitem()[1]
+
+    def swept(pid: str, *tasks: Task) -> int:
+        run.infrastructure_pid, universe.measured[:] = pid, []
+        universe.tasks = {task.arn: task for task in tasks}
+        report = universe.sweep()
+        assert report is not None
+        counted = [each.values[Metric.SWEEP_UNJUDGED] for each in universe.measured]
+        assert sum(counted) == report.unjudged.total()
+        return report.unjudged.total()
+
+    alive = replace(tagged, last_status="RUNNING")
+    assert [swept(garbage), swept(garbage)] == [1, 0]
+    assert [*universe.stored.sweep.unjudged] == [run.id]
+    assert [swept(garbage, alive), len(universe.stored.sweep.unjudged)] == [0, 0]
+    assert [swept(garbage), swept(garbage)] == [1, 0]
+    universe.prefect.engine_finishes(run.id)
+    universe.passes(HOUR)
+    assert [swept(garbage), len(universe.stored.sweep.unjudged)] == [0, 0]
 
 
 def test_a_run_whose_noted_task_is_no_arn_is_judged_by_its_tagged_one(universe: Universe) -> None:
