@@ -25,7 +25,12 @@ from chalicelib.core.model.policy import (
 )
 from chalicelib.core.policies.facts import NOT_GATHERED, Missing, PolicyFacts
 from chalicelib.core.rescue.rerun_state import RerunState, rerun_state_of
-from chalicelib.core.rescue.start_failures import StartFailure, StartFailureKind, start_failure_of
+from chalicelib.core.rescue.start_failures import (
+    WORKER_DIED,
+    StartFailure,
+    StartFailureKind,
+    start_failure_of,
+)
 
 CLOCKS_DIFFER: Final = timedelta(seconds=5)
 """How much the clocks of ECS and of a flow's container may differ."""
@@ -35,11 +40,6 @@ UNSEEN: Final = "prefect-spot:unseen-task-of:"
 """What the key of a task that ECS never showed begins with; the id of the run's state follows."""
 HOST_DIED: Final = StartFailure(
     StartFailureKind.PASSING, "AWS found its host unhealthy", "retry the run"
-)
-NEVER_SHOWN: Final = StartFailure(
-    StartFailureKind.PASSING,
-    "a worker picked the run up, but ECS never showed a task for it",
-    "look at the worker's log, then retry the run",
 )
 
 
@@ -80,7 +80,7 @@ def start_failure(subject: Subject) -> StartFailure | None:
         case FailedSubmission(message=message):
             return start_failure_of(message)
         case Gone(started=started):
-            return None if started else NEVER_SHOWN
+            return None if started else WORKER_DIED
         case Task() as task if task.stop_code == "InfrastructureHealth":
             return HOST_DIED
         case Task() as task if task.stop_code == "TaskFailedToStart" and task.started_at is None:
