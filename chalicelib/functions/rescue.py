@@ -208,7 +208,7 @@ class _Handling:
         assert_never(action)
 
     def change(self, change: RunChange) -> bool:
-        """PATCH the run. False: Prefect rejects that, and always will if the run is still parked."""
+        """PATCH the run. False: Prefect rejects it, and always will while the run is parked."""
         try:
             self.context.prefect.change_run(self.record.flow_run_id, change)
         except errors.PrefectRejectedError as error:

@@ -72,7 +72,7 @@ def decide(snapshot: Snapshot) -> Decision:
     if snapshot.policy.mode is Mode.OBSERVE:
         actions = tuple(a for a in actions if isinstance(a, Save | Annotate))
     elif annotations and isinstance(ruling, Repeat) and ruling.made_due:
-        reason, due_at = _reason(recorded, title_of(recorded)), snapshot.run.state.scheduled_time
+        reason, due_at = _reason(recorded, title_of(recorded)), snapshot.rerun_state.due_at
         return Decision(Verdict.FINISH_RERUN, reason, actions, due_at)
     return replace(decision, actions=actions)
 

@@ -39,6 +39,7 @@ class RerunState:
 
     `made_due`: the run was made due, and no state of another client came between that and its park:
     a DUE rerun that was not has replaced such a state, a HANDLED one was undone or left behind.
+    `due_at`: for when (UTC).
     `was_cancelling`: a CRASHED run was being cancelled before. An engine that is its container's
     main process sets Crashed, by force, when it dies of SIGTERM.
     """
@@ -47,6 +48,7 @@ class RerunState:
     park_id: UUID
     made_due: bool = False
     was_cancelling: bool = False
+    due_at: datetime | None = None
 
 
 def park_id_of_task(key: str) -> UUID:
@@ -83,7 +85,8 @@ def rerun_state_of(key: str, history: Sequence[RunState]) -> RerunState:
     if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
         return RerunState(Progress.PARKED, current.transition_id)
     if current.type is StateType.SCHEDULED and current.transition_id in dues:
-        return RerunState(Progress.DUE, first, _is_on_park(history, park_ids))
+        is_on_park = _is_on_park(history, park_ids)
+        return RerunState(Progress.DUE, first, is_on_park, due_at=current.scheduled_time)
     was_cancelling = _was_cancelling(history, park_ids)
     touched = [i for i, s in enumerate(history) if s.transition_id in park_ids | dues]
     if not touched:
@@ -92,7 +95,8 @@ def rerun_state_of(key: str, history: Sequence[RunState]) -> RerunState:
     is_reverted = _is_reverted(history[touched[-1] + 1 :]) and parks <= MOST_PARKS
     progress = Progress.REVERTED if is_reverted else Progress.HANDLED
     next_id, made_due = uuid5(first, str(current.id)), _made_due(history, park_ids)
-    return RerunState(progress, next_id, made_due, was_cancelling)
+    due_at = next((s.scheduled_time for s in reversed(history) if s.transition_id in dues), None)
+    return RerunState(progress, next_id, made_due, was_cancelling, due_at)
 
 
 def starts_not_before(key: str, history: Sequence[RunState]) -> datetime | None:
