@@ -18,16 +18,20 @@ from chalicelib.adapters.prefect_answers import (
     Fields,
     read_completed_run,
     read_list,
+    read_pool_defaults,
     read_run,
     read_state,
     read_state_answer,
     read_task_run,
+    read_task_run_id,
     read_uuid,
 )
 from chalicelib.adapters.prefect_client import Authorization, JsonHttp
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
+    JsonObject,
+    PrefectDeployment,
     ProposedState,
     RunChange,
     RunState,
@@ -110,13 +114,27 @@ class PrefectRest:
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the live runs of these parents alone, not their children's; none for none."""
+        live = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]
         chosen = {
             "parent_flow_run_id": {"any_": [str(parent) for parent in parents]},
             "deployment_id": {"is_null_": True},
-            "state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}},
+            "state": {"type": {"any_": live}},
         }
         found = self._search_all("flow_runs", flow_runs=chosen) if parents else []
         return tuple(map(read_run, found))
+
+    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
+        """Return the ids of their task runs that say RUNNING, without those of subflows."""
+        chosen = {"id": {"any_": [str(run) for run in flow_runs]}}
+        running = {"state": {"type": {"any_": [StateType.RUNNING]}}}
+        found = self._search_all("task_runs", flow_runs=chosen, task_runs=running)
+        return tuple(id_ for id_, calls in map(read_task_run_id, found) if not calls)
+
+    def crash_task_run(self, task_run_id: UUID, message: str) -> None:
+        """Propose Crashed for a task run; Prefect keeps the state of one that has ended."""
+        crashed = ProposedState(StateType.CRASHED, "Crashed", message)
+        body = {"state": _proposal(crashed), "force": False}
+        self._http.send("POST", f"/task_runs/{task_run_id}/set_state", body)
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
@@ -145,15 +163,28 @@ class PrefectRest:
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
         """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
+        if name := self._deployment_names.get(deployment_id):
+            return name
+        deployment = self.read_deployment(deployment_id)
+        return deployment.name if deployment else ""
+
+    def read_deployment(self, deployment_id: UUID) -> PrefectDeployment | None:
+        """Return the deployment, read anew; only its name is kept."""
+        answer = self._http.get(f"/deployments/{deployment_id}")
+        if answer is None:
+            return None
+        fields = Fields(answer, "deployment")
         if deployment_id not in self._deployment_names:
-            answer = self._http.get(f"/deployments/{deployment_id}")
-            if answer is None:
-                return ""
-            fields = Fields(answer, "deployment")
             flow = self._http.get(f"/flows/{fields.need('flow_id', read_uuid)}")
             flow_name = Fields(flow or {}, "flow").get("name")
             self._deployment_names[deployment_id] = f"{flow_name or '?'}/{fields.get('name')}"
-        return self._deployment_names[deployment_id]
+        name = self._deployment_names[deployment_id]
+        return PrefectDeployment(name, fields.whole("job_variables", dict))
+
+    def read_pool_defaults(self, work_pool: str) -> JsonObject:
+        """Return the defaults of the pool's variables, read anew: one GET, and only for a move."""
+        answer = self._http.get(_pool_path(work_pool))
+        return {} if answer is None else read_pool_defaults(answer)
 
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False

@@ -14,6 +14,8 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
+    JsonObject,
+    PrefectDeployment,
     ProposedState,
     RunChange,
     RunRecord,
@@ -69,7 +71,19 @@ class Prefect(Protocol):
         """Return the runs of a query, by expected start, earliest first."""
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
-        """Return the RUNNING and PENDING runs without deployment of these parents, 100 at most."""
+        """Return the runs in the processes of these parents (100 at most), not their children's.
+
+        Those that are RUNNING or PENDING, or wait for a retry of their own (SCHEDULED).
+        """
+
+    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
+        """Return the task runs of these runs that say RUNNING, but none that stands for a subflow.
+
+        Prefect 3.9 would start such a subflow anew if its task run had ended.
+        """
+
+    def crash_task_run(self, task_run_id: UUID, message: str) -> None:
+        """Set a task run Crashed, which frees its slot of a tag's limit; one that ended stays."""
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
@@ -83,7 +97,19 @@ class Prefect(Protocol):
         """Return the deployment's runs that completed last, `limit` (200) at most, newest first."""
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
-        """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
+        """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know.
+
+        It may be remembered: whether a deployment still exists, only `read_deployment` answers.
+        """
+
+    def read_deployment(self, deployment_id: UUID) -> PrefectDeployment | None:
+        """Return the deployment as it is now; None when Prefect does not know it."""
+
+    def read_pool_defaults(self, work_pool: str) -> JsonObject:
+        """Return the defaults of the variables of the pool's base job template, by name.
+
+        A null is left out: workers take it for none. Empty for a pool that Prefect does not know.
+        """
 
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False

@@ -14,12 +14,12 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.metrics import Measured, Metric
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.core.rescue.orphans import subject_of
+from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import PrefectSpotError, concerns_all
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
@@ -114,7 +114,7 @@ class _Sweep:
         self._end_subflows(overdue)
         return self._repair(
             overdue,
-            lambda run: NO_CAPACITY_REASON in run.state.message or bool(self.tasks.tagged(run)),
+            lambda run: is_submission_failure(run.state.message) or bool(self.tasks.tagged(run)),
         )
 
     def keep_deadlines(self, runs: Sequence[FlowRun]) -> FlowRun | None:
@@ -162,7 +162,7 @@ class _Sweep:
         if subject is None:
             return
         self.report.stranded += 1
-        decision = rescue(context, run.id, subject, swept=True)
+        decision = rescue(context, run.id, subject, swept=run.state.id)
         self.report.decisions[decision.verdict.value] += 1
 
     def _records(self, runs: Sequence[FlowRun]) -> Mapping[UUID, RunRecord]:
