@@ -7,7 +7,7 @@ submits after it has the old variables, and starts on Spot.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -38,7 +38,10 @@ SECONDS_PER_RUN: Final = 10.0
 
 
 def keep_deadlines(
-    context: Context, runs: Sequence[FlowRun], decisions: Counter[str]
+    context: Context,
+    runs: Sequence[FlowRun],
+    read_records: Callable[[Sequence[FlowRun]], Mapping[UUID, RunRecord]],
+    decisions: Counter[str],
 ) -> FlowRun | None:
     """Put those of a page's waiting runs on demand that an attempt on Spot might make late.
 
@@ -47,7 +50,7 @@ def keep_deadlines(
     for, None for none.
     """
     tagged = [run for run in runs if _has_a_deadline(run, context.policy.mode)]
-    records = context.records.read_many([run.id for run in tagged]) if tagged else {}
+    records = read_records(tagged)
     past: dict[UUID | None, PreviousRuns | Missing] = {}
     for run in tagged:
         record = records.get(run.id, RunRecord(run.id))
@@ -78,7 +81,8 @@ def _has_a_deadline(run: FlowRun, mode: Mode) -> bool:
 def _waits(run: FlowRun) -> bool:
     """Whether no worker has taken it yet."""
     unstarted = run.run_count == 0 and run.infrastructure_pid is None
-    return run.state.type is StateType.SCHEDULED and unstarted
+    is_parked = run.state.name == "AwaitingRetry"  # or a start that is tried again
+    return run.state.type is StateType.SCHEDULED and unstarted and not is_parked
 
 
 def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Moved | None:

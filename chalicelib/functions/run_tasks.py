@@ -121,10 +121,18 @@ class RunTasks:
         return self._context.now() - since > self._context.grace
 
 
+def waits_in_process(run: FlowRun) -> bool:
+    """Whether the run waits for a retry in its own process: no worker takes it."""
+    return run.state.type is StateType.SCHEDULED and run.policy.retry_type == "in_process"
+
+
 def _may_run(run: FlowRun) -> bool:
     """Whether a process may be at work on it: it is alive, or waits for a retry in its process."""
-    retries = run.state.type is StateType.SCHEDULED and run.policy.retry_type == "in_process"
-    return retries or run.state.type in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+    return waits_in_process(run) or run.state.type in (
+        StateType.RUNNING,
+        StateType.PENDING,
+        StateType.CANCELLING,
+    )
 
 
 def _picked_up_at(history: Sequence[RunState]) -> datetime:

@@ -19,12 +19,11 @@ from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.core.rescue.orphans import subject_of
-from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import PrefectSpotError, concerns_all
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
 from chalicelib.functions.rescue import rescue
-from chalicelib.functions.run_tasks import NO_ARN, RunTasks
+from chalicelib.functions.run_tasks import NO_ARN, RunTasks, waits_in_process
 
 PAGE: Final = 100
 """Runs read together: what DescribeTasks and BatchGetItem take in one request."""
@@ -75,6 +74,7 @@ class _Sweep:
         self.report = SweepReport()
         self.tasks = RunTasks(context)
         self._judged: set[UUID] = set()
+        self._repaired: set[UUID] = set()
         self._left: set[UUID] = set()
         self._unread: dict[UUID, str] = {}
 
@@ -99,9 +99,21 @@ class _Sweep:
             return place.before(undone, rest), False
         return place.next(page, PAGE, self.report.stranded - before), True
 
-    def repair_parked(self, runs: Sequence[FlowRun]) -> FlowRun | None:
-        """Complete reruns that were left parked. One without a record waits for an own retry."""
-        return self._repair(self._overdue(runs), lambda _: False)
+    def repair_scheduled(self, runs: Sequence[FlowRun]) -> FlowRun | None:
+        """Complete reruns that were left parked, keep deadlines, and rerun what waits for a retry
+        in a process that is gone: no worker ever takes that.
+        """
+        overdue = self._overdue(runs)
+        orphans = self.tasks.without_live([run for run in overdue if waits_in_process(run)])
+        is_orphan = {run.id for run in orphans}
+        suspects = [
+            run
+            for run in overdue
+            if (run.id in is_orphan if waits_in_process(run) else _was_moved(run))
+        ]
+        late = keep_deadlines(self.context, runs, self._records, self.report.decisions)
+        undone = [late, self._repair(suspects, waits_in_process)]
+        return min(filter(None, undone), key=runs.index, default=None)
 
     def repair_live(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Repair runs that are alive in Prefect and have no live task."""
@@ -111,15 +123,20 @@ class _Sweep:
         """Rerun runs that Spot ended; end the subflows of all that stay ended."""
         ours = ("", NO_ARN)
         overdue = self._overdue([run for run in runs if self.tasks.elsewhere(run) in ours])
-        self._end_subflows(overdue)
-        return self._repair(
-            overdue,
-            lambda run: is_submission_failure(run.state.message) or bool(self.tasks.tagged(run)),
-        )
+        undone = self._repair(overdue, self._may_need_repair)
+        done = overdue if undone is None else overdue[: overdue.index(undone)]
+        self._end_subflows([run for run in done if run.id not in self._repaired])
+        return undone
 
-    def keep_deadlines(self, runs: Sequence[FlowRun]) -> FlowRun | None:
-        """Put runs on demand that a first attempt on Spot might make late."""
-        return keep_deadlines(self.context, runs, self.report.decisions)
+    def _may_need_repair(self, run: FlowRun) -> bool:
+        """Whether a run that has ended, and has no record, is looked at: its history may say more.
+
+        A failed one is rerun on the evidence of a recorded warning only.
+        """
+        kind = run.state.type
+        return kind is StateType.CRASHED or (
+            kind is StateType.CANCELLED and bool(self.tasks.tagged(run))
+        )
 
     def _repair(
         self, suspects: Sequence[FlowRun], without_record: Callable[[FlowRun], bool]
@@ -162,6 +179,7 @@ class _Sweep:
         if subject is None:
             return
         self.report.stranded += 1
+        self._repaired.add(run.id)
         decision = rescue(context, run.id, subject, swept=run.state.id)
         self.report.decisions[decision.verdict.value] += 1
 
@@ -236,7 +254,6 @@ class Stage:
 
     repair: Callable[[_Sweep, Sequence[FlowRun]], FlowRun | None]
     state_types: tuple[StateType, ...]
-    state_names: tuple[str, ...] = ()
     narrow: Callable[[RunQuery, datetime], RunQuery] = lambda query, _now: query
 
     def query(self, context: Context, place: Place) -> RunQuery:
@@ -244,7 +261,6 @@ class Stage:
         query = RunQuery(
             context.work_pool,
             self.state_types,
-            self.state_names,
             expected_after=place.after,
             limit=PAGE,
             offset=place.offset,
@@ -253,27 +269,30 @@ class Stage:
         return replace(query, expected_before=query.expected_after) if place.moment else query
 
 
+def _was_moved(run: FlowRun) -> bool:
+    """Whether a state was ever proposed to the run: Prefect's scheduler gives no transition id."""
+    return bool(run.run_count or run.infrastructure_pid or run.state.transition_id)
+
+
 def _expected_lately(query: RunQuery, now: datetime) -> RunQuery:
     after = now - ENDED_WITHIN
     return replace(query, expected_after=max(after, query.expected_after or after))
 
 
 STAGES: Final = (
-    Stage(_Sweep.repair_parked, (StateType.SCHEDULED,), ("AwaitingRetry",)),
+    Stage(
+        _Sweep.repair_scheduled,
+        (StateType.SCHEDULED,),
+        narrow=lambda query, now: replace(query, expected_before=now + LOOKED_AHEAD),
+    ),
     Stage(_Sweep.repair_live, (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)),
     Stage(
         _Sweep.repair_ended,
-        (StateType.CRASHED, StateType.CANCELLED),
+        (StateType.CRASHED, StateType.CANCELLED, StateType.FAILED),
         narrow=lambda query, now: replace(query, ended_after=now - ENDED_WITHIN),
     ),
     # Prefect 3.4 gives no end to a run that crashed before its start: one that Spot refused.
     Stage(_Sweep.repair_ended, (StateType.CRASHED,), narrow=_expected_lately),
-    Stage(
-        _Sweep.keep_deadlines,
-        (StateType.SCHEDULED,),
-        ("Scheduled", "Late", "AwaitingConcurrencySlot"),
-        narrow=lambda query, now: replace(query, expected_before=now + LOOKED_AHEAD),
-    ),
 )
 
 

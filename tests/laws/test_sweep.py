@@ -1,6 +1,6 @@
 """What `sweep` repairs from state, when no event was handled; and what it leaves alone."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.ports import RunQuery
 from chalicelib.functions.sweep import PAGE, sweep
-from tests.laws.universe import OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
+from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
 from tests.make import ACCOUNT, NOW, TASK_ARN
 from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect
@@ -326,13 +326,65 @@ def test_a_sweep_ends_although_dynamodb_throttles_the_bills(universe: Universe) 
     assert report.finished
 
 
-def test_a_hundred_healthy_runs_cost_a_handful_of_calls(universe: Universe) -> None:
+@pytest.mark.parametrize("waiting", [False, True], ids=["running", "waiting for own retries"])
+def test_a_hundred_healthy_runs_cost_a_handful_of_calls(universe: Universe, waiting: bool) -> None:
     for _ in range(100):
-        universe.running()
+        run, _ = universe.running()
+        if waiting:
+            run.policy.update(retries=1, retry_delay=3600)
+            assert universe.prefect.engine_fails(run.id).name == "AwaitingRetry"
     universe.sweep()
+    assert not {"prefect.read_history", "tasks.all_of"} & set(universe.calls)
     of_runs = [call for call in universe.calls if not call.startswith("bills.")]
     assert len(of_runs) <= 12, universe.calls
     assert len(universe.calls) <= 16, "bills cost the same, however many runs there are"
+
+
+def test_a_quiet_pool_costs_a_request_for_each_set_of_runs(universe: Universe) -> None:
+    universe.sweep()
+    assert universe.calls.count("prefect.find_runs") <= 4
+    assert not [call for call in universe.calls if call.startswith("tasks.all")]
+
+
+@pytest.mark.parametrize("delay", [0, 1800])
+def test_a_run_whose_own_retry_lost_its_process_is_rerun_when_all_events_were_lost(
+    universe: Universe, delay: int
+) -> None:
+    run, task = universe.running()
+    run.policy.update(retries=2, retry_delay=delay)
+    universe.passes(60)
+    assert universe.prefect.engine_fails(run.id).name == "AwaitingRetry"
+    universe.stops(task)
+    universe.sweep()
+    assert run.policy["retry_type"] != "in_process"
+    universe.passes(delay)
+    assert universe.prefect.is_due(run.id)
+
+
+def test_a_failure_that_a_recorded_warning_caused_is_rerun_though_the_stop_was_lost(
+    universe: Universe,
+) -> None:
+    run, task = universe.running()
+    universe.deliver(universe.warning(task))
+    universe.passes(3)
+    universe.prefect.engine_fails(run.id)
+    other, _ = universe.running()
+    universe.prefect.engine_fails(other.id)
+    universe.passes(2)
+    universe.stops(task)
+    universe.sweep()
+    assert universe.prefect.is_due(run.id)
+    assert other.state.type is StateType.FAILED
+
+
+def test_a_completed_run_that_an_engine_crashed_is_completed_again(universe: Universe) -> None:
+    run, task = universe.running()
+    universe.prefect.engine_finishes(run.id)
+    crashed = ProposedState(StateType.CRASHED, "Crashed", "Execution was aborted by a signal.")
+    universe.prefect.propose_state(run.id, crashed, force=True)
+    universe.stops(task)
+    universe.sweep()
+    assert run.state.type is StateType.COMPLETED
 
 
 def test_one_run_that_cannot_be_repaired_does_not_stop_the_others(universe: Universe) -> None:
@@ -355,6 +407,87 @@ ODD_TASKS = {
     "empty": "",
     "control characters": "arn:\n\0",
 }
+
+
+@dataclass(frozen=True)
+class Plight:
+    """How one run stands: its state, and what ECS and the worker's note say of its task.
+
+    `task`: "alive", the stop of one that ended, or "forgotten". `pid`: "own", "none", or odd.
+    """
+
+    kind: StateType
+    name: str = ""
+    message: str = ""
+    in_process: bool = False
+    task: str = "Spot"
+    pid: str = "own"
+    tagged: bool = True
+    on_demand: bool = False
+
+    def befall(self, universe: Universe) -> TwinRun:
+        launch_type = {"launch_type": "FARGATE"} if self.on_demand else {}
+        run, task = universe.running(job_variables=launch_type)
+        run.infrastructure_pid = {"own": run.infrastructure_pid, "none": None}.get(
+            self.pid, f"prefect-spot-dev::{self.pid}"
+        )
+        if self.in_process:
+            run.policy["retry_type"] = "in_process"
+        if self.kind is not StateType.RUNNING:
+            state = {"name": self.name or self.kind.value.title(), "message": self.message}
+            moved = ProposedState(self.kind, **state)
+            universe.prefect._write(run, moved, before={}, after={})
+        if self.task != "alive":
+            universe.stops(task, **STOPS.get(self.task, {}))
+        if self.task == "forgotten":
+            del universe.tasks[task.arn]
+        elif not self.tagged:
+            universe.tasks[task.arn] = replace(universe.tasks[task.arn], flow_run_id=None)
+        return run
+
+    @property
+    def is_seen_alive(self) -> bool:
+        return self.task == "alive" and (self.tagged or self.pid == "own")
+
+
+STOPS: dict[str, dict[str, Any]] = {"memory": OUT_OF_MEMORY, "by itself": BY_ITSELF}
+plights = st.builds(
+    Plight,
+    st.sampled_from([StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]),
+    message=st.sampled_from(["", "Capacity is unavailable at this time.", "\0 <b>"]),
+    in_process=st.booleans(),
+    task=st.sampled_from(["alive", "Spot", "memory", "by itself", "forgotten"]),
+    pid=st.sampled_from(["own", "none", "own", *ODD_TASKS.values()]),
+    tagged=st.booleans(),
+    on_demand=st.booleans(),
+)
+waiting = st.builds(
+    replace,
+    plights,
+    kind=st.just(StateType.SCHEDULED),
+    in_process=st.just(True),
+    name=st.sampled_from(["AwaitingRetry", "Scheduled", "Late", "Resuming", "Own name"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(plights | waiting, min_size=1, max_size=6))
+@example([Plight(StateType.SCHEDULED, "Late", in_process=True)])
+def test_every_run_without_a_live_task_is_judged_or_reported(situation: list[Plight]) -> None:
+    """Whatever state, name, retry type, pid or message it has; and no odd one stops the others."""
+    universe = Universe()
+    runs = [plight.befall(universe) for plight in situation]
+    before = [len(run.states) for run in runs]
+    for _ in range(26):  # two hours: ECS forgets after one
+        report = universe.sweep()
+        assert report is not None
+        assert (report.finished, report.failed) == (True, 0)
+    for plight, run, count in zip(situation, runs, before, strict=True):
+        if plight.is_seen_alive:
+            assert len(run.states) == count, "its container is at work"
+        else:
+            ended = run.state.is_final or universe.prefect.is_due(run.id)
+            assert ended or run.id in universe.stored.sweep.unjudged, (plight, run.state)
 
 
 @pytest.mark.parametrize("arn", ODD_TASKS.values(), ids=ODD_TASKS)
