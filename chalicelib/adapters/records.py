@@ -187,16 +187,20 @@ class RunTable:
     def read_sweep(self) -> SweepNotes:
         """Return what the last sweep left; of the first release's items, the place and the time."""
         item = self._items.get(_SWEEP)
-        unjudged = {
-            UUID(run): read(Unjudged, kept) for run, kept in item.get("unjudged", {}).items()
-        }
-        return read(SweepNotes, item, unjudged=unjudged)
+        kept = {UUID(run): read(Unjudged, why) for run, why in item.get("unjudged", {}).items()}
+        answered = frozenset(map(UUID, item.get("answered", ())))
+        return read(SweepNotes, item, unjudged=kept, answered=answered)
 
     def save_sweep(self, notes: SweepNotes) -> None:
         """Write what a sweep leaves, in place of what is there."""
-        unjudged = {str(run): values_of(kept) for run, kept in notes.unjudged.items()}
-        swept_at = notes.swept_at and notes.swept_at.isoformat()
-        self._items.put(_SWEEP, place=notes.place, swept_at=swept_at, unjudged=unjudged)
+        times = {"swept_at": notes.swept_at, "without_end_at": notes.without_end_at}
+        self._items.put(
+            _SWEEP,
+            place=notes.place,
+            unjudged={str(run): values_of(kept) for run, kept in notes.unjudged.items()},
+            answered=sorted(map(str, notes.answered)),
+            **{name: at and at.isoformat() for name, at in times.items()},
+        )
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the run's lease until `now + lease` and return its record. Raises LeaseHeldError."""

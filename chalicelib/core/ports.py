@@ -39,8 +39,10 @@ class RunQuery:
     """Which runs `find_runs` shall return: those of a work pool, in some states.
 
     `state_names`: Prefect's own names (AwaitingRetry), empty for any. `expected_after` and
-    `expected_before` bound the expected start, both included; `ended_after` the end. At most
+    `expected_before` bound the expected start, both included; `ended_after` the end; `without_end`:
+    only runs that have none, as one has on Prefect 3.4 that crashed before its start. At most
     `limit` (200) runs come back, by expected start, earliest first, after skipping `offset`.
+    `known_pool`: the work pool is there, so that an empty answer needs no second request.
     """
 
     work_pool: str
@@ -49,8 +51,10 @@ class RunQuery:
     expected_after: datetime | None = None
     expected_before: datetime | None = None
     ended_after: datetime | None = None
+    without_end: bool = False
     limit: int = 200
     offset: int = 0
+    known_pool: bool = False
 
 
 class Prefect(Protocol):

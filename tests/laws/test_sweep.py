@@ -15,6 +15,8 @@ from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.ports import RunQuery
+from chalicelib.errors import PrefectUnavailableError
+from chalicelib.functions.repairs import SweepReport
 from chalicelib.functions.sweep import PAGE, sweep
 from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
 from tests.make import ACCOUNT, NOW, TASK_ARN
@@ -342,7 +344,7 @@ def test_a_hundred_healthy_runs_cost_a_handful_of_calls(universe: Universe, wait
 
 def test_a_quiet_pool_costs_a_request_for_each_set_of_runs(universe: Universe) -> None:
     universe.sweep()
-    assert universe.calls.count("prefect.find_runs") <= 4
+    assert universe.calls.count("prefect.find_runs") <= 5
     assert not [call for call in universe.calls if call.startswith("tasks.all")]
 
 
@@ -434,8 +436,7 @@ class Plight:
         if self.in_process:
             run.policy["retry_type"] = "in_process"
         if self.kind is not StateType.RUNNING:
-            state = {"name": self.name or self.kind.value.title(), "message": self.message}
-            moved = ProposedState(self.kind, **state)
+            moved = ProposedState(self.kind, self.name or self.kind.value.title(), self.message)
             universe.prefect._write(run, moved, before={}, after={})
         if self.task != "alive":
             universe.stops(task, **STOPS.get(self.task, {}))
@@ -563,3 +564,112 @@ def test_a_child_that_refuses_its_end_does_not_keep_the_others_alive(universe: U
     universe.sweep()
     states = [universe.prefect.runs[child].state.type for child in children]
     assert states == [StateType.CRASHED, StateType.RUNNING, StateType.CRASHED]
+
+
+# The light look.
+
+
+def minutely(universe: Universe, seconds: float = 60) -> SweepReport:
+    """The schedule's next call."""
+    universe.passes(seconds)
+    return sweep(universe.context(), {"detail-type": "Scheduled Event"})
+
+
+SUBMISSION = "Failed to submit flow run to infrastructure: RuntimeError: {}"
+REFUSED = SUBMISSION.format("Capacity is unavailable at this time.")
+INACTIVE = SUBMISSION.format("ClientException: TaskDefinition is inactive")
+
+
+@pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
+def test_a_light_look_costs_one_request_when_there_is_nothing_to_do(
+    universe: Universe, oldest: bool
+) -> None:
+    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    stopped(universe)
+    assert minutely(universe).finished, "the first call reads all"
+    for _ in range(4):
+        assert minutely(universe).light
+        assert universe.calls == ["records.read_sweep", "prefect.find_runs"]
+    assert not minutely(universe).light
+
+
+@pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
+def test_a_refusal_is_answered_within_a_minute_and_asks_ecs_nothing(
+    universe: Universe, oldest: bool
+) -> None:
+    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    refused(universe)
+    universe.sweep()  # learns which server it is
+    run = refused(universe)
+    assert minutely(universe).light
+    assert universe.prefect.is_due(run.id)
+    assert run.job_variables["launch_type"] == "FARGATE"
+    assert not [call for call in universe.calls if call.startswith("tasks.")]
+
+
+def test_a_failed_submission_is_answered_once(universe: Universe) -> None:
+    """On demand refused too, or for a lasting reason: it stays Crashed, and costs no more."""
+    minutely(universe)
+    runs = [refused(universe) for _ in range(2)]
+    minutely(universe)
+    refuse(universe, runs[0])
+    universe.prefect.worker_picks_up(runs[1].id)
+    universe.prefect.crash(runs[1].id, INACTIVE)
+    assert minutely(universe).stranded == 2
+    assert {run.state.type for run in runs} == {StateType.CRASHED}
+    assert minutely(universe).light
+    assert universe.calls == ["records.read_sweep", "prefect.find_runs"]
+    universe.passes(3600)
+    minutely(universe)
+    assert not universe.stored.sweep.answered
+
+
+def test_a_failed_submission_with_a_live_task_is_left_alone_until_that_ends(
+    universe: Universe,
+) -> None:
+    """RunTask's answer was lost: the worker gave up on a task that runs."""
+    minutely(universe)
+    run, task = universe.running()
+    universe.prefect.crash(run.id, SUBMISSION.format("ReadTimeoutError: read timed out"))
+    assert minutely(universe).stranded == 0
+    universe.stops(task, stop_code="TaskFailedToStart", stopped_reason="", started_at=None)
+    assert minutely(universe).stranded == 1
+
+
+def test_a_light_look_that_fails_for_one_run_answers_the_others_and_tries_again(
+    universe: Universe,
+) -> None:
+    minutely(universe)
+    odd, other = refused(universe), refused(universe)
+    stumble(universe, odd.id, "read_history")
+    assert minutely(universe).failed == 1
+    assert universe.prefect.is_due(other.id)
+    del universe.prefect.read_history
+    minutely(universe)
+    assert universe.prefect.is_due(odd.id)
+
+
+def test_a_light_look_without_prefect_is_logged_and_no_failure(universe: Universe) -> None:
+    minutely(universe)
+    universe.prefect.failure = PrefectUnavailableError("503", next_step="none")
+    assert minutely(universe).failed == 1
+
+
+def test_a_scheduled_sweep_ends_before_the_next_call_and_that_goes_on(universe: Universe) -> None:
+    for _ in range(150):
+        stopped(universe)
+    universe.passes(300)
+    real = universe.prefect.read_history
+
+    def slow(flow_run_id: UUID) -> Any:
+        universe.passes(1)
+        return real(flow_run_id)
+
+    universe.prefect.read_history = slow  # type: ignore[method-assign]
+    began, calls = universe.now, 0
+    while not minutely(universe, seconds=0).finished:
+        calls += 1
+        assert universe.now - began < timedelta(seconds=60)
+        began = universe.now = began + timedelta(seconds=60)
+    assert calls >= 2
+    assert all(universe.prefect.is_due(run) for run in universe.prefect.runs)

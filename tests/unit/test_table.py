@@ -92,7 +92,8 @@ def test_a_record_is_read_as_it_was_saved(records: Open, record: RunRecord) -> N
 
 def test_what_a_sweep_left_is_kept(records: Open) -> None:
     assert records("me").read_sweep() == SweepNotes()
-    notes = SweepNotes("ended 200", NOW, {RUN_ID: Unjudged("no ARN", NOW)})
+    unjudged, answered = {RUN_ID: Unjudged("no ARN", NOW)}, frozenset({RUN_ID, UUID(int=7)})
+    notes = SweepNotes("ended 200", NOW, unjudged, answered, NOW)
     records("me").save_sweep(notes)
     assert records("another").read_sweep() == notes
 

@@ -91,8 +91,12 @@ class SweepNotes:
 
     `place`: its bookmark, empty when it came to its end; `swept_at`: when it stopped (UTC), None
     where there was none. `unjudged`: the runs that were counted as such, and not judged since.
+    `answered`: the ids of the states, failed submissions of the last minutes, that were handled.
+    `without_end_at`: when a sweep last met a crashed run without an end, which Prefect 3.4 leaves.
     """
 
     place: str = ""
     swept_at: datetime | None = None
     unjudged: Mapping[UUID, Unjudged] = field(default_factory=dict, hash=False)
+    answered: frozenset[UUID] = frozenset()
+    without_end_at: datetime | None = None
