@@ -22,8 +22,8 @@ from chalicelib.core.rescue.start_failures import (
 )
 from localcloud.cloud import wait_for
 from localcloud.fault_proxy import Answer, Fault, FaultProxy, Hang, ProxiedRequest, Reset
-from localcloud.processes import free_port
 from localcloud.prefect_api import PrefectApi
+from localcloud.processes import free_port
 from tests.contract.conftest import OLDEST_PYTHON
 from tests.contract.real import RealPrefect
 from tests.contract.stage import Stage

@@ -111,10 +111,16 @@ def test_a_cancellation_between_two_tasks_comes_to_its_end(universe: Universe) -
     assert "no task" in run.state.message
 
 
-def test_a_run_that_was_picked_up_and_never_got_a_task_is_crashed(universe: Universe) -> None:
+def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
+    universe: Universe,
+) -> None:
     run = universe.prefect.runs[universe.prefect.create_run()]
-    universe.prefect.worker_picks_up(run.id)
-    universe.sweep()
+    for _ in range(3):
+        universe.prefect.worker_picks_up(run.id)
+        universe.passes(HOUR)
+        universe.sweep()
+        universe.passes(200)
+    assert [state.type for state in run.states].count(StateType.PENDING) == 3
     assert run.state.type is StateType.CRASHED
     assert "ECS never showed a task for it" in run.state.message
 

@@ -159,7 +159,9 @@ def recorded(**changes: Any) -> RunRecord:
     return RunRecord(RUN_ID, {TASK_ARN: Interruption(**{**ordinary, **changes})})
 
 
-DUE = make_state(StateType.SCHEDULED, transition_id=due_id(park_id_of_task(TASK_ARN)))
+PARK_ID = park_id_of_task(TASK_ARN)
+PARKED = make_state(StateType.SCHEDULED, transition_id=PARK_ID)
+DUE = make_state(StateType.SCHEDULED, transition_id=due_id(PARK_ID))
 NONE = RunRecord(RUN_ID)
 TO_ON_DEMAND = recorded(rerun_on="FARGATE")
 NOT_RERUN = recorded(rerun_on="", outcome_annotated=True)
@@ -170,8 +172,10 @@ NOT_RERUN = recorded(rerun_on="", outcome_annotated=True)
     [
         pytest.param(NONE, [running(9)], "rescue", "undecided", id="not recorded yet"),
         pytest.param(recorded(), [running(9)], "rescue", "undecided", id="decided, not due"),
-        pytest.param(recorded(), [running(9), DUE], "rescue", "spot-rerun", id="on Spot"),
-        pytest.param(TO_ON_DEMAND, [DUE, running(1)], "rescue", "on-demand-rerun", id="on demand"),
+        pytest.param(recorded(), [running(9), PARKED, DUE], "rescue", "spot-rerun", id="Spot"),
+        pytest.param(
+            TO_ON_DEMAND, [PARKED, DUE, running(1)], "rescue", "on-demand-rerun", id="on demand"
+        ),
         pytest.param(NOT_RERUN, [running(9)], "rescue", "none", id="not to be rerun"),
         pytest.param(recorded(outcome_annotated=True), [running(9)], "rescue", "none", id="undone"),
         pytest.param(recorded(), [], "rescue", "none", id="a run that Prefect forgot"),

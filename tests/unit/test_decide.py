@@ -100,8 +100,8 @@ def not_submitted(why: str, kind: StateType = CRASHED, **run: Any) -> Snapshot:
     state = crashed if kind is CRASHED else make_state(kind)
     submission = FailedSubmission(crashed.id, crashed.message)
     history = (make_state(PENDING), crashed, *(() if kind is CRASHED else (state,)))
-    run = make_run(**{"run_count": 0, **run, "state": state})
-    return make_snapshot(subject=submission, run=run, history=history, swept=True)
+    found = make_run(**{"run_count": 0, **run, "state": state})
+    return make_snapshot(subject=submission, run=found, history=history, swept=True)
 
 
 def then_parked(before: Snapshot) -> Snapshot:

@@ -184,7 +184,7 @@ def test_a_run_whose_state_keeps_changing_is_left_to_a_retry(
 def test_the_log_names_run_task_and_decision_and_holds_no_event(scene: Scene) -> None:
     react(scene.context, scene.event())
     decided = [keys for message, keys in scene.log.lines if message == "decided"]
-    assert [keys["decision"] for keys in decided] == ["rerun-on-spot", "finish-rerun"]
+    assert [keys["decision"] for keys in decided] == ["rerun-on-spot", "make-due", "finish-rerun"]
     for keys in decided:
         assert (keys["flow_run_id"], keys["task_arn"]) == (str(scene.run_id), scene.task.arn)
     assert "overrides" not in str(scene.log.lines)

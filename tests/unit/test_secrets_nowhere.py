@@ -344,6 +344,12 @@ def test_a_refused_change_does_not_quote_the_runs_job_variables(function: Functi
             answer(422, {"detail": said})(handler)
         elif "flow_run_states" in handler.path:
             answer(200, [parked])(handler)
+        elif "/deployments/" in handler.path or "/work_pools/" in handler.path:
+            answer(200, {"flow_id": str(RUN_ID), "job_variables": {}, "base_job_template": {}})(
+                handler
+            )
+        elif "/filter" in handler.path:
+            answer(200, [])(handler)
         else:
             answer(200, run)(handler)
 

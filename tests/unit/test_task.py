@@ -17,6 +17,7 @@ from chalicelib.core.model.ecs_task import (
     parse_event,
     parse_task,
 )
+from chalicelib.core.rescue.snapshot import cause_of
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event, make_task
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -109,14 +110,16 @@ NO_ROOM = "Capacity is unavailable at this time. Please try again later"
         pytest.param(BY_ITSELF, "", False, OTHER, id="exited by itself without a warning"),
         pytest.param("UserInitiated", "prefect-spot drill 1", False, Cause.DRILL, id="drill"),
         pytest.param("TaskFailedToStart", NO_ROOM, False, Cause.NO_SPOT_CAPACITY, id="no capacity"),
-        pytest.param("TaskFailedToStart", "CannotPullContainer", False, OTHER, id="image pull"),
+        pytest.param("TaskFailedToStart", "CannotPull", False, Cause.FAILED_START, id="image pull"),
+        pytest.param("InfrastructureHealth", "", False, Cause.FAILED_START, id="host died"),
+        pytest.param("InfrastructureHealth", "", True, SPOT, id="host died after a warning"),
         pytest.param("SomethingNew", "", False, OTHER, id="unknown"),
     ],
 )
 def test_the_cause_is_named(stop_code: str, reason: str, warned: bool, cause: Cause) -> None:
     started_at = None if stop_code == "TaskFailedToStart" else NOW
     task = make_task(stop_code=stop_code, stopped_reason=reason, started_at=started_at)
-    assert classify(task, warned=warned) is cause
+    assert cause_of(task, warned=warned) is cause
 
 
 def test_an_on_demand_task_is_not_interrupted_by_spot() -> None:
