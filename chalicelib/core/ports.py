@@ -204,7 +204,8 @@ class Context:
     """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
 
     `lease` is longer than the invocation can last, so that it never ends under a living handler;
-    `grace` is what `react` is given before `sweep` repairs. `gather` makes calls that do not depend
+    `grace` is what `react` is given before `sweep` repairs, `pending_grace` what a worker is given
+    to bring up the task of a run that it picked up. `gather` makes calls that do not depend
     on each other, all of them whatever fails, and returns their results or raises the first
     failure. `with_timeout` makes a Prefect that gives up after so many seconds; `pause` waits so
     many; `seconds_left` of the invocation. `measure` hands on values for CloudWatch.
@@ -223,6 +224,7 @@ class Context:
     account: str
     work_pool: str
     grace: timedelta
+    pending_grace: timedelta
     seconds_left: Callable[[], float]
     pause: Callable[[float], None]
     gather: Callable[[Sequence[Callable[[], Any]]], list[Any]]
