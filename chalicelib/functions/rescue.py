@@ -28,7 +28,8 @@ from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue import actions
-from chalicelib.core.rescue.actions import Decision
+from chalicelib.core.rescue.actions import Decision, Verdict
+from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Snapshot, Subject
@@ -135,6 +136,8 @@ class _Handling:
             run_state=one_line(snapshot.run.state.name),
             **self.log_keys,
         )
+        if decision.verdict is Verdict.RERUN_ON_DEMAND and (why := move_without_effect(snapshot)):
+            self.context.log.info("a move had no effect", reason=why, **self.log_keys)
         return all(self.step(action) for action in decision.actions)
 
     def step(self, action: actions.Action) -> bool:

@@ -287,6 +287,7 @@ class Universe:
             policy=self.policy,
             clusters=("prefect-spot-dev",),
             account=ACCOUNT,
+            region="us-east-1",
             work_pool=self.prefect.work_pool_name,
             grace=timedelta(minutes=3),
             pending_grace=timedelta(minutes=15),

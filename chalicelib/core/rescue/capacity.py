@@ -10,6 +10,7 @@ raises `retries` by one.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
 from chalicelib.core.model.flow_run import Interruption, RunChange, RunState, StateType
@@ -18,10 +19,17 @@ from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     deciding_tags,
     has_deadline_tag,
+    is_on_demand,
+    must_displace_strategy,
     on_demand_variables,
 )
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
 from chalicelib.core.rescue.snapshot import Refusal, Snapshot, due_id, park_id_of_task
+
+NO_EFFECT: Final = (
+    "the run had been moved to FARGATE before, and its task was on Spot all the same: most likely"
+    " the base job template of its work pool names the capacity itself; run spotctl status"
+)
 
 
 def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
@@ -68,7 +76,7 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
     if interruption.rerun_on:
         return recorded
     leaves_spot = _must_leave_spot(recorded, interruption)
-    guard, reason = ("", "") if leaves_spot else _advice(snapshot)
+    guard, reason = ("", move_without_effect(snapshot)) if leaves_spot else _advice(snapshot)
     chosen = replace(
         interruption,
         rerun_on=FARGATE if leaves_spot or guard else FARGATE_SPOT,
@@ -81,11 +89,29 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, record=record)
 
 
-def change_for_rerun(snapshot: Snapshot) -> RunChange:
-    """Return the difference between what the run is and what its rerun needs."""
+def move_without_effect(snapshot: Snapshot) -> str:
+    """Return what to say of a task that Spot had although its run was moved to FARGATE; mostly "".
+
+    The run's own variables say FARGATE, so the move took effect in Prefect, and not at the worker.
+    Ask before the capacity of the rerun is chosen: then the record holds earlier decisions only.
+    """
+    task, moved = snapshot.task, snapshot.record.next_capacity == FARGATE
+    undecided = snapshot.interruption is None or not snapshot.interruption.rerun_on
+    on_spot = task is not None and task.capacity == FARGATE_SPOT
+    return NO_EFFECT if undecided and on_spot and moved and is_on_demand(snapshot.run) else ""
+
+
+def change_for_rerun(snapshot: Snapshot, *, displaces_strategy: bool | None = None) -> RunChange:
+    """Return the difference between what the run is and what its rerun needs.
+
+    `displaces_strategy`: as `must_displace_strategy` says; None: by the run's own job variables.
+    """
     run, record, policy = snapshot.run, snapshot.record, snapshot.run.policy
-    on_demand = record.next_capacity == FARGATE
-    variables = on_demand_variables(run.job_variables) if on_demand else run.job_variables
+    on_demand, variables = record.next_capacity == FARGATE, run.job_variables
+    if displaces_strategy is None:
+        displaces_strategy = must_displace_strategy(variables)
+    if on_demand:
+        variables = on_demand_variables(variables, displaces_strategy=displaces_strategy)
     if record.own_retries is not None:  # what leaves the flow as many retries as it had
         policy = replace(policy, retries=record.own_retries + record.lost_starts)
     if policy.retry_type == "in_process":

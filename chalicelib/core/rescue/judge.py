@@ -13,7 +13,7 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Cause
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.policy import is_on_demand
+from chalicelib.core.model.policy import is_on_demand, other_pool
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.orphans import explain
@@ -90,6 +90,8 @@ Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore
 
 def judge(snapshot: Snapshot) -> Ruling:
     """Return what has to happen, before the capacity of a rerun is chosen."""
+    if reason := other_pool(snapshot.run.work_pool_name, snapshot.policy.work_pools):
+        return Ignore(reason)
     rerun, message = snapshot.rerun_state, snapshot.run.state.message
     # By the worker itself: a new attempt, which only looks like a revert.
     given_up = NO_CAPACITY_REASON in message or "could not be submitted" in message
