@@ -60,9 +60,6 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
     context = wiring.context_of(Context(60_000))
     account, region = Context.invoked_function_arn.split(":")[4:2:-1]
     assert context.scope == (("prefect-spot-dev",), account, region)
-        ("prefect-spot-dev",),
-        *Context.invoked_function_arn.split(":")[4:2:-1],
-    )
     assert context.lease == timedelta(seconds=65)
     assert 50 < context.seconds_left() <= 57
 
