@@ -52,7 +52,7 @@ def test_a_run_whose_attempt_on_spot_might_be_late_starts_on_demand(universe: Un
 
 
 ON_SPOT = {"capacity_provider_strategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
-ON_FARGATE = [{"capacityProvider": "FARGATE", "weight": 1}]
+ON_FARGATE = [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_moved_run_is_on_fargate_by_exactly_one_of_launch_type_and_strategy(
     capacity = {k: request[k] for k in ("launchType", "capacityProviderStrategy") if k in request}
     assert capacity in (
         {"launchType": "FARGATE"},
-        {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1}]},
+        {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]},
     )
     inherited = {**defaults, **deployed}
     assert (STRATEGY in moved) is (STRATEGY in inherited or bool(own.get(STRATEGY)))

@@ -242,7 +242,7 @@ def kinds(snapshot: Snapshot) -> list[type]:
 def test_moving_to_on_demand_keeps_every_other_job_variable() -> None:
     own = {"cpu": 1024, "env": {"A": "1"}, "capacity_provider_strategy": [{"x": 1}]}
     change = action(Change, parked(job_variables=own, tags=("spot-retries:0", "mine"))).change
-    strategy = [{"capacityProvider": "FARGATE", "weight": 1}]
+    strategy = [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]
     moved = {"launch_type": "FARGATE", "capacity_provider_strategy": strategy}
     assert change.job_variables == {**own, **moved}
     assert change.tags == ("spot-retries:0", "mine", "spot-interrupted", "spot-on-demand")

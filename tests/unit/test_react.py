@@ -108,7 +108,7 @@ def test_a_task_that_is_not_ours_costs_nothing(
 def test_a_task_that_ecs_alone_shows_to_be_on_ec2_is_ignored(scene: Scene) -> None:
     scene.universe.tasks[scene.task.arn] = replace(scene.task, launch_type="EC2")
     event = scene.event({"launchType": None, "stopCode": "TerminationNotice"}, without="overrides")
-    assert react(scene.context, event).reason == "not a Fargate task: its launch type is EC2"
+    assert react(scene.context, event).reason == "the task is not on Fargate"
 
 
 def test_a_run_of_another_work_pool_is_ignored(scene: Scene) -> None:

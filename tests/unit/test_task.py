@@ -53,17 +53,18 @@ OURS: dict[str, dict[str, Any]] = {
     "no provider": {"capacityProviderName": None},
     "on demand": {"capacityProviderName": "FARGATE"},
 }
+NOT_FARGATE = "the task is not on Fargate"
 NOT_OURS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     **{
-        f"{launch_type}, {code}": ({"launchType": launch_type, "stopCode": code}, {}, launch_type)
+        f"{launch_type}, {code}": ({"launchType": launch_type, "stopCode": code}, {}, NOT_FARGATE)
         for launch_type in ("EC2", "EXTERNAL", "MANAGED_INSTANCES")
         for code in ("TerminationNotice", "SpotInterruption", "UserInitiated")
     },
-    "a provider of the user's": ({"capacityProviderName": "my-instances"}, {}, "my-instances"),
+    "a provider of the user's": ({"capacityProviderName": "my-instances"}, {}, NOT_FARGATE),
     "only the provider is named": (
         {"launchType": None, "capacityProviderName": "my-instances"},
         {},
-        "my-instances",
+        NOT_FARGATE,
     ),
     "both of another region": (
         {"taskArn": TASK_ARN.replace("us-east-1", "eu-west-1"), "clusterArn": ELSEWHERE},

@@ -232,10 +232,9 @@ def reason_to_ignore(task: Task, clusters: Sequence[str], account: str, region: 
     Whatever its stop code, a task on EC2, EXTERNAL or Managed Instances is none of Fargate's, and
     so is one on a capacity provider of the user's (ECS API: `launchType`, `capacityProviderName`).
     """
-    if task.launch_type not in ("", FARGATE):
-        return f"not a Fargate task: its launch type is {one_line(task.launch_type)}"
-    if task.capacity_provider not in ("", FARGATE, FARGATE_SPOT):
-        return f"not a Fargate task: its provider is {one_line(task.capacity_provider)}"
+    on_other_capacity = task.capacity_provider not in ("", FARGATE, FARGATE_SPOT)
+    if task.launch_type not in ("", FARGATE) or on_other_capacity:
+        return "the task is not on Fargate"
     of_arns = [(_arn_part(arn, 4), _arn_part(arn, 3)) for arn in (task.arn, task.cluster_arn)]
     sender = (task.sent_from[0] or account, task.sent_from[1] or region)
     for its_account, its_region in (*of_arns, sender):

@@ -23,6 +23,9 @@ INTERRUPTED_TAG: Final = "spot-interrupted"
 ON_DEMAND_TAG: Final = "spot-on-demand"
 STRATEGY: Final = "capacity_provider_strategy"
 """The job variable with a capacity provider strategy, which wins over the launch type."""
+ON_FARGATE: Final = {"capacityProvider": FARGATE, "weight": 1, "base": 0}
+"""The strategy's item that a move names. Prefect refuses one without `base`, which prefect-aws's
+template requires; 0 is what RunTask takes for none."""
 _DECIDING_TAG: Final = re.compile(
     rf"(?:{SPOT_RETRIES_TAG}|{START_RETRIES_TAG})[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
     rf"|{DEADLINE_TAG}(?:[0-9]{{1,8}}[dhms]){{1,4}}"
@@ -170,8 +173,8 @@ def on_demand_variables(
     one has to be displaced. A worker sends no launch type beside a strategy that is not empty.
     """
     kept = {name: value for name, value in job_variables.items() if name != STRATEGY}
-    strategy = {STRATEGY: [{"capacityProvider": FARGATE, "weight": 1}]}
-    return {**kept, "launch_type": FARGATE, **(strategy if displaces_strategy else {})}
+    displacing = {STRATEGY: [dict(ON_FARGATE)]} if displaces_strategy else {}
+    return {**kept, "launch_type": FARGATE, **displacing}
 
 
 def _providers(job_variables: Mapping[str, object]) -> set[str]:
