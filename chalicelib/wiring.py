@@ -110,6 +110,7 @@ def context_of(
         deployment_names=_deployment_names(),
         sleep=pause,
     )
+    arn = lambda_context.invoked_function_arn.split(":")
     # Lambda's retries of an event carry the same request id.
     owner = f"{lambda_context.aws_request_id}/{uuid4()}"
     return Context(
@@ -123,7 +124,8 @@ def context_of(
         lease=timedelta(seconds=seconds) + LEASE_MARGIN,
         policy=policy_of(chosen, _rates()),
         clusters=chosen.ecs_clusters,
-        account=lambda_context.invoked_function_arn.split(":")[4],
+        account=arn[4],
+        region=arn[3],
         work_pool=chosen.work_pool,
         grace=timedelta(seconds=chosen.sweep_grace_seconds),
         pending_grace=timedelta(seconds=chosen.pending_grace_seconds),

@@ -213,7 +213,7 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
+    """The ports, the clock and the user's policy. `account`, `region`: ours; empty: not checked.
 
     `lease` is longer than the invocation can last, so that it never ends under a living handler;
     `grace` is what `react` is given before `sweep` repairs, `pending_grace` what a worker is given
@@ -234,6 +234,7 @@ class Context:
     policy: Policy
     clusters: tuple[str, ...]
     account: str
+    region: str
     work_pool: str
     grace: timedelta
     pending_grace: timedelta
@@ -241,3 +242,8 @@ class Context:
     pause: Callable[[float], None]
     gather: Callable[[Sequence[Callable[[], Any]]], list[Any]]
     measure: "Callable[[Measured], None]"
+
+    @property
+    def scope(self) -> tuple[tuple[str, ...], str, str]:
+        """Clusters, account and region: what `reason_to_ignore` compares a task with."""
+        return self.clusters, self.account, self.region

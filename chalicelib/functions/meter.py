@@ -17,11 +17,12 @@ from chalicelib.core.model.ecs_task import (
     Ignored,
     Task,
     classify,
-    in_clusters,
     parse_event,
+    reason_to_ignore,
     was_interrupted,
 )
 from chalicelib.core.model.flow_run import RunState
+from chalicelib.core.model.policy import other_pool
 from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
     TableArtifact,
@@ -72,13 +73,19 @@ def meter(context: Context, event: object) -> MeterReport:
     task = parse_event(event)
     if isinstance(task, Ignored):
         return MeterReport(Metering.IGNORED, task.reason)
-    if not in_clusters(task, context.clusters, context.account):
-        return MeterReport(Metering.IGNORED, "the task is in none of our clusters")
+    if reason := reason_to_ignore(task, *context.scope):
+        return MeterReport(Metering.IGNORED, reason)
     if task.last_status != "STOPPED":
         return MeterReport(Metering.IGNORED, "the task has not stopped")
     if described := context.tasks.describe(task.cluster_arn, task.arn):  # its tags have the ids
-        flow_run_id = task.flow_run_id or described.flow_run_id
-        task = replace(task, flow_run_id=flow_run_id, deployment_id=described.deployment_id)
+        task = replace(
+            task,
+            launch_type=task.launch_type or described.launch_type,
+            capacity_provider=task.capacity_provider or described.capacity_provider,
+            flow_run_id=task.flow_run_id or described.flow_run_id,
+            deployment_id=described.deployment_id,
+            work_pool=described.work_pool,
+        )
     return bill_task(context, task)
 
 
@@ -109,12 +116,14 @@ def bill_task(context: Context, task: Task) -> MeterReport:
 
     Raises PrefectSpotError when Prefect, ECS or the table failed; retryable.
     """
-    if task.launch_type not in ("", "FARGATE"):
-        return MeterReport(Metering.IGNORED, "not a Fargate task")
+    if reason := reason_to_ignore(task, *context.scope):
+        return MeterReport(Metering.IGNORED, reason)
     if billing.never_started(task):
         return MeterReport(Metering.NOT_CHARGED, "no image was pulled and no container ran")
     if not context.bills.unbilled([task.arn]):
         return MeterReport(Metering.BILLED_BEFORE)
+    if reason := _other_pool(context, task):
+        return MeterReport(Metering.IGNORED, reason)
     mode, prefect = context.policy.mode, context.prefect
     record = context.records.read(task.flow_run_id) if task.flow_run_id else None
     cause = classify(task, warned=record is not None and record.warned_of(task.arn))
@@ -180,6 +189,19 @@ def publish_savings(context: Context) -> bool:
     context.prefect.write_table(TableArtifact("spot-savings", savings_table(report), text))
     context.bills.save_reported(today.isoformat())
     return True
+
+
+def _other_pool(context: Context, task: Task) -> str:
+    """Return why the task's run is of another work pool; empty where it is not, or is no run's.
+
+    The tag answers mostly: only a name that the worker had to change for AWS needs a look.
+    """
+    pool, pools = task.work_pool, context.policy.work_pools
+    if not pools or pool in pools or task.flow_run_id is None:
+        return ""
+    if run := context.prefect.read_run(task.flow_run_id):
+        pool = run.work_pool_name or ""
+    return other_pool(pool, pools)
 
 
 def _deployment(context: Context, task: Task) -> billing.Deployment:

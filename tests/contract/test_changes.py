@@ -6,12 +6,13 @@ from uuid import uuid4
 import pytest
 
 from chalicelib.core.model.flow_run import RunChange, RunPolicy
+from chalicelib.core.model.policy import on_demand_variables
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRefusedError, PrefectRejectedError
 from tests.contract.stage import Stage
 
 ON_SPOT = {"cpu": 512, "memory": 1024, "launch_type": "FARGATE_SPOT", "env": {"A": "1"}}
-ON_DEMAND = {**ON_SPOT, "launch_type": "FARGATE", "capacity_provider_strategy": []}
+ON_DEMAND = on_demand_variables(ON_SPOT, displaces_strategy=True)
 WHOLE = RunChange(job_variables=ON_DEMAND, policy=RunPolicy(retries=9), tags=("late",))
 
 

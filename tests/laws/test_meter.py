@@ -20,8 +20,9 @@ from chalicelib.core.money.report import DailySum, total
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.meter import DECIDED_WITHIN, bill_missed, publish_savings
 from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Befalls, Tripwire, Universe
-from tests.make import RATES, seconds
+from tests.make import RATES, TASK_ARN, seconds
 
+OURS = "prefect-spot-dev"
 OTHERS = "arn:aws:ecs:us-east-1:111122223333:cluster/others"
 
 
@@ -197,8 +198,14 @@ def test_a_task_of_no_flow_run_is_billed_as_such(account: Account) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"lastStatus": "DEPROVISIONING"}, {"launchType": "EC2"}, {"clusterArn": OTHERS}],
-    ids=["not stopped yet", "no Fargate task", "another cluster"],
+    [
+        {"lastStatus": "DEPROVISIONING"},
+        {"launchType": "EC2"},
+        {"capacityProviderName": "my-instances"},
+        {"clusterArn": OTHERS},
+        {"clusterArn": OTHERS.replace("us-east-1", "eu-west-1").replace("others", OURS)},
+    ],
+    ids=["not stopped yet", "EC2", "another provider", "another cluster", "another region"],
 )
 def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> None:
     event = account.ended(**BY_ITSELF)
@@ -206,6 +213,58 @@ def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> 
     assert account.meter(event) == "ignored"
     assert account.meter({}) == "ignored"
     assert account.universe.sums() == ()
+
+
+@pytest.mark.parametrize("by_sweep", [False, True], ids=["meter", "sweep"])
+@pytest.mark.parametrize(
+    ("tag", "pools", "is_billed"),
+    [
+        ("fargate-spot-test", ("fargate-spot-test",), True),
+        ("", ("fargate-spot-test",), True),
+        ("its-name-for-aws", ("fargate-spot-test",), True),
+        ("theirs", ("ours",), False),
+        ("", ("ours",), False),
+        ("theirs", (), True),
+    ],
+)
+def test_tasks_of_another_pools_runs_are_not_billed(
+    account: Account, tag: str, pools: tuple[str, ...], is_billed: bool, by_sweep: bool
+) -> None:
+    universe = account.universe
+    universe.policy = replace(universe.policy, work_pools=pools)
+    event = account.ended(**BY_ITSELF)
+    universe.tasks[account.task.arn] = replace(universe.tasks[account.task.arn], work_pool=tag)
+    universe.passes(600)
+    if by_sweep:
+        assert bill_missed(universe.context()) == is_billed
+    else:
+        assert account.meter(event) == ("billed" if is_billed else "ignored")
+    assert len(universe.sums()) == is_billed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"launch_type": "EC2"},
+        {"capacity_provider": "my-instances"},
+        {"arn": TASK_ARN.replace("us-east-1", "eu-west-1")},
+    ],
+    ids=str,
+)
+def test_what_ecs_alone_shows_not_to_be_ours_is_not_billed(
+    account: Account, changes: dict[str, Any]
+) -> None:
+    universe = account.universe
+    event = account.ended(**BY_ITSELF)
+    event["detail"].pop("launchType")
+    event["detail"].pop("capacityProviderName")
+    stopped = replace(universe.tasks[account.task.arn], **changes)
+    universe.tasks[account.task.arn] = stopped
+    universe.passes(600)
+    assert bill_missed(universe.context()) == 0
+    if stopped.arn == account.task.arn:
+        assert account.meter(event) == "ignored"
+    assert universe.sums() == ()
 
 
 def test_a_name_that_cannot_be_read_delays_no_bill(account: Account) -> None:

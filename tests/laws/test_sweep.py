@@ -82,6 +82,48 @@ def test_a_task_that_ecs_has_forgotten_was_interrupted_if_it_was_on_spot(
     assert run.state.type is state
 
 
+ON_EC2 = {"launch_type": "EC2"}
+ON_INSTANCES = {"capacity_provider_strategy": [{"capacityProvider": "my-instances", "weight": 1}]}
+
+
+@pytest.mark.parametrize("stop_code", ["TerminationNotice", "EssentialContainerExited"])
+@pytest.mark.parametrize(
+    "where",
+    [{"launch_type": "EC2"}, {"launch_type": "EXTERNAL"}, {"capacity_provider": "my-instances"}],
+    ids=str,
+)
+def test_a_run_whose_task_was_not_on_fargate_is_left_alone(
+    universe: Universe, where: dict[str, str], stop_code: str
+) -> None:
+    run = stopped(universe, stop_code=stop_code, **where)
+    universe.sweep()
+    assert [state.type for state in run.states][-1] is StateType.RUNNING
+    assert not universe.records().read(run.id).interruptions
+
+
+@pytest.mark.parametrize(
+    ("own", "deployed", "default"),
+    [
+        (ON_EC2, {}, {}),
+        ({}, ON_EC2, {}),
+        ({}, {}, ON_EC2),
+        (ON_INSTANCES, {}, {}),
+        ({}, ON_INSTANCES, {}),
+        ({}, {}, ON_INSTANCES),
+    ],
+)
+def test_nor_is_one_whose_task_is_forgotten_and_cannot_have_been_on_fargate(
+    universe: Universe, own: dict[str, Any], deployed: dict[str, Any], default: dict[str, Any]
+) -> None:
+    universe.prefect.pool_defaults[universe.prefect.work_pool_name] |= default
+    deployment_id = universe.prefect.create_deployment(job_variables=deployed)
+    run, task = universe.running(deployment_id=deployment_id, job_variables=own)
+    del universe.tasks[task.arn]
+    universe.passes(HOUR)
+    universe.sweep()
+    assert run.state.type is StateType.RUNNING
+
+
 @pytest.mark.parametrize(
     ("stop_code", "reason", "what", "remedy"),
     [

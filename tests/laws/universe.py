@@ -181,9 +181,9 @@ class Universe:
         run_id = self.prefect.create_run(**run)
         return self.prefect.runs[run_id], self.start(run_id, pid_noted=pid_noted)
 
-    def deployment_after(self, seconds: float) -> UUID:
+    def deployment_after(self, seconds: float, **job_variables: object) -> UUID:
         """A deployment with one completed run, which took that long."""
-        deployment_id = self.prefect.create_deployment()
+        deployment_id = self.prefect.create_deployment(job_variables=job_variables)
         run, _ = self.running(deployment_id=deployment_id)
         self.passes(seconds)
         self.prefect.engine_finishes(run.id)
@@ -287,6 +287,7 @@ class Universe:
             policy=self.policy,
             clusters=("prefect-spot-dev",),
             account=ACCOUNT,
+            region="us-east-1",
             work_pool=self.prefect.work_pool_name,
             grace=timedelta(minutes=3),
             pending_grace=timedelta(minutes=15),

@@ -87,6 +87,51 @@ def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:
     assert decision.reason == "the task belongs to no flow run"
 
 
+@pytest.mark.parametrize(
+    ("detail", "envelope"),
+    [
+        ({"launchType": "EC2", "stopCode": "TerminationNotice"}, {}),
+        ({"capacityProviderName": "my-instances"}, {}),
+        ({}, {"region": "eu-west-1"}),
+        ({}, {"account": "999988887777"}),
+    ],
+    ids=str,
+)
+def test_a_task_that_is_not_ours_costs_nothing(
+    scene: Scene, detail: dict[str, Any], envelope: dict[str, str]
+) -> None:
+    event = {**scene.event(detail), **envelope}
+    assert react(scene.context, event).verdict is Verdict.IGNORE
+    assert scene.universe.calls == []
+
+
+def test_a_task_that_ecs_alone_shows_to_be_on_ec2_is_ignored(scene: Scene) -> None:
+    scene.universe.tasks[scene.task.arn] = replace(scene.task, launch_type="EC2")
+    event = scene.event({"launchType": None, "stopCode": "TerminationNotice"}, without="overrides")
+    assert react(scene.context, event).reason == "the task is not on Fargate"
+
+
+def test_a_run_of_another_work_pool_is_ignored(scene: Scene) -> None:
+    scene.universe.policy = replace(scene.universe.policy, work_pools=("ours",))
+    pool = scene.prefect.work_pool_name
+    reason = react(scene.context, scene.event()).reason
+    assert reason == f"the run is of another work pool, {pool}"
+    assert scene.state is StateType.RUNNING
+
+
+def test_a_move_without_effect_is_logged_once_and_annotated(scene: Scene) -> None:
+    universe = scene.universe
+    universe.policy = replace(universe.policy, spot_retries=0)
+    react(scene.context, scene.event())
+    task = replace(universe.start(scene.run_id), capacity_provider="FARGATE_SPOT")
+    for event in universe.exits(task):
+        universe.deliver(event)
+    [line] = [keys for message, keys in scene.log.lines if message == "a move had no effect"]
+    assert line["task_arn"] == task.arn
+    assert line["reason"] in universe.prefect.log_lines[-1].message
+    assert "spotctl status" in line["reason"]
+
+
 def test_a_run_that_prefect_does_not_know_is_ignored(scene: Scene) -> None:
     del scene.prefect.runs[scene.run_id]
     assert react(scene.context, scene.event()).reason == "Prefect does not know the flow run"

@@ -137,6 +137,12 @@ def without_launch_type() -> list[Row]:
     return pool_rows(template=template)
 
 
+def with_strategy(strategy: Any) -> list[Row]:
+    template = make_template()
+    template["job_configuration"]["task_run_request"]["capacityProviderStrategy"] = strategy
+    return pool_rows(template=template)
+
+
 GONE: Final = Worker("ECSWorker 1", False, NOW - seconds(600))
 LATE: Final = handler.LATE_SWEEP + seconds(1)
 REFUSED: Final = PrefectRefusedError("no answer", next_step="check the key")
@@ -192,6 +198,16 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "no SIGTERM": (template_rows(environment=[]), "pool: SIGTERM behaviour", WARNING, "rescued"),
     "on demand": (template_rows(launch_type="FARGATE"), "pool: capacity", WARNING, "on FARGATE"),
     "cannot move": (without_launch_type(), "pool: launch type", FAILED, "cannot be moved"),
+    "cannot move either": (
+        with_strategy([{"capacityProvider": "FARGATE_SPOT"}]), "pool: strategy", FAILED, "moved",
+    ),
+    "an empty strategy": (with_strategy([]), "pool: strategy", FAILED, "wins over launch_type"),
+    "a strategy of another variable": (
+        with_strategy("{{ mine }}"), "pool: strategy", FAILED, "cannot be moved",
+    ),
+    "a strategy by the variable": (
+        with_strategy("{{capacity_provider_strategy}}"), "pool: template", OK, "Spot",
+    ),
     "online": (
         prefect_rows(), "worker", OK, "1 online, Prefect 3.8.8; last heartbeat 7 s ago",
     ),

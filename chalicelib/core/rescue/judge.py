@@ -13,6 +13,7 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.policy import other_pool
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.failed_start import why_not_started_again
@@ -91,6 +92,8 @@ Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore
 
 def judge(snapshot: Snapshot) -> Ruling:
     """Return what has to happen, before the capacity of a rerun is chosen."""
+    if reason := other_pool(snapshot.run.work_pool_name, snapshot.policy.work_pools):
+        return Ignore(reason)
     rerun = snapshot.rerun_state
     match rerun.progress:
         case Progress.PARKED:

@@ -1,6 +1,6 @@
 """What a decision is made from: what ended, its run and record, at one moment."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -10,6 +10,7 @@ from chalicelib.core.model.flow_run import (
     FailedStart,
     FlowRun,
     Interruption,
+    JsonObject,
     PrefectDeployment,
     RunRecord,
     RunState,
@@ -126,15 +127,20 @@ def cause_of(subject: Subject, *, warned: bool, on_demand: bool = False) -> Caus
 class Remains:
     """What a dead attempt left in Prefect, and what its rerun needs there.
 
-    `deployment` is None when it is gone. `has_strategy`: the deployment or the work pool has a
-    capacity provider strategy, which would win over a launch type. `subflows`: the runs in the dead
-    container that have not ended; `task_runs`: ids of its task runs that still say RUNNING.
+    `deployment` is None when it is gone. `pool_defaults`: of the pool's job variables; read only
+    for a rerun on demand. `subflows`: the runs in the dead container that have not ended;
+    `task_runs`: ids of its task runs that still say RUNNING.
     """
 
     deployment: PrefectDeployment | None
-    has_strategy: bool = False
+    pool_defaults: JsonObject = field(default_factory=dict, hash=False)
     subflows: tuple[FlowRun, ...] = ()
     task_runs: tuple[UUID, ...] = ()
+
+    @property
+    def inherited_variables(self) -> tuple[JsonObject, ...]:
+        """The job variables that the run's own override."""
+        return (self.deployment.job_variables if self.deployment else {}, self.pool_defaults)
 
 
 @dataclass(frozen=True, slots=True)
