@@ -1,8 +1,8 @@
 """A storm: very many interruptions at once, while Prefect fails and handlers are killed.
 
 Each event comes three times, all in random order; 5 % of Prefect's answers fail, half of them after
-they took effect, a quarter are lost before; 1 % of the invocations are killed. Lambda's two retries, then `sweep`, are all
-the help there is.
+they took effect, a quarter lost before it; 1 % of the invocations are killed. Lambda's two retries,
+then `sweep`, are all the help there is.
 """
 
 import os

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler
 from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import MOST_TRIES, connections_to
@@ -141,6 +143,31 @@ def test_not_now_is_waited_for_as_long_as_it_asks_and_as_there_is_time_and_never
     assert not isinstance(raised.value, PrefectOutcomeUnknownError)
     assert [30.0 <= pause <= 30.2 for pause in bench.slept] == [True] * waits
     assert len(bench.requests) == waits + 1
+
+
+@given(
+    asked=st.lists(st.tuples(st.sampled_from([429, 503]), st.integers(0, 40)), max_size=6),
+    last=st.sampled_from([ACCEPTED, reset]),
+)
+@settings(max_examples=40, deadline=None)
+def test_law_only_a_lost_answer_is_an_unknown_outcome(
+    asked: list[tuple[int, int]], last: Step
+) -> None:
+    script = [*(answer(status, Retry_After=f"{seconds}") for status, seconds in asked), last]
+    raised = None
+    with Bench(script) as bench:
+        try:
+            bench.prefect.propose_state(RUN_ID, CRASHED)
+        except PrefectUnavailableError as error:
+            raised = type(error)
+    for (_, seconds), pause in zip(asked, bench.slept, strict=False):
+        assert seconds <= pause <= seconds + 5
+    came_to_the_last = len(bench.requests) == len(script)
+    outcome = None if last is ACCEPTED else PrefectOutcomeUnknownError
+    assert raised is (outcome if came_to_the_last else PrefectUnavailableError)
+    assert sum(bench.slept) < bench.seconds_left
+    if not came_to_the_last:
+        assert bench.left() < asked[len(bench.slept)][1] + 5.1, "there was time to wait"
 
 
 def test_a_deadline_that_stands_still_ends_the_pauses_of_each_request() -> None:
