@@ -238,7 +238,7 @@ def rows_of(refusal: Step, served: Mapping[str, object]) -> tuple[list[Row], set
         step(at)
 
     with ScriptedServer([serve]) as server:
-        none = {"prefect_api_key_parameter": "", "prefect_api_auth_string_parameter": ""}
+        none: Any = {"prefect_api_key_parameter": "", "prefect_api_auth_string_parameter": ""}
         context: Any = SimpleNamespace(
             project=make_project(**none),
             prefect=OperatorPrefect(server.url, lambda _fresh: None, lambda: 5.0),
