@@ -28,8 +28,8 @@ The server's own default is 5 s too: it then hangs up just as a request is sent,
 class PrefectServer:
     """A Prefect server; `database` is "sqlite" or a postgresql+asyncpg URL.
 
-    `auth_string` ("user:password") switches basic auth on, `csrf` CSRF protection. The server sees no setting but ours:
-    neither the host's PREFECT_* nor a profile, `.env` or `prefect.toml`.
+    `auth_string` ("user:password") switches basic auth on, `csrf` CSRF protection. The server sees
+    no setting but ours: neither the host's PREFECT_* nor a profile, `.env` or `prefect.toml`.
     """
 
     def __init__(
