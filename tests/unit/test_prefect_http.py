@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from uuid import uuid4
 
@@ -13,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.adapters.prefect_api import PrefectRest
-from chalicelib.adapters.prefect_client import MOST_TRIES, connections_to
+from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
+from chalicelib.adapters.prefect_client import MOST_TRIES, JsonHttp, connections_to
 from chalicelib.core.model.flow_run import ProposedState, RunChange, StateType
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
@@ -24,6 +25,7 @@ from chalicelib.errors import (
     PrefectTimeoutError,
     PrefectUnavailableError,
 )
+from spotctl.prefect import OperatorPrefect
 from tests.unit.prefect_bench import AT, KEY, RUN_ID, Bench, make_answer, make_state
 from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw, cut, reset, silence
 
@@ -288,12 +290,25 @@ def token(value: str) -> Step:
     return answer(200, {"client": "c", "token": value, "expiration": "2026-11-23T13:00:00Z"})
 
 
-WRITES: dict[str, Callable[[PrefectRest], object]] = {
-    "set_state": lambda prefect: prefect.propose_state(RUN_ID, CRASHED),
-    "PATCH": lambda prefect: prefect.change_run(RUN_ID, RunChange(tags=("a",))),
-    "a filter": lambda prefect: prefect.find_live_children([RUN_ID]),
+def http_of(bench: Bench) -> JsonHttp:
+    return JsonHttp(f"{bench.server.url}/api", bench.credential, bench.left)
+
+
+def operator(bench: Bench) -> OperatorPrefect:
+    return OperatorPrefect(f"{bench.server.url}/api", bench.credential, bench.left)
+
+
+WRITES: dict[str, tuple[Callable[[Bench], Callable[[], object]], Step]] = {
+    "set_state": (lambda at: partial(at.prefect.propose_state, RUN_ID, CRASHED), ACCEPTED),
+    "change": (
+        lambda at: partial(at.prefect.change_run, RUN_ID, RunChange(tags=("a",))),
+        answer(204),
+    ),
+    "filter": (lambda at: partial(at.prefect.find_live_children, [RUN_ID]), answer(200, [])),
+    "work pool": (lambda at: partial(PrefectWorkPools(http_of(at)).change, "p", {}), answer(204)),
+    "spotctl": (lambda at: partial(operator(at).delete_work_pool, "p"), answer(204)),
+    "spotctl's runs": (lambda at: partial(operator(at).cancel, RUN_ID, "gone"), ACCEPTED),
 }
-WRITTEN = {"set_state": ACCEPTED, "PATCH": answer(204), "a filter": answer(200, [])}
 
 
 def csrf_of(bench: Bench) -> list[str | None]:
@@ -301,18 +316,18 @@ def csrf_of(bench: Bench) -> list[str | None]:
     return [seen.headers.get("Prefect-Csrf-Token") for seen in bench.server.seen]
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_a_csrf_token_is_fetched_when_it_is_missed_and_kept_until_it_is_refused(write: str) -> None:
-    call, done = WRITES[write], WRITTEN[write]
-    with Bench([MISSING, token("1"), done, done, RUN, INVALID, token("2"), done]) as bench:
-        call(bench.prefect)
-        call(bench.prefect)
-        bench.prefect.read_run(RUN_ID)
-        call(bench.prefect)
-    assert csrf_of(bench) == [None, None, "1", "1", None, "1", None, "2"]
-    [client] = {seen.headers.get("Prefect-Csrf-Client") for seen in bench.server.seen} - {None}
+@pytest.mark.parametrize(("client", "done"), WRITES.values(), ids=WRITES)
+def test_a_csrf_token_is_fetched_when_it_is_missed_and_kept_until_it_is_refused(
+    client: Callable[[Bench], Callable[[], object]], done: Step
+) -> None:
+    with Bench([MISSING, token("1"), done, done, INVALID, token("2"), done]) as bench:
+        write = client(bench)
+        for _ in range(3):
+            write()
+    assert csrf_of(bench) == [None, None, "1", "1", "1", None, "2"]
+    [name] = {seen.headers.get("Prefect-Csrf-Client") for seen in bench.server.seen} - {None}
     fetched = [seen.path for seen in bench.server.seen if "csrf" in seen.path]
-    assert fetched == [f"/api/csrf-token?client={client}"] * 2
+    assert fetched == [f"/api/csrf-token?client={name}"] * 2
 
 
 @pytest.mark.parametrize(
