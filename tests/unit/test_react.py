@@ -21,6 +21,8 @@ from chalicelib.functions.react import react
 from tests.laws.universe import LEASE, Lines, Universe, one_by_one
 from tests.make import seconds
 from tests.twin.prefect import InMemoryPrefect
+from tests.unit.prefect_bench import Bench
+from tests.unit.scripted_server import answer
 
 NO_INTERRUPTION = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
 
@@ -150,17 +152,14 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
 def test_a_proposal_that_prefect_puts_off_is_left_to_a_retry_and_releases_the_lease(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proposed: list[object] = []
-
-    def not_now(*args: Any, **_: Any) -> None:
-        proposed.append(args)
-        raise PrefectUnavailableError("answered 429", next_step="none")
-
-    with monkeypatch.context() as busy:
-        busy.setattr(scene.prefect, "propose_state", not_now)
-        with pytest.raises(PrefectUnavailableError, match="429"):
+    """The client waits where that fits; nothing has happened, so there is nothing to look for."""
+    waits = [answer(429, Retry_After="9")] * 3
+    with Bench(waits, seconds_left=26.0) as bench, monkeypatch.context() as busy:
+        busy.setattr(scene.prefect, "propose_state", bench.prefect.propose_state)
+        with pytest.raises(PrefectUnavailableError, match="Prefect is unavailable.+asking for 9 s"):
             react(scene.context, scene.event())
-    assert len(proposed) == 1, "there was nothing to look for"
+    assert len(bench.requests) == 3
+    assert 18.0 <= sum(bench.slept) < 19.0
     scene.hold_lease()()
     assert react(scene.context, scene.event()).verdict is Verdict.FINISH_RERUN
 
