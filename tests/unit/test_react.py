@@ -156,7 +156,9 @@ def test_a_proposal_that_prefect_puts_off_is_left_to_a_retry_and_releases_the_le
     waits = [answer(429, Retry_After="9")] * 3
     with Bench(waits, seconds_left=26.0) as bench, monkeypatch.context() as busy:
         busy.setattr(scene.prefect, "propose_state", bench.prefect.propose_state)
-        with pytest.raises(PrefectUnavailableError, match="Prefect is unavailable.+asking for 9 s"):
+        with pytest.raises(
+            PrefectUnavailableError, match=r"Prefect is unavailable.+asking for 9 s"
+        ):
             react(scene.context, scene.event())
     assert len(bench.requests) == 3
     assert 18.0 <= sum(bench.slept) < 19.0
