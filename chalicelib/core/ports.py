@@ -116,6 +116,7 @@ class Prefect(Protocol):
         """Ask for a state. `force` skips Prefect's orchestration rules.
 
         A proposal whose `transition_id` is the current state's is REJECTed: it was accepted before.
+        Raises PrefectOutcomeUnknownError when the answer is lost: the run may have the state.
         """
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:

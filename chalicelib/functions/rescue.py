@@ -236,13 +236,16 @@ class _Handling:
                 self.context.gather([partial(crash, task_run, message) for task_run in some])
 
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
-        """Propose a state; False: look whether the run has it. Raises PrefectTimeoutError."""
+        """Propose a state; False: look whether the run has it.
+
+        Raises PrefectUnavailableError: it had no effect; PrefectTimeoutError: it may have one yet.
+        """
         try:
             answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
         except errors.PrefectTimeoutError:
             self.outcome_unknown = True  # another look would come too early to show it
             raise
-        except errors.PrefectUnavailableError:
+        except errors.PrefectOutcomeUnknownError:
             # Prefect may have accepted it, and a worker may have the run: a second proposal would
             # park the run, or make it due, beside its new container.
             self.context.log.exception("no answer to a proposed state", **self.log_keys)

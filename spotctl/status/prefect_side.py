@@ -34,7 +34,7 @@ class Found:
     """What SSM and Prefect returned. `parameter` None: Prefect needs no credential.
 
     `error`: why Prefect could not be read from here; then version, pool and workers are empty.
-    `now` is in UTC.
+    `version`: empty where the server does not report one. `now` is in UTC.
     """
 
     parameter: Parameter | None
@@ -63,6 +63,8 @@ def read(context: Context) -> Found:
     try:
         version = context.prefect.version()
         pool = context.prefect.work_pool(settings.work_pool)
+        if not version and pool is None:  # so far, no answer was surely Prefect's
+            context.prefect.confirm()
         workers = context.prefect.workers(settings.work_pool) if pool else ()
     except PrefectSpotError as error:
         return replace(found, error=error)
@@ -91,7 +93,8 @@ def rows(found: Found, project: Project) -> list[Row]:
     if found.error:
         what = f"{found.error.what}; pool, worker and deployments were not read"
         return [*judged, failed("Prefect from here", what, found.error.next_step)]
-    judged.append(ok("Prefect from here", f"{found.version} at {project.settings.prefect_api_url}"))
+    version = found.version or "version unknown (not reported; Prefect Cloud does not)"
+    judged.append(ok("Prefect from here", f"{version} at {project.settings.prefect_api_url}"))
     judged.append(_pool_row(found.pool, project))
     if found.pool is not None:
         complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour are set")

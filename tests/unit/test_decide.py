@@ -418,12 +418,12 @@ def test_a_move_whose_next_task_is_on_spot_again_is_noticed_and_annotated(
 ) -> None:
     assert bool(move_without_effect(snapshot)) is is_noticed
     chosen = choose_capacity(snapshot)
-    state = make_state(SCHEDULED, transition_id=PARK_ID)
-    run = replace(snapshot.run, state=state)
-    parked = replace(chosen, run=run, history=(*snapshot.history, state))
-    why = action(Annotate, parked).annotation.log.message.partition("Why: ")[2]
+    states = [make_state(SCHEDULED, transition_id=id_) for id_ in (PARK_ID, due_id(PARK_ID))]
+    run = replace(snapshot.run, state=states[-1])
+    made_due = replace(chosen, run=run, history=(*snapshot.history, *states))
+    why = action(Annotate, made_due).annotation.log.message.partition("Why: ")[2]
     assert ("template" in why and "spotctl status" in why) is is_noticed
-    assert move_without_effect(parked) == "", "it is noticed once"
+    assert move_without_effect(made_due) == "", "it is noticed once"
 
 
 def test_nothing_is_patched_when_nothing_changes() -> None:

@@ -11,11 +11,18 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Verdict
-from chalicelib.errors import LeaseHeldError, PrefectUnavailableError, UnsettledError
+from chalicelib.errors import (
+    LeaseHeldError,
+    PrefectOutcomeUnknownError,
+    PrefectUnavailableError,
+    UnsettledError,
+)
 from chalicelib.functions.react import react
 from tests.laws.universe import LEASE, Lines, Universe, one_by_one
 from tests.make import seconds
 from tests.twin.prefect import InMemoryPrefect
+from tests.unit.prefect_bench import Bench
+from tests.unit.scripted_server import answer
 
 NO_INTERRUPTION = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
 
@@ -178,13 +185,30 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
         answer = propose(*args, **kwargs)
         if scene.prefect.is_due(scene.run_id):
             scene.prefect.worker_picks_up(scene.run_id)
-            raise PrefectUnavailableError("connection reset", next_step="none")
+            raise PrefectOutcomeUnknownError("connection reset", next_step="none")
         return answer
 
     monkeypatch.setattr(scene.prefect, "propose_state", and_lose_the_answer)
     react(scene.context, scene.event())
     assert scene.state is StateType.PENDING
     assert scene.prefect.artifacts_of(scene.run_id), "the interruption was not annotated"
+
+
+def test_a_proposal_that_prefect_puts_off_is_left_to_a_retry_and_releases_the_lease(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client waits where that fits; nothing has happened, so there is nothing to look for."""
+    waits = [answer(429, Retry_After="9")] * 3
+    with Bench(waits, seconds_left=26.0) as bench, monkeypatch.context() as busy:
+        busy.setattr(scene.prefect, "propose_state", bench.prefect.propose_state)
+        with pytest.raises(
+            PrefectUnavailableError, match=r"Prefect is unavailable.+asking for 9 s"
+        ):
+            react(scene.context, scene.event())
+    assert len(bench.requests) == 3
+    assert 18.0 <= sum(bench.slept) < 19.0
+    scene.hold_lease()()
+    assert react(scene.context, scene.event()).verdict is Verdict.FINISH_RERUN
 
 
 def test_a_failed_rescue_raises_and_releases_the_lease(scene: Scene) -> None:
