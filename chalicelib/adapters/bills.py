@@ -86,7 +86,7 @@ class BillTable:
             if bill_key in stored:
                 return False
             writes = [self._put(bill_key, _values(bill), bill)]
-            is_first = bill.flow_run_id is not None and run_key not in stored
+            is_first = bill.flow_run_id is not None and bill.started and run_key not in stored
             if is_first:
                 writes.append(self._put(run_key, {}, bill))
             writes.append(self._addition(sum_key, first if is_first else later, bill))

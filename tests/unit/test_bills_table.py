@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable, _item_of
 from chalicelib.adapters.records import MOST_TRIES
+from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
 from chalicelib.core.money.report import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError
@@ -141,6 +142,18 @@ def test_a_deployment_has_the_name_that_it_had_last(table: Any) -> None:
         made = replace(another(number), deployment=Deployment(ETL.key, name), ended_at=at)
         assert write(table, made)
     assert [daily.deployment.name for daily in table.read_sums([TODAY])] == ["v"]
+
+
+def test_a_run_is_counted_with_its_first_attempt_and_not_with_a_failed_start(table: Any) -> None:
+    unborn = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
+    for number, times in enumerate((unborn, {}, unborn, {})):
+        failed = Cause.FAILED_START if times else Cause.OTHER
+        made = bill(stopped(**times), cause=failed)
+        assert write(table, replace(made, task_arn=f"prefect-spot:{number}"))
+        [counts] = [daily.counts for daily in table.read_sums([TODAY])]
+        numbers = (counts.failed_starts, counts.runs, counts.attempts)
+        assert numbers == [(1, 0, 0), (1, 1, 1), (2, 1, 1), (2, 1, 2)][number]
+    assert [made.started for made in table.read_bills()].count(False) == 2
 
 
 def test_many_tasks_are_looked_up_a_hundred_at_a_time(table: Any) -> None:
