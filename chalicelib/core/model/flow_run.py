@@ -96,6 +96,14 @@ class FlowRun:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefectDeployment:
+    """A deployment: `name` is flow/deployment; a run's own `job_variables` override these."""
+
+    name: str
+    job_variables: JsonObject = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRun:
     """A Prefect task run; `persisted`: its result is stored, so a rerun skips it.
 
