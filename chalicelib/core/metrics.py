@@ -25,6 +25,7 @@ class Metric(StrEnum):
     SPOT_RERUNS = "SpotReruns"
     ON_DEMAND_RERUNS = "OnDemandReruns"
     NOT_RERUN = "NotRerun"
+    FAILED_STARTS = "FailedStarts"
     REACTION_SECONDS = "ReactionSeconds"
     TASK_COST = "TaskCost"
     ON_DEMAND_EQUIVALENT_COST = "OnDemandEquivalentCost"
@@ -39,6 +40,7 @@ UNITS: Final[Mapping[Metric, str]] = {
     Metric.SPOT_RERUNS: "Count",
     Metric.ON_DEMAND_RERUNS: "Count",
     Metric.NOT_RERUN: "Count",
+    Metric.FAILED_STARTS: "Count",
     Metric.REACTION_SECONDS: "Seconds",
     Metric.WASTED_SECONDS: "Seconds",
 }
