@@ -331,7 +331,7 @@ def test_but_not_for_ever_and_nothing_else_is_waited_out(
 
 # Ten thousand stops of one deployment.
 
-STOPS = int(os.environ.get("STORM") or 2_000)
+STOPS = int(os.environ.get("STORM") or 1_000)
 AT_ONCE = 1_000
 """Handlers of one Lambda at a time, unless the account's quota was raised."""
 
