@@ -148,14 +148,16 @@ def bill_task(context: Context, task: Task) -> MeterReport:
 
 
 def bill_failed_start(context: Context, run: FlowRun, failed: FailedStart) -> MeterReport:
-    """Count a start that failed before there was a task, unless it was counted.
+    """Count a failed start of which ECS shows no task, unless it was counted.
 
-    With a task, `bill_task` bills it. Raises PrefectSpotError when Prefect or the table failed.
+    A task that ECS shows is billed by `bill_task`. Raises PrefectSpotError when Prefect or the
+    table failed; also botocore's errors.
     """
-    if failed.key.startswith("arn:"):
-        return MeterReport(Metering.IGNORED, "the start has a task, which is billed when it stops")
     if not context.bills.unbilled([failed.key]):
         return MeterReport(Metering.BILLED_BEFORE)
+    names = context.clusters if failed.key.startswith("arn:") else ()
+    if any(context.tasks.describe(cluster, failed.key) for cluster in names):
+        return MeterReport(Metering.IGNORED, "the start has a task, which is billed when it stops")
     deployment = _deployment(context, run.id, run.deployment_id)
     at = failed.recorded_at or context.now()
     bill = billing.bill_of_nothing(failed.key, run.id, deployment, at, failed.capacity)
