@@ -23,6 +23,7 @@ from chalicelib.adapters.prefect_answers import (
     read_state,
     read_state_answer,
     read_task_run,
+    read_task_run_id,
     read_uuid,
 )
 from chalicelib.adapters.prefect_client import Authorization, JsonHttp
@@ -113,13 +114,27 @@ class PrefectRest:
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the live runs of these parents alone, not their children's; none for none."""
+        live = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]
         chosen = {
             "parent_flow_run_id": {"any_": [str(parent) for parent in parents]},
             "deployment_id": {"is_null_": True},
-            "state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}},
+            "state": {"type": {"any_": live}},
         }
         found = self._search_all("flow_runs", flow_runs=chosen) if parents else []
         return tuple(map(read_run, found))
+
+    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
+        """Return the ids of their task runs that say RUNNING, without those of subflows."""
+        chosen = {"id": {"any_": [str(run) for run in flow_runs]}}
+        running = {"state": {"type": {"any_": [StateType.RUNNING]}}}
+        found = self._search_all("task_runs", flow_runs=chosen, task_runs=running)
+        return tuple(id_ for id_, calls in map(read_task_run_id, found) if not calls)
+
+    def crash_task_run(self, task_run_id: UUID, message: str) -> None:
+        """Propose Crashed for a task run; Prefect keeps the state of one that has ended."""
+        crashed = ProposedState(StateType.CRASHED, "Crashed", message)
+        body = {"state": _proposal(crashed), "force": False}
+        self._http.send("POST", f"/task_runs/{task_run_id}/set_state", body)
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime

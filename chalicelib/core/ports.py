@@ -70,7 +70,19 @@ class Prefect(Protocol):
         """Return the runs of a query, by expected start, earliest first."""
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
-        """Return the RUNNING and PENDING runs without deployment of these parents, 100 at most."""
+        """Return the runs in the processes of these parents (100 at most), not their children's.
+
+        Those that are RUNNING or PENDING, or wait for a retry of their own (SCHEDULED).
+        """
+
+    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
+        """Return the task runs of these runs that say RUNNING, but none that stands for a subflow.
+
+        Prefect 3.9 would start such a subflow anew if its task run had ended.
+        """
+
+    def crash_task_run(self, task_run_id: UUID, message: str) -> None:
+        """Set a task run Crashed, which frees its slot of a tag's limit; one that ended stays."""
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime

@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
+from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
+from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
@@ -112,7 +113,7 @@ class _Sweep:
         self._end_subflows(overdue)
         return self._repair(
             overdue,
-            lambda run: NO_CAPACITY_REASON in run.state.message or bool(self._tasks_of(run)),
+            lambda run: is_submission_failure(run.state.message) or bool(self._tasks_of(run)),
         )
 
     def keep_deadlines(self, runs: Sequence[FlowRun]) -> bool:
@@ -144,7 +145,7 @@ class _Sweep:
             if subject is None:
                 return
             self.report.stranded += 1
-            decision = rescue(context, run.id, subject, swept=True)
+            decision = rescue(context, run.id, subject, swept=run.state.id)
             self.report.decisions[decision.verdict.value] += 1
         except PrefectSpotError:
             self.report.failed += 1

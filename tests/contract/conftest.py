@@ -48,6 +48,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("stage", names, indirect=True, scope="session")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A real worker is made to fail once per Prefect version: no twin has one."""
+    items[:] = [item for item in items if "crashes" not in fixtures_of(item) or is_sqlite(item)]
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
+
+
+def is_sqlite(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and "sqlite" in item.callspec.params["stage"]
+
+
 @pytest.fixture(scope="session")
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     name: str = request.param

@@ -35,6 +35,7 @@ class RealPrefect(Hands):
 
     def __init__(self, api_url: str, auth_string: str | None) -> None:
         self.clock = partial(datetime.now, UTC)
+        self.api_url, self.auth_string = api_url, auth_string
         self._api = PrefectApi(api_url, auth_string)
         self.work_pool_name = self.create_work_pool()
         self._flow_id = self._api.send("POST", "/flows/", {"name": "etl"})["id"]

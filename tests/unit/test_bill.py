@@ -37,7 +37,7 @@ from chalicelib.core.money.bill import (
 )
 from chalicelib.core.money.report import Counts, sum_of, usd
 from chalicelib.core.policies.facts import Guard
-from chalicelib.core.rescue.snapshot import due_id, park_id_of_task
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from tests.make import NOW, RUN_ID, TASK_ARN, make_rate, make_state, make_task, seconds
 
 ON_DEMAND = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")

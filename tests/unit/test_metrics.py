@@ -15,7 +15,7 @@ from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import Interruption, RunRecord, StateType
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.decide import decide
-from chalicelib.core.rescue.snapshot import park_id_of_task
+from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state

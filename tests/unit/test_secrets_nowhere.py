@@ -26,7 +26,7 @@ from chalicelib import wiring
 from chalicelib.core.model.ecs_task import Task, parse_task
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.rescue.actions import Verdict
-from chalicelib.core.rescue.snapshot import park_id_of_task
+from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.functions.react import react
 from tests.faults.universes import PLOTS, Life, Plot, finish
 from tests.laws.universe import Universe

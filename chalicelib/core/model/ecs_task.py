@@ -22,7 +22,6 @@ DEPLOYMENT_ID_TAG: Final = "prefect.io/deployment-id"
 SPOT_STOP_CODES: Final = ("SpotInterruption", "TerminationNotice")
 SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
 DRILL_STOP_REASON: Final = "prefect-spot drill"
-NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
 LONGEST_TEXT: Final = 512
 """Characters kept of a text. ECS itself cuts a stop reason at about 128."""
 _ARN: Final = re.compile(r"arn:[!-~]{1,400}")
@@ -184,7 +183,10 @@ def completed_by(event_task: Task, described: Task) -> Task:
 
 
 def classify(task: Task, *, warned: bool) -> Cause:
-    """Return the cause of a task's stop. `warned`: a Spot warning for this task is on record.
+    """Return whether Spot or a drill stopped the task, or something else: then OTHER.
+
+    `warned`: a Spot warning for this task is on record. What else it may be, and what a start
+    that failed is: `core/rescue/snapshot.py`.
 
     Never by exit code: 143, 137, 1, 2, 0 and none at all occur on interruption.
     """
@@ -193,9 +195,6 @@ def classify(task: Task, *, warned: bool) -> Cause:
         return Cause.DRILL
     if is_interruption(task) or (is_spot and warned):
         return Cause.SPOT_INTERRUPTION
-    never_started = task.stop_code == "TaskFailedToStart" and task.started_at is None
-    if is_spot and never_started and NO_CAPACITY_REASON.lower() in task.stopped_reason.lower():
-        return Cause.NO_SPOT_CAPACITY
     return Cause.OTHER
 
 

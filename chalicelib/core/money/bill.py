@@ -25,7 +25,7 @@ from chalicelib.core.model.pricing import (
     seconds_between,
     size_of,
 )
-from chalicelib.core.rescue.snapshot import was_made_due
+from chalicelib.core.rescue.rerun_state import was_made_due
 
 NO_FLOW_RUN: Final = "no-flow-run"
 NO_DEPLOYMENT: Final = "no-deployment"

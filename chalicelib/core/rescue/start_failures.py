@@ -1,0 +1,325 @@
+"""Failed starts: why a run got no container, and whether another start can help.
+
+`start_failure_of` reads what Prefect's worker says when it could not submit a run, and what ECS
+says of a task that never started. tests/contract/test_start_failures.py holds the table against
+what the installed workers really say.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+SUBMISSION_FAILURES: Final = (
+    "failed to submit flow run to infrastructure",  # Prefect 3.6.22 and newer, workers/base.py
+    "flow run could not be submitted to infrastructure",  # older ones
+)
+"""How the message of a Crashed state begins when a worker could not submit the run, lower case."""
+MOST_READ: Final = 4096
+"""Characters of a reason that are searched."""
+
+
+class StartFailureKind(StrEnum):
+    """What to expect of another start: refused on Spot only, soon fine, never, or unknown."""
+
+    REFUSAL = "refusal"
+    PASSING = "passing"
+    LASTING = "lasting"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """Why a start failed, in a phrase, and the next step for a person."""
+
+    kind: StartFailureKind
+    what: str
+    remedy: str
+
+
+class Row(NamedTuple):
+    """A row of the table: the pattern `signs` is searched for in a reason, whatever its case."""
+
+    signs: str
+    what: str
+    remedy: str
+    source: str
+
+
+WORKER_DIED: Final = StartFailure(
+    StartFailureKind.PASSING,
+    "a worker picked the run up, but ECS never showed a task for it",
+    "look at the worker's log, then retry the run",
+)
+"""Found by the absence of a task: no message says it."""
+UNRECOGNISED: Final = StartFailure(
+    StartFailureKind.UNKNOWN,
+    "it never started",
+    "look at the worker's log and at the stopped task in the ECS console",
+)
+"""What no row of the table knows."""
+
+
+def is_submission_failure(message: str) -> bool:
+    """Return whether a Crashed state's message is a worker's that could not submit the run.
+
+    Only its beginning counts: the message of a flow that crashed may quote that of another run.
+    """
+    return message.lstrip().lower().startswith(SUBMISSION_FAILURES)
+
+
+def start_failure_of(reason: str) -> StartFailure:
+    """Return what the first row that matches says; `UNRECOGNISED` when none does.
+
+    `reason`: a submission failure's message, or ECS's stoppedReason and the container's reason.
+    """
+    for kind, rows in TABLE:
+        for row in rows:
+            if re.search(row.signs, reason[:MOST_READ], re.IGNORECASE | re.DOTALL):
+                return StartFailure(kind, row.what, row.remedy)
+    return UNRECOGNISED
+
+
+_WORKER: Final = "prefect-aws 0.7.12, ecs_worker.py"
+_GUIDE: Final = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/"
+_API: Final = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/"
+_GITHUB: Final = "https://github.com/"
+_STATUS: Final = r"(?<![\w:./@'-]){}(?![\w.'-])"
+"""A status code that stands alone: none in an image's tag, a name, an address or a digest."""
+_UNREACHABLE: Final = (
+    r"i/o timeout|handshake timeout|context (?:deadli|cancel)|request ?canceled|client\.timeout"
+    r"|connection (?:timed out|reset|refused)|unexpected eof|broken pipe|send request failed"
+)
+"""How Go's HTTP client, in ECS's agent and containerd, says that nobody answered."""
+_NO_SUCH: Final = r"not ?found|does ?n(?:o|')t exist|invalid|not valid"
+_NETWORK_THING: Final = r"(?:subnets?|security ?groups?|vpc|network interface)\b"
+_EXECUTION_NETWORK: Final = (
+    "if it stays, check the network access from the task's subnets (NAT gateway, VPC endpoints or a"
+    " public IP)"
+)
+_AFTER_AWS: Final = "if it stays, look at the AWS Health Dashboard, then retry the run"
+
+_REFUSALS: Final = (
+    Row(
+        r"capacity is unavailable at this time|\bRESOURCE:\w+|: no capacity\b",
+        "Fargate Spot has no capacity",
+        "give the work pool subnets in more Availability Zones",
+        "https://repost.aws/knowledge-center/ecs-fargate-runtask-capacity; "
+        f"{_GUIDE}api_failures_messages.html",
+    ),
+    Row(
+        r"limit on the number of (?:vCPU|task)s|above your (?:current )?(?:vCPU )?limit"
+        r"|VcpuLimitExceeded",
+        "the account's vCPU quota is used up",
+        "raise the quota of Fargate (Spot) vCPUs in Service Quotas",
+        f"{_GUIDE}service-quotas.html; {_GITHUB}dask/dask-cloudprovider/pull/300",
+    ),
+)
+_PASSING: Final = (
+    Row(
+        "timeout waiting for network interface provisioning",
+        "its network interface was not ready in time",
+        _AFTER_AWS,
+        f"{_GITHUB}dagster-io/dagster/issues/17212; {_GITHUB}apache/airflow/issues/48001",
+    ),
+    Row(
+        r"insufficient ?free ?addresses|not enough free addresses|has no free (?:ip )?addresses",
+        "its subnet has no free IP address",
+        "use larger or more subnets",
+        f"{_GUIDE}stopped-task-error-codes.html",
+    ),
+    Row(
+        rf"toomanyrequests|pull rate limit|cannotpull.*{_STATUS.format(429)}",
+        "the registry limits image pulls",
+        "authenticate to the registry, or copy the image to ECR",
+        f"{_GUIDE}task_cannot_pull_image.html",
+    ),
+    Row(
+        r"thrott(?:ling|led)|rate exceeded|request ?limit ?exceeded|too ?many ?requests"
+        rf"|too many concurrent attempts to create a new revision|{_STATUS.format(429)}",
+        "AWS throttled the start",
+        "if it stays, set `match_latest_revision_in_family` so that the worker registers fewer task"
+        " definitions, or start fewer runs at once",
+        f"{_API}request-throttling.html; {_GITHUB}PrefectHQ/prefect/issues/16485; "
+        f"{_GITHUB}dask/dask-cloudprovider/issues/56",
+    ),
+    Row(
+        rf"cannotpull.*(?:{_UNREACHABLE})",
+        "the registry did not answer in time",
+        _EXECUTION_NETWORK,
+        f"{_GUIDE}task_cannot_pull_image.html; {_GITHUB}apache/airflow/issues/22002",
+    ),
+    Row(
+        _UNREACHABLE,
+        "ECS could not reach what the task needs in time",
+        _EXECUTION_NETWORK,
+        f"{_GUIDE}resource-initialization-error.html; {_GITHUB}aws/aws-cli/issues/6470",
+    ),
+    Row(
+        "could not transition to|DockerTimeout|ContainerRuntimeTimeout",
+        "its container did not start in time",
+        "if it stays, use a smaller image",
+        f"{_GUIDE}stopped-task-error-codes.html",
+    ),
+    Row(
+        r"could not connect to the endpoint|timeout on endpoint|closed before we received a valid"
+        r"|failed to connect to proxy|error (?:when )?retrieving (?:credentials|metadata)",
+        "the worker could not reach AWS",
+        "check the worker's network access to the ECS API",
+        "botocore 1.43, exceptions.py",
+    ),
+    Row(
+        r"\b(?:Connect|Read|Write|RemoteProtocol)Error\b|\b(?:Connect|Read|Write|Pool)Timeout\b",
+        "the worker could not reach Prefect's API",
+        "check the worker's network access to the Prefect server",
+        "httpx 0.28, _exceptions.py; Prefect 3.9.1, workers/base.py",
+    ),
+)
+_LASTING: Final = (
+    Row(
+        r"cannotpull.*(?:denied|forbidden|unauthori|no basic auth|authorization|to authoriz)",
+        "the registry denies the image",
+        "check the execution role's permissions in ECR, or the registry's credentials",
+        f"{_GUIDE}task_cannot_pull_image.html",
+    ),
+    Row(
+        "exec format error|matching platform|match for platform|no matching manifest",
+        "its image is for another CPU architecture",
+        "build the image for the architecture that the task definition names",
+        f"{_GUIDE}task_cannot_pull_image.html",
+    ),
+    Row(
+        r"executable file not found|no such file or directory"
+        r"|(?:cannotstart|cannotcreate|oci runtime).*(?:not found|permission denied)",
+        "its command cannot be run",
+        "check the command and the entry point",
+        f"{_GUIDE}cannot-start-container.html",
+    ),
+    Row(
+        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist)|(?:manifest|name)[ _]unknown"
+        r"|invalid reference format|failed to normalize image|RepositoryNotFound",
+        "its image was not found",
+        "check the image's name and tag",
+        f"{_GUIDE}task_cannot_pull_image.html",
+    ),
+    Row(
+        "no space left on device",
+        "the task's storage is full",
+        "use a smaller image, or more ephemeral storage",
+        f"{_GUIDE}task_cannot_pull_image.html",
+    ),
+    Row(
+        r"access ?denied|not authorized|unauthorized ?operation"
+        r"|does not appear to have sufficient permissions",
+        "AWS denied access",
+        "give the role that the message names the permission it lacks",
+        f"{_API}CommonErrors.html; {_WORKER}",
+    ),
+    Row(
+        r"unable to assume|cannot be assumed|role is not valid",
+        "ECS cannot assume the task's roles",
+        "check the execution role, the task role and their trust in ecs-tasks.amazonaws.com",
+        f"{_GITHUB}aws-samples/aws-modern-application-workshop/issues/149",
+    ),
+    Row(
+        r"task ?definition (?:is |was )?(?:inactive|not ?found)|unable to describe task definition",
+        "the task definition is inactive or missing",
+        "register it again, or take `task_definition_arn` out of the job variables",
+        f"{_WORKER}; {_API}API_RunTask.html",
+    ),
+    Row(
+        r"cluster ?not ?found|cluster \S+ not found|cluster (?:is |was )?inactive",
+        "the ECS cluster was not found",
+        "check the job variable `cluster` and the worker's region",
+        f"{_WORKER}; {_API}API_RunTask.html",
+    ),
+    Row(
+        rf"network configuration|{_NETWORK_THING}.*(?:{_NO_SUCH})|invalid ?{_NETWORK_THING}"
+        r"|failed to find (?:the default )?(?:vpc|subnets)",
+        "its subnets or security groups are wrong",
+        "check `vpc_id` and `network_configuration` in the job variables",
+        f"{_WORKER}; {_GUIDE}stopped-task-error-codes.html",
+    ),
+    Row(
+        r"capacity provider (?:error|that is not associated|.*(?:not found|not exist|inactive))",
+        "the cluster does not have the capacity provider",
+        "associate FARGATE and FARGATE_SPOT with the cluster",
+        f"{_WORKER}; {_GITHUB}dask/dask-cloudprovider/issues/328",
+    ),
+    Row(
+        r"log (?:group|stream).*not exist|failed to validate logger args",
+        "its log group does not exist or cannot be written",
+        "create the log group, and check the execution role's permissions for CloudWatch Logs",
+        f"{_GUIDE}resource-initialization-error.html; {_WORKER}",
+    ),
+    Row(
+        r"find the specified secret|ssm.*invalid parameters|ParameterNotFound"
+        r"|ResourceNotFoundException|did not contain json key|secret\b.*not found",
+        "a secret or parameter of the task was not found",
+        "check the secrets that the task definition names",
+        f"{_GUIDE}resource-initialization-error.html",
+    ),
+    Row(
+        r"ObjectNotFound|deployment .*(?:could not be found|no longer exists)"
+        r"|unable to find block document",
+        "its deployment, or a block that it names, is gone",
+        "deploy the flow again, then start a new run",
+        "Prefect 3.9.1, workers/base.py and server/api/flow_runs.py",
+    ),
+    Row(
+        r"unable to locate credentials|expired ?token|unrecognized ?client|security token"
+        r"|invalid ?(?:client ?token|signature|access ?key)|must specify a region",
+        "the worker has no valid AWS credentials",
+        "check the worker's role, or the `aws_credentials` block",
+        f"botocore 1.43, exceptions.py; {_API}CommonErrors.html",
+    ),
+)
+_SERVER_ERRORS: Final = (
+    Row(
+        r"server ?exception|internal ?(?:failure|(?:server ?)?error)|service ?unavailable"
+        rf"|bad gateway|gateway time-?out|{_STATUS.format('50[0234]')}",
+        "AWS, or another server, failed",
+        _AFTER_AWS,
+        f"{_API}CommonErrors.html; {_GUIDE}internal-error.html",
+    ),
+)
+_CLIENT_ERRORS: Final = (
+    Row(
+        r"invalid ?parameter|client ?exception|validation ?e(?:rror|xception)|\bValueError\b"
+        r"|parameter validation failed|unsupported ?feature|(?:platform|blocked)\w*exception",
+        "a parameter of its task is invalid",
+        "correct the job variable or the task definition that the message names",
+        f"{_API}API_RunTask.html; {_WORKER}",
+    ),
+)
+_STEPS: Final = (
+    Row(
+        "cannotpull",
+        "its image could not be pulled",
+        "check the image's name, the execution role's permissions in ECR, and the network access to"
+        " the registry",
+        f"{_GUIDE}task_cannot_pull_image.html",
+    ),
+    Row(
+        "resourceinitialization",
+        "ECS could not prepare it",
+        "check the secrets its task definition names, the execution role and the network",
+        f"{_GUIDE}resource-initialization-error.html",
+    ),
+    Row(
+        "cannotstartcontainer",
+        "its container could not be started",
+        "check the command and the entry point",
+        f"{_GUIDE}cannot-start-container.html",
+    ),
+)
+"""The step that failed, where nothing says why."""
+TABLE: Final = (
+    (StartFailureKind.REFUSAL, _REFUSALS),
+    (StartFailureKind.PASSING, _PASSING),
+    (StartFailureKind.LASTING, _LASTING),
+    (StartFailureKind.PASSING, _SERVER_ERRORS),
+    (StartFailureKind.LASTING, _CLIENT_ERRORS),
+    (StartFailureKind.UNKNOWN, _STEPS),
+)
+"""The first row that matches wins: special ones stand before an error's class and a step."""
