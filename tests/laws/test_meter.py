@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.metrics import Metric
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
+from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FailedStart, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.bill import Deployment
@@ -191,7 +191,7 @@ def fails_to_start(account: Account, reason: str, **how: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("reason", "how"),
-    [(NO_CAPACITY_REASON, {}), ("stopped by hand", {"stop_code": "UserInitiated"})],
+    [("Capacity is unavailable at this time.", {}), ("stopped by hand", {"stop_code": "UserInitiated"})],
 )
 def test_a_task_that_never_started_and_is_no_failed_start_is_not_charged(
     account: Account, reason: str, how: dict[str, str]
