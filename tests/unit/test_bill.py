@@ -217,6 +217,7 @@ def recorded(**changes: Any) -> RunRecord:
     return RunRecord(RUN_ID, {TASK_ARN: Interruption(**{**ordinary, **changes})})
 
 
+PARK = make_state(StateType.SCHEDULED, transition_id=park_id_of_task(TASK_ARN))
 DUE = make_state(StateType.SCHEDULED, transition_id=due_id(park_id_of_task(TASK_ARN)))
 NONE = RunRecord(RUN_ID)
 TO_ON_DEMAND = recorded(rerun_on="FARGATE")
@@ -228,7 +229,7 @@ NOT_RERUN = recorded(rerun_on="", outcome_annotated=True)
     [
         pytest.param(NONE, [running(9)], "rescue", "undecided", id="not recorded yet"),
         pytest.param(recorded(), [running(9)], "rescue", "undecided", id="decided, not due"),
-        pytest.param(recorded(), [running(9), DUE], "rescue", "spot-rerun", id="on Spot"),
+        pytest.param(recorded(), [running(9), PARK, DUE], "rescue", "spot-rerun", id="on Spot"),
         pytest.param(TO_ON_DEMAND, [DUE, running(1)], "rescue", "on-demand-rerun", id="on demand"),
         pytest.param(NOT_RERUN, [running(9)], "rescue", "none", id="not to be rerun"),
         pytest.param(recorded(outcome_annotated=True), [running(9)], "rescue", "none", id="undone"),
