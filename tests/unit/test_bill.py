@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from chalicelib.core.model.ecs_task import Cause, Task
 from chalicelib.core.model.flow_run import (
     OVER_STATES,
-    FailedStart,
     Interruption,
     Moved,
     RunRecord,
@@ -108,7 +107,9 @@ def test_a_bill_without_an_end_is_dated_by_what_ecs_reported_last() -> None:
 
 UNBORN = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
 NO_CAPACITY = "Capacity is unavailable at this time. Please try again later"
-ON_RECORD = RunRecord(RUN_ID).with_failed_start(FailedStart(TASK_ARN, 1, 1, "passing", "FARGATE"))
+WARNED = RunRecord(RUN_ID).with_interruption(
+    Interruption(TASK_ARN, number=1, cause=Cause.SPOT_INTERRUPTION.value, capacity="FARGATE_SPOT")
+)
 
 
 @pytest.mark.parametrize(
@@ -117,15 +118,14 @@ ON_RECORD = RunRecord(RUN_ID).with_failed_start(FailedStart(TASK_ARN, 1, 1, "pas
         (("TaskFailedToStart", "no network interface", {}), RunRecord(RUN_ID), Cause.FAILED_START),
         (("TaskFailedToStart", "CannotPull", {"pull_started_at": NOW}), None, Cause.OTHER),
         (("TaskFailedToStart", NO_CAPACITY, {}), RunRecord(RUN_ID), Cause.NO_SPOT_CAPACITY),
-        (("TaskFailedToStart", NO_CAPACITY, {}), ON_RECORD, Cause.FAILED_START),
         (("TaskFailedToStart", "", {"started_at": NOW}), RunRecord(RUN_ID), Cause.OTHER),
         (("InfrastructureHealth", "", {"started_at": NOW}), RunRecord(RUN_ID), Cause.FAILED_START),
-        (("EssentialContainerExited", "", {"started_at": NOW}), ON_RECORD, Cause.FAILED_START),
-        (("SpotInterruption", "", {}), ON_RECORD, Cause.SPOT_INTERRUPTION),
+        (("InfrastructureHealth", "", {"started_at": NOW}), WARNED, Cause.SPOT_INTERRUPTION),
+        (("SpotInterruption", "", {}), RunRecord(RUN_ID), Cause.SPOT_INTERRUPTION),
         (("UserInitiated", "", {}), RunRecord(RUN_ID), Cause.OTHER),
     ],
 )
-def test_a_failed_start_is_one_by_the_stop_code_or_on_record(
+def test_a_bill_names_the_cause_that_the_rescue_goes_by(
     stop: tuple[str, str, dict[str, Any]], record: RunRecord | None, cause: Cause
 ) -> None:
     code, reason, times = stop

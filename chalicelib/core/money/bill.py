@@ -25,6 +25,7 @@ from chalicelib.core.model.pricing import (
     seconds_between,
     size_of,
 )
+from chalicelib.core.rescue import snapshot
 from chalicelib.core.rescue.rerun_state import was_made_due
 
 NO_FLOW_RUN: Final = "no-flow-run"
@@ -129,18 +130,10 @@ def is_redone(cause: Cause) -> bool:
 
 
 def cause_of(task: Task, record: RunRecord | None) -> Cause:
-    """Return why a task stopped, by ECS's word and its run's record; None: of no flow run.
-
-    A failed start is one on record, one that ECS itself calls so, and one whose host died
-    (InfrastructureHealth), which may have been at work. No Spot capacity is none, by itself.
-    """
-    cause = classify(task, warned=record is not None and record.warned_of(task.arn))
-    if record is None or was_interrupted(cause):
-        return cause
-    failed = task.stop_code == "TaskFailedToStart" and task.started_at is None
-    failed |= task.stop_code == "InfrastructureHealth"
-    is_failed_start = task.arn in record.failed_starts or (failed and cause is Cause.OTHER)
-    return Cause.FAILED_START if is_failed_start else cause
+    """Return why a task stopped, by its run's record too; None: it is of no flow run."""
+    if record is None:
+        return classify(task, warned=False)
+    return snapshot.cause_of(task, warned=record.warned_of(task.arn))
 
 
 def span_of(task: Task) -> Span | None:
