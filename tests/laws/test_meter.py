@@ -191,7 +191,10 @@ def fails_to_start(account: Account, reason: str, **how: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("reason", "how"),
-    [("Capacity is unavailable at this time.", {}), ("stopped by hand", {"stop_code": "UserInitiated"})],
+    [
+        ("Capacity is unavailable at this time.", {}),
+        ("stopped by hand", {"stop_code": "UserInitiated"}),
+    ],
 )
 def test_a_task_that_never_started_and_is_no_failed_start_is_not_charged(
     account: Account, reason: str, how: dict[str, str]
