@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON
+from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, SPOT_STOP_REASON
 
 SUBMISSION_FAILURES: Final = (
     "failed to submit flow run to infrastructure",  # Prefect 3.6.22 and newer, workers/base.py
@@ -88,19 +88,19 @@ _API: Final = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/"
 _GITHUB: Final = "https://github.com/"
 _STATUS: Final = r"(?<![\w:./@'-]){}(?![\w.'-])"
 """A status code that stands alone: none in an image's tag, a name, an address or a digest."""
-_UNREACHABLE: Final = (
-    r"i/o timeout|handshake timeout|context (?:deadli|cancel)|request ?canceled|client\.timeout"
-    r"|connection (?:timed out|reset|refused)|unexpected eof|broken pipe|send request failed"
-)
-"""How Go's HTTP client, in ECS's agent and containerd, says that nobody answered."""
 _NO_SUCH: Final = r"not ?found|does ?n(?:o|')t exist|invalid|not valid"
 _NETWORK_THING: Final = r"(?:subnets?|security ?groups?|vpc|network interface)\b"
-_EXECUTION_NETWORK: Final = (
-    "if it stays, check the network access from the task's subnets (NAT gateway, VPC endpoints or a"
-    " public IP)"
-)
 _AFTER_AWS: Final = "if it stays, look at the AWS Health Dashboard, then retry the run"
 
+_BY_HAND: Final = (
+    Row(
+        r"\bUserInitiated\b",
+        "a user stopped it",
+        "retry the run if that was not intended",
+        f"{_API}API_Task.html",
+    ),
+)
+"""Stands first: what a user writes as the reason counts for nothing."""
 _REFUSALS: Final = (
     Row(
         rf"{NO_CAPACITY_REASON}|\bRESOURCE:\w+|: no capacity\b",
@@ -118,6 +118,18 @@ _REFUSALS: Final = (
     ),
 )
 _PASSING: Final = (
+    Row(
+        SPOT_STOP_REASON,
+        "Fargate Spot took the task before it started",
+        "retry the run",
+        f"{_GUIDE}fargate-capacity-providers.html",
+    ),
+    Row(
+        r"\bInfrastructureHealth\b",
+        "AWS found its host unhealthy",
+        "retry the run",
+        f"{_API}API_Task.html",
+    ),
     Row(
         "timeout waiting for network interface provisioning",
         "its network interface was not ready in time",
@@ -146,22 +158,19 @@ _PASSING: Final = (
         f"{_GITHUB}dask/dask-cloudprovider/issues/56",
     ),
     Row(
-        rf"cannotpull.*(?:{_UNREACHABLE})",
-        "the registry did not answer in time",
-        _EXECUTION_NETWORK,
-        f"{_GUIDE}task_cannot_pull_image.html; {_GITHUB}apache/airflow/issues/22002",
+        r"i/o timeout|handshake timeout|context (?:deadli|cancel)|request ?canceled|client\.timeout"
+        r"|connection (?:timed out|reset|refused)|unexpected eof|broken pipe|send request failed",
+        "ECS could not reach the registry, or another service that the task needs, in time",
+        "if it stays, check the network access from the task's subnets (NAT gateway, VPC endpoints"
+        " or a public IP)",
+        f"{_GUIDE}task_cannot_pull_image.html; {_GUIDE}resource-initialization-error.html; "
+        f"{_GITHUB}apache/airflow/issues/22002; {_GITHUB}aws/aws-cli/issues/6470",
     ),
     Row(
-        _UNREACHABLE,
-        "ECS could not reach what the task needs in time",
-        _EXECUTION_NETWORK,
-        f"{_GUIDE}resource-initialization-error.html; {_GITHUB}aws/aws-cli/issues/6470",
-    ),
-    Row(
-        "could not transition to|DockerTimeout|ContainerRuntimeTimeout",
+        "could not transition to|DockerTimeout|ContainerRuntimeTimeout|while watching task for",
         "its container did not start in time",
         "if it stays, use a smaller image",
-        f"{_GUIDE}stopped-task-error-codes.html",
+        f"{_GUIDE}stopped-task-error-codes.html; prefect-aws 0.5.16, ecs_worker.py",
     ),
     Row(
         r"could not connect to the endpoint|timeout on endpoint|closed before we received a valid"
@@ -211,16 +220,11 @@ _LASTING: Final = (
         f"{_GUIDE}task_cannot_pull_image.html",
     ),
     Row(
-        r"access ?denied|not authorized|unauthorized ?operation"
-        r"|does not appear to have sufficient permissions",
-        "AWS denied access",
-        "give the role that the message names the permission it lacks",
-        f"{_API}CommonErrors.html; {_WORKER}",
-    ),
-    Row(
-        r"unable to assume|cannot be assumed|role is not valid",
-        "ECS cannot assume the task's roles",
-        "check the execution role, the task role and their trust in ecs-tasks.amazonaws.com",
+        r"access ?denied|not authorized|unauthorized ?operation|sufficient permissions"
+        r"|unable to assume|cannot be assumed|role is not valid",
+        "AWS denied access, or a role cannot be assumed",
+        "check the permissions, and the trust policy, of the role that the message names",
+        f"{_API}CommonErrors.html; {_WORKER}; "
         f"{_GITHUB}aws-samples/aws-modern-application-workshop/issues/149",
     ),
     Row(
@@ -249,16 +253,11 @@ _LASTING: Final = (
         f"{_WORKER}; {_GITHUB}dask/dask-cloudprovider/issues/328",
     ),
     Row(
-        r"log (?:group|stream).*not exist|failed to validate logger args",
-        "its log group does not exist or cannot be written",
-        "create the log group, and check the execution role's permissions for CloudWatch Logs",
-        f"{_GUIDE}resource-initialization-error.html; {_WORKER}",
-    ),
-    Row(
         r"find the specified secret|ssm.*invalid parameters|ParameterNotFound"
-        r"|ResourceNotFoundException|did not contain json key|secret\b.*not found",
-        "a secret or parameter of the task was not found",
-        "check the secrets that the task definition names",
+        r"|ResourceNotFoundException|did not contain json key|secret\b.*not found"
+        r"|log (?:group|stream).*not exist",
+        "a secret, a parameter or the log group of the task was not found",
+        "check the secrets and the log group that the task definition names",
         f"{_GUIDE}resource-initialization-error.html",
     ),
     Row(
@@ -317,6 +316,7 @@ _STEPS: Final = (
 )
 """The step that failed, where nothing says why."""
 TABLE: Final = (
+    (StartFailureKind.LASTING, _BY_HAND),
     (StartFailureKind.REFUSAL, _REFUSALS),
     (StartFailureKind.PASSING, _PASSING),
     (StartFailureKind.LASTING, _LASTING),
