@@ -86,8 +86,8 @@ _WORKER: Final = "prefect-aws 0.7.12, ecs_worker.py"
 _GUIDE: Final = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/"
 _API: Final = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/"
 _GITHUB: Final = "https://github.com/"
-_STATUS: Final = r"(?<![\w:./@'-]){}(?![\w.'-])"
-"""A status code that stands alone: none in an image's tag, a name, an address or a digest."""
+_STATUS: Final = r"(?:\({0}\)|\b(?:status|status ?code|code|http)\W{{0,2}}{0}\b)"
+"""A status code that is called one: neither an image's tag, a name, a size nor part of an id."""
 _NO_SUCH: Final = r"not ?found|does ?n(?:o|')t exist|invalid|not valid"
 _NETWORK_THING: Final = r"(?:subnets?|security ?groups?|vpc|network interface)\b"
 _AFTER_AWS: Final = "if it stays, look at the AWS Health Dashboard, then retry the run"
@@ -103,7 +103,7 @@ _BY_HAND: Final = (
 """Stands first: what a user writes as the reason counts for nothing."""
 _REFUSALS: Final = (
     Row(
-        rf"{NO_CAPACITY_REASON}|\bRESOURCE:\w+|: no capacity\b",
+        rf"{NO_CAPACITY_REASON}|\bRESOURCE:(?!arn:)\w+|\b(?:no|insufficient) ?(?:spot )?capacity\b",
         "Fargate Spot has no capacity",
         "give the work pool subnets in more Availability Zones",
         "https://repost.aws/knowledge-center/ecs-fargate-runtask-capacity; "
@@ -143,14 +143,14 @@ _PASSING: Final = (
         f"{_GUIDE}stopped-task-error-codes.html",
     ),
     Row(
-        rf"toomanyrequests|pull rate limit|cannotpull.*{_STATUS.format(429)}",
+        r"toomanyrequests|pull rate limit|cannotpull.* 429(?:\W|$)|cannotpull.*too many requests",
         "the registry limits image pulls",
         "authenticate to the registry, or copy the image to ECR",
         f"{_GUIDE}task_cannot_pull_image.html",
     ),
     Row(
         r"thrott(?:ling|led)|rate exceeded|request ?limit ?exceeded|too ?many ?requests"
-        rf"|too many concurrent attempts to create a new revision|{_STATUS.format(429)}",
+        rf"|too many concurrent attempts to create a new revision|{_STATUS.format('429')}",
         "AWS throttled the start",
         "if it stays, set `match_latest_revision_in_family` so that the worker registers fewer task"
         " definitions, or start fewer runs at once",
@@ -159,7 +159,8 @@ _PASSING: Final = (
     ),
     Row(
         r"i/o timeout|handshake timeout|context (?:deadli|cancel)|request ?canceled|client\.timeout"
-        r"|connection (?:timed out|reset|refused)|unexpected eof|broken pipe|send request failed",
+        r"|connection ?(?:timed out|reset|refused)|unexpected eof|broken pipe|send request failed"
+        r"|connection issue between|temporary failure in name resolution",
         "ECS could not reach the registry, or another service that the task needs, in time",
         "if it stays, check the network access from the task's subnets (NAT gateway, VPC endpoints"
         " or a public IP)",
@@ -171,6 +172,13 @@ _PASSING: Final = (
         "its container did not start in time",
         "if it stays, use a smaller image",
         f"{_GUIDE}stopped-task-error-codes.html; prefect-aws 0.5.16, ecs_worker.py",
+    ),
+    Row(
+        r"server ?exception|internal ?failure|internal ?(?:server ?)?error(?!: failed to normalize)"
+        r"|service ?unavailable|bad ?gateway|gateway ?time-?out|" + _STATUS.format("50[0234]"),
+        "AWS, or another server, failed",
+        _AFTER_AWS,
+        f"{_API}CommonErrors.html; {_GUIDE}internal-error.html",
     ),
     Row(
         r"could not connect to the endpoint|timeout on endpoint|closed before we received a valid"
@@ -220,8 +228,8 @@ _LASTING: Final = (
         f"{_GUIDE}task_cannot_pull_image.html",
     ),
     Row(
-        r"access ?denied|not authorized|unauthorized ?operation|sufficient permissions"
-        r"|unable to assume|cannot be assumed|role is not valid",
+        r"access ?denied|not authorized|unauthorized ?operation|not have permission"
+        r"|sufficient permissions|unable to assume|cannot be assumed|role is not valid",
         "AWS denied access, or a role cannot be assumed",
         "check the permissions, and the trust policy, of the role that the message names",
         f"{_API}CommonErrors.html; {_WORKER}; "
@@ -240,8 +248,8 @@ _LASTING: Final = (
         f"{_WORKER}; {_API}API_RunTask.html",
     ),
     Row(
-        rf"network configuration|{_NETWORK_THING}.*(?:{_NO_SUCH})|invalid ?{_NETWORK_THING}"
-        r"|failed to find (?:the default )?(?:vpc|subnets)",
+        rf"{_NETWORK_THING}.*(?:{_NO_SUCH})|invalid ?{_NETWORK_THING}"
+        r"|network configuration (?:error|cannot)|failed to find (?:the default )?(?:vpc|subnets)",
         "its subnets or security groups are wrong",
         "check `vpc_id` and `network_configuration` in the job variables",
         f"{_WORKER}; {_GUIDE}stopped-task-error-codes.html",
@@ -273,15 +281,6 @@ _LASTING: Final = (
         "the worker has no valid AWS credentials",
         "check the worker's role, or the `aws_credentials` block",
         f"botocore 1.43, exceptions.py; {_API}CommonErrors.html",
-    ),
-)
-_SERVER_ERRORS: Final = (
-    Row(
-        r"server ?exception|internal ?(?:failure|(?:server ?)?error)|service ?unavailable"
-        rf"|bad gateway|gateway time-?out|{_STATUS.format('50[0234]')}",
-        "AWS, or another server, failed",
-        _AFTER_AWS,
-        f"{_API}CommonErrors.html; {_GUIDE}internal-error.html",
     ),
 )
 _CLIENT_ERRORS: Final = (
@@ -320,7 +319,6 @@ TABLE: Final = (
     (StartFailureKind.REFUSAL, _REFUSALS),
     (StartFailureKind.PASSING, _PASSING),
     (StartFailureKind.LASTING, _LASTING),
-    (StartFailureKind.PASSING, _SERVER_ERRORS),
     (StartFailureKind.LASTING, _CLIENT_ERRORS),
     (StartFailureKind.UNKNOWN, _STEPS),
 )
