@@ -58,7 +58,7 @@ def fixtures_of(item: pytest.Item) -> list[str]:
 
 
 def is_sqlite(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and "sqlite" in item.callspec.params["stage"]
+    return isinstance(item, pytest.Function) and "sqlite" in str(item.callspec.params["stage"])
 
 
 @pytest.fixture(scope="session")

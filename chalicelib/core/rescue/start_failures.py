@@ -282,8 +282,6 @@ _LASTING: Final = (
         "check the worker's role, or the `aws_credentials` block",
         f"botocore 1.43, exceptions.py; {_API}CommonErrors.html",
     ),
-)
-_CLIENT_ERRORS: Final = (
     Row(
         r"invalid ?parameter|client ?exception|validation ?e(?:rror|xception)|\bValueError\b"
         r"|parameter validation failed|unsupported ?feature|(?:platform|blocked)\w*exception",
@@ -319,7 +317,9 @@ TABLE: Final = (
     (StartFailureKind.REFUSAL, _REFUSALS),
     (StartFailureKind.PASSING, _PASSING),
     (StartFailureKind.LASTING, _LASTING),
-    (StartFailureKind.LASTING, _CLIENT_ERRORS),
     (StartFailureKind.UNKNOWN, _STEPS),
 )
-"""The first row that matches wins: special ones stand before an error's class and a step."""
+"""The first row that matches wins.
+
+Passing reasons stand before lasting ones: AWS names what was throttled by a class that would last.
+"""
