@@ -28,6 +28,7 @@ ECS_SAYS = {
         "You've reached the limit on the number of vCPUs you can run concurrently",
         "You\u2019ve reached the limit on the number of tasks you can run concurrently",
         "The requested CPU configuration is above your limit",
+        "ThrottlingException: You've reached the limit on the number of vCPUs you can run",
     ],
     PASSING: [
         "Timeout waiting for network interface provisioning to complete.",
@@ -50,6 +51,7 @@ ECS_SAYS = {
         " https://registry-1.docker.io/v2/etl/manifests/1: 429 Too Many Requests - Server message:"
         " toomanyrequests: You have reached your pull rate limit.",
         f"{PULL}429",
+        f"{PULL}toomanyrequests: Data limit exceeded",
         f"{PULL}failed to do request: Head https://registry-1.docker.io/v2/a/manifests/1: dial tcp"
         " 34.205.13.154:443: i/o timeout",
         f"{PULL}net/http: TLS handshake timeout",
