@@ -88,7 +88,10 @@ def test_a_task_that_ecs_has_forgotten_was_interrupted_if_it_was_on_spot(
         ("EssentialContainerExited", "OutOfMemoryError: x", "out of memory", "job variable"),
         ("TaskFailedToStart", "CannotPullContainerError: x", "could not be pulled", "image's name"),
         ("TaskFailedToStart", "", "never started", "ECS console"),
+        ("TaskFailedToStart", "CannotPullContainerError: a: not found", "not found", "tag"),
+        ("InfrastructureHealth", "", "host unhealthy", "retry"),
         ("UserInitiated", "ann did it", "a user stopped it", "retry"),
+        ("UserInitiated", "OutOfMemory? Rate exceeded?", "a user stopped it", "retry"),
     ],
 )
 def test_a_run_that_ended_otherwise_is_crashed_with_reason_and_remedy(
