@@ -28,6 +28,7 @@ ECS_SAYS = {
         "You've reached the limit on the number of vCPUs you can run concurrently",
         "You\u2019ve reached the limit on the number of tasks you can run concurrently",
         "The requested CPU configuration is above your limit",
+        "VcpuLimitExceeded: You have requested more than your current vCPU limit of 6 allows",
         "ThrottlingException: You've reached the limit on the number of vCPUs you can run",
     ],
     PASSING: [

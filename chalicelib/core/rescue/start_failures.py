@@ -111,7 +111,7 @@ _REFUSALS: Final = (
     ),
     Row(
         r"limit on the number of (?:vCPU|task)s|above your (?:current )?(?:vCPU )?limit"
-        r"|VcpuLimitExceeded",
+        r"|vCPU ?(?:limit|quota)",
         "the account's vCPU quota is used up",
         "raise the quota of Fargate (Spot) vCPUs in Service Quotas",
         f"{_GUIDE}service-quotas.html; {_GITHUB}dask/dask-cloudprovider/pull/300",
@@ -215,7 +215,7 @@ _LASTING: Final = (
         f"{_GUIDE}cannot-start-container.html",
     ),
     Row(
-        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist)|(?:manifest|name)[ _]unknown"
+        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist|no such image)|(?:manifest|name)[ _]unknown"
         r"|invalid reference format|failed to normalize image|RepositoryNotFound",
         "its image was not found",
         "check the image's name and tag",
