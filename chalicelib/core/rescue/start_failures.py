@@ -215,8 +215,8 @@ _LASTING: Final = (
         f"{_GUIDE}cannot-start-container.html",
     ),
     Row(
-        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist|no such image)|(?:manifest|name)[ _]unknown"
-        r"|invalid reference format|failed to normalize image|RepositoryNotFound",
+        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist|no such image)"
+        r"|(?:manifest|name)[ _]unknown|invalid reference format|failed to normalize image|RepositoryNotFound",
         "its image was not found",
         "check the image's name and tag",
         f"{_GUIDE}task_cannot_pull_image.html",
