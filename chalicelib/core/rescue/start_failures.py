@@ -216,7 +216,8 @@ _LASTING: Final = (
     ),
     Row(
         r"(?:cannotpull|resolve ref).*(?:not ?found|not exist|no such image)"
-        r"|(?:manifest|name)[ _]unknown|invalid reference format|failed to normalize image|RepositoryNotFound",
+        r"|(?:manifest|name)[ _]unknown|invalid reference format|failed to normalize image"
+        r"|RepositoryNotFound",
         "its image was not found",
         "check the image's name and tag",
         f"{_GUIDE}task_cannot_pull_image.html",
