@@ -130,7 +130,9 @@ def test_nor_is_one_whose_task_is_forgotten_and_cannot_have_been_on_fargate(
         ("EssentialContainerExited", "OutOfMemoryError: x", "out of memory", "job variable"),
         ("TaskFailedToStart", "CannotPullContainerError: x", "could not be pulled", "image's name"),
         ("TaskFailedToStart", "", "never started", "ECS console"),
+        ("TaskFailedToStart", "CannotPullContainerError: a: not found", "not found", "tag"),
         ("UserInitiated", "ann did it", "a user stopped it", "retry"),
+        ("UserInitiated", "OutOfMemory? Rate exceeded?", "a user stopped it", "retry"),
     ],
 )
 def test_a_run_that_ended_otherwise_is_crashed_with_reason_and_remedy(

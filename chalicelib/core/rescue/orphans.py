@@ -36,7 +36,11 @@ from chalicelib.core.rescue.snapshot import (
     said_by,
     start_failure,
 )
-from chalicelib.core.rescue.start_failures import is_submission_failure
+from chalicelib.core.rescue.start_failures import (
+    UNRECOGNISED,
+    is_submission_failure,
+    start_failure_of,
+)
 
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 """How long ECS shows a stopped task."""
@@ -183,36 +187,20 @@ def _recorded_task(run: FlowRun, interruption: Interruption) -> Task:
     )
 
 
-_PULL_REMEDY = (
-    "check the image's name, the execution role's permissions in ECR, and the network access to the"
-    " registry"
-)
-_BY_REASON = {
+_BY_SIGN = {
     "OutOfMemory": ("it ran out of memory", "raise the deployment's `memory` job variable"),
-    "CannotPullContainer": ("its image could not be pulled", _PULL_REMEDY),
-    "ResourceInitialization": (
-        "ECS could not prepare it",
-        "check the secrets its task definition names, the execution role and the network",
-    ),
-    "CannotStartContainer": (
-        "its container could not be started",
-        "check the command and the entry point",
-    ),
     "Task failed ELB health checks": (
         "a load balancer found it unhealthy",
         "take flow runs out of the target group",
     ),
-}
-_BY_STOP_CODE = {
-    "TaskFailedToStart": ("it never started", "look at the stopped task in the ECS console"),
-    "UserInitiated": ("a user stopped it", "retry the run if that was not intended"),
     "EssentialContainerExited": (
         "its container exited before Prefect had a final state",
         "look at the end of the container's log",
     ),
     "ServiceSchedulerInitiated": ("a service stopped it", "run flows outside of ECS services"),
-    "InfrastructureHealth": ("AWS found its host unhealthy", "retry the run"),
+    "TaskFailedToStart": (UNRECOGNISED.what, UNRECOGNISED.remedy),
 }
+"""What ends a task that has started, by a reason or a stop code; start_failures has the others."""
 _UNKNOWN = ("it stopped", "look at the stopped task in ECS")
 
 
@@ -227,8 +215,10 @@ def explain(subject: Subject) -> str:
             "no ECS task found for this run (ECS keeps stopped tasks for about an hour): retry the"
             " run"
         )
-    by_reason = (found for sign, found in _BY_REASON.items() if sign in said)
-    what, remedy = next(by_reason, _BY_STOP_CODE.get(subject.stop_code, _UNKNOWN))
+    signs = f"{subject.stop_code} {said}"
+    what, remedy = next((found for sign, found in _BY_SIGN.items() if sign in signs), _UNKNOWN)
+    if (start := start_failure_of(signs)) is not UNRECOGNISED:
+        what, remedy = start.what, start.remedy
     code = "" if subject.exit_code is None else f", exit code {subject.exit_code}"
     quoted = f" ({one_line(said)}{code})" if said or code else ""
     return f"the ECS task ended, not by Spot: {what}{quoted}. What to do: {remedy}"

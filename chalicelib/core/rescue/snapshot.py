@@ -39,9 +39,6 @@ LONGEST_STOP: Final = timedelta(seconds=120)
 """How long Fargate Spot leaves a container after its warning (ECS developer guide)."""
 UNSEEN: Final = "prefect-spot:unseen-task-of:"
 """What the key of a task that ECS never showed begins with; the id of the run's state follows."""
-HOST_DIED: Final = StartFailure(
-    StartFailureKind.PASSING, "AWS found its host unhealthy", "retry the run"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +79,11 @@ def start_failure(subject: Subject) -> StartFailure | None:
             return start_failure_of(message)
         case Gone(started=started):
             return None if started else WORKER_DIED
-        case Task() as task if task.stop_code == "InfrastructureHealth":
-            return HOST_DIED
-        case Task() as task if task.stop_code == "TaskFailedToStart" and task.started_at is None:
-            return start_failure_of(said_by(task))
+        case (
+            Task(stop_code="InfrastructureHealth")
+            | Task(stop_code="TaskFailedToStart", started_at=None)
+        ):
+            return start_failure_of(f"{subject.stop_code} {said_by(subject)}")
         case _:
             return None
 
