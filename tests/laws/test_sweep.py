@@ -169,6 +169,30 @@ def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
     assert "ECS never showed a task for it" in run.state.message
 
 
+@pytest.mark.parametrize("answered", [True, False], ids=["react was there", "events lost"])
+def test_a_start_that_worker_and_ecs_both_report_as_failed_counts_once(
+    universe: Universe, answered: bool
+) -> None:
+    """prefect-aws 0.5 waits for the task, and calls its end a failed submission."""
+    run, task = universe.running()
+    universe.deliver(universe.exits(task)[1])
+    why = "Timeout waiting for network interface provisioning to complete."
+    universe.prefect.worker_picks_up(run.id)
+    second = replace(task, arn=task.arn[:-1] + "x", created_at=universe.now, started_at=None)
+    task = replace(task, created_at=universe.now)
+    universe.stops(second, stop_code="TaskFailedToStart", stopped_reason=why)
+    if answered:
+        ends = {"lastStatus": "STOPPED", "stopCode": "TaskFailedToStart", "stoppedReason": why}
+        universe.deliver(universe.event(task, taskArn=second.arn, startedAt=None, **ends))
+        assert run.state.type is StateType.SCHEDULED
+    message = f"Flow run could not be submitted to infrastructure: TaskFailedToStart('{why}')"
+    universe.prefect.crash(run.id, message)
+    universe.sweep()
+    universe.sweep()
+    assert run.state.type is StateType.SCHEDULED
+    assert list(universe.records().read(run.id).failed_starts) == [second.arn]
+
+
 @pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
 def test_a_run_refused_by_spot_goes_on_demand_once(universe: Universe, oldest: bool) -> None:
     universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
