@@ -177,7 +177,9 @@ def test_a_start_that_worker_and_ecs_both_report_as_failed_counts_once(
     run, task = universe.running()
     universe.deliver(universe.exits(task)[1])
     why = "Timeout waiting for network interface provisioning to complete."
+    universe.passes(5)
     universe.prefect.worker_picks_up(run.id)
+    universe.passes(5)
     second = replace(task, arn=task.arn[:-1] + "x", created_at=universe.now, started_at=None)
     task = replace(task, created_at=universe.now)
     universe.stops(second, stop_code="TaskFailedToStart", stopped_reason=why)
