@@ -94,7 +94,7 @@ def values_of_bill(bill: Bill) -> Values:
     """Return what a bill counts for: nothing for a drill, and no amounts where they are unknown."""
     if bill.is_drill:
         return {}
-    values = {Metric.WASTED_SECONDS: bill.wasted_seconds} if bill.is_interrupted else {}
+    values = {Metric.WASTED_SECONDS: bill.wasted_seconds} if bill.is_redone else {}
     if bill.amounts is not None:
         values |= {
             Metric.TASK_COST: bill.amounts.cost_usd,

@@ -121,6 +121,7 @@ class Prefect(Protocol):
         """Ask for a state. `force` skips Prefect's orchestration rules.
 
         A proposal whose `transition_id` is the current state's is REJECTed: it was accepted before.
+        Raises PrefectOutcomeUnknownError when the answer is lost: the run may have the state.
         """
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
@@ -230,7 +231,7 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
+    """The ports, the clock and the user's policy. `account`, `region`: ours; empty: not checked.
 
     `lease` is longer than the invocation can last, so that it never ends under a living handler;
     `grace` is what `react` is given before `sweep` repairs, `pending_grace` what a worker is given
@@ -251,6 +252,7 @@ class Context:
     policy: Policy
     clusters: tuple[str, ...]
     account: str
+    region: str
     work_pool: str
     grace: timedelta
     pending_grace: timedelta
@@ -258,3 +260,8 @@ class Context:
     pause: Callable[[float], None]
     gather: Callable[[Sequence[Callable[[], Any]]], list[Any]]
     measure: "Callable[[Measured], None]"
+
+    @property
+    def scope(self) -> tuple[tuple[str, ...], str, str]:
+        """Clusters, account and region: what `reason_to_ignore` compares a task with."""
+        return self.clusters, self.account, self.region

@@ -9,8 +9,8 @@ from chalicelib.core.model.ecs_task import (
     Ignored,
     Task,
     completed_by,
-    in_clusters,
     parse_event,
+    reason_to_ignore,
 )
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Decision, Verdict
@@ -23,11 +23,13 @@ def react(context: Context, event: object) -> Decision:
     task = parse_event(event)
     if isinstance(task, Ignored):
         return _ignored(context, task.reason)
-    if not in_clusters(task, context.clusters, context.account):
-        return _ignored(context, "the task is in none of our clusters", task)
+    if reason := reason_to_ignore(task, *context.scope):
+        return _ignored(context, reason, task)
     if task.flow_run_id is None or task.created_at is None:  # ECS has the tags, events never
         described = context.tasks.describe(task.cluster_arn, task.arn)
         task = completed_by(task, described) if described else task
+        if reason := reason_to_ignore(task, *context.scope):
+            return _ignored(context, reason, task)
     if task.flow_run_id is None:
         return _ignored(context, "the task belongs to no flow run", task)
     is_ours = cause_of(task, warned=False) is not Cause.OTHER

@@ -11,11 +11,13 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib import errors
+from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
-from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.policy import Mode, runs_on_fargate
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.orphans import subject_of
+from chalicelib.core.rescue.snapshot import Subject
 from chalicelib.core.rescue.start_failures import (
     StartFailureKind,
     is_submission_failure,
@@ -94,6 +96,7 @@ class Repairs:
         self._repaired: set[UUID] = set()
         self._failed: set[UUID] = set()
         self._left: set[UUID] = set()
+        self._inherited: dict[UUID | None, Mapping[str, object]] = {}
         self._unread: dict[UUID, str] = {}
 
     def notes(self) -> SweepNotes:
@@ -211,12 +214,26 @@ class Repairs:
         if not history or known is None:
             return
         subject = subject_of(run, history, known, record, context.now())
-        if subject is None:
+        if subject is None or self._is_foreign(run, subject, known):
             return
         self.report.stranded += 1
         self._repaired.add(run.id)
         decision = rescue(context, run.id, subject, swept=run.state.id)
         self.report.decisions[decision.verdict.value] += 1
+
+    def _is_foreign(self, run: FlowRun, subject: Subject, known: Sequence[Task]) -> bool:
+        """Whether the run's task is none of ours; of one that is gone, the job variables say it."""
+        if isinstance(subject, Task):  # one on record was ours
+            return subject in known and bool(reason_to_ignore(subject, *self.context.scope))
+        if run.deployment_id not in self._inherited:
+            prefect, pool = self.context.prefect, run.work_pool_name or self.context.work_pool
+            found = prefect.read_deployment(run.deployment_id) if run.deployment_id else None
+            inherited = {
+                **prefect.read_pool_defaults(pool),
+                **(found.job_variables if found else {}),
+            }
+            self._inherited[run.deployment_id] = inherited
+        return not runs_on_fargate({**self._inherited[run.deployment_id], **run.job_variables})
 
     def _records(self, runs: Sequence[FlowRun]) -> Mapping[UUID, RunRecord]:
         """Return the records that there are; one that cannot be read costs its own run only."""

@@ -28,7 +28,8 @@ from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue import actions
-from chalicelib.core.rescue.actions import Decision
+from chalicelib.core.rescue.actions import Decision, Verdict
+from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
@@ -37,7 +38,6 @@ CALLS_TOGETHER: Final = 50
 SECONDS_FOR_RERUN: Final = 10.0
 """Left of the invocation, at least, when the run is made due."""
 MOST_PARENTS: Final = 100
-STRATEGY: Final = "capacity_provider_strategy"
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
 
@@ -158,9 +158,7 @@ class _Handling:
         deployment, defaults, subflows, task_runs = self.context.gather(calls)
         if subflows:
             task_runs += prefect.find_running_task_runs([subflow.id for subflow in subflows])
-        variables = deployment.job_variables if deployment else {}
-        strategy = variables.get(STRATEGY, defaults.get(STRATEGY))
-        return Remains(deployment, bool(strategy), subflows, task_runs)
+        return Remains(deployment, defaults, subflows, task_runs)
 
     def perform(self, snapshot: Snapshot, decision: Decision) -> bool:
         """Perform the actions in order; False as soon as one asks for another look."""
@@ -171,6 +169,8 @@ class _Handling:
             run_state=one_line(snapshot.run.state.name),
             **self.log_keys,
         )
+        if decision.verdict is Verdict.RERUN_ON_DEMAND and (why := move_without_effect(snapshot)):
+            self.context.log.info("a move had no effect", reason=why, **self.log_keys)
         return all(self.step(action) for action in decision.actions)
 
     def step(self, action: actions.Action) -> bool:
@@ -236,13 +236,16 @@ class _Handling:
                 self.context.gather([partial(crash, task_run, message) for task_run in some])
 
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
-        """Propose a state; False: look whether the run has it. Raises PrefectTimeoutError."""
+        """Propose a state; False: look whether the run has it.
+
+        Raises PrefectUnavailableError: it had no effect; PrefectTimeoutError: it may have one yet.
+        """
         try:
             answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
         except errors.PrefectTimeoutError:
             self.outcome_unknown = True  # another look would come too early to show it
             raise
-        except errors.PrefectUnavailableError:
+        except errors.PrefectOutcomeUnknownError:
             # Prefect may have accepted it, and a worker may have the run: a second proposal would
             # park the run, or make it due, beside its new container.
             self.context.log.exception("no answer to a proposed state", **self.log_keys)

@@ -79,8 +79,10 @@ class RunTasks:
             return "its task is in a cluster that is not watched"
         if parts is None:
             return NO_ARN
-        is_ours = self._context.account in ("", parts["account"])
-        return "" if is_ours else "its task is of another account"
+        if self._context.account not in ("", parts["account"]):
+            return "its task is of another account"
+        is_here = self._context.region in ("", parts["region"])
+        return "" if is_here else "its task is in another region"
 
     def unseen(self, run: FlowRun) -> str:
         """Return why a run that shows no live task may still have one; empty for an orphan."""

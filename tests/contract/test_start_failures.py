@@ -22,14 +22,14 @@ from chalicelib.core.rescue.start_failures import (
 )
 from localcloud.cloud import wait_for
 from localcloud.fault_proxy import Answer, Fault, FaultProxy, Hang, ProxiedRequest, Reset
-from localcloud.processes import free_port
 from localcloud.prefect_api import PrefectApi
+from localcloud.processes import free_port
 from tests.contract.conftest import OLDEST_PYTHON
 from tests.contract.real import RealPrefect
 from tests.contract.stage import Stage
 
 SEEN = Path(__file__).parents[2] / "build" / "start-failures.json"
-WORKER_SECONDS = 90.0
+WORKER_SECONDS = 180.0
 ARN = "arn:aws:ecs:us-east-1:111122223333"
 REFUSAL, PASSING, LASTING, UNKNOWN = StartFailureKind
 
@@ -210,6 +210,48 @@ STARTS = {
     ),
     "new to us": Start("RunTask", failure("MOON:PHASE"), UNKNOWN),
 }
+
+
+def stopped(code: str, reason: str) -> Answer:
+    return tasks(lastStatus="STOPPED", stopCode=code, stoppedReason=reason)
+
+
+def tasks(**fields: str) -> Answer:
+    return json_answer({"tasks": [{**TASK, **fields}], "failures": []})
+
+
+TASK = {"taskArn": f"{ARN}:task/etl/1", "clusterArn": f"{ARN}:cluster/etl"}
+WATCHED = {
+    "network interface late": Start(
+        "DescribeTasks",
+        stopped(
+            "TaskFailedToStart", "Timeout waiting for network interface provisioning to complete."
+        ),
+        PASSING,
+    ),
+    "image missing": Start(
+        "DescribeTasks",
+        stopped(
+            "TaskFailedToStart", "CannotPullContainerError: failed to resolve ref etl:1: not found"
+        ),
+        LASTING,
+    ),
+    "host unhealthy": Start("DescribeTasks", stopped("InfrastructureHealth", ""), PASSING),
+    "stopped by hand": Start(
+        "DescribeTasks", stopped("UserInitiated", "Task stopped by user"), LASTING
+    ),
+    "taken by Spot": Start(
+        "DescribeTasks", stopped("SpotInterruption", "Your Spot Task was interrupted."), PASSING
+    ),
+    "slow to start": Start(
+        "DescribeTasks",
+        tasks(lastStatus="PENDING"),
+        PASSING,
+        {"task_start_timeout_seconds": 1, "task_watch_poll_interval": 0.7},
+    ),
+}
+"""RunTask works, and ECS ends the task before it runs, or is slow. Older workers wait for that."""
+ALL = STARTS | WATCHED
 EC2 = {
     "DescribeVpcs": "<vpcSet><item><vpcId>vpc-1</vpcId></item></vpcSet>",
     "DescribeSubnets": "<subnetSet><item><subnetId>subnet-1</subnetId></item></subnetSet>",
@@ -217,7 +259,7 @@ EC2 = {
 
 
 def as_aws(request: ProxiedRequest) -> Fault:
-    """Answer ECS's calls by the start that is named as cluster and family, and two of EC2's."""
+    """Answer by the start that is named as cluster and family; its calls before that one work."""
     for action, body in EC2.items():
         if f"Action={action}&".encode() in request.body:
             return Answer(200, {}, f"<{action}Response>{body}</{action}Response>".encode())
@@ -225,26 +267,29 @@ def as_aws(request: ProxiedRequest) -> Fault:
         return error("com.amazonaws.sqs#QueueDoesNotExist", "The specified queue does not exist.")
     call, asked = request.target.rpartition(".")[2], json.loads(request.body or b"{}")
     name = asked.get("cluster") or asked.get("family")
-    start = STARTS.get(name) or STARTS["task definition missing"]
+    start = ALL.get(name) or STARTS["task definition missing"]
     if call == start.call:
         return start.fault
+    if call == "RunTask":
+        return json_answer({"tasks": [{**TASK, "clusterArn": name}], "failures": []})
     arn = f"{ARN}:task-definition/etl:1"
     return json_answer({"taskDefinition": {**asked, "taskDefinitionArn": arn, "status": "ACTIVE"}})
 
 
 @pytest.fixture(scope="session")
 def crashes(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The message of the Crashed state by start."""
+    """The message of the Crashed state by start; empty where the worker takes it for started."""
     assert isinstance(stage.controls, RealPrefect)
     controls, python = stage.controls, str(OLDEST_PYTHON) if stage.is_oldest else sys.executable
     prefect = PrefectApi(controls.api_url, controls.auth_string)
     pool = controls.create_work_pool()
+    deployment = controls.create_deployment(work_pool=pool)
     runs = {
         name: controls.create_run(
-            deployment_id=controls.create_deployment(work_pool=pool),
+            deployment_id=deployment,
             job_variables={"cluster": name, "family": name, **start.variables},
         )
-        for name, start in STARTS.items()
+        for name, start in ALL.items()
     }
     with FaultProxy("http://127.0.0.1:9") as aws:
         aws.plan = as_aws
@@ -265,14 +310,17 @@ def crashes(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
         command = [python, "-m", "prefect", "worker", "start", "--type", "ecs", "--pool", pool]
         worker = subprocess.Popen(command, env=environment, cwd=environment["HOME"])
 
-        def all_crashed() -> Mapping[str, str] | None:
-            states = {name: prefect.run(str(run_id))["state"] for name, run_id in runs.items()}
+        def ended() -> Mapping[str, str] | None:
             assert worker.poll() is None, "the worker ended"
-            is_over = all(state["type"] == "CRASHED" for state in states.values())
-            return {name: state["message"] for name, state in states.items()} if is_over else None
+            body = {"work_pools": {"name": {"any_": [pool]}}}
+            seen = {run["id"]: run for run in prefect.send("POST", "/flow_runs/filter", body)}
+            for run in seen.values():
+                if run["state_type"] != "CRASHED" and not run["infrastructure_pid"]:
+                    return None
+            return {name: seen[str(id_)]["state"]["message"] or "" for name, id_ in runs.items()}
 
         try:
-            messages = wait_for("every run to crash", WORKER_SECONDS, all_crashed)
+            messages = wait_for("the end of every start", WORKER_SECONDS, ended, 1.0)
         finally:
             worker.kill()
             worker.wait()
@@ -293,7 +341,7 @@ def keep(messages: Mapping[str, str], versions: str) -> None:
     """Write what was seen beside what other versions said."""
     others = json.loads(SEEN.read_text()) if SEEN.exists() else []
     kept = [seen for seen in others if seen["from"] != versions]
-    for message in messages.values():
+    for message in filter(None, messages.values()):
         kind = start_failure_of(message).kind.value
         kept.append({"message": message, "class": kind, "from": versions})
     SEEN.parent.mkdir(exist_ok=True)
@@ -307,3 +355,13 @@ def test_the_message_of_a_start_that_failed_is_known_as_such_and_its_kind_is_kno
     message = crashes[name]
     assert is_submission_failure(message), message
     assert start_failure_of(message).kind is STARTS[name].kind, message
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_only_an_old_worker_waits_for_the_task_and_says_that_it_could_not_submit_the_run(
+    stage: Stage, crashes: Mapping[str, str], name: str
+) -> None:
+    message = crashes[name]
+    assert is_submission_failure(message) is stage.is_oldest, message
+    kind = WATCHED[name].kind if stage.is_oldest else UNKNOWN
+    assert start_failure_of(message).kind is kind, message

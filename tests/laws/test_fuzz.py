@@ -203,7 +203,8 @@ def assert_nothing_foreign_is_markup(universe: Universe) -> None:
     for artifact in universe.prefect.artifacts:
         found = tokens(artifact.markdown)
         assert set(found) <= NO_MARKUP | TABLE
-        assert {name: found.count(f"{name}_open") for name in ARTIFACT} == ARTIFACT
+        rows = {} if artifact.key.startswith("spot-interruption") else {"tr": 6, "td": 10}
+        assert {name: found.count(f"{name}_open") for name in ARTIFACT} == ARTIFACT | rows
         assert set(tokens(artifact.description)) <= NO_MARKUP
         for text in (artifact.markdown, artifact.description):
             assert not LINKS_ITSELF.search(text)

@@ -104,13 +104,57 @@ def test_a_task_that_ecs_has_forgotten_was_interrupted_if_it_was_on_spot(
     assert run.state.type is state
 
 
+ON_EC2 = {"launch_type": "EC2"}
+ON_INSTANCES = {"capacity_provider_strategy": [{"capacityProvider": "my-instances", "weight": 1}]}
+
+
+@pytest.mark.parametrize("stop_code", ["TerminationNotice", "EssentialContainerExited"])
+@pytest.mark.parametrize(
+    "where",
+    [{"launch_type": "EC2"}, {"launch_type": "EXTERNAL"}, {"capacity_provider": "my-instances"}],
+    ids=str,
+)
+def test_a_run_whose_task_was_not_on_fargate_is_left_alone(
+    universe: Universe, where: dict[str, str], stop_code: str
+) -> None:
+    run = stopped(universe, stop_code=stop_code, **where)
+    universe.sweep()
+    assert [state.type for state in run.states][-1] is StateType.RUNNING
+    assert not universe.records().read(run.id).interruptions
+
+
+@pytest.mark.parametrize(
+    ("own", "deployed", "default"),
+    [
+        (ON_EC2, {}, {}),
+        ({}, ON_EC2, {}),
+        ({}, {}, ON_EC2),
+        (ON_INSTANCES, {}, {}),
+        ({}, ON_INSTANCES, {}),
+        ({}, {}, ON_INSTANCES),
+    ],
+)
+def test_nor_is_one_whose_task_is_forgotten_and_cannot_have_been_on_fargate(
+    universe: Universe, own: dict[str, Any], deployed: dict[str, Any], default: dict[str, Any]
+) -> None:
+    universe.prefect.pool_defaults[universe.prefect.work_pool_name] |= default
+    deployment_id = universe.prefect.create_deployment(job_variables=deployed)
+    run, task = universe.running(deployment_id=deployment_id, job_variables=own)
+    del universe.tasks[task.arn]
+    universe.passes(HOUR)
+    universe.sweep()
+    assert run.state.type is StateType.RUNNING
+
+
 @pytest.mark.parametrize(
     ("stop_code", "reason", "what", "remedy"),
     [
         ("EssentialContainerExited", "OutOfMemoryError: x", "out of memory", "job variable"),
         ("TaskFailedToStart", "CannotPullContainerError: x", "could not be pulled", "image's name"),
         ("TaskFailedToStart", "", "never started", "ECS console"),
+        ("TaskFailedToStart", "CannotPullContainerError: a: not found", "not found", "tag"),
         ("UserInitiated", "ann did it", "a user stopped it", "retry"),
+        ("UserInitiated", "OutOfMemory? Rate exceeded?", "a user stopped it", "retry"),
     ],
 )
 def test_a_run_that_ended_otherwise_is_crashed_with_reason_and_remedy(
@@ -163,6 +207,46 @@ def test_a_pending_run_whose_own_task_has_stopped_has_the_ordinary_grace(
     universe.stops(task)
     universe.sweep()
     assert universe.prefect.is_due(run.id)
+
+
+def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
+    universe: Universe,
+) -> None:
+    run = universe.prefect.runs[universe.prefect.create_run()]
+    for _ in range(3):
+        universe.prefect.worker_picks_up(run.id)
+        universe.passes(HOUR)
+        universe.sweep()
+        universe.passes(200)
+    assert [state.type for state in run.states].count(StateType.PENDING) == 3
+    assert run.state.type is StateType.CRASHED
+    assert "ECS never showed a task for it" in run.state.message
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["react was there", "events lost"])
+def test_a_start_that_worker_and_ecs_both_report_as_failed_counts_once(
+    universe: Universe, answered: bool
+) -> None:
+    """prefect-aws 0.5 waits for the task, and calls its end a failed submission."""
+    run, task = universe.running()
+    universe.deliver(universe.exits(task)[1])
+    why = "Timeout waiting for network interface provisioning to complete."
+    universe.passes(5)
+    universe.prefect.worker_picks_up(run.id)
+    universe.passes(5)
+    second = replace(task, arn=task.arn[:-1] + "x", created_at=universe.now, started_at=None)
+    task = replace(task, created_at=universe.now)
+    universe.stops(second, stop_code="TaskFailedToStart", stopped_reason=why)
+    if answered:
+        ends = {"lastStatus": "STOPPED", "stopCode": "TaskFailedToStart", "stoppedReason": why}
+        universe.deliver(universe.event(task, taskArn=second.arn, startedAt=None, **ends))
+        assert run.state.type is StateType.SCHEDULED
+    message = f"Flow run could not be submitted to infrastructure: TaskFailedToStart('{why}')"
+    universe.prefect.crash(run.id, message)
+    universe.sweep()
+    universe.sweep()
+    assert run.state.type is StateType.SCHEDULED
+    assert list(universe.records().read(run.id).failed_starts) == [second.arn]
 
 
 @pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])

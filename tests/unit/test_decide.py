@@ -7,7 +7,15 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
-from chalicelib.core.model.flow_run import PrefectDeployment, RunPolicy, RunState, StateType
+from chalicelib.core.model.flow_run import (
+    Interruption,
+    Moved,
+    PrefectDeployment,
+    RunPolicy,
+    RunRecord,
+    RunState,
+    StateType,
+)
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.rescue.actions import (
     Action,
@@ -19,7 +27,12 @@ from chalicelib.core.rescue.actions import (
     Park,
     Save,
 )
-from chalicelib.core.rescue.capacity import choose_capacity, give_up, record_interruption
+from chalicelib.core.rescue.capacity import (
+    choose_capacity,
+    give_up,
+    move_without_effect,
+    record_interruption,
+)
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.failed_start import choose_retry
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
@@ -27,6 +40,7 @@ from chalicelib.core.rescue.snapshot import FailedSubmission, Gone, Remains, Sna
 from tests.make import (
     CLUSTER_ARN,
     NOW,
+    RUN_ID,
     TASK_ARN,
     make_run,
     make_snapshot,
@@ -94,14 +108,18 @@ def parked(*before: RunState, **run: Any) -> Snapshot:
     return replace(recorded, run=make_run(**{**run, "state": state}), history=history)
 
 
+def of_pool(name: str | None, pools: tuple[str, ...] = ("a", "b")) -> Snapshot:
+    return make_snapshot(run=make_run(work_pool_name=name), policy=Policy(work_pools=pools))
+
+
 def not_submitted(why: str, kind: StateType = CRASHED, **run: Any) -> Snapshot:
     """The worker could not submit the run; since then it is in a state of that kind."""
     crashed = make_state(CRASHED, message=f"Failed to submit flow run to infrastructure: {why}")
     state = crashed if kind is CRASHED else make_state(kind)
     submission = FailedSubmission(crashed.id, crashed.message)
     history = (make_state(PENDING), crashed, *(() if kind is CRASHED else (state,)))
-    run = make_run(**{"run_count": 0, **run, "state": state})
-    return make_snapshot(subject=submission, run=run, history=history, swept=True)
+    found = make_run(**{"run_count": 0, **run, "state": state})
+    return make_snapshot(subject=submission, run=found, history=history, swept=True)
 
 
 def then_parked(before: Snapshot) -> Snapshot:
@@ -235,6 +253,14 @@ TABLE: dict[str, tuple[Snapshot, str]] = {
         through(CANCELLING, CRASHED, RUNNING, CRASHED),
         "rerun-on-spot",
     ),
+    "another pool's": (of_pool("theirs"), "ignore"),
+    "another pool's, its task gone": (
+        replace(of_pool("theirs"), swept=True, subject=gone()),
+        "ignore",
+    ),
+    "of one of ours": (of_pool("b"), "rerun-on-spot"),
+    "of no pool": (of_pool(None), "rerun-on-spot"),
+    "of any pool": (of_pool("theirs", ()), "rerun-on-spot"),
     "newer task": (make_snapshot(newer_task=True), "ignore"),
     "running since 59 s after the exit": (running_since(59), "rerun-on-spot"),
     "running since 61 s after the exit": (running_since(61), "ignore"),
@@ -344,9 +370,60 @@ def kinds(snapshot: Snapshot) -> list[type]:
 def test_moving_to_on_demand_keeps_every_other_job_variable() -> None:
     own = {"cpu": 1024, "env": {"A": "1"}, "capacity_provider_strategy": [{"x": 1}]}
     change = action(Change, parked(job_variables=own, tags=("spot-retries:0", "mine"))).change
-    moved = {"launch_type": "FARGATE", "capacity_provider_strategy": []}
+    strategy = [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]
+    moved = {"launch_type": "FARGATE", "capacity_provider_strategy": strategy}
     assert change.job_variables == {**own, **moved}
     assert change.tags == ("spot-retries:0", "mine", "spot-interrupted", "spot-on-demand")
+
+
+@pytest.mark.parametrize("own", [{}, {"capacity_provider_strategy": []}])
+def test_moving_to_on_demand_names_no_strategy_where_none_is_to_be_displaced(
+    own: dict[str, Any],
+) -> None:
+    moved = parked(job_variables=own, tags=("spot-retries:0",))
+    change = action(Change, moved).change
+    assert change.job_variables == {"launch_type": "FARGATE"}
+    again = replace(moved, run=replace(moved.run, job_variables=change.job_variables))
+    assert action(Change, again).change.job_variables is None
+
+
+def on_spot_again(**changes: Any) -> Snapshot:
+    """Spot takes the second task; the first interruption had moved the run to FARGATE."""
+    first = Interruption("first", 1, "Spot interruption", "FARGATE_SPOT", rerun_on="FARGATE")
+    record = RunRecord(RUN_ID, {"first": first}, next_capacity="FARGATE")
+    run = make_run(job_variables={"launch_type": "FARGATE"})
+    return make_snapshot(**{"run": run, "record": record, **changes})
+
+
+STRATEGY_OF_SPOT = {"capacity_provider_strategy": [{"capacityProvider": "FARGATE_SPOT"}]}
+TOOK_EFFECT: dict[str, tuple[Snapshot, bool]] = {
+    "on Spot again": (on_spot_again(), True),
+    "moved before its start": (
+        on_spot_again(record=RunRecord(RUN_ID, next_capacity="FARGATE", moved=Moved("x", "y"))),
+        True,
+    ),
+    "on FARGATE": (on_spot_again(subject=make_task(capacity_provider="")), False),
+    "a first move": (on_spot_again(record=RunRecord(RUN_ID)), False),
+    "decided, not done": (on_spot_again(run=make_run()), False),
+    "put back by hand": (
+        on_spot_again(run=make_run(job_variables={"launch_type": "FARGATE", **STRATEGY_OF_SPOT})),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("snapshot", "is_noticed"), TOOK_EFFECT.values(), ids=TOOK_EFFECT)
+def test_a_move_whose_next_task_is_on_spot_again_is_noticed_and_annotated(
+    snapshot: Snapshot, is_noticed: bool
+) -> None:
+    assert bool(move_without_effect(snapshot)) is is_noticed
+    chosen = choose_capacity(snapshot)
+    states = [make_state(SCHEDULED, transition_id=id_) for id_ in (PARK_ID, due_id(PARK_ID))]
+    run = replace(snapshot.run, state=states[-1])
+    made_due = replace(chosen, run=run, history=(*snapshot.history, *states))
+    why = action(Annotate, made_due).annotation.log.message.partition("Why: ")[2]
+    assert ("template" in why and "spotctl status" in why) is is_noticed
+    assert move_without_effect(made_due) == "", "it is noticed once"
 
 
 def test_nothing_is_patched_when_nothing_changes() -> None:
@@ -425,7 +502,7 @@ def test_a_host_that_died_costs_no_retry_of_the_flow() -> None:
 def test_what_a_dead_attempt_left_is_ended_before_the_rerun_is_due() -> None:
     child = make_run(id=UUID(int=5), run_count=2, policy=RunPolicy(retries=3))
     waits = replace(child, id=UUID(int=6), state=make_state(SCHEDULED))
-    left = Remains(PrefectDeployment("flow/deployment"), False, (child, waits), (UUID(int=7),))
+    left = Remains(PrefectDeployment("flow/deployment"), {}, (child, waits), (UUID(int=7),))
     completing = replace(parked(), remains=left)
     changed, ended = action(ChangeSubflow, completing), action(CrashTaskRuns, completing)
     assert (changed.flow_run_id, changed.change.policy) == (child.id, RunPolicy(retries=4))

@@ -203,7 +203,8 @@ class Interruption:
     counted, else 0: a run that never started, or that waited for a retry of its own, lost none.
     `rerun_on` is the capacity that was decided for the rerun, empty while there is none; `guard`
     the one that moved it to FARGATE before the budget would have, empty for none, and
-    `guard_reason` its reason, or the fact that a guard lacked. `run_state` and `tags` (those of
+    `guard_reason` its reason, or the fact that a guard lacked, or that an earlier move to FARGATE
+    had no effect. `run_state` and `tags` (those of
     ours) are what the decision saw: `spotctl replay` needs them; empty in records of older
     releases. `warned_at` (UTC) is when ECS warned of it, None without a warning; `not_rerun` why
     its rerun was given up for good, empty if it was not. `..._annotated`: the annotation is on the
@@ -237,7 +238,7 @@ class Interruption:
 class FailedStart:
     """An attempt that ended before its flow's code ran, or whose host died: no interruption.
 
-    `key` is the task's ARN, or "prefect-spot:" and a state's id where there never was a task.
+    `key` is the task's ARN, or begins with "prefect-spot:" where there never was a task.
     `number` counts from 1 the failed starts of one attempt, which is named by the run's `run_count`
     at that time, as `attempt`. `kind` is that of `core/rescue/start_failures.py`, `reason` what ECS
     or the worker said. `lost_start` is the run's `run_count` if the flow had started (its host

@@ -267,9 +267,9 @@ def _why_rerun(snapshot: Snapshot, interruption: Interruption) -> str:
     within_budget = interruption.number <= budget.allowed
     if interruption.guard:
         return f"{interruption.guard}: {interruption.guard_reason}"
-    if moved is not None and within_budget and interruption.rerun_on == FARGATE:
-        return f"{moved.guard}: {moved.reason}, as was decided before its start"
     why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
-    if within_budget:
+    if moved is not None and within_budget and interruption.rerun_on == FARGATE:
+        why = f"{moved.guard}: {moved.reason}, as was decided before its start"
+    elif within_budget:
         why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
     return f"{why}; {interruption.guard_reason}" if interruption.guard_reason else why

@@ -10,6 +10,7 @@ raises `retries` by one.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
 from chalicelib.core.model.flow_run import Interruption, RunChange, RunState, StateType
@@ -18,11 +19,18 @@ from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     deciding_tags,
     has_deadline_tag,
+    is_on_demand,
+    must_displace_strategy,
     on_demand_variables,
 )
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from chalicelib.core.rescue.snapshot import FailedSubmission, Snapshot
+
+NO_EFFECT: Final = (
+    "the run had been moved to FARGATE before, and its task was on Spot all the same: most likely"
+    " the base job template of its work pool names the capacity itself; run spotctl status"
+)
 
 
 def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
@@ -66,7 +74,7 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
     if interruption is None or interruption.rerun_on:
         return recorded
     leaves_spot = _must_leave_spot(recorded, interruption)
-    guard, reason = ("", "") if leaves_spot else _advice(snapshot)
+    guard, reason = ("", move_without_effect(snapshot)) if leaves_spot else _advice(snapshot)
     chosen = replace(
         interruption,
         rerun_on=FARGATE if leaves_spot or guard else FARGATE_SPOT,
@@ -89,11 +97,26 @@ def give_up(recorded: Snapshot, why: str) -> Snapshot:
     return replace(recorded, record=record)
 
 
+def move_without_effect(snapshot: Snapshot) -> str:
+    """Return what to say of a task that Spot had although its run was moved to FARGATE; mostly "".
+
+    The run's own variables say FARGATE, so the move took effect in Prefect, and not at the worker.
+    Ask before the capacity of the rerun is chosen: then the record holds earlier decisions only.
+    """
+    task, moved = snapshot.task, snapshot.record.next_capacity == FARGATE
+    undecided = snapshot.interruption is None or not snapshot.interruption.rerun_on
+    on_spot = task is not None and task.capacity == FARGATE_SPOT
+    return NO_EFFECT if undecided and on_spot and moved and is_on_demand(snapshot.run) else ""
+
+
 def change_for_rerun(snapshot: Snapshot) -> RunChange:
     """Return the difference between what the run is and what its rerun needs."""
     run, record, policy = snapshot.run, snapshot.record, snapshot.run.policy
-    on_demand = record.next_capacity == FARGATE
-    variables = on_demand_variables(run.job_variables) if on_demand else run.job_variables
+    on_demand, variables = record.next_capacity == FARGATE, run.job_variables
+    if on_demand:
+        inherited = snapshot.remains.inherited_variables if snapshot.remains else ()
+        displaces = must_displace_strategy(variables, *inherited)
+        variables = on_demand_variables(variables, displaces_strategy=displaces)
     if record.own_retries is not None:  # what leaves the flow as many retries as it had
         policy = replace(policy, retries=record.own_retries + record.lost_starts)
     if policy.retry_type == "in_process":

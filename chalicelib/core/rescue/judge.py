@@ -13,12 +13,13 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.policy import other_pool
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.failed_start import why_not_started_again
 from chalicelib.core.rescue.orphans import explain
 from chalicelib.core.rescue.rerun_state import Progress, ended_before_crash
-from chalicelib.core.rescue.snapshot import FailedSubmission, Snapshot
+from chalicelib.core.rescue.snapshot import CLOCKS_DIFFER, FailedSubmission, Snapshot
 
 RESTART_MARGIN: Final = timedelta(seconds=60)
 """How far the clocks of ECS and Prefect may differ before a restart counts as a newer attempt."""
@@ -91,6 +92,8 @@ Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore
 
 def judge(snapshot: Snapshot) -> Ruling:
     """Return what has to happen, before the capacity of a rerun is chosen."""
+    if reason := other_pool(snapshot.run.work_pool_name, snapshot.policy.work_pools):
+        return Ignore(reason)
     rerun = snapshot.rerun_state
     match rerun.progress:
         case Progress.PARKED:
@@ -241,7 +244,9 @@ def _restarted_since(snapshot: Snapshot) -> bool:
         return state.id != snapshot.subject.state_id
     if snapshot.swept or task is None:
         return False
-    began_at, exited_at = task.started_at or task.created_at, task.exited_at
+    began_at, exited_at = task.started_at, task.exited_at
+    if began_at is None and task.created_at is not None:  # right after its own pick-up
+        began_at = task.created_at + CLOCKS_DIFFER
     picked_up = began_at is not None and any(
         (before.type, after.type) == (StateType.SCHEDULED, StateType.PENDING)
         for before, after in pairwise(snapshot.history)

@@ -1,6 +1,6 @@
 """What a decision is made from: what ended, its run and record, at one moment."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -10,6 +10,7 @@ from chalicelib.core.model.flow_run import (
     FailedStart,
     FlowRun,
     Interruption,
+    JsonObject,
     PrefectDeployment,
     RunRecord,
     RunState,
@@ -36,11 +37,10 @@ CLOCKS_DIFFER: Final = timedelta(seconds=5)
 """How much the clocks of ECS and of a flow's container may differ."""
 LONGEST_STOP: Final = timedelta(seconds=120)
 """How long Fargate Spot leaves a container after its warning (ECS developer guide)."""
+SUBMISSION: Final = "prefect-spot:state:"
+"""What the key of a failed submission begins with; the id of the state that says so follows."""
 UNSEEN: Final = "prefect-spot:unseen-task-of:"
 """What the key of a task that ECS never showed begins with; the id of the run's state follows."""
-HOST_DIED: Final = StartFailure(
-    StartFailureKind.PASSING, "AWS found its host unhealthy", "retry the run"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class FailedSubmission:
     @property
     def arn(self) -> str:
         """What stands for the task's ARN."""
-        return f"prefect-spot:{self.state_id}"
+        return f"{SUBMISSION}{self.state_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,11 @@ def start_failure(subject: Subject) -> StartFailure | None:
             return start_failure_of(message)
         case Gone(started=started):
             return None if started else WORKER_DIED
-        case Task() as task if task.stop_code == "InfrastructureHealth":
-            return HOST_DIED
-        case Task() as task if task.stop_code == "TaskFailedToStart" and task.started_at is None:
-            return start_failure_of(said_by(task))
+        case (
+            Task(stop_code="InfrastructureHealth")
+            | Task(stop_code="TaskFailedToStart", started_at=None)
+        ):
+            return start_failure_of(f"{subject.stop_code} {said_by(subject)}")
         case _:
             return None
 
@@ -126,15 +127,20 @@ def cause_of(subject: Subject, *, warned: bool, on_demand: bool = False) -> Caus
 class Remains:
     """What a dead attempt left in Prefect, and what its rerun needs there.
 
-    `deployment` is None when it is gone. `has_strategy`: the deployment or the work pool has a
-    capacity provider strategy, which would win over a launch type. `subflows`: the runs in the dead
-    container that have not ended; `task_runs`: ids of its task runs that still say RUNNING.
+    `deployment` is None when it is gone. `pool_defaults`: of the pool's job variables; read only
+    for a rerun on demand. `subflows`: the runs in the dead container that have not ended;
+    `task_runs`: ids of its task runs that still say RUNNING.
     """
 
     deployment: PrefectDeployment | None
-    has_strategy: bool = False
+    pool_defaults: JsonObject = field(default_factory=dict, hash=False)
     subflows: tuple[FlowRun, ...] = ()
     task_runs: tuple[UUID, ...] = ()
+
+    @property
+    def inherited_variables(self) -> tuple[JsonObject, ...]:
+        """The job variables that the run's own override."""
+        return (self.deployment.job_variables if self.deployment else {}, self.pool_defaults)
 
 
 @dataclass(frozen=True, slots=True)

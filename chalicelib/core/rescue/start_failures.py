@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from chalicelib.core.model.ecs_task import SPOT_STOP_REASON
+
 SUBMISSION_FAILURES: Final = (
     "failed to submit flow run to infrastructure",  # Prefect 3.6.22 and newer, workers/base.py
     "flow run could not be submitted to infrastructure",  # older ones
@@ -84,24 +86,25 @@ _WORKER: Final = "prefect-aws 0.7.12, ecs_worker.py"
 _GUIDE: Final = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/"
 _API: Final = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/"
 _GITHUB: Final = "https://github.com/"
-_STATUS: Final = r"(?<![\w:./@'-]){}(?![\w.'-])"
-"""A status code that stands alone: none in an image's tag, a name, an address or a digest."""
-_UNREACHABLE: Final = (
-    r"i/o timeout|handshake timeout|context (?:deadli|cancel)|request ?canceled|client\.timeout"
-    r"|connection (?:timed out|reset|refused)|unexpected eof|broken pipe|send request failed"
-)
-"""How Go's HTTP client, in ECS's agent and containerd, says that nobody answered."""
+_STATUS: Final = r"(?:\({0}\)|\b(?:status|status ?code|code|http)\W{{0,2}}{0}\b)"
+"""A status code that is called one: neither an image's tag, a name, a size nor part of an id."""
 _NO_SUCH: Final = r"not ?found|does ?n(?:o|')t exist|invalid|not valid"
 _NETWORK_THING: Final = r"(?:subnets?|security ?groups?|vpc|network interface)\b"
-_EXECUTION_NETWORK: Final = (
-    "if it stays, check the network access from the task's subnets (NAT gateway, VPC endpoints or a"
-    " public IP)"
-)
 _AFTER_AWS: Final = "if it stays, look at the AWS Health Dashboard, then retry the run"
 
+_BY_HAND: Final = (
+    Row(
+        r"\bUserInitiated\b",
+        "a user stopped it",
+        "retry the run if that was not intended",
+        f"{_API}API_Task.html",
+    ),
+)
+"""Stands first: what a user writes as the reason counts for nothing."""
 _REFUSALS: Final = (
     Row(
-        r"capacity is unavailable at this time|\bRESOURCE:\w+|: no capacity\b",
+        r"capacity is unavailable at this time|\bRESOURCE:(?!arn:)\w+"
+        r"|\b(?:no|insufficient) ?(?:spot )?capacity\b",
         "Fargate Spot has no capacity",
         "give the work pool subnets in more Availability Zones",
         "https://repost.aws/knowledge-center/ecs-fargate-runtask-capacity; "
@@ -109,13 +112,25 @@ _REFUSALS: Final = (
     ),
     Row(
         r"limit on the number of (?:vCPU|task)s|above your (?:current )?(?:vCPU )?limit"
-        r"|VcpuLimitExceeded",
+        r"|vCPU ?(?:limit|quota)",
         "the account's vCPU quota is used up",
         "raise the quota of Fargate (Spot) vCPUs in Service Quotas",
         f"{_GUIDE}service-quotas.html; {_GITHUB}dask/dask-cloudprovider/pull/300",
     ),
 )
 _PASSING: Final = (
+    Row(
+        SPOT_STOP_REASON,
+        "Fargate Spot took the task before it started",
+        "retry the run",
+        f"{_GUIDE}fargate-capacity-providers.html",
+    ),
+    Row(
+        r"\bInfrastructureHealth\b",
+        "AWS found its host unhealthy",
+        "retry the run",
+        f"{_API}API_Task.html",
+    ),
     Row(
         "timeout waiting for network interface provisioning",
         "its network interface was not ready in time",
@@ -129,14 +144,14 @@ _PASSING: Final = (
         f"{_GUIDE}stopped-task-error-codes.html",
     ),
     Row(
-        rf"toomanyrequests|pull rate limit|cannotpull.*{_STATUS.format(429)}",
+        r"toomanyrequests|pull rate limit|cannotpull.* 429(?:\W|$)|cannotpull.*too many requests",
         "the registry limits image pulls",
         "authenticate to the registry, or copy the image to ECR",
         f"{_GUIDE}task_cannot_pull_image.html",
     ),
     Row(
         r"thrott(?:ling|led)|rate exceeded|request ?limit ?exceeded|too ?many ?requests"
-        rf"|too many concurrent attempts to create a new revision|{_STATUS.format(429)}",
+        rf"|too many concurrent attempts to create a new revision|{_STATUS.format('429')}",
         "AWS throttled the start",
         "if it stays, set `match_latest_revision_in_family` so that the worker registers fewer task"
         " definitions, or start fewer runs at once",
@@ -144,22 +159,27 @@ _PASSING: Final = (
         f"{_GITHUB}dask/dask-cloudprovider/issues/56",
     ),
     Row(
-        rf"cannotpull.*(?:{_UNREACHABLE})",
-        "the registry did not answer in time",
-        _EXECUTION_NETWORK,
-        f"{_GUIDE}task_cannot_pull_image.html; {_GITHUB}apache/airflow/issues/22002",
+        r"i/o timeout|handshake timeout|context (?:deadli|cancel)|request ?canceled|client\.timeout"
+        r"|connection ?(?:timed out|reset|refused)|unexpected eof|broken pipe|send request failed"
+        r"|connection issue between|temporary failure in name resolution",
+        "ECS could not reach the registry, or another service that the task needs, in time",
+        "if it stays, check the network access from the task's subnets (NAT gateway, VPC endpoints"
+        " or a public IP)",
+        f"{_GUIDE}task_cannot_pull_image.html; {_GUIDE}resource-initialization-error.html; "
+        f"{_GITHUB}apache/airflow/issues/22002; {_GITHUB}aws/aws-cli/issues/6470",
     ),
     Row(
-        _UNREACHABLE,
-        "ECS could not reach what the task needs in time",
-        _EXECUTION_NETWORK,
-        f"{_GUIDE}resource-initialization-error.html; {_GITHUB}aws/aws-cli/issues/6470",
-    ),
-    Row(
-        "could not transition to|DockerTimeout|ContainerRuntimeTimeout",
+        "could not transition to|DockerTimeout|ContainerRuntimeTimeout|while watching task for",
         "its container did not start in time",
         "if it stays, use a smaller image",
-        f"{_GUIDE}stopped-task-error-codes.html",
+        f"{_GUIDE}stopped-task-error-codes.html; prefect-aws 0.5.16, ecs_worker.py",
+    ),
+    Row(
+        r"server ?exception|internal ?failure|internal ?(?:server ?)?error(?!: failed to normalize)"
+        r"|service ?unavailable|bad ?gateway|gateway ?time-?out|" + _STATUS.format("50[0234]"),
+        "AWS, or another server, failed",
+        _AFTER_AWS,
+        f"{_API}CommonErrors.html; {_GUIDE}internal-error.html",
     ),
     Row(
         r"could not connect to the endpoint|timeout on endpoint|closed before we received a valid"
@@ -196,8 +216,9 @@ _LASTING: Final = (
         f"{_GUIDE}cannot-start-container.html",
     ),
     Row(
-        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist)|(?:manifest|name)[ _]unknown"
-        r"|invalid reference format|failed to normalize image|RepositoryNotFound",
+        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist|no such image)"
+        r"|(?:manifest|name)[ _]unknown|invalid reference format|failed to normalize image"
+        r"|RepositoryNotFound",
         "its image was not found",
         "check the image's name and tag",
         f"{_GUIDE}task_cannot_pull_image.html",
@@ -209,16 +230,11 @@ _LASTING: Final = (
         f"{_GUIDE}task_cannot_pull_image.html",
     ),
     Row(
-        r"access ?denied|not authorized|unauthorized ?operation"
-        r"|does not appear to have sufficient permissions",
-        "AWS denied access",
-        "give the role that the message names the permission it lacks",
-        f"{_API}CommonErrors.html; {_WORKER}",
-    ),
-    Row(
-        r"unable to assume|cannot be assumed|role is not valid",
-        "ECS cannot assume the task's roles",
-        "check the execution role, the task role and their trust in ecs-tasks.amazonaws.com",
+        r"access ?denied|not authorized|unauthorized ?operation|not have permission"
+        r"|sufficient permissions|unable to assume|cannot be assumed|role is not valid",
+        "AWS denied access, or a role cannot be assumed",
+        "check the permissions, and the trust policy, of the role that the message names",
+        f"{_API}CommonErrors.html; {_WORKER}; "
         f"{_GITHUB}aws-samples/aws-modern-application-workshop/issues/149",
     ),
     Row(
@@ -234,8 +250,8 @@ _LASTING: Final = (
         f"{_WORKER}; {_API}API_RunTask.html",
     ),
     Row(
-        rf"network configuration|{_NETWORK_THING}.*(?:{_NO_SUCH})|invalid ?{_NETWORK_THING}"
-        r"|failed to find (?:the default )?(?:vpc|subnets)",
+        rf"{_NETWORK_THING}.*(?:{_NO_SUCH})|invalid ?{_NETWORK_THING}"
+        r"|network configuration (?:error|cannot)|failed to find (?:the default )?(?:vpc|subnets)",
         "its subnets or security groups are wrong",
         "check `vpc_id` and `network_configuration` in the job variables",
         f"{_WORKER}; {_GUIDE}stopped-task-error-codes.html",
@@ -247,16 +263,11 @@ _LASTING: Final = (
         f"{_WORKER}; {_GITHUB}dask/dask-cloudprovider/issues/328",
     ),
     Row(
-        r"log (?:group|stream).*not exist|failed to validate logger args",
-        "its log group does not exist or cannot be written",
-        "create the log group, and check the execution role's permissions for CloudWatch Logs",
-        f"{_GUIDE}resource-initialization-error.html; {_WORKER}",
-    ),
-    Row(
         r"find the specified secret|ssm.*invalid parameters|ParameterNotFound"
-        r"|ResourceNotFoundException|did not contain json key|secret\b.*not found",
-        "a secret or parameter of the task was not found",
-        "check the secrets that the task definition names",
+        r"|ResourceNotFoundException|did not contain json key|secret\b.*not found"
+        r"|log (?:group|stream).*not exist",
+        "a secret, a parameter or the log group of the task was not found",
+        "check the secrets and the log group that the task definition names",
         f"{_GUIDE}resource-initialization-error.html",
     ),
     Row(
@@ -273,17 +284,6 @@ _LASTING: Final = (
         "check the worker's role, or the `aws_credentials` block",
         f"botocore 1.43, exceptions.py; {_API}CommonErrors.html",
     ),
-)
-_SERVER_ERRORS: Final = (
-    Row(
-        r"server ?exception|internal ?(?:failure|(?:server ?)?error)|service ?unavailable"
-        rf"|bad gateway|gateway time-?out|{_STATUS.format('50[0234]')}",
-        "AWS, or another server, failed",
-        _AFTER_AWS,
-        f"{_API}CommonErrors.html; {_GUIDE}internal-error.html",
-    ),
-)
-_CLIENT_ERRORS: Final = (
     Row(
         r"invalid ?parameter|client ?exception|validation ?e(?:rror|xception)|\bValueError\b"
         r"|parameter validation failed|unsupported ?feature|(?:platform|blocked)\w*exception",
@@ -315,11 +315,13 @@ _STEPS: Final = (
 )
 """The step that failed, where nothing says why."""
 TABLE: Final = (
+    (StartFailureKind.LASTING, _BY_HAND),
     (StartFailureKind.REFUSAL, _REFUSALS),
     (StartFailureKind.PASSING, _PASSING),
     (StartFailureKind.LASTING, _LASTING),
-    (StartFailureKind.PASSING, _SERVER_ERRORS),
-    (StartFailureKind.LASTING, _CLIENT_ERRORS),
     (StartFailureKind.UNKNOWN, _STEPS),
 )
-"""The first row that matches wins: special ones stand before an error's class and a step."""
+"""The first row that matches wins.
+
+Passing reasons stand before lasting ones: AWS names what was throttled by a class that would last.
+"""
