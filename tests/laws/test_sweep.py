@@ -69,7 +69,7 @@ def test_a_run_with_a_live_task_is_left_alone_whatever_its_noted_task_says(
     universe: Universe,
 ) -> None:
     run, task = universe.running(pid_noted=False)
-    run.infrastructure_pid = f"{task.cluster_arn}::another-task-long-gone"
+    run.infrastructure_pid = f"{task.cluster_arn}::{task.arn[:-4]}gone"
     states = list(run.states)
     universe.sweep()
     universe.passes(HOUR)  # by now ECS has forgotten the noted one
