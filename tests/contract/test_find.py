@@ -124,6 +124,8 @@ def test_a_run_that_crashed_before_it_started_has_no_end_on_the_oldest_server(cr
     due = crowd.expected_start("never started")
     is_found_by_end = "never started" in crowd.found(CRASHED, ended_after=ended)
     assert is_found_by_end is not crowd.stage.is_oldest
+    without_end = crowd.found(CRASHED, without_end=True, expected_after=due)
+    assert without_end == (["never started"] if crowd.stage.is_oldest else [])
     assert crowd.found(CRASHED, expected_after=due) == ["never started", "crashed"]
 
 
@@ -149,6 +151,8 @@ def test_an_empty_pool_has_no_runs_and_an_unknown_one_or_too_large_a_page_is_rej
 ) -> None:
     empty = RunQuery(stage.controls.create_work_pool(), (RUNNING,))
     assert stage.prefect.find_runs(empty) == ()
+    unchecked = RunQuery("no such pool", (RUNNING,), known_pool=True)
+    assert stage.prefect.find_runs(unchecked) == ()
     with pytest.raises(PrefectRejectedError, match="work pool 'no such pool' is not known"):
         stage.prefect.find_runs(RunQuery("no such pool", (RUNNING,)))
     with pytest.raises(PrefectRejectedError, match="less than or equal to 200"):

@@ -157,7 +157,8 @@ class InMemoryPrefect(Hands):
         self._called("find_runs")
         if query.limit > MOST_RUNS:
             raise _refusal(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
-        if query.offset == 0 and query.work_pool not in self.work_pools:
+        is_first = query.offset == 0 and not query.known_pool
+        if is_first and query.work_pool not in self.work_pools:
             raise _refusal(f"work pool {query.work_pool!r} is not known to Prefect")
         found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
@@ -575,6 +576,8 @@ def _is_wanted(run: TwinRun, query: RunQuery) -> bool:
     if run.work_pool_name != query.work_pool or run.state.type not in query.state_types:
         return False
     if query.state_names and run.state.name not in query.state_names:
+        return False
+    if query.without_end and run.ended_at is not None:
         return False
     return _is_within(run.expected_start, query.expected_after, query.expected_before) and (
         _is_within(run.ended_at, query.ended_after, None)
