@@ -179,6 +179,37 @@ def test_children_in_the_same_process_are_found_while_they_live(stage: Stage) ->
         assert stage.prefect.find_live_children(childless) == ()
 
 
+def test_a_child_that_waits_for_its_own_retry_is_found(stage: Stage) -> None:
+    parent = a_parent(stage)
+    child = stage.controls.create_run(deployed=False, parent_run_id=parent)
+    stage.controls.engine_starts(child, retries=1)
+    assert stage.controls.engine_fails(child).type is SCHEDULED
+    assert ids_of_children(stage, parent) == {child}
+
+
+def test_a_task_run_of_a_dead_container_is_crashed_which_frees_its_tags_slot(stage: Stage) -> None:
+    """Not one that stands for a subflow: Prefect 3.9 would start that anew."""
+    run_id, other = stage.running(), stage.running()
+    stage.controls.create_child(run_id)
+    tag = stage.controls.create_tag_limit()
+    for kind in (RUNNING, RUNNING, StateType.COMPLETED):
+        stage.controls.run_task(run_id, kind, tags=[tag])
+    stage.controls.run_task(other)
+    found = stage.prefect.find_running_task_runs([run_id])
+    assert len(found) == 2
+    assert len(stage.prefect.find_running_task_runs([run_id, other])) == 3
+    assert stage.controls.take_slot(tag, found[0])
+    assert not stage.controls.take_slot(tag, found[1])
+    for _ in range(2):  # once more is no harm
+        stage.prefect.crash_task_run(found[0], "its container is gone")
+    assert stage.controls.take_slot(tag, found[1])
+    assert stage.prefect.find_running_task_runs([run_id]) == (found[1],)
+    now = datetime.now(UTC)
+    task_runs = stage.prefect.read_task_runs(run_id, now - timedelta(hours=1), now)
+    [crashed] = [each for each in task_runs if each.state is CRASHED]
+    assert crashed.ended_at
+
+
 def a_parent(stage: Stage) -> UUID:
     """Any run: its own state and deployment do not matter here, and this one is quickly made."""
     return stage.controls.create_run(deployed=False)

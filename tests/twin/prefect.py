@@ -130,6 +130,7 @@ class InMemoryPrefect(Hands):
         self.artifacts: list[Artifact] = []
         self.tables: list[TableArtifact] = []
         self.task_runs: dict[UUID, list[TaskRun]] = {}
+        self._slots: dict[str, UUID] = {}
         self._task_run_places: dict[UUID, tuple[UUID, int]] = {}
         self.events: dict[UUID, PrefectEvent] = {}
         self.calls: list[str] = []
@@ -373,6 +374,7 @@ class InMemoryPrefect(Hands):
         *,
         persisted: bool = False,
         cached: bool = False,
+        tags: Sequence[str] = (),
     ) -> None:
         """A task of the run starts now, and is then in that state, its result stored or not.
 
@@ -384,6 +386,18 @@ class InMemoryPrefect(Hands):
         task_runs = self.task_runs.setdefault(flow_run_id, [])
         self._task_run_places[uuid4()] = (flow_run_id, len(task_runs))
         task_runs.append(task_run)
+
+    def create_tag_limit(self) -> str:
+        """A tag of which one task run at a time may run."""
+        return f"tag-{uuid4()}"
+
+    def take_slot(self, tag: str, task_run_id: UUID) -> bool:
+        """What an engine does before a task starts; whether there was a slot."""
+        holder = self._slots.get(tag)
+        if holder in self.find_running_task_runs(list(self.task_runs)):
+            return False
+        self._slots[tag] = task_run_id
+        return True
 
     # What a person reads in the UI.
 
