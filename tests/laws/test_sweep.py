@@ -468,12 +468,17 @@ def test_a_failure_that_a_recorded_warning_caused_is_rerun_though_the_stop_was_l
     assert other.state.type is StateType.FAILED
 
 
-def test_a_completed_run_that_an_engine_crashed_is_completed_again(universe: Universe) -> None:
+@pytest.mark.parametrize("shown", [True, False], ids=["ECS shows its task", "ECS does not"])
+def test_a_completed_run_that_an_engine_crashed_is_completed_again(
+    universe: Universe, shown: bool
+) -> None:
     run, task = universe.running()
     universe.prefect.engine_finishes(run.id)
     crashed = ProposedState(StateType.CRASHED, "Crashed", "Execution was aborted by a signal.")
     universe.prefect.propose_state(run.id, crashed, force=True)
     universe.stops(task)
+    if not shown:
+        del universe.tasks[task.arn]
     universe.sweep()
     assert run.state.type is StateType.COMPLETED
 

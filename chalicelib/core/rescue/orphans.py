@@ -24,6 +24,7 @@ from chalicelib.core.rescue.rerun_state import (
     was_made_due,
 )
 from chalicelib.core.rescue.snapshot import (
+    LONGEST_STOP,
     SUBMISSION,
     UNSEEN,
     FailedSubmission,
@@ -92,13 +93,8 @@ def _of_a_live_run(
     for task in known:
         if not was_made_due(task.arn, history):
             return task
-    cluster, arn = noted_task(run)
-    if not arn or was_made_due(arn, history):
-        arn = f"{UNSEEN}{run.state.id}"
-    started = run.state.type in (StateType.RUNNING, StateType.SCHEDULED)
-    if started and now - history[-1].timestamp <= FORGOTTEN_AFTER:
-        return None
-    return Gone(arn, cluster, FARGATE if is_on_demand(run) else FARGATE_SPOT, started)
+    gone, age = _gone(run, history), now - history[-1].timestamp
+    return None if gone.started and age <= FORGOTTEN_AFTER else gone
 
 
 def _of_our_schedule(
@@ -134,8 +130,21 @@ def _of_an_ended_run(
     if state.type is StateType.CRASHED and is_submission_failure(state.message):
         submission = FailedSubmission(state.id, state.message)
         return None if _annotated(record, submission.arn) else submission
-    is_newest = newest is None or newest.arn == last
-    return _recorded(run, record, last) if last and is_newest else None
+    if last and (newest is None or newest.arn == last):
+        return _recorded(run, record, last)
+    ended = ended_before_crash(history)
+    if newest is None and ended and state.timestamp - ended.timestamp <= LONGEST_STOP:
+        return _gone(run, history)  # no person is so quick: its engine crashed what had ended
+    return None
+
+
+def _gone(run: FlowRun, history: Sequence[RunState]) -> Gone:
+    """Return what stands for the run's newest task, which ECS shows no more, or never did."""
+    cluster, arn = noted_task(run)
+    if not arn or was_made_due(arn, history):
+        arn = f"{UNSEEN}{run.state.id}"
+    started = run.state.type not in (StateType.PENDING, StateType.CANCELLING)
+    return Gone(arn, cluster, FARGATE if is_on_demand(run) else FARGATE_SPOT, started)
 
 
 def _last_recorded(record: RunRecord) -> str:
