@@ -8,6 +8,7 @@ from typing import Any
 from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import REACT, wait_for
 from localcloud.events import Delivery, Event, delay, duplicate, shuffle
+from localcloud.fargate import REFUSED_CAPACITY
 from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions
 from tests.e2e.stories import story
 from tests.make import make_event
@@ -222,28 +223,36 @@ def test_interruptions_do_not_eat_the_flows_own_retries(failed_twice: Run) -> No
 
 @story
 def waited_for_child(stage: Stage) -> tuple[Run, Run]:
-    """A parent, and its child, which is interrupted."""
-    child_file = stage.folder / "child-of-a-parent"
-    run = stage.start("parent", child_file=str(child_file), interruptions=1, spot_retries=0)
+    """A parent, and its child: interrupted, then refused by Spot, and rescued by a sweep."""
+    notes = stage.folder / "child-of-a-parent"
+    child_fields = {
+        "parameters": {"file": str(notes), "interruptions": 1},
+        "tags": ["spot-retries:1"],
+        "job_variables": {"env": {REFUSED_CAPACITY: "FARGATE_SPOT after 1"}},
+    }
+    run = stage.start("parent", child=child_fields)
     children = stage.cloud.prefect.children
     [child_id] = wait_for(
         "the child", ATTEMPT_SECONDS, lambda: [c["id"] for c in children(run.id)], API_SECONDS
     )
-    child = stage.watch(child_id, child_file)
+    child = stage.watch(child_id, notes)
     child.interrupt_each_start(1)
+    run.wait_for_note(f"child {child.id} CRASHED")
+    stage.sweep()
     run.wait_for_end()
     child.completes(starts=2)
     return run, child
 
 
-def test_a_parent_gets_its_childs_final_result_and_never_an_interruption(
+def test_a_parent_that_asks_again_gets_the_result_of_a_child_that_spot_refused(
     waited_for_child: tuple[Run, Run],
 ) -> None:
     parent, child = waited_for_child
     assert parent.state_type() == "COMPLETED"
-    assert parent.notes() == [f"child {child.id} COMPLETED"]
+    assert parent.notes()[-1] == f"child {child.id} COMPLETED"
+    assert {note.split()[1] for note in parent.notes()} == {child.id}, "it started another child"
     assert child.capacities() == ["FARGATE_SPOT", "FARGATE"]
-    assert not child.verdict(budget=0).findings
+    assert not child.verdict().findings
     assert not parent.verdict().findings
     assert len(parent.containers()) == 1
 
