@@ -52,7 +52,7 @@ def exchange_rates(seconds: float = 2) -> dict[str, float]:
     return {currency: fetch_rate(currency, seconds) for currency in CURRENCIES.values()}
 
 
-def is_crashed(task: Any, task_run: Any, state: Any) -> bool:
+def is_crashed(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a task failed because its child run Crashed: that may be rescued, a failure not."""
     return isinstance(state.result(raise_on_failure=False), CrashedRun)
 

@@ -40,7 +40,7 @@ REFUSED_CAPACITY = "EMULATED_REFUSED_CAPACITY"
 "FARGATE_SPOT after 1": only once the flow run has had a task.
 """
 FAILED_STARTS = "EMULATED_FAILED_STARTS"
-"""A container's variable, "2 Timeout …": the flow run's first two tasks never start, and say why."""
+"""A container's variable, "2 Timeout …": the flow run's first two tasks never start: why."""
 PROVISIONING_SECONDS = "EMULATED_PROVISIONING_SECONDS"
 """A container's variable: how long this task's provisioning takes, instead of `Timings`."""
 
@@ -70,7 +70,8 @@ class Fargate:
     """Runs the first container of every task ECS places, as long as the `with` block lasts.
 
     A container's variables `REFUSED_CAPACITY`, `FAILED_STARTS` and `PROVISIONING_SECONDS` change
-    what happens to its task. `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
+    what happens to its task. `errors` keeps what `on_event` and the emulation's own threads raised;
+    expect it empty.
     """
 
     def __init__(

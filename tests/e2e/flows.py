@@ -75,7 +75,7 @@ def fails(file: str, interruptions: int, failures: int) -> str:
     return f"done at start {start}"
 
 
-def is_crashed(task: Any, task_run: Any, state: Any) -> bool:
+def is_crashed(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a task failed of a child's Crashed: such a child may be rescued yet."""
     return isinstance(state.result(raise_on_failure=False), CrashedRun)
 
