@@ -93,7 +93,7 @@ def child_run(file: str, **fields: Any) -> str:
 @flow
 def parent(file: str, child: dict[str, Any]) -> str:
     """Waits for the final result of another deployment's run, whose `child` is what it is given."""
-    return child_run(file, idempotency_key=f"{flow_run.id}-child", **child)
+    return str(child_run(file, idempotency_key=f"{flow_run.id}-child", **child))
 
 
 @flow

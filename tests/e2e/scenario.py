@@ -88,6 +88,24 @@ class Stage:
         return dict(answer.answer)
 
     @contextmanager
+    def kept_sweeping(self, every_seconds: float) -> Iterator[None]:
+        """Run the deployed sweep again and again, as a schedule would."""
+        over = threading.Event()
+
+        def keep_sweeping() -> None:
+            while not over.wait(every_seconds):
+                with self.sweeping:
+                    self.cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
+
+        thread = threading.Thread(target=keep_sweeping, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    @contextmanager
     def copy_of_react(self, name: str, handler: str = "react", **settings: str) -> Iterator[None]:
         """Create a function with the zip and settings of `react`, some changed; delete it after."""
         functions = self.cloud.aws.client("lambda")
