@@ -191,9 +191,12 @@ class Fargate:
         try:
             own_seconds = life.plan.environment.get(PROVISIONING_SECONDS)
             life.wake.wait(float(own_seconds or self.timings.provisioning_seconds))
-            life.pull()
-            life.wake.wait(self.timings.pending_seconds)
-            self._start_container(life)
+            if why := self._why_it_fails(life):  # a network interface fails before any pull
+                life.fail_to_start(why)
+            else:
+                life.pull()
+                life.wake.wait(self.timings.pending_seconds)
+                self._start_container(life)
             if life.process is not None:
                 life.wake.wait()
                 self._end_container(life, life.process)
@@ -203,12 +206,13 @@ class Fargate:
         except Exception as error:
             self._note(error)
 
+    def _why_it_fails(self, life: TaskLife) -> str:
+        variables = life.plan.environment
+        times, _, why = variables.get(FAILED_STARTS, "0").partition(" ")
+        number = self._tasks_of(variables.get(FLOW_RUN_ID)).index(life.task.task_arn)
+        return why if number < int(times) else ""
+
     def _start_container(self, life: TaskLife) -> None:
-        times, _, why = life.plan.environment.get(FAILED_STARTS, "0").partition(" ")
-        earlier = self._tasks_of(life.plan.environment.get(FLOW_RUN_ID))
-        if earlier.index(life.task.task_arn) < int(times):
-            life.fail_to_start(why)
-            return
         try:
             secrets = resolve_secrets(self._aws, life.plan.secrets)
             with life.lock:  # a stop comes before the start, or finds the process

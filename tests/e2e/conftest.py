@@ -1,10 +1,13 @@
-"""One embedded cloud for all end-to-end tests, behind basic auth, with the stories under way."""
+"""One embedded cloud for all end-to-end tests, behind basic auth, with the stories under way.
+
+Of its schedules, that of `sweep` is kept.
+"""
 
 from collections.abc import Iterator
 
 import pytest
 
-from localcloud.cloud import Options
+from localcloud.cloud import SWEEP, Options
 from localcloud.fargate import Timings
 from tests.e2e.scenario import Stage, set_up
 from tests.e2e.stories import Stories, pytest_runtest_makereport, stage, stories, stories_of
@@ -40,7 +43,10 @@ def is_about_all(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as deployed:
+    with (
+        set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as deployed,
+        deployed.kept_sweeping(deployed.cloud.router.rate_seconds(SWEEP)),
+    ):
         yield deployed
 
 

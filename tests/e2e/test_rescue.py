@@ -8,15 +8,17 @@ from typing import Any
 from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import REACT, wait_for
 from localcloud.events import Delivery, Event, delay, duplicate, shuffle
-from localcloud.fargate import REFUSED_CAPACITY
+from localcloud.fargate import FAILED_STARTS, REFUSED_CAPACITY
 from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions
 from tests.e2e.stories import story
+from tests.e2e.test_money import SIZE, bills_of
 from tests.make import make_event
 
 SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OWN = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}
 OWN_TAGS = ("spot-retries:1", "team:sales")
 HELD_QUEUE = "held"
+NO_NETWORK = "Timeout waiting for network interface provisioning to complete."
 OBSERVING = "observing"
 
 
@@ -222,8 +224,45 @@ def test_interruptions_do_not_eat_the_flows_own_retries(failed_twice: Run) -> No
 
 
 @story
+def failed_to_start(stage: Stage) -> Run:
+    """Twice, for a reason that passes."""
+    variables = {**SIZE, "env": {FAILED_STARTS: f"2 {NO_NETWORK}"}}
+    run = stage.start("waits", job_variables=variables, interruptions=0)
+    run.wait_for_state("COMPLETED")
+    run.wait_for_end()
+    return run
+
+
+def test_a_start_that_fails_twice_for_a_passing_reason_completes_on_the_same_capacity(
+    failed_to_start: Run,
+) -> None:
+    run, fields = failed_to_start, failed_to_start.fields()
+    assert run.capacities() == ["FARGATE_SPOT"] * 3
+    assert [bool(life.started) for life in run.containers()] == [False, False, True]
+    assert run.starts() == fields["run_count"] == 1
+    assert fields["empirical_policy"]["retries"] == 0, "it cost or brought an own retry"
+    assert "spot-on-demand" not in fields["tags"]
+    assert fields["labels"].get("prefect-spot.interruptions", 0) == 0
+    assert not run.verdict(budget=3).findings
+
+
+def test_people_read_that_a_start_failed_and_what_it_cost(
+    stage: Stage, failed_to_start: Run
+) -> None:
+    run, prefect = failed_to_start, failed_to_start.cloud.prefect
+    annotation = prefect.annotation(run.id).replace("\\", "")
+    assert "Failed start, retry 2 of 2" in annotation
+    assert NO_NETWORK in annotation
+    emitted = [event["event"] for event in prefect.events(run.id)]
+    assert emitted.count("prefect-spot.start-retried") == 2
+    assert "prefect-spot.interrupted" not in emitted
+    bills = [bills_of(stage)[life.task_arn] for life in run.containers()]
+    print(bills)
+
+
+@story
 def waited_for_child(stage: Stage) -> tuple[Run, Run]:
-    """A parent, and its child: interrupted, then refused by Spot, and rescued by a sweep."""
+    """A parent, and its child: interrupted, and then refused by Spot."""
     notes = stage.folder / "child-of-a-parent"
     child_fields = {
         "parameters": {"file": str(notes), "interruptions": 1},
@@ -238,7 +277,6 @@ def waited_for_child(stage: Stage) -> tuple[Run, Run]:
     child = stage.watch(child_id, notes)
     child.interrupt_each_start(1)
     run.wait_for_note(f"child {child.id} CRASHED")
-    stage.sweep()
     run.wait_for_end()
     child.completes(starts=2)
     return run, child
