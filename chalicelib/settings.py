@@ -89,6 +89,14 @@ class Settings:
         " do not start at once",
         parameter="",
     )
+    start_retries: int = _row(
+        "2",
+        forms.whole_number(0, 20),
+        "how often an attempt that failed to start for a passing reason is started again, after"
+        " 30, 60, then 120 s, unless the run's tag `start-retries:N` says otherwise"
+        " ([failed starts](concepts.md#failed-start))",
+        parameter="",
+    )
     guard_economics: bool = _row(
         "false",
         forms.FLAG,
@@ -100,6 +108,13 @@ class Settings:
         "180",
         forms.whole_number(0, 3_600),
         "what `react` is given to answer an event, before `sweep` repairs what it finds",
+        parameter="",
+    )
+    pending_grace_seconds: int = _row(
+        "900",
+        forms.whole_number(60, 86_400),
+        "how long a run that a worker picked up may have no task before that counts as a failed"
+        " start; above the time that your worker keeps asking ECS for a task",
         parameter="",
     )
     stage: str = _row("dev", forms.TEXT, "the stage's name; the defaults below are made of it")
@@ -271,6 +286,7 @@ def policy_of(settings: Settings, rates: Rates) -> Policy:
         mode=settings.mode,
         spot_retries=settings.spot_retries,
         rerun_delay_seconds=settings.rerun_delay_seconds,
+        start_retries=settings.start_retries,
         rates=rates,
         economics=settings.guard_economics,
     )

@@ -126,6 +126,7 @@ def context_of(
         account=lambda_context.invoked_function_arn.split(":")[4],
         work_pool=chosen.work_pool,
         grace=timedelta(seconds=chosen.sweep_grace_seconds),
+        pending_grace=timedelta(seconds=chosen.pending_grace_seconds),
         seconds_left=seconds_left,
         pause=pause,
         gather=_gather,

@@ -13,6 +13,7 @@ from chalicelib.adapters.prefect_client import CHECK_API_URL
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
+    JsonObject,
     RunPolicy,
     RunState,
     StateAnswer,
@@ -102,6 +103,15 @@ def read_state(answer: object) -> RunState:
         details=dict(details),
         data=fields.get("data"),
     )
+
+
+def read_pool_defaults(answer: object) -> JsonObject:
+    """Read the defaults of a work pool's variables; workers take a null for none."""
+    template = Fields(Fields(answer, "work pool").whole("base_job_template", dict), "template")
+    variables = Fields(template.get("variables") or {}, "template's variables")
+    known = Fields(variables.get("properties") or {}, "template's variables")
+    defaults = {name: Fields(of, f"variable {name}").get("default") for name, of in known.items()}
+    return {name: default for name, default in defaults.items() if default is not None}
 
 
 def read_list(answer: object, thing: str) -> list[Any]:

@@ -18,6 +18,7 @@ from chalicelib.adapters.prefect_answers import (
     Fields,
     read_completed_run,
     read_list,
+    read_pool_defaults,
     read_run,
     read_state,
     read_state_answer,
@@ -28,6 +29,8 @@ from chalicelib.adapters.prefect_client import Authorization, JsonHttp
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
+    JsonObject,
+    PrefectDeployment,
     ProposedState,
     RunChange,
     RunState,
@@ -145,15 +148,28 @@ class PrefectRest:
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
         """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
+        if name := self._deployment_names.get(deployment_id):
+            return name
+        deployment = self.read_deployment(deployment_id)
+        return deployment.name if deployment else ""
+
+    def read_deployment(self, deployment_id: UUID) -> PrefectDeployment | None:
+        """Return the deployment, read anew; only its name is kept."""
+        answer = self._http.get(f"/deployments/{deployment_id}")
+        if answer is None:
+            return None
+        fields = Fields(answer, "deployment")
         if deployment_id not in self._deployment_names:
-            answer = self._http.get(f"/deployments/{deployment_id}")
-            if answer is None:
-                return ""
-            fields = Fields(answer, "deployment")
             flow = self._http.get(f"/flows/{fields.need('flow_id', read_uuid)}")
             flow_name = Fields(flow or {}, "flow").get("name")
             self._deployment_names[deployment_id] = f"{flow_name or '?'}/{fields.get('name')}"
-        return self._deployment_names[deployment_id]
+        name = self._deployment_names[deployment_id]
+        return PrefectDeployment(name, fields.whole("job_variables", dict))
+
+    def read_pool_defaults(self, work_pool: str) -> JsonObject:
+        """Return the defaults of the pool's variables, read anew: one GET, and only for a move."""
+        answer = self._http.get(_pool_path(work_pool))
+        return {} if answer is None else read_pool_defaults(answer)
 
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False

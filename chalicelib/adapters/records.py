@@ -19,7 +19,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import Cause
-from chalicelib.core.model.flow_run import Interruption, Moved, RunRecord
+from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
 from chalicelib.core.model.pricing import Rate, read_rate
 from chalicelib.errors import (
     LAMBDA_RETRIES,
@@ -223,6 +223,7 @@ class RunTable:
         run, moved = record.flow_run_id, record.moved
         values = {
             "interruptions": {arn: values_of(i) for arn, i in record.interruptions.items()},
+            "failed_starts": {key: values_of(f) for key, f in record.failed_starts.items()},
             "own_retries": record.own_retries,
             "next_capacity": record.next_capacity,
             "moved": moved and {"guard": moved.guard, "reason": moved.reason},
@@ -256,6 +257,9 @@ def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
         flow_run_id=flow_run_id,
         interruptions={
             arn: read(Interruption, values) for arn, values in item.get("interruptions", {}).items()
+        },
+        failed_starts={
+            key: read(FailedStart, values) for key, values in item.get("failed_starts", {}).items()
         },
         moved=Moved(moved["guard"], moved["reason"], annotated) if moved else None,
     )

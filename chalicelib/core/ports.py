@@ -14,6 +14,8 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
+    JsonObject,
+    PrefectDeployment,
     ProposedState,
     RunChange,
     RunRecord,
@@ -82,7 +84,19 @@ class Prefect(Protocol):
         """Return the deployment's runs that completed last, `limit` (200) at most, newest first."""
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
-        """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know."""
+        """Return flow/deployment, as Prefect calls it; empty for a deployment it does not know.
+
+        It may be remembered: whether a deployment still exists, only `read_deployment` answers.
+        """
+
+    def read_deployment(self, deployment_id: UUID) -> PrefectDeployment | None:
+        """Return the deployment as it is now; None when Prefect does not know it."""
+
+    def read_pool_defaults(self, work_pool: str) -> JsonObject:
+        """Return the defaults of the variables of the pool's base job template, by name.
+
+        A null is left out: workers take it for none. Empty for a pool that Prefect does not know.
+        """
 
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
@@ -190,7 +204,8 @@ class Context:
     """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
 
     `lease` is longer than the invocation can last, so that it never ends under a living handler;
-    `grace` is what `react` is given before `sweep` repairs. `gather` makes calls that do not depend
+    `grace` is what `react` is given before `sweep` repairs, `pending_grace` what a worker is given
+    to bring up the task of a run that it picked up. `gather` makes calls that do not depend
     on each other, all of them whatever fails, and returns their results or raises the first
     failure. `with_timeout` makes a Prefect that gives up after so many seconds; `pause` waits so
     many; `seconds_left` of the invocation. `measure` hands on values for CloudWatch.
@@ -209,6 +224,7 @@ class Context:
     account: str
     work_pool: str
     grace: timedelta
+    pending_grace: timedelta
     seconds_left: Callable[[], float]
     pause: Callable[[float], None]
     gather: Callable[[Sequence[Callable[[], Any]]], list[Any]]

@@ -6,6 +6,7 @@ Prefect's SDK and UI send.
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -39,9 +40,11 @@ class RealPrefect(Hands):
         self._flow_id = self._api.send("POST", "/flows/", {"name": "etl"})["id"]
         self._deployment_id = self.create_deployment()
 
-    def create_work_pool(self) -> str:
-        name = f"pool-{uuid4()}"
-        self.create_pool(name, template=ECSWorker.get_default_base_job_template())
+    def create_work_pool(self, **defaults: object) -> str:
+        name, template = f"pool-{uuid4()}", deepcopy(ECSWorker.get_default_base_job_template())
+        for variable, default in defaults.items():
+            template["variables"]["properties"][variable]["default"] = default
+        self.create_pool(name, template=template)
         return name
 
     def create_deployment(
@@ -50,16 +53,20 @@ class RealPrefect(Hands):
         concurrency_limit: int | None = None,
         collision: str = "ENQUEUE",
         work_pool: str | None = None,
+        job_variables: Mapping[str, object] | None = None,
     ) -> UUID:
         body = {
             "flow_id": self._flow_id,
             "name": f"deployment-{uuid4()}",
             "work_pool_name": work_pool or self.work_pool_name,
-            "job_variables": {"image": "etl:1"},
+            "job_variables": {"image": "etl:1", **(job_variables or {})},
             "concurrency_limit": concurrency_limit,
             "concurrency_options": {"collision_strategy": collision},
         }
         return UUID(self._api.send("POST", "/deployments/", body)["id"])
+
+    def delete_deployment(self, deployment_id: UUID) -> None:
+        self._api.send("DELETE", f"/deployments/{deployment_id}")
 
     def create_run(
         self,

@@ -72,6 +72,34 @@ def test_a_deployment_is_called_by_its_flow_and_its_own_name(stage: Stage) -> No
     assert stage.prefect.read_deployment_name(uuid4()) == ""
 
 
+def test_a_deployment_is_read_as_it_is_now_with_its_job_variables(stage: Stage) -> None:
+    strategy = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
+    deployment_id = stage.controls.create_deployment(
+        job_variables={"capacity_provider_strategy": strategy}
+    )
+    found = stage.prefect.read_deployment(deployment_id)
+    assert found is not None
+    assert found.job_variables["capacity_provider_strategy"] == strategy
+    assert found.name == stage.prefect.read_deployment_name(deployment_id)
+    stage.controls.delete_deployment(deployment_id)
+    assert stage.prefect.read_deployment(deployment_id) is None, "what is gone is noticed"
+    assert stage.prefect.read_deployment(uuid4()) is None
+
+
+def test_the_defaults_of_a_pools_variables_are_read_and_a_null_is_none(stage: Stage) -> None:
+    strategy = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
+    pool = stage.controls.create_work_pool(capacity_provider_strategy=strategy)
+    defaults = stage.prefect.read_pool_defaults(pool)
+    assert defaults["capacity_provider_strategy"] == strategy
+    assert (defaults["launch_type"], defaults.get("cluster", "no default")) == (
+        "FARGATE",
+        "no default",
+    )
+    own = stage.prefect.read_pool_defaults(stage.controls.work_pool_name)
+    assert "capacity_provider_strategy" not in own
+    assert stage.prefect.read_pool_defaults("no such pool") == {}
+
+
 def test_a_table_is_stored_and_its_newest_version_is_the_last_one(stage: Stage) -> None:
     key = f"spot-savings-{uuid4().hex[:8]}"
     for savings in (1.5, 2.5):

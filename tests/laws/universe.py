@@ -289,6 +289,7 @@ class Universe:
             account=ACCOUNT,
             work_pool=self.prefect.work_pool_name,
             grace=timedelta(minutes=3),
+            pending_grace=timedelta(minutes=15),
             seconds_left=lambda: 60.0,
             pause=self.passes,
             gather=one_by_one,

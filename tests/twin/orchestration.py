@@ -33,6 +33,7 @@ class Deployment:
     work_pool_name: str
     concurrency_limit: int | None = None
     collision: str = "ENQUEUE"
+    job_variables: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

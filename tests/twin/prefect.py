@@ -14,6 +14,7 @@ from chalicelib.core.model.flow_run import (
     FINAL_STATES,
     CompletedRun,
     FlowRun,
+    PrefectDeployment,
     ProposedState,
     RunChange,
     RunPolicy,
@@ -41,6 +42,9 @@ RUNNING = ProposedState(StateType.RUNNING, "Running")
 
 MOST_RUNS = 200
 """How many runs a server gives at once, unless it is set otherwise."""
+
+POOL_DEFAULTS: Mapping[str, object] = {"launch_type": "FARGATE", "cpu": 1024}
+"""Defaults of an ecs pool's variables, as far as a rescue reads them."""
 
 _FRESH_POLICY: Mapping[str, object] = {
     "max_retries": 0,
@@ -132,6 +136,7 @@ class InMemoryPrefect(Hands):
         self.clock = clock
         self._oldest = oldest
         self.work_pools = [self.work_pool_name]
+        self.pool_defaults = {self.work_pool_name: dict(POOL_DEFAULTS)}
         self._deployments: dict[UUID, Deployment] = {}
 
     # The port.
@@ -190,7 +195,18 @@ class InMemoryPrefect(Hands):
 
     def read_deployment_name(self, deployment_id: UUID) -> str:
         self._called("read_deployment_name")
-        return f"etl/deployment-{deployment_id}" if deployment_id in self._deployments else ""
+        return _name_of(deployment_id) if deployment_id in self._deployments else ""
+
+    def read_deployment(self, deployment_id: UUID) -> PrefectDeployment | None:
+        self._called("read_deployment")
+        deployment = self._deployments.get(deployment_id)
+        if deployment is None:
+            return None
+        return PrefectDeployment(_name_of(deployment_id), dict(deployment.job_variables))
+
+    def read_pool_defaults(self, work_pool: str) -> Mapping[str, object]:
+        self._called("read_pool_defaults")
+        return dict(self.pool_defaults[work_pool]) if work_pool in self.work_pools else {}
 
     def propose_state(
         self, flow_run_id: UUID, state: ProposedState, *, force: bool = False
@@ -206,7 +222,7 @@ class InMemoryPrefect(Hands):
         if change.job_variables is not None:
             if run.state.type is not StateType.SCHEDULED:
                 raise _refusal(f"Job variables cannot be updated in state {run.state.type}")
-            if run.deployment is None:
+            if run.deployment is None or run.deployment.id not in self._deployments:
                 raise _refusal("A deployment for the flow run could not be found")
             run.job_variables = dict(change.job_variables)
         if change.policy is not None:
@@ -244,9 +260,10 @@ class InMemoryPrefect(Hands):
 
     # What a test does to a run, beside `Hands`.
 
-    def create_work_pool(self) -> str:
-        """Create one more work pool; return its name."""
+    def create_work_pool(self, **defaults: object) -> str:
+        """Create one more work pool, with these defaults of variables; return its name."""
         self.work_pools.append(f"pool-{len(self.work_pools)}")
+        self.pool_defaults[self.work_pools[-1]] = {**POOL_DEFAULTS, **defaults}
         return self.work_pools[-1]
 
     def create_deployment(
@@ -255,12 +272,17 @@ class InMemoryPrefect(Hands):
         concurrency_limit: int | None = None,
         collision: str = "ENQUEUE",
         work_pool: str | None = None,
+        job_variables: Mapping[str, object] | None = None,
     ) -> UUID:
         """Create a deployment; `collision` is ENQUEUE or CANCEL_NEW."""
-        pool = work_pool or self.work_pool_name
-        deployment = Deployment(uuid4(), pool, concurrency_limit, collision)
+        pool, variables = work_pool or self.work_pool_name, dict(job_variables or {})
+        deployment = Deployment(uuid4(), pool, concurrency_limit, collision, variables)
         self._deployments[deployment.id] = deployment
         return deployment.id
+
+    def delete_deployment(self, deployment_id: UUID) -> None:
+        """A person deletes the deployment; its runs keep its id."""
+        del self._deployments[deployment_id]
 
     def create_run(
         self,
@@ -460,6 +482,10 @@ class InMemoryPrefect(Hands):
         elif run.started_at or not self._oldest:  # in 3.4, what never started never ends
             run.started_at = run.started_at or now
             run.ended_at = run.ended_at or now
+
+
+def _name_of(deployment_id: UUID) -> str:
+    return f"etl/deployment-{deployment_id}"
 
 
 def _refusal(what: str) -> PrefectRejectedError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import infra
 from chalicelib.adapters.records import KEPT_FOR, RunTable
-from chalicelib.core.model.flow_run import Interruption, Moved, RunRecord
+from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
 from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
@@ -71,6 +71,9 @@ any_record = any_of(
     flow_run_id=st.just(RUN_ID),
     interruptions=st.lists(any_of(Interruption), max_size=3).map(
         lambda found: {interruption.task_arn: interruption for interruption in found}
+    ),
+    failed_starts=st.lists(any_of(FailedStart), max_size=3).map(
+        lambda found: {failed.key: failed for failed in found}
     ),
     own_retries=st.none() | st.integers(0, 99),
     moved=st.none() | any_of(Moved),

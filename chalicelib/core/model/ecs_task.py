@@ -34,6 +34,7 @@ class Cause(StrEnum):
     SPOT_INTERRUPTION = "Spot interruption"
     DRILL = "drill"
     NO_SPOT_CAPACITY = "no Spot capacity"
+    FAILED_START = "failed start"
     OTHER = "another reason"
 
 
@@ -203,7 +204,7 @@ def was_interrupted(cause: Cause) -> bool:
     match cause:
         case Cause.SPOT_INTERRUPTION | Cause.DRILL:
             return True
-        case Cause.NO_SPOT_CAPACITY | Cause.OTHER:
+        case Cause.NO_SPOT_CAPACITY | Cause.FAILED_START | Cause.OTHER:
             return False
     assert_never(cause)
 

@@ -96,6 +96,14 @@ class FlowRun:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefectDeployment:
+    """A deployment: `name` is flow/deployment; a run's own `job_variables` override these."""
+
+    name: str
+    job_variables: JsonObject = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRun:
     """A Prefect task run; `persisted`: its result is stored, so a rerun skips it.
 
@@ -212,6 +220,30 @@ class Interruption:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedStart:
+    """An attempt that ended before its flow's code ran, or whose host died: no interruption.
+
+    `key` is the task's ARN, or "prefect-spot:" and a state's id where there never was a task.
+    `number` counts from 1 the failed starts of one attempt, which is named by the run's `run_count`
+    at that time, as `attempt`. `kind` is that of `core/rescue/start_failures.py`, `reason` what ECS
+    or the worker said. `lost_start` is the run's `run_count` if the flow had started (its host
+    died), else 0. `retry_on` is the capacity of the next start, empty while, or where, there is
+    none. `annotated`: the annotation is on the run.
+    """
+
+    key: str
+    number: int
+    attempt: int
+    kind: str
+    capacity: str
+    reason: str = ""
+    recorded_at: datetime | None = None
+    lost_start: int = 0
+    retry_on: str = ""
+    annotated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """A run that a guard moved to FARGATE before its first start; `annotated`: the run shows it."""
 
@@ -234,6 +266,7 @@ class RunRecord:
     own_retries: int | None = None
     next_capacity: str = ""
     moved: Moved | None = None
+    failed_starts: Mapping[str, FailedStart] = field(default_factory=dict, hash=False)
 
     def warned_of(self, task_arn: str) -> bool:
         """Whether an interruption of that task is on record."""
@@ -244,7 +277,12 @@ class RunRecord:
         recorded = {**self.interruptions, interruption.task_arn: interruption}
         return replace(self, interruptions=recorded)
 
+    def with_failed_start(self, failed: FailedStart) -> "RunRecord":
+        """Return the record with that failed start added or replaced."""
+        return replace(self, failed_starts={**self.failed_starts, failed.key: failed})
+
     @property
     def lost_starts(self) -> int:
-        """How many of the run's starts were taken by interruptions: by so many `retries` rise."""
-        return len({i.lost_start for i in self.interruptions.values() if i.lost_start > 0})
+        """How many of the run's starts Spot or a dead host took: by so many `retries` rise."""
+        lost = {each.lost_start for each in self.interruptions.values()}
+        return len((lost | {each.lost_start for each in self.failed_starts.values()}) - {0})

@@ -14,13 +14,14 @@ from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.model.pricing import Rates
 
 SPOT_RETRIES_TAG: Final = "spot-retries:"
+START_RETRIES_TAG: Final = "start-retries:"
 DEADLINE_TAG: Final = "spot-deadline:"
 OPT_IN_TAG: Final = "spot:rerun"
 NEVER_RERUN_TAG: Final = "spot:never-rerun"
 INTERRUPTED_TAG: Final = "spot-interrupted"
 ON_DEMAND_TAG: Final = "spot-on-demand"
 _DECIDING_TAG: Final = re.compile(
-    rf"{SPOT_RETRIES_TAG}[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
+    rf"(?:{SPOT_RETRIES_TAG}|{START_RETRIES_TAG})[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
     rf"|{DEADLINE_TAG}(?:[0-9]{{1,8}}[dhms]){{1,4}}"
 )
 
@@ -38,24 +39,39 @@ class Policy:
     """The settings that decide about a rerun.
 
     `spot_retries`: interruptions before a run moves to FARGATE; `rerun_delay_seconds`: the wait
-    before a rerun on Spot; `economics`: whether the economics policy is on.
+    before a rerun on Spot; `start_retries`: how often an attempt that failed to start is started
+    again; `economics`: whether the economics policy is on.
     """
 
     mode: Mode = Mode.RESCUE
     spot_retries: int = 3
+    start_retries: int = 2
     rerun_delay_seconds: int = 0
     rates: Rates = field(default_factory=dict, hash=False)
     economics: bool = False
 
     def rerun_delay(self, flow_run_id: UUID) -> timedelta:
         """Return the delay, and up to as much again by the run's id: many runs then spread out."""
-        spread = int.from_bytes(blake2b(flow_run_id.bytes, digest_size=2).digest()) / 0xFFFF
-        return timedelta(seconds=self.rerun_delay_seconds * (1 + spread))
+        return timedelta(seconds=self.rerun_delay_seconds * (1 + _spread(flow_run_id)))
+
+
+def _spread(flow_run_id: UUID) -> float:
+    """Return a number from 0 to 1, always the same of a run."""
+    return int.from_bytes(blake2b(flow_run_id.bytes, digest_size=2).digest()) / 0xFFFF
+
+
+def start_delay(flow_run_id: UUID, number: int) -> timedelta:
+    """Return the wait before an attempt that failed to start `number` times is started again.
+
+    30, 60, then 120 seconds, and up to half as much again by the run's id.
+    """
+    seconds = min(30 * 2 ** (number - 1), 120)
+    return timedelta(seconds=seconds * (1 + _spread(flow_run_id) / 2))
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many interruptions a run may have on Spot, and which tag or setting says so."""
+    """How many interruptions, or failed starts, a run may have; which tag or setting says so."""
 
     allowed: int
     source: str
@@ -66,13 +82,25 @@ def budget_of(tags: Iterable[str], own_retries: int | None, policy: Policy) -> B
 
     A `spot-retries:` tag without a number of at most six digits is ignored.
     """
-    for tag in tags:
-        if tag.startswith(SPOT_RETRIES_TAG) and _DECIDING_TAG.fullmatch(tag):
-            number = int(tag.removeprefix(SPOT_RETRIES_TAG))
-            return Budget(number, f"tag {SPOT_RETRIES_TAG}{number}")
+    if (tagged := _tagged(tags, SPOT_RETRIES_TAG)) is not None:
+        return tagged
     if own_retries is not None and own_retries > 0:
         return Budget(own_retries, f"the flow's own retries={own_retries}")
     return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")
+
+
+def start_budget_of(tags: Iterable[str], policy: Policy) -> Budget:
+    """Return how often an attempt that failed to start is started again; tags as `budget_of`."""
+    setting = Budget(policy.start_retries, f"START_RETRIES={policy.start_retries}")
+    return _tagged(tags, START_RETRIES_TAG) or setting
+
+
+def _tagged(tags: Iterable[str], prefix: str) -> Budget | None:
+    for tag in tags:
+        if tag.startswith(prefix) and _DECIDING_TAG.fullmatch(tag):
+            number = int(tag.removeprefix(prefix))
+            return Budget(number, f"tag {prefix}{number}")
+    return None
 
 
 def deciding_tags(run: FlowRun) -> tuple[str, ...]:

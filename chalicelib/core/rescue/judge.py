@@ -120,7 +120,7 @@ def _judge_end(snapshot: Snapshot) -> Ruling:
             return _judge_warning(snapshot)
         case Cause.NO_SPOT_CAPACITY:
             return _judge_refusal(snapshot)
-        case Cause.OTHER:
+        case Cause.FAILED_START | Cause.OTHER:
             return _judge_other_end(snapshot)
     assert_never(snapshot.cause)
 
