@@ -22,8 +22,16 @@ SPOT_EVENTS: dict[str, Any] = {
     "source": ["aws.ecs"],
     "detail-type": ["ECS Task State Change"],
     "detail": {
+        "launchType": ["FARGATE", {"exists": False}],
         "$or": [
-            {"stopCode": ["SpotInterruption", "TerminationNotice"]},
+            {
+                "stopCode": [
+                    "SpotInterruption",
+                    "TerminationNotice",
+                    "TaskFailedToStart",
+                    "InfrastructureHealth",
+                ]
+            },
             {
                 "stoppedReason": [
                     {"prefix": "Your Spot Task was interrupted"},
@@ -34,16 +42,17 @@ SPOT_EVENTS: dict[str, Any] = {
                 "capacityProviderName": ["FARGATE_SPOT"],
                 "lastStatus": ["DEPROVISIONING", "STOPPED"],
             },
-        ]
+        ],
     },
 }
-"""Spot warnings and stops, drills, and the end of any Spot task: it may have been warned before."""
+"""Of Fargate tasks: Spot warnings and stops, drills, failed starts, and the end of any Spot task,
+which may have been warned before. The warning in AWS's guide names no launch type."""
 
 
 FARGATE_STOPS: dict[str, Any] = {
     "source": ["aws.ecs"],
     "detail-type": ["ECS Task State Change"],
-    "detail": {"launchType": ["FARGATE"], "lastStatus": ["STOPPED"]},
+    "detail": {"launchType": ["FARGATE", {"exists": False}], "lastStatus": ["STOPPED"]},
 }
 """The end of any Fargate task, on Spot or not: ECS's launch type is FARGATE on Spot too."""
 

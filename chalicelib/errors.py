@@ -34,15 +34,22 @@ class SettingError(PrefectSpotError):
 
 
 class PrefectUnavailableError(PrefectSpotError):
-    """Prefect gave no useful answer in time: connection error, 429, 5xx, or unreadable answer."""
+    """Prefect gave no useful answer in time: connection error, 429, 5xx, or unreadable answer.
+
+    Unless it is one of those below, a request that must not be repeated had no effect.
+    """
 
 
-class PrefectTimeoutError(PrefectUnavailableError):
-    """Prefect did not answer in time: the request may still take effect, later."""
+class PrefectOutcomeUnknownError(PrefectUnavailableError):
+    """The answer to a request that must not be repeated was lost: it may have taken effect."""
+
+
+class PrefectTimeoutError(PrefectOutcomeUnknownError):
+    """Prefect did not answer such a request in time: it may still take effect, later."""
 
 
 class PrefectRefusedError(PrefectSpotError):
-    """Prefect does not accept our credentials (401, 403)."""
+    """Prefect does not accept our credentials (401, 403), or our CSRF token (403)."""
 
 
 class PrefectRejectedError(PrefectSpotError):

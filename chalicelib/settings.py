@@ -289,4 +289,5 @@ def policy_of(settings: Settings, rates: Rates) -> Policy:
         start_retries=settings.start_retries,
         rates=rates,
         economics=settings.guard_economics,
+        work_pools=(settings.work_pool,),
     )

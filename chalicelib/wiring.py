@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 import boto3
-import urllib3
 from aws_lambda_powertools import Logger
 from botocore.config import Config
 
@@ -24,7 +23,7 @@ import infra
 from chalicelib.adapters.aws import EcsTasks, EmfMetrics
 from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.prefect_api import PrefectRest
-from chalicelib.adapters.prefect_client import JsonHttp, connections_to
+from chalicelib.adapters.prefect_client import Connections, JsonHttp, connections_to
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.core.ports import Context
@@ -106,10 +105,11 @@ def context_of(
         PrefectRest,
         chosen.prefect_api_url,
         authorization(),
-        pool=connections(),
+        connections=connections(),
         deployment_names=_deployment_names(),
         sleep=pause,
     )
+    arn = lambda_context.invoked_function_arn.split(":")
     # Lambda's retries of an event carry the same request id.
     owner = f"{lambda_context.aws_request_id}/{uuid4()}"
     return Context(
@@ -123,7 +123,8 @@ def context_of(
         lease=timedelta(seconds=seconds) + LEASE_MARGIN,
         policy=policy_of(chosen, _rates()),
         clusters=chosen.ecs_clusters,
-        account=lambda_context.invoked_function_arn.split(":")[4],
+        account=arn[4],
+        region=arn[3],
         work_pool=chosen.work_pool,
         grace=timedelta(seconds=chosen.sweep_grace_seconds),
         pending_grace=timedelta(seconds=chosen.pending_grace_seconds),
@@ -170,7 +171,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
         work_pools=PrefectWorkPools(
-            JsonHttp(chosen.prefect_api_url, authorization(), left, pool=connections())
+            JsonHttp(chosen.prefect_api_url, authorization(), left, connections=connections())
         ),
         log=log_of_function(),
     )
@@ -232,7 +233,7 @@ def authorization() -> PrefectAuthorization:
 
 
 @cache
-def connections() -> urllib3.HTTPConnectionPool:
+def connections() -> Connections:
     """Return the connections to Prefect."""
     return connections_to(settings().prefect_api_url, CALLS_AT_ONCE)
 

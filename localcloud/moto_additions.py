@@ -114,6 +114,8 @@ def run_tasks(
     starts nothing, and fails where AWS takes the VPC's default security group.
     """
     launch_type, strategy = request.get("launchType"), request.get("capacityProviderStrategy")
+    if launch_type and strategy is not None:
+        raise InvalidParameterException("Name a launch type or a strategy, not both.")
     if not launch_type and len(strategy or []) != 1:  # a cluster's own strategy is not emulated
         raise InvalidParameterException("Name a launch type or a strategy of one provider.")
     provider = strategy[0]["capacityProvider"] if strategy else None

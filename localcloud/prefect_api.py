@@ -20,9 +20,12 @@ FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 
 
 class PrefectApi:
-    """Talks to one server; `auth_string` is "user:password" where basic auth is on."""
+    """Talks to one server; `auth_string` is "user:password" where basic auth is on.
 
-    def __init__(self, api_url: str, auth_string: str | None = None) -> None:
+    `csrf`: the server has CSRF protection. A token is good for an hour, and none is fetched anew.
+    """
+
+    def __init__(self, api_url: str, auth_string: str | None = None, *, csrf: bool = False) -> None:
         auth = None
         if auth_string:
             user, _, password = auth_string.partition(":")
@@ -31,6 +34,14 @@ class PrefectApi:
         self._http = httpx.Client(
             base_url=api_url, auth=auth, timeout=30, transport=transport, trust_env=False
         )
+        if csrf:
+            client = str(uuid4())
+            self._http.headers["Prefect-Csrf-Client"] = client
+            self._http.headers["Prefect-Csrf-Token"] = self.replace_csrf_token(client)
+
+    def replace_csrf_token(self, client: str) -> str:
+        """Return a new CSRF token of a client; one that it had is good for nothing from now on."""
+        return str(self.send("GET", f"/csrf-token?client={client}")["token"])
 
     def start(self, deployment_id: str, **fields: Any) -> str:
         """Create a flow run of a deployment, due now; return its id.

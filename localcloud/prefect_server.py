@@ -28,8 +28,8 @@ The server's own default is 5 s too: it then hangs up just as a request is sent,
 class PrefectServer:
     """A Prefect server; `database` is "sqlite" or a postgresql+asyncpg URL.
 
-    `auth_string` ("user:password") switches basic auth on. The server sees no setting but ours:
-    neither the host's PREFECT_* nor a profile, `.env` or `prefect.toml`.
+    `auth_string` ("user:password") switches basic auth on, `csrf` CSRF protection. The server sees
+    no setting but ours: neither the host's PREFECT_* nor a profile, `.env` or `prefect.toml`.
     """
 
     def __init__(
@@ -40,12 +40,14 @@ class PrefectServer:
         python: Path | None = None,
         database: str = "sqlite",
         auth_string: str | None = None,
+        csrf: bool = False,
     ) -> None:
         self._folder = folder
         self._spawn = spawn
         self._python = (python or Path(sys.executable)).absolute()  # resolved, it left its venv
         self._database = database
         self._auth_string = auth_string
+        self._csrf = csrf
         self._process: subprocess.Popen[bytes] | None = None
         self.log = folder / "prefect-server.log"
         self._port = free_port()
@@ -94,6 +96,7 @@ class PrefectServer:
             "PREFECT_UI_API_URL": self.api_url,
             # Else the UI's files are copied into the installed package, by all servers at once.
             "PREFECT_UI_STATIC_DIRECTORY": str(self._folder / "ui"),
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": str(self._csrf).lower(),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_CLI_PROMPT": "false",

@@ -14,9 +14,18 @@ from uuid import UUID
 
 from chalicelib.adapters.prefect_answers import Fields, read_list
 from chalicelib.adapters.prefect_api import PrefectRest
-from chalicelib.adapters.prefect_client import CHECK_API_URL, Authorization, JsonHttp
+from chalicelib.adapters.prefect_client import (
+    CHECK_API_URL,
+    Authorization,
+    JsonHttp,
+    connections_to,
+)
 from chalicelib.core.model.flow_run import ProposedState, StateType
-from chalicelib.errors import PrefectUnavailableError
+from chalicelib.errors import (
+    PrefectRefusedError,
+    PrefectRejectedError,
+    PrefectUnavailableError,
+)
 
 PAGE: Final = 200
 """How many objects Prefect returns per request."""
@@ -73,16 +82,27 @@ class OperatorPrefect:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`deadline` returns how many seconds one request may take, its retries included."""
-        self.runs: Final = PrefectRest(api_url, authorization, deadline, sleep=sleep)
-        self._http = JsonHttp(api_url, authorization, deadline, sleep=sleep)
+        shared = connections_to(api_url)
+        self.runs: Final = PrefectRest(
+            api_url, authorization, deadline, connections=shared, sleep=sleep
+        )
+        self._http = JsonHttp(api_url, authorization, deadline, connections=shared, sleep=sleep)
 
     def version(self) -> str:
-        """Return the server's version."""
-        if isinstance(version := self._http.get("/admin/version"), str):
-            return version
+        """Return the server's version; empty where it is not served: Prefect Cloud has none."""
+        version = _if_served(lambda: self._http.get("/admin/version"))
+        if version is None or isinstance(version, str):
+            return version or ""
         raise PrefectUnavailableError(
             "Prefect's answer contains no version", next_step=CHECK_API_URL
         )
+
+    def confirm(self) -> None:
+        """Raise PrefectRejectedError unless work pools are served, as every Prefect API does."""
+        try:
+            self._filter("/work_pools", {"limit": 1})
+        except PrefectRejectedError as error:
+            raise PrefectRejectedError(error.what, next_step=CHECK_API_URL) from None
 
     def work_pool(self, name: str) -> WorkPool | None:
         """Return the pool, None where there is none."""
@@ -177,11 +197,13 @@ class OperatorPrefect:
     def _versions(self) -> Mapping[str, str]:
         """Each worker's Prefect version, by name, from the event of its latest start.
 
-        The server has the version nowhere else, and keeps events for a week.
+        The server has the version nowhere else, and keeps events for a week. Empty where it does
+        not serve them, or not to us.
         """
         body = {"filter": {"event": {"name": [_STARTED_EVENT]}, "order": "DESC"}, "limit": 50}
-        answer = _object(self._http.send("POST", "/events/filter", body))
-        newest_first = [event.get("resource") or {} for event in _objects(answer["events"])]
+        answer = _if_served(lambda: self._http.send("POST", "/events/filter", body))
+        events = [] if answer is None else _objects(_object(answer)["events"])
+        newest_first = [event.get("resource") or {} for event in events]
         return {
             str(worker.get("prefect.resource.name")): str(worker.get("prefect.version") or "")
             for worker in reversed(newest_first)
@@ -201,6 +223,14 @@ class OperatorPrefect:
 
     def _filter(self, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return _objects(self._http.send("POST", f"{path}/filter", body))
+
+
+def _if_served(call: Callable[[], object]) -> object:
+    """Return the answer about something that can be done without; None where it is refused."""
+    try:
+        return call()
+    except (PrefectRefusedError, PrefectRejectedError):
+        return None  # a wrong credential or address shows in what is read next
 
 
 def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:

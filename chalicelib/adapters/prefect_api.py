@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 from uuid import UUID
 
-import urllib3
-
 from chalicelib.adapters.prefect_answers import (
     Fields,
     read_completed_run,
@@ -23,9 +21,10 @@ from chalicelib.adapters.prefect_answers import (
     read_state,
     read_state_answer,
     read_task_run,
+    read_task_run_id,
     read_uuid,
 )
-from chalicelib.adapters.prefect_client import Authorization, JsonHttp
+from chalicelib.adapters.prefect_client import Authorization, Connections, JsonHttp
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
@@ -41,7 +40,11 @@ from chalicelib.core.model.flow_run import (
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.provision.pool_template import Template, WorkPool
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
-from chalicelib.errors import PrefectRejectedError
+from chalicelib.errors import (
+    PrefectOutcomeUnknownError,
+    PrefectRejectedError,
+    PrefectUnavailableError,
+)
 
 if TYPE_CHECKING:
     from chalicelib.core.money.report import TableArtifact  # 4 ms of a cold start's 220, in CPU
@@ -62,12 +65,14 @@ class PrefectRest:
         authorization: Authorization,
         deadline: Callable[[], float],
         *,
-        pool: urllib3.HTTPConnectionPool | None = None,
+        connections: Connections | None = None,
         sleep: Callable[[float], None] = time.sleep,
         deployment_names: MutableMapping[UUID, str] | None = None,
     ) -> None:
         """`deadline`: the seconds left for all further requests; `deployment_names`: a cache."""
-        self._http = JsonHttp(api_url, authorization, deadline, pool=pool, sleep=sleep)
+        self._http = JsonHttp(
+            api_url, authorization, deadline, connections=connections, sleep=sleep
+        )
         self._deployment_names = {} if deployment_names is None else deployment_names
 
     def read_run(self, flow_run_id: UUID) -> FlowRun | None:
@@ -113,13 +118,27 @@ class PrefectRest:
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the live runs of these parents alone, not their children's; none for none."""
+        live = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]
         chosen = {
             "parent_flow_run_id": {"any_": [str(parent) for parent in parents]},
             "deployment_id": {"is_null_": True},
-            "state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}},
+            "state": {"type": {"any_": live}},
         }
         found = self._search_all("flow_runs", flow_runs=chosen) if parents else []
         return tuple(map(read_run, found))
+
+    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
+        """Return the ids of their task runs that say RUNNING, without those of subflows."""
+        chosen = {"id": {"any_": [str(run) for run in flow_runs]}}
+        running = {"state": {"type": {"any_": [StateType.RUNNING]}}}
+        found = self._search_all("task_runs", flow_runs=chosen, task_runs=running)
+        return tuple(id_ for id_, calls in map(read_task_run_id, found) if not calls)
+
+    def crash_task_run(self, task_run_id: UUID, message: str) -> None:
+        """Propose Crashed for a task run; Prefect keeps the state of one that has ended."""
+        crashed = ProposedState(StateType.CRASHED, "Crashed", message)
+        body = {"state": _proposal(crashed), "force": False}
+        self._http.send("POST", f"/task_runs/{task_run_id}/set_state", body)
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
@@ -176,12 +195,17 @@ class PrefectRest:
     ) -> StateAnswer:
         """Propose a state; `force` skips Prefect's orchestration rules.
 
-        When the answer is lost, the proposal is not sent again but raises PrefectUnavailableError:
-        Prefect may have accepted it, and a second one would undo what came after it.
+        When the answer is lost or unreadable, the proposal is not sent again but raises
+        PrefectOutcomeUnknownError: Prefect may have accepted it, and a second one would undo what
+        came after it.
         """
         body = {"state": _proposal(state), "force": force}
         path = f"/flow_runs/{flow_run_id}/set_state"
-        return read_state_answer(self._http.send("POST", path, body, repeatable=False))
+        answer = self._http.send("POST", path, body, repeatable=False)
+        try:
+            return read_state_answer(answer)
+        except PrefectUnavailableError as error:
+            raise PrefectOutcomeUnknownError(error.what, error.next_step) from None
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
         """PATCH the run with what the change holds; sends nothing for an empty change."""

@@ -2,15 +2,19 @@
 
 `adapters/prefect_api.py` knows Prefect's addresses; urllib3 sends. A request whose outcome is
 unknown is sent again unless the caller says otherwise: reads and PATCHes are idempotent, and a log
-line, an artifact or an event may be stored twice.
+line, an artifact or an event may be stored twice. An answer that says *not now* (429, 503) had no
+effect: any request is sent again when the server has had the time that it asks for.
 """
 
 import json
 import random
+import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -27,6 +31,7 @@ from urllib3.util import Retry, Timeout
 from chalicelib.adapters.credentials import without
 from chalicelib.errors import (
     PrefectConflictError,
+    PrefectOutcomeUnknownError,
     PrefectRefusedError,
     PrefectRejectedError,
     PrefectSpotError,
@@ -35,13 +40,16 @@ from chalicelib.errors import (
 )
 
 MOST_TRIES: Final = 6
+"""Of a request that fails otherwise than by an answer that says *not now*."""
 CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
 """The next step after an answer that no Prefect API returns."""
 _WAIT_OR_CHECK: Final = (
     "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
 )
-_TRANSIENT_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+_NOT_NOW: Final = frozenset({429, 503})
+_LOST: Final = frozenset({408, 502, 504})
 _LEAST_SECONDS: Final = 0.02
+_LONGEST_WAIT_SECONDS: Final = 21_600.0
 _LONGEST_DETAIL: Final = 300
 
 Authorization = Callable[[bool], str | None]
@@ -72,27 +80,41 @@ class _Answer:
 class _Failure:
     """A try that failed for a transient reason; `retry_after` is the server's wish, in seconds.
 
-    `outcome_unknown`: the request may have taken effect, only its answer is missing. `timed_out`:
-    it may also take effect later.
+    `error`: what that means for a request that must not be repeated. `not_now`: the server answered
+    so, and did nothing.
     """
 
     reason: str
+    error: type[PrefectUnavailableError] = PrefectOutcomeUnknownError
     retry_after: float = 0.0
-    outcome_unknown: bool = True
-    timed_out: bool = False
+    not_now: bool = False
 
 
-def connections_to(base_url: str, at_once: int = 10) -> urllib3.HTTPConnectionPool:
-    """Return connections to the host of an http or https URL, certificates verified."""
+@dataclass(slots=True)
+class Connections:
+    """Connections to one server that are kept alive, certificates verified; threads may share them.
+
+    `csrf`: the headers that a server with CSRF protection wants with each write; empty until it
+    refuses one without. It knows one token per `client`: a new one replaces the old.
+    """
+
+    pool: urllib3.HTTPConnectionPool
+    csrf: Mapping[str, str] = field(default_factory=dict)
+    client: str = field(default_factory=lambda: secrets.token_hex(16))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def connections_to(base_url: str, at_once: int = 10) -> Connections:
+    """Return connections to the host of an http or https URL."""
     # urllib3's pool manager would look up the same pool for each request.
-    return urllib3.connection_from_url(base_url, maxsize=at_once)
+    return Connections(urllib3.connection_from_url(base_url, maxsize=at_once))
 
 
 class JsonHttp:
     """Requests to one base URL, over connections that are kept alive. Safe to share by threads.
 
     urllib3's own retries are not used: a try's timeout has to shrink with the time left, and an
-    answer that is no JSON counts as none. Its parser of Retry-After is.
+    answer that is no JSON counts as none. Its parser of dates in Retry-After is.
     Price: a server that sends a byte now and then can outlast the deadline; Lambda ends that.
     """
 
@@ -102,14 +124,17 @@ class JsonHttp:
         authorization: Authorization,
         deadline: Callable[[], float],
         *,
-        pool: urllib3.HTTPConnectionPool | None = None,
+        connections: Connections | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`pool`: connections to the host of `base_url`, from `connections_to`, to be kept."""
+        """`deadline`: the seconds left; pauses count against what it says when a request begins.
+
+        `connections`: to the host of `base_url`, from `connections_to`, to be kept.
+        """
         self._base_path = urlsplit(base_url).path.rstrip("/")
         self._authorization = authorization
         self._deadline = deadline
-        self._pool = pool or connections_to(base_url)
+        self._connections = connections or connections_to(base_url)
         self._sleep = sleep
 
     def send(self, method: str, path: str, body: object, *, repeatable: bool = True) -> object:
@@ -118,9 +143,10 @@ class JsonHttp:
         `repeatable`: whether to send it again when its outcome is unknown.
 
         Raises:
-            PrefectUnavailableError: no useful answer within the tries and the seconds left;
-                PrefectTimeoutError when the last try timed out.
-            PrefectRefusedError: 401 with a fresh credential too, or 403.
+            PrefectUnavailableError: no useful answer within the tries and the seconds left.
+            PrefectOutcomeUnknownError: the answer to a request that is not `repeatable` was lost;
+                PrefectTimeoutError when it timed out.
+            PrefectRefusedError: 401 with a fresh credential too, or 403 with a fresh CSRF token.
             PrefectConflictError: 409.
             PrefectRejectedError: another 4xx, or a redirect.
         """
@@ -138,10 +164,19 @@ class JsonHttp:
         return answer.body
 
     def _authorized(self, request: _Request) -> _Answer:
-        """Send, after a 401 again with a fresh credential; the answer is 2xx, or a GET's 404."""
-        answer = self._answered(request, self._authorization(False))
-        if answer.status == 401:
-            answer = self._answered(request, self._authorization(True))
+        """Send; once more with a fresh credential after a 401, with a CSRF token if that is asked.
+
+        The answer is 2xx, or a GET's 404.
+        """
+        credential, csrf, once = self._authorization(False), self._connections.csrf, {401, 403}
+        while (answer := self._answered(request, credential, csrf)).status in once:
+            once.remove(answer.status)
+            if answer.status == 401:
+                credential = self._authorization(True)
+            elif request.body is not None and _is_about_csrf(answer):
+                csrf = self._renewed(csrf)
+            else:
+                break
         # "Not Found" is the web framework's own message for an unknown address: a mistyped base URL
         # must not look like a run that is gone.
         is_missing = answer.status == 404 and answer.detail != "Not Found"
@@ -149,25 +184,45 @@ class JsonHttp:
             return answer
         raise _error_for(request, answer)
 
-    def _answered(self, request: _Request, credential: str | None) -> _Answer:
-        for attempt in range(1, MOST_TRIES + 1):
-            result = self._try(request, credential)
+    def _renewed(self, refused: Mapping[str, str]) -> Mapping[str, str]:
+        """Return other CSRF headers than those refused; empty where the server has no token."""
+        shared = self._connections
+        with shared.lock:
+            if shared.csrf is refused:  # otherwise another thread has renewed them
+                answer = None
+                with suppress(PrefectRejectedError):  # 422: the protection was switched off
+                    answer = self.get("/csrf-token", client=shared.client)
+                token = answer.get("token") if isinstance(answer, Mapping) else None
+                headers = {"Prefect-Csrf-Token": str(token), "Prefect-Csrf-Client": shared.client}
+                shared.csrf = headers if token else {}
+            return shared.csrf
+
+    def _answered(
+        self, request: _Request, credential: str | None, csrf: Mapping[str, str]
+    ) -> _Answer:
+        given, waited, failures = self._deadline(), 0.0, 0
+        for attempt in count(1):
+            result = self._try(request, credential, csrf)
             if isinstance(result, _Answer):
                 return result
-            error = PrefectTimeoutError if result.timed_out else PrefectUnavailableError
-            failure = f"{request}: {result.reason} (try {attempt} of {MOST_TRIES})"
-            if attempt == MOST_TRIES or (result.outcome_unknown and not request.repeatable):
+            failure = f"{request}: {result.reason} (try {attempt})"
+            failures += not result.not_now
+            error = PrefectUnavailableError if request.repeatable else result.error
+            if failures == MOST_TRIES or error is not PrefectUnavailableError:
                 break
             pause = _pause_seconds(attempt, result.retry_after)
-            left = self._deadline()
+            left = min(self._deadline(), given - waited)
             if pause + _LEAST_SECONDS >= left:
                 failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
                 break
             self._sleep(pause)
+            waited += pause
         what = f"Prefect is unavailable: {without(credential, failure)}"
         raise error(what, next_step=_WAIT_OR_CHECK)
 
-    def _try(self, request: _Request, credential: str | None) -> _Answer | _Failure:
+    def _try(
+        self, request: _Request, credential: str | None, csrf: Mapping[str, str]
+    ) -> _Answer | _Failure:
         left = self._deadline()
         if left < _LEAST_SECONDS:
             what = f"{request} was not sent: the request deadline passed"
@@ -177,11 +232,11 @@ class JsonHttp:
         # the server infers abilities (lease renewal) that we do not have.
         headers = {"Accept": "application/json", "User-Agent": "prefect-spot"}
         if request.body is not None:
-            headers["Content-Type"] = "application/json"
+            headers |= {"Content-Type": "application/json", **csrf}
         if credential is not None:
             headers["Authorization"] = credential
         try:
-            response = self._pool.urlopen(
+            response = self._connections.pool.urlopen(
                 request.method,
                 self._base_path + request.path,
                 body=request.body,
@@ -191,23 +246,25 @@ class JsonHttp:
                 timeout=Timeout(total=left, connect=3.0, read=15.0),
             )
         except HTTPError as error:
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, NewConnectionError | ConnectTimeoutError):
+                return _Failure(reason, PrefectUnavailableError)
+            timed_out = isinstance(error, ReadTimeoutError)
             return _Failure(
-                f"{type(error).__name__}: {error}",
-                outcome_unknown=not isinstance(error, NewConnectionError | ConnectTimeoutError),
-                timed_out=isinstance(error, ReadTimeoutError),
+                reason, PrefectTimeoutError if timed_out else PrefectOutcomeUnknownError
             )
-        if response.status in _TRANSIENT_STATUSES:
-            return _Failure(
-                f"answered {response.status}",
-                _retry_after_seconds(response),
-                outcome_unknown=response.status not in (429, 503),
-                timed_out=response.status in (408, 504),
-            )
+        wait, reason = _retry_after_seconds(response), f"answered {response.status}"
+        if response.status in _NOT_NOW:
+            reason += f", asking for {wait:.0f} s" if wait else ""
+            return _Failure(reason, PrefectUnavailableError, wait, not_now=True)
+        if response.status in _LOST:
+            lost = PrefectOutcomeUnknownError if response.status == 502 else PrefectTimeoutError
+            return _Failure(reason, lost, wait)
         try:
             body = json.loads(response.data) if response.data else None
         except ValueError:
             if 200 <= response.status < 300:
-                return _Failure(f"answered {response.status} with something that is not JSON")
+                return _Failure(f"{reason} with something that is not JSON")
             body = None
         redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
         detail = f"redirects to {redirection}" if redirection else _detail(body)
@@ -215,19 +272,31 @@ class JsonHttp:
 
 
 def _pause_seconds(attempt: int, retry_after: float) -> float:
-    """Exponential, up to 5 s, with jitter: many functions are not to return at once."""
-    return retry_after + min(5.0, 0.2 * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+    """As the server asks; otherwise exponential, up to 5 s. Jitter spreads the functions' tries."""
+    longest = 0.2 if retry_after else min(5.0, 0.2 * 2.0 ** min(attempt - 1, 5))
+    return retry_after + longest * random.uniform(0.5, 1.0)
 
 
 def _retry_after_seconds(response: urllib3.BaseHTTPResponse) -> float:
-    with suppress(InvalidHeader):
-        return Retry().get_retry_after(response) or 0.0
+    """Retry-After, at most six hours; 0 without one, or if it is past or unreadable."""
+    asked = response.headers.get("Retry-After", "").strip()
+    if asked.isdecimal():
+        return min(float(asked), _LONGEST_WAIT_SECONDS)  # `int` refuses thousands of digits
+    with suppress(InvalidHeader, ValueError, OverflowError):
+        return min(Retry().parse_retry_after(asked), _LONGEST_WAIT_SECONDS)
     return 0.0
+
+
+def _is_about_csrf(answer: _Answer) -> bool:
+    return answer.status == 403 and "csrf" in answer.detail.lower()
 
 
 def _error_for(request: _Request, answer: _Answer) -> PrefectSpotError:
     detail = f": {answer.detail}" if answer.detail else ""
     what = f"Prefect answered {answer.status} to {request}{detail}"
+    if _is_about_csrf(answer):
+        step = "let Prefect's headers Prefect-Csrf-Token and Prefect-Csrf-Client pass every proxy"
+        return PrefectRefusedError(what, f"{step}, or switch the server's CSRF protection off")
     if answer.status in (401, 403):
         return PrefectRefusedError(
             what,
@@ -235,7 +304,8 @@ def _error_for(request: _Request, answer: _Answer) -> PrefectSpotError:
             " or PREFECT_API_AUTH_STRING_PARAMETER names, and check its permissions in Prefect",
         )
     if answer.status >= 500:
-        return PrefectUnavailableError(what, _WAIT_OR_CHECK)
+        lost = PrefectUnavailableError if request.repeatable else PrefectOutcomeUnknownError
+        return lost(what, _WAIT_OR_CHECK)
     if answer.status == 409:
         return PrefectConflictError(what, "none: the next call reads what Prefect has now")
     if answer.status < 400 or answer.detail == "Not Found":

@@ -224,6 +224,7 @@ class RunTable:
         values = {
             "interruptions": {arn: values_of(i) for arn, i in record.interruptions.items()},
             "failed_starts": {key: values_of(f) for key, f in record.failed_starts.items()},
+            "subflows": {run: list(counts) for run, counts in record.subflows.items()},
             "own_retries": record.own_retries,
             "next_capacity": record.next_capacity,
             "moved": moved and {"guard": moved.guard, "reason": moved.reason},
@@ -261,6 +262,7 @@ def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
         failed_starts={
             key: read(FailedStart, values) for key, values in item.get("failed_starts", {}).items()
         },
+        subflows={run: tuple(map(int, counts)) for run, counts in item.get("subflows", {}).items()},
         moved=Moved(moved["guard"], moved["reason"], annotated) if moved else None,
     )
 

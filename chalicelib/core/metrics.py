@@ -13,7 +13,8 @@ from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.money.bill import Bill
-from chalicelib.core.rescue.actions import Annotate, Decision, MakeDue, Verdict
+from chalicelib.core.rescue.actions import Annotate, Decision, Verdict
+from chalicelib.core.rescue.start_failures import StartFailureKind
 
 NAMESPACE: Final = "PrefectSpot"
 
@@ -25,6 +26,7 @@ class Metric(StrEnum):
     SPOT_RERUNS = "SpotReruns"
     ON_DEMAND_RERUNS = "OnDemandReruns"
     NOT_RERUN = "NotRerun"
+    FAILED_STARTS = "FailedStarts"
     REACTION_SECONDS = "ReactionSeconds"
     TASK_COST = "TaskCost"
     ON_DEMAND_EQUIVALENT_COST = "OnDemandEquivalentCost"
@@ -39,6 +41,7 @@ UNITS: Final[Mapping[Metric, str]] = {
     Metric.SPOT_RERUNS: "Count",
     Metric.ON_DEMAND_RERUNS: "Count",
     Metric.NOT_RERUN: "Count",
+    Metric.FAILED_STARTS: "Count",
     Metric.REACTION_SECONDS: "Seconds",
     Metric.WASTED_SECONDS: "Seconds",
 }
@@ -55,30 +58,33 @@ class Measured:
     values: Values
 
 
-def values_of_rescue(
-    task_arn: str, before: RunRecord, after: RunRecord, decision: Decision
-) -> Values:
+def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: Decision) -> Values:
     """Return what one handling of a task counts for: nothing when repeated, nor for a drill.
 
-    `before` and `after` are the run's record when the handling began and when it ended.
-    ReactionSeconds: from the container's exit to the time that the run was made due for.
+    `key`: the subject's `arn`. `before` and `after` are the run's record when the handling began
+    and when it ended. ReactionSeconds: from the container's exit to the time that the run was made
+    due for. A capacity that Spot refused counts as a rerun on demand, no failed start.
     """
-    known, noted = before.interruptions.get(task_arn), after.interruptions.get(task_arn)
+    noted, failed = after.interruptions.get(key), after.failed_starts.get(key)
     if noted is not None and noted.cause == Cause.DRILL:
         return {}
-    rerun_on = after.next_capacity if decision.verdict is Verdict.FINISH_RERUN else ""
-    # A crash may be decided again; the annotation comes once.
+    # A rerun may be looked at again, and a crash be decided again; the annotation comes once.
     is_annotated = any(isinstance(action, Annotate) for action in decision.actions)
+    is_rerun = decision.verdict is Verdict.FINISH_RERUN and is_annotated
+    is_refusal = failed is not None and failed.kind == StartFailureKind.REFUSAL
+    is_retried = failed is not None and not is_refusal
+    rerun_on = after.next_capacity if is_rerun and not is_retried else ""
     happened = {
-        Metric.SPOT_INTERRUPTIONS: noted is not None and known is None,
+        Metric.SPOT_INTERRUPTIONS: noted is not None and key not in before.interruptions,
+        Metric.FAILED_STARTS: is_retried and key not in before.failed_starts,
         Metric.SPOT_RERUNS: rerun_on == FARGATE_SPOT,
         Metric.ON_DEMAND_RERUNS: rerun_on == FARGATE,
         Metric.NOT_RERUN: decision.verdict is Verdict.MARK_CRASHED and is_annotated,
     }
     values = {metric: Decimal(1) for metric, is_so in happened.items() if is_so}
-    due_at = next((a.at for a in decision.actions if isinstance(a, MakeDue)), None)
-    if due_at is not None and noted is not None and noted.exited_at is not None:
-        values[Metric.REACTION_SECONDS] = seconds_between(noted.exited_at, due_at)
+    exited_at = noted.exited_at if noted else None
+    if is_rerun and exited_at is not None and decision.due_at is not None:
+        values[Metric.REACTION_SECONDS] = seconds_between(exited_at, decision.due_at)
     return values
 
 
@@ -86,7 +92,7 @@ def values_of_bill(bill: Bill) -> Values:
     """Return what a bill counts for: nothing for a drill, and no amounts where they are unknown."""
     if bill.is_drill:
         return {}
-    values = {Metric.WASTED_SECONDS: bill.wasted_seconds} if bill.is_interrupted else {}
+    values = {Metric.WASTED_SECONDS: bill.wasted_seconds} if bill.is_redone else {}
     if bill.amounts is not None:
         values |= {
             Metric.TASK_COST: bill.amounts.cost_usd,

@@ -70,7 +70,19 @@ class Prefect(Protocol):
         """Return the runs of a query, by expected start, earliest first."""
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
-        """Return the RUNNING and PENDING runs without deployment of these parents, 100 at most."""
+        """Return the runs in the processes of these parents (100 at most), not their children's.
+
+        Those that are RUNNING or PENDING, or wait for a retry of their own (SCHEDULED).
+        """
+
+    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
+        """Return the task runs of these runs that say RUNNING, but none that stands for a subflow.
+
+        Prefect 3.9 would start such a subflow anew if its task run had ended.
+        """
+
+    def crash_task_run(self, task_run_id: UUID, message: str) -> None:
+        """Set a task run Crashed, which frees its slot of a tag's limit; one that ended stays."""
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
@@ -104,6 +116,7 @@ class Prefect(Protocol):
         """Ask for a state. `force` skips Prefect's orchestration rules.
 
         A proposal whose `transition_id` is the current state's is REJECTed: it was accepted before.
+        Raises PrefectOutcomeUnknownError when the answer is lost: the run may have the state.
         """
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
@@ -201,7 +214,7 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The ports, the clock and the user's policy. `account` is ours; empty: not checked.
+    """The ports, the clock and the user's policy. `account`, `region`: ours; empty: not checked.
 
     `lease` is longer than the invocation can last, so that it never ends under a living handler;
     `grace` is what `react` is given before `sweep` repairs, `pending_grace` what a worker is given
@@ -222,6 +235,7 @@ class Context:
     policy: Policy
     clusters: tuple[str, ...]
     account: str
+    region: str
     work_pool: str
     grace: timedelta
     pending_grace: timedelta
@@ -229,3 +243,8 @@ class Context:
     pause: Callable[[float], None]
     gather: Callable[[Sequence[Callable[[], Any]]], list[Any]]
     measure: "Callable[[Measured], None]"
+
+    @property
+    def scope(self) -> tuple[tuple[str, ...], str, str]:
+        """Clusters, account and region: what `reason_to_ignore` compares a task with."""
+        return self.clusters, self.account, self.region

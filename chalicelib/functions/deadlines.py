@@ -7,7 +7,7 @@ submits after it has the old variables, and starts on Spot.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -19,8 +19,10 @@ from chalicelib.core.model.policy import (
     Mode,
     has_deadline_tag,
     is_on_demand,
+    must_displace_strategy,
     on_demand_variables,
     reason_not_to_rerun,
+    runs_on_fargate,
 )
 from chalicelib.core.policies import facts
 from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
@@ -84,20 +86,38 @@ def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Mov
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 
 
+def _variables_on_demand(context: Context, run: FlowRun) -> Mapping[str, object] | None:
+    """Return the run's job variables on FARGATE; None where it is not to be moved."""
+    own, deployment = run.job_variables, None
+    if run.deployment_id is not None:
+        deployment = context.prefect.read_deployment(run.deployment_id)
+    if deployment is None:  # Prefect refuses the PATCH
+        return None
+    defaults = context.prefect.read_pool_defaults(run.work_pool_name or context.work_pool)
+    if not runs_on_fargate({**defaults, **deployment.job_variables, **own}):
+        return None
+    displaces = must_displace_strategy(own, deployment.job_variables, defaults)
+    return on_demand_variables(own, displaces_strategy=displaces)
+
+
 def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
-    """Move the run under its lease; False when a worker has it already."""
+    """Move the run under its lease; False when a worker has it already, or it cannot be moved."""
     mode, observing = context.policy.mode, context.policy.mode is Mode.OBSERVE
     before = record = context.records.acquire(run.id, context.now(), context.lease)
     try:
         fresh = context.prefect.read_run(run.id)
         if fresh is None or not _waits(fresh):
             return False
+        variables: Mapping[str, object] | None = None
+        if not (observing or is_on_demand(fresh)):
+            variables = _variables_on_demand(context, fresh)
+            if variables is None:
+                return False
         if record.moved is None:  # the next sweep completes a run that was left half moved
             capacity = record.next_capacity if observing else FARGATE
             record = replace(record, moved=moved, next_capacity=capacity)
             context.records.save(record)
-        if not (observing or is_on_demand(fresh)):
-            variables = on_demand_variables(fresh.job_variables)
+        if variables is not None:
             missing = () if ON_DEMAND_TAG in fresh.tags else (ON_DEMAND_TAG,)
             change = RunChange(job_variables=variables, tags=(*fresh.tags, *missing))
             context.prefect.change_run(run.id, change)

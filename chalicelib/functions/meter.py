@@ -11,17 +11,19 @@ from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
 from chalicelib.core.metrics import Measured, values_of_bill
 from chalicelib.core.model.ecs_task import (
+    Cause,
     Ignored,
     Task,
-    classify,
-    in_clusters,
     parse_event,
+    reason_to_ignore,
     was_interrupted,
 )
-from chalicelib.core.model.flow_run import RunState
+from chalicelib.core.model.flow_run import FailedStart, FlowRun, RunRecord, RunState
+from chalicelib.core.model.policy import other_pool
 from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
     TableArtifact,
@@ -72,13 +74,19 @@ def meter(context: Context, event: object) -> MeterReport:
     task = parse_event(event)
     if isinstance(task, Ignored):
         return MeterReport(Metering.IGNORED, task.reason)
-    if not in_clusters(task, context.clusters, context.account):
-        return MeterReport(Metering.IGNORED, "the task is in none of our clusters")
+    if reason := reason_to_ignore(task, *context.scope):
+        return MeterReport(Metering.IGNORED, reason)
     if task.last_status != "STOPPED":
         return MeterReport(Metering.IGNORED, "the task has not stopped")
     if described := context.tasks.describe(task.cluster_arn, task.arn):  # its tags have the ids
-        flow_run_id = task.flow_run_id or described.flow_run_id
-        task = replace(task, flow_run_id=flow_run_id, deployment_id=described.deployment_id)
+        task = replace(
+            task,
+            launch_type=task.launch_type or described.launch_type,
+            capacity_provider=task.capacity_provider or described.capacity_provider,
+            flow_run_id=task.flow_run_id or described.flow_run_id,
+            deployment_id=described.deployment_id,
+            work_pool=described.work_pool,
+        )
     return bill_task(context, task)
 
 
@@ -109,38 +117,65 @@ def bill_task(context: Context, task: Task) -> MeterReport:
 
     Raises PrefectSpotError when Prefect, ECS or the table failed; retryable.
     """
-    if task.launch_type not in ("", "FARGATE"):
-        return MeterReport(Metering.IGNORED, "not a Fargate task")
-    if billing.never_started(task):
+    if reason := reason_to_ignore(task, *context.scope):
+        return MeterReport(Metering.IGNORED, reason)
+    mode, prefect = context.policy.mode, context.prefect
+    record = context.records.read(task.flow_run_id) if task.flow_run_id else None
+    cause = billing.cause_of(task, record)
+    if billing.never_started(task) and cause is not Cause.FAILED_START:
         return MeterReport(Metering.NOT_CHARGED, "no image was pulled and no container ran")
     if not context.bills.unbilled([task.arn]):
         return MeterReport(Metering.BILLED_BEFORE)
-    mode, prefect = context.policy.mode, context.prefect
-    record = context.records.read(task.flow_run_id) if task.flow_run_id else None
-    cause = classify(task, warned=record is not None and record.warned_of(task.arn))
+    if reason := _other_pool(context, task):
+        return MeterReport(Metering.IGNORED, reason)
     history: tuple[RunState, ...] = ()
     outcome = billing.RerunOutcome.NONE
     if record is not None and was_interrupted(cause):
         history = prefect.read_history(record.flow_run_id)
         outcome = billing.outcome_of_interruption(task, history, record, mode)
-    elif record is not None:
+    elif record is not None and cause is not Cause.FAILED_START:
         outcome = billing.outcome_of_other_stop(task, record, mode)
     waits = task.exited_at is not None and context.now() - task.exited_at < DECIDED_WITHIN
     if outcome is billing.RerunOutcome.UNDECIDED and waits:
         return MeterReport(Metering.LEFT_TO_SWEEP, "its interruption is not handled yet")
     span, wasted = billing.span_of(task), Decimal(0)
-    if record is not None and was_interrupted(cause) and span is not None:
+    host_died = cause is Cause.FAILED_START and task.started_at is not None
+    if record is not None and span is not None and (host_died or was_interrupted(cause)):
+        history = history or prefect.read_history(record.flow_run_id)
         task_runs = prefect.read_task_runs(record.flow_run_id, span.start, span.end)
         wasted = billing.wasted_seconds(span, history, task_runs)
     bill = billing.bill_of(
         task,
         context.policy.rates,
-        deployment=_deployment(context, task),
+        deployment=_deployment(context, task.flow_run_id, task.deployment_id),
         cause=cause,
         wasted_seconds=wasted,
         now=context.now(),
     )
     guards = billing.guards_of(task, record, mode) if record is not None else ("", "")
+    return _write(context, bill, outcome, guards)
+
+
+def bill_failed_start(context: Context, run: FlowRun, failed: FailedStart) -> MeterReport:
+    """Count a failed start of which ECS shows no task, unless it was counted.
+
+    A task that ECS shows is billed by `bill_task`. Raises PrefectSpotError when Prefect or the
+    table failed; also botocore's errors.
+    """
+    if not context.bills.unbilled([failed.key]):
+        return MeterReport(Metering.BILLED_BEFORE)
+    names = context.clusters if failed.key.startswith("arn:") else ()
+    if any(context.tasks.describe(cluster, failed.key) for cluster in names):
+        return MeterReport(Metering.IGNORED, "the start has a task, which is billed when it stops")
+    deployment = _deployment(context, run.id, run.deployment_id)
+    at = failed.recorded_at or context.now()
+    bill = billing.bill_of_nothing(failed.key, run.id, deployment, at, failed.capacity)
+    return _write(context, bill, billing.RerunOutcome.NONE, ("", ""))
+
+
+def _write(
+    context: Context, bill: billing.Bill, outcome: billing.RerunOutcome, guards: tuple[str, str]
+) -> MeterReport:
     first = sum_of(bill, outcome, first_of_its_run=True, guards=guards)
     later = sum_of(bill, outcome, first_of_its_run=False, guards=guards)
     if not context.bills.write(bill, first, later):
@@ -182,19 +217,35 @@ def publish_savings(context: Context) -> bool:
     return True
 
 
-def _deployment(context: Context, task: Task) -> billing.Deployment:
+def _other_pool(context: Context, task: Task) -> str:
+    """Return why the task's run is of another work pool; empty where it is not, or is no run's.
+
+    The tag answers mostly: only a name that the worker had to change for AWS needs a look.
+    """
+    pool, pools = task.work_pool, context.policy.work_pools
+    if not pools or pool in pools or task.flow_run_id is None:
+        return ""
+    if run := context.prefect.read_run(task.flow_run_id):
+        pool = run.work_pool_name or ""
+    return other_pool(pool, pools)
+
+
+def _deployment(
+    context: Context, flow_run_id: UUID | None, deployment_id: UUID | None
+) -> billing.Deployment:
     """What to bill. A name that cannot be read now comes with a later bill of the deployment."""
-    if task.flow_run_id is None:
+    if flow_run_id is None:
         return billing.Deployment(billing.NO_FLOW_RUN)
-    deployment_id = task.deployment_id
-    if deployment_id is None and (run := context.prefect.read_run(task.flow_run_id)):
+    if deployment_id is None and (run := context.prefect.read_run(flow_run_id)):
         deployment_id = run.deployment_id
     if deployment_id is None:
         return billing.Deployment(billing.NO_DEPLOYMENT)
     try:
         name = context.prefect.read_deployment_name(deployment_id)
     except PrefectSpotError:
-        context.log.exception("the deployment's name cannot be read", task_arn=task.arn)
+        context.log.exception(
+            "the deployment's name cannot be read", deployment_id=str(deployment_id)
+        )
         name = ""
     return billing.Deployment(str(deployment_id), name)
 
@@ -202,5 +253,8 @@ def _deployment(context: Context, task: Task) -> billing.Deployment:
 def _is_due(context: Context, task: Task) -> bool:
     """Whether the fast path had its time with a task that has stopped."""
     ended_at = task.stopped_at or task.exited_at
+    record = RunRecord(task.flow_run_id) if task.flow_run_id else None
+    failed = billing.cause_of(task, record) is Cause.FAILED_START
     had_its_time = ended_at is None or context.now() - ended_at > context.grace
-    return task.last_status == "STOPPED" and not billing.never_started(task) and had_its_time
+    is_billed = failed or not billing.never_started(task)
+    return task.last_status == "STOPPED" and is_billed and had_its_time

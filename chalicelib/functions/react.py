@@ -5,16 +5,16 @@ table and no request to Prefect.
 """
 
 from chalicelib.core.model.ecs_task import (
+    Cause,
     Ignored,
     Task,
-    classify,
     completed_by,
-    in_clusters,
     parse_event,
-    was_interrupted,
+    reason_to_ignore,
 )
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Decision, Verdict
+from chalicelib.core.rescue.snapshot import cause_of
 from chalicelib.functions.rescue import rescue
 
 
@@ -23,15 +23,17 @@ def react(context: Context, event: object) -> Decision:
     task = parse_event(event)
     if isinstance(task, Ignored):
         return _ignored(context, task.reason)
-    if not in_clusters(task, context.clusters, context.account):
-        return _ignored(context, "the task is in none of our clusters", task)
+    if reason := reason_to_ignore(task, *context.scope):
+        return _ignored(context, reason, task)
     if task.flow_run_id is None or task.created_at is None:  # ECS has the tags, events never
         described = context.tasks.describe(task.cluster_arn, task.arn)
         task = completed_by(task, described) if described else task
+        if reason := reason_to_ignore(task, *context.scope):
+            return _ignored(context, reason, task)
     if task.flow_run_id is None:
         return _ignored(context, "the task belongs to no flow run", task)
-    by_spot = was_interrupted(classify(task, warned=False))
-    if not by_spot and not context.records.read(task.flow_run_id).warned_of(task.arn):
+    is_ours = cause_of(task, warned=False) is not Cause.OTHER
+    if not is_ours and not context.records.read(task.flow_run_id).warned_of(task.arn):
         return _ignored(context, "a stop without a Spot warning is left to Prefect", task)
     return rescue(context, task.flow_run_id, task)
 

@@ -4,17 +4,17 @@
 look, so the next step is decided from what is, not from what was expected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 from uuid import UUID
 
 from chalicelib import errors
 from chalicelib.core.metrics import Measured, values_of_rescue
-from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.ecs_task import FARGATE, Task
 from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
@@ -28,21 +28,27 @@ from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue import actions
-from chalicelib.core.rescue.actions import Decision
+from chalicelib.core.rescue.actions import Decision, Verdict
+from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
-from chalicelib.core.rescue.snapshot import Snapshot, Subject
+from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
 
+CALLS_TOGETHER: Final = 50
+SECONDS_FOR_RERUN: Final = 10.0
+"""Left of the invocation, at least, when the run is made due."""
+MOST_PARENTS: Final = 100
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
 
 
 def rescue(
-    context: Context, flow_run_id: UUID, subject: Subject, *, swept: bool = False
+    context: Context, flow_run_id: UUID, subject: Subject, *, swept: UUID | None = None
 ) -> Decision:
     """Do what the end of `subject` requires of the run; return the last decision.
 
-    `swept`: the events had their time, and ECS has no live task of the run, nor a newer one.
+    `swept`: the id of the run's state when `sweep` found that ECS has no live task of it, nor a
+    newer one, and that the events had had their time; a run that has left that state is left alone.
 
     Raises, both retryable: LeaseHeldError when another handler has the run, PrefectSpotError when
     Prefect or the table failed or the run's state changed concurrently.
@@ -50,7 +56,7 @@ def rescue(
     record = _acquire(context, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
     handling = _Handling(context, subject, record, swept)
     try:
-        decision = settle(handling.look, handling.gather, handling.perform)
+        decision = settle(handling.look, handling.gather, handling.perform, handling.find_remains)
     except BaseException:
         # A proposal that timed out may still take effect. The lease is left to expire, so that no
         # handler looks too early, finds the run unchanged, and proposes once more.
@@ -94,9 +100,10 @@ class _Handling:
     context: Context
     subject: Subject
     record: RunRecord
-    swept: bool
+    swept: UUID | None
     outcome_unknown: bool = False
     newer_task: bool | None = None
+    rejection: str = ""
     deployment_id: UUID | None = None
     facts: PolicyFacts | Missing | None = None
 
@@ -112,11 +119,21 @@ class _Handling:
             return None
         run, history = found
         self.deployment_id = run.deployment_id
-        if self.newer_task is None:
-            task = subject if isinstance(subject, Task) and not self.swept else None
-            self.newer_task = task is not None and _has_newer_task(context, run, task)
-        record, policy, now = self.record, context.policy, context.now()
-        return Snapshot(subject, run, history, record, policy, now, self.newer_task, self.swept)
+        if self.newer_task is None and self.swept is not None:
+            self.newer_task = run.state.id != self.swept
+        elif self.newer_task is None:
+            self.newer_task = isinstance(subject, Task) and _has_newer_task(context, run, subject)
+        return Snapshot(
+            subject,
+            run,
+            history,
+            self.record,
+            context.policy,
+            context.now(),
+            newer_task=self.newer_task,
+            swept=self.swept is not None,
+            rejection=self.rejection,
+        )
 
     def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts | Missing:
         """Fetch the guards' facts, once per handling."""
@@ -125,6 +142,23 @@ class _Handling:
         if self.facts is None:
             self.facts = gather_facts(self.context, snapshot, guards)
         return self.facts
+
+    def find_remains(self, snapshot: Snapshot) -> Remains:
+        """Read what the dead attempt left in Prefect, and what its rerun needs there."""
+        prefect, run = self.context.prefect, snapshot.run
+        calls: list[Callable[[], Any]] = [lambda: None, dict, tuple, tuple]
+        if run.deployment_id is not None:
+            calls[0] = partial(prefect.read_deployment, run.deployment_id)
+        if snapshot.record.next_capacity == FARGATE:
+            pool = run.work_pool_name or self.context.work_pool
+            calls[1] = partial(prefect.read_pool_defaults, pool)
+        if any(state.type is StateType.RUNNING for state in snapshot.history):
+            calls[2] = partial(_live_subflows, prefect, run.id)
+            calls[3] = partial(prefect.find_running_task_runs, [run.id])
+        deployment, defaults, subflows, task_runs = self.context.gather(calls)
+        if subflows:
+            task_runs += prefect.find_running_task_runs([subflow.id for subflow in subflows])
+        return Remains(deployment, defaults, subflows, task_runs)
 
     def perform(self, snapshot: Snapshot, decision: Decision) -> bool:
         """Perform the actions in order; False as soon as one asks for another look."""
@@ -135,10 +169,11 @@ class _Handling:
             run_state=one_line(snapshot.run.state.name),
             **self.log_keys,
         )
+        if decision.verdict is Verdict.RERUN_ON_DEMAND and (why := move_without_effect(snapshot)):
+            self.context.log.info("a move had no effect", reason=why, **self.log_keys)
         return all(self.step(action) for action in decision.actions)
 
     def step(self, action: actions.Action) -> bool:
-        prefect, run_id = self.context.prefect, self.record.flow_run_id
         match action:
             case actions.Save(record):
                 self.context.records.save(record)
@@ -148,10 +183,17 @@ class _Handling:
                 self.propose(_awaiting_retry(message, transition_id, until), force=force)
                 return False
             case actions.Change(change):
-                prefect.change_run(run_id, change)
+                return self.change(change)
+            case actions.ChangeSubflow(subflow_id, change):
+                with suppress(errors.PrefectRejectedError):  # it is gone
+                    self.context.prefect.change_run(subflow_id, change)
+                return True
+            case actions.CrashTaskRuns(ids, message):
+                self.crash_task_runs(ids, message)
                 return True
             case actions.MakeDue(transition_id, at, message):
-                return self.propose(_awaiting_retry(message, transition_id, at))
+                self.propose(_awaiting_retry(message, transition_id, at))
+                return False
             case actions.Restore(old):
                 same = ProposedState(
                     old.type, old.name, old.message, details=old.details, data=old.data
@@ -161,22 +203,49 @@ class _Handling:
             case actions.End(state, message):
                 return self.propose(ProposedState(state, state.value.capitalize(), message))
             case actions.Annotate(annotation, record):
-                try:
-                    annotate(self.context, annotation)
-                    self.record = record
-                except Exception:  # the run is rescued; the task's next event annotates it
-                    self.context.log.exception("annotating the flow run failed", **self.log_keys)
+                self.annotate(annotation, record)
                 return True
         assert_never(action)
 
+    def change(self, change: RunChange) -> bool:
+        """PATCH the run. False: Prefect rejects it, and always will while the run is parked."""
+        try:
+            self.context.prefect.change_run(self.record.flow_run_id, change)
+        except errors.PrefectRejectedError as error:
+            self.rejection = f"Prefect rejects the change that it needs: {error.what}"
+            self.context.log.exception("changing the flow run failed", **self.log_keys)
+        return not self.rejection
+
+    def annotate(self, annotation: actions.Annotation, record: RunRecord) -> None:
+        """Annotate the run; keep `record` when that succeeded."""
+        try:
+            annotate(self.context, annotation)
+            self.record = record
+        except Exception:  # the run is rescued; the task's next event annotates it
+            self.context.log.exception("annotating the flow run failed", **self.log_keys)
+
+    def crash_task_runs(self, ids: Sequence[UUID], message: str) -> None:
+        """End what the dead container left RUNNING, as far as the time goes: the rerun matters."""
+        crash = self.context.prefect.crash_task_run
+        for start in range(0, len(ids), CALLS_TOGETHER):
+            if self.context.seconds_left() < SECONDS_FOR_RERUN:
+                self.context.log.info("no time to end all task runs", **self.log_keys)
+                return
+            some = ids[start : start + CALLS_TOGETHER]
+            with suppress(errors.PrefectRejectedError):  # it is gone
+                self.context.gather([partial(crash, task_run, message) for task_run in some])
+
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
-        """Propose a state; False: look whether the run has it. Raises PrefectTimeoutError."""
+        """Propose a state; False: look whether the run has it.
+
+        Raises PrefectUnavailableError: it had no effect; PrefectTimeoutError: it may have one yet.
+        """
         try:
             answer = self.context.prefect.propose_state(self.record.flow_run_id, state, force=force)
         except errors.PrefectTimeoutError:
             self.outcome_unknown = True  # another look would come too early to show it
             raise
-        except errors.PrefectUnavailableError:
+        except errors.PrefectOutcomeUnknownError:
             # Prefect may have accepted it, and a worker may have the run: a second proposal would
             # park the run, or make it due, beside its new container.
             self.context.log.exception("no answer to a proposed state", **self.log_keys)
@@ -236,3 +305,14 @@ def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:
     missing = [tag for tag in tags if fresh and tag not in fresh.tags]
     if fresh and missing:
         prefect.change_run(flow_run_id, RunChange(tags=(*fresh.tags, *missing)))
+
+
+def _live_subflows(prefect: Prefect, flow_run_id: UUID) -> tuple[FlowRun, ...]:
+    """Return the runs in the run's process that have not ended, theirs too."""
+    found: list[FlowRun] = []
+    parents = [flow_run_id]
+    while parents:
+        children = prefect.find_live_children(parents[:MOST_PARENTS])
+        found += children
+        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
+    return tuple(found)

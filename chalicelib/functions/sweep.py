@@ -12,11 +12,13 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Task
+from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
-from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.policy import Mode, runs_on_fargate
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.core.rescue.orphans import by_flow_run, noted_task, subject_of
+from chalicelib.core.rescue.snapshot import Subject
+from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_missed, publish_savings
@@ -97,6 +99,7 @@ class _Sweep:
         self.context = context
         self.report = SweepReport()
         self._tasks: Mapping[UUID, tuple[Task, ...]] | None = None
+        self._inherited: dict[UUID | None, Mapping[str, object]] = {}
 
     def repair_parked(self, runs: Sequence[FlowRun]) -> bool:
         """Complete reruns that were left parked. One without a record waits for an own retry."""
@@ -112,7 +115,7 @@ class _Sweep:
         self._end_subflows(overdue)
         return self._repair(
             overdue,
-            lambda run: NO_CAPACITY_REASON in run.state.message or bool(self._tasks_of(run)),
+            lambda run: is_submission_failure(run.state.message) or bool(self._tasks_of(run)),
         )
 
     def keep_deadlines(self, runs: Sequence[FlowRun]) -> bool:
@@ -141,14 +144,28 @@ class _Sweep:
         try:
             history = context.prefect.read_history(run.id)
             subject = subject_of(run, history, known, record, context.now()) if history else None
-            if subject is None:
+            if subject is None or self._is_foreign(run, subject, known):
                 return
             self.report.stranded += 1
-            decision = rescue(context, run.id, subject, swept=True)
+            decision = rescue(context, run.id, subject, swept=run.state.id)
             self.report.decisions[decision.verdict.value] += 1
         except PrefectSpotError:
             self.report.failed += 1
             context.log.exception("repairing the flow run failed", flow_run_id=str(run.id))
+
+    def _is_foreign(self, run: FlowRun, subject: Subject, known: Sequence[Task]) -> bool:
+        """Whether the run's task is none of ours; of one that is gone, the job variables say it."""
+        if isinstance(subject, Task):  # one on record was ours
+            return subject in known and bool(reason_to_ignore(subject, *self.context.scope))
+        if run.deployment_id not in self._inherited:
+            prefect, pool = self.context.prefect, run.work_pool_name or self.context.work_pool
+            found = prefect.read_deployment(run.deployment_id) if run.deployment_id else None
+            inherited = {
+                **prefect.read_pool_defaults(pool),
+                **(found.job_variables if found else {}),
+            }
+            self._inherited[run.deployment_id] = inherited
+        return not runs_on_fargate({**self._inherited[run.deployment_id], **run.job_variables})
 
     def _overdue(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
         """Return the runs that have been in their state for longer than the grace."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import Interruption, RunState, StateType
-from chalicelib.core.rescue.snapshot import due_id, park_ids_of
+from chalicelib.core.rescue.rerun_state import due_id, park_ids_of
 
 
 class Progress(StrEnum):

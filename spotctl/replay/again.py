@@ -154,6 +154,7 @@ def _on_demand_to_the_end(run: RecordedRun, rest: Sequence[Attempt]) -> Played:
         first.bill,
         capacity=FARGATE,
         cause=Cause.OTHER,
+        started=True,
         began_at=first.began_at,
         ended_at=first.began_at + timedelta(seconds=float(lasts)),
         seconds=seconds,

@@ -35,9 +35,12 @@ class Attempt:
 
     @property
     def ends_run(self) -> bool:
-        """Whether the run was over with it: it ended by itself, or Spot came after the end."""
+        """Whether the run was over with it: it ended by itself, or Spot came after the end.
+
+        A failed start ends none.
+        """
         state = self.interruption.run_state if self.interruption else ""
-        return not self.is_interrupted or state in OVER_STATES
+        return not self.bill.is_redone or state in OVER_STATES
 
     @property
     def useful_seconds(self) -> Decimal:

@@ -21,7 +21,7 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.policy import Policy, is_on_demand, on_demand_variables
 from chalicelib.core.policies.facts import NOT_GATHERED, Guard, Missing, PolicyFacts
-from chalicelib.core.rescue.actions import Annotate, Change, Decision, MakeDue, Park, Save
+from chalicelib.core.rescue.actions import Annotate, Change, Decision, MakeDue, Park, Save, Verdict
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.snapshot import Snapshot
 
@@ -74,7 +74,7 @@ class RunInMemory:
 
     def move_to_on_demand(self) -> None:
         """Put the run on FARGATE before its start, as `sweep` does for a deadline."""
-        variables = on_demand_variables(self.run.job_variables)
+        variables = on_demand_variables(self.run.job_variables, displaces_strategy=False)
         self.run = replace(self.run, job_variables=variables)
         self.record = replace(self.record, next_capacity=FARGATE)
 
@@ -109,9 +109,10 @@ class RunInMemory:
                 case MakeDue(transition_id, at, message):
                     self._await_retry(now, message, transition_id)
                     self._due_at = at
+                    return False
                 case _:
                     raise UnexpectedActionError(f"{action}")
-        if not any(isinstance(action, MakeDue) for action in decision.actions):
+        if decision.verdict is not Verdict.FINISH_RERUN:
             raise UnexpectedActionError(f"{decision.verdict}, {decision.reason}")
         return True
 

@@ -1,12 +1,12 @@
 """Prefect: the credential in SSM, the server, the work pool and its workers."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
+from chalicelib.core.provision.pool_template import fixed_capacity
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.output import DEPLOY, Row, failed, ok, warning
@@ -34,7 +34,7 @@ class Found:
     """What SSM and Prefect returned. `parameter` None: Prefect needs no credential.
 
     `error`: why Prefect could not be read from here; then version, pool and workers are empty.
-    `now` is in UTC.
+    `version`: empty where the server does not report one. `now` is in UTC.
     """
 
     parameter: Parameter | None
@@ -63,6 +63,8 @@ def read(context: Context) -> Found:
     try:
         version = context.prefect.version()
         pool = context.prefect.work_pool(settings.work_pool)
+        if not version and pool is None:  # so far, no answer was surely Prefect's
+            context.prefect.confirm()
         workers = context.prefect.workers(settings.work_pool) if pool else ()
     except PrefectSpotError as error:
         return replace(found, error=error)
@@ -91,7 +93,8 @@ def rows(found: Found, project: Project) -> list[Row]:
     if found.error:
         what = f"{found.error.what}; pool, worker and deployments were not read"
         return [*judged, failed("Prefect from here", what, found.error.next_step)]
-    judged.append(ok("Prefect from here", f"{found.version} at {project.settings.prefect_api_url}"))
+    version = found.version or "version unknown (not reported; Prefect Cloud does not)"
+    judged.append(ok("Prefect from here", f"{version} at {project.settings.prefect_api_url}"))
     judged.append(_pool_row(found.pool, project))
     if found.pool is not None:
         complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour are set")
@@ -134,12 +137,19 @@ def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Ro
     """A row per thing that a rescue needs, and the pool's base job template lacks."""
     fix = "edit the pool's base job template" if project.is_rescue_only else DEPLOY
     job = template.get("job_configuration") or {}
-    launch_type = (job.get("task_run_request") or {}).get("launchType")
-    if not re.search(r"\{\{\s*launch_type\s*\}\}", str(launch_type)):
+    fixed, request = fixed_capacity(template), job.get("task_run_request") or {}
+    if "launchType" in fixed or request.get("launchType") is None:
         yield failed(
             "pool: launch type",
             "its template does not use the variable launch_type: runs cannot be moved",
             f"{fix}: set launchType to {{{{ launch_type }}}} in task_run_request",
+        )
+    if placeholder := fixed.get("capacityProviderStrategy"):
+        yield failed(
+            "pool: strategy",
+            "its template sets capacityProviderStrategy itself, which wins over launch_type: runs"
+            " cannot be moved",
+            f"{fix}: set capacityProviderStrategy to {placeholder} in task_run_request",
         )
     definition = job.get("task_definition") or {}
     container = container_of((definition.get("containerDefinitions") or [{}])[0])

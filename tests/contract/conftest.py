@@ -1,7 +1,7 @@
 """The two twins, and four real servers.
 
 The twins are asked directly; the servers are newest and oldest Prefect, on SQLite and PostgreSQL,
-asked by our REST client.
+asked by our REST client. Those on PostgreSQL have CSRF protection.
 
 One server at a time: pytest runs all tests of one backend before it starts the next.
 `--servers=newest` asks the twins and the newest Prefect on SQLite, `--servers=others` all others.
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
-from chalicelib.adapters.prefect_client import JsonHttp
+from chalicelib.adapters.prefect_client import JsonHttp, connections_to
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
@@ -48,6 +48,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("stage", names, indirect=True, scope="session")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A real worker is made to fail once per Prefect version: no twin has one."""
+    items[:] = [item for item in items if "crashes" not in fixtures_of(item) or is_sqlite(item)]
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
+
+
+def is_sqlite(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and "sqlite" in str(item.callspec.params["stage"])
+
+
 @pytest.fixture(scope="session")
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     name: str = request.param
@@ -60,8 +73,8 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     auth_string = None if name == "newest-sqlite" else AUTH_STRING
     with ExitStack() as stack:
         supervisor = stack.enter_context(Supervisor.open())
-        database = "sqlite"
-        if name.endswith("postgres"):
+        database, csrf = "sqlite", name.endswith("postgres")
+        if csrf:
             folder = supervisor.folder / "postgres"
             postgres = stack.enter_context(Postgres(folder, supervisor.spawn))
             database = postgres.create_database("prefect")
@@ -72,10 +85,11 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
                 python=OLDEST_PYTHON if is_oldest else None,
                 database=database,
                 auth_string=auth_string,
+                csrf=csrf,
             )
         )
         assert server.version.startswith("3.4.") == is_oldest
-        yield real_stage(server.api_url, auth_string, is_oldest=is_oldest)
+        yield real_stage(server.api_url, auth_string, is_oldest=is_oldest, csrf=csrf)
 
 
 def twin_stage(*, is_oldest: bool) -> Stage:
@@ -87,14 +101,16 @@ def twin_stage(*, is_oldest: bool) -> Stage:
     return Stage(twin, twin, is_oldest, True, unauthorized, pools, pools)
 
 
-def real_stage(api_url: str, auth_string: str | None, *, is_oldest: bool) -> Stage:
+def real_stage(api_url: str, auth_string: str | None, *, is_oldest: bool, csrf: bool) -> Stage:
     """The product's own REST client on one side, plain requests on the other."""
 
     def access(pair: str | None) -> tuple[str, Callable[[bool], str | None], Callable[[], float]]:
         header = None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
         return api_url, lambda _fresh: header, lambda: SECONDS_LEFT
 
-    controls, unauthorized = RealPrefect(api_url, auth_string), PrefectRest(*access("admin:wrong"))
-    prefect, http = PrefectRest(*access(auth_string)), JsonHttp(*access(auth_string))
-    pools, is_shut = PrefectWorkPools(http), auth_string is not None
-    return Stage(prefect, controls, is_oldest, is_shut, unauthorized, pools, controls)
+    controls = RealPrefect(api_url, auth_string, csrf=csrf)
+    unauthorized, shared = PrefectRest(*access("admin:wrong")), connections_to(api_url)
+    prefect = PrefectRest(*access(auth_string), connections=shared)
+    pools = PrefectWorkPools(JsonHttp(*access(auth_string), connections=shared))
+    is_shut, protected = auth_string is not None, shared if csrf else None
+    return Stage(prefect, controls, is_oldest, is_shut, unauthorized, pools, controls, protected)

@@ -33,12 +33,16 @@ class RealPrefect(Hands):
     Tests of a server share one work pool and one deployment: making these costs 0.2 s each.
     """
 
-    def __init__(self, api_url: str, auth_string: str | None) -> None:
+    def __init__(self, api_url: str, auth_string: str | None, *, csrf: bool = False) -> None:
         self.clock = partial(datetime.now, UTC)
-        self._api = PrefectApi(api_url, auth_string)
+        self.api_url, self.auth_string = api_url, auth_string
+        self._api = PrefectApi(api_url, auth_string, csrf=csrf)
         self.work_pool_name = self.create_work_pool()
         self._flow_id = self._api.send("POST", "/flows/", {"name": "etl"})["id"]
         self._deployment_id = self.create_deployment()
+
+    def replace_csrf_token(self, client: str) -> None:
+        self._api.replace_csrf_token(client)
 
     def create_work_pool(self, **defaults: object) -> str:
         name, template = f"pool-{uuid4()}", deepcopy(ECSWorker.get_default_base_job_template())

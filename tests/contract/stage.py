@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+from chalicelib.adapters.prefect_client import Connections
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunState, StateAnswer, StateType
 from chalicelib.core.ports import Prefect
 from chalicelib.functions.provision import WorkPools
@@ -17,7 +18,10 @@ PID = "prefect-spot-test::arn:aws:ecs:us-east-1:111122223333:task/prefect-spot-t
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`is_oldest`: Prefect 3.4's rules hold. `unauthorized` has wrong credentials."""
+    """`is_oldest`: Prefect 3.4's rules hold. `unauthorized` has wrong credentials.
+
+    `protected`: the connections, if the server has CSRF protection.
+    """
 
     prefect: Prefect
     controls: InMemoryPrefect | RealPrefect
@@ -26,6 +30,15 @@ class Stage:
     unauthorized: Prefect
     work_pools: WorkPools
     pool_controls: InMemoryWorkPools | RealPrefect
+    protected: Connections | None = None
+
+    def loses_csrf_token(self) -> bool:
+        """Make our CSRF token good for nothing, as a restarted server does; False without one."""
+        if self.protected is None:
+            return False
+        assert isinstance(self.controls, RealPrefect)
+        self.controls.replace_csrf_token(self.protected.client)
+        return True
 
     def run(self, flow_run_id: UUID) -> FlowRun:
         run = self.prefect.read_run(flow_run_id)

@@ -1,17 +1,19 @@
 """What can be changed on a run, and what people find on it afterwards."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
 from chalicelib.core.model.flow_run import RunChange, RunPolicy
+from chalicelib.core.model.policy import on_demand_variables
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRefusedError, PrefectRejectedError
 from tests.contract.stage import Stage
 
 ON_SPOT = {"cpu": 512, "memory": 1024, "launch_type": "FARGATE_SPOT", "env": {"A": "1"}}
-ON_DEMAND = {**ON_SPOT, "launch_type": "FARGATE", "capacity_provider_strategy": []}
+ON_DEMAND = on_demand_variables(ON_SPOT, displaces_strategy=True)
 WHOLE = RunChange(job_variables=ON_DEMAND, policy=RunPolicy(retries=9), tags=("late",))
 
 
@@ -106,5 +108,18 @@ def test_wrong_credentials_are_refused_where_any_are_asked_for(stage: Stage) -> 
     if stage.asks_for_credentials:
         with pytest.raises(PrefectRefusedError):
             stage.unauthorized.read_run(run_id)
+        with pytest.raises(PrefectRefusedError, match="401"):  # CSRF protection is not blamed
+            stage.unauthorized.change_run(run_id, RunChange(tags=("a",)))
     else:
         assert stage.unauthorized.read_run(run_id) is not None
+
+
+def test_a_write_survives_the_loss_of_a_csrf_token_where_one_is_asked_for(stage: Stage) -> None:
+    run_id = stage.controls.create_run()
+    tokens: list[Mapping[str, str] | None] = []
+    for number in (1, 2):
+        stage.prefect.add_labels(run_id, {"number": number})
+        assert stage.controls.labels_of(run_id)["number"] == number
+        tokens.append(stage.protected.csrf if stage.protected else None)
+        is_protected = stage.loses_csrf_token()
+    assert all(tokens) is (tokens[0] != tokens[1]) is is_protected

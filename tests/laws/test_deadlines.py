@@ -51,6 +51,47 @@ def test_a_run_whose_attempt_on_spot_might_be_late_starts_on_demand(universe: Un
     assert starts_on(universe, run) == "FARGATE"
 
 
+ON_SPOT = {"capacity_provider_strategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
+ON_FARGATE = [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]
+
+
+@pytest.mark.parametrize(
+    ("own", "deployed", "default", "strategy"),
+    [
+        ({}, {}, {}, None),
+        ({"capacity_provider_strategy": []}, {}, {}, None),
+        (ON_SPOT, {}, {}, ON_FARGATE),
+        ({}, ON_SPOT, {}, ON_FARGATE),
+        ({}, {}, ON_SPOT, ON_FARGATE),
+        ({"launch_type": "FARGATE", **ON_SPOT}, {}, {}, ON_FARGATE),
+    ],
+)
+def test_a_strategy_is_displaced_where_there_is_one_and_else_none_is_named(
+    universe: Universe,
+    own: dict[str, Any],
+    deployed: dict[str, Any],
+    default: dict[str, Any],
+    strategy: object,
+) -> None:
+    universe.prefect.pool_defaults[universe.prefect.work_pool_name] |= default
+    deployment_id = universe.deployment_after(WORK, **deployed)
+    run = waiting(universe, TIGHT, deployment_id=deployment_id, **own)
+    universe.sweep()
+    assert run.job_variables["launch_type"] == "FARGATE"
+    assert run.job_variables.get("capacity_provider_strategy") == strategy
+
+
+@pytest.mark.parametrize("why", ["EC2", "no deployment any more"])
+def test_what_cannot_be_moved_is_left_alone(universe: Universe, why: str) -> None:
+    deployment_id = universe.deployment_after(WORK, launch_type=why)
+    run = waiting(universe, TIGHT, deployment_id=deployment_id)
+    if why != "EC2":
+        universe.prefect.delete_deployment(deployment_id)
+    universe.sweep()
+    assert (run.tags, run.job_variables) == ((TIGHT,), {})
+    assert universe.records().read(run.id).moved is None
+
+
 def test_the_guard_and_its_reason_are_annotated_once(universe: Universe) -> None:
     run = waiting(universe, TIGHT)
     universe.sweep()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.rescue.snapshot import park_id_of_task
+from chalicelib.core.rescue.rerun_state import park_id_of_task
 from tests.laws.universe import Befalls, Tripwire, Universe
 from tests.twin.prefect import InMemoryPrefect
 

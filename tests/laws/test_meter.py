@@ -13,15 +13,21 @@ from hypothesis import strategies as st
 
 from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.flow_run import FailedStart, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.bill import Deployment
-from chalicelib.core.money.report import DailySum, total
+from chalicelib.core.money.report import Counts, DailySum, total
 from chalicelib.errors import PrefectUnavailableError
-from chalicelib.functions.meter import DECIDED_WITHIN, bill_missed, publish_savings
+from chalicelib.functions.meter import (
+    DECIDED_WITHIN,
+    bill_failed_start,
+    bill_missed,
+    publish_savings,
+)
 from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Befalls, Tripwire, Universe
-from tests.make import RATES, seconds
+from tests.make import RATES, TASK_ARN, seconds
 
+OURS = "prefect-spot-dev"
 OTHERS = "arn:aws:ecs:us-east-1:111122223333:cluster/others"
 
 
@@ -166,20 +172,99 @@ def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:
     assert not [m for m in account.universe.measured if Metric.TASK_COST in m.values]
 
 
-def test_a_task_that_was_never_started_is_not_charged(account: Account) -> None:
+def fails_to_start(account: Account, reason: str, **how: Any) -> dict[str, Any]:
+    """The task stops before its container started; return the event of its end."""
+    stop = {"stop_code": "TaskFailedToStart", "stopped_reason": reason, **how}
     unborn = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
-    account.universe.stops(account.task, stop_code="TaskFailedToStart", **unborn)
-    event = account.universe.event(
+    account.universe.stops(account.task, **{**unborn, **stop})
+    ended = account.universe.tasks[account.task.arn]
+    return account.universe.event(
         account.task,
         lastStatus="STOPPED",
-        stopCode="TaskFailedToStart",
-        stoppedReason="no network",
-        pullStartedAt=None,
+        stopCode=ended.stop_code,
+        stoppedReason=reason,
+        stoppedAt=ended.stopped_at and ended.stopped_at.isoformat(),
+        pullStartedAt=ended.pull_started_at and ended.pull_started_at.isoformat(),
         startedAt=None,
         containers=[],
     )
-    assert account.meter(event) == "not charged"
+
+
+@pytest.mark.parametrize(
+    ("reason", "how"),
+    [
+        ("Capacity is unavailable at this time.", {}),
+        ("stopped by hand", {"stop_code": "UserInitiated"}),
+    ],
+)
+def test_a_task_that_never_started_and_is_no_failed_start_is_not_charged(
+    account: Account, reason: str, how: dict[str, str]
+) -> None:
+    assert account.meter(fails_to_start(account, reason, **how)) == "not charged"
+    account.universe.passes(600)
+    assert bill_missed(account.universe.context()) == 0
     assert account.universe.sums() == ()
+
+
+@pytest.mark.parametrize("by", ["meter", "sweep"])
+@pytest.mark.parametrize("pulled", [False, True])
+def test_a_failed_start_is_counted_once_and_charged_from_its_image_pull(
+    account: Account, by: str, pulled: bool
+) -> None:
+    universe = account.universe
+    pull = {"pull_started_at": universe.now} if pulled else {}
+    event = fails_to_start(account, "Timeout waiting for network interface provisioning", **pull)
+    if by == "meter":
+        assert account.meter(event) == "billed"
+    universe.passes(600)
+    assert bill_missed(universe.context()) == (by == "sweep")
+    assert account.meter(event) == "billed before"
+    counts = account.sum.counts
+    assert (counts.failed_starts, counts.runs, counts.attempts) == (1, 0, 0)
+    assert counts.wasted_us == counts.spot_us == 60 * 10**6 * pulled
+    account.task = replace(account.task, arn=f"{account.task.arn}-2")  # the run's next start
+    assert account.meter(account.ended(**BY_ITSELF)) == "billed"
+    counts = account.sum.counts
+    assert (counts.failed_starts, counts.runs, counts.attempts) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("capacity", ["FARGATE", "FARGATE_SPOT"])
+def test_a_failed_start_without_a_task_is_counted_once_by_its_key(
+    account: Account, capacity: str
+) -> None:
+    universe = account.universe
+    run = universe.prefect.read_run(account.run_id)
+    failed = FailedStart("prefect-spot:0123", 1, 1, "passing", capacity, recorded_at=universe.now)
+    assert run is not None
+    for metering in ("billed", "billed before"):
+        assert bill_failed_start(universe.context(), run, failed).metering.value == metering
+    daily = account.sum
+    assert daily.deployment.key == str(run.deployment_id)
+    assert daily.counts == Counts(failed_starts=1)
+    of_a_task = replace(failed, key=account.task.arn)
+    assert bill_failed_start(universe.context(), run, of_a_task).metering.value == "ignored"
+    universe.tasks.clear()  # ECS forgets a task
+    assert bill_failed_start(universe.context(), run, of_a_task).metering.value == "billed"
+
+
+def test_of_a_task_whose_host_died_what_was_not_persisted_is_wasted(account: Account) -> None:
+    universe = account.universe
+    universe.prefect.run_task(account.run_id, StateType.COMPLETED, persisted=True)
+    universe.passes(100)
+    universe.prefect.run_task(account.run_id)
+    universe.passes(10)
+    assert (
+        account.meter(account.ended(stop_code="InfrastructureHealth", stopped_reason=""))
+        == "billed"
+    )
+    counts = account.sum.counts
+    assert (counts.failed_starts, counts.runs, counts.attempts, counts.interruptions) == (
+        1,
+        1,
+        1,
+        0,
+    )
+    assert counts.wasted_us == (10 + 30) * 10**6
 
 
 def test_a_task_of_no_flow_run_is_billed_as_such(account: Account) -> None:
@@ -197,8 +282,14 @@ def test_a_task_of_no_flow_run_is_billed_as_such(account: Account) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"lastStatus": "DEPROVISIONING"}, {"launchType": "EC2"}, {"clusterArn": OTHERS}],
-    ids=["not stopped yet", "no Fargate task", "another cluster"],
+    [
+        {"lastStatus": "DEPROVISIONING"},
+        {"launchType": "EC2"},
+        {"capacityProviderName": "my-instances"},
+        {"clusterArn": OTHERS},
+        {"clusterArn": OTHERS.replace("us-east-1", "eu-west-1").replace("others", OURS)},
+    ],
+    ids=["not stopped yet", "EC2", "another provider", "another cluster", "another region"],
 )
 def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> None:
     event = account.ended(**BY_ITSELF)
@@ -206,6 +297,58 @@ def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> 
     assert account.meter(event) == "ignored"
     assert account.meter({}) == "ignored"
     assert account.universe.sums() == ()
+
+
+@pytest.mark.parametrize("by_sweep", [False, True], ids=["meter", "sweep"])
+@pytest.mark.parametrize(
+    ("tag", "pools", "is_billed"),
+    [
+        ("fargate-spot-test", ("fargate-spot-test",), True),
+        ("", ("fargate-spot-test",), True),
+        ("its-name-for-aws", ("fargate-spot-test",), True),
+        ("theirs", ("ours",), False),
+        ("", ("ours",), False),
+        ("theirs", (), True),
+    ],
+)
+def test_tasks_of_another_pools_runs_are_not_billed(
+    account: Account, tag: str, pools: tuple[str, ...], is_billed: bool, by_sweep: bool
+) -> None:
+    universe = account.universe
+    universe.policy = replace(universe.policy, work_pools=pools)
+    event = account.ended(**BY_ITSELF)
+    universe.tasks[account.task.arn] = replace(universe.tasks[account.task.arn], work_pool=tag)
+    universe.passes(600)
+    if by_sweep:
+        assert bill_missed(universe.context()) == is_billed
+    else:
+        assert account.meter(event) == ("billed" if is_billed else "ignored")
+    assert len(universe.sums()) == is_billed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"launch_type": "EC2"},
+        {"capacity_provider": "my-instances"},
+        {"arn": TASK_ARN.replace("us-east-1", "eu-west-1")},
+    ],
+    ids=str,
+)
+def test_what_ecs_alone_shows_not_to_be_ours_is_not_billed(
+    account: Account, changes: dict[str, Any]
+) -> None:
+    universe = account.universe
+    event = account.ended(**BY_ITSELF)
+    event["detail"].pop("launchType")
+    event["detail"].pop("capacityProviderName")
+    stopped = replace(universe.tasks[account.task.arn], **changes)
+    universe.tasks[account.task.arn] = stopped
+    universe.passes(600)
+    assert bill_missed(universe.context()) == 0
+    if stopped.arn == account.task.arn:
+        assert account.meter(event) == "ignored"
+    assert universe.sums() == ()
 
 
 def test_a_name_that_cannot_be_read_delays_no_bill(account: Account) -> None:

@@ -82,13 +82,57 @@ def test_a_task_that_ecs_has_forgotten_was_interrupted_if_it_was_on_spot(
     assert run.state.type is state
 
 
+ON_EC2 = {"launch_type": "EC2"}
+ON_INSTANCES = {"capacity_provider_strategy": [{"capacityProvider": "my-instances", "weight": 1}]}
+
+
+@pytest.mark.parametrize("stop_code", ["TerminationNotice", "EssentialContainerExited"])
+@pytest.mark.parametrize(
+    "where",
+    [{"launch_type": "EC2"}, {"launch_type": "EXTERNAL"}, {"capacity_provider": "my-instances"}],
+    ids=str,
+)
+def test_a_run_whose_task_was_not_on_fargate_is_left_alone(
+    universe: Universe, where: dict[str, str], stop_code: str
+) -> None:
+    run = stopped(universe, stop_code=stop_code, **where)
+    universe.sweep()
+    assert [state.type for state in run.states][-1] is StateType.RUNNING
+    assert not universe.records().read(run.id).interruptions
+
+
+@pytest.mark.parametrize(
+    ("own", "deployed", "default"),
+    [
+        (ON_EC2, {}, {}),
+        ({}, ON_EC2, {}),
+        ({}, {}, ON_EC2),
+        (ON_INSTANCES, {}, {}),
+        ({}, ON_INSTANCES, {}),
+        ({}, {}, ON_INSTANCES),
+    ],
+)
+def test_nor_is_one_whose_task_is_forgotten_and_cannot_have_been_on_fargate(
+    universe: Universe, own: dict[str, Any], deployed: dict[str, Any], default: dict[str, Any]
+) -> None:
+    universe.prefect.pool_defaults[universe.prefect.work_pool_name] |= default
+    deployment_id = universe.prefect.create_deployment(job_variables=deployed)
+    run, task = universe.running(deployment_id=deployment_id, job_variables=own)
+    del universe.tasks[task.arn]
+    universe.passes(HOUR)
+    universe.sweep()
+    assert run.state.type is StateType.RUNNING
+
+
 @pytest.mark.parametrize(
     ("stop_code", "reason", "what", "remedy"),
     [
         ("EssentialContainerExited", "OutOfMemoryError: x", "out of memory", "job variable"),
         ("TaskFailedToStart", "CannotPullContainerError: x", "could not be pulled", "image's name"),
         ("TaskFailedToStart", "", "never started", "ECS console"),
+        ("TaskFailedToStart", "CannotPullContainerError: a: not found", "not found", "tag"),
         ("UserInitiated", "ann did it", "a user stopped it", "retry"),
+        ("UserInitiated", "OutOfMemory? Rate exceeded?", "a user stopped it", "retry"),
     ],
 )
 def test_a_run_that_ended_otherwise_is_crashed_with_reason_and_remedy(
@@ -111,10 +155,16 @@ def test_a_cancellation_between_two_tasks_comes_to_its_end(universe: Universe) -
     assert "no task" in run.state.message
 
 
-def test_a_run_that_was_picked_up_and_never_got_a_task_is_crashed(universe: Universe) -> None:
+def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
+    universe: Universe,
+) -> None:
     run = universe.prefect.runs[universe.prefect.create_run()]
-    universe.prefect.worker_picks_up(run.id)
-    universe.sweep()
+    for _ in range(3):
+        universe.prefect.worker_picks_up(run.id)
+        universe.passes(HOUR)
+        universe.sweep()
+        universe.passes(200)
+    assert [state.type for state in run.states].count(StateType.PENDING) == 3
     assert run.state.type is StateType.CRASHED
     assert "ECS never showed a task for it" in run.state.message
 

@@ -19,7 +19,7 @@ from chalicelib.core.model.policy import Policy
 from chalicelib.core.money.report import DailySum
 from chalicelib.core.ports import Context, Log
 from chalicelib.core.rescue.actions import Decision
-from chalicelib.errors import PrefectSpotError, PrefectUnavailableError
+from chalicelib.errors import PrefectOutcomeUnknownError, PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import SweepReport, sweep
@@ -62,8 +62,13 @@ class Befalls(Enum):
     FALLS_ASLEEP = auto()
 
 
-def failure_of(call: str) -> Exception:
-    """What an adapter raises once its own tries are used up: Prefect is busy, AWS throttles."""
+def failure_of(call: str, *, lost: bool) -> Exception:
+    """What an adapter raises once its own tries are used up: Prefect is busy, AWS throttles.
+
+    `lost`: the call took effect, and its answer was lost.
+    """
+    if call == "prefect.propose_state" and lost:
+        return PrefectOutcomeUnknownError("connection reset", next_step="none")
     if call.startswith(("prefect.", "work_pools.")):
         return PrefectUnavailableError("503 Service Unavailable", next_step="none")
     throttled = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
@@ -108,7 +113,7 @@ class Tripwire:
             self.dead = True
             raise Killed
         if befalls in (Befalls.FAILS_BEFORE, Befalls.FAILS_AFTER):
-            raise failure_of(name)
+            raise failure_of(name, lost=befalls is Befalls.FAILS_AFTER)
         if befalls in (Befalls.IS_OVERTAKEN, Befalls.FALLS_ASLEEP):
             self.asleep = befalls is Befalls.FALLS_ASLEEP
             self.meanwhile()
@@ -181,9 +186,9 @@ class Universe:
         run_id = self.prefect.create_run(**run)
         return self.prefect.runs[run_id], self.start(run_id, pid_noted=pid_noted)
 
-    def deployment_after(self, seconds: float) -> UUID:
+    def deployment_after(self, seconds: float, **job_variables: object) -> UUID:
         """A deployment with one completed run, which took that long."""
-        deployment_id = self.prefect.create_deployment()
+        deployment_id = self.prefect.create_deployment(job_variables=job_variables)
         run, _ = self.running(deployment_id=deployment_id)
         self.passes(seconds)
         self.prefect.engine_finishes(run.id)
@@ -287,6 +292,7 @@ class Universe:
             policy=self.policy,
             clusters=("prefect-spot-dev",),
             account=ACCOUNT,
+            region="us-east-1",
             work_pool=self.prefect.work_pool_name,
             grace=timedelta(minutes=3),
             pending_grace=timedelta(minutes=15),

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from app import FARGATE_STOPS, SPOT_EVENTS
 from localcloud.aws import EmulatedAws
 from localcloud.events import EventRouter, delay, drop, duplicate
 from tests.localcloud.cloud import wait_until
+from tests.make import make_event as task_event
 
 ARN = "arn:aws:{}:us-east-1:123456789012:{}"
 OF_ECS = {"source": ["aws.ecs"]}
@@ -71,6 +73,15 @@ def test_event_reaches_the_functions_and_queues_whose_rules_match(
     bus.add_rule(OF_ECS, ARN.format("sns", "topic"))
     with pytest.raises(NotImplementedError, match="only plain Lambda and SQS targets"):
         bus.router.put(make_event())
+
+
+def test_tasks_on_ec2_wake_no_function(bus: Bus) -> None:
+    bus.add_rule(SPOT_EVENTS)
+    bus.add_rule(FARGATE_STOPS, ARN.format("lambda", "function:meter"))
+    taken = {"stopCode": "TerminationNotice", "lastStatus": "STOPPED"}
+    for launch_type in ("EC2", "EXTERNAL", "MANAGED_INSTANCES", "FARGATE", None):
+        bus.router.put(task_event({**taken, "launchType": launch_type}))
+    assert [name for name, _ in bus.invoked] == ["react", "meter"] * 2
 
 
 def test_a_runs_delivery_plan_touches_no_other_runs_events(bus: Bus) -> None:

@@ -4,6 +4,7 @@ from ast import literal_eval
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.localcloud.cloud import Cloud, wait_until
 
@@ -27,6 +28,11 @@ def test_task_that_ends_by_itself_goes_through_all_statuses(cloud: Cloud) -> Non
         (4, "DEPROVISIONING", "STOPPED"),
         (5, "STOPPED", "STOPPED"),
     ]
+
+
+def test_a_launch_type_beside_a_strategy_is_refused_as_aws_does(cloud: Cloud) -> None:
+    with pytest.raises(ClientError, match="not both"):
+        cloud.run(cloud.define(), launchType="FARGATE")
 
 
 def test_description_has_the_fields_of_a_real_one_and_the_event_says_the_same(cloud: Cloud) -> None:

@@ -130,6 +130,7 @@ class InMemoryPrefect(Hands):
         self.artifacts: list[Artifact] = []
         self.tables: list[TableArtifact] = []
         self.task_runs: dict[UUID, list[TaskRun]] = {}
+        self._task_run_places: dict[UUID, tuple[UUID, int]] = {}
         self.events: dict[UUID, PrefectEvent] = {}
         self.calls: list[str] = []
         self.failure: PrefectSpotError | None = None
@@ -165,8 +166,24 @@ class InMemoryPrefect(Hands):
         if not parents:
             return ()
         self._called("find_live_children")
-        live = (StateType.PENDING, StateType.RUNNING)
+        live = (StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED)
         return tuple(_as_read(run) for run in self._within(parents) if run.state.type in live)
+
+    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
+        self._called("find_running_task_runs")
+        return tuple(
+            id_
+            for id_, (run_id, place) in self._task_run_places.items()
+            if run_id in flow_runs and self.task_runs[run_id][place].state is StateType.RUNNING
+        )
+
+    def crash_task_run(self, task_run_id: UUID, message: str) -> None:
+        self._called("crash_task_run")
+        run_id, place = self._task_run_places[task_run_id]
+        found = self.task_runs[run_id][place]
+        if found.state not in FINAL_STATES:
+            crashed = replace(found, state=StateType.CRASHED, ended_at=self.clock())
+            self.task_runs[run_id][place] = crashed
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
@@ -363,7 +380,9 @@ class InMemoryPrefect(Hands):
         now = self.clock()
         ended_at = now if kind in FINAL_STATES else None
         task_run = TaskRun(kind, now, persisted or cached, ended_at, cached)
-        self.task_runs.setdefault(flow_run_id, []).append(task_run)
+        task_runs = self.task_runs.setdefault(flow_run_id, [])
+        self._task_run_places[uuid4()] = (flow_run_id, len(task_runs))
+        task_runs.append(task_run)
 
     # What a person reads in the UI.
 

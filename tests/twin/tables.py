@@ -91,7 +91,8 @@ class InMemoryBills:
     def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
         if bill.task_arn in self.bills:
             return False
-        is_first = bill.flow_run_id is not None and bill.flow_run_id not in self.billed_runs
+        is_attempt = bill.flow_run_id is not None and bill.started
+        is_first = is_attempt and bill.flow_run_id not in self.billed_runs
         daily = first if is_first else later
         key = daily.day, daily.deployment.key
         before = self.sums.get(key, DailySum(daily.day, daily.deployment, Counts()))
@@ -100,7 +101,7 @@ class InMemoryBills:
         self.sums[key] = DailySum(daily.day, deployment, before.counts + daily.counts)
         self.rates[daily.day] = self.rates.get(daily.day, frozenset()) | daily.rates
         self.bills[bill.task_arn] = bill
-        self.billed_runs.add(bill.flow_run_id)
+        self.billed_runs |= {bill.flow_run_id} if is_attempt else set()
         return True
 
     def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:

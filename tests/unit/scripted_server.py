@@ -100,7 +100,7 @@ class ScriptedServer:
                 )
                 outer.script[place](self)
 
-            do_GET = do_POST = do_PATCH = answer_by_script  # noqa: N815  # http.server's names
+            do_GET = do_POST = do_PATCH = do_DELETE = answer_by_script  # noqa: N815  # http.server's
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server's
                 pass

@@ -37,6 +37,20 @@ DRILL = {"stopCode": "UserInitiated", "stoppedReason": "prefect-spot drill 7", *
         pytest.param(make_event({**BY_ITSELF, "lastStatus": "STOPPING"}), False, id="its grace"),
         pytest.param(make_event({**BY_ITSELF, **NOT_SPOT}), False, id="an on-demand task's end"),
         pytest.param(make_event({**DRILL, "stoppedReason": "by hand"}), False, id="by hand"),
+        pytest.param(
+            make_event({"stopCode": "TaskFailedToStart", "lastStatus": "DEPROVISIONING"}),
+            True,
+            id="a failed start",
+        ),
+        pytest.param(
+            make_event({"stopCode": "InfrastructureHealth", **NOT_SPOT}), True, id="its host died"
+        ),
+        pytest.param(make_event({"launchType": None}), True, id="no launch type"),
+        *(
+            pytest.param(make_event({**detail, "launchType": launch_type}), False, id=launch_type)
+            for launch_type in ("EC2", "EXTERNAL", "MANAGED_INSTANCES")
+            for detail in ({}, DRILL, {"stopCode": "TaskFailedToStart"})
+        ),
         pytest.param(make_event(source="aws.ec2"), False, id="another source"),
         pytest.param(
             {**make_event(), "detail-type": "ECS Service Action"}, False, id="another kind"
@@ -58,6 +72,7 @@ def test_the_end_of_every_fargate_task_wakes_meter_and_nothing_else_does(
     ended: dict[str, Any] = {"lastStatus": "STOPPED", "capacityProviderName": capacity, **BY_ITSELF}
     assert pattern.matches_event(make_event(ended))
     assert not pattern.matches_event(make_event({**ended, "lastStatus": "DEPROVISIONING"}))
+    assert pattern.matches_event(make_event({**ended, "launchType": None}))
     assert not pattern.matches_event(make_event({**ended, "launchType": "EC2"}))
     assert not pattern.matches_event(make_event(ended, source="aws.batch"))
 

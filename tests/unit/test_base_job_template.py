@@ -7,16 +7,27 @@ write the template anew.
 import asyncio
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 from unittest.mock import MagicMock
 from uuid import uuid4
 
+import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect_aws.workers import ECSWorker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
 import infra
+from chalicelib.adapters.prefect_answers import read_pool_defaults
+from chalicelib.core.model.policy import (
+    STRATEGY,
+    is_on_demand,
+    must_displace_strategy,
+    on_demand_variables,
+    runs_on_fargate,
+)
 from chalicelib.core.provision.pool_template import merged
+from tests.make import make_run
 from tests.provisioning import VALUES
 
 CONTAINER = ("job_configuration", "task_definition", "containerDefinitions", 0)
@@ -60,15 +71,26 @@ def changed(template: Any, path: tuple[str | int, ...], value: Any) -> None:
     template[path[-1]] = value
 
 
-def task_definition(**job_variables: Any) -> dict[str, Any]:
-    """What the worker registers for a run with these job variables."""
-    template = dict(merged({}, infra.load("base-job-template.json"), VALUES, "FARGATE_SPOT"))
+WORKER = ECSWorker(work_pool_name="fargate-spot-dev")
+
+
+def configured(
+    job_variables: Mapping[str, Any], template: dict[str, Any] | None = None
+) -> tuple[ECSJobConfiguration, dict[str, Any]]:
+    """What the worker makes of these job variables, and the task definition that it registers."""
+    if template is None:
+        template = dict(merged({}, infra.load("base-job-template.json"), VALUES, "FARGATE_SPOT"))
     configuration = asyncio.run(
-        ECSJobConfiguration.from_template_and_values(template, job_variables, client=MagicMock())
+        ECSJobConfiguration.from_template_and_values(
+            template, dict(job_variables), client=MagicMock()
+        )
     )
-    worker = ECSWorker(work_pool_name="fargate-spot-dev")
     run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=uuid4())
-    return worker._prepare_task_definition(configuration, "us-east-1", run)
+    return configuration, WORKER._prepare_task_definition(configuration, "us-east-1", run)
+
+
+def task_definition(**job_variables: Any) -> dict[str, Any]:
+    return configured(job_variables)[1]
 
 
 def test_template_is_prefect_aws_default_with_our_changes_and_nothing_else() -> None:
@@ -95,6 +117,45 @@ def test_worker_makes_a_fargate_task_of_it_whose_memory_is_the_containers() -> N
     )
     arn = VALUES["ApiKeyParameterArn"]
     assert made["secrets"] == [{"name": "PREFECT_API_KEY", "valueFrom": arn}]
+
+
+ON_SPOT = {"capacityProvider": "FARGATE_SPOT", "weight": 1}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "empty": {STRATEGY: []},
+    "null": {STRATEGY: None},
+    "Spot": {STRATEGY: [ON_SPOT]},
+    "mixed": {STRATEGY: [ON_SPOT, {"capacityProvider": "FARGATE", "base": 1, "weight": 1}]},
+}
+
+
+@pytest.mark.parametrize("default", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("deployed", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("own", STRATEGIES.values(), ids=STRATEGIES)
+def test_a_moved_run_is_on_fargate_by_exactly_one_of_launch_type_and_strategy(
+    default: dict[str, Any], deployed: dict[str, Any], own: dict[str, Any]
+) -> None:
+    template = ECSWorker.get_default_base_job_template()
+    template["variables"]["properties"]["launch_type"]["default"] = "FARGATE_SPOT"
+    for name, value in default.items():
+        template["variables"]["properties"][name]["default"] = value
+    defaults = read_pool_defaults({"base_job_template": template})
+    displaces = must_displace_strategy(own, deployed, defaults)
+    moved = on_demand_variables(own, displaces_strategy=displaces)
+    configuration, definition = configured({**deployed, **moved}, template)
+    request = WORKER._prepare_task_run_request(
+        configuration, {**definition, "networkMode": "bridge"}, "arn", False
+    )
+    capacity = {k: request[k] for k in ("launchType", "capacityProviderStrategy") if k in request}
+    assert capacity in (
+        {"launchType": "FARGATE"},
+        {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]},
+    )
+    inherited = {**defaults, **deployed}
+    assert (STRATEGY in moved) is (STRATEGY in inherited or bool(own.get(STRATEGY)))
+    run = make_run(job_variables=moved)
+    assert is_on_demand(run)
+    assert runs_on_fargate({**inherited, **moved})
 
 
 def test_every_placeholder_is_an_output_of_the_stack_or_a_setting() -> None:

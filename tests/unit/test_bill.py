@@ -27,6 +27,7 @@ from chalicelib.core.money.bill import (
     RerunOutcome,
     Span,
     bill_of,
+    cause_of,
     guards_of,
     never_started,
     outcome_of_interruption,
@@ -35,7 +36,7 @@ from chalicelib.core.money.bill import (
 )
 from chalicelib.core.money.report import Counts, sum_of, usd
 from chalicelib.core.policies.facts import Guard
-from chalicelib.core.rescue.snapshot import due_id, park_id_of_task
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from tests.make import NOW, RUN_ID, TASK_ARN, make_rate, make_state, make_task, seconds
 
 ON_DEMAND = make_rate("FARGATE", "0.04048", "0.004445", "0.000111")
@@ -102,6 +103,63 @@ def test_a_bill_without_an_end_is_dated_by_what_ecs_reported_last() -> None:
     assert bill(endless).ended_at == NOW - seconds(5)
 
 
+# Failed starts.
+
+UNBORN = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
+NO_CAPACITY = "Capacity is unavailable at this time. Please try again later"
+WARNED = RunRecord(RUN_ID).with_interruption(
+    Interruption(TASK_ARN, number=1, cause=Cause.SPOT_INTERRUPTION.value, capacity="FARGATE_SPOT")
+)
+
+
+@pytest.mark.parametrize(
+    ("stop", "record", "cause"),
+    [
+        (("TaskFailedToStart", "no network interface", {}), RunRecord(RUN_ID), Cause.FAILED_START),
+        (("TaskFailedToStart", "CannotPull", {"pull_started_at": NOW}), None, Cause.OTHER),
+        (("TaskFailedToStart", NO_CAPACITY, {}), RunRecord(RUN_ID), Cause.NO_SPOT_CAPACITY),
+        (("TaskFailedToStart", "", {"started_at": NOW}), RunRecord(RUN_ID), Cause.OTHER),
+        (("InfrastructureHealth", "", {"started_at": NOW}), RunRecord(RUN_ID), Cause.FAILED_START),
+        (("InfrastructureHealth", "", {"started_at": NOW}), WARNED, Cause.SPOT_INTERRUPTION),
+        (("SpotInterruption", "", {}), RunRecord(RUN_ID), Cause.SPOT_INTERRUPTION),
+        (("UserInitiated", "", {}), RunRecord(RUN_ID), Cause.OTHER),
+    ],
+)
+def test_a_bill_names_the_cause_that_the_rescue_goes_by(
+    stop: tuple[str, str, dict[str, Any]], record: RunRecord | None, cause: Cause
+) -> None:
+    code, reason, times = stop
+    task = stopped(stop_code=code, stopped_reason=reason, **{**UNBORN, **times})
+    assert cause_of(task, record) is cause
+
+
+@pytest.mark.parametrize(
+    ("times", "charged", "wasted", "attempts"),
+    [
+        (UNBORN, 0, 0, 0),
+        ({"started_at": None, "execution_stopped_at": None}, 3600, 3600, 0),
+        ({}, 3600, 600, 1),
+    ],
+    ids=["no image pulled", "no container started", "its host died at work"],
+)
+def test_what_a_failed_start_cost_was_in_vain_and_without_a_container_it_is_no_attempt(
+    times: dict[str, Any], charged: int, wasted: int, attempts: int
+) -> None:
+    made = bill(stopped(**times), wasted=600, cause=Cause.FAILED_START)
+    assert made.seconds == charged
+    assert made.wasted_seconds == wasted
+    assert not made.shortcomings
+    assert made.amounts is not None
+    assert (made.amounts.cost_usd > 0) is bool(charged)
+    later = sum_of(made, RerunOutcome.NONE, first_of_its_run=False).counts
+    assert (later.failed_starts, later.attempts, later.interruptions) == (1, attempts, 0)
+    first = sum_of(made, RerunOutcome.NONE, first_of_its_run=True, guards=("", "deadline")).counts
+    assert (first.runs, first.deadline_moves, first.first_spot_us > 0) == (
+        *[attempts] * 2,
+        attempts > 0,
+    )
+
+
 # What has to be redone.
 
 SPAN = Span(NOW - seconds(1000), NOW - seconds(30), NOW, Decimal(1000))
@@ -159,7 +217,9 @@ def recorded(**changes: Any) -> RunRecord:
     return RunRecord(RUN_ID, {TASK_ARN: Interruption(**{**ordinary, **changes})})
 
 
-DUE = make_state(StateType.SCHEDULED, transition_id=due_id(park_id_of_task(TASK_ARN)))
+PARK_ID = park_id_of_task(TASK_ARN)
+PARKED = make_state(StateType.SCHEDULED, transition_id=PARK_ID)
+DUE = make_state(StateType.SCHEDULED, transition_id=due_id(PARK_ID))
 NONE = RunRecord(RUN_ID)
 TO_ON_DEMAND = recorded(rerun_on="FARGATE")
 NOT_RERUN = recorded(rerun_on="", outcome_annotated=True)
@@ -170,8 +230,10 @@ NOT_RERUN = recorded(rerun_on="", outcome_annotated=True)
     [
         pytest.param(NONE, [running(9)], "rescue", "undecided", id="not recorded yet"),
         pytest.param(recorded(), [running(9)], "rescue", "undecided", id="decided, not due"),
-        pytest.param(recorded(), [running(9), DUE], "rescue", "spot-rerun", id="on Spot"),
-        pytest.param(TO_ON_DEMAND, [DUE, running(1)], "rescue", "on-demand-rerun", id="on demand"),
+        pytest.param(recorded(), [running(9), PARKED, DUE], "rescue", "spot-rerun", id="Spot"),
+        pytest.param(
+            TO_ON_DEMAND, [PARKED, DUE, running(1)], "rescue", "on-demand-rerun", id="on demand"
+        ),
         pytest.param(NOT_RERUN, [running(9)], "rescue", "none", id="not to be rerun"),
         pytest.param(recorded(outcome_annotated=True), [running(9)], "rescue", "none", id="undone"),
         pytest.param(recorded(), [], "rescue", "none", id="a run that Prefect forgot"),
@@ -260,7 +322,7 @@ tasks = st.fixed_dictionaries(
     }
 ).map(lambda fields: stopped(**fields))
 lost = st.integers(0, 10**9).map(lambda ms: Decimal(ms) / 1000)
-causes = st.sampled_from([Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.OTHER])
+causes = st.sampled_from([Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.FAILED_START, Cause.OTHER])
 attempts = st.tuples(tasks, lost, causes)
 
 

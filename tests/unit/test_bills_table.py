@@ -1,19 +1,26 @@
 """Bills and daily sums: one contract for DynamoDB and the twin; both or neither, once, by key."""
 
+import itertools
+import os
+import random
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable, _item_of
 from chalicelib.adapters.records import MOST_TRIES
+from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
 from chalicelib.core.money.report import Counts, DailySum, sum_of, total
 from chalicelib.errors import ThrottledError
-from tests.make import NOW, RUN_ID, TASK_ARN, make_table
+from tests.make import NOW, TASK_ARN, make_table
+from tests.twin.dynamodb import BusyDynamoDB, VirtualTime
 from tests.twin.tables import InMemoryBills
 from tests.unit.test_bill import ETL, SPOT, bill, stopped
 
@@ -26,10 +33,13 @@ def dynamodb(moto_dynamodb: Any) -> Any:
     return moto_dynamodb
 
 
-@pytest.fixture(params=["DynamoDB", "in memory"])
+@pytest.fixture(params=["DynamoDB", "in memory", "busy"])
 def table(request: pytest.FixtureRequest) -> Any:
     if request.param == "in memory":
         return InMemoryBills()
+    if request.param == "busy":
+        busy: Any = BusyDynamoDB(VirtualTime())
+        return BillTable(busy, "books")
     return BillTable(request.getfixturevalue("dynamodb"), "books")
 
 
@@ -126,6 +136,26 @@ def test_a_name_that_was_not_to_be_had_is_written_by_the_next_bill(table: Any) -
     assert table.read_sums([TODAY])[0].deployment == ETL
 
 
+def test_a_deployment_has_the_name_that_it_had_last(table: Any) -> None:
+    for number, name in enumerate("zyxabcdwv"):
+        at = NOW + timedelta(seconds=number)
+        made = replace(another(number), deployment=Deployment(ETL.key, name), ended_at=at)
+        assert write(table, made)
+    assert [daily.deployment.name for daily in table.read_sums([TODAY])] == ["v"]
+
+
+def test_a_run_is_counted_with_its_first_attempt_and_not_with_a_failed_start(table: Any) -> None:
+    unborn = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
+    for number, times in enumerate((unborn, {}, unborn, {})):
+        failed = Cause.FAILED_START if times else Cause.OTHER
+        made = bill(stopped(**times), cause=failed)
+        assert write(table, replace(made, task_arn=f"prefect-spot:{number}"))
+        [counts] = [daily.counts for daily in table.read_sums([TODAY])]
+        numbers = (counts.failed_starts, counts.runs, counts.attempts)
+        assert numbers == [(1, 0, 0), (1, 1, 1), (2, 1, 1), (2, 1, 2)][number]
+    assert [made.started for made in table.read_bills()].count(False) == 2
+
+
 def test_many_tasks_are_looked_up_a_hundred_at_a_time(table: Any) -> None:
     assert write(table, another(5))
     arns = [another(n).task_arn for n in range(250)]
@@ -168,24 +198,70 @@ def test_everything_is_stored_to_expire_but_not_before_it_is_of_no_use(dynamodb:
     stored = item(dynamodb, f"bill#{TASK_ARN}")
     assert stored["cost_usd"] == {"S": "0.01571925"}, "an exact amount"
     assert str(SPOT) in [line["S"] for line in stored["rates"]["L"]]
-    for key, until in (
-        (f"bill#{TASK_ARN}", bills_until),
-        (f"billed-run#{RUN_ID}", bills_until),
-        (f"sum#2026-11-23#{ETL.key}", sums_until),
-        ("day#2026-11-23", sums_until),
-    ):
-        assert item(dynamodb, key)["expires_at"] == {"N": str(int(until.timestamp()))}, key
+    kinds = {"bill": bills_until, "billed-run": bills_until, "sum": sums_until, "day": sums_until}
+    items = dynamodb.scan(TableName="books")["Items"]
+    assert {i["pk"]["S"].split("#")[0]: i["expires_at"]["N"] for i in items} == {
+        kind: str(int(until.timestamp())) for kind, until in kinds.items()
+    }
 
 
 def test_a_report_reads_by_key_and_never_scans(dynamodb: Any) -> None:
     table = BillTable(dynamodb, "books")
     assert write(table, bill(stopped()))
-    calls: list[str] = []
-    dynamodb.meta.events.register(
-        "before-call.dynamodb.*", lambda model, **_: calls.append(model.name)
-    )
+    calls = calls_to(dynamodb)
     table.read_sums([TODAY - timedelta(days=n) for n in range(30)])
-    assert calls == ["BatchGetItem", "BatchGetItem"]
+    assert [name for name, _ in calls] == ["BatchGetItem", "BatchGetItem"]
+
+
+def calls_to(dynamodb: Any) -> list[tuple[str, str]]:
+    """Names and bodies, as they are sent from now on."""
+    calls: list[tuple[str, str]] = []
+    dynamodb.meta.events.register(
+        "before-call.dynamodb.*",
+        lambda model, params, **_: calls.append((model.name, params["body"].decode())),
+    )
+    return calls
+
+
+def test_a_bill_reads_three_items_however_many_sums_its_day_has(dynamodb: Any) -> None:
+    table = BillTable(dynamodb, "books")
+    for number in range(40):
+        other = Deployment(f"{ETL.key[:-2]}{number:02d}", "etl/hourly")
+        assert write(table, replace(another(number), deployment=other))
+    assert write(table, another(40))
+    calls = calls_to(dynamodb)
+    assert write(table, replace(another(40), task_arn=same_item(another(40).task_arn)))
+    assert [name for name, _ in calls] == ["BatchGetItem", "TransactWriteItems"]
+    assert calls[0][1].count('"pk"') == 3
+
+
+def same_item(task_arn: str) -> str:
+    """Another task whose bill adds to the same item."""
+    daily = DailySum(TODAY, ETL, Counts())
+    arns = (f"{task_arn}{number}" for number in itertools.count())
+    return next(arn for arn in arns if _item_of(daily, arn, 0) == _item_of(daily, task_arn, 0))
+
+
+def test_a_sum_of_an_earlier_release_is_added_to_that_of_its_day(dynamodb: Any) -> None:
+    made, old = bill(stopped(), wasted=600), Counts(runs=1, attempts=7, cost_e8=123)
+    counts = {name: {"N": str(count)} for name, count in asdict(old).items() if count}
+    rates, gone = {"rates": {"SS": ["an|older|rate"]}}, "another-deployment"
+    for values in (
+        {"pk": f"sum#{TODAY}#{ETL.key}", "deployment": "etl/by-its-old-name"},
+        {"pk": f"sum#{TODAY}#{gone}"},
+    ):
+        item = {name: {"S": value} for name, value in values.items()}
+        dynamodb.put_item(TableName="books", Item=item | counts)
+    day = {"pk": {"S": f"day#{TODAY}"}, "deployments": {"SS": [ETL.key, gone]}}
+    dynamodb.put_item(TableName="books", Item=day | rates)
+    table = BillTable(dynamodb, "books")
+    assert write(table, made)
+    added = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
+    both = added.rates | {"an|older|rate"}
+    assert table.read_sums([TODAY]) == (
+        DailySum(TODAY, Deployment(gone), old, both),
+        DailySum(TODAY, ETL, old + added.counts, both),
+    )
 
 
 class Busy:
@@ -251,3 +327,45 @@ def test_but_not_for_ever_and_nothing_else_is_waited_out(
     with pytest.raises(error, match=said):
         write(table, bill(stopped()))
     assert table.unbilled([TASK_ARN]) == (TASK_ARN,)
+
+
+# Ten thousand stops of one deployment.
+
+STOPS = int(os.environ.get("STORM") or 1_000)
+AT_ONCE = 1_000
+"""Handlers of one Lambda at a time, unless the account's quota was raised."""
+
+
+def in_one_item(key: str) -> str:
+    """The item that earlier releases would have written a key's values to."""
+    return "#".join(key.split("#")[:3]) if key.startswith("sum#") else key
+
+
+@pytest.mark.parametrize(
+    ("item_of", "lost"),
+    [(str, range(1)), (in_one_item, range(STOPS // 2, STOPS))],
+    ids=["spread over items", "all in one item"],
+)
+def test_no_bill_of_a_storm_is_lost_where_the_sum_is_spread(item_of: Any, lost: range) -> None:
+    random.seed(20261123)
+    time = VirtualTime()
+    dynamodb: Any = BusyDynamoDB(time, item_of=item_of)
+    table, failed = BillTable(dynamodb, "books", sleep=time.sleep), []
+    made = replace(bill(stopped()), wasted_seconds=Decimal(60))
+    stops = [
+        replace(made, task_arn=f"{TASK_ARN}{n}", flow_run_id=UUID(int=n)) for n in range(STOPS)
+    ]
+
+    def stop(each: Bill) -> None:
+        try:
+            assert write(table, each)
+        except ThrottledError:
+            failed.append(each)
+
+    time.run([partial(stop, each) for each in stops], at_once=AT_ONCE)
+    assert dynamodb.refused > STOPS // 10, "it was no storm"
+    assert len(failed) in lost
+    first = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
+    billed = STOPS - len(failed)
+    expected = Counts(**{name: billed * count for name, count in asdict(first.counts).items()})
+    assert table.read_sums([TODAY]) == (replace(first, counts=expected),)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from chalicelib.adapters.aws import EmfMetrics
 from chalicelib.core.metrics import Measured, Metric, values_of_bill, values_of_rescue
 from chalicelib.core.model.ecs_task import Cause
-from chalicelib.core.model.flow_run import Interruption, RunRecord, StateType
+from chalicelib.core.model.flow_run import FailedStart, Interruption, RunRecord, StateType
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.decide import decide
-from chalicelib.core.rescue.snapshot import park_id_of_task
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.make import NOW, RUN_ID, TASK_ARN, make_run, make_snapshot, make_state
@@ -48,9 +48,9 @@ def test_every_metric_fits_into_one_line_whatever_the_environment(
         ("PrefectSpot", (*stage, ("Deployment", "etl/nightly"))),
     }
     assert {datum.metric for datum in data} == {
-        *("SpotInterruptions", "SpotReruns", "OnDemandReruns", "NotRerun", "ReactionSeconds"),
+        *("SpotInterruptions", "SpotReruns", "OnDemandReruns", "NotRerun", "FailedStarts"),
         *("TaskCost", "OnDemandEquivalentCost", "Savings", "WastedCost", "NetSavings"),
-        "WastedSeconds",
+        *("ReactionSeconds", "WastedSeconds"),
     }
     units = {datum.metric: datum.unit for datum in data}
     assert (units["SpotReruns"], units["ReactionSeconds"]) == ("Count", "Seconds")
@@ -156,12 +156,15 @@ def record_of(cause: Cause = Cause.SPOT_INTERRUPTION, **changes: Any) -> RunReco
 
 
 def finishing(at: timedelta = timedelta()) -> Decision:
-    """The decision on a run that is seen parked, `at` after the container's exit."""
-    parked = make_state(
-        StateType.SCHEDULED, name="AwaitingRetry", transition_id=park_id_of_task(TASK_ARN)
+    """The decision on a run that is seen due, `at` after the container's exit."""
+    park_id = park_id_of_task(TASK_ARN)
+    parked = make_state(StateType.SCHEDULED, transition_id=park_id)
+    when = {"scheduled_time": (NOW + at).isoformat()}
+    due = make_state(StateType.SCHEDULED, transition_id=due_id(park_id), details=when)
+    record = record_of(rerun_on="FARGATE")
+    decision = decide(
+        make_snapshot(run=make_run(state=due), record=record, history=(make_state(), parked, due))
     )
-    snapshot = make_snapshot(run=make_run(state=parked), record=record_of(), now=NOW + at)
-    decision = decide(snapshot)
     assert decision.verdict is Verdict.FINISH_RERUN
     return decision
 
@@ -170,8 +173,21 @@ def finishing(at: timedelta = timedelta()) -> Decision:
 def test_a_rerun_on_demand_is_counted_as_one(after: int, reaction: int) -> None:
     values = handled(finishing(timedelta(seconds=after)), record_of(), record_of())
     assert values == {"OnDemandReruns": 1, "ReactionSeconds": reaction}
-    refused = RunRecord(RUN_ID, next_capacity="FARGATE")
-    assert handled(finishing(), refused, refused) == {"OnDemandReruns": 1}
+    assert handled(replace(finishing(), actions=()), record_of(), record_of()) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "counted"),
+    [("refusal", {"OnDemandReruns": 1}), ("passing", {"FailedStarts": 1})],
+)
+def test_a_failed_start_is_counted_once_and_a_refusal_as_a_rerun(
+    kind: str, counted: dict[str, int]
+) -> None:
+    failed = FailedStart(TASK_ARN, 1, 0, kind, "FARGATE_SPOT", retry_on="FARGATE")
+    after = RunRecord(RUN_ID, next_capacity="FARGATE", failed_starts={TASK_ARN: failed})
+    assert handled(finishing(), RunRecord(RUN_ID), after) == counted
+    again = replace(finishing(), actions=())
+    assert handled(again, after, after) == {}
 
 
 def test_a_run_that_is_not_to_be_rerun_is_counted_with_its_annotation() -> None:

@@ -143,6 +143,7 @@ OURS: dict[str, Edit] = {
     "no network": put(VARIABLE + "network_configuration/default", None),
     "another network": put(VARIABLE + "network_configuration/default/subnets", ["subnet-9"]),
     "a variable of ours removed": put(VARIABLE + "task_role_arn", ...),
+    "a fixed strategy": put(JOB + "task_run_request/capacityProviderStrategy", [{"weight": 1}]),
     "a fixed launch type": put(JOB + "task_run_request/launchType", "FARGATE"),
     "a line of ours removed": put(JOB + "network_configuration", ...),
     "the overrides removed": put(JOB + "task_run_request/overrides", ...),

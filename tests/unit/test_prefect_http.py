@@ -3,22 +3,29 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler
 from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from chalicelib.adapters.prefect_api import PrefectRest
-from chalicelib.adapters.prefect_client import MOST_TRIES
+from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
+from chalicelib.adapters.prefect_client import MOST_TRIES, JsonHttp, connections_to
 from chalicelib.core.model.flow_run import ProposedState, RunChange, StateType
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
+    PrefectOutcomeUnknownError,
     PrefectRefusedError,
     PrefectRejectedError,
     PrefectTimeoutError,
     PrefectUnavailableError,
 )
+from spotctl.prefect import OperatorPrefect
 from tests.unit.prefect_bench import AT, KEY, RUN_ID, Bench, make_answer, make_state
 from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw, cut, reset, silence
 
@@ -55,7 +62,7 @@ REDIRECT = answer(307, Location="https://elsewhere.example/api")
 @pytest.mark.parametrize(
     ("step", "error", "said", "requests"),
     [
-        pytest.param(answer(503), PrefectUnavailableError, "503", MOST_TRIES, id="503 always"),
+        pytest.param(answer(502), PrefectUnavailableError, "502", MOST_TRIES, id="502 always"),
         pytest.param(
             INTERNAL_ERROR, PrefectUnavailableError, "500 to GET .+: Internal Server", 1, id="500"
         ),
@@ -80,16 +87,100 @@ def test_other_failures_raise_what_they_are(
 
 def test_a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken() -> None:
     """Meanwhile a worker may have the run; a second proposal would take it away again."""
-    with Bench([answer(503), answer(429), ACCEPTED]) as bench:
+    with Bench([*[answer(503), answer(429)] * MOST_TRIES, ACCEPTED]) as bench:
         bench.prefect.propose_state(RUN_ID, CRASHED)
-    assert len(bench.requests) == 3
-    timeout = answer(504)
-    for lost in (reset, cut(b'{"id": '), answer(502), timeout):
-        bench = Bench([lost, ACCEPTED])
-        with bench, pytest.raises(PrefectUnavailableError) as raised:
+    assert len(bench.requests) == 2 * MOST_TRIES + 1
+    assert bench.slept[-1] <= 5.0
+
+
+LOST_ANSWERS: dict[str, Step] = {
+    **{f"{status}": answer(status) for status in (500, 502, 520)},
+    "reset": reset,
+    "cut": cut(b'{"id": '),
+    "not JSON": answer_raw(b"<html>welcome</html>"),
+    "empty": answer(200),
+    "unknown verdict": answer(200, {"status": "MAYBE"}),
+}
+TIMED_OUT: dict[str, Step] = {f"{status}": answer(status) for status in (408, 504)}
+
+
+@pytest.mark.parametrize(
+    "lost", [*LOST_ANSWERS.values(), *TIMED_OUT.values()], ids=[*LOST_ANSWERS, *TIMED_OUT]
+)
+def test_a_lost_answer_to_a_proposed_state_leaves_its_outcome_unknown(lost: Step) -> None:
+    bench = Bench([answer(429), lost, ACCEPTED])
+    with bench, pytest.raises(PrefectOutcomeUnknownError) as raised:
+        bench.prefect.propose_state(RUN_ID, CRASHED)
+    assert len(bench.requests) == 2
+    assert isinstance(raised.value, PrefectTimeoutError) is (lost in TIMED_OUT.values())
+
+
+AGES = "9" * 5000
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("asked", "seconds_left", "waits", "said"),
+    [
+        (
+            "30",
+            200.0,
+            6,
+            r"asking for 30 s \(try 7\); next try in 30\.\d s, but 1\d\.\d s are left",
+        ),
+        ("30", 26.0, 0, r"asking for 30 s \(try 1\); next try in 30\.\d s, but 26\.0 s are left"),
+        ("3600", 60.0, 0, "asking for 3600 s"),
+        (AGES, 60.0, 0, "asking for 21600 s"),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 60.0, 0, "asking for 21600 s"),
+    ],
+    ids=["fits six times", "does not fit", "an hour", "ages", "a date far away"],
+)
+def test_not_now_is_waited_for_as_long_as_it_asks_and_as_there_is_time_and_never_unknown(
+    status: int, asked: str, seconds_left: float, waits: int, said: str
+) -> None:
+    bench = Bench([answer(status, Retry_After=asked)], seconds_left=seconds_left)
+    with bench, pytest.raises(PrefectUnavailableError, match=said) as raised:
+        bench.prefect.propose_state(RUN_ID, CRASHED)
+    assert str(raised.value).startswith("Prefect is unavailable: POST")
+    assert not isinstance(raised.value, PrefectOutcomeUnknownError)
+    assert [30.0 <= pause <= 30.2 for pause in bench.slept] == [True] * waits
+    assert len(bench.requests) == waits + 1
+
+
+@given(
+    asked=st.lists(st.tuples(st.sampled_from([429, 503]), st.integers(0, 40)), max_size=6),
+    last=st.sampled_from([ACCEPTED, reset]),
+)
+@settings(max_examples=40, deadline=None)
+def test_law_only_a_lost_answer_is_an_unknown_outcome(
+    asked: list[tuple[int, int]], last: Step
+) -> None:
+    script = [*(answer(status, Retry_After=f"{seconds}") for status, seconds in asked), last]
+    raised = None
+    with Bench(script) as bench:
+        try:
             bench.prefect.propose_state(RUN_ID, CRASHED)
-        assert len(bench.requests) == 1
-        assert isinstance(raised.value, PrefectTimeoutError) is (lost is timeout)
+        except PrefectUnavailableError as error:
+            raised = type(error)
+    for (_, seconds), pause in zip(asked, bench.slept, strict=False):
+        assert seconds <= pause <= seconds + 5
+    came_to_the_last = len(bench.requests) == len(script)
+    outcome = None if last is ACCEPTED else PrefectOutcomeUnknownError
+    assert raised is (outcome if came_to_the_last else PrefectUnavailableError)
+    assert sum(bench.slept) < bench.seconds_left
+    if not came_to_the_last:
+        assert bench.left() < asked[len(bench.slept)][1] + 5.1, "there was time to wait"
+
+
+def test_a_deadline_that_stands_still_ends_the_pauses_of_each_request() -> None:
+    """An operator's requests have so many seconds each."""
+    with Bench([answer(429)]) as bench:
+        prefect = PrefectRest(
+            bench.server.url, bench.credential, lambda: 20.0, sleep=bench.slept.append
+        )
+        with pytest.raises(PrefectUnavailableError, match="are left"):
+            prefect.read_run(RUN_ID)
+    assert 10.0 < sum(bench.slept) <= 20.0
 
 
 EVENT = PrefectEvent(uuid4(), RUN_ID, "run", "e", AT, {})
@@ -114,7 +205,16 @@ def test_every_other_kind_of_request_is_tried_again(call: Callable[[PrefectRest]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "least", "most"), [("7", 7.0, 7.3), ("a date", 6.0, 9.3), ("soon", 0.1, 0.2)]
+    ("seconds", "least", "most"),
+    [
+        ("7", 7.0, 7.3),
+        ("0007 ", 7.0, 7.3),
+        ("a date", 6.0, 9.3),
+        *((unreadable, 0.1, 0.2) for unreadable in ("soon", "", "-5", "-" + AGES, "nan", "0x1F")),
+        ("Mon, 01 Jan 2001 00:00:00 GMT", 0.1, 0.2),
+        ("Mon, 01 Jan 99999 00:00:00 GMT", 0.1, 0.2),
+        (f"01 Jan {AGES[:99]} 00:00:00 GMT", 0.1, 0.2),
+    ],
 )
 def test_retry_after_is_respected_in_seconds_and_as_a_date_and_ignored_when_unreadable(
     seconds: str, least: float, most: float
@@ -130,7 +230,7 @@ def test_retry_after_is_respected_in_seconds_and_as_a_date_and_ignored_when_unre
     ("step", "seconds_left", "said", "requests"),
     [
         pytest.param(answer(429, Retry_After="30"), 20.0, r"20\.0 s are left", (1, 1), id="pause"),
-        pytest.param(answer(503), 1.0, "503", (2, MOST_TRIES - 1), id="tries"),
+        pytest.param(answer(503), 1.0, "503", (2, 6), id="tries"),
         pytest.param(RUN, 0.0, "not sent", (0, 0), id="nothing left"),
     ],
 )
@@ -150,7 +250,7 @@ def test_a_server_that_does_not_answer_times_out_at_the_deadline() -> None:
         prefect = PrefectRest(
             server.url, lambda _fresh: None, lambda: 0.4 - (time.monotonic() - started)
         )
-        with pytest.raises(PrefectTimeoutError):
+        with pytest.raises(PrefectUnavailableError, match="ReadTimeoutError"):
             prefect.read_run(RUN_ID)
         assert time.monotonic() - started < 1
         never.set()
@@ -179,6 +279,127 @@ def test_a_401_is_tried_once_more_with_a_fresh_credential() -> None:
     assert bench.asked_fresh == [False, True]
     sent = [seen.headers["Authorization"] for seen in bench.server.seen]
     assert sent == [f"Bearer {KEY}", "Bearer pnu_fresh"]
+
+
+MISSING = answer(403, {"detail": "Missing CSRF token."})
+INVALID = answer(403, {"detail": "Invalid CSRF token or client identifier."})
+OFF = answer(422, {"detail": "CSRF protection is disabled."})
+
+
+def token(value: str) -> Step:
+    return answer(200, {"client": "c", "token": value, "expiration": "2026-11-23T13:00:00Z"})
+
+
+def http_of(bench: Bench) -> JsonHttp:
+    return JsonHttp(f"{bench.server.url}/api", bench.credential, bench.left)
+
+
+def operator(bench: Bench) -> OperatorPrefect:
+    return OperatorPrefect(f"{bench.server.url}/api", bench.credential, bench.left)
+
+
+WRITES: dict[str, tuple[Callable[[Bench], Callable[[], object]], Step]] = {
+    "set_state": (lambda at: partial(at.prefect.propose_state, RUN_ID, CRASHED), ACCEPTED),
+    "change": (
+        lambda at: partial(at.prefect.change_run, RUN_ID, RunChange(tags=("a",))),
+        answer(204),
+    ),
+    "filter": (lambda at: partial(at.prefect.find_live_children, [RUN_ID]), answer(200, [])),
+    "work pool": (lambda at: partial(PrefectWorkPools(http_of(at)).change, "p", {}), answer(204)),
+    "spotctl": (lambda at: partial(operator(at).delete_work_pool, "p"), answer(204)),
+    "spotctl's runs": (lambda at: partial(operator(at).cancel, RUN_ID, "gone"), ACCEPTED),
+}
+
+
+def csrf_of(bench: Bench) -> list[str | None]:
+    """The token of each request, None for one without."""
+    return [seen.headers.get("Prefect-Csrf-Token") for seen in bench.server.seen]
+
+
+@pytest.mark.parametrize(("client", "done"), WRITES.values(), ids=WRITES)
+def test_a_csrf_token_is_fetched_when_it_is_missed_and_kept_until_it_is_refused(
+    client: Callable[[Bench], Callable[[], object]], done: Step
+) -> None:
+    with Bench([MISSING, token("1"), done, done, INVALID, token("2"), done]) as bench:
+        write = client(bench)
+        for _ in range(3):
+            write()
+    assert csrf_of(bench) == [None, None, "1", "1", "1", None, "2"]
+    [name] = {seen.headers.get("Prefect-Csrf-Client") for seen in bench.server.seen} - {None}
+    fetched = [seen.path for seen in bench.server.seen if "csrf" in seen.path]
+    assert fetched == [f"/api/csrf-token?client={name}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "next_step", "requests"),
+    [
+        ([MISSING, token("1"), INVALID], "Invalid CSRF token", "CSRF protection", 3),
+        ([MISSING, NOT_FOUND, MISSING], "Missing CSRF token", "CSRF protection", 3),
+        ([MISSING, MISSING], "403 to GET /csrf-token", "CSRF protection", 2),
+        ([MISSING, answer(200, ["?"]), MISSING], "Missing CSRF token", "CSRF protection", 3),
+        ([answer(403, {"detail": "Forbidden"})], "Forbidden", "valid credential", 1),
+        ([MISSING, token("1"), answer(403)], "403", "valid credential", 3),
+    ],
+    ids=["persists", "no such address", "for the token too", "no token", "other", "then other"],
+)
+def test_a_refusal_for_csrf_that_persists_names_it_and_any_other_the_credential(
+    script: list[Step], said: str, next_step: str, requests: int
+) -> None:
+    bench = Bench(script)
+    with bench, pytest.raises(PrefectRefusedError, match=said) as raised:
+        bench.prefect.propose_state(RUN_ID, CRASHED)
+    assert next_step in raised.value.next_step
+    assert len(bench.requests) == requests
+
+
+def test_credential_and_csrf_token_may_both_be_renewed_for_one_request() -> None:
+    script = [INVALID, answer(401), token("1"), answer(401), ACCEPTED]
+    with Bench(script) as bench:
+        bench.prefect.propose_state(RUN_ID, CRASHED)
+    assert csrf_of(bench) == [None, None, None, "1", "1"]
+    assert bench.server.seen[-1].headers["Authorization"] == "Bearer pnu_fresh"
+
+
+def test_a_protection_that_is_switched_off_costs_one_more_request_and_then_none() -> None:
+    with Bench([MISSING, token("1"), ACCEPTED, INVALID, OFF, ACCEPTED]) as bench:
+        for _ in range(3):
+            bench.prefect.propose_state(RUN_ID, CRASHED)
+    assert csrf_of(bench) == [None, None, "1", "1", None, None, None]
+
+
+def test_a_token_that_is_not_to_be_had_now_leaves_no_outcome_unknown() -> None:
+    bench = Bench([MISSING, reset])
+    with bench, pytest.raises(PrefectUnavailableError) as raised:
+        bench.prefect.propose_state(RUN_ID, CRASHED)
+    assert not isinstance(raised.value, PrefectOutcomeUnknownError)
+
+
+def test_threads_and_later_invocations_share_one_token() -> None:
+    """A second one would end the first: Prefect knows one per client."""
+    current: list[str] = []
+
+    def as_prefect(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path.startswith("/csrf-token"):
+            current.append(str(len(current)))
+            token(current[-1])(handler)
+        else:
+            sent = handler.headers.get("Prefect-Csrf-Token")
+            step = MISSING if sent is None else ACCEPTED if sent == current[-1] else INVALID
+            step(handler)
+
+    with ScriptedServer([as_prefect]) as server, ThreadPoolExecutor(8) as threads:
+        connections = connections_to(server.url, 8)
+
+        def invoke(_: int) -> object:
+            prefect = PrefectRest(
+                server.url, lambda _fresh: None, lambda: 30.0, connections=connections
+            )
+            return prefect.propose_state(RUN_ID, CRASHED)
+
+        assert len(list(threads.map(invoke, range(24)))) == 24
+        current.append("of a server that was started anew")
+        assert len(list(threads.map(invoke, range(24)))) == 24
+    assert len([seen for seen in server.seen if seen.path.startswith("/csrf-token")]) == 2
 
 
 REJECTION = {

@@ -251,6 +251,26 @@ def test_a_pool_of_your_own_is_left_alone() -> None:
     assert plan(desired, observed) == Plan(ProvisionState.READY)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("capacityProviderStrategy", [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]),
+        ("launchType", "FARGATE"),
+        ("launchType", "{{ mine }}"),
+    ],
+)
+def test_a_pool_of_your_own_whose_runs_cannot_be_moved_is_reported(field: str, value: Any) -> None:
+    desired = make_desired(is_full=False)
+    stack = make_stack(parameters=stack_definition(desired, None).parameters)
+    template = {"job_configuration": {"task_run_request": {field: value}}, "variables": {}}
+    pool = WorkPool(WORK_POOL, "ecs", template)
+    planned = plan(desired, make_observed(stack=stack, network=None, work_pool=pool))
+    assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, ())
+    [problem] = planned.problems
+    assert (problem.name, f"sets {field} itself" in problem.what) == ("WorkPool", True)
+    assert problem.next_step.startswith(f"set {field} to {{{{ ")
+
+
 def test_a_plain_fargate_cluster_has_flows_on_fargate() -> None:
     [step] = plan(make_desired(use_spot=False), make_observed()).steps
     assert isinstance(step, ChangeWorkPool)

@@ -11,11 +11,18 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Verdict
-from chalicelib.errors import LeaseHeldError, PrefectUnavailableError, UnsettledError
+from chalicelib.errors import (
+    LeaseHeldError,
+    PrefectOutcomeUnknownError,
+    PrefectUnavailableError,
+    UnsettledError,
+)
 from chalicelib.functions.react import react
 from tests.laws.universe import LEASE, Lines, Universe, one_by_one
 from tests.make import seconds
 from tests.twin.prefect import InMemoryPrefect
+from tests.unit.prefect_bench import Bench
+from tests.unit.scripted_server import answer
 
 NO_INTERRUPTION = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
 
@@ -87,6 +94,51 @@ def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:
     assert decision.reason == "the task belongs to no flow run"
 
 
+@pytest.mark.parametrize(
+    ("detail", "envelope"),
+    [
+        ({"launchType": "EC2", "stopCode": "TerminationNotice"}, {}),
+        ({"capacityProviderName": "my-instances"}, {}),
+        ({}, {"region": "eu-west-1"}),
+        ({}, {"account": "999988887777"}),
+    ],
+    ids=str,
+)
+def test_a_task_that_is_not_ours_costs_nothing(
+    scene: Scene, detail: dict[str, Any], envelope: dict[str, str]
+) -> None:
+    event = {**scene.event(detail), **envelope}
+    assert react(scene.context, event).verdict is Verdict.IGNORE
+    assert scene.universe.calls == []
+
+
+def test_a_task_that_ecs_alone_shows_to_be_on_ec2_is_ignored(scene: Scene) -> None:
+    scene.universe.tasks[scene.task.arn] = replace(scene.task, launch_type="EC2")
+    event = scene.event({"launchType": None, "stopCode": "TerminationNotice"}, without="overrides")
+    assert react(scene.context, event).reason == "the task is not on Fargate"
+
+
+def test_a_run_of_another_work_pool_is_ignored(scene: Scene) -> None:
+    scene.universe.policy = replace(scene.universe.policy, work_pools=("ours",))
+    pool = scene.prefect.work_pool_name
+    reason = react(scene.context, scene.event()).reason
+    assert reason == f"the run is of another work pool, {pool}"
+    assert scene.state is StateType.RUNNING
+
+
+def test_a_move_without_effect_is_logged_once_and_annotated(scene: Scene) -> None:
+    universe = scene.universe
+    universe.policy = replace(universe.policy, spot_retries=0)
+    react(scene.context, scene.event())
+    task = replace(universe.start(scene.run_id), capacity_provider="FARGATE_SPOT")
+    for event in universe.exits(task):
+        universe.deliver(event)
+    [line] = [keys for message, keys in scene.log.lines if message == "a move had no effect"]
+    assert line["task_arn"] == task.arn
+    assert line["reason"] in universe.prefect.log_lines[-1].message
+    assert "spotctl status" in line["reason"]
+
+
 def test_a_run_that_prefect_does_not_know_is_ignored(scene: Scene) -> None:
     del scene.prefect.runs[scene.run_id]
     assert react(scene.context, scene.event()).reason == "Prefect does not know the flow run"
@@ -133,13 +185,30 @@ def test_a_run_that_a_worker_took_before_the_answer_came_is_left_to_it(
         answer = propose(*args, **kwargs)
         if scene.prefect.is_due(scene.run_id):
             scene.prefect.worker_picks_up(scene.run_id)
-            raise PrefectUnavailableError("connection reset", next_step="none")
+            raise PrefectOutcomeUnknownError("connection reset", next_step="none")
         return answer
 
     monkeypatch.setattr(scene.prefect, "propose_state", and_lose_the_answer)
     react(scene.context, scene.event())
     assert scene.state is StateType.PENDING
     assert scene.prefect.artifacts_of(scene.run_id), "the interruption was not annotated"
+
+
+def test_a_proposal_that_prefect_puts_off_is_left_to_a_retry_and_releases_the_lease(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client waits where that fits; nothing has happened, so there is nothing to look for."""
+    waits = [answer(429, Retry_After="9")] * 3
+    with Bench(waits, seconds_left=26.0) as bench, monkeypatch.context() as busy:
+        busy.setattr(scene.prefect, "propose_state", bench.prefect.propose_state)
+        with pytest.raises(
+            PrefectUnavailableError, match=r"Prefect is unavailable.+asking for 9 s"
+        ):
+            react(scene.context, scene.event())
+    assert len(bench.requests) == 3
+    assert 18.0 <= sum(bench.slept) < 19.0
+    scene.hold_lease()()
+    assert react(scene.context, scene.event()).verdict is Verdict.FINISH_RERUN
 
 
 def test_a_failed_rescue_raises_and_releases_the_lease(scene: Scene) -> None:
@@ -184,7 +253,7 @@ def test_a_run_whose_state_keeps_changing_is_left_to_a_retry(
 def test_the_log_names_run_task_and_decision_and_holds_no_event(scene: Scene) -> None:
     react(scene.context, scene.event())
     decided = [keys for message, keys in scene.log.lines if message == "decided"]
-    assert [keys["decision"] for keys in decided] == ["rerun-on-spot", "finish-rerun"]
+    assert [keys["decision"] for keys in decided] == ["rerun-on-spot", "make-due", "finish-rerun"]
     for keys in decided:
         assert (keys["flow_run_id"], keys["task_arn"]) == (str(scene.run_id), scene.task.arn)
     assert "overrides" not in str(scene.log.lines)

@@ -132,14 +132,15 @@ WARNING = "Warning: rates of 2026-11-01 were used, which is more than 90 days ag
 @pytest.mark.parametrize(
     ("sums", "shown", "hidden"),
     [
-        (WEEK, ALWAYS, ("would", "Warning", "guard")),
+        (WEEK, ALWAYS, ("would", "Warning", "guard", "failed starts")),
+        ((daily(failed_starts=7),), ("on demand  failed starts  hours", "  7  "), ("would",)),
         ((), ("none: nothing was billed with a rate",), ()),
         (GUARDED, (GUARDS,), ()),
         ((OBSERVED,), ("would: Spot", "were not made, only decided"), ()),
         ((daily(partial_bills=3),), ("3 bills are partial",), ()),
         ((daily(day=OLD),), (WARNING,), ()),
     ],
-    ids=["a week", "nothing", "guards", "observe", "partial", "old rates"],
+    ids=["a week", "failed starts", "nothing", "guards", "observe", "partial", "old rates"],
 )
 def test_the_table_says_all_of_it_and_nothing_that_is_not(
     sums: Sequence[DailySum], shown: Sequence[str], hidden: Sequence[str]
@@ -166,6 +167,7 @@ def test_json_holds_exact_amounts_and_every_rates_source_and_date() -> None:
     [rate] = content["rates"]
     assert (rate["source"], rate["date"]) == ("a test", "2026-11-01")
     assert content_of(report(OBSERVED, *GUARDED))["total"]["would_spot_reruns"] == 4
+    assert content_of(report(daily(failed_starts=7)))["rows"][0]["failed_starts"] == 7
     assert content_of(report())["rows"] == []
 
 
@@ -209,9 +211,9 @@ def test_prefects_table_has_the_money_first_a_row_per_deployment_and_a_total() -
     assert rows[-1]["net USD"] == 0.7
     assert json.loads(json.dumps(rows)) == rows
     assert list(rows[0])[:4] == ["deployment", "net USD", "saved USD", "wasted USD"]
-    assert not any("would" in name for name in rows[0])
-    [observed, _] = savings_table(report(daily(spot_reruns=0, would_spot_reruns=4)))
-    assert observed["would: Spot"] == 4
+    assert not any("would" in name or "failed" in name for name in rows[0])
+    [observed, _] = savings_table(report(daily(would_spot_reruns=4, failed_starts=7)))
+    assert (observed["would: Spot"], observed["failed starts"]) == (4, 7)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from chalicelib import wiring
 from chalicelib.core.model.ecs_task import Task, parse_task
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.rescue.actions import Verdict
-from chalicelib.core.rescue.snapshot import park_id_of_task
+from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.functions.react import react
 from tests.faults.universes import PLOTS, Life, Plot, finish
 from tests.laws.universe import Universe
@@ -65,7 +65,7 @@ def detail_with(canaries: Canaries, run_id: object) -> dict[str, Any]:
         "attachments": [{"details": [{"name": "subnetId", "value": plant("an attachment")}]}],
         "attributes": [{"name": plant("an attribute"), "value": plant("its value")}],
         "tags": [{"key": "owner", "value": plant("a task's tag")}],
-        "launchType": plant("a launch type"),
+        "platformVersion": plant("a platform version"),
     }
 
 
@@ -100,8 +100,6 @@ def event_with(canaries: Canaries, plot: Plot, life: Life) -> dict[str, Any]:
     event = plot.event(life)
     planted = detail_with(canaries, life.run_id)
     planted["containers"] = [*event["detail"]["containers"], *planted["containers"][1:]]
-    if plot.is_bill:
-        del planted["launchType"]  # only Fargate's tasks are billed
     return {**event, "detail": {**event["detail"], **planted}}
 
 
@@ -344,6 +342,12 @@ def test_a_refused_change_does_not_quote_the_runs_job_variables(function: Functi
             answer(422, {"detail": said})(handler)
         elif "flow_run_states" in handler.path:
             answer(200, [parked])(handler)
+        elif "/deployments/" in handler.path or "/work_pools/" in handler.path:
+            answer(200, {"flow_id": str(RUN_ID), "job_variables": {}, "base_job_template": {}})(
+                handler
+            )
+        elif "/filter" in handler.path:
+            answer(200, [])(handler)
         else:
             answer(200, run)(handler)
 

@@ -11,7 +11,7 @@ import pytest
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import Interruption, RunState, StateType
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.rescue.snapshot import due_id, park_id_of_task
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from spotctl.drill.target import Target, refusal_of
 from spotctl.drill.timeline import NEXT_STEPS, Seen, failure, is_passed, timeline
 from spotctl.drill.watch import Drilled, drill, verdict_of

@@ -1,6 +1,8 @@
 """How `spotctl status` judges what it finds: a row per judgement."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any, Final
 from uuid import uuid4
@@ -10,10 +12,11 @@ import pytest
 from chalicelib.core.model.policy import Mode
 from chalicelib.errors import PrefectRefusedError
 from spotctl.output import Exit, Row, State, exit_of, failed, ok, warning
-from spotctl.prefect import Deployment, Worker, WorkPool
+from spotctl.prefect import Deployment, OperatorPrefect, Worker, WorkPool
 from spotctl.status import deployments, handler, prefect_side, provisioning, stack
 from spotctl.status.provisioning import Provisioned
 from tests.make import NOW, seconds
+from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw
 
 QUEUE = "arn:aws:sqs:us-east-1:111122223333:prefect-spot-dev-failures"
 SIGTERM = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
@@ -137,6 +140,12 @@ def without_launch_type() -> list[Row]:
     return pool_rows(template=template)
 
 
+def with_strategy(strategy: Any) -> list[Row]:
+    template = make_template()
+    template["job_configuration"]["task_run_request"]["capacityProviderStrategy"] = strategy
+    return pool_rows(template=template)
+
+
 GONE: Final = Worker("ECSWorker 1", False, NOW - seconds(600))
 LATE: Final = handler.LATE_SWEEP + seconds(1)
 REFUSED: Final = PrefectRefusedError("no answer", next_step="check the key")
@@ -185,6 +194,7 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "credential plain": (parameter_rows("String"), "credential", FAILED, "plain String"),
     "no Prefect": (prefect_rows(error=REFUSED), "Prefect from here", FAILED, "were not read"),
     "no pool": (prefect_rows(pool=None), "work pool spot", FAILED, "does not know it"),
+    "no version": (prefect_rows(version=""), "Prefect from here", OK, "unknown (not reported; Pre"),
     "another type": (pool_rows(type="docker"), "work pool spot", FAILED, "of type docker"),
     "paused": (pool_rows(is_paused=True), "work pool spot", FAILED, "paused"),
     "not ready": (pool_rows(status="NOT_READY"), "work pool spot", WARNING, "is online"),
@@ -192,6 +202,16 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "no SIGTERM": (template_rows(environment=[]), "pool: SIGTERM behaviour", WARNING, "rescued"),
     "on demand": (template_rows(launch_type="FARGATE"), "pool: capacity", WARNING, "on FARGATE"),
     "cannot move": (without_launch_type(), "pool: launch type", FAILED, "cannot be moved"),
+    "cannot move either": (
+        with_strategy([{"capacityProvider": "FARGATE_SPOT"}]), "pool: strategy", FAILED, "moved",
+    ),
+    "an empty strategy": (with_strategy([]), "pool: strategy", FAILED, "wins over launch_type"),
+    "a strategy of another variable": (
+        with_strategy("{{ mine }}"), "pool: strategy", FAILED, "cannot be moved",
+    ),
+    "a strategy by the variable": (
+        with_strategy("{{capacity_provider_strategy}}"), "pool: template", OK, "Spot",
+    ),
     "online": (
         prefect_rows(), "worker", OK, "1 online, Prefect 3.8.8; last heartbeat 7 s ago",
     ),
@@ -215,6 +235,56 @@ def test_a_part_is_judged_and_what_is_not_ok_has_its_next_step(
     assert row.state is state
     assert found in row.found
     assert bool(row.next_step) is (state is not State.OK)
+
+
+NOT_SERVED: Final = {
+    "404 of the framework": answer(404, {"detail": "Not Found"}),
+    "404 in other words": answer(404, {"message": "no such route"}),
+    "404 without words": answer_raw(b"<html>404</html>", 404),
+    "403": answer(403, {"detail": "Forbidden"}),
+    "405": answer(405, {"detail": "Method Not Allowed"}),
+}
+
+
+def rows_of(refusal: Step, served: Mapping[str, object]) -> tuple[list[Row], set[str]]:
+    """Judge a Prefect that serves only this, by path; return the paths that were asked for, too."""
+
+    def serve(at: BaseHTTPRequestHandler) -> None:
+        step = answer(200, served[at.path]) if at.path in served else refusal
+        step(at)
+
+    with ScriptedServer([serve]) as server:
+        none: Any = {"prefect_api_key_parameter": "", "prefect_api_auth_string_parameter": ""}
+        context: Any = SimpleNamespace(
+            project=make_project(**none),
+            prefect=OperatorPrefect(server.url, lambda _fresh: None, lambda: 5.0),
+            now=lambda: NOW,
+        )
+        rows = prefect_side.rows(prefect_side.read(context), context.project)
+        return rows, {seen.path for seen in server.seen}
+
+
+@pytest.mark.parametrize("refusal", NOT_SERVED.values(), ids=NOT_SERVED)
+def test_without_a_version_as_in_prefect_cloud_all_else_is_looked_at(refusal: Step) -> None:
+    """Cloud serves nothing under /admin, and a role may be refused the workers' start events."""
+    pool = {"name": "spot", "type": "ecs", "base_job_template": make_template()}
+    worker = {"name": "w", "status": "ONLINE", "last_heartbeat_time": NOW.isoformat()}
+    served = {"/work_pools/spot": pool, "/work_pools/spot/workers/filter": [worker]}
+    rows, asked = rows_of(refusal, served)
+    assert exit_of(rows) is Exit.OK
+    assert the("Prefect from here", rows).found.startswith("version unknown")
+    assert the("worker", rows).found == "1 online; last heartbeat 0 s ago"
+    assert asked == {*served, "/admin/version", "/events/filter"}
+
+
+@pytest.mark.parametrize("wording", [wording for wording in NOT_SERVED if "404" in wording])
+def test_without_version_and_pool_it_is_a_prefect_only_if_it_has_work_pools(wording: str) -> None:
+    rows, _ = rows_of(NOT_SERVED[wording], {})
+    assert the("Prefect from here", rows).state is FAILED
+    assert the("Prefect from here", rows).next_step.startswith("check PREFECT_API_URL")
+    rows, _ = rows_of(NOT_SERVED["404 in other words"], {"/work_pools/filter": []})
+    assert the("Prefect from here", rows).state is OK
+    assert the("work pool spot", rows).found == "Prefect does not know it"
 
 
 def test_the_exit_code_is_that_of_the_worst_row() -> None:

@@ -208,6 +208,10 @@ ALARMS = {
         *(f"{NAMESPACE} {Metric.SPOT_INTERRUPTIONS.value}", OF_A_POOL),
         "Sum of 3600 s, 1 times GreaterThanOrEqualToThreshold 20, notBreaching",
     ),
+    "StartFailuresSurge": (
+        *(f"{NAMESPACE} {Metric.FAILED_STARTS.value}", OF_A_POOL),
+        "Sum of 300 s, 1 times GreaterThanOrEqualToThreshold 10, notBreaching",
+    ),
     "NetSavingNegative": (
         *(f"{NAMESPACE} {Metric.NET_SAVINGS.value}", OF_A_POOL),
         "Sum of 86400 s, 1 times LessThanThreshold 0, notBreaching",

@@ -75,6 +75,7 @@ any_record = any_of(
     failed_starts=st.lists(any_of(FailedStart), max_size=3).map(
         lambda found: {failed.key: failed for failed in found}
     ),
+    subflows=st.dictionaries(TEXTS, st.lists(st.integers(0, 99)).map(tuple), max_size=2),
     own_retries=st.none() | st.integers(0, 99),
     moved=st.none() | any_of(Moved),
 )

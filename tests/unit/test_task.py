@@ -13,10 +13,11 @@ from chalicelib.core.model.ecs_task import (
     Task,
     classify,
     completed_by,
-    in_clusters,
     parse_event,
     parse_task,
+    reason_to_ignore,
 )
+from chalicelib.core.rescue.snapshot import cause_of
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RUN_ID, TASK_ARN, make_event, make_task
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -42,7 +43,71 @@ def test_the_guides_minimal_warning_is_read() -> None:
 def test_our_clusters_are_those_that_are_named_or_whose_arn_is_given(
     clusters: tuple[str, ...], ours: bool
 ) -> None:
-    assert in_clusters(make_task(), clusters, ACCOUNT) is ours
+    assert (reason_to_ignore(make_task(), clusters, ACCOUNT, "us-east-1") == "") is ours
+
+
+ELSEWHERE = CLUSTER_ARN.replace("us-east-1", "eu-west-1")
+THEIRS = CLUSTER_ARN.replace(ACCOUNT, "999988887777")
+OURS: dict[str, dict[str, Any]] = {
+    "complete": {},
+    "no launch type": {"launchType": None},
+    "no provider": {"capacityProviderName": None},
+    "on demand": {"capacityProviderName": "FARGATE"},
+}
+NOT_FARGATE = "the task is not on Fargate"
+NOT_OURS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    **{
+        f"{launch_type}, {code}": ({"launchType": launch_type, "stopCode": code}, {}, NOT_FARGATE)
+        for launch_type in ("EC2", "EXTERNAL", "MANAGED_INSTANCES")
+        for code in ("TerminationNotice", "SpotInterruption", "UserInitiated")
+    },
+    "a provider of the user's": ({"capacityProviderName": "my-instances"}, {}, NOT_FARGATE),
+    "only the provider is named": (
+        {"launchType": None, "capacityProviderName": "my-instances"},
+        {},
+        NOT_FARGATE,
+    ),
+    "both of another region": (
+        {"taskArn": TASK_ARN.replace("us-east-1", "eu-west-1"), "clusterArn": ELSEWHERE},
+        {},
+        "eu-west-1",
+    ),
+    "its cluster's region": ({"clusterArn": ELSEWHERE}, {}, "eu-west-1"),
+    "its own region": ({"taskArn": TASK_ARN.replace("us-east-1", "eu-west-1")}, {}, "eu-west-1"),
+    "the sender's region": ({}, {"region": "eu-west-1"}, "eu-west-1"),
+    "its cluster's account": ({"clusterArn": THEIRS}, {}, "999988887777"),
+    "its own account": ({"taskArn": TASK_ARN.replace(ACCOUNT, "999988887777")}, {}, "999988887777"),
+    "the sender's account": ({}, {"account": "999988887777"}, "999988887777"),
+    "another cluster": ({"clusterArn": f"{CLUSTER_ARN}-2"}, {}, "none of our clusters"),
+}
+BY_NAME, BY_ARN = ("prefect-spot-dev",), (CLUSTER_ARN,)
+
+
+@pytest.mark.parametrize("clusters", [BY_NAME, BY_ARN, (*BY_NAME, ELSEWHERE, THEIRS)])
+@pytest.mark.parametrize(("detail", "envelope", "reason"), NOT_OURS.values(), ids=NOT_OURS)
+def test_a_task_that_is_not_ours_is_ignored_with_the_reason(
+    clusters: tuple[str, ...], detail: dict[str, Any], envelope: dict[str, Any], reason: str
+) -> None:
+    task = read(make_event(detail, **envelope))
+    assert reason in reason_to_ignore(task, clusters, ACCOUNT, "us-east-1")
+
+
+@pytest.mark.parametrize("clusters", [BY_NAME, BY_ARN])
+@pytest.mark.parametrize("detail", OURS.values(), ids=OURS)
+def test_a_fargate_task_of_ours_is_not_ignored_in_any_partition(
+    clusters: tuple[str, ...], detail: dict[str, Any]
+) -> None:
+    for partition, region in (("aws", "us-east-1"), ("aws-cn", "cn-north-1"), ("aws-us-gov", "x")):
+        moved = json.loads(
+            json.dumps([make_event(detail, region=region), clusters])
+            .replace("arn:aws:", f"arn:{partition}:")
+            .replace(":us-east-1:", f":{region}:")
+        )
+        assert reason_to_ignore(read(moved[0]), moved[1], ACCOUNT, region) == ""
+        assert reason_to_ignore(read(moved[0]), moved[1], ACCOUNT, "another")
+    bare = make_event(detail)
+    del bare["account"], bare["region"]
+    assert reason_to_ignore(read(bare), clusters, ACCOUNT, "us-east-1") == ""
 
 
 def test_a_real_complete_event_is_read() -> None:
@@ -60,11 +125,14 @@ def test_the_flow_run_is_found_in_the_tags_of_a_described_task() -> None:
         "taskArn": TASK_ARN,
         "clusterArn": CLUSTER_ARN,
         "createdAt": NOW,
-        "tags": [{"key": "prefect.io/flow-run-id", "value": str(RUN_ID)}],
+        "tags": [
+            {"key": "prefect.io/flow-run-id", "value": str(RUN_ID)},
+            {"key": "prefect.io/work-pool-name", "value": "spot"},
+        ],
     }
     task = parse_task(detail)
     assert isinstance(task, Task)
-    assert (task.flow_run_id, task.created_at) == (RUN_ID, NOW)
+    assert (task.flow_run_id, task.created_at, task.work_pool) == (RUN_ID, NOW, "spot")
 
 
 @pytest.mark.parametrize(
@@ -109,14 +177,16 @@ NO_ROOM = "Capacity is unavailable at this time. Please try again later"
         pytest.param(BY_ITSELF, "", False, OTHER, id="exited by itself without a warning"),
         pytest.param("UserInitiated", "prefect-spot drill 1", False, Cause.DRILL, id="drill"),
         pytest.param("TaskFailedToStart", NO_ROOM, False, Cause.NO_SPOT_CAPACITY, id="no capacity"),
-        pytest.param("TaskFailedToStart", "CannotPullContainer", False, OTHER, id="image pull"),
+        pytest.param("TaskFailedToStart", "CannotPull", False, Cause.FAILED_START, id="image pull"),
+        pytest.param("InfrastructureHealth", "", False, Cause.FAILED_START, id="host died"),
+        pytest.param("InfrastructureHealth", "", True, SPOT, id="host died after a warning"),
         pytest.param("SomethingNew", "", False, OTHER, id="unknown"),
     ],
 )
 def test_the_cause_is_named(stop_code: str, reason: str, warned: bool, cause: Cause) -> None:
     started_at = None if stop_code == "TaskFailedToStart" else NOW
     task = make_task(stop_code=stop_code, stopped_reason=reason, started_at=started_at)
-    assert classify(task, warned=warned) is cause
+    assert cause_of(task, warned=warned) is cause
 
 
 def test_an_on_demand_task_is_not_interrupted_by_spot() -> None:

@@ -58,6 +58,8 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
 @pytest.mark.usefixtures("settings")
 def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
     context = wiring.context_of(Context(60_000))
+    account, region = Context.invoked_function_arn.split(":")[4:2:-1]
+    assert context.scope == (("prefect-spot-dev",), account, region)
     assert context.lease == timedelta(seconds=65)
     assert 50 < context.seconds_left() <= 57
 

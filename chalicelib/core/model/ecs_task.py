@@ -14,15 +14,17 @@ from enum import StrEnum
 from typing import Final, assert_never
 from uuid import UUID
 
+from chalicelib.core.model.text import one_line
+
 FARGATE: Final = "FARGATE"
 FARGATE_SPOT: Final = "FARGATE_SPOT"
 FLOW_RUN_ID_VARIABLE: Final = "PREFECT__FLOW_RUN_ID"
 FLOW_RUN_ID_TAG: Final = "prefect.io/flow-run-id"
 DEPLOYMENT_ID_TAG: Final = "prefect.io/deployment-id"
+WORK_POOL_TAG: Final = "prefect.io/work-pool-name"
 SPOT_STOP_CODES: Final = ("SpotInterruption", "TerminationNotice")
 SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
 DRILL_STOP_REASON: Final = "prefect-spot drill"
-NO_CAPACITY_REASON: Final = "Capacity is unavailable at this time"
 LONGEST_TEXT: Final = 512
 """Characters kept of a text. ECS itself cuts a stop reason at about 128."""
 _ARN: Final = re.compile(r"arn:[!-~]{1,400}")
@@ -50,7 +52,8 @@ class Task:
     """One task. `cpu_units` are 1/1024 vCPU, `memory_mib` MiB; times are UTC.
 
     `flow_container_stopped`, `exit_code` and `container_reason` are about the container that runs
-    the flow, not about sidecars.
+    the flow, not about sidecars. `sent_from`: account and region in the envelope of the event,
+    empty where it names none. `work_pool`: its tag, in which the worker replaces some characters.
     """
 
     arn: str
@@ -78,6 +81,8 @@ class Task:
     updated_at: datetime | None = None
     exit_code: int | None = None
     container_reason: str = ""
+    work_pool: str = ""
+    sent_from: tuple[str, str] = ("", "")
 
     @property
     def region(self) -> str:
@@ -115,7 +120,7 @@ class Task:
 def parse_event(event: object) -> Task | Ignored:
     """Read an EventBridge event; anything that is no ECS task change is Ignored. Never raises.
 
-    The envelope's `time`, `region` and `version` are not needed: the guide's own example has none.
+    The envelope's `time`, `account` and `region` are not needed: the guide's own example has none.
     """
     if not isinstance(event, Mapping):
         return Ignored("not an event: no JSON object")
@@ -124,7 +129,10 @@ def parse_event(event: object) -> Task | Ignored:
     detail = event.get("detail")
     if not isinstance(detail, Mapping):
         return Ignored("malformed event: no detail")
-    return parse_task(detail, seen_at=_instant(event, "time"))
+    task = parse_task(detail, seen_at=_instant(event, "time"))
+    if isinstance(task, Ignored):
+        return task
+    return replace(task, sent_from=(_text(event, "account"), _text(event, "region")))
 
 
 def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) -> Task | Ignored:
@@ -169,6 +177,7 @@ def parse_task(detail: Mapping[str, object], seen_at: datetime | None = None) ->
         updated_at=_instant(detail, "updatedAt") or seen_at,
         exit_code=_whole_number(container, "exitCode"),
         container_reason=_text(container, "reason"),
+        work_pool=_text(tags, WORK_POOL_TAG),
     )
 
 
@@ -184,7 +193,10 @@ def completed_by(event_task: Task, described: Task) -> Task:
 
 
 def classify(task: Task, *, warned: bool) -> Cause:
-    """Return the cause of a task's stop. `warned`: a Spot warning for this task is on record.
+    """Return whether Spot or a drill stopped the task, or something else: then OTHER.
+
+    `warned`: a Spot warning for this task is on record. What else it may be, and what a start
+    that failed is: `core/rescue/snapshot.py`.
 
     Never by exit code: 143, 137, 1, 2, 0 and none at all occur on interruption.
     """
@@ -193,9 +205,6 @@ def classify(task: Task, *, warned: bool) -> Cause:
         return Cause.DRILL
     if is_interruption(task) or (is_spot and warned):
         return Cause.SPOT_INTERRUPTION
-    never_started = task.stop_code == "TaskFailedToStart" and task.started_at is None
-    if is_spot and never_started and NO_CAPACITY_REASON.lower() in task.stopped_reason.lower():
-        return Cause.NO_SPOT_CAPACITY
     return Cause.OTHER
 
 
@@ -214,12 +223,28 @@ def is_interruption(task: Task) -> bool:
     return task.stop_code in SPOT_STOP_CODES or task.stopped_reason.startswith(SPOT_STOP_REASON)
 
 
-def in_clusters(task: Task, clusters: Sequence[str], account: str) -> bool:
-    """Whether the task runs in one of `clusters` (names or ARNs) of our own account."""
-    if account and task.account != account:
-        return False
+def reason_to_ignore(task: Task, clusters: Sequence[str], account: str, region: str) -> str:
+    """Return why a task is not ours; empty for a Fargate task in one of our clusters.
+
+    `clusters`: names or ARNs. `account` and `region`: ours, empty: not checked. Clusters of other
+    accounts and regions may have the same names, and their events may be forwarded to our bus.
+    Whatever its stop code, a task on EC2, EXTERNAL or Managed Instances is none of Fargate's, and
+    so is one on a capacity provider of the user's (ECS API: `launchType`, `capacityProviderName`).
+    """
+    on_other_capacity = task.capacity_provider not in ("", FARGATE, FARGATE_SPOT)
+    if task.launch_type not in ("", FARGATE) or on_other_capacity:
+        return "the task is not on Fargate"
+    of_arns = [(_arn_part(arn, 4), _arn_part(arn, 3)) for arn in (task.arn, task.cluster_arn)]
+    sender = (task.sent_from[0] or account, task.sent_from[1] or region)
+    for its_account, its_region in (*of_arns, sender):
+        if account and its_account != account:
+            return f"the task is of another account, {one_line(its_account)}"
+        if region and its_region != region:
+            return f"the task is in another region, {one_line(its_region)}"
     name = task.cluster_arn.rpartition("cluster/")[2]
-    return task.cluster_arn in clusters or name in clusters
+    if task.cluster_arn in clusters or name in clusters:
+        return ""
+    return "the task is in none of our clusters"
 
 
 def _flow_container(detail: Mapping[str, object]) -> tuple[str, UUID | None]:

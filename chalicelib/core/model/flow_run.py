@@ -5,8 +5,9 @@ record, and `core/rescue/decide.py` judges them.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -64,6 +65,15 @@ class RunState:
     def is_over(self) -> bool:
         """Whether the flow or a person ended the run, so that a rerun would be wrong."""
         return self.type in OVER_STATES
+
+    @property
+    def scheduled_time(self) -> datetime | None:
+        """When a SCHEDULED state is due (UTC); None where it does not say, or not readably."""
+        at = self.details.get("scheduled_time")
+        with suppress(ValueError):
+            moment = datetime.fromisoformat(at) if isinstance(at, str) else None
+            return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +203,12 @@ class Interruption:
     counted, else 0: a run that never started, or that waited for a retry of its own, lost none.
     `rerun_on` is the capacity that was decided for the rerun, empty while there is none; `guard`
     the one that moved it to FARGATE before the budget would have, empty for none, and
-    `guard_reason` its reason, or the fact that a guard lacked. `run_state` and `tags` (those of
+    `guard_reason` its reason, or the fact that a guard lacked, or that an earlier move to FARGATE
+    had no effect. `run_state` and `tags` (those of
     ours) are what the decision saw: `spotctl replay` needs them; empty in records of older
-    releases. `..._annotated`: the annotation is on the run.
+    releases. `warned_at` (UTC) is when ECS warned of it, None without a warning; `not_rerun` why
+    its rerun was given up for good, empty if it was not. `..._annotated`: the annotation is on the
+    run.
     """
 
     task_arn: str
@@ -207,6 +220,7 @@ class Interruption:
     reason: str = ""
     availability_zone: str = ""
     recorded_at: datetime | None = None
+    warned_at: datetime | None = None
     billed_from: datetime | None = None
     exited_at: datetime | None = None
     lost_start: int = 0
@@ -215,6 +229,7 @@ class Interruption:
     guard_reason: str = ""
     run_state: str = ""
     tags: tuple[str, ...] = ()
+    not_rerun: str = ""
     warning_annotated: bool = False
     outcome_annotated: bool = False
 
@@ -228,7 +243,7 @@ class FailedStart:
     at that time, as `attempt`. `kind` is that of `core/rescue/start_failures.py`, `reason` what ECS
     or the worker said. `lost_start` is the run's `run_count` if the flow had started (its host
     died), else 0. `retry_on` is the capacity of the next start, empty while, or where, there is
-    none. `annotated`: the annotation is on the run.
+    none; `not_rerun` why it was given up for good. `annotated`: the annotation is on the run.
     """
 
     key: str
@@ -240,6 +255,7 @@ class FailedStart:
     recorded_at: datetime | None = None
     lost_start: int = 0
     retry_on: str = ""
+    not_rerun: str = ""
     annotated: bool = False
 
 
@@ -258,7 +274,8 @@ class RunRecord:
 
     `own_retries` is the flow's original `retries`, None until it is known; `next_capacity` where
     the next rerun goes: empty, FARGATE_SPOT or, then for good, FARGATE. `moved` is None unless a
-    guard moved the run to FARGATE before its first start.
+    guard moved the run to FARGATE before its first start. `subflows` has of each run in the run's
+    process the retries that it had at first, then the `run_count` of each start that was lost.
     """
 
     flow_run_id: UUID
@@ -267,6 +284,7 @@ class RunRecord:
     next_capacity: str = ""
     moved: Moved | None = None
     failed_starts: Mapping[str, FailedStart] = field(default_factory=dict, hash=False)
+    subflows: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     def warned_of(self, task_arn: str) -> bool:
         """Whether an interruption of that task is on record."""

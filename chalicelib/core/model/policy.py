@@ -1,7 +1,7 @@
 """What the user has set about reruns: by settings for all runs, by tags for one."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -9,9 +9,10 @@ from hashlib import blake2b
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import FARGATE
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import FlowRun
 from chalicelib.core.model.pricing import Rates
+from chalicelib.core.model.text import one_line
 
 SPOT_RETRIES_TAG: Final = "spot-retries:"
 START_RETRIES_TAG: Final = "start-retries:"
@@ -20,6 +21,11 @@ OPT_IN_TAG: Final = "spot:rerun"
 NEVER_RERUN_TAG: Final = "spot:never-rerun"
 INTERRUPTED_TAG: Final = "spot-interrupted"
 ON_DEMAND_TAG: Final = "spot-on-demand"
+STRATEGY: Final = "capacity_provider_strategy"
+"""The job variable with a capacity provider strategy, which wins over the launch type."""
+ON_FARGATE: Final = {"capacityProvider": FARGATE, "weight": 1, "base": 0}
+"""The strategy's item that a move names. Prefect refuses one without `base`, which prefect-aws's
+template requires; 0 is what RunTask takes for none."""
 _DECIDING_TAG: Final = re.compile(
     rf"(?:{SPOT_RETRIES_TAG}|{START_RETRIES_TAG})[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
     rf"|{DEADLINE_TAG}(?:[0-9]{{1,8}}[dhms]){{1,4}}"
@@ -40,7 +46,8 @@ class Policy:
 
     `spot_retries`: interruptions before a run moves to FARGATE; `rerun_delay_seconds`: the wait
     before a rerun on Spot; `start_retries`: how often an attempt that failed to start is started
-    again; `economics`: whether the economics policy is on.
+    again; `economics`: whether the economics policy is on; `work_pools`: whose runs are ours,
+    empty for any.
     """
 
     mode: Mode = Mode.RESCUE
@@ -49,6 +56,7 @@ class Policy:
     rerun_delay_seconds: int = 0
     rates: Rates = field(default_factory=dict, hash=False)
     economics: bool = False
+    work_pools: tuple[str, ...] = ()
 
     def rerun_delay(self, flow_run_id: UUID) -> timedelta:
         """Return the delay, and up to as much again by the run's id: many runs then spread out."""
@@ -113,6 +121,13 @@ def has_deadline_tag(tags: Iterable[str]) -> bool:
     return any(tag.startswith(DEADLINE_TAG) for tag in tags)
 
 
+def other_pool(work_pool: str | None, pools: Sequence[str]) -> str:
+    """Return why a run of that work pool is not ours; empty: it is, or it has no pool."""
+    if not (work_pool and pools) or work_pool in pools:
+        return ""
+    return f"the run is of another work pool, {one_line(work_pool)}"
+
+
 def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
     """Return why this run is never rerun, whatever ends it; empty when it may be."""
     if run.deployment_id is None:
@@ -126,10 +141,49 @@ def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
 
 def is_on_demand(run: FlowRun) -> bool:
     """Whether the run's own job variables put it on FARGATE, as a rescue or a user does."""
-    return run.job_variables.get("launch_type") == FARGATE
+    is_fargate = run.job_variables.get("launch_type") == FARGATE
+    return is_fargate and _providers(run.job_variables) <= {FARGATE}
 
 
-def on_demand_variables(job_variables: Mapping[str, object]) -> dict[str, object]:
-    """Return the job variables with FARGATE as launch type, all others kept."""
-    # A capacity provider strategy would win over the launch type.
-    return {**job_variables, "launch_type": FARGATE, "capacity_provider_strategy": []}
+def runs_on_fargate(job_variables: Mapping[str, object]) -> bool:
+    """Whether a worker places a run with these job variables on Fargate, on Spot or not.
+
+    `job_variables`: all that apply, the pool's defaults and the deployment's included.
+    """
+    launch_type = str(job_variables.get("launch_type") or FARGATE)
+    return (_providers(job_variables) or {launch_type}) <= {FARGATE, FARGATE_SPOT}
+
+
+def must_displace_strategy(own: Mapping[str, object], *inherited: Mapping[str, object]) -> bool:
+    """Whether a move to FARGATE has to displace a capacity provider strategy.
+
+    `own`: the run's job variables; `inherited`: those of its deployment, and its pool's defaults.
+    A strategy wins over the launch type. An inherited one that is empty or null is sent to RunTask
+    as it is, beside the launch type; of the run's own, `on_demand_variables` leaves none.
+    """
+    return bool(own.get(STRATEGY)) or any(STRATEGY in variables for variables in inherited)
+
+
+def on_demand_variables(
+    job_variables: Mapping[str, object], *, displaces_strategy: bool
+) -> dict[str, object]:
+    """Return the run's job variables with FARGATE as launch type, all but its strategy kept.
+
+    RunTask refuses a launch type beside a strategy, an empty one perhaps too: none is named unless
+    one has to be displaced. A worker sends no launch type beside a strategy that is not empty.
+    """
+    kept = {name: value for name, value in job_variables.items() if name != STRATEGY}
+    displacing = {STRATEGY: [dict(ON_FARGATE)]} if displaces_strategy else {}
+    return {**kept, "launch_type": FARGATE, **displacing}
+
+
+def _providers(job_variables: Mapping[str, object]) -> set[str]:
+    """Return the providers of the strategy; "?" for one that cannot be read."""
+    strategy = job_variables.get(STRATEGY) or []
+    items = strategy if isinstance(strategy, list | tuple) else [strategy]
+    return {
+        str(item.get("capacityProvider") or item.get("capacity_provider") or "?")
+        if isinstance(item, Mapping)
+        else "?"
+        for item in items
+    }

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, was_interrupted
+from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, classify, was_interrupted
 from chalicelib.core.model.flow_run import RunRecord, RunState, StateType, TaskRun
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.pricing import (
@@ -25,10 +25,12 @@ from chalicelib.core.model.pricing import (
     seconds_between,
     size_of,
 )
-from chalicelib.core.rescue.snapshot import was_made_due
+from chalicelib.core.rescue import snapshot
+from chalicelib.core.rescue.rerun_state import was_made_due
 
 NO_FLOW_RUN: Final = "no-flow-run"
 NO_DEPLOYMENT: Final = "no-deployment"
+_NOTHING: Final = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,14 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """One stopped task's. `seconds` are charged ones, `wasted_seconds` those to be redone.
+    """One stopped task's, or a failed start's: then `task_arn` is `FailedStart.key`.
+
+    `seconds` are charged ones, `wasted_seconds` those to be redone.
 
     `seconds` is None, and so is `amounts`, where ECS reported no times; `amounts` also where there
     is no rate or no size. `shortcomings` says what is missing: then the bill is partial.
-    `began_at` is when AWS began to charge, None where ECS did not report it.
+    `began_at` is when AWS began to charge, None where ECS did not report it. `started`: a container
+    was; otherwise it is a failed start, and no attempt.
     """
 
     task_arn: str
@@ -85,11 +90,17 @@ class Bill:
     rates: tuple[Rate, ...] = ()
     shortcomings: tuple[str, ...] = ()
     began_at: datetime | None = None
+    started: bool = True
 
     @property
     def is_interrupted(self) -> bool:
         """Whether Spot took the task; a drill did not."""
         return self.cause is Cause.SPOT_INTERRUPTION
+
+    @property
+    def is_redone(self) -> bool:
+        """Whether its work has to be done again."""
+        return is_redone(self.cause)
 
     @property
     def is_drill(self) -> bool:
@@ -113,6 +124,18 @@ def never_started(task: Task) -> bool:
     return not any(times) and task.exit_code is None
 
 
+def is_redone(cause: Cause) -> bool:
+    """Whether what ended so has to be done again: it was interrupted, or failed to start."""
+    return was_interrupted(cause) or cause is Cause.FAILED_START
+
+
+def cause_of(task: Task, record: RunRecord | None) -> Cause:
+    """Return why a task stopped, by its run's record too; None: it is of no flow run."""
+    if record is None:
+        return classify(task, warned=False)
+    return snapshot.cause_of(task, warned=record.warned_of(task.arn))
+
+
 def span_of(task: Task) -> Span | None:
     """Return what is charged of a stopped task; None where ECS did not report its times."""
     start, end = task.billed_from, task.stopped_at or task.execution_stopped_at
@@ -130,11 +153,20 @@ def bill_of(
     wasted_seconds: Decimal,
     now: datetime,
 ) -> Bill:
-    """Return the bill of a stopped task that was started. `now` dates it where ECS does not."""
+    """Return the bill of a stopped task. `now` dates it where ECS does not.
+
+    What a failed start was charged is wasted; `wasted_seconds` counts where it was at work.
+    """
+    ended_at = task.stopped_at or task.execution_stopped_at or task.updated_at or now
+    if never_started(task):
+        return bill_of_nothing(task.arn, task.flow_run_id, deployment, ended_at, task.capacity)
     span, size = span_of(task), size_of(task)
     paid = rates.get((task.region, task.architecture, task.capacity))
     on_demand = rates.get((task.region, task.architecture, FARGATE))
-    wasted = wasted_seconds if was_interrupted(cause) else Decimal(0)
+    started = cause is not Cause.FAILED_START or task.started_at is not None
+    wasted = wasted_seconds if is_redone(cause) else _NOTHING
+    if span is not None and not started:
+        wasted = span.seconds
     lacks = {
         "ECS did not report when the image pull began": task.pull_started_at is None,
         "ECS did not report when the task stopped": task.stopped_at is None,
@@ -153,7 +185,7 @@ def bill_of(
         task_arn=task.arn,
         flow_run_id=task.flow_run_id,
         deployment=deployment,
-        ended_at=task.stopped_at or task.execution_stopped_at or task.updated_at or now,
+        ended_at=ended_at,
         capacity=task.capacity,
         cause=cause,
         seconds=span.seconds if span else None,
@@ -162,6 +194,25 @@ def bill_of(
         rates=tuple(dict.fromkeys(r for r in (paid, on_demand) if r and amounts)),
         shortcomings=tuple(text for text, is_so in lacks.items() if is_so),
         began_at=span.start if span else None,
+        started=started,
+    )
+
+
+def bill_of_nothing(
+    key: str, flow_run_id: UUID | None, deployment: Deployment, ended_at: datetime, capacity: str
+) -> Bill:
+    """Return the bill of a failed start that AWS charged nothing for; `key`: `FailedStart.key`."""
+    return Bill(
+        task_arn=key,
+        flow_run_id=flow_run_id,
+        deployment=deployment,
+        ended_at=ended_at,
+        capacity=capacity,
+        cause=Cause.FAILED_START,
+        seconds=_NOTHING,
+        wasted_seconds=_NOTHING,
+        amounts=Amounts(*[_NOTHING] * 4),
+        started=False,
     )
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from operator import add
 from typing import Any, Final
 
-from chalicelib.core.model.ecs_task import FARGATE_SPOT
+from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause
 from chalicelib.core.model.pricing import SMALLEST_USD, Rate, age_warning, read_rate
 from chalicelib.core.model.text import one_line
 from chalicelib.core.money.bill import Amounts, Bill, Deployment, RerunOutcome
@@ -41,6 +41,7 @@ COUNT_COLUMNS: Final = (
     "partial_bills",
     "deadline_moves",
     "economics_moves",
+    "failed_starts",
 )
 COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
 """Of a row, in this order, in JSON and CSV alike.
@@ -57,10 +58,11 @@ _ON_DEMAND: Final = (RerunOutcome.ON_DEMAND_RERUN, RerunOutcome.WOULD_ON_DEMAND_
 class Counts:
     """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial_bills` lack data.
 
-    `runs` counts a run with its first bill, `attempts` every task of a run; `would_...` are reruns
-    that observe mode left undone. `..._moves` are runs that a guard moved to on-demand before
-    their budget would have, in observe mode those that it would have moved. `first_...` are of
-    first bills on Spot alone: `core/policies` estimates the interruption rate from them.
+    `runs` counts a run with its first bill, `attempts` every task of a run; one of `failed_starts`
+    is neither where no container started. `would_...` are reruns that observe mode left undone.
+    `..._moves` are runs that a guard moved to on-demand before their budget would have, in observe
+    mode those that it would have moved. `first_...` are of first bills on Spot alone:
+    `core/policies` estimates the interruption rate from them.
     """
 
     runs: int = 0
@@ -82,6 +84,7 @@ class Counts:
     economics_moves: int = 0
     first_spot_us: int = 0
     first_interruptions: int = 0
+    failed_starts: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*map(add, astuple(self), astuple(other)))
@@ -136,12 +139,13 @@ def sum_of(
     """Return what a bill adds to its day and deployment; `guards`: what `guards_of` returns."""
     amounts, is_spot = bill.amounts or _NOTHING, bill.capacity == FARGATE_SPOT
     charged_us = int((bill.seconds or Decimal(0)) / _MICRO)
-    is_first = first_of_its_run and bill.flow_run_id is not None
+    is_attempt = bill.flow_run_id is not None and bill.started
+    is_first = first_of_its_run and is_attempt
     of_rerun, of_start = guards
-    moved_by = [of_rerun] * (outcome in _ON_DEMAND) + [of_start] * first_of_its_run
+    moved_by = [of_rerun] * (outcome in _ON_DEMAND) + [of_start] * is_first
     counts = Counts(
         runs=int(is_first),
-        attempts=int(bill.flow_run_id is not None),
+        attempts=int(is_attempt),
         interruptions=int(bill.is_interrupted),
         spot_reruns=int(outcome is RerunOutcome.SPOT_RERUN),
         on_demand_reruns=int(outcome is RerunOutcome.ON_DEMAND_RERUN),
@@ -159,6 +163,7 @@ def sum_of(
         economics_moves=moved_by.count(Guard.ECONOMICS),
         first_spot_us=charged_us if is_spot and is_first else 0,
         first_interruptions=int(bill.is_interrupted and is_spot and is_first),
+        failed_starts=int(bill.cause is Cause.FAILED_START),
     )
     deployment = DRILLS if bill.is_drill else bill.deployment
     return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
@@ -233,6 +238,14 @@ class Report:
         counts = self.total.counts
         return counts.would_spot_reruns + counts.would_on_demand_reruns > 0
 
+    @property
+    def optional(self) -> Mapping[str, str]:
+        """Titles of the columns that are shown only where they are not zero, by their counts."""
+        counts = self.total.counts
+        would = {"would_spot_reruns": "would: Spot", "would_on_demand_reruns": "would: on demand"}
+        failed = {"failed_starts": "failed starts"}
+        return (would if self.observes else {}) | (failed if counts.failed_starts else {})
+
 
 def days_between(since: date, until: date) -> tuple[date, ...]:
     """Return every day from `since` to `until`, both included."""
@@ -268,11 +281,11 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
     """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
-    return [_savings_row(row, report.observes) for row in (*report.deployments, report.total)]
+    optional = {title: name for name, title in report.optional.items()}
+    return [_savings_row(row, optional) for row in (*report.deployments, report.total)]
 
 
-def _savings_row(row: Row, observes: bool) -> Mapping[str, object]:
-    would = {"would: Spot": "would_spot_reruns", "would: on demand": "would_on_demand_reruns"}
+def _savings_row(row: Row, optional: Mapping[str, str]) -> Mapping[str, object]:
     columns = {
         "net USD": "net_savings_usd",
         "saved USD": "savings_usd",
@@ -280,7 +293,7 @@ def _savings_row(row: Row, observes: bool) -> Mapping[str, object]:
         "interrupted": "interruptions",
         "rerun: Spot": "spot_reruns",
         "rerun: on demand": "on_demand_reruns",
-        **(would if observes else {}),
+        **optional,
         "runs": "runs",
         "tasks": "attempts",
         "hours": "hours",

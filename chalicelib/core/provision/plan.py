@@ -16,7 +16,13 @@ from typing import Any
 
 from chalicelib.core.provision import model
 from chalicelib.core.provision.model import ProvisionState, Stack, StackDefinition
-from chalicelib.core.provision.pool_template import Template, Values, WorkPool, merged
+from chalicelib.core.provision.pool_template import (
+    Template,
+    Values,
+    WorkPool,
+    fixed_capacity,
+    merged,
+)
 from chalicelib.errors import PrefectSpotError
 
 
@@ -118,6 +124,16 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     planned = replace(planned, steps=(*planned.steps, *deliveries))
     if planned.state is not ProvisionState.READY:
         return planned
+    pool = observed.work_pool
+    fixed = fixed_capacity(pool.base_job_template) if pool and not desired.is_full else {}
+    if fixed:
+        problem = Problem(
+            "WorkPool",
+            f"the base job template of work pool {desired.work_pool!r} sets {' and '.join(fixed)}"
+            " itself: runs cannot be moved to FARGATE",
+            next_step=f"set {_assignments(fixed)} in its task_run_request",
+        )
+        return replace(planned, state=ProvisionState.BLOCKED, problems=(problem,))
     try:
         return replace(planned, steps=(*planned.steps, *_pool_steps(desired, observed)))
     except ValueError as error:
@@ -218,6 +234,10 @@ def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: s
         "ApiKeyParameterArn": credential_arn if is_api_key else "",
         "AuthStringParameterArn": "" if is_api_key else credential_arn,
     }
+
+
+def _assignments(fields: Mapping[str, str]) -> str:
+    return " and ".join(f"{field} to {value}" for field, value in fields.items())
 
 
 def _failed(stack: Stack | None) -> tuple[Problem, ...]:

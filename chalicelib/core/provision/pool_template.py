@@ -70,6 +70,30 @@ def merged(current: Template, shipped: Template, values: Values, launch_type: st
     return template
 
 
+def fixed_capacity(template: Template) -> Mapping[str, str]:
+    """Return the fields of RunTask that the template sets itself, and what they should hold.
+
+    While one of them is no placeholder, a run's job variables do not decide where its task runs: a
+    move to FARGATE has no effect. Empty where they do; a field that is left out fixes nothing.
+    """
+    job = template.get("job_configuration")
+    request = job.get("task_run_request") if isinstance(job, Mapping) else None
+    wanted = {"launchType": "launch_type", "capacityProviderStrategy": "capacity_provider_strategy"}
+    return {
+        field: f"{{{{ {variable} }}}}"
+        for field, variable in wanted.items()
+        if isinstance(request, Mapping)
+        and (given := request.get(field)) is not None
+        and _variable_of(given) != variable
+    }
+
+
+def _variable_of(line: object) -> str:
+    """The variable that a line stands for; empty for any other line."""
+    found = _VARIABLE.fullmatch(line) if isinstance(line, str) else None
+    return found[1] if found else ""
+
+
 def _fill(value: Any, values: Values) -> Any:
     if isinstance(value, Mapping):
         return {key: _fill(below, values) for key, below in value.items()}
@@ -124,8 +148,7 @@ def _restore_lines(current: dict[str, Any], wanted: Template, ours: set[str]) ->
 def _uses(line: object, ours: set[str]) -> bool:
     if isinstance(line, Mapping):
         return any(_uses(below, ours) for below in line.values())
-    found = _VARIABLE.fullmatch(line) if isinstance(line, str) else None
-    return found is not None and found[1] in ours
+    return _variable_of(line) in ours
 
 
 def _complete_container(configuration: dict[str, Any], wanted: Template) -> None:

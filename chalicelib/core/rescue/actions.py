@@ -21,7 +21,9 @@ class Verdict(StrEnum):
     RERUN_ON_SPOT = "rerun-on-spot"
     RERUN_ON_DEMAND = "rerun-on-demand"
     FINISH_RERUN = "finish-rerun"
+    MAKE_DUE = "make-due"
     UNDO_RERUN = "undo-rerun"
+    RESTORE = "restore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,24 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeSubflow:
+    """PATCH a run in the process of the run that is rerun."""
+
+    flow_run_id: UUID
+    change: RunChange
+
+
+@dataclass(frozen=True, slots=True)
+class CrashTaskRuns:
+    """Set task runs of a dead container Crashed: that frees their slots of a concurrency limit."""
+
+    ids: tuple[UUID, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class MakeDue:
-    """Schedule the parked run for `at`, when workers may take it."""
+    """Schedule the parked run for `at`, when workers may take it; look again."""
 
     transition_id: UUID
     at: datetime
@@ -62,9 +80,14 @@ class MakeDue:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Restore the state that a park replaced by mistake: the run had moved on meanwhile."""
+    """Restore a state that was replaced by mistake; look again.
+
+    By us, while another client set it (UNDO_RERUN), or by an engine (RESTORE); `why` says how.
+    """
 
     state: RunState
+    verdict: Verdict
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +149,20 @@ class Annotate:
     record: RunRecord
 
 
-Action = Save | Park | Change | MakeDue | Restore | End | Annotate
+Action = Save | Park | Change | ChangeSubflow | CrashTaskRuns | MakeDue | Restore | End | Annotate
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict, its reason in words, and the actions that carry it out."""
+    """A verdict, its reason in words, and the actions that carry it out.
+
+    `due_at`: when a run that was rerun is due (UTC).
+    """
 
     verdict: Verdict
     reason: str
     actions: tuple[Action, ...] = ()
+    due_at: datetime | None = None
 
     @property
     def summary(self) -> dict[str, str]:

@@ -1,76 +1,132 @@
-"""What an interruption adds to the run in Prefect: log line, artifact, events, labels, tags.
+"""What an interruption, or a failed start, adds to the run in Prefect.
+
+A log line, an artifact, events; an interruption labels and tags as well.
 
 Texts from outside (stop reasons, zones, names) are cut and escaped by `core/model/text.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause
-from chalicelib.core.model.flow_run import FlowRun, Interruption, Moved
+from chalicelib.core.model.flow_run import FailedStart, FlowRun, Interruption, Moved
 from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.model.text import escaped, one_line
 from chalicelib.core.rescue import judge
 from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact, LogLine, PrefectEvent
 from chalicelib.core.rescue.judge import Phase, Ruling, Words
-from chalicelib.core.rescue.snapshot import Snapshot, park_id_of_task
+from chalicelib.core.rescue.rerun_state import park_id_of_task
+from chalicelib.core.rescue.snapshot import Snapshot, start_failure
 
 INTERRUPTIONS_LABEL: Final = "prefect-spot.interruptions"
 CAPACITY_LABEL: Final = "prefect-spot.capacity"
 INTERRUPTED_EVENT: Final = "prefect-spot.interrupted"
 RERUN_EVENT: Final = "prefect-spot.rerun"
 ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
+START_RETRIED_EVENT: Final = "prefect-spot.start-retried"
 WHY_LENGTH: Final = 600
 """Characters of a reason, which may hold those of several guards."""
 _UNTIL_EXIT: Final = "known once the container has exited"
 
 
 def annotate(recorded: Snapshot, ruling: Ruling) -> tuple[Annotate, ...]:
-    """Return the action that annotates what was ruled about an interruption on record.
+    """Return the action that annotates what was ruled about an end that is on record.
 
     None for a ruling that needs no annotation, and none for a phase that is annotated already. In
     observe mode nothing is written on the run itself.
     """
-    interruption = recorded.interruption
-    if interruption is None or (words := _words(recorded, interruption, ruling)) is None:
+    words, record = _words(recorded, ruling), recorded.record
+    if words is None:
         return ()
-    has_outcome = words.phase is not Phase.WARNING or interruption.outcome_annotated
-    annotated = replace(interruption, warning_annotated=True, outcome_annotated=has_outcome)
-    if annotated == interruption:
+    if interruption := recorded.interruption:
+        has_outcome = words.phase is not Phase.WARNING or interruption.outcome_annotated
+        annotated = replace(interruption, warning_annotated=True, outcome_annotated=has_outcome)
+        if annotated == interruption:
+            return ()
+        annotation = _annotation(recorded, interruption, words)
+        return (Annotate(annotation, record.with_interruption(annotated)),)
+    failed = recorded.failed_start
+    if failed is None or failed.annotated:
         return ()
-    annotation = _annotation(recorded, interruption, words)
-    return (Annotate(annotation, recorded.record.with_interruption(annotated)),)
+    annotation = _annotation_of_failed_start(recorded, failed, words)
+    return (Annotate(annotation, record.with_failed_start(replace(failed, annotated=True))),)
 
 
 def title_of(snapshot: Snapshot) -> str:
-    """Return what ended in a line: which interruption of how many, and in which zone."""
-    ended = snapshot.interruption
-    return _title(ended, snapshot.budget) if ended else "No Spot capacity"
+    """Return what ended in a line: which interruption, or failed start, of how many allowed."""
+    if interruption := snapshot.interruption:
+        return _title(interruption, snapshot.budget)
+    failed, allowed = snapshot.failed_start, snapshot.start_budget.allowed
+    if snapshot.cause is Cause.NO_SPOT_CAPACITY or failed is None:
+        return "No Spot capacity"
+    if failed.retry_on:
+        return f"Failed start, retry {failed.number} of {allowed}"
+    return f"Failed start {failed.number} (retries allowed: {allowed})"
 
 
-def _words(recorded: Snapshot, interruption: Interruption, ruling: Ruling) -> Words | None:
+def _words(recorded: Snapshot, ruling: Ruling) -> Words | None:
     observing = recorded.policy.mode is Mode.OBSERVE
+    interruption, failed = recorded.interruption, recorded.failed_start
+    rerun_on = interruption.rerun_on if interruption else failed.retry_on if failed else ""
     match ruling:
         case judge.Note(words=words):
             return words
         case judge.NotRerun(why):
             return Words(Phase.NO_RERUN, "the run stays Crashed", why)
-        case judge.Repeat() if not interruption.rerun_on:
+        case judge.Repeat() if not rerun_on:
             return None
         case judge.Repeat(made_due=False):
             moved = f"the run was {one_line(recorded.run.state.name)} before it could be rerun"
             return Words(Phase.NO_RERUN, "nothing", moved)
         case judge.Rerun() if not observing:
-            return None  # the look that finds the run parked annotates it
-        case judge.Rerun() | judge.Complete() | judge.Repeat():
-            rerun = f"{'would be ' if observing else ''}rerun on {interruption.rerun_on}"
-            return Words(Phase.RERUN, rerun, _why_rerun(recorded, interruption))
+            return None  # the look that finds the run due annotates it
+        case judge.Rerun() | judge.Repeat():
+            rerun = f"{'would be ' if observing else ''}rerun on {rerun_on}"
+            why = _why_rerun(recorded, interruption) if interruption else _why_retried(recorded)
+            return Words(Phase.RERUN, rerun, why)
         case _:
             return None
+
+
+def _why_retried(recorded: Snapshot) -> str:
+    failure = start_failure(recorded.subject)
+    return failure.what if failure else "the start failed"
+
+
+def _annotation_of_failed_start(
+    snapshot: Snapshot, failed: FailedStart, words: Words
+) -> Annotation:
+    run, now, observing = snapshot.run, snapshot.now, snapshot.policy.mode is Mode.OBSERVE
+    is_refusal = snapshot.cause is Cause.NO_SPOT_CAPACITY
+    name = ON_DEMAND_EVENT if is_refusal else START_RETRIED_EVENT
+    payload = {
+        "failed_start": failed.number,
+        "allowed": snapshot.start_budget.allowed,
+        "kind": failed.kind,
+        "task_arn": failed.key if snapshot.task else "",
+        "rerun_on": failed.retry_on,
+        "mode": snapshot.policy.mode.value,
+    }
+    event = _event(run, uuid5(park_id_of_task(failed.key), name), name, now, payload)
+    title, failure = title_of(snapshot), start_failure(snapshot.subject)
+    rows = [
+        ("Failed start", f"{failed.kind}: {failure.what}" if failure else failed.kind),
+        ("Reason", escaped(failed.reason, WHY_LENGTH)),
+        ("Task", escaped(failed.key.rpartition("/")[2]) if snapshot.task else "none was started"),
+        ("Capacity", escaped(failed.capacity)),
+        ("Time", f"{failed.recorded_at:%Y-%m-%d %H:%M:%S} UTC" if failed.recorded_at else ""),
+        ("What to do", failure.remedy if failure and words.phase is Phase.NO_RERUN else "nothing"),
+    ]
+    key = f"spot-failed-start-{str(run.id)[:8]}"
+    return Annotation(
+        *_texts(run, now, key, title, words, heading=title, table=_rows(rows)),
+        events=(event,) if words.phase is Phase.RERUN and not observing else (),
+        labels={CAPACITY_LABEL: FARGATE} if is_refusal and not observing else None,
+    )
 
 
 def _annotation(snapshot: Snapshot, interruption: Interruption, words: Words) -> Annotation:
@@ -141,6 +197,10 @@ def _table(snapshot: Snapshot, interruption: Interruption) -> str:
         ("Time lost", time_lost),
         ("Money lost", money_lost),
     ]
+    return _rows(rows)
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
     # The first row is the table's header: an empty one is shown as an empty bar.
     header, *rest = (f"| {name} | {value} |" for name, value in rows)
     return "\n".join([header, "|---|---|", *rest])
@@ -207,9 +267,9 @@ def _why_rerun(snapshot: Snapshot, interruption: Interruption) -> str:
     within_budget = interruption.number <= budget.allowed
     if interruption.guard:
         return f"{interruption.guard}: {interruption.guard_reason}"
-    if moved is not None and within_budget and interruption.rerun_on == FARGATE:
-        return f"{moved.guard}: {moved.reason}, as was decided before its start"
     why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
-    if within_budget:
+    if moved is not None and within_budget and interruption.rerun_on == FARGATE:
+        why = f"{moved.guard}: {moved.reason}, as was decided before its start"
+    elif within_budget:
         why = f"{interruption.number} of {budget.allowed} interruptions on Spot ({budget.source})"
     return f"{why}; {interruption.guard_reason}" if interruption.guard_reason else why

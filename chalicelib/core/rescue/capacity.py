@@ -10,18 +10,27 @@ raises `retries` by one.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
 from chalicelib.core.model.flow_run import Interruption, RunChange, RunState, StateType
 from chalicelib.core.model.policy import (
     INTERRUPTED_TAG,
     ON_DEMAND_TAG,
     deciding_tags,
     has_deadline_tag,
+    is_on_demand,
+    must_displace_strategy,
     on_demand_variables,
 )
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
-from chalicelib.core.rescue.snapshot import Refusal, Snapshot, due_id, park_id_of_task
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
+from chalicelib.core.rescue.snapshot import FailedSubmission, Snapshot
+
+NO_EFFECT: Final = (
+    "the run had been moved to FARGATE before, and its task was on Spot all the same: most likely"
+    " the base job template of its work pool names the capacity itself; run spotctl status"
+)
 
 
 def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
@@ -37,22 +46,21 @@ def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
 def record_interruption(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with this interruption on record, its capacity not chosen yet.
 
-    What is on record stays: a second call changes nothing. A refused placement is no interruption,
-    so it is not recorded.
+    What is on record stays: a second call changes nothing.
     """
     record = snapshot.record
     if record.own_retries is None:
         record = replace(record, own_retries=snapshot.run.policy.retries)
-    if snapshot.cause is Cause.NO_SPOT_CAPACITY:
-        return replace(snapshot, record=record)
     interruption = snapshot.interruption or _new_interruption(snapshot)
+    if not snapshot.has_exited and interruption.warned_at is None and snapshot.task is not None:
+        interruption = replace(interruption, warned_at=snapshot.task.updated_at or snapshot.now)
     if snapshot.has_exited and not interruption.rerun_on:
         billed_from = snapshot.task.billed_from if snapshot.task else None
         interruption = replace(
             interruption,
             exited_at=interruption.exited_at or snapshot.exited_at or snapshot.now,
             billed_from=interruption.billed_from or billed_from,
-            lost_start=_lost_start(snapshot),
+            lost_start=lost_start(snapshot),
             run_state=interruption.run_state or snapshot.run.state.type.value,
             tags=interruption.tags or deciding_tags(snapshot.run),
         )
@@ -60,15 +68,13 @@ def record_interruption(snapshot: Snapshot) -> Snapshot:
 
 
 def choose_capacity(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot with its rerun's capacity on record, chosen once; FARGATE if refused."""
+    """Return the snapshot with its rerun's capacity on record, chosen once."""
     recorded = record_interruption(snapshot)
     record, interruption = recorded.record, recorded.interruption
-    if interruption is None:
-        return replace(recorded, record=replace(record, next_capacity=FARGATE))
-    if interruption.rerun_on:
+    if interruption is None or interruption.rerun_on:
         return recorded
     leaves_spot = _must_leave_spot(recorded, interruption)
-    guard, reason = ("", "") if leaves_spot else _advice(snapshot)
+    guard, reason = ("", move_without_effect(snapshot)) if leaves_spot else _advice(snapshot)
     chosen = replace(
         interruption,
         rerun_on=FARGATE if leaves_spot or guard else FARGATE_SPOT,
@@ -81,11 +87,36 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, record=record)
 
 
+def give_up(recorded: Snapshot, why: str) -> Snapshot:
+    """Return the snapshot with it on record that its rerun is impossible, for good."""
+    record, interruption, failed = recorded.record, recorded.interruption, recorded.failed_start
+    if interruption is not None:
+        record = record.with_interruption(replace(interruption, not_rerun=why))
+    elif failed is not None:
+        record = record.with_failed_start(replace(failed, not_rerun=why))
+    return replace(recorded, record=record)
+
+
+def move_without_effect(snapshot: Snapshot) -> str:
+    """Return what to say of a task that Spot had although its run was moved to FARGATE; mostly "".
+
+    The run's own variables say FARGATE, so the move took effect in Prefect, and not at the worker.
+    Ask before the capacity of the rerun is chosen: then the record holds earlier decisions only.
+    """
+    task, moved = snapshot.task, snapshot.record.next_capacity == FARGATE
+    undecided = snapshot.interruption is None or not snapshot.interruption.rerun_on
+    on_spot = task is not None and task.capacity == FARGATE_SPOT
+    return NO_EFFECT if undecided and on_spot and moved and is_on_demand(snapshot.run) else ""
+
+
 def change_for_rerun(snapshot: Snapshot) -> RunChange:
     """Return the difference between what the run is and what its rerun needs."""
     run, record, policy = snapshot.run, snapshot.record, snapshot.run.policy
-    on_demand = record.next_capacity == FARGATE
-    variables = on_demand_variables(run.job_variables) if on_demand else run.job_variables
+    on_demand, variables = record.next_capacity == FARGATE, run.job_variables
+    if on_demand:
+        inherited = snapshot.remains.inherited_variables if snapshot.remains else ()
+        displaces = must_displace_strategy(variables, *inherited)
+        variables = on_demand_variables(variables, displaces_strategy=displaces)
     if record.own_retries is not None:  # what leaves the flow as many retries as it had
         policy = replace(policy, retries=record.own_retries + record.lost_starts)
     if policy.retry_type == "in_process":
@@ -129,7 +160,7 @@ def _opinion(guard: Guard, snapshot: Snapshot) -> Opinion:
 
 def _new_interruption(snapshot: Snapshot) -> Interruption:
     ended = snapshot.subject
-    if isinstance(ended, Refusal):
+    if isinstance(ended, FailedSubmission):
         raise ValueError(f"{ended} is not an interruption")
     task = snapshot.task or Task(ended.arn, ended.cluster_arn)
     return Interruption(
@@ -143,15 +174,16 @@ def _new_interruption(snapshot: Snapshot) -> Interruption:
         availability_zone=task.availability_zone,
         recorded_at=snapshot.now,
         billed_from=task.billed_from,
-        lost_start=_lost_start(snapshot),
+        lost_start=lost_start(snapshot),
     )
 
 
-def _lost_start(snapshot: Snapshot) -> int:
+def lost_start(snapshot: Snapshot) -> int:
     """Return the run's `run_count` if this attempt's start is lost, else 0."""
     if snapshot.run.policy.others.get("resuming"):
         return 0  # resumed from a blocking pause: Prefect will not count the next start
-    ours = {due_id(park_id_of_task(arn)) for arn in snapshot.record.interruptions}
+    answered = (*snapshot.record.interruptions, *snapshot.record.failed_starts)
+    ours = {due_id(park_id_of_task(key)) for key in answered}
     begins = [i for i, s in enumerate(snapshot.history, start=1) if s.transition_id in ours]
     attempt = snapshot.history[begins[-1] if begins else 0 :]  # since we last made the run due
     started = any(state.type is StateType.RUNNING for state in attempt)
@@ -162,11 +194,14 @@ def _awaits_own_retry(snapshot: Snapshot, attempt: Sequence[RunState]) -> bool:
     """Whether the next start is one of the flow's own retries anyway, so that nothing is lost.
 
     Prefect copies the failure's message to the AwaitingRetry of an own retry; a run that
-    rescheduled itself on SIGTERM has none there.
+    rescheduled itself on SIGTERM has none there. A failure after the warning is Spot's.
     """
+    warned_at = snapshot.interruption.warned_at if snapshot.interruption else None
     if snapshot.run.policy.retry_type != "in_process":
         return False
     for state in reversed(attempt):
+        if warned_at is not None and state.timestamp >= warned_at:
+            continue
         waits = state.type is StateType.SCHEDULED
         if state.type is not StateType.CRASHED and (state.message or not waits):
             return waits and state.transition_id is None

@@ -10,15 +10,15 @@ from datetime import timedelta
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import FARGATE
+from chalicelib.core.model.ecs_task import FARGATE, Cause
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.policy import Mode
-from chalicelib.core.model.text import one_line
+from chalicelib.core.model.policy import Mode, start_delay
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.rescue.actions import (
     Action,
     Annotate,
     Change,
+    CrashTaskRuns,
     Decision,
     End,
     MakeDue,
@@ -31,8 +31,14 @@ from chalicelib.core.rescue.annotation import annotate, title_of
 from chalicelib.core.rescue.capacity import (
     change_for_rerun,
     choose_capacity,
+    give_up,
     guards_to_ask,
     record_interruption,
+)
+from chalicelib.core.rescue.failed_start import (
+    choose_retry,
+    is_failed_start,
+    record_failed_start,
 )
 from chalicelib.core.rescue.judge import (
     Complete,
@@ -44,48 +50,71 @@ from chalicelib.core.rescue.judge import (
     Ruling,
     judge,
 )
-from chalicelib.core.rescue.snapshot import Snapshot, due_id
+from chalicelib.core.rescue.rerun_state import Progress, due_id, starts_not_before
+from chalicelib.core.rescue.snapshot import Remains, Snapshot
+from chalicelib.core.rescue.subflows import change_subflows, record_subflows
 from chalicelib.errors import LAMBDA_RETRIES, UnsettledError
 
 PARKED_FOR: Final = timedelta(hours=1)
 """Workers take runs that are due within ten seconds: an hour covers any delay of a handler."""
-MOST_LOOKS: Final = 4
-"""Looks at a run per event: parking and completing take two, a concurrent change one more."""
+MOST_LOOKS: Final = 6
+"""Looks at a run per event: a rerun takes three, each concurrent change one or two more."""
 
 
 def decide(snapshot: Snapshot) -> Decision:
     """Return what to do now, if anything; in observe mode it only records and annotates."""
     ruling = judge(snapshot)
-    match ruling:
-        case Rerun() | Complete():
-            recorded = choose_capacity(snapshot)
-        case Note() | NotRerun():
-            recorded = record_interruption(snapshot)
-        case _:
-            recorded = snapshot
+    recorded = _record(ruling, snapshot)
     decision = _decision(ruling, recorded, title_of(recorded))
     save = () if recorded.record == snapshot.record else (Save(recorded.record),)
-    actions: tuple[Action, ...] = (*save, *decision.actions, *annotate(recorded, ruling))
+    annotations = annotate(recorded, ruling)
+    actions: tuple[Action, ...] = (*save, *decision.actions, *annotations)
     if snapshot.policy.mode is Mode.OBSERVE:
         actions = tuple(a for a in actions if isinstance(a, Save | Annotate))
+    elif annotations and isinstance(ruling, Repeat) and ruling.made_due:
+        reason, due_at = _reason(recorded, title_of(recorded)), snapshot.rerun_state.due_at
+        return Decision(Verdict.FINISH_RERUN, reason, actions, due_at)
     return replace(decision, actions=actions)
+
+
+def _record(ruling: Ruling, snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot with what the ruling asks to have on record."""
+    if not isinstance(ruling, Rerun | Complete | Note | NotRerun):
+        return snapshot
+    record, choose = record_interruption, choose_capacity
+    if is_failed_start(snapshot):
+        record, choose = record_failed_start, choose_retry
+    if isinstance(ruling, Rerun):
+        return choose(snapshot)
+    if isinstance(ruling, Complete):
+        return record_subflows(choose(snapshot))
+    recorded = record(snapshot)
+    is_parked = snapshot.rerun_state.progress is Progress.PARKED
+    return give_up(recorded, ruling.why) if isinstance(ruling, NotRerun) and is_parked else recorded
 
 
 def facts_needed(snapshot: Snapshot) -> tuple[Guard, ...]:
     """Return the guards whose facts `decide` needs for this snapshot; mostly none."""
-    return guards_to_ask(snapshot) if isinstance(judge(snapshot), Rerun) else ()
+    asks = isinstance(judge(snapshot), Rerun) and not is_failed_start(snapshot)
+    return guards_to_ask(snapshot) if asks else ()
+
+
+def needs_remains(snapshot: Snapshot) -> bool:
+    """Whether `decide` needs to know what the dead attempt left, to make the run due."""
+    return snapshot.remains is None and isinstance(judge(snapshot), Complete)
 
 
 def settle(
     look: Callable[[], Snapshot | None],
     gather: Callable[[Snapshot, tuple[Guard, ...]], PolicyFacts | Missing],
     perform: Callable[[Snapshot, Decision], bool],
+    find_remains: Callable[[Snapshot], Remains | None] = lambda _: None,
 ) -> Decision:
     """Look, decide and perform until no further look is needed; return the last decision.
 
     `look` returns None for a run that Prefect does not know. `gather` fetches the facts that guards
-    need. `perform` carries a decision out; False asks for another look. Raises UnsettledError when
-    the run's state kept changing; retryable.
+    need, `find_remains` what the dead attempt left. `perform` carries a decision out; False asks
+    for another look. Raises UnsettledError when the run's state kept changing; retryable.
     """
     for _ in range(MOST_LOOKS):
         snapshot = look()
@@ -94,6 +123,8 @@ def settle(
         run_id = snapshot.run.id
         if guards := facts_needed(snapshot):
             snapshot = replace(snapshot, facts=gather(snapshot, guards))
+        elif needs_remains(snapshot):
+            snapshot = replace(snapshot, remains=find_remains(snapshot))
         decision = decide(snapshot)
         if perform(snapshot, decision):
             return decision
@@ -110,9 +141,8 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
             return Decision(Verdict.IGNORE, reason)
         case Repeat():
             return Decision(Verdict.IGNORE, "this interruption is already handled")
-        case Restore(state):
-            reason = f"the run had become {one_line(state.name)} while it was being parked"
-            return Decision(Verdict.UNDO_RERUN, reason, (ruling,))
+        case Restore(verdict=verdict, why=why):
+            return Decision(verdict, why, (ruling,))
         case End(state, message):
             crashes = state is StateType.CRASHED
             verdict = Verdict.MARK_CRASHED if crashes else Verdict.MARK_CANCELLED
@@ -141,16 +171,28 @@ def _park(recorded: Snapshot, park_id: UUID, title: str) -> Decision:
 
 
 def _complete(recorded: Snapshot, park_id: UUID, title: str) -> Decision:
+    """Change what the rerun needs, then make it due: no earlier than the run would have been."""
+    run, failed = recorded.run, recorded.failed_start
     on_demand = recorded.record.next_capacity == FARGATE
-    delay = timedelta(0) if on_demand else recorded.policy.rerun_delay(recorded.run.id)
+    delay = timedelta(0) if on_demand else recorded.policy.rerun_delay(run.id)
+    if failed is not None and recorded.cause is Cause.FAILED_START:
+        delay = start_delay(run.id, failed.number)
+    at = recorded.now + delay
+    at = max(at, starts_not_before(recorded.subject.arn, recorded.history) or at)
     change, message = change_for_rerun(recorded), _reason(recorded, title)
-    due = MakeDue(due_id(park_id), recorded.now + delay, message)
-    steps = (due,) if change.is_empty else (Change(change), due)
-    return Decision(Verdict.FINISH_RERUN, message, steps)
+    steps: list[Action] = [*change_subflows(recorded)]
+    if not change.is_empty:
+        steps.append(Change(change))
+    if recorded.remains is not None and recorded.remains.task_runs:
+        gone = f"{title}: the task run ended with its container"
+        steps.append(CrashTaskRuns(recorded.remains.task_runs, gone))
+    return Decision(Verdict.MAKE_DUE, message, (*steps, MakeDue(due_id(park_id), at, message)))
 
 
 def _reason(recorded: Snapshot, title: str) -> str:
     """Return what ended, and where its rerun goes."""
-    interruption = recorded.interruption
+    interruption, failed = recorded.interruption, recorded.failed_start
+    if failed is not None and recorded.cause is Cause.FAILED_START:
+        return f"{title}: started again on {failed.retry_on}"
     guard = f", by {interruption.guard}" if interruption and interruption.guard else ""
     return f"{title}: rerun on {recorded.record.next_capacity}{guard}"

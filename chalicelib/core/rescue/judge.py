@@ -11,13 +11,15 @@ from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import NO_CAPACITY_REASON, Cause
-from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.policy import is_on_demand
+from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.flow_run import RunState, StateType
+from chalicelib.core.model.policy import other_pool
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import End, Restore, Verdict
+from chalicelib.core.rescue.failed_start import why_not_started_again
 from chalicelib.core.rescue.orphans import explain
-from chalicelib.core.rescue.snapshot import Progress, Snapshot
+from chalicelib.core.rescue.rerun_state import Progress, ended_before_crash
+from chalicelib.core.rescue.snapshot import FailedSubmission, Snapshot
 
 RESTART_MARGIN: Final = timedelta(seconds=60)
 """How far the clocks of ECS and Prefect may differ before a restart counts as a newer attempt."""
@@ -90,19 +92,21 @@ Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore
 
 def judge(snapshot: Snapshot) -> Ruling:
     """Return what has to happen, before the capacity of a rerun is chosen."""
-    rerun, message = snapshot.rerun_state, snapshot.run.state.message
-    # By the worker itself: a new attempt, which only looks like a revert.
-    given_up = NO_CAPACITY_REASON in message or "could not be submitted" in message
+    if reason := other_pool(snapshot.run.work_pool_name, snapshot.policy.work_pools):
+        return Ignore(reason)
+    rerun = snapshot.rerun_state
     match rerun.progress:
-        case Progress.PARKED if rerun.overwritten:
-            return Restore(rerun.overwritten)
         case Progress.PARKED:
-            return Complete(rerun.park_id)
-        case Progress.REVERTED if not (snapshot.newer_task or given_up):
+            return _judge_parked(snapshot)
+        case Progress.DUE if not rerun.made_due:
+            return _restore(snapshot.history[-2], Verdict.UNDO_RERUN, "while it was made due")
+        case Progress.REVERTED | Progress.HANDLED if snapshot.given_up:
+            return Repeat(made_due=False)
+        case Progress.REVERTED if not snapshot.newer_task:
             return Rerun(rerun.park_id)
         case Progress.HANDLED if snapshot.swept and not rerun.made_due:
             return _judge_end(snapshot)  # it was undone, and the run has moved on since
-        case Progress.REVERTED | Progress.HANDLED:
+        case Progress.DUE | Progress.REVERTED | Progress.HANDLED:
             return Repeat(rerun.made_due)
         case Progress.NOT_STARTED if snapshot.newer_task or _restarted_since(snapshot):
             return Ignore("stale event: the run has a newer task")
@@ -111,16 +115,39 @@ def judge(snapshot: Snapshot) -> Ruling:
     assert_never(rerun.progress)
 
 
+def _judge_parked(snapshot: Snapshot) -> Ruling:
+    """Judge the park by the state that it replaced: another client may have set that meanwhile."""
+    if snapshot.given_up:
+        return NotRerun(snapshot.given_up)
+    if snapshot.remains is not None and snapshot.remains.deployment is None:
+        return NotRerun("its deployment is gone, so Prefect cannot run it again")
+    before = snapshot.before_last_state
+    match ruling := judge(before) if before else None:
+        case None | Rerun() | Complete():
+            return Complete(snapshot.rerun_state.park_id)
+        case NotRerun() | Restore():
+            return ruling
+        case _:
+            return _restore(snapshot.history[-2], Verdict.UNDO_RERUN, "while it was being parked")
+
+
+def _restore(state: RunState, verdict: Verdict, how: str) -> Restore:
+    return Restore(state, verdict, f"the run had become {one_line(state.name)} {how}")
+
+
 def _judge_end(snapshot: Snapshot) -> Ruling:
     """Judge the end of the run's newest task, which no rerun has answered yet."""
+    ended = ended_before_crash(snapshot.history)
+    if ended is not None and not (ended.type is StateType.FAILED and snapshot.failed_by_signal):
+        return _restore(ended, Verdict.RESTORE, "before an engine crashed it")
     match snapshot.cause:
         case Cause.SPOT_INTERRUPTION | Cause.DRILL if snapshot.has_exited:
             return _judge_interruption(snapshot)
         case Cause.SPOT_INTERRUPTION | Cause.DRILL:
             return _judge_warning(snapshot)
-        case Cause.NO_SPOT_CAPACITY:
-            return _judge_refusal(snapshot)
-        case Cause.FAILED_START | Cause.OTHER:
+        case Cause.NO_SPOT_CAPACITY | Cause.FAILED_START:
+            return _judge_failed_start(snapshot)
+        case Cause.OTHER:
             return _judge_other_end(snapshot)
     assert_never(snapshot.cause)
 
@@ -130,7 +157,7 @@ def _judge_interruption(snapshot: Snapshot) -> Ruling:
     if state.type is StateType.CANCELLING and snapshot.swept:
         why = "Cancelled: Spot took its task during the cancellation."
         return End(StateType.CANCELLED, why)
-    if state.is_over:
+    if state.is_over and not (state.type is StateType.FAILED and snapshot.failed_by_signal):
         why = f"the run is {one_line(state.name)} already"
         return Note(Verdict.ANNOTATE, why, Words(Phase.NO_RERUN, "nothing", why))
     if state.type is StateType.PAUSED:
@@ -157,20 +184,26 @@ def _judge_warning(snapshot: Snapshot) -> Ruling:
     return Note(Verdict.WARNED, "Spot warning: the container still runs", words)
 
 
-def _judge_refusal(snapshot: Snapshot) -> Ruling:
-    """Spot had no capacity: on demand, once; a refusal on FARGATE is not retried.
-
-    Which capacity refused is read from the run's variables, not from the record: that is ahead of
-    the run when a handler died between the two.
-    """
-    run = snapshot.run
-    if is_on_demand(run):
-        return Ignore("on-demand capacity was refused as well")
-    if why := snapshot.reason_not_to_rerun:
-        return Ignore(f"no Spot capacity, not rerun: {why}")
-    if run.state.type in (StateType.CRASHED, StateType.PENDING):
-        return Rerun(snapshot.rerun_state.park_id)
-    return Ignore(f"no Spot capacity, but the run is {run.state.type.value}")
+def _judge_failed_start(snapshot: Snapshot) -> Ruling:
+    """No capacity: on demand, once. Else the same again, later, while tries are left."""
+    state, rerun = snapshot.run.state, snapshot.rerun_state
+    task, crashed = snapshot.task, state.type is StateType.CRASHED
+    had_started = task is not None and task.started_at is not None
+    is_alive = state.type is StateType.PENDING or (
+        had_started and (state.type is StateType.RUNNING or _waits_in_process(snapshot))
+    )
+    if not (is_alive or crashed) or not snapshot.has_exited:
+        return _judge_other_end(snapshot)
+    if crashed and rerun.was_cancelling:
+        return End(StateType.CANCELLED, "Cancelled: its task failed to start meanwhile.")
+    why = snapshot.reason_not_to_rerun or why_not_started_again(snapshot)
+    if not why:
+        return Rerun(rerun.park_id)
+    words = Words(Phase.NO_RERUN, "the run stays Crashed", why)
+    message = f"{explain(snapshot.subject)}. Not started again: {why}."
+    return Note(
+        Verdict.MARK_CRASHED, why, words, None if crashed else End(StateType.CRASHED, message)
+    )
 
 
 def _judge_other_end(snapshot: Snapshot) -> Ruling:
@@ -183,6 +216,8 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
     match snapshot.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
             return End(StateType.CRASHED, message)
+        case StateType.SCHEDULED if _waits_in_process(snapshot):
+            return End(StateType.CRASHED, message)
         case StateType.CANCELLING if snapshot.task is None:
             message = "Cancelled: no task of this run is left to end by itself."
             return End(StateType.CANCELLED, message)
@@ -192,6 +227,12 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
             return Ignore(f"{message}; the run is {other.value}")
 
 
+def _waits_in_process(snapshot: Snapshot) -> bool:
+    """Whether the run waits for a retry in its own process: no worker ever takes it."""
+    is_scheduled = snapshot.run.state.type is StateType.SCHEDULED
+    return is_scheduled and snapshot.run.policy.retry_type == "in_process"
+
+
 def _restarted_since(snapshot: Snapshot) -> bool:
     """Whether a new attempt began since the task's end, though no task id says so yet.
 
@@ -199,13 +240,15 @@ def _restarted_since(snapshot: Snapshot) -> bool:
     container's start is another attempt's; the worker notes its task only later, or never.
     """
     task, state = snapshot.task, snapshot.run.state
+    if isinstance(snapshot.subject, FailedSubmission):
+        return state.id != snapshot.subject.state_id
     if snapshot.swept or task is None:
         return False
-    started_at, exited_at = task.started_at, task.exited_at
-    picked_up = started_at is not None and any(
+    began_at, exited_at = task.started_at or task.created_at, task.exited_at
+    picked_up = began_at is not None and any(
         (before.type, after.type) == (StateType.SCHEDULED, StateType.PENDING)
         for before, after in pairwise(snapshot.history)
-        if after.timestamp > started_at
+        if after.timestamp > began_at
     )
     runs_since_long_after = (
         state.type is StateType.RUNNING

@@ -9,28 +9,42 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import (
-    FARGATE,
-    FARGATE_SPOT,
-    NO_CAPACITY_REASON,
-    Task,
-    classify,
-    was_interrupted,
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
+from chalicelib.core.model.flow_run import (
+    FailedStart,
+    FlowRun,
+    Interruption,
+    RunRecord,
+    RunState,
+    StateType,
 )
-from chalicelib.core.model.flow_run import FlowRun, Interruption, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import is_on_demand
 from chalicelib.core.model.text import one_line
-from chalicelib.core.rescue.snapshot import (
-    Gone,
-    Refusal,
-    Subject,
-    park_id_of_state,
+from chalicelib.core.rescue.rerun_state import (
+    due_id,
+    ended_before_crash,
+    park_id_of_task,
     park_ids_of,
     was_made_due,
+)
+from chalicelib.core.rescue.snapshot import (
+    UNSEEN,
+    FailedSubmission,
+    Gone,
+    Subject,
+    cause_of,
+    said_by,
+    start_failure,
+)
+from chalicelib.core.rescue.start_failures import (
+    UNRECOGNISED,
+    is_submission_failure,
+    start_failure_of,
 )
 
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 """How long ECS shows a stopped task."""
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 MOST_NOTED: Final = 1024
 """Characters kept of a note: a longer one names no task, and would fill logs and the record."""
 
@@ -44,8 +58,7 @@ def noted_task(run: FlowRun) -> tuple[str, str]:
 def by_flow_run(tasks: Iterable[Task]) -> Mapping[UUID, tuple[Task, ...]]:
     """Return the tasks grouped by flow run, the newest of each first."""
     groups: dict[UUID, tuple[Task, ...]] = {}
-    unknown = datetime.min.replace(tzinfo=UTC)
-    for task in sorted(tasks, key=lambda task: task.created_at or unknown, reverse=True):
+    for task in sorted(tasks, key=lambda task: task.created_at or _LONG_AGO, reverse=True):
         if task.flow_run_id is not None:
             groups[task.flow_run_id] = (*groups.get(task.flow_run_id, ()), task)
     return groups
@@ -65,9 +78,11 @@ def subject_of(
     match run.state.type:
         case StateType.RUNNING | StateType.PENDING | StateType.CANCELLING:
             return _of_a_live_run(run, history, known, now)
-        case StateType.SCHEDULED:
-            return _of_a_parked_run(run, history, record)
-        case StateType.CRASHED | StateType.CANCELLED:
+        case StateType.SCHEDULED if ours := _of_our_schedule(run, history, record):
+            return ours
+        case StateType.SCHEDULED if run.policy.retry_type == "in_process":
+            return _of_a_live_run(run, history, known, now)
+        case StateType.CRASHED | StateType.CANCELLED | StateType.FAILED:
             return _of_an_ended_run(run, history, known, record)
         case _:
             return None
@@ -82,42 +97,83 @@ def _of_a_live_run(
             return task
     cluster, arn = noted_task(run)
     if not arn or was_made_due(arn, history):
-        arn = f"prefect-spot:unseen-task-of:{run.state.id}"
-    started = run.state.type is StateType.RUNNING
+        arn = f"{UNSEEN}{run.state.id}"
+    started = run.state.type in (StateType.RUNNING, StateType.SCHEDULED)
     if started and now - history[-1].timestamp <= FORGOTTEN_AFTER:
         return None
     return Gone(arn, cluster, FARGATE if is_on_demand(run) else FARGATE_SPOT, started)
 
 
-def _of_a_parked_run(
+def _of_our_schedule(
     run: FlowRun, history: Sequence[RunState], record: RunRecord
 ) -> Subject | None:
-    """Return the task, or the refusal, whose rerun was begun and not completed."""
-    parked_with = run.state.transition_id
-    for interruption in record.interruptions.values():
-        if parked_with in park_ids_of(interruption.task_arn, history):
-            return _recorded_task(run, interruption)
-    return Refusal() if parked_with in {park_id_of_state(s.id) for s in history} else None
+    """Return what a parked rerun answers, or one that was made due and not looked at since."""
+    current = run.state.transition_id
+    for key in (*record.interruptions, *record.failed_starts):
+        park_ids = park_ids_of(key, history)
+        if current in park_ids or (
+            current in set(map(due_id, park_ids)) and not _annotated(record, key)
+        ):
+            return _recorded(run, record, key)
+    submissions = (FailedSubmission(state.id, state.message) for state in history)
+    return next((s for s in submissions if current == park_id_of_task(s.arn)), None)
 
 
 def _of_an_ended_run(
     run: FlowRun, history: Sequence[RunState], known: Sequence[Task], record: RunRecord
 ) -> Subject | None:
-    """Return a refusal, an interruption that no handler answered, or a reverted rerun's task."""
-    if run.state.type is StateType.CRASHED and NO_CAPACITY_REASON in run.state.message:
-        return None if is_on_demand(run) else Refusal()
+    """Return an end that no handler has answered, or the task whose rerun was reverted."""
+    state = run.state
+    if state.type is StateType.CRASHED and is_submission_failure(state.message):
+        submission = FailedSubmission(state.id, state.message)
+        return None if _annotated(record, submission.arn) else submission
     newest = known[0] if known else None
     if newest is not None and not was_made_due(newest.arn, history):
-        warned = record.warned_of(newest.arn)
-        return newest if was_interrupted(classify(newest, warned=warned)) else None
+        cause = cause_of(newest, warned=record.warned_of(newest.arn))
+        is_ours = cause is not Cause.OTHER or ended_before_crash(history) is not None
+        return newest if is_ours else None
     last = max(record.interruptions.values(), key=lambda i: i.number, default=None)
-    if last is None or (newest is not None and newest.arn != last.task_arn):
+    keys = [last.task_arn] if last else []
+    failed = max(record.failed_starts.values(), key=_recorded_at, default=None)
+    if failed and (last is None or _recorded_at(failed) > (last.recorded_at or _LONG_AGO)):
+        keys = [failed.key]
+    if not keys or (newest is not None and newest.arn != keys[0]):
         return None
-    return _recorded_task(run, last)
+    return _recorded(run, record, keys[0])
+
+
+def _recorded_at(failed: FailedStart) -> datetime:
+    return failed.recorded_at or _LONG_AGO
+
+
+def _annotated(record: RunRecord, key: str) -> bool:
+    interruption, failed = record.interruptions.get(key), record.failed_starts.get(key)
+    return bool((interruption and interruption.outcome_annotated) or (failed and failed.annotated))
+
+
+def _recorded(run: FlowRun, record: RunRecord, key: str) -> Subject:
+    """Return the subject as the record keeps it: ECS may have forgotten it."""
+    if interruption := record.interruptions.get(key):
+        return _recorded_task(run, interruption)
+    failed = record.failed_starts[key]
+    if key.startswith(UNSEEN):
+        return Gone(key, "", failed.capacity, started=False)
+    if not key.startswith("arn:"):
+        return FailedSubmission(UUID(key.rpartition(":")[2]), failed.reason)
+    died = failed.lost_start > 0
+    return Task(
+        arn=key,
+        cluster_arn="",
+        last_status="STOPPED",
+        stop_code="InfrastructureHealth" if died else "TaskFailedToStart",
+        stopped_reason=failed.reason,
+        capacity_provider=failed.capacity,
+        flow_run_id=run.id,
+        started_at=failed.recorded_at if died else None,
+    )
 
 
 def _recorded_task(run: FlowRun, interruption: Interruption) -> Task:
-    """Return the task as the record keeps it: ECS may have forgotten it."""
     return Task(
         arn=interruption.task_arn,
         cluster_arn=interruption.cluster_arn,
@@ -131,54 +187,38 @@ def _recorded_task(run: FlowRun, interruption: Interruption) -> Task:
     )
 
 
-_PULL_REMEDY = (
-    "check the image's name, the execution role's permissions in ECR, and the network access to the"
-    " registry"
-)
-_BY_REASON = {
+_BY_SIGN = {
     "OutOfMemory": ("it ran out of memory", "raise the deployment's `memory` job variable"),
-    "CannotPullContainer": ("its image could not be pulled", _PULL_REMEDY),
-    "ResourceInitialization": (
-        "ECS could not prepare it",
-        "check the secrets its task definition names, the execution role and the network",
-    ),
-    "CannotStartContainer": (
-        "its container could not be started",
-        "check the command and the entry point",
-    ),
     "Task failed ELB health checks": (
         "a load balancer found it unhealthy",
         "take flow runs out of the target group",
     ),
-}
-_BY_STOP_CODE = {
-    "TaskFailedToStart": ("it never started", "look at the stopped task in the ECS console"),
-    "UserInitiated": ("a user stopped it", "retry the run if that was not intended"),
     "EssentialContainerExited": (
         "its container exited before Prefect had a final state",
         "look at the end of the container's log",
     ),
     "ServiceSchedulerInitiated": ("a service stopped it", "run flows outside of ECS services"),
-    "InfrastructureHealth": ("AWS found its host unhealthy", "retry the run"),
+    "TaskFailedToStart": (UNRECOGNISED.what, UNRECOGNISED.remedy),
 }
+"""What ends a task that has started, by a reason or a stop code; start_failures has the others."""
 _UNKNOWN = ("it stopped", "look at the stopped task in ECS")
 
 
 def explain(subject: Subject) -> str:
-    """Return why it ended and what to do, with ECS's own reason cut to a line."""
-    if isinstance(subject, Gone) and subject.started:
+    """Return why it ended and what to do, with ECS's or the worker's own reason cut to a line."""
+    said = said_by(subject)
+    if (failure := start_failure(subject)) is not None:
+        quoted = f" ({one_line(said)})" if said else ""
+        return f"the start failed: {failure.what}{quoted}. What to do: {failure.remedy}"
+    if not isinstance(subject, Task):
         return (
             "no ECS task found for this run (ECS keeps stopped tasks for about an hour): retry the"
             " run"
         )
-    if not isinstance(subject, Task):
-        return (
-            "a worker picked the run up, but ECS never showed a task for it: look at the worker's"
-            " log, then retry the run"
-        )
-    reasons = " ".join(filter(None, (subject.stopped_reason, subject.container_reason)))
-    by_reason = (found for sign, found in _BY_REASON.items() if sign in reasons)
-    what, remedy = next(by_reason, _BY_STOP_CODE.get(subject.stop_code, _UNKNOWN))
+    signs = f"{subject.stop_code} {said}"
+    what, remedy = next((found for sign, found in _BY_SIGN.items() if sign in signs), _UNKNOWN)
+    if (start := start_failure_of(signs)) is not UNRECOGNISED:
+        what, remedy = start.what, start.remedy
     code = "" if subject.exit_code is None else f", exit code {subject.exit_code}"
-    quoted = f" ({one_line(reasons)}{code})" if reasons or code else ""
+    quoted = f" ({one_line(said)}{code})" if said or code else ""
     return f"the ECS task ended, not by Spot: {what}{quoted}. What to do: {remedy}"

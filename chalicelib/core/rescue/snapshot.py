@@ -1,143 +1,57 @@
-"""What a decision is made from: what ended, its run and record, and how far its rerun has come.
+"""What a decision is made from: what ended, its run and record, at one moment."""
 
-How far is read from the run's own state history, by transition ids. Prefect rejects a transition id
-only when it repeats the current one, but its history keeps every id. The ids derive from the task,
-so a rerun that another handler began, or one that was made twice, is recognised.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum, auto
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Final
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
-from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause, Task, classify
-from chalicelib.core.model.flow_run import FlowRun, Interruption, RunRecord, RunState, StateType
-from chalicelib.core.model.policy import Budget, Policy, budget_of, reason_not_to_rerun
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task, classify
+from chalicelib.core.model.flow_run import (
+    FailedStart,
+    FlowRun,
+    Interruption,
+    JsonObject,
+    PrefectDeployment,
+    RunRecord,
+    RunState,
+    StateType,
+)
+from chalicelib.core.model.policy import (
+    Budget,
+    Policy,
+    budget_of,
+    is_on_demand,
+    reason_not_to_rerun,
+    start_budget_of,
+)
 from chalicelib.core.policies.facts import NOT_GATHERED, Missing, PolicyFacts
+from chalicelib.core.rescue.rerun_state import RerunState, rerun_state_of
+from chalicelib.core.rescue.start_failures import (
+    WORKER_DIED,
+    StartFailure,
+    StartFailureKind,
+    start_failure_of,
+)
 
-CONCURRENCY_CANCELLATION: Final = "concurrency limit"
-MOST_PARKS: Final = 20
-"""How often a run is rerun for one task, when its rerun is crashed or cancelled before it began."""
-
-
-class Progress(Enum):
-    """How far a rerun has come."""
-
-    NOT_STARTED = auto()
-    PARKED = auto()
-    REVERTED = auto()
-    """It was made due; before a new attempt began, an automation or a late observer crashed the
-    run, or a concurrency limit cancelled it."""
-    HANDLED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class RerunState:
-    """The progress, and the transition id to park with (or that the run is parked with).
-
-    `made_due`: a HANDLED rerun that was not was undone, or the run has moved on without it.
-    `overwritten`: the state that our park replaced though it ended or paused the run: restore it.
-    `was_cancelling`: a CRASHED run was being cancelled before. An engine that is its container's
-    main process sets Crashed, by force, when it dies of SIGTERM.
-    """
-
-    progress: Progress
-    park_id: UUID
-    made_due: bool = False
-    overwritten: RunState | None = None
-    was_cancelling: bool = False
-
-
-def park_id_of_task(task_arn: str) -> UUID:
-    """Return the transition id of the parked state that answers a task's interruption."""
-    return uuid5(NAMESPACE_URL, task_arn)
-
-
-def park_id_of_state(state_id: UUID) -> UUID:
-    """Return the transition id of the parked state that answers a state, where no task started."""
-    return uuid5(NAMESPACE_URL, f"prefect-spot:{state_id}")
-
-
-def due_id(park_id: UUID) -> UUID:
-    """Return the transition id of the state that makes a parked run due."""
-    return uuid5(park_id, "due")
-
-
-def park_ids_of(task_arn: str, history: Sequence[RunState]) -> frozenset[UUID]:
-    """Return every transition id that a run may have been parked with because of a task.
-
-    The first is the task's; after each state that reverted the rerun, that state gives a new one.
-    """
-    first = park_id_of_task(task_arn)
-    return frozenset({first, *(uuid5(first, str(state.id)) for state in history)})
-
-
-def was_made_due(task_arn: str, history: Sequence[RunState]) -> bool:
-    """Whether the rerun for that task was completed: then it is not the run's latest task."""
-    dues = set(map(due_id, park_ids_of(task_arn, history)))
-    return any(state.transition_id in dues for state in history)
-
-
-def rerun_state_of_task(task_arn: str, history: Sequence[RunState]) -> RerunState:
-    """Return how far the rerun for an interrupted task has come; `history` is not empty."""
-    park_ids, current = park_ids_of(task_arn, history), history[-1]
-    if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
-        overwritten = _overwritten(task_arn, history, current.transition_id)
-        return RerunState(Progress.PARKED, current.transition_id, overwritten=overwritten)
-    was_cancelling = _was_cancelling(history, park_ids)
-    first, dues = park_id_of_task(task_arn), set(map(due_id, park_ids))
-    touched = [i for i, s in enumerate(history) if s.transition_id in park_ids | dues]
-    if not touched:
-        return RerunState(Progress.NOT_STARTED, first, was_cancelling=was_cancelling)
-    since = history[touched[-1] + 1 :]
-    made_due = history[touched[-1]].transition_id in dues
-    has_begun = any(s.type in (StateType.RUNNING, StateType.CANCELLING) for s in since)
-    parks = sum(s.transition_id in park_ids for s in history)
-    by_a_limit = CONCURRENCY_CANCELLATION in current.message.lower()
-    was_ended = current.type is StateType.CRASHED or (
-        current.type is StateType.CANCELLED and by_a_limit
-    )
-    is_reverted = made_due and not has_begun and was_ended and parks <= MOST_PARKS
-    progress = Progress.REVERTED if is_reverted else Progress.HANDLED
-    next_id = uuid5(first, str(current.id))
-    return RerunState(progress, next_id, made_due, was_cancelling=was_cancelling)
-
-
-def rerun_state_of_refusal(history: Sequence[RunState]) -> RerunState:
-    """Return how far the rerun for a refused placement (no Spot capacity) has come."""
-    current = history[-1]
-    park_ids = {park_id_of_state(state.id) for state in history}
-    if current.type is StateType.SCHEDULED and current.transition_id in park_ids:
-        before = history[-2] if len(history) > 1 and _must_not_be_parked(history[-2]) else None
-        return RerunState(Progress.PARKED, current.transition_id, overwritten=before)
-    return RerunState(Progress.NOT_STARTED, park_id_of_state(current.id))
-
-
-def _overwritten(task_arn: str, history: Sequence[RunState], park_id: UUID) -> RunState | None:
-    """The state before the park, unless the park was made in order to replace it."""
-    if len(history) < 2 or not _must_not_be_parked(history[-2]):
-        return None
-    earlier = rerun_state_of_task(task_arn, history[:-1])
-    is_meant = earlier.progress is Progress.REVERTED and earlier.park_id == park_id
-    return None if is_meant else history[-2]
-
-
-def _must_not_be_parked(state: RunState) -> bool:
-    return state.is_over or state.type is StateType.PAUSED
-
-
-def _was_cancelling(history: Sequence[RunState], park_ids: frozenset[UUID]) -> bool:
-    by_others = (s.type for s in reversed(history) if s.transition_id not in park_ids)
-    return next((t for t in by_others if t is not StateType.CRASHED), None) is StateType.CANCELLING
+CLOCKS_DIFFER: Final = timedelta(seconds=5)
+"""How much the clocks of ECS and of a flow's container may differ."""
+LONGEST_STOP: Final = timedelta(seconds=120)
+"""How long Fargate Spot leaves a container after its warning (ECS developer guide)."""
+UNSEEN: Final = "prefect-spot:unseen-task-of:"
+"""What the key of a task that ECS never showed begins with; the id of the run's state follows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """RunTask found no Spot capacity: the run never had a task, so there is no ARN to record."""
+class FailedSubmission:
+    """The worker could not submit the run, so it has no task: the CRASHED state that says so."""
 
-    arn: str = ""
+    state_id: UUID
+    message: str
+
+    @property
+    def arn(self) -> str:
+        """What stands for the task's ARN."""
+        return f"prefect-spot:{self.state_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +68,77 @@ class Gone:
     started: bool
 
 
-Subject = Task | Refusal | Gone
+Subject = Task | FailedSubmission | Gone
 """What a decision is about."""
+
+
+def start_failure(subject: Subject) -> StartFailure | None:
+    """Return why an attempt failed to start, or lost its host; None for any other end."""
+    match subject:
+        case FailedSubmission(message=message):
+            return start_failure_of(message)
+        case Gone(started=started):
+            return None if started else WORKER_DIED
+        case (
+            Task(stop_code="InfrastructureHealth")
+            | Task(stop_code="TaskFailedToStart", started_at=None)
+        ):
+            return start_failure_of(f"{subject.stop_code} {said_by(subject)}")
+        case _:
+            return None
+
+
+def said_by(subject: Subject) -> str:
+    """Return what ECS, or the worker, said about the end of an attempt; empty for nothing."""
+    match subject:
+        case FailedSubmission(message=message):
+            return message
+        case Task(stopped_reason=stopped_reason, container_reason=container_reason):
+            return " ".join(filter(None, (stopped_reason, container_reason)))
+        case _:
+            return ""
+
+
+def cause_of(subject: Subject, *, warned: bool, on_demand: bool = False) -> Cause:
+    """Return why an attempt ended, as far as a rerun is concerned.
+
+    `warned`: a Spot warning for its task is on record. `on_demand`: an attempt without a task was
+    to be on FARGATE. A capacity that was refused there is a failed start like any other.
+    """
+    spot = not on_demand
+    match subject:
+        case Task() as task:
+            spot = task.capacity == FARGATE_SPOT
+            if (cause := classify(task, warned=warned)) is not Cause.OTHER:
+                return cause
+        case Gone(capacity=capacity, started=started):
+            spot = capacity == FARGATE_SPOT
+            if spot and (warned or started):
+                return Cause.SPOT_INTERRUPTION
+    if (failure := start_failure(subject)) is None:
+        return Cause.OTHER
+    is_refusal = spot and failure.kind is StartFailureKind.REFUSAL
+    return Cause.NO_SPOT_CAPACITY if is_refusal else Cause.FAILED_START
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a dead attempt left in Prefect, and what its rerun needs there.
+
+    `deployment` is None when it is gone. `pool_defaults`: of the pool's job variables; read only
+    for a rerun on demand. `subflows`: the runs in the dead container that have not ended;
+    `task_runs`: ids of its task runs that still say RUNNING.
+    """
+
+    deployment: PrefectDeployment | None
+    pool_defaults: JsonObject = field(default_factory=dict, hash=False)
+    subflows: tuple[FlowRun, ...] = ()
+    task_runs: tuple[UUID, ...] = ()
+
+    @property
+    def inherited_variables(self) -> tuple[JsonObject, ...]:
+        """The job variables that the run's own override."""
+        return (self.deployment.job_variables if self.deployment else {}, self.pool_defaults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +149,8 @@ class Snapshot:
     `infrastructure_pid` names a task created after this one, or one that still runs. `swept`: only
     `sweep` sets it: the events had their time, and ECS, asked by tag, shows no live task of the
     run. `facts`: what the policies judge by, gathered only where `facts_needed` asked for some.
+    `remains`: gathered before a parked run is made due; None: not gathered. `rejection`: what
+    Prefect said when it rejected the change that the rerun needs; empty: it did not.
     """
 
     subject: Subject
@@ -177,19 +162,23 @@ class Snapshot:
     newer_task: bool = False
     swept: bool = False
     facts: PolicyFacts | Missing = NOT_GATHERED
+    remains: Remains | None = None
+    rejection: str = ""
 
     @property
     def cause(self) -> Cause:
         """Why it ended, with what is on record about it."""
         warned = self.record.warned_of(self.subject.arn)
-        match self.subject:
-            case Task() as task:
-                return classify(task, warned=warned)
-            case Refusal():
-                return Cause.NO_SPOT_CAPACITY
-            case Gone(capacity=capacity, started=started):
-                by_spot = capacity == FARGATE_SPOT and (warned or started)
-                return Cause.SPOT_INTERRUPTION if by_spot else Cause.OTHER
+        return cause_of(self.subject, warned=warned, on_demand=self.capacity != FARGATE_SPOT)
+
+    @property
+    def capacity(self) -> str:
+        """Where it was, or was to be: FARGATE_SPOT or FARGATE."""
+        if isinstance(self.subject, Task | Gone):
+            return self.subject.capacity
+        if failed := self.failed_start:  # the run's variables may have been changed since
+            return failed.capacity
+        return FARGATE if is_on_demand(self.run) else FARGATE_SPOT
 
     @property
     def task(self) -> Task | None:
@@ -214,6 +203,22 @@ class Snapshot:
         return self.record.interruptions.get(self.subject.arn)
 
     @property
+    def failed_start(self) -> FailedStart | None:
+        """The failed start on record; None for none."""
+        return self.record.failed_starts.get(self.subject.arn)
+
+    @property
+    def start_budget(self) -> Budget:
+        """How often this attempt may be started again."""
+        return start_budget_of(self.run.tags, self.policy)
+
+    @property
+    def given_up(self) -> str:
+        """Why the rerun is impossible for good; empty when it is not."""
+        entry = self.interruption or self.failed_start
+        return (entry.not_rerun if entry else "") or self.rejection
+
+    @property
     def budget(self) -> Budget:
         """How many interruptions this run may have on Spot."""
         return budget_of(self.run.tags, self.record.own_retries, self.policy)
@@ -226,6 +231,22 @@ class Snapshot:
     @property
     def rerun_state(self) -> RerunState:
         """How far the rerun has come."""
-        if self.cause is Cause.NO_SPOT_CAPACITY:
-            return rerun_state_of_refusal(self.history)
-        return rerun_state_of_task(self.subject.arn, self.history)
+        return rerun_state_of(self.subject.arn, self.history)
+
+    @property
+    def failed_by_signal(self) -> bool:
+        """Whether the run FAILED between the warning and the exit: then SIGTERM made it fail."""
+        failed = next((s for s in reversed(self.history) if s.type is StateType.FAILED), None)
+        warned_at = self.interruption.warned_at if self.interruption else None
+        if failed is None or warned_at is None:
+            return False
+        exited_at = self.exited_at or warned_at + LONGEST_STOP
+        return warned_at <= failed.timestamp <= exited_at + CLOCKS_DIFFER
+
+    @property
+    def before_last_state(self) -> "Snapshot | None":
+        """Return the snapshot as it was before the run's last state; None without an earlier."""
+        if len(self.history) < 2:
+            return None
+        earlier = self.history[:-1]
+        return replace(self, history=earlier, run=replace(self.run, state=earlier[-1]))

@@ -1,0 +1,45 @@
+"""Own retries of the runs that a flow starts in its own process, when that is interrupted.
+
+Such a subflow keeps its run, and `run_count`, when its parent is rerun (PrefectHQ/prefect#23152).
+Prefect compares that count with `retries`; so each start that an interruption took raises the
+subflow's `retries` by one, as it does the run's.
+"""
+
+from dataclasses import replace
+
+from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.rescue.actions import ChangeSubflow
+from chalicelib.core.rescue.snapshot import Snapshot
+
+
+def record_subflows(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot with it on record which starts of its subflows were lost.
+
+    The record has of each the retries it had at first, then the `run_count` of each lost start.
+    """
+    known = dict(snapshot.record.subflows)
+    for subflow in snapshot.remains.subflows if snapshot.remains else ():
+        retries, count = subflow.policy.retries, subflow.run_count
+        if retries is None or count == 0 or _awaits_own_retry(snapshot, subflow):
+            continue
+        own, *lost = known.get(str(subflow.id), (retries,))
+        known[str(subflow.id)] = (own, *sorted({*lost, count}))
+    return replace(snapshot, record=replace(snapshot.record, subflows=known))
+
+
+def change_subflows(recorded: Snapshot) -> list[ChangeSubflow]:
+    """Return what gives each subflow as many own retries as it would have had."""
+    changes = []
+    for subflow in recorded.remains.subflows if recorded.remains else ():
+        own, *lost = recorded.record.subflows.get(str(subflow.id), (subflow.policy.retries,))
+        if own is not None and own + len(lost) != subflow.policy.retries:
+            policy = replace(subflow.policy, retries=own + len(lost))
+            changes.append(ChangeSubflow(subflow.id, RunChange(policy=policy)))
+    return changes
+
+
+def _awaits_own_retry(snapshot: Snapshot, subflow: FlowRun) -> bool:
+    """Whether its next start is one of its own retries anyway; a failure by SIGTERM took one."""
+    warned_at = snapshot.interruption.warned_at if snapshot.interruption else None
+    waits = subflow.state.type is StateType.SCHEDULED
+    return waits and (warned_at is None or subflow.state.timestamp < warned_at)
