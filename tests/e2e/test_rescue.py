@@ -11,8 +11,16 @@ from localcloud.events import Delivery, Event, delay, duplicate, shuffle
 from localcloud.fargate import FAILED_STARTS, REFUSED_CAPACITY
 from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions
 from tests.e2e.stories import story
-from tests.e2e.test_money import SIZE, bills_of
+from tests.e2e.test_money import (
+    BY_POOL,
+    SIZE,
+    bills_of,
+    charged,
+    price,
+    printed_by_the_stage,
+)
 from tests.make import make_event
+from tests.unit.emf import total_of
 
 SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OWN = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}
@@ -256,8 +264,12 @@ def test_people_read_that_a_start_failed_and_what_it_cost(
     emitted = [event["event"] for event in prefect.events(run.id)]
     assert emitted.count("prefect-spot.start-retried") == 2
     assert "prefect-spot.interrupted" not in emitted
-    bills = [bills_of(stage)[life.task_arn] for life in run.containers()]
-    print(bills)
+    assert total_of(printed_by_the_stage(stage), "FailedStarts", *BY_POOL) == 2
+    *failed, worked = (bills_of(stage)[life.task_arn] for life in run.containers())
+    assert [(bill["cause"], bill["cost_usd"]) for bill in failed] == [("failed start", "0")] * 2
+    task = run.containers()[-1].task_arn
+    assert worked["cost_usd"] == str(price(charged(stage, task), "FARGATE_SPOT"))
+    assert worked["wasted_usd"] == "0"
 
 
 @story
