@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from localcloud.bootstrap import CLUSTER, WORK_POOL
@@ -269,7 +270,7 @@ def test_people_read_that_a_start_failed_and_what_it_cost(
     assert [(bill["cause"], bill["cost_usd"]) for bill in failed] == [("failed start", "0")] * 2
     task = run.containers()[-1].task_arn
     assert worked["cost_usd"] == str(price(charged(stage, task), "FARGATE_SPOT"))
-    assert worked["wasted_usd"] == "0"
+    assert Decimal(worked["wasted_usd"]) == 0
 
 
 @story
