@@ -82,9 +82,9 @@ def meter(event: RawEvent) -> Mapping[str, object]:
     return wiring.answer(bill_once, wiring.context_of, event.to_dict(), event.context)
 
 
-@app.schedule(Rate(5, unit=Rate.MINUTES))
+@app.schedule(Rate(1, unit=Rate.MINUTES))
 def sweep(event: RawEvent) -> Mapping[str, object]:
-    """Repair what no event reported: runs that are marked Running, and have no task."""
+    """Start again what got no task; every five minutes, repair all that no event reported."""
     from chalicelib.functions.sweep import sweep as sweep_all
 
     return wiring.answer(sweep_all, wiring.context_of, event.to_dict(), event.context)

@@ -72,6 +72,10 @@ class ThrottledError(PrefectSpotError):
     """AWS did not do all that it was asked for; retryable."""
 
 
+class ClusterGoneError(PrefectSpotError):
+    """ECS knows no cluster of that name in our account and region."""
+
+
 class UnsettledError(PrefectSpotError):
     """The state of a run, or the sums of a deployment, changed concurrently; retryable."""
 
@@ -98,3 +102,16 @@ class ConcurrentUpdateError(PrefectSpotError):
 
 class NotProvisionedError(PrefectSpotError):
     """A problem keeps a scheduled call from provisioning; raised so that an alarm reports it."""
+
+
+_ABOUT_ONE: Final = ("ValidationException", "InvalidParameterException")
+
+
+def concerns_all(error: Exception) -> bool:
+    """Return whether AWS throttles, denies or cannot be reached: the next run meets it as well.
+
+    False for what only the request at hand met, and for any error that is not botocore's.
+    """
+    answer = getattr(error, "response", None) or {}
+    is_of_aws = type(error).__module__.startswith("botocore.")
+    return is_of_aws and answer.get("Error", {}).get("Code") not in _ABOUT_ONE

@@ -25,6 +25,7 @@ HOURS: Final = 730
 """In a month, as AWS's own calculator counts."""
 
 MINUTES: Final = HOURS * 60
+OF_POOLS_ONLY: Final = {Metric.SWEEP_UNJUDGED}
 NBSP: Final = "\N{NO-BREAK SPACE}"
 SECONDS_PER_CALL: Final = 1
 """Of the scheduled Lambdas; not measured on AWS."""
@@ -56,9 +57,9 @@ def costs() -> Iterator[tuple[str, str, str]]:
     a_metric = f"{ALARM_METRIC_USD} a metric, {CLOUDWATCH}"
     yield f"{alarms} alarms, on {watched} metrics", f"{ALARM_METRIC_USD * watched:.2f}", a_metric
     metrics, a_metric = len(Metric), f"{METRIC_USD} a metric, {CLOUDWATCH}"
-    all_metrics = f"{METRIC_USD * metrics:.2f}"
-    yield f"{metrics} metrics of the work pool", all_metrics, a_metric
-    yield f"up to {metrics} of a deployment", f"{all_metrics} for each", a_metric
+    yield f"{metrics} metrics of the work pool", f"{METRIC_USD * metrics:.2f}", a_metric
+    own = metrics - len(OF_POOLS_ONLY)
+    yield f"up to {own} of a deployment", f"{METRIC_USD * own:.2f} for each", a_metric
     yield "the dashboard", f"{DASHBOARD_USD:.2f}", CLOUDWATCH
     calls = _scheduled_calls()
     gb_seconds = calls * SECONDS_PER_CALL * Decimal(_lambda_mib()) / 1024

@@ -102,15 +102,16 @@ class PrefectRest:
             flow_runs={
                 "state": _given(type={"any_": query.state_types}, name=names),
                 "expected_start_time": _between(query.expected_after, query.expected_before),
-                "end_time": _between(query.ended_after),
+                "end_time": _between(query.ended_after)
+                or _given(is_null_=query.without_end or None),
             },
             work_pools={"name": {"any_": [query.work_pool]}},
             sort="ID_DESC" if is_one_moment else "EXPECTED_START_TIME_ASC",
             limit=query.limit,
             offset=query.offset,
         )
-        pool = query.work_pool
-        if not found and query.offset == 0 and self._http.get(_pool_path(pool)) is None:
+        pool, is_first = query.work_pool, query.offset == 0 and not query.known_pool
+        if not found and is_first and self._http.get(_pool_path(pool)) is None:
             raise PrefectRejectedError(
                 f"work pool {pool!r} is not known to Prefect", "create it or set WORK_POOL"
             )

@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
 from chalicelib.core.model.pricing import Rate, read_rate
+from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.errors import (
     LAMBDA_RETRIES,
     RETRY_LATER,
@@ -41,7 +42,7 @@ MOST_TRIES: Final = 8
 
 Sleep = Callable[[float], None]
 """Waits so many seconds."""
-_BOOKMARK: Final = "sweep"
+_SWEEP: Final = "sweep"
 _Kept = TypeVar("_Kept")
 _pack: Final = TypeSerializer().serialize
 _unpack: Final = TypeDeserializer().deserialize
@@ -183,18 +184,23 @@ class RunTable:
         found = {run: items[key("run", run)] for run in flow_run_ids if key("run", run) in items}
         return {run: _record(run, item) for run, item in found.items()}
 
-    def read_bookmark(self) -> str:
-        """Return where the last sweep stopped, empty when it came to its end."""
-        return str(self._items.get(_BOOKMARK).get("place", ""))
+    def read_sweep(self) -> SweepNotes:
+        """Return what the last sweep left; of the first release's items, the place and the time."""
+        item = self._items.get(_SWEEP)
+        kept = {UUID(run): read(Unjudged, why) for run, why in item.get("unjudged", {}).items()}
+        answered = frozenset(map(UUID, item.get("answered", ())))
+        return read(SweepNotes, item, unjudged=kept, answered=answered)
 
-    def swept_at(self) -> datetime | None:
-        """Return when the last sweep stopped (UTC), None when there was none."""
-        at = self._items.get(_BOOKMARK).get("swept_at")
-        return datetime.fromisoformat(at) if at else None
-
-    def save_bookmark(self, bookmark: str, now: datetime) -> None:
-        """Note where a sweep stopped, and when."""
-        self._items.put(_BOOKMARK, place=bookmark, swept_at=now.isoformat())
+    def save_sweep(self, notes: SweepNotes) -> None:
+        """Write what a sweep leaves, in place of what is there."""
+        times = {"swept_at": notes.swept_at, "without_end_at": notes.without_end_at}
+        self._items.put(
+            _SWEEP,
+            place=notes.place,
+            unjudged={str(run): values_of(kept) for run, kept in notes.unjudged.items()},
+            answered=sorted(map(str, notes.answered)),
+            **{name: at and at.isoformat() for name, at in times.items()},
+        )
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the run's lease until `now + lease` and return its record. Raises LeaseHeldError."""

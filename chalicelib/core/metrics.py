@@ -34,6 +34,7 @@ class Metric(StrEnum):
     WASTED_COST = "WastedCost"
     NET_SAVINGS = "NetSavings"
     WASTED_SECONDS = "WastedSeconds"
+    SWEEP_UNJUDGED = "SweepUnjudged"
 
 
 UNITS: Final[Mapping[Metric, str]] = {
@@ -44,6 +45,7 @@ UNITS: Final[Mapping[Metric, str]] = {
     Metric.FAILED_STARTS: "Count",
     Metric.REACTION_SECONDS: "Seconds",
     Metric.WASTED_SECONDS: "Seconds",
+    Metric.SWEEP_UNJUDGED: "Count",
 }
 """CloudWatch's units; a metric not listed is in USD, for which CloudWatch has none."""
 

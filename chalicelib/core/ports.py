@@ -25,6 +25,7 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.policy import Policy
+from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
@@ -38,8 +39,10 @@ class RunQuery:
     """Which runs `find_runs` shall return: those of a work pool, in some states.
 
     `state_names`: Prefect's own names (AwaitingRetry), empty for any. `expected_after` and
-    `expected_before` bound the expected start, both included; `ended_after` the end. At most
+    `expected_before` bound the expected start, both included; `ended_after` the end; `without_end`:
+    only runs that have none, as one has on Prefect 3.4 that crashed before its start. At most
     `limit` (200) runs come back, by expected start, earliest first, after skipping `offset`.
+    `known_pool`: the work pool is there, so that an empty answer needs no second request.
     """
 
     work_pool: str
@@ -48,8 +51,10 @@ class RunQuery:
     expected_after: datetime | None = None
     expected_before: datetime | None = None
     ended_after: datetime | None = None
+    without_end: bool = False
     limit: int = 200
     offset: int = 0
+    known_pool: bool = False
 
 
 class Prefect(Protocol):
@@ -147,11 +152,11 @@ class Records(Protocol):
     def read_many(self, flow_run_ids: Sequence[UUID]) -> Mapping[UUID, RunRecord]:
         """Return the records that there are, of a hundred runs at most: one request, as a rule."""
 
-    def read_bookmark(self) -> str:
-        """Return where the last sweep stopped, empty when it came to its end."""
+    def read_sweep(self) -> SweepNotes:
+        """Return what the last sweep left."""
 
-    def save_bookmark(self, bookmark: str, now: datetime) -> None:
-        """Note where a sweep stopped, and when."""
+    def save_sweep(self, notes: SweepNotes) -> None:
+        """Write it, in place of what is there."""
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the lease and return the record. Raises LeaseHeldError."""
@@ -186,17 +191,29 @@ class Bills(Protocol):
         """Note the day that the savings were put into Prefect."""
 
 
+@dataclass(frozen=True, slots=True)
+class Undescribed:
+    """ECS says neither what a task is like nor that it has forgotten it, and why."""
+
+    reason: str
+
+
 class Tasks(Protocol):
     """Tasks as ECS describes them. Every method raises botocore's errors, and PrefectSpotError."""
 
     def describe(self, cluster: str, task_arn: str) -> Task | None:
         """Return the task, its tags read; None when ECS has forgotten it."""
 
-    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> Mapping[str, Task]:
+    def describe_many(
+        self, cluster: str, task_arns: Sequence[str]
+    ) -> Mapping[str, Task | Undescribed]:
         """Return the tasks that ECS still knows, by ARN, asking for a hundred at a time."""
 
     def all_of(self, cluster: str) -> tuple[Task, ...]:
-        """Return every task of the cluster, those stopped in the last hour included, with tags."""
+        """Return every task of the cluster, those stopped in the last hour included, with tags.
+
+        Raises ClusterGoneError for a cluster that ECS does not know; so does `stopped_of`.
+        """
 
     def stopped_of(self, cluster: str) -> tuple[Task, ...]:
         """Return the tasks of the cluster that were stopped in the last hour, with tags."""

@@ -7,7 +7,7 @@ submits after it has the old variables, and starts on Spot.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -29,7 +29,7 @@ from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PreviousRuns, Progress
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.annotation import annotation_of_move
-from chalicelib.errors import PrefectRejectedError, PrefectSpotError
+from chalicelib.errors import PrefectRejectedError, concerns_all
 from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs
 from chalicelib.functions.rescue import annotate
 
@@ -39,14 +39,20 @@ SECONDS_PER_RUN: Final = 10.0
 """Left of the invocation, or no further run is looked at."""
 
 
-def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter[str]) -> bool:
+def keep_deadlines(
+    context: Context,
+    runs: Sequence[FlowRun],
+    read_records: Callable[[Sequence[FlowRun]], Mapping[UUID, RunRecord]],
+    decisions: Counter[str],
+) -> FlowRun | None:
     """Put those of a page's waiting runs on demand that an attempt on Spot might make late.
 
     Costs nothing for runs without a deadline; else one read of the table for all, the past of each
-    deployment once, and some calls for each run moved. False when the time ended before the page.
+    deployment once, and some calls for each run moved. Returns the first run that there was no time
+    for, None for none.
     """
     tagged = [run for run in runs if _has_a_deadline(run, context.policy.mode)]
-    records = context.records.read_many([run.id for run in tagged]) if tagged else {}
+    records = read_records(tagged)
     past: dict[UUID | None, PreviousRuns | Missing] = {}
     for run in tagged:
         record = records.get(run.id, RunRecord(run.id))
@@ -54,17 +60,19 @@ def keep_deadlines(context: Context, runs: Sequence[FlowRun], decisions: Counter
         if settled:
             continue
         if context.seconds_left() < SECONDS_PER_RUN:
-            return False
-        if record.moved is None and run.deployment_id not in past:
-            with_timeout = context.with_timeout(SECONDS_FOR_FACTS)
-            past[run.deployment_id] = read_previous_runs(context, with_timeout, run.deployment_id)
-        moved = record.moved or _judged(context, run, past[run.deployment_id])
+            return run
         try:
+            if record.moved is None and run.deployment_id not in past:
+                prefect = context.with_timeout(SECONDS_FOR_FACTS)
+                past[run.deployment_id] = read_previous_runs(context, prefect, run.deployment_id)
+            moved = record.moved or _judged(context, run, past[run.deployment_id])
             if moved is not None and _move(context, run, moved):
                 decisions[MOVED] += 1
-        except PrefectSpotError:  # the next sweep tries again
+        except Exception as error:  # the next sweep tries again
+            if concerns_all(error):
+                raise
             context.log.exception("putting the run on demand failed", flow_run_id=str(run.id))
-    return True
+    return None
 
 
 def _has_a_deadline(run: FlowRun, mode: Mode) -> bool:
@@ -75,7 +83,8 @@ def _has_a_deadline(run: FlowRun, mode: Mode) -> bool:
 def _waits(run: FlowRun) -> bool:
     """Whether no worker has taken it yet."""
     unstarted = run.run_count == 0 and run.infrastructure_pid is None
-    return run.state.type is StateType.SCHEDULED and unstarted
+    is_parked = run.state.name == "AwaitingRetry"  # or a start that is tried again
+    return run.state.type is StateType.SCHEDULED and unstarted and not is_parked
 
 
 def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Moved | None:

@@ -34,7 +34,7 @@ from chalicelib.core.money.report import (
     sum_of,
 )
 from chalicelib.core.ports import Context
-from chalicelib.errors import PrefectSpotError
+from chalicelib.errors import PrefectSpotError, concerns_all
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
 """After this, an interruption without a decision is billed as one that was not rerun."""
@@ -94,11 +94,17 @@ def bill_missed(context: Context) -> int:
     """Bill what `meter` missed, of the tasks that ECS still describes; return the number of bills.
 
     Stops when the invocation is short of time. A task that cannot be billed is logged and left to
-    the next sweep. Raises botocore's errors, when ECS or the table fail.
+    the next sweep, as is a cluster that is gone. Raises botocore's errors, when ECS or the table
+    fail for all.
     """
     billed = 0
     for cluster in context.clusters:
-        over = [task for task in context.tasks.stopped_of(cluster) if _is_due(context, task)]
+        try:
+            stopped = context.tasks.stopped_of(cluster)
+        except PrefectSpotError:
+            context.log.exception("reading the stopped tasks failed", cluster=cluster)
+            continue
+        over = [task for task in stopped if _is_due(context, task)]
         missing = set(context.bills.unbilled([task.arn for task in over]))
         for task in over:
             if context.seconds_left() < SECONDS_PER_BILL:
@@ -107,7 +113,9 @@ def bill_missed(context: Context) -> int:
                 continue
             try:
                 billed += bill_task(context, task).metering is Metering.BILLED
-            except PrefectSpotError:
+            except Exception as error:  # the others are billed
+                if concerns_all(error):
+                    raise
                 context.log.exception("billing the task failed", task_arn=task.arn)
     return billed
 

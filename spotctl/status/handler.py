@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from chalicelib.adapters.records import RunTable
+from chalicelib.core.model.sweeping import SweepNotes
 from spotctl.context import Context, find
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.project import Project
@@ -13,6 +14,8 @@ from spotctl.project import Project
 LATE_SWEEP: Final = timedelta(minutes=20)
 """A sweep runs every five minutes: three in a row may fail before that is a failure."""
 
+MOST_NAMED: Final = 5
+"""How many runs are named for each reason that a sweep could not judge them."""
 _RESTORE: Final = "wait a few minutes for provision to restore it, or run spotctl deploy"
 
 
@@ -51,15 +54,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What AWS returned. `queue` None: there is none; `swept_at` None: the table records no sweep.
-
-    `sweep_is_finished`: the last one read all runs, and left no bookmark. Times are UTC.
-    """
+    """What AWS returned. `queue` None: there is none. `swept`: what the last sweep left."""
 
     functions: tuple[Function, ...]
     queue: Queue | None
-    swept_at: datetime | None
-    sweep_is_finished: bool
+    swept: SweepNotes
     now: datetime
 
 
@@ -70,13 +69,11 @@ def read(context: Context) -> Found:
     dynamodb = context.aws.client("dynamodb")
     records = RunTable(dynamodb, project.stack, owner="spotctl")
     missing = dynamodb.exceptions.ResourceNotFoundException
-    swept = find(lambda: (records.swept_at(), not records.read_bookmark()), missing)
-    swept_at, sweep_is_finished = swept or (None, False)
+    swept = find(records.read_sweep, missing) or SweepNotes()
     return Found(
         functions=tuple(_function(context, name) for name in names),
         queue=_queue(context.aws.client("sqs"), project.failure_queue),
-        swept_at=swept_at,
-        sweep_is_finished=sweep_is_finished,
+        swept=swept,
         now=context.now(),
     )
 
@@ -85,7 +82,8 @@ def rows(found: Found, project: Project) -> list[Row]:
     """Judge functions, rules, failure queue and sweep."""
     queue_arn = found.queue.arn if found.queue else ""
     judged = [row for function in found.functions for row in _function_rows(function, queue_arn)]
-    return [*judged, _queue_row(found.queue, project.failure_queue), _sweep_row(found)]
+    queue = _queue_row(found.queue, project.failure_queue)
+    return [*judged, queue, _sweep_row(found.swept, found.now), *_unjudged_rows(found.swept)]
 
 
 def _function_rows(function: Function, queue_arn: str) -> list[Row]:
@@ -134,18 +132,33 @@ def _queue_row(queue: Queue | None, name: str) -> Row:
     )
 
 
-def _sweep_row(found: Found) -> Row:
+def _sweep_row(swept: SweepNotes, now: datetime) -> Row:
     part = "last sweep"
     logs = "look at the log and the errors of the sweep function"
-    if found.swept_at is None:
+    if swept.swept_at is None:
         return warning(part, "none has finished yet", f"wait five minutes, then {logs}")
-    age = found.now - found.swept_at
+    age = now - swept.swept_at
     ago = f"{age // timedelta(minutes=1)} min ago"
     if age > LATE_SWEEP:
         return failed(part, f"{ago}: runs that no event reports are not repaired", logs)
-    if not found.sweep_is_finished:
+    if swept.place:
         return warning(part, f"{ago}; it timed out", "none: the next sweep continues")
     return ok(part, f"{ago}, it read all runs")
+
+
+def _unjudged_rows(swept: SweepNotes) -> Iterator[Row]:
+    """Name the runs that sweeps could not judge, by reason; a few of each."""
+    by_reason: dict[str, list[str]] = {}
+    for run, unjudged in swept.unjudged.items():
+        by_reason.setdefault(unjudged.reason, []).append(str(run))
+    for reason, runs in by_reason.items():
+        more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
+        yield warning(
+            "runs that sweep could not judge",
+            f"{reason}: {', '.join(runs[:MOST_NAMED])}{more}",
+            "look at each in Prefect, and cancel or retry it if its task is gone; a cluster whose"
+            " runs are to be watched belongs in ECS_CLUSTER",
+        )
 
 
 def _function(context: Context, name: str) -> Function:

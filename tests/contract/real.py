@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 from prefect_aws.workers import ECSWorker
 
 from chalicelib.core.model.flow_run import ProposedState, RunState, StateType
@@ -131,14 +132,39 @@ class RealPrefect(Hands):
         *,
         persisted: bool = False,
         cached: bool = False,
+        tags: Sequence[str] = (),
     ) -> None:
         """An engine makes it known by events: the end-to-end tests have those."""
-        task_run_id = self._create_task_run(flow_run_id, "RUNNING")
+        task_run_id = self._create_task_run(flow_run_id, "RUNNING", tags)
         if kind is not StateType.RUNNING:
             name = "Cached" if cached else kind.value.title()
             data = RESULT if persisted or cached else None
             body = {"state": _state(kind.value, name=name, data=data), "force": True}
             self._api.send("POST", f"/task_runs/{task_run_id}/set_state", body)
+
+    def create_tag_limit(self) -> str:
+        """A tag of which one task run at a time may run."""
+        tag = f"tag-{uuid4()}"
+        body = {"name": f"tag:{tag}", "limit": 1, "active": True}
+        self._api.send("POST", "/v2/concurrency_limits/", body)
+        return tag
+
+    def take_slot(self, tag: str, task_run_id: UUID) -> bool:
+        """What an engine does before a task starts; whether there was a slot."""
+        body = {
+            "slots": 1,
+            "names": [f"tag:{tag}"],
+            "mode": "concurrency",
+            "lease_duration": 300,
+            "holder": {"type": "task_run", "id": str(task_run_id)},
+        }
+        try:
+            self._api.send("POST", "/v2/concurrency_limits/increment-with-lease", body)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.LOCKED:
+                raise
+            return False
+        return True
 
     def table(self, key: str) -> list[object]:
         newest = self._artifacts({"key": {"any_": [key]}})[-1]
@@ -192,9 +218,13 @@ class RealPrefect(Hands):
         found = self._api.send("POST", "/artifacts/filter", {"artifacts": chosen})
         return sorted(found, key=lambda artifact: str(artifact["created"]))
 
-    def _create_task_run(self, flow_run_id: UUID, kind: str) -> str:
-        key = str(uuid4())
-        body = {"flow_run_id": str(flow_run_id), "task_key": "load", "dynamic_key": key}
+    def _create_task_run(self, flow_run_id: UUID, kind: str, tags: Sequence[str] = ()) -> str:
+        body = {
+            "flow_run_id": str(flow_run_id),
+            "task_key": "load",
+            "dynamic_key": str(uuid4()),
+            "tags": list(tags),
+        }
         return str(self._api.send("POST", "/task_runs/", {**body, "state": _state(kind)})["id"])
 
     def _change(self, flow_run_id: UUID, **fields: object) -> None:

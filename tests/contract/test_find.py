@@ -124,6 +124,8 @@ def test_a_run_that_crashed_before_it_started_has_no_end_on_the_oldest_server(cr
     due = crowd.expected_start("never started")
     is_found_by_end = "never started" in crowd.found(CRASHED, ended_after=ended)
     assert is_found_by_end is not crowd.stage.is_oldest
+    without_end = crowd.found(CRASHED, without_end=True, expected_after=due)
+    assert without_end == (["never started"] if crowd.stage.is_oldest else [])
     assert crowd.found(CRASHED, expected_after=due) == ["never started", "crashed"]
 
 
@@ -149,6 +151,8 @@ def test_an_empty_pool_has_no_runs_and_an_unknown_one_or_too_large_a_page_is_rej
 ) -> None:
     empty = RunQuery(stage.controls.create_work_pool(), (RUNNING,))
     assert stage.prefect.find_runs(empty) == ()
+    unchecked = RunQuery("no such pool", (RUNNING,), known_pool=True)
+    assert stage.prefect.find_runs(unchecked) == ()
     with pytest.raises(PrefectRejectedError, match="work pool 'no such pool' is not known"):
         stage.prefect.find_runs(RunQuery("no such pool", (RUNNING,)))
     with pytest.raises(PrefectRejectedError, match="less than or equal to 200"):
@@ -173,6 +177,37 @@ def test_children_in_the_same_process_are_found_while_they_live(stage: Stage) ->
     assert (grandchild.infrastructure_pid, grandchild.state.type) == (None, RUNNING)
     for childless in ([], [uuid4() for _ in range(100)]):
         assert stage.prefect.find_live_children(childless) == ()
+
+
+def test_a_child_that_waits_for_its_own_retry_is_found(stage: Stage) -> None:
+    parent = a_parent(stage)
+    child = stage.controls.create_run(deployed=False, parent_run_id=parent)
+    stage.controls.engine_starts(child, retries=1)
+    assert stage.controls.engine_fails(child).type is SCHEDULED
+    assert ids_of_children(stage, parent) == {child}
+
+
+def test_a_task_run_of_a_dead_container_is_crashed_which_frees_its_tags_slot(stage: Stage) -> None:
+    """Not one that stands for a subflow: Prefect 3.9 would start that anew."""
+    run_id, other = stage.running(), stage.running()
+    stage.controls.create_child(run_id)
+    tag = stage.controls.create_tag_limit()
+    for kind in (RUNNING, RUNNING, StateType.COMPLETED):
+        stage.controls.run_task(run_id, kind, tags=[tag])
+    stage.controls.run_task(other)
+    found = stage.prefect.find_running_task_runs([run_id])
+    assert len(found) == 2
+    assert len(stage.prefect.find_running_task_runs([run_id, other])) == 3
+    assert stage.controls.take_slot(tag, found[0])
+    assert not stage.controls.take_slot(tag, found[1])
+    for _ in range(2):  # once more is no harm
+        stage.prefect.crash_task_run(found[0], "its container is gone")
+    assert stage.controls.take_slot(tag, found[1])
+    assert stage.prefect.find_running_task_runs([run_id]) == (found[1],)
+    now = datetime.now(UTC)
+    task_runs = stage.prefect.read_task_runs(run_id, now - timedelta(hours=1), now)
+    [crashed] = [each for each in task_runs if each.state is CRASHED]
+    assert crashed.ended_at
 
 
 def a_parent(stage: Stage) -> UUID:

@@ -162,6 +162,17 @@ def test_a_restored_state_keeps_its_reference_to_a_result(stage: Stage) -> None:
     assert stage.run(run_id).state.data == was.data
 
 
+def test_completed_that_an_engine_crashed_over_is_restored_with_its_result(stage: Stage) -> None:
+    run_id = stage.running()
+    stage.controls.engine_finishes(run_id, persisted=True)
+    was = stage.run(run_id).state
+    crashed = ProposedState(StateType.CRASHED, "Crashed", "aborted by a termination signal")
+    assert stage.prefect.propose_state(run_id, crashed, force=True).verdict is ACCEPT
+    assert stage.restore(run_id, was).verdict is ACCEPT
+    now = stage.run(run_id).state
+    assert (now.type, now.data) == (StateType.COMPLETED, was.data)
+
+
 @pytest.mark.parametrize(
     ("state", "becomes"), [("running", StateType.CANCELLING), ("scheduled", CANCELLED)]
 )

@@ -4,6 +4,7 @@ What befalls a handler at its calls is tried in `tests/faults`, at each of them.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import ProposedState, StateType
+from chalicelib.core.model.flow_run import ProposedState, RunState, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from tests.laws.universe import Befalls, Tripwire, Universe
 from tests.twin.prefect import InMemoryPrefect
 
 OURS = {"spot-interrupted", "spot-on-demand"}
+SCHEDULED = StateType.SCHEDULED
+TOMORROW = timedelta(days=1)
 
 many = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -186,25 +189,63 @@ def test_a_cancellation_that_a_dying_engine_hides_is_not_undone(
         assert after[-1] is StateType.CANCELLED
 
 
-@many
-@given(fate=st.sampled_from(["completes", "is being cancelled", "pauses"]), call=st.integers(0, 12))
-def test_a_run_that_ends_or_pauses_during_a_rescue_keeps_its_state(fate: str, call: int) -> None:
-    universe = Universe()
-    run, task = universe.running()
-    [event] = interrupt(universe, task, [2])
-    moved: list[StateType] = []
+def is_put_off(prefect: InMemoryPrefect, run_id: UUID) -> None:
+    later = ProposedState(SCHEDULED, "Scheduled", scheduled_time=prefect.clock() + TOMORROW)
+    prefect.move(run_id, later)
 
-    def meanwhile() -> None:
-        if run.state.type is StateType.RUNNING:
-            FATES[fate](universe.prefect, run.id)
-            moved.append(run.state.type)
 
-    universe.handle(event, Tripwire(Befalls.IS_OVERTAKEN, call, meanwhile))
-    universe.deliver(event)
-    if moved:
-        assert run.state.type is moved[0]
-    else:  # it came too late, to a run that is parked or due already
-        assert universe.prefect.is_due(run.id)
+def is_taken(prefect: InMemoryPrefect, run_id: UUID) -> None:
+    """A person wants it now, and a worker has it before we look."""
+    prefect.move(run_id, ProposedState(SCHEDULED, "Scheduled", scheduled_time=prefect.clock()))
+    prefect.move(run_id, ProposedState(StateType.PENDING, "Pending"))
+
+
+OTHERS: dict[str, Callable[[InMemoryPrefect, UUID], object]] = {
+    "completes": InMemoryPrefect.engine_finishes,
+    "fails": InMemoryPrefect.engine_fails,
+    "is being cancelled": InMemoryPrefect.cancel,
+    "is cancelled": is_cancelled,
+    "pauses": InMemoryPrefect.pause,
+    "is put off to tomorrow": is_put_off,
+    "is taken by a worker": is_taken,
+}
+
+
+@pytest.mark.parametrize("budget", [0, 1], ids=["to FARGATE", "on Spot"])
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_others_make_of_a_run_between_any_two_of_our_calls_stays(
+    other: str, budget: int
+) -> None:
+    for call in range(100):
+        universe = Universe(Policy(spot_retries=budget))
+        prefect = universe.prefect
+        run, task = universe.running()
+        [event] = interrupt(universe, task, [2])
+        theirs: list[RunState] = []
+
+        def meanwhile() -> None:
+            before = run.state  # noqa: B023  # called before the next round
+            OTHERS[other](prefect, run.id)  # noqa: B023  # the same
+            theirs.extend([run.state] * (run.state is not before))  # noqa: B023  # the same
+
+        wire = Tripwire(Befalls.IS_OVERTAKEN, call, meanwhile)
+        universe.handle(event, wire)
+        universe.deliver(event)
+        if len(wire.calls) <= call:
+            break
+        universe.sweep()
+        if not theirs:  # Prefect did not let them
+            continue
+        kind, now = theirs[0].type, run.state
+        if kind is SCHEDULED:
+            assert run.next_start == theirs[0].scheduled_time, call
+        elif kind is StateType.CANCELLING:
+            assert now.type in (StateType.CANCELLING, StateType.CANCELLED), call
+        else:
+            assert now.type is kind, call
+    else:
+        pytest.fail("the handler makes more calls than were tried")
+    assert call >= 20
 
 
 @pytest.mark.parametrize("fate", FATES)

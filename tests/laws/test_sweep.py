@@ -1,15 +1,25 @@
 """What `sweep` repairs from state, when no event was handled; and what it leaves alone."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.metrics import Metric
+from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.sweeping import SweepNotes
+from chalicelib.core.ports import RunQuery
+from chalicelib.errors import PrefectUnavailableError
+from chalicelib.functions.repairs import SweepReport
 from chalicelib.functions.sweep import PAGE, sweep
-from tests.laws.universe import OUT_OF_MEMORY, Befalls, Tripwire, Universe
+from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
+from tests.make import ACCOUNT, NOW, TASK_ARN
 from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect
 
@@ -36,6 +46,18 @@ def refuse(universe: Universe, run: TwinRun) -> None:
     universe.prefect.crash(run.id, why)
 
 
+def stumble(universe: Universe, run_id: UUID, call: str) -> None:
+    """Prefect answers a call about that run with what its adapter does not understand."""
+    real = getattr(universe.prefect, call)
+
+    def stumbling(of_run: UUID, *args: Any, **options: Any) -> Any:
+        if of_run == run_id:
+            raise KeyError("unheard of")
+        return real(of_run, *args, **options)
+
+    setattr(universe.prefect, call, stumbling)
+
+
 def test_events_have_a_grace_before_the_sweep(universe: Universe) -> None:
     run = stopped(universe)
     universe.passes(60)
@@ -47,7 +69,7 @@ def test_a_run_with_a_live_task_is_left_alone_whatever_its_noted_task_says(
     universe: Universe,
 ) -> None:
     run, task = universe.running(pid_noted=False)
-    run.infrastructure_pid = f"{task.cluster_arn}::another-task-long-gone"
+    run.infrastructure_pid = f"{task.cluster_arn}::{task.arn[:-4]}gone"
     states = list(run.states)
     universe.sweep()
     universe.passes(HOUR)  # by now ECS has forgotten the noted one
@@ -155,6 +177,38 @@ def test_a_cancellation_between_two_tasks_comes_to_its_end(universe: Universe) -
     assert "no task" in run.state.message
 
 
+@pytest.mark.parametrize("earlier", ["none", "not tagged", "not noted", "both"])
+def test_a_run_that_was_picked_up_is_left_alone_until_its_worker_had_the_time_to_get_a_task(
+    universe: Universe, earlier: str
+) -> None:
+    """Whatever became of the task of an earlier attempt, which stays noted and listed."""
+    run = universe.prefect.runs[universe.prefect.create_run()]
+    if earlier != "none":
+        task = universe.start(run.id, pid_noted=earlier != "not noted")
+        untagged = {"flow_run_id": None} if earlier == "not tagged" else {}
+        universe.stops(task, **OUT_OF_MEMORY, **untagged)
+        universe.prefect.crash(run.id)
+        universe.passes(600)
+        universe.prefect.move(run.id, ProposedState(StateType.SCHEDULED, "AwaitingRetry"))
+    universe.prefect.worker_picks_up(run.id)
+    for _ in range(3):
+        universe.sweep()
+        assert run.state.type is StateType.PENDING
+    universe.sweep()
+    assert run.state.type is not StateType.PENDING
+
+
+def test_a_pending_run_whose_own_task_has_stopped_has_the_ordinary_grace(
+    universe: Universe,
+) -> None:
+    run = universe.prefect.runs[universe.prefect.create_run()]
+    task = universe.start(run.id)
+    run.states.pop()  # its engine never started
+    universe.stops(task)
+    universe.sweep()
+    assert universe.prefect.is_due(run.id)
+
+
 def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
     universe: Universe,
 ) -> None:
@@ -167,6 +221,32 @@ def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
     assert [state.type for state in run.states].count(StateType.PENDING) == 3
     assert run.state.type is StateType.CRASHED
     assert "ECS never showed a task for it" in run.state.message
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["react was there", "events lost"])
+def test_a_start_that_worker_and_ecs_both_report_as_failed_counts_once(
+    universe: Universe, answered: bool
+) -> None:
+    """prefect-aws 0.5 waits for the task, and calls its end a failed submission."""
+    run, task = universe.running()
+    universe.deliver(universe.exits(task)[1])
+    why = "Timeout waiting for network interface provisioning to complete."
+    universe.passes(5)
+    universe.prefect.worker_picks_up(run.id)
+    universe.passes(5)
+    second = replace(task, arn=task.arn[:-1] + "x", created_at=universe.now, started_at=None)
+    task = replace(task, created_at=universe.now)
+    universe.stops(second, stop_code="TaskFailedToStart", stopped_reason=why)
+    if answered:
+        ends = {"lastStatus": "STOPPED", "stopCode": "TaskFailedToStart", "stoppedReason": why}
+        universe.deliver(universe.event(task, taskArn=second.arn, startedAt=None, **ends))
+        assert run.state.type is StateType.SCHEDULED
+    message = f"Flow run could not be submitted to infrastructure: TaskFailedToStart('{why}')"
+    universe.prefect.crash(run.id, message)
+    universe.sweep()
+    universe.sweep()
+    assert run.state.type is StateType.SCHEDULED
+    assert list(universe.records().read(run.id).failed_starts) == [second.arn]
 
 
 @pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
@@ -256,16 +336,61 @@ def test_more_runs_than_time_allows_take_several_invocations(universe: Universe)
     assert all(universe.prefect.is_due(run.id) for run, _ in started[::50])
 
 
-def test_runs_that_were_all_due_at_one_moment_are_all_seen(universe: Universe) -> None:
-    at, started = universe.now, []
-    for _ in range(230):
-        universe.now = at
-        started.append(universe.running())
-    for _, task in started:
-        universe.stops(task)
-    for _ in range(3):  # what a repair moves away from under a page is seen by the next sweep
-        universe.sweep()
-    assert all(universe.prefect.is_due(run.id) for run, _ in started)
+@settings(max_examples=9, deadline=None)
+@given(
+    moments=st.lists(st.integers(1, 220), min_size=1, max_size=3),
+    dead=st.sets(st.integers(0, 9), min_size=1),
+    leaving=st.integers(0, 30),
+    seconds=st.sampled_from([60.0, 7.0, 1.0]),
+)
+@example(moments=[230], dead=set(range(10)), leaving=0, seconds=60.0)
+@example(moments=[130], dead=set(range(10)), leaving=9, seconds=1.0)
+@example(moments=[100, 100], dead={9}, leaving=1, seconds=60.0)
+def test_a_sweep_that_is_finished_has_seen_every_run_whoever_left_the_set(
+    moments: list[int], dead: set[int], leaving: int, seconds: float
+) -> None:
+    """Runs of one moment come without an order, and leave the set under the paging."""
+    universe, orphans, alive = Universe(), [], []
+    for minute, count in enumerate(moments):
+        for number in range(count):
+            universe.now = NOW + timedelta(minutes=minute)
+            run, task = universe.running()
+            if number % 10 in dead:
+                universe.stops(task)
+                orphans.append(run.id)
+            else:
+                alive.append(run.id)
+    find, invocations, report = universe.prefect.find_runs, 0, None
+
+    def find_and_lose(query: RunQuery) -> tuple[FlowRun, ...]:
+        found = find(query)
+        for _ in range(min(leaving, len(alive))):
+            universe.prefect.engine_finishes(alive.pop(hash(alive[0]) % len(alive)))
+        return found
+
+    universe.prefect.find_runs = find_and_lose  # type: ignore[method-assign]
+    universe.passes(300)
+    while report is None or not report.finished:
+        before = sum(map(universe.prefect.is_due, orphans))
+        report = sweep(replace(universe.context(), seconds_left=lambda: seconds), {})
+        invocations += 1
+        assert report.finished or report.seen
+        assert invocations < 20 + len(orphans)
+        assert seconds > 1.0 or sum(map(universe.prefect.is_due, orphans)) <= before + 1
+    assert all(map(universe.prefect.is_due, orphans))
+    assert seconds < 60.0 or invocations == 1
+
+
+@pytest.mark.parametrize("bookmark", ["1 1 100 {now}", "1 0 0 {now}", "7 0 0 ", "x", "1 1 - -"])
+def test_a_bookmark_of_an_older_release_is_read(universe: Universe, bookmark: str) -> None:
+    runs = [stopped(universe) for _ in range(3)]
+    expected = runs[0].expected_start
+    assert expected is not None
+    universe.stored.sweep = SweepNotes(bookmark.format(now=expected.isoformat()))
+    report = universe.sweep()
+    assert report is not None
+    assert report.finished
+    assert all(universe.prefect.is_due(run.id) for run in runs)
 
 
 def test_a_run_that_was_due_just_after_a_page_of_one_moment_is_seen(universe: Universe) -> None:
@@ -287,13 +412,65 @@ def test_a_sweep_ends_although_dynamodb_throttles_the_bills(universe: Universe) 
     assert report.finished
 
 
-def test_a_hundred_healthy_runs_cost_a_handful_of_calls(universe: Universe) -> None:
+@pytest.mark.parametrize("waiting", [False, True], ids=["running", "waiting for own retries"])
+def test_a_hundred_healthy_runs_cost_a_handful_of_calls(universe: Universe, waiting: bool) -> None:
     for _ in range(100):
-        universe.running()
+        run, _ = universe.running()
+        if waiting:
+            run.policy.update(retries=1, retry_delay=3600)
+            assert universe.prefect.engine_fails(run.id).name == "AwaitingRetry"
     universe.sweep()
+    assert not {"prefect.read_history", "tasks.all_of"} & set(universe.calls)
     of_runs = [call for call in universe.calls if not call.startswith("bills.")]
     assert len(of_runs) <= 12, universe.calls
     assert len(universe.calls) <= 16, "bills cost the same, however many runs there are"
+
+
+def test_a_quiet_pool_costs_a_request_for_each_set_of_runs(universe: Universe) -> None:
+    universe.sweep()
+    assert universe.calls.count("prefect.find_runs") <= 5
+    assert not [call for call in universe.calls if call.startswith("tasks.all")]
+
+
+@pytest.mark.parametrize("delay", [0, 1800])
+def test_a_run_whose_own_retry_lost_its_process_is_rerun_when_all_events_were_lost(
+    universe: Universe, delay: int
+) -> None:
+    run, task = universe.running()
+    run.policy.update(retries=2, retry_delay=delay)
+    universe.passes(60)
+    assert universe.prefect.engine_fails(run.id).name == "AwaitingRetry"
+    universe.stops(task)
+    universe.sweep()
+    assert run.policy["retry_type"] != "in_process"
+    universe.passes(delay)
+    assert universe.prefect.is_due(run.id)
+
+
+def test_a_failure_that_a_recorded_warning_caused_is_rerun_though_the_stop_was_lost(
+    universe: Universe,
+) -> None:
+    run, task = universe.running()
+    universe.deliver(universe.warning(task))
+    universe.passes(3)
+    universe.prefect.engine_fails(run.id)
+    other, _ = universe.running()
+    universe.prefect.engine_fails(other.id)
+    universe.passes(2)
+    universe.stops(task)
+    universe.sweep()
+    assert universe.prefect.is_due(run.id)
+    assert other.state.type is StateType.FAILED
+
+
+def test_a_completed_run_that_an_engine_crashed_is_completed_again(universe: Universe) -> None:
+    run, task = universe.running()
+    universe.prefect.engine_finishes(run.id)
+    crashed = ProposedState(StateType.CRASHED, "Crashed", "Execution was aborted by a signal.")
+    universe.prefect.propose_state(run.id, crashed, force=True)
+    universe.stops(task)
+    universe.sweep()
+    assert run.state.type is StateType.COMPLETED
 
 
 def test_one_run_that_cannot_be_repaired_does_not_stop_the_others(universe: Universe) -> None:
@@ -305,3 +482,278 @@ def test_one_run_that_cannot_be_repaired_does_not_stop_the_others(universe: Univ
     assert report.failed == 1
     assert universe.prefect.is_due(free.id)
     assert not universe.prefect.is_due(held.id)
+
+
+ODD_TASKS = {
+    "another region": TASK_ARN.replace("us-east-1", "eu-west-1"),
+    "another account": TASK_ARN.replace(ACCOUNT, "999988887777"),
+    "another partition": TASK_ARN.replace("arn:aws:", "arn:aws-cn:"),
+    "another cluster": TASK_ARN.replace("/prefect-spot-dev/", "/gone/"),
+    "no ARN": "0123abcd",
+    "empty": "",
+    "control characters": "arn:\n\0",
+}
+
+
+@dataclass(frozen=True)
+class Plight:
+    """How one run stands: its state, and what ECS and the worker's note say of its task.
+
+    `task`: "alive", the stop of one that ended, or "forgotten". `pid`: "own", "none", or odd.
+    """
+
+    kind: StateType
+    name: str = ""
+    message: str = ""
+    in_process: bool = False
+    task: str = "Spot"
+    pid: str = "own"
+    tagged: bool = True
+    on_demand: bool = False
+
+    def befall(self, universe: Universe) -> TwinRun:
+        launch_type = {"launch_type": "FARGATE"} if self.on_demand else {}
+        run, task = universe.running(job_variables=launch_type)
+        run.infrastructure_pid = {"own": run.infrastructure_pid, "none": None}.get(
+            self.pid, f"prefect-spot-dev::{self.pid}"
+        )
+        if self.in_process:
+            run.policy["retry_type"] = "in_process"
+        if self.kind is not StateType.RUNNING:
+            moved = ProposedState(self.kind, self.name or self.kind.value.title(), self.message)
+            universe.prefect._write(run, moved, before={}, after={})
+        if self.task != "alive":
+            universe.stops(task, **STOPS.get(self.task, {}))
+        if self.task == "forgotten":
+            del universe.tasks[task.arn]
+        elif not self.tagged:
+            universe.tasks[task.arn] = replace(universe.tasks[task.arn], flow_run_id=None)
+        return run
+
+    @property
+    def is_seen_alive(self) -> bool:
+        return self.task == "alive" and (self.tagged or self.pid == "own")
+
+
+STOPS: dict[str, dict[str, Any]] = {"memory": OUT_OF_MEMORY, "by itself": BY_ITSELF}
+plights = st.builds(
+    Plight,
+    st.sampled_from([StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]),
+    message=st.sampled_from(["", "Capacity is unavailable at this time.", "\0 <b>"]),
+    in_process=st.booleans(),
+    task=st.sampled_from(["alive", "Spot", "memory", "by itself", "forgotten"]),
+    pid=st.sampled_from(["own", "none", "own", *ODD_TASKS.values()]),
+    tagged=st.booleans(),
+    on_demand=st.booleans(),
+)
+waiting = st.builds(
+    replace,
+    plights,
+    kind=st.just(StateType.SCHEDULED),
+    in_process=st.just(True),
+    name=st.sampled_from(["AwaitingRetry", "Scheduled", "Late", "Resuming", "Own name"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(plights | waiting, min_size=1, max_size=6))
+@example([Plight(StateType.SCHEDULED, "Late", in_process=True)])
+def test_every_run_without_a_live_task_is_judged_or_reported(situation: list[Plight]) -> None:
+    """Whatever state, name, retry type, pid or message it has; and no odd one stops the others."""
+    universe = Universe()
+    runs = [plight.befall(universe) for plight in situation]
+    before = [len(run.states) for run in runs]
+    for _ in range(26):  # two hours: ECS forgets after one
+        report = universe.sweep()
+        assert report is not None
+        assert (report.finished, report.failed) == (True, 0)
+    for plight, run, count in zip(situation, runs, before, strict=True):
+        if plight.is_seen_alive:
+            assert len(run.states) == count, "its container is at work"
+        else:
+            ended = run.state.is_final or universe.prefect.is_due(run.id)
+            assert ended or run.id in universe.stored.sweep.unjudged, (plight, run.state)
+
+
+@pytest.mark.parametrize("arn", ODD_TASKS.values(), ids=ODD_TASKS)
+def test_a_run_whose_noted_task_cannot_be_described_is_reported_and_stops_no_other(
+    universe: Universe, arn: str
+) -> None:
+    before, odd, after = (stopped(universe) for _ in range(3))
+    del universe.tasks[str(odd.infrastructure_pid).partition("::")[2]]
+    odd.infrastructure_pid = f"prefect-spot-dev::{arn}"
+    report = universe.sweep()
+    assert [universe.prefect.is_due(run.id) for run in (before, odd, after)] == [True, False, True]
+    assert odd.state.type is StateType.RUNNING
+    assert report is not None
+    assert (sum(report.unjudged.values()), report.finished) == (1, True)
+    assert isinstance(universe.log, Lines)
+    [keys] = [keys for line, keys in universe.log.lines if line == "could not be judged"]
+    assert keys == {"flow_run_id": str(odd.id), "reason": next(iter(report.unjudged))}
+
+
+def test_what_cannot_be_judged_counts_once_and_again_when_it_was_judged_between(
+    universe: Universe,
+) -> None:
+    run = stopped(universe)
+    garbage, tagged = f"prefect-spot-dev::{ODD_TASKS['no ARN']}", universe.tasks.popitem()[1]
+
+    def swept(pid: str, *tasks: Task) -> int:
+        run.infrastructure_pid, universe.measured[:] = pid, []
+        universe.tasks = {task.arn: task for task in tasks}
+        report = universe.sweep()
+        assert report is not None
+        counted = [each.values[Metric.SWEEP_UNJUDGED] for each in universe.measured]
+        assert sum(counted) == report.unjudged.total()
+        return report.unjudged.total()
+
+    alive = replace(tagged, last_status="RUNNING")
+    assert [swept(garbage), swept(garbage)] == [1, 0]
+    assert [*universe.stored.sweep.unjudged] == [run.id]
+    assert [swept(garbage, alive), len(universe.stored.sweep.unjudged)] == [0, 0]
+    assert [swept(garbage), swept(garbage)] == [1, 0]
+    universe.prefect.engine_finishes(run.id)
+    universe.passes(HOUR)
+    assert [swept(garbage), len(universe.stored.sweep.unjudged)] == [0, 0]
+
+
+def test_a_run_whose_noted_task_is_no_arn_is_judged_by_its_tagged_one(universe: Universe) -> None:
+    interrupted, (living, _) = stopped(universe), universe.running()
+    for run in (interrupted, living):
+        run.infrastructure_pid = "garbage"
+    report = universe.sweep()
+    assert universe.prefect.is_due(interrupted.id)
+    assert living.state.type is StateType.RUNNING
+    assert report is not None
+    assert not report.unjudged
+
+
+@pytest.mark.parametrize("call", ["read_history", "read_run", "propose_state"])
+def test_what_is_unexpected_about_one_run_stops_no_other(universe: Universe, call: str) -> None:
+    odd, other = stopped(universe), stopped(universe)
+    stumble(universe, odd.id, call)
+    report = universe.sweep()
+    assert universe.prefect.is_due(other.id)
+    assert report is not None
+    assert report.unjudged == {"judging it failed: KeyError": 1}
+    assert report.failed == 1
+    assert report.finished
+
+
+def test_a_child_that_refuses_its_end_does_not_keep_the_others_alive(universe: Universe) -> None:
+    run = stopped(universe, **OUT_OF_MEMORY)
+    children = [universe.prefect.create_child(run.id) for _ in range(3)]
+    universe.sweep()
+    stumble(universe, children[1], "propose_state")
+    universe.sweep()
+    states = [universe.prefect.runs[child].state.type for child in children]
+    assert states == [StateType.CRASHED, StateType.RUNNING, StateType.CRASHED]
+
+
+# The light look.
+
+
+def minutely(universe: Universe, seconds: float = 60) -> SweepReport:
+    """The schedule's next call."""
+    universe.passes(seconds)
+    return sweep(universe.context(), {"detail-type": "Scheduled Event"})
+
+
+SUBMISSION = "Failed to submit flow run to infrastructure: RuntimeError: {}"
+REFUSED = SUBMISSION.format("Capacity is unavailable at this time.")
+INACTIVE = SUBMISSION.format("ClientException: TaskDefinition is inactive")
+
+
+@pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
+def test_a_light_look_costs_one_request_when_there_is_nothing_to_do(
+    universe: Universe, oldest: bool
+) -> None:
+    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    stopped(universe)
+    assert minutely(universe).finished, "the first call reads all"
+    for _ in range(4):
+        assert minutely(universe).light
+        assert universe.calls == ["records.read_sweep", "prefect.find_runs"]
+    assert not minutely(universe).light
+
+
+@pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
+def test_a_refusal_is_answered_within_a_minute_and_asks_ecs_nothing(
+    universe: Universe, oldest: bool
+) -> None:
+    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    refused(universe)
+    universe.sweep()  # learns which server it is
+    run = refused(universe)
+    assert minutely(universe).light
+    assert universe.prefect.is_due(run.id)
+    assert run.job_variables["launch_type"] == "FARGATE"
+    assert not [call for call in universe.calls if call.startswith("tasks.")]
+
+
+def test_a_failed_submission_is_answered_once(universe: Universe) -> None:
+    """On demand refused too, or for a lasting reason: it stays Crashed, and costs no more."""
+    minutely(universe)
+    runs = [refused(universe) for _ in range(2)]
+    minutely(universe)
+    refuse(universe, runs[0])
+    universe.prefect.worker_picks_up(runs[1].id)
+    universe.prefect.crash(runs[1].id, INACTIVE)
+    assert minutely(universe).stranded == 2
+    assert {run.state.type for run in runs} == {StateType.CRASHED}
+    assert minutely(universe).light
+    assert universe.calls == ["records.read_sweep", "prefect.find_runs"]
+    universe.passes(3600)
+    minutely(universe)
+    assert not universe.stored.sweep.answered
+
+
+def test_a_failed_submission_with_a_live_task_is_left_alone_until_that_ends(
+    universe: Universe,
+) -> None:
+    """RunTask's answer was lost: the worker gave up on a task that runs."""
+    minutely(universe)
+    run, task = universe.running()
+    universe.prefect.crash(run.id, SUBMISSION.format("ReadTimeoutError: read timed out"))
+    assert minutely(universe).stranded == 0
+    universe.stops(task, stop_code="TaskFailedToStart", stopped_reason="", started_at=None)
+    assert minutely(universe).stranded == 1
+
+
+def test_a_light_look_that_fails_for_one_run_answers_the_others_and_tries_again(
+    universe: Universe,
+) -> None:
+    minutely(universe)
+    odd, other = refused(universe), refused(universe)
+    stumble(universe, odd.id, "read_history")
+    assert minutely(universe).failed == 1
+    assert universe.prefect.is_due(other.id)
+    del universe.prefect.read_history
+    minutely(universe)
+    assert universe.prefect.is_due(odd.id)
+
+
+def test_a_light_look_without_prefect_is_logged_and_no_failure(universe: Universe) -> None:
+    minutely(universe)
+    universe.prefect.failure = PrefectUnavailableError("503", next_step="none")
+    assert minutely(universe).failed == 1
+
+
+def test_a_scheduled_sweep_ends_before_the_next_call_and_that_goes_on(universe: Universe) -> None:
+    for _ in range(150):
+        stopped(universe)
+    universe.passes(300)
+    real = universe.prefect.read_history
+
+    def slow(flow_run_id: UUID) -> Any:
+        universe.passes(1)
+        return real(flow_run_id)
+
+    universe.prefect.read_history = slow  # type: ignore[method-assign]
+    began, calls = universe.now, 0
+    while not minutely(universe, seconds=0).finished:
+        calls += 1
+        assert universe.now - began < timedelta(seconds=60)
+        began = universe.now = began + timedelta(seconds=60)
+    assert calls >= 2
+    assert all(universe.prefect.is_due(run) for run in universe.prefect.runs)

@@ -130,6 +130,7 @@ class InMemoryPrefect(Hands):
         self.artifacts: list[Artifact] = []
         self.tables: list[TableArtifact] = []
         self.task_runs: dict[UUID, list[TaskRun]] = {}
+        self._slots: dict[str, UUID] = {}
         self._task_run_places: dict[UUID, tuple[UUID, int]] = {}
         self.events: dict[UUID, PrefectEvent] = {}
         self.calls: list[str] = []
@@ -156,7 +157,8 @@ class InMemoryPrefect(Hands):
         self._called("find_runs")
         if query.limit > MOST_RUNS:
             raise _refusal(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
-        if query.offset == 0 and query.work_pool not in self.work_pools:
+        is_first = query.offset == 0 and not query.known_pool
+        if is_first and query.work_pool not in self.work_pools:
             raise _refusal(f"work pool {query.work_pool!r} is not known to Prefect")
         found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
@@ -372,6 +374,7 @@ class InMemoryPrefect(Hands):
         *,
         persisted: bool = False,
         cached: bool = False,
+        tags: Sequence[str] = (),
     ) -> None:
         """A task of the run starts now, and is then in that state, its result stored or not.
 
@@ -383,6 +386,18 @@ class InMemoryPrefect(Hands):
         task_runs = self.task_runs.setdefault(flow_run_id, [])
         self._task_run_places[uuid4()] = (flow_run_id, len(task_runs))
         task_runs.append(task_run)
+
+    def create_tag_limit(self) -> str:
+        """A tag of which one task run at a time may run."""
+        return f"tag-{uuid4()}"
+
+    def take_slot(self, tag: str, task_run_id: UUID) -> bool:
+        """What an engine does before a task starts; whether there was a slot."""
+        holder = self._slots.get(tag)
+        if holder in self.find_running_task_runs(list(self.task_runs)):
+            return False
+        self._slots[tag] = task_run_id
+        return True
 
     # What a person reads in the UI.
 
@@ -561,6 +576,8 @@ def _is_wanted(run: TwinRun, query: RunQuery) -> bool:
     if run.work_pool_name != query.work_pool or run.state.type not in query.state_types:
         return False
     if query.state_names and run.state.name not in query.state_names:
+        return False
+    if query.without_end and run.ended_at is not None:
         return False
     return _is_within(run.expected_start, query.expected_after, query.expected_before) and (
         _is_within(run.ended_at, query.ended_after, None)

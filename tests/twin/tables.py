@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from chalicelib.core.model.flow_run import RunRecord
+from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.money.bill import Bill, Deployment
 from chalicelib.core.money.report import Counts, DailySum
 from chalicelib.errors import LeaseHeldError, LeaseLostError
@@ -29,7 +30,7 @@ class StoredRecords:
     """What all owners share."""
 
     runs: dict[UUID, StoredRun] = field(default_factory=dict)
-    bookmark: str = ""
+    sweep: SweepNotes = field(default_factory=SweepNotes)
 
 
 @dataclass
@@ -46,11 +47,11 @@ class InMemoryRecords:
     def read_many(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunRecord]:
         return {run: self.read(run) for run in flow_run_ids if run in self.stored.runs}
 
-    def read_bookmark(self) -> str:
-        return self.stored.bookmark
+    def read_sweep(self) -> SweepNotes:
+        return self.stored.sweep
 
-    def save_bookmark(self, bookmark: str, now: datetime) -> None:
-        self.stored.bookmark = bookmark
+    def save_sweep(self, notes: SweepNotes) -> None:
+        self.stored.sweep = notes
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         run = self.stored.runs.setdefault(flow_run_id, StoredRun(RunRecord(flow_run_id)))

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.ports import Undescribed
+from tests.make import TASK_ARN
+
+HOME = TASK_ARN.rpartition(":")[0]
+"""How the ARNs begin that ECS takes: those of its own partition, region and account."""
 
 
 @dataclass
@@ -16,8 +21,12 @@ class InMemoryTasks:
     def describe(self, cluster: str, task_arn: str) -> Task | None:
         return self.tasks.get(task_arn)
 
-    def describe_many(self, cluster: str, task_arns: Sequence[str]) -> dict[str, Task]:
-        return {arn: self.tasks[arn] for arn in task_arns if arn in self.tasks}
+    def describe_many(
+        self, cluster: str, task_arns: Sequence[str]
+    ) -> dict[str, Task | Undescribed]:
+        odd = Undescribed("ECS refuses to describe its task: InvalidParameterException")
+        known = [arn for arn in task_arns if arn in self.tasks or not arn.startswith(HOME)]
+        return {arn: self.tasks.get(arn, odd) for arn in known}
 
     def all_of(self, cluster: str) -> tuple[Task, ...]:
         return tuple(self.tasks.values())

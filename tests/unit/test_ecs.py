@@ -3,7 +3,7 @@
 Where moto has no pages, and no failures, the adapter reads answers by script.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -15,8 +15,8 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from chalicelib.adapters.aws import EcsTasks
-from chalicelib.core.ports import Tasks
-from chalicelib.errors import PrefectSpotError
+from chalicelib.core.ports import Tasks, Undescribed
+from chalicelib.errors import ClusterGoneError, PrefectSpotError
 from localcloud import moto_additions
 from tests.make import CLUSTER_ARN, RUN_ID, make_task
 from tests.twin.tasks import InMemoryTasks
@@ -88,7 +88,7 @@ def test_tasks_come_with_their_tags_each_once_and_forgotten_ones_are_absent(
     arns = cluster.run(3)
     tasks = cluster.tasks.describe_many(CLUSTER, [*arns, UNKNOWN, *arns])
     assert list(tasks) == arns
-    assert {task.flow_run_id for task in tasks.values()} == {RUN_ID}
+    assert {getattr(task, "flow_run_id", None) for task in tasks.values()} == {RUN_ID}
     assert cluster.tasks.describe(CLUSTER, arns[0]) == tasks[arns[0]]
     assert cluster.tasks.describe(CLUSTER, UNKNOWN) is None
 
@@ -108,10 +108,49 @@ def test_all_of_a_cluster_are_those_that_run_and_those_that_stopped(cluster: Clu
 
 
 def test_a_cluster_that_is_not_there_is_raised_not_empty(ecs: Any) -> None:
-    with pytest.raises(ClientError, match="Cluster not found"):
-        EcsTasks(ecs).all_of("prefect-spot-prod")
-    with pytest.raises(ClientError, match="Cluster not found"):
-        EcsTasks(ecs).describe_many("prefect-spot-prod", [UNKNOWN])
+    tasks = EcsTasks(ecs)
+    for list_tasks in (tasks.all_of, tasks.stopped_of):
+        with pytest.raises(ClusterGoneError, match="'prefect-spot-prod' is not found"):
+            list_tasks("prefect-spot-prod")
+    with pytest.raises(PrefectSpotError, match="cluster is not found"):
+        tasks.describe("prefect-spot-prod", UNKNOWN)
+    described = tasks.describe_many("prefect-spot-prod", [UNKNOWN])
+    assert described == {UNKNOWN: Undescribed("its cluster is not found")}
+
+
+class RefusingEcs:
+    """DescribeTasks that refuses a request whole for one odd ARN; any other is MISSING."""
+
+    def __init__(self, odd: Collection[str], code: str) -> None:
+        self.odd, self.code, self.requests = odd, code, 0
+
+    def describe_tasks(self, *, cluster: str, tasks: list[str], include: list[str]) -> Any:
+        self.requests += 1
+        if any(arn in self.odd for arn in tasks):
+            error: Any = {"Error": {"Code": self.code, "Message": "Identifiers are invalid."}}
+            raise ClientError(error, "DescribeTasks")
+        known = [{"taskArn": arn, "clusterArn": CLUSTER_ARN} for arn in tasks]
+        return {"tasks": known, "failures": []}
+
+
+@pytest.mark.parametrize("odd", [(0,), (149,), (3, 4, 99, 100), range(150)], ids=str)
+def test_a_request_that_ecs_refuses_is_halved_until_the_odd_tasks_are_found(
+    odd: Sequence[int],
+) -> None:
+    arns = [f"{UNKNOWN[:-32]}{uuid4().hex}" for _ in range(150)]
+    ecs: Any = RefusingEcs({arns[n] for n in odd}, "InvalidParameterException")
+    found = EcsTasks(ecs).describe_many(CLUSTER, arns)
+    assert set(found) == set(arns)
+    refused = {arn for arn, task in found.items() if isinstance(task, Undescribed)}
+    assert refused == ecs.odd
+    assert ecs.requests <= 2 + 14 * len(odd)
+
+
+def test_throttling_is_no_tasks_own() -> None:
+    throttled: Any = RefusingEcs({UNKNOWN}, "ThrottlingException")
+    with pytest.raises(ClientError, match="ThrottlingException"):
+        EcsTasks(throttled).describe_many(CLUSTER, [UNKNOWN, UNKNOWN[:-1] + "1"])
+    assert throttled.requests == 1
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_every_metric_fits_into_one_line_whatever_the_environment(
     assert {datum.metric for datum in data} == {
         *("SpotInterruptions", "SpotReruns", "OnDemandReruns", "NotRerun", "FailedStarts"),
         *("TaskCost", "OnDemandEquivalentCost", "Savings", "WastedCost", "NetSavings"),
-        *("ReactionSeconds", "WastedSeconds"),
+        *("ReactionSeconds", "WastedSeconds", "SweepUnjudged"),
     }
     units = {datum.metric: datum.unit for datum in data}
     assert (units["SpotReruns"], units["ReactionSeconds"]) == ("Count", "Seconds")

@@ -5,11 +5,12 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.errors import PrefectRefusedError
 from spotctl.output import Exit, Row, State, exit_of, failed, ok, warning
 from spotctl.prefect import Deployment, OperatorPrefect, Worker, WorkPool
@@ -66,11 +67,14 @@ def handler_rows(**changes: Any) -> list[Row]:
     ordinary = handler.Found(
         functions=(FUNCTION,),
         queue=handler.Queue(QUEUE, waiting=0, taken=0),
-        swept_at=NOW - seconds(120),
-        sweep_is_finished=True,
+        swept=SweepNotes("", NOW - seconds(120)),
         now=NOW,
     )
     return handler.rows(replace(ordinary, **changes), PROJECT)
+
+
+def swept_rows(**changes: Any) -> list[Row]:
+    return handler_rows(swept=replace(SweepNotes("", NOW - seconds(120)), **changes))
 
 
 def function_rows(**changes: Any) -> list[Row]:
@@ -186,9 +190,17 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
         "3 events could not be handled, 1 more are being redriven",
     ),
     "swept": (handler_rows(), "last sweep", OK, "2 min ago, it read all runs"),
-    "no sweep": (handler_rows(swept_at=None), "last sweep", WARNING, "none"),
-    "out of time": (handler_rows(sweep_is_finished=False), "last sweep", WARNING, "it timed out"),
-    "a late sweep": (handler_rows(swept_at=NOW - LATE), "last sweep", FAILED, "20 min ago"),
+    "no sweep": (swept_rows(swept_at=None), "last sweep", WARNING, "none"),
+    "out of time": (swept_rows(place="1 0"), "last sweep", WARNING, "it timed out"),
+    "a late sweep": (swept_rows(swept_at=NOW - LATE), "last sweep", FAILED, "20 min ago"),
+    "not judged": (
+        swept_rows(unjudged={UUID(int=n): Unjudged("no ARN", NOW) for n in range(7)}),
+        "runs that sweep could not judge", WARNING, f"no ARN: {UUID(int=0)}, ",
+    ),
+    "some of many": (
+        swept_rows(unjudged={UUID(int=n): Unjudged("no ARN", NOW) for n in range(7)}),
+        "runs that sweep could not judge", WARNING, f"{UUID(int=4)} and 2 more",
+    ),
     "no credential": (prefect_rows(parameter=None), "credential", OK, "none is set"),
     "credential missing": (parameter_rows(""), "credential", FAILED, "does not exist"),
     "credential plain": (parameter_rows("String"), "credential", FAILED, "plain String"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import infra
 from chalicelib.adapters.records import KEPT_FOR, RunTable
 from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
+from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
@@ -90,10 +91,12 @@ def test_a_record_is_read_as_it_was_saved(records: Open, record: RunRecord) -> N
     assert records("another").read_many([UUID(int=7), RUN_ID]) == {RUN_ID: record}
 
 
-def test_the_place_where_a_sweep_stopped_is_kept(records: Open) -> None:
-    assert records("me").read_bookmark() == ""
-    records("me").save_bookmark("ended 200", NOW)
-    assert records("another").read_bookmark() == "ended 200"
+def test_what_a_sweep_left_is_kept(records: Open) -> None:
+    assert records("me").read_sweep() == SweepNotes()
+    unjudged, answered = {RUN_ID: Unjudged("no ARN", NOW)}, frozenset({RUN_ID, UUID(int=7)})
+    notes = SweepNotes("ended 200", NOW, unjudged, answered, NOW)
+    records("me").save_sweep(notes)
+    assert records("another").read_sweep() == notes
 
 
 def test_a_lease_that_is_held_is_not_given_twice(records: Open) -> None:

@@ -238,7 +238,7 @@ class Interruption:
 class FailedStart:
     """An attempt that ended before its flow's code ran, or whose host died: no interruption.
 
-    `key` is the task's ARN, or "prefect-spot:" and a state's id where there never was a task.
+    `key` is the task's ARN, or begins with "prefect-spot:" where there never was a task.
     `number` counts from 1 the failed starts of one attempt, which is named by the run's `run_count`
     at that time, as `attempt`. `kind` is that of `core/rescue/start_failures.py`, `reason` what ECS
     or the worker said. `lost_start` is the run's `run_count` if the flow had started (its host

@@ -19,7 +19,7 @@ from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.failed_start import why_not_started_again
 from chalicelib.core.rescue.orphans import explain
 from chalicelib.core.rescue.rerun_state import Progress, ended_before_crash
-from chalicelib.core.rescue.snapshot import FailedSubmission, Snapshot
+from chalicelib.core.rescue.snapshot import CLOCKS_DIFFER, FailedSubmission, Snapshot
 
 RESTART_MARGIN: Final = timedelta(seconds=60)
 """How far the clocks of ECS and Prefect may differ before a restart counts as a newer attempt."""
@@ -244,7 +244,9 @@ def _restarted_since(snapshot: Snapshot) -> bool:
         return state.id != snapshot.subject.state_id
     if snapshot.swept or task is None:
         return False
-    began_at, exited_at = task.started_at or task.created_at, task.exited_at
+    began_at, exited_at = task.started_at, task.exited_at
+    if began_at is None and task.created_at is not None:  # right after its own pick-up
+        began_at = task.created_at + CLOCKS_DIFFER
     picked_up = began_at is not None and any(
         (before.type, after.type) == (StateType.SCHEDULED, StateType.PENDING)
         for before, after in pairwise(snapshot.history)

@@ -5,29 +5,26 @@ event. What Spot did not end is explained here, each reason with what to do abou
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
-from chalicelib.core.model.flow_run import (
-    FailedStart,
-    FlowRun,
-    Interruption,
-    RunRecord,
-    RunState,
-    StateType,
-)
+from chalicelib.core.model.flow_run import FlowRun, Interruption, RunRecord, RunState, StateType
 from chalicelib.core.model.policy import is_on_demand
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.rerun_state import (
+    Progress,
     due_id,
     ended_before_crash,
     park_id_of_task,
     park_ids_of,
+    rerun_state_of,
     was_made_due,
 )
 from chalicelib.core.rescue.snapshot import (
+    SUBMISSION,
     UNSEEN,
     FailedSubmission,
     Gone,
@@ -122,28 +119,30 @@ def _of_our_schedule(
 def _of_an_ended_run(
     run: FlowRun, history: Sequence[RunState], known: Sequence[Task], record: RunRecord
 ) -> Subject | None:
-    """Return an end that no handler has answered, or the task whose rerun was reverted."""
-    state = run.state
+    """Return an end that no handler has answered, or the task whose rerun was reverted.
+
+    A worker of prefect-aws 0.5 calls the end of a task that it still waits for a failed submission;
+    so that comes last, or one failure would count twice.
+    """
+    state, newest, last = run.state, known[0] if known else None, _last_recorded(record)
+    if newest is not None and not was_made_due(newest.arn, history):
+        cause = cause_of(newest, warned=record.warned_of(newest.arn))
+        if cause is not Cause.OTHER or ended_before_crash(history) is not None:
+            return newest
+    if last and rerun_state_of(last, history).progress is Progress.REVERTED:
+        return _recorded(run, record, last)
     if state.type is StateType.CRASHED and is_submission_failure(state.message):
         submission = FailedSubmission(state.id, state.message)
         return None if _annotated(record, submission.arn) else submission
-    newest = known[0] if known else None
-    if newest is not None and not was_made_due(newest.arn, history):
-        cause = cause_of(newest, warned=record.warned_of(newest.arn))
-        is_ours = cause is not Cause.OTHER or ended_before_crash(history) is not None
-        return newest if is_ours else None
-    last = max(record.interruptions.values(), key=lambda i: i.number, default=None)
-    keys = [last.task_arn] if last else []
-    failed = max(record.failed_starts.values(), key=_recorded_at, default=None)
-    if failed and (last is None or _recorded_at(failed) > (last.recorded_at or _LONG_AGO)):
-        keys = [failed.key]
-    if not keys or (newest is not None and newest.arn != keys[0]):
-        return None
-    return _recorded(run, record, keys[0])
+    is_newest = newest is None or newest.arn == last
+    return _recorded(run, record, last) if last and is_newest else None
 
 
-def _recorded_at(failed: FailedStart) -> datetime:
-    return failed.recorded_at or _LONG_AGO
+def _last_recorded(record: RunRecord) -> str:
+    """Return the key of what was recorded last; empty for an empty record."""
+    times = {key: each.recorded_at or _LONG_AGO for key, each in record.interruptions.items()}
+    times |= {key: each.recorded_at or _LONG_AGO for key, each in record.failed_starts.items()}
+    return max(times, key=lambda key: times[key], default="")
 
 
 def _annotated(record: RunRecord, key: str) -> bool:
@@ -156,10 +155,11 @@ def _recorded(run: FlowRun, record: RunRecord, key: str) -> Subject:
     if interruption := record.interruptions.get(key):
         return _recorded_task(run, interruption)
     failed = record.failed_starts[key]
-    if key.startswith(UNSEEN):
-        return Gone(key, "", failed.capacity, started=False)
+    with suppress(ValueError):
+        if key.startswith(SUBMISSION):
+            return FailedSubmission(UUID(key.removeprefix(SUBMISSION)), failed.reason)
     if not key.startswith("arn:"):
-        return FailedSubmission(UUID(key.rpartition(":")[2]), failed.reason)
+        return Gone(key, "", failed.capacity, started=False)
     died = failed.lost_start > 0
     return Task(
         arn=key,

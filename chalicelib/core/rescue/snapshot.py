@@ -37,6 +37,8 @@ CLOCKS_DIFFER: Final = timedelta(seconds=5)
 """How much the clocks of ECS and of a flow's container may differ."""
 LONGEST_STOP: Final = timedelta(seconds=120)
 """How long Fargate Spot leaves a container after its warning (ECS developer guide)."""
+SUBMISSION: Final = "prefect-spot:state:"
+"""What the key of a failed submission begins with; the id of the state that says so follows."""
 UNSEEN: Final = "prefect-spot:unseen-task-of:"
 """What the key of a task that ECS never showed begins with; the id of the run's state follows."""
 
@@ -51,7 +53,7 @@ class FailedSubmission:
     @property
     def arn(self) -> str:
         """What stands for the task's ARN."""
-        return f"prefect-spot:{self.state_id}"
+        return f"{SUBMISSION}{self.state_id}"
 
 
 @dataclass(frozen=True, slots=True)

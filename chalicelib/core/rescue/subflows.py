@@ -20,7 +20,7 @@ def record_subflows(snapshot: Snapshot) -> Snapshot:
     known = dict(snapshot.record.subflows)
     for subflow in snapshot.remains.subflows if snapshot.remains else ():
         retries, count = subflow.policy.retries, subflow.run_count
-        if retries is None or count == 0 or _awaits_own_retry(snapshot, subflow):
+        if retries is None or not _lost_start(snapshot, subflow):
             continue
         own, *lost = known.get(str(subflow.id), (retries,))
         known[str(subflow.id)] = (own, *sorted({*lost, count}))
@@ -38,8 +38,9 @@ def change_subflows(recorded: Snapshot) -> list[ChangeSubflow]:
     return changes
 
 
-def _awaits_own_retry(snapshot: Snapshot, subflow: FlowRun) -> bool:
-    """Whether its next start is one of its own retries anyway; a failure by SIGTERM took one."""
+def _lost_start(snapshot: Snapshot, subflow: FlowRun) -> bool:
+    """Whether it ran, or waits for a retry of its own that SIGTERM cost it."""
     warned_at = snapshot.interruption.warned_at if snapshot.interruption else None
     waits = subflow.state.type is StateType.SCHEDULED
-    return waits and (warned_at is None or subflow.state.timestamp < warned_at)
+    failed_by_signal = waits and warned_at is not None and subflow.state.timestamp >= warned_at
+    return subflow.state.type is StateType.RUNNING or failed_by_signal
