@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from localcloud.cloud import SWEEP, Options
+from localcloud.cloud import Options
 from localcloud.fargate import Timings
 from tests.e2e.scenario import Stage, set_up
 from tests.e2e.stories import Stories, pytest_runtest_makereport, stage, stories, stories_of
@@ -45,7 +45,7 @@ def is_about_all(item: pytest.Item) -> bool:
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with (
         set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as deployed,
-        deployed.kept_sweeping(deployed.cloud.router.rate_seconds(SWEEP)),
+        deployed.kept_sweeping(),
     ):
         yield deployed
 
