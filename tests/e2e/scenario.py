@@ -90,7 +90,7 @@ class Stage:
 
     @contextmanager
     def kept_sweeping(self, every_seconds: float | None = None) -> Iterator[None]:
-        """Run the deployed sweep again and again: a whole one each time, or as its schedule does."""
+        """Run the deployed sweep as its schedule does, or a whole one every so many seconds."""
         event = SWEEP_EVENT if every_seconds else {**SWEEP_EVENT, "detail-type": "Scheduled Event"}
         seconds = every_seconds or self.cloud.router.rate_seconds(SWEEP)
         over = threading.Event()
