@@ -5,6 +5,7 @@ What befalls a handler at its calls is tried in `tests/faults`, at each of them.
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -258,3 +259,51 @@ def test_a_warning_never_changes_the_state(fate: str) -> None:
     for status in ("RUNNING", "DEACTIVATING", "STOPPING"):
         universe.deliver(universe.warning(task, status))
     assert run.states == states
+
+
+@pytest.mark.parametrize("tags", [(), ("spot-retries:0",)], ids=["on Spot", "to FARGATE"])
+@pytest.mark.parametrize("call", range(25))
+def test_a_run_whose_deployment_is_deleted_at_any_moment_is_crashed_once_and_says_why(
+    tags: tuple[str, ...], call: int
+) -> None:
+    """When it goes after we last needed it, the run is due, and the worker has to do with that."""
+    universe = Universe()
+    prefect = universe.prefect
+    run, task = universe.running(deployment_id=prefect.create_deployment(), tags=tags)
+    assert run.deployment is not None
+    event = universe.exits(task)[1]
+    wire = Tripwire(
+        Befalls.IS_OVERTAKEN, call, partial(prefect.delete_deployment, run.deployment.id)
+    )
+    universe.handle(event, wire)
+    universe.deliver(event)
+    for _ in range(3):
+        universe.sweep()
+    last_need = "prefect.change_run" if tags else "prefect.read_deployment"
+    if last_need in wire.calls[:call]:
+        assert prefect.is_due(run.id)
+        return
+    assert run.state.type is StateType.CRASHED
+    assert "deployment" in run.state.message
+    assert [state.type for state in run.states].count(StateType.CRASHED) == 1
+    assert len(prefect.artifacts_of(run.id)) == 1
+
+
+def test_what_the_dead_container_left_ends_before_its_rerun_and_subflows_keep_their_retries() -> (
+    None
+):
+    universe = Universe()
+    prefect = universe.prefect
+    run, task = universe.running()
+    children = [prefect.create_child(run.id)]
+    children.append(prefect.create_child(children[0]))
+    for flow_run_id in (run.id, *children):
+        prefect.runs[flow_run_id].policy["retries"] = 1
+        prefect.run_task(flow_run_id)
+    for event in universe.exits(task):
+        universe.deliver(event)
+    assert prefect.is_due(run.id)
+    left = [each.state for runs in prefect.task_runs.values() for each in runs]
+    assert left == [StateType.CRASHED] * 3
+    assert [prefect.runs[child].policy["retries"] for child in children] == [2, 2]
+    assert [prefect.runs[child].state.type for child in children] == [StateType.RUNNING] * 2
