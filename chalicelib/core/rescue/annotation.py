@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause
-from chalicelib.core.model.flow_run import FailedStart, FlowRun, Interruption, Moved
+from chalicelib.core.model.flow_run import FailedStart, FlowRun, Interruption, Moved, StateType
 from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.model.text import escaped, one_line
@@ -79,6 +79,8 @@ def _words(recorded: Snapshot, ruling: Ruling) -> Words | None:
             return Words(Phase.NO_RERUN, "the run stays Crashed", why)
         case judge.Repeat() if not rerun_on:
             return None
+        case judge.Repeat(made_due=False) if recorded.run.state.type is StateType.PAUSED:
+            return Words(Phase.WARNING, "a rerun once the run is resumed", "the run is paused")
         case judge.Repeat(made_due=False):
             moved = f"the run was {one_line(recorded.run.state.name)} before it could be rerun"
             return Words(Phase.NO_RERUN, "nothing", moved)

@@ -55,10 +55,13 @@ def record_interruption(snapshot: Snapshot) -> Snapshot:
     if not snapshot.has_exited and interruption.warned_at is None and snapshot.task is not None:
         interruption = replace(interruption, warned_at=snapshot.task.updated_at or snapshot.now)
     if snapshot.has_exited and not interruption.rerun_on:
-        billed_from = snapshot.task.billed_from if snapshot.task else None
+        task = snapshot.task
+        billed_from = task.billed_from if task else None
         interruption = replace(
             interruption,
-            exited_at=interruption.exited_at or snapshot.exited_at or snapshot.now,
+            exited_at=interruption.exited_at
+            or snapshot.exited_at
+            or (snapshot.now if task else None),
             billed_from=interruption.billed_from or billed_from,
             lost_start=lost_start(snapshot),
             run_state=interruption.run_state or snapshot.run.state.type.value,

@@ -42,12 +42,14 @@ from chalicelib.core.rescue.failed_start import (
 )
 from chalicelib.core.rescue.judge import (
     Complete,
+    Confirm,
     Ignore,
     Note,
     NotRerun,
     Repeat,
     Rerun,
     Ruling,
+    end,
     judge,
 )
 from chalicelib.core.rescue.rerun_state import Progress, due_id, starts_not_before
@@ -116,6 +118,7 @@ def settle(
     need, `find_remains` what the dead attempt left. `perform` carries a decision out; False asks
     for another look. Raises UnsettledError when the run's state kept changing; retryable.
     """
+    decision: Decision | None = None
     for _ in range(MOST_LOOKS):
         snapshot = look()
         if snapshot is None:
@@ -125,7 +128,9 @@ def settle(
             snapshot = replace(snapshot, facts=gather(snapshot, guards))
         elif needs_remains(snapshot):
             snapshot = replace(snapshot, remains=find_remains(snapshot))
-        decision = decide(snapshot)
+        decided, decision = decision, decide(snapshot)
+        if decision.verdict is Verdict.CONFIRM:
+            return decided or decision
         if perform(snapshot, decision):
             return decision
     raise UnsettledError(
@@ -141,18 +146,20 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
             return Decision(Verdict.IGNORE, reason)
         case Repeat():
             return Decision(Verdict.IGNORE, "this interruption is already handled")
+        case Confirm():
+            return Decision(Verdict.CONFIRM, "nothing came between")
         case Restore(verdict=verdict, why=why):
             return Decision(verdict, why, (ruling,))
         case End(state, message):
             crashes = state is StateType.CRASHED
             verdict = Verdict.MARK_CRASHED if crashes else Verdict.MARK_CANCELLED
             return Decision(verdict, message, (ruling,))
-        case Note(verdict, reason, _, end):
-            return Decision(verdict, reason, (end,) if end else ())
+        case Note(verdict, reason, _, ends):
+            return Decision(verdict, reason, (ends,) if ends else ())
         case NotRerun(why):
-            end = End(StateType.CRASHED, f"{title}: not rerun, because {why}.")
+            crash = end(recorded, StateType.CRASHED, f"{title}: not rerun, because {why}.")
             ended = recorded.run.state.type is StateType.CRASHED
-            return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", () if ended else (end,))
+            return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", () if ended else (crash,))
         case Rerun(park_id):
             return _park(recorded, park_id, title)
         case Complete(park_id):

@@ -1,11 +1,13 @@
 """An attempt that failed to start: what is recorded of it, and whether it is started again."""
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause
-from chalicelib.core.model.flow_run import FailedStart
+from chalicelib.core.model.flow_run import FailedStart, StateType
 from chalicelib.core.rescue.capacity import lost_start
+from chalicelib.core.rescue.rerun_state import due_id, park_ids_of
 from chalicelib.core.rescue.snapshot import Snapshot, said_by, start_failure
 from chalicelib.core.rescue.start_failures import StartFailure, StartFailureKind
 
@@ -27,7 +29,12 @@ def failed_start_of(snapshot: Snapshot) -> FailedStart:
     lost = lost_start(snapshot) if task is not None and task.started_at is not None else 0
     attempt = snapshot.run.run_count - int(lost > 0)
     # A host that dies counts for the whole run: its attempt had begun, so none would be a second.
-    counted = (f for f in snapshot.record.failed_starts.values() if f.kind != _REFUSAL)
+    since = _scheduled_by_others(snapshot)
+    counted = (
+        f
+        for f in snapshot.record.failed_starts.values()
+        if f.kind != _REFUSAL and (f.recorded_at is None or f.recorded_at >= since)
+    )
     return FailedStart(
         key=snapshot.subject.arn,
         number=1 + sum(each.lost_start > 0 or each.attempt == attempt for each in counted),
@@ -86,3 +93,14 @@ def _failure(snapshot: Snapshot) -> StartFailure:
     if failure is None:
         raise ValueError(f"{snapshot.subject} did not fail to start")
     return failure
+
+
+def _scheduled_by_others(snapshot: Snapshot) -> datetime:
+    """Return when a person, or the flow, last scheduled the run: that begins an attempt anew."""
+    history, record = snapshot.history, snapshot.record
+    keys = (*record.interruptions, *record.failed_starts)
+    parks = {park_id for key in keys for park_id in park_ids_of(key, history)}
+    ours = parks | set(map(due_id, parks))
+    others = (s for s in reversed(history) if s.transition_id not in ours)
+    last = next((s for s in others if s.type is StateType.SCHEDULED), history[0])
+    return last.timestamp

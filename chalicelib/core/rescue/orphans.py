@@ -24,6 +24,7 @@ from chalicelib.core.rescue.rerun_state import (
     was_made_due,
 )
 from chalicelib.core.rescue.snapshot import (
+    CLOCKS_DIFFER,
     LONGEST_STOP,
     SUBMISSION,
     UNSEEN,
@@ -120,22 +121,43 @@ def _of_an_ended_run(
     A worker of prefect-aws 0.5 calls the end of a task that it still waits for a failed submission;
     so that comes last, or one failure would count twice.
     """
-    state, newest, last = run.state, known[0] if known else None, _last_recorded(record)
+    state, last, ended = run.state, _last_recorded(record), ended_before_crash(history)
+    is_submission = state.type is StateType.CRASHED and is_submission_failure(state.message)
+    attempt = [t for t in known if not is_submission or _is_since(t, _picked_up_at(history))]
+    newest = attempt[0] if attempt else None
     if newest is not None and not was_made_due(newest.arn, history):
         cause = cause_of(newest, warned=record.warned_of(newest.arn))
-        if cause is not Cause.OTHER or ended_before_crash(history) is not None:
+        if cause is not Cause.OTHER or ended is not None:
             return newest
+        if newest.arn != last:
+            return None  # it died of something else, and Prefect says so
     if last and rerun_state_of(last, history).progress is Progress.REVERTED:
-        return _recorded(run, record, last)
-    if state.type is StateType.CRASHED and is_submission_failure(state.message):
+        return None if _has_newer_note(run, history, record) else _recorded(run, record, last)
+    if is_submission:
         submission = FailedSubmission(state.id, state.message)
         return None if _annotated(record, submission.arn) else submission
     if last and (newest is None or newest.arn == last):
         return _recorded(run, record, last)
-    ended = ended_before_crash(history)
     if newest is None and ended and state.timestamp - ended.timestamp <= LONGEST_STOP:
         return _gone(run, history)  # no person is so quick: its engine crashed what had ended
     return None
+
+
+def _has_newer_note(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> bool:
+    """Whether a task is noted on the run that is not on record, and that no rerun has answered."""
+    noted = noted_task(run)[1]
+    is_known = noted in record.interruptions or noted in record.failed_starts
+    return bool(noted) and not is_known and not was_made_due(noted, history)
+
+
+def _picked_up_at(history: Sequence[RunState]) -> datetime:
+    """Return when a worker last took the run."""
+    pending = (state.timestamp for state in reversed(history) if state.type is StateType.PENDING)
+    return next(pending, _LONG_AGO)
+
+
+def _is_since(task: Task, picked_up_at: datetime) -> bool:
+    return task.created_at is None or task.created_at > picked_up_at - CLOCKS_DIFFER
 
 
 def _gone(run: FlowRun, history: Sequence[RunState]) -> Gone:

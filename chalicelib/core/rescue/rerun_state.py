@@ -39,7 +39,7 @@ class RerunState:
 
     `made_due`: the run was made due, and no state of another client came between that and its park:
     a DUE rerun that was not has replaced such a state, a HANDLED one was undone or left behind.
-    `due_at`: for when (UTC).
+    `due_at`: for when (UTC). `picked_up`: a worker took the run since; it may be asking for a task.
     `was_cancelling`: a CRASHED run was being cancelled before. An engine that is its container's
     main process sets Crashed, by force, when it dies of SIGTERM.
     """
@@ -49,6 +49,7 @@ class RerunState:
     made_due: bool = False
     was_cancelling: bool = False
     due_at: datetime | None = None
+    picked_up: bool = False
 
 
 def park_id_of_task(key: str) -> UUID:
@@ -62,6 +63,11 @@ def park_id_of_task(key: str) -> UUID:
 def due_id(park_id: UUID) -> UUID:
     """Return the transition id of the state that makes a parked run due."""
     return uuid5(park_id, "due")
+
+
+def over_id(key: str, state_id: UUID) -> UUID:
+    """Return the transition id of a state that ends, or restores, a run out of that state."""
+    return uuid5(park_id_of_task(key), f"over {state_id}")
 
 
 def park_ids_of(key: str, history: Sequence[RunState]) -> frozenset[UUID]:
@@ -92,11 +98,14 @@ def rerun_state_of(key: str, history: Sequence[RunState]) -> RerunState:
     if not touched:
         return RerunState(Progress.NOT_STARTED, first, was_cancelling=was_cancelling)
     parks = sum(state.transition_id in park_ids for state in history)
-    is_reverted = _is_reverted(history[touched[-1] + 1 :]) and parks <= MOST_PARKS
-    progress = Progress.REVERTED if is_reverted else Progress.HANDLED
+    since = history[touched[-1] + 1 :]
+    progress = Progress.HANDLED
+    if _is_reverted(since) and parks <= MOST_PARKS:
+        progress = Progress.REVERTED
     next_id, made_due = uuid5(first, str(current.id)), _made_due(history, park_ids)
     due_at = next((s.scheduled_time for s in reversed(history) if s.transition_id in dues), None)
-    return RerunState(progress, next_id, made_due, was_cancelling, due_at)
+    picked_up = any(state.type is StateType.PENDING for state in since)
+    return RerunState(progress, next_id, made_due, was_cancelling, due_at, picked_up)
 
 
 def starts_not_before(key: str, history: Sequence[RunState]) -> datetime | None:

@@ -194,9 +194,7 @@ class Snapshot:
 
     @property
     def exited_at(self) -> datetime | None:
-        """When the flow's container stopped; of a gone task, when the run's last state began."""
-        if isinstance(self.subject, Gone):
-            return self.history[-1].timestamp
+        """When the flow's container stopped; None where ECS shows no task."""
         return self.task.exited_at if self.task else None
 
     @property
