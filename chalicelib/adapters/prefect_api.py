@@ -5,8 +5,7 @@
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -24,7 +23,7 @@ from chalicelib.adapters.prefect_answers import (
     read_task_run_id,
     read_uuid,
 )
-from chalicelib.adapters.prefect_client import Authorization, Connections, JsonHttp
+from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
@@ -60,19 +59,10 @@ class PrefectRest:
     """
 
     def __init__(
-        self,
-        api_url: str,
-        authorization: Authorization,
-        deadline: Callable[[], float],
-        *,
-        connections: Connections | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        deployment_names: MutableMapping[UUID, str] | None = None,
+        self, http: JsonHttp, deployment_names: MutableMapping[UUID, str] | None = None
     ) -> None:
-        """`deadline`: the seconds left for all further requests; `deployment_names`: a cache."""
-        self._http = JsonHttp(
-            api_url, authorization, deadline, connections=connections, sleep=sleep
-        )
+        """`deployment_names`: a cache."""
+        self._http = http
         self._deployment_names = {} if deployment_names is None else deployment_names
 
     def read_run(self, flow_run_id: UUID) -> FlowRun | None:
@@ -110,11 +100,10 @@ class PrefectRest:
             limit=query.limit,
             offset=query.offset,
         )
-        pool, is_first = query.work_pool, query.offset == 0 and not query.known_pool
-        if not found and is_first and self._http.get(_pool_path(pool)) is None:
-            raise PrefectRejectedError(
-                f"work pool {pool!r} is not known to Prefect", "create it or set WORK_POOL"
-            )
+        may_be_unknown = not found and query.offset == 0 and not query.known_pool
+        if may_be_unknown and self._http.get(_pool_path(query.work_pool)) is None:
+            what = f"work pool {query.work_pool!r} is not known to Prefect"
+            raise PrefectRejectedError(what, "create it or set WORK_POOL")
         return tuple(map(read_run, found))
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:

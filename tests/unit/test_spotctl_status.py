@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.errors import PrefectRefusedError
@@ -269,7 +270,7 @@ def rows_of(refusal: Step, served: Mapping[str, object]) -> tuple[list[Row], set
         none: Any = {"prefect_api_key_parameter": "", "prefect_api_auth_string_parameter": ""}
         context: Any = SimpleNamespace(
             project=make_project(**none),
-            prefect=OperatorPrefect(server.url, lambda _fresh: None, lambda: 5.0),
+            prefect=OperatorPrefect(JsonHttp(server.url, lambda _fresh: None, lambda: 5.0)),
             now=lambda: NOW,
         )
         rows = prefect_side.rows(prefect_side.read(context), context.project)
