@@ -49,16 +49,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = filter(has_its_worker, items)
+
+
+def has_its_worker(item: pytest.Item) -> bool:
     """A real worker is made to fail once per Prefect version: no twin has one."""
-    items[:] = [item for item in items if "crashes" not in fixtures_of(item) or is_sqlite(item)]
-
-
-def fixtures_of(item: pytest.Item) -> list[str]:
-    return item.fixturenames if isinstance(item, pytest.Function) else []
-
-
-def is_sqlite(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and "sqlite" in str(item.callspec.params["stage"])
+    if not isinstance(item, pytest.Function) or "crashes" not in item.fixturenames:
+        return True
+    return "sqlite" in str(item.callspec.params["stage"])
 
 
 @pytest.fixture(scope="session")

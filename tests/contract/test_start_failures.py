@@ -22,7 +22,6 @@ from chalicelib.core.rescue.start_failures import (
 )
 from localcloud.cloud import wait_for
 from localcloud.fault_proxy import Answer, Fault, FaultProxy, Hang, ProxiedRequest, Reset
-from localcloud.prefect_api import PrefectApi
 from localcloud.processes import free_port
 from tests.contract.conftest import OLDEST_PYTHON
 from tests.contract.real import RealPrefect
@@ -228,7 +227,7 @@ def crashes(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
     """The message of the Crashed state by start; empty where the worker takes it for started."""
     assert isinstance(stage.controls, RealPrefect)
     controls, python = stage.controls, str(OLDEST_PYTHON) if stage.is_oldest else sys.executable
-    prefect, pool = PrefectApi(controls.api_url, controls.auth_string), controls.create_work_pool()
+    pool = controls.create_work_pool()
     deployment = controls.create_deployment(work_pool=pool)
     runs = {
         name: controls.create_run(
@@ -259,7 +258,7 @@ def crashes(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
         def ended() -> Mapping[str, str] | None:
             assert worker.poll() is None, "the worker ended"
             body = {"work_pools": {"name": {"any_": [pool]}}}
-            seen = {run["id"]: run for run in prefect.send("POST", "/flow_runs/filter", body)}
+            seen = {run["id"]: run for run in controls.api.send("POST", "/flow_runs/filter", body)}
             for run in seen.values():
                 if run["state_type"] != "CRASHED" and not run["infrastructure_pid"]:
                     return None

@@ -182,12 +182,6 @@ _LASTING: Final = (
         "developerguide/task_cannot_pull_image",
     ),
     Row(
-        "exec format error|matching platform|match for platform|no matching manifest",
-        "its image is for another CPU architecture",
-        "build the image for the architecture that the task definition names",
-        "developerguide/task_cannot_pull_image",
-    ),
-    Row(
         r"executable file not found|no such file or directory"
         r"|(?:cannotstart|cannotcreate|oci runtime).*(?:not found|permission denied)",
         "its command cannot be run",
@@ -195,11 +189,11 @@ _LASTING: Final = (
         "developerguide/cannot-start-container",
     ),
     Row(
-        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist|no such image)"
+        r"(?:cannotpull|resolve ref).*(?:not ?found|not exist|no such image)|RepositoryNotFound"
         r"|(?:manifest|name)[ _]unknown|invalid reference format|failed to normalize image"
-        r"|RepositoryNotFound",
-        "its image was not found",
-        "check the image's name and tag",
+        "|exec format error|matching platform|match for platform|no matching manifest",
+        "there is no such image, or none for its CPU architecture",
+        "check the image's name and tag, and the architecture that it was built for",
         "developerguide/task_cannot_pull_image",
     ),
     Row(
