@@ -22,7 +22,6 @@ from chalicelib.adapters.prefect_answers import read_pool_defaults
 from chalicelib.core.model.policy import (
     STRATEGY,
     is_on_demand,
-    must_displace_strategy,
     on_demand_variables,
     runs_on_fargate,
 )
@@ -140,8 +139,7 @@ def test_a_moved_run_is_on_fargate_by_exactly_one_of_launch_type_and_strategy(
     for name, value in default.items():
         template["variables"]["properties"][name]["default"] = value
     defaults = read_pool_defaults({"base_job_template": template})
-    displaces = must_displace_strategy(own, deployed, defaults)
-    moved = on_demand_variables(own, displaces_strategy=displaces)
+    moved = on_demand_variables(own, deployed, defaults)
     configuration, definition = configured({**deployed, **moved}, template)
     request = WORKER._prepare_task_run_request(
         configuration, {**definition, "networkMode": "bridge"}, "arn", False

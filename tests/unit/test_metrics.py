@@ -204,7 +204,7 @@ def test_a_start_that_failed_is_counted_once_and_as_its_bill_counts_it(
     after = replace(noted.record, next_capacity=retried_on)
     decision = finishing() if retried_on else decide(noted)
     assert handled(decision, RunRecord(RUN_ID), after) == counted
-    assert (cause_of(task, after) is Cause.FAILED_START) is ("FailedStarts" in counted)
+    assert (cause_of(task) is Cause.FAILED_START) is ("FailedStarts" in counted)
     assert handled(replace(decision, actions=()), after, after) == {}
 
 

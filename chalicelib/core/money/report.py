@@ -49,7 +49,6 @@ COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
 `would_...` is of observe mode, `..._moves` of the guards.
 """
 
-_NOTHING: Final = Amounts(*[Decimal(0)] * 4)
 _MICRO: Final = Decimal("0.000001")
 _ON_DEMAND: Final = (RerunOutcome.ON_DEMAND_RERUN, RerunOutcome.WOULD_ON_DEMAND_RERUN)
 
@@ -137,7 +136,7 @@ def sum_of(
     bill: Bill, outcome: RerunOutcome, *, first_of_its_run: bool, guards: tuple[str, str] = ("", "")
 ) -> DailySum:
     """Return what a bill adds to its day and deployment; `guards`: what `guards_of` returns."""
-    amounts, is_spot = bill.amounts or _NOTHING, bill.capacity == FARGATE_SPOT
+    amounts, is_spot = bill.amounts or Amounts(), bill.capacity == FARGATE_SPOT
     charged_us = int((bill.seconds or Decimal(0)) / _MICRO)
     is_attempt = bill.flow_run_id is not None and bill.started
     is_first = first_of_its_run and is_attempt
