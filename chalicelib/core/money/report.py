@@ -239,11 +239,10 @@ class Report:
 
     @property
     def optional(self) -> Mapping[str, str]:
-        """Titles of the columns that are shown only where they are not zero, by their counts."""
-        counts = self.total.counts
-        would = {"would_spot_reruns": "would: Spot", "would_on_demand_reruns": "would: on demand"}
-        failed = {"failed_starts": "failed starts"}
-        return (would if self.observes else {}) | (failed if counts.failed_starts else {})
+        """Counts of the columns that are shown only where they are not zero, by their titles."""
+        would = {"would: Spot": "would_spot_reruns", "would: on demand": "would_on_demand_reruns"}
+        failed = {"failed starts": "failed_starts"} if self.total.counts.failed_starts else {}
+        return (would if self.observes else {}) | failed
 
 
 def days_between(since: date, until: date) -> tuple[date, ...]:
@@ -280,8 +279,7 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
     """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
-    optional = {title: name for name, title in report.optional.items()}
-    return [_savings_row(row, optional) for row in (*report.deployments, report.total)]
+    return [_savings_row(row, report.optional) for row in (*report.deployments, report.total)]
 
 
 def _savings_row(row: Row, optional: Mapping[str, str]) -> Mapping[str, object]:
