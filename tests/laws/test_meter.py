@@ -286,7 +286,7 @@ POOL = "fargate-spot-test"
     ],
 )
 def test_what_ecs_alone_shows_to_be_another_pools_or_not_on_fargate_is_not_billed(
-    account: Account, shown: dict[str, str], pools: tuple[str, ...], is_billed: bool, by_sweep: bool
+    account: Account, shown: dict[str, Any], pools: tuple[str, ...], is_billed: bool, by_sweep: bool
 ) -> None:
     universe = account.universe
     universe.policy = replace(universe.policy, work_pools=pools)
