@@ -65,7 +65,8 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
 
     `key`: the subject's `arn`. `before` and `after` are the run's record when the handling began
     and when it ended. ReactionSeconds: from the container's exit to the time that the run was made
-    due for. A capacity that Spot refused counts as a rerun on demand, no failed start.
+    due for. A capacity that Spot refused counts as a rerun on demand, one that FARGATE refused as a
+    failed start, as in bills.
     """
     noted, failed = after.interruptions.get(key), after.failed_starts.get(key)
     if noted is not None and noted.cause == Cause.DRILL:
@@ -73,12 +74,12 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
     # A rerun may be looked at again, and a crash be decided again; the annotation comes once.
     is_annotated = any(isinstance(action, Annotate) for action in decision.actions)
     is_rerun = decision.verdict is Verdict.FINISH_RERUN and is_annotated
-    is_refusal = failed is not None and failed.kind == StartFailureKind.REFUSAL
-    is_retried = failed is not None and not is_refusal
-    rerun_on = after.next_capacity if is_rerun and not is_retried else ""
+    by_spot = (StartFailureKind.REFUSAL, FARGATE_SPOT)
+    is_failed_start = failed is not None and (failed.kind, failed.capacity) != by_spot
+    rerun_on = after.next_capacity if is_rerun and not is_failed_start else ""
     happened = {
         Metric.SPOT_INTERRUPTIONS: noted is not None and key not in before.interruptions,
-        Metric.FAILED_STARTS: is_retried and key not in before.failed_starts,
+        Metric.FAILED_STARTS: is_failed_start and key not in before.failed_starts,
         Metric.SPOT_RERUNS: rerun_on == FARGATE_SPOT,
         Metric.ON_DEMAND_RERUNS: rerun_on == FARGATE,
         Metric.NOT_RERUN: decision.verdict is Verdict.MARK_CRASHED and is_annotated,

@@ -19,7 +19,6 @@ from chalicelib.core.model.policy import (
     Mode,
     has_deadline_tag,
     is_on_demand,
-    must_displace_strategy,
     on_demand_variables,
     reason_not_to_rerun,
     runs_on_fargate,
@@ -105,8 +104,7 @@ def _variables_on_demand(context: Context, run: FlowRun) -> Mapping[str, object]
     defaults = context.prefect.read_pool_defaults(run.work_pool_name or context.work_pool)
     if not runs_on_fargate({**defaults, **deployment.job_variables, **own}):
         return None
-    displaces = must_displace_strategy(own, deployment.job_variables, defaults)
-    return on_demand_variables(own, displaces_strategy=displaces)
+    return on_demand_variables(own, deployment.job_variables, defaults)
 
 
 def _move(context: Context, run: FlowRun, moved: Moved) -> bool:

@@ -7,13 +7,13 @@ from uuid import uuid4
 import pytest
 
 from chalicelib.core.model.flow_run import RunChange, RunPolicy, StateType, StateVerdict
-from chalicelib.core.model.policy import on_demand_variables
+from chalicelib.core.model.policy import STRATEGY, on_demand_variables
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRefusedError, PrefectRejectedError
 from tests.contract.stage import Stage
 
 ON_SPOT = {"cpu": 512, "memory": 1024, "launch_type": "FARGATE_SPOT", "env": {"A": "1"}}
-ON_DEMAND = on_demand_variables(ON_SPOT, displaces_strategy=True)
+ON_DEMAND = on_demand_variables(ON_SPOT, {STRATEGY: []})
 WHOLE = RunChange(job_variables=ON_DEMAND, policy=RunPolicy(retries=9), tags=("late",))
 
 

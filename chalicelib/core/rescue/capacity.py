@@ -20,7 +20,6 @@ from chalicelib.core.model.policy import (
     deciding_tags,
     has_deadline_tag,
     is_on_demand,
-    must_displace_strategy,
     on_demand_variables,
 )
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
@@ -118,8 +117,7 @@ def change_for_rerun(snapshot: Snapshot) -> RunChange:
     on_demand, variables = record.next_capacity == FARGATE, run.job_variables
     if on_demand:
         inherited = snapshot.remains.inherited_variables if snapshot.remains else ()
-        displaces = must_displace_strategy(variables, *inherited)
-        variables = on_demand_variables(variables, displaces_strategy=displaces)
+        variables = on_demand_variables(variables, *inherited)
     if record.own_retries is not None:  # what leaves the flow as many retries as it had
         policy = replace(policy, retries=record.own_retries + record.lost_starts)
     if policy.retry_type == "in_process":
