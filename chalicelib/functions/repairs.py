@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Final
@@ -25,7 +25,7 @@ from chalicelib.core.rescue.start_failures import (
 )
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.rescue import rescue
-from chalicelib.functions.run_tasks import NO_ARN, RunTasks, waits_in_process
+from chalicelib.functions.run_tasks import NO_ARN, RunTasks, elsewhere
 
 MOST_PARENTS: Final = 100
 """How many parents' subflows are read together."""
@@ -116,26 +116,19 @@ class Repairs:
         """Complete reruns that were left parked, keep deadlines, and rerun what waits for a retry
         in a process that is gone: no worker ever takes that.
         """
-        overdue = self._overdue(runs)
-        orphans = self.tasks.without_live([run for run in overdue if waits_in_process(run)])
-        is_orphan = {run.id for run in orphans}
-        suspects = [
-            run
-            for run in overdue
-            if (run.id in is_orphan if waits_in_process(run) else _was_moved(run))
-        ]
+        moved = [run for run in self._overdue(runs) if run.waits_in_process or _was_moved(run)]
         late = keep_deadlines(self.context, runs, self._records, self.report.decisions)
-        undone = [late, self._repair(suspects, waits_in_process)]
+        undone = [late, self.repair_live(moved)]
         return min(filter(None, undone), key=runs.index, default=None)
 
     def repair_live(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Repair runs that are alive in Prefect and have no live task."""
-        return self._repair(self.tasks.without_live(runs), lambda _: True)
+        return self._repair(self.tasks.without_live(runs))
 
     def repair_ended(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Rerun runs that Spot ended; end the subflows of all that stay ended."""
-        overdue = self._overdue([run for run in runs if self.tasks.elsewhere(run) in OURS])
-        undone = self._repair(overdue, self._may_need_repair)
+        overdue = self._overdue([run for run in runs if elsewhere(self.context, run) in OURS])
+        undone = self._repair(overdue)
         done = overdue if undone is None else overdue[: overdue.index(undone)]
         others = self._repaired | self._failed  # a run that is rerun goes on with its subflows
         self._end_subflows([run for run in done if run.id not in others])
@@ -160,34 +153,35 @@ class Repairs:
             for run in failed
             if run.state.id not in answered
             and now - run.state.timestamp < LOOKED_BACK
-            and self.tasks.elsewhere(run) in OURS
+            and elsewhere(self.context, run) in OURS
         ]
-        undone = self._repair(new, lambda _: True)
+        undone = self._repair(new)
         judged = {run.state.id for run in new if run.id in self._judged - self._failed}
         self.answered |= judged | (answered & {run.state.id for run in failed})
         return undone
 
-    def _may_need_repair(self, run: FlowRun) -> bool:
-        """Whether a run that has ended, and has no record, is looked at: its history may say more.
+    def _needs_no_record(self, run: FlowRun) -> bool:
+        """Whether a run is judged though no handler has met it: its history may say more.
 
         A failed one is rerun on the evidence of a recorded warning only.
         """
-        kind = run.state.type
-        return kind is StateType.CRASHED or (
-            kind is StateType.CANCELLED and bool(self.tasks.tagged(run))
-        )
+        match run.state.type:
+            case StateType.SCHEDULED:
+                return run.waits_in_process
+            case StateType.CANCELLED:
+                return bool(self.tasks.tagged(run))
+            case kind:
+                return kind is not StateType.FAILED
 
-    def _repair(
-        self, suspects: Sequence[FlowRun], without_record: Callable[[FlowRun], bool]
-    ) -> FlowRun | None:
-        """Rescue the orphans that have a record, or pass the test.
+    def _repair(self, suspects: Sequence[FlowRun]) -> FlowRun | None:
+        """Rescue the orphans that have a record, or need none.
 
         Returns the first that it had no time for, None when it had for all; it judges one at least.
         """
         records = self._records(suspects)
         for run in suspects:
             if run.id in self._judged or not (
-                run.id in records or run.id in self._unread or without_record(run)
+                run.id in records or run.id in self._unread or self._needs_no_record(run)
             ):
                 continue
             if not _was_refused(run) and not all(t.exited for t in self.tasks.tagged(run)):

@@ -26,13 +26,14 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
-from chalicelib.core.ports import Context, Prefect
+from chalicelib.core.ports import Context, Prefect, Undescribed
 from chalicelib.core.rescue import actions
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
+from chalicelib.functions.run_tasks import NO_ARN, elsewhere
 
 CALLS_TOGETHER: Final = 50
 SECONDS_FOR_RERUN: Final = 10.0
@@ -272,13 +273,16 @@ def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
     """Whether the run's `infrastructure_pid` names a task created later, or one that still runs.
 
     A mere mismatch proves nothing: the worker notes the task after RunTask, and sometimes never.
-    But while another task of the run lives, a rerun would run the flow twice.
+    But while another task of the run lives, a rerun would run the flow twice: so one that we
+    cannot look at counts as newer, and is left to `sweep`.
     """
-    cluster, noted_arn = noted_task(run)
-    if not noted_arn or noted_arn == task.arn:
+    noted_arn, where = noted_task(run)[1], elsewhere(context, run)
+    if noted_arn in ("", task.arn) or where == NO_ARN:
         return False
-    noted = context.tasks.describe(cluster or task.cluster_arn, noted_arn)
-    if noted is not None and not noted.exited:
+    if where:
+        return True
+    noted = context.tasks.describe_many(noted_arn.split("/")[1], [noted_arn]).get(noted_arn)
+    if isinstance(noted, Undescribed) or (noted is not None and not noted.exited):
         return True
     if noted is not None and noted.created_at is not None and task.created_at is not None:
         return noted.created_at > task.created_at

@@ -190,7 +190,7 @@ def _judge_failed_start(snapshot: Snapshot) -> Ruling:
     task, crashed = snapshot.task, state.type is StateType.CRASHED
     had_started = task is not None and task.started_at is not None
     is_alive = state.type is StateType.PENDING or (
-        had_started and (state.type is StateType.RUNNING or _waits_in_process(snapshot))
+        had_started and (state.type is StateType.RUNNING or snapshot.run.waits_in_process)
     )
     if not (is_alive or crashed) or not snapshot.has_exited:
         return _judge_other_end(snapshot)
@@ -216,7 +216,7 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
     match snapshot.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
             return End(StateType.CRASHED, message)
-        case StateType.SCHEDULED if _waits_in_process(snapshot):
+        case StateType.SCHEDULED if snapshot.run.waits_in_process:
             return End(StateType.CRASHED, message)
         case StateType.CANCELLING if snapshot.task is None:
             message = "Cancelled: no task of this run is left to end by itself."
@@ -225,12 +225,6 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
             return End(StateType.CANCELLED, message)
         case other:
             return Ignore(f"{message}; the run is {other.value}")
-
-
-def _waits_in_process(snapshot: Snapshot) -> bool:
-    """Whether the run waits for a retry in its own process: no worker ever takes it."""
-    is_scheduled = snapshot.run.state.type is StateType.SCHEDULED
-    return is_scheduled and snapshot.run.policy.retry_type == "in_process"
 
 
 def _restarted_since(snapshot: Snapshot) -> bool:

@@ -77,7 +77,7 @@ def subject_of(
             return _of_a_live_run(run, history, known, now)
         case StateType.SCHEDULED if ours := _of_our_schedule(run, history, record):
             return ours
-        case StateType.SCHEDULED if run.policy.retry_type == "in_process":
+        case StateType.SCHEDULED if run.waits_in_process:
             return _of_a_live_run(run, history, known, now)
         case StateType.CRASHED | StateType.CANCELLED | StateType.FAILED:
             return _of_an_ended_run(run, history, known, record)
