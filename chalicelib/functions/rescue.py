@@ -4,7 +4,7 @@
 look, so the next step is decided from what is, not from what was expected.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -86,6 +86,14 @@ def annotate(context: Context, annotation: actions.Annotation) -> None:
     context.gather(calls)
 
 
+def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
+    """Return the runs in these runs' processes that have not ended, theirs too."""
+    while parents:
+        children = prefect.find_live_children(parents[:MOST_PARENTS])
+        yield from children
+        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
+
+
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
     for seconds in pauses_seconds:
         with suppress(errors.LeaseHeldError):
@@ -154,7 +162,7 @@ class _Handling:
             pool = run.work_pool_name or self.context.work_pool
             calls[1] = partial(prefect.read_pool_defaults, pool)
         if any(state.type is StateType.RUNNING for state in snapshot.history):
-            calls[2] = partial(_live_subflows, prefect, run.id)
+            calls[2] = lambda: tuple(live_subflows(prefect, [run.id]))
             calls[3] = partial(prefect.find_running_task_runs, [run.id])
         deployment, defaults, subflows, task_runs = self.context.gather(calls)
         if subflows:
@@ -309,14 +317,3 @@ def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:
     missing = [tag for tag in tags if fresh and tag not in fresh.tags]
     if fresh and missing:
         prefect.change_run(flow_run_id, RunChange(tags=(*fresh.tags, *missing)))
-
-
-def _live_subflows(prefect: Prefect, flow_run_id: UUID) -> tuple[FlowRun, ...]:
-    """Return the runs in the run's process that have not ended, theirs too."""
-    found: list[FlowRun] = []
-    parents = [flow_run_id]
-    while parents:
-        children = prefect.find_live_children(parents[:MOST_PARENTS])
-        found += children
-        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
-    return tuple(found)
