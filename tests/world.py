@@ -1,8 +1,8 @@
 """Puts together what shows that the product is right where the world differs: `build/world.json`.
 
-Run as a program, after all tests: `python -m tests.world`. `tests/world.toml` names, for each kind of
-case, the tests that show it. Fails when one of them did not pass or did not run, when a state that a
-person set was lost, or when no failed start was read from an installed worker.
+Run as a program, after all tests: `python -m tests.world`. `tests/world.toml` names, for each kind
+of case, the tests that show it. Fails when one of them did not pass or did not run, when a state
+that a person set was lost, or when no failed start was read from an installed worker.
 """
 
 import json

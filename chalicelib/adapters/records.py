@@ -8,20 +8,19 @@ Lambda retries the event. `adapters/bills.py` keeps its items in the same table,
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
 from uuid import UUID
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from chalicelib.core.model.ecs_task import Cause
-from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
+from chalicelib.core.model.flow_run import Moved, RunRecord
 from chalicelib.core.model.pricing import Rate, read_rate
-from chalicelib.core.model.sweeping import SweepNotes, Unjudged
+from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.errors import (
     LAMBDA_RETRIES,
     RETRY_LATER,
@@ -46,19 +45,7 @@ _SWEEP: Final = "sweep"
 _Kept = TypeVar("_Kept")
 _pack: Final = TypeSerializer().serialize
 _unpack: Final = TypeDeserializer().deserialize
-
-_READ: Final[Mapping[Any, Callable[[Any], object]]] = {
-    bool: bool,
-    int: int,
-    str: str,
-    UUID: UUID,
-    Cause: Cause,
-    Decimal: Decimal,
-    datetime: datetime.fromisoformat,
-    tuple[str, ...]: tuple,
-    tuple[Rate, ...]: lambda lines: tuple(map(read_rate, lines)),
-}
-"""From what `values_of` returns, by the field's type."""
+_FROM_TEXT: Final = {datetime: datetime.fromisoformat, Rate: read_rate}
 
 
 def values_of(kept: Any) -> dict[str, object]:
@@ -67,13 +54,17 @@ def values_of(kept: Any) -> dict[str, object]:
     return {name: _value(value) for name, value in values.items() if value is not None}
 
 
-def _value(value: object) -> object:
+def _value(value: Any) -> object:
+    if isinstance(value, Mapping):
+        return {str(name): _value(each) for name, each in value.items()}
+    if isinstance(value, tuple | frozenset):
+        return list(map(_value, value))
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, tuple):
-        return list(map(_value, value))
     if isinstance(value, str | int):
         return value
+    if is_dataclass(value) and not isinstance(value, Rate):
+        return values_of(value)
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
@@ -83,13 +74,25 @@ def read(kind: type[_Kept], item: Mapping[str, Any], **given: object) -> _Kept:
     What the item lacks gets its default; what a newer release added is ignored.
     """
     for field in fields(kind):  # type: ignore[arg-type]  # dataclasses all
-        if field.name in given or field.name not in item:
-            continue
-        value, form = item[field.name], field.type
-        if isinstance(form, UnionType):  # with None, which a bill has as ""
-            form, value = form.__args__[0], None if value == "" else value
-        given[field.name] = None if value is None else _READ[form](value)
+        if field.name in item and field.name not in given:
+            given[field.name] = _read(field.type, item[field.name])
     return kind(**given)
+
+
+def _read(form: Any, value: Any) -> Any:
+    """Return a value of this type of what `_value` returned."""
+    kind, of = get_origin(form), get_args(form)
+    if value is None or (kind is UnionType and value == ""):  # a bill has None as ""
+        return None
+    if kind is UnionType:
+        return _read(of[0], value)
+    if kind is Mapping:
+        return {_read(of[0], name): _read(of[1], each) for name, each in value.items()}
+    if kind is not None:  # tuple or frozenset
+        return kind(_read(of[0], each) for each in value)
+    if isinstance(form, type) and is_dataclass(form) and form is not Rate:
+        return read(form, value)
+    return _FROM_TEXT.get(form, form)(value)
 
 
 def key(kind: str, *parts: object) -> str:
@@ -186,21 +189,11 @@ class RunTable:
 
     def read_sweep(self) -> SweepNotes:
         """Return what the last sweep left; of the first release's items, the place and the time."""
-        item = self._items.get(_SWEEP)
-        kept = {UUID(run): read(Unjudged, why) for run, why in item.get("unjudged", {}).items()}
-        answered = frozenset(map(UUID, item.get("answered", ())))
-        return read(SweepNotes, item, unjudged=kept, answered=answered)
+        return read(SweepNotes, self._items.get(_SWEEP))
 
     def save_sweep(self, notes: SweepNotes) -> None:
         """Write what a sweep leaves, in place of what is there."""
-        times = {"swept_at": notes.swept_at, "without_end_at": notes.without_end_at}
-        self._items.put(
-            _SWEEP,
-            place=notes.place,
-            unjudged={str(run): values_of(kept) for run, kept in notes.unjudged.items()},
-            answered=sorted(map(str, notes.answered)),
-            **{name: at and at.isoformat() for name, at in times.items()},
-        )
+        self._items.put(_SWEEP, **values_of(notes))
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the run's lease until `now + lease` and return its record. Raises LeaseHeldError."""
@@ -228,9 +221,9 @@ class RunTable:
     def _write(self, record: RunRecord, remove: str = "") -> None:
         run, moved = record.flow_run_id, record.moved
         values = {
-            "interruptions": {arn: values_of(i) for arn, i in record.interruptions.items()},
-            "failed_starts": {key: values_of(f) for key, f in record.failed_starts.items()},
-            "subflows": {run: list(counts) for run, counts in record.subflows.items()},
+            "interruptions": _value(record.interruptions),
+            "failed_starts": _value(record.failed_starts),
+            "subflows": _value(record.subflows),
             "own_retries": record.own_retries,
             "next_capacity": record.next_capacity,
             "moved": moved and {"guard": moved.guard, "reason": moved.reason},
@@ -258,19 +251,8 @@ class RunTable:
 
 def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
     moved, annotated = item.get("moved"), item.get("moved_annotated", False)
-    return read(
-        RunRecord,
-        item,
-        flow_run_id=flow_run_id,
-        interruptions={
-            arn: read(Interruption, values) for arn, values in item.get("interruptions", {}).items()
-        },
-        failed_starts={
-            key: read(FailedStart, values) for key, values in item.get("failed_starts", {}).items()
-        },
-        subflows={run: tuple(map(int, counts)) for run, counts in item.get("subflows", {}).items()},
-        moved=Moved(moved["guard"], moved["reason"], annotated) if moved else None,
-    )
+    moved = Moved(moved["guard"], moved["reason"], annotated) if moved else None
+    return read(RunRecord, item, flow_run_id=flow_run_id, moved=moved)
 
 
 def _milliseconds(at: datetime) -> int:

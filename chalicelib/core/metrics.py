@@ -13,7 +13,7 @@ from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.money.bill import Bill
-from chalicelib.core.rescue.actions import Annotate, Decision, Verdict
+from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.start_failures import StartFailureKind
 
 NAMESPACE: Final = "PrefectSpot"
@@ -71,8 +71,8 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
     noted, failed = after.interruptions.get(key), after.failed_starts.get(key)
     if noted is not None and noted.cause == Cause.DRILL:
         return {}
-    # A rerun may be looked at again, and a crash be decided again; the annotation comes once.
-    is_annotated = any(isinstance(action, Annotate) for action in decision.actions)
+    # A rerun may be looked at again, and a crash be decided again; it is annotated once.
+    is_annotated = _is_annotated(after, key) and not _is_annotated(before, key)
     is_rerun = decision.verdict is Verdict.FINISH_RERUN and is_annotated
     by_spot = (StartFailureKind.REFUSAL, FARGATE_SPOT)
     is_failed_start = failed is not None and (failed.kind, failed.capacity) != by_spot
@@ -89,6 +89,11 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
     if is_rerun and exited_at is not None and decision.due_at is not None:
         values[Metric.REACTION_SECONDS] = seconds_between(exited_at, decision.due_at)
     return values
+
+
+def _is_annotated(record: RunRecord, key: str) -> bool:
+    noted, failed = record.interruptions.get(key), record.failed_starts.get(key)
+    return bool((noted and noted.outcome_annotated) or (failed and failed.annotated))
 
 
 def values_of_bill(bill: Bill) -> Values:

@@ -4,18 +4,20 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
+from enum import Enum
+from functools import cache, partial
 from typing import Final
 from uuid import UUID
 
 from chalicelib import errors
-from chalicelib.core.model.ecs_task import Task, reason_to_ignore
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
-from chalicelib.core.model.policy import Mode, runs_on_fargate
+from chalicelib.core.model.policy import Mode, is_on_demand, runs_on_fargate
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
-from chalicelib.core.ports import Context
+from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue.orphans import subject_of
 from chalicelib.core.rescue.snapshot import Subject
 from chalicelib.core.rescue.start_failures import (
@@ -24,11 +26,9 @@ from chalicelib.core.rescue.start_failures import (
     start_failure_of,
 )
 from chalicelib.functions.deadlines import keep_deadlines
-from chalicelib.functions.rescue import rescue
-from chalicelib.functions.run_tasks import NO_ARN, RunTasks, waits_in_process
+from chalicelib.functions.rescue import live_subflows, rescue
+from chalicelib.functions.run_tasks import NO_ARN, RunTasks, elsewhere
 
-MOST_PARENTS: Final = 100
-"""How many parents' subflows are read together."""
 ENDED_WITHIN: Final = timedelta(hours=1)
 """How far back runs are read that have ended."""
 LOOKED_BACK: Final = timedelta(minutes=10)
@@ -50,6 +50,12 @@ PASSING: Final = (
     errors.UnsettledError,
 )
 """After these the next sweep tries again; any other failure keeps a run from being judged."""
+ENDED_WITH_PARENT: Final = ProposedState(
+    StateType.CRASHED, "Crashed", "Crashed with its parent run, whose ECS task is gone."
+)
+
+Outcome = Enum("Outcome", ["STAYS", "REPAIRED", "FAILED"])
+"""What became of a run. STAYS: there was nothing to repair; FAILED: not judged, or not repaired."""
 
 
 @dataclass(slots=True)
@@ -90,176 +96,162 @@ class Repairs:
         self.report = SweepReport()
         self.tasks = RunTasks(context)
         self.answered: frozenset[UUID] = frozenset()
+        self.is_old_server = False
         self._notes = notes
         self._unjudged = dict(notes.unjudged)
-        self._judged: set[UUID] = set()
-        self._repaired: set[UUID] = set()
-        self._failed: set[UUID] = set()
-        self._left: set[UUID] = set()
-        self._inherited: dict[UUID | None, Mapping[str, object]] = {}
-        self._unread: dict[UUID, str] = {}
+        self._outcomes: dict[UUID, Outcome] = {}
+        self._inherited = cache(partial(_inherited_variables, context.prefect))
 
     def notes(self) -> SweepNotes:
         """Return what the next sweep has to know, at the same place."""
         now = self.context.now()
         met = [kept for kept in self._unjudged.items() if now - kept[1].met_at < UNJUDGED_FOR]
         newest = sorted(met, key=lambda kept: kept[1].met_at)[-MOST_UNJUDGED:]
-        return replace(self._notes, unjudged=dict(newest), answered=self.answered)
+        left = replace(self._notes, unjudged=dict(newest), answered=self.answered)
+        return replace(left, without_end_at=now) if self.is_old_server else left
 
     def judged(self, runs: Sequence[FlowRun]) -> None:
-        """Forget of these runs that they could not be judged, but for those just met."""
+        """Forget of these runs that they could not be judged, unless they still cannot be."""
         for run in runs:
-            if run.id not in self._left:
+            if self._outcomes.get(run.id) is not Outcome.FAILED:
                 self._unjudged.pop(run.id, None)
 
     def repair_scheduled(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Complete reruns that were left parked, keep deadlines, and rerun what waits for a retry
         in a process that is gone: no worker ever takes that.
         """
-        overdue = self._overdue(runs)
-        orphans = self.tasks.without_live([run for run in overdue if waits_in_process(run)])
-        is_orphan = {run.id for run in orphans}
-        suspects = [
-            run
-            for run in overdue
-            if (run.id in is_orphan if waits_in_process(run) else _was_moved(run))
-        ]
+        moved = [run for run in self._overdue(runs) if run.waits_in_process or _was_moved(run)]
         late = keep_deadlines(self.context, runs, self._records, self.report.decisions)
-        undone = [late, self._repair(suspects, waits_in_process)]
+        undone = [late, self.repair_live(moved)]
         return min(filter(None, undone), key=runs.index, default=None)
 
     def repair_live(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Repair runs that are alive in Prefect and have no live task."""
-        return self._repair(self.tasks.without_live(runs), lambda _: True)
+        return self._repair(self.tasks.without_live(runs))
 
     def repair_ended(self, runs: Sequence[FlowRun]) -> FlowRun | None:
-        """Rerun runs that Spot ended; end the subflows of all that stay ended."""
-        overdue = self._overdue([run for run in runs if self.tasks.elsewhere(run) in OURS])
-        undone = self._repair(overdue, self._may_need_repair)
+        """Rerun runs that Spot ended lately; end the subflows of all that stay ended."""
+        overdue = self._overdue(self._ours(runs, ENDED_WITHIN))
+        undone = self._repair(overdue)
         done = overdue if undone is None else overdue[: overdue.index(undone)]
-        others = self._repaired | self._failed  # a run that is rerun goes on with its subflows
-        self._end_subflows([run for run in done if run.id not in others])
+        stay = [r.id for r in done if self._outcomes.get(r.id, Outcome.STAYS) is Outcome.STAYS]
+        self._end_subflows(stay)  # a run that is rerun goes on with its own
         return undone
-
-    def repair_without_end(self, runs: Sequence[FlowRun]) -> FlowRun | None:
-        """Repair those of an old server's runs without an end that ended lately."""
-        now = self.context.now()
-        if runs:
-            self._notes = replace(self._notes, without_end_at=now)
-        return self.repair_ended([run for run in runs if now - run.state.timestamp <= ENDED_WITHIN])
 
     def answer_failed_submissions(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Judge, without a grace and each once, runs that a worker could not submit.
 
         A refused placement has no task; for other failures ECS is asked by tag.
         """
-        now, answered = self.context.now(), self._notes.answered
         failed = [run for run in runs if is_submission_failure(run.state.message)]
-        new = [
-            run
-            for run in failed
-            if run.state.id not in answered
-            and now - run.state.timestamp < LOOKED_BACK
-            and self.tasks.elsewhere(run) in OURS
-        ]
-        undone = self._repair(new, lambda _: True)
-        judged = {run.state.id for run in new if run.id in self._judged - self._failed}
-        self.answered |= judged | (answered & {run.state.id for run in failed})
+        answered = {run.state.id for run in failed} & self._notes.answered
+        new = [run for run in self._ours(failed, LOOKED_BACK) if run.state.id not in answered]
+        undone = self._repair(new)
+        for run in new:
+            if self._outcomes.get(run.id, Outcome.FAILED) is not Outcome.FAILED:
+                answered.add(run.state.id)
+        self.answered |= answered
         return undone
 
-    def _may_need_repair(self, run: FlowRun) -> bool:
-        """Whether a run that has ended, and has no record, is looked at: its history may say more.
+    def _ours(self, runs: Sequence[FlowRun], within: timedelta) -> list[FlowRun]:
+        """Return those of these ended runs that ended lately, and have no task elsewhere."""
+        since = self.context.now() - within
+        lately = [run for run in runs if run.state.timestamp >= since]
+        return [run for run in lately if elsewhere(self.context, run) in OURS]
+
+    def _needs_no_record(self, run: FlowRun) -> bool:
+        """Whether a run is judged though no handler has met it: its history may say more.
 
         A failed one is rerun on the evidence of a recorded warning only.
         """
         kind = run.state.type
-        return kind is StateType.CRASHED or (
-            kind is StateType.CANCELLED and bool(self.tasks.tagged(run))
+        if kind is StateType.CANCELLED:
+            return bool(self.tasks.tagged(run))
+        return kind is not StateType.FAILED and (
+            kind is not StateType.SCHEDULED or run.waits_in_process
         )
 
-    def _repair(
-        self, suspects: Sequence[FlowRun], without_record: Callable[[FlowRun], bool]
-    ) -> FlowRun | None:
-        """Rescue the orphans that have a record, or pass the test.
+    def _repair(self, suspects: Sequence[FlowRun]) -> FlowRun | None:
+        """Rescue the orphans that have a record, or need none.
 
         Returns the first that it had no time for, None when it had for all; it judges one at least.
         """
         records = self._records(suspects)
         for run in suspects:
-            if run.id in self._judged or not (
-                run.id in records or run.id in self._unread or without_record(run)
-            ):
+            is_known = run.id in records or self._needs_no_record(run)
+            if run.id in self._outcomes or not is_known:
                 continue
             if not _was_refused(run) and not all(t.exited for t in self.tasks.tagged(run)):
                 continue
-            if self._judged and self.context.seconds_left() < SECONDS_PER_RUN:
+            if self._outcomes and self.context.seconds_left() < SECONDS_PER_RUN:
                 return run
-            self._judged.add(run.id)
             try:
-                self._judge(run, records.get(run.id, RunRecord(run.id)))
+                record = records.get(run.id, RunRecord(run.id))
+                self._outcomes[run.id] = self._judge(run, record)
             except Exception as error:  # whatever is odd about one run, the others are judged
                 if errors.concerns_all(error):
                     raise
-                self._fail(run.id)
+                self._count_failure(run.id)
+                self._outcomes[run.id] = Outcome.FAILED
                 if not isinstance(error, PASSING):
                     self._leave(run, f"judging it failed: {type(error).__name__}")
         return None
 
-    def _judge(self, run: FlowRun, record: RunRecord) -> None:
+    def _judge(self, run: FlowRun, record: RunRecord) -> Outcome:
         context = self.context
-        if why := self._unread.get(run.id, "") or self.tasks.unseen(run):
-            self._leave(run, why)
-            return
+        if why := self.tasks.unseen(run):
+            return self._leave(run, why)
         history = context.prefect.read_history(run.id)
         known = () if _was_refused(run) else self.tasks.of_attempt(run, history)
         if not history or known is None:
-            return
+            return Outcome.STAYS
         subject = subject_of(run, history, known, record, context.now())
-        if subject is None or self._is_foreign(run, subject, known):
-            return
+        subject = self._placed(run, subject, known) if subject else None
+        if subject is None:
+            return Outcome.STAYS
         self.report.stranded += 1
-        self._repaired.add(run.id)
         decision = rescue(context, run.id, subject, swept=run.state.id)
         self.report.decisions[decision.verdict.value] += 1
+        return Outcome.REPAIRED
 
-    def _is_foreign(self, run: FlowRun, subject: Subject, known: Sequence[Task]) -> bool:
-        """Whether the run's task is none of ours; of one that is gone, the job variables say it."""
+    def _placed(self, run: FlowRun, subject: Subject, known: Sequence[Task]) -> Subject | None:
+        """Return the subject with its capacity; None where its task is, or was to be, none of ours.
+
+        Of a task that ECS does not show, all job variables that apply say it.
+        """
         if isinstance(subject, Task):  # one on record was ours
-            return subject in known and bool(reason_to_ignore(subject, *self.context.scope))
-        if run.deployment_id not in self._inherited:
-            prefect, pool = self.context.prefect, run.work_pool_name or self.context.work_pool
-            found = prefect.read_deployment(run.deployment_id) if run.deployment_id else None
-            inherited = {
-                **prefect.read_pool_defaults(pool),
-                **(found.job_variables if found else {}),
-            }
-            self._inherited[run.deployment_id] = inherited
-        return not runs_on_fargate({**self._inherited[run.deployment_id], **run.job_variables})
+            foreign = subject in known and reason_to_ignore(subject, *self.context.scope)
+            return None if foreign else subject
+        pool = run.work_pool_name or self.context.work_pool
+        variables = {**self._inherited(pool, run.deployment_id), **run.job_variables}
+        if not runs_on_fargate(variables) or not _is_watched(self.context, variables):
+            return None
+        on_demand = is_on_demand(replace(run, job_variables=variables))
+        return replace(subject, capacity=FARGATE if on_demand else FARGATE_SPOT)
 
     def _records(self, runs: Sequence[FlowRun]) -> Mapping[UUID, RunRecord]:
         """Return the records that there are; one that cannot be read costs its own run only."""
-        ids, table = [run.id for run in runs], self.context.records
         try:
-            return table.read_many(ids) if ids else {}
+            return self.context.records.read_many([run.id for run in runs]) if runs else {}
         except Exception as error:
             if errors.concerns_all(error) or isinstance(error, errors.PrefectSpotError):
                 raise
-            if len(ids) == 1:
-                self._unread[ids[0]] = f"its record cannot be read: {type(error).__name__}"
+            if len(runs) == 1:
+                self._leave(runs[0], f"its record cannot be read: {type(error).__name__}")
                 return {}
         half = len(runs) // 2
         return {**self._records(runs[:half]), **self._records(runs[half:])}
 
-    def _leave(self, run: FlowRun, why: str) -> None:
+    def _leave(self, run: FlowRun, why: str) -> Outcome:
         if run.id not in self._unjudged:
             self.report.unjudged[why] += 1
             self.context.log.info("could not be judged", flow_run_id=str(run.id), reason=why)
         self._unjudged[run.id] = Unjudged(why, self.context.now())
-        self._left.add(run.id)
+        self._outcomes[run.id] = Outcome.FAILED
+        return Outcome.FAILED
 
-    def _fail(self, flow_run_id: UUID) -> None:
+    def _count_failure(self, flow_run_id: UUID) -> None:
         self.report.failed += 1
-        self._failed.add(flow_run_id)
         self.context.log.exception("repairing the flow run failed", flow_run_id=str(flow_run_id))
 
     def _overdue(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
@@ -267,28 +259,36 @@ class Repairs:
         now, grace = self.context.now(), self.context.grace
         return [run for run in runs if now - run.state.timestamp > grace]
 
-    def _end_subflows(self, parents: Sequence[FlowRun]) -> None:
+    def _end_subflows(self, parents: Sequence[UUID]) -> None:
         """Crash the live runs in the processes of parents that have ended: no process is left."""
-        context = self.context
-        if context.policy.mode is Mode.OBSERVE:
+        if self.context.policy.mode is Mode.OBSERVE or not parents:
             return
-        why = "Crashed with its parent run, whose ECS task is gone."
-        crashed = ProposedState(StateType.CRASHED, "Crashed", why)
-        generation = [parent.id for parent in parents]
-        while generation:
-            parent_ids, generation = generation[:MOST_PARENTS], generation[MOST_PARENTS:]
+        subflows: list[FlowRun] = []
+        try:
+            subflows += live_subflows(self.context.prefect, parents)
+        except Exception:  # what was found until then ends all the same
+            self._count_failure(parents[0])
+        for subflow in self._overdue(subflows):
             try:
-                children = self._overdue(context.prefect.find_live_children(parent_ids))
-            except Exception:  # the runs themselves are repaired all the same
-                self._fail(parent_ids[0])
-                continue
-            for child in children:
-                try:
-                    context.prefect.propose_state(child.id, crashed)
-                    self.report.decisions["subflow-crashed"] += 1
-                except Exception:  # the others end all the same; the next sweep tries again
-                    self._fail(child.id)
-            generation += [child.id for child in children]
+                self.context.prefect.propose_state(subflow.id, ENDED_WITH_PARENT)
+                self.report.decisions["subflow-crashed"] += 1
+            except Exception:  # the others end all the same; the next sweep tries again
+                self._count_failure(subflow.id)
+
+
+def _inherited_variables(
+    prefect: Prefect, work_pool: str, deployment_id: UUID | None
+) -> Mapping[str, object]:
+    """Return the job variables of the runs of a deployment that set none of their own."""
+    deployment = prefect.read_deployment(deployment_id) if deployment_id else None
+    defaults = prefect.read_pool_defaults(work_pool)
+    return {**defaults, **deployment.job_variables} if deployment else defaults
+
+
+def _is_watched(context: Context, job_variables: Mapping[str, object]) -> bool:
+    """Whether a worker starts a task of these variables in one of our clusters, if they name one."""
+    cluster = str(job_variables.get("cluster") or "").rpartition("cluster/")[2]
+    return cluster in {"", *(name.rpartition("cluster/")[2] for name in context.clusters)}
 
 
 def _was_moved(run: FlowRun) -> bool:

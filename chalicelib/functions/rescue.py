@@ -4,7 +4,7 @@
 look, so the next step is decided from what is, not from what was expected.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,13 +26,14 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
-from chalicelib.core.ports import Context, Prefect
+from chalicelib.core.ports import Context, Prefect, Undescribed
 from chalicelib.core.rescue import actions
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
+from chalicelib.functions.run_tasks import NO_ARN, elsewhere
 
 CALLS_TOGETHER: Final = 50
 SECONDS_FOR_RERUN: Final = 10.0
@@ -83,6 +84,14 @@ def annotate(context: Context, annotation: actions.Annotation) -> None:
     if annotation.tags:
         calls.append(partial(_add_tags, prefect, run_id, annotation.tags))
     context.gather(calls)
+
+
+def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
+    """Return the runs in these runs' processes that have not ended, theirs too."""
+    while parents:
+        children = prefect.find_live_children(parents[:MOST_PARENTS])
+        yield from children
+        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
 
 
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
@@ -153,7 +162,7 @@ class _Handling:
             pool = run.work_pool_name or self.context.work_pool
             calls[1] = partial(prefect.read_pool_defaults, pool)
         if any(state.type is StateType.RUNNING for state in snapshot.history):
-            calls[2] = partial(_live_subflows, prefect, run.id)
+            calls[2] = lambda: tuple(live_subflows(prefect, [run.id]))
             calls[3] = partial(prefect.find_running_task_runs, [run.id])
         deployment, defaults, subflows, task_runs = self.context.gather(calls)
         if subflows:
@@ -279,13 +288,16 @@ def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
     """Whether the run's `infrastructure_pid` names a task created later, or one that still runs.
 
     A mere mismatch proves nothing: the worker notes the task after RunTask, and sometimes never.
-    But while another task of the run lives, a rerun would run the flow twice.
+    But while another task of the run lives, a rerun would run the flow twice: so one that we
+    cannot look at counts as newer, and is left to `sweep`.
     """
-    cluster, noted_arn = noted_task(run)
-    if not noted_arn or noted_arn == task.arn:
+    noted_arn, where = noted_task(run)[1], elsewhere(context, run)
+    if noted_arn in ("", task.arn) or where == NO_ARN:
         return False
-    noted = context.tasks.describe(cluster or task.cluster_arn, noted_arn)
-    if noted is not None and not noted.exited:
+    if where:
+        return True
+    noted = context.tasks.describe_many(noted_arn.split("/")[1], [noted_arn]).get(noted_arn)
+    if isinstance(noted, Undescribed) or (noted is not None and not noted.exited):
         return True
     if noted is not None and noted.created_at is not None and task.created_at is not None:
         return noted.created_at > task.created_at
@@ -312,14 +324,3 @@ def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:
     missing = [tag for tag in tags if fresh and tag not in fresh.tags]
     if fresh and missing:
         prefect.change_run(flow_run_id, RunChange(tags=(*fresh.tags, *missing)))
-
-
-def _live_subflows(prefect: Prefect, flow_run_id: UUID) -> tuple[FlowRun, ...]:
-    """Return the runs in the run's process that have not ended, theirs too."""
-    found: list[FlowRun] = []
-    parents = [flow_run_id]
-    while parents:
-        children = prefect.find_live_children(parents[:MOST_PARENTS])
-        found += children
-        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
-    return tuple(found)

@@ -6,16 +6,14 @@ for orphaned only when ECS shows no live task of it either way; where ECS cannot
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from itertools import takewhile
+from functools import cached_property
 from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.ports import Context, Undescribed
-from chalicelib.core.rescue.judge import RESTART_MARGIN
-from chalicelib.core.rescue.orphans import by_flow_run, noted_task
+from chalicelib.core.rescue.orphans import by_flow_run, is_since, noted_task, picked_up_at
 from chalicelib.errors import ClusterGoneError
 
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
@@ -29,11 +27,7 @@ class RunTasks:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._clusters = {name.rpartition("cluster/")[2] for name in context.clusters}
-        self._tagged: Mapping[UUID, tuple[Task, ...]] | None = None
-        self._is_partial = False
-        self._noted: dict[UUID, Task] = {}
-        self._undescribed: dict[UUID, str] = {}
+        self._noted: dict[UUID, Task | Undescribed] = {}
 
     def without_live(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
         """Return the runs whose noted task, if any, has been gone for longer than the grace.
@@ -42,55 +36,31 @@ class RunTasks:
         """
         noted: dict[str, dict[UUID, str]] = {}
         for run in runs:
-            if (arn := noted_task(run)[1]) and not self.elsewhere(run):
+            if (arn := noted_task(run)[1]) and not elsewhere(self._context, run):
                 noted.setdefault(arn.split("/")[1], {})[run.id] = arn
-        found: dict[UUID, Task | Undescribed] = {}
         for cluster, arns in noted.items():
             tasks = self._context.tasks.describe_many(cluster, [*arns.values()])
-            found |= {run: tasks[arn] for run, arn in arns.items() if arn in tasks}
-        return [run for run in runs if self._looks_orphaned(run, found.get(run.id))]
+            self._noted |= {run: tasks[arn] for run, arn in arns.items() if arn in tasks}
+        return [run for run in runs if self._looks_orphaned(run)]
 
     def tagged(self, run: FlowRun) -> tuple[Task, ...]:
         """Return the tasks tagged with the run, newest first, those that stopped lately too.
 
         Raises botocore's errors, and PrefectSpotError when there is none of our clusters.
         """
-        if self._tagged is None:
-            found: list[Task] = []
-            gone: list[ClusterGoneError] = []
-            for cluster in self._context.clusters:
-                try:
-                    found += self._context.tasks.all_of(cluster)
-                except ClusterGoneError as error:
-                    gone.append(error)
-            if gone and len(gone) == len(self._context.clusters):
-                raise gone[0]
-            self._tagged, self._is_partial = by_flow_run(found), bool(gone)
-        return self._tagged.get(run.id, ())
-
-    def elsewhere(self, run: FlowRun) -> str:
-        """Return why the task noted on a run cannot be looked at; empty where it can be."""
-        if not run.infrastructure_pid:
-            return ""
-        noted, arn = noted_task(run)
-        parts = _TASK_ARN.fullmatch(arn)
-        named = {noted.rpartition("cluster/")[2], parts["cluster"] if parts else ""} - {""}
-        if not named <= self._clusters:
-            return "its task is in a cluster that is not watched"
-        if parts is None:
-            return NO_ARN
-        if self._context.account not in ("", parts["account"]):
-            return "its task is of another account"
-        is_here = self._context.region in ("", parts["region"])
-        return "" if is_here else "its task is in another region"
+        return self._tagged[0].get(run.id, ())
 
     def unseen(self, run: FlowRun) -> str:
         """Return why a run that shows no live task may still have one; empty for an orphan."""
-        if not _may_run(run):
+        is_scheduled = run.state.type is StateType.SCHEDULED
+        if run.state.is_final or (is_scheduled and not run.waits_in_process):
             return ""
-        if not run.infrastructure_pid and self._is_partial:
+        if not run.infrastructure_pid and self._tagged[1]:
             return "a cluster is not found, and the run has no task in the others"
-        why = self._undescribed.get(run.id, "") or self.elsewhere(run)
+        noted = self._noted.get(run.id)
+        if isinstance(noted, Undescribed):
+            return noted.reason
+        why = elsewhere(self._context, run)
         return "" if why == NO_ARN and self.tagged(run) else why
 
     def of_attempt(self, run: FlowRun, history: Sequence[RunState]) -> tuple[Task, ...] | None:
@@ -101,48 +71,47 @@ class RunTasks:
         tagged = self.tagged(run)
         if run.state.type is not StateType.PENDING or not history:
             return tagged
-        since = _picked_up_at(history)
-        tagged = tuple(task for task in tagged if _is_since(task, since))
+        since = picked_up_at(history)
+        tagged = tuple(task for task in tagged if is_since(task, since))
         noted = self._noted.get(run.id)
-        has_task = tagged or (noted is not None and _is_since(noted, since))
+        has_task = tagged or (isinstance(noted, Task) and is_since(noted, since))
         waits = not has_task and self._context.now() - since <= self._context.pending_grace
         return None if waits else tagged
 
-    def _looks_orphaned(self, run: FlowRun, task: Task | Undescribed | None) -> bool:
-        since = run.state.timestamp
-        match task:
-            case Task(exited=True):
-                self._noted[run.id] = task
-                since = max(since, task.exited_at or since)
-            case Task():
+    @cached_property
+    def _tagged(self) -> tuple[Mapping[UUID, tuple[Task, ...]], bool]:
+        """All tasks by flow run, and whether a cluster was not found."""
+        found: list[Task] = []
+        gone: list[ClusterGoneError] = []
+        for cluster in self._context.clusters:
+            try:
+                found += self._context.tasks.all_of(cluster)
+            except ClusterGoneError as error:
+                gone.append(error)
+        if gone and len(gone) == len(self._context.clusters):
+            raise gone[0]
+        return by_flow_run(found), bool(gone)
+
+    def _looks_orphaned(self, run: FlowRun) -> bool:
+        task, since = self._noted.get(run.id), run.state.timestamp
+        if isinstance(task, Task):
+            if not task.exited:
                 return False
-            case Undescribed(reason):
-                self._undescribed[run.id] = reason
-            case None:
-                pass
+            since = max(since, task.exited_at or since)
         return self._context.now() - since > self._context.grace
 
 
-def waits_in_process(run: FlowRun) -> bool:
-    """Whether the run waits for a retry in its own process: no worker takes it."""
-    return run.state.type is StateType.SCHEDULED and run.policy.retry_type == "in_process"
-
-
-def _may_run(run: FlowRun) -> bool:
-    """Whether a process may be at work on it: it is alive, or waits for a retry in its process."""
-    return waits_in_process(run) or run.state.type in (
-        StateType.RUNNING,
-        StateType.PENDING,
-        StateType.CANCELLING,
-    )
-
-
-def _picked_up_at(history: Sequence[RunState]) -> datetime:
-    """Return since when a PENDING run is: a worker may give it several PENDING states in a row."""
-    pending = takewhile(lambda state: state.type is StateType.PENDING, reversed(history))
-    return min((state.timestamp for state in pending), default=history[-1].timestamp)
-
-
-def _is_since(task: Task, picked_up_at: datetime) -> bool:
-    """Whether the task is of this attempt: a worker asks for it after it picked the run up."""
-    return task.created_at is None or task.created_at > picked_up_at - RESTART_MARGIN
+def elsewhere(context: Context, run: FlowRun) -> str:
+    """Return why the task noted on a run cannot be looked at; empty where it can be."""
+    if not run.infrastructure_pid:
+        return ""
+    noted, arn = noted_task(run)
+    parts = _TASK_ARN.fullmatch(arn)
+    named = {noted.rpartition("cluster/")[2], parts["cluster"] if parts else ""} - {""}
+    if not named <= {name.rpartition("cluster/")[2] for name in context.clusters}:
+        return "its task is in a cluster that is not watched"
+    if parts is None:
+        return NO_ARN
+    if context.account not in ("", parts["account"]):
+        return "its task is of another account"
+    return "" if context.region in ("", parts["region"]) else "its task is in another region"

@@ -42,55 +42,47 @@ OLD_SERVER_FOR: Final = timedelta(days=30)
 class Stage:
     """A set of runs: how they are found, and how a page of them is repaired.
 
-    `repair` returns the first run that there was no time for, None for none. `narrow` bounds the
-    query by time.
+    `repair` returns the first run that there was no time for, None for none. `without_end`: only
+    those that have no end: Prefect 3.4 gives none to a run that crashed before its start.
     """
 
     repair: Callable[[Repairs, Sequence[FlowRun]], FlowRun | None]
     state_types: tuple[StateType, ...]
-    narrow: Callable[[RunQuery, datetime], RunQuery] = lambda query, _now: query
+    due_within: timedelta | None = None
+    ended_within: timedelta | None = None
+    without_end: bool = False
 
     def query(self, context: Context, place: Place) -> RunQuery:
         """Return the query for the page at a place. Only the first one checks the work pool."""
-        query = RunQuery(
+        now, after = context.now(), place.after
+        before = now + self.due_within if self.due_within else None
+        if self.without_end:
+            after = max(now - DUE_WITHIN, after or now - DUE_WITHIN)
+        return RunQuery(
             context.work_pool,
             self.state_types,
-            expected_after=place.after,
+            expected_after=after,
+            expected_before=after if place.moment else before,
+            ended_after=now - self.ended_within if self.ended_within else None,
+            without_end=self.without_end,
             limit=PAGE,
             offset=place.offset,
             known_pool=self is not STAGES[0],
         )
-        query = self.narrow(query, context.now())
-        return replace(query, expected_before=query.expected_after) if place.moment else query
 
 
-def _without_end(query: RunQuery, now: datetime) -> RunQuery:
-    after = max(now - DUE_WITHIN, query.expected_after or now - DUE_WITHIN)
-    return replace(query, expected_after=after, without_end=True)
-
-
+CRASHED: Final = (StateType.CRASHED,)
+LIVE: Final = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+ENDED: Final = (*CRASHED, StateType.CANCELLED, StateType.FAILED)
 STAGES: Final = (
-    Stage(
-        Repairs.repair_scheduled,
-        (StateType.SCHEDULED,),
-        narrow=lambda query, now: replace(query, expected_before=now + LOOKED_AHEAD),
-    ),
-    Stage(Repairs.repair_live, (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)),
-    Stage(
-        Repairs.repair_ended,
-        (StateType.CRASHED, StateType.CANCELLED, StateType.FAILED),
-        narrow=lambda query, now: replace(query, ended_after=now - ENDED_WITHIN),
-    ),
-    # Prefect 3.4 gives no end to a run that crashed before its start: one that Spot refused.
-    Stage(Repairs.repair_without_end, (StateType.CRASHED,), narrow=_without_end),
+    Stage(Repairs.repair_scheduled, (StateType.SCHEDULED,), due_within=LOOKED_AHEAD),
+    Stage(Repairs.repair_live, LIVE),
+    Stage(Repairs.repair_ended, ENDED, ended_within=ENDED_WITHIN),
+    Stage(Repairs.repair_ended, CRASHED, without_end=True),
 )
 LIGHT_STAGES: Final = (
-    Stage(
-        Repairs.answer_failed_submissions,
-        (StateType.CRASHED,),
-        narrow=lambda query, now: replace(query, ended_after=now - LOOKED_BACK),
-    ),
-    Stage(Repairs.answer_failed_submissions, (StateType.CRASHED,), narrow=_without_end),
+    Stage(Repairs.answer_failed_submissions, CRASHED, ended_within=LOOKED_BACK),
+    Stage(Repairs.answer_failed_submissions, CRASHED, without_end=True),
 )
 """The second is for old servers only."""
 
@@ -186,6 +178,7 @@ def _repair_page(repairs: Repairs, stage: Stage, place: Place) -> tuple[Place, b
     while not place.joins(page := find_runs(stage.query(repairs.context, place))):
         place, step = replace(place, offset=max(0, place.offset - step)), step * 2
     repairs.report.seen += len(page)
+    repairs.is_old_server |= stage is STAGES[-1] and bool(page)
     before, rest = repairs.report.stranded, place.rest(page)
     undone = stage.repair(repairs, rest)
     repairs.judged(rest if undone is None else rest[: rest.index(undone)])

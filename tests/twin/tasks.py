@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.ports import Undescribed
+from chalicelib.errors import PrefectSpotError
 from tests.make import TASK_ARN
 
 HOME = TASK_ARN.rpartition(":")[0]
@@ -19,7 +20,10 @@ class InMemoryTasks:
     shows_stopped: bool = True
 
     def describe(self, cluster: str, task_arn: str) -> Task | None:
-        return self.tasks.get(task_arn)
+        task = self.describe_many(cluster, [task_arn]).get(task_arn)
+        if isinstance(task, Undescribed):
+            raise PrefectSpotError(task.reason, next_step="none")
+        return task
 
     def describe_many(
         self, cluster: str, task_arns: Sequence[str]

@@ -206,6 +206,13 @@ def test_what_differs_of_a_delivery_is_restored(changes: dict[str, Any]) -> None
     assert len(plan(make_desired(), observed).steps) == 1
 
 
+def test_a_sweep_that_fails_is_not_retried_since_the_next_minutes_is_called_anyway() -> None:
+    sweep = f"{STACK_NAME}-sweep"
+    delivery = make_delivery(sweep, targets={"rule": (make_target(sweep),)})
+    [step] = plan(make_desired(), make_observed(deliveries=(delivery,))).steps
+    assert step == PutInvokeConfig(sweep, InvokeConfig(QUEUE_ARN, retries=0))
+
+
 NOT_OURS = {"Id": "mine", "Arn": "arn:aws:sqs:us-east-1:1:mine"}
 TWO_TARGETS = make_delivery(targets={"rule": (make_target(REACT), NOT_OURS)})
 NOT_DEPLOYED = make_delivery(targets={}, invoke_config=None)

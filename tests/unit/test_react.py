@@ -19,7 +19,7 @@ from chalicelib.errors import (
 )
 from chalicelib.functions.react import react
 from tests.laws.universe import LEASE, Lines, Universe, one_by_one
-from tests.make import seconds
+from tests.make import ACCOUNT, TASK_ARN, seconds
 from tests.twin.prefect import InMemoryPrefect
 from tests.unit.prefect_bench import Bench
 from tests.unit.scripted_server import answer
@@ -137,6 +137,30 @@ def test_a_move_without_effect_is_logged_once_and_annotated(scene: Scene) -> Non
     assert line["task_arn"] == task.arn
     assert line["reason"] in universe.prefect.log_lines[-1].message
     assert "spotctl status" in line["reason"]
+
+
+@pytest.mark.parametrize(
+    ("pid", "is_newer"),
+    [
+        ("0123abcd", False),
+        ("prefect-spot-dev::arn:\n\0", False),
+        (f"prefect-spot-dev::{TASK_ARN[:-1]}x", False),  # ECS has forgotten it
+        (f"gone::{TASK_ARN}", True),
+        (f"::{TASK_ARN.replace('/prefect-spot-dev/', '/gone/')}", True),
+        (f"prefect-spot-dev::{TASK_ARN.replace('us-east-1', 'eu-west-1')}", True),
+        (f"prefect-spot-dev::{TASK_ARN.replace(ACCOUNT, '999988887777')}", True),
+        (f"prefect-spot-dev::{TASK_ARN.replace('arn:aws:', 'arn:aws-cn:')}", True),
+    ],
+    ids=str,
+)
+def test_a_noted_task_of_another_place_is_a_newer_attempts_and_what_is_none_proves_nothing(
+    scene: Scene, pid: str, is_newer: bool
+) -> None:
+    """ECS refuses to describe either, at each retry of the event."""
+    scene.prefect.runs[scene.run_id].infrastructure_pid = pid
+    decision = react(scene.context, scene.event())
+    assert (decision.verdict is Verdict.IGNORE) == is_newer
+    assert scene.prefect.is_due(scene.run_id) != is_newer
 
 
 def test_a_run_that_prefect_does_not_know_is_ignored(scene: Scene) -> None:

@@ -104,6 +104,11 @@ class FlowRun:
     work_pool_name: str | None = None
     expected_start: datetime | None = None
 
+    @property
+    def waits_in_process(self) -> bool:
+        """Whether it waits for a retry in its own process: no worker ever takes it."""
+        return self.state.type is StateType.SCHEDULED and self.policy.retry_type == "in_process"
+
 
 @dataclass(frozen=True, slots=True)
 class PrefectDeployment:

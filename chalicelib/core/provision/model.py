@@ -246,9 +246,11 @@ def describe(step: Step) -> str:
 
 
 def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsStep, ...]:
-    """Return the steps after which `queue_arn` gets each event that nothing could handle."""
+    """Return the steps after which `queue_arn` gets each event that nothing could handle.
+
+    A sweep's is not retried: the next minute's covers all that it left.
+    """
     ours = {"RetryPolicy": RETRY_POLICY, "DeadLetterConfig": {"Arn": queue_arn}}
-    config = InvokeConfig(queue_arn)
     steps: list[AwsStep] = []
     for delivery in deliveries:
         for rule, targets in delivery.targets.items():
@@ -256,6 +258,8 @@ def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsS
             changed = tuple({**t, **ours} for t in to_function if {**t, **ours} != t)
             if changed:
                 steps.append(PutTargets(rule, changed))
+        retries = 0 if delivery.function.endswith("-sweep") else 2
+        config = InvokeConfig(queue_arn, retries)
         if delivery.targets and delivery.invoke_config != config:
             steps.append(PutInvokeConfig(delivery.function, config))
     return tuple(steps)

@@ -18,6 +18,7 @@ from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_betw
 from chalicelib.core.model.text import escaped, one_line
 from chalicelib.core.rescue import judge
 from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact, LogLine, PrefectEvent
+from chalicelib.core.rescue.failed_start import start_retries_of
 from chalicelib.core.rescue.judge import Phase, Ruling, Words
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.core.rescue.snapshot import Snapshot, start_failure
@@ -60,9 +61,10 @@ def title_of(snapshot: Snapshot) -> str:
     """Return what ended in a line: which interruption, or failed start, of how many allowed."""
     if interruption := snapshot.interruption:
         return _title(interruption, snapshot.budget)
-    failed, allowed = snapshot.failed_start, snapshot.start_budget.allowed
+    failed = snapshot.failed_start
     if snapshot.cause is Cause.NO_SPOT_CAPACITY or failed is None:
         return "No Spot capacity"
+    allowed = start_retries_of(snapshot)
     if failed.retry_on:
         return f"Failed start, retry {failed.number} of {allowed}"
     return f"Failed start {failed.number} (retries allowed: {allowed})"
@@ -107,7 +109,7 @@ def _annotation_of_failed_start(
     name = ON_DEMAND_EVENT if is_refusal else START_RETRIED_EVENT
     payload = {
         "failed_start": failed.number,
-        "allowed": snapshot.start_budget.allowed,
+        "allowed": start_retries_of(snapshot),
         "kind": failed.kind,
         "task_arn": failed.key if snapshot.task else "",
         "rerun_on": failed.retry_on,

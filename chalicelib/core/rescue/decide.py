@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause
+from chalicelib.core.model.ecs_task import FARGATE, Cause, was_interrupted
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, start_delay
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
@@ -81,6 +81,10 @@ def decide(snapshot: Snapshot) -> Decision:
 
 def _record(ruling: Ruling, snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with what the ruling asks to have on record."""
+    undoes_engine = isinstance(ruling, Restore) and ruling.verdict is Verdict.RESTORE
+    interrupted = was_interrupted(snapshot.cause) and snapshot.has_exited
+    if undoes_engine and interrupted:
+        return record_interruption(snapshot)
     if not isinstance(ruling, Rerun | Complete | Note | NotRerun):
         return snapshot
     record, choose = record_interruption, choose_capacity

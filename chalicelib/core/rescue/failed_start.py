@@ -81,11 +81,15 @@ def why_not_started_again(snapshot: Snapshot) -> str:
             return f"{failure.what}: another try would not change that"
         case StartFailureKind.REFUSAL:
             return "on-demand capacity was refused as well"
-    budget = snapshot.start_budget
-    allowed = min(budget.allowed, 1) if failure.kind is StartFailureKind.UNKNOWN else budget.allowed
-    if failed.number > allowed:
+    if failed.number > (allowed := start_retries_of(snapshot)):
         return f"it failed to start {failed.number} times, and {allowed} retries are allowed"
     return ""
+
+
+def start_retries_of(snapshot: Snapshot) -> int:
+    """Return how often this attempt may be started again: once for a reason that is unknown."""
+    allowed = snapshot.start_budget.allowed
+    return min(allowed, 1) if _failure(snapshot).kind is StartFailureKind.UNKNOWN else allowed
 
 
 def _failure(snapshot: Snapshot) -> StartFailure:

@@ -228,7 +228,7 @@ def _judge_failed_start(snapshot: Snapshot) -> Ruling:
     task, crashed = snapshot.task, state.type is StateType.CRASHED
     had_started = task is not None and task.started_at is not None
     is_alive = state.type is StateType.PENDING or (
-        had_started and (state.type is StateType.RUNNING or _waits_in_process(snapshot))
+        had_started and (state.type is StateType.RUNNING or snapshot.run.waits_in_process)
     )
     if not (is_alive or crashed) or not snapshot.has_exited:
         return _judge_other_end(snapshot)
@@ -253,7 +253,7 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
     match snapshot.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
             return end(snapshot, StateType.CRASHED, message)
-        case StateType.SCHEDULED if _waits_in_process(snapshot):
+        case StateType.SCHEDULED if snapshot.run.waits_in_process:
             return end(snapshot, StateType.CRASHED, message)
         case StateType.CANCELLING if snapshot.task is None:
             message = "Cancelled: no task of this run is left to end by itself."
@@ -270,15 +270,9 @@ def _why_stale(snapshot: Snapshot) -> str:
         return "stale event: the run has a newer task"
     answered = snapshot.interruption is not None and snapshot.interruption.outcome_annotated
     is_waiting = snapshot.run.state.type in (StateType.SCHEDULED, StateType.PENDING)
-    if answered and is_waiting and not _waits_in_process(snapshot):
+    if answered and is_waiting and not snapshot.run.waits_in_process:
         return "this interruption is answered, and the run was scheduled since"
     return ""
-
-
-def _waits_in_process(snapshot: Snapshot) -> bool:
-    """Whether the run waits for a retry in its own process: no worker ever takes it."""
-    is_scheduled = snapshot.run.state.type is StateType.SCHEDULED
-    return is_scheduled and snapshot.run.policy.retry_type == "in_process"
 
 
 def _restarted_since(snapshot: Snapshot) -> bool:

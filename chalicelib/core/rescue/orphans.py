@@ -7,6 +7,7 @@ event. What Spot did not end is explained here, each reason with what to do abou
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import dropwhile, takewhile
 from typing import Final
 from uuid import UUID
 
@@ -79,7 +80,7 @@ def subject_of(
             return _of_a_live_run(run, history, known, now)
         case StateType.SCHEDULED if ours := _of_our_schedule(run, history, record):
             return ours
-        case StateType.SCHEDULED if run.policy.retry_type == "in_process":
+        case StateType.SCHEDULED if run.waits_in_process:
             return _of_a_live_run(run, history, known, now)
         case StateType.CRASHED | StateType.CANCELLED | StateType.FAILED:
             return _of_an_ended_run(run, history, known, record)
@@ -123,7 +124,7 @@ def _of_an_ended_run(
     """
     state, last, ended = run.state, _last_recorded(record), ended_before_crash(history)
     is_submission = state.type is StateType.CRASHED and is_submission_failure(state.message)
-    attempt = [t for t in known if not is_submission or _is_since(t, _picked_up_at(history))]
+    attempt = [t for t in known if not is_submission or is_since(t, picked_up_at(history))]
     newest = attempt[0] if attempt else None
     if newest is not None and not was_made_due(newest.arn, history):
         cause = cause_of(newest, warned=record.warned_of(newest.arn))
@@ -134,7 +135,7 @@ def _of_an_ended_run(
     if last and rerun_state_of(last, history).progress is Progress.REVERTED:
         return None if _has_newer_note(run, history, record) else _recorded(run, record, last)
     if is_submission:
-        submission = FailedSubmission(state.id, state.message)
+        submission = FailedSubmission(state.id, state.message, _capacity_of(run))
         return None if _annotated(record, submission.arn) else submission
     if last and (newest is None or newest.arn == last):
         return _recorded(run, record, last)
@@ -150,14 +151,24 @@ def _has_newer_note(run: FlowRun, history: Sequence[RunState], record: RunRecord
     return bool(noted) and not is_known and not was_made_due(noted, history)
 
 
-def _picked_up_at(history: Sequence[RunState]) -> datetime:
-    """Return when a worker last took the run."""
-    pending = (state.timestamp for state in reversed(history) if state.type is StateType.PENDING)
-    return next(pending, _LONG_AGO)
+def _capacity_of(run: FlowRun) -> str:
+    return FARGATE if is_on_demand(run) else FARGATE_SPOT
 
 
-def _is_since(task: Task, picked_up_at: datetime) -> bool:
-    return task.created_at is None or task.created_at > picked_up_at - CLOCKS_DIFFER
+def picked_up_at(history: Sequence[RunState]) -> datetime:
+    """Return when a worker last took the run; it may give it several PENDING states in a row."""
+    after = dropwhile(lambda state: not _is_pending(state), reversed(history))
+    pending = [state.timestamp for state in takewhile(_is_pending, after)]
+    return pending[-1] if pending else _LONG_AGO
+
+
+def _is_pending(state: RunState) -> bool:
+    return state.type is StateType.PENDING
+
+
+def is_since(task: Task, picked_up: datetime) -> bool:
+    """Whether the task is of this attempt: a worker asks for one after it took the run."""
+    return task.created_at is None or task.created_at > picked_up - CLOCKS_DIFFER
 
 
 def _gone(run: FlowRun, history: Sequence[RunState]) -> Gone:
@@ -166,7 +177,7 @@ def _gone(run: FlowRun, history: Sequence[RunState]) -> Gone:
     if not arn or was_made_due(arn, history):
         arn = f"{UNSEEN}{run.state.id}"
     started = run.state.type not in (StateType.PENDING, StateType.CANCELLING)
-    return Gone(arn, cluster, FARGATE if is_on_demand(run) else FARGATE_SPOT, started)
+    return Gone(arn, cluster, _capacity_of(run), started)
 
 
 def _last_recorded(record: RunRecord) -> str:
@@ -188,7 +199,8 @@ def _recorded(run: FlowRun, record: RunRecord, key: str) -> Subject:
     failed = record.failed_starts[key]
     with suppress(ValueError):
         if key.startswith(SUBMISSION):
-            return FailedSubmission(UUID(key.removeprefix(SUBMISSION)), failed.reason)
+            id_ = UUID(key.removeprefix(SUBMISSION))
+            return FailedSubmission(id_, failed.reason, failed.capacity)
     if not key.startswith("arn:"):
         return Gone(key, "", failed.capacity, started=False)
     died = failed.lost_start > 0
