@@ -106,9 +106,7 @@ class OperatorPrefect:
             Worker(
                 name=str(worker["name"]),
                 is_online=worker.get("status") == "ONLINE",
-                last_heartbeat=datetime.fromisoformat(at)
-                if (at := worker.get("last_heartbeat_time"))
-                else None,
+                last_heartbeat=worker.want("last_heartbeat_time", datetime.fromisoformat),
                 version=versions.get(str(worker["name"]), ""),
             )
             for worker in found
@@ -118,7 +116,7 @@ class OperatorPrefect:
     def deployments(self, pool: str) -> tuple[Deployment, ...]:
         """Return all deployments of a work pool, by name."""
         chosen = {"work_pools": {"name": {"any_": [pool]}}, "sort": "NAME_ASC", "limit": PAGE}
-        found: list[Mapping[str, Any]] = []
+        found: list[Fields] = []
         while page := self._filter("/deployments", {**chosen, "offset": len(found)}):
             found += page
             if len(page) < PAGE:
@@ -198,11 +196,11 @@ class OperatorPrefect:
             flows.update((str(f["id"]), str(f["name"])) for f in self._filter("/flows", body))
         return tuple(_deployment(fields, flows.get(str(fields["flow_id"]), "")) for fields in found)
 
-    def _get(self, path: str) -> Mapping[str, Any] | None:
+    def _get(self, path: str) -> Fields | None:
         found = self._http.get(path)
         return None if found is None else _object(found)
 
-    def _filter(self, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def _filter(self, path: str, body: Mapping[str, Any]) -> list[Fields]:
         return _objects(self._http.send("POST", f"{path}/filter", body))
 
 
@@ -224,9 +222,9 @@ def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:
     )
 
 
-def _object(value: object) -> Mapping[str, Any]:
+def _object(value: object) -> Fields:
     return Fields(value, "answer")
 
 
-def _objects(value: object) -> list[Mapping[str, Any]]:
+def _objects(value: object) -> list[Fields]:
     return list(map(_object, read_list(value, "answer")))

@@ -246,12 +246,13 @@ class JsonHttp:
                 redirect=False,
                 timeout=Timeout(total=left, connect=3.0, read=15.0),
             )
-        except (NewConnectionError, ConnectTimeoutError) as error:
-            return _Failure(repr(error), PrefectUnavailableError)
-        except ReadTimeoutError as error:
-            return _Failure(repr(error), PrefectTimeoutError)
         except HTTPError as error:
-            return _Failure(repr(error))
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, NewConnectionError | ConnectTimeoutError):
+                return _Failure(reason, PrefectUnavailableError)
+            if isinstance(error, ReadTimeoutError):
+                return _Failure(reason, PrefectTimeoutError)
+            return _Failure(reason)
         wait, reason = _retry_after_seconds(response), f"answered {response.status}"
         if meaning := _TRANSIENT.get(response.status):
             reason += f", asking for {wait:.0f} s" if wait else ""

@@ -159,8 +159,8 @@ _PASSING: Final = (
     ),
     Row(
         r"server ?exception|internal ?failure|internal ?(?:server ?)?error(?!: failed to normalize)"
-        r"|service ?unavailable|bad ?gateway|gateway ?time-?out|waiting for network interface prov|"
-        + _STATUS.format("50[0234]"),
+        r"|service ?unavailable|bad ?gateway|gateway ?time-?out"
+        r"|timeout waiting for network interface provisioning|" + _STATUS.format("50[0234]"),
         "AWS, or another server, failed or was late",
         "if it stays, look at the AWS Health Dashboard, then retry the run",
         "APIReference/CommonErrors; developerguide/internal-error; dagster-io/dagster#17212",
