@@ -286,7 +286,7 @@ def _inherited_variables(
 
 
 def _is_watched(context: Context, job_variables: Mapping[str, object]) -> bool:
-    """Whether a worker starts a task of these variables in one of our clusters, if they name one."""
+    """Whether these variables name one of our clusters, or none."""
     cluster = str(job_variables.get("cluster") or "").rpartition("cluster/")[2]
     return cluster in {"", *(name.rpartition("cluster/")[2] for name in context.clusters)}
 

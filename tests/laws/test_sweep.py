@@ -21,7 +21,6 @@ from chalicelib.functions.sweep import PAGE, sweep
 from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
 from tests.make import ACCOUNT, NOW, TASK_ARN
 from tests.twin.orchestration import TwinRun
-from tests.twin.prefect import InMemoryPrefect
 
 HOUR = 3700
 
@@ -251,7 +250,7 @@ def test_a_start_that_worker_and_ecs_both_report_as_failed_counts_once(
 
 @pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
 def test_a_run_refused_by_spot_goes_on_demand_once(universe: Universe, oldest: bool) -> None:
-    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    universe.serve(oldest=oldest)
     run = refused(universe)
     universe.sweep()
     assert universe.prefect.is_due(run.id)
@@ -678,7 +677,7 @@ INACTIVE = SUBMISSION.format("ClientException: TaskDefinition is inactive")
 def test_a_light_look_costs_one_request_when_there_is_nothing_to_do(
     universe: Universe, oldest: bool
 ) -> None:
-    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    universe.serve(oldest=oldest)
     stopped(universe)
     assert minutely(universe).finished, "the first call reads all"
     for _ in range(4):
@@ -691,7 +690,7 @@ def test_a_light_look_costs_one_request_when_there_is_nothing_to_do(
 def test_a_refusal_is_answered_within_a_minute_and_asks_ecs_nothing(
     universe: Universe, oldest: bool
 ) -> None:
-    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    universe.serve(oldest=oldest)
     refused(universe)
     universe.sweep()  # learns which server it is
     run = refused(universe)

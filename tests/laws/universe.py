@@ -165,7 +165,12 @@ class Universe:
     """The newest handler's."""
 
     def __post_init__(self) -> None:
-        self.prefect = InMemoryPrefect(self.clock)
+        self.serve()
+
+    def serve(self, *, oldest: bool = False) -> None:
+        """Have a Prefect of its own, whose work pool puts runs on Spot."""
+        self.prefect = InMemoryPrefect(self.clock, oldest=oldest)
+        self.prefect.pool_defaults[self.prefect.work_pool_name] = {"launch_type": "FARGATE_SPOT"}
 
     @property
     def calls(self) -> list[str]:

@@ -116,7 +116,8 @@ def not_submitted(why: str, kind: StateType = CRASHED, **run: Any) -> Snapshot:
     """The worker could not submit the run; since then it is in a state of that kind."""
     crashed = make_state(CRASHED, message=f"Failed to submit flow run to infrastructure: {why}")
     state = crashed if kind is CRASHED else make_state(kind)
-    submission = FailedSubmission(crashed.id, crashed.message)
+    capacity = run.get("job_variables", {}).get("launch_type", FARGATE_SPOT)
+    submission = FailedSubmission(crashed.id, crashed.message, capacity)
     history = (make_state(PENDING), crashed, *(() if kind is CRASHED else (state,)))
     found = make_run(**{"run_count": 0, **run, "state": state})
     return make_snapshot(subject=submission, run=found, history=history, swept=True)

@@ -157,6 +157,14 @@ def record_of(cause: Cause = Cause.SPOT_INTERRUPTION, **changes: Any) -> RunReco
     return RunRecord(RUN_ID, {TASK_ARN: replace(interruption, **changes)}, next_capacity="FARGATE")
 
 
+def annotated(record: RunRecord) -> RunRecord:
+    for noted in record.interruptions.values():
+        record = record.with_interruption(replace(noted, outcome_annotated=True))
+    for failed in record.failed_starts.values():
+        record = record.with_failed_start(replace(failed, annotated=True))
+    return record
+
+
 def finishing(at: timedelta = timedelta()) -> Decision:
     """The decision on a run that is seen due, `at` after the container's exit."""
     park_id = park_id_of_task(TASK_ARN)
@@ -173,7 +181,7 @@ def finishing(at: timedelta = timedelta()) -> Decision:
 
 @pytest.mark.parametrize(("after", "reaction"), [(3, 3), (-3, 0)], ids=["later", "clock behind"])
 def test_a_rerun_on_demand_is_counted_as_one(after: int, reaction: int) -> None:
-    values = handled(finishing(timedelta(seconds=after)), record_of(), record_of())
+    values = handled(finishing(timedelta(seconds=after)), record_of(), annotated(record_of()))
     assert values == {"OnDemandReruns": 1, "ReactionSeconds": reaction}
     assert handled(replace(finishing(), actions=()), record_of(), record_of()) == {}
 
@@ -203,16 +211,16 @@ def test_a_start_that_failed_is_counted_once_and_as_its_bill_counts_it(
     noted = record_failed_start(make_snapshot(subject=task, run=pending))
     after = replace(noted.record, next_capacity=retried_on)
     decision = finishing() if retried_on else decide(noted)
-    assert handled(decision, RunRecord(RUN_ID), after) == counted
+    assert handled(decision, RunRecord(RUN_ID), annotated(after)) == counted
     assert (cause_of(task) is Cause.FAILED_START) is ("FailedStarts" in counted)
-    assert handled(replace(decision, actions=()), after, after) == {}
+    assert handled(decision, annotated(after), annotated(after)) == {}
 
 
 def test_a_run_that_is_not_to_be_rerun_is_counted_with_its_annotation() -> None:
     snapshot = make_snapshot(run=make_run(deployment_id=None))
     decision = decide(snapshot)
     assert decision.verdict is Verdict.MARK_CRASHED
-    assert handled(decision, RunRecord(RUN_ID), record_of()) == {
+    assert handled(decision, RunRecord(RUN_ID), annotated(record_of())) == {
         "SpotInterruptions": 1,
         "NotRerun": 1,
     }
