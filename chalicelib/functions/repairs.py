@@ -137,7 +137,8 @@ class Repairs:
         overdue = self._overdue([run for run in runs if self.tasks.elsewhere(run) in OURS])
         undone = self._repair(overdue, self._may_need_repair)
         done = overdue if undone is None else overdue[: overdue.index(undone)]
-        self._end_subflows([run for run in done if run.id not in self._repaired])
+        others = self._repaired | self._failed  # a run that is rerun goes on with its subflows
+        self._end_subflows([run for run in done if run.id not in others])
         return undone
 
     def repair_without_end(self, runs: Sequence[FlowRun]) -> FlowRun | None:

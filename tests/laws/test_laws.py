@@ -220,6 +220,7 @@ def test_what_others_make_of_a_run_between_any_two_of_our_calls_stays(
         universe = Universe(Policy(spot_retries=budget))
         prefect = universe.prefect
         run, task = universe.running()
+        universe.passes(120)
         [event] = interrupt(universe, task, [2])
         theirs: list[RunState] = []
 

@@ -302,8 +302,13 @@ def test_subflow_runs_and_theirs_end_with_their_parent(universe: Universe) -> No
     assert [each.state.type for each in family] == [StateType.CRASHED] * 2
 
 
-def test_subflow_runs_of_a_run_that_is_rerun_are_left_to_it(universe: Universe) -> None:
+@pytest.mark.parametrize("crashed", [False, True])
+def test_subflow_runs_of_a_run_that_is_rerun_are_left_to_it(
+    universe: Universe, crashed: bool
+) -> None:
     run = stopped(universe)
+    if crashed:
+        universe.prefect.crash(run.id)
     child = universe.prefect.runs[universe.prefect.create_child(run.id)]
     universe.sweep()
     assert child.state.type is StateType.RUNNING
