@@ -222,13 +222,12 @@ class Universe:
     def event(self, task: Task, **detail: Any) -> dict[str, Any]:
         """An event about a task, with times that fit this universe's clock."""
         assert task.created_at is not None
-        assert task.started_at is not None
         ordinary = {
             "taskArn": task.arn,
             "capacityProviderName": task.capacity_provider or None,
             "createdAt": task.created_at.isoformat(),
             "pullStartedAt": task.created_at.isoformat(),
-            "startedAt": task.started_at.isoformat(),
+            "startedAt": task.started_at and task.started_at.isoformat(),
             "executionStoppedAt": None,
             "updatedAt": self.now.isoformat(),
         }
