@@ -17,7 +17,7 @@ from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.repairs import SweepReport
-from chalicelib.functions.sweep import LIGHT_STAGES, PAGE, STAGES, sweep
+from chalicelib.functions.sweep import LIGHT_STAGES, LIVE, PAGE, STAGES, sweep
 from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
 from tests.make import NOW, ODD_ARNS
 from tests.twin.orchestration import TwinRun
@@ -197,9 +197,7 @@ def test_a_run_that_was_picked_up_is_left_alone_until_its_worker_had_the_time_to
     assert run.state.type is not StateType.PENDING
 
 
-def test_a_pending_run_whose_own_task_has_stopped_has_the_ordinary_grace(
-    universe: Universe,
-) -> None:
+def test_a_pending_run_whose_task_has_stopped_has_the_grace(universe: Universe) -> None:
     run = universe.prefect.runs[universe.prefect.create_run()]
     task = universe.start(run.id)
     run.states.pop()  # its engine never started
@@ -208,9 +206,7 @@ def test_a_pending_run_whose_own_task_has_stopped_has_the_ordinary_grace(
     assert universe.prefect.is_due(run.id)
 
 
-def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
-    universe: Universe,
-) -> None:
+def test_a_run_that_never_gets_a_task_is_started_twice_more(universe: Universe) -> None:
     run = universe.prefect.runs[universe.prefect.create_run()]
     for _ in range(3):
         universe.prefect.worker_picks_up(run.id)
@@ -414,9 +410,7 @@ def test_a_run_whose_own_retry_lost_its_process_is_rerun_when_all_events_were_lo
     assert universe.prefect.is_due(run.id)
 
 
-def test_a_failure_that_a_recorded_warning_caused_is_rerun_though_the_stop_was_lost(
-    universe: Universe,
-) -> None:
+def test_a_failure_that_a_recorded_warning_caused_is_rerun(universe: Universe) -> None:
     run, task = universe.running()
     universe.deliver(universe.warning(task))
     universe.passes(3)
@@ -465,24 +459,22 @@ class Plight:
     """
 
     kind: StateType
-    name: str = ""
+    name: str
     message: str = ""
     in_process: bool = False
     task: str = "Spot"
     pid: str = "own"
     tagged: bool = True
-    on_demand: bool = False
+    launch_type: str = ""
 
     def befall(self, universe: Universe) -> TwinRun:
-        launch_type = {"launch_type": "FARGATE"} if self.on_demand else {}
-        run, task = universe.running(job_variables=launch_type)
-        run.infrastructure_pid = {"own": run.infrastructure_pid, "none": None}.get(
-            self.pid, f"prefect-spot-dev::{self.pid}"
-        )
-        if self.in_process:
+        run, task = universe.running(job_variables={"launch_type": self.launch_type})
+        pids = {"own": run.infrastructure_pid, "none": None}
+        run.infrastructure_pid = pids.get(self.pid, f"prefect-spot-dev::{self.pid}")
+        if self.in_process or self.kind is StateType.SCHEDULED:
             run.policy["retry_type"] = "in_process"
         if self.kind is not StateType.RUNNING:
-            moved = ProposedState(self.kind, self.name or self.kind.value.title(), self.message)
+            moved = ProposedState(self.kind, self.name, self.message)
             universe.prefect._write(run, moved, before={}, after={})
         if self.task != "alive":
             universe.stops(task, **STOPS.get(self.task, {}))
@@ -500,26 +492,20 @@ class Plight:
 STOPS: dict[str, dict[str, Any]] = {"memory": OUT_OF_MEMORY, "by itself": BY_ITSELF}
 plights = st.builds(
     Plight,
-    st.sampled_from([StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]),
+    st.sampled_from([*LIVE, StateType.SCHEDULED]),
+    st.sampled_from(["AwaitingRetry", "Scheduled", "Late", "Resuming", "Own name"]),
     message=st.sampled_from(["", "Capacity is unavailable at this time.", "\0 <b>"]),
     in_process=st.booleans(),
-    task=st.sampled_from(["alive", "Spot", "memory", "by itself", "forgotten"]),
+    task=st.sampled_from(["alive", "Spot", "forgotten", *STOPS]),
     pid=st.sampled_from(["own", "none", "own", *ODD_ARNS.values()]),
     tagged=st.booleans(),
-    on_demand=st.booleans(),
-)
-waiting = st.builds(
-    replace,
-    plights,
-    kind=st.just(StateType.SCHEDULED),
-    in_process=st.just(True),
-    name=st.sampled_from(["AwaitingRetry", "Scheduled", "Late", "Resuming", "Own name"]),
+    launch_type=st.sampled_from(["", "FARGATE"]),
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(plights | waiting, min_size=1, max_size=6))
-@example([Plight(StateType.SCHEDULED, "Late", in_process=True)])
+@given(st.lists(plights, min_size=1, max_size=6))
+@example([Plight(StateType.SCHEDULED, "Late")])
 def test_every_run_without_a_live_task_is_judged_or_reported(situation: list[Plight]) -> None:
     """Whatever state, name, retry type, pid or message it has; and no odd one stops the others."""
     universe = Universe()
@@ -552,9 +538,7 @@ def test_a_run_whose_noted_task_cannot_be_described_is_reported_and_stops_no_oth
     assert keys == {"flow_run_id": str(odd.id), "reason": next(iter(report.unjudged))}
 
 
-def test_what_cannot_be_judged_counts_once_and_again_when_it_was_judged_between(
-    universe: Universe,
-) -> None:
+def test_what_cannot_be_judged_counts_once_until_it_was_judged(universe: Universe) -> None:
     run = stopped(universe)
     garbage, tagged = f"prefect-spot-dev::{ODD_ARNS['no ARN']}", universe.tasks.popitem()[1]
 
@@ -659,9 +643,7 @@ def test_a_failed_submission_is_answered_once(universe: Universe) -> None:
     assert not universe.stored.sweep.answered
 
 
-def test_a_failed_submission_with_a_live_task_is_left_alone_until_that_ends(
-    universe: Universe,
-) -> None:
+def test_a_failed_submission_waits_for_its_tasks_end(universe: Universe) -> None:
     """RunTask's answer was lost: the worker gave up on a task that runs."""
     minutely(universe)
     run, task = universe.running()
@@ -671,9 +653,7 @@ def test_a_failed_submission_with_a_live_task_is_left_alone_until_that_ends(
     assert minutely(universe).stranded == 1
 
 
-def test_a_light_look_that_fails_for_one_run_answers_the_others_and_tries_again(
-    universe: Universe,
-) -> None:
+def test_a_light_look_that_fails_for_one_run_tries_that_again(universe: Universe) -> None:
     minutely(universe)
     odd, other = refused(universe), refused(universe)
     stumble(universe, odd.id, "read_history")
