@@ -13,7 +13,6 @@ from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.repairs import SweepReport
@@ -352,16 +351,6 @@ def test_a_sweep_that_is_finished_has_seen_every_run_whoever_left_the_set(
         assert seconds > 1.0 or sum(map(universe.prefect.is_due, orphans)) <= before + 1
     assert all(map(universe.prefect.is_due, orphans))
     assert seconds < 60.0 or invocations == 1
-
-
-@pytest.mark.parametrize("bookmark", ["1 1 100 {now}", "1 0 0 {now}", "7 0 0 ", "x", "1 1 - -"])
-def test_a_bookmark_of_an_older_release_is_read(universe: Universe, bookmark: str) -> None:
-    runs = [stopped(universe) for _ in range(3)]
-    expected = runs[0].expected_start
-    assert expected is not None
-    universe.stored.sweep = SweepNotes(bookmark.format(now=expected.isoformat()))
-    assert swept(universe).finished
-    assert all(universe.prefect.is_due(run.id) for run in runs)
 
 
 def test_a_run_that_was_due_just_after_a_page_of_one_moment_is_seen(universe: Universe) -> None:
