@@ -1,5 +1,6 @@
 """What `sweep` repairs from state, when no event was handled; and what it leaves alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -11,9 +12,8 @@ from hypothesis import strategies as st
 
 from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
+from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.repairs import SweepReport
 from chalicelib.functions.sweep import LIGHT_STAGES, LIVE, PAGE, STAGES, sweep
@@ -52,16 +52,25 @@ def refuse(universe: Universe, run: TwinRun) -> None:
     universe.prefect.crash(run.id, why)
 
 
-def stumble(universe: Universe, run_id: UUID, call: str) -> None:
-    """Prefect answers a call about that run with what its adapter does not understand."""
+def before_each(universe: Universe, call: str, happens: Callable[..., object]) -> None:
+    """Something happens, to what Prefect is called with, before each such call."""
     real = getattr(universe.prefect, call)
 
-    def stumbling(of_run: UUID, *args: Any, **options: Any) -> Any:
+    def preceded(*args: Any, **options: Any) -> Any:
+        happens(*args)
+        return real(*args, **options)
+
+    setattr(universe.prefect, call, preceded)
+
+
+def stumble(universe: Universe, run_id: UUID, call: str) -> None:
+    """Prefect answers a call about that run with what its adapter does not understand."""
+
+    def stumbles(of_run: UUID, *_: object) -> None:
         if of_run == run_id:
             raise KeyError("unheard of")
-        return real(of_run, *args, **options)
 
-    setattr(universe.prefect, call, stumbling)
+    before_each(universe, call, stumbles)
 
 
 def test_events_have_a_grace_before_the_sweep(universe: Universe) -> None:
@@ -332,15 +341,13 @@ def test_a_sweep_that_is_finished_has_seen_every_run_whoever_left_the_set(
                 orphans.append(run.id)
             else:
                 alive.append(run.id)
-    find, invocations, report = universe.prefect.find_runs, 0, None
+    invocations, report = 0, None
 
-    def find_and_lose(query: RunQuery) -> tuple[FlowRun, ...]:
-        found = find(query)
+    def some_leave(_query: object) -> None:
         for _ in range(min(leaving, len(alive))):
             universe.prefect.engine_finishes(alive.pop(hash(alive[0]) % len(alive)))
-        return found
 
-    universe.prefect.find_runs = find_and_lose  # type: ignore[method-assign]
+    before_each(universe, "find_runs", some_leave)
     universe.passes(300)
     while report is None or not report.finished:
         before = sum(map(universe.prefect.is_due, orphans))
@@ -663,13 +670,7 @@ def test_a_scheduled_sweep_ends_before_the_next_call_and_that_goes_on(universe: 
     for _ in range(150):
         stopped(universe)
     universe.passes(300)
-    real = universe.prefect.read_history
-
-    def slow(flow_run_id: UUID) -> Any:
-        universe.passes(1)
-        return real(flow_run_id)
-
-    universe.prefect.read_history = slow  # type: ignore[method-assign]
+    before_each(universe, "read_history", lambda _: universe.passes(1))
     began, calls = universe.now, 0
     while not minutely(universe, seconds=0).finished:
         calls += 1
