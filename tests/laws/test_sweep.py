@@ -23,6 +23,8 @@ from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect
 
 HOUR = 3700
+SUBMISSION = "Flow run could not be submitted to infrastructure: "
+REFUSAL = "Capacity is unavailable at this time."
 
 
 def swept(universe: Universe, wire: Tripwire | None = None) -> SweepReport:
@@ -46,10 +48,9 @@ def refused(universe: Universe) -> TwinRun:
     return run
 
 
-def refuse(universe: Universe, run: TwinRun) -> None:
+def refuse(universe: Universe, run: TwinRun, why: str = REFUSAL) -> None:
     universe.prefect.worker_picks_up(run.id)
-    why = "Flow run could not be submitted to infrastructure: Capacity is unavailable at this time."
-    universe.prefect.crash(run.id, why)
+    universe.prefect.crash(run.id, SUBMISSION + why)
 
 
 def before_each(universe: Universe, call: str, happens: Callable[..., object]) -> None:
@@ -242,8 +243,7 @@ def test_a_start_that_worker_and_ecs_both_report_as_failed_counts_once(
     if answered:
         universe.deliver(universe.end_of(second))
         assert run.state.type is StateType.SCHEDULED
-    message = f"Flow run could not be submitted to infrastructure: TaskFailedToStart('{why}')"
-    universe.prefect.crash(run.id, message)
+    universe.prefect.crash(run.id, f"{SUBMISSION}TaskFailedToStart('{why}')")
     universe.sweep()
     universe.sweep()
     assert run.state.type is StateType.SCHEDULED
@@ -490,7 +490,7 @@ plights = st.builds(
     Plight,
     st.sampled_from([*LIVE, StateType.SCHEDULED]),
     st.sampled_from(["AwaitingRetry", "Scheduled", "Late", "Resuming", "Own name"]),
-    message=st.sampled_from(["", "Capacity is unavailable at this time.", "\0 <b>"]),
+    message=st.sampled_from(["", REFUSAL, "\0 <b>"]),
     in_process=st.booleans(),
     task=st.sampled_from(["alive", "Spot", "forgotten", *STOPS]),
     pid=st.sampled_from(["own", "none", "own", *ODD_ARNS.values()]),
@@ -585,8 +585,6 @@ def minutely(universe: Universe, seconds: float = 60) -> SweepReport:
 
 
 BOTH_SERVERS = pytest.mark.parametrize("oldest", [False, True], ids=["newest", "oldest Prefect"])
-SUBMISSION = "Failed to submit flow run to infrastructure: RuntimeError: {}"
-INACTIVE = SUBMISSION.format("ClientException: TaskDefinition is inactive")
 
 
 @BOTH_SERVERS
@@ -628,8 +626,7 @@ def test_a_failed_submission_is_answered_once(universe: Universe) -> None:
     runs = [refused(universe) for _ in range(2)]
     minutely(universe)
     refuse(universe, runs[0])
-    universe.prefect.worker_picks_up(runs[1].id)
-    universe.prefect.crash(runs[1].id, INACTIVE)
+    refuse(universe, runs[1], "ClientException: TaskDefinition is inactive")
     assert minutely(universe).stranded == 2
     assert {run.state.type for run in runs} == {StateType.CRASHED}
     assert minutely(universe).light
@@ -643,7 +640,7 @@ def test_a_failed_submission_waits_for_its_tasks_end(universe: Universe) -> None
     """RunTask's answer was lost: the worker gave up on a task that runs."""
     minutely(universe)
     run, task = universe.running()
-    universe.prefect.crash(run.id, SUBMISSION.format("ReadTimeoutError: read timed out"))
+    universe.prefect.crash(run.id, SUBMISSION + "ReadTimeoutError: read timed out")
     assert minutely(universe).stranded == 0
     universe.stops(task, stop_code="TaskFailedToStart", stopped_reason="", started_at=None)
     assert minutely(universe).stranded == 1
