@@ -104,7 +104,7 @@ class NotProvisionedError(PrefectSpotError):
     """A problem keeps a scheduled call from provisioning; raised so that an alarm reports it."""
 
 
-_ABOUT_ONE: Final = ("ValidationException", "InvalidParameterException")
+_ABOUT_ONE: Final = ("ValidationException", "InvalidParameterException", "ClientException")
 
 
 def concerns_all(error: Exception) -> bool:

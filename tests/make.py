@@ -18,6 +18,16 @@ ACCOUNT = "111122223333"
 CLUSTER_ARN = f"arn:aws:ecs:us-east-1:{ACCOUNT}:cluster/prefect-spot-dev"
 TASK_ARN = f"arn:aws:ecs:us-east-1:{ACCOUNT}:task/prefect-spot-dev/0123456789abcdef0123456789abcdef"
 NEWER_TASK_ARN = TASK_ARN[:-4] + "0002"
+ODD_ARNS = {
+    "another region": TASK_ARN.replace("us-east-1", "eu-west-1"),
+    "another account": TASK_ARN.replace(ACCOUNT, "999988887777"),
+    "another partition": TASK_ARN.replace("arn:aws:", "arn:aws-cn:"),
+    "another cluster": TASK_ARN.replace("/prefect-spot-dev/", "/gone/"),
+    "no ARN": "0123abcd",
+    "empty": "",
+    "control characters": "arn:\n\0",
+}
+"""Noted tasks that ECS refuses to describe."""
 
 
 def seconds(number: float) -> timedelta:

@@ -9,7 +9,7 @@ from chalicelib.core.metrics import NAMESPACE, UNITS, Measured
 from chalicelib.core.model.ecs_task import Ignored, Task, parse_task
 from chalicelib.core.model.text import one_line
 from chalicelib.core.ports import Undescribed
-from chalicelib.errors import RETRY_LATER, ClusterGoneError, PrefectSpotError
+from chalicelib.errors import RETRY_LATER, ClusterGoneError, PrefectSpotError, concerns_all
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 MOST_TASKS: Final = 100
 """How many tasks ECS describes, and lists, per call."""
 _NO_CLUSTER: Final = "ClusterNotFoundException"
-_REFUSED: Final = ("InvalidParameterException", "ClientException", "ValidationException")
-"""Codes that may be about a single ARN. Others, throttling and missing permissions, are about all.
-"""
 LONGEST_VALUE: Final = 250
 """Characters of a dimension's value. CloudWatch takes 1024, and did take 255 for long."""
 
@@ -73,7 +70,7 @@ class EcsTasks:
             code = error.response["Error"]["Code"]
             if code == _NO_CLUSTER:
                 return dict.fromkeys(arns, Undescribed("its cluster is not found"))
-            if code not in _REFUSED:
+            if concerns_all(error):
                 raise
             if len(arns) == 1:
                 return {arns[0]: Undescribed(f"ECS refuses to describe its task: {code}")}

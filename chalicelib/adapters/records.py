@@ -188,7 +188,7 @@ class RunTable:
         return {run: _record(run, item) for run, item in found.items()}
 
     def read_sweep(self) -> SweepNotes:
-        """Return what the last sweep left; of the first release's items, the place and the time."""
+        """Return what the last sweep left; of the first release's items, the time."""
         return read(SweepNotes, self._items.get(_SWEEP))
 
     def save_sweep(self, notes: SweepNotes) -> None:

@@ -10,16 +10,14 @@ from functools import cached_property
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.ports import Context, Undescribed
 from chalicelib.core.rescue.orphans import by_flow_run, is_since, noted_task, picked_up_at
 from chalicelib.errors import ClusterGoneError
 
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
-_TASK_ARN: Final = re.compile(
-    r"arn:[a-z-]+:ecs:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):task/(?P<cluster>[\w-]+)/[\w-]+"
-)
+_TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+")
 
 
 class RunTasks:
@@ -105,13 +103,11 @@ def elsewhere(context: Context, run: FlowRun) -> str:
     """Return why the task noted on a run cannot be looked at; empty where it can be."""
     if not run.infrastructure_pid:
         return ""
-    noted, arn = noted_task(run)
-    parts = _TASK_ARN.fullmatch(arn)
-    named = {noted.rpartition("cluster/")[2], parts["cluster"] if parts else ""} - {""}
-    if not named <= {name.rpartition("cluster/")[2] for name in context.clusters}:
-        return "its task is in a cluster that is not watched"
-    if parts is None:
+    cluster, arn = noted_task(run)
+    watched = {name.rpartition("cluster/")[2] for name in context.clusters}
+    if cluster and cluster.rpartition("cluster/")[2] not in watched:
+        return "the task is in none of our clusters"
+    if not _TASK_ARN.fullmatch(arn):
         return NO_ARN
-    if context.account not in ("", parts["account"]):
-        return "its task is of another account"
-    return "" if context.region in ("", parts["region"]) else "its task is in another region"
+    cluster_arn = arn.replace(":task/", ":cluster/").rpartition("/")[0]
+    return reason_to_ignore(Task(arn, cluster_arn), *context.scope)

@@ -108,11 +108,10 @@ def sweep(context: Context, event: object) -> SweepReport:
     if report.light:
         left = repairs.notes()
     else:
-        place = Place.read(notes.place)
-        place = _run(repairs, STAGES, place if place.stage < len(STAGES) else Place())
-        report.finished = place.stage == len(STAGES)
-        bookmark = "" if report.finished else str(place)
-        left = replace(repairs.notes(), place=bookmark, swept_at=context.now())
+        place = _run(repairs, STAGES, notes.bookmark or Place())
+        report.finished = place.stage >= len(STAGES)
+        bookmark = None if report.finished else place
+        left = replace(repairs.notes(), bookmark=bookmark, swept_at=context.now())
     if left != notes:
         context.records.save_sweep(left)
     if counted := report.unjudged.total():
@@ -145,7 +144,7 @@ def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:
 
 def _is_due(notes: SweepNotes, now: datetime) -> bool:
     """Whether all runs are to be read again."""
-    return bool(notes.place) or notes.swept_at is None or now - notes.swept_at > SWEPT_EVERY
+    return bool(notes.bookmark) or notes.swept_at is None or now - notes.swept_at > SWEPT_EVERY
 
 
 def _with_seconds(context: Context, seconds: float) -> Context:

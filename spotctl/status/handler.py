@@ -141,7 +141,7 @@ def _sweep_row(swept: SweepNotes, now: datetime) -> Row:
     ago = f"{age // timedelta(minutes=1)} min ago"
     if age > LATE_SWEEP:
         return failed(part, f"{ago}: runs that no event reports are not repaired", logs)
-    if swept.place:
+    if swept.bookmark:
         return warning(part, f"{ago}; it timed out", "none: the next sweep continues")
     return ok(part, f"{ago}, it read all runs")
 

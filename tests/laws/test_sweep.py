@@ -1,5 +1,6 @@
 """What `sweep` repairs from state, when no event was handled; and what it leaves alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -11,18 +12,25 @@ from hypothesis import strategies as st
 
 from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
+from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.model.sweeping import SweepNotes
-from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.repairs import SweepReport
-from chalicelib.functions.sweep import PAGE, sweep
+from chalicelib.functions.sweep import LIGHT_STAGES, LIVE, PAGE, STAGES, sweep
 from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
-from tests.make import ACCOUNT, NOW, TASK_ARN
+from tests.make import NOW, ODD_ARNS
 from tests.twin.orchestration import TwinRun
 
 HOUR = 3700
+SUBMISSION = "Flow run could not be submitted to infrastructure: "
+REFUSAL = "Capacity is unavailable at this time."
+
+
+def swept(universe: Universe, wire: Tripwire | None = None) -> SweepReport:
+    """What a sweep did, which did not raise."""
+    report = universe.sweep(wire)
+    assert report is not None
+    return report
 
 
 def stopped(universe: Universe, **how: Any) -> TwinRun:
@@ -39,22 +47,30 @@ def refused(universe: Universe) -> TwinRun:
     return run
 
 
-def refuse(universe: Universe, run: TwinRun) -> None:
+def refuse(universe: Universe, run: TwinRun, why: str = REFUSAL) -> None:
     universe.prefect.worker_picks_up(run.id)
-    why = "Flow run could not be submitted to infrastructure: Capacity is unavailable at this time."
-    universe.prefect.crash(run.id, why)
+    universe.prefect.crash(run.id, SUBMISSION + why)
+
+
+def before_each(universe: Universe, call: str, happens: Callable[..., object]) -> None:
+    """Something happens, to what Prefect is called with, before each such call."""
+    real = getattr(universe.prefect, call)
+
+    def preceded(*args: Any, **options: Any) -> Any:
+        happens(*args)
+        return real(*args, **options)
+
+    setattr(universe.prefect, call, preceded)
 
 
 def stumble(universe: Universe, run_id: UUID, call: str) -> None:
     """Prefect answers a call about that run with what its adapter does not understand."""
-    real = getattr(universe.prefect, call)
 
-    def stumbling(of_run: UUID, *args: Any, **options: Any) -> Any:
+    def stumbles(of_run: UUID, *_: object) -> None:
         if of_run == run_id:
             raise KeyError("unheard of")
-        return real(of_run, *args, **options)
 
-    setattr(universe.prefect, call, stumbling)
+    before_each(universe, call, stumbles)
 
 
 def test_events_have_a_grace_before_the_sweep(universe: Universe) -> None:
@@ -122,23 +138,15 @@ def test_a_run_whose_task_was_not_on_fargate_is_left_alone(
     assert not universe.records().read(run.id).interruptions
 
 
-@pytest.mark.parametrize(
-    ("own", "deployed", "default"),
-    [
-        (ON_EC2, {}, {}),
-        ({}, ON_EC2, {}),
-        ({}, {}, ON_EC2),
-        (ON_INSTANCES, {}, {}),
-        ({}, ON_INSTANCES, {}),
-        ({}, {}, ON_INSTANCES),
-    ],
-)
+@pytest.mark.parametrize("variables", [ON_EC2, ON_INSTANCES], ids=str)
+@pytest.mark.parametrize("level", ["run", "deployment", "pool"])
 def test_nor_is_one_whose_task_is_forgotten_and_cannot_have_been_on_fargate(
-    universe: Universe, own: dict[str, Any], deployed: dict[str, Any], default: dict[str, Any]
+    universe: Universe, level: str, variables: dict[str, Any]
 ) -> None:
-    universe.prefect.pool_defaults[universe.prefect.work_pool_name] |= default
-    deployment_id = universe.prefect.create_deployment(job_variables=deployed)
-    run, task = universe.running(deployment_id=deployment_id, job_variables=own)
+    of = {"run": {}, "deployment": {}, "pool": {}, level: variables}
+    universe.prefect.pool_defaults[universe.prefect.work_pool_name] |= of["pool"]
+    deployment_id = universe.prefect.create_deployment(job_variables=of["deployment"])
+    run, task = universe.running(deployment_id=deployment_id, job_variables=of["run"])
     del universe.tasks[task.arn]
     universe.passes(HOUR)
     universe.sweep()
@@ -197,9 +205,7 @@ def test_a_run_that_was_picked_up_is_left_alone_until_its_worker_had_the_time_to
     assert run.state.type is not StateType.PENDING
 
 
-def test_a_pending_run_whose_own_task_has_stopped_has_the_ordinary_grace(
-    universe: Universe,
-) -> None:
+def test_a_pending_run_whose_task_has_stopped_has_the_grace(universe: Universe) -> None:
     run = universe.prefect.runs[universe.prefect.create_run()]
     task = universe.start(run.id)
     run.states.pop()  # its engine never started
@@ -208,9 +214,7 @@ def test_a_pending_run_whose_own_task_has_stopped_has_the_ordinary_grace(
     assert universe.prefect.is_due(run.id)
 
 
-def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
-    universe: Universe,
-) -> None:
+def test_a_run_that_never_gets_a_task_is_started_twice_more(universe: Universe) -> None:
     run = universe.prefect.runs[universe.prefect.create_run()]
     for _ in range(3):
         universe.prefect.worker_picks_up(run.id)
@@ -229,35 +233,20 @@ def test_a_start_that_worker_and_ecs_both_report_as_failed_counts_once(
     """prefect-aws 0.5 waits for the task, and calls its end a failed submission."""
     run, task = universe.running()
     universe.deliver(universe.exits(task)[1])
-    why = "Timeout waiting for network interface provisioning to complete."
     universe.passes(5)
     universe.prefect.worker_picks_up(run.id)
     universe.passes(5)
+    why = "Timeout waiting for network interface provisioning to complete."
     second = replace(task, arn=task.arn[:-1] + "x", created_at=universe.now, started_at=None)
-    task = replace(task, created_at=universe.now)
     universe.stops(second, stop_code="TaskFailedToStart", stopped_reason=why)
     if answered:
-        ends = {"lastStatus": "STOPPED", "stopCode": "TaskFailedToStart", "stoppedReason": why}
-        universe.deliver(universe.event(task, taskArn=second.arn, startedAt=None, **ends))
+        universe.deliver(universe.end_of(second))
         assert run.state.type is StateType.SCHEDULED
-    message = f"Flow run could not be submitted to infrastructure: TaskFailedToStart('{why}')"
-    universe.prefect.crash(run.id, message)
+    universe.prefect.crash(run.id, f"{SUBMISSION}TaskFailedToStart('{why}')")
     universe.sweep()
     universe.sweep()
     assert run.state.type is StateType.SCHEDULED
     assert list(universe.records().read(run.id).failed_starts) == [second.arn]
-
-
-@pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
-def test_a_run_refused_by_spot_goes_on_demand_once(universe: Universe, oldest: bool) -> None:
-    universe.serve(oldest=oldest)
-    run = refused(universe)
-    universe.sweep()
-    assert universe.prefect.is_due(run.id)
-    assert run.job_variables["launch_type"] == "FARGATE"
-    refuse(universe, run)
-    universe.sweep()
-    assert run.state.type is StateType.CRASHED
 
 
 @pytest.mark.parametrize("parked", [False, True], ids=["in time", "while it was being parked"])
@@ -327,19 +316,6 @@ def test_observe_mode_touches_nothing() -> None:
     assert len(before) == 6
 
 
-def test_more_runs_than_time_allows_take_several_invocations(universe: Universe) -> None:
-    """Time is what ends an invocation, not a number of runs."""
-    started = [universe.running() for _ in range(250)]
-    for _, task in started[::50]:
-        universe.stops(task)
-    universe.passes(300)
-    invocations = 1
-    while not sweep(replace(universe.context(), seconds_left=lambda: 1.0), {}).finished:
-        invocations += 1
-    assert invocations >= 3
-    assert all(universe.prefect.is_due(run.id) for run, _ in started[::50])
-
-
 @settings(max_examples=9, deadline=None)
 @given(
     moments=st.lists(st.integers(1, 220), min_size=1, max_size=3),
@@ -364,15 +340,13 @@ def test_a_sweep_that_is_finished_has_seen_every_run_whoever_left_the_set(
                 orphans.append(run.id)
             else:
                 alive.append(run.id)
-    find, invocations, report = universe.prefect.find_runs, 0, None
+    invocations, report = 0, None
 
-    def find_and_lose(query: RunQuery) -> tuple[FlowRun, ...]:
-        found = find(query)
+    def some_leave(_query: object) -> None:
         for _ in range(min(leaving, len(alive))):
             universe.prefect.engine_finishes(alive.pop(hash(alive[0]) % len(alive)))
-        return found
 
-    universe.prefect.find_runs = find_and_lose  # type: ignore[method-assign]
+    before_each(universe, "find_runs", some_leave)
     universe.passes(300)
     while report is None or not report.finished:
         before = sum(map(universe.prefect.is_due, orphans))
@@ -383,18 +357,6 @@ def test_a_sweep_that_is_finished_has_seen_every_run_whoever_left_the_set(
         assert seconds > 1.0 or sum(map(universe.prefect.is_due, orphans)) <= before + 1
     assert all(map(universe.prefect.is_due, orphans))
     assert seconds < 60.0 or invocations == 1
-
-
-@pytest.mark.parametrize("bookmark", ["1 1 100 {now}", "1 0 0 {now}", "7 0 0 ", "x", "1 1 - -"])
-def test_a_bookmark_of_an_older_release_is_read(universe: Universe, bookmark: str) -> None:
-    runs = [stopped(universe) for _ in range(3)]
-    expected = runs[0].expected_start
-    assert expected is not None
-    universe.stored.sweep = SweepNotes(bookmark.format(now=expected.isoformat()))
-    report = universe.sweep()
-    assert report is not None
-    assert report.finished
-    assert all(universe.prefect.is_due(run.id) for run in runs)
 
 
 def test_a_run_that_was_due_just_after_a_page_of_one_moment_is_seen(universe: Universe) -> None:
@@ -411,9 +373,7 @@ def test_a_run_that_was_due_just_after_a_page_of_one_moment_is_seen(universe: Un
 def test_a_sweep_ends_although_dynamodb_throttles_the_bills(universe: Universe) -> None:
     universe.sweep()
     first = next(n for n, call in enumerate(universe.calls) if call.startswith("bills."))
-    report = universe.sweep(Tripwire(Befalls.FAILS_BEFORE, first))
-    assert report is not None
-    assert report.finished
+    assert swept(universe, Tripwire(Befalls.FAILS_BEFORE, first)).finished
 
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["running", "waiting for own retries"])
@@ -428,12 +388,6 @@ def test_a_hundred_healthy_runs_cost_a_handful_of_calls(universe: Universe, wait
     of_runs = [call for call in universe.calls if not call.startswith("bills.")]
     assert len(of_runs) <= 12, universe.calls
     assert len(universe.calls) <= 16, "bills cost the same, however many runs there are"
-
-
-def test_a_quiet_pool_costs_a_request_for_each_set_of_runs(universe: Universe) -> None:
-    universe.sweep()
-    assert universe.calls.count("prefect.find_runs") <= 5
-    assert not [call for call in universe.calls if call.startswith("tasks.all")]
 
 
 @pytest.mark.parametrize("delay", [0, 1800])
@@ -451,9 +405,7 @@ def test_a_run_whose_own_retry_lost_its_process_is_rerun_when_all_events_were_lo
     assert universe.prefect.is_due(run.id)
 
 
-def test_a_failure_that_a_recorded_warning_caused_is_rerun_though_the_stop_was_lost(
-    universe: Universe,
-) -> None:
+def test_a_failure_that_a_recorded_warning_caused_is_rerun(universe: Universe) -> None:
     run, task = universe.running()
     universe.deliver(universe.warning(task))
     universe.passes(3)
@@ -482,26 +434,21 @@ def test_a_completed_run_that_an_engine_crashed_is_completed_again(
     assert run.state.type is StateType.COMPLETED
 
 
-def test_one_run_that_cannot_be_repaired_does_not_stop_the_others(universe: Universe) -> None:
-    held, free = stopped(universe), stopped(universe)
-    lease_begins = universe.now + timedelta(seconds=300)
-    universe.records().acquire(held.id, lease_begins, timedelta(minutes=5))
-    report = universe.sweep()
-    assert report is not None
-    assert report.failed == 1
-    assert universe.prefect.is_due(free.id)
-    assert not universe.prefect.is_due(held.id)
-
-
-ODD_TASKS = {
-    "another region": TASK_ARN.replace("us-east-1", "eu-west-1"),
-    "another account": TASK_ARN.replace(ACCOUNT, "999988887777"),
-    "another partition": TASK_ARN.replace("arn:aws:", "arn:aws-cn:"),
-    "another cluster": TASK_ARN.replace("/prefect-spot-dev/", "/gone/"),
-    "no ARN": "0123abcd",
-    "empty": "",
-    "control characters": "arn:\n\0",
-}
+@pytest.mark.parametrize("call", ["", "read_history", "read_run", "propose_state"])
+def test_one_run_that_cannot_be_repaired_does_not_stop_the_others(
+    universe: Universe, call: str
+) -> None:
+    """Another handler has it; or what Prefect answers is not understood, which is reported."""
+    odd, other = stopped(universe), stopped(universe)
+    if call:
+        stumble(universe, odd.id, call)
+    else:
+        lease_begins = universe.now + timedelta(seconds=300)
+        universe.records().acquire(odd.id, lease_begins, timedelta(minutes=5))
+    report = swept(universe)
+    assert [universe.prefect.is_due(run.id) for run in (odd, other)] == [False, True]
+    assert report.unjudged == ({"judging it failed: KeyError": 1} if call else {})
+    assert (report.failed, report.finished) == (1, True)
 
 
 @dataclass(frozen=True)
@@ -512,24 +459,22 @@ class Plight:
     """
 
     kind: StateType
-    name: str = ""
+    name: str
     message: str = ""
     in_process: bool = False
     task: str = "Spot"
     pid: str = "own"
     tagged: bool = True
-    on_demand: bool = False
+    launch_type: str = ""
 
     def befall(self, universe: Universe) -> TwinRun:
-        launch_type = {"launch_type": "FARGATE"} if self.on_demand else {}
-        run, task = universe.running(job_variables=launch_type)
-        run.infrastructure_pid = {"own": run.infrastructure_pid, "none": None}.get(
-            self.pid, f"prefect-spot-dev::{self.pid}"
-        )
-        if self.in_process:
+        run, task = universe.running(job_variables={"launch_type": self.launch_type})
+        pids = {"own": run.infrastructure_pid, "none": None}
+        run.infrastructure_pid = pids.get(self.pid, f"prefect-spot-dev::{self.pid}")
+        if self.in_process or self.kind is StateType.SCHEDULED:
             run.policy["retry_type"] = "in_process"
         if self.kind is not StateType.RUNNING:
-            moved = ProposedState(self.kind, self.name or self.kind.value.title(), self.message)
+            moved = ProposedState(self.kind, self.name, self.message)
             universe.prefect._write(run, moved, before={}, after={})
         if self.task != "alive":
             universe.stops(task, **STOPS.get(self.task, {}))
@@ -547,34 +492,27 @@ class Plight:
 STOPS: dict[str, dict[str, Any]] = {"memory": OUT_OF_MEMORY, "by itself": BY_ITSELF}
 plights = st.builds(
     Plight,
-    st.sampled_from([StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]),
-    message=st.sampled_from(["", "Capacity is unavailable at this time.", "\0 <b>"]),
+    st.sampled_from([*LIVE, StateType.SCHEDULED]),
+    st.sampled_from(["AwaitingRetry", "Scheduled", "Late", "Resuming", "Own name"]),
+    message=st.sampled_from(["", REFUSAL, "\0 <b>"]),
     in_process=st.booleans(),
-    task=st.sampled_from(["alive", "Spot", "memory", "by itself", "forgotten"]),
-    pid=st.sampled_from(["own", "none", "own", *ODD_TASKS.values()]),
+    task=st.sampled_from(["alive", "Spot", "forgotten", *STOPS]),
+    pid=st.sampled_from(["own", "none", "own", *ODD_ARNS.values()]),
     tagged=st.booleans(),
-    on_demand=st.booleans(),
-)
-waiting = st.builds(
-    replace,
-    plights,
-    kind=st.just(StateType.SCHEDULED),
-    in_process=st.just(True),
-    name=st.sampled_from(["AwaitingRetry", "Scheduled", "Late", "Resuming", "Own name"]),
+    launch_type=st.sampled_from(["", "FARGATE"]),
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(plights | waiting, min_size=1, max_size=6))
-@example([Plight(StateType.SCHEDULED, "Late", in_process=True)])
+@given(st.lists(plights, min_size=1, max_size=6))
+@example([Plight(StateType.SCHEDULED, "Late")])
 def test_every_run_without_a_live_task_is_judged_or_reported(situation: list[Plight]) -> None:
     """Whatever state, name, retry type, pid or message it has; and no odd one stops the others."""
     universe = Universe()
     runs = [plight.befall(universe) for plight in situation]
     before = [len(run.states) for run in runs]
     for _ in range(26):  # two hours: ECS forgets after one
-        report = universe.sweep()
-        assert report is not None
+        report = swept(universe)
         assert (report.finished, report.failed) == (True, 0)
     for plight, run, count in zip(situation, runs, before, strict=True):
         if plight.is_seen_alive:
@@ -584,69 +522,51 @@ def test_every_run_without_a_live_task_is_judged_or_reported(situation: list[Pli
             assert ended or run.id in universe.stored.sweep.unjudged, (plight, run.state)
 
 
-@pytest.mark.parametrize("arn", ODD_TASKS.values(), ids=ODD_TASKS)
+@pytest.mark.parametrize("arn", ODD_ARNS.values(), ids=ODD_ARNS)
 def test_a_run_whose_noted_task_cannot_be_described_is_reported_and_stops_no_other(
     universe: Universe, arn: str
 ) -> None:
     before, odd, after = (stopped(universe) for _ in range(3))
     del universe.tasks[str(odd.infrastructure_pid).partition("::")[2]]
     odd.infrastructure_pid = f"prefect-spot-dev::{arn}"
-    report = universe.sweep()
+    report = swept(universe)
     assert [universe.prefect.is_due(run.id) for run in (before, odd, after)] == [True, False, True]
     assert odd.state.type is StateType.RUNNING
-    assert report is not None
     assert (sum(report.unjudged.values()), report.finished) == (1, True)
     assert isinstance(universe.log, Lines)
     [keys] = [keys for line, keys in universe.log.lines if line == "could not be judged"]
     assert keys == {"flow_run_id": str(odd.id), "reason": next(iter(report.unjudged))}
 
 
-def test_what_cannot_be_judged_counts_once_and_again_when_it_was_judged_between(
-    universe: Universe,
-) -> None:
+def test_what_cannot_be_judged_counts_once_until_it_was_judged(universe: Universe) -> None:
     run = stopped(universe)
-    garbage, tagged = f"prefect-spot-dev::{ODD_TASKS['no ARN']}", universe.tasks.popitem()[1]
+    garbage, tagged = f"prefect-spot-dev::{ODD_ARNS['no ARN']}", universe.tasks.popitem()[1]
 
-    def swept(pid: str, *tasks: Task) -> int:
+    def newly(pid: str, *tasks: Task) -> int:
         run.infrastructure_pid, universe.measured[:] = pid, []
         universe.tasks = {task.arn: task for task in tasks}
-        report = universe.sweep()
-        assert report is not None
+        report = swept(universe)
         counted = [each.values[Metric.SWEEP_UNJUDGED] for each in universe.measured]
         assert sum(counted) == report.unjudged.total()
         return report.unjudged.total()
 
     alive = replace(tagged, last_status="RUNNING")
-    assert [swept(garbage), swept(garbage)] == [1, 0]
+    assert [newly(garbage), newly(garbage)] == [1, 0]
     assert [*universe.stored.sweep.unjudged] == [run.id]
-    assert [swept(garbage, alive), len(universe.stored.sweep.unjudged)] == [0, 0]
-    assert [swept(garbage), swept(garbage)] == [1, 0]
+    assert [newly(garbage, alive), len(universe.stored.sweep.unjudged)] == [0, 0]
+    assert [newly(garbage), newly(garbage)] == [1, 0]
     universe.prefect.engine_finishes(run.id)
     universe.passes(HOUR)
-    assert [swept(garbage), len(universe.stored.sweep.unjudged)] == [0, 0]
+    assert [newly(garbage), len(universe.stored.sweep.unjudged)] == [0, 0]
 
 
 def test_a_run_whose_noted_task_is_no_arn_is_judged_by_its_tagged_one(universe: Universe) -> None:
     interrupted, (living, _) = stopped(universe), universe.running()
     for run in (interrupted, living):
         run.infrastructure_pid = "garbage"
-    report = universe.sweep()
+    assert not swept(universe).unjudged
     assert universe.prefect.is_due(interrupted.id)
     assert living.state.type is StateType.RUNNING
-    assert report is not None
-    assert not report.unjudged
-
-
-@pytest.mark.parametrize("call", ["read_history", "read_run", "propose_state"])
-def test_what_is_unexpected_about_one_run_stops_no_other(universe: Universe, call: str) -> None:
-    odd, other = stopped(universe), stopped(universe)
-    stumble(universe, odd.id, call)
-    report = universe.sweep()
-    assert universe.prefect.is_due(other.id)
-    assert report is not None
-    assert report.unjudged == {"judging it failed: KeyError": 1}
-    assert report.failed == 1
-    assert report.finished
 
 
 def test_a_child_that_refuses_its_end_does_not_keep_the_others_alive(universe: Universe) -> None:
@@ -668,36 +588,40 @@ def minutely(universe: Universe, seconds: float = 60) -> SweepReport:
     return sweep(universe.context(), {"detail-type": "Scheduled Event"})
 
 
-SUBMISSION = "Failed to submit flow run to infrastructure: RuntimeError: {}"
-REFUSED = SUBMISSION.format("Capacity is unavailable at this time.")
-INACTIVE = SUBMISSION.format("ClientException: TaskDefinition is inactive")
+BOTH_SERVERS = pytest.mark.parametrize("oldest", [False, True], ids=["newest", "oldest Prefect"])
 
 
-@pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
+@BOTH_SERVERS
 def test_a_light_look_costs_one_request_when_there_is_nothing_to_do(
     universe: Universe, oldest: bool
 ) -> None:
     universe.serve(oldest=oldest)
-    stopped(universe)
     assert minutely(universe).finished, "the first call reads all"
+    assert universe.calls.count("prefect.find_runs") == len([*LIGHT_STAGES[:1], *STAGES])
+    assert not [call for call in universe.calls if call.startswith("tasks.all")]
+    stopped(universe)
     for _ in range(4):
         assert minutely(universe).light
         assert universe.calls == ["records.read_sweep", "prefect.find_runs"]
     assert not minutely(universe).light
 
 
-@pytest.mark.parametrize("oldest", [False, True], ids=["newest Prefect", "oldest Prefect"])
+@BOTH_SERVERS
 def test_a_refusal_is_answered_within_a_minute_and_asks_ecs_nothing(
     universe: Universe, oldest: bool
 ) -> None:
     universe.serve(oldest=oldest)
-    refused(universe)
+    first = refused(universe)
     universe.sweep()  # learns which server it is
     run = refused(universe)
     assert minutely(universe).light
-    assert universe.prefect.is_due(run.id)
-    assert run.job_variables["launch_type"] == "FARGATE"
     assert not [call for call in universe.calls if call.startswith("tasks.")]
+    for each in (first, run):
+        assert universe.prefect.is_due(each.id)
+        assert each.job_variables["launch_type"] == "FARGATE"
+    refuse(universe, run)
+    universe.sweep()
+    assert run.state.type is StateType.CRASHED
 
 
 def test_a_failed_submission_is_answered_once(universe: Universe) -> None:
@@ -706,8 +630,7 @@ def test_a_failed_submission_is_answered_once(universe: Universe) -> None:
     runs = [refused(universe) for _ in range(2)]
     minutely(universe)
     refuse(universe, runs[0])
-    universe.prefect.worker_picks_up(runs[1].id)
-    universe.prefect.crash(runs[1].id, INACTIVE)
+    refuse(universe, runs[1], "ClientException: TaskDefinition is inactive")
     assert minutely(universe).stranded == 2
     assert {run.state.type for run in runs} == {StateType.CRASHED}
     assert minutely(universe).light
@@ -717,21 +640,17 @@ def test_a_failed_submission_is_answered_once(universe: Universe) -> None:
     assert not universe.stored.sweep.answered
 
 
-def test_a_failed_submission_with_a_live_task_is_left_alone_until_that_ends(
-    universe: Universe,
-) -> None:
+def test_a_failed_submission_waits_for_its_tasks_end(universe: Universe) -> None:
     """RunTask's answer was lost: the worker gave up on a task that runs."""
     minutely(universe)
     run, task = universe.running()
-    universe.prefect.crash(run.id, SUBMISSION.format("ReadTimeoutError: read timed out"))
+    universe.prefect.crash(run.id, SUBMISSION + "ReadTimeoutError: read timed out")
     assert minutely(universe).stranded == 0
     universe.stops(task, stop_code="TaskFailedToStart", stopped_reason="", started_at=None)
     assert minutely(universe).stranded == 1
 
 
-def test_a_light_look_that_fails_for_one_run_answers_the_others_and_tries_again(
-    universe: Universe,
-) -> None:
+def test_a_light_look_that_fails_for_one_run_tries_that_again(universe: Universe) -> None:
     minutely(universe)
     odd, other = refused(universe), refused(universe)
     stumble(universe, odd.id, "read_history")
@@ -752,13 +671,7 @@ def test_a_scheduled_sweep_ends_before_the_next_call_and_that_goes_on(universe: 
     for _ in range(150):
         stopped(universe)
     universe.passes(300)
-    real = universe.prefect.read_history
-
-    def slow(flow_run_id: UUID) -> Any:
-        universe.passes(1)
-        return real(flow_run_id)
-
-    universe.prefect.read_history = slow  # type: ignore[method-assign]
+    before_each(universe, "read_history", lambda _: universe.passes(1))
     began, calls = universe.now, 0
     while not minutely(universe, seconds=0).finished:
         calls += 1

@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.core.model.policy import Mode
-from chalicelib.core.model.sweeping import SweepNotes, Unjudged
+from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.errors import PrefectRefusedError
 from spotctl.output import Exit, Row, State, exit_of, failed, ok, warning
 from spotctl.prefect import Deployment, OperatorPrefect, Worker, WorkPool
@@ -68,14 +68,14 @@ def handler_rows(**changes: Any) -> list[Row]:
     ordinary = handler.Found(
         functions=(FUNCTION,),
         queue=handler.Queue(QUEUE, waiting=0, taken=0),
-        swept=SweepNotes("", NOW - seconds(120)),
+        swept=SweepNotes(swept_at=NOW - seconds(120)),
         now=NOW,
     )
     return handler.rows(replace(ordinary, **changes), PROJECT)
 
 
 def swept_rows(**changes: Any) -> list[Row]:
-    return handler_rows(swept=replace(SweepNotes("", NOW - seconds(120)), **changes))
+    return handler_rows(swept=replace(SweepNotes(swept_at=NOW - seconds(120)), **changes))
 
 
 def function_rows(**changes: Any) -> list[Row]:
@@ -191,7 +191,7 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     ),
     "swept": (handler_rows(), "last sweep", OK, "2 min ago, it read all runs"),
     "no sweep": (swept_rows(swept_at=None), "last sweep", WARNING, "none"),
-    "out of time": (swept_rows(place="1 0"), "last sweep", WARNING, "it timed out"),
+    "out of time": (swept_rows(bookmark=Place(1)), "last sweep", WARNING, "it timed out"),
     "a late sweep": (swept_rows(swept_at=NOW - LATE), "last sweep", FAILED, "20 min ago"),
     "not judged": (
         swept_rows(unjudged={UUID(int=n): Unjudged("no ARN", NOW) for n in range(7)}),

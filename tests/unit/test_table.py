@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import infra
-from chalicelib.adapters.records import KEPT_FOR, RunTable
+from chalicelib.adapters.records import KEPT_FOR, RunTable, packed
 from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
-from chalicelib.core.model.sweeping import SweepNotes, Unjudged
+from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
 from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
@@ -94,7 +94,8 @@ def test_a_record_is_read_as_it_was_saved(records: Open, record: RunRecord) -> N
 def test_what_a_sweep_left_is_kept(records: Open) -> None:
     assert records("me").read_sweep() == SweepNotes()
     unjudged, answered = {RUN_ID: Unjudged("no ARN", NOW)}, frozenset({RUN_ID, UUID(int=7)})
-    notes = SweepNotes("ended 200", NOW, unjudged, answered, NOW)
+    bookmark = Place(1, NOW, moment=True, offset=99, below=RUN_ID)
+    notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW)
     records("me").save_sweep(notes)
     assert records("another").read_sweep() == notes
 
@@ -154,6 +155,12 @@ def test_a_record_of_an_older_release_or_a_newer_one_is_read(dynamodb: Any) -> N
     interruption["invented"] = {"S": "later"}
     dynamodb.put_item(TableName="runs", Item=item)
     assert mine.read(RUN_ID) == RECORD
+
+
+def test_a_bookmark_of_the_first_release_is_ignored(dynamodb: Any) -> None:
+    item = {"pk": "sweep", "place": "1 1 100 -", "swept_at": NOW.isoformat()}
+    dynamodb.put_item(TableName="runs", Item=packed(item))
+    assert RunTable(dynamodb, "runs", "me").read_sweep() == SweepNotes(swept_at=NOW)
 
 
 def test_a_record_is_kept_for_a_while_and_then_expires(dynamodb: Any) -> None:

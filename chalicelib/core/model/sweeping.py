@@ -27,24 +27,6 @@ class Place:
     offset: int = 0
     below: UUID | None = None
 
-    def __str__(self) -> str:
-        after = self.after.isoformat() if self.after else ""
-        return f"{self.stage} {int(self.moment)} {self.offset} {after} {self.below or ''}".rstrip()
-
-    @classmethod
-    def read(cls, bookmark: str) -> "Place":
-        """Return the place that `str` returned; the beginning for anything else.
-
-        Bookmarks of the first release lack `below`: their moment is read from its beginning.
-        """
-        stage, moment, offset, after, below = [*bookmark.split(" "), *[""] * 5][:5]
-        try:
-            since = datetime.fromisoformat(after) if after else None
-            within = (int(offset), UUID(below)) if below else (0, None)
-            return cls(int(stage), since, moment == "1", *within)
-        except ValueError:
-            return cls()
-
     def joins(self, page: Sequence[FlowRun]) -> bool:
         """Whether a page read here leaves no gap: it begins with a run that is done already."""
         return not self.offset or self.below is None or (bool(page) and page[0].id >= self.below)
@@ -89,13 +71,13 @@ class Unjudged:
 class SweepNotes:
     """What a sweep leaves to the next one, and to `spotctl status`.
 
-    `place`: its bookmark, empty when it came to its end; `swept_at`: when it stopped (UTC), None
-    where there was none. `unjudged`: the runs that were counted as such, and not judged since.
+    `bookmark`: where it stopped, None when it came to its end; `swept_at`: when (UTC), None where
+    there was none. `unjudged`: the runs that were counted as such, and not judged since.
     `answered`: the ids of the states, failed submissions of the last minutes, that were handled.
     `without_end_at`: when a sweep last met a crashed run without an end, which Prefect 3.4 leaves.
     """
 
-    place: str = ""
+    bookmark: Place | None = None
     swept_at: datetime | None = None
     unjudged: Mapping[UUID, Unjudged] = field(default_factory=dict, hash=False)
     answered: frozenset[UUID] = frozenset()
