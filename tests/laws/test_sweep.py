@@ -14,6 +14,7 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.sweeping import SweepNotes
+from chalicelib.core.money.report import Counts
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.repairs import SweepReport
@@ -221,6 +222,7 @@ def test_a_run_that_never_gets_a_task_is_started_again_twice_and_then_crashed(
     assert [state.type for state in run.states].count(StateType.PENDING) == 3
     assert run.state.type is StateType.CRASHED
     assert "ECS never showed a task for it" in run.state.message
+    assert [daily.counts for daily in universe.sums()] == [Counts(failed_starts=3)]
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["react was there", "events lost"])
@@ -256,9 +258,11 @@ def test_a_run_refused_by_spot_goes_on_demand_once(universe: Universe, oldest: b
     universe.sweep()
     assert universe.prefect.is_due(run.id)
     assert run.job_variables["launch_type"] == "FARGATE"
+    assert universe.sums() == ()
     refuse(universe, run)
     universe.sweep()
     assert run.state.type is StateType.CRASHED
+    assert [daily.counts for daily in universe.sums()] == [Counts(failed_starts=1)]
 
 
 @pytest.mark.parametrize("parked", [False, True], ids=["in time", "while it was being parked"])

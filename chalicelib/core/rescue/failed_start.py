@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.flow_run import FailedStart
 from chalicelib.core.rescue.capacity import lost_start
 from chalicelib.core.rescue.snapshot import Snapshot, said_by, start_failure
@@ -17,6 +17,11 @@ _REFUSAL: Final = StartFailureKind.REFUSAL.value
 def is_failed_start(snapshot: Snapshot) -> bool:
     """Whether the attempt failed to start, for whatever reason: it is recorded as that."""
     return snapshot.cause in (Cause.NO_SPOT_CAPACITY, Cause.FAILED_START)
+
+
+def refused_by_spot(failed: FailedStart) -> bool:
+    """Whether Spot had no capacity: the run goes on demand, and is counted as rerun there."""
+    return (failed.kind, failed.capacity) == (_REFUSAL, FARGATE_SPOT)
 
 
 def failed_start_of(snapshot: Snapshot) -> FailedStart:
