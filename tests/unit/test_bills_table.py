@@ -230,10 +230,10 @@ def test_a_sum_of_an_earlier_release_is_added_to_that_of_its_day(dynamodb: Any) 
     table, made = BillTable(dynamodb, "books"), bill(stopped(), wasted=600)
     assert write(table, made)
     added = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
-    both = added.rates | {"an|older|rate"}
+    rates = frozenset({"an|older|rate"})  # of all deployments, noted by the day
     assert table.read_sums([TODAY]) == (
-        DailySum(TODAY, gone, old, both),
-        DailySum(TODAY, ETL, old + added.counts, both),
+        DailySum(TODAY, gone, old, rates),
+        DailySum(TODAY, ETL, old + added.counts, added.rates | rates),
     )
 
 
