@@ -14,7 +14,7 @@ from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.actions import Decision, Verdict
-from chalicelib.core.rescue.start_failures import StartFailureKind
+from chalicelib.core.rescue.failed_start import refused_by_spot
 
 NAMESPACE: Final = "PrefectSpot"
 
@@ -74,8 +74,7 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
     # A rerun may be looked at again, and a crash be decided again; it is annotated once.
     is_annotated = _is_annotated(after, key) and not _is_annotated(before, key)
     is_rerun = decision.verdict is Verdict.FINISH_RERUN and is_annotated
-    by_spot = (StartFailureKind.REFUSAL, FARGATE_SPOT)
-    is_failed_start = failed is not None and (failed.kind, failed.capacity) != by_spot
+    is_failed_start = failed is not None and not refused_by_spot(failed)
     rerun_on = after.next_capacity if is_rerun and not is_failed_start else ""
     happened = {
         Metric.SPOT_INTERRUPTIONS: noted is not None and key not in before.interruptions,

@@ -14,13 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.metrics import Measured, values_of_bill
-from chalicelib.core.model.ecs_task import (
-    Cause,
-    Ignored,
-    Task,
-    parse_event,
-    reason_to_ignore,
-)
+from chalicelib.core.model.ecs_task import Cause, Ignored, Task, parse_event, reason_to_ignore
 from chalicelib.core.model.flow_run import FailedStart, FlowRun, RunRecord
 from chalicelib.core.model.policy import other_pool
 from chalicelib.core.money import bill as billing
@@ -245,10 +239,8 @@ def _deployment(
     try:
         name = context.prefect.read_deployment_name(deployment_id)
     except PrefectSpotError:
-        context.log.exception(
-            "the deployment's name cannot be read", deployment_id=str(deployment_id)
-        )
-        name = ""
+        name, what = "", "the deployment's name cannot be read"
+        context.log.exception(what, deployment_id=str(deployment_id))
     return billing.Deployment(str(deployment_id), name)
 
 

@@ -18,6 +18,7 @@ from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, St
 from chalicelib.core.model.policy import Mode, is_on_demand, runs_on_fargate
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.core.ports import Context, Prefect
+from chalicelib.core.rescue.failed_start import refused_by_spot
 from chalicelib.core.rescue.orphans import subject_of
 from chalicelib.core.rescue.snapshot import Subject
 from chalicelib.core.rescue.start_failures import (
@@ -26,6 +27,7 @@ from chalicelib.core.rescue.start_failures import (
     start_failure_of,
 )
 from chalicelib.functions.deadlines import keep_deadlines
+from chalicelib.functions.meter import bill_failed_start
 from chalicelib.functions.rescue import live_subflows, rescue
 from chalicelib.functions.run_tasks import NO_ARN, RunTasks, elsewhere
 
@@ -212,6 +214,10 @@ class Repairs:
         self.report.stranded += 1
         decision = rescue(context, run.id, subject, swept=run.state.id)
         self.report.decisions[decision.verdict.value] += 1
+        if not isinstance(subject, Task):  # `meter` bills those that have one
+            failed = context.records.read(run.id).failed_starts.get(subject.arn)
+            if failed is not None and not refused_by_spot(failed):
+                bill_failed_start(context, run, failed)
         return Outcome.REPAIRED
 
     def _placed(self, run: FlowRun, subject: Subject, known: Sequence[Task]) -> Subject | None:

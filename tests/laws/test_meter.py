@@ -214,13 +214,10 @@ def test_a_failed_start_is_counted_once_and_charged_from_its_image_pull(
     assert account.numbers("failed_starts", "runs", "attempts") == [1, 1, 1]
 
 
-@pytest.mark.parametrize("capacity", ["FARGATE", "FARGATE_SPOT"])
-def test_a_failed_start_without_a_task_is_counted_once_by_its_key(
-    account: Account, capacity: str
-) -> None:
+def test_a_failed_start_without_a_task_is_counted_once_by_its_key(account: Account) -> None:
     universe = account.universe
     run = universe.prefect.read_run(account.run_id)
-    failed = FailedStart("prefect-spot:0123", 1, 1, "passing", capacity, recorded_at=universe.now)
+    failed = FailedStart("prefect-spot:0123", 1, 1, "passing", "FARGATE", recorded_at=universe.now)
     assert run is not None
     for metering in ("billed", "billed before"):
         assert bill_failed_start(universe.context(), run, failed).metering.value == metering

@@ -14,6 +14,7 @@ from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.money.report import Counts
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.repairs import SweepReport
 from chalicelib.functions.sweep import LIGHT_STAGES, LIVE, PAGE, STAGES, sweep
@@ -224,6 +225,7 @@ def test_a_run_that_never_gets_a_task_is_started_twice_more(universe: Universe) 
     assert [state.type for state in run.states].count(StateType.PENDING) == 3
     assert run.state.type is StateType.CRASHED
     assert "ECS never showed a task for it" in run.state.message
+    assert [daily.counts for daily in universe.sums()] == [Counts(failed_starts=3)]
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["react was there", "events lost"])
@@ -619,9 +621,11 @@ def test_a_refusal_is_answered_within_a_minute_and_asks_ecs_nothing(
     for each in (first, run):
         assert universe.prefect.is_due(each.id)
         assert each.job_variables["launch_type"] == "FARGATE"
+    assert universe.sums() == ()
     refuse(universe, run)
     universe.sweep()
     assert run.state.type is StateType.CRASHED
+    assert [daily.counts for daily in universe.sums()] == [Counts(failed_starts=1)]
 
 
 def test_a_failed_submission_is_answered_once(universe: Universe) -> None:

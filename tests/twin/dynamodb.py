@@ -64,13 +64,15 @@ class BusyDynamoDB:
     """A table of a DynamoDB client: what `BillTable` writes with, and reads by key.
 
     A transaction has its items for `transaction_seconds`. `item_of` names, by its key, the item
-    that is taken: two keys of one name are one item, as far as conflicts go.
+    that is taken: two keys of one name are one item, as far as conflicts go. `cancels`: the next
+    transactions are refused for these reasons.
     """
 
     time: VirtualTime
     transaction_seconds: float = 0.02
     item_of: Callable[[str], str] = str
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cancels: list[str] = field(default_factory=list)
     refused: int = 0
     _taken: set[str] = field(default_factory=set)
 
@@ -107,6 +109,8 @@ class BusyDynamoDB:
         puts = _by_key(write["Put"] for write in writes if "Put" in write)
         updates = [write["Update"] for write in writes if "Update" in write]
         items = set(map(self.item_of, [*puts, *(each["Key"]["pk"]["S"] for each in updates)]))
+        if self.cancels:
+            self._refuse(self.cancels.pop(0), items)
         self._refuse("TransactionConflict", self._taken & items)
         self._refuse("ConditionalCheckFailed", puts.keys() & self.items)
         self._taken |= items
@@ -120,7 +124,8 @@ class BusyDynamoDB:
         """Refuse a write because of these items, if there are any."""
         if reasons := [{"Code": code} for _ in items]:
             self.refused += 1
-            answer: Any = {"Error": {"Code": code}, "CancellationReasons": reasons}
+            error = code if code.endswith("Exception") else "TransactionCanceledException"
+            answer: Any = {"Error": {"Code": error}, "CancellationReasons": reasons}
             raise ClientError(answer, "TransactWriteItems")
 
     def _update(self, update: Mapping[str, Any]) -> None:

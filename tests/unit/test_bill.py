@@ -263,6 +263,7 @@ def test_an_attempt_on_demand_after_a_refusal_is_the_rerun_itself(
     task = stopped(capacity_provider=capacity)
     expected = RerunOutcome.ON_DEMAND_RERUN if is_rerun else RerunOutcome.NONE
     assert outcome_of(task, Cause.OTHER, (), record, Mode(mode)) is expected
+    assert outcome_of(task, Cause.FAILED_START, (), record, Mode(mode)) is RerunOutcome.NONE
     assert guards_of(task, record, Mode(mode)) == guards
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -36,8 +37,7 @@ def table(request: pytest.FixtureRequest) -> Any:
     if request.param == "in memory":
         return InMemoryBills()
     if request.param == "busy":
-        busy: Any = BusyDynamoDB(VirtualTime())
-        return BillTable(busy, "books")
+        return busy_table([])
     return BillTable(request.getfixturevalue("dynamodb"), "books")
 
 
@@ -230,57 +230,46 @@ def test_a_sum_of_an_earlier_release_is_added_to_that_of_its_day(dynamodb: Any) 
     table, made = BillTable(dynamodb, "books"), bill(stopped(), wasted=600)
     assert write(table, made)
     added = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
-    both = added.rates | {"an|older|rate"}
+    rates = frozenset({"an|older|rate"})  # of all deployments, noted by the day
     assert table.read_sums([TODAY]) == (
-        DailySum(TODAY, gone, old, both),
-        DailySum(TODAY, ETL, old + added.counts, both),
+        DailySum(TODAY, gone, old, rates),
+        DailySum(TODAY, ETL, old + added.counts, added.rates | rates),
     )
 
 
-class Busy:
-    """DynamoDB while others write: it cancels for these reasons in turn, and may show old data."""
+class Late:
+    """DynamoDB as it was, at the first look."""
 
-    def __init__(self, dynamodb: Any, *cancels: str, is_late: bool = False) -> None:
-        self._dynamodb, self._cancels, self._is_late = dynamodb, list(cancels), is_late
+    def __init__(self, dynamodb: Any) -> None:
+        self._dynamodb, self._looks = dynamodb, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamodb, name)
 
     def batch_get_item(self, **request: Any) -> Any:
-        answer = {"Responses": {}} if self._is_late else self._dynamodb.batch_get_item(**request)
-        self._is_late = False
-        return answer
-
-    def transact_write_items(self, **request: Any) -> Any:
-        if not self._cancels:
-            return self._dynamodb.transact_write_items(**request)
-        code = self._cancels.pop(0)
-        if code == "TransactionInProgressException":
-            raise ClientError({"Error": {"Code": code}}, "TransactWriteItems")
-        reasons = [{"Code": "None"}, {"Code": code}]
-        raise self._dynamodb.exceptions.TransactionCanceledException(
-            {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons},
-            "TransactWriteItems",
-        )
+        self._looks += 1
+        return self._dynamodb.batch_get_item(**request) if self._looks > 1 else {"Responses": {}}
 
 
 def test_a_task_or_run_that_another_billed_meanwhile_is_not_counted_twice(dynamodb: Any) -> None:
     table = BillTable(dynamodb, "books")
     assert write(table, another(1))
     for made, is_billed in ((another(1), False), (another(2), True)):
-        late: Any = Busy(dynamodb, is_late=True)
+        late: Any = Late(dynamodb)
         assert write(BillTable(late, "books", sleep=lambda _: None), made) is is_billed
     counts = total(table.read_sums([TODAY]))
     assert (counts.runs, counts.attempts) == (1, 2)
 
 
-PASSING = ["TransactionConflict", "TransactionInProgressException", "ThrottlingError"]
+def busy_table(cancels: list[str], sleep: Callable[[float], None] = lambda _: None) -> BillTable:
+    busy: Any = BusyDynamoDB(VirtualTime(), cancels=cancels)
+    return BillTable(busy, "books", sleep=sleep)
 
 
-def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
+def test_conflicts_with_others_are_waited_out() -> None:
     slept: list[float] = []
-    busy: Any = Busy(dynamodb, *PASSING)
-    assert write(BillTable(busy, "books", sleep=slept.append), bill(stopped()))
+    passing = ["TransactionConflict", "TransactionInProgressException", "ThrottlingError"]
+    assert write(busy_table(passing, slept.append), bill(stopped()))
     assert len(slept) == 3
     assert slept == sorted(slept)
 
@@ -293,10 +282,9 @@ def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
     ],
 )
 def test_but_not_for_ever_and_nothing_else_is_waited_out(
-    dynamodb: Any, code: str, error: type[Exception], said: str
+    code: str, error: type[Exception], said: str
 ) -> None:
-    busy: Any = Busy(dynamodb, *[code] * MOST_TRIES)
-    table = BillTable(busy, "books", sleep=lambda _: None)
+    table = busy_table([code] * MOST_TRIES)
     with pytest.raises(error, match=said):
         write(table, bill(stopped()))
     assert table.unbilled([TASK_ARN]) == (TASK_ARN,)

@@ -121,10 +121,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class DailySum:
-    """One deployment's day (UTC, by the end of the task).
-
-    `rates`: lines, from `str(Rate)`; when read from the table, those of all deployments that day.
-    """
+    """One deployment's day (UTC, by the end of the task); `rates`: lines, from `str(Rate)`."""
 
     day: date
     deployment: Deployment

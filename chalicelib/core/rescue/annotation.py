@@ -78,7 +78,9 @@ def _words(recorded: Snapshot, ruling: Ruling) -> Words | None:
         case judge.Note(words=words):
             return words
         case judge.NotRerun(why):
-            return Words(Phase.NO_RERUN, "the run stays Crashed", why)
+            kind = recorded.run.state.type
+            stays = "Failed" if kind is StateType.FAILED else "Crashed"
+            return Words(Phase.NO_RERUN, f"the run stays {stays}", why)
         case judge.Repeat() if not rerun_on:
             return None
         case judge.Repeat(made_due=False) if recorded.run.state.type is StateType.PAUSED:

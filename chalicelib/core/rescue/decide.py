@@ -162,8 +162,8 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
             return Decision(verdict, reason, (ends,) if ends else ())
         case NotRerun(why):
             crash = end(recorded, StateType.CRASHED, f"{title}: not rerun, because {why}.")
-            ended = recorded.run.state.type is StateType.CRASHED
-            return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", () if ended else (crash,))
+            actions = () if recorded.run.state.is_final else (crash,)
+            return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", actions)
         case Rerun(park_id):
             return _park(recorded, park_id, title)
         case Complete(park_id):

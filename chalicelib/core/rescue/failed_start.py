@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.flow_run import FailedStart, StateType
 from chalicelib.core.rescue.capacity import lost_start
 from chalicelib.core.rescue.rerun_state import due_id, park_ids_of
@@ -21,6 +21,11 @@ def is_failed_start(snapshot: Snapshot) -> bool:
     return snapshot.cause in (Cause.NO_SPOT_CAPACITY, Cause.FAILED_START)
 
 
+def refused_by_spot(failed: FailedStart) -> bool:
+    """Whether Spot had no capacity: the run goes on demand, and is counted as rerun there."""
+    return (failed.kind, failed.capacity) == (_REFUSAL, FARGATE_SPOT)
+
+
 def failed_start_of(snapshot: Snapshot) -> FailedStart:
     """Return what is, or has to be, on record about the attempt that failed to start."""
     if (recorded := snapshot.failed_start) is not None:
@@ -28,7 +33,6 @@ def failed_start_of(snapshot: Snapshot) -> FailedStart:
     failure, task = _failure(snapshot), snapshot.task
     lost = lost_start(snapshot) if task is not None and task.started_at is not None else 0
     attempt = snapshot.run.run_count - int(lost > 0)
-    # A host that dies counts for the whole run: its attempt had begun, so none would be a second.
     since = _scheduled_by_others(snapshot)
     counted = (
         f
@@ -37,7 +41,7 @@ def failed_start_of(snapshot: Snapshot) -> FailedStart:
     )
     return FailedStart(
         key=snapshot.subject.arn,
-        number=1 + sum(each.lost_start > 0 or each.attempt == attempt for each in counted),
+        number=1 + sum(_is_alike(each, attempt, lost) for each in counted),
         attempt=attempt,
         kind=failure.kind.value,
         capacity=snapshot.capacity,
@@ -45,6 +49,14 @@ def failed_start_of(snapshot: Snapshot) -> FailedStart:
         recorded_at=snapshot.now,
         lost_start=lost,
     )
+
+
+def _is_alike(earlier: FailedStart, attempt: int, lost: int) -> bool:
+    """Whether an earlier failed start counts: of the same attempt, or a host that died as well.
+
+    Those count for the whole run: each attempt had begun, so none would be a second.
+    """
+    return earlier.lost_start > 0 if lost else earlier.attempt == attempt
 
 
 def record_failed_start(snapshot: Snapshot) -> Snapshot:
@@ -80,7 +92,7 @@ def why_not_started_again(snapshot: Snapshot) -> str:
         case StartFailureKind.LASTING:
             return f"{failure.what}: another try would not change that"
         case StartFailureKind.REFUSAL:
-            return "on-demand capacity was refused as well"
+            return "on-demand capacity was refused"
     if failed.number > (allowed := start_retries_of(snapshot)):
         return f"it failed to start {failed.number} times, and {allowed} retries are allowed"
     return ""

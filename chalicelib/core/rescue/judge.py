@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.ecs_task import Cause, was_interrupted
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.policy import other_pool
 from chalicelib.core.model.text import one_line
@@ -117,7 +117,7 @@ def _judge_rerun(snapshot: Snapshot) -> Ruling:
             return Ignore("a worker has the run, and may be asking for its task: left to sweep")
         case Progress.REVERTED if not snapshot.newer_task:
             return Rerun(rerun.park_id)
-        case Progress.HANDLED if snapshot.swept and not rerun.made_due:
+        case Progress.HANDLED if snapshot.swept and not rerun.made_due and not rerun.worn_out:
             return _judge_end(snapshot)  # it was undone, and the run has moved on since
         case Progress.DUE | Progress.REVERTED | Progress.HANDLED:
             return Repeat(rerun.made_due)
@@ -153,8 +153,11 @@ def _judge_our_end(snapshot: Snapshot) -> Ruling | None:
     key, last = snapshot.subject.arn, earlier[0] if earlier else None
     if last is None or current.transition_id == over_id(key, last.id):
         return Confirm() if last else None
-    is_ours = any(current.transition_id == over_id(key, state.id) for state in earlier)
-    return _restore(snapshot, last, Verdict.RESTORE, "meanwhile") if is_ours else None
+    ours = {over_id(key, state.id) for state in earlier}
+    if current.transition_id in ours:
+        return _restore(snapshot, last, Verdict.RESTORE, "meanwhile")
+    has_ended = any(state.is_final and state.transition_id in ours for state in earlier)
+    return Confirm() if has_ended else None  # it has moved on since
 
 
 def _restore(snapshot: Snapshot, state: RunState, verdict: Verdict, how: str) -> Restore:
@@ -172,7 +175,9 @@ def end(snapshot: Snapshot, state: StateType, message: str) -> End:
 def _judge_end(snapshot: Snapshot) -> Ruling:
     """Judge the end of the run's newest task, which no rerun has answered yet."""
     ended = ended_before_crash(snapshot.history)
-    if ended is not None and not (ended.type is StateType.FAILED and snapshot.failed_by_signal):
+    by_signal = ended is not None and ended.type is StateType.FAILED and snapshot.failed_by_signal
+    by_spot = was_interrupted(snapshot.cause)
+    if ended is not None and not by_signal and (ended.is_final or by_spot):
         return _restore(snapshot, ended, Verdict.RESTORE, "before an engine crashed it")
     match snapshot.cause:
         case Cause.SPOT_INTERRUPTION | Cause.DRILL if snapshot.has_exited:
