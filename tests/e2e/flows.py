@@ -64,6 +64,24 @@ def idles(seconds: float = 15.0) -> None:
     sleep(seconds)
 
 
+@flow(retries=1)
+def inner(file: str) -> None:
+    """Waits to be interrupted at its first start, fails at its second, and then succeeds."""
+    note(file, "inner")
+    starts = Path(file).read_text().splitlines().count("inner")
+    if starts == 1:
+        sleep(UNTIL_INTERRUPTED)
+    if starts == 2:
+        raise ValueError("failing at start 2")
+
+
+@flow
+def calls(file: str) -> None:
+    """Calls a subflow, which runs in the same process."""
+    note(file, "start")
+    inner(file)
+
+
 @flow(retries=2)
 def fails(file: str, interruptions: int, failures: int) -> str:
     """Waits to be interrupted, then fails of its own, then succeeds."""

@@ -233,6 +233,23 @@ def test_interruptions_do_not_eat_the_flows_own_retries(failed_twice: Run) -> No
 
 
 @story
+def failed_in_a_subflow(stage: Stage) -> Run:
+    """Interrupted within it, one failure of its own, one success."""
+    run = stage.start("calls")
+    run.wait_for_note("inner")
+    run.interrupt()
+    run.completes(starts=2)
+    return run
+
+
+def test_interruptions_do_not_eat_the_own_retries_of_a_subflow(failed_in_a_subflow: Run) -> None:
+    assert failed_in_a_subflow.notes().count("inner") == 3
+    [child] = failed_in_a_subflow.cloud.prefect.children(failed_in_a_subflow.id)
+    assert (child["state_type"], child["run_count"]) == ("COMPLETED", 3)
+    assert not failed_in_a_subflow.verdict(budget=3).findings
+
+
+@story
 def failed_to_start(stage: Stage) -> Run:
     """Twice, for a reason that passes."""
     variables = {**SIZE, "env": {FAILED_STARTS: f"2 {NO_NETWORK}"}}
