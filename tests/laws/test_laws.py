@@ -239,6 +239,8 @@ def test_what_others_make_of_a_run_between_any_two_of_our_calls_stays(
         universe.sweep()
         if not theirs:  # Prefect did not let them
             continue
+        is_recorded = bool(universe.records().read(run.id).interruptions)
+        assert bool(prefect.artifacts_of(run.id)) is is_recorded, call
         kind, now = theirs[0].type, run.state
         if kind is SCHEDULED:
             assert run.next_start == theirs[0].scheduled_time, call

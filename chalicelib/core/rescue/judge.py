@@ -18,7 +18,7 @@ from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.failed_start import why_not_started_again
 from chalicelib.core.rescue.orphans import explain
-from chalicelib.core.rescue.rerun_state import Progress, ended_before_crash, over_id
+from chalicelib.core.rescue.rerun_state import Progress, end_id, ended_before_crash, restore_id
 from chalicelib.core.rescue.snapshot import CLOCKS_DIFFER, FailedSubmission, Snapshot
 
 RESTART_MARGIN: Final = timedelta(seconds=60)
@@ -89,7 +89,7 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The run is in the state that we ended or restored it to, and nothing came between."""
+    """We ended the run, and nothing came between; or it has moved on since."""
 
 
 Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore | Confirm
@@ -150,18 +150,23 @@ def _judge_our_end(snapshot: Snapshot) -> Ruling | None:
     Another client may have set a state between our look and that: then it is restored.
     """
     current, *earlier = reversed(snapshot.history)
-    key, last = snapshot.subject.arn, earlier[0] if earlier else None
-    if last is None or current.transition_id == over_id(key, last.id):
-        return Confirm() if last else None
-    ours = {over_id(key, state.id) for state in earlier}
-    if current.transition_id in ours:
+    if not earlier:
+        return None
+    key, last = snapshot.subject.arn, earlier[0]
+    ends = {end_id(key, state.id) for state in earlier}
+    restored = {restore_id(key, state.id) for state in earlier}
+    if current.transition_id in (ends | restored) - {
+        end_id(key, last.id),
+        restore_id(key, last.id),
+    }:
         return _restore(snapshot, last, Verdict.RESTORE, "meanwhile")
-    has_ended = any(state.is_final and state.transition_id in ours for state in earlier)
-    return Confirm() if has_ended else None  # it has moved on since
+    # If an earlier one is our end, the run has moved on since.
+    has_ended = any(state.transition_id in ends for state in snapshot.history)
+    return Confirm() if has_ended else None
 
 
 def _restore(snapshot: Snapshot, state: RunState, verdict: Verdict, how: str) -> Restore:
-    transition_id = over_id(snapshot.subject.arn, snapshot.run.state.id)
+    transition_id = restore_id(snapshot.subject.arn, snapshot.run.state.id)
     return Restore(
         state, verdict, f"the run had become {one_line(state.name)} {how}", transition_id
     )
@@ -169,7 +174,7 @@ def _restore(snapshot: Snapshot, state: RunState, verdict: Verdict, how: str) ->
 
 def end(snapshot: Snapshot, state: StateType, message: str) -> End:
     """Return the action that ends the run out of the state that was judged."""
-    return End(state, message, over_id(snapshot.subject.arn, snapshot.run.state.id))
+    return End(state, message, end_id(snapshot.subject.arn, snapshot.run.state.id))
 
 
 def _judge_end(snapshot: Snapshot) -> Ruling:

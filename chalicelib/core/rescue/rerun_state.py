@@ -67,9 +67,14 @@ def due_id(park_id: UUID) -> UUID:
     return uuid5(park_id, "due")
 
 
-def over_id(key: str, state_id: UUID) -> UUID:
-    """Return the transition id of a state that ends, or restores, a run out of that state."""
-    return uuid5(park_id_of_task(key), f"over {state_id}")
+def end_id(key: str, state_id: UUID) -> UUID:
+    """Return the transition id of the state that ends a run which is in that state."""
+    return uuid5(park_id_of_task(key), f"end {state_id}")
+
+
+def restore_id(key: str, state_id: UUID) -> UUID:
+    """Return the transition id of a state that is restored over that state."""
+    return uuid5(park_id_of_task(key), f"restore {state_id}")
 
 
 def park_ids_of(key: str, history: Sequence[RunState]) -> frozenset[UUID]:
