@@ -155,14 +155,10 @@ def bill_task(context: Context, task: Task) -> MeterReport:
 def bill_failed_start(context: Context, run: FlowRun, failed: FailedStart) -> MeterReport:
     """Count a failed start of which ECS shows no task, unless it was counted.
 
-    A task that ECS shows is billed by `bill_task`. Raises PrefectSpotError when Prefect or the
-    table failed; also botocore's errors.
+    Raises PrefectSpotError when Prefect or the table failed; also botocore's errors.
     """
     if not context.bills.unbilled([failed.key]):
         return MeterReport(Metering.BILLED_BEFORE)
-    names = context.clusters if failed.key.startswith("arn:") else ()
-    if any(context.tasks.describe(cluster, failed.key) for cluster in names):
-        return MeterReport(Metering.IGNORED, "the start has a task, which is billed when it stops")
     deployment = _deployment(context, run.id, run.deployment_id)
     at = failed.recorded_at or context.now()
     bill = billing.bill_of_nothing(failed.key, run.id, deployment, at, failed.capacity)

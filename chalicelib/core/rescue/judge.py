@@ -154,15 +154,11 @@ def _judge_our_end(snapshot: Snapshot) -> Ruling | None:
         return None
     key, last = snapshot.subject.arn, earlier[0]
     ends = {end_id(key, state.id) for state in earlier}
-    restored = {restore_id(key, state.id) for state in earlier}
-    if current.transition_id in (ends | restored) - {
-        end_id(key, last.id),
-        restore_id(key, last.id),
-    }:
+    ours = ends | {restore_id(key, state.id) for state in earlier}
+    if current.transition_id in ours - {end_id(key, last.id), restore_id(key, last.id)}:
         return _restore(snapshot, last, Verdict.RESTORE, "meanwhile")
-    # If an earlier one is our end, the run has moved on since.
-    has_ended = any(state.transition_id in ends for state in snapshot.history)
-    return Confirm() if has_ended else None
+    has_moved_on = any(state.is_final and state.transition_id in ours for state in earlier)
+    return Confirm() if has_moved_on or current.transition_id in ends else None
 
 
 def _restore(snapshot: Snapshot, state: RunState, verdict: Verdict, how: str) -> Restore:
