@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
@@ -23,7 +23,7 @@ import infra
 from chalicelib.adapters.aws import EcsTasks, EmfMetrics
 from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.prefect_api import PrefectRest
-from chalicelib.adapters.prefect_client import Connections, JsonHttp, connections_to
+from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.core.ports import Context
@@ -101,20 +101,16 @@ def context_of(
     chosen = settings()
     seconds = lambda_context.get_remaining_time_in_millis() / 1000
     seconds_left = _countdown(seconds - SPARE_SECONDS)
-    prefect = partial(
-        PrefectRest,
-        chosen.prefect_api_url,
-        authorization(),
-        connections=connections(),
-        deployment_names=_deployment_names(),
-        sleep=pause,
-    )
+
+    def prefect(deadline: Callable[[], float]) -> PrefectRest:
+        return PrefectRest(_http(deadline, pause), _deployment_names())
+
     arn = lambda_context.invoked_function_arn.split(":")
     # Lambda's retries of an event carry the same request id.
     owner = f"{lambda_context.aws_request_id}/{uuid4()}"
     return Context(
-        prefect=prefect(deadline=seconds_left),
-        with_timeout=lambda most: prefect(deadline=_countdown(min(most, seconds_left()))),
+        prefect=prefect(seconds_left),
+        with_timeout=lambda most: prefect(_countdown(min(most, seconds_left()))),
         records=RunTable(_dynamodb(), chosen.stack_name, owner),
         bills=_late(_bills),
         tasks=_late(_tasks),
@@ -170,9 +166,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             ssm=boto3.client("ssm"),
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
-        work_pools=PrefectWorkPools(
-            JsonHttp(chosen.prefect_api_url, authorization(), left, connections=connections())
-        ),
+        work_pools=PrefectWorkPools(_http(left)),
         log=log_of_function(),
     )
 
@@ -235,7 +229,12 @@ def authorization() -> PrefectAuthorization:
 @cache
 def connections() -> Connections:
     """Return the connections to Prefect."""
-    return connections_to(settings().prefect_api_url, CALLS_AT_ONCE)
+    return Connections(settings().prefect_api_url, CALLS_AT_ONCE)
+
+
+def _http(deadline: Callable[[], float], pause: Callable[[float], None] = time.sleep) -> JsonHttp:
+    url = settings().prefect_api_url
+    return JsonHttp(url, authorization(), deadline, connections=connections(), sleep=pause)
 
 
 @cache

@@ -6,7 +6,10 @@ A rerun is the same flow run, so all that is keyed by the run's id finds what wa
    the task's source and its arguments, so a rerun reads what is there, whatever container it is in;
 2. a subflow in the same process: Prefect takes its run up again, and with it its tasks' results;
 3. a child in a container of its own: `run_deployment` with an idempotency key made of our run's id
-   finds the child of the last attempt. Without the key, each rerun starts one more.
+   finds the child of the last attempt. Without the key, each rerun starts one more. And since
+   `run_deployment` returns at the child's *first* final state, which is Crashed where Spot has no
+   room for it, the call stands in a task that is retried while the child is Crashed: a retry finds
+   the same child, rescued meanwhile. Without that, our run fails of a child that completes later.
 """
 
 import time
@@ -14,6 +17,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.deployments import run_deployment
+from prefect.exceptions import CrashedRun
 from prefect.runtime import flow_run
 
 RESULTS = "s3-bucket/prefect-spot-results"
@@ -48,6 +52,28 @@ def exchange_rates(seconds: float = 2) -> dict[str, float]:
     return {currency: fetch_rate(currency, seconds) for currency in CURRENCIES.values()}
 
 
+def is_crashed(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a task failed because its child run Crashed: that may be rescued, a failure not."""
+    return isinstance(state.result(raise_on_failure=False), CrashedRun)
+
+
+@task(persist_result=True, retries=5, retry_delay_seconds=120, retry_condition_fn=is_crashed)
+def ask_for_rates(key: str, seconds: float) -> dict[str, float]:
+    """Return what the child run of that key returns; start it unless it is there.
+
+    A refusal is rescued within 90 seconds: 120 between two tries. A start of the child can Crash
+    three times for a passing reason, and once more for want of room: five retries leave one over.
+    """
+    child: Any = run_deployment(
+        "exchange-rates/spot",
+        parameters={"seconds": seconds},
+        idempotency_key=key,
+        poll_interval=1,
+    )
+    rates: dict[str, float] = child.state.result()  # raises what the child failed of
+    return rates
+
+
 @flow(persist_result=True, result_storage=RESULTS)
 def in_dollars(sales: dict[str, int], rates: dict[str, float], seconds: float) -> float:
     """Return the sum of the regions' sales in USD."""
@@ -66,13 +92,7 @@ def nightly_sales(days: int = 4, seconds: float = 2) -> float:
         for region, amount in load_day(day, seconds).items():
             sales[region] += amount
         logger.info("day %d of %d is loaded", day + 1, days)
-    child: Any = run_deployment(
-        "exchange-rates/spot",
-        parameters={"seconds": seconds},
-        idempotency_key=f"{flow_run.id}-exchange-rates",
-        poll_interval=1,
-    )
-    rates = child.state.result()  # raises what the child failed of
+    rates = ask_for_rates(f"{flow_run.id}-exchange-rates", seconds)
     total = in_dollars(sales, rates, seconds)
     logger.info("all regions together sold for %.2f USD", total)
     return total

@@ -18,6 +18,7 @@ from localcloud.containers import overridden_environment
 from localcloud.task_life import FLOW_RUN_ID
 
 Event = dict[str, Any]
+SECONDS_OF = {"minute": 60, "hour": 3600, "day": 86400}
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def flow_run_of(event: Event) -> str:
 
 
 class EventRouter:
-    """Hands events to the Lambdas and queues that moto's rules name; schedules are not fired.
+    """Hands events to the Lambdas and queues that moto's rules name.
+
+    Schedules are not fired: a test does that, as often as `rate_seconds` says.
 
     `invoke(function_name, event)` must not block: it is an asynchronous invocation. `plan_of`
     holds, by a flow run's id, what happens to the events of its tasks; `plan` is for all other.
@@ -96,6 +99,17 @@ class EventRouter:
     def pending(self) -> int:
         """How many deliveries are still on their way."""
         return sum(timer.is_alive() for timer in self._timers)
+
+    def rate_seconds(self, function_name: str) -> float:
+        """Return how far apart the deployed schedule fires a function. Raises StopIteration."""
+        rates = (
+            rule.scheduled_expression
+            for rule in self._rules()
+            if rule.scheduled_expression
+            and any(_arn_of(rule, t).endswith(f":{function_name}") for t in rule.targets)
+        )
+        number, unit = next(rates).removeprefix("rate(").removesuffix(")").split()
+        return float(number) * SECONDS_OF[unit.removesuffix("s")]
 
     def put(self, event: Event) -> None:
         """Match the event as it arrives, and deliver it as its run's plan says.

@@ -30,12 +30,17 @@ from localcloud.containers import (
 )
 from localcloud.ecs_services import reconcile_services
 from localcloud.processes import Supervisor, end_tree, free_port
-from localcloud.task_life import ContainerLife, TaskLife
+from localcloud.task_life import FLOW_RUN_ID, ContainerLife, TaskLife
 
 TASK_MARKER = "PREFECT_SPOT_ECS_TASK"
 DRILL = "prefect-spot drill"
 REFUSED_CAPACITY = "EMULATED_REFUSED_CAPACITY"
-"""A container's variable: RunTask has no room for this task on the capacity of that name."""
+"""A container's variable: RunTask has no room for this task on the capacity of that name.
+
+"FARGATE_SPOT after 1": only once the flow run has had a task.
+"""
+FAILED_STARTS = "EMULATED_FAILED_STARTS"
+"""A container's variable, "2 Timeout …": the flow run's first two tasks never start: why."""
 PROVISIONING_SECONDS = "EMULATED_PROVISIONING_SECONDS"
 """A container's variable: how long this task's provisioning takes, instead of `Timings`."""
 
@@ -64,8 +69,9 @@ class Timings:
 class Fargate:
     """Runs the first container of every task ECS places, as long as the `with` block lasts.
 
-    A container's variables `REFUSED_CAPACITY` and `PROVISIONING_SECONDS` change what happens to its
-    task. `errors` keeps what `on_event` and the emulation's own threads raised; expect it empty.
+    A container's variables `REFUSED_CAPACITY`, `FAILED_STARTS` and `PROVISIONING_SECONDS` change
+    what happens to its task. `errors` keeps what `on_event` and the emulation's own threads raised;
+    expect it empty.
     """
 
     def __init__(
@@ -99,9 +105,7 @@ class Fargate:
         self._start_thread(self._keep_services)
         moto_additions.connect_ecs(
             moto_additions.EcsHooks(
-                has_capacity=lambda capacity, overrides: (
-                    overridden_environment(overrides).get(REFUSED_CAPACITY) != capacity
-                ),
+                has_capacity=self._has_capacity,
                 place=self._place,
                 stop=self._stop_by_user,
                 describe=self.describe,
@@ -161,6 +165,21 @@ class Fargate:
             except Exception as error:  # the next pass may succeed
                 self._note(error)
 
+    def _has_capacity(self, capacity: str, overrides: Mapping[str, Any]) -> bool:
+        variables = overridden_environment(overrides)
+        refused, _, after = variables.get(REFUSED_CAPACITY, "").partition(" after ")
+        before = len(self._tasks_of(variables.get(FLOW_RUN_ID))) if after else 0
+        return refused != capacity or before < int(after or 0)
+
+    def _tasks_of(self, flow_run_id: str | None) -> list[str]:
+        """ARNs of the flow run's tasks, in the order RunTask placed them."""
+        lives = list(self._lives.values())
+        return [
+            life.task.task_arn
+            for life in lives
+            if life.plan.environment.get(FLOW_RUN_ID) == flow_run_id
+        ]
+
     def _place(self, task: Task, definition: TaskDefinition, capacity: str) -> None:
         life = TaskLife(task, plan_container(definition, task.overrides), capacity, self._emit)
         self._lives[task.task_arn] = life
@@ -172,9 +191,12 @@ class Fargate:
         try:
             own_seconds = life.plan.environment.get(PROVISIONING_SECONDS)
             life.wake.wait(float(own_seconds or self.timings.provisioning_seconds))
-            life.pull()
-            life.wake.wait(self.timings.pending_seconds)
-            self._start_container(life)
+            if why := self._why_it_fails(life):  # a network interface fails before any pull
+                life.fail_to_start(why)
+            else:
+                life.pull()
+                life.wake.wait(self.timings.pending_seconds)
+                self._start_container(life)
             if life.process is not None:
                 life.wake.wait()
                 self._end_container(life, life.process)
@@ -183,6 +205,12 @@ class Fargate:
             life.stop()
         except Exception as error:
             self._note(error)
+
+    def _why_it_fails(self, life: TaskLife) -> str:
+        variables = life.plan.environment
+        times, _, why = variables.get(FAILED_STARTS, "0").partition(" ")
+        number = self._tasks_of(variables.get(FLOW_RUN_ID)).index(life.task.task_arn)
+        return why if number < int(times) else ""
 
     def _start_container(self, life: TaskLife) -> None:
         try:

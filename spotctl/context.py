@@ -22,7 +22,7 @@ from botocore.config import Config
 from botocore.exceptions import NoRegionError
 
 from chalicelib.adapters.credentials import PrefectAuthorization
-from chalicelib.adapters.prefect_client import Authorization
+from chalicelib.adapters.prefect_client import Authorization, JsonHttp
 from spotctl import bytecode
 from spotctl.errors import RefusedError
 from spotctl.prefect import OperatorPrefect
@@ -110,12 +110,11 @@ class Context:
     @cached_property
     def prefect(self) -> OperatorPrefect:
         """The Prefect API that the stage's Lambdas use, reached from the operator's machine."""
-        return OperatorPrefect(
-            self.project.settings.prefect_api_url,
-            _authorization(self.project, self.aws, self.environment),
-            deadline=lambda: _PREFECT_SECONDS,
-            sleep=self.pause,
-        )
+        url = self.project.settings.prefect_api_url
+        authorization = _authorization(self.project, self.aws, self.environment)
+        # Each request has its own seconds, its retries included.
+        http = JsonHttp(url, authorization, lambda: _PREFECT_SECONDS, sleep=self.pause)
+        return OperatorPrefect(http)
 
 
 def find(call: Callable[[], T], missing: type[Exception] | tuple[type[Exception], ...]) -> T | None:

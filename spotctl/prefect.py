@@ -4,7 +4,6 @@ Through the Lambdas' HTTP client (`chalicelib/adapters/prefect_client.py`): Pref
 seconds to import.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,12 +13,7 @@ from uuid import UUID
 
 from chalicelib.adapters.prefect_answers import Fields, read_list
 from chalicelib.adapters.prefect_api import PrefectRest
-from chalicelib.adapters.prefect_client import (
-    CHECK_API_URL,
-    Authorization,
-    JsonHttp,
-    connections_to,
-)
+from chalicelib.adapters.prefect_client import CHECK_API_URL, JsonHttp
 from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.errors import (
     PrefectRefusedError,
@@ -73,29 +67,16 @@ class Deployment:
 class OperatorPrefect:
     """One Prefect API. Every method raises what `adapters/prefect_client.py` raises."""
 
-    def __init__(
-        self,
-        api_url: str,
-        authorization: Authorization,
-        deadline: Callable[[], float],
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """`deadline` returns how many seconds one request may take, its retries included."""
-        shared = connections_to(api_url)
-        self.runs: Final = PrefectRest(
-            api_url, authorization, deadline, connections=shared, sleep=sleep
-        )
-        self._http = JsonHttp(api_url, authorization, deadline, connections=shared, sleep=sleep)
+    def __init__(self, http: JsonHttp) -> None:
+        self.runs: Final = PrefectRest(http)
+        self._http = http
 
     def version(self) -> str:
         """Return the server's version; empty where it is not served: Prefect Cloud has none."""
-        version = _if_served(lambda: self._http.get("/admin/version"))
-        if version is None or isinstance(version, str):
-            return version or ""
-        raise PrefectUnavailableError(
-            "Prefect's answer contains no version", next_step=CHECK_API_URL
-        )
+        version = _if_served(lambda: self._http.get("/admin/version")) or ""
+        if isinstance(version, str):
+            return version
+        raise PrefectUnavailableError("Prefect's answer contains no version", CHECK_API_URL)
 
     def confirm(self) -> None:
         """Raise PrefectRejectedError unless work pools are served, as every Prefect API does."""
@@ -125,9 +106,7 @@ class OperatorPrefect:
             Worker(
                 name=str(worker["name"]),
                 is_online=worker.get("status") == "ONLINE",
-                last_heartbeat=datetime.fromisoformat(at)
-                if (at := worker.get("last_heartbeat_time"))
-                else None,
+                last_heartbeat=worker.want("last_heartbeat_time", datetime.fromisoformat),
                 version=versions.get(str(worker["name"]), ""),
             )
             for worker in found
@@ -137,7 +116,7 @@ class OperatorPrefect:
     def deployments(self, pool: str) -> tuple[Deployment, ...]:
         """Return all deployments of a work pool, by name."""
         chosen = {"work_pools": {"name": {"any_": [pool]}}, "sort": "NAME_ASC", "limit": PAGE}
-        found: list[Mapping[str, Any]] = []
+        found: list[Fields] = []
         while page := self._filter("/deployments", {**chosen, "offset": len(found)}):
             found += page
             if len(page) < PAGE:
@@ -217,11 +196,11 @@ class OperatorPrefect:
             flows.update((str(f["id"]), str(f["name"])) for f in self._filter("/flows", body))
         return tuple(_deployment(fields, flows.get(str(fields["flow_id"]), "")) for fields in found)
 
-    def _get(self, path: str) -> Mapping[str, Any] | None:
+    def _get(self, path: str) -> Fields | None:
         found = self._http.get(path)
         return None if found is None else _object(found)
 
-    def _filter(self, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def _filter(self, path: str, body: Mapping[str, Any]) -> list[Fields]:
         return _objects(self._http.send("POST", f"{path}/filter", body))
 
 
@@ -243,9 +222,9 @@ def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:
     )
 
 
-def _object(value: object) -> Mapping[str, Any]:
+def _object(value: object) -> Fields:
     return Fields(value, "answer")
 
 
-def _objects(value: object) -> list[Mapping[str, Any]]:
+def _objects(value: object) -> list[Fields]:
     return list(map(_object, read_list(value, "answer")))

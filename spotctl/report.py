@@ -114,7 +114,7 @@ def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
     """
     texts = ["day", "deployment"] if any(row.day for row in rows) else ["deployment"]
     figures = ["runs", "tasks", "interrupted", "rerun: Spot", "on demand"]
-    figures += [*report.optional.values()]
+    figures += [*report.optional]
     figures += ["hours", "paid USD", "on demand USD", "saved USD", "wasted USD", "net USD"]
     table = [[*texts, *figures]]
     for row in rows:
@@ -134,7 +134,7 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
     counts = row.counts
     yield from map(str, (counts.runs, counts.attempts, counts.interruptions))
     yield from map(str, (counts.spot_reruns, counts.on_demand_reruns))
-    yield from map(str, counts.figures(report.optional).values())
+    yield from map(str, counts.figures(report.optional.values()).values())
     yield f"{counts.hours:.2f}"
     usd = counts.amounts
     yield from map(in_usd, (usd.cost_usd, usd.on_demand_usd, usd.savings_usd))

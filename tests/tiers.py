@@ -87,6 +87,7 @@ REST: Final = (
     (tests("localcloud", 150, "tests/localcloud"),),
     (check(150, "python", "-m", "tests.faults.mutants", name="mutants"),),
     (check(10, "python", "-m", "tests.faults.report", name="faults report"),),
+    (check(10, "python", "-m", "tests.world", name="world report"),),
     (check(30, "make", "site", name="docs"),),
 )
 """What `make test-all` runs after that."""
@@ -154,6 +155,9 @@ class Running:
             self.complaints.append(f"{self.tier.command[0]} exited {exit_code}")
         if not self.count("passed") + self.count("failed"):
             self.complaints.append("no test ran")
+        (BUILD / "outcomes").mkdir(parents=True, exist_ok=True)
+        kept = BUILD / "outcomes" / f"{self.tier.name}.json"  # for tests/world.py
+        kept.write_text(json.dumps(self.outcomes, indent=2))
         for test, outcome in self.outcomes.items():
             name = test.rpartition("::")[2]
             if outcome == "skipped" and name not in ALLOWED_SKIPS:

@@ -125,24 +125,22 @@ class BillTable:
 
         Counts of a newer release are ignored.
         """
-        listed = self._items.get_many(key("day", day) for day in days)
+        found = self._items.get_many(key("day", day) for day in days)
+        listed = {day: found[key("day", day)] for day in days if key("day", day) in found}
         keys = {
             sum_key: (day, deployment)
-            for day in days
-            for sum_key, deployment in _items_of(day, listed.get(key("day", day), {}))
+            for day in listed
+            for sum_key, deployment in _items_of(day, listed[day])
         }
         items = defaultdict[tuple[date, str], list[Any]](list)
-        rates = {day: {*listed.get(key("day", day), {}).get("rates", ())} for day in days}
         for sum_key, item in self._items.get_many(keys).items():
-            day, _ = keys[sum_key]
             items[keys[sum_key]].append(item)
-            rates[day] |= item.get("rates", set())
         sums = [
             DailySum(
                 day,
                 Deployment(deployment, _newest_name(parts)),
                 sum((read(Counts, part) for part in parts), Counts()),
-                frozenset(rates[day]),
+                frozenset().union(*(part.get("rates", ()) for part in (*parts, listed[day]))),
             )
             for (day, deployment), parts in items.items()
         ]

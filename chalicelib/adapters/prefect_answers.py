@@ -88,13 +88,6 @@ def read_task_run(answer: object) -> TaskRun | UUID:
     )
 
 
-def read_task_run_id(answer: object) -> tuple[UUID, bool]:
-    """Read a task run's id, and whether it stands for a subflow run."""
-    fields = Fields(answer, "task run")
-    details = Fields(fields.get("state") or {}, "state").get("state_details") or {}
-    return fields.need("id", read_uuid), bool(Fields(details, "state").get("child_flow_run_id"))
-
-
 def read_state(answer: object) -> RunState:
     """Read a state, of a flow run or of a task run."""
     fields = Fields(answer, "state")

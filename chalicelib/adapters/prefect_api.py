@@ -5,8 +5,7 @@
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -21,10 +20,9 @@ from chalicelib.adapters.prefect_answers import (
     read_state,
     read_state_answer,
     read_task_run,
-    read_task_run_id,
     read_uuid,
 )
-from chalicelib.adapters.prefect_client import Authorization, Connections, JsonHttp
+from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
@@ -60,19 +58,10 @@ class PrefectRest:
     """
 
     def __init__(
-        self,
-        api_url: str,
-        authorization: Authorization,
-        deadline: Callable[[], float],
-        *,
-        connections: Connections | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        deployment_names: MutableMapping[UUID, str] | None = None,
+        self, http: JsonHttp, deployment_names: MutableMapping[UUID, str] | None = None
     ) -> None:
-        """`deadline`: the seconds left for all further requests; `deployment_names`: a cache."""
-        self._http = JsonHttp(
-            api_url, authorization, deadline, connections=connections, sleep=sleep
-        )
+        """`deployment_names`: a cache."""
+        self._http = http
         self._deployment_names = {} if deployment_names is None else deployment_names
 
     def read_run(self, flow_run_id: UUID) -> FlowRun | None:
@@ -96,44 +85,41 @@ class PrefectRest:
         id, which is safe.
         """
         is_one_moment = query.expected_after == query.expected_before is not None
-        names = {"any_": query.state_names} if query.state_names else None
+        names = _any(query.state_names) if query.state_names else None
         found = self._search(
             "flow_runs",
             flow_runs={
-                "state": _given(type={"any_": query.state_types}, name=names),
+                "state": _given(type=_any(query.state_types), name=names),
                 "expected_start_time": _between(query.expected_after, query.expected_before),
                 "end_time": _between(query.ended_after)
                 or _given(is_null_=query.without_end or None),
             },
-            work_pools={"name": {"any_": [query.work_pool]}},
+            work_pools={"name": _any([query.work_pool])},
             sort="ID_DESC" if is_one_moment else "EXPECTED_START_TIME_ASC",
             limit=query.limit,
             offset=query.offset,
         )
-        pool, is_first = query.work_pool, query.offset == 0 and not query.known_pool
-        if not found and is_first and self._http.get(_pool_path(pool)) is None:
-            raise PrefectRejectedError(
-                f"work pool {pool!r} is not known to Prefect", "create it or set WORK_POOL"
-            )
+        may_be_unknown = not found and query.offset == 0 and not query.known_pool
+        if may_be_unknown and self._http.get(_pool_path(query.work_pool)) is None:
+            what = f"work pool {query.work_pool!r} is not known to Prefect"
+            raise PrefectRejectedError(what, "create it or set WORK_POOL")
         return tuple(map(read_run, found))
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the live runs of these parents alone, not their children's; none for none."""
-        live = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]
         chosen = {
-            "parent_flow_run_id": {"any_": [str(parent) for parent in parents]},
+            "parent_flow_run_id": _any(parents),
             "deployment_id": {"is_null_": True},
-            "state": {"type": {"any_": live}},
+            "state": {"type": _any([StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED])},
         }
         found = self._search_all("flow_runs", flow_runs=chosen) if parents else []
         return tuple(map(read_run, found))
 
     def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
         """Return the ids of their task runs that say RUNNING, without those of subflows."""
-        chosen = {"id": {"any_": [str(run) for run in flow_runs]}}
-        running = {"state": {"type": {"any_": [StateType.RUNNING]}}}
-        found = self._search_all("task_runs", flow_runs=chosen, task_runs=running)
-        return tuple(id_ for id_, calls in map(read_task_run_id, found) if not calls)
+        chosen = {"state": {"type": _any([StateType.RUNNING])}, "subflow_runs": {"exists_": False}}
+        found = self._search_all("task_runs", flow_runs={"id": _any(flow_runs)}, task_runs=chosen)
+        return tuple(Fields(answer, "task run").need("id", read_uuid) for answer in found)
 
     def crash_task_run(self, task_run_id: UUID, message: str) -> None:
         """Propose Crashed for a task run; Prefect keeps the state of one that has ended."""
@@ -146,23 +132,21 @@ class PrefectRest:
     ) -> tuple[TaskRun, ...]:
         """Return the task runs of the run and of its subflows in the same process, theirs too."""
         started = {"start_time": _between(after, before)}
-        runs: Mapping[str, object] = {"id": {"any_": [str(flow_run_id)]}}
+        runs: Mapping[str, object] = {"id": _any([flow_run_id])}
         found: list[TaskRun] = []
         while runs:
             answers = self._search_all("task_runs", flow_runs=runs, task_runs=started)
             task_runs = list(map(read_task_run, answers))
-            children = [str(called) for called in task_runs if isinstance(called, UUID)]
+            children = [called for called in task_runs if isinstance(called, UUID)]
             found += [task_run for task_run in task_runs if isinstance(task_run, TaskRun)]
-            in_process = {"id": {"any_": children}, "deployment_id": {"is_null_": True}}
+            in_process = {"id": _any(children), "deployment_id": {"is_null_": True}}
             runs = in_process if children else {}
         return tuple(found)
 
     def find_completed_runs(self, deployment_id: UUID, limit: int) -> tuple[CompletedRun, ...]:
         """Return the deployment's runs that completed last, `limit` (200) at most, newest first."""
-        chosen = {
-            "deployment_id": {"any_": [str(deployment_id)]},
-            "state": {"type": {"any_": [StateType.COMPLETED]}},
-        }
+        completed = {"type": _any([StateType.COMPLETED])}
+        chosen = {"deployment_id": _any([deployment_id]), "state": completed}
         found = self._search("flow_runs", flow_runs=chosen, sort="END_TIME_DESC", limit=limit)
         return tuple(map(read_completed_run, found))
 
@@ -296,6 +280,10 @@ class PrefectWorkPools:
 
 def _pool_path(name: str) -> str:
     return f"/work_pools/{quote(name, safe='')}"
+
+
+def _any(values: Sequence[UUID | str]) -> Mapping[str, object]:
+    return {"any_": list(map(str, values))}
 
 
 def _between(after: datetime | None, before: datetime | None = None) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -46,8 +46,14 @@ CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefe
 _WAIT_OR_CHECK: Final = (
     "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
 )
-_NOT_NOW: Final = frozenset({429, 503})
-_LOST: Final = frozenset({408, 502, 504})
+_TRANSIENT: Final = {
+    429: PrefectUnavailableError,
+    503: PrefectUnavailableError,
+    408: PrefectTimeoutError,
+    504: PrefectTimeoutError,
+    502: PrefectOutcomeUnknownError,
+}
+"""What a passing status means for a request that must not be repeated; 429 and 503: *not now*."""
 _LEAST_SECONDS: Final = 0.02
 _LONGEST_WAIT_SECONDS: Final = 21_600.0
 _LONGEST_DETAIL: Final = 300
@@ -90,7 +96,6 @@ class _Failure:
     not_now: bool = False
 
 
-@dataclass(slots=True)
 class Connections:
     """Connections to one server that are kept alive, certificates verified; threads may share them.
 
@@ -98,16 +103,12 @@ class Connections:
     refuses one without. It knows one token per `client`: a new one replaces the old.
     """
 
-    pool: urllib3.HTTPConnectionPool
-    csrf: Mapping[str, str] = field(default_factory=dict)
-    client: str = field(default_factory=lambda: secrets.token_hex(16))
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def connections_to(base_url: str, at_once: int = 10) -> Connections:
-    """Return connections to the host of an http or https URL."""
-    # urllib3's pool manager would look up the same pool for each request.
-    return Connections(urllib3.connection_from_url(base_url, maxsize=at_once))
+    def __init__(self, base_url: str, at_once: int = 10) -> None:
+        """`base_url`: an http or https URL."""
+        # urllib3's pool manager would look up the same pool for each request.
+        self.pool = urllib3.connection_from_url(base_url, maxsize=at_once)
+        self.csrf: Mapping[str, str] = {}
+        self.client, self.lock = secrets.token_hex(16), threading.Lock()
 
 
 class JsonHttp:
@@ -129,12 +130,12 @@ class JsonHttp:
     ) -> None:
         """`deadline`: the seconds left; pauses count against what it says when a request begins.
 
-        `connections`: to the host of `base_url`, from `connections_to`, to be kept.
+        `connections`: to the host of `base_url`, to be kept.
         """
         self._base_path = urlsplit(base_url).path.rstrip("/")
         self._authorization = authorization
         self._deadline = deadline
-        self._connections = connections or connections_to(base_url)
+        self._connections = connections or Connections(base_url)
         self._sleep = sleep
 
     def send(self, method: str, path: str, body: object, *, repeatable: bool = True) -> object:
@@ -249,17 +250,13 @@ class JsonHttp:
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, NewConnectionError | ConnectTimeoutError):
                 return _Failure(reason, PrefectUnavailableError)
-            timed_out = isinstance(error, ReadTimeoutError)
-            return _Failure(
-                reason, PrefectTimeoutError if timed_out else PrefectOutcomeUnknownError
-            )
+            if isinstance(error, ReadTimeoutError):
+                return _Failure(reason, PrefectTimeoutError)
+            return _Failure(reason)
         wait, reason = _retry_after_seconds(response), f"answered {response.status}"
-        if response.status in _NOT_NOW:
+        if meaning := _TRANSIENT.get(response.status):
             reason += f", asking for {wait:.0f} s" if wait else ""
-            return _Failure(reason, PrefectUnavailableError, wait, not_now=True)
-        if response.status in _LOST:
-            lost = PrefectOutcomeUnknownError if response.status == 502 else PrefectTimeoutError
-            return _Failure(reason, lost, wait)
+            return _Failure(reason, meaning, wait, not_now=meaning is PrefectUnavailableError)
         try:
             body = json.loads(response.data) if response.data else None
         except ValueError:

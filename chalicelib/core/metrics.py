@@ -13,8 +13,8 @@ from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
 from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.money.bill import Bill
-from chalicelib.core.rescue.actions import Annotate, Decision, Verdict
-from chalicelib.core.rescue.start_failures import StartFailureKind
+from chalicelib.core.rescue.actions import Decision, Verdict
+from chalicelib.core.rescue.failed_start import refused_by_spot
 
 NAMESPACE: Final = "PrefectSpot"
 
@@ -65,20 +65,20 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
 
     `key`: the subject's `arn`. `before` and `after` are the run's record when the handling began
     and when it ended. ReactionSeconds: from the container's exit to the time that the run was made
-    due for. A capacity that Spot refused counts as a rerun on demand, no failed start.
+    due for. A capacity that Spot refused counts as a rerun on demand, one that FARGATE refused as a
+    failed start, as in bills.
     """
     noted, failed = after.interruptions.get(key), after.failed_starts.get(key)
     if noted is not None and noted.cause == Cause.DRILL:
         return {}
-    # A rerun may be looked at again, and a crash be decided again; the annotation comes once.
-    is_annotated = any(isinstance(action, Annotate) for action in decision.actions)
+    # A rerun may be looked at again, and a crash be decided again; it is annotated once.
+    is_annotated = _is_annotated(after, key) and not _is_annotated(before, key)
     is_rerun = decision.verdict is Verdict.FINISH_RERUN and is_annotated
-    is_refusal = failed is not None and failed.kind == StartFailureKind.REFUSAL
-    is_retried = failed is not None and not is_refusal
-    rerun_on = after.next_capacity if is_rerun and not is_retried else ""
+    is_failed_start = failed is not None and not refused_by_spot(failed)
+    rerun_on = after.next_capacity if is_rerun and not is_failed_start else ""
     happened = {
         Metric.SPOT_INTERRUPTIONS: noted is not None and key not in before.interruptions,
-        Metric.FAILED_STARTS: is_retried and key not in before.failed_starts,
+        Metric.FAILED_STARTS: is_failed_start and key not in before.failed_starts,
         Metric.SPOT_RERUNS: rerun_on == FARGATE_SPOT,
         Metric.ON_DEMAND_RERUNS: rerun_on == FARGATE,
         Metric.NOT_RERUN: decision.verdict is Verdict.MARK_CRASHED and is_annotated,
@@ -88,6 +88,11 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
     if is_rerun and exited_at is not None and decision.due_at is not None:
         values[Metric.REACTION_SECONDS] = seconds_between(exited_at, decision.due_at)
     return values
+
+
+def _is_annotated(record: RunRecord, key: str) -> bool:
+    noted, failed = record.interruptions.get(key), record.failed_starts.get(key)
+    return bool((noted and noted.outcome_annotated) or (failed and failed.annotated))
 
 
 def values_of_bill(bill: Bill) -> Values:

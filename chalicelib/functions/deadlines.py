@@ -19,7 +19,6 @@ from chalicelib.core.model.policy import (
     Mode,
     has_deadline_tag,
     is_on_demand,
-    must_displace_strategy,
     on_demand_variables,
     reason_not_to_rerun,
     runs_on_fargate,
@@ -95,40 +94,38 @@ def _judged(context: Context, run: FlowRun, past: PreviousRuns | Missing) -> Mov
     return Moved(Guard.DEADLINE.value, opinion.why) if isinstance(opinion, GoOnDemand) else None
 
 
-def _variables_on_demand(context: Context, run: FlowRun) -> Mapping[str, object] | None:
-    """Return the run's job variables on FARGATE; None where it is not to be moved."""
-    own, deployment = run.job_variables, None
-    if run.deployment_id is not None:
-        deployment = context.prefect.read_deployment(run.deployment_id)
+def _change_for_move(context: Context, run: FlowRun) -> RunChange | None:
+    """Return what puts the run on FARGATE, if anything; None where it is not to be moved."""
+    if context.policy.mode is Mode.OBSERVE or is_on_demand(run):
+        return RunChange()
+    own, prefect = run.job_variables, context.prefect
+    deployment = prefect.read_deployment(run.deployment_id) if run.deployment_id else None
     if deployment is None:  # Prefect refuses the PATCH
         return None
-    defaults = context.prefect.read_pool_defaults(run.work_pool_name or context.work_pool)
+    defaults = prefect.read_pool_defaults(run.work_pool_name or context.work_pool)
     if not runs_on_fargate({**defaults, **deployment.job_variables, **own}):
         return None
-    displaces = must_displace_strategy(own, deployment.job_variables, defaults)
-    return on_demand_variables(own, displaces_strategy=displaces)
+    variables = on_demand_variables(own, deployment.job_variables, defaults)
+    missing = () if ON_DEMAND_TAG in run.tags else (ON_DEMAND_TAG,)
+    return RunChange(job_variables=variables, tags=(*run.tags, *missing))
 
 
 def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
     """Move the run under its lease; False when a worker has it already, or it cannot be moved."""
-    mode, observing = context.policy.mode, context.policy.mode is Mode.OBSERVE
+    mode = context.policy.mode
     before = record = context.records.acquire(run.id, context.now(), context.lease)
     try:
         fresh = context.prefect.read_run(run.id)
         if fresh is None or not _waits(fresh):
             return False
-        variables: Mapping[str, object] | None = None
-        if not (observing or is_on_demand(fresh)):
-            variables = _variables_on_demand(context, fresh)
-            if variables is None:
-                return False
+        change = _change_for_move(context, fresh)
+        if change is None:
+            return False
         if record.moved is None:  # the next sweep completes a run that was left half moved
-            capacity = record.next_capacity if observing else FARGATE
+            capacity = record.next_capacity if mode is Mode.OBSERVE else FARGATE
             record = replace(record, moved=moved, next_capacity=capacity)
             context.records.save(record)
-        if variables is not None:
-            missing = () if ON_DEMAND_TAG in fresh.tags else (ON_DEMAND_TAG,)
-            change = RunChange(job_variables=variables, tags=(*fresh.tags, *missing))
+        if not change.is_empty:
             context.prefect.change_run(run.id, change)
         moved = record.moved or moved
         annotate(context, annotation_of_move(fresh, moved, mode, context.now()))

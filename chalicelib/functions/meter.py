@@ -14,15 +14,8 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.core.metrics import Measured, values_of_bill
-from chalicelib.core.model.ecs_task import (
-    Cause,
-    Ignored,
-    Task,
-    parse_event,
-    reason_to_ignore,
-    was_interrupted,
-)
-from chalicelib.core.model.flow_run import FailedStart, FlowRun, RunRecord, RunState
+from chalicelib.core.model.ecs_task import Cause, Ignored, Task, parse_event, reason_to_ignore
+from chalicelib.core.model.flow_run import FailedStart, FlowRun, RunRecord
 from chalicelib.core.model.policy import other_pool
 from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
@@ -41,6 +34,8 @@ DECIDED_WITHIN: Final = timedelta(minutes=10)
 SECONDS_PER_BILL: Final = 3.0
 """What a sweep has left, at least, when it begins with another bill."""
 SAVINGS_DAYS: Final = 30
+NO_RUN: Final = UUID(int=0)
+"""Stands for the run of a task that has none, in an empty record."""
 
 
 class Metering(StrEnum):
@@ -127,41 +122,34 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     """
     if reason := reason_to_ignore(task, *context.scope):
         return MeterReport(Metering.IGNORED, reason)
-    mode, prefect = context.policy.mode, context.prefect
-    record = context.records.read(task.flow_run_id) if task.flow_run_id else None
-    cause = billing.cause_of(task, record)
+    prefect, run_id = context.prefect, task.flow_run_id
+    record = context.records.read(run_id) if run_id else RunRecord(NO_RUN)
+    cause = billing.cause_of(task, warned=record.warned_of(task.arn))
     if billing.never_started(task) and cause is not Cause.FAILED_START:
         return MeterReport(Metering.NOT_CHARGED, "no image was pulled and no container ran")
     if not context.bills.unbilled([task.arn]):
         return MeterReport(Metering.BILLED_BEFORE)
     if reason := _other_pool(context, task):
         return MeterReport(Metering.IGNORED, reason)
-    history: tuple[RunState, ...] = ()
-    outcome = billing.RerunOutcome.NONE
-    if record is not None and was_interrupted(cause):
-        history = prefect.read_history(record.flow_run_id)
-        outcome = billing.outcome_of_interruption(task, history, record, mode)
-    elif record is not None and cause is not Cause.FAILED_START:
-        outcome = billing.outcome_of_other_stop(task, record, mode)
+    lost_work_of = run_id if billing.loses_work(task, cause) else None
+    history = prefect.read_history(lost_work_of) if lost_work_of else ()
+    outcome = billing.outcome_of(task, cause, history, record, context.policy.mode)
     waits = task.exited_at is not None and context.now() - task.exited_at < DECIDED_WITHIN
     if outcome is billing.RerunOutcome.UNDECIDED and waits:
         return MeterReport(Metering.LEFT_TO_SWEEP, "its interruption is not handled yet")
-    span, wasted = billing.span_of(task), Decimal(0)
-    host_died = cause is Cause.FAILED_START and task.started_at is not None
-    if record is not None and span is not None and (host_died or was_interrupted(cause)):
-        history = history or prefect.read_history(record.flow_run_id)
-        task_runs = prefect.read_task_runs(record.flow_run_id, span.start, span.end)
+    wasted = Decimal(0)
+    if lost_work_of and (span := billing.span_of(task)):
+        task_runs = prefect.read_task_runs(lost_work_of, span.start, span.end)
         wasted = billing.wasted_seconds(span, history, task_runs)
     bill = billing.bill_of(
         task,
         context.policy.rates,
-        deployment=_deployment(context, task.flow_run_id, task.deployment_id),
+        deployment=_deployment(context, run_id, task.deployment_id),
         cause=cause,
         wasted_seconds=wasted,
         now=context.now(),
     )
-    guards = billing.guards_of(task, record, mode) if record is not None else ("", "")
-    return _write(context, bill, outcome, guards)
+    return _write(context, bill, outcome, billing.guards_of(task, record, context.policy.mode))
 
 
 def bill_failed_start(context: Context, run: FlowRun, failed: FailedStart) -> MeterReport:
@@ -251,18 +239,15 @@ def _deployment(
     try:
         name = context.prefect.read_deployment_name(deployment_id)
     except PrefectSpotError:
-        context.log.exception(
-            "the deployment's name cannot be read", deployment_id=str(deployment_id)
-        )
-        name = ""
+        name, what = "", "the deployment's name cannot be read"
+        context.log.exception(what, deployment_id=str(deployment_id))
     return billing.Deployment(str(deployment_id), name)
 
 
 def _is_due(context: Context, task: Task) -> bool:
     """Whether the fast path had its time with a task that has stopped."""
     ended_at = task.stopped_at or task.exited_at
-    record = RunRecord(task.flow_run_id) if task.flow_run_id else None
-    failed = billing.cause_of(task, record) is Cause.FAILED_START
     had_its_time = ended_at is None or context.now() - ended_at > context.grace
+    failed = billing.cause_of(task) is Cause.FAILED_START
     is_billed = failed or not billing.never_started(task)
     return task.last_status == "STOPPED" and is_billed and had_its_time

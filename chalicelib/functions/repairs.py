@@ -13,11 +13,12 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib import errors
-from chalicelib.core.model.ecs_task import Task, reason_to_ignore
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
-from chalicelib.core.model.policy import Mode, runs_on_fargate
+from chalicelib.core.model.policy import Mode, is_on_demand, runs_on_fargate
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.core.ports import Context, Prefect
+from chalicelib.core.rescue.failed_start import refused_by_spot
 from chalicelib.core.rescue.orphans import subject_of
 from chalicelib.core.rescue.snapshot import Subject
 from chalicelib.core.rescue.start_failures import (
@@ -26,6 +27,7 @@ from chalicelib.core.rescue.start_failures import (
     start_failure_of,
 )
 from chalicelib.functions.deadlines import keep_deadlines
+from chalicelib.functions.meter import bill_failed_start
 from chalicelib.functions.rescue import live_subflows, rescue
 from chalicelib.functions.run_tasks import NO_ARN, RunTasks, elsewhere
 
@@ -206,21 +208,32 @@ class Repairs:
         if not history or known is None:
             return Outcome.STAYS
         subject = subject_of(run, history, known, record, context.now())
-        if subject is None or self._is_foreign(run, subject, known):
+        subject = self._placed(run, subject, known) if subject else None
+        if subject is None:
             return Outcome.STAYS
         self.report.stranded += 1
         decision = rescue(context, run.id, subject, swept=run.state.id)
         self.report.decisions[decision.verdict.value] += 1
+        if not isinstance(subject, Task):  # `meter` bills those that have one
+            failed = context.records.read(run.id).failed_starts.get(subject.arn)
+            if failed is not None and not refused_by_spot(failed):
+                bill_failed_start(context, run, failed)
         return Outcome.REPAIRED
 
-    def _is_foreign(self, run: FlowRun, subject: Subject, known: Sequence[Task]) -> bool:
-        """Whether the run's task is none of ours; of one that is gone, the job variables say it."""
+    def _placed(self, run: FlowRun, subject: Subject, known: Sequence[Task]) -> Subject | None:
+        """Return the subject with its capacity; None where its task is, or was to be, none of ours.
+
+        Of a task that ECS does not show, all job variables that apply say it.
+        """
         if isinstance(subject, Task):  # one on record was ours
-            return subject in known and bool(reason_to_ignore(subject, *self.context.scope))
+            foreign = subject in known and reason_to_ignore(subject, *self.context.scope)
+            return None if foreign else subject
         pool = run.work_pool_name or self.context.work_pool
-        return not runs_on_fargate(
-            {**self._inherited(pool, run.deployment_id), **run.job_variables}
-        )
+        variables = {**self._inherited(pool, run.deployment_id), **run.job_variables}
+        if not runs_on_fargate(variables) or not _is_watched(self.context, variables):
+            return None
+        on_demand = is_on_demand(replace(run, job_variables=variables))
+        return replace(subject, capacity=FARGATE if on_demand else FARGATE_SPOT)
 
     def _records(self, runs: Sequence[FlowRun]) -> Mapping[UUID, RunRecord]:
         """Return the records that there are; one that cannot be read costs its own run only."""
@@ -276,6 +289,12 @@ def _inherited_variables(
     deployment = prefect.read_deployment(deployment_id) if deployment_id else None
     defaults = prefect.read_pool_defaults(work_pool)
     return {**defaults, **deployment.job_variables} if deployment else defaults
+
+
+def _is_watched(context: Context, job_variables: Mapping[str, object]) -> bool:
+    """Whether these variables name one of our clusters, or none."""
+    cluster = str(job_variables.get("cluster") or "").rpartition("cluster/")[2]
+    return cluster in {"", *(name.rpartition("cluster/")[2] for name in context.clusters)}
 
 
 def _was_moved(run: FlowRun) -> bool:

@@ -180,7 +180,8 @@ class _Handling:
         )
         if decision.verdict is Verdict.RERUN_ON_DEMAND and (why := move_without_effect(snapshot)):
             self.context.log.info("a move had no effect", reason=why, **self.log_keys)
-        return all(self.step(action) for action in decision.actions)
+        is_done = all(self.step(action) for action in decision.actions)
+        return is_done and not any(isinstance(a, actions.End) for a in decision.actions)
 
     def step(self, action: actions.Action) -> bool:
         match action:
@@ -203,14 +204,20 @@ class _Handling:
             case actions.MakeDue(transition_id, at, message):
                 self.propose(_awaiting_retry(message, transition_id, at))
                 return False
-            case actions.Restore(old):
+            case actions.Restore(old, transition_id=transition_id):
                 same = ProposedState(
-                    old.type, old.name, old.message, details=old.details, data=old.data
+                    old.type,
+                    old.name,
+                    old.message,
+                    transition_id,
+                    details=old.details,
+                    data=old.data,
                 )
                 self.propose(same, force=True)
                 return False
-            case actions.End(state, message):
-                return self.propose(ProposedState(state, state.value.capitalize(), message))
+            case actions.End(state, message, transition_id):
+                ended = ProposedState(state, state.value.capitalize(), message, transition_id)
+                return self.propose(ended)
             case actions.Annotate(annotation, record):
                 self.annotate(annotation, record)
                 return True

@@ -6,17 +6,14 @@ for orphaned only when ECS shows no live task of it either way; where ECS cannot
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cache, partial
-from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.ports import Context, Undescribed
-from chalicelib.core.rescue.judge import RESTART_MARGIN
-from chalicelib.core.rescue.orphans import by_flow_run, noted_task
+from chalicelib.core.rescue.orphans import by_flow_run, is_since, noted_task, picked_up_at
 from chalicelib.errors import ClusterGoneError
 
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
@@ -74,10 +71,10 @@ class RunTasks:
         tagged = self.tagged(run)
         if run.state.type is not StateType.PENDING or not history:
             return tagged
-        since = _picked_up_at(history)
-        tagged = tuple(task for task in tagged if _is_since(task, since))
+        since = picked_up_at(history)
+        tagged = tuple(task for task in tagged if is_since(task, since))
         noted = self._noted.get(run.id)
-        has_task = tagged or (isinstance(noted, Task) and _is_since(noted, since))
+        has_task = tagged or (isinstance(noted, Task) and is_since(noted, since))
         waits = not has_task and self._context.now() - since <= self._context.pending_grace
         return None if waits else tagged
 
@@ -116,14 +113,3 @@ def elsewhere(context: Context, run: FlowRun) -> str:
         return NO_ARN
     cluster_arn = arn.replace(":task/", ":cluster/").rpartition("/")[0]
     return reason_to_ignore(Task(arn, cluster_arn), *context.scope)
-
-
-def _picked_up_at(history: Sequence[RunState]) -> datetime:
-    """Return since when a PENDING run is: a worker may give it several PENDING states in a row."""
-    pending = takewhile(lambda state: state.type is StateType.PENDING, reversed(history))
-    return min((state.timestamp for state in pending), default=history[-1].timestamp)
-
-
-def _is_since(task: Task, picked_up_at: datetime) -> bool:
-    """Whether the task is of this attempt: a worker asks for it after it picked the run up."""
-    return task.created_at is None or task.created_at > picked_up_at - RESTART_MARGIN

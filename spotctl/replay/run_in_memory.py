@@ -74,7 +74,7 @@ class RunInMemory:
 
     def move_to_on_demand(self) -> None:
         """Put the run on FARGATE before its start, as `sweep` does for a deadline."""
-        variables = on_demand_variables(self.run.job_variables, displaces_strategy=False)
+        variables = on_demand_variables(self.run.job_variables)
         self.run = replace(self.run, job_variables=variables)
         self.record = replace(self.record, next_capacity=FARGATE)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.model.policy import NEVER_RERUN_TAG, OPT_IN_TAG, Mode
+from chalicelib.core.model.policy import NEVER_RERUN_TAG, OPT_IN_TAG, Mode, providers_of
 from chalicelib.settings import Settings
 from spotctl.context import Context
 from spotctl.output import Row, ok, warning
@@ -101,8 +101,7 @@ def _capacity_flaws(variables: Mapping[str, Any], clusters: Sequence[str]) -> It
     if cluster.rpartition("/")[2] not in {name.rpartition("/")[2] for name in clusters}:
         what = f"it runs in cluster {cluster}, which is not in ECS_CLUSTER"
         yield what, "remove its cluster, or add that to ECS_CLUSTER"
-    strategy = variables.get("capacity_provider_strategy") or []
-    providers = [s.get("capacityProvider") or s.get("capacity_provider") or "?" for s in strategy]
+    providers = providers_of(variables)
     launch_type = variables.get("launch_type") or FARGATE
     if providers:
         if set(providers) != {FARGATE_SPOT}:

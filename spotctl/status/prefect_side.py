@@ -138,41 +138,29 @@ def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Ro
     fix = "edit the pool's base job template" if project.is_rescue_only else DEPLOY
     job = template.get("job_configuration") or {}
     fixed, request = fixed_capacity(template), job.get("task_run_request") or {}
+    definitions = (job.get("task_definition") or {}).get("containerDefinitions") or [{}]
+    container, default = container_of(definitions[0]), default_of(template, "launch_type")
     if "launchType" in fixed or request.get("launchType") is None:
-        yield failed(
-            "pool: launch type",
-            "its template does not use the variable launch_type: runs cannot be moved",
-            f"{fix}: set launchType to {{{{ launch_type }}}} in task_run_request",
-        )
+        what = "its template does not use the variable launch_type: runs cannot be moved"
+        step = f"{fix}: set launchType to {{{{ launch_type }}}} in task_run_request"
+        yield failed("pool: launch type", what, step)
     if placeholder := fixed.get("capacityProviderStrategy"):
-        yield failed(
-            "pool: strategy",
-            "its template sets capacityProviderStrategy itself, which wins over launch_type: runs"
-            " cannot be moved",
-            f"{fix}: set capacityProviderStrategy to {placeholder} in task_run_request",
-        )
-    definition = job.get("task_definition") or {}
-    container = container_of((definition.get("containerDefinitions") or [{}])[0])
+        what = "its template sets capacityProviderStrategy itself, which wins over launch_type"
+        step = f"{fix}: set capacityProviderStrategy to {placeholder} in task_run_request"
+        yield failed("pool: strategy", f"{what}: runs cannot be moved", step)
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
         given = container.stop_timeout or "none, so 30 s"
-        yield warning(
-            "pool: stopTimeout",
-            f"{given}: a flow gets less time to stop than Spot allows",
-            f"{fix}: set stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition",
-        )
+        what = f"{given}: a flow gets less time to stop than Spot allows"
+        step = f"{fix}: set stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition"
+        yield warning("pool: stopTimeout", what, step)
     if not container.relinquishes:
-        yield warning(
-            "pool: SIGTERM behaviour",
-            "interrupted flows are rescued from Running or Crashed, not from a clean stop",
-            f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment",
-        )
-    default = default_of(template, "launch_type")
+        what = "interrupted flows are rescued from Running or Crashed, not from a clean stop"
+        step = f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment"
+        yield warning("pool: SIGTERM behaviour", what, step)
     if project.settings.use_spot and default != FARGATE_SPOT:
-        yield warning(
-            "pool: capacity",
-            f"flows run on {default or 'no launch type'} by default",
-            f"{fix}: set {FARGATE_SPOT} as the default of launch_type",
-        )
+        what = f"flows run on {default or 'no launch type'} by default"
+        step = f"{fix}: set {FARGATE_SPOT} as the default of launch_type"
+        yield warning("pool: capacity", what, step)
 
 
 def _worker_row(found: Found) -> Row:

@@ -8,7 +8,7 @@ One server at a time: pytest runs all tests of one backend before it starts the 
 """
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
-from chalicelib.adapters.prefect_client import JsonHttp, connections_to
+from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
@@ -49,16 +49,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = filter(has_its_worker, items)
+
+
+def has_its_worker(item: pytest.Item) -> bool:
     """A real worker is made to fail once per Prefect version: no twin has one."""
-    items[:] = [item for item in items if "crashes" not in fixtures_of(item) or is_sqlite(item)]
-
-
-def fixtures_of(item: pytest.Item) -> list[str]:
-    return item.fixturenames if isinstance(item, pytest.Function) else []
-
-
-def is_sqlite(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and "sqlite" in str(item.callspec.params["stage"])
+    if not isinstance(item, pytest.Function) or "crashes" not in item.fixturenames:
+        return True
+    return "sqlite" in str(item.callspec.params["stage"])
 
 
 @pytest.fixture(scope="session")
@@ -104,13 +102,14 @@ def twin_stage(*, is_oldest: bool) -> Stage:
 def real_stage(api_url: str, auth_string: str | None, *, is_oldest: bool, csrf: bool) -> Stage:
     """The product's own REST client on one side, plain requests on the other."""
 
-    def access(pair: str | None) -> tuple[str, Callable[[bool], str | None], Callable[[], float]]:
+    shared = Connections(api_url)
+
+    def http(pair: str | None) -> JsonHttp:
         header = None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
-        return api_url, lambda _fresh: header, lambda: SECONDS_LEFT
+        return JsonHttp(api_url, lambda _fresh: header, lambda: SECONDS_LEFT, connections=shared)
 
     controls = RealPrefect(api_url, auth_string, csrf=csrf)
-    unauthorized, shared = PrefectRest(*access("admin:wrong")), connections_to(api_url)
-    prefect = PrefectRest(*access(auth_string), connections=shared)
-    pools = PrefectWorkPools(JsonHttp(*access(auth_string), connections=shared))
-    is_shut, protected = auth_string is not None, shared if csrf else None
+    prefect, pools = PrefectRest(http(auth_string)), PrefectWorkPools(http(auth_string))
+    unauthorized, protected = PrefectRest(http("admin:wrong")), shared if csrf else None
+    is_shut = auth_string is not None
     return Stage(prefect, controls, is_oldest, is_shut, unauthorized, pools, controls, protected)

@@ -37,13 +37,10 @@ class RealPrefect(Hands):
     def __init__(self, api_url: str, auth_string: str | None, *, csrf: bool = False) -> None:
         self.clock = partial(datetime.now, UTC)
         self.api_url, self.auth_string = api_url, auth_string
-        self._api = PrefectApi(api_url, auth_string, csrf=csrf)
+        self.api = PrefectApi(api_url, auth_string, csrf=csrf)
         self.work_pool_name = self.create_work_pool()
-        self._flow_id = self._api.send("POST", "/flows/", {"name": "etl"})["id"]
+        self._flow_id = self.api.send("POST", "/flows/", {"name": "etl"})["id"]
         self._deployment_id = self.create_deployment()
-
-    def replace_csrf_token(self, client: str) -> None:
-        self._api.replace_csrf_token(client)
 
     def create_work_pool(self, **defaults: object) -> str:
         name, template = f"pool-{uuid4()}", deepcopy(ECSWorker.get_default_base_job_template())
@@ -68,10 +65,10 @@ class RealPrefect(Hands):
             "concurrency_limit": concurrency_limit,
             "concurrency_options": {"collision_strategy": collision},
         }
-        return UUID(self._api.send("POST", "/deployments/", body)["id"])
+        return UUID(self.api.send("POST", "/deployments/", body)["id"])
 
     def delete_deployment(self, deployment_id: UUID) -> None:
-        self._api.send("DELETE", f"/deployments/{deployment_id}")
+        self.api.send("DELETE", f"/deployments/{deployment_id}")
 
     def create_run(
         self,
@@ -88,10 +85,10 @@ class RealPrefect(Hands):
             body["parent_task_run_id"] = self._create_task_run(parent_run_id, "PENDING")
         if not deployed:
             body |= {"flow_id": self._flow_id, "state": _state("PENDING")}
-            return UUID(self._api.send("POST", "/flow_runs/", body)["id"])
+            return UUID(self.api.send("POST", "/flow_runs/", body)["id"])
         body["job_variables"] = dict(job_variables or {})
         body["state"] = _state("SCHEDULED", state_details=_at(due or datetime.now(UTC)))
-        return UUID(self._api.start(str(deployment_id or self._deployment_id), **body))
+        return UUID(self.api.start(str(deployment_id or self._deployment_id), **body))
 
     def create_child(self, parent_run_id: UUID) -> UUID:
         flow_run_id = self.create_run(deployed=False, parent_run_id=parent_run_id)
@@ -99,9 +96,9 @@ class RealPrefect(Hands):
         return flow_run_id
 
     def is_due(self, flow_run_id: UUID) -> bool:
-        pool = self._api.run(str(flow_run_id))["work_pool_name"] or self.work_pool_name
+        pool = self.api.run(str(flow_run_id))["work_pool_name"] or self.work_pool_name
         before = {"scheduled_before": (datetime.now(UTC) + PREFETCH).isoformat()}
-        given = self._api.send("POST", f"/work_pools/{pool}/get_scheduled_flow_runs", before)
+        given = self.api.send("POST", f"/work_pools/{pool}/get_scheduled_flow_runs", before)
         return str(flow_run_id) in [answer["flow_run"]["id"] for answer in given]
 
     def worker_picks_up(self, flow_run_id: UUID, pid: str | None = None) -> RunState:
@@ -115,14 +112,14 @@ class RealPrefect(Hands):
         self, flow_run_id: UUID, *, retries: int = 0, retry_delay: int = 0
     ) -> RunState:
         """What `prefect/flow_engine.py` does before it proposes RUNNING."""
-        policy = self._api.run(str(flow_run_id))["empirical_policy"]
+        policy = self.api.run(str(flow_run_id))["empirical_policy"]
         for key, value in (("retries", retries), ("retry_delay", retry_delay)):
             policy[key] = value if policy[key] is None else policy[key]
         self._change(flow_run_id, empirical_policy=policy)
         return self.move(flow_run_id, RUNNING)
 
     def resume(self, flow_run_id: UUID) -> RunState:
-        self._api.resume(str(flow_run_id))
+        self.api.resume(str(flow_run_id))
         return self._state_of(flow_run_id)
 
     def run_task(
@@ -140,13 +137,13 @@ class RealPrefect(Hands):
             name = "Cached" if cached else kind.value.title()
             data = RESULT if persisted or cached else None
             body = {"state": _state(kind.value, name=name, data=data), "force": True}
-            self._api.send("POST", f"/task_runs/{task_run_id}/set_state", body)
+            self.api.send("POST", f"/task_runs/{task_run_id}/set_state", body)
 
     def create_tag_limit(self) -> str:
         """A tag of which one task run at a time may run."""
         tag = f"tag-{uuid4()}"
         body = {"name": f"tag:{tag}", "limit": 1, "active": True}
-        self._api.send("POST", "/v2/concurrency_limits/", body)
+        self.api.send("POST", "/v2/concurrency_limits/", body)
         return tag
 
     def take_slot(self, tag: str, task_run_id: UUID) -> bool:
@@ -159,7 +156,7 @@ class RealPrefect(Hands):
             "holder": {"type": "task_run", "id": str(task_run_id)},
         }
         try:
-            self._api.send("POST", "/v2/concurrency_limits/increment-with-lease", body)
+            self.api.send("POST", "/v2/concurrency_limits/increment-with-lease", body)
         except httpx.HTTPStatusError as error:
             if error.response.status_code != httpx.codes.LOCKED:
                 raise
@@ -172,7 +169,7 @@ class RealPrefect(Hands):
         return list(json.loads(newest["data"]))
 
     def logs_of(self, flow_run_id: UUID) -> list[tuple[int, str]]:
-        return [(log["level"], log["message"]) for log in self._api.logs(str(flow_run_id))]
+        return [(log["level"], log["message"]) for log in self.api.logs(str(flow_run_id))]
 
     def artifacts_of(self, flow_run_id: UUID) -> list[tuple[str, str]]:
         found = self._artifacts({"flow_run_id": {"any_": [str(flow_run_id)]}})
@@ -182,28 +179,28 @@ class RealPrefect(Hands):
         """The run's events of ours; the server stores them a few seconds after it took them."""
 
         def ours() -> list[tuple[UUID, str]] | None:
-            found = [(UUID(e["id"]), str(e["event"])) for e in self._api.events(str(flow_run_id))]
+            found = [(UUID(e["id"]), str(e["event"])) for e in self.api.events(str(flow_run_id))]
             of_ours = [event for event in found if event[1].startswith("prefect-spot.")]
             return of_ours if len(of_ours) >= at_least else None
 
         return sorted(wait_for("the events", EVENT_SECONDS, ours), key=lambda event: event[1])
 
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
-        return dict(self._api.run(str(flow_run_id))["labels"])
+        return dict(self.api.run(str(flow_run_id))["labels"])
 
     def create_pool(self, name: str, *, kind: str = "ecs", template: Mapping[str, Any]) -> None:
         body = {"name": name, "type": kind, "base_job_template": template}
-        self._api.send("POST", "/work_pools/", body)
+        self.api.send("POST", "/work_pools/", body)
 
     def settle(self, name: str, *, concurrency_limit: int, description: str) -> None:
         body = {"concurrency_limit": concurrency_limit, "description": description}
-        self._api.send("PATCH", f"/work_pools/{name}", {**body, "is_paused": True})
+        self.api.send("PATCH", f"/work_pools/{name}", {**body, "is_paused": True})
         queue = {"name": "urgent", "concurrency_limit": 2}
-        self._api.send("POST", f"/work_pools/{name}/queues", queue)
+        self.api.send("POST", f"/work_pools/{name}/queues", queue)
 
     def look(self, name: str) -> PoolSeen:
-        pool = self._api.send("GET", f"/work_pools/{name}")
-        queues = self._api.send("POST", f"/work_pools/{name}/queues/filter", {})
+        pool = self.api.send("GET", f"/work_pools/{name}")
+        queues = self.api.send("POST", f"/work_pools/{name}/queues/filter", {})
         return PoolSeen(
             type=pool["type"],
             base_job_template=pool["base_job_template"],
@@ -215,7 +212,7 @@ class RealPrefect(Hands):
 
     def _artifacts(self, chosen: object) -> list[dict[str, Any]]:
         """The oldest first."""
-        found = self._api.send("POST", "/artifacts/filter", {"artifacts": chosen})
+        found = self.api.send("POST", "/artifacts/filter", {"artifacts": chosen})
         return sorted(found, key=lambda artifact: str(artifact["created"]))
 
     def _create_task_run(self, flow_run_id: UUID, kind: str, tags: Sequence[str] = ()) -> str:
@@ -225,10 +222,10 @@ class RealPrefect(Hands):
             "dynamic_key": str(uuid4()),
             "tags": list(tags),
         }
-        return str(self._api.send("POST", "/task_runs/", {**body, "state": _state(kind)})["id"])
+        return str(self.api.send("POST", "/task_runs/", {**body, "state": _state(kind)})["id"])
 
     def _change(self, flow_run_id: UUID, **fields: object) -> None:
-        self._api.send("PATCH", f"/flow_runs/{flow_run_id}", fields)
+        self.api.send("PATCH", f"/flow_runs/{flow_run_id}", fields)
 
     def move(
         self, flow_run_id: UUID, proposed: ProposedState, *, persisted: bool = False
@@ -239,11 +236,11 @@ class RealPrefect(Hands):
         body = {"name": proposed.name, "message": proposed.message or None}
         data = RESULT if persisted else None
         state = _state(proposed.type.value, **body, state_details=details, data=data)
-        self._api.set_state(str(flow_run_id), state)
+        self.api.set_state(str(flow_run_id), state)
         return self._state_of(flow_run_id)
 
     def _state_of(self, flow_run_id: UUID) -> RunState:
-        state = self._api.run(str(flow_run_id))["state"]
+        state = self.api.run(str(flow_run_id))["state"]
         return RunState(
             id=UUID(state["id"]),
             type=StateType(state["type"]),

@@ -37,7 +37,7 @@ class Stage:
         if self.protected is None:
             return False
         assert isinstance(self.controls, RealPrefect)
-        self.controls.replace_csrf_token(self.protected.client)
+        self.controls.api.replace_csrf_token(self.protected.client)
         return True
 
     def run(self, flow_run_id: UUID) -> FlowRun:

@@ -6,14 +6,14 @@ from uuid import uuid4
 
 import pytest
 
-from chalicelib.core.model.flow_run import RunChange, RunPolicy
-from chalicelib.core.model.policy import on_demand_variables
+from chalicelib.core.model.flow_run import RunChange, RunPolicy, StateType, StateVerdict
+from chalicelib.core.model.policy import STRATEGY, on_demand_variables
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRefusedError, PrefectRejectedError
 from tests.contract.stage import Stage
 
 ON_SPOT = {"cpu": 512, "memory": 1024, "launch_type": "FARGATE_SPOT", "env": {"A": "1"}}
-ON_DEMAND = on_demand_variables(ON_SPOT, displaces_strategy=True)
+ON_DEMAND = on_demand_variables(ON_SPOT, {STRATEGY: []})
 WHOLE = RunChange(job_variables=ON_DEMAND, policy=RunPolicy(retries=9), tags=("late",))
 
 
@@ -42,6 +42,21 @@ def test_job_variables_are_rejected_without_a_deployment(stage: Stage) -> None:
     stage.park(run_id)
     with pytest.raises(PrefectRejectedError, match="deployment"):
         stage.prefect.change_run(run_id, RunChange(job_variables=ON_DEMAND))
+
+
+def test_a_deployment_takes_along_what_never_started_and_the_rest_takes_no_job_variables(
+    stage: Stage,
+) -> None:
+    deployment = stage.controls.create_deployment()
+    unstarted = stage.controls.create_run(deployment_id=deployment)
+    running = stage.running(deployment)
+    stage.controls.delete_deployment(deployment)
+    assert stage.prefect.read_run(unstarted) is None
+    assert stage.run(running).deployment_id == deployment
+    assert stage.park(running).verdict is StateVerdict.ACCEPT
+    with pytest.raises(PrefectRejectedError, match=r"(?i)deployment"):
+        stage.prefect.change_run(running, RunChange(job_variables={"launch_type": "FARGATE"}))
+    assert stage.propose(running, StateType.CRASHED).verdict is StateVerdict.ACCEPT
 
 
 def test_all_of_a_change_is_made_at_once_while_the_run_is_parked(stage: Stage) -> None:

@@ -22,7 +22,6 @@ from chalicelib.core.rescue.start_failures import (
 )
 from localcloud.cloud import wait_for
 from localcloud.fault_proxy import Answer, Fault, FaultProxy, Hang, ProxiedRequest, Reset
-from localcloud.prefect_api import PrefectApi
 from localcloud.processes import free_port
 from tests.contract.conftest import OLDEST_PYTHON
 from tests.contract.real import RealPrefect
@@ -38,7 +37,7 @@ def json_answer(body: object, status: int = 200) -> Answer:
     return Answer(status, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(body).encode())
 
 
-def error(code: str, message: str, status: int = 400) -> Answer:
+def error(message: str, code: str = "ClientException", status: int = 400) -> Answer:
     return json_answer({"__type": code, "message": message}, status)
 
 
@@ -46,207 +45,154 @@ def failure(reason: str) -> Answer:
     return json_answer({"tasks": [], "failures": [{"arn": f"{ARN}:task/a", "reason": reason}]})
 
 
-def client(**parameters: object) -> Mapping[str, Any]:
+def started(**fields: str) -> Answer:
+    return json_answer({"tasks": [{**TASK, **fields}], "failures": []})
+
+
+def aws_client(**parameters: object) -> Mapping[str, Any]:
     """Job variables that give the worker's AWS client parameters of its own."""
     return {"aws_credentials": {"aws_client_parameters": parameters}}
 
 
 @dataclass(frozen=True)
 class Start:
-    """A start that fails: at which call of ECS, and how."""
+    """A start that fails: how, and at which call of ECS."""
 
-    call: str
-    fault: Fault
     kind: StartFailureKind
+    fault: Fault
+    call: str = "RunTask"
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
+REGISTER = "RegisterTaskDefinition"
+TASK = {"taskArn": f"{ARN}:task/etl/1", "clusterArn": f"{ARN}:cluster/etl"}
+QUOTA = "You've reached the limit on the number of vCPUs you can run concurrently"
 DENIED = "User: arn:aws:sts::111122223333:assumed-role/worker/a is not authorized to perform: "
-THROTTLED = error("ThrottlingException", "Rate exceeded")
-FAULTY = error("ServerException", "Service Unavailable. Please try again later.", 500)
-NEVER = Reset()
+SECURITY_GROUP = "Error retrieving security group information for [sg-1]: "
+THROTTLED = error("Rate exceeded", "ThrottlingException")
+FAULTY = error("Service Unavailable. Please try again later.", "ServerException", 500)
 STARTS = {
     "no capacity": Start(
-        "RunTask",
+        REFUSAL,
         failure(
             "Capacity is unavailable at this time. Please try again later or in a different"
             " availability zone"
         ),
-        REFUSAL,
     ),
-    "no resource": Start("RunTask", failure("RESOURCE:FARGATE"), REFUSAL),
-    "vCPU quota as a failure": Start(
-        "RunTask",
-        failure("You've reached the limit on the number of vCPUs you can run concurrently"),
-        REFUSAL,
-    ),
-    "vCPU quota as an error": Start(
-        "RunTask",
-        error(
-            "ThrottlingException",
-            "You've reached the limit on the number of vCPUs you can run concurrently",
-        ),
-        REFUSAL,
-    ),
+    "no resource": Start(REFUSAL, failure("RESOURCE:FARGATE")),
+    "vCPU quota as a failure": Start(REFUSAL, failure(QUOTA)),
+    "vCPU quota as an error": Start(REFUSAL, error(QUOTA, "ThrottlingException")),
     "CPU above the quota": Start(
-        "RunTask",
-        error("ClientException", "The requested CPU configuration is above your limit"),
-        REFUSAL,
+        REFUSAL, error("The requested CPU configuration is above your limit")
     ),
-    "RunTask throttled": Start("RunTask", THROTTLED, PASSING),
+    "RunTask throttled": Start(PASSING, THROTTLED),
     "EC2 throttled within RunTask": Start(
-        "RunTask",
-        error(
-            "ClientException",
-            "Error retrieving security group information for [sg-1]: Request limit exceeded."
-            " (ErrorCode: RequestLimitExceeded)",
-        ),
-        PASSING,
+        PASSING, error(f"{SECURITY_GROUP}Request limit exceeded. (ErrorCode: RequestLimitExceeded)")
     ),
-    "RegisterTaskDefinition throttled": Start("RegisterTaskDefinition", THROTTLED, PASSING),
+    "RegisterTaskDefinition throttled": Start(PASSING, THROTTLED, REGISTER),
     "one family registered at once": Start(
-        "RegisterTaskDefinition",
-        error(
-            "ClientException",
-            "Too many concurrent attempts to create a new revision of the specified family.",
-        ),
         PASSING,
+        error("Too many concurrent attempts to create a new revision of the specified family."),
+        REGISTER,
     ),
-    "RunTask 500": Start("RunTask", FAULTY, PASSING),
-    "RegisterTaskDefinition 500": Start("RegisterTaskDefinition", FAULTY, PASSING),
-    "RunTask 503": Start("RunTask", Answer(503, {}, b"Service Unavailable"), PASSING),
-    "RunTask 502": Start("RunTask", Answer(502, {}, b"<html>Bad Gateway</html>"), PASSING),
-    "InternalFailure": Start(
-        "RunTask", json_answer({"__type": "InternalFailure"}, status=500), PASSING
-    ),
-    "connection reset": Start("RunTask", Reset(), PASSING),
+    "RunTask 500": Start(PASSING, FAULTY),
+    "RegisterTaskDefinition 500": Start(PASSING, FAULTY, REGISTER),
+    "RunTask 503": Start(PASSING, Answer(503, {}, b"Service Unavailable")),
+    "RunTask 502": Start(PASSING, Answer(502, {}, b"<html>Bad Gateway</html>")),
+    "InternalFailure": Start(PASSING, json_answer({"__type": "InternalFailure"}, status=500)),
+    "connection reset": Start(PASSING, Reset()),
     "connection refused": Start(
-        "RunTask", NEVER, PASSING, client(endpoint_url=f"http://127.0.0.1:{free_port()}")
+        PASSING, Reset(), variables=aws_client(endpoint_url=f"http://127.0.0.1:{free_port()}")
     ),
-    "no answer": Start(
-        "RegisterTaskDefinition", Hang(3), PASSING, client(config={"read_timeout": 1})
-    ),
-    "task definition inactive": Start(
-        "RunTask", error("ClientException", "TaskDefinition is inactive"), LASTING
-    ),
+    "no answer": Start(PASSING, Hang(3), REGISTER, aws_client(config={"read_timeout": 1})),
+    "task definition inactive": Start(LASTING, error("TaskDefinition is inactive")),
     "task definition missing": Start(
-        "DescribeTaskDefinition",
-        error("ClientException", "Unable to describe task definition."),
         LASTING,
+        error("Unable to describe task definition."),
+        "DescribeTaskDefinition",
         {"task_definition_arn": f"{ARN}:task-definition/etl:7"},
     ),
     "RunTask denied": Start(
-        "RunTask", error("AccessDeniedException", f"{DENIED}ecs:RunTask on resource: *"), LASTING
+        LASTING, error(f"{DENIED}ecs:RunTask on resource: *", "AccessDeniedException")
     ),
     "PassRole denied": Start(
-        "RunTask",
-        error("AccessDeniedException", f"{DENIED}iam:PassRole on resource: role/flow"),
-        LASTING,
+        LASTING, error(f"{DENIED}iam:PassRole on resource: role/flow", "AccessDeniedException")
     ),
     "RegisterTaskDefinition denied": Start(
-        "RegisterTaskDefinition",
-        error("AccessDeniedException", f"{DENIED}ecs:RegisterTaskDefinition on resource: *"),
-        LASTING,
+        LASTING, error(f"{DENIED}ecs:{REGISTER} on resource: *", "AccessDeniedException"), REGISTER
     ),
     "role not assumed": Start(
-        "RunTask",
+        LASTING,
         error(
-            "ClientException",
             "ECS was unable to assume the role 'arn:aws:iam::111122223333:role/flow' that was"
             " provided for this task. Please verify that the role being passed has the proper trust"
             " relationship and permissions and that your IAM user has permissions to pass this"
-            " role.",
+            " role."
         ),
-        LASTING,
     ),
-    "cluster missing": Start(
-        "RunTask", error("ClusterNotFoundException", "Cluster not found."), LASTING
-    ),
+    "cluster missing": Start(LASTING, error("Cluster not found.", "ClusterNotFoundException")),
     "subnet missing": Start(
-        "RunTask",
-        error("InvalidParameterException", "The subnet ID 'subnet-1' does not exist"),
-        LASTING,
+        LASTING, error("The subnet ID 'subnet-1' does not exist", "InvalidParameterException")
     ),
     "security group missing": Start(
-        "RunTask",
-        error(
-            "InvalidParameterException",
-            "Error retrieving security group information for [sg-1]: The security group 'sg-1'"
-            " does not exist (ErrorCode: InvalidGroup.NotFound)",
-        ),
         LASTING,
+        error(
+            f"{SECURITY_GROUP}The security group 'sg-1' does not exist"
+            " (ErrorCode: InvalidGroup.NotFound)",
+            "InvalidParameterException",
+        ),
     ),
     "subnet of another VPC": Start(
-        "RunTask",
-        NEVER,
         LASTING,
-        {"vpc_id": "vpc-1", "network_configuration": {"subnets": ["subnet-of-another"]}},
+        started(),
+        variables={"vpc_id": "vpc-1", "network_configuration": {"subnets": ["of-another"]}},
     ),
     "capacity provider not associated": Start(
-        "RunTask",
+        LASTING,
         error(
-            "InvalidParameterException",
             "The specified capacity provider strategy cannot contain a capacity provider that is"
             " not associated with the cluster. Associate the capacity provider with the cluster or"
             " specify a valid capacity provider and try again.",
+            "InvalidParameterException",
         ),
-        LASTING,
     ),
     "CPU and memory do not fit": Start(
-        "RegisterTaskDefinition",
-        error("ClientException", "No Fargate configuration exists for given values."),
-        LASTING,
+        LASTING, error("No Fargate configuration exists for given values."), REGISTER
     ),
     "logs without a role": Start(
-        "RunTask", NEVER, LASTING, {"configure_cloudwatch_logs": True, "execution_role_arn": None}
+        LASTING,
+        started(),
+        variables={"configure_cloudwatch_logs": True, "execution_role_arn": None},
     ),
     "credentials expired": Start(
-        "RunTask",
-        error("ExpiredTokenException", "The security token included in the request is expired"),
         LASTING,
+        error("The security token included in the request is expired", "ExpiredTokenException"),
     ),
-    "neither task nor failure": Start(
-        "RunTask", json_answer({"tasks": [], "failures": []}), UNKNOWN
-    ),
-    "new to us": Start("RunTask", failure("MOON:PHASE"), UNKNOWN),
+    "neither task nor failure": Start(UNKNOWN, json_answer({"tasks": [], "failures": []})),
+    "new to us": Start(UNKNOWN, failure("MOON:PHASE")),
 }
 
 
-def stopped(code: str, reason: str) -> Answer:
-    return tasks(lastStatus="STOPPED", stopCode=code, stoppedReason=reason)
+def watched(kind: StartFailureKind, code: str, reason: str) -> Start:
+    task = started(lastStatus="STOPPED", stopCode=code, stoppedReason=reason)
+    return Start(kind, task, "DescribeTasks")
 
 
-def tasks(**fields: str) -> Answer:
-    return json_answer({"tasks": [{**TASK, **fields}], "failures": []})
-
-
-TASK = {"taskArn": f"{ARN}:task/etl/1", "clusterArn": f"{ARN}:cluster/etl"}
+FAILED = "TaskFailedToStart"
 WATCHED = {
-    "network interface late": Start(
-        "DescribeTasks",
-        stopped(
-            "TaskFailedToStart", "Timeout waiting for network interface provisioning to complete."
-        ),
-        PASSING,
+    "network interface late": watched(
+        PASSING, FAILED, "Timeout waiting for network interface provisioning to complete."
     ),
-    "image missing": Start(
-        "DescribeTasks",
-        stopped(
-            "TaskFailedToStart", "CannotPullContainerError: failed to resolve ref etl:1: not found"
-        ),
-        LASTING,
+    "image missing": watched(
+        LASTING, FAILED, "CannotPullContainerError: failed to resolve ref etl:1: not found"
     ),
-    "host unhealthy": Start("DescribeTasks", stopped("InfrastructureHealth", ""), PASSING),
-    "stopped by hand": Start(
-        "DescribeTasks", stopped("UserInitiated", "Task stopped by user"), LASTING
-    ),
-    "taken by Spot": Start(
-        "DescribeTasks", stopped("SpotInterruption", "Your Spot Task was interrupted."), PASSING
-    ),
+    "host unhealthy": watched(PASSING, "InfrastructureHealth", ""),
+    "stopped by hand": watched(LASTING, "UserInitiated", "Task stopped by user"),
+    "taken by Spot": watched(PASSING, "SpotInterruption", "Your Spot Task was interrupted."),
     "slow to start": Start(
-        "DescribeTasks",
-        tasks(lastStatus="PENDING"),
         PASSING,
+        started(lastStatus="PENDING"),
+        "DescribeTasks",
         {"task_start_timeout_seconds": 1, "task_watch_poll_interval": 0.7},
     ),
 }
@@ -264,14 +210,14 @@ def as_aws(request: ProxiedRequest) -> Fault:
         if f"Action={action}&".encode() in request.body:
             return Answer(200, {}, f"<{action}Response>{body}</{action}Response>".encode())
     if request.target.startswith("AmazonSQS"):  # of the worker's observer
-        return error("com.amazonaws.sqs#QueueDoesNotExist", "The specified queue does not exist.")
+        return error("The specified queue does not exist.", "com.amazonaws.sqs#QueueDoesNotExist")
     call, asked = request.target.rpartition(".")[2], json.loads(request.body or b"{}")
     name = asked.get("cluster") or asked.get("family")
     start = ALL.get(name) or STARTS["task definition missing"]
     if call == start.call:
         return start.fault
     if call == "RunTask":
-        return json_answer({"tasks": [{**TASK, "clusterArn": name}], "failures": []})
+        return started(clusterArn=name)
     arn = f"{ARN}:task-definition/etl:1"
     return json_answer({"taskDefinition": {**asked, "taskDefinitionArn": arn, "status": "ACTIVE"}})
 
@@ -281,7 +227,6 @@ def crashes(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
     """The message of the Crashed state by start; empty where the worker takes it for started."""
     assert isinstance(stage.controls, RealPrefect)
     controls, python = stage.controls, str(OLDEST_PYTHON) if stage.is_oldest else sys.executable
-    prefect = PrefectApi(controls.api_url, controls.auth_string)
     pool = controls.create_work_pool()
     deployment = controls.create_deployment(work_pool=pool)
     runs = {
@@ -313,7 +258,7 @@ def crashes(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
         def ended() -> Mapping[str, str] | None:
             assert worker.poll() is None, "the worker ended"
             body = {"work_pools": {"name": {"any_": [pool]}}}
-            seen = {run["id"]: run for run in prefect.send("POST", "/flow_runs/filter", body)}
+            seen = {run["id"]: run for run in controls.api.send("POST", "/flow_runs/filter", body)}
             for run in seen.values():
                 if run["state_type"] != "CRASHED" and not run["infrastructure_pid"]:
                     return None
@@ -325,20 +270,15 @@ def crashes(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
             worker.kill()
             worker.wait()
         assert not aws.errors
-    keep(messages, versions_of(python))
+    keep(messages, python)
     return messages
 
 
-def versions_of(python: str) -> str:
-    script = (
-        "from importlib.metadata import version as of\n"
-        "print(f\"prefect {of('prefect')}, prefect-aws {of('prefect-aws')}\")"
-    )
-    return subprocess.check_output([python, "-c", script], text=True).strip()
-
-
-def keep(messages: Mapping[str, str], versions: str) -> None:
-    """Write what was seen beside what other versions said."""
+def keep(messages: Mapping[str, str], python: str) -> None:
+    """Write what the worker of this Python said beside what other versions said."""
+    script = "from importlib.metadata import version as of; print(of('prefect'), of('prefect-aws'))"
+    found = subprocess.check_output([python, "-c", script], text=True).split()
+    versions = "prefect {}, prefect-aws {}".format(*found)
     others = json.loads(SEEN.read_text()) if SEEN.exists() else []
     kept = [seen for seen in others if seen["from"] != versions]
     for message in filter(None, messages.values()):

@@ -1,4 +1,7 @@
-"""One embedded cloud for all end-to-end tests, behind basic auth, with the stories under way."""
+"""One embedded cloud for all end-to-end tests, behind basic auth, with the stories under way.
+
+Of its schedules, that of `sweep` is kept.
+"""
 
 from collections.abc import Iterator
 
@@ -40,7 +43,10 @@ def is_about_all(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as deployed:
+    with (
+        set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as deployed,
+        deployed.kept_sweeping(),
+    ):
         yield deployed
 
 

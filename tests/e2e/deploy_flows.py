@@ -16,7 +16,7 @@ from tests.e2e import flows
 
 FLOWS = (
     *(flows.steps, flows.waits, flows.fails, flows.parent, flows.idles),
-    *(flows.pauses, flows.suspends),
+    *(flows.pauses, flows.suspends, flows.calls),
 )
 
 

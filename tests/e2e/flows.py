@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.deployments import run_deployment
+from prefect.exceptions import CrashedRun
 from prefect.flow_runs import pause_flow_run, suspend_flow_run
 from prefect.runtime import flow_run
 
@@ -63,6 +64,24 @@ def idles(seconds: float = 15.0) -> None:
     sleep(seconds)
 
 
+@flow(retries=1)
+def inner(file: str) -> None:
+    """Waits to be interrupted at its first start, fails at its second, and then succeeds."""
+    note(file, "inner")
+    starts = Path(file).read_text().splitlines().count("inner")
+    if starts == 1:
+        sleep(UNTIL_INTERRUPTED)
+    if starts == 2:
+        raise ValueError("failing at start 2")
+
+
+@flow
+def calls(file: str) -> None:
+    """Calls a subflow, which runs in the same process."""
+    note(file, "start")
+    inner(file)
+
+
 @flow(retries=2)
 def fails(file: str, interruptions: int, failures: int) -> str:
     """Waits to be interrupted, then fails of its own, then succeeds."""
@@ -74,18 +93,25 @@ def fails(file: str, interruptions: int, failures: int) -> str:
     return f"done at start {start}"
 
 
-@flow
-def parent(file: str, child_file: str, interruptions: int = 2, spot_retries: int = 1) -> str:
-    """Waits for the final result of another deployment's run, and notes what it got."""
-    child: Any = run_deployment(
-        "waits/e2e",
-        parameters={"file": child_file, "interruptions": interruptions},
-        tags=[f"spot-retries:{spot_retries}"],
-        idempotency_key=str(flow_run.id),
-        poll_interval=1,
-    )
+def is_crashed(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a task failed of a child's Crashed: such a child may be rescued yet."""
+    return isinstance(state.result(raise_on_failure=False), CrashedRun)
+
+
+@task(retries=60, retry_delay_seconds=2, retry_condition_fn=is_crashed)
+def child_run(file: str, **fields: Any) -> str:
+    """Start another deployment's run, or find it again by its key; note what it came to."""
+    child: Any = run_deployment("waits/e2e", poll_interval=1, **fields)
     note(file, f"child {child.id} {child.state.type.value}")
+    if child.state.is_crashed():
+        raise CrashedRun(child.state.message)
     return str(child.state.name)
+
+
+@flow
+def parent(file: str, child: dict[str, Any]) -> str:
+    """Waits for the final result of another deployment's run, whose `child` is what it is given."""
+    return str(child_run(file, idempotency_key=f"{flow_run.id}-child", **child))
 
 
 @flow

@@ -27,6 +27,7 @@ IDLE_SECONDS = 150
 """Lambda's two further tries of an event."""
 API_SECONDS = 1.0
 """Between two questions to Prefect: many stories ask one server."""
+SWEEP_EVENT = {"source": "aws.events", "detail": {}}
 LINES = 15
 """Of each log, to look at when a test fails, each of at most `CHARACTERS`."""
 CHARACTERS = 400
@@ -83,9 +84,29 @@ class Stage:
         """Run the deployed sweep once its grace is over from now on; return what it answers."""
         time.sleep(float(self.options.settings["SWEEP_GRACE_SECONDS"]) + 1)
         with self.sweeping:
-            answer = self.cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
+            answer = self.cloud.lambdas.invoke(SWEEP, SWEEP_EVENT)
         assert answer.status == "ok", answer.error
         return dict(answer.answer)
+
+    @contextmanager
+    def kept_sweeping(self, every_seconds: float | None = None) -> Iterator[None]:
+        """Run the deployed sweep as its schedule does, or a whole one every so many seconds."""
+        event = SWEEP_EVENT if every_seconds else {**SWEEP_EVENT, "detail-type": "Scheduled Event"}
+        seconds = every_seconds or self.cloud.router.rate_seconds(SWEEP)
+        over = threading.Event()
+
+        def keep_sweeping() -> None:
+            while not over.wait(seconds):
+                with self.sweeping:
+                    self.cloud.lambdas.invoke(SWEEP, event)
+
+        thread = threading.Thread(target=keep_sweeping, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     @contextmanager
     def copy_of_react(self, name: str, handler: str = "react", **settings: str) -> Iterator[None]:

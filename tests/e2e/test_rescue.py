@@ -3,19 +3,31 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from localcloud.bootstrap import CLUSTER, WORK_POOL
 from localcloud.cloud import REACT, wait_for
 from localcloud.events import Delivery, Event, delay, duplicate, shuffle
+from localcloud.fargate import FAILED_STARTS, REFUSED_CAPACITY
 from tests.e2e.scenario import API_SECONDS, ATTEMPT_SECONDS, Run, Stage, decisions
 from tests.e2e.stories import story
+from tests.e2e.test_money import (
+    BY_POOL,
+    SIZE,
+    bills_of,
+    charged,
+    price,
+    printed_by_the_stage,
+)
 from tests.make import make_event
+from tests.unit.emf import total_of
 
 SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OWN = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}
 OWN_TAGS = ("spot-retries:1", "team:sales")
 HELD_QUEUE = "held"
+NO_NETWORK = "Timeout waiting for network interface provisioning to complete."
 OBSERVING = "observing"
 
 
@@ -221,29 +233,95 @@ def test_interruptions_do_not_eat_the_flows_own_retries(failed_twice: Run) -> No
 
 
 @story
+def failed_in_a_subflow(stage: Stage) -> Run:
+    """Interrupted within it, one failure of its own, one success."""
+    run = stage.start("calls")
+    run.wait_for_note("inner")
+    run.interrupt()
+    run.completes(starts=2)
+    return run
+
+
+def test_interruptions_do_not_eat_the_own_retries_of_a_subflow(failed_in_a_subflow: Run) -> None:
+    assert failed_in_a_subflow.notes().count("inner") == 3
+    [child] = failed_in_a_subflow.cloud.prefect.children(failed_in_a_subflow.id)
+    assert (child["state_type"], child["run_count"]) == ("COMPLETED", 3)
+    assert not failed_in_a_subflow.verdict(budget=3).findings
+
+
+@story
+def failed_to_start(stage: Stage) -> Run:
+    """Twice, for a reason that passes."""
+    variables = {**SIZE, "env": {FAILED_STARTS: f"2 {NO_NETWORK}"}}
+    run = stage.start("waits", job_variables=variables, interruptions=0)
+    run.wait_for_state("COMPLETED")
+    run.wait_for_end()
+    return run
+
+
+def test_a_start_that_fails_twice_for_a_passing_reason_completes_on_the_same_capacity(
+    failed_to_start: Run,
+) -> None:
+    run, fields = failed_to_start, failed_to_start.fields()
+    assert run.capacities() == ["FARGATE_SPOT"] * 3
+    assert [bool(life.started) for life in run.containers()] == [False, False, True]
+    assert run.starts() == fields["run_count"] == 1
+    assert fields["empirical_policy"]["retries"] == 0, "it cost or brought an own retry"
+    assert "spot-on-demand" not in fields["tags"]
+    assert fields["labels"].get("prefect-spot.interruptions", 0) == 0
+    assert not run.verdict(budget=3).findings
+
+
+def test_people_read_that_a_start_failed_and_what_it_cost(
+    stage: Stage, failed_to_start: Run
+) -> None:
+    run, prefect = failed_to_start, failed_to_start.cloud.prefect
+    annotation = prefect.annotation(run.id).replace("\\", "")
+    assert "Failed start, retry 2 of 2" in annotation
+    assert NO_NETWORK in annotation
+    emitted = [event["event"] for event in prefect.events(run.id)]
+    assert emitted.count("prefect-spot.start-retried") == 2
+    assert "prefect-spot.interrupted" not in emitted
+    assert total_of(printed_by_the_stage(stage), "FailedStarts", *BY_POOL) == 2
+    *failed, worked = (bills_of(stage)[life.task_arn] for life in run.containers())
+    assert [(bill["cause"], bill["cost_usd"]) for bill in failed] == [("failed start", "0")] * 2
+    task = run.containers()[-1].task_arn
+    assert worked["cost_usd"] == str(price(charged(stage, task), "FARGATE_SPOT"))
+    assert Decimal(worked["wasted_usd"]) == 0
+
+
+@story
 def waited_for_child(stage: Stage) -> tuple[Run, Run]:
-    """A parent, and its child, which is interrupted."""
-    child_file = stage.folder / "child-of-a-parent"
-    run = stage.start("parent", child_file=str(child_file), interruptions=1, spot_retries=0)
+    """A parent, and its child: interrupted, and then refused by Spot."""
+    notes = stage.folder / "child-of-a-parent"
+    child_fields = {
+        "parameters": {"file": str(notes), "interruptions": 1},
+        "tags": ["spot-retries:1"],
+        "job_variables": {"env": {REFUSED_CAPACITY: "FARGATE_SPOT after 1"}},
+    }
+    run = stage.start("parent", child=child_fields)
     children = stage.cloud.prefect.children
     [child_id] = wait_for(
         "the child", ATTEMPT_SECONDS, lambda: [c["id"] for c in children(run.id)], API_SECONDS
     )
-    child = stage.watch(child_id, child_file)
+    child = stage.watch(child_id, notes)
     child.interrupt_each_start(1)
+    with stage.sweeping:  # one might come before the parent asks, and Crashed not be seen at all
+        run.wait_for_note(f"child {child.id} CRASHED")
     run.wait_for_end()
     child.completes(starts=2)
     return run, child
 
 
-def test_a_parent_gets_its_childs_final_result_and_never_an_interruption(
+def test_a_parent_that_asks_again_gets_the_result_of_a_child_that_spot_refused(
     waited_for_child: tuple[Run, Run],
 ) -> None:
     parent, child = waited_for_child
     assert parent.state_type() == "COMPLETED"
-    assert parent.notes() == [f"child {child.id} COMPLETED"]
+    assert parent.notes()[-1] == f"child {child.id} COMPLETED"
+    assert {note.split()[1] for note in parent.notes()} == {child.id}, "it started another child"
     assert child.capacities() == ["FARGATE_SPOT", "FARGATE"]
-    assert not child.verdict(budget=0).findings
+    assert not child.verdict().findings
     assert not parent.verdict().findings
     assert len(parent.containers()) == 1
 

@@ -1,6 +1,10 @@
 """What no event reported, repaired by the deployed `sweep`: real flows, worker and server."""
 
+import json
+import time
 from dataclasses import dataclass
+from datetime import datetime
+from statistics import quantiles
 from typing import Any
 
 from localcloud.bootstrap import CLUSTER
@@ -10,6 +14,10 @@ from localcloud.fargate import REFUSED_CAPACITY
 from tests.e2e.scenario import Run, Stage, decisions
 from tests.e2e.stories import Stories, story
 from tests.e2e.test_money import SIZE, bills_of, charged, price
+from tests.faults.ledger import FOLDER
+
+REFUSALS = 4
+REFUSAL_SECONDS = FOLDER.parent / "refusal-seconds.json"
 
 
 @dataclass(frozen=True)
@@ -73,30 +81,51 @@ def test_a_task_stopped_by_hand_leaves_a_crashed_run_that_says_so(stopped_by_han
 
 
 @story
-def refused(stage: Stage) -> Swept:
-    run = stage.start(
-        "waits", job_variables={"env": {REFUSED_CAPACITY: "FARGATE_SPOT"}}, interruptions=0
-    )
-    run.wait_for_state("CRASHED")  # the worker gives up
-    return swept(stage, run)
+def refused(stage: Stage) -> list[Run]:
+    """Runs that Spot has no room for, spread over the time between two scheduled sweeps."""
+    period = stage.cloud.router.rate_seconds(SWEEP)
+    variables = {"env": {REFUSED_CAPACITY: "FARGATE_SPOT"}}
+    runs = []
+    for _ in range(REFUSALS):
+        runs.append(stage.start("waits", job_variables=variables, interruptions=0))
+        time.sleep(period / REFUSALS)
+    for run in runs:
+        run.completes(starts=1)
+    return runs
 
 
-def test_a_run_that_spot_had_no_room_for_goes_on_demand(refused: Swept) -> None:
-    assert "Capacity is unavailable" in refused.before["state"]["message"]
-    assert refused.run.state_type() == "COMPLETED"
-    assert refused.run.capacities() == ["FARGATE"]
+def test_a_run_that_spot_had_no_room_for_runs_on_demand_within_90_seconds(
+    refused: list[Run],
+) -> None:
+    """From the worker's Crashed; the sweep runs as often as it is deployed to."""
+    seconds = sorted(map(seconds_from_refusal_to_running, refused))
+    p50, p95 = (quantiles(seconds, n=100, method="inclusive")[n - 1] for n in (50, 95))
+    REFUSAL_SECONDS.parent.mkdir(exist_ok=True)
+    REFUSAL_SECONDS.write_text(json.dumps({"p50": p50, "p95": p95, "seconds": seconds}) + "\n")
+    assert p95 <= 90, seconds
+    assert [run.capacities() for run in refused] == [["FARGATE"]] * REFUSALS
+
+
+def seconds_from_refusal_to_running(run: Run) -> float:
+    at = {state["name"]: state for state in reversed(run.cloud.prefect.history(run.id))}
+    assert "Capacity is unavailable" in at["Crashed"]["message"]
+    times = (datetime.fromisoformat(at[name]["timestamp"]) for name in ("Crashed", "Running"))
+    crashed, running = times
+    return round((running - crashed).total_seconds(), 1)
 
 
 def test_no_sweep_moved_a_run_that_needed_none(
     stories: Stories,
     missed: Swept,
     stopped_by_hand: Swept,
-    refused: Swept,
+    refused: list[Run],
     everything_is_over: None,
 ) -> None:
     """Else another story would have ended well for the wrong reason."""
     invocations = stories.stage.cloud.lambdas.invocations
     decided = decisions(line for i in invocations if i.function == SWEEP for line in i.logs)
-    needed = {repaired.run.id for repaired in (missed, stopped_by_hand, refused)}
+    refused_child = stories.runs(["waited_for_child"])[1:]  # the parent comes first
+    runs = [missed.run, stopped_by_hand.run, *refused, *refused_child]
+    needed = {run.id for run in runs}
     assert [line for line in decided if line["flow_run_id"] not in needed] == []
     assert {line["flow_run_id"] for line in decided} == needed

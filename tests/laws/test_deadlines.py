@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.policy import ON_FARGATE, STRATEGY, Mode, Policy
 from tests.laws.universe import Befalls, Tripwire, Universe
 from tests.twin.orchestration import TwinRun
 
@@ -51,34 +51,18 @@ def test_a_run_whose_attempt_on_spot_might_be_late_starts_on_demand(universe: Un
     assert starts_on(universe, run) == "FARGATE"
 
 
-ON_SPOT = {"capacity_provider_strategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
-ON_FARGATE = [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]
-
-
-@pytest.mark.parametrize(
-    ("own", "deployed", "default", "strategy"),
-    [
-        ({}, {}, {}, None),
-        ({"capacity_provider_strategy": []}, {}, {}, None),
-        (ON_SPOT, {}, {}, ON_FARGATE),
-        ({}, ON_SPOT, {}, ON_FARGATE),
-        ({}, {}, ON_SPOT, ON_FARGATE),
-        ({"launch_type": "FARGATE", **ON_SPOT}, {}, {}, ON_FARGATE),
-    ],
-)
-def test_a_strategy_is_displaced_where_there_is_one_and_else_none_is_named(
-    universe: Universe,
-    own: dict[str, Any],
-    deployed: dict[str, Any],
-    default: dict[str, Any],
-    strategy: object,
+@pytest.mark.parametrize("inherited_from", ["", "deployment", "pool"])
+def test_a_strategy_is_displaced_where_one_is_inherited_and_else_none_is_named(
+    universe: Universe, inherited_from: str
 ) -> None:
-    universe.prefect.pool_defaults[universe.prefect.work_pool_name] |= default
-    deployment_id = universe.deployment_after(WORK, **deployed)
-    run = waiting(universe, TIGHT, deployment_id=deployment_id, **own)
+    on_spot = {STRATEGY: [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
+    if inherited_from == "pool":
+        universe.prefect.pool_defaults[universe.prefect.work_pool_name] |= on_spot
+    deployed = on_spot if inherited_from == "deployment" else {}
+    run = waiting(universe, TIGHT, deployment_id=universe.deployment_after(WORK, **deployed))
     universe.sweep()
-    assert run.job_variables["launch_type"] == "FARGATE"
-    assert run.job_variables.get("capacity_provider_strategy") == strategy
+    displacing = {STRATEGY: [ON_FARGATE]} if inherited_from else {}
+    assert run.job_variables == {"launch_type": "FARGATE", **displacing}
 
 
 @pytest.mark.parametrize("why", ["EC2", "no deployment any more"])

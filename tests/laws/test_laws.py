@@ -5,6 +5,7 @@ What befalls a handler at its calls is tried in `tests/faults`, at each of them.
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, RunState, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.rescue.rerun_state import park_id_of_task
-from tests.laws.universe import Befalls, Tripwire, Universe
+from tests.laws.universe import OUT_OF_MEMORY, Befalls, Tripwire, Universe
 from tests.twin.prefect import InMemoryPrefect
 
 OURS = {"spot-interrupted", "spot-on-demand"}
@@ -258,3 +260,190 @@ def test_a_warning_never_changes_the_state(fate: str) -> None:
     for status in ("RUNNING", "DEACTIVATING", "STOPPING"):
         universe.deliver(universe.warning(task, status))
     assert run.states == states
+
+
+@pytest.mark.parametrize("tags", [(), ("spot-retries:0",)], ids=["on Spot", "to FARGATE"])
+@pytest.mark.parametrize("call", range(25))
+def test_a_run_whose_deployment_is_deleted_at_any_moment_is_crashed_once_and_says_why(
+    tags: tuple[str, ...], call: int
+) -> None:
+    """When it goes after we last needed it, the run is due, and the worker has to do with that."""
+    universe = Universe()
+    prefect = universe.prefect
+    run, task = universe.running(deployment_id=prefect.create_deployment(), tags=tags)
+    assert run.deployment is not None
+    event = universe.exits(task)[1]
+    wire = Tripwire(
+        Befalls.IS_OVERTAKEN, call, partial(prefect.delete_deployment, run.deployment.id)
+    )
+    universe.handle(event, wire)
+    universe.deliver(event)
+    for _ in range(3):
+        universe.sweep()
+    last_need = "prefect.change_run" if tags else "prefect.read_deployment"
+    if last_need in wire.calls[:call]:
+        assert prefect.is_due(run.id)
+        return
+    assert run.state.type is StateType.CRASHED
+    assert "deployment" in run.state.message
+    assert [state.type for state in run.states].count(StateType.CRASHED) == 1
+    assert len(prefect.artifacts_of(run.id)) == 1
+
+
+def test_what_the_dead_container_left_ends_before_its_rerun_and_subflows_keep_their_retries() -> (
+    None
+):
+    universe = Universe()
+    prefect = universe.prefect
+    run, task = universe.running()
+    children = [prefect.create_child(run.id)]
+    children.append(prefect.create_child(children[0]))
+    for flow_run_id in (run.id, *children):
+        prefect.runs[flow_run_id].policy["retries"] = 1
+        prefect.run_task(flow_run_id)
+    for event in universe.exits(task):
+        universe.deliver(event)
+    assert prefect.is_due(run.id)
+    left = [each.state for runs in prefect.task_runs.values() for each in runs]
+    assert left == [StateType.CRASHED] * 3
+    assert [prefect.runs[child].policy["retries"] for child in children] == [2, 2]
+    assert [prefect.runs[child].state.type for child in children] == [StateType.RUNNING] * 2
+
+
+EXITED = {"stop_code": "EssentialContainerExited", "stopped_reason": "Essential container exited"}
+
+
+@pytest.mark.parametrize("how", [{}, EXITED], ids=["SpotInterruption", "exited by itself"])
+@pytest.mark.parametrize("fate", [InMemoryPrefect.engine_fails, InMemoryPrefect.crash])
+def test_a_warning_that_comes_after_the_signal_is_evidence_all_the_same(
+    fate: Callable[..., object], how: dict[str, str]
+) -> None:
+    universe = Universe()
+    run, task = universe.running()
+    universe.passes(60)
+    warning = universe.warning(task)
+    universe.passes(0.5)
+    fate(universe.prefect, run.id)
+    universe.passes(1.5)
+    universe.deliver(warning)
+    universe.passes(3)
+    universe.stops(task, **how)
+    universe.deliver(universe.end_of(task))
+    assert universe.prefect.is_due(run.id)
+    assert len(universe.records().read(run.id).interruptions) == 1
+
+
+def retried_by_hand(universe: Universe, run_id: UUID) -> None:
+    universe.prefect.move(run_id, ProposedState(SCHEDULED, "AwaitingRetry", "by ann"))
+
+
+@pytest.mark.parametrize("tags", [("spot:never-rerun",), ()], ids=["never rerun", "FAILED before"])
+def test_a_persons_retry_between_two_events_of_one_task_stays(tags: tuple[str, ...]) -> None:
+    universe = Universe()
+    run, task = universe.running(tags=tags)
+    if not tags:
+        universe.prefect.engine_fails(run.id)
+    universe.passes(60)
+    _, exited, stopped = universe.exits(task)
+    universe.deliver(exited)
+    universe.passes(10)
+    retried_by_hand(universe, run.id)
+    states = list(run.states)
+    universe.deliver(stopped)
+    assert run.states == states
+
+
+def test_a_task_that_dies_before_its_flow_began_is_no_reverted_rerun() -> None:
+    """Of an exit code: not rerun, though the worker crashed the run before it was Running."""
+    universe = Universe()
+    run, task = universe.running()
+    universe.passes(60)
+    universe.deliver(universe.exits(task)[1])
+    second = universe.start(run.id)
+    run.states.pop()  # its engine did not get so far
+    universe.prefect.crash(run.id, "Flow run process exited with non-zero status code 1.")
+    universe.stops(second, **EXITED)
+    for _ in range(3):
+        universe.deliver(universe.end_of(second))
+        universe.sweep()
+    assert run.state.type is StateType.CRASHED
+
+
+def test_a_late_observer_starts_no_second_task_while_the_worker_asks_for_one() -> None:
+    universe = Universe()
+    run, task = universe.running()
+    universe.passes(60)
+    _, exited, stopped = universe.exits(task)
+    universe.deliver(exited)
+    universe.passes(5)
+    universe.prefect.worker_picks_up(run.id)
+    universe.passes(1)
+    universe.prefect.crash(run.id, "the task that was interrupted is STOPPED")
+    universe.deliver(stopped)
+    assert run.state.type is StateType.CRASHED
+    universe.sweep()
+    assert universe.prefect.is_due(run.id), "ECS has no task: the observer took the run away"
+
+
+def test_a_persons_retry_begins_the_count_of_failed_starts_anew() -> None:
+    universe = Universe()
+    run = universe.prefect.runs[universe.prefect.create_run()]
+    throttled = "Flow run could not be submitted to infrastructure: ThrottlingException"
+    for attempt in range(2):
+        if attempt:
+            retried_by_hand(universe, run.id)
+        for _ in range(3):
+            universe.prefect.worker_picks_up(run.id)
+            universe.passes(2)
+            universe.prefect.crash(run.id, throttled)
+            universe.sweep()
+            universe.passes(200)
+        assert run.state.type is StateType.CRASHED
+    numbers = [f.number for f in universe.records().read(run.id).failed_starts.values()]
+    assert numbers == [1, 2, 3] * 2
+
+
+@pytest.mark.parametrize("how", [OUT_OF_MEMORY, None], ids=["out of memory", "crashed over"])
+@pytest.mark.parametrize(
+    "other", ["is cancelled", "is put off to tomorrow", "is taken by a worker"]
+)
+def test_what_others_make_of_a_run_while_we_end_or_restore_it_stays(
+    other: str, how: dict[str, str] | None
+) -> None:
+    for call in range(60):
+        universe = Universe()
+        prefect = universe.prefect
+        run, task = universe.running()
+        universe.passes(120)
+        if how is None:
+            prefect.engine_finishes(run.id)
+            crashed = ProposedState(StateType.CRASHED, "Crashed", "a termination signal")
+            prefect.propose_state(run.id, crashed, force=True)
+        universe.stops(task, **(how or {}))
+        theirs: list[RunState] = []
+
+        def meanwhile() -> None:
+            before = run.state  # noqa: B023  # called before the next round
+            OTHERS[other](prefect, run.id)  # noqa: B023  # the same
+            theirs.extend([run.state] * (run.state is not before))  # noqa: B023  # the same
+
+        universe.sweep(Tripwire(Befalls.IS_OVERTAKEN, call, meanwhile))
+        if len(universe.calls) <= call:
+            break
+        if theirs:
+            assert run.state.type is theirs[0].type, call
+    else:
+        pytest.fail("the handler makes more calls than were tried")
+
+
+@pytest.mark.parametrize("fails", [Befalls.FAILS_BEFORE, Befalls.FAILS_AFTER])
+def test_a_rerun_is_measured_once_though_annotating_it_fails(fails: Befalls) -> None:
+    universe = Universe()
+    _, task = universe.running()
+    _, exited, stopped = universe.exits(task)
+    like = Universe()
+    like.handle(like.exits(like.running()[1])[1])
+    universe.handle(exited, Tripwire(fails, like.calls.index("prefect.write_artifact")))
+    universe.deliver(stopped)
+    reruns = [each.values.get(Metric.SPOT_RERUNS, 0) for each in universe.measured]
+    assert sum(reruns) == 1

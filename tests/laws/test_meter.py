@@ -25,9 +25,8 @@ from chalicelib.functions.meter import (
     publish_savings,
 )
 from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Befalls, Tripwire, Universe
-from tests.make import RATES, TASK_ARN, seconds
+from tests.make import RATES, seconds
 
-OURS = "prefect-spot-dev"
 OTHERS = "arn:aws:ecs:us-east-1:111122223333:cluster/others"
 
 
@@ -62,6 +61,9 @@ class Account:
     def sum(self) -> DailySum:
         [daily] = self.universe.sums()
         return daily
+
+    def numbers(self, *names: str) -> list[int]:
+        return [getattr(self.sum.counts, name) for name in names]
 
 
 def open_account() -> Account:
@@ -100,17 +102,21 @@ def test_a_task_that_ended_by_itself_is_billed_for_one_request_to_prefect(accoun
 
 
 @pytest.mark.parametrize(("persisted", "wasted_seconds"), [(True, 10 + 30), (False, 117 + 30)])
-def test_of_an_interruption_what_was_not_persisted_is_wasted(
-    account: Account, persisted: bool, wasted_seconds: int
+@pytest.mark.parametrize("host_died", [False, True])
+def test_of_an_interruption_or_a_dead_host_what_was_not_persisted_is_wasted(
+    account: Account, persisted: bool, wasted_seconds: int, host_died: bool
 ) -> None:
     universe = account.universe
     universe.prefect.run_task(account.run_id, StateType.COMPLETED, persisted=persisted)
     universe.passes(100)
     universe.prefect.run_task(account.run_id)
     universe.passes(10)
-    assert account.meter(account.interrupted()) == "billed"
+    died = {"stop_code": "InfrastructureHealth", "stopped_reason": ""}
+    event = account.ended(**died) if host_died else account.interrupted()
+    assert account.meter(event) == "billed"
+    counted = account.numbers("runs", "attempts", "failed_starts", "interruptions", "spot_reruns")
+    assert counted == [1, 1, host_died, not host_died, not host_died]
     counts = account.sum.counts
-    assert (counts.interruptions, counts.spot_reruns) == (1, 1)
     assert counts.wasted_us == wasted_seconds * 10**6
     assert (counts.amounts.wasted_usd == counts.amounts.cost_usd) is not persisted
     assert (counts.amounts.net_savings_usd == -counts.amounts.cost_usd) is not persisted
@@ -172,69 +178,46 @@ def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:
     assert not [m for m in account.universe.measured if Metric.TASK_COST in m.values]
 
 
-def fails_to_start(account: Account, reason: str, **how: Any) -> dict[str, Any]:
-    """The task stops before its container started; return the event of its end."""
-    stop = {"stop_code": "TaskFailedToStart", "stopped_reason": reason, **how}
-    unborn = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
-    account.universe.stops(account.task, **{**unborn, **stop})
-    ended = account.universe.tasks[account.task.arn]
-    return account.universe.event(
-        account.task,
-        lastStatus="STOPPED",
-        stopCode=ended.stop_code,
-        stoppedReason=reason,
-        stoppedAt=ended.stopped_at and ended.stopped_at.isoformat(),
-        pullStartedAt=ended.pull_started_at and ended.pull_started_at.isoformat(),
-        startedAt=None,
-        containers=[],
-    )
+def unstarted(reason: str, **how: Any) -> dict[str, Any]:
+    """The task stops before its container started."""
+    unborn = dict.fromkeys(("pull_started_at", "started_at", "execution_stopped_at"))
+    return {**unborn, "stop_code": "TaskFailedToStart", "stopped_reason": reason, **how}
 
 
-@pytest.mark.parametrize(
-    ("reason", "how"),
-    [
-        ("Capacity is unavailable at this time.", {}),
-        ("stopped by hand", {"stop_code": "UserInitiated"}),
-    ],
-)
-def test_a_task_that_never_started_and_is_no_failed_start_is_not_charged(
-    account: Account, reason: str, how: dict[str, str]
+@pytest.mark.parametrize("code", ["TaskFailedToStart", "UserInitiated"])
+def test_a_refused_or_stopped_task_that_never_started_is_not_charged(
+    account: Account, code: str
 ) -> None:
-    assert account.meter(fails_to_start(account, reason, **how)) == "not charged"
+    event = account.ended(**unstarted("Capacity is unavailable at this time.", stop_code=code))
+    assert account.meter(event) == "not charged"
     account.universe.passes(600)
     assert bill_missed(account.universe.context()) == 0
     assert account.universe.sums() == ()
 
 
-@pytest.mark.parametrize("by", ["meter", "sweep"])
+@pytest.mark.parametrize("by_sweep", [False, True])
 @pytest.mark.parametrize("pulled", [False, True])
 def test_a_failed_start_is_counted_once_and_charged_from_its_image_pull(
-    account: Account, by: str, pulled: bool
+    account: Account, by_sweep: bool, pulled: bool
 ) -> None:
     universe = account.universe
     pull = {"pull_started_at": universe.now} if pulled else {}
-    event = fails_to_start(account, "Timeout waiting for network interface provisioning", **pull)
-    if by == "meter":
-        assert account.meter(event) == "billed"
+    event = account.ended(**unstarted("Timeout waiting for network interface", **pull))
+    assert by_sweep or account.meter(event) == "billed"
     universe.passes(600)
-    assert bill_missed(universe.context()) == (by == "sweep")
+    assert bill_missed(universe.context()) == by_sweep
     assert account.meter(event) == "billed before"
-    counts = account.sum.counts
-    assert (counts.failed_starts, counts.runs, counts.attempts) == (1, 0, 0)
-    assert counts.wasted_us == counts.spot_us == 60 * 10**6 * pulled
+    assert account.sum.counts.wasted_us == account.sum.counts.spot_us == 60 * 10**6 * pulled
+    assert account.numbers("failed_starts", "runs", "attempts") == [1, 0, 0]
     account.task = replace(account.task, arn=f"{account.task.arn}-2")  # the run's next start
     assert account.meter(account.ended(**BY_ITSELF)) == "billed"
-    counts = account.sum.counts
-    assert (counts.failed_starts, counts.runs, counts.attempts) == (1, 1, 1)
+    assert account.numbers("failed_starts", "runs", "attempts") == [1, 1, 1]
 
 
-@pytest.mark.parametrize("capacity", ["FARGATE", "FARGATE_SPOT"])
-def test_a_failed_start_without_a_task_is_counted_once_by_its_key(
-    account: Account, capacity: str
-) -> None:
+def test_a_failed_start_without_a_task_is_counted_once_by_its_key(account: Account) -> None:
     universe = account.universe
     run = universe.prefect.read_run(account.run_id)
-    failed = FailedStart("prefect-spot:0123", 1, 1, "passing", capacity, recorded_at=universe.now)
+    failed = FailedStart("prefect-spot:0123", 1, 1, "passing", "FARGATE", recorded_at=universe.now)
     assert run is not None
     for metering in ("billed", "billed before"):
         assert bill_failed_start(universe.context(), run, failed).metering.value == metering
@@ -245,26 +228,6 @@ def test_a_failed_start_without_a_task_is_counted_once_by_its_key(
     assert bill_failed_start(universe.context(), run, of_a_task).metering.value == "ignored"
     universe.tasks.clear()  # ECS forgets a task
     assert bill_failed_start(universe.context(), run, of_a_task).metering.value == "billed"
-
-
-def test_of_a_task_whose_host_died_what_was_not_persisted_is_wasted(account: Account) -> None:
-    universe = account.universe
-    universe.prefect.run_task(account.run_id, StateType.COMPLETED, persisted=True)
-    universe.passes(100)
-    universe.prefect.run_task(account.run_id)
-    universe.passes(10)
-    assert (
-        account.meter(account.ended(stop_code="InfrastructureHealth", stopped_reason=""))
-        == "billed"
-    )
-    counts = account.sum.counts
-    assert (counts.failed_starts, counts.runs, counts.attempts, counts.interruptions) == (
-        1,
-        1,
-        1,
-        0,
-    )
-    assert counts.wasted_us == (10 + 30) * 10**6
 
 
 def test_a_task_of_no_flow_run_is_billed_as_such(account: Account) -> None:
@@ -285,11 +248,14 @@ def test_a_task_of_no_flow_run_is_billed_as_such(account: Account) -> None:
     [
         {"lastStatus": "DEPROVISIONING"},
         {"launchType": "EC2"},
-        {"capacityProviderName": "my-instances"},
         {"clusterArn": OTHERS},
-        {"clusterArn": OTHERS.replace("us-east-1", "eu-west-1").replace("others", OURS)},
+        {
+            "clusterArn": OTHERS.replace("us-east-1", "eu-west-1").replace(
+                "others", "prefect-spot-dev"
+            )
+        },
     ],
-    ids=["not stopped yet", "EC2", "another provider", "another cluster", "another region"],
+    ids=["not stopped yet", "not on Fargate", "another cluster", "another region"],
 )
 def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> None:
     event = account.ended(**BY_ITSELF)
@@ -299,56 +265,37 @@ def test_what_is_not_ours_to_bill(account: Account, changes: dict[str, Any]) -> 
     assert account.universe.sums() == ()
 
 
+POOL = "fargate-spot-test"
+
+
 @pytest.mark.parametrize("by_sweep", [False, True], ids=["meter", "sweep"])
 @pytest.mark.parametrize(
-    ("tag", "pools", "is_billed"),
+    ("shown", "pools", "is_billed"),
     [
-        ("fargate-spot-test", ("fargate-spot-test",), True),
-        ("", ("fargate-spot-test",), True),
-        ("its-name-for-aws", ("fargate-spot-test",), True),
-        ("theirs", ("ours",), False),
-        ("", ("ours",), False),
-        ("theirs", (), True),
+        ({"work_pool": POOL}, (POOL,), True),
+        ({"work_pool": ""}, (POOL,), True),
+        ({"work_pool": "its-name-for-aws"}, (POOL,), True),
+        ({"work_pool": "theirs"}, ("ours",), False),
+        ({"work_pool": ""}, ("ours",), False),
+        ({"work_pool": "theirs"}, (), True),
+        ({"launch_type": "EC2"}, (), False),
+        ({"capacity_provider": "my-instances"}, (), False),
     ],
 )
-def test_tasks_of_another_pools_runs_are_not_billed(
-    account: Account, tag: str, pools: tuple[str, ...], is_billed: bool, by_sweep: bool
+def test_what_ecs_alone_shows_to_be_another_pools_or_not_on_fargate_is_not_billed(
+    account: Account, shown: dict[str, Any], pools: tuple[str, ...], is_billed: bool, by_sweep: bool
 ) -> None:
     universe = account.universe
     universe.policy = replace(universe.policy, work_pools=pools)
     event = account.ended(**BY_ITSELF)
-    universe.tasks[account.task.arn] = replace(universe.tasks[account.task.arn], work_pool=tag)
+    del event["detail"]["launchType"], event["detail"]["capacityProviderName"]
+    universe.tasks[account.task.arn] = replace(universe.tasks[account.task.arn], **shown)
     universe.passes(600)
     if by_sweep:
         assert bill_missed(universe.context()) == is_billed
     else:
         assert account.meter(event) == ("billed" if is_billed else "ignored")
     assert len(universe.sums()) == is_billed
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"launch_type": "EC2"},
-        {"capacity_provider": "my-instances"},
-        {"arn": TASK_ARN.replace("us-east-1", "eu-west-1")},
-    ],
-    ids=str,
-)
-def test_what_ecs_alone_shows_not_to_be_ours_is_not_billed(
-    account: Account, changes: dict[str, Any]
-) -> None:
-    universe = account.universe
-    event = account.ended(**BY_ITSELF)
-    event["detail"].pop("launchType")
-    event["detail"].pop("capacityProviderName")
-    stopped = replace(universe.tasks[account.task.arn], **changes)
-    universe.tasks[account.task.arn] = stopped
-    universe.passes(600)
-    assert bill_missed(universe.context()) == 0
-    if stopped.arn == account.task.arn:
-        assert account.meter(event) == "ignored"
-    assert universe.sums() == ()
 
 
 def test_a_name_that_cannot_be_read_delays_no_bill(account: Account) -> None:

@@ -14,13 +14,13 @@ from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.money.report import Counts
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.repairs import SweepReport
 from chalicelib.functions.sweep import LIGHT_STAGES, LIVE, PAGE, STAGES, sweep
 from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
 from tests.make import NOW, ODD_ARNS
 from tests.twin.orchestration import TwinRun
-from tests.twin.prefect import InMemoryPrefect
 
 HOUR = 3700
 SUBMISSION = "Flow run could not be submitted to infrastructure: "
@@ -225,6 +225,7 @@ def test_a_run_that_never_gets_a_task_is_started_twice_more(universe: Universe) 
     assert [state.type for state in run.states].count(StateType.PENDING) == 3
     assert run.state.type is StateType.CRASHED
     assert "ECS never showed a task for it" in run.state.message
+    assert [daily.counts for daily in universe.sums()] == [Counts(failed_starts=3)]
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["react was there", "events lost"])
@@ -420,12 +421,17 @@ def test_a_failure_that_a_recorded_warning_caused_is_rerun(universe: Universe) -
     assert other.state.type is StateType.FAILED
 
 
-def test_a_completed_run_that_an_engine_crashed_is_completed_again(universe: Universe) -> None:
+@pytest.mark.parametrize("shown", [True, False], ids=["ECS shows its task", "ECS does not"])
+def test_a_completed_run_that_an_engine_crashed_is_completed_again(
+    universe: Universe, shown: bool
+) -> None:
     run, task = universe.running()
     universe.prefect.engine_finishes(run.id)
     crashed = ProposedState(StateType.CRASHED, "Crashed", "Execution was aborted by a signal.")
     universe.prefect.propose_state(run.id, crashed, force=True)
     universe.stops(task)
+    if not shown:
+        del universe.tasks[task.arn]
     universe.sweep()
     assert run.state.type is StateType.COMPLETED
 
@@ -591,7 +597,7 @@ BOTH_SERVERS = pytest.mark.parametrize("oldest", [False, True], ids=["newest", "
 def test_a_light_look_costs_one_request_when_there_is_nothing_to_do(
     universe: Universe, oldest: bool
 ) -> None:
-    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    universe.serve(oldest=oldest)
     assert minutely(universe).finished, "the first call reads all"
     assert universe.calls.count("prefect.find_runs") == len([*LIGHT_STAGES[:1], *STAGES])
     assert not [call for call in universe.calls if call.startswith("tasks.all")]
@@ -606,7 +612,7 @@ def test_a_light_look_costs_one_request_when_there_is_nothing_to_do(
 def test_a_refusal_is_answered_within_a_minute_and_asks_ecs_nothing(
     universe: Universe, oldest: bool
 ) -> None:
-    universe.prefect = InMemoryPrefect(universe.clock, oldest=oldest)
+    universe.serve(oldest=oldest)
     first = refused(universe)
     universe.sweep()  # learns which server it is
     run = refused(universe)
@@ -615,9 +621,11 @@ def test_a_refusal_is_answered_within_a_minute_and_asks_ecs_nothing(
     for each in (first, run):
         assert universe.prefect.is_due(each.id)
         assert each.job_variables["launch_type"] == "FARGATE"
+    assert universe.sums() == ()
     refuse(universe, run)
     universe.sweep()
     assert run.state.type is StateType.CRASHED
+    assert [daily.counts for daily in universe.sums()] == [Counts(failed_starts=1)]
 
 
 def test_a_failed_submission_is_answered_once(universe: Universe) -> None:

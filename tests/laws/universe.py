@@ -165,7 +165,12 @@ class Universe:
     """The newest handler's."""
 
     def __post_init__(self) -> None:
-        self.prefect = InMemoryPrefect(self.clock)
+        self.serve()
+
+    def serve(self, *, oldest: bool = False) -> None:
+        """Have a Prefect of its own, whose work pool puts runs on Spot."""
+        self.prefect = InMemoryPrefect(self.clock, oldest=oldest)
+        self.prefect.pool_defaults[self.prefect.work_pool_name] = {"launch_type": "FARGATE_SPOT"}
 
     @property
     def calls(self) -> list[str]:
@@ -221,17 +226,19 @@ class Universe:
 
     def event(self, task: Task, **detail: Any) -> dict[str, Any]:
         """An event about a task, with times that fit this universe's clock."""
-        assert task.created_at is not None
         ordinary = {
             "taskArn": task.arn,
             "capacityProviderName": task.capacity_provider or None,
-            "createdAt": task.created_at.isoformat(),
-            "pullStartedAt": task.created_at.isoformat(),
-            "startedAt": task.started_at and task.started_at.isoformat(),
+            "createdAt": task.created_at,
+            "pullStartedAt": task.pull_started_at,
+            "startedAt": task.started_at,
             "executionStoppedAt": None,
-            "updatedAt": self.now.isoformat(),
+            "updatedAt": self.now,
         }
-        event = make_event({**ordinary, **detail})
+        values = {**ordinary, **detail}.items()
+        event = make_event(
+            {name: v.isoformat() if isinstance(v, datetime) else v for name, v in values}
+        )
         override = event["detail"]["overrides"]["containerOverrides"][0]
         override["environment"][0]["value"] = str(task.flow_run_id)
         return event
@@ -243,25 +250,24 @@ class Universe:
     def exits(self, task: Task) -> list[dict[str, Any]]:
         """Spot takes the task; return every event about its container's exit, in ECS's order."""
         self.stops(task)
-        at = self.now.isoformat()
         return [
-            self.event(task, lastStatus=status, version=version, executionStoppedAt=at)
+            self.event(task, lastStatus=status, version=version, executionStoppedAt=self.now)
             for version, status in enumerate(("RUNNING", "DEPROVISIONING", "STOPPED"), start=5)
         ]
 
     def end_of(self, task: Task) -> dict[str, Any]:
         """The event about the task's end, as ECS noted it."""
         ended = self.tasks[task.arn]
-        assert ended.stopped_at is not None
-        assert ended.execution_stopped_at is not None
+        unstarted: dict[str, Any] = {} if ended.started_at else {"containers": []}
         return self.event(
             ended,
             lastStatus="STOPPED",
             version=7,
             stopCode=ended.stop_code,
             stoppedReason=ended.stopped_reason,
-            executionStoppedAt=ended.execution_stopped_at.isoformat(),
-            stoppedAt=ended.stopped_at.isoformat(),
+            executionStoppedAt=ended.execution_stopped_at,
+            stoppedAt=ended.stopped_at,
+            **unstarted,
         )
 
     def stops(self, task: Task, **how: Any) -> None:

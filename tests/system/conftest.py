@@ -5,16 +5,13 @@ them are up at once, each in a process of its own.
 """
 
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from localcloud.cloud import SWEEP
 from tests.e2e.scenario import Stage, set_up
 from tests.e2e.stories import pytest_runtest_makereport, stage, stories
 from tests.system.clouds import CLOUDS
@@ -24,6 +21,7 @@ __all__ = ["pytest_runtest_makereport", "stage", "stories"]
 
 HERE = Path(__file__).parent
 SWEEP_EVERY_SECONDS = 6.0
+"""As the schedule would every few minutes."""
 TEST_SECONDS = 1800
 """For a test to wait for its cloud and its story, on a busy machine."""
 
@@ -82,25 +80,6 @@ def deployed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
     with set_up(request.param, tmp_path_factory.mktemp("notes")) as deployed:
-        helper = kept_sweeping if deployed.options.worker else simulated_worker
-        with helper(deployed):
+        sweeping = deployed.kept_sweeping(SWEEP_EVERY_SECONDS)
+        with sweeping if deployed.options.worker else simulated_worker(deployed):
             yield deployed
-
-
-@contextmanager
-def kept_sweeping(stage: Stage) -> Iterator[None]:
-    """Sweep every few seconds, as the schedule would every few minutes."""
-    over = threading.Event()
-
-    def keep_sweeping() -> None:
-        while not over.wait(SWEEP_EVERY_SECONDS):
-            with stage.sweeping:
-                stage.cloud.lambdas.invoke(SWEEP, {"source": "aws.events", "detail": {}})
-
-    thread = threading.Thread(target=keep_sweeping, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

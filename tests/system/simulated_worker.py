@@ -95,9 +95,19 @@ class SimulatedWorker:
                     self._submitting.add(run["id"])
                     self.pool.submit(self._submit, run)
 
-    def _submit(self, run: dict[str, Any]) -> None:
+    def takes(self, run: dict[str, Any]) -> bool:
+        """Take a run that is due, and start it; whether the server gives it."""
+        due = run["state"]["state_details"]["scheduled_time"]
+        if not due or datetime.fromisoformat(due) > datetime.now(UTC) + PREFETCH:
+            return False
+        is_ours = self._moves(run["id"], "PENDING")
+        if is_ours:
+            self.pool.submit(self._submit, run, taken=True)
+        return is_ours
+
+    def _submit(self, run: dict[str, Any], taken: bool = False) -> None:
         try:
-            if self._moves(run["id"], "PENDING"):
+            if taken or self._moves(run["id"], "PENDING"):
                 self._start(run)
         except Exception as error:
             self.errors.append(error)

@@ -19,7 +19,7 @@ EXAMPLES = PROJECT / "examples"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/flows:1"
 TASK_ROLE = "arn:aws:iam::123456789012:role/flows"
 EXECUTION_ROLE = "arn:aws:iam::123456789012:role/flows-execution"
-TASKS = {"load_day": 4, "fetch_rate": 3, "convert": 3}
+TASKS = {"load_day": 4, "ask_for_rates": 1, "fetch_rate": 3, "convert": 3}
 FLOWS = 3
 """The flow, its subflow and its child: each persists what it returns."""
 

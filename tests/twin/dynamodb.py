@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
 from chalicelib.adapters.records import packed, unpacked
+
+T = TypeVar("T")
 
 
 class VirtualTime:
@@ -38,25 +40,23 @@ class VirtualTime:
             self.seconds, _, turn = heapq.heappop(self._waiting)
             turn.set()
 
-    def run(self, jobs: Sequence[Callable[[], object]], *, at_once: int) -> None:
-        """Do the jobs, in their order, so many of them at a time; raises what one of them did."""
-        queue, turns = iter(jobs), [threading.Event() for _ in range(min(at_once, len(jobs)))]
-        for turn in turns:
-            heapq.heappush(self._waiting, (self.seconds, next(self._order), turn))
+    def run(self, job: Callable[[T], object], inputs: Sequence[T], *, at_once: int) -> None:
+        """Do the job with each input, in their order, so many at a time; raises what a job did."""
+        queue, turns = iter(inputs), [threading.Event() for _ in range(at_once)]
+        self._waiting = [(self.seconds, next(self._order), turn) for turn in turns]
 
         def work(turn: threading.Event) -> None:
             turn.wait()
             try:
-                for job in queue:
-                    job()
+                for each in queue:
+                    job(each)
             finally:
                 self._next()
 
-        with ThreadPoolExecutor(len(turns)) as threads:
-            workers = [threads.submit(work, turn) for turn in turns]
+        with ThreadPoolExecutor(at_once) as threads:
+            done = threads.map(work, turns)
             self._next()
-        for worker in workers:
-            worker.result()
+            list(done)
 
 
 @dataclass
@@ -64,13 +64,15 @@ class BusyDynamoDB:
     """A table of a DynamoDB client: what `BillTable` writes with, and reads by key.
 
     A transaction has its items for `transaction_seconds`. `item_of` names, by its key, the item
-    that is taken: two keys of one name are one item, as far as conflicts go.
+    that is taken: two keys of one name are one item, as far as conflicts go. `cancels`: the next
+    transactions are refused for these reasons.
     """
 
     time: VirtualTime
     transaction_seconds: float = 0.02
     item_of: Callable[[str], str] = str
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cancels: list[str] = field(default_factory=list)
     refused: int = 0
     _taken: set[str] = field(default_factory=set)
 
@@ -85,8 +87,7 @@ class BusyDynamoDB:
         return {"Item": packed(self.items[pk])} if pk in self.items else {}
 
     def put_item(self, **request: Any) -> None:
-        item = unpacked(request["Item"])
-        self.items[item["pk"]] = item
+        self.items |= _by_key([request])
 
     def get_paginator(self, name: str) -> Any:
         """Return itself: the only page of a scan."""
@@ -99,33 +100,32 @@ class BusyDynamoDB:
         return [{"Items": found}]
 
     def update_item(self, **update: Any) -> None:
-        self._refuse_taken([update["Key"]["pk"]["S"]], "TransactionConflictException")
+        pk = update["Key"]["pk"]["S"]
+        self._refuse("TransactionConflictException", self._taken & {self.item_of(pk)})
         self._update(update)
 
     def transact_write_items(self, **request: Any) -> None:
         writes = request["TransactItems"]
-        puts = [unpacked(write["Put"]["Item"]) for write in writes if "Put" in write]
+        puts = _by_key(write["Put"] for write in writes if "Put" in write)
         updates = [write["Update"] for write in writes if "Update" in write]
-        keys = [put["pk"] for put in puts] + [update["Key"]["pk"]["S"] for update in updates]
-        self._refuse_taken(keys, "TransactionConflict")
-        self._refuse(["ConditionalCheckFailed"] * any(put["pk"] in self.items for put in puts))
-        items = set(map(self.item_of, keys))
+        items = set(map(self.item_of, [*puts, *(each["Key"]["pk"]["S"] for each in updates)]))
+        if self.cancels:
+            self._refuse(self.cancels.pop(0), items)
+        self._refuse("TransactionConflict", self._taken & items)
+        self._refuse("ConditionalCheckFailed", puts.keys() & self.items)
         self._taken |= items
         self.time.sleep(self.transaction_seconds)
         self._taken -= items
-        self.items |= {put["pk"]: put for put in puts}
+        self.items |= puts
         for update in updates:
             self._update(update)
 
-    def _refuse_taken(self, keys: Iterable[str], code: str) -> None:
-        taken = [code for pk in keys if self.item_of(pk) in self._taken]
-        self.refused += len(taken)
-        self._refuse(taken)
-
-    def _refuse(self, codes: Sequence[str]) -> None:
-        if codes:
-            reasons = [{"Code": code} for code in codes]
-            answer: Any = {"Error": {"Code": codes[0]}, "CancellationReasons": reasons}
+    def _refuse(self, code: str, items: Iterable[str]) -> None:
+        """Refuse a write because of these items, if there are any."""
+        if reasons := [{"Code": code} for _ in items]:
+            self.refused += 1
+            error = code if code.endswith("Exception") else "TransactionCanceledException"
+            answer: Any = {"Error": {"Code": error}, "CancellationReasons": reasons}
             raise ClientError(answer, "TransactWriteItems")
 
     def _update(self, update: Mapping[str, Any]) -> None:
@@ -135,7 +135,10 @@ class BusyDynamoDB:
         item |= {name: values[value] for name, value in re.findall(r"(\w+) = (:\w+)", sets)}
         for name, value in re.findall(r"(\w+) (:\w+)", adds):
             more = values[value]
-            old = item.get(name)
-            item[name] = (
-                more if old is None else old | more if isinstance(more, set) else old + more
-            )
+            old = item.get(name, type(more)())
+            item[name] = old | more if isinstance(more, set) else old + more
+
+
+def _by_key(puts: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    items = [unpacked(put["Item"]) for put in puts]
+    return {item["pk"]: item for item in items}

@@ -300,8 +300,12 @@ class InMemoryPrefect(Hands):
         return deployment.id
 
     def delete_deployment(self, deployment_id: UUID) -> None:
-        """A person deletes the deployment; its runs keep its id."""
+        """A person deletes the deployment; what is SCHEDULED and never started goes with it."""
         del self._deployments[deployment_id]
+        for run in [*self.runs.values()]:
+            is_its = run.deployment is not None and run.deployment.id == deployment_id
+            if is_its and run.state.type is StateType.SCHEDULED and not run.run_count:
+                del self.runs[run.id]
 
     def create_run(
         self,

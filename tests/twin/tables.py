@@ -5,7 +5,7 @@ they are, so each method is one step: it happens whole, or, where its condition 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
@@ -78,12 +78,11 @@ class InMemoryRecords:
 
 @dataclass
 class InMemoryBills:
-    """`core.ports.Bills`, and all bills for a replay. `rates`: of all deployments, by day."""
+    """`core.ports.Bills`, and all bills for a replay."""
 
     bills: dict[str, Bill] = field(default_factory=dict)
     billed_runs: set[UUID | None] = field(default_factory=set)
     sums: dict[tuple[date, str], DailySum] = field(default_factory=dict)
-    rates: dict[date, frozenset[str]] = field(default_factory=dict)
     reported: str = ""
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
@@ -99,18 +98,14 @@ class InMemoryBills:
         before = self.sums.get(key, DailySum(daily.day, daily.deployment, Counts()))
         name = daily.deployment.name or before.deployment.name
         deployment = Deployment(daily.deployment.key, name)
-        self.sums[key] = DailySum(daily.day, deployment, before.counts + daily.counts)
-        self.rates[daily.day] = self.rates.get(daily.day, frozenset()) | daily.rates
+        counts, rates = before.counts + daily.counts, before.rates | daily.rates
+        self.sums[key] = DailySum(daily.day, deployment, counts, rates)
         self.bills[bill.task_arn] = bill
         self.billed_runs |= {bill.flow_run_id} if is_attempt else set()
         return True
 
     def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
-        found = [
-            replace(kept, rates=self.rates[kept.day])
-            for kept in self.sums.values()
-            if kept.day in days
-        ]
+        found = [kept for kept in self.sums.values() if kept.day in days]
         return tuple(sorted(found, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
 
     def read_bills(self) -> Iterable[Bill]:

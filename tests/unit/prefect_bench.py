@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from chalicelib.adapters.prefect_api import PrefectRest
+from chalicelib.adapters.prefect_client import JsonHttp
 from tests.unit.scripted_server import ScriptedServer, Step
 
 RUN_ID = UUID("11111111-2222-4333-8444-555555555555")
@@ -56,9 +57,9 @@ class Bench:
 
     def __enter__(self) -> "Bench":
         self.server = ScriptedServer(self.script).__enter__()
-        self.prefect = PrefectRest(
-            self.server.url + self.path, self.credential, self.left, sleep=self.slept.append
-        )
+        url = self.server.url + self.path
+        self.http = JsonHttp(url, self.credential, self.left, sleep=self.slept.append)
+        self.prefect = PrefectRest(self.http)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,9 +20,9 @@ from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 import infra
 from chalicelib.adapters.prefect_answers import read_pool_defaults
 from chalicelib.core.model.policy import (
+    ON_FARGATE,
     STRATEGY,
     is_on_demand,
-    must_displace_strategy,
     on_demand_variables,
     runs_on_fargate,
 )
@@ -89,10 +89,6 @@ def configured(
     return configuration, WORKER._prepare_task_definition(configuration, "us-east-1", run)
 
 
-def task_definition(**job_variables: Any) -> dict[str, Any]:
-    return configured(job_variables)[1]
-
-
 def test_template_is_prefect_aws_default_with_our_changes_and_nothing_else() -> None:
     default = ECSWorker.get_default_base_job_template()
     for path, value in OUR_CHANGES.items():
@@ -102,7 +98,7 @@ def test_template_is_prefect_aws_default_with_our_changes_and_nothing_else() -> 
 
 def test_worker_makes_a_fargate_task_of_it_whose_memory_is_the_containers() -> None:
     """A deployment's own environment does not displace the SIGTERM behaviour."""
-    definition = task_definition(memory=4096, cpu=2048, env={"MY_OWN": "1"})
+    _, definition = configured({"memory": 4096, "cpu": 2048, "env": {"MY_OWN": "1"}})
     assert (definition["cpu"], definition["memory"]) == ("2048", "4096")
     assert definition["networkMode"] == "awsvpc"
     assert definition["requiresCompatibilities"] == ["FARGATE"]
@@ -140,21 +136,15 @@ def test_a_moved_run_is_on_fargate_by_exactly_one_of_launch_type_and_strategy(
     for name, value in default.items():
         template["variables"]["properties"][name]["default"] = value
     defaults = read_pool_defaults({"base_job_template": template})
-    displaces = must_displace_strategy(own, deployed, defaults)
-    moved = on_demand_variables(own, displaces_strategy=displaces)
+    moved = on_demand_variables(own, deployed, defaults)
     configuration, definition = configured({**deployed, **moved}, template)
-    request = WORKER._prepare_task_run_request(
-        configuration, {**definition, "networkMode": "bridge"}, "arn", False
-    )
+    definition["networkMode"] = "bridge"
+    request = WORKER._prepare_task_run_request(configuration, definition, "arn", False)
     capacity = {k: request[k] for k in ("launchType", "capacityProviderStrategy") if k in request}
-    assert capacity in (
-        {"launchType": "FARGATE"},
-        {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]},
-    )
+    assert capacity in ({"launchType": "FARGATE"}, {"capacityProviderStrategy": [ON_FARGATE]})
     inherited = {**defaults, **deployed}
     assert (STRATEGY in moved) is (STRATEGY in inherited or bool(own.get(STRATEGY)))
-    run = make_run(job_variables=moved)
-    assert is_on_demand(run)
+    assert is_on_demand(make_run(job_variables=moved))
     assert runs_on_fargate({**inherited, **moved})
 
 

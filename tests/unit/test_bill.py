@@ -30,8 +30,7 @@ from chalicelib.core.money.bill import (
     cause_of,
     guards_of,
     never_started,
-    outcome_of_interruption,
-    outcome_of_other_stop,
+    outcome_of,
     wasted_seconds,
 )
 from chalicelib.core.money.report import Counts, sum_of, usd
@@ -67,11 +66,13 @@ def bill(task: Task, *, wasted: Decimal | int = 0, cause: Cause = Cause.SPOT_INT
     )
 
 
+UNBORN: dict[str, Any] = dict.fromkeys(("pull_started_at", "started_at", "execution_stopped_at"))
+
+
 def test_a_task_without_image_pull_and_container_is_not_charged() -> None:
-    unborn = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
-    assert never_started(stopped(**unborn))
-    assert not never_started(stopped(**{**unborn, "pull_started_at": NOW}))
-    assert not never_started(stopped(**unborn, exit_code=1))
+    assert never_started(stopped(**UNBORN))
+    assert not never_started(stopped(**{**UNBORN, "pull_started_at": NOW}))
+    assert not never_started(stopped(**UNBORN, exit_code=1))
 
 
 @pytest.mark.parametrize(
@@ -105,32 +106,22 @@ def test_a_bill_without_an_end_is_dated_by_what_ecs_reported_last() -> None:
 
 # Failed starts.
 
-UNBORN = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
-NO_CAPACITY = "Capacity is unavailable at this time. Please try again later"
-WARNED = RunRecord(RUN_ID).with_interruption(
-    Interruption(TASK_ARN, number=1, cause=Cause.SPOT_INTERRUPTION.value, capacity="FARGATE_SPOT")
-)
-
 
 @pytest.mark.parametrize(
-    ("stop", "record", "cause"),
+    ("changes", "warned", "cause"),
     [
-        (("TaskFailedToStart", "no network interface", {}), RunRecord(RUN_ID), Cause.FAILED_START),
-        (("TaskFailedToStart", "CannotPull", {"pull_started_at": NOW}), None, Cause.OTHER),
-        (("TaskFailedToStart", NO_CAPACITY, {}), RunRecord(RUN_ID), Cause.NO_SPOT_CAPACITY),
-        (("TaskFailedToStart", "", {"started_at": NOW}), RunRecord(RUN_ID), Cause.OTHER),
-        (("InfrastructureHealth", "", {"started_at": NOW}), RunRecord(RUN_ID), Cause.FAILED_START),
-        (("InfrastructureHealth", "", {"started_at": NOW}), WARNED, Cause.SPOT_INTERRUPTION),
-        (("SpotInterruption", "", {}), RunRecord(RUN_ID), Cause.SPOT_INTERRUPTION),
-        (("UserInitiated", "", {}), RunRecord(RUN_ID), Cause.OTHER),
+        ({}, False, Cause.FAILED_START),
+        ({"stopped_reason": "Capacity is unavailable at this time"}, False, Cause.NO_SPOT_CAPACITY),
+        ({"started_at": NOW}, False, Cause.OTHER),
+        ({"started_at": NOW}, True, Cause.SPOT_INTERRUPTION),
+        ({"flow_run_id": None}, False, Cause.OTHER),
     ],
 )
-def test_a_bill_names_the_cause_that_the_rescue_goes_by(
-    stop: tuple[str, str, dict[str, Any]], record: RunRecord | None, cause: Cause
+def test_a_bill_names_the_cause_that_the_rescue_goes_by_of_a_flow_run(
+    changes: dict[str, Any], warned: bool, cause: Cause
 ) -> None:
-    code, reason, times = stop
-    task = stopped(stop_code=code, stopped_reason=reason, **{**UNBORN, **times})
-    assert cause_of(task, record) is cause
+    failed = {"stop_code": "TaskFailedToStart", "stopped_reason": "no network interface"}
+    assert cause_of(stopped(**{**UNBORN, **failed, **changes}), warned=warned) is cause
 
 
 @pytest.mark.parametrize(
@@ -151,13 +142,10 @@ def test_what_a_failed_start_cost_was_in_vain_and_without_a_container_it_is_no_a
     assert not made.shortcomings
     assert made.amounts is not None
     assert (made.amounts.cost_usd > 0) is bool(charged)
-    later = sum_of(made, RerunOutcome.NONE, first_of_its_run=False).counts
-    assert (later.failed_starts, later.attempts, later.interruptions) == (1, attempts, 0)
-    first = sum_of(made, RerunOutcome.NONE, first_of_its_run=True, guards=("", "deadline")).counts
-    assert (first.runs, first.deadline_moves, first.first_spot_us > 0) == (
-        *[attempts] * 2,
-        attempts > 0,
-    )
+    counts = sum_of(made, RerunOutcome.NONE, first_of_its_run=True, guards=("", "deadline")).counts
+    assert (counts.failed_starts, counts.interruptions) == (1, 0)
+    assert (counts.attempts, counts.runs, counts.deadline_moves) == (attempts,) * 3
+    assert (counts.first_spot_us > 0) is bool(attempts)
 
 
 # What has to be redone.
@@ -247,7 +235,7 @@ NOT_RERUN = recorded(rerun_on="", outcome_annotated=True)
 def test_what_became_of_an_interruption(
     record: RunRecord, history: list[RunState], mode: str, outcome: str
 ) -> None:
-    assert outcome_of_interruption(stopped(), history, record, Mode(mode)) == outcome
+    assert outcome_of(stopped(), Cause.DRILL, history, record, Mode(mode)) == outcome
 
 
 REFUSED = RunRecord(RUN_ID, next_capacity="FARGATE")
@@ -274,7 +262,8 @@ def test_an_attempt_on_demand_after_a_refusal_is_the_rerun_itself(
 ) -> None:
     task = stopped(capacity_provider=capacity)
     expected = RerunOutcome.ON_DEMAND_RERUN if is_rerun else RerunOutcome.NONE
-    assert outcome_of_other_stop(task, record, Mode(mode)) is expected
+    assert outcome_of(task, Cause.OTHER, (), record, Mode(mode)) is expected
+    assert outcome_of(task, Cause.FAILED_START, (), record, Mode(mode)) is RerunOutcome.NONE
     assert guards_of(task, record, Mode(mode)) == guards
 
 

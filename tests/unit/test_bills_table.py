@@ -1,20 +1,19 @@
 """Bills and daily sums: one contract for DynamoDB and the twin; both or neither, once, by key."""
 
-import itertools
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable, _item_of
-from chalicelib.adapters.records import MOST_TRIES
+from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.records import MOST_TRIES, Items
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
 from chalicelib.core.money.report import Counts, DailySum, sum_of, total
@@ -22,7 +21,7 @@ from chalicelib.errors import ThrottledError
 from tests.make import NOW, TASK_ARN, make_table
 from tests.twin.dynamodb import BusyDynamoDB, VirtualTime
 from tests.twin.tables import InMemoryBills
-from tests.unit.test_bill import ETL, SPOT, bill, stopped
+from tests.unit.test_bill import ETL, SPOT, UNBORN, bill, stopped
 
 TODAY = date(2026, 11, 23)
 
@@ -38,8 +37,7 @@ def table(request: pytest.FixtureRequest) -> Any:
     if request.param == "in memory":
         return InMemoryBills()
     if request.param == "busy":
-        busy: Any = BusyDynamoDB(VirtualTime())
-        return BillTable(busy, "books")
+        return busy_table([])
     return BillTable(request.getfixturevalue("dynamodb"), "books")
 
 
@@ -125,34 +123,24 @@ def test_a_rate_that_is_new_on_a_known_day_is_listed_too(table: Any) -> None:
     assert table.read_sums([TODAY])[0].rates == frozenset(map(str, (*x86.rates, *arm.rates)))
 
 
-def test_a_name_that_was_not_to_be_had_is_written_by_the_next_bill(table: Any) -> None:
-    unnamed = replace(another(1), deployment=Deployment(ETL.key))
-    assert write(table, unnamed)
-    assert table.read_sums([TODAY])[0].deployment.title == f"({ETL.key})"
-    named = another(2)
-    assert write(table, named)
-    nameless_again = replace(another(3), deployment=Deployment(ETL.key))
-    assert write(table, nameless_again)
-    assert table.read_sums([TODAY])[0].deployment == ETL
-
-
-def test_a_deployment_has_the_name_that_it_had_last(table: Any) -> None:
-    for number, name in enumerate("zyxabcdwv"):
+def test_a_deployment_has_the_name_that_was_last_to_be_had(table: Any) -> None:
+    titles = []
+    for number, name in enumerate(("", *"zyxabcdwv", "")):
         at = NOW + timedelta(seconds=number)
         made = replace(another(number), deployment=Deployment(ETL.key, name), ended_at=at)
         assert write(table, made)
-    assert [daily.deployment.name for daily in table.read_sums([TODAY])] == ["v"]
+        titles += [daily.deployment.title for daily in table.read_sums([TODAY])]
+    assert titles == [f"({ETL.key})", *"zyxabcdwv", "v"]
 
 
 def test_a_run_is_counted_with_its_first_attempt_and_not_with_a_failed_start(table: Any) -> None:
-    unborn = {"pull_started_at": None, "started_at": None, "execution_stopped_at": None}
-    for number, times in enumerate((unborn, {}, unborn, {})):
-        failed = Cause.FAILED_START if times else Cause.OTHER
-        made = bill(stopped(**times), cause=failed)
+    numbers = []
+    for number, times in enumerate((UNBORN, {}, UNBORN, {})):
+        made = bill(stopped(**times), cause=Cause.FAILED_START if times else Cause.OTHER)
         assert write(table, replace(made, task_arn=f"prefect-spot:{number}"))
         [counts] = [daily.counts for daily in table.read_sums([TODAY])]
-        numbers = (counts.failed_starts, counts.runs, counts.attempts)
-        assert numbers == [(1, 0, 0), (1, 1, 1), (2, 1, 1), (2, 1, 2)][number]
+        numbers.append((counts.failed_starts, counts.runs, counts.attempts))
+    assert numbers == [(1, 0, 0), (1, 1, 1), (2, 1, 1), (2, 1, 2)]
     assert [made.started for made in table.read_bills()].count(False) == 2
 
 
@@ -224,90 +212,64 @@ def calls_to(dynamodb: Any) -> list[tuple[str, str]]:
 
 
 def test_a_bill_reads_three_items_however_many_sums_its_day_has(dynamodb: Any) -> None:
-    table = BillTable(dynamodb, "books")
-    for number in range(40):
-        other = Deployment(f"{ETL.key[:-2]}{number:02d}", "etl/hourly")
-        assert write(table, replace(another(number), deployment=other))
-    assert write(table, another(40))
+    table, others = BillTable(dynamodb, "books"), replace(ETL, key="others")
+    for number in range(40):  # so all items of both deployments are there
+        assert write(table, replace(another(number), deployment=others if number % 2 else ETL))
     calls = calls_to(dynamodb)
-    assert write(table, replace(another(40), task_arn=same_item(another(40).task_arn)))
+    assert write(table, another(40))
     assert [name for name, _ in calls] == ["BatchGetItem", "TransactWriteItems"]
     assert calls[0][1].count('"pk"') == 3
 
 
-def same_item(task_arn: str) -> str:
-    """Another task whose bill adds to the same item."""
-    daily = DailySum(TODAY, ETL, Counts())
-    arns = (f"{task_arn}{number}" for number in itertools.count())
-    return next(arn for arn in arns if _item_of(daily, arn, 0) == _item_of(daily, task_arn, 0))
-
-
 def test_a_sum_of_an_earlier_release_is_added_to_that_of_its_day(dynamodb: Any) -> None:
-    made, old = bill(stopped(), wasted=600), Counts(runs=1, attempts=7, cost_e8=123)
-    counts = {name: {"N": str(count)} for name, count in asdict(old).items() if count}
-    rates, gone = {"rates": {"SS": ["an|older|rate"]}}, "another-deployment"
-    for values in (
-        {"pk": f"sum#{TODAY}#{ETL.key}", "deployment": "etl/by-its-old-name"},
-        {"pk": f"sum#{TODAY}#{gone}"},
-    ):
-        item = {name: {"S": value} for name, value in values.items()}
-        dynamodb.put_item(TableName="books", Item=item | counts)
-    day = {"pk": {"S": f"day#{TODAY}"}, "deployments": {"SS": [ETL.key, gone]}}
-    dynamodb.put_item(TableName="books", Item=day | rates)
-    table = BillTable(dynamodb, "books")
+    put, gone = Items(dynamodb, "books", lambda _: None).put, Deployment("another-deployment")
+    old = Counts(runs=1, attempts=7, cost_e8=123)
+    put(f"sum#{TODAY}#{ETL.key}", deployment="etl/by-its-old-name", **asdict(old))
+    put(f"sum#{TODAY}#{gone.key}", **asdict(old))
+    put(f"day#{TODAY}", deployments={ETL.key, gone.key}, rates={"an|older|rate"})
+    table, made = BillTable(dynamodb, "books"), bill(stopped(), wasted=600)
     assert write(table, made)
     added = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
-    both = added.rates | {"an|older|rate"}
+    rates = frozenset({"an|older|rate"})  # of all deployments, noted by the day
     assert table.read_sums([TODAY]) == (
-        DailySum(TODAY, Deployment(gone), old, both),
-        DailySum(TODAY, ETL, old + added.counts, both),
+        DailySum(TODAY, gone, old, rates),
+        DailySum(TODAY, ETL, old + added.counts, added.rates | rates),
     )
 
 
-class Busy:
-    """DynamoDB while others write: it cancels for these reasons in turn, and may show old data."""
+class Late:
+    """DynamoDB as it was, at the first look."""
 
-    def __init__(self, dynamodb: Any, *cancels: str, is_late: bool = False) -> None:
-        self._dynamodb, self._cancels, self._is_late = dynamodb, list(cancels), is_late
+    def __init__(self, dynamodb: Any) -> None:
+        self._dynamodb, self._looks = dynamodb, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamodb, name)
 
     def batch_get_item(self, **request: Any) -> Any:
-        answer = {"Responses": {}} if self._is_late else self._dynamodb.batch_get_item(**request)
-        self._is_late = False
-        return answer
-
-    def transact_write_items(self, **request: Any) -> Any:
-        if not self._cancels:
-            return self._dynamodb.transact_write_items(**request)
-        code = self._cancels.pop(0)
-        if code == "TransactionInProgressException":
-            raise ClientError({"Error": {"Code": code}}, "TransactWriteItems")
-        reasons = [{"Code": "None"}, {"Code": code}]
-        raise self._dynamodb.exceptions.TransactionCanceledException(
-            {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons},
-            "TransactWriteItems",
-        )
+        self._looks += 1
+        return self._dynamodb.batch_get_item(**request) if self._looks > 1 else {"Responses": {}}
 
 
 def test_a_task_or_run_that_another_billed_meanwhile_is_not_counted_twice(dynamodb: Any) -> None:
     table = BillTable(dynamodb, "books")
     assert write(table, another(1))
     for made, is_billed in ((another(1), False), (another(2), True)):
-        late: Any = Busy(dynamodb, is_late=True)
+        late: Any = Late(dynamodb)
         assert write(BillTable(late, "books", sleep=lambda _: None), made) is is_billed
     counts = total(table.read_sums([TODAY]))
     assert (counts.runs, counts.attempts) == (1, 2)
 
 
-PASSING = ["TransactionConflict", "TransactionInProgressException", "ThrottlingError"]
+def busy_table(cancels: list[str], sleep: Callable[[float], None] = lambda _: None) -> BillTable:
+    busy: Any = BusyDynamoDB(VirtualTime(), cancels=cancels)
+    return BillTable(busy, "books", sleep=sleep)
 
 
-def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
+def test_conflicts_with_others_are_waited_out() -> None:
     slept: list[float] = []
-    busy: Any = Busy(dynamodb, *PASSING)
-    assert write(BillTable(busy, "books", sleep=slept.append), bill(stopped()))
+    passing = ["TransactionConflict", "TransactionInProgressException", "ThrottlingError"]
+    assert write(busy_table(passing, slept.append), bill(stopped()))
     assert len(slept) == 3
     assert slept == sorted(slept)
 
@@ -320,10 +282,9 @@ def test_conflicts_with_others_are_waited_out(dynamodb: Any) -> None:
     ],
 )
 def test_but_not_for_ever_and_nothing_else_is_waited_out(
-    dynamodb: Any, code: str, error: type[Exception], said: str
+    code: str, error: type[Exception], said: str
 ) -> None:
-    busy: Any = Busy(dynamodb, *[code] * MOST_TRIES)
-    table = BillTable(busy, "books", sleep=lambda _: None)
+    table = busy_table([code] * MOST_TRIES)
     with pytest.raises(error, match=said):
         write(table, bill(stopped()))
     assert table.unbilled([TASK_ARN]) == (TASK_ARN,)
@@ -362,10 +323,9 @@ def test_no_bill_of_a_storm_is_lost_where_the_sum_is_spread(item_of: Any, lost: 
         except ThrottledError:
             failed.append(each)
 
-    time.run([partial(stop, each) for each in stops], at_once=AT_ONCE)
+    time.run(stop, stops, at_once=AT_ONCE)
     assert dynamodb.refused > STOPS // 10, "it was no storm"
     assert len(failed) in lost
     first = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
-    billed = STOPS - len(failed)
-    expected = Counts(**{name: billed * count for name, count in asdict(first.counts).items()})
-    assert table.read_sums([TODAY]) == (replace(first, counts=expected),)
+    billed = sum([first.counts] * (STOPS - len(failed)), Counts())
+    assert table.read_sums([TODAY]) == (replace(first, counts=billed),)

@@ -23,13 +23,13 @@ def test_state_and_tags_that_were_decided_by_are_kept() -> None:
     assert (kept.run_state, kept.tags) == ("CRASHED", ours)
 
 
-def test_a_task_that_ecs_has_forgotten_exited_when_the_runs_last_state_began() -> None:
+def test_when_a_task_that_ecs_has_forgotten_exited_is_unknown() -> None:
     running = make_state(timestamp=NOW - seconds(7200))
     forgotten = Gone(TASK_ARN, CLUSTER_ARN, "FARGATE_SPOT", started=True)
     run = make_run(state=running)
     recorded = choose_capacity(make_snapshot(subject=forgotten, run=run, history=(running,)))
     assert recorded.interruption is not None
-    assert recorded.interruption.exited_at == running.timestamp
+    assert recorded.interruption.exited_at is None
 
 
 def test_where_nothing_is_rerun_the_state_at_the_exit_is_kept() -> None:

@@ -35,7 +35,7 @@ from chalicelib.core.rescue.capacity import (
 )
 from chalicelib.core.rescue.decide import decide
 from chalicelib.core.rescue.failed_start import choose_retry
-from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
+from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task, rerun_state_of
 from chalicelib.core.rescue.snapshot import FailedSubmission, Gone, Remains, Snapshot
 from tests.make import (
     CLUSTER_ARN,
@@ -116,7 +116,8 @@ def not_submitted(why: str, kind: StateType = CRASHED, **run: Any) -> Snapshot:
     """The worker could not submit the run; since then it is in a state of that kind."""
     crashed = make_state(CRASHED, message=f"Failed to submit flow run to infrastructure: {why}")
     state = crashed if kind is CRASHED else make_state(kind)
-    submission = FailedSubmission(crashed.id, crashed.message)
+    capacity = run.get("job_variables", {}).get("launch_type", FARGATE_SPOT)
+    submission = FailedSubmission(crashed.id, crashed.message, capacity)
     history = (make_state(PENDING), crashed, *(() if kind is CRASHED else (state,)))
     found = make_run(**{"run_count": 0, **run, "state": state})
     return make_snapshot(subject=submission, run=found, history=history, swept=True)
@@ -152,6 +153,13 @@ def waiting(retry_type: str | None, due_in: float, subject: Any = None, **change
     return make_snapshot(run=run, subject=subject or make_task(), **changes)
 
 
+def rescheduled_at_sigterm() -> Snapshot:
+    """The flow waited for a retry of its own; at SIGTERM its engine rescheduled the run."""
+    waits = waiting("in_process", 1800)
+    now = make_state(SCHEDULED, name="AwaitingRetry", details={"scheduled_time": NOW.isoformat()})
+    return replace(waits, run=replace(waits.run, state=now), history=(*waits.history, now))
+
+
 def failed_at(age: float, warned: float = 5) -> Snapshot:
     """FAILED so many seconds ago; warned 5 s and exited 1 s ago."""
     warning = replace(WARNING, updated_at=NOW - seconds(warned))
@@ -176,6 +184,15 @@ def due_over(*states: RunState, made_due: bool = True) -> Snapshot:
     before = parked()
     history = (*before.history, between, *made, *since)
     return replace(before, run=replace(before.run, state=history[-1]), history=history)
+
+
+def crashed_while_parked(times: int) -> Snapshot:
+    """An automation crashes the run each time that it is parked."""
+    states: list[RunState] = [make_state()]
+    for _ in range(times):
+        park_id = rerun_state_of(TASK_ARN, states).park_id
+        states += [make_state(SCHEDULED, transition_id=park_id), make_state(CRASHED)]
+    return replace(parked(), run=make_run(state=states[-1]), history=tuple(states))
 
 
 def with_start_tag(snapshot: Snapshot, retries: int) -> Snapshot:
@@ -231,8 +248,17 @@ TABLE: dict[str, tuple[Snapshot, str]] = {
         "ignore",
     ),
     "crashed over COMPLETED": (through(RUNNING, COMPLETED, CRASHED), "restore"),
+    "crashed over PAUSED": (through(RUNNING, PAUSED, CRASHED), "restore"),
+    "crashed over PAUSED, out of memory": (
+        replace(through(RUNNING, PAUSED, CRASHED), subject=OUT_OF_MEMORY),
+        "ignore",
+    ),
     "crashed twice over CANCELLED": (through(RUNNING, CANCELLED, CRASHED, CRASHED), "restore"),
     "FAILED between warning and exit": (failed_at(3), "rerun-on-spot"),
+    "FAILED by the signal, spot:never-rerun": (
+        replace(failed_at(3), run=replace(failed_at(3).run, tags=("spot:never-rerun",))),
+        "mark-crashed",
+    ),
     "FAILED before the warning": (failed_at(6), "annotate"),
     "FAILED long after the exit": (failed_at(-30), "annotate"),
     "waits for its own retry": (waiting("in_process", 1800), "rerun-on-spot"),
@@ -243,6 +269,11 @@ TABLE: dict[str, tuple[Snapshot, str]] = {
     "waits for a worker, other death": (waiting(None, 0, OUT_OF_MEMORY, swept=True), "ignore"),
     "due, then crashed by an automation": (due(make_state(CRASHED)), "rerun-on-spot"),
     "due, then cancelled for a concurrency limit": (due(LIMIT), "rerun-on-spot"),
+    "due, then cancelled by a user who names a limit": (
+        due(make_state(CANCELLED, message="by ann: above our concurrency limit")),
+        "finish-rerun",
+    ),
+    "crashed while parked, too often": (replace(crashed_while_parked(21), swept=True), "ignore"),
     "due, then cancelled by a user": (due(CANCELLED_BY_ANN), "finish-rerun"),
     "crashed with a newer task": (due(make_state(CRASHED), newer_task=True), "finish-rerun"),
     "cancelled, and crashed by its engine": (
@@ -468,11 +499,19 @@ def test_a_rerun_waits_between_once_and_twice_the_delay_but_not_on_demand(
     [
         (waiting("in_process", 1800), 1800),
         (waiting("in_process", -5), 0),
+        (rescheduled_at_sigterm(), 1800),
         (replace(waiting("in_process", 1800), run=make_run(tags=("spot-retries:0",))), 1800),
         (waiting(None, 86_400), 86_400),
         (not_submitted(REFUSAL), 0),
     ],
-    ids=["own retry", "own retry, over", "on demand", "a person's", "refused"],
+    ids=[
+        "own retry",
+        "own retry, over",
+        "own retry, rescheduled by its engine",
+        "on demand",
+        "a person's",
+        "refused",
+    ],
 )
 def test_a_rerun_is_due_no_earlier_than_the_run_would_have_been(before: Snapshot, at: int) -> None:
     assert action(MakeDue, then_parked(before)).at == NOW + seconds(at)

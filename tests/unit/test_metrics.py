@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from chalicelib.adapters.aws import EmfMetrics
 from chalicelib.core.metrics import Measured, Metric, values_of_bill, values_of_rescue
 from chalicelib.core.model.ecs_task import Cause
-from chalicelib.core.model.flow_run import FailedStart, Interruption, RunRecord, StateType
+from chalicelib.core.model.flow_run import Interruption, RunRecord, StateType
+from chalicelib.core.money.bill import cause_of
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.decide import decide
+from chalicelib.core.rescue.failed_start import record_failed_start
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from chalicelib.errors import PrefectUnavailableError
 from chalicelib.functions.react import react
@@ -155,6 +157,14 @@ def record_of(cause: Cause = Cause.SPOT_INTERRUPTION, **changes: Any) -> RunReco
     return RunRecord(RUN_ID, {TASK_ARN: replace(interruption, **changes)}, next_capacity="FARGATE")
 
 
+def annotated(record: RunRecord) -> RunRecord:
+    for noted in record.interruptions.values():
+        record = record.with_interruption(replace(noted, outcome_annotated=True))
+    for failed in record.failed_starts.values():
+        record = record.with_failed_start(replace(failed, annotated=True))
+    return record
+
+
 def finishing(at: timedelta = timedelta()) -> Decision:
     """The decision on a run that is seen due, `at` after the container's exit."""
     park_id = park_id_of_task(TASK_ARN)
@@ -171,30 +181,46 @@ def finishing(at: timedelta = timedelta()) -> Decision:
 
 @pytest.mark.parametrize(("after", "reaction"), [(3, 3), (-3, 0)], ids=["later", "clock behind"])
 def test_a_rerun_on_demand_is_counted_as_one(after: int, reaction: int) -> None:
-    values = handled(finishing(timedelta(seconds=after)), record_of(), record_of())
+    values = handled(finishing(timedelta(seconds=after)), record_of(), annotated(record_of()))
     assert values == {"OnDemandReruns": 1, "ReactionSeconds": reaction}
     assert handled(replace(finishing(), actions=()), record_of(), record_of()) == {}
 
 
+NO_ROOM = "Capacity is unavailable at this time."
+
+
 @pytest.mark.parametrize(
-    ("kind", "counted"),
-    [("refusal", {"OnDemandReruns": 1}), ("passing", {"FailedStarts": 1})],
+    ("reason", "provider", "retried_on", "counted"),
+    [
+        (NO_ROOM, "FARGATE_SPOT", "FARGATE", {"OnDemandReruns": 1}),
+        (NO_ROOM, "FARGATE", "", {"FailedStarts": 1, "NotRerun": 1}),
+        (NO_ROOM, "", "", {"FailedStarts": 1, "NotRerun": 1}),
+        ("no network interface", "FARGATE_SPOT", "FARGATE", {"FailedStarts": 1}),
+    ],
 )
-def test_a_failed_start_is_counted_once_and_a_refusal_as_a_rerun(
-    kind: str, counted: dict[str, int]
+def test_a_start_that_failed_is_counted_once_and_as_its_bill_counts_it(
+    reason: str, provider: str, retried_on: str, counted: dict[str, int]
 ) -> None:
-    failed = FailedStart(TASK_ARN, 1, 0, kind, "FARGATE_SPOT", retry_on="FARGATE")
-    after = RunRecord(RUN_ID, next_capacity="FARGATE", failed_starts={TASK_ARN: failed})
-    assert handled(finishing(), RunRecord(RUN_ID), after) == counted
-    again = replace(finishing(), actions=())
-    assert handled(again, after, after) == {}
+    task = stopped(
+        stop_code="TaskFailedToStart",
+        stopped_reason=reason,
+        capacity_provider=provider,
+        started_at=None,
+    )
+    pending = make_run(state=make_state(StateType.PENDING))
+    noted = record_failed_start(make_snapshot(subject=task, run=pending))
+    after = replace(noted.record, next_capacity=retried_on)
+    decision = finishing() if retried_on else decide(noted)
+    assert handled(decision, RunRecord(RUN_ID), annotated(after)) == counted
+    assert (cause_of(task) is Cause.FAILED_START) is ("FailedStarts" in counted)
+    assert handled(decision, annotated(after), annotated(after)) == {}
 
 
 def test_a_run_that_is_not_to_be_rerun_is_counted_with_its_annotation() -> None:
     snapshot = make_snapshot(run=make_run(deployment_id=None))
     decision = decide(snapshot)
     assert decision.verdict is Verdict.MARK_CRASHED
-    assert handled(decision, RunRecord(RUN_ID), record_of()) == {
+    assert handled(decision, RunRecord(RUN_ID), annotated(record_of())) == {
         "SpotInterruptions": 1,
         "NotRerun": 1,
     }

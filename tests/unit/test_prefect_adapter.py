@@ -8,13 +8,7 @@ from uuid import uuid4
 import pytest
 
 from chalicelib.adapters.prefect_api import MOST_RUNS, PrefectWorkPools
-from chalicelib.adapters.prefect_client import JsonHttp
-from chalicelib.core.model.flow_run import (
-    ProposedState,
-    RunChange,
-    RunPolicy,
-    StateType,
-)
+from chalicelib.core.model.flow_run import ProposedState, RunChange, RunPolicy, StateType
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
 from tests.unit.prefect_bench import AT, RUN_ID, Bench, make_answer, make_state, without
@@ -139,9 +133,7 @@ UNREADABLE: dict[str, tuple[Callable[[Bench], object], list[object]]] = {
         ],
     ),
     "work pool": (
-        lambda bench: PrefectWorkPools(
-            JsonHttp(bench.server.url, lambda _fresh: None, lambda: 5.0)
-        ).read("etl"),
+        lambda bench: PrefectWorkPools(bench.http).read("etl"),
         [
             [],
             {"name": "etl"},

@@ -250,12 +250,14 @@ def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported() ->
     assert "job_configuration" in planned.problems[0].message
 
 
-def test_a_pool_of_your_own_is_left_alone() -> None:
-    desired = make_desired(is_full=False)
+def plan_with_own_pool(template: dict[str, Any]) -> Plan:
+    desired, pool = make_desired(is_full=False), WorkPool(WORK_POOL, "ecs", template)
     stack = make_stack(parameters=stack_definition(desired, None).parameters)
-    pool = WorkPool(WORK_POOL, "ecs", {})
-    observed = make_observed(stack=stack, network=None, work_pool=pool)
-    assert plan(desired, observed) == Plan(ProvisionState.READY)
+    return plan(desired, make_observed(stack=stack, network=None, work_pool=pool))
+
+
+def test_a_pool_of_your_own_is_left_alone() -> None:
+    assert plan_with_own_pool({}) == Plan(ProvisionState.READY)
 
 
 @pytest.mark.parametrize(
@@ -267,11 +269,7 @@ def test_a_pool_of_your_own_is_left_alone() -> None:
     ],
 )
 def test_a_pool_of_your_own_whose_runs_cannot_be_moved_is_reported(field: str, value: Any) -> None:
-    desired = make_desired(is_full=False)
-    stack = make_stack(parameters=stack_definition(desired, None).parameters)
-    template = {"job_configuration": {"task_run_request": {field: value}}, "variables": {}}
-    pool = WorkPool(WORK_POOL, "ecs", template)
-    planned = plan(desired, make_observed(stack=stack, network=None, work_pool=pool))
+    planned = plan_with_own_pool({"job_configuration": {"task_run_request": {field: value}}})
     assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, ())
     [problem] = planned.problems
     assert (problem.name, f"sets {field} itself" in problem.what) == ("WorkPool", True)

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.errors import PrefectRefusedError
@@ -138,16 +139,15 @@ def template_rows(**container: Any) -> list[Row]:
     return pool_rows(template=make_template(**container))
 
 
-def without_launch_type() -> list[Row]:
+def request_rows(**request: Any) -> list[Row]:
+    """Judge a pool whose template asks ECS for this."""
     template = make_template()
-    template["job_configuration"]["task_run_request"]["launchType"] = "FARGATE_SPOT"
+    template["job_configuration"]["task_run_request"].update(request)
     return pool_rows(template=template)
 
 
 def with_strategy(strategy: Any) -> list[Row]:
-    template = make_template()
-    template["job_configuration"]["task_run_request"]["capacityProviderStrategy"] = strategy
-    return pool_rows(template=template)
+    return request_rows(capacityProviderStrategy=strategy)
 
 
 GONE: Final = Worker("ECSWorker 1", False, NOW - seconds(600))
@@ -195,11 +195,8 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "a late sweep": (swept_rows(swept_at=NOW - LATE), "last sweep", FAILED, "20 min ago"),
     "not judged": (
         swept_rows(unjudged={UUID(int=n): Unjudged("no ARN", NOW) for n in range(7)}),
-        "runs that sweep could not judge", WARNING, f"no ARN: {UUID(int=0)}, ",
-    ),
-    "some of many": (
-        swept_rows(unjudged={UUID(int=n): Unjudged("no ARN", NOW) for n in range(7)}),
-        "runs that sweep could not judge", WARNING, f"{UUID(int=4)} and 2 more",
+        "runs that sweep could not judge", WARNING,
+        f"no ARN: {', '.join(str(UUID(int=n)) for n in range(5))} and 2 more",
     ),
     "no credential": (prefect_rows(parameter=None), "credential", OK, "none is set"),
     "credential missing": (parameter_rows(""), "credential", FAILED, "does not exist"),
@@ -213,7 +210,9 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "no stopTimeout": (template_rows(stopTimeout=None), "pool: stopTimeout", WARNING, "30 s"),
     "no SIGTERM": (template_rows(environment=[]), "pool: SIGTERM behaviour", WARNING, "rescued"),
     "on demand": (template_rows(launch_type="FARGATE"), "pool: capacity", WARNING, "on FARGATE"),
-    "cannot move": (without_launch_type(), "pool: launch type", FAILED, "cannot be moved"),
+    "cannot move": (
+        request_rows(launchType="FARGATE_SPOT"), "pool: launch type", FAILED, "cannot be moved",
+    ),
     "cannot move either": (
         with_strategy([{"capacityProvider": "FARGATE_SPOT"}]), "pool: strategy", FAILED, "moved",
     ),
@@ -269,7 +268,7 @@ def rows_of(refusal: Step, served: Mapping[str, object]) -> tuple[list[Row], set
         none: Any = {"prefect_api_key_parameter": "", "prefect_api_auth_string_parameter": ""}
         context: Any = SimpleNamespace(
             project=make_project(**none),
-            prefect=OperatorPrefect(server.url, lambda _fresh: None, lambda: 5.0),
+            prefect=OperatorPrefect(JsonHttp(server.url, lambda _fresh: None, lambda: 5.0)),
             now=lambda: NOW,
         )
         rows = prefect_side.rows(prefect_side.read(context), context.project)

@@ -36,60 +36,47 @@ def test_the_guides_minimal_warning_is_read() -> None:
     assert task.flow_run_id is None
 
 
-@pytest.mark.parametrize(
-    ("clusters", "ours"),
-    [((CLUSTER_ARN,), True), (("other", "prefect-spot-dev"), True), (("prefect-spot",), False)],
+STRANGER = "999988887777"
+ELSEWHERE, THEIRS = (
+    {"taskArn": TASK_ARN.replace(*other), "clusterArn": CLUSTER_ARN.replace(*other)}
+    for other in (("us-east-1", "eu-west-1"), (ACCOUNT, STRANGER))
 )
-def test_our_clusters_are_those_that_are_named_or_whose_arn_is_given(
-    clusters: tuple[str, ...], ours: bool
+NOT_FARGATE = "the task is not on Fargate"
+NOT_OURS: list[tuple[dict[str, Any], str]] = [
+    *(
+        ({"launchType": launch_type, "stopCode": code}, NOT_FARGATE)
+        for launch_type in ("EC2", "EXTERNAL", "MANAGED_INSTANCES")
+        for code in ("TerminationNotice", "SpotInterruption", "UserInitiated")
+    ),
+    ({"capacityProviderName": "my-instances"}, NOT_FARGATE),
+    ({"launchType": None, "capacityProviderName": "my-instances"}, NOT_FARGATE),
+    (ELSEWHERE, "eu-west-1"),
+    *(({name: arn}, "eu-west-1") for name, arn in ELSEWHERE.items()),
+    *(({name: arn}, STRANGER) for name, arn in THEIRS.items()),
+    ({"region": "eu-west-1"}, "eu-west-1"),
+    ({"account": STRANGER}, STRANGER),
+    *(({"clusterArn": a}, "none of our clusters") for a in (f"{CLUSTER_ARN}-2", CLUSTER_ARN[:-4])),
+]
+BY_NAME, BY_ARN = ("prefect-spot-dev",), (CLUSTER_ARN,)
+ALL_THAT_ARE_NAMED_SO = (*BY_NAME, ELSEWHERE["clusterArn"], THEIRS["clusterArn"])
+
+
+@pytest.mark.parametrize("clusters", [BY_NAME, BY_ARN, ALL_THAT_ARE_NAMED_SO])
+@pytest.mark.parametrize(("changes", "reason"), NOT_OURS, ids=str)
+def test_a_task_that_is_not_ours_is_ignored_with_the_reason(
+    clusters: tuple[str, ...], changes: dict[str, Any], reason: str
 ) -> None:
-    assert (reason_to_ignore(make_task(), clusters, ACCOUNT, "us-east-1") == "") is ours
+    envelope = {name: value for name, value in changes.items() if name in ("account", "region")}
+    task = read(make_event(changes, **envelope))
+    assert reason in reason_to_ignore(task, clusters, ACCOUNT, "us-east-1")
 
 
-ELSEWHERE = CLUSTER_ARN.replace("us-east-1", "eu-west-1")
-THEIRS = CLUSTER_ARN.replace(ACCOUNT, "999988887777")
 OURS: dict[str, dict[str, Any]] = {
     "complete": {},
     "no launch type": {"launchType": None},
     "no provider": {"capacityProviderName": None},
     "on demand": {"capacityProviderName": "FARGATE"},
 }
-NOT_FARGATE = "the task is not on Fargate"
-NOT_OURS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    **{
-        f"{launch_type}, {code}": ({"launchType": launch_type, "stopCode": code}, {}, NOT_FARGATE)
-        for launch_type in ("EC2", "EXTERNAL", "MANAGED_INSTANCES")
-        for code in ("TerminationNotice", "SpotInterruption", "UserInitiated")
-    },
-    "a provider of the user's": ({"capacityProviderName": "my-instances"}, {}, NOT_FARGATE),
-    "only the provider is named": (
-        {"launchType": None, "capacityProviderName": "my-instances"},
-        {},
-        NOT_FARGATE,
-    ),
-    "both of another region": (
-        {"taskArn": TASK_ARN.replace("us-east-1", "eu-west-1"), "clusterArn": ELSEWHERE},
-        {},
-        "eu-west-1",
-    ),
-    "its cluster's region": ({"clusterArn": ELSEWHERE}, {}, "eu-west-1"),
-    "its own region": ({"taskArn": TASK_ARN.replace("us-east-1", "eu-west-1")}, {}, "eu-west-1"),
-    "the sender's region": ({}, {"region": "eu-west-1"}, "eu-west-1"),
-    "its cluster's account": ({"clusterArn": THEIRS}, {}, "999988887777"),
-    "its own account": ({"taskArn": TASK_ARN.replace(ACCOUNT, "999988887777")}, {}, "999988887777"),
-    "the sender's account": ({}, {"account": "999988887777"}, "999988887777"),
-    "another cluster": ({"clusterArn": f"{CLUSTER_ARN}-2"}, {}, "none of our clusters"),
-}
-BY_NAME, BY_ARN = ("prefect-spot-dev",), (CLUSTER_ARN,)
-
-
-@pytest.mark.parametrize("clusters", [BY_NAME, BY_ARN, (*BY_NAME, ELSEWHERE, THEIRS)])
-@pytest.mark.parametrize(("detail", "envelope", "reason"), NOT_OURS.values(), ids=NOT_OURS)
-def test_a_task_that_is_not_ours_is_ignored_with_the_reason(
-    clusters: tuple[str, ...], detail: dict[str, Any], envelope: dict[str, Any], reason: str
-) -> None:
-    task = read(make_event(detail, **envelope))
-    assert reason in reason_to_ignore(task, clusters, ACCOUNT, "us-east-1")
 
 
 @pytest.mark.parametrize("clusters", [BY_NAME, BY_ARN])

@@ -142,7 +142,7 @@ def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:
 def is_on_demand(run: FlowRun) -> bool:
     """Whether the run's own job variables put it on FARGATE, as a rescue or a user does."""
     is_fargate = run.job_variables.get("launch_type") == FARGATE
-    return is_fargate and _providers(run.job_variables) <= {FARGATE}
+    return is_fargate and {*providers_of(run.job_variables)} <= {FARGATE}
 
 
 def runs_on_fargate(job_variables: Mapping[str, object]) -> bool:
@@ -151,39 +151,31 @@ def runs_on_fargate(job_variables: Mapping[str, object]) -> bool:
     `job_variables`: all that apply, the pool's defaults and the deployment's included.
     """
     launch_type = str(job_variables.get("launch_type") or FARGATE)
-    return (_providers(job_variables) or {launch_type}) <= {FARGATE, FARGATE_SPOT}
-
-
-def must_displace_strategy(own: Mapping[str, object], *inherited: Mapping[str, object]) -> bool:
-    """Whether a move to FARGATE has to displace a capacity provider strategy.
-
-    `own`: the run's job variables; `inherited`: those of its deployment, and its pool's defaults.
-    A strategy wins over the launch type. An inherited one that is empty or null is sent to RunTask
-    as it is, beside the launch type; of the run's own, `on_demand_variables` leaves none.
-    """
-    return bool(own.get(STRATEGY)) or any(STRATEGY in variables for variables in inherited)
+    return {*(providers_of(job_variables) or (launch_type,))} <= {FARGATE, FARGATE_SPOT}
 
 
 def on_demand_variables(
-    job_variables: Mapping[str, object], *, displaces_strategy: bool
+    own: Mapping[str, object], *inherited: Mapping[str, object]
 ) -> dict[str, object]:
     """Return the run's job variables with FARGATE as launch type, all but its strategy kept.
 
-    RunTask refuses a launch type beside a strategy, an empty one perhaps too: none is named unless
-    one has to be displaced. A worker sends no launch type beside a strategy that is not empty.
+    `own`: the run's job variables; `inherited`: those of its deployment, and its pool's defaults.
+    RunTask refuses a launch type beside a strategy, an empty one perhaps too, so none is named
+    unless one has to be displaced: the run's own, which wins over the launch type, or an inherited
+    one, which is sent to RunTask beside the launch type even where it is empty or null. A worker
+    sends no launch type beside a strategy that is not empty.
     """
-    kept = {name: value for name, value in job_variables.items() if name != STRATEGY}
-    displacing = {STRATEGY: [dict(ON_FARGATE)]} if displaces_strategy else {}
-    return {**kept, "launch_type": FARGATE, **displacing}
+    kept = {name: value for name, value in own.items() if name != STRATEGY}
+    displaces = own.get(STRATEGY) or any(STRATEGY in variables for variables in inherited)
+    return {**kept, "launch_type": FARGATE, **({STRATEGY: [dict(ON_FARGATE)]} if displaces else {})}
 
 
-def _providers(job_variables: Mapping[str, object]) -> set[str]:
-    """Return the providers of the strategy; "?" for one that cannot be read."""
+def providers_of(job_variables: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the capacity providers of the strategy; "?" for one that cannot be read."""
     strategy = job_variables.get(STRATEGY) or []
     items = strategy if isinstance(strategy, list | tuple) else [strategy]
-    return {
+    objects = [item if isinstance(item, Mapping) else {} for item in items]
+    return tuple(
         str(item.get("capacityProvider") or item.get("capacity_provider") or "?")
-        if isinstance(item, Mapping)
-        else "?"
-        for item in items
-    }
+        for item in objects
+    )

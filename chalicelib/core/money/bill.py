@@ -31,6 +31,7 @@ from chalicelib.core.rescue.rerun_state import was_made_due
 NO_FLOW_RUN: Final = "no-flow-run"
 NO_DEPLOYMENT: Final = "no-deployment"
 _NOTHING: Final = Decimal(0)
+_REDONE: Final = (Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.FAILED_START)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,10 @@ class Deployment:
 class Amounts:
     """USD, each rounded to 1e-8: paid, the same on demand, wasted of the paid, useful on demand."""
 
-    cost_usd: Decimal
-    on_demand_usd: Decimal
-    wasted_usd: Decimal
-    useful_usd: Decimal
+    cost_usd: Decimal = _NOTHING
+    on_demand_usd: Decimal = _NOTHING
+    wasted_usd: Decimal = _NOTHING
+    useful_usd: Decimal = _NOTHING
 
     @property
     def savings_usd(self) -> Decimal:
@@ -99,8 +100,8 @@ class Bill:
 
     @property
     def is_redone(self) -> bool:
-        """Whether its work has to be done again."""
-        return is_redone(self.cause)
+        """Whether its work has to be done again: it was interrupted, or failed to start."""
+        return self.cause in _REDONE
 
     @property
     def is_drill(self) -> bool:
@@ -124,16 +125,19 @@ def never_started(task: Task) -> bool:
     return not any(times) and task.exit_code is None
 
 
-def is_redone(cause: Cause) -> bool:
-    """Whether what ended so has to be done again: it was interrupted, or failed to start."""
-    return was_interrupted(cause) or cause is Cause.FAILED_START
+def cause_of(task: Task, *, warned: bool = False) -> Cause:
+    """Return why a task stopped; `warned`: a Spot warning for it is on record.
+
+    It is what the rescue goes by. A task of no flow run, which none looks after, never is a failed
+    start.
+    """
+    return (snapshot.cause_of if task.flow_run_id else classify)(task, warned=warned)
 
 
-def cause_of(task: Task, record: RunRecord | None) -> Cause:
-    """Return why a task stopped, by its run's record too; None: it is of no flow run."""
-    if record is None:
-        return classify(task, warned=False)
-    return snapshot.cause_of(task, warned=record.warned_of(task.arn))
+def loses_work(task: Task, cause: Cause) -> bool:
+    """Whether the task was at work when it was interrupted, or when its host died."""
+    host_died = cause is Cause.FAILED_START and task.started_at is not None
+    return was_interrupted(cause) or host_died
 
 
 def span_of(task: Task) -> Span | None:
@@ -164,7 +168,7 @@ def bill_of(
     paid = rates.get((task.region, task.architecture, task.capacity))
     on_demand = rates.get((task.region, task.architecture, FARGATE))
     started = cause is not Cause.FAILED_START or task.started_at is not None
-    wasted = wasted_seconds if is_redone(cause) else _NOTHING
+    wasted = wasted_seconds if cause in _REDONE else _NOTHING
     if span is not None and not started:
         wasted = span.seconds
     lacks = {
@@ -211,7 +215,7 @@ def bill_of_nothing(
         cause=Cause.FAILED_START,
         seconds=_NOTHING,
         wasted_seconds=_NOTHING,
-        amounts=Amounts(*[_NOTHING] * 4),
+        amounts=Amounts(),
         started=False,
     )
 
@@ -262,14 +266,29 @@ class RerunOutcome(StrEnum):
     WOULD_ON_DEMAND_RERUN = "would-on-demand-rerun"
 
 
-def outcome_of_interruption(
+def outcome_of(
+    task: Task, cause: Cause, history: Sequence[RunState], record: RunRecord, mode: Mode
+) -> RerunOutcome:
+    """Return what was done about a task that stopped.
+
+    `history`: the run's states, oldest first, empty for a run that Prefect does not know; only an
+    interruption needs it. UNDECIDED means that `react` or `sweep` may still handle it.
+
+    A start that Spot had no capacity for never had a task, so it has no bill to count its rerun by:
+    the attempt on demand after it is the rerun. A run that was moved before its start is none.
+    """
+    if was_interrupted(cause):
+        return _outcome_of_interruption(task, history, record, mode)
+    by_interruption = any(i.rerun_on == FARGATE for i in record.interruptions.values())
+    by_refusal = record.next_capacity == FARGATE and not by_interruption and record.moved is None
+    took_effect = task.capacity == FARGATE and mode is not Mode.OBSERVE
+    is_rerun = by_refusal and took_effect and cause is not Cause.FAILED_START
+    return RerunOutcome.ON_DEMAND_RERUN if is_rerun else RerunOutcome.NONE
+
+
+def _outcome_of_interruption(
     task: Task, history: Sequence[RunState], record: RunRecord, mode: Mode
 ) -> RerunOutcome:
-    """Return what was done about a task that was interrupted.
-
-    `history`: the run's states, oldest first, empty for a run that Prefect does not know. UNDECIDED
-    means that `react` or `sweep` may still handle it.
-    """
     interruption = record.interruptions.get(task.arn)
     if not history or history[-1].type is StateType.PAUSED:
         return RerunOutcome.NONE
@@ -281,18 +300,6 @@ def outcome_of_interruption(
     if interruption.rerun_on and was_made_due(task.arn, history):
         return RerunOutcome.ON_DEMAND_RERUN if on_demand else RerunOutcome.SPOT_RERUN
     return RerunOutcome.NONE if interruption.outcome_annotated else RerunOutcome.UNDECIDED
-
-
-def outcome_of_other_stop(task: Task, record: RunRecord, mode: Mode) -> RerunOutcome:
-    """Return ON_DEMAND_RERUN where this attempt is the rerun of one that Spot had no capacity for.
-
-    Such an attempt never had a task, so it has no bill of its own to count its rerun by. A run that
-    was moved before its start is on demand, and no rerun.
-    """
-    by_interruption = any(i.rerun_on == FARGATE for i in record.interruptions.values())
-    by_refusal = record.next_capacity == FARGATE and not by_interruption and record.moved is None
-    took_effect = task.capacity == FARGATE and mode is not Mode.OBSERVE
-    return RerunOutcome.ON_DEMAND_RERUN if by_refusal and took_effect else RerunOutcome.NONE
 
 
 def guards_of(task: Task, record: RunRecord, mode: Mode) -> tuple[str, str]:

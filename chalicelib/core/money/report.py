@@ -49,7 +49,6 @@ COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
 `would_...` is of observe mode, `..._moves` of the guards.
 """
 
-_NOTHING: Final = Amounts(*[Decimal(0)] * 4)
 _MICRO: Final = Decimal("0.000001")
 _ON_DEMAND: Final = (RerunOutcome.ON_DEMAND_RERUN, RerunOutcome.WOULD_ON_DEMAND_RERUN)
 
@@ -122,10 +121,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class DailySum:
-    """One deployment's day (UTC, by the end of the task).
-
-    `rates`: lines, from `str(Rate)`; when read from the table, those of all deployments that day.
-    """
+    """One deployment's day (UTC, by the end of the task); `rates`: lines, from `str(Rate)`."""
 
     day: date
     deployment: Deployment
@@ -137,7 +133,7 @@ def sum_of(
     bill: Bill, outcome: RerunOutcome, *, first_of_its_run: bool, guards: tuple[str, str] = ("", "")
 ) -> DailySum:
     """Return what a bill adds to its day and deployment; `guards`: what `guards_of` returns."""
-    amounts, is_spot = bill.amounts or _NOTHING, bill.capacity == FARGATE_SPOT
+    amounts, is_spot = bill.amounts or Amounts(), bill.capacity == FARGATE_SPOT
     charged_us = int((bill.seconds or Decimal(0)) / _MICRO)
     is_attempt = bill.flow_run_id is not None and bill.started
     is_first = first_of_its_run and is_attempt
@@ -240,11 +236,10 @@ class Report:
 
     @property
     def optional(self) -> Mapping[str, str]:
-        """Titles of the columns that are shown only where they are not zero, by their counts."""
-        counts = self.total.counts
-        would = {"would_spot_reruns": "would: Spot", "would_on_demand_reruns": "would: on demand"}
-        failed = {"failed_starts": "failed starts"}
-        return (would if self.observes else {}) | (failed if counts.failed_starts else {})
+        """Counts of the columns that are shown only where they are not zero, by their titles."""
+        would = {"would: Spot": "would_spot_reruns", "would: on demand": "would_on_demand_reruns"}
+        failed = {"failed starts": "failed_starts"} if self.total.counts.failed_starts else {}
+        return (would if self.observes else {}) | failed
 
 
 def days_between(since: date, until: date) -> tuple[date, ...]:
@@ -281,8 +276,7 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
     """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
-    optional = {title: name for name, title in report.optional.items()}
-    return [_savings_row(row, optional) for row in (*report.deployments, report.total)]
+    return [_savings_row(row, report.optional) for row in (*report.deployments, report.total)]
 
 
 def _savings_row(row: Row, optional: Mapping[str, str]) -> Mapping[str, object]:

@@ -125,25 +125,19 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     if planned.state is not ProvisionState.READY:
         return planned
     pool = observed.work_pool
-    fixed = fixed_capacity(pool.base_job_template) if pool and not desired.is_full else {}
-    if fixed:
-        problem = Problem(
-            "WorkPool",
-            f"the base job template of work pool {desired.work_pool!r} sets {' and '.join(fixed)}"
-            " itself: runs cannot be moved to FARGATE",
-            next_step=f"set {_assignments(fixed)} in its task_run_request",
-        )
-        return replace(planned, state=ProvisionState.BLOCKED, problems=(problem,))
-    try:
-        return replace(planned, steps=(*planned.steps, *_pool_steps(desired, observed)))
-    except ValueError as error:
-        problem = Problem(
-            "WorkPool",
-            f"the base job template of work pool {desired.work_pool!r} cannot be completed:"
-            f" {error}",
-            next_step="reset it in the pool's settings, or set WORK_POOL to another pool",
-        )
-        return replace(planned, state=ProvisionState.BLOCKED, problems=(problem,))
+    if pool and not desired.is_full and (fixed := fixed_capacity(pool.base_job_template)):
+        what = f"sets {' and '.join(fixed)} itself: runs cannot be moved to FARGATE"
+        assignments = " and ".join(f"{field} to {value}" for field, value in fixed.items())
+        next_step = f"set {assignments} in its task_run_request"
+    else:
+        try:
+            return replace(planned, steps=(*planned.steps, *_pool_steps(desired, observed)))
+        except ValueError as error:
+            what = f"cannot be completed: {error}"
+            next_step = "reset it in the pool's settings, or set WORK_POOL to another pool"
+    what = f"the base job template of work pool {desired.work_pool!r} {what}"
+    problem = Problem("WorkPool", what, next_step=next_step)
+    return replace(planned, state=ProvisionState.BLOCKED, problems=(problem,))
 
 
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
@@ -234,10 +228,6 @@ def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: s
         "ApiKeyParameterArn": credential_arn if is_api_key else "",
         "AuthStringParameterArn": "" if is_api_key else credential_arn,
     }
-
-
-def _assignments(fields: Mapping[str, str]) -> str:
-    return " and ".join(f"{field} to {value}" for field, value in fields.items())
 
 
 def _failed(stack: Stack | None) -> tuple[Problem, ...]:

@@ -78,13 +78,12 @@ def fixed_capacity(template: Template) -> Mapping[str, str]:
     """
     job = template.get("job_configuration")
     request = job.get("task_run_request") if isinstance(job, Mapping) else None
+    given = request if isinstance(request, Mapping) else {}
     wanted = {"launchType": "launch_type", "capacityProviderStrategy": "capacity_provider_strategy"}
     return {
         field: f"{{{{ {variable} }}}}"
         for field, variable in wanted.items()
-        if isinstance(request, Mapping)
-        and (given := request.get(field)) is not None
-        and _variable_of(given) != variable
+        if given.get(field) is not None and _variable_of(given[field]) != variable
     }
 
 

@@ -24,6 +24,7 @@ class Verdict(StrEnum):
     MAKE_DUE = "make-due"
     UNDO_RERUN = "undo-rerun"
     RESTORE = "restore"
+    CONFIRM = "confirm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,16 @@ class Restore:
     state: RunState
     verdict: Verdict
     why: str
+    transition_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Set the run Crashed, or Cancelled where that was requested, and say why and what to do."""
+    """Set the run Crashed, or Cancelled where that was requested; say why; look again at last."""
 
     state: StateType
     message: str
+    transition_id: UUID
 
 
 @dataclass(frozen=True, slots=True)

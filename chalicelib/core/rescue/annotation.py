@@ -12,12 +12,13 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause
-from chalicelib.core.model.flow_run import FailedStart, FlowRun, Interruption, Moved
+from chalicelib.core.model.flow_run import FailedStart, FlowRun, Interruption, Moved, StateType
 from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
 from chalicelib.core.model.text import escaped, one_line
 from chalicelib.core.rescue import judge
 from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact, LogLine, PrefectEvent
+from chalicelib.core.rescue.failed_start import start_retries_of
 from chalicelib.core.rescue.judge import Phase, Ruling, Words
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.core.rescue.snapshot import Snapshot, start_failure
@@ -60,9 +61,10 @@ def title_of(snapshot: Snapshot) -> str:
     """Return what ended in a line: which interruption, or failed start, of how many allowed."""
     if interruption := snapshot.interruption:
         return _title(interruption, snapshot.budget)
-    failed, allowed = snapshot.failed_start, snapshot.start_budget.allowed
+    failed = snapshot.failed_start
     if snapshot.cause is Cause.NO_SPOT_CAPACITY or failed is None:
         return "No Spot capacity"
+    allowed = start_retries_of(snapshot)
     if failed.retry_on:
         return f"Failed start, retry {failed.number} of {allowed}"
     return f"Failed start {failed.number} (retries allowed: {allowed})"
@@ -76,9 +78,13 @@ def _words(recorded: Snapshot, ruling: Ruling) -> Words | None:
         case judge.Note(words=words):
             return words
         case judge.NotRerun(why):
-            return Words(Phase.NO_RERUN, "the run stays Crashed", why)
+            kind = recorded.run.state.type
+            stays = "Failed" if kind is StateType.FAILED else "Crashed"
+            return Words(Phase.NO_RERUN, f"the run stays {stays}", why)
         case judge.Repeat() if not rerun_on:
             return None
+        case judge.Repeat(made_due=False) if recorded.run.state.type is StateType.PAUSED:
+            return Words(Phase.WARNING, "a rerun once the run is resumed", "the run is paused")
         case judge.Repeat(made_due=False):
             moved = f"the run was {one_line(recorded.run.state.name)} before it could be rerun"
             return Words(Phase.NO_RERUN, "nothing", moved)
@@ -105,7 +111,7 @@ def _annotation_of_failed_start(
     name = ON_DEMAND_EVENT if is_refusal else START_RETRIED_EVENT
     payload = {
         "failed_start": failed.number,
-        "allowed": snapshot.start_budget.allowed,
+        "allowed": start_retries_of(snapshot),
         "kind": failed.kind,
         "task_arn": failed.key if snapshot.task else "",
         "rerun_on": failed.retry_on,

@@ -20,7 +20,6 @@ from chalicelib.core.model.policy import (
     deciding_tags,
     has_deadline_tag,
     is_on_demand,
-    must_displace_strategy,
     on_demand_variables,
 )
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
@@ -55,10 +54,13 @@ def record_interruption(snapshot: Snapshot) -> Snapshot:
     if not snapshot.has_exited and interruption.warned_at is None and snapshot.task is not None:
         interruption = replace(interruption, warned_at=snapshot.task.updated_at or snapshot.now)
     if snapshot.has_exited and not interruption.rerun_on:
-        billed_from = snapshot.task.billed_from if snapshot.task else None
+        task = snapshot.task
+        billed_from = task.billed_from if task else None
         interruption = replace(
             interruption,
-            exited_at=interruption.exited_at or snapshot.exited_at or snapshot.now,
+            exited_at=interruption.exited_at
+            or snapshot.exited_at
+            or (snapshot.now if task else None),
             billed_from=interruption.billed_from or billed_from,
             lost_start=lost_start(snapshot),
             run_state=interruption.run_state or snapshot.run.state.type.value,
@@ -115,8 +117,7 @@ def change_for_rerun(snapshot: Snapshot) -> RunChange:
     on_demand, variables = record.next_capacity == FARGATE, run.job_variables
     if on_demand:
         inherited = snapshot.remains.inherited_variables if snapshot.remains else ()
-        displaces = must_displace_strategy(variables, *inherited)
-        variables = on_demand_variables(variables, displaces_strategy=displaces)
+        variables = on_demand_variables(variables, *inherited)
     if record.own_retries is not None:  # what leaves the flow as many retries as it had
         policy = replace(policy, retries=record.own_retries + record.lost_starts)
     if policy.retry_type == "in_process":

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause
+from chalicelib.core.model.ecs_task import FARGATE, Cause, was_interrupted
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, start_delay
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
@@ -42,12 +42,14 @@ from chalicelib.core.rescue.failed_start import (
 )
 from chalicelib.core.rescue.judge import (
     Complete,
+    Confirm,
     Ignore,
     Note,
     NotRerun,
     Repeat,
     Rerun,
     Ruling,
+    end,
     judge,
 )
 from chalicelib.core.rescue.rerun_state import Progress, due_id, starts_not_before
@@ -79,6 +81,10 @@ def decide(snapshot: Snapshot) -> Decision:
 
 def _record(ruling: Ruling, snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with what the ruling asks to have on record."""
+    undoes_engine = isinstance(ruling, Restore) and ruling.verdict is Verdict.RESTORE
+    interrupted = was_interrupted(snapshot.cause) and snapshot.has_exited
+    if undoes_engine and interrupted:
+        return record_interruption(snapshot)
     if not isinstance(ruling, Rerun | Complete | Note | NotRerun):
         return snapshot
     record, choose = record_interruption, choose_capacity
@@ -116,6 +122,7 @@ def settle(
     need, `find_remains` what the dead attempt left. `perform` carries a decision out; False asks
     for another look. Raises UnsettledError when the run's state kept changing; retryable.
     """
+    decision: Decision | None = None
     for _ in range(MOST_LOOKS):
         snapshot = look()
         if snapshot is None:
@@ -125,7 +132,9 @@ def settle(
             snapshot = replace(snapshot, facts=gather(snapshot, guards))
         elif needs_remains(snapshot):
             snapshot = replace(snapshot, remains=find_remains(snapshot))
-        decision = decide(snapshot)
+        decided, decision = decision, decide(snapshot)
+        if decision.verdict is Verdict.CONFIRM:
+            return decided or decision
         if perform(snapshot, decision):
             return decision
     raise UnsettledError(
@@ -141,18 +150,20 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
             return Decision(Verdict.IGNORE, reason)
         case Repeat():
             return Decision(Verdict.IGNORE, "this interruption is already handled")
+        case Confirm():
+            return Decision(Verdict.CONFIRM, "nothing came between")
         case Restore(verdict=verdict, why=why):
             return Decision(verdict, why, (ruling,))
         case End(state, message):
             crashes = state is StateType.CRASHED
             verdict = Verdict.MARK_CRASHED if crashes else Verdict.MARK_CANCELLED
             return Decision(verdict, message, (ruling,))
-        case Note(verdict, reason, _, end):
-            return Decision(verdict, reason, (end,) if end else ())
+        case Note(verdict, reason, _, ends):
+            return Decision(verdict, reason, (ends,) if ends else ())
         case NotRerun(why):
-            end = End(StateType.CRASHED, f"{title}: not rerun, because {why}.")
-            ended = recorded.run.state.type is StateType.CRASHED
-            return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", () if ended else (end,))
+            crash = end(recorded, StateType.CRASHED, f"{title}: not rerun, because {why}.")
+            actions = () if recorded.run.state.is_final else (crash,)
+            return Decision(Verdict.MARK_CRASHED, f"not rerun: {why}", actions)
         case Rerun(park_id):
             return _park(recorded, park_id, title)
         case Complete(park_id):

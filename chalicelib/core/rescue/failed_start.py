@@ -1,11 +1,13 @@
 """An attempt that failed to start: what is recorded of it, and whether it is started again."""
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, Cause
-from chalicelib.core.model.flow_run import FailedStart
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
+from chalicelib.core.model.flow_run import FailedStart, StateType
 from chalicelib.core.rescue.capacity import lost_start
+from chalicelib.core.rescue.rerun_state import due_id, park_ids_of
 from chalicelib.core.rescue.snapshot import Snapshot, said_by, start_failure
 from chalicelib.core.rescue.start_failures import StartFailure, StartFailureKind
 
@@ -19,6 +21,11 @@ def is_failed_start(snapshot: Snapshot) -> bool:
     return snapshot.cause in (Cause.NO_SPOT_CAPACITY, Cause.FAILED_START)
 
 
+def refused_by_spot(failed: FailedStart) -> bool:
+    """Whether Spot had no capacity: the run goes on demand, and is counted as rerun there."""
+    return (failed.kind, failed.capacity) == (_REFUSAL, FARGATE_SPOT)
+
+
 def failed_start_of(snapshot: Snapshot) -> FailedStart:
     """Return what is, or has to be, on record about the attempt that failed to start."""
     if (recorded := snapshot.failed_start) is not None:
@@ -26,11 +33,15 @@ def failed_start_of(snapshot: Snapshot) -> FailedStart:
     failure, task = _failure(snapshot), snapshot.task
     lost = lost_start(snapshot) if task is not None and task.started_at is not None else 0
     attempt = snapshot.run.run_count - int(lost > 0)
-    # A host that dies counts for the whole run: its attempt had begun, so none would be a second.
-    counted = (f for f in snapshot.record.failed_starts.values() if f.kind != _REFUSAL)
+    since = _scheduled_by_others(snapshot)
+    counted = (
+        f
+        for f in snapshot.record.failed_starts.values()
+        if f.kind != _REFUSAL and (f.recorded_at is None or f.recorded_at >= since)
+    )
     return FailedStart(
         key=snapshot.subject.arn,
-        number=1 + sum(each.lost_start > 0 or each.attempt == attempt for each in counted),
+        number=1 + sum(_is_alike(each, attempt, lost) for each in counted),
         attempt=attempt,
         kind=failure.kind.value,
         capacity=snapshot.capacity,
@@ -38,6 +49,14 @@ def failed_start_of(snapshot: Snapshot) -> FailedStart:
         recorded_at=snapshot.now,
         lost_start=lost,
     )
+
+
+def _is_alike(earlier: FailedStart, attempt: int, lost: int) -> bool:
+    """Whether an earlier failed start counts: of the same attempt, or a host that died as well.
+
+    Those count for the whole run: each attempt had begun, so none would be a second.
+    """
+    return earlier.lost_start > 0 if lost else earlier.attempt == attempt
 
 
 def record_failed_start(snapshot: Snapshot) -> Snapshot:
@@ -73,12 +92,16 @@ def why_not_started_again(snapshot: Snapshot) -> str:
         case StartFailureKind.LASTING:
             return f"{failure.what}: another try would not change that"
         case StartFailureKind.REFUSAL:
-            return "on-demand capacity was refused as well"
-    budget = snapshot.start_budget
-    allowed = min(budget.allowed, 1) if failure.kind is StartFailureKind.UNKNOWN else budget.allowed
-    if failed.number > allowed:
+            return "on-demand capacity was refused"
+    if failed.number > (allowed := start_retries_of(snapshot)):
         return f"it failed to start {failed.number} times, and {allowed} retries are allowed"
     return ""
+
+
+def start_retries_of(snapshot: Snapshot) -> int:
+    """Return how often this attempt may be started again: once for a reason that is unknown."""
+    allowed = snapshot.start_budget.allowed
+    return min(allowed, 1) if _failure(snapshot).kind is StartFailureKind.UNKNOWN else allowed
 
 
 def _failure(snapshot: Snapshot) -> StartFailure:
@@ -86,3 +109,14 @@ def _failure(snapshot: Snapshot) -> StartFailure:
     if failure is None:
         raise ValueError(f"{snapshot.subject} did not fail to start")
     return failure
+
+
+def _scheduled_by_others(snapshot: Snapshot) -> datetime:
+    """Return when a person, or the flow, last scheduled the run: that begins an attempt anew."""
+    history, record = snapshot.history, snapshot.record
+    keys = (*record.interruptions, *record.failed_starts)
+    parks = {park_id for key in keys for park_id in park_ids_of(key, history)}
+    ours = parks | set(map(due_id, parks))
+    others = (s for s in reversed(history) if s.transition_id not in ours)
+    last = next((s for s in others if s.type is StateType.SCHEDULED), history[0])
+    return last.timestamp

@@ -11,14 +11,14 @@ from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import Cause
+from chalicelib.core.model.ecs_task import Cause, was_interrupted
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.policy import other_pool
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.failed_start import why_not_started_again
 from chalicelib.core.rescue.orphans import explain
-from chalicelib.core.rescue.rerun_state import Progress, ended_before_crash
+from chalicelib.core.rescue.rerun_state import Progress, ended_before_crash, over_id
 from chalicelib.core.rescue.snapshot import CLOCKS_DIFFER, FailedSubmission, Snapshot
 
 RESTART_MARGIN: Final = timedelta(seconds=60)
@@ -87,31 +87,43 @@ class Complete:
     park_id: UUID
 
 
-Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """The run is in the state that we ended or restored it to, and nothing came between."""
+
+
+Ruling = Ignore | Repeat | Note | NotRerun | End | Rerun | Complete | Restore | Confirm
 
 
 def judge(snapshot: Snapshot) -> Ruling:
     """Return what has to happen, before the capacity of a rerun is chosen."""
     if reason := other_pool(snapshot.run.work_pool_name, snapshot.policy.work_pools):
         return Ignore(reason)
+    return _judge_our_end(snapshot) or _judge_rerun(snapshot)
+
+
+def _judge_rerun(snapshot: Snapshot) -> Ruling:
+    """Judge by how far the rerun has come."""
     rerun = snapshot.rerun_state
     match rerun.progress:
         case Progress.PARKED:
             return _judge_parked(snapshot)
         case Progress.DUE if not rerun.made_due:
-            return _restore(snapshot.history[-2], Verdict.UNDO_RERUN, "while it was made due")
+            before = snapshot.history[-2]
+            return _restore(snapshot, before, Verdict.UNDO_RERUN, "while it was made due")
         case Progress.REVERTED | Progress.HANDLED if snapshot.given_up:
             return Repeat(made_due=False)
+        case Progress.REVERTED if rerun.picked_up and not snapshot.swept:
+            return Ignore("a worker has the run, and may be asking for its task: left to sweep")
         case Progress.REVERTED if not snapshot.newer_task:
             return Rerun(rerun.park_id)
-        case Progress.HANDLED if snapshot.swept and not rerun.made_due:
+        case Progress.HANDLED if snapshot.swept and not rerun.made_due and not rerun.worn_out:
             return _judge_end(snapshot)  # it was undone, and the run has moved on since
         case Progress.DUE | Progress.REVERTED | Progress.HANDLED:
             return Repeat(rerun.made_due)
-        case Progress.NOT_STARTED if snapshot.newer_task or _restarted_since(snapshot):
-            return Ignore("stale event: the run has a newer task")
         case Progress.NOT_STARTED:
-            return _judge_end(snapshot)
+            stale = _why_stale(snapshot)
+            return Ignore(stale) if stale else _judge_end(snapshot)
     assert_never(rerun.progress)
 
 
@@ -128,18 +140,45 @@ def _judge_parked(snapshot: Snapshot) -> Ruling:
         case NotRerun() | Restore():
             return ruling
         case _:
-            return _restore(snapshot.history[-2], Verdict.UNDO_RERUN, "while it was being parked")
+            before_park = snapshot.history[-2]
+            return _restore(snapshot, before_park, Verdict.UNDO_RERUN, "while it was being parked")
 
 
-def _restore(state: RunState, verdict: Verdict, how: str) -> Restore:
-    return Restore(state, verdict, f"the run had become {one_line(state.name)} {how}")
+def _judge_our_end(snapshot: Snapshot) -> Ruling | None:
+    """Return what to do about a state by which we ended or restored the run; None for others.
+
+    Another client may have set a state between our look and that: then it is restored.
+    """
+    current, *earlier = reversed(snapshot.history)
+    key, last = snapshot.subject.arn, earlier[0] if earlier else None
+    if last is None or current.transition_id == over_id(key, last.id):
+        return Confirm() if last else None
+    ours = {over_id(key, state.id) for state in earlier}
+    if current.transition_id in ours:
+        return _restore(snapshot, last, Verdict.RESTORE, "meanwhile")
+    has_ended = any(state.is_final and state.transition_id in ours for state in earlier)
+    return Confirm() if has_ended else None  # it has moved on since
+
+
+def _restore(snapshot: Snapshot, state: RunState, verdict: Verdict, how: str) -> Restore:
+    transition_id = over_id(snapshot.subject.arn, snapshot.run.state.id)
+    return Restore(
+        state, verdict, f"the run had become {one_line(state.name)} {how}", transition_id
+    )
+
+
+def end(snapshot: Snapshot, state: StateType, message: str) -> End:
+    """Return the action that ends the run out of the state that was judged."""
+    return End(state, message, over_id(snapshot.subject.arn, snapshot.run.state.id))
 
 
 def _judge_end(snapshot: Snapshot) -> Ruling:
     """Judge the end of the run's newest task, which no rerun has answered yet."""
     ended = ended_before_crash(snapshot.history)
-    if ended is not None and not (ended.type is StateType.FAILED and snapshot.failed_by_signal):
-        return _restore(ended, Verdict.RESTORE, "before an engine crashed it")
+    by_signal = ended is not None and ended.type is StateType.FAILED and snapshot.failed_by_signal
+    by_spot = was_interrupted(snapshot.cause)
+    if ended is not None and not by_signal and (ended.is_final or by_spot):
+        return _restore(snapshot, ended, Verdict.RESTORE, "before an engine crashed it")
     match snapshot.cause:
         case Cause.SPOT_INTERRUPTION | Cause.DRILL if snapshot.has_exited:
             return _judge_interruption(snapshot)
@@ -156,7 +195,7 @@ def _judge_interruption(snapshot: Snapshot) -> Ruling:
     state, rerun = snapshot.run.state, snapshot.rerun_state
     if state.type is StateType.CANCELLING and snapshot.swept:
         why = "Cancelled: Spot took its task during the cancellation."
-        return End(StateType.CANCELLED, why)
+        return end(snapshot, StateType.CANCELLED, why)
     if state.is_over and not (state.type is StateType.FAILED and snapshot.failed_by_signal):
         why = f"the run is {one_line(state.name)} already"
         return Note(Verdict.ANNOTATE, why, Words(Phase.NO_RERUN, "nothing", why))
@@ -166,8 +205,8 @@ def _judge_interruption(snapshot: Snapshot) -> Ruling:
     if state.type is StateType.CRASHED and rerun.was_cancelling:
         why = "the run was being cancelled when Spot took its task"
         words = Words(Phase.NO_RERUN, "nothing", why)
-        end = End(StateType.CANCELLED, f"Cancelled: {why}.")
-        return Note(Verdict.MARK_CANCELLED, why, words, end)
+        ends = end(snapshot, StateType.CANCELLED, f"Cancelled: {why}.")
+        return Note(Verdict.MARK_CANCELLED, why, words, ends)
     if why := snapshot.reason_not_to_rerun:
         return NotRerun(why)
     if state.type is StateType.UNKNOWN:
@@ -176,8 +215,12 @@ def _judge_interruption(snapshot: Snapshot) -> Ruling:
 
 
 def _judge_warning(snapshot: Snapshot) -> Ruling:
-    """The container still runs: a rerun now would run the flow twice."""
-    if snapshot.run.state.is_final:
+    """The container still runs: a rerun now would run the flow twice.
+
+    The event may come after the signal, and that may have made the run fail or crash already.
+    """
+    state = snapshot.run.state
+    if state.is_final and state.type not in (StateType.FAILED, StateType.CRASHED):
         return Ignore("Spot warning for a run that has ended")
     next_step = "the container gets its stop timeout to exit, then the rerun is decided"
     words = Words(Phase.WARNING, next_step, "ECS takes the task back")
@@ -195,15 +238,14 @@ def _judge_failed_start(snapshot: Snapshot) -> Ruling:
     if not (is_alive or crashed) or not snapshot.has_exited:
         return _judge_other_end(snapshot)
     if crashed and rerun.was_cancelling:
-        return End(StateType.CANCELLED, "Cancelled: its task failed to start meanwhile.")
+        return end(snapshot, StateType.CANCELLED, "Cancelled: its task failed to start meanwhile.")
     why = snapshot.reason_not_to_rerun or why_not_started_again(snapshot)
     if not why:
         return Rerun(rerun.park_id)
     words = Words(Phase.NO_RERUN, "the run stays Crashed", why)
     message = f"{explain(snapshot.subject)}. Not started again: {why}."
-    return Note(
-        Verdict.MARK_CRASHED, why, words, None if crashed else End(StateType.CRASHED, message)
-    )
+    ends = None if crashed else end(snapshot, StateType.CRASHED, message)
+    return Note(Verdict.MARK_CRASHED, why, words, ends)
 
 
 def _judge_other_end(snapshot: Snapshot) -> Ruling:
@@ -215,16 +257,27 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
     message = explain(snapshot.subject)
     match snapshot.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
-            return End(StateType.CRASHED, message)
+            return end(snapshot, StateType.CRASHED, message)
         case StateType.SCHEDULED if snapshot.run.waits_in_process:
-            return End(StateType.CRASHED, message)
+            return end(snapshot, StateType.CRASHED, message)
         case StateType.CANCELLING if snapshot.task is None:
             message = "Cancelled: no task of this run is left to end by itself."
-            return End(StateType.CANCELLED, message)
+            return end(snapshot, StateType.CANCELLED, message)
         case StateType.CANCELLING:
-            return End(StateType.CANCELLED, message)
+            return end(snapshot, StateType.CANCELLED, message)
         case other:
             return Ignore(f"{message}; the run is {other.value}")
+
+
+def _why_stale(snapshot: Snapshot) -> str:
+    """Return why this end says nothing of the run as it is now; empty when it does."""
+    if snapshot.newer_task or _restarted_since(snapshot):
+        return "stale event: the run has a newer task"
+    answered = snapshot.interruption is not None and snapshot.interruption.outcome_annotated
+    is_waiting = snapshot.run.state.type in (StateType.SCHEDULED, StateType.PENDING)
+    if answered and is_waiting and not snapshot.run.waits_in_process:
+        return "this interruption is answered, and the run was scheduled since"
+    return ""
 
 
 def _restarted_since(snapshot: Snapshot) -> bool:

@@ -7,6 +7,7 @@ event. What Spot did not end is explained here, each reason with what to do abou
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import dropwhile, takewhile
 from typing import Final
 from uuid import UUID
 
@@ -24,6 +25,8 @@ from chalicelib.core.rescue.rerun_state import (
     was_made_due,
 )
 from chalicelib.core.rescue.snapshot import (
+    CLOCKS_DIFFER,
+    LONGEST_STOP,
     SUBMISSION,
     UNSEEN,
     FailedSubmission,
@@ -92,13 +95,8 @@ def _of_a_live_run(
     for task in known:
         if not was_made_due(task.arn, history):
             return task
-    cluster, arn = noted_task(run)
-    if not arn or was_made_due(arn, history):
-        arn = f"{UNSEEN}{run.state.id}"
-    started = run.state.type in (StateType.RUNNING, StateType.SCHEDULED)
-    if started and now - history[-1].timestamp <= FORGOTTEN_AFTER:
-        return None
-    return Gone(arn, cluster, FARGATE if is_on_demand(run) else FARGATE_SPOT, started)
+    gone, age = _gone(run, history), now - history[-1].timestamp
+    return None if gone.started and age <= FORGOTTEN_AFTER else gone
 
 
 def _of_our_schedule(
@@ -124,18 +122,62 @@ def _of_an_ended_run(
     A worker of prefect-aws 0.5 calls the end of a task that it still waits for a failed submission;
     so that comes last, or one failure would count twice.
     """
-    state, newest, last = run.state, known[0] if known else None, _last_recorded(record)
+    state, last, ended = run.state, _last_recorded(record), ended_before_crash(history)
+    is_submission = state.type is StateType.CRASHED and is_submission_failure(state.message)
+    attempt = [t for t in known if not is_submission or is_since(t, picked_up_at(history))]
+    newest = attempt[0] if attempt else None
     if newest is not None and not was_made_due(newest.arn, history):
         cause = cause_of(newest, warned=record.warned_of(newest.arn))
-        if cause is not Cause.OTHER or ended_before_crash(history) is not None:
+        if cause is not Cause.OTHER or ended is not None:
             return newest
+        if newest.arn != last:
+            return None  # it died of something else, and Prefect says so
     if last and rerun_state_of(last, history).progress is Progress.REVERTED:
-        return _recorded(run, record, last)
-    if state.type is StateType.CRASHED and is_submission_failure(state.message):
-        submission = FailedSubmission(state.id, state.message)
+        return None if _has_newer_note(run, history, record) else _recorded(run, record, last)
+    if is_submission:
+        submission = FailedSubmission(state.id, state.message, _capacity_of(run))
         return None if _annotated(record, submission.arn) else submission
-    is_newest = newest is None or newest.arn == last
-    return _recorded(run, record, last) if last and is_newest else None
+    if last and (newest is None or newest.arn == last):
+        return _recorded(run, record, last)
+    if newest is None and ended and state.timestamp - ended.timestamp <= LONGEST_STOP:
+        return _gone(run, history)  # no person is so quick: its engine crashed what had ended
+    return None
+
+
+def _has_newer_note(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> bool:
+    """Whether a task is noted on the run that is not on record, and that no rerun has answered."""
+    noted = noted_task(run)[1]
+    is_known = noted in record.interruptions or noted in record.failed_starts
+    return bool(noted) and not is_known and not was_made_due(noted, history)
+
+
+def _capacity_of(run: FlowRun) -> str:
+    return FARGATE if is_on_demand(run) else FARGATE_SPOT
+
+
+def picked_up_at(history: Sequence[RunState]) -> datetime:
+    """Return when a worker last took the run; it may give it several PENDING states in a row."""
+    after = dropwhile(lambda state: not _is_pending(state), reversed(history))
+    pending = [state.timestamp for state in takewhile(_is_pending, after)]
+    return pending[-1] if pending else _LONG_AGO
+
+
+def _is_pending(state: RunState) -> bool:
+    return state.type is StateType.PENDING
+
+
+def is_since(task: Task, picked_up: datetime) -> bool:
+    """Whether the task is of this attempt: a worker asks for one after it took the run."""
+    return task.created_at is None or task.created_at > picked_up - CLOCKS_DIFFER
+
+
+def _gone(run: FlowRun, history: Sequence[RunState]) -> Gone:
+    """Return what stands for the run's newest task, which ECS shows no more, or never did."""
+    cluster, arn = noted_task(run)
+    if not arn or was_made_due(arn, history):
+        arn = f"{UNSEEN}{run.state.id}"
+    started = run.state.type not in (StateType.PENDING, StateType.CANCELLING)
+    return Gone(arn, cluster, _capacity_of(run), started)
 
 
 def _last_recorded(record: RunRecord) -> str:
@@ -157,7 +199,8 @@ def _recorded(run: FlowRun, record: RunRecord, key: str) -> Subject:
     failed = record.failed_starts[key]
     with suppress(ValueError):
         if key.startswith(SUBMISSION):
-            return FailedSubmission(UUID(key.removeprefix(SUBMISSION)), failed.reason)
+            id_ = UUID(key.removeprefix(SUBMISSION))
+            return FailedSubmission(id_, failed.reason, failed.capacity)
     if not key.startswith("arn:"):
         return Gone(key, "", failed.capacity, started=False)
     died = failed.lost_start > 0

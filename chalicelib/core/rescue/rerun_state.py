@@ -15,7 +15,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.rescue.start_failures import is_submission_failure
 
-CONCURRENCY_CANCELLATION: Final = "concurrency limit"
+CONCURRENCY_CANCELLATION: Final = "deployment concurrency limit"
 MOST_PARKS: Final = 20
 """How often a run is rerun for one task, when its rerun is crashed or cancelled before it began."""
 
@@ -39,7 +39,8 @@ class RerunState:
 
     `made_due`: the run was made due, and no state of another client came between that and its park:
     a DUE rerun that was not has replaced such a state, a HANDLED one was undone or left behind.
-    `due_at`: for when (UTC).
+    `due_at`: for when (UTC). `picked_up`: a worker took the run since; it may be asking for a task.
+    `worn_out`: it was parked as often as it may be.
     `was_cancelling`: a CRASHED run was being cancelled before. An engine that is its container's
     main process sets Crashed, by force, when it dies of SIGTERM.
     """
@@ -49,6 +50,8 @@ class RerunState:
     made_due: bool = False
     was_cancelling: bool = False
     due_at: datetime | None = None
+    picked_up: bool = False
+    worn_out: bool = False
 
 
 def park_id_of_task(key: str) -> UUID:
@@ -62,6 +65,11 @@ def park_id_of_task(key: str) -> UUID:
 def due_id(park_id: UUID) -> UUID:
     """Return the transition id of the state that makes a parked run due."""
     return uuid5(park_id, "due")
+
+
+def over_id(key: str, state_id: UUID) -> UUID:
+    """Return the transition id of a state that ends, or restores, a run out of that state."""
+    return uuid5(park_id_of_task(key), f"over {state_id}")
 
 
 def park_ids_of(key: str, history: Sequence[RunState]) -> frozenset[UUID]:
@@ -91,31 +99,36 @@ def rerun_state_of(key: str, history: Sequence[RunState]) -> RerunState:
     touched = [i for i, s in enumerate(history) if s.transition_id in park_ids | dues]
     if not touched:
         return RerunState(Progress.NOT_STARTED, first, was_cancelling=was_cancelling)
-    parks = sum(state.transition_id in park_ids for state in history)
-    is_reverted = _is_reverted(history[touched[-1] + 1 :]) and parks <= MOST_PARKS
+    since = history[touched[-1] + 1 :]
+    worn_out = sum(state.transition_id in park_ids for state in history) > MOST_PARKS
+    is_reverted = _is_reverted(since) and not worn_out
     progress = Progress.REVERTED if is_reverted else Progress.HANDLED
     next_id, made_due = uuid5(first, str(current.id)), _made_due(history, park_ids)
     due_at = next((s.scheduled_time for s in reversed(history) if s.transition_id in dues), None)
-    return RerunState(progress, next_id, made_due, was_cancelling, due_at)
+    picked_up = any(state.type is StateType.PENDING for state in since)
+    return RerunState(progress, next_id, made_due, was_cancelling, due_at, picked_up, worn_out)
 
 
 def starts_not_before(key: str, history: Sequence[RunState]) -> datetime | None:
     """Return when the run would start by itself (UTC); None where nothing says so.
 
     That is the time of the latest state that scheduled it: an own retry's, a person's, or ours;
-    parks do not count, and what was scheduled before the run last ran is past.
+    parks do not count, nor does the AwaitingRetry without a message by which an engine may answer
+    SIGTERM, and what was scheduled before the run last ran is past.
     """
     park_ids = park_ids_of(key, history)
     for state in reversed(history):
         if state.type is StateType.RUNNING:
             return None
-        if state.type is StateType.SCHEDULED and state.transition_id not in park_ids:
+        by_signal = state.name == "AwaitingRetry" and not state.message
+        is_park = state.transition_id in park_ids
+        if state.type is StateType.SCHEDULED and not (is_park or by_signal):
             return state.scheduled_time
     return None
 
 
 def ended_before_crash(history: Sequence[RunState]) -> RunState | None:
-    """Return the state in which a CRASHED run had ended before an engine forced CRASHED over it.
+    """Return the state that an engine set CRASHED over: one in which the run had ended, or PAUSED.
 
     Prefect's orchestration refuses CRASHED over a final state; engines up to 3.8.4 force it when
     SIGTERM arrives just then (PrefectHQ/prefect#23025).
@@ -123,7 +136,9 @@ def ended_before_crash(history: Sequence[RunState]) -> RunState | None:
     if history[-1].type is not StateType.CRASHED:
         return None
     before = next((s for s in reversed(history) if s.type is not StateType.CRASHED), None)
-    return before if before is not None and before.is_final and not _by_a_limit(before) else None
+    if before is None or not (before.is_final or before.type is StateType.PAUSED):
+        return None
+    return None if _by_a_limit(before) else before
 
 
 def _is_reverted(since: Sequence[RunState]) -> bool:
@@ -143,7 +158,7 @@ def _is_reverted(since: Sequence[RunState]) -> bool:
 
 def _by_a_limit(state: RunState) -> bool:
     is_cancelled = state.type is StateType.CANCELLED
-    return is_cancelled and CONCURRENCY_CANCELLATION in state.message.lower()
+    return is_cancelled and state.message.lower().startswith(CONCURRENCY_CANCELLATION)
 
 
 def _made_due(history: Sequence[RunState], park_ids: frozenset[UUID]) -> bool:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task, classify
+from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause, Task, classify
 from chalicelib.core.model.flow_run import (
     FailedStart,
     FlowRun,
@@ -20,13 +20,13 @@ from chalicelib.core.model.policy import (
     Budget,
     Policy,
     budget_of,
-    is_on_demand,
     reason_not_to_rerun,
     start_budget_of,
 )
 from chalicelib.core.policies.facts import NOT_GATHERED, Missing, PolicyFacts
 from chalicelib.core.rescue.rerun_state import RerunState, rerun_state_of
 from chalicelib.core.rescue.start_failures import (
+    UNRECOGNISED,
     WORKER_DIED,
     StartFailure,
     StartFailureKind,
@@ -43,12 +43,20 @@ UNSEEN: Final = "prefect-spot:unseen-task-of:"
 """What the key of a task that ECS never showed begins with; the id of the run's state follows."""
 
 
+OF_STARTED: Final = ("EssentialContainerExited", "UserInitiated", "ServiceSchedulerInitiated")
+"""Stop codes that say why a task ended, so that it did not fail to start."""
+
+
 @dataclass(frozen=True, slots=True)
 class FailedSubmission:
-    """The worker could not submit the run, so it has no task: the CRASHED state that says so."""
+    """The worker could not submit the run, so it has no task: the CRASHED state that says so.
+
+    `capacity`: where the task was to be.
+    """
 
     state_id: UUID
     message: str
+    capacity: str = FARGATE_SPOT
 
     @property
     def arn(self) -> str:
@@ -86,6 +94,9 @@ def start_failure(subject: Subject) -> StartFailure | None:
             | Task(stop_code="TaskFailedToStart", started_at=None)
         ):
             return start_failure_of(f"{subject.stop_code} {said_by(subject)}")
+        case Task(started_at=None, stop_code=code) if code not in OF_STARTED:  # none, or a new one
+            failure = start_failure_of(said_by(subject))
+            return None if failure is UNRECOGNISED else failure
         case _:
             return None
 
@@ -176,11 +187,8 @@ class Snapshot:
     @property
     def capacity(self) -> str:
         """Where it was, or was to be: FARGATE_SPOT or FARGATE."""
-        if isinstance(self.subject, Task | Gone):
-            return self.subject.capacity
-        if failed := self.failed_start:  # the run's variables may have been changed since
-            return failed.capacity
-        return FARGATE if is_on_demand(self.run) else FARGATE_SPOT
+        failed = self.failed_start  # the run's variables may have been changed since
+        return failed.capacity if failed else self.subject.capacity
 
     @property
     def task(self) -> Task | None:
@@ -194,9 +202,7 @@ class Snapshot:
 
     @property
     def exited_at(self) -> datetime | None:
-        """When the flow's container stopped; of a gone task, when the run's last state began."""
-        if isinstance(self.subject, Gone):
-            return self.history[-1].timestamp
+        """When the flow's container stopped; None where ECS shows no task."""
         return self.task.exited_at if self.task else None
 
     @property
