@@ -161,7 +161,9 @@ def bill_failed_start(context: Context, run: FlowRun, failed: FailedStart) -> Me
     if not context.bills.unbilled([failed.key]):
         return MeterReport(Metering.BILLED_BEFORE)
     names = context.clusters if failed.key.startswith("arn:") else ()
-    if any(context.tasks.describe(cluster, failed.key) for cluster in names):
+    # What the worker noted may be no ARN that ECS takes: then it shows no task of it either.
+    shown = [context.tasks.describe_many(name, [failed.key]).get(failed.key) for name in names]
+    if any(isinstance(task, Task) for task in shown):
         return MeterReport(Metering.IGNORED, "the start has a task, which is billed when it stops")
     deployment = _deployment(context, run.id, run.deployment_id)
     at = failed.recorded_at or context.now()
