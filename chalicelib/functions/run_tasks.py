@@ -6,7 +6,7 @@ for orphaned only when ECS shows no live task of it either way; where ECS cannot
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, partial
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +25,8 @@ class RunTasks:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        # No cached_property: in Python 3.11 it holds one lock for all instances meanwhile.
+        self._tagged = cache(partial(_tasks_by_run, context))
         self._noted: dict[UUID, Task | Undescribed] = {}
 
     def without_live(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
@@ -46,14 +48,14 @@ class RunTasks:
 
         Raises botocore's errors, and PrefectSpotError when there is none of our clusters.
         """
-        return self._tagged[0].get(run.id, ())
+        return self._tagged()[0].get(run.id, ())
 
     def unseen(self, run: FlowRun) -> str:
         """Return why a run that shows no live task may still have one; empty for an orphan."""
         is_scheduled = run.state.type is StateType.SCHEDULED
         if run.state.is_final or (is_scheduled and not run.waits_in_process):
             return ""
-        if not run.infrastructure_pid and self._tagged[1]:
+        if not run.infrastructure_pid and self._tagged()[1]:
             return "a cluster is not found, and the run has no task in the others"
         noted = self._noted.get(run.id)
         if isinstance(noted, Undescribed):
@@ -76,20 +78,6 @@ class RunTasks:
         waits = not has_task and self._context.now() - since <= self._context.pending_grace
         return None if waits else tagged
 
-    @cached_property
-    def _tagged(self) -> tuple[Mapping[UUID, tuple[Task, ...]], bool]:
-        """All tasks by flow run, and whether a cluster was not found."""
-        found: list[Task] = []
-        gone: list[ClusterGoneError] = []
-        for cluster in self._context.clusters:
-            try:
-                found += self._context.tasks.all_of(cluster)
-            except ClusterGoneError as error:
-                gone.append(error)
-        if gone and len(gone) == len(self._context.clusters):
-            raise gone[0]
-        return by_flow_run(found), bool(gone)
-
     def _looks_orphaned(self, run: FlowRun) -> bool:
         task, since = self._noted.get(run.id), run.state.timestamp
         if isinstance(task, Task):
@@ -97,6 +85,20 @@ class RunTasks:
                 return False
             since = max(since, task.exited_at or since)
         return self._context.now() - since > self._context.grace
+
+
+def _tasks_by_run(context: Context) -> tuple[Mapping[UUID, tuple[Task, ...]], bool]:
+    """Return all tasks by flow run, and whether a cluster was not found."""
+    found: list[Task] = []
+    gone: list[ClusterGoneError] = []
+    for cluster in context.clusters:
+        try:
+            found += context.tasks.all_of(cluster)
+        except ClusterGoneError as error:
+            gone.append(error)
+    if gone and len(gone) == len(context.clusters):
+        raise gone[0]
+    return by_flow_run(found), bool(gone)
 
 
 def elsewhere(context: Context, run: FlowRun) -> str:

@@ -508,6 +508,7 @@ plights = st.builds(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(plights, min_size=1, max_size=6))
 @example([Plight(StateType.SCHEDULED, "Late")])
+@example([Plight(StateType.PENDING, "Pending", pid=ODD_ARNS["control characters"])] * 2)
 def test_every_run_without_a_live_task_is_judged_or_reported(situation: list[Plight]) -> None:
     """Whatever state, name, retry type, pid or message it has; and no odd one stops the others."""
     universe = Universe()
