@@ -109,7 +109,7 @@ class EcsTasks:
 
 
 class EmfMetrics:
-    """Prints values by stage and work pool, and by deployment as well where there is one.
+    """Prints values by stage and work pool; by deployment, or by reason, where there is one.
 
     In CloudWatch's embedded metric format: one line on stdout each time; nothing is sent. Values
     are floats there; what is exact is the table.
@@ -130,6 +130,8 @@ class EmfMetrics:
             metrics.add_dimension(name, value)
         if measured.deployment:
             metrics.add_dimensions(**self._dimensions, Deployment=_value(measured.deployment))
+        if measured.reason:
+            metrics.add_dimensions(**self._dimensions, Reason=_value(measured.reason))
         for metric, amount in measured.values.items():
             metrics.add_metric(metric.value, UNITS.get(metric, "None"), float(amount))
         metrics.flush_metrics()

@@ -54,10 +54,11 @@ Values = Mapping[Metric, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Values of one series. `deployment`: flow/deployment, empty where there is none."""
+    """Values of one series. `deployment`: flow/deployment; `reason`: why; empty for none."""
 
     deployment: str
     values: Values
+    reason: str = ""
 
 
 def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: Decision) -> Values:

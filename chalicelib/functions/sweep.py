@@ -114,8 +114,8 @@ def sweep(context: Context, event: object) -> SweepReport:
         left = replace(repairs.notes(), bookmark=bookmark, swept_at=context.now())
     if left != notes:
         context.records.save_sweep(left)
-    if counted := report.unjudged.total():
-        context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}))
+    for reason, counted in report.unjudged.items():
+        context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
     if not report.light:
         try:
             report.billed = bill_missed(context)

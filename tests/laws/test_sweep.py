@@ -551,6 +551,7 @@ def test_what_cannot_be_judged_counts_once_until_it_was_judged(universe: Univers
         report = swept(universe)
         counted = [each.values[Metric.SWEEP_UNJUDGED] for each in universe.measured]
         assert sum(counted) == report.unjudged.total()
+        assert {each.reason for each in universe.measured} == set(report.unjudged)
         return report.unjudged.total()
 
     alive = replace(tagged, last_status="RUNNING")

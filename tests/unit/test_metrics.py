@@ -37,6 +37,18 @@ def dimensions_of(output: str) -> set[tuple[str, ...]]:
     return {tuple(name for name, _ in datum.dimensions) for datum in printed_data(output)}
 
 
+def test_what_a_sweep_could_not_judge_is_counted_by_reason_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    why = "its record cannot be read: KeyError"
+    METRICS.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(2)}, why))
+    stage = (("Stage", "dev"), ("WorkPool", "fargate-spot-dev"))
+    assert {datum.dimensions for datum in data_of(capsys.readouterr().out)} == {
+        stage,
+        (*stage, ("Reason", why)),
+    }
+
+
 def test_every_metric_fits_into_one_line_whatever_the_environment(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
