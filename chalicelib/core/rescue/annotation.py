@@ -91,7 +91,11 @@ def _words(recorded: Snapshot, ruling: Ruling) -> Words | None:
         case judge.Rerun() if not observing:
             return None  # the look that finds the run due annotates it
         case judge.Rerun() | judge.Repeat():
-            rerun = f"{'would be ' if observing else ''}rerun on {rerun_on}"
+            retried = interruption is None and recorded.cause is Cause.FAILED_START
+            how = "started again" if retried else "rerun"
+            due_at = recorded.rerun_state.due_at if retried else None
+            when = f", due at {due_at:%H:%M:%S} UTC" if due_at else ""
+            rerun = f"{'would be ' if observing else ''}{how} on {rerun_on}{when}"
             why = _why_rerun(recorded, interruption) if interruption else _why_retried(recorded)
             return Words(Phase.RERUN, rerun, why)
         case _:

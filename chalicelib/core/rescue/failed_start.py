@@ -94,7 +94,10 @@ def why_not_started_again(snapshot: Snapshot) -> str:
         case StartFailureKind.REFUSAL:
             return "on-demand capacity was refused"
     if failed.number > (allowed := start_retries_of(snapshot)):
-        return f"it failed to start {failed.number} times, and {allowed} retries are allowed"
+        source = snapshot.start_budget.source
+        if failure.kind is StartFailureKind.UNKNOWN:
+            source = "a reason that is not known is retried once"
+        return f"this was failed start {failed.number}; retries allowed: {allowed} ({source})"
     return ""
 
 
