@@ -18,6 +18,7 @@ from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, St
 from chalicelib.core.model.policy import Mode, is_on_demand, runs_on_fargate
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.core.ports import Context, Prefect
+from chalicelib.core.rescue.actions import Verdict
 from chalicelib.core.rescue.failed_start import refused_by_spot
 from chalicelib.core.rescue.orphans import subject_of
 from chalicelib.core.rescue.snapshot import Subject
@@ -31,6 +32,13 @@ from chalicelib.functions.meter import bill_failed_start
 from chalicelib.functions.rescue import live_subflows, rescue
 from chalicelib.functions.run_tasks import NO_ARN, RunTasks, elsewhere
 
+STAYS_ENDED: Final = (
+    Verdict.ANNOTATE,
+    Verdict.CONFIRM,
+    Verdict.MARK_CRASHED,
+    Verdict.MARK_CANCELLED,
+)
+"""Decisions after which a run that has ended stays ended."""
 ENDED_WITHIN: Final = timedelta(hours=1)
 """How far back runs are read that have ended."""
 LOOKED_BACK: Final = timedelta(minutes=10)
@@ -218,7 +226,7 @@ class Repairs:
             failed = context.records.read(run.id).failed_starts.get(subject.arn)
             if failed is not None and not refused_by_spot(failed):
                 bill_failed_start(context, run, failed)
-        return Outcome.REPAIRED
+        return Outcome.STAYS if decision.verdict in STAYS_ENDED else Outcome.REPAIRED
 
     def _placed(self, run: FlowRun, subject: Subject, known: Sequence[Task]) -> Subject | None:
         """Return the subject with its capacity; None where its task is, or was to be, none of ours.

@@ -35,10 +35,10 @@ from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
 from chalicelib.functions.run_tasks import NO_ARN, elsewhere
 
-CALLS_TOGETHER: Final = 50
+AT_ONCE: Final = 100
+"""Task runs that are ended, and parents whose subflows are read, together."""
 SECONDS_FOR_RERUN: Final = 10.0
 """Left of the invocation, at least, when the run is made due."""
-MOST_PARENTS: Final = 100
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
 
@@ -89,9 +89,9 @@ def annotate(context: Context, annotation: actions.Annotation) -> None:
 def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
     """Return the runs in these runs' processes that have not ended, theirs too."""
     while parents:
-        children = prefect.find_live_children(parents[:MOST_PARENTS])
+        children = prefect.find_live_children(parents[:AT_ONCE])
         yield from children
-        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
+        parents = [*parents[AT_ONCE:], *(child.id for child in children)]
 
 
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
@@ -188,7 +188,6 @@ class _Handling:
             case actions.Save(record):
                 self.context.records.save(record)
                 self.record = record
-                return True
             case actions.Park(transition_id, until, message, force):
                 self.propose(_awaiting_retry(message, transition_id, until), force=force)
                 return False
@@ -197,31 +196,37 @@ class _Handling:
             case actions.ChangeSubflow(subflow_id, change):
                 with suppress(errors.PrefectRejectedError):  # it is gone
                     self.context.prefect.change_run(subflow_id, change)
-                return True
             case actions.CrashTaskRuns(ids, message):
                 self.crash_task_runs(ids, message)
-                return True
             case actions.MakeDue(transition_id, at, message):
                 self.propose(_awaiting_retry(message, transition_id, at))
                 return False
-            case actions.Restore(old, transition_id=transition_id):
-                same = ProposedState(
-                    old.type,
-                    old.name,
-                    old.message,
-                    transition_id,
-                    details=old.details,
-                    data=old.data,
-                )
-                self.propose(same, force=True)
+            case actions.Restore():
+                self.restore(action)
                 return False
             case actions.End(state, message, transition_id):
                 ended = ProposedState(state, state.value.capitalize(), message, transition_id)
                 return self.propose(ended)
             case actions.Annotate(annotation, record):
                 self.annotate(annotation, record)
-                return True
-        assert_never(action)
+            case _:
+                assert_never(action)
+        return True
+
+    def restore(self, action: actions.Restore) -> None:
+        """Force the old state. What others made of the run meanwhile, the next sweep judges."""
+        old = action.state
+        same = ProposedState(
+            old.type,
+            old.name,
+            old.message,
+            action.transition_id,
+            details=old.details,
+            data=old.data,
+        )
+        self.propose(same, force=True)
+        if action.verdict is Verdict.UNDO_RERUN and self.swept is not None:
+            self.newer_task = True
 
     def change(self, change: RunChange) -> bool:
         """PATCH the run. False: Prefect rejects it, and always will while the run is parked."""
@@ -243,11 +248,11 @@ class _Handling:
     def crash_task_runs(self, ids: Sequence[UUID], message: str) -> None:
         """End what the dead container left RUNNING, as far as the time goes: the rerun matters."""
         crash = self.context.prefect.crash_task_run
-        for start in range(0, len(ids), CALLS_TOGETHER):
+        for start in range(0, len(ids), AT_ONCE):
             if self.context.seconds_left() < SECONDS_FOR_RERUN:
                 self.context.log.info("no time to end all task runs", **self.log_keys)
                 return
-            some = ids[start : start + CALLS_TOGETHER]
+            some = ids[start : start + AT_ONCE]
             with suppress(errors.PrefectRejectedError):  # it is gone
                 self.context.gather([partial(crash, task_run, message) for task_run in some])
 

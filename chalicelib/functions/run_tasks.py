@@ -14,6 +14,7 @@ from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.ports import Context, Undescribed
 from chalicelib.core.rescue.orphans import by_flow_run, is_since, noted_task, picked_up_at
+from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import ClusterGoneError
 
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
@@ -66,10 +67,14 @@ class RunTasks:
     def of_attempt(self, run: FlowRun, history: Sequence[RunState]) -> tuple[Task, ...] | None:
         """Return the run's tagged tasks, of a PENDING run those since it was picked up.
 
-        None while its worker may still bring a task up.
+        The same of one that an automation or an observer crashed then. None while its worker may
+        still bring a task up.
         """
         tagged = self.tagged(run)
-        if run.state.type is not StateType.PENDING or not history:
+        kinds = [state.type for state in history[-2:]]
+        crashed = kinds == [StateType.PENDING, StateType.CRASHED]
+        is_placing = crashed and not is_submission_failure(run.state.message)
+        if not history or not (is_placing or run.state.type is StateType.PENDING):
             return tagged
         since = picked_up_at(history)
         tagged = tuple(task for task in tagged if is_since(task, since))

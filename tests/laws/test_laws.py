@@ -382,9 +382,79 @@ def test_a_late_observer_starts_no_second_task_while_the_worker_asks_for_one() -
     universe.passes(1)
     universe.prefect.crash(run.id, "the task that was interrupted is STOPPED")
     universe.deliver(stopped)
-    assert run.state.type is StateType.CRASHED
+    universe.sweep()
+    assert run.state.type is StateType.CRASHED, "the worker may still bring its task up"
+    universe.passes(900)
     universe.sweep()
     assert universe.prefect.is_due(run.id), "ECS has no task: the observer took the run away"
+
+
+@pytest.mark.parametrize("how", [OUT_OF_MEMORY, {}], ids=["out of memory", "never rerun"])
+@pytest.mark.parametrize("cancels", [False, True], ids=["PENDING", "CANCELLING"])
+def test_a_retry_whose_worker_died_is_judged_although_the_earlier_task_is_noted_still(
+    how: dict[str, str], cancels: bool
+) -> None:
+    universe = Universe()
+    run, task = universe.running(tags=() if how else ("spot:never-rerun",))
+    universe.passes(60)
+    universe.stops(task, **how)
+    universe.sweep()
+    assert run.state.type is StateType.CRASHED
+    retried_by_hand(universe, run.id)
+    universe.prefect.worker_picks_up(run.id)
+    if cancels:
+        universe.prefect.cancel(run.id)
+    universe.passes(1200)
+    universe.sweep()
+    assert run.state.type not in (StateType.PENDING, StateType.CANCELLING)
+
+
+def test_waiting_for_a_slot_begins_no_count_of_failed_starts_anew() -> None:
+    universe = Universe()
+    run = universe.prefect.runs[universe.prefect.create_run()]
+    for _ in range(3):
+        universe.prefect.move(run.id, ProposedState(SCHEDULED, "AwaitingConcurrencySlot"))
+        universe.prefect.worker_picks_up(run.id)
+        universe.passes(2)
+        universe.prefect.crash(run.id, "Failed to submit flow run to infrastructure: Throttling")
+        universe.sweep()
+        universe.passes(200)
+    assert run.state.type is StateType.CRASHED
+
+
+def test_a_task_that_comes_up_while_a_sweep_parks_its_run_keeps_it() -> None:
+    """Placed after more than PENDING_GRACE_SECONDS."""
+    for call in range(40):
+        universe = Universe()
+        run = universe.prefect.runs[universe.prefect.create_run()]
+        universe.prefect.worker_picks_up(run.id)
+        universe.passes(900)
+
+        def comes_up() -> None:
+            if run.state.type is StateType.PENDING:  # noqa: B023  # called before the next round
+                universe.prefect.engine_starts(run.id)  # noqa: B023  # the same
+
+        universe.sweep(Tripwire(Befalls.IS_OVERTAKEN, call, comes_up))
+        if len(universe.calls) <= call:
+            break
+        kinds = [state.type for state in run.states]
+        if StateType.RUNNING in kinds:
+            assert run.state.type is StateType.RUNNING, call
+
+
+def test_a_warning_that_comes_after_the_exit_annotates_the_rerun() -> None:
+    universe = Universe()
+    run, task = universe.running()
+    universe.passes(60)
+    warning = universe.warning(task)
+    universe.passes(1)
+    universe.prefect.engine_fails(run.id)
+    universe.passes(1)
+    _, exited, stopped = universe.exits(task)
+    for event in (exited, warning, stopped):
+        universe.deliver(event)
+    assert universe.prefect.is_due(run.id)
+    assert "rerun on FARGATE_SPOT" in universe.prefect.logs_of(run.id)[-1][1]
 
 
 def test_a_persons_retry_begins_the_count_of_failed_starts_anew() -> None:

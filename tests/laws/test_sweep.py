@@ -292,6 +292,17 @@ def test_subflow_runs_and_theirs_end_with_their_parent(universe: Universe) -> No
     assert [each.state.type for each in family] == [StateType.CRASHED] * 2
 
 
+def test_subflow_runs_of_a_run_that_spot_took_and_nobody_reruns_end_too(
+    universe: Universe,
+) -> None:
+    run, task = universe.running(tags=("spot:never-rerun",))
+    child = universe.prefect.runs[universe.prefect.create_child(run.id)]
+    universe.deliver(universe.exits(task)[1])
+    assert run.state.type is StateType.CRASHED
+    universe.sweep()
+    assert child.state.type is StateType.CRASHED
+
+
 @pytest.mark.parametrize("crashed", [False, True])
 def test_subflow_runs_of_a_run_that_is_rerun_are_left_to_it(
     universe: Universe, crashed: bool

@@ -143,11 +143,17 @@ def failed_starts(number: int, **changes: Any) -> Snapshot:
     return replace(snapshot, run=run)
 
 
-def waiting(retry_type: str | None, due_in: float, subject: Any = None, **changes: Any) -> Snapshot:
+def waiting(
+    retry_type: str | None,
+    due_in: float,
+    subject: Any = None,
+    message: str = "oh",
+    **changes: Any,
+) -> Snapshot:
     """The flow failed, and waits for a retry of its own."""
     at = (NOW + seconds(due_in)).isoformat()
     state = make_state(
-        SCHEDULED, name="AwaitingRetry", message="oh", details={"scheduled_time": at}
+        SCHEDULED, name="AwaitingRetry", message=message, details={"scheduled_time": at}
     )
     run = make_run(state=state, policy=RunPolicy(retries=2, retry_type=retry_type))
     return make_snapshot(run=run, subject=subject or make_task(), **changes)
@@ -156,7 +162,7 @@ def waiting(retry_type: str | None, due_in: float, subject: Any = None, **change
 def rescheduled_at_sigterm() -> Snapshot:
     """The flow waited for a retry of its own; at SIGTERM its engine rescheduled the run."""
     waits = waiting("in_process", 1800)
-    now = make_state(SCHEDULED, name="AwaitingRetry", details={"scheduled_time": NOW.isoformat()})
+    now = make_state(SCHEDULED, name="AwaitingRetry", timestamp=NOW)
     return replace(waits, run=replace(waits.run, state=now), history=(*waits.history, now))
 
 
@@ -500,6 +506,7 @@ def test_a_rerun_waits_between_once_and_twice_the_delay_but_not_on_demand(
         (waiting("in_process", 1800), 1800),
         (waiting("in_process", -5), 0),
         (rescheduled_at_sigterm(), 1800),
+        (waiting("in_process", 1800, message=""), 1800),
         (replace(waiting("in_process", 1800), run=make_run(tags=("spot-retries:0",))), 1800),
         (waiting(None, 86_400), 86_400),
         (not_submitted(REFUSAL), 0),
@@ -508,6 +515,7 @@ def test_a_rerun_waits_between_once_and_twice_the_delay_but_not_on_demand(
         "own retry",
         "own retry, over",
         "own retry, rescheduled by its engine",
+        "own retry, without a message",
         "on demand",
         "a person's",
         "refused",

@@ -7,7 +7,7 @@ record, and `core/rescue/decide.py` judges them.
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -65,6 +65,13 @@ class RunState:
     def is_over(self) -> bool:
         """Whether the flow or a person ended the run, so that a rerun would be wrong."""
         return self.type in OVER_STATES
+
+    @property
+    def is_rescheduled_by_engine(self) -> bool:
+        """Whether an engine set it at SIGTERM: AwaitingRetry, at once, without a message."""
+        due_at = self.scheduled_time
+        at_once = due_at is None or due_at <= self.timestamp + timedelta(seconds=1)
+        return self.name == "AwaitingRetry" and not self.message and at_once
 
     @property
     def scheduled_time(self) -> datetime | None:

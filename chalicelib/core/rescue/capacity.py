@@ -82,6 +82,7 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
         rerun_on=FARGATE if leaves_spot or guard else FARGATE_SPOT,
         guard=guard,
         guard_reason=reason,
+        outcome_annotated=False,
         run_state=snapshot.run.state.type.value,
         tags=deciding_tags(snapshot.run),
     )
@@ -204,6 +205,6 @@ def _awaits_own_retry(snapshot: Snapshot, attempt: Sequence[RunState]) -> bool:
         if warned_at is not None and state.timestamp >= warned_at:
             continue
         waits = state.type is StateType.SCHEDULED
-        if state.type is not StateType.CRASHED and (state.message or not waits):
+        if state.type is not StateType.CRASHED and not state.is_rescheduled_by_engine:
             return waits and state.transition_id is None
     return False

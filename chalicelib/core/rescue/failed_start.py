@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause
@@ -33,7 +34,7 @@ def failed_start_of(snapshot: Snapshot) -> FailedStart:
     failure, task = _failure(snapshot), snapshot.task
     lost = lost_start(snapshot) if task is not None and task.started_at is not None else 0
     attempt = snapshot.run.run_count - int(lost > 0)
-    since = _scheduled_by_others(snapshot)
+    since = _retried_at(snapshot)
     counted = (
         f
         for f in snapshot.record.failed_starts.values()
@@ -114,12 +115,15 @@ def _failure(snapshot: Snapshot) -> StartFailure:
     return failure
 
 
-def _scheduled_by_others(snapshot: Snapshot) -> datetime:
-    """Return when a person, or the flow, last scheduled the run: that begins an attempt anew."""
+def _retried_at(snapshot: Snapshot) -> datetime:
+    """Return when a person last retried the run: that begins an attempt anew."""
     history, record = snapshot.history, snapshot.record
     keys = (*record.interruptions, *record.failed_starts)
     parks = {park_id for key in keys for park_id in park_ids_of(key, history)}
     ours = parks | set(map(due_id, parks))
-    others = (s for s in reversed(history) if s.transition_id not in ours)
-    last = next((s for s in others if s.type is StateType.SCHEDULED), history[0])
-    return last.timestamp
+    retried = (
+        after.timestamp
+        for before, after in pairwise(history)
+        if before.is_final and after.type is StateType.SCHEDULED and after.transition_id not in ours
+    )
+    return max(retried, default=history[0].timestamp)

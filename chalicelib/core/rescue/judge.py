@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import Cause, was_interrupted
+from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import RunState, StateType
 from chalicelib.core.model.policy import other_pool
 from chalicelib.core.model.text import one_line
@@ -117,7 +117,9 @@ def _judge_rerun(snapshot: Snapshot) -> Ruling:
             return Ignore("a worker has the run, and may be asking for its task: left to sweep")
         case Progress.REVERTED if not snapshot.newer_task:
             return Rerun(rerun.park_id)
-        case Progress.HANDLED if snapshot.swept and not rerun.made_due and not rerun.worn_out:
+        case Progress.HANDLED if snapshot.swept and not (
+            snapshot.newer_task or rerun.made_due or rerun.worn_out
+        ):
             return _judge_end(snapshot)  # it was undone, and the run has moved on since
         case Progress.DUE | Progress.REVERTED | Progress.HANDLED:
             return Repeat(rerun.made_due)
@@ -177,8 +179,8 @@ def _judge_end(snapshot: Snapshot) -> Ruling:
     """Judge the end of the run's newest task, which no rerun has answered yet."""
     ended = ended_before_crash(snapshot.history)
     by_signal = ended is not None and ended.type is StateType.FAILED and snapshot.failed_by_signal
-    by_spot = was_interrupted(snapshot.cause)
-    if ended is not None and not by_signal and (ended.is_final or by_spot):
+    is_rerun = snapshot.cause is not Cause.OTHER
+    if ended is not None and not by_signal and (ended.is_final or is_rerun):
         return _restore(snapshot, ended, Verdict.RESTORE, "before an engine crashed it")
     match snapshot.cause:
         case Cause.SPOT_INTERRUPTION | Cause.DRILL if snapshot.has_exited:
@@ -276,7 +278,7 @@ def _why_stale(snapshot: Snapshot) -> str:
         return "stale event: the run has a newer task"
     answered = snapshot.interruption is not None and snapshot.interruption.outcome_annotated
     is_waiting = snapshot.run.state.type in (StateType.SCHEDULED, StateType.PENDING)
-    if answered and is_waiting and not snapshot.run.waits_in_process:
+    if answered and is_waiting and not (snapshot.swept or snapshot.run.waits_in_process):
         return "this interruption is answered, and the run was scheduled since"
     return ""
 

@@ -18,6 +18,7 @@ from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.rerun_state import (
     Progress,
     due_id,
+    end_id,
     ended_before_crash,
     park_id_of_task,
     park_ids_of,
@@ -77,11 +78,11 @@ def subject_of(
     """
     match run.state.type:
         case StateType.RUNNING | StateType.PENDING | StateType.CANCELLING:
-            return _of_a_live_run(run, history, known, now)
+            return _of_a_live_run(run, history, known, record, now)
         case StateType.SCHEDULED if ours := _of_our_schedule(run, history, record):
             return ours
         case StateType.SCHEDULED if run.waits_in_process:
-            return _of_a_live_run(run, history, known, now)
+            return _of_a_live_run(run, history, known, record, now)
         case StateType.CRASHED | StateType.CANCELLED | StateType.FAILED:
             return _of_an_ended_run(run, history, known, record)
         case _:
@@ -89,13 +90,17 @@ def subject_of(
 
 
 def _of_a_live_run(
-    run: FlowRun, history: Sequence[RunState], known: Sequence[Task], now: datetime
+    run: FlowRun,
+    history: Sequence[RunState],
+    known: Sequence[Task],
+    record: RunRecord,
+    now: datetime,
 ) -> Subject | None:
-    """Return the newest task that no rerun has answered; else what stands for one that is gone."""
+    """Return this attempt's newest task; else what stands for one that is gone."""
     for task in known:
-        if not was_made_due(task.arn, history):
+        if is_since(task, picked_up_at(history)) and not was_made_due(task.arn, history):
             return task
-    gone, age = _gone(run, history), now - history[-1].timestamp
+    gone, age = _gone(run, history, record), now - history[-1].timestamp
     return None if gone.started and age <= FORGOTTEN_AFTER else gone
 
 
@@ -124,7 +129,7 @@ def _of_an_ended_run(
     """
     state, last, ended = run.state, _last_recorded(record), ended_before_crash(history)
     is_submission = state.type is StateType.CRASHED and is_submission_failure(state.message)
-    attempt = [t for t in known if not is_submission or is_since(t, picked_up_at(history))]
+    attempt = [task for task in known if is_since(task, picked_up_at(history))]
     newest = attempt[0] if attempt else None
     if newest is not None and not was_made_due(newest.arn, history):
         cause = cause_of(newest, warned=record.warned_of(newest.arn))
@@ -140,7 +145,9 @@ def _of_an_ended_run(
     if last and (newest is None or newest.arn == last):
         return _recorded(run, record, last)
     if newest is None and ended and state.timestamp - ended.timestamp <= LONGEST_STOP:
-        return _gone(run, history)  # no person is so quick: its engine crashed what had ended
+        return _gone(
+            run, history, record
+        )  # no person is so quick: its engine crashed what had ended
     return None
 
 
@@ -171,10 +178,15 @@ def is_since(task: Task, picked_up: datetime) -> bool:
     return task.created_at is None or task.created_at > picked_up - CLOCKS_DIFFER
 
 
-def _gone(run: FlowRun, history: Sequence[RunState]) -> Gone:
-    """Return what stands for the run's newest task, which ECS shows no more, or never did."""
+def _gone(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> Gone:
+    """Return what stands for the run's newest task, which ECS shows no more, or never did.
+
+    A worker that died may have left the note of an earlier attempt, whose end is answered.
+    """
     cluster, arn = noted_task(run)
-    if not arn or was_made_due(arn, history):
+    ends = {end_id(arn, state.id) for state in history}
+    is_ended = any(state.transition_id in ends for state in history)
+    if not arn or is_ended or was_made_due(arn, history) or _annotated(record, arn):
         arn = f"{UNSEEN}{run.state.id}"
     started = run.state.type not in (StateType.PENDING, StateType.CANCELLING)
     return Gone(arn, cluster, _capacity_of(run), started)

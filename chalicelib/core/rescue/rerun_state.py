@@ -125,9 +125,8 @@ def starts_not_before(key: str, history: Sequence[RunState]) -> datetime | None:
     for state in reversed(history):
         if state.type is StateType.RUNNING:
             return None
-        by_signal = state.name == "AwaitingRetry" and not state.message
         is_park = state.transition_id in park_ids
-        if state.type is StateType.SCHEDULED and not (is_park or by_signal):
+        if state.type is StateType.SCHEDULED and not (is_park or state.is_rescheduled_by_engine):
             return state.scheduled_time
     return None
 
