@@ -35,8 +35,7 @@ from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
 from chalicelib.functions.run_tasks import NO_ARN, elsewhere
 
-AT_ONCE: Final = 100
-"""Task runs that are ended, and parents whose subflows are read, together."""
+AT_ONCE: Final = 100  # task runs that are ended, or parents whose subflows are read, together
 SECONDS_FOR_RERUN: Final = 10.0
 """Left of the invocation, at least, when the run is made due."""
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)

@@ -13,7 +13,13 @@ from uuid import UUID
 from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.ports import Context, Undescribed
-from chalicelib.core.rescue.orphans import by_flow_run, is_since, noted_task, picked_up_at
+from chalicelib.core.rescue.orphans import (
+    by_flow_run,
+    is_since,
+    is_with_a_worker,
+    noted_task,
+    picked_up_at,
+)
 from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import ClusterGoneError
 
@@ -80,8 +86,8 @@ class RunTasks:
         tagged = tuple(task for task in tagged if is_since(task, since))
         noted = self._noted.get(run.id)
         has_task = tagged or (isinstance(noted, Task) and is_since(noted, since))
-        waits = not has_task and self._context.now() - since <= self._context.pending_grace
-        return None if waits else tagged
+        in_grace = self._context.now() - since <= self._context.pending_grace
+        return None if not has_task and in_grace and is_with_a_worker(history) else tagged
 
     def _looks_orphaned(self, run: FlowRun) -> bool:
         task, since = self._noted.get(run.id), run.state.timestamp

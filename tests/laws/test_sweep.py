@@ -175,6 +175,16 @@ def test_a_run_that_ended_otherwise_is_crashed_with_reason_and_remedy(
         assert part in run.state.message
 
 
+def test_a_run_that_a_late_observer_pended_has_the_ordinary_grace(universe: Universe) -> None:
+    """Of the interrupted task's start: no worker has the run, and none will."""
+    run, task = universe.running()
+    universe.deliver(universe.exits(task)[1])
+    pended = ProposedState(StateType.PENDING, "InfrastructurePending", "old event")
+    universe.prefect.move(run.id, pended)
+    universe.sweep()
+    assert run.state.type is StateType.SCHEDULED
+
+
 def test_a_cancellation_between_two_tasks_comes_to_its_end(universe: Universe) -> None:
     """A person cancels what waits for its rerun: no task is left that could end it."""
     run, task = universe.running()

@@ -236,6 +236,10 @@ TABLE: dict[str, tuple[Snapshot, str]] = {
         for kind in (COMPLETED, StateType.FAILED, CANCELLING, CANCELLED, PENDING, RUNNING)
     },
     "due, but scheduled by a person before": (due_over(make_state(SCHEDULED)), "undo-rerun"),
+    "due, but pended by an observer before": (
+        due_over(make_state(PENDING, name="InfrastructurePending")),
+        "finish-rerun",
+    ),
     "due, but crashed before": (due_over(make_state(CRASHED)), "finish-rerun"),
     "restored after it was made due": (due_over(CANCELLED_BY_ANN, CANCELLED_BY_ANN), "ignore"),
     "parked, then crashed by an automation": (

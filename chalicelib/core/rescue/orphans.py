@@ -164,13 +164,21 @@ def _capacity_of(run: FlowRun) -> str:
 
 def picked_up_at(history: Sequence[RunState]) -> datetime:
     """Return when a worker last took the run; it may give it several PENDING states in a row."""
-    after = dropwhile(lambda state: not _is_pending(state), reversed(history))
-    pending = [state.timestamp for state in takewhile(_is_pending, after)]
-    return pending[-1] if pending else _LONG_AGO
+    pick_up = _pick_up(history)
+    return pick_up.timestamp if pick_up else _LONG_AGO
 
 
-def _is_pending(state: RunState) -> bool:
-    return state.type is StateType.PENDING
+def is_with_a_worker(history: Sequence[RunState]) -> bool:
+    """Whether a worker made the run PENDING: an observer does, too, by a state of another name."""
+    pick_up = _pick_up(history)
+    return pick_up is not None and pick_up.name == "Pending"
+
+
+def _pick_up(history: Sequence[RunState]) -> RunState | None:
+    """Return the first of the last PENDING states in a row."""
+    after = dropwhile(lambda state: state.type is not StateType.PENDING, reversed(history))
+    pending = [*takewhile(lambda state: state.type is StateType.PENDING, after)]
+    return pending[-1] if pending else None
 
 
 def is_since(task: Task, picked_up: datetime) -> bool:

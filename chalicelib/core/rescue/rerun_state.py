@@ -172,10 +172,18 @@ def _made_due(history: Sequence[RunState], park_ids: frozenset[UUID]) -> bool:
 
 
 def _is_on_park(history: Sequence[RunState], park_ids: frozenset[UUID]) -> bool:
-    """Whether the last state followed a park: a crash in between calls for the rerun as well."""
-    earlier = (s for s in reversed(history[:-1]) if s.type is not StateType.CRASHED)
-    before = next(earlier, None)
+    """Whether the last state followed a park.
+
+    A crash in between calls for the rerun as well; and no worker takes what is parked, so a PENDING
+    state of another name than theirs is a late observer's.
+    """
+    before = next((s for s in reversed(history[:-1]) if not _is_passed_over(s)), None)
     return before is None or before.transition_id in park_ids
+
+
+def _is_passed_over(state: RunState) -> bool:
+    by_observer = state.type is StateType.PENDING and state.name != "Pending"
+    return state.type is StateType.CRASHED or by_observer
 
 
 def _was_cancelling(history: Sequence[RunState], park_ids: frozenset[UUID]) -> bool:
