@@ -54,7 +54,7 @@ KINDS: Final = {"Spot": False, "FARGATE": True}
 
 TABLE: Final = "the table"
 PREFECT: Final = "Prefect"
-NEEDED: Final = (
+NEEDED: Final[tuple[tuple[int, str, str, str], ...]] = (
     (1, TABLE, "take the lease", "Prefect cannot compare and swap; the answer is the record"),
     (2, PREFECT, "read its states", "whether this very interruption was handled before"),
     (2, PREFECT, "read the run", "whether it may be rerun, and how often it was"),
@@ -62,15 +62,22 @@ NEEDED: Final = (
     (4, PREFECT, "park", "Prefect changes only a scheduled run, which no worker may get meanwhile"),
     (5, PREFECT, "read its states again", "whether the run had ended while it was being parked"),
     (5, PREFECT, "read the run again", "a change replaces whole fields: it needs a fresh read"),
-    (6, PREFECT, "change", "the retry that the rerun would take, and the tag"),
-    (7, PREFECT, "make due", "the rerun itself"),
-    (8, PREFECT, "log", "people look there first"),
-    (8, PREFECT, "artifact", "the whole story, on the run"),
-    (8, PREFECT, "events", "users' automations wait for them; both in one request"),
-    (8, PREFECT, "labels", "runs are searched by them"),
-    (9, TABLE, "release the lease", "the next event need not wait, nor annotate a second time"),
+    (6, PREFECT, "read the deployment", "one that is gone can have no rerun"),
+    (6, PREFECT, "read the pool's defaults", "a strategy there would win over FARGATE"),
+    (6, PREFECT, "read its subflows", "they lost a retry as well"),
+    (6, PREFECT, "read its running tasks", "they hold slots of tag limits, and no process is left"),
+    (7, PREFECT, "change", "the retry that the rerun would take, and the tag"),
+    (8, PREFECT, "make due", "the rerun itself"),
+    (9, PREFECT, "read its states at last", "whether others moved the run meanwhile"),
+    (9, PREFECT, "read the run at last", "the same"),
+    (10, PREFECT, "log", "people look there first"),
+    (10, PREFECT, "artifact", "the whole story, on the run"),
+    (10, PREFECT, "events", "users' automations wait for them; both in one request"),
+    (10, PREFECT, "labels", "runs are searched by them"),
+    (11, TABLE, "release the lease", "the next event need not wait, nor annotate a second time"),
 )
 """Stage, service, name, and reason."""
+ONLY_ON_DEMAND: Final = "read the pool's defaults"
 
 
 def measure(log: Log, *, short: bool = False) -> Measured:
@@ -116,10 +123,11 @@ class Floor:
             runtime.end()
             sent = {to: each.newest(each.requests() - before[to]) for to, each in stand_ins.items()}
         in_turn = {to: iter(requests) for to, requests in sent.items()}
-        if any(len(sent[to]) != sum(each[1] == to for each in NEEDED) for to in sent):
-            raise ValueError(f"a rescue needs {len(NEEDED)} requests, and sent {sent}")
+        needed = [each for each in NEEDED if on_demand or each[2] != ONLY_ON_DEMAND]
+        if any(len(sent[to]) != sum(each[1] == to for each in needed) for to in sent):
+            raise ValueError(f"a rescue needs {len(needed)} requests, and sent {sent}")
         stages: dict[int, list[Mapping[str, str]]] = {}
-        for stage_number, to, *_ in NEEDED:
+        for stage_number, to, *_ in needed:
             stages.setdefault(stage_number, []).append({"to": to, **next(in_turn[to])})
         self._stages = json.dumps(list(stages.values()))
 

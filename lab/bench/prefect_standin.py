@@ -23,8 +23,13 @@ from localcloud.bootstrap import WORK_POOL
 DELAY_SECONDS: Final = 0.02
 
 _FLOW: Final = {"id": str(uuid4()), "name": "etl"}
-_DEPLOYMENT: Final = {"id": str(uuid4()), "name": "nightly", "flow_id": _FLOW["id"]}
-_POOL: Final = {"id": str(uuid4()), "name": WORK_POOL}
+_DEPLOYMENT: Final = {
+    "id": str(uuid4()),
+    "name": "nightly",
+    "flow_id": _FLOW["id"],
+    "job_variables": {},
+}
+_POOL: Final = {"id": str(uuid4()), "name": WORK_POOL, "base_job_template": {}}
 _OTHERS: Final[Mapping[str, Answer]] = {
     "GET csrf-token": (422, {"detail": "CSRF protection is disabled."}),
     "GET deployments": (200, _DEPLOYMENT),
@@ -35,6 +40,7 @@ _OTHERS: Final[Mapping[str, Answer]] = {
     "POST deployments": (201, _DEPLOYMENT),
     "POST flows": (201, _FLOW),
     "POST work_pools": (201, {}),
+    "POST task_runs": (200, []),
     "POST logs": (201, {}),
     "POST artifacts": (201, {}),
     "POST events": (204, None),

@@ -257,12 +257,13 @@ class Run:
 
 def event_of_no_run(**detail: str) -> dict[str, Any]:
     """An event about an interrupted task of the cluster; Prefect does not know its run."""
-    arn = "arn:aws:ecs:us-east-1:123456789012:{}"
+    account = "123456789012"
+    arn = f"arn:aws:ecs:us-east-1:{account}:{{}}"
     ours = {
         "taskArn": arn.format(f"task/{CLUSTER}/0123456789abcdef"),
         "clusterArn": arn.format(f"cluster/{CLUSTER}"),
     }
-    return make_event({**ours, **detail})
+    return make_event({**ours, **detail}, account=account)
 
 
 def decisions(lines: Iterable[str]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def test_a_few_interruptions_are_measured_on_both_sides_and_the_awkward_cases_ju
 ) -> None:
     figures = found["measured"]["observer"]["figures"]
     requests = {row["side"]: row["requests"] for row in figures[observer.ON_STANDIN]}
-    assert requests["prefect-spot"] == 11
+    assert 16 <= requests["prefect-spot"] <= 17, "one more where the rerun goes on demand"
     assert 5 <= requests["observer"] < 6, "its event came over the WebSocket"
     cases = figures[observer.CORRECTNESS]
     assert [case[""] for case in cases if case["prefect-spot as meant"] != "yes"] == []
@@ -55,5 +55,5 @@ def test_each_promise_has_its_figure_and_a_sweep_over_live_runs_a_fixed_number_o
 
     undisturbed, orphaned = found["measured"]["sweep"]["figures"][sweep.SWEEPS]
     kinds = ("to Prefect", "to ECS", "to the table")
-    assert [undisturbed[kind] for kind in kinds] == [11, 3, 5]
+    assert [undisturbed[kind] for kind in kinds] == [8, 3, 5]
     assert orphaned["orphaned"] == 1
