@@ -72,14 +72,14 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
     noted, failed = after.interruptions.get(key), after.failed_starts.get(key)
     if noted is not None and noted.cause == Cause.DRILL:
         return {}
-    # A rerun may be looked at again, and a crash be decided again; it is annotated once.
+    # A rerun may be looked at again, and a crash be decided again; each is annotated once.
     is_annotated = _is_annotated(after, key) and not _is_annotated(before, key)
     is_rerun = decision.verdict is Verdict.FINISH_RERUN and is_annotated
     is_failed_start = failed is not None and not refused_by_spot(failed)
     rerun_on = after.next_capacity if is_rerun and not is_failed_start else ""
     happened = {
-        Metric.SPOT_INTERRUPTIONS: noted is not None and key not in before.interruptions,
-        Metric.FAILED_STARTS: is_failed_start and key not in before.failed_starts,
+        Metric.SPOT_INTERRUPTIONS: _is_shown(after, key) and not _is_shown(before, key),
+        Metric.FAILED_STARTS: is_failed_start and is_annotated,
         Metric.SPOT_RERUNS: rerun_on == FARGATE_SPOT,
         Metric.ON_DEMAND_RERUNS: rerun_on == FARGATE,
         Metric.NOT_RERUN: decision.verdict is Verdict.MARK_CRASHED and is_annotated,
@@ -94,6 +94,11 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
 def _is_annotated(record: RunRecord, key: str) -> bool:
     noted, failed = record.interruptions.get(key), record.failed_starts.get(key)
     return bool((noted and noted.outcome_annotated) or (failed and failed.annotated))
+
+
+def _is_shown(record: RunRecord, key: str) -> bool:
+    noted = record.interruptions.get(key)
+    return noted is not None and (noted.warning_annotated or noted.outcome_annotated)
 
 
 def values_of_bill(bill: Bill) -> Values:

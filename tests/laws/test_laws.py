@@ -519,3 +519,39 @@ def test_a_rerun_is_measured_once_though_annotating_it_fails(fails: Befalls) -> 
     universe.deliver(stopped)
     reruns = [each.values.get(Metric.SPOT_RERUNS, 0) for each in universe.measured]
     assert sum(reruns) == 1
+
+
+@pytest.mark.parametrize("befalls", [Befalls.FAILS_BEFORE, Befalls.FAILS_AFTER, Befalls.DIES_AFTER])
+def test_an_interruption_without_a_rerun_is_annotated_and_measured_whatever_fails(
+    befalls: Befalls,
+) -> None:
+    for call in range(40):
+        universe = Universe()
+        run, task = universe.running(tags=("spot:never-rerun",))
+        universe.passes(60)
+        _, exited, stopped = universe.exits(task)
+        wire = Tripwire(befalls, call)
+        universe.handle(exited, wire)
+        if len(wire.calls) <= call:
+            break
+        universe.passes(60)
+        universe.deliver(exited)
+        universe.deliver(stopped)
+        assert run.state.type is StateType.CRASHED, call
+        [noted] = universe.records().read(run.id).interruptions.values()
+        assert noted.outcome_annotated, call
+        counted = [each.values.get(Metric.NOT_RERUN, 0) for each in universe.measured]
+        is_over = befalls is Befalls.DIES_AFTER or wire.calls[call] == "records.release"
+        assert sum(counted) == 1 or is_over, call
+
+
+def test_a_retry_that_a_person_scheduled_before_the_first_event_stays() -> None:
+    universe = Universe()
+    run, task = universe.running(tags=("spot:never-rerun",))
+    universe.passes(60)
+    _, exited, _ = universe.exits(task)
+    universe.prefect.crash(run.id, "Execution was aborted by a termination signal.")
+    retried_by_hand(universe, run.id)
+    states = list(run.states)
+    universe.deliver(exited)
+    assert run.states == states

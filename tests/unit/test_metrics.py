@@ -193,7 +193,8 @@ def finishing(at: timedelta = timedelta()) -> Decision:
 
 @pytest.mark.parametrize(("after", "reaction"), [(3, 3), (-3, 0)], ids=["later", "clock behind"])
 def test_a_rerun_on_demand_is_counted_as_one(after: int, reaction: int) -> None:
-    values = handled(finishing(timedelta(seconds=after)), record_of(), annotated(record_of()))
+    warned = record_of(warning_annotated=True)
+    values = handled(finishing(timedelta(seconds=after)), warned, annotated(warned))
     assert values == {"OnDemandReruns": 1, "ReactionSeconds": reaction}
     assert handled(replace(finishing(), actions=()), record_of(), record_of()) == {}
 

@@ -62,7 +62,7 @@ def title_of(snapshot: Snapshot) -> str:
     if interruption := snapshot.interruption:
         return _title(interruption, snapshot.budget)
     failed = snapshot.failed_start
-    if snapshot.cause is Cause.NO_SPOT_CAPACITY or failed is None:
+    if failed is None or snapshot.cause is not Cause.FAILED_START:
         return "No Spot capacity"
     allowed = start_retries_of(snapshot)
     if failed.retry_on:
@@ -77,6 +77,10 @@ def _words(recorded: Snapshot, ruling: Ruling) -> Words | None:
     match ruling:
         case judge.Note(words=words):
             return words
+        case judge.Confirm():  # the handler that ended the run left it out
+            state = recorded.run.state
+            stays = f"the run stays {one_line(state.name)}" if state.is_final else "nothing"
+            return Words(Phase.NO_RERUN, stays, state.message or "the run has moved on")
         case judge.NotRerun(why):
             kind = recorded.run.state.type
             stays = "Failed" if kind is StateType.FAILED else "Crashed"

@@ -76,6 +76,10 @@ def decide(snapshot: Snapshot) -> Decision:
     elif annotations and isinstance(ruling, Repeat) and ruling.made_due:
         reason, due_at = _reason(recorded, title_of(recorded)), snapshot.rerun_state.due_at
         return Decision(Verdict.FINISH_RERUN, reason, actions, due_at)
+    elif annotations and isinstance(ruling, Confirm):
+        crashed = snapshot.run.state.type is StateType.CRASHED
+        verdict = Verdict.MARK_CRASHED if crashed else Verdict.ANNOTATE
+        return Decision(verdict, decision.reason, actions)
     return replace(decision, actions=actions)
 
 
@@ -151,7 +155,7 @@ def _decision(ruling: Ruling, recorded: Snapshot, title: str) -> Decision:
         case Repeat():
             return Decision(Verdict.IGNORE, "this interruption is already handled")
         case Confirm():
-            return Decision(Verdict.CONFIRM, "nothing came between")
+            return Decision(Verdict.CONFIRM, "the run is ended, or has moved on since")
         case Restore(verdict=verdict, why=why):
             return Decision(verdict, why, (ruling,))
         case End(state, message):

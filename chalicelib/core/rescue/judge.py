@@ -114,7 +114,7 @@ def _judge_rerun(snapshot: Snapshot) -> Ruling:
         case Progress.REVERTED | Progress.HANDLED if snapshot.given_up:
             return Repeat(made_due=False)
         case Progress.REVERTED if rerun.picked_up and not snapshot.swept:
-            return Ignore("a worker has the run, and may be asking for its task: left to sweep")
+            return Repeat(rerun.made_due)  # it may be asking for a task: left to sweep
         case Progress.REVERTED if not snapshot.newer_task:
             return Rerun(rerun.park_id)
         case Progress.HANDLED if snapshot.swept and not (
@@ -211,6 +211,9 @@ def _judge_interruption(snapshot: Snapshot) -> Ruling:
         ends = end(snapshot, StateType.CANCELLED, f"Cancelled: {why}.")
         return Note(Verdict.MARK_CANCELLED, why, words, ends)
     if why := snapshot.reason_not_to_rerun:
+        if state.type is StateType.SCHEDULED and not snapshot.run.waits_in_process:
+            words = Words(Phase.NO_RERUN, "the run starts as it is scheduled", why)
+            return Note(Verdict.ANNOTATE, f"not rerun: {why}", words)
         return NotRerun(why)
     if state.type is StateType.UNKNOWN:
         return Ignore(f"the run is in an unknown state, {one_line(state.name)}")
