@@ -29,8 +29,8 @@ from chalicelib.core.rescue.start_failures import (
 )
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_failed_start
-from chalicelib.functions.rescue import live_subflows, rescue
-from chalicelib.functions.run_tasks import NO_ARN, RunTasks, elsewhere
+from chalicelib.functions.rescue import rescue
+from chalicelib.functions.run_tasks import NO_ARN, RunTasks, elsewhere, live_subflows
 
 STAYS_ENDED: Final = (
     Verdict.ANNOTATE,

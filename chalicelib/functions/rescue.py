@@ -4,7 +4,7 @@
 look, so the next step is decided from what is, not from what was expected.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,11 +33,12 @@ from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
-from chalicelib.functions.run_tasks import NO_ARN, elsewhere
+from chalicelib.functions.run_tasks import NO_ARN, elsewhere, live_subflows
 
-AT_ONCE: Final = 100  # task runs that are ended, or parents whose subflows are read, together
+AT_ONCE: Final = 100  # task runs that are ended together
 SECONDS_FOR_RERUN: Final = 10.0
 """Left of the invocation, at least, when the run is made due."""
+UNDECIDED: Final = Decision(Verdict.IGNORE, "nothing was decided")
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
 
@@ -63,6 +64,7 @@ def rescue(
         if not handling.outcome_unknown:
             with suppress(errors.PrefectSpotError):
                 context.records.release(handling.record)
+                _measure(context, handling, record, handling.decided)
         raise
     context.records.release(handling.record)
     _measure(context, handling, record, decision)
@@ -85,14 +87,6 @@ def annotate(context: Context, annotation: actions.Annotation) -> None:
     context.gather(calls)
 
 
-def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
-    """Return the runs in these runs' processes that have not ended, theirs too."""
-    while parents:
-        children = prefect.find_live_children(parents[:AT_ONCE])
-        yield from children
-        parents = [*parents[AT_ONCE:], *(child.id for child in children)]
-
-
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
     for seconds in pauses_seconds:
         with suppress(errors.LeaseHeldError):
@@ -112,6 +106,7 @@ class _Handling:
     outcome_unknown: bool = False
     newer_task: bool | None = None
     rejection: str = ""
+    decided: Decision = UNDECIDED
     deployment_id: UUID | None = None
     facts: PolicyFacts | Missing | None = None
 
@@ -179,6 +174,7 @@ class _Handling:
         )
         if decision.verdict is Verdict.RERUN_ON_DEMAND and (why := move_without_effect(snapshot)):
             self.context.log.info("a move had no effect", reason=why, **self.log_keys)
+        self.decided = decision
         is_done = all(self.step(action) for action in decision.actions)
         return is_done and not any(isinstance(a, actions.End) for a in decision.actions)
 

@@ -1,4 +1,6 @@
-"""The tasks of the runs that a sweep looks at: those that a worker noted, and those tagged.
+"""The tasks, and the subflows, of the runs that a sweep or a rescue looks at.
+
+A run has the task that a worker noted, and those tagged with it.
 
 The worker notes a task late, or never, and leaves the note of an earlier attempt. A run is taken
 for orphaned only when ECS shows no live task of it either way; where ECS cannot say, it is left.
@@ -12,7 +14,7 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
-from chalicelib.core.ports import Context, Undescribed
+from chalicelib.core.ports import Context, Prefect, Undescribed
 from chalicelib.core.rescue.orphans import (
     by_flow_run,
     is_since,
@@ -23,6 +25,8 @@ from chalicelib.core.rescue.orphans import (
 from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import ClusterGoneError
 
+MOST_PARENTS: Final = 100
+"""Runs whose subflows are read together."""
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
 _TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+")
 
@@ -124,3 +128,11 @@ def elsewhere(context: Context, run: FlowRun) -> str:
         return NO_ARN
     cluster_arn = arn.replace(":task/", ":cluster/").rpartition("/")[0]
     return reason_to_ignore(Task(arn, cluster_arn), *context.scope)
+
+
+def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
+    """Return the runs in these runs' processes that have not ended, theirs too."""
+    while parents:
+        children = prefect.find_live_children(parents[:MOST_PARENTS])
+        yield from children
+        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
