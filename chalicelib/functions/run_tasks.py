@@ -1,13 +1,12 @@
 """The tasks, and the subflows, of the runs that a sweep or a rescue looks at.
 
-A run has the task that a worker noted, and those tagged with it.
-
-The worker notes a task late, or never, and leaves the note of an earlier attempt. A run is taken
-for orphaned only when ECS shows no live task of it either way; where ECS cannot say, it is left.
+A run has the task that a worker noted, and those tagged with it. The worker notes a task late, or
+never, and leaves the note of an earlier attempt. A run is taken for orphaned only when ECS shows no
+live task of it either way; where ECS cannot say, it is left.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Final
 from uuid import UUID
