@@ -63,9 +63,8 @@ class EcsTasks:
         return tuple(self._described(cluster, [*self._list(cluster, "STOPPED")]).values())
 
     def _describe(self, cluster: str, arns: Sequence[str]) -> dict[str, Task | Undescribed]:
-        request = {"cluster": cluster, "tasks": arns, "include": ["TAGS"]}
         try:
-            answer = self._client.describe_tasks(**request)  # type: ignore[arg-type]
+            answer = self._client.describe_tasks(cluster=cluster, tasks=arns, include=["TAGS"])
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == _NO_CLUSTER:
