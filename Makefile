@@ -40,7 +40,7 @@ demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this 
 	@$(VENV)/python -m localcloud.demo
 
 .PHONY: test
-test: .venv/ready .venvs/lambda/ready  ## Static checks, unit tests, laws, faults, a real Prefect, flows end to end: five minutes
+test: .venv/ready .venvs/lambda/ready  ## Static checks, unit tests, laws, faults, a real Prefect, flows end to end: seven minutes
 	@$(VENV)/python -m tests.tiers test
 
 .PHONY: test-all
