@@ -185,6 +185,13 @@ def test_a_run_that_a_late_observer_pended_has_the_ordinary_grace(universe: Univ
     assert run.state.type is StateType.SCHEDULED
 
 
+def test_an_ended_run_whose_end_is_answered_is_not_judged_again(universe: Universe) -> None:
+    run, task = universe.running(tags=("spot:never-rerun",))
+    universe.deliver(universe.exits(task)[1])
+    assert run.state.type is StateType.CRASHED
+    assert swept(universe).stranded == 0
+
+
 def test_a_cancellation_between_two_tasks_comes_to_its_end(universe: Universe) -> None:
     """A person cancels what waits for its rerun: no task is left that could end it."""
     run, task = universe.running()

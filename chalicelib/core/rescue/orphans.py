@@ -133,8 +133,10 @@ def _of_an_ended_run(
     newest = attempt[0] if attempt else None
     if newest is not None and not was_made_due(newest.arn, history):
         cause = cause_of(newest, warned=record.warned_of(newest.arn))
-        if cause is not Cause.OTHER or ended is not None:
+        if ended is not None:
             return newest
+        if cause is not Cause.OTHER:
+            return None if _is_settled(run, record, newest.arn) else newest
         if newest.arn != last:
             return None  # it died of something else, and Prefect says so
     if last and rerun_state_of(last, history).progress is Progress.REVERTED:
@@ -142,13 +144,20 @@ def _of_an_ended_run(
     if is_submission:
         submission = FailedSubmission(state.id, state.message, _capacity_of(run))
         return None if _annotated(record, submission.arn) else submission
-    if last and (newest is None or newest.arn == last):
+    if last and (newest is None or newest.arn == last) and not _is_settled(run, record, last):
         return _recorded(run, record, last)
     if newest is None and ended and state.timestamp - ended.timestamp <= LONGEST_STOP:
         return _gone(
             run, history, record
         )  # no person is so quick: its engine crashed what had ended
     return None
+
+
+def _is_settled(run: FlowRun, record: RunRecord, key: str) -> bool:
+    """Whether that end is answered for good: a late warning may show that Spot made a run fail."""
+    noted = record.interruptions.get(key)
+    was_warned = noted is not None and noted.warned_at is not None and not noted.rerun_on
+    return _annotated(record, key) and not (was_warned and run.state.type is StateType.FAILED)
 
 
 def _has_newer_note(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> bool:
