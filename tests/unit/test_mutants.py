@@ -1,9 +1,10 @@
-"""The planted mistakes: each still fits the code, and names tests that are there.
+"""The planted mistakes fit the code, and name tests that are there, as `tests/world.toml` does.
 
 That a test notices them is tried in `make test-all`; here is seen in time what would prevent that.
 """
 
 import re
+import tomllib
 
 import pytest
 
@@ -16,7 +17,17 @@ def test_a_planted_mistake_fits_the_code_in_one_place_and_names_its_tests(mutant
     assert mutant.wrong != mutant.right
     assert mutant.tests
     for test in mutant.tests:
-        file, _, name = test.partition("::")
-        assert file.startswith(IN_MEMORY)
-        start = rf"^def {re.escape(name.partition('[')[0])}\("
-        assert re.search(start, (ROOT / file).read_text(), re.MULTILINE), test
+        assert test.startswith(IN_MEMORY)
+        assert is_there(test), test
+
+
+def test_what_shows_that_the_product_is_right_about_the_world_is_there() -> None:
+    rows = tomllib.loads((ROOT / "tests" / "world.toml").read_text())["rows"]
+    assert [row["row"] for row in rows] == list(range(1, 22))
+    assert [test for row in rows for test in row["tests"] if not is_there(test)] == []
+
+
+def is_there(test: str) -> bool:
+    file, _, name = test.partition("::")
+    start = rf"^def {re.escape(name.partition('[')[0])}\("
+    return bool(re.search(start, (ROOT / file).read_text(), re.MULTILINE))
