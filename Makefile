@@ -44,7 +44,7 @@ test: .venv/ready .venvs/lambda/ready  ## Static checks, unit tests, laws, fault
 	@$(VENV)/python -m tests.tiers test
 
 .PHONY: test-all
-test-all: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready  ## That, and older servers, misbehaving ones, storms, deploy, UI, planted mistakes: twenty
+test-all: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready  ## That, and older servers, misbehaving ones, storms, deploy, UI, planted mistakes: twenty-five
 	@$(VENV)/python -m tests.tiers test-all
 
 .PHONY: test-rest

@@ -74,16 +74,16 @@ IN_MEMORY: Final = (
 )
 CHECK: Final = (STATIC, *IN_MEMORY)
 TEST: Final = (
-    (*STATIC, tests("contract", 90, "tests/contract", "--servers", "newest")),
+    (*STATIC, tests("contract", 120, "tests/contract", "--servers", "newest")),
     *IN_MEMORY,
     (tests("e2e", 200, "tests/e2e"),),
 )
 """What `make test` runs, stage by stage."""
 
 REST: Final = (
-    (tests("contract-others", 150, "tests/contract", "--servers", "others"),),
+    (tests("contract-others", 200, "tests/contract", "--servers", "others"),),
     (check(60, "python", "-m", "tests.ui.browser", name="browser"),),
-    (tests("system", 700, "-n", "2", "--no-loadscope-reorder", "tests/system", "tests/ui"),),
+    (tests("system", 1_000, "-n", "2", "--no-loadscope-reorder", "tests/system", "tests/ui"),),
     (tests("localcloud", 150, "tests/localcloud"),),
     (check(150, "python", "-m", "tests.faults.mutants", name="mutants"),),
     (check(10, "python", "-m", "tests.faults.report", name="faults report"),),
