@@ -185,10 +185,17 @@ def test_a_run_that_a_late_observer_pended_has_the_ordinary_grace(universe: Univ
     assert run.state.type is StateType.SCHEDULED
 
 
-def test_an_ended_run_whose_end_is_answered_is_not_judged_again(universe: Universe) -> None:
-    run, task = universe.running(tags=("spot:never-rerun",))
+@pytest.mark.parametrize("fails", [False, True], ids=["never rerun", "FAILED before the warning"])
+def test_an_ended_run_whose_end_is_answered_is_not_judged_again(
+    universe: Universe, fails: bool
+) -> None:
+    run, task = universe.running(tags=() if fails else ("spot:never-rerun",))
+    if fails:
+        universe.prefect.engine_fails(run.id)
+        universe.passes(5)
+    universe.deliver(universe.warning(task))
     universe.deliver(universe.exits(task)[1])
-    assert run.state.type is StateType.CRASHED
+    assert run.state.is_final
     assert swept(universe).stranded == 0
 
 

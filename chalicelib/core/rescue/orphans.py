@@ -155,9 +155,12 @@ def _of_an_ended_run(
 
 def _is_settled(run: FlowRun, record: RunRecord, key: str) -> bool:
     """Whether that end is answered for good: a late warning may show that Spot made a run fail."""
-    noted = record.interruptions.get(key)
-    was_warned = noted is not None and noted.warned_at is not None and not noted.rerun_on
-    return _annotated(record, key) and not (was_warned and run.state.type is StateType.FAILED)
+    noted, state = record.interruptions.get(key), run.state
+    if noted is None or noted.warned_at is None or state.type is not StateType.FAILED:
+        return _annotated(record, key)
+    exited_at = noted.exited_at or noted.warned_at + LONGEST_STOP
+    by_signal = noted.warned_at <= state.timestamp <= exited_at + CLOCKS_DIFFER
+    return _annotated(record, key) and bool(noted.rerun_on or not by_signal)
 
 
 def _has_newer_note(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> bool:
