@@ -126,6 +126,7 @@ class _Handling:
             self.newer_task = run.state.id != self.swept
         elif self.newer_task is None:
             self.newer_task = isinstance(subject, Task) and _has_newer_task(context, run, subject)
+        rejection, self.rejection = self.rejection, ""  # it says nothing of a later park
         return Snapshot(
             subject,
             run,
@@ -135,7 +136,7 @@ class _Handling:
             context.now(),
             newer_task=self.newer_task,
             swept=self.swept is not None,
-            rejection=self.rejection,
+            rejection=rejection,
         )
 
     def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts | Missing:

@@ -131,8 +131,8 @@ def _judge_rerun(snapshot: Snapshot) -> Ruling:
 
 def _judge_parked(snapshot: Snapshot) -> Ruling:
     """Judge the park by the state that it replaced: another client may have set that meanwhile."""
-    if snapshot.given_up:
-        return NotRerun(snapshot.given_up)
+    if why := snapshot.given_up or snapshot.rejection:
+        return NotRerun(why)
     if snapshot.remains is not None and snapshot.remains.deployment is None:
         return NotRerun("its deployment is gone, so Prefect cannot run it again")
     before = snapshot.before_last_state

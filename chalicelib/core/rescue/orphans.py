@@ -135,10 +135,10 @@ def _of_an_ended_run(
         cause = cause_of(newest, warned=record.warned_of(newest.arn))
         if ended is not None:
             return newest
-        if cause is not Cause.OTHER:
-            return None if _is_settled(run, record, newest.arn) else newest
-        if newest.arn != last:
+        if cause is Cause.OTHER and newest.arn != last:
             return None  # it died of something else, and Prefect says so
+        if cause is not Cause.OTHER and not _is_settled(run, record, newest.arn):
+            return newest
     if last and rerun_state_of(last, history).progress is Progress.REVERTED:
         return None if _has_newer_note(run, history, record) else _recorded(run, record, last)
     if is_submission:

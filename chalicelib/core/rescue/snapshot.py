@@ -224,7 +224,7 @@ class Snapshot:
     def given_up(self) -> str:
         """Why the rerun is impossible for good; empty when it is not."""
         entry = self.interruption or self.failed_start
-        return (entry.not_rerun if entry else "") or self.rejection
+        return entry.not_rerun if entry else ""
 
     @property
     def budget(self) -> Budget:
