@@ -96,6 +96,8 @@ class PrefectServer:
             "PREFECT_UI_API_URL": self.api_url,
             # Else the UI's files are copied into the installed package, by all servers at once.
             "PREFECT_UI_STATIC_DIRECTORY": str(self._folder / "ui"),
+            # The UI's own: by default, every page may read the answers. (The long name came later.)
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": (f"{self.ui_url},http://localhost:{self._port}"),
             "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": str(self._csrf).lower(),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
