@@ -11,7 +11,7 @@ import secrets
 import threading
 from http import HTTPStatus
 from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import boto3
 from moto.awslambda.models import LambdaBackend, lambda_backends
@@ -129,13 +129,17 @@ class _Handler(GuardedHandler, MotoRequestHandler):
         """Return whether moto is to answer."""
         if not super().parse_request():
             return False
-        in_query = parse_qs(urlsplit(self.path).query).get(PROVEN_BY, [])
+        in_query = [v for k, v in _query(self.path) if k.lower() == PROVEN_BY.lower()]
         given = [*self.headers.get_all(PROVEN_BY, []), *in_query]
         expected = self.session_token.encode()
         is_ours = [hmac.compare_digest(g.encode(), expected) for g in given] == [True]
         if not is_ours:
             self.refuse(HTTPStatus.UNAUTHORIZED, f"{PROVEN_BY} is not that of this run")
         return is_ours
+
+
+def _query(target: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(target).query)
 
 
 def environment_of(endpoint_url: str, session_token: str) -> dict[str, str]:

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse, RemoteDisconnected
+from dataclasses import dataclass, replace
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,6 +40,7 @@ class Server:
     headers: Headers
     body: bytes
     had_effect: Callable[[], bool]
+    refuses_by: Sequence[int] = (403,)
 
     @property
     def host(self) -> str:
@@ -71,7 +72,9 @@ def put_parameter(aws: EmulatedAws, url: str) -> Server:
         ("Content-Type", "application/x-amz-json-1.1"),
         ("X-Amz-Security-Token", aws.environment()["AWS_SESSION_TOKEN"]),
     ]
-    body = json.dumps({"Name": "planted", "Value": "x", "Type": "String"}).encode()
+    body = json.dumps(
+        {"Name": "planted", "Value": "x", "Type": "String", "Overwrite": True}
+    ).encode()
     return Server(url, headers, body, lambda: bool(ssm.describe_parameters()["Parameters"]))
 
 
@@ -87,7 +90,10 @@ def started(name: str, aws: EmulatedAws, supervisor: Supervisor) -> Iterator[Ser
         with fresh_aws(supervisor) as stand_in:
             target = [("X-Amz-Target", "AmazonSQS.GetQueueUrl")]
             body = json.dumps({"QueueName": "q"}).encode()
-            yield Server(stand_in.url, target, body, lambda: stand_in.requests("GetQueueUrl") > 0)
+            by = (403, 400, 405)  # uvicorn's own answer to no host or two, and to OPTIONS
+            yield Server(
+                stand_in.url, target, body, lambda: stand_in.requests("GetQueueUrl") > 0, by
+            )
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +158,10 @@ def test_what_a_web_page_can_send_is_refused_before_it_has_an_effect(
     server: Server, what: str
 ) -> None:
     headers, options = FOREIGN[what]
+    server = replace(server, body=b"") if "Upgrade" in dict(headers) else server
     port = server.host.partition(":")[2]
     answer, body = server.send(*headers, **{k: v.replace("PORT", port) for k, v in options.items()})
-    assert answer.status == 403, body
+    assert answer.status in server.refuses_by, body
     assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
     assert not server.had_effect()
 
@@ -190,7 +197,7 @@ def test_a_large_body_is_refused_with_an_answer_and_not_with_a_reset(aws: Emulat
 def test_aws_answers_only_to_the_session_token_of_this_run(
     aws: EmulatedAws, tokens: list[str], target: str
 ) -> None:
-    """No page and no other user of the machine knows it; unsigned calls and moto's API have none."""
+    """No page and no other user of the machine has it; nor do unsigned calls and moto's API."""
     server = put_parameter(aws, aws.endpoint_url)
     *ours, (name, token) = server.headers
     server.headers = [*ours, *((name, each.replace("OURS", token)) for each in tokens)]
@@ -201,14 +208,13 @@ def test_aws_answers_only_to_the_session_token_of_this_run(
     assert not server.had_effect()
 
 
-def test_a_presigned_url_is_answered_and_another_accounts_token_is_not(aws: EmulatedAws) -> None:
+def test_a_presigned_url_is_answered(aws: EmulatedAws) -> None:
     s3 = aws.client("s3")
     s3.create_bucket(Bucket="results")
     s3.put_object(Bucket="results", Key="x", Body=b"42")
     url = s3.generate_presigned_url("get_object", {"Bucket": "results", "Key": "x"})
     assert httpx.get(url, trust_env=False).content == b"42"
-    with EmulatedAws() as other:
-        assert other.environment()["AWS_SESSION_TOKEN"] not in url
+    assert httpx.get(url.partition("?")[0], trust_env=False).status_code == 401
 
 
 def test_a_functions_events_are_for_its_own_process_alone(
@@ -229,13 +235,10 @@ def test_a_functions_events_are_for_its_own_process_alone(
     environment = ExecutionEnvironment(supervisor, aws, LAMBDA_PYTHON, config)
     try:
         port = str(environment.run("1", b"{}").answer)
+        url = f"http://{port}/2018-06-01/runtime/invocation"
         for method, what in (("GET", "next"), ("POST", "1/response"), ("POST", "1/error")):
-            with (
-                closing(HTTPConnection(port, timeout=10)) as stranger,
-                pytest.raises((RemoteDisconnected, ConnectionError)),
-            ):
-                stranger.request(method, f"/2018-06-01/runtime/invocation/{what}", b'"forged"')
-                stranger.getresponse()
+            with pytest.raises(httpx.TransportError):
+                httpx.request(method, f"{url}/{what}", content=b'"forged"', trust_env=False)
         assert environment.run("2", b"{}").answer == port
     finally:
         environment.end()

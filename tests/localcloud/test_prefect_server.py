@@ -26,9 +26,11 @@ def assert_closed_to_others(folder: Path) -> None:
     """By its mode; and where we may try, another user finds nothing in it."""
     assert folder.stat().st_mode & 0o777 == 0o700
     if os.geteuid() == 0:
-        for command in (["ls", folder], ["cat", *(x for x in folder.rglob("*") if x.is_file())]):
-            tried = subprocess.run(command, user=STRANGER, capture_output=True, check=False)
+        for path in (folder, *folder.rglob("*")):
+            tried = subprocess.run(["ls", path], user=STRANGER, capture_output=True, check=False)
             assert (tried.returncode != 0, tried.stdout) == (True, b""), tried
+            if len(path.parts) > len(folder.parts) + 1:
+                break  # one of each depth: some 1000 files are PostgreSQL's
 
 
 def test_a_prefect_server_that_ends_shows_its_log_and_nothing_of_the_hosts_prefect_reached_it(
@@ -121,6 +123,6 @@ def test_without_the_password_of_this_run_nothing_is_read_or_sent(
                 trust_env=False,
             )
             assert answer.status_code == 401, (host, path)
-    socket = f"{server.api_url.replace('http', 'ws', 1)}/events/in"
+    socket = f"{server.api_url.replace('http', 'ws', 1)}/events/out"
     with pytest.raises(WebSocketException), connect(socket, proxy=None) as events:
         events.recv(timeout=30)
