@@ -37,8 +37,8 @@ class GuardedHandler(BaseHTTPRequestHandler):
         """Return whether the request is to be handled; if not, it has been answered."""
         if not super().parse_request():
             return False
-        port = self.server.server_address[1]
-        why = refusal(self.headers.items(), int(port), self.path)
+        port: int = self.connection.getsockname()[1]
+        why = refusal(self.headers.items(), port, self.path)
         if why is not None:
             self.refuse(HTTPStatus.FORBIDDEN, why)
         return why is None
