@@ -1,33 +1,65 @@
 """Whom the embedded cloud's HTTP servers answer: programs on this machine, never a web page.
 
 Any page that a browser on this machine shows can send requests to 127.0.0.1, or have its own name
-resolve to it (DNS rebinding). No browser has business with these servers; Prefect's, which has a
-UI, is shut by its password.
+resolve to it (DNS rebinding). Of all these servers only Prefect's has a UI: its pages are answered
+there, and no others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 MOST_DISCARDED_BYTES = 1 << 20
 DISCARDING_SECONDS = 2.0
 _BROWSERS = ("origin", "sec-fetch-", "access-control-request-")
 """How the headers begin that browsers add to what a page sends, and programs do not."""
+_OF_NO_PAGE_OR_THE_SAME = ({"none"}, {"same-origin"}, set[str]())
+"""Sec-Fetch-Site where an address was typed, by a page of that origin, and of other programs."""
 
 
-def refusal(headers: Iterable[tuple[str, str]], port: int, target: str = "/") -> str | None:
+def refusal(
+    headers: Iterable[tuple[str, str]], port: int, target: str = "/", *, has_ui: bool = False
+) -> str | None:
     """Return why a request to 127.0.0.1:`port` is refused, or None.
 
     `headers`: all of them as they came, repeated ones too. `target`: of the request line; one that
-    names a host of its own is refused.
+    names a host of its own is refused. `has_ui`: whether the server's own pages are answered.
     """
     named = [(name.strip().lower(), value) for name, value in headers]
-    if any(name.startswith(_BROWSERS) for name, _ in named):
-        return "a web page has no business here"
-    hosts = [value for name, value in named if name == "host"]
-    if hosts not in ([f"127.0.0.1:{port}"], [f"localhost:{port}"]) or not target.startswith("/"):
+    own = [[f"127.0.0.1:{port}"], [f"localhost:{port}"]]
+    if [value for name, value in named if name == "host"] not in own or not target.startswith("/"):
         return "this is not the host that was asked for"
-    return None
+    origins = [value for name, value in named if name == "origin"]
+    sites = {value for name, value in named if name == "sec-fetch-site"}
+    if has_ui:
+        is_page = sites not in _OF_NO_PAGE_OR_THE_SAME
+        is_foreign = origins not in [[f"http://{host}"] for [host] in own] if origins else is_page
+    else:
+        is_foreign = any(name.startswith(_BROWSERS) for name, _ in named)
+    return "a web page has no business here" if is_foreign else None
+
+
+def guarded(app: Asgi, port: int, *, has_ui: bool = False) -> Asgi:
+    """Return an ASGI application that answers 403 to what `refusal` refuses, else as `app` does."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in scope.get("headers", ())
+        ]
+        if scope["type"] == "lifespan" or (why := refusal(headers, port, has_ui=has_ui)) is None:
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before it is accepted: 403
+        else:
+            plain = [(b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": 403, "headers": plain})
+            await send({"type": "http.response.body", "body": why.encode()})
+
+    return answer
 
 
 class GuardedHandler(BaseHTTPRequestHandler):

@@ -61,7 +61,7 @@ class PrefectServer:
         Raises RuntimeError, with the end of its log, when it ends or is silent for two minutes.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        command = [str(self._python), "-m", "prefect", "server", "start"]
+        command = [str(self._python), "-m", "localcloud.guarded_prefect", "server", "start"]
         self._process = self._spawn(
             [*command, "--host", "127.0.0.1", "--port", str(self._port)],
             env=self._environment(),
@@ -85,6 +85,7 @@ class PrefectServer:
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._folder),
+            "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
             "PREFECT_API_DATABASE_CONNECTION_URL": (

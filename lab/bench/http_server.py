@@ -1,7 +1,7 @@
 """Serves a stand-in over HTTP and WebSocket with Starlette and uvicorn, as if it were far away.
 
 The machine's time that a stand-in takes is missing to both sides of a comparison: one route for
-everything, and no middleware. No web page is answered: see `localcloud/guard.py`.
+everything, and no middleware but the guard that answers no web page.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from localcloud.guard import refusal
+from localcloud.guard import guarded
 
 Answer = tuple[int, object]
 """Status, and a body that is sent as JSON; a body of None is not sent."""
@@ -45,8 +45,6 @@ def serve(
     newest: deque[Mapping[str, str]] = deque(maxlen=NEWEST)
 
     async def http(request: Request) -> Response:
-        if (why := refusal(request.headers.items(), port)) is not None:
-            return Response(why, 403)
         path, sent = request.url.path, (await request.body()).decode()
         if path.endswith("/bench/usage"):
             return JSONResponse({"requests": counted, "newest": list(newest), **usage()})
@@ -61,9 +59,6 @@ def serve(
         return Response(status_code=status) if body is None else JSONResponse(body, status)
 
     async def messages(socket: WebSocket) -> None:
-        if refusal(socket.headers.items(), port) is not None:
-            await socket.close()  # before it is accepted: 403
-            return
         await asyncio.sleep(delay_seconds)
         await socket.accept(next(iter(socket.scope["subprotocols"]), None))
         async for message in socket.iter_json():
@@ -78,7 +73,7 @@ def serve(
         WebSocketRoute(everything, messages),
     ]
     uvicorn.run(
-        Starlette(routes=routes),
+        guarded(Starlette(routes=routes), port),
         port=port,
         backlog=1024,
         log_config=None,

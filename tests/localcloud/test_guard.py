@@ -1,5 +1,6 @@
 """What a web page, or another user of this machine, sends to the embedded cloud is not answered."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,12 +14,16 @@ import pytest
 
 from lab.bench.servers import fresh_aws
 from localcloud.aws import EmulatedAws
-from localcloud.cloud import LAMBDA_PYTHON
+from localcloud.cloud import LAMBDA_PYTHON, new_auth_string
 from localcloud.fault_proxy import FaultProxy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig
+from localcloud.prefect_api import PrefectApi
+from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Supervisor
+from tests.contract.conftest import OLDEST_PYTHON
 from tests.localcloud.test_lambdas import zip_of
 
+PREFECTS = {"Prefect": None, "the oldest Prefect": OLDEST_PYTHON}
 Headers = Sequence[tuple[str, str]]
 
 SIGNED = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/ssm/aws4_request, Signature=x"
@@ -40,6 +45,7 @@ class Server:
     headers: Headers
     body: bytes
     had_effect: Callable[[], bool]
+    target: str = "/"
     refuses_by: Sequence[int] = (403,)
 
     @property
@@ -47,15 +53,17 @@ class Server:
         return urlsplit(self.url).netloc
 
     def send(
-        self, *headers: tuple[str, str], method: str = "POST", target: str = "/", host: str = "own"
+        self, *headers: tuple[str, str], method: str = "POST", target: str = "", host: str = "own"
     ) -> tuple[HTTPResponse, bytes]:
         """Send the request with more headers; `host`: "own", "none", or what the header says."""
         with closing(HTTPConnection(self.host, timeout=30)) as connection:
+            target = target or self.target
             connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             hosts = {"own": [("Host", self.host)], "none": []}.get(host, [("Host", host)])
             for name, value in (*hosts, *self.headers, *headers):
                 connection.putheader(name, value)
-            connection.putheader("Content-Length", str(len(self.body)))
+            if self.body:
+                connection.putheader("Content-Length", str(len(self.body)))
             connection.endheaders(self.body)
             answer = connection.getresponse()
             return answer, answer.read()
@@ -78,6 +86,25 @@ def put_parameter(aws: EmulatedAws, url: str) -> Server:
     return Server(url, headers, body, lambda: bool(ssm.describe_parameters()["Parameters"]))
 
 
+UVICORNS_OWN = (403, 400, 405)
+"""Its answers to no host or two, and to OPTIONS, included."""
+
+
+def create_flow(server: PrefectServer, auth_string: str) -> Server:
+    """As a client with the password sends it, which is refused even so where a page sends it."""
+    basic = base64.b64encode(auth_string.encode()).decode()
+    headers = [("Authorization", f"Basic {basic}"), ("Content-Type", "application/json")]
+    prefect = PrefectApi(server.api_url, auth_string)
+    return Server(
+        server.ui_url,
+        headers,
+        b'{"name": "planted"}',
+        lambda: bool(prefect.send("POST", "/flows/filter", {})),
+        "/api/flows/",
+        UVICORNS_OWN,
+    )
+
+
 @contextmanager
 def started(name: str, aws: EmulatedAws, supervisor: Supervisor) -> Iterator[Server]:
     if name == "moto":
@@ -86,14 +113,18 @@ def started(name: str, aws: EmulatedAws, supervisor: Supervisor) -> Iterator[Ser
         with FaultProxy(aws.endpoint_url) as proxy:
             yield put_parameter(aws, proxy.url)
             assert proxy.errors == []
+    elif name in PREFECTS:
+        folder, auth_string = supervisor.folder / name, new_auth_string()
+        with PrefectServer(
+            folder, supervisor.spawn, python=PREFECTS[name], auth_string=auth_string
+        ) as prefect:
+            yield create_flow(prefect, auth_string)
     else:
         with fresh_aws(supervisor) as stand_in:
             target = [("X-Amz-Target", "AmazonSQS.GetQueueUrl")]
             body = json.dumps({"QueueName": "q"}).encode()
-            by = (403, 400, 405)  # uvicorn's own answer to no host or two, and to OPTIONS
-            yield Server(
-                stand_in.url, target, body, lambda: stand_in.requests("GetQueueUrl") > 0, by
-            )
+            asked = lambda: stand_in.requests("GetQueueUrl") > 0  # noqa: E731
+            yield Server(stand_in.url, target, body, asked, refuses_by=UVICORNS_OWN)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +133,7 @@ def module_supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supe
         yield supervisor
 
 
-@pytest.fixture(scope="module", params=["moto", "fault proxy", "stand-in"])
+@pytest.fixture(scope="module", params=["moto", "fault proxy", "stand-in", *PREFECTS])
 def server(
     request: pytest.FixtureRequest, aws: EmulatedAws, module_supervisor: Supervisor
 ) -> Iterator[Server]:
@@ -111,7 +142,7 @@ def server(
         yield server
         for host in ("own", server.host.replace("127.0.0.1", "localhost")):
             answer, body = server.send(host=host)
-            assert answer.status == 200, body
+            assert answer.status in (200, 201), body
         assert server.had_effect()
 
 
@@ -122,7 +153,8 @@ FOREIGN: dict[str, tuple[Headers, dict[str, str]]] = {
         {},
     ),
     "a page's image": ([("Sec-Fetch-Site", "cross-site")], {"method": "GET"}),
-    "an address that was typed": ([("Sec-Fetch-Site", "none")], {"method": "GET"}),
+    "a page's script": ([("Sec-Fetch-Site", "same-site")], {"method": "GET"}),
+    "two sites": ([("Sec-Fetch-Site", "none"), ("Sec-Fetch-Site", "cross-site")], {}),
     "a sandboxed page": ([("Origin", "null")], {}),
     "an empty origin": ([("Origin", "")], {}),
     "a program's page on another port": ([("origin", "http://127.0.0.1:1")], {}),
@@ -134,6 +166,7 @@ FOREIGN: dict[str, tuple[Headers, dict[str, str]]] = {
         {"method": "OPTIONS"},
     ),
     "a page's WebSocket": ([*WEBSOCKET, ("Origin", EVIL)], {"method": "GET"}),
+    "a rebound name's WebSocket": (WEBSOCKET, {"method": "GET", "host": "evil.example:PORT"}),
     "a rebound name": ([], {"host": "evil.example:PORT"}),
     "a rebound name, without a port": ([], {"host": "evil.example"}),
     "a name that begins like ours": ([], {"host": "127.0.0.1:PORT.evil.example"}),
@@ -158,12 +191,36 @@ def test_what_a_web_page_can_send_is_refused_before_it_has_an_effect(
     server: Server, what: str
 ) -> None:
     headers, options = FOREIGN[what]
-    server = replace(server, body=b"") if "Upgrade" in dict(headers) else server
+    if "Upgrade" in dict(headers):  # where Prefect takes events
+        server = replace(server, body=b"", target=server.target.replace("flows/", "events/in"))
     port = server.host.partition(":")[2]
     answer, body = server.send(*headers, **{k: v.replace("PORT", port) for k, v in options.items()})
     assert answer.status in server.refuses_by, body
     assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
     assert not server.had_effect()
+
+
+OF_THE_UI: dict[str, Headers] = {
+    "an address that was typed": [("Sec-Fetch-Site", "none"), ("Sec-Fetch-Mode", "navigate")],
+    "the UI's own page": [("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "cors")],
+    "the UI's own request": [("Origin", "http://127.0.0.1:PORT")],
+    "the UI under its other name": [
+        ("Origin", "http://localhost:PORT"),
+        ("Sec-Fetch-Site", "cross-site"),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", OF_THE_UI)
+def test_only_the_server_that_has_a_ui_answers_browsers_and_only_those_that_show_it(
+    server: Server, what: str
+) -> None:
+    port = server.host.partition(":")[2]
+    headers = [(name, value.replace("PORT", port)) for name, value in OF_THE_UI[what]]
+    bare = replace(server, body=b"")
+    answer, body = bare.send(*headers, method="GET", target=server.target.partition("flows")[0])
+    has_ui = server.target != "/"
+    assert answer.status == (404 if has_ui else 403), body
 
 
 @pytest.mark.parametrize("target", ["http://evil.example/", "http://127.0.0.1/", "*"])
