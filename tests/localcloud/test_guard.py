@@ -22,6 +22,8 @@ from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Supervisor
 from tests.contract.conftest import OLDEST_PYTHON
 from tests.localcloud.test_lambdas import zip_of
+from tests.unit.scripted_server import ScriptedServer
+from tests.unit.scripted_server import answer as scripted_answer
 
 PREFECTS = {"Prefect": None, "the oldest Prefect": OLDEST_PYTHON}
 Headers = Sequence[tuple[str, str]]
@@ -113,6 +115,9 @@ def started(name: str, aws: EmulatedAws, supervisor: Supervisor) -> Iterator[Ser
         with FaultProxy(aws.endpoint_url) as proxy:
             yield put_parameter(aws, proxy.url)
             assert proxy.errors == []
+    elif name == "script":
+        with ScriptedServer([scripted_answer()]) as script:
+            yield Server(script.url, [], b"{}", lambda: bool(script.seen))
     elif name in PREFECTS:
         folder, auth_string = supervisor.folder / name, new_auth_string()
         with PrefectServer(
@@ -133,7 +138,7 @@ def module_supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supe
         yield supervisor
 
 
-@pytest.fixture(scope="module", params=["moto", "fault proxy", "stand-in", *PREFECTS])
+@pytest.fixture(scope="module", params=["moto", "fault proxy", "stand-in", "script", *PREFECTS])
 def server(
     request: pytest.FixtureRequest, aws: EmulatedAws, module_supervisor: Supervisor
 ) -> Iterator[Server]:
