@@ -234,8 +234,9 @@ def test_a_deployment_with_a_role_of_its_own_shares_its_results_with_no_other(
 @pytest.mark.parametrize(
     "principal",
     [
-        "root", "user/ann", "role/admin", f"role/{stack.STACK}-flow-2", f"role/{stack.STACK}-worker",
-        f"role/prefect-spot/{stack.STACK}-eu/nightly-sales", f"role/other/{stack.STACK}-flow",
+        "root", "user/ann", "role/admin", f"role/{stack.STACK}-worker",
+        f"role/{stack.STACK}-flow-2", f"role/other/{stack.STACK}-flow",
+        f"role/prefect-spot/{stack.STACK}-eu/nightly-sales",
     ],
 )  # fmt: skip
 def test_nobody_but_flows_writes_results_and_an_operator_can_empty_the_bucket(
