@@ -18,6 +18,7 @@ from botocore import xform_name
 from chalice import awsclient
 
 import infra
+from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.errors import SettingError
 from chalicelib.settings import FUNCTIONS, stack_parameters
 from localcloud.deployment import PROJECT
@@ -196,19 +197,48 @@ def test_nothing_more_is_given_than_the_function_and_the_stack_need() -> None:
     assert ALLOWED - needed == {action for action in OWN | OF_TAGS if action not in needed}
 
 
-def test_only_what_takes_no_resource_is_given_on_all() -> None:
+BY_CLOUDFORMATION = {"ForAnyValue:StringEquals": {"aws:CalledVia": "cloudformation.amazonaws.com"}}
+ON_ALL = {
+    "provision": {
+        **dict.fromkeys(
+            actions(
+                ec2="DescribeInstances DescribeSecurityGroups DescribeSubnets DescribeVpcs",
+                ecs="DescribeTaskDefinition",
+                logs="DescribeIndexPolicies DescribeLogGroups DescribeResourcePolicies",
+                sns="GetSubscriptionAttributes",
+            )
+        ),
+        **dict.fromkeys(
+            actions(ecs="DeregisterTaskDefinition", sns="SetSubscriptionAttributes Unsubscribe"),
+            BY_CLOUDFORMATION,
+        ),
+    },
+    "sweep": {
+        "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:aws:ecs:*:*:cluster/prefect-spot-dev"}}
+    },
+    DEPLOYER: dict.fromkeys(
+        actions(
+            ecs="DescribeTaskDefinition ListTasks",
+            events="ListRuleNamesByTarget ListRules",
+            logs="DescribeLogGroups",
+            ssm="DescribeParameters",
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, DEPLOYER])
+def test_only_what_takes_no_resource_is_given_on_all_and_a_change_to_cloudformation_alone(
+    name: str,
+) -> None:
+    """CloudFormation changes what is the stack's, so no other stage's."""
     on_all = {
-        action
-        for statement in STATEMENTS
+        action: statement.get("Condition")
+        for statement in statements_of(policy_of(DEV, name))
         for action in as_list(statement["Action"])
         if "*" in as_list(statement["Resource"])
     }
-    assert on_all == actions(
-        ec2="DescribeInstances DescribeSecurityGroups DescribeSubnets DescribeVpcs",
-        ecs="DeregisterTaskDefinition DescribeTaskDefinition",
-        logs="DescribeIndexPolicies DescribeLogGroups DescribeResourcePolicies",
-        sns="GetSubscriptionAttributes SetSubscriptionAttributes Unsubscribe",
-    )
+    assert on_all == ON_ALL.get(name, {})
 
 
 def test_every_other_resource_is_one_of_the_stages() -> None:
@@ -246,7 +276,8 @@ def test_rescue_only_may_change_nothing_of_your_own_cluster_network_or_roles(
     statements = statements_of(policy_of(read_project(folder, "prod"), name))
     given = {action for statement in statements for action in as_list(statement["Action"])}
     if name == "provision":
-        types = {r["Type"] for r in stack.resources(stack.rescue_only()).values()}
+        with_email = stack.resources(stack.rescue_only(AlarmEmail="team@example.com"))
+        types = {resource["Type"] for resource in with_email.values()}
         needed = {action for kind in types for action in wanted_by(kind)} | OWN | OF_TAGS
         assert given <= needed
         assert not {a.partition(":")[0] for a in given} & {"ec2", "ecs", "iam", "s3"}
@@ -274,6 +305,7 @@ AWS_ARNS = {
     "AWS::SNS::Topic": "sns:{region}:{account}:{TopicName}",
     "AWS::SQS::Queue": "sqs:{region}:{account}:{QueueName}",
 }
+WITHOUT_A_STACKS_TAG = {f"aws:ResourceTag/{TEMPLATE_TAG}": "true"}
 PLACE = {"region": stack.REGION, "account": stack.ACCOUNT}
 
 
@@ -304,16 +336,20 @@ def of_policies(project: Project) -> list[Any]:
         for policy in made["Properties"].get("Policies", ())
         for statement in policy["PolicyDocument"]["Statement"]
     ]
-    return [s for s in (*own, *of_roles) if s["Effect"] == "Allow" and "Condition" not in s]
+    allow = [s for s in (*own, *of_roles) if s["Effect"] == "Allow"]
+    return [s for s in allow if s.get("Condition", {}).get("Null") != WITHOUT_A_STACKS_TAG]
 
 
-def arns_of(project: Project) -> set[str]:
-    """All that a stage has: the stack's resources, and what its own policies name."""
-    of_stack = {
+def made_by_stack(project: Project) -> set[str]:
+    return {
         f"arn:aws:{AWS_ARNS[made['Type']].format(**PLACE, **made['Properties'])}"
         for made in template_of(project)
         if made["Type"] in AWS_ARNS
     }
+
+
+def arns_of(project: Project) -> set[str]:
+    """All that a stage has: the stack's resources, and what its own policies name."""
     named = {
         re.sub(r"(arn:aws:\w+):\*", rf"\1:{stack.REGION}", resolved(resource))
         .replace(":*:", f":{stack.ACCOUNT}:", 1)
@@ -322,7 +358,7 @@ def arns_of(project: Project) -> set[str]:
         for resource in resources_of(policy_of(project, name))
         if project.stage in resource
     }
-    return of_stack | named
+    return made_by_stack(project) | named
 
 
 def suffixes() -> list[str]:
@@ -358,14 +394,10 @@ def test_no_policy_of_a_stage_reaches_one_whose_name_begins_alike(suffix: str) -
 def test_a_stages_own_policies_reach_all_that_its_stack_makes() -> None:
     """What makes the property above more than empty."""
     project = project_of(PROJECT, "p")
-    patterns = [resolved(r) for r in resources_of(policy_of(project, "provision"))]
-    named = [arn for arn in arns_of(project) if not re.search(":(lambda|events):", arn)]
-    of_stack = [a for a in named if "prefect-spot-p" in a and "/aws/lambda" not in a]
-    assert len(of_stack) > 25
-    missed = {a for a in of_stack if not any(matches(p, a) for p in patterns if p != "*")}
-    assert {re.sub("-(react|meter|sweep|provision)$", "", arn) for arn in missed} == {
-        "arn:aws:iam::123456789012:role/prefect-spot-p"
-    }, "a function's role is the deployer's to make"
+    patterns = [resolved(r) for r in resources_of(policy_of(project, "provision")) if r != "*"]
+    made = made_by_stack(project)
+    assert len(made) > 15
+    assert {arn for arn in made if not any(matches(p, arn) for p in patterns)} == set()
 
 
 # What the deployer may do.

@@ -7,7 +7,9 @@ import inspect
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cfnlint.api import lint
@@ -18,6 +20,7 @@ from prefect_aws.workers import ecs_worker
 
 import infra
 from chalicelib.core.metrics import NAMESPACE, Metric
+from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.core.provision.plan import stack_definition
 from chalicelib.settings import FUNCTIONS
 from localcloud.deployment import PROJECT
@@ -145,7 +148,10 @@ def test_worker_role_allows_what_the_ecs_worker_calls_on_this_cluster() -> None:
     assert "ecs:RunTask" in calls
     assert calls | {"ecs:TagResource", "iam:PassRole"} == set(given)
     cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{stack.STACK}"
-    assert given["ecs:RunTask"]["Condition"] == {"ArnEquals": {"ecs:cluster": cluster}}
+    assert given["ecs:RunTask"]["Condition"] == {
+        "ArnEquals": {"ecs:cluster": cluster},
+        "Null": {f"aws:ResourceTag/{TEMPLATE_TAG}": "true"},  # no stage's worker
+    }
     tasks = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/{stack.STACK}/*"
     assert given["ecs:StopTask"]["Resource"] == given["ecs:TagResource"]["Resource"] == tasks
     on_run = {"StringEquals": {"ecs:CreateAction": "RunTask"}}
@@ -155,6 +161,36 @@ def test_worker_role_allows_what_the_ecs_worker_calls_on_this_cluster() -> None:
     assert given["iam:PassRole"]["Resource"] == roles
     to_ecs = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     assert given["iam:PassRole"]["Condition"] == to_ecs
+
+
+def family_of(pool: str, deployment: UUID | None) -> str:
+    """The name that prefect-aws gives a family that has none."""
+    worker = SimpleNamespace(_work_pool_name=pool)
+    run = SimpleNamespace(deployment_id=deployment, flow_id=UUID(int=1))
+    return str(ecs_worker.ECSWorker._get_or_generate_family(worker, {}, run))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("family", "may_register"),
+    [
+        (family_of("fargate-spot-dev", UUID(int=2)), True),
+        (family_of("fargate-spot-dev", None), True),
+        (f"{stack.STACK}_of-a-deployment", True),
+        (family_of("fargate-spot-dev-eu", UUID(int=2)), False),
+        (family_of("fargate-spot", UUID(int=2)), False),
+        (f"{stack.STACK}-worker", False),
+        (f"{stack.STACK}-eu_of-a-deployment", False),
+        ("billing", False),
+    ],
+)
+def test_worker_registers_task_definitions_of_its_pools_flows_only(
+    family: str, may_register: bool
+) -> None:
+    """Else it could have another's service start an image of its choice: the newest revision."""
+    [policy] = properties("WorkerRole")["Policies"]
+    arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{family}:*"
+    statements = policy["PolicyDocument"]["Statement"]
+    assert iam.is_allowed(statements, "ecs:RegisterTaskDefinition", arn, {}) is may_register
 
 
 @pytest.mark.parametrize("role", ["ExecutionRole", "FlowRole", "WorkerRole"])
