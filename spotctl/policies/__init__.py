@@ -2,11 +2,12 @@
 
 The templates beside this file are their only source; `.chalice/config.json` names the files that
 Chalice reads. Filled in are the stack's name, the functions' prefix, the clusters and the
-credential's parameter. No name may begin another's: stage `prod` must not change `prod-eu`, so each
-is written in full, and a pattern follows only what ends a name, `/` or `:`.
+credential's parameter. Stage `prod` must not change `prod-eu`: each name is written in full, and a
+pattern follows only what ends a name, `/` or `:`.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -26,13 +27,22 @@ def policy_of(project: Project, name: str) -> str:
     A resource that names the cluster is listed once for each cluster. A statement that says `Where`
     is left out elsewhere: `full`, in a stage with a cluster of ours; `credential`, in one that
     names Prefect's.
+
+    Raises SettingError: IAM would read a name as a pattern, and reach what is not the stage's.
     """
     policy = json.loads((TEMPLATES / f"{name}.json").read_text())
     cases = {"full": project.settings.is_full, "credential": bool(_parameter(project))}
     holds = {None, *(case for case, is_so in cases.items() if is_so)}
     policy["Statement"] = [s for s in policy["Statement"] if s.pop("Where", None) in holds]
     clusters = [name.rpartition("cluster/")[2] for name in project.settings.ecs_clusters]
-    return json.dumps(_filled(policy, _names(project), clusters), indent=2) + "\n"
+    names = _names(project)
+    for text in (*names.values(), *clusters, project.settings.work_pool):
+        if re.search(r"[*?$]", text):
+            raise SettingError(
+                f"a name holds * ? or $, which IAM reads as a pattern: {text!r}",
+                next_step="correct it in .chalice/config.json",
+            )
+    return json.dumps(_filled(policy, names, clusters), indent=2) + "\n"
 
 
 def write_policies(project: Project) -> list[Path]:

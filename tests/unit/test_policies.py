@@ -95,6 +95,23 @@ def test_every_cluster_is_named_where_one_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"ECS_CLUSTER": "etl-*"},
+        {"ECS_CLUSTER": "etl,ml?"},
+        {"PREFECT_API_AUTH_STRING_PARAMETER": "team/*"},
+        {"WORK_POOL": "etl ${aws:username}"},
+    ],
+)
+def test_a_name_that_iam_reads_as_a_pattern_is_refused(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    folder = with_prod(tmp_path, **{"PROVISION": "rescue-only", **settings})
+    with pytest.raises(SettingError, match=r"PARAMETER|reads as a pattern"):
+        write_policies(read_project(folder, "prod"))
+
+
+@pytest.mark.parametrize(
     ("file", "why"),
     [
         ("policy-{}-dev.json", r"share policy-react-dev\.json.*policy-react-prod"),
