@@ -289,7 +289,7 @@ def test_a_result_names_its_own_serializer_whatever_the_flows_is() -> None:
         result=Path("/"),
         metadata=ResultRecordMetadata(serializer=PickleSerializer(), storage_key="key"),
     ).serialize()
-    read = ResultRecord.deserialize(stored, backup_serializer=JSONSerializer())
+    read: ResultRecord[Any] = ResultRecord.deserialize(stored, backup_serializer=JSONSerializer())
     assert read.result == Path("/")
     assert "pickle" in stored.decode()
 
