@@ -1,6 +1,5 @@
 """The commands: options in, one call each, exit code out."""
 
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,17 @@ from spotctl.context import Context, open_context
 from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import target, watch
 from spotctl.errors import RefusedError, explain
-from spotctl.output import Exit, Output, Row, State, exit_of, table_of, table_of_rows
+from spotctl.output import (
+    Exit,
+    Output,
+    Row,
+    State,
+    exit_of,
+    show_crash,
+    show_error,
+    table_of,
+    table_of_rows,
+)
 from spotctl.project import read_project
 from spotctl.redrive import redrive as redrive_messages
 from spotctl.replay.run import read_change, run_replay
@@ -44,9 +53,13 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (PrefectSpotError, BotoCoreError, ClientError, OSError) as error:
-            what, next_step = explain(error)
-            typer.echo(f"error: {what}\nnext step: {next_step}", err=True)
+            show_error(*explain(error))
             raise typer.Exit(Exit.NOT_DONE) from None
+        except Exception as error:
+            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
+                raise  # typer's own
+            show_crash(error)
+            raise typer.Exit(Exit.FAILED) from None
 
 
 app = typer.Typer(
@@ -124,7 +137,7 @@ def teardown(
     about = f"stage {stage} in account {context.aws.account}, {context.aws.region}"
     lost = f" It cancels {flows} running flow runs." if flows else ""
     if not yes:
-        _confirm(f"Delete {about}, with its table and all results in its bucket?{lost}", output)
+        output.confirm(f"Delete {about}, with its table and all results in its bucket?{lost}")
     rows = list(delete_stage(context, stack, work_pool=work_pool))
     verdict = exit_of(rows)
     stays = what_stays(context, work_pool=work_pool) if verdict is Exit.OK else []
@@ -282,7 +295,7 @@ def drill(
         )
         return
     if not (yes or task or wanted):
-        _confirm(f"Interrupt {about}?", output)
+        output.confirm(f"Interrupt {about}?")
     output.progress(f"interrupting {about}")
     drilled = watch.drill(context, chosen, waiting)
     watch.show_drill(drilled, output)
@@ -304,16 +317,6 @@ def _show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
         lambda: table_of_rows(title, rows),
     )
     return verdict
-
-
-def _confirm(question: str, output: Output) -> None:
-    """Ask on a terminal; RefusedError elsewhere."""
-    if output.is_json or not sys.stdin.isatty():
-        raise RefusedError(
-            f"stdin is not a terminal, or the output is JSON: cannot ask {question!r}",
-            next_step="pass --yes",
-        )
-    typer.confirm(question, abort=True)
 
 
 def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[Context, Output]:
