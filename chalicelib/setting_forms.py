@@ -89,8 +89,8 @@ def may_hold_credential(text: str) -> bool:
 
 def _read_url(text: str) -> str:
     url = text.strip().rstrip("/")
-    is_url = _URL.fullmatch(url) and not may_hold_credential(url)
-    if not is_url and not (_NO_SECRET.fullmatch(url) and not may_hold_credential(url)):
+    is_url = _URL.fullmatch(unquote(unquote(url)))
+    if may_hold_credential(url) or not (is_url or _NO_SECRET.fullmatch(url)):
         raise SettingError(
             "PREFECT_API_URL holds credentials, or may: it is not shown",
             next_step="set it to the address alone, without user, password, key, ? and #; store a"
@@ -101,9 +101,9 @@ def _read_url(text: str) -> str:
 
 
 _URL: Final = re.compile(
-    r"https?://([\w.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?(/[^\s?#@\\%]*)?", re.IGNORECASE
+    r"https?://([\w.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^\s?#@\\]*)?", re.IGNORECASE
 )
-_NO_SECRET: Final = re.compile(r"([a-z]+://)?([\w-]+\.)+[a-z]+(:\d{1,5})?|", re.IGNORECASE)
+_NO_SECRET: Final = re.compile(r"([a-z]+://)?([\w-]+\.)+[a-z]+(:[0-9]{1,5})?|", re.IGNORECASE)
 """A wrong address that can be shown: a host alone."""
 _PREFECT_NAME: Final = r"""[^,'"\\/%&<>]*[^,'"\\/%&<>\s][^,'"\\/%&<>]*"""
 TEXT: Final = Form("text", str)

@@ -38,7 +38,7 @@ Deploy, check, test, report on and tear down prefect-spot.
 
 Settings come from .chalice/config.json, as for the Lambdas; AWS credentials and region from your
 environment or profile. Prefect's credential is your PREFECT_API_KEY or PREFECT_API_AUTH_STRING,
-otherwise the Lambdas'.
+where the stage's server is your own PREFECT_API_URL too; otherwise the Lambdas'.
 
 Exit codes: 0 success; 1 a part or a step failed, as the output shows; 2 the command could not run
 (wrong setting or option, no credentials); 130 ended by Ctrl-C.
@@ -84,28 +84,42 @@ JsonOption = Annotated[
 SinceOption = Annotated[
     str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
 ]
+SendKeyOption = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="send a Prefect credential there, though it is not your PREFECT_API_URL, or is http,"
+        " which others can read",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="do not ask")]
 HERE = Path()
 
 
 @app.command()
 def status(
-    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+    stage: StageOption = "dev",
+    send_key_to: SendKeyOption = "",
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
 ) -> None:
     """Show every part, its state, and the next step. Exit code 1 when a part failed."""
-    context, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json, send_key_to)
     raise typer.Exit(_show_status(context, output, status_of(context)))
 
 
 @app.command()
 def deploy(
-    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+    stage: StageOption = "dev",
+    send_key_to: SendKeyOption = "",
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
 ) -> None:
     """Deploy the Lambdas, provision the rest, and show the status.
 
     It is safe to run again. Exit code 1 when a part failed; the output names it, and why.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json, send_key_to)
     rows = deploy_stage(context)
     if exit_of(rows) is Exit.OK:
         rows += status_of(context)
@@ -119,6 +133,7 @@ def teardown(
     work_pool: Annotated[
         bool, typer.Option("--work-pool", help="delete the work pool as well")
     ] = False,
+    send_key_to: SendKeyOption = "",
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
@@ -126,7 +141,7 @@ def teardown(
 
     It asks first. After a failure, run it again: it continues. Exit code 1 when a step failed.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json, send_key_to)
     if work_pool and context.project.is_rescue_only:
         raise RefusedError(
             "PROVISION is rescue-only: the work pool is yours",
@@ -259,6 +274,7 @@ def drill(
     timeout: Annotated[
         int, typer.Option(min=10, help="seconds to wait for the run to start, and to be rerun")
     ] = 600,
+    send_key_to: SendKeyOption = "",
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
@@ -268,7 +284,7 @@ def drill(
     first. It counts against the run's budget, as an interruption does. Exit code 1 when the drill
     did not pass.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json, send_key_to)
     if sum(map(bool, (task, start, smoke_test))) > 1:
         raise RefusedError(
             "--task, --start and --throw-away exclude each other", next_step="pass one of them"
@@ -319,6 +335,8 @@ def _show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
     return verdict
 
 
-def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[Context, Output]:
+def _open(
+    stage: str, folder: Path, as_json: bool | None, send_key_to: str = ""
+) -> tuple[Context, Output]:
     output = Output(as_json)
-    return open_context(read_project(folder, stage), output.progress), output
+    return open_context(read_project(folder, stage), output.progress, send_key_to), output

@@ -178,10 +178,10 @@ def _console(is_terminal: bool, *, stderr: bool) -> Console:
 
 
 def as_json(value: Mapping[str, Any]) -> str:
-    """Return JSON text in ASCII: Decimals as exact strings, times in ISO 8601, dataclasses by field.
+    """Return JSON text: Decimals as exact strings, times in ISO 8601, dataclasses by field.
 
-    No character is lost: those that a terminal obeys are escaped. Raises TypeError for a value of
-    another kind.
+    In ASCII: characters that a terminal obeys are escaped, and none is lost. Raises TypeError for a
+    value of another kind.
     """
     text = json.dumps(value, indent=2, default=_plain)
     return text.replace("\x7f", r"\u007f") + "\n"  # the one control character that is left as it is

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from spotctl.context import LONGEST_INVOCATION_SECONDS, Context, find
-from spotctl.errors import RefusedError
+from spotctl.context import LONGEST_INVOCATION_SECONDS, Context
+from spotctl.errors import RefusedError, find
 from spotctl.output import DEPLOY
 
 MOST_AT_ONCE: Final = 10

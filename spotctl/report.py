@@ -25,8 +25,9 @@ MOST_DAYS: Final = 400
 
 _PERIOD: Final = re.compile(r"([1-9]\d{0,3})([dw])")
 _DAYS: Final = {"d": 1, "w": 7}
-_FORMULA: Final = re.compile(r"""(^|[;,|])([\s"'`]*[=+\-@＝＋－＠])""")
-"""Where a spreadsheet begins to read a formula (OWASP, "CSV Injection"): some split at ; or |."""
+_FORMULA: Final = re.compile(r"""(^|[;,|])([\s"'`]*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
+"""Where a spreadsheet begins to read a formula (OWASP, "CSV Injection"): some split at ; or |, and
+read full-width signs as the others."""
 
 
 def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[date, ...]:
@@ -79,8 +80,8 @@ def as_mapping(report: Report) -> dict[str, Any]:
 def as_csv(report: Report) -> str:
     """Return CSV: a row per deployment and day, then one for the drills if there were any.
 
-    Every field is quoted. A name, or a part of one, that a spreadsheet would take for a formula gets
-    an apostrophe in front; figures stay as they are.
+    Every field is quoted. A name, or a part of one, that a spreadsheet would take for a formula
+    gets an apostrophe in front; figures stay as they are.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)

@@ -13,8 +13,8 @@ from chalicelib.adapters.aws import EcsTasks
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.errors import PrefectSpotError
-from spotctl.context import Context, find
-from spotctl.errors import RefusedError
+from spotctl.context import Context
+from spotctl.errors import RefusedError, find
 from spotctl.output import Row, State, failed, ok, warning
 from spotctl.status.provisioning import FUNCTION
 from spotctl.status.stack import WORKER_SERVICE, describe_stack

@@ -96,7 +96,9 @@ class PrefectAuthorization:
         try:
             return header_of(answer["Parameter"].get("Value", "").strip(), is_key=self._is_key)
         except ValueError as error:
-            step = f"store the {'API key' if self._is_key else 'auth string'} again, and nothing else"
+            step = (
+                f"store the {'API key' if self._is_key else 'auth string'} again, and nothing else"
+            )
             raise SecretUnreadableError(f"{subject} {error}", step) from None
 
 
@@ -108,10 +110,12 @@ def header_of(credential: str, *, is_key: bool) -> str:
     """
     if not credential.strip():
         raise ValueError("is empty")
-    if ends := credential[len(credential.rstrip()) :]:
-        raise ValueError(f"has {'a line break' if set(ends) & set('\r\n') else 'a space'} at its end")
-    if "\n" in credential or "\r" in credential:
-        raise ValueError("has a line break in it")
+    body = credential.strip()
+    for part, where in ((credential.partition(body)[2], "at its end"), (credential, "in it")):
+        if "\n" in part or "\r" in part:
+            raise ValueError(f"has a line break {where}")
+    if body != credential:
+        raise ValueError("has a space at an end")
     if not credential.isprintable() or (is_key and not re.fullmatch("[!-~]+", credential)):
         raise ValueError("has characters that no credential has, such as a space or a quote")
     encoded = base64.b64encode(credential.encode()).decode()
