@@ -16,19 +16,18 @@ from spotctl.errors import RefusedError, explain
 from spotctl.output import (
     Exit,
     Output,
-    Row,
-    State,
     exit_of,
     show_crash,
     show_error,
-    table_of,
     table_of_rows,
 )
 from spotctl.project import read_project
-from spotctl.redrive import redrive as redrive_messages
+from spotctl.redrive import as_table as table_of_messages
+from spotctl.redrive import open_queue, show_redriven
 from spotctl.replay.run import read_change, run_replay
 from spotctl.replay.show import as_table as table_of_replay
 from spotctl.report import as_csv, as_mapping, as_table, read_report
+from spotctl.status import show_status
 from spotctl.status import status as status_of
 from spotctl.teardown import find_stack, running_flows, what_stays
 from spotctl.teardown import teardown as delete_stage
@@ -105,7 +104,7 @@ def status(
 ) -> None:
     """Show every part, its state, and the next step. Exit code 1 when a part failed."""
     context, output = _open(stage, project_dir, as_json, send_key_to)
-    raise typer.Exit(_show_status(context, output, status_of(context)))
+    raise typer.Exit(show_status(context, output, status_of(context)))
 
 
 @app.command()
@@ -123,7 +122,7 @@ def deploy(
     rows = deploy_stage(context)
     if exit_of(rows) is Exit.OK:
         rows += status_of(context)
-    raise typer.Exit(_show_status(context, output, rows))
+    raise typer.Exit(show_status(context, output, rows))
 
 
 @app.command()
@@ -223,37 +222,29 @@ def replay(
 def redrive(
     stage: StageOption = "dev",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show the messages")] = False,
+    yes: YesOption = False,
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
     """Invoke the functions again with the events in the failure queue.
 
-    A message is deleted only after its function has handled it. Exit code 1 when one was kept.
+    It shows them first, and asks. What does not fit this stage, or contradicts ECS, may be forged:
+    it is kept. A message is deleted only after its function has handled it. Exit code 1 when one
+    was kept.
     """
     context, output = _open(stage, project_dir, as_json)
-    messages = []
-    for message in redrive_messages(context, dry_run=dry_run):
-        output.progress(f"{message.function or 'unknown'}: {message.outcome}")
-        messages.append(message)
-    handled = sum(message.done for message in messages)
-    output.result(
-        {
-            "dry_run": dry_run,
-            "found": len(messages),
-            "handled": handled,
-            "messages": [message.as_mapping() for message in messages],
-        },
-        lambda: (
-            table_of(
-                f"{len(messages)} messages, {handled} handled",
-                ("function", "about", "given up because", "outcome"),
-                [(m.function, m.subject, m.reason, m.outcome) for m in messages],
-            )
-            if messages
-            else "the failure queue is empty"
-        ),
-    )
-    raise typer.Exit(Exit.FAILED if handled < len(messages) and not dry_run else Exit.OK)
+    with open_queue(context, dry_run=dry_run) as queue:
+        messages = queue.read()
+        replayed = sum(not message.doubt for message in messages)
+        if replayed and not dry_run:
+            output.preview(table_of_messages(f"{replayed} of {len(messages)} messages", messages))
+            if not yes:
+                output.confirm(f"Invoke the functions with {replayed} events?")
+            found, messages = messages, []
+            for message in queue.redrive(found):
+                output.progress(f"{message.function or 'unknown'}: {message.outcome}")
+                messages.append(message)
+    raise typer.Exit(show_redriven(messages, output, dry_run=dry_run))
 
 
 @app.command()
@@ -316,23 +307,6 @@ def drill(
     drilled = watch.drill(context, chosen, waiting)
     watch.show_drill(drilled, output)
     raise typer.Exit(Exit.OK if drilled.passed else Exit.FAILED)
-
-
-def _show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
-    """Print the rows; return their exit code."""
-    verdict = exit_of(rows)
-    title = f"prefect-spot, stage {context.project.stage}, {context.aws.region}"
-    output.result(
-        {
-            "stage": context.project.stage,
-            "region": context.aws.region,
-            "ok": verdict is Exit.OK,
-            "warnings": sum(row.state is State.WARNING for row in rows),
-            "rows": rows,
-        },
-        lambda: table_of_rows(title, rows),
-    )
-    return verdict
 
 
 def _open(
