@@ -257,16 +257,21 @@ def show_redriven(messages: Sequence[Message], output: Output, *, dry_run: bool)
 
 def as_table(title: str, messages: Sequence[Message]) -> Any:
     """Return the messages for a terminal."""
-    columns = ("function", "event", "about", "flow run", "stop code", "when", "times", "sender")
-    names = ("event", "subject", "flow_run", "stop_code", "at")
-    return table_of(
-        title,
-        (*columns, "given up because", "outcome"),
-        [
-            (m.function, *(m.about[name] for name in names), m.times, m.sender, m.reason, m.outcome)
-            for m in messages
-        ],
-    )
+    columns = ("function", "event", "sender", "given up because", "outcome")
+    lines = []
+    for message in messages:
+        about = message.about
+        parts = (
+            about["event"],
+            about["at"],
+            about["stop_code"] and f"stop code {about['stop_code']}",
+            f"about {about['subject'].rpartition('/')[2]}",
+            about["flow_run"] and f"of flow run {about['flow_run']}",
+            message.times and f"tried {message.times} times",
+        )
+        event = ", ".join(filter(None, parts)) if about["event"] else "unreadable"
+        lines.append((message.function, event, message.sender, message.reason, message.outcome))
+    return table_of(title, columns, lines)
 
 
 def _name(function_arn: str) -> str:
