@@ -87,8 +87,8 @@ SendKeyOption = Annotated[
     str,
     typer.Option(
         metavar="URL",
-        help="send a Prefect credential there, though it is not your PREFECT_API_URL, or is http,"
-        " which others can read",
+        help="send a Prefect credential there, though it is not your PREFECT_API_URL; your own"
+        " never goes over http, except to this machine",
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="do not ask")]

@@ -1,8 +1,9 @@
 """Where a Prefect credential may go from the operator's machine.
 
 The server's address comes from the checkout, the credential from its owner, and a checkout may be
-anyone's. The operator's own credential goes to the operator's own address; the stage's goes where
-the deployed `react` sends it. Any other address has to be confirmed, with `--send-key-to`.
+anyone's. The operator's own credential goes to the operator's own address, and never over http,
+except on this machine; the stage's goes where the deployed `react` sends it. Any other address has
+to be confirmed, with `--send-key-to`.
 """
 
 import tomllib
@@ -40,7 +41,7 @@ class Address:
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody on the way can read what is sent."""
+        """Whether what is sent is encrypted, or stays on this machine."""
         return self.scheme == "https" or self.is_loopback
 
 
@@ -105,16 +106,19 @@ def authorization(
     """Return the operator's credential for the stage's API, or else the stage's, from SSM.
 
     `clients`: boto3's, by service. `react`: the deployed function's name. `confirmed`: the value of
-    --send-key-to. What is not sent is said to `progress`. The result raises RefusedError where the
+    --send-key-to. `progress` gets what is not sent, and why. The result raises RefusedError where the
     stage's credential may not be sent either.
     """
     url, target = settings.prefect_api_url, address_of(settings.prefect_api_url)
     is_confirmed = target is not None and address_of(confirmed) == target
     is_own = target is not None and address_of(own_url(environment)) == target
     name, own = own_header(environment)
-    if own and not is_confirmed and not (is_own and target and target.is_private):
-        why = f"http is not encrypted: {url}" if is_own else f"{url} is not your PREFECT_API_URL"
-        progress(f"your {name} is not sent, because {why}; --send-key-to {url} would send it")
+    if own and target and not target.is_private:
+        progress(f"your {name} is not sent, because http is not encrypted: {url}")
+        own = ""
+    elif own and not (is_own or is_confirmed):
+        why = f"{url} is not your PREFECT_API_URL; --send-key-to {url} would send it"
+        progress(f"your {name} is not sent, because {why}")
         own = ""
     if not (settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter):
         return lambda _fresh: own or None

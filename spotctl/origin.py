@@ -1,7 +1,8 @@
 """Whether a message of the failure queue is what AWS put there, or forged. No I/O.
 
-Whoever may send to the queue may send anything, and `redrive` would hand it to the functions. What
-AWS itself says about a message is its `SenderId`; the rest is compared with what must be the same.
+A principal that may send to the queue may send anything, and `redrive` would hand it to the
+functions. AWS itself vouches for a message's `SenderId`; the rest is compared with the stage, with
+itself and with ECS.
 """
 
 import re

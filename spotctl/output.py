@@ -90,16 +90,20 @@ _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 """What Unicode calls default-ignorable (DerivedCoreProperties) and Python printable."""
+_KEY: Final = re.compile(r"(pn[ub]_)[^\s\W_]{6,}", re.IGNORECASE)
+"""A Prefect API key: no text here should hold one, but an exception's may."""
 
 
 def clean(text: str) -> str:
     """Return the text on one line, without what a terminal obeys or does not show.
 
     That is every control and format character: escape sequences lose their beginning, text its
-    bidirectional overrides and zero-width characters. White space becomes spaces, one each.
+    bidirectional overrides and zero-width characters. White space becomes spaces, one each. A
+    Prefect API key is masked.
     """
     visible = _INVISIBLE.sub("", text)
-    return "".join(c if c.isprintable() else " " * c.isspace() for c in visible)
+    shown = "".join(c if c.isprintable() else " " * c.isspace() for c in visible)
+    return _KEY.sub(r"\1***", shown)
 
 
 def padded(text: str, width: int, *, is_figure: bool = False) -> str:
