@@ -106,8 +106,8 @@ def authorization(
     """Return the operator's credential for the stage's API, or else the stage's, from SSM.
 
     `clients`: boto3's, by service. `react`: the deployed function's name. `confirmed`: the value of
-    --send-key-to. `progress` gets what is not sent, and why. The result raises RefusedError where the
-    stage's credential may not be sent either.
+    --send-key-to. `progress` gets what is not sent, and why. The result raises RefusedError where
+    the stage's credential may not be sent either.
     """
     url, target = settings.prefect_api_url, address_of(settings.prefect_api_url)
     is_confirmed = target is not None and address_of(confirmed) == target

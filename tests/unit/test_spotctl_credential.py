@@ -78,7 +78,7 @@ def test_it_goes_nowhere_else_and_never_over_http(url: str, own: str, confirmed:
 @pytest.mark.parametrize(
     "url",
     ["", "ftp://p.de", "https://", "https://p.de/api?x=1", "https://p.de/api#x", "https://p\\@e.de",
-     "https://u@p.de", "https://p.de:x/api", "https://pрefect.de", "https://[::1/api"],
+     "https://u@p.de", "https://p.de:x/api", "https://p\u0440efect.de", "https://[::1/api"],
 )  # fmt: skip
 def test_what_is_no_plain_address_is_none(url: str) -> None:
     assert address_of(url) is None

@@ -148,7 +148,8 @@ def test_after_a_no_every_message_is_visible_again(stage: Bench) -> None:
             assert (len(queue.read()), left(stage)) == (1, [])
             raise typer.Abort
 
-    pytest.raises(typer.Abort, decline)
+    with pytest.raises(typer.Abort):
+        decline()
     assert (stage.invoked, left(stage)) == ([], [event()])
 
 
