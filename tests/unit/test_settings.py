@@ -123,7 +123,7 @@ def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, acc
         ),
         *(
             pytest.param({name: "pnu_canary"}, f"{name} is not shown", id=name)
-            for name in ("WORK_POOL", "MODE", "SPOT_RETRIES", "ECS_CLUSTER", "RATES")
+            for name in ("MODE", "SPOT_RETRIES", "RATES", "LOG_LEVEL")
         ),
         pytest.param({KEY: "canary", AUTH_STRING: "canary"}, "are both set", id="two"),
     ],

@@ -191,7 +191,7 @@ def test_no_value_of_an_event_is_printed(stage: Bench) -> None:
 # Whether AWS put a message there.
 
 OTHERS = {"the account": ("123456789012", "999988887777"), "the region": ("us-east-1", "eu-west-1")}
-SCHEDULED = {
+SCHEDULED: dict[str, Any] = {
     "version": "0",
     "id": "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa",
     "detail-type": "Scheduled Event",
@@ -288,7 +288,7 @@ def test_what_aws_put_there_is_redriven(stage: Bench, genuine: object, arn: str)
     record = given_up(genuine, functionArn=arn, approximateInvokeCount=3, requestId=SCHEDULED["id"])
     sqs, url = stage.client("sqs"), queue_url(stage)
     sqs.send_message(QueueUrl=url, MessageBody=json.dumps(record))
-    values = {"TARGET_ARN": arn, "RULE_ARN": str(SCHEDULED["resources"][0])}
+    values = {"TARGET_ARN": arn, "RULE_ARN": SCHEDULED["resources"][0]}
     attributes = {n: {"StringValue": v, "DataType": "String"} for n, v in values.items()}
     sqs.send_message(QueueUrl=url, MessageBody=json.dumps(genuine), MessageAttributes=attributes)
     result = stage.run("redrive", "--yes")
