@@ -14,8 +14,8 @@ from chalicelib.adapters.provisioning import stack_of
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.provision.pool_template import strangers_roles
 from chalicelib.errors import PrefectSpotError
-from spotctl.context import Context, find
-from spotctl.errors import RefusedError
+from spotctl.context import Context
+from spotctl.errors import RefusedError, find
 from spotctl.output import Row, State, failed, ok, warning
 from spotctl.status.provisioning import FUNCTION
 from spotctl.status.stack import WORKER_SERVICE, describe_stack
