@@ -13,10 +13,12 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.metrics import Measured, values_of_bill
+from chalicelib.core.metrics import Measured, Metric, values_of_bill
 from chalicelib.core.model.ecs_task import Cause, Ignored, Task, parse_event, reason_to_ignore
 from chalicelib.core.model.flow_run import FailedStart, FlowRun, RunRecord
 from chalicelib.core.model.policy import other_pool
+from chalicelib.core.model.sweeping import Unjudged
+from chalicelib.core.model.text import kept
 from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
     TableArtifact,
@@ -27,12 +29,18 @@ from chalicelib.core.money.report import (
     sum_of,
 )
 from chalicelib.core.ports import Context
-from chalicelib.errors import PrefectSpotError, concerns_all
+from chalicelib.errors import PASSING, PrefectSpotError, concerns_all
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
 """After this, an interruption without a decision is billed as one that was not rerun."""
 SECONDS_PER_BILL: Final = 3.0
 """What a sweep has left, at least, when it begins with another bill."""
+PASSES_WITHIN: Final = timedelta(minutes=30)
+"""How long a task may stay without a bill because Prefect or the table are busy. ECS shows it for
+an hour."""
+UNBILLED_FOR: Final = timedelta(hours=1)
+MOST_UNBILLED: Final = 100
+"""How many tasks that could not be billed are kept, the last ones."""
 SAVINGS_DAYS: Final = 30
 NO_RUN: Final = UUID(int=0)
 """Stands for the run of a task that has none, in an empty record."""
@@ -85,13 +93,40 @@ def meter(context: Context, event: object) -> MeterReport:
     return bill_task(context, task)
 
 
-def bill_missed(context: Context) -> int:
+def keep_accounts(context: Context) -> int:
+    """Bill what `meter` missed, and publish the savings; return the number of bills.
+
+    Neither stops the other, nor the sweep: runs are repaired by now, which comes first. A task that
+    cannot be billed is counted once, and kept for `spotctl status` until it is billed, or for an
+    hour after it was last met. Never raises.
+    """
+    billed = 0
+    try:
+        notes, kept_since = context.records.read_sweep(), context.now() - UNBILLED_FOR
+        unbilled = {arn: u for arn, u in notes.unbilled.items() if u.met_at > kept_since}
+        try:
+            billed = bill_missed(context, unbilled)
+        finally:
+            newest = dict(sorted(unbilled.items(), key=lambda kept: kept[1].met_at)[-MOST_UNBILLED:])
+            if newest != notes.unbilled:
+                context.records.save_sweep(replace(notes, unbilled=newest))
+    except Exception:
+        context.log.exception("billing what was missed failed")
+    try:
+        publish_savings(context)
+    except Exception:
+        context.log.exception("publishing the savings failed")
+    return billed
+
+
+def bill_missed(context: Context, unbilled: dict[str, Unjudged] | None = None) -> int:
     """Bill what `meter` missed, of the tasks that ECS still describes; return the number of bills.
 
     Stops when the invocation is short of time. A task that cannot be billed is logged and left to
-    the next sweep, as is a cluster that is gone. Raises botocore's errors, when ECS or the table
-    fail for all.
+    the next sweep, as is a cluster that is gone; one that will not be, it seems, is noted by ARN in
+    `unbilled`, and tried last. Raises botocore's errors, when ECS or the table fail for all.
     """
+    unbilled = {} if unbilled is None else unbilled
     billed = 0
     for cluster in context.clusters:
         try:
@@ -100,19 +135,33 @@ def bill_missed(context: Context) -> int:
             context.log.exception("reading the stopped tasks failed", cluster=cluster)
             continue
         over = [task for task in stopped if _is_due(context, task)]
+        over.sort(key=lambda task: task.arn in unbilled)
         missing = set(context.bills.unbilled([task.arn for task in over]))
         for task in over:
             if context.seconds_left() < SECONDS_PER_BILL:
                 return billed
-            if task.arn not in missing:
-                continue
             try:
-                billed += bill_task(context, task).metering is Metering.BILLED
+                if task.arn in missing:
+                    billed += bill_task(context, task).metering is Metering.BILLED
+                unbilled.pop(task.arn, None)
             except Exception as error:  # the others are billed
                 if concerns_all(error):
                     raise
                 context.log.exception("billing the task failed", task_arn=task.arn)
+                _note(context, task, error, unbilled)
     return billed
+
+
+def _note(context: Context, task: Task, error: Exception, unbilled: dict[str, Unjudged]) -> None:
+    """Count and note a task that cannot be billed. A failure that passes is given half an hour."""
+    exited_at, now = billing.believed(task, context.now()).exited_at, context.now()
+    is_new = exited_at is not None and now - exited_at < PASSES_WITHIN
+    if isinstance(error, PASSING) and is_new:
+        return
+    reason = f"billing its task failed: {type(error).__name__}"
+    if task.arn not in unbilled:
+        context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(1)}, reason))
+    unbilled[task.arn] = Unjudged(reason, now)
 
 
 def bill_task(context: Context, task: Task) -> MeterReport:
@@ -122,6 +171,7 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     """
     if reason := reason_to_ignore(task, *context.scope):
         return MeterReport(Metering.IGNORED, reason)
+    task = billing.believed(task, context.now())
     prefect, run_id = context.prefect, task.flow_run_id
     record = context.records.read(run_id) if run_id else RunRecord(NO_RUN)
     cause = billing.cause_of(task, warned=record.warned_of(task.arn))
@@ -237,11 +287,12 @@ def _deployment(
     except PrefectSpotError:
         name, what = "", "the deployment's name cannot be read"
         context.log.exception(what, deployment_id=str(deployment_id))
-    return billing.Deployment(str(deployment_id), name)
+    return billing.Deployment(str(deployment_id), kept(name))
 
 
 def _is_due(context: Context, task: Task) -> bool:
     """Whether the fast path had its time with a task that has stopped."""
+    task = billing.believed(task, context.now())
     ended_at = task.stopped_at or task.exited_at
     had_its_time = ended_at is None or context.now() - ended_at > context.grace
     failed = billing.cause_of(task) is Cause.FAILED_START

@@ -55,14 +55,6 @@ UNNOTED_FOR: Final = timedelta(hours=1)
 UNNOTED: Final = "a task carries its id, but none of this attempt is noted on it"
 OURS: Final = ("", NO_ARN)
 """Of a run that has ended: what is noted as its task does not make it another's."""
-PASSING: Final = (
-    errors.LeaseHeldError,
-    errors.LeaseLostError,
-    errors.PrefectUnavailableError,
-    errors.ThrottledError,
-    errors.UnsettledError,
-)
-"""After these the next sweep tries again; any other failure keeps a run from being judged."""
 ENDED_WITH_PARENT: Final = ProposedState(
     StateType.CRASHED, "Crashed", "Crashed with its parent run, whose ECS task is gone."
 )
@@ -208,7 +200,7 @@ class Repairs:
                     raise
                 self._count_failure(run.id)
                 self._outcomes[run.id] = Outcome.FAILED
-                if not isinstance(error, PASSING):
+                if not isinstance(error, errors.PASSING):
                     self._leave(run, f"judging it failed: {type(error).__name__}")
         return None
 
