@@ -117,6 +117,7 @@ _ABOUT_ONE: Final = {
     "InvalidParameterException",
     "ItemCollectionSizeLimitExceeded",
     "ItemCollectionSizeLimitExceededException",
+    "SerializationException",
     "ValidationError",
     "ValidationException",
 }

@@ -215,8 +215,8 @@ class Tasks(Protocol):
         Raises ClusterGoneError for a cluster that ECS does not know; so does `stopped_of`.
         """
 
-    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
-        """Return the tasks of the cluster that were stopped in the last hour, with tags."""
+    def stopped_of(self, cluster: str) -> Mapping[str, Task | Undescribed]:
+        """Return the tasks of the cluster that were stopped in the last hour, by ARN, with tags."""
 
 
 class Log(Protocol):

@@ -5,7 +5,7 @@ once `react` has decided about its rerun; `sweep` bills what has no bill by then
 publishes the savings in Prefect.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -17,8 +17,8 @@ from chalicelib.core.metrics import Measured, Metric, values_of_bill
 from chalicelib.core.model.ecs_task import Cause, Ignored, Task, parse_event, reason_to_ignore
 from chalicelib.core.model.flow_run import FailedStart, FlowRun, RunRecord
 from chalicelib.core.model.policy import other_pool
-from chalicelib.core.model.sweeping import Unjudged
-from chalicelib.core.model.text import kept
+from chalicelib.core.model.sweeping import SweepNotes, Unjudged
+from chalicelib.core.model.text import kept, one_line
 from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
     TableArtifact,
@@ -28,7 +28,8 @@ from chalicelib.core.money.report import (
     savings_table,
     sum_of,
 )
-from chalicelib.core.ports import Context
+from chalicelib.core.ports import Context, Undescribed
+from chalicelib.core.rescue.orphans import MOST_NOTED
 from chalicelib.errors import PASSING, PrefectSpotError, concerns_all
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
@@ -38,6 +39,9 @@ SECONDS_PER_BILL: Final = 3.0
 PASSES_WITHIN: Final = timedelta(minutes=30)
 """How long a task may stay without a bill because Prefect or the table are busy. ECS shows it for
 an hour."""
+ENOUGH_IN_A_ROW: Final = 3
+"""After so many failures that seem to concern all, the rest is left to the next sweep: what AWS
+answers about one task only may have any name."""
 UNBILLED_FOR: Final = timedelta(hours=1)
 MOST_UNBILLED: Final = 100
 """How many tasks that could not be billed are kept, the last ones."""
@@ -93,21 +97,23 @@ def meter(context: Context, event: object) -> MeterReport:
     return bill_task(context, task)
 
 
-def keep_accounts(context: Context) -> int:
+def keep_accounts(context: Context, notes: SweepNotes) -> int:
     """Bill what `meter` missed, and publish the savings; return the number of bills.
 
     Neither stops the other, nor the sweep: runs are repaired by now, which comes first. A task that
     cannot be billed is counted once, and kept for `spotctl status` until it is billed, or for an
-    hour after it was last met. Never raises.
+    hour after it was last met. `notes`: as the sweep has saved them. Never raises.
     """
     billed = 0
     try:
-        notes, kept_since = context.records.read_sweep(), context.now() - UNBILLED_FOR
+        kept_since = context.now() - UNBILLED_FOR
         unbilled = {arn: u for arn, u in notes.unbilled.items() if u.met_at > kept_since}
         try:
             billed = bill_missed(context, unbilled)
         finally:
-            newest = dict(sorted(unbilled.items(), key=lambda kept: kept[1].met_at)[-MOST_UNBILLED:])
+            newest = dict(
+                sorted(unbilled.items(), key=lambda kept: kept[1].met_at)[-MOST_UNBILLED:]
+            )
             if newest != notes.unbilled:
                 context.records.save_sweep(replace(notes, unbilled=newest))
     except Exception:
@@ -129,39 +135,58 @@ def bill_missed(context: Context, unbilled: dict[str, Unjudged] | None = None) -
     unbilled = {} if unbilled is None else unbilled
     billed = 0
     for cluster in context.clusters:
+        if context.seconds_left() < SECONDS_PER_BILL:
+            break
         try:
             stopped = context.tasks.stopped_of(cluster)
         except PrefectSpotError:
             context.log.exception("reading the stopped tasks failed", cluster=cluster)
             continue
-        over = [task for task in stopped if _is_due(context, task)]
-        over.sort(key=lambda task: task.arn in unbilled)
-        missing = set(context.bills.unbilled([task.arn for task in over]))
-        for task in over:
-            if context.seconds_left() < SECONDS_PER_BILL:
-                return billed
-            try:
-                if task.arn in missing:
-                    billed += bill_task(context, task).metering is Metering.BILLED
-                unbilled.pop(task.arn, None)
-            except Exception as error:  # the others are billed
-                if concerns_all(error):
-                    raise
-                context.log.exception("billing the task failed", task_arn=task.arn)
-                _note(context, task, error, unbilled)
+        for arn, task in stopped.items():
+            if isinstance(task, Undescribed):
+                _note(context, arn, task.reason, unbilled)
+        billed += _bill(context, [t for t in stopped.values() if isinstance(t, Task)], unbilled)
     return billed
 
 
-def _note(context: Context, task: Task, error: Exception, unbilled: dict[str, Unjudged]) -> None:
-    """Count and note a task that cannot be billed. A failure that passes is given half an hour."""
-    exited_at, now = billing.believed(task, context.now()).exited_at, context.now()
+def _bill(context: Context, stopped: Sequence[Task], unbilled: dict[str, Unjudged]) -> int:
+    over = [task for task in stopped if _is_due(context, task)]
+    over.sort(key=lambda task: task.arn in unbilled)
+    missing = set(context.bills.unbilled([task.arn for task in over]))
+    billed = in_a_row = 0
+    for task in over:
+        if context.seconds_left() < SECONDS_PER_BILL:
+            break
+        try:
+            if task.arn in missing:
+                billed += bill_task(context, task).metering is Metering.BILLED
+                in_a_row = 0
+            unbilled.pop(task.arn, None)
+        except Exception as error:  # the others are billed
+            context.log.exception("billing the task failed", task_arn=task.arn)
+            if not _may_pass(context, task, error):
+                _note(context, task.arn, f"billing failed: {type(error).__name__}", unbilled)
+            in_a_row = in_a_row + 1 if concerns_all(error) else 0
+            if in_a_row == ENOUGH_IN_A_ROW:
+                raise
+    return billed
+
+
+def _may_pass(context: Context, task: Task, error: Exception) -> bool:
+    """Whether a later sweep may do what this one could not: Prefect or AWS are busy, or gone."""
+    now = context.now()
+    exited_at = billing.believed(task, now).exited_at
     is_new = exited_at is not None and now - exited_at < PASSES_WITHIN
-    if isinstance(error, PASSING) and is_new:
-        return
-    reason = f"billing its task failed: {type(error).__name__}"
-    if task.arn not in unbilled:
+    return is_new and (isinstance(error, PASSING) or concerns_all(error))
+
+
+def _note(context: Context, arn: str, reason: str, unbilled: dict[str, Unjudged]) -> None:
+    """Note a task that cannot be billed; log and count it, where it is new."""
+    arn, reason = one_line(arn, MOST_NOTED), one_line(reason)
+    if arn not in unbilled:
+        context.log.info("could not be billed", task_arn=arn, reason=reason)
         context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(1)}, reason))
-    unbilled[task.arn] = Unjudged(reason, now)
+    unbilled[arn] = Unjudged(reason, context.now())
 
 
 def bill_task(context: Context, task: Task) -> MeterReport:

@@ -117,7 +117,7 @@ def sweep(context: Context, event: object) -> SweepReport:
     for reason, counted in report.unjudged.items():
         context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
     if not report.light:
-        report.billed = keep_accounts(context)
+        report.billed = keep_accounts(context, left)
     if not report.light or report.stranded or report.failed:
         context.log.info("swept", **report.summary)
     return report

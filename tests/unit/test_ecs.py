@@ -100,8 +100,11 @@ def test_all_of_a_cluster_are_those_that_run_and_those_that_stopped(cluster: Clu
     tasks = {task.arn: task for task in cluster.tasks.all_of(CLUSTER)}
     assert set(tasks) == set(arns)
     assert {task.flow_run_id for task in tasks.values()} == {RUN_ID}
-    stopped = {task.arn: task.stopped_reason for task in cluster.tasks.stopped_of(CLUSTER)}
-    assert stopped == dict.fromkeys(arns[:2], "prefect-spot drill")
+    stopped = cluster.tasks.stopped_of(CLUSTER)
+    assert stopped == {arn: tasks[arn] for arn in arns[:2]}
+    assert {task.stopped_reason for arn, task in tasks.items() if arn in stopped} == {
+        "prefect-spot drill"
+    }
 
 
 # What only ECS has.
