@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, classify, was_interrupted
@@ -135,7 +135,8 @@ def believed(task: Task, now: datetime) -> Task:
     times = {name: getattr(task, name) for name in _TIMES}
     latest = now + CLOCKS_DIFFER
     odd = [name for name, at in times.items() if at and not FARGATE_SINCE <= at <= latest]
-    return replace(task, **dict.fromkeys(odd)) if odd else task
+    unknown: dict[str, Any] = dict.fromkeys(odd)
+    return replace(task, **unknown) if odd else task
 
 
 def never_started(task: Task) -> bool:
