@@ -112,9 +112,10 @@ def test_nor_does_the_event_of_their_end(
     [true] = [task for task in universe.tasks.values() if task.arn in str(run.infrastructure_pid)]
     ended = replace(other, stop=stop).comes(universe, replace(true, last_status="RUNNING"))
     before, recorded = list(run.states), universe.records().read(run.id).interruptions
-    decision = universe.handle(universe.end_of(ended))
-    assert decision is not None
-    assert decision.verdict is Verdict.IGNORE
+    for event in (universe.warning(ended), universe.end_of(ended)):
+        decision = universe.handle(event)
+        assert decision is not None
+        assert decision.verdict is Verdict.IGNORE
     assert run.states == before
     assert universe.records().read(run.id).interruptions == recorded
 
