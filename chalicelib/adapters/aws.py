@@ -1,6 +1,7 @@
 """ECS's tasks as it describes them, and metrics as CloudWatch reads them out of Lambda's log."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from botocore.exceptions import ClientError
@@ -58,9 +59,10 @@ class EcsTasks:
         arns = [*self._list(cluster, "RUNNING"), *self._list(cluster, "STOPPED")]
         return tuple(self._described(cluster, arns).values())
 
-    def stopped_of(self, cluster: str) -> Mapping[str, Task | Undescribed]:
-        """Return the tasks stopped in the last hour, or being stopped, by ARN, with tags."""
-        return self.describe_many(cluster, [*self._list(cluster, "STOPPED")])
+    def stopped_of(self, cluster: str) -> tuple[Task | Undescribed, ...]:
+        """Return the tasks stopped in the last hour, or being stopped, with tags."""
+        found = self.describe_many(cluster, [*self._list(cluster, "STOPPED")])
+        return tuple(t if isinstance(t, Task) else replace(t, arn=arn) for arn, t in found.items())
 
     def _describe(self, cluster: str, arns: Sequence[str]) -> dict[str, Task | Undescribed]:
         try:

@@ -142,10 +142,10 @@ def bill_missed(context: Context, unbilled: dict[str, Unjudged] | None = None) -
         except PrefectSpotError:
             context.log.exception("reading the stopped tasks failed", cluster=cluster)
             continue
-        for arn, task in stopped.items():
+        for task in stopped:
             if isinstance(task, Undescribed):
-                _note(context, arn, task.reason, unbilled)
-        billed += _bill(context, [t for t in stopped.values() if isinstance(t, Task)], unbilled)
+                _note(context, task.arn, task.reason, unbilled)
+        billed += _bill(context, [t for t in stopped if isinstance(t, Task)], unbilled)
     return billed
 
 

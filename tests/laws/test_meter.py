@@ -1,7 +1,7 @@
 """What `meter` bills, asks and leaves alone; each life in the laws' universe."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -228,10 +228,10 @@ class Refusing(InMemoryBills):
 class Shown(InMemoryTasks):
     """A cluster whose stopped tasks are these."""
 
-    stopped: Mapping[str, Task | Undescribed] = field(default_factory=dict)
+    stopped: tuple[Task | Undescribed, ...] = ()
 
-    def stopped_of(self, cluster: str) -> dict[str, Task | Undescribed]:
-        return {**self.stopped}
+    def stopped_of(self, cluster: str) -> tuple[Task | Undescribed, ...]:
+        return self.stopped
 
 
 def refused(code: str, reason: str = "") -> ClientError:
@@ -380,8 +380,8 @@ def test_when_aws_throttles_all_a_sweep_stops_after_three() -> None:
 def test_a_task_that_ecs_does_not_describe_is_named_and_the_others_are_billed() -> None:
     books = open_books()
     universe, odd = books.universe, books.arns[1]
-    tasks = InMemoryTasks(universe.tasks)
-    shown = {**tasks.stopped_of("prefect-spot-dev"), odd: Undescribed("no reason given")}
+    others = [task for task in universe.tasks.values() if task.arn != odd]
+    shown: tuple[Task | Undescribed, ...] = (Undescribed("no reason given", odd), *others)
     universe.passes(300)
     context = replace(universe.context(), tasks=Shown(universe.tasks, stopped=shown))
     for _ in range(2):
