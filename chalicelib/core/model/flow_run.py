@@ -118,6 +118,14 @@ class FlowRun:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadRun:
+    """A run in Prefect's set that cannot be read, and why; its id, None where that is not known."""
+
+    reason: str
+    id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PrefectDeployment:
     """A deployment: `name` is flow/deployment; a run's own `job_variables` override these."""
 
