@@ -212,4 +212,4 @@ def _label(value: object) -> str:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return _label(value) or None

@@ -6,10 +6,11 @@ record, and `core/rescue/decide.py` judges them.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 JsonObject = Mapping[str, object]
@@ -30,6 +31,10 @@ class StateType(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+MOST_BYTES: Final = 200_000
+"""Of a record's interruptions, and half as much of its failed starts: DynamoDB takes 400 KB."""
+LONGEST_FIELD: Final = 600
+"""Characters kept of a text in a record."""
 _ENDED: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
 FINAL_STATES: Final = _ENDED | {StateType.CRASHED}
 """What Prefect calls terminal: its orchestration lets a run leave these only by force or rerun."""
@@ -279,6 +284,9 @@ class FailedStart:
     annotated: bool = False
 
 
+_Ended = TypeVar("_Ended", Interruption, FailedStart)
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """A run that a guard moved to FARGATE before its first start; `annotated`: the run shows it."""
@@ -296,6 +304,8 @@ class RunRecord:
     the next rerun goes: empty, FARGATE_SPOT or, then for good, FARGATE. `moved` is None unless a
     guard moved the run to FARGATE before its first start. `subflows` has of each run in the run's
     process the retries that it had at first, then the `run_count` of each start that was lost.
+    The oldest interruptions and failed starts go where a record would outgrow the table: the starts
+    that they lost are counted in `lost_before`.
     """
 
     flow_run_id: UUID
@@ -305,6 +315,7 @@ class RunRecord:
     moved: Moved | None = None
     failed_starts: Mapping[str, FailedStart] = field(default_factory=dict, hash=False)
     subflows: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    lost_before: int = 0
 
     def warned_of(self, task_arn: str) -> bool:
         """Whether an interruption of that task is on record."""
@@ -312,15 +323,60 @@ class RunRecord:
 
     def with_interruption(self, interruption: Interruption) -> "RunRecord":
         """Return the record with that task's interruption added or replaced."""
-        recorded = {**self.interruptions, interruption.task_arn: interruption}
-        return replace(self, interruptions=recorded)
+        recorded = {**self.interruptions, interruption.task_arn: _cut(interruption)}
+        return replace(self, interruptions=recorded)._kept()
 
     def with_failed_start(self, failed: FailedStart) -> "RunRecord":
         """Return the record with that failed start added or replaced."""
-        return replace(self, failed_starts={**self.failed_starts, failed.key: failed})
+        recorded = {**self.failed_starts, failed.key: _cut(failed)}
+        return replace(self, failed_starts=recorded)._kept()
+
+    def _kept(self) -> "RunRecord":
+        """Return what of the record the table takes."""
+        kept = replace(
+            self,
+            interruptions=fitting(self.interruptions, MOST_BYTES),
+            failed_starts=fitting(self.failed_starts, MOST_BYTES // 2),
+        )
+        return replace(kept, lost_before=self.lost_before + len(self._lost - kept._lost))
+
+    @property
+    def _lost(self) -> set[int]:
+        ended = (*self.interruptions.values(), *self.failed_starts.values())
+        return {each.lost_start for each in ended} - {0}
+
+    @property
+    def interrupted(self) -> int:
+        """How often the run was interrupted."""
+        return max((each.number for each in self.interruptions.values()), default=0)
 
     @property
     def lost_starts(self) -> int:
         """How many of the run's starts Spot or a dead host took: by so many `retries` rise."""
-        lost = {each.lost_start for each in self.interruptions.values()}
-        return len((lost | {each.lost_start for each in self.failed_starts.values()}) - {0})
+        return self.lost_before + len(self._lost)
+
+
+def fitting(recorded: Mapping[str, Any], most_bytes: int) -> Mapping[str, Any]:
+    """Return what is not longer than that in all, without what was recorded first.
+
+    The last one stays. What Python shows of a value is longer than its item in DynamoDB.
+    """
+    sizes = {key: len(repr((key, each)).encode()) for key, each in recorded.items()}
+    kept, size = dict(recorded), sum(sizes.values())
+    for key in sorted(recorded, key=partial(_recorded_at, recorded))[:-1]:
+        if size <= most_bytes:
+            break
+        size -= sizes[key]
+        del kept[key]
+    return kept
+
+
+def _recorded_at(recorded: Mapping[str, Any], key: str) -> float:
+    at: datetime | None = getattr(recorded[key], "recorded_at", None)
+    return at.timestamp() if at else 0.0
+
+
+def _cut(ended: _Ended) -> _Ended:
+    texts = {f.name: getattr(ended, f.name) for f in fields(ended)}
+    cut = {name: text[:LONGEST_FIELD] for name, text in texts.items() if isinstance(text, str)}
+    return replace(ended, **cut)
