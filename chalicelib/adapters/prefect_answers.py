@@ -55,11 +55,11 @@ def read_run(answer: object) -> FlowRun:
         job_variables=fields.whole("job_variables", dict),
         policy=RunPolicy(
             retries=policy.want("retries", _number),
-            retry_type=_text(policy.get("retry_type")),
+            retry_type=policy.want("retry_type", _text),
             others={k: v for k, v in policy.items() if k not in ("retries", "retry_type")},
         ),
-        infrastructure_pid=_text(fields.get("infrastructure_pid")),
-        work_pool_name=_text(fields.get("work_pool_name")),
+        infrastructure_pid=fields.want("infrastructure_pid", _text),
+        work_pool_name=fields.want("work_pool_name", _text),
         expected_start=fields.want("expected_start_time", _time),
     )
 
