@@ -4,6 +4,7 @@ It passes the same contract suite as real servers. Its rules are in `orchestrati
 test's own. `oldest=True` makes it behave as Prefect 3.4 does where that differs.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from chalicelib.adapters import prefect_bounds as bounds
 from chalicelib.adapters.prefect_answers import read_found, read_run, read_state
-from chalicelib.adapters.prefect_bounds import MOST_BYTES
 from chalicelib.core.model.flow_run import (
     FINAL_STATES,
     CompletedRun,
@@ -42,6 +43,8 @@ PREFETCH = timedelta(seconds=10)
 """How far ahead a worker asks for runs."""
 
 RUNNING = ProposedState(StateType.RUNNING, "Running")
+
+TOO_LONG = bounds.OutOfBoundsError("too long")
 
 NO_TIME = datetime.min.replace(tzinfo=UTC)
 
@@ -451,9 +454,14 @@ class InMemoryPrefect(Hands):
         """What Prefect answers about a run; it fails over a null label, and a state too large."""
         answer = {**_as_answered(run), **self.odd.get(run.id, {})}
         labels = answer["labels"]
-        is_null = isinstance(labels, Mapping) and None in labels.values()
-        if is_null or len(str(answer["state"])) > MOST_BYTES:
+        if isinstance(labels, Mapping) and None in labels.values():
             raise PrefectUnreadableError("Prefect answered 500", next_step="none")
+        if run.id in self.odd:
+            body = json.dumps(answer).encode()
+            try:
+                bounds.read_json(body if len(body) < bounds.MOST_BYTES else TOO_LONG)
+            except ValueError as error:
+                raise PrefectUnreadableError(str(error), next_step="none") from error
         return answer
 
     def _within(self, parents: Sequence[UUID]) -> list[TwinRun]:
