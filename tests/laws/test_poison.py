@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 
 from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.ports import RunQuery
+from chalicelib.errors import PrefectUnavailableError, PrefectUnreadableError
 from chalicelib.functions.sweep import PAGE, sweep
 from chalicelib.functions.sweep_report import UNREAD, SweepReport
 from tests.laws.test_fuzz import jsons, own_tags, texts
 from tests.laws.universe import OUT_OF_MEMORY, Lines, Universe
-from tests.make import ODD_ARNS, RATES
+from tests.make import LIVES, LONG, ODD_ARNS, RATES, longest_record
 from tests.twin.orchestration import TwinRun
+from tests.twin.tables import StoredRun
 
 RESULT = Path(__file__).parents[2] / "build" / "poison.json"
 INPUTS = 400
@@ -87,8 +90,9 @@ def befall(universe: Universe, kind: StateType | None, odd: Mapping[str, Any]) -
 
 
 def poison(universe: Universe, run: TwinRun, odd: Mapping[str, Any]) -> None:
-    state = universe.prefect._answer(run)["state"] | odd.get("state", {})
-    universe.prefect.odd[run.id] = {**odd, "state": state}
+    if odd:
+        state = universe.prefect._answer(run)["state"] | odd.get("state", {})
+        universe.prefect.odd[run.id] = {**odd, "state": state}
 
 
 def test_whatever_runs_hold_every_sweep_ends_and_the_others_are_repaired() -> None:
@@ -102,7 +106,6 @@ def test_whatever_runs_hold_every_sweep_ends_and_the_others_are_repaired() -> No
         for each in many:
             befall(universe, *each)
         others.append(befall(universe, RUNNING, {}))
-        universe.prefect.odd = {id_: o for id_, o in universe.prefect.odd.items() if len(o) > 1}
         if child is not None:
             born = universe.prefect.create_child(others[0].id)
             poison(universe, universe.prefect.runs[born], child)
@@ -127,3 +130,107 @@ def test_whatever_runs_hold_every_sweep_ends_and_the_others_are_repaired() -> No
         RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(json.dumps({**result, "others_repaired": 0 < inputs == repaired}) + "\n")
     assert counted["inputs"] >= INPUTS
+
+
+def interrupted(universe: Universe, count: int) -> list[TwinRun]:
+    return [befall(universe, RUNNING, {}) for _ in range(count)]
+
+
+def unjudged_lines(universe: Universe) -> list[dict[str, Any]]:
+    assert isinstance(universe.log, Lines)
+    return [keys for line, keys in universe.log.lines if line == "could not be judged"]
+
+
+def swept(universe: Universe) -> SweepReport:
+    universe.passes(600)
+    return sweep(universe.context(), {})
+
+
+@pytest.mark.parametrize("places", [[0], [130], [249], [3, 4, 5, 180]], ids=str)
+def test_the_run_that_makes_a_page_fail_is_found_named_counted_and_stepped_over(
+    universe: Universe, places: list[int]
+) -> None:
+    many = interrupted(universe, 2 * PAGE + 50)
+    universe.prefect.odd = {many[place].id: NULL_LABEL for place in places}
+    found = set(universe.prefect.odd)
+    report = swept(universe)
+    assert report.finished
+    assert report.unjudged == {UNREAD: len(places)}
+    assert [keys["reason"] for keys in unjudged_lines(universe)] == [UNREAD] * len(places)
+    assert {UUID(keys["flow_run_id"]) for keys in unjudged_lines(universe)} == found
+    assert {*universe.stored.sweep.unjudged} == found
+    assert {run.id for run in many if not universe.prefect.is_due(run.id)} == found
+    assert not swept(universe).unjudged, "each counts once"
+    universe.prefect.odd.clear()
+    swept(universe)
+    assert all(universe.prefect.is_due(run.id) for run in many)
+    assert not universe.stored.sweep.unjudged
+
+
+def test_where_prefect_does_not_name_it_its_neighbours_do(universe: Universe) -> None:
+    many = sorted(interrupted(universe, 3), key=lambda run: run.id)
+    universe.prefect.odd = {many[1].id: NULL_LABEL}
+    universe.prefect.find_run_ids = lambda _: ()  # type: ignore[method-assign]
+    assert swept(universe).unjudged == {UNREAD: 1}
+    [keys] = unjudged_lines(universe)
+    assert keys["place"] == f"between the flow runs {many[2].id} and {many[0].id}"
+
+
+@pytest.mark.parametrize("error", [PrefectUnavailableError, PrefectUnreadableError])
+def test_an_outage_ends_the_sweep_and_blames_no_run(
+    universe: Universe, error: type[PrefectUnavailableError]
+) -> None:
+    interrupted(universe, 3)
+    universe.prefect.failure = error("503", next_step="none")
+    with pytest.raises(PrefectUnavailableError):
+        swept(universe)
+    assert unjudged_lines(universe) == []
+
+
+def test_a_sweep_that_fails_leaves_its_bookmark_behind_what_is_done(universe: Universe) -> None:
+    for _ in range(PAGE + 20):
+        befall(universe, RUNNING, {})
+        universe.passes(1)
+    real, calls = universe.prefect.find_runs, Counter[str]()
+
+    def fails_late(query: RunQuery) -> Any:
+        calls["live"] += StateType.RUNNING in query.state_types
+        if calls["live"] == 2:
+            raise PrefectUnavailableError("503", next_step="none")
+        return real(query)
+
+    universe.prefect.find_runs = fails_late  # type: ignore[method-assign]
+    with pytest.raises(PrefectUnavailableError):
+        swept(universe)
+    assert (bookmark := universe.stored.sweep.bookmark) is not None
+    assert bookmark.after is not None
+    assert swept(universe).finished
+    assert all(map(universe.prefect.is_due, universe.prefect.runs))
+
+
+def test_a_run_that_prefect_shows_as_its_own_subflow_is_met_once(universe: Universe) -> None:
+    run, task = universe.running()
+    child = universe.prefect.create_child(run.id)
+    shown = universe.prefect.read_run(child)
+    assert shown is not None
+    universe.prefect.find_live_children = lambda _: (shown,)  # type: ignore[method-assign]
+    universe.stops(task, **OUT_OF_MEMORY)
+    for _ in range(2):
+        assert swept(universe).finished
+    assert universe.prefect.runs[child].state.type is StateType.CRASHED
+
+
+def test_a_run_of_many_tags_and_interruptions_is_rerun_and_its_record_fits_the_table(
+    universe: Universe,
+) -> None:
+    """Its lost starts stay counted, or the flow would lose own retries."""
+    run, task = universe.running(tags=[f"spot-retries:{n}" for n in range(999_999, 978_999, -1)])
+    universe.stored.runs[run.id] = StoredRun(longest_record(run.id))
+    run.run_count = LIVES
+    universe.stops(task, stopped_reason=f"Your Spot Task was interrupted {LONG}")
+    universe.deliver(universe.exits(task)[2])
+    assert universe.prefect.is_due(run.id)
+    record = universe.records().read(run.id)
+    assert (record.interrupted, record.lost_starts) == (LIVES, LIVES)
+    assert run.policy["retries"] == LIVES
+    assert universe.prefect.labels_of(run.id)["prefect-spot.interruptions"] == LIVES
