@@ -90,7 +90,8 @@ class _Failure:
     """A try that failed for a transient reason; `retry_after` is the server's wish, in seconds.
 
     `error`: what that means for a request that must not be repeated. `not_now`: the server answered
-    so, and did nothing. `is_final`: another try would get the same answer.
+    so, and did nothing. `is_final`: another try would get the same answer. `is_dropped`: there was
+    none; after a 500 Prefect hangs up, which only the next request on that connection meets.
     """
 
     reason: str
@@ -98,6 +99,7 @@ class _Failure:
     retry_after: float = 0.0
     not_now: bool = False
     is_final: bool = False
+    is_dropped: bool = False
 
 
 class Connections:
@@ -157,7 +159,7 @@ class JsonHttp:
 
         `repeatable`: whether to send it again when its outcome is unknown. `page_seconds`: it asks
         for a page, which has so many, and is sent again only after an answer that says *not now*,
-        or without a connection.
+        without a connection, or, once, after one that was dropped.
 
         Raises:
             PrefectUnavailableError: no useful answer within the tries and the seconds left.
@@ -228,6 +230,7 @@ class JsonHttp:
             failures += not result.not_now
             error = PrefectUnavailableError if request.repeatable else result.error
             is_page_lost = request.page_seconds and result.error is not PrefectUnavailableError
+            is_page_lost = is_page_lost and failures > result.is_dropped
             if request.repeatable and (is_page_lost or result.is_final):
                 error = PrefectUnreadableError
             if failures == MOST_TRIES or error is not PrefectUnavailableError:
@@ -276,7 +279,7 @@ class JsonHttp:
                 return _Failure(reason, PrefectUnavailableError)
             if isinstance(error, ReadTimeoutError):
                 return _Failure(reason, PrefectTimeoutError)
-            return _Failure(reason)
+            return _Failure(reason, is_dropped=True)
         wait, reason = bounds.retry_after_seconds(response), f"answered {response.status}"
         if meaning := _TRANSIENT.get(response.status):
             reason += f", asking for {wait:.0f} s" if wait else ""
