@@ -22,8 +22,8 @@ from chalicelib.core.model.flow_run import (
     StateType,
     StateVerdict,
     TaskRun,
-    UnreadRun,
 )
+from chalicelib.core.model.sweeping import UnreadRun
 from chalicelib.errors import PrefectUnreadableError
 
 _Value = TypeVar("_Value")

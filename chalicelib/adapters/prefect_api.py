@@ -43,8 +43,8 @@ from chalicelib.core.model.flow_run import (
     StateAnswer,
     StateType,
     TaskRun,
-    UnreadRun,
 )
+from chalicelib.core.model.sweeping import UnreadRun
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.provision.pool_template import Template, WorkPool
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from chalicelib.core.model.flow_run import UnreadRun
-from chalicelib.core.model.sweeping import Found
+from chalicelib.core.model.sweeping import Found, UnreadRun
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.errors import PrefectUnavailableError, PrefectUnreadableError
 

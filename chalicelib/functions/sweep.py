@@ -18,7 +18,7 @@ from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.errors import PrefectSpotError
-from chalicelib.functions.meter import bill_missed, publish_savings
+from chalicelib.functions.meter import keep_accounts
 from chalicelib.functions.pages import SECONDS_PER_PAGE, Pages
 from chalicelib.functions.repairs import ENDED_WITHIN, LOOKED_BACK, Repairs
 from chalicelib.functions.sweep_report import SweepReport
@@ -117,25 +117,22 @@ def sweep(context: Context, event: object) -> SweepReport:
         with suppress(Exception):  # the first failure is the one to know
             _save(repairs, notes)
         raise
-    _save(repairs, notes)
+    left = _save(repairs, notes)
     if not report.light:
-        try:
-            report.billed = bill_missed(context)
-            publish_savings(context)
-        except Exception:  # runs are repaired by now, which comes first; the next sweep bills
-            context.log.exception("billing what was missed failed")
+        report.billed = keep_accounts(context, left)
     if not report.light or report.stranded or report.failed:
         context.log.info("swept", **report.summary)
     return report
 
 
-def _save(repairs: Repairs, notes: SweepNotes) -> None:
-    """Leave what the next sweep has to know; count what could not be judged."""
+def _save(repairs: Repairs, notes: SweepNotes) -> SweepNotes:
+    """Leave what the next sweep has to know, and return it; count what could not be judged."""
     context, left = repairs.context, repairs.notes(len(STAGES))
     if left != notes:
         context.records.save_sweep(left)
     for reason, counted in repairs.report.unjudged.items():
         context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
+    return left
 
 
 def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:

@@ -9,8 +9,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from chalicelib.core.model.flow_run import UnreadRun
-from chalicelib.core.model.sweeping import Found, Unjudged
+from chalicelib.core.model.sweeping import Found, Unjudged, UnreadRun
 from chalicelib.core.model.text import one_line
 from chalicelib.core.ports import Context
 

@@ -35,8 +35,13 @@ class Crowd:
     def found(self, *kinds: StateType, **query: Any) -> list[str]:
         """The names of the runs that a query finds, in its order."""
         names = {id_: name for name, id_ in self.ids.items()}
+        return [names[run.id] for run in self.runs(*kinds, **query)]
+
+    def runs(self, *kinds: StateType, **query: Any) -> list[FlowRun]:
         found = self.stage.prefect.find_runs(RunQuery(self.pool, kinds, **query))
-        return [names[run.id] for run in found]
+        runs = [run for run in found if isinstance(run, FlowRun)]
+        assert len(runs) == len(found)
+        return runs
 
     def run(self, name: str) -> FlowRun:
         return self.stage.run(self.ids[name])
@@ -84,8 +89,8 @@ def test_runs_of_the_pool_are_found_by_type_and_name_of_their_state_in_order(
 
 
 def test_a_run_is_found_as_it_is_read(crowd: Crowd) -> None:
-    found = crowd.stage.prefect.find_runs(RunQuery(crowd.pool, (SCHEDULED, RUNNING)))
-    assert list(found) == [crowd.stage.run(run.id) for run in found]
+    found = crowd.runs(SCHEDULED, RUNNING)
+    assert found == [crowd.stage.run(run.id) for run in found]
     assert {run.work_pool_name for run in found} == {crowd.pool}
 
 

@@ -76,7 +76,7 @@ KNOWN: tuple[tuple[Odd, ...], ...] = (
 
 
 def befall(universe: Universe, kind: StateType | None, odd: Mapping[str, Any]) -> TwinRun:
-    """A run whose task was interrupted, and which now is in such a state; None: before its start."""
+    """A run whose task was interrupted, and which is in such a state; None: not started."""
     if kind is None:
         run = universe.prefect.runs[universe.prefect.create_run(tags=("spot-deadline:1m",))]
         poison(universe, run, odd)
@@ -170,7 +170,7 @@ def test_the_run_that_makes_a_page_fail_is_found_named_counted_and_stepped_over(
 def test_where_prefect_does_not_name_it_its_neighbours_do(universe: Universe) -> None:
     many = sorted(interrupted(universe, 3), key=lambda run: run.id)
     universe.prefect.odd = {many[1].id: NULL_LABEL}
-    universe.prefect.find_run_ids = lambda _: ()  # type: ignore[method-assign]
+    universe.prefect.find_run_ids = lambda _: ()  # type: ignore[method-assign,assignment]
     assert swept(universe).unjudged == {UNREAD: 1}
     [keys] = unjudged_lines(universe)
     assert keys["place"] == f"between the flow runs {many[2].id} and {many[0].id}"
@@ -199,7 +199,7 @@ def test_a_sweep_that_fails_leaves_its_bookmark_behind_what_is_done(universe: Un
             raise PrefectUnavailableError("503", next_step="none")
         return real(query)
 
-    universe.prefect.find_runs = fails_late  # type: ignore[method-assign]
+    universe.prefect.find_runs = fails_late  # type: ignore[method-assign,assignment]
     with pytest.raises(PrefectUnavailableError):
         swept(universe)
     assert (bookmark := universe.stored.sweep.bookmark) is not None
@@ -213,7 +213,7 @@ def test_a_run_that_prefect_shows_as_its_own_subflow_is_met_once(universe: Unive
     child = universe.prefect.create_child(run.id)
     shown = universe.prefect.read_run(child)
     assert shown is not None
-    universe.prefect.find_live_children = lambda _: (shown,)  # type: ignore[method-assign]
+    universe.prefect.find_live_children = lambda _: (shown,)  # type: ignore[method-assign,assignment]
     universe.stops(task, **OUT_OF_MEMORY)
     for _ in range(2):
         assert swept(universe).finished

@@ -25,8 +25,8 @@ from chalicelib.core.model.flow_run import (
     StateAnswer,
     StateType,
     TaskRun,
-    UnreadRun,
 )
+from chalicelib.core.model.sweeping import UnreadRun
 from chalicelib.core.money.report import TableArtifact
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent

@@ -100,7 +100,8 @@ def test_what_a_sweep_left_is_kept(records: Open) -> None:
     assert records("me").read_sweep() == SweepNotes()
     unjudged, answered = {RUN_ID: Unjudged("no ARN", NOW)}, frozenset({RUN_ID, UUID(int=7)})
     bookmark = Place(1, NOW, moment=True, offset=99, below=RUN_ID)
-    notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW)
+    unbilled = {TASK_ARN: Unjudged("its name", NOW)}
+    notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW, unbilled)
     records("me").save_sweep(notes)
     assert records("another").read_sweep() == notes
 
@@ -112,7 +113,9 @@ def test_the_longest_record_and_notes_fit_the_table_and_longer_ones_are_refused(
     records("me").acquire(RUN_ID, NOW, LEASE)
     records("me").save(longest)
     assert records("another").read(RUN_ID) == longest
-    reason = Unjudged("x" * TEXT_LENGTH + "; it stands between the flow runs " + 2 * str(RUN_ID), NOW)
+    reason = Unjudged(
+        "x" * TEXT_LENGTH + "; it stands between the flow runs " + 2 * str(RUN_ID), NOW
+    )
     unjudged = {UUID(int=n): reason for n in range(MOST_UNJUDGED)}
     answered = frozenset(UUID(int=n) for n in range(MOST_ANSWERED))
     records("me").save_sweep(SweepNotes(None, NOW, unjudged, answered, NOW))

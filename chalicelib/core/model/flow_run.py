@@ -6,12 +6,13 @@ record, and `core/rescue/decide.py` judges them.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final
 from uuid import UUID
+
+from chalicelib.core.model.record_size import cut, fitting_record, lost_starts
 
 JsonObject = Mapping[str, object]
 
@@ -31,10 +32,6 @@ class StateType(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-MOST_BYTES: Final = 200_000
-"""Of a record's interruptions, and half as much of its failed starts: DynamoDB takes 400 KB."""
-LONGEST_FIELD: Final = 600
-"""Characters kept of a text in a record."""
 _ENDED: Final = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED})
 FINAL_STATES: Final = _ENDED | {StateType.CRASHED}
 """What Prefect calls terminal: its orchestration lets a run leave these only by force or rerun."""
@@ -120,14 +117,6 @@ class FlowRun:
     def waits_in_process(self) -> bool:
         """Whether it waits for a retry in its own process: no worker ever takes it."""
         return self.state.type is StateType.SCHEDULED and self.policy.retry_type == "in_process"
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadRun:
-    """A run in Prefect's set that cannot be read, and why; its id, None where that is not known."""
-
-    reason: str
-    id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +273,6 @@ class FailedStart:
     annotated: bool = False
 
 
-_Ended = TypeVar("_Ended", Interruption, FailedStart)
-
-
 @dataclass(frozen=True, slots=True)
 class Moved:
     """A run that a guard moved to FARGATE before its first start; `annotated`: the run shows it."""
@@ -323,27 +309,13 @@ class RunRecord:
 
     def with_interruption(self, interruption: Interruption) -> "RunRecord":
         """Return the record with that task's interruption added or replaced."""
-        recorded = {**self.interruptions, interruption.task_arn: _cut(interruption)}
-        return replace(self, interruptions=recorded)._kept()
+        recorded = {**self.interruptions, interruption.task_arn: cut(interruption)}
+        return fitting_record(replace(self, interruptions=recorded))
 
     def with_failed_start(self, failed: FailedStart) -> "RunRecord":
         """Return the record with that failed start added or replaced."""
-        recorded = {**self.failed_starts, failed.key: _cut(failed)}
-        return replace(self, failed_starts=recorded)._kept()
-
-    def _kept(self) -> "RunRecord":
-        """Return what of the record the table takes."""
-        kept = replace(
-            self,
-            interruptions=fitting(self.interruptions, MOST_BYTES),
-            failed_starts=fitting(self.failed_starts, MOST_BYTES // 2),
-        )
-        return replace(kept, lost_before=self.lost_before + len(self._lost - kept._lost))
-
-    @property
-    def _lost(self) -> set[int]:
-        ended = (*self.interruptions.values(), *self.failed_starts.values())
-        return {each.lost_start for each in ended} - {0}
+        recorded = {**self.failed_starts, failed.key: cut(failed)}
+        return fitting_record(replace(self, failed_starts=recorded))
 
     @property
     def interrupted(self) -> int:
@@ -353,30 +325,4 @@ class RunRecord:
     @property
     def lost_starts(self) -> int:
         """How many of the run's starts Spot or a dead host took: by so many `retries` rise."""
-        return self.lost_before + len(self._lost)
-
-
-def fitting(recorded: Mapping[str, Any], most_bytes: int) -> Mapping[str, Any]:
-    """Return what is not longer than that in all, without what was recorded first.
-
-    The last one stays. What Python shows of a value is longer than its item in DynamoDB.
-    """
-    sizes = {key: len(repr((key, each)).encode()) for key, each in recorded.items()}
-    kept, size = dict(recorded), sum(sizes.values())
-    for key in sorted(recorded, key=partial(_recorded_at, recorded))[:-1]:
-        if size <= most_bytes:
-            break
-        size -= sizes[key]
-        del kept[key]
-    return kept
-
-
-def _recorded_at(recorded: Mapping[str, Any], key: str) -> float:
-    at: datetime | None = getattr(recorded[key], "recorded_at", None)
-    return at.timestamp() if at else 0.0
-
-
-def _cut(ended: _Ended) -> _Ended:
-    texts = {f.name: getattr(ended, f.name) for f in fields(ended)}
-    cut = {name: text[:LONGEST_FIELD] for name, text in texts.items() if isinstance(text, str)}
-    return replace(ended, **cut)
+        return self.lost_before + len(lost_starts(self))

@@ -114,7 +114,7 @@ def _tagged(tags: Iterable[str], prefix: str) -> Budget | None:
 
 
 def deciding_tags(run: FlowRun) -> tuple[str, ...]:
-    """Return those of the run's tags that a decision reads, the first ones: no text from outside."""
+    """Return those of the run's tags that a decision reads, a few of each: no foreign text."""
     found = filter(_DECIDING_TAG.fullmatch, run.tags)
     by_kind: dict[str, list[str]] = {}
     for tag in dict.fromkeys(found):

@@ -7,7 +7,8 @@ subflow's `retries` by one, as it does the run's.
 
 from dataclasses import replace
 
-from chalicelib.core.model.flow_run import MOST_BYTES, FlowRun, RunChange, StateType, fitting
+from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.model.record_size import MOST_BYTES, fitting
 from chalicelib.core.rescue.actions import ChangeSubflow
 from chalicelib.core.rescue.snapshot import Snapshot
 
