@@ -40,13 +40,14 @@ def read_state_answer(answer: object) -> StateAnswer:
 
 def read_run(answer: object) -> FlowRun:
     """Read a flow run. What a PATCH replaces whole must be there, or the PATCH would wipe it."""
-    fields = Fields(answer, "flow run")
-    policy = Fields(fields.whole("empirical_policy", dict), "flow run")
+    flow_run_id = Fields(answer, "flow run").need("id", read_uuid)
+    fields = Fields(answer, thing := f"flow run {flow_run_id}")
+    policy = Fields(fields.whole("empirical_policy", dict), thing)
     tags = fields.whole("tags", list)
     if not all(isinstance(tag, str) for tag in tags):
-        raise _unreadable("flow run", "tags")
+        raise _unreadable(thing, "tags")
     return FlowRun(
-        id=fields.need("id", read_uuid),
+        id=flow_run_id,
         name=fields.want("name", _label) or "",
         state=read_state(fields.get("state")),
         run_count=fields.want("run_count", _number) or 0,

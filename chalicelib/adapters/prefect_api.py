@@ -88,7 +88,12 @@ class PrefectRest:
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         """Return all states the run has been in, oldest first; empty for an unknown run."""
         answer = self._http.get("/flow_run_states/", flow_run_id=str(flow_run_id))
-        states = map(read_state, read_list(answer, "state history") if answer is not None else ())
+        found = read_list(answer, "state history") if answer is not None else ()
+        try:
+            states = [*map(read_state, found)]
+        except PrefectUnreadableError as error:  # it names no run
+            what = f"{error.what}, of flow run {flow_run_id}"
+            raise PrefectUnreadableError(what, error.next_step) from None
         return tuple(sorted(states, key=lambda state: state.timestamp))
 
     def find_runs(self, query: RunQuery) -> tuple[FlowRun | UnreadRun, ...]:

@@ -199,7 +199,7 @@ def test_a_sweep_that_fails_leaves_its_bookmark_behind_what_is_done(universe: Un
             raise PrefectUnavailableError("503", next_step="none")
         return real(query)
 
-    universe.prefect.find_runs = fails_late  # type: ignore[method-assign,assignment]
+    universe.prefect.find_runs = fails_late  # type: ignore[method-assign]
     with pytest.raises(PrefectUnavailableError):
         swept(universe)
     assert (bookmark := universe.stored.sweep.bookmark) is not None

@@ -15,6 +15,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from chalicelib.adapters.aws import EcsTasks
+from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.ports import Tasks, Undescribed
 from chalicelib.errors import ClusterGoneError, PrefectSpotError
 from localcloud import moto_additions

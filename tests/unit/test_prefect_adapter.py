@@ -172,3 +172,19 @@ def test_a_run_that_cannot_be_read_stands_in_its_place_and_the_others_are_read()
         found = bench.prefect.find_runs(QUERY)
     assert [isinstance(each, FlowRun) for each in found] == [True, *(False for _ in odd), True]
     assert [each.id for each in found] == [RUN_ID, RUN_ID, None, None, None, None, RUN_ID]
+
+
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        ("read_run", make_answer(tags=7)),
+        ("read_run", make_answer(empirical_policy={"retries": "x"})),
+        ("read_history", [make_state(id=7)]),
+        ("read_run", None),
+    ],
+)
+def test_an_error_about_one_run_names_it(read: str, body: object) -> None:
+    """Of an event about it, that is all that Lambda's log says."""
+    step = answer(200, body) if body else answer(500)
+    with Bench([step]) as bench, pytest.raises(PrefectUnavailableError, match=str(RUN_ID)):
+        getattr(bench.prefect, read)(RUN_ID)
