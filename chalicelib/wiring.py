@@ -156,6 +156,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             work_pool=chosen.work_pool,
             pool_template=infra.load("base-job-template.json"),
             functions=function_names(chosen.stage),
+            ends_runs=chosen.mode.ends_runs,
         ),
         aws=AwsAccount(
             cloudformation=boto3.client("cloudformation"),

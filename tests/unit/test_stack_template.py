@@ -103,10 +103,16 @@ def test_without_a_credential_there_is_no_secret() -> None:
     assert "Policies" not in properties("ExecutionRole", ApiKeyParameter="")
 
 
-def test_worker_environment_switches_the_observer_off() -> None:
-    """prefect-aws's observer would mark runs Crashed that `react` is about to rerun."""
-    environment = {entry["Name"]: entry["Value"] for entry in worker()["Environment"]}
-    assert environment["PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED"] == "false"
+@pytest.mark.parametrize(
+    ("mode", "value"), [("rescue", "false"), ("opt-in", "false"), ("observe", None)]
+)
+def test_worker_environment_switches_the_observer_off_where_we_end_runs(
+    mode: str, value: str | None
+) -> None:
+    """It would mark runs Crashed that `react` is about to rerun; in observe it is what ends runs."""
+    given = {"EndsRuns": stack.parameters_of(MODE=mode)["EndsRuns"]}
+    environment = {entry["Name"]: entry["Value"] for entry in worker(**given)["Environment"]}
+    assert environment.get("PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED") == value
     assert not any("KEY" in name or "AUTH" in name for name in environment)
 
 

@@ -39,6 +39,11 @@ class Mode(StrEnum):
     OPT_IN = "opt-in"
     OBSERVE = "observe"
 
+    @property
+    def ends_runs(self) -> bool:
+        """Whether we end or rerun every run whose task is gone: then no other component has to."""
+        return self is not Mode.OBSERVE
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
