@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.sweeping import SweepNotes
+from chalicelib.core.provision.model import is_scheduled
 from spotctl.context import Context, find
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.project import Project
@@ -100,6 +101,10 @@ def _function_rows(function: Function, queue_arn: str) -> list[Row]:
 
 
 def _destination_row(part: str, function: Function, queue_arn: str) -> Row:
+    if is_scheduled(function.name):
+        if not function.failures_to:
+            return ok(part, "Active; its schedule calls it again")
+        return warning(part, f"Active, but its failures fill {function.failures_to}", _RESTORE)
     if function.failures_to and function.failures_to == queue_arn:
         return ok(part, "Active; failures are kept")
     found = "Active, but what fails three times is lost: no on-failure destination"
@@ -113,6 +118,10 @@ def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
     if not rule.is_enabled:
         step = f"aws events enable-rule --name {rule.name}"
         return failed(part, f"it is disabled: {function.name} receives no events", step)
+    if is_scheduled(function.name) and not rule.dead_letter_arn:
+        return ok(part, "enabled")
+    if is_scheduled(function.name):
+        return warning(part, f"enabled, but its failures fill {rule.dead_letter_arn}", _RESTORE)
     if rule.dead_letter_arn and rule.dead_letter_arn == queue_arn:
         return ok(part, "enabled; failures are kept")
     lost = "enabled, but what it cannot deliver is lost: no dead-letter queue"

@@ -182,6 +182,13 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "no rule": (function_rows(rules=()), "function react", FAILED, "no rule invokes it"),
     "no destination": (function_rows(failures_to=""), "function react", WARNING, "is lost"),
     "other destination": (function_rows(failures_to="x"), "function react", WARNING, "goes to x"),
+    "scheduled": (function_rows(name="x-sweep", failures_to=""), "function x-sweep", OK, "again"),
+    "scheduled, and kept": (function_rows(name="x-sweep"), "function x-sweep", WARNING, "fill"),
+    "schedule": (
+        function_rows(name="x-sweep", rules=(replace(RULE, dead_letter_arn=""),)),
+        "rule r", OK, "enabled",
+    ),
+    "schedule, and kept": (function_rows(name="x-sweep"), "rule r", WARNING, "failures fill"),
     "rule disabled": (rule_rows(is_enabled=False), "rule r", FAILED, "disabled"),
     "no dead letters": (rule_rows(dead_letter_arn=""), "rule r", WARNING, "no dead-letter queue"),
     "no queue": (without_queue(), "failure queue", FAILED, "there is no queue failures"),
