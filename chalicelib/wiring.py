@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
@@ -25,6 +25,7 @@ from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.core.ports import Context
 from chalicelib.errors import PrefectSpotError, SettingError
@@ -49,6 +50,8 @@ AWS_CONFIG: Final = Config(
 arguments that the service checks as well."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
+PAUSE_KEPT_SECONDS: Final = 10
+"""How long the answer is used whether the stage is paused, by one Lambda environment."""
 C = TypeVar("C")
 
 
@@ -128,6 +131,7 @@ def context_of(
         pause=pause,
         gather=_gather,
         measure=EmfMetrics(chosen.stage, chosen.work_pool).measure,
+        paused=lambda: _pause_at(int(time.time() // PAUSE_KEPT_SECONDS)),
     )
 
 
@@ -246,6 +250,11 @@ def _threads() -> ThreadPoolExecutor:
 @cache
 def _dynamodb() -> "DynamoDBClient":
     return boto3.client("dynamodb", config=AWS_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def _pause_at(_moment: int) -> Pause | None:
+    return RunTable(_dynamodb(), settings().stack_name, "").read_pause()
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Final
 
 from chalicelib.core.metrics import Measured, Metric
 from chalicelib.core.model.flow_run import FlowRun, StateType
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.errors import PrefectSpotError
@@ -25,8 +26,9 @@ PAGE: Final = 100
 SECONDS_PER_PAGE: Final = 10.0
 """Must be left of the invocation, or no further page is begun."""
 SECONDS_PER_CALL: Final = 50.0
-"""What a call of the schedule uses. The function runs once at a time, and the next call is due ten
-seconds later: one that Lambda throttles waits, up to six hours, before it counts as failed."""
+"""What a call uses, so that a pause which begins meanwhile holds within a minute. The function runs
+once at a time, and the schedule's next call is due ten seconds later: Lambda drops one that it
+throttles for a minute."""
 LOOKED_AHEAD: Final = timedelta(minutes=15)
 """How early a run that waits for its start is read: three sweeps before it is due."""
 SWEPT_EVERY: Final = timedelta(minutes=4, seconds=30)
@@ -92,15 +94,17 @@ def sweep(context: Context, event: object) -> SweepReport:
 
     The schedule's event brings a light look; a sweep from the bookmark on follows when the last one
     left a bookmark, or is some minutes ago. Any other event brings both. A light look costs a read
-    of the table and one request to Prefect (two for 3.4) where it finds nothing to do.
+    of the table and one request to Prefect (two for 3.4) where it finds nothing to do. While the
+    stage is paused, bills are all that is made up for.
 
     A run whose repair fails is counted and logged; the next sweep tries again. Raises
     PrefectSpotError when a page could not be read; also botocore's errors.
     """
     notes = context.records.read_sweep()
+    if notes.pause:
+        return _rest(context, notes.pause)
     is_scheduled = isinstance(event, Mapping) and event.get("detail-type") == "Scheduled Event"
-    if is_scheduled:
-        context = _with_seconds(context, SECONDS_PER_CALL)
+    context = _with_seconds(context, SECONDS_PER_CALL)
     repairs = Repairs(context, notes)
     report = repairs.report
     _take_light_look(repairs, notes)
@@ -117,14 +121,29 @@ def sweep(context: Context, event: object) -> SweepReport:
     for reason, counted in report.unjudged.items():
         context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
     if not report.light:
-        try:
-            report.billed = bill_missed(context)
-            publish_savings(context)
-        except Exception:  # runs are repaired by now, which comes first; the next sweep bills
-            context.log.exception("billing what was missed failed")
+        _bill(context, report, publish_savings)
     if not report.light or report.stranded or report.failed:
         context.log.info("swept", **report.summary)
     return report
+
+
+def _rest(context: Context, pause: Pause) -> SweepReport:
+    """Touch no run; bill, which ECS's memory of an hour does not let wait."""
+    report = SweepReport(light=True, paused=str(pause))
+    seconds = Decimal(int((context.now() - pause.paused_at).total_seconds()))
+    context.measure(Measured("", {Metric.PAUSED_SECONDS: seconds}))
+    _bill(context, report)
+    context.log.info("swept", **report.summary)
+    return report
+
+
+def _bill(context: Context, report: SweepReport, *then: Callable[[Context], object]) -> None:
+    try:
+        report.billed = bill_missed(context)
+        for call in then:
+            call(context)
+    except Exception:  # runs are repaired by now, which comes first; the next sweep bills
+        context.log.exception("billing what was missed failed")
 
 
 def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:

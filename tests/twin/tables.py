@@ -5,11 +5,12 @@ they are, so each method is one step: it happens whole, or, where its condition 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from chalicelib.core.model.flow_run import RunRecord
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.money.bill import Bill, Deployment
 from chalicelib.core.money.report import Counts, DailySum
@@ -31,6 +32,7 @@ class StoredRecords:
 
     runs: dict[UUID, StoredRun] = field(default_factory=dict)
     sweep: SweepNotes = field(default_factory=SweepNotes)
+    pause: Pause | None = None
 
 
 @dataclass
@@ -48,10 +50,13 @@ class InMemoryRecords:
         return {run: self.read(run) for run in flow_run_ids if run in self.stored.runs}
 
     def read_sweep(self) -> SweepNotes:
-        return self.stored.sweep
+        return replace(self.stored.sweep, pause=self.stored.pause)
 
     def save_sweep(self, notes: SweepNotes) -> None:
         self.stored.sweep = notes
+
+    def read_pause(self) -> Pause | None:
+        return self.stored.pause
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         run = self.stored.runs.setdefault(flow_run_id, StoredRun(RunRecord(flow_run_id)))

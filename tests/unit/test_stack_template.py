@@ -109,7 +109,7 @@ def test_without_a_credential_there_is_no_secret() -> None:
 def test_worker_environment_switches_the_observer_off_where_we_end_runs(
     mode: str, value: str | None
 ) -> None:
-    """It would mark runs Crashed that `react` is about to rerun; in observe it is what ends runs."""
+    """It would mark runs Crashed that `react` is to rerun; in observe it is what ends runs."""
     given = {"EndsRuns": stack.parameters_of(MODE=mode)["EndsRuns"]}
     environment = {entry["Name"]: entry["Value"] for entry in worker(**given)["Environment"]}
     assert environment.get("PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED") == value

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.policy import Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class SweepNotes:
     there was none. `unjudged`: the runs that were counted as such, and not judged since.
     `answered`: the ids of the states, failed submissions of the last minutes, that were handled.
     `without_end_at`: when a sweep last met a crashed run without an end, which Prefect 3.4 leaves.
+    `pause`: the stage's, which no sweep sets.
     """
 
     bookmark: Place | None = None
@@ -82,3 +84,4 @@ class SweepNotes:
     unjudged: Mapping[UUID, Unjudged] = field(default_factory=dict, hash=False)
     answered: frozenset[UUID] = frozenset()
     without_end_at: datetime | None = None
+    pause: Pause | None = None

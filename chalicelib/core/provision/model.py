@@ -126,7 +126,7 @@ Target = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class InvokeConfig:
-    """How Lambda treats asynchronous events; `on_failure`: the failure destination's ARN, or empty."""
+    """How Lambda treats asynchronous events; `on_failure`: an ARN, or empty."""
 
     on_failure: str
     retries: int = 2
@@ -263,7 +263,9 @@ def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsS
             ours, config = {"RetryPolicy": NO_RETRIES}, InvokeConfig("", 0, 60)
         for rule, targets in delivery.targets.items():
             to_function = [dict(t) for t in targets if t.get("Arn") == delivery.arn]
-            wanted = [{n: v for n, v in t.items() if n not in _DELIVERY} | ours for t in to_function]
+            wanted = [
+                {n: v for n, v in t.items() if n not in _DELIVERY} | ours for t in to_function
+            ]
             changed = tuple(w for t, w in zip(to_function, wanted, strict=True) if t != w)
             if changed:
                 steps.append(PutTargets(rule, changed))

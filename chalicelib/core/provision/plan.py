@@ -210,7 +210,9 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
     values = _pool_values(desired, observed.stack.outputs, observed.credential_arn)
-    template = merged(current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs)
+    template = merged(
+        current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs
+    )
     if pool is None:
         return (model.CreateWorkPool(desired.work_pool, template),)
     return () if template == current else (model.ChangeWorkPool(pool.name, template),)

@@ -53,7 +53,12 @@ def filled(shipped: Template, values: Values, launch_type: str) -> dict[str, Any
 
 
 def merged(
-    current: Template, shipped: Template, values: Values, launch_type: str, *, ends_runs: bool = True
+    current: Template,
+    shipped: Template,
+    values: Values,
+    launch_type: str,
+    *,
+    ends_runs: bool = True,
 ) -> Template:
     """Return `current` with all that is ours restored; an empty one becomes the shipped one.
 
