@@ -28,7 +28,7 @@ from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.core.ports import Context
-from chalicelib.errors import PrefectSpotError, SettingError
+from chalicelib.errors import NOT_PROVISIONED, PrefectSpotError, SettingError, lacks_table
 from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
 
 if TYPE_CHECKING:
@@ -86,13 +86,21 @@ def answer(
     event: object,
     lambda_context: LambdaContext,
 ) -> Mapping[str, object]:
-    """Call a function with the context of this invocation; return its answer, or log its error."""
+    """Call a function with the context of this invocation; return its answer, or log its error.
+
+    A table that is missing or not yet active is one that `provision` has not created so far: no
+    error, which the alarms created beside it would count at once.
+    """
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=lambda_context.aws_request_id)
     try:
         return function(make_context(lambda_context), event).summary
     except Exception as error:
+        if lacks_table(error):
+            reason = f"there is no table {settings().stack_name}: nothing was done"
+            log.warning(NOT_PROVISIONED, reason=reason, next_step="wait, or run spotctl status")
+            return {"state": NOT_PROVISIONED, "reason": reason}
         log.exception("the invocation failed", error_type=type(error).__name__)
         raise
 

@@ -1,20 +1,30 @@
 """The commands: options in, one call each, exit code out."""
 
-import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
-from typer.core import TyperGroup
 
-from chalicelib.errors import PrefectSpotError
-from spotctl.context import Context, open_context
+from chalicelib.core.model.policy import Pause
+from chalicelib.core.model.text import one_line
+from spotctl.context import Context
 from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import target, watch
-from spotctl.errors import RefusedError, explain
+from spotctl.errors import RefusedError
+from spotctl.options import (
+    HERE,
+    FolderOption,
+    Group,
+    JsonOption,
+    SinceOption,
+    StageOption,
+    YesOption,
+    confirm,
+    open_stage,
+)
 from spotctl.output import Exit, Output, Row, State, exit_of, table_of, table_of_rows
+from spotctl.pause import records, refuse_while_paused
 from spotctl.project import read_project
 from spotctl.redrive import redrive as redrive_messages
 from spotctl.replay.run import read_change, run_replay
@@ -36,19 +46,6 @@ Exit codes: 0 success; 1 a part or a step failed, as the output shows; 2 the com
 """
 
 
-class Group(TyperGroup):
-    """Shows an error that has a known cause as two lines, and exits with code 2."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except (PrefectSpotError, BotoCoreError, ClientError, OSError) as error:
-            what, next_step = explain(error)
-            typer.echo(f"error: {what}\nnext step: {next_step}", err=True)
-            raise typer.Exit(Exit.NOT_DONE) from None
-
-
 app = typer.Typer(
     cls=Group,
     help=HELP,
@@ -58,29 +55,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-StageOption = Annotated[
-    str, typer.Option("--stage", help="the stage in .chalice/config.json", show_default=True)
-]
-FolderOption = Annotated[
-    Path, typer.Option("--project-dir", help="the folder that holds .chalice/config.json")
-]
-JsonOption = Annotated[
-    bool | None,
-    typer.Option("--json/--table", help="JSON, or tables; by default JSON unless on a terminal"),
-]
-SinceOption = Annotated[
-    str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
-]
-YesOption = Annotated[bool, typer.Option("--yes", help="do not ask")]
-HERE = Path()
-
 
 @app.command()
 def status(
     stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
 ) -> None:
     """Show every part, its state, and the next step. Exit code 1 when a part failed."""
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
     raise typer.Exit(_show_status(context, output, status_of(context)))
 
 
@@ -92,7 +73,7 @@ def deploy(
 
     It is safe to run again. Exit code 1 when a part failed; the output names it, and why.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
     rows = deploy_stage(context)
     if exit_of(rows) is Exit.OK:
         rows += status_of(context)
@@ -113,7 +94,7 @@ def teardown(
 
     It asks first. After a failure, run it again: it continues. Exit code 1 when a step failed.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
     if work_pool and context.project.is_rescue_only:
         raise RefusedError(
             "PROVISION is rescue-only: the work pool is yours",
@@ -124,7 +105,7 @@ def teardown(
     about = f"stage {stage} in account {context.aws.account}, {context.aws.region}"
     lost = f" It cancels {flows} running flow runs." if flows else ""
     if not yes:
-        _confirm(f"Delete {about}, with its table and all results in its bucket?{lost}", output)
+        confirm(f"Delete {about}, with its table and all results in its bucket?{lost}", output)
     rows = list(delete_stage(context, stack, work_pool=work_pool))
     verdict = exit_of(rows)
     stays = what_stays(context, work_pool=work_pool) if verdict is Exit.OK else []
@@ -153,7 +134,7 @@ def report(
     """Show what Spot saved, what reruns cost, and the net saving, by deployment and day."""
     if in_csv and as_json is not None:
         raise RefusedError("--csv excludes --json and --table", next_step="pass one of them")
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
     dynamodb, today = context.aws.client("dynamodb"), context.now().date()
     savings = read_report(dynamodb, context.project.stack, since, today)
     if in_csv:
@@ -185,10 +166,38 @@ def replay(
     table, and changes nothing.
     """
     changed = read_change(change)
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
     changed_settings = read_project(project_dir, stage, changed).settings
     replayed = run_replay(context, since, changed, changed_settings)
     output.result(replayed, lambda: table_of_replay(replayed))
+
+
+@app.command()
+def pause(
+    stage: StageOption = "dev",
+    reason: Annotated[str, typer.Option(help="why: shown by status and in the log")] = "",
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Stop every reaction of the stage, within a minute, until resume.
+
+    No run is rescued, ended or annotated meanwhile, whatever is deployed; bills go on.
+    """
+    context, output = open_stage(stage, project_dir, as_json)
+    wanted = Pause(context.now(), context.aws.caller, one_line(reason))
+    held = records(context).pause(wanted)
+    output.result({"stage": stage, "paused": held}, lambda: f"stage {stage}: {held}")
+
+
+@app.command()
+def resume(
+    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+) -> None:
+    """End the pause: the next sweep catches up with what happened meanwhile."""
+    context, output = open_stage(stage, project_dir, as_json)
+    held = records(context).resume()
+    was = f"resumed; it was {held}" if held else "it was not paused"
+    output.result({"stage": stage, "was_paused": held}, lambda: f"stage {stage}: {was}")
 
 
 @app.command()
@@ -202,7 +211,9 @@ def redrive(
 
     A message is deleted only after its function has handled it. Exit code 1 when one was kept.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
+    if not dry_run:
+        refuse_while_paused(context)
     messages = []
     for message in redrive_messages(context, dry_run=dry_run):
         output.progress(f"{message.function or 'unknown'}: {message.outcome}")
@@ -255,11 +266,13 @@ def drill(
     first. It counts against the run's budget, as an interruption does. Exit code 1 when the drill
     did not pass.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
     if sum(map(bool, (task, start, smoke_test))) > 1:
         raise RefusedError(
             "--task, --start and --throw-away exclude each other", next_step="pass one of them"
         )
+    if not dry_run:
+        refuse_while_paused(context)
     waiting = timedelta(seconds=timeout)
     wanted = f"{target.SMOKE_TEST_FLOW}/{target.SMOKE_TEST_DEPLOYMENT}" if smoke_test else start
     if wanted and dry_run:
@@ -282,7 +295,7 @@ def drill(
         )
         return
     if not (yes or task or wanted):
-        _confirm(f"Interrupt {about}?", output)
+        confirm(f"Interrupt {about}?", output)
     output.progress(f"interrupting {about}")
     drilled = watch.drill(context, chosen, waiting)
     watch.show_drill(drilled, output)
@@ -304,18 +317,3 @@ def _show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
         lambda: table_of_rows(title, rows),
     )
     return verdict
-
-
-def _confirm(question: str, output: Output) -> None:
-    """Ask on a terminal; RefusedError elsewhere."""
-    if output.is_json or not sys.stdin.isatty():
-        raise RefusedError(
-            f"stdin is not a terminal, or the output is JSON: cannot ask {question!r}",
-            next_step="pass --yes",
-        )
-    typer.confirm(question, abort=True)
-
-
-def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[Context, Output]:
-    output = Output(as_json)
-    return open_context(read_project(folder, stage), output.progress), output

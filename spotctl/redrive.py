@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from chalicelib.core.rescue.actions import Verdict
+from chalicelib.errors import NOT_PROVISIONED
 from spotctl.context import LONGEST_INVOCATION_SECONDS, Context, find
 from spotctl.errors import RefusedError
 from spotctl.output import DEPLOY
@@ -104,7 +106,10 @@ def _redrive(context: Context, message: Message, *, dry_run: bool) -> Message:
     answer = context.aws.invoke(message.function, message.event)
     if answer.error:
         return replace(message, outcome=f"kept: it failed again: {answer.error}")
-    decision = answer.value.get("decision") if isinstance(answer.value, Mapping) else None
+    value = answer.value if isinstance(answer.value, Mapping) else {}
+    decision = value.get("decision")
+    if decision == Verdict.PAUSED or value.get("state") == NOT_PROVISIONED:
+        return replace(message, outcome=f"kept: {value.get('reason')}")
     return replace(message, outcome=f"handled: {decision}" if decision else "handled", done=True)
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.provision.model import is_scheduled
 from spotctl.context import Context, find
 from spotctl.output import DEPLOY, Row, failed, ok, warning
+from spotctl.pause import records
 from spotctl.project import Project
 
 LATE_SWEEP: Final = timedelta(minutes=20)
@@ -68,9 +68,8 @@ def read(context: Context) -> Found:
     project = context.project
     names = [project.function_name(function) for function in project.functions]
     dynamodb = context.aws.client("dynamodb")
-    records = RunTable(dynamodb, project.stack, owner="spotctl")
     missing = dynamodb.exceptions.ResourceNotFoundException
-    swept = find(records.read_sweep, missing) or SweepNotes()
+    swept = find(records(context).read_sweep, missing) or SweepNotes()
     return Found(
         functions=tuple(_function(context, name) for name in names),
         queue=_queue(context.aws.client("sqs"), project.failure_queue),
@@ -142,6 +141,9 @@ def _queue_row(queue: Queue | None, name: str) -> Row:
 
 
 def _sweep_row(swept: SweepNotes, now: datetime) -> Row:
+    if swept.pause:
+        found = f"{swept.pause}: no run is rescued"
+        return warning("pause", found, "when the incident is over: spotctl resume")
     part = "last sweep"
     logs = "look at the log and the errors of the sweep function"
     if swept.swept_at is None:

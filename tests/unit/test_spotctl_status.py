@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from chalicelib.adapters.prefect_client import JsonHttp
-from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.policy import Mode, Pause
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.errors import PrefectRefusedError
 from spotctl.output import Exit, Row, State, exit_of, failed, ok, warning
@@ -200,6 +200,9 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     ),
     "swept": (handler_rows(), "last sweep", OK, "2 min ago, it read all runs"),
     "no sweep": (swept_rows(swept_at=None), "last sweep", WARNING, "none"),
+    "a paused stage": (
+        swept_rows(swept_at=NOW - LATE, pause=Pause(NOW, "an ARN")), "pause", WARNING, "by an ARN",
+    ),
     "out of time": (swept_rows(bookmark=Place(1)), "last sweep", WARNING, "it timed out"),
     "a late sweep": (swept_rows(swept_at=NOW - LATE), "last sweep", FAILED, "20 min ago"),
     "not judged": (

@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
 
 from chalicelib import wiring
 from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
-from tests.make import RUN_ID
+from chalicelib.functions.meter import meter
+from chalicelib.functions.react import react
+from chalicelib.functions.sweep import sweep
+from tests.make import RUN_ID, make_event
 from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
@@ -53,6 +58,55 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     said = "another handler holds the lease. Next step: none: Lambda retries the event"
     assert record["exception"].endswith(said)
     assert str(raised.value) == said, "Lambda puts this into the failure queue"
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    ("function", "event"),
+    [
+        (react, make_event()),
+        (meter, make_event({"lastStatus": "STOPPED", "stoppedAt": "2026-11-23T12:00:00Z"})),
+        (sweep, {"detail-type": "Scheduled Event"}),
+        (sweep, {}),
+    ],
+    ids=["react", "meter", "sweep", "sweep by hand"],
+)
+def test_while_nothing_is_provisioned_a_function_ends_with_one_clear_line(
+    function: Any, event: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error would be retried, and set off the alarms that are created beside the table."""
+    lines = io.StringIO()
+    for handler in wiring.log_of_function().handlers:
+        monkeypatch.setattr(handler, "stream", lines)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():  # rescue-only: the cluster is the user's
+        boto3.client("ecs").create_cluster(clusterName=CLUSTER_ARN.rpartition("/")[2])
+        answer = wiring.answer(function, wiring.context_of, event, Context())
+    reason = "there is no table prefect-spot-dev: nothing was done"
+    assert answer == {"state": "not provisioned", "reason": reason}
+    [line] = lines.getvalue().splitlines()
+    record = json.loads(line)
+    assert (record["level"], record["message"]) == ("WARNING", "not provisioned")
+    assert record["reason"] == reason
+    assert "exception" not in record
+
+
+@pytest.mark.parametrize(
+    ("code", "operation"),
+    [
+        ("ResourceNotFoundException", "PutTargets"),
+        ("ResourceNotFoundException", "GetFunction"),
+        ("ClusterNotFoundException", "DescribeTasks"),
+        ("ThrottlingException", "GetItem"),
+    ],
+)
+def test_any_other_refusal_of_aws_stays_an_error(code: str, operation: str) -> None:
+    def fails(_context: None, _event: object) -> NoReturn:
+        raise ClientError({"Error": {"Code": code}}, operation)
+
+    with pytest.raises(ClientError):
+        wiring.answer(fails, lambda _: None, {}, Context())
 
 
 @pytest.mark.usefixtures("settings")
