@@ -20,7 +20,7 @@ from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailable
 from chalicelib.functions.meter import meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
-from tests.make import RUN_ID, make_event
+from tests.make import CLUSTER_ARN, RUN_ID, make_event
 from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
