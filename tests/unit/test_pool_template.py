@@ -180,7 +180,7 @@ def test_a_sigterm_behaviour_of_the_users_own_is_left_to_a_mode_that_ends_no_run
     own = [{**SIGTERM, "value": "reschedule"}]
     template = edited(put(FLOW + "environment", own))
     observed = merged(template, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=False)
-    assert flow_of(observed)["environment"] == own
+    assert flow_of(dict(observed))["environment"] == own
 
 
 def test_what_is_missing_of_the_users_own_is_filled_in_where_a_value_is_shipped() -> None:
