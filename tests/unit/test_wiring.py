@@ -17,11 +17,13 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from chalicelib import wiring
+from chalicelib.adapters.records import RunTable
+from chalicelib.core.model.policy import Pause
 from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
 from chalicelib.functions.meter import meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
-from tests.make import RUN_ID, make_event
+from tests.make import NOW, RUN_ID, make_event, make_table
 from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
@@ -136,6 +138,28 @@ def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
             with_timeout.find_completed_runs(RUN_ID, 20)
         assert time.monotonic() - began < 5
         never.set()
+
+
+def test_a_pause_is_seen_ten_seconds_later_and_read_once_in_that_time(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        settings.setenv(name, "testing")
+    now = [time.time() // 10 * 10]
+    with mock_aws():
+        dynamodb = boto3.client("dynamodb")
+        make_table(dynamodb, "prefect-spot-dev")
+        settings.setattr(time, "time", lambda: now[0])
+        paused = wiring.context_of(Context()).paused
+        assert paused() is None
+        pause = RunTable(dynamodb, "prefect-spot-dev", "me").pause(Pause(NOW, "an ARN"))
+        now[0] += 9
+        assert paused() is None
+        now[0] += 1
+        assert paused() == pause
+        now[0] += 9
+        dynamodb.delete_table(TableName="prefect-spot-dev")
+        assert paused() == pause
 
 
 def test_all_are_made_before_the_first_failure_is_told() -> None:
