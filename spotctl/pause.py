@@ -1,8 +1,8 @@
 """Whether the stage is paused, as its table has it."""
 
 from chalicelib.adapters.records import RunTable
-from spotctl.context import Context, find
-from spotctl.errors import RefusedError
+from spotctl.context import Context
+from spotctl.errors import RefusedError, find
 
 
 def records(context: Context) -> RunTable:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.provision.model import is_scheduled
-from spotctl.context import Context, find
+from spotctl.context import Context
+from spotctl.errors import find
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.pause import records
 from spotctl.project import Project
