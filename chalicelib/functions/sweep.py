@@ -18,7 +18,7 @@ from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.errors import PrefectSpotError
-from chalicelib.functions.meter import bill_missed, publish_savings
+from chalicelib.functions.meter import keep_accounts
 from chalicelib.functions.repairs import ENDED_WITHIN, LOOKED_BACK, Repairs, SweepReport
 
 PAGE: Final = 100
@@ -102,7 +102,7 @@ def sweep(context: Context, event: object) -> SweepReport:
     """
     notes = context.records.read_sweep()
     if notes.pause:
-        return _rest(context, notes.pause)
+        return _rest(context, notes, notes.pause)
     is_scheduled = isinstance(event, Mapping) and event.get("detail-type") == "Scheduled Event"
     context = _with_seconds(context, SECONDS_PER_CALL)
     repairs = Repairs(context, notes)
@@ -121,29 +121,20 @@ def sweep(context: Context, event: object) -> SweepReport:
     for reason, counted in report.unjudged.items():
         context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
     if not report.light:
-        _bill(context, report, publish_savings)
+        report.billed = keep_accounts(context, left)
     if not report.light or report.stranded or report.failed:
         context.log.info("swept", **report.summary)
     return report
 
 
-def _rest(context: Context, pause: Pause) -> SweepReport:
+def _rest(context: Context, notes: SweepNotes, pause: Pause) -> SweepReport:
     """Touch no run; bill, which ECS's memory of an hour does not let wait."""
     report = SweepReport(light=True, paused=str(pause))
     seconds = Decimal(int((context.now() - pause.paused_at).total_seconds()))
     context.measure(Measured("", {Metric.PAUSED_SECONDS: seconds}))
-    _bill(context, report)
+    report.billed = keep_accounts(context, notes)
     context.log.info("swept", **report.summary)
     return report
-
-
-def _bill(context: Context, report: SweepReport, *then: Callable[[Context], object]) -> None:
-    try:
-        report.billed = bill_missed(context)
-        for call in then:
-            call(context)
-    except Exception:  # runs are repaired by now, which comes first; the next sweep bills
-        context.log.exception("billing what was missed failed")
 
 
 def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:
