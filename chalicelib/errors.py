@@ -10,6 +10,8 @@ LAMBDA_RETRIES: Final = "none: Lambda retries the event"
 """The next step of an error that only a handler meets, and that a retry fixes."""
 RETRY_LATER: Final = "wait: Lambda retries the event; run a spotctl command again"
 """The next step of a passing error that handlers and `spotctl` meet."""
+NOT_PROVISIONED: Final = "not provisioned"
+"""The `state` in the answer of a function that found no table, and so did nothing."""
 LOOKS_AGAIN: Final = "none: the next call of provision reads the result"
 """The next step after a change that another caller makes, or has made."""
 
@@ -135,6 +137,21 @@ def aws_codes(error: Exception) -> frozenset[str]:
     answer = getattr(error, "response", None) or {}
     codes = {reason.get("Code") for reason in answer.get("CancellationReasons", ())}
     return frozenset(codes - {None, "None"}) or frozenset({answer.get("Error", {}).get("Code", "")})
+
+
+_OF_A_TABLE: Final = (
+    *("GetItem", "BatchGetItem", "Scan", "PutItem", "UpdateItem", "TransactWriteItems"),
+)
+
+
+def lacks_table(error: Exception) -> bool:
+    """Return whether DynamoDB knows no table of that name, or none that is active yet.
+
+    Its API has ResourceNotFoundException for both.
+    """
+    code = getattr(error, "response", {}).get("Error", {}).get("Code")
+    is_missing = code == "ResourceNotFoundException"
+    return is_missing and getattr(error, "operation_name", "") in _OF_A_TABLE
 
 
 def concerns_all(error: Exception) -> bool:

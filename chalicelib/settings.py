@@ -273,6 +273,7 @@ def stack_parameters(settings: Settings) -> dict[str, str]:
     for name in ("ApiKeyParameter", "AuthStringParameter"):
         values[name] = values[name].removeprefix("/")
     values["AssignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
+    values["EndsRuns"] = forms.text_of(settings.mode.ends_runs or not settings.is_full)
     return values
 
 

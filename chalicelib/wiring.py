@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
@@ -25,9 +25,10 @@ from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.core.ports import Context
-from chalicelib.errors import PrefectSpotError, SettingError
+from chalicelib.errors import NOT_PROVISIONED, PrefectSpotError, SettingError, lacks_table
 from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ AWS_CONFIG: Final = Config(
 arguments that the service checks as well."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
+PAUSE_KEPT_SECONDS: Final = 10
+"""How long the answer is used whether the stage is paused, by one Lambda environment."""
 C = TypeVar("C")
 
 
@@ -83,13 +86,21 @@ def answer(
     event: object,
     lambda_context: LambdaContext,
 ) -> Mapping[str, object]:
-    """Call a function with the context of this invocation; return its answer, or log its error."""
+    """Call a function with the context of this invocation; return its answer, or log its error.
+
+    A table that is missing or not yet active is one that `provision` has not created so far: no
+    error, which the alarms created beside it would count at once.
+    """
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=lambda_context.aws_request_id)
     try:
         return function(make_context(lambda_context), event).summary
     except Exception as error:
+        if lacks_table(error):
+            reason = f"there is no table {settings().stack_name}: nothing was done"
+            log.warning(NOT_PROVISIONED, reason=reason, next_step="wait, or run spotctl status")
+            return {"state": NOT_PROVISIONED, "reason": reason}
         log.exception("the invocation failed", error_type=type(error).__name__)
         raise
 
@@ -128,6 +139,7 @@ def context_of(
         pause=pause,
         gather=_gather,
         measure=EmfMetrics(chosen.stage, chosen.work_pool).measure,
+        paused=lambda: _pause_at(int(time.time() // PAUSE_KEPT_SECONDS)),
     )
 
 
@@ -156,6 +168,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             work_pool=chosen.work_pool,
             pool_template=infra.load("base-job-template.json"),
             functions=function_names(chosen.stage),
+            ends_runs=chosen.mode.ends_runs,
         ),
         aws=AwsAccount(
             cloudformation=boto3.client("cloudformation"),
@@ -245,6 +258,11 @@ def _threads() -> ThreadPoolExecutor:
 @cache
 def _dynamodb() -> "DynamoDBClient":
     return boto3.client("dynamodb", config=AWS_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def _pause_at(_moment: int) -> Pause | None:
+    return RunTable(_dynamodb(), settings().stack_name, "").read_pause()
 
 
 @cache

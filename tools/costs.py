@@ -25,7 +25,7 @@ HOURS: Final = 730
 """In a month, as AWS's own calculator counts."""
 
 MINUTES: Final = HOURS * 60
-OF_POOLS_ONLY: Final = {Metric.SWEEP_UNJUDGED}
+OF_POOLS_ONLY: Final = {Metric.SWEEP_UNJUDGED, Metric.PAUSED_SECONDS}
 NBSP: Final = "\N{NO-BREAK SPACE}"
 SECONDS_PER_CALL: Final = 1
 """Of the scheduled Lambdas; not measured on AWS."""

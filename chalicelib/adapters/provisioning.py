@@ -202,11 +202,12 @@ class AwsAccount:
             case model.PutTargets(rule, targets):
                 self._put_targets(rule, targets)
             case model.PutInvokeConfig(function, config):
+                on_failure = {"OnFailure": {"Destination": config.on_failure}}
                 self.lambdas.put_function_event_invoke_config(
                     FunctionName=function,
                     MaximumRetryAttempts=config.retries,
                     MaximumEventAgeInSeconds=config.age_seconds,
-                    DestinationConfig={"OnFailure": {"Destination": config.on_failure}},
+                    DestinationConfig=cast("Any", on_failure if config.on_failure else {}),
                 )
             case _:
                 assert_never(step)

@@ -17,6 +17,7 @@ from spotctl.project import Project
 from spotctl.status.prefect_side import (
     RELINQUISH,
     SIGTERM_BEHAVIOR,
+    STAYS_RUNNING,
     STOP_TIMEOUT_SECONDS,
     FlowContainer,
     container_of,
@@ -83,7 +84,7 @@ def _flaws_of(deployment: Deployment, found: Found, settings: Settings) -> list[
     variables = _effective_variables(deployment, found.template)
     return [
         *_capacity_flaws(variables, settings.ecs_clusters),
-        *_container_flaws(variables, found.definitions),
+        *_container_flaws(variables, found.definitions, settings.mode),
         *_image_flaws(str(variables.get("image") or "")),
         *_tag_flaws(deployment.tags, settings.mode),
     ]
@@ -114,10 +115,12 @@ def _capacity_flaws(variables: Mapping[str, Any], clusters: Sequence[str]) -> It
 
 
 def _container_flaws(
-    variables: Mapping[str, Any], definitions: Mapping[str, FlowContainer | None]
+    variables: Mapping[str, Any], definitions: Mapping[str, FlowContainer | None], mode: Mode
 ) -> Iterator[Flaw]:
     behavior = (variables.get("env") or {}).get(SIGTERM_BEHAVIOR)
-    if behavior not in (None, RELINQUISH):
+    if behavior == RELINQUISH and not mode.ends_runs:
+        yield f"MODE is observe, but in its env {STAYS_RUNNING}", f"remove {SIGTERM_BEHAVIOR}"
+    elif behavior not in (None, RELINQUISH) and mode.ends_runs:
         yield f"its env sets {SIGTERM_BEHAVIOR}={behavior}", f"remove {SIGTERM_BEHAVIOR}"
     name = variables.get("task_definition_arn")
     if not name:
@@ -129,7 +132,10 @@ def _container_flaws(
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
         what = f"its own task definition gives {container.stop_timeout or 30} s to stop"
         yield what, f"set stopTimeout {STOP_TIMEOUT_SECONDS} in {name}"
-    if behavior is None and not container.relinquishes:
+    if behavior is None and container.relinquishes and not mode.ends_runs:
+        what = f"MODE is observe, but in its own task definition {STAYS_RUNNING}"
+        yield what, f"remove {SIGTERM_BEHAVIOR} from {name}"
+    elif behavior is None and mode.ends_runs and not container.relinquishes:
         what = f"its own task definition does not set {SIGTERM_BEHAVIOR}"
         yield what, f"set {SIGTERM_BEHAVIOR}={RELINQUISH} in {name}"
 

@@ -18,6 +18,9 @@ STOP_TIMEOUT_SECONDS: Final = 120
 
 SIGTERM_BEHAVIOR: Final = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 RELINQUISH: Final = "relinquish"
+STAYS_RUNNING: Final = (
+    f"{SIGTERM_BEHAVIOR}={RELINQUISH} is set: an interrupted run stays Running, and none ends it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def rows(found: Found, project: Project) -> list[Row]:
     judged.append(ok("Prefect from here", f"{version} at {project.settings.prefect_api_url}"))
     judged.append(_pool_row(found.pool, project))
     if found.pool is not None:
-        complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour are set")
+        complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour fit MODE")
         judged += list(_template_rows(found.pool.template, project)) or [complete]
         judged.append(_worker_row(found))
     return judged
@@ -153,7 +156,12 @@ def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Ro
         what = f"{given}: a flow gets less time to stop than Spot allows"
         step = f"{fix}: set stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition"
         yield warning("pool: stopTimeout", what, step)
-    if not container.relinquishes:
+    ends_runs = project.settings.mode.ends_runs
+    if container.relinquishes and not ends_runs:
+        what = f"MODE is observe, but {STAYS_RUNNING}"
+        step = f"{fix}: remove {SIGTERM_BEHAVIOR} from the container's environment"
+        yield warning("pool: SIGTERM behaviour", what, step)
+    if ends_runs and not container.relinquishes:
         what = "interrupted flows are rescued from Running or Crashed, not from a clean stop"
         step = f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment"
         yield warning("pool: SIGTERM behaviour", what, step)

@@ -64,7 +64,7 @@ def test_every_metric_fits_into_one_line_whatever_the_environment(
     assert {datum.metric for datum in data} == {
         *("SpotInterruptions", "SpotReruns", "OnDemandReruns", "NotRerun", "FailedStarts"),
         *("TaskCost", "OnDemandEquivalentCost", "Savings", "WastedCost", "NetSavings"),
-        *("ReactionSeconds", "WastedSeconds", "SweepUnjudged"),
+        *("ReactionSeconds", "WastedSeconds", "SweepUnjudged", "PausedSeconds"),
     }
     units = {datum.metric: datum.unit for datum in data}
     assert (units["SpotReruns"], units["ReactionSeconds"]) == ("Count", "Seconds")

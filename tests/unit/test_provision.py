@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from moto import mock_aws
 from moto.cloudformation.models import cloudformation_backends
 
 from chalicelib.adapters.provisioning import AwsAccount
-from chalicelib.core.provision.model import TEMPLATE_TAG, ProvisionState
+from chalicelib.core.provision.model import TEMPLATE_TAG, ProvisionState, is_scheduled
 from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.provision import ProvisionReport, WorkPools, provision
 from localcloud import moto_additions
@@ -26,8 +27,6 @@ from tests.provisioning import (
     make_desired,
     make_target,
 )
-
-OURS = {"DeadLetterConfig", "RetryPolicy"}
 
 
 @pytest.fixture
@@ -67,11 +66,15 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
         "WorkPool.create",
     ]
     assert bench.stack()["Tags"][0]["Key"] == TEMPLATE_TAG
-    assert sorted(t["Arn"] for t in bench.targets() if set(t) >= OURS) == sorted(
-        make_target(function)["Arn"] for function in bench.desired.functions
+    assert sorted(bench.targets(), key=itemgetter("Arn")) == sorted(
+        map(make_target, bench.desired.functions), key=itemgetter("Arn")
     )
-    for config in bench.invoke_configs().values():
-        assert config["DestinationConfig"]["OnFailure"]["Destination"] == QUEUE_ARN
+    kept = {
+        function: config["DestinationConfig"].get("OnFailure", {}).get("Destination")
+        for function, config in bench.invoke_configs().items()
+    }
+    wanted = {f: None if is_scheduled(f) else QUEUE_ARN for f in bench.desired.functions}
+    assert kept == wanted
     assert bench.pools.pools[WORK_POOL].type == "ecs"
 
 

@@ -7,6 +7,7 @@ import botocore.session
 import pytest
 
 from chalicelib.core.provision.model import (
+    RETRY_POLICY,
     STATUSES,
     ChangeWorkPool,
     CreateStack,
@@ -20,15 +21,17 @@ from chalicelib.core.provision.model import (
     failures_in,
 )
 from chalicelib.core.provision.plan import Plan, Problem, plan, stack_definition
-from chalicelib.core.provision.pool_template import WorkPool
+from chalicelib.core.provision.pool_template import WorkPool, merged
 from tests.provisioning import (
     NETWORK,
     OUR_POOL_TEMPLATE,
     OUTPUTS,
+    POOL_TEMPLATE,
     QUEUE_ARN,
     STACK_ID,
     STACK_NAME,
     STACK_TEMPLATE,
+    VALUES,
     WORK_POOL,
     bare_target,
     make_delivery,
@@ -223,11 +226,32 @@ def test_what_differs_of_a_delivery_is_restored(changes: dict[str, Any]) -> None
     assert len(plan(make_desired(), observed).steps) == 1
 
 
-def test_a_sweep_that_fails_is_not_retried_since_the_next_minutes_is_called_anyway() -> None:
-    sweep = f"{STACK_NAME}-sweep"
-    delivery = make_delivery(sweep, targets={"rule": (make_target(sweep),)})
-    [step] = plan(make_desired(), make_observed(deliveries=(delivery,))).steps
-    assert step == PutInvokeConfig(sweep, InvokeConfig(QUEUE_ARN, retries=0))
+@pytest.mark.parametrize("function", [f"{STACK_NAME}-sweep", f"{STACK_NAME}-provision"])
+def test_what_a_schedule_calls_again_is_neither_retried_nor_kept_when_it_fails(
+    function: str,
+) -> None:
+    """A provision that is blocked would put three hundred calls a day into the failure queue."""
+    before = {"DeadLetterConfig": {"Arn": QUEUE_ARN}, "RetryPolicy": RETRY_POLICY}
+    target = make_target(function, **before)
+    delivery = make_delivery(
+        function, targets={"rule": (target,)}, invoke_config=InvokeConfig(QUEUE_ARN)
+    )
+    targets, config = plan(make_desired(), make_observed(deliveries=(delivery,))).steps
+    never = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
+    assert targets == PutTargets("rule", ({**bare_target(function), "RetryPolicy": never},))
+    assert config == PutInvokeConfig(function, InvokeConfig("", retries=0, age_seconds=60))
+    assert plan(make_desired(), make_observed(deliveries=(make_delivery(function),))).steps == ()
+
+
+@pytest.mark.parametrize("ends_runs", [True, False])
+def test_a_change_of_mode_changes_the_pools_template_and_nothing_else_of_it(
+    ends_runs: bool,
+) -> None:
+    other = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=not ends_runs)
+    wanted = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=ends_runs)
+    observed = make_observed(work_pool=WorkPool(WORK_POOL, "ecs", other))
+    planned = plan(make_desired(ends_runs=ends_runs), observed)
+    assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, wanted),))
 
 
 NOT_OURS = {"Id": "mine", "Arn": "arn:aws:sqs:us-east-1:1:mine"}

@@ -9,6 +9,7 @@ import pytest
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.errors import (
@@ -79,6 +80,20 @@ def scene() -> Scene:
 def test_a_stop_without_a_warning_costs_one_read_and_nothing_of_prefect(scene: Scene) -> None:
     assert react(scene.context, scene.event(NO_INTERRUPTION)).verdict is Verdict.IGNORE
     assert scene.universe.calls == ["records.read"]
+
+
+def test_while_the_stage_is_paused_an_interruption_costs_a_read_and_changes_nothing(
+    scene: Scene,
+) -> None:
+    scene.universe.stored.pause = Pause(scene.universe.now, "arn:aws:iam::1:user/ops", "a storm")
+    for status in ("RUNNING", "DEPROVISIONING", "STOPPED"):
+        decision = react(scene.context, scene.event({"lastStatus": status}))
+        assert decision.verdict is Verdict.PAUSED
+        assert scene.universe.calls == ["records.read_pause"]
+        assert scene.log.lines[-1][1]["reason"] == decision.reason
+    assert decision.reason.startswith("paused since 20")
+    assert decision.reason.endswith("UTC by arn:aws:iam::1:user/ops: a storm")
+    assert (scene.state, scene.universe.stored.runs) == (StateType.RUNNING, {})
 
 
 @pytest.mark.parametrize("missing", ["overrides", "createdAt"])

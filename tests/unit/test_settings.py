@@ -1,5 +1,6 @@
 """The table of settings: what it reads, refuses, documents, and passes to the stack."""
 
+import json
 import re
 import traceback
 from decimal import Decimal
@@ -14,6 +15,7 @@ from chalicelib.core.model.policy import Mode
 from chalicelib.errors import SettingError
 from chalicelib.setting_forms import FARGATE_MEMORY, RETENTION_DAYS
 from chalicelib.settings import ROWS, Settings, policy_of, read_settings, stack_parameters
+from localcloud.deployment import PROJECT
 from tools import settings_page
 
 URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
@@ -223,3 +225,9 @@ def test_no_setting_is_read_but_through_the_table() -> None:
         'own_function = os.environ.get("_HANDLER", "").rpartition(".")[2]  # Lambda sets it',
         "return read_settings(os.environ)",
     ]
+
+
+def test_mode_stands_in_the_shipped_config_where_it_can_be_seen() -> None:
+    config = json.loads((PROJECT / ".chalice" / "config.json").read_text())
+    for stage in config["stages"].values():
+        assert stage["environment_variables"]["MODE"] == read().mode.value

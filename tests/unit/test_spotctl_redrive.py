@@ -164,6 +164,22 @@ def test_a_message_whose_function_fails_again_is_kept_and_visible_at_once(stage:
     assert left(stage) == [event(1)]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"decision": "paused", "reason": "paused since noon"},
+        {"state": "not provisioned", "reason": "there is no table"},
+    ],
+    ids=["paused", "not provisioned"],
+)
+def test_a_message_whose_function_did_nothing_is_kept(stage: Bench, answer: Any) -> None:
+    stage.reply = lambda _event: LambdaAnswer(answer)
+    send(stage, event(1))
+    [message] = stage.run("redrive", "--yes").answer["messages"]
+    assert message["outcome"] == f"kept: {answer['reason']}"
+    assert left(stage) == [event(1)]
+
+
 def test_a_message_that_is_received_twice_is_redriven_once(stage: Bench) -> None:
     [queue] = sqs_backends[ACCOUNT][REGION].queues.values()
 

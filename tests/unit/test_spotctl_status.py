@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from chalicelib.adapters.prefect_client import JsonHttp
-from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.policy import Mode, Pause
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.errors import PrefectRefusedError
 from spotctl.output import Exit, Row, State, exit_of, failed, ok, warning
 from spotctl.prefect import Deployment, OperatorPrefect, Worker, WorkPool
-from spotctl.status import deployments, handler, prefect_side, provisioning, stack
+from spotctl.status import deployments, handler, observers, prefect_side, provisioning, stack
 from spotctl.status.provisioning import Provisioned
 from tests.make import NOW, seconds
 from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw
@@ -40,6 +40,7 @@ def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
 PROJECT: Final = make_project()
 ON_DEMAND: Final = make_project(use_spot=False)
 RESCUE_ONLY: Final = make_project(is_rescue_only=True)
+OBSERVE: Final = make_project(mode=Mode.OBSERVE)
 
 
 def stack_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
@@ -152,6 +153,7 @@ def with_strategy(strategy: Any) -> list[Row]:
 
 GONE: Final = Worker("ECSWorker 1", False, NOW - seconds(600))
 LATE: Final = handler.LATE_SWEEP + seconds(1)
+OBSERVER: Final = (observers.Observer("o", "prefect-ecs-tasks-events"),)
 REFUSED: Final = PrefectRefusedError("no answer", next_step="check the key")
 
 JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
@@ -180,6 +182,13 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "no rule": (function_rows(rules=()), "function react", FAILED, "no rule invokes it"),
     "no destination": (function_rows(failures_to=""), "function react", WARNING, "is lost"),
     "other destination": (function_rows(failures_to="x"), "function react", WARNING, "goes to x"),
+    "scheduled": (function_rows(name="x-sweep", failures_to=""), "function x-sweep", OK, "again"),
+    "scheduled, and kept": (function_rows(name="x-sweep"), "function x-sweep", WARNING, "fill"),
+    "schedule": (
+        function_rows(name="x-sweep", rules=(replace(RULE, dead_letter_arn=""),)),
+        "rule r", OK, "enabled",
+    ),
+    "schedule, and kept": (function_rows(name="x-sweep"), "rule r", WARNING, "failures fill"),
     "rule disabled": (rule_rows(is_enabled=False), "rule r", FAILED, "disabled"),
     "no dead letters": (rule_rows(dead_letter_arn=""), "rule r", WARNING, "no dead-letter queue"),
     "no queue": (without_queue(), "failure queue", FAILED, "there is no queue failures"),
@@ -191,6 +200,9 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     ),
     "swept": (handler_rows(), "last sweep", OK, "2 min ago, it read all runs"),
     "no sweep": (swept_rows(swept_at=None), "last sweep", WARNING, "none"),
+    "a paused stage": (
+        swept_rows(swept_at=NOW - LATE, pause=Pause(NOW, "an ARN")), "pause", WARNING, "by an ARN",
+    ),
     "out of time": (swept_rows(bookmark=Place(1)), "last sweep", WARNING, "it timed out"),
     "a late sweep": (swept_rows(swept_at=NOW - LATE), "last sweep", FAILED, "20 min ago"),
     "not judged": (
@@ -213,6 +225,16 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "not ready": (pool_rows(status="NOT_READY"), "work pool spot", WARNING, "is online"),
     "no stopTimeout": (template_rows(stopTimeout=None), "pool: stopTimeout", WARNING, "30 s"),
     "no SIGTERM": (template_rows(environment=[]), "pool: SIGTERM behaviour", WARNING, "rescued"),
+    "SIGTERM, in observe": (
+        prefect_rows(OBSERVE), "pool: SIGTERM behaviour", WARNING, "stays Running, and none ends",
+    ),
+    "no SIGTERM, in observe": (
+        pool_rows(OBSERVE, template=make_template(environment=[])), "pool: template", OK, "fit",
+    ),
+    "observer": (observers.rows(OBSERVER, Mode.OPT_IN), "observer o", WARNING, "marks interrupt"),
+    "observer, in observe": (
+        observers.rows(OBSERVER, Mode.OBSERVE), "other observers", OK, "go on marking runs Crashed",
+    ),
     "on demand": (template_rows(launch_type="FARGATE"), "pool: capacity", WARNING, "on FARGATE"),
     "cannot move": (
         request_rows(launchType="FARGATE_SPOT"), "pool: launch type", FAILED, "cannot be moved",
@@ -332,6 +354,10 @@ def with_definition(**container: Any) -> list[Row]:
     return deployment_rows(task_definition_arn="mine", mine=container)
 
 
+def observed(**variables: Any) -> list[Row]:
+    return deployment_rows(mode=Mode.OBSERVE, **variables)
+
+
 def opted_in_by(*tags: str) -> list[Row]:
     return deployment_rows(*tags, mode=Mode.OPT_IN)
 
@@ -356,6 +382,15 @@ DEPLOYMENTS: Final[dict[str, tuple[list[Row], tuple[str, ...]]]] = {
     "complete definition": (with_definition(stopTimeout=120, environment=RELINQUISHES), ()),
     "short definition": (with_definition(stopTimeout=60), ("gives 60 s to stop", UNSET)),
     "bare definition": (with_definition(), ("gives 30 s to stop", UNSET)),
+    "observed": (observed(), ()),
+    "observed, with an own SIGTERM behaviour": (observed(env={SIGTERM: "reschedule"}), ()),
+    "observed, but it relinquishes": (observed(env={SIGTERM: "relinquish"}), ("MODE is observe",)),
+    "observed, but its definition does": (
+        observed(
+            task_definition_arn="mine", mine={"stopTimeout": 120, "environment": RELINQUISHES}
+        ),
+        ("MODE is observe",),
+    ),
     "not opted in": (opted_in_by(), ("not tagged spot:rerun",)),
     "opted in": (opted_in_by("spot:rerun"), ()),
     "protected": (opted_in_by("spot:rerun", "spot:never-rerun"), ("is tagged spot:never-rerun",)),

@@ -124,10 +124,16 @@ def test_without_a_credential_there_is_no_secret() -> None:
     assert "Policies" not in properties("ExecutionRole", ApiKeyParameter="")
 
 
-def test_worker_environment_switches_the_observer_off() -> None:
-    """prefect-aws's observer would mark runs Crashed that `react` is about to rerun."""
-    environment = {entry["Name"]: entry["Value"] for entry in worker()["Environment"]}
-    assert environment["PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED"] == "false"
+@pytest.mark.parametrize(
+    ("mode", "value"), [("rescue", "false"), ("opt-in", "false"), ("observe", None)]
+)
+def test_worker_environment_switches_the_observer_off_where_we_end_runs(
+    mode: str, value: str | None
+) -> None:
+    """It would mark runs Crashed that `react` is to rerun; in observe it is what ends runs."""
+    given = {"EndsRuns": stack.parameters_of(MODE=mode)["EndsRuns"]}
+    environment = {entry["Name"]: entry["Value"] for entry in worker(**given)["Environment"]}
+    assert environment.get("PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED") == value
     assert not any("KEY" in name or "AUTH" in name for name in environment)
 
 
@@ -375,7 +381,11 @@ ALARMS = {
     ),
     "WorkerNotRunning": (
         *("AWS/ECS CPUUtilization", OF_A_SERVICE),
-        "SampleCount of 60 s, 10 times LessThanThreshold 1, breaching",
+        "SampleCount of 60 s, 10 times LessThanThreshold 1, missing",
+    ),
+    "Paused": (
+        *(f"{NAMESPACE} {Metric.PAUSED_SECONDS.value}", OF_A_POOL),
+        "Maximum of 300 s, 1 times GreaterThanOrEqualToThreshold 0, notBreaching",
     ),
 }
 
@@ -403,6 +413,31 @@ def test_alarm_rings_when_half_of_a_functions_invocations_fail(function: str) ->
     assert (share["Expression"], share["ReturnData"]) == ("errors / invocations", True)
     assert (found["Threshold"], found["EvaluationPeriods"]) == (0.5, 3)
     assert found["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+
+
+def alarms() -> dict[str, dict[str, Any]]:
+    kept = stack.resources(stack.parameters())
+    kind = "AWS::CloudWatch::Alarm"
+    return {name: r["Properties"] for name, r in kept.items() if r["Type"] == kind}
+
+
+def test_no_alarm_goes_off_while_there_is_no_data_yet() -> None:
+    """Or the mail of a healthy deploy were an alarm: ECS's first data come minutes after a start.
+
+    CloudWatch: a new alarm's state is INSUFFICIENT_DATA, without an action; where all data are
+    missing, it goes to ALARM by `breaching`, and back to INSUFFICIENT_DATA by `missing`.
+    """
+    found = alarms()
+    assert {a["TreatMissingData"] for a in found.values()} == {"notBreaching", "missing"}
+    by_silence = {n for n, a in found.items() if a["TreatMissingData"] == "missing"}
+    assert by_silence == {n for n, a in found.items() if "InsufficientDataActions" in a}
+    assert by_silence == {"WorkerNotRunningAlarm"}
+
+
+def test_every_alarm_sends_that_it_goes_off_and_that_it_is_over() -> None:
+    for name, found in alarms().items():
+        sent = [found[key] for key in ("AlarmActions", "OKActions")]
+        assert sent == [["the-AlarmTopic"]] * 2, name
 
 
 def test_dashboard_is_json_and_shows_every_metric_as_it_is_published() -> None:

@@ -6,16 +6,24 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
 
 from chalicelib import wiring
+from chalicelib.adapters.records import RunTable
+from chalicelib.core.model.policy import Pause
 from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
-from tests.make import RUN_ID
+from chalicelib.functions.meter import meter
+from chalicelib.functions.react import react
+from chalicelib.functions.sweep import sweep
+from tests.make import NOW, RUN_ID, make_event, make_table
 from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
@@ -56,6 +64,56 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
 
 
 @pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    ("function", "event"),
+    [
+        (react, make_event()),
+        (meter, make_event({"lastStatus": "STOPPED", "stoppedAt": "2026-11-23T12:00:00Z"})),
+        (sweep, {"detail-type": "Scheduled Event"}),
+        (sweep, {}),
+    ],
+    ids=["react", "meter", "sweep", "sweep by hand"],
+)
+def test_while_nothing_is_provisioned_a_function_ends_with_one_clear_line(
+    function: Any, event: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error would be retried, and set off the alarms that are created beside the table."""
+    lines = io.StringIO()
+    for handler in wiring.log_of_function().handlers:
+        monkeypatch.setattr(handler, "stream", lines)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    tasks: Any = SimpleNamespace(describe=lambda *_: None)  # in rescue-only there are some by now
+    with mock_aws():
+        context = replace(wiring.context_of(Context()), tasks=tasks)
+        answer = wiring.answer(function, lambda _: context, event, Context())
+    reason = "there is no table prefect-spot-dev: nothing was done"
+    assert answer == {"state": "not provisioned", "reason": reason}
+    [line] = lines.getvalue().splitlines()
+    record = json.loads(line)
+    assert (record["level"], record["message"]) == ("WARNING", "not provisioned")
+    assert record["reason"] == reason
+    assert "exception" not in record
+
+
+@pytest.mark.parametrize(
+    ("code", "operation"),
+    [
+        ("ResourceNotFoundException", "PutTargets"),
+        ("ResourceNotFoundException", "GetFunction"),
+        ("ClusterNotFoundException", "DescribeTasks"),
+        ("ThrottlingException", "GetItem"),
+    ],
+)
+def test_any_other_refusal_of_aws_stays_an_error(code: str, operation: str) -> None:
+    def fails(_context: None, _event: object) -> NoReturn:
+        raise ClientError({"Error": {"Code": code}}, operation)
+
+    with pytest.raises(ClientError):
+        wiring.answer(fails, lambda _: None, {}, Context())
+
+
+@pytest.mark.usefixtures("settings")
 def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
     context = wiring.context_of(Context(60_000))
     account, region = Context.invoked_function_arn.split(":")[4:2:-1]
@@ -80,6 +138,28 @@ def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
             with_timeout.find_completed_runs(RUN_ID, 20)
         assert time.monotonic() - began < 5
         never.set()
+
+
+def test_a_pause_is_seen_ten_seconds_later_and_read_once_in_that_time(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        settings.setenv(name, "testing")
+    now = [time.time() // 10 * 10]
+    with mock_aws():
+        dynamodb = boto3.client("dynamodb")
+        make_table(dynamodb, "prefect-spot-dev")
+        settings.setattr(time, "time", lambda: now[0])
+        paused = wiring.context_of(Context()).paused
+        assert paused() is None
+        pause = RunTable(dynamodb, "prefect-spot-dev", "me").pause(Pause(NOW, "an ARN"))
+        now[0] += 9
+        assert paused() is None
+        now[0] += 1
+        assert paused() == pause
+        now[0] += 9
+        dynamodb.delete_table(TableName="prefect-spot-dev")
+        assert paused() == pause
 
 
 def test_all_are_made_before_the_first_failure_is_told() -> None:

@@ -55,7 +55,7 @@ class Desired:
 
     `is_full`: cluster, worker and work pool are ours to provide. `parameters` are the stack's, VPC
     and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
-    `functions`: ours, by their names in Lambda.
+    `functions`: ours, by their names in Lambda. `ends_runs`: as of the stage's `Mode`.
     """
 
     is_full: bool
@@ -70,6 +70,7 @@ class Desired:
     work_pool: str
     pool_template: Template
     functions: tuple[str, ...]
+    ends_runs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,9 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
     values = _pool_values(desired, observed.stack.outputs, observed.credential_arn)
-    template = merged(current, desired.pool_template, values, launch_type)
+    template = merged(
+        current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs
+    )
     if pool is None:
         return (model.CreateWorkPool(desired.work_pool, template),)
     return () if template == current else (model.ChangeWorkPool(pool.name, template),)
