@@ -22,12 +22,13 @@ from botocore.config import Config
 import infra
 from chalicelib.adapters.aws import EcsTasks, EmfMetrics
 from chalicelib.adapters.credentials import PrefectAuthorization
+from chalicelib.adapters.not_before import NotBefore
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.core.ports import Context
-from chalicelib.errors import PrefectSpotError, SettingError
+from chalicelib.errors import PrefectNotNowError, PrefectSpotError, SettingError
 from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
 
 if TYPE_CHECKING:
@@ -83,12 +84,21 @@ def answer(
     event: object,
     lambda_context: LambdaContext,
 ) -> Mapping[str, object]:
-    """Call a function with the context of this invocation; return its answer, or log its error."""
+    """Call a function with the context of this invocation; return its answer, or log its error.
+
+    When Prefect asked for more time than there is, the event is left to `sweep`.
+    """
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=lambda_context.aws_request_id)
     try:
         return function(make_context(lambda_context), event).summary
+    except PrefectNotNowError as error:
+        until = error.until.isoformat()
+        log.warning("Prefect asked for time", until=until, lasts=error.lasts, reason=error.what)
+        if error.lasts:
+            raise
+        return {"postponed_until": until}
     except Exception as error:
         log.exception("the invocation failed", error_type=type(error).__name__)
         raise
@@ -99,6 +109,7 @@ def context_of(
 ) -> Context:
     """Return the context of an invocation; `pause` waits so many seconds before a retry."""
     chosen = settings()
+    not_before().begin()
     seconds = lambda_context.get_remaining_time_in_millis() / 1000
     seconds_left = _countdown(seconds - SPARE_SECONDS)
 
@@ -115,7 +126,7 @@ def context_of(
         bills=_late(_bills),
         tasks=_late(_tasks),
         log=log_of_function(),
-        now=lambda: datetime.now(UTC),
+        now=_now,
         lease=timedelta(seconds=seconds) + LEASE_MARGIN,
         policy=policy_of(chosen, _rates()),
         clusters=chosen.ecs_clusters,
@@ -134,7 +145,7 @@ def context_of(
 def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
     """Make all of it anew: what is called every few minutes keeps nothing warm."""
     # Loaded here: 8 ms of a cold start's 220, in CPU, that the other Lambdas do without.
-    from chalicelib.adapters.prefect_api import PrefectWorkPools
+    from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
     from chalicelib.adapters.provisioning import AwsAccount
     from chalicelib.core.provision.plan import Credential, Desired
     from chalicelib.functions.provision import ProvisionContext
@@ -229,7 +240,23 @@ def authorization() -> PrefectAuthorization:
 @cache
 def connections() -> Connections:
     """Return the connections to Prefect."""
-    return Connections(settings().prefect_api_url, CALLS_AT_ONCE)
+    return Connections(settings().prefect_api_url, CALLS_AT_ONCE, not_before())
+
+
+@cache
+def not_before() -> NotBefore:
+    """Return what keeps until when Prefect is not to be asked, in this environment and the table.
+
+    `provision` keeps its own: it has no right to read the table, which it creates.
+    """
+    if os.environ.get("_HANDLER", "").endswith("provision"):
+        return NotBefore(_now)
+    table = RunTable(_dynamodb(), settings().stack_name, "")
+    return NotBefore(_now, table.read_not_now, table.save_not_now)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _http(deadline: Callable[[], float], pause: Callable[[float], None] = time.sleep) -> JsonHttp:

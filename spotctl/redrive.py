@@ -104,7 +104,10 @@ def _redrive(context: Context, message: Message, *, dry_run: bool) -> Message:
     answer = context.aws.invoke(message.function, message.event)
     if answer.error:
         return replace(message, outcome=f"kept: it failed again: {answer.error}")
-    decision = answer.value.get("decision") if isinstance(answer.value, Mapping) else None
+    value = answer.value if isinstance(answer.value, Mapping) else {}
+    if until := value.get("postponed_until"):
+        return replace(message, outcome=f"kept: Prefect asked for no request before {until}")
+    decision = value.get("decision")
     return replace(message, outcome=f"handled: {decision}" if decision else "handled", done=True)
 
 

@@ -107,6 +107,7 @@ class Repairs:
         self.tasks = RunTasks(context)
         self.answered: frozenset[UUID] = frozenset()
         self.is_old_server = False
+        self.postponed: errors.PrefectNotNowError | None = None
         self._notes = notes
         self._unjudged = dict(notes.unjudged)
         self._outcomes: dict[UUID, Outcome] = {}

@@ -16,7 +16,7 @@ from chalicelib.core.metrics import Measured, Metric
 from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, RunQuery
-from chalicelib.errors import PrefectSpotError
+from chalicelib.errors import PrefectNotNowError, PrefectSpotError, concerns_all
 from chalicelib.functions.meter import bill_missed, publish_savings
 from chalicelib.functions.repairs import ENDED_WITHIN, LOOKED_BACK, Repairs, SweepReport
 
@@ -95,7 +95,8 @@ def sweep(context: Context, event: object) -> SweepReport:
     of the table and one request to Prefect (two for 3.4) where it finds nothing to do.
 
     A run whose repair fails is counted and logged; the next sweep tries again. Raises
-    PrefectSpotError when a page could not be read; also botocore's errors.
+    PrefectSpotError when a page could not be read; also botocore's errors. PrefectNotNowError when
+    Prefect asked for time, what was done until then being kept.
     """
     notes = context.records.read_sweep()
     is_scheduled = isinstance(event, Mapping) and event.get("detail-type") == "Scheduled Event"
@@ -105,7 +106,7 @@ def sweep(context: Context, event: object) -> SweepReport:
     report = repairs.report
     _take_light_look(repairs, notes)
     report.light = is_scheduled and not _is_due(notes, context.now())
-    if report.light:
+    if report.light or repairs.postponed:
         left = repairs.notes()
     else:
         place = _run(repairs, STAGES, notes.bookmark or Place())
@@ -116,12 +117,14 @@ def sweep(context: Context, event: object) -> SweepReport:
         context.records.save_sweep(left)
     for reason, counted in report.unjudged.items():
         context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
-    if not report.light:
+    if not report.light and not repairs.postponed:
         try:
             report.billed = bill_missed(context)
             publish_savings(context)
         except Exception:  # runs are repaired by now, which comes first; the next sweep bills
             context.log.exception("billing what was missed failed")
+    if repairs.postponed:
+        raise repairs.postponed
     if not report.light or report.stranded or report.failed:
         context.log.info("swept", **report.summary)
     return report
@@ -134,7 +137,9 @@ def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:
     stages = LIGHT_STAGES if is_old_server else LIGHT_STAGES[:1]
     try:
         is_whole = _run(repairs, stages, Place()).stage == len(stages)
-    except PrefectSpotError:
+    except PrefectSpotError as error:
+        if concerns_all(error):
+            raise
         repairs.report.failed += 1
         context.log.exception("looking at failed submissions failed")
         is_whole = False
@@ -159,12 +164,18 @@ def _with_seconds(context: Context, seconds: float) -> Context:
 
 def _run(repairs: Repairs, stages: Sequence[Stage], place: Place) -> Place:
     """Repair the runs of these stages from a place on; return the place where time ended."""
-    seen, has_time = repairs.report.seen, True
+    seen, has_time, begin = repairs.report.seen, True, place
     while has_time and place.stage < len(stages):
         is_short = repairs.context.seconds_left() < SECONDS_PER_PAGE
         if repairs.report.seen > seen and is_short:
             break
-        place, has_time = _repair_page(repairs, stages[place.stage], place)
+        try:
+            place, has_time = _repair_page(repairs, stages[place.stage], place)
+        except PrefectNotNowError as error:
+            if place == begin:
+                raise
+            repairs.postponed = error  # the next call goes on here
+            break
     return place
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
+from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
+from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectRefusedError
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer

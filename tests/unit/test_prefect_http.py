@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
+from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import MOST_TRIES, Connections, JsonHttp
+from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
 from chalicelib.core.model.flow_run import ProposedState, RunChange, StateType
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
