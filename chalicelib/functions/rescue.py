@@ -29,7 +29,7 @@ from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Context, Prefect, Undescribed
 from chalicelib.core.rescue import actions
 from chalicelib.core.rescue.actions import Decision, Verdict
-from chalicelib.core.rescue.capacity import move_without_effect
+from chalicelib.core.rescue.capacity import move_without_effect, note_warning
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
@@ -58,7 +58,9 @@ def rescue(
     handling = _Handling(context, subject, record, swept)
     try:
         decision = settle(handling.look, handling.gather, handling.perform, handling.find_remains)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, errors.PrefectNotNowError):
+            handling.record = note_warning(handling.record, subject, context.now())
         # A proposal that timed out may still take effect. The lease is left to expire, so that no
         # handler looks too early, finds the run unchanged, and proposes once more.
         if not handling.outcome_unknown:

@@ -73,7 +73,7 @@ def worker_flaw(image: str, server: str) -> tuple[str, str] | None:
 
 
 def _parts_of(image: str) -> tuple[str, str]:
-    """The repository, with its registry, and the tag, empty for none; a registry may have a port."""
+    """The repository with its registry, which may have a port, and the tag; empty for none."""
     name = image.partition("@")[0]
     path, slash, last = name.rpartition("/")
     last, _, tag = last.partition(":")
