@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
+from chalicelib.adapters.prefect_errors import WAIT_OR_CHECK
 from chalicelib.core.model.not_now import NotNow, asked_now
+from chalicelib.errors import PrefectNotNowError
 
 
 class NotBefore:
@@ -40,15 +42,26 @@ class NotBefore:
                 self._is_loaded = True
             return self._kept
 
-    def seconds(self) -> float:
-        """Return for how long no request may be sent; 0 or less: it may."""
-        kept = self.kept
-        return (kept.not_before - self._now()).total_seconds() if kept else 0.0
+    def wait_seconds(self, request: str, left: float) -> float:
+        """Return how long to wait before a request, in seconds; 0.0 for not at all.
 
-    def put(self, seconds: float) -> NotNow:
-        """Keep that Prefect asked for so many seconds from now, a quarter of an hour at most."""
+        Raises PrefectNotNowError where that is not less than what is `left`.
+        """
+        kept = self.kept
+        seconds = max(0.0, (kept.not_before - self._now()).total_seconds()) if kept else 0.0
+        if kept and seconds and seconds >= left:
+            raise _error(kept, f"{request} was not sent")
+        return seconds
+
+    def put(self, seconds: float, failure: str) -> PrefectNotNowError:
+        """Keep that Prefect asked for so many seconds from now; return the error that says so."""
         before = self.kept
         with self._lock:
             self._kept = kept = asked_now(seconds, self._now(), before)
         self._save(kept)
-        return kept
+        return _error(kept, failure)
+
+
+def _error(kept: NotNow, failure: str) -> PrefectNotNowError:
+    what = f"Prefect is unavailable: {failure}; no request is sent before {kept.not_before:%X} UTC"
+    return PrefectNotNowError(what, WAIT_OR_CHECK, kept.not_before, lasts=kept.lasts)

@@ -36,10 +36,8 @@ from chalicelib.adapters.prefect_errors import (
     is_about_csrf,
     refusal,
 )
-from chalicelib.core.model.not_now import NotNow
 from chalicelib.errors import (
     PrefectAddressError,
-    PrefectNotNowError,
     PrefectOutcomeUnknownError,
     PrefectRejectedError,
     PrefectTimeoutError,
@@ -103,8 +101,8 @@ class Connections:
 
     `csrf`: the headers that a server with CSRF protection wants with each write; empty until it
     refuses one without. It knows one token per `client`: a new one replaces the old. `is_prefect`:
-    the base URL is known to be that of a Prefect API. `not_before`: the time
-    that the server asks for, None where that is not kept for later requests.
+    the base URL is known to be a Prefect API's. `not_before`: keeps the time that the server asks
+    for; None where later requests do not heed it.
     """
 
     def __init__(
@@ -167,6 +165,7 @@ class JsonHttp:
         request = _Request("GET", f"{path}?{urlencode(query)}" if query else path, None)
         answer = self._authorized(request)
         if answer.status == 404:
+            self._confirm()
             return None
         if answer.body is None:
             what = f"Prefect's answer to {request} is empty"
@@ -187,12 +186,10 @@ class JsonHttp:
                 csrf = self._renewed(csrf)
             else:
                 break
-        if answer.status == 404 and request.method == "GET":
-            self._confirm()
-        elif not 200 <= answer.status < 300:
-            repeatable = request.repeatable
-            raise refusal(str(request), answer.status, answer.detail, repeatable=repeatable)
-        return answer
+        if 200 <= answer.status < 300 or (answer.status == 404 and request.method == "GET"):
+            return answer
+        repeatable = request.repeatable
+        raise refusal(str(request), answer.status, answer.detail, repeatable=repeatable)
 
     def _confirm(self) -> None:
         """Raise PrefectAddressError unless work pools are served, as by every Prefect API.
@@ -217,7 +214,8 @@ class JsonHttp:
             if shared.csrf is refused:  # otherwise another thread has renewed them
                 answer = None
                 with suppress(PrefectRejectedError):  # 422: the protection was switched off
-                    answer = self.get("/csrf-token", client=shared.client)
+                    path = f"/csrf-token?client={shared.client}"
+                    answer = self._authorized(_Request("GET", path, None)).body
                 token = answer.get("token") if isinstance(answer, Mapping) else None
                 headers = {"Prefect-Csrf-Token": str(token), "Prefect-Csrf-Client": shared.client}
                 shared.csrf = headers if token else {}
@@ -226,7 +224,10 @@ class JsonHttp:
     def _answered(
         self, request: _Request, credential: str | None, csrf: Mapping[str, str]
     ) -> _Answer:
-        given, waited, failures = self._deadline(), self._held(request), 0
+        given, waited, failures = self._deadline(), 0.0, 0
+        if not_before := self._connections.not_before:
+            waited = not_before.wait_seconds(str(request), given - _LEAST_SECONDS)
+            self._sleep(waited)
         for attempt in count(1):
             result = self._try(request, credential, csrf)
             if isinstance(result, _Answer):
@@ -240,28 +241,13 @@ class JsonHttp:
             left = min(self._deadline(), given - waited)
             if pause + _LEAST_SECONDS >= left:
                 if result.retry_after and (not_before := self._connections.not_before):
-                    kept = not_before.put(result.retry_after)
-                    raise _not_now(kept, without(credential, failure))
+                    raise not_before.put(result.retry_after, without(credential, failure))
                 failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
                 break
             self._sleep(pause)
             waited += pause
         what = f"Prefect is unavailable: {without(credential, failure)}"
         raise error(what, next_step=WAIT_OR_CHECK)
-
-    def _held(self, request: _Request) -> float:
-        """Wait until Prefect may be asked; return how long, in seconds.
-
-        Raises PrefectNotNowError where that is not before the deadline.
-        """
-        not_before = self._connections.not_before
-        kept = not_before.kept if not_before else None
-        if not_before is None or kept is None or (held := not_before.seconds()) <= 0:
-            return 0.0
-        if held + _LEAST_SECONDS >= self._deadline():
-            raise _not_now(kept, f"{request} was not sent")
-        self._sleep(held)
-        return held
 
     def _try(
         self, request: _Request, credential: str | None, csrf: Mapping[str, str]
@@ -308,11 +294,6 @@ class JsonHttp:
         redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
         detail = f"redirects to {redirection}" if redirection else _detail(body)
         return _Answer(response.status, body, without(credential, detail)[:_LONGEST_DETAIL])
-
-
-def _not_now(kept: NotNow, failure: str) -> PrefectNotNowError:
-    what = f"Prefect is unavailable: {failure}; no request is sent before {kept.not_before:%X} UTC"
-    return PrefectNotNowError(what, WAIT_OR_CHECK, kept.not_before, lasts=kept.lasts)
 
 
 def _pause_seconds(attempt: int, retry_after: float) -> float:
