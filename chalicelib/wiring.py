@@ -177,7 +177,8 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             ssm=boto3.client("ssm"),
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
-        work_pools=PrefectWorkPools(_http(left)),
+        # Without the table's wait, which `provision` may not read.
+        work_pools=PrefectWorkPools(JsonHttp(chosen.prefect_api_url, authorization(), left)),
         log=log_of_function(),
     )
 
@@ -245,12 +246,7 @@ def connections() -> Connections:
 
 @cache
 def not_before() -> NotBefore:
-    """Return what keeps until when Prefect is not to be asked, in this environment and the table.
-
-    `provision` keeps its own: it has no right to read the table, which it creates.
-    """
-    if os.environ.get("_HANDLER", "").endswith("provision"):
-        return NotBefore(_now)
+    """Return what keeps until when Prefect is not to be asked, in this environment and the table."""
     table = RunTable(_dynamodb(), settings().stack_name, "")
     return NotBefore(_now, table.read_not_now, table.save_not_now)
 

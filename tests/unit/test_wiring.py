@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import boto3
 import pytest
 
 from chalicelib import wiring
 from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
-from tests.make import RUN_ID
+from tests.make import RUN_ID, make_table
 from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
@@ -69,8 +69,9 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
     [pytest.param(60_000, 0.3, id="the hurry"), pytest.param(3_300, 10.0, id="the invocation")],
 )
 def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
-    milliseconds_left: int, seconds: float, settings: pytest.MonkeyPatch
+    milliseconds_left: int, seconds: float, settings: pytest.MonkeyPatch, moto_dynamodb: Any
 ) -> None:
+    make_table(moto_dynamodb, "prefect-spot-dev")
     never = threading.Event()
     with ScriptedServer([silence(never)]) as server:
         settings.setenv("PREFECT_API_URL", f"{server.url}/api")
