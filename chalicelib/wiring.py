@@ -246,7 +246,7 @@ def connections() -> Connections:
 
 @cache
 def not_before() -> NotBefore:
-    """Return what keeps until when Prefect is not to be asked, in this environment and the table."""
+    """Return what keeps until when no request is sent, in this environment and in the table."""
     table = RunTable(_dynamodb(), settings().stack_name, "")
     return NotBefore(_now, table.read_not_now, table.save_not_now)
 

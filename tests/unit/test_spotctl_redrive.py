@@ -112,6 +112,16 @@ def test_a_message_whose_function_fails_again_is_kept_and_visible_at_once(stage:
     assert left(stage) == [{"n": 1}]
 
 
+def test_a_message_that_prefect_postpones_is_kept(stage: Bench) -> None:
+    stage.reply = lambda _event: LambdaAnswer({"postponed_until": "2026-11-23T12:01:40+00:00"})
+    send(stage, {"n": 1})
+    result = stage.run("redrive")
+    assert (result.code, result.answer["handled"]) == (1, 0)
+    said = "kept: Prefect asked for no request before 2026-11-23T12:01:40+00:00"
+    assert [message["outcome"] for message in result.answer["messages"]] == [said]
+    assert left(stage) == [{"n": 1}]
+
+
 def test_a_message_that_is_received_twice_is_redriven_once(stage: Bench) -> None:
     [queue] = sqs_backends[ACCOUNT][REGION].queues.values()
 

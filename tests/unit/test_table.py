@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import infra
 from chalicelib.adapters.records import KEPT_FOR, RunTable, packed
 from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
+from chalicelib.core.model.not_now import NotNow
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
@@ -98,6 +99,14 @@ def test_what_a_sweep_left_is_kept(records: Open) -> None:
     notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW)
     records("me").save_sweep(notes)
     assert records("another").read_sweep() == notes
+
+
+def test_until_when_prefect_is_not_asked_is_kept_for_every_function(dynamodb: Any) -> None:
+    assert RunTable(dynamodb, "runs", "").read_not_now() is None
+    for minutes in (1, 2):
+        kept = NotNow(NOW, NOW + timedelta(minutes=minutes), NOW)
+        RunTable(dynamodb, "runs", "react").save_not_now(kept)
+        assert RunTable(dynamodb, "runs", "sweep").read_not_now() == kept
 
 
 def test_a_lease_that_is_held_is_not_given_twice(records: Open) -> None:

@@ -14,8 +14,13 @@ import boto3
 import pytest
 
 from chalicelib import wiring
-from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
-from tests.make import RUN_ID, make_table
+from chalicelib.errors import (
+    LAMBDA_RETRIES,
+    LeaseHeldError,
+    PrefectNotNowError,
+    PrefectUnavailableError,
+)
+from tests.make import NOW, RUN_ID, make_table
 from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
@@ -53,6 +58,28 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     said = "another handler holds the lease. Next step: none: Lambda retries the event"
     assert record["exception"].endswith(said)
     assert str(raised.value) == said, "Lambda puts this into the failure queue"
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_an_invocation_ends_quietly_while_prefect_asks_for_time_unless_that_lasts(
+    lasts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lambda's retries would ask too early; an alarm and the failure queue hear of what lasts."""
+
+    def asked(_context: None, _event: object) -> NoReturn:
+        raise PrefectNotNowError("429", next_step="none", until=NOW, lasts=lasts)
+
+    lines = io.StringIO()
+    for handler in wiring.log_of_function().handlers:
+        monkeypatch.setattr(handler, "stream", lines)
+    if lasts:
+        with pytest.raises(PrefectNotNowError):
+            wiring.answer(asked, lambda _: None, {}, Context())
+    else:
+        postponed = wiring.answer(asked, lambda _: None, {}, Context())
+        assert postponed == {"postponed_until": NOW.isoformat()}
+    record = json.loads(lines.getvalue())
+    assert (record["level"], record["until"]) == ("WARNING", NOW.isoformat())
 
 
 @pytest.mark.usefixtures("settings")
