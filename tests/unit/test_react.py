@@ -13,6 +13,7 @@ from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.errors import (
     LeaseHeldError,
+    PrefectNotNowError,
     PrefectOutcomeUnknownError,
     PrefectUnavailableError,
     UnsettledError,
@@ -103,6 +104,21 @@ def test_a_warning_stands_where_ecs_does_not_describe_its_task(scene: Scene) -> 
     scene.universe.tasks.clear()
     assert react(scene.context, warning).verdict is Verdict.WARNED
     assert scene.state is StateType.RUNNING
+
+
+def test_a_warning_is_on_record_though_prefect_must_not_be_asked_now(scene: Scene) -> None:
+    """By it, the failure that SIGTERM makes is known as Spot's: the next sweep reruns the run."""
+    universe, until = scene.universe, scene.universe.now
+    warning = universe.warning(scene.task)
+    scene.prefect.failure = PrefectNotNowError("429", "none", until, lasts=False)
+    with pytest.raises(PrefectNotNowError):
+        react(scene.context, warning)
+    assert universe.records().read(scene.run_id).warned_of(scene.task.arn)
+    scene.prefect.failure = None
+    scene.prefect.engine_fails(scene.run_id)
+    universe.stops(scene.task, stop_code="EssentialContainerExited", stopped_reason="exited")
+    universe.sweep()
+    assert scene.prefect.is_due(scene.run_id)
 
 
 def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:
