@@ -125,7 +125,7 @@ GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "security group ids")
 EMAIL: Final = matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
 IMAGE: Final = matching(
     r"[a-z0-9][\w.:/@-]*",
-    "an image with its tag; `prefecthq/prefect-aws` has VERSION-pythonX.Y-prefectVERSION",
+    "an image, such as prefecthq/prefect-aws:VERSION-pythonX.Y-prefectVERSION",
 )
 CPU_UNITS: Final = one_of(FARGATE_MEMORY)
 # `settings.py` reads it, with the CPU units.

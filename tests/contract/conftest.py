@@ -3,8 +3,8 @@
 The twins are asked directly; the servers are newest and oldest Prefect, on SQLite and PostgreSQL,
 asked by our REST client. Those on PostgreSQL have CSRF protection.
 
-The last is the newest server behind a proxy: it serves no version, no greeting and no CSRF token, as
-Cloud is documented to, and words every 404 in its own way.
+The last is the newest server behind a proxy: it serves no version, no greeting and no CSRF token,
+as Cloud, and words every 404 in its own way.
 
 One server at a time: pytest runs all tests of one backend before it starts the next.
 `--servers=newest` asks the twins and the newest Prefect on SQLite, `--servers=others` all others.

@@ -83,7 +83,7 @@ def test_own_rates_are_read() -> None:
         ("SUBNET_IDS", "subnet-12345678,eu-west-1a", "subnet ids, comma-separated"),
         ("SUBNET_IDS", " , ", "subnet ids, comma-separated"),
         ("SECURITY_GROUP_IDS", "default", "security group ids"),
-        ("WORKER_IMAGE", "an image", "an image with its tag"),
+        ("WORKER_IMAGE", "an image", "an image, such as"),
         ("WORKER_CPU", "300", "256, 512, 1024"),
         ("WORKER_MEMORY", "512", "1024, 2048, 3072, 4096"),
         ("WORK_QUEUES", "a'b", "work queues' names"),
