@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chalicelib.core.money.report import Counts, Report, Row, days_between
+from spotctl.output import clean
 
 MOST_DEPLOYMENTS: Final = 12
 """How many rates are drawn: those of the deployments with the most interruptions."""
@@ -74,7 +75,7 @@ def _draw_rates(axes: Axes, report: Report) -> None:
 
 
 def _name(row: Row) -> str:
-    """Cut and escape the name: to matplotlib, a dollar sign begins a formula."""
-    name = row.deployment
+    """Clean, cut and escape the name: to matplotlib, a dollar sign begins a formula."""
+    name = clean(row.deployment)
     short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
     return short.replace("$", r"\$")

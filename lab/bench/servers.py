@@ -152,7 +152,7 @@ class Aws(Usage):
     @property
     def environment(self) -> dict[str, str]:
         """The environment that leads an AWS client there."""
-        return environment_of(self.url)
+        return environment_of(self.url, "testing")
 
     def add(self, what: str, items: Sequence[object]) -> None:
         """Add "messages" to the queue, or "tasks" to ECS."""

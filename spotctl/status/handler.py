@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.sweeping import SweepNotes
-from spotctl.context import Context, find
+from spotctl.context import Context
+from spotctl.errors import find
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.project import Project
 

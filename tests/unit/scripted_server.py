@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from localcloud.guard import GuardedHandler
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -87,7 +89,7 @@ class ScriptedServer:
     def __enter__(self) -> ScriptedServer:
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(GuardedHandler):
             protocol_version = "HTTP/1.1"
 
             def answer_by_script(self) -> None:
