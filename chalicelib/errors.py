@@ -52,8 +52,8 @@ class PrefectTimeoutError(PrefectOutcomeUnknownError):
 class PrefectNotNowError(PrefectUnavailableError):
     """Prefect asked for more time than there is left, and is not asked again before it is over.
 
-    `until` (UTC): when the next request may be sent; `lasts`: it has refused for so long that the
-    failure is to be seen.
+    `until` (UTC): when the next request may be sent; `lasts`: the invocation has to fail by it,
+    since Prefect has refused for so long, or the event must not be lost.
     """
 
     def __init__(self, what: str, next_step: str, until: datetime, *, lasts: bool) -> None:
@@ -129,16 +129,40 @@ class NotProvisionedError(PrefectSpotError):
     """A problem keeps a scheduled call from provisioning; raised so that an alarm reports it."""
 
 
-_ABOUT_ONE: Final = ("ValidationException", "InvalidParameterException", "ClientException")
+PASSING: Final = (
+    LeaseHeldError,
+    LeaseLostError,
+    PrefectUnavailableError,
+    ThrottledError,
+    UnsettledError,
+)
+"""After these the next sweep tries again; any other keeps a run from being judged, or billed."""
+_ABOUT_ONE: Final = {
+    "ClientException",
+    "InvalidParameterException",
+    "ItemCollectionSizeLimitExceeded",
+    "ItemCollectionSizeLimitExceededException",
+    "SerializationException",
+    "ValidationError",
+    "ValidationException",
+}
+
+
+def aws_codes(error: Exception) -> frozenset[str]:
+    """Return why AWS refused a request: of a cancelled transaction, the reasons of its items."""
+    answer = getattr(error, "response", None) or {}
+    codes = {reason.get("Code") for reason in answer.get("CancellationReasons", ())}
+    return frozenset(codes - {None, "None"}) or frozenset({answer.get("Error", {}).get("Code", "")})
 
 
 def concerns_all(error: Exception) -> bool:
     """Return whether AWS or Prefect takes no request now: the next run meets it as well.
 
-    Botocore's errors, but for what only the request at hand met, and PrefectNotNowError.
+    PrefectNotNowError, and botocore's errors; False for what only the request at hand met, what
+    botocore does not even send among it.
     """
     if isinstance(error, PrefectNotNowError):
         return True
-    answer = getattr(error, "response", None) or {}
     is_of_aws = type(error).__module__.startswith("botocore.")
-    return is_of_aws and answer.get("Error", {}).get("Code") not in _ABOUT_ONE
+    is_sent = type(error).__name__ != "ParamValidationError"
+    return is_of_aws and is_sent and not aws_codes(error) <= _ABOUT_ONE

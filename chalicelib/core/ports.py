@@ -193,9 +193,13 @@ class Bills(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Undescribed:
-    """ECS says neither what a task is like nor that it has forgotten it, and why."""
+    """ECS says neither what a task is like nor that it has forgotten it, and why.
+
+    `arn`: the task's, where it is not returned by ARN.
+    """
 
     reason: str
+    arn: str = ""
 
 
 class Tasks(Protocol):
@@ -215,7 +219,7 @@ class Tasks(Protocol):
         Raises ClusterGoneError for a cluster that ECS does not know; so does `stopped_of`.
         """
 
-    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+    def stopped_of(self, cluster: str) -> tuple[Task | Undescribed, ...]:
         """Return the tasks of the cluster that were stopped in the last hour, with tags."""
 
 

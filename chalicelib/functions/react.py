@@ -15,6 +15,7 @@ from chalicelib.core.model.ecs_task import (
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.snapshot import cause_of
+from chalicelib.errors import PrefectNotNowError
 from chalicelib.functions.rescue import rescue
 
 
@@ -35,7 +36,12 @@ def react(context: Context, event: object) -> Decision:
     is_ours = cause_of(task, warned=False) is not Cause.OTHER
     if not is_ours and not context.records.read(task.flow_run_id).warned_of(task.arn):
         return _ignored(context, "a stop without a Spot warning is left to Prefect", task)
-    decision = rescue(context, task.flow_run_id, task)
+    try:
+        decision = rescue(context, task.flow_run_id, task)
+    except PrefectNotNowError as error:
+        # No sweep finds the warning of a task that exits by itself: Lambda keeps its event.
+        error.lasts = error.lasts or not task.exited
+        raise
     if not task.exited and (ended := _ended_meanwhile(context, task)):
         return rescue(context, task.flow_run_id, ended)
     return decision

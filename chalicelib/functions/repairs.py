@@ -50,22 +50,18 @@ UNJUDGED_FOR: Final = timedelta(hours=1)
 longer met: it left Prefect's set."""
 MOST_UNJUDGED: Final = 500
 """How many of those are kept, the last ones: their item in the table is read every minute."""
+UNNOTED_FOR: Final = timedelta(hours=1)
+"""How long a run waits for the end of a task that carries its id, but is not noted on it."""
+UNNOTED: Final = "a task carries its id, but none of this attempt is noted on it"
 OURS: Final = ("", NO_ARN)
 """Of a run that has ended: what is noted as its task does not make it another's."""
-PASSING: Final = (
-    errors.LeaseHeldError,
-    errors.LeaseLostError,
-    errors.PrefectUnavailableError,
-    errors.ThrottledError,
-    errors.UnsettledError,
-)
-"""After these the next sweep tries again; any other failure keeps a run from being judged."""
 ENDED_WITH_PARENT: Final = ProposedState(
     StateType.CRASHED, "Crashed", "Crashed with its parent run, whose ECS task is gone."
 )
 
-Outcome = Enum("Outcome", ["STAYS", "REPAIRED", "FAILED"])
-"""What became of a run. STAYS: there was nothing to repair; FAILED: not judged, or not repaired."""
+Outcome = Enum("Outcome", ["STAYS", "WAITS", "REPAIRED", "FAILED"])
+"""What became of a run. STAYS: there was nothing to repair; WAITS: it may have a live task;
+FAILED: not judged, or not repaired."""
 
 
 @dataclass(slots=True)
@@ -145,7 +141,8 @@ class Repairs:
         overdue = self._overdue(self._ours(runs, ENDED_WITHIN))
         undone = self._repair(overdue)
         done = overdue if undone is None else overdue[: overdue.index(undone)]
-        stay = [r.id for r in done if self._outcomes.get(r.id, Outcome.STAYS) is Outcome.STAYS]
+        stays = (Outcome.STAYS, Outcome.WAITS)
+        stay = [r.id for r in done if self._outcomes.get(r.id, Outcome.STAYS) in stays]
         self._end_subflows(stay)  # a run that is rerun goes on with its own
         return undone
 
@@ -159,7 +156,7 @@ class Repairs:
         new = [run for run in self._ours(failed, LOOKED_BACK) if run.state.id not in answered]
         undone = self._repair(new)
         for run in new:
-            if self._outcomes.get(run.id, Outcome.FAILED) is not Outcome.FAILED:
+            if self._outcomes.get(run.id) in (Outcome.STAYS, Outcome.REPAIRED):
                 answered.add(run.state.id)
         self.answered |= answered
         return undone
@@ -192,8 +189,8 @@ class Repairs:
             is_known = run.id in records or self._needs_no_record(run)
             if run.id in self._outcomes or not is_known:
                 continue
-            if not _was_refused(run) and not all(t.exited for t in self.tasks.tagged(run)):
-                continue
+            if not _was_refused(run):
+                self.tasks.tagged(run)  # read here: where ECS fails, it fails for all
             if self._outcomes and self.context.seconds_left() < SECONDS_PER_RUN:
                 return run
             try:
@@ -204,7 +201,7 @@ class Repairs:
                     raise
                 self._count_failure(run.id)
                 self._outcomes[run.id] = Outcome.FAILED
-                if not isinstance(error, PASSING):
+                if not isinstance(error, errors.PASSING):
                     self._leave(run, f"judging it failed: {type(error).__name__}")
         return None
 
@@ -213,8 +210,12 @@ class Repairs:
         if why := self.tasks.unseen(run):
             return self._leave(run, why)
         history = context.prefect.read_history(run.id)
-        known = () if _was_refused(run) else self.tasks.of_attempt(run, history)
-        if not history or known is None:
+        refused = not history or _was_refused(run)
+        known = () if refused else self.tasks.of_attempt(run, history)
+        if known is None:
+            is_old = context.now() - run.state.timestamp > UNNOTED_FOR + context.pending_grace
+            return self._leave(run, UNNOTED) if is_old else Outcome.WAITS
+        if not history:
             return Outcome.STAYS
         subject = subject_of(run, history, known, record, context.now())
         subject = self._placed(run, subject, known) if subject else None

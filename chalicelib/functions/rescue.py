@@ -29,7 +29,8 @@ from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Context, Prefect, Undescribed
 from chalicelib.core.rescue import actions
 from chalicelib.core.rescue.actions import Decision, Verdict
-from chalicelib.core.rescue.capacity import move_without_effect, note_warning
+from chalicelib.core.rescue.attempt import is_late, is_of_attempt
+from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
@@ -38,6 +39,7 @@ from chalicelib.functions.run_tasks import NO_ARN, elsewhere, live_subflows
 AT_ONCE: Final = 100  # task runs that are ended together
 SECONDS_FOR_RERUN: Final = 10.0
 """Left of the invocation, at least, when the run is made due."""
+_Found = tuple[FlowRun, tuple[RunState, ...]]
 UNDECIDED: Final = Decision(Verdict.IGNORE, "nothing was decided")
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
@@ -58,9 +60,7 @@ def rescue(
     handling = _Handling(context, subject, record, swept)
     try:
         decision = settle(handling.look, handling.gather, handling.perform, handling.find_remains)
-    except BaseException as error:
-        if isinstance(error, errors.PrefectNotNowError):
-            handling.record = note_warning(handling.record, subject, context.now())
+    except BaseException:
         # A proposal that timed out may still take effect. The lease is left to expire, so that no
         # handler looks too early, finds the run unchanged, and proposes once more.
         if not handling.outcome_unknown:
@@ -126,8 +126,8 @@ class _Handling:
         self.deployment_id = run.deployment_id
         if self.newer_task is None and self.swept is not None:
             self.newer_task = run.state.id != self.swept
-        elif self.newer_task is None:
-            self.newer_task = isinstance(subject, Task) and _has_newer_task(context, run, subject)
+        elif self.newer_task is None and isinstance(subject, Task):
+            self.newer_task = _has_other_task(context, found, subject)
         rejection, self.rejection = self.rejection, ""  # it says nothing of a later park
         return Snapshot(
             subject,
@@ -136,7 +136,7 @@ class _Handling:
             self.record,
             context.policy,
             context.now(),
-            newer_task=self.newer_task,
+            newer_task=bool(self.newer_task),
             swept=self.swept is not None,
             rejection=rejection,
         )
@@ -274,7 +274,7 @@ class _Handling:
         return answer.verdict is StateVerdict.ACCEPT or is_ours
 
 
-def _read_run(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
+def _read_run(context: Context, flow_run_id: UUID) -> _Found | None:
     """Return the run and its history, the run's own state last; None for an unknown run."""
     prefect = context.prefect
     reads = (prefect.read_history, prefect.read_run)
@@ -283,24 +283,25 @@ def _read_run(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunSt
         run = prefect.read_run(flow_run_id)  # it moved on between the two
     if run is None:
         return None
-    earlier = tuple(state for state in history if state.id != run.state.id)
-    return run, (*earlier, run.state)
+    return run, (*(state for state in history if state.id != run.state.id), run.state)
 
 
-def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
-    """Whether the run's `infrastructure_pid` names a task created later, or one that still runs.
+def _has_other_task(context: Context, found: _Found, task: Task) -> bool:
+    """Whether `infrastructure_pid` names a later task, one that still runs, or this attempt's.
 
     A mere mismatch proves nothing: the worker notes the task after RunTask, and sometimes never.
-    But while another task of the run lives, a rerun would run the flow twice: so one that we
-    cannot look at counts as newer, and is left to `sweep`.
+    While another task lives, a rerun would run the flow twice: one that we cannot see is left.
     """
+    run, history = found
     noted_arn, where = noted_task(run)[1], elsewhere(context, run)
     if noted_arn in ("", task.arn) or where == NO_ARN:
-        return False
-    if where:
+        return noted_arn != task.arn and is_late(task, history)
+    if where or is_late(task, history):
         return True
     noted = context.tasks.describe_many(noted_arn.split("/")[1], [noted_arn]).get(noted_arn)
-    if isinstance(noted, Undescribed) or (noted is not None and not noted.exited):
+    if isinstance(noted, Undescribed):
+        return True
+    if noted is not None and (not noted.exited or is_of_attempt(noted, run, history)):
         return True
     if noted is not None and noted.created_at is not None and task.created_at is not None:
         return noted.created_at > task.created_at

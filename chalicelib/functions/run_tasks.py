@@ -1,8 +1,9 @@
 """The tasks, and the subflows, of the runs that a sweep or a rescue looks at.
 
 A run has the task that a worker noted, and those tagged with it. The worker notes a task late, or
-never, and leaves the note of an earlier attempt. A run is taken for orphaned only when ECS shows no
-live task of it either way; where ECS cannot say, it is left.
+never, and leaves the note of an earlier attempt; a tag is anybody's who may run a task. So the
+noted one decides where it is of this attempt; else a run is taken for orphaned only when ECS shows
+no live task that its worker may have started. Where ECS cannot say, it is left.
 """
 
 import re
@@ -14,13 +15,14 @@ from uuid import UUID
 from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.ports import Context, Prefect, Undescribed
-from chalicelib.core.rescue.orphans import (
-    by_flow_run,
-    is_since,
+from chalicelib.core.rescue.attempt import (
+    is_late,
+    is_of_attempt,
     is_with_a_worker,
-    noted_task,
+    of_attempt,
     picked_up_at,
 )
+from chalicelib.core.rescue.orphans import by_flow_run, noted_task
 from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import ClusterGoneError
 
@@ -73,24 +75,29 @@ class RunTasks:
         why = elsewhere(self._context, run)
         return "" if why == NO_ARN and self.tagged(run) else why
 
-    def of_attempt(self, run: FlowRun, history: Sequence[RunState]) -> tuple[Task, ...] | None:
-        """Return the run's tagged tasks, of a PENDING run those since it was picked up.
+    def of_attempt(self, run: FlowRun, history: Sequence[RunState]) -> Sequence[Task] | None:
+        """Return the tasks to judge a run's attempt by, newest first; all have exited.
 
-        The same of one that an automation or an observer crashed then. None while its worker may
-        still bring a task up.
+        Only the noted one where that is this attempt's. None while one may be alive, or while its
+        worker may still bring one up: of a PENDING run, and of one that an automation or an
+        observer crashed then. A task that carries the run's id, but no worker noted, proves
+        neither a death before that time is over, nor that there is no other.
         """
-        tagged = self.tagged(run)
+        tagged, noted = self.tagged(run), self._noted.get(run.id)
+        if not isinstance(noted, Task):
+            noted = next((task for task in tagged if task.arn == noted_task(run)[1]), None)
+        if noted is not None and is_of_attempt(noted, run, history):
+            return (noted,) if noted.exited else None
+        if not all(task.exited or is_late(task, history) for task in tagged):
+            return None
         kinds = [state.type for state in history[-2:]]
         crashed = kinds == [StateType.PENDING, StateType.CRASHED]
         is_placing = crashed and not is_submission_failure(run.state.message)
-        if not history or not (is_placing or run.state.type is StateType.PENDING):
-            return tagged
-        since = picked_up_at(history)
-        tagged = tuple(task for task in tagged if is_since(task, since))
-        noted = self._noted.get(run.id)
-        has_task = tagged or (isinstance(noted, Task) and is_since(noted, since))
-        in_grace = self._context.now() - since <= self._context.pending_grace
-        return None if not has_task and in_grace and is_with_a_worker(history) else tagged
+        if is_placing or run.state.type is StateType.PENDING:
+            in_grace = self._context.now() - picked_up_at(history) <= self._context.pending_grace
+            if in_grace and is_with_a_worker(history):
+                return None
+        return of_attempt(tagged, history)
 
     def _looks_orphaned(self, run: FlowRun) -> bool:
         task, since = self._noted.get(run.id), run.state.timestamp

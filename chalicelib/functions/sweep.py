@@ -17,7 +17,7 @@ from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.errors import PrefectNotNowError, PrefectSpotError, concerns_all
-from chalicelib.functions.meter import bill_missed, publish_savings
+from chalicelib.functions.meter import keep_accounts
 from chalicelib.functions.repairs import ENDED_WITHIN, LOOKED_BACK, Repairs, SweepReport
 
 PAGE: Final = 100
@@ -117,14 +117,10 @@ def sweep(context: Context, event: object) -> SweepReport:
         context.records.save_sweep(left)
     for reason, counted in report.unjudged.items():
         context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
-    if not report.light and not repairs.postponed:
-        try:
-            report.billed = bill_missed(context)
-            publish_savings(context)
-        except Exception:  # runs are repaired by now, which comes first; the next sweep bills
-            context.log.exception("billing what was missed failed")
     if repairs.postponed:
         raise repairs.postponed
+    if not report.light:
+        report.billed = keep_accounts(context, left)
     if not report.light or report.stranded or report.failed:
         context.log.info("swept", **report.summary)
     return report

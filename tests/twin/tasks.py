@@ -35,6 +35,6 @@ class InMemoryTasks:
     def all_of(self, cluster: str) -> tuple[Task, ...]:
         return tuple(self.tasks.values())
 
-    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+    def stopped_of(self, cluster: str) -> tuple[Task | Undescribed, ...]:
         stopped = [task for task in self.tasks.values() if task.desired_status == "STOPPED"]
         return tuple(stopped if self.shows_stopped else ())

@@ -100,8 +100,10 @@ def test_all_of_a_cluster_are_those_that_run_and_those_that_stopped(cluster: Clu
     tasks = {task.arn: task for task in cluster.tasks.all_of(CLUSTER)}
     assert set(tasks) == set(arns)
     assert {task.flow_run_id for task in tasks.values()} == {RUN_ID}
-    stopped = {task.arn: task.stopped_reason for task in cluster.tasks.stopped_of(CLUSTER)}
-    assert stopped == dict.fromkeys(arns[:2], "prefect-spot drill")
+    stopped = cluster.tasks.stopped_of(CLUSTER)
+    assert {task: tasks[task.arn].stopped_reason for task in stopped} == {
+        tasks[arn]: "prefect-spot drill" for arn in arns[:2]
+    }
 
 
 # What only ECS has.
@@ -201,3 +203,15 @@ def test_a_task_that_ecs_says_nothing_of_is_not_taken_for_forgotten(
     script.add_response("describe_tasks", {"tasks": [], "failures": failures})
     with pytest.raises(PrefectSpotError, match=reason or "no reason given"):
         EcsTasks(script.client).describe(CLUSTER, UNKNOWN)
+
+
+def test_among_those_that_stopped_stands_what_ecs_says_nothing_of(script: Any) -> None:
+    arns = [UNKNOWN, UNKNOWN[:-1] + "1", UNKNOWN[:-1] + "2"]
+    described = [{"taskArn": arns[0], "clusterArn": CLUSTER_ARN}]
+    missing = {"arn": arns[2], "reason": "MISSING"}
+    script.add_response("list_tasks", {"taskArns": arns})
+    script.add_response("describe_tasks", {"tasks": described, "failures": [missing]})
+    task, odd = EcsTasks(script.client).stopped_of(CLUSTER)
+    assert (task.arn, odd.arn) == (arns[0], arns[1])
+    assert isinstance(odd, Undescribed)
+    assert "no reason given" in odd.reason

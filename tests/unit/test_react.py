@@ -106,17 +106,18 @@ def test_a_warning_stands_where_ecs_does_not_describe_its_task(scene: Scene) -> 
     assert scene.state is StateType.RUNNING
 
 
-def test_a_warning_is_on_record_though_prefect_must_not_be_asked_now(scene: Scene) -> None:
-    """By it, the failure that SIGTERM makes is known as Spot's: the next sweep reruns the run."""
+@pytest.mark.parametrize("event", ["warning", "exit"])
+def test_a_warning_fails_while_prefect_must_not_be_asked_and_an_exit_is_left_to_sweep(
+    scene: Scene, event: str
+) -> None:
+    """No sweep finds the warning of a task that exits by itself. Nothing is recorded unchecked."""
     universe, until = scene.universe, scene.universe.now
-    warning = universe.warning(scene.task)
     scene.prefect.failure = PrefectNotNowError("429", "none", until, lasts=False)
-    with pytest.raises(PrefectNotNowError):
-        react(scene.context, warning)
-    assert universe.records().read(scene.run_id).warned_of(scene.task.arn)
+    with pytest.raises(PrefectNotNowError) as raised:
+        react(scene.context, universe.warning(scene.task) if event == "warning" else scene.event())
+    assert raised.value.lasts is (event == "warning")
+    assert not universe.records().read(scene.run_id).interruptions
     scene.prefect.failure = None
-    scene.prefect.engine_fails(scene.run_id)
-    universe.stops(scene.task, stop_code="EssentialContainerExited", stopped_reason="exited")
     universe.sweep()
     assert scene.prefect.is_due(scene.run_id)
 

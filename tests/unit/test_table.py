@@ -96,7 +96,8 @@ def test_what_a_sweep_left_is_kept(records: Open) -> None:
     assert records("me").read_sweep() == SweepNotes()
     unjudged, answered = {RUN_ID: Unjudged("no ARN", NOW)}, frozenset({RUN_ID, UUID(int=7)})
     bookmark = Place(1, NOW, moment=True, offset=99, below=RUN_ID)
-    notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW)
+    unbilled = {TASK_ARN: Unjudged("its name", NOW)}
+    notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW, unbilled)
     records("me").save_sweep(notes)
     assert records("another").read_sweep() == notes
 

@@ -2,7 +2,8 @@
 
 `adapters/not_before.py` keeps it in the stage's table, where the next invocations of `react`,
 `meter` and `sweep` read it. Until then none sends a request: each ends quietly (`wiring.answer`),
-`react` with a warning on record, and leaves its event to `sweep`, which goes on from then.
+and `sweep` goes on from then. The event of a Spot warning fails, so that Lambda keeps it: no sweep
+finds the warning of a task that exits by itself.
 """
 
 from dataclasses import dataclass

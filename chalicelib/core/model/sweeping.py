@@ -61,7 +61,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """Why a sweep could not judge a run, and when one last met it (UTC)."""
+    """Why a sweep could not judge a run, or bill a task, and when one last met it (UTC)."""
 
     reason: str
     met_at: datetime
@@ -75,6 +75,7 @@ class SweepNotes:
     there was none. `unjudged`: the runs that were counted as such, and not judged since.
     `answered`: the ids of the states, failed submissions of the last minutes, that were handled.
     `without_end_at`: when a sweep last met a crashed run without an end, which Prefect 3.4 leaves.
+    `unbilled`: the tasks, by ARN, that could not be billed.
     """
 
     bookmark: Place | None = None
@@ -82,3 +83,4 @@ class SweepNotes:
     unjudged: Mapping[UUID, Unjudged] = field(default_factory=dict, hash=False)
     answered: frozenset[UUID] = frozenset()
     without_end_at: datetime | None = None
+    unbilled: Mapping[str, Unjudged] = field(default_factory=dict, hash=False)

@@ -10,17 +10,10 @@ raises `retries` by one.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
-from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Cause, Task
-from chalicelib.core.model.flow_run import (
-    Interruption,
-    RunChange,
-    RunRecord,
-    RunState,
-    StateType,
-)
+from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
+from chalicelib.core.model.flow_run import Interruption, RunChange, RunState, StateType
 from chalicelib.core.model.policy import (
     INTERRUPTED_TAG,
     ON_DEMAND_TAG,
@@ -31,7 +24,7 @@ from chalicelib.core.model.policy import (
 )
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
-from chalicelib.core.rescue.snapshot import FailedSubmission, Gone, Snapshot, Subject, cause_of
+from chalicelib.core.rescue.snapshot import FailedSubmission, Snapshot
 
 NO_EFFECT: Final = (
     "the run had been moved to FARGATE before, and its task was on Spot all the same: most likely"
@@ -167,45 +160,23 @@ def _opinion(guard: Guard, snapshot: Snapshot) -> Opinion:
     return economics_opinion(facts, snapshot.task, policy.rates)
 
 
-def note_warning(record: RunRecord, subject: Subject, now: datetime) -> RunRecord:
-    """Return the record with a Spot warning on it, while Prefect cannot be asked about the run.
-
-    The warning is the evidence by which a run that failed at SIGTERM is rerun; what else belongs to
-    an interruption, a later event records.
-    """
-    if not isinstance(subject, Task) or subject.exited or record.warned_of(subject.arn):
-        return record
-    if (cause := cause_of(subject, warned=False)) is not Cause.SPOT_INTERRUPTION:
-        return record
-    warned = replace(
-        _interruption_of(record, subject, cause, now), warned_at=subject.updated_at or now
-    )
-    return record.with_interruption(warned)
-
-
 def _new_interruption(snapshot: Snapshot) -> Interruption:
     ended = snapshot.subject
     if isinstance(ended, FailedSubmission):
         raise ValueError(f"{ended} is not an interruption")
-    new = _interruption_of(snapshot.record, ended, snapshot.cause, snapshot.now)
-    return replace(new, lost_start=lost_start(snapshot))
-
-
-def _interruption_of(
-    record: RunRecord, ended: Task | Gone, cause: Cause, now: datetime
-) -> Interruption:
-    task = ended if isinstance(ended, Task) else Task(ended.arn, ended.cluster_arn)
+    task = snapshot.task or Task(ended.arn, ended.cluster_arn)
     return Interruption(
         task_arn=ended.arn,
-        number=len(record.interruptions) + 1,
-        cause=cause.value,
+        number=len(snapshot.record.interruptions) + 1,
+        cause=snapshot.cause.value,
         capacity=ended.capacity,
         cluster_arn=ended.cluster_arn,
         stop_code=task.stop_code,
         reason=task.stopped_reason,
         availability_zone=task.availability_zone,
-        recorded_at=now,
+        recorded_at=snapshot.now,
         billed_from=task.billed_from,
+        lost_start=lost_start(snapshot),
     )
 
 
