@@ -1,4 +1,4 @@
-"""The planted mistakes fit the code, and name tests that are there, as the rows of `tests/rows.py` do.
+"""The planted mistakes fit the code and name tests that are there; so do the rows of tests/rows.py.
 
 That a test notices them is tried in `make test-all`; here is seen in time what would prevent that.
 """
@@ -25,6 +25,7 @@ def test_a_planted_mistake_fits_the_code_in_one_place_and_names_its_tests(mutant
 def test_the_tests_that_show_what_was_promised_are_there(name: str, number: int) -> None:
     rows = rows_of(name)
     assert [row["row"] for row in rows] == list(range(1, number + 1))
+    assert all(row["tests"] for row in rows)
     assert [test for row in rows for test in row["tests"] if not is_there(test)] == []
 
 
