@@ -41,6 +41,13 @@ class PrefectUnavailableError(PrefectSpotError):
     """
 
 
+class PrefectUnreadableError(PrefectUnavailableError):
+    """Prefect failed over this request: 500, a time-out, or an answer too long, or unreadable.
+
+    Where it answers others, something that this one asks for is the cause.
+    """
+
+
 class PrefectOutcomeUnknownError(PrefectUnavailableError):
     """The answer to a request that must not be repeated was lost: it may have taken effect."""
 

@@ -162,6 +162,11 @@ def _stop_task(self: EC2ContainerServiceResponse) -> ActionResult:
     return ActionResult({"task": _described(task)})
 
 
+MOST_TASKS = 100
+_IDENTIFIER = re.compile(r"(arn:[\w-]+:ecs:[\w-]+:\d{12}:task/([\w-]+/)?)?[\w-]{1,255}", re.ASCII)
+"""What ECS takes for a task: its id, or an ARN. One that it does not take fails the whole call."""
+
+
 def _describe_tasks(self: EC2ContainerServiceResponse) -> ActionResult:
     """As it comes, DescribeTasks knows few fields, looks into all clusters, and misses nothing.
 
@@ -170,6 +175,10 @@ def _describe_tasks(self: EC2ContainerServiceResponse) -> ActionResult:
     wanted, cluster = self._get_param("tasks", []), self._get_param("cluster", "default")
     if not wanted:
         raise InvalidParameterException("Tasks cannot be empty.")
+    if len(wanted) > MOST_TASKS:
+        raise InvalidParameterException(f"Tasks cannot have more than {MOST_TASKS} elements.")
+    if not all(_IDENTIFIER.fullmatch(name) for name in wanted):
+        raise InvalidParameterException("Identifiers are invalid.")
     found = {name: _find(self.ecs_backend, cluster, name) for name in wanted}
     descriptions = [_described(task) for task in found.values() if task]
     for description in descriptions:

@@ -16,7 +16,7 @@ from chalicelib.errors import (
     PrefectRefusedError,
     PrefectRejectedError,
     PrefectSpotError,
-    PrefectUnavailableError,
+    PrefectUnreadableError,
 )
 
 CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
@@ -59,7 +59,7 @@ def refusal(request: str, status: int, detail: str, *, repeatable: bool) -> Pref
     if is_about_csrf(status, detail):
         return PrefectRefusedError(what, _CSRF)
     if status >= 500:
-        lost = PrefectUnavailableError if repeatable else PrefectOutcomeUnknownError
+        lost = PrefectUnreadableError if repeatable else PrefectOutcomeUnknownError
         return lost(what, WAIT_OR_CHECK)
     if status == 401:
         return PrefectRefusedError(what, _KEY)

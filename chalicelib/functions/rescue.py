@@ -34,7 +34,7 @@ from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
-from chalicelib.functions.run_tasks import NO_ARN, elsewhere, live_subflows
+from chalicelib.functions.run_tasks import NO_ARN, elsewhere, left_alive
 
 AT_ONCE: Final = 100  # task runs that are ended together
 SECONDS_FOR_RERUN: Final = 10.0
@@ -152,18 +152,15 @@ class _Handling:
     def find_remains(self, snapshot: Snapshot) -> Remains:
         """Read what the dead attempt left in Prefect, and what its rerun needs there."""
         prefect, run = self.context.prefect, snapshot.run
-        calls: list[Callable[[], Any]] = [lambda: None, dict, tuple, tuple]
+        calls: list[Callable[[], Any]] = [lambda: None, dict, lambda: ((), ())]
         if run.deployment_id is not None:
             calls[0] = partial(prefect.read_deployment, run.deployment_id)
         if snapshot.record.next_capacity == FARGATE:
             pool = run.work_pool_name or self.context.work_pool
             calls[1] = partial(prefect.read_pool_defaults, pool)
         if any(state.type is StateType.RUNNING for state in snapshot.history):
-            calls[2] = lambda: tuple(live_subflows(prefect, [run.id]))
-            calls[3] = partial(prefect.find_running_task_runs, [run.id])
-        deployment, defaults, subflows, task_runs = self.context.gather(calls)
-        if subflows:
-            task_runs += prefect.find_running_task_runs([subflow.id for subflow in subflows])
+            calls[2] = partial(left_alive, self.context, run.id)
+        deployment, defaults, (subflows, task_runs) = self.context.gather(calls)
         return Remains(deployment, defaults, subflows, task_runs)
 
     def perform(self, snapshot: Snapshot, decision: Decision) -> bool:

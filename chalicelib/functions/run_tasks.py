@@ -7,9 +7,9 @@ no live task that its worker may have started. Where ECS cannot say, it is left.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task, reason_to_ignore
@@ -24,12 +24,14 @@ from chalicelib.core.rescue.attempt import (
 )
 from chalicelib.core.rescue.orphans import by_flow_run, noted_task
 from chalicelib.core.rescue.start_failures import is_submission_failure
-from chalicelib.errors import ClusterGoneError
+from chalicelib.errors import ClusterGoneError, PrefectUnreadableError
 
 MOST_PARENTS: Final = 100
 """Runs whose subflows are read together."""
+MOST_SUBFLOWS: Final = 20_000
+"""Runs that are looked at for them."""
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
-_TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+")
+_TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+", re.ASCII)
 
 
 class RunTasks:
@@ -137,8 +139,30 @@ def elsewhere(context: Context, run: FlowRun) -> str:
 
 
 def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
-    """Return the runs in these runs' processes that have not ended, theirs too."""
-    while parents:
+    """Return the runs in these runs' processes that have not ended, theirs too, each once."""
+    seen = set(parents)
+    while parents and len(seen) < MOST_SUBFLOWS:
         children = prefect.find_live_children(parents[:MOST_PARENTS])
-        yield from children
-        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
+        new = {child.id: child for child in children if child.id not in seen}
+        yield from new.values()
+        seen |= new.keys()
+        parents = [*parents[MOST_PARENTS:], *new]
+
+
+def left_alive(context: Context, run_id: UUID) -> tuple[tuple[FlowRun, ...], tuple[UUID, ...]]:
+    """Return the live subflows, and the running task runs, that a dead attempt left.
+
+    None where one of them cannot be read: the rerun of their run matters more.
+    """
+
+    def readable(find: Callable[[], Iterable[Any]]) -> tuple[Any, ...]:
+        try:
+            return tuple(find())
+        except PrefectUnreadableError:
+            said = "what the dead attempt left cannot be read"
+            context.log.exception(said, flow_run_id=str(run_id))
+            return ()
+
+    subflows = readable(lambda: live_subflows(context.prefect, [run_id]))
+    runs = [run_id, *(subflow.id for subflow in subflows)]
+    return subflows, readable(lambda: context.prefect.find_running_task_runs(runs))

@@ -37,9 +37,9 @@ def answer(status: int = 200, body: object = None, **headers: str) -> Step:
     return step
 
 
-def answer_raw(body: bytes, status: int = 200) -> Step:
+def answer_raw(body: bytes, status: int = 200, **headers: str) -> Step:
     """Answer with just these bytes."""
-    return lambda handler: _send(handler, status, body, {})
+    return lambda handler: _send(handler, status, body, headers)
 
 
 def cut(body: bytes, missing: int = 10) -> Step:

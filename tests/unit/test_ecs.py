@@ -15,6 +15,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from chalicelib.adapters.aws import EcsTasks
+from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.ports import Tasks, Undescribed
 from chalicelib.errors import ClusterGoneError, PrefectSpotError
 from localcloud import moto_additions
@@ -104,6 +105,14 @@ def test_all_of_a_cluster_are_those_that_run_and_those_that_stopped(cluster: Clu
     assert {task: tasks[task.arn].stopped_reason for task in stopped} == {
         tasks[arn]: "prefect-spot drill" for arn in arns[:2]
     }
+
+
+@pytest.mark.parametrize("odd", ["garbage\n", "arn:aws:ecs::task/x", "arn:\n\0", UNKNOWN + "/a/b"])
+def test_an_identifier_that_ecs_refuses_costs_no_other_task(cluster: Cluster, odd: str) -> None:
+    arns = cluster.run(3)
+    described = cluster.tasks.describe_many(CLUSTER, [arns[0], odd, *arns[1:]])
+    assert isinstance(described[odd], Undescribed)
+    assert [arn for arn, task in described.items() if isinstance(task, Task)] == arns
 
 
 # What only ECS has.
