@@ -4,6 +4,7 @@ An error that a handler raises makes Lambda retry the event. What a retry cannot
 it is decided (`core/rescue/decide.py`), recorded and annotated.
 """
 
+from datetime import datetime
 from typing import Final
 
 LAMBDA_RETRIES: Final = "none: Lambda retries the event"
@@ -57,12 +58,36 @@ class PrefectTimeoutError(PrefectOutcomeUnknownError):
     """Prefect did not answer such a request in time: it may still take effect, later."""
 
 
+class PrefectNotNowError(PrefectUnavailableError):
+    """Prefect asked for more time than there is left, and is not asked again before it is over.
+
+    `until` (UTC): when the next request may be sent; `lasts`: the invocation has to fail by it,
+    since Prefect has refused for so long, or the event must not be lost.
+    """
+
+    def __init__(self, what: str, next_step: str, until: datetime, *, lasts: bool) -> None:
+        super().__init__(what, next_step)
+        self.until, self.lasts = until, lasts
+
+
 class PrefectRefusedError(PrefectSpotError):
-    """Prefect does not accept our credentials (401, 403), or our CSRF token (403)."""
+    """Prefect does not accept our credentials (401), or our CSRF token (403)."""
+
+
+class PrefectForbiddenError(PrefectRefusedError):
+    """Prefect knows the credential, which may not do that (403): a weak role, another workspace."""
+
+
+class PrefectPlanError(PrefectRefusedError):
+    """Prefect Cloud's plan does not include what was asked for (402, or its message says so)."""
 
 
 class PrefectRejectedError(PrefectSpotError):
     """Prefect says that the request is wrong (another 4xx)."""
+
+
+class PrefectAddressError(PrefectRejectedError):
+    """There is no Prefect API at the address (404, 405, a redirect): it is mistyped."""
 
 
 class PrefectConflictError(PrefectRejectedError):
@@ -155,11 +180,13 @@ def lacks_table(error: Exception) -> bool:
 
 
 def concerns_all(error: Exception) -> bool:
-    """Return whether AWS throttles, denies or cannot be reached: the next run meets it as well.
+    """Return whether AWS or Prefect takes no request now: the next run meets it as well.
 
-    False for what only the request at hand met, what botocore does not even send among it, and for
-    any error that is not botocore's.
+    PrefectNotNowError, and botocore's errors; False for what only the request at hand met, what
+    botocore does not even send among it.
     """
+    if isinstance(error, PrefectNotNowError):
+        return True
     is_of_aws = type(error).__module__.startswith("botocore.")
     is_sent = type(error).__name__ != "ParamValidationError"
     return is_of_aws and is_sent and not aws_codes(error) <= _ABOUT_ONE

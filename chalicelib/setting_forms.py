@@ -135,7 +135,10 @@ VPC_ID: Final = matching(r"vpc-[0-9a-f]{8,17}", "the id of a VPC, vpc-…")
 SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "subnet ids")
 GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "security group ids")
 EMAIL: Final = matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
-IMAGE: Final = matching(r"[a-z0-9][\w.:/@-]*", "an image, such as prefecthq/prefect-aws:latest")
+IMAGE: Final = matching(
+    r"[a-z0-9][\w.:/@-]*",
+    "an image, such as prefecthq/prefect-aws:VERSION-pythonX.Y-prefectVERSION",
+)
 CPU_UNITS: Final = one_of(FARGATE_MEMORY)
 # `settings.py` reads it, with the CPU units.
 MEMORY: Final = Form("with WORKER_CPU 512, in MiB, 1024, 2048, 3072, 4096", str)

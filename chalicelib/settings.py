@@ -164,7 +164,9 @@ class Settings:
         "", forms.EMAIL, "subscribed to the alarm topic; AWS asks it to confirm"
     )
     worker_image: str = _row(
-        "prefecthq/prefect-aws:latest", forms.IMAGE, "the image; name a version of it"
+        "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.9.1",
+        forms.IMAGE,
+        "the image, of the tested versions; never of a newer Prefect than the server's",
     )
     worker_cpu: int = _row("512", forms.CPU_UNITS, "CPU units of its task")
     worker_memory: int = _row(

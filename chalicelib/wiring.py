@@ -22,13 +22,20 @@ from botocore.config import Config
 import infra
 from chalicelib.adapters.aws import EcsTasks, EmfMetrics
 from chalicelib.adapters.credentials import PrefectAuthorization
+from chalicelib.adapters.not_before import NotBefore
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.core.ports import Context
-from chalicelib.errors import NOT_PROVISIONED, PrefectSpotError, SettingError, lacks_table
+from chalicelib.errors import (
+    NOT_PROVISIONED,
+    PrefectNotNowError,
+    PrefectSpotError,
+    SettingError,
+    lacks_table,
+)
 from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
 
 if TYPE_CHECKING:
@@ -89,13 +96,20 @@ def answer(
     """Call a function with the context of this invocation; return its answer, or log its error.
 
     A table that is missing or not yet active is one that `provision` has not created so far: no
-    error, which the alarms created beside it would count at once.
+    error, which the alarms created beside it would count at once. When Prefect asked for more time
+    than there is, the event is left to `sweep`.
     """
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=lambda_context.aws_request_id)
     try:
         return function(make_context(lambda_context), event).summary
+    except PrefectNotNowError as error:
+        until = error.until.isoformat()
+        log.warning("Prefect asked for time", until=until, lasts=error.lasts, reason=error.what)
+        if error.lasts:
+            raise
+        return {"postponed_until": until}
     except Exception as error:
         if lacks_table(error):
             reason = f"there is no table {settings().stack_name}: nothing was done"
@@ -110,6 +124,7 @@ def context_of(
 ) -> Context:
     """Return the context of an invocation; `pause` waits so many seconds before a retry."""
     chosen = settings()
+    not_before().begin()
     seconds = lambda_context.get_remaining_time_in_millis() / 1000
     seconds_left = _countdown(seconds - SPARE_SECONDS)
 
@@ -126,7 +141,7 @@ def context_of(
         bills=_late(_bills),
         tasks=_late(_tasks),
         log=log_of_function(),
-        now=lambda: datetime.now(UTC),
+        now=_now,
         lease=timedelta(seconds=seconds) + LEASE_MARGIN,
         policy=policy_of(chosen, _rates()),
         clusters=chosen.ecs_clusters,
@@ -146,7 +161,7 @@ def context_of(
 def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
     """Make all of it anew: what is called every few minutes keeps nothing warm."""
     # Loaded here: 8 ms of a cold start's 220, in CPU, that the other Lambdas do without.
-    from chalicelib.adapters.prefect_api import PrefectWorkPools
+    from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
     from chalicelib.adapters.provisioning import AwsAccount
     from chalicelib.core.provision.plan import Credential, Desired
     from chalicelib.functions.provision import ProvisionContext
@@ -179,7 +194,8 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             ssm=boto3.client("ssm"),
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
-        work_pools=PrefectWorkPools(_http(left)),
+        # Without the table's wait, which `provision` may not read.
+        work_pools=PrefectWorkPools(JsonHttp(chosen.prefect_api_url, authorization(), left)),
         log=log_of_function(),
     )
 
@@ -242,7 +258,18 @@ def authorization() -> PrefectAuthorization:
 @cache
 def connections() -> Connections:
     """Return the connections to Prefect."""
-    return Connections(settings().prefect_api_url, CALLS_AT_ONCE)
+    return Connections(settings().prefect_api_url, CALLS_AT_ONCE, not_before())
+
+
+@cache
+def not_before() -> NotBefore:
+    """Return what keeps until when no request is sent, in this environment and in the table."""
+    table = RunTable(_dynamodb(), settings().stack_name, "")
+    return NotBefore(_now, table.read_not_now, table.save_not_now)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _http(deadline: Callable[[], float], pause: Callable[[float], None] = time.sleep) -> JsonHttp:

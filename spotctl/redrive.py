@@ -176,6 +176,8 @@ class FailureQueue:
         decision = value.get("decision")
         if decision == Verdict.PAUSED or value.get("state") == NOT_PROVISIONED:
             return replace(message, outcome=f"kept: {value.get('reason')}")
+        if until := value.get("postponed_until"):
+            return replace(message, outcome=f"kept: Prefect asked for no request before {until}")
         return replace(
             message, outcome=f"handled: {decision}" if decision else "handled", done=True
         )

@@ -59,7 +59,9 @@ class Bench:
     def changes(self) -> list[str]:
         """What was called that changes anything, at AWS and at Prefect."""
         at_aws = [call for call in self.calls if not call.startswith(READING)]
-        return at_aws + [f"WorkPool.{call}" for call in self.pools.calls if call != "read"]
+        return at_aws + [
+            f"WorkPool.{call}" for call in self.pools.calls if call in ("create", "change")
+        ]
 
     def forget(self) -> None:
         self.calls.clear()

@@ -90,7 +90,7 @@ def make_desired(**changes: Any) -> Desired:
         "template": STACK_TEMPLATE,
         "parameters": {
             "Stage": "dev",
-            "WorkerImage": "prefecthq/prefect-aws:latest",
+            "WorkerImage": "prefecthq/prefect-aws:0.7-python3.12-prefect3.9.1",
             "TableName": STACK_NAME,
         },
         "credential": Credential(PARAMETER, is_api_key=True),

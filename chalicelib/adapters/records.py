@@ -19,6 +19,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.flow_run import Moved, RunRecord
+from chalicelib.core.model.not_now import NotNow
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rate, read_rate
 from chalicelib.core.model.sweeping import SweepNotes
@@ -44,6 +45,7 @@ Sleep = Callable[[float], None]
 """Waits so many seconds."""
 _SWEEP: Final = "sweep"
 _PAUSE: Final = "pause"
+_PREFECT: Final = "prefect"
 _Kept = TypeVar("_Kept")
 _pack: Final = TypeSerializer().serialize
 _unpack: Final = TypeDeserializer().deserialize
@@ -223,6 +225,15 @@ class RunTable:
             **more,
         )
         return _pause(unpacked(answer.get("Attributes", {})))
+
+    def read_not_now(self) -> NotNow | None:
+        """Return what Prefect asked for last; None for nothing."""
+        item = self._items.get(_PREFECT)
+        return read(NotNow, item) if item else None
+
+    def save_not_now(self, kept: NotNow) -> None:
+        """Write it, in place of what is there."""
+        self._items.client.update_item(**self._items.update(_PREFECT, values_of(kept), {}))
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the run's lease until `now + lease` and return its record. Raises LeaseHeldError."""

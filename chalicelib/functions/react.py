@@ -15,6 +15,7 @@ from chalicelib.core.model.ecs_task import (
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.snapshot import cause_of
+from chalicelib.errors import PrefectNotNowError
 from chalicelib.functions.rescue import rescue
 
 
@@ -40,7 +41,12 @@ def react(context: Context, event: object) -> Decision:
         return _ignored(context, "a stop without a Spot warning is left to Prefect", task)
     if pause := context.paused():
         return _ignored(context, str(pause), task, Verdict.PAUSED)
-    decision = rescue(context, task.flow_run_id, task)
+    try:
+        decision = rescue(context, task.flow_run_id, task)
+    except PrefectNotNowError as error:
+        # No sweep finds the warning of a task that exits by itself: Lambda keeps its event.
+        error.lasts = error.lasts or not task.exited
+        raise
     if not task.exited and (ended := _ended_meanwhile(context, task)):
         return rescue(context, task.flow_run_id, ended)
     return decision

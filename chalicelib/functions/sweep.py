@@ -18,7 +18,7 @@ from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, RunQuery
-from chalicelib.errors import PrefectSpotError
+from chalicelib.errors import PrefectSpotError, concerns_all
 from chalicelib.functions.meter import keep_accounts
 from chalicelib.functions.pages import SECONDS_PER_PAGE, Pages
 from chalicelib.functions.repairs import ENDED_WITHIN, LOOKED_BACK, Repairs
@@ -100,8 +100,8 @@ def sweep(context: Context, event: object) -> SweepReport:
     stage is paused, bills are all that is made up for.
 
     A run whose repair fails is counted and logged; the next sweep tries again. Raises
-    PrefectSpotError when Prefect does not answer, or the table; also botocore's errors. Even then
-    the bookmark is left behind what was done.
+    PrefectSpotError when Prefect does not answer, asks for time, or the table fails; also
+    botocore's errors. Even then the bookmark is left behind what was done.
     """
     notes = context.records.read_sweep()
     if notes.pause:
@@ -158,7 +158,9 @@ def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:
     try:
         _run(repairs, stages)
         is_whole = repairs.place.stage == len(stages)
-    except PrefectSpotError:
+    except PrefectSpotError as error:
+        if concerns_all(error):
+            raise
         repairs.report.failed += 1
         context.log.exception("looking at failed submissions failed")
         is_whole = False

@@ -30,11 +30,11 @@ def status(context: Context) -> list[Row]:
         *([in_prefect] if isinstance(in_prefect, Row) else prefect_side.rows(in_prefect, project)),
         *_rows("other observers", lambda: observers.rows(observers.read(context), mode)),
     ]
-    if pool and pool.type == "ecs":
-        template = pool.template
+    if pool and pool.type == "ecs" and not isinstance(in_prefect, Row):
+        template, version = pool.template, in_prefect.version
         rows += _rows(
             "deployments",
-            lambda: deployments.rows(deployments.read(context, template), project),
+            lambda: deployments.rows(deployments.read(context, template, version), project),
         )
     return rows
 

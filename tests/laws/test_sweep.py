@@ -16,7 +16,7 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Pause, Policy
 from chalicelib.core.money.report import Counts
-from chalicelib.errors import PrefectUnavailableError
+from chalicelib.errors import PrefectNotNowError, PrefectUnavailableError
 from chalicelib.functions.sweep import LIGHT_STAGES, LIVE, PAGE, STAGES, sweep
 from chalicelib.functions.sweep_report import SweepReport
 from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
@@ -737,6 +737,30 @@ def test_a_light_look_without_prefect_is_logged_and_no_failure(universe: Univers
     minutely(universe)
     universe.prefect.failure = PrefectUnavailableError("503", next_step="none")
     assert minutely(universe).failed == 1
+
+
+@pytest.mark.parametrize("rescued", [0, 1, PAGE + 1], ids=["at once", "soon", "on page two"])
+def test_a_sweep_that_prefect_puts_off_ends_and_a_later_one_goes_on(
+    universe: Universe, rescued: int
+) -> None:
+    """It asks for nothing more, and judges every run in the end."""
+    runs = [stopped(universe).id for _ in range(PAGE + 5)]
+    universe.passes(300)
+    left = [rescued]
+
+    def asks_for_time(_: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise PrefectNotNowError("429", "none", universe.now, lasts=False)
+
+    before_each(universe, "read_history", asks_for_time)
+    with pytest.raises(PrefectNotNowError):
+        sweep(universe.context(), {})
+    assert left == [-1], "nobody asks for the next run"
+    del universe.prefect.read_history
+    while not universe.sweep().finished:  # type: ignore[union-attr]  # it does not fail
+        pass
+    assert all(map(universe.prefect.is_due, runs))
 
 
 def test_a_scheduled_sweep_ends_before_the_next_call_and_that_goes_on(universe: Universe) -> None:

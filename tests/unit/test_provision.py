@@ -208,6 +208,10 @@ def no_pool_of_your_own(bench: Bench) -> None:
     bench.desired = make_desired(is_full=False)
 
 
+def a_server_older_than_the_worker(bench: Bench) -> None:
+    bench.pools.version = "3.8.8"
+
+
 @pytest.mark.parametrize(
     ("problem", "name", "words"),
     [
@@ -217,8 +221,12 @@ def no_pool_of_your_own(bench: Bench) -> None:
         (a_prefect_that_refuses_the_key, "PrefectRefused", ("answered 401", "check the")),
         (a_docker_pool, "WorkPool", ("type docker, not ecs", "create an ecs pool, or set WORK_")),
         (no_pool_of_your_own, "WorkPool", ("set WORK_POOL",)),
+        (
+            a_server_older_than_the_worker, "WorkerNewerThanServer",
+            ("newer than the server's 3.8.8", "set WORKER_IMAGE", "-prefect3.8.8"),
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_problem_is_reported_with_its_next_step_and_nothing_is_changed(
     bench: Bench, problem: Callable[[Bench], None], name: str, words: tuple[str, ...]
 ) -> None:

@@ -14,6 +14,7 @@ from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.errors import (
     LeaseHeldError,
+    PrefectNotNowError,
     PrefectOutcomeUnknownError,
     PrefectUnavailableError,
     UnsettledError,
@@ -118,6 +119,22 @@ def test_a_warning_stands_where_ecs_does_not_describe_its_task(scene: Scene) -> 
     scene.universe.tasks.clear()
     assert react(scene.context, warning).verdict is Verdict.WARNED
     assert scene.state is StateType.RUNNING
+
+
+@pytest.mark.parametrize("event", ["warning", "exit"])
+def test_a_warning_fails_while_prefect_must_not_be_asked_and_an_exit_is_left_to_sweep(
+    scene: Scene, event: str
+) -> None:
+    """No sweep finds the warning of a task that exits by itself. Nothing is recorded unchecked."""
+    universe, until = scene.universe, scene.universe.now
+    scene.prefect.failure = PrefectNotNowError("429", "none", until, lasts=False)
+    with pytest.raises(PrefectNotNowError) as raised:
+        react(scene.context, universe.warning(scene.task) if event == "warning" else scene.event())
+    assert raised.value.lasts is (event == "warning")
+    assert not universe.records().read(scene.run_id).interruptions
+    scene.prefect.failure = None
+    universe.sweep()
+    assert scene.prefect.is_due(scene.run_id)
 
 
 def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:

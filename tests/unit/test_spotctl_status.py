@@ -29,6 +29,7 @@ def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
     """The stage's settings, as far as they are judged by."""
     ordinary = {"prefect_api_url": "http://prefect/api", "work_pool": "spot", "use_spot": True}
     ordinary |= {"ecs_clusters": ("prefect-spot-dev",), "mode": Mode.RESCUE}
+    ordinary["worker_image"] = "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.8.8"
     return SimpleNamespace(
         stack="prefect-spot-dev",
         failure_queue="failures",
@@ -138,6 +139,12 @@ def pool_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
 
 def template_rows(**container: Any) -> list[Row]:
     return pool_rows(template=make_template(**container))
+
+
+def with_image(image: str | None) -> dict[str, Any]:
+    template = make_template()
+    template["variables"]["properties"]["image"] = {"default": image}
+    return template
 
 
 def request_rows(**request: Any) -> list[Row]:
@@ -252,6 +259,32 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "online": (
         prefect_rows(), "worker", OK, "1 online, Prefect 3.8.8; last heartbeat 7 s ago",
     ),
+    "versions that fit": (
+        prefect_rows(), "versions", OK, "server 3.8.8, worker 3.8.8, pool's image 3",
+    ),
+    "versions without a server's": (prefect_rows(version=""), "versions", OK, "server unknown"),
+    "a worker's image newer than the server": (
+        prefect_rows(version="3.8.1"), "worker: image", FAILED, "newer than the server's 3.8.1",
+    ),
+    "a worker newer than the server": (
+        prefect_rows(RESCUE_ONLY, version="3.8.1"), "worker: version", FAILED,
+        "runs Prefect 3.8.8, newer than the server's 3.8.1",
+    ),
+    "a moving image": (
+        prefect_rows(make_project(worker_image="prefecthq/prefect-aws:latest")),
+        "worker: image", WARNING, "another image at each start",
+    ),
+    "flows newer than the server": (
+        pool_rows(template=with_image("prefecthq/prefect:3.9.1-python3.12")), "versions", WARNING,
+        "flows are newer than the server",
+    ),
+    "flows that are old": (
+        pool_rows(template=with_image("prefecthq/prefect:3.4.0")), "versions", WARNING,
+        "older than 3.8.1 cannot relinquish",
+    ),
+    "flows in the worker's image": (
+        pool_rows(template=with_image(None)), "versions", OK, "pool's image 3.8.8",
+    ),
     "worker gone": (prefect_rows(workers=(GONE,)), "worker", FAILED, "last heartbeat 10 min ago"),
     "planned": (provisioning.rows(Provisioned("ready")), "provision", OK, "reach Prefect"),
     "to do": (provisioning.rows(Provisioned("pending", steps=("x",))), "provision", WARNING, "x"),
@@ -307,7 +340,9 @@ def test_without_a_version_as_in_prefect_cloud_all_else_is_looked_at(refusal: St
     pool = {"name": "spot", "type": "ecs", "base_job_template": make_template()}
     worker = {"name": "w", "status": "ONLINE", "last_heartbeat_time": NOW.isoformat()}
     served = {"/work_pools/spot": pool, "/work_pools/spot/workers/filter": [worker]}
+    served["/work_pools/filter"] = [pool]
     rows, asked = rows_of(refusal, served)
+    asked.add("/work_pools/filter")
     assert exit_of(rows) is Exit.OK
     assert the("Prefect from here", rows).found.startswith("version unknown")
     assert the("worker", rows).found == "1 online; last heartbeat 0 s ago"

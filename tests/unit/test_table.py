@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import infra
 from chalicelib.adapters.records import KEPT_FOR, RunTable, packed
 from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
+from chalicelib.core.model.not_now import NotNow
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.core.model.text import TEXT_LENGTH
@@ -120,6 +121,14 @@ def test_the_pause_that_holds_is_the_first_and_a_sweep_reads_it_and_leaves_it(
     assert table.read_sweep() == SweepNotes(pause=first)
     assert (table.resume(), table.read_pause(), table.read_sweep()) == (first, None, SweepNotes())
     assert table.pause(second) == second
+
+
+def test_until_when_prefect_is_not_asked_is_kept_for_every_function(dynamodb: Any) -> None:
+    assert RunTable(dynamodb, "runs", "").read_not_now() is None
+    for minutes in (1, 2):
+        kept = NotNow(NOW, NOW + timedelta(minutes=minutes), NOW)
+        RunTable(dynamodb, "runs", "react").save_not_now(kept)
+        assert RunTable(dynamodb, "runs", "sweep").read_not_now() == kept
 
 
 def test_the_longest_record_and_notes_fit_the_table_and_longer_ones_are_refused(

@@ -19,7 +19,12 @@ from moto import mock_aws
 from chalicelib import wiring
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.policy import Pause
-from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
+from chalicelib.errors import (
+    LAMBDA_RETRIES,
+    LeaseHeldError,
+    PrefectNotNowError,
+    PrefectUnavailableError,
+)
 from chalicelib.functions.meter import meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
@@ -61,6 +66,28 @@ def test_a_logged_error_of_ours_has_its_next_step_under_a_key(
     said = "another handler holds the lease. Next step: none: Lambda retries the event"
     assert record["exception"].endswith(said)
     assert str(raised.value) == said, "Lambda puts this into the failure queue"
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_an_invocation_ends_quietly_while_prefect_asks_for_time_unless_that_lasts(
+    lasts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lambda's retries would ask too early; an alarm and the failure queue hear of what lasts."""
+
+    def asked(_context: None, _event: object) -> NoReturn:
+        raise PrefectNotNowError("429", next_step="none", until=NOW, lasts=lasts)
+
+    lines = io.StringIO()
+    for handler in wiring.log_of_function().handlers:
+        monkeypatch.setattr(handler, "stream", lines)
+    if lasts:
+        with pytest.raises(PrefectNotNowError):
+            wiring.answer(asked, lambda _: None, {}, Context())
+    else:
+        postponed = wiring.answer(asked, lambda _: None, {}, Context())
+        assert postponed == {"postponed_until": NOW.isoformat()}
+    record = json.loads(lines.getvalue())
+    assert (record["level"], record["until"]) == ("WARNING", NOW.isoformat())
 
 
 @pytest.mark.usefixtures("settings")
@@ -127,8 +154,9 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
     [pytest.param(60_000, 0.3, id="the hurry"), pytest.param(3_300, 10.0, id="the invocation")],
 )
 def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
-    milliseconds_left: int, seconds: float, settings: pytest.MonkeyPatch
+    milliseconds_left: int, seconds: float, settings: pytest.MonkeyPatch, moto_dynamodb: Any
 ) -> None:
+    make_table(moto_dynamodb, "prefect-spot-dev")
     never = threading.Event()
     with ScriptedServer([silence(never)]) as server:
         settings.setenv("PREFECT_API_URL", f"{server.url}/api")
