@@ -110,6 +110,7 @@ def prefect(**changes: Any) -> dict[str, object]:
     heartbeat = {"last_heartbeat_time": "2026-11-23T12:00:00Z"}
     return {
         "GET /admin/version": "3.8.8",
+        "POST /work_pools/filter": [],
         f"GET /work_pools/{POOL}": {**pool, "base_job_template": {}},
         f"POST /work_pools/{POOL}/workers/filter": [{**worker, **heartbeat}],
         "POST /events/filter": {"events": [{"resource": started}]},
