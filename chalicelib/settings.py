@@ -210,12 +210,21 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
     Raises SettingError: names the setting, shows its value and says what is accepted.
     """
-    stage = environment.get("STAGE") or str(ROWS["stage"].default)
+    stage = _stage_of(environment)
     values = {name: _read(row, environment, stage) for name, row in ROWS.items()}
     values["worker_memory"] = _worker_memory(values["worker_cpu"], values["worker_memory"])
     settings = Settings(**values)
     _check_together(settings)
     return settings
+
+
+def read_clusters(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return ECS_CLUSTER alone, with its default: names or ARNs. Raises SettingError."""
+    return tuple(_read(ROWS["ecs_clusters"], environment, _stage_of(environment)))
+
+
+def _stage_of(environment: Mapping[str, str]) -> str:
+    return environment.get("STAGE") or str(ROWS["stage"].default)
 
 
 def _read(row: Setting, environment: Mapping[str, str], stage: str) -> Any:

@@ -28,7 +28,14 @@ from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.pricing import Rates, read_table, with_own
 from chalicelib.core.ports import Context
 from chalicelib.errors import PrefectSpotError, SettingError
-from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
+from chalicelib.settings import (
+    Settings,
+    function_names,
+    policy_of,
+    read_clusters,
+    read_settings,
+    stack_parameters,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -47,6 +54,8 @@ AWS_CONFIG: Final = Config(
 )
 """For what is asked at each event: botocore makes up its user agent anew for each call, and checks
 arguments that the service checks as well."""
+LONGEST_FILTERS: Final = 1_500
+"""Characters. A rule's pattern has 2,048 (EventBridge quotas), and the rest of ours has 450."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
 C = TypeVar("C")
@@ -67,6 +76,18 @@ def start_cold() -> None:
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         _rates()
         _dynamodb()
+
+
+def cluster_filters() -> list[Any]:
+    """Return what an EventBridge pattern has for `clusterArn`: the stage's clusters and no others.
+
+    `chalice deploy` and `chalice package` import the app with the stage's variables set (Chalice's
+    `cli/factory.py`, `load_chalice_app`), so a rule matches what its function would not ignore. A
+    list too long for a rule is left to the function. Raises SettingError.
+    """
+    clusters = read_clusters(os.environ)
+    filters = [c if c.startswith("arn:") else {"suffix": f":cluster/{c}"} for c in clusters]
+    return filters if len(str(filters)) < LONGEST_FILTERS else [{"prefix": "arn:"}]
 
 
 class Outcome(Protocol):
