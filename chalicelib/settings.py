@@ -179,12 +179,19 @@ class Settings:
         "10", forms.whole_number(1, 3_600), "how often it asks for due runs"
     )
     log_retention_days: int = _row(
-        "30", forms.RETENTION_DAYS, "how long worker and flow logs are kept"
+        "30", forms.RETENTION_DAYS, "how long logs are kept: worker's, flows' and Lambdas'"
     )
     rates: Rates = _row(
         "",
         forms.RATES,
         "your own rates, as of a savings plan, over the shipped table ([money](money.md))",
+        parameter="",
+    )
+    deployment_metrics: bool = _row(
+        "false",
+        forms.FLAG,
+        "`true`: metrics by deployment, too. CloudWatch charges for each"
+        " ([what it costs](money.md#what-it-costs-itself))",
         parameter="",
     )
     log_level: str = _row(

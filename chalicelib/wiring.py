@@ -148,7 +148,9 @@ def context_of(
         seconds_left=seconds_left,
         pause=pause,
         gather=_gather,
-        measure=EmfMetrics(chosen.stage, chosen.work_pool).measure,
+        measure=EmfMetrics(
+            chosen.stage, chosen.work_pool, by_deployment=chosen.deployment_metrics
+        ).measure,
     )
 
 

@@ -18,7 +18,7 @@ AUTH_STRING = "admin:only-for-these-tests"
 OPTIONS = Options(
     auth_string=AUTH_STRING,
     # Not a second less: a sweep must not be faster than a busy worker with any story's run.
-    settings={"SWEEP_GRACE_SECONDS": "30"},
+    settings={"SWEEP_GRACE_SECONDS": "30", "DEPLOYMENT_METRICS": "true"},
     # Time for the one handler before the next event comes: on Fargate it is half a minute.
     timings=Timings(deprovisioning_seconds=5),
     retry_scale=0.3,  # 18 and 36 s: a lease lives for the 20 s and 5 more

@@ -122,7 +122,7 @@ def test_more_clusters_than_a_rule_takes_are_left_to_the_functions(
 
 
 def test_chalice_makes_the_rules_with_the_variables_of_the_stage_it_deploys(tmp_path: Path) -> None:
-    """As `chalice deploy` and `chalice package` load the app; the shell has none of the settings."""
+    """As `chalice deploy` and `chalice package` load the app, from a shell without settings."""
     for name in ("app.py", "chalicelib", "infra"):
         (tmp_path / name).symlink_to(Path(__file__).parents[2] / name)
     stages = {

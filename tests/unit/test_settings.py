@@ -88,6 +88,7 @@ def test_own_rates_are_read() -> None:
         ("WORKER_MEMORY", "512", "1024, 2048, 3072, 4096"),
         ("WORK_QUEUES", "a'b", "work queues' names"),
         ("WORKER_QUERY_SECONDS", "0", "from 1 to 3600"),
+        ("DEPLOYMENT_METRICS", "1", "true, false"),
         ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("LOG_RETENTION_DAYS", "31", "30, 60, 90"),
         ("ALARM_EMAIL", "ops", "an e-mail address"),
@@ -204,6 +205,7 @@ def test_no_setting_is_read_but_through_the_table() -> None:
     files = [root / "app.py", *(root / "chalicelib").rglob("*.py")]
     uses = re.findall(r".*os\.environ.*", "\n".join(file.read_text() for file in files))
     assert sorted(use.strip() for use in uses) == [
+        "clusters = read_clusters(os.environ)",
         'if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:',
         # Before the settings are read, and checked with them.
         'log = Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")',

@@ -254,7 +254,7 @@ def test_dashboard_is_json_and_shows_every_metric_as_it_is_published() -> None:
     lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
     assert all(isinstance(line, list) for line in lines)
     ours = [line for line in lines if line[0] == NAMESPACE]
-    assert {line[1] for line in ours} == {*Metric} - {Metric.SPOT_INTERRUPTIONS}
+    assert {line[1] for line in ours} == {*Metric}
     for line in ours:
         assert line[2:6] == ["Stage", "dev", "WorkPool", "fargate-spot-dev"]
     [search] = [line[0] for line in lines if isinstance(line[0], dict)]

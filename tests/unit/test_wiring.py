@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -14,8 +15,10 @@ import boto3
 import pytest
 
 from chalicelib import wiring
+from chalicelib.core.metrics import Measured, Metric
 from chalicelib.errors import LAMBDA_RETRIES, LeaseHeldError, PrefectUnavailableError
 from tests.make import RUN_ID
+from tests.unit.emf import printed_data
 from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
@@ -62,6 +65,20 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
     assert context.scope == (("prefect-spot-dev",), account, region)
     assert context.lease == timedelta(seconds=65)
     assert 50 < context.seconds_left() <= 57
+
+
+@pytest.mark.parametrize("name", [None, "false", "true"])
+def test_metrics_are_published_by_deployment_only_where_that_is_set(
+    name: str | None, settings: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name:
+        settings.setenv("DEPLOYMENT_METRICS", name)
+    values = {metric: Decimal(1) for metric in Metric}
+    wiring.context_of(Context()).measure(Measured("etl/nightly", values))
+    data = printed_data(capsys.readouterr().out)
+    by_pool = (("Stage", "dev"), ("WorkPool", "fargate-spot-dev"))
+    by_deployment = {(*by_pool, ("Deployment", "etl/nightly"))} if name == "true" else set()
+    assert {datum.dimensions for datum in data} == {by_pool} | by_deployment
 
 
 @pytest.mark.parametrize(
