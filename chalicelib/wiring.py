@@ -179,6 +179,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             work_pool=chosen.work_pool,
             pool_template=infra.load("base-job-template.json"),
             functions=function_names(chosen.stage),
+            log_retention_days=chosen.log_retention_days,
         ),
         aws=AwsAccount(
             cloudformation=boto3.client("cloudformation"),
@@ -186,6 +187,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             events=boto3.client("events"),
             iam=boto3.client("iam"),
             lambdas=boto3.client("lambda"),
+            logs=boto3.client("logs"),
             ssm=boto3.client("ssm"),
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),

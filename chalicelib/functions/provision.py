@@ -131,9 +131,12 @@ def _observe(context: ProvisionContext) -> Observed:
             has_role = aws.has_service_linked_role()
     arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
+    retentions = aws.read_retentions(desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None
-    return Observed(stack, network, arn or "", pool, deliveries, has_role, tuple(problems))
+    return Observed(
+        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems)
+    )
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:

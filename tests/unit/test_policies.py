@@ -177,7 +177,7 @@ OWN = actions(
     " TagResource UntagResource UpdateStack",
     ec2="DescribeSubnets DescribeVpcs",
     events="ListRuleNamesByTarget ListTargetsByRule PutTargets",
-    logs="CreateLogStream PutLogEvents",
+    logs="CreateLogStream DescribeLogGroups PutLogEvents PutRetentionPolicy",
     sqs="SendMessage",
     ssm="GetParameter",
 ) | {"lambda:GetFunctionEventInvokeConfig", "lambda:PutFunctionEventInvokeConfig"}
