@@ -7,6 +7,7 @@ are checked at cold start and by each `spotctl` command: a wrong one stops it, n
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
@@ -185,6 +186,13 @@ class Settings:
         "",
         forms.RATES,
         "your own rates, as of a savings plan, over the shipped table ([money](money.md))",
+        parameter="",
+    )
+    assumed_spot_discount: Decimal = _row(
+        "0.68",
+        forms.SHARE,
+        "how much less than on-demand Spot is assumed to cost where no Spot rate is known; figures"
+        " made with it are [marked](money.md#rates)",
         parameter="",
     )
     deployment_metrics: bool = _row(

@@ -25,7 +25,7 @@ from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.model.pricing import Rates, read_table, with_own
+from chalicelib.core.model.pricing import Rates, read_table, with_assumed, with_own
 from chalicelib.core.ports import Context
 from chalicelib.errors import PrefectSpotError, SettingError
 from chalicelib.settings import (
@@ -292,9 +292,10 @@ def _deployment_names() -> dict[UUID, str]:
 @cache
 def _rates() -> Rates:
     try:
-        return with_own(read_table(infra.load("prices.json")), settings().rates)
+        rates = with_own(read_table(infra.load("prices.json")), settings().rates)
     except ValueError as error:
         raise SettingError(
             f"RATES contradict the shipped rates: {error}",
             next_step="correct RATES in .chalice/config.json, then run spotctl deploy",
         ) from None
+    return with_assumed(rates, settings().assumed_spot_discount)

@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from spotctl.replay.figures import TITLES
+from chalicelib.core.money.report import ASSUMED_MARK
+from spotctl.replay.figures import MADE_WITH_SPOT_RATE, TITLES
 
 
 def as_table(replay: Mapping[str, Any]) -> RenderableType:
@@ -25,8 +26,13 @@ def as_table(replay: Mapping[str, Any]) -> RenderableType:
     for title in columns.values():
         table.add_column(escape(title), justify="right", overflow="fold")
     for name, title in TITLES.items():
-        table.add_row(title, *(str(replay[column][name]) for column in columns))
+        table.add_row(title, *(_figure(replay[column], name) for column in columns))
     return Group(table, *(escape(f"Not known: {sentence}.") for sentence in replay["not_known"]))
+
+
+def _figure(figures: Mapping[str, Any], name: str) -> str:
+    is_assumed = name in MADE_WITH_SPOT_RATE and figures["assumed_bills"]
+    return f"{figures[name]}{ASSUMED_MARK * bool(is_assumed)}"
 
 
 def _words(settings: Mapping[str, str]) -> str:

@@ -47,6 +47,12 @@ def test_the_policy_is_what_the_settings_say() -> None:
     assert policy.economics
 
 
+@pytest.mark.parametrize("text", ["0.68", "0", ".5", "0.999999"])
+def test_the_assumed_discount_is_a_share_below_all_of_it(text: str) -> None:
+    assert read(ASSUMED_SPOT_DISCOUNT=text).assumed_spot_discount == Decimal(text)
+    assert read().assumed_spot_discount == Decimal("0.68")
+
+
 def test_own_rates_are_read() -> None:
     rates = read(RATES="eu-west-1/arm64/FARGATE=0.03/0.003").rates
     assert rates["eu-west-1", "arm64", "FARGATE"].vcpu_hour_usd == Decimal("0.03")
@@ -88,6 +94,10 @@ def test_own_rates_are_read() -> None:
         ("WORKER_MEMORY", "512", "1024, 2048, 3072, 4096"),
         ("WORK_QUEUES", "a'b", "work queues' names"),
         ("WORKER_QUERY_SECONDS", "0", "from 1 to 3600"),
+        *(
+            ("ASSUMED_SPOT_DISCOUNT", wrong, "from 0 to below 1")
+            for wrong in ("1", "1.5", "-0.1", "68%", "68", "0.", "NaN", "1e-1")
+        ),
         ("DEPLOYMENT_METRICS", "1", "true, false"),
         ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("LOG_RETENTION_DAYS", "31", "30, 60, 90"),

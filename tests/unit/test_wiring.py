@@ -67,6 +67,19 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
     assert 50 < context.seconds_left() <= 57
 
 
+def test_a_region_without_a_spot_rate_has_an_assumed_one_unless_rates_has_it(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    spot = ("eu-central-1", "x86_64", "FARGATE_SPOT")
+    settings.setenv("ASSUMED_SPOT_DISCOUNT", "0.5")
+    rates = wiring.context_of(Context()).policy.rates
+    assert (rates[spot].vcpu_hour_usd, rates[spot].is_assumed) == (Decimal("0.02328"), True)
+    forget()
+    settings.setenv("RATES", f"{'/'.join(spot)}=0.01/0.001")
+    rates = wiring.context_of(Context()).policy.rates
+    assert (rates[spot].vcpu_hour_usd, rates[spot].is_assumed) == (Decimal("0.01"), False)
+
+
 @pytest.mark.parametrize("name", [None, "false", "true"])
 def test_metrics_are_published_by_deployment_only_where_that_is_set(
     name: str | None, settings: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
