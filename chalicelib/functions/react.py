@@ -35,7 +35,24 @@ def react(context: Context, event: object) -> Decision:
     is_ours = cause_of(task, warned=False) is not Cause.OTHER
     if not is_ours and not context.records.read(task.flow_run_id).warned_of(task.arn):
         return _ignored(context, "a stop without a Spot warning is left to Prefect", task)
-    return rescue(context, task.flow_run_id, task)
+    decision = rescue(context, task.flow_run_id, task)
+    if not task.exited and (ended := _ended_meanwhile(context, task)):
+        return rescue(context, task.flow_run_id, ended)
+    return decision
+
+
+def _ended_meanwhile(context: Context, task: Task) -> Task | None:
+    """Return the task of a warning, now on record, if it has ended; None if not, or if unknown.
+
+    The event about its end may have been ignored: a container that exits by itself ends without a
+    word of Spot, and its handler reads the record. The one that comes second sees the other.
+    """
+    try:
+        described = context.tasks.describe(task.cluster_arn, task.arn)
+    except Exception:  # the warning is on record, and the next sweep looks at the task
+        context.log.exception("describing a warned task failed", task_arn=task.arn)
+        return None
+    return completed_by(task, described) if described and described.exited else None
 
 
 def _ignored(context: Context, reason: str, task: Task | None = None) -> Decision:

@@ -88,6 +88,23 @@ def test_an_event_that_lacks_something_is_completed_from_ecs(scene: Scene, missi
     assert scene.universe.calls.count("tasks.describe") == 1
 
 
+def test_a_warning_that_is_handled_late_is_followed_by_the_end_of_its_task(scene: Scene) -> None:
+    """Its container exited by itself, and that event was ignored: no warning was on record yet."""
+    universe = scene.universe
+    warning = universe.warning(scene.task)
+    universe.stops(scene.task, stop_code="EssentialContainerExited", stopped_reason="exited")
+    assert react(scene.context, universe.end_of(scene.task)).verdict is Verdict.IGNORE
+    react(scene.context, warning)
+    assert scene.prefect.is_due(scene.run_id)
+
+
+def test_a_warning_stands_where_ecs_does_not_describe_its_task(scene: Scene) -> None:
+    warning = scene.universe.warning(scene.task)
+    scene.universe.tasks.clear()
+    assert react(scene.context, warning).verdict is Verdict.WARNED
+    assert scene.state is StateType.RUNNING
+
+
 def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:
     scene.universe.tasks[scene.task.arn] = replace(scene.task, flow_run_id=None)
     decision = react(scene.context, scene.event(without="overrides"))
