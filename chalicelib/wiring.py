@@ -25,7 +25,7 @@ from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.model.pricing import Rates, read_table, with_assumed, with_own
+from chalicelib.core.model.pricing import Rates, rates_of
 from chalicelib.core.ports import Context
 from chalicelib.errors import PrefectSpotError, SettingError
 from chalicelib.settings import (
@@ -291,11 +291,11 @@ def _deployment_names() -> dict[UUID, str]:
 
 @cache
 def _rates() -> Rates:
+    chosen, table = settings(), infra.load("prices.json")
     try:
-        rates = with_own(read_table(infra.load("prices.json")), settings().rates)
+        return rates_of(table, chosen.rates, chosen.assumed_spot_discount)
     except ValueError as error:
         raise SettingError(
             f"RATES contradict the shipped rates: {error}",
             next_step="correct RATES in .chalice/config.json, then run spotctl deploy",
         ) from None
-    return with_assumed(rates, settings().assumed_spot_discount)

@@ -118,6 +118,14 @@ def with_own(shipped: Rates, own: Rates) -> Rates:
     return checked([*(rate for key, rate in shipped.items() if key not in own), *rows])
 
 
+def rates_of(table: Mapping[str, Any], own: Rates, discount: Decimal) -> Rates:
+    """Return a stage's rates: the shipped table's, `own` over them, and the assumed for the rest.
+
+    Raises ValueError: they contradict each other, as Spot above on-demand.
+    """
+    return with_assumed(with_own(read_table(table), own), discount)
+
+
 def with_assumed(rates: Rates, discount: Decimal) -> Rates:
     """Return the rates, with a Spot rate for each of on-demand that has none: on-demand less that.
 
