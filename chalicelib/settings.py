@@ -122,7 +122,7 @@ class Settings:
     ecs_clusters: tuple[str, ...] = _row(
         "prefect-spot-<stage>",
         forms.CLUSTERS,
-        "the cluster, or several. Tasks of others are ignored",
+        "the cluster, or several. Tasks of others are ignored: the event rules do not pass them on",
         "ClusterName",
         name="ECS_CLUSTER",
     )

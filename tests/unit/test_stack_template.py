@@ -14,7 +14,7 @@ from cfnlint.config import ManualArgs
 from prefect_aws.workers import ecs_worker
 
 import infra
-from chalicelib.core.metrics import NAMESPACE, Metric
+from chalicelib.core.metrics import NAMESPACE, UNITS, Metric
 from tests.unit import stack_template as stack
 from tests.unit.stack_template import ACCOUNT, REGION
 
@@ -261,5 +261,9 @@ def test_dashboard_is_json_and_shows_every_metric_as_it_is_published() -> None:
     assert search["expression"].startswith("SEARCH('{PrefectSpot,Stage,WorkPool,Deployment} ")
     assert 'MetricName="SpotInterruptions"' in search["expression"]
     assert search["label"] == "${PROP('Dim.Deployment')}"
+    for widget in widgets:
+        usd = {line[1] for line in widget["properties"]["metrics"] if line[0] == NAMESPACE}
+        is_money = bool(usd - UNITS.keys())
+        assert ("assumed rates" in widget["properties"]["title"]) is is_money
     places = [(widget["x"], widget["y"]) for widget in widgets]
     assert len(set(places)) == len(places)
