@@ -40,6 +40,13 @@ class PrefectUnavailableError(PrefectSpotError):
     """
 
 
+class PrefectUnreadableError(PrefectUnavailableError):
+    """Prefect failed over this request: 500, a time-out, or an answer too long, or unreadable.
+
+    Where it answers others, something that this one asks for is the cause.
+    """
+
+
 class PrefectOutcomeUnknownError(PrefectUnavailableError):
     """The answer to a request that must not be repeated was lost: it may have taken effect."""
 
@@ -104,14 +111,38 @@ class NotProvisionedError(PrefectSpotError):
     """A problem keeps a scheduled call from provisioning; raised so that an alarm reports it."""
 
 
-_ABOUT_ONE: Final = ("ValidationException", "InvalidParameterException", "ClientException")
+PASSING: Final = (
+    LeaseHeldError,
+    LeaseLostError,
+    PrefectUnavailableError,
+    ThrottledError,
+    UnsettledError,
+)
+"""After these the next sweep tries again; any other keeps a run from being judged, or billed."""
+_ABOUT_ONE: Final = {
+    "ClientException",
+    "InvalidParameterException",
+    "ItemCollectionSizeLimitExceeded",
+    "ItemCollectionSizeLimitExceededException",
+    "SerializationException",
+    "ValidationError",
+    "ValidationException",
+}
+
+
+def aws_codes(error: Exception) -> frozenset[str]:
+    """Return why AWS refused a request: of a cancelled transaction, the reasons of its items."""
+    answer = getattr(error, "response", None) or {}
+    codes = {reason.get("Code") for reason in answer.get("CancellationReasons", ())}
+    return frozenset(codes - {None, "None"}) or frozenset({answer.get("Error", {}).get("Code", "")})
 
 
 def concerns_all(error: Exception) -> bool:
     """Return whether AWS throttles, denies or cannot be reached: the next run meets it as well.
 
-    False for what only the request at hand met, and for any error that is not botocore's.
+    False for what only the request at hand met, what botocore does not even send among it, and for
+    any error that is not botocore's.
     """
-    answer = getattr(error, "response", None) or {}
     is_of_aws = type(error).__module__.startswith("botocore.")
-    return is_of_aws and answer.get("Error", {}).get("Code") not in _ABOUT_ONE
+    is_sent = type(error).__name__ != "ParamValidationError"
+    return is_of_aws and is_sent and not aws_codes(error) <= _ABOUT_ONE

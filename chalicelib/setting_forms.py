@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from chalicelib.core.model.pricing import OWN_RATES_FORM, read_own_rates
 from chalicelib.errors import SettingError
@@ -83,17 +83,29 @@ def all_matching(pattern: str, accepted: str) -> Form:
     return Form(f"{accepted}, comma-separated", read)
 
 
+def may_hold_credential(text: str) -> bool:
+    """Whether a Prefect API key stands in the text, percent-encoded too."""
+    return re.search("pn[ub]_", unquote(unquote(text)), re.IGNORECASE) is not None
+
+
 def _read_url(text: str) -> str:
-    parts = urlsplit(text.strip())
-    if "@" in text:
+    url = text.strip().rstrip("/")
+    is_url = _URL.fullmatch(unquote(unquote(url)))
+    if may_hold_credential(url) or not (is_url or _NO_SECRET.fullmatch(url)):
         raise SettingError(
-            "PREFECT_API_URL holds credentials",
-            next_step="store them in an SSM SecureString, and name it in"
+            "PREFECT_API_URL holds credentials, or may: it is not shown",
+            next_step="set it to the address alone, without user, password, key, ? and #; store a"
+            " credential in an SSM SecureString, and name that in PREFECT_API_KEY_PARAMETER or"
             " PREFECT_API_AUTH_STRING_PARAMETER",
         )
-    return _checked(parts.scheme in ("http", "https") and parts.hostname, text.strip().rstrip("/"))
+    return _checked(is_url, url)
 
 
+_URL: Final = re.compile(
+    r"https?://([\w.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^\s?#@\\]*)?", re.IGNORECASE
+)
+_NO_SECRET: Final = re.compile(r"([a-z]+://)?([\w-]+\.)+[a-z]+(:[0-9]{1,5})?|", re.IGNORECASE)
+"""A wrong address that can be shown: a host alone."""
 _PREFECT_NAME: Final = r"""[^,'"\\/%&<>]*[^,'"\\/%&<>\s][^,'"\\/%&<>]*"""
 TEXT: Final = Form("text", str)
 FLAG: Final = one_of((True, False))
@@ -103,7 +115,7 @@ API_URL: Final = Form(
     _read_url,
 )
 SECRET_PARAMETER: Final = matching(
-    r"(?!pn[ub]_)/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*",
+    r"(?!/?pn[ub]_)/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*",
     "the name of an SSM SecureString in this region that holds the credential, no ARN",
     is_secret=True,
 )

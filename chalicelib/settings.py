@@ -277,8 +277,9 @@ def _check_together(settings: Settings) -> None:
 
 
 def _wrong(row: Setting, text: str, accepted: str = "", why: str = "") -> SettingError:
-    shown = "not shown, since it may be a credential" if row.form.is_secret else repr(text)
-    reason = f" ({why})" if why else ""
+    is_secret = row.form.is_secret or forms.may_hold_credential(text)
+    shown = "not shown, since it may be a credential" if is_secret else repr(text)
+    reason = f" ({why})" if why and not is_secret else ""
     return SettingError(
         f"{row.name} is {shown}{reason}; accepted: {accepted or row.form.accepted}",
         next_step=f"correct {row.name} in .chalice/config.json, then run spotctl deploy",

@@ -19,9 +19,11 @@ def main() -> None:
     """Save the S3 block for results, then both deployments; prints the id of `nightly-sales`."""
     arguments = _arguments()
     # No key in the block: in the container, the task role's rights hold.
-    S3Bucket(bucket_name=arguments.bucket, credentials=AwsCredentials()).save(
-        RESULTS.removeprefix("s3-bucket/"), overwrite=True
-    )
+    S3Bucket(
+        bucket_name=arguments.bucket,
+        bucket_folder=arguments.folder,
+        credentials=AwsCredentials(),
+    ).save(RESULTS.removeprefix("s3-bucket/"), overwrite=True)
     for flow in (exchange_rates, nightly_sales):
         function = flow.name.replace("-", "_")
         remote: Any = flow.from_source(
@@ -57,6 +59,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pool", required=True, help="work pool to deploy to")
     parser.add_argument("--queue", default="default", help="work queue in the pool")
     parser.add_argument("--bucket", required=True, help="S3 bucket for results")
+    parser.add_argument(
+        "--folder",
+        default="",
+        help="folder in the bucket: deployments/NAME with the role of deployment_role.json",
+    )
     parser.add_argument("--path", default="/opt/flows", help="the flows' folder in the image")
     parser.add_argument("--image", help="image that holds the flows")
     parser.add_argument("--cpu", type=int, help="of a run's task, in CPU units")

@@ -10,6 +10,9 @@ A rerun is the same flow run, so all that is keyed by the run's id finds what wa
    `run_deployment` returns at the child's *first* final state, which is Crashed where Spot has no
    room for it, the call stands in a task that is retried while the child is Crashed: a retry finds
    the same child, rescued meanwhile. Without that, our run fails of a child that completes later.
+
+Results are JSON: Prefect's default is pickle, which runs code when it is read. A task's result is
+written as its flow's.
 """
 
 import time
@@ -46,7 +49,7 @@ def convert(region: str, amount: int, rate: float, seconds: float) -> float:
     return amount * rate
 
 
-@flow(persist_result=True, result_storage=RESULTS)
+@flow(persist_result=True, result_storage=RESULTS, result_serializer="json")
 def exchange_rates(seconds: float = 2) -> dict[str, float]:
     """Return today's rates: a deployment of its own, which others may call as well."""
     return {currency: fetch_rate(currency, seconds) for currency in CURRENCIES.values()}
@@ -74,7 +77,7 @@ def ask_for_rates(key: str, seconds: float) -> dict[str, float]:
     return rates
 
 
-@flow(persist_result=True, result_storage=RESULTS)
+@flow(persist_result=True, result_storage=RESULTS, result_serializer="json")
 def in_dollars(sales: dict[str, int], rates: dict[str, float], seconds: float) -> float:
     """Return the sum of the regions' sales in USD."""
     return sum(
@@ -83,7 +86,7 @@ def in_dollars(sales: dict[str, int], rates: dict[str, float], seconds: float) -
     )
 
 
-@flow(persist_result=True, result_storage=RESULTS)
+@flow(persist_result=True, result_storage=RESULTS, result_serializer="json")
 def nightly_sales(days: int = 4, seconds: float = 2) -> float:
     """Load the days, ask for the rates, and return the sales in USD. `seconds`: of each task."""
     logger = get_run_logger()

@@ -18,9 +18,22 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 
 NAME = "prefect-spot: a run goes on on-demand"
 EVENT = "prefect-spot.on-demand"
+
+
+def escaped(value: str) -> str:
+    """Return the template of a value on one line, without what Slack reads as link or mention.
+
+    A run's name may be anyone's: `<!channel>` in it would call everybody. Source: Slack's
+    documentation, "Formatting text for app surfaces", "Escaping text".
+    """
+    replaced = "replace('&', '&amp;') | replace('<', '&lt;') | replace('>', '&gt;')"
+    return f"{{{{ ({value} | string).split() | join(' ') | {replaced} }}}}"
+
+
 BODY = (
-    "{{ flow_run.name }}, interruption {{ event.payload.interruption }}"
-    " ({{ event.payload.allowed_on_spot }} allowed on Spot), flow run {{ flow_run.id }}"
+    f"{escaped('flow_run.name')}, interruption {escaped('event.payload.interruption')}"
+    f" ({escaped('event.payload.allowed_on_spot')} allowed on Spot),"
+    f" flow run {escaped('flow_run.id')}"
 )
 
 

@@ -4,6 +4,7 @@ Real are Prefect's server and worker, the flows, `chalice deploy`, the zip and L
 client; AWS is emulated. All of it listens on 127.0.0.1 and is gone when the `with` ends.
 """
 
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,11 @@ WORKER_SERVICE = "worker"
 T = TypeVar("T")
 
 
+def new_auth_string() -> str:
+    """Return a user and a password that nobody can know."""
+    return f"admin:{secrets.token_hex(16)}"
+
+
 @dataclass(frozen=True)
 class Options:
     """How the cloud is built. `settings` are the deployed Lambdas', over what the cloud needs.
@@ -56,7 +62,7 @@ class Options:
     `lambda_concurrency`: how many processes each function may have.
     """
 
-    auth_string: str = "admin:only-on-this-machine"
+    auth_string: str = field(default_factory=new_auth_string)
     settings: Mapping[str, str] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
     worker_query_seconds: int = 2

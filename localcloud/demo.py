@@ -74,6 +74,7 @@ def main() -> int:
                 console.print(
                     f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]"
                     f"  (password: {options.auth_string}; Ctrl-C ends all)"
+                    "\nThe password is of this run alone; sign in with all of it, admin: included."
                 )
                 with suppress(KeyboardInterrupt):
                     signal.pause()
@@ -89,6 +90,8 @@ def main() -> int:
 def report_failure(console: Console, error: Exception, file: Path = FAILURE) -> None:
     """Print what ended the demo, and the next step; the traceback goes into a file."""
     file.parent.mkdir(exist_ok=True)
+    file.touch(mode=0o600)  # logs may hold what is nobody else's business
+    file.chmod(0o600)
     file.write_text("".join(traceback.format_exception(error)))
     console.print(f"error: the demo failed: {error}", style="bold red", markup=False)
     console.print(f"next step: {NEXT_STEP}")

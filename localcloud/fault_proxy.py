@@ -15,9 +15,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Self, assert_never
 from urllib.parse import urlsplit
+
+from localcloud.guard import GuardedHandler
 
 UPSTREAM_SECONDS = 60.0
 _NOT_PASSED_ON = {"connection", "keep-alive", "transfer-encoding", "content-length"}
@@ -196,9 +198,10 @@ class FaultProxy(ThreadingHTTPServer):
         unplanned fault.
         """
         upstream = HTTPConnection(self._upstream, timeout=UPSTREAM_SECONDS)
-        headers = {k: v for k, v in request.headers.items() if k != "connection"}
+        # The host is the upstream's: it refuses requests that were meant for another.
+        kept = {k: v for k, v in request.headers.items() if k not in ("connection", "host")}
         try:
-            upstream.request(request.method, request.path, request.body or None, headers)
+            upstream.request(request.method, request.path, request.body or None, kept)
             answer = upstream.getresponse()
             return Answer(answer.status, dict(answer.getheaders()), answer.read())
         except (OSError, HTTPException) as error:
@@ -208,7 +211,7 @@ class FaultProxy(ThreadingHTTPServer):
             upstream.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(GuardedHandler):
     server: FaultProxy
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else each answer on a kept connection waits 40 ms for an ACK

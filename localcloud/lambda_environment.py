@@ -14,11 +14,13 @@ import threading
 import time
 import uuid
 import zipfile
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import psutil
 from moto.awslambda.models import LambdaFunction
 
 from localcloud.aws import EmulatedAws
@@ -107,6 +109,7 @@ class ExecutionEnvironment:
         self._log_read = 0  # bytes
         self._api = _RuntimeApi(config.arn)
         self._process = self._start(supervisor, aws, runtime_python)
+        self._api.client_pid.set_result(self._process.pid)
         threading.Thread(target=self._notice_death, daemon=True).start()
 
     @property
@@ -195,9 +198,14 @@ class ExecutionEnvironment:
 
 
 class _RuntimeApi(ThreadingHTTPServer):
-    """The Runtime API of one environment, on a port of its own: the client knows no paths."""
+    """The Runtime API of one environment, on a port of its own: the client knows no paths.
+
+    Nor a password: so only the environment's own process is answered. An event holds the
+    environment of flows.
+    """
 
     daemon_threads = True
+    START_SECONDS = 5.0
 
     def __init__(self, function_arn: str) -> None:
         super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
@@ -205,7 +213,15 @@ class _RuntimeApi(ThreadingHTTPServer):
         self.work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self.messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self.was_asked = False
+        self.client_pid: Future[int] = Future()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def verify_request(self, _request: Any, client_address: Any) -> bool:
+        """Whether the other end of the connection is the environment's own process."""
+        with contextlib.suppress(psutil.Error, TimeoutError):
+            client = psutil.Process(self.client_pid.result(self.START_SECONDS))
+            return any(each.laddr == client_address for each in client.net_connections("tcp4"))
+        return False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report a failure, except of a process that was ended during a request."""

@@ -31,8 +31,6 @@ NO_CAPACITY = (
     "Please try again later or in a different availability zone"
 )
 
-WITHOUT_TLS = {"Bool": {"aws:SecureTransport": "false"}}
-
 Description = dict[str, Any]
 
 
@@ -99,7 +97,7 @@ def install() -> None:
     ecs.stop_task = _stop_task
     ecs.describe_tasks = _describe_tasks
     SERVICE_NAME_CONVERSION["ecs"] = "ECS"  # else its role is called AWSServiceRoleForecs
-    _take_requests_to_s3_for_encrypted()
+    _leave_out_conditional_statements_of_bucket_policies()
     _hand_invocations_to_hooks()
 
 
@@ -164,6 +162,11 @@ def _stop_task(self: EC2ContainerServiceResponse) -> ActionResult:
     return ActionResult({"task": _described(task)})
 
 
+MOST_TASKS = 100
+_IDENTIFIER = re.compile(r"(arn:[\w-]+:ecs:[\w-]+:\d{12}:task/([\w-]+/)?)?[\w-]{1,255}", re.ASCII)
+"""What ECS takes for a task: its id, or an ARN. One that it does not take fails the whole call."""
+
+
 def _describe_tasks(self: EC2ContainerServiceResponse) -> ActionResult:
     """As it comes, DescribeTasks knows few fields, looks into all clusters, and misses nothing.
 
@@ -172,6 +175,10 @@ def _describe_tasks(self: EC2ContainerServiceResponse) -> ActionResult:
     wanted, cluster = self._get_param("tasks", []), self._get_param("cluster", "default")
     if not wanted:
         raise InvalidParameterException("Tasks cannot be empty.")
+    if len(wanted) > MOST_TASKS:
+        raise InvalidParameterException(f"Tasks cannot have more than {MOST_TASKS} elements.")
+    if not all(_IDENTIFIER.fullmatch(name) for name in wanted):
+        raise InvalidParameterException("Identifiers are invalid.")
     found = {name: _find(self.ecs_backend, cluster, name) for name in wanted}
     descriptions = [_described(task) for task in found.values() if task]
     for description in descriptions:
@@ -192,7 +199,7 @@ def _find(backend: EC2ContainerServiceBackend, cluster: str, id_or_arn: str) -> 
     return next((task for task in tasks if task.id == task_id), None)
 
 
-def _take_requests_to_s3_for_encrypted() -> None:
+def _leave_out_conditional_statements_of_bucket_policies() -> None:
     """As it comes, no condition is read: what is denied without TLS is denied always."""
     original = FakeBucket.get_permission
 
@@ -200,7 +207,7 @@ def _take_requests_to_s3_for_encrypted() -> None:
         if self.policy is None:
             return original(self, action, resource)
         document = json.loads(self.policy)
-        meant = [s for s in document["Statement"] if s.get("Condition") != WITHOUT_TLS]
+        meant = [s for s in document["Statement"] if "Condition" not in s]
         for_now = copy.copy(self)
         for_now.policy = json.dumps({**document, "Statement": meant}).encode()
         return original(for_now, action, resource)

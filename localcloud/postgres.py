@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from localcloud.processes import free_port
+from localcloud.processes import beside, free_port
 
 START_SECONDS = 30.0
 END_SECONDS = 10.0
@@ -31,14 +31,14 @@ Spawn = Callable[..., subprocess.Popen[bytes]]
 class Postgres:
     """A server on 127.0.0.1 and a free port; gone, with its data, after the `with` block.
 
-    `folder` is made for it; the user it runs as needs access to the folders above (it has in a
-    supervisor's folder, not in one of pytest's).
+    It lives in `folder`, within a supervisor's, or beside that where it runs as another user: to
+    whom the folders above the supervisor's must be open, as pytest's are not.
     """
 
     def __init__(self, folder: Path, spawn: Spawn) -> None:
-        self.folder = folder
         self._spawn = spawn
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
+        self.folder = beside(folder) if self._user else folder
         self._password = secrets.token_hex(16)
         self._programs = Path()
         self._process: subprocess.Popen[bytes] | None = None

@@ -61,7 +61,7 @@ class PrefectServer:
         Raises RuntimeError, with the end of its log, when it ends or is silent for two minutes.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        command = [str(self._python), "-m", "prefect", "server", "start"]
+        command = [str(self._python), "-m", "localcloud.guarded_prefect", "server", "start"]
         self._process = self._spawn(
             [*command, "--host", "127.0.0.1", "--port", str(self._port)],
             env=self._environment(),
@@ -85,6 +85,7 @@ class PrefectServer:
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._folder),
+            "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
             "PREFECT_API_DATABASE_CONNECTION_URL": (
@@ -96,6 +97,8 @@ class PrefectServer:
             "PREFECT_UI_API_URL": self.api_url,
             # Else the UI's files are copied into the installed package, by all servers at once.
             "PREFECT_UI_STATIC_DIRECTORY": str(self._folder / "ui"),
+            # The UI's own: by default, every page may read the answers. (The long name came later.)
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": (f"{self.ui_url},http://localhost:{self._port}"),
             "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": str(self._csrf).lower(),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",

@@ -30,6 +30,8 @@ _PAUSE_SECONDS = 0.03
 class Supervisor:
     """A temporary folder and the processes living in it; both end with the `with` block.
 
+    No other user gets into the folder. A process of another user has one of its own, `beside` it.
+
     Price: a marker is only seen where a process's environment may be read, which on macOS
     excludes Apple's own binaries (/bin/sleep); their Python parents are seen.
     """
@@ -45,7 +47,6 @@ class Supervisor:
         Raises RuntimeError at the end when processes or files outlive the reaper's patience.
         """
         folder = Path(tempfile.mkdtemp(prefix="prefect-spot-", dir=root)).resolve()
-        folder.chmod(0o711)  # a server spawned as another user (PostgreSQL) must pass through
         mark = str(uuid.uuid4())
         package = Path(__file__).resolve().parent
         reaper = subprocess.Popen(
@@ -95,6 +96,14 @@ class Supervisor:
                 start_new_session=True,
                 user=user,
             )
+
+
+def beside(folder: Path) -> Path:
+    """Return where in place of `folder`, in a supervisor's, another user's process may live.
+
+    It goes with the supervisor's.
+    """
+    return folder.parent.with_name(f"{folder.parent.name}-{folder.name}")
 
 
 def end_tree(process: subprocess.Popen[bytes], marker: tuple[str, str]) -> None:
@@ -152,7 +161,8 @@ def _reap(value: str, folder: Path) -> bool:
         signal.signal(ignored, signal.SIG_IGN)
     sys.stdin.buffer.read()  # returns when the owner closes the pipe, or is no more
     gone = _kill_until_gone((MARKER, value))
-    shutil.rmtree(folder, ignore_errors=True)
+    for each in (folder, *folder.parent.glob(f"{folder.name}-*")):
+        shutil.rmtree(each, ignore_errors=True)
     return gone and not folder.exists()
 
 

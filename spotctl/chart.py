@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chalicelib.core.money.report import ASSUMED_MARK, Counts, Report, Row, days_between
+from spotctl.output import clean
 
 MOST_DEPLOYMENTS: Final = 12
 """How many rates are drawn: those of the deployments with the most interruptions."""
@@ -81,7 +82,7 @@ def _mark(report: Report) -> str:
 
 
 def _name(row: Row) -> str:
-    """Cut and escape the name: to matplotlib, a dollar sign begins a formula."""
-    name = row.deployment
+    """Clean, cut and escape the name: to matplotlib, a dollar sign begins a formula."""
+    name = clean(row.deployment)
     short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
     return short.replace("$", r"\$")

@@ -1,6 +1,5 @@
 """The commands: options in, one call each, exit code out."""
 
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +13,21 @@ from spotctl.context import Context, open_context
 from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import target, watch
 from spotctl.errors import RefusedError, explain
-from spotctl.output import Exit, Output, Row, State, exit_of, table_of, table_of_rows
+from spotctl.output import (
+    Exit,
+    Output,
+    exit_of,
+    show_crash,
+    show_error,
+    table_of_rows,
+)
 from spotctl.project import read_project
-from spotctl.redrive import redrive as redrive_messages
+from spotctl.redrive import as_table as table_of_messages
+from spotctl.redrive import open_queue, show_redriven
 from spotctl.replay.run import read_change, run_replay
 from spotctl.replay.show import as_table as table_of_replay
 from spotctl.report import as_csv, as_mapping, as_table, read_report
+from spotctl.status import show_status
 from spotctl.status import status as status_of
 from spotctl.teardown import find_stack, running_flows, what_stays
 from spotctl.teardown import teardown as delete_stage
@@ -29,7 +37,7 @@ Deploy, check, test, report on and tear down prefect-spot.
 
 Settings come from .chalice/config.json, as for the Lambdas; AWS credentials and region from your
 environment or profile. Prefect's credential is your PREFECT_API_KEY or PREFECT_API_AUTH_STRING,
-otherwise the Lambdas'.
+where the stage's server is your own PREFECT_API_URL too; otherwise the Lambdas'.
 
 Exit codes: 0 success; 1 a part or a step failed, as the output shows; 2 the command could not run
 (wrong setting or option, no credentials); 130 ended by Ctrl-C.
@@ -44,9 +52,13 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (PrefectSpotError, BotoCoreError, ClientError, OSError) as error:
-            what, next_step = explain(error)
-            typer.echo(f"error: {what}\nnext step: {next_step}", err=True)
+            show_error(*explain(error))
             raise typer.Exit(Exit.NOT_DONE) from None
+        except Exception as error:
+            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
+                raise  # typer's own
+            show_crash(error)
+            raise typer.Exit(Exit.FAILED) from None
 
 
 app = typer.Typer(
@@ -71,32 +83,46 @@ JsonOption = Annotated[
 SinceOption = Annotated[
     str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
 ]
+SendKeyOption = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="send a Prefect credential there, though it is not your PREFECT_API_URL; your own"
+        " never goes over http, except to this machine",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="do not ask")]
 HERE = Path()
 
 
 @app.command()
 def status(
-    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+    stage: StageOption = "dev",
+    send_key_to: SendKeyOption = "",
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
 ) -> None:
     """Show every part, its state, and the next step. Exit code 1 when a part failed."""
-    context, output = _open(stage, project_dir, as_json)
-    raise typer.Exit(_show_status(context, output, status_of(context)))
+    context, output = _open(stage, project_dir, as_json, send_key_to)
+    raise typer.Exit(show_status(context, output, status_of(context)))
 
 
 @app.command()
 def deploy(
-    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+    stage: StageOption = "dev",
+    send_key_to: SendKeyOption = "",
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
 ) -> None:
     """Deploy the Lambdas, provision the rest, and show the status.
 
     It is safe to run again. Exit code 1 when a part failed; the output names it, and why.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json, send_key_to)
     rows = deploy_stage(context)
     if exit_of(rows) is Exit.OK:
         rows += status_of(context)
-    raise typer.Exit(_show_status(context, output, rows))
+    raise typer.Exit(show_status(context, output, rows))
 
 
 @app.command()
@@ -106,6 +132,7 @@ def teardown(
     work_pool: Annotated[
         bool, typer.Option("--work-pool", help="delete the work pool as well")
     ] = False,
+    send_key_to: SendKeyOption = "",
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
@@ -113,7 +140,7 @@ def teardown(
 
     It asks first. After a failure, run it again: it continues. Exit code 1 when a step failed.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json, send_key_to)
     if work_pool and context.project.is_rescue_only:
         raise RefusedError(
             "PROVISION is rescue-only: the work pool is yours",
@@ -124,7 +151,7 @@ def teardown(
     about = f"stage {stage} in account {context.aws.account}, {context.aws.region}"
     lost = f" It cancels {flows} running flow runs." if flows else ""
     if not yes:
-        _confirm(f"Delete {about}, with its table and all results in its bucket?{lost}", output)
+        output.confirm(f"Delete {about}, with its table and all results in its bucket?{lost}")
     rows = list(delete_stage(context, stack, work_pool=work_pool))
     verdict = exit_of(rows)
     stays = what_stays(context, work_pool=work_pool) if verdict is Exit.OK else []
@@ -195,37 +222,29 @@ def replay(
 def redrive(
     stage: StageOption = "dev",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show the messages")] = False,
+    yes: YesOption = False,
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
     """Invoke the functions again with the events in the failure queue.
 
-    A message is deleted only after its function has handled it. Exit code 1 when one was kept.
+    It shows them first, and asks. What does not fit this stage, or contradicts ECS, may be forged:
+    it is kept. A message is deleted only after its function has handled it. Exit code 1 when one
+    was kept.
     """
     context, output = _open(stage, project_dir, as_json)
-    messages = []
-    for message in redrive_messages(context, dry_run=dry_run):
-        output.progress(f"{message.function or 'unknown'}: {message.outcome}")
-        messages.append(message)
-    handled = sum(message.done for message in messages)
-    output.result(
-        {
-            "dry_run": dry_run,
-            "found": len(messages),
-            "handled": handled,
-            "messages": [message.as_mapping() for message in messages],
-        },
-        lambda: (
-            table_of(
-                f"{len(messages)} messages, {handled} handled",
-                ("function", "about", "given up because", "outcome"),
-                [(m.function, m.subject, m.reason, m.outcome) for m in messages],
-            )
-            if messages
-            else "the failure queue is empty"
-        ),
-    )
-    raise typer.Exit(Exit.FAILED if handled < len(messages) and not dry_run else Exit.OK)
+    with open_queue(context, dry_run=dry_run) as queue:
+        messages = queue.read()
+        replayed = sum(not message.doubt for message in messages)
+        if replayed and not dry_run:
+            output.preview(table_of_messages(f"{replayed} of {len(messages)} messages", messages))
+            if not yes:
+                output.confirm(f"Invoke the functions with {replayed} events?")
+            found, messages = messages, []
+            for message in queue.redrive(found):
+                output.progress(f"{message.function or 'unknown'}: {message.outcome}")
+                messages.append(message)
+    raise typer.Exit(show_redriven(messages, output, dry_run=dry_run))
 
 
 @app.command()
@@ -246,6 +265,7 @@ def drill(
     timeout: Annotated[
         int, typer.Option(min=10, help="seconds to wait for the run to start, and to be rerun")
     ] = 600,
+    send_key_to: SendKeyOption = "",
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
@@ -255,7 +275,7 @@ def drill(
     first. It counts against the run's budget, as an interruption does. Exit code 1 when the drill
     did not pass.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = _open(stage, project_dir, as_json, send_key_to)
     if sum(map(bool, (task, start, smoke_test))) > 1:
         raise RefusedError(
             "--task, --start and --throw-away exclude each other", next_step="pass one of them"
@@ -282,40 +302,15 @@ def drill(
         )
         return
     if not (yes or task or wanted):
-        _confirm(f"Interrupt {about}?", output)
+        output.confirm(f"Interrupt {about}?")
     output.progress(f"interrupting {about}")
     drilled = watch.drill(context, chosen, waiting)
     watch.show_drill(drilled, output)
     raise typer.Exit(Exit.OK if drilled.passed else Exit.FAILED)
 
 
-def _show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
-    """Print the rows; return their exit code."""
-    verdict = exit_of(rows)
-    title = f"prefect-spot, stage {context.project.stage}, {context.aws.region}"
-    output.result(
-        {
-            "stage": context.project.stage,
-            "region": context.aws.region,
-            "ok": verdict is Exit.OK,
-            "warnings": sum(row.state is State.WARNING for row in rows),
-            "rows": rows,
-        },
-        lambda: table_of_rows(title, rows),
-    )
-    return verdict
-
-
-def _confirm(question: str, output: Output) -> None:
-    """Ask on a terminal; RefusedError elsewhere."""
-    if output.is_json or not sys.stdin.isatty():
-        raise RefusedError(
-            f"stdin is not a terminal, or the output is JSON: cannot ask {question!r}",
-            next_step="pass --yes",
-        )
-    typer.confirm(question, abort=True)
-
-
-def _open(stage: str, folder: Path, as_json: bool | None) -> tuple[Context, Output]:
+def _open(
+    stage: str, folder: Path, as_json: bool | None, send_key_to: str = ""
+) -> tuple[Context, Output]:
     output = Output(as_json)
-    return open_context(read_project(folder, stage), output.progress), output
+    return open_context(read_project(folder, stage), output.progress, send_key_to), output

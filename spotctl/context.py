@@ -3,7 +3,6 @@
 The only place of `spotctl` that reads the clock and the operator's environment.
 """
 
-import base64
 import json
 import os
 import subprocess
@@ -13,17 +12,17 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import NoRegionError
 
-from chalicelib.adapters.credentials import PrefectAuthorization
-from chalicelib.adapters.prefect_client import Authorization, JsonHttp
+from chalicelib.adapters.prefect_client import JsonHttp
 from spotctl import bytecode
+from spotctl.credential import authorization
 from spotctl.errors import RefusedError
 from spotctl.prefect import OperatorPrefect
 from spotctl.project import Project
@@ -37,8 +36,6 @@ _ONE_LONG_TRY: Final = Config(
 """An invocation that takes long must not be sent twice."""
 
 _PREFECT_SECONDS: Final = 20.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,26 +103,29 @@ class Context:
     """Prints a line about the work in progress."""
     chalice: Callable[[str], int]
     """Runs Chalice's `deploy` or `delete` for the stage; see `run_chalice`."""
+    send_key_to: str = ""
+    """An address that the operator confirmed for a credential: see `spotctl/credential.py`."""
 
     @cached_property
     def prefect(self) -> OperatorPrefect:
         """The Prefect API that the stage's Lambdas use, reached from the operator's machine."""
         url = self.project.settings.prefect_api_url
-        authorization = _authorization(self.project, self.aws, self.environment)
+        allowed = authorization(
+            self.project.settings,
+            self.aws.client,
+            self.project.function_name("react"),
+            self.environment,
+            self.send_key_to,
+            self.progress,
+        )
         # Each request has its own seconds, its retries included.
-        http = JsonHttp(url, authorization, lambda: _PREFECT_SECONDS, sleep=self.pause)
+        http = JsonHttp(url, allowed, lambda: _PREFECT_SECONDS, sleep=self.pause)
         return OperatorPrefect(http)
 
 
-def find(call: Callable[[], T], missing: type[Exception] | tuple[type[Exception], ...]) -> T | None:
-    """Return what a call to AWS returns; None where it raises that the thing is `missing`."""
-    try:
-        return call()
-    except missing:
-        return None
-
-
-def open_context(project: Project, progress: Callable[[str], None]) -> Context:
+def open_context(
+    project: Project, progress: Callable[[str], None], send_key_to: str = ""
+) -> Context:
     """Return the context of one command. `progress` prints a line.
 
     Raises botocore's errors where AWS cannot be used at all: no region, no valid credentials.
@@ -142,6 +142,7 @@ def open_context(project: Project, progress: Callable[[str], None]) -> Context:
         environment=os.environ,
         progress=progress,
         chalice=lambda command: run_chalice(project, command, progress),
+        send_key_to=send_key_to,
     )
 
 
@@ -175,25 +176,3 @@ def run_chalice(project: Project, command: str, progress: Callable[[str], None])
         raise RefusedError(
             f"the app cannot be imported: {error}", next_step="run `make check`, which shows it"
         ) from None
-
-
-def _authorization(project: Project, aws: Aws, environment: Mapping[str, str]) -> Authorization:
-    """Use the operator's credential; where it is missing or refused, the Lambdas' from SSM."""
-    settings = project.settings
-    own = None
-    if key := environment.get("PREFECT_API_KEY"):
-        own = f"Bearer {key}"
-    elif pair := environment.get("PREFECT_API_AUTH_STRING"):
-        own = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    if not (settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter):
-        return lambda _fresh: own
-
-    @cache
-    def of_the_lambdas() -> PrefectAuthorization:
-        return PrefectAuthorization(
-            aws.client("ssm"),
-            api_key_parameter=settings.prefect_api_key_parameter,
-            auth_string_parameter=settings.prefect_api_auth_string_parameter,
-        )
-
-    return lambda fresh: own if own and not fresh else of_the_lambdas()(fresh)

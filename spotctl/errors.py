@@ -1,5 +1,8 @@
 """Errors on the operator's side, and the next step of every error a command may meet."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -17,9 +20,19 @@ _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "Re
 
 _TABLE_READS = ("GetItem", "BatchGetItem", "Scan")
 
+T = TypeVar("T")
+
 
 class RefusedError(PrefectSpotError):
     """The command refuses its options, or what they name."""
+
+
+def find(call: Callable[[], T], missing: type[Exception] | tuple[type[Exception], ...]) -> T | None:
+    """Return what a call to AWS returns; None where it raises that the thing is `missing`."""
+    try:
+        return call()
+    except missing:
+        return None
 
 
 def explain(error: Exception) -> tuple[str, str]:

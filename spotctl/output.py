@@ -1,20 +1,30 @@
-"""What a command shows: rows with a state and a next step, as a table or as JSON."""
+"""The one door to the terminal: results as a table or as JSON, progress, questions, errors.
+
+What is shown contains text of others: names from Prefect, reasons from ECS. All of it is printed
+here, cleaned, and never read as markup, emoji code or link. No other module of `spotctl` prints,
+or imports rich.
+"""
 
 import json
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import date
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
-from rich.console import Console, RenderableType
-from rich.markup import escape
+import typer
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from spotctl.errors import RefusedError
 
 DEPLOY: Final = "run spotctl deploy"
 """The next step where a part of the stage is missing."""
@@ -76,6 +86,36 @@ _COLOURS: Final[Mapping[State, str]] = {
 _PIPE_WIDTH: Final = 160
 """Columns of a table that goes to no terminal."""
 
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""What Unicode calls default-ignorable (DerivedCoreProperties) and Python printable."""
+_KEY: Final = re.compile(r"(pn[ub]_)[^\s\W_]{6,}", re.IGNORECASE)
+"""A Prefect API key: no text here should hold one, but an exception's may."""
+
+
+def clean(text: str) -> str:
+    """Return the text on one line, without what a terminal obeys or does not show.
+
+    That is every control and format character: escape sequences lose their beginning, text its
+    bidirectional overrides and zero-width characters. White space becomes spaces, one each. A
+    Prefect API key is masked.
+    """
+    visible = _INVISIBLE.sub("", text)
+    shown = "".join(c if c.isprintable() else " " * c.isspace() for c in visible)
+    return _KEY.sub(r"\1***", shown)
+
+
+def padded(text: str, width: int, *, is_figure: bool = False) -> str:
+    """Return a cleaned text, filled up to `width` terminal cells: some characters take two."""
+    shown = clean(text)
+    return shown.rjust(width) if is_figure else set_cell_size(shown, width)
+
+
+def width_of(text: str) -> int:
+    """Return how many terminal cells the cleaned text takes."""
+    return cell_len(clean(text))
+
 
 class Output:
     """Prints a command's result to stdout; its progress too, but to stderr where that is JSON."""
@@ -91,51 +131,91 @@ class Output:
 
     def progress(self, text: str) -> None:
         """Print a line about the work in progress, at once."""
-        self._progress.print(escape(text), soft_wrap=True)
+        self._progress.print(clean(text), soft_wrap=True)
 
     def result(self, value: Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
         """Print the result: the value as JSON, or what `table` makes of it."""
         if self.is_json:
             self.text(as_json(value))
-            return
-        shown = table()
-        self._console.print(escape(shown) if isinstance(shown, str) else shown)
+        else:
+            _print(self._console, table())
+
+    def preview(self, table: RenderableType) -> None:
+        """Print a table before the result: where that is JSON, to stderr."""
+        _print(self._progress, table)
 
     def text(self, text: str) -> None:
-        """Print the result unchanged, for programs."""
-        sys.stdout.write(text)
+        """Print the result for programs, its lines cleaned."""
+        sys.stdout.write(_cleaned_lines(text))
+
+    def confirm(self, question: str) -> None:
+        """Ask on a terminal. Raises RefusedError elsewhere, and typer's Abort after a no."""
+        if self.is_json or not sys.stdin.isatty():
+            raise RefusedError(
+                f"stdin is not a terminal, or the output is JSON: cannot ask {question!r}",
+                next_step="pass --yes",
+            )
+        typer.confirm(clean(question), abort=True)
+
+
+def show_error(what: str, next_step: str) -> None:
+    """Print an error to stderr, in two lines."""
+    sys.stderr.write(f"error: {clean(what)}\nnext step: {clean(next_step)}\n")
+
+
+def show_crash(error: Exception) -> None:
+    """Print the traceback of an error that is a bug to stderr, without the values of variables."""
+    sys.stderr.write(_cleaned_lines("".join(traceback.format_exception(error))))
+
+
+def _print(console: Console, shown: RenderableType) -> None:
+    console.print(_cleaned_lines(shown) if isinstance(shown, str) else shown)
+
+
+def _cleaned_lines(text: str) -> str:
+    return "\n".join(map(clean, text.split("\n")))
 
 
 def _console(is_terminal: bool, *, stderr: bool) -> Console:
     width = None if is_terminal else _PIPE_WIDTH
-    return Console(width=width, stderr=stderr, highlight=False)
+    return Console(width=width, stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def as_json(value: Mapping[str, Any]) -> str:
     """Return JSON text: Decimals as exact strings, times in ISO 8601, dataclasses by field.
 
-    Raises TypeError for a value of another kind.
+    In ASCII: characters that a terminal obeys are escaped, and none is lost. Raises TypeError for a
+    value of another kind.
     """
-    return json.dumps(value, indent=2, default=_plain) + "\n"
+    text = json.dumps(value, indent=2, default=_plain)
+    return text.replace("\x7f", r"\u007f") + "\n"  # the one control character that is left as it is
 
 
-def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[str | Text]]) -> Table:
-    """Return a table; a text is shown as it is, without markup."""
-    table = Table(title=escape(title), title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+def table_of(
+    title: str,
+    columns: Sequence[str],
+    lines: Iterable[Sequence[str | Text]],
+    *,
+    notes: Sequence[str] = (),
+    has_figures: bool = False,
+) -> RenderableType:
+    """Return a table, with `notes` below it. `has_figures`: in all columns but the first."""
+    table = Table(title=clean(title), title_justify="left")
+    for number, column in enumerate(columns):
+        justify: Literal["right", "left"] = "right" if has_figures and number else "left"
+        table.add_column(clean(column), overflow="fold", justify=justify)
     for line in lines:
-        table.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in line))
-    return table
+        table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in line))
+    return Group(table, *map(clean, notes))
 
 
-def table_of_rows(title: str, rows: Sequence[Row]) -> Table:
+def table_of_rows(title: str, rows: Sequence[Row]) -> RenderableType:
     """Return a table of rows; a next step stands below what was found, after an arrow."""
     lines = []
     for row in rows:
-        colour, found = _COLOURS[row.state], Text(row.found)
+        colour, found = _COLOURS[row.state], Text(clean(row.found))
         if row.next_step:
-            found.append(f"\n→ {row.next_step}", colour)
+            found.append(f"\n→ {clean(row.next_step)}", colour)
         lines.append((row.part, Text(row.state.value, colour), found))
     return table_of(title, ("part", "state", "found, and → what to do"), lines)
 

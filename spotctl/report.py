@@ -12,8 +12,6 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.cells import cell_len, set_cell_size
-
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.money.report import (
     COLUMNS,
@@ -25,6 +23,7 @@ from chalicelib.core.money.report import (
     report_of,
 )
 from spotctl.errors import RefusedError
+from spotctl.output import clean, padded, width_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -34,6 +33,9 @@ MOST_DAYS: Final = 400
 
 _PERIOD: Final = re.compile(r"([1-9]\d{0,3})([dw])")
 _DAYS: Final = {"d": 1, "w": 7}
+_FORMULA: Final = re.compile(r"""(^|[;,|])([\s"'`]*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
+"""Where a spreadsheet begins to read a formula (OWASP, "CSV Injection"): some split at ; or |, and
+read full-width signs as the others."""
 
 
 def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[date, ...]:
@@ -86,10 +88,11 @@ def as_mapping(report: Report) -> dict[str, Any]:
 def as_csv(report: Report) -> str:
     """Return CSV: a row per deployment and day, then one for the drills if there were any.
 
-    A deployment's name that a spreadsheet would take for a formula gets an apostrophe in front.
+    Every field is quoted. A name, or a part of one, that a spreadsheet would take for a formula
+    gets an apostrophe in front; figures stay as they are.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     drills = [report.drills] if report.drills.counts.spot_us or report.drills.counts.cost_e8 else []
     for row in (*report.rows, *drills):
@@ -116,10 +119,7 @@ def as_table(report: Report) -> str:
 
 
 def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
-    """Lines with columns as wide as their widest cell, figures aligned to the right.
-
-    In terminal cells: some characters of a name take two, some none.
-    """
+    """Lines with columns as wide as their widest cell, figures aligned to the right."""
     texts = ["day", "deployment"] if any(row.day for row in rows) else ["deployment"]
     figures = ["runs", "tasks", "interrupted", "rerun: Spot", "on demand"]
     figures += [*report.optional]
@@ -128,10 +128,10 @@ def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         day = [str(row.day)] if len(texts) == 2 else []
         table.append([*day, row.deployment, *_cells(report, row)])
-    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*table, strict=True)]
     for number, line in enumerate(table):
         yield "  ".join(
-            set_cell_size(cell, width) if place < len(texts) else cell.rjust(width)
+            padded(cell, width, is_figure=place >= len(texts))
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         if number == 0:
@@ -188,4 +188,4 @@ def _with_rate(row: Row) -> dict[str, object]:
 
 
 def _no_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return _FORMULA.sub(r"\1'\2", clean(text))

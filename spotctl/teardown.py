@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any, Final
 
 from chalicelib.adapters.aws import EcsTasks
+from chalicelib.adapters.provisioning import stack_of
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.provision.model import TEMPLATE_TAG
+from chalicelib.core.provision.pool_template import strangers_roles
 from chalicelib.errors import PrefectSpotError
-from spotctl.context import Context, find
-from spotctl.errors import RefusedError
+from spotctl.context import Context
+from spotctl.errors import RefusedError, find
 from spotctl.output import Row, State, failed, ok, warning
 from spotctl.status.provisioning import FUNCTION
 from spotctl.status.stack import WORKER_SERVICE, describe_stack
@@ -40,19 +41,20 @@ class Stack:
 def find_stack(context: Context) -> Stack:
     """Return the stage's stack, empty where there is none.
 
-    Raises RefusedError: prefect-spot did not create the stack of that name. Also botocore's errors.
+    Raises RefusedError: another stage or tool created the stack of that name. Also botocore's
+    errors.
     """
-    found = describe_stack(context)
-    if found is None:
+    described = describe_stack(context)
+    if described is None:
         return Stack()
-    if TEMPLATE_TAG not in {tag["Key"] for tag in found.get("Tags", ())}:
+    found = stack_of(described)
+    if owner := found.owner_other_than(context.project.settings.stage):
         raise RefusedError(
-            f"prefect-spot did not create the stack {context.project.stack}, and does not touch it",
+            f"the stack {found.name} was created by {owner}, and is not touched",
             next_step="correct STACK_NAME",
         )
-    outputs = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", ())}
-    cluster = "" if context.project.is_rescue_only else outputs.get("ClusterName", "")
-    return Stack(found["StackId"], outputs.get("ResultsBucket", ""), cluster)
+    cluster = "" if context.project.is_rescue_only else found.outputs.get("ClusterName", "")
+    return Stack(found.id, found.outputs.get("ResultsBucket", ""), cluster)
 
 
 def running_flows(context: Context, stack: Stack) -> list[Task]:
@@ -97,9 +99,11 @@ def what_stays(context: Context, *, work_pool: bool) -> list[str]:
         for name in (settings.prefect_api_key_parameter, settings.prefect_api_auth_string_parameter)
         if name
     ]
-    logs, prefix = context.aws.client("logs"), f"/aws/lambda/{project.function_name('')}"
-    groups = logs.describe_log_groups(logGroupNamePrefix=prefix)["logGroups"]
-    stays += [f"the log group {group['logGroupName']}: Lambda's own" for group in groups]
+    prefix = f"/aws/lambda/{project.function_name('')}"
+    pages = context.aws.client("logs").get_paginator("describe_log_groups")
+    groups = pages.paginate(logGroupNamePrefix=prefix).search("logGroups[].logGroupName")
+    own = {f"{prefix}{name}" for name in project.functions}  # `prod-` begins `prod-eu-react` too
+    stays += [f"the log group {group}: Lambda's own" for group in groups if group in own]
     if project.is_rescue_only:
         return stays
     if not work_pool:
@@ -241,10 +245,14 @@ def _delete_functions(context: Context, _stack: Stack) -> Row:
 
 
 def _delete_work_pool(context: Context, _stack: Stack) -> Row:
-    name = context.project.settings.work_pool
+    name, own = context.project.settings.work_pool, context.project.stack
     try:
-        if context.prefect.work_pool(name) is None:
+        pool = context.prefect.work_pool(name)
+        if pool is None:
             return ok(f"work pool {name}", "it is gone already")
+        if roles := strangers_roles(pool.template, (f"{own}-flow", f"{own}-execution")):
+            found = f"it is of another stack: it gives flows {', '.join(roles)}"
+            return failed(f"work pool {name}", found, "correct WORK_POOL, or delete it in Prefect")
         context.prefect.delete_work_pool(name)
     except PrefectSpotError as error:
         step = f"prefect work-pool delete {name}; {error.next_step}"

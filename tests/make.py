@@ -7,7 +7,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.flow_run import FlowRun, RunPolicy, RunRecord, RunState, StateType
+from chalicelib.core.model.flow_run import (
+    FailedStart,
+    FlowRun,
+    Interruption,
+    RunPolicy,
+    RunRecord,
+    RunState,
+    StateType,
+)
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.model.pricing import Rate
 from chalicelib.core.rescue.snapshot import Snapshot
@@ -28,6 +36,24 @@ ODD_ARNS = {
     "control characters": "arn:\n\0",
 }
 """Noted tasks that ECS refuses to describe."""
+
+
+LONG = "\U0001f525" * 1000
+"""A text of 4 KB."""
+LIVES = 600
+
+
+def longest_record(flow_run_id: UUID = RUN_ID) -> RunRecord:
+    """The record of a run before its 600th interruption, each with a failed start and a subflow."""
+    record = RunRecord(flow_run_id, subflows={f"subflow {n}": (0, n) for n in range(1000)})
+    for n in range(1, LIVES):
+        key, at = f"{TASK_ARN[:-3]}{n:03}", NOW - timedelta(days=1) + timedelta(minutes=n)
+        texts = {"reason": LONG, "not_rerun": LONG, "capacity": "FARGATE_SPOT", "recorded_at": at}
+        more = {"stop_code": LONG, "availability_zone": LONG, "guard_reason": LONG}
+        ended = Interruption(key, n, "Spot interruption", lost_start=n, **texts, **more)  # type: ignore[arg-type]  # of many types
+        failed = FailedStart(f"{key}0", 1, n, "capacity", **texts)  # type: ignore[arg-type]  # so here
+        record = record.with_interruption(ended).with_failed_start(failed)
+    return record
 
 
 def seconds(number: float) -> timedelta:

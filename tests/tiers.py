@@ -87,7 +87,7 @@ REST: Final = (
     (tests("localcloud", 150, "tests/localcloud"),),
     (check(150, "python", "-m", "tests.faults.mutants", name="mutants"),),
     (check(10, "python", "-m", "tests.faults.report", name="faults report"),),
-    (check(10, "python", "-m", "tests.world", name="world report"),),
+    (check(10, "python", "-m", "tests.rows", name="rows report"),),
     (check(30, "make", "site", name="docs"),),
 )
 """What `make test-all` runs after that."""
@@ -156,7 +156,7 @@ class Running:
         if not self.count("passed") + self.count("failed"):
             self.complaints.append("no test ran")
         (BUILD / "outcomes").mkdir(parents=True, exist_ok=True)
-        kept = BUILD / "outcomes" / f"{self.tier.name}.json"  # for tests/world.py
+        kept = BUILD / "outcomes" / f"{self.tier.name}.json"  # for tests/rows.py
         kept.write_text(json.dumps(self.outcomes, indent=2))
         for test, outcome in self.outcomes.items():
             name = test.rpartition("::")[2]

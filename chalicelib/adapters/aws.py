@@ -1,6 +1,7 @@
 """ECS's tasks as it describes them, and metrics as CloudWatch reads them out of Lambda's log."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from botocore.exceptions import ClientError
@@ -25,9 +26,9 @@ class EcsTasks:
     """`core.ports.Tasks` through DescribeTasks and ListTasks.
 
     Every method raises whatever botocore raises, throttling included, after botocore's own retries.
-    All but `describe_many` raise ClusterGoneError for an unknown cluster, and PrefectSpotError when
-    ECS says neither what a task is like nor that it is MISSING: a task that counted as forgotten by
-    mistake would have its run started twice.
+    All but `describe_many` raise ClusterGoneError for an unknown cluster. `describe` and `all_of`
+    raise PrefectSpotError when ECS says neither what a task is like nor that it is MISSING: a task
+    that counted as forgotten by mistake would have its run started twice.
     """
 
     def __init__(self, client: "ECSClient") -> None:
@@ -58,9 +59,10 @@ class EcsTasks:
         arns = [*self._list(cluster, "RUNNING"), *self._list(cluster, "STOPPED")]
         return tuple(self._described(cluster, arns).values())
 
-    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+    def stopped_of(self, cluster: str) -> tuple[Task | Undescribed, ...]:
         """Return the tasks stopped in the last hour, or being stopped, with tags."""
-        return tuple(self._described(cluster, [*self._list(cluster, "STOPPED")]).values())
+        found = self.describe_many(cluster, [*self._list(cluster, "STOPPED")])
+        return tuple(t if isinstance(t, Task) else replace(t, arn=arn) for arn, t in found.items())
 
     def _describe(self, cluster: str, arns: Sequence[str]) -> dict[str, Task | Undescribed]:
         try:

@@ -29,6 +29,7 @@ from chalicelib.adapters.records import (
     unpacked,
     values_of,
 )
+from chalicelib.core.model.text import kept
 from chalicelib.core.money.bill import Amounts, Bill, Deployment
 from chalicelib.core.money.report import Counts, DailySum
 from chalicelib.errors import LAMBDA_RETRIES, ThrottledError
@@ -211,7 +212,8 @@ def _items_of(day: date, listed: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def _newest_name(parts: Sequence[Mapping[str, Any]]) -> str:
-    return str(max((part.get("named_at", ""), part.get("deployment", "")) for part in parts)[1])
+    name = max((part.get("named_at", ""), part.get("deployment", "")) for part in parts)[1]
+    return kept(str(name))  # an earlier release stored it whole
 
 
 def _values(bill: Bill) -> dict[str, object]:

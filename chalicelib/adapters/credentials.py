@@ -4,12 +4,16 @@
 """
 
 import base64
+import html
+import json
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, quote_plus
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -89,25 +93,40 @@ class PrefectAuthorization:
             what = f"{subject} cannot be read ({type(error).__name__})"
             step = "check the function's network path to SSM"
             raise SecretUnreadableError(what, step) from error
-        value = answer["Parameter"].get("Value", "").strip()
-        if not value:
-            raise SecretUnreadableError(f"{subject} is empty", "store the credential in it")
-        if not self._is_key:
-            return f"Basic {base64.b64encode(value.encode()).decode()}"
-        # A line break would be refused further on, by an error that shows the header.
-        if not (value.isascii() and value.isprintable()):
-            raise SecretUnreadableError(
-                f"{subject} holds characters that no API key has",
-                "store the API key again, without line breaks and quotes",
+        try:
+            return header_of(answer["Parameter"].get("Value", "").strip(), is_key=self._is_key)
+        except ValueError as error:
+            step = (
+                f"store the {'API key' if self._is_key else 'auth string'} again, and nothing else"
             )
-        return f"Bearer {value}"
+            raise SecretUnreadableError(f"{subject} {error}", step) from None
+
+
+def header_of(credential: str, *, is_key: bool) -> str:
+    """Return "Bearer <API key>", or "Basic <base64>" of the auth string.
+
+    Raises ValueError: says what is wrong with the credential, without showing it. Sent all the
+    same, http.client would refuse it by an error that shows the header.
+    """
+    if not credential.strip():
+        raise ValueError("is empty")
+    body = credential.strip()
+    for part, where in ((credential.partition(body)[2], "at its end"), (credential, "in it")):
+        if "\n" in part or "\r" in part:
+            raise ValueError(f"has a line break {where}")
+    if body != credential:
+        raise ValueError("has a space at an end")
+    if not credential.isprintable() or (is_key and not re.fullmatch("[!-~]+", credential)):
+        raise ValueError("has characters that no credential has, such as a space or a quote")
+    encoded = base64.b64encode(credential.encode()).decode()
+    return f"Bearer {credential}" if is_key else f"Basic {encoded}"
 
 
 def without(credential: str | None, text: str) -> str:
     """Return the text with *** for the header's value, in case a server or proxy sends it back.
 
-    For its parts too: the API key, the auth string and the password in it; each plain, and as
-    `repr` shows it.
+    For its parts too: the API key, the auth string and the password in it; each plain, as `repr`,
+    JSON and HTML show it, percent-encoded, and in base64.
     """
     if not credential or not text:
         return text
@@ -117,7 +136,16 @@ def without(credential: str | None, text: str) -> str:
         with suppress(ValueError):
             pair = base64.b64decode(value).decode()
             secrets |= {pair, pair.partition(":")[2]}
-    secrets |= {repr(secret)[1:-1] for secret in secrets}
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***") if len(secret) > 3 else text
-    return text
+    long_enough = [form for secret in secrets for form in _forms(secret) if len(form) > 3]
+    longest_first = sorted(set(long_enough), key=len, reverse=True)
+    pattern = "|".join(map(re.escape, longest_first))
+    return re.sub(pattern, "***", text, flags=re.IGNORECASE) if pattern else text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield from (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], html.escape(secret))
+    yield from (quote(secret), quote(secret, safe=""), quote_plus(secret))
+    for user in ("", ":", "user:"):
+        raw = f"{user}{secret}".encode()
+        yield base64.b64encode(raw).decode().rstrip("=")
+        yield base64.urlsafe_b64encode(raw).decode().rstrip("=")

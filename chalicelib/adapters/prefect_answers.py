@@ -1,12 +1,14 @@
 """Reads Prefect's answers; a field that matters and is missing or senseless is raised.
 
 An answer that cannot be read never becomes an empty value, which a PATCH would then write. Every
-`read_...` takes decoded JSON and raises PrefectUnavailableError, naming the field.
+`read_...` takes decoded JSON and raises PrefectUnreadableError, naming the field; `read_found` has
+a run that cannot be read as one that was not.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any, TypeVar
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from chalicelib.adapters.prefect_client import CHECK_API_URL
@@ -21,9 +23,11 @@ from chalicelib.core.model.flow_run import (
     StateVerdict,
     TaskRun,
 )
-from chalicelib.errors import PrefectUnavailableError
+from chalicelib.core.model.sweeping import UnreadRun
+from chalicelib.errors import PrefectUnreadableError
 
 _Value = TypeVar("_Value")
+_YEARS: Final = range(1970, 9000)
 
 
 def read_state_answer(answer: object) -> StateAnswer:
@@ -31,30 +35,45 @@ def read_state_answer(answer: object) -> StateAnswer:
     fields = Fields(answer, "set_state")
     reason = Fields(fields.get("details") or {}, "set_state").get("reason") or ""
     verdict, state = fields.need("status", StateVerdict), fields.want("state", read_state)
-    return StateAnswer(verdict, str(reason), state)
+    return StateAnswer(verdict, reason if isinstance(reason, str) else "", state)
 
 
 def read_run(answer: object) -> FlowRun:
     """Read a flow run. What a PATCH replaces whole must be there, or the PATCH would wipe it."""
-    fields = Fields(answer, "flow run")
-    policy = Fields(fields.whole("empirical_policy", dict), "flow run")
+    flow_run_id = Fields(answer, "flow run").need("id", read_uuid)
+    fields = Fields(answer, thing := f"flow run {flow_run_id}")
+    policy = Fields(fields.whole("empirical_policy", dict), thing)
+    tags = fields.whole("tags", list)
+    if not all(isinstance(tag, str) for tag in tags):
+        raise _unreadable(thing, "tags")
     return FlowRun(
-        id=fields.need("id", read_uuid),
-        name=str(fields.get("name") or ""),
+        id=flow_run_id,
+        name=fields.want("name", _label) or "",
         state=read_state(fields.get("state")),
         run_count=fields.want("run_count", _number) or 0,
         deployment_id=fields.want("deployment_id", read_uuid),
-        tags=tuple(map(str, fields.whole("tags", list))),
+        tags=tuple(tags),
         job_variables=fields.whole("job_variables", dict),
         policy=RunPolicy(
             retries=policy.want("retries", _number),
-            retry_type=_text(policy.get("retry_type")),
+            retry_type=policy.want("retry_type", _text),
             others={k: v for k, v in policy.items() if k not in ("retries", "retry_type")},
         ),
-        infrastructure_pid=_text(fields.get("infrastructure_pid")),
-        work_pool_name=_text(fields.get("work_pool_name")),
+        infrastructure_pid=fields.want("infrastructure_pid", _text),
+        work_pool_name=fields.want("work_pool_name", _text),
         expected_start=fields.want("expected_start_time", _time),
     )
+
+
+def read_found(answer: object) -> FlowRun | UnreadRun:
+    """Read a flow run out of a search: whatever one holds, the others are read."""
+    try:
+        return read_run(answer)
+    except PrefectUnreadableError as error:
+        found = answer.get("id") if isinstance(answer, Mapping) else None
+        with suppress(ValueError):
+            return UnreadRun(error.what, read_uuid(found))
+        return UnreadRun(error.what)
 
 
 def read_completed_run(answer: object) -> CompletedRun:
@@ -63,7 +82,7 @@ def read_completed_run(answer: object) -> CompletedRun:
     return CompletedRun(
         id=fields.need("id", read_uuid),
         run_count=fields.want("run_count", _number) or 0,
-        run_seconds=fields.need("total_run_time", float),
+        run_seconds=fields.need("total_run_time", _seconds),
         started_at=fields.need("start_time", _time),
         ended_at=fields.need("end_time", _time),
         expected_start=fields.want("expected_start_time", _time),
@@ -96,9 +115,9 @@ def read_state(answer: object) -> RunState:
     return RunState(
         id=fields.need("id", read_uuid),
         type=StateType(kind) if kind in StateType.__members__ else StateType.UNKNOWN,
-        name=str(fields.get("name") or kind.title()),
+        name=fields.want("name", _label) or kind.title(),
         timestamp=fields.need("timestamp", _time),
-        message=str(fields.get("message") or ""),
+        message=fields.want("message", _label) or "",
         transition_id=details.want("transition_id", read_uuid),
         details=dict(details),
         data=fields.get("data"),
@@ -135,7 +154,7 @@ class Fields(dict[str, Any]):
         value = self.get(name)
         try:
             return None if value is None else read(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, RecursionError):
             raise _unreadable(self._thing, name) from None
 
     def need(self, name: str, read: Callable[[Any], _Value | None]) -> _Value:
@@ -153,28 +172,45 @@ class Fields(dict[str, Any]):
         return kind() if value is None else value
 
 
-def _unreadable(thing: str, field: str) -> PrefectUnavailableError:
+def _unreadable(thing: str, field: str) -> PrefectUnreadableError:
     what = f"Prefect's answer holds no readable {field!r} of a {thing}"
-    return PrefectUnavailableError(what, next_step=CHECK_API_URL)
+    return PrefectUnreadableError(what, next_step=CHECK_API_URL)
 
 
 def read_uuid(value: object) -> UUID:
     """Return the id. Raises ValueError."""
-    return UUID(str(value))
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return UUID(value)
 
 
 def _number(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    """Prefect's own column has 32 bits."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31:
         return value
-    raise ValueError(value)
+    raise ValueError("no whole number, or out of range")
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and 0 <= value < 10**12:
+        return float(value)
+    raise ValueError("no seconds, or out of range")
 
 
 def _time(value: object) -> datetime:
-    moment = datetime.fromisoformat(str(value))
-    if moment.tzinfo is None:
-        raise ValueError(value)
-    return moment
+    """Return a moment that can be calculated with: in UTC, and not at the end of the calendar."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    if moment is None or moment.tzinfo is None or moment.year not in _YEARS:
+        raise ValueError("no time, without a zone, or out of range")
+    return moment.astimezone(UTC)
+
+
+def _label(value: object) -> str:
+    """Return a text that is shown and compared; empty for null."""
+    if isinstance(value, str):
+        return value
+    raise ValueError("no text")
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return _label(value) or None

@@ -14,6 +14,7 @@ from uuid import UUID
 from chalicelib.adapters.prefect_answers import (
     Fields,
     read_completed_run,
+    read_found,
     read_list,
     read_pool_defaults,
     read_run,
@@ -23,6 +24,14 @@ from chalicelib.adapters.prefect_answers import (
     read_uuid,
 )
 from chalicelib.adapters.prefect_client import JsonHttp
+from chalicelib.adapters.prefect_requests import (
+    any_of,
+    between,
+    event_of,
+    given,
+    search_of,
+    state_of,
+)
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,
@@ -35,6 +44,7 @@ from chalicelib.core.model.flow_run import (
     StateType,
     TaskRun,
 )
+from chalicelib.core.model.sweeping import UnreadRun
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.provision.pool_template import Template, WorkPool
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
@@ -42,6 +52,7 @@ from chalicelib.errors import (
     PrefectOutcomeUnknownError,
     PrefectRejectedError,
     PrefectUnavailableError,
+    PrefectUnreadableError,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +60,11 @@ if TYPE_CHECKING:
 
 MOST_RUNS: Final = 200
 """How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
+MOST_FOUND: Final = 20_000
+"""How many things a search reads that needs them all: some seconds."""
+PAGE_SECONDS: Final = 5.0
+"""In which a page of runs has to be there: seven of them, each half as long as the one before, find
+one run among a hundred in the time of a scheduled sweep."""
 
 
 class PrefectRest:
@@ -72,81 +88,91 @@ class PrefectRest:
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         """Return all states the run has been in, oldest first; empty for an unknown run."""
         answer = self._http.get("/flow_run_states/", flow_run_id=str(flow_run_id))
-        states = map(read_state, read_list(answer, "state history") if answer is not None else ())
+        found = read_list(answer, "state history") if answer is not None else ()
+        try:
+            states = [*map(read_state, found)]
+        except PrefectUnreadableError as error:  # it names no run
+            what = f"{error.what}, of flow run {flow_run_id}"
+            raise PrefectUnreadableError(what, error.next_step) from None
         return tuple(sorted(states, key=lambda state: state.timestamp))
 
-    def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
-        """Return the runs of a query, by expected start, earliest first.
+    def find_runs(self, query: RunQuery) -> tuple[FlowRun | UnreadRun, ...]:
+        """Return the runs of a query, in its order, those that cannot be read in their places.
 
         Prefect answers for an unknown work pool as for one without runs: so an empty first page
         costs a second request, and an unknown pool raises PrefectRejectedError. Runs with the same
         expected start come in any order, another one on each page: on PostgreSQL `offset` then
-        skips some and shows others twice. With `expected_after` = `expected_before` the order is by
-        id, which is safe.
+        skips some and shows others twice. The order by id is safe.
         """
-        is_one_moment = query.expected_after == query.expected_before is not None
-        names = _any(query.state_names) if query.state_names else None
-        found = self._search(
-            "flow_runs",
-            flow_runs={
-                "state": _given(type=_any(query.state_types), name=names),
-                "expected_start_time": _between(query.expected_after, query.expected_before),
-                "end_time": _between(query.ended_after)
-                or _given(is_null_=query.without_end or None),
-            },
-            work_pools={"name": _any([query.work_pool])},
-            sort="ID_DESC" if is_one_moment else "EXPECTED_START_TIME_ASC",
-            limit=query.limit,
-            offset=query.offset,
-        )
+        found = self._find("/flow_runs/filter", query)
         may_be_unknown = not found and query.offset == 0 and not query.known_pool
         if may_be_unknown and self._http.get(_pool_path(query.work_pool)) is None:
             what = f"work pool {query.work_pool!r} is not known to Prefect"
             raise PrefectRejectedError(what, "create it or set WORK_POOL")
-        return tuple(map(read_run, found))
+        return tuple(map(read_found, found))
+
+    def find_run_ids(self, query: RunQuery) -> tuple[UUID, ...]:
+        """Return the ids of a query's runs, as Prefect's own UI asks for them; none on 404."""
+        try:
+            found = self._find("/ui/flow_runs/history", query)
+        except PrefectRejectedError:  # it is no part of the API that Prefect documents
+            return ()
+        return tuple(Fields(answer, "flow run").need("id", read_uuid) for answer in found)
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the live runs of these parents alone, not their children's; none for none."""
         chosen = {
-            "parent_flow_run_id": _any(parents),
+            "parent_flow_run_id": any_of(parents),
             "deployment_id": {"is_null_": True},
-            "state": {"type": _any([StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED])},
+            "state": {"type": any_of([StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED])},
         }
         found = self._search_all("flow_runs", flow_runs=chosen) if parents else []
         return tuple(map(read_run, found))
 
     def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
         """Return the ids of their task runs that say RUNNING, without those of subflows."""
-        chosen = {"state": {"type": _any([StateType.RUNNING])}, "subflow_runs": {"exists_": False}}
-        found = self._search_all("task_runs", flow_runs={"id": _any(flow_runs)}, task_runs=chosen)
+        chosen = {
+            "state": {"type": any_of([StateType.RUNNING])},
+            "subflow_runs": {"exists_": False},
+        }
+        found: list[object] = []
+        for start in range(0, len(flow_runs), MOST_RUNS):
+            some = {"id": any_of(flow_runs[start : start + MOST_RUNS])}
+            found += self._search_all("task_runs", flow_runs=some, task_runs=chosen)
         return tuple(Fields(answer, "task run").need("id", read_uuid) for answer in found)
 
     def crash_task_run(self, task_run_id: UUID, message: str) -> None:
         """Propose Crashed for a task run; Prefect keeps the state of one that has ended."""
         crashed = ProposedState(StateType.CRASHED, "Crashed", message)
-        body = {"state": _proposal(crashed), "force": False}
+        body = {"state": state_of(crashed), "force": False}
         self._http.send("POST", f"/task_runs/{task_run_id}/set_state", body)
 
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
     ) -> tuple[TaskRun, ...]:
         """Return the task runs of the run and of its subflows in the same process, theirs too."""
-        started = {"start_time": _between(after, before)}
-        runs: Mapping[str, object] = {"id": _any([flow_run_id])}
-        found: list[TaskRun] = []
-        while runs:
-            answers = self._search_all("task_runs", flow_runs=runs, task_runs=started)
-            task_runs = list(map(read_task_run, answers))
-            children = [called for called in task_runs if isinstance(called, UUID)]
-            found += [task_run for task_run in task_runs if isinstance(task_run, TaskRun)]
-            in_process = {"id": _any(children), "deployment_id": {"is_null_": True}}
-            runs = in_process if children else {}
+        started = {"start_time": between(after, before)}
+        waiting, found = [flow_run_id], list[TaskRun]()
+        chosen: dict[str, object] = {}
+        seen = set(waiting)  # a task run may stand for a run that is its own parent
+        while waiting:
+            some, waiting = waiting[:MOST_RUNS], waiting[MOST_RUNS:]
+            runs = {"id": any_of(some), **chosen}
+            for task_run in map(
+                read_task_run, self._search_all("task_runs", flow_runs=runs, task_runs=started)
+            ):
+                if isinstance(task_run, TaskRun):
+                    found.append(task_run)
+                elif task_run not in seen:
+                    seen.add(task_run)
+                    waiting.append(task_run)
+            chosen = {"deployment_id": {"is_null_": True}}
         return tuple(found)
 
     def find_completed_runs(self, deployment_id: UUID, limit: int) -> tuple[CompletedRun, ...]:
         """Return the deployment's runs that completed last, `limit` (200) at most, newest first."""
-        completed = {"type": _any([StateType.COMPLETED])}
-        chosen = {"deployment_id": _any([deployment_id]), "state": completed}
+        completed = {"type": any_of([StateType.COMPLETED])}
+        chosen = {"deployment_id": any_of([deployment_id]), "state": completed}
         found = self._search("flow_runs", flow_runs=chosen, sort="END_TIME_DESC", limit=limit)
         return tuple(map(read_completed_run, found))
 
@@ -184,7 +210,7 @@ class PrefectRest:
         PrefectOutcomeUnknownError: Prefect may have accepted it, and a second one would undo what
         came after it.
         """
-        body = {"state": _proposal(state), "force": force}
+        body = {"state": state_of(state), "force": force}
         path = f"/flow_runs/{flow_run_id}/set_state"
         answer = self._http.send("POST", path, body, repeatable=False)
         try:
@@ -194,7 +220,7 @@ class PrefectRest:
 
     def change_run(self, flow_run_id: UUID, change: RunChange) -> None:
         """PATCH the run with what the change holds; sends nothing for an empty change."""
-        body = _given(job_variables=change.job_variables, tags=change.tags)
+        body = given(job_variables=change.job_variables, tags=change.tags)
         if policy := change.policy:
             retries = {"retries": policy.retries, "retry_type": policy.retry_type}
             body["empirical_policy"] = {**policy.others, **retries}
@@ -233,11 +259,15 @@ class PrefectRest:
     def emit_events(self, events: Sequence[PrefectEvent]) -> None:
         """Emit events in one request, none for none; Prefect drops a second one of the same id."""
         if events:
-            self._http.send("POST", "/events", list(map(_event, events)))
+            self._http.send("POST", "/events", list(map(event_of, events)))
 
     def _write(self, key: str, kind: str, data: str, description: str, **run: str) -> None:
         body = {"key": key, "type": kind, "data": data, "description": description, **run}
         self._http.send("POST", "/artifacts/", body)
+
+    def _find(self, path: str, query: RunQuery) -> list[object]:
+        answer = self._http.send("POST", path, search_of(query), page_seconds=PAGE_SECONDS)
+        return read_list(answer, "search for flow_runs")
 
     def _search(self, kind: str, **criteria: object) -> list[object]:
         return read_list(self._http.send("POST", f"/{kind}/filter", criteria), f"search for {kind}")
@@ -245,12 +275,14 @@ class PrefectRest:
     def _search_all(self, kind: str, **criteria: object) -> list[object]:
         """Every page, by id: by a time that several share, two pages could overlap and miss one."""
         found: list[object] = []
-        while True:
+        while len(found) < MOST_FOUND:
             limits = {"sort": "ID_DESC", "limit": MOST_RUNS, "offset": len(found)}
             page = self._search(kind, **criteria, **limits)
             found += page
             if len(page) < MOST_RUNS:
                 return found
+        what = f"Prefect holds more than {MOST_FOUND} {kind} where we read all"
+        raise PrefectUnreadableError(what, next_step="none: the run goes on without them")
 
 
 class PrefectWorkPools:
@@ -280,43 +312,3 @@ class PrefectWorkPools:
 
 def _pool_path(name: str) -> str:
     return f"/work_pools/{quote(name, safe='')}"
-
-
-def _any(values: Sequence[UUID | str]) -> Mapping[str, object]:
-    return {"any_": list(map(str, values))}
-
-
-def _between(after: datetime | None, before: datetime | None = None) -> Mapping[str, object]:
-    return _given(after_=after and after.isoformat(), before_=before and before.isoformat())
-
-
-def _given(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _event(event: PrefectEvent) -> Mapping[str, object]:
-    return {
-        "id": str(event.id),
-        "occurred": event.at.isoformat(),
-        "event": event.name,
-        "resource": {
-            "prefect.resource.id": f"prefect.flow-run.{event.flow_run_id}",
-            "prefect.resource.name": event.flow_run_name,
-        },
-        "related": [],
-        "payload": dict(event.payload),
-    }
-
-
-def _proposal(state: ProposedState) -> Mapping[str, object]:
-    ours = _given(
-        transition_id=state.transition_id and str(state.transition_id),
-        scheduled_time=state.scheduled_time and state.scheduled_time.isoformat(),
-    )
-    return _given(
-        type=state.type,
-        name=state.name,
-        message=state.message,
-        state_details={**state.details, **ours},
-        data=state.data,
-    )

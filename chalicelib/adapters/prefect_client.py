@@ -22,12 +22,12 @@ import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
-    InvalidHeader,
     NewConnectionError,
     ReadTimeoutError,
 )
-from urllib3.util import Retry, Timeout
+from urllib3.util import Timeout
 
+from chalicelib.adapters import prefect_bounds as bounds
 from chalicelib.adapters.credentials import without
 from chalicelib.errors import (
     PrefectConflictError,
@@ -37,10 +37,13 @@ from chalicelib.errors import (
     PrefectSpotError,
     PrefectTimeoutError,
     PrefectUnavailableError,
+    PrefectUnreadableError,
 )
 
 MOST_TRIES: Final = 6
 """Of a request that fails otherwise than by an answer that says *not now*."""
+ANSWERED_WITHIN: Final = 15.0
+"""Seconds in which an answer has to be whole."""
 CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
 """The next step after an answer that no Prefect API returns."""
 _WAIT_OR_CHECK: Final = (
@@ -55,7 +58,6 @@ _TRANSIENT: Final = {
 }
 """What a passing status means for a request that must not be repeated; 429 and 503: *not now*."""
 _LEAST_SECONDS: Final = 0.02
-_LONGEST_WAIT_SECONDS: Final = 21_600.0
 _LONGEST_DETAIL: Final = 300
 
 Authorization = Callable[[bool], str | None]
@@ -68,6 +70,7 @@ class _Request:
     path: str
     body: bytes | None
     repeatable: bool = True
+    page_seconds: float | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -87,13 +90,16 @@ class _Failure:
     """A try that failed for a transient reason; `retry_after` is the server's wish, in seconds.
 
     `error`: what that means for a request that must not be repeated. `not_now`: the server answered
-    so, and did nothing.
+    so, and did nothing. `is_final`: another try would get the same answer. `is_dropped`: there was
+    none; after a 500 Prefect hangs up, which only the next request on that connection meets.
     """
 
     reason: str
     error: type[PrefectUnavailableError] = PrefectOutcomeUnknownError
     retry_after: float = 0.0
     not_now: bool = False
+    is_final: bool = False
+    is_dropped: bool = False
 
 
 class Connections:
@@ -107,6 +113,8 @@ class Connections:
         """`base_url`: an http or https URL."""
         # urllib3's pool manager would look up the same pool for each request.
         self.pool = urllib3.connection_from_url(base_url, maxsize=at_once)
+        timed = {"response_class": bounds.TimedAnswer}
+        self.pool.ConnectionCls = type("Timed", (self.pool.ConnectionCls,), timed)
         self.csrf: Mapping[str, str] = {}
         self.client, self.lock = secrets.token_hex(16), threading.Lock()
 
@@ -138,20 +146,32 @@ class JsonHttp:
         self._connections = connections or Connections(base_url)
         self._sleep = sleep
 
-    def send(self, method: str, path: str, body: object, *, repeatable: bool = True) -> object:
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        *,
+        repeatable: bool = True,
+        page_seconds: float | None = None,
+    ) -> object:
         """Send `body` as JSON and return the decoded answer, None for an empty one.
 
-        `repeatable`: whether to send it again when its outcome is unknown.
+        `repeatable`: whether to send it again when its outcome is unknown. `page_seconds`: it asks
+        for a page, which has so many, and is sent again only after an answer that says *not now*,
+        without a connection, or, once, after one that was dropped.
 
         Raises:
             PrefectUnavailableError: no useful answer within the tries and the seconds left.
+            PrefectUnreadableError: Prefect failed over this request; see `chalicelib/errors.py`.
             PrefectOutcomeUnknownError: the answer to a request that is not `repeatable` was lost;
                 PrefectTimeoutError when it timed out.
             PrefectRefusedError: 401 with a fresh credential too, or 403 with a fresh CSRF token.
             PrefectConflictError: 409.
             PrefectRejectedError: another 4xx, or a redirect.
         """
-        return self._authorized(_Request(method, path, json.dumps(body).encode(), repeatable)).body
+        content = json.dumps(body).encode()
+        return self._authorized(_Request(method, path, content, repeatable, page_seconds)).body
 
     def get(self, path: str, **query: str) -> object:
         """Return the decoded answer, None for a thing that is not there (404); raises as `send`."""
@@ -209,6 +229,10 @@ class JsonHttp:
             failure = f"{request}: {result.reason} (try {attempt})"
             failures += not result.not_now
             error = PrefectUnavailableError if request.repeatable else result.error
+            is_page_lost = request.page_seconds and result.error is not PrefectUnavailableError
+            is_page_lost = is_page_lost and failures > result.is_dropped
+            if request.repeatable and (is_page_lost or result.is_final):
+                error = PrefectUnreadableError
             if failures == MOST_TRIES or error is not PrefectUnavailableError:
                 break
             pause = _pause_seconds(attempt, result.retry_after)
@@ -236,6 +260,7 @@ class JsonHttp:
             headers |= {"Content-Type": "application/json", **csrf}
         if credential is not None:
             headers["Authorization"] = credential
+        seconds = request.page_seconds or ANSWERED_WITHIN
         try:
             response = self._connections.pool.urlopen(
                 request.method,
@@ -244,27 +269,29 @@ class JsonHttp:
                 headers=headers,
                 retries=False,
                 redirect=False,
-                timeout=Timeout(total=left, connect=3.0, read=15.0),
+                preload_content=False,
+                timeout=Timeout(total=left, connect=3.0, read=seconds),
             )
+            content = bounds.read_body(response)
         except HTTPError as error:
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, NewConnectionError | ConnectTimeoutError):
                 return _Failure(reason, PrefectUnavailableError)
             if isinstance(error, ReadTimeoutError):
                 return _Failure(reason, PrefectTimeoutError)
-            return _Failure(reason)
-        wait, reason = _retry_after_seconds(response), f"answered {response.status}"
+            return _Failure(reason, is_dropped=True)
+        wait, reason = bounds.retry_after_seconds(response), f"answered {response.status}"
         if meaning := _TRANSIENT.get(response.status):
             reason += f", asking for {wait:.0f} s" if wait else ""
             return _Failure(reason, meaning, wait, not_now=meaning is PrefectUnavailableError)
         try:
-            body = json.loads(response.data) if response.data else None
-        except ValueError:
+            body = bounds.read_json(content)
+        except ValueError as error:
+            is_final, body = isinstance(error, bounds.OutOfBoundsError), None
             if 200 <= response.status < 300:
-                return _Failure(f"{reason} with something that is not JSON")
-            body = None
+                return _Failure(f"{reason} with {error}", is_final=is_final)
         redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
-        detail = f"redirects to {redirection}" if redirection else _detail(body)
+        detail = f"redirects to {redirection}" if redirection else bounds.message_of(body)
         return _Answer(response.status, body, without(credential, detail)[:_LONGEST_DETAIL])
 
 
@@ -272,16 +299,6 @@ def _pause_seconds(attempt: int, retry_after: float) -> float:
     """As the server asks; otherwise exponential, up to 5 s. Jitter spreads the functions' tries."""
     longest = 0.2 if retry_after else min(5.0, 0.2 * 2.0 ** min(attempt - 1, 5))
     return retry_after + longest * random.uniform(0.5, 1.0)
-
-
-def _retry_after_seconds(response: urllib3.BaseHTTPResponse) -> float:
-    """Retry-After, at most six hours; 0 without one, or if it is past or unreadable."""
-    asked = response.headers.get("Retry-After", "").strip()
-    if asked.isdecimal():
-        return min(float(asked), _LONGEST_WAIT_SECONDS)  # `int` refuses thousands of digits
-    with suppress(InvalidHeader, ValueError, OverflowError):
-        return min(Retry().parse_retry_after(asked), _LONGEST_WAIT_SECONDS)
-    return 0.0
 
 
 def _is_about_csrf(answer: _Answer) -> bool:
@@ -301,7 +318,7 @@ def _error_for(request: _Request, answer: _Answer) -> PrefectSpotError:
             " or PREFECT_API_AUTH_STRING_PARAMETER names, and check its permissions in Prefect",
         )
     if answer.status >= 500:
-        lost = PrefectUnavailableError if request.repeatable else PrefectOutcomeUnknownError
+        lost = PrefectUnreadableError if request.repeatable else PrefectOutcomeUnknownError
         return lost(what, _WAIT_OR_CHECK)
     if answer.status == 409:
         return PrefectConflictError(what, "none: the next call reads what Prefect has now")
@@ -309,18 +326,3 @@ def _error_for(request: _Request, answer: _Answer) -> PrefectSpotError:
         return PrefectRejectedError(what, CHECK_API_URL)
     correct = "correct what Prefect names, such as the work pool's base job template"
     return PrefectRejectedError(what, correct)
-
-
-def _detail(body: object) -> str:
-    """Prefect's message, under any of three keys; never the request that it may send back."""
-    if not isinstance(body, Mapping):
-        return ""
-    message = body.get("detail") or body.get("exception_message") or body.get("message") or ""
-    parts = [message] if isinstance(message, str) else []
-    for errors in (body.get("exception_detail"), message):
-        for error in errors if isinstance(errors, list) else ():
-            if isinstance(error, Mapping):
-                place = ".".join(map(str, error.get("loc", ())))
-                parts.append(f"{place}: {error.get('msg')}")
-    # Behind it is a job variable that the pool's template does not take: maybe all environment.
-    return "; ".join(parts).partition(" Failure reason:")[0]

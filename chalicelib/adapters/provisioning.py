@@ -7,7 +7,7 @@ ConcurrentUpdateError. Other errors of botocore's pass: Lambda logs them, and th
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never, cast
 
@@ -62,25 +62,12 @@ class AwsAccount:
         read = partial(self.cloudformation.describe_stacks, StackName=name)
         if (answer := _none_where(read, _NO_STACK)) is None:
             return None
-        described = answer["Stacks"][0]
-        status = described["StackStatus"]
-        stack_id = described.get("StackId", name)
-        tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
-        template_hash = tags.get(model.TEMPLATE_TAG, "")
-        if status in model.ROLLED_BACK:
-            template_hash = self._hash_of_template(stack_id)
-        has_failed = "FAILED" in status or "ROLLBACK" in status
-        parameters, outputs = described.get("Parameters", []), described.get("Outputs", [])
-        return model.Stack(
-            id=stack_id,
-            name=described["StackName"],
-            status=status,
-            template_hash=template_hash,
-            is_ours=model.TEMPLATE_TAG in tags,
-            parameters={p.get("ParameterKey", ""): p.get("ParameterValue", "") for p in parameters},
-            outputs={o.get("OutputKey", ""): o.get("OutputValue", "") for o in outputs},
-            failures=self._failures_of(stack_id) if has_failed else (),
-        )
+        stack = stack_of(answer["Stacks"][0])
+        if stack.status in model.ROLLED_BACK:
+            stack = replace(stack, template_hash=self._hash_of_template(stack.id))
+        if "FAILED" in stack.status or "ROLLBACK" in stack.status:
+            stack = replace(stack, failures=self._failures_of(stack.id))
+        return stack
 
     def _hash_of_template(self, stack_id: str) -> str:
         """Of the template that the stack was rolled back to."""
@@ -175,14 +162,12 @@ class AwsAccount:
         return vpcs[0].get("VpcId", "")
 
     def read_delivery(self, function: str) -> model.Delivery:
-        """Return a function's rules, by whatever name, and its event-invoke config."""
-        arn = f"{self.function_arn_prefix}{function}"
-        rules = self.events.list_rule_names_by_target(TargetArn=arn)["RuleNames"]
-        targets: dict[str, tuple[Any, ...]] = {
-            rule: tuple(self.events.list_targets_by_rule(Rule=rule)["Targets"]) for rule in rules
-        }
-        config = self._invoke_config(function) if rules else None
-        return model.Delivery(function, arn, targets, config)
+        """Return the targets of a function's rule, as Chalice calls it, and its invoke config."""
+        rule = f"{function}-event"
+        answer = _none_where(partial(self.events.list_targets_by_rule, Rule=rule), _NOT_FOUND)
+        targets: dict[str, Any] = {rule: tuple(answer["Targets"])} if answer else {}
+        config = self._invoke_config(function) if targets else None
+        return model.Delivery(function, f"{self.function_arn_prefix}{function}", targets, config)
 
     def _invoke_config(self, function: str) -> model.InvokeConfig | None:
         read = partial(self.lambdas.get_function_event_invoke_config, FunctionName=function)
@@ -254,6 +239,22 @@ class AwsAccount:
             raise ConcurrentUpdateError(
                 f"the targets of rule {rule} were not written: {failed}", LOOKS_AGAIN
             )
+
+
+def stack_of(described: Mapping[str, Any]) -> model.Stack:
+    """Return the stack that CloudFormation describes so: without its failures."""
+    tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
+    parameters, outputs = described.get("Parameters", ()), described.get("Outputs", ())
+    return model.Stack(
+        id=described.get("StackId", described["StackName"]),
+        name=described["StackName"],
+        status=described["StackStatus"],
+        template_hash=tags.get(model.TEMPLATE_TAG, ""),
+        is_ours=model.TEMPLATE_TAG in tags,
+        description=described.get("Description", ""),
+        parameters={p.get("ParameterKey", ""): p.get("ParameterValue", "") for p in parameters},
+        outputs={o.get("OutputKey", ""): o.get("OutputValue", "") for o in outputs},
+    )
 
 
 def _request(definition: model.StackDefinition) -> Any:

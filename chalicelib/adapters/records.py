@@ -224,6 +224,7 @@ class RunTable:
             "interruptions": _value(record.interruptions),
             "failed_starts": _value(record.failed_starts),
             "subflows": _value(record.subflows),
+            "lost_before": record.lost_before,
             "own_retries": record.own_retries,
             "next_capacity": record.next_capacity,
             "moved": moved and {"guard": moved.guard, "reason": moved.reason},

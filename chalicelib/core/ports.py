@@ -25,7 +25,7 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.model.sweeping import SweepNotes
+from chalicelib.core.model.sweeping import SweepNotes, UnreadRun
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
@@ -41,8 +41,9 @@ class RunQuery:
     `state_names`: Prefect's own names (AwaitingRetry), empty for any. `expected_after` and
     `expected_before` bound the expected start, both included; `ended_after` the end; `without_end`:
     only runs that have none, as one has on Prefect 3.4 that crashed before its start. At most
-    `limit` (200) runs come back, by expected start, earliest first, after skipping `offset`.
-    `known_pool`: the work pool is there, so that an empty answer needs no second request.
+    `limit` (200) runs come back, after skipping `offset`: by expected start, earliest first, or
+    `by_id`, the greatest first, which is an order that two searches agree on. `known_pool`: the
+    work pool is there, so that an empty answer needs no second request.
     """
 
     work_pool: str
@@ -54,7 +55,13 @@ class RunQuery:
     without_end: bool = False
     limit: int = 200
     offset: int = 0
+    by_id: bool = False
     known_pool: bool = False
+
+    @property
+    def is_by_id(self) -> bool:
+        """Whether the runs come by id: of one moment they do."""
+        return self.by_id or self.expected_after == self.expected_before is not None
 
 
 class Prefect(Protocol):
@@ -71,8 +78,15 @@ class Prefect(Protocol):
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         """Return all states the run has been in, oldest first; empty for an unknown run."""
 
-    def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
-        """Return the runs of a query, by expected start, earliest first."""
+    def find_runs(self, query: RunQuery) -> tuple[FlowRun | UnreadRun, ...]:
+        """Return the runs of a query, in its order, those that cannot be read in their places.
+
+        Raises PrefectUnreadableError, at once, when Prefect fails over this page, as it does over
+        each that holds a run with a null among its labels.
+        """
+
+    def find_run_ids(self, query: RunQuery) -> tuple[UUID, ...]:
+        """Return the ids of a query's runs without reading the runs; none where Prefect cannot."""
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the runs in the processes of these parents (100 at most), not their children's.
@@ -193,9 +207,13 @@ class Bills(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Undescribed:
-    """ECS says neither what a task is like nor that it has forgotten it, and why."""
+    """ECS says neither what a task is like nor that it has forgotten it, and why.
+
+    `arn`: the task's, where it is not returned by ARN.
+    """
 
     reason: str
+    arn: str = ""
 
 
 class Tasks(Protocol):
@@ -215,7 +233,7 @@ class Tasks(Protocol):
         Raises ClusterGoneError for a cluster that ECS does not know; so does `stopped_of`.
         """
 
-    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+    def stopped_of(self, cluster: str) -> tuple[Task | Undescribed, ...]:
         """Return the tasks of the cluster that were stopped in the last hour, with tags."""
 
 

@@ -5,7 +5,7 @@ once `react` has decided about its rerun; `sweep` bills what has no bill by then
 publishes the savings in Prefect.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -13,10 +13,12 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from chalicelib.core.metrics import Measured, values_of_bill
+from chalicelib.core.metrics import Measured, Metric, values_of_bill
 from chalicelib.core.model.ecs_task import Cause, Ignored, Task, parse_event, reason_to_ignore
 from chalicelib.core.model.flow_run import FailedStart, FlowRun, RunRecord
 from chalicelib.core.model.policy import other_pool
+from chalicelib.core.model.sweeping import SweepNotes, Unjudged
+from chalicelib.core.model.text import kept, one_line
 from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
     TableArtifact,
@@ -26,13 +28,23 @@ from chalicelib.core.money.report import (
     savings_table,
     sum_of,
 )
-from chalicelib.core.ports import Context
-from chalicelib.errors import PrefectSpotError, concerns_all
+from chalicelib.core.ports import Context, Undescribed
+from chalicelib.core.rescue.orphans import MOST_NOTED
+from chalicelib.errors import PASSING, PrefectSpotError, concerns_all
 
 DECIDED_WITHIN: Final = timedelta(minutes=10)
 """After this, an interruption without a decision is billed as one that was not rerun."""
 SECONDS_PER_BILL: Final = 3.0
 """What a sweep has left, at least, when it begins with another bill."""
+PASSES_WITHIN: Final = timedelta(minutes=30)
+"""How long a task may stay without a bill because Prefect or the table are busy. ECS shows it for
+an hour."""
+ENOUGH_IN_A_ROW: Final = 3
+"""After so many failures that seem to concern all, the rest is left to the next sweep: what AWS
+answers about one task only may have any name."""
+UNBILLED_FOR: Final = timedelta(hours=1)
+MOST_UNBILLED: Final = 100
+"""How many tasks that could not be billed are kept, the last ones."""
 SAVINGS_DAYS: Final = 30
 NO_RUN: Final = UUID(int=0)
 """Stands for the run of a task that has none, in an empty record."""
@@ -85,34 +97,96 @@ def meter(context: Context, event: object) -> MeterReport:
     return bill_task(context, task)
 
 
-def bill_missed(context: Context) -> int:
+def keep_accounts(context: Context, notes: SweepNotes) -> int:
+    """Bill what `meter` missed, and publish the savings; return the number of bills.
+
+    Neither stops the other, nor the sweep: runs are repaired by now, which comes first. A task that
+    cannot be billed is counted once, and kept for `spotctl status` until it is billed, or for an
+    hour after it was last met. `notes`: as the sweep has saved them. Never raises.
+    """
+    billed = 0
+    try:
+        kept_since = context.now() - UNBILLED_FOR
+        unbilled = {arn: u for arn, u in notes.unbilled.items() if u.met_at > kept_since}
+        try:
+            billed = bill_missed(context, unbilled)
+        finally:
+            newest = dict(
+                sorted(unbilled.items(), key=lambda kept: kept[1].met_at)[-MOST_UNBILLED:]
+            )
+            if newest != notes.unbilled:
+                context.records.save_sweep(replace(notes, unbilled=newest))
+    except Exception:
+        context.log.exception("billing what was missed failed")
+    try:
+        publish_savings(context)
+    except Exception:
+        context.log.exception("publishing the savings failed")
+    return billed
+
+
+def bill_missed(context: Context, unbilled: dict[str, Unjudged] | None = None) -> int:
     """Bill what `meter` missed, of the tasks that ECS still describes; return the number of bills.
 
     Stops when the invocation is short of time. A task that cannot be billed is logged and left to
-    the next sweep, as is a cluster that is gone. Raises botocore's errors, when ECS or the table
-    fail for all.
+    the next sweep, as is a cluster that is gone; one that will not be, it seems, is noted by ARN in
+    `unbilled`, and tried last. Raises botocore's errors, when ECS or the table fail for all.
     """
+    unbilled = {} if unbilled is None else unbilled
     billed = 0
     for cluster in context.clusters:
+        if context.seconds_left() < SECONDS_PER_BILL:
+            break
         try:
             stopped = context.tasks.stopped_of(cluster)
         except PrefectSpotError:
             context.log.exception("reading the stopped tasks failed", cluster=cluster)
             continue
-        over = [task for task in stopped if _is_due(context, task)]
-        missing = set(context.bills.unbilled([task.arn for task in over]))
-        for task in over:
-            if context.seconds_left() < SECONDS_PER_BILL:
-                return billed
-            if task.arn not in missing:
-                continue
-            try:
-                billed += bill_task(context, task).metering is Metering.BILLED
-            except Exception as error:  # the others are billed
-                if concerns_all(error):
-                    raise
-                context.log.exception("billing the task failed", task_arn=task.arn)
+        for task in stopped:
+            if isinstance(task, Undescribed):
+                _note(context, task.arn, task.reason, unbilled)
+        billed += _bill(context, [t for t in stopped if isinstance(t, Task)], unbilled)
     return billed
+
+
+def _bill(context: Context, stopped: Sequence[Task], unbilled: dict[str, Unjudged]) -> int:
+    over = [task for task in stopped if _is_due(context, task)]
+    over.sort(key=lambda task: task.arn in unbilled)
+    missing = set(context.bills.unbilled([task.arn for task in over]))
+    billed = in_a_row = 0
+    for task in over:
+        if context.seconds_left() < SECONDS_PER_BILL:
+            break
+        try:
+            if task.arn in missing:
+                billed += bill_task(context, task).metering is Metering.BILLED
+                in_a_row = 0
+            unbilled.pop(task.arn, None)
+        except Exception as error:  # the others are billed
+            context.log.exception("billing the task failed", task_arn=task.arn)
+            if not _may_pass(context, task, error):
+                _note(context, task.arn, f"billing failed: {type(error).__name__}", unbilled)
+            in_a_row = in_a_row + 1 if concerns_all(error) else 0
+            if in_a_row == ENOUGH_IN_A_ROW:
+                raise
+    return billed
+
+
+def _may_pass(context: Context, task: Task, error: Exception) -> bool:
+    """Whether a later sweep may do what this one could not: Prefect or AWS are busy, or gone."""
+    now = context.now()
+    exited_at = billing.believed(task, now).exited_at
+    is_new = exited_at is not None and now - exited_at < PASSES_WITHIN
+    return is_new and (isinstance(error, PASSING) or concerns_all(error))
+
+
+def _note(context: Context, arn: str, reason: str, unbilled: dict[str, Unjudged]) -> None:
+    """Note a task that cannot be billed; log and count it, where it is new."""
+    arn, reason = one_line(arn, MOST_NOTED), one_line(reason)
+    if arn not in unbilled:
+        context.log.info("could not be billed", task_arn=arn, reason=reason)
+        context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(1)}, reason))
+    unbilled[arn] = Unjudged(reason, context.now())
 
 
 def bill_task(context: Context, task: Task) -> MeterReport:
@@ -122,6 +196,7 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     """
     if reason := reason_to_ignore(task, *context.scope):
         return MeterReport(Metering.IGNORED, reason)
+    task = billing.believed(task, context.now())
     prefect, run_id = context.prefect, task.flow_run_id
     record = context.records.read(run_id) if run_id else RunRecord(NO_RUN)
     cause = billing.cause_of(task, warned=record.warned_of(task.arn))
@@ -239,11 +314,12 @@ def _deployment(
     except PrefectSpotError:
         name, what = "", "the deployment's name cannot be read"
         context.log.exception(what, deployment_id=str(deployment_id))
-    return billing.Deployment(str(deployment_id), name)
+    return billing.Deployment(str(deployment_id), kept(name))
 
 
 def _is_due(context: Context, task: Task) -> bool:
     """Whether the fast path had its time with a task that has stopped."""
+    task = billing.believed(task, context.now())
     ended_at = task.stopped_at or task.exited_at
     had_its_time = ended_at is None or context.now() - ended_at > context.grace
     failed = billing.cause_of(task) is Cause.FAILED_START

@@ -3,12 +3,13 @@
 `functions/sweep.py` reads the pages; what ECS shows of the runs is `functions/run_tasks.py`'s.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from enum import Enum
 from functools import cache, partial
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from chalicelib import errors
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunRecord, StateType
 from chalicelib.core.model.policy import Mode, is_on_demand, runs_on_fargate
-from chalicelib.core.model.sweeping import SweepNotes, Unjudged
+from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.core.rescue.failed_start import refused_by_spot
@@ -29,8 +30,10 @@ from chalicelib.core.rescue.start_failures import (
 )
 from chalicelib.functions.deadlines import keep_deadlines
 from chalicelib.functions.meter import bill_failed_start
+from chalicelib.functions.pages import check
 from chalicelib.functions.rescue import rescue
 from chalicelib.functions.run_tasks import NO_ARN, RunTasks, elsewhere, live_subflows
+from chalicelib.functions.sweep_report import SweepReport, UnjudgedRuns
 
 STAYS_ENDED: Final = (
     Verdict.ANNOTATE,
@@ -45,52 +48,22 @@ LOOKED_BACK: Final = timedelta(minutes=10)
 """How far back failed submissions are read: as long as failed calls and their retries may take."""
 SECONDS_PER_RUN: Final = 5.0
 """Must be left of the invocation, or no further run of a page is repaired."""
-UNJUDGED_FOR: Final = timedelta(hours=1)
-"""How long a run that could not be judged is kept, and named by `spotctl status`, once it is no
-longer met: it left Prefect's set."""
-MOST_UNJUDGED: Final = 500
-"""How many of those are kept, the last ones: their item in the table is read every minute."""
+MOST_ANSWERED: Final = 2000
+"""How many states are kept that were answered, in the same item: others are judged once more."""
+UNNOTED_FOR: Final = timedelta(hours=1)
+"""How long a run waits for the end of a task that carries its id, but is not noted on it."""
+UNNOTED: Final = "a task carries its id, but none of this attempt is noted on it"
 OURS: Final = ("", NO_ARN)
 """Of a run that has ended: what is noted as its task does not make it another's."""
-PASSING: Final = (
-    errors.LeaseHeldError,
-    errors.LeaseLostError,
-    errors.PrefectUnavailableError,
-    errors.ThrottledError,
-    errors.UnsettledError,
-)
-"""After these the next sweep tries again; any other failure keeps a run from being judged."""
 ENDED_WITH_PARENT: Final = ProposedState(
     StateType.CRASHED, "Crashed", "Crashed with its parent run, whose ECS task is gone."
 )
 
-Outcome = Enum("Outcome", ["STAYS", "REPAIRED", "FAILED"])
-"""What became of a run. STAYS: there was nothing to repair; FAILED: not judged, or not repaired."""
-
-
-@dataclass(slots=True)
-class SweepReport:
-    """What a sweep did. `light`: it looked at failed submissions only. `finished`: it came to the
-    end of all runs, and left no bookmark.
-
-    `unjudged`: runs that could not be judged, by reason, each counted once until it can; `failed`:
-    runs that were not repaired.
-    """
-
-    seen: int = 0
-    stranded: int = 0
-    failed: int = 0
-    billed: int = 0
-    light: bool = False
-    finished: bool = False
-    unjudged: Counter[str] = field(default_factory=Counter)
-    decisions: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def summary(self) -> dict[str, object]:
-        """What the function returns to Lambda."""
-        figures = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "decisions"}
-        return {**figures, "unjudged": dict(self.unjudged), **self.decisions}
+Repair = Callable[["Repairs", Sequence[FlowRun]], FlowRun | None]
+"""How a page of runs is repaired."""
+Outcome = Enum("Outcome", ["STAYS", "WAITS", "REPAIRED", "FAILED"])
+"""What became of a run. STAYS: there was nothing to repair; WAITS: it may have a live task;
+FAILED: not judged, or not repaired."""
 
 
 class Repairs:
@@ -104,27 +77,50 @@ class Repairs:
     def __init__(self, context: Context, notes: SweepNotes) -> None:
         self.context = context
         self.report = SweepReport()
+        self.unjudged = UnjudgedRuns(context, notes.unjudged, self.report.unjudged)
         self.tasks = RunTasks(context)
         self.answered: frozenset[UUID] = frozenset()
+        self.place = notes.bookmark or Place()
+        self.swept_at = notes.swept_at
         self.is_old_server = False
         self._notes = notes
-        self._unjudged = dict(notes.unjudged)
         self._outcomes: dict[UUID, Outcome] = {}
         self._inherited = cache(partial(_inherited_variables, context.prefect))
 
-    def notes(self) -> SweepNotes:
-        """Return what the next sweep has to know, at the same place."""
-        now = self.context.now()
-        met = [kept for kept in self._unjudged.items() if now - kept[1].met_at < UNJUDGED_FOR]
-        newest = sorted(met, key=lambda kept: kept[1].met_at)[-MOST_UNJUDGED:]
-        left = replace(self._notes, unjudged=dict(newest), answered=self.answered)
-        return replace(left, without_end_at=now) if self.is_old_server else left
+    def notes(self, stages: int) -> SweepNotes:
+        """Return what the next sweep has to know; a place behind the last stage is no bookmark."""
+        now, notes = self.context.now(), self._notes
+        bookmark = notes.bookmark if self.place == (notes.bookmark or Place()) else self.place
+        return replace(
+            notes,
+            bookmark=None if self.place.stage >= stages else bookmark,
+            swept_at=self.swept_at,
+            unjudged=self.unjudged.kept(),
+            answered=frozenset(islice(self.answered, MOST_ANSWERED)),
+            without_end_at=now if self.is_old_server else notes.without_end_at,
+        )
+
+    def repair(self, repair: Repair, runs: Sequence[FlowRun]) -> FlowRun | None:
+        """Repair a page; in halves where that fails for what may be one run's, until it is found.
+
+        Returns the first run that there was no time for, None for none.
+        """
+        try:
+            return repair(self, runs)
+        except Exception as error:
+            if errors.concerns_all(error) or isinstance(error, errors.PrefectSpotError):
+                raise
+            if len(runs) == 1:
+                self._count_failure(runs[0].id)
+                self._leave(runs[0], f"judging it failed: {type(error).__name__}")
+                return None
+        half = len(runs) // 2
+        return self.repair(repair, runs[:half]) or self.repair(repair, runs[half:])
 
     def judged(self, runs: Sequence[FlowRun]) -> None:
         """Forget of these runs that they could not be judged, unless they still cannot be."""
-        for run in runs:
-            if self._outcomes.get(run.id) is not Outcome.FAILED:
-                self._unjudged.pop(run.id, None)
+        done = [run.id for run in runs if self._outcomes.get(run.id) is not Outcome.FAILED]
+        self.unjudged.forget(done)
 
     def repair_scheduled(self, runs: Sequence[FlowRun]) -> FlowRun | None:
         """Complete reruns that were left parked, keep deadlines, and rerun what waits for a retry
@@ -144,7 +140,8 @@ class Repairs:
         overdue = self._overdue(self._ours(runs, ENDED_WITHIN))
         undone = self._repair(overdue)
         done = overdue if undone is None else overdue[: overdue.index(undone)]
-        stay = [r.id for r in done if self._outcomes.get(r.id, Outcome.STAYS) is Outcome.STAYS]
+        stays = (Outcome.STAYS, Outcome.WAITS)
+        stay = [r.id for r in done if self._outcomes.get(r.id, Outcome.STAYS) in stays]
         self._end_subflows(stay)  # a run that is rerun goes on with its own
         return undone
 
@@ -158,7 +155,7 @@ class Repairs:
         new = [run for run in self._ours(failed, LOOKED_BACK) if run.state.id not in answered]
         undone = self._repair(new)
         for run in new:
-            if self._outcomes.get(run.id, Outcome.FAILED) is not Outcome.FAILED:
+            if self._outcomes.get(run.id) in (Outcome.STAYS, Outcome.REPAIRED):
                 answered.add(run.state.id)
         self.answered |= answered
         return undone
@@ -191,8 +188,8 @@ class Repairs:
             is_known = run.id in records or self._needs_no_record(run)
             if run.id in self._outcomes or not is_known:
                 continue
-            if not _was_refused(run) and not all(t.exited for t in self.tasks.tagged(run)):
-                continue
+            if not _was_refused(run):
+                self.tasks.tagged(run)  # read here: where ECS fails, it fails for all
             if self._outcomes and self.context.seconds_left() < SECONDS_PER_RUN:
                 return run
             try:
@@ -203,17 +200,29 @@ class Repairs:
                     raise
                 self._count_failure(run.id)
                 self._outcomes[run.id] = Outcome.FAILED
-                if not isinstance(error, PASSING):
+                if not self._is_passing(error):
                     self._leave(run, f"judging it failed: {type(error).__name__}")
         return None
+
+    def _is_passing(self, error: Exception) -> bool:
+        """Whether the next sweep may judge the run: yes where Prefect fails over all of them."""
+        if isinstance(error, errors.PrefectUnreadableError):
+            with suppress(errors.PrefectSpotError):
+                check(self.context)
+                return False
+        return isinstance(error, errors.PASSING)
 
     def _judge(self, run: FlowRun, record: RunRecord) -> Outcome:
         context = self.context
         if why := self.tasks.unseen(run):
             return self._leave(run, why)
         history = context.prefect.read_history(run.id)
-        known = () if _was_refused(run) else self.tasks.of_attempt(run, history)
-        if not history or known is None:
+        refused = not history or _was_refused(run)
+        known = () if refused else self.tasks.of_attempt(run, history)
+        if known is None:
+            is_old = context.now() - run.state.timestamp > UNNOTED_FOR + context.pending_grace
+            return self._leave(run, UNNOTED) if is_old else Outcome.WAITS
+        if not history:
             return Outcome.STAYS
         subject = subject_of(run, history, known, record, context.now())
         subject = self._placed(run, subject, known) if subject else None
@@ -257,10 +266,7 @@ class Repairs:
         return {**self._records(runs[:half]), **self._records(runs[half:])}
 
     def _leave(self, run: FlowRun, why: str) -> Outcome:
-        if run.id not in self._unjudged:
-            self.report.unjudged[why] += 1
-            self.context.log.info("could not be judged", flow_run_id=str(run.id), reason=why)
-        self._unjudged[run.id] = Unjudged(why, self.context.now())
+        self.unjudged.add(run.id, why)
         self._outcomes[run.id] = Outcome.FAILED
         return Outcome.FAILED
 
@@ -281,6 +287,11 @@ class Repairs:
         try:
             subflows += live_subflows(self.context.prefect, parents)
         except Exception:  # what was found until then ends all the same
+            if len(parents) > 1:
+                half = len(parents) // 2
+                self._end_subflows(parents[:half])
+                self._end_subflows(parents[half:])
+                return
             self._count_failure(parents[0])
         for subflow in self._overdue(subflows):
             try:

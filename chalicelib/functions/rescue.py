@@ -29,15 +29,17 @@ from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
 from chalicelib.core.ports import Context, Prefect, Undescribed
 from chalicelib.core.rescue import actions
 from chalicelib.core.rescue.actions import Decision, Verdict
+from chalicelib.core.rescue.attempt import is_late, is_of_attempt
 from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
-from chalicelib.functions.run_tasks import NO_ARN, elsewhere, live_subflows
+from chalicelib.functions.run_tasks import NO_ARN, elsewhere, left_alive
 
 AT_ONCE: Final = 100  # task runs that are ended together
 SECONDS_FOR_RERUN: Final = 10.0
 """Left of the invocation, at least, when the run is made due."""
+_Found = tuple[FlowRun, tuple[RunState, ...]]
 UNDECIDED: Final = Decision(Verdict.IGNORE, "nothing was decided")
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
 """Waits for a lease that another handler holds: a rescue takes about a second."""
@@ -124,8 +126,8 @@ class _Handling:
         self.deployment_id = run.deployment_id
         if self.newer_task is None and self.swept is not None:
             self.newer_task = run.state.id != self.swept
-        elif self.newer_task is None:
-            self.newer_task = isinstance(subject, Task) and _has_newer_task(context, run, subject)
+        elif self.newer_task is None and isinstance(subject, Task):
+            self.newer_task = _has_other_task(context, found, subject)
         rejection, self.rejection = self.rejection, ""  # it says nothing of a later park
         return Snapshot(
             subject,
@@ -134,7 +136,7 @@ class _Handling:
             self.record,
             context.policy,
             context.now(),
-            newer_task=self.newer_task,
+            newer_task=bool(self.newer_task),
             swept=self.swept is not None,
             rejection=rejection,
         )
@@ -150,18 +152,15 @@ class _Handling:
     def find_remains(self, snapshot: Snapshot) -> Remains:
         """Read what the dead attempt left in Prefect, and what its rerun needs there."""
         prefect, run = self.context.prefect, snapshot.run
-        calls: list[Callable[[], Any]] = [lambda: None, dict, tuple, tuple]
+        calls: list[Callable[[], Any]] = [lambda: None, dict, lambda: ((), ())]
         if run.deployment_id is not None:
             calls[0] = partial(prefect.read_deployment, run.deployment_id)
         if snapshot.record.next_capacity == FARGATE:
             pool = run.work_pool_name or self.context.work_pool
             calls[1] = partial(prefect.read_pool_defaults, pool)
         if any(state.type is StateType.RUNNING for state in snapshot.history):
-            calls[2] = lambda: tuple(live_subflows(prefect, [run.id]))
-            calls[3] = partial(prefect.find_running_task_runs, [run.id])
-        deployment, defaults, subflows, task_runs = self.context.gather(calls)
-        if subflows:
-            task_runs += prefect.find_running_task_runs([subflow.id for subflow in subflows])
+            calls[2] = partial(left_alive, self.context, run.id)
+        deployment, defaults, (subflows, task_runs) = self.context.gather(calls)
         return Remains(deployment, defaults, subflows, task_runs)
 
     def perform(self, snapshot: Snapshot, decision: Decision) -> bool:
@@ -272,7 +271,7 @@ class _Handling:
         return answer.verdict is StateVerdict.ACCEPT or is_ours
 
 
-def _read_run(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
+def _read_run(context: Context, flow_run_id: UUID) -> _Found | None:
     """Return the run and its history, the run's own state last; None for an unknown run."""
     prefect = context.prefect
     reads = (prefect.read_history, prefect.read_run)
@@ -281,24 +280,25 @@ def _read_run(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunSt
         run = prefect.read_run(flow_run_id)  # it moved on between the two
     if run is None:
         return None
-    earlier = tuple(state for state in history if state.id != run.state.id)
-    return run, (*earlier, run.state)
+    return run, (*(state for state in history if state.id != run.state.id), run.state)
 
 
-def _has_newer_task(context: Context, run: FlowRun, task: Task) -> bool:
-    """Whether the run's `infrastructure_pid` names a task created later, or one that still runs.
+def _has_other_task(context: Context, found: _Found, task: Task) -> bool:
+    """Whether `infrastructure_pid` names a later task, one that still runs, or this attempt's.
 
     A mere mismatch proves nothing: the worker notes the task after RunTask, and sometimes never.
-    But while another task of the run lives, a rerun would run the flow twice: so one that we
-    cannot look at counts as newer, and is left to `sweep`.
+    While another task lives, a rerun would run the flow twice: one that we cannot see is left.
     """
+    run, history = found
     noted_arn, where = noted_task(run)[1], elsewhere(context, run)
     if noted_arn in ("", task.arn) or where == NO_ARN:
-        return False
-    if where:
+        return noted_arn != task.arn and is_late(task, history)
+    if where or is_late(task, history):
         return True
     noted = context.tasks.describe_many(noted_arn.split("/")[1], [noted_arn]).get(noted_arn)
-    if isinstance(noted, Undescribed) or (noted is not None and not noted.exited):
+    if isinstance(noted, Undescribed):
+        return True
+    if noted is not None and (not noted.exited or is_of_attempt(noted, run, history)):
         return True
     if noted is not None and noted.created_at is not None and task.created_at is not None:
         return noted.created_at > task.created_at

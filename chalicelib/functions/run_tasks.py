@@ -1,33 +1,37 @@
 """The tasks, and the subflows, of the runs that a sweep or a rescue looks at.
 
 A run has the task that a worker noted, and those tagged with it. The worker notes a task late, or
-never, and leaves the note of an earlier attempt. A run is taken for orphaned only when ECS shows no
-live task of it either way; where ECS cannot say, it is left.
+never, and leaves the note of an earlier attempt; a tag is anybody's who may run a task. So the
+noted one decides where it is of this attempt; else a run is taken for orphaned only when ECS shows
+no live task that its worker may have started. Where ECS cannot say, it is left.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.ports import Context, Prefect, Undescribed
-from chalicelib.core.rescue.orphans import (
-    by_flow_run,
-    is_since,
+from chalicelib.core.rescue.attempt import (
+    is_late,
+    is_of_attempt,
     is_with_a_worker,
-    noted_task,
+    of_attempt,
     picked_up_at,
 )
+from chalicelib.core.rescue.orphans import by_flow_run, noted_task
 from chalicelib.core.rescue.start_failures import is_submission_failure
-from chalicelib.errors import ClusterGoneError
+from chalicelib.errors import ClusterGoneError, PrefectUnreadableError
 
 MOST_PARENTS: Final = 100
 """Runs whose subflows are read together."""
+MOST_SUBFLOWS: Final = 20_000
+"""Runs that are looked at for them."""
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
-_TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+")
+_TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+", re.ASCII)
 
 
 class RunTasks:
@@ -73,24 +77,29 @@ class RunTasks:
         why = elsewhere(self._context, run)
         return "" if why == NO_ARN and self.tagged(run) else why
 
-    def of_attempt(self, run: FlowRun, history: Sequence[RunState]) -> tuple[Task, ...] | None:
-        """Return the run's tagged tasks, of a PENDING run those since it was picked up.
+    def of_attempt(self, run: FlowRun, history: Sequence[RunState]) -> Sequence[Task] | None:
+        """Return the tasks to judge a run's attempt by, newest first; all have exited.
 
-        The same of one that an automation or an observer crashed then. None while its worker may
-        still bring a task up.
+        Only the noted one where that is this attempt's. None while one may be alive, or while its
+        worker may still bring one up: of a PENDING run, and of one that an automation or an
+        observer crashed then. A task that carries the run's id, but no worker noted, proves
+        neither a death before that time is over, nor that there is no other.
         """
-        tagged = self.tagged(run)
+        tagged, noted = self.tagged(run), self._noted.get(run.id)
+        if not isinstance(noted, Task):
+            noted = next((task for task in tagged if task.arn == noted_task(run)[1]), None)
+        if noted is not None and is_of_attempt(noted, run, history):
+            return (noted,) if noted.exited else None
+        if not all(task.exited or is_late(task, history) for task in tagged):
+            return None
         kinds = [state.type for state in history[-2:]]
         crashed = kinds == [StateType.PENDING, StateType.CRASHED]
         is_placing = crashed and not is_submission_failure(run.state.message)
-        if not history or not (is_placing or run.state.type is StateType.PENDING):
-            return tagged
-        since = picked_up_at(history)
-        tagged = tuple(task for task in tagged if is_since(task, since))
-        noted = self._noted.get(run.id)
-        has_task = tagged or (isinstance(noted, Task) and is_since(noted, since))
-        in_grace = self._context.now() - since <= self._context.pending_grace
-        return None if not has_task and in_grace and is_with_a_worker(history) else tagged
+        if is_placing or run.state.type is StateType.PENDING:
+            in_grace = self._context.now() - picked_up_at(history) <= self._context.pending_grace
+            if in_grace and is_with_a_worker(history):
+                return None
+        return of_attempt(tagged, history)
 
     def _looks_orphaned(self, run: FlowRun) -> bool:
         task, since = self._noted.get(run.id), run.state.timestamp
@@ -130,8 +139,30 @@ def elsewhere(context: Context, run: FlowRun) -> str:
 
 
 def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
-    """Return the runs in these runs' processes that have not ended, theirs too."""
-    while parents:
+    """Return the runs in these runs' processes that have not ended, theirs too, each once."""
+    seen = set(parents)
+    while parents and len(seen) < MOST_SUBFLOWS:
         children = prefect.find_live_children(parents[:MOST_PARENTS])
-        yield from children
-        parents = [*parents[MOST_PARENTS:], *(child.id for child in children)]
+        new = {child.id: child for child in children if child.id not in seen}
+        yield from new.values()
+        seen |= new.keys()
+        parents = [*parents[MOST_PARENTS:], *new]
+
+
+def left_alive(context: Context, run_id: UUID) -> tuple[tuple[FlowRun, ...], tuple[UUID, ...]]:
+    """Return the live subflows, and the running task runs, that a dead attempt left.
+
+    None where one of them cannot be read: the rerun of their run matters more.
+    """
+
+    def readable(find: Callable[[], Iterable[Any]]) -> tuple[Any, ...]:
+        try:
+            return tuple(find())
+        except PrefectUnreadableError:
+            said = "what the dead attempt left cannot be read"
+            context.log.exception(said, flow_run_id=str(run_id))
+            return ()
+
+    subflows = readable(lambda: live_subflows(context.prefect, [run_id]))
+    runs = [run_id, *(subflow.id for subflow in subflows)]
+    return subflows, readable(lambda: context.prefect.find_running_task_runs(runs))

@@ -7,6 +7,7 @@ goes the way of an event: `rescue`, under the run's lease, by the same decisions
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,13 +18,13 @@ from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, RunQuery
 from chalicelib.errors import PrefectSpotError
-from chalicelib.functions.meter import bill_missed, publish_savings
-from chalicelib.functions.repairs import ENDED_WITHIN, LOOKED_BACK, Repairs, SweepReport
+from chalicelib.functions.meter import keep_accounts
+from chalicelib.functions.pages import SECONDS_PER_PAGE, Pages
+from chalicelib.functions.repairs import ENDED_WITHIN, LOOKED_BACK, Repairs
+from chalicelib.functions.sweep_report import SweepReport
 
 PAGE: Final = 100
 """Runs read together: what DescribeTasks and BatchGetItem take in one request."""
-SECONDS_PER_PAGE: Final = 10.0
-"""Must be left of the invocation, or no further page is begun."""
 SECONDS_PER_CALL: Final = 50.0
 """What a call of the schedule uses. The function runs once at a time, and the next call is due ten
 seconds later: one that Lambda throttles waits, up to six hours, before it counts as failed."""
@@ -67,6 +68,7 @@ class Stage:
             without_end=self.without_end,
             limit=PAGE,
             offset=place.offset,
+            by_id=place.by_id,
             known_pool=self is not STAGES[0],
         )
 
@@ -95,7 +97,8 @@ def sweep(context: Context, event: object) -> SweepReport:
     of the table and one request to Prefect (two for 3.4) where it finds nothing to do.
 
     A run whose repair fails is counted and logged; the next sweep tries again. Raises
-    PrefectSpotError when a page could not be read; also botocore's errors.
+    PrefectSpotError when Prefect does not answer, or the table; also botocore's errors. Even then
+    the bookmark is left behind what was done.
     """
     notes = context.records.read_sweep()
     is_scheduled = isinstance(event, Mapping) and event.get("detail-type") == "Scheduled Event"
@@ -103,28 +106,33 @@ def sweep(context: Context, event: object) -> SweepReport:
         context = _with_seconds(context, SECONDS_PER_CALL)
     repairs = Repairs(context, notes)
     report = repairs.report
-    _take_light_look(repairs, notes)
-    report.light = is_scheduled and not _is_due(notes, context.now())
-    if report.light:
-        left = repairs.notes()
-    else:
-        place = _run(repairs, STAGES, notes.bookmark or Place())
-        report.finished = place.stage >= len(STAGES)
-        bookmark = None if report.finished else place
-        left = replace(repairs.notes(), bookmark=bookmark, swept_at=context.now())
-    if left != notes:
-        context.records.save_sweep(left)
-    for reason, counted in report.unjudged.items():
-        context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
+    try:
+        _take_light_look(repairs, notes)
+        report.light = is_scheduled and not _is_due(notes, context.now())
+        if not report.light:
+            _run(repairs, STAGES)
+            report.finished = repairs.place.stage >= len(STAGES)
+            repairs.swept_at = context.now()
+    except Exception:
+        with suppress(Exception):  # the first failure is the one to know
+            _save(repairs, notes)
+        raise
+    left = _save(repairs, notes)
     if not report.light:
-        try:
-            report.billed = bill_missed(context)
-            publish_savings(context)
-        except Exception:  # runs are repaired by now, which comes first; the next sweep bills
-            context.log.exception("billing what was missed failed")
+        report.billed = keep_accounts(context, left)
     if not report.light or report.stranded or report.failed:
         context.log.info("swept", **report.summary)
     return report
+
+
+def _save(repairs: Repairs, notes: SweepNotes) -> SweepNotes:
+    """Leave what the next sweep has to know, and return it; count what could not be judged."""
+    context, left = repairs.context, repairs.notes(len(STAGES))
+    if left != notes:
+        context.records.save_sweep(left)
+    for reason, counted in repairs.report.unjudged.items():
+        context.measure(Measured("", {Metric.SWEEP_UNJUDGED: Decimal(counted)}, reason))
+    return left
 
 
 def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:
@@ -132,12 +140,16 @@ def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:
     context, at = repairs.context, notes.without_end_at
     is_old_server = at is not None and context.now() - at < OLD_SERVER_FOR
     stages = LIGHT_STAGES if is_old_server else LIGHT_STAGES[:1]
+    bookmark, repairs.place = repairs.place, Place()
     try:
-        is_whole = _run(repairs, stages, Place()).stage == len(stages)
+        _run(repairs, stages)
+        is_whole = repairs.place.stage == len(stages)
     except PrefectSpotError:
         repairs.report.failed += 1
         context.log.exception("looking at failed submissions failed")
         is_whole = False
+    finally:
+        repairs.place = bookmark
     if not is_whole:
         repairs.answered |= notes.answered
 
@@ -157,30 +169,39 @@ def _with_seconds(context: Context, seconds: float) -> Context:
     return replace(context, seconds_left=seconds_left)
 
 
-def _run(repairs: Repairs, stages: Sequence[Stage], place: Place) -> Place:
-    """Repair the runs of these stages from a place on; return the place where time ended."""
-    seen, has_time = repairs.report.seen, True
-    while has_time and place.stage < len(stages):
+def _run(repairs: Repairs, stages: Sequence[Stage]) -> None:
+    """Repair the runs of these stages from `repairs.place` on, and leave that where time ended."""
+    pages, seen, has_time = Pages(repairs.context), repairs.report.seen, True
+    while has_time and repairs.place.stage < len(stages):
         is_short = repairs.context.seconds_left() < SECONDS_PER_PAGE
         if repairs.report.seen > seen and is_short:
             break
-        place, has_time = _repair_page(repairs, stages[place.stage], place)
-    return place
+        stage = stages[repairs.place.stage]
+        repairs.place, has_time = _repair_page(repairs, pages, stage, repairs.place)
 
 
-def _repair_page(repairs: Repairs, stage: Stage, place: Place) -> tuple[Place, bool]:
+def _repair_page(repairs: Repairs, pages: Pages, stage: Stage, place: Place) -> tuple[Place, bool]:
     """Repair the runs of the page at a place; return the next one, and whether there was time.
 
     The place is moved back when runs left the set before it.
     """
-    find_runs, step = repairs.context.prefect.find_runs, PAGE
-    while not place.joins(page := find_runs(stage.query(repairs.context, place))):
+    context, step = repairs.context, PAGE
+    while (page := pages.read(stage.query(context, place))) is None or not place.joins(page.found):
+        if page is None:
+            place = Place(place.stage, place.after, by_id=True)
+            continue
         place, step = replace(place, offset=max(0, place.offset - step)), step * 2
-    repairs.report.seen += len(page)
-    repairs.is_old_server |= stage is STAGES[-1] and bool(page)
-    before, rest = repairs.report.stranded, place.rest(page)
-    undone = stage.repair(repairs, rest)
+        if not page.whole:
+            return place, False
+    if not (page.found or page.whole):
+        return place, False
+    repairs.report.seen += len(page.found)
+    repairs.is_old_server |= stage is STAGES[-1] and bool(page.found)
+    repairs.unjudged.add_unread(page.found)
+    before, rest = repairs.report.stranded, place.rest(page.found)
+    undone = repairs.repair(stage.repair, rest)
     repairs.judged(rest if undone is None else rest[: rest.index(undone)])
     if undone is not None:
         return place.before(undone, rest), False
-    return place.next(page, PAGE, repairs.report.stranded - before), True
+    left = repairs.report.stranded - before
+    return place.next(page.found, PAGE, left, whole=page.whole), page.whole

@@ -1,7 +1,7 @@
 """Serves a stand-in over HTTP and WebSocket with Starlette and uvicorn, as if it were far away.
 
 The machine's time that a stand-in takes is missing to both sides of a comparison: one route for
-everything, and no middleware.
+everything, and no middleware but the guard that answers no web page.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+
+from localcloud.guard import guarded
 
 Answer = tuple[int, object]
 """Status, and a body that is sent as JSON; a body of None is not sent."""
@@ -71,7 +73,7 @@ def serve(
         WebSocketRoute(everything, messages),
     ]
     uvicorn.run(
-        Starlette(routes=routes),
+        guarded(Starlette(routes=routes), port),
         port=port,
         backlog=1024,
         log_config=None,

@@ -139,7 +139,7 @@ def real_server(supervisor: Supervisor) -> Iterator[Prefect]:
         database, folder = postgres.create_database("bench"), supervisor.folder / "prefect"
         with PrefectServer(folder, supervisor.spawn, database=database) as server:
             children = psutil.Process().children()
-            [process] = [child for child in children if "prefect" in child.cmdline()]
+            [process] = [child for child in children if "server" in child.cmdline()]
             yield Prefect(server.api_url, process, is_stand_in=False)
 
 
@@ -152,7 +152,7 @@ class Aws(Usage):
     @property
     def environment(self) -> dict[str, str]:
         """The environment that leads an AWS client there."""
-        return environment_of(self.url)
+        return environment_of(self.url, "testing")
 
     def add(self, what: str, items: Sequence[object]) -> None:
         """Add "messages" to the queue, or "tasks" to ECS."""

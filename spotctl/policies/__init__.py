@@ -2,10 +2,12 @@
 
 The templates beside this file are their only source; `.chalice/config.json` names the files that
 Chalice reads. Filled in are the stack's name, the functions' prefix, the clusters and the
-credential's parameter.
+credential's parameter. Stage `prod` must not change `prod-eu`: each name is written in full, and a
+pattern follows only what ends a name, `/` or `:`.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -22,11 +24,25 @@ DEPLOYER: Final = "deployer"
 def policy_of(project: Project, name: str) -> str:
     """Return the policy of a function, or the deployer's, as JSON text.
 
-    A resource that names the cluster is listed once for each cluster.
+    A resource that names the cluster is listed once for each cluster. A statement that says `Where`
+    is left out elsewhere: `full`, in a stage with a cluster of ours; `credential`, in one that
+    names Prefect's.
+
+    Raises SettingError: IAM would read a name as a pattern, and reach what is not the stage's.
     """
     policy = json.loads((TEMPLATES / f"{name}.json").read_text())
+    cases = {"full": project.settings.is_full, "credential": bool(_parameter(project))}
+    holds = {None, *(case for case, is_so in cases.items() if is_so)}
+    policy["Statement"] = [s for s in policy["Statement"] if s.pop("Where", None) in holds]
     clusters = [name.rpartition("cluster/")[2] for name in project.settings.ecs_clusters]
-    return json.dumps(_filled(policy, _names(project), clusters), indent=2) + "\n"
+    names = _names(project)
+    for text in (*names.values(), *clusters, project.settings.work_pool):
+        if re.search(r"[*?$]", text):
+            raise SettingError(
+                f"a name holds * ? or $, which IAM reads as a pattern: {text!r}",
+                next_step="correct it in .chalice/config.json",
+            )
+    return json.dumps(_filled(policy, names, clusters), indent=2) + "\n"
 
 
 def write_policies(project: Project) -> list[Path]:
@@ -71,14 +87,17 @@ def _files(config: Mapping[str, Any], stage: str) -> dict[str, str]:
 
 
 def _names(project: Project) -> dict[str, str]:
-    settings = project.settings
-    parameter = settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter
     return {
         "APP": f"{project.app_name}-{project.stage}",
         "STACK": project.stack,
         # An ARN has one slash before the name, whether that begins with one or not.
-        "PARAMETER": parameter.removeprefix("/") or f"{project.app_name}/{project.stage}/*",
+        "PARAMETER": _parameter(project).removeprefix("/"),
     }
+
+
+def _parameter(project: Project) -> str:
+    settings = project.settings
+    return settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter
 
 
 def _filled(value: Any, names: Mapping[str, str], clusters: Sequence[str]) -> Any:

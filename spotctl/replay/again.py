@@ -103,7 +103,8 @@ def _by_product(policy: Policy, course: Course, interruption: Interruption) -> s
     is_on_demand = any(played.rerun_on == FARGATE for played in course.played)
     if interruption.guard:
         return FARGATE
-    earlier = {f"interruption {n}": interruption for n in range(1, interruption.number)}
+    number = interruption.number - 1
+    earlier = {"the one before": replace(interruption, number=number)} if number else {}
     record = RunRecord(RUN_ID, earlier, own_retries, FARGATE if is_on_demand else "")
     acting = replace(policy, mode=Mode.RESCUE)  # also where observe mode only recorded it
     run = RunInMemory(acting, bill.ended_at, tags=tags, record=record)

@@ -3,31 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-
 from chalicelib.core.money.report import ASSUMED_MARK
+from spotctl.output import table_of
 from spotctl.replay.figures import MADE_WITH_SPOT_RATE, TITLES
 
 
-def as_table(replay: Mapping[str, Any]) -> RenderableType:
+def as_table(replay: Mapping[str, Any]) -> Any:
     """Return what `run_replay` returns, for a terminal."""
-    table = Table(
-        title=f"Replay of the runs that ended {replay['since']} to {replay['until']} (UTC)",
-        title_justify="left",
-    )
-    table.add_column("")
     columns = {
         "as_recorded": "as recorded",
         "same_settings": f"replayed: {_words(replay['settings'])}",
         "other_settings": f"replayed: {_words(replay['changes']) or 'nothing changed'}",
     }
-    for title in columns.values():
-        table.add_column(escape(title), justify="right", overflow="fold")
-    for name, title in TITLES.items():
-        table.add_row(title, *(_figure(replay[column], name) for column in columns))
-    return Group(table, *(escape(f"Not known: {sentence}.") for sentence in replay["not_known"]))
+    return table_of(
+        f"Replay of the runs that ended {replay['since']} to {replay['until']} (UTC)",
+        ("", *columns.values()),
+        [
+            (title, *(_figure(replay[column], name) for column in columns))
+            for name, title in TITLES.items()
+        ],
+        notes=[f"Not known: {sentence}." for sentence in replay["not_known"]],
+        has_figures=True,
+    )
 
 
 def _figure(figures: Mapping[str, Any], name: str) -> str:

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.errors import explain
-from spotctl.output import Row, failed
+from spotctl.output import Exit, Output, Row, State, exit_of, failed, table_of_rows
 from spotctl.status import deployments, handler, observers, prefect_side, provisioning, stack
 
 T = TypeVar("T")
@@ -37,6 +37,23 @@ def status(context: Context) -> list[Row]:
             lambda: deployments.rows(deployments.read(context, template), project),
         )
     return rows
+
+
+def show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
+    """Print the rows; return their exit code."""
+    verdict = exit_of(rows)
+    title = f"prefect-spot, stage {context.project.stage}, {context.aws.region}"
+    output.result(
+        {
+            "stage": context.project.stage,
+            "region": context.aws.region,
+            "ok": verdict is Exit.OK,
+            "warnings": sum(row.state is State.WARNING for row in rows),
+            "rows": rows,
+        },
+        lambda: table_of_rows(title, rows),
+    )
+    return verdict
 
 
 def _rows(part: str, judge: Callable[[], list[Row]]) -> list[Row]:

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.model.sweeping import SweepNotes
-from spotctl.context import Context, find
+from chalicelib.core.model.sweeping import SweepNotes, Unjudged
+from spotctl.context import Context
+from spotctl.errors import find
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.project import Project
 
@@ -15,7 +16,15 @@ LATE_SWEEP: Final = timedelta(minutes=20)
 """A sweep runs every five minutes: three in a row may fail before that is a failure."""
 
 MOST_NAMED: Final = 5
-"""How many runs are named for each reason that a sweep could not judge them."""
+"""How many runs are named for each reason that a sweep could not judge them; tasks likewise."""
+_UNJUDGED: Final = (
+    "look at each in Prefect, and cancel or retry it if its task is gone; a cluster whose runs are"
+    " to be watched belongs in ECS_CLUSTER"
+)
+_UNBILLED: Final = (
+    "none, if it is billed within the hour for which ECS shows it; the log of the sweep function"
+    " says more"
+)
 _RESTORE: Final = "wait a few minutes for provision to restore it, or run spotctl deploy"
 
 
@@ -83,7 +92,9 @@ def rows(found: Found, project: Project) -> list[Row]:
     queue_arn = found.queue.arn if found.queue else ""
     judged = [row for function in found.functions for row in _function_rows(function, queue_arn)]
     queue = _queue_row(found.queue, project.failure_queue)
-    return [*judged, queue, _sweep_row(found.swept, found.now), *_unjudged_rows(found.swept)]
+    unjudged = _rows_of("runs that sweep could not judge", found.swept.unjudged, _UNJUDGED)
+    unbilled = _rows_of("tasks that sweep could not bill", found.swept.unbilled, _UNBILLED)
+    return [*judged, queue, _sweep_row(found.swept, found.now), *unjudged, *unbilled]
 
 
 def _function_rows(function: Function, queue_arn: str) -> list[Row]:
@@ -146,19 +157,14 @@ def _sweep_row(swept: SweepNotes, now: datetime) -> Row:
     return ok(part, f"{ago}, it read all runs")
 
 
-def _unjudged_rows(swept: SweepNotes) -> Iterator[Row]:
-    """Name the runs that sweeps could not judge, by reason; a few of each."""
+def _rows_of(part: str, left: Mapping[Any, Unjudged], next_step: str) -> Iterator[Row]:
+    """Name what sweeps could not judge or bill, by reason; a few of each."""
     by_reason: dict[str, list[str]] = {}
-    for run, unjudged in swept.unjudged.items():
-        by_reason.setdefault(unjudged.reason, []).append(str(run))
-    for reason, runs in by_reason.items():
-        more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
-        yield warning(
-            "runs that sweep could not judge",
-            f"{reason}: {', '.join(runs[:MOST_NAMED])}{more}",
-            "look at each in Prefect, and cancel or retry it if its task is gone; a cluster whose"
-            " runs are to be watched belongs in ECS_CLUSTER",
-        )
+    for key, unjudged in left.items():
+        by_reason.setdefault(unjudged.reason, []).append(str(key))
+    for reason, keys in by_reason.items():
+        more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
+        yield warning(part, f"{reason}: {', '.join(keys[:MOST_NAMED])}{more}", next_step)
 
 
 def _function(context: Context, name: str) -> Function:

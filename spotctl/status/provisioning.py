@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spotctl.context import Context, find
+from spotctl.context import Context
+from spotctl.errors import find
 from spotctl.output import Row, failed, ok, warning
 
 FUNCTION: Final = "provision"

@@ -188,6 +188,9 @@ class RealPrefect(Hands):
     def labels_of(self, flow_run_id: UUID) -> Mapping[str, object]:
         return dict(self.api.run(str(flow_run_id))["labels"])
 
+    def add_null_label(self, flow_run_id: UUID) -> None:
+        self.api.send("PATCH", f"/flow_runs/{flow_run_id}/labels", {"team": None})
+
     def create_pool(self, name: str, *, kind: str = "ecs", template: Mapping[str, Any]) -> None:
         body = {"name": name, "type": kind, "base_job_template": template}
         self.api.send("POST", "/work_pools/", body)

@@ -9,13 +9,18 @@ import pytest
 
 from chalicelib.core.model.flow_run import FlowRun, StateType, StateVerdict
 from chalicelib.core.ports import RunQuery
-from chalicelib.errors import PrefectRejectedError
+from chalicelib.errors import PrefectRejectedError, PrefectUnreadableError
+from chalicelib.functions.sweep import sweep
+from chalicelib.functions.sweep_report import UNREAD
 from tests.contract.stage import PID, Stage
+from tests.laws.universe import Universe
+from tests.make import CLUSTER_ARN, TASK_ARN, make_task
 
 SCHEDULED, PENDING, RUNNING = StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING
 CRASHED = StateType.CRASHED
 LIVE = (PENDING, RUNNING, SCHEDULED)
 MICROSECOND = timedelta(microseconds=1)
+TIMES = ("created_at", "pull_started_at", "started_at", "execution_stopped_at", "updated_at")
 NAMES = ("scheduled", "pending", "running", "parked", "never started", "crashed", "completed")
 
 
@@ -30,8 +35,13 @@ class Crowd:
     def found(self, *kinds: StateType, **query: Any) -> list[str]:
         """The names of the runs that a query finds, in its order."""
         names = {id_: name for name, id_ in self.ids.items()}
+        return [names[run.id] for run in self.runs(*kinds, **query)]
+
+    def runs(self, *kinds: StateType, **query: Any) -> list[FlowRun]:
         found = self.stage.prefect.find_runs(RunQuery(self.pool, kinds, **query))
-        return [names[run.id] for run in found]
+        runs = [run for run in found if isinstance(run, FlowRun)]
+        assert len(runs) == len(found)
+        return runs
 
     def run(self, name: str) -> FlowRun:
         return self.stage.run(self.ids[name])
@@ -79,8 +89,8 @@ def test_runs_of_the_pool_are_found_by_type_and_name_of_their_state_in_order(
 
 
 def test_a_run_is_found_as_it_is_read(crowd: Crowd) -> None:
-    found = crowd.stage.prefect.find_runs(RunQuery(crowd.pool, (SCHEDULED, RUNNING)))
-    assert list(found) == [crowd.stage.run(run.id) for run in found]
+    found = crowd.runs(SCHEDULED, RUNNING)
+    assert found == [crowd.stage.run(run.id) for run in found]
     assert {run.work_pool_name for run in found} == {crowd.pool}
 
 
@@ -217,3 +227,35 @@ def a_parent(stage: Stage) -> UUID:
 
 def ids_of_children(stage: Stage, *parents: UUID) -> set[UUID]:
     return {child.id for child in stage.prefect.find_live_children(parents)}
+
+
+def test_a_sweep_steps_over_a_run_about_which_prefect_cannot_answer(stage: Stage) -> None:
+    """Prefect takes a null label, and then answers 500 for each page that holds the run."""
+    controls, pool = stage.controls, stage.controls.create_work_pool()
+    deployment = controls.create_deployment(work_pool=pool)
+    universe, ids = Universe(), [controls.create_run(deployment_id=deployment) for _ in range(5)]
+    for id_ in ids:
+        times = dict.fromkeys(TIMES, datetime.now(UTC))
+        task = make_task(arn=TASK_ARN[:-32] + id_.hex, flow_run_id=id_, **times)
+        universe.tasks[task.arn] = task
+        controls.worker_picks_up(id_, f"{CLUSTER_ARN}::{task.arn}")
+        controls.engine_starts(id_)
+    odd = ids.pop(2)
+    controls.add_null_label(odd)
+    query = RunQuery(pool, (RUNNING,), by_id=True)
+    with pytest.raises(PrefectUnreadableError):
+        stage.prefect.find_runs(query)
+    in_order = sorted([odd, *ids], reverse=True)
+    assert [*stage.prefect.find_run_ids(query)] == in_order
+    assert [*stage.prefect.find_run_ids(replace(query, limit=2, offset=1))] == in_order[1:3]
+    context = replace(
+        universe.context(),
+        prefect=stage.prefect,
+        work_pool=pool,
+        now=lambda: datetime.now(UTC),
+        grace=timedelta(0),
+    )
+    report = sweep(context, {})
+    assert (report.finished, report.unjudged) == (True, {UNREAD: 1})
+    assert {*universe.stored.sweep.unjudged} == {odd}
+    assert {stage.run(id_).state.name for id_ in ids} == {"AwaitingRetry"}

@@ -14,9 +14,7 @@ from tests.e2e.stories import Stories, pytest_runtest_makereport, stage, stories
 
 __all__ = ["pytest_runtest_makereport", "stage", "stories"]
 
-AUTH_STRING = "admin:only-for-these-tests"
 OPTIONS = Options(
-    auth_string=AUTH_STRING,
     # Not a second less: a sweep must not be faster than a busy worker with any story's run.
     settings={"SWEEP_GRACE_SECONDS": "30", "DEPLOYMENT_METRICS": "true"},
     # Time for the one handler before the next event comes: on Fargate it is half a minute.

@@ -260,10 +260,10 @@ def event_of_no_run(**detail: str) -> dict[str, Any]:
     account = "123456789012"
     arn = f"arn:aws:ecs:us-east-1:{account}:{{}}"
     ours = {
-        "taskArn": arn.format(f"task/{CLUSTER}/0123456789abcdef"),
+        "taskArn": arn.format(f"task/{CLUSTER}/{'0123456789abcdef' * 2}"),
         "clusterArn": arn.format(f"cluster/{CLUSTER}"),
     }
-    return make_event({**ours, **detail}, account=account)
+    return make_event({**ours, **detail}, account=account, resources=[ours["taskArn"]])
 
 
 def decisions(lines: Iterable[str]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A real flow, started by a real worker, interrupted, rescued by the deployed zip."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -154,6 +155,8 @@ def moved_after_one(stage: Stage, job_variables: dict[str, Any]) -> Run:
     run = stage.start(
         "waits", job_variables=job_variables, tags=("spot-retries:0",), interruptions=1
     )
+    run.wait_for_start(1)
+    time.sleep(1)  # an engine can lose a SIGTERM of its first moments; it is then killed
     run.interrupt_each_start(1)
     run.wait_for_start(2)  # a run that marked itself Crashed looks over until it is rescued
     run.completes(starts=2)

@@ -1,6 +1,7 @@
 """The operator's command against the deployed cloud: what it says is true, what it does is done."""
 
 import json
+from datetime import UTC, datetime
 
 from localcloud.bootstrap import STACK
 from localcloud.cloud import REACT, SWEEP
@@ -63,7 +64,7 @@ def redriven(stage: Stage) -> tuple[CommandResult, int]:
     """What `redrive` says with one message in the queue, and how often `react` got its event."""
     sqs = stage.cloud.aws.client("sqs")
     queue = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
-    event = event_of_no_run()
+    event = {**event_of_no_run(), "time": datetime.now(UTC).isoformat()}
     destination_record = {
         "requestContext": {
             "functionArn": f"arn:aws:lambda:us-east-1:123456789012:function:{REACT}:$LATEST",
@@ -73,7 +74,7 @@ def redriven(stage: Stage) -> tuple[CommandResult, int]:
         "responsePayload": {"errorMessage": "Prefect is unavailable"},
     }
     sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(destination_record))
-    result = spotctl(stage.cloud, "redrive")
+    result = spotctl(stage.cloud, "redrive", "--yes")
     return result, sum(i.event == event for i in list(stage.cloud.lambdas.invocations))
 
 

@@ -24,8 +24,8 @@ from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.react import react
-from chalicelib.functions.repairs import SweepReport
 from chalicelib.functions.sweep import sweep
+from chalicelib.functions.sweep_report import SweepReport
 from tests.laws.universe import LEASE, Lines, Universe
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, RATES, RUN_ID, TASK_ARN, make_event, seconds
 

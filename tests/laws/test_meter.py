@@ -3,29 +3,35 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from botocore.exceptions import ClientError, ParamValidationError
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from chalicelib.adapters.records import packed, values_of
 from chalicelib.core.metrics import Metric
-from chalicelib.core.model.ecs_task import Task
+from chalicelib.core.model.ecs_task import Task, parse_task, reason_to_ignore
 from chalicelib.core.model.flow_run import FailedStart, StateType
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.money.bill import Deployment
+from chalicelib.core.money.bill import Bill, Deployment, believed, never_started
 from chalicelib.core.money.report import Counts, DailySum, total
-from chalicelib.errors import PrefectUnavailableError
+from chalicelib.core.ports import Undescribed
+from chalicelib.errors import PrefectUnavailableError, ThrottledError
 from chalicelib.functions.meter import (
     DECIDED_WITHIN,
     bill_failed_start,
     bill_missed,
+    keep_accounts,
     publish_savings,
 )
 from tests.laws.universe import BY_ITSELF, DRILL, STOPPED_AFTER, Befalls, Tripwire, Universe
-from tests.make import RATES, seconds
+from tests.make import NOW, RATES, seconds
+from tests.twin.tables import InMemoryBills
+from tests.twin.tasks import InMemoryTasks
 
 OTHERS = "arn:aws:ecs:us-east-1:111122223333:cluster/others"
 
@@ -166,6 +172,246 @@ def test_a_bill_that_fails_leaves_the_others_alone(account: Account) -> None:
     assert bill_missed(universe.context(Tripwire(Befalls.FAILS_BEFORE, 4))) == 1
     assert universe.calls[4] == "prefect.read_run"
     assert bill_missed(universe.context()) == 1
+
+
+# One that cannot be billed, among others.
+
+LONG, LONE = "x" * 500_000, "\ud800"
+ALWAYS = "9999-12-31T23:59:59+00:00"
+ODD_FIELDS: dict[str, Sequence[object]] = {
+    **dict.fromkeys(("cpu", "memory"), ("abc", None, "", 0, "0", "-1", 10**14, float("nan"), LONE)),
+    "ephemeralStorage": (None, "abc", {"sizeInGiB": 10**14}, {"sizeInGiB": float("nan")}),
+    **dict.fromkeys(
+        ("pullStartedAt", "startedAt", "executionStoppedAt", "stoppedAt", "createdAt", "updatedAt"),
+        (None, "abc", ALWAYS, "0001-01-01T00:00:00Z", "2026-11-24T00:00:00Z", 1e300, LONE),
+    ),
+    "taskArn": tuple(
+        f"arn:{rest}"
+        for rest in ("x", "aws:ecs:mars-1:1:task", ":" * 400, "aws:ecs:us-east-1:111122223333:a#b")
+    ),
+    "attributes": tuple(
+        [{"name": "ecs.cpu-architecture", "value": value}] for value in ("z80", LONG, LONE, None, 1)
+    ),
+    "stopCode": (None, LONG, LONE, 1, "SpotInterruption", "TaskFailedToStart"),
+    "stoppedReason": (None, LONG, LONE, DRILL["stopped_reason"] + LONG),
+    "tags": tuple(
+        [{"key": key, "value": value}]
+        for key in (LONG, LONE, "prefect.io/deployment-id", "prefect.io/work-pool-name")
+        for value in (LONG, LONE, None, str(UUID(int=7)))
+    ),
+    "containers": (None, [], [LONG], [{"exitCode": float("nan"), "reason": LONG}]),
+    "platformFamily": ("Windows" + LONG, LONE),
+}
+one_of = {name: st.sampled_from(values) for name, values in ODD_FIELDS.items()}
+
+
+class Refusing(InMemoryBills):
+    """A table that takes what DynamoDB takes; `refuses`: by ARN, what it raises instead."""
+
+    def __init__(self, **refuses: Exception) -> None:
+        super().__init__()
+        self.refuses = refuses
+
+    def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
+        assert all(len(f"bill#{arn}") <= 2048 for arn in task_arns)
+        return super().unbilled(task_arns)
+
+    def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
+        if error := self.refuses.get(bill.task_arn):
+            raise error
+        for item in (bill, first, later):
+            assert len(str(packed({"pk": "x", **values_of(item)})).encode()) < 10_000
+        return super().write(bill, first, later)
+
+
+@dataclass
+class Shown(InMemoryTasks):
+    """A cluster whose stopped tasks are these."""
+
+    stopped: tuple[Task | Undescribed, ...] = ()
+
+    def stopped_of(self, cluster: str) -> tuple[Task | Undescribed, ...]:
+        return self.stopped
+
+
+def refused(code: str, reason: str = "") -> ClientError:
+    answer: Any = {"Error": {"Code": code}}
+    if reason:
+        answer["CancellationReasons"] = [{"Code": reason}, {"Code": "None"}]
+    return ClientError(answer, "TransactWriteItems")
+
+
+@dataclass
+class Books:
+    """Three tasks that ended by themselves, the second to be made odd, and every sweep's counts."""
+
+    universe: Universe
+    arns: list[str]
+    table: Refusing
+
+    def sweep(self) -> int:
+        report = self.universe.sweep()
+        assert report is not None
+        return report.billed
+
+    @property
+    def others_are_billed(self) -> bool:
+        return {self.arns[0], self.arns[2]} <= self.table.bills.keys()
+
+    @property
+    def noted(self) -> list[str]:
+        return [*self.universe.stored.sweep.unbilled]
+
+    @property
+    def counted(self) -> Decimal:
+        values = [m.values.get(Metric.SWEEP_UNJUDGED, Decimal(0)) for m in self.universe.measured]
+        return sum(values, Decimal(0))
+
+    @property
+    def logged(self) -> set[object]:
+        lines: Any = self.universe.log
+        return {keys.get("task_arn") for text, keys in lines.lines if "bill" in text}
+
+
+def open_books(**detail: object) -> Books:
+    universe = Universe(Policy(rates=RATES), bills=Refusing())
+    arns = []
+    for number in range(3):
+        run, task = universe.running()
+        universe.stops(task, **BY_ITSELF)
+        ended, arn = universe.end_of(task)["detail"], task.arn
+        if number == 1 and detail:
+            del universe.tasks[arn]
+            given = {name: value for name, value in detail.items() if value is not None}
+            described = parse_task({**{n: v for n, v in ended.items() if n not in detail}, **given})
+            assert isinstance(described, Task)
+            arn = described.arn
+            universe.tasks[arn] = replace(described, desired_status="STOPPED")
+        universe.prefect.engine_finishes(run.id)
+        arns.append(arn)
+    universe.passes(60)
+    table: Any = universe.bills
+    return Books(universe, arns, table)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.fixed_dictionaries({}, optional=one_of))
+@example({"pullStartedAt": ALWAYS, "stoppedAt": "0001-01-01T00:00:00Z"})
+@example({"cpu": 10**14, "memory": 10**14})
+@example({"stopCode": "SpotInterruption", "executionStoppedAt": ALWAYS, "stoppedAt": ALWAYS})
+def test_whatever_ecs_says_of_a_task_the_others_are_billed_and_the_savings_published(
+    detail: dict[str, object],
+) -> None:
+    books = open_books(**detail)
+    for _ in range(4):
+        books.sweep()
+    assert books.others_are_billed
+    assert len(books.universe.prefect.tables) == 1
+    odd = books.arns[1]
+    assert (
+        {odd} & (books.table.bills.keys() | {*books.noted})
+        or never_started(believed(books.universe.tasks[odd], books.universe.now))
+        or reason_to_ignore(books.universe.tasks[odd], *books.universe.context().scope)
+    )
+    assert total(books.universe.sums()).amounts.cost_usd < 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refused("TransactionCanceledException", "ValidationError"),
+        refused("ValidationException"),
+        refused("SerializationException"),
+        refused("SomethingNew"),
+        ParamValidationError(report="pk"),
+        UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed"),
+        InvalidOperation(),
+        OverflowError(),
+        TypeError("Infinity and NaN not supported"),
+    ],
+    ids=repr,
+)
+def test_a_bill_that_the_table_refuses_is_stepped_over_counted_once_and_named(
+    error: Exception,
+) -> None:
+    books = open_books()
+    books.table.refuses = {books.arns[1]: error}
+    assert [books.sweep(), books.sweep()] == [2, 0]
+    assert books.others_are_billed
+    assert len(books.universe.prefect.tables) == 1
+    assert books.arns[1] in books.logged
+    while books.universe.now < NOW + seconds(2400):
+        books.sweep()
+    assert books.noted == [books.arns[1]]
+    assert books.counted == 1
+    books.table.refuses = {}
+    assert books.sweep() == 1
+    assert books.noted == []
+
+
+THROTTLED = (refused("ThrottlingException"), ThrottledError("busy", next_step="none"))
+
+
+@pytest.mark.parametrize("error", THROTTLED, ids=repr)
+def test_what_passes_is_tried_again_in_each_sweep_and_counted_only_when_it_does_not_pass(
+    error: Exception,
+) -> None:
+    books = open_books()
+    books.table.refuses = dict.fromkeys(books.arns, error)
+    for _ in range(3):
+        assert books.sweep() == 0
+    assert not books.noted
+    assert not books.counted
+    assert len(books.universe.prefect.tables) == 1
+    books.table.refuses = {}
+    assert books.sweep() == 3
+
+
+def test_when_aws_throttles_all_a_sweep_stops_after_three() -> None:
+    books = open_books()
+    more = [books.universe.running()[1] for _ in range(7)]
+    for task in more:
+        books.universe.stops(task, **BY_ITSELF)
+    books.table.refuses = dict.fromkeys([*books.arns, *(task.arn for task in more)], THROTTLED[0])
+    books.sweep()
+    assert books.universe.calls.count("bills.write") == 3
+
+
+def test_a_task_that_ecs_does_not_describe_is_named_and_the_others_are_billed() -> None:
+    books = open_books()
+    universe, odd = books.universe, books.arns[1]
+    others = [task for task in universe.tasks.values() if task.arn != odd]
+    shown: tuple[Task | Undescribed, ...] = (Undescribed("no reason given", odd), *others)
+    universe.passes(300)
+    context = replace(universe.context(), tasks=Shown(universe.tasks, stopped=shown))
+    for _ in range(2):
+        keep_accounts(context, universe.stored.sweep)
+    assert books.others_are_billed
+    assert books.noted == [odd]
+    assert books.counted == 1
+    assert odd in books.logged
+    assert books.sweep() == 1
+    assert books.noted == []
+
+
+@pytest.mark.parametrize("name", [LONG, LONE * 3, LONE + LONG, "é" * 500_000], ids=["long", *"abc"])
+def test_a_name_is_cut_to_what_the_table_takes(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    books = open_books()
+    monkeypatch.setattr(books.universe.prefect, "read_deployment_name", lambda _: name)
+    assert books.sweep() == 3
+    [table] = books.universe.prefect.tables
+    assert len(str(table).encode()) < 20_000
+
+
+def test_what_left_ecs_unbilled_is_forgotten_after_an_hour() -> None:
+    books = open_books()
+    books.table.refuses = {books.arns[1]: ValueError()}
+    books.sweep()
+    del books.universe.tasks[books.arns[1]]
+    assert books.noted == [books.arns[1]]
+    books.universe.passes(3700)
+    books.sweep()
+    assert books.noted == []
 
 
 def test_a_drill_is_billed_apart_and_measured_nowhere(account: Account) -> None:

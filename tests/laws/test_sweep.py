@@ -16,8 +16,8 @@ from chalicelib.core.model.flow_run import ProposedState, StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.report import Counts
 from chalicelib.errors import PrefectUnavailableError
-from chalicelib.functions.repairs import SweepReport
 from chalicelib.functions.sweep import LIGHT_STAGES, LIVE, PAGE, STAGES, sweep
+from chalicelib.functions.sweep_report import SweepReport
 from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
 from tests.make import NOW, ODD_ARNS
 from tests.twin.orchestration import TwinRun

@@ -22,8 +22,8 @@ from chalicelib.core.rescue.actions import Decision
 from chalicelib.errors import PrefectOutcomeUnknownError, PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
-from chalicelib.functions.repairs import SweepReport
 from chalicelib.functions.sweep import sweep
+from chalicelib.functions.sweep_report import SweepReport
 from tests.make import ACCOUNT, CLUSTER_ARN, NOW, TASK_ARN, make_event
 from tests.twin.orchestration import TwinRun
 from tests.twin.prefect import InMemoryPrefect

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Final
 
-from localcloud.cloud import Options
+from localcloud.cloud import Options, new_auth_string
 from localcloud.fargate import Timings
 
-AUTH_STRING: Final = "admin:only-for-these-tests"
+AUTH_STRING: Final = new_auth_string()
 GRACE_SECONDS: Final = 20
 
 ORDINARY: Final = Options(

@@ -4,11 +4,12 @@ Counted in S3, with versions kept: whatever is persisted is written once, by whi
 a task that ran again would write its result again, under the same key or under another.
 """
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from localcloud.bootstrap import CLUSTER, WORK_POOL
+from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
 from localcloud.cloud import Cloud, wait_for
 from localcloud.deployment import PROJECT
 from localcloud.prefect_api import deployment_id_in
@@ -17,7 +18,8 @@ from tests.e2e.stories import story
 
 EXAMPLES = PROJECT / "examples"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/flows:1"
-TASK_ROLE = "arn:aws:iam::123456789012:role/flows"
+TASK_ROLE = f"arn:aws:iam::123456789012:role/prefect-spot/{STACK}/{STACK}-flow-nightly-sales"
+FOLDER = "deployments/nightly-sales"
 EXECUTION_ROLE = "arn:aws:iam::123456789012:role/flows-execution"
 TASKS = {"load_day": 4, "ask_for_rates": 1, "fetch_rate": 3, "convert": 3}
 FLOWS = 3
@@ -39,6 +41,12 @@ class Example:
         versions = [v for page in pages.paginate(Bucket=self.bucket) for v in page["Versions"]]
         return Counter(v["Key"] for v in versions if v["Key"] not in self.written_before)
 
+    def result(self, key: str) -> Any:
+        """A task's is kept with what it is to be read with, a flow's alone; JSON, or it raises."""
+        return json.load(
+            self.cloud.aws.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"]
+        )
+
     def children(self) -> list[dict[str, Any]]:
         """The child runs of the run: that of a deployment first, then the subflow's."""
         children = self.cloud.prefect.children(self.run.id)
@@ -59,7 +67,7 @@ def deployed(stage: Stage) -> Example:
     before = frozenset(o["Key"] for o in s3.list_objects_v2(Bucket=bucket).get("Contents", []))
     output = cloud.run_python(
         str(EXAMPLES / "deploy.py"), "--pool", WORK_POOL, "--queue", "nightly",
-        "--bucket", bucket, "--path", str(EXAMPLES), "--image", IMAGE,
+        "--bucket", bucket, "--folder", FOLDER, "--path", str(EXAMPLES), "--image", IMAGE,
         "--cpu", "1024", "--memory", "2048",
         "--task-role-arn", TASK_ROLE, "--execution-role-arn", EXECUTION_ROLE,
     )  # fmt: skip
@@ -94,6 +102,10 @@ def test_row_example_flow_does_nothing_twice_and_starts_one_child(
     results = example.results()
     assert set(results.values()) == {1}, "what was persisted was done again"
     assert len(results) == sum(TASKS.values()) + FLOWS
+    assert all(key.startswith(f"{FOLDER}/") for key in results), "its role may write there only"
+    kept = [record for record in map(example.result, results) if "metadata" in str(record)]
+    assert {record["metadata"]["serializer"]["type"] for record in kept} == {"json"}
+    assert len(kept) == sum(TASKS.values())
     for task, times in TASKS.items():
         assert example.completed(task) <= times
     logged = [line["message"] for line in example.cloud.prefect.logs(run.id)]

@@ -20,6 +20,38 @@ from chalicelib.adapters.records import packed, unpacked
 T = TypeVar("T")
 
 
+MOST_BYTES = 400 * 1024
+"""Of an item, names included (Amazon DynamoDB, *Constraints*)."""
+
+
+def check(values: Mapping[str, object]) -> None:
+    """Raise what DynamoDB, or boto3 before it, raises for an item of these values, if anything.
+
+    It takes no empty name and no empty key, no number of more than 38 digits, and no larger item.
+    """
+    if _bytes_of({"M": packed(values)}) > MOST_BYTES:
+        raise _invalid("Item size has exceeded the maximum allowed size")
+    if not values.get("pk", "its twins have none"):
+        raise _invalid("One or more parameter values are not valid: an empty key")
+
+
+def _bytes_of(value: Mapping[str, Any]) -> int:
+    [(kind, held)] = value.items()
+    if kind == "M":
+        if not all(held):
+            raise _invalid("Empty attribute name")
+        return 3 + sum(1 + len(name.encode()) + _bytes_of(each) for name, each in held.items())
+    if kind == "L":
+        return 3 + sum(1 + _bytes_of(each) for each in held)
+    if kind in ("SS", "NS"):
+        return sum(len(each.encode()) for each in held)
+    return len(held.encode()) if isinstance(held, str) else 1
+
+
+def _invalid(why: str) -> ClientError:
+    return ClientError({"Error": {"Code": "ValidationException", "Message": why}}, "PutItem")
+
+
 class VirtualTime:
     """A clock for threads that take turns: the one whose wait ends first runs, and no other."""
 
@@ -137,8 +169,11 @@ class BusyDynamoDB:
             more = values[value]
             old = item.get(name, type(more)())
             item[name] = old | more if isinstance(more, set) else old + more
+        check(item)
 
 
 def _by_key(puts: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     items = [unpacked(put["Item"]) for put in puts]
+    for item in items:
+        check(item)
     return {item["pk"]: item for item in items}

@@ -4,12 +4,16 @@ It passes the same contract suite as real servers. Its rules are in `orchestrati
 test's own. `oldest=True` makes it behave as Prefect 3.4 does where that differs.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
+from chalicelib.adapters import prefect_bounds as bounds
+from chalicelib.adapters.prefect_answers import read_found, read_run, read_state
 from chalicelib.core.model.flow_run import (
     FINAL_STATES,
     CompletedRun,
@@ -17,16 +21,16 @@ from chalicelib.core.model.flow_run import (
     PrefectDeployment,
     ProposedState,
     RunChange,
-    RunPolicy,
     RunState,
     StateAnswer,
     StateType,
     TaskRun,
 )
+from chalicelib.core.model.sweeping import UnreadRun
 from chalicelib.core.money.report import TableArtifact
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
-from chalicelib.errors import PrefectRejectedError, PrefectSpotError
+from chalicelib.errors import PrefectRejectedError, PrefectSpotError, PrefectUnreadableError
 from tests.twin.orchestration import (
     HOLDING_A_SLOT,
     Deployment,
@@ -39,6 +43,10 @@ PREFETCH = timedelta(seconds=10)
 """How far ahead a worker asks for runs."""
 
 RUNNING = ProposedState(StateType.RUNNING, "Running")
+
+TOO_LONG = bounds.OutOfBoundsError("too long")
+
+NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 MOST_RUNS = 200
 """How many runs a server gives at once, unless it is set otherwise."""
@@ -119,7 +127,8 @@ class InMemoryPrefect(Hands):
 
     Everything written through the port is kept: `log_lines`, `artifacts`, `events` (by id), and
     each run's labels; `calls` names the port's methods in the order they were called. `failure`,
-    once set, is raised by every method of the port.
+    once set, is raised by every method of the port. `odd`: fields of Prefect's answer about a run
+    that stand there in place of its own.
     """
 
     work_pool_name = "fargate-spot-test"
@@ -140,21 +149,32 @@ class InMemoryPrefect(Hands):
         self.work_pools = [self.work_pool_name]
         self.pool_defaults = {self.work_pool_name: dict(POOL_DEFAULTS)}
         self._deployments: dict[UUID, Deployment] = {}
+        self.odd: dict[UUID, Mapping[str, object]] = {}
 
     # The port.
 
     def read_run(self, flow_run_id: UUID) -> FlowRun | None:
         self._called("read_run")
         run = self.runs.get(flow_run_id)
-        return None if run is None else _as_read(run)
+        return None if run is None else read_run(self._answer(run))
 
     def read_history(self, flow_run_id: UUID) -> tuple[RunState, ...]:
         self._called("read_history")
         run = self.runs.get(flow_run_id)
-        return tuple(run.states) if run else ()
+        if run is None or flow_run_id not in self.odd:
+            return tuple(run.states) if run else ()
+        last = self._answer(run)["state"]
+        return (*run.states[:-1], read_state(last))
 
-    def find_runs(self, query: RunQuery) -> tuple[FlowRun, ...]:
+    def find_runs(self, query: RunQuery) -> tuple[FlowRun | UnreadRun, ...]:
         self._called("find_runs")
+        return tuple(read_found(self._answer(run)) for run in self._found(query))
+
+    def find_run_ids(self, query: RunQuery) -> tuple[UUID, ...]:
+        self._called("find_run_ids")
+        return tuple(run.id for run in self._found(query))
+
+    def _found(self, query: RunQuery) -> list[TwinRun]:
         if query.limit > MOST_RUNS:
             raise _refusal(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
         is_first = query.offset == 0 and not query.known_pool
@@ -162,14 +182,15 @@ class InMemoryPrefect(Hands):
             raise _refusal(f"work pool {query.work_pool!r} is not known to Prefect")
         found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
-        return tuple(map(_as_read, found[query.offset : query.offset + query.limit]))
+        return found[query.offset : query.offset + query.limit]
 
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         if not parents:
             return ()
         self._called("find_live_children")
         live = (StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED)
-        return tuple(_as_read(run) for run in self._within(parents) if run.state.type in live)
+        found = [run for run in self._within(parents) if run.state.type in live]
+        return tuple(read_run(self._answer(run)) for run in found)
 
     def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
         self._called("find_running_task_runs")
@@ -403,6 +424,10 @@ class InMemoryPrefect(Hands):
         self._slots[tag] = task_run_id
         return True
 
+    def add_null_label(self, flow_run_id: UUID) -> None:
+        """Some client does: from then on Prefect cannot answer about the run."""
+        self.runs[flow_run_id].labels["team"] = None
+
     # What a person reads in the UI.
 
     def logs_of(self, flow_run_id: UUID) -> list[tuple[int, str]]:
@@ -428,6 +453,20 @@ class InMemoryPrefect(Hands):
         self.calls.append(method)
         if self.failure is not None:
             raise self.failure
+
+    def _answer(self, run: TwinRun) -> dict[str, Any]:
+        """What Prefect answers about a run; it fails over a null label, and a state too large."""
+        answer = {**_as_answered(run), **self.odd.get(run.id, {})}
+        labels = answer["labels"]
+        if isinstance(labels, Mapping) and None in labels.values():
+            raise PrefectUnreadableError("Prefect answered 500", next_step="none")
+        if run.id in self.odd:
+            body = json.dumps(answer).encode()
+            try:
+                bounds.read_json(body if len(body) < bounds.MOST_BYTES else TOO_LONG)
+            except ValueError as error:
+                raise PrefectUnreadableError(str(error), next_step="none") from error
+        return answer
 
     def _within(self, parents: Sequence[UUID]) -> list[TwinRun]:
         """The runs that these started in their own process."""
@@ -530,26 +569,30 @@ def _refusal(what: str) -> PrefectRejectedError:
     return PrefectRejectedError(what, next_step="none")
 
 
-def _as_read(run: TwinRun) -> FlowRun:
-    others = {k: v for k, v in run.policy.items() if k not in ("retries", "retry_type")}
-    retries, retry_type = run.policy["retries"], run.policy["retry_type"]
-    return FlowRun(
-        id=run.id,
-        name=run.name,
-        state=run.state,
-        run_count=run.run_count,
-        deployment_id=run.deployment.id if run.deployment else None,
-        tags=run.tags,
-        job_variables=dict(run.job_variables),
-        policy=RunPolicy(
-            retries if isinstance(retries, int) else None,
-            retry_type if isinstance(retry_type, str) else None,
-            others,
-        ),
-        infrastructure_pid=run.infrastructure_pid,
-        work_pool_name=run.work_pool_name,
-        expected_start=run.expected_start,
-    )
+def _as_answered(run: TwinRun) -> dict[str, Any]:
+    state, at = run.state, run.expected_start
+    return {
+        "id": str(run.id),
+        "name": run.name,
+        "labels": run.labels,
+        "state": {
+            "id": str(state.id),
+            "type": state.type.value,
+            "name": state.name,
+            "timestamp": state.timestamp.isoformat(),
+            "message": state.message,
+            "state_details": state.details,
+            "data": state.data,
+        },
+        "run_count": run.run_count,
+        "deployment_id": str(run.deployment.id) if run.deployment else None,
+        "tags": list(run.tags),
+        "job_variables": dict(run.job_variables),
+        "empirical_policy": dict(run.policy),
+        "infrastructure_pid": run.infrastructure_pid,
+        "work_pool_name": run.work_pool_name,
+        "expected_start_time": at and at.isoformat(),
+    }
 
 
 def _as_completed(run: TwinRun) -> CompletedRun:
@@ -571,8 +614,8 @@ def _place(run: TwinRun, query: RunQuery) -> tuple[datetime, int]:
     Only a search that holds nothing else is in the order of the ids.
     """
     at = run.expected_start or run.state.timestamp
-    if query.expected_after is not None and query.expected_after == query.expected_before:
-        return at, -run.id.int
+    if query.is_by_id:
+        return NO_TIME, -run.id.int
     return at, hash((run.id.int, query.offset)) if query.offset else 0
 
 

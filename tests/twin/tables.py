@@ -2,6 +2,7 @@
 
 Laws and faults run on these; both pass the tables' own tests, beside DynamoDB's. Values are kept as
 they are, so each method is one step: it happens whole, or, where its condition fails, not at all.
+What DynamoDB refuses, they refuse.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,11 +10,13 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from chalicelib.adapters.records import values_of
 from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.money.bill import Bill, Deployment
 from chalicelib.core.money.report import Counts, DailySum
 from chalicelib.errors import LeaseHeldError, LeaseLostError
+from tests.twin.dynamodb import check
 
 
 @dataclass
@@ -51,6 +54,7 @@ class InMemoryRecords:
         return self.stored.sweep
 
     def save_sweep(self, notes: SweepNotes) -> None:
+        check(values_of(notes))
         self.stored.sweep = notes
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
@@ -63,10 +67,13 @@ class InMemoryRecords:
         return run.record
 
     def save(self, record: RunRecord) -> None:
-        self._held(record.flow_run_id).record = record
+        held = self._held(record.flow_run_id)
+        check(values_of(record))
+        held.record = record
 
     def release(self, record: RunRecord) -> None:
         run = self._held(record.flow_run_id)
+        check(values_of(record))
         run.record, run.owner, run.until = record, "", None
 
     def _held(self, flow_run_id: UUID) -> StoredRun:
@@ -91,6 +98,7 @@ class InMemoryBills:
     def write(self, bill: Bill, first: DailySum, later: DailySum) -> bool:
         if bill.task_arn in self.bills:
             return False
+        check({"pk": bill.task_arn, **values_of(bill)})
         is_attempt = bill.flow_run_id is not None and bill.started
         is_first = is_attempt and bill.flow_run_id not in self.billed_runs
         daily = first if is_first else later

@@ -1,5 +1,6 @@
 """ECS's tasks in memory; passes the adapter's own tests, beside ECS in moto."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,8 +9,8 @@ from chalicelib.core.ports import Undescribed
 from chalicelib.errors import PrefectSpotError
 from tests.make import TASK_ARN
 
-HOME = TASK_ARN.rpartition(":")[0]
-"""How the ARNs begin that ECS takes: those of its own partition, region and account."""
+IDENTIFIER = re.compile(re.escape(TASK_ARN.rpartition(":")[0]) + r":task/[\w-]+/[\w-]+", re.ASCII)
+"""The ARNs that ECS takes: those of its own partition, region and account."""
 
 
 @dataclass
@@ -29,12 +30,13 @@ class InMemoryTasks:
         self, cluster: str, task_arns: Sequence[str]
     ) -> dict[str, Task | Undescribed]:
         odd = Undescribed("ECS refuses to describe its task: InvalidParameterException")
-        known = [arn for arn in task_arns if arn in self.tasks or not arn.startswith(HOME)]
+        wanted = dict.fromkeys(task_arns)
+        known = [arn for arn in wanted if arn in self.tasks or not IDENTIFIER.fullmatch(arn)]
         return {arn: self.tasks.get(arn, odd) for arn in known}
 
     def all_of(self, cluster: str) -> tuple[Task, ...]:
         return tuple(self.tasks.values())
 
-    def stopped_of(self, cluster: str) -> tuple[Task, ...]:
+    def stopped_of(self, cluster: str) -> tuple[Task | Undescribed, ...]:
         stopped = [task for task in self.tasks.values() if task.desired_status == "STOPPED"]
         return tuple(stopped if self.shows_stopped else ())

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from localcloud.guard import GuardedHandler
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -35,9 +37,9 @@ def answer(status: int = 200, body: object = None, **headers: str) -> Step:
     return step
 
 
-def answer_raw(body: bytes, status: int = 200) -> Step:
+def answer_raw(body: bytes, status: int = 200, **headers: str) -> Step:
     """Answer with just these bytes."""
-    return lambda handler: _send(handler, status, body, {})
+    return lambda handler: _send(handler, status, body, headers)
 
 
 def cut(body: bytes, missing: int = 10) -> Step:
@@ -87,7 +89,7 @@ class ScriptedServer:
     def __enter__(self) -> ScriptedServer:
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(GuardedHandler):
             protocol_version = "HTTP/1.1"
 
             def answer_by_script(self) -> None:

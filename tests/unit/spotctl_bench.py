@@ -107,8 +107,10 @@ class Bench:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """The bench in a folder of its own."""
-    for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+    prefects = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_API_URL", "PREFECT_PROFILE")
+    for name in (*prefects, "PREFECT_PROFILES_PATH", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)

@@ -18,7 +18,6 @@ _PSEUDO: Final = {
     "AWS::AccountId": ACCOUNT,
     "AWS::Partition": "aws",
     "AWS::Region": REGION,
-    "AWS::StackName": STACK,
 }
 _ARNS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "AWS::ECS::Cluster": lambda it: f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{it['ClusterName']}",
@@ -47,9 +46,12 @@ def rescue_only(**changes: str) -> dict[str, str]:
     return parameters(**{**empty, **changes})
 
 
-def resources(given: dict[str, str]) -> Resources:
-    """Return what is created with these parameters: types and properties, by logical id."""
-    made = _scope(given).provide_all()
+def resources(given: dict[str, str], template: Any = None) -> Resources:
+    """Return what is created with these parameters: types and properties, by logical id.
+
+    `template`: another one than the stack's.
+    """
+    made = _scope(given, template).provide_all()
     return {name: {"Type": it.type, "Properties": it.properties} for name, it in made.items()}
 
 
@@ -58,8 +60,9 @@ def outputs(given: dict[str, str]) -> dict[str, str]:
     return _scope(given).outputs()
 
 
-def _scope(given: dict[str, str]) -> Scope:
-    return Scope(infra.load("stack.json"), {**_PSEUDO, **given}, _made)
+def _scope(given: dict[str, str], template: Any = None) -> Scope:
+    name = {"AWS::StackName": given["TableName"]}  # the table is called like the stack
+    return Scope(template or infra.load("stack.json"), {**_PSEUDO, **name, **given}, _made)
 
 
 def _made(logical_id: str, kind: str, properties: dict[str, Any]) -> Made:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from localcloud import demo
+from localcloud.cloud import Options
 
 
 def test_a_demo_that_fails_ends_with_a_line_and_the_next_step(tmp_path: Path) -> None:
@@ -28,3 +29,10 @@ def test_a_demo_that_fails_ends_with_a_line_and_the_next_step(tmp_path: Path) ->
     assert "tasks/flow.log" in kept
     assert "out of memory" in kept
     assert kept.count("beginning") < 100
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_each_cloud_has_a_password_of_its_own() -> None:
+    made = {Options().auth_string for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(pair.removeprefix("admin:")) >= 32 for pair in made)

@@ -32,7 +32,7 @@ PROGRAMS: Final = (
 """First words that make a line, or words in backquotes, a command."""
 
 MADE_OR_OTHERS: Final = re.compile(
-    r"build/|observers/|prefect_aws/|prefect/|prefect\.io/|parameter/"
+    r"build/|deployments/|observers/|prefect_aws/|prefect/|prefect\.io/|parameter/"
 )
 """Paths that are no files of the repository: what is built, and what is of others."""
 

@@ -15,6 +15,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from chalicelib.adapters.aws import EcsTasks
+from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.ports import Tasks, Undescribed
 from chalicelib.errors import ClusterGoneError, PrefectSpotError
 from localcloud import moto_additions
@@ -100,8 +101,18 @@ def test_all_of_a_cluster_are_those_that_run_and_those_that_stopped(cluster: Clu
     tasks = {task.arn: task for task in cluster.tasks.all_of(CLUSTER)}
     assert set(tasks) == set(arns)
     assert {task.flow_run_id for task in tasks.values()} == {RUN_ID}
-    stopped = {task.arn: task.stopped_reason for task in cluster.tasks.stopped_of(CLUSTER)}
-    assert stopped == dict.fromkeys(arns[:2], "prefect-spot drill")
+    stopped = cluster.tasks.stopped_of(CLUSTER)
+    assert {task: tasks[task.arn].stopped_reason for task in stopped} == {
+        tasks[arn]: "prefect-spot drill" for arn in arns[:2]
+    }
+
+
+@pytest.mark.parametrize("odd", ["garbage\n", "arn:aws:ecs::task/x", "arn:\n\0", UNKNOWN + "/a/b"])
+def test_an_identifier_that_ecs_refuses_costs_no_other_task(cluster: Cluster, odd: str) -> None:
+    arns = cluster.run(3)
+    described = cluster.tasks.describe_many(CLUSTER, [arns[0], odd, *arns[1:]])
+    assert isinstance(described[odd], Undescribed)
+    assert [arn for arn, task in described.items() if isinstance(task, Task)] == arns
 
 
 # What only ECS has.
@@ -201,3 +212,15 @@ def test_a_task_that_ecs_says_nothing_of_is_not_taken_for_forgotten(
     script.add_response("describe_tasks", {"tasks": [], "failures": failures})
     with pytest.raises(PrefectSpotError, match=reason or "no reason given"):
         EcsTasks(script.client).describe(CLUSTER, UNKNOWN)
+
+
+def test_among_those_that_stopped_stands_what_ecs_says_nothing_of(script: Any) -> None:
+    arns = [UNKNOWN, UNKNOWN[:-1] + "1", UNKNOWN[:-1] + "2"]
+    described = [{"taskArn": arns[0], "clusterArn": CLUSTER_ARN}]
+    missing = {"arn": arns[2], "reason": "MISSING"}
+    script.add_response("list_tasks", {"taskArns": arns})
+    script.add_response("describe_tasks", {"tasks": described, "failures": [missing]})
+    task, odd = EcsTasks(script.client).stopped_of(CLUSTER)
+    assert (task.arn, odd.arn) == (arns[0], arns[1])
+    assert isinstance(odd, Undescribed)
+    assert "no reason given" in odd.reason

@@ -141,6 +141,7 @@ def test_an_interruption_its_rerun_and_the_time_between_are_counted_once(scene: 
 def test_the_warning_counts_the_interruption_and_the_exit_the_rerun(scene: Scene) -> None:
     running = [{"name": "prefect", "lastStatus": "RUNNING"}]
     warning = {"lastStatus": "RUNNING", "containers": running, "executionStoppedAt": None}
+    scene.universe.tasks[scene.task.arn] = scene.task
     assert [m.values for m in rescued(scene, warning)] == [{Metric.SPOT_INTERRUPTIONS: 1}]
     assert rescued(scene, warning) == []
     [measured] = rescued(scene)

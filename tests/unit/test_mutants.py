@@ -1,14 +1,14 @@
-"""The planted mistakes fit the code, and name tests that are there, as `tests/world.toml` does.
+"""The planted mistakes fit the code and name tests that are there; so do the rows of tests/rows.py.
 
 That a test notices them is tried in `make test-all`; here is seen in time what would prevent that.
 """
 
 import re
-import tomllib
 
 import pytest
 
 from tests.faults.mutants import IN_MEMORY, MUTANTS, ROOT, Mutant
+from tests.rows import rows_of
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -21,9 +21,11 @@ def test_a_planted_mistake_fits_the_code_in_one_place_and_names_its_tests(mutant
         assert is_there(test), test
 
 
-def test_what_shows_that_the_product_is_right_about_the_world_is_there() -> None:
-    rows = tomllib.loads((ROOT / "tests" / "world.toml").read_text())["rows"]
-    assert [row["row"] for row in rows] == list(range(1, 22))
+@pytest.mark.parametrize(("name", "number"), [("world", 21), ("safe", 13)])
+def test_the_tests_that_show_what_was_promised_are_there(name: str, number: int) -> None:
+    rows = rows_of(name)
+    assert [row["row"] for row in rows] == list(range(1, number + 1))
+    assert all(row["tests"] for row in rows)
     assert [test for row in rows for test in row["tests"] if not is_there(test)] == []
 
 

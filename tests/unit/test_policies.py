@@ -4,21 +4,28 @@ CloudFormation acts with the permissions of `provision`. Each resource type's sc
 handlers need; what is left out here has its reason beside it.
 """
 
+import inspect
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cfnlint
 import pytest
+from botocore import xform_name
+from chalice import awsclient
 
 import infra
+from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.errors import SettingError
-from chalicelib.settings import FUNCTIONS
+from chalicelib.settings import FUNCTIONS, stack_parameters
 from localcloud.deployment import PROJECT
 from spotctl.policies import DEPLOYER, policy_of, write_policies
-from spotctl.project import read_project
+from spotctl.project import Project, read_project
+from tests.unit import stack_template as stack
+from tests.unit.iam import as_list, matches
 
 PROD = {
     "STAGE": "prod",
@@ -46,10 +53,6 @@ def with_prod(folder: Path, file: str = "policy-{}-prod.json", **settings: str) 
     return folder
 
 
-def as_list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
-
-
 def statements_of(policy: str) -> Any:
     return json.loads(policy)["Statement"]
 
@@ -68,7 +71,7 @@ def test_the_committed_files_are_made_of_the_templates(tmp_path: Path) -> None:
 def test_another_stage_has_its_own_names_everywhere(tmp_path: Path, name: str) -> None:
     policy = policy_of(read_project(with_prod(tmp_path), "prod"), name)
     assert "dev" not in policy
-    assert "$" not in policy
+    assert "$" not in policy.replace("${aws:", "")
     own = ("spot-of-the-team", "prefect-spot-prod", "parameter/team/prefect")
     for resource in resources_of(policy):
         is_any = resource == "*" or resource.startswith(("arn:aws:ec2:", "arn:aws:iam::*:role/aws"))
@@ -89,6 +92,23 @@ def test_every_cluster_is_named_where_one_is(tmp_path: Path) -> None:
     resources = resources_of(policy_of(read_project(folder, "prod"), "react"))
     assert "arn:aws:ecs:*:*:task/etl/*" in resources
     assert "arn:aws:ecs:*:*:task/ml/*" in resources
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ECS_CLUSTER": "etl-*"},
+        {"ECS_CLUSTER": "etl,ml?"},
+        {"PREFECT_API_AUTH_STRING_PARAMETER": "team/*"},
+        {"WORK_POOL": "etl ${aws:username}"},
+    ],
+)
+def test_a_name_that_iam_reads_as_a_pattern_is_refused(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    folder = with_prod(tmp_path, **{"PROVISION": "rescue-only", **settings})
+    with pytest.raises(SettingError, match=r"PARAMETER|reads as a pattern"):
+        write_policies(read_project(folder, "prod"))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +159,8 @@ LEFT_OUT = {
     ),
     r"sns:PutDataProtectionPolicy": "the topic has none",
     r"iam:(Put|Delete)RolePermissionsBoundary": "the roles have none",
+    r"ec2:\w+SecurityGroup(Rule)?(Descriptions)?Ingress": "the group lets nobody in",
+    r"ec2:UpdateSecurityGroupRuleDescriptionsEgress": "its one rule keeps its description",
     r"ecs:PutAccountSetting": "the account's settings are not ours",
 }
 
@@ -176,7 +198,7 @@ OWN = actions(
     cloudformation="CreateStack DeleteStack DescribeStackEvents DescribeStacks GetTemplate"
     " TagResource UntagResource UpdateStack",
     ec2="DescribeSubnets DescribeVpcs",
-    events="ListRuleNamesByTarget ListTargetsByRule PutTargets",
+    events="ListTargetsByRule PutTargets",
     logs="CreateLogStream DescribeLogGroups PutLogEvents PutRetentionPolicy",
     sqs="SendMessage",
     ssm="GetParameter",
@@ -192,20 +214,48 @@ def test_nothing_more_is_given_than_the_function_and_the_stack_need() -> None:
     assert ALLOWED - needed == {action for action in OWN | OF_TAGS if action not in needed}
 
 
-def test_only_what_takes_no_resource_is_given_on_all() -> None:
+BY_CLOUDFORMATION = {"ForAnyValue:StringEquals": {"aws:CalledVia": "cloudformation.amazonaws.com"}}
+ON_ALL = {
+    "provision": {
+        **dict.fromkeys(
+            actions(
+                ec2="DescribeInstances DescribeSecurityGroups DescribeSubnets DescribeVpcs",
+                ecs="DescribeTaskDefinition",
+                logs="DescribeIndexPolicies DescribeLogGroups DescribeResourcePolicies",
+                sns="GetSubscriptionAttributes",
+            )
+        ),
+        **dict.fromkeys(
+            actions(ecs="DeregisterTaskDefinition", sns="SetSubscriptionAttributes Unsubscribe"),
+            BY_CLOUDFORMATION,
+        ),
+    },
+    "sweep": {
+        "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:aws:ecs:*:*:cluster/prefect-spot-dev"}}
+    },
+    DEPLOYER: dict.fromkeys(
+        actions(
+            ecs="DescribeTaskDefinition ListTasks",
+            events="ListRuleNamesByTarget ListRules",
+            logs="DescribeLogGroups",
+            ssm="DescribeParameters",
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, DEPLOYER])
+def test_only_what_takes_no_resource_is_given_on_all_and_a_change_to_cloudformation_alone(
+    name: str,
+) -> None:
+    """CloudFormation changes what is the stack's, so no other stage's."""
     on_all = {
-        action
-        for statement in STATEMENTS
+        action: statement.get("Condition")
+        for statement in statements_of(policy_of(DEV, name))
         for action in as_list(statement["Action"])
         if "*" in as_list(statement["Resource"])
     }
-    assert on_all == actions(
-        ec2="DescribeInstances DescribeSecurityGroups DescribeSubnets DescribeVpcs",
-        ecs="DeregisterTaskDefinition DescribeTaskDefinition",
-        events="ListRuleNamesByTarget",
-        logs="DescribeIndexPolicies DescribeLogGroups DescribeResourcePolicies",
-        sns="GetSubscriptionAttributes SetSubscriptionAttributes Unsubscribe",
-    )
+    assert on_all == ON_ALL.get(name, {})
 
 
 def test_every_other_resource_is_one_of_the_stages() -> None:
@@ -218,6 +268,179 @@ def test_every_other_resource_is_one_of_the_stages() -> None:
         "arn:aws:ec2:*:*:vpc/*",
         "arn:aws:iam::*:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS*",
     }
+
+
+def test_a_security_group_is_changed_only_where_it_is_the_stacks_and_lets_nobody_in() -> None:
+    """CloudFormation sets the tag, with the group; no user can."""
+    own = {"StringEquals": {"aws:ResourceTag/aws:cloudformation:stack-name": DEV.stack}}
+    at_birth = {"StringEquals": {"ec2:CreateAction": "CreateSecurityGroup"}}
+    of_groups = [
+        (set(as_list(statement["Action"])), statement.get("Condition"))
+        for statement in STATEMENTS
+        if "arn:aws:ec2:*:*:security-group/*" in as_list(statement["Resource"])
+    ]
+    assert {actions.pop() for actions, c in of_groups if c is None} == {"ec2:CreateSecurityGroup"}
+    assert {actions.pop() for actions, c in of_groups if c == at_birth} == {"ec2:CreateTags"}
+    assert [c for _, c in of_groups if c not in (None, at_birth)] == [own]
+    assert not any("Ingress" in action for action in ALLOWED)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, DEPLOYER])
+def test_rescue_only_may_change_nothing_of_your_own_cluster_network_or_roles(
+    tmp_path: Path, name: str
+) -> None:
+    folder = with_prod(tmp_path, ECS_CLUSTER="etl", PROVISION="rescue-only")
+    statements = statements_of(policy_of(read_project(folder, "prod"), name))
+    given = {action for statement in statements for action in as_list(statement["Action"])}
+    if name == "provision":
+        with_email = stack.resources(stack.rescue_only(AlarmEmail="team@example.com"))
+        types = {resource["Type"] for resource in with_email.values()}
+        needed = {action for kind in types for action in wanted_by(kind)} | OWN | OF_TAGS
+        assert given <= needed
+        assert not {a.partition(":")[0] for a in given} & {"ec2", "ecs", "iam", "s3"}
+    changes = {a for a in given if a.startswith(("ecs:", "ec2:", "s3:"))} - {"ecs:StopTask"}
+    assert all(re.match(r"\w+:(Describe|List)", action) for action in changes)
+
+
+def test_without_a_credential_no_parameter_may_be_read(tmp_path: Path) -> None:
+    project = read_project(with_prod(tmp_path, PREFECT_API_AUTH_STRING_PARAMETER=""), "prod")
+    for name in (*FUNCTIONS, DEPLOYER):
+        assert "ssm:GetParameter" not in policy_of(project, name)
+
+
+# One stage beside another, whose name may begin with the first one's.
+
+AWS_ARNS = {
+    "AWS::CloudWatch::Alarm": "cloudwatch:{region}:{account}:alarm:{AlarmName}",
+    "AWS::CloudWatch::Dashboard": "cloudwatch::{account}:dashboard/{DashboardName}",
+    "AWS::DynamoDB::Table": "dynamodb:{region}:{account}:table/{TableName}",
+    "AWS::ECS::Cluster": "ecs:{region}:{account}:cluster/{ClusterName}",
+    "AWS::ECS::TaskDefinition": "ecs:{region}:{account}:task-definition/{Family}:7",
+    "AWS::IAM::Role": "iam::{account}:role/{RoleName}",
+    "AWS::Logs::LogGroup": "logs:{region}:{account}:log-group:{LogGroupName}",
+    "AWS::S3::Bucket": "s3:::{BucketName}",
+    "AWS::SNS::Topic": "sns:{region}:{account}:{TopicName}",
+    "AWS::SQS::Queue": "sqs:{region}:{account}:{QueueName}",
+}
+WITHOUT_A_STACKS_TAG = {f"aws:ResourceTag/{TEMPLATE_TAG}": "true"}
+PLACE = {"region": stack.REGION, "account": stack.ACCOUNT}
+
+
+def project_of(folder: Path, stage: str) -> Project:
+    """A stage with all its names by default."""
+    changes = {"STAGE": stage, "PREFECT_API_KEY_PARAMETER": f"/prefect-spot/{stage}/api-key"}
+    return replace(read_project(folder, "dev", changes), stage=stage)
+
+
+def template_of(project: Project) -> Any:
+    """The stack's resources, resolved."""
+    network = {"VpcId": "vpc-1", "SubnetIds": "subnet-1"}
+    return stack.resources({**stack_parameters(project.settings), **network}).values()
+
+
+def resolved(pattern: str) -> str:
+    """A resource as AWS reads it, where `aws:…` stands for what the caller asks."""
+    place = {"PrincipalAccount": stack.ACCOUNT, "RequestedRegion": stack.REGION}
+    return re.sub(r"\$\{aws:(\w+)\}", lambda found: place[found[1]], pattern)
+
+
+def of_policies(project: Project) -> list[Any]:
+    """All statements that say what the stage's functions, roles and deployer may do."""
+    own = [s for n in (*FUNCTIONS, DEPLOYER) for s in statements_of(policy_of(project, n))]
+    of_roles = [
+        statement
+        for made in template_of(project)
+        for policy in made["Properties"].get("Policies", ())
+        for statement in policy["PolicyDocument"]["Statement"]
+    ]
+    allow = [s for s in (*own, *of_roles) if s["Effect"] == "Allow"]
+    return [s for s in allow if s.get("Condition", {}).get("Null") != WITHOUT_A_STACKS_TAG]
+
+
+def made_by_stack(project: Project) -> set[str]:
+    return {
+        f"arn:aws:{AWS_ARNS[made['Type']].format(**PLACE, **made['Properties'])}"
+        for made in template_of(project)
+        if made["Type"] in AWS_ARNS
+    }
+
+
+def arns_of(project: Project) -> set[str]:
+    """All that a stage has: the stack's resources, and what its own policies name."""
+    named = {
+        re.sub(r"(arn:aws:\w+):\*", rf"\1:{stack.REGION}", resolved(resource))
+        .replace(":*:", f":{stack.ACCOUNT}:", 1)
+        .replace("*", "any")
+        for name in (*FUNCTIONS, DEPLOYER)
+        for resource in resources_of(policy_of(project, name))
+        if project.stage in resource
+    }
+    return made_by_stack(project) | named
+
+
+def suffixes() -> list[str]:
+    """How another stage's name may go on: as any name of ours does, and otherwise."""
+    mine = f"prefect-spot-{DEV.stage}-"
+    goes_on = {arn.partition(mine)[2] for arn in arns_of(DEV) if mine in arn}
+    words = {
+        re.split(r"[:/.]", text)[0].removesuffix(f"-{stack.ACCOUNT}-{REGION}") for text in goes_on
+    }
+    parts = {word.rsplit("-", cut)[0] for word in words for cut in range(word.count("-") + 1)}
+    return sorted(
+        {f"-{part}" for part in parts if len(part) < 12} | {"-eu", "2", "-", "_eu", "-results-x"}
+    )
+
+
+@pytest.mark.parametrize("suffix", suffixes())
+def test_no_policy_of_a_stage_reaches_one_whose_name_begins_alike(suffix: str) -> None:
+    shorter, longer = project_of(PROJECT, "p"), project_of(PROJECT, f"p{suffix}".replace("_", "-"))
+    for one, other in ((shorter, longer), (longer, shorter)):
+        patterns = {
+            resolved(resource)
+            for statement in of_policies(one)
+            for resource in as_list(statement["Resource"])
+            if resource != "*" and not resource.startswith("arn:aws:ec2:")
+        }
+        assert len(patterns) > 30
+        others = arns_of(other)
+        assert len(others) > 40
+        reached = [(p, arn) for p in patterns for arn in others if matches(p, arn)]
+        assert reached == []
+
+
+def test_a_stages_own_policies_reach_all_that_its_stack_makes() -> None:
+    """What makes the property above more than empty."""
+    project = project_of(PROJECT, "p")
+    patterns = [resolved(r) for r in resources_of(policy_of(project, "provision")) if r != "*"]
+    made = made_by_stack(project)
+    assert len(made) > 15
+    assert {arn for arn in made if not any(matches(p, arn) for p in patterns)} == set()
+
+
+# What the deployer may do.
+
+BY_CHALICE = Path(inspect.getfile(awsclient)).read_text()
+BY_US = "".join(
+    p.read_text() for room in ("spotctl", "chalicelib") for p in (PROJECT / room).rglob("*.py")
+)
+CALLED_OTHERWISE = {
+    "iam:PassRole": "with CreateFunction",
+    "lambda:InvokeFunction": "called invoke",
+    "s3:DeleteObject": "called delete_objects",
+    "s3:DeleteObjectVersion": "called delete_objects",
+    "s3:ListBucketVersions": "called list_object_versions",
+}
+
+
+@pytest.mark.parametrize(
+    "action",
+    sorted({a for s in statements_of(policy_of(DEV, DEPLOYER)) for a in as_list(s["Action"])}),
+)
+def test_the_deployer_may_do_nothing_that_neither_chalice_nor_spotctl_calls(action: str) -> None:
+    operation = CALLED_OTHERWISE.get(action, "").removeprefix("called ")
+    operation = operation or xform_name(action.partition(":")[2])
+    if not operation.startswith("with "):
+        assert re.search(rf"\b{operation}\b", BY_CHALICE + BY_US)
 
 
 def test_it_cannot_give_itself_more_permissions() -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from chalicelib.adapters.prefect_api import MOST_RUNS, PrefectWorkPools
-from chalicelib.core.model.flow_run import ProposedState, RunChange, RunPolicy, StateType
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunChange, RunPolicy, StateType
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
 from tests.unit.prefect_bench import AT, RUN_ID, Bench, make_answer, make_state, without
@@ -116,11 +116,24 @@ UNREADABLE: dict[str, tuple[Callable[[Bench], object], list[object]]] = {
             "otter",
         ],
     ),
+    "out of range": (
+        lambda bench: bench.prefect.read_run(RUN_ID),
+        [
+            make_answer(run_count=2**31),
+            make_answer(tags=["etl", None]),
+            make_answer(name=["brave-otter"]),
+            make_answer(empirical_policy={"retries": 10**300}),
+            make_answer(infrastructure_pid=["arn"]),
+            make_answer(expected_start_time="9999-12-31T23:59:59Z"),
+            make_answer(expected_start_time="0001-01-01T00:00:00+23:59"),
+            make_answer(state=make_state(message={"a": 1})),
+        ],
+    ),
     "verdict": (
         lambda bench: bench.prefect.propose_state(RUN_ID, CRASHED),
         [{}, {"status": "MAYBE"}, [], {"status": "ACCEPT", "state": {}}],
     ),
-    "search": (lambda bench: bench.prefect.find_runs(QUERY), NO_RUNS),
+    "search": (lambda bench: bench.prefect.find_runs(QUERY), NO_RUNS[:2]),
     "children": (lambda bench: bench.prefect.find_live_children([RUN_ID]), NO_RUNS),
     "completed runs": (
         lambda bench: bench.prefect.find_completed_runs(RUN_ID, 20),
@@ -151,3 +164,27 @@ def test_an_unreadable_answer_is_raised_and_never_becomes_an_empty_value(what: s
     for body in bodies:
         with Bench([answer(200, body)]) as bench, pytest.raises(PrefectUnavailableError):
             call(bench)
+
+
+def test_a_run_that_cannot_be_read_stands_in_its_place_and_the_others_are_read() -> None:
+    odd: list[object] = [make_answer(tags=7), {**make_answer(), "id": "x"}, {"id": 7}, 7, None]
+    with Bench([answer(200, [make_answer(), *odd, make_answer()])]) as bench:
+        found = bench.prefect.find_runs(QUERY)
+    assert [isinstance(each, FlowRun) for each in found] == [True, *(False for _ in odd), True]
+    assert [each.id for each in found] == [RUN_ID, RUN_ID, None, None, None, None, RUN_ID]
+
+
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        ("read_run", make_answer(tags=7)),
+        ("read_run", make_answer(empirical_policy={"retries": "x"})),
+        ("read_history", [make_state(id=7)]),
+        ("read_run", None),
+    ],
+)
+def test_an_error_about_one_run_names_it(read: str, body: object) -> None:
+    """Of an event about it, that is all that Lambda's log says."""
+    step = answer(200, body) if body else answer(500)
+    with Bench([step]) as bench, pytest.raises(PrefectUnavailableError, match=str(RUN_ID)):
+        getattr(bench.prefect, read)(RUN_ID)

@@ -1,21 +1,26 @@
 """How requests to Prefect end when the network, the server or the credential fails."""
 
+import gzip
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
+from chalicelib.adapters.prefect_bounds import MOST_BYTES
 from chalicelib.adapters.prefect_client import MOST_TRIES, Connections, JsonHttp
 from chalicelib.core.model.flow_run import ProposedState, RunChange, StateType
+from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
     PrefectOutcomeUnknownError,
@@ -23,6 +28,7 @@ from chalicelib.errors import (
     PrefectRejectedError,
     PrefectTimeoutError,
     PrefectUnavailableError,
+    PrefectUnreadableError,
 )
 from spotctl.prefect import OperatorPrefect
 from tests.unit.prefect_bench import AT, KEY, RUN_ID, Bench, make_answer, make_state
@@ -248,6 +254,86 @@ def test_a_server_that_does_not_answer_times_out_at_the_deadline() -> None:
             http.get("/flow_runs")
         assert time.monotonic() - started < 1
         never.set()
+
+
+BOMB = gzip.compress(b'"' + b"x" * 50_000_000 + b'"')
+PATHS = {"gzip": BOMB, "deflate": b"x", "br": b"x"}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        *(
+            pytest.param(answer_raw(body, Content_Encoding=coding), id=coding)
+            for coding, body in PATHS.items()
+        ),
+        pytest.param(answer_raw(BOMB, Content_Encoding=" GZIP , identity"), id="GZIP"),
+        pytest.param(answer_raw(b'"' + b"x" * MOST_BYTES + b'"'), id="too long"),
+        pytest.param(answer_raw(b"[" * 200_000), id="nested"),
+        pytest.param(answer_raw(b'{"a":' * 100_000), id="nested objects"),
+        pytest.param(answer_raw(b"[" + b"9" * 5000 + b"]"), id="5,000 digits"),
+        pytest.param(answer_raw(b"[1e999]"), id="infinite"),
+        pytest.param(answer_raw(b"[NaN]"), id="NaN"),
+        pytest.param(answer_raw(b'["\\ud800"]'), id="half of a pair"),
+    ],
+)
+def test_an_answer_out_of_bounds_is_asked_for_once_and_takes_no_memory(step: Step) -> None:
+    with Bench([step]) as bench:
+        tracemalloc.start()
+        with pytest.raises(PrefectUnreadableError):
+            bench.prefect.read_run(RUN_ID)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(bench.requests) == 1
+    assert peak < 6 * MOST_BYTES
+
+
+def test_a_proposed_state_answered_out_of_bounds_has_an_unknown_outcome() -> None:
+    bench = Bench([answer_raw(b"[" * 200_000)])
+    with bench, pytest.raises(PrefectOutcomeUnknownError):
+        bench.prefect.propose_state(RUN_ID, CRASHED)
+
+
+@pytest.mark.parametrize("part", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n["], ids=repr)
+def test_an_answer_that_drips_ends_with_the_deadline(part: bytes) -> None:
+    def drips(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        with suppress(OSError):
+            handler.wfile.write(part)
+            for _ in range(100):
+                handler.wfile.write(b"x" if part.endswith(b"\r\n") else b" ")
+                time.sleep(0.05)
+
+    started = time.monotonic()
+    with ScriptedServer([drips]) as server:
+        ends = started + 0.5
+        http = JsonHttp(server.url, lambda _fresh: None, lambda: ends - time.monotonic())
+        with pytest.raises(PrefectUnavailableError):
+            http.get("/flow_runs")
+    assert time.monotonic() - started < 2
+
+
+def test_task_runs_that_call_their_own_flow_run_or_each_other_are_asked_for_once() -> None:
+    """A cycle of three runs: each is asked about once."""
+    ids = [str(RUN_ID), str(UUID(int=1)), str(UUID(int=2))]
+    stand = [{"state": make_state(state_details={"child_flow_run_id": each})} for each in ids]
+    calls = [[stand[(at + 1) % 3], stand[at]] for at in range(3)]
+    with Bench([*(answer(200, called) for called in calls), answer(500)]) as bench:
+        assert bench.prefect.read_task_runs(RUN_ID, AT, AT) == ()
+    asked = [seen.body["flow_runs"]["id"]["any_"] for seen in bench.server.seen]
+    assert asked == [[each] for each in ids]
+
+
+@pytest.mark.parametrize("lost", [reset, cut(b"{}")], ids=["reset", "cut"])
+def test_a_page_is_asked_for_once_more_where_its_connection_was_dropped(lost: Step) -> None:
+    query = RunQuery("etl", (StateType.RUNNING,), known_pool=True)
+    with Bench([lost, answer(200, [make_answer()])]) as bench:
+        assert len(bench.prefect.find_runs(query)) == 1
+    for step, requests in ((lost, 2), (answer(500), 1), (answer(502), 1)):
+        bench = Bench([step])
+        with bench, pytest.raises(PrefectUnreadableError):
+            bench.prefect.find_runs(query)
+        assert len(bench.requests) == requests
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:

@@ -1,5 +1,6 @@
 """The function before moto's AWS and Prefect's twin: from nothing to ready, and kept so."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -19,6 +20,7 @@ from tests.provisioning import (
     PARAMETER,
     QUEUE_ARN,
     REGION,
+    STACK_NAME,
     STACK_TEMPLATE,
     WORK_POOL,
     make_desired,
@@ -151,6 +153,27 @@ def test_a_stack_that_was_deleted_and_created_meanwhile_is_not_deleted_again(rea
     put_into("ROLLBACK_COMPLETE")
     late(ready, ready.until_ready)
     assert ready.stack()["StackStatus"] == "CREATE_COMPLETE"
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "CREATE_FAILED", "DELETE_FAILED"])
+@pytest.mark.parametrize("made_by", ["another tool", "another stage"])
+def test_a_failed_stack_of_that_name_that_is_not_ours_is_not_deleted(
+    bench: Bench, made_by: str, status: str
+) -> None:
+    if made_by == "another tool":
+        bench.aws["cloudformation"].create_stack(
+            StackName=STACK_NAME,
+            TemplateBody=json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}),
+        )
+    else:
+        theirs = {**make_desired().parameters, "Stage": "dev-eu"}
+        Bench(make_desired(parameters=theirs)).until_ready()
+    put_into(status)
+    report = bench.provision()
+    assert (report.state, report.steps) == (ProvisionState.BLOCKED, ())
+    assert [problem.name for problem in report.problems] == ["StackNotOurs"]
+    assert bench.changes == []
+    assert bench.stack()["StackStatus"] == status
 
 
 def test_a_pool_that_a_worker_created_meanwhile_is_merged_into_by_the_next_call(

@@ -128,13 +128,30 @@ def test_an_update_says_what_has_changed(changes: dict[str, Any], reason: str) -
     assert step == UpdateStack(STACK_ID, stack_definition(make_desired(), NETWORK), reason)
 
 
-def test_a_stack_that_we_did_not_make_is_never_changed() -> None:
-    stack = make_stack(is_ours=False, template_hash="", outputs={})
-    planned = plan(make_desired(), make_observed(stack=stack))
-    assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, ())
-    [problem] = planned.problems
-    assert problem.name == "StackNotOurs"
-    assert "STACK_NAME" in problem.message
+STRANGERS: dict[str, tuple[dict[str, Any], str]] = {
+    "another tool's": ({"is_ours": False, "description": "VPC of a team"}, "(VPC of a team)"),
+    "nobody's that we know": ({"is_ours": False, "parameters": {}}, "other than prefect-spot"),
+    "another stage's": ({"parameters": {**make_stack().parameters, "Stage": "dev-eu"}}, "dev-eu"),
+}
+
+
+@pytest.mark.parametrize("status", [s for s in ROWS if s != "DELETE_COMPLETE"])
+@pytest.mark.parametrize(("changes", "whose"), STRANGERS.values(), ids=STRANGERS)
+def test_a_stack_that_this_stage_did_not_make_is_never_changed_nor_its_queue_used(
+    status: str, changes: dict[str, Any], whose: str
+) -> None:
+    network = Problem("Network", "no default VPC", next_step="set VPC_ID")
+    for made in (changes, {**changes, **CHANGED}):
+        stack = make_stack(status=status, **made)
+        observed = make_observed(stack=stack, deliveries=(UNDELIVERED,), work_pool=None)
+        planned = plan(make_desired(), observed)
+        assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, ())
+        [problem] = planned.problems
+        assert problem.name == "StackNotOurs"
+        assert whose in problem.what
+        assert "STACK_NAME" in problem.next_step
+        both = plan(make_desired(), replace(observed, problems=(network,)))
+        assert (both.steps, both.problems) == ((), (network, problem))
 
 
 @pytest.mark.parametrize(
@@ -264,6 +281,30 @@ def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported() ->
     planned = plan(make_desired(), make_observed(work_pool=pool, deliveries=(UNDELIVERED,)))
     assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, (PUT_CONFIG,))
     assert "job_configuration" in planned.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("task_role", "execution_role", "is_taken"),
+    [
+        (None, None, True),
+        ("role/of-a-user", "arn:aws:iam::123456789012:role/execution", True),
+        ("arn:aws:iam::999999999999:role/flow", None, True),
+        ("arn:aws:iam::123456789012:role/prefect-spot-dev-eu-flow", None, False),
+        ("role/of-a-team", "arn:aws:iam::123456789012:role/theirs/my-execution", False),
+    ],
+    ids=["a worker's", "ours, edited", "ours, from another account", "a stage's", "a team's"],
+)
+def test_a_pool_that_gives_flows_another_stacks_roles_is_not_taken_over(
+    task_role: str | None, execution_role: str | None, is_taken: bool
+) -> None:
+    properties = {
+        "task_role_arn": {"default": task_role},
+        "execution_role_arn": {"default": execution_role},
+    }
+    pool = WorkPool(WORK_POOL, "ecs", {"variables": {"properties": properties}})
+    planned = plan(make_desired(), make_observed(work_pool=pool))
+    assert [type(step) for step in planned.steps] == ([ChangeWorkPool] if is_taken else [])
+    assert is_taken or "set WORK_POOL" in planned.problems[0].next_step
 
 
 def plan_with_own_pool(template: dict[str, Any]) -> Plan:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -28,7 +29,7 @@ from chalicelib.core.money.report import (
 from chalicelib.core.policies.economics import garwood, rate_per_hour
 from spotctl.chart import draw
 from spotctl.errors import RefusedError
-from spotctl.output import as_json
+from spotctl.output import Output, as_json, clean
 from spotctl.report import as_csv, as_mapping, as_table, days_since
 from tests.twin.tables import InMemoryBills
 from tests.unit.test_bill import ON_DEMAND, SPOT
@@ -224,17 +225,38 @@ def test_csv_has_a_row_per_deployment_and_day_and_one_of_drills() -> None:
     assert as_csv(report()).count("\n") == 1
 
 
-HOSTILE = ('=HYPERLINK("http://x")', "[bold]x[/bold]", 'a\nb,"c"', "$\\frac{", "x" * 500)
+HOSTILE = (
+    *('=HYPERLINK("http://x")', "+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", ' "=1', "\x1b=1"),
+    *("etl;=1", "etl,+1", "etl|-1+1", "etl; \t@x", "etl;'=1", "\uff1d1", "etl;\uff0b1", "\u200b=1"),
+    *("[bold]x[/bold]", "[/]", ":skull:", "[red", 'a\nb,"c"', "\x1b[31mb", "$\\frac{", "x" * 500),
+)  # fmt: skip
 
 
-def test_a_hostile_name_is_only_a_name(tmp_path: Path) -> None:
+def test_a_hostile_name_is_only_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = report(*[daily(Deployment(name, name)) for name in HOSTILE])
-    for row in csv.DictReader(io.StringIO(as_csv(made))):
-        assert not row["deployment"].startswith("=")
-        assert "\n" not in row["deployment"]
-    text = as_table(made).replace("\n", "")
-    assert [name for name in HOSTILE if name.split()[0][:20] not in text] == []
+    Output(as_json=False).result({}, lambda: as_table(made))
+    text = capsys.readouterr().out
+    for name in HOSTILE:
+        assert clean(name).strip().split()[0][:20] in text
+    assert [c for c in text if not (c.isprintable() or c == "\n")] == []
     draw(made, tmp_path / "c.png", tmp_path / "c.svg")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_spreadsheet_reads_a_formula_in_a_name_and_figures_stay_figures(name: str) -> None:
+    lost = daily(Deployment(name, name), on_demand_e8=0)
+    text = as_csv(report(lost))
+    for separator in ",;|\t":
+        cells = [cell for row in csv.reader(io.StringIO(text), delimiter=separator) for cell in row]
+        starts = [cell.lstrip(" \t\r\n\"'") for cell in cells if not cell.startswith("'")]
+        formulas = [cell for cell in starts if cell and cell[0] in "=+@-\uff1d\uff0b\uff0d\uff20"]
+        assert [
+            cell for cell in formulas if not re.match(r"-[0-9]+(\.[0-9]+)?[^0-9+*/-]*", cell)
+        ] == []
+    [row] = csv.DictReader(io.StringIO(text))
+    assert Decimal(row["savings_usd"]) == Decimal("-0.3")
+    assert text.count("\n") == 2
+    assert all(re.fullmatch('"([^"]|"")*"(,"([^"]|"")*")*', line) for line in text.splitlines())
 
 
 def test_the_chart_of_a_report_is_the_same_each_time(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from chalicelib.core.model.ecs_task import Task, parse_task
 from chalicelib.core.model.policy import Mode
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.core.rescue.rerun_state import park_id_of_task
+from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.react import react
 from tests.faults.universes import PLOTS, Life, Plot, finish
 from tests.laws.universe import Universe
@@ -355,6 +356,34 @@ def test_a_refused_change_does_not_quote_the_runs_job_variables(function: Functi
     printed = function.printed
     assert "Validation failed for field 'env'" in printed
     assert function.canaries.found_in(f"{printed}\n{function.stored}") == []
+
+
+@pytest.mark.parametrize("form", ["{}\r", "{}\n ", "{}\r\nX-Evil: 1", "a {}", "{}\u2028", "ä{}"])
+def test_a_key_that_cannot_be_sent_is_in_no_log_of_the_function(
+    function: Function, form: str
+) -> None:
+    function.hold(KEY_SETTING)
+    key = form.format(function.canaries.planted["the API key"])
+    boto3.client("ssm").put_parameter(
+        Name=PARAMETER, Value=key, Type="SecureString", Overwrite=True
+    )
+    function.answers(echo(401))
+    assert "the invocation failed" in (printed := function.printed)
+    assert function.canaries.found_in(f"{printed}\n{function.stored}") == []
+
+
+@pytest.mark.parametrize(
+    "url", ["https://{}@p.de/api", "https://u:{}@p.de", "https://p.de/?key={}", "https://p.de/{}"]
+)
+def test_a_key_in_the_functions_address_is_in_no_log(
+    function: Function, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    key = function.canaries.plant("the API key", f"pnu_{uuid4().hex}")
+    monkeypatch.setenv("PREFECT_API_URL", url.format(key))
+    with pytest.raises(PrefectSpotError, match="it is not shown") as caught:
+        wiring.answer(react, wiring.context_of, make_event(), Context())
+    function.error = caught.value
+    assert function.canaries.found_in(function.printed) == []
 
 
 def test_the_search_would_find_what_is_printed_or_stored(function: Function) -> None:

@@ -121,7 +121,20 @@ def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, acc
         pytest.param({KEY: "pnb_canary"}, f"{KEY} is not shown", id="a service's key"),
         *(
             pytest.param({"PREFECT_API_URL": url}, "PREFECT_API_URL holds credentials", id=url)
-            for url in ("https://u:canary@p.de", "u:canary@p.de", "https:/u:canary@p.de")
+            for url in (
+                *("https://u:canary@p.de", "u:canary@p.de", "https:/u:canary@p.de"),
+                *(
+                    "https://u:canary%40p.de/api",
+                    "https://p.de/api?key=canary",
+                    "https://p.de#canary",
+                ),
+                *("https://p.de/api/pnu_canary", "https://p.de/api/PNB%5fcanary", "pnu_canary"),
+                *("https://u:canary\r@p.de", "https://p.de/ canary", "https://p.de\\canary"),
+            )
+        ),
+        *(
+            pytest.param({name: "pnu_canary"}, f"{name} is not shown", id=name)
+            for name in ("MODE", "SPOT_RETRIES", "RATES", "LOG_LEVEL")
         ),
         pytest.param({KEY: "canary", AUTH_STRING: "canary"}, "are both set", id="two"),
     ],

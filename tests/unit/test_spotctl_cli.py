@@ -115,6 +115,7 @@ def test_the_operators_own_key_goes_before_the_lambdas(
     stage.configure(PREFECT_API_KEY_PARAMETER="/key")
     stage.client("ssm").put_parameter(Name="/key", Value=the_lambdas, Type="SecureString")
     monkeypatch.setenv("PREFECT_API_KEY", own)
+    monkeypatch.setenv("PREFECT_API_URL", f"{stage.server.url}/api/" if own else "")
     result = stage.run("status")
     rows = result.rows
     assert rows["credential"]["found"] == "PREFECT_API_KEY_PARAMETER: /key is a SecureString"
@@ -151,7 +152,9 @@ def test_a_dry_run_of_a_drill_starts_and_saves_nothing(
 def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
     make_table(stage.client("dynamodb"), STACK)
     assert "Spot savings by deployment" in stage.run("report", "--table", "--since", "7d").out
-    assert stage.run("report", "--csv", "--since", "4w").out.startswith("day,deployment,runs,")
+    assert stage.run("report", "--csv", "--since", "4w").out.startswith(
+        '"day","deployment","runs",'
+    )
     chart = stage.folder / "savings.png"
     assert stage.run("report", "--chart", str(chart)).answer["deployments"] == []
     assert chart.read_bytes().startswith(b"\x89PNG")

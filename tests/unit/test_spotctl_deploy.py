@@ -21,6 +21,8 @@ from tests.unit.spotctl_bench import FUNCTIONS, POOL, STACK, Bench, stage
 __all__ = ["stage"]  # the fixture
 
 TEMPLATE = {
+    "Description": "another team's",
+    "Parameters": {"Stage": {"Type": "String"}},
     "Resources": {
         "Cluster": {"Type": "AWS::ECS::Cluster", "Properties": {"ClusterName": STACK}},
         "Results": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "results"}},
@@ -129,32 +131,34 @@ def test_without_a_deployed_function_nothing_is_provisioned(stage: Bench) -> Non
     assert stage.invoked == []
 
 
-def create_stack(stage: Bench, *, ours: bool = True) -> None:
+def create_stack(stage: Bench, tag: str = TEMPLATE_TAG, made_for: str = "dev") -> None:
     stage.client("cloudformation").create_stack(
         StackName=STACK,
         TemplateBody=json.dumps(TEMPLATE),
-        Tags=[{"Key": TEMPLATE_TAG, "Value": "x"}] if ours else [],
+        Parameters=[{"ParameterKey": "Stage", "ParameterValue": made_for}],
+        Tags=[{"Key": tag, "Value": "x"}],
     )
 
 
 @pytest.mark.parametrize(
-    ("ours", "options", "error", "next_step"),
+    ("stack", "options", "error", "next_step"),
     [
-        (False, ["--yes"], "prefect-spot did not create the stack", "correct STACK_NAME"),
-        (True, [], "stdin is not a terminal", "pass --yes"),
-        (True, ["--yes", "--work-pool"], "the work pool is yours", "leave out --work-pool"),
+        ({"tag": "team"}, ["--yes"], "other than prefect-spot (another team's)", "STACK_NAME"),
+        ({"made_for": "dev-eu"}, ["--yes"], "prefect-spot's stage dev-eu", "correct STACK_NAME"),
+        ({}, [], "stdin is not a terminal", "pass --yes"),
+        ({}, ["--yes", "--work-pool"], "the work pool is yours", "leave out --work-pool"),
     ],
-    ids=["another stack of that name", "not confirmed", "a work pool that is not ours"],
+    ids=["another tool's", "another stage's", "not confirmed", "a work pool that is not ours"],
 )
 def test_a_teardown_that_may_not_be_deletes_nothing(
-    stage: Bench, ours: bool, options: list[str], error: str, next_step: str
+    stage: Bench, stack: dict[str, str], options: list[str], error: str, next_step: str
 ) -> None:
-    create_stack(stage, ours=ours)
+    create_stack(stage, **stack)
     if "--work-pool" in options:
         stage.configure(PROVISION="rescue-only")
     assert stage.run("teardown", *options).is_refused(error, next_step)
-    [stack] = stage.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    [left] = stage.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    assert left["StackStatus"] == "CREATE_COMPLETE"
 
 
 def test_teardown_empties_and_deletes_in_order(stage: Bench) -> None:
@@ -194,9 +198,25 @@ def test_teardown_stops_where_a_step_fails(stage: Bench) -> None:
     assert "deployed from elsewhere" in rows[-1].found
 
 
+def test_a_work_pool_that_gives_flows_another_stacks_roles_is_not_deleted(stage: Bench) -> None:
+    def chalice(_command: str) -> int:
+        for name in FUNCTIONS:
+            stage.client("lambda").delete_function(FunctionName=f"{STACK}-{name}")
+        return 0
+
+    roles = {"task_role_arn": {"default": f"arn:aws:iam::{ACCOUNT}:role/{STACK}-eu-flow"}}
+    template = {"variables": {"properties": roles}}
+    pool = {"name": POOL, "type": "ecs", "base_job_template": template}
+    stage.answers[f"GET /work_pools/{POOL}"] = pool
+    [*_, row] = teardown(context_of(stage, chalice=chalice), Stack(), work_pool=True)
+    assert (row.part, row.state) == (f"work pool {POOL}", State.FAILED)
+    assert f"{STACK}-eu-flow" in row.found
+    assert row.next_step.startswith("correct WORK_POOL")
+
+
 def test_what_teardown_leaves_is_named(stage: Bench) -> None:
     stage.configure(PREFECT_API_KEY_PARAMETER="/key")
-    for name in (f"{STACK}-react", "prefect-spot-prod-react"):
+    for name in (f"{STACK}-react", "prefect-spot-prod-react", f"{STACK}-prod-react"):
         stage.client("logs").create_log_group(logGroupName=f"/aws/lambda/{name}")
     stays = "\n".join(what_stays(context_of(stage), work_pool=False))
     for named in ("/key", f"/aws/lambda/{STACK}-react", POOL, "AWSServiceRoleForECS"):

@@ -223,6 +223,10 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
         "runs that sweep could not judge", WARNING,
         f"no ARN: {', '.join(str(UUID(int=n)) for n in range(5))} and 2 more",
     ),
+    "not billed": (
+        swept_rows(unbilled={"arn:1": Unjudged("no size", NOW)}),
+        "tasks that sweep could not bill", WARNING, "no size: arn:1",
+    ),
     "no credential": (prefect_rows(parameter=None), "credential", OK, "none is set"),
     "credential missing": (parameter_rows(""), "credential", FAILED, "does not exist"),
     "credential plain": (parameter_rows("String"), "credential", FAILED, "plain String"),

@@ -6,17 +6,30 @@ cfn-lint reads the template as it is, and as it is resolved, where sizes and ret
 import inspect
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
+from prefect._internal.result_records import ResultRecord, ResultRecordMetadata
+from prefect.serializers import JSONSerializer, PickleSerializer
 from prefect_aws.workers import ecs_worker
 
 import infra
 from chalicelib.core.metrics import NAMESPACE, UNITS, Metric
+from chalicelib.core.provision.model import TEMPLATE_TAG
+from chalicelib.core.provision.plan import stack_definition
+from chalicelib.settings import FUNCTIONS
+from localcloud.deployment import PROJECT
+from tests.provisioning import make_desired
+from tests.unit import iam
 from tests.unit import stack_template as stack
 from tests.unit.stack_template import ACCOUNT, REGION
+
+EXAMPLE = json.loads((PROJECT / "examples" / "deployment_role.json").read_text())
 
 OUTPUTS = {"TableName", "FailureQueueArn", "FailureQueueUrl", "AlarmTopicArn"}
 
@@ -54,6 +67,7 @@ def allowed(role: str) -> list[tuple[str, dict[str, Any]]]:
         pytest.param(infra.load("stack.json"), id="as it is"),
         pytest.param({"Resources": stack.resources(stack.parameters())}, id="full"),
         pytest.param({"Resources": stack.resources(stack.rescue_only())}, id="rescue-only"),
+        pytest.param(EXAMPLE, id="the example's role"),
     ],
 )
 def test_cfn_lint_accepts_the_template(template: Any) -> None:
@@ -62,7 +76,14 @@ def test_cfn_lint_accepts_the_template(template: Any) -> None:
 
 
 def test_template_fits_into_one_request() -> None:
-    assert len(json.dumps(infra.load("stack.json"), indent=2).encode()) < 51_200
+    assert (
+        len(
+            stack_definition(
+                make_desired(template=infra.load("stack.json")), None
+            ).template_body.encode()
+        )
+        < 51_200
+    )
 
 
 def test_rescue_only_creates_what_the_handler_needs_and_no_more() -> None:
@@ -127,16 +148,49 @@ def test_worker_role_allows_what_the_ecs_worker_calls_on_this_cluster() -> None:
     assert "ecs:RunTask" in calls
     assert calls | {"ecs:TagResource", "iam:PassRole"} == set(given)
     cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{stack.STACK}"
-    assert given["ecs:RunTask"]["Condition"] == {"ArnEquals": {"ecs:cluster": cluster}}
+    assert given["ecs:RunTask"]["Condition"] == {
+        "ArnEquals": {"ecs:cluster": cluster},
+        "Null": {f"aws:ResourceTag/{TEMPLATE_TAG}": "true"},  # no stage's worker
+    }
     tasks = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/{stack.STACK}/*"
     assert given["ecs:StopTask"]["Resource"] == given["ecs:TagResource"]["Resource"] == tasks
     on_run = {"StringEquals": {"ecs:CreateAction": "RunTask"}}
     assert given["ecs:TagResource"]["Condition"] == on_run
-    assert given["iam:PassRole"]["Resource"] == [
-        f"arn:aws:iam::{ACCOUNT}:role/{stack.STACK}-{name}" for name in ("execution", "flow")
-    ]
+    names = (f"{stack.STACK}-execution", f"{stack.STACK}-flow", f"prefect-spot/{stack.STACK}/*")
+    roles = [f"arn:aws:iam::{ACCOUNT}:role/{name}" for name in names]
+    assert given["iam:PassRole"]["Resource"] == roles
     to_ecs = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     assert given["iam:PassRole"]["Condition"] == to_ecs
+
+
+def family_of(pool: str, deployment: UUID | None) -> str:
+    """The name that prefect-aws gives a family that has none."""
+    worker = SimpleNamespace(_work_pool_name=pool)
+    run = SimpleNamespace(deployment_id=deployment, flow_id=UUID(int=1))
+    return str(ecs_worker.ECSWorker._get_or_generate_family(worker, {}, run))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("family", "may_register"),
+    [
+        (family_of("fargate-spot-dev", UUID(int=2)), True),
+        (family_of("fargate-spot-dev", None), True),
+        (f"{stack.STACK}_of-a-deployment", True),
+        (family_of("fargate-spot-dev-eu", UUID(int=2)), False),
+        (family_of("fargate-spot", UUID(int=2)), False),
+        (f"{stack.STACK}-worker", False),
+        (f"{stack.STACK}-eu_of-a-deployment", False),
+        ("billing", False),
+    ],
+)
+def test_worker_registers_task_definitions_of_its_pools_flows_only(
+    family: str, may_register: bool
+) -> None:
+    """Else it could have another's service start an image of its choice: the newest revision."""
+    [policy] = properties("WorkerRole")["Policies"]
+    arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{family}:*"
+    statements = policy["PolicyDocument"]["Statement"]
+    assert iam.is_allowed(statements, "ecs:RegisterTaskDefinition", arn, {}) is may_register
 
 
 @pytest.mark.parametrize("role", ["ExecutionRole", "FlowRole", "WorkerRole"])
@@ -149,15 +203,95 @@ def test_role_has_no_wildcard_and_is_assumed_by_tasks_of_this_account(role: str)
     assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": ACCOUNT}
 
 
+BUCKET = f"arn:aws:s3:::{stack.STACK}-results-{ACCOUNT}-{REGION}"
+
+
 def test_flow_role_reads_and_writes_the_stacks_own_bucket() -> None:
-    bucket = f"arn:aws:s3:::{stack.STACK}-results-{ACCOUNT}-{REGION}"
-    assert {action: statement["Resource"] for action, statement in allowed("FlowRole")} == {
-        "s3:GetObject": f"{bucket}/*",
-        "s3:PutObject": f"{bucket}/*",
-        "s3:DeleteObject": f"{bucket}/*",
-        "s3:AbortMultipartUpload": f"{bucket}/*",
-        "s3:ListBucket": bucket,
+    granted = [(action, s) for action, s in allowed("FlowRole") if s["Effect"] == "Allow"]
+    assert {action: statement["Resource"] for action, statement in granted} == {
+        "s3:GetObject": f"{BUCKET}/*",
+        "s3:PutObject": f"{BUCKET}/*",
+        "s3:DeleteObject": f"{BUCKET}/*",
+        "s3:AbortMultipartUpload": f"{BUCKET}/*",
+        "s3:ListBucket": BUCKET,
     }
+
+
+def may_do_with_results(principal: str, policies: list[Any], action: str, key: str) -> bool:
+    """Whether IAM lets that role do it, by its own policies and by the bucket's."""
+    of_bucket = properties("ResultsBucketPolicy")["PolicyDocument"]["Statement"]
+    about = {"aws:PrincipalArn": principal, "aws:SecureTransport": "true"}
+    own = [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
+    return iam.is_allowed([*own, *of_bucket], action, f"{BUCKET}/{key}", about)
+
+
+ANYTHING = [
+    {
+        "PolicyDocument": {
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Action": ["s3:PutObject", "s3:DeleteObject", "s3:GetObject"],
+                    "Resource": "*",
+                }
+            ]
+        }
+    }
+]
+
+
+OWN_ROLE = f"prefect-spot/{stack.STACK}/{stack.STACK}-flow-nightly-sales"
+
+
+@pytest.mark.parametrize(
+    ("role", "key", "can_write"),
+    [
+        (f"{stack.STACK}-flow", "any-key", True),
+        (f"{stack.STACK}-flow", "deployments/nightly-sales/key", False),
+        (OWN_ROLE, "deployments/nightly-sales/key", True),
+        (OWN_ROLE, "deployments/nightly-sales-eu/key", False),
+        (OWN_ROLE, "any-key", False),
+    ],
+)
+def test_a_deployment_with_a_role_of_its_own_shares_its_results_with_no_other(
+    role: str, key: str, can_write: bool
+) -> None:
+    """The default role belongs to all others; the deployment's own comes from the example."""
+    given = {"Stack": stack.STACK, "Deployment": "nightly-sales"}
+    own = stack.resources({**stack.parameters(), **given}, EXAMPLE)["Role"]["Properties"]
+    assert f"{own['Path']}{own['RoleName']}" == f"/{OWN_ROLE}"
+    assert own["AssumeRolePolicyDocument"] == properties("FlowRole")["AssumeRolePolicyDocument"]
+    policies = own["Policies"] if "/" in role else properties("FlowRole")["Policies"]
+    principal = f"arn:aws:iam::{ACCOUNT}:role/{role}"
+    for action in ("s3:PutObject", "s3:GetObject", "s3:DeleteObject"):
+        assert may_do_with_results(principal, policies, action, key) is can_write
+
+
+@pytest.mark.parametrize(
+    "principal",
+    [
+        "root", "user/ann", "role/admin", f"role/{stack.STACK}-worker",
+        f"role/{stack.STACK}-flow-2", f"role/other/{stack.STACK}-flow",
+        f"role/prefect-spot/{stack.STACK}-eu/nightly-sales",
+    ],
+)  # fmt: skip
+def test_nobody_but_flows_writes_results_and_an_operator_can_empty_the_bucket(
+    principal: str,
+) -> None:
+    arn = f"arn:aws:iam::{ACCOUNT}:{principal}"
+    assert not may_do_with_results(arn, ANYTHING, "s3:PutObject", "any-key")
+    assert may_do_with_results(arn, ANYTHING, "s3:DeleteObject", "any-key")
+
+
+def test_a_result_names_its_own_serializer_whatever_the_flows_is() -> None:
+    """Why JSON alone does not protect a flow that reads what others may write."""
+    stored = ResultRecord(
+        result=Path("/"),
+        metadata=ResultRecordMetadata(serializer=PickleSerializer(), storage_key="key"),
+    ).serialize()
+    read: ResultRecord[Any] = ResultRecord.deserialize(stored, backup_serializer=JSONSerializer())
+    assert read.result == Path("/")
+    assert "pickle" in stored.decode()
 
 
 def test_given_security_groups_are_used_and_ours_has_no_ingress() -> None:
@@ -170,21 +304,44 @@ def test_given_security_groups_are_used_and_ours_has_no_ingress() -> None:
     )
 
 
-def test_failure_queue_takes_what_rules_and_functions_could_not_deliver() -> None:
-    """Without these two statements AWS drops undelivered events without a trace."""
-    rules, functions = properties("FailureQueuePolicy")["PolicyDocument"]["Statement"]
-    for statement in (rules, functions):
-        assert statement["Action"] == "sqs:SendMessage"
-        assert statement["Resource"].endswith(f":{stack.STACK}-failures")
-    assert rules["Principal"] == {"Service": "events.amazonaws.com"}
-    assert rules["Condition"] == {
-        "StringEquals": {"aws:SourceAccount": ACCOUNT},
-        "ArnLike": {"aws:SourceArn": f"arn:aws:events:{REGION}:{ACCOUNT}:rule/*"},
-    }
-    assert functions["Principal"] == {"AWS": "*"}
-    assert functions["Condition"]["StringEquals"] == {"aws:PrincipalAccount": ACCOUNT}
-    roles = f"arn:aws:iam::{ACCOUNT}:role/prefect-spot-dev-*"
-    assert functions["Condition"]["ArnLike"] == {"aws:PrincipalArn": roles}
+ANY_QUEUE = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
+
+
+@pytest.mark.parametrize(
+    ("sender", "name", "is_taken"),
+    [
+        *[("rule", f"prefect-spot-dev-{function}-event", True) for function in FUNCTIONS],
+        *[("role", f"prefect-spot-dev-{function}", True) for function in FUNCTIONS],
+        ("rule", "somebodys", False),
+        ("rule", "prefect-spot-dev-eu-react-event", False),
+        ("rule", "prefect-spot-dev-react-event-2", False),
+        ("role", "prefect-spot-dev-flow", False),
+        ("role", "prefect-spot-dev-eu-react", False),
+        ("role", "admin", False),
+    ],
+)
+def test_failure_queue_takes_what_our_rules_and_functions_could_not_deliver_and_no_more(
+    sender: str, name: str, is_taken: bool
+) -> None:
+    """A rule has no right but the queue's; a role may have its own for every queue."""
+    statements = properties("FailureQueuePolicy")["PolicyDocument"]["Statement"]
+    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{stack.STACK}-failures"
+    own = []
+    if sender == "rule":
+        source = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{name}"
+        about = {"Service": "events.amazonaws.com", "aws:SourceArn": source}
+        about |= {"aws:SourceAccount": ACCOUNT, "aws:PrincipalIsAWSService": "true"}
+    else:
+        principal = f"arn:aws:iam::{ACCOUNT}:role/{name}"
+        about = {"aws:PrincipalArn": principal, "aws:PrincipalAccount": ACCOUNT}
+        about |= {"aws:PrincipalIsAWSService": "false"}
+        own = [ANY_QUEUE]
+    assert iam.is_allowed([*statements, *own], "sqs:SendMessage", queue, about) is is_taken
+    if sender == "role":  # without a right of its own, too
+        assert iam.is_allowed(statements, "sqs:SendMessage", queue, about) is is_taken
+
+
+def test_failure_queue_keeps_what_it_has_encrypted_for_two_weeks() -> None:
     queue = properties("FailureQueue")
     assert (queue["MessageRetentionPeriod"], queue["SqsManagedSseEnabled"]) == (1_209_600, True)
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +16,12 @@ import infra
 from chalicelib.adapters.records import KEPT_FOR, RunTable, packed
 from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
+from chalicelib.core.model.text import TEXT_LENGTH
 from chalicelib.core.ports import Records
 from chalicelib.errors import LeaseHeldError, LeaseLostError, ThrottledError
-from tests.make import NOW, RUN_ID, TASK_ARN, make_table, seconds
+from chalicelib.functions.repairs import MOST_ANSWERED
+from chalicelib.functions.sweep_report import MOST_UNJUDGED
+from tests.make import NOW, RUN_ID, TASK_ARN, longest_record, make_table, seconds
 from tests.twin.tables import InMemoryRecords, StoredRecords
 
 LEASE = timedelta(seconds=35)
@@ -78,6 +82,7 @@ any_record = any_of(
     ),
     subflows=st.dictionaries(TEXTS, st.lists(st.integers(0, 99)).map(tuple), max_size=2),
     own_retries=st.none() | st.integers(0, 99),
+    lost_before=st.integers(0, 99),
     moved=st.none() | any_of(Moved),
 )
 
@@ -95,9 +100,29 @@ def test_what_a_sweep_left_is_kept(records: Open) -> None:
     assert records("me").read_sweep() == SweepNotes()
     unjudged, answered = {RUN_ID: Unjudged("no ARN", NOW)}, frozenset({RUN_ID, UUID(int=7)})
     bookmark = Place(1, NOW, moment=True, offset=99, below=RUN_ID)
-    notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW)
+    unbilled = {TASK_ARN: Unjudged("its name", NOW)}
+    notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW, unbilled)
     records("me").save_sweep(notes)
     assert records("another").read_sweep() == notes
+
+
+def test_the_longest_record_and_notes_fit_the_table_and_longer_ones_are_refused(
+    records: Open,
+) -> None:
+    longest = longest_record()
+    records("me").acquire(RUN_ID, NOW, LEASE)
+    records("me").save(longest)
+    assert records("another").read(RUN_ID) == longest
+    reason = Unjudged(
+        "x" * TEXT_LENGTH + "; it stands between the flow runs " + 2 * str(RUN_ID), NOW
+    )
+    unjudged = {UUID(int=n): reason for n in range(MOST_UNJUDGED)}
+    answered = frozenset(UUID(int=n) for n in range(MOST_ANSWERED))
+    records("me").save_sweep(SweepNotes(None, NOW, unjudged, answered, NOW))
+    with pytest.raises(ClientError, match=r"size"):
+        records("me").save(replace(longest, next_capacity="x" * 400_000))
+    with pytest.raises(ClientError, match=r"size"):
+        records("me").save_sweep(SweepNotes(unjudged={RUN_ID: Unjudged("x" * 410_000, NOW)}))
 
 
 def test_a_lease_that_is_held_is_not_given_twice(records: Open) -> None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 from uuid import UUID
 
-from chalicelib.core.model.text import one_line
+from chalicelib.core.model.text import kept, one_line
 
 FARGATE: Final = "FARGATE"
 FARGATE_SPOT: Final = "FARGATE_SPOT"
@@ -25,8 +25,6 @@ WORK_POOL_TAG: Final = "prefect.io/work-pool-name"
 SPOT_STOP_CODES: Final = ("SpotInterruption", "TerminationNotice")
 SPOT_STOP_REASON: Final = "Your Spot Task was interrupted"
 DRILL_STOP_REASON: Final = "prefect-spot drill"
-LONGEST_TEXT: Final = 512
-"""Characters kept of a text. ECS itself cuts a stop reason at about 128."""
 _ARN: Final = re.compile(r"arn:[!-~]{1,400}")
 
 
@@ -278,9 +276,8 @@ def _pairs(value: object, key: str) -> Mapping[str, object]:
 
 
 def _text(source: Mapping[str, object], key: str) -> str:
-    """Return a text that UTF-8 can encode: JSON may hold others, DynamoDB and Prefect do not."""
     value = source.get(key)
-    return value[:LONGEST_TEXT].encode(errors="replace").decode() if isinstance(value, str) else ""
+    return kept(value) if isinstance(value, str) else ""
 
 
 def _whole_number(source: Mapping[str, object], key: str) -> int | None:

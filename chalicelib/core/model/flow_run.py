@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from chalicelib.core.model.record_size import cut, fitting_record, lost_starts
+
 JsonObject = Mapping[str, object]
 
 
@@ -288,6 +290,8 @@ class RunRecord:
     the next rerun goes: empty, FARGATE_SPOT or, then for good, FARGATE. `moved` is None unless a
     guard moved the run to FARGATE before its first start. `subflows` has of each run in the run's
     process the retries that it had at first, then the `run_count` of each start that was lost.
+    The oldest interruptions and failed starts go where a record would outgrow the table: the starts
+    that they lost are counted in `lost_before`.
     """
 
     flow_run_id: UUID
@@ -297,6 +301,7 @@ class RunRecord:
     moved: Moved | None = None
     failed_starts: Mapping[str, FailedStart] = field(default_factory=dict, hash=False)
     subflows: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    lost_before: int = 0
 
     def warned_of(self, task_arn: str) -> bool:
         """Whether an interruption of that task is on record."""
@@ -304,15 +309,20 @@ class RunRecord:
 
     def with_interruption(self, interruption: Interruption) -> "RunRecord":
         """Return the record with that task's interruption added or replaced."""
-        recorded = {**self.interruptions, interruption.task_arn: interruption}
-        return replace(self, interruptions=recorded)
+        recorded = {**self.interruptions, interruption.task_arn: cut(interruption)}
+        return fitting_record(replace(self, interruptions=recorded))
 
     def with_failed_start(self, failed: FailedStart) -> "RunRecord":
         """Return the record with that failed start added or replaced."""
-        return replace(self, failed_starts={**self.failed_starts, failed.key: failed})
+        recorded = {**self.failed_starts, failed.key: cut(failed)}
+        return fitting_record(replace(self, failed_starts=recorded))
+
+    @property
+    def interrupted(self) -> int:
+        """How often the run was interrupted."""
+        return max((each.number for each in self.interruptions.values()), default=0)
 
     @property
     def lost_starts(self) -> int:
         """How many of the run's starts Spot or a dead host took: by so many `retries` rise."""
-        lost = {each.lost_start for each in self.interruptions.values()}
-        return len((lost | {each.lost_start for each in self.failed_starts.values()}) - {0})
+        return self.lost_before + len(lost_starts(self))

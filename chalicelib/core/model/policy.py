@@ -26,6 +26,8 @@ STRATEGY: Final = "capacity_provider_strategy"
 ON_FARGATE: Final = {"capacityProvider": FARGATE, "weight": 1, "base": 0}
 """The strategy's item that a move names. Prefect refuses one without `base`, which prefect-aws's
 template requires; 0 is what RunTask takes for none."""
+MOST_TAGS: Final = 10
+"""Of a kind, that a record keeps: of most kinds a decision reads the first."""
 _DECIDING_TAG: Final = re.compile(
     rf"(?:{SPOT_RETRIES_TAG}|{START_RETRIES_TAG})[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
     rf"|{DEADLINE_TAG}(?:[0-9]{{1,8}}[dhms]){{1,4}}"
@@ -112,8 +114,12 @@ def _tagged(tags: Iterable[str], prefix: str) -> Budget | None:
 
 
 def deciding_tags(run: FlowRun) -> tuple[str, ...]:
-    """Return those of the run's tags that a decision reads: no text from outside."""
-    return tuple(tag for tag in run.tags if _DECIDING_TAG.fullmatch(tag))
+    """Return those of the run's tags that a decision reads, a few of each: no foreign text."""
+    found = filter(_DECIDING_TAG.fullmatch, run.tags)
+    by_kind: dict[str, list[str]] = {}
+    for tag in dict.fromkeys(found):
+        by_kind.setdefault(tag.partition(":")[0], []).append(tag)
+    return tuple(tag for tags in by_kind.values() for tag in tags[:MOST_TAGS])
 
 
 def has_deadline_tag(tags: Iterable[str]) -> bool:

@@ -33,6 +33,9 @@ MINIMUM_SECONDS: Final = Decimal(60)
 """What AWS charges a Fargate task at least."""
 FREE_STORAGE_GIB: Final = 20
 """Ephemeral storage that every Fargate task has without charge."""
+LARGEST: Final = 2**24
+"""Far above what a task may have: 16,384 CPU units, 122,880 MiB, 204,800 MiB of storage (ECS
+developer guide, "Fargate task definition differences")."""
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _NUMBER: Final = r"(\d{1,6}(?:\.\d{1,12})?)"
 _OWN_RATE: Final = re.compile(rf"([^/=]*)/([^/=]*)/([^/=]*?)\s*=\s*{_NUMBER}/{_NUMBER}")
@@ -216,10 +219,14 @@ class Size:
 
 
 def size_of(task: Task) -> Size | None:
-    """Return the task's size; None where ECS did not report it. Storage is 20 GiB if unreported."""
-    if task.cpu_units is None or task.memory_mib is None:
+    """Return the task's size; None where ECS did not report it. Storage is 20 GiB if unreported.
+
+    Nor is it one that no task can have.
+    """
+    cpu, memory, storage = task.cpu_units, task.memory_mib, task.storage_gib or FREE_STORAGE_GIB
+    if not cpu or not memory or max(cpu, memory, 1024 * storage) > LARGEST:
         return None
-    return Size(task.cpu_units, task.memory_mib, task.storage_gib or FREE_STORAGE_GIB)
+    return Size(cpu, memory, storage)
 
 
 def seconds_between(start: datetime, end: datetime) -> Decimal:

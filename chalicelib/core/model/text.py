@@ -11,6 +11,18 @@ TEXT_LENGTH: Final = 200
 _MARKDOWN_ESCAPES: Final = str.maketrans({mark: f"\\{mark}" for mark in punctuation})
 
 
+LONGEST_TEXT: Final = 512
+"""Characters kept of a text. ECS itself cuts a stop reason at about 128."""
+
+
+def kept(text: str) -> str:
+    """Return the text as it is stored: cut, and such that UTF-8 can encode it, as JSON's need not.
+
+    Neither DynamoDB nor Prefect takes another.
+    """
+    return text[:LONGEST_TEXT].encode(errors="replace").decode()
+
+
 def one_line(text: str, length: int = TEXT_LENGTH) -> str:
     """Return the text fit for a log line: printable, on one line, cut to `length` characters."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * length])

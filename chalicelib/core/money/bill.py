@@ -7,11 +7,11 @@ assumed, and then its bill says so.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, Cause, Task, classify, was_interrupted
@@ -31,6 +31,17 @@ from chalicelib.core.rescue.rerun_state import was_made_due
 
 NO_FLOW_RUN: Final = "no-flow-run"
 NO_DEPLOYMENT: Final = "no-deployment"
+FARGATE_SINCE: Final = datetime(2017, 11, 29, tzinfo=UTC)
+"""When AWS announced Fargate."""
+CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""How much AWS's clock may be ahead of Lambda's, at most."""
+_TIMES: Final = (
+    "pull_started_at",
+    "started_at",
+    "execution_stopped_at",
+    "stopped_at",
+    "updated_at",
+)
 _NOTHING: Final = Decimal(0)
 _REDONE: Final = (Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.FAILED_START)
 
@@ -123,6 +134,15 @@ class Span:
     exited_at: datetime
     end: datetime
     seconds: Decimal
+
+
+def believed(task: Task, now: datetime) -> Task:
+    """Return the task without the times that cannot be: before Fargate's, or in the future."""
+    times = {name: getattr(task, name) for name in _TIMES}
+    latest = now + CLOCKS_DIFFER
+    odd = [name for name, at in times.items() if at and not FARGATE_SINCE <= at <= latest]
+    unknown: dict[str, Any] = dict.fromkeys(odd)
+    return replace(task, **unknown) if odd else task
 
 
 def never_started(task: Task) -> bool:

@@ -14,7 +14,9 @@ from chalicelib.core.model.text import one_line
 from chalicelib.core.provision.pool_template import Template
 
 TEMPLATE_TAG: Final = "prefect-spot:template"
-"""The stack's tag with its template's hash; a stack without it is not ours to change."""
+"""The stack's tag with its template's hash, in every release; without it a stack is not ours."""
+STAGE_PARAMETER: Final = "Stage"
+"""The parameter that says which stage's stack it is, in every release."""
 
 
 class ProvisionState(StrEnum):
@@ -63,8 +65,8 @@ ROLLED_BACK: Final = ("UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE")
 class Stack:
     """A stack as CloudFormation describes it. `id` is one life's: a successor has another.
 
-    `template_hash`: of the template it has; empty where unknown. `is_ours`: it has our tag.
-    `failures`: as `failures_in` returns them.
+    `template_hash`: of the template it has; empty where unknown. `is_ours`: it has our tag, which
+    every stage's stack has. `failures`: as `failures_in` returns them.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Stack:
     status: str
     template_hash: str = ""
     is_ours: bool = True
+    description: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
@@ -85,6 +88,14 @@ class Stack:
     def is_gone(self) -> bool:
         """Whether it has been deleted: its name is free."""
         return self.status == "DELETE_COMPLETE"
+
+    def owner_other_than(self, stage: str) -> str:
+        """Return whose it is, in words; empty where it is the stage's, and so ours to change."""
+        if not self.is_ours:
+            described = f" ({one_line(self.description, 80)})" if self.description else ""
+            return f"something other than prefect-spot{described}"
+        made_for = self.parameters.get(STAGE_PARAMETER, stage)
+        return "" if made_for == stage else f"prefect-spot's stage {one_line(made_for, 80)}"
 
 
 def state_of(stack: Stack | None) -> ProvisionState:

@@ -22,6 +22,7 @@ from chalicelib.core.provision.pool_template import (
     WorkPool,
     fixed_capacity,
     merged,
+    strangers_roles,
 )
 from chalicelib.errors import PrefectSpotError
 
@@ -117,8 +118,11 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     """Return what this call has to do; no steps where all is up to date.
 
     With a problem, nothing is changed but dead-letter queues, retries, failure destinations, and
-    how long the functions' logs are kept. That comes last: it stands in the way of nothing.
+    how long the functions' logs are kept, which comes last: it stands in the way of nothing. With
+    another's stack in the way, nothing at all.
     """
+    if foreign := _foreign(desired, observed.stack):
+        return Plan(ProvisionState.BLOCKED, (), (*observed.problems, *foreign))
     planned = _plan(desired, observed)
     retention = model.retention_steps(observed.retentions, desired.log_retention_days)
     return replace(planned, steps=(*planned.steps, *retention))
@@ -139,6 +143,10 @@ def _plan(desired: Desired, observed: Observed) -> Plan:
         what = f"sets {' and '.join(fixed)} itself: runs cannot be moved to FARGATE"
         assignments = " and ".join(f"{field} to {value}" for field, value in fixed.items())
         next_step = f"set {assignments} in its task_run_request"
+    elif pool and desired.is_full and (roles := _strangers_roles(pool, observed.stack)):
+        what = f"gives flows roles of another stack: {', '.join(roles)}"
+        next_step = "set WORK_POOL to a name that is free, or empty task_role_arn and"
+        next_step += " execution_role_arn in the pool's settings to hand it over"
     else:
         try:
             return replace(planned, steps=(*planned.steps, *_pool_steps(desired, observed)))
@@ -163,6 +171,16 @@ def hash_of(template: Mapping[str, Any]) -> str:
     """Return a template's hash, whatever its spacing and the order of its keys."""
     canonical = json.dumps(template, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _foreign(desired: Desired, stack: Stack | None) -> tuple[Problem, ...]:
+    """The problem with a stack that another stage or tool created, whatever its status."""
+    stage = desired.parameters[model.STAGE_PARAMETER]
+    owner = stack.owner_other_than(stage) if stack and not stack.is_gone else ""
+    if stack is None or not owner:
+        return ()
+    what = f"stack {stack.name} was created by {owner}, and is neither changed nor deleted"
+    return (Problem("StackNotOurs", what, next_step="set STACK_NAME to a name that is free"),)
 
 
 def _failure_queue(stack: Stack | None) -> str:
@@ -191,13 +209,6 @@ def _stack_plan(desired: Desired, observed: Observed) -> Plan:
     differs = _differences(stack, definition)
     if not differs and state is ProvisionState.READY:
         return Plan(state)
-    if not stack.is_ours:
-        problem = Problem(
-            "StackNotOurs",
-            f"stack {stack.name} was not created by prefect-spot, and is not changed",
-            next_step="set STACK_NAME to a name that is free",
-        )
-        return Plan(ProvisionState.BLOCKED, (), (problem,))
     state = ProvisionState.RECOVERING if failed else ProvisionState.UPDATING
     reason = differs or f"it is in {stack.status}"
     return Plan(state, (model.UpdateStack(stack.id, definition, reason),), failed)
@@ -223,6 +234,11 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
     if pool is None:
         return (model.CreateWorkPool(desired.work_pool, template),)
     return () if template == current else (model.ChangeWorkPool(pool.name, template),)
+
+
+def _strangers_roles(pool: WorkPool, stack: Stack | None) -> tuple[str, ...]:
+    arns = (stack.outputs.get(name, "") for name in ("FlowRoleArn", "ExecutionRoleArn") if stack)
+    return strangers_roles(pool.base_job_template, (arn.rpartition("/")[2] for arn in arns))
 
 
 def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: str) -> Values:

@@ -7,7 +7,7 @@ be rescued well; these are restored.
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -68,6 +68,22 @@ def merged(current: Template, shipped: Template, values: Values, launch_type: st
     _restore_lines(configuration, wanted["job_configuration"], ours)
     _complete_container(configuration, wanted["job_configuration"])
     return template
+
+
+def strangers_roles(template: Template, own_roles: Iterable[str]) -> tuple[str, ...]:
+    """Return the ARNs of the roles that the template gives flows, where none of them is our own.
+
+    Then the pool is another stack's or team's; empty where it is ours, or has none, as the worker
+    creates it. `own_roles`: names.
+    """
+    variables = template.get("variables")
+    properties = variables.get("properties") if isinstance(variables, Mapping) else None
+    known = properties if isinstance(properties, Mapping) else {}
+    given = (known.get(name) for name in ("task_role_arn", "execution_role_arn"))
+    defaults = (each.get("default") for each in given if isinstance(each, Mapping))
+    roles = tuple(str(role) for role in defaults if role)
+    are_ours = {role.rpartition("/")[2] for role in roles} & set(own_roles)
+    return () if are_ours else roles
 
 
 def fixed_capacity(template: Template) -> Mapping[str, str]:

@@ -147,7 +147,7 @@ def _annotation(snapshot: Snapshot, interruption: Interruption, words: Words) ->
     phase, budget, run_id = words.phase, snapshot.budget, snapshot.run.id
     observing = snapshot.policy.mode is Mode.OBSERVE
     labels: dict[str, str | int] = {
-        INTERRUPTIONS_LABEL: len(snapshot.record.interruptions),
+        INTERRUPTIONS_LABEL: snapshot.record.interrupted,
         CAPACITY_LABEL: interruption.rerun_on or interruption.capacity,
     }
     return Annotation(

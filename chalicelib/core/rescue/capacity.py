@@ -167,7 +167,7 @@ def _new_interruption(snapshot: Snapshot) -> Interruption:
     task = snapshot.task or Task(ended.arn, ended.cluster_arn)
     return Interruption(
         task_arn=ended.arn,
-        number=len(snapshot.record.interruptions) + 1,
+        number=snapshot.record.interrupted + 1,
         cause=snapshot.cause.value,
         capacity=ended.capacity,
         cluster_arn=ended.cluster_arn,

@@ -5,10 +5,9 @@ wins. `core/rescue/decide.py` turns a ruling into actions.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from itertools import pairwise
-from typing import Final, assert_never
+from typing import assert_never
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Cause
@@ -19,10 +18,12 @@ from chalicelib.core.rescue.actions import End, Restore, Verdict
 from chalicelib.core.rescue.failed_start import why_not_started_again
 from chalicelib.core.rescue.orphans import explain
 from chalicelib.core.rescue.rerun_state import Progress, end_id, ended_before_crash, restore_id
-from chalicelib.core.rescue.snapshot import CLOCKS_DIFFER, FailedSubmission, Snapshot
-
-RESTART_MARGIN: Final = timedelta(seconds=60)
-"""How far the clocks of ECS and Prefect may differ before a restart counts as a newer attempt."""
+from chalicelib.core.rescue.snapshot import (
+    CLOCKS_DIFFER,
+    RESTART_MARGIN,
+    FailedSubmission,
+    Snapshot,
+)
 
 
 class Phase(StrEnum):
@@ -131,6 +132,8 @@ def _judge_rerun(snapshot: Snapshot) -> Ruling:
 
 def _judge_parked(snapshot: Snapshot) -> Ruling:
     """Judge the park by the state that it replaced: another client may have set that meanwhile."""
+    if not snapshot.has_exited:
+        return Ignore("a late warning: the run was parked when the container had exited")
     if why := snapshot.given_up or snapshot.rejection:
         return NotRerun(why)
     if snapshot.remains is not None and snapshot.remains.deployment is None:

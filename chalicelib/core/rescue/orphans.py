@@ -7,7 +7,6 @@ event. What Spot did not end is explained here, each reason with what to do abou
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import dropwhile, takewhile
 from typing import Final
 from uuid import UUID
 
@@ -74,8 +73,10 @@ def subject_of(
 ) -> Subject | None:
     """Return what to judge a run without a live task by; None when there is nothing to do.
 
-    `known`: the run's tasks that ECS still shows, newest first; all have exited.
+    `known`: what `of_attempt` returns; all have exited. Of several, none of which was noted, one
+    that calls for a rerun decides: `ecs:RunTask` is enough to add one that exits by itself.
     """
+    known = sorted(known, key=lambda t: cause_of(t, warned=record.warned_of(t.arn)) is Cause.OTHER)
     match run.state.type:
         case StateType.RUNNING | StateType.PENDING | StateType.CANCELLING:
             return _of_a_live_run(run, history, known, record, now)
@@ -96,9 +97,9 @@ def _of_a_live_run(
     record: RunRecord,
     now: datetime,
 ) -> Subject | None:
-    """Return this attempt's newest task; else what stands for one that is gone."""
+    """Return this attempt's task; else what stands for one that is gone."""
     for task in known:
-        if is_since(task, picked_up_at(history)) and not was_made_due(task.arn, history):
+        if not was_made_due(task.arn, history):
             return task
     gone, age = _gone(run, history, record), now - history[-1].timestamp
     return None if gone.started and age <= FORGOTTEN_AFTER else gone
@@ -129,13 +130,13 @@ def _of_an_ended_run(
     """
     state, last, ended = run.state, _last_recorded(record), ended_before_crash(history)
     is_submission = state.type is StateType.CRASHED and is_submission_failure(state.message)
-    attempt = [task for task in known if is_since(task, picked_up_at(history))]
-    newest = attempt[0] if attempt else None
+    newest = known[0] if known else None
     if newest is not None and not was_made_due(newest.arn, history):
         cause = cause_of(newest, warned=record.warned_of(newest.arn))
         if ended is not None:
             return newest
-        if cause is Cause.OTHER and newest.arn != last:
+        says_why = is_submission and start_failure_of(state.message) is not UNRECOGNISED
+        if cause is Cause.OTHER and newest.arn != last and not says_why:
             return None  # it died of something else, and Prefect says so
         if cause is not Cause.OTHER and not _is_settled(run, record, newest.arn):
             return newest
@@ -172,30 +173,6 @@ def _has_newer_note(run: FlowRun, history: Sequence[RunState], record: RunRecord
 
 def _capacity_of(run: FlowRun) -> str:
     return FARGATE if is_on_demand(run) else FARGATE_SPOT
-
-
-def picked_up_at(history: Sequence[RunState]) -> datetime:
-    """Return when a worker last took the run; it may give it several PENDING states in a row."""
-    pick_up = _pick_up(history)
-    return pick_up.timestamp if pick_up else _LONG_AGO
-
-
-def is_with_a_worker(history: Sequence[RunState]) -> bool:
-    """Whether a worker made the run PENDING: an observer does, too, by a state of another name."""
-    pick_up = _pick_up(history)
-    return pick_up is not None and pick_up.name == "Pending"
-
-
-def _pick_up(history: Sequence[RunState]) -> RunState | None:
-    """Return the first of the last PENDING states in a row."""
-    after = dropwhile(lambda state: state.type is not StateType.PENDING, reversed(history))
-    pending = [*takewhile(lambda state: state.type is StateType.PENDING, after)]
-    return pending[-1] if pending else None
-
-
-def is_since(task: Task, picked_up: datetime) -> bool:
-    """Whether the task is of this attempt: a worker asks for one after it took the run."""
-    return task.created_at is None or task.created_at > picked_up - CLOCKS_DIFFER
 
 
 def _gone(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> Gone:

@@ -35,6 +35,8 @@ from chalicelib.core.rescue.start_failures import (
 
 CLOCKS_DIFFER: Final = timedelta(seconds=5)
 """How much the clocks of ECS and of a flow's container may differ."""
+RESTART_MARGIN: Final = timedelta(seconds=60)
+"""How far the clocks of ECS and Prefect may differ before a restart counts as a newer attempt."""
 LONGEST_STOP: Final = timedelta(seconds=120)
 """How long Fargate Spot leaves a container after its warning (ECS developer guide)."""
 SUBMISSION: Final = "prefect-spot:state:"
@@ -159,9 +161,10 @@ class Snapshot:
     """ECS, Prefect and the record at one moment.
 
     `history`: the run's states, oldest first, the current one last. `newer_task`: the run's
-    `infrastructure_pid` names a task created after this one, or one that still runs. `swept`: only
-    `sweep` sets it: the events had their time, and ECS, asked by tag, shows no live task of the
-    run. `facts`: what the policies judge by, gathered only where `facts_needed` asked for some.
+    `infrastructure_pid` names a task created after this one, one that still runs, or this
+    attempt's. `swept`: only `sweep` sets it: the events had their time, and ECS shows no live task
+    of the run. `facts`: what the policies judge by, gathered only where `facts_needed` asked for
+    some.
     `remains`: gathered before a parked run is made due; None: not gathered. `rejection`: what
     Prefect said when it rejected the change that the rerun needs; empty: it did not.
     """

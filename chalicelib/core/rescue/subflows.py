@@ -8,6 +8,7 @@ subflow's `retries` by one, as it does the run's.
 from dataclasses import replace
 
 from chalicelib.core.model.flow_run import FlowRun, RunChange, StateType
+from chalicelib.core.model.record_size import MOST_BYTES, fitting
 from chalicelib.core.rescue.actions import ChangeSubflow
 from chalicelib.core.rescue.snapshot import Snapshot
 
@@ -15,16 +16,18 @@ from chalicelib.core.rescue.snapshot import Snapshot
 def record_subflows(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with it on record which starts of its subflows were lost.
 
-    The record has of each the retries it had at first, then the `run_count` of each lost start.
+    The record has of each the retries it had at first, then the `run_count` of each lost start;
+    those met last, where there are more than the table takes.
     """
     known = dict(snapshot.record.subflows)
     for subflow in snapshot.remains.subflows if snapshot.remains else ():
         retries, count = subflow.policy.retries, subflow.run_count
         if retries is None or not _lost_start(snapshot, subflow):
             continue
-        own, *lost = known.get(str(subflow.id), (retries,))
+        own, *lost = known.pop(str(subflow.id), (retries,))
         known[str(subflow.id)] = (own, *sorted({*lost, count}))
-    return replace(snapshot, record=replace(snapshot.record, subflows=known))
+    subflows = fitting(known, MOST_BYTES // 4)
+    return replace(snapshot, record=replace(snapshot.record, subflows=subflows))
 
 
 def change_subflows(recorded: Snapshot) -> list[ChangeSubflow]:
