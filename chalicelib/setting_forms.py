@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
@@ -150,4 +151,8 @@ RETENTION_DAYS: Final = one_of(
 )
 """What CloudWatch Logs accepts: its API reference, PutRetentionPolicy."""
 LOG_LEVEL: Final = one_of(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+SHARE: Final = Form(
+    "a number from 0 to below 1, such as 0.68",
+    lambda text: Decimal(_checked(re.fullmatch(r"0|0?\.[0-9]{1,6}", text), text)),
+)
 RATES: Final = Form(OWN_RATES_FORM, read_own_rates)

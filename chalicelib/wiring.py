@@ -27,7 +27,7 @@ from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.policy import Pause
-from chalicelib.core.model.pricing import Rates, read_table, with_own
+from chalicelib.core.model.pricing import Rates, rates_of
 from chalicelib.core.ports import Context
 from chalicelib.errors import (
     NOT_PROVISIONED,
@@ -36,7 +36,14 @@ from chalicelib.errors import (
     SettingError,
     lacks_table,
 )
-from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
+from chalicelib.settings import (
+    Settings,
+    function_names,
+    policy_of,
+    read_clusters,
+    read_settings,
+    stack_parameters,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -55,6 +62,8 @@ AWS_CONFIG: Final = Config(
 )
 """For what is asked at each event: botocore makes up its user agent anew for each call, and checks
 arguments that the service checks as well."""
+LONGEST_FILTERS: Final = 1_500
+"""Characters. A rule's pattern has 2,048 (EventBridge quotas), and the rest of ours has 450."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
 PAUSE_KEPT_SECONDS: Final = 10
@@ -77,6 +86,18 @@ def start_cold() -> None:
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         _rates()
         _dynamodb()
+
+
+def cluster_filters() -> list[Any]:
+    """Return what an EventBridge pattern has for `clusterArn`: the stage's clusters and no others.
+
+    `chalice deploy` and `chalice package` import the app with the stage's variables set (Chalice's
+    `cli/factory.py`, `load_chalice_app`), so a rule matches what its function would not ignore. A
+    list too long for a rule is left to the function. Raises SettingError.
+    """
+    clusters = read_clusters(os.environ)
+    filters = [c if c.startswith("arn:") else {"suffix": f":cluster/{c}"} for c in clusters]
+    return filters if len(str(filters)) < LONGEST_FILTERS else [{"prefix": "arn:"}]
 
 
 class Outcome(Protocol):
@@ -153,7 +174,9 @@ def context_of(
         seconds_left=seconds_left,
         pause=pause,
         gather=_gather,
-        measure=EmfMetrics(chosen.stage, chosen.work_pool).measure,
+        measure=EmfMetrics(
+            chosen.stage, chosen.work_pool, by_deployment=chosen.deployment_metrics
+        ).measure,
         paused=lambda: _pause_at(int(time.time() // PAUSE_KEPT_SECONDS)),
     )
 
@@ -184,6 +207,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             pool_template=infra.load("base-job-template.json"),
             functions=function_names(chosen.stage),
             ends_runs=chosen.mode.ends_runs,
+            log_retention_days=chosen.log_retention_days,
         ),
         aws=AwsAccount(
             cloudformation=boto3.client("cloudformation"),
@@ -191,6 +215,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             events=boto3.client("events"),
             iam=boto3.client("iam"),
             lambdas=boto3.client("lambda"),
+            logs=boto3.client("logs"),
             ssm=boto3.client("ssm"),
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
@@ -311,8 +336,9 @@ def _deployment_names() -> dict[UUID, str]:
 
 @cache
 def _rates() -> Rates:
+    chosen, table = settings(), infra.load("prices.json")
     try:
-        return with_own(read_table(infra.load("prices.json")), settings().rates)
+        return rates_of(table, chosen.rates, chosen.assumed_spot_discount)
     except ValueError as error:
         raise SettingError(
             f"RATES contradict the shipped rates: {error}",

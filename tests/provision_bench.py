@@ -26,7 +26,7 @@ from tests.provisioning import (
 from tests.twin.work_pools import InMemoryWorkPools
 
 READING = ("Describe", "Get", "List")
-SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "sqs", "ssm")
+SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "logs", "sqs", "ssm")
 
 
 def empty_account() -> None:
@@ -123,6 +123,9 @@ class Bench:
             for config in answer["FunctionEventInvokeConfigs"]:
                 found[function] = {k: v for k, v in config.items() if k != "LastModified"}
         return found
+
+    def log_groups(self) -> list[Any]:
+        return list(self.aws["logs"].describe_log_groups()["logGroups"])
 
     def stack(self) -> dict[str, Any]:
         """The stack as CloudFormation describes it; empty for none."""

@@ -56,7 +56,10 @@ Values = Mapping[Metric, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Values of one series. `deployment`: flow/deployment; `reason`: why; empty for none."""
+    """Values of one series. `deployment`: flow/deployment; `reason`: why; empty for none.
+
+    By `deployment` they are published only with DEPLOYMENT_METRICS.
+    """
 
     deployment: str
     values: Values

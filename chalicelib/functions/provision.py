@@ -135,13 +135,16 @@ def _observe(context: ProvisionContext) -> Observed:
             has_role = aws.has_service_linked_role()
     arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
+    retentions = aws.read_retentions(desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None
     if desired.is_full and is_readable and not problems:
         version = read(context.work_pools.server_version) or ""
         if flaw := worker_flaw(desired.parameters["WorkerImage"], version):
             problems.append(Problem("WorkerNewerThanServer", *flaw))
-    return Observed(stack, network, arn or "", pool, deliveries, has_role, tuple(problems))
+    return Observed(
+        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems)
+    )
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:

@@ -199,7 +199,7 @@ OWN = actions(
     " TagResource UntagResource UpdateStack",
     ec2="DescribeSubnets DescribeVpcs",
     events="ListTargetsByRule PutTargets",
-    logs="CreateLogStream PutLogEvents",
+    logs="CreateLogStream DescribeLogGroups PutLogEvents PutRetentionPolicy",
     ssm="GetParameter",
 ) | {"lambda:GetFunctionEventInvokeConfig", "lambda:PutFunctionEventInvokeConfig"}
 """What the function calls itself, or Lambda with its rights."""

@@ -100,6 +100,22 @@ def test_a_rolled_back_update_is_retried_whatever_its_tags_say(ready: Bench) -> 
     assert ready.changes == ["UpdateStack"]
 
 
+def test_the_logs_of_our_functions_are_kept_as_long_as_is_set_once_lambda_has_made_them(
+    ready: Bench,
+) -> None:
+    logs, own = ready.aws["logs"], f"/aws/lambda/{ready.desired.functions[0]}"
+    others = f"{own}-of-another-app"
+    for group in (own, others):
+        logs.create_log_group(logGroupName=group)
+    ready.desired = make_desired(log_retention_days=14)
+    assert ready.provision().steps == (f"keep the log group {own} for 14 days",)
+    logs.put_retention_policy(logGroupName=own, retentionInDays=400)
+    assert ready.provision().state is ProvisionState.READY
+    assert ready.provision().steps == ()
+    found = {g["logGroupName"]: g.get("retentionInDays") for g in ready.log_groups()}
+    assert found == {own: 14, others: None}
+
+
 # Two calls that overlap.
 
 

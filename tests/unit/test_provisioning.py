@@ -16,6 +16,7 @@ from chalicelib.core.provision.model import (
     InvokeConfig,
     ProvisionState,
     PutInvokeConfig,
+    PutRetention,
     PutTargets,
     UpdateStack,
     failures_in,
@@ -272,6 +273,21 @@ NO_QUEUE = {name: value for name, value in OUTPUTS.items() if name != "FailureQu
 )
 def test_nothing_is_changed_for(observed: dict[str, Any], desired: dict[str, Any]) -> None:
     assert plan(make_desired(**desired), make_observed(**observed)).steps == ()
+
+
+# The functions' logs.
+
+
+@pytest.mark.parametrize("observed", [{}, {"stack": None}, {"problems": (Problem("No", "", ""),)}])
+def test_the_setting_decides_how_long_a_functions_log_is_kept(observed: dict[str, Any]) -> None:
+    """At any time, and where somebody set more days, or less."""
+    groups = {"never set": None, "longer": 400, "shorter": 1, "as it is set": 90}
+    desired = make_desired(log_retention_days=90)
+    steps = plan(desired, make_observed(retentions=groups, **observed)).steps
+    kept = ("never set", "longer", "shorter")
+    assert steps[-3:] == tuple(PutRetention(group, 90) for group in kept)
+    others = plan(desired, make_observed(retentions={"as it is set": 90}, **observed)).steps
+    assert steps[:-3] == others
 
 
 # The work pool.

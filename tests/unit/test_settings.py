@@ -49,6 +49,12 @@ def test_the_policy_is_what_the_settings_say() -> None:
     assert policy.economics
 
 
+@pytest.mark.parametrize("text", ["0.68", "0", ".5", "0.999999"])
+def test_the_assumed_discount_is_a_share_below_all_of_it(text: str) -> None:
+    assert read(ASSUMED_SPOT_DISCOUNT=text).assumed_spot_discount == Decimal(text)
+    assert read().assumed_spot_discount == Decimal("0.68")
+
+
 def test_own_rates_are_read() -> None:
     rates = read(RATES="eu-west-1/arm64/FARGATE=0.03/0.003").rates
     assert rates["eu-west-1", "arm64", "FARGATE"].vcpu_hour_usd == Decimal("0.03")
@@ -90,6 +96,11 @@ def test_own_rates_are_read() -> None:
         ("WORKER_MEMORY", "512", "1024, 2048, 3072, 4096"),
         ("WORK_QUEUES", "a'b", "work queues' names"),
         ("WORKER_QUERY_SECONDS", "0", "from 1 to 3600"),
+        *(
+            ("ASSUMED_SPOT_DISCOUNT", wrong, "from 0 to below 1")
+            for wrong in ("1", "1.5", "-0.1", "68%", "68", "0.", "NaN", "1e-1")
+        ),
+        ("DEPLOYMENT_METRICS", "1", "true, false"),
         ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("LOG_RETENTION_DAYS", "31", "30, 60, 90"),
         ("ALARM_EMAIL", "ops", "an e-mail address"),
@@ -219,6 +230,7 @@ def test_no_setting_is_read_but_through_the_table() -> None:
     files = [root / "app.py", *(root / "chalicelib").rglob("*.py")]
     uses = re.findall(r".*os\.environ.*", "\n".join(file.read_text() for file in files))
     assert sorted(use.strip() for use in uses) == [
+        "clusters = read_clusters(os.environ)",
         'if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:',
         # Before the settings are read, and checked with them.
         'log = Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")',

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any, Final
@@ -11,6 +12,7 @@ import pytest
 
 from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.core.model.policy import Mode, Pause
+from chalicelib.core.model.pricing import read_own_rates
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.errors import PrefectRefusedError
 from spotctl.output import Exit, Row, State, exit_of, failed, ok, warning
@@ -30,6 +32,7 @@ def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
     ordinary = {"prefect_api_url": "http://prefect/api", "work_pool": "spot", "use_spot": True}
     ordinary |= {"ecs_clusters": ("prefect-spot-dev",), "mode": Mode.RESCUE}
     ordinary["worker_image"] = "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.8.8"
+    ordinary |= {"rates": {}, "assumed_spot_discount": Decimal("0.68")}
     return SimpleNamespace(
         stack="prefect-spot-dev",
         failure_queue="failures",
@@ -50,12 +53,17 @@ def stack_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
         stack_reason="",
         clusters=(stack.Cluster("spot", "ACTIVE", ("FARGATE", "FARGATE_SPOT")),),
         service=stack.Service(1, 1, "COMPLETED"),
+        region="us-east-1",
     )
     return stack.rows(replace(ordinary, **changes), project)
 
 
 def cluster_rows(*cluster: Any, project: Any = PROJECT) -> list[Row]:
     return stack_rows(project, clusters=(stack.Cluster("spot", *cluster),))
+
+
+def rates_rows(region: str, rates: str = "") -> list[Row]:
+    return stack_rows(make_project(rates=read_own_rates(rates)), region=region)
 
 
 def service_rows(*service: Any) -> list[Row]:
@@ -183,6 +191,23 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "scaled to 0": (service_rows(0, 0, "COMPLETED"), "worker service", FAILED, "scaled to 0"),
     "rollout failed": (service_rows(1, 1, "FAILED"), "worker service", FAILED, "rollout failed"),
     "rolling out": (service_rows(1, 1, "IN_PROGRESS"), "worker service", WARNING, "in_progress"),
+    "rates known": (rates_rows("us-east-1"), "rates", OK, "x86_64: aws.amazon.com/fargate"),
+    "rates assumed": (
+        rates_rows("eu-central-1"), "rates", WARNING,
+        "Spot in eu-central-1: x86_64: assumed: on-demand less 68 %",
+    ),
+    "one of two assumed": (
+        rates_rows("ap-south-1", "ap-south-1/arm64/FARGATE_SPOT=0.01/0.001"), "rates", WARNING,
+        "x86_64: assumed: on-demand less 68 %; arm64: the setting RATES",
+    ),
+    "own rates": (
+        rates_rows("sa-east-1", "sa-east-1/x86_64/FARGATE_SPOT=0.02/0.002"), "rates", OK, "RATES",
+    ),
+    "no rates": (rates_rows("mars-1"), "rates", WARNING, "without amounts"),
+    "contradicting rates": (
+        rates_rows("us-east-1", "us-east-1/x86_64/FARGATE=0.01/0.001"), "rates", FAILED,
+        "RATES contradict",
+    ),
     "not deployed": (function_rows(status=""), "function react", FAILED, "not deployed"),
     "broken": (function_rows(status="Failed"), "function react", FAILED, "Failed"),
     "held": (function_rows(is_held=True), "function react", FAILED, "concurrency of 0"),

@@ -19,7 +19,7 @@ from prefect.serializers import JSONSerializer, PickleSerializer
 from prefect_aws.workers import ecs_worker
 
 import infra
-from chalicelib.core.metrics import NAMESPACE, Metric
+from chalicelib.core.metrics import NAMESPACE, UNITS, Metric
 from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.core.provision.plan import stack_definition
 from chalicelib.settings import FUNCTIONS
@@ -446,12 +446,16 @@ def test_dashboard_is_json_and_shows_every_metric_as_it_is_published() -> None:
     lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
     assert all(isinstance(line, list) for line in lines)
     ours = [line for line in lines if line[0] == NAMESPACE]
-    assert {line[1] for line in ours} == {*Metric} - {Metric.SPOT_INTERRUPTIONS}
+    assert {line[1] for line in ours} == {*Metric}
     for line in ours:
         assert line[2:6] == ["Stage", "dev", "WorkPool", "fargate-spot-dev"]
     [search] = [line[0] for line in lines if isinstance(line[0], dict)]
     assert search["expression"].startswith("SEARCH('{PrefectSpot,Stage,WorkPool,Deployment} ")
     assert 'MetricName="SpotInterruptions"' in search["expression"]
     assert search["label"] == "${PROP('Dim.Deployment')}"
+    for widget in widgets:
+        usd = {line[1] for line in widget["properties"]["metrics"] if line[0] == NAMESPACE}
+        is_money = bool(usd - UNITS.keys())
+        assert ("assumed rates" in widget["properties"]["title"]) is is_money
     places = [(widget["x"], widget["y"]) for widget in widgets]
     assert len(set(places)) == len(places)

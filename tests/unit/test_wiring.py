@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from moto import mock_aws
 
 from chalicelib import wiring
 from chalicelib.adapters.records import RunTable
+from chalicelib.core.metrics import Measured, Metric
 from chalicelib.core.model.policy import Pause
 from chalicelib.errors import (
     LAMBDA_RETRIES,
@@ -29,6 +31,7 @@ from chalicelib.functions.meter import meter
 from chalicelib.functions.react import react
 from chalicelib.functions.sweep import sweep
 from tests.make import NOW, RUN_ID, make_event, make_table
+from tests.unit.emf import printed_data
 from tests.unit.lambda_bench import Context, forget
 from tests.unit.scripted_server import ScriptedServer, silence
 
@@ -147,6 +150,33 @@ def test_a_lease_outlives_the_invocation_and_requests_end_before_it() -> None:
     assert context.scope == (("prefect-spot-dev",), account, region)
     assert context.lease == timedelta(seconds=65)
     assert 50 < context.seconds_left() <= 57
+
+
+def test_a_region_without_a_spot_rate_has_an_assumed_one_unless_rates_has_it(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    spot = ("eu-central-1", "x86_64", "FARGATE_SPOT")
+    settings.setenv("ASSUMED_SPOT_DISCOUNT", "0.5")
+    rates = wiring.context_of(Context()).policy.rates
+    assert (rates[spot].vcpu_hour_usd, rates[spot].is_assumed) == (Decimal("0.02328"), True)
+    forget()
+    settings.setenv("RATES", f"{'/'.join(spot)}=0.01/0.001")
+    rates = wiring.context_of(Context()).policy.rates
+    assert (rates[spot].vcpu_hour_usd, rates[spot].is_assumed) == (Decimal("0.01"), False)
+
+
+@pytest.mark.parametrize("name", [None, "false", "true"])
+def test_metrics_are_published_by_deployment_only_where_that_is_set(
+    name: str | None, settings: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name:
+        settings.setenv("DEPLOYMENT_METRICS", name)
+    values = {metric: Decimal(1) for metric in Metric}
+    wiring.context_of(Context()).measure(Measured("etl/nightly", values))
+    data = printed_data(capsys.readouterr().out)
+    by_pool = (("Stage", "dev"), ("WorkPool", "fargate-spot-dev"))
+    by_deployment = {(*by_pool, ("Deployment", "etl/nightly"))} if name == "true" else set()
+    assert {datum.dimensions for datum in data} == {by_pool} | by_deployment
 
 
 @pytest.mark.parametrize(

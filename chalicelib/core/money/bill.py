@@ -2,7 +2,8 @@
 
 Over any set of bills: paid = Σ seconds x paid rate; useful = Σ (seconds - wasted) x on-demand rate;
 net saving = useful - paid. Each of a bill's amounts is rounded once, to 1e-8 USD; sums and
-differences of them are exact. What is unknown is named and left out, never estimated.
+differences of them are exact. What is unknown is named and left out; only a Spot rate may be
+assumed, and then its bill says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,11 @@ class Bill:
     shortcomings: tuple[str, ...] = ()
     began_at: datetime | None = None
     started: bool = True
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether what was paid is made with an assumed Spot rate."""
+        return any(rate.is_assumed and rate.capacity == self.capacity for rate in self.rates)
 
     @property
     def is_interrupted(self) -> bool:

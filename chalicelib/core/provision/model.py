@@ -217,6 +217,14 @@ class PutInvokeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PutRetention:
+    """Have a function's log group keep its events for so many days."""
+
+    log_group: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
 class CreateWorkPool:
     """Create the work pool."""
 
@@ -233,7 +241,13 @@ class ChangeWorkPool:
 
 
 AwsStep = (
-    CreateServiceLinkedRole | CreateStack | UpdateStack | DeleteStack | PutTargets | PutInvokeConfig
+    CreateServiceLinkedRole
+    | CreateStack
+    | UpdateStack
+    | DeleteStack
+    | PutTargets
+    | PutInvokeConfig
+    | PutRetention
 )
 Step = AwsStep | CreateWorkPool | ChangeWorkPool
 
@@ -253,6 +267,8 @@ def describe(step: Step) -> str:
             return f"restore dead-letter queue and retry policy of the rule {rule}"
         case PutInvokeConfig(function, _):
             return f"restore retries and failure destination of the function {function}"
+        case PutRetention(log_group, days):
+            return f"keep the log group {log_group} for {days} days"
         case CreateWorkPool(name, _):
             return f"create the work pool {name}"
         case ChangeWorkPool(name, _):
@@ -288,3 +304,8 @@ def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsS
 def is_scheduled(function: str) -> bool:
     """Return whether a function, by its name in Lambda, is called by a schedule."""
     return function.rpartition("-")[2] in SCHEDULED
+
+
+def retention_steps(retentions: Mapping[str, int | None], days: int) -> tuple[AwsStep, ...]:
+    """Return the steps after which each log group is kept for `days`, whatever was set before."""
+    return tuple(PutRetention(group, days) for group, kept in retentions.items() if kept != days)
