@@ -48,8 +48,7 @@ COUNT_COLUMNS: Final = (
 COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
 """Of a row, in this order, in JSON and CSV alike.
 
-`would_...` is of observe mode, `..._moves` of the guards. Where `assumed_bills` is not 0, USD paid,
-saved and wasted are made with an assumed Spot rate, in part or all of it.
+`would_...` is of observe mode, `..._moves` of the guards, `assumed_bills` of an assumed Spot rate.
 """
 
 _MICRO: Final = Decimal("0.000001")
