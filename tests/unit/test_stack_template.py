@@ -310,14 +310,15 @@ def test_given_security_groups_are_used_and_ours_has_no_ingress() -> None:
     )
 
 
+OF_EVENTS = ("react", "meter")
 ANY_QUEUE = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
 
 
 @pytest.mark.parametrize(
     ("sender", "name", "is_taken"),
     [
-        *[("rule", f"prefect-spot-dev-{function}-event", True) for function in FUNCTIONS],
-        *[("role", f"prefect-spot-dev-{function}", True) for function in FUNCTIONS],
+        *[("rule", f"prefect-spot-dev-{name}-event", name in OF_EVENTS) for name in FUNCTIONS],
+        *[("role", f"prefect-spot-dev-{name}", name in OF_EVENTS) for name in FUNCTIONS],
         ("rule", "somebodys", False),
         ("rule", "prefect-spot-dev-eu-react-event", False),
         ("rule", "prefect-spot-dev-react-event-2", False),
