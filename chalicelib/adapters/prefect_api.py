@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 MOST_RUNS: Final = 200
 """How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
+MOST_DEPTHS: Final = 50
 MOST_FOUND: Final = 20_000
 """How many things a search reads that needs them all: some seconds."""
 PAGE_SECONDS: Final = 5.0
@@ -149,12 +150,17 @@ class PrefectRest:
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
     ) -> tuple[TaskRun, ...]:
-        """Return the task runs of the run and of its subflows in the same process, theirs too."""
+        """Return the task runs of the run and of its subflows in the same process, theirs too.
+
+        As far as MOST_DEPTHS requests for them reach: a flow may call itself without end.
+        """
         started = {"start_time": between(after, before)}
         waiting, found = [flow_run_id], list[TaskRun]()
         chosen: dict[str, object] = {}
         seen = set(waiting)  # a task run may stand for a run that is its own parent
-        while waiting:
+        for _ in range(MOST_DEPTHS):
+            if not waiting:
+                break
             some, waiting = waiting[:MOST_RUNS], waiting[MOST_RUNS:]
             runs = {"id": any_of(some), **chosen}
             for task_run in map(

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.adapters.not_before import NotBefore
-from chalicelib.adapters.prefect_api import PrefectRest
+from chalicelib.adapters.prefect_api import MOST_DEPTHS, PrefectRest
 from chalicelib.adapters.prefect_bounds import MOST_BYTES
 from chalicelib.adapters.prefect_client import MOST_TRIES, Connections, JsonHttp
 from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
@@ -454,6 +454,13 @@ def test_task_runs_that_call_their_own_flow_run_or_each_other_are_asked_for_once
         assert bench.prefect.read_task_runs(RUN_ID, AT, AT) == ()
     asked = [seen.body["flow_runs"]["id"]["any_"] for seen in bench.server.seen]
     assert asked == [[each] for each in ids]
+
+
+def test_flows_that_call_flows_without_end_are_followed_fifty_deep() -> None:
+    called = [make_state(state_details={"child_flow_run_id": str(UUID(int=n))}) for n in range(60)]
+    with Bench([answer(200, [{"state": state}]) for state in called]) as bench:
+        assert bench.prefect.read_task_runs(RUN_ID, AT, AT) == ()
+    assert len(bench.requests) == MOST_DEPTHS
 
 
 @pytest.mark.parametrize("lost", [reset, cut(b"{}")], ids=["reset", "cut"])
