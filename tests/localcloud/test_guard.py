@@ -2,8 +2,9 @@
 
 import base64
 import json
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -283,7 +284,16 @@ def test_a_functions_events_are_for_its_own_process_alone(
     supervisor: Supervisor, aws: EmulatedAws, tmp_path: Path
 ) -> None:
     """Not for a page, nor for a program that found the port: an event holds the flows' secrets."""
-    code = "import os\ndef handler(event, context): return os.environ['AWS_LAMBDA_RUNTIME_API']"
+    code = """
+import os, socket
+def handler(event, context):
+    global other
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else Linux has to be asked longer
+    other.bind(("127.0.0.1", 0))
+    other.connect(("127.0.0.1", event))
+    return os.environ["AWS_LAMBDA_RUNTIME_API"], other.getsockname()
+"""
     config = FunctionConfig(
         name="asks",
         arn="arn:aws:lambda:us-east-1:123456789012:function:asks",
@@ -296,11 +306,21 @@ def test_a_functions_events_are_for_its_own_process_alone(
     )
     environment = ExecutionEnvironment(supervisor, aws, LAMBDA_PYTHON, config)
     try:
-        port = str(environment.run("1", b"{}").answer)
-        url = f"http://{port}/2018-06-01/runtime/invocation"
-        for method, what in (("GET", "next"), ("POST", "1/response"), ("POST", "1/error")):
-            with pytest.raises(httpx.TransportError):
-                httpx.request(method, f"{url}/{what}", content=b'"forged"', trust_env=False)
-        assert environment.run("2", b"{}").answer == port
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            peer = str(server.getsockname()[1]).encode()
+            api, of_its_own = environment.run("1", peer).answer
+            url = f"http://{api}/2018-06-01/runtime/invocation"
+            for method, what in (("GET", "next"), ("POST", "1/response"), ("POST", "1/error")):
+                with pytest.raises(httpx.TransportError):
+                    httpx.request(method, f"{url}/{what}", content=b'"forged"', trust_env=False)
+            with socket.socket() as client:  # from a port that the function itself uses elsewhere
+                client.settimeout(5)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind(tuple(of_its_own))
+                client.connect(("127.0.0.1", urlsplit(url).port))
+                with suppress(ConnectionError):
+                    client.sendall(f"GET {url} HTTP/1.1\r\n\r\n".encode())
+                    assert client.recv(1) == b""
+            assert environment.run("2", peer).answer[0] == api
     finally:
         environment.end()
