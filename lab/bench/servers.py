@@ -139,7 +139,7 @@ def real_server(supervisor: Supervisor) -> Iterator[Prefect]:
         database, folder = postgres.create_database("bench"), supervisor.folder / "prefect"
         with PrefectServer(folder, supervisor.spawn, database=database) as server:
             children = psutil.Process().children()
-            [process] = [child for child in children if "prefect" in child.cmdline()]
+            [process] = [child for child in children if "server" in child.cmdline()]
             yield Prefect(server.api_url, process, is_stand_in=False)
 
 

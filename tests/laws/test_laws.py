@@ -18,7 +18,7 @@ from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, RunState, StateType
 from chalicelib.core.model.policy import Policy
 from chalicelib.core.rescue.rerun_state import park_id_of_task
-from tests.laws.universe import OUT_OF_MEMORY, Befalls, Tripwire, Universe
+from tests.laws.universe import LEASE, OUT_OF_MEMORY, Befalls, Tripwire, Universe
 from tests.twin.prefect import InMemoryPrefect
 
 OURS = {"spot-interrupted", "spot-on-demand"}
@@ -506,6 +506,20 @@ def test_what_others_make_of_a_run_while_we_end_or_restore_it_stays(
             assert run.state.type is theirs[0].type, call
     else:
         pytest.fail("the handler makes more calls than were tried")
+
+
+@pytest.mark.parametrize("call", range(12))
+def test_a_warning_that_comes_after_the_death_of_the_exits_handler_undoes_nothing(
+    call: int,
+) -> None:
+    universe = Universe()
+    run, task = universe.running()
+    warning, exited = universe.warning(task), universe.exits(task)[1]
+    universe.handle(exited, Tripwire(Befalls.DIES_AFTER, call))
+    universe.passes(LEASE.total_seconds() + 1)
+    universe.deliver(warning)
+    assert universe.prefect.is_due(run.id)
+    assert [state.type for state in run.states].count(StateType.RUNNING) == 1
 
 
 @pytest.mark.parametrize("fails", [Befalls.FAILS_BEFORE, Befalls.FAILS_AFTER])

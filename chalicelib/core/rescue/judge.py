@@ -132,6 +132,8 @@ def _judge_rerun(snapshot: Snapshot) -> Ruling:
 
 def _judge_parked(snapshot: Snapshot) -> Ruling:
     """Judge the park by the state that it replaced: another client may have set that meanwhile."""
+    if not snapshot.has_exited:
+        return Ignore("a late warning: the run was parked when the container had exited")
     if why := snapshot.given_up or snapshot.rejection:
         return NotRerun(why)
     if snapshot.remains is not None and snapshot.remains.deployment is None:
