@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import pytest
 from lab.bench.servers import fresh_aws
 from localcloud.aws import EmulatedAws
 from localcloud.cloud import LAMBDA_PYTHON, new_auth_string
+from localcloud.deployment import run_program
 from localcloud.fault_proxy import FaultProxy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig
 from localcloud.prefect_api import PrefectApi
@@ -269,6 +271,22 @@ def test_aws_answers_only_to_the_session_token_of_this_run(
         assert answer.status == 401, body
         assert token.encode() not in body
     assert not server.had_effect()
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+def test_no_client_of_the_cloud_goes_through_a_proxy_of_the_hosts(
+    aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """It would be sent the session token, and what is to be secret in SSM."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(aws, "_clients", {})
+    code = "import boto3; boto3.client('sqs').list_queues()"
+    with ScriptedServer([scripted_answer()]) as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+        aws.client("sqs").list_queues()
+        run_program([sys.executable, "-c", code], aws.environment())
+        assert proxy.seen == []
 
 
 def test_a_presigned_url_is_answered(aws: EmulatedAws) -> None:
