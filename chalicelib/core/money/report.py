@@ -284,10 +284,7 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return rows of plain numbers, a deployment each and the total; the UI shows five columns.
-
-    It reads cells as Markdown, links and images included: so names are escaped.
-    """
+    """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
     return [_savings_row(row, report) for row in (*report.deployments, report.total)]
 
 
@@ -311,6 +308,7 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     shown = {title: figures[name] for title, name in columns.items()}
     usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
+    # To the UI, a cell is Markdown.
     return {"deployment": escaped(row.deployment), **shown, **usd_figures, "hours": hours}
 
 
