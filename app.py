@@ -22,6 +22,7 @@ SPOT_EVENTS: dict[str, Any] = {
     "source": ["aws.ecs"],
     "detail-type": ["ECS Task State Change"],
     "detail": {
+        "clusterArn": wiring.cluster_filters(),
         "launchType": ["FARGATE", {"exists": False}],
         "$or": [
             {
@@ -45,16 +46,21 @@ SPOT_EVENTS: dict[str, Any] = {
         ],
     },
 }
-"""Of Fargate tasks: Spot warnings and stops, drills, failed starts, and the end of any Spot task,
-which may have been warned before. The warning in AWS's guide names no launch type."""
+"""Of Fargate tasks in the stage's clusters: Spot warnings and stops, drills, failed starts, and the
+end of any Spot task, which may have been warned before. The warning in AWS's guide names no launch
+type."""
 
 
 FARGATE_STOPS: dict[str, Any] = {
     "source": ["aws.ecs"],
     "detail-type": ["ECS Task State Change"],
-    "detail": {"launchType": ["FARGATE", {"exists": False}], "lastStatus": ["STOPPED"]},
+    "detail": {
+        "clusterArn": wiring.cluster_filters(),
+        "launchType": ["FARGATE", {"exists": False}],
+        "lastStatus": ["STOPPED"],
+    },
 }
-"""The end of any Fargate task, on Spot or not: ECS's launch type is FARGATE on Spot too."""
+"""The end of any Fargate task there, on Spot or not: ECS's launch type is FARGATE on Spot too."""
 
 
 class RawEvent(BaseLambdaEvent):

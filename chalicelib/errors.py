@@ -4,12 +4,15 @@ An error that a handler raises makes Lambda retry the event. What a retry cannot
 it is decided (`core/rescue/decide.py`), recorded and annotated.
 """
 
+from datetime import datetime
 from typing import Final
 
 LAMBDA_RETRIES: Final = "none: Lambda retries the event"
 """The next step of an error that only a handler meets, and that a retry fixes."""
 RETRY_LATER: Final = "wait: Lambda retries the event; run a spotctl command again"
 """The next step of a passing error that handlers and `spotctl` meet."""
+NOT_PROVISIONED: Final = "not provisioned"
+"""The `state` in the answer of a function that found no table, and so did nothing."""
 LOOKS_AGAIN: Final = "none: the next call of provision reads the result"
 """The next step after a change that another caller makes, or has made."""
 
@@ -55,12 +58,36 @@ class PrefectTimeoutError(PrefectOutcomeUnknownError):
     """Prefect did not answer such a request in time: it may still take effect, later."""
 
 
+class PrefectNotNowError(PrefectUnavailableError):
+    """Prefect asked for more time than there is left, and is not asked again before it is over.
+
+    `until` (UTC): when the next request may be sent; `lasts`: the invocation has to fail by it,
+    since Prefect has refused for so long, or the event must not be lost.
+    """
+
+    def __init__(self, what: str, next_step: str, until: datetime, *, lasts: bool) -> None:
+        super().__init__(what, next_step)
+        self.until, self.lasts = until, lasts
+
+
 class PrefectRefusedError(PrefectSpotError):
-    """Prefect does not accept our credentials (401, 403), or our CSRF token (403)."""
+    """Prefect does not accept our credentials (401), or our CSRF token (403)."""
+
+
+class PrefectForbiddenError(PrefectRefusedError):
+    """Prefect knows the credential, which may not do that (403): a weak role, another workspace."""
+
+
+class PrefectPlanError(PrefectRefusedError):
+    """Prefect Cloud's plan does not include what was asked for (402, or its message says so)."""
 
 
 class PrefectRejectedError(PrefectSpotError):
     """Prefect says that the request is wrong (another 4xx)."""
+
+
+class PrefectAddressError(PrefectRejectedError):
+    """There is no Prefect API at the address (404, 405, a redirect): it is mistyped."""
 
 
 class PrefectConflictError(PrefectRejectedError):
@@ -137,12 +164,29 @@ def aws_codes(error: Exception) -> frozenset[str]:
     return frozenset(codes - {None, "None"}) or frozenset({answer.get("Error", {}).get("Code", "")})
 
 
-def concerns_all(error: Exception) -> bool:
-    """Return whether AWS throttles, denies or cannot be reached: the next run meets it as well.
+_OF_A_TABLE: Final = (
+    *("GetItem", "BatchGetItem", "Scan", "PutItem", "UpdateItem", "TransactWriteItems"),
+)
 
-    False for what only the request at hand met, what botocore does not even send among it, and for
-    any error that is not botocore's.
+
+def lacks_table(error: Exception) -> bool:
+    """Return whether DynamoDB knows no table of that name, or none that is active yet.
+
+    Its API has ResourceNotFoundException for both.
     """
+    code = getattr(error, "response", {}).get("Error", {}).get("Code")
+    is_missing = code == "ResourceNotFoundException"
+    return is_missing and getattr(error, "operation_name", "") in _OF_A_TABLE
+
+
+def concerns_all(error: Exception) -> bool:
+    """Return whether AWS or Prefect takes no request now: the next run meets it as well.
+
+    PrefectNotNowError, and botocore's errors; False for what only the request at hand met, what
+    botocore does not even send among it.
+    """
+    if isinstance(error, PrefectNotNowError):
+        return True
     is_of_aws = type(error).__module__.startswith("botocore.")
     is_sent = type(error).__name__ != "ParamValidationError"
     return is_of_aws and is_sent and not aws_codes(error) <= _ABOUT_ONE

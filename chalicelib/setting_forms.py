@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
@@ -135,7 +136,10 @@ VPC_ID: Final = matching(r"vpc-[0-9a-f]{8,17}", "the id of a VPC, vpc-…")
 SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "subnet ids")
 GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "security group ids")
 EMAIL: Final = matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
-IMAGE: Final = matching(r"[a-z0-9][\w.:/@-]*", "an image, such as prefecthq/prefect-aws:latest")
+IMAGE: Final = matching(
+    r"[a-z0-9][\w.:/@-]*",
+    "an image, such as prefecthq/prefect-aws:VERSION-pythonX.Y-prefectVERSION",
+)
 CPU_UNITS: Final = one_of(FARGATE_MEMORY)
 # `settings.py` reads it, with the CPU units.
 MEMORY: Final = Form("with WORKER_CPU 512, in MiB, 1024, 2048, 3072, 4096", str)
@@ -147,4 +151,8 @@ RETENTION_DAYS: Final = one_of(
 )
 """What CloudWatch Logs accepts: its API reference, PutRetentionPolicy."""
 LOG_LEVEL: Final = one_of(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+SHARE: Final = Form(
+    "a number from 0 to below 1, such as 0.68",
+    lambda text: Decimal(_checked(re.fullmatch(r"0|0?\.[0-9]{1,6}", text), text)),
+)
 RATES: Final = Form(OWN_RATES_FORM, read_own_rates)

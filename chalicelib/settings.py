@@ -7,6 +7,7 @@ are checked at cold start and by each `spotctl` command: a wrong one stops it, n
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
@@ -121,7 +122,7 @@ class Settings:
     ecs_clusters: tuple[str, ...] = _row(
         "prefect-spot-<stage>",
         forms.CLUSTERS,
-        "the cluster, or several. Tasks of others are ignored",
+        "the cluster, or several. Tasks of others are ignored: the event rules do not pass them on",
         "ClusterName",
         name="ECS_CLUSTER",
     )
@@ -164,7 +165,9 @@ class Settings:
         "", forms.EMAIL, "subscribed to the alarm topic; AWS asks it to confirm"
     )
     worker_image: str = _row(
-        "prefecthq/prefect-aws:latest", forms.IMAGE, "the image; name a version of it"
+        "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.9.1",
+        forms.IMAGE,
+        "the image, of the tested versions; never of a newer Prefect than the server's",
     )
     worker_cpu: int = _row("512", forms.CPU_UNITS, "CPU units of its task")
     worker_memory: int = _row(
@@ -179,12 +182,26 @@ class Settings:
         "10", forms.whole_number(1, 3_600), "how often it asks for due runs"
     )
     log_retention_days: int = _row(
-        "30", forms.RETENTION_DAYS, "how long worker and flow logs are kept"
+        "30", forms.RETENTION_DAYS, "how long logs are kept: worker's, flows' and Lambdas'"
     )
     rates: Rates = _row(
         "",
         forms.RATES,
         "your own rates, as of a savings plan, over the shipped table ([money](money.md))",
+        parameter="",
+    )
+    assumed_spot_discount: Decimal = _row(
+        "0.68",
+        forms.SHARE,
+        "how much less than on-demand Spot is assumed to cost where no Spot rate is known; figures"
+        " made with it are [marked](money.md#rates)",
+        parameter="",
+    )
+    deployment_metrics: bool = _row(
+        "false",
+        forms.FLAG,
+        "`true`: metrics by deployment, too. CloudWatch charges for each"
+        " ([what it costs](money.md#what-it-costs-itself))",
         parameter="",
     )
     log_level: str = _row(
@@ -210,12 +227,21 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
     Raises SettingError: names the setting, shows its value and says what is accepted.
     """
-    stage = environment.get("STAGE") or str(ROWS["stage"].default)
+    stage = _stage_of(environment)
     values = {name: _read(row, environment, stage) for name, row in ROWS.items()}
     values["worker_memory"] = _worker_memory(values["worker_cpu"], values["worker_memory"])
     settings = Settings(**values)
     _check_together(settings)
     return settings
+
+
+def read_clusters(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return ECS_CLUSTER alone, with its default: names or ARNs. Raises SettingError."""
+    return tuple(_read(ROWS["ecs_clusters"], environment, _stage_of(environment)))
+
+
+def _stage_of(environment: Mapping[str, str]) -> str:
+    return environment.get("STAGE") or str(ROWS["stage"].default)
 
 
 def _read(row: Setting, environment: Mapping[str, str], stage: str) -> Any:
@@ -273,6 +299,7 @@ def stack_parameters(settings: Settings) -> dict[str, str]:
     for name in ("ApiKeyParameter", "AuthStringParameter"):
         values[name] = values[name].removeprefix("/")
     values["AssignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
+    values["EndsRuns"] = forms.text_of(settings.mode.ends_runs or not settings.is_full)
     return values
 
 

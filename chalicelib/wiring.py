@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
@@ -22,13 +22,28 @@ from botocore.config import Config
 import infra
 from chalicelib.adapters.aws import EcsTasks, EmfMetrics
 from chalicelib.adapters.credentials import PrefectAuthorization
+from chalicelib.adapters.not_before import NotBefore
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.records import RunTable
-from chalicelib.core.model.pricing import Rates, read_table, with_own
+from chalicelib.core.model.policy import Pause
+from chalicelib.core.model.pricing import Rates, rates_of
 from chalicelib.core.ports import Context
-from chalicelib.errors import PrefectSpotError, SettingError
-from chalicelib.settings import Settings, function_names, policy_of, read_settings, stack_parameters
+from chalicelib.errors import (
+    NOT_PROVISIONED,
+    PrefectNotNowError,
+    PrefectSpotError,
+    SettingError,
+    lacks_table,
+)
+from chalicelib.settings import (
+    Settings,
+    function_names,
+    policy_of,
+    read_clusters,
+    read_settings,
+    stack_parameters,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -47,8 +62,12 @@ AWS_CONFIG: Final = Config(
 )
 """For what is asked at each event: botocore makes up its user agent anew for each call, and checks
 arguments that the service checks as well."""
+LONGEST_FILTERS: Final = 1_500
+"""Characters. A rule's pattern has 2,048 (EventBridge quotas), and the rest of ours has 450."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
+PAUSE_KEPT_SECONDS: Final = 10
+"""How long the answer is used whether the stage is paused, by one Lambda environment."""
 C = TypeVar("C")
 
 
@@ -69,6 +88,18 @@ def start_cold() -> None:
         _dynamodb()
 
 
+def cluster_filters() -> list[Any]:
+    """Return what an EventBridge pattern has for `clusterArn`: the stage's clusters and no others.
+
+    `chalice deploy` and `chalice package` import the app with the stage's variables set (Chalice's
+    `cli/factory.py`, `load_chalice_app`), so a rule matches what its function would not ignore. A
+    list too long for a rule is left to the function. Raises SettingError.
+    """
+    clusters = read_clusters(os.environ)
+    filters = [c if c.startswith("arn:") else {"suffix": f":cluster/{c}"} for c in clusters]
+    return filters if len(str(filters)) < LONGEST_FILTERS else [{"prefix": "arn:"}]
+
+
 class Outcome(Protocol):
     """What a function returns."""
 
@@ -83,13 +114,28 @@ def answer(
     event: object,
     lambda_context: LambdaContext,
 ) -> Mapping[str, object]:
-    """Call a function with the context of this invocation; return its answer, or log its error."""
+    """Call a function with the context of this invocation; return its answer, or log its error.
+
+    A table that is missing or not yet active is one that `provision` has not created so far: no
+    error, which the alarms created beside it would count at once. When Prefect asked for more time
+    than there is, the event is left to `sweep`.
+    """
     log = log_of_function()
     log.clear_state()
     log.append_keys(request_id=lambda_context.aws_request_id)
     try:
         return function(make_context(lambda_context), event).summary
+    except PrefectNotNowError as error:
+        until = error.until.isoformat()
+        log.warning("Prefect asked for time", until=until, lasts=error.lasts, reason=error.what)
+        if error.lasts:
+            raise
+        return {"postponed_until": until}
     except Exception as error:
+        if lacks_table(error):
+            reason = f"there is no table {settings().stack_name}: nothing was done"
+            log.warning(NOT_PROVISIONED, reason=reason, next_step="wait, or run spotctl status")
+            return {"state": NOT_PROVISIONED, "reason": reason}
         log.exception("the invocation failed", error_type=type(error).__name__)
         raise
 
@@ -99,6 +145,7 @@ def context_of(
 ) -> Context:
     """Return the context of an invocation; `pause` waits so many seconds before a retry."""
     chosen = settings()
+    not_before().begin()
     seconds = lambda_context.get_remaining_time_in_millis() / 1000
     seconds_left = _countdown(seconds - SPARE_SECONDS)
 
@@ -115,7 +162,7 @@ def context_of(
         bills=_late(_bills),
         tasks=_late(_tasks),
         log=log_of_function(),
-        now=lambda: datetime.now(UTC),
+        now=_now,
         lease=timedelta(seconds=seconds) + LEASE_MARGIN,
         policy=policy_of(chosen, _rates()),
         clusters=chosen.ecs_clusters,
@@ -127,14 +174,17 @@ def context_of(
         seconds_left=seconds_left,
         pause=pause,
         gather=_gather,
-        measure=EmfMetrics(chosen.stage, chosen.work_pool).measure,
+        measure=EmfMetrics(
+            chosen.stage, chosen.work_pool, by_deployment=chosen.deployment_metrics
+        ).measure,
+        paused=lambda: _pause_at(int(time.time() // PAUSE_KEPT_SECONDS)),
     )
 
 
 def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
     """Make all of it anew: what is called every few minutes keeps nothing warm."""
     # Loaded here: 8 ms of a cold start's 220, in CPU, that the other Lambdas do without.
-    from chalicelib.adapters.prefect_api import PrefectWorkPools
+    from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
     from chalicelib.adapters.provisioning import AwsAccount
     from chalicelib.core.provision.plan import Credential, Desired
     from chalicelib.functions.provision import ProvisionContext
@@ -156,6 +206,8 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             work_pool=chosen.work_pool,
             pool_template=infra.load("base-job-template.json"),
             functions=function_names(chosen.stage),
+            ends_runs=chosen.mode.ends_runs,
+            log_retention_days=chosen.log_retention_days,
         ),
         aws=AwsAccount(
             cloudformation=boto3.client("cloudformation"),
@@ -163,10 +215,12 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             events=boto3.client("events"),
             iam=boto3.client("iam"),
             lambdas=boto3.client("lambda"),
+            logs=boto3.client("logs"),
             ssm=boto3.client("ssm"),
             function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
         ),
-        work_pools=PrefectWorkPools(_http(left)),
+        # Without the table's wait, which `provision` may not read.
+        work_pools=PrefectWorkPools(JsonHttp(chosen.prefect_api_url, authorization(), left)),
         log=log_of_function(),
     )
 
@@ -229,7 +283,18 @@ def authorization() -> PrefectAuthorization:
 @cache
 def connections() -> Connections:
     """Return the connections to Prefect."""
-    return Connections(settings().prefect_api_url, CALLS_AT_ONCE)
+    return Connections(settings().prefect_api_url, CALLS_AT_ONCE, not_before())
+
+
+@cache
+def not_before() -> NotBefore:
+    """Return what keeps until when no request is sent, in this environment and in the table."""
+    table = RunTable(_dynamodb(), settings().stack_name, "")
+    return NotBefore(_now, table.read_not_now, table.save_not_now)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _http(deadline: Callable[[], float], pause: Callable[[float], None] = time.sleep) -> JsonHttp:
@@ -245,6 +310,11 @@ def _threads() -> ThreadPoolExecutor:
 @cache
 def _dynamodb() -> "DynamoDBClient":
     return boto3.client("dynamodb", config=AWS_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def _pause_at(_moment: int) -> Pause | None:
+    return RunTable(_dynamodb(), settings().stack_name, "").read_pause()
 
 
 @cache
@@ -266,8 +336,9 @@ def _deployment_names() -> dict[UUID, str]:
 
 @cache
 def _rates() -> Rates:
+    chosen, table = settings(), infra.load("prices.json")
     try:
-        return with_own(read_table(infra.load("prices.json")), settings().rates)
+        return rates_of(table, chosen.rates, chosen.assumed_spot_discount)
     except ValueError as error:
         raise SettingError(
             f"RATES contradict the shipped rates: {error}",

@@ -10,7 +10,7 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chalicelib.core.money.report import Counts, Report, Row, days_between
+from chalicelib.core.money.report import ASSUMED_MARK, Counts, Report, Row, days_between
 from spotctl.output import clean
 
 MOST_DEPLOYMENTS: Final = 12
@@ -27,9 +27,12 @@ def draw(report: Report, png: Path, svg: Path) -> None:
     money, rates = figure.subplots(2, 1, height_ratios=[3, 2])
     _draw_money(money, report)
     _draw_rates(rates, report)
+    mark, net_usd = _mark(report), report.total.counts.amounts.net_savings_usd
     figure.suptitle(
         f"Fargate Spot, {report.since} to {report.until} (UTC), estimated:"
-        f" {report.total.counts.amounts.net_savings_usd:.4f} USD saved, net of repeated work"
+        f" {net_usd:.4f}{mark} USD saved, net of repeated work"
+        + f"\n{mark} {report.total.counts.assumed_bills} bills have an assumed Spot rate"
+        * bool(mark)
     )
     figure.savefig(png, dpi=120)
     # Without its date, the same report gives the same file.
@@ -38,7 +41,7 @@ def draw(report: Report, png: Path, svg: Path) -> None:
 
 def _draw_money(axes: Axes, report: Report) -> None:
     """Each day's costs as bars, and the net saving up to that day as a line."""
-    days = days_between(report.since, report.until)
+    days, mark = days_between(report.since, report.until), _mark(report)
     sums = dict.fromkeys(days, Counts())
     for row in report.rows:
         if row.day is not None:
@@ -49,10 +52,10 @@ def _draw_money(axes: Axes, report: Report) -> None:
     useful = [all_ - repeated for all_, repeated in zip(paid, wasted, strict=True)]
     on_demand = [float(counts.amounts.on_demand_usd) for counts in by_day]
     axes.bar(places, on_demand, 0.8, color="none", edgecolor=_ON_DEMAND, label="all on demand")
-    axes.bar(places, useful, 0.6, color=_PAID, label="paid, useful")
-    axes.bar(places, wasted, 0.6, bottom=useful, color=_WASTED, label="paid, repeated work")
+    axes.bar(places, useful, 0.6, color=_PAID, label=f"paid{mark}, useful")
+    axes.bar(places, wasted, 0.6, bottom=useful, color=_WASTED, label=f"paid{mark}, repeated work")
     net = list(accumulate(float(counts.amounts.net_savings_usd) for counts in by_day))
-    axes.plot(places, net, color=_NET, marker="o", markersize=3, label="net saving so far")
+    axes.plot(places, net, color=_NET, marker="o", markersize=3, label=f"net saving{mark} so far")
     axes.axhline(0, color="black", linewidth=0.5)
     step = max(1, len(days) // 10)
     axes.set_xticks(list(places)[::step], [f"{day:%d %b}" for day in days[::step]])
@@ -72,6 +75,10 @@ def _draw_rates(axes: Axes, report: Report) -> None:
     axes.set_xlim(left=0)
     if not rated:
         axes.text(0.5, 0.5, "no time on Spot", ha="center", transform=axes.transAxes)
+
+
+def _mark(report: Report) -> str:
+    return ASSUMED_MARK * bool(report.total.counts.assumed_bills)
 
 
 def _name(row: Row) -> str:

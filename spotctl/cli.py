@@ -8,19 +8,30 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
+from chalicelib.core.model.policy import Pause
+from chalicelib.core.model.text import one_line
 from chalicelib.errors import PrefectSpotError
-from spotctl.context import Context, open_context
 from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import target, watch
 from spotctl.errors import RefusedError, explain
+from spotctl.options import (
+    HERE,
+    FolderOption,
+    JsonOption,
+    SendKeyOption,
+    SinceOption,
+    StageOption,
+    YesOption,
+    open_stage,
+)
 from spotctl.output import (
     Exit,
-    Output,
     exit_of,
     show_crash,
     show_error,
     table_of_rows,
 )
+from spotctl.pause import records, refuse_while_paused
 from spotctl.project import read_project
 from spotctl.redrive import as_table as table_of_messages
 from spotctl.redrive import open_queue, show_redriven
@@ -70,30 +81,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-StageOption = Annotated[
-    str, typer.Option("--stage", help="the stage in .chalice/config.json", show_default=True)
-]
-FolderOption = Annotated[
-    Path, typer.Option("--project-dir", help="the folder that holds .chalice/config.json")
-]
-JsonOption = Annotated[
-    bool | None,
-    typer.Option("--json/--table", help="JSON, or tables; by default JSON unless on a terminal"),
-]
-SinceOption = Annotated[
-    str, typer.Option(metavar="PERIOD", help="days or weeks (7d, 4w), or a date (UTC)")
-]
-SendKeyOption = Annotated[
-    str,
-    typer.Option(
-        metavar="URL",
-        help="send a Prefect credential there, though it is not your PREFECT_API_URL; your own"
-        " never goes over http, except to this machine",
-    ),
-]
-YesOption = Annotated[bool, typer.Option("--yes", help="do not ask")]
-HERE = Path()
-
 
 @app.command()
 def status(
@@ -103,7 +90,7 @@ def status(
     as_json: JsonOption = None,
 ) -> None:
     """Show every part, its state, and the next step. Exit code 1 when a part failed."""
-    context, output = _open(stage, project_dir, as_json, send_key_to)
+    context, output = open_stage(stage, project_dir, as_json, send_key_to)
     raise typer.Exit(show_status(context, output, status_of(context)))
 
 
@@ -118,7 +105,7 @@ def deploy(
 
     It is safe to run again. Exit code 1 when a part failed; the output names it, and why.
     """
-    context, output = _open(stage, project_dir, as_json, send_key_to)
+    context, output = open_stage(stage, project_dir, as_json, send_key_to)
     rows = deploy_stage(context)
     if exit_of(rows) is Exit.OK:
         rows += status_of(context)
@@ -140,7 +127,7 @@ def teardown(
 
     It asks first. After a failure, run it again: it continues. Exit code 1 when a step failed.
     """
-    context, output = _open(stage, project_dir, as_json, send_key_to)
+    context, output = open_stage(stage, project_dir, as_json, send_key_to)
     if work_pool and context.project.is_rescue_only:
         raise RefusedError(
             "PROVISION is rescue-only: the work pool is yours",
@@ -180,7 +167,7 @@ def report(
     """Show what Spot saved, what reruns cost, and the net saving, by deployment and day."""
     if in_csv and as_json is not None:
         raise RefusedError("--csv excludes --json and --table", next_step="pass one of them")
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
     dynamodb, today = context.aws.client("dynamodb"), context.now().date()
     savings = read_report(dynamodb, context.project.stack, since, today)
     if in_csv:
@@ -212,10 +199,38 @@ def replay(
     table, and changes nothing.
     """
     changed = read_change(change)
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
     changed_settings = read_project(project_dir, stage, changed).settings
     replayed = run_replay(context, since, changed, changed_settings)
     output.result(replayed, lambda: table_of_replay(replayed))
+
+
+@app.command()
+def pause(
+    stage: StageOption = "dev",
+    reason: Annotated[str, typer.Option(help="why: shown by status and in the log")] = "",
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Stop every reaction of the stage, within a minute, until resume.
+
+    No run is rescued, ended or annotated meanwhile, whatever is deployed; bills go on.
+    """
+    context, output = open_stage(stage, project_dir, as_json)
+    wanted = Pause(context.now(), context.aws.caller, one_line(reason))
+    held = records(context).pause(wanted)
+    output.result({"stage": stage, "paused": held}, lambda: f"stage {stage}: {held}")
+
+
+@app.command()
+def resume(
+    stage: StageOption = "dev", project_dir: FolderOption = HERE, as_json: JsonOption = None
+) -> None:
+    """End the pause: the next sweep catches up with what happened meanwhile."""
+    context, output = open_stage(stage, project_dir, as_json)
+    held = records(context).resume()
+    was = f"resumed; it was {held}" if held else "it was not paused"
+    output.result({"stage": stage, "was_paused": held}, lambda: f"stage {stage}: {was}")
 
 
 @app.command()
@@ -232,7 +247,9 @@ def redrive(
     it is kept. A message is deleted only after its function has handled it. Exit code 1 when one
     was kept.
     """
-    context, output = _open(stage, project_dir, as_json)
+    context, output = open_stage(stage, project_dir, as_json)
+    if not dry_run:
+        refuse_while_paused(context)
     with open_queue(context, dry_run=dry_run) as queue:
         messages = queue.read()
         replayed = sum(not message.doubt for message in messages)
@@ -275,11 +292,13 @@ def drill(
     first. It counts against the run's budget, as an interruption does. Exit code 1 when the drill
     did not pass.
     """
-    context, output = _open(stage, project_dir, as_json, send_key_to)
+    context, output = open_stage(stage, project_dir, as_json, send_key_to)
     if sum(map(bool, (task, start, smoke_test))) > 1:
         raise RefusedError(
             "--task, --start and --throw-away exclude each other", next_step="pass one of them"
         )
+    if not dry_run:
+        refuse_while_paused(context)
     waiting = timedelta(seconds=timeout)
     wanted = f"{target.SMOKE_TEST_FLOW}/{target.SMOKE_TEST_DEPLOYMENT}" if smoke_test else start
     if wanted and dry_run:
@@ -307,10 +326,3 @@ def drill(
     drilled = watch.drill(context, chosen, waiting)
     watch.show_drill(drilled, output)
     raise typer.Exit(Exit.OK if drilled.passed else Exit.FAILED)
-
-
-def _open(
-    stage: str, folder: Path, as_json: bool | None, send_key_to: str = ""
-) -> tuple[Context, Output]:
-    output = Output(as_json)
-    return open_context(read_project(folder, stage), output.progress, send_key_to), output

@@ -54,9 +54,14 @@ class Aws:
         self._clients: dict[str, Any] = {}
 
     @cached_property
+    def caller(self) -> str:
+        """The operator's ARN, from STS. Raises botocore's errors, without credentials too."""
+        return str(self.client("sts").get_caller_identity()["Arn"])
+
+    @property
     def account(self) -> str:
-        """The account id, from STS. Raises botocore's errors, without credentials too."""
-        return str(self.client("sts").get_caller_identity()["Account"])
+        """The account id in it."""
+        return self.caller.split(":")[4]
 
     def client(self, service: str) -> Any:
         """Return the client of a service."""

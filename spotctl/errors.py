@@ -13,12 +13,10 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from chalicelib.errors import PrefectSpotError
+from chalicelib.errors import PrefectSpotError, lacks_table
 
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired")
-
-_TABLE_READS = ("GetItem", "BatchGetItem", "Scan")
 
 T = TypeVar("T")
 
@@ -65,7 +63,7 @@ def _of_client_error(error: ClientError) -> tuple[str, str]:
         return _line(error), f"allow your AWS identity {error.operation_name}"
     if code in _EXPIRED:
         return _line(error), "log in to AWS again"
-    if code == "ResourceNotFoundException" and error.operation_name in _TABLE_READS:
+    if lacks_table(error):
         return "the stage has no table yet", "run spotctl deploy"
     return _line(error), "read AWS's message; spotctl status shows the parts"
 

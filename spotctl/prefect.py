@@ -4,7 +4,7 @@ Through the Lambdas' HTTP client (`chalicelib/adapters/prefect_client.py`): Pref
 seconds to import.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,13 +13,9 @@ from uuid import UUID
 
 from chalicelib.adapters.prefect_answers import Fields, read_list
 from chalicelib.adapters.prefect_api import PrefectRest
-from chalicelib.adapters.prefect_client import CHECK_API_URL, JsonHttp
+from chalicelib.adapters.prefect_client import JsonHttp
+from chalicelib.adapters.prefect_work_pools import PrefectWorkPools, if_served
 from chalicelib.core.model.flow_run import ProposedState, StateType
-from chalicelib.errors import (
-    PrefectRefusedError,
-    PrefectRejectedError,
-    PrefectUnavailableError,
-)
 
 PAGE: Final = 200
 """How many objects Prefect returns per request."""
@@ -73,17 +69,7 @@ class OperatorPrefect:
 
     def version(self) -> str:
         """Return the server's version; empty where it is not served: Prefect Cloud has none."""
-        version = _if_served(lambda: self._http.get("/admin/version")) or ""
-        if isinstance(version, str):
-            return version
-        raise PrefectUnavailableError("Prefect's answer contains no version", CHECK_API_URL)
-
-    def confirm(self) -> None:
-        """Raise PrefectRejectedError unless work pools are served, as every Prefect API does."""
-        try:
-            self._filter("/work_pools", {"limit": 1})
-        except PrefectRejectedError as error:
-            raise PrefectRejectedError(error.what, next_step=CHECK_API_URL) from None
+        return PrefectWorkPools(self._http).server_version()
 
     def work_pool(self, name: str) -> WorkPool | None:
         """Return the pool, None where there is none."""
@@ -180,7 +166,7 @@ class OperatorPrefect:
         not serve them, or not to us.
         """
         body = {"filter": {"event": {"name": [_STARTED_EVENT]}, "order": "DESC"}, "limit": 50}
-        answer = _if_served(lambda: self._http.send("POST", "/events/filter", body))
+        answer = if_served(lambda: self._http.send("POST", "/events/filter", body))
         events = [] if answer is None else _objects(_object(answer)["events"])
         newest_first = [event.get("resource") or {} for event in events]
         return {
@@ -202,14 +188,6 @@ class OperatorPrefect:
 
     def _filter(self, path: str, body: Mapping[str, Any]) -> list[Fields]:
         return _objects(self._http.send("POST", f"{path}/filter", body))
-
-
-def _if_served(call: Callable[[], object]) -> object:
-    """Return the answer about something that can be done without; None where it is refused."""
-    try:
-        return call()
-    except (PrefectRefusedError, PrefectRejectedError):
-        return None  # a wrong credential or address shows in what is read next
 
 
 def _deployment(fields: Mapping[str, Any], flow: str) -> Deployment:

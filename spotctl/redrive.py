@@ -18,6 +18,8 @@ from botocore.exceptions import ClientError
 
 from chalicelib.adapters.aws import EcsTasks
 from chalicelib.core.model.ecs_task import Ignored, Task, parse_event
+from chalicelib.core.rescue.actions import Verdict
+from chalicelib.errors import NOT_PROVISIONED
 from spotctl.context import LONGEST_INVOCATION_SECONDS, Context
 from spotctl.errors import RefusedError, find
 from spotctl.origin import (
@@ -170,7 +172,12 @@ class FailureQueue:
         answer = self._context.aws.invoke(message.function, message.event)
         if answer.error:
             return replace(message, outcome=f"kept: it failed again: {answer.error}")
-        decision = answer.value.get("decision") if isinstance(answer.value, Mapping) else None
+        value = answer.value if isinstance(answer.value, Mapping) else {}
+        decision = value.get("decision")
+        if decision == Verdict.PAUSED or value.get("state") == NOT_PROVISIONED:
+            return replace(message, outcome=f"kept: {value.get('reason')}")
+        if until := value.get("postponed_until"):
+            return replace(message, outcome=f"kept: Prefect asked for no request before {until}")
         return replace(
             message, outcome=f"handled: {decision}" if decision else "handled", done=True
         )

@@ -13,7 +13,15 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.adapters.bills import BillTable
-from chalicelib.core.money.report import COLUMNS, Report, Row, days_between, in_usd, report_of
+from chalicelib.core.money.report import (
+    COLUMNS,
+    Report,
+    Row,
+    days_between,
+    in_usd,
+    marked,
+    report_of,
+)
 from spotctl.errors import RefusedError
 from spotctl.output import clean, padded, width_of
 
@@ -137,8 +145,10 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
     yield from map(str, counts.figures(report.optional.values()).values())
     yield f"{counts.hours:.2f}"
     usd = counts.amounts
-    yield from map(in_usd, (usd.cost_usd, usd.on_demand_usd, usd.savings_usd))
-    yield from map(in_usd, (usd.wasted_usd, usd.net_savings_usd))
+    yield marked(counts, usd.cost_usd)
+    yield in_usd(usd.on_demand_usd)
+    for amount in (usd.savings_usd, usd.wasted_usd, usd.net_savings_usd):
+        yield marked(counts, amount)
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -153,7 +163,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Put on demand by a guard, earlier than by the budget: {by_guard}"
     drills = report.drills.counts
     if drills.hours:
-        paid = in_usd(drills.amounts.cost_usd)
+        paid = marked(drills, drills.amounts.cost_usd)
         yield f"Drills, in no total: {drills.hours:.2f} hours, {paid} USD paid"
     if report.observes:
         yield "MODE was observe: reruns under `would` were not made, only decided"

@@ -26,7 +26,7 @@ from tests.provisioning import (
 from tests.twin.work_pools import InMemoryWorkPools
 
 READING = ("Describe", "Get", "List")
-SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "sqs", "ssm")
+SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "logs", "sqs", "ssm")
 
 
 def empty_account() -> None:
@@ -59,7 +59,9 @@ class Bench:
     def changes(self) -> list[str]:
         """What was called that changes anything, at AWS and at Prefect."""
         at_aws = [call for call in self.calls if not call.startswith(READING)]
-        return at_aws + [f"WorkPool.{call}" for call in self.pools.calls if call != "read"]
+        return at_aws + [
+            f"WorkPool.{call}" for call in self.pools.calls if call in ("create", "change")
+        ]
 
     def forget(self) -> None:
         self.calls.clear()
@@ -121,6 +123,9 @@ class Bench:
             for config in answer["FunctionEventInvokeConfigs"]:
                 found[function] = {k: v for k, v in config.items() if k != "LastModified"}
         return found
+
+    def log_groups(self) -> list[Any]:
+        return list(self.aws["logs"].describe_log_groups()["logGroups"])
 
     def stack(self) -> dict[str, Any]:
         """The stack as CloudFormation describes it; empty for none."""

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import infra
-from chalicelib.core.provision.model import RETRY_POLICY, Delivery, InvokeConfig, Stack
+from chalicelib.core.provision.model import (
+    NO_RETRIES,
+    RETRY_POLICY,
+    Delivery,
+    InvokeConfig,
+    Stack,
+    is_scheduled,
+)
 from chalicelib.core.provision.plan import Credential, Desired, Network, Observed, stack_definition
 from chalicelib.core.provision.pool_template import WorkPool, merged
 
@@ -83,7 +90,7 @@ def make_desired(**changes: Any) -> Desired:
         "template": STACK_TEMPLATE,
         "parameters": {
             "Stage": "dev",
-            "WorkerImage": "prefecthq/prefect-aws:latest",
+            "WorkerImage": "prefecthq/prefect-aws:0.7-python3.12-prefect3.9.1",
             "TableName": STACK_NAME,
         },
         "credential": Credential(PARAMETER, is_api_key=True),
@@ -116,12 +123,10 @@ def make_stack(**changes: Any) -> Stack:
 
 
 def make_target(function: str, **changes: Any) -> dict[str, Any]:
-    """A rule's target with queue and retry policy; Chalice calls it 1."""
-    ordinary: dict[str, Any] = {
-        **bare_target(function),
-        "DeadLetterConfig": {"Arn": QUEUE_ARN},
-        "RetryPolicy": dict(RETRY_POLICY),
-    }
+    """A rule's target as provision leaves it; Chalice calls it 1."""
+    queue: dict[str, Any] = {"DeadLetterConfig": {"Arn": QUEUE_ARN}, "RetryPolicy": RETRY_POLICY}
+    ours = {"RetryPolicy": NO_RETRIES} if is_scheduled(function) else queue
+    ordinary: dict[str, Any] = {**bare_target(function), **ours}
     return {**ordinary, **changes}
 
 
@@ -136,7 +141,9 @@ def make_delivery(function: str = f"{STACK_NAME}-react", **changes: Any) -> Deli
         "function": function,
         "arn": f"{FUNCTION_PREFIX}{function}",
         "targets": {f"{function}-event": (make_target(function),)},
-        "invoke_config": InvokeConfig(QUEUE_ARN),
+        "invoke_config": InvokeConfig("", 0, 60)
+        if is_scheduled(function)
+        else InvokeConfig(QUEUE_ARN),
     }
     return Delivery(**{**ordinary, **changes})
 

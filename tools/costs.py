@@ -25,7 +25,9 @@ HOURS: Final = 730
 """In a month, as AWS's own calculator counts."""
 
 MINUTES: Final = HOURS * 60
-OF_POOLS_ONLY: Final = {Metric.SWEEP_UNJUDGED}
+OF_POOLS_ONLY: Final = {Metric.SWEEP_UNJUDGED, Metric.PAUSED_SECONDS}
+DEPLOYMENTS: Final = 10
+"""In the example with DEPLOYMENT_METRICS."""
 NBSP: Final = "\N{NO-BREAK SPACE}"
 SECONDS_PER_CALL: Final = 1
 """Of the scheduled Lambdas; not measured on AWS."""
@@ -43,6 +45,17 @@ CLOUDWATCH: Final = "[CloudWatch](https://aws.amazon.com/cloudwatch/pricing/)"
 LAMBDA: Final = "[Lambda](https://aws.amazon.com/lambda/pricing/)"
 
 
+def rows() -> Iterator[tuple[str, str, str]]:
+    """Return what there is, USD a month, and the price; with the sums of all at the end."""
+    found = list(costs())
+    total = sum((Decimal(usd) for _, usd, _ in found), Decimal(0))
+    yield from found
+    yield "**in all**", f"**{total:.2f}**", ""
+    own = METRIC_USD * (len(Metric) - len(OF_POOLS_ONLY))
+    text = f"in all with `DEPLOYMENT_METRICS`: {DEPLOYMENTS} deployments, each up to {own:.2f} more"
+    yield text, f"{total + own * DEPLOYMENTS:.2f}", f"{METRIC_USD} a metric, {CLOUDWATCH}"
+
+
 def costs() -> Iterator[tuple[str, str, str]]:
     """Return what there is, USD a month, and the price, of a stage with its defaults."""
     worker = read_settings(REQUIRED)
@@ -58,8 +71,6 @@ def costs() -> Iterator[tuple[str, str, str]]:
     yield f"{alarms} alarms, on {watched} metrics", f"{ALARM_METRIC_USD * watched:.2f}", a_metric
     metrics, a_metric = len(Metric), f"{METRIC_USD} a metric, {CLOUDWATCH}"
     yield f"{metrics} metrics of the work pool", f"{METRIC_USD * metrics:.2f}", a_metric
-    own = metrics - len(OF_POOLS_ONLY)
-    yield f"up to {own} of a deployment", f"{METRIC_USD * own:.2f} for each", a_metric
     yield "the dashboard", f"{DASHBOARD_USD:.2f}", CLOUDWATCH
     calls = _scheduled_calls()
     gb_seconds = calls * SECONDS_PER_CALL * Decimal(_lambda_mib()) / 1024
@@ -70,8 +81,8 @@ def costs() -> Iterator[tuple[str, str, str]]:
 
 def table() -> str:
     """Return the rows as a Markdown table."""
-    rows = [f"| {what} | {usd} | {price} |" for what, usd, price in costs()]
-    return "\n".join(["| what | USD a month | price |", "|---|---|---|", *rows])
+    lines = [f"| {what} | {usd} | {price} |" for what, usd, price in rows()]
+    return "\n".join(["| what | USD a month | price |", "|---|---|---|", *lines])
 
 
 def _fargate_rate() -> Mapping[str, str]:

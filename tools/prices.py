@@ -6,7 +6,7 @@ the public pricing page reads. AWS does not promise that feed, so no Lambda read
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -28,7 +28,8 @@ SPOT_FEED: Final = "https://dftu77xade0tc.cloudfront.net/fargate-spot-prices.jso
 SPOT_SOURCE: Final = "aws.amazon.com/fargate/pricing, Spot table"
 
 ABOUT: Final = (
-    "USD. A row's date is the day on which it was read from its source, by `make prices`."
+    "USD. A row's date is the day on which it was read from its source, by `make prices`; a row"
+    " that the sources did not have is as it was. A Spot rate that is not here is assumed."
 )
 
 _ON_DEMAND_USAGE: Final = {
@@ -54,6 +55,10 @@ Prices = dict[Key, Decimal]
 """In USD."""
 
 
+_Row = Mapping[str, str]
+_NOTHING: Final[Mapping[str, Any]] = {"rates": (), "storage": ()}
+
+
 class PricesError(Exception):
     """The sources do not give a table that can be right; the one there stays as it is."""
 
@@ -64,7 +69,7 @@ def main() -> int:
         products = read_price_list(boto3.client("pricing", region_name=PRICE_LIST_REGION))
         feed = read_feed(urllib3.PoolManager())
         today = datetime.now(UTC).date()  # noqa: TID251  # the day on which it is read
-        table = table_of(products, feed, today)
+        table = table_of(products, feed, today, json.loads(TABLE.read_text(encoding="utf-8")))
     except PricesError as error:
         print(
             f"error: infra/prices.json stays as it is: {error}\n"
@@ -73,14 +78,18 @@ def main() -> int:
         )
         return 1
     TABLE.write_text(as_text(table), encoding="utf-8")
-    print(f"{len(table['rates'])} rates of {today} are in {TABLE}")
+    of_today = sum(row["date"] == today.isoformat() for row in table["rates"])
+    print(f"{len(table['rates'])} rates are in {TABLE}, {of_today} of them of {today}")
     return 0
 
 
-def table_of(products: Iterable[str], feed: Any, today: date) -> Mapping[str, Any]:
+def table_of(
+    products: Iterable[str], feed: Any, today: date, before: Mapping[str, Any] = _NOTHING
+) -> Mapping[str, Any]:
     """Return the table: what the product ships in `infra/prices.json`.
 
-    `products`: the strings of GetProducts' `PriceList`. `feed`: the Spot feed, decoded.
+    `products`: the strings of GetProducts' `PriceList`. `feed`: the Spot feed, decoded. `before`:
+    the table so far; of it stay, with their dates, the rows that the sources do not have.
 
     Raises:
         PricesError: a source is not what it was, a rate is zero, negative or no number, Spot is
@@ -88,21 +97,31 @@ def table_of(products: Iterable[str], feed: Any, today: date) -> Mapping[str, An
     """
     on_demand = _collect("the Price List API", _on_demand_prices(products))
     spot = _collect("the Spot feed", _spot_prices(feed))
-    rates = [
+    rates: list[_Row] = [
         *_rows(on_demand, FARGATE, ON_DEMAND_SOURCE, today),
         *_rows(spot, FARGATE_SPOT, SPOT_SOURCE, today),
     ]
     noted = {"source": ON_DEMAND_SOURCE, "date": today.isoformat()}
-    storage = [
+    storage: list[_Row] = [
         {"region": region, "gb_hour_usd": f"{usd:f}", **noted}
         for (region, _, kind), usd in sorted(on_demand.items())
         if kind == "storage"
     ]
+    rates += _missing(before["rates"], rates)
+    storage += _missing(before["storage"], storage)
     try:
         read_table({"rates": rates, "storage": storage})
     except ValueError as error:
         raise PricesError(str(error)) from None
     return {"about": ABOUT, "rates": rates, "storage": storage}
+
+
+def _missing(before: Sequence[_Row], rows: Sequence[_Row]) -> list[_Row]:
+    def key(row: _Row) -> tuple[str | None, ...]:
+        return tuple(map(row.get, ("region", "architecture", "capacity")))
+
+    found = set(map(key, rows))
+    return [row for row in before if key(row) not in found]
 
 
 def as_text(table: Mapping[str, Any]) -> str:
@@ -115,10 +134,10 @@ def as_text(table: Mapping[str, Any]) -> str:
     return f'{{\n  "about": {json.dumps(table["about"])},\n{lists}\n}}\n'
 
 
-def _rows(prices: Prices, capacity: str, source: str, today: date) -> list[dict[str, str]]:
+def _rows(prices: Prices, capacity: str, source: str, today: date) -> list[_Row]:
     if not prices:
         raise PricesError(f"the source has no rates of {capacity}")
-    rows = []
+    rows: list[_Row] = []
     for region, architecture in sorted({(r, a) for r, a, kind in prices if kind != "storage"}):
         vcpu = prices.get((region, architecture, "vcpu"))
         gb = prices.get((region, architecture, "gb"))

@@ -110,13 +110,16 @@ class EcsTasks:
 
 
 class EmfMetrics:
-    """Prints values by stage and work pool; by deployment, or by reason, where there is one.
+    """Prints values by stage and work pool; by reason too, where there is one.
+
+    `by_deployment`: by deployment too, a series of each metric that CloudWatch charges for.
 
     In CloudWatch's embedded metric format: one line on stdout each time; nothing is sent. Values
     are floats there; what is exact is the table.
     """
 
-    def __init__(self, stage: str, work_pool: str) -> None:
+    def __init__(self, stage: str, work_pool: str, *, by_deployment: bool = False) -> None:
+        self._by_deployment = by_deployment
         self._dimensions = {"Stage": _value(stage), "WorkPool": _value(work_pool)}
 
     def measure(self, measured: Measured) -> None:
@@ -129,7 +132,7 @@ class EmfMetrics:
         metrics.service = ""  # else the variable POWERTOOLS_SERVICE_NAME adds a dimension
         for name, value in self._dimensions.items():
             metrics.add_dimension(name, value)
-        if measured.deployment:
+        if measured.deployment and self._by_deployment:
             metrics.add_dimensions(**self._dimensions, Deployment=_value(measured.deployment))
         if measured.reason:
             metrics.add_dimensions(**self._dimensions, Reason=_value(measured.reason))

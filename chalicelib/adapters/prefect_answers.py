@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from chalicelib.adapters.prefect_client import CHECK_API_URL
+from chalicelib.adapters.prefect_errors import CHECK_API_URL
 from chalicelib.core.model.flow_run import (
     CompletedRun,
     FlowRun,

@@ -46,7 +46,6 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.sweeping import UnreadRun
 from chalicelib.core.ports import RunQuery
-from chalicelib.core.provision.pool_template import Template, WorkPool
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
     PrefectOutcomeUnknownError,
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
 
 MOST_RUNS: Final = 200
 """How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
+MOST_DEPTHS: Final = 50
 MOST_FOUND: Final = 20_000
 """How many things a search reads that needs them all: some seconds."""
 PAGE_SECONDS: Final = 5.0
@@ -106,7 +106,7 @@ class PrefectRest:
         """
         found = self._find("/flow_runs/filter", query)
         may_be_unknown = not found and query.offset == 0 and not query.known_pool
-        if may_be_unknown and self._http.get(_pool_path(query.work_pool)) is None:
+        if may_be_unknown and self._http.get(pool_path(query.work_pool)) is None:
             what = f"work pool {query.work_pool!r} is not known to Prefect"
             raise PrefectRejectedError(what, "create it or set WORK_POOL")
         return tuple(map(read_found, found))
@@ -150,12 +150,17 @@ class PrefectRest:
     def read_task_runs(
         self, flow_run_id: UUID, after: datetime, before: datetime
     ) -> tuple[TaskRun, ...]:
-        """Return the task runs of the run and of its subflows in the same process, theirs too."""
+        """Return the task runs of the run and of its subflows in the same process, theirs too.
+
+        As far as MOST_DEPTHS requests for them reach: a flow may call itself without end.
+        """
         started = {"start_time": between(after, before)}
         waiting, found = [flow_run_id], list[TaskRun]()
         chosen: dict[str, object] = {}
         seen = set(waiting)  # a task run may stand for a run that is its own parent
-        while waiting:
+        for _ in range(MOST_DEPTHS):
+            if not waiting:
+                break
             some, waiting = waiting[:MOST_RUNS], waiting[MOST_RUNS:]
             runs = {"id": any_of(some), **chosen}
             for task_run in map(
@@ -198,7 +203,7 @@ class PrefectRest:
 
     def read_pool_defaults(self, work_pool: str) -> JsonObject:
         """Return the defaults of the pool's variables, read anew: one GET, and only for a move."""
-        answer = self._http.get(_pool_path(work_pool))
+        answer = self._http.get(pool_path(work_pool))
         return {} if answer is None else read_pool_defaults(answer)
 
     def propose_state(
@@ -285,30 +290,6 @@ class PrefectRest:
         raise PrefectUnreadableError(what, next_step="none: the run goes on without them")
 
 
-class PrefectWorkPools:
-    """`functions.provision.WorkPools` over HTTP; raises what `JsonHttp` raises."""
-
-    def __init__(self, http: JsonHttp) -> None:
-        self._http = http
-
-    def read(self, name: str) -> WorkPool | None:
-        """Return the pool; None when Prefect does not know it."""
-        answer = self._http.get(_pool_path(name))
-        if answer is None:
-            return None
-        fields = Fields(answer, "work pool")
-        template = Fields(fields.get("base_job_template"), "work pool's template")
-        return WorkPool(name, fields.need("type", str), template)
-
-    def create(self, name: str, base_job_template: Template) -> None:
-        """Create a pool of type ecs. Raises PrefectConflictError when it is there already."""
-        body = {"name": name, "type": "ecs", "base_job_template": base_job_template}
-        self._http.send("POST", "/work_pools/", body)
-
-    def change(self, name: str, base_job_template: Template) -> None:
-        """Replace the pool's base job template; Prefect leaves alone what a PATCH leaves out."""
-        self._http.send("PATCH", _pool_path(name), {"base_job_template": base_job_template})
-
-
-def _pool_path(name: str) -> str:
+def pool_path(name: str) -> str:
+    """Return a work pool's path."""
     return f"/work_pools/{quote(name, safe='')}"

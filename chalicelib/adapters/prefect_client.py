@@ -29,12 +29,17 @@ from urllib3.util import Timeout
 
 from chalicelib.adapters import prefect_bounds as bounds
 from chalicelib.adapters.credentials import without
+from chalicelib.adapters.not_before import NotBefore
+from chalicelib.adapters.prefect_errors import (
+    CHECK_API_URL,
+    WAIT_OR_CHECK,
+    is_about_csrf,
+    refusal,
+)
 from chalicelib.errors import (
-    PrefectConflictError,
+    PrefectAddressError,
     PrefectOutcomeUnknownError,
-    PrefectRefusedError,
     PrefectRejectedError,
-    PrefectSpotError,
     PrefectTimeoutError,
     PrefectUnavailableError,
     PrefectUnreadableError,
@@ -44,11 +49,6 @@ MOST_TRIES: Final = 6
 """Of a request that fails otherwise than by an answer that says *not now*."""
 ANSWERED_WITHIN: Final = 15.0
 """Seconds in which an answer has to be whole."""
-CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
-"""The next step after an answer that no Prefect API returns."""
-_WAIT_OR_CHECK: Final = (
-    "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
-)
 _TRANSIENT: Final = {
     429: PrefectUnavailableError,
     503: PrefectUnavailableError,
@@ -106,10 +106,14 @@ class Connections:
     """Connections to one server that are kept alive, certificates verified; threads may share them.
 
     `csrf`: the headers that a server with CSRF protection wants with each write; empty until it
-    refuses one without. It knows one token per `client`: a new one replaces the old.
+    refuses one without. It knows one token per `client`: a new one replaces the old. `is_prefect`:
+    the base URL is known to be a Prefect API's. `not_before`: keeps the time that the server asks
+    for; None where later requests do not heed it.
     """
 
-    def __init__(self, base_url: str, at_once: int = 10) -> None:
+    def __init__(
+        self, base_url: str, at_once: int = 10, not_before: NotBefore | None = None
+    ) -> None:
         """`base_url`: an http or https URL."""
         # urllib3's pool manager would look up the same pool for each request.
         self.pool = urllib3.connection_from_url(base_url, maxsize=at_once)
@@ -117,6 +121,7 @@ class Connections:
         self.pool.ConnectionCls = type("Timed", (self.pool.ConnectionCls,), timed)
         self.csrf: Mapping[str, str] = {}
         self.client, self.lock = secrets.token_hex(16), threading.Lock()
+        self.is_prefect, self.not_before = False, not_before
 
 
 class JsonHttp:
@@ -166,9 +171,11 @@ class JsonHttp:
             PrefectUnreadableError: Prefect failed over this request; see `chalicelib/errors.py`.
             PrefectOutcomeUnknownError: the answer to a request that is not `repeatable` was lost;
                 PrefectTimeoutError when it timed out.
-            PrefectRefusedError: 401 with a fresh credential too, or 403 with a fresh CSRF token.
-            PrefectConflictError: 409.
-            PrefectRejectedError: another 4xx, or a redirect.
+                PrefectNotNowError when it asked for more time than is left.
+            PrefectRefusedError: 401 with a fresh credential too, or 403 with a fresh CSRF token;
+                PrefectForbiddenError, another 403; PrefectPlanError, it is not in Cloud's plan.
+            PrefectRejectedError: another 4xx; PrefectConflictError, 409; PrefectAddressError, 404
+                or 405 or a redirect.
         """
         content = json.dumps(body).encode()
         return self._authorized(_Request(method, path, content, repeatable, page_seconds)).body
@@ -178,6 +185,7 @@ class JsonHttp:
         request = _Request("GET", f"{path}?{urlencode(query)}" if query else path, None)
         answer = self._authorized(request)
         if answer.status == 404:
+            self._confirm()
             return None
         if answer.body is None:
             what = f"Prefect's answer to {request} is empty"
@@ -194,16 +202,30 @@ class JsonHttp:
             once.remove(answer.status)
             if answer.status == 401:
                 credential = self._authorization(True)
-            elif request.body is not None and _is_about_csrf(answer):
+            elif request.body is not None and is_about_csrf(answer.status, answer.detail):
                 csrf = self._renewed(csrf)
             else:
                 break
-        # "Not Found" is the web framework's own message for an unknown address: a mistyped base URL
-        # must not look like a run that is gone.
-        is_missing = answer.status == 404 and answer.detail != "Not Found"
-        if 200 <= answer.status < 300 or (is_missing and request.method == "GET"):
+        if 200 <= answer.status < 300 or (answer.status == 404 and request.method == "GET"):
             return answer
-        raise _error_for(request, answer)
+        repeatable = request.repeatable
+        raise refusal(str(request), answer.status, answer.detail, repeatable=repeatable)
+
+    def _confirm(self) -> None:
+        """Raise PrefectAddressError unless work pools are served, as by every Prefect API.
+
+        A mistyped base URL must not look like a run that is gone, and what a 404 says about that
+        differs between servers, Prefect Cloud, and proxies before them. Once per connections.
+        """
+        if not self._connections.is_prefect:
+            try:
+                found = self.send("POST", "/work_pools/filter", {"limit": 1})
+            except PrefectRejectedError as error:
+                raise PrefectAddressError(error.what, CHECK_API_URL) from None
+            if not isinstance(found, list):
+                what = "Prefect's answer to a search for work pools is no list"
+                raise PrefectAddressError(what, CHECK_API_URL)
+            self._connections.is_prefect = True
 
     def _renewed(self, refused: Mapping[str, str]) -> Mapping[str, str]:
         """Return other CSRF headers than those refused; empty where the server has no token."""
@@ -212,7 +234,8 @@ class JsonHttp:
             if shared.csrf is refused:  # otherwise another thread has renewed them
                 answer = None
                 with suppress(PrefectRejectedError):  # 422: the protection was switched off
-                    answer = self.get("/csrf-token", client=shared.client)
+                    path = f"/csrf-token?client={shared.client}"
+                    answer = self._authorized(_Request("GET", path, None)).body
                 token = answer.get("token") if isinstance(answer, Mapping) else None
                 headers = {"Prefect-Csrf-Token": str(token), "Prefect-Csrf-Client": shared.client}
                 shared.csrf = headers if token else {}
@@ -222,6 +245,9 @@ class JsonHttp:
         self, request: _Request, credential: str | None, csrf: Mapping[str, str]
     ) -> _Answer:
         given, waited, failures = self._deadline(), 0.0, 0
+        if not_before := self._connections.not_before:
+            waited = not_before.wait_seconds(str(request), given - _LEAST_SECONDS)
+            self._sleep(waited)
         for attempt in count(1):
             result = self._try(request, credential, csrf)
             if isinstance(result, _Answer):
@@ -238,12 +264,14 @@ class JsonHttp:
             pause = _pause_seconds(attempt, result.retry_after)
             left = min(self._deadline(), given - waited)
             if pause + _LEAST_SECONDS >= left:
+                if result.retry_after and (not_before := self._connections.not_before):
+                    raise not_before.put(result.retry_after, without(credential, failure))
                 failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
                 break
             self._sleep(pause)
             waited += pause
         what = f"Prefect is unavailable: {without(credential, failure)}"
-        raise error(what, next_step=_WAIT_OR_CHECK)
+        raise error(what, next_step=WAIT_OR_CHECK)
 
     def _try(
         self, request: _Request, credential: str | None, csrf: Mapping[str, str]
@@ -251,7 +279,7 @@ class JsonHttp:
         left = self._deadline()
         if left < _LEAST_SECONDS:
             what = f"{request} was not sent: the request deadline passed"
-            raise PrefectUnavailableError(what, next_step=_WAIT_OR_CHECK)
+            raise PrefectUnavailableError(what, next_step=WAIT_OR_CHECK)
         # No X-PREFECT-API-VERSION: a server takes its absence for its own version, and refuses all
         # requests that name one below its minimum. No User-Agent of Prefect's either: from that,
         # the server infers abilities (lease renewal) that we do not have.
@@ -299,30 +327,3 @@ def _pause_seconds(attempt: int, retry_after: float) -> float:
     """As the server asks; otherwise exponential, up to 5 s. Jitter spreads the functions' tries."""
     longest = 0.2 if retry_after else min(5.0, 0.2 * 2.0 ** min(attempt - 1, 5))
     return retry_after + longest * random.uniform(0.5, 1.0)
-
-
-def _is_about_csrf(answer: _Answer) -> bool:
-    return answer.status == 403 and "csrf" in answer.detail.lower()
-
-
-def _error_for(request: _Request, answer: _Answer) -> PrefectSpotError:
-    detail = f": {answer.detail}" if answer.detail else ""
-    what = f"Prefect answered {answer.status} to {request}{detail}"
-    if _is_about_csrf(answer):
-        step = "let Prefect's headers Prefect-Csrf-Token and Prefect-Csrf-Client pass every proxy"
-        return PrefectRefusedError(what, f"{step}, or switch the server's CSRF protection off")
-    if answer.status in (401, 403):
-        return PrefectRefusedError(
-            what,
-            next_step="store a valid credential in the SSM parameter that PREFECT_API_KEY_PARAMETER"
-            " or PREFECT_API_AUTH_STRING_PARAMETER names, and check its permissions in Prefect",
-        )
-    if answer.status >= 500:
-        lost = PrefectUnreadableError if request.repeatable else PrefectOutcomeUnknownError
-        return lost(what, _WAIT_OR_CHECK)
-    if answer.status == 409:
-        return PrefectConflictError(what, "none: the next call reads what Prefect has now")
-    if answer.status < 400 or answer.detail == "Not Found":
-        return PrefectRejectedError(what, CHECK_API_URL)
-    correct = "correct what Prefect names, such as the work pool's base job template"
-    return PrefectRejectedError(what, correct)

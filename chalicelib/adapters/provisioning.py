@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_ssm import SSMClient
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ _CONCURRENT: Final[Mapping[type, tuple[str, ...]]] = {
     model.UpdateStack: ("No updates are to be", "IN_PROGRESS", "can not be updated", _NO_STACK),
     model.PutTargets: (_NOT_FOUND, "ConcurrentModificationException"),
     model.PutInvokeConfig: (_NOT_FOUND, "ResourceConflictException"),
+    model.PutRetention: (_NOT_FOUND, "OperationAbortedException"),
 }
 """By what AWS's refusal of a step says, in code or message, that another caller was first."""
 
@@ -48,6 +50,7 @@ class AwsAccount:
     events: "EventBridgeClient"
     iam: "IAMClient"
     lambdas: "LambdaClient"
+    logs: "CloudWatchLogsClient"
     ssm: "SSMClient"
     function_arn_prefix: str
 
@@ -177,6 +180,20 @@ class AwsAccount:
             age_seconds=answer.get("MaximumEventAgeInSeconds", -1),
         )
 
+    def read_retentions(self, functions: Sequence[str]) -> Mapping[str, int | None]:
+        """Return for how many days the functions' log groups are kept; None for ever.
+
+        Lambda makes a group with a function's first call: until then there is none to keep.
+        """
+        groups = [f"/aws/lambda/{function}" for function in functions]
+        paginate = self.logs.get_paginator("describe_log_groups").paginate
+        found = {
+            described["logGroupName"]: described.get("retentionInDays")
+            for group in groups
+            for described in paginate(logGroupNamePrefix=group).search("logGroups[]")
+        }
+        return {name: days for name, days in found.items() if name in groups}
+
     def perform(self, step: model.AwsStep) -> None:
         """Take a step; with the stack, begin it. Raises ConcurrentUpdateError for a lost race."""
         try:
@@ -202,12 +219,15 @@ class AwsAccount:
             case model.PutTargets(rule, targets):
                 self._put_targets(rule, targets)
             case model.PutInvokeConfig(function, config):
+                on_failure = {"OnFailure": {"Destination": config.on_failure}}
                 self.lambdas.put_function_event_invoke_config(
                     FunctionName=function,
                     MaximumRetryAttempts=config.retries,
                     MaximumEventAgeInSeconds=config.age_seconds,
-                    DestinationConfig={"OnFailure": {"Destination": config.on_failure}},
+                    DestinationConfig=cast("Any", on_failure if config.on_failure else {}),
                 )
+            case model.PutRetention(group, days):
+                self.logs.put_retention_policy(logGroupName=group, retentionInDays=days)
             case _:
                 assert_never(step)
 

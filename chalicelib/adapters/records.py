@@ -8,7 +8,7 @@ Lambda retries the event. `adapters/bills.py` keeps its items in the same table,
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from types import UnionType
@@ -19,6 +19,8 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.flow_run import Moved, RunRecord
+from chalicelib.core.model.not_now import NotNow
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rate, read_rate
 from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.errors import (
@@ -42,6 +44,8 @@ MOST_TRIES: Final = 8
 Sleep = Callable[[float], None]
 """Waits so many seconds."""
 _SWEEP: Final = "sweep"
+_PAUSE: Final = "pause"
+_PREFECT: Final = "prefect"
 _Kept = TypeVar("_Kept")
 _pack: Final = TypeSerializer().serialize
 _unpack: Final = TypeDeserializer().deserialize
@@ -189,11 +193,47 @@ class RunTable:
 
     def read_sweep(self) -> SweepNotes:
         """Return what the last sweep left; of the first release's items, the time."""
-        return read(SweepNotes, self._items.get(_SWEEP))
+        items = self._items.get_many([_SWEEP, _PAUSE])
+        return read(SweepNotes, items.get(_SWEEP, {}), pause=_pause(items.get(_PAUSE, {})))
 
     def save_sweep(self, notes: SweepNotes) -> None:
         """Write what a sweep leaves, in place of what is there."""
-        self._items.put(_SWEEP, **values_of(notes))
+        self._items.put(_SWEEP, **values_of(replace(notes, pause=None)))
+
+    def read_pause(self) -> Pause | None:
+        """Return the stage's pause; None when it is not paused."""
+        return _pause(self._items.get(_PAUSE))
+
+    def pause(self, pause: Pause) -> Pause | None:
+        """Pause the stage; return the pause that holds, which is an earlier one if there is one."""
+        values = values_of(pause)
+        sets = ", ".join(f"{name} = if_not_exists({name}, :{name})" for name in values)
+        given = packed({f":{name}": value for name, value in values.items()})
+        return self._set_pause(f"SET {sets}", "ALL_NEW", ExpressionAttributeValues=given)
+
+    def resume(self) -> Pause | None:
+        """End the stage's pause, and return it."""
+        names = ", ".join(each.name for each in fields(Pause))
+        return self._set_pause(f"REMOVE {names}", "ALL_OLD")
+
+    def _set_pause(self, expression: str, returned: Any, **more: Any) -> Pause | None:
+        answer = self._items.client.update_item(
+            TableName=self._items.name,
+            Key=packed({"pk": _PAUSE}),
+            UpdateExpression=expression,
+            ReturnValues=returned,
+            **more,
+        )
+        return _pause(unpacked(answer.get("Attributes", {})))
+
+    def read_not_now(self) -> NotNow | None:
+        """Return what Prefect asked for last; None for nothing."""
+        item = self._items.get(_PREFECT)
+        return read(NotNow, item) if item else None
+
+    def save_not_now(self, kept: NotNow) -> None:
+        """Write it, in place of what is there."""
+        self._items.client.update_item(**self._items.update(_PREFECT, values_of(kept), {}))
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the run's lease until `now + lease` and return its record. Raises LeaseHeldError."""
@@ -254,6 +294,10 @@ def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:
     moved, annotated = item.get("moved"), item.get("moved_annotated", False)
     moved = Moved(moved["guard"], moved["reason"], annotated) if moved else None
     return read(RunRecord, item, flow_run_id=flow_run_id, moved=moved)
+
+
+def _pause(item: Mapping[str, Any]) -> Pause | None:
+    return read(Pause, item) if "paused_at" in item else None
 
 
 def _milliseconds(at: datetime) -> int:

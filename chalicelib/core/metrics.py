@@ -35,6 +35,7 @@ class Metric(StrEnum):
     NET_SAVINGS = "NetSavings"
     WASTED_SECONDS = "WastedSeconds"
     SWEEP_UNJUDGED = "SweepUnjudged"
+    PAUSED_SECONDS = "PausedSeconds"
 
 
 UNITS: Final[Mapping[Metric, str]] = {
@@ -46,6 +47,7 @@ UNITS: Final[Mapping[Metric, str]] = {
     Metric.REACTION_SECONDS: "Seconds",
     Metric.WASTED_SECONDS: "Seconds",
     Metric.SWEEP_UNJUDGED: "Count",
+    Metric.PAUSED_SECONDS: "Seconds",
 }
 """CloudWatch's units; a metric not listed is in USD, for which CloudWatch has none."""
 
@@ -54,7 +56,10 @@ Values = Mapping[Metric, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Values of one series. `deployment`: flow/deployment; `reason`: why; empty for none."""
+    """Values of one series. `deployment`: flow/deployment; `reason`: why; empty for none.
+
+    By `deployment` they are published only with DEPLOYMENT_METRICS.
+    """
 
     deployment: str
     values: Values

@@ -24,7 +24,7 @@ from chalicelib.core.model.flow_run import (
     StateType,
     TaskRun,
 )
-from chalicelib.core.model.policy import Policy
+from chalicelib.core.model.policy import Pause, Policy
 from chalicelib.core.model.sweeping import SweepNotes, UnreadRun
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 
@@ -172,6 +172,9 @@ class Records(Protocol):
     def save_sweep(self, notes: SweepNotes) -> None:
         """Write it, in place of what is there."""
 
+    def read_pause(self) -> Pause | None:
+        """Return the stage's pause; None when it is not paused."""
+
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         """Take the lease and return the record. Raises LeaseHeldError."""
 
@@ -256,7 +259,8 @@ class Context:
     to bring up the task of a run that it picked up. `gather` makes calls that do not depend
     on each other, all of them whatever fails, and returns their results or raises the first
     failure. `with_timeout` makes a Prefect that gives up after so many seconds; `pause` waits so
-    many; `seconds_left` of the invocation. `measure` hands on values for CloudWatch.
+    many; `seconds_left` of the invocation. `measure` hands on values for CloudWatch. `paused`
+    returns the stage's pause, as it was ten seconds ago at most.
     """
 
     prefect: Prefect
@@ -278,6 +282,7 @@ class Context:
     pause: Callable[[float], None]
     gather: Callable[[Sequence[Callable[[], Any]]], list[Any]]
     measure: "Callable[[Measured], None]"
+    paused: Callable[[], Pause | None]
 
     @property
     def scope(self) -> tuple[tuple[str, ...], str, str]:

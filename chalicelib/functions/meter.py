@@ -23,7 +23,7 @@ from chalicelib.core.money import bill as billing
 from chalicelib.core.money.report import (
     TableArtifact,
     days_between,
-    in_usd,
+    marked,
     report_of,
     savings_table,
     sum_of,
@@ -258,6 +258,7 @@ def _write(
         wasted_seconds=float(bill.wasted_seconds),
         cost_usd=None if bill.amounts is None else f"{bill.amounts.cost_usd:f}",
         shortcomings=bill.shortcomings,
+        assumed_rate=bill.is_assumed,
     )
     return MeterReport(Metering.BILLED, "; ".join(bill.shortcomings))
 
@@ -273,7 +274,8 @@ def publish_savings(context: Context) -> bool:
         return False
     days = days_between(today - timedelta(days=SAVINGS_DAYS - 1), today)
     report = report_of(context.bills.read_sums(days), days[0], days[-1])
-    net_usd = in_usd(report.total.counts.amounts.net_savings_usd)
+    counts = report.total.counts
+    net_usd = marked(counts, counts.amounts.net_savings_usd)
     description = (
         f"What Fargate Spot saved from {days[0]} to {days[-1]} (UTC), estimated;"
         f" net of what had to be run again: {net_usd} USD."

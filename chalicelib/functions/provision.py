@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
 from chalicelib.core.provision import model
+from chalicelib.core.provision.images import worker_flaw
 from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
@@ -33,6 +34,9 @@ class WorkPools(Protocol):
 
     def read(self, name: str) -> WorkPool | None:
         """Return the pool; None when Prefect does not know it."""
+
+    def server_version(self) -> str:
+        """Return the server's version; empty where it is not served: Prefect Cloud has none."""
 
     def create(self, name: str, base_job_template: Template) -> None:
         """Create a pool of type ecs. Raises PrefectConflictError when it exists."""
@@ -131,9 +135,16 @@ def _observe(context: ProvisionContext) -> Observed:
             has_role = aws.has_service_linked_role()
     arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
+    retentions = aws.read_retentions(desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None
-    return Observed(stack, network, arn or "", pool, deliveries, has_role, tuple(problems))
+    if desired.is_full and is_readable and not problems:
+        version = read(context.work_pools.server_version) or ""
+        if flaw := worker_flaw(desired.parameters["WorkerImage"], version):
+            problems.append(Problem("WorkerNewerThanServer", *flaw))
+    return Observed(
+        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems)
+    )
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:

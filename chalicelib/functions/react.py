@@ -15,11 +15,15 @@ from chalicelib.core.model.ecs_task import (
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.snapshot import cause_of
+from chalicelib.errors import PrefectNotNowError
 from chalicelib.functions.rescue import rescue
 
 
 def react(context: Context, event: object) -> Decision:
-    """Handle one event; return the decision. Raises PrefectSpotError and botocore's errors."""
+    """Handle one event; return the decision. Raises PrefectSpotError and botocore's errors.
+
+    While the stage is paused it does nothing; `sweep` repairs the run once that has ended.
+    """
     task = parse_event(event)
     if isinstance(task, Ignored):
         return _ignored(context, task.reason)
@@ -35,7 +39,14 @@ def react(context: Context, event: object) -> Decision:
     is_ours = cause_of(task, warned=False) is not Cause.OTHER
     if not is_ours and not context.records.read(task.flow_run_id).warned_of(task.arn):
         return _ignored(context, "a stop without a Spot warning is left to Prefect", task)
-    decision = rescue(context, task.flow_run_id, task)
+    if pause := context.paused():
+        return _ignored(context, str(pause), task, Verdict.PAUSED)
+    try:
+        decision = rescue(context, task.flow_run_id, task)
+    except PrefectNotNowError as error:
+        # No sweep finds the warning of a task that exits by itself: Lambda keeps its event.
+        error.lasts = error.lasts or not task.exited
+        raise
     if not task.exited and (ended := _ended_meanwhile(context, task)):
         return rescue(context, task.flow_run_id, ended)
     return decision
@@ -55,8 +66,10 @@ def _ended_meanwhile(context: Context, task: Task) -> Task | None:
     return completed_by(task, described) if described and described.exited else None
 
 
-def _ignored(context: Context, reason: str, task: Task | None = None) -> Decision:
-    decision, run_id = Decision(Verdict.IGNORE, reason), task.flow_run_id if task else None
+def _ignored(
+    context: Context, reason: str, task: Task | None = None, verdict: Verdict = Verdict.IGNORE
+) -> Decision:
+    decision, run_id = Decision(verdict, reason), task.flow_run_id if task else None
     context.log.info(
         "decided",
         **decision.summary,

@@ -28,8 +28,8 @@ from chalicelib.errors import ClusterGoneError, PrefectUnreadableError
 
 MOST_PARENTS: Final = 100
 """Runs whose subflows are read together."""
-MOST_SUBFLOWS: Final = 20_000
-"""Runs that are looked at for them."""
+MOST_READS: Final = 50
+"""Requests for them, one for each depth at least: what is nested deeper stays as it is."""
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
 _TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+", re.ASCII)
 
@@ -140,9 +140,14 @@ def elsewhere(context: Context, run: FlowRun) -> str:
 
 
 def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
-    """Return the runs in these runs' processes that have not ended, theirs too, each once."""
+    """Return the runs in these runs' processes that have not ended, theirs too, each once.
+
+    A flow may call itself without end: they are followed with MOST_READS requests.
+    """
     seen = set(parents)
-    while parents and len(seen) < MOST_SUBFLOWS:
+    for _ in range(MOST_READS):
+        if not parents:
+            return
         children = prefect.find_live_children(parents[:MOST_PARENTS])
         new = {child.id: child for child in children if child.id not in seen}
         yield from new.values()

@@ -15,9 +15,10 @@ from typing import Final
 
 from chalicelib.core.metrics import Measured, Metric
 from chalicelib.core.model.flow_run import FlowRun, StateType
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import Place, SweepNotes
 from chalicelib.core.ports import Context, RunQuery
-from chalicelib.errors import PrefectSpotError
+from chalicelib.errors import PrefectSpotError, concerns_all
 from chalicelib.functions.meter import keep_accounts
 from chalicelib.functions.pages import SECONDS_PER_PAGE, Pages
 from chalicelib.functions.repairs import ENDED_WITHIN, LOOKED_BACK, Repairs
@@ -26,8 +27,9 @@ from chalicelib.functions.sweep_report import SweepReport
 PAGE: Final = 100
 """Runs read together: what DescribeTasks and BatchGetItem take in one request."""
 SECONDS_PER_CALL: Final = 50.0
-"""What a call of the schedule uses. The function runs once at a time, and the next call is due ten
-seconds later: one that Lambda throttles waits, up to six hours, before it counts as failed."""
+"""What a call uses, so that a pause which begins meanwhile holds within a minute. The function runs
+once at a time, and the schedule's next call is due ten seconds later: Lambda drops one that it
+throttles for a minute."""
 SECONDS_OF_LIGHT_LOOK: Final = 20.0
 """Of these, what a light look uses when all runs are read after it."""
 SECONDS_TO_FINISH: Final = 10.0
@@ -98,16 +100,18 @@ def sweep(context: Context, event: object) -> SweepReport:
 
     The schedule's event brings a light look; a sweep from the bookmark on follows when the last one
     left a bookmark, or is some minutes ago. Any other event brings both. A light look costs a read
-    of the table and one request to Prefect (two for 3.4) where it finds nothing to do.
+    of the table and one request to Prefect (two for 3.4) where it finds nothing to do. While the
+    stage is paused, bills are all that is made up for.
 
     A run whose repair fails is counted and logged; the next sweep tries again. Raises
-    PrefectSpotError when Prefect does not answer, or the table; also botocore's errors. Even then
-    the bookmark is left behind what was done.
+    PrefectSpotError when Prefect does not answer, asks for time, or the table fails; also
+    botocore's errors. Even then the bookmark is left behind what was done.
     """
     notes = context.records.read_sweep()
+    if notes.pause:
+        return _rest(context, notes, notes.pause)
     is_scheduled = isinstance(event, Mapping) and event.get("detail-type") == "Scheduled Event"
-    if is_scheduled:
-        context = _with_seconds(context, SECONDS_PER_CALL)
+    context = _with_seconds(context, SECONDS_PER_CALL)
     repairs = Repairs(context, notes)
     report = repairs.report
     try:
@@ -144,6 +148,16 @@ def _save(repairs: Repairs, notes: SweepNotes) -> SweepNotes:
     return left
 
 
+def _rest(context: Context, notes: SweepNotes, pause: Pause) -> SweepReport:
+    """Touch no run; bill, which ECS's memory of an hour does not let wait."""
+    report = SweepReport(light=True, paused=str(pause))
+    seconds = Decimal(int((context.now() - pause.paused_at).total_seconds()))
+    context.measure(Measured("", {Metric.PAUSED_SECONDS: seconds}))
+    report.billed = keep_accounts(context, notes)
+    context.log.info("swept", **report.summary)
+    return report
+
+
 def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:
     """Answer what workers could not submit; the next minute tries again what fails here."""
     context, at = repairs.context, notes.without_end_at
@@ -153,7 +167,9 @@ def _take_light_look(repairs: Repairs, notes: SweepNotes) -> None:
     try:
         _run(repairs, stages)
         is_whole = repairs.place.stage == len(stages)
-    except PrefectSpotError:
+    except PrefectSpotError as error:
+        if concerns_all(error):
+            raise
         repairs.report.failed += 1
         context.log.exception("looking at failed submissions failed")
         is_whole = False

@@ -28,13 +28,14 @@ class SweepReport:
     end of all runs, and left no bookmark.
 
     `unjudged`: runs that could not be judged, by reason, each counted once until it can; `failed`:
-    runs that were not repaired.
+    runs that were not repaired. `paused`: since when and by whom, where it therefore billed only.
     """
 
     seen: int = 0
     stranded: int = 0
     failed: int = 0
     billed: int = 0
+    paused: str = ""
     light: bool = False
     finished: bool = False
     unjudged: Counter[str] = field(default_factory=Counter)
@@ -44,6 +45,8 @@ class SweepReport:
     def summary(self) -> dict[str, object]:
         """What the function returns to Lambda."""
         figures = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "decisions"}
+        if not self.paused:
+            del figures["paused"]
         return {**figures, "unjudged": dict(self.unjudged), **self.decisions}
 
 

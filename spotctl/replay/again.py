@@ -133,7 +133,8 @@ def _recorded(attempt: Attempt, run: RecordedRun, capacity: str = "") -> Played:
     bill = replace(attempt.bill, began_at=attempt.began_at)
     if not capacity or capacity == bill.capacity:
         return Played(bill)
-    on_spot = replace(bill, capacity=capacity, amounts=_on_spot(run, bill))
+    rates = tuple(dict.fromkeys(rate for each in run.attempts for rate in each.bill.rates))
+    on_spot = replace(bill, capacity=capacity, amounts=_on_spot(run, bill), rates=rates)
     return Played(on_spot, is_estimated=True)
 
 

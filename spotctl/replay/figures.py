@@ -25,10 +25,14 @@ TITLES: Final[Mapping[str, str]] = {
     "savings_usd": "saved USD",
     "wasted_usd": "wasted USD",
     "net_savings_usd": "net USD",
+    "assumed_bills": "tasks at an assumed Spot rate (*)",
     "finished_runs": "runs that finished",
     "hours_to_finish": "their hours to finish",
 }
 """All figures, in order; but for the last two, they are the report's."""
+
+MADE_WITH_SPOT_RATE: Final = ("cost_usd", "savings_usd", "wasted_usd", "net_savings_usd")
+"""The figures that are marked where a Spot rate is assumed."""
 
 _OUTCOMES: Final = {
     FARGATE_SPOT: RerunOutcome.SPOT_RERUN,

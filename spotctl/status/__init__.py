@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def status(context: Context) -> list[Row]:
     """Return the rows of all parts. A part that cannot be read is a failed row, and no error."""
-    project = context.project
+    project, mode = context.project, context.project.settings.mode
     in_prefect = _try("Prefect", lambda: prefect_side.read(context))
     pool = None if isinstance(in_prefect, Row) else in_prefect.pool
     rows = [
@@ -28,13 +28,13 @@ def status(context: Context) -> list[Row]:
         *_rows("provision", lambda: provisioning.rows(provisioning.read(context))),
         *_rows("handler", lambda: handler.rows(handler.read(context), project)),
         *([in_prefect] if isinstance(in_prefect, Row) else prefect_side.rows(in_prefect, project)),
-        *_rows("other observers", lambda: observers.rows(observers.read(context))),
+        *_rows("other observers", lambda: observers.rows(observers.read(context), mode)),
     ]
-    if pool and pool.type == "ecs":
-        template = pool.template
+    if pool and pool.type == "ecs" and not isinstance(in_prefect, Row):
+        template, version = pool.template, in_prefect.version
         rows += _rows(
             "deployments",
-            lambda: deployments.rows(deployments.read(context, template), project),
+            lambda: deployments.rows(deployments.read(context, template, version), project),
         )
     return rows
 

@@ -1,14 +1,21 @@
 """Deployments whose runs would not be rescued well, and why: each may override the template."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.policy import NEVER_RERUN_TAG, OPT_IN_TAG, Mode, providers_of
+from chalicelib.core.provision.images import (
+    CLEAN_STOP_SINCE,
+    Version,
+    is_newer,
+    prefect_in,
+    said,
+    version_of,
+)
 from chalicelib.settings import Settings
 from spotctl.context import Context
 from spotctl.output import Row, ok, warning
@@ -17,6 +24,7 @@ from spotctl.project import Project
 from spotctl.status.prefect_side import (
     RELINQUISH,
     SIGTERM_BEHAVIOR,
+    STAYS_RUNNING,
     STOP_TIMEOUT_SECONDS,
     FlowContainer,
     container_of,
@@ -26,32 +34,26 @@ from spotctl.status.prefect_side import (
 Flaw = tuple[str, str]
 """What is wrong, and the next step."""
 
-CLEAN_STOP_SINCE: Final = (3, 8, 1)
-"""The first Prefect version that can relinquish a run on SIGTERM."""
-
-_PREFECT_IMAGE: Final = re.compile(
-    r"(?:^|/)prefecthq/prefect(?:-aws)?:(\d+)(?:\.(\d+))?(?:\.(\d+))?(-latest)?(?:-[\w.-]*)?$"
-)
-"""An image of Prefect's; three parts of a version, and whether its tag moves to newer ones."""
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A pool's deployments, its base job template, and the task definitions they name themselves.
 
     `definitions`: the flow's container by the name in a deployment; None where ECS has no such
-    task definition.
+    task definition. `server`: Prefect's version, () where it is unknown.
     """
 
     deployments: tuple[Deployment, ...]
     template: Mapping[str, Any] = field(hash=False)
     definitions: Mapping[str, FlowContainer | None] = field(hash=False)
+    server: Version = ()
 
 
-def read(context: Context, template: Mapping[str, Any]) -> Found:
+def read(context: Context, template: Mapping[str, Any], server: str) -> Found:
     """Read the deployments from Prefect, and their own task definitions from ECS.
 
-    `template`: the pool's base job template. Raises botocore's errors and PrefectSpotError.
+    `template`: the pool's base job template. `server`: Prefect's version, empty for an unknown one.
+    Raises botocore's errors and PrefectSpotError.
     """
     deployments = context.prefect.deployments(context.project.settings.work_pool)
     effective = [_effective_variables(deployment, template) for deployment in deployments]
@@ -61,6 +63,7 @@ def read(context: Context, template: Mapping[str, Any]) -> Found:
         deployments=deployments,
         template=template,
         definitions={name: _definition(ecs, name) for name in sorted(own)},
+        server=version_of(server),
     )
 
 
@@ -83,8 +86,8 @@ def _flaws_of(deployment: Deployment, found: Found, settings: Settings) -> list[
     variables = _effective_variables(deployment, found.template)
     return [
         *_capacity_flaws(variables, settings.ecs_clusters),
-        *_container_flaws(variables, found.definitions),
-        *_image_flaws(str(variables.get("image") or "")),
+        *_container_flaws(variables, found.definitions, settings.mode),
+        *_image_flaws(str(variables.get("image") or ""), found.server),
         *_tag_flaws(deployment.tags, settings.mode),
     ]
 
@@ -114,10 +117,12 @@ def _capacity_flaws(variables: Mapping[str, Any], clusters: Sequence[str]) -> It
 
 
 def _container_flaws(
-    variables: Mapping[str, Any], definitions: Mapping[str, FlowContainer | None]
+    variables: Mapping[str, Any], definitions: Mapping[str, FlowContainer | None], mode: Mode
 ) -> Iterator[Flaw]:
     behavior = (variables.get("env") or {}).get(SIGTERM_BEHAVIOR)
-    if behavior not in (None, RELINQUISH):
+    if behavior == RELINQUISH and not mode.ends_runs:
+        yield f"MODE is observe, but in its env {STAYS_RUNNING}", f"remove {SIGTERM_BEHAVIOR}"
+    elif behavior not in (None, RELINQUISH) and mode.ends_runs:
         yield f"its env sets {SIGTERM_BEHAVIOR}={behavior}", f"remove {SIGTERM_BEHAVIOR}"
     name = variables.get("task_definition_arn")
     if not name:
@@ -129,24 +134,23 @@ def _container_flaws(
     if container.stop_timeout != STOP_TIMEOUT_SECONDS:
         what = f"its own task definition gives {container.stop_timeout or 30} s to stop"
         yield what, f"set stopTimeout {STOP_TIMEOUT_SECONDS} in {name}"
-    if behavior is None and not container.relinquishes:
+    if behavior is None and container.relinquishes and not mode.ends_runs:
+        what = f"MODE is observe, but in its own task definition {STAYS_RUNNING}"
+        yield what, f"remove {SIGTERM_BEHAVIOR} from {name}"
+    elif behavior is None and mode.ends_runs and not container.relinquishes:
         what = f"its own task definition does not set {SIGTERM_BEHAVIOR}"
         yield what, f"set {SIGTERM_BEHAVIOR}={RELINQUISH} in {name}"
 
 
-def _image_flaws(image: str) -> Iterator[Flaw]:
-    version, since = _version_of(image), ".".join(map(str, CLEAN_STOP_SINCE))
-    if version is not None and version < CLEAN_STOP_SINCE[: len(version)]:
+def _image_flaws(image: str, server: Version) -> Iterator[Flaw]:
+    version = prefect_in(image)
+    if is_newer(CLEAN_STOP_SINCE, version):
+        since = said(CLEAN_STOP_SINCE)
         what = f"its image {image} is older than Prefect {since}: rescued from Running or Crashed"
         yield what, f"use an image with Prefect {since} or newer"
-
-
-def _version_of(image: str) -> tuple[int, ...] | None:
-    """Prefect's version, from its own images only: elsewhere the tag may be any version."""
-    match = _PREFECT_IMAGE.search(image)
-    if match is None or (match[4] and int(match[1]) >= CLEAN_STOP_SINCE[0]):
-        return None
-    return tuple(int(part) for part in match.groups()[:3] if part)
+    if is_newer(version, server):
+        what = f"its image {image} has a newer Prefect than the server's {said(server)}"
+        yield what, "use an image with the server's version, or upgrade the server"
 
 
 def _tag_flaws(tags: Sequence[str], mode: Mode) -> Iterator[Flaw]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
+from chalicelib.core.provision.model import is_scheduled
 from spotctl.context import Context
 from spotctl.errors import find
 from spotctl.output import DEPLOY, Row, failed, ok, warning
+from spotctl.pause import records
 from spotctl.project import Project
 
 LATE_SWEEP: Final = timedelta(minutes=20)
@@ -76,9 +77,8 @@ def read(context: Context) -> Found:
     project = context.project
     names = [project.function_name(function) for function in project.functions]
     dynamodb = context.aws.client("dynamodb")
-    records = RunTable(dynamodb, project.stack, owner="spotctl")
     missing = dynamodb.exceptions.ResourceNotFoundException
-    swept = find(records.read_sweep, missing) or SweepNotes()
+    swept = find(records(context).read_sweep, missing) or SweepNotes()
     return Found(
         functions=tuple(_function(context, name) for name in names),
         queue=_queue(context.aws.client("sqs"), project.failure_queue),
@@ -111,6 +111,10 @@ def _function_rows(function: Function, queue_arn: str) -> list[Row]:
 
 
 def _destination_row(part: str, function: Function, queue_arn: str) -> Row:
+    if is_scheduled(function.name):
+        if not function.failures_to:
+            return ok(part, "Active; its schedule calls it again")
+        return warning(part, f"Active, but its failures fill {function.failures_to}", _RESTORE)
     if function.failures_to and function.failures_to == queue_arn:
         return ok(part, "Active; failures are kept")
     found = "Active, but what fails three times is lost: no on-failure destination"
@@ -124,6 +128,10 @@ def _rule_row(rule: Rule, function: Function, queue_arn: str) -> Row:
     if not rule.is_enabled:
         step = f"aws events enable-rule --name {rule.name}"
         return failed(part, f"it is disabled: {function.name} receives no events", step)
+    if is_scheduled(function.name) and not rule.dead_letter_arn:
+        return ok(part, "enabled")
+    if is_scheduled(function.name):
+        return warning(part, f"enabled, but its failures fill {rule.dead_letter_arn}", _RESTORE)
     if rule.dead_letter_arn and rule.dead_letter_arn == queue_arn:
         return ok(part, "enabled; failures are kept")
     lost = "enabled, but what it cannot deliver is lost: no dead-letter queue"
@@ -144,6 +152,9 @@ def _queue_row(queue: Queue | None, name: str) -> Row:
 
 
 def _sweep_row(swept: SweepNotes, now: datetime) -> Row:
+    if swept.pause:
+        found = f"{swept.pause}: no run is rescued"
+        return warning("pause", found, "when the incident is over: spotctl resume")
     part = "last sweep"
     logs = "look at the log and the errors of the sweep function"
     if swept.swept_at is None:

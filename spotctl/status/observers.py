@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from chalicelib.core.model.policy import Mode
 from spotctl.context import Context
 from spotctl.output import Row, ok, warning
 
@@ -42,10 +43,13 @@ def is_an_observers(queue: str) -> bool:
     return queue == DEFAULT_QUEUE or queue.endswith(DEPLOYED_QUEUE_END)
 
 
-def rows(observers: tuple[Observer, ...]) -> list[Row]:
-    """Return a warning per observer."""
+def rows(observers: tuple[Observer, ...], mode: Mode) -> list[Row]:
+    """Return a warning per observer; in a mode that ends no run it is what does."""
     if not observers:
         return [ok("other observers", "none")]
+    if not mode.ends_runs:
+        rules = ", ".join(observer.rule for observer in observers)
+        return [ok("other observers", f"{rules}; in MODE observe they go on marking runs Crashed")]
     return [
         warning(
             f"observer {observer.rule}",

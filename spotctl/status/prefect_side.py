@@ -6,6 +6,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
+from chalicelib.core.provision.images import (
+    CLEAN_STOP_SINCE,
+    is_moving,
+    is_newer,
+    prefect_in,
+    said,
+    version_of,
+    worker_flaw,
+)
 from chalicelib.core.provision.pool_template import fixed_capacity
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
@@ -18,6 +27,9 @@ STOP_TIMEOUT_SECONDS: Final = 120
 
 SIGTERM_BEHAVIOR: Final = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 RELINQUISH: Final = "relinquish"
+STAYS_RUNNING: Final = (
+    f"{SIGTERM_BEHAVIOR}={RELINQUISH} is set: an interrupted run stays Running, and none ends it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +75,6 @@ def read(context: Context) -> Found:
     try:
         version = context.prefect.version()
         pool = context.prefect.work_pool(settings.work_pool)
-        if not version and pool is None:  # so far, no answer was surely Prefect's
-            context.prefect.confirm()
         workers = context.prefect.workers(settings.work_pool) if pool else ()
     except PrefectSpotError as error:
         return replace(found, error=error)
@@ -97,9 +107,9 @@ def rows(found: Found, project: Project) -> list[Row]:
     judged.append(ok("Prefect from here", f"{version} at {project.settings.prefect_api_url}"))
     judged.append(_pool_row(found.pool, project))
     if found.pool is not None:
-        complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour are set")
+        complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour fit MODE")
         judged += list(_template_rows(found.pool.template, project)) or [complete]
-        judged.append(_worker_row(found))
+        judged += [_worker_row(found), *_version_rows(found, project)]
     return judged
 
 
@@ -153,7 +163,12 @@ def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Ro
         what = f"{given}: a flow gets less time to stop than Spot allows"
         step = f"{fix}: set stopTimeout {STOP_TIMEOUT_SECONDS} in the container definition"
         yield warning("pool: stopTimeout", what, step)
-    if not container.relinquishes:
+    ends_runs = project.settings.mode.ends_runs
+    if container.relinquishes and not ends_runs:
+        what = f"MODE is observe, but {STAYS_RUNNING}"
+        step = f"{fix}: remove {SIGTERM_BEHAVIOR} from the container's environment"
+        yield warning("pool: SIGTERM behaviour", what, step)
+    if ends_runs and not container.relinquishes:
         what = "interrupted flows are rescued from Running or Crashed, not from a clean stop"
         step = f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment"
         yield warning("pool: SIGTERM behaviour", what, step)
@@ -174,6 +189,34 @@ def _worker_row(found: Found) -> Row:
     version = f", Prefect {newest.version}" if newest.version else ""
     heartbeat = _ago(newest.last_heartbeat, found.now) if newest.last_heartbeat else "unknown"
     return ok("worker", f"{len(online)} online{version}; last heartbeat {heartbeat}")
+
+
+def _version_rows(found: Found, project: Project) -> Iterator[Row]:
+    """Compare server, worker and the pool's image: a worker must not be newer than its server."""
+    image = "" if project.is_rescue_only else project.settings.worker_image
+    flow_image = str(default_of(found.pool.template, "image") or "") if found.pool else ""
+    running = next((w.version for w in found.workers if w.is_online and w.version), "")
+    server, worker = version_of(found.version), version_of(running) or prefect_in(image)
+    flow = prefect_in(flow_image) if flow_image else worker  # prefect-aws takes the worker's
+    if flaw := worker_flaw(image, found.version):
+        yield failed("worker: image", *flaw)
+    elif is_newer(worker, server):
+        what = f"the worker runs Prefect {running}, newer than the server's {found.version}"
+        yield failed("worker: version", what, "give the worker the server's version")
+    if image and is_moving(image):
+        what = f"WORKER_IMAGE {image} is another image at each start, a nightly build at times"
+        yield warning("worker: image", what, "remove WORKER_IMAGE, or name a released version")
+    known = f"server {said(server)}, worker {said(worker)}, pool's image {said(flow)}"
+    if is_newer(CLEAN_STOP_SINCE, flow):
+        what = f"{known}: flows older than {said(CLEAN_STOP_SINCE)} cannot relinquish their run"
+        yield warning(
+            "versions", what, f"use an image with Prefect {said(CLEAN_STOP_SINCE)} or newer"
+        )
+    elif is_newer(flow, server):
+        step = "use an image with the server's version, or upgrade the server"
+        yield warning("versions", f"{known}: flows are newer than the server", step)
+    else:
+        yield ok("versions", known)
 
 
 def _ago(at: datetime, now: datetime) -> str:

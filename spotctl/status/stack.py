@@ -1,4 +1,4 @@
-"""The CloudFormation stack, the ECS clusters and the worker's service."""
+"""The CloudFormation stack, the ECS clusters, the worker's service, and the region's rates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+import infra
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.pricing import rates_of
 from spotctl.context import Context
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.project import Project
@@ -47,6 +49,7 @@ class Found:
     stack_reason: str
     clusters: tuple[Cluster, ...]
     service: Service | None
+    region: str
 
 
 def read(context: Context) -> Found:
@@ -63,6 +66,7 @@ def read(context: Context) -> Found:
         stack_reason=str(described.get("StackStatusReason", "")),
         clusters=clusters,
         service=service,
+        region=context.aws.region,
     )
 
 
@@ -83,12 +87,28 @@ def describe_stack(context: Context) -> Mapping[str, Any] | None:
 
 
 def rows(found: Found, project: Project) -> list[Row]:
-    """Judge stack, clusters and service."""
+    """Judge stack, clusters, service and rates."""
     judged = [_stack_row(found, project.stack)]
     judged += [_cluster_row(cluster, project) for cluster in found.clusters]
     if not project.is_rescue_only:
         judged.append(_service_row(found.service))
-    return judged
+    return [*judged, _rates_row(found.region, project)]
+
+
+def _rates_row(region: str, project: Project) -> Row:
+    settings = project.settings
+    try:
+        rates = rates_of(
+            infra.load("prices.json"), settings.rates, settings.assumed_spot_discount
+        ).values()
+    except ValueError as error:
+        return failed("rates", f"RATES contradict the shipped rates: {error}", "correct RATES")
+    spot = {r.architecture: r for r in rates if (r.region, r.capacity) == (region, FARGATE_SPOT)}
+    known = "; ".join(f"{name}: {rate.source}" for name, rate in spot.items())
+    what = f"Spot in {region}: {known or 'none, so tasks are counted without amounts'}"
+    if spot and not any(rate.is_assumed for rate in spot.values()):
+        return ok("rates", what)
+    return warning("rates", what, "set RATES, or have `make prices` read the published ones")
 
 
 def _stack_row(found: Found, name: str) -> Row:

@@ -1,23 +1,30 @@
-"""The two twins, and four real servers.
+"""The two twins, four real servers, and one that looks like Prefect Cloud.
 
 The twins are asked directly; the servers are newest and oldest Prefect, on SQLite and PostgreSQL,
 asked by our REST client. Those on PostgreSQL have CSRF protection.
+
+The last is the newest server behind a proxy: it serves no version, no greeting and no CSRF token,
+as Cloud, and words every 404 in its own way.
 
 One server at a time: pytest runs all tests of one backend before it starts the next.
 `--servers=newest` asks the twins and the newest Prefect on SQLite, `--servers=others` all others.
 """
 
 import base64
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
+from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
+from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectRefusedError
+from localcloud.fault_proxy import Answer, FaultProxy, ProxiedRequest
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Supervisor
@@ -32,9 +39,19 @@ SECONDS_LEFT = 60.0
 
 SERVERS = {
     "newest": ("twin", "twin-oldest", "newest-sqlite"),
-    "others": ("newest-postgres", "oldest-sqlite", "oldest-postgres"),
+    "others": ("cloud-sqlite", "newest-postgres", "oldest-sqlite", "oldest-postgres"),
 }
 """What `--servers` chooses: what `make test` asks, and what only `make test-all` asks."""
+
+
+class CloudLike(FaultProxy):
+    """Passes on what Prefect Cloud serves as well, and words its 404s otherwise."""
+
+    def ask_upstream(self, request: ProxiedRequest) -> Answer:
+        is_served = not re.match(r"/api/(admin|hello|csrf-token|version)\b", request.path)
+        answer = super().ask_upstream(request) if is_served else Answer(404)
+        missing = b'{"error": {"code": "resource_missing"}}'
+        return Answer(404, body=missing) if answer.status == 404 else answer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,7 +104,10 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
             )
         )
         assert server.version.startswith("3.4.") == is_oldest
-        yield real_stage(server.api_url, auth_string, is_oldest=is_oldest, csrf=csrf)
+        direct = server.api_url
+        cloud = stack.enter_context(CloudLike(direct)) if name.startswith("cloud") else None
+        asked = cloud.url + urlsplit(direct).path if cloud else direct
+        yield real_stage(asked, direct, auth_string, is_oldest=is_oldest, csrf=csrf)
 
 
 def twin_stage(*, is_oldest: bool) -> Stage:
@@ -99,7 +119,9 @@ def twin_stage(*, is_oldest: bool) -> Stage:
     return Stage(twin, twin, is_oldest, True, unauthorized, pools, pools)
 
 
-def real_stage(api_url: str, auth_string: str | None, *, is_oldest: bool, csrf: bool) -> Stage:
+def real_stage(
+    api_url: str, direct: str, auth_string: str | None, *, is_oldest: bool, csrf: bool
+) -> Stage:
     """The product's own REST client on one side, plain requests on the other."""
 
     shared = Connections(api_url)
@@ -108,7 +130,7 @@ def real_stage(api_url: str, auth_string: str | None, *, is_oldest: bool, csrf: 
         header = None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"
         return JsonHttp(api_url, lambda _fresh: header, lambda: SECONDS_LEFT, connections=shared)
 
-    controls = RealPrefect(api_url, auth_string, csrf=csrf)
+    controls = RealPrefect(direct, auth_string, csrf=csrf)
     prefect, pools = PrefectRest(http(auth_string)), PrefectWorkPools(http(auth_string))
     unauthorized, protected = PrefectRest(http("admin:wrong")), shared if csrf else None
     is_shut = auth_string is not None

@@ -16,7 +16,7 @@ __all__ = ["pytest_runtest_makereport", "stage", "stories"]
 
 OPTIONS = Options(
     # Not a second less: a sweep must not be faster than a busy worker with any story's run.
-    settings={"SWEEP_GRACE_SECONDS": "30"},
+    settings={"SWEEP_GRACE_SECONDS": "30", "DEPLOYMENT_METRICS": "true"},
     # Time for the one handler before the next event comes: on Fargate it is half a minute.
     timings=Timings(deprovisioning_seconds=5),
     retry_scale=0.3,  # 18 and 36 s: a lease lives for the 20 s and 5 more

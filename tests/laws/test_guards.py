@@ -32,6 +32,7 @@ LONG, SHORT = 400_000.0, 60.0
 """Seconds of a deployment's completed run: too long for Spot by economics, and short enough."""
 
 OF_A_RESCUE = [
+    "records.read_pause",
     "records.acquire",
     "prefect.read_history",
     "prefect.read_run",

@@ -21,6 +21,7 @@ from chalicelib.core.model.flow_run import ProposedState, RunState, StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError, PrefectUnreadableError
+from chalicelib.functions.run_tasks import MOST_READS
 from chalicelib.functions.sweep import PAGE, sweep
 from chalicelib.functions.sweep_report import UNREAD, SweepReport
 from tests.laws.test_fuzz import jsons, own_tags, texts
@@ -230,7 +231,7 @@ def test_a_failed_submission_whose_history_takes_long_leaves_time_for_the_others
             raise PrefectUnavailableError("503", next_step="none")
 
         shown = copy(universe.prefect)
-        shown.read_history = read_history  # type: ignore[method-assign]
+        shown.read_history = read_history  # type: ignore[method-assign,assignment]
         return shown
 
     context = replace(
@@ -263,6 +264,19 @@ def test_a_run_that_prefect_shows_as_its_own_subflow_is_met_once(universe: Unive
     for _ in range(2):
         assert swept(universe).finished
     assert universe.prefect.runs[child].state.type is StateType.CRASHED
+
+
+def test_subflows_that_call_subflows_without_end_are_followed_fifty_deep(
+    universe: Universe,
+) -> None:
+    run, task = universe.running()
+    inner = run.id
+    for _ in range(MOST_READS + 10):
+        inner = universe.prefect.create_child(inner)
+    universe.stops(task)
+    universe.deliver(universe.exits(task)[1])
+    assert universe.prefect.is_due(run.id)
+    assert universe.calls.count("prefect.find_live_children") == MOST_READS
 
 
 def test_a_run_of_many_tags_and_interruptions_is_rerun_and_its_record_fits_the_table(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import ProposedState, StateType
-from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.policy import Mode, Pause, Policy
 from chalicelib.core.money.report import Counts
-from chalicelib.errors import PrefectUnavailableError
+from chalicelib.errors import PrefectNotNowError, PrefectUnavailableError
 from chalicelib.functions.sweep import LIGHT_STAGES, LIVE, PAGE, STAGES, sweep
 from chalicelib.functions.sweep_report import SweepReport
 from tests.laws.universe import BY_ITSELF, OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
@@ -351,6 +352,36 @@ def test_observe_mode_touches_nothing() -> None:
     universe.sweep()
     assert [run.states for run in runs] == before
     assert len(before) == 6
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+@pytest.mark.parametrize("hours", [0, 3])
+def test_a_paused_stage_touches_no_run_and_catches_up_once_it_is_resumed(
+    universe: Universe, scheduled: bool, hours: int
+) -> None:
+    """Runs that Spot took meanwhile, also those whose task ECS has forgotten by then."""
+    universe.sweep()
+    pause = universe.stored.pause = Pause(universe.now, "arn:aws:iam::1:user/ops")
+    taken = [stopped(universe) for _ in range(3)]
+    dead = [stopped(universe, **OUT_OF_MEMORY) for _ in range(2)]
+    before = [list(run.states) for run in (*taken, *dead)]
+    for _ in range(4):
+        universe.passes(300)
+        paused = sweep(universe.context(), {"detail-type": "Scheduled Event"} if scheduled else {})
+    assert [run.states for run in (*taken, *dead)] == before
+    assert not [call for call in universe.calls if call.startswith("prefect.change_run")]
+    assert paused.summary["paused"] == str(pause)
+    age = Decimal((universe.now - pause.paused_at).total_seconds())
+    assert universe.measured[-1].values == {Metric.PAUSED_SECONDS: age}
+    assert len(universe.bills.bills) == len(before), "billing goes on"
+    universe.passes(hours * HOUR)
+    if hours:
+        universe.tasks.clear()
+    universe.stored.pause = None
+    assert "paused" not in swept(universe).summary
+    assert all(universe.prefect.is_due(run.id) for run in taken)
+    if not hours:
+        assert {run.state.type for run in dead} == {StateType.CRASHED}
 
 
 @settings(max_examples=9, deadline=None)
@@ -706,6 +737,30 @@ def test_a_light_look_without_prefect_is_logged_and_no_failure(universe: Univers
     minutely(universe)
     universe.prefect.failure = PrefectUnavailableError("503", next_step="none")
     assert minutely(universe).failed == 1
+
+
+@pytest.mark.parametrize("rescued", [0, 1, PAGE + 1], ids=["at once", "soon", "on page two"])
+def test_a_sweep_that_prefect_puts_off_ends_and_a_later_one_goes_on(
+    universe: Universe, rescued: int
+) -> None:
+    """It asks for nothing more, and judges every run in the end."""
+    runs = [stopped(universe).id for _ in range(PAGE + 5)]
+    universe.passes(300)
+    left = [rescued]
+
+    def asks_for_time(_: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise PrefectNotNowError("429", "none", universe.now, lasts=False)
+
+    before_each(universe, "read_history", asks_for_time)
+    with pytest.raises(PrefectNotNowError):
+        sweep(universe.context(), {})
+    assert left == [-1], "nobody asks for the next run"
+    del universe.prefect.read_history
+    while not universe.sweep().finished:  # type: ignore[union-attr]  # it does not fail
+        pass
+    assert all(map(universe.prefect.is_due, runs))
 
 
 def test_a_scheduled_sweep_ends_before_the_next_call_and_that_goes_on(universe: Universe) -> None:

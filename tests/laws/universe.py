@@ -286,10 +286,11 @@ class Universe:
         """The context as one handler sees it, whose calls go through `wire`."""
         self.wire = wire or Tripwire()
         prefect = self.wire.around(self.prefect, "prefect")
+        records = self.wire.around(self.records(), "records")
         return Context(
             prefect=prefect,
             with_timeout=lambda _seconds: prefect,
-            records=self.wire.around(self.records(), "records"),
+            records=records,
             bills=self.wire.around(self.bills, "bills"),
             tasks=self.wire.around(InMemoryTasks(self.tasks, self.shows_stopped), "tasks"),
             log=self.log,
@@ -306,6 +307,7 @@ class Universe:
             pause=self.passes,
             gather=one_by_one,
             measure=self.measured.append,
+            paused=records.read_pause,
         )
 
     def handle(self, event: dict[str, Any], wire: Tripwire | None = None) -> Decision | None:

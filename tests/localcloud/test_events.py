@@ -84,6 +84,15 @@ def test_tasks_on_ec2_wake_no_function(bus: Bus) -> None:
     assert [name for name, _ in bus.invoked] == ["react", "meter"] * 2
 
 
+def test_tasks_of_another_teams_cluster_wake_no_function(bus: Bus) -> None:
+    bus.add_rule(SPOT_EVENTS)
+    bus.add_rule(FARGATE_STOPS, ARN.format("lambda", "function:meter"))
+    for cluster in ("another", "not-prefect-spot-dev", "prefect-spot-dev-2", "prefect-spot-dev"):
+        arn = ARN.format("ecs", f"cluster/{cluster}")
+        bus.router.put(task_event({"lastStatus": "STOPPED", "clusterArn": arn}))
+    assert [name for name, _ in bus.invoked] == ["react", "meter"]
+
+
 def test_a_runs_delivery_plan_touches_no_other_runs_events(bus: Bus) -> None:
     bus.add_rule(OF_ECS)
     bus.router.plan = drop(lambda event: event["detail"]["version"] == 2)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from chalicelib.core.provision.model import is_scheduled
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import AUTH_PARAMETER, STACK, stack_outputs, store_credential
 from localcloud.cloud import LAMBDA_PYTHON, PROVISION
@@ -102,9 +103,13 @@ def test_calls_alone_lead_from_nothing_to_ready_past_what_is_in_the_way(deployed
     assert "canary" not in str(seen)
     assert {target["Arn"].rpartition(":")[2] for target in seen["targets"]} == FUNCTIONS
     for target in seen["targets"]:
-        assert target["DeadLetterConfig"]["Arn"].endswith(f":{STACK}-failures")
         config = aws.client("lambda").get_function_event_invoke_config(FunctionName=target["Arn"])
-        assert config["DestinationConfig"]["OnFailure"]["Destination"].endswith("-failures")
+        on_failure = config["DestinationConfig"].get("OnFailure", {})
+        kept = [target.get("DeadLetterConfig", {}).get("Arn"), on_failure.get("Destination")]
+        if is_scheduled(target["Arn"]):
+            assert kept == [None, None]
+        else:
+            assert [str(arn).rpartition(":")[2] for arn in kept] == [f"{STACK}-failures"] * 2
 
 
 def test_after_another_deploy_everything_is_restored_and_only_what_is_new_is_changed(

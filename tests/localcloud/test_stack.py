@@ -29,7 +29,8 @@ def test_what_motos_own_cloudformation_would_drop_arrives(stack: StackUnderTest)
     [rule] = client("s3").get_bucket_lifecycle_configuration(**bucket)["Rules"]
     assert rule["Expiration"] == {"Days": 90}
     alarms = client("cloudwatch").describe_alarms()["MetricAlarms"]
-    assert {tuple(alarm["AlarmActions"]) for alarm in alarms} == {(outputs["AlarmTopicArn"],)}
+    sent = {(*alarm["AlarmActions"], *alarm["OKActions"]) for alarm in alarms}
+    assert sent == {(outputs["AlarmTopicArn"],) * 2}
 
 
 def test_update_changes_what_differs_and_nothing_else(stack: StackUnderTest) -> None:

@@ -6,12 +6,13 @@ What DynamoDB refuses, they refuse.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from chalicelib.adapters.records import values_of
 from chalicelib.core.model.flow_run import RunRecord
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import SweepNotes
 from chalicelib.core.money.bill import Bill, Deployment
 from chalicelib.core.money.report import Counts, DailySum
@@ -34,6 +35,7 @@ class StoredRecords:
 
     runs: dict[UUID, StoredRun] = field(default_factory=dict)
     sweep: SweepNotes = field(default_factory=SweepNotes)
+    pause: Pause | None = None
 
 
 @dataclass
@@ -51,11 +53,14 @@ class InMemoryRecords:
         return {run: self.read(run) for run in flow_run_ids if run in self.stored.runs}
 
     def read_sweep(self) -> SweepNotes:
-        return self.stored.sweep
+        return replace(self.stored.sweep, pause=self.stored.pause)
 
     def save_sweep(self, notes: SweepNotes) -> None:
         check(values_of(notes))
         self.stored.sweep = notes
+
+    def read_pause(self) -> Pause | None:
+        return self.stored.pause
 
     def acquire(self, flow_run_id: UUID, now: datetime, lease: timedelta) -> RunRecord:
         run = self.stored.runs.setdefault(flow_run_id, StoredRun(RunRecord(flow_run_id)))

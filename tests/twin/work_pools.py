@@ -28,8 +28,13 @@ class InMemoryWorkPools:
         self.pools: dict[str, PoolSeen] = {}
         self.calls: list[str] = []
         self.failure: PrefectSpotError | None = None
+        self.version = ""
 
     # The port.
+
+    def server_version(self) -> str:
+        self._called("server_version")
+        return self.version
 
     def read(self, name: str) -> WorkPool | None:
         self._called("read")

@@ -29,15 +29,20 @@ _ARNS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
 
 def parameters(**changes: str) -> dict[str, str]:
     """Return what `provision` passes by default, changed by `changes`."""
+    ordinary = parameters_of()
+    assert set(changes) <= set(ordinary)
+    return {**ordinary, **changes}
+
+
+def parameters_of(**settings: str) -> dict[str, str]:
+    """Return what `provision` passes with these settings beside those that are needed."""
     environment = {
         "PREFECT_API_URL": "https://prefect.example.com/api",
         "PREFECT_API_KEY_PARAMETER": "/prefect-spot/dev/api-key",
         "VPC_ID": "vpc-0123456789abcdef0",
         "SUBNET_IDS": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
     }
-    ordinary = stack_parameters(read_settings(environment))
-    assert set(changes) <= set(ordinary)
-    return {**ordinary, **changes}
+    return stack_parameters(read_settings({**environment, **settings}))
 
 
 def rescue_only(**changes: str) -> dict[str, str]:

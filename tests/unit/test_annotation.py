@@ -4,11 +4,13 @@ Amounts: (0.0128 USD * 0.25 vCPU + 0.0014 USD * 0.5 GiB) * 99 s / 3600 s, as AWS
 """
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.pricing import with_assumed
 from chalicelib.core.rescue.actions import Annotate, Annotation
 from chalicelib.core.rescue.decide import decide
 from tests.make import make_rate, make_run, make_snapshot, make_task
@@ -23,6 +25,9 @@ def annotation(*, tags: tuple[str, ...] = (), **changes: Any) -> Annotation:
     return next(a.annotation for a in decide(snapshot).actions if isinstance(a, Annotate))
 
 
+ON_DEMAND = make_rate("FARGATE", "0.04", "0.004375")
+ASSUMED = with_assumed({ON_DEMAND.key: ON_DEMAND}, Decimal("0.68"))
+ASSUMED_LOSS = "at most 0.00010725 USD, estimated, at an assumed rate |"
 CONTENTS: dict[str, tuple[dict[str, Any], str]] = {
     "count": ({"tags": ("spot-retries:2",)}, "Spot interruption 1 of 2"),
     "spent budget": ({"tags": ("spot-retries:0",)}, "interruption 1 (allowed on Spot: 0)"),
@@ -30,7 +35,8 @@ CONTENTS: dict[str, tuple[dict[str, Any], str]] = {
     "zone": ({}, "| Availability zone | us-east-1b |"),
     "time": ({}, "| Time | 2026-11-23 11:59:59 UTC |"),
     "time lost": ({}, "at most 99 s"),
-    "money lost": ({}, "at most 0.00010725 USD"),
+    "money lost": ({}, "at most 0.00010725 USD, estimated |"),
+    "money lost, at an assumed rate": ({"policy": replace(OBSERVING, rates=ASSUMED)}, ASSUMED_LOSS),
     "no rate": ({"policy": replace(OBSERVING, rates={})}, "| Money lost | no rate known for "),
     "next step": ({}, "would be rerun on FARGATE_SPOT."),
     "next step, on demand": ({"tags": ("spot-retries:0",)}, "would be rerun on FARGATE."),

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from moto.events.models import EventPattern
 
 from app import FARGATE_STOPS, SPOT_EVENTS, app
-from tests.make import make_event
+from chalicelib import wiring
+from chalicelib.errors import SettingError
+from tests.make import CLUSTER_ARN, make_event
 
+OF_CLUSTER = CLUSTER_ARN.removesuffix("prefect-spot-dev")
 NOT_SPOT = {"capacityProviderName": None}
 BY_ITSELF = {"stopCode": "EssentialContainerExited", "stoppedReason": "exited"}
 
@@ -51,6 +56,10 @@ DRILL = {"stopCode": "UserInitiated", "stoppedReason": "prefect-spot drill 7", *
             for launch_type in ("EC2", "EXTERNAL", "MANAGED_INSTANCES")
             for detail in ({}, DRILL, {"stopCode": "TaskFailedToStart"})
         ),
+        *(
+            pytest.param(make_event({"clusterArn": f"{OF_CLUSTER}{name}"}), False, id=name)
+            for name in ("prefect-spot-dev-2", "my-prefect-spot-dev", "default", "")
+        ),
         pytest.param(make_event(source="aws.ec2"), False, id="another source"),
         pytest.param(
             {**make_event(), "detail-type": "ECS Service Action"}, False, id="another kind"
@@ -75,6 +84,70 @@ def test_the_end_of_every_fargate_task_wakes_meter_and_nothing_else_does(
     assert pattern.matches_event(make_event({**ended, "launchType": None}))
     assert not pattern.matches_event(make_event({**ended, "launchType": "EC2"}))
     assert not pattern.matches_event(make_event(ended, source="aws.batch"))
+    elsewhere = {**ended, "clusterArn": f"{OF_CLUSTER}another"}
+    assert not pattern.matches_event(make_event(elsewhere))
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,30}", fullmatch=True)
+CLUSTERS = st.lists(NAMES, min_size=1, max_size=4, unique=True)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(ours=CLUSTERS, others=CLUSTERS, are_arns=st.booleans())
+def test_a_rule_passes_the_tasks_of_the_stages_clusters_and_of_no_other(
+    ours: list[str], others: list[str], are_arns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECS_CLUSTER", ",".join(f"{OF_CLUSTER * are_arns}{name}" for name in ours))
+    detail = {"clusterArn": wiring.cluster_filters()}
+    pattern: Any = EventPattern.load(json.dumps({"detail": detail}))
+    for name in (*ours, *others):
+        event = make_event({"clusterArn": f"{OF_CLUSTER}{name}"})
+        assert bool(pattern.matches_event(event)) is (name in ours)
+
+
+def test_more_clusters_than_a_rule_takes_are_left_to_the_functions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pattern has 2,048 characters; the functions look at the cluster, too."""
+    clusters = [f"cluster-{number:0>240}" for number in range(20)]
+    for given_ in (clusters[:5], clusters):
+        monkeypatch.setenv("ECS_CLUSTER", ",".join(given_))
+        filters = wiring.cluster_filters()
+        detail = {**SPOT_EVENTS["detail"], "clusterArn": filters}
+        assert len(json.dumps({**SPOT_EVENTS, "detail": detail})) <= 2_048
+        assert (filters == [{"prefix": "arn:"}]) is (given_ == clusters)
+    monkeypatch.setenv("ECS_CLUSTER", " , ")
+    with pytest.raises(SettingError, match="ECS_CLUSTER"):
+        wiring.cluster_filters()
+
+
+def test_chalice_makes_the_rules_with_the_variables_of_the_stage_it_deploys(tmp_path: Path) -> None:
+    """As `chalice deploy` and `chalice package` load the app, from a shell without settings."""
+    for name in ("app.py", "chalicelib", "infra"):
+        (tmp_path / name).symlink_to(Path(__file__).parents[2] / name)
+    stages = {
+        "prod": {"environment_variables": {"STAGE": "prod"}},
+        "own": {"environment_variables": {"STAGE": "own", "ECS_CLUSTER": "one,two"}},
+    }
+    (tmp_path / ".chalice").mkdir()
+    config = {"version": "2.0", "app_name": "prefect-spot", "stages": stages}
+    (tmp_path / ".chalice" / "config.json").write_text(json.dumps(config))
+    script = (
+        "import json, os, sys; from chalice.cli.factory import CLIFactory;"
+        "config = CLIFactory('.', environ=os.environ).create_config_obj(sys.argv[1]);"
+        "sources = config.chalice_app.event_sources[:2];"
+        "print(json.dumps([s.event_pattern['detail']['clusterArn'] for s in sources]))"
+    )
+    for stage, names in (("prod", ["prefect-spot-prod"]), ("own", ["one", "two"])):
+        answer = subprocess.run(
+            [sys.executable, "-c", script, stage],
+            cwd=tmp_path,
+            env={"PYTHONDONTWRITEBYTECODE": "1", "AWS_DEFAULT_REGION": "us-east-1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(answer.stdout) == [[{"suffix": f":cluster/{n}"} for n in names]] * 2
 
 
 def test_the_functions_are_deployed_under_their_names() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import infra
 from chalicelib.core.model.ecs_task import Cause, Task
 from chalicelib.core.model.flow_run import (
     OVER_STATES,
@@ -21,6 +22,7 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.pricing import Rates, read_table, with_assumed
 from chalicelib.core.money.bill import (
     Bill,
     Deployment,
@@ -60,9 +62,15 @@ def stopped(**changes: Any) -> Task:
     return make_task(**{**ordinary, **changes})
 
 
-def bill(task: Task, *, wasted: Decimal | int = 0, cause: Cause = Cause.SPOT_INTERRUPTION) -> Bill:
+def bill(
+    task: Task,
+    *,
+    wasted: Decimal | int = 0,
+    cause: Cause = Cause.SPOT_INTERRUPTION,
+    rates: Rates = RATES,
+) -> Bill:
     return bill_of(
-        task, RATES, deployment=ETL, cause=cause, wasted_seconds=Decimal(wasted), now=NOW
+        task, rates, deployment=ETL, cause=cause, wasted_seconds=Decimal(wasted), now=NOW
     )
 
 
@@ -97,6 +105,38 @@ def test_a_bill_that_lacks_something_names_it_and_has_no_figure_made_of_it(
     assert partial.seconds == charged
     assert (partial.amounts is not None, bool(partial.rates)) == (amounts, amounts)
     assert any(missing in shortcoming for shortcoming in partial.shortcomings)
+
+
+EVERYWHERE = with_assumed(read_table(infra.load("prices.json")), Decimal("0.68"))
+
+
+@pytest.mark.parametrize(
+    ("region", "architecture", "capacity", "usd_per_hour", "is_assumed"),
+    [
+        ("eu-central-1", "x86_64", "FARGATE_SPOT", "0.0181696", True),
+        ("us-gov-west-1", "x86_64", "FARGATE_SPOT", "0.018944", True),
+        ("ap-south-1", "arm64", "FARGATE_SPOT", "0.009296", True),
+        ("eu-central-1", "x86_64", "FARGATE", "0.05678", False),
+        ("us-east-1", "x86_64", "FARGATE_SPOT", "0.01571925", False),
+        ("us-east-1", "windows", "FARGATE", None, False),
+        ("eu-central-1", "windows", "FARGATE_SPOT", None, False),
+        ("mars-1", "x86_64", "FARGATE_SPOT", None, False),
+    ],
+)
+def test_a_bill_and_its_sum_say_whether_the_spot_rate_is_assumed(
+    region: str, architecture: str, capacity: str, usd_per_hour: str | None, is_assumed: bool
+) -> None:
+    task = stopped(
+        arn=TASK_ARN.replace("us-east-1", region),
+        architecture=architecture,
+        capacity_provider="" if capacity == "FARGATE" else capacity,
+    )
+    made = bill(task, rates=EVERYWHERE)
+    assert made.is_assumed is is_assumed
+    assert (made.amounts and made.amounts.cost_usd) == (usd_per_hour and Decimal(usd_per_hour))
+    assert bool(made.shortcomings) is (usd_per_hour is None)
+    counts = sum_of(made, RerunOutcome.NONE, first_of_its_run=True).counts
+    assert (counts.assumed_bills, counts.partial_bills) == (is_assumed, usd_per_hour is None)
 
 
 def test_a_bill_without_an_end_is_dated_by_what_ecs_reported_last() -> None:

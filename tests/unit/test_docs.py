@@ -14,7 +14,7 @@ from chalicelib import errors
 from chalicelib.errors import PrefectSpotError
 from spotctl.cli import app as spotctl
 from tests.tiers import GROUPS
-from tools import costs
+from tools import costs, requests
 from tools.site import Loads
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -159,6 +159,11 @@ def test_a_file_that_is_named_is_there(page: Path) -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/money.md"])
 def test_what_it_costs_is_what_the_command_prints(page: str) -> None:
     assert costs.table() in (ROOT / page).read_text(), "put in what tools.costs prints"
+
+
+def test_the_requests_to_prefect_are_those_that_the_command_counts() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert requests.table() in page, "put in what tools.requests prints"
 
 
 def commands_in(markdown: str) -> list[str]:

@@ -16,6 +16,7 @@ from chalicelib.core.model.pricing import (
     read_rate,
     read_table,
     seconds_between,
+    with_assumed,
     with_own,
 )
 from tests.make import NOW, make_rate, seconds
@@ -99,6 +100,45 @@ def test_own_rates_below_the_shipped_spot_rate_are_refused() -> None:
     own = read_own_rates("us-east-1/x86_64/FARGATE=0.01/0.003")
     with pytest.raises(ValueError, match="us-east-1/x86_64: Spot is above on-demand"):
         with_own({RATE.key: RATE, SPOT.key: SPOT}, own)
+
+
+REGIONS = (
+    *("af-south-1", "ap-east-1", "ap-northeast-1", "ap-northeast-2", "ap-south-1"),
+    *("ap-southeast-1", "ap-southeast-2", "ca-central-1", "eu-central-1", "eu-north-1"),
+    *("eu-south-1", "eu-west-1", "eu-west-2", "eu-west-3", "me-south-1", "sa-east-1"),
+    *("us-east-1", "us-east-2", "us-gov-east-1", "us-gov-west-1", "us-west-1", "us-west-2"),
+)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("discount", [Decimal("0.68"), Decimal("0.5"), Decimal(0)])
+def test_every_region_has_rates_and_says_whether_spots_is_assumed(
+    region: str, discount: Decimal
+) -> None:
+    shipped = read_table(table())
+    rates = with_assumed(shipped, discount)
+    on_demand, spot = (rates[region, "x86_64", c] for c in ("FARGATE", "FARGATE_SPOT"))
+    assert not on_demand.is_assumed
+    assert spot.is_assumed is (region not in ("us-east-1", "eu-west-1"))
+    if spot.is_assumed:
+        assert spot.vcpu_hour_usd == on_demand.vcpu_hour_usd * (1 - discount)
+        assert spot.gb_hour_usd == on_demand.gb_hour_usd * (1 - discount)
+        assert (spot.date, spot.storage_gb_hour_usd) == (on_demand.date, None)
+    else:
+        assert spot == shipped[spot.key]
+    assert read_rate(str(spot)) == spot
+    assert checked(rates.values()) == rates
+
+
+def test_a_rate_of_ones_own_is_never_assumed_and_is_what_others_are_assumed_from() -> None:
+    own = "eu-west-3/x86_64/FARGATE_SPOT=0.012/0.0013, eu-central-1/x86_64/FARGATE=0.03/0.004"
+    shipped = read_table(table())
+    rates = with_assumed(with_own(shipped, read_own_rates(own)), Decimal("0.75"))
+    assert not rates["eu-west-3", "x86_64", "FARGATE_SPOT"].is_assumed
+    assumed = rates["eu-central-1", "x86_64", "FARGATE_SPOT"]
+    assert (assumed.vcpu_hour_usd, assumed.gb_hour_usd) == (Decimal("0.0075"), Decimal("0.001"))
+    assert assumed.source == "assumed: on-demand less 75 %"
+    assert ("cn-north-1", "x86_64", "FARGATE_SPOT") not in rates
 
 
 def test_old_rates_are_warned_of_and_ones_own_are_not() -> None:

@@ -18,7 +18,7 @@ from botocore import xform_name
 from chalice import awsclient
 
 import infra
-from chalicelib.core.provision.model import TEMPLATE_TAG
+from chalicelib.core.provision.model import SCHEDULED, TEMPLATE_TAG
 from chalicelib.errors import SettingError
 from chalicelib.settings import FUNCTIONS, stack_parameters
 from localcloud.deployment import PROJECT
@@ -199,8 +199,7 @@ OWN = actions(
     " TagResource UntagResource UpdateStack",
     ec2="DescribeSubnets DescribeVpcs",
     events="ListTargetsByRule PutTargets",
-    logs="CreateLogStream PutLogEvents",
-    sqs="SendMessage",
+    logs="CreateLogStream DescribeLogGroups PutLogEvents PutRetentionPolicy",
     ssm="GetParameter",
 ) | {"lambda:GetFunctionEventInvokeConfig", "lambda:PutFunctionEventInvokeConfig"}
 """What the function calls itself, or Lambda with its rights."""
@@ -471,8 +470,11 @@ def test_it_fits_into_a_roles_inline_policies() -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_function_may_send_what_it_could_not_handle_to_the_failure_queue(name: str) -> None:
-    """Lambda asks for it when the on-failure destination is set."""
+def test_a_function_of_events_may_send_what_it_could_not_handle_to_the_failure_queue(
+    name: str,
+) -> None:
+    """Lambda asks for it when the on-failure destination is set; a schedule's function has none."""
     statements = statements_of(policy_of(DEV, name))
     sends = [s for s in statements if "sqs:SendMessage" in as_list(s["Action"])]
-    assert [s["Resource"] for s in sends] == ["arn:aws:sqs:*:*:prefect-spot-dev-failures"]
+    queues = [] if name in SCHEDULED else ["arn:aws:sqs:*:*:prefect-spot-dev-failures"]
+    assert [s["Resource"] for s in sends] == queues

@@ -1,5 +1,6 @@
 """The economics of a rerun: the closed form, the prior, and where the decision turns."""
 
+from decimal import Decimal
 from math import exp, factorial, inf, log
 from random import Random
 from statistics import mean, stdev
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.core.model.ecs_task import Task
-from chalicelib.core.model.pricing import Rates
+from chalicelib.core.model.pricing import Rates, with_assumed
 from chalicelib.core.policies.economics import (
     SURE,
     charged_spot_seconds,
@@ -163,6 +164,16 @@ def test_the_reason_holds_the_figures() -> None:
     assert isinstance(answer, StayOnSpot)
     for part in ("USD on Spot", "USD on demand", "60 min", "0.064 interr", "10 in 100.0 h"):
         assert part in answer.why
+
+
+def test_the_reason_says_that_spots_rate_is_assumed_where_it_is() -> None:
+    on_demand = {key: rate for key, rate in RATES.items() if rate.capacity == "FARGATE"}
+    assumed = opinion(rates=with_assumed(on_demand, Decimal("0.68")))
+    assert isinstance(assumed, StayOnSpot)
+    assert "USD on Spot (its rate is assumed) and " in assumed.why
+    known = opinion()
+    assert isinstance(known, StayOnSpot)
+    assert "assumed" not in known.why
 
 
 @pytest.mark.parametrize("fact", FACTS)

@@ -164,6 +164,25 @@ def test_what_is_ours_is_restored(name: str) -> None:
     assert restored(template) == OUR_POOL_TEMPLATE
 
 
+@pytest.mark.parametrize("name", ["nothing", "ours", "a sidecar in front", "no containers"])
+def test_a_mode_that_ends_no_run_takes_the_sigterm_behaviour_away_and_its_end_puts_it_back(
+    name: str,
+) -> None:
+    current = {"nothing": {}, "ours": OUR_POOL_TEMPLATE}.get(name)
+    current = edited((USERS_EDITS | OURS)[name]) if current is None else current
+    observed = merged(current, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=False)
+    assert SIGTERM["name"] not in str(observed)
+    assert merged(observed, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=False) == observed
+    assert restored(observed) == restored(current)
+
+
+def test_a_sigterm_behaviour_of_the_users_own_is_left_to_a_mode_that_ends_no_run() -> None:
+    own = [{**SIGTERM, "value": "reschedule"}]
+    template = edited(put(FLOW + "environment", own))
+    observed = merged(template, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=False)
+    assert flow_of(dict(observed))["environment"] == own
+
+
 def test_what_is_missing_of_the_users_own_is_filled_in_where_a_value_is_shipped() -> None:
     template = restored(edited(put(VARIABLE + "cpu/default", None)))
     assert defaults(template)["cpu"] == 1024

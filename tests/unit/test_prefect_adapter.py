@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from chalicelib.adapters.prefect_api import MOST_RUNS, PrefectWorkPools
+from chalicelib.adapters.prefect_api import MOST_RUNS
+from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
 from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunChange, RunPolicy, StateType
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError

@@ -7,8 +7,10 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from uuid import UUID, uuid4
 
@@ -16,16 +18,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.adapters.prefect_api import PrefectRest, PrefectWorkPools
+from chalicelib.adapters.not_before import NotBefore
+from chalicelib.adapters.prefect_api import MOST_DEPTHS, PrefectRest
 from chalicelib.adapters.prefect_bounds import MOST_BYTES
 from chalicelib.adapters.prefect_client import MOST_TRIES, Connections, JsonHttp
+from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
 from chalicelib.core.model.flow_run import ProposedState, RunChange, StateType
+from chalicelib.core.model.not_now import MOST_HANDED_ON, NotNow
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
+    PrefectAddressError,
+    PrefectConflictError,
+    PrefectForbiddenError,
+    PrefectNotNowError,
     PrefectOutcomeUnknownError,
+    PrefectPlanError,
     PrefectRefusedError,
     PrefectRejectedError,
+    PrefectSpotError,
     PrefectTimeoutError,
     PrefectUnavailableError,
     PrefectUnreadableError,
@@ -72,10 +83,10 @@ REDIRECT = answer(307, Location="https://elsewhere.example/api")
             INTERNAL_ERROR, PrefectUnavailableError, "500 to GET .+: Internal Server", 1, id="500"
         ),
         pytest.param(answer(200), PrefectUnavailableError, "empty", 1, id="empty"),
-        pytest.param(NOT_FOUND, PrefectRejectedError, "check PREFECT_API_URL", 1, id="wrong URL"),
+        pytest.param(NOT_FOUND, PrefectAddressError, "check PREFECT_API_URL", 2, id="wrong URL"),
         pytest.param(REDIRECT, PrefectRejectedError, "elsewhere", 1, id="a redirect"),
         pytest.param(UNAUTHORIZED, PrefectRefusedError, "PREFECT_API_KEY_PARAMETER", 2, id="401"),
-        pytest.param(answer(403), PrefectRefusedError, "403", 1, id="403"),
+        pytest.param(answer(403), PrefectForbiddenError, "Developer or above", 1, id="403"),
     ],
 )
 def test_other_failures_raise_what_they_are(
@@ -88,6 +99,127 @@ def test_other_failures_raise_what_they_are(
     assert len(bench.requests) == requests
     for number, pause in enumerate(bench.slept):
         assert 0.1 * 2**number <= pause <= 0.2 * 2**number
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        NOT_FOUND,
+        answer(404, {"exception_message": "Flow run not found"}),
+        answer(404, {"message": "no such route"}),
+        answer(404),
+        answer_raw(b"<html>404</html>", 404),
+    ],
+    ids=["the framework's", "the server's", "other words", "none", "HTML"],
+)
+def test_a_run_is_gone_in_any_words_once_work_pools_are_served(gone: Step) -> None:
+    """How Prefect Cloud words a 404 is not documented; one more request, once, does without."""
+    with Bench([gone, answer(200, []), gone]) as bench:
+        assert bench.prefect.read_run(RUN_ID) is None
+        assert bench.prefect.read_run(RUN_ID) is None
+    run = f"GET /api/flow_runs/{RUN_ID}"
+    assert bench.requests == [run, "POST /api/work_pools/filter", run]
+    for no_pools in (gone, answer(200, {"welcome": "home"})):
+        bench = Bench([gone, no_pools])
+        with bench, pytest.raises(PrefectAddressError) as raised:
+            bench.prefect.read_run(RUN_ID)
+        assert raised.value.next_step.startswith("check PREFECT_API_URL")
+
+
+HYBRID = "Your plan does not include hybrid work pools"
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "error", "next_step"),
+    [
+        (401, "Unauthorized", PrefectRefusedError, "store a valid credential"),
+        (402, "", PrefectPlanError, "hybrid work pools (Starter or above)"),
+        (403, HYBRID, PrefectPlanError, "hybrid work pools (Starter or above)"),
+        (400, "Upgrade to create more", PrefectPlanError, "hybrid work pools (Starter or above)"),
+        (403, "Forbidden", PrefectForbiddenError, "Developer or above; if it is, take a plan"),
+        (404, "workspace not found", PrefectAddressError, "check PREFECT_API_URL"),
+        (405, "", PrefectAddressError, "check PREFECT_API_URL"),
+        (409, "exists", PrefectConflictError, "the next call reads"),
+        (422, "type: wrong", PrefectRejectedError, "correct what Prefect names"),
+    ],
+)
+def test_each_refusal_of_a_work_pool_has_its_own_message(
+    status: int, detail: str, error: type[PrefectSpotError], next_step: str
+) -> None:
+    bench = Bench([answer(status, {"detail": detail})])
+    with bench, pytest.raises(error) as raised:
+        PrefectWorkPools(bench.http).create("spot", {})
+    assert type(raised.value) is error
+    assert raised.value.what.startswith(f"Prefect answered {status} to POST /work_pools/")
+    assert next_step in raised.value.next_step
+
+
+def test_words_about_plans_are_the_plans_only_for_a_work_pool() -> None:
+    """Elsewhere they may be a user's: a run's tag, a deployment's name."""
+    bench = Bench([answer(403, {"detail": HYBRID})])
+    with bench, pytest.raises(PrefectForbiddenError):
+        bench.prefect.change_run(RUN_ID, RunChange(tags=("upgrade",)))
+
+
+@dataclass
+class Invocations:
+    """Invocations of several environments, by a clock that stands still, and what they keep."""
+
+    stored: NotNow | None = None
+    now: datetime = AT
+
+    def environment(self) -> NotBefore:
+        return NotBefore(lambda: self.now, lambda: self.stored, partial(setattr, self, "stored"))
+
+    def invoke(self, bench: Bench, kept: NotBefore) -> object:
+        kept.begin()
+        connections = Connections(bench.server.url, not_before=kept)
+        http = JsonHttp(
+            bench.server.url, bench.credential, lambda: 57.0,
+            connections=connections, sleep=self.pause,
+        )  # fmt: skip
+        return PrefectRest(http).propose_state(RUN_ID, CRASHED)
+
+    def pause(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_that_outlasts_the_invocation_is_handed_to_those_that_follow(status: int) -> None:
+    """Of this environment and of others; what then fits is waited for, with no request before."""
+    world = Invocations()
+    first, second = world.environment(), world.environment()
+    with Bench([answer(status, Retry_After="100"), ACCEPTED]) as bench:
+        with pytest.raises(PrefectNotNowError, match=r"asking for 100 s .+12:01:40 UTC") as raised:
+            world.invoke(bench, first)
+        assert (raised.value.until, raised.value.lasts) == (AT + timedelta(seconds=100), False)
+        for environment in (first, second):
+            with pytest.raises(PrefectNotNowError, match="set_state was not sent; no request is"):
+                world.invoke(bench, environment)
+        assert len(bench.requests) == 1
+        world.now += timedelta(seconds=50)
+        world.invoke(bench, second)
+        assert world.now == AT + timedelta(seconds=100), "it waited for the other 50 s"
+        world.invoke(bench, first)
+    assert len(bench.requests) == 3
+
+
+def test_what_is_handed_on_is_capped_and_fails_when_it_lasts() -> None:
+    """One wrong answer must not stop every rescue for hours, nor be hidden for ever."""
+    world = Invocations()
+    with Bench([answer(429, Retry_After=AGES)]) as bench:
+        with pytest.raises(PrefectNotNowError) as raised:
+            world.invoke(bench, world.environment())
+        assert raised.value.until == AT + MOST_HANDED_ON < AT + timedelta(hours=1), "as ECS forgets"
+        assert not raised.value.lasts
+        world.now = raised.value.until
+        with pytest.raises(PrefectNotNowError) as raised:
+            world.invoke(bench, world.environment())
+        assert raised.value.lasts
+        world.now = raised.value.until + MOST_HANDED_ON
+        with pytest.raises(PrefectNotNowError) as raised:
+            world.invoke(bench, world.environment())
+        assert not raised.value.lasts, "it was over for a while"
 
 
 def test_a_proposed_state_is_sent_again_only_when_it_was_surely_not_taken() -> None:
@@ -326,6 +458,13 @@ def test_task_runs_that_call_their_own_flow_run_or_each_other_are_asked_for_once
     assert asked == [[each] for each in ids]
 
 
+def test_flows_that_call_flows_without_end_are_followed_fifty_deep() -> None:
+    called = [make_state(state_details={"child_flow_run_id": str(UUID(int=n))}) for n in range(60)]
+    with Bench([answer(200, [{"state": state}]) for state in called]) as bench:
+        assert bench.prefect.read_task_runs(RUN_ID, AT, AT) == ()
+    assert len(bench.requests) == MOST_DEPTHS
+
+
 @pytest.mark.parametrize("lost", [reset, cut(b"{}")], ids=["reset", "cut"])
 def test_a_page_is_asked_for_once_more_where_its_connection_was_dropped(lost: Step) -> None:
     query = RunQuery("etl", (StateType.RUNNING,), known_pool=True)
@@ -391,8 +530,8 @@ def test_a_csrf_token_is_fetched_when_it_is_missed_and_kept_until_it_is_refused(
         ([MISSING, NOT_FOUND, MISSING], "Missing CSRF token", "CSRF protection", 3),
         ([MISSING, MISSING], "403 to GET /csrf-token", "CSRF protection", 2),
         ([MISSING, answer(200, ["?"]), MISSING], "Missing CSRF token", "CSRF protection", 3),
-        ([answer(403, {"detail": "Forbidden"})], "Forbidden", "valid credential", 1),
-        ([MISSING, token("1"), answer(403)], "403", "valid credential", 3),
+        ([answer(403, {"detail": "Forbidden"})], "Forbidden", "a service account's role", 1),
+        ([MISSING, token("1"), answer(403)], "403", "a service account's role", 3),
         ([MISSING, reset], "unavailable", "if it passes", 1 + MOST_TRIES),
     ],
     ids=["persists", "no address", "for the token too", "no token", "other", "then other", "lost"],
@@ -405,7 +544,7 @@ def test_a_refusal_for_csrf_that_persists_names_it_and_any_other_the_credential(
     error = PrefectUnavailableError if reset in script else PrefectRefusedError
     with bench, pytest.raises(error, match=said) as raised:
         bench.prefect.propose_state(RUN_ID, CRASHED)
-    assert type(raised.value) is error
+    assert not isinstance(raised.value, PrefectOutcomeUnknownError)
     assert next_step in raised.value.next_step
     assert len(bench.requests) == requests
 

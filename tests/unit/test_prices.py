@@ -63,6 +63,17 @@ def test_what_is_written_can_be_read_by_the_product() -> None:
     assert max(map(len, text.splitlines())) < 260, "a row per line"
 
 
+def test_a_row_that_the_sources_do_not_have_stays_as_it_was_with_its_date() -> None:
+    shipped = infra.load("prices.json")
+    table = table_of(products(), feed(), TODAY, shipped)
+    assert rows(table) == rows(shipped), "the sources say the same as is shipped"
+    fresh = rows(table_of(products(), feed(), TODAY))
+    key = ("region", "architecture", "capacity")
+    of_today = {tuple(r[k] for k in key) for r in table["rates"] if r["date"] == str(TODAY)}
+    assert of_today == set(fresh)
+    assert [row["date"] for row in table["storage"]] == [str(TODAY)]
+
+
 def priced(*usd: str) -> list[str]:
     """The products, the first of them at these prices."""
     product = json.loads(products()[0])

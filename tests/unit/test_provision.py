@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from moto import mock_aws
 from moto.cloudformation.models import cloudformation_backends
 
 from chalicelib.adapters.provisioning import AwsAccount
-from chalicelib.core.provision.model import TEMPLATE_TAG, ProvisionState
+from chalicelib.core.provision.model import TEMPLATE_TAG, ProvisionState, is_scheduled
 from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.provision import ProvisionReport, WorkPools, provision
 from localcloud import moto_additions
@@ -26,8 +27,6 @@ from tests.provisioning import (
     make_desired,
     make_target,
 )
-
-OURS = {"DeadLetterConfig", "RetryPolicy"}
 
 
 @pytest.fixture
@@ -67,11 +66,15 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
         "WorkPool.create",
     ]
     assert bench.stack()["Tags"][0]["Key"] == TEMPLATE_TAG
-    assert sorted(t["Arn"] for t in bench.targets() if set(t) >= OURS) == sorted(
-        make_target(function)["Arn"] for function in bench.desired.functions
+    assert sorted(bench.targets(), key=itemgetter("Arn")) == sorted(
+        map(make_target, bench.desired.functions), key=itemgetter("Arn")
     )
-    for config in bench.invoke_configs().values():
-        assert config["DestinationConfig"]["OnFailure"]["Destination"] == QUEUE_ARN
+    kept = {
+        function: config["DestinationConfig"].get("OnFailure", {}).get("Destination")
+        for function, config in bench.invoke_configs().items()
+    }
+    wanted = {f: None if is_scheduled(f) else QUEUE_ARN for f in bench.desired.functions}
+    assert kept == wanted
     assert bench.pools.pools[WORK_POOL].type == "ecs"
 
 
@@ -95,6 +98,22 @@ def test_a_rolled_back_update_is_retried_whatever_its_tags_say(ready: Bench) -> 
     ready.forget()
     assert ready.provision().state is ProvisionState.UPDATING
     assert ready.changes == ["UpdateStack"]
+
+
+def test_the_logs_of_our_functions_are_kept_as_long_as_is_set_once_lambda_has_made_them(
+    ready: Bench,
+) -> None:
+    logs, own = ready.aws["logs"], f"/aws/lambda/{ready.desired.functions[0]}"
+    others = f"{own}-of-another-app"
+    for group in (own, others):
+        logs.create_log_group(logGroupName=group)
+    ready.desired = make_desired(log_retention_days=14)
+    assert ready.provision().steps == (f"keep the log group {own} for 14 days",)
+    logs.put_retention_policy(logGroupName=own, retentionInDays=400)
+    assert ready.provision().state is ProvisionState.READY
+    assert ready.provision().steps == ()
+    found = {g["logGroupName"]: g.get("retentionInDays") for g in ready.log_groups()}
+    assert found == {own: 14, others: None}
 
 
 # Two calls that overlap.
@@ -205,6 +224,10 @@ def no_pool_of_your_own(bench: Bench) -> None:
     bench.desired = make_desired(is_full=False)
 
 
+def a_server_older_than_the_worker(bench: Bench) -> None:
+    bench.pools.version = "3.8.8"
+
+
 @pytest.mark.parametrize(
     ("problem", "name", "words"),
     [
@@ -214,8 +237,12 @@ def no_pool_of_your_own(bench: Bench) -> None:
         (a_prefect_that_refuses_the_key, "PrefectRefused", ("answered 401", "check the")),
         (a_docker_pool, "WorkPool", ("type docker, not ecs", "create an ecs pool, or set WORK_")),
         (no_pool_of_your_own, "WorkPool", ("set WORK_POOL",)),
+        (
+            a_server_older_than_the_worker, "WorkerNewerThanServer",
+            ("newer than the server's 3.8.8", "set WORKER_IMAGE", "-prefect3.8.8"),
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_problem_is_reported_with_its_next_step_and_nothing_is_changed(
     bench: Bench, problem: Callable[[Bench], None], name: str, words: tuple[str, ...]
 ) -> None:

@@ -18,6 +18,7 @@ from chalicelib.core.provision.model import (
     DeleteStack,
     InvokeConfig,
     PutInvokeConfig,
+    PutRetention,
     PutTargets,
     UpdateStack,
 )
@@ -41,7 +42,7 @@ def make_client(name: str) -> Any:
 
 def account_of(client: Any) -> AwsAccount:
     """The account, as far as this one client sees it."""
-    services = ("cloudformation", "ec2", "events", "iam", "lambdas", "ssm")
+    services = ("cloudformation", "ec2", "events", "iam", "lambdas", "logs", "ssm")
     clients = cast("dict[str, Any]", dict.fromkeys(services, client))
     return AwsAccount(**clients, function_arn_prefix=FUNCTION_PREFIX)
 
@@ -60,6 +61,7 @@ CALLS: dict[str, tuple[str, Callable[[AwsAccount], object]]] = {
     "create_service_linked_role": ("iam", lambda aws: aws.perform(CreateServiceLinkedRole())),
     "get_parameter": ("ssm", lambda aws: aws.arn_of(CREDENTIAL)),
     "put_targets": ("events", lambda aws: aws.perform(PUT_TARGETS)),
+    "put_retention_policy": ("logs", lambda aws: aws.perform(PutRetention("group", 30))),
     "put_function_event_invoke_config": (
         "lambda",
         lambda aws: aws.perform(PUT_CONFIG),
@@ -78,6 +80,8 @@ CONCURRENT = (
     ("put_targets", "ResourceNotFoundException", "no rule"),
     ("put_targets", "ConcurrentModificationException", "a deploy is at it"),
     ("put_function_event_invoke_config", "ResourceNotFoundException", "no function"),
+    ("put_retention_policy", "ResourceNotFoundException", "no group"),
+    ("put_retention_policy", "OperationAbortedException", "another call is at it"),
     ("put_function_event_invoke_config", "ResourceConflictException", "a deploy is at it"),
 )
 REFUSED = (

@@ -7,6 +7,7 @@ import botocore.session
 import pytest
 
 from chalicelib.core.provision.model import (
+    RETRY_POLICY,
     STATUSES,
     ChangeWorkPool,
     CreateStack,
@@ -15,20 +16,23 @@ from chalicelib.core.provision.model import (
     InvokeConfig,
     ProvisionState,
     PutInvokeConfig,
+    PutRetention,
     PutTargets,
     UpdateStack,
     failures_in,
 )
 from chalicelib.core.provision.plan import Plan, Problem, plan, stack_definition
-from chalicelib.core.provision.pool_template import WorkPool
+from chalicelib.core.provision.pool_template import WorkPool, merged
 from tests.provisioning import (
     NETWORK,
     OUR_POOL_TEMPLATE,
     OUTPUTS,
+    POOL_TEMPLATE,
     QUEUE_ARN,
     STACK_ID,
     STACK_NAME,
     STACK_TEMPLATE,
+    VALUES,
     WORK_POOL,
     bare_target,
     make_delivery,
@@ -223,11 +227,32 @@ def test_what_differs_of_a_delivery_is_restored(changes: dict[str, Any]) -> None
     assert len(plan(make_desired(), observed).steps) == 1
 
 
-def test_a_sweep_that_fails_is_not_retried_since_the_next_minutes_is_called_anyway() -> None:
-    sweep = f"{STACK_NAME}-sweep"
-    delivery = make_delivery(sweep, targets={"rule": (make_target(sweep),)})
-    [step] = plan(make_desired(), make_observed(deliveries=(delivery,))).steps
-    assert step == PutInvokeConfig(sweep, InvokeConfig(QUEUE_ARN, retries=0))
+@pytest.mark.parametrize("function", [f"{STACK_NAME}-sweep", f"{STACK_NAME}-provision"])
+def test_what_a_schedule_calls_again_is_neither_retried_nor_kept_when_it_fails(
+    function: str,
+) -> None:
+    """A provision that is blocked would put three hundred calls a day into the failure queue."""
+    before = {"DeadLetterConfig": {"Arn": QUEUE_ARN}, "RetryPolicy": RETRY_POLICY}
+    target = make_target(function, **before)
+    delivery = make_delivery(
+        function, targets={"rule": (target,)}, invoke_config=InvokeConfig(QUEUE_ARN)
+    )
+    targets, config = plan(make_desired(), make_observed(deliveries=(delivery,))).steps
+    never = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
+    assert targets == PutTargets("rule", ({**bare_target(function), "RetryPolicy": never},))
+    assert config == PutInvokeConfig(function, InvokeConfig("", retries=0, age_seconds=60))
+    assert plan(make_desired(), make_observed(deliveries=(make_delivery(function),))).steps == ()
+
+
+@pytest.mark.parametrize("ends_runs", [True, False])
+def test_a_change_of_mode_changes_the_pools_template_and_nothing_else_of_it(
+    ends_runs: bool,
+) -> None:
+    other = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=not ends_runs)
+    wanted = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=ends_runs)
+    observed = make_observed(work_pool=WorkPool(WORK_POOL, "ecs", other))
+    planned = plan(make_desired(ends_runs=ends_runs), observed)
+    assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, wanted),))
 
 
 NOT_OURS = {"Id": "mine", "Arn": "arn:aws:sqs:us-east-1:1:mine"}
@@ -248,6 +273,21 @@ NO_QUEUE = {name: value for name, value in OUTPUTS.items() if name != "FailureQu
 )
 def test_nothing_is_changed_for(observed: dict[str, Any], desired: dict[str, Any]) -> None:
     assert plan(make_desired(**desired), make_observed(**observed)).steps == ()
+
+
+# The functions' logs.
+
+
+@pytest.mark.parametrize("observed", [{}, {"stack": None}, {"problems": (Problem("No", "", ""),)}])
+def test_the_setting_decides_how_long_a_functions_log_is_kept(observed: dict[str, Any]) -> None:
+    """At any time, and where somebody set more days, or less."""
+    groups = {"never set": None, "longer": 400, "shorter": 1, "as it is set": 90}
+    desired = make_desired(log_retention_days=90)
+    steps = plan(desired, make_observed(retentions=groups, **observed)).steps
+    kept = ("never set", "longer", "shorter")
+    assert steps[-3:] == tuple(PutRetention(group, 90) for group in kept)
+    others = plan(desired, make_observed(retentions={"as it is set": 90}, **observed)).steps
+    assert steps[:-3] == others
 
 
 # The work pool.

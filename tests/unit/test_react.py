@@ -9,10 +9,12 @@ import pytest
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.actions import Verdict
 from chalicelib.errors import (
     LeaseHeldError,
+    PrefectNotNowError,
     PrefectOutcomeUnknownError,
     PrefectUnavailableError,
     UnsettledError,
@@ -81,6 +83,20 @@ def test_a_stop_without_a_warning_costs_one_read_and_nothing_of_prefect(scene: S
     assert scene.universe.calls == ["records.read"]
 
 
+def test_while_the_stage_is_paused_an_interruption_costs_a_read_and_changes_nothing(
+    scene: Scene,
+) -> None:
+    scene.universe.stored.pause = Pause(scene.universe.now, "arn:aws:iam::1:user/ops", "a storm")
+    for status in ("RUNNING", "DEPROVISIONING", "STOPPED"):
+        decision = react(scene.context, scene.event({"lastStatus": status}))
+        assert decision.verdict is Verdict.PAUSED
+        assert scene.universe.calls == ["records.read_pause"]
+        assert scene.log.lines[-1][1]["reason"] == decision.reason
+    assert decision.reason.startswith("paused since 20")
+    assert decision.reason.endswith("UTC by arn:aws:iam::1:user/ops: a storm")
+    assert (scene.state, scene.universe.stored.runs) == (StateType.RUNNING, {})
+
+
 @pytest.mark.parametrize("missing", ["overrides", "createdAt"])
 def test_an_event_that_lacks_something_is_completed_from_ecs(scene: Scene, missing: str) -> None:
     react(scene.context, scene.event(without=missing))
@@ -103,6 +119,22 @@ def test_a_warning_stands_where_ecs_does_not_describe_its_task(scene: Scene) -> 
     scene.universe.tasks.clear()
     assert react(scene.context, warning).verdict is Verdict.WARNED
     assert scene.state is StateType.RUNNING
+
+
+@pytest.mark.parametrize("event", ["warning", "exit"])
+def test_a_warning_fails_while_prefect_must_not_be_asked_and_an_exit_is_left_to_sweep(
+    scene: Scene, event: str
+) -> None:
+    """No sweep finds the warning of a task that exits by itself. Nothing is recorded unchecked."""
+    universe, until = scene.universe, scene.universe.now
+    scene.prefect.failure = PrefectNotNowError("429", "none", until, lasts=False)
+    with pytest.raises(PrefectNotNowError) as raised:
+        react(scene.context, universe.warning(scene.task) if event == "warning" else scene.event())
+    assert raised.value.lasts is (event == "warning")
+    assert not universe.records().read(scene.run_id).interruptions
+    scene.prefect.failure = None
+    universe.sweep()
+    assert scene.prefect.is_due(scene.run_id)
 
 
 def test_a_task_of_no_flow_run_is_ignored(scene: Scene) -> None:

@@ -1,20 +1,24 @@
 """What becomes of a recorded history under another budget, and what is reported as not known."""
 
+import io
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import Interruption, RunRecord
 from chalicelib.core.model.policy import Policy
+from chalicelib.core.model.pricing import with_assumed
 from chalicelib.core.money.bill import Bill
 from spotctl.replay.again import Course, as_recorded, replay
 from spotctl.replay.figures import figures_of, not_known
 from spotctl.replay.history import RecordedRun, join, runs_of
-from tests.make import NOW, RUN_ID, TASK_ARN, make_task, seconds
+from spotctl.replay.show import as_table
+from tests.make import NOW, RUN_ID, TASK_ARN, make_rate, make_task, seconds
 from tests.unit.test_bill import bill
 
 HOUR = 3600
@@ -148,6 +152,35 @@ def test_a_larger_budget_puts_the_recorded_attempt_on_spot_at_the_runs_own_price
     said = " ".join(not_known(figures_of(as_recorded([moved()])), [course]))
     assert "1 attempts that ran on FARGATE are replayed on Spot, 3.0000 hours" in said
     assert "at the recorded 1.0000 per Spot hour, about 3.00 more were to be expected" in said
+
+
+def test_what_is_replayed_at_an_assumed_spot_rate_is_counted_and_marked() -> None:
+    on_demand = make_rate("FARGATE", "0.04", "0.004")
+    assumed = with_assumed({on_demand.key: on_demand}, Decimal("0.68"))
+    recorded = moved()
+    attempts = tuple(
+        replace(a, bill=replace(a.bill, rates=(assumed[(*on_demand.key[:2], a.bill.capacity)],)))
+        for a in recorded.attempts
+    )
+    run = replace(recorded, attempts=attempts)
+    for played, number in (
+        (as_recorded([run]), 1),
+        ([replayed(run, spot_retries=1)], 2),
+        ([replayed(with_bills(run, rates=attempts[0].bill.rates), spot_retries=0)], 1),
+    ):
+        assert figures_of(played).counts.assumed_bills == number
+    columns = {
+        "as_recorded": figures_of(as_recorded([run])).as_mapping(),
+        "same_settings": figures_of([replayed(run, spot_retries=1)]).as_mapping(),
+        "other_settings": figures_of(as_recorded([moved()])).as_mapping(),
+    }
+    shown = {"since": 1, "until": 2, "settings": {}, "changes": {}, "not_known": [], **columns}
+    console = Console(width=200, file=io.StringIO())
+    console.print(as_table(shown))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # a StringIO
+    for title, marks in (("paid USD", [True, True, False]), ("on demand USD", [False] * 3)):
+        [row] = [line.split("│") for line in lines if title in line]
+        assert [cell.strip().endswith("*") for cell in row[2:5]] == marks
 
 
 started_again = history(taken(FARGATE), done(on=FARGATE), done(on=FARGATE))

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import rc_context
 
+from chalicelib.core.model.pricing import with_assumed
 from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.report import (
     DRILLS,
@@ -30,7 +32,7 @@ from spotctl.errors import RefusedError
 from spotctl.output import Output, as_json, clean
 from spotctl.report import as_csv, as_mapping, as_table, days_since
 from tests.twin.tables import InMemoryBills
-from tests.unit.test_bill import SPOT
+from tests.unit.test_bill import ON_DEMAND, SPOT
 
 TODAY = date(2026, 11, 23)
 HOUR_US = 3600 * 10**6
@@ -133,7 +135,7 @@ WARNING = "Warning: rates of 2026-11-01 were used, which is more than 90 days ag
 @pytest.mark.parametrize(
     ("sums", "shown", "hidden"),
     [
-        (WEEK, ALWAYS, ("would", "Warning", "guard", "failed starts")),
+        (WEEK, ALWAYS, ("would", "Warning", "guard", "failed starts", "*", "assumed Spot")),
         ((daily(failed_starts=7),), ("on demand  failed starts  hours", "  7  "), ("would",)),
         ((), ("none: nothing was billed with a rate",), ()),
         (GUARDED, (GUARDS,), ()),
@@ -157,6 +159,45 @@ def test_each_amount_stands_under_its_name() -> None:
     head, _, row = as_table(report(made)).splitlines()[1:4]
     assert head.endswith("paid USD  on demand USD  saved USD  wasted USD  net USD")
     assert row.split()[-5:] == ["1.00", "3.00", "2.00", "4.00", "5.00"]
+
+
+ASSUMED = next(iter(with_assumed({ON_DEMAND.key: ON_DEMAND}, Decimal("0.68")).values()))
+IN_PART = (daily(assumed_bills=2, rate=str(ASSUMED)), daily(HOURLY), daily(DRILLS))
+
+
+def test_every_figure_made_with_an_assumed_spot_rate_is_marked_and_no_other_is() -> None:
+    made = report(*IN_PART)
+    text = as_table(made)
+    rows = {line.split()[0]: line.split()[-5:] for line in text.splitlines() if line}
+    for name, is_assumed in (("etl/nightly", True), ("etl/hourly", False), ("all", True)):
+        marks = [figure.endswith("*") for figure in rows[name]]
+        assert marks == [is_assumed, False, *[is_assumed] * 3], name
+    assert "(assumed: on-demand less 68 %, read 2026-11-01)" in text
+    assert "Warning: 2 bills have an assumed Spot rate; figures made with it bear a *:" in text
+    assert "0.300000 USD paid" in text
+    assert "0.300000* USD paid" in as_table(report(daily(DRILLS, assumed_bills=1)))
+    content = content_of(made)
+    assert [row["assumed_bills"] for row in content["rows"]] == [2, 0]
+    assert content["total"]["assumed_bills"] == 2
+    assert any("2 bills have an assumed" in warning for warning in content["warnings"])
+    sources = [rate["source"] for rate in content["rates"]]
+    assert "assumed: on-demand less 68 %" in sources
+    rows_of_csv = list(csv.DictReader(io.StringIO(as_csv(made))))
+    assert [row["assumed_bills"] for row in rows_of_csv] == ["2", "0", "0"]
+    assert [row["assumed"] for row in savings_table(made)] == [0, 2, 2]
+    assert list(savings_table(made)[0])[:5][-1] == "assumed", "Prefect's UI shows five columns"
+
+
+@pytest.mark.parametrize(("sums", "is_assumed"), [(IN_PART, True), (WEEK, False)])
+def test_the_chart_marks_what_an_assumed_rate_made(
+    sums: Sequence[DailySum], is_assumed: bool, tmp_path: Path
+) -> None:
+    svg = tmp_path / "c.svg"
+    with rc_context({"svg.fonttype": "none"}):  # text as text
+        draw(report(*sums), tmp_path / "c.png", svg)
+    text = svg.read_text()
+    for marked in ("paid*, useful", "net saving* so far", "have an assumed Spot rate"):
+        assert (marked in text) is is_assumed
 
 
 def test_json_holds_exact_amounts_and_every_rates_source_and_date() -> None:

@@ -1,5 +1,6 @@
 """The table of settings: what it reads, refuses, documents, and passes to the stack."""
 
+import json
 import re
 import traceback
 from decimal import Decimal
@@ -14,6 +15,7 @@ from chalicelib.core.model.policy import Mode
 from chalicelib.errors import SettingError
 from chalicelib.setting_forms import FARGATE_MEMORY, RETENTION_DAYS
 from chalicelib.settings import ROWS, Settings, policy_of, read_settings, stack_parameters
+from localcloud.deployment import PROJECT
 from tools import settings_page
 
 URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
@@ -45,6 +47,12 @@ def test_the_policy_is_what_the_settings_say() -> None:
     assert (policy.mode, policy.spot_retries) == (Mode.OPT_IN, 7)
     assert policy.rerun_delay_seconds == 9
     assert policy.economics
+
+
+@pytest.mark.parametrize("text", ["0.68", "0", ".5", "0.999999"])
+def test_the_assumed_discount_is_a_share_below_all_of_it(text: str) -> None:
+    assert read(ASSUMED_SPOT_DISCOUNT=text).assumed_spot_discount == Decimal(text)
+    assert read().assumed_spot_discount == Decimal("0.68")
 
 
 def test_own_rates_are_read() -> None:
@@ -88,6 +96,11 @@ def test_own_rates_are_read() -> None:
         ("WORKER_MEMORY", "512", "1024, 2048, 3072, 4096"),
         ("WORK_QUEUES", "a'b", "work queues' names"),
         ("WORKER_QUERY_SECONDS", "0", "from 1 to 3600"),
+        *(
+            ("ASSUMED_SPOT_DISCOUNT", wrong, "from 0 to below 1")
+            for wrong in ("1", "1.5", "-0.1", "68%", "68", "0.", "NaN", "1e-1")
+        ),
+        ("DEPLOYMENT_METRICS", "1", "true, false"),
         ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("LOG_RETENTION_DAYS", "31", "30, 60, 90"),
         ("ALARM_EMAIL", "ops", "an e-mail address"),
@@ -217,9 +230,16 @@ def test_no_setting_is_read_but_through_the_table() -> None:
     files = [root / "app.py", *(root / "chalicelib").rglob("*.py")]
     uses = re.findall(r".*os\.environ.*", "\n".join(file.read_text() for file in files))
     assert sorted(use.strip() for use in uses) == [
+        "clusters = read_clusters(os.environ)",
         'if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:',
         # Before the settings are read, and checked with them.
         'log = Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")',
         'own_function = os.environ.get("_HANDLER", "").rpartition(".")[2]  # Lambda sets it',
         "return read_settings(os.environ)",
     ]
+
+
+def test_mode_stands_in_the_shipped_config_where_it_can_be_seen() -> None:
+    config = json.loads((PROJECT / ".chalice" / "config.json").read_text())
+    for stage in config["stages"].values():
+        assert stage["environment_variables"]["MODE"] == read().mode.value

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ REGION = "AWS_DEFAULT_REGION"
 def test_help_lists_every_command_with_a_line_about_it() -> None:
     lines = CliRunner().invoke(app, ["--help"]).stdout.splitlines()
     assert any("Exit codes" in line for line in lines)
-    for command in ("deploy", "status", "drill", "report", "replay", "redrive", "teardown"):
+    for command in (
+        *("deploy", "status", "drill", "report", "replay", "redrive", "teardown"),
+        *("pause", "resume"),
+    ):
         [line] = [line for line in lines if line.split()[1:2] == [command]]
         assert len(line.split()) > 5
 
@@ -38,6 +42,7 @@ def test_the_status_of_an_empty_account_names_what_is_missing(stage: Bench) -> N
     missing = ["stack", f"cluster {STACK}", "worker service", "failure queue", "Prefect from here"]
     missing += [f"function {STACK}-{name}" for name in ("react", "meter", "sweep", "provision")]
     others = {"last sweep": "warning", "credential": "ok", "other observers": "ok"}
+    others["rates"] = "ok"
     assert {part: row["state"] for part, row in result.rows.items()} == {
         **dict.fromkeys(missing, "failed"), **others,
     }  # fmt: skip
@@ -45,6 +50,27 @@ def test_the_status_of_an_empty_account_names_what_is_missing(stage: Bench) -> N
     assert table.code == 1
     for word in ("part", "what to do", "stack", "failed", "→ run spotctl deploy"):
         assert word in table.out
+
+
+def test_a_pause_holds_whoever_pauses_again_until_it_is_resumed(stage: Bench) -> None:
+    assert stage.run("pause").is_refused("no table yet")
+    make_table(stage.client("dynamodb"), STACK)
+    paused = stage.run("pause", "--reason", "a storm\nof AWS").answer["paused"]
+    caller = stage.client("sts").get_caller_identity()["Arn"]
+    assert (paused["paused_by"], paused["reason"]) == (caller, "a storm of AWS")
+    assert stage.run("pause", "--reason", "another").answer["paused"] == paused
+    row = stage.run("status").rows["pause"]
+    since = datetime.fromisoformat(paused["paused_at"]).strftime("%Y-%m-%d %H:%M UTC")
+    assert (row["state"], row["next_step"]) == (
+        "warning", "when the incident is over: spotctl resume",
+    )  # fmt: skip
+    assert row["found"] == f"paused since {since} by {caller}: a storm of AWS: no run is rescued"
+    for command in (("drill", "--yes"), ("redrive",)):
+        assert stage.run(*command).is_refused(f"the stage is paused since {since} by {caller}")
+    assert stage.run("resume").answer["was_paused"] == paused
+    assert stage.run("resume").answer["was_paused"] is None
+    assert "pause" not in stage.run("status").rows
+    assert "it was not paused" in stage.run("resume", "--table").out
 
 
 def test_a_disabled_rule_and_a_held_function_are_found(stage: Bench) -> None:
@@ -85,6 +111,7 @@ def prefect(**changes: Any) -> dict[str, object]:
     heartbeat = {"last_heartbeat_time": "2026-11-23T12:00:00Z"}
     return {
         "GET /admin/version": "3.8.8",
+        "POST /work_pools/filter": [],
         f"GET /work_pools/{POOL}": {**pool, "base_job_template": {}},
         f"POST /work_pools/{POOL}/workers/filter": [{**worker, **heartbeat}],
         "POST /events/filter": {"events": [{"resource": started}]},

@@ -164,6 +164,24 @@ def test_a_message_whose_function_fails_again_is_kept_and_visible_at_once(stage:
     assert left(stage) == [event(1)]
 
 
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"decision": "paused", "reason": "paused since noon"}, "paused since noon"),
+        ({"state": "not provisioned", "reason": "no table"}, "no table"),
+        ({"postponed_until": "12:01"}, "Prefect asked for no request before 12:01"),
+    ],
+    ids=["paused", "not provisioned", "postponed"],
+)
+def test_a_message_whose_function_did_nothing_is_kept(stage: Bench, answer: Any, why: str) -> None:
+    stage.reply = lambda _event: LambdaAnswer(answer)
+    send(stage, event(1))
+    result = stage.run("redrive", "--yes")
+    assert (result.code, result.answer["handled"]) == (1, 0)
+    assert [message["outcome"] for message in result.answer["messages"]] == [f"kept: {why}"]
+    assert left(stage) == [event(1)]
+
+
 def test_a_message_that_is_received_twice_is_redriven_once(stage: Bench) -> None:
     [queue] = sqs_backends[ACCOUNT][REGION].queues.values()
 

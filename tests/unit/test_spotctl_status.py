@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any, Final
@@ -10,12 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from chalicelib.adapters.prefect_client import JsonHttp
-from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.policy import Mode, Pause
+from chalicelib.core.model.pricing import read_own_rates
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.errors import PrefectRefusedError
 from spotctl.output import Exit, Row, State, exit_of, failed, ok, warning
 from spotctl.prefect import Deployment, OperatorPrefect, Worker, WorkPool
-from spotctl.status import deployments, handler, prefect_side, provisioning, stack
+from spotctl.status import deployments, handler, observers, prefect_side, provisioning, stack
 from spotctl.status.provisioning import Provisioned
 from tests.make import NOW, seconds
 from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw
@@ -29,6 +31,8 @@ def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
     """The stage's settings, as far as they are judged by."""
     ordinary = {"prefect_api_url": "http://prefect/api", "work_pool": "spot", "use_spot": True}
     ordinary |= {"ecs_clusters": ("prefect-spot-dev",), "mode": Mode.RESCUE}
+    ordinary["worker_image"] = "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.8.8"
+    ordinary |= {"rates": {}, "assumed_spot_discount": Decimal("0.68")}
     return SimpleNamespace(
         stack="prefect-spot-dev",
         failure_queue="failures",
@@ -40,6 +44,7 @@ def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
 PROJECT: Final = make_project()
 ON_DEMAND: Final = make_project(use_spot=False)
 RESCUE_ONLY: Final = make_project(is_rescue_only=True)
+OBSERVE: Final = make_project(mode=Mode.OBSERVE)
 
 
 def stack_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
@@ -48,12 +53,17 @@ def stack_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
         stack_reason="",
         clusters=(stack.Cluster("spot", "ACTIVE", ("FARGATE", "FARGATE_SPOT")),),
         service=stack.Service(1, 1, "COMPLETED"),
+        region="us-east-1",
     )
     return stack.rows(replace(ordinary, **changes), project)
 
 
 def cluster_rows(*cluster: Any, project: Any = PROJECT) -> list[Row]:
     return stack_rows(project, clusters=(stack.Cluster("spot", *cluster),))
+
+
+def rates_rows(region: str, rates: str = "") -> list[Row]:
+    return stack_rows(make_project(rates=read_own_rates(rates)), region=region)
 
 
 def service_rows(*service: Any) -> list[Row]:
@@ -139,6 +149,12 @@ def template_rows(**container: Any) -> list[Row]:
     return pool_rows(template=make_template(**container))
 
 
+def with_image(image: str | None) -> dict[str, Any]:
+    template = make_template()
+    template["variables"]["properties"]["image"] = {"default": image}
+    return template
+
+
 def request_rows(**request: Any) -> list[Row]:
     """Judge a pool whose template asks ECS for this."""
     template = make_template()
@@ -152,6 +168,7 @@ def with_strategy(strategy: Any) -> list[Row]:
 
 GONE: Final = Worker("ECSWorker 1", False, NOW - seconds(600))
 LATE: Final = handler.LATE_SWEEP + seconds(1)
+OBSERVER: Final = (observers.Observer("o", "prefect-ecs-tasks-events"),)
 REFUSED: Final = PrefectRefusedError("no answer", next_step="check the key")
 
 JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
@@ -174,12 +191,36 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "scaled to 0": (service_rows(0, 0, "COMPLETED"), "worker service", FAILED, "scaled to 0"),
     "rollout failed": (service_rows(1, 1, "FAILED"), "worker service", FAILED, "rollout failed"),
     "rolling out": (service_rows(1, 1, "IN_PROGRESS"), "worker service", WARNING, "in_progress"),
+    "rates known": (rates_rows("us-east-1"), "rates", OK, "x86_64: aws.amazon.com/fargate"),
+    "rates assumed": (
+        rates_rows("eu-central-1"), "rates", WARNING,
+        "Spot in eu-central-1: x86_64: assumed: on-demand less 68 %",
+    ),
+    "one of two assumed": (
+        rates_rows("ap-south-1", "ap-south-1/arm64/FARGATE_SPOT=0.01/0.001"), "rates", WARNING,
+        "x86_64: assumed: on-demand less 68 %; arm64: the setting RATES",
+    ),
+    "own rates": (
+        rates_rows("sa-east-1", "sa-east-1/x86_64/FARGATE_SPOT=0.02/0.002"), "rates", OK, "RATES",
+    ),
+    "no rates": (rates_rows("mars-1"), "rates", WARNING, "without amounts"),
+    "contradicting rates": (
+        rates_rows("us-east-1", "us-east-1/x86_64/FARGATE=0.01/0.001"), "rates", FAILED,
+        "RATES contradict",
+    ),
     "not deployed": (function_rows(status=""), "function react", FAILED, "not deployed"),
     "broken": (function_rows(status="Failed"), "function react", FAILED, "Failed"),
     "held": (function_rows(is_held=True), "function react", FAILED, "concurrency of 0"),
     "no rule": (function_rows(rules=()), "function react", FAILED, "no rule invokes it"),
     "no destination": (function_rows(failures_to=""), "function react", WARNING, "is lost"),
     "other destination": (function_rows(failures_to="x"), "function react", WARNING, "goes to x"),
+    "scheduled": (function_rows(name="x-sweep", failures_to=""), "function x-sweep", OK, "again"),
+    "scheduled, and kept": (function_rows(name="x-sweep"), "function x-sweep", WARNING, "fill"),
+    "schedule": (
+        function_rows(name="x-sweep", rules=(replace(RULE, dead_letter_arn=""),)),
+        "rule r", OK, "enabled",
+    ),
+    "schedule, and kept": (function_rows(name="x-sweep"), "rule r", WARNING, "failures fill"),
     "rule disabled": (rule_rows(is_enabled=False), "rule r", FAILED, "disabled"),
     "no dead letters": (rule_rows(dead_letter_arn=""), "rule r", WARNING, "no dead-letter queue"),
     "no queue": (without_queue(), "failure queue", FAILED, "there is no queue failures"),
@@ -191,6 +232,9 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     ),
     "swept": (handler_rows(), "last sweep", OK, "2 min ago, it read all runs"),
     "no sweep": (swept_rows(swept_at=None), "last sweep", WARNING, "none"),
+    "a paused stage": (
+        swept_rows(swept_at=NOW - LATE, pause=Pause(NOW, "an ARN")), "pause", WARNING, "by an ARN",
+    ),
     "out of time": (swept_rows(bookmark=Place(1)), "last sweep", WARNING, "it timed out"),
     "a late sweep": (swept_rows(swept_at=NOW - LATE), "last sweep", FAILED, "20 min ago"),
     "not judged": (
@@ -213,6 +257,16 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "not ready": (pool_rows(status="NOT_READY"), "work pool spot", WARNING, "is online"),
     "no stopTimeout": (template_rows(stopTimeout=None), "pool: stopTimeout", WARNING, "30 s"),
     "no SIGTERM": (template_rows(environment=[]), "pool: SIGTERM behaviour", WARNING, "rescued"),
+    "SIGTERM, in observe": (
+        prefect_rows(OBSERVE), "pool: SIGTERM behaviour", WARNING, "stays Running, and none ends",
+    ),
+    "no SIGTERM, in observe": (
+        pool_rows(OBSERVE, template=make_template(environment=[])), "pool: template", OK, "fit",
+    ),
+    "observer": (observers.rows(OBSERVER, Mode.OPT_IN), "observer o", WARNING, "marks interrupt"),
+    "observer, in observe": (
+        observers.rows(OBSERVER, Mode.OBSERVE), "other observers", OK, "go on marking runs Crashed",
+    ),
     "on demand": (template_rows(launch_type="FARGATE"), "pool: capacity", WARNING, "on FARGATE"),
     "cannot move": (
         request_rows(launchType="FARGATE_SPOT"), "pool: launch type", FAILED, "cannot be moved",
@@ -229,6 +283,32 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     ),
     "online": (
         prefect_rows(), "worker", OK, "1 online, Prefect 3.8.8; last heartbeat 7 s ago",
+    ),
+    "versions that fit": (
+        prefect_rows(), "versions", OK, "server 3.8.8, worker 3.8.8, pool's image 3",
+    ),
+    "versions without a server's": (prefect_rows(version=""), "versions", OK, "server unknown"),
+    "a worker's image newer than the server": (
+        prefect_rows(version="3.8.1"), "worker: image", FAILED, "newer than the server's 3.8.1",
+    ),
+    "a worker newer than the server": (
+        prefect_rows(RESCUE_ONLY, version="3.8.1"), "worker: version", FAILED,
+        "runs Prefect 3.8.8, newer than the server's 3.8.1",
+    ),
+    "a moving image": (
+        prefect_rows(make_project(worker_image="prefecthq/prefect-aws:latest")),
+        "worker: image", WARNING, "another image at each start",
+    ),
+    "flows newer than the server": (
+        pool_rows(template=with_image("prefecthq/prefect:3.9.1-python3.12")), "versions", WARNING,
+        "flows are newer than the server",
+    ),
+    "flows that are old": (
+        pool_rows(template=with_image("prefecthq/prefect:3.4.0")), "versions", WARNING,
+        "older than 3.8.1 cannot relinquish",
+    ),
+    "flows in the worker's image": (
+        pool_rows(template=with_image(None)), "versions", OK, "pool's image 3.8.8",
     ),
     "worker gone": (prefect_rows(workers=(GONE,)), "worker", FAILED, "last heartbeat 10 min ago"),
     "planned": (provisioning.rows(Provisioned("ready")), "provision", OK, "reach Prefect"),
@@ -285,7 +365,9 @@ def test_without_a_version_as_in_prefect_cloud_all_else_is_looked_at(refusal: St
     pool = {"name": "spot", "type": "ecs", "base_job_template": make_template()}
     worker = {"name": "w", "status": "ONLINE", "last_heartbeat_time": NOW.isoformat()}
     served = {"/work_pools/spot": pool, "/work_pools/spot/workers/filter": [worker]}
+    served["/work_pools/filter"] = [pool]
     rows, asked = rows_of(refusal, served)
+    asked.add("/work_pools/filter")
     assert exit_of(rows) is Exit.OK
     assert the("Prefect from here", rows).found.startswith("version unknown")
     assert the("worker", rows).found == "1 online; last heartbeat 0 s ago"
@@ -332,6 +414,10 @@ def with_definition(**container: Any) -> list[Row]:
     return deployment_rows(task_definition_arn="mine", mine=container)
 
 
+def observed(**variables: Any) -> list[Row]:
+    return deployment_rows(mode=Mode.OBSERVE, **variables)
+
+
 def opted_in_by(*tags: str) -> list[Row]:
     return deployment_rows(*tags, mode=Mode.OPT_IN)
 
@@ -356,6 +442,15 @@ DEPLOYMENTS: Final[dict[str, tuple[list[Row], tuple[str, ...]]]] = {
     "complete definition": (with_definition(stopTimeout=120, environment=RELINQUISHES), ()),
     "short definition": (with_definition(stopTimeout=60), ("gives 60 s to stop", UNSET)),
     "bare definition": (with_definition(), ("gives 30 s to stop", UNSET)),
+    "observed": (observed(), ()),
+    "observed, with an own SIGTERM behaviour": (observed(env={SIGTERM: "reschedule"}), ()),
+    "observed, but it relinquishes": (observed(env={SIGTERM: "relinquish"}), ("MODE is observe",)),
+    "observed, but its definition does": (
+        observed(
+            task_definition_arn="mine", mine={"stopTimeout": 120, "environment": RELINQUISHES}
+        ),
+        ("MODE is observe",),
+    ),
     "not opted in": (opted_in_by(), ("not tagged spot:rerun",)),
     "opted in": (opted_in_by("spot:rerun"), ()),
     "protected": (opted_in_by("spot:rerun", "spot:never-rerun"), ("is tagged spot:never-rerun",)),

@@ -19,7 +19,7 @@ from prefect.serializers import JSONSerializer, PickleSerializer
 from prefect_aws.workers import ecs_worker
 
 import infra
-from chalicelib.core.metrics import NAMESPACE, Metric
+from chalicelib.core.metrics import NAMESPACE, UNITS, Metric
 from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.core.provision.plan import stack_definition
 from chalicelib.settings import FUNCTIONS
@@ -124,10 +124,16 @@ def test_without_a_credential_there_is_no_secret() -> None:
     assert "Policies" not in properties("ExecutionRole", ApiKeyParameter="")
 
 
-def test_worker_environment_switches_the_observer_off() -> None:
-    """prefect-aws's observer would mark runs Crashed that `react` is about to rerun."""
-    environment = {entry["Name"]: entry["Value"] for entry in worker()["Environment"]}
-    assert environment["PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED"] == "false"
+@pytest.mark.parametrize(
+    ("mode", "value"), [("rescue", "false"), ("opt-in", "false"), ("observe", None)]
+)
+def test_worker_environment_switches_the_observer_off_where_we_end_runs(
+    mode: str, value: str | None
+) -> None:
+    """It would mark runs Crashed that `react` is to rerun; in observe it is what ends runs."""
+    given = {"EndsRuns": stack.parameters_of(MODE=mode)["EndsRuns"]}
+    environment = {entry["Name"]: entry["Value"] for entry in worker(**given)["Environment"]}
+    assert environment.get("PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_ENABLED") == value
     assert not any("KEY" in name or "AUTH" in name for name in environment)
 
 
@@ -304,14 +310,15 @@ def test_given_security_groups_are_used_and_ours_has_no_ingress() -> None:
     )
 
 
+OF_EVENTS = ("react", "meter")
 ANY_QUEUE = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
 
 
 @pytest.mark.parametrize(
     ("sender", "name", "is_taken"),
     [
-        *[("rule", f"prefect-spot-dev-{function}-event", True) for function in FUNCTIONS],
-        *[("role", f"prefect-spot-dev-{function}", True) for function in FUNCTIONS],
+        *[("rule", f"prefect-spot-dev-{name}-event", name in OF_EVENTS) for name in FUNCTIONS],
+        *[("role", f"prefect-spot-dev-{name}", name in OF_EVENTS) for name in FUNCTIONS],
         ("rule", "somebodys", False),
         ("rule", "prefect-spot-dev-eu-react-event", False),
         ("rule", "prefect-spot-dev-react-event-2", False),
@@ -375,7 +382,11 @@ ALARMS = {
     ),
     "WorkerNotRunning": (
         *("AWS/ECS CPUUtilization", OF_A_SERVICE),
-        "SampleCount of 60 s, 10 times LessThanThreshold 1, breaching",
+        "SampleCount of 60 s, 10 times LessThanThreshold 1, missing",
+    ),
+    "Paused": (
+        *(f"{NAMESPACE} {Metric.PAUSED_SECONDS.value}", OF_A_POOL),
+        "Maximum of 300 s, 1 times GreaterThanOrEqualToThreshold 0, notBreaching",
     ),
 }
 
@@ -405,18 +416,47 @@ def test_alarm_rings_when_half_of_a_functions_invocations_fail(function: str) ->
     assert found["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
 
 
+def alarms() -> dict[str, dict[str, Any]]:
+    kept = stack.resources(stack.parameters())
+    kind = "AWS::CloudWatch::Alarm"
+    return {name: r["Properties"] for name, r in kept.items() if r["Type"] == kind}
+
+
+def test_no_alarm_goes_off_while_there_is_no_data_yet() -> None:
+    """Or the mail of a healthy deploy were an alarm: ECS's first data come minutes after a start.
+
+    CloudWatch: a new alarm's state is INSUFFICIENT_DATA, without an action; where all data are
+    missing, it goes to ALARM by `breaching`, and back to INSUFFICIENT_DATA by `missing`.
+    """
+    found = alarms()
+    assert {a["TreatMissingData"] for a in found.values()} == {"notBreaching", "missing"}
+    by_silence = {n for n, a in found.items() if a["TreatMissingData"] == "missing"}
+    assert by_silence == {n for n, a in found.items() if "InsufficientDataActions" in a}
+    assert by_silence == {"WorkerNotRunningAlarm"}
+
+
+def test_every_alarm_sends_that_it_goes_off_and_that_it_is_over() -> None:
+    for name, found in alarms().items():
+        sent = [found[key] for key in ("AlarmActions", "OKActions")]
+        assert sent == [["the-AlarmTopic"]] * 2, name
+
+
 def test_dashboard_is_json_and_shows_every_metric_as_it_is_published() -> None:
     """CloudWatch shows a broken body as nothing, and a misspelt metric as an empty chart."""
     widgets = json.loads(properties("Dashboard")["DashboardBody"])["widgets"]
     lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
     assert all(isinstance(line, list) for line in lines)
     ours = [line for line in lines if line[0] == NAMESPACE]
-    assert {line[1] for line in ours} == {*Metric} - {Metric.SPOT_INTERRUPTIONS}
+    assert {line[1] for line in ours} == {*Metric}
     for line in ours:
         assert line[2:6] == ["Stage", "dev", "WorkPool", "fargate-spot-dev"]
     [search] = [line[0] for line in lines if isinstance(line[0], dict)]
     assert search["expression"].startswith("SEARCH('{PrefectSpot,Stage,WorkPool,Deployment} ")
     assert 'MetricName="SpotInterruptions"' in search["expression"]
     assert search["label"] == "${PROP('Dim.Deployment')}"
+    for widget in widgets:
+        usd = {line[1] for line in widget["properties"]["metrics"] if line[0] == NAMESPACE}
+        is_money = bool(usd - UNITS.keys())
+        assert ("assumed rates" in widget["properties"]["title"]) is is_money
     places = [(widget["x"], widget["y"]) for widget in widgets]
     assert len(set(places)) == len(places)

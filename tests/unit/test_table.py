@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import infra
 from chalicelib.adapters.records import KEPT_FOR, RunTable, packed
 from chalicelib.core.model.flow_run import FailedStart, Interruption, Moved, RunRecord
+from chalicelib.core.model.not_now import NotNow
+from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import Place, SweepNotes, Unjudged
 from chalicelib.core.model.text import TEXT_LENGTH
 from chalicelib.core.ports import Records
@@ -104,6 +106,29 @@ def test_what_a_sweep_left_is_kept(records: Open) -> None:
     notes = SweepNotes(bookmark, NOW, unjudged, answered, NOW, unbilled)
     records("me").save_sweep(notes)
     assert records("another").read_sweep() == notes
+    records("me").save_sweep(replace(notes, pause=Pause(NOW, "arn:aws:iam::1:user/ops")))
+    assert (records("me").read_sweep(), records("me").read_pause()) == (notes, None)
+
+
+def test_the_pause_that_holds_is_the_first_and_a_sweep_reads_it_and_leaves_it(
+    dynamodb: Any,
+) -> None:
+    table = RunTable(dynamodb, "runs", "me")
+    first, second = Pause(NOW, "arn:aws:iam::1:user/a"), Pause(NOW + LEASE, "b", "a storm")
+    assert table.resume() is None
+    assert [table.pause(first), table.pause(second), table.read_pause()] == [first] * 3
+    table.save_sweep(table.read_sweep())
+    assert table.read_sweep() == SweepNotes(pause=first)
+    assert (table.resume(), table.read_pause(), table.read_sweep()) == (first, None, SweepNotes())
+    assert table.pause(second) == second
+
+
+def test_until_when_prefect_is_not_asked_is_kept_for_every_function(dynamodb: Any) -> None:
+    assert RunTable(dynamodb, "runs", "").read_not_now() is None
+    for minutes in (1, 2):
+        kept = NotNow(NOW, NOW + timedelta(minutes=minutes), NOW)
+        RunTable(dynamodb, "runs", "react").save_not_now(kept)
+        assert RunTable(dynamodb, "runs", "sweep").read_not_now() == kept
 
 
 def test_the_longest_record_and_notes_fit_the_table_and_longer_ones_are_refused(

@@ -1,9 +1,9 @@
-"""What the user has set about reruns: by settings for all runs, by tags for one."""
+"""What the user has set about reruns: by settings or a pause for all runs, by tags for one."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
@@ -40,6 +40,25 @@ class Mode(StrEnum):
     RESCUE = "rescue"
     OPT_IN = "opt-in"
     OBSERVE = "observe"
+
+    @property
+    def ends_runs(self) -> bool:
+        """Whether we end or rerun every run whose task is gone: then no other component has to."""
+        return self is not Mode.OBSERVE
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Since when (UTC) a stage reacts to nothing, who paused it (an ARN), and why; or empty."""
+
+    paused_at: datetime
+    paused_by: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Return all of it in words."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"paused since {self.paused_at:%Y-%m-%d %H:%M} UTC by {self.paused_by}{why}"
 
 
 @dataclass(frozen=True, slots=True)

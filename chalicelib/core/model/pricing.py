@@ -1,8 +1,9 @@
 """What a task costs: rates by region, architecture and capacity, and seconds times rate.
 
 Rates come from the shipped table (`infra/prices.json`) and, over it, from the setting `RATES`; each
-has its source, and one that cannot be right is refused. Costs are estimates: AWS bills to the
-second, we to the event. Decimal throughout, rounded once, to 1e-8 USD. Source of the rule: AWS
+has its source, and one that cannot be right is refused. A Spot rate that neither has is assumed to
+be on-demand less `ASSUMED_SPOT_DISCOUNT`, and its source says so. Costs are estimates: AWS bills to
+the second, we to the event. Decimal throughout, rounded once, to 1e-8 USD. Source of the rule: AWS
 Fargate pricing, billed from the start of the image pull until the task ends, per second, one minute
 at least.
 """
@@ -23,6 +24,9 @@ OWN_RATES_FORM: Final = (
     "REGION/ARCHITECTURE/CAPACITY=USD per vCPU-hour/USD per GB-hour, comma-separated, such as"
     " us-east-1/x86_64/FARGATE=0.03238/0.003556"
 )
+
+ASSUMED: Final = "assumed: "
+"""How the source of an assumed rate begins: bills and sums keep rates with their sources."""
 
 SMALLEST_USD: Final = Decimal("0.00000001")
 MINIMUM_SECONDS: Final = Decimal(60)
@@ -62,6 +66,11 @@ class Rate:
     def key(self) -> RateKey:
         """Region, architecture and capacity."""
         return self.region, self.architecture, self.capacity
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether it is made of on-demand's: figures made with it are marked."""
+        return self.source.startswith(ASSUMED)
 
     def __str__(self) -> str:
         """All of it in a line for `read_rate`; bills store the rates they were made with."""
@@ -110,6 +119,35 @@ def with_own(shipped: Rates, own: Rates) -> Rates:
     storage = {rate.region: rate.storage_gb_hour_usd for rate in shipped.values()}
     rows = [replace(rate, storage_gb_hour_usd=storage.get(rate.region)) for rate in own.values()]
     return checked([*(rate for key, rate in shipped.items() if key not in own), *rows])
+
+
+def rates_of(table: Mapping[str, Any], own: Rates, discount: Decimal) -> Rates:
+    """Return a stage's rates: the shipped table's, `own` over them, and the assumed for the rest.
+
+    Raises ValueError: they contradict each other, as Spot above on-demand.
+    """
+    return with_assumed(with_own(read_table(table), own), discount)
+
+
+def with_assumed(rates: Rates, discount: Decimal) -> Rates:
+    """Return the rates, with a Spot rate for each of on-demand that has none: on-demand less that.
+
+    `discount`: a share, from 0 to below 1. Source of 0.68: that of published Spot rates, 0.68 to
+    0.70; AWS says up to 0.70.
+    """
+    source = f"{ASSUMED}on-demand less {(discount * 100).normalize():f} %"
+    assumed = (
+        replace(
+            rate,
+            capacity=FARGATE_SPOT,
+            vcpu_hour_usd=rate.vcpu_hour_usd * (1 - discount),
+            gb_hour_usd=rate.gb_hour_usd * (1 - discount),
+            source=source,
+        )
+        for rate in rates.values()
+        if rate.capacity == FARGATE
+    )
+    return {**{rate.key: rate for rate in assumed}, **rates}
 
 
 def checked(rows: Iterable[Rate]) -> Rates:

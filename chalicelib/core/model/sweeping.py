@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.policy import Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class SweepNotes:
     `answered`: the ids of the states, failed submissions of the last minutes, that were handled.
     `without_end_at`: when a sweep last met a crashed run without an end, which Prefect 3.4 leaves.
     `unbilled`: the tasks, by ARN, that could not be billed.
+    `pause`: the stage's, which no sweep sets.
     """
 
     bookmark: Place | None = None
@@ -120,3 +122,4 @@ class SweepNotes:
     answered: frozenset[UUID] = frozenset()
     without_end_at: datetime | None = None
     unbilled: Mapping[str, Unjudged] = field(default_factory=dict, hash=False)
+    pause: Pause | None = None

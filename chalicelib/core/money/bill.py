@@ -2,7 +2,7 @@
 
 Over any set of bills: paid = Σ seconds x paid rate; useful = Σ (seconds - wasted) x on-demand rate;
 net saving = useful - paid. Each of a bill's amounts is rounded once, to 1e-8 USD; sums and
-differences of them are exact. What is unknown is named and left out, never estimated.
+differences of them are exact. What is unknown is named and left out, but for an assumed Spot rate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,13 +34,7 @@ FARGATE_SINCE: Final = datetime(2017, 11, 29, tzinfo=UTC)
 """When AWS announced Fargate."""
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
 """How much AWS's clock may be ahead of Lambda's, at most."""
-_TIMES: Final = (
-    "pull_started_at",
-    "started_at",
-    "execution_stopped_at",
-    "stopped_at",
-    "updated_at",
-)
+_AT: Final = ("pull_started_at", "started_at", "execution_stopped_at", "stopped_at", "updated_at")
 _NOTHING: Final = Decimal(0)
 _REDONE: Final = (Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.FAILED_START)
 
@@ -105,6 +99,11 @@ class Bill:
     started: bool = True
 
     @property
+    def is_assumed(self) -> bool:
+        """Whether what was paid is made with an assumed Spot rate."""
+        return any(rate.is_assumed and rate.capacity == self.capacity for rate in self.rates)
+
+    @property
     def is_interrupted(self) -> bool:
         """Whether Spot took the task; a drill did not."""
         return self.cause is Cause.SPOT_INTERRUPTION
@@ -132,7 +131,7 @@ class Span:
 
 def believed(task: Task, now: datetime) -> Task:
     """Return the task without the times that cannot be: before Fargate's, or in the future."""
-    times = {name: getattr(task, name) for name in _TIMES}
+    times = {name: getattr(task, name) for name in _AT}
     latest = now + CLOCKS_DIFFER
     odd = [name for name, at in times.items() if at and not FARGATE_SINCE <= at <= latest]
     unknown: dict[str, Any] = dict.fromkeys(odd)

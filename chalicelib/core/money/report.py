@@ -22,6 +22,7 @@ from chalicelib.core.policies.facts import Guard
 
 DRILLS: Final = Deployment("drills")
 """Drills of all deployments are summed here: apart from real work, and in no total."""
+ASSUMED_MARK: Final = "*"  # behind a figure that is made with an assumed Spot rate
 COUNT_COLUMNS: Final = (
     "runs",
     "attempts",
@@ -42,11 +43,12 @@ COUNT_COLUMNS: Final = (
     "deadline_moves",
     "economics_moves",
     "failed_starts",
+    "assumed_bills",
 )
 COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
 """Of a row, in this order, in JSON and CSV alike.
 
-`would_...` is of observe mode, `..._moves` of the guards.
+`would_...` is of observe mode, `..._moves` of the guards, `assumed_bills` of an assumed Spot rate.
 """
 
 _MICRO: Final = Decimal("0.000001")
@@ -61,7 +63,8 @@ class Counts:
     is neither where no container started. `would_...` are reruns that observe mode left undone.
     `..._moves` are runs that a guard moved to on-demand before their budget would have, in observe
     mode those that it would have moved. `first_...` are of first bills on Spot alone:
-    `core/policies` estimates the interruption rate from them.
+    `core/policies` estimates the interruption rate from them. `assumed_bills` are made with an
+    assumed Spot rate.
     """
 
     runs: int = 0
@@ -84,6 +87,7 @@ class Counts:
     first_spot_us: int = 0
     first_interruptions: int = 0
     failed_starts: int = 0
+    assumed_bills: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*map(add, astuple(self), astuple(other)))
@@ -160,6 +164,7 @@ def sum_of(
         first_spot_us=charged_us if is_spot and is_first else 0,
         first_interruptions=int(bill.is_interrupted and is_spot and is_first),
         failed_starts=int(bill.cause is Cause.FAILED_START),
+        assumed_bills=int(bill.is_assumed),
     )
     deployment = DRILLS if bill.is_drill else bill.deployment
     return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
@@ -250,17 +255,21 @@ def days_between(since: date, until: date) -> tuple[date, ...]:
 def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
     """Return the days' report; a warning names rates read more than 90 days before `until`."""
     all_sums = list(sums)
-    work = [daily for daily in all_sums if daily.deployment.key != DRILLS.key]
-    drills = [daily.counts for daily in all_sums if daily.deployment.key == DRILLS.key]
+    work = [s for s in all_sums if s.deployment.key != DRILLS.key]
+    drills = sum((s.counts for s in all_sums if s.deployment.key == DRILLS.key), Counts())
     names, of_key = _names(work), defaultdict[str, Counts](Counts)
     for daily in work:
         of_key[daily.deployment.key] += daily.counts
     rates = tuple(read_rate(line) for line in sorted({r for s in all_sums for r in s.rates}))
-    whole, old = total(work), age_warning(rates, until)
-    partial = (
+    whole = total(work)
+    assumed = whole.assumed_bills + drills.assumed_bills
+    warnings = {
+        age_warning(rates, until): True,
         f"{whole.partial_bills} bills are partial: a time, a size or a rate was missing, and what"
-        " hangs on it is left out"
-    )
+        " hangs on it is left out": whole.partial_bills,
+        f"{assumed} bills have an assumed Spot rate; figures made with it bear a {ASSUMED_MARK}:"
+        " `make prices` reads the published rates, RATES states your own": assumed,
+    }
     keys = sorted(names, key=lambda key: (names[key], key))
     return Report(
         since=since,
@@ -268,26 +277,27 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
         rows=tuple(Row(s.day, names[s.deployment.key], s.counts) for s in work),
         deployments=tuple(Row(None, names[key], of_key[key]) for key in keys),
         total=Row(None, "all", whole),
-        drills=Row(None, DRILLS.title, sum(drills, Counts())),
+        drills=Row(None, DRILLS.title, drills),
         rates=rates,
-        warnings=tuple(filter(None, (old, partial if whole.partial_bills else ""))),
+        warnings=tuple(text for text, holds in warnings.items() if text and holds),
     )
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
     """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
-    return [_savings_row(row, report.optional) for row in (*report.deployments, report.total)]
+    return [_savings_row(row, report) for row in (*report.deployments, report.total)]
 
 
-def _savings_row(row: Row, optional: Mapping[str, str]) -> Mapping[str, object]:
+def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     columns = {
         "net USD": "net_savings_usd",
         "saved USD": "savings_usd",
         "wasted USD": "wasted_usd",
+        **({"assumed": "assumed_bills"} if report.total.counts.assumed_bills else {}),
         "interrupted": "interruptions",
         "rerun: Spot": "spot_reruns",
         "rerun: on demand": "on_demand_reruns",
-        **optional,
+        **report.optional,
         "runs": "runs",
         "tasks": "attempts",
         "hours": "hours",
@@ -299,6 +309,11 @@ def _savings_row(row: Row, optional: Mapping[str, str]) -> Mapping[str, object]:
     usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
     return {"deployment": row.deployment, **shown, **usd_figures, "hours": hours}
+
+
+def marked(counts: Counts, amount: Decimal) -> str:
+    """Return an amount of the counts' as `in_usd` does, marked where a Spot rate is assumed."""
+    return in_usd(amount) + ASSUMED_MARK * bool(counts.assumed_bills)
 
 
 def in_usd(amount: Decimal) -> str:

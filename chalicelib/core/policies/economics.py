@@ -114,7 +114,7 @@ def economics_opinion(facts: PolicyFacts | Missing, task: Task | None, rates: Ra
         return evidence
     if isinstance(usd_per_hour, Missing):
         return usd_per_hour
-    spot, demand = usd_per_hour
+    spot, demand, is_assumed = usd_per_hour
     rate, start = interruptions_per_hour(evidence), facts.restart_overhead.charged_seconds
     works = [max(w - facts.progress.checkpointed_seconds, 0.0) for w in likely_work_seconds(facts)]
     usual = usual_unit_seconds(facts)
@@ -127,7 +127,8 @@ def economics_opinion(facts: PolicyFacts | Missing, task: Task | None, rates: Ra
     spot_usd = fmean(on_spot) * spot / _HOUR
     on_demand_usd = fmean(on_demand) * demand / _HOUR
     why = (
-        f"finishing is expected to cost {spot_usd:.6f} USD on Spot and {on_demand_usd:.6f} USD on"
+        f"finishing is expected to cost {spot_usd:.6f} USD on Spot"
+        f"{' (its rate is assumed)' * is_assumed} and {on_demand_usd:.6f} USD on"
         f" demand: {fmean(works) / 60:.0f} min of work left,"
         f" {'kept task by task' if facts.is_checkpointed else 'from the start if interrupted'},"
         f" {rate:.3f} interruptions per Spot hour at least ({evidence.interruptions} in"
@@ -156,19 +157,20 @@ def usual_unit_seconds(facts: PolicyFacts) -> float:
     return sum(unit * unit for unit in units) / whole if whole > 0 else 0.0
 
 
-def _usd_per_hour(task: Task | None, rates: Rates) -> tuple[float, float] | Missing:
-    """Return what an hour of this task costs on Spot and on demand, in USD."""
+def _usd_per_hour(task: Task | None, rates: Rates) -> tuple[float, float, bool] | Missing:
+    """What an hour of this task costs on Spot and on demand, in USD; whether Spot's is assumed."""
     size = size_of(task) if task else None
     if task is None or size is None:
         return Missing("the task's size", "ECS did not report it")
-    usd = []
+    usd, is_assumed = [], False
     for capacity in (FARGATE_SPOT, FARGATE):
         rate = rates.get((task.region, task.architecture, capacity))
         if rate is None:
             return Missing(f"the {capacity} rate", f"none is known in {task.region or '?'}")
         usd.append(float(cost_usd(rate, Decimal(3600), size)))
+        is_assumed |= rate.is_assumed
     spot, on_demand = usd
-    return spot, on_demand
+    return spot, on_demand, is_assumed
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,13 +126,18 @@ def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 RETRY_POLICY: Final = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86_400}
 """EventBridge's default, spelt out: with a queue behind it, giving up earlier gains nothing."""
+SCHEDULED: Final = ("sweep", "provision")
+"""Functions that are called again within minutes, with the same event: one that fails, or waits
+longer than a minute, is worth neither a retry nor a place in the failure queue."""
+_DELIVERY: Final = ("RetryPolicy", "DeadLetterConfig")
+NO_RETRIES: Final = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
 Target = Mapping[str, object]
 """A rule's target, as EventBridge gives and takes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class InvokeConfig:
-    """How Lambda treats asynchronous events; `on_failure`: the failure destination's ARN."""
+    """How Lambda treats asynchronous events; `on_failure`: an ARN, or empty."""
 
     on_failure: str
     retries: int = 2
@@ -212,6 +217,14 @@ class PutInvokeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PutRetention:
+    """Have a function's log group keep its events for so many days."""
+
+    log_group: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
 class CreateWorkPool:
     """Create the work pool."""
 
@@ -228,7 +241,13 @@ class ChangeWorkPool:
 
 
 AwsStep = (
-    CreateServiceLinkedRole | CreateStack | UpdateStack | DeleteStack | PutTargets | PutInvokeConfig
+    CreateServiceLinkedRole
+    | CreateStack
+    | UpdateStack
+    | DeleteStack
+    | PutTargets
+    | PutInvokeConfig
+    | PutRetention
 )
 Step = AwsStep | CreateWorkPool | ChangeWorkPool
 
@@ -248,6 +267,8 @@ def describe(step: Step) -> str:
             return f"restore dead-letter queue and retry policy of the rule {rule}"
         case PutInvokeConfig(function, _):
             return f"restore retries and failure destination of the function {function}"
+        case PutRetention(log_group, days):
+            return f"keep the log group {log_group} for {days} days"
         case CreateWorkPool(name, _):
             return f"create the work pool {name}"
         case ChangeWorkPool(name, _):
@@ -259,18 +280,32 @@ def describe(step: Step) -> str:
 def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsStep, ...]:
     """Return the steps after which `queue_arn` gets each event that nothing could handle.
 
-    A sweep's is not retried: the next minute's covers all that it left.
+    But for a schedule's: see `SCHEDULED`.
     """
-    ours = {"RetryPolicy": RETRY_POLICY, "DeadLetterConfig": {"Arn": queue_arn}}
     steps: list[AwsStep] = []
     for delivery in deliveries:
+        ours = {"RetryPolicy": RETRY_POLICY, "DeadLetterConfig": {"Arn": queue_arn}}
+        config = InvokeConfig(queue_arn)
+        if is_scheduled(delivery.function):
+            ours, config = {"RetryPolicy": NO_RETRIES}, InvokeConfig("", 0, 60)
         for rule, targets in delivery.targets.items():
-            to_function = [target for target in targets if target.get("Arn") == delivery.arn]
-            changed = tuple({**t, **ours} for t in to_function if {**t, **ours} != t)
+            to_function = [dict(t) for t in targets if t.get("Arn") == delivery.arn]
+            wanted = [
+                {n: v for n, v in t.items() if n not in _DELIVERY} | ours for t in to_function
+            ]
+            changed = tuple(w for t, w in zip(to_function, wanted, strict=True) if t != w)
             if changed:
                 steps.append(PutTargets(rule, changed))
-        retries = 0 if delivery.function.endswith("-sweep") else 2
-        config = InvokeConfig(queue_arn, retries)
         if delivery.targets and delivery.invoke_config != config:
             steps.append(PutInvokeConfig(delivery.function, config))
     return tuple(steps)
+
+
+def is_scheduled(function: str) -> bool:
+    """Return whether a function, by its name in Lambda, is called by a schedule."""
+    return function.rpartition("-")[2] in SCHEDULED
+
+
+def retention_steps(retentions: Mapping[str, int | None], days: int) -> tuple[AwsStep, ...]:
+    """Return the steps after which each log group is kept for `days`, whatever was set before."""
+    return tuple(PutRetention(group, days) for group, kept in retentions.items() if kept != days)

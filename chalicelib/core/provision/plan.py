@@ -11,7 +11,7 @@ deleted again until an operator fixes the cause.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chalicelib.core.provision import model
@@ -55,7 +55,8 @@ class Desired:
 
     `is_full`: cluster, worker and work pool are ours to provide. `parameters` are the stack's, VPC
     and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
-    `functions`: ours, by their names in Lambda.
+    `functions`: ours, by their names in Lambda, whose logs are kept for `log_retention_days`.
+    `ends_runs`: as of the stage's `Mode`.
     """
 
     is_full: bool
@@ -70,6 +71,8 @@ class Desired:
     work_pool: str
     pool_template: Template
     functions: tuple[str, ...]
+    ends_runs: bool = True
+    log_retention_days: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class Problem:
 class Observed:
     """What there is. None: there is none, or it could not be read, as `problems` says.
 
-    `has_service_linked_role` matters only where there is no stack yet.
+    `has_service_linked_role` matters only where there is no stack yet. `retentions`: days by the
+    functions' log groups that there are, None for ever.
     """
 
     stack: Stack | None = None
@@ -99,6 +103,7 @@ class Observed:
     work_pool: WorkPool | None = None
     deliveries: tuple[model.Delivery, ...] = ()
     has_service_linked_role: bool = True
+    retentions: Mapping[str, int | None] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 
@@ -114,11 +119,18 @@ class Plan:
 def plan(desired: Desired, observed: Observed) -> Plan:
     """Return what this call has to do; no steps where all is up to date.
 
-    With a problem, nothing is changed but dead-letter queues, retries and failure destinations;
-    with another's stack in the way, nothing at all.
+    With a problem, nothing is changed but dead-letter queues, retries, failure destinations, and
+    how long the functions' logs are kept, which comes last: it stands in the way of nothing. With
+    another's stack in the way, nothing at all.
     """
     if foreign := _foreign(desired, observed.stack):
         return Plan(ProvisionState.BLOCKED, (), (*observed.problems, *foreign))
+    planned = _plan(desired, observed)
+    retention = model.retention_steps(observed.retentions, desired.log_retention_days)
+    return replace(planned, steps=(*planned.steps, *retention))
+
+
+def _plan(desired: Desired, observed: Observed) -> Plan:
     queue_arn = _failure_queue(observed.stack)
     deliveries = model.delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
     if observed.problems:
@@ -220,7 +232,9 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
     values = _pool_values(desired, observed.stack.outputs, observed.credential_arn)
-    template = merged(current, desired.pool_template, values, launch_type)
+    template = merged(
+        current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs
+    )
     if pool is None:
         return (model.CreateWorkPool(desired.work_pool, template),)
     return () if template == current else (model.ChangeWorkPool(pool.name, template),)

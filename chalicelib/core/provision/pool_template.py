@@ -52,21 +52,28 @@ def filled(shipped: Template, values: Values, launch_type: str) -> dict[str, Any
     return template
 
 
-def merged(current: Template, shipped: Template, values: Values, launch_type: str) -> Template:
+def merged(
+    current: Template,
+    shipped: Template,
+    values: Values,
+    launch_type: str,
+    *,
+    ends_runs: bool = True,
+) -> Template:
     """Return `current` with all that is ours restored; an empty one becomes the shipped one.
 
-    Merging a merged template changes nothing. Raises KeyError as `filled` does, and ValueError,
-    which says where `current` has another shape.
+    `ends_runs`: flows leave their state to us at SIGTERM (`Mode.ends_runs`); otherwise the
+    environment by which they did is removed, and Prefect ends them as without us. Merging a merged
+    template changes nothing. Raises KeyError as `filled` does, and ValueError, which says where
+    `current` has another shape.
     """
     wanted = filled(shipped, values, launch_type)
-    if not current:
-        return wanted
-    template: dict[str, Any] = copy.deepcopy(dict(current))
+    template: dict[str, Any] = copy.deepcopy(dict(current or wanted))
     ours = _ours(shipped)
     _set_defaults(template, wanted, ours)
     configuration = _object_in(template, "job_configuration")
     _restore_lines(configuration, wanted["job_configuration"], ours)
-    _complete_container(configuration, wanted["job_configuration"])
+    _complete_container(configuration, wanted["job_configuration"], ends_runs=ends_runs)
     return template
 
 
@@ -166,14 +173,14 @@ def _uses(line: object, ours: set[str]) -> bool:
     return _variable_of(line) in ours
 
 
-def _complete_container(configuration: dict[str, Any], wanted: Template) -> None:
+def _complete_container(
+    configuration: dict[str, Any], wanted: Template, *, ends_runs: bool
+) -> None:
     """Give the flow's container its stop timeout, its environment, and memory if it has none."""
     definition = _object_in(configuration, "task_definition")
     ours = _flow_container(wanted["task_definition"]["containerDefinitions"])
-    containers = definition.get("containerDefinitions")
-    if not containers:
-        definition["containerDefinitions"] = [copy.deepcopy(ours)]
-        return
+    containers = definition.get("containerDefinitions") or [copy.deepcopy(ours)]
+    definition["containerDefinitions"] = containers
     if not isinstance(containers, list) or not all(isinstance(c, dict) for c in containers):
         raise ValueError("containerDefinitions is no list of objects")
     container = _flow_container(containers)
@@ -184,7 +191,9 @@ def _complete_container(configuration: dict[str, Any], wanted: Template) -> None
         container.setdefault("memory", ours["memory"])
     environment = container.get("environment", [])
     for entry in ours["environment"]:
-        if entry not in environment:
+        if not ends_runs:
+            environment = [e for e in environment if e != entry]
+        elif entry not in environment:
             others = [e for e in environment if e.get("name") != entry["name"]]
             environment = [*others, dict(entry)]
     container["environment"] = environment

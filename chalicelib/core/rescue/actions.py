@@ -25,6 +25,7 @@ class Verdict(StrEnum):
     UNDO_RERUN = "undo-rerun"
     RESTORE = "restore"
     CONFIRM = "confirm"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)

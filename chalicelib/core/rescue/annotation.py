@@ -235,7 +235,8 @@ def _lost(snapshot: Snapshot, interruption: Interruption) -> tuple[str, str]:
         return time, f"no rate known for {where}"
     if (size := size_of(task)) is None:
         return time, "ECS did not report the task's size"
-    return time, f"at most {cost_usd(rate, billed_seconds(start, end), size):f} USD, estimated"
+    usd = cost_usd(rate, billed_seconds(start, end), size)
+    return time, f"at most {usd:f} USD, estimated{', at an assumed rate' * rate.is_assumed}"
 
 
 def _events(

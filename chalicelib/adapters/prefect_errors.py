@@ -1,0 +1,75 @@
+"""What Prefect's refusals mean: each its own error, with its next step.
+
+`adapters/prefect_client.py` raises them for an answer that another try would not change. How
+Prefect Cloud words a refusal is not documented: its status decides, words only on plan and CSRF.
+"""
+
+import re
+from typing import Final
+
+from chalicelib.errors import (
+    PrefectAddressError,
+    PrefectConflictError,
+    PrefectForbiddenError,
+    PrefectOutcomeUnknownError,
+    PrefectPlanError,
+    PrefectRefusedError,
+    PrefectRejectedError,
+    PrefectSpotError,
+    PrefectUnreadableError,
+)
+
+CHECK_API_URL: Final = "check PREFECT_API_URL: it has to be the address of Prefect's API"
+"""The next step after an answer that no Prefect API returns."""
+WAIT_OR_CHECK: Final = (
+    "none if it passes; otherwise check the Prefect server, and the network path to PREFECT_API_URL"
+)
+_KEY: Final = (
+    "store a valid credential in the SSM parameter that PREFECT_API_KEY_PARAMETER or"
+    " PREFECT_API_AUTH_STRING_PARAMETER names"
+)
+_ROLE: Final = (
+    "check that PREFECT_API_URL names the credential's own workspace, and its permissions in"
+    " Prefect: a service account's role has to be Developer or above"
+)
+_PLAN: Final = (
+    "take a plan of Prefect Cloud that has hybrid work pools (Starter or above), or set"
+    " PREFECT_API_URL to a server of your own"
+)
+_CSRF: Final = (
+    "let Prefect's headers Prefect-Csrf-Token and Prefect-Csrf-Client pass every proxy, or switch"
+    " the server's CSRF protection off"
+)
+_CORRECT: Final = "correct what Prefect names, such as the work pool's base job template"
+_OF_PLANS: Final = re.compile(
+    r"\bupgrade\b|\bsubscription\b|\bhybrid work pool"
+    r"|\b(your|current|account('s)?|hobby|free|starter) (plan|tier)\b",
+    re.IGNORECASE,
+)
+
+
+def is_about_csrf(status: int, detail: str) -> bool:
+    """Whether a server refused a write for want of a valid CSRF token."""
+    return status == 403 and "csrf" in detail.lower()
+
+
+def refusal(request: str, status: int, detail: str, *, repeatable: bool) -> PrefectSpotError:
+    """Return what an answer means. `request` in words; `detail`: Prefect's message, or empty."""
+    what = f"Prefect answered {status} to {request}" + (f": {detail}" if detail else "")
+    if is_about_csrf(status, detail):
+        return PrefectRefusedError(what, _CSRF)
+    if status >= 500:
+        lost = PrefectUnreadableError if repeatable else PrefectOutcomeUnknownError
+        return lost(what, WAIT_OR_CHECK)
+    if status == 401:
+        return PrefectRefusedError(what, _KEY)
+    is_creation = request == "POST /work_pools/"  # elsewhere, words may be a user's
+    if status == 402 or (is_creation and status in (400, 403, 422) and _OF_PLANS.search(detail)):
+        return PrefectPlanError(what, _PLAN)
+    if status == 403:
+        return PrefectForbiddenError(what, f"{_ROLE}; if it is, {_PLAN}" if is_creation else _ROLE)
+    if status in (404, 405) or status < 400:
+        return PrefectAddressError(what, CHECK_API_URL)
+    if status == 409:
+        return PrefectConflictError(what, "none: the next call reads what Prefect has now")
+    return PrefectRejectedError(what, _CORRECT)
