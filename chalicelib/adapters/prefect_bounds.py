@@ -23,9 +23,12 @@ from urllib3.util import Retry
 
 MOST_BYTES: Final = 8 * 2**20
 """Of an answer. A run has parameters of 512 KB at most (PREFECT_SERVER_API_MAX_PARAMETER_SIZE), a
-page of a hundred some 300 KB as a rule, and 8 MiB hold a history of ten thousand states. Python
-needs up to 24 bytes for one of JSON (`{},`): of this much, 200 of a Lambda's 512 MB. A longer page
-is asked for in parts."""
+page of a hundred some 300 KB as a rule, and 8 MiB hold a history of ten thousand states. A longer
+page is asked for in parts."""
+MOST_VALUES: Final = 400_000
+"""In an answer, and as many as the states of that history have. Python needs up to 24 bytes for one
+of JSON (`{},`), and a sweep holds four answers about a run at once, in 512 MB: bytes alone are no
+bound."""
 _LONGEST_WAIT_SECONDS: Final = 21_600.0
 _CHUNK: Final = 2**18
 _HALF_OF_A_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -84,11 +87,13 @@ def read_body(response: urllib3.BaseHTTPResponse) -> bytes | OutOfBoundsError:
 def read_json(body: bytes | OutOfBoundsError) -> object:
     """Return what JSON says, None for no JSON at all; numbers are finite, texts fit for UTF-8.
 
-    Raises OutOfBoundsError: numbers out of range, nested too deeply; ValueError for what is no
-    JSON.
+    Raises OutOfBoundsError: numbers out of range, too many values, nested too deeply; ValueError
+    for what is no JSON.
     """
     if isinstance(body, OutOfBoundsError):
         raise body
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:  # those in texts count as well
+        raise OutOfBoundsError(f"more than {MOST_VALUES} values")
     try:
         text = body.decode()
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite) if text else None

@@ -135,7 +135,8 @@ def elsewhere(context: Context, run: FlowRun) -> str:
     if not _TASK_ARN.fullmatch(arn):
         return NO_ARN
     cluster_arn = arn.replace(":task/", ":cluster/").rpartition("/")[0]
-    return reason_to_ignore(Task(arn, cluster_arn), *context.scope)
+    # Without the place itself, which may be any text: CloudWatch bills a metric for each reason.
+    return reason_to_ignore(Task(arn, cluster_arn), *context.scope).partition(",")[0]
 
 
 def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:

@@ -401,6 +401,8 @@ PATHS = {"gzip": BOMB, "deflate": b"x", "br": b"x"}
         ),
         pytest.param(answer_raw(BOMB, Content_Encoding=" GZIP , identity"), id="GZIP"),
         pytest.param(answer_raw(b'"' + b"x" * MOST_BYTES + b'"'), id="too long"),
+        pytest.param(answer_raw(b"[" + b"{}," * 2_000_000 + b"{}]"), id="two million objects"),
+        pytest.param(answer_raw(b"[" + b"9e9," * 2_000_000 + b"0]"), id="two million numbers"),
         pytest.param(answer_raw(b"[" * 200_000), id="nested"),
         pytest.param(answer_raw(b'{"a":' * 100_000), id="nested objects"),
         pytest.param(answer_raw(b"[" + b"9" * 5000 + b"]"), id="5,000 digits"),
