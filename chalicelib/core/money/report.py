@@ -284,7 +284,7 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
+    """Return a row per deployment and the total: plain numbers, and the name as Markdown (UI)."""
     return [_savings_row(row, report) for row in (*report.deployments, report.total)]
 
 
@@ -308,7 +308,6 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     shown = {title: figures[name] for title, name in columns.items()}
     usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
-    # To the UI, a cell is Markdown.
     return {"deployment": escaped(row.deployment), **shown, **usd_figures, "hours": hours}
 
 
