@@ -288,6 +288,11 @@ def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
     return [_savings_row(row, report) for row in (*report.deployments, report.total)]
 
 
+def _cell(name: str) -> str:
+    plain = all(c.isalnum() or c in "-/ ." for c in name)
+    return name if plain else escaped(name)
+
+
 def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     columns = {
         "net USD": "net_savings_usd",
@@ -308,7 +313,7 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     shown = {title: figures[name] for title, name in columns.items()}
     usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
-    return {"deployment": escaped(row.deployment), **shown, **usd_figures, "hours": hours}
+    return {"deployment": _cell(row.deployment), **shown, **usd_figures, "hours": hours}
 
 
 def marked(counts: Counts, amount: Decimal) -> str:
