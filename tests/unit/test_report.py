@@ -271,7 +271,7 @@ def test_the_chart_of_a_report_is_the_same_each_time(tmp_path: Path) -> None:
 
 def test_prefects_table_has_the_money_first_a_row_per_deployment_and_a_total() -> None:
     rows = savings_table(report(*WEEK))
-    assert [row["deployment"] for row in rows] == [r"etl\/hourly", r"etl\/nightly", "all"]
+    assert [row["deployment"] for row in rows] == ["etl/hourly", "etl/nightly", "all"]
     assert rows[-1]["net USD"] == 0.7
     assert json.loads(json.dumps(rows)) == rows
     assert list(rows[0])[:4] == ["deployment", "net USD", "saved USD", "wasted USD"]

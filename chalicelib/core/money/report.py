@@ -289,7 +289,7 @@ def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
 
 
 def _cell(name: str) -> str:
-    plain = all(c.isalnum() or c in "-/ ." for c in name)
+    plain = all(c.isalnum() or c in "-_/ " for c in name)
     return name if plain else escaped(name)
 
 
