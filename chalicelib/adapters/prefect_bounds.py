@@ -23,9 +23,12 @@ from urllib3.util import Retry
 
 MOST_BYTES: Final = 8 * 2**20
 """Of an answer. A run has parameters of 512 KB at most (PREFECT_SERVER_API_MAX_PARAMETER_SIZE), a
-page of a hundred some 300 KB as a rule, and 8 MiB hold a history of ten thousand states. Python
-needs up to 24 bytes for one of JSON (`{},`): of this much, 200 of a Lambda's 512 MB. A longer page
-is asked for in parts."""
+page of a hundred some 300 KB as a rule, and 8 MiB hold a history of ten thousand states. A longer
+page is asked for in parts."""
+MOST_VALUES: Final = 300_000
+"""Of an answer: commas and opening brackets, wherever they stand. Python needs some 230 bytes for
+each (`{"":`), so 70 of a Lambda's 512 MB, which has several answers at once. A run's parameters have
+262,144 at most, ten thousand states of a history somewhat fewer than this."""
 _LONGEST_WAIT_SECONDS: Final = 21_600.0
 _CHUNK: Final = 2**18
 _HALF_OF_A_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -43,6 +46,7 @@ class _Until(io.RawIOBase):
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock, self._raw = sock, raw
         self._ends = time.monotonic() + (sock.gettimeout() or math.inf)
+        self._most = 2 * MOST_BYTES  # headers and chunks' lengths too, which may be any
 
     def readable(self) -> bool:
         return True
@@ -53,7 +57,11 @@ class _Until(io.RawIOBase):
             raise TimeoutError("the answer is not whole in time")
         if left < math.inf:
             self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self._most -= count or 0
+        if self._most < 0:
+            raise OutOfBoundsError("more than it may be long in all")
+        return count
 
     def close(self) -> None:
         self._raw.close()
@@ -90,6 +98,8 @@ def read_json(body: bytes | OutOfBoundsError) -> object:
     if isinstance(body, OutOfBoundsError):
         raise body
     try:
+        if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values")
         text = body.decode()
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite) if text else None
         if _HALF_OF_A_PAIR.search(text):

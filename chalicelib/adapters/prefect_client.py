@@ -129,7 +129,6 @@ class JsonHttp:
 
     urllib3's own retries are not used: a try's timeout has to shrink with the time left, and an
     answer that is no JSON counts as none. Its parser of dates in Retry-After is.
-    Price: a server that sends a byte now and then can outlast the deadline; Lambda ends that.
     """
 
     def __init__(
@@ -308,6 +307,8 @@ class JsonHttp:
             if isinstance(error, ReadTimeoutError):
                 return _Failure(reason, PrefectTimeoutError)
             return _Failure(reason, is_dropped=True)
+        except bounds.OutOfBoundsError as error:
+            return _Failure(str(error), is_final=True)
         wait, reason = bounds.retry_after_seconds(response), f"answered {response.status}"
         if meaning := _TRANSIENT.get(response.status):
             reason += f", asking for {wait:.0f} s" if wait else ""

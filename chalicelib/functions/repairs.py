@@ -294,6 +294,8 @@ class Repairs:
                 return
             self._count_failure(parents[0])
         for subflow in self._overdue(subflows):
+            if self.context.seconds_left() < SECONDS_PER_RUN:
+                return  # the next sweep ends the others
             try:
                 self.context.prefect.propose_state(subflow.id, ENDED_WITH_PARENT)
                 self.report.decisions["subflow-crashed"] += 1

@@ -110,9 +110,13 @@ def sweep(context: Context, event: object) -> SweepReport:
     context = _with_seconds(context, SECONDS_PER_CALL)
     repairs = Repairs(context, notes)
     report = repairs.report
+    report.light = is_scheduled and not _is_due(notes, context.now())
     try:
+        # However many submissions failed, half of the time is left for the other runs.
+        share = 1 if report.light else 2
+        repairs.context = _with_seconds(context, SECONDS_PER_CALL / share)
         _take_light_look(repairs, notes)
-        report.light = is_scheduled and not _is_due(notes, context.now())
+        repairs.context = context
         if not report.light:
             _run(repairs, STAGES)
             report.finished = repairs.place.stage >= len(STAGES)
