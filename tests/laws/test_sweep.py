@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from time import process_time
 from typing import Any
 from uuid import UUID
 
@@ -788,6 +789,18 @@ def subflows_of_an_ended_run(universe: Universe) -> None:
     universe.prefect.crash(run.id)
     for _ in range(100):
         universe.prefect.create_child(run.id)
+
+
+def test_a_message_made_to_be_searched_long_takes_no_time_from_the_others(
+    universe: Universe,
+) -> None:
+    """Fifty searches in each, of a tenth of a second on a whole processor, took seven seconds."""
+    for number in range(3):
+        run = universe.prefect.runs[universe.prefect.create_run()]
+        refuse(universe, run, f"{number} {'vpc ' * 5000}")
+    began = process_time()
+    swept(universe)
+    assert process_time() - began < 3
 
 
 @pytest.mark.parametrize("flood", [failed_submissions, subflows_of_an_ended_run])
