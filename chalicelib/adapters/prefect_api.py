@@ -46,6 +46,7 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.sweeping import UnreadRun
+from chalicelib.core.model.text import kept
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
@@ -202,7 +203,9 @@ class PrefectRest:
         if deployment_id not in self._deployment_names:
             flow = self._http.get(f"/flows/{fields.need('flow_id', read_uuid)}")
             flow_name = Fields(flow or {}, "flow").get("name")
-            self._deployment_names[deployment_id] = f"{flow_name or '?'}/{fields.get('name')}"
+            # Cut: this environment's later invocations have it in memory.
+            name = kept(f"{flow_name or '?'}/{fields.get('name')}")
+            self._deployment_names[deployment_id] = name
         name = self._deployment_names[deployment_id]
         return PrefectDeployment(name, fields.whole("job_variables", dict))
 

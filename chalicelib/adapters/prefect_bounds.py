@@ -27,8 +27,8 @@ page of a hundred some 300 KB as a rule, and 8 MiB hold a history of ten thousan
 page is asked for in parts."""
 MOST_VALUES: Final = 300_000
 """Of an answer: commas and opening brackets, wherever they stand. Python needs some 230 bytes for
-each (`{"":`), so 70 of a Lambda's 512 MB, which has several answers at once. A run's parameters have
-262,144 at most, ten thousand states of a history somewhat fewer than this."""
+each (`{"":`), so 70 of a Lambda's 512 MB, which has several answers at once. A run's parameters
+have 262,144 at most, ten thousand states of a history somewhat fewer than this."""
 _LONGEST_WAIT_SECONDS: Final = 21_600.0
 _CHUNK: Final = 2**18
 _HALF_OF_A_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -81,11 +81,14 @@ def read_body(response: urllib3.BaseHTTPResponse) -> bytes | OutOfBoundsError:
     if encoding not in ("", "identity"):
         response.close()
         return OutOfBoundsError("a content encoding that was not asked for")
-    while chunk := response.read(_CHUNK, decode_content=False):
-        body += chunk
-        if len(body) > MOST_BYTES:
-            response.close()
-            return OutOfBoundsError(f"more than {MOST_BYTES} bytes")
+    try:
+        while chunk := response.read(_CHUNK, decode_content=False):
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise OutOfBoundsError(f"more than {MOST_BYTES} bytes")
+    except OutOfBoundsError as error:
+        response.close()
+        return error
     return bytes(body)
 
 

@@ -300,15 +300,13 @@ class JsonHttp:
                 timeout=Timeout(total=left, connect=3.0, read=seconds),
             )
             content = bounds.read_body(response)
-        except HTTPError as error:
+        except (HTTPError, bounds.OutOfBoundsError) as error:
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, NewConnectionError | ConnectTimeoutError):
                 return _Failure(reason, PrefectUnavailableError)
             if isinstance(error, ReadTimeoutError):
                 return _Failure(reason, PrefectTimeoutError)
             return _Failure(reason, is_dropped=True)
-        except bounds.OutOfBoundsError as error:
-            return _Failure(str(error), is_final=True)
         wait, reason = bounds.retry_after_seconds(response), f"answered {response.status}"
         if meaning := _TRANSIENT.get(response.status):
             reason += f", asking for {wait:.0f} s" if wait else ""

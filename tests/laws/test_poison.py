@@ -186,7 +186,7 @@ def test_where_prefect_does_not_name_it_its_neighbours_do(
             raise error("403", next_step="none")
         return ()
 
-    universe.prefect.find_run_ids = find_run_ids  # type: ignore[method-assign]
+    universe.prefect.find_run_ids = find_run_ids  # type: ignore[method-assign,assignment]
     assert swept(universe).unjudged == {UNREAD: 1}
     [keys] = unjudged_lines(universe)
     assert keys["place"] == f"between the flow runs {many[2].id} and {many[0].id}"

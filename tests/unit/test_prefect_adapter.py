@@ -89,7 +89,7 @@ def test_children_are_asked_for_until_all_are_there() -> None:
 @pytest.mark.parametrize("field", ["job_variables", "empirical_policy", "state"])
 def test_of_many_children_nothing_is_kept_that_may_be_long(field: str) -> None:
     """Ten pages of 200 runs: all of it would take 75 MB."""
-    long = {"long": [{}] * 500}
+    long: dict[str, object] = {"long": [{}] * 500}
     child = make_answer(**{field: make_state(data=long) if field == "state" else long})
     page = answer_raw(json.dumps([child] * MOST_RUNS).encode())
     with Bench([page] * 10 + [answer(200, [])]) as bench:
