@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
+from botocore.config import Config
 from moto.awslambda.models import LambdaBackend, lambda_backends
 from moto.core.config import default_user_config
 from moto.ecs.models import EC2ContainerServiceBackend, ecs_backends
@@ -95,6 +96,7 @@ class EmulatedAws:
                     aws_access_key_id="testing",
                     aws_secret_access_key="testing",  # noqa: S106  # moto takes any
                     aws_session_token=self._session_token,
+                    config=Config(proxies={}),  # none of the host's
                 )
             return self._clients[name]
 

@@ -45,12 +45,16 @@ def deploy_folder(
 def run_program(
     command: Sequence[str], environment: Mapping[str, str], folder: Path = PROJECT
 ) -> str:
-    """Run a program with `environment` in place of the host's AWS and Prefect settings.
+    """Run a program with `environment` in place of the host's AWS, Prefect and proxy settings.
 
     Returns its output; raises RuntimeError with it when the program fails.
     """
     foreign = ("AWS_", "PREFECT_", "PYTHON")
-    host = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    host = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(foreign) and not name.lower().endswith("_proxy")
+    }
     finished = subprocess.run(
         command,
         cwd=folder,

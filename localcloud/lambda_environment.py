@@ -220,7 +220,9 @@ class _RuntimeApi(ThreadingHTTPServer):
         """Whether the other end of the connection is the environment's own process."""
         with contextlib.suppress(psutil.Error, TimeoutError):
             client = psutil.Process(self.client_pid.result(self.START_SECONDS))
-            return any(each.laddr == client_address for each in client.net_connections("tcp4"))
+            ours = client.net_connections("tcp4")
+            # Its other connections' ports are no proof: to us, another user can have the same.
+            return (client_address, self.server_address) in [(c.laddr, c.raddr) for c in ours]
         return False
 
     def handle_error(self, request: Any, client_address: Any) -> None:

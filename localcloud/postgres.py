@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from localcloud.processes import beside, free_port
+from localcloud.processes import beside, free_port, listens
 
 START_SECONDS = 30.0
 END_SECONDS = 10.0
@@ -98,7 +98,7 @@ class Postgres:
             user=self._user,
         )
         deadline = time.monotonic() + START_SECONDS
-        while not self._is_ready():
+        while not (listens(self._process, self.port) and self._is_ready()):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL does not start; its log ends:\n{tail(log)}")
             time.sleep(0.1)

@@ -15,7 +15,7 @@ from typing import Self
 import httpx
 
 from localcloud.postgres import Spawn, end, tail
-from localcloud.processes import free_port
+from localcloud.processes import free_port, listens
 
 START_SECONDS = 120.0
 KEEP_ALIVE_SECONDS = 120
@@ -114,8 +114,9 @@ class PrefectServer:
         auth = httpx.BasicAuth(*self._auth_string.split(":", 1)) if self._auth_string else None
         with httpx.Client(base_url=self.api_url, auth=auth, timeout=5, trust_env=False) as client:
             while process.poll() is None and time.monotonic() < deadline:
-                with suppress(httpx.HTTPError):
-                    client.get("/health").raise_for_status()
-                    return str(client.get("/admin/version").raise_for_status().json())
+                if listens(process, self._port):  # a stranger in its place gets no password
+                    with suppress(httpx.HTTPError):
+                        client.get("/health").raise_for_status()
+                        return str(client.get("/admin/version").raise_for_status().json())
                 time.sleep(0.25)
         raise RuntimeError(f"the Prefect server does not start; its log ends:\n{tail(self.log)}")

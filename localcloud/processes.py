@@ -118,10 +118,22 @@ def end_tree(process: subprocess.Popen[bytes], marker: tuple[str, str]) -> None:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that is free now; use it at once."""
+    """Return a TCP port of 127.0.0.1 that is free now; use it at once.
+
+    What is to be trusted there has to be asked for with `listens`: another user may be faster.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether that very process serves the port of 127.0.0.1, and not a stranger's."""
+    with contextlib.suppress(psutil.Error):
+        connections = psutil.Process(process.pid).net_connections("tcp4")
+        own = [each.laddr for each in connections if each.status == psutil.CONN_LISTEN]
+        return ("127.0.0.1", port) in own
+    return False
 
 
 def _kill_until_gone(marker: tuple[str, str]) -> bool:

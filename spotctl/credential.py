@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -117,7 +118,7 @@ def authorization(
         progress(f"your {name} is not sent, because http is not encrypted: {url}")
         own = ""
     elif own and not (is_own or is_confirmed):
-        why = f"{url} is not your PREFECT_API_URL; --send-key-to {url} would send it"
+        why = f"{url} is not your PREFECT_API_URL; --send-key-to {quote(url)} would send it"
         progress(f"your {name} is not sent, because {why}")
         own = ""
     if not (settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter):
@@ -136,7 +137,7 @@ def authorization(
 def _refuse(url: str) -> str | None:
     raise RefusedError(
         f"the stage's credential is not sent to {url}: it is not what the deployed react uses",
-        next_step=f"run spotctl deploy, or pass --send-key-to {url} if that server is yours",
+        next_step=f"run spotctl deploy, or pass --send-key-to {quote(url)} if that server is yours",
     )
 
 

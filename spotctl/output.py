@@ -92,6 +92,8 @@ _INVISIBLE: Final = re.compile(
 """What Unicode calls default-ignorable (DerivedCoreProperties) and Python printable."""
 _KEY: Final = re.compile(r"(pn[ub]_)[^\s\W_]{6,}", re.IGNORECASE)
 """A Prefect API key: no text here should hold one, but an exception's may."""
+_LONGEST: Final = 1_000
+"""Characters of a text that are shown at once; a name may have millions, and bury all else."""
 
 
 def clean(text: str) -> str:
@@ -104,6 +106,12 @@ def clean(text: str) -> str:
     visible = _INVISIBLE.sub("", text)
     shown = "".join(c if c.isprintable() else " " * c.isspace() for c in visible)
     return _KEY.sub(r"\1***", shown)
+
+
+def brief(text: str) -> str:
+    """Return the text cleaned, and cut where it is too long to be read."""
+    shown = clean(text[: 2 * _LONGEST])
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
 
 
 def padded(text: str, width: int, *, is_figure: bool = False) -> str:
@@ -131,7 +139,7 @@ class Output:
 
     def progress(self, text: str) -> None:
         """Print a line about the work in progress, at once."""
-        self._progress.print(clean(text), soft_wrap=True)
+        self._progress.print(brief(text), soft_wrap=True)
 
     def result(self, value: Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
         """Print the result: the value as JSON, or what `table` makes of it."""
@@ -155,12 +163,12 @@ class Output:
                 f"stdin is not a terminal, or the output is JSON: cannot ask {question!r}",
                 next_step="pass --yes",
             )
-        typer.confirm(clean(question), abort=True)
+        typer.confirm(brief(question), abort=True)
 
 
 def show_error(what: str, next_step: str) -> None:
     """Print an error to stderr, in two lines."""
-    sys.stderr.write(f"error: {clean(what)}\nnext step: {clean(next_step)}\n")
+    sys.stderr.write(f"error: {brief(what)}\nnext step: {brief(next_step)}\n")
 
 
 def show_crash(error: Exception) -> None:
@@ -200,22 +208,22 @@ def table_of(
     has_figures: bool = False,
 ) -> RenderableType:
     """Return a table, with `notes` below it. `has_figures`: in all columns but the first."""
-    table = Table(title=clean(title), title_justify="left")
+    table = Table(title=brief(title), title_justify="left")
     for number, column in enumerate(columns):
         justify: Literal["right", "left"] = "right" if has_figures and number else "left"
-        table.add_column(clean(column), overflow="fold", justify=justify)
+        table.add_column(brief(column), overflow="fold", justify=justify)
     for line in lines:
-        table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in line))
-    return Group(table, *map(clean, notes))
+        table.add_row(*(brief(cell) if isinstance(cell, str) else cell for cell in line))
+    return Group(table, *map(brief, notes))
 
 
 def table_of_rows(title: str, rows: Sequence[Row]) -> RenderableType:
     """Return a table of rows; a next step stands below what was found, after an arrow."""
     lines = []
     for row in rows:
-        colour, found = _COLOURS[row.state], Text(clean(row.found))
+        colour, found = _COLOURS[row.state], Text(brief(row.found))
         if row.next_step:
-            found.append(f"\n→ {clean(row.next_step)}", colour)
+            found.append(f"\n→ {brief(row.next_step)}", colour)
         lines.append((row.part, Text(row.state.value, colour), found))
     return table_of(title, ("part", "state", "found, and → what to do"), lines)
 

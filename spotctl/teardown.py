@@ -7,6 +7,7 @@ is empty, a cluster only without tasks. It stops at the first step that fails, a
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from shlex import quote
 from typing import Any, Final
 
 from chalicelib.adapters.aws import EcsTasks
@@ -255,7 +256,7 @@ def _delete_work_pool(context: Context, _stack: Stack) -> Row:
             return failed(f"work pool {name}", found, "correct WORK_POOL, or delete it in Prefect")
         context.prefect.delete_work_pool(name)
     except PrefectSpotError as error:
-        step = f"prefect work-pool delete {name}; {error.next_step}"
+        step = f"prefect work-pool delete {quote(name)}; {error.next_step}"
         return failed(f"work pool {name}", error.what, step)
     return ok(f"work pool {name}", "deleted")
 

@@ -25,10 +25,10 @@ MOST_BYTES: Final = 8 * 2**20
 """Of an answer. A run has parameters of 512 KB at most (PREFECT_SERVER_API_MAX_PARAMETER_SIZE), a
 page of a hundred some 300 KB as a rule, and 8 MiB hold a history of ten thousand states. A longer
 page is asked for in parts."""
-MOST_VALUES: Final = 300_000
-"""Of an answer: commas and opening brackets, wherever they stand. Python needs some 230 bytes for
-each (`{"":`), so 70 of a Lambda's 512 MB, which has several answers at once. A run's parameters
-have 262,144 at most, ten thousand states of a history somewhat fewer than this."""
+MOST_VALUES: Final = 400_000
+"""In an answer, and as many as the states of that history have. Python needs up to 48 bytes for one
+of JSON (`[[[`), and some 230 for a value (`{"":`); a sweep holds four answers about a run at once,
+in 512 MB: bytes alone are no bound."""
 _LONGEST_WAIT_SECONDS: Final = 21_600.0
 _CHUNK: Final = 2**18
 _HALF_OF_A_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -95,14 +95,14 @@ def read_body(response: urllib3.BaseHTTPResponse) -> bytes | OutOfBoundsError:
 def read_json(body: bytes | OutOfBoundsError) -> object:
     """Return what JSON says, None for no JSON at all; numbers are finite, texts fit for UTF-8.
 
-    Raises OutOfBoundsError: numbers out of range, nested too deeply; ValueError for what is no
-    JSON.
+    Raises OutOfBoundsError: numbers out of range, too many values, nested too deeply; ValueError
+    for what is no JSON.
     """
     if isinstance(body, OutOfBoundsError):
         raise body
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:  # those in texts count as well
+        raise OutOfBoundsError(f"more than {MOST_VALUES} values")
     try:
-        if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES} values")
         text = body.decode()
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite) if text else None
         if _HALF_OF_A_PAIR.search(text):

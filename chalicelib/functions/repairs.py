@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from enum import Enum
-from functools import cache, partial
+from functools import cache
 from itertools import islice
 from typing import Final
 from uuid import UUID
@@ -84,7 +84,7 @@ class Repairs:
         self.is_old_server = False
         self._notes = notes
         self._outcomes: dict[UUID, Outcome] = {}
-        self._inherited = cache(partial(_inherited_variables, context.prefect))
+        self._inherited = cache(lambda *of: _inherited_variables(self.context.prefect, *of))
 
     def notes(self, stages: int) -> SweepNotes:
         """Return what the next sweep has to know; a place behind the last stage is no bookmark."""

@@ -31,8 +31,6 @@ MOST_PARENTS: Final = 100
 MOST_READS: Final = 50
 """Requests for them, one for each depth at least: what is nested deeper stays as it is."""
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
-FOREIGN: Final = "the task is of another account, region or cluster"
-"""Not which: a reason is a dimension of a metric, and each other one is charged."""
 _TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+", re.ASCII)
 
 
@@ -137,8 +135,8 @@ def elsewhere(context: Context, run: FlowRun) -> str:
     if not _TASK_ARN.fullmatch(arn):
         return NO_ARN
     cluster_arn = arn.replace(":task/", ":cluster/").rpartition("/")[0]
-    is_foreign = reason_to_ignore(Task(arn, cluster_arn), *context.scope)
-    return FOREIGN if is_foreign else ""
+    # Without the place itself, which may be any text: CloudWatch bills a metric for each reason.
+    return reason_to_ignore(Task(arn, cluster_arn), *context.scope).partition(",")[0]
 
 
 def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:

@@ -30,6 +30,10 @@ SECONDS_PER_CALL: Final = 50.0
 """What a call uses, so that a pause which begins meanwhile holds within a minute. The function runs
 once at a time, and the schedule's next call is due ten seconds later: Lambda drops one that it
 throttles for a minute."""
+SECONDS_OF_LIGHT_LOOK: Final = 20.0
+"""Of these, what a light look uses when all runs are read after it."""
+SECONDS_TO_FINISH: Final = 10.0
+"""After these, when Prefect must have answered the light look about its last run."""
 LOOKED_AHEAD: Final = timedelta(minutes=15)
 """How early a run that waits for its start is read: three sweeps before it is due."""
 SWEPT_EVERY: Final = timedelta(minutes=4, seconds=30)
@@ -110,11 +114,12 @@ def sweep(context: Context, event: object) -> SweepReport:
     context = _with_seconds(context, SECONDS_PER_CALL)
     repairs = Repairs(context, notes)
     report = repairs.report
-    report.light = is_scheduled and not _is_due(notes, context.now())
     try:
-        # However many submissions failed, half of the time is left for the other runs.
-        share = 1 if report.light else 2
-        repairs.context = _with_seconds(context, SECONDS_PER_CALL / share)
+        report.light = is_scheduled and not _is_due(notes, context.now())
+        if not report.light:  # one run that Prefect is slow about would take the time of all
+            repairs.context = _with_seconds(context, SECONDS_OF_LIGHT_LOOK)
+            prefect = context.with_timeout(SECONDS_OF_LIGHT_LOOK + SECONDS_TO_FINISH)
+            repairs.context = replace(repairs.context, prefect=prefect)
         _take_light_look(repairs, notes)
         repairs.context = context
         if not report.light:

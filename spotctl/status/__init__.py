@@ -5,7 +5,7 @@ values, and `rows` judges them, without I/O.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -17,6 +17,9 @@ from spotctl.status import deployments, handler, observers, prefect_side, provis
 
 T = TypeVar("T")
 
+_ODD: Final = (AttributeError, LookupError, TypeError, ValueError)
+"""What comes of values of others that are not of the form they should have."""
+
 
 def status(context: Context) -> list[Row]:
     """Return the rows of all parts. A part that cannot be read is a failed row, and no error."""
@@ -27,7 +30,11 @@ def status(context: Context) -> list[Row]:
         *_rows("stack", lambda: stack.rows(stack.read(context), project)),
         *_rows("provision", lambda: provisioning.rows(provisioning.read(context))),
         *_rows("handler", lambda: handler.rows(handler.read(context), project)),
-        *([in_prefect] if isinstance(in_prefect, Row) else prefect_side.rows(in_prefect, project)),
+        *(
+            [in_prefect]
+            if isinstance(in_prefect, Row)
+            else _rows("Prefect", lambda: prefect_side.rows(in_prefect, project))
+        ),
         *_rows("other observers", lambda: observers.rows(observers.read(context), mode)),
     ]
     if pool and pool.type == "ecs" and not isinstance(in_prefect, Row):
@@ -67,3 +74,6 @@ def _try(part: str, read: Callable[[], T]) -> T | Row:
     except (BotoCoreError, ClientError, PrefectSpotError) as error:
         what, next_step = explain(error)
         return failed(part, f"it cannot be read: {what}", next_step)
+    except _ODD as error:
+        what = f"it is of an odd form: {type(error).__name__}: {error}"
+        return failed(part, what, "correct it, such as the pool's base job template in Prefect")

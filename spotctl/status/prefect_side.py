@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from shlex import quote
 from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT
@@ -136,7 +137,7 @@ def _pool_row(pool: WorkPool | None, project: Project) -> Row:
         step = "create an ecs pool, or set WORK_POOL to one"
         return failed(part, f"it is of type {pool.type}, not ecs", step)
     if pool.is_paused:
-        step = f"prefect work-pool resume {pool.name}"
+        step = f"prefect work-pool resume {quote(pool.name)}"
         return failed(part, "it is paused: neither runs nor reruns start", step)
     if pool.status == "NOT_READY":
         return warning(part, "ecs, but none of its workers is online", "see worker below")

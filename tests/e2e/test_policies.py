@@ -23,11 +23,6 @@ IAM_ACTIONS: Final = {
     # A transaction needs the rights to what is in it, and no right of its own.
     "dynamodb:TransactWriteItems": ("dynamodb:PutItem", "dynamodb:UpdateItem"),
     "lambda:Invoke": ("lambda:InvokeFunction",),
-    # The function's rights are asked for when the destination is set.
-    "lambda:PutFunctionEventInvokeConfig": (
-        "lambda:PutFunctionEventInvokeConfig",
-        "sqs:SendMessage",
-    ),
 }
 """What an operation needs, where it is not the action of its name."""
 

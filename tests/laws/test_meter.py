@@ -17,6 +17,7 @@ from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task, parse_task, reason_to_ignore
 from chalicelib.core.model.flow_run import FailedStart, StateType
 from chalicelib.core.model.policy import Policy
+from chalicelib.core.model.text import escaped
 from chalicelib.core.money.bill import Bill, Deployment, believed, never_started
 from chalicelib.core.money.report import Counts, DailySum, total
 from chalicelib.core.ports import Undescribed
@@ -614,7 +615,10 @@ def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
     assert not publish_savings(account.universe.context())
     [table] = prefect.tables
     assert table.key == "spot-savings"
-    assert [row["deployment"] for row in table.rows] == [account.sum.deployment.name, "all"]
+    assert [row["deployment"] for row in table.rows] == [
+        escaped(account.sum.deployment.name),
+        "all",
+    ]
     net = f"{account.sum.counts.amounts.net_savings_usd:.6f}"
     assert table.rows[-1]["net USD"] == float(net) != 0
     assert f"net of what had to be run again: {net} USD" in table.description

@@ -6,6 +6,9 @@ The first test counts what it did in `build/poison.json`.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.core.model.flow_run import ProposedState, StateType
+from chalicelib.core.model.flow_run import ProposedState, RunState, StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import (
@@ -30,6 +33,7 @@ from tests.laws.test_fuzz import jsons, own_tags, texts
 from tests.laws.universe import OUT_OF_MEMORY, Lines, Universe
 from tests.make import LIVES, LONG, ODD_ARNS, RATES, longest_record
 from tests.twin.orchestration import TwinRun
+from tests.twin.prefect import InMemoryPrefect
 from tests.twin.tables import StoredRun
 
 RESULT = Path(__file__).parents[2] / "build" / "poison.json"
@@ -222,6 +226,47 @@ def test_a_sweep_that_fails_leaves_its_bookmark_behind_what_is_done(universe: Un
     assert bookmark.after is not None
     assert swept(universe).finished
     assert all(map(universe.prefect.is_due, universe.prefect.runs))
+
+
+def test_a_failed_submission_whose_history_takes_long_leaves_time_for_the_others(
+    universe: Universe,
+) -> None:
+    """The light look meets it each minute, before all others."""
+    slow, *others = interrupted(universe, 3)
+    message = "Flow run could not be submitted to infrastructure: Rate exceeded"
+    universe.prefect.crash(slow.id, message)
+    universe.passes(300)
+    real, ends = universe.prefect.read_history, universe.now + timedelta(seconds=117)
+
+    def prefect(seconds: float) -> InMemoryPrefect:
+        def read_history(run_id: UUID) -> tuple[RunState, ...]:
+            if run_id != slow.id:
+                return real(run_id)
+            universe.passes(seconds)
+            raise PrefectUnavailableError("503", next_step="none")
+
+        shown = copy(universe.prefect)
+        shown.read_history = read_history  # type: ignore[method-assign,assignment]
+        return shown
+
+    context = replace(
+        universe.context(),
+        prefect=prefect(95),
+        with_timeout=prefect,
+        seconds_left=lambda: (ends - universe.now).total_seconds(),
+    )
+    report = sweep(context, {"detail-type": "Scheduled Event"})
+    assert report.failed == 1
+    assert [universe.prefect.is_due(run.id) for run in others] == [True, True]
+
+
+def test_what_is_noted_on_runs_makes_no_metric_each(universe: Universe) -> None:
+    for n in range(3):
+        run = befall(universe, RUNNING, {})
+        noted = ODD_ARNS["another region"].replace("eu-west-1", f"eu-west-{n}")
+        run.infrastructure_pid = f"prefect-spot-dev::{noted}"
+    swept(universe)
+    assert len({measured.reason for measured in universe.measured if measured.reason}) == 1
 
 
 def test_a_run_that_prefect_shows_as_its_own_subflow_is_met_once(universe: Universe) -> None:

@@ -2,8 +2,10 @@
 
 import base64
 import json
+import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from lab.bench.servers import fresh_aws
 from localcloud.aws import EmulatedAws
 from localcloud.cloud import LAMBDA_PYTHON, new_auth_string
+from localcloud.deployment import run_program
 from localcloud.fault_proxy import FaultProxy
 from localcloud.lambda_environment import ExecutionEnvironment, FunctionConfig
 from localcloud.prefect_api import PrefectApi
@@ -270,6 +273,22 @@ def test_aws_answers_only_to_the_session_token_of_this_run(
     assert not server.had_effect()
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+def test_no_client_of_the_cloud_goes_through_a_proxy_of_the_hosts(
+    aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """It would be sent the session token, and what is to be secret in SSM."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(aws, "_clients", {})
+    code = "import boto3; boto3.client('sqs').list_queues()"
+    with ScriptedServer([scripted_answer()]) as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+        aws.client("sqs").list_queues()
+        run_program([sys.executable, "-c", code], aws.environment())
+        assert proxy.seen == []
+
+
 def test_a_presigned_url_is_answered(aws: EmulatedAws) -> None:
     s3 = aws.client("s3")
     s3.create_bucket(Bucket="results")
@@ -283,7 +302,16 @@ def test_a_functions_events_are_for_its_own_process_alone(
     supervisor: Supervisor, aws: EmulatedAws, tmp_path: Path
 ) -> None:
     """Not for a page, nor for a program that found the port: an event holds the flows' secrets."""
-    code = "import os\ndef handler(event, context): return os.environ['AWS_LAMBDA_RUNTIME_API']"
+    code = """
+import os, socket
+def handler(event, context):
+    global other
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else Linux has to be asked longer
+    other.bind(("127.0.0.1", 0))
+    other.connect(("127.0.0.1", event))
+    return os.environ["AWS_LAMBDA_RUNTIME_API"], other.getsockname()
+"""
     config = FunctionConfig(
         name="asks",
         arn="arn:aws:lambda:us-east-1:123456789012:function:asks",
@@ -296,11 +324,21 @@ def test_a_functions_events_are_for_its_own_process_alone(
     )
     environment = ExecutionEnvironment(supervisor, aws, LAMBDA_PYTHON, config)
     try:
-        port = str(environment.run("1", b"{}").answer)
-        url = f"http://{port}/2018-06-01/runtime/invocation"
-        for method, what in (("GET", "next"), ("POST", "1/response"), ("POST", "1/error")):
-            with pytest.raises(httpx.TransportError):
-                httpx.request(method, f"{url}/{what}", content=b'"forged"', trust_env=False)
-        assert environment.run("2", b"{}").answer == port
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            peer = str(server.getsockname()[1]).encode()
+            api, of_its_own = environment.run("1", peer).answer
+            url = f"http://{api}/2018-06-01/runtime/invocation"
+            for method, what in (("GET", "next"), ("POST", "1/response"), ("POST", "1/error")):
+                with pytest.raises(httpx.TransportError):
+                    httpx.request(method, f"{url}/{what}", content=b'"forged"', trust_env=False)
+            with socket.socket() as client:  # from a port that the function itself uses elsewhere
+                client.settimeout(5)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind(tuple(of_its_own))
+                client.connect(("127.0.0.1", urlsplit(url).port))
+                with suppress(ConnectionError):
+                    client.sendall(f"GET {url} HTTP/1.1\r\n\r\n".encode())
+                    assert client.recv(1) == b""
+            assert environment.run("2", peer).answer[0] == api
     finally:
         environment.end()

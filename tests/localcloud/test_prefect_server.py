@@ -4,6 +4,8 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -16,6 +18,7 @@ from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Supervisor
 from tests.contract.conftest import OLDEST_PYTHON
+from tests.unit.scripted_server import ScriptedServer, answer
 
 STRANGER = "daemon"
 """A user of every system, as whom nothing of ours runs."""
@@ -46,6 +49,30 @@ def test_a_prefect_server_that_ends_shows_its_log_and_nothing_of_the_hosts_prefe
     environment = server.log.read_text()
     assert "the-host's-own" not in environment
     assert f"PREFECT_HOME={folder}" in environment
+
+
+@pytest.mark.parametrize("what", ["Prefect", "PostgreSQL"])
+def test_a_stranger_who_takes_the_port_first_is_neither_asked_nor_believed(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The port is in the command line, for all to read, seconds before the server listens."""
+
+    def too_late(_: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        return supervisor.spawn(["/bin/sleep", "2"], **options)
+
+    with Supervisor.open() as supervisor, ScriptedServer([answer(body="6.6.6")]) as stranger:
+        port = urlsplit(stranger.url).port
+        for module in ("prefect_server", "postgres"):
+            monkeypatch.setattr(f"localcloud.{module}.free_port", lambda: port)
+        monkeypatch.setattr(Postgres, "_is_ready", lambda _: True)
+        ours = (
+            PrefectServer(supervisor.folder / "prefect", too_late, auth_string=new_auth_string())
+            if what == "Prefect"
+            else Postgres(supervisor.folder / "postgres", too_late)
+        )
+        with pytest.raises(RuntimeError, match="does not start"), ours:
+            pass
+        assert stranger.seen == []
 
 
 def test_a_postgres_leaves_no_process_and_no_file() -> None:

@@ -415,6 +415,8 @@ def chunk_of_no_length(handler: BaseHTTPRequestHandler) -> None:
         ),
         pytest.param(answer_raw(BOMB, Content_Encoding=" GZIP , identity"), id="GZIP"),
         pytest.param(answer_raw(b'"' + b"x" * MOST_BYTES + b'"'), id="too long"),
+        pytest.param(answer_raw(b"[" + b"{}," * 2_000_000 + b"{}]"), id="two million objects"),
+        pytest.param(answer_raw(b"[" + b"9e9," * 2_000_000 + b"0]"), id="two million numbers"),
         pytest.param(answer_raw(b"[" * 200_000), id="nested"),
         pytest.param(answer_raw(listing(b"[" * 400 + b"]" * 400)), id="many lists"),
         pytest.param(answer_raw(listing(b'{"":1}')), id="many objects"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 from matplotlib import rc_context
 
 from chalicelib.core.model.pricing import with_assumed
@@ -270,13 +271,19 @@ def test_the_chart_of_a_report_is_the_same_each_time(tmp_path: Path) -> None:
 
 def test_prefects_table_has_the_money_first_a_row_per_deployment_and_a_total() -> None:
     rows = savings_table(report(*WEEK))
-    assert [row["deployment"] for row in rows] == ["etl/hourly", "etl/nightly", "all"]
+    assert [row["deployment"] for row in rows] == [r"etl\/hourly", r"etl\/nightly", "all"]
     assert rows[-1]["net USD"] == 0.7
     assert json.loads(json.dumps(rows)) == rows
     assert list(rows[0])[:4] == ["deployment", "net USD", "saved USD", "wasted USD"]
     assert not any("would" in name or "failed" in name for name in rows[0])
     [observed, _] = savings_table(report(daily(would_spot_reruns=4, failed_starts=7)))
     assert (observed["would: Spot"], observed["failed starts"]) == (4, 7)
+
+
+def test_a_deployments_name_is_text_in_prefects_table_whose_cells_are_markdown() -> None:
+    name = "[etl](javascript:x) ![](http:\\\\a.b) www.a.b/spot\x1b"
+    [row, _] = savings_table(report(daily(Deployment("d", name))))
+    assert MarkdownIt("commonmark").renderInline(str(row["deployment"])) == name[:-1]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,56 @@ def prefect(**changes: Any) -> dict[str, object]:
     }
 
 
+def template(containers: object, **job: object) -> dict[str, object]:
+    """A base job template, edited by somebody who may, with a reason or without one."""
+    return {"job_configuration": {"task_definition": {"containerDefinitions": containers}, **job}}
+
+
+def listed(**fields: object) -> dict[str, object]:
+    """Prefect's answers about one deployment in the pool."""
+    found = {"id": str(RUN_ID), "name": "x", "flow_id": str(RUN_ID), **fields}
+    return {"POST /deployments/filter": [found], "POST /flows/filter": []}
+
+
+TEMPLATES: dict[str, object] = {
+    "text": "x",
+    "a text for the job": {"job_configuration": "x"},
+    "a text for a variable": {"variables": {"properties": {"launch_type": "FARGATE"}}},
+    "containers by a variable": template("{{ containers }}"),
+    "a number for a container": template([5]),
+    "a container for the list of them": template({"name": "prefect"}),
+    "a number for the environment": template([{"environment": 5}]),
+    "a list for the request": template([], task_run_request=[1]),
+}
+ODD: dict[str, dict[str, object]] = {
+    **{
+        f"template: {what}": {
+            f"GET /work_pools/{POOL}": {"name": POOL, "type": "ecs", "base_job_template": each}
+        }
+        for what, each in TEMPLATES.items()
+    },
+    "an event": {"POST /events/filter": {"events": [{"resource": "x"}]}},
+    "a deployment's variables": listed(job_variables=[1]),
+    "a deployment's environment": listed(job_variables={"env": "x"}),
+    "a deployment's tags": listed(tags=5),
+    "a deployment's id": listed(id="x"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_what_prefect_has_in_an_odd_form_fails_its_own_part_of_the_status(
+    stage: Bench, odd: dict[str, object]
+) -> None:
+    stage.answers = prefect(**odd)
+    result = stage.run("status")
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    rows = result.rows
+    assert {"stack", "failure queue", "other observers"} <= rows.keys()
+    [failed] = [row for row in rows.values() if "odd form" in row["found"]]
+    assert failed["next_step"]
+
+
 def deployment(**changes: Any) -> dict[str, object]:
     """Prefect's answers about the deployment etl/x, and how a run of it was started and failed."""
     fields = {"id": str(RUN_ID), "name": "x", "flow_id": str(RUN_ID), "work_pool_name": POOL}

@@ -1,5 +1,6 @@
 """To which address a Prefect credential goes from the operator's machine, and to which never."""
 
+import shlex
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -73,6 +74,14 @@ def test_the_operators_key_goes_to_their_own_address_or_a_confirmed_one(
 )
 def test_it_goes_nowhere_else_and_never_over_http(url: str, own: str, confirmed: str) -> None:
     assert sent(url, own, confirmed) == ""
+
+
+def test_an_address_is_proposed_such_that_a_shell_runs_nothing_of_it() -> None:
+    """It comes from the checkout, and goes with its option from the screen to the prompt."""
+    url, lines = "http://127.0.0.1:1/$(id);`id`|id&'\"", list[str]()
+    environment = {"PREFECT_API_KEY": KEY, "PREFECT_HOME": "/none"}
+    authorization(read(PREFECT_API_URL=url), lambda _: None, "", environment, "", lines.append)
+    assert shlex.split(lines[0].partition("--send-key-to ")[2])[0] == url
 
 
 @pytest.mark.parametrize(

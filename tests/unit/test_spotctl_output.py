@@ -72,6 +72,22 @@ def test_text_of_others_is_printed_without_its_escapes_and_with_its_markup(
     assert [c for c in printed if not (c.isprintable() or c == "\n")] == []
 
 
+WHOLE = {"a plain table", "text", "a traceback"}
+"""Lines of these are as long as what is in them: programs read them, or developers."""
+
+
+@pytest.mark.parametrize("door", sorted(DOORS.keys() - WHOLE))
+def test_a_text_of_a_million_characters_does_not_bury_the_rest(
+    door: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.HOSTILE", f"begin {'x' * 1_000_000}")
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    DOORS[door](Output(as_json=False))
+    printed = "".join(capsys.readouterr())
+    assert "begin" in printed
+    assert len(printed) < 10_000
+
+
 def test_json_is_ascii_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Output(as_json=True).result({"name": HOSTILE}, lambda: "")
     printed = capsys.readouterr().out

