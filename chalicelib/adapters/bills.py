@@ -12,7 +12,7 @@ hash of the task's ARN, and added up when it is read. Its price is more items to
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -51,6 +51,11 @@ become 512; Lambda repeats those. Where stops do not collide, a report reads 4 i
 and day: 400 days of 20 deployments take 320 requests, the savings table's 30 days 24. With 128
 items for all they would take 10,240 and 768.
 """
+MOST_DEPLOYMENTS: Final = 1_000
+"""Of one day, or its list would outgrow DynamoDB's 400 KB, and reports read for minutes: a tag of a
+task names its deployment, and may be anybody's who may run tasks."""
+MORE_DEPLOYMENTS: Final = "more-deployments"
+"""Stands for all others in the day's sums; a bill has its own."""
 _REPORTED: Final = "reported"
 _OTHERS_WRITE: Final = {
     "ConditionalCheckFailed",
@@ -86,6 +91,10 @@ class BillTable:
             stored = self._items.get_many([bill_key, run_key, sum_key])
             if bill_key in stored:
                 return False
+            if sum_key not in stored and self._is_full(first):
+                rest = Deployment(MORE_DEPLOYMENTS)
+                first, later = replace(first, deployment=rest), replace(later, deployment=rest)
+                continue
             writes = [self._put(bill_key, _values(bill), bill)]
             is_first = bill.flow_run_id is not None and bill.started and run_key not in stored
             if is_first:
@@ -109,6 +118,12 @@ class BillTable:
                 raise
             return False
         return True
+
+    def _is_full(self, daily: DailySum) -> bool:
+        """Whether its day has sums of so many other deployments that this one gets none."""
+        spread = self._items.get(key("day", daily.day)).get("spread", ())
+        listed, new = {each.rpartition("#")[0] for each in spread}, daily.deployment.key
+        return new not in {*listed, MORE_DEPLOYMENTS} and len(listed) >= MOST_DEPLOYMENTS
 
     def _list(self, day: date, spread: str) -> None:
         """Note on its day how a sum is spread: how a report finds its items.

@@ -5,9 +5,9 @@
 """
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -39,12 +39,14 @@ from chalicelib.core.model.flow_run import (
     PrefectDeployment,
     ProposedState,
     RunChange,
+    RunPolicy,
     RunState,
     StateAnswer,
     StateType,
     TaskRun,
 )
 from chalicelib.core.model.sweeping import UnreadRun
+from chalicelib.core.model.text import kept
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import (
@@ -62,6 +64,9 @@ MOST_RUNS: Final = 200
 MOST_DEPTHS: Final = 50
 MOST_FOUND: Final = 20_000
 """How many things a search reads that needs them all: some seconds."""
+LONGEST_POLICY: Final = 2_000
+"""Characters of a subflow's `empirical_policy` besides its retries: 200 as a rule."""
+_Read = TypeVar("_Read")
 PAGE_SECONDS: Final = 5.0
 """In which a page of runs has to be there: seven of them, each half as long as the one before, find
 one run among a hundred in the time of a scheduled sweep."""
@@ -126,8 +131,9 @@ class PrefectRest:
             "deployment_id": {"is_null_": True},
             "state": {"type": any_of([StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED])},
         }
-        found = self._search_all("flow_runs", flow_runs=chosen) if parents else []
-        return tuple(map(read_run, found))
+        if not parents:
+            return ()
+        return tuple(self._search_all("flow_runs", _child, flow_runs=chosen))
 
     def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
         """Return the ids of their task runs that say RUNNING, without those of subflows."""
@@ -135,11 +141,11 @@ class PrefectRest:
             "state": {"type": any_of([StateType.RUNNING])},
             "subflow_runs": {"exists_": False},
         }
-        found: list[object] = []
+        found: list[UUID] = []
         for start in range(0, len(flow_runs), MOST_RUNS):
             some = {"id": any_of(flow_runs[start : start + MOST_RUNS])}
-            found += self._search_all("task_runs", flow_runs=some, task_runs=chosen)
-        return tuple(Fields(answer, "task run").need("id", read_uuid) for answer in found)
+            found += self._search_all("task_runs", _id, flow_runs=some, task_runs=chosen)
+        return tuple(found)
 
     def crash_task_run(self, task_run_id: UUID, message: str) -> None:
         """Propose Crashed for a task run; Prefect keeps the state of one that has ended."""
@@ -163,8 +169,8 @@ class PrefectRest:
                 break
             some, waiting = waiting[:MOST_RUNS], waiting[MOST_RUNS:]
             runs = {"id": any_of(some), **chosen}
-            for task_run in map(
-                read_task_run, self._search_all("task_runs", flow_runs=runs, task_runs=started)
+            for task_run in self._search_all(
+                "task_runs", read_task_run, flow_runs=runs, task_runs=started
             ):
                 if isinstance(task_run, TaskRun):
                     found.append(task_run)
@@ -197,7 +203,9 @@ class PrefectRest:
         if deployment_id not in self._deployment_names:
             flow = self._http.get(f"/flows/{fields.need('flow_id', read_uuid)}")
             flow_name = Fields(flow or {}, "flow").get("name")
-            self._deployment_names[deployment_id] = f"{flow_name or '?'}/{fields.get('name')}"
+            # Cut: this environment's later invocations have it in memory.
+            name = kept(f"{flow_name or '?'}/{fields.get('name')}")
+            self._deployment_names[deployment_id] = name
         name = self._deployment_names[deployment_id]
         return PrefectDeployment(name, fields.whole("job_variables", dict))
 
@@ -277,17 +285,34 @@ class PrefectRest:
     def _search(self, kind: str, **criteria: object) -> list[object]:
         return read_list(self._http.send("POST", f"/{kind}/filter", criteria), f"search for {kind}")
 
-    def _search_all(self, kind: str, **criteria: object) -> list[object]:
-        """Every page, by id: by a time that several share, two pages could overlap and miss one."""
-        found: list[object] = []
+    def _search_all(
+        self, kind: str, read: Callable[[object], _Read], **criteria: object
+    ) -> list[_Read]:
+        """Every page, by id: by a time that several share, two pages could overlap and miss one.
+
+        Of each page only what `read` returns is kept.
+        """
+        found: list[_Read] = []
         while len(found) < MOST_FOUND:
             limits = {"sort": "ID_DESC", "limit": MOST_RUNS, "offset": len(found)}
             page = self._search(kind, **criteria, **limits)
-            found += page
+            found += map(read, page)
             if len(page) < MOST_RUNS:
                 return found
         what = f"Prefect holds more than {MOST_FOUND} {kind} where we read all"
         raise PrefectUnreadableError(what, next_step="none: the run goes on without them")
+
+
+def _id(answer: object) -> UUID:
+    return Fields(answer, "task run").need("id", read_uuid)
+
+
+def _child(answer: object) -> FlowRun:
+    """Read a subflow without what may be long: no policy where a PATCH would send much of it."""
+    run = read_run(answer)
+    state = RunState(run.state.id, run.state.type, "", run.state.timestamp)
+    policy = run.policy if len(repr(run.policy.others)) < LONGEST_POLICY else RunPolicy()
+    return FlowRun(run.id, "", state, run.run_count, run.deployment_id, policy=policy)
 
 
 def pool_path(name: str) -> str:

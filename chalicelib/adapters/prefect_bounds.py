@@ -26,9 +26,9 @@ MOST_BYTES: Final = 8 * 2**20
 page of a hundred some 300 KB as a rule, and 8 MiB hold a history of ten thousand states. A longer
 page is asked for in parts."""
 MOST_VALUES: Final = 400_000
-"""In an answer, and as many as the states of that history have. Python needs up to 24 bytes for one
-of JSON (`{},`), and a sweep holds four answers about a run at once, in 512 MB: bytes alone are no
-bound."""
+"""In an answer, and as many as the states of that history have. Python needs up to 48 bytes for one
+of JSON (`[[[`), and some 230 for a value (`{"":`); a sweep holds four answers about a run at once,
+in 512 MB: bytes alone are no bound."""
 _LONGEST_WAIT_SECONDS: Final = 21_600.0
 _CHUNK: Final = 2**18
 _HALF_OF_A_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -46,6 +46,7 @@ class _Until(io.RawIOBase):
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock, self._raw = sock, raw
         self._ends = time.monotonic() + (sock.gettimeout() or math.inf)
+        self._most = 2 * MOST_BYTES  # headers and chunks' lengths too, which may be any
 
     def readable(self) -> bool:
         return True
@@ -56,7 +57,11 @@ class _Until(io.RawIOBase):
             raise TimeoutError("the answer is not whole in time")
         if left < math.inf:
             self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self._most -= count or 0
+        if self._most < 0:
+            raise OutOfBoundsError("more than it may be long in all")
+        return count
 
     def close(self) -> None:
         self._raw.close()
@@ -76,11 +81,14 @@ def read_body(response: urllib3.BaseHTTPResponse) -> bytes | OutOfBoundsError:
     if encoding not in ("", "identity"):
         response.close()
         return OutOfBoundsError("a content encoding that was not asked for")
-    while chunk := response.read(_CHUNK, decode_content=False):
-        body += chunk
-        if len(body) > MOST_BYTES:
-            response.close()
-            return OutOfBoundsError(f"more than {MOST_BYTES} bytes")
+    try:
+        while chunk := response.read(_CHUNK, decode_content=False):
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise OutOfBoundsError(f"more than {MOST_BYTES} bytes")
+    except OutOfBoundsError as error:
+        response.close()
+        return error
     return bytes(body)
 
 

@@ -129,7 +129,6 @@ class JsonHttp:
 
     urllib3's own retries are not used: a try's timeout has to shrink with the time left, and an
     answer that is no JSON counts as none. Its parser of dates in Retry-After is.
-    Price: a server that sends a byte now and then can outlast the deadline; Lambda ends that.
     """
 
     def __init__(
@@ -301,7 +300,7 @@ class JsonHttp:
                 timeout=Timeout(total=left, connect=3.0, read=seconds),
             )
             content = bounds.read_body(response)
-        except HTTPError as error:
+        except (HTTPError, bounds.OutOfBoundsError) as error:
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, NewConnectionError | ConnectTimeoutError):
                 return _Failure(reason, PrefectUnavailableError)

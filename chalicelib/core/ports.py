@@ -91,7 +91,8 @@ class Prefect(Protocol):
     def find_live_children(self, parents: Sequence[UUID]) -> tuple[FlowRun, ...]:
         """Return the runs in the processes of these parents (100 at most), not their children's.
 
-        Those that are RUNNING or PENDING, or wait for a retry of their own (SCHEDULED).
+        Those that are RUNNING or PENDING, or wait for a retry of their own (SCHEDULED). Only id,
+        state without texts, `run_count` and policy of each are sure to be there.
         """
 
     def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from chalicelib.core.model.sweeping import Found, UnreadRun
 from chalicelib.core.ports import Context, RunQuery
-from chalicelib.errors import PrefectUnavailableError, PrefectUnreadableError
+from chalicelib.errors import PrefectSpotError, PrefectUnreadableError
 
 MOST_REQUESTS: Final = 250
 """For the parts of pages that failed: as many as a hundred runs take that all fail."""
@@ -83,7 +83,7 @@ class Pages:
         """Return the page with the ids of its runs, where a search for ids alone shows them."""
         try:
             ids = self._context.prefect.find_run_ids(replace(query, limit=len(page.found)))
-        except PrefectUnavailableError:
+        except PrefectSpotError:  # a proxy may forbid what is the UI's
             return page
         if len(ids) != len(page.found) or not _agree(page.found, ids):
             return page

@@ -58,7 +58,6 @@ OURS: Final = ("", NO_ARN)
 ENDED_WITH_PARENT: Final = ProposedState(
     StateType.CRASHED, "Crashed", "Crashed with its parent run, whose ECS task is gone."
 )
-
 Repair = Callable[["Repairs", Sequence[FlowRun]], FlowRun | None]
 """How a page of runs is repaired."""
 Outcome = Enum("Outcome", ["STAYS", "WAITS", "REPAIRED", "FAILED"])
@@ -276,8 +275,8 @@ class Repairs:
 
     def _overdue(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
         """Return the runs that have been in their state for longer than the grace."""
-        now, grace = self.context.now(), self.context.grace
-        return [run for run in runs if now - run.state.timestamp > grace]
+        overdue = self.context.now() - self.context.grace
+        return [run for run in runs if run.state.timestamp < overdue]
 
     def _end_subflows(self, parents: Sequence[UUID]) -> None:
         """Crash the live runs in the processes of parents that have ended: no process is left."""
@@ -294,6 +293,8 @@ class Repairs:
                 return
             self._count_failure(parents[0])
         for subflow in self._overdue(subflows):
+            if self.context.seconds_left() < SECONDS_PER_RUN:
+                break  # the next sweep ends the others
             try:
                 self.context.prefect.propose_state(subflow.id, ENDED_WITH_PARENT)
                 self.report.decisions["subflow-crashed"] += 1

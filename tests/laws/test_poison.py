@@ -20,7 +20,12 @@ from hypothesis import strategies as st
 from chalicelib.core.model.flow_run import ProposedState, RunState, StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.ports import RunQuery
-from chalicelib.errors import PrefectUnavailableError, PrefectUnreadableError
+from chalicelib.errors import (
+    PrefectForbiddenError,
+    PrefectSpotError,
+    PrefectUnavailableError,
+    PrefectUnreadableError,
+)
 from chalicelib.functions.run_tasks import MOST_READS
 from chalicelib.functions.sweep import PAGE, sweep
 from chalicelib.functions.sweep_report import UNREAD, SweepReport
@@ -172,10 +177,20 @@ def test_the_run_that_makes_a_page_fail_is_found_named_counted_and_stepped_over(
     assert not universe.stored.sweep.unjudged
 
 
-def test_where_prefect_does_not_name_it_its_neighbours_do(universe: Universe) -> None:
+@pytest.mark.parametrize("error", [None, PrefectForbiddenError, PrefectUnreadableError])
+def test_where_prefect_does_not_name_it_its_neighbours_do(
+    universe: Universe, error: type[PrefectSpotError] | None
+) -> None:
+    """A proxy, or Prefect Cloud, may forbid what is its UI's."""
     many = sorted(interrupted(universe, 3), key=lambda run: run.id)
     universe.prefect.odd = {many[1].id: NULL_LABEL}
-    universe.prefect.find_run_ids = lambda _: ()  # type: ignore[method-assign,assignment]
+
+    def find_run_ids(_: RunQuery) -> tuple[UUID, ...]:
+        if error:
+            raise error("403", next_step="none")
+        return ()
+
+    universe.prefect.find_run_ids = find_run_ids  # type: ignore[method-assign,assignment]
     assert swept(universe).unjudged == {UNREAD: 1}
     [keys] = unjudged_lines(universe)
     assert keys["place"] == f"between the flow runs {many[2].id} and {many[0].id}"

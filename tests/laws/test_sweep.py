@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from time import process_time
 from typing import Any
 from uuid import UUID
 
@@ -605,6 +606,7 @@ def test_a_run_whose_noted_task_cannot_be_described_is_reported_and_stops_no_oth
     assert isinstance(universe.log, Lines)
     [keys] = [keys for line, keys in universe.log.lines if line == "could not be judged"]
     assert keys == {"flow_run_id": str(odd.id), "reason": next(iter(report.unjudged))}
+    assert not {*arn.split(":")[3:5]} & {*keys["reason"].split()}, "each reason is a series"
 
 
 def test_what_cannot_be_judged_counts_once_until_it_was_judged(universe: Universe) -> None:
@@ -775,3 +777,43 @@ def test_a_scheduled_sweep_ends_before_the_next_call_and_that_goes_on(universe: 
         began = universe.now = began + timedelta(seconds=60)
     assert calls >= 2
     assert all(universe.prefect.is_due(run) for run in universe.prefect.runs)
+
+
+def failed_submissions(universe: Universe) -> None:
+    for _ in range(70):
+        refused(universe)
+
+
+def subflows_of_an_ended_run(universe: Universe) -> None:
+    run = stopped(universe, **OUT_OF_MEMORY)
+    universe.prefect.crash(run.id)
+    for _ in range(100):
+        universe.prefect.create_child(run.id)
+
+
+def test_a_message_made_to_be_searched_long_takes_no_time_from_the_others(
+    universe: Universe,
+) -> None:
+    """Fifty searches in each, of a tenth of a second on a whole processor, took seven seconds."""
+    for number in range(3):
+        run = universe.prefect.runs[universe.prefect.create_run()]
+        refuse(universe, run, f"{number} {'vpc ' * 5000}")
+    began = process_time()
+    swept(universe)
+    assert process_time() - began < 3
+
+
+@pytest.mark.parametrize("flood", [failed_submissions, subflows_of_an_ended_run])
+def test_a_flood_of_runs_leaves_the_others_a_share_of_each_call(
+    universe: Universe, flood: Callable[[Universe], None]
+) -> None:
+    run = stopped(universe)
+    for call in ("read_history", "propose_state"):
+        before_each(universe, call, lambda *_: universe.passes(1))
+    for _ in range(2):
+        flood(universe)
+        universe.passes(300)
+        began = universe.now
+        minutely(universe, seconds=0)
+        assert universe.now - began < timedelta(seconds=60)
+    assert universe.prefect.is_due(run.id)

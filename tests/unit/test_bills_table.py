@@ -12,7 +12,13 @@ from uuid import UUID
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.bills import BILLS_KEPT_FOR, SUMS_KEPT_FOR, BillTable
+from chalicelib.adapters.bills import (
+    BILLS_KEPT_FOR,
+    MORE_DEPLOYMENTS,
+    MOST_DEPLOYMENTS,
+    SUMS_KEPT_FOR,
+    BillTable,
+)
 from chalicelib.adapters.records import MOST_TRIES, Items
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
@@ -235,6 +241,17 @@ def test_a_sum_of_an_earlier_release_is_added_to_that_of_its_day(dynamodb: Any) 
         DailySum(TODAY, gone, old, rates),
         DailySum(TODAY, ETL, old + added.counts, added.rates | rates),
     )
+
+
+def test_tags_that_name_ever_other_deployments_do_not_outgrow_their_day() -> None:
+    """DynamoDB takes 400 KB, some 10,000 of them; `ecs:RunTask` is enough to name one."""
+    table = busy_table([])
+    named = {f"{UUID(int=number)}" for number in range(MOST_DEPLOYMENTS)}
+    table._items.put(f"day#{TODAY}", spread={f"{key}#4" for key in named})
+    for number, key in enumerate([f"{UUID(int=2**99)}", min(named), ETL.key]):
+        assert write(table, replace(another(number), deployment=Deployment(key)))
+    counted = {each.deployment.key: each.counts.attempts for each in table.read_sums([TODAY])}
+    assert counted == {min(named): 1, MORE_DEPLOYMENTS: 2}
 
 
 class Late:

@@ -1,5 +1,7 @@
 """What the Prefect adapter makes of addresses and answers, good and bad."""
 
+import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ from chalicelib.core.model.flow_run import FlowRun, ProposedState, RunChange, Ru
 from chalicelib.core.ports import RunQuery
 from chalicelib.errors import PrefectUnavailableError
 from tests.unit.prefect_bench import AT, RUN_ID, Bench, make_answer, make_state, without
-from tests.unit.scripted_server import answer
+from tests.unit.scripted_server import answer, answer_raw
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,21 @@ def test_children_are_asked_for_until_all_are_there() -> None:
     bodies = [seen.body for seen in bench.server.seen]
     assert [(body["limit"], body["offset"]) for body in bodies] == [(200, 0), (200, 200)]
     assert {body["sort"] for body in bodies} == {"ID_DESC"}
+
+
+@pytest.mark.parametrize("field", ["job_variables", "empirical_policy", "state"])
+def test_of_many_children_nothing_is_kept_that_may_be_long(field: str) -> None:
+    """Ten pages of 200 runs: all of it would take 75 MB."""
+    long: dict[str, object] = {"long": [{}] * 500}
+    child = make_answer(**{field: make_state(data=long) if field == "state" else long})
+    page = answer_raw(json.dumps([child] * MOST_RUNS).encode())
+    with Bench([page] * 10 + [answer(200, [])]) as bench:
+        tracemalloc.start()
+        children = bench.prefect.find_live_children([RUN_ID])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(children) == 10 * MOST_RUNS
+    assert peak < 40_000_000
 
 
 def test_what_prefect_may_leave_out_or_invent_is_tolerated() -> None:

@@ -392,6 +392,20 @@ BOMB = gzip.compress(b'"' + b"x" * 50_000_000 + b'"')
 PATHS = {"gzip": BOMB, "deflate": b"x", "br": b"x"}
 
 
+def listing(each: bytes) -> bytes:
+    """As many of these as an answer may be long."""
+    return b"[" + b",".join([each] * ((MOST_BYTES - 2) // (len(each) + 1))) + b"]"
+
+
+def chunk_of_no_length(handler: BaseHTTPRequestHandler) -> None:
+    """Python's own client reads a chunk of -1 bytes to the end of the connection."""
+    handler.close_connection = True
+    with suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
+        for _ in range(1000):
+            handler.wfile.write(b"x" * 100_000)
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -404,6 +418,10 @@ PATHS = {"gzip": BOMB, "deflate": b"x", "br": b"x"}
         pytest.param(answer_raw(b"[" + b"{}," * 2_000_000 + b"{}]"), id="two million objects"),
         pytest.param(answer_raw(b"[" + b"9e9," * 2_000_000 + b"0]"), id="two million numbers"),
         pytest.param(answer_raw(b"[" * 200_000), id="nested"),
+        pytest.param(answer_raw(listing(b"[" * 400 + b"]" * 400)), id="many lists"),
+        pytest.param(answer_raw(listing(b'{"":1}')), id="many objects"),
+        pytest.param(answer_raw(listing(b'"ab"')), id="many texts"),
+        pytest.param(chunk_of_no_length, id="a chunk of no length"),
         pytest.param(answer_raw(b'{"a":' * 100_000), id="nested objects"),
         pytest.param(answer_raw(b"[" + b"9" * 5000 + b"]"), id="5,000 digits"),
         pytest.param(answer_raw(b"[1e999]"), id="infinite"),

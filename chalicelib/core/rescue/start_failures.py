@@ -8,6 +8,7 @@ what the installed workers really say.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from chalicelib.core.model.ecs_task import SPOT_STOP_REASON
@@ -17,8 +18,8 @@ SUBMISSION_FAILURES: Final = (
     "flow run could not be submitted to infrastructure",  # older ones
 )
 """How the message of a Crashed state begins when a worker could not submit the run, lower case."""
-MOST_READ: Final = 4096
-"""Characters of a reason that are searched."""
+MOST_READ: Final = 2048
+"""Characters of a reason that are searched: the worst ones take their square."""
 
 
 class StartFailureKind(StrEnum):
@@ -79,9 +80,14 @@ def start_failure_of(reason: str) -> StartFailure:
 
     `reason`: a submission failure's message, or ECS's stoppedReason and the container's reason.
     """
+    return _found(reason[:MOST_READ])
+
+
+@lru_cache(maxsize=256)  # a run is judged by some fifty looks at its reason
+def _found(reason: str) -> StartFailure:
     for kind, rows in TABLE:
         for row in rows:
-            if re.search(row.signs, reason[:MOST_READ], re.IGNORECASE | re.DOTALL):
+            if re.search(row.signs, reason, re.IGNORECASE | re.DOTALL):
                 return StartFailure(kind, row.what, row.remedy)
     return UNRECOGNISED
 
