@@ -7,7 +7,7 @@ zip in every cold start.
 import os
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from chalice.app import BaseLambdaEvent, Chalice, Rate
 
@@ -18,11 +18,27 @@ wiring.start_cold()
 # Its own logging would print each line of ours a second time: both loggers go by this name.
 app = Chalice(app_name="prefect-spot", configure_logs=False)
 
+LONGEST_FILTERS: Final = 1_500
+"""Characters. A rule's pattern has 2,048 (EventBridge quotas), and the rest of ours has 450."""
+
+
+def cluster_filters() -> list[Any]:
+    """Return what an EventBridge pattern has for `clusterArn`: the stage's clusters and no others.
+
+    `chalice deploy` and `chalice package` import the app with the stage's variables set (Chalice's
+    `cli/factory.py`, `load_chalice_app`), so a rule matches what its function would not ignore. A
+    list too long for a rule is left to the function. Raises SettingError.
+    """
+    clusters = wiring.clusters_of_stage()
+    filters = [c if c.startswith("arn:") else {"suffix": f":cluster/{c}"} for c in clusters]
+    return filters if len(str(filters)) < LONGEST_FILTERS else [{"prefix": "arn:"}]
+
+
 SPOT_EVENTS: dict[str, Any] = {
     "source": ["aws.ecs"],
     "detail-type": ["ECS Task State Change"],
     "detail": {
-        "clusterArn": wiring.cluster_filters(),
+        "clusterArn": cluster_filters(),
         "launchType": ["FARGATE", {"exists": False}],
         "$or": [
             {
@@ -55,7 +71,7 @@ FARGATE_STOPS: dict[str, Any] = {
     "source": ["aws.ecs"],
     "detail-type": ["ECS Task State Change"],
     "detail": {
-        "clusterArn": wiring.cluster_filters(),
+        "clusterArn": cluster_filters(),
         "launchType": ["FARGATE", {"exists": False}],
         "lastStatus": ["STOPPED"],
     },

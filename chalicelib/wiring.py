@@ -62,8 +62,6 @@ AWS_CONFIG: Final = Config(
 )
 """For what is asked at each event: botocore makes up its user agent anew for each call, and checks
 arguments that the service checks as well."""
-LONGEST_FILTERS: Final = 1_500
-"""Characters. A rule's pattern has 2,048 (EventBridge quotas), and the rest of ours has 450."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
 PAUSE_KEPT_SECONDS: Final = 10
@@ -88,16 +86,9 @@ def start_cold() -> None:
         _dynamodb()
 
 
-def cluster_filters() -> list[Any]:
-    """Return what an EventBridge pattern has for `clusterArn`: the stage's clusters and no others.
-
-    `chalice deploy` and `chalice package` import the app with the stage's variables set (Chalice's
-    `cli/factory.py`, `load_chalice_app`), so a rule matches what its function would not ignore. A
-    list too long for a rule is left to the function. Raises SettingError.
-    """
-    clusters = read_clusters(os.environ)
-    filters = [c if c.startswith("arn:") else {"suffix": f":cluster/{c}"} for c in clusters]
-    return filters if len(str(filters)) < LONGEST_FILTERS else [{"prefix": "arn:"}]
+def clusters_of_stage() -> tuple[str, ...]:
+    """Return ECS_CLUSTER's names and ARNs, which a rule needs at deploy. Raises SettingError."""
+    return read_clusters(os.environ)
 
 
 class Outcome(Protocol):

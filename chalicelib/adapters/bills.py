@@ -53,7 +53,7 @@ items for all they would take 10,240 and 768.
 """
 MOST_DEPLOYMENTS: Final = 1_000
 """Of one day, or its list would outgrow DynamoDB's 400 KB, and reports read for minutes: a tag of a
-task names its deployment, and may be anybody's who may run tasks."""
+task names its deployment, and anyone who may run tasks can set it."""
 MORE_DEPLOYMENTS: Final = "more-deployments"
 """Stands for all others in the day's sums; a bill has its own."""
 _REPORTED: Final = "reported"

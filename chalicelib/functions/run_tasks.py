@@ -1,7 +1,7 @@
 """The tasks, and the subflows, of the runs that a sweep or a rescue looks at.
 
 A run has the task that a worker noted, and those tagged with it. The worker notes a task late, or
-never, and leaves the note of an earlier attempt; a tag is anybody's who may run a task. So the
+never, and leaves the note of an earlier attempt; anyone who may run a task can set a tag. So the
 noted one decides where it is of this attempt; else a run is taken for orphaned only when ECS shows
 no live task that its worker may have started. Where ECS cannot say, it is left.
 """

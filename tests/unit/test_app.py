@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.events.models import EventPattern
 
-from app import FARGATE_STOPS, SPOT_EVENTS, app
-from chalicelib import wiring
+from app import FARGATE_STOPS, SPOT_EVENTS, app, cluster_filters
 from chalicelib.errors import SettingError
 from tests.make import CLUSTER_ARN, make_event
 
@@ -98,7 +97,7 @@ def test_a_rule_passes_the_tasks_of_the_stages_clusters_and_of_no_other(
     ours: list[str], others: list[str], are_arns: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ECS_CLUSTER", ",".join(f"{OF_CLUSTER * are_arns}{name}" for name in ours))
-    detail = {"clusterArn": wiring.cluster_filters()}
+    detail = {"clusterArn": cluster_filters()}
     pattern: Any = EventPattern.load(json.dumps({"detail": detail}))
     for name in (*ours, *others):
         event = make_event({"clusterArn": f"{OF_CLUSTER}{name}"})
@@ -112,13 +111,13 @@ def test_more_clusters_than_a_rule_takes_are_left_to_the_functions(
     clusters = [f"cluster-{number:0>240}" for number in range(20)]
     for given_ in (clusters[:5], clusters):
         monkeypatch.setenv("ECS_CLUSTER", ",".join(given_))
-        filters = wiring.cluster_filters()
+        filters = cluster_filters()
         detail = {**SPOT_EVENTS["detail"], "clusterArn": filters}
         assert len(json.dumps({**SPOT_EVENTS, "detail": detail})) <= 2_048
         assert (filters == [{"prefix": "arn:"}]) is (given_ == clusters)
     monkeypatch.setenv("ECS_CLUSTER", " , ")
     with pytest.raises(SettingError, match="ECS_CLUSTER"):
-        wiring.cluster_filters()
+        cluster_filters()
 
 
 def test_chalice_makes_the_rules_with_the_variables_of_the_stage_it_deploys(tmp_path: Path) -> None:

@@ -230,11 +230,11 @@ def test_no_setting_is_read_but_through_the_table() -> None:
     files = [root / "app.py", *(root / "chalicelib").rglob("*.py")]
     uses = re.findall(r".*os\.environ.*", "\n".join(file.read_text() for file in files))
     assert sorted(use.strip() for use in uses) == [
-        "clusters = read_clusters(os.environ)",
         'if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:',
         # Before the settings are read, and checked with them.
         'log = Logger(service="prefect-spot", level=os.environ.get("LOG_LEVEL") or "INFO")',
         'own_function = os.environ.get("_HANDLER", "").rpartition(".")[2]  # Lambda sets it',
+        "return read_clusters(os.environ)",
         "return read_settings(os.environ)",
     ]
 

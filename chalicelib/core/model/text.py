@@ -32,3 +32,11 @@ def one_line(text: str, length: int = TEXT_LENGTH) -> str:
 def escaped(text: str, length: int = TEXT_LENGTH) -> str:
     """Return the text fit for a Markdown table cell: as `one_line`, all punctuation escaped."""
     return one_line(text, length).translate(_MARKDOWN_ESCAPES)
+
+
+def table_cell(name: str) -> str:
+    """Return a name for a cell of Prefect's table artifacts, which its UI may read as Markdown.
+
+    Words stay as they are: of those alone the UI makes nothing, and shows backslashes.
+    """
+    return name if all(c.isalnum() or c in "-_/ " for c in name) else escaped(name)

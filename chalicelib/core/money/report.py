@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause
 from chalicelib.core.model.pricing import SMALLEST_USD, Rate, age_warning, read_rate
-from chalicelib.core.model.text import escaped, one_line
+from chalicelib.core.model.text import one_line, table_cell
 from chalicelib.core.money.bill import Amounts, Bill, Deployment, RerunOutcome
 from chalicelib.core.policies.economics import RatePerHour, rate_per_hour
 from chalicelib.core.policies.facts import Guard
@@ -288,11 +288,6 @@ def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
     return [_savings_row(row, report) for row in (*report.deployments, report.total)]
 
 
-def _cell(name: str) -> str:
-    plain = all(c.isalnum() or c in "-_/ " for c in name)
-    return name if plain else escaped(name)
-
-
 def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     columns = {
         "net USD": "net_savings_usd",
@@ -313,7 +308,7 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     shown = {title: figures[name] for title, name in columns.items()}
     usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
-    return {"deployment": _cell(row.deployment), **shown, **usd_figures, "hours": hours}
+    return {"deployment": table_cell(row.deployment), **shown, **usd_figures, "hours": hours}
 
 
 def marked(counts: Counts, amount: Decimal) -> str:
