@@ -17,7 +17,6 @@ from chalicelib.core.metrics import Metric
 from chalicelib.core.model.ecs_task import Task, parse_task, reason_to_ignore
 from chalicelib.core.model.flow_run import FailedStart, StateType
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.model.text import escaped
 from chalicelib.core.money.bill import Bill, Deployment, believed, never_started
 from chalicelib.core.money.report import Counts, DailySum, total
 from chalicelib.core.ports import Undescribed
@@ -616,7 +615,7 @@ def test_once_a_day_the_savings_are_put_into_prefect(account: Account) -> None:
     [table] = prefect.tables
     assert table.key == "spot-savings"
     assert [row["deployment"] for row in table.rows] == [
-        escaped(account.sum.deployment.name),
+        account.sum.deployment.name,
         "all",
     ]
     net = f"{account.sum.counts.amounts.net_savings_usd:.6f}"
