@@ -150,7 +150,7 @@ def test_worker_role_allows_what_the_ecs_worker_calls_on_this_cluster() -> None:
         f"{service}:{''.join(word.title() for word in operation.split('_'))}"
         for service, operation in re.findall(r"\b(ecs|ec2)_client\.(\w+)\(", source)
     }
-    given = dict(allowed("WorkerRole"))
+    given = {a: s for a, s in allowed("WorkerRole") if s["Effect"] == "Allow"}
     assert "ecs:RunTask" in calls
     assert calls | {"ecs:TagResource", "iam:PassRole"} == set(given)
     cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{stack.STACK}"
@@ -197,6 +197,28 @@ def test_worker_registers_task_definitions_of_its_pools_flows_only(
     arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{family}:*"
     statements = policy["PolicyDocument"]["Statement"]
     assert iam.is_allowed(statements, "ecs:RegisterTaskDefinition", arn, {}) is may_register
+
+
+@pytest.mark.parametrize(
+    ("family", "may_run"),
+    [
+        ("billing", True),  # asked for so, where a deployment names a family and no revision
+        ("billing:7", True),
+        (f"{stack.STACK}-worker", False),
+        (f"{stack.STACK}-worker:7", False),
+    ],
+)
+def test_worker_runs_any_family_with_or_without_a_revision_but_not_its_own(
+    family: str, may_run: bool
+) -> None:
+    [policy] = properties("WorkerRole")["Policies"]
+    place = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
+    about = {"ecs:cluster": f"{place}:cluster/{stack.STACK}"}
+    statements = policy["PolicyDocument"]["Statement"]
+    arn = f"{place}:task-definition/{family}"
+    assert iam.is_allowed(statements, "ecs:RunTask", arn, about) is may_run
+    elsewhere = {"ecs:cluster": f"{place}:cluster/{stack.STACK}-eu"}
+    assert not iam.is_allowed(statements, "ecs:RunTask", arn, elsewhere)
 
 
 @pytest.mark.parametrize("role", ["ExecutionRole", "FlowRole", "WorkerRole"])
