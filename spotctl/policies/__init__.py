@@ -24,25 +24,35 @@ DEPLOYER: Final = "deployer"
 def policy_of(project: Project, name: str) -> str:
     """Return the policy of a function, or the deployer's, as JSON text.
 
-    A resource that names the cluster is listed once for each cluster. A statement that says `Where`
-    is left out elsewhere: `full`, in a stage with a cluster of ours; `credential`, in one that
-    names Prefect's.
+    A text that names one of several (clusters, policies) is listed once for each. A statement that
+    says `Where` is left out elsewhere: `full`, in a stage with a cluster of ours; `credential`,
+    `key`, `boundary`, `flow-policies`, where a setting names such; `unbounded`, without a boundary.
 
     Raises SettingError: IAM would read a name as a pattern, and reach what is not the stage's.
     """
     policy = json.loads((TEMPLATES / f"{name}.json").read_text())
-    cases = {"full": project.settings.is_full, "credential": bool(_parameter(project))}
-    holds = {None, *(case for case, is_so in cases.items() if is_so)}
-    policy["Statement"] = [s for s in policy["Statement"] if s.pop("Where", None) in holds]
-    clusters = [name.rpartition("cluster/")[2] for name in project.settings.ecs_clusters]
+    settings = project.settings
+    cases = {
+        "full": settings.is_full,
+        "credential": bool(_parameter(project)),
+        "key": bool(settings.kms_key_arn),
+        "boundary": bool(settings.permissions_boundary_arn),
+        "unbounded": not settings.permissions_boundary_arn,
+        "flow-policies": bool(settings.flow_policy_arns),
+    }
+    policy["Statement"] = [
+        s for s in policy["Statement"] if all(cases[case] for case in s.pop("Where", "").split())
+    ]
+    clusters = [name.rpartition("cluster/")[2] for name in settings.ecs_clusters]
     names = _names(project)
-    for text in (*names.values(), *clusters, project.settings.work_pool):
+    for text in (*names.values(), *clusters, settings.work_pool):
         if re.search(r"[*?$]", text):
             raise SettingError(
                 f"a name holds * ? or $, which IAM reads as a pattern: {text!r}",
                 next_step="correct it in .chalice/config.json",
             )
-    return json.dumps(_filled(policy, names, clusters), indent=2) + "\n"
+    several = {"CLUSTER": clusters, "FLOW_POLICY": settings.flow_policy_arns}
+    return json.dumps(_filled(policy, names, several), indent=2) + "\n"
 
 
 def write_policies(project: Project) -> list[Path]:
@@ -92,6 +102,8 @@ def _names(project: Project) -> dict[str, str]:
         "STACK": project.stack,
         # An ARN has one slash before the name, whether that begins with one or not.
         "PARAMETER": _parameter(project).removeprefix("/"),
+        "KEY": project.settings.kms_key_arn,
+        "BOUNDARY": project.settings.permissions_boundary_arn,
     }
 
 
@@ -100,18 +112,18 @@ def _parameter(project: Project) -> str:
     return settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter
 
 
-def _filled(value: Any, names: Mapping[str, str], clusters: Sequence[str]) -> Any:
+def _filled(value: Any, names: Mapping[str, str], several: Mapping[str, Sequence[str]]) -> Any:
     match value:
-        case str() if "${CLUSTER}" in value:
-            texts = [Template(value).substitute(names, CLUSTER=cluster) for cluster in clusters]
-            return texts[0] if len(texts) == 1 else texts
         case str():
-            return Template(value).substitute(names)
+            listed = [name for name in several if f"${{{name}}}" in value]
+            ways = [{name: each} for name in listed for each in several[name]] or [{}]
+            texts = [Template(value).substitute(names, **way) for way in ways]
+            return texts[0] if len(texts) == 1 else texts
         case list():
-            filled = (_filled(item, names, clusters) for item in value)
+            filled = (_filled(item, names, several) for item in value)
             return [text for one in filled for text in (one if isinstance(one, list) else [one])]
         case dict():
-            return {key: _filled(item, names, clusters) for key, item in value.items()}
+            return {key: _filled(item, names, several) for key, item in value.items()}
         case _:
             return value
 

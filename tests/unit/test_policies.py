@@ -25,7 +25,7 @@ from localcloud.deployment import PROJECT
 from spotctl.policies import DEPLOYER, policy_of, write_policies
 from spotctl.project import Project, read_project
 from tests.unit import stack_template as stack
-from tests.unit.iam import as_list, matches
+from tests.unit.iam import as_list, is_allowed, matches
 
 PROD = {
     "STAGE": "prod",
@@ -456,6 +456,53 @@ def test_it_cannot_give_itself_more_permissions() -> None:
         for resource in as_list(statement["Resource"]):
             if resource.startswith("arn:aws:iam::*:role/prefect-spot-dev"):
                 assert resource.rpartition("-")[2] in ("execution", "flow", "worker")
+
+
+BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1"
+OF_FLOWS = [
+    "arn:aws:iam::aws:policy/AmazonAthenaFullAccess",
+    "arn:aws:iam::123456789012:policy/mine",
+]
+
+
+def test_with_a_boundary_no_role_is_created_without_it() -> None:
+    bounded = read_project(PROJECT, "dev", {"PERMISSIONS_BOUNDARY_ARN": BOUNDARY})
+    statements = statements_of(policy_of(bounded, "provision"))
+    role = "arn:aws:iam::123456789012:role/prefect-spot-dev-flow"
+    for action in ("iam:CreateRole", "iam:PutRolePermissionsBoundary"):
+        assert is_allowed(statements, action, role, {"iam:PermissionsBoundary": BOUNDARY})
+        for about in ({}, {"iam:PermissionsBoundary": f"{BOUNDARY}-2"}):
+            assert not is_allowed(statements, action, role, about)
+    assert not any("DeleteRolePermissionsBoundary" in str(s) for s in statements)
+    assert is_allowed(STATEMENTS, "iam:CreateRole", role, {})
+
+
+def test_only_the_named_policies_are_attached_to_the_flows_role() -> None:
+    named = read_project(PROJECT, "dev", {"FLOW_POLICY_ARNS": ",".join(OF_FLOWS)})
+    statements = statements_of(policy_of(named, "provision"))
+    flow = "arn:aws:iam::123456789012:role/prefect-spot-dev-flow"
+    admin = "arn:aws:iam::aws:policy/AdministratorAccess"
+    for policy in (*OF_FLOWS, admin):
+        about = {"iam:PolicyARN": policy}
+        is_named = policy != admin
+        assert is_allowed(statements, "iam:AttachRolePolicy", flow, about) is is_named
+        assert not is_allowed(STATEMENTS, "iam:AttachRolePolicy", flow, about)
+        other = flow.replace("flow", "worker")
+        assert not is_allowed(statements, "iam:AttachRolePolicy", other, about)
+        assert is_allowed(STATEMENTS, "iam:DetachRolePolicy", flow, about)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, DEPLOYER])
+def test_a_key_of_your_own_decrypts_the_credential_and_nothing_else(name: str) -> None:
+    statements = statements_of(policy_of(read_project(PROJECT, "dev", {"KMS_KEY_ARN": KEY}), name))
+    parameter = "arn:aws:ssm:us-east-1:123456789012:parameter/prefect-spot/dev/api-key"
+    context = "kms:EncryptionContext:PARAMETER_ARN"
+    about = {"kms:ViaService": "ssm.us-east-1.amazonaws.com", context: parameter}
+    assert is_allowed(statements, "kms:Decrypt", KEY, about)
+    for key, other in ((KEY, {context: f"{parameter}-2"}), (f"{KEY}2", {}), (KEY, {context: ""})):
+        assert not is_allowed(statements, "kms:Decrypt", key, {**about, **other})
+    assert "kms:" not in policy_of(DEV, name)
 
 
 def condition_of(action: str) -> Any:

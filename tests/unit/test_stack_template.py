@@ -119,6 +119,54 @@ def test_credential_comes_from_ssm_through_the_execution_role_alone(
     assert (statement["Action"], statement["Resource"]) == ("ssm:GetParameters", arn)
 
 
+YOURS = f"arn:aws:iam::{ACCOUNT}"
+
+
+def test_a_key_of_your_own_is_used_for_the_one_parameter_only() -> None:
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
+    [policy] = properties("ExecutionRole", KmsKeyArn=key)["Policies"]
+    parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/prefect-spot/dev/api-key"
+    context = "kms:EncryptionContext:PARAMETER_ARN"
+    about = {"kms:ViaService": f"ssm.{REGION}.amazonaws.com", context: parameter}
+    statements = policy["PolicyDocument"]["Statement"]
+    assert iam.is_allowed(statements, "kms:Decrypt", key, about)
+    for other in ({context: f"{parameter}-2"}, {"kms:ViaService": f"s3.{REGION}.amazonaws.com"}):
+        assert not iam.is_allowed(statements, "kms:Decrypt", key, {**about, **other})
+    assert "kms:Decrypt" not in dict(allowed("ExecutionRole"))
+
+
+def test_flows_get_the_managed_policies_that_are_named() -> None:
+    policies = [f"{YOURS}:policy/read-sales", "arn:aws:iam::aws:policy/AmazonAthenaFullAccess"]
+    flow = properties("FlowRole", FlowPolicyArns=",".join(policies))
+    assert flow["ManagedPolicyArns"] == policies
+    assert "ManagedPolicyArns" not in properties("FlowRole")
+
+
+def test_worker_passes_your_own_roles_to_tasks_and_they_write_results() -> None:
+    roles = [f"{YOURS}:role/etl", f"{YOURS}:role/team/nightly"]
+    given = {"PassableRoleArns": ",".join(roles)}
+    [policy] = properties("WorkerRole", **given)["Policies"]
+    statements = policy["PolicyDocument"]["Statement"]
+    of_bucket = properties("ResultsBucketPolicy", **given)["PolicyDocument"]["Statement"]
+    anything = ANYTHING[0]["PolicyDocument"]["Statement"]
+    for role, is_named in [*((role, True) for role in roles), (f"{YOURS}:role/etl-2", False)]:
+        to = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
+        assert iam.is_allowed(statements, "iam:PassRole", role, to) is is_named
+        to = {"iam:PassedToService": "lambda.amazonaws.com"}
+        assert not iam.is_allowed(statements, "iam:PassRole", role, to)
+        about = {"aws:PrincipalArn": role, "aws:SecureTransport": "true"}
+        both = [*anything, *of_bucket]
+        assert iam.is_allowed(both, "s3:PutObject", f"{BUCKET}/key", about) is is_named
+
+
+@pytest.mark.parametrize("role", ["ExecutionRole", "FlowRole", "WorkerRole"])
+def test_every_role_gets_the_permissions_boundary(role: str) -> None:
+    boundary = f"{YOURS}:policy/boundary"
+    made = properties(role, PermissionsBoundaryArn=boundary)
+    assert made["PermissionsBoundary"] == boundary
+    assert "PermissionsBoundary" not in properties(role)
+
+
 def test_without_a_credential_there_is_no_secret() -> None:
     assert "Secrets" not in worker(ApiKeyParameter="")
     assert "Policies" not in properties("ExecutionRole", ApiKeyParameter="")
