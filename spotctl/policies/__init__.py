@@ -26,7 +26,10 @@ def policy_of(project: Project, name: str) -> str:
 
     A text that names one of several (clusters, policies) is listed once for each. A statement that
     says `Where` is left out elsewhere: `full`, in a stage with a cluster of ours; `credential`,
-    `key`, `boundary`, `flow-policies`, where a setting names such; `unbounded`, without a boundary.
+    `key`, `boundary`, `flow-policies`, where a setting names such; `unbounded`, without a boundary;
+    `vpc`, where a function is in one. Such a function gets `network.json` as well: what AWS asks of
+    its role, and AWS's own way to keep that from its code (Lambda developer guide, "Giving Lambda
+    functions access to resources in an Amazon VPC").
 
     Raises SettingError: IAM would read a name as a pattern, and reach what is not the stage's.
     """
@@ -39,12 +42,15 @@ def policy_of(project: Project, name: str) -> str:
         "boundary": bool(settings.permissions_boundary_arn),
         "unbounded": not settings.permissions_boundary_arn,
         "flow-policies": bool(settings.flow_policy_arns),
+        "vpc": bool(project.in_vpc),
     }
+    if name in project.in_vpc:
+        policy["Statement"] += json.loads((TEMPLATES / "network.json").read_text())["Statement"]
     policy["Statement"] = [
         s for s in policy["Statement"] if all(cases[case] for case in s.pop("Where", "").split())
     ]
     clusters = [name.rpartition("cluster/")[2] for name in settings.ecs_clusters]
-    names = _names(project)
+    names = {**_names(project), "FUNCTION": name}
     for text in (*names.values(), *clusters, settings.work_pool):
         if re.search(r"[*?$]", text):
             raise SettingError(

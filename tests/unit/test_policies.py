@@ -505,6 +505,38 @@ def test_a_key_of_your_own_decrypts_the_credential_and_nothing_else(name: str) -
     assert "kms:" not in policy_of(DEV, name)
 
 
+def in_vpc(folder: Path, *functions: str) -> Project:
+    """Stage dev with these functions in a VPC; without names, all."""
+    shutil.copytree(PROJECT / ".chalice", folder / ".chalice")
+    path = folder / ".chalice" / "config.json"
+    config: dict[str, Any] = json.loads(path.read_text())
+    stage = config["stages"]["dev"]
+    places = [stage["lambda_functions"][name] for name in functions] or [stage]
+    for place in places:
+        place.update(subnet_ids=["subnet-12345678"], security_group_ids=["sg-12345678"])
+    path.write_text(json.dumps(config))
+    return read_project(folder, "dev")
+
+
+@pytest.mark.parametrize("only", [(), ("react",)], ids=["all of the stage", "one function"])
+def test_lambda_makes_the_interfaces_of_a_function_in_a_vpc_and_its_code_may_not(
+    tmp_path: Path, only: tuple[str, ...]
+) -> None:
+    project = in_vpc(tmp_path, *only)
+    for name in FUNCTIONS:
+        is_in = name in (only or FUNCTIONS)
+        statements = statements_of(policy_of(project, name))
+        arn = f"arn:aws:lambda:us-east-1:123456789012:function:prefect-spot-dev-{name}"
+        by_code = {"lambda:SourceFunctionArn": arn}
+        for verb in ("Create", "Delete"):
+            action = f"ec2:{verb}NetworkInterface"
+            assert is_allowed(statements, action, "*", {}) is is_in
+            assert not is_allowed(statements, action, "*", by_code)
+            assert action not in policy_of(DEV, name)
+    assert is_allowed(statements_of(policy_of(project, DEPLOYER)), "ec2:DescribeSubnets", "*", {})
+    assert "ec2:" not in policy_of(DEV, DEPLOYER)
+
+
 def condition_of(action: str) -> Any:
     [found] = [s["Condition"] for s in STATEMENTS if action in as_list(s["Action"])]
     return found
