@@ -1,4 +1,4 @@
-"""The IAM policies of a stage: one per function, and the deployer's, with the stage's own names.
+"""The IAM policies of a stage: one per function, and the deployer's two, with its own names.
 
 The templates beside this file are their only source; `.chalice/config.json` names the files that
 Chalice reads. Filled in are the stack's name, the functions' prefix, the clusters and the
@@ -19,10 +19,21 @@ from spotctl.project import CONFIG, Project
 
 TEMPLATES: Final = Path(__file__).parent
 DEPLOYER: Final = "deployer"
+TEARDOWN: Final = "teardown"
+MOST_OF_A_ROLE: Final = 10_240
+MOST_OF_A_MANAGED_POLICY: Final = 6_144
+"""Characters, white space not counted: IAM user guide, "IAM and AWS STS quotas"."""
+
+_DELETES: Final = re.compile(
+    r"\w+:(Delete|Deregister|Describe|Detach|Unsubscribe|SetQueueAttributes"
+    r"|List(Attached)?Role|ListBucket|Get(Role|Bucket\*|Queue|Topic|Subscription|Dashboard))"
+)
+"""Of what `provision` may do, what CloudFormation needs to delete the stack."""
 
 
 def policy_of(project: Project, name: str) -> str:
-    """Return the policy of a function, or the deployer's, as JSON text.
+    """Return the policy of a function, the deployer's, or what it needs beside that to delete the
+    stack (`teardown`, a part of the policy of `provision`), as JSON text.
 
     A text that names one of several (clusters, policies) is listed once for each. A statement that
     says `Where` is left out elsewhere: `full`, in a stage with a cluster of ours; `credential`,
@@ -31,9 +42,11 @@ def policy_of(project: Project, name: str) -> str:
     its role, and AWS's own way to keep that from its code (Lambda developer guide, "Giving Lambda
     functions access to resources in an Amazon VPC").
 
-    Raises SettingError: IAM would read a name as a pattern, and reach what is not the stage's.
+    Raises SettingError: IAM would read a name as a pattern, and reach what is not the stage's; or
+    the policy is longer than IAM takes.
     """
-    policy = json.loads((TEMPLATES / f"{name}.json").read_text())
+    template = "provision" if name == TEARDOWN else name
+    policy = json.loads((TEMPLATES / f"{template}.json").read_text())
     settings = project.settings
     cases = {
         "full": settings.is_full,
@@ -44,6 +57,14 @@ def policy_of(project: Project, name: str) -> str:
         "flow-policies": bool(settings.flow_policy_arns),
         "vpc": bool(project.in_vpc),
     }
+    for statement in policy["Statement"]:
+        statement.pop("Sid")  # for the templates' reader: IAM counts its characters
+    if name == TEARDOWN:
+        for statement in policy["Statement"]:
+            actions = statement["Action"]
+            actions = [actions] if isinstance(actions, str) else actions
+            statement["Action"] = [action for action in actions if _DELETES.match(action)]
+        policy["Statement"] = [s for s in policy["Statement"] if s["Action"]]
     if name in project.in_vpc:
         policy["Statement"] += json.loads((TEMPLATES / "network.json").read_text())["Statement"]
     policy["Statement"] = [
@@ -58,7 +79,14 @@ def policy_of(project: Project, name: str) -> str:
                 next_step="correct it in .chalice/config.json",
             )
     several = {"CLUSTER": clusters, "FLOW_POLICY": settings.flow_policy_arns}
-    return json.dumps(_filled(policy, names, several), indent=2) + "\n"
+    filled = _filled(policy, names, several)
+    size = len(json.dumps(filled, separators=(",", ":")))
+    if size > (most := MOST_OF_A_ROLE if name in FUNCTIONS else MOST_OF_A_MANAGED_POLICY):
+        raise SettingError(
+            f"the policy of {name} has {size} characters, and IAM takes {most}",
+            next_step="shorten STACK_NAME, ECS_CLUSTER, the stage's name or FLOW_POLICY_ARNS",
+        )
+    return json.dumps(filled, indent=2) + "\n"
 
 
 def write_policies(project: Project) -> list[Path]:
@@ -71,8 +99,9 @@ def write_policies(project: Project) -> list[Path]:
         project.folder / CONFIG.parent / file: policy_of(project, function)
         for function, file in _files(config, project.stage).items()
     }
-    deployer = project.folder / CONFIG.parent / f"policy-{DEPLOYER}-{project.stage}.json"
-    wanted[deployer] = policy_of(project, DEPLOYER)
+    for name in (DEPLOYER, TEARDOWN):
+        path = project.folder / CONFIG.parent / f"policy-{name}-{project.stage}.json"
+        wanted[path] = policy_of(project, name)
     changed = [path for path, text in wanted.items() if _text_of(path) != text]
     for path in changed:
         path.write_text(wanted[path])

@@ -22,7 +22,7 @@ from chalicelib.core.provision.model import SCHEDULED, TEMPLATE_TAG
 from chalicelib.errors import SettingError
 from chalicelib.settings import FUNCTIONS, stack_parameters
 from localcloud.deployment import PROJECT
-from spotctl.policies import DEPLOYER, policy_of, write_policies
+from spotctl.policies import DEPLOYER, TEARDOWN, policy_of, write_policies
 from spotctl.project import Project, read_project
 from tests.unit import stack_template as stack
 from tests.unit.iam import as_list, is_allowed, matches
@@ -83,7 +83,7 @@ def test_another_stage_has_its_own_names_everywhere(tmp_path: Path, name: str) -
 def test_writing_a_stages_policies_leaves_the_others_alone(tmp_path: Path) -> None:
     project = read_project(with_prod(tmp_path), "prod")
     written = {path.name for path in write_policies(project)}
-    assert written == {f"policy-{name}-prod.json" for name in (*FUNCTIONS, DEPLOYER)}
+    assert written == {f"policy-{name}-prod.json" for name in (*FUNCTIONS, DEPLOYER, TEARDOWN)}
     assert write_policies(project) == []
     assert write_policies(read_project(tmp_path, "dev")) == []
 
@@ -168,20 +168,36 @@ LEFT_OUT = {
 
 
 STATEMENTS = statements_of(policy_of(DEV, "provision"))
-ALLOWED = {action for statement in STATEMENTS for action in as_list(statement["Action"])}
+GIVEN = {action for statement in STATEMENTS for action in as_list(statement["Action"])}
 TYPES = sorted({resource["Type"] for resource in infra.load("stack.json")["Resources"].values()})
 
 
-def wanted_by(resource_type: str) -> set[str]:
-    """The permissions of a resource type's handlers, by its schema."""
+def wanted_by(resource_type: str, *only: str) -> set[str]:
+    """The permissions of a resource type's handlers (`only` those), by its schema."""
     place = json.loads((SCHEMAS / "providers" / f"{REGION}.json").read_text())[resource_type]
     schema = json.loads((SCHEMAS / "resources" / f"{place}.json").read_text())
-    handlers = [handler for name, handler in schema["handlers"].items() if name != "list"]
+    handlers = [
+        handler
+        for name, handler in schema["handlers"].items()
+        if (name in only if only else name != "list")
+    ]
     return {action for handler in handlers for action in handler["permissions"]}
+
+
+def allowed_of(given: set[str]) -> set[str]:
+    """Actions in full: a pattern stands for what the stack's types want of it, and only reads."""
+    patterns = {each for each in given if "*" in each}
+    assert all(re.match(r"\w+:(Get|Describe)", each) for each in patterns)
+    wanted = {action for kind in TYPES for action in wanted_by(kind)}
+    meant = {action for action in wanted if any(matches(each, action) for each in patterns)}
+    return given - patterns | meant
 
 
 def reason_for_leaving_out(action: str) -> str | None:
     return next((why for form, why in LEFT_OUT.items() if re.match(form, action)), None)
+
+
+ALLOWED = allowed_of(GIVEN)
 
 
 @pytest.mark.parametrize("resource_type", TYPES)
@@ -303,7 +319,7 @@ def test_rescue_only_may_change_nothing_of_your_own_cluster_network_or_roles(
         with_email = stack.resources(stack.rescue_only(AlarmEmail="team@example.com"))
         types = {resource["Type"] for resource in with_email.values()}
         needed = {action for kind in types for action in wanted_by(kind)} | OWN | OF_TAGS
-        assert given <= needed
+        assert allowed_of(given) <= needed
         assert not {a.partition(":")[0] for a in given} & {"ec2", "ecs", "iam", "s3"}
     changes = {a for a in given if a.startswith(("ecs:", "ec2:", "s3:"))} - {"ecs:StopTask"}
     assert all(re.match(r"\w+:(Describe|List)", action) for action in changes)
@@ -551,9 +567,55 @@ def test_roles_are_passed_to_ecs_tasks_only() -> None:
     assert managed.endswith("/AmazonECSTaskExecutionRolePolicy")
 
 
-def test_it_fits_into_a_roles_inline_policies() -> None:
-    policy = json.loads(policy_of(DEV, "provision"))
-    assert len(json.dumps(policy, separators=(",", ":"))) < 10_240
+@pytest.mark.parametrize("resource_type", TYPES)
+def test_the_teardown_policy_lets_cloudformation_delete_all_that_it_made(
+    resource_type: str,
+) -> None:
+    statements = statements_of(policy_of(DEV, TEARDOWN))
+    given = allowed_of({a for statement in statements for a in as_list(statement["Action"])})
+    passes_nothing = {"iam:PassRole", "iam:TagRole", "iam:UntagRole"}
+    assert wanted_by(resource_type, "delete") & ALLOWED - passes_nothing <= given
+    assert given < ALLOWED
+    assert not any(re.search(r":(Create|Put|Attach|Pass|Register|Run)", each) for each in given)
+
+
+def with_everything(folder: Path) -> Project:
+    """A stage with long names, and every setting that lengthens a policy."""
+    in_vpc(folder)
+    stage = "production-eu"
+    many = ",".join(f"arn:aws:iam::123456789012:policy/flows/{each:030}" for each in range(4))
+    changes = {
+        "STAGE": stage,
+        "STACK_NAME": "s" * 27,
+        "ECS_CLUSTER": "c" * 27,
+        "PREFECT_API_KEY_PARAMETER": "/prefect/" + "p" * 60,
+        "KMS_KEY_ARN": "arn:aws:kms:eu-central-1:123456789012:key/" + "k" * 36,
+        "PERMISSIONS_BOUNDARY_ARN": "arn:aws:iam::123456789012:policy/" + "b" * 60,
+        "FLOW_POLICY_ARNS": many,
+    }
+    return replace(read_project(folder, "dev", changes), stage=stage)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [(DEPLOYER, 6_144), (TEARDOWN, 6_144), *((function, 10_240) for function in FUNCTIONS)],
+)
+def test_a_policy_fits_where_it_is_attached_whatever_the_settings(
+    tmp_path: Path, name: str, most: int
+) -> None:
+    """A managed policy, and a role's inline policies: IAM user guide, "IAM and AWS STS quotas",
+    where white space does not count."""
+    for project in (DEV, with_everything(tmp_path)):
+        policy = json.loads(policy_of(project, name))
+        assert len(json.dumps(policy, separators=(",", ":"))) <= most
+
+
+def test_a_policy_that_iam_would_refuse_is_refused_with_the_settings_that_shorten_it() -> None:
+    many = ",".join(f"arn:aws:iam::123456789012:policy/{each:0100}" for each in range(10))
+    changes = {"FLOW_POLICY_ARNS": many, "STACK_NAME": "s" * 27, "ECS_CLUSTER": "c" * 255}
+    project = read_project(PROJECT, "dev", changes)
+    with pytest.raises(SettingError, match=r"of provision has \d+ .* takes 10240.*FLOW_POLICY"):
+        policy_of(project, "provision")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
