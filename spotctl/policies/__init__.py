@@ -57,8 +57,6 @@ def policy_of(project: Project, name: str) -> str:
         "flow-policies": bool(settings.flow_policy_arns),
         "vpc": bool(project.in_vpc),
     }
-    for statement in policy["Statement"]:
-        statement.pop("Sid")  # for the templates' reader: IAM counts its characters
     if name == TEARDOWN:
         for statement in policy["Statement"]:
             actions = statement["Action"]
@@ -67,6 +65,8 @@ def policy_of(project: Project, name: str) -> str:
         policy["Statement"] = [s for s in policy["Statement"] if s["Action"]]
     if name in project.in_vpc:
         policy["Statement"] += json.loads((TEMPLATES / "network.json").read_text())["Statement"]
+    for statement in policy["Statement"]:
+        statement.pop("Sid")  # for the templates' reader: IAM counts its characters
     policy["Statement"] = [
         s for s in policy["Statement"] if all(cases[case] for case in s.pop("Where", "").split())
     ]

