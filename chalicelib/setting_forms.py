@@ -107,6 +107,8 @@ _URL: Final = re.compile(
 _NO_SECRET: Final = re.compile(r"([a-z]+://)?([\w-]+\.)+[a-z]+(:[0-9]{1,5})?|", re.IGNORECASE)
 """A wrong address that can be shown: a host alone."""
 _PREFECT_NAME: Final = r"""[^,'"\\/%&<>]*[^,'"\\/%&<>\s][^,'"\\/%&<>]*"""
+_IAM: Final = r"arn:aws[a-z-]*:iam::"
+_PATH: Final = r"[A-Za-z0-9_+=.@/-]+"
 TEXT: Final = Form("text", str)
 FLAG: Final = one_of((True, False))
 API_URL: Final = Form(
@@ -134,6 +136,18 @@ STACK_NAME: Final = matching(
 )
 VPC_ID: Final = matching(r"vpc-[0-9a-f]{8,17}", "the id of a VPC, vpc-…")
 SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "subnet ids")
+POLICY_ARN: Final = matching(
+    rf"{_IAM}([0-9]{{12}}|aws):policy/{_PATH}", "the ARN of a managed policy"
+)
+POLICY_ARNS: Final = all_matching(
+    rf"{_IAM}([0-9]{{12}}|aws):policy/{_PATH}", "ARNs of managed policies"
+)
+ROLE_ARNS: Final = all_matching(rf"{_IAM}[0-9]{{12}}:role/{_PATH}", "ARNs of roles")
+# A policy that names an alias allows nothing: IAM user guide, "Use aliases to control access".
+KEY_ARN: Final = matching(
+    r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
+    "the ARN of a KMS key, arn:…:key/…, no alias",
+)
 GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "security group ids")
 EMAIL: Final = matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
 IMAGE: Final = matching(

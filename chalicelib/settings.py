@@ -69,6 +69,7 @@ class Settings:
         "the same for a server's basic auth, `user:password`; one of the two at most",
         "AuthStringParameter",
     )
+    kms_key_arn: str = _row("", forms.KEY_ARN, "your own key that encrypts it; empty: AWS's own")
     mode: Mode = _row(
         "rescue",
         forms.one_of(Mode),
@@ -148,6 +149,13 @@ class Settings:
     assign_public_ip: bool = _row(
         "true", forms.FLAG, "`false` needs subnets with a NAT gateway or endpoints"
     )
+    flow_policy_arns: tuple[str, ...] = _row(
+        "", forms.POLICY_ARNS, "managed policies for the role of flows that have none of their own"
+    )
+    passable_role_arns: tuple[str, ...] = _row(
+        "", forms.ROLE_ARNS, "your own [roles that the worker may pass](provisioning.md#rights)"
+    )
+    permissions_boundary_arn: str = _row("", forms.POLICY_ARN, "set on each role of the stack")
     use_spot: bool = _row(
         "true", forms.FLAG, "`false`: a plain Fargate cluster, and flows on FARGATE"
     )

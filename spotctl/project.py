@@ -18,13 +18,16 @@ CONFIG: Final = Path(".chalice") / "config.json"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """One stage of one checkout. `functions` are the Lambdas' short names (`react`, …)."""
+    """One stage of one checkout. `functions` are the Lambdas' short names (`react`, …);
+    `in_vpc`: those of them that Chalice puts into a VPC.
+    """
 
     folder: Path
     stage: str
     app_name: str
     functions: tuple[str, ...]
     settings: Settings
+    in_vpc: frozenset[str] = frozenset()
 
     @property
     def is_rescue_only(self) -> bool:
@@ -76,10 +79,13 @@ def read_project(
         **stages[stage].get("environment_variables", {}),
         **changes,
     }
+    functions: dict[str, dict[str, Any]] = stages[stage].get("lambda_functions", {})
+    of_all = {**config, **stages[stage]}
     return Project(
         folder=folder,
         stage=stage,
         app_name=str(config.get("app_name", "prefect-spot")),
-        functions=tuple(stages[stage].get("lambda_functions", {})),
+        functions=tuple(functions),
         settings=read_settings(environment),
+        in_vpc=frozenset(n for n, own in functions.items() if {**of_all, **own}.get("subnet_ids")),
     )

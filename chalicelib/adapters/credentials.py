@@ -26,7 +26,7 @@ CACHE_SECONDS: Final = 300.0
 _NEXT_STEPS: Final = {
     "NotFound": "create it as a SecureString in this region, or correct the setting",
     "AccessDenied": "allow the function's role ssm:GetParameter on it,"
-    " and kms:Decrypt when a key of your own encrypts it",
+    " and set KMS_KEY_ARN when a key of your own encrypts it, then run spotctl deploy",
 }
 """By a part of the code of AWS's error."""
 

@@ -193,6 +193,8 @@ def _change_role(client: Client, made: Made, properties: Properties) -> None:
     trust = json.dumps(properties["AssumeRolePolicyDocument"])
     iam.update_assume_role_policy(RoleName=role, PolicyDocument=trust)
     iam.update_role(RoleName=role, Description=properties.get("Description", ""))
+    if boundary := properties.get("PermissionsBoundary"):
+        iam.put_role_permissions_boundary(RoleName=role, PermissionsBoundary=boundary)
     _revoke(client, made)
     _grant(client, role, properties)
 

@@ -1,4 +1,4 @@
-"""The IAM policies of a stage: one per function, and the deployer's, with the stage's own names.
+"""The IAM policies of a stage: one per function, and the deployer's two, with its own names.
 
 The templates beside this file are their only source; `.chalice/config.json` names the files that
 Chalice reads. Filled in are the stack's name, the functions' prefix, the clusters and the
@@ -19,30 +19,74 @@ from spotctl.project import CONFIG, Project
 
 TEMPLATES: Final = Path(__file__).parent
 DEPLOYER: Final = "deployer"
+TEARDOWN: Final = "teardown"
+MOST_OF_A_ROLE: Final = 10_240
+MOST_OF_A_MANAGED_POLICY: Final = 6_144
+"""Characters, white space not counted: IAM user guide, "IAM and AWS STS quotas"."""
+
+_DELETES: Final = re.compile(
+    r"\w+:(Delete|Deregister|Describe|Detach|Unsubscribe|SetQueueAttributes"
+    r"|List(Attached)?Role|ListBucket|Get(Role|Bucket\*|Queue|Topic|Subscription|Dashboard))"
+)
+"""Of what `provision` may do, what CloudFormation needs to delete the stack."""
 
 
 def policy_of(project: Project, name: str) -> str:
-    """Return the policy of a function, or the deployer's, as JSON text.
+    """Return the policy of a function, the deployer's, or what it needs beside that to delete the
+    stack (`teardown`, a part of the policy of `provision`), as JSON text.
 
-    A resource that names the cluster is listed once for each cluster. A statement that says `Where`
-    is left out elsewhere: `full`, in a stage with a cluster of ours; `credential`, in one that
-    names Prefect's.
+    A text that names one of several (clusters, policies) is listed once for each. A statement that
+    says `Where` is left out elsewhere: `full`, in a stage with a cluster of ours; `credential`,
+    `key`, `boundary`, `flow-policies`, where a setting names such; `unbounded`, without a boundary;
+    `vpc`, where a function is in one. Such a function gets `network.json` as well: what AWS asks of
+    its role, and AWS's own way to keep that from its code (Lambda developer guide, "Giving Lambda
+    functions access to resources in an Amazon VPC").
 
-    Raises SettingError: IAM would read a name as a pattern, and reach what is not the stage's.
+    Raises SettingError: IAM would read a name as a pattern, and reach what is not the stage's; or
+    the policy is longer than IAM takes.
     """
-    policy = json.loads((TEMPLATES / f"{name}.json").read_text())
-    cases = {"full": project.settings.is_full, "credential": bool(_parameter(project))}
-    holds = {None, *(case for case, is_so in cases.items() if is_so)}
-    policy["Statement"] = [s for s in policy["Statement"] if s.pop("Where", None) in holds]
-    clusters = [name.rpartition("cluster/")[2] for name in project.settings.ecs_clusters]
-    names = _names(project)
-    for text in (*names.values(), *clusters, project.settings.work_pool):
+    template = "provision" if name == TEARDOWN else name
+    policy = json.loads((TEMPLATES / f"{template}.json").read_text())
+    settings = project.settings
+    cases = {
+        "full": settings.is_full,
+        "credential": bool(_parameter(project)),
+        "key": bool(settings.kms_key_arn),
+        "boundary": bool(settings.permissions_boundary_arn),
+        "unbounded": not settings.permissions_boundary_arn,
+        "flow-policies": bool(settings.flow_policy_arns),
+        "vpc": bool(project.in_vpc),
+    }
+    if name == TEARDOWN:
+        for statement in policy["Statement"]:
+            actions = statement["Action"]
+            actions = [actions] if isinstance(actions, str) else actions
+            statement["Action"] = [action for action in actions if _DELETES.match(action)]
+        policy["Statement"] = [s for s in policy["Statement"] if s["Action"]]
+    if name in project.in_vpc:
+        policy["Statement"] += json.loads((TEMPLATES / "network.json").read_text())["Statement"]
+    for statement in policy["Statement"]:
+        statement.pop("Sid")  # for the templates' reader: IAM counts its characters
+    policy["Statement"] = [
+        s for s in policy["Statement"] if all(cases[case] for case in s.pop("Where", "").split())
+    ]
+    clusters = [name.rpartition("cluster/")[2] for name in settings.ecs_clusters]
+    names = {**_names(project), "FUNCTION": name}
+    for text in (*names.values(), *clusters, settings.work_pool):
         if re.search(r"[*?$]", text):
             raise SettingError(
                 f"a name holds * ? or $, which IAM reads as a pattern: {text!r}",
                 next_step="correct it in .chalice/config.json",
             )
-    return json.dumps(_filled(policy, names, clusters), indent=2) + "\n"
+    several = {"CLUSTER": clusters, "FLOW_POLICY": settings.flow_policy_arns}
+    filled = _filled(policy, names, several)
+    size = len(json.dumps(filled, separators=(",", ":")))
+    if size > (most := MOST_OF_A_ROLE if name in FUNCTIONS else MOST_OF_A_MANAGED_POLICY):
+        raise SettingError(
+            f"the policy of {name} has {size} characters, and IAM takes {most}",
+            next_step="shorten STACK_NAME, ECS_CLUSTER, the stage's name or FLOW_POLICY_ARNS",
+        )
+    return json.dumps(filled, indent=2) + "\n"
 
 
 def write_policies(project: Project) -> list[Path]:
@@ -55,8 +99,9 @@ def write_policies(project: Project) -> list[Path]:
         project.folder / CONFIG.parent / file: policy_of(project, function)
         for function, file in _files(config, project.stage).items()
     }
-    deployer = project.folder / CONFIG.parent / f"policy-{DEPLOYER}-{project.stage}.json"
-    wanted[deployer] = policy_of(project, DEPLOYER)
+    for name in (DEPLOYER, TEARDOWN):
+        path = project.folder / CONFIG.parent / f"policy-{name}-{project.stage}.json"
+        wanted[path] = policy_of(project, name)
     changed = [path for path, text in wanted.items() if _text_of(path) != text]
     for path in changed:
         path.write_text(wanted[path])
@@ -92,6 +137,8 @@ def _names(project: Project) -> dict[str, str]:
         "STACK": project.stack,
         # An ARN has one slash before the name, whether that begins with one or not.
         "PARAMETER": _parameter(project).removeprefix("/"),
+        "KEY": project.settings.kms_key_arn,
+        "BOUNDARY": project.settings.permissions_boundary_arn,
     }
 
 
@@ -100,18 +147,18 @@ def _parameter(project: Project) -> str:
     return settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter
 
 
-def _filled(value: Any, names: Mapping[str, str], clusters: Sequence[str]) -> Any:
+def _filled(value: Any, names: Mapping[str, str], several: Mapping[str, Sequence[str]]) -> Any:
     match value:
-        case str() if "${CLUSTER}" in value:
-            texts = [Template(value).substitute(names, CLUSTER=cluster) for cluster in clusters]
-            return texts[0] if len(texts) == 1 else texts
         case str():
-            return Template(value).substitute(names)
+            listed = [name for name in several if f"${{{name}}}" in value]
+            ways = [{name: each} for name in listed for each in several[name]] or [{}]
+            texts = [Template(value).substitute(names, **way) for way in ways]
+            return texts[0] if len(texts) == 1 else texts
         case list():
-            filled = (_filled(item, names, clusters) for item in value)
+            filled = (_filled(item, names, several) for item in value)
             return [text for one in filled for text in (one if isinstance(one, list) else [one])]
         case dict():
-            return {key: _filled(item, names, clusters) for key, item in value.items()}
+            return {key: _filled(item, names, several) for key, item in value.items()}
         case _:
             return value
 

@@ -49,6 +49,8 @@ def _holds(operator: str, value: str | None, wanted: list[str]) -> bool:
     match operator:
         case "StringEquals" | "Bool":
             return value in wanted
+        case "StringLike":
+            return value is not None and any(matches(each, value) for each in wanted)
         case "Null":
             return (value is None) is (wanted == ["true"])
         case "ArnEquals" | "ArnLike":

@@ -22,10 +22,10 @@ from chalicelib.core.provision.model import SCHEDULED, TEMPLATE_TAG
 from chalicelib.errors import SettingError
 from chalicelib.settings import FUNCTIONS, stack_parameters
 from localcloud.deployment import PROJECT
-from spotctl.policies import DEPLOYER, policy_of, write_policies
+from spotctl.policies import DEPLOYER, TEARDOWN, policy_of, write_policies
 from spotctl.project import Project, read_project
 from tests.unit import stack_template as stack
-from tests.unit.iam import as_list, matches
+from tests.unit.iam import as_list, is_allowed, matches
 
 PROD = {
     "STAGE": "prod",
@@ -74,14 +74,16 @@ def test_another_stage_has_its_own_names_everywhere(tmp_path: Path, name: str) -
     assert "$" not in policy.replace("${aws:", "")
     own = ("spot-of-the-team", "prefect-spot-prod", "parameter/team/prefect")
     for resource in resources_of(policy):
-        is_any = resource == "*" or resource.startswith(("arn:aws:ec2:", "arn:aws:iam::*:role/aws"))
+        is_any = resource == "*" or resource.startswith(
+            ("arn:*:ec2:", "arn:*:iam::*:role/aws", "arn:*:iam::*:role/AWSS")
+        )
         assert is_any or any(part in resource for part in own), resource
 
 
 def test_writing_a_stages_policies_leaves_the_others_alone(tmp_path: Path) -> None:
     project = read_project(with_prod(tmp_path), "prod")
     written = {path.name for path in write_policies(project)}
-    assert written == {f"policy-{name}-prod.json" for name in (*FUNCTIONS, DEPLOYER)}
+    assert written == {f"policy-{name}-prod.json" for name in (*FUNCTIONS, DEPLOYER, TEARDOWN)}
     assert write_policies(project) == []
     assert write_policies(read_project(tmp_path, "dev")) == []
 
@@ -90,8 +92,8 @@ def test_every_cluster_is_named_where_one_is(tmp_path: Path) -> None:
     clusters = "etl,arn:aws:ecs:us-east-1:111122223333:cluster/ml"
     folder = with_prod(tmp_path, ECS_CLUSTER=clusters, PROVISION="rescue-only")
     resources = resources_of(policy_of(read_project(folder, "prod"), "react"))
-    assert "arn:aws:ecs:*:*:task/etl/*" in resources
-    assert "arn:aws:ecs:*:*:task/ml/*" in resources
+    assert "arn:*:ecs:*:*:task/etl/*" in resources
+    assert "arn:*:ecs:*:*:task/ml/*" in resources
 
 
 @pytest.mark.parametrize(
@@ -166,20 +168,40 @@ LEFT_OUT = {
 
 
 STATEMENTS = statements_of(policy_of(DEV, "provision"))
-ALLOWED = {action for statement in STATEMENTS for action in as_list(statement["Action"])}
+GIVEN = {action for statement in STATEMENTS for action in as_list(statement["Action"])}
 TYPES = sorted({resource["Type"] for resource in infra.load("stack.json")["Resources"].values()})
 
 
-def wanted_by(resource_type: str) -> set[str]:
-    """The permissions of a resource type's handlers, by its schema."""
+def wanted_by(resource_type: str, *only: str) -> set[str]:
+    """The permissions of a resource type's handlers (`only` those), by its schema."""
     place = json.loads((SCHEMAS / "providers" / f"{REGION}.json").read_text())[resource_type]
     schema = json.loads((SCHEMAS / "resources" / f"{place}.json").read_text())
-    handlers = [handler for name, handler in schema["handlers"].items() if name != "list"]
+    handlers = [
+        handler
+        for name, handler in schema["handlers"].items()
+        if (name in only if only else name != "list")
+    ]
     return {action for handler in handlers for action in handler["permissions"]}
+
+
+OF_TAGS = {"ecs:ListTagsForResource", "iam:ListRoleTags", "s3:GetBucketTagging"}
+"""CloudFormation's, for the stack's tag on every resource."""
+
+
+def allowed_of(given: set[str]) -> set[str]:
+    """Actions in full: a pattern stands for what the stack's types want of it, and only reads."""
+    patterns = {each for each in given if "*" in each}
+    assert all(re.match(r"\w+:(Get|Describe|List)", each) for each in patterns)
+    wanted = {action for kind in TYPES for action in wanted_by(kind)} | OF_TAGS
+    meant = {action for action in wanted if any(matches(each, action) for each in patterns)}
+    return given - patterns | meant
 
 
 def reason_for_leaving_out(action: str) -> str | None:
     return next((why for form, why in LEFT_OUT.items() if re.match(form, action)), None)
+
+
+ALLOWED = allowed_of(GIVEN)
 
 
 @pytest.mark.parametrize("resource_type", TYPES)
@@ -204,9 +226,6 @@ OWN = actions(
 ) | {"lambda:GetFunctionEventInvokeConfig", "lambda:PutFunctionEventInvokeConfig"}
 """What the function calls itself, or Lambda with its rights."""
 
-OF_TAGS = {"ecs:ListTagsForResource", "iam:ListRoleTags", "s3:GetBucketTagging"}
-"""CloudFormation's, for the stack's tag on every resource."""
-
 
 def test_nothing_more_is_given_than_the_function_and_the_stack_need() -> None:
     needed = {action for kind in TYPES for action in wanted_by(kind)}
@@ -219,18 +238,22 @@ ON_ALL = {
         **dict.fromkeys(
             actions(
                 ec2="DescribeInstances DescribeSecurityGroups DescribeSubnets DescribeVpcs",
+                cloudwatch="DescribeAlarms",
                 ecs="DescribeTaskDefinition",
                 logs="DescribeIndexPolicies DescribeLogGroups DescribeResourcePolicies",
                 sns="GetSubscriptionAttributes",
             )
         ),
         **dict.fromkeys(
-            actions(ecs="DeregisterTaskDefinition", sns="SetSubscriptionAttributes Unsubscribe"),
+            actions(
+                ecs="DeregisterTaskDefinition RegisterTaskDefinition",
+                sns="SetSubscriptionAttributes Unsubscribe",
+            ),
             BY_CLOUDFORMATION,
         ),
     },
     "sweep": {
-        "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:aws:ecs:*:*:cluster/prefect-spot-dev"}}
+        "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:*:ecs:*:*:cluster/prefect-spot-dev"}}
     },
     DEPLOYER: dict.fromkeys(
         actions(
@@ -262,10 +285,12 @@ def test_every_other_resource_is_one_of_the_stages() -> None:
     strangers = {r for r in named if not re.search(r"prefect-spot[-/]dev\b", r)}
     assert strangers == {
         # A security group has no name that a policy could ask for.
-        "arn:aws:ec2:*:*:security-group/*",
-        "arn:aws:ec2:*:*:security-group-rule/*",
-        "arn:aws:ec2:*:*:vpc/*",
-        "arn:aws:iam::*:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS*",
+        "arn:*:ec2:*:*:security-group/*",
+        "arn:*:ec2:*:*:security-group-rule/*",
+        "arn:*:ec2:*:*:vpc/*",
+        # Before the role exists, IAM may read its name without the path: reported both ways.
+        "arn:*:iam::*:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",
+        "arn:*:iam::*:role/AWSServiceRoleForECS",
     }
 
 
@@ -276,7 +301,7 @@ def test_a_security_group_is_changed_only_where_it_is_the_stacks_and_lets_nobody
     of_groups = [
         (set(as_list(statement["Action"])), statement.get("Condition"))
         for statement in STATEMENTS
-        if "arn:aws:ec2:*:*:security-group/*" in as_list(statement["Resource"])
+        if "arn:*:ec2:*:*:security-group/*" in as_list(statement["Resource"])
     ]
     assert {actions.pop() for actions, c in of_groups if c is None} == {"ec2:CreateSecurityGroup"}
     assert {actions.pop() for actions, c in of_groups if c == at_birth} == {"ec2:CreateTags"}
@@ -295,7 +320,7 @@ def test_rescue_only_may_change_nothing_of_your_own_cluster_network_or_roles(
         with_email = stack.resources(stack.rescue_only(AlarmEmail="team@example.com"))
         types = {resource["Type"] for resource in with_email.values()}
         needed = {action for kind in types for action in wanted_by(kind)} | OWN | OF_TAGS
-        assert given <= needed
+        assert allowed_of(given) <= needed
         assert not {a.partition(":")[0] for a in given} & {"ec2", "ecs", "iam", "s3"}
     changes = {a for a in given if a.startswith(("ecs:", "ec2:", "s3:"))} - {"ecs:StopTask"}
     assert all(re.match(r"\w+:(Describe|List)", action) for action in changes)
@@ -340,7 +365,9 @@ def template_of(project: Project) -> Any:
 def resolved(pattern: str) -> str:
     """A resource as AWS reads it, where `aws:…` stands for what the caller asks."""
     place = {"PrincipalAccount": stack.ACCOUNT, "RequestedRegion": stack.REGION}
-    return re.sub(r"\$\{aws:(\w+)\}", lambda found: place[found[1]], pattern)
+    return re.sub(r"\$\{aws:(\w+)\}", lambda found: place[found[1]], pattern).replace(
+        "arn:*:", "arn:aws:"
+    )
 
 
 def of_policies(project: Project) -> list[Any]:
@@ -398,7 +425,7 @@ def test_no_policy_of_a_stage_reaches_one_whose_name_begins_alike(suffix: str) -
             resolved(resource)
             for statement in of_policies(one)
             for resource in as_list(statement["Resource"])
-            if resource != "*" and not resource.startswith("arn:aws:ec2:")
+            if resource != "*" and not resource.startswith("arn:*:ec2:")
         }
         assert len(patterns) > 30
         others = arns_of(other)
@@ -446,8 +473,87 @@ def test_it_cannot_give_itself_more_permissions() -> None:
     """The Lambdas' own roles are called like the stack's: each of those is named in full."""
     for statement in STATEMENTS:
         for resource in as_list(statement["Resource"]):
-            if resource.startswith("arn:aws:iam::*:role/prefect-spot-dev"):
+            if resource.startswith("arn:*:iam::*:role/prefect-spot-dev"):
                 assert resource.rpartition("-")[2] in ("execution", "flow", "worker")
+
+
+BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1"
+OF_FLOWS = [
+    "arn:aws:iam::aws:policy/AmazonAthenaFullAccess",
+    "arn:aws:iam::123456789012:policy/mine",
+]
+
+
+def test_with_a_boundary_no_role_is_created_without_it() -> None:
+    bounded = read_project(PROJECT, "dev", {"PERMISSIONS_BOUNDARY_ARN": BOUNDARY})
+    statements = statements_of(policy_of(bounded, "provision"))
+    role = "arn:aws:iam::123456789012:role/prefect-spot-dev-flow"
+    for action in ("iam:CreateRole", "iam:PutRolePermissionsBoundary"):
+        assert is_allowed(statements, action, role, {"iam:PermissionsBoundary": BOUNDARY})
+        for about in ({}, {"iam:PermissionsBoundary": f"{BOUNDARY}-2"}):
+            assert not is_allowed(statements, action, role, about)
+    assert not any("DeleteRolePermissionsBoundary" in str(s) for s in statements)
+    assert is_allowed(STATEMENTS, "iam:CreateRole", role, {})
+
+
+def test_only_the_named_policies_are_attached_to_the_flows_role() -> None:
+    named = read_project(PROJECT, "dev", {"FLOW_POLICY_ARNS": ",".join(OF_FLOWS)})
+    statements = statements_of(policy_of(named, "provision"))
+    flow = "arn:aws:iam::123456789012:role/prefect-spot-dev-flow"
+    admin = "arn:aws:iam::aws:policy/AdministratorAccess"
+    for policy in (*OF_FLOWS, admin):
+        about = {"iam:PolicyARN": policy}
+        is_named = policy != admin
+        assert is_allowed(statements, "iam:AttachRolePolicy", flow, about) is is_named
+        assert not is_allowed(STATEMENTS, "iam:AttachRolePolicy", flow, about)
+        other = flow.replace("flow", "worker")
+        assert not is_allowed(statements, "iam:AttachRolePolicy", other, about)
+        assert is_allowed(STATEMENTS, "iam:DetachRolePolicy", flow, about)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, DEPLOYER])
+def test_a_key_of_your_own_decrypts_the_credential_and_nothing_else(name: str) -> None:
+    statements = statements_of(policy_of(read_project(PROJECT, "dev", {"KMS_KEY_ARN": KEY}), name))
+    parameter = "arn:aws:ssm:us-east-1:123456789012:parameter/prefect-spot/dev/api-key"
+    context = "kms:EncryptionContext:PARAMETER_ARN"
+    about = {"kms:ViaService": "ssm.us-east-1.amazonaws.com", context: parameter}
+    assert is_allowed(statements, "kms:Decrypt", KEY, about)
+    for key, other in ((KEY, {context: f"{parameter}-2"}), (f"{KEY}2", {}), (KEY, {context: ""})):
+        assert not is_allowed(statements, "kms:Decrypt", key, {**about, **other})
+    assert "kms:" not in policy_of(DEV, name)
+
+
+def in_vpc(folder: Path, *functions: str) -> Project:
+    """Stage dev with these functions in a VPC; without names, all."""
+    shutil.copytree(PROJECT / ".chalice", folder / ".chalice")
+    path = folder / ".chalice" / "config.json"
+    config: dict[str, Any] = json.loads(path.read_text())
+    stage = config["stages"]["dev"]
+    places = [stage["lambda_functions"][name] for name in functions] or [stage]
+    for place in places:
+        place.update(subnet_ids=["subnet-12345678"], security_group_ids=["sg-12345678"])
+    path.write_text(json.dumps(config))
+    return read_project(folder, "dev")
+
+
+@pytest.mark.parametrize("only", [(), ("react",)], ids=["all of the stage", "one function"])
+def test_lambda_makes_the_interfaces_of_a_function_in_a_vpc_and_its_code_may_not(
+    tmp_path: Path, only: tuple[str, ...]
+) -> None:
+    project = in_vpc(tmp_path, *only)
+    for name in FUNCTIONS:
+        is_in = name in (only or FUNCTIONS)
+        statements = statements_of(policy_of(project, name))
+        arn = f"arn:aws:lambda:us-east-1:123456789012:function:prefect-spot-dev-{name}"
+        by_code = {"lambda:SourceFunctionArn": arn}
+        for verb in ("Create", "Delete"):
+            action = f"ec2:{verb}NetworkInterface"
+            assert is_allowed(statements, action, "*", {}) is is_in
+            assert not is_allowed(statements, action, "*", by_code)
+            assert action not in policy_of(DEV, name)
+    assert is_allowed(statements_of(policy_of(project, DEPLOYER)), "ec2:DescribeSubnets", "*", {})
+    assert "ec2:" not in policy_of(DEV, DEPLOYER)
 
 
 def condition_of(action: str) -> Any:
@@ -464,9 +570,66 @@ def test_roles_are_passed_to_ecs_tasks_only() -> None:
     assert managed.endswith("/AmazonECSTaskExecutionRolePolicy")
 
 
-def test_it_fits_into_a_roles_inline_policies() -> None:
-    policy = json.loads(policy_of(DEV, "provision"))
-    assert len(json.dumps(policy, separators=(",", ":"))) < 10_240
+@pytest.mark.parametrize("resource_type", TYPES)
+def test_the_teardown_policy_lets_cloudformation_delete_all_that_it_made(
+    resource_type: str,
+) -> None:
+    statements = statements_of(policy_of(DEV, TEARDOWN))
+    given = allowed_of({a for statement in statements for a in as_list(statement["Action"])})
+    passes_nothing = {"iam:PassRole", "iam:TagRole", "iam:UntagRole"}
+    assert wanted_by(resource_type, "delete") & ALLOWED - passes_nothing <= given
+    assert given < ALLOWED
+    assert not any(re.search(r":(Create|Put|Attach|Pass|Register|Run)", each) for each in given)
+
+
+def with_everything(folder: Path) -> Project:
+    """A stage with long names, and every setting that lengthens a policy."""
+    in_vpc(folder)
+    stage = "production-eu"
+    many = ",".join(f"arn:aws:iam::123456789012:policy/flows/{each:030}" for each in range(3))
+    changes = {
+        "STAGE": stage,
+        "STACK_NAME": "s" * 27,
+        "ECS_CLUSTER": "c" * 16,
+        "PREFECT_API_KEY_PARAMETER": "/prefect/" + "p" * 60,
+        "KMS_KEY_ARN": "arn:aws:kms:eu-central-1:123456789012:key/" + "k" * 36,
+        "PERMISSIONS_BOUNDARY_ARN": "arn:aws:iam::123456789012:policy/" + "b" * 60,
+        "FLOW_POLICY_ARNS": many,
+    }
+    return replace(read_project(folder, "dev", changes), stage=stage)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [(DEPLOYER, 6_144), (TEARDOWN, 6_144), *((function, 10_240) for function in FUNCTIONS)],
+)
+def test_a_policy_fits_where_it_is_attached_whatever_the_settings(
+    tmp_path: Path, name: str, most: int
+) -> None:
+    """A managed policy, and a role's inline policies: IAM user guide, "IAM and AWS STS quotas",
+    where white space does not count."""
+    for project in (DEV, with_everything(tmp_path)):
+        policy = json.loads(policy_of(project, name))
+        assert len(json.dumps(policy, separators=(",", ":"))) <= most
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, DEPLOYER, TEARDOWN])
+def test_a_policy_holds_in_every_partition(name: str) -> None:
+    """`arn:*:` as in AWS's own managed policies, such as AmazonMSKFullAccess."""
+    policy = policy_of(DEV, name)
+    assert "arn:aws" not in policy
+    for partition in ("aws-cn", "aws-us-gov"):
+        log = f"arn:{partition}:dynamodb:x:123456789012:table/prefect-spot-dev"
+        assert any(matches(resource, log) for resource in resources_of(policy))
+    assert "arn:aws:" not in json.dumps(infra.load("stack.json"))
+
+
+def test_a_policy_that_iam_would_refuse_is_refused_with_the_settings_that_shorten_it() -> None:
+    many = ",".join(f"arn:aws:iam::123456789012:policy/{each:0100}" for each in range(10))
+    changes = {"FLOW_POLICY_ARNS": many, "STACK_NAME": "s" * 27, "ECS_CLUSTER": "c" * 255}
+    project = read_project(PROJECT, "dev", changes)
+    with pytest.raises(SettingError, match=r"of provision has \d+ .* takes 10240.*FLOW_POLICY"):
+        policy_of(project, "provision")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -476,5 +639,5 @@ def test_a_function_of_events_may_send_what_it_could_not_handle_to_the_failure_q
     """Lambda asks for it when the on-failure destination is set; a schedule's function has none."""
     statements = statements_of(policy_of(DEV, name))
     sends = [s for s in statements if "sqs:SendMessage" in as_list(s["Action"])]
-    queues = [] if name in SCHEDULED else ["arn:aws:sqs:*:*:prefect-spot-dev-failures"]
+    queues = [] if name in SCHEDULED else ["arn:*:sqs:*:*:prefect-spot-dev-failures"]
     assert [s["Resource"] for s in sends] == queues

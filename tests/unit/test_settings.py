@@ -101,6 +101,13 @@ def test_own_rates_are_read() -> None:
             for wrong in ("1", "1.5", "-0.1", "68%", "68", "0.", "NaN", "1e-1")
         ),
         ("DEPLOYMENT_METRICS", "1", "true, false"),
+        ("KMS_KEY_ARN", "alias/prefect", "no alias"),
+        ("KMS_KEY_ARN", "arn:aws:kms:us-east-1:123456789012:alias/prefect", "no alias"),
+        ("FLOW_POLICY_ARNS", "AmazonS3ReadOnlyAccess", "ARNs of managed policies"),
+        ("FLOW_POLICY_ARNS", "arn:aws:iam::aws:policy/*", "ARNs of managed policies"),
+        ("PASSABLE_ROLE_ARNS", "arn:aws:iam::123456789012:role/etl-*", "ARNs of roles"),
+        ("PASSABLE_ROLE_ARNS", "arn:aws:iam::123456789012:role/etl,nightly", "ARNs of roles"),
+        ("PERMISSIONS_BOUNDARY_ARN", "boundary", "the ARN of a managed policy"),
         ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("LOG_RETENTION_DAYS", "31", "30, 60, 90"),
         ("ALARM_EMAIL", "ops", "an e-mail address"),

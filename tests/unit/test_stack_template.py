@@ -119,6 +119,54 @@ def test_credential_comes_from_ssm_through_the_execution_role_alone(
     assert (statement["Action"], statement["Resource"]) == ("ssm:GetParameters", arn)
 
 
+YOURS = f"arn:aws:iam::{ACCOUNT}"
+
+
+def test_a_key_of_your_own_is_used_for_the_one_parameter_only() -> None:
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
+    [policy] = properties("ExecutionRole", KmsKeyArn=key)["Policies"]
+    parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/prefect-spot/dev/api-key"
+    context = "kms:EncryptionContext:PARAMETER_ARN"
+    about = {"kms:ViaService": f"ssm.{REGION}.amazonaws.com", context: parameter}
+    statements = policy["PolicyDocument"]["Statement"]
+    assert iam.is_allowed(statements, "kms:Decrypt", key, about)
+    for other in ({context: f"{parameter}-2"}, {"kms:ViaService": f"s3.{REGION}.amazonaws.com"}):
+        assert not iam.is_allowed(statements, "kms:Decrypt", key, {**about, **other})
+    assert "kms:Decrypt" not in dict(allowed("ExecutionRole"))
+
+
+def test_flows_get_the_managed_policies_that_are_named() -> None:
+    policies = [f"{YOURS}:policy/read-sales", "arn:aws:iam::aws:policy/AmazonAthenaFullAccess"]
+    flow = properties("FlowRole", FlowPolicyArns=",".join(policies))
+    assert flow["ManagedPolicyArns"] == policies
+    assert "ManagedPolicyArns" not in properties("FlowRole")
+
+
+def test_worker_passes_your_own_roles_to_tasks_and_they_write_results() -> None:
+    roles = [f"{YOURS}:role/etl", f"{YOURS}:role/team/nightly"]
+    given = {"PassableRoleArns": ",".join(roles)}
+    [policy] = properties("WorkerRole", **given)["Policies"]
+    statements = policy["PolicyDocument"]["Statement"]
+    of_bucket = properties("ResultsBucketPolicy", **given)["PolicyDocument"]["Statement"]
+    anything = ANYTHING[0]["PolicyDocument"]["Statement"]
+    for role, is_named in [*((role, True) for role in roles), (f"{YOURS}:role/etl-2", False)]:
+        to = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
+        assert iam.is_allowed(statements, "iam:PassRole", role, to) is is_named
+        to = {"iam:PassedToService": "lambda.amazonaws.com"}
+        assert not iam.is_allowed(statements, "iam:PassRole", role, to)
+        about = {"aws:PrincipalArn": role, "aws:SecureTransport": "true"}
+        both = [*anything, *of_bucket]
+        assert iam.is_allowed(both, "s3:PutObject", f"{BUCKET}/key", about) is is_named
+
+
+@pytest.mark.parametrize("role", ["ExecutionRole", "FlowRole", "WorkerRole"])
+def test_every_role_gets_the_permissions_boundary(role: str) -> None:
+    boundary = f"{YOURS}:policy/boundary"
+    made = properties(role, PermissionsBoundaryArn=boundary)
+    assert made["PermissionsBoundary"] == boundary
+    assert "PermissionsBoundary" not in properties(role)
+
+
 def test_without_a_credential_there_is_no_secret() -> None:
     assert "Secrets" not in worker(ApiKeyParameter="")
     assert "Policies" not in properties("ExecutionRole", ApiKeyParameter="")
@@ -150,7 +198,7 @@ def test_worker_role_allows_what_the_ecs_worker_calls_on_this_cluster() -> None:
         f"{service}:{''.join(word.title() for word in operation.split('_'))}"
         for service, operation in re.findall(r"\b(ecs|ec2)_client\.(\w+)\(", source)
     }
-    given = dict(allowed("WorkerRole"))
+    given = {a: s for a, s in allowed("WorkerRole") if s["Effect"] == "Allow"}
     assert "ecs:RunTask" in calls
     assert calls | {"ecs:TagResource", "iam:PassRole"} == set(given)
     cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{stack.STACK}"
@@ -197,6 +245,28 @@ def test_worker_registers_task_definitions_of_its_pools_flows_only(
     arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{family}:*"
     statements = policy["PolicyDocument"]["Statement"]
     assert iam.is_allowed(statements, "ecs:RegisterTaskDefinition", arn, {}) is may_register
+
+
+@pytest.mark.parametrize(
+    ("family", "may_run"),
+    [
+        ("billing", True),  # asked for so, where a deployment names a family and no revision
+        ("billing:7", True),
+        (f"{stack.STACK}-worker", False),
+        (f"{stack.STACK}-worker:7", False),
+    ],
+)
+def test_worker_runs_any_family_with_or_without_a_revision_but_not_its_own(
+    family: str, may_run: bool
+) -> None:
+    [policy] = properties("WorkerRole")["Policies"]
+    place = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
+    about = {"ecs:cluster": f"{place}:cluster/{stack.STACK}"}
+    statements = policy["PolicyDocument"]["Statement"]
+    arn = f"{place}:task-definition/{family}"
+    assert iam.is_allowed(statements, "ecs:RunTask", arn, about) is may_run
+    elsewhere = {"ecs:cluster": f"{place}:cluster/{stack.STACK}-eu"}
+    assert not iam.is_allowed(statements, "ecs:RunTask", arn, elsewhere)
 
 
 @pytest.mark.parametrize("role", ["ExecutionRole", "FlowRole", "WorkerRole"])
