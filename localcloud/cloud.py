@@ -24,7 +24,7 @@ from localcloud.bootstrap import (
     stack_outputs,
     store_credential,
 )
-from localcloud.deployment import PROJECT, deploy, run_program
+from localcloud.deployment import PROJECT, deploy, deploy_as_shipped, run_program
 from localcloud.events import EventRouter
 from localcloud.fargate import Fargate, Timings
 from localcloud.fault_proxy import FaultProxy
@@ -40,6 +40,12 @@ REACT = f"prefect-spot-{STAGE}-react"
 SWEEP = f"prefect-spot-{STAGE}-sweep"
 PROVISION = f"prefect-spot-{STAGE}-provision"
 WORKER_SERVICE = "worker"
+SCHEDULED: Mapping[str, object] = {
+    "source": "aws.events",
+    "detail-type": "Scheduled Event",
+    "detail": {},
+}
+"""What a schedule sends."""
 
 T = TypeVar("T")
 
@@ -60,6 +66,8 @@ class Options:
     `postgres`: Prefect keeps its runs in PostgreSQL, which bears many clients at once.
     `worker`: whether there is one at all; without, the pool's runs stay scheduled.
     `lambda_concurrency`: how many processes each function may have.
+    `as_shipped`: a plain `chalice deploy` of the shipped config with two settings; `settings`,
+    `worker_query_seconds` and `lambda_timeout_seconds` do not apply.
     """
 
     auth_string: str = field(default_factory=new_auth_string)
@@ -73,6 +81,7 @@ class Options:
     postgres: bool = False
     worker: bool = True
     lambda_concurrency: int = 2
+    as_shipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,18 +156,7 @@ def embedded_cloud(
             aws = stack.enter_context(EmulatedAws())
             store_credential(aws, options.auth_string)
             report("chalice deploy")
-            settings = {
-                "PREFECT_API_URL": server.api_url,
-                "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
-                "WORKER_QUERY_SECONDS": str(options.worker_query_seconds),
-            }
-            deploy(
-                aws,
-                folder / "project",
-                STAGE,
-                {**settings, **options.settings},
-                options.lambda_timeout_seconds,
-            )
+            _deploy(aws, folder / "project", server.api_url, options)
             starting.result()
         stack.push(server.__exit__)
         report(f"Prefect {server.version} answers")
@@ -194,7 +192,7 @@ def embedded_cloud(
                 timings=options.timings,
             )
         )
-        provision(lambda: lambdas.invoke(PROVISION, {}), report)
+        provision(lambda: lambdas.invoke(PROVISION, SCHEDULED), report)
         if not options.worker:
             report("sending the worker away")
             _scale_worker_to_none(aws, fargate)
@@ -216,6 +214,19 @@ def embedded_cloud(
             prefect_faults=prefect_faults,
             aws_faults=aws_faults,
         )
+
+
+def _deploy(aws: EmulatedAws, folder: Path, api_url: str, options: Options) -> None:
+    if options.as_shipped:
+        deploy_as_shipped(aws, folder, STAGE, api_url, AUTH_PARAMETER)
+        return
+    settings = {
+        "PREFECT_API_URL": api_url,
+        "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
+        "WORKER_QUERY_SECONDS": str(options.worker_query_seconds),
+        **options.settings,
+    }
+    deploy(aws, folder, STAGE, settings, options.lambda_timeout_seconds)
 
 
 def _scale_worker_to_none(aws: EmulatedAws, fargate: Fargate) -> None:

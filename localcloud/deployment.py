@@ -33,6 +33,24 @@ def deploy(
         deploy_folder(aws, folder, stage, settings, timeout_seconds)
 
 
+def deploy_as_shipped(
+    aws: EmulatedAws, folder: Path, stage: str, api_url: str, parameter: str
+) -> None:
+    """Deploy a copy as a new user does: a plain `chalice deploy`, after two settings.
+
+    `parameter` holds a basic auth string, so its setting takes the place of the API key's.
+    """
+    copy_project(folder)
+    path = folder / ".chalice" / "config.json"
+    config = json.loads(path.read_text())
+    settings = config["stages"][stage]["environment_variables"]
+    del settings["PREFECT_API_KEY_PARAMETER"]
+    settings |= {"PREFECT_API_URL": api_url, "PREFECT_API_AUTH_STRING_PARAMETER": parameter}
+    path.write_text(json.dumps(config, indent=2))
+    chalice = Path(sys.executable).parent / "chalice"
+    run_program([str(chalice), "deploy", "--stage", stage], aws.environment(), folder)
+
+
 def deploy_folder(
     aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
 ) -> None:

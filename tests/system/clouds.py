@@ -30,5 +30,6 @@ CLOUDS: Final = {
     "ordinary": ORDINARY,
     "simulated": SIMULATED,
     "observed": replace(ORDINARY, observer=True),
+    "shipped": Options(auth_string=AUTH_STRING, as_shipped=True),
 }
 """The one with the longest tests first. In `simulated`, worker and engines are."""

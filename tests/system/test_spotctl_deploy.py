@@ -1,6 +1,8 @@
 """A second stage in the same account, from nothing to all well and back to nothing, by commands."""
 
 import json
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,11 @@ class Second:
 
     def run(self, command: str, *arguments: str) -> CommandResult:
         return spotctl(self.cloud, command, "--stage", STAGE, *arguments, project=self.folder)
+
+    def lose_local_state(self) -> None:
+        """What git ignores: another checkout and a CI job do not have it."""
+        for name in ("deployed", "deployments"):
+            shutil.rmtree(self.folder / ".chalice" / name)
 
     def names(self) -> set[str]:
         """Whatever of the stage there is in the account, by kind and name."""
@@ -102,12 +109,18 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     assert "resources so far" in deployed.err
     cloud.lambdas.invoke(f"{STACK}-sweep", {})
     wait_for("all to be ok", 60, lambda: set(states(second.run("status")).values()) == {"ok"})
+    second.lose_local_state()
+    again = second.run("deploy")
+    assert again.code == 0, again
+    assert not re.search("Creating (IAM|lambda)", again.err), "it is all there"
     bucket = next(name.split()[1] for name in second.names() if name.startswith("bucket"))
     s3 = cloud.aws.client("s3")
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     for body in (b"first", b"second"):
         s3.put_object(Bucket=bucket, Key="result", Body=body)
     s3.delete_object(Bucket=bucket, Key="result")
+    second.lose_local_state()
+    assert set(states(second.run("status")).values()) <= {"ok", "warning"}
     refused = second.run("teardown")
     assert (refused.code, refused.out) == (2, ""), refused
     assert "pass --yes" in refused.err

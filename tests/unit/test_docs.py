@@ -58,6 +58,9 @@ EXEMPT: Final = {
     "make prices": "it asks AWS's price list, with a real account's credentials",
     "aws ssm put-parameter --type SecureString --name /prefect-spot/dev/api-key"
     ' --value "$PREFECT_API_KEY"': "AWS's own command, on a real account",
+    "aws lambda invoke --function-name prefect-spot-dev-provision --payload '{\"dry_run\": true}'"
+    " --cli-binary-format raw-in-base64-out /dev/stdout": "AWS's own command, on a real account",
+    ".venv/bin/chalice deploy --stage dev": "system/test_first_deploy.py has localcloud/ run it",
     "chalice deploy": "named as what the demo runs, not to be typed",
     "prefect flow-run retry": "not ours: what the comparison compares with",
 }

@@ -189,13 +189,48 @@ def test_teardown_empties_and_deletes_in_order(stage: Bench) -> None:
 
 
 def test_teardown_stops_where_a_step_fails(stage: Bench) -> None:
-    """Chalice does not know these functions, and says so with exit code 0."""
-    rows = list(teardown(context_of(stage), Stack(), work_pool=True))
+    rows = list(teardown(context_of(stage, chalice=lambda _command: 3), Stack(), work_pool=True))
     assert [(row.part, row.state) for row in rows] == [
         ("provision", State.OK),
         ("functions", State.FAILED),
     ]
-    assert "deployed from elsewhere" in rows[-1].found
+    assert "exit code 3" in rows[-1].found
+    assert all(name in rows[-1].found for name in FUNCTIONS)
+
+
+RECORDED = {"name": "react", "resource_type": "lambda_function", "lambda_arn": "arn:of-long-ago"}
+OF_OTHERS = {"name": "more", "resource_type": "lambda_function", "lambda_arn": "arn:another"}
+
+
+@pytest.mark.parametrize("before", [None, [RECORDED, OF_OTHERS]], ids=["lost", "out of date"])
+def test_teardown_gives_chalice_the_record_of_what_the_account_has(
+    stage: Bench, before: list[dict[str, str]] | None
+) -> None:
+    """`sweep` lost its rule, `meter` its role; `react` is whole."""
+    for name in ("react", "sweep"):
+        role = {"RoleName": f"{STACK}-{name}", "AssumeRolePolicyDocument": "{}"}
+        stage.client("iam").create_role(**role)
+    for name in ("react", "meter"):
+        rule = {"Name": f"{STACK}-{name}-event", "ScheduleExpression": "rate(1 minute)"}
+        stage.client("events").put_rule(**rule)
+    path = stage.folder / ".chalice" / "deployed" / "dev.json"
+    if before is not None:
+        path.parent.mkdir()
+        path.write_text(json.dumps({"resources": before}))
+    given: list[dict[str, str]] = []
+
+    def chalice(_command: str) -> int:
+        given.extend(json.loads(path.read_text())["resources"])
+        return 3
+
+    list(teardown(context_of(stage, chalice=chalice), Stack(), work_pool=False))
+    assert [each["name"] for each in given] == [
+        *(["more"] if before else []),
+        *("react_role", "react", "react-event", "meter", "meter-event", "sweep_role", "sweep"),
+        "provision",
+    ]
+    assert RECORDED not in given
+    assert given[-1]["lambda_arn"].endswith(f":function:{STACK}-provision")
 
 
 def test_a_work_pool_that_gives_flows_another_stacks_roles_is_not_deleted(stage: Bench) -> None:
