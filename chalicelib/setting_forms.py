@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
+from chalicelib.core.model.policy import AUTO
 from chalicelib.core.model.pricing import OWN_RATES_FORM, read_own_rates
 from chalicelib.errors import SettingError
 
@@ -64,6 +65,12 @@ def whole_number(least: int, most: int) -> Form:
         return _checked(least <= number <= most, number)
 
     return Form(f"whole numbers from {least} to {most}", read)
+
+
+def or_auto(form: Form) -> Form:
+    """Accept what the form does, and `auto`."""
+    accepted = f"{form.accepted}, or {AUTO}"
+    return Form(accepted, lambda text: AUTO if text == AUTO else form.read(text))
 
 
 def matching(pattern: str, accepted: str, *, is_secret: bool = False) -> Form:
@@ -154,6 +161,7 @@ IMAGE: Final = matching(
     r"[a-z0-9][\w.:/@-]*",
     "an image, such as prefecthq/prefect-aws:VERSION-pythonX.Y-prefectVERSION",
 )
+SPOT_RETRIES: Final = or_auto(whole_number(0, 1000))
 CPU_UNITS: Final = one_of(FARGATE_MEMORY)
 # `settings.py` reads it, with the CPU units.
 MEMORY: Final = Form("with WORKER_CPU 512, in MiB, 1024, 2048, 3072, 4096", str)

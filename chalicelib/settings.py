@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from chalicelib import setting_forms as forms
-from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.policy import Mode, Policy, SpotRetries
 from chalicelib.core.model.pricing import Rates
 from chalicelib.errors import SettingError
 
@@ -77,11 +77,12 @@ class Settings:
         " none, what would have been done is written down ([modes](concepts.md#mode))",
         parameter="",
     )
-    spot_retries: int = _row(
+    spot_retries: SpotRetries = _row(
         "3",
-        forms.whole_number(0, 1000),
-        "interruptions a run may suffer on Spot, unless its tag `spot-retries:N` or its flow's"
-        " own `retries` say otherwise ([budget](concepts.md#budget))",
+        forms.SPOT_RETRIES,
+        "interruptions a run may suffer on Spot, unless its tag `spot-retries:` or its flow's own"
+        " `retries` say otherwise ([budget](concepts.md#budget)); `auto`: as many as are expected"
+        " to [pay](guards.md)",
         parameter="",
     )
     rerun_delay_seconds: int = _row(
@@ -97,13 +98,6 @@ class Settings:
         "how often an attempt that failed to start for a passing reason is started again, after"
         " 30, 60, then 120 s, unless the run's tag `start-retries:N` says otherwise"
         " ([failed starts](concepts.md#failed-start))",
-        parameter="",
-    )
-    guard_economics: bool = _row(
-        "false",
-        forms.FLAG,
-        "`true`: a rerun goes to FARGATE as soon as finishing on Spot is expected to cost more,"
-        " by your own interruption rate and the deployment's completed runs",
         parameter="",
     )
     sweep_grace_seconds: int = _row(
@@ -324,6 +318,5 @@ def policy_of(settings: Settings, rates: Rates) -> Policy:
         rerun_delay_seconds=settings.rerun_delay_seconds,
         start_retries=settings.start_retries,
         rates=rates,
-        economics=settings.guard_economics,
         work_pools=(settings.work_pool,),
     )

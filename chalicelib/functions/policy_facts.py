@@ -1,7 +1,7 @@
 """Gathers the facts that guards judge by: once per interruption, and only those that they need.
 
-A fact that cannot be read, or not in time, is `Missing`; the budget then decides. A rescue never
-fails for a fact.
+A fact that cannot be read, or not in time, is `Missing`; a fixed budget then decides. A rescue
+never fails for a fact.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,9 +37,9 @@ def gather_facts(
     context: Context, snapshot: Snapshot, guards: Sequence[Guard]
 ) -> PolicyFacts | Missing:
     """Return what these guards need; no call for an unreadable deadline. Never raises."""
-    economics = Guard.ECONOMICS in guards
+    auto = Guard.AUTO in guards
     readable = not isinstance(deadline_of(snapshot.run.tags), Missing)
-    if not (economics or (Guard.DEADLINE in guards and readable)):
+    if not (auto or (Guard.DEADLINE in guards and readable)):
         return facts.NOT_GATHERED
     if context.seconds_left() < SECONDS_FOR_FACTS + SECONDS_FOR_THE_RESCUE:
         return Missing("its facts", "there was no time left to gather them")
@@ -47,7 +47,7 @@ def gather_facts(
     calls: list[Callable[[], Any]] = [
         partial(read_previous_runs, context, prefect, snapshot.run.deployment_id),
         partial(_progress, context, prefect, snapshot.run.id, attempts),
-        *([partial(_evidence, context, snapshot)] if economics else []),
+        *([partial(_evidence, context, snapshot)] if auto else []),
     ]
     past, progress, *evidence = context.gather(calls)
     return facts.facts_of(past, progress, facts.restart_overhead_of(attempts, past), *evidence)

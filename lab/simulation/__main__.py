@@ -1,4 +1,4 @@
-"""`make simulate`: plays the contest, prints its tables, and writes build/simulation.json.
+"""`make simulate`: plays the contest, prints its tables, and writes simulation.json and auto.json.
 
 python -m lab.simulation [--runs N] [--seed N] [--changeover SECONDS] [--processes N]
 """
@@ -11,16 +11,16 @@ from typing import Annotated, Final
 
 import typer
 
-from lab.simulation.figures import figures_of
+from lab.simulation.figures import figures_of, targets_of
 from lab.simulation.grid import Contest, play_all
 from lab.simulation.work import platform_of
 from lab.tables import console, show
 
-FILE: Final = Path(__file__).resolve().parents[2] / "build" / "simulation.json"
+BUILD: Final = Path(__file__).resolve().parents[2] / "build"
 
 
 def main(
-    runs: Annotated[int, typer.Option(min=1, help="Runs in each cell.")] = 240,
+    runs: Annotated[int, typer.Option(min=1, help="Runs in each cell.")] = 960,
     seed: Annotated[int, typer.Option(help="The same seed gives the same figures.")] = 1,
     changeover: Annotated[
         float,
@@ -28,16 +28,19 @@ def main(
     ] = 60.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes at work.")] = os.cpu_count() or 1,
 ) -> None:
-    """Compare budgets and guards on simulated flow runs, by the product's own decisions."""
+    """Compare budgets and deadlines on simulated flow runs, by the product's own decisions."""
     contest = Contest(platform_of(changeover), runs, seed)
     found = play_all(contest, processes, lambda line: print(line, file=sys.stderr, flush=True))
     figures = figures_of(contest, found)
     screen = console()
     for title, rows in figures.items():
         show(screen, title, rows)
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(json.dumps(figures, indent=1) + "\n")
-    print("written: build/simulation.json")
+    BUILD.mkdir(exist_ok=True)
+    targets = targets_of(contest, found)
+    for name, written in (("simulation", figures), ("auto", targets)):
+        (BUILD / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
+    print(json.dumps(targets, indent=1))
+    print("written: build/simulation.json and build/auto.json")
 
 
 if __name__ == "__main__":

@@ -4,46 +4,37 @@ All figures are plain values, as JSON takes them; a share is an estimate with th
 interval, from pools: runs of one pool share their sky. The names are the columns of the tables.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from statistics import NormalDist, fmean
 from typing import Final
 
 from lab.simulation.grid import (
+    AS_TODAY,
     BASELINE,
     BUDGETS,
-    DEADLINE,
     DEADLINES,
-    ECONOMICS,
-    FOR_EVER,
     KNOWLEDGE,
     ON_DEMAND,
     OPTIMUM,
     RUNS_PER_POOL,
+    TAGGED,
     Cell,
     Contest,
     Pool,
-    Tally,
     in_time,
 )
-from lab.simulation.sky import Pattern
 from lab.tables import Row
 
 Found = Mapping[Cell, Sequence[Pool]]
-
-LONG: Final = 2.0
-"""A run is long where Spot takes a task more often than this in as long as the work lasts."""
-
-MOST_ABOVE: Final = 1.01
-"""What economics may cost of what the budget of 3 does."""
 
 NEARLY: Final = 1.02
 """A setting is as good as the cheapest where it costs no more than this times it."""
 
 Z_97: Final = NormalDist().inv_cdf(0.975)
 
-ADVISED: Final = (BASELINE, ECONOMICS, "budget 10", ON_DEMAND)
+ADVISED: Final = (BASELINE, AS_TODAY, "budget 10", ON_DEMAND)
 """What a user can set, the simplest first."""
 
 
@@ -96,65 +87,85 @@ def figures_of(contest: Contest, found: Found) -> dict[str, list[Row]]:
     }
     return {
         "Played": [played],
-        "Cost by budget": [_budgets(cell, pools) for cell, pools in found.items()],
-        "Cost by policy": [_policies(cell, pools) for cell, pools in found.items()],
-        "Economics": [_economics(name, found) for name in KNOWLEDGE],
+        "Cost": [_costs(cell, pools) for cell, pools in found.items()],
+        "Gap to the optimum": [_closed(name, found) for name in KNOWLEDGE],
         "Deadlines": _deadlines(found),
     }
 
 
-def _budgets(cell: Cell, pools: Sequence[Pool]) -> Row:
-    return {**_named(cell), **{f"{n}": _plain(_ratio(pools, f"budget {n}")) for n in BUDGETS}}
-
-
-def _policies(cell: Cell, pools: Sequence[Pool]) -> Row:
-    cost = {name: _ratio(pools, name).value for name in ADVISED}
-    advised = next(name for name in ADVISED if cost[name] <= NEARLY * min(cost.values()))
-    shown = (BASELINE, "budget 10", ECONOMICS, FOR_EVER, OPTIMUM)
-    return {
-        **_named(cell),
-        **{name: _plain(_ratio(pools, name)) for name in shown},
-        "time with 3": _plain(_ratio(pools, BASELINE, of=lambda tally: tally.hours)),
-        "advised": advised,
-        "its cost": round(cost[advised], 4),
-    }
-
-
-def _economics(name: str, found: Found) -> Row:
-    """What it costs of the budget of 3, and how much of the gap it closes for long runs."""
-    against = {cell: _ratio(pools, name, BASELINE) for cell, pools in found.items()}
-    worst = max(against, key=lambda cell: against[cell].value)
-    long = [
-        (cell, pools)
-        for cell, pools in found.items()
-        if not cell.is_persisted and cell.interruptions_expected > LONG
+def targets_of(contest: Contest, found: Found) -> dict[str, object]:
+    """Return what `auto` is held to: shares of the gap, the worst cell, lateness."""
+    kept = {cell: pools for cell, pools in found.items() if cell.is_persisted}
+    lost = {cell: pools for cell, pools in found.items() if not cell.is_persisted}
+    cell, worst = _worst(AS_TODAY, found)
+    wrong = [_worst(name, found)[1].value for name in KNOWLEDGE if name != AS_TODAY]
+    tagged = [in_time(name, f) for name in TAGGED for each in DEADLINES.values() for f in each]
+    tallies = [
+        pool[name] for pools in found.values() for pool in pools for name in tagged & pool.keys()
     ]
     return {
-        "what was known": name,
-        "at worst": _plain(against[worst]),
-        "where": f"{worst}",
-        "cells above": sum(each.value > MOST_ABOVE for each in against.values()),
-        "cells cheaper": sum(round(each.high, 4) < 1 for each in against.values()),
-        **{
-            f"closed, {pattern}": _plain(
-                closed([pools for cell, pools in long if cell.pattern is pattern], name)
-            )
-            for pattern in Pattern
+        "seed": contest.seed,
+        "runs": contest.pools * RUNS_PER_POOL,
+        "gap_closed": _rounded(closed(found)),
+        "gap_closed_kept": _rounded(closed(kept)),
+        "gap_closed_not_kept": _rounded(closed(lost)),
+        "worst_cell": {
+            "ratio": round(worst.value, 4),
+            "upper": round(worst.high, 4),
+            "cell": f"{cell}",
         },
+        "wrong_knowledge_worst": round(max(wrong), 4),
+        "deadline_misses": sum(tally.misses for tally in tallies),
     }
 
 
-def closed(cells: Sequence[Sequence[Pool]], name: str) -> Estimate | None:
-    """Return how much of the gap between the budget of 3 and the optimum a policy closes, in USD.
+def _costs(cell: Cell, pools: Sequence[Pool]) -> Row:
+    cost = {name: _ratio(pools, name).value for name in ADVISED}
+    advised = next(name for name in ADVISED if cost[name] <= NEARLY * min(cost.values()))
+    shown = (*(f"budget {n}" for n in BUDGETS), AS_TODAY, OPTIMUM)
+    return {
+        **_named(cell),
+        **{name.removeprefix("budget "): _plain(_ratio(pools, name)) for name in shown},
+        "auto, of 3": _plain(_ratio(pools, AS_TODAY, BASELINE)),
+        "advised": advised,
+    }
 
-    Over all these cells together; None where there is no gap.
+
+def _closed(name: str, found: Found) -> Row:
+    cell, worst = _worst(name, found)
+    groups = {
+        "all": found,
+        "kept": {cell: pools for cell, pools in found.items() if cell.is_persisted},
+        "not kept": {cell: pools for cell, pools in found.items() if not cell.is_persisted},
+    }
+    return {
+        "what was known": name,
+        **{title: _plain(closed(cells, name)) for title, cells in groups.items()},
+        "at worst, of 3": _plain(worst),
+        "where": f"{cell}",
+    }
+
+
+def _worst(name: str, found: Found) -> tuple[Cell, Estimate]:
+    """Return the cell where a policy costs most of what the budget of 3 does there."""
+    against = {cell: _ratio(pools, name, BASELINE) for cell, pools in found.items()}
+    worst = max(against, key=lambda cell: against[cell].value)
+    return worst, against[worst]
+
+
+def closed(found: Found, name: str = AS_TODAY) -> Estimate | None:
+    """Return how much of the gap between the budget of 3 and the optimum a policy closes.
+
+    In shares of each cell's on-demand cost, so that all cells weigh the same; None where there is
+    no gap.
     """
-    closed_usd, gap_usd = [], []
-    for pools in zip(*cells, strict=True):
-        if name in pools[0]:
-            closed_usd.append(sum(pool[BASELINE].usd - pool[name].usd for pool in pools))
-            gap_usd.append(sum(pool[BASELINE].usd - pool[OPTIMUM].usd for pool in pools))
-    return ratio(closed_usd, gap_usd) if sum(gap_usd) > 0 else None
+    weights = [fmean(pool[ON_DEMAND].usd for pool in pools) for pools in found.values()]
+    closed_, gap = [], []
+    for pools in zip(*found.values(), strict=True):
+        pairs = list(zip(pools, weights, strict=True))
+        closed_.append(sum((pool[BASELINE].usd - pool[name].usd) / w for pool, w in pairs))
+        gap.append(sum((pool[BASELINE].usd - pool[OPTIMUM].usd) / w for pool, w in pairs))
+    return ratio(closed_, gap) if sum(gap) > 0 else None
 
 
 def _deadlines(found: Found) -> list[Row]:
@@ -163,9 +174,9 @@ def _deadlines(found: Found) -> list[Row]:
         cells = [pools for cell, pools in found.items() if cell.is_persisted == kept]
         for factor in factors if cells else ():
             late, cost, runs = {}, {}, 0
-            for label, name in (("guard", DEADLINE), ("3", BASELINE), ("optimum", OPTIMUM)):
-                timed = in_time(name, factor)
-                tallies = [pool[timed] for pools in cells for pool in pools]
+            for name in (*TAGGED, BASELINE, OPTIMUM):
+                timed, label = in_time(name, factor), name.removeprefix("budget ")
+                tallies = [pool[timed] for pools in cells for pool in pools if timed in pool]
                 shares = [_ratio(pools, timed).value for pools in cells]
                 late[f"late: {label}"] = sum(tally.misses for tally in tallies)
                 cost[f"cost: {label}"] = round(sum(shares) / len(shares), 4)
@@ -178,10 +189,9 @@ def _ratio(
     pools: Sequence[Pool],
     name: str,
     other: str = ON_DEMAND,
-    of: Callable[[Tally], float] = lambda tally: tally.usd,
 ) -> Estimate:
     there = [pool for pool in pools if name in pool]
-    return ratio([of(pool[name]) for pool in there], [of(pool[other]) for pool in there])
+    return ratio([pool[name].usd for pool in there], [pool[other].usd for pool in there])
 
 
 def _named(cell: Cell) -> Row:
@@ -198,3 +208,7 @@ def _plain(estimate: Estimate | None) -> Row | None:
     if estimate is None:
         return None
     return {name: round(value, 4) for name, value in asdict(estimate).items()}
+
+
+def _rounded(estimate: Estimate | None) -> float | None:
+    return round(estimate.value, 4) if estimate else None

@@ -14,40 +14,46 @@ from random import Random
 from statistics import fmean
 from typing import Final
 
-from chalicelib.core.model.policy import DEADLINE_TAG, Policy
+from chalicelib.core.model.policy import AUTO, DEADLINE_TAG, SpotRetries
 from lab.simulation.memory import Knowledge, Memory, memory_of, varied
-from lab.simulation.play import Assignment, Outcome, by_budget, by_product, leaving_before, optimum
+from lab.simulation.play import (
+    Assignment,
+    Outcome,
+    Rule,
+    by_budget,
+    by_rule,
+    leaving_before,
+    optimum,
+)
 from lab.simulation.sky import HOUR, Pattern, skies
-from lab.simulation.work import Platform, Work, shipped_rates
+from lab.simulation.work import Platform, Work
 
 RUNS_PER_POOL: Final = 8
-LEAST_POOLS: Final = 8
 KEPT_TASKS: Final = 8
 """In how many tasks the work is cut where results are persisted."""
 
-BUDGETS: Final = range(11)
+BUDGETS: Final = (0, 1, 2, 3, 5, 10, 20)
 BASELINE: Final = "budget 3"
 ON_DEMAND: Final = "on demand"
-FOR_EVER: Final = "for ever"
 OPTIMUM: Final = "optimum"
-DEADLINE: Final = "deadline"
-ECONOMICS: Final = "economics"
+AS_TODAY: Final = "auto"
 
 DEADLINES: Final = {False: (1.5, 2.5, 3.0, 4.0), True: (1.3, 1.6, 2.0)}
 """By whether tasks are kept: deadlines as multiples of the run's own work."""
+POOLS_WITH_DEADLINES: Final = 30
+"""As many of a cell's pools are played under deadlines as well."""
 
 KNOWLEDGE: Final = {
-    ECONOMICS: Knowledge(),
-    "1 Spot hour, 1 run": Knowledge(spot_hours=1, runs=1),
+    AS_TODAY: Knowledge(),
     "no history": Knowledge(spot_hours=0, runs=0),
     "5x the interruptions": Knowledge(rate_factor=5),
-    "a fifth of the interruptions": Knowledge(rate_factor=0.2),
-    "2x the work": Knowledge(work_factor=2),
+    "half the work": Knowledge(work_factor=0.5),
 }
-"""What economics is judged with: an ordinary past first, then little of it, then a wrong one."""
+"""What `auto` is judged with: a past like today, none, and two that are wrong."""
 
-POOLS_PER_VARIANT: Final = 4
-"""Economics with another past than the ordinary one is played in one of so many pools."""
+
+TAGGED: Final[dict[str, SpotRetries]] = {"tag, auto": AUTO, "tag, 3": 3}
+"""The deadline tag with either budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +117,8 @@ class Contest:
 
     @property
     def pools(self) -> int:
-        """Pools in each cell: enough for an interval around what only every fourth one plays."""
-        return max(LEAST_POOLS, -(-self.runs // RUNS_PER_POOL))
+        """Pools in each cell: two at least, or there is no interval."""
+        return max(2, -(-self.runs // RUNS_PER_POOL))
 
     def play_pool(self, cell: Cell, number: int) -> Pool:
         """Play one pool of a cell under every policy."""
@@ -120,16 +126,14 @@ class Contest:
         ways = [list(leaving_before(run, self.platform)) for run in runs]
         pool = {f"budget {n}": _tally([by_budget(way, n) for way in ways]) for n in BUDGETS}
         pool[ON_DEMAND] = _tally([way[0] for way in ways])
-        pool[FOR_EVER] = _tally([way[-1] for way in ways])
         pool[OPTIMUM] = _tally([optimum(way) for way in ways])
-        policy = Policy(rates=shipped_rates(), economics=True)
-        known = list(KNOWLEDGE)[: None if number % POOLS_PER_VARIANT == 0 else 1]
-        memories = {name: self._memory(cell, KNOWLEDGE[name], number) for name in known}
-        for name, memory in memories.items():
-            decided = [by_product(run, policy, (), memory, self.platform) for run in runs]
-            pool[name] = _tally(decided)
-        for factor in DEADLINES[cell.is_persisted]:
-            pool |= self._under_deadline(factor, runs, ways, memories[ECONOMICS])
+        for name, knowledge in KNOWLEDGE.items():
+            memory = self._memory(cell, knowledge, number)
+            pool[name] = _tally([by_rule(r, Rule(AUTO), memory, self.platform) for r in runs])
+        if number < POOLS_WITH_DEADLINES:
+            memory = self._memory(cell, KNOWLEDGE[AS_TODAY], number)
+            for factor in DEADLINES[cell.is_persisted]:
+                pool |= self._under_deadline(factor, runs, ways, memory)
         return pool
 
     def _under_deadline(
@@ -139,18 +143,21 @@ class Contest:
         ways: Sequence[Sequence[Outcome]],
         memory: Memory,
     ) -> Pool:
-        """Play the guard, the budget alone, and what could be done, by a multiple of the work."""
-        policy = Policy(rates=shipped_rates())
+        """Play the tag with each budget, the budget of 3 alone, and what could be done."""
         minutes = [ceil(run.work.seconds * factor / 60) for run in runs]
         seconds = [60 * each for each in minutes]
-        guarded = [
-            by_product(run, policy, [f"{DEADLINE_TAG}{each}m"], memory, self.platform)
-            for run, each in zip(runs, minutes, strict=True)
-        ]
-        budget = [by_budget(way, policy.spot_retries) for way in ways]
-        best = [optimum(way, each) for way, each in zip(ways, seconds, strict=True)]
-        played = {DEADLINE: guarded, BASELINE: budget, OPTIMUM: best}
-        return {in_time(name, factor): _tally(each, seconds) for name, each in played.items()}
+        tags = [f"{DEADLINE_TAG}{each}m" for each in minutes]
+        decided = {
+            BASELINE: [by_budget(way, 3) for way in ways],
+            OPTIMUM: [optimum(way, s) for way, s in zip(ways, seconds, strict=True)],
+        }
+        for name, budget in TAGGED.items():
+            rules = [Rule(budget, tag) for tag in tags]
+            decided[name] = [
+                by_rule(run, rule, memory, self.platform)
+                for run, rule in zip(runs, rules, strict=True)
+            ]
+        return {in_time(name, factor): _tally(each, seconds) for name, each in decided.items()}
 
     def _runs(self, cell: Cell, name: str) -> list[Assignment]:
         """Runs that begin within twice their work, and share their bursts."""

@@ -15,6 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import CompletedRun, StateType, TaskRun
+from chalicelib.core.policies import facts as product
 from chalicelib.core.policies.facts import (
     Missing,
     PolicyFacts,
@@ -26,8 +27,6 @@ from chalicelib.core.policies.facts import (
     reference_run,
     restart_overhead_of,
 )
-from chalicelib.core.rescue.snapshot import Snapshot
-from chalicelib.functions.policy_facts import attempts_of
 from lab.simulation.sky import HOUR, Pattern, Sky, skies
 from lab.simulation.work import Attempt, Platform, Work, attempt, moment
 
@@ -80,13 +79,13 @@ class Memory:
         return facts_of(self.past, progress_of((), ()), overhead, self.evidence)
 
     def facts(
-        self, snapshot: Snapshot, work: Work, attempts: Sequence[Attempt], platform: Platform
+        self, work: Work, attempts: Sequence[Attempt], platform: Platform
     ) -> PolicyFacts | Missing:
         """Return what is known when the last of `attempts` has been interrupted.
 
         The run's first attempt is evidence too: its bill, or the event itself, shows it.
         """
-        first, own = attempts[0], attempts_of(snapshot)
+        first, own = attempts[0], _that_ran(attempts, platform)
         hours = self.evidence.hours + (first.ended_at - first.pulled_at) / HOUR
         return facts_of(
             evidence=SpotEvidence(hours, self.evidence.interruptions + 1),
@@ -94,6 +93,15 @@ class Memory:
             progress=progress_of(own, task_runs(work, attempts, platform)),
             restart_overhead=restart_overhead_of(own, self.past),
         )
+
+
+def _that_ran(attempts: Sequence[Attempt], platform: Platform) -> list[product.Attempt]:
+    """Return the attempts as the product reads them off the record and Prefect's history."""
+    return [
+        product.Attempt(moment(a.due_at), moment(a.pulled_at), moment(began), moment(a.ended_at))
+        for a in attempts
+        if (began := a.due_at + platform.changeover_seconds) < a.ended_at
+    ]
 
 
 def memory_of(

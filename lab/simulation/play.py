@@ -1,18 +1,26 @@
 """One run from its scheduled start to its end: by a fixed way, by the best one, or by the product.
 
 The interruptions were drawn before, and are the same for all of them. Runs of a pool share their
-bursts and nothing else, so each is played by itself. What the product decides is followed by
-`spotctl/replay/run_in_memory.py`: nothing of budget, guards or capacity is decided here.
+bursts and nothing else, so each is played by itself. `by_rule` asks the product's opinions alone,
+thirty times as fast as `by_product`, which has the product decide and perform it all.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import inf
-from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, SPOT_STOP_REASON, Task
-from chalicelib.core.model.policy import Policy, has_deadline_tag
+from chalicelib.core.model.flow_run import FlowRun
+from chalicelib.core.model.policy import (
+    AUTO,
+    BUDGET_WITHOUT_FACTS,
+    MOST_ON_SPOT,
+    Policy,
+    SpotRetries,
+)
 from chalicelib.core.policies.deadline import deadline_opinion
+from chalicelib.core.policies.economics import auto_opinion
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PolicyFacts
 from chalicelib.core.rescue.snapshot import Snapshot
 from lab.simulation.memory import Memory
@@ -27,11 +35,9 @@ from lab.simulation.work import (
     attempt,
     moment,
     seconds_at,
+    shipped_rates,
 )
 from spotctl.replay.run_in_memory import RUN_ID, RunInMemory
-
-MOST_ATTEMPTS: Final = 1001
-"""Spot for ever ends here: one attempt more than the interruptions that SPOT_RETRIES takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +58,23 @@ class Assignment:
 
 
 def leaving_before(run: Assignment, platform: Platform) -> Iterator[Outcome]:
-    """Yield what comes of leaving Spot before attempt 0, 1, 2, …; the last one never leaves."""
-    usd, done, at = 0.0, 0, run.at
-    for _ in range(MOST_ATTEMPTS):
-        yield _on_demand(run, done, at, usd, platform)
+    """Yield what comes of leaving Spot before attempt 0, 1, 2, …; the last one never leaves.
+
+    Ends where all that follow cost more than the cheapest, but not before `MOST_ON_SPOT` is spent.
+    """
+    usd, done, at, cheapest = 0.0, 0, run.at, inf
+    for number in count():
+        way = _on_demand(run, done, at, usd, platform)
+        yield way
+        cheapest = min(cheapest, way.usd)
+        if number > MOST_ON_SPOT and usd >= cheapest:
+            return
         interruption = run.sky.interruption_after(at + platform.unbilled_seconds)
         tried = attempt(run.work, done, FARGATE_SPOT, at, interruption, platform)
         usd, done, at = usd + tried.usd, tried.done, tried.ended_at
         if not tried.is_interrupted:
             yield Outcome(usd, at - run.at)
             return
-    yield _on_demand(run, done, at, usd, platform)
 
 
 def by_budget(ways: Sequence[Outcome], budget: int) -> Outcome:
@@ -78,22 +90,67 @@ def optimum(ways: Sequence[Outcome], deadline_seconds: float = inf) -> Outcome:
     return min(ways, key=lambda way: way.seconds)
 
 
-def by_product(
-    run: Assignment, policy: Policy, tags: Sequence[str], memory: Memory, platform: Platform
-) -> Outcome:
-    """Return what becomes of a run with these tags by the product's own decisions.
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A budget, and a deadline as a tag; empty: none."""
+
+    budget: SpotRetries
+    tag: str = ""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags of a run that goes by it."""
+        return (self.tag,) if self.tag else ()
+
+
+def by_rule(run: Assignment, rule: Rule, memory: Memory, platform: Platform) -> Outcome:
+    """Return what becomes of a run by the product's opinions; a test holds the product to it."""
+    flow_run = RunInMemory(Policy(), moment(run.at), tags=rule.tags).run
+    attempts: list[Attempt] = []
+    due_at, leaves = run.at, _too_late(rule, flow_run, memory.before_start, run.at)
+    while True:
+        taken = inf if leaves else run.sky.interruption_after(due_at + platform.unbilled_seconds)
+        done = attempts[-1].done if attempts else 0
+        capacity = FARGATE if leaves else FARGATE_SPOT
+        attempts.append(attempt(run.work, done, capacity, due_at, taken, platform))
+        due_at = attempts[-1].ended_at
+        if not attempts[-1].is_interrupted:
+            return Outcome(sum(tried.usd for tried in attempts), due_at - run.at)
+        leaves = _leaves(rule, flow_run, memory.facts(run.work, attempts, platform), attempts)
+
+
+def _leaves(
+    rule: Rule, flow_run: FlowRun, facts: PolicyFacts | Missing, attempts: Sequence[Attempt]
+) -> bool:
+    """Whether the run leaves Spot after the last of the attempts."""
+    number = len(attempts)
+    if _too_late(rule, flow_run, facts, attempts[-1].ended_at):
+        return True
+    if rule.budget != AUTO:
+        return number > rule.budget
+    opinion = auto_opinion(facts, A_TASK, shipped_rates(), number)
+    most = BUDGET_WITHOUT_FACTS if isinstance(opinion, Missing) else MOST_ON_SPOT
+    return isinstance(opinion, GoOnDemand) or number > most
+
+
+def _too_late(rule: Rule, flow_run: FlowRun, facts: PolicyFacts | Missing, at: float) -> bool:
+    opinion = deadline_opinion(flow_run, facts, moment(at)) if rule.tag else None
+    return isinstance(opinion, GoOnDemand)
+
+
+def by_product(run: Assignment, rule: Rule, memory: Memory, platform: Platform) -> Outcome:
+    """Return what becomes of a run by the product's own decisions, step by step.
 
     Raises UnexpectedActionError: the product decided anything but a rerun.
     """
-    product = RunInMemory(policy, moment(run.at), tags=tags)
-    if has_deadline_tag(tags):  # as `sweep` judges a run before its start
-        opinion = deadline_opinion(product.run, memory.before_start, moment(run.at))
-        if isinstance(opinion, GoOnDemand):
-            product.move_to_on_demand()
+    policy = Policy(spot_retries=rule.budget, rates=shipped_rates())
+    product = RunInMemory(policy, moment(run.at), tags=rule.tags)
+    if _too_late(rule, product.run, memory.before_start, run.at):  # as `sweep` judges it
+        product.move_to_on_demand()
     attempts: list[Attempt] = []
 
-    def gather(snapshot: Snapshot, _guards: Sequence[Guard]) -> PolicyFacts | Missing:
-        return memory.facts(snapshot, run.work, attempts, platform)
+    def gather(_snapshot: Snapshot, _guards: Sequence[Guard]) -> PolicyFacts | Missing:
+        return memory.facts(run.work, attempts, platform)
 
     due_at = run.at
     while True:
@@ -136,3 +193,7 @@ def _task_of(tried: Attempt, number: int) -> Task:
 def _on_demand(run: Assignment, done: int, at: float, usd: float, platform: Platform) -> Outcome:
     last = attempt(run.work, done, FARGATE, at, inf, platform)
     return Outcome(usd + last.usd, last.ended_at - run.at)
+
+
+A_TASK = _task_of(Attempt(FARGATE_SPOT, 0.0, 0.0, 0.0, 0.0, 0, True), number=0)
+"""For its size and region."""

@@ -96,8 +96,7 @@ def _by_product(policy: Policy, course: Course, interruption: Interruption) -> s
     """Decide as `react` does. What a guard said at the time holds; none is asked again."""
     tags, own_retries = interruption.tags, course.run.own_retries
     budget = budget_of(tags, own_retries, policy)
-    one_more = budget_of(tags, own_retries, replace(policy, spot_retries=policy.spot_retries + 1))
-    course.own_budget |= budget == one_more
+    course.own_budget |= budget == budget_of(tags, own_retries, replace(policy, spot_retries=1001))
     course.without_tags += int(not interruption.run_state)
     bill = course.played[-1].bill
     is_on_demand = any(played.rerun_on == FARGATE for played in course.played)

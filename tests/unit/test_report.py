@@ -125,11 +125,11 @@ ALWAYS = (
     "estimates",
 )
 OBSERVED = daily(spot_reruns=0, would_spot_reruns=4, would_on_demand_reruns=1)
-GUARDED = (daily(economics_moves=2), daily(economics_moves=1, deadline_moves=1))
+GUARDED = (daily(auto_moves=2), daily(auto_moves=1, deadline_moves=1))
 OLD = TODAY + timedelta(days=90)
 
 
-GUARDS = "Put on demand by a guard, earlier than by the budget: deadline 1, economics 3"
+GUARDS = "Put on demand by a guard, earlier than by the budget: deadline 1, auto 3"
 WARNING = "Warning: rates of 2026-11-01 were used, which is more than 90 days ago"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
@@ -26,11 +26,18 @@ STRATEGY: Final = "capacity_provider_strategy"
 ON_FARGATE: Final = {"capacityProvider": FARGATE, "weight": 1, "base": 0}
 """The strategy's item that a move names. Prefect refuses one without `base`, which prefect-aws's
 template requires; 0 is what RunTask takes for none."""
+AUTO: Final = "auto"
+"""As a budget: the expected cost decides after each interruption, `core/policies/economics.py`."""
+SpotRetries = int | Literal["auto"]
+MOST_ON_SPOT: Final = 20
+"""Interruptions of a run on Spot under `auto`, however cheap Spot is expected to be."""
+BUDGET_WITHOUT_FACTS: Final = 3
+"""The budget that `auto` is while a fact is missing."""
 MOST_TAGS: Final = 10
 """Of a kind, that a record keeps: of most kinds a decision reads the first."""
 _DECIDING_TAG: Final = re.compile(
-    rf"(?:{SPOT_RETRIES_TAG}|{START_RETRIES_TAG})[0-9]{{1,6}}|{OPT_IN_TAG}|{NEVER_RERUN_TAG}"
-    rf"|{DEADLINE_TAG}(?:[0-9]{{1,8}}[dhms]){{1,4}}"
+    rf"(?:{SPOT_RETRIES_TAG}|{START_RETRIES_TAG})[0-9]{{1,6}}|{SPOT_RETRIES_TAG}{AUTO}"
+    rf"|{OPT_IN_TAG}|{NEVER_RERUN_TAG}|{DEADLINE_TAG}(?:[0-9]{{1,8}}[dhms]){{1,4}}"
 )
 
 
@@ -67,16 +74,14 @@ class Policy:
 
     `spot_retries`: interruptions before a run moves to FARGATE; `rerun_delay_seconds`: the wait
     before a rerun on Spot; `start_retries`: how often an attempt that failed to start is started
-    again; `economics`: whether the economics policy is on; `work_pools`: whose runs are ours,
-    empty for any.
+    again; `work_pools`: whose runs are ours, empty for any.
     """
 
     mode: Mode = Mode.RESCUE
-    spot_retries: int = 3
+    spot_retries: SpotRetries = 3
     start_retries: int = 2
     rerun_delay_seconds: int = 0
     rates: Rates = field(default_factory=dict, hash=False)
-    economics: bool = False
     work_pools: tuple[str, ...] = ()
 
     def rerun_delay(self, flow_run_id: UUID) -> timedelta:
@@ -100,22 +105,26 @@ def start_delay(flow_run_id: UUID, number: int) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many interruptions, or failed starts, a run may have; which tag or setting says so."""
+    """How many interruptions, or failed starts, a run may have; which tag or setting says so.
+
+    `is_auto`: that is the most; below it, the expected cost decides.
+    """
 
     allowed: int
     source: str
+    is_auto: bool = False
 
 
 def budget_of(tags: Iterable[str], own_retries: int | None, policy: Policy) -> Budget:
     """Return the run's budget: by its tag, else by the flow's own retries, else by the setting.
 
-    A `spot-retries:` tag without a number of at most six digits is ignored.
+    A `spot-retries:` tag without `auto` or a number of at most six digits is ignored.
     """
     if (tagged := _tagged(tags, SPOT_RETRIES_TAG)) is not None:
         return tagged
     if own_retries is not None and own_retries > 0:
         return Budget(own_retries, f"the flow's own retries={own_retries}")
-    return Budget(policy.spot_retries, f"SPOT_RETRIES={policy.spot_retries}")
+    return _budget(str(policy.spot_retries), f"SPOT_RETRIES={policy.spot_retries}")
 
 
 def start_budget_of(tags: Iterable[str], policy: Policy) -> Budget:
@@ -127,9 +136,12 @@ def start_budget_of(tags: Iterable[str], policy: Policy) -> Budget:
 def _tagged(tags: Iterable[str], prefix: str) -> Budget | None:
     for tag in tags:
         if tag.startswith(prefix) and _DECIDING_TAG.fullmatch(tag):
-            number = int(tag.removeprefix(prefix))
-            return Budget(number, f"tag {prefix}{number}")
+            return _budget(tag.removeprefix(prefix), f"tag {tag}")
     return None
+
+
+def _budget(text: str, source: str) -> Budget:
+    return Budget(MOST_ON_SPOT, source, True) if text == AUTO else Budget(int(text), source)
 
 
 def deciding_tags(run: FlowRun) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ COUNT_COLUMNS: Final = (
     "net_savings_usd",
     "partial_bills",
     "deadline_moves",
-    "economics_moves",
+    "auto_moves",
     "failed_starts",
     "assumed_bills",
 )
@@ -83,7 +83,7 @@ class Counts:
     wasted_e8: int = 0
     useful_e8: int = 0
     deadline_moves: int = 0
-    economics_moves: int = 0
+    auto_moves: int = 0
     first_spot_us: int = 0
     first_interruptions: int = 0
     failed_starts: int = 0
@@ -160,7 +160,7 @@ def sum_of(
         wasted_e8=int(amounts.wasted_usd / SMALLEST_USD),
         useful_e8=int(amounts.useful_usd / SMALLEST_USD),
         deadline_moves=moved_by.count(Guard.DEADLINE),
-        economics_moves=moved_by.count(Guard.ECONOMICS),
+        auto_moves=moved_by.count(Guard.AUTO),
         first_spot_us=charged_us if is_spot and is_first else 0,
         first_interruptions=int(bill.is_interrupted and is_spot and is_first),
         failed_starts=int(bill.cause is Cause.FAILED_START),

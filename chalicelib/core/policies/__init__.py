@@ -1,1 +1,1 @@
-"""What can move a run to FARGATE before its budget is spent: economics and the deadline tag."""
+"""What decides beside a fixed budget: the expected cost (`auto`) and the deadline tag."""

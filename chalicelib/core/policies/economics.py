@@ -1,4 +1,4 @@
-"""The economics guard: is finishing on Spot expected to cost more than finishing on demand?
+"""`SPOT_RETRIES=auto`: is finishing on Spot expected to cost more than finishing on demand?
 
 Spot takes a task at rate λ, independent of its age: interruptions are a Poisson process. Work w is
 done in units of length L: an interrupted unit is repeated from its start; without persisted results
@@ -17,11 +17,14 @@ the one unit is the whole run. Each attempt begins with a start c that is charge
 On demand it takes c + w. Seconds times rate is money, so without persistence and with c = 0 the two
 cost the same where (e^{λw} - 1)/(λw) is on-demand's price over Spot's.
 
-**The budget** does not matter. Without persistence an interruption leaves the run as it was, so
-V(m) = A + q·V(m-1) for m attempts left on Spot, with V(0) on demand, A the cost of one attempt and
-q the probability that it is interrupted. If A + q·V(0) < V(0), then V(m) < V(0) for every m, and
-not otherwise: a finite budget makes the difference smaller and never changes its sign. With
-persistence the same holds up to the price of one restart.
+**Both directions.** Without persistence an interruption leaves the run as it was, so V(m) = A +
+q·V(m-1) for m attempts left on Spot, with V(0) on demand, A the cost of one attempt and q the
+probability that it is interrupted. If A + q·V(0) < V(0), then V(m) < V(0) for every m, and not
+otherwise: the sign does not depend on how many attempts are left. So the one expectation says when
+to leave before a budget of 3 is spent, and when to stay beyond it.
+
+**Beyond it** Spot has to save `LEAST_SAVING`. A run that leaves there loses little where the
+two are nearly equal; there, all hangs on a rate and a length that the past may have wrong.
 """
 
 from collections.abc import Callable
@@ -33,6 +36,7 @@ from statistics import fmean
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
+from chalicelib.core.model.policy import BUDGET_WITHOUT_FACTS
 from chalicelib.core.model.pricing import MINIMUM_SECONDS, Rates, cost_usd, size_of
 from chalicelib.core.policies.facts import (
     GoOnDemand,
@@ -47,12 +51,15 @@ PRIOR_INTERRUPTIONS: Final = 1
 PRIOR_SPOT_HOURS: Final = 10.0
 """A Gamma prior for interruptions per Spot hour: as if one was seen in ten hours.
 
-AWS publishes no rate for Fargate Spot; after some tens of hours the own evidence outweighs it.
+AWS publishes no rate for Fargate Spot. With fewer hours than the prior's, the rate is unknown.
 """
 
-SURE: Final = 0.9
-"""How certain it has to be that Spot costs more. Leaving Spot too early loses more than leaving it
-late: staying loses at most a budget of short attempts."""
+LEAST_SAVING: Final = 0.15
+"""The part of the on-demand cost that Spot has to save beyond `BUDGET_WITHOUT_FACTS`.
+
+The least of 0, 0.1, 0.15 and 0.2 with which a past of half the work costs less than 10 % over the
+budget of 3 in every cell of `make simulate` (seeds 1 to 3).
+"""
 
 _HOUR: Final = 3600.0
 _LARGEST_EXPONENT: Final = 500.0
@@ -62,14 +69,11 @@ _NEGLIGIBLE: Final = 1e-17
 
 
 def interruptions_per_hour(evidence: SpotEvidence) -> float:
-    """Return the rate that interruptions reach at least, with probability `SURE`.
+    """Return the mean of the posterior Gamma(1 + interruptions, 10 + Spot hours).
 
-    It is a quantile of the posterior Gamma(a + interruptions, b + Spot hours): the Gamma
-    distribution is the Poisson rate's conjugate prior. For a whole number of interruptions that
-    quantile is the lower limit of Garwood's interval.
+    The Gamma distribution is the Poisson rate's conjugate prior.
     """
-    low, _ = garwood(PRIOR_INTERRUPTIONS + evidence.interruptions, confidence=2 * SURE - 1)
-    return low / (PRIOR_SPOT_HOURS + evidence.hours)
+    return (PRIOR_INTERRUPTIONS + evidence.interruptions) / (PRIOR_SPOT_HOURS + evidence.hours)
 
 
 def expected_spot_seconds(
@@ -97,54 +101,64 @@ def charged_spot_seconds(seconds: float, rate_per_hour: float) -> float:
     return max(seconds, attempts * float(MINIMUM_SECONDS))
 
 
-def costs_more(spot_usd: float, on_demand_usd: float) -> bool:
-    """Whether Spot is expected to cost more; at equal cost the run stays on Spot."""
-    return spot_usd > on_demand_usd
+def costs_more(spot_usd: float, on_demand_usd: float, interruption: int) -> bool:
+    """Whether the run leaves Spot after this interruption, of a run's first, second, and so on.
+
+    At equal cost it stays; beyond the budget of 3, where Spot saves `LEAST_SAVING` or more.
+    """
+    saves = LEAST_SAVING if interruption > BUDGET_WITHOUT_FACTS else 0.0
+    return spot_usd > (1 - saves) * on_demand_usd
 
 
-def economics_opinion(facts: PolicyFacts | Missing, task: Task | None, rates: Rates) -> Opinion:
+def auto_opinion(
+    facts: PolicyFacts | Missing, task: Task | None, rates: Rates, interruption: int
+) -> Opinion:
     """Compare the expected cost of finishing on Spot with that of finishing on demand.
 
     `task`: the interrupted one, for its size and region; None where ECS shows none.
+    `interruption`: its number. The answer names all figures that the costs are made of.
     """
     if isinstance(facts, Missing):
         return facts
     evidence, usd_per_hour = facts.evidence, _usd_per_hour(task, rates)
     if isinstance(evidence, Missing):
         return evidence
+    if evidence.hours < PRIOR_SPOT_HOURS:
+        few = f"{evidence.hours:.1f} of {PRIOR_SPOT_HOURS:.0f} Spot hours are on record"
+        return Missing("the interruption rate", few)
     if isinstance(usd_per_hour, Missing):
         return usd_per_hour
     spot, demand, is_assumed = usd_per_hour
     rate, start = interruptions_per_hour(evidence), facts.restart_overhead.charged_seconds
-    works = [max(w - facts.progress.checkpointed_seconds, 0.0) for w in likely_work_seconds(facts)]
-    usual = usual_unit_seconds(facts)
-    units = [usual if facts.is_checkpointed else work for work in works]
-    on_spot = [
-        charged_spot_seconds(expected_spot_seconds(work, unit, start, rate), rate)
-        for work, unit in zip(works, units, strict=True)
-    ]
-    on_demand = [max(start + work, float(MINIMUM_SECONDS)) for work in works]
-    spot_usd = fmean(on_spot) * spot / _HOUR
-    on_demand_usd = fmean(on_demand) * demand / _HOUR
+    work = max(likely_work_seconds(facts) - facts.progress.checkpointed_seconds, 0.0)
+    unit = min(usual_unit_seconds(facts), work) if facts.is_checkpointed else work
+    on_spot = charged_spot_seconds(expected_spot_seconds(work, unit, start, rate), rate)
+    on_demand = max(start + work, float(MINIMUM_SECONDS))
+    spot_usd, on_demand_usd = on_spot * spot / _HOUR, on_demand * demand / _HOUR
+    leaves, kept = costs_more(spot_usd, on_demand_usd, interruption), f"kept by {unit:.0f} s"
     why = (
         f"finishing is expected to cost {spot_usd:.6f} USD on Spot"
         f"{' (its rate is assumed)' * is_assumed} and {on_demand_usd:.6f} USD on"
-        f" demand: {fmean(works) / 60:.0f} min of work left,"
-        f" {'kept task by task' if facts.is_checkpointed else 'from the start if interrupted'},"
-        f" {rate:.3f} interruptions per Spot hour at least ({evidence.interruptions} in"
-        f" {evidence.hours:.1f} h of first attempts)"
+        f" demand: {work:.0f} s of work left,"
+        f" {kept if facts.is_checkpointed else 'from the start if interrupted'},"
+        f" {start:.0f} s to start, {rate:.4f} interruptions per Spot hour ({evidence.interruptions}"
+        f" in {evidence.hours:.1f} h of first attempts, 1 in 10 h assumed), {spot:.6f} and"
+        f" {demand:.6f} USD per hour"
     )
-    return GoOnDemand(why) if costs_more(spot_usd, on_demand_usd) else StayOnSpot(why)
+    if leaves and spot_usd <= on_demand_usd:
+        least = f"{LEAST_SAVING:.0%} after {BUDGET_WITHOUT_FACTS} interruptions"
+        return GoOnDemand(f"{why}; Spot has to save {least}")
+    return GoOnDemand(why) if leaves else StayOnSpot(why)
 
 
-def likely_work_seconds(facts: PolicyFacts) -> tuple[float, ...]:
-    """Return the work, in seconds, of the previous runs that this one may still resemble.
+def likely_work_seconds(facts: PolicyFacts) -> float:
+    """Return the mean work, in seconds, of the previous runs that this one may still resemble.
 
     This run has more work than its longest attempt did, so runs with less are left out. If none
     had more, that attempt is all that is known.
     """
     done = max(facts.progress.longest_seconds, facts.progress.checkpointed_seconds)
-    return tuple(work for work in facts.past.work_seconds if work > done) or (done,)
+    return fmean([work for work in facts.past.work_seconds if work > done] or [done])
 
 
 def usual_unit_seconds(facts: PolicyFacts) -> float:

@@ -1,7 +1,7 @@
 """What the guards judge by: how much work a run has, how far it has come, how long it starts.
 
 Only what was measured counts; `functions/policy_facts.py` fetches what these functions read. Where
-a fact is `Missing`, the budget alone decides, and the annotation says so.
+a fact is `Missing`, a fixed budget decides, and the annotation names the fact.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Guard(StrEnum):
     """Every guard, by its name in records, logs and annotations, in the order of asking."""
 
     DEADLINE = "deadline"
-    ECONOMICS = "economics"
+    AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ NOT_GATHERED: Final = Missing("its facts", "they were not gathered")
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """What the guards need, gathered once; the economics guard alone needs `evidence`."""
+    """What the guards need, gathered once; `auto` alone needs `evidence`."""
 
     past: PreviousRuns
     progress: Progress
@@ -105,7 +105,9 @@ class PolicyFacts:
 
     @property
     def is_checkpointed(self) -> bool:
-        """Whether a rerun finds finished tasks done: by this run's history, else by others'."""
+        """Whether a rerun finds finished tasks done: what this run's reruns found, else its stored
+        results, else the deployment's earlier runs'; without any of these, no.
+        """
         known = self.progress.checkpointed
         return bool(self.past.unit_seconds) if known is None else known
 
@@ -135,13 +137,13 @@ class GoOnDemand:
 
 @dataclass(frozen=True, slots=True)
 class StayOnSpot:
-    """The guard does not move the run, and why."""
+    """The guard leaves the run on Spot, and why."""
 
     why: str
 
 
 Opinion = GoOnDemand | StayOnSpot | Missing
-"""What a guard answers. `Missing`: it lacks a fact, so it does not move the run."""
+"""What a guard answers. `Missing`: it lacks a fact."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,8 +280,9 @@ def _why_rerun(snapshot: Snapshot, interruption: Interruption) -> str:
     """Return why the rerun goes where it goes: a guard's reason, or the budget's."""
     budget, moved = snapshot.budget, snapshot.record.moved
     within_budget = interruption.number <= budget.allowed
-    if interruption.guard:
-        return f"{interruption.guard}: {interruption.guard_reason}"
+    expects = budget.is_auto and within_budget and moved is None and interruption.guard_reason
+    if interruption.guard or expects:
+        return f"{interruption.guard or budget.source}: {interruption.guard_reason}"
     why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
     if moved is not None and within_budget and interruption.rerun_on == FARGATE:
         why = f"{moved.guard}: {moved.reason}, as was decided before its start"

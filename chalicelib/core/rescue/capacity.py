@@ -1,7 +1,7 @@
 """Spot or FARGATE: where a rerun goes, decided once per interruption and kept in the run record.
 
-The budget decides first. Where it leaves the rerun on Spot, the guards are asked: each can move it
-to FARGATE, none can keep it on Spot. Once on FARGATE, a run stays there.
+The budget decides first. Where it leaves the rerun on Spot, the guards are asked: the deadline tag,
+then, where the budget is `auto`, the expected cost. Once on FARGATE, a run stays there.
 
 The record also keeps which starts were lost. Prefect compares `run_count` with `retries`, so every
 rerun would use up one of the flow's own retries; each start that an interruption cost therefore
@@ -15,6 +15,7 @@ from typing import Final
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT, Task
 from chalicelib.core.model.flow_run import Interruption, RunChange, RunState, StateType
 from chalicelib.core.model.policy import (
+    BUDGET_WITHOUT_FACTS,
     INTERRUPTED_TAG,
     ON_DEMAND_TAG,
     deciding_tags,
@@ -22,7 +23,7 @@ from chalicelib.core.model.policy import (
     is_on_demand,
     on_demand_variables,
 )
-from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion
+from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, Opinion, StayOnSpot
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from chalicelib.core.rescue.snapshot import FailedSubmission, Snapshot
 
@@ -39,7 +40,7 @@ def guards_to_ask(snapshot: Snapshot) -> tuple[Guard, ...]:
     if interruption is None or interruption.rerun_on or _must_leave_spot(recorded, interruption):
         return ()
     deadline = (Guard.DEADLINE,) if has_deadline_tag(snapshot.run.tags) else ()
-    return (*deadline, Guard.ECONOMICS) if snapshot.policy.economics else deadline
+    return (*deadline, Guard.AUTO) if snapshot.budget.is_auto else deadline
 
 
 def record_interruption(snapshot: Snapshot) -> Snapshot:
@@ -75,11 +76,12 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
     record, interruption = recorded.record, recorded.interruption
     if interruption is None or interruption.rerun_on:
         return recorded
-    leaves_spot = _must_leave_spot(recorded, interruption)
-    guard, reason = ("", move_without_effect(snapshot)) if leaves_spot else _advice(snapshot)
+    capacity, guard, reason = FARGATE, "", move_without_effect(snapshot)
+    if not _must_leave_spot(recorded, interruption):
+        capacity, guard, reason = _advice(snapshot, interruption.number)
     chosen = replace(
         interruption,
-        rerun_on=FARGATE if leaves_spot or guard else FARGATE_SPOT,
+        rerun_on=capacity,
         guard=guard,
         guard_reason=reason,
         outcome_annotated=False,
@@ -137,27 +139,37 @@ def _must_leave_spot(snapshot: Snapshot, interruption: Interruption) -> bool:
     return is_on_demand or interruption.number > snapshot.budget.allowed
 
 
-def _advice(snapshot: Snapshot) -> tuple[str, str]:
-    """Return the guard that moves the run to FARGATE and why; else none, and the missing facts."""
-    missing = []
+def _advice(snapshot: Snapshot, number: int) -> tuple[str, str, str]:
+    """Return the rerun's capacity, the guard that moved it to FARGATE, and the reason.
+
+    The reason on Spot holds what `auto` expects, and the facts that guards lacked.
+    """
+    reasons, capacity = [], FARGATE_SPOT
     for guard in guards_to_ask(snapshot):
-        opinion = _opinion(guard, snapshot)
-        if isinstance(opinion, GoOnDemand):
-            return guard.value, opinion.why
-        if isinstance(opinion, Missing):
-            missing.append(f"{guard} guard: {opinion}")
-    return "", f"{'; '.join(missing)}; the budget decides" if missing else ""
+        match _opinion(guard, snapshot, number):
+            case GoOnDemand(why):
+                return FARGATE, guard.value, why
+            case StayOnSpot(why) if guard is Guard.AUTO:
+                reasons.append(why)
+            case Missing(fact, why) if guard is Guard.AUTO:
+                reasons.append(f"{fact} is unknown ({why}), using {BUDGET_WITHOUT_FACTS}")
+                capacity = FARGATE if number > BUDGET_WITHOUT_FACTS else FARGATE_SPOT
+            case Missing() as missing:
+                reasons.append(f"{guard} guard: {missing}; the budget decides")
+            case _:
+                pass
+    return capacity, "", "; ".join(reasons)
 
 
-def _opinion(guard: Guard, snapshot: Snapshot) -> Opinion:
+def _opinion(guard: Guard, snapshot: Snapshot, number: int) -> Opinion:
     policy, facts = snapshot.policy, snapshot.facts
     if guard is Guard.DEADLINE:
         from chalicelib.core.policies.deadline import deadline_opinion  # 2 ms of a cold start's 220
 
         return deadline_opinion(snapshot.run, facts, snapshot.now, policy.rerun_delay_seconds)
-    from chalicelib.core.policies.economics import economics_opinion  # the same
+    from chalicelib.core.policies.economics import auto_opinion  # the same
 
-    return economics_opinion(facts, snapshot.task, policy.rates)
+    return auto_opinion(facts, snapshot.task, policy.rates, number)
 
 
 def _new_interruption(snapshot: Snapshot) -> Interruption:
