@@ -187,7 +187,7 @@ def replay(
     stage: StageOption = "dev",
     since: SinceOption = "30d",
     change: Annotated[
-        str | None, typer.Option("--set", metavar="SPOT_RETRIES=n", help="the budget to try")
+        str | None, typer.Option("--set", metavar="SPOT_RETRIES=n|auto", help="the budget to try")
     ] = None,
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,

@@ -109,7 +109,7 @@ RATES = {
         make_rate("FARGATE", "0.04", "0.004"),
     )
 }
-ECONOMICS = Policy(economics=True, rates=RATES)
+AUTO = Policy(spot_retries="auto", rates=RATES)
 
 
 def make_state(type: StateType = StateType.RUNNING, **changes: Any) -> RunState:  # noqa: A002  # as RunState has it

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from statistics import NormalDist, fmean
-from typing import Final
+from typing import Any, Final
 
 from lab.simulation.grid import (
     AS_TODAY,
@@ -93,7 +93,7 @@ def figures_of(contest: Contest, found: Found) -> dict[str, list[Row]]:
     }
 
 
-def targets_of(contest: Contest, found: Found) -> dict[str, object]:
+def targets_of(contest: Contest, found: Found) -> dict[str, Any]:
     """Return what `auto` is held to: shares of the gap, the worst cell, lateness."""
     kept = {cell: pools for cell, pools in found.items() if cell.is_persisted}
     lost = {cell: pools for cell, pools in found.items() if not cell.is_persisted}

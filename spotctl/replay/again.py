@@ -1,4 +1,4 @@
-"""The replay: every recorded run played again under another budget.
+"""The replay: every recorded run played again under another budget, or `auto`.
 
 While a decision is the recorded one, the next attempt is the recorded one, with its bill. Where it
 is another, what follows is estimated from the record, by two rules: FARGATE instead of Spot is one
@@ -17,6 +17,8 @@ from chalicelib.core.model.flow_run import Interruption, RunRecord
 from chalicelib.core.model.policy import Mode, Policy, budget_of, has_deadline_tag
 from chalicelib.core.model.pricing import MINIMUM_SECONDS, SMALLEST_USD
 from chalicelib.core.money.bill import Amounts, Bill
+from chalicelib.core.policies.facts import Guard
+from spotctl.replay.evidence import Evidence, prices_of
 from spotctl.replay.history import Attempt, RecordedRun, usd_per_second
 from spotctl.replay.run_in_memory import RUN_ID, RunInMemory
 
@@ -39,7 +41,8 @@ class Course:
 
     `without_record`: interruptions that have none; `without_tags`: decided although the record is
     of a release that did not keep the run's tags; `guards_unasked`: put on Spot by the budget where
-    a guard was not asked then; `own_budget`: the run has one, so SPOT_RETRIES does not apply.
+    a guard was not asked then; `own_budget`: the run has one, so SPOT_RETRIES does not apply;
+    `by_record`: decided by `auto`, from the record alone.
     """
 
     run: RecordedRun
@@ -48,6 +51,7 @@ class Course:
     without_tags: int = 0
     guards_unasked: int = 0
     own_budget: bool = False
+    by_record: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -71,7 +75,8 @@ def as_recorded(runs: Sequence[RecordedRun]) -> tuple[Course, ...]:
 
 def replay(runs: Sequence[RecordedRun], policy: Policy) -> tuple[Course, ...]:
     """Decide anew, under the budget of `policy`, where each run is rerun; return what follows."""
-    return tuple(_play(run, partial(_by_product, policy)) for run in runs)
+    evidence = Evidence(tuple(runs))
+    return tuple(_play(run, partial(_by_product, policy, evidence)) for run in runs)
 
 
 def _play(run: RecordedRun, choose: ChooseCapacity) -> Course:
@@ -92,26 +97,36 @@ def _play(run: RecordedRun, choose: ChooseCapacity) -> Course:
     return course
 
 
-def _by_product(policy: Policy, course: Course, interruption: Interruption) -> str:
-    """Decide as `react` does. What a guard said at the time holds; none is asked again."""
+def _by_product(
+    policy: Policy, evidence: Evidence, course: Course, interruption: Interruption
+) -> str:
+    """Decide as `react` does; `auto` by the record alone.
+
+    What the deadline guard said at the time holds; it is not asked again.
+    """
     tags, own_retries = interruption.tags, course.run.own_retries
     budget = budget_of(tags, own_retries, policy)
     course.own_budget |= budget == budget_of(tags, own_retries, replace(policy, spot_retries=1001))
     course.without_tags += int(not interruption.run_state)
     bill = course.played[-1].bill
     is_on_demand = any(played.rerun_on == FARGATE for played in course.played)
-    if interruption.guard:
+    if interruption.guard == Guard.DEADLINE:
         return FARGATE
     number = interruption.number - 1
     earlier = {"the one before": replace(interruption, number=number)} if number else {}
     record = RunRecord(RUN_ID, earlier, own_retries, FARGATE if is_on_demand else "")
-    acting = replace(policy, mode=Mode.RESCUE)  # also where observe mode only recorded it
-    run = RunInMemory(acting, bill.ended_at, tags=tags, record=record)
+    task = _task(interruption, bill)
+    # Also where observe mode only recorded it.
+    acting = replace(policy, mode=Mode.RESCUE, rates=prices_of(course.run, task))
+    asked = [tag for tag in tags if not has_deadline_tag([tag])]
+    run = RunInMemory(acting, bill.ended_at, tags=asked, record=record)
     run.start(bill.ended_at, bill.ended_at)
-    run.end_task(_task(interruption, bill), bill.ended_at)
-    has_guard = policy.economics or has_deadline_tag(tags)
+    facts = evidence.facts(course.run, len(course.played) - 1)
+    run.end_task(task, bill.ended_at, lambda *_: facts)
+    course.by_record |= budget.is_auto
     on_spot = run.capacity == FARGATE_SPOT
-    course.guards_unasked += int(has_guard and on_spot and interruption.rerun_on == FARGATE)
+    unasked = has_deadline_tag(tags) and on_spot and interruption.rerun_on == FARGATE
+    course.guards_unasked += int(unasked)
     return run.capacity
 
 
@@ -124,6 +139,8 @@ def _task(interruption: Interruption, bill: Bill) -> Task:
         capacity_provider=bill.capacity,
         flow_run_id=RUN_ID,
         execution_stopped_at=bill.ended_at,
+        cpu_units=1024,
+        memory_mib=1,
     )
 
 

@@ -81,10 +81,12 @@ def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
         "interruptions have no record to decide by: they are left as they were": sum(
             c.without_record for c in courses
         ),
-        "reruns on Spot are decided by the budget alone, though a guard is on: it was not asked"
-        " then, and is not asked by a replay": sum(c.guards_unasked for c in courses),
+        "reruns on Spot are decided by the budget alone, though they have a deadline: its guard"
+        " was not asked then, and is not asked by a replay": sum(c.guards_unasked for c in courses),
         "runs have a budget of their own, by tag or by their flow's retries: for them"
         " SPOT_RETRIES does not apply": sum(c.own_budget for c in courses),
+        "runs are decided by `auto` from the record alone: by their bills, not by their tasks in"
+        " Prefect, and as if a start took no time": sum(c.by_record for c in courses),
         "attempts have no amounts, for want of a time, a size or a rate": sum(
             played.bill.amounts is None for c in courses for played in c.played
         ),

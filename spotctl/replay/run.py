@@ -26,7 +26,7 @@ _AT_ONCE: Final = 100
 
 
 def read_change(option: str | None) -> Mapping[str, str]:
-    """Read the value of `--set`, SPOT_RETRIES=n; empty for None.
+    """Read the value of `--set`, SPOT_RETRIES=n or auto; empty for None.
 
     Raises RefusedError: says what is accepted.
     """
@@ -35,8 +35,8 @@ def read_change(option: str | None) -> Mapping[str, str]:
     name, equals, value = option.partition("=")
     if not equals or name != SETTING:
         raise RefusedError(
-            f"--set {option!r} cannot be replayed: accepted is {SETTING}=n",
-            next_step=f"pass --set {SETTING}=2, or another number",
+            f"--set {option!r} cannot be replayed: accepted is {SETTING}=n or {SETTING}=auto",
+            next_step=f"pass --set {SETTING}=2, or another number, or auto",
         )
     return {name: value}
 

@@ -20,7 +20,7 @@ from tests.laws.universe import (
     Tripwire,
     Universe,
 )
-from tests.make import ECONOMICS
+from tests.make import AUTO
 
 TOO_LONG_FOR_SPOT = 400_000.0
 """Seconds, by the economics guard."""
@@ -174,7 +174,7 @@ def _stopped(how: dict[str, str] | None = None, **run: Any) -> Callable[[Univers
 
 def _too_expensive_on_spot(universe: Universe) -> Life:
     """A guard moves it at once, though its budget allows more."""
-    universe.policy = ECONOMICS
+    universe.policy = AUTO
     life = _stopped(deployment_id=universe.deployment_after(TOO_LONG_FOR_SPOT))(universe)
     life.budget = 0
     return life

@@ -1,4 +1,4 @@
-"""The laws of the guards: only earlier to FARGATE, decided once, and at no cost when off."""
+"""The laws of deadline and `auto`: decided once, on what was measured, and at no cost when off."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.core.model.flow_run import Interruption, RunRecord
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.money.report import total
 from chalicelib.core.policies.facts import (
@@ -24,12 +25,12 @@ from chalicelib.core.rescue.capacity import choose_capacity
 from chalicelib.errors import PrefectRefusedError, PrefectUnavailableError
 from chalicelib.functions.react import react
 from tests.laws.universe import Universe
-from tests.make import ECONOMICS, RATES, TASK_ARN, make_run, make_snapshot
+from tests.make import AUTO, RATES, RUN_ID, TASK_ARN, make_run, make_snapshot
 from tests.twin.orchestration import TwinRun
 
 TIGHT, AMPLE = "spot-deadline:10m", "spot-deadline:9d"
 LONG, SHORT = 400_000.0, 60.0
-"""Seconds of a deployment's completed run: too long for Spot by economics, and short enough."""
+"""Seconds of a deployment's completed run: too long for Spot by `auto`, and short enough."""
 
 OF_A_RESCUE = [
     "records.read_pause",
@@ -104,21 +105,21 @@ def test_a_tag_that_names_no_deadline_costs_no_call_either(tag: str) -> None:
 
 
 def test_facts_are_gathered_once_and_not_for_a_run_whose_budget_is_spent() -> None:
-    universe = Universe(ECONOMICS)
+    universe = Universe(AUTO)
     _, event = interrupted(universe, ("spot-retries:0", TIGHT))
     assert calls_of_guards(universe, event) == []
     run, event = interrupted(universe)
     assert calls_of_guards(universe, event) == OF_THE_GUARDS
     assert calls_of_guards(universe, event) == []
-    assert recorded(universe, run).guard == "economics"
+    assert recorded(universe, run).guard == "auto"
 
 
 GUARDED: dict[str, tuple[Policy, tuple[str, ...], float, str]] = {
-    "too expensive on Spot": (ECONOMICS, (), LONG, "economics"),
-    "cheap on Spot": (ECONOMICS, (), SHORT, ""),
+    "too expensive on Spot": (AUTO, (), LONG, "auto"),
+    "cheap on Spot": (AUTO, (), SHORT, ""),
     "too late for an interruption": (Policy(), (TIGHT,), LONG, "deadline"),
     "time for an interruption": (Policy(), (AMPLE,), SHORT, ""),
-    "both: the deadline goes first": (ECONOMICS, (TIGHT,), LONG, "deadline"),
+    "both: the deadline goes first": (AUTO, (TIGHT,), LONG, "deadline"),
 }
 
 
@@ -134,18 +135,18 @@ def test_a_guard_moves_a_run_and_its_reason_is_annotated_recorded_and_counted(
     assert run.state.message.endswith(where)
     assert (kept.guard, kept.rerun_on) == (guard, "FARGATE" if on_demand else "FARGATE_SPOT")
     [(_, artifact)] = universe.prefect.artifacts_of(run.id)
-    reason = f"Why: {guard}: {kept.guard_reason}"
-    assert (reason in log_of(universe, run)) == on_demand
+    reason = f"Why: {guard or 'SPOT_RETRIES=auto'}: {kept.guard_reason}"
+    assert (reason in log_of(universe, run)) == (on_demand or bool(kept.guard_reason))
     assert (f"**Why:** {guard}\\:" in artifact) == on_demand
     universe.meter(universe.end_of(universe.tasks[event["detail"]["taskArn"]]))
     counts = total(universe.sums())
-    moves = {"economics": counts.economics_moves, "deadline": counts.deadline_moves}
+    moves = {"auto": counts.auto_moves, "deadline": counts.deadline_moves}
     assert moves == {name: name == guard for name in moves}
     assert (universe.start(run.id).capacity == "FARGATE") == on_demand
 
 
 def test_once_a_guard_has_moved_it_a_run_stays_on_demand() -> None:
-    universe = Universe(ECONOMICS)
+    universe = Universe(AUTO)
     run, event = interrupted(universe)
     universe.deliver(event)
     universe.policy = Policy(rates=RATES)
@@ -164,23 +165,23 @@ def test_once_a_guard_has_moved_it_a_run_stays_on_demand() -> None:
         RuntimeError("a table that is not there"),
     ],
 )
-def test_a_fact_that_cannot_be_read_leaves_the_budget_to_decide(
+def test_a_fact_that_cannot_be_read_leaves_it_to_the_budget_of_3(
     monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
 ) -> None:
-    universe = Universe(ECONOMICS)
+    universe = Universe(AUTO)
     run, event = interrupted(universe)
     port = universe.bills if method == "read_sums" else universe.prefect
     monkeypatch.setattr(port, method, Mock(side_effect=error))
     universe.deliver(event)
     kept = recorded(universe, run)
     assert (kept.rerun_on, kept.guard) == ("FARGATE_SPOT", "")
-    assert type(error).__name__ in kept.guard_reason
-    assert "1 of 3 interruptions on Spot" in log_of(universe, run)
-    assert "the budget decides" in log_of(universe, run)
+    assert f"is unknown (it could not be read ({type(error).__name__})), using 3" in log_of(
+        universe, run
+    )
 
 
 def test_an_invocation_that_is_short_of_time_gathers_nothing() -> None:
-    universe = Universe(ECONOMICS)
+    universe = Universe(AUTO)
     run, event = interrupted(universe)
     react(replace(universe.context(), seconds_left=lambda: 14.9), event)
     assert not set(OF_THE_GUARDS) & set(universe.calls)
@@ -188,14 +189,14 @@ def test_an_invocation_that_is_short_of_time_gathers_nothing() -> None:
 
 
 def test_in_observe_mode_a_run_is_annotated_with_what_a_guard_would_do_and_not_changed() -> None:
-    universe = Universe(replace(ECONOMICS, mode=Mode.OBSERVE))
+    universe = Universe(replace(AUTO, mode=Mode.OBSERVE))
     run, event = interrupted(universe, ("mine",))
     before = deepcopy(run)
     universe.deliver(event)
     assert run == before
     assert [name for _, name in universe.prefect.events_of(run.id)] == ["prefect-spot.interrupted"]
-    assert recorded(universe, run).guard == "economics"
-    assert "Next: would be rerun on FARGATE. Why: economics:" in log_of(universe, run)
+    assert recorded(universe, run).guard == "auto"
+    assert "Next: would be rerun on FARGATE. Why: auto:" in log_of(universe, run)
 
 
 def known_or_not(fact: type, *fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -213,20 +214,58 @@ any_facts = st.builds(
 )
 
 
-@given(facts=any_facts, budget=st.integers(0, 2), tag=st.sampled_from([(), (TIGHT,), (AMPLE,)]))
-def test_whatever_the_facts_a_guard_never_keeps_a_run_on_spot_and_never_fails(
-    facts: PolicyFacts | Missing, budget: int, tag: tuple[str, ...]
+def decided_of(number: int, **snapshot: Any) -> Interruption:
+    """The run's interruption number `number`, all before it rerun on Spot."""
+    before = Interruption("before", number - 1, "", "FARGATE_SPOT", rerun_on="FARGATE_SPOT")
+    record = RunRecord(RUN_ID, {"before": before} if number > 1 else {}, own_retries=0)
+    chosen = choose_capacity(make_snapshot(record=record, **snapshot))
+    assert choose_capacity(chosen).record == chosen.record
+    return chosen.record.interruptions[TASK_ARN]
+
+
+@given(
+    facts=any_facts,
+    number=st.integers(1, 22),
+    budget=st.sampled_from(["spot-retries:0", "spot-retries:2", "spot-retries:auto"]),
+    tag=st.sampled_from([(), (TIGHT,), (AMPLE,)]),
+)
+def test_whatever_the_facts_a_budget_is_never_exceeded_and_nothing_fails(
+    facts: PolicyFacts | Missing, number: int, budget: str, tag: tuple[str, ...]
 ) -> None:
-    run = make_run(tags=tag, expected_start=make_snapshot().history[0].timestamp)
-    policy = replace(ECONOMICS, spot_retries=budget)
-    untagged = make_snapshot(run=replace(run, tags=()), policy=policy)
-    by_budget = choose_capacity(untagged).record.interruptions[TASK_ARN]
-    guarded = choose_capacity(make_snapshot(run=run, policy=policy, facts=facts))
-    decided = guarded.record.interruptions[TASK_ARN]
-    assert by_budget.rerun_on == ("FARGATE" if budget == 0 else "FARGATE_SPOT")
-    if by_budget.rerun_on == "FARGATE":
-        assert replace(decided, tags=by_budget.tags) == by_budget
-    if isinstance(facts, Missing):
-        assert decided.rerun_on == by_budget.rerun_on
-        assert ("the budget decides" in decided.guard_reason) == (by_budget.rerun_on != "FARGATE")
-    assert choose_capacity(guarded).record == guarded.record
+    run = make_run(tags=(budget, *tag), expected_start=make_snapshot().history[0].timestamp)
+    decided = decided_of(number, run=run, policy=AUTO, facts=facts)
+    allowed = {"0": 0, "2": 2, "auto": 20}[budget.removeprefix("spot-retries:")]
+    if number > allowed:
+        assert (decided.rerun_on, decided.guard, decided.guard_reason) == ("FARGATE", "", "")
+    elif isinstance(facts, Missing):
+        on_spot = number <= (3 if allowed == 20 else allowed)
+        assert decided.rerun_on == ("FARGATE_SPOT" if on_spot else "FARGATE")
+        assert ("is unknown (x), using 3" in decided.guard_reason) == (allowed == 20)
+        assert ("the budget decides" in decided.guard_reason) == bool(tag)
+    elif decided.rerun_on == "FARGATE" and not decided.guard:
+        assert (number > 3, allowed) == (True, 20)
+        assert ", using 3" in decided.guard_reason
+    assert not decided.guard or decided.rerun_on == "FARGATE"
+
+
+KNOWN = facts_of(PreviousRuns((3600.0,)), Progress(), RestartOverhead(60, 30), SpotEvidence(100, 9))
+
+
+@pytest.mark.parametrize(
+    ("number", "allowed", "rerun_on"), [(20, "auto", "FARGATE_SPOT"), (21, "auto", "FARGATE")]
+)
+def test_where_spot_is_cheap_auto_stays_for_twenty_interruptions(
+    number: int, allowed: str, rerun_on: str
+) -> None:
+    run = make_run(tags=(f"spot-retries:{allowed}",))
+    decided = decided_of(number, run=run, policy=Policy(rates=RATES), facts=KNOWN)
+    assert decided.rerun_on == rerun_on
+
+
+def test_with_a_deadline_the_tag_goes_first_and_auto_decides_what_it_leaves_on_spot() -> None:
+    scheduled = make_snapshot().history[0].timestamp
+    for tag, guard in ((TIGHT, "deadline"), (AMPLE, "")):
+        run = make_run(tags=(tag,), expected_start=scheduled)
+        decided = decided_of(4, run=run, policy=AUTO, facts=KNOWN)
+        assert decided.guard == guard
+        assert ("expected to cost" in decided.guard_reason) == (not guard)

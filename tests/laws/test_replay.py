@@ -46,7 +46,6 @@ policies = st.builds(
     spot_retries=st.integers(0, 3),
     rerun_delay_seconds=st.sampled_from([0, 0, 90]),
     rates=st.just(RATES),
-    economics=st.booleans(),
 )
 
 

@@ -16,7 +16,8 @@ from botocore.exceptions import ClientError
 from chalicelib.core.metrics import Measured
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.policy import Policy
-from chalicelib.core.money.report import DailySum
+from chalicelib.core.money.bill import Deployment
+from chalicelib.core.money.report import Counts, DailySum
 from chalicelib.core.ports import Context, Log
 from chalicelib.core.rescue.actions import Decision
 from chalicelib.errors import PrefectOutcomeUnknownError, PrefectSpotError, PrefectUnavailableError
@@ -193,11 +194,14 @@ class Universe:
         return self.prefect.runs[run_id], self.start(run_id, pid_noted=pid_noted)
 
     def deployment_after(self, seconds: float, **job_variables: object) -> UUID:
-        """A deployment with one completed run, which took that long."""
+        """A deployment with one completed run, which took that long; and 90 Spot hours before."""
         deployment_id = self.prefect.create_deployment(job_variables=job_variables)
         run, _ = self.running(deployment_id=deployment_id)
         self.passes(seconds)
         self.prefect.engine_finishes(run.id)
+        day, others = self.now.date() - timedelta(days=2), Deployment("others")
+        counts = Counts(first_spot_us=90 * 3_600_000_000, first_interruptions=10)
+        self.bills.sums[day, others.key] = DailySum(day, others, counts)
         return deployment_id
 
     def start(self, run_id: UUID, *, retries: int = 0, pid_noted: bool = True) -> Task:

@@ -16,7 +16,13 @@ from tests.make import CLUSTER_ARN, NOW, TASK_ARN, make_run, make_snapshot, make
 
 
 def test_state_and_tags_that_were_decided_by_are_kept() -> None:
-    ours = ("spot-retries:2", "spot:rerun", "spot:never-rerun", "spot-deadline:1h30m")
+    ours = (
+        "spot-retries:2",
+        "spot-retries:auto",
+        "spot:rerun",
+        "spot:never-rerun",
+        "spot-deadline:1h30m",
+    )
     others = ("mine", "spot-interrupted", "spot-on-demand", "spot-retries:x", "spot-deadline:soon")
     crashed = make_run(state=make_state(StateType.CRASHED), tags=(*ours, *others))
     kept = choose_capacity(make_snapshot(run=crashed)).record.interruptions[TASK_ARN]
@@ -78,6 +84,8 @@ def test_a_run_that_never_started_lost_none() -> None:
     [
         ("spot-retries:7", 2, 7),
         ("spot-retries:0", 2, 0),
+        ("spot-retries:auto", 2, 20),
+        ("spot-retries:AUTO", 2, 2),
         ("spot-retries:many", 2, 2),
         ("spot-retries:-1", 0, 5),
         ("mine", 2, 2),

@@ -1,7 +1,7 @@
-"""The economics of a rerun: the closed form, the prior, and where the decision turns."""
+"""`auto`: the closed form, the rate, and where the decision turns."""
 
 from decimal import Decimal
-from math import exp, factorial, inf, log
+from math import exp, inf
 from random import Random
 from statistics import mean, stdev
 from typing import Any
@@ -11,10 +11,10 @@ import pytest
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.pricing import Rates, with_assumed
 from chalicelib.core.policies.economics import (
-    SURE,
+    LEAST_SAVING,
+    auto_opinion,
     charged_spot_seconds,
     costs_more,
-    economics_opinion,
     expected_spot_seconds,
     interruptions_per_hour,
 )
@@ -40,9 +40,11 @@ FACTS: dict[str, Any] = {
 }
 
 
-def opinion(task: Task | None = None, rates: Rates = RATES, **facts: Any) -> Opinion:
+def opinion(
+    task: Task | None = None, rates: Rates = RATES, number: int = 1, **facts: Any
+) -> Opinion:
     """On a rerun of an hour's work, after a hundred Spot hours with ten interruptions."""
-    return economics_opinion(facts_of(**{**FACTS, **facts}), task or make_task(), rates)
+    return auto_opinion(facts_of(**{**FACTS, **facts}), task or make_task(), rates, number)
 
 
 def played_spot_seconds(
@@ -95,29 +97,34 @@ def test_every_attempt_is_charged_a_minute_at_least() -> None:
     assert charged_spot_seconds(90, 0) == 90
 
 
-def test_little_evidence_weighs_little_and_much_of_it_all() -> None:
-    assert interruptions_per_hour(SpotEvidence(0, 0)) == pytest.approx(-log(SURE) / 10)
-    assert interruptions_per_hour(SpotEvidence(0.5, 1)) < 1 / 10.5
-    assert interruptions_per_hour(SpotEvidence(10_000, 5000)) == pytest.approx(0.5, rel=2e-2)
+def test_the_rate_is_that_of_the_evidence_and_one_interruption_in_ten_hours() -> None:
+    assert interruptions_per_hour(SpotEvidence(100, 10)) == pytest.approx(11 / 110)
+    assert interruptions_per_hour(SpotEvidence(10_000, 5000)) == pytest.approx(0.5, rel=2e-3)
 
 
-def test_the_posterior_exceeds_the_rate_with_the_stated_probability() -> None:
-    """Gamma(a + n) at a whole number of events is a Poisson count: P(X < a + n | rate) = SURE."""
-    mean = interruptions_per_hour(SpotEvidence(90, 20)) * 100
-    fewer = sum(exp(-mean) * mean**k / factorial(k) for k in range(21))
-    assert fewer == pytest.approx(SURE)
+@pytest.mark.parametrize(
+    ("spot_usd", "on_demand_usd", "number", "leaves"),
+    [
+        (0.25, 0.25, 1, False),
+        (0.25, 0.25, 3, False),
+        (0.2500001, 0.25, 3, True),
+        (0.25, 0.2500001, 3, False),
+        (0.25, 0.25, 4, True),
+        ((1 - LEAST_SAVING) * 0.25, 0.25, 4, False),
+        ((1 - LEAST_SAVING) * 0.25 + 1e-9, 0.25, 4, True),
+        ((1 - LEAST_SAVING) * 0.25, 0.25, 20, False),
+    ],
+)
+def test_up_to_three_it_leaves_where_spot_costs_more_and_later_where_it_saves_too_little(
+    spot_usd: float, on_demand_usd: float, number: int, leaves: bool
+) -> None:
+    assert costs_more(spot_usd, on_demand_usd, number) == leaves
 
 
-def test_where_both_cost_the_same_the_run_stays_on_spot() -> None:
-    assert not costs_more(0.25, 0.25)
-    assert costs_more(0.2500001, 0.25)
-    assert not costs_more(0.25, 0.2500001)
-
-
-def break_even_hours(start_hours: float) -> float:
-    """Bisect, without the product's formula, where (e^{λ(c+w)} - 1)/λ = (c + w)·price ratio."""
-    rate = interruptions_per_hour(SpotEvidence(100, 10))
-    ratio = (0.04 / 4 + 0.004 / 2) / (0.012 / 4 + 0.0013 / 2)
+def break_even_hours(start_hours: float, share: float = 1.0) -> float:
+    """Bisect, without the product's formula, (e^{λ(c+w)} - 1)/λ = share·(c + w)·price ratio."""
+    rate = 11 / 110
+    ratio = share * (0.04 / 4 + 0.004 / 2) / (0.012 / 4 + 0.0013 / 2)
     low, high = 0.01, 100.0
     for _ in range(80):
         middle = (low + high) / 2
@@ -128,9 +135,10 @@ def break_even_hours(start_hours: float) -> float:
 
 
 @pytest.mark.parametrize(("factor", "kind"), [(0.999, StayOnSpot), (1.001, GoOnDemand)])
-def test_it_turns_where_the_expected_costs_meet(factor: float, kind: type) -> None:
-    hours = break_even_hours(30 / HOUR)
-    assert isinstance(opinion(past=PreviousRuns((factor * hours * HOUR,))), kind)
+@pytest.mark.parametrize("number", [1, 3, 4, 20])
+def test_it_turns_where_the_expected_costs_meet(factor: float, kind: type, number: int) -> None:
+    hours = factor * break_even_hours(30 / HOUR, 1 - LEAST_SAVING if number > 3 else 1.0)
+    assert isinstance(opinion(past=PreviousRuns((hours * HOUR,)), number=number), kind)
 
 
 LONG = PreviousRuns((40 * HOUR,))
@@ -159,11 +167,33 @@ def test_what_a_run_has_done_itself_goes_before_previous_runs(
     assert isinstance(opinion(past=past, progress=progress), kind)
 
 
-def test_the_reason_holds_the_figures() -> None:
+def test_the_reason_holds_all_figures_and_they_give_the_costs_by_hand() -> None:
     answer = opinion()
     assert isinstance(answer, StayOnSpot)
-    for part in ("USD on Spot", "USD on demand", "60 min", "0.064 interr", "10 in 100.0 h"):
-        assert part in answer.why
+    assert answer.why == (
+        "finishing is expected to cost 0.003872 USD on Spot and 0.012100 USD on demand: 3600 s of"
+        " work left, from the start if interrupted, 30 s to start, 0.1000 interruptions per Spot"
+        " hour (10 in 100.0 h of first attempts, prior 1 in 10 h), 0.003650 and 0.012000 USD per"
+        " hour"
+    )
+    hours = 3630 / 3600
+    assert (exp(0.1 * hours) - 1) / 0.1 * 0.00365 == pytest.approx(0.003872, abs=1e-6)
+    assert hours * 0.012 == pytest.approx(0.0121)
+
+
+def test_a_reason_to_leave_although_spot_is_cheaper_names_what_it_has_to_save() -> None:
+    near = PreviousRuns((0.98 * break_even_hours(30 / HOUR) * HOUR,))
+    answer = opinion(past=near, number=4)
+    assert isinstance(answer, GoOnDemand)
+    assert answer.why.endswith("; Spot has to save 15 % after 3 interruptions")
+    assert isinstance(opinion(past=near, number=3), StayOnSpot)
+
+
+@pytest.mark.parametrize(("hours", "kind"), [(9.99, Missing), (10.0, StayOnSpot)])
+def test_with_fewer_spot_hours_than_are_assumed_the_rate_is_unknown(
+    hours: float, kind: type
+) -> None:
+    assert isinstance(opinion(evidence=SpotEvidence(hours, 1)), kind)
 
 
 def test_the_reason_says_that_spots_rate_is_assumed_where_it_is() -> None:

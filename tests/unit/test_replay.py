@@ -235,7 +235,7 @@ NOT_ASKED = "1 reruns on Spot are decided by the budget alone"
         ("1 runs have a budget of their own", taken_twice(tags=("spot-retries:2",)), {}),
         ("1 runs have a budget of their own", taken_twice(own_retries=2), {}),
         (NOT_ASKED, moved(tags=("spot-deadline:9h",)), {"spot_retries": 1}),
-        (NOT_ASKED, moved(), {"spot_retries": 1, "economics": True}),
+        ("1 runs are decided by `auto` from the record", taken_twice(), {"spot_retries": "auto"}),
         ("1 interruptions were recorded by a release", taken_twice(run_state=""), {}),
         ("2 attempts have no amounts", with_bills(taken_twice(), amounts=None), {}),
     ],

@@ -41,12 +41,13 @@ def test_the_names_are_made_of_the_stage_where_they_are_not_set() -> None:
 
 def test_the_policy_is_what_the_settings_say() -> None:
     settings = read(
-        MODE="opt-in", SPOT_RETRIES="7", RERUN_DELAY_SECONDS="9", GUARD_ECONOMICS="true"
+        MODE="opt-in",
+        SPOT_RETRIES="7",
+        RERUN_DELAY_SECONDS="9",
     )
     policy = policy_of(settings, {})
     assert (policy.mode, policy.spot_retries) == (Mode.OPT_IN, 7)
     assert policy.rerun_delay_seconds == 9
-    assert policy.economics
 
 
 @pytest.mark.parametrize("text", ["0.68", "0", ".5", "0.999999"])
@@ -71,7 +72,7 @@ def test_own_rates_are_read() -> None:
         ("SPOT_RETRIES", "1001", "whole numbers from 0 to 1000"),
         ("SPOT_RETRIES", "٣", "whole numbers from 0 to 1000"),
         ("RERUN_DELAY_SECONDS", "1.5", "whole numbers from 0 to 86400"),
-        ("GUARD_ECONOMICS", "yes", "true, false"),
+        ("SPOT_RETRIES", "Auto", "whole numbers from 0 to 1000, or auto"),
         ("RATES", "0.04", "REGION/ARCHITECTURE/CAPACITY="),
         ("RATES", f"{RATE}=0.04", "cannot be read"),
         ("RATES", f"{RATE}=1e-2/0.004", "cannot be read"),

@@ -142,11 +142,11 @@ def auto_opinion(
         f" demand: {work:.0f} s of work left,"
         f" {kept if facts.is_checkpointed else 'from the start if interrupted'},"
         f" {start:.0f} s to start, {rate:.4f} interruptions per Spot hour ({evidence.interruptions}"
-        f" in {evidence.hours:.1f} h of first attempts, 1 in 10 h assumed), {spot:.6f} and"
+        f" in {evidence.hours:.1f} h of first attempts, prior 1 in 10 h), {spot:.6f} and"
         f" {demand:.6f} USD per hour"
     )
     if leaves and spot_usd <= on_demand_usd:
-        least = f"{LEAST_SAVING:.0%} after {BUDGET_WITHOUT_FACTS} interruptions"
+        least = f"{100 * LEAST_SAVING:.0f} % after {BUDGET_WITHOUT_FACTS} interruptions"
         return GoOnDemand(f"{why}; Spot has to save {least}")
     return GoOnDemand(why) if leaves else StayOnSpot(why)
 
