@@ -5,11 +5,11 @@ interval, from pools: runs of one pool share their sky. The names are the column
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import sqrt
-from statistics import NormalDist, fmean
+from dataclasses import asdict
+from statistics import fmean
 from typing import Any, Final
 
+from lab.simulation.estimates import Estimate, ratio
 from lab.simulation.grid import (
     AS_TODAY,
     BASELINE,
@@ -32,47 +32,8 @@ Found = Mapping[Cell, Sequence[Pool]]
 NEARLY: Final = 1.02
 """A setting is as good as the cheapest where it costs no more than this times it."""
 
-Z_97: Final = NormalDist().inv_cdf(0.975)
-
 ADVISED: Final = (BASELINE, AS_TODAY, "budget 10", ON_DEMAND)
 """What a user can set, the simplest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure and the ends of its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
-    """Return mean over mean, a pair for each pool.
-
-    Raises ZeroDivisionError: the denominators are zero together, or there are fewer than two pools.
-    """
-    below = fmean(denominators)
-    value = fmean(numerators) / below
-    residuals = [one - value * two for one, two in zip(numerators, denominators, strict=True)]
-    n = len(residuals)
-    error = sqrt(sum(r * r for r in residuals) / (n - 1) / n) / abs(below)
-    half = student(n - 1) * error
-    return Estimate(value, value - half, value + half)
-
-
-def student(degrees: int) -> float:
-    """Return the 97.5 % quantile of Student's t, by its expansion in 1/degrees.
-
-    Abramowitz and Stegun 26.7.5; with five degrees and more it is right to a hundredth.
-    """
-    z = Z_97
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
 
 
 def figures_of(contest: Contest, found: Found) -> dict[str, list[Row]]:
@@ -161,7 +122,7 @@ def closed(found: Found, name: str = AS_TODAY) -> Estimate | None:
     """
     weights = [fmean(pool[ON_DEMAND].usd for pool in pools) for pools in found.values()]
     closed_, gap = [], []
-    for pools in zip(*found.values(), strict=True):
+    for pools in zip(*found.values(), strict=False):  # those that every cell has
         pairs = list(zip(pools, weights, strict=True))
         closed_.append(sum((pool[BASELINE].usd - pool[name].usd) / w for pool, w in pairs))
         gap.append(sum((pool[BASELINE].usd - pool[OPTIMUM].usd) / w for pool, w in pairs))

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Final
 
 from chalicelib.core.model.policy import AUTO, DEADLINE_TAG, SpotRetries
+from lab.simulation.estimates import ratio
 from lab.simulation.memory import Knowledge, Memory, memory_of, varied
 from lab.simulation.play import (
     Assignment,
@@ -51,6 +52,10 @@ KNOWLEDGE: Final = {
 }
 """What `auto` is judged with: a past like today, none, and two that are wrong."""
 
+
+MOST_ABOVE: Final = 1.02
+"""What `auto` may cost of what the budget of 3 does."""
+NEAR: Final = 6
 
 TAGGED: Final[dict[str, SpotRetries]] = {"tag, auto": AUTO, "tag, 3": 3}
 """The deadline tag with either budget."""
@@ -179,18 +184,33 @@ class Contest:
 def play_all(
     contest: Contest, processes: int, log: Callable[[str], None]
 ) -> dict[Cell, list[Pool]]:
-    """Play every cell, a pool at a time, in so many processes; `log` gets the progress."""
-    cells = contest.cells()
-    jobs = [(cell, number) for cell in cells for number in range(contest.pools)]
-    found: dict[Cell, list[Pool]] = {cell: [] for cell in cells}
+    """Play every cell, a pool at a time, in so many processes; `log` gets the progress.
+
+    A cell where `auto` may cost over `MOST_ABOVE` is played on, to `NEAR` times as many runs.
+    """
+    found: dict[Cell, list[Pool]] = {cell: [] for cell in contest.cells()}
     # Not forked: the caller may have threads, which a fork leaves behind with their locks.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
-        pools = workers.map(contest.play_pool, *zip(*jobs, strict=True), chunksize=4)
-        for count, ((cell, _), pool) in enumerate(zip(jobs, pools, strict=True), start=1):
-            found[cell].append(pool)
-            if len(found[cell]) == contest.pools:
-                log(f"{count * 100 // len(jobs):3} %  {cell}")
+
+        def play(cells: Sequence[Cell], pools: range) -> None:
+            jobs = [(cell, number) for cell in cells for number in pools]
+            played = workers.map(contest.play_pool, *zip(*jobs, strict=True), chunksize=4)
+            for count, ((cell, number), pool) in enumerate(zip(jobs, played, strict=True), start=1):
+                found[cell].append(pool)
+                if number == pools[-1]:
+                    log(f"{count * 100 // len(jobs):3} %  {cell}")
+
+        play(list(found), range(contest.pools))
+        if near := [cell for cell, pools in found.items() if _is_near(pools)]:
+            log(f"{len(near)} cells again, {NEAR} times as long: auto may cost over {MOST_ABOVE}")
+            play(near, range(contest.pools, NEAR * contest.pools))
     return found
+
+
+def _is_near(pools: Sequence[Pool]) -> bool:
+    """Whether the upper end of the interval is above."""
+    pairs = [(pool[AS_TODAY].usd, pool[BASELINE].usd) for pool in pools]
+    return ratio(*zip(*pairs, strict=True)).high > MOST_ABOVE
 
 
 def _tally(outcomes: Sequence[Outcome], deadlines_seconds: Sequence[float] = ()) -> Tally:

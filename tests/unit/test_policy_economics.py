@@ -14,9 +14,9 @@ from chalicelib.core.policies.economics import (
     LEAST_SAVING,
     auto_opinion,
     charged_spot_seconds,
-    costs_more,
     expected_spot_seconds,
     interruptions_per_hour,
+    leaves_spot,
 )
 from chalicelib.core.policies.facts import (
     GoOnDemand,
@@ -102,23 +102,26 @@ def test_the_rate_is_that_of_the_evidence_and_one_interruption_in_ten_hours() ->
     assert interruptions_per_hour(SpotEvidence(10_000, 5000)) == pytest.approx(0.5, rel=2e-3)
 
 
+MARGIN = LEAST_SAVING * 0.25
+
+
 @pytest.mark.parametrize(
-    ("spot_usd", "on_demand_usd", "number", "leaves"),
+    ("spot_usd", "number", "leaves"),
     [
-        (0.25, 0.25, 1, False),
-        (0.25, 0.25, 3, False),
-        (0.2500001, 0.25, 3, True),
-        (0.25, 0.2500001, 3, False),
-        (0.25, 0.25, 4, True),
-        ((1 - LEAST_SAVING) * 0.25, 0.25, 4, False),
-        ((1 - LEAST_SAVING) * 0.25 + 1e-9, 0.25, 4, True),
-        ((1 - LEAST_SAVING) * 0.25, 0.25, 20, False),
+        (0.25 + MARGIN, 1, False),
+        (0.25 + MARGIN + 1e-9, 1, True),
+        (0.25 + MARGIN, 3, False),
+        (0.25 + MARGIN + 1e-9, 3, True),
+        (0.25 - MARGIN, 4, False),
+        (0.25 - MARGIN + 1e-9, 4, True),
+        (0.25 - MARGIN, 20, False),
+        (0.25 - MARGIN + 1e-9, 20, True),
     ],
 )
-def test_up_to_three_it_leaves_where_spot_costs_more_and_later_where_it_saves_too_little(
-    spot_usd: float, on_demand_usd: float, number: int, leaves: bool
+def test_a_departure_from_the_budget_of_3_has_to_save_the_margin_in_either_direction(
+    spot_usd: float, number: int, leaves: bool
 ) -> None:
-    assert costs_more(spot_usd, on_demand_usd, number) == leaves
+    assert leaves_spot(spot_usd, 0.25, number) == leaves
 
 
 def break_even_hours(start_hours: float, share: float = 1.0) -> float:
@@ -137,7 +140,9 @@ def break_even_hours(start_hours: float, share: float = 1.0) -> float:
 @pytest.mark.parametrize(("factor", "kind"), [(0.999, StayOnSpot), (1.001, GoOnDemand)])
 @pytest.mark.parametrize("number", [1, 3, 4, 20])
 def test_it_turns_where_the_expected_costs_meet(factor: float, kind: type, number: int) -> None:
-    hours = factor * break_even_hours(30 / HOUR, 1 - LEAST_SAVING if number > 3 else 1.0)
+    hours = factor * break_even_hours(
+        30 / HOUR, 1 + (-LEAST_SAVING if number > 3 else LEAST_SAVING)
+    )
     assert isinstance(opinion(past=PreviousRuns((hours * HOUR,)), number=number), kind)
 
 
@@ -181,12 +186,23 @@ def test_the_reason_holds_all_figures_and_they_give_the_costs_by_hand() -> None:
     assert hours * 0.012 == pytest.approx(0.0121)
 
 
-def test_a_reason_to_leave_although_spot_is_cheaper_names_what_it_has_to_save() -> None:
-    near = PreviousRuns((0.98 * break_even_hours(30 / HOUR) * HOUR,))
-    answer = opinion(past=near, number=4)
-    assert isinstance(answer, GoOnDemand)
-    assert answer.why.endswith("; Spot has to save 15 % after 3 interruptions")
-    assert isinstance(opinion(past=near, number=3), StayOnSpot)
+@pytest.mark.parametrize(
+    ("number", "share", "kind", "ends"),
+    [
+        (3, 1.02, StayOnSpot, "; on-demand would have to save 15 %"),
+        (3, 0.98, StayOnSpot, " USD per hour"),
+        (4, 0.98, GoOnDemand, "; beyond 3 interruptions Spot has to save 15 %"),
+        (4, 1.02, GoOnDemand, " USD per hour"),
+    ],
+)
+def test_a_reason_to_take_the_more_expensive_names_the_margin(
+    number: int, share: float, kind: type, ends: str
+) -> None:
+    near = PreviousRuns((share * break_even_hours(30 / HOUR) * HOUR,))
+    answer = opinion(past=near, number=number)
+    assert isinstance(answer, kind)
+    assert not isinstance(answer, Missing)
+    assert answer.why.endswith(ends)
 
 
 @pytest.mark.parametrize(("hours", "kind"), [(9.99, Missing), (10.0, StayOnSpot)])

@@ -9,7 +9,8 @@ import pytest
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.policies.economics import expected_spot_seconds
-from lab.simulation.figures import closed, figures_of, ratio, student, targets_of
+from lab.simulation.estimates import ratio, student
+from lab.simulation.figures import closed, figures_of, targets_of
 from lab.simulation.grid import Cell, Contest, Pool, play_all
 from lab.simulation.memory import Knowledge, Memory, memory_of, varied
 from lab.simulation.play import (

@@ -88,15 +88,17 @@ def most_work_seconds(facts: PolicyFacts) -> float:
     Where tasks are checkpointed little is repeated, so every run's whole time counts; so it does
     where too few runs were uninterrupted. Of n runs, the next is the longest once in n + 1 times,
     and the deadline has to hold then too. So the estimate exceeds the longest by as much as that
-    exceeds the median, and by 1/n at least, n counted as 4 or more. Never less than this run's
-    longest attempt.
+    exceeds the median, and by 1/n at least, n counted as 4 or more. Where only k of the n ended
+    uninterrupted, which the longer seldom do, n counts as k²/n. Never less than this run's longest
+    attempt.
     """
     past, progress = facts.past, facts.progress
     works = past.work_seconds
     if facts.is_checkpointed or past.undisturbed < ENOUGH_TO_COMPARE:
         works = (*works, *past.whole_seconds)
     longest = max(works)
-    beyond = max(longest - median(works), longest / max(len(works), LEAST_PARTS))
+    parts = len(works) ** 2 / max(len(works), len(past.whole_seconds))
+    beyond = max(longest - median(works), longest / max(parts, LEAST_PARTS))
     return max(longest + beyond, progress.longest_seconds, progress.checkpointed_seconds)
 
 

@@ -23,8 +23,9 @@ probability that it is interrupted. If A + q·V(0) < V(0), then V(m) < V(0) for 
 otherwise: the sign does not depend on how many attempts are left. So the one expectation says when
 to leave before a budget of 3 is spent, and when to stay beyond it.
 
-**Beyond it** Spot has to save `LEAST_SAVING`. A run that leaves there loses little where the
-two are nearly equal; there, all hangs on a rate and a length that the past may have wrong.
+**A margin.** The rate and the work are of the past. So a departure from the budget of 3, in either
+direction, has to save `LEAST_SAVING` of the on-demand cost: where the two are nearly equal, being
+wrong about them costs more than being right gains.
 """
 
 from collections.abc import Callable
@@ -55,10 +56,10 @@ AWS publishes no rate for Fargate Spot. With fewer hours than the prior's, the r
 """
 
 LEAST_SAVING: Final = 0.15
-"""The part of the on-demand cost that Spot has to save beyond `BUDGET_WITHOUT_FACTS`.
+"""The part of the on-demand cost that a departure from `BUDGET_WITHOUT_FACTS` has to save.
 
-The least of 0, 0.1, 0.15 and 0.2 with which a past of half the work costs less than 10 % over the
-budget of 3 in every cell of `make simulate` (seeds 1 to 3).
+The least of 0.1, 0.15 and 0.2 with which a past of half the work costs less than 10 % over the
+budget of 3 in every cell of `make simulate` (seeds 1 to 5).
 """
 
 _HOUR: Final = 3600.0
@@ -101,13 +102,14 @@ def charged_spot_seconds(seconds: float, rate_per_hour: float) -> float:
     return max(seconds, attempts * float(MINIMUM_SECONDS))
 
 
-def costs_more(spot_usd: float, on_demand_usd: float, interruption: int) -> bool:
-    """Whether the run leaves Spot after this interruption, of a run's first, second, and so on.
+def leaves_spot(spot_usd: float, on_demand_usd: float, interruption: int) -> bool:
+    """Whether the run leaves Spot after this interruption: a run's first, second, and so on.
 
-    At equal cost it stays; beyond the budget of 3, where Spot saves `LEAST_SAVING` or more.
+    Up to 3 it stays unless on-demand saves more than `LEAST_SAVING`; beyond, only where Spot does
+    save that.
     """
-    saves = LEAST_SAVING if interruption > BUDGET_WITHOUT_FACTS else 0.0
-    return spot_usd > (1 - saves) * on_demand_usd
+    early = interruption <= BUDGET_WITHOUT_FACTS
+    return spot_usd > (1 + LEAST_SAVING if early else 1 - LEAST_SAVING) * on_demand_usd
 
 
 def auto_opinion(
@@ -135,7 +137,7 @@ def auto_opinion(
     on_spot = charged_spot_seconds(expected_spot_seconds(work, unit, start, rate), rate)
     on_demand = max(start + work, float(MINIMUM_SECONDS))
     spot_usd, on_demand_usd = on_spot * spot / _HOUR, on_demand * demand / _HOUR
-    leaves, kept = costs_more(spot_usd, on_demand_usd, interruption), f"kept by {unit:.0f} s"
+    kept = f"kept by {unit:.0f} s"
     why = (
         f"finishing is expected to cost {spot_usd:.6f} USD on Spot"
         f"{' (its rate is assumed)' * is_assumed} and {on_demand_usd:.6f} USD on"
@@ -145,10 +147,11 @@ def auto_opinion(
         f" in {evidence.hours:.1f} h of first attempts, prior 1 in 10 h), {spot:.6f} and"
         f" {demand:.6f} USD per hour"
     )
-    if leaves and spot_usd <= on_demand_usd:
-        least = f"{100 * LEAST_SAVING:.0f} % after {BUDGET_WITHOUT_FACTS} interruptions"
-        return GoOnDemand(f"{why}; Spot has to save {least}")
-    return GoOnDemand(why) if leaves else StayOnSpot(why)
+    least = f"{100 * LEAST_SAVING:.0f} %"
+    if leaves_spot(spot_usd, on_demand_usd, interruption):
+        beyond = f"; beyond 3 interruptions Spot has to save {least}"
+        return GoOnDemand(why + beyond * (spot_usd <= on_demand_usd))
+    return StayOnSpot(why + f"; on-demand would have to save {least}" * (spot_usd > on_demand_usd))
 
 
 def likely_work_seconds(facts: PolicyFacts) -> float:
