@@ -102,6 +102,13 @@ def test_the_rate_is_that_of_the_evidence_and_one_interruption_in_ten_hours() ->
     assert interruptions_per_hour(SpotEvidence(10_000, 5000)) == pytest.approx(0.5, rel=2e-3)
 
 
+def test_only_longer_runs_than_this_attempt_say_how_long_it_takes() -> None:
+    past = PreviousRuns((HOUR, 2 * HOUR, 4 * HOUR))
+    answer = opinion(past=past, progress=Progress(longest_seconds=HOUR))
+    assert not isinstance(answer, Missing)
+    assert f" {3 * HOUR:.0f} s of work left" in answer.why
+
+
 MARGIN = LEAST_SAVING * 0.25
 
 
