@@ -33,6 +33,7 @@ from spotctl.output import (
 )
 from spotctl.pause import records, refuse_while_paused
 from spotctl.project import read_project
+from spotctl.recommend import recommend
 from spotctl.redrive import as_table as table_of_messages
 from spotctl.redrive import open_queue, show_redriven
 from spotctl.replay.run import read_change, run_replay
@@ -164,7 +165,7 @@ def report(
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
-    """Show what Spot saved, what reruns cost, and the net saving, by deployment and day."""
+    """Show what Spot saved, what reruns cost, the net saving, and what to set, by deployment."""
     if in_csv and as_json is not None:
         raise RefusedError("--csv excludes --json and --table", next_step="pass one of them")
     context, output = open_stage(stage, project_dir, as_json)
@@ -173,7 +174,8 @@ def report(
     if in_csv:
         output.text(as_csv(savings))
     else:
-        output.result(as_mapping(savings), lambda: as_table(savings))
+        advice = recommend(savings, context.project.settings.spot_retries)
+        output.result(as_mapping(savings, advice), lambda: as_table(savings, advice))
     if chart is not None:
         from spotctl.chart import draw  # matplotlib takes a second to import
 

@@ -24,6 +24,7 @@ from chalicelib.core.money.report import (
 )
 from spotctl.errors import RefusedError
 from spotctl.output import clean, padded, width_of
+from spotctl.recommend import Recommendation
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -71,8 +72,8 @@ def read_report(client: "DynamoDBClient", table: str, since: str, today: date) -
     return report_of(BillTable(client, table).read_sums(days), days[0], days[-1])
 
 
-def as_mapping(report: Report) -> dict[str, Any]:
-    """Return the report for JSON, amounts in USD."""
+def as_mapping(report: Report, advice: Sequence[Recommendation] = ()) -> dict[str, Any]:
+    """Return the report for JSON, amounts in USD, and what is recommended."""
     return {
         "since": report.since,
         "until": report.until,
@@ -82,6 +83,7 @@ def as_mapping(report: Report) -> dict[str, Any]:
         "drills": report.drills.as_mapping(),
         "rates": report.rates,
         "warnings": report.warnings,
+        "recommendations": [each.as_mapping() for each in advice],
     }
 
 
@@ -104,8 +106,8 @@ def as_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def as_table(report: Report) -> str:
-    """Return the report for a terminal: days, deployments, total, rates and warnings.
+def as_table(report: Report, advice: Sequence[Recommendation] = ()) -> str:
+    """Return the report for a terminal: days, deployments, total, rates, warnings and advice.
 
     Plain text, because rich takes seconds for thousands of rows.
     """
@@ -115,6 +117,7 @@ def as_table(report: Report) -> str:
         parts += [f"Spot savings by deployment and day, {period}", *_grid(report, report.rows), ""]
     whole = (*report.deployments, report.total)
     parts += [f"Spot savings by deployment, {period}", *_grid(report, whole), "", *_lines(report)]
+    parts += [f"Recommended for {clean(str(each))}" for each in advice]
     return "\n".join(parts) + "\n"
 
 

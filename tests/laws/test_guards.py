@@ -252,13 +252,19 @@ KNOWN = facts_of(PreviousRuns((3600.0,)), Progress(), RestartOverhead(60, 30), S
 
 
 @pytest.mark.parametrize(
-    ("number", "allowed", "rerun_on"), [(20, "auto", "FARGATE_SPOT"), (21, "auto", "FARGATE")]
+    ("number", "facts", "rerun_on"),
+    [
+        (20, KNOWN, "FARGATE_SPOT"),
+        (21, KNOWN, "FARGATE"),
+        (3, Missing("it", "x"), "FARGATE_SPOT"),
+        (4, Missing("it", "x"), "FARGATE"),
+    ],
 )
-def test_where_spot_is_cheap_auto_stays_for_twenty_interruptions(
-    number: int, allowed: str, rerun_on: str
+def test_auto_is_twenty_where_spot_is_cheap_and_three_without_a_fact(
+    number: int, facts: PolicyFacts | Missing, rerun_on: str
 ) -> None:
-    run = make_run(tags=(f"spot-retries:{allowed}",))
-    decided = decided_of(number, run=run, policy=Policy(rates=RATES), facts=KNOWN)
+    run = make_run(tags=("spot-retries:auto",))
+    decided = decided_of(number, run=run, policy=Policy(rates=RATES), facts=facts)
     assert decided.rerun_on == rerun_on
 
 

@@ -227,6 +227,7 @@ def test_a_dry_run_of_a_drill_starts_and_saves_nothing(
 
 def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
     make_table(stage.client("dynamodb"), STACK)
+    assert stage.run("report").answer["recommendations"] == []
     assert "Spot savings by deployment" in stage.run("report", "--table", "--since", "7d").out
     assert stage.run("report", "--csv", "--since", "4w").out.startswith(
         '"day","deployment","runs",'
