@@ -37,9 +37,6 @@ BY_LAMBDA_ITSELF: Final = frozenset(
 )
 """Allowed and never called by our code."""
 
-FOR_A_GUARD: Final = {"react": {"dynamodb:BatchGetItem"}}
-"""Needed with `GUARD_ECONOMICS` only: it reads the daily sums."""
-
 FOR_CLOUDFORMATION: Final = "provision"
 """CloudFormation acts with its rights; `tests/unit/test_policies.py` holds those."""
 
@@ -81,8 +78,7 @@ def test_a_function_may_do_nothing_that_it_never_does(
     played = {item.path.name for item in request.session.items}
     if not played.issuperset(THE_OTHERS):
         pytest.skip(f"the calls made by {', '.join(THE_OTHERS)} are missing: run all of tests/e2e")
-    expected = BY_LAMBDA_ITSELF | FOR_A_GUARD.get(function, set())
-    assert allowed(function) - needed(stage, name_of(function)) - expected == set()
+    assert allowed(function) - needed(stage, name_of(function)) - BY_LAMBDA_ITSELF == set()
 
 
 def test_who_deploys_may_do_all_that_status_drill_and_redrive_do(

@@ -1,13 +1,22 @@
 """A real flow, started by a real worker, interrupted, rescued by the deployed zip."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import exp
 from typing import Any
 
-from localcloud.bootstrap import CLUSTER, WORK_POOL
+import pytest
+
+from chalicelib.adapters.bills import BillTable
+from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause
+from chalicelib.core.money.bill import Bill, Deployment
+from chalicelib.core.money.report import Counts, DailySum
+from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
 from localcloud.cloud import REACT, wait_for
 from localcloud.events import Delivery, Event, delay, duplicate, shuffle
 from localcloud.fargate import FAILED_STARTS, REFUSED_CAPACITY
@@ -28,6 +37,8 @@ SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OWN = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}
 OWN_TAGS = ("spot-retries:1", "team:sales")
 HELD_QUEUE = "held"
+NOTHING = (None, Decimal(0), None)
+"""Seconds, wasted ones and amounts of a bill."""
 NO_NETWORK = "Timeout waiting for network interface provisioning to complete."
 OBSERVING = "observing"
 
@@ -82,6 +93,51 @@ def test_logs_name_run_task_and_decision(moved_to_on_demand: Run) -> None:
     assert {line["flow_run_id"] for line in decided} == {run.id}
     interrupted = {life.task_arn for life in run.containers() if life.interrupted_at}
     assert {line["task_arn"] for line in decided} == interrupted
+
+
+@story
+def decided_by_cost(stage: Stage) -> Run:
+    """After 90 Spot hours with nine interruptions, three weeks ago, and an undisturbed run."""
+    ended_at = datetime.now(UTC) - timedelta(days=21)
+    bill = Bill("past", None, Deployment("past"), ended_at, FARGATE_SPOT, Cause.OTHER, *NOTHING)
+    counts = Counts(first_spot_us=90 * 3_600_000_000, first_interruptions=9)
+    past = DailySum(ended_at.date(), bill.deployment, counts)
+    assert BillTable(stage.cloud.aws.client("dynamodb"), STACK).write(bill, past, past)
+    stage.start("waits", interruptions=0, seconds=20).completes(starts=1)
+    run = stage.start("waits", tags=("spot-retries:auto",), job_variables=SIZE, interruptions=4)
+    run.interrupt_each_start(4)
+    run.completes(starts=5)
+    return run
+
+
+EXPECTATION = re.compile(
+    r"auto: finishing is expected to cost (?P<spot>[\d.]+) USD on Spot and (?P<demand>[\d.]+) USD"
+    r" on demand: (?P<work>\d+) s of work left, from the start if interrupted, (?P<start>\d+) s to"
+    r" start, (?P<rate>[\d.]+) interruptions per Spot hour \((?P<events>\d+) in (?P<hours>[\d.]+) h"
+    r" of first attempts, prior 1 in 10 h\), (?P<spot_hour>[\d.]+) and (?P<demand_hour>[\d.]+) USD"
+    r" per hour"
+)
+
+
+def test_auto_stays_on_spot_beyond_three_and_the_annotation_has_the_figures_to_check_it_by_hand(
+    decided_by_cost: Run,
+) -> None:
+    run = decided_by_cost
+    assert run.capacities() == ["FARGATE_SPOT"] * 5
+    annotation = run.cloud.prefect.annotation(run.id).replace("\\", "")
+    shown = EXPECTATION.search(annotation)
+    assert shown, annotation
+    said = {name: float(figure) for name, figure in shown.groupdict().items()}
+    hourly = [float(price(Decimal(3600), capacity)) for capacity in ("FARGATE_SPOT", "FARGATE")]
+    assert [said["spot_hour"], said["demand_hour"]] == pytest.approx(hourly, abs=1e-6)
+    assert said["rate"] == pytest.approx((1 + said["events"]) / (10 + said["hours"]), abs=1e-3)
+    a_second = said["rate"] / 3600
+    needs = said["start"] + said["work"]
+    on_spot = (exp(a_second * needs) - 1) / a_second
+    charged_for = max(on_spot, 60 * (1 + a_second * on_spot))
+    assert said["spot"] == pytest.approx(charged_for / 3600 * said["spot_hour"], rel=0.02)
+    assert said["demand"] == pytest.approx(max(needs, 60) / 3600 * said["demand_hour"], rel=0.02)
+    assert not run.verdict(budget=20).findings
 
 
 @story
