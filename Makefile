@@ -87,7 +87,7 @@ site: .venvs/docs/ready
 	@.venvs/docs/bin/python -m tools.site build/docs
 
 .PHONY: simulate
-simulate: .venv/ready  ## Which setting is mine? Budgets and guards, simulated; RUNS=, SEED=
+simulate: .venv/ready  ## Which setting is mine? Budgets and auto, simulated: ten minutes; RUNS=, SEED=
 	@$(VENV)/python -m lab.simulation $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: prices

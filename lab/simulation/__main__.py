@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
+from lab.simulation.chart import draw
 from lab.simulation.figures import figures_of, targets_of
 from lab.simulation.grid import Contest, play_all
 from lab.simulation.work import platform_of
@@ -39,8 +40,9 @@ def main(
     targets = targets_of(contest, found)
     for name, written in (("simulation", figures), ("auto", targets)):
         (BUILD / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
+    draw(figures, BUILD / "auto.svg")
     print(json.dumps(targets, indent=1))
-    print("written: build/simulation.json and build/auto.json")
+    print("written: build/simulation.json, build/auto.json and build/auto.svg")
 
 
 if __name__ == "__main__":

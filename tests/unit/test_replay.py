@@ -225,6 +225,40 @@ def test_a_run_that_was_over_when_spot_took_its_task_is_finished(
     assert course.played[-1].rerun_on == ""
 
 
+def a_day_later(run: RecordedRun) -> RecordedRun:
+    def moved_bill(bill: Bill) -> Bill:
+        begins, ends = bill.began_at, bill.ended_at
+        assert begins is not None
+        return replace(bill, began_at=begins + seconds(86_400), ended_at=ends + seconds(86_400))
+
+    attempts = [replace(each, bill=moved_bill(each.bill)) for each in run.attempts]
+    return replace(run, attempts=tuple(attempts))
+
+
+LOST = history(taken(FARGATE), done(on=FARGATE, lasts=10 * HOUR))
+KEPT = history(taken(SPOT, wasted=300), done(on=SPOT, lasts=10 * HOUR))
+TAKEN_FIVE_TIMES = history(*[taken(FARGATE if n == 4 else SPOT, wasted=300) for n in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("earlier", "run", "decided"),
+    [
+        ([LOST] * 12, history(taken(), done(lasts=12 * HOUR)), [FARGATE]),
+        ([KEPT] * 12, history(taken(), done(lasts=12 * HOUR)), [SPOT]),
+        ([LOST] * 8, history(taken(), done(lasts=12 * HOUR)), [SPOT]),
+        ([KEPT] * 12, TAKEN_FIVE_TIMES, [SPOT] * 5),
+        ([], TAKEN_FIVE_TIMES, [SPOT] * 3 + [FARGATE]),
+    ],
+    ids=["lost, often", "kept, often", "nine Spot hours", "kept, the fifth", "no history"],
+)
+def test_auto_is_replayed_by_what_the_record_showed_at_the_time(
+    earlier: list[RecordedRun], run: RecordedRun, decided: list[str]
+) -> None:
+    """Of an hour that Spot takes: all is wasted, or five minutes of it."""
+    *_, course = replay([*earlier, a_day_later(run)], Policy(spot_retries="auto"))
+    assert [played.rerun_on for played in course.played if played.rerun_on] == decided
+
+
 NOT_ASKED = "1 reruns on Spot are decided by the budget alone"
 
 
