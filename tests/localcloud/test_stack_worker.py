@@ -15,10 +15,10 @@ from tests.localcloud.stacks import API_KEY, StackUnderTest
 
 PREFECT = """\
 # Stands for the worker: prints what it was given, and answers its health check.
-import http.server, json, os, sys
+import http.server, json, os, sys, time
 print(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ)}), flush=True)
-if os.environ["PREFECT_LOGGING_LEVEL"] == "DIES":
-    sys.exit(1)
+if os.environ["PREFECT_LOGGING_LEVEL"] == "DEAF":
+    time.sleep(600)
 
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -47,7 +47,7 @@ def fargate(account: EmulatedAws, tmp_path_factory: pytest.TempPathFactory) -> I
     (programs / "prefect").write_text(f"#!/bin/sh\n{command}\n")
     (programs / "prefect").chmod(0o755)
     (programs / "python").symlink_to(sys.executable)
-    timings = Timings(0.05, 0.05, 0.1, health_check_scale=0.01, service_seconds=0.1)
+    timings = Timings(0.05, 0.05, 0.1, health_check_scale=0.01, start_period_scale=0.001, service_seconds=0.1)
     with (
         Supervisor.open(folder) as supervisor,
         Fargate(
@@ -84,16 +84,26 @@ def test_a_worker_starts_with_its_key_is_replaced_by_an_update_and_ends_with_the
     assert not any(life.exited is None for life in fargate.ledger() if life.started)
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"ApiKeyParameter": "/missing"}, "unable to pull secrets"),
+        ({"LogLevel": "DEAF"}, "failed container health checks"),
+    ],
+    ids=["it never starts", "it is never healthy"],
+)
 def test_update_to_a_worker_that_fails_is_rolled_back_to_the_one_that_runs(
-    stack: StackUnderTest,
+    stack: StackUnderTest, changes: dict[str, str], why: str
 ) -> None:
     stack.create(stack.full())
     before = stack.outputs()["WorkerTaskDefinitionArn"]
-    assert stack.update(stack.full(LogLevel="DIES")) == "UPDATE_ROLLBACK_COMPLETE"
+    [worker] = tasks(stack)
+    assert stack.update(stack.full(**changes)) == "UPDATE_ROLLBACK_COMPLETE"
     [(resource, reason)] = stack.failures()
     assert resource == "WorkerService"
     assert "Circuit Breaker was triggered" in reason
-    assert len(tasks(stack, "STOPPED")) >= 3
+    failed = tasks(stack, "STOPPED")
+    assert len(failed) >= 3
+    assert all(why in task["stoppedReason"] for task in failed[:3])
     assert stack.outputs()["WorkerTaskDefinitionArn"] == before
-    [task] = wait_until(lambda: tasks(stack))
-    assert task["taskDefinitionArn"] == before
+    assert [task["taskArn"] for task in tasks(stack)] == [worker["taskArn"]], "it went on"
