@@ -16,11 +16,11 @@ deployment circuit breaker detects failures"), with its defaults, as the stack h
 
 So a container that starts and exits before its health check failed counts nowhere, and its
 deployment stays IN_PROGRESS: the API reference counts the same way (Deployment, `failedTasks`).
-That is disputed. In aws/containers-roadmap#1206 users saw such tasks never counted, and AWS answered
-in 2021 that one which fails before its health is reported no longer sets the count to 0, and that a
-service with health checks is given up; AWS's re:Post names "a task stopped" among the causes of a
-broken circuit. Here the least kind of these holds: nobody is to count on ECS for giving up a worker
-that exits at once, as it does when Prefect answers with a 4xx.
+That is disputed. In aws/containers-roadmap#1206 users saw such tasks never counted; AWS answered
+there in 2021 that one which fails before its health is reported no longer sets the count to 0, and
+that a service with health checks is given up; AWS's re:Post names tasks that stopped among the
+causes of a broken circuit. Here the least kind of these holds: nobody is to rely on ECS to give up
+a worker that exits at once, as it does when Prefect answers with a 4xx.
 """
 
 import math
@@ -152,7 +152,9 @@ def _report(
     deployment: dict[str, Any] = service.deployments[0]
     definition = backend.describe_task_definition(deployment["taskDefinition"])
     is_checked = bool(definition.container_definitions[0].get("healthCheck"))
-    stopped = [t for t in _tasks_of(backend, service, "STOPPED") if t.started_by == deployment["id"]]
+    stopped = [
+        t for t in _tasks_of(backend, service, "STOPPED") if t.started_by == deployment["id"]
+    ]
     failed = failures_of(map(describe, [*stopped, *tasks]), is_checked=is_checked)
     deployment.update(runningCount=running, pendingCount=len(tasks) - running, failedTasks=failed)
     healthy = [t for t in tasks if not is_checked or describe(t)["healthStatus"] == "HEALTHY"]

@@ -271,8 +271,9 @@ class Fargate:
         Those within `startPeriod` count for nothing. What comes after the first verdict is not
         emulated: one check takes a process.
         """
-        failed, ends = 0, time.monotonic() + (
-            check.get("startPeriod", 0) * self.timings.start_period_scale
+        failed, ends = (
+            0,
+            time.monotonic() + (check.get("startPeriod", 0) * self.timings.start_period_scale),
         )
         while not life.wake.wait(check["interval"] * self.timings.health_check_scale):
             if _passes(check, environment):

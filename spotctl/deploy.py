@@ -12,8 +12,10 @@ from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.output import Row, State, failed, ok
 from spotctl.policies import write_policies
+from spotctl.status import stopped
 from spotctl.status.provisioning import FUNCTION, READY, SETTLED, Provisioned, provision
 from spotctl.status.stack import describe_stack
+from spotctl.status.stopped import Stopped
 
 PAUSE_SECONDS: Final = 5.0
 LONGEST: Final = timedelta(minutes=45)
@@ -23,6 +25,8 @@ MOST_WAITS_FOR_WORKER: Final = 24
 MOST_ERRORS: Final = 5
 """How often in a row `provision` may fail: its role takes a while to apply after a first deploy."""
 
+_CLOCKS_DIFFER: Final = timedelta(minutes=1)
+"""At most, this machine's and ECS's."""
 _STACK_CHANGES: Final = frozenset({"creating", "updating", "deleting", "recovering"})
 _NEXT_STEP: Final = "fix it, then run spotctl deploy again"
 
@@ -49,10 +53,12 @@ def deploy(context: Context) -> list[Row]:
     context.aws.client("lambda").get_waiter("function_active_v2").wait(
         FunctionName=project.function_name(FUNCTION)
     )
-    rows = [ok("chalice deploy", "the functions are deployed"), _provision(context)]
-    if rows[-1].state is State.OK and not project.is_rescue_only:
-        _wait_for_worker(context)
-    return rows
+    worker = _Worker(context)
+    rows = [ok("chalice deploy", "the functions are deployed"), _provision(context, worker)]
+    if rows[-1].state is State.OK:
+        _wait_for_heartbeat(context, worker)
+        return rows
+    return [*rows, *stopped.rows(worker.stopped, runs=False, is_steady=False)]
 
 
 def next_after(answers: Sequence[Provisioned]) -> Next:
@@ -74,7 +80,30 @@ def next_after(answers: Sequence[Provisioned]) -> Next:
     return Next.GIVE_UP if latest.state in SETTLED or failed_now else Next.WAIT
 
 
-def _provision(context: Context) -> Row:
+class _Worker:
+    """Why the worker's newest task stopped during this deploy: printed once, and kept.
+
+    Where the stack is rolled back, ECS and CloudWatch Logs have nothing of it afterwards.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.stopped: Stopped | None = None
+        self._context, self._since = context, context.now() - _CLOCKS_DIFFER
+
+    def show(self) -> None:
+        """Look once."""
+        found, before = stopped.read(self._context), self.stopped
+        if found is None or (found.age and self._context.now() - found.age < self._since):
+            return
+        self.stopped = found
+        if before and (found.reason, found.log) == (before.reason, before.log):
+            return
+        self._context.progress(f"worker: {found.reason}; {found.next_step}")
+        for line in found.log:
+            self._context.progress(f"worker's log: {line}")
+
+
+def _provision(context: Context, worker: _Worker) -> Row:
     answers: list[Provisioned] = []
     shown = ""
     ends_at = context.now() + LONGEST
@@ -84,6 +113,8 @@ def _provision(context: Context) -> Row:
         if (line := _line(context, answer)) != shown:
             context.progress(f"provision: {line}")
             shown = line
+        if answer.state in _STACK_CHANGES and not context.project.is_rescue_only:
+            worker.show()
         match next_after(answers):
             case Next.DONE:
                 return ok("provision", "up to date")
@@ -98,8 +129,10 @@ def _provision(context: Context) -> Row:
                 context.pause(PAUSE_SECONDS)
 
 
-def _wait_for_worker(context: Context) -> None:
+def _wait_for_heartbeat(context: Context, worker: _Worker) -> None:
     """Wait two minutes at most for the worker's first heartbeat; the status then shows the rest."""
+    if context.project.is_rescue_only:
+        return
     for number in range(MOST_WAITS_FOR_WORKER):
         try:
             workers = context.prefect.workers(context.project.settings.work_pool)
@@ -109,6 +142,7 @@ def _wait_for_worker(context: Context) -> None:
             return
         if number == 0:
             context.progress("worker: waiting for its first heartbeat in Prefect")
+        worker.show()
         context.pause(PAUSE_SECONDS)
 
 

@@ -47,7 +47,9 @@ def fargate(account: EmulatedAws, tmp_path_factory: pytest.TempPathFactory) -> I
     (programs / "prefect").write_text(f"#!/bin/sh\n{command}\n")
     (programs / "prefect").chmod(0o755)
     (programs / "python").symlink_to(sys.executable)
-    timings = Timings(0.05, 0.05, 0.1, health_check_scale=0.01, start_period_scale=0.001, service_seconds=0.1)
+    timings = Timings(
+        0.05, 0.05, 0.1, health_check_scale=0.01, start_period_scale=0.001, service_seconds=0.1
+    )
     with (
         Supervisor.open(folder) as supervisor,
         Fargate(
