@@ -10,8 +10,8 @@ from typing import Final
 
 KEPT_UNRESERVED: Final = 100
 """Executions that Lambda keeps for functions that reserve none: API reference of Lambda,
-PutFunctionConcurrency. On accounts with a quota of 10 or 50, its refusals name that as the least;
-but none of them can reserve anything."""
+PutFunctionConcurrency. Accounts with a quota of 10 or 50 are reported to be refused with that as the
+least, so they can reserve nothing."""
 
 
 @dataclass(frozen=True, slots=True)
