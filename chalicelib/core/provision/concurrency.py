@@ -10,8 +10,8 @@ from typing import Final
 
 KEPT_UNRESERVED: Final = 100
 """Executions that Lambda keeps for functions that reserve none: API reference of Lambda,
-PutFunctionConcurrency. Accounts with a quota of 10 or 50 are reported to be refused with that as the
-least, so they can reserve nothing."""
+PutFunctionConcurrency. Accounts with a quota of 10 or 50 are reported to be refused with that as
+the least, so they can reserve nothing."""
 
 
 @dataclass(frozen=True, slots=True)
