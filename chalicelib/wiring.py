@@ -196,9 +196,10 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             use_spot=chosen.use_spot,
             work_pool=chosen.work_pool,
             pool_template=infra.load("base-job-template.json"),
-            functions=function_names(chosen.stage),
+            functions=(names := function_names(chosen.stage)),
             ends_runs=chosen.mode.ends_runs,
             log_retention_days=chosen.log_retention_days,
+            concurrency=dict(zip(names, (chosen.react_concurrency, 0, 1, 0), strict=True)),
         ),
         aws=AwsAccount(
             cloudformation=boto3.client("cloudformation"),

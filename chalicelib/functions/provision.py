@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
 from chalicelib.core.provision import model
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.images import worker_flaw
 from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
 from chalicelib.errors import (
+    ConcurrencyError,
     ConcurrentUpdateError,
     NotProvisionedError,
     PrefectConflictError,
@@ -65,6 +67,7 @@ class ProvisionReport:
     steps: tuple[str, ...]
     overtaken: tuple[str, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
 
     @property
     def summary(self) -> Mapping[str, object]:
@@ -74,10 +77,13 @@ class ProvisionReport:
         `deleting`, `recovering` (from what `problems` says): CloudFormation is at work; a later
         call goes on. `blocked`, `failed`: an operator has to do what `problems` says.
         `steps` were done, or with `dry_run` would be. `problems`: each with `error`, its name, and
-        `message`, which ends with the next step.
+        `message`, which ends with the next step. `warnings`: the same; they stand in no way.
         """
-        problems = [{"error": each.name, "message": each.message} for each in self.problems]
-        return {**asdict(self), "state": self.state.value, "problems": problems}
+        found = {
+            kind: [{"error": each.name, "message": each.message} for each in each_of]
+            for kind, each_of in (("problems", self.problems), ("warnings", self.warnings))
+        }
+        return {**asdict(self), "state": self.state.value, **found}
 
 
 def provision(context: ProvisionContext, event: object) -> ProvisionReport:
@@ -92,16 +98,20 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     observed = _observe(context)
     status = observed.stack.status if observed.stack else ""
     planned = plan(context.desired, observed)
-    overtaken = () if dry_run else _perform_all(context, planned)
-    is_undone = bool(overtaken or (dry_run and planned.steps))
+    overtaken, refused = ([], []) if dry_run else _perform_all(context, planned)
+    done = [step for step in planned.steps if step not in (*overtaken, *(s for s, _ in refused))]
+    unreserved = _unreserved(planned) if dry_run else [problem for _, problem in refused]
+    # Lambda may refuse a reservation each time, and a dry run cannot know.
+    is_undone = bool(overtaken or (dry_run and len(done) > len(unreserved)))
     is_pending = is_undone and planned.state is ProvisionState.READY
     report = ProvisionReport(
         state=ProvisionState.PENDING if is_pending else planned.state,
         dry_run=dry_run,
         stack={"name": context.desired.stack_name, "status": status},
-        steps=tuple(describe(step) for step in planned.steps if step not in overtaken),
+        steps=tuple(map(describe, done)),
         overtaken=tuple(map(describe, overtaken)),
         problems=planned.problems,
+        warnings=(*planned.warnings, *unreserved),
     )
     context.log.info("provisioned", **report.summary)
     if report.problems and given.get("source") == "aws.events":
@@ -117,13 +127,13 @@ def _observe(context: ProvisionContext) -> Observed:
     """Read all, a known failure as a problem; AWS first, since Prefect may take all the time."""
     desired = context.desired
     problems: list[Problem] = []
+    warnings: list[Problem] = []
 
     def read(call: Callable[[], T]) -> T | None:
         try:
             return call()
         except PrefectSpotError as error:
-            name = type(error).__name__.removesuffix("Error")
-            problems.append(Problem(name, error.what, error.next_step))
+            (warnings if isinstance(error, ConcurrencyError) else problems).append(_problem(error))
             return None
 
     aws, credential = context.aws, desired.credential
@@ -135,6 +145,7 @@ def _observe(context: ProvisionContext) -> Observed:
             has_role = aws.has_service_linked_role()
     arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
+    concurrency = read(lambda: aws.read_concurrency(desired.concurrency)) or Concurrency()
     retentions = aws.read_retentions(desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None
@@ -143,8 +154,13 @@ def _observe(context: ProvisionContext) -> Observed:
         if flaw := worker_flaw(desired.parameters["WorkerImage"], version):
             problems.append(Problem("WorkerNewerThanServer", *flaw))
     return Observed(
-        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems)
-    )
+        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems),
+        concurrency, tuple(warnings),
+    )  # fmt: skip
+
+
+def _problem(error: PrefectSpotError) -> Problem:
+    return Problem(type(error).__name__.removesuffix("Error"), error.what, error.next_step)
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:
@@ -164,9 +180,25 @@ def _work_pool(context: ProvisionContext) -> WorkPool | None:
     return pool
 
 
-def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
-    """Perform the steps; return those that another caller did first."""
-    overtaken = []
+def _unreserved(planned: Plan) -> list[Problem]:
+    """What the next call tries to reserve."""
+    next_step = "wait for the next run of provision; where that changes nothing, its log says why"
+    return [
+        Problem("Concurrency", f"{step.function} has no reserved concurrency yet", next_step)
+        for step in planned.steps
+        if isinstance(step, model.PutConcurrency)
+    ]
+
+
+def _perform_all(
+    context: ProvisionContext, planned: Plan
+) -> tuple[list[Step], list[tuple[Step, Problem]]]:
+    """Perform the steps; return those that another caller did first, and those refused, with why.
+
+    What is refused stands in the way of nothing, and the next call tries it again.
+    """
+    overtaken: list[Step] = []
+    refused: list[tuple[Step, Problem]] = []
     for step in planned.steps:
         try:
             match step:
@@ -179,4 +211,6 @@ def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
         except (ConcurrentUpdateError, PrefectConflictError) as error:
             context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
-    return tuple(overtaken)
+        except ConcurrencyError as error:
+            refused.append((step, _problem(error)))
+    return overtaken, refused

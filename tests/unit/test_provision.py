@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from operator import itemgetter
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,6 +19,7 @@ from localcloud import moto_additions
 from tests.provision_bench import Bench, empty_account
 from tests.provisioning import (
     ACCOUNT,
+    CONCURRENCY,
     PARAMETER,
     QUEUE_ARN,
     REGION,
@@ -27,6 +29,8 @@ from tests.provisioning import (
     make_desired,
     make_target,
 )
+
+SCHEDULED = {"source": "aws.events", "detail-type": "Scheduled Event"}
 
 
 @pytest.fixture
@@ -63,6 +67,7 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
         "CreateServiceLinkedRole",
         "CreateStack",
         *["PutTargets", "PutFunctionEventInvokeConfig"] * 3,
+        *["PutFunctionConcurrency"] * 2,
         "WorkPool.create",
     ]
     assert bench.stack()["Tags"][0]["Key"] == TEMPLATE_TAG
@@ -82,7 +87,7 @@ def test_a_dry_run_reports_what_would_be_restored_as_pending(ready: Bench) -> No
     ready.deploy()
     report = ready.provision(dry_run=True)
     assert report.state is ProvisionState.PENDING
-    assert len(report.steps) == 3
+    assert len(report.steps) == 5
     assert ready.changes == []
     assert ready.provision(dry_run=False).state is ProvisionState.READY
 
@@ -114,6 +119,67 @@ def test_the_logs_of_our_functions_are_kept_as_long_as_is_set_once_lambda_has_ma
     assert ready.provision().steps == ()
     found = {g["logGroupName"]: g.get("retentionInDays") for g in ready.log_groups()}
     assert found == {own: 14, others: None}
+
+
+def test_what_a_new_account_cannot_reserve_is_a_warning_and_no_step(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "10")
+    reports = bench.until_ready()
+    assert not any("Concurrency" in change for change in bench.changes)
+    for report in (*reports, bench.provision(dry_run=True), bench.provision(**SCHEDULED)):
+        [warning] = cast("Any", report.summary["warnings"])
+        assert warning["error"] == "Concurrency"
+        assert "leaves 10 of 10 concurrent executions" in warning["message"]
+        assert "ask for a quota of 111" in warning["message"]
+    monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "1000")
+    assert bench.provision().warnings == ()
+    assert [*bench.reserved().values()] == [10, 1, None]
+
+
+def test_a_reservation_that_lambda_refuses_is_a_warning_and_the_rest_is_done(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the right is missing, or others reserve what was free."""
+    monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "1000")
+    bench.until_ready()
+    bench.deploy()
+    bench.pools.pools.clear()
+    report = late(bench, lambda: monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "10"))
+    assert (report.state, report.overtaken, report.problems) == (ProvisionState.READY, (), ())
+    assert not any("reserve" in step for step in report.steps)
+    assert f"create the work pool {WORK_POOL}" in report.steps
+    refused = [warning.what for warning in report.warnings]
+    assert [what.partition(" has no ")[0] for what in refused] == list(CONCURRENCY)
+    assert all("below its minimum value" in what for what in refused)
+    # A dry run reserves nothing, and cannot learn that.
+    monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "1000")
+    looked = bench.provision(dry_run=True)
+    assert (looked.state, len(looked.steps)) == (ProvisionState.READY, 2)
+    assert ["has no reserved concurrency yet" in each.what for each in looked.warnings] == 2 * [
+        True
+    ]
+
+
+@pytest.mark.parametrize("operation", ["GetAccountSettings", "GetFunctionConcurrency"])
+def test_without_the_right_to_read_the_concurrency_nothing_is_reserved_and_the_rest_is_done(
+    bench: Bench, operation: str
+) -> None:
+    def refuse(model: Any, **_: Any) -> Any:
+        error = {"Code": "AccessDeniedException", "Message": f"not authorized: {model.name}"}
+        return SimpleNamespace(status_code=403), {"Error": error}
+
+    context = bench.context()
+    events, name = context.aws.lambdas.meta.events, f"before-call.lambda.{operation}"
+    events.register(name, refuse)
+    try:
+        bench.until_ready()
+        [warning] = bench.provision(**SCHEDULED).warnings
+    finally:
+        events.unregister(name, refuse)
+    assert operation in warning.what
+    assert "spotctl deploy" in warning.next_step
+    assert "PutFunctionConcurrency" not in bench.changes
 
 
 # Two calls that overlap.
@@ -262,9 +328,6 @@ def test_all_problems_are_reported_at_once(bench: Bench) -> None:
     bench.desired = make_desired(subnet_ids=("subnet-0123456789abcdef0",))
     bench.pools.failure = PrefectUnavailableError("no", next_step="none")
     assert [p.name for p in bench.provision().problems] == ["Network", "PrefectUnavailable"]
-
-
-SCHEDULED = {"source": "aws.events", "detail-type": "Scheduled Event"}
 
 
 def test_a_scheduled_call_raises_its_problems_once_it_has_repaired_what_it_can(
