@@ -168,7 +168,7 @@ def test_a_worker_with_a_wrong_key_is_explained_until_the_key_is_corrected(
     for name, value in stack.aws.environment().items():
         monkeypatch.setenv(name, value)
     ssm, wrong = stack.aws.client("ssm"), "pnu_wrong0123456789"
-    key = {"Name": f"/{stack.name}/key", "Type": "SecureString", "Overwrite": True}
+    key: Any = {"Name": f"/{stack.name}/key", "Type": "SecureString", "Overwrite": True}
     ssm.put_parameter(**key, Value=wrong)
     lines: list[str] = []
     seen: list[Row] = []
