@@ -109,7 +109,8 @@ def reconcile_services(
             placed, _refused = run_tasks(backend, request)
             current += placed
         is_replaced = _report(backend, service, current[:desired], outdated, describe)
-        for task in [*outdated * (is_replaced or not is_active), *current[desired:]]:
+        surplus = outdated if is_replaced or not is_active else []
+        for task in [*surplus, *current[desired:]]:
             stop(task.task_arn, f"Scaling activity initiated by (deployment {deployment['id']})")
 
 

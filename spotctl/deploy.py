@@ -55,10 +55,11 @@ def deploy(context: Context) -> list[Row]:
     )
     worker = _Worker(context)
     rows = [ok("chalice deploy", "the functions are deployed"), _provision(context, worker)]
-    if rows[-1].state is State.OK:
-        _wait_for_heartbeat(context, worker)
-        return rows
-    return [*rows, *stopped.rows(worker.stopped, runs=False, is_steady=False)]
+    if rows[-1].state is not State.OK:
+        return [*rows, *stopped.rows(worker.stopped, runs=False, is_steady=False)]
+    if not project.is_rescue_only:
+        _wait_for_worker(context, worker)
+    return rows
 
 
 def next_after(answers: Sequence[Provisioned]) -> Next:
@@ -129,10 +130,8 @@ def _provision(context: Context, worker: _Worker) -> Row:
                 context.pause(PAUSE_SECONDS)
 
 
-def _wait_for_heartbeat(context: Context, worker: _Worker) -> None:
+def _wait_for_worker(context: Context, worker: _Worker) -> None:
     """Wait two minutes at most for the worker's first heartbeat; the status then shows the rest."""
-    if context.project.is_rescue_only:
-        return
     for number in range(MOST_WAITS_FOR_WORKER):
         try:
             workers = context.prefect.workers(context.project.settings.work_pool)

@@ -150,8 +150,9 @@ def _newest(ecs: Any, context: Context) -> tuple[Task, str] | None:
 
 
 def _has_failed(task: Task) -> bool:
-    is_scaled_in = task.stopped_reason.startswith("Scaling activity initiated by")
-    return not is_scaled_in and task.stop_code != "UserInitiated"
+    if task.stop_code == "ServiceSchedulerInitiated":  # scaled in, replaced, its service deleted
+        return "health check" in task.stopped_reason
+    return task.stop_code != "UserInitiated"
 
 
 def _reason(task: Task) -> str:
