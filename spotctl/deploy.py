@@ -3,6 +3,7 @@
 A schedule calls `provision` as well; here it is called every five seconds, and its progress shown.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import Enum, auto
@@ -27,6 +28,8 @@ MOST_ERRORS: Final = 5
 
 _CLOCKS_DIFFER: Final = timedelta(minutes=1)
 """At most, this machine's and ECS's."""
+_VARIES: Final = re.compile(r"\b[0-9a-f-]{8,}\b|\d+(?:[:.,]\d+)+|\d{4,}")
+"""Ids, times and ports in a log; a status or exit code is shorter."""
 _STACK_CHANGES: Final = frozenset({"creating", "updating", "deleting", "recovering"})
 _NEXT_STEP: Final = "fix it, then run spotctl deploy again"
 
@@ -84,21 +87,25 @@ def next_after(answers: Sequence[Provisioned]) -> Next:
 class _Worker:
     """Why the worker's newest task stopped during this deploy: printed once, and kept.
 
-    Where the stack is rolled back, ECS and CloudWatch Logs have nothing of it afterwards.
+    Where the stack is rolled back, ECS and CloudWatch Logs have nothing of it afterwards. Another
+    task with other times and ids in its log stopped for the same reason.
     """
 
     def __init__(self, context: Context) -> None:
         self.stopped: Stopped | None = None
+        self._printed: set[str] = set()
         self._context, self._since = context, context.now() - _CLOCKS_DIFFER
 
     def show(self) -> None:
         """Look once."""
-        found, before = stopped.read(self._context), self.stopped
+        found = stopped.read(self._context)
         if found is None or (found.age and self._context.now() - found.age < self._since):
             return
         self.stopped = found
-        if before and (found.reason, found.log) == (before.reason, before.log):
+        same = _VARIES.sub("", "\n".join((found.reason, *found.log)))
+        if same in self._printed:
             return
+        self._printed.add(same)
         self._context.progress(f"worker: {found.reason}; {found.next_step}")
         for line in found.log:
             self._context.progress(f"worker's log: {line}")

@@ -1,7 +1,8 @@
 """The worker's newest stopped task and its log, as status and deploy show them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 from botocore.stub import Stubber
@@ -293,8 +294,8 @@ REASON: Final = "Essential container in task exited (EssentialContainerExited)"
     ("states", "rows"),
     [
         (["creating"] * 4 + ["ready"], []),
-        (["creating"] * 4 + ["recovering"], [f"0 min ago: {REASON}", "401 | Exit"]),
-        (["creating", "updating", "updating", "updating", "blocked"], [REASON, "401 | Exit"]),
+        (["creating"] * 4 + ["recovering"], [f"0 min ago: {REASON}", "refused | Exit"]),
+        (["creating", "updating", "updating", "updating", "blocked"], [REASON, "refused | Exit"]),
     ],
     ids=["it starts after all", "it is rolled back", "something else blocks"],
 )
@@ -307,16 +308,15 @@ def test_a_deploy_shows_once_why_the_worker_stops_and_again_when_it_fails(
     waiting = list(states)
 
     def provision(_event: object) -> LambdaAnswer:
-        if len(waiting) in (4, 3):  # twice the same
-            worker.print(worker.stop(MEANWHILE), "401", "Exit")
+        if len(waiting) in (4, 3):  # twice the same, but for the time and an id
+            id_and_time = f"{uuid4()} 12:00:0{len(waiting)}"
+            worker.print(worker.stop(MEANWHILE), f"{id_and_time} refused", "Exit")
         return LambdaAnswer({"state": waiting.pop(0)})
 
     worker.bench.reply = provision
     done = deploy(worker.context(progress=lines.append))
-    assert [line for line in lines if line.startswith("worker's log")] == [
-        "worker's log: 401",
-        "worker's log: Exit",
-    ]
+    log = [line for line in lines if line.startswith("worker's log")]
+    assert [line.split()[-1] for line in log] == ["refused", "Exit"]
     [shown] = [line for line in lines if line.startswith("worker: ") and "heartbeat" not in line]
     assert shown.startswith(f"worker: {REASON}")
     assert [row.part for row in done[2:]] == ["worker: stopped task", "worker: log"][: len(rows)]
@@ -335,3 +335,35 @@ def test_a_deploy_that_may_not_read_the_stopped_tasks_goes_on(worker: Worker) ->
     assert {row.state for row in rows} == {State.OK}
     [line] = [line for line in lines if "you are not authorized" in line]
     assert line.endswith("allow your AWS identity ListTasks")
+
+
+def test_a_deploy_shows_each_reason_of_the_worker_and_a_log_that_comes_late(worker: Worker) -> None:
+    worker.bench.deploy_functions()
+    lines: list[str] = []
+    late = worker.stop(MEANWHILE)
+    steps: list[Callable[[], Any]] = [
+        lambda: None,
+        lambda: worker.print(late, "401 Unauthorized"),
+        lambda: worker.stop({**MEANWHILE, "containers": [{"exitCode": 137}]}),
+        lambda: worker.print(worker.stop(MEANWHILE), "403 Forbidden"),
+    ]
+
+    def provision(_event: object) -> LambdaAnswer:
+        if not steps:
+            return LambdaAnswer({"state": "blocked"})
+        steps.pop(0)()
+        return LambdaAnswer({"state": "creating"})
+
+    worker.bench.reply = provision
+    deploy(worker.context(progress=lines.append))
+    shown = [line for line in lines if line.startswith("worker")]
+    expected = [
+        "code is 1; no log",
+        "code is 1; correct",
+        "401",
+        "code is 137",
+        "code is 1;",
+        "403",
+    ]
+    assert len(shown) == len(expected)
+    assert all(text in line for text, line in zip(expected, shown, strict=True)), shown
