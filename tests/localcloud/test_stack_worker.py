@@ -180,19 +180,23 @@ def test_a_worker_with_a_wrong_key_is_explained_until_the_key_is_corrected(
         return LambdaAnswer({"state": states.get(stack.status(), "failed")})
 
     def pause(seconds: float) -> None:
-        if tasks(stack, "STOPPED") and not seen:
+        ended = [life for life in fargate.ledger() if life.cluster_arn.endswith(stack.name)]
+        ended = [life for life in ended if life.stopped]
+        if ended and not seen:
             seen.extend(stack_status.rows(stack_status.read(context), context.project))
-        if len(tasks(stack, "STOPPED")) > 3:
+        if len(ended) > 3:
             fargate.timings = timings
             ssm.put_parameter(**key, Value=API_KEY)
         time.sleep(seconds / 10)
 
     moto_additions.connect_lambda(LambdaHooks(provision, provision))
-    with ScriptedServer([answer(401, {"detail": "Invalid credentials"})]) as server:
-        url = f"{server.url}/api"
-        context = operator_of(stack, tmp_path, url)
-        rows = deploy(replace(context, pause=pause, progress=lines.append))
-    moto_additions.connect_lambda(None)
+    try:
+        with ScriptedServer([answer(401, {"detail": "Invalid credentials"})]) as server:
+            url = f"{server.url}/api"
+            context = operator_of(stack, tmp_path, url)
+            rows = deploy(replace(context, pause=pause, progress=lines.append))
+    finally:
+        moto_additions.connect_lambda(None)
     assert [row.state for row in rows] == [State.OK, State.OK]
     shown = {row.part: row for row in seen}
     reason = "Essential container in task exited (EssentialContainerExited)"
