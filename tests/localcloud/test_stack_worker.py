@@ -164,7 +164,7 @@ def test_a_worker_with_a_wrong_key_is_explained_until_the_key_is_corrected(
 ) -> None:
     """It exits before its first health check: the circuit breaker does not count that."""
     timings = fargate.timings
-    monkeypatch.setattr(fargate, "timings", replace(timings, health_check_scale=1.0))
+    monkeypatch.setattr(fargate, "timings", replace(timings, health_check_scale=10))
     for name, value in stack.aws.environment().items():
         monkeypatch.setenv(name, value)
     ssm, wrong = stack.aws.client("ssm"), "pnu_wrong0123456789"
