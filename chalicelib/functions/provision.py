@@ -6,7 +6,7 @@ read by none, so there a problem is raised, and the function's alarm reports it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
@@ -19,6 +19,8 @@ from chalicelib.errors import (
     ConcurrentUpdateError,
     NotProvisionedError,
     PrefectConflictError,
+    PrefectRefusedError,
+    PrefectRejectedError,
     PrefectSpotError,
     WorkPoolError,
 )
@@ -92,14 +94,16 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     observed = _observe(context)
     status = observed.stack.status if observed.stack else ""
     planned = plan(context.desired, observed)
-    overtaken = () if dry_run else _perform_all(context, planned)
+    overtaken: tuple[Step, ...] = ()
+    if not dry_run:
+        planned, overtaken = _perform_all(context, planned)
     is_undone = bool(overtaken or (dry_run and planned.steps))
     is_pending = is_undone and planned.state is ProvisionState.READY
     report = ProvisionReport(
         state=ProvisionState.PENDING if is_pending else planned.state,
         dry_run=dry_run,
         stack={"name": context.desired.stack_name, "status": status},
-        steps=tuple(describe(step) for step in planned.steps if step not in overtaken),
+        steps=tuple(map(describe, planned.steps)),
         overtaken=tuple(map(describe, overtaken)),
         problems=planned.problems,
     )
@@ -122,8 +126,7 @@ def _observe(context: ProvisionContext) -> Observed:
         try:
             return call()
         except PrefectSpotError as error:
-            name = type(error).__name__.removesuffix("Error")
-            problems.append(Problem(name, error.what, error.next_step))
+            problems.append(_problem(error))
             return None
 
     aws, credential = context.aws, desired.credential
@@ -147,6 +150,10 @@ def _observe(context: ProvisionContext) -> Observed:
     )
 
 
+def _problem(error: PrefectSpotError) -> Problem:
+    return Problem(type(error).__name__.removesuffix("Error"), error.what, error.next_step)
+
+
 def _work_pool(context: ProvisionContext) -> WorkPool | None:
     """Read the pool, and so learn whether Prefect can be reached at all."""
     desired = context.desired
@@ -164,10 +171,17 @@ def _work_pool(context: ProvisionContext) -> WorkPool | None:
     return pool
 
 
-def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
-    """Perform the steps; return those that another caller did first."""
-    overtaken = []
+def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Plan, tuple[Step, ...]]:
+    """Perform the steps; return the plan with those that were done, and what another did first.
+
+    What Prefect refuses is a problem: no further step is done but those at the functions' logs.
+    """
+    done: list[Step] = []
+    overtaken: list[Step] = []
+    refused: tuple[Problem, ...] = ()
     for step in planned.steps:
+        if refused and not isinstance(step, model.PutRetention):
+            continue
         try:
             match step:
                 case model.CreateWorkPool(name, template):
@@ -179,4 +193,11 @@ def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
         except (ConcurrentUpdateError, PrefectConflictError) as error:
             context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
-    return tuple(overtaken)
+        except (PrefectRefusedError, PrefectRejectedError) as error:
+            refused = (_problem(error),)
+        else:
+            done.append(step)
+    planned = replace(planned, steps=tuple(done), problems=(*planned.problems, *refused))
+    if refused:
+        planned = replace(planned, state=ProvisionState.BLOCKED)
+    return planned, tuple(overtaken)

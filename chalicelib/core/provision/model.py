@@ -234,7 +234,7 @@ class CreateWorkPool:
 
 @dataclass(frozen=True, slots=True)
 class ChangeWorkPool:
-    """Give the work pool a changed base job template; everything else of it stays."""
+    """Give the work pool a base job template; everything else of it stays."""
 
     name: str
     base_job_template: Template
@@ -272,7 +272,7 @@ def describe(step: Step) -> str:
         case CreateWorkPool(name, _):
             return f"create the work pool {name}"
         case ChangeWorkPool(name, _):
-            return f"restore our part of the work pool {name}'s base job template"
+            return f"write the base job template of the work pool {name}, our part restored"
         case _:
             assert_never(step)
 

@@ -22,6 +22,8 @@ from chalicelib.core.provision.pool_template import (
     WorkPool,
     fixed_capacity,
     merged,
+    role_names,
+    roles_in,
     strangers_roles,
 )
 from chalicelib.errors import PrefectSpotError
@@ -56,7 +58,7 @@ class Desired:
     `is_full`: cluster, worker and work pool are ours to provide. `parameters` are the stack's, VPC
     and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
     `functions`: ours, by their names in Lambda, whose logs are kept for `log_retention_days`.
-    `ends_runs`: as of the stage's `Mode`.
+    `ends_runs`: as of the stage's `Mode`. `roles_arn`: that of a role, up to its name.
     """
 
     is_full: bool
@@ -73,6 +75,7 @@ class Desired:
     functions: tuple[str, ...]
     ends_runs: bool = True
     log_retention_days: int = 30
+    roles_arn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,26 +141,34 @@ def _plan(desired: Desired, observed: Observed) -> Plan:
         return Plan(ProvisionState.BLOCKED, deliveries, problems)
     planned = _stack_plan(desired, observed)
     planned = replace(planned, steps=(*planned.steps, *deliveries))
-    if planned.state is not ProvisionState.READY:
+    comes_first = desired.is_full and not _exists(observed.stack)
+    if planned.state is not ProvisionState.READY and not comes_first:
         return planned
     pool = observed.work_pool
     if pool and not desired.is_full and (fixed := fixed_capacity(pool.base_job_template)):
         what = f"sets {' and '.join(fixed)} itself: runs cannot be moved to FARGATE"
         assignments = " and ".join(f"{field} to {value}" for field, value in fixed.items())
         next_step = f"set {assignments} in its task_run_request"
-    elif pool and desired.is_full and (roles := _strangers_roles(pool, observed.stack)):
+    elif (
+        pool
+        and desired.is_full
+        and (roles := strangers_roles(pool.base_job_template, desired.stack_name))
+    ):
         what = f"gives flows roles of another stack: {', '.join(roles)}"
         next_step = "set WORK_POOL to a name that is free, or empty task_role_arn and"
         next_step += " execution_role_arn in the pool's settings to hand it over"
     else:
         try:
-            return replace(planned, steps=(*planned.steps, *_pool_steps(desired, observed)))
+            ours = _pool_steps(desired, observed)
+            # Before the rest is created it shows that URL, key, role and plan are the right ones.
+            steps = (*ours, *planned.steps) if comes_first else (*planned.steps, *ours)
+            return replace(planned, steps=steps)
         except ValueError as error:
             what = f"cannot be completed: {error}"
             next_step = "reset it in the pool's settings, or set WORK_POOL to another pool"
     what = f"the base job template of work pool {desired.work_pool!r} {what}"
     problem = Problem("WorkPool", what, next_step=next_step)
-    return replace(planned, state=ProvisionState.BLOCKED, problems=(problem,))
+    return Plan(ProvisionState.BLOCKED, deliveries, (problem,))
 
 
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
@@ -190,6 +201,10 @@ def _failure_queue(stack: Stack | None) -> str:
     if stack is None or stack.status in model.BROKEN or stack.status.startswith("DELETE_"):
         return ""
     return stack.outputs.get("FailureQueueArn", "")
+
+
+def _exists(stack: Stack | None) -> bool:
+    return stack is not None and not stack.is_gone
 
 
 def _stack_plan(desired: Desired, observed: Observed) -> Plan:
@@ -226,23 +241,38 @@ def _differences(stack: Stack, definition: StackDefinition) -> str:
 
 
 def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
-    if not desired.is_full or observed.stack is None:
+    if not desired.is_full:
         return ()
-    pool = observed.work_pool
+    pool, stack = observed.work_pool, observed.stack
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
-    values = _pool_values(desired, observed.stack.outputs, observed.credential_arn)
+    outputs = stack.outputs if stack and _exists(stack) else _outputs_to_come(desired, observed)
+    values = _pool_values(desired, outputs, observed.credential_arn)
     template = merged(
         current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs
     )
     if pool is None:
         return (model.CreateWorkPool(desired.work_pool, template),)
+    if not _exists(stack) and not roles_in(current):
+        # Another worker may use it by now: written as it is, it only shows whether we may.
+        return (model.ChangeWorkPool(pool.name, current),)
     return () if template == current else (model.ChangeWorkPool(pool.name, template),)
 
 
-def _strangers_roles(pool: WorkPool, stack: Stack | None) -> tuple[str, ...]:
-    arns = (stack.outputs.get(name, "") for name in ("FlowRoleArn", "ExecutionRoleArn") if stack)
-    return strangers_roles(pool.base_job_template, (arn.rpartition("/")[2] for arn in arns))
+def _outputs_to_come(desired: Desired, observed: Observed) -> dict[str, str]:
+    """The outputs that the pool's template has in it, of the stack that is created next.
+
+    All but a security group of the stack's own, so that flows can run from the worker's start on,
+    which is minutes before the outputs are read: until then in the VPC's default group.
+    """
+    known = stack_definition(desired, observed.network).parameters
+    outputs = {
+        name: known.get(name, "")
+        for name in ("ClusterName", "VpcId", "SubnetIds", "SecurityGroupIds")
+    }
+    roles = role_names(desired.stack_name).items()
+    arns = {output: f"{desired.roles_arn}{name}" for output, name in roles}
+    return {**outputs, **arns, "LogGroupName": f"/ecs/{desired.stack_name}"}
 
 
 def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: str) -> Values:
