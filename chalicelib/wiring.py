@@ -197,9 +197,10 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             use_spot=chosen.use_spot,
             work_pool=chosen.work_pool,
             pool_template=infra.load("base-job-template.json"),
-            functions=function_names(chosen.stage),
+            functions=(names := function_names(chosen.stage)),
             ends_runs=chosen.mode.ends_runs,
             log_retention_days=chosen.log_retention_days,
+            concurrency=dict(zip(names, (chosen.react_concurrency, 0, 1, 0), strict=True)),
             roles_arn=f"arn:{of_function[1]}:iam::{of_function[4]}:role/",
         ),
         aws=AwsAccount(

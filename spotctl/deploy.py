@@ -113,8 +113,8 @@ def _wait_for_worker(context: Context) -> None:
 
 
 def _line(context: Context, answer: Provisioned) -> str:
-    """State, steps taken, problems, and how many of the stack's resources exist."""
-    parts = [answer.state or "failed", *answer.steps, *answer.problems]
+    """State, steps taken, problems, warnings, and how many of the stack's resources exist."""
+    parts = [answer.state or "failed", *answer.steps, *answer.problems, *answer.warnings]
     if answer.state in _STACK_CHANGES and describe_stack(context) is not None:
         client = context.aws.client("cloudformation")
         stack = context.project.stack

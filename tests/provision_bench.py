@@ -114,6 +114,7 @@ class Bench:
                     Code={"ImageUri": "any"},
                     PackageType="Image",
                 )
+            self.aws["lambda"].delete_function_concurrency(FunctionName=function)
             rule = f"{function}-event"
             self.aws["events"].put_rule(Name=rule, ScheduleExpression="rate(5 minutes)")
             self.aws["events"].put_targets(Rule=rule, Targets=[bare_target(function)])
@@ -134,6 +135,13 @@ class Bench:
                 found[function] = {k: v for k, v in config.items() if k != "LastModified"}
         return found
 
+    def reserved(self) -> dict[str, int | None]:
+        read = self.aws["lambda"].get_function_concurrency
+        return {
+            function: read(FunctionName=function).get("ReservedConcurrentExecutions")
+            for function in self.desired.functions
+        }
+
     def log_groups(self) -> list[Any]:
         return list(self.aws["logs"].describe_log_groups()["logGroups"])
 
@@ -153,6 +161,7 @@ class Bench:
             ),
             "targets": self.targets(),
             "invoke configs": self.invoke_configs(),
+            "reserved": self.reserved(),
             "pools": self.pools.pools,
             "roles": sorted(role["RoleName"] for role in self.aws["iam"].list_roles()["Roles"]),
         }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import infra
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.model import (
     NO_RETRIES,
     RETRY_POLICY,
@@ -21,6 +22,7 @@ from chalicelib.core.provision.pool_template import WorkPool, merged
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 STACK_NAME = "prefect-spot-dev"
+CONCURRENCY = {f"{STACK_NAME}-react": 10, f"{STACK_NAME}-sweep": 1}
 STACK_ID = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{STACK_NAME}/1"
 WORK_POOL = "fargate-spot-dev"
 PARAMETER = "/prefect-spot/dev/api-key"
@@ -104,6 +106,7 @@ def make_desired(**changes: Any) -> Desired:
         "pool_template": POOL_TEMPLATE,
         "functions": tuple(f"{STACK_NAME}-{name}" for name in ("react", "sweep", "provision")),
         "roles_arn": ROLES_ARN,
+        "concurrency": CONCURRENCY,
     }
     return Desired(**{**ordinary, **changes})
 
@@ -159,5 +162,6 @@ def make_observed(**changes: Any) -> Observed:
         "credential_arn": PARAMETER_ARN,
         "work_pool": WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),
         "deliveries": (make_delivery(),),
+        "concurrency": Concurrency(1_000, 989, CONCURRENCY),
     }
     return Observed(**{**ordinary, **changes})

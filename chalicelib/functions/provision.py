@@ -16,6 +16,7 @@ from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
 from chalicelib.errors import (
+    ConcurrencyError,
     ConcurrentUpdateError,
     NotProvisionedError,
     PrefectConflictError,
@@ -67,6 +68,7 @@ class ProvisionReport:
     steps: tuple[str, ...]
     overtaken: tuple[str, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
 
     @property
     def summary(self) -> Mapping[str, object]:
@@ -76,10 +78,13 @@ class ProvisionReport:
         `deleting`, `recovering` (from what `problems` says): CloudFormation is at work; a later
         call goes on. `blocked`, `failed`: an operator has to do what `problems` says.
         `steps` were done, or with `dry_run` would be. `problems`: each with `error`, its name, and
-        `message`, which ends with the next step.
+        `message`, which ends with the next step. `warnings`: the same; they stand in no way.
         """
-        problems = [{"error": each.name, "message": each.message} for each in self.problems]
-        return {**asdict(self), "state": self.state.value, "problems": problems}
+        found = {
+            kind: [{"error": each.name, "message": each.message} for each in each_of]
+            for kind, each_of in (("problems", self.problems), ("warnings", self.warnings))
+        }
+        return {**asdict(self), "state": self.state.value, **found}
 
 
 def provision(context: ProvisionContext, event: object) -> ProvisionReport:
@@ -95,9 +100,14 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     status = observed.stack.status if observed.stack else ""
     planned = plan(context.desired, observed)
     overtaken: tuple[Step, ...] = ()
-    if not dry_run:
+    if dry_run:
+        unreserved = _unreserved(planned)
+        planned = replace(planned, warnings=(*planned.warnings, *unreserved))
+        # Lambda may refuse a reservation each time, and a dry run cannot know.
+        is_undone = len(planned.steps) > len(unreserved)
+    else:
         planned, overtaken = _perform_all(context, planned)
-    is_undone = bool(overtaken or (dry_run and planned.steps))
+        is_undone = bool(overtaken)
     is_pending = is_undone and planned.state is ProvisionState.READY
     report = ProvisionReport(
         state=ProvisionState.PENDING if is_pending else planned.state,
@@ -106,6 +116,7 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
         steps=tuple(map(describe, planned.steps)),
         overtaken=tuple(map(describe, overtaken)),
         problems=planned.problems,
+        warnings=planned.warnings,
     )
     context.log.info("provisioned", **report.summary)
     if report.problems and given.get("source") == "aws.events":
@@ -121,12 +132,13 @@ def _observe(context: ProvisionContext) -> Observed:
     """Read all, a known failure as a problem; AWS first, since Prefect may take all the time."""
     desired = context.desired
     problems: list[Problem] = []
+    warnings: list[Problem] = []
 
     def read(call: Callable[[], T]) -> T | None:
         try:
             return call()
         except PrefectSpotError as error:
-            problems.append(_problem(error))
+            (warnings if isinstance(error, ConcurrencyError) else problems).append(_problem(error))
             return None
 
     aws, credential = context.aws, desired.credential
@@ -138,6 +150,7 @@ def _observe(context: ProvisionContext) -> Observed:
             has_role = aws.has_service_linked_role()
     arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
+    concurrency = read(lambda: aws.read_concurrency(desired.concurrency))
     retentions = aws.read_retentions(desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None
@@ -146,8 +159,9 @@ def _observe(context: ProvisionContext) -> Observed:
         if flaw := worker_flaw(desired.parameters["WorkerImage"], version):
             problems.append(Problem("WorkerNewerThanServer", *flaw))
     return Observed(
-        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems)
-    )
+        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems),
+        concurrency, tuple(warnings),
+    )  # fmt: skip
 
 
 def _problem(error: PrefectSpotError) -> Problem:
@@ -171,16 +185,28 @@ def _work_pool(context: ProvisionContext) -> WorkPool | None:
     return pool
 
 
+def _unreserved(planned: Plan) -> list[Problem]:
+    """What the next call tries to reserve."""
+    next_step = "wait for the next run of provision; where that changes nothing, its log says why"
+    return [
+        Problem("Concurrency", f"{step.function} has no reserved concurrency yet", next_step)
+        for step in planned.steps
+        if isinstance(step, model.PutConcurrency)
+    ]
+
+
 def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Plan, tuple[Step, ...]]:
     """Perform the steps; return the plan with those that were done, and what another did first.
 
-    What Prefect refuses is a problem: no further step is done but those at the functions' logs.
+    What Prefect refuses is a problem, after which only those steps are done that stand in no way; a
+    reservation that Lambda refuses is a warning. The next call tries both again.
     """
     done: list[Step] = []
     overtaken: list[Step] = []
-    refused: tuple[Problem, ...] = ()
+    refused: list[Problem] = []
+    warned: list[Problem] = []
     for step in planned.steps:
-        if refused and not isinstance(step, model.PutRetention):
+        if refused and not isinstance(step, model.PutConcurrency | model.PutRetention):
             continue
         try:
             match step:
@@ -194,10 +220,11 @@ def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Plan, tuple[
             context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
         except (PrefectRefusedError, PrefectRejectedError) as error:
-            refused = (_problem(error),)
+            refused.append(_problem(error))
+        except ConcurrencyError as error:
+            warned.append(_problem(error))
         else:
             done.append(step)
-    planned = replace(planned, steps=tuple(done), problems=(*planned.problems, *refused))
-    if refused:
-        planned = replace(planned, state=ProvisionState.BLOCKED)
-    return planned, tuple(overtaken)
+    state = ProvisionState.BLOCKED if refused else planned.state
+    problems, warnings = (*planned.problems, *refused), (*planned.warnings, *warned)
+    return Plan(state, tuple(done), problems, warnings), tuple(overtaken)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from operator import itemgetter
+from types import SimpleNamespace
 from typing import Any, cast
 
 import boto3
@@ -28,6 +29,7 @@ from localcloud import moto_additions
 from tests.provision_bench import Bench, empty_account
 from tests.provisioning import (
     ACCOUNT,
+    CONCURRENCY,
     PARAMETER,
     QUEUE_ARN,
     REGION,
@@ -41,6 +43,8 @@ from tests.twin.work_pools import InMemoryWorkPools
 from tests.unit.scripted_server import ScriptedServer, Step, answer
 
 CREATE_POOL = f"create the work pool {WORK_POOL}"
+
+SCHEDULED = {"source": "aws.events", "detail-type": "Scheduled Event"}
 
 
 @pytest.fixture
@@ -83,6 +87,7 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
         "CreateStack",
         *["PutTargets", "PutFunctionEventInvokeConfig"] * 3,
         "WorkPool.change",
+        *["PutFunctionConcurrency"] * 2,
     ]
     assert bench.stack()["Tags"][0]["Key"] == TEMPLATE_TAG
     assert sorted(bench.targets(), key=itemgetter("Arn")) == sorted(
@@ -101,7 +106,7 @@ def test_a_dry_run_reports_what_would_be_restored_as_pending(ready: Bench) -> No
     ready.deploy()
     report = ready.provision(dry_run=True)
     assert report.state is ProvisionState.PENDING
-    assert len(report.steps) == 3
+    assert len(report.steps) == 5
     assert ready.changes == []
     assert ready.provision(dry_run=False).state is ProvisionState.READY
 
@@ -133,6 +138,67 @@ def test_the_logs_of_our_functions_are_kept_as_long_as_is_set_once_lambda_has_ma
     assert ready.provision().steps == ()
     found = {g["logGroupName"]: g.get("retentionInDays") for g in ready.log_groups()}
     assert found == {own: 14, others: None}
+
+
+def test_what_a_new_account_cannot_reserve_is_a_warning_and_no_step(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "10")
+    reports = bench.until_ready()
+    assert not any("Concurrency" in change for change in bench.changes)
+    for report in (*reports, bench.provision(dry_run=True), bench.provision(**SCHEDULED)):
+        [warning] = cast("Any", report.summary["warnings"])
+        assert warning["error"] == "Concurrency"
+        assert "leaves 10 of 10 concurrent executions" in warning["message"]
+        assert "ask for a quota of 111" in warning["message"]
+    monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "1000")
+    assert bench.provision().warnings == ()
+    assert [*bench.reserved().values()] == [10, 1, None]
+
+
+def test_a_reservation_that_lambda_refuses_is_a_warning_and_the_rest_is_done(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the right is missing, or others reserve what was free."""
+    monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "1000")
+    bench.until_ready()
+    bench.deploy()
+    bench.pools.pools.clear()
+    report = late(bench, lambda: monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "10"))
+    assert (report.state, report.overtaken, report.problems) == (ProvisionState.READY, (), ())
+    assert not any("reserve" in step for step in report.steps)
+    assert f"create the work pool {WORK_POOL}" in report.steps
+    refused = [warning.what for warning in report.warnings]
+    assert [what.partition(" has no ")[0] for what in refused] == list(CONCURRENCY)
+    assert all("below its minimum value" in what for what in refused)
+    # A dry run reserves nothing, and cannot learn that.
+    monkeypatch.setenv(moto_additions.LAMBDA_QUOTA, "1000")
+    looked = bench.provision(dry_run=True)
+    assert (looked.state, len(looked.steps)) == (ProvisionState.READY, 2)
+    assert ["has no reserved concurrency yet" in each.what for each in looked.warnings] == 2 * [
+        True
+    ]
+
+
+@pytest.mark.parametrize("operation", ["GetAccountSettings", "GetFunctionConcurrency"])
+def test_without_the_right_to_read_the_concurrency_nothing_is_reserved_and_the_rest_is_done(
+    bench: Bench, operation: str
+) -> None:
+    def refuse(model: Any, **_: Any) -> tuple[Any, Any]:
+        error = {"Code": "AccessDeniedException", "Message": f"not authorized: {model.name}"}
+        return SimpleNamespace(status_code=403), {"Error": error}
+
+    context = bench.context()
+    events, name = context.aws.lambdas.meta.events, f"before-call.lambda.{operation}"
+    events.register(name, refuse)
+    try:
+        bench.until_ready()
+        [warning] = bench.provision(**SCHEDULED).warnings
+    finally:
+        events.unregister(name, refuse)
+    assert operation in warning.what
+    assert "spotctl deploy" in warning.next_step
+    assert "PutFunctionConcurrency" not in bench.changes
 
 
 # Two calls that overlap.
@@ -371,7 +437,7 @@ def test_a_pool_that_prefect_refuses_to_complete_stops_nothing_that_is_there(rea
     report = provision(replace(ready.context(), work_pools=pools), {})
     assert report.state is ProvisionState.BLOCKED
     assert [problem.name for problem in report.problems] == ["PrefectForbidden"]
-    assert len(report.steps) == 3, "each function's delivery"
+    assert len(report.steps) == 5, "three deliveries, and two reservations after the refusal"
 
 
 def test_an_outage_while_the_pool_is_created_is_met_by_the_next_call(bench: Bench) -> None:
@@ -389,9 +455,6 @@ def test_all_problems_are_reported_at_once(bench: Bench) -> None:
     bench.desired = make_desired(subnet_ids=("subnet-0123456789abcdef0",))
     bench.pools.failure = PrefectUnavailableError("no", next_step="none")
     assert [p.name for p in bench.provision().problems] == ["Network", "PrefectUnavailable"]
-
-
-SCHEDULED = {"source": "aws.events", "detail-type": "Scheduled Event"}
 
 
 def test_a_scheduled_call_raises_its_problems_once_it_has_repaired_what_it_can(

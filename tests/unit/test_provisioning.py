@@ -1,11 +1,13 @@
 """The plan: what each state of the stack, the pool and the rules asks for, row by row."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import botocore.session
 import pytest
 
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.model import (
     RETRY_POLICY,
     STATUSES,
@@ -16,11 +18,13 @@ from chalicelib.core.provision.model import (
     DeleteStack,
     InvokeConfig,
     ProvisionState,
+    PutConcurrency,
     PutInvokeConfig,
     PutRetention,
     PutTargets,
     Stack,
     UpdateStack,
+    describe,
     failures_in,
 )
 from chalicelib.core.provision.plan import Network, Plan, Problem, plan, stack_definition
@@ -213,6 +217,7 @@ def test_what_a_deploy_takes_away_is_restored_and_nothing_else_of_a_target_chang
     planned = plan(make_desired(), make_observed(deliveries=(delivery,)))
     target = make_target(REACT, Input="{}")
     assert planned == Plan(ProvisionState.READY, (PutTargets("rule", (target,)), PUT_CONFIG))
+    assert all(describe(step).startswith("restore ") for step in planned.steps)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +247,8 @@ def test_what_a_schedule_calls_again_is_neither_retried_nor_kept_when_it_fails(
         function, targets={"rule": (target,)}, invoke_config=InvokeConfig(QUEUE_ARN)
     )
     targets, config = plan(make_desired(), make_observed(deliveries=(delivery,))).steps
+    assert describe(targets).startswith("remove dead-letter queue and retry policy of")
+    assert describe(config).startswith("remove retries and failure destination of")
     never = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
     assert targets == PutTargets("rule", ({**bare_target(function), "RetryPolicy": never},))
     assert config == PutInvokeConfig(function, InvokeConfig("", retries=0, age_seconds=60))
@@ -277,6 +284,62 @@ NO_QUEUE = {name: value for name, value in OUTPUTS.items() if name != "FailureQu
 )
 def test_nothing_is_changed_for(observed: dict[str, Any], desired: dict[str, Any]) -> None:
     assert plan(make_desired(**desired), make_observed(**observed)).steps == ()
+
+
+# The functions' concurrency.
+
+SWEEP = f"{STACK_NAME}-sweep"
+NOTHING_RESERVED: dict[str, int | None] = {REACT: None, SWEEP: None}
+RESERVE = {
+    name: PutConcurrency(f"{STACK_NAME}-{name}", n) for name, n in (("react", 10), ("sweep", 1))
+}
+
+
+@pytest.mark.parametrize(
+    ("quota", "unreserved", "reserved", "steps", "warned"),
+    [
+        pytest.param(1_000, 1_000, {}, "react sweep", "", id="fits"),
+        pytest.param(111, 111, {}, "react sweep", "", id="fits just so"),
+        pytest.param(
+            110, 110, {}, "react", r"100 of 110 .* for \S+sweep; .* 111 or", id="one fits"
+        ),
+        pytest.param(
+            1_000, 109, {}, "sweep", r"108 of 1000 .* for \S+react; .* 1002", id="the other"
+        ),
+        pytest.param(10, 10, {}, "", r"10 of 10 .*react and \S+sweep; .* 111", id="new account"),
+        pytest.param(100, 90, {REACT: 10}, "", r"90 of 100 .* for \S+sweep; .* 111", id="by hand"),
+        pytest.param(10, 10, {REACT: 0, SWEEP: 0}, "", "", id="held"),
+        pytest.param(1_000, 990, {REACT: 7, SWEEP: 3}, "", "", id="an operator's own"),
+    ],
+)
+def test_concurrency_is_reserved_where_nothing_is_and_where_the_account_has_it_to_spare(
+    quota: int, unreserved: int, reserved: dict[str, int | None], steps: str, warned: str
+) -> None:
+    found = Concurrency(quota, unreserved, {**NOTHING_RESERVED, **reserved})
+    planned = plan(make_desired(), make_observed(concurrency=found))
+    assert planned.state is ProvisionState.READY
+    assert planned.steps == tuple(RESERVE[name] for name in steps.split())
+    said = " ".join(f"{each.what}; {each.next_step}" for each in planned.warnings)
+    assert re.search(warned, said) if warned else said == ""
+
+
+def test_what_is_not_wanted_not_deployed_or_not_known_is_not_reserved() -> None:
+    unwanted = make_desired(concurrency={REACT: 0, SWEEP: 1})
+    free = make_observed(concurrency=Concurrency(10, 10, NOTHING_RESERVED))
+    assert [REACT in each.what for each in plan(unwanted, free).warnings] == [False]
+    for found in (Concurrency(1_000, 1_000, {}), None):
+        planned = plan(make_desired(), make_observed(concurrency=found))
+        assert planned == Plan(ProvisionState.READY)
+
+
+def test_what_a_deploy_takes_of_the_concurrency_is_restored_whatever_else_is_in_the_way() -> None:
+    """But not before there is a stack: `react` has nothing to do, and a first call no effect."""
+    problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
+    free = make_observed(
+        concurrency=Concurrency(1_000, 1_000, NOTHING_RESERVED), problems=(problem,)
+    )
+    assert plan(make_desired(), free).steps == tuple(RESERVE.values())
+    assert plan(make_desired(), replace(free, stack=None)).steps == ()
 
 
 # The functions' logs.

@@ -90,8 +90,8 @@ def answers(stage: Bench, *given: dict[str, Any]) -> None:
 def test_a_deploy_prints_each_change_once_and_waits_for_the_workers_heartbeat(
     stage: Bench,
 ) -> None:
-    creating = answer("creating")
-    answers(stage, answer("creating", "create the stack"), creating, creating, answer("ready"))
+    creating, ready = answer("creating"), {**answer("ready"), "warnings": [{"message": "ten"}]}
+    answers(stage, answer("creating", "create the stack"), creating, creating, ready)
     path = f"POST /work_pools/{POOL}/workers/filter"
     stage.answers = {path: [], "POST /events/filter": {"events": []}}
     pauses: list[float] = []
@@ -111,7 +111,7 @@ def test_a_deploy_prints_each_change_once_and_waits_for_the_workers_heartbeat(
     assert lines[-4:] == [
         "provision: creating; create the stack",
         "provision: creating",
-        "provision: ready",
+        "provision: ready; ten",
         "worker: waiting for its first heartbeat in Prefect",
     ]
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, assert_never
 
 from chalicelib.core.model.text import one_line
+from chalicelib.core.provision.concurrency import PutConcurrency as PutConcurrency
 from chalicelib.core.provision.pool_template import Template
 
 TEMPLATE_TAG: Final = "prefect-spot:template"
@@ -247,6 +248,7 @@ AwsStep = (
     | DeleteStack
     | PutTargets
     | PutInvokeConfig
+    | PutConcurrency
     | PutRetention
 )
 Step = AwsStep | CreateWorkPool | ChangeWorkPool
@@ -263,10 +265,10 @@ def describe(step: Step) -> str:
             return f"update the stack {definition.name}: {reason}"
         case DeleteStack(_, name, reason):
             return f"delete the stack {name}: {reason}"
-        case PutTargets(rule, _):
-            return f"restore dead-letter queue and retry policy of the rule {rule}"
-        case PutInvokeConfig(function, _):
-            return f"restore retries and failure destination of the function {function}"
+        case PutTargets() | PutInvokeConfig():
+            return _describe_delivery(step)
+        case PutConcurrency(function, reserved):
+            return f"reserve {reserved} concurrent executions for the function {function}"
         case PutRetention(log_group, days):
             return f"keep the log group {log_group} for {days} days"
         case CreateWorkPool(name, _):
@@ -275,6 +277,14 @@ def describe(step: Step) -> str:
             return f"write the base job template of the work pool {name}, our part restored"
         case _:
             assert_never(step)
+
+
+def _describe_delivery(step: PutTargets | PutInvokeConfig) -> str:
+    if isinstance(step, PutTargets):
+        verb = "restore" if any("DeadLetterConfig" in each for each in step.targets) else "remove"
+        return f"{verb} dead-letter queue and retry policy of the rule {step.rule}"
+    verb = "restore" if step.config.on_failure else "remove"
+    return f"{verb} retries and failure destination of the function {step.function}"
 
 
 def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsStep, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chalicelib.core.provision import model
+from chalicelib.core.provision.concurrency import Concurrency, concurrency_steps
 from chalicelib.core.provision.model import ProvisionState, Stack, StackDefinition
 from chalicelib.core.provision.pool_template import (
     Template,
@@ -59,6 +60,7 @@ class Desired:
     and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
     `functions`: ours, by their names in Lambda, whose logs are kept for `log_retention_days`.
     `ends_runs`: as of the stage's `Mode`. `roles_arn`: that of a role, up to its name.
+    `concurrency`: what to reserve for which of them.
     """
 
     is_full: bool
@@ -75,6 +77,7 @@ class Desired:
     functions: tuple[str, ...]
     ends_runs: bool = True
     log_retention_days: int = 30
+    concurrency: Mapping[str, int] = field(default_factory=dict)
     roles_arn: str = ""
 
 
@@ -97,7 +100,7 @@ class Observed:
     """What there is. None: there is none, or it could not be read, as `problems` says.
 
     `has_service_linked_role` matters only where there is no stack yet. `retentions`: days by the
-    functions' log groups that there are, None for ever.
+    functions' log groups that there are, None for ever. `warnings`: what stands in no way.
     """
 
     stack: Stack | None = None
@@ -108,29 +111,37 @@ class Observed:
     has_service_linked_role: bool = True
     retentions: Mapping[str, int | None] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    concurrency: Concurrency | None = None
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of one call, and the state once they are done."""
+    """The steps of one call, and the state once they are done, whatever the warnings say."""
 
     state: ProvisionState
     steps: tuple[model.Step, ...] = ()
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
 
 def plan(desired: Desired, observed: Observed) -> Plan:
     """Return what this call has to do; no steps where all is up to date.
 
-    With a problem, nothing is changed but dead-letter queues, retries, failure destinations, and
-    how long the functions' logs are kept, which comes last: it stands in the way of nothing. With
-    another's stack in the way, nothing at all.
+    With a problem, nothing is changed but what a deploy takes away (dead-letter queues, retries,
+    failure destinations, reserved concurrency), and how long the functions' logs are kept, which
+    comes last: it stands in the way of nothing. With another's stack in the way, nothing at all.
     """
     if foreign := _foreign(desired, observed.stack):
         return Plan(ProvisionState.BLOCKED, (), (*observed.problems, *foreign))
     planned = _plan(desired, observed)
+    reserve, short = concurrency_steps(desired.concurrency, observed.concurrency)
     retention = model.retention_steps(observed.retentions, desired.log_retention_days)
-    return replace(planned, steps=(*planned.steps, *retention))
+    return replace(
+        planned,
+        steps=(*planned.steps, *(reserve if _failure_queue(observed.stack) else ()), *retention),
+        warnings=(*observed.warnings, *([Problem("Concurrency", *short)] if short else ())),
+    )
 
 
 def _plan(desired: Desired, observed: Observed) -> Plan:
