@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.provision.model import failures_in
 from localcloud.aws import EmulatedAws
 from localcloud.fargate import Fargate, Timings
 from localcloud.processes import Supervisor
@@ -97,3 +98,15 @@ def test_update_to_a_worker_that_fails_is_rolled_back_to_the_one_that_runs(
     assert stack.outputs()["WorkerTaskDefinitionArn"] == before
     [task] = wait_until(lambda: tasks(stack))
     assert task["taskDefinitionArn"] == before
+
+
+def test_a_service_that_is_not_steady_in_time_ends_the_creation_and_says_so(
+    stack: StackUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack.aws.cloudformation, "minute_seconds", 0.001)
+    assert stack.create(stack.full(), TimeoutInMinutes=20) == "ROLLBACK_COMPLETE"
+    [described] = stack.client.describe_stacks(StackName=stack.id)["Stacks"]
+    assert described["TimeoutInMinutes"] == 20
+    [failure] = failures_in(stack.client.describe_stack_events(StackName=stack.id)["StackEvents"])
+    assert "Stack creation time exceeded the specified timeout" in failure
+    assert "Not complete: WorkerService (AWS::ECS::Service)" in failure

@@ -11,7 +11,7 @@ from typing import Any, cast
 import boto3
 import pytest
 from moto import mock_aws
-from moto.cloudformation.models import cloudformation_backends
+from moto.cloudformation.models import Event, cloudformation_backends
 
 from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
@@ -100,6 +100,30 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
     wanted = {f: None if is_scheduled(f) else QUEUE_ARN for f in bench.desired.functions}
     assert kept == wanted
     assert bench.pools.pools[WORK_POOL].type == "ecs"
+
+
+def test_a_creation_that_ecss_new_role_came_too_late_for_is_done_again_without_an_alarm(
+    bench: Bench,
+) -> None:
+    bench.provision()
+    bench.provision()
+    assert bench.stack()["TimeoutInMinutes"] == 20
+    reason = "Unable to assume the service linked role. Please verify that it exists."
+    failed = ("Cluster", "", "AWS::ECS::Cluster", "CREATE_FAILED", reason, None)
+    moto_stack().events[1:] = [Event(moto_stack().stack_id, STACK_NAME, *failed)]
+    put_into("ROLLBACK_IN_PROGRESS")
+    busy = bench.provision(**SCHEDULED)
+    put_into("ROLLBACK_COMPLETE")
+    complete = bench.provision(**SCHEDULED)
+    assert [busy.state, complete.state] == [ProvisionState.PENDING] * 2
+    [step] = complete.steps
+    assert step.startswith(f"delete the stack {STACK_NAME}")
+    for report in (busy, complete):
+        assert report.problems == ()
+        assert "service-linked role yet" in report.summary["warnings"][0]["message"]
+    bench.forget()
+    bench.until_ready()
+    assert bench.changes[0] == "CreateStack"
 
 
 def test_a_dry_run_reports_what_would_be_restored_as_pending(ready: Bench) -> None:

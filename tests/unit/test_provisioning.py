@@ -184,6 +184,57 @@ def test_a_failed_stack_is_reported_with_the_resource_and_awss_reason(status: st
     assert [problem.name for problem in both.problems][:2] == ["Network", "StackFailed"]
 
 
+NO_ROLE = (
+    'Cluster (AWS::ECS::Cluster): Resource handler returned message: "Invalid request provided:'
+    " CreateCluster Invalid Request: Unable to assume the service linked role. Please verify that"
+    ' the ECS service linked role exists."'
+)
+OF_SERVICE = NO_ROLE.replace("Cluster (AWS::ECS::Cluster)", "WorkerService (AWS::ECS::Service)")
+
+
+@pytest.mark.parametrize("failures", [(NO_ROLE,), (OF_SERVICE, NO_ROLE)], ids=["one", "both"])
+@pytest.mark.parametrize(
+    ("status", "steps"),
+    [
+        ("ROLLBACK_IN_PROGRESS", []),
+        ("ROLLBACK_COMPLETE", [DeleteStack]),
+        ("ROLLBACK_FAILED", [DeleteStack]),
+        ("CREATE_FAILED", [DeleteStack]),
+    ],
+)
+def test_a_creation_that_came_before_ecss_new_role_is_waited_for_and_no_failure(
+    status: str, steps: list[Any], failures: tuple[str, ...]
+) -> None:
+    planned = plan(
+        make_desired(), make_observed(stack=make_stack(status=status, failures=failures))
+    )
+    assert (planned.state, planned.problems) == (ProvisionState.PENDING, ())
+    assert [type(step) for step in planned.steps] == steps
+    [warning] = planned.warnings
+    assert "ECS cannot assume its service-linked role yet" in warning.message
+    assert "the next run creates it again" in warning.next_step
+
+
+@pytest.mark.parametrize(
+    ("status", "failures"),
+    [
+        ("ROLLBACK_COMPLETE", (NO_ROLE, "LogGroup (AWS::Logs::LogGroup): already exists")),
+        ("ROLLBACK_COMPLETE", ("Cluster (AWS::ECS::Cluster): Unable to assume role",)),
+        ("UPDATE_ROLLBACK_COMPLETE", (OF_SERVICE,)),
+        ("UPDATE_ROLLBACK_IN_PROGRESS", (OF_SERVICE,)),
+    ],
+    ids=["another failure too", "another role", "an update", "an update, at work"],
+)
+def test_what_another_creation_would_not_settle_is_a_failure(
+    status: str, failures: tuple[str, ...]
+) -> None:
+    """A role that was there when the stack was created is not new: it was deleted."""
+    stack = make_stack(status=status, failures=failures, **CHANGED)
+    planned = plan(make_desired(), make_observed(stack=stack))
+    assert [problem.name for problem in planned.problems] == ["StackFailed"]
+    assert (planned.state, planned.warnings) == (ProvisionState.RECOVERING, ())
+
+
 @pytest.mark.parametrize(
     ("status", "next_step"),
     [
@@ -523,3 +574,27 @@ def test_the_oldest_failures_are_kept_and_what_was_only_cancelled_is_left_out() 
         "Service (AWS::ECS::Cluster): no cluster",
         *(f"Later{number} (AWS::ECS::Cluster): no" for number in range(3)),
     )
+
+
+def test_a_creation_whose_time_is_over_says_what_it_waited_for_and_where_to_look() -> None:
+    exceeded = "Stack creation time exceeded the specified timeout. Rollback requested by user."
+    oldest_first = [
+        make_stack_event("stack", "CREATE_IN_PROGRESS", "User Initiated"),
+        make_stack_event("Cluster", "CREATE_COMPLETE"),
+        make_stack_event("WorkerService", "CREATE_IN_PROGRESS", "Resource creation Initiated"),
+        make_stack_event("WorkerService", "CREATE_FAILED", "Resource creation cancelled"),
+        make_stack_event("stack", "ROLLBACK_IN_PROGRESS", exceeded),
+        make_stack_event("WorkerService", "DELETE_IN_PROGRESS"),
+        make_stack_event("stack", "ROLLBACK_COMPLETE"),
+    ]
+    failures = failures_in(reversed(oldest_first))
+    assert failures == (f"{exceeded} Not complete: WorkerService (AWS::ECS::Cluster)",)
+    unknown = [event for event in oldest_first if event["ResourceStatus"] != "CREATE_FAILED"]
+    assert failures_in(reversed(unknown)) == (f"{exceeded} Not complete: unknown",)
+    stack = make_stack(status="ROLLBACK_COMPLETE", failures=failures)
+    planned = plan(make_desired(), make_observed(stack=stack))
+    assert planned.state is ProvisionState.RECOVERING
+    [problem] = planned.problems
+    assert "exceeded the specified timeout" in problem.what
+    for place in ("stopped tasks (spotctl status)", f"/ecs/{STACK_NAME}", "subnets", "registry"):
+        assert place in problem.next_step

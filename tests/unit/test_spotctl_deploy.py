@@ -65,6 +65,11 @@ WAIT, DONE, GIVE_UP = Next.WAIT, Next.DONE, Next.GIVE_UP
         pytest.param(["creating", "recovering"], GIVE_UP, id="it fails meanwhile"),
         pytest.param(["recovering", "deleting", "creating", "ready"], DONE, id="failed before"),
         pytest.param(["recovering", "creating", "recovering"], GIVE_UP, id="it fails again"),
+        pytest.param(
+            ["creating", "pending", "deleting", "creating", "pending", "ready"],
+            DONE,
+            id="ECS's role came too late",
+        ),
         pytest.param(["blocked"], GIVE_UP, id="a person has to act"),
         pytest.param(["failed"], GIVE_UP, id="stuck"),
         pytest.param(["", "creating", ""], WAIT, id="the function fails now and then"),
@@ -114,6 +119,21 @@ def test_a_deploy_prints_each_change_once_and_waits_for_the_workers_heartbeat(
         "provision: ready; ten",
         "worker: waiting for its first heartbeat in Prefect",
     ]
+
+
+def test_a_deploy_waits_for_ecss_new_role_and_goes_on_where_it_came_too_late(stage: Bench) -> None:
+    late = answer("pending") | {"warnings": [{"message": "ECS cannot assume its role yet"}]}
+    steps = ("create the work pool", "create ECS's service-linked role")
+    answers(stage, answer("creating", *steps), answer("creating"), late, answer("ready"))
+    path = f"POST /work_pools/{POOL}/workers/filter"
+    online = [{"name": "ECSWorker 1", "status": "ONLINE"}]
+    stage.answers = {path: online, "POST /events/filter": {"events": []}}
+    pauses: list[float] = []
+    lines: list[str] = []
+    rows = deploy(context_of(stage, pause=pauses.append, progress=lines.append))
+    assert rows[-1].state is State.OK
+    assert pauses[:3] == [60.0, 5.0, 5.0]
+    assert "provision: pending; ECS cannot assume its role yet" in lines
 
 
 def test_a_deploy_that_fails_names_resource_and_reason(stage: Bench) -> None:

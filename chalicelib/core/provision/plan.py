@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chalicelib.core.provision import model
+from chalicelib.core.provision import model, problems
 from chalicelib.core.provision.concurrency import Concurrency, concurrency_steps
 from chalicelib.core.provision.model import ProvisionState, Stack, StackDefinition
 from chalicelib.core.provision.pool_template import (
@@ -27,7 +27,7 @@ from chalicelib.core.provision.pool_template import (
     roles_in,
     strangers_roles,
 )
-from chalicelib.errors import PrefectSpotError
+from chalicelib.core.provision.problems import Problem as Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +82,6 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What keeps us from provisioning, with the next step. `name` is its error's."""
-
-    name: str
-    what: str
-    next_step: str
-
-    @property
-    def message(self) -> str:
-        """Both in one line, as an error shows them."""
-        return str(PrefectSpotError(self.what, self.next_step))
-
-
-@dataclass(frozen=True, slots=True)
 class Observed:
     """What there is. None: there is none, or it could not be read, as `problems` says.
 
@@ -132,7 +118,8 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     failure destinations, reserved concurrency), and how long the functions' logs are kept, which
     comes last: it stands in the way of nothing. With another's stack in the way, nothing at all.
     """
-    if foreign := _foreign(desired, observed.stack):
+    stage = desired.parameters[model.STAGE_PARAMETER]
+    if foreign := problems.foreign(observed.stack, stage):
         return Plan(ProvisionState.BLOCKED, (), (*observed.problems, *foreign))
     planned = _plan(desired, observed)
     reserve, short = concurrency_steps(desired.concurrency, observed.concurrency)
@@ -140,7 +127,10 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     return replace(
         planned,
         steps=(*planned.steps, *(reserve if _failure_queue(observed.stack) else ()), *retention),
-        warnings=(*observed.warnings, *([Problem("Concurrency", *short)] if short else ())),
+        warnings=(
+            *(*planned.warnings, *observed.warnings),
+            *([Problem("Concurrency", *short)] if short else ()),
+        ),
     )
 
 
@@ -148,8 +138,8 @@ def _plan(desired: Desired, observed: Observed) -> Plan:
     queue_arn = _failure_queue(observed.stack)
     deliveries = model.delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
     if observed.problems:
-        problems = (*observed.problems, *_failed(observed.stack))
-        return Plan(ProvisionState.BLOCKED, deliveries, problems)
+        found = (*observed.problems, *problems.failed(observed.stack))
+        return Plan(ProvisionState.BLOCKED, deliveries, found)
     planned = _stack_plan(desired, observed)
     planned = replace(planned, steps=(*planned.steps, *deliveries))
     comes_first = desired.is_full and not _exists(observed.stack)
@@ -197,16 +187,6 @@ def hash_of(template: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _foreign(desired: Desired, stack: Stack | None) -> tuple[Problem, ...]:
-    """The problem with a stack that another stage or tool created, whatever its status."""
-    stage = desired.parameters[model.STAGE_PARAMETER]
-    owner = stack.owner_other_than(stage) if stack and not stack.is_gone else ""
-    if stack is None or not owner:
-        return ()
-    what = f"stack {stack.name} was created by {owner}, and is neither changed nor deleted"
-    return (Problem("StackNotOurs", what, next_step="set STACK_NAME to a name that is free"),)
-
-
 def _failure_queue(stack: Stack | None) -> str:
     """The queue's ARN; empty where the stack has none, or is being deleted."""
     if stack is None or stack.status in model.BROKEN or stack.status.startswith("DELETE_"):
@@ -226,14 +206,15 @@ def _stack_plan(desired: Desired, observed: Observed) -> Plan:
         if desired.is_full and not observed.has_service_linked_role:
             return Plan(state, (model.CreateServiceLinkedRole(),))
         return Plan(state, (model.CreateStack(definition),))
-    failed = _failed(stack)
+    failed, waits = problems.failed(stack), problems.waits(stack)
     if state is ProvisionState.FAILED:
-        return Plan(state, (), (*failed, _stuck(stack)))
+        return Plan(state, (), (*failed, problems.stuck(stack)))
     if stack.status in model.BROKEN:
         reason = f"it is in {stack.status} and will be created anew"
-        return Plan(state, (model.DeleteStack(stack.id, stack.name, reason),), failed)
+        state = ProvisionState.PENDING if waits else state
+        return Plan(state, (model.DeleteStack(stack.id, stack.name, reason),), failed, waits)
     if stack.is_busy:
-        return Plan(state, (), failed)
+        return Plan(ProvisionState.PENDING if waits else state, (), failed, waits)
     differs = _differences(stack, definition)
     if not differs and state is ProvisionState.READY:
         return Plan(state)
@@ -299,21 +280,3 @@ def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: s
         "ApiKeyParameterArn": credential_arn if is_api_key else "",
         "AuthStringParameterArn": "" if is_api_key else credential_arn,
     }
-
-
-def _failed(stack: Stack | None) -> tuple[Problem, ...]:
-    if stack is None or not stack.failures:
-        return ()
-    what = f"stack {stack.name} is in {stack.status}: {'; '.join(stack.failures)}"
-    return (Problem("StackFailed", what, next_step="fix what failed; the next run retries"),)
-
-
-def _stuck(stack: Stack) -> Problem:
-    remedies = {
-        "UPDATE_ROLLBACK_FAILED": "fix what failed, then run: aws cloudformation"
-        f" continue-update-rollback --stack-name {stack.name}",
-        "REVIEW_IN_PROGRESS": "execute its change set, or delete the stack",
-        "IMPORT_ROLLBACK_FAILED": "fix what failed, then roll the import back again",
-    }
-    step = remedies.get(stack.status, "bring the stack out of this status by hand")
-    return Problem("StackStuck", f"stack {stack.name} is in {stack.status}", next_step=step)
