@@ -120,7 +120,8 @@ def test_a_creation_that_ecss_new_role_came_too_late_for_is_done_again_without_a
     assert step.startswith(f"delete the stack {STACK_NAME}")
     for report in (busy, complete):
         assert report.problems == ()
-        assert "service-linked role yet" in report.summary["warnings"][0]["message"]
+        [warning] = report.warnings
+        assert "service-linked role yet" in warning.message
     bench.forget()
     bench.until_ready()
     assert bench.changes[0] == "CreateStack"

@@ -453,7 +453,7 @@ def test_once_the_stack_is_complete_the_pool_gets_the_rest_or_is_created_anew() 
 
 
 def test_what_the_pool_has_in_it_before_its_stack_is_what_the_stack_then_returns() -> None:
-    given = stack_template.parameters()
+    given = stack_template.parameters(SecurityGroupIds="sg-1")
     made = stack_template.resources(given)
     desired = make_desired(parameters=given, stack_name=given["TableName"])
     observed = make_observed(stack=None, work_pool=None, network=Network("vpc-1", ("subnet-1",)))
@@ -470,7 +470,8 @@ def test_what_the_pool_has_in_it_before_its_stack_is_what_the_stack_then_returns
     group = made["LogGroup"]["Properties"]["LogGroupName"]
     assert known["cloudwatch_logs_options"]["awslogs-group"] == group
     assert known["vpc_id"] == "vpc-1"
-    assert known["network_configuration"]["subnets"] == ["subnet-1"]
+    network = {"subnets": ["subnet-1"], "securityGroups": ["sg-1"], "assignPublicIp": "ENABLED"}
+    assert known["network_configuration"] == network
 
 
 @pytest.mark.parametrize("stack", [make_stack(), None, GONE], ids=["ready", "none", "gone"])

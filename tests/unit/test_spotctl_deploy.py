@@ -253,20 +253,27 @@ def test_teardown_gives_chalice_the_record_of_what_the_account_has(
     assert given[-1]["lambda_arn"].endswith(f":function:{STACK}-provision")
 
 
-def test_a_work_pool_that_gives_flows_another_stacks_roles_is_not_deleted(stage: Bench) -> None:
+@pytest.mark.parametrize("role", [f"{STACK}-eu-flow", f"{STACK}-flow"], ids=["another's", "ours"])
+def test_a_work_pool_is_deleted_unless_it_gives_flows_another_stacks_roles(
+    stage: Bench, role: str
+) -> None:
+    """Ours has them before there is a stack, too."""
+
     def chalice(_command: str) -> int:
         for name in FUNCTIONS:
             stage.client("lambda").delete_function(FunctionName=f"{STACK}-{name}")
         return 0
 
-    roles = {"task_role_arn": {"default": f"arn:aws:iam::{ACCOUNT}:role/{STACK}-eu-flow"}}
+    roles = {"task_role_arn": {"default": f"arn:aws:iam::{ACCOUNT}:role/{role}"}}
     template = {"variables": {"properties": roles}}
     pool = {"name": POOL, "type": "ecs", "base_job_template": template}
-    stage.answers[f"GET /work_pools/{POOL}"] = pool
+    stage.answers |= {f"GET /work_pools/{POOL}": pool, f"DELETE /work_pools/{POOL}": {}}
     [*_, row] = teardown(context_of(stage, chalice=chalice), Stack(), work_pool=True)
-    assert (row.part, row.state) == (f"work pool {POOL}", State.FAILED)
-    assert f"{STACK}-eu-flow" in row.found
-    assert row.next_step.startswith("correct WORK_POOL")
+    is_ours = role == f"{STACK}-flow"
+    assert (row.part, row.state) == (f"work pool {POOL}", State.OK if is_ours else State.FAILED)
+    assert is_ours or (role in row.found and row.next_step.startswith("correct WORK_POOL"))
+    deleted = [seen.path for seen in stage.requests if seen.method == "DELETE"]
+    assert deleted == ([f"/api/work_pools/{POOL}"] if is_ours else [])
 
 
 def test_what_teardown_leaves_is_named(stage: Bench) -> None:

@@ -2,7 +2,8 @@
 
 `functions/provision.py` gathers both, and performs the plan or only shows it. Each call takes one
 step with the stack, since CloudFormation takes minutes and no Lambda waits for it; what is not in
-the stack is corrected whenever it differs. A plan may stop anywhere: the next call plans again.
+the stack is corrected whenever it differs. A plan may stop anywhere: the next call plans again. The
+work pool comes first: whether Prefect takes it is known before anything is created.
 
 Its price: each scheduled call retries what failed. A stack that cannot be created is created and
 deleted again until an operator fixes the cause.
