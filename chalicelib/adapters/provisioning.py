@@ -205,8 +205,8 @@ class AwsAccount:
         except ClientError as error:
             what = f"no concurrency is reserved, since Lambda does not show it: {_message(error)}"
             raise ConcurrencyError(what, _RENEW) from error
-        quota, unreserved = "ConcurrentExecutions", "UnreservedConcurrentExecutions"
-        return Concurrency(limit.get(quota, 0), limit.get(unreserved, 0), reserved)
+        unreserved = limit.get("UnreservedConcurrentExecutions", 0)
+        return Concurrency(limit.get("ConcurrentExecutions", 0), unreserved, reserved)
 
     def read_retentions(self, functions: Sequence[str]) -> Mapping[str, int | None]:
         """Return for how many days the functions' log groups are kept; None for ever.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
 from chalicelib.core.provision import model
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.images import worker_flaw
 from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
@@ -150,7 +151,7 @@ def _observe(context: ProvisionContext) -> Observed:
             has_role = aws.has_service_linked_role()
     arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
-    concurrency = read(lambda: aws.read_concurrency(desired.concurrency))
+    concurrency = read(lambda: aws.read_concurrency(desired.concurrency)) or Concurrency()
     retentions = aws.read_retentions(desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None

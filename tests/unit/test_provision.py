@@ -209,7 +209,7 @@ def test_a_reservation_that_lambda_refuses_is_a_warning_and_the_rest_is_done(
 def test_without_the_right_to_read_the_concurrency_nothing_is_reserved_and_the_rest_is_done(
     bench: Bench, operation: str
 ) -> None:
-    def refuse(model: Any, **_: Any) -> tuple[Any, Any]:
+    def refuse(model: Any, **_: Any) -> Any:
         error = {"Code": "AccessDeniedException", "Message": f"not authorized: {model.name}"}
         return SimpleNamespace(status_code=403), {"Error": error}
 

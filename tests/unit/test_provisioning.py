@@ -378,7 +378,7 @@ def test_what_is_not_wanted_not_deployed_or_not_known_is_not_reserved() -> None:
     unwanted = make_desired(concurrency={REACT: 0, SWEEP: 1})
     free = make_observed(concurrency=Concurrency(10, 10, NOTHING_RESERVED))
     assert [REACT in each.what for each in plan(unwanted, free).warnings] == [False]
-    for found in (Concurrency(1_000, 1_000, {}), None):
+    for found in (Concurrency(1_000, 1_000), Concurrency()):
         planned = plan(make_desired(), make_observed(concurrency=found))
         assert planned == Plan(ProvisionState.READY)
 

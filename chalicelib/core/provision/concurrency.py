@@ -5,13 +5,13 @@ deploy would fail; and what is not in there, each deploy takes away.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 KEPT_UNRESERVED: Final = 100
 """Executions that Lambda keeps for functions that reserve none: API reference of Lambda,
-PutFunctionConcurrency. On accounts with a quota of 10 or 50, its refusals name that as the least;
-but none of them can reserve anything."""
+PutFunctionConcurrency. Accounts with a quota of 10 or 50 are reported to be refused with that as
+the least, so they can reserve nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +29,23 @@ class Concurrency:
     `reserved`: by the functions that are deployed, None for nothing. 0 holds a function.
     """
 
-    quota: int
-    unreserved: int
-    reserved: Mapping[str, int | None]
+    quota: int = 0
+    unreserved: int = 0
+    reserved: Mapping[str, int | None] = field(default_factory=dict)
 
 
 def concurrency_steps(
-    wanted: Mapping[str, int], found: Concurrency | None
+    wanted: Mapping[str, int], found: Concurrency
 ) -> tuple[tuple[PutConcurrency, ...], tuple[str, str] | None]:
     """Return the steps that reserve what is wanted, and what does not fit, with the next step.
 
-    `wanted`: by the functions, 0 for nothing. `found`: None where it is not known. Whatever a
-    function has reserved stays, 0 as well, by which `spotctl teardown` holds one.
+    `wanted`: by the functions, 0 for nothing. Whatever a function has reserved stays, 0 as well,
+    by which an operator, or `spotctl teardown`, holds one.
     """
     steps: list[PutConcurrency] = []
     short: dict[str, int] = {}
-    left = found.unreserved if found else 0
-    for function, number in wanted.items() if found else ():
+    left = found.unreserved
+    for function, number in wanted.items():
         if not number or found.reserved.get(function, 0) is not None:
             continue
         if left - number < KEPT_UNRESERVED:
@@ -53,7 +53,7 @@ def concurrency_steps(
         else:
             steps.append(PutConcurrency(function, number))
             left -= number
-    if not found or not short:
+    if not short:
         return tuple(steps), None
     quota = found.quota + sum(short.values()) + KEPT_UNRESERVED - left
     what = f"the account leaves {left} of {found.quota} concurrent executions unreserved, and"

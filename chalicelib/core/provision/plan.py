@@ -98,7 +98,7 @@ class Observed:
     has_service_linked_role: bool = True
     retentions: Mapping[str, int | None] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-    concurrency: Concurrency | None = None
+    concurrency: Concurrency = field(default_factory=Concurrency)
     warnings: tuple[Problem, ...] = ()
 
 
