@@ -254,10 +254,10 @@ def test_teardown_gives_chalice_the_record_of_what_the_account_has(
 
 
 @pytest.mark.parametrize("role", [f"{STACK}-eu-flow", f"{STACK}-flow"], ids=["another's", "ours"])
-def test_a_work_pool_is_deleted_unless_it_gives_flows_another_stacks_roles(
+def test_a_work_pool_that_gives_flows_another_stacks_roles_is_not_deleted(
     stage: Bench, role: str
 ) -> None:
-    """Ours has them before there is a stack, too."""
+    """Our own is, even before there is a stack."""
 
     def chalice(_command: str) -> int:
         for name in FUNCTIONS:
