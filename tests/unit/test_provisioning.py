@@ -438,8 +438,15 @@ def test_before_anything_else_prefect_shows_that_the_pool_may_be_written(
     assert list(planned.steps[: len(steps)]) == steps
     kind = CreateStack if has_role else CreateServiceLinkedRole
     assert [type(step) for step in planned.steps[len(steps) :]] == [kind]
-    own = make_desired(is_full=False)
-    assert [type(s) for s in plan(own, replace(observed, network=None)).steps] == [CreateStack]
+
+
+def test_a_pool_of_your_own_keeps_no_stack_from_being_created() -> None:
+    """Nor is it written: that its runs cannot be moved is reported once the stack is there."""
+    fixed = {"job_configuration": {"task_run_request": {"launchType": "FARGATE"}}}
+    pool = WorkPool(WORK_POOL, "ecs", fixed)
+    observed = make_observed(stack=None, network=None, work_pool=pool)
+    planned = plan(make_desired(is_full=False), observed)
+    assert [type(step) for step in planned.steps] == [CreateStack]
 
 
 def test_once_the_stack_is_complete_the_pool_gets_the_rest_or_is_created_anew() -> None:
