@@ -9,6 +9,7 @@ from datetime import timedelta
 from enum import Enum, auto
 from typing import Final
 
+from chalicelib.core.provision.model import CreateServiceLinkedRole, describe
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.output import Row, State, failed, ok
@@ -19,6 +20,8 @@ from spotctl.status.stack import describe_stack
 from spotctl.status.stopped import Stopped
 
 PAUSE_SECONDS: Final = 5.0
+ROLE_SECONDS: Final = 60.0
+"""Until ECS can assume its new service-linked role: IAM needs tens of seconds."""
 LONGEST: Final = timedelta(minutes=45)
 
 MOST_WAITS_FOR_WORKER: Final = 24
@@ -134,7 +137,8 @@ def _provision(context: Context, worker: _Worker) -> Row:
                 found = f"{answer.state} after {LONGEST // timedelta(minutes=1)} min"
                 return failed("provision", found, "look at the stack's events in CloudFormation")
             case Next.WAIT:
-                context.pause(PAUSE_SECONDS)
+                is_role_new = describe(CreateServiceLinkedRole()) in answer.steps
+                context.pause(ROLE_SECONDS if is_role_new else PAUSE_SECONDS)
 
 
 def _wait_for_worker(context: Context, worker: _Worker) -> None:

@@ -243,7 +243,8 @@ class AwsAccount:
                 signs = ("EntityAlreadyExists", "has been taken")
                 _none_where(partial(create, AWSServiceName="ecs.amazonaws.com"), *signs)
             case model.CreateStack(definition):
-                self.cloudformation.create_stack(StackName=definition.name, **_request(definition))
+                request = {"TimeoutInMinutes": model.CREATION_MINUTES, **_request(definition)}
+                self.cloudformation.create_stack(StackName=definition.name, **request)
             case model.UpdateStack(stack_id, definition, _):
                 self.cloudformation.update_stack(StackName=stack_id, **_request(definition))
             case model.DeleteStack(stack_id, _, _):

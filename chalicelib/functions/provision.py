@@ -6,7 +6,7 @@ read by none, so there a problem is raised, and the function's alarm reports it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
@@ -21,6 +21,8 @@ from chalicelib.errors import (
     ConcurrentUpdateError,
     NotProvisionedError,
     PrefectConflictError,
+    PrefectRefusedError,
+    PrefectRejectedError,
     PrefectSpotError,
     WorkPoolError,
 )
@@ -98,20 +100,24 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     observed = _observe(context)
     status = observed.stack.status if observed.stack else ""
     planned = plan(context.desired, observed)
-    overtaken, refused = ([], []) if dry_run else _perform_all(context, planned)
-    done = [step for step in planned.steps if step not in (*overtaken, *(s for s, _ in refused))]
-    unreserved = _unreserved(planned) if dry_run else [problem for _, problem in refused]
-    # Lambda may refuse a reservation each time, and a dry run cannot know.
-    is_undone = bool(overtaken or (dry_run and len(done) > len(unreserved)))
+    overtaken: tuple[Step, ...] = ()
+    if dry_run:
+        unreserved = _unreserved(planned)
+        planned = replace(planned, warnings=(*planned.warnings, *unreserved))
+        # Lambda may refuse a reservation each time, and a dry run cannot know.
+        is_undone = len(planned.steps) > len(unreserved)
+    else:
+        planned, overtaken = _perform_all(context, planned)
+        is_undone = bool(overtaken)
     is_pending = is_undone and planned.state is ProvisionState.READY
     report = ProvisionReport(
         state=ProvisionState.PENDING if is_pending else planned.state,
         dry_run=dry_run,
         stack={"name": context.desired.stack_name, "status": status},
-        steps=tuple(map(describe, done)),
+        steps=tuple(map(describe, planned.steps)),
         overtaken=tuple(map(describe, overtaken)),
         problems=planned.problems,
-        warnings=(*planned.warnings, *unreserved),
+        warnings=planned.warnings,
     )
     context.log.info("provisioned", **report.summary)
     if report.problems and given.get("source") == "aws.events":
@@ -190,16 +196,19 @@ def _unreserved(planned: Plan) -> list[Problem]:
     ]
 
 
-def _perform_all(
-    context: ProvisionContext, planned: Plan
-) -> tuple[list[Step], list[tuple[Step, Problem]]]:
-    """Perform the steps; return those that another caller did first, and those refused, with why.
+def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Plan, tuple[Step, ...]]:
+    """Perform the steps; return the plan with those that were done, and what another did first.
 
-    What is refused stands in the way of nothing, and the next call tries it again.
+    What Prefect refuses is a problem, after which only those steps are done that stand in no way; a
+    reservation that Lambda refuses is a warning. The next call tries both again.
     """
+    done: list[Step] = []
     overtaken: list[Step] = []
-    refused: list[tuple[Step, Problem]] = []
+    refused: list[Problem] = []
+    warned: list[Problem] = []
     for step in planned.steps:
+        if refused and not isinstance(step, model.PutConcurrency | model.PutRetention):
+            continue
         try:
             match step:
                 case model.CreateWorkPool(name, template):
@@ -211,6 +220,12 @@ def _perform_all(
         except (ConcurrentUpdateError, PrefectConflictError) as error:
             context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
+        except (PrefectRefusedError, PrefectRejectedError) as error:
+            refused.append(_problem(error))
         except ConcurrencyError as error:
-            refused.append((step, _problem(error)))
-    return overtaken, refused
+            warned.append(_problem(error))
+        else:
+            done.append(step)
+    state = ProvisionState.BLOCKED if refused else planned.state
+    problems, warnings = (*planned.problems, *refused), (*planned.warnings, *warned)
+    return Plan(state, tuple(done), problems, warnings), tuple(overtaken)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.provision.model import failures_in
 from chalicelib.settings import FUNCTIONS
 from localcloud import moto_additions
 from localcloud.aws import EmulatedAws
@@ -207,3 +208,15 @@ def test_a_worker_with_a_wrong_key_is_explained_until_the_key_is_corrected(
     assert any(line.startswith("worker's log: ") and "401" in line for line in lines)
     assert wrong not in str([lines, seen])
     assert len(tasks(stack)) == 1
+
+
+def test_a_service_that_is_not_steady_in_time_ends_the_creation_and_says_so(
+    stack: StackUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack.aws.cloudformation, "minute_seconds", 0.001)
+    assert stack.create(stack.full(), TimeoutInMinutes=20) == "ROLLBACK_COMPLETE"
+    [described] = stack.client.describe_stacks(StackName=stack.id)["Stacks"]
+    assert described["TimeoutInMinutes"] == 20
+    [failure] = failures_in(stack.client.describe_stack_events(StackName=stack.id)["StackEvents"])
+    assert "Stack creation time exceeded the specified timeout" in failure
+    assert "Not complete: WorkerService (AWS::ECS::Service)" in failure

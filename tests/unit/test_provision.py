@@ -3,17 +3,27 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, cast
 
+import boto3
 import pytest
 from moto import mock_aws
-from moto.cloudformation.models import cloudformation_backends
+from moto.cloudformation.models import Event, cloudformation_backends
 
+from chalicelib.adapters.prefect_client import JsonHttp
+from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
 from chalicelib.adapters.provisioning import AwsAccount
 from chalicelib.core.provision.model import TEMPLATE_TAG, ProvisionState, is_scheduled
-from chalicelib.errors import NotProvisionedError, PrefectRefusedError, PrefectUnavailableError
+from chalicelib.core.provision.pool_template import Template
+from chalicelib.errors import (
+    NotProvisionedError,
+    PrefectForbiddenError,
+    PrefectRefusedError,
+    PrefectUnavailableError,
+)
 from chalicelib.functions.provision import ProvisionReport, WorkPools, provision
 from localcloud import moto_additions
 from tests.provision_bench import Bench, empty_account
@@ -29,6 +39,10 @@ from tests.provisioning import (
     make_desired,
     make_target,
 )
+from tests.twin.work_pools import InMemoryWorkPools
+from tests.unit.scripted_server import ScriptedServer, Step, answer
+
+CREATE_POOL = f"create the work pool {WORK_POOL}"
 
 SCHEDULED = {"source": "aws.events", "detail-type": "Scheduled Event"}
 
@@ -62,13 +76,18 @@ def put_into(status: str) -> None:
 
 def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
     reports = bench.until_ready()
-    assert [report.state.value for report in reports] == ["creating", "creating", "ready"]
+    assert [(report.state.value, report.steps[:2]) for report in reports[:2]] == [
+        ("creating", (CREATE_POOL, "create ECS's service-linked role")),
+        ("creating", (f"create the stack {STACK_NAME}",)),
+    ]
+    assert [report.state.value for report in reports[2:]] == ["ready"]
     assert bench.changes == [
+        "WorkPool.create",
         "CreateServiceLinkedRole",
         "CreateStack",
         *["PutTargets", "PutFunctionEventInvokeConfig"] * 3,
+        "WorkPool.change",
         *["PutFunctionConcurrency"] * 2,
-        "WorkPool.create",
     ]
     assert bench.stack()["Tags"][0]["Key"] == TEMPLATE_TAG
     assert sorted(bench.targets(), key=itemgetter("Arn")) == sorted(
@@ -81,6 +100,31 @@ def test_an_empty_account_is_ready_after_a_few_calls(bench: Bench) -> None:
     wanted = {f: None if is_scheduled(f) else QUEUE_ARN for f in bench.desired.functions}
     assert kept == wanted
     assert bench.pools.pools[WORK_POOL].type == "ecs"
+
+
+def test_a_creation_that_ecss_new_role_came_too_late_for_is_done_again_without_an_alarm(
+    bench: Bench,
+) -> None:
+    bench.provision()
+    bench.provision()
+    assert bench.stack()["TimeoutInMinutes"] == 20
+    reason = "Unable to assume the service linked role. Please verify that it exists."
+    failed = ("Cluster", "", "AWS::ECS::Cluster", "CREATE_FAILED", reason, None)
+    moto_stack().events[1:] = [Event(moto_stack().stack_id, STACK_NAME, *failed)]
+    put_into("ROLLBACK_IN_PROGRESS")
+    busy = bench.provision(**SCHEDULED)
+    put_into("ROLLBACK_COMPLETE")
+    complete = bench.provision(**SCHEDULED)
+    assert [busy.state, complete.state] == [ProvisionState.PENDING] * 2
+    [step] = complete.steps
+    assert step.startswith(f"delete the stack {STACK_NAME}")
+    for report in (busy, complete):
+        assert report.problems == ()
+        [warning] = report.warnings
+        assert "service-linked role yet" in warning.message
+    bench.forget()
+    bench.until_ready()
+    assert bench.changes[0] == "CreateStack"
 
 
 def test_a_dry_run_reports_what_would_be_restored_as_pending(ready: Bench) -> None:
@@ -245,15 +289,17 @@ def test_a_failed_stack_of_that_name_that_is_not_ours_is_not_deleted(
     assert bench.stack()["StackStatus"] == status
 
 
+@pytest.mark.parametrize("is_ready", [False, True], ids=["from nothing", "deleted when ready"])
 def test_a_pool_that_a_worker_created_meanwhile_is_merged_into_by_the_next_call(
-    bench: Bench,
+    bench: Bench, is_ready: bool
 ) -> None:
-    bench.provision()
-    bench.provision()
+    if is_ready:
+        bench.until_ready()
+        del bench.pools.pools[WORK_POOL]
     pools = Late(bench.pools, lambda: bench.pools.create_pool(WORK_POOL, template={}))
     report = provision(replace(bench.context(), work_pools=cast("WorkPools", pools)), {})
-    assert report.state is ProvisionState.PENDING
-    assert report.overtaken == (f"create the work pool {WORK_POOL}",)
+    assert report.state is (ProvisionState.PENDING if is_ready else ProvisionState.CREATING)
+    assert report.overtaken == (CREATE_POOL,)
     bench.until_ready()
     assert bench.pools.pools[WORK_POOL].base_job_template
 
@@ -322,6 +368,112 @@ def test_a_problem_is_reported_with_its_next_step_and_nothing_is_changed(
     assert bench.changes == []
     if name == "Parameter":
         assert bench.pools.calls == [], "Prefect would be asked without its key"
+
+
+UNKNOWN, NO_POOLS = answer(404, {"detail": "Not Found"}), answer(200, [])
+NO_PLAN = {"detail": "Your plan does not include hybrid work pools"}
+REFUSALS: dict[str, tuple[dict[str, Step], str, str, str]] = {
+    "a plan without hybrid pools": (
+        {"POST /work_pools/": answer(403, NO_PLAN)}, "PrefectPlan",
+        f"403 to POST /work_pools/: {NO_PLAN['detail']}", "take a plan of Prefect Cloud that has",
+    ),
+    "a role too weak": (
+        {"POST /work_pools/": answer(403, {"detail": "Forbidden"})}, "PrefectForbidden",
+        "403 to POST /work_pools/: Forbidden", "role has to be Developer or above",
+    ),
+    "a role too weak for the pool that there is": (
+        {
+            f"GET /work_pools/{WORK_POOL}": answer(200, {"type": "ecs", "base_job_template": {}}),
+            f"PATCH /work_pools/{WORK_POOL}": answer(403, {"detail": "Forbidden"}),
+        },
+        "PrefectForbidden", f"403 to PATCH /work_pools/{WORK_POOL}: Forbid", "Developer or above",
+    ),
+    "a wrong key": (
+        dict.fromkeys((f"GET /work_pools/{WORK_POOL}", "POST /work_pools/filter"), answer(401)),
+        "PrefectRefused", "Prefect answered 401", "store a valid credential in the SSM parameter",
+    ),
+    "a wrong URL": (
+        {"POST /work_pools/filter": UNKNOWN}, "PrefectAddress",
+        "404 to POST /work_pools/filter", "check PREFECT_API_URL",
+    ),
+}  # fmt: skip
+"""What Prefect answers to what; another path is unknown to it, and it has no work pools."""
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_what_prefect_refuses_is_reported_by_the_first_call_before_anything_is_created(
+    bench: Bench, refusal: str
+) -> None:
+    answers, name, what, next_step = REFUSALS[refusal]
+    answers = {"POST /work_pools/filter": NO_POOLS, **answers}
+
+    def prefect(handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.removeprefix("/api")
+        answers.get(f"{handler.command} {path}", UNKNOWN)(handler)
+
+    group = f"/aws/lambda/{bench.desired.functions[0]}"
+    bench.aws["logs"].create_log_group(logGroupName=group)
+    with ScriptedServer([prefect]) as server:
+        http = JsonHttp(f"{server.url}/api", lambda _fresh: "Bearer x", lambda: 50.0)
+        context = replace(bench.context(), work_pools=PrefectWorkPools(http))
+        report = provision(context, {})
+        with pytest.raises(NotProvisionedError, match=f"^blocked: {name}: .*{what}"):
+            provision(context, SCHEDULED)
+    assert report.state is ProvisionState.BLOCKED
+    [problem] = report.problems
+    assert problem.name == name
+    assert what in problem.what
+    assert next_step in problem.next_step
+    kept = f"keep the log group {group} for 30 days"
+    assert (report.steps, report.overtaken) == ((kept,), ()), "it stands in nothing's way"
+    assert set(bench.changes) == {"PutRetentionPolicy"}
+    assert bench.stack() == {}
+    assert [role["RoleName"] for role in bench.aws["iam"].list_roles()["Roles"]] == ["functions"]
+    assert boto3.client("ecs", REGION).list_clusters()["clusterArns"] == []
+
+
+def test_each_refusal_of_prefects_has_a_message_of_its_own() -> None:
+    of_first_day = [row[1:] for name, row in REFUSALS.items() if "that there is" not in name]
+    assert len(of_first_day) == 4
+    for column in zip(*of_first_day, strict=True):
+        assert len(set(column)) == 4
+
+
+def test_a_dry_run_shows_the_pool_first_then_ecss_role_and_then_the_stack(bench: Bench) -> None:
+    first = bench.provision(dry_run=True).steps
+    assert first == (CREATE_POOL, "create ECS's service-linked role")
+    assert bench.changes == []
+    bench.aws["iam"].create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
+    second = bench.provision(dry_run=True)
+    assert second.steps == (CREATE_POOL, f"create the stack {STACK_NAME}")
+    assert second.state is ProvisionState.CREATING
+
+
+def test_a_pool_that_prefect_refuses_to_complete_stops_nothing_that_is_there(ready: Bench) -> None:
+    ready.deploy()
+    ready.desired = make_desired(use_spot=False)
+
+    class Refusing(InMemoryWorkPools):
+        def change(self, name: str, base_job_template: Template) -> None:
+            raise PrefectForbiddenError(f"403 to {name}", next_step="check the role")
+
+    pools = Refusing()
+    pools.pools = ready.pools.pools
+    report = provision(replace(ready.context(), work_pools=pools), {})
+    assert report.state is ProvisionState.BLOCKED
+    assert [problem.name for problem in report.problems] == ["PrefectForbidden"]
+    assert len(report.steps) == 5, "three deliveries, and two reservations after the refusal"
+
+
+def test_an_outage_while_the_pool_is_created_is_met_by_the_next_call(bench: Bench) -> None:
+    class Busy(InMemoryWorkPools):
+        def create(self, name: str, base_job_template: Template) -> None:
+            raise PrefectUnavailableError("503", next_step="none")
+
+    with pytest.raises(PrefectUnavailableError):
+        provision(replace(bench.context(), work_pools=Busy()), {})
+    assert bench.changes == []
+    bench.until_ready()
 
 
 def test_all_problems_are_reported_at_once(bench: Bench) -> None:

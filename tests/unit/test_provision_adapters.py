@@ -136,7 +136,8 @@ def test_a_refusal_is_a_concurrent_update_or_an_error_or_says_that_it_is_done(
     stubber.assert_no_pending_responses()
 
 
-def test_a_stack_is_changed_by_its_id_so_that_no_successor_of_its_name_is_meant() -> None:
+def test_a_stack_is_created_with_a_time_limit_and_then_changed_by_its_id_alone() -> None:
+    """No successor of its name is meant; an update takes no limit."""
     aws, stubber = stubbed("cloudformation")
     request = {
         "StackName": STACK_ID,
@@ -145,8 +146,11 @@ def test_a_stack_is_changed_by_its_id_so_that_no_successor_of_its_name_is_meant(
         "Tags": [{"Key": TEMPLATE_TAG, "Value": DEFINITION.template_hash}],
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
     }
+    creation = {**request, "StackName": "prefect-spot-dev", "TimeoutInMinutes": 20}
+    stubber.add_response("create_stack", {"StackId": STACK_ID}, creation)
     stubber.add_response("update_stack", {"StackId": STACK_ID}, request)
     stubber.add_response("delete_stack", {}, {"StackName": STACK_ID})
+    aws.perform(CreateStack(DEFINITION))
     aws.perform(UPDATE)
     aws.perform(DeleteStack(STACK_ID, "prefect-spot-dev", ""))
     stubber.assert_no_pending_responses()
