@@ -199,8 +199,8 @@ def _unreserved(planned: Plan) -> list[Problem]:
 def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Plan, tuple[Step, ...]]:
     """Perform the steps; return the plan with those that were done, and what another did first.
 
-    What Prefect refuses is a problem, after which only those steps are done that stand in no way; a
-    reservation that Lambda refuses is a warning. The next call tries both again.
+    What Prefect refuses is a problem: after it, only what stands in no way is done. A reservation
+    that Lambda refuses is a warning. The next call tries both again.
     """
     done: list[Step] = []
     overtaken: list[Step] = []

@@ -253,19 +253,14 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
 
 
 def _outputs_to_come(desired: Desired, observed: Observed) -> dict[str, str]:
-    """The outputs that the pool's template has in it, of the stack that is created next.
+    """What the stack will return, but for a security group of its own.
 
-    All but a security group of the stack's own, so that flows can run from the worker's start on,
-    which is minutes before the outputs are read: until then in the VPC's default group.
+    The worker starts minutes before that is read: its first flows run in the VPC's default group.
     """
     known = stack_definition(desired, observed.network).parameters
-    outputs = {
-        name: known.get(name, "")
-        for name in ("ClusterName", "VpcId", "SubnetIds", "SecurityGroupIds")
-    }
     roles = role_names(desired.stack_name).items()
     arns = {output: f"{desired.roles_arn}{name}" for output, name in roles}
-    return {**outputs, **arns, "LogGroupName": f"/ecs/{desired.stack_name}"}
+    return {"ClusterName": "", **known, **arns, "LogGroupName": f"/ecs/{desired.stack_name}"}
 
 
 def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: str) -> Values:

@@ -78,7 +78,7 @@ def merged(
 
 
 def role_names(stack_name: str) -> dict[str, str]:
-    """Return what the stack calls the roles that it gives flows, by the outputs with their ARNs."""
+    """Return the names of the stack's roles for flows, by the outputs with their ARNs."""
     return {"FlowRoleArn": f"{stack_name}-flow", "ExecutionRoleArn": f"{stack_name}-execution"}
 
 
@@ -93,7 +93,7 @@ def strangers_roles(template: Template, stack_name: str) -> tuple[str, ...]:
 
 
 def roles_in(template: Template) -> tuple[str, ...]:
-    """Return the ARNs of the roles that the template gives flows; none as a worker creates it."""
+    """Return the ARNs of the roles that the template gives flows."""
     variables = template.get("variables")
     properties = variables.get("properties") if isinstance(variables, Mapping) else None
     known = properties if isinstance(properties, Mapping) else {}

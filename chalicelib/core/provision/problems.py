@@ -1,4 +1,4 @@
-"""What keeps us from provisioning, each with its next step, and what of it only takes time."""
+"""What keeps us from provisioning, with the next step, and what only takes time."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from chalicelib.core.provision.model import Stack
 
 _TIMED_OUT: Final = "exceeded the specified timeout"
-"""In CloudFormation's reason for the rollback, as docker-archive/ecs-plugin#177 shows it."""
+"""Of CloudFormation's reason for a rollback (docker-archive/ecs-plugin#177)."""
 _ROLE_IS_NEW: Final = re.compile(r"unable to assume the service[- ]linked role", re.IGNORECASE)
-"""ECS's words for a cluster, or a service, that came before IAM had made its role known, which
-takes tens of seconds: the next creation succeeds (cloudformation-coverage-roadmap#818)."""
+"""ECS's words before it can assume a new role, tens of seconds after its creation: the next stack
+succeeds (cloudformation-coverage-roadmap#818)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,7 @@ def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the resources that failed in the stack's last operation, with type and AWS's reason.
 
     Five at most, the cause first: later ones follow from it. Those that were only cancelled are
-    left out, but after a time-out: they were waited for. `newest_first`: as DescribeStackEvents
-    returns them, read to the operation's begin.
+    named after a time-out. `newest_first`: of DescribeStackEvents, read to the operation's begin.
     """
     failed: list[str] = []
     cancelled: list[str] = []
@@ -60,7 +59,7 @@ def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def foreign(stack: "Stack | None", stage: str) -> tuple[Problem, ...]:
-    """Return the problem with a stack that another stage or tool created, whatever its status."""
+    """Return the problem with a stack that another stage or tool created."""
     owner = stack.owner_other_than(stage) if stack and not stack.is_gone else ""
     if stack is None or not owner:
         return ()
@@ -69,25 +68,22 @@ def foreign(stack: "Stack | None", stage: str) -> tuple[Problem, ...]:
 
 
 def failed(stack: "Stack | None") -> tuple[Problem, ...]:
-    """Return the problem with a stack whose last operation failed, as long as it lasts."""
+    """Return the problem with a stack whose last operation failed."""
     if stack is None or not stack.failures or waits(stack):
         return ()
     what = f"stack {stack.name} is in {stack.status}: {'; '.join(stack.failures)}"
     next_step = "fix what failed; the next run retries"
     if any(_TIMED_OUT in failure for failure in stack.failures):
         next_step = (
-            "look at what was not complete while the next run tries again: for WorkerService at its"
-            f" stopped tasks (spotctl status), its log group /ecs/{stack.name}, and whether its"
+            "look at what was not complete while the next run retries: for WorkerService at its"
+            f" stopped tasks (spotctl status), the log group /ecs/{stack.name}, and whether its"
             " subnets lead to Prefect, AWS and the image registry"
         )
     return (Problem("StackFailed", what, next_step),)
 
 
 def waits(stack: "Stack") -> tuple[Problem, ...]:
-    """Return what a stack waits for that failed to be created and needs only to be created again.
-
-    Empty where anything else failed as well.
-    """
+    """Return what a stack that was not created waits for; empty where anything else failed."""
     is_first = stack.status.startswith(("CREATE_", "ROLLBACK_"))
     if not (is_first and stack.failures and all(map(_ROLE_IS_NEW.search, stack.failures))):
         return ()
@@ -96,7 +92,7 @@ def waits(stack: "Stack") -> tuple[Problem, ...]:
 
 
 def stuck(stack: "Stack") -> Problem:
-    """Return the problem with a stack that only an operator can bring out of its status."""
+    """Return the problem with a stack in a status that only an operator can end."""
     remedies = {
         "UPDATE_ROLLBACK_FAILED": "fix what failed, then run: aws cloudformation"
         f" continue-update-rollback --stack-name {stack.name}",
