@@ -88,8 +88,7 @@ class Settings:
     rerun_delay_seconds: int = _row(
         "0",
         forms.whole_number(0, 86_400),
-        "wait before a rerun on Spot; each run's is between once and twice this, so that many"
-        " do not start at once",
+        "wait before a rerun on Spot, once to twice as long, so that many do not start at once",
         parameter="",
     )
     start_retries: int = _row(
@@ -112,6 +111,9 @@ class Settings:
         "how long a run that a worker picked up may have no task before that counts as a failed"
         " start; above the time that your worker keeps asking ECS for a task",
         parameter="",
+    )
+    react_concurrency: int = _row(
+        "10", forms.whole_number(0, 1_000), "[reserved](operations.md#concurrency) for `react`", ""
     )
     stage: str = _row("dev", forms.TEXT, "the stage's name; the defaults below are made of it")
     ecs_clusters: tuple[str, ...] = _row(
@@ -202,8 +204,7 @@ class Settings:
     deployment_metrics: bool = _row(
         "false",
         forms.FLAG,
-        "`true`: metrics by deployment, too. CloudWatch charges for each"
-        " ([what it costs](money.md#what-it-costs-itself))",
+        "`true`: metrics by deployment, too ([what they cost](money.md#what-it-costs-itself))",
         parameter="",
     )
     log_level: str = _row(

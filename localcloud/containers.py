@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +33,13 @@ class ContainerPlan:
     """Of the task, in MiB, as ECS writes it."""
     health_check: Mapping[str, Any] | None = None
     """As in the task definition, seconds; its command is one by CMD."""
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    """Of the awslogs driver; empty for another, or none."""
+
+    def log_stream_of(self, task_id: str) -> str:
+        """Return the log stream's name, as the awslogs driver makes it; empty for none."""
+        prefix = self.log_options.get("awslogs-stream-prefix")
+        return f"{prefix}/{self.name}/{task_id}" if prefix else ""
 
 
 class SecretUnavailableError(Exception):
@@ -45,6 +52,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
     all_overrides = overrides.get("containerOverrides") or []
     own = [o for o in all_overrides if o.get("name", container["name"]) == container["name"]]
     override: dict[str, Any] = own[0] if own else {}
+    log: dict[str, Any] = container.get("logConfiguration") or {}
     arguments = override.get("command") or container.get("command") or []
     return ContainerPlan(
         name=container["name"],
@@ -56,6 +64,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
         cpu=str(overrides.get("cpu") or definition.cpu or container.get("cpu") or 256),
         memory=str(overrides.get("memory") or definition.memory or container.get("memory") or 512),
         health_check=container.get("healthCheck"),
+        log_options=log["options"] if log.get("logDriver") == "awslogs" else {},
     )
 
 

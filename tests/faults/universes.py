@@ -23,7 +23,7 @@ from tests.laws.universe import (
 from tests.make import AUTO
 
 TOO_LONG_FOR_SPOT = 400_000.0
-"""Seconds, by the economics guard."""
+"""Seconds, by what `auto` expects."""
 
 
 @dataclass
