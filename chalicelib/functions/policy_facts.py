@@ -118,13 +118,16 @@ def _evidence(context: Context, snapshot: Snapshot) -> facts.SpotEvidence | Miss
 
 
 def _recent_sums(context: Context) -> list[DailySum]:
-    """The sums of the last days, of as many as it takes."""
+    """The sums of the last days, of as many as it takes. Raises TimeoutError."""
     sums: list[DailySum] = []
+    least_left = context.seconds_left() - SECONDS_FOR_FACTS
     today = context.now().date()
     for done, window in pairwise((0, *WINDOWS_DAYS)):
         sums += context.bills.read_sums([today - timedelta(days=n) for n in range(done, window)])
         if total(sums).first_spot_hours >= ENOUGH_SPOT_HOURS:
             break
+        if context.seconds_left() < least_left:
+            raise TimeoutError
     return sums
 
 

@@ -1,7 +1,9 @@
 """The laws of deadline and `auto`: decided once, on what was measured, and at no cost when off."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from datetime import date
 from typing import Any
 from unittest.mock import Mock
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from chalicelib.core.model.flow_run import Interruption, RunRecord
 from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.money.report import total
+from chalicelib.core.money.report import DailySum, total
 from chalicelib.core.policies.facts import (
     Missing,
     PolicyFacts,
@@ -186,6 +188,23 @@ def test_an_invocation_that_is_short_of_time_gathers_nothing() -> None:
     react(replace(universe.context(), seconds_left=lambda: 14.9), event)
     assert not set(OF_THE_GUARDS) & set(universe.calls)
     assert "there was no time left" in recorded(universe, run).guard_reason
+
+
+def test_a_table_that_answers_too_slowly_leaves_it_to_the_budget_of_3() -> None:
+    universe = Universe(AUTO)
+    run, event = interrupted(universe)
+    slow, read_sums = [300.0], universe.bills.read_sums
+
+    def read_slowly(days: Sequence[date]) -> tuple[DailySum, ...]:
+        slow[0] -= 5.1
+        return read_sums(days)
+
+    universe.bills.read_sums = read_slowly  # type: ignore[method-assign]
+    react(replace(universe.context(), seconds_left=lambda: slow[0]), event)
+    assert slow == [300.0 - 5.1]
+    assert "the interruption rate is unknown (it could not be read (TimeoutError))" in log_of(
+        universe, run
+    )
 
 
 def test_in_observe_mode_a_run_is_annotated_with_what_a_guard_would_do_and_not_changed() -> None:

@@ -6,9 +6,10 @@ from random import Random
 
 import pytest
 
+from chalicelib.core.model.policy import AUTO
 from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.report import Counts, DailySum, report_of
-from spotctl.recommend import AUTO, ON_DEMAND, PERSIST, STAY, Recommendation, Run, recommend
+from spotctl.recommend import ON_DEMAND, PERSIST, STAY, Recommendation, Run, recommend
 
 DAY = date(2026, 11, 28)
 HOUR_US = 3_600_000_000
