@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from chalicelib.core.money.report import ASSUMED_MARK, Counts, Report, Row, days_between
 from spotctl.output import clean
+from spotctl.rate import interruption_rate
 
 MOST_DEPLOYMENTS: Final = 12
 """How many rates are drawn: those of the deployments with the most interruptions."""
@@ -65,7 +66,8 @@ def _draw_money(axes: Axes, report: Report) -> None:
 
 def _draw_rates(axes: Axes, report: Report) -> None:
     """Each deployment's rate with its interval; a deployment without time on Spot has none."""
-    rated = [(row, rate) for row in report.deployments if (rate := row.interruption_rate)]
+    rows = report.deployments
+    rated = [(row, rate) for row in rows if (rate := interruption_rate(row.counts))]
     rated = sorted(rated, key=lambda each: each[0].counts.interruptions)[-MOST_DEPLOYMENTS:]
     axes.set_xlabel("interruptions per Spot hour, with 95 % confidence interval")
     axes.set_yticks(range(len(rated)), [_name(row) for row, _ in rated])

@@ -19,8 +19,8 @@ from chalicelib.core.policies.economics import (
     PRIOR_SPOT_HOURS,
     expected_spot_seconds,
     leaves_spot,
-    rate_per_hour,
 )
+from spotctl.rate import rate_per_hour
 
 STAY: Final = "stay"
 ON_DEMAND: Final = "on demand"

@@ -24,6 +24,7 @@ from chalicelib.core.money.report import (
 )
 from spotctl.errors import RefusedError
 from spotctl.output import clean, padded, width_of
+from spotctl.rate import interruption_rate
 from spotctl.recommend import Recommendation
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    rate = report.total.interruption_rate
+    rate = interruption_rate(report.total.counts)
     if rate is not None:
         yield (
             f"Interruptions per Spot hour: {rate.observed:.4f} ({rate.low:.4f} to {rate.high:.4f}"
@@ -184,7 +185,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _with_rate(row: Row) -> dict[str, object]:
-    rate = row.interruption_rate
+    rate = interruption_rate(row.counts)
     interval = rate and {"observed": rate.observed, "low": rate.low, "high": rate.high}
     plain = {name: value for name, value in row.as_mapping().items() if name != "day"}
     return {**plain, "interruptions_per_spot_hour": interval}

@@ -9,7 +9,7 @@ from typing import Final
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.money.bill import RerunOutcome
 from chalicelib.core.money.report import Counts, sum_of, total
-from chalicelib.core.policies.economics import rate_per_hour
+from spotctl.rate import interruption_rate
 from spotctl.replay.again import Course, Played
 
 TITLES: Final[Mapping[str, str]] = {
@@ -128,7 +128,7 @@ def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:
         f"{len(moved)} attempts that ran on FARGATE are replayed on Spot, {hours:.4f} hours, at the"
         " run's own Spot price and without an interruption"
     )
-    rate = rate_per_hour(recorded.counts.interruptions, recorded.counts.spot_hours)
+    rate = interruption_rate(recorded.counts)
     if rate is None:
         return said
     more = rate.observed * float(hours)

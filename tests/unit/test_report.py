@@ -27,10 +27,10 @@ from chalicelib.core.money.report import (
     report_of,
     savings_table,
 )
-from chalicelib.core.policies.economics import garwood, rate_per_hour
 from spotctl.chart import draw
 from spotctl.errors import RefusedError
 from spotctl.output import Output, as_json, clean
+from spotctl.rate import garwood, rate_per_hour
 from spotctl.report import as_csv, as_mapping, as_table, days_since
 from tests.twin.tables import InMemoryBills
 from tests.unit.test_bill import ON_DEMAND, SPOT

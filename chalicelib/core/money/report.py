@@ -17,7 +17,6 @@ from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause
 from chalicelib.core.model.pricing import SMALLEST_USD, Rate, age_warning, read_rate
 from chalicelib.core.model.text import one_line, table_cell
 from chalicelib.core.money.bill import Amounts, Bill, Deployment, RerunOutcome
-from chalicelib.core.policies.economics import RatePerHour, rate_per_hour
 from chalicelib.core.policies.facts import Guard
 
 DRILLS: Final = Deployment("drills")
@@ -207,11 +206,6 @@ class Row:
         hours = {n: v.quantize(_MICRO) for n, v in values.items() if n.endswith("hours")}
         day = self.day.isoformat() if self.day else ""
         return {"day": day, "deployment": self.deployment, **values, **hours}
-
-    @property
-    def interruption_rate(self) -> RatePerHour | None:
-        """Interruptions per Spot hour; None where no time was spent on Spot."""
-        return rate_per_hour(self.counts.interruptions, self.counts.spot_hours)
 
 
 @dataclass(frozen=True, slots=True)
