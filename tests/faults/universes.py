@@ -156,7 +156,7 @@ class Plot:
 
 
 def running(universe: Universe, budget: int = 3, **run: Any) -> Life:
-    tags = (f"spot-retries:{budget}", *run.pop("tags", ()))
+    tags = run.pop("tags", (f"spot-retries:{budget}",))
     run_id = universe.prefect.create_run(tags=tags, **run)
     return Life(universe, run_id, budget, [universe.start(run_id, retries=2)])
 
@@ -173,11 +173,10 @@ def _stopped(how: dict[str, str] | None = None, **run: Any) -> Callable[[Univers
 
 
 def _too_expensive_on_spot(universe: Universe) -> Life:
-    """A guard moves it at once, though its budget allows more."""
+    """`auto` moves it at once."""
     universe.policy = AUTO
-    life = _stopped(deployment_id=universe.deployment_after(TOO_LONG_FOR_SPOT))(universe)
-    life.budget = 0
-    return life
+    deployment = universe.deployment_after(TOO_LONG_FOR_SPOT)
+    return _stopped(budget=0, tags=(), deployment_id=deployment)(universe)
 
 
 def _rescued(universe: Universe) -> Life:
