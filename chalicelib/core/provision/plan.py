@@ -138,39 +138,47 @@ def plan(desired: Desired, observed: Observed) -> Plan:
 def _plan(desired: Desired, observed: Observed) -> Plan:
     queue_arn = _failure_queue(observed.stack)
     deliveries = model.delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
+    ours, flaws = _pool_plan(desired, observed)
     if observed.problems:
-        found = (*observed.problems, *problems.failed(observed.stack))
+        found = (*observed.problems, *flaws, *problems.failed(observed.stack))
         return Plan(ProvisionState.BLOCKED, deliveries, found)
     planned = _stack_plan(desired, observed)
     planned = replace(planned, steps=(*planned.steps, *deliveries))
-    comes_first = desired.is_full and not _exists(observed.stack)
+    comes_first = not _exists(observed.stack)
     if planned.state is not ProvisionState.READY and not comes_first:
         return planned
-    pool = observed.work_pool
-    if pool and not desired.is_full and (fixed := fixed_capacity(pool.base_job_template)):
+    if flaws and comes_first and not desired.is_full:
+        return replace(planned, warnings=flaws)
+    if flaws:
+        return Plan(ProvisionState.BLOCKED, deliveries, flaws)
+    # Before the rest is created it shows that URL, key, role and plan are the right ones.
+    steps = (*ours, *planned.steps) if comes_first else (*planned.steps, *ours)
+    return replace(planned, steps=steps)
+
+
+def _pool_plan(
+    desired: Desired, observed: Observed
+) -> tuple[tuple[model.Step, ...], tuple[Problem, ...]]:
+    """Return the steps with the work pool, and what its template has that keeps us from them."""
+    template = observed.work_pool.base_job_template if observed.work_pool else {}
+    if not desired.is_full:
+        if not (fixed := fixed_capacity(template)):
+            return (), ()
         what = f"sets {' and '.join(fixed)} itself: runs cannot be moved to FARGATE"
         assignments = " and ".join(f"{field} to {value}" for field, value in fixed.items())
         next_step = f"set {assignments} in its task_run_request"
-    elif (
-        pool
-        and desired.is_full
-        and (roles := strangers_roles(pool.base_job_template, desired.stack_name))
-    ):
+    elif roles := strangers_roles(template, desired.stack_name):
         what = f"gives flows roles of another stack: {', '.join(roles)}"
         next_step = "set WORK_POOL to a name that is free, or empty task_role_arn and"
         next_step += " execution_role_arn in the pool's settings to hand it over"
     else:
         try:
-            ours = _pool_steps(desired, observed)
-            # Before the rest is created it shows that URL, key, role and plan are the right ones.
-            steps = (*ours, *planned.steps) if comes_first else (*planned.steps, *ours)
-            return replace(planned, steps=steps)
+            return _pool_steps(desired, observed), ()
         except ValueError as error:
             what = f"cannot be completed: {error}"
             next_step = "reset it in the pool's settings, or set WORK_POOL to another pool"
     what = f"the base job template of work pool {desired.work_pool!r} {what}"
-    problem = Problem("WorkPool", what, next_step=next_step)
-    return Plan(ProvisionState.BLOCKED, deliveries, (problem,))
+    return (), (Problem("WorkPool", what, next_step=next_step),)
 
 
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
@@ -234,8 +242,6 @@ def _differences(stack: Stack, definition: StackDefinition) -> str:
 
 
 def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
-    if not desired.is_full:
-        return ()
     pool, stack = observed.work_pool, observed.stack
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
