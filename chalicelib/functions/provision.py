@@ -1,8 +1,7 @@
 """The `provision` Lambda: creates stack and work pool, and keeps them up to date, a step per call.
 
 It is called by schedule and by hand; `{"dry_run": true}` only shows what it would do. All is read
-before anything is changed. An operator reads the answer of a call by hand; a scheduled call's is
-read by none, so there a problem is raised, and the function's alarm reports it.
+before anything is changed. A scheduled call raises its problems, for the function's alarm.
 """
 
 from collections.abc import Callable, Mapping

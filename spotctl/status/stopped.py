@@ -40,7 +40,8 @@ _SECRETS: Final = (
     (re.compile(r"\b(bearer|basic)\s+[\w+/=.~:-]{8,}", re.IGNORECASE), r"\1 ***"),
     (
         re.compile(
-            r"(\w*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|api[-_ ]?key|auth_?string|authorization)\w*"
+            r"(\w*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|api[-_ ]?key|auth_?string"
+            r"|authorization)\w*"
             r"[\\'\"]*\s*[=:]\s*)(?:\\*'[^']*'|\\*\"[^\"]*\"|[^\s,;&)}\]]+)",
             re.IGNORECASE,
         ),

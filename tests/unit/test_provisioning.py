@@ -469,8 +469,11 @@ def test_once_the_stack_is_complete_the_pool_gets_the_rest_or_is_created_anew() 
     assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
     planned = plan(make_desired(), make_observed(work_pool=None))
     assert planned == Plan(ProvisionState.READY, (CreateWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
-    busy = make_stack(status="UPDATE_IN_PROGRESS")
-    assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
+    for busy in (
+        make_stack(status="UPDATE_IN_PROGRESS"),
+        make_stack(status="CREATE_IN_PROGRESS", outputs={}),
+    ):
+        assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
 
 
 def test_what_the_pool_has_in_it_before_its_stack_is_what_the_stack_then_returns() -> None:

@@ -14,12 +14,9 @@ if TYPE_CHECKING:
 _TIMED_OUT: Final = "exceeded the specified timeout"
 """Of CloudFormation's reason for a rollback (docker-archive/ecs-plugin#177)."""
 _ROLE_IS_NEW: Final = re.compile(
-    r"(unable to|can ?not|could not) assume (the )?(.{,20}service[- ]linked role"
-    r"|role .{,70}AWSServiceRoleForECS)",
-    re.IGNORECASE,
+    "(unable to|cannot) assume .{,99}(service[- ]linked role|AWSServiceRoleForECS)", re.IGNORECASE
 )
-"""ECS's words before it can assume a new role, tens of seconds after its creation: the next stack
-succeeds (cloudformation-coverage-roadmap#818)."""
+"""ECS's words tens of seconds after a role's creation (cloudformation-coverage-roadmap#818)."""
 
 
 @dataclass(frozen=True, slots=True)
