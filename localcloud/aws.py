@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
@@ -34,6 +34,16 @@ from localcloud.guard import GuardedHandler
 
 PROVEN_BY = "X-Amz-Security-Token"
 """The header, or in a presigned URL the parameter, by which a client of this run is known."""
+
+
+class Aws(Protocol):
+    """What leads to one account of an AWS in one region: this one, or one that others emulate."""
+
+    def client(self, name: str) -> Any:
+        """Return a boto3 client of the named service."""
+
+    def environment(self) -> dict[str, str]:
+        """Return what a child process needs to meet this AWS, and never a real one."""
 
 
 class EmulatedAws:
