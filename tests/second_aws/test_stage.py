@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 
+import infra
 from chalicelib.settings import FUNCTIONS
 from localcloud.bootstrap import (
     AUTH_PARAMETER,
@@ -136,7 +137,8 @@ def stage(ministack: MiniStack, supervisor: Supervisor) -> Iterator[Stage]:
         api = PrefectApi(server.api_url, AUTH_STRING)
         stage = Stage(account, server, api, folder / "project")
         copy_project(stage.folder)
-        without_metric_math(stage.folder / "infra" / "stack.json")
+        template = stage.folder / "infra" / "stack.json"
+        template.write_text(json.dumps(without_metric_math(infra.load("stack.json"))))
         stage.deploy()
         store_credential(account, AUTH_STRING)
         with_ecs_role(account)
