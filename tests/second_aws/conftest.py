@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from localcloud.processes import Supervisor
-from tests.second_aws.ministack import Account, MiniStack, open_to_others
+from tests.second_aws.server import Account, MiniStack, open_to_others
 from tests.tiers import BUILD
 
 REPORT: Final = BUILD / "second_aws.json"

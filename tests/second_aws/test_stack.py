@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 
 import infra
 from tests.localcloud.stacks import StackUnderTest, empty_account
-from tests.second_aws.ministack import Account, without_metric_math
+from tests.second_aws.server import Account, without_metric_math
 from tests.system.test_spotctl_deploy import names_of
 from tests.unit import stack_template
 

@@ -35,7 +35,7 @@ from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Supervisor
 from tests.e2e.command import CommandResult, spotctl_with, states
 from tests.make import make_event
-from tests.second_aws.ministack import Account, MiniStack, with_ecs_role, without_metric_math
+from tests.second_aws.server import Account, MiniStack, with_ecs_role, without_metric_math
 from tests.system.test_spotctl_deploy import names_of
 
 METER = f"{STACK}-meter"

@@ -24,6 +24,7 @@ from localcloud.postgres import Spawn, end, tail
 from localcloud.processes import free_port, listens
 
 PYTHON: Final = PROJECT / ".venvs" / "ministack" / "bin" / "python"
+JUDGE: Final = Path(__file__).with_name("judge.py")
 START_SECONDS: Final = 60
 LOOPBACK: Final = ("127.0.0.1", "::1")
 _SESSION: Final = boto3.session.Session()  # it reads a service's model once
