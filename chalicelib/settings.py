@@ -119,7 +119,7 @@ class Settings:
         " start; above the time that your worker keeps asking ECS for a task",
         parameter="",
     )
-    stage: str = _row("dev", forms.TEXT, "the stage's name; the defaults below are made of it")
+    stage: str = _row("dev", forms.STAGE, "the stage's name; the defaults below are made of it")
     ecs_clusters: tuple[str, ...] = _row(
         "prefect-spot-<stage>",
         forms.CLUSTERS,
@@ -279,7 +279,8 @@ def _check_together(settings: Settings) -> None:
         raise _wrong(ROWS["spot_weight"], "0", "a number above 0, unless FARGATE_WEIGHT is above 0")
     if not settings.is_full:
         return
-    if settings.work_pool.lower().startswith("prefect"):
+    # Its worker names task definitions prefect_POOL_ID, in the characters that ECS takes.
+    if not re.fullmatch(r"(?!(?i:prefect))[A-Za-z0-9_-]{1,210}", settings.work_pool):
         raise _wrong(ROWS["work_pool"], settings.work_pool)
     clusters = ",".join(settings.ecs_clusters)
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", clusters):

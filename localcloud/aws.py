@@ -62,13 +62,14 @@ class EmulatedAws:
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()  # creating boto3 clients is not thread-safe
         self.cloudformation = CloudFormation(self.client, self.account, self.region)
-        self.calls = moto_additions.calls
+        self.calls, self.requests = moto_additions.calls, moto_additions.requests
 
     def __enter__(self) -> Self:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
         default_user_config["iam"]["load_aws_managed_policies"] = True
         moto_additions.install()
         self.calls.clear()
+        self.requests.clear()
         cloudformation_requests.connect(self.cloudformation)
         # What a handler has to know, its class does: werkzeug makes one for each connection.
         handler = type("_Handler", (_Handler,), {"session_token": self._session_token})
