@@ -7,7 +7,7 @@ variables, so those are filled in here.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -56,8 +56,8 @@ class Call:
         return f"{self.principal}: {self.action} on {self.resource} {dict(self.context) or ''}"
 
 
-def arn(service: str, rest: str, *, region: str = REGION, account: str = ACCOUNT) -> str:
-    return rest if rest.startswith("arn:") else f"arn:aws:{service}:{region}:{account}:{rest}"
+def arn(service: str, rest: str, account: str = ACCOUNT) -> str:
+    return rest if rest.startswith("arn:") else f"arn:aws:{service}:{REGION}:{account}:{rest}"
 
 
 def recorded() -> set[Call]:
@@ -76,84 +76,91 @@ def recorded() -> set[Call]:
 
 def asked(who: str, operation: str, named: Mapping[str, Any]) -> Iterator[Call]:
     """What a call asks of IAM: for each of its resources, and for what it passes on."""
-    action = RENAMED.get(operation, operation)
-    context: dict[str, str] = {}
-    if cluster := named.get("cluster"):
-        context = {"ecs:cluster": arn("ecs", f"cluster/{cluster}")}
-    resources = ["*"] if ON_ALL.match(action) else list(_resources(action, named))
+    action, context = RENAMED.get(operation, operation), dict[str, str]()
+    service = action.partition(":")[0]
+    cluster = str(named.get("cluster", "")).rpartition("/")[2]
+    if cluster:
+        context["ecs:cluster"] = arn("ecs", f"cluster/{cluster}")
+    if "AWSServiceName" in named:
+        context["iam:AWSServiceName"] = named["AWSServiceName"]
+    if action == "dynamodb:TransactWriteItems":  # it asks for each of its writes
+        for kind, table in named["TransactItems"]:
+            yield Call(who, f"dynamodb:{kind}Item", arn("dynamodb", f"table/{table}"))
+        return
+    resources = ["*"] if ON_ALL.match(action) else list(OF_SERVICE[service](named, cluster))
     assert resources, f"which resource does {operation} with {named} need?"
-    for wanted, resource in resources_of(action, resources):
-        yield Call(who, wanted, resource, context)
-    to = {"lambda:CreateFunction": "lambda", "ecs:RunTask": "ecs-tasks"}
-    to["ecs:RegisterTaskDefinition"] = "ecs-tasks"
+    for resource in resources:
+        yield Call(who, action, resource, context)
     for name in ("Role", "taskRoleArn", "executionRoleArn"):
-        if action in to and name in named:
-            passed = {"iam:PassedToService": f"{to[action]}.amazonaws.com"}
+        if action in PASSES and name in named:
+            passed = {"iam:PassedToService": f"{PASSES[action]}.amazonaws.com"}
             yield Call(who, "iam:PassRole", named[name], passed)
     if action == "ecs:RunTask":  # Prefect tags each task that it runs
-        place = named["cluster"].rpartition("/")[2]
         tagging = {"ecs:CreateAction": "RunTask"}
-        yield Call(who, "ecs:TagResource", arn("ecs", f"task/{place}/0123"), tagging)
+        yield Call(who, "ecs:TagResource", arn("ecs", f"task/{cluster}/0123"), tagging)
 
 
-def resources_of(action: str, resources: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Pairs of action and resource: a transaction asks for each of its writes."""
-    for resource in resources:
-        if action == "dynamodb:TransactWriteItems":
-            kind, table = resource
-            yield f"dynamodb:{kind}Item", arn("dynamodb", f"table/{table}")
-        else:
-            yield action, resource
+PASSES: Final = {
+    "lambda:CreateFunction": "lambda",
+    "ecs:RunTask": "ecs-tasks",
+    "ecs:RegisterTaskDefinition": "ecs-tasks",
+}
+"""Actions that pass a role on, and to whom."""
+
+Named = Mapping[str, Any]
 
 
-def _resources(action: str, named: Mapping[str, Any]) -> Iterator[Any]:
-    """The ARNs of what a call names."""
-    service, _, operation = action.partition(":")
-    cluster = str(named.get("cluster", "default")).rpartition("/")[2]
-    match service:
-        case "dynamodb" if operation == "TransactWriteItems":
-            yield from named["TransactItems"]
-        case "dynamodb":
-            for table in named.get("RequestItems") or [named["TableName"]]:
-                yield arn("dynamodb", f"table/{table}")
-        case "ecs" if "tasks" in named or "task" in named:
-            for task in named.get("tasks") or [named["task"]]:
-                yield arn("ecs", task if "/" in task else f"task/{cluster}/{task}")
-        case "ecs" if "family" in named:
-            yield arn("ecs", f"task-definition/{named['family']}:1")
-        case "ecs" if "services" in named or "service" in named:
-            for each in named.get("services") or [named["service"]]:
-                yield arn("ecs", f"service/{cluster}/{each}")
-        case "ecs" if "taskDefinition" in named:
-            yield arn("ecs", f"task-definition/{named['taskDefinition']}")
-        case "ecs":
-            for each in named.get("clusters") or [cluster]:
-                yield arn("ecs", f"cluster/{each.rpartition('/')[2]}")
-        case "ssm":
-            yield arn("ssm", f"parameter/{named['Name'].removeprefix('/')}")
-        case "sqs":
-            name = named.get("QueueName") or named["QueueUrl"].rpartition("/")[2]
-            yield arn("sqs", name)
-        case "events":
-            yield arn("events", f"rule/{named.get('Rule') or named['Name']}")
-        case "cloudformation":
-            yield arn("cloudformation", f"stack/{named['StackName']}/0123")
-        case "iam" if operation == "CreateServiceLinkedRole":
-            path = "role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
-            yield f"arn:aws:iam::{ACCOUNT}:{path}"
-        case "iam":
-            yield f"arn:aws:iam::{ACCOUNT}:role/{named['RoleName']}"
-        case "logs":
-            yield arn("logs", f"log-group:{named['logGroupName']}:*")
-        case "s3":
-            key = f"/{named['Key']}" if named["Key"] else ""
-            if operation == "DeleteObject" and not key:
-                key = "/any"
-            yield f"arn:aws:s3:::{named['Bucket']}{key}"
-        case "lambda":
-            found = re.search(r"(?:functions|tags)/([^/]+)", named["path"])
-            name = found[1] if found else named["Role"].rpartition("/")[2]  # of CreateFunction
-            yield arn("lambda", name if name.startswith("arn:") else f"function:{name}")
+def of_ecs(named: Named, cluster: str) -> Sequence[str]:
+    """Tasks, a task definition, services, or clusters."""
+    if tasks := named.get("tasks") or [named[key] for key in ("task",) if key in named]:
+        return [arn("ecs", t if "/" in t else f"task/{cluster}/{t}") for t in tasks]
+    if services := named.get("services") or [named[k] for k in ("service",) if k in named]:
+        return [arn("ecs", f"service/{cluster}/{each}") for each in services]
+    if "family" in named or "taskDefinition" in named:
+        definition = named.get("taskDefinition") or f"{named['family']}:1"
+        return [
+            arn("ecs", definition if ":ecs:" in definition else f"task-definition/{definition}")
+        ]
+    clusters = named.get("clusters") or [cluster]
+    return [arn("ecs", f"cluster/{each.rpartition('/')[2]}") for each in clusters]
+
+
+def of_lambda(named: Named, _: str) -> Sequence[str]:
+    """A function by its path; CreateFunction's by its role, which Chalice calls like it."""
+    found = re.search(r"(?:functions|tags)/([^/]+)", named["path"])
+    name = found[1] if found else named["Role"].rpartition("/")[2]
+    return [arn("lambda", name if name.startswith("arn:") else f"function:{name}")]
+
+
+def of_s3(named: Named, _: str) -> Sequence[str]:
+    """A bucket, or an object in it."""
+    return [f"arn:aws:s3:::{named['Bucket']}" + (f"/{named['Key']}" if named["Key"] else "")]
+
+
+def of_iam(named: Named, _: str) -> Sequence[str]:
+    """A role; ECS's own where none is named."""
+    own = "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
+    return [f"arn:aws:iam::{ACCOUNT}:role/{named.get('RoleName', own)}"]
+
+
+OF_SERVICE: Final[Mapping[str, Callable[[Named, str], Sequence[str]]]] = {
+    "dynamodb": lambda named, _: [
+        arn("dynamodb", f"table/{table}")
+        for table in named.get("RequestItems") or [named["TableName"]]
+    ],
+    "ecs": of_ecs,
+    "lambda": of_lambda,
+    "s3": of_s3,
+    "iam": of_iam,
+    "ssm": lambda named, _: [arn("ssm", f"parameter/{named['Name'].removeprefix('/')}")],
+    "sqs": lambda named, _: [
+        arn("sqs", named.get("QueueName") or named["QueueUrl"].rpartition("/")[2])
+    ],
+    "events": lambda named, _: [arn("events", f"rule/{named.get('Rule') or named['Name']}")],
+    "cloudformation": lambda named, _: [arn("cloudformation", f"stack/{named['StackName']}/0123")],
+    "logs": lambda named, _: [arn("logs", f"log-group:{named['logGroupName']}:*")],
+}
+"""The ARNs of what a call names; the second argument is its cluster's name."""
 
 
 def project_of(stage: str) -> Project:

@@ -14,27 +14,51 @@ import pytest
 
 from chalicelib.settings import FUNCTIONS
 from localcloud.bootstrap import AUTH_PARAMETER
-from tests.e2e.command import OPERATOR
-from tests.second_aws.calls import ACCOUNT, ON_ALL, REGION, Call, arn, policies, recorded
+from tests.second_aws.calls import ACCOUNT, ON_ALL, REGION, STAGES, Call, arn, policies, recorded
 from tests.second_aws.server import JUDGE, PYTHON
 from tests.unit.iam import as_list, matches
+from tests.unit.test_policies import TYPES, wanted_by
 
 POLICIES: Final = policies()
 DEV: Final = "prefect-spot-dev"
 REACT, METER, SWEEP, PROVISION = (f"{DEV}-{name}" for name in FUNCTIONS)
 WORKER, FLOW, EXECUTION = (f"{DEV}-{name}" for name in ("worker", "flow", "execution"))
+OTHER_ACCOUNT: Final = "999988887777"
 CREDENTIAL: Final = arn("ssm", f"parameter{AUTH_PARAMETER}")
 BUCKET: Final = f"arn:aws:s3:::{DEV}-results-{ACCOUNT}-{REGION}"
 
 BY_ECS: Final = {Call(EXECUTION, "ssm:GetParameters", CREDENTIAL)}
 """What ECS asks with a role of the stack, for a task that is about to start."""
 
-REFUSED_ON_AWS: Final = {
-    (WORKER, "sqs:GetQueueUrl"): "prefect-aws's observer, which is to find no queue",
+OBSERVERS: Final = {
+    Call(f"prefect-spot-{stage}-worker", "sqs:GetQueueUrl", arn("sqs", "prefect-ecs-tasks-events"))
+    for stage in STAGES
 }
+"""Recorded, and to be refused: prefect-aws's observer, which is to find no queue."""
 
 
-def judged(calls: Iterable[Call], given: Mapping[str, Sequence[Any]]) -> dict[Call, bool]:
+WANTED: Final = {each.removeprefix("AWS::"): wanted_by(each) for each in TYPES}
+WHY: Final = {
+    r"(react|meter|sweep|provision) logs:.*": "Lambda writes the log with the function's rights",
+    r"(react|meter) sqs:SendMessage": "Lambda sends what failed with the function's rights",
+    r"react dynamodb:BatchGetItem": "with GUARD_ECONOMICS only: it reads the daily sums",
+    r"provision cloudformation:\w+": "another operation on the stack than the tests needed",
+    r"provision (iam|ecs|s3):\w*Tag\w*": "CloudFormation's, for the stack's tag on each resource",
+    r"operator lambda:(RemovePermission|(Unt|T)agResource)": "Chalice's, when the app has changed",
+    r"operator cloudformation:DescribeStackEvents": "teardown, of a stack that is not deleted",
+    r"operator sqs:ChangeMessageVisibility": "redrive, of an event that fails again",
+    r"operator ecs:StopTask": "drill, and teardown of a stage at work",
+    r"operator ecs:DescribeTaskDefinition": "status, of a deployment with its own definition",
+    r"operator s3:DeleteObjectVersion": "DeleteObjects with versions: its body is not recorded",
+    r"operator (dynamodb|ssm):\w+": "a command that these tests do not run: explain, pause, replay",
+    r"worker ecs:StopTask": "Prefect's worker, when a run is cancelled",
+    r"flow s3:(DeleteObject|AbortMultipartUpload|ListBucket)": "flows that replace or list results",
+    r"flow s3:GetObject": "flows that resume from a result",
+}
+"""Why a permission stays that the tests never use."""
+
+
+def decisions(calls: Iterable[Call], given: Mapping[str, Sequence[Any]]) -> dict[Call, bool]:
     """Which of the calls MiniStack's engine allows."""
     calls = list(calls)
     questions = [
@@ -63,12 +87,61 @@ def judged(calls: Iterable[Call], given: Mapping[str, Sequence[Any]]) -> dict[Ca
 
 @pytest.fixture(scope="module")
 def calls() -> set[Call]:
-    return recorded() | BY_ECS
+    return (recorded() | BY_ECS) - OBSERVERS
 
 
 @pytest.fixture(scope="module")
-def found(judged_: None, judged_by: dict[str, Any]) -> dict[str, Any]:
-    raise NotImplementedError
+def found(judged: dict[str, Any]) -> dict[str, Any]:
+    report: dict[str, Any] = judged.setdefault("iam", {})
+    return report
+
+
+def test_every_recorded_call_is_allowed(calls: set[Call], found: dict[str, Any]) -> None:
+    refused = [str(call) for call, allowed in decisions(calls, POLICIES).items() if not allowed]
+    found |= {"recorded": len(calls), "allowed": len(calls) - len(refused)}
+    assert refused == []
+
+
+def test_what_must_be_refused_is_refused(calls: set[Call], found: dict[str, Any]) -> None:
+    answers = decisions(set(must_refuse(calls)), POLICIES)
+    allowed = [str(call) for call, is_allowed in answers.items() if is_allowed]
+    found |= {"must_refuse": len(answers), "refused": len(answers) - len(allowed)}
+    assert allowed == []
+
+
+def test_each_permission_that_is_granted_and_was_not_used_has_a_reason(
+    calls: set[Call], found: dict[str, Any]
+) -> None:
+    reasons = {(who, action): why_unused(who, action) for who, action in unused(calls)}
+    found["granted_unused"] = [
+        {"action": action, "of": who, "why": why} for (who, action), why in sorted(reasons.items())
+    ]
+    assert [unused for unused, why in reasons.items() if not why] == []
+
+
+@pytest.mark.parametrize(
+    ("principal", "mistake"),
+    [
+        (REACT, ('"dynamodb:UpdateItem"', '"dynamodb:UpdateTable"')),
+        (SWEEP, (f"cluster/{DEV}", "cluster/prefect-spot")),
+        (METER, (f"table/{DEV}", "table/prefect-spot")),
+        (WORKER, ("ecs-tasks.amazonaws.com", "ecs.amazonaws.com")),
+        (REACT, (f"table/{DEV}", "table/*")),
+        (METER, ("aws:ResourceAccount", "aws:PrincipalAccount")),
+        (WORKER, ("ArnEquals", "ArnNotEquals")),
+        (FLOW, ('"Deny"', '"Allow"')),
+        (SWEEP, ("parameter/prefect-spot/dev/auth-string", "parameter/*")),
+    ],
+)
+def test_a_planted_mistake_in_a_policy_is_noticed(
+    calls: set[Call], principal: str, mistake: tuple[str, str]
+) -> None:
+    was = json.dumps(POLICIES[principal])
+    assert mistake[0] in was
+    planted = {**POLICIES, principal: json.loads(was.replace(*mistake))}
+    allowed = decisions(calls, planted)
+    refused = decisions(set(must_refuse(calls)), planted)
+    assert not all(allowed.values()) or any(refused.values())
 
 
 def must_refuse(calls: Iterable[Call]) -> Iterator[Call]:
@@ -81,12 +154,17 @@ def must_refuse(calls: Iterable[Call]) -> Iterator[Call]:
         if call.action == "iam:PassRole":
             yield replace(call, context={"iam:PassedToService": "ec2.amazonaws.com"})
         if call.action.startswith(("sqs:", "dynamodb:")):
-            yield replace(call, resource=call.resource.replace(ACCOUNT, "999988887777"))
-    others = arn("sqs", f"{DEV}-failures", account="999988887777")
+            yield replace(call, resource=call.resource.replace(ACCOUNT, OTHER_ACCOUNT))
+    yield from OBSERVERS
+    yield from foreign()
+
+
+def foreign() -> Iterator[Call]:
+    """What is nobody's, or another's, to do."""
     table, role = arn("dynamodb", f"table/{DEV}"), f"arn:aws:iam::{ACCOUNT}:role/"
     on_cluster = {"ecs:cluster": arn("ecs", f"cluster/{DEV}")}
     for principal in (REACT, METER):
-        yield Call(principal, "sqs:SendMessage", others)
+        yield Call(principal, "sqs:SendMessage", arn("sqs", f"{DEV}-failures", OTHER_ACCOUNT))
     for principal in (REACT, METER, SWEEP, PROVISION):
         yield Call(principal, "ecs:RunTask", arn("ecs", f"task-definition/{DEV}-worker"))
         yield Call(principal, "iam:PassRole", f"{role}{PROVISION}")
@@ -125,6 +203,13 @@ def unused(calls: Iterable[Call]) -> Iterator[tuple[str, str]]:
             for action in as_list(statement["Action"]) if statement["Effect"] == "Allow" else ():
                 if not any(matches(action, used) for used in seen.get(kind_of(principal), ())):
                     yield kind_of(principal), action
+
+
+def why_unused(who: str, action: str) -> str:
+    of = [kind for kind, wanted in WANTED.items() if any(matches(action, each) for each in wanted)]
+    if who == "provision" and of:
+        return f"CloudFormation's, which acts with these permissions, for {', '.join(of)}"
+    return next((why for form, why in WHY.items() if re.fullmatch(form, f"{who} {action}")), "")
 
 
 def kind_of(principal: str) -> str:

@@ -233,6 +233,9 @@ def test_nothing_more_is_given_than_the_function_and_the_stack_need() -> None:
 
 
 BY_CLOUDFORMATION = {"ForAnyValue:StringEquals": {"aws:CalledVia": "cloudformation.amazonaws.com"}}
+IN_ITS_CLUSTER = {
+    "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:*:ecs:*:*:cluster/prefect-spot-dev"}}
+}
 ON_ALL = {
     "provision": {
         **dict.fromkeys(
@@ -252,17 +255,18 @@ ON_ALL = {
             BY_CLOUDFORMATION,
         ),
     },
-    "sweep": {
-        "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:*:ecs:*:*:cluster/prefect-spot-dev"}}
+    "sweep": IN_ITS_CLUSTER,
+    DEPLOYER: {
+        **dict.fromkeys(
+            actions(
+                ecs="DescribeTaskDefinition",
+                events="ListRuleNamesByTarget ListRules",
+                logs="DescribeLogGroups",
+                ssm="DescribeParameters",
+            )
+        ),
+        **IN_ITS_CLUSTER,
     },
-    DEPLOYER: dict.fromkeys(
-        actions(
-            ecs="DescribeTaskDefinition ListTasks",
-            events="ListRuleNamesByTarget ListRules",
-            logs="DescribeLogGroups",
-            ssm="DescribeParameters",
-        )
-    ),
 }
 
 
