@@ -1,13 +1,13 @@
 """Asks MiniStack's own matcher and IAM engine, many questions at once; run with its Python.
 
-python judge.py patterns|iam < questions.json > answers.json
+python judge.py patterns|iam|resource < questions.json > answers.json
 """
 
 import json
 import sys
 from typing import Any
 
-from ministack.core import iam_evaluator
+from ministack.core import iam_actions, iam_evaluator
 from ministack.services import eventbridge
 
 
@@ -35,7 +35,17 @@ def is_allowed(policies: list[Any], request: dict[str, Any]) -> bool:
     return bool(iam_evaluator.evaluate(context, parsed).decision == "Allow")
 
 
+def resource_of(service: str, body: str, region: str, account: str) -> str:
+    """The resource on which MiniStack itself authorises a request."""
+    about: dict[str, str] = {}
+    return str(
+        iam_actions.extract_resource_arn(
+            service, "POST", "/", about, body.encode(), about, region, account
+        )
+    )
+
+
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    answer = {"patterns": matches, "iam": is_allowed}[sys.argv[1]]
+    answer = {"patterns": matches, "iam": is_allowed, "resource": resource_of}[sys.argv[1]]
     json.dump([answer(*question) for question in asked], sys.stdout)

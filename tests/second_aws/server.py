@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -24,7 +24,6 @@ from localcloud.postgres import Spawn, end, tail
 from localcloud.processes import free_port, listens
 
 PYTHON: Final = PROJECT / ".venvs" / "ministack" / "bin" / "python"
-JUDGE: Final = Path(__file__).with_name("judge.py")
 START_SECONDS: Final = 60
 LOOPBACK: Final = ("127.0.0.1", "::1")
 _SESSION: Final = boto3.session.Session()  # it reads a service's model once
@@ -148,3 +147,16 @@ def with_ecs_role(account: Account) -> None:
         RoleName="AWSServiceRoleForECS",
         AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []}),
     )
+
+
+def ask(kind: str, questions: Iterable[Any]) -> list[Any]:
+    """Ask `judge.py` all the questions at once; return the answers, in their order."""
+    finished = subprocess.run(
+        [PYTHON, Path(__file__).with_name("judge.py"), kind],
+        input=json.dumps(list(questions)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers: list[Any] = json.loads(finished.stdout)
+    return answers

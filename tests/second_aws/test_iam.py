@@ -5,7 +5,6 @@ What is recorded is in `build/calls`: run `tests/e2e` and `tests/system` before.
 
 import json
 import re
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -15,7 +14,7 @@ import pytest
 from chalicelib.settings import FUNCTIONS
 from localcloud.bootstrap import AUTH_PARAMETER
 from tests.second_aws.calls import ACCOUNT, ON_ALL, REGION, STAGES, Call, arn, policies, recorded
-from tests.second_aws.server import JUDGE, PYTHON
+from tests.second_aws.server import ask
 from tests.unit.iam import as_list, matches
 from tests.unit.test_policies import TYPES, wanted_by
 
@@ -75,14 +74,7 @@ def decisions(calls: Iterable[Call], given: Mapping[str, Sequence[Any]]) -> dict
         )
         for call in calls
     ]
-    asked = subprocess.run(
-        [PYTHON, JUDGE, "iam"],
-        input=json.dumps(questions),
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    return dict(zip(calls, json.loads(asked.stdout), strict=True))
+    return dict(zip(calls, ask("iam", questions), strict=True))
 
 
 @pytest.fixture(scope="module")

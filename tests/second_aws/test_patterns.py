@@ -6,7 +6,6 @@ MiniStack's matcher answers as TestEventPattern does; the embedded cloud's route
 import copy
 import itertools
 import json
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from moto.events.models import EventPattern
 
 from app import FARGATE_STOPS, SPOT_EVENTS
 from tests.make import CLUSTER_ARN, make_event
-from tests.second_aws.server import JUDGE, PYTHON
+from tests.second_aws.server import ask
 
 ABSENT: Final = object()
 VALUES: Final[Mapping[str, tuple[object, ...]]] = {
@@ -106,25 +105,13 @@ MEANT: Final[Mapping[str, tuple[Any, Callable[[Mapping[str, Any]], bool]]]] = {
 }
 
 
-def judged_by_ministack(pattern: object) -> list[bool | str]:
-    questions = [(json.dumps(pattern), event) for event in EVENTS]
-    asked = subprocess.run(
-        [PYTHON, JUDGE, "patterns"],
-        input=json.dumps(questions),
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    answers: list[bool | str] = json.loads(asked.stdout)
-    return answers
-
-
 def disagreements(pattern: object, meant: Callable[[Mapping[str, Any]], bool]) -> list[Any]:
     """Events, with the answers, on which MiniStack, the embedded router and the meaning differ."""
+    answers = ask("patterns", [(json.dumps(pattern), event) for event in EVENTS])
     router: Any = EventPattern.load(json.dumps(pattern))
     return [
         (event["detail"], theirs, ours, meant(event))
-        for event, theirs in zip(EVENTS, judged_by_ministack(pattern), strict=True)
+        for event, theirs in zip(EVENTS, answers, strict=True)
         if not theirs == (ours := bool(router.matches_event(event))) == meant(event)
     ]
 
