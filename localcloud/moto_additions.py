@@ -249,7 +249,7 @@ def _record_each_call() -> None:
         original_of_s3(self, bucket_name, key_name)
 
     BaseResponse.call_action = call_action  # type: ignore[method-assign]  # meant
-    S3Response._authenticate_and_authorize_s3_action = authorize  # type: ignore[method-assign]  # so here
+    S3Response._authenticate_and_authorize_s3_action = authorize  # type: ignore[assignment,method-assign]  # so here
 
 
 def _caller(response: BaseResponse) -> str:

@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def judged(ministack: MiniStack) -> Iterator[dict[str, Any]]:
     """What the tests found, for the report, which is written when all of them have."""
-    began, found = time.monotonic(), {"version": ministack.version}
+    began = time.monotonic()
+    found: dict[str, Any] = {"version": ministack.version}
     REPORT.unlink(missing_ok=True)
     yield found
     found["seconds"] = round(time.monotonic() - began, 1)

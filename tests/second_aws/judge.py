@@ -47,5 +47,6 @@ def resource_of(service: str, body: str, region: str, account: str) -> str:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    answer = {"patterns": matches, "iam": is_allowed, "resource": resource_of}[sys.argv[1]]
+    kinds: dict[str, Any] = {"patterns": matches, "iam": is_allowed, "resource": resource_of}
+    answer = kinds[sys.argv[1]]
     json.dump([answer(*question) for question in asked], sys.stdout)
