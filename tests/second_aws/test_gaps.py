@@ -51,6 +51,12 @@ def takes_a_reference_to_nothing(account: Account) -> bool:
     return created(account, Odd=queue).status() == "CREATE_COMPLETE"
 
 
+def takes_any_request(account: Account) -> bool:
+    empty_account(account)
+    stack = StackUnderTest(account, template=without_metric_math(infra.load("stack.json")))
+    return stack.create({**stack.full(), "Unheard": "x"}, Capabilities=[]) == "CREATE_COMPLETE"
+
+
 def drops_properties(account: Account) -> bool:
     stack = created(account)
     dynamodb, ecs = account.client("dynamodb"), account.client("ecs")
@@ -132,6 +138,12 @@ GAPS: Final = (
         "refusing a Ref to nothing, and most wrong properties",
         "a template with an unresolved reference is refused (user guide, Troubleshooting); cfn-lint"
         " refuses it",
+    ),
+    Gap(
+        takes_any_request,
+        "refusing a parameter that the template has not, and a request without capabilities",
+        "CreateStack answers ValidationError and InsufficientCapabilities (CloudFormation API"
+        " reference); tests/localcloud proves that our requests pass those",
     ),
     Gap(
         drops_properties,

@@ -138,6 +138,23 @@ def test_a_creation_that_fails_is_undone_and_can_be_deleted_and_begun_anew(
     assert stack.create(stack.full()) == "CREATE_COMPLETE"
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"LogRetentionDays": "7 days"}, "Parameter 'LogRetentionDays' must match pattern"),
+        ({}, "AlreadyExistsException"),
+    ],
+    ids=["no match", "name is taken"],
+)
+def test_a_request_with_a_wrong_parameter_or_a_name_that_is_taken_is_refused(
+    stack: StackUnderTest, changes: dict[str, str], complaint: str
+) -> None:
+    if not changes:
+        stack.create(stack.full())
+    with pytest.raises(ClientError, match=complaint):
+        stack.create({**stack.full(), **changes})
+
+
 def test_what_fails_validation_is_named_by_describe_events_only(stack: StackUnderTest) -> None:
     """As CloudFormation user guide, "Validate stack deployments": `provision` has to ask there."""
     stack.template["Resources"]["Odd"] = taken(stack)
