@@ -130,6 +130,10 @@ class WorkPoolError(PrefectSpotError):
     """The work pool is of another type than ecs, or missing where it is not ours to create."""
 
 
+class ConcurrencyError(PrefectSpotError):
+    """Lambda does not let us read or reserve concurrent executions; functions work without."""
+
+
 class ConcurrentUpdateError(PrefectSpotError):
     """Another caller is making this change, or has made it; the next call reads the result."""
 

@@ -132,6 +132,8 @@ POOL_NAME: Final = matching(
     "up to 210 letters, digits, - and _ that do not begin with prefect; where PROVISION is"
     " rescue-only, any name without , ' \" \\ / % & < >",
 )
+OWN_POOL: Final = re.compile(r"(?!(?i:prefect))[A-Za-z0-9_-]{1,210}")
+"""Its worker calls task definitions prefect_POOL_ID: 255 letters, digits, - and _, for ECS."""
 QUEUE_NAMES: Final = all_matching(_PREFECT_NAME, "work queues' names")
 # Rules' names, prefect-spot-STAGE-provision-event, have 64 characters.
 STAGE: Final = matching(r"[A-Za-z0-9_-]{1,35}", "up to 35 letters, digits, hyphens and underscores")

@@ -87,8 +87,7 @@ class Settings:
     rerun_delay_seconds: int = _row(
         "0",
         forms.whole_number(0, 86_400),
-        "wait before a rerun on Spot; each run's is between once and twice this, so that many"
-        " do not start at once",
+        "wait before a rerun on Spot, once to twice as long, so that many do not start at once",
         parameter="",
     )
     start_retries: int = _row(
@@ -118,6 +117,9 @@ class Settings:
         "how long a run that a worker picked up may have no task before that counts as a failed"
         " start; above the time that your worker keeps asking ECS for a task",
         parameter="",
+    )
+    react_concurrency: int = _row(
+        "10", forms.whole_number(0, 1_000), "[reserved](operations.md#concurrency) for `react`", ""
     )
     stage: str = _row("dev", forms.STAGE, "the stage's name; the defaults below are made of it")
     ecs_clusters: tuple[str, ...] = _row(
@@ -208,8 +210,7 @@ class Settings:
     deployment_metrics: bool = _row(
         "false",
         forms.FLAG,
-        "`true`: metrics by deployment, too. CloudWatch charges for each"
-        " ([what it costs](money.md#what-it-costs-itself))",
+        "`true`: metrics by deployment, too ([what they cost](money.md#what-it-costs-itself))",
         parameter="",
     )
     log_level: str = _row(
@@ -279,8 +280,7 @@ def _check_together(settings: Settings) -> None:
         raise _wrong(ROWS["spot_weight"], "0", "a number above 0, unless FARGATE_WEIGHT is above 0")
     if not settings.is_full:
         return
-    # Its worker names task definitions prefect_POOL_ID, in the characters that ECS takes.
-    if not re.fullmatch(r"(?!(?i:prefect))[A-Za-z0-9_-]{1,210}", settings.work_pool):
+    if not forms.OWN_POOL.fullmatch(settings.work_pool):
         raise _wrong(ROWS["work_pool"], settings.work_pool)
     clusters = ",".join(settings.ecs_clusters)
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", clusters):

@@ -183,6 +183,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
     chosen = settings()
     key, auth_string = chosen.prefect_api_key_parameter, chosen.prefect_api_auth_string_parameter
     left = _countdown(lambda_context.get_remaining_time_in_millis() / 1000 - SECONDS_FOR_AWS)
+    of_function = lambda_context.invoked_function_arn.split(":")
     return ProvisionContext(
         desired=Desired(
             is_full=chosen.is_full,
@@ -196,9 +197,11 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             use_spot=chosen.use_spot,
             work_pool=chosen.work_pool,
             pool_template=infra.load("base-job-template.json"),
-            functions=function_names(chosen.stage),
+            functions=(names := function_names(chosen.stage)),
             ends_runs=chosen.mode.ends_runs,
             log_retention_days=chosen.log_retention_days,
+            concurrency=dict(zip(names, (chosen.react_concurrency, 0, 1, 0), strict=True)),
+            roles_arn=f"arn:{of_function[1]}:iam::{of_function[4]}:role/",
         ),
         aws=AwsAccount(
             cloudformation=boto3.client("cloudformation"),
@@ -208,7 +211,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             lambdas=boto3.client("lambda"),
             logs=boto3.client("logs"),
             ssm=boto3.client("ssm"),
-            function_arn_prefix=":".join(lambda_context.invoked_function_arn.split(":")[:6]) + ":",
+            function_arn_prefix=":".join(of_function[:6]) + ":",
         ),
         # Without the table's wait, which `provision` may not read.
         work_pools=PrefectWorkPools(JsonHttp(chosen.prefect_api_url, authorization(), left)),

@@ -4,6 +4,7 @@ Real are Prefect's server and worker, the flows, `chalice deploy`, the zip and L
 client; AWS is emulated. All of it listens on 127.0.0.1 and is gone when the `with` ends.
 """
 
+import os
 import secrets
 import sys
 import time
@@ -29,6 +30,7 @@ from localcloud.events import EventRouter
 from localcloud.fargate import Fargate, Timings
 from localcloud.fault_proxy import FaultProxy
 from localcloud.lambdas import LambdaService
+from localcloud.moto_additions import LAMBDA_QUOTA
 from localcloud.oracle import Observation, observe
 from localcloud.postgres import Postgres
 from localcloud.prefect_api import PrefectApi
@@ -66,8 +68,9 @@ class Options:
     `postgres`: Prefect keeps its runs in PostgreSQL, which bears many clients at once.
     `worker`: whether there is one at all; without, the pool's runs stay scheduled.
     `lambda_concurrency`: how many processes each function may have.
-    `as_shipped`: a plain `chalice deploy` of the shipped config with two settings; `settings`,
-    `worker_query_seconds` and `lambda_timeout_seconds` do not apply.
+    `as_shipped`: a plain `chalice deploy` of the shipped config with two settings, in an account
+    with a new one's quota of Lambda; `settings`, `worker_query_seconds` and
+    `lambda_timeout_seconds` do not apply.
     """
 
     auth_string: str = field(default_factory=new_auth_string)
@@ -154,6 +157,9 @@ def embedded_cloud(
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(server.__enter__)
             aws = stack.enter_context(EmulatedAws())
+            if options.as_shipped:
+                os.environ[LAMBDA_QUOTA] = "10"
+                stack.callback(os.environ.pop, LAMBDA_QUOTA)
             store_credential(aws, options.auth_string)
             report("chalice deploy")
             _deploy(aws, folder / "project", server.api_url, options)

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,13 @@ class ContainerPlan:
     """Name of the task role, whose credentials the container's AWS clients have."""
     health_check: Mapping[str, Any] | None = None
     """As in the task definition, seconds; its command is one by CMD."""
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    """Of the awslogs driver; empty for another, or none."""
+
+    def log_stream_of(self, task_id: str) -> str:
+        """Return the log stream's name, as the awslogs driver makes it; empty for none."""
+        prefix = self.log_options.get("awslogs-stream-prefix")
+        return f"{prefix}/{self.name}/{task_id}" if prefix else ""
 
 
 class SecretUnavailableError(Exception):
@@ -47,6 +54,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
     all_overrides = overrides.get("containerOverrides") or []
     own = [o for o in all_overrides if o.get("name", container["name"]) == container["name"]]
     override: dict[str, Any] = own[0] if own else {}
+    log: dict[str, Any] = container.get("logConfiguration") or {}
     arguments = override.get("command") or container.get("command") or []
     role = str(overrides.get("taskRoleArn") or getattr(definition, "task_role_arn", ""))
     return ContainerPlan(
@@ -60,6 +68,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
         memory=str(overrides.get("memory") or definition.memory or container.get("memory") or 512),
         role=role.rpartition("/")[2],
         health_check=container.get("healthCheck"),
+        log_options=log["options"] if log.get("logDriver") == "awslogs" else {},
     )
 
 

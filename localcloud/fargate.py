@@ -11,6 +11,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ class Timings:
     """Factor on a container's `stopTimeout`, which is 30 s unless the task definition says so."""
     health_check_scale: float = 0.1
     """Factor on the interval between two health checks, which is 30 s unless the task says so."""
+    start_period_scale: float = 1.0
+    """Factor on a health check's `startPeriod`, which programs need here as they do there."""
     service_seconds: float = 1.0
     """Between two passes over the services; a dead task is replaced at the next one."""
 
@@ -161,7 +164,7 @@ class Fargate:
 
         while not self._closed.wait(self.timings.service_seconds):
             try:
-                reconcile_services(self._aws.ecs, stop)
+                reconcile_services(self._aws.ecs, stop, self.describe)
             except Exception as error:  # the next pass may succeed
                 self._note(error)
 
@@ -200,6 +203,7 @@ class Fargate:
             if life.process is not None:
                 life.wake.wait()
                 self._end_container(life, life.process)
+                self._keep_log(life)
             life.deprovision()
             self._closed.wait(self.timings.deprovisioning_seconds)
             life.stop()
@@ -264,11 +268,22 @@ class Fargate:
     def _watch_health(
         self, life: TaskLife, check: Mapping[str, Any], environment: dict[str, str]
     ) -> None:
-        """Run the health check at its intervals until it passes: its service is steady then."""
+        """Run the health check at its intervals until it passes, or `retries` failed in a row.
+
+        Those within `startPeriod` count for nothing. What comes after the first verdict is not
+        emulated: one check takes a process.
+        """
+        failed, ends = (
+            0,
+            time.monotonic() + (check.get("startPeriod", 0) * self.timings.start_period_scale),
+        )
         while not life.wake.wait(check["interval"] * self.timings.health_check_scale):
             if _passes(check, environment):
-                life.note_healthy()
-                return
+                return life.note_health("HEALTHY")
+            failed += time.monotonic() >= ends
+            if failed >= check["retries"]:
+                return life.note_health("UNHEALTHY")
+        return None
 
     def _end_container(self, life: TaskLife, process: subprocess.Popen[bytes]) -> None:
         """End the container, which a stop or its own end woke: no process of it stays."""
@@ -279,6 +294,22 @@ class Fargate:
         # Also after a good end: the end of a container is the end of all that runs in it.
         end_tree(process, (TASK_MARKER, life.task.task_arn))
         life.ended.wait()
+
+    def _keep_log(self, life: TaskLife) -> None:
+        """Give the container's last lines to CloudWatch Logs, as its awslogs driver does.
+
+        On AWS they arrive while it runs. Lost are those of a log group that is gone.
+        """
+        lines = self.log_of(life.task.task_arn).read_text(errors="replace").splitlines()
+        stream, options = life.plan.log_stream_of(life.task.id), life.plan.log_options
+        if not lines or not stream:
+            return
+        logs, now = self._aws.client("logs"), time.time_ns() // 1_000_000
+        place = {"logGroupName": options["awslogs-group"], "logStreamName": stream}
+        events = [{"timestamp": now, "message": line} for line in lines[-1000:] if line]
+        with contextlib.suppress(logs.exceptions.ResourceNotFoundException):
+            logs.create_log_stream(**place)
+            logs.put_log_events(**place, logEvents=events)
 
     def _stop_by_user(self, task: Task, reason: str | None) -> None:
         life = self._lives[task.task_arn]

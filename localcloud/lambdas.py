@@ -72,7 +72,8 @@ class LambdaService:
         self._runtime_python = runtime_python
         self._retry_scale = retry_scale
         self._concurrency = concurrency
-        self._pools: dict[str, ThreadPoolExecutor] = {}  # by function; a thread per environment
+        # By function and size; a thread per environment.
+        self._pools: dict[tuple[str, int], ThreadPoolExecutor] = {}
         self._idle: defaultdict[str, list[ExecutionEnvironment]] = defaultdict(list)
         self._busy: set[ExecutionEnvironment] = set()
         # Asynchronous events as text, by request id; those waiting for another try included.
@@ -143,15 +144,15 @@ class LambdaService:
         return True
 
     def _pool(self, function_name: str) -> ThreadPoolExecutor:
-        """Return a function's pool; its reserved concurrency is read when it is first invoked."""
+        """Return a function's pool: another one once another concurrency is reserved for it."""
         reserved = self._function(function_name).reserved_concurrency
-        size = min(self._concurrency, int(reserved or self._concurrency))
+        pool = function_name, min(self._concurrency, int(reserved or self._concurrency))
         with self._changed:
             if self._stopped:
                 raise RuntimeError("the emulated Lambda is stopped")
-            if function_name not in self._pools:
-                self._pools[function_name] = ThreadPoolExecutor(size, function_name)
-            return self._pools[function_name]
+            if pool not in self._pools:
+                self._pools[pool] = ThreadPoolExecutor(pool[1], function_name)
+            return self._pools[pool]
 
     def _try(self, request: _Request) -> Invocation:
         try:
@@ -215,10 +216,11 @@ class LambdaService:
 
     def _retry(self, request: _Request) -> None:
         following = replace(request, attempt=request.attempt + 1)
+        pools = [pool for (name, _), pool in self._pools.items() if name == request.function]
 
         def submit() -> None:
             with suppress(RuntimeError):  # stopped meanwhile
-                self._pools[request.function].submit(self._settle, following)
+                pools[-1].submit(self._settle, following)
 
         timer = threading.Timer(RETRY_SECONDS[request.attempt - 1] * self._retry_scale, submit)
         timer.daemon = True

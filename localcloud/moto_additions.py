@@ -7,6 +7,7 @@ as moto makes them.
 
 import copy
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from moto.awslambda import urls as lambda_urls
 from moto.awslambda.models import LambdaFunction
+from moto.awslambda.responses import LambdaResponse
 from moto.core.responses import ActionResult, BaseResponse
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
@@ -32,6 +35,10 @@ NO_CAPACITY = (
     "Capacity is unavailable at this time. "
     "Please try again later or in a different availability zone"
 )
+
+LAMBDA_QUOTA = "MOTO_LAMBDA_CONCURRENCY_QUOTA"
+"""An environment variable with the account's concurrent executions, read at each request; moto's
+PutFunctionConcurrency obeys it. Without it 1,000 are shown, AWS's default, and any are reserved."""
 
 Description = dict[str, Any]
 
@@ -111,6 +118,7 @@ def install() -> None:
     SERVICE_NAME_CONVERSION["ecs"] = "ECS"  # else its role is called AWSServiceRoleForecs
     _leave_out_conditional_statements_of_bucket_policies()
     _hand_invocations_to_hooks()
+    _show_lambdas_account_settings()
 
 
 def run_tasks(
@@ -285,6 +293,23 @@ def _hand_invocations_to_hooks() -> None:
         return json.dumps(answer.payload).encode()
 
     LambdaFunction.invoke = invoke  # type: ignore[assignment,method-assign]  # meant
+
+
+def _show_lambdas_account_settings() -> None:
+    """As it comes, moto has no GetAccountSettings."""
+
+    def get_account_settings(self: LambdaResponse) -> str:
+        quota = int(os.environ.get(LAMBDA_QUOTA, "1000"))
+        reserved = (int(each.reserved_concurrency or 0) for each in self.backend.list_functions())
+        limit = {
+            "ConcurrentExecutions": quota,
+            "UnreservedConcurrentExecutions": quota - sum(reserved),
+        }
+        return json.dumps({"AccountLimit": limit})
+
+    LambdaResponse.get_account_settings = get_account_settings  # type: ignore[attr-defined]  # new
+    route = r"{0}/(?P<api_version>[^/]+)/account-settings/?$"
+    lambda_urls.url_paths[route] = LambdaResponse.dispatch
 
 
 def _lock_dynamodb_requests() -> None:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from moto.ecs.models import Task
 
@@ -140,12 +139,10 @@ class TaskLife:
                 attachment["status"] = "DELETED"
             self._change("STOPPED", stoppedAt=_now())
 
-    def note_healthy(self) -> None:
-        """HEALTHY, as the container's health check says; unhealthy tasks are not emulated."""
+    def note_health(self, status: str) -> None:
+        """HEALTHY or UNHEALTHY, as the container's health check says."""
         with self.lock:
-            self._container["healthStatus"] = self._description["healthStatus"] = "HEALTHY"
-            task: Any = self.task  # moto's knows nothing of health; services ask for it here
-            task.is_healthy = True
+            self._container["healthStatus"] = self._description["healthStatus"] = status
 
     def describe(self) -> Description:
         """Return what DescribeTasks says now, tags included, times as datetimes."""

@@ -291,7 +291,7 @@ def _delete_work_pool(context: Context, _stack: Stack) -> Row:
         pool = context.prefect.work_pool(name)
         if pool is None:
             return ok(f"work pool {name}", "it is gone already")
-        if roles := strangers_roles(pool.template, (f"{own}-flow", f"{own}-execution")):
+        if roles := strangers_roles(pool.template, own):
             found = f"it is of another stack: it gives flows {', '.join(roles)}"
             return failed(f"work pool {name}", found, "correct WORK_POOL, or delete it in Prefect")
         context.prefect.delete_work_pool(name)

@@ -25,7 +25,7 @@ from tests.provisioning import (
 )
 from tests.twin.work_pools import InMemoryWorkPools
 
-READING = ("Describe", "Get", "List")
+READING = ("Describe", "Get", "List", "WorkPool.read", "WorkPool.server")
 SERVICES = ("cloudformation", "ec2", "events", "iam", "lambda", "logs", "sqs", "ssm")
 
 
@@ -36,16 +36,29 @@ def empty_account() -> None:
     dynamodb_backends[ACCOUNT][REGION].tables.pop(STACK_NAME, None)
 
 
+class Pools(InMemoryWorkPools):
+    """The twin's, each call on record beside those to AWS."""
+
+    def __init__(self, record: list[str]) -> None:
+        super().__init__()
+        self._record = record
+
+    def _called(self, method: str) -> None:
+        self._record.append(f"WorkPool.{method}")
+        super()._called(method)
+
+
 class Bench:
     """An account with default VPC, Prefect's API key and deployed functions; nothing else.
 
-    `calls` are the operations that `provision` has called, in order. AWS is `mock_aws`.
+    `calls` are the operations that `provision` has called, in order: at AWS, which is `mock_aws`,
+    and at Prefect.
     """
 
     def __init__(self, desired: Desired | None = None) -> None:
         self.desired = desired or make_desired()
         self.calls: list[str] = []
-        self.pools = InMemoryWorkPools()
+        self.pools = Pools(self.calls)
         self.aws = {name: _client(name, 1) for name in SERVICES}
         self._seen = {name: _client(name, 2) for name in SERVICES}
         for seen in self._seen.values():
@@ -57,11 +70,8 @@ class Bench:
 
     @property
     def changes(self) -> list[str]:
-        """What was called that changes anything, at AWS and at Prefect."""
-        at_aws = [call for call in self.calls if not call.startswith(READING)]
-        return at_aws + [
-            f"WorkPool.{call}" for call in self.pools.calls if call in ("create", "change")
-        ]
+        """What was called that changes anything, at AWS and at Prefect, in order."""
+        return [call for call in self.calls if not call.startswith(READING)]
 
     def forget(self) -> None:
         self.calls.clear()
@@ -104,6 +114,7 @@ class Bench:
                     Code={"ImageUri": "any"},
                     PackageType="Image",
                 )
+            self.aws["lambda"].delete_function_concurrency(FunctionName=function)
             rule = f"{function}-event"
             self.aws["events"].put_rule(Name=rule, ScheduleExpression="rate(5 minutes)")
             self.aws["events"].put_targets(Rule=rule, Targets=[bare_target(function)])
@@ -124,6 +135,13 @@ class Bench:
                 found[function] = {k: v for k, v in config.items() if k != "LastModified"}
         return found
 
+    def reserved(self) -> dict[str, int | None]:
+        read = self.aws["lambda"].get_function_concurrency
+        return {
+            function: read(FunctionName=function).get("ReservedConcurrentExecutions")
+            for function in self.desired.functions
+        }
+
     def log_groups(self) -> list[Any]:
         return list(self.aws["logs"].describe_log_groups()["logGroups"])
 
@@ -143,6 +161,7 @@ class Bench:
             ),
             "targets": self.targets(),
             "invoke configs": self.invoke_configs(),
+            "reserved": self.reserved(),
             "pools": self.pools.pools,
             "roles": sorted(role["RoleName"] for role in self.aws["iam"].list_roles()["Roles"]),
         }

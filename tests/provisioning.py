@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import infra
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.model import (
     NO_RETRIES,
     RETRY_POLICY,
@@ -21,18 +22,20 @@ from chalicelib.core.provision.pool_template import WorkPool, merged
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 STACK_NAME = "prefect-spot-dev"
+CONCURRENCY = {f"{STACK_NAME}-react": 10, f"{STACK_NAME}-sweep": 1}
 STACK_ID = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{STACK_NAME}/1"
 WORK_POOL = "fargate-spot-dev"
 PARAMETER = "/prefect-spot/dev/api-key"
 PARAMETER_ARN = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{PARAMETER}"
 QUEUE_ARN = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{STACK_NAME}-failures"
 FUNCTION_PREFIX = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:"
+ROLES_ARN = f"arn:aws:iam::{ACCOUNT}:role/"
 
 OUTPUTS = {
     "FailureQueueArn": QUEUE_ARN,
     "ClusterName": STACK_NAME,
-    "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/execution",
-    "FlowRoleArn": f"arn:aws:iam::{ACCOUNT}:role/flow",
+    "ExecutionRoleArn": f"{ROLES_ARN}{STACK_NAME}-execution",
+    "FlowRoleArn": f"{ROLES_ARN}{STACK_NAME}-flow",
     "LogGroupName": f"/ecs/{STACK_NAME}",
     "SubnetIds": "subnet-11111111,subnet-22222222",
     "VpcId": "vpc-11111111",
@@ -42,7 +45,7 @@ OUTPUTS = {
 STACK_TEMPLATE: dict[str, Any] = {
     "Parameters": {
         name: {"Type": "String"}
-        for name in ("Stage", "WorkerImage", "VpcId", "SubnetIds", "TableName")
+        for name in ("Stage", "WorkerImage", "VpcId", "SubnetIds", "TableName", "ClusterName")
     },
     "Resources": {
         "FailureQueue": {
@@ -62,7 +65,7 @@ STACK_TEMPLATE: dict[str, Any] = {
     "Outputs": {
         **{name: {"Value": value} for name, value in OUTPUTS.items()},
         "FailureQueueArn": {"Value": {"Fn::GetAtt": ["FailureQueue", "Arn"]}},
-        "ClusterName": {"Value": {"Ref": "TableName"}},
+        "ClusterName": {"Value": {"Ref": "ClusterName"}},
         "SubnetIds": {"Value": {"Ref": "SubnetIds"}},
         "VpcId": {"Value": {"Ref": "VpcId"}},
     },
@@ -92,6 +95,7 @@ def make_desired(**changes: Any) -> Desired:
             "Stage": "dev",
             "WorkerImage": "prefecthq/prefect-aws:0.7-python3.12-prefect3.9.1",
             "TableName": STACK_NAME,
+            "ClusterName": STACK_NAME,
         },
         "credential": Credential(PARAMETER, is_api_key=True),
         "vpc_id": "",
@@ -101,6 +105,8 @@ def make_desired(**changes: Any) -> Desired:
         "work_pool": WORK_POOL,
         "pool_template": POOL_TEMPLATE,
         "functions": tuple(f"{STACK_NAME}-{name}" for name in ("react", "sweep", "provision")),
+        "roles_arn": ROLES_ARN,
+        "concurrency": CONCURRENCY,
     }
     return Desired(**{**ordinary, **changes})
 
@@ -156,5 +162,6 @@ def make_observed(**changes: Any) -> Observed:
         "credential_arn": PARAMETER_ARN,
         "work_pool": WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),
         "deliveries": (make_delivery(),),
+        "concurrency": Concurrency(1_000, 989, CONCURRENCY),
     }
     return Observed(**{**ordinary, **changes})

@@ -6,7 +6,7 @@ ConcurrentUpdateError. Other errors of botocore's pass: Lambda logs them, and th
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never, cast
@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never, cast
 from botocore.exceptions import ClientError
 
 from chalicelib.core.provision import model
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.plan import Credential, Desired, Network, hash_of
-from chalicelib.errors import LOOKS_AGAIN, ConcurrentUpdateError, NetworkError, ParameterError
+from chalicelib.errors import (
+    LOOKS_AGAIN,
+    ConcurrencyError,
+    ConcurrentUpdateError,
+    NetworkError,
+    ParameterError,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -36,9 +43,12 @@ _CONCURRENT: Final[Mapping[type, tuple[str, ...]]] = {
     model.UpdateStack: ("No updates are to be", "IN_PROGRESS", "can not be updated", _NO_STACK),
     model.PutTargets: (_NOT_FOUND, "ConcurrentModificationException"),
     model.PutInvokeConfig: (_NOT_FOUND, "ResourceConflictException"),
+    model.PutConcurrency: (_NOT_FOUND, "ResourceConflictException"),
     model.PutRetention: (_NOT_FOUND, "OperationAbortedException"),
 }
 """By what AWS's refusal of a step says, in code or message, that another caller was first."""
+_RENEW: Final = "run spotctl deploy, which writes the policies anew"
+_QUOTA: Final = "ask for a higher quota (Service Quotas, AWS Lambda, Concurrent executions)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +190,24 @@ class AwsAccount:
             age_seconds=answer.get("MaximumEventAgeInSeconds", -1),
         )
 
+    def read_concurrency(self, functions: Iterable[str]) -> Concurrency:
+        """Return the account's concurrency, and what those functions have reserved.
+
+        Raises ConcurrencyError, whatever AWS refuses: functions work without.
+        """
+        reserved = {}
+        try:
+            limit = self.lambdas.get_account_settings().get("AccountLimit", {})
+            for name in functions:
+                read = partial(self.lambdas.get_function_concurrency, FunctionName=name)
+                if (answer := _none_where(read, _NOT_FOUND)) is not None:
+                    reserved[name] = answer.get("ReservedConcurrentExecutions")
+        except ClientError as error:
+            what = f"no concurrency is reserved, since Lambda does not show it: {_message(error)}"
+            raise ConcurrencyError(what, _RENEW) from error
+        unreserved = limit.get("UnreservedConcurrentExecutions", 0)
+        return Concurrency(limit.get("ConcurrentExecutions", 0), unreserved, reserved)
+
     def read_retentions(self, functions: Sequence[str]) -> Mapping[str, int | None]:
         """Return for how many days the functions' log groups are kept; None for ever.
 
@@ -195,13 +223,17 @@ class AwsAccount:
         return {name: days for name, days in found.items() if name in groups}
 
     def perform(self, step: model.AwsStep) -> None:
-        """Take a step; with the stack, begin it. Raises ConcurrentUpdateError for a lost race."""
+        """Take a step; with the stack, begin it. Raises ConcurrentUpdateError, ConcurrencyError."""
         try:
             self._perform(step)
         except ClientError as error:
-            if not _says(error, *_CONCURRENT.get(type(step), ())):
-                raise
-            raise ConcurrentUpdateError(_message(error), next_step=LOOKS_AGAIN) from error
+            if _says(error, *_CONCURRENT.get(type(step), ())):
+                raise ConcurrentUpdateError(_message(error), next_step=LOOKS_AGAIN) from error
+            if isinstance(step, model.PutConcurrency):
+                what = f"{step.function} has no reserved concurrency: {_message(error)}"
+                next_step = _RENEW if _says(error, "AccessDenied") else _QUOTA
+                raise ConcurrencyError(what, next_step) from error
+            raise
 
     def _perform(self, step: model.AwsStep) -> None:
         match step:
@@ -211,7 +243,8 @@ class AwsAccount:
                 signs = ("EntityAlreadyExists", "has been taken")
                 _none_where(partial(create, AWSServiceName="ecs.amazonaws.com"), *signs)
             case model.CreateStack(definition):
-                self.cloudformation.create_stack(StackName=definition.name, **_request(definition))
+                request = {"TimeoutInMinutes": model.CREATION_MINUTES, **_request(definition)}
+                self.cloudformation.create_stack(StackName=definition.name, **request)
             case model.UpdateStack(stack_id, definition, _):
                 self.cloudformation.update_stack(StackName=stack_id, **_request(definition))
             case model.DeleteStack(stack_id, _, _):
@@ -225,6 +258,10 @@ class AwsAccount:
                     MaximumRetryAttempts=config.retries,
                     MaximumEventAgeInSeconds=config.age_seconds,
                     DestinationConfig=cast("Any", on_failure if config.on_failure else {}),
+                )
+            case model.PutConcurrency(function, reserved):
+                self.lambdas.put_function_concurrency(
+                    FunctionName=function, ReservedConcurrentExecutions=reserved
                 )
             case model.PutRetention(group, days):
                 self.logs.put_retention_policy(logGroupName=group, retentionInDays=days)

@@ -6,19 +6,23 @@ read by none, so there a problem is raised, and the function's alarm reports it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
 from chalicelib.core.provision import model
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.images import worker_flaw
 from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
 from chalicelib.errors import (
+    ConcurrencyError,
     ConcurrentUpdateError,
     NotProvisionedError,
     PrefectConflictError,
+    PrefectRefusedError,
+    PrefectRejectedError,
     PrefectSpotError,
     WorkPoolError,
 )
@@ -65,6 +69,7 @@ class ProvisionReport:
     steps: tuple[str, ...]
     overtaken: tuple[str, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
 
     @property
     def summary(self) -> Mapping[str, object]:
@@ -74,10 +79,13 @@ class ProvisionReport:
         `deleting`, `recovering` (from what `problems` says): CloudFormation is at work; a later
         call goes on. `blocked`, `failed`: an operator has to do what `problems` says.
         `steps` were done, or with `dry_run` would be. `problems`: each with `error`, its name, and
-        `message`, which ends with the next step.
+        `message`, which ends with the next step. `warnings`: the same; they stand in no way.
         """
-        problems = [{"error": each.name, "message": each.message} for each in self.problems]
-        return {**asdict(self), "state": self.state.value, "problems": problems}
+        found = {
+            kind: [{"error": each.name, "message": each.message} for each in each_of]
+            for kind, each_of in (("problems", self.problems), ("warnings", self.warnings))
+        }
+        return {**asdict(self), "state": self.state.value, **found}
 
 
 def provision(context: ProvisionContext, event: object) -> ProvisionReport:
@@ -92,16 +100,24 @@ def provision(context: ProvisionContext, event: object) -> ProvisionReport:
     observed = _observe(context)
     status = observed.stack.status if observed.stack else ""
     planned = plan(context.desired, observed)
-    overtaken = () if dry_run else _perform_all(context, planned)
-    is_undone = bool(overtaken or (dry_run and planned.steps))
+    overtaken: tuple[Step, ...] = ()
+    if dry_run:
+        unreserved = _unreserved(planned)
+        planned = replace(planned, warnings=(*planned.warnings, *unreserved))
+        # Lambda may refuse a reservation each time, and a dry run cannot know.
+        is_undone = len(planned.steps) > len(unreserved)
+    else:
+        planned, overtaken = _perform_all(context, planned)
+        is_undone = bool(overtaken)
     is_pending = is_undone and planned.state is ProvisionState.READY
     report = ProvisionReport(
         state=ProvisionState.PENDING if is_pending else planned.state,
         dry_run=dry_run,
         stack={"name": context.desired.stack_name, "status": status},
-        steps=tuple(describe(step) for step in planned.steps if step not in overtaken),
+        steps=tuple(map(describe, planned.steps)),
         overtaken=tuple(map(describe, overtaken)),
         problems=planned.problems,
+        warnings=planned.warnings,
     )
     context.log.info("provisioned", **report.summary)
     if report.problems and given.get("source") == "aws.events":
@@ -117,13 +133,13 @@ def _observe(context: ProvisionContext) -> Observed:
     """Read all, a known failure as a problem; AWS first, since Prefect may take all the time."""
     desired = context.desired
     problems: list[Problem] = []
+    warnings: list[Problem] = []
 
     def read(call: Callable[[], T]) -> T | None:
         try:
             return call()
         except PrefectSpotError as error:
-            name = type(error).__name__.removesuffix("Error")
-            problems.append(Problem(name, error.what, error.next_step))
+            (warnings if isinstance(error, ConcurrencyError) else problems).append(_problem(error))
             return None
 
     aws, credential = context.aws, desired.credential
@@ -135,6 +151,7 @@ def _observe(context: ProvisionContext) -> Observed:
             has_role = aws.has_service_linked_role()
     arn = read(lambda: aws.arn_of(credential)) if credential else None
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
+    concurrency = read(lambda: aws.read_concurrency(desired.concurrency)) or Concurrency()
     retentions = aws.read_retentions(desired.functions)
     is_readable = credential is None or arn is not None
     pool = read(lambda: _work_pool(context)) if is_readable else None
@@ -143,8 +160,13 @@ def _observe(context: ProvisionContext) -> Observed:
         if flaw := worker_flaw(desired.parameters["WorkerImage"], version):
             problems.append(Problem("WorkerNewerThanServer", *flaw))
     return Observed(
-        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems)
-    )
+        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems),
+        concurrency, tuple(warnings),
+    )  # fmt: skip
+
+
+def _problem(error: PrefectSpotError) -> Problem:
+    return Problem(type(error).__name__.removesuffix("Error"), error.what, error.next_step)
 
 
 def _work_pool(context: ProvisionContext) -> WorkPool | None:
@@ -164,10 +186,29 @@ def _work_pool(context: ProvisionContext) -> WorkPool | None:
     return pool
 
 
-def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
-    """Perform the steps; return those that another caller did first."""
-    overtaken = []
+def _unreserved(planned: Plan) -> list[Problem]:
+    """What the next call tries to reserve."""
+    next_step = "wait for the next run of provision; where that changes nothing, its log says why"
+    return [
+        Problem("Concurrency", f"{step.function} has no reserved concurrency yet", next_step)
+        for step in planned.steps
+        if isinstance(step, model.PutConcurrency)
+    ]
+
+
+def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Plan, tuple[Step, ...]]:
+    """Perform the steps; return the plan with those that were done, and what another did first.
+
+    What Prefect refuses is a problem: after it, only what stands in no way is done. A reservation
+    that Lambda refuses is a warning. The next call tries both again.
+    """
+    done: list[Step] = []
+    overtaken: list[Step] = []
+    refused: list[Problem] = []
+    warned: list[Problem] = []
     for step in planned.steps:
+        if refused and not isinstance(step, model.PutConcurrency | model.PutRetention):
+            continue
         try:
             match step:
                 case model.CreateWorkPool(name, template):
@@ -179,4 +220,12 @@ def _perform_all(context: ProvisionContext, planned: Plan) -> tuple[Step, ...]:
         except (ConcurrentUpdateError, PrefectConflictError) as error:
             context.log.info("overtaken", step=describe(step), reason=str(error))
             overtaken.append(step)
-    return tuple(overtaken)
+        except (PrefectRefusedError, PrefectRejectedError) as error:
+            refused.append(_problem(error))
+        except ConcurrencyError as error:
+            warned.append(_problem(error))
+        else:
+            done.append(step)
+    state = ProvisionState.BLOCKED if refused else planned.state
+    problems, warnings = (*planned.problems, *refused), (*planned.warnings, *warned)
+    return Plan(state, tuple(done), problems, warnings), tuple(overtaken)

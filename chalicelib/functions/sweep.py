@@ -27,9 +27,9 @@ from chalicelib.functions.sweep_report import SweepReport
 PAGE: Final = 100
 """Runs read together: what DescribeTasks and BatchGetItem take in one request."""
 SECONDS_PER_CALL: Final = 50.0
-"""What a call uses, so that a pause which begins meanwhile holds within a minute. The function runs
-once at a time, and the schedule's next call is due ten seconds later: Lambda drops one that it
-throttles for a minute."""
+"""What a call uses, so that a pause which begins meanwhile holds within a minute, and the next call
+of the schedule finds none at work. Two at once only read runs twice: a lease keeps their repairs
+apart. Where one execution is reserved, Lambda drops a call that it throttles for a minute."""
 SECONDS_OF_LIGHT_LOOK: Final = 20.0
 """Of these, what a light look uses when all runs are read after it."""
 SECONDS_TO_FINISH: Final = 10.0

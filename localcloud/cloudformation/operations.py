@@ -5,7 +5,9 @@ through `Ref` only and deletes half of what it made. Here a request begins an op
 as on AWS, and a thread carries it out: every resource has its events, a failed one its reason.
 """
 
+import math
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from localcloud.cloudformation.resources import KINDS, Client, Made, ResourceErr
 from localcloud.cloudformation.scope import Scope
 from localcloud.cloudformation.stack import Stack, Wanted, check
 
+TIMED_OUT = "Stack creation time exceeded the specified timeout."
 CIRCUIT_BROKEN = "Error occurred during operation 'ECS Deployment Circuit Breaker was triggered'."
 
 
@@ -25,11 +28,12 @@ class CloudFormation:
     """The stacks of one account and region.
 
     `services_are_kept`: Fargate runs the services' tasks, so a service is waited for until it is
-    steady. `errors` keeps what the emulation's own threads raised; expect it empty.
+    steady, or the stack's time is over. `minute_seconds`: how long a minute of that time takes.
+    `errors` keeps what the emulation's own threads raised; expect it empty.
     """
 
     def __init__(self, client: Client, account: str, region: str) -> None:
-        self.services_are_kept = False
+        self.services_are_kept, self.minute_seconds = False, 60.0
         self.errors: list[Exception] = []
         self._client = client
         self._pseudo = {"AWS::AccountId": account, "AWS::Region": region, "AWS::Partition": "aws"}
@@ -54,7 +58,9 @@ class CloudFormation:
             return stack
         raise ValidationError(name_or_id)
 
-    def create(self, name: str, wanted: Wanted, capabilities: list[str]) -> str:
+    def create(
+        self, name: str, wanted: Wanted, capabilities: list[str], timeout_minutes: int | None
+    ) -> str:
         """Begin to create a stack; return its id."""
         check(wanted, capabilities)
         with self._lock:
@@ -62,7 +68,7 @@ class CloudFormation:
                 raise AlreadyExistsException(f"Stack [{name}] already exists")
             place = f"{self._pseudo['AWS::Region']}:{self._pseudo['AWS::AccountId']}"
             stack_id = f"arn:aws:cloudformation:{place}:stack/{name}/{uuid.uuid4()}"
-            stack = self._stacks[stack_id] = Stack(stack_id, name, wanted)
+            stack = self._stacks[stack_id] = Stack(stack_id, name, wanted, timeout_minutes)
             stack.note("CREATE_IN_PROGRESS", "User Initiated")
         self._start(stack, lambda: self._create(stack))
         return stack.id
@@ -157,7 +163,10 @@ class CloudFormation:
             try:
                 made = self._make_or_change(present, resource_type, properties)
                 stack.made[logical_id] = made  # also when it does not get steady
-                self._await_steady(made)
+                self._await_steady(stack, made)
+            except _TimeoutError as error:
+                stack.note(f"{verb}_FAILED", "Resource creation cancelled", logical_id)
+                raise _OperationError(TIMED_OUT) from error
             except (ClientError, BotoCoreError, ResourceError) as error:
                 stack.note(f"{verb}_FAILED", str(error), logical_id)
                 reason = f"The following resource(s) failed to {verb.lower()}: [{logical_id}]."
@@ -181,10 +190,15 @@ class CloudFormation:
         physical_id, attributes = kind.make(self._client, properties)
         return Made(resource_type, properties, physical_id, attributes)
 
-    def _await_steady(self, made: Made) -> None:
-        """Wait for a service's tasks, as long as its deployment has not been given up."""
+    def _await_steady(self, stack: Stack, made: Made) -> None:
+        """Wait for a service's tasks, as long as its deployment has not been given up.
+
+        Raises _TimeoutError when the time of the stack's creation is over.
+        """
         if made.type != "AWS::ECS::Service":
             return
+        limit = (stack.timeout_minutes or math.inf) * self.minute_seconds
+        ends_at = time.monotonic() + (limit if stack.status == "CREATE_IN_PROGRESS" else math.inf)
         cluster, name = made.properties["Cluster"], made.attributes["Name"]
         while self.services_are_kept and not self._closed.is_set():
             answer = self._client("ecs").describe_services(cluster=cluster, services=[name])
@@ -194,6 +208,8 @@ class CloudFormation:
                 return
             if is_current and deployment["rolloutState"] == "FAILED":
                 raise ResourceError(CIRCUIT_BROKEN)
+            if time.monotonic() > ends_at:
+                raise _TimeoutError
             self._closed.wait(0.1)
 
     def _delete_all(self, stack: Stack) -> bool:
@@ -212,6 +228,10 @@ class CloudFormation:
             return False
         stack.note("DELETE_COMPLETE", "", logical_id, made.physical_resource_id)
         return True
+
+
+class _TimeoutError(Exception):
+    """The time of the stack's creation is over."""
 
 
 class _OperationError(Exception):

@@ -49,6 +49,8 @@ def _described(stack: Stack) -> dict[str, Any]:
         ],
         "Tags": stack.wanted.tags,  # moto writes the list
     }
+    if stack.timeout_minutes:
+        described["TimeoutInMinutes"] = stack.timeout_minutes
     return {**described, "StackStatusReason": stack.reason} if stack.reason else described
 
 
@@ -75,7 +77,9 @@ def _describe_stacks(here: CloudFormation, get: Get) -> dict[str, Any]:
 
 _ACTIONS: dict[str, Action] = {
     "create_stack": lambda here, get: {
-        "StackId": here.create(get("StackName"), _wanted(get), get("Capabilities", []))
+        "StackId": here.create(
+            get("StackName"), _wanted(get), get("Capabilities", []), get("TimeoutInMinutes")
+        )
     },
     "update_stack": lambda here, get: {
         "StackId": here.update(get("StackName"), _wanted(get), get("Capabilities", []))

@@ -40,11 +40,15 @@ class Wanted:
 
 @dataclass
 class Stack:
-    """A stack and its life so far. `made` is in the order of making."""
+    """A stack and its life so far. `made` is in the order of making.
+
+    `timeout_minutes`: its creation's limit, None for none.
+    """
 
     id: str
     name: str
     wanted: Wanted
+    timeout_minutes: int | None = None
     status: str = ""
     reason: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))

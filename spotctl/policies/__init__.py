@@ -80,6 +80,7 @@ def policy_of(project: Project, name: str) -> str:
             )
     several = {"CLUSTER": clusters, "FLOW_POLICY": settings.flow_policy_arns}
     filled = _filled(policy, names, several)
+    filled["Statement"] = _joined(filled["Statement"])
     size = len(json.dumps(filled, separators=(",", ":")))
     if size > (most := MOST_OF_A_ROLE if name in FUNCTIONS else MOST_OF_A_MANAGED_POLICY):
         raise SettingError(
@@ -87,6 +88,19 @@ def policy_of(project: Project, name: str) -> str:
             next_step="shorten STACK_NAME, ECS_CLUSTER, the stage's name or FLOW_POLICY_ARNS",
         )
     return json.dumps(filled, indent=2) + "\n"
+
+
+def _joined(statements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join those that differ in their actions only: IAM counts characters."""
+    joined: dict[str, dict[str, Any]] = {}
+    for statement in statements:
+        alike = joined.setdefault(str({**statement, "Action": ""}), {**statement, "Action": []})
+        actions = statement["Action"]
+        alike["Action"] += [actions] if isinstance(actions, str) else actions
+    for statement in joined.values():
+        if len(statement["Action"]) == 1:
+            [statement["Action"]] = statement["Action"]
+    return list(joined.values())
 
 
 def write_policies(project: Project) -> list[Path]:

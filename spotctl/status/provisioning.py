@@ -23,12 +23,14 @@ SETTLED: Final = frozenset({READY, "blocked", "failed"})
 class Provisioned:
     """An answer of `provision`. `state` is empty where the function itself failed.
 
-    `steps`: what it did, or in a dry run would do. `problems`: what keeps it from going on.
+    `steps`: what it did, or in a dry run would do. `problems`: what keeps it from going on;
+    `warnings`: what does not.
     """
 
     state: str
     steps: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def provision(context: Context, *, dry_run: bool) -> Provisioned:
@@ -41,12 +43,16 @@ def provision(context: Context, *, dry_run: bool) -> Provisioned:
     if answer.error or not isinstance(answer.value, Mapping):
         return Provisioned("", problems=(answer.error or "provision returned nothing",))
     value: Mapping[str, Any] = answer.value
-    problems = [problem.get("message", "") for problem in value.get("problems") or ()]
     return Provisioned(
         state=str(value.get("state", "")),
         steps=tuple(map(str, value.get("steps") or ())),
-        problems=tuple(map(str, problems)),
+        problems=_messages(value, "problems"),
+        warnings=_messages(value, "warnings"),
     )
+
+
+def _messages(answer: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+    return tuple(str(each.get("message", "")) for each in answer.get(kind) or ())
 
 
 def read(context: Context) -> Provisioned | None:
@@ -58,13 +64,15 @@ def read(context: Context) -> Provisioned | None:
 
 
 def rows(found: Provisioned | None) -> list[Row]:
-    """Judge the plan: it is ok without steps and problems."""
+    """Judge the plan: it is ok without steps and problems; each warning is a row of its own."""
     if found is None:
         return []  # the handler's rows show that the function is missing
+    step = "do what it says; provision continues by itself"
+    warned = [warning("provision", each, step) for each in found.warnings]
     if found.problems:
-        step = "do what it says; provision continues by itself"
-        return [failed("provision", problem, step) for problem in found.problems]
+        return [*(failed("provision", problem, step) for problem in found.problems), *warned]
     if found.state == READY:
-        return [ok("provision", "up to date, and the Lambdas reach Prefect")]
+        return [ok("provision", "up to date, and the Lambdas reach Prefect"), *warned]
     steps = "; ".join(found.steps) or "it waits for CloudFormation"
-    return [warning("provision", f"{found.state}: {steps}", "wait, or run spotctl deploy")]
+    row = warning("provision", f"{found.state}: {steps}", "wait, or run spotctl deploy")
+    return [row, *warned]

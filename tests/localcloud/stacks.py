@@ -39,8 +39,12 @@ class StackUnderTest:
 
     def create(self, given: dict[str, str], **request: Any) -> str:
         """Create it and wait; return its status."""
-        self.id = self.client.create_stack(**{**self._request(given), **request})["StackId"]
+        self.begin(given, **request)
         return self.settle()
+
+    def begin(self, given: dict[str, str], **request: Any) -> None:
+        """Begin to create it."""
+        self.id = self.client.create_stack(**{**self._request(given), **request})["StackId"]
 
     def update(self, given: dict[str, str]) -> str:
         """Update it and wait; return its status."""

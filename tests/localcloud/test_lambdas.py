@@ -166,7 +166,8 @@ def test_so_many_environments_work_at_once_as_are_allowed(
     service: LambdaService, deploy: Deploy, aws: EmulatedAws, reserved: int | None
 ) -> None:
     name = deploy("import os, time\ndef handler(*_): time.sleep(0.3); return os.getpid()")
-    if reserved:
+    service.invoke(name, {})
+    if reserved:  # as `provision` does it, of a function that has been at work
         aws.client("lambda").put_function_concurrency(
             FunctionName=name, ReservedConcurrentExecutions=reserved
         )

@@ -119,7 +119,12 @@ def test_after_another_deploy_everything_is_restored_and_only_what_is_new_is_cha
     deployed.deploy(WORKER_CPU="1024", WORKER_MEMORY="2048")
     assert not any("DeadLetterConfig" in target for target in deployed.seen()["targets"])
     steps = [step for answer in deployed.until("ready") for step in answer["steps"]]
-    assert len(steps) == len(FUNCTIONS) + 1
+    reserved = {f"{STACK}-react": 10, f"{STACK}-sweep": 1}
+    assert len(steps) == len(FUNCTIONS) + len(reserved) + 1
+    read = deployed.aws.client("lambda").get_function_concurrency
+    for function in FUNCTIONS:
+        found = read(FunctionName=function).get("ReservedConcurrentExecutions")
+        assert found == reserved.get(function)
     assert deployed.seen()["targets"] == targets
     changed = stack_outputs(deployed.aws).items() - outputs.items()
     assert {name for name, _ in changed} == {"WorkerTaskDefinitionArn"}

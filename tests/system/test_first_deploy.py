@@ -6,6 +6,7 @@ The schedules fire more often than on AWS. The flow's own deployment in Prefect 
 import json
 
 from localcloud.bootstrap import CLUSTER, WORK_POOL
+from localcloud.cloud import PROVISION
 from localcloud.deployment import PROJECT
 from spotctl.project import CONFIG
 from tests.e2e.scenario import Stage
@@ -24,6 +25,10 @@ def test_one_chalice_deploy_with_two_settings_rescues_a_flow(stage: Stage) -> No
         "PREFECT_API_URL",
         "PREFECT_API_AUTH_STRING_PARAMETER",
     }
+    provisioned = cloud.lambdas.invoke(PROVISION, {"dry_run": True}).answer
+    assert provisioned["state"] == "ready"
+    [warning] = provisioned["warnings"]  # the account has the quota of a new one
+    assert "leaves 10 of 10 concurrent executions" in warning["message"]
     run = stage.start("waits", interruptions=1)
     run.interrupt_each_start(1)
     run.completes(starts=2)

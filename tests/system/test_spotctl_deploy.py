@@ -104,7 +104,8 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     assert {result[part] for part in ("stack", "provision", "worker service", "failure queue")} == {
         "ok"
     }
-    assert f"provision: creating; create the stack {STACK}" in deployed.err
+    steps = f"create the work pool {POOL}; create the stack {STACK}"
+    assert f"provision: creating; {steps}" in deployed.err
     assert f"wrote policy-react-{STAGE}.json anew" in deployed.err
     role = cloud.aws.client("iam").get_role_policy(
         RoleName=f"{STACK}-react", PolicyName=f"{STACK}-react"

@@ -223,7 +223,11 @@ OWN = actions(
     events="ListTargetsByRule PutTargets",
     logs="CreateLogStream DescribeLogGroups PutLogEvents PutRetentionPolicy",
     ssm="GetParameter",
-) | {"lambda:GetFunctionEventInvokeConfig", "lambda:PutFunctionEventInvokeConfig"}
+    **{
+        "lambda": "GetAccountSettings GetFunctionConcurrency GetFunctionEventInvokeConfig"
+        " PutFunctionConcurrency PutFunctionEventInvokeConfig"
+    },
+)
 """What the function calls itself, or Lambda with its rights."""
 
 
@@ -242,6 +246,7 @@ ON_ALL = {
             actions(
                 ec2="DescribeInstances DescribeSecurityGroups DescribeSubnets DescribeVpcs",
                 cloudwatch="DescribeAlarms",
+                **{"lambda": "GetAccountSettings"},
                 ecs="DescribeTaskDefinition",
                 logs="DescribeIndexPolicies DescribeLogGroups DescribeResourcePolicies",
                 sns="GetSubscriptionAttributes",
@@ -282,6 +287,16 @@ def test_only_what_takes_no_resource_is_given_on_all_and_a_change_to_cloudformat
         if "*" in as_list(statement["Resource"])
     }
     assert on_all == ON_ALL.get(name, {})
+
+
+def test_only_react_and_sweep_get_a_concurrency() -> None:
+    """Of itself, `provision` could take away by which a teardown holds it."""
+    verbs = ("Get", "Put")
+    for function in FUNCTIONS:
+        arn = f"arn:aws:lambda:{REGION}:123456789012:function:prefect-spot-dev-{function}"
+        may = {is_allowed(STATEMENTS, f"lambda:{v}FunctionConcurrency", arn, {}) for v in verbs}
+        assert may == {function in ("react", "sweep")}
+    assert not any("DeleteFunctionConcurrency" in action for action in GIVEN)
 
 
 def test_every_other_resource_is_one_of_the_stages() -> None:

@@ -11,25 +11,28 @@ from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
 from chalicelib.adapters.provisioning import AwsAccount
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.model import (
     TEMPLATE_TAG,
     CreateServiceLinkedRole,
     CreateStack,
     DeleteStack,
     InvokeConfig,
+    PutConcurrency,
     PutInvokeConfig,
     PutRetention,
     PutTargets,
     UpdateStack,
 )
 from chalicelib.core.provision.plan import Credential, Network, stack_definition
-from chalicelib.errors import ConcurrentUpdateError, NetworkError
+from chalicelib.errors import ConcurrencyError, ConcurrentUpdateError, NetworkError
 from tests.provisioning import FUNCTION_PREFIX, PARAMETER, QUEUE_ARN, STACK_ID, make_desired
 
 SESSION = boto3.session.Session()
 DEFINITION = stack_definition(make_desired(), Network("vpc-1", ("subnet-1",)))
 UPDATE = UpdateStack(STACK_ID, DEFINITION, "")
 PUT_TARGETS = PutTargets("rule", ({"Id": "1", "Arn": QUEUE_ARN},))
+PUT_CONCURRENCY = PutConcurrency("prefect-spot-dev-react", 10)
 PUT_CONFIG = PutInvokeConfig("prefect-spot-dev-react", InvokeConfig(QUEUE_ARN))
 CREDENTIAL = Credential(PARAMETER, is_api_key=True)
 
@@ -66,6 +69,8 @@ CALLS: dict[str, tuple[str, Callable[[AwsAccount], object]]] = {
         "lambda",
         lambda aws: aws.perform(PUT_CONFIG),
     ),
+    "put_function_concurrency": ("lambda", lambda aws: aws.perform(PUT_CONCURRENCY)),
+    "get_account_settings": ("lambda", lambda aws: aws.read_concurrency(["react"])),
 }
 """What is asked of AWS, by the operation that is refused, with the service's name."""
 
@@ -83,6 +88,15 @@ CONCURRENT = (
     ("put_retention_policy", "ResourceNotFoundException", "no group"),
     ("put_retention_policy", "OperationAbortedException", "another call is at it"),
     ("put_function_event_invoke_config", "ResourceConflictException", "a deploy is at it"),
+    ("put_function_concurrency", "ResourceNotFoundException", "no function to reserve for"),
+    ("put_function_concurrency", "ResourceConflictException", "a deploy is still at it"),
+)
+UNRESERVED = (
+    ("put_function_concurrency", "InvalidParameterValueException", "below its minimum of [10]"),
+    ("put_function_concurrency", "AccessDeniedException", "not authorized to reserve"),
+    ("put_function_concurrency", "TooManyRequestsException", "Rate exceeded at reserving"),
+    ("get_account_settings", "AccessDeniedException", "not authorized to read the quota"),
+    ("get_account_settings", "TooManyRequestsException", "Rate exceeded at reading"),
 )
 REFUSED = (
     ("create_stack", "InsufficientCapabilitiesException", "Requires capabilities"),
@@ -105,6 +119,7 @@ DONE = (
     ("refusal", "raised"),
     [
         *[pytest.param(refusal, ConcurrentUpdateError, id=refusal[2]) for refusal in CONCURRENT],
+        *[pytest.param(refusal, ConcurrencyError, id=refusal[2]) for refusal in UNRESERVED],
         *[pytest.param(refusal, ClientError, id=refusal[2]) for refusal in REFUSED],
         *[pytest.param(refusal, None, id=refusal[2]) for refusal in DONE],
     ],
@@ -121,7 +136,8 @@ def test_a_refusal_is_a_concurrent_update_or_an_error_or_says_that_it_is_done(
     stubber.assert_no_pending_responses()
 
 
-def test_a_stack_is_changed_by_its_id_so_that_no_successor_of_its_name_is_meant() -> None:
+def test_a_stack_is_created_with_a_time_limit_and_then_changed_by_its_id_alone() -> None:
+    """No successor of its name is meant; an update takes no limit."""
     aws, stubber = stubbed("cloudformation")
     request = {
         "StackName": STACK_ID,
@@ -130,8 +146,11 @@ def test_a_stack_is_changed_by_its_id_so_that_no_successor_of_its_name_is_meant(
         "Tags": [{"Key": TEMPLATE_TAG, "Value": DEFINITION.template_hash}],
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
     }
+    creation = {**request, "StackName": "prefect-spot-dev", "TimeoutInMinutes": 20}
+    stubber.add_response("create_stack", {"StackId": STACK_ID}, creation)
     stubber.add_response("update_stack", {"StackId": STACK_ID}, request)
     stubber.add_response("delete_stack", {}, {"StackName": STACK_ID})
+    aws.perform(CreateStack(DEFINITION))
     aws.perform(UPDATE)
     aws.perform(DeleteStack(STACK_ID, "prefect-spot-dev", ""))
     stubber.assert_no_pending_responses()
@@ -149,6 +168,17 @@ def test_a_stack_that_is_being_created_has_no_outputs_yet() -> None:
     stack = aws.read_stack("prefect-spot-dev")
     assert stack is not None
     assert (stack.outputs, stack.parameters, stack.is_ours) == ({}, {}, False)
+
+
+def test_the_accounts_concurrency_is_read_with_what_deployed_functions_have_reserved() -> None:
+    aws, stubber = stubbed("lambda")
+    limit = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 900}
+    stubber.add_response("get_account_settings", {"AccountLimit": limit}, {})
+    for function, reserved in (("none", {}), ("held", {"ReservedConcurrentExecutions": 0})):
+        stubber.add_response("get_function_concurrency", reserved, {"FunctionName": function})
+    stubber.add_client_error("get_function_concurrency", "ResourceNotFoundException")
+    found = aws.read_concurrency(["none", "held", "not deployed"])
+    assert found == Concurrency(1000, 900, {"none": None, "held": 0})
 
 
 def test_the_credentials_parameter_is_read_and_not_decrypted() -> None:

@@ -1,27 +1,33 @@
 """The plan: what each state of the stack, the pool and the rules asks for, row by row."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import botocore.session
 import pytest
 
+from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.model import (
     RETRY_POLICY,
     STATUSES,
     ChangeWorkPool,
+    CreateServiceLinkedRole,
     CreateStack,
     CreateWorkPool,
     DeleteStack,
     InvokeConfig,
     ProvisionState,
+    PutConcurrency,
     PutInvokeConfig,
     PutRetention,
     PutTargets,
+    Stack,
     UpdateStack,
+    describe,
     failures_in,
 )
-from chalicelib.core.provision.plan import Plan, Problem, plan, stack_definition
+from chalicelib.core.provision.plan import Network, Plan, Problem, plan, stack_definition
 from chalicelib.core.provision.pool_template import WorkPool, merged
 from tests.provisioning import (
     NETWORK,
@@ -41,11 +47,12 @@ from tests.provisioning import (
     make_stack,
     make_target,
 )
+from tests.unit import stack_template
 
 REACT = f"{STACK_NAME}-react"
 NOTHING, CREATE, UPDATE, DELETE = None, CreateStack, UpdateStack, DeleteStack
 CHANGED = {"template_hash": "another"}
-ALL_CHANGED = "changed: template, Stage, SubnetIds, TableName, VpcId, WorkerImage"
+ALL_CHANGED = "changed: template, ClusterName, Stage, SubnetIds, TableName, VpcId, WorkerImage"
 
 IN_PLACE = (ProvisionState.READY, NOTHING)
 """Up to date; with another template the stack is updated instead."""
@@ -107,7 +114,8 @@ def test_what_a_status_asks_for_besides_the_delivery_as_long_as_its_queue_lasts(
     planned = plan(make_desired(), make_observed(stack=stack, deliveries=(UNDELIVERED,)))
     assert planned.state is state
     assert (PUT_CONFIG in planned.steps) == (not status.startswith(NO_QUEUE_LEFT))
-    assert [type(s) for s in planned.steps if s != PUT_CONFIG] == ([step] if step else [])
+    besides = (type(s) for s in planned.steps if s != PUT_CONFIG)
+    assert [s for s in besides if s is not ChangeWorkPool] == ([step] if step else [])
 
 
 def test_where_no_cluster_is_ours_there_is_no_need_for_the_service_linked_role() -> None:
@@ -176,6 +184,57 @@ def test_a_failed_stack_is_reported_with_the_resource_and_awss_reason(status: st
     assert [problem.name for problem in both.problems][:2] == ["Network", "StackFailed"]
 
 
+NO_ROLE = (
+    'Cluster (AWS::ECS::Cluster): Resource handler returned message: "Invalid request provided:'
+    " CreateCluster Invalid Request: Unable to assume the service linked role. Please verify that"
+    ' the ECS service linked role exists."'
+)
+OF_SERVICE = NO_ROLE.replace("Cluster (AWS::ECS::Cluster)", "WorkerService (AWS::ECS::Service)")
+
+
+@pytest.mark.parametrize("failures", [(NO_ROLE,), (OF_SERVICE, NO_ROLE)], ids=["one", "both"])
+@pytest.mark.parametrize(
+    ("status", "steps"),
+    [
+        ("ROLLBACK_IN_PROGRESS", []),
+        ("ROLLBACK_COMPLETE", [DeleteStack]),
+        ("ROLLBACK_FAILED", [DeleteStack]),
+        ("CREATE_FAILED", [DeleteStack]),
+    ],
+)
+def test_a_creation_that_came_before_ecss_new_role_is_waited_for_and_no_failure(
+    status: str, steps: list[Any], failures: tuple[str, ...]
+) -> None:
+    planned = plan(
+        make_desired(), make_observed(stack=make_stack(status=status, failures=failures))
+    )
+    assert (planned.state, planned.problems) == (ProvisionState.PENDING, ())
+    assert [type(step) for step in planned.steps] == steps
+    [warning] = planned.warnings
+    assert "ECS cannot assume its service-linked role yet" in warning.message
+    assert "the next run creates it again" in warning.next_step
+
+
+@pytest.mark.parametrize(
+    ("status", "failures"),
+    [
+        ("ROLLBACK_COMPLETE", (NO_ROLE, "LogGroup (AWS::Logs::LogGroup): already exists")),
+        ("ROLLBACK_COMPLETE", ("Cluster (AWS::ECS::Cluster): Unable to assume role",)),
+        ("UPDATE_ROLLBACK_COMPLETE", (OF_SERVICE,)),
+        ("UPDATE_ROLLBACK_IN_PROGRESS", (OF_SERVICE,)),
+    ],
+    ids=["another failure too", "another role", "an update", "an update, at work"],
+)
+def test_what_another_creation_would_not_settle_is_a_failure(
+    status: str, failures: tuple[str, ...]
+) -> None:
+    """A role that was there when the stack was created is not new: it was deleted."""
+    stack = make_stack(status=status, failures=failures, **CHANGED)
+    planned = plan(make_desired(), make_observed(stack=stack))
+    assert [problem.name for problem in planned.problems] == ["StackFailed"]
+    assert (planned.state, planned.warnings) == (ProvisionState.RECOVERING, ())
+
+
 @pytest.mark.parametrize(
     ("status", "next_step"),
     [
@@ -209,6 +268,7 @@ def test_what_a_deploy_takes_away_is_restored_and_nothing_else_of_a_target_chang
     planned = plan(make_desired(), make_observed(deliveries=(delivery,)))
     target = make_target(REACT, Input="{}")
     assert planned == Plan(ProvisionState.READY, (PutTargets("rule", (target,)), PUT_CONFIG))
+    assert all(describe(step).startswith("restore ") for step in planned.steps)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +298,8 @@ def test_what_a_schedule_calls_again_is_neither_retried_nor_kept_when_it_fails(
         function, targets={"rule": (target,)}, invoke_config=InvokeConfig(QUEUE_ARN)
     )
     targets, config = plan(make_desired(), make_observed(deliveries=(delivery,))).steps
+    assert describe(targets).startswith("remove dead-letter queue and retry policy of")
+    assert describe(config).startswith("remove retries and failure destination of")
     never = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
     assert targets == PutTargets("rule", ({**bare_target(function), "RetryPolicy": never},))
     assert config == PutInvokeConfig(function, InvokeConfig("", retries=0, age_seconds=60))
@@ -275,6 +337,62 @@ def test_nothing_is_changed_for(observed: dict[str, Any], desired: dict[str, Any
     assert plan(make_desired(**desired), make_observed(**observed)).steps == ()
 
 
+# The functions' concurrency.
+
+SWEEP = f"{STACK_NAME}-sweep"
+NOTHING_RESERVED: dict[str, int | None] = {REACT: None, SWEEP: None}
+RESERVE = {
+    name: PutConcurrency(f"{STACK_NAME}-{name}", n) for name, n in (("react", 10), ("sweep", 1))
+}
+
+
+@pytest.mark.parametrize(
+    ("quota", "unreserved", "reserved", "steps", "warned"),
+    [
+        pytest.param(1_000, 1_000, {}, "react sweep", "", id="fits"),
+        pytest.param(111, 111, {}, "react sweep", "", id="fits just so"),
+        pytest.param(
+            110, 110, {}, "react", r"100 of 110 .* for \S+sweep; .* 111 or", id="one fits"
+        ),
+        pytest.param(
+            1_000, 109, {}, "sweep", r"108 of 1000 .* for \S+react; .* 1002", id="the other"
+        ),
+        pytest.param(10, 10, {}, "", r"10 of 10 .*react and \S+sweep; .* 111", id="new account"),
+        pytest.param(100, 90, {REACT: 10}, "", r"90 of 100 .* for \S+sweep; .* 111", id="by hand"),
+        pytest.param(10, 10, {REACT: 0, SWEEP: 0}, "", "", id="held"),
+        pytest.param(1_000, 990, {REACT: 7, SWEEP: 3}, "", "", id="an operator's own"),
+    ],
+)
+def test_concurrency_is_reserved_where_nothing_is_and_where_the_account_has_it_to_spare(
+    quota: int, unreserved: int, reserved: dict[str, int | None], steps: str, warned: str
+) -> None:
+    found = Concurrency(quota, unreserved, {**NOTHING_RESERVED, **reserved})
+    planned = plan(make_desired(), make_observed(concurrency=found))
+    assert planned.state is ProvisionState.READY
+    assert planned.steps == tuple(RESERVE[name] for name in steps.split())
+    said = " ".join(f"{each.what}; {each.next_step}" for each in planned.warnings)
+    assert re.search(warned, said) if warned else said == ""
+
+
+def test_what_is_not_wanted_not_deployed_or_not_known_is_not_reserved() -> None:
+    unwanted = make_desired(concurrency={REACT: 0, SWEEP: 1})
+    free = make_observed(concurrency=Concurrency(10, 10, NOTHING_RESERVED))
+    assert [REACT in each.what for each in plan(unwanted, free).warnings] == [False]
+    for found in (Concurrency(1_000, 1_000), Concurrency()):
+        planned = plan(make_desired(), make_observed(concurrency=found))
+        assert planned == Plan(ProvisionState.READY)
+
+
+def test_what_a_deploy_takes_of_the_concurrency_is_restored_whatever_else_is_in_the_way() -> None:
+    """But not before there is a stack: `react` has nothing to do, and a first call no effect."""
+    problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
+    free = make_observed(
+        concurrency=Concurrency(1_000, 1_000, NOTHING_RESERVED), problems=(problem,)
+    )
+    assert plan(make_desired(), free).steps == tuple(RESERVE.values())
+    assert plan(make_desired(), replace(free, stack=None)).steps == ()
+
+
 # The functions' logs.
 
 
@@ -293,17 +411,85 @@ def test_the_setting_decides_how_long_a_functions_log_is_kept(observed: dict[str
 # The work pool.
 
 
-def test_a_missing_pool_is_created_once_the_stack_is_complete() -> None:
+GONE = make_stack(status="DELETE_COMPLETE")
+TO_COME = merged({}, POOL_TEMPLATE, {**VALUES, "SecurityGroupIds": ()}, "FARGATE_SPOT")
+"""Of a pool before its stack: all but the stack's own security group."""
+FROM_NOTHING: dict[str, tuple[WorkPool | None, list[Any]]] = {
+    "none": (None, [CreateWorkPool(WORK_POOL, TO_COME)]),
+    "a worker's": (WorkPool(WORK_POOL, "ecs", {}), [ChangeWorkPool(WORK_POOL, {})]),
+    "ours": (WorkPool(WORK_POOL, "ecs", TO_COME), []),
+    "our last stack's": (
+        WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),
+        [ChangeWorkPool(WORK_POOL, TO_COME)],
+    ),
+}
+
+
+@pytest.mark.parametrize("stack", [None, GONE], ids=["no stack", "a deleted stack"])
+@pytest.mark.parametrize("has_role", [True, False], ids=["has ECS's role", "lacks ECS's role"])
+@pytest.mark.parametrize(("pool", "steps"), FROM_NOTHING.values(), ids=FROM_NOTHING)
+def test_before_anything_else_prefect_shows_that_the_pool_may_be_written(
+    pool: WorkPool | None, steps: list[Any], has_role: bool, stack: Stack | None
+) -> None:
+    """A pool without roles of ours may have another worker: it is written as it is."""
+    observed = make_observed(stack=stack, work_pool=pool, has_service_linked_role=has_role)
+    planned = plan(make_desired(), observed)
+    assert planned.state is ProvisionState.CREATING
+    assert list(planned.steps[: len(steps)]) == steps
+    kind = CreateStack if has_role else CreateServiceLinkedRole
+    assert [type(step) for step in planned.steps[len(steps) :]] == [kind]
+
+
+def test_a_pool_of_your_own_keeps_no_stack_from_being_created() -> None:
+    """Nor is it written: that its runs cannot be moved is reported once the stack is there."""
+    fixed = {"job_configuration": {"task_run_request": {"launchType": "FARGATE"}}}
+    pool = WorkPool(WORK_POOL, "ecs", fixed)
+    observed = make_observed(stack=None, network=None, work_pool=pool)
+    planned = plan(make_desired(is_full=False), observed)
+    assert [type(step) for step in planned.steps] == [CreateStack]
+
+
+def test_once_the_stack_is_complete_the_pool_gets_the_rest_or_is_created_anew() -> None:
+    before = WorkPool(WORK_POOL, "ecs", TO_COME)
+    planned = plan(make_desired(), make_observed(work_pool=before))
+    assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
     planned = plan(make_desired(), make_observed(work_pool=None))
     assert planned == Plan(ProvisionState.READY, (CreateWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
     busy = make_stack(status="UPDATE_IN_PROGRESS")
     assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
 
 
-def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported() -> None:
+def test_what_the_pool_has_in_it_before_its_stack_is_what_the_stack_then_returns() -> None:
+    given = stack_template.parameters(SecurityGroupIds="sg-1")
+    made = stack_template.resources(given)
+    desired = make_desired(parameters=given, stack_name=given["TableName"])
+    observed = make_observed(stack=None, work_pool=None, network=Network("vpc-1", ("subnet-1",)))
+    created = plan(desired, observed).steps[0]
+    assert isinstance(created, CreateWorkPool)
+    known = {
+        name: variable.get("default")
+        for name, variable in created.base_job_template["variables"]["properties"].items()
+    }
+    outputs = stack_template.outputs(given)
+    assert known["cluster"] == made["Cluster"]["Properties"]["ClusterName"]
+    assert known["task_role_arn"] == outputs["FlowRoleArn"]
+    assert known["execution_role_arn"] == outputs["ExecutionRoleArn"]
+    group = made["LogGroup"]["Properties"]["LogGroupName"]
+    assert known["cloudwatch_logs_options"]["awslogs-group"] == group
+    assert known["vpc_id"] == "vpc-1"
+    network = {"subnets": ["subnet-1"], "securityGroups": ["sg-1"], "assignPublicIp": "ENABLED"}
+    assert known["network_configuration"] == network
+
+
+@pytest.mark.parametrize("stack", [make_stack(), None, GONE], ids=["ready", "none", "gone"])
+def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported(
+    stack: Stack | None,
+) -> None:
     pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": "{{ all }}", "variables": {}})
-    planned = plan(make_desired(), make_observed(work_pool=pool, deliveries=(UNDELIVERED,)))
-    assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, (PUT_CONFIG,))
+    observed = make_observed(stack=stack, work_pool=pool, deliveries=(UNDELIVERED,))
+    planned = plan(make_desired(), observed)
+    delivered = (PUT_CONFIG,) if stack == make_stack() else ()
+    assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, delivered)
     assert "job_configuration" in planned.problems[0].message
 
 
@@ -311,23 +497,25 @@ def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported() ->
     ("task_role", "execution_role", "is_taken"),
     [
         (None, None, True),
-        ("role/of-a-user", "arn:aws:iam::123456789012:role/execution", True),
-        ("arn:aws:iam::999999999999:role/flow", None, True),
+        ("role/of-a-user", OUTPUTS["ExecutionRoleArn"], True),
+        (f"arn:aws:iam::999999999999:role/{STACK_NAME}-flow", None, True),
         ("arn:aws:iam::123456789012:role/prefect-spot-dev-eu-flow", None, False),
         ("role/of-a-team", "arn:aws:iam::123456789012:role/theirs/my-execution", False),
     ],
     ids=["a worker's", "ours, edited", "ours, from another account", "a stage's", "a team's"],
 )
+@pytest.mark.parametrize("stack", [make_stack(), None], ids=["ready", "none"])
 def test_a_pool_that_gives_flows_another_stacks_roles_is_not_taken_over(
-    task_role: str | None, execution_role: str | None, is_taken: bool
+    task_role: str | None, execution_role: str | None, is_taken: bool, stack: Stack | None
 ) -> None:
     properties = {
         "task_role_arn": {"default": task_role},
         "execution_role_arn": {"default": execution_role},
     }
     pool = WorkPool(WORK_POOL, "ecs", {"variables": {"properties": properties}})
-    planned = plan(make_desired(), make_observed(work_pool=pool))
-    assert [type(step) for step in planned.steps] == ([ChangeWorkPool] if is_taken else [])
+    planned = plan(make_desired(), make_observed(work_pool=pool, stack=stack))
+    steps = [ChangeWorkPool] if stack else [ChangeWorkPool, CreateStack]
+    assert [type(step) for step in planned.steps] == (steps if is_taken else [])
     assert is_taken or "set WORK_POOL" in planned.problems[0].next_step
 
 
@@ -394,3 +582,27 @@ def test_the_oldest_failures_are_kept_and_what_was_only_cancelled_is_left_out() 
         "Service (AWS::ECS::Cluster): no cluster",
         *(f"Later{number} (AWS::ECS::Cluster): no" for number in range(3)),
     )
+
+
+def test_a_creation_whose_time_is_over_says_what_it_waited_for_and_where_to_look() -> None:
+    exceeded = "Stack creation time exceeded the specified timeout. Rollback requested by user."
+    oldest_first = [
+        make_stack_event("stack", "CREATE_IN_PROGRESS", "User Initiated"),
+        make_stack_event("Cluster", "CREATE_COMPLETE"),
+        make_stack_event("WorkerService", "CREATE_IN_PROGRESS", "Resource creation Initiated"),
+        make_stack_event("WorkerService", "CREATE_FAILED", "Resource creation cancelled"),
+        make_stack_event("stack", "ROLLBACK_IN_PROGRESS", exceeded),
+        make_stack_event("WorkerService", "DELETE_IN_PROGRESS"),
+        make_stack_event("stack", "ROLLBACK_COMPLETE"),
+    ]
+    failures = failures_in(reversed(oldest_first))
+    assert failures == (f"{exceeded} Not complete: WorkerService (AWS::ECS::Cluster)",)
+    unknown = [event for event in oldest_first if event["ResourceStatus"] != "CREATE_FAILED"]
+    assert failures_in(reversed(unknown)) == (f"{exceeded} Not complete: unknown",)
+    stack = make_stack(status="ROLLBACK_COMPLETE", failures=failures)
+    planned = plan(make_desired(), make_observed(stack=stack))
+    assert planned.state is ProvisionState.RECOVERING
+    [problem] = planned.problems
+    assert "exceeded the specified timeout" in problem.what
+    for place in ("stopped tasks (spotctl status)", f"/ecs/{STACK_NAME}", "subnets", "registry"):
+        assert place in problem.next_step

@@ -71,6 +71,7 @@ def test_own_rates_are_read() -> None:
         ("SPOT_RETRIES", "1001", "whole numbers from 0 to 1000"),
         ("SPOT_RETRIES", "٣", "whole numbers from 0 to 1000"),
         ("RERUN_DELAY_SECONDS", "1.5", "whole numbers from 0 to 86400"),
+        ("REACT_CONCURRENCY", "-1", "whole numbers from 0 to 1000"),
         ("GUARD_ECONOMICS", "yes", "true, false"),
         ("RATES", "0.04", "REGION/ARCHITECTURE/CAPACITY="),
         ("RATES", f"{RATE}=0.04", "cannot be read"),
@@ -244,6 +245,12 @@ def test_no_setting_is_read_but_through_the_table() -> None:
         "return read_clusters(os.environ)",
         "return read_settings(os.environ)",
     ]
+
+
+def test_the_shipped_config_reserves_no_concurrency_which_fails_on_a_new_account() -> None:
+    text = (PROJECT / ".chalice" / "config.json").read_text()
+    assert "reserved_concurrency" not in text
+    assert read().react_concurrency == 10
 
 
 def test_mode_stands_in_the_shipped_config_where_it_can_be_seen() -> None:

@@ -65,6 +65,11 @@ WAIT, DONE, GIVE_UP = Next.WAIT, Next.DONE, Next.GIVE_UP
         pytest.param(["creating", "recovering"], GIVE_UP, id="it fails meanwhile"),
         pytest.param(["recovering", "deleting", "creating", "ready"], DONE, id="failed before"),
         pytest.param(["recovering", "creating", "recovering"], GIVE_UP, id="it fails again"),
+        pytest.param(
+            ["creating", "pending", "deleting", "creating", "pending", "ready"],
+            DONE,
+            id="ECS's role came too late",
+        ),
         pytest.param(["blocked"], GIVE_UP, id="a person has to act"),
         pytest.param(["failed"], GIVE_UP, id="stuck"),
         pytest.param(["", "creating", ""], WAIT, id="the function fails now and then"),
@@ -90,8 +95,8 @@ def answers(stage: Bench, *given: dict[str, Any]) -> None:
 def test_a_deploy_prints_each_change_once_and_waits_for_the_workers_heartbeat(
     stage: Bench,
 ) -> None:
-    creating = answer("creating")
-    answers(stage, answer("creating", "create the stack"), creating, creating, answer("ready"))
+    creating, ready = answer("creating"), {**answer("ready"), "warnings": [{"message": "ten"}]}
+    answers(stage, answer("creating", "create the stack"), creating, creating, ready)
     path = f"POST /work_pools/{POOL}/workers/filter"
     stage.answers = {path: [], "POST /events/filter": {"events": []}}
     pauses: list[float] = []
@@ -111,9 +116,24 @@ def test_a_deploy_prints_each_change_once_and_waits_for_the_workers_heartbeat(
     assert lines[-4:] == [
         "provision: creating; create the stack",
         "provision: creating",
-        "provision: ready",
+        "provision: ready; ten",
         "worker: waiting for its first heartbeat in Prefect",
     ]
+
+
+def test_a_deploy_waits_for_ecss_new_role_and_goes_on_where_it_came_too_late(stage: Bench) -> None:
+    late = answer("pending") | {"warnings": [{"message": "ECS cannot assume its role yet"}]}
+    steps = ("create the work pool", "create ECS's service-linked role")
+    answers(stage, answer("creating", *steps), answer("creating"), late, answer("ready"))
+    path = f"POST /work_pools/{POOL}/workers/filter"
+    online = [{"name": "ECSWorker 1", "status": "ONLINE"}]
+    stage.answers = {path: online, "POST /events/filter": {"events": []}}
+    pauses: list[float] = []
+    lines: list[str] = []
+    rows = deploy(context_of(stage, pause=pauses.append, progress=lines.append))
+    assert rows[-1].state is State.OK
+    assert pauses[:3] == [60.0, 5.0, 5.0]
+    assert "provision: pending; ECS cannot assume its role yet" in lines
 
 
 def test_a_deploy_that_fails_names_resource_and_reason(stage: Bench) -> None:
@@ -233,20 +253,27 @@ def test_teardown_gives_chalice_the_record_of_what_the_account_has(
     assert given[-1]["lambda_arn"].endswith(f":function:{STACK}-provision")
 
 
-def test_a_work_pool_that_gives_flows_another_stacks_roles_is_not_deleted(stage: Bench) -> None:
+@pytest.mark.parametrize("role", [f"{STACK}-eu-flow", f"{STACK}-flow"], ids=["another's", "ours"])
+def test_a_work_pool_that_gives_flows_another_stacks_roles_is_not_deleted(
+    stage: Bench, role: str
+) -> None:
+    """Our own is, even before there is a stack."""
+
     def chalice(_command: str) -> int:
         for name in FUNCTIONS:
             stage.client("lambda").delete_function(FunctionName=f"{STACK}-{name}")
         return 0
 
-    roles = {"task_role_arn": {"default": f"arn:aws:iam::{ACCOUNT}:role/{STACK}-eu-flow"}}
+    roles = {"task_role_arn": {"default": f"arn:aws:iam::{ACCOUNT}:role/{role}"}}
     template = {"variables": {"properties": roles}}
     pool = {"name": POOL, "type": "ecs", "base_job_template": template}
-    stage.answers[f"GET /work_pools/{POOL}"] = pool
+    stage.answers |= {f"GET /work_pools/{POOL}": pool, f"DELETE /work_pools/{POOL}": {}}
     [*_, row] = teardown(context_of(stage, chalice=chalice), Stack(), work_pool=True)
-    assert (row.part, row.state) == (f"work pool {POOL}", State.FAILED)
-    assert f"{STACK}-eu-flow" in row.found
-    assert row.next_step.startswith("correct WORK_POOL")
+    is_ours = role == f"{STACK}-flow"
+    assert (row.part, row.state) == (f"work pool {POOL}", State.OK if is_ours else State.FAILED)
+    assert is_ours or (role in row.found and row.next_step.startswith("correct WORK_POOL"))
+    deleted = [seen.path for seen in stage.requests if seen.method == "DELETE"]
+    assert deleted == ([f"/api/work_pools/{POOL}"] if is_ours else [])
 
 
 def test_what_teardown_leaves_is_named(stage: Bench) -> None:

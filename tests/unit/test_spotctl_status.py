@@ -314,6 +314,12 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "planned": (provisioning.rows(Provisioned("ready")), "provision", OK, "reach Prefect"),
     "to do": (provisioning.rows(Provisioned("pending", steps=("x",))), "provision", WARNING, "x"),
     "waiting": (provisioning.rows(Provisioned("updating")), "provision", WARNING, "CloudFormation"),
+    "a warning": (
+        provisioning.rows(Provisioned("ready", warnings=("z",))), "provision", WARNING, "z",
+    ),
+    "a warning beside steps": (
+        provisioning.rows(Provisioned("pending", ("x",), (), ("z",))), "provision", WARNING, "z",
+    ),
     "a problem": (provisioning.rows(Provisioned("", problems=("y",))), "provision", FAILED, "y"),
 }  # fmt: skip
 

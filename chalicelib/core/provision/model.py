@@ -8,10 +8,12 @@ event-invoke config.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 from chalicelib.core.model.text import one_line
+from chalicelib.core.provision.concurrency import PutConcurrency as PutConcurrency
 from chalicelib.core.provision.pool_template import Template
+from chalicelib.core.provision.problems import failures_in as failures_in
 
 TEMPLATE_TAG: Final = "prefect-spot:template"
 """The stack's tag with its template's hash, in every release; without it a stack is not ours."""
@@ -106,24 +108,6 @@ def state_of(stack: Stack | None) -> ProvisionState:
     return STATUSES.get(stack.status, newer)
 
 
-def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the resources that failed in the stack's last operation, with type and AWS's reason.
-
-    Five at most, the cause first: later ones follow from it. Those that were only cancelled are
-    left out. `newest_first`: as DescribeStackEvents returns them, read to the operation's begin.
-    """
-    failed: list[str] = []
-    for event in newest_first:
-        status, reason = event.get("ResourceStatus", ""), event.get("ResourceStatusReason", "")
-        if event.get("PhysicalResourceId") == event["StackId"]:  # about the stack itself
-            if status.removesuffix("_IN_PROGRESS") in ("CREATE", "UPDATE", "DELETE", "IMPORT"):
-                break
-        elif status.endswith("_FAILED") and "cancelled" not in reason:
-            resource, kind = event.get("LogicalResourceId", ""), event.get("ResourceType", "")
-            failed.append(f"{resource} ({kind}): {one_line(reason, 400)}")
-    return tuple(reversed(failed))[:5]
-
-
 RETRY_POLICY: Final = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86_400}
 """EventBridge's default, spelt out: with a queue behind it, giving up earlier gains nothing."""
 SCHEDULED: Final = ("sweep", "provision")
@@ -173,6 +157,11 @@ class StackDefinition:
     template_body: str
     template_hash: str
     parameters: Mapping[str, str]
+
+
+CREATION_MINUTES: Final = 20
+"""After which CloudFormation gives a creation up; else it waits up to 36 hours for a service that
+never gets steady. Long enough for three failed starts: ECS's circuit breaker then says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +223,7 @@ class CreateWorkPool:
 
 @dataclass(frozen=True, slots=True)
 class ChangeWorkPool:
-    """Give the work pool a changed base job template; everything else of it stays."""
+    """Give the work pool a base job template; everything else of it stays."""
 
     name: str
     base_job_template: Template
@@ -247,6 +236,7 @@ AwsStep = (
     | DeleteStack
     | PutTargets
     | PutInvokeConfig
+    | PutConcurrency
     | PutRetention
 )
 Step = AwsStep | CreateWorkPool | ChangeWorkPool
@@ -263,18 +253,26 @@ def describe(step: Step) -> str:
             return f"update the stack {definition.name}: {reason}"
         case DeleteStack(_, name, reason):
             return f"delete the stack {name}: {reason}"
-        case PutTargets(rule, _):
-            return f"restore dead-letter queue and retry policy of the rule {rule}"
-        case PutInvokeConfig(function, _):
-            return f"restore retries and failure destination of the function {function}"
+        case PutTargets() | PutInvokeConfig():
+            return _describe_delivery(step)
+        case PutConcurrency(function, reserved):
+            return f"reserve {reserved} concurrent executions for the function {function}"
         case PutRetention(log_group, days):
             return f"keep the log group {log_group} for {days} days"
         case CreateWorkPool(name, _):
             return f"create the work pool {name}"
         case ChangeWorkPool(name, _):
-            return f"restore our part of the work pool {name}'s base job template"
+            return f"write the base job template of the work pool {name}, our part restored"
         case _:
             assert_never(step)
+
+
+def _describe_delivery(step: PutTargets | PutInvokeConfig) -> str:
+    if isinstance(step, PutTargets):
+        verb = "restore" if any("DeadLetterConfig" in each for each in step.targets) else "remove"
+        return f"{verb} dead-letter queue and retry policy of the rule {step.rule}"
+    verb = "restore" if step.config.on_failure else "remove"
+    return f"{verb} retries and failure destination of the function {step.function}"
 
 
 def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsStep, ...]:

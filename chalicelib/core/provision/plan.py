@@ -2,7 +2,8 @@
 
 `functions/provision.py` gathers both, and performs the plan or only shows it. Each call takes one
 step with the stack, since CloudFormation takes minutes and no Lambda waits for it; what is not in
-the stack is corrected whenever it differs. A plan may stop anywhere: the next call plans again.
+the stack is corrected whenever it differs. A plan may stop anywhere: the next call plans again. The
+work pool comes first: whether Prefect takes it is known before anything is created.
 
 Its price: each scheduled call retries what failed. A stack that cannot be created is created and
 deleted again until an operator fixes the cause.
@@ -14,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chalicelib.core.provision import model
+from chalicelib.core.provision import model, problems
+from chalicelib.core.provision.concurrency import Concurrency, concurrency_steps
 from chalicelib.core.provision.model import ProvisionState, Stack, StackDefinition
 from chalicelib.core.provision.pool_template import (
     Template,
@@ -22,9 +24,11 @@ from chalicelib.core.provision.pool_template import (
     WorkPool,
     fixed_capacity,
     merged,
+    role_names,
+    roles_in,
     strangers_roles,
 )
-from chalicelib.errors import PrefectSpotError
+from chalicelib.core.provision.problems import Problem as Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ class Desired:
     `is_full`: cluster, worker and work pool are ours to provide. `parameters` are the stack's, VPC
     and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
     `functions`: ours, by their names in Lambda, whose logs are kept for `log_retention_days`.
-    `ends_runs`: as of the stage's `Mode`.
+    `ends_runs`: as of the stage's `Mode`. `roles_arn`: that of a role, up to its name.
+    `concurrency`: what to reserve for which of them.
     """
 
     is_full: bool
@@ -73,20 +78,8 @@ class Desired:
     functions: tuple[str, ...]
     ends_runs: bool = True
     log_retention_days: int = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What keeps us from provisioning, with the next step. `name` is its error's."""
-
-    name: str
-    what: str
-    next_step: str
-
-    @property
-    def message(self) -> str:
-        """Both in one line, as an error shows them."""
-        return str(PrefectSpotError(self.what, self.next_step))
+    concurrency: Mapping[str, int] = field(default_factory=dict)
+    roles_arn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +87,7 @@ class Observed:
     """What there is. None: there is none, or it could not be read, as `problems` says.
 
     `has_service_linked_role` matters only where there is no stack yet. `retentions`: days by the
-    functions' log groups that there are, None for ever.
+    functions' log groups that there are, None for ever. `warnings`: what stands in no way.
     """
 
     stack: Stack | None = None
@@ -105,59 +98,79 @@ class Observed:
     has_service_linked_role: bool = True
     retentions: Mapping[str, int | None] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    concurrency: Concurrency = field(default_factory=Concurrency)
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of one call, and the state once they are done."""
+    """The steps of one call, and the state once they are done, whatever the warnings say."""
 
     state: ProvisionState
     steps: tuple[model.Step, ...] = ()
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
 
 def plan(desired: Desired, observed: Observed) -> Plan:
     """Return what this call has to do; no steps where all is up to date.
 
-    With a problem, nothing is changed but dead-letter queues, retries, failure destinations, and
-    how long the functions' logs are kept, which comes last: it stands in the way of nothing. With
-    another's stack in the way, nothing at all.
+    With a problem, nothing is changed but what a deploy takes away (dead-letter queues, retries,
+    failure destinations, reserved concurrency), and how long the functions' logs are kept, which
+    comes last: it stands in the way of nothing. With another's stack in the way, nothing at all.
     """
-    if foreign := _foreign(desired, observed.stack):
+    stage = desired.parameters[model.STAGE_PARAMETER]
+    if foreign := problems.foreign(observed.stack, stage):
         return Plan(ProvisionState.BLOCKED, (), (*observed.problems, *foreign))
     planned = _plan(desired, observed)
+    reserve, short = concurrency_steps(desired.concurrency, observed.concurrency)
     retention = model.retention_steps(observed.retentions, desired.log_retention_days)
-    return replace(planned, steps=(*planned.steps, *retention))
+    return replace(
+        planned,
+        steps=(*planned.steps, *(reserve if _failure_queue(observed.stack) else ()), *retention),
+        warnings=(
+            *(*planned.warnings, *observed.warnings),
+            *([Problem("Concurrency", *short)] if short else ()),
+        ),
+    )
 
 
 def _plan(desired: Desired, observed: Observed) -> Plan:
     queue_arn = _failure_queue(observed.stack)
     deliveries = model.delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
     if observed.problems:
-        problems = (*observed.problems, *_failed(observed.stack))
-        return Plan(ProvisionState.BLOCKED, deliveries, problems)
+        found = (*observed.problems, *problems.failed(observed.stack))
+        return Plan(ProvisionState.BLOCKED, deliveries, found)
     planned = _stack_plan(desired, observed)
     planned = replace(planned, steps=(*planned.steps, *deliveries))
-    if planned.state is not ProvisionState.READY:
+    comes_first = desired.is_full and not _exists(observed.stack)
+    if planned.state is not ProvisionState.READY and not comes_first:
         return planned
     pool = observed.work_pool
     if pool and not desired.is_full and (fixed := fixed_capacity(pool.base_job_template)):
         what = f"sets {' and '.join(fixed)} itself: runs cannot be moved to FARGATE"
         assignments = " and ".join(f"{field} to {value}" for field, value in fixed.items())
         next_step = f"set {assignments} in its task_run_request"
-    elif pool and desired.is_full and (roles := _strangers_roles(pool, observed.stack)):
+    elif (
+        pool
+        and desired.is_full
+        and (roles := strangers_roles(pool.base_job_template, desired.stack_name))
+    ):
         what = f"gives flows roles of another stack: {', '.join(roles)}"
         next_step = "set WORK_POOL to a name that is free, or empty task_role_arn and"
         next_step += " execution_role_arn in the pool's settings to hand it over"
     else:
         try:
-            return replace(planned, steps=(*planned.steps, *_pool_steps(desired, observed)))
+            ours = _pool_steps(desired, observed)
+            # Before the rest is created it shows that URL, key, role and plan are the right ones.
+            steps = (*ours, *planned.steps) if comes_first else (*planned.steps, *ours)
+            return replace(planned, steps=steps)
         except ValueError as error:
             what = f"cannot be completed: {error}"
             next_step = "reset it in the pool's settings, or set WORK_POOL to another pool"
     what = f"the base job template of work pool {desired.work_pool!r} {what}"
     problem = Problem("WorkPool", what, next_step=next_step)
-    return replace(planned, state=ProvisionState.BLOCKED, problems=(problem,))
+    return Plan(ProvisionState.BLOCKED, deliveries, (problem,))
 
 
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
@@ -175,21 +188,15 @@ def hash_of(template: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _foreign(desired: Desired, stack: Stack | None) -> tuple[Problem, ...]:
-    """The problem with a stack that another stage or tool created, whatever its status."""
-    stage = desired.parameters[model.STAGE_PARAMETER]
-    owner = stack.owner_other_than(stage) if stack and not stack.is_gone else ""
-    if stack is None or not owner:
-        return ()
-    what = f"stack {stack.name} was created by {owner}, and is neither changed nor deleted"
-    return (Problem("StackNotOurs", what, next_step="set STACK_NAME to a name that is free"),)
-
-
 def _failure_queue(stack: Stack | None) -> str:
     """The queue's ARN; empty where the stack has none, or is being deleted."""
     if stack is None or stack.status in model.BROKEN or stack.status.startswith("DELETE_"):
         return ""
     return stack.outputs.get("FailureQueueArn", "")
+
+
+def _exists(stack: Stack | None) -> bool:
+    return stack is not None and not stack.is_gone
 
 
 def _stack_plan(desired: Desired, observed: Observed) -> Plan:
@@ -200,14 +207,15 @@ def _stack_plan(desired: Desired, observed: Observed) -> Plan:
         if desired.is_full and not observed.has_service_linked_role:
             return Plan(state, (model.CreateServiceLinkedRole(),))
         return Plan(state, (model.CreateStack(definition),))
-    failed = _failed(stack)
+    failed, waits = problems.failed(stack), problems.waits(stack)
     if state is ProvisionState.FAILED:
-        return Plan(state, (), (*failed, _stuck(stack)))
+        return Plan(state, (), (*failed, problems.stuck(stack)))
     if stack.status in model.BROKEN:
         reason = f"it is in {stack.status} and will be created anew"
-        return Plan(state, (model.DeleteStack(stack.id, stack.name, reason),), failed)
+        state = ProvisionState.PENDING if waits else state
+        return Plan(state, (model.DeleteStack(stack.id, stack.name, reason),), failed, waits)
     if stack.is_busy:
-        return Plan(state, (), failed)
+        return Plan(ProvisionState.PENDING if waits else state, (), failed, waits)
     differs = _differences(stack, definition)
     if not differs and state is ProvisionState.READY:
         return Plan(state)
@@ -226,23 +234,33 @@ def _differences(stack: Stack, definition: StackDefinition) -> str:
 
 
 def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
-    if not desired.is_full or observed.stack is None:
+    if not desired.is_full:
         return ()
-    pool = observed.work_pool
+    pool, stack = observed.work_pool, observed.stack
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
-    values = _pool_values(desired, observed.stack.outputs, observed.credential_arn)
+    outputs = stack.outputs if stack and _exists(stack) else _outputs_to_come(desired, observed)
+    values = _pool_values(desired, outputs, observed.credential_arn)
     template = merged(
         current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs
     )
     if pool is None:
         return (model.CreateWorkPool(desired.work_pool, template),)
+    if not _exists(stack) and not roles_in(current):
+        # Another worker may use it by now: written as it is, it only shows whether we may.
+        return (model.ChangeWorkPool(pool.name, current),)
     return () if template == current else (model.ChangeWorkPool(pool.name, template),)
 
 
-def _strangers_roles(pool: WorkPool, stack: Stack | None) -> tuple[str, ...]:
-    arns = (stack.outputs.get(name, "") for name in ("FlowRoleArn", "ExecutionRoleArn") if stack)
-    return strangers_roles(pool.base_job_template, (arn.rpartition("/")[2] for arn in arns))
+def _outputs_to_come(desired: Desired, observed: Observed) -> dict[str, str]:
+    """What the stack will return, but for a security group of its own.
+
+    The worker starts minutes before that is read: its first flows run in the VPC's default group.
+    """
+    known = stack_definition(desired, observed.network).parameters
+    roles = role_names(desired.stack_name).items()
+    arns = {output: f"{desired.roles_arn}{name}" for output, name in roles}
+    return {"ClusterName": "", **known, **arns, "LogGroupName": f"/ecs/{desired.stack_name}"}
 
 
 def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: str) -> Values:
@@ -258,21 +276,3 @@ def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: s
         "ApiKeyParameterArn": credential_arn if is_api_key else "",
         "AuthStringParameterArn": "" if is_api_key else credential_arn,
     }
-
-
-def _failed(stack: Stack | None) -> tuple[Problem, ...]:
-    if stack is None or not stack.failures:
-        return ()
-    what = f"stack {stack.name} is in {stack.status}: {'; '.join(stack.failures)}"
-    return (Problem("StackFailed", what, next_step="fix what failed; the next run retries"),)
-
-
-def _stuck(stack: Stack) -> Problem:
-    remedies = {
-        "UPDATE_ROLLBACK_FAILED": "fix what failed, then run: aws cloudformation"
-        f" continue-update-rollback --stack-name {stack.name}",
-        "REVIEW_IN_PROGRESS": "execute its change set, or delete the stack",
-        "IMPORT_ROLLBACK_FAILED": "fix what failed, then roll the import back again",
-    }
-    step = remedies.get(stack.status, "bring the stack out of this status by hand")
-    return Problem("StackStuck", f"stack {stack.name} is in {stack.status}", next_step=step)

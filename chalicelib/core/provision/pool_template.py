@@ -7,7 +7,7 @@ be rescued well; these are restored.
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -77,20 +77,29 @@ def merged(
     return template
 
 
-def strangers_roles(template: Template, own_roles: Iterable[str]) -> tuple[str, ...]:
-    """Return the ARNs of the roles that the template gives flows, where none of them is our own.
+def role_names(stack_name: str) -> dict[str, str]:
+    """Return the names of the stack's roles for flows, by the outputs with their ARNs."""
+    return {"FlowRoleArn": f"{stack_name}-flow", "ExecutionRoleArn": f"{stack_name}-execution"}
 
-    Then the pool is another stack's or team's; empty where it is ours, or has none, as the worker
-    creates it. `own_roles`: names.
+
+def strangers_roles(template: Template, stack_name: str) -> tuple[str, ...]:
+    """Return the ARNs of the roles that the template gives flows, where none is the stack's own.
+
+    Then the pool is another stack's or team's; empty where it is the stack's, or has none.
     """
+    roles = roles_in(template)
+    are_ours = {role.rpartition("/")[2] for role in roles} & set(role_names(stack_name).values())
+    return () if are_ours else roles
+
+
+def roles_in(template: Template) -> tuple[str, ...]:
+    """Return the ARNs of the roles that the template gives flows."""
     variables = template.get("variables")
     properties = variables.get("properties") if isinstance(variables, Mapping) else None
     known = properties if isinstance(properties, Mapping) else {}
     given = (known.get(name) for name in ("task_role_arn", "execution_role_arn"))
     defaults = (each.get("default") for each in given if isinstance(each, Mapping))
-    roles = tuple(str(role) for role in defaults if role)
-    are_ours = {role.rpartition("/")[2] for role in roles} & set(own_roles)
-    return () if are_ours else roles
+    return tuple(str(role) for role in defaults if role)
 
 
 def fixed_capacity(template: Template) -> Mapping[str, str]:
