@@ -61,8 +61,11 @@ def arn(service: str, rest: str, account: str = ACCOUNT) -> str:
 
 
 def recorded() -> set[Call]:
-    """What the end-to-end tests were seen to ask; raises AssertionError where none were."""
-    files = sorted((BUILD / "calls").glob("*.json"))
+    """What the end-to-end tests were seen to ask; raises AssertionError where none were.
+
+    Not in the observed cloud: prefect-aws's observer has a policy of its own.
+    """
+    files = [f for f in sorted((BUILD / "calls").glob("*.json")) if f.stem != "observed"]
     assert {"e2e", "ordinary"} <= {f.stem for f in files}, "first run tests/e2e and tests/system"
     found = {tuple(call) for file in files for call in json.loads(file.read_text())}
     known = policies()

@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -117,8 +117,8 @@ class Account:
         return self._clients[name]
 
 
-def open_to_others() -> Iterator[str]:
-    """Where this process or one that it started listens, other than on loopback; by /proc/net."""
+def open_to_others(to_us: Container[str] = LOOPBACK) -> Iterator[str]:
+    """Where this process or one that it started listens, other than for us; by /proc/net."""
     us = psutil.Process()
     for process in (us, *us.children(recursive=True)):
         with suppress(psutil.Error):  # it has ended
@@ -126,7 +126,7 @@ def open_to_others() -> Iterator[str]:
                 is_open = (
                     socket.status in (psutil.CONN_LISTEN, psutil.CONN_NONE) and not socket.raddr
                 )
-                if is_open and socket.laddr and socket.laddr.ip not in LOOPBACK:
+                if is_open and socket.laddr and socket.laddr.ip not in to_us:
                     yield f"{' '.join(process.cmdline()[:3])}: {socket.laddr}"
 
 
