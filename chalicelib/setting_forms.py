@@ -72,19 +72,15 @@ def matching(pattern: str, accepted: str, *, is_secret: bool = False) -> Form:
     return Form(accepted, lambda text: _checked(whole.fullmatch(text), text), is_secret)
 
 
-def all_matching(pattern: str, accepted: str, most: int = 0) -> Form:
-    """Accept texts that each match all of the pattern, comma-separated, or an empty one.
-
-    `most`: how many; 0: any number.
-    """
+def all_matching(pattern: str, accepted: str, most: int = 999) -> Form:
+    """Accept texts that each match all of the pattern, comma-separated, or an empty one."""
 
     def read(text: str) -> tuple[str, ...]:
         parts = tuple(part.strip() for part in text.split(",") if part.strip())
-        match = all(re.fullmatch(pattern, part) for part in parts)
-        fits = not most or len(parts) <= most
-        return _checked(match and fits and (parts or not text), parts)
+        match = len(parts) <= most and all(re.fullmatch(pattern, part) for part in parts)
+        return _checked(match and (parts or not text), parts)
 
-    return Form(f"{accepted}, comma-separated{f', {most} at most' if most else ''}", read)
+    return Form(f"{accepted}, comma-separated", read)
 
 
 def may_hold_credential(text: str) -> bool:
@@ -129,24 +125,21 @@ CLUSTERS: Final = all_matching(
 )
 POOL_NAME: Final = matching(
     _PREFECT_NAME,
-    "up to 210 letters, digits, - and _ that do not begin with prefect; where PROVISION is"
-    " rescue-only, any name without , ' \" \\ / % & < >",
+    "up to 210 letters, digits, - and _ that do not begin with prefect; in rescue-only a name"
+    " without , ' \" \\ / % & < >",
 )
+# Of a task definition's family, prefect_POOL_ID.
 OWN_POOL: Final = re.compile(r"(?!(?i:prefect))[A-Za-z0-9_-]{1,210}")
-"""Its worker calls task definitions prefect_POOL_ID: 255 letters, digits, - and _, for ECS."""
 QUEUE_NAMES: Final = all_matching(_PREFECT_NAME, "work queues' names")
-# Rules' names, prefect-spot-STAGE-provision-event, have 64 characters.
-STAGE: Final = matching(r"[A-Za-z0-9_-]{1,35}", "up to 35 letters, digits, hyphens and underscores")
-# A table's name has three characters at least. The results bucket's holds the stack's, an account
-# and a region, in 63, and S3 keeps some beginnings for itself.
+STAGE: Final = matching(r"[A-Za-z0-9_-]{1,35}", "up to 35 letters, digits, - and _")
+# A table's name has 3 characters. The results bucket's holds the stack's, an account and a region,
+# in 63 characters.
 STACK_NAME: Final = matching(
-    r"(?!xn--|sthree(-|$)|amzn-s3-demo(-|$))[a-z][a-z0-9-]{2,26}",
-    "3 to 27 small letters, digits and hyphens, beginning with a letter, but not with xn--, sthree-"
-    " or amzn-s3-demo-",
+    r"(?!xn--|sthree|amzn-s3-demo)[a-z][a-z0-9-]{2,26}",
+    "3 to 27 small letters, digits and hyphens, beginning with a letter, not as S3's own names",
 )
 VPC_ID: Final = matching(r"vpc-[0-9a-f]{8,17}", "the id of a VPC, vpc-…")
-# How many a task takes: ECS API reference, AwsVpcConfiguration.
-SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "subnet ids", 16)
+SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "up to 16 subnet ids", 16)
 POLICY_ARN: Final = matching(
     rf"{_IAM}([0-9]{{12}}|aws):policy/{_PATH}", "the ARN of a managed policy"
 )
@@ -159,7 +152,7 @@ KEY_ARN: Final = matching(
     r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
     "the ARN of a KMS key, arn:…:key/…, no alias",
 )
-GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "security group ids", 5)
+GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "up to 5 security group ids", 5)
 EMAIL: Final = matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
 IMAGE: Final = matching(
     r"[a-z0-9][\w.:/@-]*",

@@ -135,6 +135,10 @@ def of_lambda(named: Named, _: str) -> Sequence[str]:
     return [arn("lambda", name if name.startswith("arn:") else f"function:{name}")]
 
 
+def stream_of(named: Named) -> str:
+    return f"log-stream:{named['logStreamName']}" if "logStreamName" in named else "*"
+
+
 def of_s3(named: Named, _: str) -> Sequence[str]:
     """A bucket, or an object in it."""
     return [f"arn:aws:s3:::{named['Bucket']}" + (f"/{named['Key']}" if named["Key"] else "")]
@@ -161,7 +165,7 @@ OF_SERVICE: Final[Mapping[str, Callable[[Named, str], Sequence[str]]]] = {
     ],
     "events": lambda named, _: [arn("events", f"rule/{named.get('Rule') or named['Name']}")],
     "cloudformation": lambda named, _: [arn("cloudformation", f"stack/{named['StackName']}/0123")],
-    "logs": lambda named, _: [arn("logs", f"log-group:{named['logGroupName']}:*")],
+    "logs": lambda named, _: [arn("logs", f"log-group:{named['logGroupName']}:{stream_of(named)}")],
 }
 """The ARNs of what a call names; the second argument is its cluster's name."""
 

@@ -51,6 +51,8 @@ OF_CHALICE: Final = {  # Lambda, EventBridge and IAM API references
     "{}": r"[A-Za-z0-9_-]{1,64}",
     "{}-event": r"[.\-_A-Za-z0-9]{1,64}",
 }
+"""Of a function and its role, and of a rule: prefect-spot-STAGE-provision-event is the longest."""
+
 _SESSION: Final = botocore.session.get_session()
 
 
@@ -110,7 +112,7 @@ SUBNET, GROUP = "subnet-{:08x}", "sg-{:08x}"
         ("STACK_NAME", "s" * 27, "s" * 28),
         ("STACK_NAME", "abc", "ab"),
         ("STACK_NAME", "xn-a", "xn--a"),
-        ("STACK_NAME", "sthrees", "sthree"),
+        ("STACK_NAME", "threes", "sthree"),
         ("STAGE", "s" * 35, "s" * 36),
         ("STAGE", "prod-eu", "prod eu"),
         ("ECS_CLUSTER", "c" * 255, "c" * 256),
