@@ -24,7 +24,7 @@ REGION: Final = stack.REGION
 STAGES: Final = ("dev", "prod")
 ON_ALL: Final = re.compile(
     r"ec2:Describe|(ecs:(DescribeTaskDefinition|ListTasks)|events:List\w*Rule(s|Names\w*)"
-    r"|logs:DescribeLogGroups|ssm:DescribeParameters)$"
+    r"|lambda:GetAccountSettings|logs:DescribeLogGroups|ssm:DescribeParameters)$"
 )
 """Actions that are allowed or refused as a whole: they take no resource."""
 

@@ -49,6 +49,7 @@ WHY: Final = {
     r"operator ecs:StopTask": "drill, and teardown of a stage at work",
     r"operator ecs:DescribeTaskDefinition": "status, of a deployment with its own definition",
     r"operator s3:DeleteObjectVersion": "DeleteObjects with versions: its body is not recorded",
+    r"operator logs:GetLogEvents": "status, of a worker that exits: it reads the log's end",
     r"operator (dynamodb|ssm):\w+": "a command that these tests do not run: explain, pause, replay",
     r"worker ecs:StopTask": "Prefect's worker, when a run is cancelled",
     r"flow s3:(DeleteObject|AbortMultipartUpload|ListBucket)": "flows that replace or list results",
