@@ -37,6 +37,7 @@ def test_what_the_lambdas_load_is_compiled_and_nothing_else(project: Path) -> No
         libraries = {source.relative_to(vendor) for source in set(made) - own}
         for path in made.values():
             content = path.read_bytes()
+            assert b"Raises " not in content, "a docstring"
             assert not [at for at in (PROJECT, project) if str(at).encode() in content], path
     assert own <= set(made)
     assert {path.parts[0].removesuffix(".py") for path in libraries} == set(bytecode.BESIDE)

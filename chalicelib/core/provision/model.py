@@ -256,7 +256,7 @@ def describe(step: Step) -> str:
         case PutTargets() | PutInvokeConfig():
             return _describe_delivery(step)
         case PutConcurrency(function, reserved):
-            return f"reserve {reserved} concurrent executions for the function {function}"
+            return f"set the reserved concurrency of the function {function} to {reserved}"
         case PutRetention(log_group, days):
             return f"keep the log group {log_group} for {days} days"
         case CreateWorkPool(name, _):
