@@ -128,17 +128,20 @@ POOL_NAME: Final = matching(
     "up to 210 letters, digits, - and _ that do not begin with prefect; in rescue-only a name"
     " without , ' \" \\ / % & < >",
 )
-# Of a task definition's family, prefect_POOL_ID.
+# The worker's task definitions are called prefect_POOL_ID, in 255 such characters (ECS).
 OWN_POOL: Final = re.compile(r"(?!(?i:prefect))[A-Za-z0-9_-]{1,210}")
 QUEUE_NAMES: Final = all_matching(_PREFECT_NAME, "work queues' names")
+# The longest rule's name, prefect-spot-STAGE-provision-event, has 64 characters.
 STAGE: Final = matching(r"[A-Za-z0-9_-]{1,35}", "up to 35 letters, digits, - and _")
 # A table's name has 3 characters. The results bucket's holds the stack's, an account and a region,
-# in 63 characters.
+# in 63 characters, and S3 keeps some beginnings for itself.
 STACK_NAME: Final = matching(
     r"(?!xn--|sthree|amzn-s3-demo)[a-z][a-z0-9-]{2,26}",
-    "3 to 27 small letters, digits and hyphens, beginning with a letter, not as S3's own names",
+    "3 to 27 small letters, digits and hyphens, beginning with a letter, but not with xn--, sthree"
+    " or amzn-s3-demo",
 )
 VPC_ID: Final = matching(r"vpc-[0-9a-f]{8,17}", "the id of a VPC, vpc-…")
+# How many a task takes: ECS API reference, AwsVpcConfiguration.
 SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "up to 16 subnet ids", 16)
 POLICY_ARN: Final = matching(
     rf"{_IAM}([0-9]{{12}}|aws):policy/{_PATH}", "the ARN of a managed policy"
