@@ -16,6 +16,7 @@ from localcloud.deployment import PROJECT
 from spotctl.policies import DEPLOYER, policy_of
 from spotctl.project import Project, read_project
 from tests.e2e.command import OPERATOR
+from tests.system.test_example import EXECUTION_ROLE
 from tests.tiers import BUILD
 from tests.unit import stack_template as stack
 
@@ -193,6 +194,7 @@ def policies() -> dict[str, list[Any]]:
             "TableName": project.stack,
             "ClusterName": project.settings.ecs_clusters[0],
             "WorkPool": project.settings.work_pool,
+            "PassableRoleArns": EXECUTION_ROLE,  # as the example's user has to name it
             "ApiKeyParameter": "",
             "AuthStringParameter": AUTH_PARAMETER.removeprefix("/"),
         }
