@@ -156,7 +156,7 @@ def test_a_request_with_a_wrong_parameter_or_a_name_that_is_taken_is_refused(
 
 
 def test_what_fails_validation_is_named_by_describe_events_only(stack: StackUnderTest) -> None:
-    """As CloudFormation user guide, "Validate stack deployments": `provision` has to ask there."""
+    """As CloudFormation user guide, "Validate stack deployments": `provision` names the command."""
     stack.template["Resources"]["Odd"] = taken(stack)
     assert (stack.create(stack.full()), stack.failures()) == (NEVER, [])
     failed = {"StackName": stack.id, "Filters": {"FailedEvents": True}}

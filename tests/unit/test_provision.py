@@ -145,7 +145,9 @@ def test_a_rolled_back_update_is_retried_whatever_its_tags_say(ready: Bench) -> 
     moto_stack().template = older
     put_into("UPDATE_ROLLBACK_COMPLETE")
     ready.forget()
-    assert ready.provision().state is ProvisionState.UPDATING
+    retried = ready.provision()
+    assert retried.state is ProvisionState.RECOVERING
+    assert "describe-events --stack-name" in retried.problems[0].message, "no event has a reason"
     assert ready.changes == ["UpdateStack"]
 
 

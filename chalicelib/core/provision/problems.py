@@ -59,6 +59,15 @@ def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(reversed(failed))[:5]
 
 
+def unnamed(stack: str) -> tuple[str, ...]:
+    """Return where to find what stack events leave out: what the validation before them refused.
+
+    CloudFormation user guide, "Validate stack deployments".
+    """
+    command = f"aws cloudformation describe-events --stack-name {stack} --filters FailedEvents=true"
+    return (f"no resource is named; {command} shows what the validation refused",)
+
+
 def foreign(stack: "Stack | None", stage: str) -> tuple[Problem, ...]:
     """Return the problem with a stack that another stage or tool created."""
     owner = stack.owner_other_than(stage) if stack and not stack.is_gone else ""
