@@ -27,6 +27,7 @@ $(VENV)/uv: requirements/uv.txt
 .venvs/lambda/ready: requirements/runtime.txt
 .venvs/prefect-oldest/ready: requirements/prefect-oldest.txt
 .venvs/docs/ready: requirements/docs.txt
+.venvs/ministack/ready: requirements/ministack.txt
 .venvs/audit/ready: requirements/audit.txt
 .venvs/checkov/ready: requirements/checkov.txt
 .venvs/%/ready: $(VENV)/uv
@@ -44,11 +45,11 @@ test: .venv/ready .venvs/lambda/ready  ## Static checks, unit tests, laws, fault
 	@$(VENV)/python -m tests.tiers test
 
 .PHONY: test-all
-test-all: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready  ## That, and older servers, misbehaving ones, storms, deploy, UI, planted mistakes: twenty-five
+test-all: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready .venvs/ministack/ready  ## That, and older servers, misbehaving ones, storms, deploy, UI, planted mistakes: twenty-five
 	@$(VENV)/python -m tests.tiers test-all
 
 .PHONY: test-rest
-test-rest: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready  ## Only what test-all adds to test
+test-rest: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready .venvs/ministack/ready  ## Only what test-all adds to test
 	@$(VENV)/python -m tests.tiers rest
 
 .PHONY: check
@@ -103,7 +104,7 @@ format: .venv/ready  ## Format the code
 lock: .venv/ready  ## Pin the requirements again, from requirements/*.in
 	@cd requirements && for pair in lambda:../requirements.txt dev:../requirements-dev.txt \
 		runtime:runtime.txt uv:uv.txt prefect-oldest:prefect-oldest.txt audit:audit.txt \
-		docs:docs.txt checkov:checkov.txt; do \
+		docs:docs.txt checkov:checkov.txt ministack:ministack.txt; do \
 		../$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 			--generate-hashes --no-header $(UPGRADE) $${pair%%:*}.in -o $${pair##*:} || exit 1; done
 

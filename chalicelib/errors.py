@@ -87,7 +87,7 @@ class PrefectRejectedError(PrefectSpotError):
 
 
 class PrefectAddressError(PrefectRejectedError):
-    """There is no Prefect API at the address (404, 405, a redirect): it is mistyped."""
+    """There is no Prefect API at the address (404, 405, a redirect; 400 or 422 to a read)."""
 
 
 class PrefectConflictError(PrefectRejectedError):

@@ -79,12 +79,12 @@ def matching(pattern: str, accepted: str, *, is_secret: bool = False) -> Form:
     return Form(accepted, lambda text: _checked(whole.fullmatch(text), text), is_secret)
 
 
-def all_matching(pattern: str, accepted: str) -> Form:
+def all_matching(pattern: str, accepted: str, most: int = 999) -> Form:
     """Accept texts that each match all of the pattern, comma-separated, or an empty one."""
 
     def read(text: str) -> tuple[str, ...]:
         parts = tuple(part.strip() for part in text.split(",") if part.strip())
-        match = all(re.fullmatch(pattern, part) for part in parts)
+        match = len(parts) <= most and all(re.fullmatch(pattern, part) for part in parts)
         return _checked(match and (parts or not text), parts)
 
     return Form(f"{accepted}, comma-separated", read)
@@ -116,7 +116,6 @@ _NO_SECRET: Final = re.compile(r"([a-z]+://)?([\w-]+\.)+[a-z]+(:[0-9]{1,5})?|", 
 _PREFECT_NAME: Final = r"""[^,'"\\/%&<>]*[^,'"\\/%&<>\s][^,'"\\/%&<>]*"""
 _IAM: Final = r"arn:aws[a-z-]*:iam::"
 _PATH: Final = r"[A-Za-z0-9_+=.@/-]+"
-TEXT: Final = Form("text", str)
 FLAG: Final = one_of((True, False))
 API_URL: Final = Form(
     "the address of Prefect's API, such as"
@@ -133,16 +132,24 @@ CLUSTERS: Final = all_matching(
 )
 POOL_NAME: Final = matching(
     _PREFECT_NAME,
-    "a name without , ' \" \\ / % & < > that does not begin with prefect (where PROVISION is"
-    " rescue-only, it may)",
+    "up to 210 letters, digits, - and _ that do not begin with prefect; in rescue-only a name"
+    " without , ' \" \\ / % & < >",
 )
+# The worker's task definitions are called prefect_POOL_ID, in 255 such characters (ECS).
+OWN_POOL: Final = re.compile(r"(?!(?i:prefect))[A-Za-z0-9_-]{1,210}")
 QUEUE_NAMES: Final = all_matching(_PREFECT_NAME, "work queues' names")
-# The results bucket's name holds the stack's, an account and a region, in 63 characters.
+# The longest rule's name, prefect-spot-STAGE-provision-event, has 64 characters.
+STAGE: Final = matching(r"[A-Za-z0-9_-]{1,35}", "up to 35 letters, digits, - and _")
+# A table's name has 3 characters. The results bucket's holds the stack's, an account and a region,
+# in 63 characters, and S3 keeps some beginnings for itself.
 STACK_NAME: Final = matching(
-    r"[a-z][a-z0-9-]{0,26}", "up to 27 small letters, digits and hyphens, beginning with a letter"
+    r"(?!xn--|sthree|amzn-s3-demo)[a-z][a-z0-9-]{2,26}",
+    "3 to 27 small letters, digits and hyphens, beginning with a letter, but not with xn--, sthree"
+    " or amzn-s3-demo",
 )
 VPC_ID: Final = matching(r"vpc-[0-9a-f]{8,17}", "the id of a VPC, vpc-…")
-SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "subnet ids")
+# How many a task takes: ECS API reference, AwsVpcConfiguration.
+SUBNET_IDS: Final = all_matching(r"subnet-[0-9a-f]{8,17}", "up to 16 subnet ids", 16)
 POLICY_ARN: Final = matching(
     rf"{_IAM}([0-9]{{12}}|aws):policy/{_PATH}", "the ARN of a managed policy"
 )
@@ -155,7 +162,7 @@ KEY_ARN: Final = matching(
     r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
     "the ARN of a KMS key, arn:…:key/…, no alias",
 )
-GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "security group ids")
+GROUP_IDS: Final = all_matching(r"sg-[0-9a-f]{8,17}", "up to 5 security group ids", 5)
 EMAIL: Final = matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
 IMAGE: Final = matching(
     r"[a-z0-9][\w.:/@-]*",

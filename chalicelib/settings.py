@@ -115,7 +115,7 @@ class Settings:
     react_concurrency: int = _row(
         "10", forms.whole_number(0, 1_000), "[reserved](operations.md#concurrency) for `react`", ""
     )
-    stage: str = _row("dev", forms.TEXT, "the stage's name; the defaults below are made of it")
+    stage: str = _row("dev", forms.STAGE, "the stage's name; the defaults below are made of it")
     ecs_clusters: tuple[str, ...] = _row(
         "prefect-spot-<stage>",
         forms.CLUSTERS,
@@ -274,7 +274,7 @@ def _check_together(settings: Settings) -> None:
         raise _wrong(ROWS["spot_weight"], "0", "a number above 0, unless FARGATE_WEIGHT is above 0")
     if not settings.is_full:
         return
-    if settings.work_pool.lower().startswith("prefect"):
+    if not forms.OWN_POOL.fullmatch(settings.work_pool):
         raise _wrong(ROWS["work_pool"], settings.work_pool)
     clusters = ",".join(settings.ecs_clusters)
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", clusters):

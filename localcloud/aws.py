@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
@@ -36,6 +36,16 @@ PROVEN_BY = "X-Amz-Security-Token"
 """The header, or in a presigned URL the parameter, by which a client of this run is known."""
 
 
+class Aws(Protocol):
+    """What leads to one account of an AWS in one region: this one, or one that others emulate."""
+
+    def client(self, name: str) -> Any:
+        """Return a boto3 client of the named service."""
+
+    def environment(self) -> dict[str, str]:
+        """Return what a child process needs to meet this AWS, and never a real one."""
+
+
 class EmulatedAws:
     """One emulated account in one region, for as long as the `with` block lasts.
 
@@ -52,13 +62,14 @@ class EmulatedAws:
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()  # creating boto3 clients is not thread-safe
         self.cloudformation = CloudFormation(self.client, self.account, self.region)
-        self.calls = moto_additions.calls
+        self.calls, self.requests = moto_additions.calls, moto_additions.requests
 
     def __enter__(self) -> Self:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
         default_user_config["iam"]["load_aws_managed_policies"] = True
         moto_additions.install()
         self.calls.clear()
+        self.requests.clear()
         cloudformation_requests.connect(self.cloudformation)
         # What a handler has to know, its class does: werkzeug makes one for each connection.
         handler = type("_Handler", (_Handler,), {"session_token": self._session_token})

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable
 
-from localcloud.aws import EmulatedAws
+from localcloud.aws import Aws
 from localcloud.lambdas import Invocation
 
 STAGE = "dev"
@@ -19,7 +19,7 @@ AUTH_PARAMETER = f"/prefect-spot/{STAGE}/auth-string"
 READY_SECONDS = 180.0
 
 
-def store_credential(aws: EmulatedAws, auth_string: str) -> None:
+def store_credential(aws: Aws, auth_string: str) -> None:
     """Put the server's basic auth where its setting says: the one thing that is done by hand."""
     aws.client("ssm").put_parameter(Name=AUTH_PARAMETER, Value=auth_string, Type="SecureString")
 
@@ -44,13 +44,13 @@ def provision(call: Callable[[], Invocation], report: Callable[[str], None]) -> 
         time.sleep(0.2)
 
 
-def stack_outputs(aws: EmulatedAws) -> dict[str, str]:
+def stack_outputs(aws: Aws) -> dict[str, str]:
     """Return the outputs of the stage's stack: where things are."""
     [stack] = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 
-def set_up_observer(aws: EmulatedAws) -> dict[str, str]:
+def set_up_observer(aws: Aws) -> dict[str, str]:
     """Send all events of the cluster's tasks to a queue, for prefect-aws's observer.
 
     As `prefect-aws ecs-worker deploy-events` does; returns the worker's variable that names it.

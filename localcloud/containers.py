@@ -31,6 +31,8 @@ class ContainerPlan:
     """Of the task, in CPU units, as ECS writes it."""
     memory: str
     """Of the task, in MiB, as ECS writes it."""
+    role: str = ""
+    """Name of the task role, whose credentials the container's AWS clients have."""
     health_check: Mapping[str, Any] | None = None
     """As in the task definition, seconds; its command is one by CMD."""
     log_options: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +56,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
     override: dict[str, Any] = own[0] if own else {}
     log: dict[str, Any] = container.get("logConfiguration") or {}
     arguments = override.get("command") or container.get("command") or []
+    role = str(overrides.get("taskRoleArn") or getattr(definition, "task_role_arn", ""))
     return ContainerPlan(
         name=container["name"],
         image=container.get("image", ""),
@@ -63,6 +66,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
         stop_timeout_seconds=float(container.get("stopTimeout") or DEFAULT_STOP_TIMEOUT_SECONDS),
         cpu=str(overrides.get("cpu") or definition.cpu or container.get("cpu") or 256),
         memory=str(overrides.get("memory") or definition.memory or container.get("memory") or 512),
+        role=role.rpartition("/")[2],
         health_check=container.get("healthCheck"),
         log_options=log["options"] if log.get("logDriver") == "awslogs" else {},
     )

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from localcloud.aws import EmulatedAws
+from localcloud.aws import Aws
 from spotctl import bytecode
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -20,7 +20,7 @@ _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", "deployed", "deplo
 
 
 def deploy(
-    aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
+    aws: Aws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
 ) -> None:
     """Deploy stage `stage` from a copy in `folder`, its environment changed by `settings`.
 
@@ -33,9 +33,7 @@ def deploy(
         deploy_folder(aws, folder, stage, settings, timeout_seconds)
 
 
-def deploy_as_shipped(
-    aws: EmulatedAws, folder: Path, stage: str, api_url: str, parameter: str
-) -> None:
+def deploy_as_shipped(aws: Aws, folder: Path, stage: str, api_url: str, parameter: str) -> None:
     """Deploy a copy as a new user does: a plain `chalice deploy`, after two settings.
 
     `parameter` holds a basic auth string, so its setting takes the place of the API key's.
@@ -52,7 +50,7 @@ def deploy_as_shipped(
 
 
 def deploy_folder(
-    aws: EmulatedAws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
+    aws: Aws, folder: Path, stage: str, settings: Mapping[str, str], timeout_seconds: int
 ) -> None:
     """Deploy any Chalice project as it is: its zip brings no bytecode."""
     configure(folder, stage, settings, timeout_seconds)

@@ -239,6 +239,8 @@ class Fargate:
             "TMPDIR": str(home / "tmp"),
             "LANG": "C.UTF-8",
             **self._aws.environment(),
+            # By this, `EmulatedAws.calls` names the caller.
+            **({"AWS_ACCESS_KEY_ID": life.plan.role} if life.plan.role else {}),
             # A container has ports of its own; here, two workers would want the same one.
             "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
             **self._extra_environment,

@@ -12,7 +12,8 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from moto.awslambda import urls as lambda_urls
 from moto.awslambda.models import LambdaFunction
@@ -28,6 +29,7 @@ from moto.ecs.responses import DESCRIBE_TASKS_TAGS, EC2ContainerServiceResponse
 from moto.iam.models import SERVICE_NAME_CONVERSION
 from moto.moto_api import state_manager
 from moto.s3.models import FakeBucket
+from moto.s3.responses import S3Response
 
 NO_CAPACITY = (
     "Capacity is unavailable at this time. "
@@ -69,6 +71,16 @@ class LambdaHooks:
 
 calls: set[tuple[str, str]] = set()
 """Who called what over HTTP: the access key's id, and service:Operation."""
+
+requests: set[tuple[str, str, str]] = set()
+"""The same, with S3's, and what each names, as JSON: of `NAMING` what it has, and a REST path."""
+
+NAMING: Final = (
+    *("TableName", "RequestItems", "TransactItems", "Name", "QueueUrl", "QueueName", "StackName"),
+    *("RoleName", "Role", "Rule", "logGroupName", "cluster", "clusters", "tasks", "task"),
+    *("services", "service", "taskDefinition", "family", "taskRoleArn", "executionRoleArn"),
+    *("AWSServiceName", "logStreamName"),
+)
 
 _hooks: EcsHooks | None = None
 _lambda_hooks: LambdaHooks | None = None
@@ -225,15 +237,43 @@ def _leave_out_conditional_statements_of_bucket_policies() -> None:
 
 def _record_each_call() -> None:
     """As it comes, moto keeps no record of who called what."""
-    original = BaseResponse.call_action
+    original, original_of_s3 = (
+        BaseResponse.call_action,
+        S3Response._authenticate_and_authorize_s3_action,
+    )
 
     def call_action(self: BaseResponse) -> Any:
-        found = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
-        service = str(self.service_name).removeprefix("aws")  # moto says awslambda
-        calls.add((found.group(1) if found else "", f"{service}:{self._get_action()}"))
+        who, service = _caller(self), str(self.service_name).removeprefix("aws")  # awslambda
+        operation = f"{service}:{self._get_action()}"
+        calls.add((who, operation))
+        requests.add((who, operation, json.dumps(_named(self), sort_keys=True)))
         return original(self)
 
+    def authorize(
+        self: S3Response, bucket_name: str | None = None, key_name: str | None = None
+    ) -> None:
+        named = {"Bucket": bucket_name, "Key": key_name}
+        requests.add((_caller(self), f"s3:{self._get_action()}", json.dumps(named)))
+        original_of_s3(self, bucket_name, key_name)
+
     BaseResponse.call_action = call_action  # type: ignore[method-assign]  # meant
+    S3Response._authenticate_and_authorize_s3_action = authorize  # type: ignore[assignment,method-assign]  # so here
+
+
+def _caller(response: BaseResponse) -> str:
+    found = re.search(r"Credential=([^/]+)/", response.headers.get("Authorization", ""))
+    return found.group(1) if found else ""
+
+
+def _named(response: BaseResponse) -> dict[str, Any]:
+    found = {name: response._get_param(name) for name in NAMING}
+    overrides = response._get_param("overrides") or {}
+    found |= {name: overrides[name] for name in NAMING if name in overrides}
+    found["path"] = unquote(urlsplit(response.uri).path)
+    found["RequestItems"] = list(found["RequestItems"] or ())
+    writes = found["TransactItems"] or ()
+    found["TransactItems"] = [[op, it["TableName"]] for write in writes for op, it in write.items()]
+    return {name: value for name, value in found.items() if value}
 
 
 def _hand_invocations_to_hooks() -> None:

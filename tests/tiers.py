@@ -87,6 +87,7 @@ REST: Final = (
     (tests("localcloud", 150, "tests/localcloud"),),
     (check(150, "python", "-m", "tests.faults.mutants", name="mutants"),),
     (check(10, "python", "-m", "tests.faults.report", name="faults report"),),
+    (tests("second-aws", 300, "tests/second_aws"),),
     (check(10, "python", "-m", "tests.rows", name="rows report"),),
     (check(30, "make", "site", name="docs"),),
 )

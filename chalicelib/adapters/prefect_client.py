@@ -100,6 +100,7 @@ class _Failure:
     not_now: bool = False
     is_final: bool = False
     is_dropped: bool = False
+    next_step: str = WAIT_OR_CHECK
 
 
 class Connections:
@@ -251,7 +252,7 @@ class JsonHttp:
             result = self._try(request, credential, csrf)
             if isinstance(result, _Answer):
                 return result
-            failure = f"{request}: {result.reason} (try {attempt})"
+            failure, step = f"{request}: {result.reason} (try {attempt})", result.next_step
             failures += not result.not_now
             error = PrefectUnavailableError if request.repeatable else result.error
             is_page_lost = request.page_seconds and result.error is not PrefectUnavailableError
@@ -270,7 +271,7 @@ class JsonHttp:
             self._sleep(pause)
             waited += pause
         what = f"Prefect is unavailable: {without(credential, failure)}"
-        raise error(what, next_step=WAIT_OR_CHECK)
+        raise error(what, step)
 
     def _try(
         self, request: _Request, credential: str | None, csrf: Mapping[str, str]
@@ -316,7 +317,8 @@ class JsonHttp:
         except ValueError as error:
             is_final, body = isinstance(error, bounds.OutOfBoundsError), None
             if 200 <= response.status < 300:
-                return _Failure(f"{reason} with {error}", is_final=is_final)
+                step = WAIT_OR_CHECK if is_final else CHECK_API_URL  # a UI has a page
+                return _Failure(f"{reason} with {error}", is_final=is_final, next_step=step)
         redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
         detail = f"redirects to {redirection}" if redirection else bounds.message_of(body)
         return _Answer(response.status, body, without(credential, detail)[:_LONGEST_DETAIL])

@@ -42,8 +42,8 @@ _CSRF: Final = (
 )
 _CORRECT: Final = "correct what Prefect names, such as the work pool's base job template"
 _OF_PLANS: Final = re.compile(
-    r"\bupgrade\b|\bsubscription\b|\bhybrid work pool"
-    r"|\b(your|current|account('s)?|hobby|free|starter) (plan|tier)\b",
+    r"\b(upgrade|subscription|billing|paid|hybrid work pools?|(hobby|free) accounts?)\b"
+    r"|\b(your|current|this|account|\w+'s|hobby|free|starter) (plan|tier)\b",
     re.IGNORECASE,
 )
 
@@ -68,7 +68,8 @@ def refusal(request: str, status: int, detail: str, *, repeatable: bool) -> Pref
         return PrefectPlanError(what, _PLAN)
     if status == 403:
         return PrefectForbiddenError(what, f"{_ROLE}; if it is, {_PLAN}" if is_creation else _ROLE)
-    if status in (404, 405) or status < 400:
+    is_unread = request.startswith("GET ") and status in (400, 422)  # such as of "ACCOUNT"
+    if status in (404, 405) or status < 400 or is_unread:
         return PrefectAddressError(what, CHECK_API_URL)
     if status == 409:
         return PrefectConflictError(what, "none: the next call reads what Prefect has now")

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from chalicelib.core.provision import model
 from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.plan import Credential, Desired, Network, hash_of
+from chalicelib.core.provision.problems import unnamed
 from chalicelib.errors import (
     LOOKS_AGAIN,
     ConcurrencyError,
@@ -76,7 +77,7 @@ class AwsAccount:
         if stack.status in model.ROLLED_BACK:
             stack = replace(stack, template_hash=self._hash_of_template(stack.id))
         if "FAILED" in stack.status or "ROLLBACK" in stack.status:
-            stack = replace(stack, failures=self._failures_of(stack.id))
+            stack = replace(stack, failures=self._failures_of(stack.id) or unnamed(stack.name))
         return stack
 
     def _hash_of_template(self, stack_id: str) -> str:

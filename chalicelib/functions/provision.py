@@ -1,8 +1,7 @@
 """The `provision` Lambda: creates stack and work pool, and keeps them up to date, a step per call.
 
 It is called by schedule and by hand; `{"dry_run": true}` only shows what it would do. All is read
-before anything is changed. An operator reads the answer of a call by hand; a scheduled call's is
-read by none, so there a problem is raised, and the function's alarm reports it.
+before anything is changed. A scheduled call raises its problems, for the function's alarm.
 """
 
 from collections.abc import Callable, Mapping
@@ -154,11 +153,11 @@ def _observe(context: ProvisionContext) -> Observed:
     concurrency = read(lambda: aws.read_concurrency(desired.concurrency)) or Concurrency()
     retentions = aws.read_retentions(desired.functions)
     is_readable = credential is None or arn is not None
-    pool = read(lambda: _work_pool(context)) if is_readable else None
-    if desired.is_full and is_readable and not problems:
-        version = read(context.work_pools.server_version) or ""
-        if flaw := worker_flaw(desired.parameters["WorkerImage"], version):
-            problems.append(Problem("WorkerNewerThanServer", *flaw))
+    asks = desired.is_full and is_readable
+    version = read(context.work_pools.server_version) if asks else ""
+    pool = read(lambda: _work_pool(context)) if is_readable and version is not None else None
+    if version and (flaw := worker_flaw(desired.parameters["WorkerImage"], version)):
+        problems.append(Problem("WorkerNewerThanServer", *flaw))
     return Observed(
         stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems),
         concurrency, tuple(warnings),

@@ -36,12 +36,13 @@ _CORRECT: Final = "correct what it names: ECS starts the worker again by itself"
 _ESCAPE: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _SECRETS: Final = (
     (re.compile(r"(pn[ub]_)\w{6,}", re.IGNORECASE), r"\1***"),
-    (re.compile(r"(://)[^/\s@]+@"), r"\1***@"),
+    (re.compile(r"(://)[^/\s]+@"), r"\1***@"),
     (re.compile(r"\b(bearer|basic)\s+[\w+/=.~:-]{8,}", re.IGNORECASE), r"\1 ***"),
     (
         re.compile(
-            r"(\w*(?:passw(?:or)?d|secret|token|credential|api_?key|auth_?string|authorization)\w*"
-            r"['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,;&)}\]]+)",
+            r"(\w*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|api[-_ ]?key|auth_?string"
+            r"|authorization)\w*"
+            r"[\\'\"]*\s*[=:]\s*)(?:\\*'[^']*'|\\*\"[^\"]*\"|[^\s,;&)}\]]+)",
             re.IGNORECASE,
         ),
         r"\1***",

@@ -39,18 +39,17 @@ def spotctl(
 
     `project`: another folder with settings than the one that the cloud was deployed from.
     """
+    caller = {**cloud.environment, "AWS_ACCESS_KEY_ID": OPERATOR, **environment}
+    return spotctl_with(caller, project or project_of(cloud), *arguments)
+
+
+def spotctl_with(environment: Mapping[str, str], project: Path, *arguments: str) -> CommandResult:
+    """Run a command with these settings of AWS and Prefect in place of the host's."""
     host = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PREFECT_"))}
     finished = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "spotctl",
-            *arguments,
-            "--project-dir",
-            project or project_of(cloud),
-        ],
+        [sys.executable, "-m", "spotctl", *arguments, "--project-dir", project],
         cwd=PROJECT,
-        env={**host, **cloud.environment, "AWS_ACCESS_KEY_ID": OPERATOR, **environment},
+        env={**host, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -42,7 +42,7 @@ def is_about_all(item: pytest.Item) -> bool:
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with (
-        set_up(OPTIONS, tmp_path_factory.mktemp("notes")) as deployed,
+        set_up(OPTIONS, tmp_path_factory.mktemp("notes"), "e2e") as deployed,
         deployed.kept_sweeping(),
     ):
         yield deployed

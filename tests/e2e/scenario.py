@@ -19,6 +19,7 @@ from localcloud.events import DeliveryPlan
 from localcloud.oracle import Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.make import make_event
+from tests.tiers import BUILD
 
 ATTEMPT_SECONDS = 300
 """Until the next attempt starts: other runs' starts, Lambda's tries, a busy machine."""
@@ -130,13 +131,21 @@ class Stage:
 
 
 @contextmanager
-def set_up(options: Options, folder: Path) -> Iterator[Stage]:
-    """A cloud of its own, with the test flows deployed; `folder` is for their notes."""
+def set_up(options: Options, folder: Path, name: str) -> Iterator[Stage]:
+    """A cloud of its own, with the test flows deployed; `folder` is for their notes.
+
+    All that its functions, roles and operator asked of AWS is in `build/calls/NAME.json` at the
+    end: `tests/second_aws` has another IAM judge it.
+    """
+    record = BUILD / "calls" / f"{name}.json"
+    record.unlink(missing_ok=True)
     with embedded_cloud(options, report=print) as cloud:
         output = cloud.run_python(
             "-m", "tests.e2e.deploy_flows", WORK_POOL, cloud.outputs["ResultsBucket"]
         )
         yield Stage(options, cloud, json.loads(output.strip().splitlines()[-1]), folder)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(sorted(cloud.aws.requests), indent=0))
         assert cloud.fargate.errors == []
 
 

@@ -1,7 +1,8 @@
 """Each function's policy against what it was seen to call, in all end-to-end tests together.
 
 The access key is the function's name and says who calls; moto allows everything, so what a policy
-lacks would otherwise be found on AWS. Not seen are calls of S3, which moto answers in another way:
+lacks would otherwise be found on AWS. With what each call names, MiniStack's IAM judges them once
+more: `tests/second_aws/test_iam.py`. Not seen are calls of S3, which moto answers in another way:
 no function makes any, and of spotctl only `teardown`.
 """
 

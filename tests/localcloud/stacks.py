@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import infra
-from localcloud.aws import EmulatedAws
+from localcloud.aws import Aws
 from tests.localcloud.cloud import wait_until
 from tests.unit import stack_template
 
@@ -17,7 +17,7 @@ API_KEY = "pnu_known_to_nobody_but_ssm"
 class StackUnderTest:
     """A stack of its own name in the account; `vpc` and `subnets` are the default VPC's."""
 
-    aws: EmulatedAws
+    aws: Aws
     name: str = field(default_factory=lambda: f"prefect-spot-{uuid.uuid4().hex[:6]}")
     id: str = ""
     template: Any = field(default_factory=lambda: infra.load("stack.json"))
@@ -97,7 +97,7 @@ class StackUnderTest:
         return {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in found}
 
 
-def empty_account(aws: EmulatedAws) -> None:
+def empty_account(aws: Aws) -> None:
     """Make what is there before the stack: the API key, and ECS's service-linked role."""
     key = {"Name": "/prefect-spot/dev/api-key", "Value": API_KEY}
     aws.client("ssm").put_parameter(**key, Type="SecureString")

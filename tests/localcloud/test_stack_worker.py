@@ -211,9 +211,9 @@ def test_a_worker_with_a_wrong_key_is_explained_until_the_key_is_corrected(
 
 
 def test_a_service_that_is_not_steady_in_time_ends_the_creation_and_says_so(
-    stack: StackUnderTest, monkeypatch: pytest.MonkeyPatch
+    stack: StackUnderTest, account: EmulatedAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stack.aws.cloudformation, "minute_seconds", 0.001)
+    monkeypatch.setattr(account.cloudformation, "minute_seconds", 0.001)
     assert stack.create(stack.full(), TimeoutInMinutes=20) == "ROLLBACK_COMPLETE"
     [described] = stack.client.describe_stacks(StackName=stack.id)["Stacks"]
     assert described["TimeoutInMinutes"] == 20

@@ -79,7 +79,8 @@ def group_of(nodeid: str) -> str:
 def deployed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    with set_up(request.param, tmp_path_factory.mktemp("notes")) as deployed:
+    [name] = [name for name, options in CLOUDS.items() if options is request.param]
+    with set_up(request.param, tmp_path_factory.mktemp("notes"), name) as deployed:
         sweeping = deployed.kept_sweeping(SWEEP_EVERY_SECONDS)
         with sweeping if deployed.options.worker else simulated_worker(deployed):
             yield deployed

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from localcloud.aws import Aws
 from localcloud.bootstrap import AUTH_PARAMETER
 from localcloud.cloud import Cloud, wait_for
 from localcloud.deployment import copy_project
@@ -37,22 +38,25 @@ class Second:
             shutil.rmtree(self.folder / ".chalice" / name)
 
     def names(self) -> set[str]:
-        """Whatever of the stage there is in the account, by kind and name."""
-        aws = self.cloud.aws
-        events, functions = aws.client("events"), aws.client("lambda")
-        ecs, iam = aws.client("ecs"), aws.client("iam")
-        found = {f"rule {rule['Name']}" for rule in events.list_rules()["Rules"]}
-        found |= {f"function {f['FunctionName']}" for f in functions.list_functions()["Functions"]}
-        clusters = ecs.describe_clusters(clusters=ecs.list_clusters()["clusterArns"])["clusters"]
-        found |= {f"cluster {c['clusterName']}" for c in clusters if c["status"] == "ACTIVE"}
-        found |= {f"role {role['RoleName']}" for role in iam.list_roles()["Roles"]}
-        found |= {f"table {name}" for name in aws.client("dynamodb").list_tables()["TableNames"]}
-        queues = aws.client("sqs").list_queues().get("QueueUrls", [])
-        found |= {f"queue {url.rpartition('/')[2]}" for url in queues}
-        found |= {f"bucket {b['Name']}" for b in aws.client("s3").list_buckets()["Buckets"]}
-        groups = aws.client("logs").describe_log_groups()["logGroups"]
-        found |= {f"log group {group['logGroupName']}" for group in groups}
-        return {name for name in found if STAGE in name}
+        return names_of(self.cloud.aws, STAGE)
+
+
+def names_of(aws: Aws, stage: str) -> set[str]:
+    """Whatever of the stage there is in the account, by kind and name."""
+    events, functions = aws.client("events"), aws.client("lambda")
+    ecs, iam = aws.client("ecs"), aws.client("iam")
+    found = {f"rule {rule['Name']}" for rule in events.list_rules()["Rules"]}
+    found |= {f"function {f['FunctionName']}" for f in functions.list_functions()["Functions"]}
+    clusters = ecs.describe_clusters(clusters=ecs.list_clusters()["clusterArns"])["clusters"]
+    found |= {f"cluster {c['clusterName']}" for c in clusters if c["status"] == "ACTIVE"}
+    found |= {f"role {role['RoleName']}" for role in iam.list_roles()["Roles"]}
+    found |= {f"table {name}" for name in aws.client("dynamodb").list_tables()["TableNames"]}
+    queues = aws.client("sqs").list_queues().get("QueueUrls", [])
+    found |= {f"queue {url.rpartition('/')[2]}" for url in queues}
+    found |= {f"bucket {b['Name']}" for b in aws.client("s3").list_buckets()["Buckets"]}
+    groups = aws.client("logs").describe_log_groups()["logGroups"]
+    found |= {f"log group {group['logGroupName']}" for group in groups}
+    return {name for name in found if stage in name}
 
 
 @pytest.fixture

@@ -237,6 +237,9 @@ def test_nothing_more_is_given_than_the_function_and_the_stack_need() -> None:
 
 
 BY_CLOUDFORMATION = {"ForAnyValue:StringEquals": {"aws:CalledVia": "cloudformation.amazonaws.com"}}
+IN_ITS_CLUSTER = {
+    "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:*:ecs:*:*:cluster/prefect-spot-dev"}}
+}
 ON_ALL = {
     "provision": {
         **dict.fromkeys(
@@ -257,17 +260,18 @@ ON_ALL = {
             BY_CLOUDFORMATION,
         ),
     },
-    "sweep": {
-        "ecs:ListTasks": {"ArnLike": {"ecs:cluster": "arn:*:ecs:*:*:cluster/prefect-spot-dev"}}
+    "sweep": IN_ITS_CLUSTER,
+    DEPLOYER: {
+        **dict.fromkeys(
+            actions(
+                ecs="DescribeTaskDefinition",
+                events="ListRuleNamesByTarget ListRules",
+                logs="DescribeLogGroups",
+                ssm="DescribeParameters",
+            )
+        ),
+        **IN_ITS_CLUSTER,
     },
-    DEPLOYER: dict.fromkeys(
-        actions(
-            ecs="DescribeTaskDefinition ListTasks",
-            events="ListRuleNamesByTarget ListRules",
-            logs="DescribeLogGroups",
-            ssm="DescribeParameters",
-        )
-    ),
 }
 
 
@@ -287,11 +291,13 @@ def test_only_what_takes_no_resource_is_given_on_all_and_a_change_to_cloudformat
 
 def test_only_react_and_sweep_get_a_concurrency() -> None:
     """Of itself, `provision` could take away by which a teardown holds it."""
-    verbs = ("Get", "Put")
     for function in FUNCTIONS:
         arn = f"arn:aws:lambda:{REGION}:123456789012:function:prefect-spot-dev-{function}"
-        may = {is_allowed(STATEMENTS, f"lambda:{v}FunctionConcurrency", arn, {}) for v in verbs}
-        assert may == {function in ("react", "sweep")}
+        may = [
+            is_allowed(STATEMENTS, f"lambda:{verb}FunctionConcurrency", arn, {})
+            for verb in ("Get", "Put")
+        ]
+        assert may == [True, function in ("react", "sweep")]
     assert not any("DeleteFunctionConcurrency" in action for action in GIVEN)
 
 

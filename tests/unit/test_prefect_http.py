@@ -87,6 +87,20 @@ REDIRECT = answer(307, Location="https://elsewhere.example/api")
         pytest.param(REDIRECT, PrefectRejectedError, "elsewhere", 1, id="a redirect"),
         pytest.param(UNAUTHORIZED, PrefectRefusedError, "PREFECT_API_KEY_PARAMETER", 2, id="401"),
         pytest.param(answer(403), PrefectForbiddenError, "Developer or above", 1, id="403"),
+        pytest.param(
+            answer(422, {"exception_detail": [{"loc": ["path", "account_id"], "msg": "no UUID"}]}),
+            PrefectAddressError,
+            "account_id: no UUID.+check PREFECT_API_URL",
+            1,
+            id="no workspace",
+        ),
+        pytest.param(
+            answer_raw(b"<!doctype html><title>Prefect</title>"),
+            PrefectUnavailableError,
+            "not JSON.+check PREFECT_API_URL: it has to be the address of Prefect's API",
+            MOST_TRIES,
+            id="the UI's address",
+        ),
     ],
 )
 def test_other_failures_raise_what_they_are(
@@ -136,7 +150,11 @@ HYBRID = "Your plan does not include hybrid work pools"
         (402, "", PrefectPlanError, "hybrid work pools (Starter or above)"),
         (403, HYBRID, PrefectPlanError, "hybrid work pools (Starter or above)"),
         (400, "Upgrade to create more", PrefectPlanError, "hybrid work pools (Starter or above)"),
+        (403, "Not in your workspace's plan", PrefectPlanError, "hybrid work pools (Starter or"),
+        (403, "Not available to free accounts", PrefectPlanError, "hybrid work pools (Starter or"),
+        (422, "Requires a paid plan", PrefectPlanError, "hybrid work pools (Starter or above)"),
         (403, "Forbidden", PrefectForbiddenError, "Developer or above; if it is, take a plan"),
+        (403, "Your account may not", PrefectForbiddenError, "Developer or above; if it is, take"),
         (404, "workspace not found", PrefectAddressError, "check PREFECT_API_URL"),
         (405, "", PrefectAddressError, "check PREFECT_API_URL"),
         (409, "exists", PrefectConflictError, "the next call reads"),

@@ -145,7 +145,9 @@ def test_a_rolled_back_update_is_retried_whatever_its_tags_say(ready: Bench) -> 
     moto_stack().template = older
     put_into("UPDATE_ROLLBACK_COMPLETE")
     ready.forget()
-    assert ready.provision().state is ProvisionState.UPDATING
+    retried = ready.provision()
+    assert retried.state is ProvisionState.RECOVERING
+    assert "describe-events --stack-name" in retried.problems[0].message, "no event has a reason"
     assert ready.changes == ["UpdateStack"]
 
 
@@ -480,6 +482,11 @@ def test_all_problems_are_reported_at_once(bench: Bench) -> None:
     bench.desired = make_desired(subnet_ids=("subnet-0123456789abcdef0",))
     bench.pools.failure = PrefectUnavailableError("no", next_step="none")
     assert [p.name for p in bench.provision().problems] == ["Network", "PrefectUnavailable"]
+    bench.pools.failure = None
+    a_docker_pool(bench)
+    a_server_older_than_the_worker(bench)
+    names = {problem.name for problem in bench.provision(dry_run=True).problems}
+    assert names == {"Network", "WorkPool", "WorkerNewerThanServer"}
 
 
 def test_a_scheduled_call_raises_its_problems_once_it_has_repaired_what_it_can(

@@ -192,7 +192,18 @@ NO_ROLE = (
 OF_SERVICE = NO_ROLE.replace("Cluster (AWS::ECS::Cluster)", "WorkerService (AWS::ECS::Service)")
 
 
-@pytest.mark.parametrize("failures", [(NO_ROLE,), (OF_SERVICE, NO_ROLE)], ids=["one", "both"])
+IN_OTHER_WORDS = (
+    "Cluster (AWS::ECS::Cluster): Unable to assume the ECS service-linked role.",
+    "WorkerService (AWS::ECS::Service): ECS was unable to assume the role 'arn:aws:iam::1:role/"
+    "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS'",
+)
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [(NO_ROLE,), (OF_SERVICE, NO_ROLE), IN_OTHER_WORDS],
+    ids=["one", "both", "in other words"],
+)
 @pytest.mark.parametrize(
     ("status", "steps"),
     [
@@ -220,10 +231,11 @@ def test_a_creation_that_came_before_ecss_new_role_is_waited_for_and_no_failure(
     [
         ("ROLLBACK_COMPLETE", (NO_ROLE, "LogGroup (AWS::Logs::LogGroup): already exists")),
         ("ROLLBACK_COMPLETE", ("Cluster (AWS::ECS::Cluster): Unable to assume role",)),
+        ("ROLLBACK_COMPLETE", ("Cluster (…): no right to iam:CreateServiceLinkedRole",)),
         ("UPDATE_ROLLBACK_COMPLETE", (OF_SERVICE,)),
         ("UPDATE_ROLLBACK_IN_PROGRESS", (OF_SERVICE,)),
     ],
-    ids=["another failure too", "another role", "an update", "an update, at work"],
+    ids=["another failure too", "another role", "no right", "an update", "an update, at work"],
 )
 def test_what_another_creation_would_not_settle_is_a_failure(
     status: str, failures: tuple[str, ...]
@@ -441,12 +453,14 @@ def test_before_anything_else_prefect_shows_that_the_pool_may_be_written(
 
 
 def test_a_pool_of_your_own_keeps_no_stack_from_being_created() -> None:
-    """Nor is it written: that its runs cannot be moved is reported once the stack is there."""
+    """Nor is it written: that its runs cannot be moved is a warning until the stack is there."""
     fixed = {"job_configuration": {"task_run_request": {"launchType": "FARGATE"}}}
     pool = WorkPool(WORK_POOL, "ecs", fixed)
     observed = make_observed(stack=None, network=None, work_pool=pool)
     planned = plan(make_desired(is_full=False), observed)
     assert [type(step) for step in planned.steps] == [CreateStack]
+    [warning] = planned.warnings
+    assert "runs cannot be moved to FARGATE" in warning.message
 
 
 def test_once_the_stack_is_complete_the_pool_gets_the_rest_or_is_created_anew() -> None:
@@ -455,8 +469,11 @@ def test_once_the_stack_is_complete_the_pool_gets_the_rest_or_is_created_anew() 
     assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
     planned = plan(make_desired(), make_observed(work_pool=None))
     assert planned == Plan(ProvisionState.READY, (CreateWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
-    busy = make_stack(status="UPDATE_IN_PROGRESS")
-    assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
+    for busy in (
+        make_stack(status="UPDATE_IN_PROGRESS"),
+        make_stack(status="CREATE_IN_PROGRESS", outputs={}),
+    ):
+        assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
 
 
 def test_what_the_pool_has_in_it_before_its_stack_is_what_the_stack_then_returns() -> None:
@@ -491,6 +508,9 @@ def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported(
     delivered = (PUT_CONFIG,) if stack == make_stack() else ()
     assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, delivered)
     assert "job_configuration" in planned.problems[0].message
+    problem = Problem("Network", "no default VPC", next_step="set VPC_ID")
+    all_of_them = plan(make_desired(), replace(observed, network=None, problems=(problem,)))
+    assert all_of_them.problems == (problem, *planned.problems)
 
 
 @pytest.mark.parametrize(

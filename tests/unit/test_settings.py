@@ -87,7 +87,7 @@ def test_own_rates_are_read() -> None:
         ("ECS_CLUSTER", " , ", "the name of one cluster"),
         ("ECS_CLUSTER", "one,two", "the name of one cluster"),
         ("ECS_CLUSTER", "arn:aws:ecs:us-east-1:1:cluster/one", "rescue-only, names or ARNs"),
-        ("WORK_POOL", "prefect-pool", "does not begin with prefect"),
+        ("WORK_POOL", "prefect-pool", "do not begin with prefect"),
         ("WORK_POOL", "a/b", "without"),
         ("VPC_ID", "default", "vpc-"),
         ("SUBNET_IDS", "subnet-12345678,eu-west-1a", "subnet ids, comma-separated"),

@@ -220,6 +220,9 @@ def test_what_aws_denies_is_a_line_that_says_so(
         ("Authorization: Bearer abcdefgh.ijk", "Authorization: *** ***"),
         ("'PREFECT_API_AUTH_STRING': 'admin:pass', x", "'PREFECT_API_AUTH_STRING': ***, x"),
         ("AWS_SECRET_ACCESS_KEY=abc/def+ghi rest", "AWS_SECRET_ACCESS_KEY=*** rest"),
+        ("postgres://user:p@ss@db/prefect", "postgres://***@db/prefect"),
+        (r"{\"password\": \"hunter two\"}", r"{\"password\": ***}"),
+        ("X-Api-Key: abcd; passphrase=hunter2", "X-Api-Key: ***; passphrase=***"),
         ("401 Unauthorized for url 'http://x/api'", "401 Unauthorized for url 'http://x/api'"),
     ],
 )

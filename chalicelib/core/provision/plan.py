@@ -1,12 +1,9 @@
 """The plan that leads from what there is to what is desired.
 
-`functions/provision.py` gathers both, and performs the plan or only shows it. Each call takes one
-step with the stack, since CloudFormation takes minutes and no Lambda waits for it; what is not in
-the stack is corrected whenever it differs. A plan may stop anywhere: the next call plans again. The
-work pool comes first: whether Prefect takes it is known before anything is created.
-
-Its price: each scheduled call retries what failed. A stack that cannot be created is created and
-deleted again until an operator fixes the cause.
+Each call takes one step with the stack, since CloudFormation takes minutes and no Lambda waits for
+it; what is not in the stack is corrected whenever it differs. A plan may stop anywhere: the next
+call plans again. The work pool comes first: whether Prefect takes it is known before anything is
+created.
 """
 
 import hashlib
@@ -138,39 +135,47 @@ def plan(desired: Desired, observed: Observed) -> Plan:
 def _plan(desired: Desired, observed: Observed) -> Plan:
     queue_arn = _failure_queue(observed.stack)
     deliveries = model.delivery_steps(observed.deliveries, queue_arn) if queue_arn else ()
+    ours, flaws = _pool_plan(desired, observed)
     if observed.problems:
-        found = (*observed.problems, *problems.failed(observed.stack))
+        found = (*observed.problems, *flaws, *problems.failed(observed.stack))
         return Plan(ProvisionState.BLOCKED, deliveries, found)
     planned = _stack_plan(desired, observed)
     planned = replace(planned, steps=(*planned.steps, *deliveries))
-    comes_first = desired.is_full and not _exists(observed.stack)
+    comes_first = not _exists(observed.stack)
     if planned.state is not ProvisionState.READY and not comes_first:
         return planned
-    pool = observed.work_pool
-    if pool and not desired.is_full and (fixed := fixed_capacity(pool.base_job_template)):
+    if flaws and comes_first and not desired.is_full:
+        return replace(planned, warnings=flaws)
+    if flaws:
+        return Plan(ProvisionState.BLOCKED, deliveries, flaws)
+    # Before the rest is created it shows that URL, key, role and plan are the right ones.
+    steps = (*ours, *planned.steps) if comes_first else (*planned.steps, *ours)
+    return replace(planned, steps=steps)
+
+
+def _pool_plan(
+    desired: Desired, observed: Observed
+) -> tuple[tuple[model.Step, ...], tuple[Problem, ...]]:
+    """Return the steps with the work pool, and what in its template keeps us from them."""
+    template = observed.work_pool.base_job_template if observed.work_pool else {}
+    if not desired.is_full:
+        if not (fixed := fixed_capacity(template)):
+            return (), ()
         what = f"sets {' and '.join(fixed)} itself: runs cannot be moved to FARGATE"
         assignments = " and ".join(f"{field} to {value}" for field, value in fixed.items())
         next_step = f"set {assignments} in its task_run_request"
-    elif (
-        pool
-        and desired.is_full
-        and (roles := strangers_roles(pool.base_job_template, desired.stack_name))
-    ):
+    elif roles := strangers_roles(template, desired.stack_name):
         what = f"gives flows roles of another stack: {', '.join(roles)}"
         next_step = "set WORK_POOL to a name that is free, or empty task_role_arn and"
         next_step += " execution_role_arn in the pool's settings to hand it over"
     else:
         try:
-            ours = _pool_steps(desired, observed)
-            # Before the rest is created it shows that URL, key, role and plan are the right ones.
-            steps = (*ours, *planned.steps) if comes_first else (*planned.steps, *ours)
-            return replace(planned, steps=steps)
+            return _pool_steps(desired, observed), ()
         except ValueError as error:
             what = f"cannot be completed: {error}"
             next_step = "reset it in the pool's settings, or set WORK_POOL to another pool"
     what = f"the base job template of work pool {desired.work_pool!r} {what}"
-    problem = Problem("WorkPool", what, next_step=next_step)
-    return Plan(ProvisionState.BLOCKED, deliveries, (problem,))
+    return (), (Problem("WorkPool", what, next_step=next_step),)
 
 
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
@@ -234,13 +239,29 @@ def _differences(stack: Stack, definition: StackDefinition) -> str:
 
 
 def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
-    if not desired.is_full:
-        return ()
     pool, stack = observed.work_pool, observed.stack
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
-    outputs = stack.outputs if stack and _exists(stack) else _outputs_to_come(desired, observed)
-    values = _pool_values(desired, outputs, observed.credential_arn)
+    is_api_key = desired.credential is not None and desired.credential.is_api_key
+    # Until there are outputs, what they will be, but for a security group of the stack's own: the
+    # worker starts minutes before that is read, and its first flows run in the VPC's default group.
+    outputs = {
+        "ClusterName": "",
+        **stack_definition(desired, observed.network).parameters,
+        **{name: desired.roles_arn + of for name, of in role_names(desired.stack_name).items()},
+        "LogGroupName": f"/ecs/{desired.stack_name}",
+        **(stack.outputs if stack and _exists(stack) else {}),
+    }
+    values: Values = {
+        **outputs,
+        **{
+            name: [each for each in outputs.get(name, "").split(",") if each]
+            for name in ("SubnetIds", "SecurityGroupIds")
+        },
+        "AssignPublicIp": "ENABLED" if desired.assign_public_ip else "DISABLED",
+        "ApiKeyParameterArn": observed.credential_arn if is_api_key else "",
+        "AuthStringParameterArn": "" if is_api_key else observed.credential_arn,
+    }
     template = merged(
         current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs
     )
@@ -250,29 +271,3 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
         # Another worker may use it by now: written as it is, it only shows whether we may.
         return (model.ChangeWorkPool(pool.name, current),)
     return () if template == current else (model.ChangeWorkPool(pool.name, template),)
-
-
-def _outputs_to_come(desired: Desired, observed: Observed) -> dict[str, str]:
-    """What the stack will return, but for a security group of its own.
-
-    The worker starts minutes before that is read: its first flows run in the VPC's default group.
-    """
-    known = stack_definition(desired, observed.network).parameters
-    roles = role_names(desired.stack_name).items()
-    arns = {output: f"{desired.roles_arn}{name}" for output, name in roles}
-    return {"ClusterName": "", **known, **arns, "LogGroupName": f"/ecs/{desired.stack_name}"}
-
-
-def _pool_values(desired: Desired, outputs: Mapping[str, str], credential_arn: str) -> Values:
-    is_api_key = desired.credential is not None and desired.credential.is_api_key
-    lists = {
-        name: [each for each in outputs.get(name, "").split(",") if each]
-        for name in ("SubnetIds", "SecurityGroupIds")
-    }
-    return {
-        **outputs,
-        **lists,
-        "AssignPublicIp": "ENABLED" if desired.assign_public_ip else "DISABLED",
-        "ApiKeyParameterArn": credential_arn if is_api_key else "",
-        "AuthStringParameterArn": "" if is_api_key else credential_arn,
-    }

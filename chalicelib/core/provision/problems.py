@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 _TIMED_OUT: Final = "exceeded the specified timeout"
 """Of CloudFormation's reason for a rollback (docker-archive/ecs-plugin#177)."""
-_ROLE_IS_NEW: Final = re.compile(r"unable to assume the service[- ]linked role", re.IGNORECASE)
-"""ECS's words before it can assume a new role, tens of seconds after its creation: the next stack
-succeeds (cloudformation-coverage-roadmap#818)."""
+_ROLE_IS_NEW: Final = re.compile(
+    "(unable to|cannot) assume .{,99}(service[- ]linked role|AWSServiceRoleForECS)", re.IGNORECASE
+)
+"""ECS's words tens of seconds after a role's creation (cloudformation-coverage-roadmap#818)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,15 @@ def failures_in(newest_first: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     if timed_out:
         failed.append(f"{timed_out} Not complete: {', '.join(reversed(cancelled)) or 'unknown'}")
     return tuple(reversed(failed))[:5]
+
+
+def unnamed(stack: str) -> tuple[str, ...]:
+    """Return where to find what stack events leave out: what the validation before them refused.
+
+    CloudFormation user guide, "Validate stack deployments".
+    """
+    command = f"aws cloudformation describe-events --stack-name {stack} --filters FailedEvents=true"
+    return (f"no resource is named; {command} shows what the validation refused",)
 
 
 def foreign(stack: "Stack | None", stage: str) -> tuple[Problem, ...]:
