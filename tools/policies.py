@@ -13,4 +13,5 @@ from spotctl.policies import write_policies
 from spotctl.project import read_project
 
 if __name__ == "__main__":
-    write_policies(read_project(Path(__file__).resolve().parent.parent, *(sys.argv[1:2] or ["dev"])))
+    stage = sys.argv[1] if len(sys.argv) > 1 else "dev"
+    write_policies(read_project(Path(__file__).resolve().parent.parent, stage))
