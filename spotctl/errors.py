@@ -42,7 +42,7 @@ def explain(error: Exception) -> tuple[str, str]:
         case PrefectSpotError():
             return _line(error.what), error.next_step
         case NoRegionError():
-            return "no AWS region is set", "set AWS_REGION, or a region in your AWS profile"
+            return "no AWS region is set", "set AWS_DEFAULT_REGION, or a region in your AWS profile"
         case NoCredentialsError():
             return "no AWS credentials were found", "run aws configure, or aws sso login"
         case ProfileNotFound():

@@ -280,7 +280,12 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
             "MODE is 'perhaps'; accepted: rescue, opt-in, observe",
             "correct MODE in .chalice/config.json, then run spotctl deploy",
         ),
-        ("status", lambda _: os.environ.pop(REGION), "no AWS region is set", "set AWS_REGION"),
+        (
+            "status",
+            lambda _: os.environ.pop(REGION),
+            "no AWS region is set",
+            "set AWS_DEFAULT_REGION",
+        ),
         ("drill --task x --start a/b", before(), "exclude each other", ""),
         ("drill --throw-away --start a/b", before(), "exclude each other", ""),
         ("drill --start a/b", before(), "does not know the deployment 'a/b'", ""),
