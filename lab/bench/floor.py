@@ -79,6 +79,8 @@ NEEDED: Final[tuple[tuple[int, str, str, str], ...]] = (
 )
 """Stage, service, name, and reason."""
 ONLY_ON_DEMAND: Final = "read the pool's defaults"
+OF_ANY: Final = '"pause"'
+"""In the one request that is no rescue's: every ten seconds, whether the stage is paused."""
 
 
 def measure(log: Log, *, short: bool = False) -> Measured:
@@ -122,7 +124,14 @@ class Floor:
             before = {to: each.requests() for to, each in stand_ins.items()}
             answered(runtime, exit_of(self._rescued))
             runtime.end()
-            sent = {to: each.newest(each.requests() - before[to]) for to, each in stand_ins.items()}
+            sent = {
+                to: [
+                    each
+                    for each in its.newest(its.requests() - before[to])
+                    if OF_ANY not in each["body"]
+                ]
+                for to, its in stand_ins.items()
+            }
         in_turn = {to: iter(requests) for to, requests in sent.items()}
         needed = [each for each in NEEDED if on_demand or each[2] != ONLY_ON_DEMAND]
         if any(len(sent[to]) != sum(each[1] == to for each in needed) for to in sent):
