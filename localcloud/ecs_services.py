@@ -19,8 +19,8 @@ deployment stays IN_PROGRESS: the API reference counts the same way (Deployment,
 That is disputed. In aws/containers-roadmap#1206 users saw such tasks never counted; AWS answered
 there in 2021 that one which fails before its health is reported no longer sets the count to 0, and
 that a service with health checks is given up; AWS's re:Post names tasks that stopped among the
-causes of a broken circuit. Here the least kind of these holds: nobody is to rely on ECS to give up
-a worker that exits at once, as it does when Prefect answers with a 4xx.
+causes of a broken circuit. The emulated ECS counts no such task, the worst case: no test may rely
+on ECS to give up a worker that exits at once, as it does when Prefect answers with a 4xx.
 """
 
 import math

@@ -62,7 +62,7 @@ def arn(service: str, rest: str, account: str = ACCOUNT) -> str:
 
 
 def recorded() -> set[Call]:
-    """What the end-to-end tests were seen to ask; raises AssertionError where none were.
+    """The calls that the end-to-end tests made; raises AssertionError where none are recorded.
 
     Not in the observed cloud: prefect-aws's observer has a policy of its own.
     """

@@ -185,7 +185,7 @@ def elsewhere(resource: str) -> str:
 
 
 def unused(calls: Iterable[Call]) -> Iterator[tuple[str, str]]:
-    """Each action that a policy names and its principal was never seen to need."""
+    """Each action that a policy grants and no recorded call of its principal needs."""
     seen: dict[str, set[str]] = {}
     for call in calls:
         seen.setdefault(kind_of(call.principal), set()).add(call.action)
