@@ -59,8 +59,9 @@ class Aws:
 
         Raises botocore's ProfileNotFound.
         """
-        self._session = boto3.Session(profile_name=profile or None, region_name=region or None)
-        self.region: Final = self._session.region_name or ""
+        session = boto3.Session(profile_name=profile or None, region_name=region or None)
+        self.region: Final = session.region_name or ""
+        self._make: Any = session.client if profile else boto3.client
         self._detail = detail
         self._clients: dict[str, Any] = {}
 
@@ -78,7 +79,7 @@ class Aws:
         """Return the client of a service."""
         if service not in self._clients:
             config = _ONE_LONG_TRY if service == "lambda" else None
-            client: Any = self._session.client(service, config=config)  # type: ignore[call-overload]  # any service name
+            client = self._make(service, region_name=self.region, config=config)
             client.meta.events.register("before-call", self._show_call)
             self._clients[service] = client
         return self._clients[service]

@@ -195,7 +195,11 @@ class Output:
                 f"stdin is not a terminal: cannot ask {question!r}", next_step="pass --yes"
             )
         else:
-            typer.confirm(brief(question), abort=True, err=True)
+            # typer's own writes to stdout as well, into what a program reads.
+            sys.stderr.write(f"{brief(question)} [y/N]: ")
+            sys.stderr.flush()
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                raise typer.Abort
 
 
 def show_line(text: str) -> None:
