@@ -185,8 +185,8 @@ def test_a_plan_is_what_deploy_and_provision_would_change_and_changes_nothing(
             f"function {STACK}-{name}": "would get its code, and other settings: PREFECT_API_URL"
             for name in ("meter", "sweep", "provision")
         },
-        "provision": "pending, and with the settings of the last deploy would create the work pool"
-        " P, create the stack S",
+        "provision": "pending: would, with the settings of the last deploy, create the work pool P,"
+        " create the stack S",
     }
     assert "policy-react-dev.json" in found(planned.rows)["policies"]
     assert "nothing was changed" in stage.run("plan", "--offline", "--format", "table").out
@@ -214,6 +214,9 @@ def test_a_plan_offline_needs_no_account(stage: Bench, monkeypatch: pytest.Monke
     for name in ("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     assert stage.run("plan", "--offline").rows.keys() == {"settings", "policies"}
+    stage.configure(SPOT_RETIRES="2")
+    warned = stage.run("plan", "--offline")
+    assert (warned.code, "there is no setting SPOT_RETIRES" in warned.out) == (0, True)
     stage.configure(MODE="perhaps")
     for options in ([], ["--offline"]):
         assert stage.run("plan", *options).is_refused("MODE is 'perhaps'")

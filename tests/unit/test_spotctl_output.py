@@ -106,6 +106,16 @@ def test_a_question_is_asked_on_stderr_whatever_stdout_is(
     assert capsys.readouterr() == ("", "Delete it? yes, by --yes\n")
 
 
+def test_who_pipes_a_command_learns_why_it_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    Output("json").result({}, lambda: "")
+    Output("table").result({}, lambda: "")
+    Output(quiet=True).result({}, lambda: "")
+    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+    Output().result({}, lambda: "")
+    assert "--format table" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
 def test_colors_can_be_turned_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
