@@ -70,7 +70,11 @@ class Group(TyperGroup):
         return _without_flag_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read `help COMMAND` as `COMMAND --help`."""
+        """Read `help COMMAND` as `COMMAND --help`, and --no-color for the help as well."""
+        if "--no-color" in args:
+            from typer import rich_utils  # of help and usage errors
+
+            rich_utils.COLOR_SYSTEM = None
         if args[:1] == ["help"]:
             args = [*args[1:2], "--help"]
         return super().parse_args(ctx, args)

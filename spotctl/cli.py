@@ -34,7 +34,7 @@ __all__ = ["app", "set_up"]
 @command(
     Panel.SET_UP,
     *("deploy --dry-run", "deploy --stage prod --yes"),
-    fails="a part failed",
+    fails="a part failed, or you answered no",
     csv=True,
     prefect=True,
 )

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import spotctl
+from spotctl.cli import app
 from spotctl.output import (
     Output,
     clean,
@@ -130,6 +132,18 @@ def test_colors_can_be_turned_off(
     assert (yellow(), yellow(no_color=True)) == (True, False)
     monkeypatch.setenv("NO_COLOR", "1")
     assert not yellow()
+
+
+def test_the_help_has_colors_unless_they_are_turned_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from typer import rich_utils
+
+    monkeypatch.setattr(rich_utils, "FORCE_TERMINAL", True)
+    monkeypatch.setattr(rich_utils, "COLOR_SYSTEM", "256")
+    for options, has in (([], True), (["--no-color"], False)):
+        shown = CliRunner().invoke(app, ["status", *options, "-h"], color=True).stdout
+        assert ("\x1b[" in shown) is has
 
 
 def test_csv_begins_no_formula() -> None:
