@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from chalicelib import setting_forms as forms
 from chalicelib.core.model.policy import Mode, Policy, SpotRetries
-from chalicelib.core.model.pricing import Rates
+from chalicelib.core.model.pricing import ARCHITECTURES, Rates
 from chalicelib.errors import SettingError
 
 FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
@@ -154,6 +154,12 @@ class Settings:
     permissions_boundary_arn: str = _row("", forms.POLICY_ARN, "set on each role of the stack")
     use_spot: bool = _row(
         "true", forms.FLAG, "`false`: a plain Fargate cluster, and flows on FARGATE"
+    )
+    architecture: str = _row(
+        "x86_64",
+        forms.one_of(ARCHITECTURES),
+        "CPU architecture of worker and flows; their images must be built for it, too"
+        " ([ARM64](provisioning.md#arm64))",
     )
     spot_weight: int = _row(
         "3",

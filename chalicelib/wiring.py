@@ -199,6 +199,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             pool_template=infra.load("base-job-template.json"),
             functions=(names := function_names(chosen.stage)),
             ends_runs=chosen.mode.ends_runs,
+            architecture=chosen.architecture,
             log_retention_days=chosen.log_retention_days,
             concurrency=dict(zip(names, (chosen.react_concurrency, 0, 1, 0), strict=True)),
             roles_arn=f"arn:{of_function[1]}:iam::{of_function[4]}:role/",

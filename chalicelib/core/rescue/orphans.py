@@ -37,6 +37,7 @@ from chalicelib.core.rescue.snapshot import (
     start_failure,
 )
 from chalicelib.core.rescue.start_failures import (
+    ARCHITECTURE,
     UNRECOGNISED,
     is_submission_failure,
     start_failure_of,
@@ -254,10 +255,26 @@ _BY_SIGN = {
 }
 """What ends a task that has started, by a reason or a stop code; start_failures has the others."""
 _UNKNOWN = ("it stopped", "look at the stopped task in ECS")
+AT_ONCE: Final = timedelta(seconds=5)
+"""In which a process ends that cannot be executed; Prefect's takes as long to be loaded."""
 
 
-def explain(subject: Subject) -> str:
-    """Return why it ended and what to do, with ECS's or the worker's own reason cut to a line."""
+def exited_at_once(task: Task) -> bool:
+    """Whether a task ended as of an image for another CPU architecture: ECS gives no reason then.
+
+    Exit code 1 (re:Post, "exec format error"), or 255, as of newer container runtimes.
+    """
+    since, until = task.started_at, task.exited_at
+    took = until - since if since and until else timedelta()
+    is_code = task.stop_code == "EssentialContainerExited" and task.exit_code in (1, 255)
+    return is_code and took <= AT_ONCE
+
+
+def explain(subject: Subject, *, unheard: bool = False) -> str:
+    """Return why it ended and what to do, with ECS's or the worker's own reason cut to a line.
+
+    `unheard`: Prefect never heard of the flow's process.
+    """
     said = said_by(subject)
     if (failure := start_failure(subject)) is not None:
         quoted = f" ({one_line(said)})" if said else ""
@@ -271,6 +288,10 @@ def explain(subject: Subject) -> str:
     what, remedy = next((found for sign, found in _BY_SIGN.items() if sign in signs), _UNKNOWN)
     if (start := start_failure_of(signs)) is not UNRECOGNISED:
         what, remedy = start.what, start.remedy
+    elif unheard and exited_at_once(subject):
+        what = "its container exited at once, before its flow reported to Prefect: most likely"
+        what += f" {ARCHITECTURE.what}, {subject.architecture}"
+        remedy = f"where the container's log has 'exec format error', {ARCHITECTURE.remedy}"
     code = "" if subject.exit_code is None else f", exit code {subject.exit_code}"
     quoted = f" ({one_line(said)}{code})" if said or code else ""
     return f"the ECS task ended, not by Spot: {what}{quoted}. What to do: {remedy}"
