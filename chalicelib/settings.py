@@ -14,6 +14,7 @@ from typing import Any, Final
 from chalicelib import setting_forms as forms
 from chalicelib.core.model.policy import Mode, Policy, SpotRetries
 from chalicelib.core.model.pricing import ARCHITECTURES, Rates
+from chalicelib.core.rescue.notification import Notify
 from chalicelib.errors import SettingError
 
 FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
@@ -158,8 +159,7 @@ class Settings:
     architecture: str = _row(
         "x86_64",
         forms.one_of(ARCHITECTURES),
-        "CPU architecture of worker and flows; their images must be built for it, too"
-        " ([ARM64](provisioning.md#arm64))",
+        "of worker and flows ([ARM64](provisioning.md#arm64))",
     )
     spot_weight: int = _row(
         "3",
@@ -173,6 +173,13 @@ class Settings:
     )
     alarm_email: str = _row(
         "", forms.EMAIL, "subscribed to the alarm topic; AWS asks it to confirm"
+    )
+    notify: Notify = _row(
+        "losses",
+        forms.one_of(Notify),
+        "[messages](operations.md#messages) to that topic, about runs that are lost (their task died"
+        " or never started, and nothing starts them again), about moves to on-demand, or both",
+        "",
     )
     worker_image: str = _row(
         "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.9.1",

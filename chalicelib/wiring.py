@@ -25,10 +25,11 @@ from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.not_before import NotBefore
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
-from chalicelib.adapters.records import RunTable
+from chalicelib.adapters.records import Items, RunTable
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rates, rates_of
 from chalicelib.core.ports import Context
+from chalicelib.core.rescue.notification import ui_url_of
 from chalicelib.errors import (
     NOT_PROVISIONED,
     PrefectNotNowError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
+    from chalicelib.adapters.notices import TopicNotices
     from chalicelib.functions.provision import ProvisionContext
 
 CALLS_AT_ONCE: Final = 6
@@ -62,6 +64,10 @@ AWS_CONFIG: Final = Config(
 )
 """For what is asked at each event: botocore makes up its user agent anew for each call, and checks
 arguments that the service checks as well."""
+SNS_CONFIG: Final = Config(
+    connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"}
+)
+"""A message must not keep a rescue: in a VPC, there may be no way to SNS."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
 PAUSE_KEPT_SECONDS: Final = 10
@@ -169,6 +175,7 @@ def context_of(
             chosen.stage, chosen.work_pool, by_deployment=chosen.deployment_metrics
         ).measure,
         paused=lambda: _pause_at(int(time.time() // PAUSE_KEPT_SECONDS)),
+        notify=lambda notification: _notices(tuple(arn[:5])).publish(notification),
     )
 
 
@@ -317,6 +324,24 @@ def _bills() -> "BillTable":
     from chalicelib.adapters.bills import BillTable  # 5 ms of a cold start's 220, in CPU
 
     return BillTable(_dynamodb(), settings().stack_name)
+
+
+@cache
+def _notices(of_function: tuple[str, ...]) -> "TopicNotices":
+    """Return what sends messages; `of_function`: the ARN's beginning, up to the account."""
+    from chalicelib.adapters.notices import TopicNotices  # few events need it
+
+    chosen, (_, partition, _, region, account) = settings(), of_function
+    config = AWS_CONFIG.merge(SNS_CONFIG)
+    return TopicNotices(
+        boto3.client("sns", config=config),
+        Items(_dynamodb(), chosen.stack_name, time.sleep),
+        f"arn:{partition}:sns:{region}:{account}:{chosen.stack_name}-alarms",
+        chosen.stage,
+        ui_url_of(chosen.prefect_api_url),
+        chosen.notify,
+        _now,
+    )
 
 
 @cache
