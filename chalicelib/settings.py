@@ -157,9 +157,7 @@ class Settings:
         "true", forms.FLAG, "`false`: a plain Fargate cluster, and flows on FARGATE"
     )
     architecture: str = _row(
-        "x86_64",
-        forms.one_of(ARCHITECTURES),
-        "of worker and flows ([ARM64](provisioning.md#arm64))",
+        "x86_64", forms.one_of(ARCHITECTURES), "of worker and flows ([more](provisioning.md#arm64))"
     )
     spot_weight: int = _row(
         "3",
@@ -177,8 +175,8 @@ class Settings:
     notify: Notify = _row(
         "losses",
         forms.one_of(Notify),
-        "[messages](operations.md#messages) to that topic, about runs that are lost (their task died"
-        " or never started, and nothing starts them again), about moves to on-demand, or both",
+        "[messages](operations.md#messages) to that topic: of runs that are lost (their task died"
+        " or never started, and nothing starts them again), of moves to on-demand, of both or none",
         "",
     )
     worker_image: str = _row(

@@ -2,20 +2,17 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from chalicelib.adapters.records import Items, key, unpacked
 from chalicelib.core.rescue.notification import Notification, Notify, subject_line
-
-if TYPE_CHECKING:
-    from mypy_boto3_sns import SNSClient
 
 MOST: Final = 10
 """Messages of a kind within `WINDOW`; one more says that there are others."""
 WINDOW: Final = timedelta(minutes=5)
 _OTHERS: Final = {
-    Notify.LOSSES: ("More flow runs were lost", "the runs that are Crashed"),
-    Notify.MOVES: ("More flow runs were moved to on-demand", "the runs tagged spot-on-demand"),
+    Notify.LOSSES: ("more flow runs are lost", "the runs that are Crashed"),
+    Notify.MOVES: ("more flow runs go on on demand", "the runs tagged spot-on-demand"),
 }
 
 
@@ -24,7 +21,7 @@ class TopicNotices:
 
     def __init__(
         self,
-        sns: "SNSClient",
+        sns: Any,
         items: Items,
         topic_arn: str,
         stage: str,
@@ -43,7 +40,10 @@ class TopicNotices:
         title, text = notification.title, notification.text(self._ui_url)
         if count > MOST:
             title, which = _OTHERS[notification.kind]
-            text = f"{title}, {MOST} of them within five minutes. Look at {which}: {self._ui_url}\n"
+            text = (
+                f"{title}: {MOST} messages were sent within five minutes, and no others are until"
+                f" these are over. Look at {which}: {self._ui_url}/runs\n"
+            )
         if count <= MOST + 1:
             self._sns.publish(
                 TopicArn=self._topic_arn,

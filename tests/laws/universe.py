@@ -319,10 +319,11 @@ class Universe:
             gather=one_by_one,
             measure=self.measured.append,
             paused=records.read_pause,
-            notify=self.notify,
+            notify=self.wire.around(self, "notices").notify,
         )
 
     def notify(self, notification: Notification) -> None:
+        """The alarm topic."""
         if self.no_topic:
             raise failure_of("sns.publish", lost=False)
         self.notified.append(notification)

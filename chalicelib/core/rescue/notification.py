@@ -56,7 +56,9 @@ class Notification:
     def text(self, ui_url: str) -> str:
         """Return the message, with a link to the run."""
         url = f"{ui_url}/runs/flow-run/{self.flow_run_id}"
-        return f"{self.title}.\n\nWhy: {one_line(self.why, TEXT_LENGTH)}\n\nThe run: {url}\n"
+        is_lost = self.kind is Notify.LOSSES
+        means = ": it is Crashed, and nothing starts it again" if is_lost else ""
+        return f"{self.title}{means}.\n\nWhy: {one_line(self.why, TEXT_LENGTH)}\n\nThe run: {url}\n"
 
 
 def notification_of(
