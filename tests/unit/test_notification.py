@@ -78,7 +78,7 @@ def with_a_deployment_that_goes(universe: Universe) -> None:
     universe.deliver(universe.exits(task)[1])
 
 
-NEVER = {"tags": ("spot:never-rerun",)}
+NEVER: dict[str, Any] = {"tags": ("spot:never-rerun",)}
 REFUSAL = "Capacity is unavailable at this time."
 NO_NETWORK = "Timeout waiting for network interface provisioning to complete."
 HAPPENED: dict[str, tuple[Life, list[Notify]]] = {
