@@ -12,9 +12,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from chalicelib import setting_forms as forms
-from chalicelib.core.model.policy import Mode, Policy, SpotRetries
+from chalicelib.core.model.policy import Mode, Notify, Policy, SpotRetries
 from chalicelib.core.model.pricing import ARCHITECTURES, Rates
-from chalicelib.core.rescue.notification import Notify
 from chalicelib.errors import SettingError
 
 FUNCTIONS: Final = ("react", "meter", "sweep", "provision")

@@ -29,7 +29,6 @@ from chalicelib.adapters.records import Items, RunTable
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rates, rates_of
 from chalicelib.core.ports import Context
-from chalicelib.core.rescue.notification import ui_url_of
 from chalicelib.errors import (
     NOT_PROVISIONED,
     PrefectNotNowError,
@@ -65,7 +64,7 @@ AWS_CONFIG: Final = Config(
 """For what is asked at each event: botocore makes up its user agent anew for each call, and checks
 arguments that the service checks as well."""
 SNS_CONFIG: Final = Config(
-    connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"}
+    connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2, "mode": "standard"}
 )
 """A message must not keep a rescue: in a VPC, there may be no way to SNS."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
@@ -340,6 +339,7 @@ def _bills_in_time() -> "BillTable":
 def _notices(of_function: tuple[str, ...]) -> "TopicNotices":
     """Return what sends messages; `of_function`: the ARN's beginning, up to the account."""
     from chalicelib.adapters.notices import TopicNotices  # few events need it
+    from chalicelib.core.rescue.notification import ui_url_of
 
     chosen, (_, partition, _, region, account) = settings(), of_function
     config = AWS_CONFIG.merge(SNS_CONFIG)

@@ -15,7 +15,7 @@ from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.failed_start import refused_by_spot
-from chalicelib.core.rescue.notification import is_annotated
+from chalicelib.core.rescue.orphans import is_annotated
 
 NAMESPACE: Final = "PrefectSpot"
 

@@ -17,6 +17,7 @@ from chalicelib.core.model.flow_run import FlowRun, Moved, RunChange, RunRecord,
 from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     Mode,
+    Notify,
     has_deadline_tag,
     is_on_demand,
     on_demand_variables,
@@ -28,7 +29,7 @@ from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PreviousRuns, Progress
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.annotation import annotation_of_move
-from chalicelib.core.rescue.notification import Notification, Notify
+from chalicelib.core.rescue.notification import Notification
 from chalicelib.errors import PrefectRejectedError, concerns_all
 from chalicelib.functions.annotating import annotate, notify
 from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs

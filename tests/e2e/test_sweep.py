@@ -141,8 +141,8 @@ def test_people_get_a_message_about_the_lost_run_and_about_moves_to_on_demand(
     for message in mailbox(stage.cloud):
         found = re.search(r"The run: http://127.0.0.1:\d+/runs/flow-run/(\S+)", message["Message"])
         if not found:
-            assert message["Subject"] == "prefect-spot dev: more flow runs go on on demand"
-        elif "is lost" in message["Subject"]:
+            assert message["Subject"] == "prefect-spot dev: more runs moved to on-demand"
+        elif "run lost" in message["Subject"]:
             lost.append(found[1])
         else:
             moved.add(found[1])

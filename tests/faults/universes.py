@@ -8,8 +8,8 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Notify
 from chalicelib.core.money.report import Counts
-from chalicelib.core.rescue.notification import Notify
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
 from tests.laws.universe import (

@@ -3,19 +3,21 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ConnectTimeoutError
 
 from chalicelib import wiring
 from chalicelib.adapters.notices import MOST, WINDOW, TopicNotices
 from chalicelib.adapters.records import Items
 from chalicelib.core.model.flow_run import StateType
-from chalicelib.core.model.policy import Mode, Policy
-from chalicelib.core.rescue.notification import Notification, Notify, subject_line, ui_url_of
+from chalicelib.core.model.policy import Mode, Notify, Policy
+from chalicelib.core.rescue.notification import Notification, subject_line, ui_url_of
 from tests.laws.universe import OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
-from tests.make import NOW, RUN_ID, make_table
+from tests.make import NOW, RUN_ID, make_table, seconds
 from tests.unit.lambda_bench import Context, forget
 
 MOVES, LOSSES = Notify.MOVES, Notify.LOSSES
@@ -166,14 +168,15 @@ def test_a_text_from_outside_stays_a_line_and_the_link_is_the_runs() -> None:
     made = Notification(LOSSES, RUN_ID, "brave\r\nBcc: x", "why\n\nThe run: http://evil", "etl/ö\n")
     text = made.text("http://prefect:4200")
     assert text.splitlines() == [
-        "flow run brave Bcc: x of etl/ö is lost: it is Crashed, and nothing starts it again.",
+        "run lost: brave Bcc: x of etl/ö",
+        "It is Crashed, and nothing starts it again.",
         "",
         "Why: why The run: http://evil",
         "",
         f"The run: http://prefect:4200/runs/flow-run/{RUN_ID}",
     ]
     subject = subject_line("prod", made.title)
-    assert subject == "prefect-spot prod: flow run brave Bcc: x of etl/? is lost"
+    assert subject == "prefect-spot prod: run lost: brave Bcc: x of etl/?"
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "\n", "é" * 300, "\ud800", ""])
@@ -214,12 +217,13 @@ class Mailbox:
         queue = arn["Attributes"]["QueueArn"]
         sns.subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=queue)
         make_table(dynamodb, "prefect-spot-dev")
-        self._sns, self._sqs, self._dynamodb = sns, sqs, dynamodb
+        self.sns: Any = sns
+        self._sqs, self._dynamodb = sqs, dynamodb
 
     def notices(self, wanted: Notify = Notify.ALL) -> TopicNotices:
         items = Items(self._dynamodb, "prefect-spot-dev", lambda _seconds: None)
         now, url = lambda: self.now, "http://prefect"
-        return TopicNotices(self._sns, items, self.topic, "dev", url, wanted, now)
+        return TopicNotices(self.sns, items, self.topic, "dev", url, wanted, now)
 
     def read(self) -> Iterator[Any]:
         while got := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10):
@@ -271,6 +275,26 @@ def test_the_topic_is_the_stacks_in_the_functions_account_and_region(
     assert f"http://prefect/runs/flow-run/{RUN_ID}" in message["Message"]
 
 
+def test_a_topic_that_does_not_answer_is_not_asked_again_for_a_while(mailbox: Mailbox) -> None:
+    asked: list[str] = []
+
+    def publish(Subject: str, **_: str) -> None:  # noqa: N803  # boto3's name
+        asked.append(Subject)
+        raise ConnectTimeoutError(endpoint_url="https://sns.us-east-1.amazonaws.com/")
+
+    mailbox.sns = SimpleNamespace(publish=publish)
+    notices, lost = mailbox.notices(), Notification(LOSSES, RUN_ID, "brave-otter", "why")
+    for waited in (0, 60, WINDOW.total_seconds() - 61):
+        mailbox.now += seconds(waited)
+        with pytest.raises(ConnectTimeoutError):
+            notices.publish(lost)
+    assert len(asked) == 1
+    mailbox.now += seconds(1)
+    with pytest.raises(ConnectTimeoutError):
+        notices.publish(lost)
+    assert len(asked) == 2
+
+
 def test_a_storm_of_moves_is_a_few_messages_and_hides_no_lost_run(mailbox: Mailbox) -> None:
     for number in range(100):
         move = Notification(MOVES, RUN_ID, f"run-{number}", "why")
@@ -280,7 +304,7 @@ def test_a_storm_of_moves_is_a_few_messages_and_hides_no_lost_run(mailbox: Mailb
     assert [subject.partition("run-")[2].split()[0] for subject in moves] == [
         str(number) for number in range(MOST)
     ]
-    assert last == "prefect-spot dev: more flow runs go on on demand"
+    assert last == "prefect-spot dev: more runs moved to on-demand"
     assert "another" in lost
     mailbox.now += WINDOW
     mailbox.notices().publish(Notification(MOVES, RUN_ID, "later", "why"))

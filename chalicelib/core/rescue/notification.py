@@ -7,33 +7,21 @@ so a message never changes a decision.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.flow_run import FailedStart, FlowRun, Interruption, RunRecord
-from chalicelib.core.model.policy import Mode, reason_not_to_rerun
+from chalicelib.core.model.policy import Mode, Notify, reason_not_to_rerun
 from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue.actions import Decision, Verdict
-from chalicelib.core.rescue.orphans import explain
+from chalicelib.core.rescue.orphans import LONG_AGO, explain, is_annotated
 from chalicelib.core.rescue.snapshot import Subject
 
 SUBJECT_LENGTH: Final = 100
 """ASCII characters that SNS takes as a subject (SNS API reference, Publish)."""
 TEXT_LENGTH: Final = 1_000
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _CLOUD: Final = "https://api.prefect.cloud/"
-
-
-class Notify(StrEnum):
-    """What messages are sent about; a message's kind is one of the first two."""
-
-    MOVES = "moves"
-    LOSSES = "losses"
-    ALL = "all"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +36,19 @@ class Notification:
 
     @property
     def title(self) -> str:
-        """What happened, in a line."""
-        what = "is lost" if self.kind is Notify.LOSSES else "goes on on demand"
+        """What happened, in a line; what is cut of a long one are names."""
+        what = "run lost" if self.kind is Notify.LOSSES else "run moved to on-demand"
         of = f" of {one_line(self.deployment)}" if self.deployment else ""
-        return f"flow run {one_line(self.flow_run_name)}{of} {what}"
+        return f"{what}: {one_line(self.flow_run_name)}{of}"
 
     def text(self, ui_url: str) -> str:
         """Return the message, with a link to the run."""
-        url = f"{ui_url}/runs/flow-run/{self.flow_run_id}"
-        is_lost = self.kind is Notify.LOSSES
-        means = ": it is Crashed, and nothing starts it again" if is_lost else ""
-        return f"{self.title}{means}.\n\nWhy: {one_line(self.why, TEXT_LENGTH)}\n\nThe run: {url}\n"
+        means = "It leaves Spot, and goes on on FARGATE."
+        if self.kind is Notify.LOSSES:
+            means = "It is Crashed, and nothing starts it again."
+        why = f"Why: {one_line(self.why, TEXT_LENGTH)}"
+        url = f"The run: {ui_url}/runs/flow-run/{self.flow_run_id}"
+        return f"{self.title}\n{means}\n\n{why}\n\n{url}\n"
 
 
 def notification_of(
@@ -90,12 +80,6 @@ def notification_of(
     return Notification(Notify.LOSSES, run.id, run.name, why)
 
 
-def is_annotated(record: RunRecord, key: str) -> bool:
-    """Whether the outcome of that task, or of what stands for one, is annotated on the run."""
-    noted, failed = record.interruptions.get(key), record.failed_starts.get(key)
-    return bool((noted and noted.outcome_annotated) or (failed and failed.annotated))
-
-
 def subject_line(stage: str, what: str) -> str:
     """Return text as the subject of a message."""
     line = one_line(f"prefect-spot {one_line(stage)}: {what}", 2 * SUBJECT_LENGTH)
@@ -114,8 +98,8 @@ def ui_url_of(api_url: str) -> str:
 def _is_move(key: str, record: RunRecord) -> bool:
     """Whether the rerun left Spot as the first; a guard may have had it leave before its start."""
     interruptions, failed = record.interruptions.items(), record.failed_starts.items()
-    left = [(i.recorded_at or _LONG_AGO, of) for of, i in interruptions if _leaves(i, i.rerun_on)]
-    left += [(f.recorded_at or _LONG_AGO, of) for of, f in failed if _leaves(f, f.retry_on)]
+    left = [(i.recorded_at or LONG_AGO, of) for of, i in interruptions if _leaves(i, i.rerun_on)]
+    left += [(f.recorded_at or LONG_AGO, of) for of, f in failed if _leaves(f, f.retry_on)]
     return record.moved is None and bool(left) and min(left)[1] == key
 
 
