@@ -219,7 +219,8 @@ def _reason(task: Task) -> str:
 def _log(context: Context, task: Task, definition: str) -> tuple[tuple[str, ...], str]:
     """The last lines, and why there are none. Raises botocore's errors."""
     described = context.aws.client("ecs").describe_task_definition(taskDefinition=definition)
-    container = described["taskDefinition"]["containerDefinitions"][0]
+    containers = described["taskDefinition"]["containerDefinitions"]
+    container = next((c for c in containers if c["name"] == "prefect"), containers[0])
     options: Mapping[str, str] = (container.get("logConfiguration") or {}).get("options") or {}
     group, prefix = options.get("awslogs-group"), options.get("awslogs-stream-prefix")
     if not (group and prefix):
