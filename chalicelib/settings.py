@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from chalicelib import setting_forms as forms
-from chalicelib.core.model.policy import Mode, Policy, SpotRetries
-from chalicelib.core.model.pricing import Rates
+from chalicelib.core.model.policy import Mode, Notify, Policy, SpotRetries
+from chalicelib.core.model.pricing import ARCHITECTURES, Rates
 from chalicelib.errors import SettingError
 
 FUNCTIONS: Final = ("react", "meter", "sweep", "provision")
@@ -155,6 +155,9 @@ class Settings:
     use_spot: bool = _row(
         "true", forms.FLAG, "`false`: a plain Fargate cluster, and flows on FARGATE"
     )
+    architecture: str = _row(
+        "x86_64", forms.one_of(ARCHITECTURES), "of worker and flows ([more](provisioning.md#arm64))"
+    )
     spot_weight: int = _row(
         "3",
         forms.whole_number(0, 1_000),
@@ -167,6 +170,13 @@ class Settings:
     )
     alarm_email: str = _row(
         "", forms.EMAIL, "subscribed to the alarm topic; AWS asks it to confirm"
+    )
+    notify: Notify = _row(
+        "losses",
+        forms.one_of(Notify),
+        "[messages](operations.md#messages) to that topic: of runs that are lost (their task died"
+        " or never started, and nothing starts them again), of moves to on-demand, of both or none",
+        "",
     )
     worker_image: str = _row(
         "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.9.1",

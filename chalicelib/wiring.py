@@ -25,7 +25,7 @@ from chalicelib.adapters.credentials import PrefectAuthorization
 from chalicelib.adapters.not_before import NotBefore
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
-from chalicelib.adapters.records import RunTable
+from chalicelib.adapters.records import Items, RunTable
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.pricing import Rates, rates_of
 from chalicelib.core.ports import Context
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
+    from chalicelib.adapters.notices import TopicNotices
     from chalicelib.functions.provision import ProvisionContext
 
 CALLS_AT_ONCE: Final = 6
@@ -62,6 +63,10 @@ AWS_CONFIG: Final = Config(
 )
 """For what is asked at each event: botocore makes up its user agent anew for each call, and checks
 arguments that the service checks as well."""
+SNS_CONFIG: Final = Config(
+    connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2, "mode": "standard"}
+)
+"""A message must not keep a rescue: in a VPC, there may be no way to SNS."""
 LEASE_MARGIN: Final = timedelta(seconds=5)
 """A lease outlives its invocation by this, and ends well before Lambda's first retry at 60 s."""
 PAUSE_KEPT_SECONDS: Final = 10
@@ -170,6 +175,7 @@ def context_of(
             chosen.stage, chosen.work_pool, by_deployment=chosen.deployment_metrics
         ).measure,
         paused=lambda: _pause_at(int(time.time() // PAUSE_KEPT_SECONDS)),
+        notify=lambda notification: _notices(tuple(arn[:5])).publish(notification),
     )
 
 
@@ -200,6 +206,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             pool_template=infra.load("base-job-template.json"),
             functions=(names := function_names(chosen.stage)),
             ends_runs=chosen.mode.ends_runs,
+            architecture=chosen.architecture,
             log_retention_days=chosen.log_retention_days,
             concurrency=dict(zip(names, (chosen.react_concurrency, 0, 1, 0), strict=True)),
             roles_arn=f"arn:{of_function[1]}:iam::{of_function[4]}:role/",
@@ -326,6 +333,25 @@ def _bills_in_time() -> "BillTable":
     # At most 2 s and one attempt for each of a fact's few requests.
     once = Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1})
     return BillTable(boto3.client("dynamodb", config=AWS_CONFIG.merge(once)), settings().stack_name)
+
+
+@cache
+def _notices(of_function: tuple[str, ...]) -> "TopicNotices":
+    """Return what sends messages; `of_function`: the ARN's beginning, up to the account."""
+    from chalicelib.adapters.notices import TopicNotices  # few events need it
+    from chalicelib.core.rescue.notification import ui_url_of
+
+    chosen, (_, partition, _, region, account) = settings(), of_function
+    config = AWS_CONFIG.merge(SNS_CONFIG)
+    return TopicNotices(
+        boto3.client("sns", config=config),
+        Items(_dynamodb(), chosen.stack_name, time.sleep),
+        f"arn:{partition}:sns:{region}:{account}:{chosen.stack_name}-alarms",
+        chosen.stage,
+        ui_url_of(chosen.prefect_api_url),
+        chosen.notify,
+        _now,
+    )
 
 
 @cache

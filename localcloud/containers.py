@@ -35,6 +35,7 @@ class ContainerPlan:
     """Name of the task role, whose credentials the container's AWS clients have."""
     health_check: Mapping[str, Any] | None = None
     """As in the task definition, seconds; its command is one by CMD."""
+    architecture: str = "x86_64"
     log_options: Mapping[str, str] = field(default_factory=dict)
     """Of the awslogs driver; empty for another, or none."""
 
@@ -68,6 +69,7 @@ def plan_container(definition: TaskDefinition, overrides: Mapping[str, Any]) -> 
         memory=str(overrides.get("memory") or definition.memory or container.get("memory") or 512),
         role=role.rpartition("/")[2],
         health_check=container.get("healthCheck"),
+        architecture=(definition.runtime_platform or {}).get("cpuArchitecture", "X86_64").lower(),
         log_options=log["options"] if log.get("logDriver") == "awslogs" else {},
     )
 
@@ -101,7 +103,7 @@ def new_description(task: Task, plan: ContainerPlan, capacity: str, now: datetim
     }
     description: Description = {
         "attachments": task.attachments,
-        "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
+        "attributes": [{"name": "ecs.cpu-architecture", "value": plan.architecture}],
         "availabilityZone": f"{task.region_name}a",
         "clusterArn": task.cluster_arn,
         "containers": [container],

@@ -79,7 +79,7 @@ NAMING: Final = (
     *("TableName", "RequestItems", "TransactItems", "Name", "QueueUrl", "QueueName", "StackName"),
     *("RoleName", "Role", "Rule", "logGroupName", "cluster", "clusters", "tasks", "task"),
     *("services", "service", "taskDefinition", "family", "taskRoleArn", "executionRoleArn"),
-    *("AWSServiceName", "logStreamName"),
+    *("AWSServiceName", "logStreamName", "TopicArn"),
 )
 
 _hooks: EcsHooks | None = None

@@ -78,6 +78,7 @@ VALUES: Mapping[str, Any] = {
     "SubnetIds": ("subnet-11111111", "subnet-22222222"),
     "SecurityGroupIds": ("sg-11111111",),
     "AssignPublicIp": "ENABLED",
+    "CpuArchitecture": "X86_64",
     "ApiKeyParameterArn": PARAMETER_ARN,
     "AuthStringParameterArn": "",
 }

@@ -15,6 +15,7 @@ from chalicelib.core.model.pricing import seconds_between
 from chalicelib.core.money.bill import Bill
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.failed_start import refused_by_spot
+from chalicelib.core.rescue.orphans import is_annotated
 
 NAMESPACE: Final = "PrefectSpot"
 
@@ -78,27 +79,22 @@ def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: De
     if noted is not None and noted.cause == Cause.DRILL:
         return {}
     # A rerun may be looked at again, and a crash be decided again; each is annotated once.
-    is_annotated = _is_annotated(after, key) and not _is_annotated(before, key)
-    is_rerun = decision.verdict is Verdict.FINISH_RERUN and is_annotated
+    annotated_now = is_annotated(after, key) and not is_annotated(before, key)
+    is_rerun = decision.verdict is Verdict.FINISH_RERUN and annotated_now
     is_failed_start = failed is not None and not refused_by_spot(failed)
     rerun_on = after.next_capacity if is_rerun and not is_failed_start else ""
     happened = {
         Metric.SPOT_INTERRUPTIONS: _is_shown(after, key) and not _is_shown(before, key),
-        Metric.FAILED_STARTS: is_failed_start and is_annotated,
+        Metric.FAILED_STARTS: is_failed_start and annotated_now,
         Metric.SPOT_RERUNS: rerun_on == FARGATE_SPOT,
         Metric.ON_DEMAND_RERUNS: rerun_on == FARGATE,
-        Metric.NOT_RERUN: decision.verdict is Verdict.MARK_CRASHED and is_annotated,
+        Metric.NOT_RERUN: decision.verdict is Verdict.MARK_CRASHED and annotated_now,
     }
     values = {metric: Decimal(1) for metric, is_so in happened.items() if is_so}
     exited_at = noted.exited_at if noted else None
     if is_rerun and exited_at is not None and decision.due_at is not None:
         values[Metric.REACTION_SECONDS] = seconds_between(exited_at, decision.due_at)
     return values
-
-
-def _is_annotated(record: RunRecord, key: str) -> bool:
-    noted, failed = record.interruptions.get(key), record.failed_starts.get(key)
-    return bool((noted and noted.outcome_annotated) or (failed and failed.annotated))
 
 
 def _is_shown(record: RunRecord, key: str) -> bool:

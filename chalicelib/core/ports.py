@@ -27,6 +27,7 @@ from chalicelib.core.model.flow_run import (
 from chalicelib.core.model.policy import Pause, Policy
 from chalicelib.core.model.sweeping import SweepNotes, UnreadRun
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
+from chalicelib.core.rescue.notification import Notification
 
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
     from chalicelib.core.metrics import Measured
@@ -247,6 +248,9 @@ class Log(Protocol):
     def info(self, msg: object, **keys: Any) -> None:
         """Log a line."""
 
+    def warning(self, msg: object, **keys: Any) -> None:
+        """Log a line at level WARNING."""
+
     def exception(self, msg: object, **keys: Any) -> None:
         """Log a line with the present exception."""
 
@@ -262,7 +266,7 @@ class Context:
     failure. `with_timeout` makes a Prefect that gives up after so many seconds; `bills_in_time`
     gives up each request after two. `pause` waits so many seconds; `seconds_left` of the
     invocation. `measure` hands on values for CloudWatch. `paused` returns the stage's pause, as it
-    was ten seconds ago at most.
+    was ten seconds ago at most. `notify` sends a message.
     """
 
     prefect: Prefect
@@ -286,6 +290,7 @@ class Context:
     gather: Callable[[Sequence[Callable[[], Any]]], list[Any]]
     measure: "Callable[[Measured], None]"
     paused: Callable[[], Pause | None]
+    notify: Callable[[Notification], None] = lambda _: None
 
     @property
     def scope(self) -> tuple[tuple[str, ...], str, str]:

@@ -17,6 +17,7 @@ from chalicelib.core.model.flow_run import FlowRun, Moved, RunChange, RunRecord,
 from chalicelib.core.model.policy import (
     ON_DEMAND_TAG,
     Mode,
+    Notify,
     has_deadline_tag,
     is_on_demand,
     on_demand_variables,
@@ -28,9 +29,10 @@ from chalicelib.core.policies.deadline import deadline_of, deadline_opinion
 from chalicelib.core.policies.facts import GoOnDemand, Guard, Missing, PreviousRuns, Progress
 from chalicelib.core.ports import Context
 from chalicelib.core.rescue.annotation import annotation_of_move
+from chalicelib.core.rescue.notification import Notification
 from chalicelib.errors import PrefectRejectedError, concerns_all
+from chalicelib.functions.annotating import annotate, notify
 from chalicelib.functions.policy_facts import SECONDS_FOR_FACTS, read_previous_runs
-from chalicelib.functions.rescue import annotate
 
 MOVED: Final = "on-demand-before-start"
 """What a sweep counts it as."""
@@ -129,6 +131,9 @@ def _move(context: Context, run: FlowRun, moved: Moved) -> bool:
             context.prefect.change_run(run.id, change)
         moved = record.moved or moved
         annotate(context, annotation_of_move(fresh, moved, mode, context.now()))
+        if mode is not Mode.OBSERVE:
+            why = f"{moved.guard}: {moved.reason}"
+            notify(context, fresh, Notification(Notify.MOVES, run.id, run.name, why))
         context.log.info(
             "decided",
             decision=MOVED,

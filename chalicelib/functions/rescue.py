@@ -26,14 +26,16 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
-from chalicelib.core.ports import Context, Prefect, Undescribed
+from chalicelib.core.ports import Context, Undescribed
 from chalicelib.core.rescue import actions
 from chalicelib.core.rescue.actions import Decision, Verdict
 from chalicelib.core.rescue.attempt import is_late, is_of_attempt
 from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
+from chalicelib.core.rescue.notification import notification_of
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
+from chalicelib.functions.annotating import annotate, notify
 from chalicelib.functions.run_tasks import NO_ARN, elsewhere, left_alive
 
 AT_ONCE: Final = 100  # task runs that are ended together
@@ -65,28 +67,14 @@ def rescue(
         # handler looks too early, finds the run unchanged, and proposes once more.
         if not handling.outcome_unknown:
             with suppress(errors.PrefectSpotError):
+                _notify(context, handling, record, handling.decided)
                 context.records.release(handling.record)
                 _measure(context, handling, record, handling.decided)
         raise
+    _notify(context, handling, record, decision)
     context.records.release(handling.record)
     _measure(context, handling, record, decision)
     return decision
-
-
-def annotate(context: Context, annotation: actions.Annotation) -> None:
-    """Add an annotation to its run. Raises PrefectSpotError when some of it failed."""
-    prefect, run_id = context.prefect, annotation.log.flow_run_id
-    calls = [
-        partial(prefect.write_log, annotation.log),
-        partial(prefect.write_artifact, annotation.artifact),
-    ]
-    if annotation.events:
-        calls.append(partial(prefect.emit_events, annotation.events))
-    if annotation.labels is not None:
-        calls.append(partial(prefect.add_labels, run_id, annotation.labels))
-    if annotation.tags:
-        calls.append(partial(_add_tags, prefect, run_id, annotation.tags))
-    context.gather(calls)
 
 
 def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float]) -> RunRecord:
@@ -109,7 +97,8 @@ class _Handling:
     newer_task: bool | None = None
     rejection: str = ""
     decided: Decision = UNDECIDED
-    deployment_id: UUID | None = None
+    run: FlowRun | None = None
+    ended: bool = False
     facts: PolicyFacts | Missing | None = None
 
     @property
@@ -123,7 +112,7 @@ class _Handling:
         if found is None:
             return None
         run, history = found
-        self.deployment_id = run.deployment_id
+        self.run = run
         if self.newer_task is None and self.swept is not None:
             self.newer_task = run.state.id != self.swept
         elif self.newer_task is None and isinstance(subject, Task):
@@ -201,7 +190,8 @@ class _Handling:
                 return False
             case actions.End(state, message, transition_id):
                 ended = ProposedState(state, state.value.capitalize(), message, transition_id)
-                return self.propose(ended)
+                self.ended = self.propose(ended)
+                return self.ended
             case actions.Annotate(annotation, record):
                 self.annotate(annotation, record)
             case _:
@@ -306,22 +296,26 @@ def _has_other_task(context: Context, found: _Found, task: Task) -> bool:
     return last_seen is None or context.now() - last_seen > FORGOTTEN_AFTER
 
 
+def _notify(context: Context, handling: _Handling, before: RunRecord, decision: Decision) -> None:
+    """Send the message about what happened, if any: before it is on record that it is annotated."""
+    if (run := handling.run) is None:
+        return
+    subject, after, mode = handling.subject, handling.record, context.policy.mode
+    ended = handling.ended
+    found = notification_of(subject, run, before, after, decision, mode, ended=ended)
+    if found is not None:
+        notify(context, run, found)
+
+
 def _measure(context: Context, handling: _Handling, before: RunRecord, decision: Decision) -> None:
     """Count it for CloudWatch. The rescue has happened: nothing here may make it look undone."""
     values = values_of_rescue(handling.subject.arn, before, handling.record, decision)
     deployment = ""
     with suppress(errors.PrefectSpotError):
-        if values and handling.deployment_id is not None:
-            deployment = context.prefect.read_deployment_name(handling.deployment_id)
+        if values and handling.run and handling.run.deployment_id is not None:
+            deployment = context.prefect.read_deployment_name(handling.run.deployment_id)
     context.measure(Measured(deployment, values))
 
 
 def _awaiting_retry(message: str, transition_id: UUID, at: datetime) -> ProposedState:
     return ProposedState(StateType.SCHEDULED, "AwaitingRetry", message, transition_id, at)
-
-
-def _add_tags(prefect: Prefect, flow_run_id: UUID, tags: Sequence[str]) -> None:
-    fresh = prefect.read_run(flow_run_id)
-    missing = [tag for tag in tags if fresh and tag not in fresh.tags]
-    if fresh and missing:
-        prefect.change_run(flow_run_id, RunChange(tags=(*fresh.tags, *missing)))

@@ -13,7 +13,15 @@ from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.errors import explain
 from spotctl.output import Exit, Output, Row, State, csv_of_rows, exit_of, failed, table_of_rows
-from spotctl.status import deployments, handler, observers, prefect_side, provisioning, stack
+from spotctl.status import (
+    deployments,
+    handler,
+    observers,
+    prefect_side,
+    provisioning,
+    stack,
+    stopped,
+)
 
 T = TypeVar("T")
 
@@ -35,6 +43,7 @@ def status(context: Context) -> list[Row]:
             if isinstance(in_prefect, Row)
             else _rows("Prefect", lambda: prefect_side.rows(in_prefect, project))
         ),
+        *_rows("flows", lambda: stopped.rows_of_flows(context)),
         *_rows("other observers", lambda: observers.rows(observers.read(context), mode)),
     ]
     if pool and pool.type == "ecs" and not isinstance(in_prefect, Row):

@@ -1,7 +1,7 @@
 """Deployments whose runs would not be rescued well, and why: each may override the template."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -18,6 +18,7 @@ from chalicelib.core.model.policy import (
 )
 from chalicelib.core.policies.deadline import deadline_of
 from chalicelib.core.policies.facts import Missing
+from chalicelib.core.provision import pool_template
 from chalicelib.core.provision.images import (
     CLEAN_STOP_SINCE,
     Version,
@@ -38,7 +39,7 @@ from spotctl.status.prefect_side import (
     STOP_TIMEOUT_SECONDS,
     FlowContainer,
     container_of,
-    default_of,
+    defaults_of,
 )
 
 Flaw = tuple[str, str]
@@ -83,7 +84,10 @@ def rows(found: Found, project: Project) -> list[Row]:
         return [ok("deployments", "there are none in the work pool")]
     judged = []
     for deployment in sorted(found.deployments, key=lambda deployment: deployment.name):
-        if flaws := _flaws_of(deployment, found, project.settings):
+        flaws = _flaws_of(deployment, found, project.settings)
+        if not project.is_rescue_only:
+            flaws += _architecture_flaws(deployment, found, project.settings.architecture)
+        if flaws:
             what = "; ".join(flaw for flaw, _ in flaws)
             steps = "; ".join(dict.fromkeys(step for _, step in flaws))
             judged.append(warning(f"deployment {deployment.name}", what, steps))
@@ -104,9 +108,7 @@ def _flaws_of(deployment: Deployment, found: Found, settings: Settings) -> list[
 
 def _effective_variables(deployment: Deployment, template: Mapping[str, Any]) -> dict[str, Any]:
     """The job variables of the deployment's runs: its own, over the pool's defaults."""
-    properties = (template.get("variables") or {}).get("properties") or {}
-    defaults = {name: default_of(template, name) for name in properties}
-    return {**defaults, **deployment.job_variables}
+    return {**defaults_of(template), **deployment.job_variables}
 
 
 def _capacity_flaws(variables: Mapping[str, Any], clusters: Sequence[str]) -> Iterator[Flaw]:
@@ -152,6 +154,18 @@ def _container_flaws(
         yield what, f"set {SIGTERM_BEHAVIOR}={RELINQUISH} in {name}"
 
 
+def _architecture_flaws(deployment: Deployment, found: Found, wanted: str) -> Iterator[Flaw]:
+    variables = _effective_variables(deployment, found.template)
+    architecture = pool_template.architecture_of(found.template, variables)
+    step = "remove its cpu_architecture, unless its image is built for that"
+    if name := variables.get("task_definition_arn"):
+        own = found.definitions.get(str(name))
+        architecture = own.architecture if own else wanted
+        step = f"correct runtimePlatform in {name}, unless its image is built for that"
+    if architecture != wanted:
+        yield f"it runs on {architecture}, and ARCHITECTURE is {wanted}", step
+
+
 def _image_flaws(image: str, server: Version) -> Iterator[Flaw]:
     version = prefect_in(image)
     if is_newer(CLEAN_STOP_SINCE, version):
@@ -185,6 +199,9 @@ def _definition(ecs: Any, name: str) -> FlowContainer | None:
         if error.response["Error"]["Code"] in ("ClientException", "InvalidParameterException"):
             return None
         raise
-    containers = answer["taskDefinition"]["containerDefinitions"]
+    definition = answer["taskDefinition"]
+    containers = definition["containerDefinitions"]
     named = [container for container in containers if container.get("name") == "prefect"]
-    return container_of((named or containers)[0])
+    platform = definition.get("runtimePlatform") or {}
+    architecture = str(platform.get("cpuArchitecture") or "X86_64").lower()
+    return replace(container_of((named or containers)[0]), architecture=architecture)

@@ -16,7 +16,7 @@ from chalicelib.core.provision.images import (
     version_of,
     worker_flaw,
 )
-from chalicelib.core.provision.pool_template import fixed_capacity
+from chalicelib.core.provision.pool_template import architecture_of, fixed_capacity
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.output import DEPLOY, Row, failed, ok, warning
@@ -62,11 +62,13 @@ class Found:
 class FlowContainer:
     """The container that runs a flow. `stop_timeout` is in seconds, None where it is not set.
 
-    `relinquishes`: its environment makes Prefect relinquish the run on SIGTERM.
+    `relinquishes`: its environment makes Prefect relinquish the run on SIGTERM. `architecture`: of
+    its task, x86_64 or arm64.
     """
 
     stop_timeout: int | None
     relinquishes: bool
+    architecture: str = "x86_64"
 
 
 def read(context: Context) -> Found:
@@ -92,6 +94,12 @@ def container_of(container: Mapping[str, Any]) -> FlowContainer:
     )
 
 
+def defaults_of(template: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of all variables of a base job template, by name."""
+    properties = (template.get("variables") or {}).get("properties") or {}
+    return {name: default_of(template, name) for name in properties}
+
+
 def default_of(template: Mapping[str, Any], variable: str) -> Any:
     """Return a variable's default in a base job template, None where it has none."""
     properties = (template.get("variables") or {}).get("properties") or {}
@@ -108,7 +116,10 @@ def rows(found: Found, project: Project) -> list[Row]:
     judged.append(ok("Prefect from here", f"{version} at {project.settings.prefect_api_url}"))
     judged.append(_pool_row(found.pool, project))
     if found.pool is not None:
-        complete = ok("pool: template", "Spot, stopTimeout and SIGTERM behaviour fit MODE")
+        template = found.pool.template
+        architecture = architecture_of(template, defaults_of(template))
+        fits = f"{architecture}; Spot, stopTimeout and SIGTERM behaviour fit MODE"
+        complete = ok("pool: template", fits)
         judged += list(_template_rows(found.pool.template, project)) or [complete]
         judged += [_worker_row(found), *_version_rows(found, project)]
     return judged
@@ -173,6 +184,11 @@ def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Ro
         what = "interrupted flows are rescued from Running or Crashed, not from a clean stop"
         step = f"{fix}: set {SIGTERM_BEHAVIOR}={RELINQUISH} in the container's environment"
         yield warning("pool: SIGTERM behaviour", what, step)
+    wanted, found = project.settings.architecture, architecture_of(template, defaults_of(template))
+    if found != wanted and not project.is_rescue_only:
+        what = f"flows run on {found}, and ARCHITECTURE is {wanted}: an image for one fails there"
+        step = "remove runtimePlatform from the template's task definition, then spotctl deploy"
+        yield warning("pool: architecture", what, step)
     if project.settings.use_spot and default != FARGATE_SPOT:
         what = f"flows run on {default or 'no launch type'} by default"
         step = f"{fix}: set {FARGATE_SPOT} as the default of launch_type"

@@ -112,8 +112,10 @@ def _rates_row(region: str, project: Project) -> Row:
         return failed("rates", f"RATES contradict the shipped rates: {error}", "correct RATES")
     spot = {r.architecture: r for r in rates if (r.region, r.capacity) == (region, FARGATE_SPOT)}
     known = "; ".join(f"{name}: {rate.source}" for name, rate in spot.items())
-    what = f"Spot in {region}: {known or 'none, so tasks are counted without amounts'}"
-    if spot and not any(rate.is_assumed for rate in spot.values()):
+    what = f"Spot in {region}: {known or 'none'}"
+    if settings.architecture not in spot:
+        what += f"; none for {settings.architecture}, so tasks are counted without amounts"
+    elif not any(rate.is_assumed for rate in spot.values()):
         return ok("rates", what)
     return warning("rates", what, "set RATES, or have `make prices` read the published ones")
 

@@ -1,11 +1,14 @@
 """Why the Prefect worker does not run: its newest stopped task, and the last lines of its log.
 
+Also flows' tasks whose image is for another CPU architecture, which ECS itself does not say.
+
 ECS keeps a stopped task for about an hour (ECS API reference, ListTasks). Its lines are in the
 stack's log group, which goes with the stack when a creation is rolled back.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -14,7 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.core.model.ecs_task import Task, parse_task
 from chalicelib.core.model.text import one_line
-from chalicelib.core.rescue.start_failures import UNRECOGNISED, start_failure_of
+from chalicelib.core.rescue.orphans import exited_at_once
+from chalicelib.core.rescue.start_failures import ARCHITECTURE, UNRECOGNISED, start_failure_of
 from spotctl.context import Context
 from spotctl.errors import explain
 from spotctl.output import Row, failed, warning
@@ -31,6 +35,8 @@ _READ: Final = 25
 """Events of the log that are read: some say nothing, such as a traceback's markers."""
 _DESCRIBED_AT_ONCE: Final = 100
 """Tasks that DescribeTasks takes."""
+_LOOKED_AT: Final = 5
+"""Logs of flows' tasks that are read, of those that exited at once."""
 _CORRECT: Final = "correct what it names: ECS starts the worker again by itself"
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -90,6 +96,8 @@ def read(context: Context) -> Stopped | None:
         return Stopped(f"{reason}; no log, since its container never started", next_step, age)
     try:
         log, missing = _log(context, task, definition)
+        if exited_at_once(task) and _is_of_another_architecture(log):
+            next_step = ARCHITECTURE.remedy
     except (BotoCoreError, ClientError) as error:
         what, next_step = explain(error)
         log, missing = (), f"its log was not read: {what}"
@@ -111,6 +119,26 @@ def rows(found: Stopped | None, *, runs: bool, is_steady: bool) -> list[Row]:
     if found.log:
         judged.append(row("worker: log", " | ".join(found.log), _CORRECT))
     return judged
+
+
+def rows_of_flows(context: Context) -> list[Row]:
+    """Return a row for the newest flow's task whose image is for another CPU architecture.
+
+    Raises nothing of botocore's: what AWS refuses is a row.
+    """
+    part = "flows: image"
+    try:
+        for task, described in _suspects(context):
+            said = f"{task.stopped_reason} {task.container_reason}"
+            if start_failure_of(said).what == ARCHITECTURE.what or _is_of_another_architecture(
+                _log(context, task, described["taskDefinitionArn"])[0]
+            ):
+                what = f"of run {task.flow_run_id}: {ARCHITECTURE.what}, {task.architecture}"
+                return [warning(part, what, ARCHITECTURE.remedy)]
+    except (BotoCoreError, ClientError) as error:
+        what, next_step = explain(error)
+        return [warning(part, f"flows' stopped tasks were not read: {what}", next_step)]
+    return []
 
 
 def last_lines(messages: Iterable[str]) -> tuple[str, ...]:
@@ -136,18 +164,41 @@ def _newest(ecs: Any, context: Context) -> tuple[Task, str] | None:
     """The newest failed task, and its task definition's ARN."""
     project = context.project
     cluster, family = project.settings.ecs_clusters[0], f"{project.stack}-worker"
-    pages = ecs.get_paginator("list_tasks").paginate(
-        cluster=cluster, family=family, desiredStatus="STOPPED"
-    )
+    for task, described in _stopped(ecs, cluster, family=family):
+        if _has_failed(task):
+            return task, described["taskDefinitionArn"]
+    return None
+
+
+def _suspects(context: Context) -> list[tuple[Task, Mapping[str, Any]]]:
+    """Flows' tasks, a few, the newest first, whose image may be for another architecture."""
+    ecs, found = context.aws.client("ecs"), []
+    for cluster in context.project.settings.ecs_clusters:
+        with suppress(ecs.exceptions.ClusterNotFoundException):
+            found += _stopped(ecs, cluster)
+    return [
+        (task, described)
+        for task, described in found
+        if task.flow_run_id and (exited_at_once(task) or task.started_at is None)
+    ][:_LOOKED_AT]
+
+
+def _stopped(ecs: Any, cluster: str, **of: str) -> list[tuple[Task, Mapping[str, Any]]]:
+    """A cluster's stopped tasks, the newest first. Raises botocore's errors."""
+    pages = ecs.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus="STOPPED", **of)
     arns = [arn for page in pages for arn in page["taskArns"]]
     found = []
     for first in range(0, len(arns), _DESCRIBED_AT_ONCE):
         chunk = arns[first : first + _DESCRIBED_AT_ONCE]
         for described in ecs.describe_tasks(cluster=cluster, tasks=chunk)["tasks"]:
             task = parse_task(described)
-            if isinstance(task, Task) and task.created_at and _has_failed(task):
-                found.append((task.created_at, task, described["taskDefinitionArn"]))
-    return max(found, key=lambda each: each[0])[1:] if found else None
+            if isinstance(task, Task) and task.created_at:
+                found.append((task.created_at, task, described))
+    return [each[1:] for each in sorted(found, key=lambda each: each[0], reverse=True)]
+
+
+def _is_of_another_architecture(log: Iterable[str]) -> bool:
+    return any(re.search(ARCHITECTURE.signs, line) for line in log)
 
 
 def _has_failed(task: Task) -> bool:
@@ -168,7 +219,8 @@ def _reason(task: Task) -> str:
 def _log(context: Context, task: Task, definition: str) -> tuple[tuple[str, ...], str]:
     """The last lines, and why there are none. Raises botocore's errors."""
     described = context.aws.client("ecs").describe_task_definition(taskDefinition=definition)
-    container = described["taskDefinition"]["containerDefinitions"][0]
+    containers = described["taskDefinition"]["containerDefinitions"]
+    container = next((c for c in containers if c["name"] == "prefect"), containers[0])
     options: Mapping[str, str] = (container.get("logConfiguration") or {}).get("options") or {}
     group, prefix = options.get("awslogs-group"), options.get("awslogs-stream-prefix")
     if not (group and prefix):

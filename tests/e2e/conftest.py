@@ -9,14 +9,14 @@ import pytest
 
 from localcloud.cloud import Options
 from localcloud.fargate import Timings
-from tests.e2e.scenario import Stage, set_up
+from tests.e2e.scenario import Stage, set_up, subscribe_mailbox
 from tests.e2e.stories import Stories, pytest_runtest_makereport, stage, stories, stories_of
 
 __all__ = ["pytest_runtest_makereport", "stage", "stories"]
 
 OPTIONS = Options(
     # Not a second less: a sweep must not be faster than a busy worker with any story's run.
-    settings={"SWEEP_GRACE_SECONDS": "30", "DEPLOYMENT_METRICS": "true"},
+    settings={"SWEEP_GRACE_SECONDS": "30", "DEPLOYMENT_METRICS": "true", "NOTIFY": "all"},
     # Time for the one handler before the next event comes: on Fargate it is half a minute.
     timings=Timings(deprovisioning_seconds=5),
     retry_scale=0.3,  # 18 and 36 s: a lease lives for the 20 s and 5 more
@@ -45,6 +45,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         set_up(OPTIONS, tmp_path_factory.mktemp("notes"), "e2e") as deployed,
         deployed.kept_sweeping(),
     ):
+        subscribe_mailbox(deployed.cloud)
         yield deployed
 
 

@@ -28,6 +28,7 @@ IDLE_SECONDS = 150
 """Lambda's two further tries of an event."""
 API_SECONDS = 1.0
 """Between two questions to Prefect: many stories ask one server."""
+MAILBOX = "mailbox"
 SWEEP_EVENT = {"source": "aws.events", "detail": {}}
 LINES = 15
 """Of each log, to look at when a test fails, each of at most `CHARACTERS`."""
@@ -262,6 +263,25 @@ class Run:
 
     def _life(self, task: str) -> ContainerLife:
         return next(life for life in self.containers() if life.task_arn == task)
+
+
+def subscribe_mailbox(cloud: Cloud) -> None:
+    """Have a queue subscribed to the alarm topic: what a person's mailbox gets."""
+    sqs = cloud.aws.client("sqs")
+    url = sqs.create_queue(QueueName=MAILBOX)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    topic = cloud.outputs["AlarmTopicArn"]
+    cloud.aws.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn["QueueArn"])
+
+
+def mailbox(cloud: Cloud) -> Iterator[dict[str, Any]]:
+    """Take out what it got."""
+    sqs = cloud.aws.client("sqs")
+    url = sqs.get_queue_url(QueueName=MAILBOX)["QueueUrl"]
+    while got := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        for message in got:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            yield json.loads(message["Body"])
 
 
 def event_of_no_run(**detail: str) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """What no event reported, repaired by the deployed `sweep`: real flows, worker and server."""
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import quantiles
 from typing import Any
 
+from chalicelib.core.model.ecs_task import FARGATE
 from localcloud.bootstrap import CLUSTER
 from localcloud.cloud import SWEEP
 from localcloud.events import drop
 from localcloud.fargate import REFUSED_CAPACITY
-from tests.e2e.scenario import Run, Stage, decisions
+from tests.e2e.scenario import Run, Stage, decisions, mailbox
 from tests.e2e.stories import Stories, story
 from tests.e2e.test_money import SIZE, bills_of, charged, price
 from tests.faults.ledger import FOLDER
@@ -129,6 +131,29 @@ def sweeps_since(stage: Stage, time: datetime) -> list[list[dict[str, Any]]]:
             begin = datetime.fromisoformat(max(times)) - timedelta(seconds=i.seconds)
             begun.append((begin, i.request_id, i.logs))
     return [decisions(logs) for begin, _, logs in sorted(begun) if begin > time]
+
+
+def test_people_get_a_message_about_the_lost_run_and_about_moves_to_on_demand(
+    stage: Stage, stopped_by_hand: Swept, refused: list[Run], everything_is_over: None
+) -> None:
+    """Of moves ten in five minutes at most, and one that there are more."""
+    lost, moved = [], set()
+    for message in mailbox(stage.cloud):
+        found = re.search(r"The run: http://127.0.0.1:\d+/runs/flow-run/(\S+)", message["Message"])
+        if not found:
+            assert message["Subject"] == "prefect-spot dev: more runs moved to on-demand"
+        elif "run lost" in message["Subject"]:
+            lost.append(found[1])
+        else:
+            moved.add(found[1])
+    assert lost == [stopped_by_hand.run.id]
+    lives = stage.cloud.fargate.ledger()
+    on_demand = {
+        life.flow_run_id for life in lives if life.flow_run_id and life.capacity == FARGATE
+    }
+    assert moved <= on_demand
+    assert {run.id for run in refused} <= on_demand
+    assert len(moved) >= min(10, len(on_demand))
 
 
 def test_no_sweep_moved_a_run_that_needed_none(

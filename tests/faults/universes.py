@@ -8,6 +8,7 @@ from uuid import UUID
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import StateType
+from chalicelib.core.model.policy import Notify
 from chalicelib.core.money.report import Counts
 from localcloud.oracle import Observation, Verdict, judge
 from localcloud.task_life import ContainerLife
@@ -120,6 +121,10 @@ class Life:
             ],
             "billed_in_full": self._is_billed_in_full(),
         }
+
+    def messages(self) -> set[Notify]:
+        """What messages were sent about."""
+        return {notification.kind for notification in self.universe.notified}
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,31 @@ def test_a_run_that_ended_otherwise_is_crashed_with_reason_and_remedy(
         assert part in run.state.message
 
 
+@pytest.mark.parametrize(
+    ("after", "code", "reports", "is_named"),
+    [(1, 1, False, True), (1, 255, False, True), (1, 255, True, False), (1, 2, False, False),
+     (9, 1, False, False)],
+    ids=["re:Post's code", "a newer runtime's", "it reported", "another code", "later"],
+)  # fmt: skip
+def test_an_image_for_another_architecture_is_named_where_the_container_exits_unheard(
+    universe: Universe, after: int, code: int, *, reports: bool, is_named: bool
+) -> None:
+    """ECS says nothing but the exit code then; the words are in the container's log."""
+    run, task = universe.running()
+    if not reports:
+        run.states[:] = [s for s in run.states if s.type is not StateType.RUNNING]
+    ended = task.started_at and task.started_at + timedelta(seconds=after)
+    exited: dict[str, Any] = {"stop_code": "EssentialContainerExited", "exit_code": code}
+    exited |= {"stopped_reason": "Essential container in task exited", "architecture": "arm64"}
+    universe.stops(task, execution_stopped_at=ended, **exited)
+    for _ in range(2):
+        universe.sweep()
+        assert run.state.type is StateType.CRASHED, "it is not started again"
+    said = "another CPU architecture than the task, arm64" in run.state.message
+    assert said is ("set ARCHITECTURE" in run.state.message) is is_named
+    assert f"exit code {code}" in run.state.message
+
+
 def test_a_run_that_a_late_observer_pended_has_the_ordinary_grace(universe: Universe) -> None:
     """Of the interrupted task's start: no worker has the run, and none will."""
     run, task = universe.running()

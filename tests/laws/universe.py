@@ -20,6 +20,7 @@ from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.report import Counts, DailySum
 from chalicelib.core.ports import Context, Log
 from chalicelib.core.rescue.actions import Decision
+from chalicelib.core.rescue.notification import Notification
 from chalicelib.errors import PrefectOutcomeUnknownError, PrefectSpotError, PrefectUnavailableError
 from chalicelib.functions.meter import MeterReport, meter
 from chalicelib.functions.react import react
@@ -85,6 +86,9 @@ class Lines:
 
     def info(self, msg: object, **keys: Any) -> None:
         self.lines.append((str(msg), keys))
+
+    def warning(self, msg: object, **keys: Any) -> None:
+        self.lines.append((str(msg), {**keys, "warning": True}))
 
     def exception(self, msg: object, **keys: Any) -> None:
         self.lines.append((str(msg), {**keys, "exception": True}))
@@ -157,6 +161,9 @@ class Universe:
     now: datetime = NOW
     tasks: dict[str, Task] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
+    notified: list[Notification] = field(default_factory=list)
+    no_topic: bool = False
+    """Whether no message can be sent."""
     log: Log = field(default_factory=Lines)
     stored: StoredRecords = field(default_factory=StoredRecords)
     bills: InMemoryBills = field(default_factory=InMemoryBills)
@@ -313,7 +320,14 @@ class Universe:
             gather=one_by_one,
             measure=self.measured.append,
             paused=records.read_pause,
+            notify=self.wire.around(self, "notices").notify,
         )
+
+    def notify(self, notification: Notification) -> None:
+        """The alarm topic."""
+        if self.no_topic:
+            raise failure_of("sns.publish", lost=False)
+        self.notified.append(notification)
 
     def handle(self, event: dict[str, Any], wire: Tripwire | None = None) -> Decision | None:
         """One handler answers one event; None when it raised, or was killed."""

@@ -50,6 +50,7 @@ class Cloud:
             cpu="512",
             memory="1024",
             containerDefinitions=[definition],
+            runtimePlatform={"cpuArchitecture": "ARM64"},
         )
         return str(answer["taskDefinition"]["taskDefinitionArn"])
 

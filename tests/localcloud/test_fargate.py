@@ -45,7 +45,7 @@ def test_description_has_the_fields_of_a_real_one_and_the_event_says_the_same(cl
         "memory": "1024",
         "launchType": "FARGATE",
         "capacityProviderName": "FARGATE_SPOT",
-        "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
+        "attributes": [{"name": "ecs.cpu-architecture", "value": "arm64"}],
         "startedBy": "a caller",
         "group": "family:flow",
         "platformVersion": "1.4.0",

@@ -160,6 +160,7 @@ OF_SERVICE: Final[Mapping[str, Callable[[Named, str], Sequence[str]]]] = {
     "lambda": of_lambda,
     "s3": of_s3,
     "iam": of_iam,
+    "sns": lambda named, _: [named["TopicArn"]],
     "ssm": lambda named, _: [arn("ssm", f"parameter/{named['Name'].removeprefix('/')}")],
     "sqs": lambda named, _: [
         arn("sqs", named.get("QueueName") or named["QueueUrl"].rpartition("/")[2])

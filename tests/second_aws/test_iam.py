@@ -146,7 +146,7 @@ def must_refuse(calls: Iterable[Call]) -> Iterator[Call]:
             yield replace(call, context={"ecs:cluster": arn("ecs", "cluster/other")})
         if call.action == "iam:PassRole":
             yield replace(call, context={"iam:PassedToService": "ec2.amazonaws.com"})
-        if call.action.startswith(("sqs:", "dynamodb:")):
+        if call.action.startswith(("sqs:", "dynamodb:", "sns:")):
             yield replace(call, resource=call.resource.replace(ACCOUNT, OTHER_ACCOUNT))
     yield from OBSERVERS
     yield from foreign()

@@ -37,6 +37,18 @@ OUR_CHANGES: dict[tuple[str | int, ...], Any] = {
     (*CONTAINER, "environment"): [
         {"name": "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "value": "relinquish"}
     ],
+    ("job_configuration", "task_definition", "runtimePlatform"): {
+        "cpuArchitecture": "{{ cpu_architecture }}",
+        "operatingSystemFamily": "LINUX",
+    },
+    ("variables", "properties", "cpu_architecture"): {
+        "default": "${CpuArchitecture}",
+        "description": "The CPU architecture that the image was built for. Not applied to a task"
+        " definition that is named by its ARN.",
+        "enum": ["X86_64", "ARM64"],
+        "title": "CPU Architecture",
+        "type": "string",
+    },
     **{
         ("variables", "properties", name, "default"): value
         for name, value in {
@@ -115,6 +127,21 @@ def test_worker_makes_a_fargate_task_of_it_whose_memory_is_the_containers() -> N
     assert made["secrets"] == [{"name": "PREFECT_API_KEY", "valueFrom": arn}]
 
 
+@pytest.mark.parametrize("architecture", ["X86_64", "ARM64"])
+@pytest.mark.parametrize("own", [{}, {"cpu_architecture": "ARM64"}], ids=["none", "its own"])
+def test_the_task_is_of_the_pools_architecture_or_the_deployments(
+    architecture: str, own: dict[str, str]
+) -> None:
+    values = {**VALUES, "CpuArchitecture": architecture}
+    template = dict(merged({}, infra.load("base-job-template.json"), values, "FARGATE_SPOT"))
+    _, definition = configured(own, template)
+    wanted = own.get("cpu_architecture", architecture)
+    assert definition["runtimePlatform"] == {
+        "cpuArchitecture": wanted,
+        "operatingSystemFamily": "LINUX",
+    }
+
+
 ON_SPOT = {"capacityProvider": "FARGATE_SPOT", "weight": 1}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -150,5 +177,5 @@ def test_a_moved_run_is_on_fargate_by_exactly_one_of_launch_type_and_strategy(
 
 def test_every_placeholder_is_an_output_of_the_stack_or_a_setting() -> None:
     asked = set(re.findall(r"\$\{(\w+)\}", json.dumps(infra.load("base-job-template.json"))))
-    settings = {"AssignPublicIp", "ApiKeyParameterArn", "AuthStringParameterArn"}
+    settings = {"CpuArchitecture", "AssignPublicIp", "ApiKeyParameterArn", "AuthStringParameterArn"}
     assert asked - settings < set(infra.load("stack.json")["Outputs"])

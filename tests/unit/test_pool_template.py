@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prefect_aws.workers import ECSWorker
 
-from chalicelib.core.provision.pool_template import filled, merged
+from chalicelib.core.provision.pool_template import architecture_of, filled, merged
 from tests.provisioning import (
     OUR_POOL_TEMPLATE,
     PARAMETER_ARN,
@@ -104,7 +104,7 @@ def test_a_pool_that_a_worker_created_first_becomes_ours() -> None:
     assert flow_of(template)["stopTimeout"] == 120
     assert flow_of(template)["environment"] == [SIGTERM]
     assert flow_of(template)["memory"] == "{{ memory }}"
-    assert set(defaults(template)) == set(defaults(theirs))
+    assert set(defaults(template)) == {*defaults(theirs), "cpu_architecture"}
 
 
 USERS_EDITS: dict[str, Edit] = {
@@ -116,7 +116,9 @@ USERS_EDITS: dict[str, Edit] = {
     "a line": put(JOB + "aws_credentials", "{{ credentials }}"),
     "a line that was shipped": put(JOB + "env", {"A": "b"}),
     "a line removed": put(JOB + "env", ...),
-    "a key of the task": put(TASK + "runtimePlatform", {"cpuArchitecture": "ARM64"}),
+    "a key of the task": put(TASK + "ephemeralStorage", {"sizeInGiB": 50}),
+    "a platform": put(TASK + "runtimePlatform", {"cpuArchitecture": "ARM64"}),
+    "an architecture": put(TASK + "runtimePlatform/cpuArchitecture", "ARM64"),
     "memory of the container": put(FLOW + "memory", 300),
     "an entry of the environment": put(FLOW + "environment", [SIGTERM, {"name": "A", "value": ""}]),
     "a sidecar in front": lambda t: t["job_configuration"]["task_definition"][
@@ -148,6 +150,10 @@ OURS: dict[str, Edit] = {
     "a line of ours removed": put(JOB + "network_configuration", ...),
     "the overrides removed": put(JOB + "task_run_request/overrides", ...),
     "the whole request removed": put(JOB + "task_run_request", ...),
+    "another architecture": put(VARIABLE + "cpu_architecture/default", "ARM64"),
+    "no architecture, as in older releases": lambda t: [
+        put(path, ...)(t) for path in (TASK + "runtimePlatform", VARIABLE + "cpu_architecture")
+    ],
     "another stop timeout": put(FLOW + "stopTimeout", 30),
     "another SIGTERM behaviour": put(FLOW + "environment", [{**SIGTERM, "value": "reschedule"}]),
     "no environment": put(FLOW + "environment", []),
@@ -162,6 +168,33 @@ def test_what_is_ours_is_restored(name: str) -> None:
     template = edited(OURS[name])
     assert template != OUR_POOL_TEMPLATE
     assert restored(template) == OUR_POOL_TEMPLATE
+
+
+@pytest.mark.parametrize("name", [*USERS_EDITS, *OURS])
+def test_another_architecture_changes_one_default_and_nothing_else(name: str) -> None:
+    current = restored(edited((USERS_EDITS | OURS)[name]))
+    arm = restored(current, {**VALUES, "CpuArchitecture": "ARM64"})
+    assert defaults(arm)["cpu_architecture"] == "ARM64"
+    assert restored(arm) == current
+    put(VARIABLE + "cpu_architecture/default", "X86_64")(arm)
+    assert arm == current
+
+
+@pytest.mark.parametrize(
+    ("edit", "variables", "architecture"),
+    [
+        (lambda _: None, {"cpu_architecture": "X86_64"}, "x86_64"),
+        (lambda _: None, {"cpu_architecture": "ARM64"}, "arm64"),
+        (USERS_EDITS["a platform"], {"cpu_architecture": "X86_64"}, "arm64"),
+        (put(TASK + "runtimePlatform", ...), {"cpu_architecture": "ARM64"}, "x86_64"),
+        (put(JOB + "task_definition", "odd"), {}, "x86_64"),
+    ],
+    ids=["ours", "a run's own", "the template's own", "none", "no task definition"],
+)
+def test_the_architecture_is_the_task_definitions_or_its_variables(
+    edit: Edit, variables: Json, architecture: str
+) -> None:
+    assert architecture_of(edited(edit), variables) == architecture
 
 
 @pytest.mark.parametrize("name", ["nothing", "ours", "a sidecar in front", "no containers"])

@@ -329,6 +329,12 @@ def test_a_change_of_mode_changes_the_pools_template_and_nothing_else_of_it(
     assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, wanted),))
 
 
+def test_another_architecture_changes_the_pools_template() -> None:
+    arm = merged({}, POOL_TEMPLATE, {**VALUES, "CpuArchitecture": "ARM64"}, "FARGATE_SPOT")
+    planned = plan(make_desired(architecture="arm64"), make_observed())
+    assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, arm),))
+
+
 NOT_OURS = {"Id": "mine", "Arn": "arn:aws:sqs:us-east-1:1:mine"}
 TWO_TARGETS = make_delivery(targets={"rule": (make_target(REACT), NOT_OURS)})
 NOT_DEPLOYED = make_delivery(targets={}, invoke_config=None)

@@ -113,6 +113,8 @@ def test_own_rates_are_read() -> None:
         ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("LOG_RETENTION_DAYS", "31", "30, 60, 90"),
         ("ALARM_EMAIL", "ops", "an e-mail address"),
+        ("ARCHITECTURE", "ARM64", "x86_64, arm64"),
+        ("NOTIFY", "yes", "moves, losses, all, none"),
     ],
 )
 def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, accepted: str) -> None:

@@ -32,7 +32,7 @@ def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
     ordinary = {"prefect_api_url": "http://prefect/api", "work_pool": "spot", "use_spot": True}
     ordinary |= {"ecs_clusters": ("prefect-spot-dev",), "mode": Mode.RESCUE}
     ordinary["worker_image"] = "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.8.8"
-    ordinary |= {"rates": {}, "assumed_spot_discount": Decimal("0.68")}
+    ordinary |= {"architecture": "x86_64", "rates": {}, "assumed_spot_discount": Decimal("0.68")}
     return SimpleNamespace(
         stack="prefect-spot-dev",
         failure_queue="failures",
@@ -43,6 +43,7 @@ def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
 
 PROJECT: Final = make_project()
 ON_DEMAND: Final = make_project(use_spot=False)
+ARM: Final = make_project(architecture="arm64")
 RESCUE_ONLY: Final = make_project(is_rescue_only=True)
 OBSERVE: Final = make_project(mode=Mode.OBSERVE)
 
@@ -155,6 +156,13 @@ def with_image(image: str | None) -> dict[str, Any]:
     return template
 
 
+def with_platform(architecture: str) -> dict[str, Any]:
+    template = make_template()
+    platform = {"cpuArchitecture": architecture}
+    template["job_configuration"]["task_definition"]["runtimePlatform"] = platform
+    return template
+
+
 def request_rows(**request: Any) -> list[Row]:
     """Judge a pool whose template asks ECS for this."""
     template = make_template()
@@ -204,6 +212,9 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
         rates_rows("sa-east-1", "sa-east-1/x86_64/FARGATE_SPOT=0.02/0.002"), "rates", OK, "RATES",
     ),
     "no rates": (rates_rows("mars-1"), "rates", WARNING, "without amounts"),
+    "no rates of the architecture": (
+        stack_rows(ARM, region="eu-central-1"), "rates", WARNING, "none for arm64, so tasks",
+    ),
     "contradicting rates": (
         rates_rows("us-east-1", "us-east-1/x86_64/FARGATE=0.01/0.001"), "rates", FAILED,
         "RATES contradict",
@@ -256,6 +267,17 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "paused": (pool_rows(is_paused=True), "work pool spot", FAILED, "paused"),
     "not ready": (pool_rows(status="NOT_READY"), "work pool spot", WARNING, "is online"),
     "no stopTimeout": (template_rows(stopTimeout=None), "pool: stopTimeout", WARNING, "30 s"),
+    "another architecture": (
+        prefect_rows(ARM), "pool: architecture", WARNING,
+        "flows run on x86_64, and ARCHITECTURE is arm64",
+    ),
+    "the same architecture": (
+        pool_rows(ARM, template=with_platform("ARM64")), "pool: template", OK,
+        "arm64; Spot",
+    ),
+    "an architecture in rescue-only": (
+        pool_rows(RESCUE_ONLY, template=with_platform("ARM64")), "pool: template", OK, "arm64",
+    ),
     "no SIGTERM": (template_rows(environment=[]), "pool: SIGTERM behaviour", WARNING, "rescued"),
     "SIGTERM, in observe": (
         prefect_rows(OBSERVE), "pool: SIGTERM behaviour", WARNING, "stays Running, and none ends",
@@ -410,15 +432,21 @@ def test_in_rescue_only_mode_the_users_own_parts_are_neither_expected_nor_deploy
 
 
 def deployment_rows(
-    *tags: str, mode: Mode = Mode.RESCUE, mine: dict[str, Any] | None = None, **variables: Any
+    *tags: str, mine: dict[str, Any] | None = None, project: Any = PROJECT, **variables: Any
 ) -> list[Row]:
-    """Judge one deployment with these job variables; `mine`: a container definition in ECS."""
+    """Judge one deployment with these job variables; `mine`: a container definition in ECS.
+
+    In it, `architecture` is that of its task definition.
+    """
+    given = dict(mine or {})
+    architecture = given.pop("architecture", "x86_64")
+    container = replace(prefect_side.container_of(given), architecture=architecture)
     found = deployments.Found(
         deployments=(Deployment(uuid4(), "etl/x", variables, tags),),
-        template=make_template(),
-        definitions={"mine": prefect_side.container_of(mine)} if mine is not None else {},
+        template=with_platform("{{ cpu_architecture }}"),
+        definitions={"mine": container} if mine is not None else {},
     )
-    return deployments.rows(found, make_project(mode=mode))
+    return deployments.rows(found, project)
 
 
 def with_definition(**container: Any) -> list[Row]:
@@ -426,11 +454,11 @@ def with_definition(**container: Any) -> list[Row]:
 
 
 def observed(**variables: Any) -> list[Row]:
-    return deployment_rows(mode=Mode.OBSERVE, **variables)
+    return deployment_rows(project=OBSERVE, **variables)
 
 
 def opted_in_by(*tags: str) -> list[Row]:
-    return deployment_rows(*tags, mode=Mode.OPT_IN)
+    return deployment_rows(*tags, project=make_project(mode=Mode.OPT_IN))
 
 
 SPOT_ALONE: Final = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
@@ -475,6 +503,19 @@ DEPLOYMENTS: Final[dict[str, tuple[list[Row], tuple[str, ...]]]] = {
             *("spot-deadline:soon", "spot-deadline:30m1h"),
         )
     },
+    "another architecture": (
+        deployment_rows(cpu_architecture="ARM64"),
+        ("it runs on arm64, and ARCHITECTURE is x86_64",),
+    ),
+    "its definition's architecture": (
+        with_definition(stopTimeout=120, environment=RELINQUISHES, architecture="arm64"),
+        ("it runs on arm64",),
+    ),
+    "the same architecture": (deployment_rows(cpu_architecture="ARM64", project=ARM), ()),
+    "an architecture in rescue-only": (
+        deployment_rows(cpu_architecture="ARM64", project=RESCUE_ONLY),
+        (),
+    ),
     "not opted in": (opted_in_by(), ("not tagged spot:rerun",)),
     "opted in": (opted_in_by("spot:rerun"), ()),
     "protected": (opted_in_by("spot:rerun", "spot:never-rerun"), ("is tagged spot:never-rerun",)),

@@ -185,6 +185,54 @@ def test_without_a_cluster_there_is_no_stopped_task(worker: Worker) -> None:
     assert stopped.read(worker.context()) is None
 
 
+RUN_ID: Final = str(uuid4())
+OF_A_FLOW: Final = {
+    **EXITED,
+    "startedAt": NOW - seconds(121),
+    "attributes": [{"name": "ecs.cpu-architecture", "value": "arm64"}],
+    "overrides": {
+        "containerOverrides": [
+            {"name": "worker", "environment": [{"name": "PREFECT__FLOW_RUN_ID", "value": RUN_ID}]}
+        ]
+    },
+}
+NO_PLATFORM: Final = "image Manifest does not contain descriptor matching platform 'linux/arm64'"
+
+
+@pytest.mark.parametrize(
+    ("described", "line", "is_shown"),
+    [
+        (OF_A_FLOW, "exec /usr/bin/tini: exec format error", True),
+        (OF_A_FLOW, "ModuleNotFoundError: No module named 'sales'", False),
+        ({**OF_A_FLOW, "startedAt": NOW - seconds(200)}, "git: exec format error", False),
+        ({**OF_A_FLOW, "overrides": {}}, "exec /usr/bin/tini: exec format error", False),
+        ({**OF_A_FLOW, **NO_IMAGE, "startedAt": None, "stoppedReason": NO_PLATFORM}, "-", True),
+        ({**OF_A_FLOW, **NO_IMAGE, "startedAt": None}, "-", False),
+    ],
+    ids=["by its log", "another line", "it ran", "no flow's", "by ECS's reason", "no image"],
+)
+def test_a_flow_image_for_another_architecture_is_recognised(
+    worker: Worker, described: dict[str, Any], line: str, *, is_shown: bool
+) -> None:
+    worker.print(
+        worker.stop({n: v for n, v in described.items() if v is not None}, family="flow"), line
+    )
+    worker.stop(EXITED)
+    rows = stopped.rows_of_flows(worker.context())
+    assert bool(rows) is is_shown
+    for row in rows:
+        assert row.found == (
+            f"of run {RUN_ID}: its image is for another CPU architecture than the task, arm64"
+        )
+        assert "ARCHITECTURE" in row.next_step
+
+
+def test_a_worker_image_for_another_architecture_has_its_next_step(worker: Worker) -> None:
+    task = worker.stop({**EXITED, "startedAt": NOW - seconds(121)})
+    worker.print(task, "exec /usr/bin/tini: exec format error")
+    assert "set ARCHITECTURE" in worker.found().next_step
+
+
 DENIED: Final = "AccessDeniedException"
 
 

@@ -99,6 +99,12 @@ def test_a_plain_fargate_cluster_has_no_spot() -> None:
     assert strategy == {"CapacityProvider": "FARGATE", "Weight": 1}
 
 
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_the_worker_is_of_the_architecture_that_is_set_as_ecs_spells_it(architecture: str) -> None:
+    found = properties("WorkerTaskDefinition", Architecture=architecture)["RuntimePlatform"]
+    assert found["CpuArchitecture"] == architecture.upper()
+
+
 @pytest.mark.parametrize(
     ("given", "variable"),
     [

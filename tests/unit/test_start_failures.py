@@ -26,6 +26,8 @@ SAID = {
         "Capacity is unavailable at this time. Please try again later or in a different"
         " availability zone",
         "TaskFailedToStart: RESOURCE:ENI",
+        f"{SUBMITTED}InvalidParameterException: FARGATE_SPOT capacity provider is not supported"
+        " when using ARM architecture.",
         "You've reached the limit on the number of vCPUs you can run concurrently",
         "You\u2019ve reached the limit on the number of tasks you can run concurrently",
         "The requested CPU configuration is above your limit",
@@ -77,6 +79,10 @@ SAID = {
         "CannotPullContainerError: Error response from daemon: pull access denied for etl,"
         " repository does not exist or may require 'docker login'",
         f"{PULL}image Manifest does not contain descriptor matching platform 'linux/arm64'",
+        f"{PULL}no matching manifest for linux/arm64/v8 in the manifest list entries",
+        "CannotPullContainerError: ref pull has been retried 1 time(s): no match for platform in"
+        " manifest sha256:a2de333e: not found",
+        "standard_init_linux.go:228: exec user process caused: exec format error",
         f"{PULL}write /var/lib/containerd/a: no space left on device",
         "exec /usr/bin/tini: exec format error",
         "CannotStartContainerError: ResourceInitializationError: failed to create new container"

@@ -54,6 +54,15 @@ class Mode(StrEnum):
         return self is not Mode.OBSERVE
 
 
+class Notify(StrEnum):
+    """What messages are sent about; a message is about one of the first two."""
+
+    MOVES = "moves"
+    LOSSES = "losses"
+    ALL = "all"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Since when (UTC) a stage reacts to nothing, who paused it (an ARN), and why; or empty."""

@@ -39,7 +39,7 @@ developer guide, "Fargate task definition differences")."""
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _NUMBER: Final = r"(\d{1,6}(?:\.\d{1,12})?)"
 _OWN_RATE: Final = re.compile(rf"([^/=]*)/([^/=]*)/([^/=]*?)\s*=\s*{_NUMBER}/{_NUMBER}")
-_ARCHITECTURES: Final = ("x86_64", "arm64")
+ARCHITECTURES: Final = ("x86_64", "arm64")
 
 RateKey = tuple[str, str, str]
 """Region, architecture (x86_64 or arm64), capacity (FARGATE or FARGATE_SPOT)."""
@@ -161,7 +161,7 @@ def checked(rows: Iterable[Rate]) -> Rates:
         name = "/".join(rate.key)
         if not _REGION.fullmatch(rate.region):
             raise ValueError(f"{name}: {rate.region!r} is no AWS region")
-        if rate.architecture not in _ARCHITECTURES or rate.capacity not in (FARGATE, FARGATE_SPOT):
+        if rate.architecture not in ARCHITECTURES or rate.capacity not in (FARGATE, FARGATE_SPOT):
             raise ValueError(f"{name}: known are x86_64 and arm64, FARGATE and FARGATE_SPOT")
         if rate.key in rates:
             raise ValueError(f"{name} is there twice")

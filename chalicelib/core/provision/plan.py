@@ -58,7 +58,7 @@ class Desired:
     and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
     `functions`: ours, by their names in Lambda, whose logs are kept for `log_retention_days`.
     `ends_runs`: as of the stage's `Mode`. `roles_arn`: that of a role, up to its name.
-    `concurrency`: what to reserve for which of them.
+    `concurrency`: what to reserve for which of them. `architecture`: of worker and flows.
     """
 
     is_full: bool
@@ -77,6 +77,7 @@ class Desired:
     log_retention_days: int = 30
     concurrency: Mapping[str, int] = field(default_factory=dict)
     roles_arn: str = ""
+    architecture: str = "x86_64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +259,7 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
             name: [each for each in outputs.get(name, "").split(",") if each]
             for name in ("SubnetIds", "SecurityGroupIds")
         },
+        "CpuArchitecture": desired.architecture.upper(),  # ECS: ARM64, X86_64
         "AssignPublicIp": "ENABLED" if desired.assign_public_ip else "DISABLED",
         "ApiKeyParameterArn": observed.credential_arn if is_api_key else "",
         "AuthStringParameterArn": "" if is_api_key else observed.credential_arn,

@@ -36,6 +36,8 @@ _FLOW_CONTAINER: Final = "{{ container_name }}"
 # the move to on-demand.
 _ALSO_OURS: Final = {"launch_type", "capacity_provider_strategy", "configure_cloudwatch_logs"}
 _LEFT_TO_USERS: Final = ("name", "image", "environment", "memory")
+_ARCHITECTURE: Final = "cpu_architecture"
+"""Its default is ours; a platform that a user wrote into the task definition stays."""
 
 
 def filled(shipped: Template, values: Values, launch_type: str) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def merged(
     ours = _ours(shipped)
     _set_defaults(template, wanted, ours)
     configuration = _object_in(template, "job_configuration")
-    _restore_lines(configuration, wanted["job_configuration"], ours)
+    _restore_lines(configuration, wanted["job_configuration"], ours - {_ARCHITECTURE})
     _complete_container(configuration, wanted["job_configuration"], ends_runs=ends_runs)
     return template
 
@@ -117,6 +119,16 @@ def fixed_capacity(template: Template) -> Mapping[str, str]:
         for field, variable in wanted.items()
         if given.get(field) is not None and _variable_of(given[field]) != variable
     }
+
+
+def architecture_of(template: Template, variables: Mapping[str, Any]) -> str:
+    """Return the CPU architecture, x86_64 or arm64, of runs with all these job variables."""
+    job = template.get("job_configuration")
+    task = job.get("task_definition") if isinstance(job, Mapping) else None
+    platform = task.get("runtimePlatform") if isinstance(task, Mapping) else None
+    line = platform.get("cpuArchitecture") if isinstance(platform, Mapping) else None
+    variable = _variable_of(line)
+    return str((variables.get(variable) if variable else line) or "X86_64").lower()
 
 
 def _variable_of(line: object) -> str:
@@ -185,8 +197,14 @@ def _uses(line: object, ours: set[str]) -> bool:
 def _complete_container(
     configuration: dict[str, Any], wanted: Template, *, ends_runs: bool
 ) -> None:
-    """Give the flow's container its stop timeout, its environment, and memory if it has none."""
+    """Give the flow's container its stop timeout, its environment, and memory if it has none.
+
+    And its task a platform, if that has none.
+    """
     definition = _object_in(configuration, "task_definition")
+    if not definition.get("runtimePlatform"):
+        platform = wanted["task_definition"]["runtimePlatform"]
+        definition["runtimePlatform"] = copy.deepcopy(platform)
     ours = _flow_container(wanted["task_definition"]["containerDefinitions"])
     containers = definition.get("containerDefinitions") or [copy.deepcopy(ours)]
     definition["containerDefinitions"] = containers

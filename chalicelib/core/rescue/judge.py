@@ -263,7 +263,8 @@ def _judge_other_end(snapshot: Snapshot) -> Ruling:
         return Ignore("the task has not stopped")
     if not snapshot.swept:
         return Ignore("stopped for another reason: left to Prefect, then to sweep")
-    message = explain(snapshot.subject)
+    is_pending = snapshot.run.state.type is StateType.PENDING
+    message = explain(snapshot.subject, unheard=is_pending)
     match snapshot.run.state.type:
         case StateType.RUNNING | StateType.PENDING:
             return end(snapshot, StateType.CRASHED, message)

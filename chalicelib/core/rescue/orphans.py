@@ -37,6 +37,7 @@ from chalicelib.core.rescue.snapshot import (
     start_failure,
 )
 from chalicelib.core.rescue.start_failures import (
+    ARCHITECTURE,
     UNRECOGNISED,
     is_submission_failure,
     start_failure_of,
@@ -44,7 +45,7 @@ from chalicelib.core.rescue.start_failures import (
 
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 """How long ECS shows a stopped task."""
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 MOST_NOTED: Final = 1024
 """Characters kept of a note: a longer one names no task, and would fill logs and the record."""
 
@@ -58,7 +59,7 @@ def noted_task(run: FlowRun) -> tuple[str, str]:
 def by_flow_run(tasks: Iterable[Task]) -> Mapping[UUID, tuple[Task, ...]]:
     """Return the tasks grouped by flow run, the newest of each first."""
     groups: dict[UUID, tuple[Task, ...]] = {}
-    for task in sorted(tasks, key=lambda task: task.created_at or _LONG_AGO, reverse=True):
+    for task in sorted(tasks, key=lambda task: task.created_at or LONG_AGO, reverse=True):
         if task.flow_run_id is not None:
             groups[task.flow_run_id] = (*groups.get(task.flow_run_id, ()), task)
     return groups
@@ -113,7 +114,7 @@ def _of_our_schedule(
     for key in (*record.interruptions, *record.failed_starts):
         park_ids = park_ids_of(key, history)
         if current in park_ids or (
-            current in set(map(due_id, park_ids)) and not _annotated(record, key)
+            current in set(map(due_id, park_ids)) and not is_annotated(record, key)
         ):
             return _recorded(run, record, key)
     submissions = (FailedSubmission(state.id, state.message) for state in history)
@@ -144,7 +145,7 @@ def _of_an_ended_run(
         return None if _has_newer_note(run, history, record) else _recorded(run, record, last)
     if is_submission:
         submission = FailedSubmission(state.id, state.message, _capacity_of(run))
-        return None if _annotated(record, submission.arn) else submission
+        return None if is_annotated(record, submission.arn) else submission
     if last and (newest is None or newest.arn == last) and not _is_settled(run, record, last):
         return _recorded(run, record, last)
     if newest is None and ended and state.timestamp - ended.timestamp <= LONGEST_STOP:
@@ -158,10 +159,10 @@ def _is_settled(run: FlowRun, record: RunRecord, key: str) -> bool:
     """Whether that end is answered for good: a late warning may show that Spot made a run fail."""
     noted, state = record.interruptions.get(key), run.state
     if noted is None or noted.warned_at is None or state.type is not StateType.FAILED:
-        return _annotated(record, key)
+        return is_annotated(record, key)
     exited_at = noted.exited_at or noted.warned_at + LONGEST_STOP
     by_signal = noted.warned_at <= state.timestamp <= exited_at + CLOCKS_DIFFER
-    return _annotated(record, key) and bool(noted.rerun_on or not by_signal)
+    return is_annotated(record, key) and bool(noted.rerun_on or not by_signal)
 
 
 def _has_newer_note(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> bool:
@@ -183,7 +184,7 @@ def _gone(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> Gone:
     cluster, arn = noted_task(run)
     ends = {end_id(arn, state.id) for state in history}
     is_ended = any(state.transition_id in ends for state in history)
-    if not arn or is_ended or was_made_due(arn, history) or _annotated(record, arn):
+    if not arn or is_ended or was_made_due(arn, history) or is_annotated(record, arn):
         arn = f"{UNSEEN}{run.state.id}"
     started = run.state.type not in (StateType.PENDING, StateType.CANCELLING)
     return Gone(arn, cluster, _capacity_of(run), started)
@@ -191,12 +192,13 @@ def _gone(run: FlowRun, history: Sequence[RunState], record: RunRecord) -> Gone:
 
 def _last_recorded(record: RunRecord) -> str:
     """Return the key of what was recorded last; empty for an empty record."""
-    times = {key: each.recorded_at or _LONG_AGO for key, each in record.interruptions.items()}
-    times |= {key: each.recorded_at or _LONG_AGO for key, each in record.failed_starts.items()}
+    times = {key: each.recorded_at or LONG_AGO for key, each in record.interruptions.items()}
+    times |= {key: each.recorded_at or LONG_AGO for key, each in record.failed_starts.items()}
     return max(times, key=lambda key: times[key], default="")
 
 
-def _annotated(record: RunRecord, key: str) -> bool:
+def is_annotated(record: RunRecord, key: str) -> bool:
+    """Whether the outcome of that task, or of what stands for one, is annotated on the run."""
     interruption, failed = record.interruptions.get(key), record.failed_starts.get(key)
     return bool((interruption and interruption.outcome_annotated) or (failed and failed.annotated))
 
@@ -254,10 +256,26 @@ _BY_SIGN = {
 }
 """What ends a task that has started, by a reason or a stop code; start_failures has the others."""
 _UNKNOWN = ("it stopped", "look at the stopped task in ECS")
+AT_ONCE: Final = timedelta(seconds=5)
+"""In which a process ends that cannot be executed; Prefect's takes as long to be loaded."""
 
 
-def explain(subject: Subject) -> str:
-    """Return why it ended and what to do, with ECS's or the worker's own reason cut to a line."""
+def exited_at_once(task: Task) -> bool:
+    """Whether a task ended as of an image for another CPU architecture: ECS gives no reason then.
+
+    Exit code 1 (re:Post, "exec format error"), or 255, as of newer container runtimes.
+    """
+    since, until = task.started_at, task.exited_at
+    took = until - since if since and until else timedelta()
+    is_code = task.stop_code == "EssentialContainerExited" and task.exit_code in (1, 255)
+    return is_code and took <= AT_ONCE
+
+
+def explain(subject: Subject, *, unheard: bool = False) -> str:
+    """Return why it ended and what to do, with ECS's or the worker's own reason cut to a line.
+
+    `unheard`: Prefect never heard of the flow's process.
+    """
     said = said_by(subject)
     if (failure := start_failure(subject)) is not None:
         quoted = f" ({one_line(said)})" if said else ""
@@ -271,6 +289,10 @@ def explain(subject: Subject) -> str:
     what, remedy = next((found for sign, found in _BY_SIGN.items() if sign in signs), _UNKNOWN)
     if (start := start_failure_of(signs)) is not UNRECOGNISED:
         what, remedy = start.what, start.remedy
+    elif unheard and exited_at_once(subject):
+        what = "its container exited at once, before its flow reported to Prefect: most likely"
+        what += f" {ARCHITECTURE.what}, {subject.architecture}"
+        remedy = f"where the container's log has 'exec format error', {ARCHITECTURE.remedy}"
     code = "" if subject.exit_code is None else f", exit code {subject.exit_code}"
     quoted = f" ({one_line(said)}{code})" if said or code else ""
     return f"the ECS task ended, not by Spot: {what}{quoted}. What to do: {remedy}"

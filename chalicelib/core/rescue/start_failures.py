@@ -104,7 +104,23 @@ _BY_HAND: Final = (
     ),
 )
 """Stands first: what a user writes as the reason counts for nothing."""
+ARCHITECTURE: Final = Row(
+    r"exec format error|matching platform|match for platform|no matching manifest",
+    "its image is for another CPU architecture than the task",
+    "build the image for the task's architecture, or for both (`docker buildx build --platform"
+    " linux/amd64,linux/arm64`); else set ARCHITECTURE, or the job variable `cpu_architecture`, to"
+    " the image's",
+    "developerguide/task_cannot_pull_image; repost.aws/knowledge-center/ecs-task-exec-format-error",
+)
+"""Of one image for several architectures, ECS finds none for the task. An image for one it starts,
+and only the container's log has the words."""
 _REFUSALS: Final = (
+    Row(
+        r"FARGATE_SPOT capacity provider is not supported when using ARM",
+        "Fargate Spot has no ARM64 here",
+        "set ARCHITECTURE to x86_64, or USE_SPOT to false",
+        "aws/containers-roadmap#2407",
+    ),
     Row(
         r"capacity is unavailable at this time|\bRESOURCE:(?!arn:)\w+"
         r"|\b(?:no|insufficient) ?(?:spot )?capacity\b",
@@ -194,12 +210,12 @@ _LASTING: Final = (
         "check the command and the entry point",
         "developerguide/cannot-start-container",
     ),
+    ARCHITECTURE,
     Row(
         r"(?:cannotpull|resolve ref).*(?:not ?found|not exist|no such image)|RepositoryNotFound"
-        r"|(?:manifest|name)[ _]unknown|invalid reference format|failed to normalize image"
-        "|exec format error|matching platform|match for platform|no matching manifest",
-        "there is no such image, or none for its CPU architecture",
-        "check the image's name and tag, and the architecture that it was built for",
+        r"|(?:manifest|name)[ _]unknown|invalid reference format|failed to normalize image",
+        "there is no such image",
+        "check the image's name and tag",
         "developerguide/task_cannot_pull_image",
     ),
     Row(
