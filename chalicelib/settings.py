@@ -235,7 +235,7 @@ class Settings:
     @property
     def secrets(self) -> dict[str, str]:
         """The SSM parameters that are set, by the settings that name them."""
-        return {ROWS[each].name: name for each in _SECRETS if (name := getattr(self, each))}
+        return {name: each for name in SECRETS if (each := getattr(self, name.lower()))}
 
 
 ROWS: Final[Mapping[str, Setting]] = {
@@ -244,7 +244,8 @@ ROWS: Final[Mapping[str, Setting]] = {
     for row in [each.metadata["row"]]
 }
 """The table's rows, by the fields of `Settings`."""
-_SECRETS: Final = tuple(name for name in ROWS if name.endswith("_parameter"))
+SECRETS: Final = tuple(row.name for row in ROWS.values() if row.name.endswith("_PARAMETER"))
+"""The settings that name an SSM parameter."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -326,8 +327,10 @@ def stack_parameters(settings: Settings) -> dict[str, str]:
         if row.parameter != ""
     }
     # Behind "parameter/" in its ARN, a name has no slash of its own in front.
-    for name in _SECRETS:
-        values[ROWS[name].parameter or ""] = getattr(settings, name).removeprefix("/")
+    for name in SECRETS:
+        values[ROWS[name.lower()].parameter or ""] = settings.secrets.get(name, "").removeprefix(
+            "/"
+        )
     values["AssignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
     values["EndsRuns"] = forms.text_of(settings.mode.ends_runs or not settings.is_full)
     return values

@@ -20,9 +20,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import NoRegionError
 
-from chalicelib.adapters.prefect_client import JsonHttp
+from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from spotctl import bytecode
-from spotctl.credential import authorization
+from spotctl.credential import access
 from spotctl.errors import RefusedError
 from spotctl.prefect import OperatorPrefect
 from spotctl.project import Project
@@ -115,7 +115,7 @@ class Context:
     def prefect(self) -> OperatorPrefect:
         """The Prefect API that the stage's Lambdas use, reached from the operator's machine."""
         url = self.project.settings.prefect_api_url
-        allowed = authorization(
+        allowed = access(
             self.project.settings,
             self.aws.client,
             self.project.function_name("react"),
@@ -124,7 +124,13 @@ class Context:
             self.progress,
         )
         # Each request has its own seconds, its retries included.
-        http = JsonHttp(url, allowed, lambda: _PREFECT_SECONDS, sleep=self.pause)
+        http = JsonHttp(
+            url,
+            allowed.authorization,
+            lambda: _PREFECT_SECONDS,
+            connections=Connections(url, headers=allowed.headers, trust=allowed.trust),
+            sleep=self.pause,
+        )
         return OperatorPrefect(http)
 
 

@@ -287,7 +287,7 @@ class JsonHttp:
                 request.method,
                 self._base_path + request.path,
                 body=request.body,
-                headers=headers | access,
+                headers={**headers, **access},
                 retries=False,
                 redirect=False,
                 preload_content=False,
