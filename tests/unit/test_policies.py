@@ -612,7 +612,7 @@ def with_everything(folder: Path) -> Project:
         "STAGE": stage,
         "STACK_NAME": "s" * 27,
         "ECS_CLUSTER": "c" * 16,
-        "PREFECT_API_KEY_PARAMETER": "/prefect/" + "p" * 48,
+        "PREFECT_API_KEY_PARAMETER": "/prefect/" + "p" * 40,
         "PREFECT_CUSTOM_HEADERS_PARAMETER": "/prefect/headers",
         "PREFECT_CA_CERTIFICATE_PARAMETER": "/prefect/ca",
         "KMS_KEY_ARN": "arn:aws:kms:eu-central-1:123456789012:key/" + "k" * 36,
