@@ -7,6 +7,7 @@ by default.
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from localcloud.access_proxy import AccessProxy
 from localcloud.aws import Aws
@@ -34,6 +35,14 @@ def store_access(aws: Aws, proxy: AccessProxy) -> dict[str, str]:
         "PREFECT_CUSTOM_HEADERS_PARAMETER": f"{folder}/headers",
         "PREFECT_CA_CERTIFICATE_PARAMETER": f"{folder}/ca",
     }
+
+
+def access_of_client(proxy: AccessProxy, folder: Path) -> dict[str, str]:
+    """Return the same for Prefect's own client on this machine; `folder` gets the certificates."""
+    file = folder / "authority.pem"
+    file.write_text(proxy.certificates)
+    headers = {"PREFECT_CLIENT_CUSTOM_HEADERS": proxy.headers}
+    return {**headers, "PREFECT_API_SSL_CERT_FILE": str(file)}
 
 
 def provision(call: Callable[[], Invocation], report: Callable[[str], None]) -> None:

@@ -21,6 +21,7 @@ from localcloud.bootstrap import (
     AUTH_PARAMETER,
     CLUSTER,
     STAGE,
+    access_of_client,
     provision,
     set_up_observer,
     stack_outputs,
@@ -178,7 +179,8 @@ def embedded_cloud(
         stack.push(server.__exit__)
         report(f"Prefect {server.version} answers")
         environment = {
-            "PREFECT_API_URL": server.api_url,
+            "PREFECT_API_URL": settings["PREFECT_API_URL"],
+            **(access_of_client(proxy, folder) if proxy else {}),
             "PREFECT_API_AUTH_STRING": options.auth_string,
             **aws.environment(),
         }
