@@ -296,7 +296,10 @@ def _check_together(settings: Settings) -> None:
             "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set",
             next_step="set one of them: the key for Prefect Cloud, the string for basic auth",
         )
-    if settings.prefect_ca_certificate_parameter and settings.prefect_api_url[:6] != "https:":
+    if (
+        settings.prefect_ca_certificate_parameter
+        and settings.prefect_api_url[:6].lower() != "https:"
+    ):
         raise _wrong(ROWS["prefect_api_url"], settings.prefect_api_url, _HTTPS)
     if settings.spot_weight == settings.fargate_weight == 0:
         raise _wrong(ROWS["spot_weight"], "0", "a number above 0, unless FARGATE_WEIGHT is above 0")
