@@ -73,7 +73,7 @@ class Settings:
         "",
         forms.SECRET_PARAMETER,
         "the same for headers that an access proxy before the server asks for, as a JSON object;"
-        " functions, worker and flows send them ([behind a proxy](operations.md#proxy))",
+        " functions, worker and flows send them ([behind a proxy](operations.md#behind-a-proxy))",
         "CustomHeadersParameter",
     )
     prefect_ca_certificate_parameter: str = _row(
