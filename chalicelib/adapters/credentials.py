@@ -211,6 +211,13 @@ def header_of(credential: str, *, is_key: bool) -> str:
     return f"Bearer {credential}" if is_key else f"Basic {encoded}"
 
 
+def joined(authorization: str | None, custom: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers by which we are let in; a custom one wins, as in Prefect's own client."""
+    if authorization is None or "authorization" in map(str.lower, custom):
+        return custom
+    return {"Authorization": authorization, **custom}
+
+
 def without(headers: Mapping[str, str], text: str) -> str:
     """Return the text with *** for the headers' values, in case a server or proxy sends them back.
 

@@ -29,7 +29,7 @@ from urllib3.util import Timeout
 
 from chalicelib.adapters import prefect_bounds as bounds
 from chalicelib.adapters.connections import Connections as Connections
-from chalicelib.adapters.credentials import without
+from chalicelib.adapters.credentials import joined, without
 from chalicelib.adapters.prefect_errors import (
     CHECK_API_URL,
     CHECK_CERTIFICATES,
@@ -79,10 +79,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer that another try would not change: decoded JSON or None, and Prefect's message.
-
-    `is_page`: it has a body, which is no JSON.
-    """
+    """One that another try would not change: JSON or None, Prefect's message, whether a page."""
 
     status: int
     body: object
@@ -183,28 +180,22 @@ class JsonHttp:
         """
         shared, once = self._connections, {301, 302, 303, 307, 308, 401, 403}
         own, csrf, custom = self._authorization(False), shared.csrf, shared.headers(False)
-        while (answer := self._answered(request, _access(own, custom), csrf)).status in once:
+        while (answer := self._answered(request, joined(own, custom), csrf)).status in once:
             once.remove(answer.status)
             if is_about_csrf(answer.status, answer.detail):
                 if request.body is None:
                     break
                 csrf = self._renewed(csrf)
                 continue
-            before = custom
-            custom = shared.headers(True) if custom else custom
+            before, custom = custom, shared.headers(True) if custom else custom
             if answer.status == 401:
                 own = self._authorization(True)
             elif custom == before:
                 break
         if 200 <= answer.status < 300 or (answer.status == 404 and request.method == "GET"):
             return answer
-        raise refusal(
-            str(request),
-            answer.status,
-            answer.detail,
-            repeatable=request.repeatable,
-            is_page=answer.is_page,
-        )
+        is_page, repeatable, said = answer.is_page, request.repeatable, answer.detail
+        raise refusal(str(request), answer.status, said, repeatable=repeatable, is_page=is_page)
 
     def _confirm(self) -> None:
         """Raise PrefectAddressError unless work pools are served, as by every Prefect API.
@@ -295,12 +286,11 @@ class JsonHttp:
             )
             content = bounds.read_body(response)
         except (HTTPError, bounds.OutOfBoundsError) as error:
-            if isinstance(error, SSLError) and isinstance(
-                error.args[0], ssl.SSLCertVerificationError
-            ):
+            untrusted = error.args[0] if isinstance(error, SSLError) else None
+            if isinstance(untrusted, ssl.SSLCertVerificationError):
                 if self._connections.pool(fresh=True) is not pool:
                     return self._try(request, access, csrf)
-                why = f"the server's certificate is not trusted ({error.args[0].verify_message})"
+                why = f"the server's certificate is not trusted ({untrusted.verify_message})"
                 what = f"{request} was not sent: {why}"
                 raise PrefectUnavailableError(what, CHECK_CERTIFICATES) from None
             reason = f"{type(error).__name__}: {error}"
@@ -331,13 +321,6 @@ def _meaning(
     detail = f"redirects to {redirection}" if redirection else bounds.message_of(body)
     detail = without(access, detail)[:_LONGEST_DETAIL]
     return _Answer(response.status, body, detail, is_page)
-
-
-def _access(authorization: str | None, custom: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers by which we are let in; a custom one wins, as in Prefect's own client."""
-    if authorization is None or "authorization" in map(str.lower, custom):
-        return custom
-    return {"Authorization": authorization, **custom}
 
 
 def _pause_seconds(attempt: int, retry_after: float) -> float:

@@ -100,9 +100,9 @@ class AwsAccount:
         return _none_where(role, "NoSuchEntity") is not None
 
     def arn_of(self, setting: str, name: str) -> str:
-        """Return an SSM parameter's ARN. Raises ParameterError: missing, or one all can read.
+        """Return the ARN of the SSM parameter that a setting names.
 
-        `setting` names it; only PREFECT_CA_CERTIFICATE_PARAMETER may be no SecureString.
+        Raises ParameterError: missing, or no SecureString, unless it may be public.
         """
         what = f"SSM parameter {name!r}, named by {setting},"
         store = f"aws ssm put-parameter --type SecureString --name {name} --value …"
@@ -111,14 +111,13 @@ class AwsAccount:
         if (answer := _none_where(read, "ParameterNotFound")) is None:
             raise ParameterError(
                 f"{what} does not exist in this region",
-                next_step=f"create it ({store}), or correct the setting",
+                f"create it ({store}), or correct the setting",
             )
         found = answer["Parameter"]
         if found.get("Type") != "SecureString" and setting != _PUBLIC:
             raise ParameterError(
                 f"{what} is a {found.get('Type')}: everybody who may read parameters can read it",
-                next_step="delete it, create a new credential, and store that as a SecureString"
-                f" ({store})",
+                next_step=f"delete it, and store a new one as a SecureString ({store})",
             )
         return found.get("ARN", "")
 
