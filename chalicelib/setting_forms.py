@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
@@ -126,6 +126,10 @@ SECRET_PARAMETER: Final = matching(
     r"(?!/?pn[ub]_)/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*",
     "the name of an SSM SecureString in this region that holds the credential, no ARN",
     is_secret=True,
+)
+CERTIFICATE_PARAMETER: Final = replace(
+    SECRET_PARAMETER,
+    accepted="the name of an SSM parameter in this region that holds certificates in PEM, no ARN",
 )
 CLUSTERS: Final = all_matching(
     r"\S.*", "the name of one cluster; where PROVISION is rescue-only, names or ARNs"

@@ -69,7 +69,23 @@ class Settings:
         "the same for a server's basic auth, `user:password`; one of the two at most",
         "AuthStringParameter",
     )
-    kms_key_arn: str = _row("", forms.KEY_ARN, "your own key that encrypts it; empty: AWS's own")
+    prefect_custom_headers_parameter: str = _row(
+        "",
+        forms.SECRET_PARAMETER,
+        "the same for headers that an access proxy before the server asks for, as a JSON object;"
+        " functions, worker and flows send them ([behind a proxy](operations.md#behind-a-proxy))",
+        "CustomHeadersParameter",
+    )
+    prefect_ca_certificate_parameter: str = _row(
+        "",
+        forms.CERTIFICATE_PARAMETER,
+        "name of the SSM parameter with the certificates, in PEM, of the authority of your own that"
+        " signed the server's; functions, worker and flows trust it, and no other",
+        "CaCertificateParameter",
+    )
+    kms_key_arn: str = _row(
+        "", forms.KEY_ARN, "your own key that encrypts these parameters; empty: AWS's own"
+    )
     mode: Mode = _row(
         "rescue",
         forms.one_of(Mode),
@@ -226,6 +242,11 @@ class Settings:
         """Whether cluster, worker and work pool are ours to provide."""
         return self.provision is Provision.FULL
 
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The SSM parameters that are set, by the settings that name them."""
+        return {name: each for name in SECRETS if (each := getattr(self, name.lower()))}
+
 
 ROWS: Final[Mapping[str, Setting]] = {
     each.name: replace(row, name=row.name or each.name.upper())
@@ -233,6 +254,8 @@ ROWS: Final[Mapping[str, Setting]] = {
     for row in [each.metadata["row"]]
 }
 """The table's rows, by the fields of `Settings`."""
+SECRETS: Final = tuple(row.name for row in ROWS.values() if row.name.endswith("_PARAMETER"))
+"""The settings that name an SSM parameter."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -273,6 +296,9 @@ def _worker_memory(cpu: int, text: str) -> int:
     return int(text or max(1024, sizes[0]))
 
 
+_HTTPS: Final = "an https address, unless PREFECT_CA_CERTIFICATE_PARAMETER is empty"
+
+
 def _check_together(settings: Settings) -> None:
     """Check what no row sees alone."""
     if settings.prefect_api_key_parameter and settings.prefect_api_auth_string_parameter:
@@ -280,6 +306,11 @@ def _check_together(settings: Settings) -> None:
             "PREFECT_API_KEY_PARAMETER and PREFECT_API_AUTH_STRING_PARAMETER are both set",
             next_step="set one of them: the key for Prefect Cloud, the string for basic auth",
         )
+    if (
+        settings.prefect_ca_certificate_parameter
+        and settings.prefect_api_url[:6].lower() != "https:"
+    ):
+        raise _wrong(ROWS["prefect_api_url"], settings.prefect_api_url, _HTTPS)
     if settings.spot_weight == settings.fargate_weight == 0:
         raise _wrong(ROWS["spot_weight"], "0", "a number above 0, unless FARGATE_WEIGHT is above 0")
     if not settings.is_full:
@@ -309,8 +340,10 @@ def stack_parameters(settings: Settings) -> dict[str, str]:
         if row.parameter != ""
     }
     # Behind "parameter/" in its ARN, a name has no slash of its own in front.
-    for name in ("ApiKeyParameter", "AuthStringParameter"):
-        values[name] = values[name].removeprefix("/")
+    for name in SECRETS:
+        values[ROWS[name.lower()].parameter or ""] = settings.secrets.get(name, "").removeprefix(
+            "/"
+        )
     values["AssignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
     values["EndsRuns"] = forms.text_of(settings.mode.ends_runs or not settings.is_full)
     return values

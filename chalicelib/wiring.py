@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
@@ -21,7 +22,7 @@ from botocore.config import Config
 
 import infra
 from chalicelib.adapters.aws import EcsTasks, EmfMetrics
-from chalicelib.adapters.credentials import PrefectAuthorization
+from chalicelib.adapters.credentials import PrefectAuthorization, certificates, custom_headers
 from chalicelib.adapters.not_before import NotBefore
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
@@ -184,11 +185,10 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
     # Loaded here: 8 ms of a cold start's 220, in CPU, that the other Lambdas do without.
     from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
     from chalicelib.adapters.provisioning import AwsAccount
-    from chalicelib.core.provision.plan import Credential, Desired
+    from chalicelib.core.provision.plan import Desired
     from chalicelib.functions.provision import ProvisionContext
 
     chosen = settings()
-    key, auth_string = chosen.prefect_api_key_parameter, chosen.prefect_api_auth_string_parameter
     left = _countdown(lambda_context.get_remaining_time_in_millis() / 1000 - SECONDS_FOR_AWS)
     of_function = lambda_context.invoked_function_arn.split(":")
     return ProvisionContext(
@@ -197,7 +197,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             stack_name=chosen.stack_name,
             template=infra.load("stack.json"),
             parameters=stack_parameters(chosen),
-            credential=Credential(key or auth_string, bool(key)) if key or auth_string else None,
+            secrets=chosen.secrets,
             vpc_id=chosen.vpc_id,
             subnet_ids=chosen.subnet_ids,
             assign_public_ip=chosen.assign_public_ip,
@@ -222,7 +222,9 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             function_arn_prefix=":".join(of_function[:6]) + ":",
         ),
         # Without the table's wait, which `provision` may not read.
-        work_pools=PrefectWorkPools(JsonHttp(chosen.prefect_api_url, authorization(), left)),
+        work_pools=PrefectWorkPools(
+            JsonHttp(chosen.prefect_api_url, authorization(), left, connections=_connections())
+        ),
         log=log_of_function(),
     )
 
@@ -273,19 +275,41 @@ def _add_next_step(record: logging.LogRecord) -> bool:
 
 @cache
 def authorization() -> PrefectAuthorization:
-    """Return what makes the Authorization header; it makes its client at first use, in its lock."""
-    # Two threads may ask for the first header at once, and boto3 must not make two clients at once.
+    """Return what makes the Authorization header."""
     return PrefectAuthorization(
-        _late(cache(lambda: boto3.client("ssm"))),
+        _ssm(),
         api_key_parameter=settings().prefect_api_key_parameter,
         auth_string_parameter=settings().prefect_api_auth_string_parameter,
     )
 
 
 @cache
+def _ssm() -> Any:
+    # Two threads may ask for the first header at once, and boto3 must not make two clients at once.
+    lock, make = Lock(), cache(lambda: boto3.client("ssm"))
+
+    def locked() -> object:
+        with lock:
+            return make()
+
+    return _late(locked)
+
+
+@cache
 def connections() -> Connections:
     """Return the connections to Prefect."""
-    return Connections(settings().prefect_api_url, CALLS_AT_ONCE, not_before())
+    return _connections(not_before())
+
+
+def _connections(not_before: NotBefore | None = None) -> Connections:
+    chosen = settings()
+    return Connections(
+        chosen.prefect_api_url,
+        CALLS_AT_ONCE,
+        not_before,
+        headers=custom_headers(_ssm(), chosen.prefect_custom_headers_parameter),
+        trust=certificates(_ssm(), chosen.prefect_ca_certificate_parameter),
+    )
 
 
 @cache

@@ -7,7 +7,9 @@ by default.
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from localcloud.access_proxy import AccessProxy
 from localcloud.aws import Aws
 from localcloud.lambdas import Invocation
 
@@ -22,6 +24,25 @@ READY_SECONDS = 180.0
 def store_credential(aws: Aws, auth_string: str) -> None:
     """Put the server's basic auth where its setting says: the one thing that is done by hand."""
     aws.client("ssm").put_parameter(Name=AUTH_PARAMETER, Value=auth_string, Type="SecureString")
+
+
+def store_access(aws: Aws, proxy: AccessProxy) -> dict[str, str]:
+    """Put what the proxy asks for, and whom to trust, where the settings that are returned say."""
+    ssm, folder = aws.client("ssm"), f"/prefect-spot/{STAGE}"
+    ssm.put_parameter(Name=f"{folder}/headers", Value=proxy.headers, Type="SecureString")
+    ssm.put_parameter(Name=f"{folder}/ca", Value=proxy.certificates, Type="String")
+    return {
+        "PREFECT_CUSTOM_HEADERS_PARAMETER": f"{folder}/headers",
+        "PREFECT_CA_CERTIFICATE_PARAMETER": f"{folder}/ca",
+    }
+
+
+def access_of_client(proxy: AccessProxy, folder: Path) -> dict[str, str]:
+    """Return the same for Prefect's own client on this machine; `folder` gets the certificates."""
+    file = folder / "authority.pem"
+    file.write_text(proxy.certificates)
+    headers = {"PREFECT_CLIENT_CUSTOM_HEADERS": proxy.headers}
+    return {**headers, "PREFECT_API_SSL_CERT_FILE": str(file)}
 
 
 def provision(call: Callable[[], Invocation], report: Callable[[str], None]) -> None:

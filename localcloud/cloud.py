@@ -15,14 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from localcloud.access_proxy import AccessProxy
 from localcloud.aws import EmulatedAws
 from localcloud.bootstrap import (
     AUTH_PARAMETER,
     CLUSTER,
     STAGE,
+    access_of_client,
     provision,
     set_up_observer,
     stack_outputs,
+    store_access,
     store_credential,
 )
 from localcloud.deployment import PROJECT, deploy, deploy_as_shipped, run_program
@@ -66,6 +69,8 @@ class Options:
     `faults`: the deployed Lambdas, and nothing else, reach Prefect and AWS through fault proxies.
     `observer`: the worker runs prefect-aws's observer, with the queue it needs.
     `postgres`: Prefect keeps its runs in PostgreSQL, which bears many clients at once.
+    `proxy`: Lambdas, worker and flows reach Prefect through an access proxy only, whose certificate
+    a private authority signed.
     `worker`: whether there is one at all; without, the pool's runs stay scheduled.
     `lambda_concurrency`: how many processes each function may have.
     `as_shipped`: a plain `chalice deploy` of the shipped config with two settings, in an account
@@ -82,6 +87,7 @@ class Options:
     faults: bool = False
     observer: bool = False
     postgres: bool = False
+    proxy: bool = False
     worker: bool = True
     lambda_concurrency: int = 2
     as_shipped: bool = False
@@ -105,6 +111,8 @@ class Cloud:
     prefect_faults: FaultProxy | None = None
     """Between the Lambdas and Prefect; None unless `Options.faults`. So is `aws_faults`."""
     aws_faults: FaultProxy | None = None
+    proxy: AccessProxy | None = None
+    """None unless `Options.proxy`."""
 
     def run_python(self, *arguments: str) -> str:
         """Run a Python program as a user of this cloud; return its output."""
@@ -161,13 +169,18 @@ def embedded_cloud(
                 os.environ[LAMBDA_QUOTA] = "10"
                 stack.callback(os.environ.pop, LAMBDA_QUOTA)
             store_credential(aws, options.auth_string)
+            settings, proxy = {"PREFECT_API_URL": server.api_url}, None
+            if options.proxy:
+                proxy = stack.enter_context(AccessProxy(server.ui_url, folder / "proxy"))
+                settings = {"PREFECT_API_URL": f"{proxy.url}/api", **store_access(aws, proxy)}
             report("chalice deploy")
-            _deploy(aws, folder / "project", server.api_url, options)
+            _deploy(aws, folder / "project", settings, options)
             starting.result()
         stack.push(server.__exit__)
         report(f"Prefect {server.version} answers")
         environment = {
-            "PREFECT_API_URL": server.api_url,
+            "PREFECT_API_URL": settings["PREFECT_API_URL"],
+            **(access_of_client(proxy, folder) if proxy else {}),
             "PREFECT_API_AUTH_STRING": options.auth_string,
             **aws.environment(),
         }
@@ -219,15 +232,16 @@ def embedded_cloud(
             environment=environment,
             prefect_faults=prefect_faults,
             aws_faults=aws_faults,
+            proxy=proxy,
         )
 
 
-def _deploy(aws: EmulatedAws, folder: Path, api_url: str, options: Options) -> None:
+def _deploy(aws: EmulatedAws, folder: Path, access: Mapping[str, str], options: Options) -> None:
     if options.as_shipped:
-        deploy_as_shipped(aws, folder, STAGE, api_url, AUTH_PARAMETER)
+        deploy_as_shipped(aws, folder, STAGE, access["PREFECT_API_URL"], AUTH_PARAMETER)
         return
     settings = {
-        "PREFECT_API_URL": api_url,
+        **access,
         "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
         "WORKER_QUERY_SECONDS": str(options.worker_query_seconds),
         **options.settings,

@@ -20,9 +20,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import NoRegionError
 
-from chalicelib.adapters.prefect_client import JsonHttp
+from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from spotctl import bytecode
-from spotctl.credential import authorization
+from spotctl.credential import access
 from spotctl.errors import RefusedError
 from spotctl.prefect import OperatorPrefect
 from spotctl.project import Project
@@ -141,10 +141,13 @@ class Context:
         settings = self.project.settings
         if self.own_key:
             settings = replace(
-                settings, prefect_api_key_parameter="", prefect_api_auth_string_parameter=""
+                settings,
+                prefect_api_key_parameter="",
+                prefect_api_auth_string_parameter="",
+                prefect_custom_headers_parameter="",
             )
         url = settings.prefect_api_url
-        allowed = authorization(
+        allowed = access(
             settings,
             self.aws.client,
             self.project.function_name("react"),
@@ -153,7 +156,13 @@ class Context:
             self.progress,
         )
         # Each request has its own seconds, its retries included.
-        http = _ShownHttp(url, allowed, lambda: _PREFECT_SECONDS, sleep=self.pause)
+        http = _ShownHttp(
+            url,
+            allowed.authorization,
+            lambda: _PREFECT_SECONDS,
+            connections=Connections(url, headers=allowed.headers, trust=allowed.trust),
+            sleep=self.pause,
+        )
         http.detail = self.detail
         return OperatorPrefect(http)
 

@@ -108,8 +108,7 @@ def what_stays(context: Context, *, work_pool: bool) -> list[str]:
     settings, project = context.project.settings, context.project
     stays = [
         f"the SSM parameter {name}: you created it, others may use it"
-        for name in (settings.prefect_api_key_parameter, settings.prefect_api_auth_string_parameter)
-        if name
+        for name in settings.secrets.values()
     ]
     prefix = f"/aws/lambda/{project.function_name('')}"
     pages = context.aws.client("logs").get_paginator("describe_log_groups")

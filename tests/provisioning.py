@@ -16,7 +16,7 @@ from chalicelib.core.provision.model import (
     Stack,
     is_scheduled,
 )
-from chalicelib.core.provision.plan import Credential, Desired, Network, Observed, stack_definition
+from chalicelib.core.provision.plan import Desired, Network, Observed, stack_definition
 from chalicelib.core.provision.pool_template import WorkPool, merged
 
 ACCOUNT = "123456789012"
@@ -26,6 +26,7 @@ CONCURRENCY = {f"{STACK_NAME}-react": 10, f"{STACK_NAME}-sweep": 1}
 STACK_ID = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{STACK_NAME}/1"
 WORK_POOL = "fargate-spot-dev"
 PARAMETER = "/prefect-spot/dev/api-key"
+SECRETS = {"PREFECT_API_KEY_PARAMETER": PARAMETER}
 PARAMETER_ARN = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{PARAMETER}"
 QUEUE_ARN = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{STACK_NAME}-failures"
 FUNCTION_PREFIX = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:"
@@ -81,6 +82,8 @@ VALUES: Mapping[str, Any] = {
     "CpuArchitecture": "X86_64",
     "ApiKeyParameterArn": PARAMETER_ARN,
     "AuthStringParameterArn": "",
+    "CustomHeadersParameterArn": "",
+    "CaCertificateParameterArn": "",
 }
 
 OUR_POOL_TEMPLATE = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT")
@@ -98,7 +101,7 @@ def make_desired(**changes: Any) -> Desired:
             "TableName": STACK_NAME,
             "ClusterName": STACK_NAME,
         },
-        "credential": Credential(PARAMETER, is_api_key=True),
+        "secrets": SECRETS,
         "vpc_id": "",
         "subnet_ids": (),
         "assign_public_ip": True,
@@ -160,7 +163,7 @@ def make_observed(**changes: Any) -> Observed:
     ordinary: dict[str, Any] = {
         "stack": make_stack(),
         "network": NETWORK,
-        "credential_arn": PARAMETER_ARN,
+        "arns": {"PREFECT_API_KEY_PARAMETER": PARAMETER_ARN},
         "work_pool": WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),
         "deliveries": (make_delivery(),),
         "concurrency": Concurrency(1_000, 989, CONCURRENCY),

@@ -8,8 +8,7 @@ effect: any request is sent again when the server has had the time that it asks 
 
 import json
 import random
-import secrets
-import threading
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,20 +17,22 @@ from itertools import count
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-import urllib3
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     NewConnectionError,
     ReadTimeoutError,
+    SSLError,
 )
 from urllib3.util import Timeout
 
 from chalicelib.adapters import prefect_bounds as bounds
-from chalicelib.adapters.credentials import without
-from chalicelib.adapters.not_before import NotBefore
+from chalicelib.adapters.connections import Connections as Connections
+from chalicelib.adapters.credentials import joined, without
 from chalicelib.adapters.prefect_errors import (
     CHECK_API_URL,
+    CHECK_CERTIFICATES,
     WAIT_OR_CHECK,
     is_about_csrf,
     refusal,
@@ -78,11 +79,12 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer that another try would not change: decoded JSON or None, and Prefect's message."""
+    """One that another try would not change: JSON or None, Prefect's message, whether a page."""
 
     status: int
     body: object
     detail: str
+    is_page: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +103,6 @@ class _Failure:
     is_final: bool = False
     is_dropped: bool = False
     next_step: str = WAIT_OR_CHECK
-
-
-class Connections:
-    """Connections to one server that are kept alive, certificates verified; threads may share them.
-
-    `csrf`: the headers that a server with CSRF protection wants with each write; empty until it
-    refuses one without. It knows one token per `client`: a new one replaces the old. `is_prefect`:
-    the base URL is known to be a Prefect API's. `not_before`: keeps the time that the server asks
-    for; None where later requests do not heed it.
-    """
-
-    def __init__(
-        self, base_url: str, at_once: int = 10, not_before: NotBefore | None = None
-    ) -> None:
-        """`base_url`: an http or https URL."""
-        # urllib3's pool manager would look up the same pool for each request.
-        self.pool = urllib3.connection_from_url(base_url, maxsize=at_once)
-        timed = {"response_class": bounds.TimedAnswer}
-        self.pool.ConnectionCls = type("Timed", (self.pool.ConnectionCls,), timed)
-        self.csrf: Mapping[str, str] = {}
-        self.client, self.lock = secrets.token_hex(16), threading.Lock()
-        self.is_prefect, self.not_before = False, not_before
 
 
 class JsonHttp:
@@ -193,23 +173,29 @@ class JsonHttp:
         return answer.body
 
     def _authorized(self, request: _Request) -> _Answer:
-        """Send; once more with a fresh credential after a 401, with a CSRF token if that is asked.
+        """Send; once more with what is fresh after a 401, and with a CSRF token if that is asked.
 
-        The answer is 2xx, or a GET's 404.
+        And with fresh custom headers, where those differ, after the answers by which proxies keep
+        one out: 403, or a redirect to a page to log in. The answer is 2xx, or a GET's 404.
         """
-        credential, csrf, once = self._authorization(False), self._connections.csrf, {401, 403}
-        while (answer := self._answered(request, credential, csrf)).status in once:
+        shared, once = self._connections, {301, 302, 303, 307, 308, 401, 403}
+        own, csrf, custom = self._authorization(False), shared.csrf, shared.headers(False)
+        while (answer := self._answered(request, joined(own, custom), csrf)).status in once:
             once.remove(answer.status)
-            if answer.status == 401:
-                credential = self._authorization(True)
-            elif request.body is not None and is_about_csrf(answer.status, answer.detail):
+            if is_about_csrf(answer.status, answer.detail):
+                if request.body is None:
+                    break
                 csrf = self._renewed(csrf)
-            else:
+                continue
+            before, custom = custom, shared.headers(True) if custom else custom
+            if answer.status == 401:
+                own = self._authorization(True)
+            elif custom == before:
                 break
         if 200 <= answer.status < 300 or (answer.status == 404 and request.method == "GET"):
             return answer
-        repeatable = request.repeatable
-        raise refusal(str(request), answer.status, answer.detail, repeatable=repeatable)
+        is_page, repeatable, said = answer.is_page, request.repeatable, answer.detail
+        raise refusal(str(request), answer.status, said, repeatable=repeatable, is_page=is_page)
 
     def _confirm(self) -> None:
         """Raise PrefectAddressError unless work pools are served, as by every Prefect API.
@@ -242,14 +228,14 @@ class JsonHttp:
             return shared.csrf
 
     def _answered(
-        self, request: _Request, credential: str | None, csrf: Mapping[str, str]
+        self, request: _Request, access: Mapping[str, str], csrf: Mapping[str, str]
     ) -> _Answer:
         given, waited, failures = self._deadline(), 0.0, 0
         if not_before := self._connections.not_before:
             waited = not_before.wait_seconds(str(request), given - _LEAST_SECONDS)
             self._sleep(waited)
         for attempt in count(1):
-            result = self._try(request, credential, csrf)
+            result = self._try(request, access, csrf)
             if isinstance(result, _Answer):
                 return result
             failure, step = f"{request}: {result.reason} (try {attempt})", result.next_step
@@ -265,16 +251,16 @@ class JsonHttp:
             left = min(self._deadline(), given - waited)
             if pause + _LEAST_SECONDS >= left:
                 if result.retry_after and (not_before := self._connections.not_before):
-                    raise not_before.put(result.retry_after, without(credential, failure))
+                    raise not_before.put(result.retry_after, without(access, failure))
                 failure += f"; next try in {pause:.1f} s, but {max(left, 0.0):.1f} s are left"
                 break
             self._sleep(pause)
             waited += pause
-        what = f"Prefect is unavailable: {without(credential, failure)}"
+        what = f"Prefect is unavailable: {without(access, failure)}"
         raise error(what, step)
 
     def _try(
-        self, request: _Request, credential: str | None, csrf: Mapping[str, str]
+        self, request: _Request, access: Mapping[str, str], csrf: Mapping[str, str]
     ) -> _Answer | _Failure:
         left = self._deadline()
         if left < _LEAST_SECONDS:
@@ -286,15 +272,13 @@ class JsonHttp:
         headers = {"Accept": "application/json", "User-Agent": "prefect-spot"}
         if request.body is not None:
             headers |= {"Content-Type": "application/json", **csrf}
-        if credential is not None:
-            headers["Authorization"] = credential
-        seconds = request.page_seconds or ANSWERED_WITHIN
+        seconds, pool = request.page_seconds or ANSWERED_WITHIN, self._connections.pool()
         try:
-            response = self._connections.pool.urlopen(
+            response = pool.urlopen(
                 request.method,
                 self._base_path + request.path,
                 body=request.body,
-                headers=headers,
+                headers={**headers, **access},
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -302,26 +286,41 @@ class JsonHttp:
             )
             content = bounds.read_body(response)
         except (HTTPError, bounds.OutOfBoundsError) as error:
+            untrusted = error.args[0] if isinstance(error, SSLError) else None
+            if isinstance(untrusted, ssl.SSLCertVerificationError):
+                if self._connections.pool(fresh=True) is not pool:
+                    return self._try(request, access, csrf)
+                why = f"the server's certificate is not trusted ({untrusted.verify_message})"
+                what = f"{request} was not sent: {why}"
+                raise PrefectUnavailableError(what, CHECK_CERTIFICATES) from None
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, NewConnectionError | ConnectTimeoutError):
                 return _Failure(reason, PrefectUnavailableError)
             if isinstance(error, ReadTimeoutError):
                 return _Failure(reason, PrefectTimeoutError)
             return _Failure(reason, is_dropped=True)
-        wait, reason = bounds.retry_after_seconds(response), f"answered {response.status}"
-        if meaning := _TRANSIENT.get(response.status):
-            reason += f", asking for {wait:.0f} s" if wait else ""
-            return _Failure(reason, meaning, wait, not_now=meaning is PrefectUnavailableError)
-        try:
-            body = bounds.read_json(content)
-        except ValueError as error:
-            is_final, body = isinstance(error, bounds.OutOfBoundsError), None
-            if 200 <= response.status < 300:
-                step = WAIT_OR_CHECK if is_final else CHECK_API_URL  # a UI has a page
-                return _Failure(f"{reason} with {error}", is_final=is_final, next_step=step)
-        redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
-        detail = f"redirects to {redirection}" if redirection else bounds.message_of(body)
-        return _Answer(response.status, body, without(credential, detail)[:_LONGEST_DETAIL])
+        return _meaning(response, content, access)
+
+
+def _meaning(
+    response: BaseHTTPResponse, content: bytes | bounds.OutOfBoundsError, access: Mapping[str, str]
+) -> _Answer | _Failure:
+    wait, reason = bounds.retry_after_seconds(response), f"answered {response.status}"
+    if meaning := _TRANSIENT.get(response.status):
+        reason += f", asking for {wait:.0f} s" if wait else ""
+        return _Failure(reason, meaning, wait, not_now=meaning is PrefectUnavailableError)
+    is_page = False
+    try:
+        body = bounds.read_json(content)
+    except ValueError as error:
+        is_final, body, is_page = isinstance(error, bounds.OutOfBoundsError), None, True
+        if 200 <= response.status < 300:
+            step = WAIT_OR_CHECK if is_final else CHECK_API_URL  # a UI has a page
+            return _Failure(f"{reason} with {error}", is_final=is_final, next_step=step)
+    redirection = response.headers.get("Location") if 300 <= response.status < 400 else None
+    detail = f"redirects to {redirection}" if redirection else bounds.message_of(body)
+    detail = without(access, detail)[:_LONGEST_DETAIL]
+    return _Answer(response.status, body, detail, is_page)
 
 
 def _pause_seconds(attempt: int, retry_after: float) -> float:

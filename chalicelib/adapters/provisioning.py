@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.core.provision import model
 from chalicelib.core.provision.concurrency import Concurrency
-from chalicelib.core.provision.plan import Credential, Desired, Network, hash_of
+from chalicelib.core.provision.plan import Desired, Network, hash_of
 from chalicelib.core.provision.problems import unnamed
 from chalicelib.errors import (
     LOOKS_AGAIN,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PUBLIC: Final = "PREFECT_CA_CERTIFICATE_PARAMETER"
 _NO_STACK: Final = "does not exist"
 _NOT_FOUND: Final = "ResourceNotFoundException"
 _CONCURRENT: Final[Mapping[type, tuple[str, ...]]] = {
@@ -98,24 +99,25 @@ class AwsAccount:
         role = partial(self.iam.get_role, RoleName="AWSServiceRoleForECS")
         return _none_where(role, "NoSuchEntity") is not None
 
-    def arn_of(self, credential: Credential) -> str:
-        """Return the SSM parameter's ARN. Raises ParameterError: missing, or no SecureString."""
-        name = credential.parameter
-        what = f"SSM parameter {name!r}, named by {credential.setting},"
+    def arn_of(self, setting: str, name: str) -> str:
+        """Return the ARN of the SSM parameter that a setting names.
+
+        Raises ParameterError: missing, or no SecureString, unless it may be public.
+        """
+        what = f"SSM parameter {name!r}, named by {setting},"
         store = f"aws ssm put-parameter --type SecureString --name {name} --value …"
         # Without decryption: what is returned of a SecureString is the cipher's text.
         read = partial(self.ssm.get_parameter, Name=name, WithDecryption=False)
         if (answer := _none_where(read, "ParameterNotFound")) is None:
             raise ParameterError(
                 f"{what} does not exist in this region",
-                next_step=f"create it ({store}), or correct the setting",
+                f"create it ({store}), or correct the setting",
             )
         found = answer["Parameter"]
-        if found.get("Type") != "SecureString":
+        if found.get("Type") != "SecureString" and setting != _PUBLIC:
             raise ParameterError(
                 f"{what} is a {found.get('Type')}: everybody who may read parameters can read it",
-                next_step="delete it, create a new credential, and store that as a SecureString"
-                f" ({store})",
+                next_step=f"delete it, and store a new one as a SecureString ({store})",
             )
         return found.get("ARN", "")
 

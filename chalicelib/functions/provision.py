@@ -6,12 +6,13 @@ before anything is changed. A scheduled call raises its problems, for the functi
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
 from chalicelib.core.provision import model
 from chalicelib.core.provision.concurrency import Concurrency
-from chalicelib.core.provision.images import worker_flaw
+from chalicelib.core.provision.images import secrets_flaw, worker_flaw
 from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
 from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
@@ -141,25 +142,31 @@ def _observe(context: ProvisionContext) -> Observed:
             (warnings if isinstance(error, ConcurrencyError) else problems).append(_problem(error))
             return None
 
-    aws, credential = context.aws, desired.credential
+    aws = context.aws
     stack = aws.read_stack(desired.stack_name)
     network, has_role = None, True
     if desired.is_full:
         network = read(lambda: aws.find_network(desired))
         if stack is None or stack.is_gone:
             has_role = aws.has_service_linked_role()
-    arn = read(lambda: aws.arn_of(credential)) if credential else None
+    named = desired.secrets.items()
+    found = {setting: read(partial(aws.arn_of, setting, name)) for setting, name in named}
+    arns = {setting: arn for setting, arn in found.items() if arn is not None}
     deliveries = tuple(aws.read_delivery(name) for name in desired.functions)
     concurrency = read(lambda: aws.read_concurrency(desired.concurrency)) or Concurrency()
     retentions = aws.read_retentions(desired.functions)
-    is_readable = credential is None or arn is not None
+    is_readable = arns.keys() == found.keys()
     asks = desired.is_full and is_readable
     version = read(context.work_pools.server_version) if asks else ""
     pool = read(lambda: _work_pool(context)) if is_readable and version is not None else None
-    if version and (flaw := worker_flaw(desired.parameters["WorkerImage"], version)):
+    image = desired.parameters["WorkerImage"]
+    if version and (flaw := worker_flaw(image, version)):
         problems.append(Problem("WorkerNewerThanServer", *flaw))
+    has_more = len(arns) > sum("_API_" in setting for setting in arns) > 0  # than a credential
+    if desired.is_full and has_more and (flaw := secrets_flaw(image)):
+        problems.append(Problem("WorkerTooOld", *flaw))
     return Observed(
-        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems),
+        stack, network, arns, pool, deliveries, has_role, retentions, tuple(problems),
         concurrency, tuple(warnings),
     )  # fmt: skip
 

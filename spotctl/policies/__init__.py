@@ -1,9 +1,9 @@
 """The IAM policies of a stage: one per function, and the deployer's two, with its own names.
 
 The templates beside this file are their only source; `.chalice/config.json` names the files that
-Chalice reads. Filled in are the stack's name, the functions' prefix, the clusters and the
-credential's parameter. Stage `prod` must not change `prod-eu`: each name is written in full, and a
-pattern follows only what ends a name, `/` or `:`.
+Chalice reads. Filled in are the stack's name, the functions' prefix, the clusters and the SSM
+parameters. Stage `prod` must not change `prod-eu`: each name is written in full, and a pattern
+follows only what ends a name, `/` or `:`.
 """
 
 import json
@@ -50,7 +50,7 @@ def policy_of(project: Project, name: str) -> str:
     settings = project.settings
     cases = {
         "full": settings.is_full,
-        "credential": bool(_parameter(project)),
+        "credential": bool(settings.secrets),
         "key": bool(settings.kms_key_arn),
         "boundary": bool(settings.permissions_boundary_arn),
         "unbounded": not settings.permissions_boundary_arn,
@@ -78,14 +78,20 @@ def policy_of(project: Project, name: str) -> str:
                 f"a name holds * ? or $, which IAM reads as a pattern: {text!r}",
                 next_step="correct it in .chalice/config.json",
             )
-    several = {"CLUSTER": clusters, "FLOW_POLICY": settings.flow_policy_arns}
+    several = {
+        "CLUSTER": clusters,
+        "FLOW_POLICY": settings.flow_policy_arns,
+        # An ARN has one slash before the name, whether that begins with one or not.
+        "PARAMETER": [name.removeprefix("/") for name in settings.secrets.values()],
+    }
     filled = _filled(policy, names, several)
     filled["Statement"] = _joined(filled["Statement"])
     size = len(json.dumps(filled, separators=(",", ":")))
     if size > (most := MOST_OF_A_ROLE if name in FUNCTIONS else MOST_OF_A_MANAGED_POLICY):
         raise SettingError(
             f"the policy of {name} has {size} characters, and IAM takes {most}",
-            next_step="shorten STACK_NAME, ECS_CLUSTER, the stage's name or FLOW_POLICY_ARNS",
+            next_step="shorten STACK_NAME, ECS_CLUSTER, the stage's name, the SSM parameters' names"
+            " or FLOW_POLICY_ARNS",
         )
     return json.dumps(filled, indent=2) + "\n"
 
@@ -96,7 +102,8 @@ def _joined(statements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for statement in statements:
         alike = joined.setdefault(str({**statement, "Action": ""}), {**statement, "Action": []})
         actions = statement["Action"]
-        alike["Action"] += [actions] if isinstance(actions, str) else actions
+        actions = [actions] if isinstance(actions, str) else actions
+        alike["Action"] += [each for each in actions if each not in alike["Action"]]
     for statement in joined.values():
         if len(statement["Action"]) == 1:
             [statement["Action"]] = statement["Action"]
@@ -159,16 +166,9 @@ def _names(project: Project) -> dict[str, str]:
     return {
         "APP": f"{project.app_name}-{project.stage}",
         "STACK": project.stack,
-        # An ARN has one slash before the name, whether that begins with one or not.
-        "PARAMETER": _parameter(project).removeprefix("/"),
         "KEY": project.settings.kms_key_arn,
         "BOUNDARY": project.settings.permissions_boundary_arn,
     }
-
-
-def _parameter(project: Project) -> str:
-    settings = project.settings
-    return settings.prefect_api_key_parameter or settings.prefect_api_auth_string_parameter
 
 
 def _filled(value: Any, names: Mapping[str, str], several: Mapping[str, Sequence[str]]) -> Any:

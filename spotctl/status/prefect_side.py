@@ -1,4 +1,4 @@
-"""Prefect: the credential in SSM, the server, the work pool and its workers."""
+"""Prefect: what lets us in, in SSM, the server, the work pool and its workers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,10 +32,15 @@ STAYS_RUNNING: Final = (
     f"{SIGTERM_BEHAVIOR}={RELINQUISH} is set: an interrupted run stays Running, and none ends it"
 )
 
+_PARTS: Final = {
+    "PREFECT_CUSTOM_HEADERS_PARAMETER": "custom headers",
+    "PREFECT_CA_CERTIFICATE_PARAMETER": "CA certificate",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """The SSM parameter with Prefect's credential. `type` is empty where it does not exist."""
+    """An SSM parameter that lets us in. `type` is empty where it does not exist."""
 
     name: str
     setting: str
@@ -44,13 +49,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What SSM and Prefect returned. `parameter` None: Prefect needs no credential.
+    """What SSM and Prefect returned.
 
     `error`: why Prefect could not be read from here; then version, pool and workers are empty.
     `version`: empty where the server does not report one. `now` is in UTC.
     """
 
-    parameter: Parameter | None
+    parameters: tuple[Parameter, ...]
     now: datetime
     error: PrefectSpotError | None = None
     version: str = ""
@@ -74,7 +79,7 @@ class FlowContainer:
 def read(context: Context) -> Found:
     """Read from SSM and Prefect. Raises botocore's errors; Prefect's become `error`."""
     settings = context.project.settings
-    found = Found(_parameter(context), context.now())
+    found = Found(_parameters(context), context.now())
     try:
         version = context.prefect.version()
         pool = context.prefect.work_pool(settings.work_pool)
@@ -108,7 +113,9 @@ def default_of(template: Mapping[str, Any], variable: str) -> Any:
 
 def rows(found: Found, project: Project) -> list[Row]:
     """Judge credential, server, pool and workers."""
-    judged = [_parameter_row(found.parameter)]
+    judged = list(map(_parameter_row, found.parameters))
+    if not any("_API_" in each.setting for each in found.parameters):
+        judged.insert(0, ok("credential", "none is set: Prefect is called without one"))
     if found.error:
         what = f"{found.error.what}; pool, worker and deployments were not read"
         return [*judged, failed("Prefect from here", what, found.error.next_step)]
@@ -125,13 +132,13 @@ def rows(found: Found, project: Project) -> list[Row]:
     return judged
 
 
-def _parameter_row(parameter: Parameter | None) -> Row:
-    part = "credential"
-    if parameter is None:
-        return ok(part, "none is set: Prefect is called without one")
+def _parameter_row(parameter: Parameter) -> Row:
+    part = _PARTS.get(parameter.setting, "credential")
     name = f"{parameter.setting}: {parameter.name}"
     if parameter.type == "SecureString":
         return ok(part, f"{name} is a SecureString")
+    if parameter.type == "String" and part == "CA certificate":
+        return ok(part, f"{name} is a String")
     put = f"aws ssm put-parameter --type SecureString --name {parameter.name} --value …"
     if not parameter.type:
         return failed(part, f"{name} does not exist in this region", put)
@@ -241,14 +248,12 @@ def _ago(at: datetime, now: datetime) -> str:
     return f"{seconds} s ago" if seconds < 120 else f"{seconds // 60} min ago"
 
 
-def _parameter(context: Context) -> Parameter | None:
-    settings = context.project.settings
-    key, pair = settings.prefect_api_key_parameter, settings.prefect_api_auth_string_parameter
-    if not (name := key or pair):
-        return None
-    setting = "PREFECT_API_KEY_PARAMETER" if key else "PREFECT_API_AUTH_STRING_PARAMETER"
+def _parameters(context: Context) -> tuple[Parameter, ...]:
     # Described, not read: the status needs no secret.
-    described = context.aws.client("ssm").describe_parameters(
-        ParameterFilters=[{"Key": "Name", "Option": "Equals", "Values": [name]}]
-    )["Parameters"]
-    return Parameter(name, setting, str(described[0]["Type"]) if described else "")
+    found = []
+    for setting, name in context.project.settings.secrets.items():
+        chosen = [{"Key": "Name", "Option": "Equals", "Values": [name]}]
+        ssm = context.aws.client("ssm")
+        described = ssm.describe_parameters(ParameterFilters=chosen)["Parameters"]
+        found.append(Parameter(name, setting, str(described[0]["Type"]) if described else ""))
+    return tuple(found)

@@ -1,7 +1,8 @@
 """The two twins, four real servers, and one that looks like Prefect Cloud.
 
 The twins are asked directly; the servers are newest and oldest Prefect, on SQLite and PostgreSQL,
-asked by our REST client. Those on PostgreSQL have CSRF protection.
+asked by our REST client. Those on PostgreSQL have CSRF protection; the newest is behind an access
+proxy that a private authority certified.
 
 The last is the newest server behind a proxy: it serves no version, no greeting and no CSRF token,
 as Cloud, and words every 404 in its own way.
@@ -20,10 +21,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from chalicelib.adapters.credentials import headers_of, trust_of
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import Connections, JsonHttp
 from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
 from chalicelib.errors import PrefectRefusedError
+from localcloud.access_proxy import AccessProxy
 from localcloud.fault_proxy import Answer, FaultProxy, ProxiedRequest
 from localcloud.postgres import Postgres
 from localcloud.prefect_server import PrefectServer
@@ -107,7 +110,13 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         direct = server.api_url
         cloud = stack.enter_context(CloudLike(direct)) if name.startswith("cloud") else None
         asked = cloud.url + urlsplit(direct).path if cloud else direct
-        yield real_stage(asked, direct, auth_string, is_oldest=is_oldest, csrf=csrf)
+        shared = Connections(asked)
+        if name == "newest-postgres":
+            proxy = stack.enter_context(AccessProxy(server.ui_url, supervisor.folder / "proxy"))
+            asked, headers = f"{proxy.url}/api", headers_of(proxy.headers)
+            trusted = trust_of(proxy.certificates)
+            shared = Connections(asked, headers=lambda _: headers, trust=lambda _: trusted)
+        yield real_stage(asked, direct, auth_string, shared, is_oldest=is_oldest, csrf=csrf)
 
 
 def twin_stage(*, is_oldest: bool) -> Stage:
@@ -120,11 +129,15 @@ def twin_stage(*, is_oldest: bool) -> Stage:
 
 
 def real_stage(
-    api_url: str, direct: str, auth_string: str | None, *, is_oldest: bool, csrf: bool
+    api_url: str,
+    direct: str,
+    auth_string: str | None,
+    shared: Connections,
+    *,
+    is_oldest: bool,
+    csrf: bool,
 ) -> Stage:
     """The product's own REST client on one side, plain requests on the other."""
-
-    shared = Connections(api_url)
 
     def http(pair: str | None) -> JsonHttp:
         header = None if pair is None else f"Basic {base64.b64encode(pair.encode()).decode()}"

@@ -15,6 +15,7 @@ ORDINARY: Final = Options(
     timings=Timings(stop_timeout_scale=0.05),  # of 120 s
     worker_query_seconds=1,
     postgres=True,  # so many runs at once, and SQLite itself answers 503
+    proxy=True,
 )
 SIMULATED: Final = Options(
     auth_string=AUTH_STRING,
@@ -29,7 +30,7 @@ SIMULATED: Final = Options(
 CLOUDS: Final = {
     "ordinary": ORDINARY,
     "simulated": SIMULATED,
-    "observed": replace(ORDINARY, observer=True),
+    "observed": replace(ORDINARY, observer=True, proxy=False),
     "shipped": Options(auth_string=AUTH_STRING, as_shipped=True),
 }
 """The one with the longest tests first. In `simulated`, worker and engines are."""

@@ -1,5 +1,7 @@
 """A real rescue with secrets in the run's environment and before the server: none of them gets out.
 
+Before the server is an access proxy, too, through which Lambdas, worker and flows reach it.
+
 Where they belong they are: in the flow's containers, hence in ECS's overrides and events, and, the
 auth string, in SSM. Everything that the product writes, and all that was deployed, is searched.
 """
@@ -16,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER
+from localcloud.access_proxy import HEADER
+from localcloud.bootstrap import AUTH_PARAMETER, CLUSTER, STAGE
 from localcloud.cloud import wait_for
 from localcloud.lambdas import Invocation
 from tests.e2e.scenario import ATTEMPT_SECONDS, Run, Stage, event_of_no_run
@@ -37,8 +40,10 @@ class Rescued:
     credential: Canaries
 
 
-def server_secrets() -> Canaries:
+def server_secrets(stage: Stage) -> Canaries:
     secrets = Canaries()
+    assert stage.cloud.proxy is not None
+    secrets.plant("the proxy's header", stage.cloud.proxy.secret)
     secrets.plant("the password", PASSWORD)
     secrets.plant("the basic header", base64.b64encode(AUTH_STRING.encode()).decode())
     return secrets
@@ -53,9 +58,11 @@ def rescued(stage: Stage) -> Rescued:
     run.interrupt_each_start(2)
     run.completes(starts=3)
     assert run.capacities() == ["FARGATE_SPOT", "FARGATE_SPOT", "FARGATE"]
+    assert stage.cloud.proxy is not None
+    assert stage.cloud.proxy.refused == 0 < stage.cloud.proxy.passed
     for life in run.containers():
         assert secrets.found_in(json.dumps(dict(life.environment))) == ["the flow's environment"]
-    return Rescued(run, secrets, server_secrets())
+    return Rescued(run, secrets, server_secrets(stage))
 
 
 def every(rescued: Rescued) -> Canaries:
@@ -172,7 +179,8 @@ def test_the_credential_is_in_no_task_and_no_event(rescued: Rescued) -> None:
     arns += ecs.list_tasks(cluster=CLUSTER, desiredStatus="STOPPED")["taskArns"]
     tasks = ecs.describe_tasks(cluster=CLUSTER, tasks=arns[-100:])["tasks"]
     events = [i.event for i in rescued.run.cloud.lambdas.invocations]
-    assert AUTH_PARAMETER in json.dumps(definitions, default=str)
+    for name in (AUTH_PARAMETER, f"/prefect-spot/{STAGE}/headers", f"/prefect-spot/{STAGE}/ca"):
+        assert name in json.dumps(definitions, default=str)
     for place in (definitions, tasks, events):
         assert place
         assert rescued.credential.found_in(json.dumps(place, default=str)) == []
@@ -181,7 +189,8 @@ def test_the_credential_is_in_no_task_and_no_event(rescued: Rescued) -> None:
 
 
 def refuse_and_echo(handler: BaseHTTPRequestHandler) -> None:
-    answer(401, {"detail": f"Not authorized: {handler.headers.get('Authorization')}"})(handler)
+    said = [handler.headers.get(name) for name in ("Authorization", HEADER)]
+    answer(401, {"detail": f"Not authorized: {' '.join(map(str, said))}"})(handler)
 
 
 @pytest.fixture
@@ -192,7 +201,9 @@ def failing(stage: Stage) -> Iterator[str]:
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
     with (
         ScriptedServer([refuse_and_echo]) as server,
-        stage.copy_of_react("canary", PREFECT_API_URL=server.url),
+        stage.copy_of_react(
+            "canary", PREFECT_API_URL=server.url, PREFECT_CA_CERTIFICATE_PARAMETER=""
+        ),
     ):
         stage.cloud.aws.client("lambda").put_function_event_invoke_config(
             FunctionName="canary",
@@ -207,7 +218,7 @@ def test_a_failure_names_its_cause_and_not_the_credential(stage: Stage, failing:
 
     SECURITY.md says so.
     """
-    flow, credential, event = Canaries(), server_secrets(), event_of_no_run()
+    flow, credential, event = Canaries(), server_secrets(stage), event_of_no_run()
     container = event["detail"]["overrides"]["containerOverrides"][0]
     container["environment"].append({"name": "DB", "value": flow.plant("the flow's environment")})
     stage.cloud.lambdas.invoke_async("canary", event)
@@ -217,7 +228,7 @@ def test_a_failure_names_its_cause_and_not_the_credential(stage: Stage, failing:
     failed = [i for i in stage.cloud.lambdas.invocations if i.function == "canary"]
     assert [i.status for i in failed] == ["error"]
     assert "PrefectRefusedError" in output_of(failed)
-    assert "Not authorized: ***" in output_of(failed)
+    assert "Not authorized: *** ***" in output_of(failed)
     body = json.loads(message["Body"])
     assert body["requestPayload"] == event
     assert credential.found_in(output_of(failed) + json.dumps(body)) == []

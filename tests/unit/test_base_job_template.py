@@ -7,13 +7,16 @@ write the template anew.
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_KEY, temporary_settings
 from prefect_aws.workers import ECSWorker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
@@ -26,6 +29,7 @@ from chalicelib.core.model.policy import (
     on_demand_variables,
     runs_on_fargate,
 )
+from chalicelib.core.provision.plan import ARNS
 from chalicelib.core.provision.pool_template import merged
 from tests.make import make_run
 from tests.provisioning import VALUES
@@ -142,6 +146,64 @@ def test_the_task_is_of_the_pools_architecture_or_the_deployments(
     }
 
 
+BEHIND = {**VALUES, "CustomHeadersParameterArn": "arn:h", "CaCertificateParameterArn": "arn:c"}
+PEM = "-----BEGIN CERTIFICATE-----\nA%s$(b)\\n\n-----END CERTIFICATE-----\n"
+
+
+def request_behind_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, job_variables: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The flow's container in a task definition and in RunTask, of a worker behind a proxy."""
+    monkeypatch.setenv("PREFECT_CLIENT_CUSTOM_HEADERS", '{"CF-Access-Client-Secret": "canary"}')
+    template = dict(merged({}, infra.load("base-job-template.json"), BEHIND, "FARGATE_SPOT"))
+    configuration, _ = configured(job_variables, template)
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=uuid4())
+    monkeypatch.setenv("PREFECT_API_KEY", "canary")
+    with temporary_settings({PREFECT_API_KEY: "canary"}):
+        configuration.prepare_for_flow_run(run)
+    definition = WORKER._prepare_task_definition(configuration, "us-east-1", run)
+    bridged = {**definition, "networkMode": "bridge"}
+    request = WORKER._prepare_task_run_request(configuration, bridged, "arn", False)
+    assert "canary" not in f"{definition} {request}"
+    [container], [override] = (
+        definition["containerDefinitions"],
+        request["overrides"]["containerOverrides"],
+    )
+    return container, override
+
+
+@pytest.mark.parametrize("command", [{}, {"command": None}, {"command": "mine 'a b'"}])
+@pytest.mark.parametrize("own", [{}, {"env": {"MINE": "1"}}, {"env.MINE": "1"}])
+def test_flows_get_headers_and_certificates_as_secrets_and_never_the_workers_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: dict[str, Any], own: dict[str, Any]
+) -> None:
+    container, override = request_behind_a_proxy(monkeypatch, {**command, **own})
+    assert {each["name"]: each["valueFrom"] for each in container["secrets"]} == {
+        "PREFECT_API_KEY": VALUES["ApiKeyParameterArn"],
+        "PREFECT_CLIENT_CUSTOM_HEADERS": "arn:h",
+        "PREFECT_SPOT_CA_CERTIFICATE": "arn:c",
+    }
+    assert ({"name": "MINE", "value": "1"} in override["environment"]) == bool(own)
+    for name in ("prefect", "mine"):
+        program = tmp_path / name
+        program.write_text('#!/bin/sh\ncat "$PREFECT_API_SSL_CERT_FILE"; echo $# "$0" "$@"\n')
+        program.chmod(0o755)
+    ran = subprocess.run(
+        override["command"],
+        env={
+            "PREFECT_SPOT_CA_CERTIFICATE": PEM,
+            "TMPDIR": str(tmp_path),
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    mine = f"1 {tmp_path / 'mine'} a b"
+    theirs = f"2 {tmp_path / 'prefect'} flow-run execute"
+    assert ran.stdout == f"{PEM}{mine if command.get('command') else theirs}\n"
+
+
 ON_SPOT = {"capacityProvider": "FARGATE_SPOT", "weight": 1}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -177,5 +239,5 @@ def test_a_moved_run_is_on_fargate_by_exactly_one_of_launch_type_and_strategy(
 
 def test_every_placeholder_is_an_output_of_the_stack_or_a_setting() -> None:
     asked = set(re.findall(r"\$\{(\w+)\}", json.dumps(infra.load("base-job-template.json"))))
-    settings = {"CpuArchitecture", "AssignPublicIp", "ApiKeyParameterArn", "AuthStringParameterArn"}
+    settings = {"CpuArchitecture", "AssignPublicIp", *ARNS}
     assert asked - settings < set(infra.load("stack.json")["Outputs"])

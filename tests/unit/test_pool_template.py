@@ -216,6 +216,50 @@ def test_a_sigterm_behaviour_of_the_users_own_is_left_to_a_mode_that_ends_no_run
     assert flow_of(dict(observed))["environment"] == own
 
 
+BEHIND = {**VALUES, "CustomHeadersParameterArn": "arn:h", "CaCertificateParameterArn": "arn:c"}
+OWN_SECRET = {"name": "DB", "valueFrom": "arn:db"}
+BEHIND_EDITS: dict[str, Edit] = {
+    "none": put("x_note", "ours"),
+    "a secret": put(FLOW + "secrets", [OWN_SECRET]),
+    "no secrets": put(FLOW + "secrets", []),
+    "a variable for all": put(VARIABLE + "env/default", {"A": "b"}),
+    "nothing for env": put(JOB + "env", ...),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND_EDITS)
+def test_the_way_through_a_proxy_comes_and_goes_with_its_settings(name: str) -> None:
+    before = edited(BEHIND_EDITS[name])
+    behind: Any = restored(before, BEHIND)
+    assert restored(behind, BEHIND) == behind
+    secrets = [each["name"] for each in flow_of(behind)["secrets"]]
+    own = ["DB"] if name == "a secret" else []
+    assert secrets == [*own, "PREFECT_CLIENT_CUSTOM_HEADERS", "PREFECT_SPOT_CA_CERTIFICATE"]
+    assert defaults(behind)["env"]["PREFECT_CLIENT_CUSTOM_HEADERS"] is None
+    assert behind["job_configuration"]["command"].endswith(" sh {{ command }}")
+    after = restored(behind)
+    if name == "no secrets":
+        del flow_of(before)["secrets"]
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        put(VARIABLE + "env/default", {"PREFECT_CLIENT_CUSTOM_HEADERS": "{}"}),
+        put(VARIABLE + "env", ...),
+        put(
+            FLOW + "environment",
+            [{"name": "PREFECT_CLIENT_CUSTOM_HEADERS", "value": "{}"}, SIGTERM],
+        ),
+        put(FLOW + "secrets", [{"name": "PREFECT_CLIENT_CUSTOM_HEADERS", "valueFrom": "arn:old"}]),
+        put(JOB + "command", "mine {{ command }}"),
+    ],
+)
+def test_what_would_show_or_lack_the_headers_is_replaced(edit: Edit) -> None:
+    assert restored(edited(edit), BEHIND) == restored({}, BEHIND)
+
+
 def test_what_is_missing_of_the_users_own_is_filled_in_where_a_value_is_shipped() -> None:
     template = restored(edited(put(VARIABLE + "cpu/default", None)))
     assert defaults(template)["cpu"] == 1024

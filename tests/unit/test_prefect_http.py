@@ -1,23 +1,30 @@
 """How requests to Prefect end when the network, the server or the credential fails."""
 
 import gzip
+import json
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import partial
+from functools import cached_property, partial
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_CLIENT_CUSTOM_HEADERS, temporary_settings
 
+from chalicelib.adapters.credentials import certificates, custom_headers
 from chalicelib.adapters.not_before import NotBefore
 from chalicelib.adapters.prefect_api import MOST_DEPTHS, PrefectRest
 from chalicelib.adapters.prefect_bounds import MOST_BYTES
@@ -41,6 +48,7 @@ from chalicelib.errors import (
     PrefectUnavailableError,
     PrefectUnreadableError,
 )
+from localcloud.access_proxy import AccessProxy
 from spotctl.prefect import OperatorPrefect
 from tests.unit.prefect_bench import AT, KEY, RUN_ID, Bench, make_answer, make_state
 from tests.unit.scripted_server import ScriptedServer, Step, answer, answer_raw, cut, reset, silence
@@ -113,6 +121,128 @@ def test_other_failures_raise_what_they_are(
     assert len(bench.requests) == requests
     for number, pause in enumerate(bench.slept):
         assert 0.1 * 2**number <= pause <= 0.2 * 2**number
+
+
+@dataclass
+class Behind:
+    """A client of a server behind an access proxy, and what its SSM parameters hold."""
+
+    proxy: AccessProxy
+    headers: str
+    certificates: str
+    reads: list[str] = field(default_factory=list)
+
+    @cached_property
+    def http(self) -> JsonHttp:
+        def get_parameter(Name: str, **_: object) -> object:  # noqa: N803  # boto3's
+            self.reads.append(Name)
+            return {"Parameter": {"Value": getattr(self, Name)}}
+
+        ssm: Any = SimpleNamespace(get_parameter=get_parameter)
+        shared = Connections(
+            self.proxy.url,
+            headers=custom_headers(ssm, "headers"),
+            trust=certificates(ssm, "certificates" if self.certificates else ""),
+        )
+        return JsonHttp(
+            self.proxy.url,
+            lambda _fresh: "Bearer the-key",
+            lambda: 20.0,
+            connections=shared,
+            sleep=lambda _: None,
+        )
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer([answer(200, {"id": 1})]) as server:
+        yield server
+
+
+@pytest.fixture
+def behind(server: ScriptedServer, tmp_path: Path) -> Iterator[Behind]:
+    with AccessProxy(server.url, tmp_path) as proxy:
+        yield Behind(proxy, proxy.headers, proxy.certificates)
+
+
+def test_a_proxy_lets_us_through_with_its_headers_and_is_trusted_by_its_authority(
+    behind: Behind, server: ScriptedServer
+) -> None:
+    assert behind.http.send("POST", "/x", {}) == behind.http.get("/x") == {"id": 1}
+    assert [seen.headers["cf-access-client-id"] for seen in server.seen] == ["spot", "spot"]
+    assert {seen.headers["authorization"] for seen in server.seen} == {"Bearer the-key"}
+    assert behind.reads == ["headers", "certificates"], "both are kept"
+
+
+def test_a_custom_authorization_wins_as_in_prefects_own_client(
+    behind: Behind, server: ScriptedServer
+) -> None:
+    own = {**json.loads(behind.headers), "authorization": "Bearer own"}
+    behind.headers = json.dumps(own)
+    behind.http.get("/x")
+    assert server.seen[0].headers["authorization"] == "Bearer own"
+    with temporary_settings({PREFECT_CLIENT_CUSTOM_HEADERS: own}):
+        prefects = SyncPrefectClient(f"{server.url}/api", api_key="the-key")
+        assert prefects._client.headers["Authorization"] == "Bearer own"
+
+
+@pytest.mark.parametrize("location", ["", "https://access.example/login?kid=1"])
+def test_headers_that_were_renewed_are_read_again_once_the_proxy_refuses_the_old(
+    behind: Behind, server: ScriptedServer, location: str
+) -> None:
+    behind.http.get("/x")
+    behind.proxy.secret, behind.proxy.location = "renewed", location
+    behind.headers = behind.proxy.headers
+    assert behind.http.send("POST", "/x", {}, repeatable=False) == {"id": 1}
+    assert (behind.proxy.passed, behind.proxy.refused) == (2, 1)
+
+
+def test_an_authority_that_was_renewed_is_read_again(behind: Behind, tmp_path: Path) -> None:
+    behind.certificates = AccessProxy(behind.proxy.url, tmp_path / "old").certificates
+    with pytest.raises(PrefectUnavailableError):
+        behind.http.get("/x")
+    behind.certificates = behind.proxy.certificates
+    assert behind.http.send("POST", "/x", {}, repeatable=False) == {"id": 1}
+
+
+@pytest.mark.parametrize(
+    ("headers", "location", "error", "said"),
+    [
+        ("{}", "", PrefectForbiddenError, "a proxy before Prefect answered 403"),
+        ('{"CF-Access-Client-Secret": "canary-x"}', "", PrefectForbiddenError, "answered 403"),
+        ("{}", "https://login.example/?canary-x", PrefectAddressError, "redirects to https://l"),
+    ],
+)
+def test_a_proxy_that_refuses_us_names_the_setting_of_its_headers(
+    behind: Behind, headers: str, location: str, error: type[PrefectSpotError], said: str
+) -> None:
+    behind.headers, behind.proxy.location = headers, location
+    with pytest.raises(error, match=f"{said}.*PREFECT_CUSTOM_HEADERS_PARAMETER names$") as raised:
+        behind.http.get("/x")
+    assert behind.proxy.refused == 1
+    assert ("canary" in str(raised.value)) == bool(location)
+
+
+@pytest.mark.parametrize(
+    ("valid_days", "trusts", "said"),
+    [
+        (30, "nobody's", r"\(self.signed certificate|\(unable to get local issuer"),
+        (30, "another's", r"\(unable to get local issuer|\(certificate verify failed"),
+        (-1, "its", r"\(certificate has expired"),
+    ],
+)
+def test_a_server_that_is_not_trusted_gets_nothing_and_its_setting_is_named(
+    server: ScriptedServer, tmp_path: Path, valid_days: int, trusts: str, said: str
+) -> None:
+    another = AccessProxy(server.url, tmp_path / "another")
+    with AccessProxy(server.url, tmp_path, valid_days=valid_days) as proxy:
+        known = {"nobody's": "", "another's": another.certificates, "its": proxy.certificates}
+        behind = Behind(proxy, proxy.headers, known[trusts])
+        expected = f"{said}.*PREFECT_CA_CERTIFICATE_PARAMETER names$"
+        with pytest.raises(PrefectUnavailableError, match=expected) as raised:
+            behind.http.send("POST", "/x", {}, repeatable=False)
+        assert type(raised.value) is PrefectUnavailableError, "it had no effect"
+        assert (proxy.passed, proxy.refused, server.seen) == (0, 0, [])
 
 
 @pytest.mark.parametrize(

@@ -338,6 +338,17 @@ def no_pool_of_your_own(bench: Bench) -> None:
     bench.desired = make_desired(is_full=False)
 
 
+def a_worker_that_drops_secrets(bench: Bench) -> None:
+    headers = {"PREFECT_CUSTOM_HEADERS_PARAMETER": PARAMETER}
+    changes = {"WorkerImage": "r.io/prefecthq/prefect-aws:0.7.10-python3.12-prefect3.8.8"}
+    desired = bench.desired
+    bench.desired = replace(
+        desired,
+        secrets={**desired.secrets, **headers},
+        parameters={**desired.parameters, **changes},
+    )
+
+
 def a_server_older_than_the_worker(bench: Bench) -> None:
     bench.pools.version = "3.8.8"
 
@@ -355,6 +366,7 @@ def a_server_older_than_the_worker(bench: Bench) -> None:
             a_server_older_than_the_worker, "WorkerNewerThanServer",
             ("newer than the server's 3.8.8", "set WORKER_IMAGE", "-prefect3.8.8"),
         ),
+        (a_worker_that_drops_secrets, "WorkerTooOld", ("0.7.10", "headers", "0.7.11 or newer")),
     ],
 )  # fmt: skip
 def test_a_problem_is_reported_with_its_next_step_and_nothing_is_changed(

@@ -24,8 +24,8 @@ from chalicelib.core.provision.model import (
     PutTargets,
     UpdateStack,
 )
-from chalicelib.core.provision.plan import Credential, Network, stack_definition
-from chalicelib.errors import ConcurrencyError, ConcurrentUpdateError, NetworkError
+from chalicelib.core.provision.plan import Network, stack_definition
+from chalicelib.errors import ConcurrencyError, ConcurrentUpdateError, NetworkError, ParameterError
 from tests.provisioning import FUNCTION_PREFIX, PARAMETER, QUEUE_ARN, STACK_ID, make_desired
 
 SESSION = boto3.session.Session()
@@ -34,7 +34,8 @@ UPDATE = UpdateStack(STACK_ID, DEFINITION, "")
 PUT_TARGETS = PutTargets("rule", ({"Id": "1", "Arn": QUEUE_ARN},))
 PUT_CONCURRENCY = PutConcurrency("prefect-spot-dev-react", 10)
 PUT_CONFIG = PutInvokeConfig("prefect-spot-dev-react", InvokeConfig(QUEUE_ARN))
-CREDENTIAL = Credential(PARAMETER, is_api_key=True)
+CA, HEADERS = "PREFECT_CA_CERTIFICATE_PARAMETER", "PREFECT_CUSTOM_HEADERS_PARAMETER"
+KEY = ("PREFECT_API_KEY_PARAMETER", PARAMETER)
 
 
 def make_client(name: str) -> Any:
@@ -62,7 +63,7 @@ CALLS: dict[str, tuple[str, Callable[[AwsAccount], object]]] = {
     "update_stack": ("cloudformation", lambda aws: aws.perform(UPDATE)),
     "describe_stacks": ("cloudformation", lambda aws: aws.read_stack("prefect-spot")),
     "create_service_linked_role": ("iam", lambda aws: aws.perform(CreateServiceLinkedRole())),
-    "get_parameter": ("ssm", lambda aws: aws.arn_of(CREDENTIAL)),
+    "get_parameter": ("ssm", lambda aws: aws.arn_of(*KEY)),
     "put_targets": ("events", lambda aws: aws.perform(PUT_TARGETS)),
     "put_retention_policy": ("logs", lambda aws: aws.perform(PutRetention("group", 30))),
     "put_function_event_invoke_config": (
@@ -186,7 +187,15 @@ def test_the_credentials_parameter_is_read_and_not_decrypted() -> None:
     found = {"Type": "SecureString", "ARN": "arn", "Value": "cipher"}
     request = {"Name": PARAMETER, "WithDecryption": False}
     stubber.add_response("get_parameter", {"Parameter": found}, request)
-    assert aws.arn_of(CREDENTIAL) == "arn"
+    assert aws.arn_of(*KEY) == "arn"
+
+
+@pytest.mark.parametrize(("setting", "may"), [(CA, True), (HEADERS, False)])
+def test_only_certificates_may_be_in_plain(setting: str, may: bool) -> None:
+    aws, stubber = stubbed("ssm")
+    stubber.add_response("get_parameter", {"Parameter": {"Type": "String", "ARN": "arn"}})
+    with nullcontext() if may else pytest.raises(ParameterError, match=setting):
+        assert aws.arn_of(setting, "/a") == "arn"
 
 
 def test_targets_that_were_not_written_are_not_reported_as_done() -> None:

@@ -1,7 +1,10 @@
 """The credential: read once, kept for five minutes, never shown."""
 
 import base64
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,8 +13,14 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 
-from chalicelib.adapters.credentials import CACHE_SECONDS, PrefectAuthorization
+from chalicelib.adapters.credentials import (
+    CACHE_SECONDS,
+    PrefectAuthorization,
+    certificates,
+    custom_headers,
+)
 from chalicelib.errors import SecretUnreadableError
+from localcloud.access_proxy import AccessProxy
 
 KEY = "pnu_0123456789abcdef"
 NAME = "/prefect/key"
@@ -107,6 +116,87 @@ def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(ssm: Any, v
     with pytest.raises(SecretUnreadableError) as caught:
         PrefectAuthorization(ssm, api_key_parameter=NAME)()
     assert "pnu_" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("canary", "is no JSON object"),
+        ('["canary"]', "is no JSON object"),
+        ('{"X": "canary"', "is no JSON object"),
+        ("null", "is no JSON object"),
+        ("[" * 100_000, "is no JSON object"),
+        ('{"X": 1}', "a value in it that no header can have"),
+        ('{"X": ""}', "a value in it that no header can have"),
+        ('{"X": {"Y": "canary"}}', "a value in it that no header can have"),
+        ('{"X": "canary\\r\\nEvil: 1"}', "a value in it that no header can have"),
+        ('{"X": "canary\\u0000"}', "a value in it that no header can have"),
+        ('{"X": "canäry"}', "a value in it that no header can have"),
+        ('{"X": " canary"}', "a value in it that no header can have"),
+        ('{"canary: ": "x"}', "a name in it that no header can have"),
+        ('{"": "canary"}', "a name in it that no header can have"),
+        ('{"canary\\n": "x"}', "a name in it that no header can have"),
+        ('{"X-Canary": "canary", "x-canary": "b"}', "a header twice"),
+        ('{"Host": "canary"}', "the header host"),
+        ('{"content-LENGTH": "canary"}', "the header content-length"),
+        ('{"Transfer-Encoding": "canary"}', "the header transfer-encoding"),
+        ('{"Prefect-Csrf-Token": "canary"}', "the header prefect-csrf-token"),
+        ('{"User-Agent": "canary"}', "the header user-agent"),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_refused_without_showing_them(
+    ssm: Any, value: str, why: str
+) -> None:
+    store(ssm, value)
+    with pytest.raises(SecretUnreadableError) as caught:
+        custom_headers(ssm, NAME)()
+    for part in (NAME, "PREFECT_CUSTOM_HEADERS_PARAMETER", why, "store a JSON object"):
+        assert part in str(caught.value)
+    link: BaseException | None = caught.value
+    while link is not None:
+        assert not re.search("can[aä]", f"{link!r} {vars(link)}".lower())
+        link = link.__cause__ or link.__context__
+
+
+@pytest.mark.parametrize("value", ["{}", ' {"X-A": "b c"}\n', '{"Authorization": "Basic eA=="}'])
+def test_headers_are_a_json_object_as_prefect_itself_reads_it(ssm: Any, value: str) -> None:
+    store(ssm, value)
+    assert custom_headers(ssm, NAME)() == json.loads(value)
+    assert custom_headers(ssm, "")() == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("canary", "is not PEM"),
+        ("-----BEGIN CERTIFICATE-----\ncanary\n-----END CERTIFICATE-----", "is not PEM"),
+        ("-----BEGIN CERTIFICATE-----\nMIIBcanäry\n", "is not PEM"),
+        ("PEM\n-----BEGIN EC PRIVATE KEY-----\ncanary", "holds a private key"),
+    ],
+)
+def test_what_is_no_certificate_is_refused_without_showing_it(
+    ssm: Any, value: str, why: str
+) -> None:
+    store(ssm, value)
+    with pytest.raises(SecretUnreadableError) as caught:
+        certificates(ssm, NAME)()
+    for part in (NAME, "PREFECT_CA_CERTIFICATE_PARAMETER", why, "in PEM"):
+        assert part in str(caught.value)
+    assert not re.search("can[aä]", str(caught.value))
+
+
+def test_the_certificates_are_the_same_context_until_others_are_stored(
+    ssm: Any, tmp_path: Path
+) -> None:
+    one, two = (AccessProxy("", tmp_path / name).certificates for name in "ab")
+    store(ssm, one)
+    trust = certificates(ssm, NAME)
+    assert certificates(ssm, "")() is None
+    assert trust() is trust(True) is not None
+    store(ssm, one + two)
+    both = trust(True)
+    assert both is not None
+    assert len(both.get_ca_certs()) == 2
 
 
 def test_its_representation_names_parameters_only(ssm: Any) -> None:

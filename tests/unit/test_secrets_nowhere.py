@@ -29,6 +29,7 @@ from chalicelib.core.rescue.actions import Verdict
 from chalicelib.core.rescue.rerun_state import park_id_of_task
 from chalicelib.errors import PrefectSpotError
 from chalicelib.functions.react import react
+from localcloud.access_proxy import HEADER
 from tests.faults.universes import PLOTS, Life, Plot, finish
 from tests.laws.universe import Universe
 from tests.make import CLUSTER_ARN, RUN_ID, TASK_ARN, make_event, make_table
@@ -157,6 +158,7 @@ def test_an_event_that_is_none_is_not_shown(shape: str) -> None:
 PARAMETER = "/prefect-spot/dev/credential"
 KEY_SETTING = "PREFECT_API_KEY_PARAMETER"
 AUTH_SETTING = "PREFECT_API_AUTH_STRING_PARAMETER"
+HEADERS_SETTING = "PREFECT_CUSTOM_HEADERS_PARAMETER"
 TABLE = "prefect-spot-dev"
 
 
@@ -170,17 +172,21 @@ class Function:
     canaries: Canaries = field(default_factory=Canaries)
     error: Exception | None = None
     seen: list[str] = field(default_factory=list)
-    """The Authorization headers that the server got."""
+    """The credentials, and the custom headers, that the server got."""
 
     def hold(self, setting: str) -> None:
         """Store the credential that the setting names."""
-        if setting == AUTH_SETTING:
+        name = PARAMETER
+        if setting == HEADERS_SETTING:
+            value = json.dumps({HEADER: self.canaries.plant("the proxy's header")})
+            name = f"{PARAMETER}-headers"
+        elif setting == AUTH_SETTING:
             value = f"admin:{self.canaries.plant('the password')}"
             self.canaries.plant("the basic header", base64.b64encode(value.encode()).decode())
         else:
             value = self.canaries.plant("the API key", f"pnu_{uuid4().hex}")
-        boto3.client("ssm").put_parameter(Name=PARAMETER, Value=value, Type="SecureString")
-        self.monkeypatch.setenv(setting, PARAMETER)
+        boto3.client("ssm").put_parameter(Name=name, Value=value, Type="SecureString")
+        self.monkeypatch.setenv(setting, name)
 
     def answers(self, *script: Step) -> dict[str, Any] | None:
         """Have it answer an interruption, without pauses, before a server that plays `script`.
@@ -197,7 +203,8 @@ class Function:
                 self.error = error
                 return None
             finally:
-                self.seen = [seen.headers.get("Authorization", "") for seen in server.seen]
+                names = ("Authorization", HEADER)
+                self.seen = [seen.headers.get(n, "") for n in names for seen in server.seen]
 
     @property
     def printed(self) -> str:
@@ -229,7 +236,7 @@ def function(
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    for name in (KEY_SETTING, AUTH_SETTING, "MODE", "ECS_CLUSTER", "STACK_NAME"):
+    for name in (KEY_SETTING, AUTH_SETTING, HEADERS_SETTING, "MODE", "ECS_CLUSTER", "STACK_NAME"):
         monkeypatch.delenv(name, raising=False)
     forget()
     # One logger for the whole process, with the stream it began with: Powertools' and Chalice's.
@@ -248,7 +255,8 @@ def heard(handler: BaseHTTPRequestHandler) -> str:
     header = handler.headers.get("Authorization", "none")
     scheme, _, value = header.partition(" ")
     plain = base64.b64decode(value).decode() if scheme == "Basic" else value
-    return f"{header} / {value} / {plain} / {plain.rpartition(':')[2]}"
+    custom = handler.headers.get(HEADER, "")
+    return f"{header} / {value} / {plain} / {plain.rpartition(':')[2]} / {custom} / {custom!a}"
 
 
 def echo(status: int, shape: str = "detail", **headers: str) -> Step:
@@ -302,12 +310,18 @@ CARELESS: dict[str, Step] = {
         *[pytest.param(server, AUTH_SETTING, id=name) for name, server in CARELESS.items()],
         pytest.param(CARELESS["refused"], KEY_SETTING, id="refused, with a key"),
         pytest.param(CARELESS["no HTTP"], KEY_SETTING, id="no HTTP, with a key"),
+        *[
+            pytest.param(CARELESS[name], HEADERS_SETTING, id=f"{name}, with headers")
+            for name in ("forbidden", "redirecting", "an error page", "no HTTP", "invalid")
+        ],
     ],
 )
 def test_a_server_that_sends_the_credential_back_does_not_get_it_printed(
     function: Function, server: Step, setting: str
 ) -> None:
     function.hold(setting)
+    if setting == HEADERS_SETTING:
+        function.hold(AUTH_SETTING)
     result = function.answers(server)
     printed = function.printed
     assert any(map(function.canaries.found_in, function.seen)), "the server was sent no credential"
@@ -355,6 +369,20 @@ def test_a_refused_change_does_not_quote_the_runs_job_variables(function: Functi
     function.answers(step)
     printed = function.printed
     assert "Validation failed for field 'env'" in printed
+    assert function.canaries.found_in(f"{printed}\n{function.stored}") == []
+
+
+@pytest.mark.parametrize("form", ["{}", '{{"X": "{}\\r\\nY: 1"}}', '{{"Host": "{}"}}', '["{}"]'])
+def test_headers_that_cannot_be_sent_are_in_no_log_of_the_function(
+    function: Function, form: str
+) -> None:
+    function.hold(HEADERS_SETTING)
+    value = form.format(function.canaries.planted["the proxy's header"])
+    boto3.client("ssm").put_parameter(
+        Name=f"{PARAMETER}-headers", Value=value, Type="SecureString", Overwrite=True
+    )
+    function.answers(echo(401))
+    assert "PREFECT_CUSTOM_HEADERS_PARAMETER" in (printed := function.printed)
     assert function.canaries.found_in(f"{printed}\n{function.stored}") == []
 
 

@@ -20,6 +20,7 @@ from tools import settings_page
 
 URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
 RESCUE_ONLY = {"PROVISION": "rescue-only"}
+HEADERS, CA = "PREFECT_CUSTOM_HEADERS_PARAMETER", "PREFECT_CA_CERTIFICATE_PARAMETER"
 KEY, AUTH_STRING = "PREFECT_API_KEY_PARAMETER", "PREFECT_API_AUTH_STRING_PARAMETER"
 RATE = "us-east-1/x86_64/FARGATE"
 
@@ -131,6 +132,8 @@ def test_a_wrong_setting_is_named_shown_and_explained(name: str, value: str, acc
         pytest.param({KEY: "admin:canary"}, f"{KEY} is not shown", id="a password"),
         pytest.param({AUTH_STRING: "admin:canary"}, f"{AUTH_STRING} is not shown", id="the same"),
         pytest.param({KEY: "pnu_canary"}, f"{KEY} is not shown", id="an API key"),
+        pytest.param({HEADERS: '{"X": "canary"}'}, f"{HEADERS} is not shown", id="headers"),
+        pytest.param({CA: "-----BEGIN canary-----"}, f"{CA} is not shown", id="certificates"),
         pytest.param({KEY: "pnb_canary"}, f"{KEY} is not shown", id="a service's key"),
         *(
             pytest.param({"PREFECT_API_URL": url}, "PREFECT_API_URL holds credentials", id=url)
@@ -158,6 +161,13 @@ def test_what_may_be_the_credential_itself_is_refused_and_not_shown(
     with pytest.raises(SettingError, match=what) as error:
         read(**environment)
     assert "canary" not in "".join(traceback.format_exception(error.value))
+
+
+def test_certificates_are_of_no_use_over_http() -> None:
+    with pytest.raises(SettingError, match=r"PREFECT_API_URL is .*https .*PREFECT_CA_CERTIFICATE"):
+        read(PREFECT_API_URL="http://prefect.example.com/api", **{CA: "/ca"})
+    settings = read(PREFECT_API_URL="HTTPS://prefect.example.com/api", **{CA: "/ca", KEY: "/key"})
+    assert settings.secrets == {KEY: "/key", CA: "/ca"}
 
 
 def test_weights_that_leave_no_provider_are_refused() -> None:

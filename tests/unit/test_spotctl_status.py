@@ -27,6 +27,9 @@ SIGTERM = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OK, WARNING, FAILED = State.OK, State.WARNING, State.FAILED
 
 
+CA, HEADERS = "PREFECT_CA_CERTIFICATE_PARAMETER", "PREFECT_CUSTOM_HEADERS_PARAMETER"
+
+
 def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
     """The stage's settings, as far as they are judged by."""
     ordinary = {"prefect_api_url": "http://prefect/api", "work_pool": "spot", "use_spot": True}
@@ -129,7 +132,7 @@ POOL: Final = WorkPool("spot", "ecs", "READY", is_paused=False, template=make_te
 
 def prefect_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
     ordinary = prefect_side.Found(
-        parameter=prefect_side.Parameter("/key", "PREFECT_API_KEY_PARAMETER", "SecureString"),
+        parameters=(prefect_side.Parameter("/key", "PREFECT_API_KEY_PARAMETER", "SecureString"),),
         now=NOW,
         version="3.8.8",
         pool=POOL,
@@ -138,8 +141,8 @@ def prefect_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
     return prefect_side.rows(replace(ordinary, **changes), project)
 
 
-def parameter_rows(kind: str) -> list[Row]:
-    return prefect_rows(parameter=prefect_side.Parameter("/key", "NAME", kind))
+def parameter_rows(kind: str, setting: str = "PREFECT_API_KEY_PARAMETER") -> list[Row]:
+    return prefect_rows(parameters=(prefect_side.Parameter("/key", setting, kind),))
 
 
 def pool_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
@@ -257,9 +260,13 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
         swept_rows(unbilled={"arn:1": Unjudged("no size", NOW)}),
         "tasks that sweep could not bill", WARNING, "no size: arn:1",
     ),
-    "no credential": (prefect_rows(parameter=None), "credential", OK, "none is set"),
+    "no credential": (prefect_rows(parameters=()), "credential", OK, "none is set"),
     "credential missing": (parameter_rows(""), "credential", FAILED, "does not exist"),
     "credential plain": (parameter_rows("String"), "credential", FAILED, "plain String"),
+    "headers plain": (parameter_rows("String", HEADERS), "custom headers", FAILED, "plain String"),
+    "only headers": (parameter_rows("SecureString", HEADERS), "credential", OK, "none is set"),
+    "certificate plain": (parameter_rows("String", CA), "CA certificate", OK, "is a String"),
+    "certificate missing": (parameter_rows("", CA), "CA certificate", FAILED, "does not exist"),
     "no Prefect": (prefect_rows(error=REFUSED), "Prefect from here", FAILED, "were not read"),
     "no pool": (prefect_rows(pool=None), "work pool spot", FAILED, "does not know it"),
     "no version": (prefect_rows(version=""), "Prefect from here", OK, "unknown (not reported; Pre"),
@@ -382,9 +389,8 @@ def rows_of(refusal: Step, served: Mapping[str, object]) -> tuple[list[Row], set
         step(at)
 
     with ScriptedServer([serve]) as server:
-        none: Any = {"prefect_api_key_parameter": "", "prefect_api_auth_string_parameter": ""}
         context: Any = SimpleNamespace(
-            project=make_project(**none),
+            project=make_project(secrets={}),
             prefect=OperatorPrefect(JsonHttp(server.url, lambda _fresh: None, lambda: 5.0)),
             now=lambda: NOW,
         )

@@ -6,6 +6,7 @@ cfn-lint reads the template as it is, and as it is resolved, where sizes and ret
 import inspect
 import json
 import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,9 +123,51 @@ def test_credential_comes_from_ssm_through_the_execution_role_alone(
     assert definition["ExecutionRoleArn"].endswith(f":role/{stack.STACK}-execution")
     [policy] = properties("ExecutionRole", **given)["Policies"]
     [statement] = policy["PolicyDocument"]["Statement"]
-    assert (statement["Action"], statement["Resource"]) == ("ssm:GetParameters", arn)
+    assert (statement["Action"], statement["Resource"]) == ("ssm:GetParameters", [arn])
 
 
+@pytest.mark.parametrize("key", ["/a/key", ""])
+def test_headers_and_certificates_come_the_same_way_and_the_worker_trusts_a_file_of_them(
+    key: str, tmp_path: Path
+) -> None:
+    names = {"CUSTOM_HEADERS": "/a/headers", "CA_CERTIFICATE": "/a/ca"}
+    given = stack.parameters_of(
+        PREFECT_API_KEY_PARAMETER=key,
+        WORK_QUEUES="etl",
+        **{f"PREFECT_{each}_PARAMETER": name for each, name in names.items()},
+    )
+    at = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter"
+    container = worker(**given)
+    assert {each["Name"]: each["ValueFrom"] for each in container["Secrets"]} == {
+        **({"PREFECT_API_KEY": f"{at}/a/key"} if key else {}),
+        "PREFECT_CLIENT_CUSTOM_HEADERS": f"{at}/a/headers",
+        "PREFECT_SPOT_CA_CERTIFICATE": f"{at}/a/ca",
+    }
+    [policy] = properties("ExecutionRole", **given)["Policies"]
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert statement["Resource"] == [each["ValueFrom"] for each in container["Secrets"]]
+
+    assert container["Command"][4:] == [*worker()["Command"], "--work-queue", "etl"]
+    printed = subprocess.run(
+        [
+            *container["Command"][:3],
+            "sh",
+            "sh",
+            "-c",
+            'cat "$PREFECT_API_SSL_CERT_FILE"; echo "$@"',
+            "sh",
+            "a b",
+            "c",
+        ],
+        env={"PREFECT_SPOT_CA_CERTIFICATE": PEM, "TMPDIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert printed.stdout == f"{PEM}a b c\n"
+
+
+PEM = "-----BEGIN CERTIFICATE-----\nA%s$(b)\\n\n-----END CERTIFICATE-----\n"
 YOURS = f"arn:aws:iam::{ACCOUNT}"
 
 

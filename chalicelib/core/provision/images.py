@@ -12,6 +12,9 @@ from typing import Final
 CLEAN_STOP_SINCE: Final = (3, 8, 1)
 """The first Prefect version that can relinquish a run on SIGTERM."""
 
+SECRETS_SINCE: Final = (0, 7, 11)
+"""The first prefect-aws that keeps a container's secrets beside the credential: prefect#22675."""
+
 Version = tuple[int, ...]
 """Of Prefect, as far as it is known: (3,), (3, 9) or (3, 9, 1). A pre-release has its release's."""
 
@@ -69,6 +72,22 @@ def worker_flaw(image: str, server: str) -> tuple[str, str] | None:
         f"the worker's image {image} has Prefect {said(worker)}, newer than the server's {server}",
         f"set WORKER_IMAGE to a tag of prefecthq/prefect-aws that ends with -prefect{said(served)},"
         " or upgrade the server",
+    )
+
+
+def secrets_flaw(image: str) -> tuple[str, str] | None:
+    """Return why a worker of that image gives flows no other secret than Prefect's credential.
+
+    And the next step; None where it does, or the image's name does not say.
+    """
+    repository, tag = _parts_of(image)
+    version = version_of(tag) if repository.endswith("prefecthq/prefect-aws") else ()
+    if not is_newer(SECRETS_SINCE, version):
+        return None
+    return (
+        f"the worker's image {image} has prefect-aws {said(version)}, which gives flows neither"
+        " custom headers nor certificates beside the credential",
+        f"set WORKER_IMAGE to one with prefect-aws {said(SECRETS_SINCE)} or newer",
     )
 
 

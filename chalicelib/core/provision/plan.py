@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from chalicelib.core.provision import model, problems
 from chalicelib.core.provision.concurrency import Concurrency, concurrency_steps
@@ -36,18 +36,13 @@ class Network:
     subnet_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """The SSM parameter with Prefect's credential: an API key, or a string for basic auth."""
-
-    parameter: str
-    is_api_key: bool
-
-    @property
-    def setting(self) -> str:
-        """The setting that names the parameter."""
-        kind = "KEY" if self.is_api_key else "AUTH_STRING"
-        return f"PREFECT_API_{kind}_PARAMETER"
+ARNS: Final[Mapping[str, str]] = {
+    "ApiKeyParameterArn": "PREFECT_API_KEY_PARAMETER",
+    "AuthStringParameterArn": "PREFECT_API_AUTH_STRING_PARAMETER",
+    "CustomHeadersParameterArn": "PREFECT_CUSTOM_HEADERS_PARAMETER",
+    "CaCertificateParameterArn": "PREFECT_CA_CERTIFICATE_PARAMETER",
+}
+"""Placeholders of the pool's template, by the settings that name the SSM parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,8 @@ class Desired:
     """What is desired: the user's settings, and the templates that are shipped.
 
     `is_full`: cluster, worker and work pool are ours to provide. `parameters` are the stack's, VPC
-    and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
+    and subnets as they are set. `secrets`: the names of SSM parameters, by the settings that name
+    them. `vpc_id`, `subnet_ids`: empty where they are looked up.
     `functions`: ours, by their names in Lambda, whose logs are kept for `log_retention_days`.
     `ends_runs`: as of the stage's `Mode`. `roles_arn`: that of a role, up to its name.
     `concurrency`: what to reserve for which of them. `architecture`: of worker and flows.
@@ -65,7 +61,7 @@ class Desired:
     stack_name: str
     template: Mapping[str, Any]
     parameters: Mapping[str, str]
-    credential: Credential | None
+    secrets: Mapping[str, str]
     vpc_id: str
     subnet_ids: tuple[str, ...]
     assign_public_ip: bool
@@ -84,13 +80,14 @@ class Desired:
 class Observed:
     """What there is. None: there is none, or it could not be read, as `problems` says.
 
-    `has_service_linked_role` matters only where there is no stack yet. `retentions`: days by the
-    functions' log groups that there are, None for ever. `warnings`: what stands in no way.
+    `arns`: the SSM parameters', by those settings. `has_service_linked_role` matters only where
+    there is no stack yet. `retentions`: days by the functions' log groups that there are, None for
+    ever. `warnings`: what stands in no way.
     """
 
     stack: Stack | None = None
     network: Network | None = None
-    credential_arn: str = ""
+    arns: Mapping[str, str] = field(default_factory=dict)
     work_pool: WorkPool | None = None
     deliveries: tuple[model.Delivery, ...] = ()
     has_service_linked_role: bool = True
@@ -243,7 +240,6 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
     pool, stack = observed.work_pool, observed.stack
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
-    is_api_key = desired.credential is not None and desired.credential.is_api_key
     # Until there are outputs, what they will be, but for a security group of the stack's own: the
     # worker starts minutes before that is read, and its first flows run in the VPC's default group.
     outputs = {
@@ -261,8 +257,7 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
         },
         "CpuArchitecture": desired.architecture.upper(),  # ECS: ARM64, X86_64
         "AssignPublicIp": "ENABLED" if desired.assign_public_ip else "DISABLED",
-        "ApiKeyParameterArn": observed.credential_arn if is_api_key else "",
-        "AuthStringParameterArn": "" if is_api_key else observed.credential_arn,
+        **{name: observed.arns.get(setting, "") for name, setting in ARNS.items()},
     }
     template = merged(
         current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs

@@ -35,6 +35,21 @@ _FLOW_CONTAINER: Final = "{{ container_name }}"
 # Beside those with a placeholder in them. A strategy would win over the launch type, and so over
 # the move to on-demand.
 _ALSO_OURS: Final = {"launch_type", "capacity_provider_strategy", "configure_cloudwatch_logs"}
+HEADERS: Final = "PREFECT_CLIENT_CUSTOM_HEADERS"
+CERTIFICATES: Final = "PREFECT_SPOT_CA_CERTIFICATE"
+_SECRETS: Final = {
+    HEADERS: "CustomHeadersParameterArn",
+    CERTIFICATES: "CaCertificateParameterArn",
+}
+_COMMAND: Final = "{{ command }}"
+# Where no command is set, Prefect's template engine writes None, or nothing.
+_WITH_CERTIFICATES: Final = (
+    "sh -c '"
+    f'if [ "${CERTIFICATES}" ]; then f=$(mktemp) && printf %s "${CERTIFICATES}" > "$f" &&'
+    ' export PREFECT_API_SSL_CERT_FILE="$f"; fi;'
+    ' [ "${1:-None}" != None ] || set -- prefect flow-run execute; exec "$@"'
+    f"' sh {_COMMAND}"
+)
 _LEFT_TO_USERS: Final = ("name", "image", "environment", "memory")
 _ARCHITECTURE: Final = "cpu_architecture"
 """Its default is ours; a platform that a user wrote into the task definition stays."""
@@ -76,7 +91,41 @@ def merged(
     configuration = _object_in(template, "job_configuration")
     _restore_lines(configuration, wanted["job_configuration"], ours - {_ARCHITECTURE})
     _complete_container(configuration, wanted["job_configuration"], ends_runs=ends_runs)
+    _give_access(template, wanted, values)
     return template
+
+
+def _give_access(template: dict[str, Any], wanted: Template, values: Values) -> None:
+    """Give flows the custom headers and the certificates that they reach Prefect by, or take them.
+
+    As secrets of their container, which only ECS reads. A worker would pass on the headers that it
+    was given itself in each task's overrides, and so in each event: a null in `env` keeps it from
+    that. Prefect reads certificates from a file only: the command writes it.
+    """
+    configuration, properties = template["job_configuration"], template["variables"]["properties"]
+    container = _flow_container(configuration["task_definition"]["containerDefinitions"])
+    given = {name: str(values[of]) for name, of in _SECRETS.items() if values[of]}
+    own = [each for each in container.get("secrets") or () if each.get("name") not in _SECRETS]
+    secrets = [*own, *({"name": name, "valueFrom": arn} for name, arn in given.items())]
+    if secrets:
+        container["secrets"] = secrets
+    elif container.get("secrets"):
+        del container["secrets"]
+    container["environment"] = [e for e in container["environment"] if e.get("name") not in given]
+    if HEADERS in given:
+        env = _object_in(properties, "env", wanted["variables"]["properties"]["env"])
+        env["default"] = {**(env.get("default") or {}), HEADERS: None}
+    else:
+        env = properties.get("env") or {}
+        default = env.get("default") or {}
+        if default.get(HEADERS, "") is None:
+            del default[HEADERS]
+        if not default:
+            env.pop("default", None)
+    if CERTIFICATES in given:
+        configuration["command"] = _WITH_CERTIFICATES
+    elif configuration.get("command") == _WITH_CERTIFICATES:
+        configuration["command"] = _COMMAND
 
 
 def role_names(stack_name: str) -> dict[str, str]:
