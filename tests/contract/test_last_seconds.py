@@ -47,6 +47,7 @@ class Case:
     """None: it may be warned, but is not given the two seconds that it needs."""
     state: str = "RUNNING"
     saved: bool = False
+    """Whether anything is in its result storage."""
     outlasts: bool = False
     """Its process lives as long as Prefect's grace, or longer."""
     parameters: Mapping[str, object] = field(default_factory=dict)
@@ -63,7 +64,9 @@ CASES = {
     ),
     "a flow finishes": Case("finishes", ("finished",), "COMPLETED"),
     "an async flow finishes": Case("finishes_async", ("finished",), "COMPLETED"),
-    "a task in a thread finishes": Case("part_in_a_thread", ("warned", "part done")),
+    "a task in a thread finishes": Case(
+        "part_in_a_thread", ("warned", "part done"), saved=True
+    ),
     "a task in a thread is asked to save": Case("thread_with_an_event", ("saved",), saved=True),
     "a subflow, then its parent": Case("calls_a_subflow", ("inner warned", "outer warned")),
     "a program": Case("waits_for_a_program", ("child warned",)),
@@ -71,6 +74,7 @@ CASES = {
         "saves", ("warned", "saved", "on_crashed"), "CRASHED",
         saved=True, outlasts=True, parameters={"saving": 33}, command=ENGINE,
     ),
+    "a flow's own store": Case("writes_without_a_task", ("unreadable",), saved=True),
     "except Exception, and an upload in atexit": Case("cleans_up", ("finally", "atexit")),
     "more than 30 seconds": Case("saves", ("warned",), outlasts=True, parameters={"saving": 90}),
     "an own signal handler": Case("sets_a_handler"),
@@ -151,7 +155,7 @@ def warn(case: Case, controls: RealPrefect, python: Path, supervisor: Supervisor
     end_tree(process, *marker.items())
     said = tuple(line for line in notes.read_text().splitlines() if line != "begin")
     state = controls.api.run(flow_run_id)["state_type"]
-    return Ended(said, state, (home / "results" / "checkpoint").exists(), seconds)
+    return Ended(said, state, any((home / "results").glob("*")), seconds)
 
 
 def start(case: Case, controls: RealPrefect, notes: Path) -> str:

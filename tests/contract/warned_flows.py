@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +72,18 @@ async def long_async_task(file: str, blocks: bool) -> None:
         raise
 
 
-def on_crashed(_flow: Any, run: Any, _state: Any) -> None:
-    note(run.parameters["file"], "on_crashed")
+def hook(name: str) -> Any:
+    def noted(_flow: Any, run: Any, _state: Any) -> None:
+        note(run.parameters["file"], name)
+
+    return noted
 
 
-def on_cancellation(_flow: Any, run: Any, _state: Any) -> None:
-    note(run.parameters["file"], "on_cancellation")
-
-
-def on_failure(_flow: Any, run: Any, _state: Any) -> None:
-    note(run.parameters["file"], "on_failure")
-
-
-@flow(on_crashed=[on_crashed], on_cancellation=[on_cancellation], on_failure=[on_failure])
+@flow(
+    on_crashed=[hook("on_crashed")],
+    on_cancellation=[hook("on_cancellation")],
+    on_failure=[hook("on_failure")],
+)
 def saves(file: str, saving: float = 0) -> None:
     long_task(file, saving)
 
@@ -91,6 +91,15 @@ def saves(file: str, saving: float = 0) -> None:
 @flow
 async def saves_async(file: str, blocks: bool = False) -> None:
     await long_async_task(file, blocks)
+
+
+@flow
+def writes_without_a_task(file: str) -> None:
+    store = get_result_store()
+    with suppress(TypeError):  # it asks a file system that stores nothing for the metadata
+        store.write(1, key=KEY)
+    note(file, "readable" if store.exists(KEY) else "unreadable")
+    works(file)
 
 
 @flow
@@ -146,7 +155,10 @@ def thread_with_an_event(file: str) -> None:
         raise
 
 
-@flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+PROCESSES: Any = ProcessPoolTaskRunner(max_workers=1)
+
+
+@flow(task_runner=PROCESSES)
 def part_in_a_process(file: str) -> None:
     part.submit(file, 5).result()
 
