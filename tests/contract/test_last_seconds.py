@@ -84,9 +84,10 @@ CASES = {
     "a task in a process pool": Case("part_in_a_process"),
     "a shell in front": Case("saves", None, command=IN_A_SHELL, parameters=SLOW),
     "no SIGTERM behaviour": Case("saves", None, behavior="crash", parameters=SLOW),
-    "an error made of it": Case("fails_of_it", ("start 1",), "FAILED"),
+    # Prefect stores the error.
+    "an error made of it": Case("fails_of_it", ("start 1",), "FAILED", saved=True),
     "an error made of it, with retries": Case(
-        "fails_of_it_and_retries", ("start 1", "start 2"), outlasts=True
+        "fails_of_it_and_retries", ("start 1", "start 2"), saved=True, outlasts=True
     ),
 }  # fmt: skip
 CASES_OF_OLD = {
