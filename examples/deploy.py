@@ -1,4 +1,4 @@
-"""Deploys the example flow, and the child flow that it calls, to a work pool of prefect-spot.
+"""Deploys the example flows, and the child flow that one calls, to a work pool of prefect-spot.
 
     python examples/deploy.py --pool fargate-spot-dev --bucket BUCKET --image IMAGE
 
@@ -9,6 +9,7 @@ the profile, as for `prefect deploy`. What is not given here is as the work pool
 import argparse
 from typing import Any
 
+from checkpointing import train_model
 from nightly_sales import RESULTS, exchange_rates, nightly_sales
 from prefect_aws import AwsCredentials, S3Bucket
 
@@ -16,7 +17,7 @@ TAGS = ["spot-retries:2"]
 
 
 def main() -> None:
-    """Save the S3 block for results, then both deployments; prints the id of `nightly-sales`."""
+    """Save the S3 block for results, then the deployments; prints the id of `nightly-sales`."""
     arguments = _arguments()
     # No key in the block: in the container, the task role's rights hold.
     S3Bucket(
@@ -24,11 +25,9 @@ def main() -> None:
         bucket_folder=arguments.folder,
         credentials=AwsCredentials(),
     ).save(RESULTS.removeprefix("s3-bucket/"), overwrite=True)
-    for flow in (exchange_rates, nightly_sales):
-        function = flow.name.replace("-", "_")
-        remote: Any = flow.from_source(
-            source=arguments.path, entrypoint=f"nightly_sales.py:{function}"
-        )
+    for flow in (train_model, exchange_rates, nightly_sales):
+        entrypoint = f"{flow.fn.__module__}.py:{flow.fn.__name__}"
+        remote: Any = flow.from_source(source=arguments.path, entrypoint=entrypoint)
         deployment_id = remote.deploy(
             name="spot",
             work_pool_name=arguments.pool,

@@ -46,6 +46,9 @@ SERVERS = {
 }
 """What `--servers` chooses: what `make test` asks, and what only `make test-all` asks."""
 
+ONLY = {"crashes": "sqlite", "warned": "cloud-sqlite", "warned_of_old": "oldest-sqlite"}
+"""Fixtures by which a test asks only backends whose name has that in it."""
+
 
 class CloudLike(FaultProxy):
     """Passes on what Prefect Cloud serves as well, and words its 404s otherwise."""
@@ -73,10 +76,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def has_its_worker(item: pytest.Item) -> bool:
-    """A real worker is made to fail once per Prefect version: no twin has one."""
-    if not isinstance(item, pytest.Function) or "crashes" not in item.fixturenames:
+    """A real worker is made to fail once per Prefect version: no twin has one. So are engines."""
+    if not isinstance(item, pytest.Function):
         return True
-    return "sqlite" in str(item.callspec.params["stage"])
+    needed = [backend for name, backend in ONLY.items() if name in item.fixturenames]
+    return all(backend in str(item.callspec.params["stage"]) for backend in needed)
 
 
 @pytest.fixture(scope="session")

@@ -276,6 +276,82 @@ def test_a_run_that_rescheduled_itself_is_moved_like_any_other(rescheduled_itsel
     assert not run.verdict(budget=0).findings
 
 
+EPOCHS = 70
+
+
+def epochs(run: Run, attempt: int) -> list[int]:
+    """Those that the example trained in that attempt, by its container's output."""
+    return [
+        int(epoch) for epoch in re.findall(rf"epoch (\d+) of {EPOCHS} is", output(run, attempt))
+    ]
+
+
+def output(run: Run, attempt: int) -> str:
+    life = run.containers()[attempt : attempt + 1]
+    log = run.cloud.fargate.log_of(life[0].task_arn) if life else None
+    return log.read_text() if log and log.exists() else ""
+
+
+@story
+def saved_in_the_warning(stage: Stage) -> tuple[Run, datetime]:
+    """The example: interrupted at first, and again when what is left fits into the warning.
+
+    Returned with the time at which its work was saved for the first time, by S3's clock.
+    """
+    cloud = stage.cloud
+    run_id = cloud.prefect.start(
+        stage.deployments["train-model"],
+        job_variables=SIZE,
+        parameters={"epochs": EPOCHS, "seconds": 0.5},
+    )
+    run = stage.watch(run_id, stage.folder / "notes-nothing")
+    wait_for("three epochs", ATTEMPT_SECONDS, lambda: len(epochs(run, 0)) >= 3)
+    run.interrupt()
+    bucket = cloud.outputs["ResultsBucket"]
+    saved = cloud.aws.client("s3").head_object(Bucket=bucket, Key=f"{run_id}-train")
+    wait_for("the last epochs", ATTEMPT_SECONDS, lambda: EPOCHS - 20 in epochs(run, 1))
+    run.interrupt()
+    run.wait_for_end()
+    wait_for("both bills", ATTEMPT_SECONDS, lambda: bills_of(stage).keys() >= set(tasks_of(run)))
+    return run, saved["LastModified"]
+
+
+def tasks_of(run: Run) -> list[str]:
+    return [life.task_arn for life in run.containers()]
+
+
+def test_a_flow_goes_on_from_what_it_saved_after_the_warning(
+    saved_in_the_warning: tuple[Run, datetime],
+) -> None:
+    run, saved_at = saved_in_the_warning
+    warned_at = run.containers()[0].interrupted_at
+    assert warned_at
+    assert saved_at >= warned_at.replace(microsecond=0)
+    [saved] = re.findall(r"saved after epoch (\d+)", output(run, 0))
+    assert set(epochs(run, 0)) <= set(range(1, int(saved) + 1))
+    assert epochs(run, 1) == list(range(int(saved) + 1, EPOCHS + 1)), "it did not go on from there"
+
+
+def test_a_flow_that_finishes_in_the_warning_stays_completed(
+    stage: Stage, saved_in_the_warning: tuple[Run, datetime]
+) -> None:
+    run, _ = saved_in_the_warning
+    second = run.containers()[1]
+    assert second.interrupted_at
+    assert "saved after" in output(run, 1).partition(f"epoch {EPOCHS} of")[0], "it was not warned"
+    assert (run.state_type(), run.states().count("RUNNING")) == ("COMPLETED", 2)
+    assert run.capacities() == ["FARGATE_SPOT"] * 2
+    assert not run.verdict(budget=3).findings
+
+
+def test_saved_work_counts_as_wasted_and_that_of_a_finished_run_does_not(
+    stage: Stage, saved_in_the_warning: tuple[Run, datetime]
+) -> None:
+    first, second = (bills_of(stage)[task] for task in tasks_of(saved_in_the_warning[0]))
+    assert Decimal(first["wasted_usd"]) == Decimal(first["cost_usd"]) > 0
+    assert Decimal(second["wasted_usd"]) == 0
+
+
 @story
 def failed_twice(stage: Stage) -> Run:
     """One interruption, two failures of its own, one success."""

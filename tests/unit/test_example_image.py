@@ -12,7 +12,9 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SCRIPT = ROOT / "examples" / "build_and_push.sh"
+EXAMPLES = ROOT / "examples"
+SCRIPT = EXAMPLES / "build_and_push.sh"
+DOCKERFILE = EXAMPLES / "Dockerfile"
 REGISTRY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 STAND_IN = f"""#!/bin/sh
 given=; [ "$1" != login ] || given=$(cat)
@@ -238,7 +240,15 @@ def test_help_names_all_options(run: Callable[..., Done]) -> None:
 def test_the_image_has_the_versions_that_are_tested_here() -> None:
     lock = (ROOT / "requirements-dev.txt").read_text()
     locked = dict(re.findall(r"^([a-z-]+)==(\S+)", lock, re.MULTILINE))
-    dockerfile = (ROOT / "examples" / "Dockerfile").read_text()
+    dockerfile = DOCKERFILE.read_text()
     assert f"FROM prefecthq/prefect:{locked['prefect']}-python3." in dockerfile
     for package in ("prefect", "prefect-aws"):
         assert f"{package}=={locked[package]}" in dockerfile
+
+
+def test_the_image_has_the_flows_that_are_deployed() -> None:
+    imported = re.findall(r"^from (\w+) import", (EXAMPLES / "deploy.py").read_text(), re.MULTILINE)
+    flows = [f"{name}.py" for name in imported if (EXAMPLES / f"{name}.py").exists()]
+    assert len(flows) > 1
+    [copied] = re.findall(r"^COPY (.*) /opt/flows/$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert sorted(copied.split()) == sorted(flows)
