@@ -251,8 +251,8 @@ def test_no_spreadsheet_reads_a_formula_in_a_name_and_figures_stay_figures(name:
 
 USD = 10**8
 YESTERDAY = TODAY - timedelta(days=1)
-TINY = {"cost_e8": 61_000, "on_demand_e8": 98_000, "wasted_e8": 14_000, "useful_e8": 74_000}
-LOST = {"cost_e8": 3 * USD, "on_demand_e8": 9 * USD, "wasted_e8": 2 * USD, "useful_e8": USD}
+TINY = daily(cost_e8=61_000, on_demand_e8=98_000, wasted_e8=14_000, useful_e8=74_000)
+LOST = daily(cost_e8=3 * USD, on_demand_e8=9 * USD, wasted_e8=2 * USD, useful_e8=USD)
 FORTY = [daily(Deployment(str(n), f"etl/{n:02d}"), spot_us=n * HOUR_US) for n in range(40)]
 ONE_DAY = ("etl/nightly", "saved (", "all on demand: 0.85 USD", "1 in 2.0 h")
 BY_DAY = (
@@ -272,8 +272,8 @@ OF_FORTY = ("12 most expensive of 40", "12 longest on Spot of 40", "etl/39", "et
     [
         (WEEK, BY_DAY, ("*", "demand: 3.00")),
         ((*WEEK[2:], daily()), ONE_DAY, ("so far", "Nov</text>")),
-        ((daily(**TINY),), ("saved 0.00013 USD", "(18 % of the price", ">0.0006<"), ("1e", "e-")),
-        ((daily(**LOST),), ("Spot cost 2.00 USD more than", "(200 % more)", "2.00 more (200"), ()),
+        ((TINY,), ("saved 0.00013 USD", "(18 % of the price", ">0.0006<"), ("1e", "e-")),
+        ((LOST,), ("Spot cost 2.00 USD more than", "(200 % more)", "2.00 more (200"), ()),
         ((daily(useful_e8=0, wasted_e8=30_000_000),), ("cost 0.30 USD more", "0.30 more"), ("%)",)),
         (IN_PART, MARKED, ("all on demand*",)),
         ((*IN_PART, daily(day=YESTERDAY)), ("net saving* so far",), ()),
