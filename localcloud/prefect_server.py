@@ -79,6 +79,11 @@ class PrefectServer:
         if self._process is not None:
             end(self._process, signal.SIGTERM)
 
+    def check(self) -> None:
+        """Raise RuntimeError, with the end of its log, once it has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(f"the Prefect server has ended; its log ends:\n{tail(self.log)}")
+
     def _environment(self) -> dict[str, str]:
         home = self._folder / "home"
         sqlite = f"sqlite+aiosqlite:///{home / 'prefect.db'}"
