@@ -309,17 +309,17 @@ def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
 
 
 def _invite(console: Console, cloud: Cloud, run: str) -> None:
-    """Print where the kept demo is, and what to try there."""
-    console.print(
-        f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]"
-        f"  (password: {cloud.environment['PREFECT_API_AUTH_STRING']}; Ctrl-C ends all)"
-        "\nThe password is of this run alone; sign in with all of it, admin: included."
-        "\n\nTry it: in another terminal, in any folder,\n"
-    )
+    """Print what to try with the kept demo, and where its Prefect UI is."""
+    console.print("\nWhat to try, in another terminal, in any folder:\n")
     leads = {f". {quote(str(playground.FILE))}": "leads that shell here"}
     for command, does in {**leads, **playground.try_it(run)}.items():
         console.print(f"    {command}", style="bold", markup=False, highlight=False)
         console.print(f"        {does}", style="dim")
+    console.print(
+        "\nThe password is of this run alone; sign in with all of it, admin: included."
+        f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]"
+        f"  (password: {cloud.environment['PREFECT_API_AUTH_STRING']}; Ctrl-C ends all)"
+    )
 
 
 if __name__ == "__main__":

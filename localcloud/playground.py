@@ -17,7 +17,6 @@ from localcloud.cloud import SCHEDULED, Cloud
 from localcloud.deployment import PROJECT
 
 FILE = PROJECT / "build" / "demo.env"
-LOOK_SECONDS = 0.5
 
 _TEXT = r"""# Written by `make demo KEEP=1`: leads this shell to that demo, until it ends.
 if ! [ -d {folder} ]; then
@@ -39,6 +38,7 @@ def try_it(run: str) -> Mapping[str, str]:
     return {
         "spotctl status": "shows each part of the stage, and its state",
         "spotctl report": "shows what Spot saved, by deployment, and what reruns cost",
+        f"spotctl explain {quote(run)}": "shows the story of that run: attempts, decisions, money",
         "spotctl replay --set SPOT_RETRIES=auto": "replays what happened under another setting",
         "spotctl drill --throw-away": "starts a flow that only waits, interrupts it, and watches",
         "prefect deployment run nightly-sales/spot --watch": "starts the example flow once more",
@@ -76,7 +76,7 @@ def text_of(folder: Path, programs: Path, settings: Mapping[str, str]) -> str:
     return head + "".join(f"export {name}={quote(value)}\n" for name, value in settings.items())
 
 
-def keep(cloud: Cloud) -> None:
+def keep(cloud: Cloud, look_seconds: float = 0.5) -> None:
     """Fire the deployed schedules, as EventBridge would, until Ctrl-C or Prefect's end.
 
     Raises RuntimeError, with the end of its log, once the Prefect server has ended.
@@ -90,4 +90,4 @@ def keep(cloud: Cloud) -> None:
                 due[function] = now + seconds
                 with suppress(UnknownFunctionException):  # deleted meanwhile, by a teardown
                     cloud.lambdas.invoke_async(function, SCHEDULED)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(look_seconds)
