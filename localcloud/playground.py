@@ -6,7 +6,7 @@ and changes nothing.
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
@@ -54,7 +54,8 @@ def environment_file(cloud: Cloud, file: Path = FILE) -> Iterator[None]:
         "DO_NOT_TRACK": "1",
         "SPOTCTL_PROJECT_DIR": str(cloud.folder / "project"),
     }
-    text = text_of(cloud.folder, Path(sys.executable).parent, settings)
+    # `spotctl` of this very checkout, even where .venv is another's.
+    text = text_of(cloud.folder, [PROJECT / "tools", Path(sys.executable).parent], settings)
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
     file.touch(mode=0o600, exist_ok=False)
@@ -67,12 +68,13 @@ def environment_file(cloud: Cloud, file: Path = FILE) -> Iterator[None]:
                 file.unlink()
 
 
-def text_of(folder: Path, programs: Path, settings: Mapping[str, str]) -> str:
+def text_of(folder: Path, programs: Sequence[Path], settings: Mapping[str, str]) -> str:
     """Return the file's text, for any shell of POSIX's kind.
 
-    `folder` is there while the demo is; `programs` goes in front of PATH.
+    `folder` is there while the demo is; `programs` are the folders to put in front of PATH.
     """
-    head = _TEXT.format(folder=quote(str(folder)), programs=quote(str(programs)))
+    path = ":".join(map(str, programs))
+    head = _TEXT.format(folder=quote(str(folder)), programs=quote(path))
     return head + "".join(f"export {name}={quote(value)}\n" for name, value in settings.items())
 
 

@@ -90,8 +90,8 @@ def test_the_file_leads_any_shell_to_the_demo_and_nowhere_once_that_has_ended(
 ) -> None:
     folder, file = tmp_path / "it's here", tmp_path / "demo.env"
     folder.mkdir()
-    file.write_text(playground.text_of(folder, Path("/the venv/bin"), SETTINGS))
-    led = {**SETTINGS, **KEPT, "PATH": f"/the venv/bin:{KEPT['PATH']}"}
+    file.write_text(playground.text_of(folder, [Path("/the tools"), Path("/bin")], SETTINGS))
+    led = {**SETTINGS, **KEPT, "PATH": f"/the tools:/bin:{KEPT['PATH']}"}
     assert sourced(shell, file) == (0, "", led)
     folder.rmdir()
     ended, said, variables = sourced(shell, file)
