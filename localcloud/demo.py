@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.table import Table
 
 from localcloud import playground
@@ -67,18 +68,20 @@ def main() -> int:
                 result["seconds"] = round(time.monotonic() - began, 1)
                 result["savings"] = savings(cloud, report, result)
                 result["replay"] = json.loads(_spotctl(cloud, "replay", "--json"))
+                RESULT.parent.mkdir(exist_ok=True)
+                RESULT.write_text(json.dumps(result, indent=2, default=datetime.isoformat) + "\n")
+                _show(console, cloud, result)
+                table = _spotctl(cloud, "report", "--table", "--chart", str(CHART))
+                console.print(table, highlight=False)
+                if os.environ.get("KEEP"):
+                    with suppress(KeyboardInterrupt), playground.environment_file(cloud):
+                        _invite(console, cloud, result["flow_run"]["name"])
+                        playground.keep(cloud)
             except Exception as error:
+                what = escape(str(error)).partition("\n")[0]
+                report(f"[bold red]{what}[/]: ending the rest")
                 error.add_note(logs_of(cloud.folder))  # they go with the folder
                 raise
-            RESULT.parent.mkdir(exist_ok=True)
-            RESULT.write_text(json.dumps(result, indent=2, default=datetime.isoformat) + "\n")
-            _show(console, cloud, result)
-            table = _spotctl(cloud, "report", "--table", "--chart", str(CHART))
-            console.print(table, highlight=False)
-            if os.environ.get("KEEP"):
-                with suppress(KeyboardInterrupt), playground.environment_file(cloud):
-                    _invite(console, cloud, result["flow_run"]["name"])
-                    playground.keep(cloud)
     except KeyboardInterrupt:
         report("ended by hand: everything is gone")
         return 130

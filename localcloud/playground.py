@@ -81,7 +81,7 @@ def text_of(folder: Path, programs: Sequence[Path], settings: Mapping[str, str])
 def keep(cloud: Cloud, look_seconds: float = 0.5) -> None:
     """Fire the deployed schedules, as EventBridge would, until Ctrl-C or Prefect's end.
 
-    Raises RuntimeError, with the end of its log, once the Prefect server has ended.
+    Raises RuntimeError once the Prefect server has ended.
     """
     due: dict[str, float] = {}
     while True:

@@ -80,9 +80,9 @@ class PrefectServer:
             end(self._process, signal.SIGTERM)
 
     def check(self) -> None:
-        """Raise RuntimeError, with the end of its log, once it has ended."""
-        if self._process is not None and self._process.poll() is not None:
-            raise RuntimeError(f"the Prefect server has ended; its log ends:\n{tail(self.log)}")
+        """Raise RuntimeError once it has ended."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise RuntimeError(f"the Prefect server has ended, with exit code {code}")
 
     def _environment(self) -> dict[str, str]:
         home = self._folder / "home"

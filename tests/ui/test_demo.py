@@ -134,7 +134,7 @@ def test_the_kept_demo_goes_on_billing_and_its_end_leaves_nothing(
 ) -> None:
     def all_billed() -> bool:
         report = json.loads(shell("spotctl report"))
-        return report["total"]["attempts"] == 7 and report["drills"]["attempts"] >= 1
+        return bool(report["total"]["attempts"] == 7 and report["drills"]["attempts"] >= 1)
 
     wait_for("the bills of what was tried", 150, all_billed, every_seconds=5)
     env_file, processes = playground.FILE, psutil.Process(played.process.pid).children(True)
