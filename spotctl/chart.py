@@ -43,7 +43,7 @@ def draw(report: Report, png: Path, svg: Path) -> None:
     Money is drawn by day, or by deployment where one day has all bills. The price on demand is that
     of the useful work alone, so that the net saving is the difference between two bars.
     """
-    figure = _figure(report)
+    figure = figure_of(report)
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         # A letter that the font lacks is a box; matplotlib would warn of each.
         figure.savefig(png, dpi=120)
@@ -73,7 +73,8 @@ def readable(usd: Decimal) -> str:
     return f"{usd:,.{digits}f}"
 
 
-def _figure(report: Report) -> Figure:
+def figure_of(report: Report) -> Figure:
+    """Return the chart: a panel or two of money, and one of rates, each where there are any."""
     billed, rated = _most_expensive(report), _rates(report)
     is_by_day = len({row.day for row in report.rows}) > 1
     heights = [2.8, 1.5] if is_by_day else [_ROW * len(billed)] * bool(billed)
@@ -130,7 +131,7 @@ def _draw_days(daily: Axes, running: Axes, report: Report) -> None:
     daily.bar(places, on_demand, wide, color=_ON_DEMAND, label=labels[0])
     daily.bar(places, paid, thin, color=_PAID, label=labels[1])
     daily.bar(places, repeated, thin, bottom=paid, color=_REPEATED, label=labels[2], **_HATCH)
-    daily.set_ylim(top=1.05 * max(map(max, on_demand, map(add, paid, repeated))))
+    daily.set_ylim(top=1.05 * max(map(max, on_demand, map(add, paid, repeated))) or 1)
     _legend(daily)
     net = list(accumulate(float(counts.amounts.net_savings_usd) for counts in by_day))
     running.fill_between(places, net, color=_NET, alpha=0.2, linewidth=0)

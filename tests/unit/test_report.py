@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from matplotlib import rc_context
+from matplotlib.container import BarContainer
 from matplotlib.image import imread
 
 from chalicelib.core.model.pricing import with_assumed
@@ -28,7 +29,7 @@ from chalicelib.core.money.report import (
     report_of,
     savings_table,
 )
-from spotctl.chart import draw
+from spotctl.chart import draw, figure_of
 from spotctl.errors import RefusedError
 from spotctl.output import Output, as_json, clean
 from spotctl.rate import garwood, rate_per_hour
@@ -298,6 +299,37 @@ def test_the_chart_says_the_result_in_words_and_shows_no_more_than_can_be_read(
     assert [part for part in shown if part not in text] == []
     assert [part for part in hidden if part in re.sub("<text [^>]*>", ">", text)] == []
     assert imread(png)[0, 0].tolist() == [1, 1, 1, 1], "white, whatever the page is"
+
+
+PARTIAL = daily(cost_e8=0, on_demand_e8=0, wasted_e8=0, useful_e8=0)
+
+
+@pytest.mark.parametrize(
+    ("sums", "useful_on_demand", "paid", "repeated"),
+    [
+        (WEEK, [0] * 5 + [0.75, 0.85], [0] * 5 + [0.225, 0.45], [0] * 5 + [0.075, 0.15]),
+        (WEEK[2:], [0.1], [0.225], [0.075]),
+        ((LOST, daily(HOURLY)), [0.75, 1], [0.225, 1], [0.075, 2]),
+        ((PARTIAL,), [0], [0], [0]),
+        ((PARTIAL, daily(day=YESTERDAY, useful_e8=0, cost_e8=0, wasted_e8=0)), *[[0] * 7] * 3),
+    ],
+    ids=["days", "one day", "a loss", "partial", "partial days"],
+)
+def test_the_net_saving_is_the_difference_of_two_bars(
+    sums: Sequence[DailySum],
+    useful_on_demand: list[float],
+    paid: list[float],
+    repeated: list[float],
+) -> None:
+    made = report(*sums)
+    panels: list[Any] = figure_of(made).axes
+    money, *others = panels
+    bars = [list(bar.datavalues) for bar in money.containers if isinstance(bar, BarContainer)]
+    assert bars == [pytest.approx(each) for each in (useful_on_demand, paid, repeated)]
+    net = float(made.total.counts.amounts.net_savings_usd)
+    assert sum(useful_on_demand) - sum(paid) - sum(repeated) == pytest.approx(net)
+    if len(paid) == 7:
+        assert others[0].lines[0].get_ydata()[-1] == pytest.approx(net)
 
 
 def test_the_chart_of_a_report_is_the_same_each_time(tmp_path: Path) -> None:
