@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from matplotlib import rc_context
-from matplotlib.container import BarContainer
 from matplotlib.image import imread
 
 from chalicelib.core.model.pricing import with_assumed
@@ -324,7 +323,7 @@ def test_the_net_saving_is_the_difference_of_two_bars(
     made = report(*sums)
     panels: list[Any] = figure_of(made).axes
     money, *others = panels
-    bars = [list(bar.datavalues) for bar in money.containers if isinstance(bar, BarContainer)]
+    bars = [list(bar.datavalues) for bar in money.containers]
     assert bars == [pytest.approx(each) for each in (useful_on_demand, paid, repeated)]
     net = float(made.total.counts.amounts.net_savings_usd)
     assert sum(useful_on_demand) - sum(paid) - sum(repeated) == pytest.approx(net)
