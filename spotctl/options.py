@@ -13,12 +13,7 @@ StageOption = Annotated[
     str, typer.Option("--stage", help="the stage in .chalice/config.json", show_default=True)
 ]
 FolderOption = Annotated[
-    Path,
-    typer.Option(
-        "--project-dir",
-        envvar="SPOTCTL_PROJECT_DIR",
-        help="the folder that holds .chalice/config.json",
-    ),
+    Path, typer.Option("--project-dir", help="the folder that holds .chalice/config.json")
 ]
 JsonOption = Annotated[
     bool | None,
