@@ -19,7 +19,11 @@ $(VENV)/uv: requirements/uv.txt
 	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-.venv/ready: requirements-dev.txt $(VENV)/uv
+# A link: a package would have to be built.
+$(VENV)/spotctl: | $(VENV)/uv
+	@ln -sf ../../tools/spotctl $@
+
+.venv/ready: requirements-dev.txt $(VENV)/uv | $(VENV)/spotctl
 	@echo "installing the development tools into .venv (once)"
 	@$(VENV)/uv pip sync --quiet --require-hashes --python $(VENV)/python $<
 	@touch $@

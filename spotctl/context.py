@@ -49,8 +49,19 @@ class Answer:
 class Aws:
     """boto3 clients with the operator's credentials, created when they are first needed."""
 
-    def __init__(self) -> None:
-        self.region: Final = boto3.Session().region_name or ""
+    def __init__(
+        self,
+        profile: str = "",
+        region: str = "",
+        detail: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        """`profile` and `region`: empty for the environment's. `detail` gets a line per request.
+
+        Raises botocore's ProfileNotFound.
+        """
+        self._session = boto3.Session(profile_name=profile or None, region_name=region or None)
+        self.region: Final = self._session.region_name or ""
+        self._detail = detail
         self._clients: dict[str, Any] = {}
 
     @cached_property
@@ -67,10 +78,13 @@ class Aws:
         """Return the client of a service."""
         if service not in self._clients:
             config = _ONE_LONG_TRY if service == "lambda" else None
-            self._clients[service] = boto3.client(  # type: ignore[call-overload]  # any service name
-                service, region_name=self.region, config=config
-            )
+            client: Any = self._session.client(service, config=config)  # type: ignore[call-overload]  # any service name
+            client.meta.events.register("before-call", self._show_call)
+            self._clients[service] = client
         return self._clients[service]
+
+    def _show_call(self, model: Any, **_others: object) -> None:
+        self._detail(f"AWS: {model.service_model.service_name} {model.name}")
 
     def invoke(self, function_name: str, event: object) -> Answer:
         """Invoke a function once, and wait for its answer.
@@ -110,6 +124,13 @@ class Context:
     """Runs Chalice's `deploy` or `delete` for the stage; see `run_chalice`."""
     send_key_to: str = ""
     """An address that the operator confirmed for a credential: see `spotctl/credential.py`."""
+    detail: Callable[[str], None] = lambda _line: None
+    """Prints a line with --verbose."""
+
+    @property
+    def about(self) -> str:
+        """What is worked on: stage, account and region. Raises botocore's errors."""
+        return f"stage {self.project.stage} in account {self.aws.account}, {self.aws.region}"
 
     @cached_property
     def prefect(self) -> OperatorPrefect:
@@ -124,18 +145,40 @@ class Context:
             self.progress,
         )
         # Each request has its own seconds, its retries included.
-        http = JsonHttp(url, allowed, lambda: _PREFECT_SECONDS, sleep=self.pause)
+        http = _ShownHttp(url, allowed, lambda: _PREFECT_SECONDS, sleep=self.pause)
+        http.detail = self.detail
         return OperatorPrefect(http)
 
 
+class _ShownHttp(JsonHttp):
+    """Shows each request."""
+
+    detail: Callable[[str], None]
+
+    def send(self, method: str, path: str, *given: Any, **named: Any) -> object:
+        """Send as JsonHttp does."""
+        self.detail(f"Prefect: {method} {path}")
+        return super().send(method, path, *given, **named)
+
+    def get(self, path: str, **query: str) -> object:
+        """Read as JsonHttp does."""
+        self.detail(f"Prefect: GET {path}")
+        return super().get(path, **query)
+
+
 def open_context(
-    project: Project, progress: Callable[[str], None], send_key_to: str = ""
+    project: Project,
+    progress: Callable[[str], None],
+    send_key_to: str = "",
+    profile: str = "",
+    region: str = "",
+    detail: Callable[[str], None] = lambda _line: None,
 ) -> Context:
-    """Return the context of one command. `progress` prints a line.
+    """Return the context of one command. `progress` prints a line; the others: see `Aws`.
 
     Raises botocore's errors where AWS cannot be used at all: no region, no valid credentials.
     """
-    aws = Aws()
+    aws = Aws(profile, region, detail)
     if not aws.region:
         raise NoRegionError
     aws.account  # noqa: B018  # read here, so that missing credentials fail here
@@ -146,15 +189,23 @@ def open_context(
         pause=time.sleep,
         environment=os.environ,
         progress=progress,
-        chalice=lambda command: run_chalice(project, command, progress),
+        chalice=lambda command: run_chalice(project, command, progress, profile, aws.region),
         send_key_to=send_key_to,
+        detail=detail,
     )
 
 
-def run_chalice(project: Project, command: str, progress: Callable[[str], None]) -> int:
+def run_chalice(
+    project: Project,
+    command: str,
+    progress: Callable[[str], None],
+    profile: str = "",
+    region: str = "",
+) -> int:
     """Run `chalice deploy` or `chalice delete` for the stage; return its exit code.
 
-    Its output goes to `progress`, a line at a time. What is deployed contains its bytecode. Raises
+    Its output goes to `progress`, a line at a time. What is deployed contains its bytecode. A
+    `profile` is passed as an option: it then wins over keys in the environment, as here. Raises
     RefusedError: Chalice is not installed beside this Python, or the app cannot be imported.
     """
     program = Path(sys.executable).parent / "chalice"
@@ -166,8 +217,12 @@ def run_chalice(project: Project, command: str, progress: Callable[[str], None])
         with (
             bytecode.packed(project.folder) if command == "deploy" else nullcontext(),
             subprocess.Popen(  # noqa: S603  # our own Chalice, with a stage of our config
-                [str(program), command, "--stage", project.stage],
+                [
+                    *(str(program), command, "--stage", project.stage),
+                    *(("--profile", profile) if profile else ()),
+                ],
                 cwd=project.folder,
+                env={**os.environ, **({"AWS_DEFAULT_REGION": region} if region else {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -42,11 +42,11 @@ def explain(error: Exception) -> tuple[str, str]:
         case PrefectSpotError():
             return _line(error.what), error.next_step
         case NoRegionError():
-            return "no AWS region is set", "set AWS_DEFAULT_REGION, or a region in your AWS profile"
+            return "no AWS region is set", "pass --region, or set AWS_DEFAULT_REGION"
         case NoCredentialsError():
             return "no AWS credentials were found", "run aws configure, or aws sso login"
         case ProfileNotFound():
-            return _line(error), "correct AWS_PROFILE"
+            return _line(error), "correct --profile or AWS_PROFILE"
         case ConnectionError() | HTTPClientError():
             return _line(error), "check the network, and AWS_ENDPOINT_URL if it is set"
         case ClientError():

@@ -1,16 +1,18 @@
-"""The one door to the terminal: results as a table or as JSON, progress, questions, errors.
+"""The one door to the terminal: results as table, JSON or CSV, progress, questions, errors.
 
 What is shown contains text of others: names from Prefect, reasons from ECS. All of it is printed
 here, cleaned, and never read as markup, emoji code or link. No other module of `spotctl` prints,
 or imports rich.
 """
 
+import csv
+import io
 import json
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import date
 from decimal import Decimal
 from enum import IntEnum, StrEnum
@@ -92,6 +94,9 @@ _INVISIBLE: Final = re.compile(
 """What Unicode calls default-ignorable (DerivedCoreProperties) and Python printable."""
 _KEY: Final = re.compile(r"(pn[ub]_)[^\s\W_]{6,}", re.IGNORECASE)
 """A Prefect API key: no text here should hold one, but an exception's may."""
+_FORMULA: Final = re.compile(r"""(^|[;,|])([\s"'`]*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
+"""Where a spreadsheet begins to read a formula (OWASP, "CSV Injection"): some split at ; or |, and
+read full-width signs as the others."""
 _LONGEST: Final = 1_000
 """Characters of a text that are shown at once; a name may have millions, and bury all else."""
 
@@ -125,45 +130,77 @@ def width_of(text: str) -> int:
     return cell_len(clean(text))
 
 
-class Output:
-    """Prints a command's result to stdout; its progress too, but to stderr where that is JSON."""
+Format = Literal["table", "json", "csv"]
 
-    def __init__(self, as_json: bool | None) -> None:
-        """`as_json` None: JSON unless stdout is a terminal."""
+
+class Output:
+    """Prints a command's result to stdout; progress, details and questions to stderr."""
+
+    def __init__(
+        self,
+        form: Format | None = None,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        no_color: bool = False,
+    ) -> None:
+        """`form` None: a table on a terminal, otherwise JSON. `quiet`: no progress."""
         is_terminal = sys.stdout.isatty()
-        self.is_json: Final = not is_terminal if as_json is None else as_json
-        self._console = _console(is_terminal, stderr=False)
-        self._progress = (
-            _console(sys.stderr.isatty(), stderr=True) if self.is_json else self._console
-        )
+        self.form: Final[Format] = form or ("table" if is_terminal else "json")
+        self._quiet, self._verbose = quiet, verbose
+        self._console = _console(is_terminal, stderr=False, no_color=no_color)
+        self._progress = _console(sys.stderr.isatty(), stderr=True, no_color=no_color)
 
     def progress(self, text: str) -> None:
         """Print a line about the work in progress, at once."""
-        self._progress.print(brief(text), soft_wrap=True)
+        if not self._quiet:
+            self._progress.print(brief(text), soft_wrap=True)
 
-    def result(self, value: Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
-        """Print the result: the value as JSON, or what `table` makes of it."""
-        if self.is_json:
-            self.text(as_json(value))
+    def detail(self, text: str) -> None:
+        """Print a line for --verbose."""
+        if self._verbose:
+            self._progress.print(brief(text), soft_wrap=True)
+
+    def result(
+        self,
+        value: Mapping[str, Any],
+        table: Callable[[], RenderableType],
+        csv: Callable[[], str] | None = None,
+    ) -> None:
+        """Print the result: the value as JSON, or what `table` or `csv` make of it."""
+        if self.form == "json":
+            self._text(as_json(value))
+        elif self.form == "csv" and csv is not None:
+            self._text(csv())
         else:
             _print(self._console, table())
 
     def preview(self, table: RenderableType) -> None:
-        """Print a table before the result: where that is JSON, to stderr."""
+        """Print a table before a question."""
         _print(self._progress, table)
 
-    def text(self, text: str) -> None:
+    def _text(self, text: str) -> None:
         """Print the result for programs, its lines cleaned."""
         sys.stdout.write(_cleaned_lines(text))
 
-    def confirm(self, question: str) -> None:
-        """Ask on a terminal. Raises RefusedError elsewhere, and typer's Abort after a no."""
-        if self.is_json or not sys.stdin.isatty():
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask on the terminal; with `yes`, only show what would be asked.
+
+        Raises RefusedError where stdin is no terminal, and typer's Abort after a no.
+        """
+        if yes:
+            self.progress(f"{question} yes, by --yes")
+        elif not sys.stdin.isatty():
             raise RefusedError(
-                f"stdin is not a terminal, or the output is JSON: cannot ask {question!r}",
-                next_step="pass --yes",
+                f"stdin is not a terminal: cannot ask {question!r}", next_step="pass --yes"
             )
-        typer.confirm(brief(question), abort=True)
+        else:
+            typer.confirm(brief(question), abort=True, err=True)
+
+
+def show_line(text: str) -> None:
+    """Print a line to stdout."""
+    sys.stdout.write(f"{clean(text)}\n")
 
 
 def show_error(what: str, next_step: str) -> None:
@@ -184,9 +221,11 @@ def _cleaned_lines(text: str) -> str:
     return "\n".join(map(clean, text.split("\n")))
 
 
-def _console(is_terminal: bool, *, stderr: bool) -> Console:
-    width = None if is_terminal else _PIPE_WIDTH
-    return Console(width=width, stderr=stderr, highlight=False, markup=False, emoji=False)
+def _console(is_terminal: bool, *, stderr: bool, no_color: bool) -> Console:
+    width, plain = None if is_terminal else _PIPE_WIDTH, no_color or None  # None: by NO_COLOR
+    return Console(
+        width=width, stderr=stderr, no_color=plain, highlight=False, markup=False, emoji=False
+    )
 
 
 def as_json(value: Mapping[str, Any]) -> str:
@@ -217,7 +256,29 @@ def table_of(
     return Group(table, *map(brief, notes))
 
 
-def table_of_rows(title: str, rows: Sequence[Row]) -> RenderableType:
+def csv_of(columns: Sequence[str], lines: Iterable[Mapping[str, object]]) -> str:
+    """Return CSV, every field quoted; other fields than those of `columns` are left out."""
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, columns, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_ALL
+    )
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def no_formula(text: str) -> str:
+    """Return the text with an apostrophe before what a spreadsheet would take for a formula."""
+    return _FORMULA.sub(r"\1'\2", clean(text))
+
+
+def csv_of_rows(rows: Iterable[Row]) -> str:
+    """Return CSV of rows: part, state, found, next step."""
+    plain = ({name: no_formula(text) for name, text in asdict(row).items()} for row in rows)
+    return csv_of([field.name for field in fields(Row)], plain)
+
+
+def table_of_rows(title: str, rows: Sequence[Row], *, notes: Sequence[str] = ()) -> RenderableType:
     """Return a table of rows; a next step stands below what was found, after an arrow."""
     lines = []
     for row in rows:
@@ -225,7 +286,7 @@ def table_of_rows(title: str, rows: Sequence[Row]) -> RenderableType:
         if row.next_step:
             found.append(f"\n→ {brief(row.next_step)}", colour)
         lines.append((row.part, Text(row.state.value, colour), found))
-    return table_of(title, ("part", "state", "found, and → what to do"), lines)
+    return table_of(title, ("part", "state", "found, and → what to do"), lines, notes=notes)
 
 
 def _plain(value: object) -> object:

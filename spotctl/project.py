@@ -14,6 +14,8 @@ from chalicelib.errors import SettingError
 from chalicelib.settings import Settings, read_settings
 
 CONFIG: Final = Path(".chalice") / "config.json"
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+"""The checkout that this `spotctl` is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,11 @@ class Project:
     def function_name(self, function: str) -> str:
         """Return the name that Chalice gives a function in Lambda."""
         return f"{self.app_name}-{self.stage}-{function}"
+
+
+def folder_of(given: Path | None) -> Path:
+    """Return the given folder; otherwise the current one, if it has a config; else the checkout."""
+    return given or (Path() if CONFIG.exists() else CHECKOUT)
 
 
 def read_project(

@@ -4,8 +4,6 @@ Shows the report of `chalicelib/core/money/report.py` as a table, as JSON and as
 draws it.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
@@ -23,7 +21,7 @@ from chalicelib.core.money.report import (
     report_of,
 )
 from spotctl.errors import RefusedError
-from spotctl.output import clean, padded, width_of
+from spotctl.output import clean, csv_of, no_formula, padded, width_of
 from spotctl.rate import interruption_rate
 from spotctl.recommend import Recommendation
 
@@ -35,9 +33,6 @@ MOST_DAYS: Final = 400
 
 _PERIOD: Final = re.compile(r"([1-9]\d{0,3})([dw])")
 _DAYS: Final = {"d": 1, "w": 7}
-_FORMULA: Final = re.compile(r"""(^|[;,|])([\s"'`]*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
-"""Where a spreadsheet begins to read a formula (OWASP, "CSV Injection"): some split at ; or |, and
-read full-width signs as the others."""
 
 
 def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[date, ...]:
@@ -94,17 +89,15 @@ def as_csv(report: Report) -> str:
     Every field is quoted. A name, or a part of one, that a spreadsheet would take for a formula
     gets an apostrophe in front; figures stay as they are.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writeheader()
     drills = [report.drills] if report.drills.counts.spot_us or report.drills.counts.cost_e8 else []
+    lines = []
     for row in (*report.rows, *drills):
         plain = {
             name: f"{value:f}" if isinstance(value, Decimal) else value
             for name, value in row.as_mapping().items()
         }
-        writer.writerow({**plain, "deployment": _no_formula(row.deployment)})
-    return text.getvalue()
+        lines.append({**plain, "deployment": no_formula(row.deployment)})
+    return csv_of(COLUMNS, lines)
 
 
 def as_table(report: Report, advice: Sequence[Recommendation] = ()) -> str:
@@ -189,7 +182,3 @@ def _with_rate(row: Row) -> dict[str, object]:
     interval = rate and {"observed": rate.observed, "low": rate.low, "high": rate.high}
     plain = {name: value for name, value in row.as_mapping().items() if name != "day"}
     return {**plain, "interruptions_per_spot_hour": interval}
-
-
-def _no_formula(text: str) -> str:
-    return _FORMULA.sub(r"\1'\2", clean(text))

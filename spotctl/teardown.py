@@ -4,11 +4,8 @@
 is empty, a cluster only without tasks. It stops at the first step that fails, and can be run again.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from shlex import quote
 from typing import Any, Final
 
@@ -17,9 +14,21 @@ from chalicelib.adapters.provisioning import stack_of
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.provision.pool_template import strangers_roles
 from chalicelib.errors import PrefectSpotError
+from spotctl.chalice_record import deployed, restore_record
 from spotctl.context import Context
 from spotctl.errors import RefusedError, find
-from spotctl.output import Row, State, failed, ok, warning
+from spotctl.output import (
+    Exit,
+    Output,
+    Row,
+    State,
+    csv_of_rows,
+    exit_of,
+    failed,
+    ok,
+    table_of_rows,
+    warning,
+)
 from spotctl.status.provisioning import FUNCTION
 from spotctl.status.stack import WORKER_SERVICE, describe_stack
 
@@ -28,9 +37,6 @@ MOST_PAUSES: Final = 900
 """Half an hour for each thing that is waited for."""
 
 _NEXT_STEP: Final = "fix it, then run spotctl teardown again"
-
-_SUFFIXES: Final = ("_role", "", "-event")
-"""Of a function's role, itself and its rule, in the names of Chalice's record."""
 
 STOP_REASON: Final = "spotctl teardown"
 
@@ -113,12 +119,58 @@ def what_stays(context: Context, *, work_pool: bool) -> list[str]:
     if project.is_rescue_only:
         return stays
     if not work_pool:
-        stays.append(f"the work pool {settings.work_pool}: it has your deployments (--work-pool)")
+        stays.append(
+            f"the work pool {settings.work_pool}: it has your deployments (--delete-work-pool)"
+        )
     return [
         *stays,
         "the role AWSServiceRoleForECS: the account's, others may use it",
         "deregistered task definitions: ECS keeps them, and they cost nothing",
     ]
+
+
+def plan_teardown(context: Context, stack: Stack, *, work_pool: bool) -> list[Row]:
+    """Return a row for each step that `teardown` would take, in its order. Changes nothing.
+
+    Raises botocore's errors.
+    """
+    flows = ", ".join(str(task.flow_run_id) for task in running_flows(context, stack)) or "none"
+    names = ", ".join(each["name"] for each in deployed(context)) or "none"
+    planned = (
+        ("provision", "would be held, so that it creates nothing again", True),
+        ("worker", "would be stopped", stack.cluster),
+        ("flow runs", f"would be cancelled: {flows}", stack.cluster),
+        (f"bucket {stack.bucket}", "would be emptied", stack.bucket),
+        (f"stack {context.project.stack}", "would be deleted, with its table", stack.id),
+        ("functions", f"would be deleted: {names}", True),
+        (
+            f"work pool {context.project.settings.work_pool}",
+            "would be deleted, with its deployments",
+            work_pool,
+        ),
+    )
+    return [ok(part, found) for part, found, applies in planned if applies]
+
+
+def show_teardown(
+    context: Context, output: Output, rows: list[Row], *, work_pool: bool, dry_run: bool
+) -> Exit:
+    """Print the rows, and what stays where none failed; return their exit code."""
+    verdict = exit_of(rows)
+    stays = what_stays(context, work_pool=work_pool) if verdict is Exit.OK else []
+    title = f"{'Plan of the teardown' if dry_run else 'Teardown'} of {context.about}"
+    output.result(
+        {
+            "stage": context.project.stage,
+            "dry_run": dry_run,
+            "ok": verdict is Exit.OK,
+            "rows": rows,
+            "stays": stays,
+        },
+        lambda: table_of_rows(title, rows, notes=[f"stays: {each}" for each in stays]),
+        lambda: csv_of_rows(rows),
+    )
+    return verdict
 
 
 def _hold_provision(context: Context, _stack: Stack) -> Row:
@@ -231,58 +283,13 @@ def _why(client: Any, stack_id: str) -> str:
 
 def _delete_functions(context: Context, _stack: Stack) -> Row:
     record = context.project.folder / ".chalice" / "deployed" / f"{context.project.stage}.json"
-    _restore_record(context, record)
+    restore_record(context, record)
     code = context.chalice("delete")
-    if left := [each["name"] for each in _deployed(context)]:
+    if left := [each["name"] for each in deployed(context)]:
         found = f"chalice delete ended with exit code {code} and left {', '.join(left)}"
         return failed("functions", found, _NEXT_STEP)
     record.unlink(missing_ok=True)
     return ok("functions", "deleted, with their rules and roles")
-
-
-def _restore_record(context: Context, record: Path) -> None:
-    """Write what the account has of the stage into Chalice's record, beside what else it names.
-
-    `chalice delete` deletes what the record names, and it is not there in another checkout, in CI
-    or after a deploy that failed: Chalice 1.34 writes it last, and git ignores it.
-    """
-    known = json.loads(record.read_text())["resources"] if record.exists() else []
-    names = {f"{name}{suffix}" for name in context.project.functions for suffix in _SUFFIXES}
-    others = [each for each in known if each["name"] not in names]
-    record.parent.mkdir(parents=True, exist_ok=True)
-    resources = [*others, *_deployed(context)]
-    content = {"resources": resources, "schema_version": "2.0", "backend": "api"}
-    record.write_text(json.dumps(content, indent=2))
-
-
-def _deployed(context: Context) -> list[dict[str, str]]:
-    """What the account has of the stage's roles, functions and rules, as Chalice 1.34 records it.
-
-    A function comes after its role and before its rule: Chalice deletes from the end.
-    """
-    client, found = context.aws.client, []
-    functions, roles, rules = client("lambda"), client("iam"), client("events")
-    for name in context.project.functions:
-        full = context.project.function_name(name)
-        role = find(partial(roles.get_role, RoleName=full), roles.exceptions.NoSuchEntityException)
-        function = find(
-            partial(functions.get_function_configuration, FunctionName=full),
-            functions.exceptions.ResourceNotFoundException,
-        )
-        rule = find(
-            partial(rules.describe_rule, Name=f"{full}-event"),
-            rules.exceptions.ResourceNotFoundException,
-        )
-        if role:
-            fields = {"role_name": full, "role_arn": role["Role"]["Arn"]}
-            found.append({"name": f"{name}_role", "resource_type": "iam_role", **fields})
-        if function:
-            fields = {"lambda_arn": function["FunctionArn"]}
-            found.append({"name": name, "resource_type": "lambda_function", **fields})
-        if rule:
-            fields = {"rule_name": rule["Name"]}
-            found.append({"name": f"{name}-event", "resource_type": "cloudwatch_event", **fields})
-    return found
 
 
 def _delete_work_pool(context: Context, _stack: Stack) -> Row:

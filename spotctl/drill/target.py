@@ -1,6 +1,6 @@
 """What a drill interrupts: a running Spot task of a flow run that will be rerun, or nothing.
 
-It is chosen among the running ones, named, or started. The smoke-test flow only waits: its code is
+It is chosen among the running ones, named, or started. The sample flow only waits: its code is
 in its deployment, as a pull step that writes it to a file. So it runs in any image that the work
 pool starts, and the first drill needs nothing built, pushed or stored.
 """
@@ -23,8 +23,8 @@ from spotctl.prefect import Deployment
 
 POLL_SECONDS: Final = 1.0
 
-SMOKE_TEST_FLOW: Final = "spot-drill"
-SMOKE_TEST_DEPLOYMENT: Final = "throw-away"
+SAMPLE_FLOW: Final = "spot-drill"
+SAMPLE_DEPLOYMENT: Final = "throw-away"
 
 _FILE: Final = "spot_drill.py"
 _SOURCE: Final = f'''\
@@ -33,7 +33,7 @@ from time import sleep
 from prefect import flow
 
 
-@flow(name="{SMOKE_TEST_FLOW}", retries=0)
+@flow(name="{SAMPLE_FLOW}", retries=0)
 def wait(seconds: float = 60) -> None:
     """Only waits: `spotctl drill` started it, and interrupts it."""
     sleep(seconds)
@@ -67,7 +67,7 @@ def pick(context: Context) -> Target:
     why = f"; passed over: {'; '.join(refusals[:3])}" if refusals else ""
     raise RefusedError(
         f"no task in {_clusters(context)} may be interrupted{why}",
-        next_step="start a longer flow on Spot, or let the drill start one with"
+        next_step="start a longer flow on Spot, or let the drill start one: --sample-flow, or"
         " --start FLOW/DEPLOYMENT",
     )
 
@@ -111,8 +111,8 @@ def read_deployment(context: Context, name: str) -> Deployment:
     return deployment
 
 
-def save_smoke_test(context: Context) -> Deployment:
-    """Create or replace the smoke-test deployment in the stage's work pool, on Spot; return it.
+def save_sample_flow(context: Context) -> Deployment:
+    """Create or replace the sample flow's deployment in the stage's work pool, on Spot; return it.
 
     It stays in Prefect, so that its runs can be read there. Raises RefusedError: the work pool does
     not exist. Also PrefectSpotError.
@@ -127,8 +127,8 @@ def save_smoke_test(context: Context) -> Deployment:
         f" pathlib.Path('{_FILE}').write_bytes(base64.b64decode('{text}'))\""
     )
     return context.prefect.save_deployment(
-        SMOKE_TEST_FLOW,
-        SMOKE_TEST_DEPLOYMENT,
+        SAMPLE_FLOW,
+        SAMPLE_DEPLOYMENT,
         pool,
         entrypoint=f"{_FILE}:wait",
         pull_steps=[{"prefect.deployments.steps.run_shell_script": {"script": script}}],

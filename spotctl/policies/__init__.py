@@ -103,8 +103,8 @@ def _joined(statements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(joined.values())
 
 
-def write_policies(project: Project) -> list[Path]:
-    """Write the files that the stage's config names, where they differ; return those.
+def changed_policies(project: Project) -> dict[Path, str]:
+    """Return the texts of the files that the stage's config names, where the files differ.
 
     Raises SettingError: a function has no policy file, or shares it with another stage.
     """
@@ -116,10 +116,15 @@ def write_policies(project: Project) -> list[Path]:
     for name in (DEPLOYER, TEARDOWN):
         path = project.folder / CONFIG.parent / f"policy-{name}-{project.stage}.json"
         wanted[path] = policy_of(project, name)
-    changed = [path for path, text in wanted.items() if _text_of(path) != text]
-    for path in changed:
-        path.write_text(wanted[path])
-    return changed
+    return {path: text for path, text in wanted.items() if _text_of(path) != text}
+
+
+def write_policies(project: Project) -> list[Path]:
+    """Write the files that differ; return those. Raises as `changed_policies`."""
+    changed = changed_policies(project)
+    for path, text in changed.items():
+        path.write_text(text)
+    return list(changed)
 
 
 def _files(config: Mapping[str, Any], stage: str) -> dict[str, str]:

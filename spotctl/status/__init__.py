@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.errors import explain
-from spotctl.output import Exit, Output, Row, State, exit_of, failed, table_of_rows
+from spotctl.output import Exit, Output, Row, State, csv_of_rows, exit_of, failed, table_of_rows
 from spotctl.status import deployments, handler, observers, prefect_side, provisioning, stack
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ def show_status(context: Context, output: Output, rows: list[Row]) -> Exit:
             "rows": rows,
         },
         lambda: table_of_rows(title, rows),
+        lambda: csv_of_rows(rows),
     )
     return verdict
 

@@ -38,7 +38,7 @@ def test_row_agent_is_seen_in_prefect_and_status_is_all_ok(
 @story
 def drilled(stage: Stage) -> tuple[CommandResult, Run]:
     """A finished drill, and the run that it started, which has ended."""
-    result = spotctl(stage.cloud, "drill", "--start", "idles/e2e", "--timeout", "500")
+    result = spotctl(stage.cloud, "drill", "--start", "idles/e2e", "--yes", "--timeout", "500")
     assert result.out, result
     run = stage.watch(result.answer["flow_run"]["id"], stage.folder / "idles-take-no-notes")
     run.wait_for_end()

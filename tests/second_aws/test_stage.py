@@ -195,7 +195,7 @@ def test_sweep_moves_a_run_that_spot_has_no_room_for_and_ends_one_without_a_task
 def test_teardown_leaves_nothing_of_the_stage(stage: Stage) -> None:
     """Last: the tests above use it."""
     assert len(names_of(stage.account, STAGE)) > len(FUNCTIONS)
-    gone = stage.spotctl("teardown", "--yes", "--work-pool")
+    gone = stage.spotctl("teardown", "--stage", STAGE, "--yes", "--delete-work-pool")
     assert gone.code == 0, gone
     left = {f"log group /aws/lambda/{STACK}-{function}" for function in FUNCTIONS}
     assert names_of(stage.account, STAGE) <= left

@@ -16,14 +16,14 @@ def drilled_with_a_spent_budget(stage: Stage) -> tuple[Run, CommandResult]:
     assert tried.answer == {"dry_run": True, "task": task, "flow_run": run.id}
     assert stage.cloud.fargate.running(run.id) == [task], "a dry run touched the task"
     task_id = task.rpartition("/")[2]
-    result = spotctl(stage.cloud, "drill", "--task", task_id, "--timeout", "500")
+    result = spotctl(stage.cloud, "drill", "--task", task_id, "--yes", "--timeout", "500")
     run.completes(starts=2)
     return run, result
 
 
-def test_a_drill_with_a_throw_away_flow_passes(stage: Stage) -> None:
+def test_a_drill_with_the_sample_flow_passes(stage: Stage) -> None:
     cloud = stage.cloud
-    result = spotctl(cloud, "drill", "--throw-away", "--timeout", "500")
+    result = spotctl(cloud, "drill", "--sample-flow", "--timeout", "500")
     assert result.code == 0, result
     assert result.answer["passed"]
     run_id = result.answer["flow_run"]["id"]

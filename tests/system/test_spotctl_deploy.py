@@ -97,7 +97,7 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
 ) -> None:
     cloud = second.cloud
     dev_before = parts_of_the_stage(cloud)
-    deployed = second.run("deploy")
+    deployed = second.run("deploy", "--yes")
     assert deployed.code == 0, deployed
     result = states(deployed)
     assert set(result.values()) <= {"ok", "warning"}, deployed
@@ -115,7 +115,7 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     cloud.lambdas.invoke(f"{STACK}-sweep", {})
     wait_for("all to be ok", 60, lambda: set(states(second.run("status")).values()) == {"ok"})
     second.lose_local_state()
-    again = second.run("deploy")
+    again = second.run("deploy", "--yes")
     assert again.code == 0, again
     assert not re.search("Creating (IAM|lambda)", again.err), "it is all there"
     bucket = next(name.split()[1] for name in second.names() if name.startswith("bucket"))
@@ -129,7 +129,7 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     refused = second.run("teardown")
     assert (refused.code, refused.out) == (2, ""), refused
     assert "pass --yes" in refused.err
-    gone = second.run("teardown", "--yes", "--work-pool")
+    gone = second.run("teardown", "--yes", "--delete-work-pool")
     assert gone.code == 0, gone
     assert second.names() == set()
     assert any("emptied of 3 objects" in row["found"] for row in gone.answer["rows"])

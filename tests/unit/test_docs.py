@@ -23,7 +23,7 @@ PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK: Final = re.compile(r"(?<!\\)\[[^\]]*\]\(([^()\s]+)\)")
 FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
-SPOTCTL: Final = ".venv/bin/python -m spotctl"
+SPOTCTL: Final = ".venv/bin/spotctl"
 
 PROGRAMS: Final = (
     "make", "aws", "git", "docker", "pip", "python", "python3", "prefect", "spotctl", "chalice",
@@ -32,7 +32,7 @@ PROGRAMS: Final = (
 """First words that make a line, or words in backquotes, a command."""
 
 MADE_OR_OTHERS: Final = re.compile(
-    r"build/|deployments/|observers/|prefect_aws/|prefect/|prefect\.io/|parameter/"
+    r"build/|\.venv/|deployments/|observers/|prefect_aws/|prefect/|prefect\.io/|parameter/"
 )
 """Paths that are no files of the repository: what is built, and what is of others."""
 
@@ -45,7 +45,7 @@ RUN_BY: Final = {
         "e2e/test_spotctl.py",
         "drill --start",
     ),
-    f"{SPOTCTL} drill --stage dev --throw-away": ("system/test_drill.py", "drill --throw-away"),
+    f"{SPOTCTL} drill --stage dev --sample-flow": ("system/test_drill.py", "drill --sample-flow"),
     f"{SPOTCTL} report --stage dev --since 7d": ("unit/test_spotctl_cli.py", "report --since 7d"),
 }
 """Commands of the README: the file below tests/ that runs each, and the words it holds quoted."""

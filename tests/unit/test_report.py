@@ -224,7 +224,7 @@ HOSTILE = (
 
 def test_a_hostile_name_is_only_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = report(*[daily(Deployment(name, name)) for name in HOSTILE])
-    Output(as_json=False).result({}, lambda: as_table(made))
+    Output("table").result({}, lambda: as_table(made))
     text = capsys.readouterr().out
     for name in HOSTILE:
         assert clean(name).strip().split()[0][:20] in text

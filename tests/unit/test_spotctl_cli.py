@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_group
 from typer.testing import CliRunner
 
 from chalicelib.core.model.policy import OPT_IN_TAG
@@ -22,15 +25,61 @@ CONFIG = Path(".chalice") / "config.json"
 REGION = "AWS_DEFAULT_REGION"
 
 
-def test_help_lists_every_command_with_a_line_about_it() -> None:
-    lines = CliRunner().invoke(app, ["--help"]).stdout.splitlines()
-    assert any("Exit codes" in line for line in lines)
-    for command in (
-        *("deploy", "status", "drill", "report", "replay", "redrive", "teardown"),
-        *("pause", "resume"),
+def help_of(*arguments: str) -> str:
+    """What it prints, without the frames."""
+    shown = CliRunner().invoke(app, [*arguments])
+    assert shown.exit_code == 0
+    return re.sub("[╭╮╰╯│─]", " ", shown.stdout)
+
+
+COMMANDS = get_group(app).commands
+PANELS = {
+    "Set up": ["plan", "deploy", "status", "teardown"],
+    "Test": ["drill"],
+    "Money": ["report", "replay"],
+    "Repair": ["redrive", "pause", "resume"],
+}
+
+
+def test_help_lists_every_command_in_its_group_with_a_line_about_it() -> None:
+    lines = [line.split() for line in help_of("--help").splitlines() if line.split()]
+    for panel, commands in PANELS.items():
+        after = lines[lines.index(panel.split()) + 1 :]
+        named = [words[0] for words in after if words[0] in COMMANDS][: len(commands)]
+        assert named == commands
+    for command in COMMANDS:
+        [line] = [words for words in lines if words[0] == command]
+        assert len(line) > 5
+    text = " ".join(help_of("--help").split())
+    for told in (
+        *("Exit codes: 0 success, warnings included", "docs/index.md", "Problems: the issues"),
+        *("table on a terminal and JSON in a pipe", "NO_COLOR", "--install-completion"),
     ):
-        [line] = [line for line in lines if line.split()[1:2] == [command]]
-        assert len(line.split()) > 5
+        assert told in text
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_shows_no_type_for_a_flag_and_no_old_name_however_it_is_asked_for(name: str) -> None:
+    command = name.split()
+    shown = help_of(*command, "--help")
+    assert help_of(*command, "-h") == help_of("help", *command) == shown
+    assert not re.search(r"<bool>|--(json|table|csv|throw-away|work-pool)\b", shown)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_help_has_examples_that_can_be_parsed_and_its_exit_codes(name: str) -> None:
+    shown = help_of(name, "--help")
+    examples = re.findall(r"^ +spotctl (.+?) *$", shown, re.MULTILINE)
+    assert examples
+    for example in examples:
+        command, *options = shlex.split(example)
+        assert command == name
+        COMMANDS[name].make_context(name, options).close()
+    codes = re.search(
+        r"Exit codes: 0 success, warnings included(; 1 \w.+)?; 2 it", " ".join(shown.split())
+    )
+    assert codes
+    assert bool(codes[1]) == (name not in {"report", "replay", "pause", "resume"})
 
 
 def test_the_status_of_an_empty_account_names_what_is_missing(stage: Bench) -> None:
@@ -205,7 +254,7 @@ def test_the_operators_own_key_goes_before_the_lambdas(
 def test_in_opt_in_mode_a_drill_starts_a_run_that_is_opted_in(stage: Bench) -> None:
     stage.configure(MODE="opt-in")
     stage.answers = prefect(**deployment(tags=["nightly"]))
-    result = stage.run("drill", "--start", "etl/x")
+    result = stage.run("drill", "--start", "etl/x", "--yes")
     assert result.is_refused("before it could be interrupted")
     [started] = [seen for seen in stage.requests if seen.path.endswith("create_flow_run")]
     assert started.body["tags"] == ["nightly", OPT_IN_TAG]
@@ -288,7 +337,7 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
         ),
         ("drill --task x --start a/b", before(), "exclude each other", ""),
         ("drill --throw-away --start a/b", before(), "exclude each other", ""),
-        ("drill --start a/b", before(), "does not know the deployment 'a/b'", ""),
+        ("drill --start a/b --yes", before(), "does not know the deployment 'a/b'", ""),
         ("drill --task 0123", before(), "task 0123 is not in", ""),
         ("drill", before(), "no task in", ""),
         ("drill --start etl/x", OTHERS_POOL, "is of work pool others", ""),

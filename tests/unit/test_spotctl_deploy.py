@@ -166,7 +166,7 @@ def create_stack(stage: Bench, tag: str = TEMPLATE_TAG, made_for: str = "dev") -
         ({"tag": "team"}, ["--yes"], "other than prefect-spot (another team's)", "STACK_NAME"),
         ({"made_for": "dev-eu"}, ["--yes"], "prefect-spot's stage dev-eu", "correct STACK_NAME"),
         ({}, [], "stdin is not a terminal", "pass --yes"),
-        ({}, ["--yes", "--work-pool"], "the work pool is yours", "leave out --work-pool"),
+        ({}, ["--yes", "--work-pool"], "the work pool is yours", "leave out --delete-work-pool"),
     ],
     ids=["another tool's", "another stage's", "not confirmed", "a work pool that is not ours"],
 )
@@ -176,7 +176,7 @@ def test_a_teardown_that_may_not_be_deletes_nothing(
     create_stack(stage, **stack)
     if "--work-pool" in options:
         stage.configure(PROVISION="rescue-only")
-    assert stage.run("teardown", *options).is_refused(error, next_step)
+    assert stage.run("teardown", "--stage", "dev", *options).is_refused(error, next_step)
     [left] = stage.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     assert left["StackStatus"] == "CREATE_COMPLETE"
 

@@ -51,8 +51,8 @@ DOORS: dict[str, Callable[[Output], object]] = {
     "what was found": lambda output: output.preview(table_of_rows("", [failed("", HOSTILE, "")])),
     "a next step": lambda output: output.preview(table_of_rows("", [warning("", "", HOSTILE)])),
     "a plain table": lambda output: output.result({}, lambda: HOSTILE),
-    "text": lambda output: output.text(HOSTILE),
-    "a question": lambda output: output.confirm(HOSTILE),
+    "text": lambda _: Output("csv").result({}, lambda: "", lambda: HOSTILE),
+    "a question": lambda output: output.confirm(HOSTILE, yes=False),
     "an error": lambda _: show_error(HOSTILE, ""),
     "an error's next step": lambda _: show_error("", HOSTILE),
     "a traceback": lambda _: show_crash(ValueError(HOSTILE)),
@@ -66,7 +66,7 @@ def test_text_of_others_is_printed_without_its_escapes_and_with_its_markup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
-    door(Output(as_json=False))
+    door(Output("table"))
     printed = "".join(capsys.readouterr())
     assert MARKUP in printed
     assert [c for c in printed if not (c.isprintable() or c == "\n")] == []
@@ -82,14 +82,14 @@ def test_a_text_of_a_million_characters_does_not_bury_the_rest(
 ) -> None:
     monkeypatch.setattr(f"{__name__}.HOSTILE", f"begin {'x' * 1_000_000}")
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
-    DOORS[door](Output(as_json=False))
+    DOORS[door](Output("table"))
     printed = "".join(capsys.readouterr())
     assert "begin" in printed
     assert len(printed) < 10_000
 
 
 def test_json_is_ascii_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(as_json=True).result({"name": HOSTILE}, lambda: "")
+    Output("json").result({"name": HOSTILE}, lambda: "")
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"name": HOSTILE}
     assert [c for c in printed if not (" " <= c <= "~" or c == "\n")] == []
@@ -209,7 +209,14 @@ def test_a_credential_that_cannot_be_sent_is_not_shown(
 )
 def test_a_key_in_prefects_address_is_not_shown(stage: Bench, url: str) -> None:
     stage.configure(PREFECT_API_URL=url.format(KEY))
-    for command in ("status", "status --table", "report", "redrive", "deploy", "teardown --yes"):
+    for command in (
+        "status",
+        "status --table",
+        "report",
+        "redrive",
+        "deploy",
+        "teardown --stage dev",
+    ):
         result = stage.run(*command.split())
         assert result.is_refused("PREFECT_API_URL holds credentials, or may")
         assert KEY not in result.out + result.err
