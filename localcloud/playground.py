@@ -40,7 +40,7 @@ def try_it(run: str) -> Mapping[str, str]:
         "spotctl report": "shows what Spot saved, by deployment, and what reruns cost",
         f"spotctl explain {quote(run)}": "shows the story of that run: attempts, decisions, money",
         "spotctl replay --set SPOT_RETRIES=auto": "replays what happened under another setting",
-        "spotctl drill --throw-away": "starts a flow that only waits, interrupts it, and watches",
+        "spotctl drill --sample-flow": "starts a flow that only waits, interrupts it, and watches",
         "prefect deployment run nightly-sales/spot --watch": "starts the example flow once more",
     }
 
