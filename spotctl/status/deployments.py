@@ -7,7 +7,17 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
-from chalicelib.core.model.policy import NEVER_RERUN_TAG, OPT_IN_TAG, Mode, providers_of
+from chalicelib.core.model.policy import (
+    DEADLINE_TAG,
+    NEVER_RERUN_TAG,
+    OPT_IN_TAG,
+    SPOT_RETRIES_TAG,
+    Mode,
+    providers_of,
+    unread_budgets,
+)
+from chalicelib.core.policies.deadline import deadline_of
+from chalicelib.core.policies.facts import Missing
 from chalicelib.core.provision.images import (
     CLEAN_STOP_SINCE,
     Version,
@@ -154,6 +164,13 @@ def _image_flaws(image: str, server: Version) -> Iterator[Flaw]:
 
 
 def _tag_flaws(tags: Sequence[str], mode: Mode) -> Iterator[Flaw]:
+    for tag in unread_budgets(tags):
+        kind, auto = tag.partition(":")[0], tag.startswith(SPOT_RETRIES_TAG)
+        step = f"write {kind}:N, N a whole number" + f", or {kind}:auto" * auto
+        yield f"its tag {tag} is ignored: it cannot be read", step
+    for tag in tags:
+        if tag.startswith(DEADLINE_TAG) and isinstance(deadline_of([tag]), Missing):
+            yield f"its tag {tag} is ignored: it cannot be read", "write 90m, 1h30m or 2d"
     if NEVER_RERUN_TAG in tags:
         yield f"it is tagged {NEVER_RERUN_TAG}", "remove the tag if that is not intended"
     elif mode is Mode.OPT_IN and OPT_IN_TAG not in tags:

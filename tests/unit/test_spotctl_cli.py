@@ -1,9 +1,13 @@
 """`spotctl` as a person or a pipeline meets it: output, errors in two lines, exit codes."""
 
+import csv
+import io
 import json
 import os
 import re
 import shlex
+import subprocess
+import tomllib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +19,10 @@ from typer.testing import CliRunner
 
 from chalicelib.core.model.policy import OPT_IN_TAG
 from spotctl.cli import app
-from tests.make import make_table
+from spotctl.context import open_context
+from spotctl.drill import target
+from spotctl.project import CHECKOUT, folder_of, read_project
+from tests.make import TASK_ARN, make_run, make_table, make_task
 from tests.unit.prefect_bench import RUN_ID, make_answer, make_state
 from tests.unit.spotctl_bench import KEY, POOL, STACK, Bench, stage
 
@@ -80,6 +87,189 @@ def test_each_help_has_examples_that_can_be_parsed_and_its_exit_codes(name: str)
     )
     assert codes
     assert bool(codes[1]) == (name not in {"report", "replay", "pause", "resume"})
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"spotctl {version}\n"
+
+
+def spotctl_from(folder: Path, *arguments: str, **environment: str) -> str:
+    """What `tools/spotctl`, which `make` links into .venv/bin, prints there."""
+    link = folder / "spotctl"
+    link.symlink_to(CHECKOUT / "tools" / "spotctl")
+    host = {name: text for name, text in os.environ.items() if not name.startswith("SPOTCTL_")}
+    return subprocess.run(
+        [link, *arguments], cwd=folder, env={**host, **environment}, check=True, text=True,
+        capture_output=True,
+    ).stdout  # fmt: skip
+
+
+def test_spotctl_runs_from_any_directory_by_a_link_and_finds_its_own_checkout(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "typer.py").write_text("raise SystemExit('another folder's module')")
+    rows = json.loads(spotctl_from(tmp_path, "plan", "--offline"))["rows"]
+    assert "stack prefect-spot-dev" in rows[0]["found"]
+
+
+def test_make_links_spotctl_into_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "uv.txt").touch()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "uv").touch()
+    (tmp_path / "tools").symlink_to(CHECKOUT / "tools")
+    make = ["make", "-f", CHECKOUT / "Makefile", ".venv/bin/spotctl"]
+    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
+    link = tmp_path / ".venv" / "bin" / "spotctl"
+    assert link.resolve() == CHECKOUT / "tools" / "spotctl"
+    assert os.access(link, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("tear", {"teardown"}),
+        ("drill --sam", {"--sample-flow"}),
+        ("status --stage d", {"dev"}),
+        ("status --jso", set()),
+    ],
+)
+def test_a_shell_completes_commands_options_and_stages(
+    tmp_path: Path, typed: str, completed: set[str]
+) -> None:
+    asked = {"COMP_WORDS": f"spotctl {typed}", "COMP_CWORD": str(len(typed.split()))}
+    shown = spotctl_from(tmp_path, **asked, _SPOTCTL_COMPLETE="complete_bash")
+    assert set(shown.split()) == completed
+
+
+def test_the_settings_are_those_of_this_folder_or_else_of_the_checkout(
+    stage: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert (folder_of(None), folder_of(stage.folder)) == (CHECKOUT, stage.folder)
+    monkeypatch.chdir(stage.folder)
+    assert folder_of(None) == Path()
+    monkeypatch.setenv("SPOTCTL_PROJECT_DIR", str(stage.folder / "none"))
+    shown = CliRunner().invoke(app, ["plan", "--offline"])
+    assert (shown.exit_code, "there is no " in shown.stderr) == (2, True)
+
+
+def test_each_way_to_name_a_format_gives_the_same(stage: Bench) -> None:
+    as_json, as_table = stage.run("status"), stage.run("status", "--format", "table")
+    assert as_json.answer["stage"] == "dev"
+    assert "what to do" in as_table.out
+    for ways, result in (
+        (("--json", "--format json", "--json --format json"), as_json),
+        (("--table", "--format table"), as_table),
+    ):
+        for way in ways:
+            assert stage.run("status", *way.split()).out == result.out
+    lines = list(csv.DictReader(io.StringIO(stage.run("status", "--format", "csv").out)))
+    assert {line["part"]: line["state"] for line in lines} == {
+        part: row["state"] for part, row in as_json.rows.items()
+    }
+    for command in ("replay", "pause", "drill"):
+        refused = stage.run(command, "--format", "csv")
+        assert (refused.code, "'csv' is not one of" in refused.err) == (2, True)
+
+
+def test_progress_is_told_less_with_q_and_more_with_v(stage: Bench) -> None:
+    stage.answers = prefect()
+    plain, quiet, verbose = (stage.run("status", *way) for way in ((), ("-q",), ("-v",)))
+    assert plain.out == quiet.out == verbose.out
+    assert (plain.err, quiet.err) == ("", "")
+    for line in ("AWS: sts GetCallerIdentity", "Prefect: GET /admin/version"):
+        assert line in verbose.err.splitlines()
+
+
+ELSEWHERE = (
+    "[profile other]\nregion = eu-west-1\naws_access_key_id = A\naws_secret_access_key = B\n"
+)
+
+
+def test_profile_and_region_go_before_those_of_the_environment(
+    stage: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stage.folder / "aws").write_text(ELSEWHERE)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(stage.folder / "aws"))
+    for options, region in (
+        ("", "us-east-1"),
+        ("--profile other --region eu-north-1", "eu-north-1"),
+        ("--region eu-north-1", "eu-north-1"),
+    ):
+        assert stage.run("status", *options.split()).answer["region"] == region
+    monkeypatch.delenv(REGION)
+    assert stage.run("status", "--profile", "other").answer["region"] == "eu-west-1"
+    refused = stage.run("status", "--profile", "nobody")
+    assert refused.is_refused("profile (nobody) could not be found", "correct --profile")
+
+
+def test_chalice_works_with_the_same_profile_and_region(
+    stage: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stage.folder / "aws").write_text(ELSEWHERE)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(stage.folder / "aws"))
+    chalice = stage.folder / "chalice"
+    chalice.write_text('#!/bin/sh\necho "$@ in $AWS_DEFAULT_REGION"')
+    chalice.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(stage.folder / "python"))
+    lines: list[str] = []
+    project = read_project(stage.folder, "dev")
+    for options in (("other", "eu-north-1"), ("other", ""), ("", "")):
+        context = open_context(project, lines.append, "", *options)
+        assert context.chalice("delete") == 0
+    assert lines == [
+        "delete --stage dev --profile other in eu-north-1",
+        "delete --stage dev --profile other in us-east-1",
+        "delete --stage dev in us-east-1",
+    ]
+
+
+ABOUT = "stage dev in account 123456789012, us-east-1"
+
+
+def running(_: object, task: str = "") -> target.Target:
+    return target.Target(make_task(arn=task or TASK_ARN), make_run())
+
+
+@pytest.mark.parametrize(
+    ("command", "question"),
+    [
+        ("deploy", f"Deploy {ABOUT}?"),
+        ("teardown --stage dev", f"Delete {ABOUT}, with its table and all results in its bucket?"),
+        ("drill --start etl/x", f"Start a run of etl/x, {ABOUT}, and interrupt it?"),
+        (
+            "drill --task 0123",
+            f"Interrupt task 0123 of flow run {make_run().name} ({RUN_ID}), {ABOUT}?",
+        ),
+        ("drill", f"Interrupt task {TASK_ARN} of flow run {make_run().name} ({RUN_ID}), {ABOUT}?"),
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_what_deploys_deletes_or_interrupts_shows_where_and_asks(
+    stage: Bench, command: str, question: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.answers = prefect(**deployment())
+    stage.deploy_functions()
+    monkeypatch.setattr("spotctl.drill.target.named", running)
+    monkeypatch.setattr("spotctl.drill.target.pick", running)
+    refused = stage.run(*command.split(), "--format", form)
+    assert refused.is_refused(f"cannot ask {question!r}", "pass --yes")
+    changes = [seen for seen in stage.requests if seen.body and not seen.path.endswith("/filter")]
+    assert (stage.invoked, changes) == ([], [])
+
+
+def test_the_sample_flow_is_the_drills_own_so_that_it_asks_nothing(stage: Bench) -> None:
+    stage.answers = prefect(**{f"GET /work_pools/{POOL}": None})
+    result = stage.run("drill", "--sample-flow")
+    assert result.is_refused("does not know the work pool")
+    assert f"start a run of spot-drill/throw-away, {ABOUT}, and interrupt it" in result.err
+
+
+def test_teardown_wants_its_stage_named(stage: Bench) -> None:
+    result = stage.run("teardown", "--yes")
+    assert (result.code, "Missing option '--stage'" in result.err) == (2, True)
 
 
 def test_the_status_of_an_empty_account_names_what_is_missing(stage: Bench) -> None:
@@ -262,8 +452,12 @@ def test_in_opt_in_mode_a_drill_starts_a_run_that_is_opted_in(stage: Bench) -> N
 
 @pytest.mark.parametrize(
     ("option", "would_start"),
-    [("--start etl/x", "etl/x"), ("--throw-away", "spot-drill/throw-away")],
-    ids=["a deployment", "the smoke test"],
+    [
+        ("--start etl/x", "etl/x"),
+        ("--sample-flow", "spot-drill/throw-away"),
+        ("--throw-away", "spot-drill/throw-away"),
+    ],
+    ids=["a deployment", "the sample flow", "its old name"],
 )
 def test_a_dry_run_of_a_drill_starts_and_saves_nothing(
     stage: Bench, option: str, would_start: str
@@ -335,6 +529,7 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
             "no AWS region is set",
             "set AWS_DEFAULT_REGION",
         ),
+        ("plan --stage prod", lambda _: os.environ.pop(REGION), "known are dev", "pass --stage"),
         ("drill --task x --start a/b", before(), "exclude each other", ""),
         ("drill --throw-away --start a/b", before(), "exclude each other", ""),
         ("drill --start a/b --yes", before(), "does not know the deployment 'a/b'", ""),
@@ -343,7 +538,10 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
         ("drill --start etl/x", OTHERS_POOL, "is of work pool others", ""),
         ("drill --throw-away", NO_POOL, "does not know the work pool", ""),
         ("report --since tomorrow", nothing, "--since 'tomorrow' is not a period", ""),
-        ("report --csv --json", nothing, "--csv excludes", ""),
+        ("report --csv --json", nothing, "--csv excludes --json", ""),
+        ("report --csv --format table", nothing, "--csv excludes --format table", ""),
+        ("status --table --format json", nothing, "--table excludes --format json", ""),
+        ("drill --sample-flow --task x", nothing, "exclude each other", ""),
         ("report", nothing, "the stage has no table yet", ""),
         ("replay --set MODE=x", nothing, "--set 'MODE=x' cannot be replayed: accepted is SPOT", ""),
         ("replay --set SPOT_RETRIES=x", nothing, "SPOT_RETRIES is 'x'; accepted: whole", ""),

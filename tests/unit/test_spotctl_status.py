@@ -462,6 +462,19 @@ DEPLOYMENTS: Final[dict[str, tuple[list[Row], tuple[str, ...]]]] = {
         ),
         ("MODE is observe",),
     ),
+    "budgets and a deadline": (
+        deployment_rows("spot-retries:2", "start-retries:0", "spot-deadline:90m", "spot-retries"),
+        (),
+    ),
+    "auto": (deployment_rows("spot-retries:auto"), ()),
+    **{
+        f"tagged {tag}": (deployment_rows("etl", tag), (f"its tag {tag} is ignored",))
+        for tag in (
+            *("spot-retries:", "spot-retries:three", "spot-retries:-1", "spot-retries: 2"),
+            *("spot-retries:Auto", "spot-retries:1234567", "start-retries:auto", "start-retries:x"),
+            *("spot-deadline:soon", "spot-deadline:30m1h"),
+        )
+    },
     "not opted in": (opted_in_by(), ("not tagged spot:rerun",)),
     "opted in": (opted_in_by("spot:rerun"), ()),
     "protected": (opted_in_by("spot:rerun", "spot:never-rerun"), ("is tagged spot:never-rerun",)),

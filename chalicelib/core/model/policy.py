@@ -133,6 +133,12 @@ def start_budget_of(tags: Iterable[str], policy: Policy) -> Budget:
     return _tagged(tags, START_RETRIES_TAG) or setting
 
 
+def unread_budgets(tags: Iterable[str]) -> list[str]:
+    """Return the tags that name a budget of either kind in a form that is ignored."""
+    kinds = (SPOT_RETRIES_TAG, START_RETRIES_TAG)
+    return [tag for tag in tags if tag.startswith(kinds) and not _DECIDING_TAG.fullmatch(tag)]
+
+
 def _tagged(tags: Iterable[str], prefix: str) -> Budget | None:
     for tag in tags:
         if tag.startswith(prefix) and _DECIDING_TAG.fullmatch(tag):
