@@ -30,7 +30,8 @@ Start with `spotctl plan`, `spotctl deploy`, `spotctl drill --sample-flow` and `
 **Settings** are those of the Lambdas, in `.chalice/config.json`. **AWS** uses the credentials and
 region of your environment or profile; `--profile` and `--region` override them. **Prefect** gets
 your PREFECT_API_KEY or PREFECT_API_AUTH_STRING where the stage's server is your own
-PREFECT_API_URL; otherwise the stage's credential, read from SSM with your AWS credentials.
+PREFECT_API_URL; otherwise the stage's credential, read from SSM with your AWS credentials, unless
+`--own-key`.
 
 **Output** is a table on a terminal and JSON in a pipe or file; `--format` fixes it. Progress,
 questions and errors go to stderr. NO_COLOR=1 or `--no-color` turns colors off.
@@ -69,7 +70,11 @@ class Group(TyperGroup):
         return _without_flag_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read `help COMMAND` as `COMMAND --help`."""
+        """Read `help COMMAND` as `COMMAND --help`, and --no-color for the help as well."""
+        if "--no-color" in args:
+            from typer import rich_utils  # of help and usage errors
+
+            rich_utils.COLOR_SYSTEM = None
         if args[:1] == ["help"]:
             args = [*args[1:2], "--help"]
         return super().parse_args(ctx, args)
@@ -131,6 +136,7 @@ class At:
     profile: str
     region: str
     send_key_to: str
+    own_key: bool
     output: Output
 
     def project(self, changes: Mapping[str, str] = MappingProxyType({})) -> Project:
@@ -139,10 +145,16 @@ class At:
 
     def open(self) -> tuple[Context, Output]:
         """Return the command's context and output. Raises as `read_project` and `open_context`."""
-        return open_context(
-            self.project(), self.output.progress, self.send_key_to, self.profile, self.region,
+        context = open_context(
+            self.project(),
+            self.output.progress,
+            self.send_key_to,
+            self.profile,
+            self.region,
+            self.own_key,
             self.output.detail,
-        ), self.output  # fmt: skip
+        )
+        return context, self.output
 
 
 def _shared(
@@ -151,6 +163,7 @@ def _shared(
     profile: options.Profile = "",
     region: options.Region = "",
     send_key_to: options.SendKey = "",
+    own_key: options.OwnKey = False,
     format_: options.Format = None,
     as_json: options.AsJson = None,
     in_csv: options.InCsv = False,
@@ -160,7 +173,7 @@ def _shared(
 ) -> At:
     chosen = options.chosen_format(format_, as_json=as_json, in_csv=in_csv)
     output = Output(chosen, quiet=quiet, verbose=verbose, no_color=no_color)
-    return At(stage, folder_of(project_dir), profile, region, send_key_to, output)
+    return At(stage, folder_of(project_dir), profile, region, send_key_to, own_key, output)
 
 
 _SHARED: Final = inspect.signature(_shared).parameters
@@ -177,14 +190,14 @@ def command(
     """Register a function, whose first parameter is an `At`, as the command of its name.
 
     `fails`: what exit code 1 means. `csv`: it has CSV as well. `prefect`: it reads Prefect's API,
-    so has --send-key-to. `asks_stage`: the stage must be named.
+    so has --send-key-to and --own-key. `asks_stage`: the stage must be named.
     """
     shared = dict(_SHARED)
     if not csv:
         shared["format_"] = shared["format_"].replace(annotation=options.FormatWithoutCsv)
         del shared["in_csv"]
     if not prefect:
-        del shared["send_key_to"]
+        del shared["send_key_to"], shared["own_key"]
     if asks_stage:
         shared["stage"] = shared["stage"].replace(default=inspect.Parameter.empty)
 

@@ -1,4 +1,4 @@
-"""The commands: options in, one call each, exit code out."""
+"""The commands: options in, one call each, exit code out. Those before a deploy: `set_up.py`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.text import one_line
+from spotctl import set_up
 from spotctl.app import At, Panel, app, command
 from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import run as drill_run
@@ -15,8 +16,7 @@ from spotctl.errors import RefusedError
 from spotctl.options import Since, Yes, dry_run
 from spotctl.output import Exit, exit_of
 from spotctl.pause import records, refuse_while_paused
-from spotctl.plan import plan as plan_of
-from spotctl.plan import show_plan
+from spotctl.plan import plan
 from spotctl.recommend import recommend
 from spotctl.redrive import as_table as table_of_messages
 from spotctl.redrive import open_queue, show_redriven
@@ -28,35 +28,13 @@ from spotctl.status import status as status_of
 from spotctl.teardown import find_stack, plan_teardown, running_flows, show_teardown
 from spotctl.teardown import teardown as delete_stage
 
-__all__ = ["app"]
-
-
-@command(
-    Panel.SET_UP,
-    *("plan --stage prod", "plan --stage prod --offline"),
-    fails="something stands in the way",
-    csv=True,
-)
-def plan(
-    at: At,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="check the files only, without AWS and Prefect")
-    ] = False,
-) -> None:
-    """Show what deploy and provision would change, and check the settings. It changes nothing.
-
-    A wrong setting is reported before AWS is asked for anything.
-    """
-    if offline:
-        raise typer.Exit(show_plan(plan_of(at.project()), at.output, f"stage {at.stage}"))
-    context, output = at.open()
-    raise typer.Exit(show_plan(plan_of(context.project, context), output, context.about))
+__all__ = ["app", "set_up"]
 
 
 @command(
     Panel.SET_UP,
     *("deploy --dry-run", "deploy --stage prod --yes"),
-    fails="a part failed",
+    fails="a part failed, or you answered no",
     csv=True,
     prefect=True,
 )
@@ -71,7 +49,7 @@ def deploy(
     """
     context, output = at.open()
     if dry:
-        raise typer.Exit(show_plan(plan_of(context.project, context), output, context.about))
+        raise typer.Exit(plan(output, context.project, context))
     output.confirm(f"Deploy {context.about}?", yes=yes)
     rows = deploy_stage(context)
     if exit_of(rows) is Exit.OK:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -59,8 +59,9 @@ class Aws:
 
         Raises botocore's ProfileNotFound.
         """
-        self._session = boto3.Session(profile_name=profile or None, region_name=region or None)
-        self.region: Final = self._session.region_name or ""
+        session = boto3.Session(profile_name=profile or None, region_name=region or None)
+        self.region: Final = session.region_name or ""
+        self._make: Any = session.client if profile else boto3.client
         self._detail = detail
         self._clients: dict[str, Any] = {}
 
@@ -78,7 +79,7 @@ class Aws:
         """Return the client of a service."""
         if service not in self._clients:
             config = _ONE_LONG_TRY if service == "lambda" else None
-            client: Any = self._session.client(service, config=config)  # type: ignore[call-overload]  # any service name
+            client = self._make(service, region_name=self.region, config=config)
             client.meta.events.register("before-call", self._show_call)
             self._clients[service] = client
         return self._clients[service]
@@ -124,6 +125,8 @@ class Context:
     """Runs Chalice's `deploy` or `delete` for the stage; see `run_chalice`."""
     send_key_to: str = ""
     """An address that the operator confirmed for a credential: see `spotctl/credential.py`."""
+    own_key: bool = False
+    """Whether only the operator's own Prefect credential is used."""
     detail: Callable[[str], None] = lambda _line: None
     """Prints a line with --verbose."""
 
@@ -135,9 +138,14 @@ class Context:
     @cached_property
     def prefect(self) -> OperatorPrefect:
         """The Prefect API that the stage's Lambdas use, reached from the operator's machine."""
-        url = self.project.settings.prefect_api_url
+        settings = self.project.settings
+        if self.own_key:
+            settings = replace(
+                settings, prefect_api_key_parameter="", prefect_api_auth_string_parameter=""
+            )
+        url = settings.prefect_api_url
         allowed = authorization(
-            self.project.settings,
+            settings,
             self.aws.client,
             self.project.function_name("react"),
             self.environment,
@@ -172,9 +180,10 @@ def open_context(
     send_key_to: str = "",
     profile: str = "",
     region: str = "",
+    own_key: bool = False,
     detail: Callable[[str], None] = lambda _line: None,
 ) -> Context:
-    """Return the context of one command. `progress` prints a line; the others: see `Aws`.
+    """Return the context of one command. `progress` prints a line; the others: see its fields.
 
     Raises botocore's errors where AWS cannot be used at all: no region, no valid credentials.
     """
@@ -191,6 +200,7 @@ def open_context(
         progress=progress,
         chalice=lambda command: run_chalice(project, command, progress, profile, aws.region),
         send_key_to=send_key_to,
+        own_key=own_key,
         detail=detail,
     )
 

@@ -75,6 +75,14 @@ SendKey = Annotated[
         rich_help_panel=_COMMON,
     ),
 ]
+OwnKey = Annotated[
+    bool,
+    typer.Option(
+        "--own-key",
+        help="use only your own Prefect credential, never the stage's from SSM",
+        rich_help_panel=_COMMON,
+    ),
+]
 Format = Annotated[
     Literal["table", "json", "csv"] | None,
     typer.Option("--format", metavar="table|json|csv", help=_FORMAT_HELP, rich_help_panel=_COMMON),

@@ -147,6 +147,7 @@ class Output:
         """`form` None: a table on a terminal, otherwise JSON. `quiet`: no progress."""
         is_terminal = sys.stdout.isatty()
         self.form: Final[Format] = form or ("table" if is_terminal else "json")
+        self._is_surprise = not form and not is_terminal and sys.stderr.isatty()
         self._quiet, self._verbose = quiet, verbose
         self._console = _console(is_terminal, stderr=False, no_color=no_color)
         self._progress = _console(sys.stderr.isatty(), stderr=True, no_color=no_color)
@@ -168,6 +169,8 @@ class Output:
         csv: Callable[[], str] | None = None,
     ) -> None:
         """Print the result: the value as JSON, or what `table` or `csv` make of it."""
+        if self._is_surprise:  # a person has piped it
+            self.progress("JSON, since stdout is no terminal: --format table prints a table there")
         if self.form == "json":
             self._text(as_json(value))
         elif self.form == "csv" and csv is not None:
@@ -195,7 +198,11 @@ class Output:
                 f"stdin is not a terminal: cannot ask {question!r}", next_step="pass --yes"
             )
         else:
-            typer.confirm(brief(question), abort=True, err=True)
+            # typer's own writes to stdout as well, into what a program reads.
+            sys.stderr.write(f"{brief(question)} [y/N]: ")
+            sys.stderr.flush()
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                raise typer.Abort
 
 
 def show_line(text: str) -> None:

@@ -3,11 +3,11 @@
 Of the code nothing is known before Chalice packs it: `deploy` uploads it each time.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from chalicelib.settings import ROWS
 from spotctl.context import Context
 from spotctl.errors import find
 from spotctl.output import (
@@ -22,41 +22,44 @@ from spotctl.output import (
     warning,
 )
 from spotctl.policies import changed_policies
-from spotctl.project import CONFIG, Project
+from spotctl.project import Project, read_config
 from spotctl.status import provisioning
 
 
-def plan(project: Project, context: Context | None = None) -> list[Row]:
-    """Return a row per part; `context` None: of the settings and files only.
+def plan(output: Output, project: Project, context: Context | None = None) -> Exit:
+    """Print a row per part; return the exit code. `context` None: of settings and files only.
 
     Raises SettingError, and botocore's errors with a context.
     """
-    settings = project.settings
+    settings, config = project.settings, read_config(project.folder)
     what = "rescue-only" if project.is_rescue_only else "full"
-    rows = [
-        ok("settings", f"valid: MODE {settings.mode}, PROVISION {what}, stack {project.stack}"),
-        ok("policies", _listed("would write", [path.name for path in changed_policies(project)])),
-    ]
+    rows = [ok("settings", f"valid: MODE {settings.mode}, PROVISION {what}, stack {project.stack}")]
+    wanted = _environment(config, config["stages"][project.stage])
+    if unknown := sorted(wanted.keys() - {row.name for row in ROWS.values()}):
+        step = "correct the name, or remove it"
+        rows.append(warning("settings", f"there is no setting {', '.join(unknown)}", step))
+    changed = [path.name for path in changed_policies(project)]
+    rows.append(ok("policies", f"would write {', '.join(changed)}" if changed else "no change"))
     if context is not None:
-        rows += [*_functions(context), *_provision(context)]
-    return rows
-
-
-def show_plan(rows: list[Row], output: Output, about: str) -> Exit:
-    """Print the plan of `about`; return its exit code."""
+        rows += [*_functions(context, config), *_provision(context)]
     verdict = exit_of(rows)
+    about = context.about if context else f"stage {project.stage}"
     output.result(
-        {"dry_run": True, "about": about, "ok": verdict is Exit.OK, "rows": rows},
+        {"stage": project.stage, "dry_run": True, "ok": verdict is Exit.OK, "rows": rows},
         lambda: table_of_rows(f"Plan of {about}: nothing was changed", rows),
         lambda: csv_of_rows(rows),
     )
     return verdict
 
 
-def _functions(context: Context) -> Iterator[Row]:
+def _environment(*levels: Mapping[str, Any]) -> dict[str, str]:
+    """A function's environment variables, as Chalice joins them: the last level wins."""
+    return {k: v for level in levels for k, v in level.get("environment_variables", {}).items()}
+
+
+def _functions(context: Context, config: Mapping[str, Any]) -> Iterator[Row]:
     client, project = context.aws.client("lambda"), context.project
     missing = client.exceptions.ResourceNotFoundException
-    config: dict[str, Any] = json.loads((project.folder / CONFIG).read_text())
     stage = config["stages"][project.stage]
     for name in project.functions:
         full = project.function_name(name)
@@ -65,15 +68,11 @@ def _functions(context: Context) -> Iterator[Row]:
         if found is None:
             yield ok(part, "would be created, with its role and rule")
             continue
-        levels = (config, stage, stage["lambda_functions"][name])
-        wanted = {
-            k: v for level in levels for k, v in level.get("environment_variables", {}).items()
-        }
+        wanted = _environment(config, stage, stage["lambda_functions"][name])
         has = (found.get("Environment") or {}).get("Variables") or {}
         changed = sorted(each for each in wanted | has if wanted.get(each) != has.get(each))
-        yield ok(
-            part, _listed("would get its code, and other settings:", changed, "would get its code")
-        )
+        others = f", and other settings: {', '.join(changed)}" if changed else ""
+        yield ok(part, f"would get its code{others}")
 
 
 def _provision(context: Context) -> list[Row]:
@@ -85,13 +84,9 @@ def _provision(context: Context) -> list[Row]:
         pool = "" if project.is_rescue_only else f"the work pool {project.settings.work_pool}, "
         return [ok(part, f"would then create {pool}the stack {project.stack} and what is in it")]
     step = "do what it says, then run spotctl plan again"
-    steps = _listed(f"{found.state}, and with the settings of the last deploy would", found.steps)
+    steps = f"would, with the settings of the last deploy, {', '.join(found.steps)}"
     return [
-        ok(part, steps),
+        ok(part, f"{found.state or 'failed'}: {steps if found.steps else 'no change'}"),
         *(failed(part, each, step) for each in found.problems),
         *(warning(part, each, "do what it says") for each in found.warnings),
     ]
-
-
-def _listed(before: str, each: Sequence[str], otherwise: str = "no change") -> str:
-    return f"{before} {', '.join(each)}" if each else otherwise

@@ -56,13 +56,8 @@ def folder_of(given: Path | None) -> Path:
     return given or (Path() if CONFIG.exists() else CHECKOUT)
 
 
-def read_project(
-    folder: Path, stage: str, changes: Mapping[str, str] = MappingProxyType({})
-) -> Project:
-    """Read the stage's settings; `changes` override those of the file.
-
-    Raises SettingError: no such file or stage, or a setting is wrong.
-    """
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read Chalice's config. Raises SettingError: there is none, or it is not valid JSON."""
     path = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text())
@@ -73,11 +68,31 @@ def read_project(
         ) from None
     except ValueError as error:
         raise SettingError(f"{path} is not valid JSON ({error})", next_step="fix it") from None
+    return config
+
+
+def read_project(
+    folder: Path, stage: str, changes: Mapping[str, str] = MappingProxyType({})
+) -> Project:
+    """Read the stage's settings; `changes` override those of the file.
+
+    Raises SettingError: no such file or stage, or a setting is wrong.
+    """
+    return project_of(read_config(folder), folder, stage, changes)
+
+
+def project_of(
+    config: Mapping[str, Any],
+    folder: Path,
+    stage: str,
+    changes: Mapping[str, str] = MappingProxyType({}),
+) -> Project:
+    """Return the stage of a config. Raises SettingError: no such stage, or a setting is wrong."""
     stages: dict[str, Any] = config.get("stages", {})
     if stage not in stages:
         known = ", ".join(sorted(stages)) or "none"
         raise SettingError(
-            f"stage {stage!r} is not in {path}: known are {known}",
+            f"stage {stage!r} is not in {folder / CONFIG}: known are {known}",
             next_step="add the stage there, or pass --stage",
         )
     environment = {

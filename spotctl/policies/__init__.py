@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from chalicelib.errors import SettingError
 from chalicelib.settings import FUNCTIONS
-from spotctl.project import CONFIG, Project
+from spotctl.project import CONFIG, Project, read_config
 
 TEMPLATES: Final = Path(__file__).parent
 DEPLOYER: Final = "deployer"
@@ -103,12 +103,17 @@ def _joined(statements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(joined.values())
 
 
+def documents(project: Project) -> dict[str, Any]:
+    """Return every policy of the stage, by whom it is for. Raises as `policy_of`."""
+    return {name: json.loads(policy_of(project, name)) for name in (*FUNCTIONS, DEPLOYER, TEARDOWN)}
+
+
 def changed_policies(project: Project) -> dict[Path, str]:
     """Return the texts of the files that the stage's config names, where the files differ.
 
     Raises SettingError: a function has no policy file, or shares it with another stage.
     """
-    config = json.loads((project.folder / CONFIG).read_text())
+    config = read_config(project.folder)
     wanted = {
         project.folder / CONFIG.parent / file: policy_of(project, function)
         for function, file in _files(config, project.stage).items()

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from chalicelib.core.model.policy import OPT_IN_TAG
 from spotctl.cli import app
-from spotctl.context import open_context
+from spotctl.context import Aws, open_context
 from spotctl.drill import target
 from spotctl.project import CHECKOUT, folder_of, read_project
 from tests.make import TASK_ARN, make_run, make_table, make_task
 from tests.unit.prefect_bench import RUN_ID, make_answer, make_state
-from tests.unit.spotctl_bench import KEY, POOL, STACK, Bench, stage
+from tests.unit.spotctl_bench import FUNCTIONS, KEY, POOL, STACK, Bench, stage
 
 __all__ = ["stage"]  # the fixture
 
@@ -41,7 +41,7 @@ def help_of(*arguments: str) -> str:
 
 COMMANDS = get_group(app).commands
 PANELS = {
-    "Set up": ["plan", "deploy", "status", "teardown"],
+    "Set up": ["init", "policies", "plan", "deploy", "status", "teardown"],
     "Test": ["drill"],
     "Money": ["report", "replay"],
     "Repair": ["redrive", "pause", "resume"],
@@ -86,7 +86,7 @@ def test_each_help_has_examples_that_can_be_parsed_and_its_exit_codes(name: str)
         r"Exit codes: 0 success, warnings included(; 1 \w.+)?; 2 it", " ".join(shown.split())
     )
     assert codes
-    assert bool(codes[1]) == (name not in {"report", "replay", "pause", "resume"})
+    assert bool(codes[1]) == (name in {"plan", "deploy", "status", "teardown", "drill", "redrive"})
 
 
 def test_the_version_is_that_of_the_project() -> None:
@@ -119,7 +119,7 @@ def test_make_links_spotctl_into_the_environment(tmp_path: Path) -> None:
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "uv").touch()
     (tmp_path / "tools").symlink_to(CHECKOUT / "tools")
-    make = ["make", "-f", CHECKOUT / "Makefile", ".venv/bin/spotctl"]
+    make = ["make", "-f", str(CHECKOUT / "Makefile"), ".venv/bin/spotctl"]
     subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
     link = tmp_path / ".venv" / "bin" / "spotctl"
     assert link.resolve() == CHECKOUT / "tools" / "spotctl"
@@ -159,12 +159,8 @@ def test_each_way_to_name_a_format_gives_the_same(stage: Bench) -> None:
     as_json, as_table = stage.run("status"), stage.run("status", "--format", "table")
     assert as_json.answer["stage"] == "dev"
     assert "what to do" in as_table.out
-    for ways, result in (
-        (("--json", "--format json", "--json --format json"), as_json),
-        (("--table", "--format table"), as_table),
-    ):
-        for way in ways:
-            assert stage.run("status", *way.split()).out == result.out
+    for way, result in (("--json --format json", as_json), ("--table", as_table)):
+        assert stage.run("status", *way.split()).out == result.out
     lines = list(csv.DictReader(io.StringIO(stage.run("status", "--format", "csv").out)))
     assert {line["part"]: line["state"] for line in lines} == {
         part: row["state"] for part, row in as_json.rows.items()
@@ -184,7 +180,7 @@ def test_progress_is_told_less_with_q_and_more_with_v(stage: Bench) -> None:
 
 
 ELSEWHERE = (
-    "[profile other]\nregion = eu-west-1\naws_access_key_id = A\naws_secret_access_key = B\n"
+    "[profile other]\nregion = eu-west-1\naws_access_key_id = OTHERS\naws_secret_access_key = B\n"
 )
 
 
@@ -201,6 +197,8 @@ def test_profile_and_region_go_before_those_of_the_environment(
         assert stage.run("status", *options.split()).answer["region"] == region
     monkeypatch.delenv(REGION)
     assert stage.run("status", "--profile", "other").answer["region"] == "eu-west-1"
+    signed = Aws("other").client("sts").generate_presigned_url("get_caller_identity")
+    assert "Credential=OTHERS%2F" in signed, "the environment's keys would win over its profile"
     refused = stage.run("status", "--profile", "nobody")
     assert refused.is_refused("profile (nobody) could not be found", "correct --profile")
 
@@ -224,6 +222,33 @@ def test_chalice_works_with_the_same_profile_and_region(
         "delete --stage dev --profile other in us-east-1",
         "delete --stage dev in us-east-1",
     ]
+
+
+def test_init_writes_a_stage_that_can_be_planned_and_leaves_the_others(stage: Bench) -> None:
+    dev = json.loads((stage.folder / CONFIG).read_text())["stages"]["dev"]
+    url = f"PREFECT_API_URL={stage.server.url}/api"
+    for name, given, provision in (
+        ("eu", (), "full"),
+        ("etl", ("ECS_CLUSTER=etl", "WORK_POOL=fargate", "MODE=opt-in"), "rescue-only"),
+    ):
+        options = [word for each in (url, *given) for word in ("--set", each)]
+        assert stage.run("init", "--stage", name, *options).answer["stage"] == name
+        project = read_project(stage.folder, name)
+        assert (project.settings.provision, project.functions) == (provision, FUNCTIONS)
+        assert project.settings.mode == ("opt-in" if given else "observe")
+        planned = stage.run("plan", "--stage", name, "--offline")
+        assert f"policy-react-{name}.json" in planned.rows["policies"]["found"]
+    assert json.loads((stage.folder / CONFIG).read_text())["stages"]["dev"] == dev
+
+
+def test_policies_are_printed_for_every_role_without_an_account(
+    stage: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(REGION)
+    printed = stage.run("policies")
+    assert printed.answer.keys() == {*FUNCTIONS, "deployer", "teardown"}
+    assert all(policy["Statement"] for policy in printed.answer.values())
+    assert stage.run("policies", "--format", "table").out.strip() == printed.out.strip()
 
 
 ABOUT = "stage dev in account 123456789012, us-east-1"
@@ -441,6 +466,16 @@ def test_the_operators_own_key_goes_before_the_lambdas(
     assert KEY not in result.out + result.err
 
 
+def test_the_stages_key_is_not_read_where_only_the_own_one_may_be_used(stage: Bench) -> None:
+    stage.answers = prefect()
+    stage.configure(PREFECT_API_KEY_PARAMETER="/key")
+    stage.client("ssm").put_parameter(Name="/key", Value=KEY, Type="SecureString")
+    for options, sent in (([], {f"Bearer {KEY}"}), (["--own-key"], {None})):
+        stage.requests.clear()
+        stage.run("status", *options)
+        assert {seen.headers.get("Authorization") for seen in stage.requests} == sent
+
+
 def test_in_opt_in_mode_a_drill_starts_a_run_that_is_opted_in(stage: Bench) -> None:
     stage.configure(MODE="opt-in")
     stage.answers = prefect(**deployment(tags=["nightly"]))
@@ -529,6 +564,10 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
             "no AWS region is set",
             "set AWS_DEFAULT_REGION",
         ),
+        ("init --stage dev --set A=b", nothing, "stage 'dev' is in", "edit it there"),
+        ("init --stage eu --set A=b", nothing, "there is no setting A", "docs/settings.md"),
+        ("init --stage eu --set MODE", nothing, "--set 'MODE' is not NAME=VALUE", ""),
+        ("init --stage eu --set MODE=x", nothing, "PREFECT_API_URL", ""),
         ("plan --stage prod", lambda _: os.environ.pop(REGION), "known are dev", "pass --stage"),
         ("drill --task x --start a/b", before(), "exclude each other", ""),
         ("drill --throw-away --start a/b", before(), "exclude each other", ""),

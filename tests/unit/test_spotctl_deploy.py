@@ -160,6 +160,86 @@ def create_stack(stage: Bench, tag: str = TEMPLATE_TAG, made_for: str = "dev") -
     )
 
 
+def found(rows: dict[str, Any]) -> dict[str, str]:
+    return {part: row["found"] for part, row in rows.items()}
+
+
+def test_a_plan_is_what_deploy_and_provision_would_change_and_changes_nothing(
+    stage: Bench,
+) -> None:
+    answers(stage, *[answer("pending", "create the work pool P", "create the stack S")] * 2)
+    stage.client("lambda").update_function_configuration(
+        FunctionName=f"{STACK}-react",
+        Environment={"Variables": {"PREFECT_API_URL": f"{stage.server.url}/api", "MODE": "rescue"}},
+    )
+    before = {path: path.read_bytes() for path in stage.folder.rglob("*") if path.is_file()}
+    planned = stage.run("plan")
+    assert (planned.code, planned.answer) == (0, stage.run("deploy", "--dry-run").answer)
+    assert stage.invoked == [(f"{STACK}-provision", {"dry_run": True})] * 2
+    assert {path: path.read_bytes() for path in before} == before
+    assert found(planned.rows) | {"policies": ""} == {
+        "settings": f"valid: MODE rescue, PROVISION full, stack {STACK}",
+        "policies": "",
+        f"function {STACK}-react": "would get its code, and other settings: MODE",
+        **{
+            f"function {STACK}-{name}": "would get its code, and other settings: PREFECT_API_URL"
+            for name in ("meter", "sweep", "provision")
+        },
+        "provision": "pending: would, with the settings of the last deploy, create the work pool P,"
+        " create the stack S",
+    }
+    assert "policy-react-dev.json" in found(planned.rows)["policies"]
+    assert "nothing was changed" in stage.run("plan", "--offline", "--format", "table").out
+
+
+def test_a_plan_before_the_first_deploy_says_what_it_would_create(stage: Bench) -> None:
+    for name in FUNCTIONS:
+        stage.client("lambda").delete_function(FunctionName=f"{STACK}-{name}")
+    planned = stage.run("plan")
+    assert planned.code == 0
+    assert found(planned.rows)["provision"] == (
+        f"would then create the work pool {POOL}, the stack {STACK} and what is in it"
+    )
+    assert found(planned.rows)[f"function {STACK}-react"].startswith("would be created")
+
+
+def test_a_plan_fails_where_something_stands_in_the_way(stage: Bench) -> None:
+    answers(stage, answer("blocked", problem="there is no default VPC"))
+    planned = stage.run("plan", "--format", "csv")
+    assert planned.code == 1
+    assert '"provision","failed","there is no default VPC"' in planned.out
+
+
+def test_a_plan_offline_needs_no_account(stage: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert stage.run("plan", "--offline").rows.keys() == {"settings", "policies"}
+    stage.configure(SPOT_RETIRES="2")
+    warned = stage.run("plan", "--offline")
+    assert (warned.code, "there is no setting SPOT_RETIRES" in warned.out) == (0, True)
+    stage.configure(MODE="perhaps")
+    for options in ([], ["--offline"]):
+        assert stage.run("plan", *options).is_refused("MODE is 'perhaps'")
+
+
+def test_a_dry_run_of_a_teardown_names_its_steps_in_order_and_takes_none(stage: Bench) -> None:
+    create_stack(stage)
+    stage.client("s3").put_object(Bucket="results", Key="result", Body=b"x")
+    planned = stage.run("teardown", "--stage", "dev", "--dry-run", "--delete-work-pool")
+    answer = planned.answer
+    assert (planned.code, answer["dry_run"], answer["ok"]) == (0, True, True)
+    for name in FUNCTIONS:
+        assert name in found(planned.rows)["functions"]
+        held = stage.client("lambda").get_function_concurrency(FunctionName=f"{STACK}-{name}")
+        assert "ReservedConcurrentExecutions" not in held
+    assert stage.client("s3").list_objects_v2(Bucket="results")["KeyCount"] == 1
+    context = context_of(stage, chalice=lambda _command: 0)
+    stack = find_stack(context)
+    done = list(teardown(context, stack, work_pool=True))
+    assert [row.part for row in done] == list(planned.rows)[: len(done)]
+    assert len(done) == len(planned.rows) - 1, "functions are left, so that the pool is kept"
+
+
 @pytest.mark.parametrize(
     ("stack", "options", "error", "next_step"),
     [

@@ -6,15 +6,20 @@ import json
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import spotctl
+from spotctl.cli import app
 from spotctl.output import (
     Output,
     clean,
+    csv_of_rows,
     failed,
     show_crash,
     show_error,
@@ -86,6 +91,65 @@ def test_a_text_of_a_million_characters_does_not_bury_the_rest(
     printed = "".join(capsys.readouterr())
     assert "begin" in printed
     assert len(printed) < 10_000
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_question_is_asked_on_stderr_whatever_stdout_is(
+    form: Literal["table", "json"],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for typed in ("y\n", "n\n", "\n"):
+        monkeypatch.setattr("sys.stdin", Terminal(typed))
+        with nullcontext() if typed == "y\n" else pytest.raises(typer.Abort):
+            Output(form).confirm("Delete it?", yes=False)
+        assert capsys.readouterr() == ("", "Delete it? [y/N]: ")
+    Output(form).confirm("Delete it?", yes=True)
+    assert capsys.readouterr() == ("", "Delete it? yes, by --yes\n")
+
+
+def test_who_pipes_a_command_learns_why_it_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    Output("json").result({}, lambda: "")
+    Output("table").result({}, lambda: "")
+    Output(quiet=True).result({}, lambda: "")
+    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+    Output().result({}, lambda: "")
+    assert "--format table" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+def test_colors_can_be_turned_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    table = table_of_rows("", [warning("", "", "look")])
+
+    def yellow(**options: bool) -> bool:
+        Output("table", **options).result({}, lambda: table)
+        return "\x1b[33m" in capsys.readouterr().out
+
+    assert (yellow(), yellow(no_color=True)) == (True, False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not yellow()
+
+
+def test_the_help_has_colors_unless_they_are_turned_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from typer import rich_utils
+
+    monkeypatch.setattr(rich_utils, "FORCE_TERMINAL", True)
+    monkeypatch.setattr(rich_utils, "COLOR_SYSTEM", "256")
+    for options, has in (([], True), (["--no-color"], False)):
+        shown = CliRunner().invoke(app, ["status", *options, "-h"], color=True).stdout
+        assert ("\x1b[" in shown) is has
+
+
+def test_csv_begins_no_formula() -> None:
+    assert csv_of_rows([failed("=1+1", "a,b", "")]) == (
+        '"part","state","found","next_step"\n"\'=1+1","failed","a,b",""\n'
+    )
 
 
 def test_json_is_ascii_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
