@@ -14,12 +14,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.table import Table
 
+from localcloud import playground
 from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
 from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
 from localcloud.deployment import PROJECT
@@ -51,7 +54,10 @@ def main() -> int:
         """Print a line with the seconds since the beginning, at once, also into a pipe."""
         console.print(f"[dim]{time.monotonic() - began:6.1f} s[/]  {text}", highlight=False)
 
-    for end in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it with SIGINT ignored
+    ends = [signal.SIGINT, signal.SIGTERM]  # also where a shell started it with SIGINT ignored
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        ends.append(signal.SIGHUP)
+    for end in ends:
         signal.signal(end, signal.default_int_handler)
     try:
         # Sweep bills what no event reported, after a grace period: here within the demo's time.
@@ -62,22 +68,20 @@ def main() -> int:
                 result["seconds"] = round(time.monotonic() - began, 1)
                 result["savings"] = savings(cloud, report, result)
                 result["replay"] = json.loads(_spotctl(cloud, "replay", "--json"))
+                RESULT.parent.mkdir(exist_ok=True)
+                RESULT.write_text(json.dumps(result, indent=2, default=datetime.isoformat) + "\n")
+                _show(console, cloud, result)
+                table = _spotctl(cloud, "report", "--table", "--chart", str(CHART))
+                console.print(table, highlight=False)
+                if os.environ.get("KEEP"):
+                    with suppress(KeyboardInterrupt), playground.environment_file(cloud):
+                        _invite(console, cloud, result["flow_run"]["name"])
+                        playground.keep(cloud)
             except Exception as error:
+                what = escape(str(error)).partition("\n")[0]
+                report(f"[bold red]{what}[/]: ending the rest")
                 error.add_note(logs_of(cloud.folder))  # they go with the folder
                 raise
-            RESULT.parent.mkdir(exist_ok=True)
-            RESULT.write_text(json.dumps(result, indent=2, default=datetime.isoformat) + "\n")
-            _show(console, cloud, result)
-            table = _spotctl(cloud, "report", "--table", "--chart", str(CHART))
-            console.print(table, highlight=False)
-            if os.environ.get("KEEP"):
-                console.print(
-                    f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]"
-                    f"  (password: {options.auth_string}; Ctrl-C ends all)"
-                    "\nThe password is of this run alone; sign in with all of it, admin: included."
-                )
-                with suppress(KeyboardInterrupt):
-                    signal.pause()
     except KeyboardInterrupt:
         report("ended by hand: everything is gone")
         return 130
@@ -305,6 +309,20 @@ def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
     console.print(f"Written: build/demo.json.  It took {result['seconds']:.0f} s.")
     if not _is_good(result):
         console.print("[bold red]This is not how it should have ended.[/]")
+
+
+def _invite(console: Console, cloud: Cloud, run: str) -> None:
+    """Print what to try with the kept demo, and where its Prefect UI is."""
+    console.print("\nWhat to try, in another terminal, in any folder:\n")
+    leads = {f". {quote(str(playground.FILE))}": "leads that shell here"}
+    for command, does in {**leads, **playground.try_it(run)}.items():
+        console.print(f"    {command}", style="bold", markup=False, highlight=False)
+        console.print(f"        {does}", style="dim")
+    console.print(
+        "\nThe password is of this run alone; sign in with all of it, admin: included."
+        f"\nThe Prefect UI: [bold]{cloud.server.ui_url}[/]"
+        f"  (password: {cloud.environment['PREFECT_API_AUTH_STRING']}; Ctrl-C ends all)"
+    )
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def flow_run_of(event: Event) -> str:
 class EventRouter:
     """Hands events to the Lambdas and queues that moto's rules name.
 
-    Schedules are not fired: a test does that, as often as `rate_seconds` says.
+    Schedules are not fired: a test does that, or the kept demo, as often as `schedules` says.
 
     `invoke(function_name, event)` must not block: it is an asynchronous invocation. `plan_of`
     holds, by a flow run's id, what happens to the events of its tasks; `plan` is for all other.
@@ -100,16 +100,17 @@ class EventRouter:
         """How many deliveries are still on their way."""
         return sum(timer.is_alive() for timer in self._timers)
 
-    def rate_seconds(self, function_name: str) -> float:
-        """Return how far apart the deployed schedule fires a function. Raises StopIteration."""
-        rates = (
-            rule.scheduled_expression
-            for rule in self._rules()
-            if rule.scheduled_expression
-            and any(_arn_of(rule, t).endswith(f":{function_name}") for t in rule.targets)
-        )
-        number, unit = next(rates).removeprefix("rate(").removesuffix(")").split()
-        return float(number) * SECONDS_OF[unit.removesuffix("s")]
+    def schedules(self) -> dict[str, float]:
+        """Return how far apart, in seconds, the deployed schedules fire each function."""
+        rates = {}
+        for rule in self._rules():
+            if rule.scheduled_expression:
+                text = rule.scheduled_expression.removeprefix("rate(").removesuffix(")")
+                number, unit = text.split()
+                for target in rule.targets:
+                    function = _arn_of(rule, target).rpartition(":")[2]
+                    rates[function] = float(number) * SECONDS_OF[unit.removesuffix("s")]
+        return rates
 
     def put(self, event: Event) -> None:
         """Match the event as it arrives, and deliver it as its run's plan says.

@@ -79,6 +79,11 @@ class PrefectServer:
         if self._process is not None:
             end(self._process, signal.SIGTERM)
 
+    def check(self) -> None:
+        """Raise RuntimeError once it has ended."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise RuntimeError(f"the Prefect server has ended, with exit code {code}")
+
     def _environment(self) -> dict[str, str]:
         home = self._folder / "home"
         sqlite = f"sqlite+aiosqlite:///{home / 'prefect.db'}"

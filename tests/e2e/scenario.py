@@ -94,7 +94,7 @@ class Stage:
     def kept_sweeping(self, every_seconds: float | None = None) -> Iterator[None]:
         """Run the deployed sweep as its schedule does, or a whole one every so many seconds."""
         event = SWEEP_EVENT if every_seconds else {**SWEEP_EVENT, "detail-type": "Scheduled Event"}
-        seconds = every_seconds or self.cloud.router.rate_seconds(SWEEP)
+        seconds = every_seconds or self.cloud.router.schedules()[SWEEP]
         over = threading.Event()
 
         def keep_sweeping() -> None:

@@ -85,7 +85,7 @@ def test_a_task_stopped_by_hand_leaves_a_crashed_run_that_says_so(stopped_by_han
 @story
 def refused(stage: Stage) -> list[Run]:
     """Runs that Spot has no room for, spread over the time between two scheduled sweeps."""
-    period = stage.cloud.router.rate_seconds(SWEEP)
+    period = stage.cloud.router.schedules()[SWEEP]
     variables = {"env": {REFUSED_CAPACITY: "FARGATE_SPOT"}}
     runs = []
     for _ in range(REFUSALS):
@@ -111,7 +111,7 @@ def test_the_next_sweep_moves_a_run_that_spot_had_no_room_for(
         sweeps = sweeps_since(stage, when(run, "Crashed"))
         moved = [any(line["flow_run_id"] == run.id for line in lines) for lines in sweeps]
         assert moved[0], f"{run.id}: moved by sweep {moved.index(True) + 1}"
-    assert stage.cloud.router.rate_seconds(SWEEP) == 60
+    assert stage.cloud.router.schedules()[SWEEP] == 60
     assert [run.capacities() for run in refused] == [["FARGATE"]] * REFUSALS
 
 

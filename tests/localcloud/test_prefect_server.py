@@ -46,6 +46,8 @@ def test_a_prefect_server_that_ends_shows_its_log_and_nothing_of_the_hosts_prefe
     server = PrefectServer(folder, supervisor.spawn, python=python, auth_string="a:b")
     with pytest.raises(RuntimeError, match="PREFECT_SERVER_API_AUTH_STRING=a:b"), server:
         pass
+    with pytest.raises(RuntimeError, match="has ended, with exit code 1"):
+        server.check()
     environment = server.log.read_text()
     assert "the-host's-own" not in environment
     assert f"PREFECT_HOME={folder}" in environment

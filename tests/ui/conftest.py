@@ -30,6 +30,7 @@ LONGEST_MS: Final = 60_000
 class Played:
     """The demo's end: what it printed and wrote, where its Prefect UI is, and its password."""
 
+    process: subprocess.Popen[str]
     output: str
     result: dict[str, Any]
     ui_url: str
@@ -40,8 +41,25 @@ class Played:
         """The rescued run."""
         return dict(self.result["flow_run"])
 
+    @property
+    def to_try(self) -> list[str]:
+        """The commands that it printed for people to try; the first leads their shell to it."""
+        return re.findall(r"^    (\S.*)$", self.output.partition("What to try")[2], re.MULTILINE)
+
+    def end(self) -> None:
+        """Press Ctrl-C, and see it end well."""
+        self.process.send_signal(signal.SIGINT)
+        rest, _ = self.process.communicate(timeout=120)
+        print(rest)
+        assert self.process.returncode == 0, "it was kept up, and ended by hand"
+
 
 Visit = Callable[..., Page]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have last what a shell does to the demo: the pages are to show the demo alone."""
+    items.sort(key=lambda item: "shell" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +79,13 @@ def played() -> Iterator[Played]:
     )
     try:
         output, ui_url, auth_string = invitation(demo)
-        yield Played(output, json.loads(RESULT.read_text()), ui_url, auth_string)
+        played = Played(demo, output, json.loads(RESULT.read_text()), ui_url, auth_string)
+        yield played
+        if demo.poll() is None:
+            played.end()
     finally:
         demo.send_signal(signal.SIGINT)
-        rest, _ = demo.communicate(timeout=120)
-        print(rest)
-    assert demo.returncode == 0, "it was kept up, and ended by hand"
+        demo.wait(timeout=120)
 
 
 def invitation(demo: subprocess.Popen[str]) -> tuple[str, str, str]:

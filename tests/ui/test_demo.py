@@ -1,11 +1,18 @@
-"""`make demo` as a user has it: what it prints, and what it writes."""
+"""`make demo` as a user has it: what it prints, what it writes, and what it invites to try."""
 
+import json
 import re
+import subprocess
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+import psutil
 import pytest
 
+from localcloud import playground
+from localcloud.cloud import wait_for
 from localcloud.demo import CHART
 from localcloud.deployment import PROJECT
 from tests.ui.conftest import Played
@@ -55,3 +62,99 @@ def test_the_demo_ends_on_fargate_after_three_interruptions(played: Played) -> N
     printed = set(map(shape, output.splitlines()))
     assert len(shown_in_the_readme()) > 15
     assert [line for line in shown_in_the_readme() if shape(line) not in printed] == []
+
+
+Shell = Callable[[str], str]
+
+
+@pytest.fixture
+def shell(played: Played, tmp_path: Path) -> Shell:
+    """Runs a command as a person does who did what was printed first: where they are, with theirs.
+
+    Returns what it prints; it has to end well.
+    """
+    own = {"AWS_PROFILE": "prod", "PREFECT_API_KEY": "pnu_mine", "PREFECT_PROFILE": "prod"}
+
+    def run(command: str) -> str:
+        finished = subprocess.run(
+            ["sh", "-c", f"{played.to_try[0]}\n{command}"],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **own},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert finished.returncode == 0, finished
+        return finished.stdout
+
+    return run
+
+
+def answered(text: str, **expected: object) -> None:
+    answer = json.loads(text)
+    assert {name: answer[name] for name in expected} == expected
+
+
+def check_report(text: str) -> None:
+    names = {row["deployment"] for row in json.loads(text)["deployments"]}
+    assert {"nightly-sales/spot", "exchange-rates/spot"} <= names
+
+
+def check_story(text: str) -> None:
+    attempts = json.loads(text)["attempts"]
+    assert [each["capacity"] for each in attempts] == ["FARGATE_SPOT"] * 3 + ["FARGATE"]
+
+
+def check_example(text: str) -> None:
+    assert "finished successfully in 'Completed'" in text
+
+
+TO_TRY: Final[dict[str, Callable[[str], None]]] = {
+    "spotctl status": lambda text: answered(text, ok=True),
+    "spotctl report": check_report,
+    "spotctl explain RUN": check_story,
+    "spotctl replay --set SPOT_RETRIES=auto": lambda text: answered(
+        text, changes={"SPOT_RETRIES": "auto"}
+    ),
+    "spotctl drill --sample-flow": lambda text: answered(text, passed=True),
+    "prefect deployment run nightly-sales/spot --watch": check_example,
+}
+
+
+@pytest.mark.parametrize("command", TO_TRY)
+def test_what_the_demo_invites_to_try_works(command: str, shell: Shell, played: Played) -> None:
+    to_try = {each.replace(played.run["name"], "RUN"): each for each in played.to_try[1:]}
+    assert list(to_try) == list(TO_TRY)
+    TO_TRY[command](shell(to_try[command]))
+
+
+def test_the_kept_demo_goes_on_billing_and_its_end_leaves_nothing(
+    shell: Shell, played: Played, tmp_path: Path
+) -> None:
+    def all_billed() -> bool:
+        report = json.loads(shell("spotctl report"))
+        rows = [*report["deployments"], report["drills"]]
+        billed = {row["deployment"]: row["attempts"] for row in rows}
+        return billed == {
+            "nightly-sales/spot": 5,
+            "exchange-rates/spot": 2,
+            "spot-drill/throw-away": 1,  # its rerun; the attempt that was drilled is a drill
+            report["drills"]["deployment"]: 1,
+        }
+
+    wait_for("the bills of what was tried", 150, all_billed, every_seconds=5)
+    env_file, processes = playground.FILE, psutil.Process(played.process.pid).children(True)
+    assert env_file.stat().st_mode & 0o777 == 0o600
+    assert played.to_try[0] == f". {env_file}"
+    kept = tmp_path / "kept.env"
+    kept.write_text(env_file.read_text())
+    played.end()
+    assert not env_file.exists()
+    assert not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    later = subprocess.run(
+        ["sh", "-c", f". {kept}; env"], capture_output=True, text=True, check=True
+    )
+    assert "error: this demo has ended" in later.stderr
+    assert "127.0.0.1" not in later.stdout

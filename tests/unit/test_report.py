@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from matplotlib import rc_context
+from matplotlib.image import imread
 
 from chalicelib.core.model.pricing import with_assumed
 from chalicelib.core.money.bill import Deployment
@@ -27,7 +28,7 @@ from chalicelib.core.money.report import (
     report_of,
     savings_table,
 )
-from spotctl.chart import draw
+from spotctl.chart import draw, figure_of
 from spotctl.errors import RefusedError
 from spotctl.output import Output, as_json, clean
 from spotctl.rate import garwood, rate_per_hour
@@ -189,18 +190,6 @@ def test_every_figure_made_with_an_assumed_spot_rate_is_marked_and_no_other_is()
     assert list(savings_table(made)[0])[:5][-1] == "assumed", "Prefect's UI shows five columns"
 
 
-@pytest.mark.parametrize(("sums", "is_assumed"), [(IN_PART, True), (WEEK, False)])
-def test_the_chart_marks_what_an_assumed_rate_made(
-    sums: Sequence[DailySum], is_assumed: bool, tmp_path: Path
-) -> None:
-    svg = tmp_path / "c.svg"
-    with rc_context({"svg.fonttype": "none"}):  # text as text
-        draw(report(*sums), tmp_path / "c.png", svg)
-    text = svg.read_text()
-    for marked in ("paid*, useful", "net saving* so far", "have an assumed Spot rate"):
-        assert (marked in text) is is_assumed
-
-
 def test_json_holds_exact_amounts_and_every_rates_source_and_date() -> None:
     content = content_of(report(*WEEK))
     assert content["rows"][0]["cost_usd"] == "0.30000000"
@@ -260,13 +249,94 @@ def test_no_spreadsheet_reads_a_formula_in_a_name_and_figures_stay_figures(name:
     assert all(re.fullmatch('"([^"]|"")*"(,"([^"]|"")*")*', line) for line in text.splitlines())
 
 
+USD = 10**8
+YESTERDAY = TODAY - timedelta(days=1)
+TINY = daily(cost_e8=61_000, on_demand_e8=98_000, wasted_e8=14_000, useful_e8=74_000)
+LOST = daily(cost_e8=3 * USD, on_demand_e8=9 * USD, wasted_e8=2 * USD, useful_e8=USD)
+FORTY = [daily(Deployment(str(n), f"etl/{n:02d}"), spot_us=n * HOUR_US) for n in range(40)]
+ONE_DAY = ("etl/nightly", "saved (", "all on demand: 0.85 USD", "1 in 2.0 h")
+BY_DAY = (
+    "all on demand: 1.60 USD",
+    "net saving so far, USD",
+    "17 Nov",
+    "23 Nov",
+    "etl/nightly",
+    "2 in 6.0 h",
+)
+MARKED = ("saved 0.90* USD", "paid*, useful", "0.45* saved", "* 2 bills have an assumed Spot rate")
+OF_FORTY = ("12 most expensive of 40", "12 longest on Spot of 40", "etl/39", "etl/28")
+
+
+@pytest.mark.parametrize(
+    ("sums", "shown", "hidden"),
+    [
+        (WEEK, BY_DAY, ("*", "demand: 3.00")),
+        ((*WEEK[2:], daily()), ONE_DAY, ("so far", "Nov</text>")),
+        ((TINY,), ("saved 0.00013 USD", "(18 % of the price", ">0.0006<"), ("1e", "e-")),
+        ((LOST,), ("Spot cost 2.00 USD more than", "(200 % more)", "2.00 more (200"), ()),
+        ((daily(useful_e8=0, wasted_e8=30_000_000),), ("cost 0.30 USD more", "0.30 more"), ("%)",)),
+        (IN_PART, MARKED, ("all on demand*",)),
+        ((*IN_PART, daily(day=YESTERDAY)), ("net saving* so far",), ()),
+        (FORTY, OF_FORTY, ("etl/27", "others")),
+        ((daily(), daily(HOURLY, spot_us=9000 * HOUR_US)), ("0.0001<", "1 in 9,000 h"), ()),
+        ((daily(spot_us=0, useful_e8=30_000_000),), ("Nothing was saved",), ("per Spot hour",)),
+        ((), ("Nothing was billed", "17 Nov 2026 to 23 Nov 2026 (UTC)"), ("USD", "Spot hour")),
+        ((daily(Deployment("1", f"{'a' * 60}/spot")),), (f"{'a' * 15}…{'a' * 10}/spot<",), ()),
+    ],
+    ids=[
+        *("days", "one day", "tiny", "a loss", "all repeated", "assumed", "assumed days", "forty"),
+        *("far apart", "on demand only", "nothing", "a long name"),
+    ],
+)
+def test_the_chart_says_the_result_in_words_and_shows_no_more_than_can_be_read(
+    sums: Sequence[DailySum], shown: Sequence[str], hidden: Sequence[str], tmp_path: Path
+) -> None:
+    png, svg = tmp_path / "c.png", tmp_path / "c.svg"
+    with rc_context({"svg.fonttype": "none"}):  # text as text
+        draw(report(*sums), png, svg)
+    text = "\n".join(re.findall(r"<text [^>]*>.*?</text>", svg.read_text()))
+    assert [part for part in shown if part not in text] == []
+    assert [part for part in hidden if part in re.sub("<text [^>]*>", ">", text)] == []
+    assert imread(png)[0, 0].tolist() == [1, 1, 1, 1], "white, whatever the page is"
+
+
+PARTIAL = daily(cost_e8=0, on_demand_e8=0, wasted_e8=0, useful_e8=0)
+
+
+@pytest.mark.parametrize(
+    ("sums", "useful_on_demand", "paid", "repeated"),
+    [
+        (WEEK, [0] * 5 + [0.75, 0.85], [0] * 5 + [0.225, 0.45], [0] * 5 + [0.075, 0.15]),
+        (WEEK[2:], [0.1], [0.225], [0.075]),
+        ((LOST, daily(HOURLY)), [0.75, 1], [0.225, 1], [0.075, 2]),
+        ((PARTIAL,), [0], [0], [0]),
+        ((PARTIAL, daily(day=YESTERDAY, useful_e8=0, cost_e8=0, wasted_e8=0)), *[[0] * 7] * 3),
+    ],
+    ids=["days", "one day", "a loss", "partial", "partial days"],
+)
+def test_the_net_saving_is_the_difference_of_two_bars(
+    sums: Sequence[DailySum],
+    useful_on_demand: list[float],
+    paid: list[float],
+    repeated: list[float],
+) -> None:
+    made = report(*sums)
+    panels: list[Any] = figure_of(made).axes
+    money, *others = panels
+    bars = [list(bar.datavalues) for bar in money.containers]
+    assert bars == [pytest.approx(each) for each in (useful_on_demand, paid, repeated)]
+    net = float(made.total.counts.amounts.net_savings_usd)
+    assert sum(useful_on_demand) - sum(paid) - sum(repeated) == pytest.approx(net)
+    if len(paid) == 7:
+        assert others[0].lines[0].get_ydata()[-1] == pytest.approx(net)
+
+
 def test_the_chart_of_a_report_is_the_same_each_time(tmp_path: Path) -> None:
     png, svg, again = tmp_path / "c.png", tmp_path / "c.svg", tmp_path / "d.svg"
     for image in (svg, again):
         draw(report(*WEEK), png, image)
     assert png.stat().st_size > 20_000
     assert svg.stat().st_size == again.stat().st_size
-    draw(report(), png, svg)
 
 
 def test_prefects_table_has_the_money_first_a_row_per_deployment_and_a_total() -> None:
