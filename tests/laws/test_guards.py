@@ -49,7 +49,6 @@ OF_A_RESCUE = [
     "prefect.change_run",
     "prefect.propose_state",
     "prefect.read_history",
-    "prefect.read_run",
     "prefect.write_log",
     "prefect.write_artifact",
     "prefect.emit_events",
