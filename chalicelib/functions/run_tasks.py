@@ -203,6 +203,10 @@ def left_alive(context: Context, run_id: UUID) -> tuple[tuple[FlowRun, ...], tup
             context.log.exception(said, flow_run_id=str(run_id))
             return ()
 
+    find = context.prefect.find_task_runs_left
+    task_runs, may_have_subflows = readable(lambda: find([run_id])) or ((), True)
+    if not may_have_subflows:
+        return (), task_runs
     subflows = readable(lambda: live_subflows(context.prefect, [run_id]))
-    runs = [run_id, *(subflow.id for subflow in subflows)]
-    return subflows, readable(lambda: context.prefect.find_running_task_runs(runs))
+    inner = readable(lambda: find([each.id for each in subflows])) if subflows else ()
+    return subflows, (*task_runs, *(inner[0] if inner else ()))

@@ -138,7 +138,8 @@ class Comparison:
         """
         runtimes = min(RUNTIMES, number)
         prefect.renew_deployment()
-        began = prefect.begin_all(self.plan(runtimes + number))
+        begin = prefect.begin_each if self.rival == AUTOMATED else prefect.begin_all
+        began = begin(self.plan(runtimes + number))
         warm_up, measured = began[:runtimes], began[runtimes:]
         with (
             fresh_aws(self.stage.supervisor, [task_of(each) for each in began]) as aws,

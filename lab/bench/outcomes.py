@@ -94,7 +94,7 @@ def same_run(stage: Stage) -> Iterator[Outcome]:
     yield "the run that is due", "the same" if is_same else "a new one", is_same
     inputs = (run["parameters"].get("day"), (run["job_variables"] or {}).get("cpu"))
     kept = inputs == ("Monday", 2048)
-    yield "its parameters, and the cpu it was given", "kept" if kept else f"lost: {inputs}", kept
+    yield "its parameters, and the cpu it was given", "kept" if kept else "lost", kept
 
 
 def waiting_parent(stage: Stage) -> Iterator[Outcome]:
@@ -127,9 +127,9 @@ def budget(stage: Stage) -> Iterator[Outcome]:
         went.append("FARGATE" if on_demand else "Spot")
         of = stage.take(run)
     on_spot = went.count("Spot")
-    asked = f"budget: reruns on Spot, of {ALLOWED} allowed, after {len(went)} interruptions"
+    asked = f"reruns on Spot, of {ALLOWED} allowed, after {len(went)} interruptions"
     yield asked, str(on_spot), on_spot == ALLOWED
-    yield "capacity after the last interruption", went[-1], went[-1] == "FARGATE"
+    yield "where it goes after the last of these", went[-1], went[-1] == "FARGATE"
 
 
 def own_retries(stage: Stage) -> Iterator[Outcome]:
@@ -150,14 +150,14 @@ def exits_with_0(stage: Stage) -> Iterator[Outcome]:
     stage.ends(stop_of(of, 0))
     run = stage.due(SECONDS_WITHOUT)
     stays = f"stays {stage.prefect.run(of.run_id)['state']['name']}"
-    yield "interrupted, and the container exits with 0", "due" if run else stays, run is not None
+    yield "interrupted, and its container exits with 0", "due" if run else stays, run is not None
 
 
 def other_death(stage: Stage) -> Iterator[Outcome]:
     """Whether a run that Spot did not interrupt is left alone."""
     stage.ends(out_of_memory(stage.begin()))
     run = stage.due(SECONDS_WITHOUT)
-    yield "out of memory, which it will be again", "runs again" if run else "not rerun", run is None
+    yield "out of memory: no interruption", "runs again" if run else "not rerun", run is None
 
 
 PLAYS: Final[tuple[Callable[[Stage], Iterator[Outcome]], ...]] = (

@@ -1,8 +1,8 @@
 """What a part of the benchmark is, what it returns, and what it measures processes by: /proc.
 
-A part is a module with TITLE, NOTES (a sentence or two below a table, by the table's title) and
-`measure(log, *, short)`; `short`: smallest sizes, once, for the test that keeps the benchmark from
-rotting.
+A part is a module with TITLE, a question; `answer(found)`, a sentence out of `build/bench.json`;
+NOTES (a sentence or two below a table, by the table's title) and `measure(log, *, short)`. `short`:
+smallest sizes, once, for the test that keeps the benchmark from rotting.
 """
 
 import os

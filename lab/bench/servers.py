@@ -117,6 +117,10 @@ class Prefect(PrefectApi):
         self.send("PATCH", f"/flow_runs/{run_id}", {"infrastructure_pid": task.pid})
         self.move(run_id, "RUNNING")
 
+    def begin_each(self, planned: Sequence[Interruption]) -> Sequence[Interruption]:
+        """Start a run for each, with all its events: an automation waits for what came before."""
+        return list(map(self.begin, planned))
+
     def begin_all(self, planned: Sequence[Interruption]) -> Sequence[Interruption]:
         """Let a run for each be RUNNING, in one request or in the database: copies of one run."""
         if self.is_stand_in:

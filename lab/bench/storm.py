@@ -1,13 +1,14 @@
 """Very many interruptions at once, for the deployed zip alone."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from lab.bench.comparison import OURS, Comparison, stream
 from lab.bench.part import Log, Measured, ratio
 from lab.bench.servers import deployed, stand_in
 from localcloud.processes import Supervisor
 
-TITLE: Final = "Storm: very many interruptions at once"
+TITLE: Final = "What if very many runs are interrupted at once?"
 STORMS: Final = "Storms"
 SIZES: Final = (100, 1_000, 10_000)
 NOTES: Final = {
@@ -16,6 +17,13 @@ NOTES: Final = {
         " deployed zip and the stand-in 20 ms away. One in four moves to FARGATE."
     )
 }
+
+
+def answer(found: Mapping[str, Any]) -> str:
+    """Return the sentence for the page."""
+    most, seconds = list(found["storm"].items())[-1]
+    grown = f", {found['storm_growth']} times as long as a tenth" if "storm_growth" in found else ""
+    return f"Ten runtimes handle {int(most):,} interruptions in {seconds:.0f} s{grown}."
 
 
 def measure(log: Log, *, short: bool = False) -> Measured:
