@@ -12,7 +12,7 @@ import pytest
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.pricing import with_assumed
-from chalicelib.core.rescue.actions import Annotate, Annotation
+from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact
 from chalicelib.core.rescue.decide import decide
 from tests.make import make_rate, make_run, make_snapshot, make_state, make_task
 
@@ -24,6 +24,11 @@ DRILL = make_task(stop_code="UserInitiated", stopped_reason="prefect-spot drill"
 def annotation(*, tags: tuple[str, ...] = (), **changes: Any) -> Annotation:
     snapshot = make_snapshot(**{"policy": OBSERVING, "run": make_run(tags=tags), **changes})
     return next(a.annotation for a in decide(snapshot).actions if isinstance(a, Annotate))
+
+
+def artifact_of(made: Annotation) -> Artifact:
+    assert made.artifact is not None
+    return made.artifact
 
 
 ON_DEMAND = make_rate("FARGATE", "0.04", "0.004375")
@@ -47,12 +52,12 @@ CONTENTS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("changes", "part"), CONTENTS.values(), ids=CONTENTS)
 def test_the_artifact_shows(changes: dict[str, Any], part: str) -> None:
-    assert part in annotation(**changes).artifact.markdown.replace("\\", "")
+    assert part in artifact_of(annotation(**changes)).markdown.replace("\\", "")
 
 
 def test_the_artifact_and_its_table_begin_with_what_is_in_them() -> None:
     """Prefect's UI shows an empty header as an empty bar."""
-    artifact = annotation().artifact
+    artifact = artifact_of(annotation())
     heading, _, table, rule, *_ = artifact.markdown.splitlines()
     assert artifact.key == "spot-interruption-11111111"
     assert heading == "## Spot interruption 1 of 3"
