@@ -27,12 +27,12 @@ TITLE: Final = "Is it as good as what a user would do otherwise?"
 COMPARED: Final = "Until a run is due again, on a Prefect server with PostgreSQL"
 RIGHT: Final = "What either gets right"
 SPENT: Final = "Where the server's CPU goes: milliseconds per interruption"
-ROUNDS: Final = {40: 3}
+ROUNDS: Final = {30: 3}
 SHORT_ROUNDS: Final = {3: 1}
 COUNTED: Final = 10
 """Interruptions whose requests are counted, on the stand-in."""
 
-PROFILED: Final = 40
+PROFILED: Final = 30
 """Requests of each kind; a process's CPU is counted in hundredths of a second."""
 
 IDLE_SECONDS: Final = 5.0

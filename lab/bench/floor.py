@@ -32,7 +32,7 @@ from localcloud.processes import Supervisor
 TITLE: Final = "How much of a rescue could be left out?"
 COMPARED: Final = "A warm rescue, and its floor"
 REQUESTS: Final = "The requests that a rescue cannot do without"
-RESCUES: Final = 40
+RESCUES: Final = 20
 """Of each kind, and as many bare ones."""
 
 WARM_UP: Final = 3

@@ -43,7 +43,7 @@ ORIGINS: Final = """## On what was it measured, and when?
 
 On an otherwise idle machine; `.venv/bin/python -m lab.bench floor cold` measures only those parts.
 """
-BY_HAND: Final = "## What profiles showed"
+BY_HAND: Final = "## What is slower, and why?"
 
 
 def load(file: Path) -> Found:
