@@ -66,7 +66,7 @@ ui: .venv/ready .venvs/lambda/ready  ## The demo, looked at in a real browser; t
 	@$(VENV)/pytest --quiet tests/ui
 
 .PHONY: bench
-bench: .venv/ready .venvs/lambda/ready  ## Measured against prefect-aws's observer and its own floor; writes docs/benchmarks.md; fifty minutes
+bench: .venv/ready .venvs/lambda/ready  ## Measured against observer, automation and its own floor; writes docs/benchmarks.md; twenty-five minutes
 	@$(VENV)/python -m lab.bench
 
 # Accepted findings, each with its reason and date on a line above it: --ignore-vuln ID

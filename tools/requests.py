@@ -24,8 +24,8 @@ def rescue() -> int:
     """Return the requests of all events of one interruption, the bill's included."""
     universe = Universe()
     _, task = universe.running()
-    events = [universe.warning(task), *universe.exits(task)]
-    return sum(_answered(universe, event) for event in events)
+    warned = _answered(universe, universe.warning(task))  # before the exit is there to be seen
+    return warned + sum(_answered(universe, event) for event in universe.exits(task))
 
 
 def _answered(universe: Universe, event: dict[str, object]) -> int:

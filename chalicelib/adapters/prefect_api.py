@@ -61,12 +61,14 @@ if TYPE_CHECKING:
 
 MOST_RUNS: Final = 200
 """How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
+LIVE: Final = (StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED)
 MOST_DEPTHS: Final = 50
 MOST_FOUND: Final = 20_000
 """How many things a search reads that needs them all: some seconds."""
 LONGEST_POLICY: Final = 2_000
 """Characters of a subflow's `empirical_policy` besides its retries: 200 as a rule."""
 _Read = TypeVar("_Read")
+_SUBFLOW: Final = "a subflow"
 PAGE_SECONDS: Final = 5.0
 """In which a page of runs has to be there: seven of them, each half as long as the one before, find
 one run among a hundred in the time of a scheduled sweep."""
@@ -129,23 +131,21 @@ class PrefectRest:
         chosen = {
             "parent_flow_run_id": any_of(parents),
             "deployment_id": {"is_null_": True},
-            "state": {"type": any_of([StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED])},
+            "state": {"type": any_of(LIVE)},
         }
         if not parents:
             return ()
         return tuple(self._search_all("flow_runs", _child, flow_runs=chosen))
 
-    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
-        """Return the ids of their task runs that say RUNNING, without those of subflows."""
-        chosen = {
-            "state": {"type": any_of([StateType.RUNNING])},
-            "subflow_runs": {"exists_": False},
-        }
-        found: list[UUID] = []
+    def find_task_runs_left(self, flow_runs: Sequence[UUID]) -> tuple[tuple[UUID, ...], bool]:
+        """Return the ids of their task runs that say RUNNING, and whether a subflow's is alive."""
+        chosen = {"state": {"type": any_of(LIVE)}}
+        found: list[tuple[UUID, object]] = []
         for start in range(0, len(flow_runs), MOST_RUNS):
             some = {"id": any_of(flow_runs[start : start + MOST_RUNS])}
-            found += self._search_all("task_runs", _id, flow_runs=some, task_runs=chosen)
-        return tuple(found)
+            found += self._search_all("task_runs", _task_run, flow_runs=some, task_runs=chosen)
+        running = tuple(task_run for task_run, kind in found if kind == StateType.RUNNING.value)
+        return running, any(kind == _SUBFLOW for _, kind in found)
 
     def crash_task_run(self, task_run_id: UUID, message: str) -> None:
         """Propose Crashed for a task run; Prefect keeps the state of one that has ended."""
@@ -303,8 +303,12 @@ class PrefectRest:
         raise PrefectUnreadableError(what, next_step="none: the run goes on without them")
 
 
-def _id(answer: object) -> UUID:
-    return Fields(answer, "task run").need("id", read_uuid)
+def _task_run(answer: object) -> tuple[UUID, object]:
+    """Return the id of a task run, and its state's type, or that it stands for a subflow."""
+    fields = Fields(answer, "task run")
+    state = Fields(fields.get("state") or {}, "task run's state")
+    is_subflow = Fields(state.get("state_details") or {}, "state_details").get("child_flow_run_id")
+    return fields.need("id", read_uuid), _SUBFLOW if is_subflow else state.get("type")
 
 
 def _child(answer: object) -> FlowRun:

@@ -96,10 +96,11 @@ class Prefect(Protocol):
         state without texts, `run_count` and policy of each are sure to be there.
         """
 
-    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
-        """Return the task runs of these runs that say RUNNING, but none that stands for a subflow.
+    def find_task_runs_left(self, flow_runs: Sequence[UUID]) -> tuple[tuple[UUID, ...], bool]:
+        """Return the task runs of these runs that say RUNNING, and whether one is a subflow's.
 
-        Prefect 3.9 would start such a subflow anew if its task run had ended.
+        Each live subflow has one, in the subflow's state. It is not among those that are returned:
+        Prefect 3.9 would start the subflow anew if its task run had ended.
         """
 
     def crash_task_run(self, task_run_id: UUID, message: str) -> None:

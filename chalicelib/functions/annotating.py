@@ -16,10 +16,9 @@ from chalicelib.errors import PrefectSpotError
 def annotate(context: Context, annotation: Annotation) -> None:
     """Add an annotation to its run. Raises PrefectSpotError when some of it failed."""
     prefect, run_id = context.prefect, annotation.log.flow_run_id
-    calls = [
-        partial(prefect.write_log, annotation.log),
-        partial(prefect.write_artifact, annotation.artifact),
-    ]
+    calls = [partial(prefect.write_log, annotation.log)]
+    if annotation.artifact is not None:
+        calls.append(partial(prefect.write_artifact, annotation.artifact))
     if annotation.events:
         calls.append(partial(prefect.emit_events, annotation.events))
     if annotation.labels is not None:

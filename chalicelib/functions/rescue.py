@@ -6,7 +6,7 @@ look, so the next step is decided from what is, not from what was expected.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, assert_never
@@ -26,17 +26,16 @@ from chalicelib.core.model.flow_run import (
 )
 from chalicelib.core.model.text import one_line
 from chalicelib.core.policies.facts import Guard, Missing, PolicyFacts
-from chalicelib.core.ports import Context, Undescribed
+from chalicelib.core.ports import Context
 from chalicelib.core.rescue import actions
 from chalicelib.core.rescue.actions import Decision, Verdict
-from chalicelib.core.rescue.attempt import is_late, is_of_attempt
 from chalicelib.core.rescue.capacity import move_without_effect
 from chalicelib.core.rescue.decide import settle
 from chalicelib.core.rescue.notification import notification_of
-from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, noted_task
+from chalicelib.core.rescue.rerun_state import Progress, rerun_state_of
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
 from chalicelib.functions.annotating import annotate, notify
-from chalicelib.functions.run_tasks import NO_ARN, elsewhere, left_alive
+from chalicelib.functions.run_tasks import has_other_task, left_alive, read_whole
 
 AT_ONCE: Final = 100  # task runs that are ended together
 SECONDS_FOR_RERUN: Final = 10.0
@@ -61,7 +60,9 @@ def rescue(
     record = _acquire(context, flow_run_id, () if swept else LEASE_PAUSES_SECONDS)
     handling = _Handling(context, subject, record, swept)
     try:
-        decision = settle(handling.look, handling.gather, handling.perform, handling.find_remains)
+        decision = handling.repeat() or settle(
+            handling.look, handling.gather, handling.perform, handling.find_remains
+        )
     except BaseException:
         # A proposal that timed out may still take effect. The lease is left to expire, so that no
         # handler looks too early, finds the run unchanged, and proposes once more.
@@ -97,26 +98,51 @@ class _Handling:
     newer_task: bool | None = None
     rejection: str = ""
     decided: Decision = UNDECIDED
-    run: FlowRun | None = None
     ended: bool = False
+    found: _Found | None = None
+    proposed: RunState | None = None
     facts: PolicyFacts | Missing | None = None
+
+    @property
+    def run(self) -> FlowRun | None:
+        """The run as it was last read."""
+        return self.found[0] if self.found else None
 
     @property
     def log_keys(self) -> dict[str, str]:
         """The ids that every log line has."""
         return {"flow_run_id": str(self.record.flow_run_id), "task_arn": self.subject.arn}
 
+    def repeat(self) -> Decision | None:
+        """Return the decision about an end that needs no more than it got; None for any other."""
+        task, known = self.subject, self.record.interruptions.get(self.subject.arn)
+        if known is None or self.swept is not None or not isinstance(task, Task):
+            return None
+        if not task.exited and known.warning_annotated and known.exited_at is None:
+            decision = Decision(Verdict.WARNED, "the warning is annotated already")
+        elif task.exited and known.outcome_annotated and self.is_rerun():
+            decision = Decision(Verdict.IGNORE, "this interruption is already handled")
+        else:
+            return None
+        self.context.log.info("decided", **decision.summary, **self.log_keys)
+        return decision
+
+    def is_rerun(self) -> bool:
+        """Whether the run was made due, and nothing undid that: its history alone shows it."""
+        history = self.context.prefect.read_history(self.record.flow_run_id)
+        rerun = rerun_state_of(self.subject.arn, history) if history else None
+        return bool(rerun and rerun.made_due and rerun.progress is not Progress.REVERTED)
+
     def look(self) -> Snapshot | None:
         context, subject = self.context, self.subject
-        found = _read_run(context, self.record.flow_run_id)
+        found = self.found = self.undisturbed() or read_whole(context, self.record.flow_run_id)
         if found is None:
             return None
         run, history = found
-        self.run = run
         if self.newer_task is None and self.swept is not None:
             self.newer_task = run.state.id != self.swept
         elif self.newer_task is None and isinstance(subject, Task):
-            self.newer_task = _has_other_task(context, found, subject)
+            self.newer_task = has_other_task(context, *found, subject)
         rejection, self.rejection = self.rejection, ""  # it says nothing of a later park
         return Snapshot(
             subject,
@@ -129,6 +155,19 @@ class _Handling:
             swept=self.swept is not None,
             rejection=rejection,
         )
+
+    def undisturbed(self) -> _Found | None:
+        """Return the run in the state that Prefect answered, when nothing else happened to it.
+
+        None: its history says otherwise, or it is to be read whole.
+        """
+        state, self.proposed = self.proposed, None
+        if state is None or self.found is None:
+            return None
+        run, known = self.found
+        history = self.context.prefect.read_history(run.id)
+        is_next = [s.id for s in history] == [*(s.id for s in known), state.id]
+        return (replace(run, state=history[-1]), history) if is_next else None
 
     def gather(self, snapshot: Snapshot, guards: tuple[Guard, ...]) -> PolicyFacts | Missing:
         """Fetch the guards' facts, once per handling."""
@@ -174,6 +213,7 @@ class _Handling:
                 self.record = record
             case actions.Park(transition_id, until, message, force):
                 self.propose(_awaiting_retry(message, transition_id, until), force=force)
+                self.proposed = None  # a change replaces whole fields: it needs a fresh read
                 return False
             case actions.Change(change):
                 return self.change(change)
@@ -210,6 +250,7 @@ class _Handling:
             data=old.data,
         )
         self.propose(same, force=True)
+        self.proposed = None
         if action.verdict is Verdict.UNDO_RERUN and self.swept is not None:
             self.newer_task = True
 
@@ -256,44 +297,10 @@ class _Handling:
             # park the run, or make it due, beside its new container.
             self.context.log.exception("no answer to a proposed state", **self.log_keys)
             return False
+        self.proposed = answer.state
         now = answer.state.transition_id if answer.state else None
         is_ours = now is not None and now == state.transition_id  # or was, when sent before
         return answer.verdict is StateVerdict.ACCEPT or is_ours
-
-
-def _read_run(context: Context, flow_run_id: UUID) -> _Found | None:
-    """Return the run and its history, the run's own state last; None for an unknown run."""
-    prefect = context.prefect
-    reads = (prefect.read_history, prefect.read_run)
-    history, run = context.gather([partial(read, flow_run_id) for read in reads])
-    if run and run.state.id in {state.id for state in history[:-1]}:
-        run = prefect.read_run(flow_run_id)  # it moved on between the two
-    if run is None:
-        return None
-    return run, (*(state for state in history if state.id != run.state.id), run.state)
-
-
-def _has_other_task(context: Context, found: _Found, task: Task) -> bool:
-    """Whether `infrastructure_pid` names a later task, one that still runs, or this attempt's.
-
-    A mere mismatch proves nothing: the worker notes the task after RunTask, and sometimes never.
-    While another task lives, a rerun would run the flow twice: one that we cannot see is left.
-    """
-    run, history = found
-    noted_arn, where = noted_task(run)[1], elsewhere(context, run)
-    if noted_arn in ("", task.arn) or where == NO_ARN:
-        return noted_arn != task.arn and is_late(task, history)
-    if where or is_late(task, history):
-        return True
-    noted = context.tasks.describe_many(noted_arn.split("/")[1], [noted_arn]).get(noted_arn)
-    if isinstance(noted, Undescribed):
-        return True
-    if noted is not None and (not noted.exited or is_of_attempt(noted, run, history)):
-        return True
-    if noted is not None and noted.created_at is not None and task.created_at is not None:
-        return noted.created_at > task.created_at
-    last_seen = task.exited_at or task.updated_at or task.created_at
-    return last_seen is None or context.now() - last_seen > FORGOTTEN_AFTER
 
 
 def _notify(context: Context, handling: _Handling, before: RunRecord, decision: Decision) -> None:

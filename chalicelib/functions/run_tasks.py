@@ -22,7 +22,7 @@ from chalicelib.core.rescue.attempt import (
     of_attempt,
     picked_up_at,
 )
-from chalicelib.core.rescue.orphans import by_flow_run, noted_task
+from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, by_flow_run, noted_task
 from chalicelib.core.rescue.start_failures import is_submission_failure
 from chalicelib.errors import ClusterGoneError, PrefectUnreadableError
 
@@ -139,6 +139,40 @@ def elsewhere(context: Context, run: FlowRun) -> str:
     return reason_to_ignore(Task(arn, cluster_arn), *context.scope).partition(",")[0]
 
 
+def read_whole(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
+    """Return the run and its history, the run's own state last; None for an unknown run."""
+    prefect = context.prefect
+    reads = (prefect.read_history, prefect.read_run)
+    history, run = context.gather([partial(read, flow_run_id) for read in reads])
+    if run and run.state.id in {state.id for state in history[:-1]}:
+        run = prefect.read_run(flow_run_id)  # it moved on between the two
+    if run is None:
+        return None
+    return run, (*(state for state in history if state.id != run.state.id), run.state)
+
+
+def has_other_task(context: Context, run: FlowRun, history: Sequence[RunState], task: Task) -> bool:
+    """Whether `infrastructure_pid` names a later task, one that still runs, or this attempt's.
+
+    A mere mismatch proves nothing: the worker notes the task after RunTask, and sometimes never.
+    While another task lives, a rerun would run the flow twice: one that we cannot see is left.
+    """
+    noted_arn, where = noted_task(run)[1], elsewhere(context, run)
+    if noted_arn in ("", task.arn) or where == NO_ARN:
+        return noted_arn != task.arn and is_late(task, history)
+    if where or is_late(task, history):
+        return True
+    noted = context.tasks.describe_many(noted_arn.split("/")[1], [noted_arn]).get(noted_arn)
+    if isinstance(noted, Undescribed):
+        return True
+    if noted is not None and (not noted.exited or is_of_attempt(noted, run, history)):
+        return True
+    if noted is not None and noted.created_at is not None and task.created_at is not None:
+        return noted.created_at > task.created_at
+    last_seen = task.exited_at or task.updated_at or task.created_at
+    return last_seen is None or context.now() - last_seen > FORGOTTEN_AFTER
+
+
 def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun]:
     """Return the runs in these runs' processes that have not ended, theirs too, each once.
 
@@ -169,6 +203,10 @@ def left_alive(context: Context, run_id: UUID) -> tuple[tuple[FlowRun, ...], tup
             context.log.exception(said, flow_run_id=str(run_id))
             return ()
 
+    find = context.prefect.find_task_runs_left
+    task_runs, may_have_subflows = readable(lambda: find([run_id])) or ((), True)
+    if not may_have_subflows:
+        return (), task_runs
     subflows = readable(lambda: live_subflows(context.prefect, [run_id]))
-    runs = [run_id, *(subflow.id for subflow in subflows)]
-    return subflows, readable(lambda: context.prefect.find_running_task_runs(runs))
+    inner = readable(lambda: find([each.id for each in subflows])) if subflows else ()
+    return subflows, (*task_runs, *(inner[0] if inner else ()))

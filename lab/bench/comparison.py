@@ -1,6 +1,8 @@
 """Prefect-spot's `react` as deployed, and prefect-aws's observer as it ships, on the same events.
 
-Both sides are measured in turn, on the same interruptions.
+The observer leaves a run Crashed; with an automation of Prefect's that runs the deployment of such
+a run again, there is a new run that is due. Both sides are measured in turn, on the same
+interruptions.
 """
 
 import json
@@ -32,6 +34,7 @@ from localcloud.lambda_environment import ExecutionEnvironment
 
 OURS: Final = "prefect-spot"
 THEIRS: Final = "observer"
+AUTOMATED: Final = "observer + automation"
 RUNTIMES: Final = 10
 """As many as are reserved for `react` in `.chalice/config.json`."""
 
@@ -77,10 +80,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all measurements share."""
+    """What all measurements share: `rival` is the other side, `plan` makes the interruptions."""
 
     stage: Deployed
     log: Log
+    rival: str = THEIRS
+    plan: Callable[[int], Sequence[Interruption]] = interruptions
 
     def compare(
         self,
@@ -91,20 +96,30 @@ class Comparison:
         """Measure each number of interruptions as often as `rounds` says, sides in turn.
 
         `server` is entered for each measurement. Returns three rows for each number: the medians
-        of either side, and ours ÷ theirs.
+        of either side, and ours ÷ theirs; with the seconds of each round, least to most.
         """
         rows = []
         for number, times in rounds.items():
-            samples: dict[str, list[Row]] = {OURS: [], THEIRS: []}
+            samples: dict[str, list[Row]] = {OURS: [], self.rival: []}
             for turn in range(times):
-                for name in (OURS, THEIRS) if turn % 2 == 0 else (THEIRS, OURS):
+                for name in (OURS, self.rival) if turn % 2 == 0 else (self.rival, OURS):
                     with server() as prefect:
                         samples[name].append(self.sample(name, prefect, number, events))
                     self.log(f"{number}, {name}: {samples[name][-1]['seconds']:.2f} s")
             figures = {name: medians(taken) for name, taken in samples.items()}
-            pairs = {key: (ours, figures[THEIRS][key]) for key, ours in figures[OURS].items()}
+            seconds = {name: [row["seconds"] for row in taken] for name, taken in samples.items()}
+            pairs = {key: (ours, figures[self.rival][key]) for key, ours in figures[OURS].items()}
             figures["ratio"] = {key: ratio(*x) if all(x) else None for key, x in pairs.items()}
-            rows += [{"interruptions": number, "side": x, **row} for x, row in figures.items()]
+            seconds["ratio"] = [a / b for a, b in zip(*seconds.values(), strict=True)]
+            rows += [
+                {
+                    "interruptions": number,
+                    "side": side,
+                    **row,
+                    "seconds, by round": _span(seconds[side]),
+                }
+                for side, row in figures.items()
+            ]
         return rows
 
     def side(
@@ -113,15 +128,18 @@ class Comparison:
         """Start a side with these servers; `runtimes` are prefect-spot's."""
         if name == OURS:
             return _ours(self.stage, prefect, aws, runtimes)
-        return _observer(self.stage, prefect, aws)
+        return (_automated if name == AUTOMATED else _observer)(self.stage, prefect, aws)
 
     def sample(self, name: str, prefect: Prefect, number: int, events: Events) -> Row:
         """Take one measurement, after as many interruptions as there are runtimes to warm up.
 
-        Lambda starts no more runtimes than there are events.
+        Lambda starts no more runtimes than there are events. What a real server does by and by
+        (store events, run the automation) counts as its CPU.
         """
         runtimes = min(RUNTIMES, number)
-        began = prefect.begin_all(interruptions(runtimes + number))
+        prefect.renew_deployment()
+        begin = prefect.begin_each if self.rival == AUTOMATED else prefect.begin_all
+        began = begin(self.plan(runtimes + number))
         warm_up, measured = began[:runtimes], began[runtimes:]
         with (
             fresh_aws(self.stage.supervisor, [task_of(each) for each in began]) as aws,
@@ -129,11 +147,14 @@ class Comparison:
         ):
             side.deliver(stop_alone(warm_up))
             side.wait()
+            prefect.wait_until_quiet()
             to_deliver, before = events(measured), _used(prefect, side)
             started_at, started = datetime.now(UTC), time.monotonic()
             side.deliver(to_deliver)
             side.wait()
-            settled, after = time.monotonic() - started, _used(prefect, side)
+            settled = time.monotonic() - started
+            prefect.wait_until_quiet()
+            after = _used(prefect, side)
             used = {key: (total - before[key]) / number for key, total in after.items()}
             return {
                 "seconds": (_last_settled(prefect, name, measured) - started_at).total_seconds(),
@@ -197,6 +218,30 @@ def _observer(stage: Deployed, prefect: Prefect, aws: Aws) -> Iterator[Side]:
         )
 
 
+@contextmanager
+def _automated(stage: Deployed, prefect: Prefect, aws: Aws) -> Iterator[Side]:
+    """Start an observer; an automation runs the newest deployment again for each of its runs."""
+    with prefect.automation(), _observer(stage, prefect, aws) as observer:
+        expected = prefect.count_runs()
+
+        def deliver(events: Sequence[Json]) -> None:
+            nonlocal expected
+            expected += len(events)
+            observer.deliver(events)
+
+        def wait() -> None:
+            observer.wait()
+            runs = "as many new runs as interruptions"  # asked rarely: it costs the server, too
+            wait_for(runs, LONG_SECONDS, lambda: prefect.count_runs() >= expected, 1.0)
+
+        yield Side(observer.processes, deliver, wait)
+
+
+def _span(figures: Sequence[float]) -> str | None:
+    """Return the least and the most of several."""
+    return f"{min(figures):.3g} to {max(figures):.3g}" if len(figures) > 1 else None
+
+
 def _used(prefect: Prefect, side: Side) -> Row:
     """Return the requests so far, and the CPU seconds of the side and of Prefect."""
     return {
@@ -213,6 +258,8 @@ def _last_settled(prefect: Prefect, side: str, of: Sequence[Interruption]) -> da
     for each in of:
         if not is_settled(runs[each.run_id], each):
             raise RuntimeError(f"{side} left a run in {runs[each.run_id]['state']}")
+    if side == AUTOMATED:
+        runs = {run["id"]: run for run in prefect.all_runs() if run["state_type"] == "SCHEDULED"}
     return max(datetime.fromisoformat(run["state"]["timestamp"]) for run in runs.values())
 
 

@@ -7,6 +7,8 @@ nothing. One request more or less than NEEDED has, and there is no floor.
 
 import json
 from collections.abc import Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -27,10 +29,10 @@ from lab.tables import Row
 from localcloud.cloud import REACT
 from localcloud.processes import Supervisor
 
-TITLE: Final = "Floor: a warm rescue and the requests it cannot do without"
+TITLE: Final = "How much of a rescue could be left out?"
 COMPARED: Final = "A warm rescue, and its floor"
 REQUESTS: Final = "The requests that a rescue cannot do without"
-RESCUES: Final = 40
+RESCUES: Final = 20
 """Of each kind, and as many bare ones."""
 
 WARM_UP: Final = 3
@@ -65,12 +67,10 @@ NEEDED: Final[tuple[tuple[int, str, str, str], ...]] = (
     (6, PREFECT, "read the run again", "a change replaces whole fields: it needs a fresh read"),
     (7, PREFECT, "read the deployment", "one that is gone can have no rerun"),
     (7, PREFECT, "read the pool's defaults", "a strategy there would win over FARGATE"),
-    (7, PREFECT, "read its subflows", "they lost a retry as well"),
-    (7, PREFECT, "read its running tasks", "they hold slots of tag limits, and no process is left"),
+    (7, PREFECT, "read its task runs", "they hold slots of tag limits; subflows lost a retry"),
     (8, PREFECT, "change", "the retry that the rerun would take, and the tag"),
     (9, PREFECT, "make due", "the rerun itself"),
     (10, PREFECT, "read its states at last", "whether others moved the run meanwhile"),
-    (10, PREFECT, "read the run at last", "the same"),
     (11, PREFECT, "log", "people look there first"),
     (11, PREFECT, "artifact", "the whole story, on the run"),
     (11, PREFECT, "events", "users' automations wait for them; both in one request"),
@@ -81,6 +81,14 @@ NEEDED: Final[tuple[tuple[int, str, str, str], ...]] = (
 ONLY_ON_DEMAND: Final = "read the pool's defaults"
 OF_ANY: Final = '"pause"'
 """In the one request that is no rescue's: every ten seconds, whether the stage is paused."""
+
+
+def answer(found: Mapping[str, Any]) -> str:
+    """Return the sentence for the page."""
+    return (
+        f"Next to nothing: a warm rescue takes {found['warm_vs_floor']} times as long as the"
+        " requests that it cannot do without, issued bare."
+    )
 
 
 def measure(log: Log, *, short: bool = False) -> Measured:
@@ -101,9 +109,16 @@ def measure(log: Log, *, short: bool = False) -> Measured:
                     log(f"{name}, {kind}: {figures}")
                     rows.append({"Prefect": name, "rerun on": kind, **figures})
     worse = max(row["rescue ÷ floor"] for row in rows[-len(KINDS) :])
-    columns = ("stage", "to", "request", "because")
-    needed = [dict(zip(columns, row, strict=True)) for row in NEEDED]
-    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, REQUESTS: needed})
+    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, REQUESTS: _by_stage()})
+
+
+def _by_stage() -> list[Row]:
+    rows: list[Row] = []
+    for stage, together in groupby(NEEDED, key=itemgetter(0)):
+        _, to, requests, reasons = zip(*together, strict=True)
+        texts = {"requests": "; ".join(requests), "because": "; ".join(reasons)}
+        rows.append({"stage": stage, "to": to[0], **texts})
+    return rows
 
 
 class Floor:
@@ -117,7 +132,7 @@ class Floor:
         self._stage: Final = stage
         self._on_demand: Final = on_demand
         with stand_in(stage.supervisor) as prefect, fresh_aws(stage.supervisor) as aws:
-            runtime = stage.runtime(REACT, prefect, aws)
+            runtime, self._deployment_id = stage.runtime(REACT, prefect, aws), prefect.deployment_id
             cold, self._rescued = prefect.begin_all([Interruption(on_demand) for _ in range(2)])
             answered(runtime, exit_of(cold))
             stand_ins = {PREFECT: prefect.usage, TABLE: aws}
@@ -151,7 +166,7 @@ class Floor:
             ours, bare = self._stage.runtime(REACT, prefect, aws), self._stage.runtime(BARE)
             for rescued, moved in zip(began[:number], began[number:], strict=True):
                 rescue = answered(ours, exit_of(rescued))
-                moves = answered(bare, {"hosts": hosts, "stages": self._stages_for(moved)})
+                moves = answered(bare, {"hosts": hosts, "stages": self.stages_for(moved, prefect)})
                 seconds.append((rescue.seconds, moves.seconds))
             ours.end()
             bare.end()
@@ -165,7 +180,8 @@ class Floor:
             "rescue ÷ floor": ratio(rescue_ms, floor_ms),
         }
 
-    def _stages_for(self, of: Interruption) -> list[Any]:
-        """Return what moves this run from RUNNING to due again, with its annotation."""
+    def stages_for(self, of: Interruption, prefect: Prefect) -> list[Any]:
+        """Return what moves this run from RUNNING to due again there, with its annotation."""
         stages = self._stages.replace(self._rescued.run_id, of.run_id)
+        stages = stages.replace(self._deployment_id, prefect.deployment_id)
         return list(json.loads(stages.replace(self._rescued.task_arn, of.task_arn)))

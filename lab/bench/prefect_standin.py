@@ -66,6 +66,8 @@ class PrefectStandIn:
         """Answer a request."""
         _, *parts = request.url.path.strip("/").split("/")
         match request.method, *parts:
+            case "POST", "bench", "runs":
+                return 200, [self._begin(**each) for each in body]
             case "POST", "deployments", _, "create_flow_run":
                 return 201, self._create(body["tags"])
             case "GET", "flow_runs", run_id:
@@ -106,6 +108,14 @@ class PrefectStandIn:
         self.runs[run_id], self.states[run_id] = run, []
         self._enter(run, {"type": "SCHEDULED"})
         return run
+
+    def _begin(self, tags: Sequence[str], pid: str) -> str:
+        """Create a run that is RUNNING in a task; return its id."""
+        run = self._create(tags)
+        self._enter(run, {"type": "PENDING"})
+        run["infrastructure_pid"] = pid
+        self._enter(run, {"type": "RUNNING"})
+        return str(run["id"])
 
     def _now(self) -> str:
         return (datetime.now(UTC) - self.age).isoformat()

@@ -34,18 +34,16 @@ PROMISES: Final = (
 
 HEAD: Final = """# Benchmarks
 
-Measured by `make bench`, which writes this page and `build/bench.json`. Where prefect-spot is
-measured against something, both sides ran in one run, on the same inputs, in turn, several times;
-a figure is the median, and a ratio is ours ÷ the other's: below 1 is in our favour. Prefect's
-server is the real one, with PostgreSQL, or a stand-in where it says so; AWS is emulated. So times
-are this machine's, and ratios are what to look at.
+`make bench` measures everything and writes this page and `build/bench.json`. Both sides of a
+comparison run on the same inputs, in turn; a figure is the median of its rounds, and a ratio is
+ours ÷ the other's: below 1 is in our favour. Prefect's server is the real one, with PostgreSQL, or
+a stand-in where it says so; AWS is emulated. So times are this machine's: look at the ratios.
 """
-ORIGINS: Final = """## On what, when, and how to repeat it
+ORIGINS: Final = """## On what was it measured, and when?
 
-`make bench` measures everything again; `.venv/bin/python -m lab.bench floor cold` only those parts.
-Nothing else should be running on the machine meanwhile.
+On an otherwise idle machine; `.venv/bin/python -m lab.bench floor cold` measures only those parts.
 """
-BY_HAND: Final = "## What profiles showed"
+BY_HAND: Final = "## What is slower, and why?"
 
 
 def load(file: Path) -> Found:
@@ -94,13 +92,17 @@ def _sections(found: Found) -> Iterator[str]:
         yield f"Not measured yet: {', '.join(missing)}.\n"
     for name, measured in parts.items():
         part = import_module(f"lab.bench.{name}")
-        yield f"## {part.TITLE}\n"
+        yield f"## {part.TITLE}\n\n{part.answer(found)}\n"
         for title, rows in measured["figures"].items():
             yield markdown(title, rows)
             if title in part.NOTES:
                 yield f"{part.NOTES[title]}\n"
     yield ORIGINS
+    on: dict[str, list[str]] = {}
     for name, measured in parts.items():
         machine = "; ".join(f"{key} {value}" for key, value in measured["machine"].items())
-        yield f"- *{name}*, {measured['at']}, in {measured['seconds']:.0f} s: {machine}."
+        line = f"*{name}*, {measured['at']}, in {measured['seconds']:.0f} s"
+        on.setdefault(machine, []).append(line)
+    for machine, lines in on.items():
+        yield f"- {machine}: {'; '.join(lines)}."
     yield ""

@@ -3,12 +3,13 @@
 Prefect's own on PostgreSQL, or a stand-in; AWS's stand-in.
 """
 
+import asyncio
 import io
 import json
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,8 +21,9 @@ import httpx
 import psutil
 
 import infra
+from lab.bench.copies import copy_runs
 from lab.bench.interruptions import Interruption
-from lab.bench.part import ROOT
+from lab.bench.part import ROOT, cpu_seconds
 from localcloud.aws import EmulatedAws, environment_of
 from localcloud.bootstrap import STAGE, WORK_POOL
 from localcloud.cloud import LAMBDA_PYTHON, REACT, wait_for
@@ -33,7 +35,10 @@ from localcloud.prefect_server import PrefectServer
 from localcloud.processes import Supervisor, free_port
 
 START_SECONDS: Final = 30.0
-CLIENTS: Final = 16
+QUIET_SECONDS: Final = 1.0
+QUIET_SHARE: Final = 0.15
+"""A server that takes no more of a processor for so long has nothing to do."""
+
 MOST_RUNS: Final = 200
 """How many runs Prefect returns at once."""
 
@@ -69,39 +74,121 @@ class Usage:
 
 
 class Prefect(PrefectApi):
-    """A Prefect API with a deployment; `process` is the server's. Only a stand-in has a usage."""
+    """A Prefect API with a deployment; `process` is the server's, `database` a real one's URL.
 
-    def __init__(self, api_url: str, process: psutil.Process, *, is_stand_in: bool) -> None:
+    Only a stand-in has a usage.
+    """
+
+    def __init__(self, api_url: str, process: psutil.Process, database: str = "") -> None:
         super().__init__(api_url)
         self.environment: Final = {"PREFECT_API_URL": api_url}
-        self.is_stand_in: Final = is_stand_in
+        self.is_stand_in: Final = not database
         self.usage: Final = Usage(api_url)
         self._process = process
+        self._database = database
         template = infra.load("base-job-template.json")
         pool = {"name": WORK_POOL, "type": "ecs", "base_job_template": template}
         self.send("POST", "/work_pools/", pool)
-        flow_id = self.send("POST", "/flows/", {"name": "etl"})["id"]
-        deployment = {"name": "nightly", "flow_id": flow_id, "work_pool_name": WORK_POOL}
-        self._deployment_id: str = self.send("POST", "/deployments/", deployment)["id"]
+        self._flow_id = self.send("POST", "/flows/", {"name": "etl"})["id"]
+        self.renew_deployment()
 
-    def begin(self, planned: Interruption, retries: int = 0) -> Interruption:
+    def renew_deployment(self, tags: Sequence[str] = ()) -> None:
+        """Make another deployment, whose runs are begun from now on."""
+        name = f"nightly-{uuid4()}"
+        fields = {"flow_id": self._flow_id, "work_pool_name": WORK_POOL, "tags": list(tags)}
+        made = self.send("POST", "/deployments/", {"name": name, **fields})
+        self.deployment_id = str(made["id"])
+
+    def begin(self, planned: Interruption, retries: int = 0, **fields: Any) -> Interruption:
         """Start a run in the planned task, as a worker and an engine would: it is RUNNING."""
         policy = {"retries": retries, "retry_delay": 0}
-        run_id = self.start(self._deployment_id, tags=planned.tags, empirical_policy=policy)
+        fields = {"tags": planned.tags, "empirical_policy": policy, **fields}
+        return self.take(self.start(self.deployment_id, **fields), planned)
+
+    def take(self, run_id: str, task: Interruption) -> Interruption:
+        """Let a SCHEDULED run be RUNNING in this task, as a worker and an engine would."""
         self.move(run_id, "PENDING")
         started_at = datetime.now(UTC)
-        self.begin_again(run_id, planned)
-        return Interruption(planned.on_demand, planned.task_arn, run_id, started_at)
+        self.begin_again(run_id, task)
+        return Interruption(task.on_demand, task.task_arn, run_id, started_at)
 
     def begin_again(self, run_id: str, task: Interruption) -> None:
         """Let a PENDING run be RUNNING in this task."""
         self.send("PATCH", f"/flow_runs/{run_id}", {"infrastructure_pid": task.pid})
         self.move(run_id, "RUNNING")
 
+    def begin_each(self, planned: Sequence[Interruption]) -> Sequence[Interruption]:
+        """Start a run for each, with all its events: an automation waits for what came before."""
+        return list(map(self.begin, planned))
+
     def begin_all(self, planned: Sequence[Interruption]) -> Sequence[Interruption]:
-        """Start a run for each, several at a time."""
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            return list(pool.map(self.begin, planned))
+        """Let a run for each be RUNNING, in one request or in the database: copies of one run."""
+        if self.is_stand_in:
+            runs = [{"tags": each.tags, "pid": each.pid} for each in planned]
+            pairs = list(zip(planned, self.send("POST", "/bench/runs", runs), strict=True))
+            started_at = datetime.now(UTC)
+            return [replace(x, run_id=y, task_started_at=started_at) for x, y in pairs]
+        began: dict[str, Interruption] = {}
+        for on_demand in {each.on_demand for each in planned}:
+            copied = self.begin(Interruption(on_demand))
+            some = [each for each in planned if each.on_demand is on_demand]
+            asyncio.run(copy_runs(self._database, copied.run_id, {x.run_id: x.pid for x in some}))
+            self.delete(copied.run_id)
+            started_at = copied.task_started_at
+            began |= {x.run_id: replace(x, task_started_at=started_at) for x in some}
+        return [began[each.run_id] for each in planned]
+
+    @contextmanager
+    def automation(self) -> Iterator[None]:
+        """Run the deployment of each run that becomes Crashed again, as Prefect's users do."""
+        trigger = {
+            "type": "event",
+            "posture": "Reactive",
+            "expect": ["prefect.flow-run.Crashed"],
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "for_each": ["prefect.resource.id"],
+            "threshold": 1,
+            "within": 0,
+        }
+        actions = [{"type": "run-deployment", "source": "inferred"}]
+        body = {"name": "run again", "enabled": True, "trigger": trigger, "actions": actions}
+        made = self.send("POST", "/automations/", body)
+        try:
+            yield
+        finally:
+            self.send("DELETE", f"/automations/{made['id']}")
+
+    def count_runs(self) -> int:
+        """Return the number of the newest deployment's runs."""
+        return int(self.send("POST", "/flow_runs/count", self._of_the_deployment))
+
+    def all_runs(self) -> Sequence[Mapping[str, Any]]:
+        """Return the newest deployment's runs."""
+        found: list[Mapping[str, Any]] = []
+        while True:
+            page = {"sort": "ID_DESC", "limit": MOST_RUNS, "offset": len(found)}
+            runs = self.send("POST", "/flow_runs/filter", {**self._of_the_deployment, **page})
+            found += runs
+            if len(runs) < MOST_RUNS:
+                return found
+
+    def due_run(self, before: datetime) -> Mapping[str, Any] | None:
+        """Return the newest deployment's run that a worker gets; None for none."""
+        mine = [
+            run for run in self._for_workers(before) if run["deployment_id"] == self.deployment_id
+        ]
+        return mine[0] if mine else None
+
+    def wait_until_quiet(self) -> None:
+        """Wait until the server has stored its events, and does next to nothing."""
+
+        def is_quiet() -> bool:
+            before = cpu_seconds(self.processes())
+            time.sleep(QUIET_SECONDS)
+            return cpu_seconds(self.processes()) - before < QUIET_SECONDS * QUIET_SHARE
+
+        if not self.is_stand_in:
+            wait_for("the server to be quiet", START_SECONDS, is_quiet)
 
     def move(self, run_id: str, state_type: str) -> None:
         """Propose a state."""
@@ -116,20 +203,27 @@ class Prefect(PrefectApi):
 
     def is_given_to_workers(self, run_id: str, before: datetime) -> bool:
         """Whether a worker gets the run that asks for what is due before this time."""
-        path = f"/work_pools/{WORK_POOL}/get_scheduled_flow_runs"
-        body = {"scheduled_before": before.isoformat(), "limit": MOST_RUNS}
-        return run_id in [each["flow_run"]["id"] for each in self.send("POST", path, body)]
+        return run_id in [run["id"] for run in self._for_workers(before)]
 
     def processes(self) -> Sequence[psutil.Process]:
         """Return the server's processes, without its database's."""
         return [self._process, *self._process.children(recursive=True)]
+
+    def _for_workers(self, before: datetime) -> Sequence[Mapping[str, Any]]:
+        path = f"/work_pools/{WORK_POOL}/get_scheduled_flow_runs"
+        body = {"scheduled_before": before.isoformat(), "limit": MOST_RUNS}
+        return [each["flow_run"] for each in self.send("POST", path, body)]
+
+    @property
+    def _of_the_deployment(self) -> Mapping[str, Any]:
+        return {"deployments": {"id": {"any_": [self.deployment_id]}}}
 
 
 @contextmanager
 def stand_in(supervisor: Supervisor, age_seconds: int = 0) -> Iterator[Prefect]:
     """Start a stand-in for the Prefect API, whose runs are so old, and end it."""
     with _served(supervisor, "/api", "prefect_standin", str(age_seconds)) as (url, process):
-        yield Prefect(url, process, is_stand_in=True)
+        yield Prefect(url, process)
 
 
 @contextmanager
@@ -140,7 +234,7 @@ def real_server(supervisor: Supervisor) -> Iterator[Prefect]:
         with PrefectServer(folder, supervisor.spawn, database=database) as server:
             children = psutil.Process().children()
             [process] = [child for child in children if "server" in child.cmdline()]
-            yield Prefect(server.api_url, process, is_stand_in=False)
+            yield Prefect(server.api_url, process, database)
 
 
 class Aws(Usage):

@@ -210,19 +210,34 @@ def test_a_task_run_of_a_dead_container_is_crashed_which_frees_its_tags_slot(sta
     for kind in (RUNNING, RUNNING, StateType.COMPLETED):
         stage.controls.run_task(run_id, kind, tags=[tag])
     stage.controls.run_task(other)
-    found = stage.prefect.find_running_task_runs([run_id])
+    found, _ = stage.prefect.find_task_runs_left([run_id])
     assert len(found) == 2
-    assert len(stage.prefect.find_running_task_runs([run_id, other])) == 3
+    assert len(stage.prefect.find_task_runs_left([run_id, other])[0]) == 3
     assert stage.controls.take_slot(tag, found[0])
     assert not stage.controls.take_slot(tag, found[1])
     for _ in range(2):  # once more is no harm
         stage.prefect.crash_task_run(found[0], "its container is gone")
     assert stage.controls.take_slot(tag, found[1])
-    assert stage.prefect.find_running_task_runs([run_id]) == (found[1],)
+    assert stage.prefect.find_task_runs_left([run_id]) == ((found[1],), True)
     now = datetime.now(UTC)
     task_runs = stage.prefect.read_task_runs(run_id, now - timedelta(hours=1), now)
     [crashed] = [each for each in task_runs if each.state is CRASHED]
     assert crashed.ended_at
+
+
+def test_a_task_run_stands_for_each_live_subflow_from_its_creation_on(stage: Stage) -> None:
+    parent = a_parent(stage)
+    stage.controls.run_task(parent)
+    assert stage.prefect.find_task_runs_left([parent])[1] is False
+    child = stage.controls.create_run(deployed=False, parent_run_id=parent)
+    assert stage.prefect.find_task_runs_left([parent])[1] is True  # PENDING
+    stage.controls.engine_starts(child, retries=1)
+    assert stage.prefect.find_task_runs_left([parent])[1] is True
+    assert stage.controls.engine_fails(child).type is SCHEDULED
+    assert stage.prefect.find_task_runs_left([parent])[1] is True
+    stage.controls.engine_starts(child)
+    stage.controls.engine_finishes(child)
+    assert stage.prefect.find_task_runs_left([parent])[1] is False
 
 
 def a_parent(stage: Stage) -> UUID:

@@ -202,6 +202,8 @@ def is_taken(prefect: InMemoryPrefect, run_id: UUID) -> None:
     prefect.move(run_id, ProposedState(StateType.PENDING, "Pending"))
 
 
+OF_A_WARNING = ("read_history", "read_run", "write_log", "emit_events", "read_deployment_name")
+
 OTHERS: dict[str, Callable[[InMemoryPrefect, UUID], object]] = {
     "completes": InMemoryPrefect.engine_finishes,
     "fails": InMemoryPrefect.engine_fails,
@@ -455,6 +457,25 @@ def test_a_warning_that_comes_after_the_exit_annotates_the_rerun() -> None:
         universe.deliver(event)
     assert universe.prefect.is_due(run.id)
     assert "rerun on FARGATE_SPOT" in universe.prefect.logs_of(run.id)[-1][1]
+
+
+def test_a_repeated_event_asks_for_one_read_at_most_and_repairs_what_undid_the_rerun() -> None:
+    universe = Universe()
+    run, task = universe.running()
+    universe.passes(60)
+
+    def asks(event: dict[str, Any]) -> list[str]:
+        universe.deliver(event)
+        return [call for call in universe.calls if call.startswith("prefect.")]
+
+    assert asks(universe.warning(task)) == [f"prefect.{name}" for name in OF_A_WARNING]
+    assert asks(universe.warning(task, "STOPPING")) == []
+    _, exited, stopped = universe.exits(task)
+    assert "prefect.write_artifact" in asks(exited)
+    assert asks(stopped) == ["prefect.read_history"]
+    universe.prefect.crash(run.id, "a zombie automation")
+    assert "prefect.propose_state" in asks(stopped)
+    assert universe.prefect.is_due(run.id)
 
 
 def test_a_persons_retry_begins_the_count_of_failed_starts_anew() -> None:

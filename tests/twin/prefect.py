@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from chalicelib.adapters import prefect_bounds as bounds
 from chalicelib.adapters.prefect_answers import read_found, read_run, read_state
+from chalicelib.adapters.prefect_api import LIVE
 from chalicelib.core.model.flow_run import (
     FINAL_STATES,
     CompletedRun,
@@ -188,12 +189,15 @@ class InMemoryPrefect(Hands):
         if not parents:
             return ()
         self._called("find_live_children")
-        live = (StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED)
-        found = [run for run in self._within(parents) if run.state.type in live]
+        found = [run for run in self._within(parents) if run.state.type in LIVE]
         return tuple(read_run(self._answer(run)) for run in found)
 
-    def find_running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
-        self._called("find_running_task_runs")
+    def find_task_runs_left(self, flow_runs: Sequence[UUID]) -> tuple[tuple[UUID, ...], bool]:
+        self._called("find_task_runs_left")
+        has_subflows = any(run.state.type in LIVE for run in self._within(flow_runs))
+        return self._running_task_runs(flow_runs), has_subflows
+
+    def _running_task_runs(self, flow_runs: Sequence[UUID]) -> tuple[UUID, ...]:
         return tuple(
             id_
             for id_, (run_id, place) in self._task_run_places.items()
@@ -419,7 +423,7 @@ class InMemoryPrefect(Hands):
     def take_slot(self, tag: str, task_run_id: UUID) -> bool:
         """What an engine does before a task starts; whether there was a slot."""
         holder = self._slots.get(tag)
-        if holder in self.find_running_task_runs(list(self.task_runs)):
+        if holder in self._running_task_runs(list(self.task_runs)):
             return False
         self._slots[tag] = task_run_id
         return True

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.pricing import with_assumed
-from chalicelib.core.rescue.actions import Annotate, Annotation
+from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact
 from chalicelib.core.rescue.decide import decide
-from tests.make import make_rate, make_run, make_snapshot, make_task
+from tests.make import make_rate, make_run, make_snapshot, make_state, make_task
 
 RATES = {("us-east-1", "x86_64", "FARGATE_SPOT"): make_rate("FARGATE_SPOT", "0.0128", "0.0014")}
 OBSERVING = Policy(mode=Mode.OBSERVE, rates=RATES)
@@ -23,6 +24,11 @@ DRILL = make_task(stop_code="UserInitiated", stopped_reason="prefect-spot drill"
 def annotation(*, tags: tuple[str, ...] = (), **changes: Any) -> Annotation:
     snapshot = make_snapshot(**{"policy": OBSERVING, "run": make_run(tags=tags), **changes})
     return next(a.annotation for a in decide(snapshot).actions if isinstance(a, Annotate))
+
+
+def artifact_of(made: Annotation) -> Artifact:
+    assert made.artifact is not None
+    return made.artifact
 
 
 ON_DEMAND = make_rate("FARGATE", "0.04", "0.004375")
@@ -46,12 +52,12 @@ CONTENTS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("changes", "part"), CONTENTS.values(), ids=CONTENTS)
 def test_the_artifact_shows(changes: dict[str, Any], part: str) -> None:
-    assert part in annotation(**changes).artifact.markdown.replace("\\", "")
+    assert part in artifact_of(annotation(**changes)).markdown.replace("\\", "")
 
 
 def test_the_artifact_and_its_table_begin_with_what_is_in_them() -> None:
     """Prefect's UI shows an empty header as an empty bar."""
-    artifact = annotation().artifact
+    artifact = artifact_of(annotation())
     heading, _, table, rule, *_ = artifact.markdown.splitlines()
     assert artifact.key == "spot-interruption-11111111"
     assert heading == "## Spot interruption 1 of 3"
@@ -61,11 +67,20 @@ def test_the_artifact_and_its_table_begin_with_what_is_in_them() -> None:
 
 @pytest.mark.parametrize("mode", [Mode.RESCUE, Mode.OPT_IN])
 def test_labels_count_interruptions_and_are_never_null(mode: Mode) -> None:
-    warning = make_task(last_status="RUNNING", flow_container_stopped=False)
-    made = annotation(tags=("spot:rerun",), subject=warning, policy=Policy(mode=mode))
+    paused = make_run(state=make_state(StateType.PAUSED), tags=("spot:rerun",))
+    made = annotation(run=paused, policy=Policy(mode=mode))
     assert made.labels == {
         "prefect-spot.interruptions": 1,
         "prefect-spot.capacity": "FARGATE_SPOT",
     }
     assert made.tags == ("spot-interrupted",)
+    assert [event.name for event in made.events] == ["prefect-spot.interrupted"]
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_warning_is_a_log_line_and_an_event_and_the_rest_waits_for_the_exit(mode: Mode) -> None:
+    warning = make_task(last_status="RUNNING", flow_container_stopped=False)
+    made = annotation(tags=("spot:rerun",), subject=warning, policy=Policy(mode=mode))
+    assert (made.artifact, made.labels, made.tags) == (None, None, ())
+    assert "Next: the container gets its stop timeout to exit" in made.log.message
     assert [event.name for event in made.events] == ["prefect-spot.interrupted"]

@@ -26,7 +26,8 @@ def test_the_page_shows_what_is_on_record_and_names_what_is_not(tmp_path: Path) 
     rows = [{"": "a", "s": 1234.5}, {"": "b", "s": 12.34}, {"": "c", "s": 0.01234}]
     rows.append({"": "d", "s": None})
     measured = {**COLD, "figures": {"Times": rows}}
-    found = report.merge({}, "cold", {"cold_vs_bare": 1.2, "peak_rss_mib": 120}, measured)
+    targets = {"cold_vs_bare": 1.2, "peak_rss_mib": 120, "zip_bytes": 1_900_000}
+    found = report.merge({}, "cold", targets, measured)
     report.save(found, tmp_path / "bench.json")
     page = tmp_path / "benchmarks.md"
     page.write_text(f"old figures\n\n{report.BY_HAND}\n\nby hand")
@@ -34,17 +35,18 @@ def test_the_page_shows_what_is_on_record_and_names_what_is_not(tmp_path: Path) 
     written = page.read_text()
     assert "old figures" not in written
     assert written.endswith(f"\n\n{report.BY_HAND}\n\nby hand")
-    assert "Not measured yet: observer, floor, storm, sweep." in written
+    assert "Not measured yet: observer, automation, floor, storm, sweep." in written
+    assert "times as long as that of a bare Chalice function, the zip has 1.90 MB" in written
     assert "| a | 1,234 |\n| b | 12.3 |\n| c | 0.0123 |\n| d | - |" in written
     assert "| cold start ÷ that of a bare Chalice function | 1.3 | 1.2 | kept |" in written
     assert "| peak memory of a Lambda, in MiB | 110 | 120 | MISSED |" in written
-    assert "- *cold*, 2026-11-27 12:00 UTC, in 60 s: memory 24 GiB." in written
+    assert "- memory 24 GiB: *cold*, 2026-11-27 12:00 UTC, in 60 s." in written
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["observers"], "there is no part observers: there are observer, floor"),
+        (["observers"], "there is no part observers: there are observer, automation"),
         (["--against", "."], "--against is for cold alone"),
     ],
 )

@@ -136,10 +136,10 @@ class PrefectEvent:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """Everything that is added to the run. `labels` None, `tags` empty: these stay as they are."""
+    """Everything that is added to the run. What is None, or empty, stays as it is."""
 
     log: LogLine
-    artifact: Artifact
+    artifact: Artifact | None
     events: tuple[PrefectEvent, ...]
     labels: Mapping[str, str | int] | None = field(default=None, hash=False)
     tags: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ ON_DEMAND_EVENT: Final = "prefect-spot.on-demand"
 START_RETRIED_EVENT: Final = "prefect-spot.start-retried"
 WHY_LENGTH: Final = 600
 """Characters of a reason, which may hold those of several guards."""
-_UNTIL_EXIT: Final = "known once the container has exited"
+_UNKNOWN: Final = "not reported by ECS"
 
 
 def annotate(recorded: Snapshot, ruling: Ruling) -> tuple[Annotate, ...]:
@@ -150,18 +150,23 @@ def _annotation(snapshot: Snapshot, interruption: Interruption, words: Words) ->
         INTERRUPTIONS_LABEL: snapshot.record.interrupted,
         CAPACITY_LABEL: interruption.rerun_on or interruption.capacity,
     }
+    log, artifact = _texts(
+        snapshot.run,
+        snapshot.now,
+        f"spot-interruption-{str(run_id)[:8]}",
+        _title(interruption, budget),
+        words,
+        # Prefect's UI renders an artifact's description as Markdown too: no text from outside.
+        heading=_title(replace(interruption, availability_zone=""), budget),
+        table=_table(snapshot, interruption),
+    )
+    events = _events(snapshot, interruption, phase)
+    if phase is Phase.WARNING and not snapshot.has_exited:  # the rest comes with the exit
+        return Annotation(log, None, events)
     return Annotation(
-        *_texts(
-            snapshot.run,
-            snapshot.now,
-            f"spot-interruption-{str(run_id)[:8]}",
-            _title(interruption, budget),
-            words,
-            # Prefect's UI renders an artifact's description as Markdown too: no text from outside.
-            heading=_title(replace(interruption, availability_zone=""), budget),
-            table=_table(snapshot, interruption),
-        ),
-        events=_events(snapshot, interruption, phase),
+        log,
+        artifact,
+        events,
         labels=None if observing else labels,
         tags=() if observing or phase is Phase.RERUN else (INTERRUPTED_TAG,),
     )
@@ -206,8 +211,8 @@ def _table(snapshot: Snapshot, interruption: Interruption) -> str:
         ("Cause", f"{interruption.cause}: {escaped(why)}" if why else interruption.cause),
         ("Task", escaped(interruption.task_arn.rpartition("/")[2])),
         ("Capacity", escaped(interruption.capacity)),
-        ("Availability zone", escaped(interruption.availability_zone) or "not reported by ECS"),
-        ("Time", f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "not reported by ECS"),
+        ("Availability zone", escaped(interruption.availability_zone) or _UNKNOWN),
+        ("Time", f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else _UNKNOWN),
         ("Time lost", time_lost),
         ("Money lost", money_lost),
     ]
@@ -224,11 +229,11 @@ def _lost(snapshot: Snapshot, interruption: Interruption) -> tuple[str, str]:
     """Return the time and the money that the attempt lost, in words."""
     task, start, end = snapshot.task, interruption.billed_from, interruption.exited_at
     if start is None or end is None:
-        return _UNTIL_EXIT, _UNTIL_EXIT
+        return _UNKNOWN, _UNKNOWN
     seconds = seconds_between(start, end)
     time = f"at most {seconds:.0f} s \\(less, where task results were persisted\\)"
     if task is None:
-        return time, _UNTIL_EXIT
+        return time, _UNKNOWN
     rate = snapshot.policy.rates.get((task.region, task.architecture, interruption.capacity))
     if rate is None:
         where = f"{escaped(interruption.capacity)} in {escaped(task.region)}"
