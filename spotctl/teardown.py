@@ -113,7 +113,8 @@ def what_stays(context: Context, *, work_pool: bool) -> list[str]:
     if project.is_rescue_only:
         return stays
     if not work_pool:
-        stays.append(f"the work pool {settings.work_pool}: it has your deployments (--work-pool)")
+        pools = ", ".join(settings.work_pools)
+        stays.append(f"the work pool {pools}: it has your deployments (--work-pool)")
     return [
         *stays,
         "the role AWSServiceRoleForECS: the account's, others may use it",
@@ -286,7 +287,7 @@ def _deployed(context: Context) -> list[dict[str, str]]:
 
 
 def _delete_work_pool(context: Context, _stack: Stack) -> Row:
-    name, own = context.project.settings.work_pool, context.project.stack
+    [name], own = context.project.settings.work_pools, context.project.stack
     try:
         pool = context.prefect.work_pool(name)
         if pool is None:

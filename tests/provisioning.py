@@ -102,7 +102,7 @@ def make_desired(**changes: Any) -> Desired:
         "subnet_ids": (),
         "assign_public_ip": True,
         "use_spot": True,
-        "work_pool": WORK_POOL,
+        "work_pools": (WORK_POOL,),
         "pool_template": POOL_TEMPLATE,
         "functions": tuple(f"{STACK_NAME}-{name}" for name in ("react", "sweep", "provision")),
         "roles_arn": ROLES_ARN,
@@ -160,7 +160,7 @@ def make_observed(**changes: Any) -> Observed:
         "stack": make_stack(),
         "network": NETWORK,
         "credential_arn": PARAMETER_ARN,
-        "work_pool": WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),
+        "work_pools": (WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),),
         "deliveries": (make_delivery(),),
         "concurrency": Concurrency(1_000, 989, CONCURRENCY),
     }

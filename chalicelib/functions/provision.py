@@ -6,6 +6,7 @@ before anything is changed. A scheduled call raises its problems, for the functi
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from chalicelib.core.ports import Log
@@ -14,7 +15,7 @@ from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.images import worker_flaw
 from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
-from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
+from chalicelib.core.provision.pool_template import Template, WorkPool, wrong_type
 from chalicelib.errors import (
     ConcurrencyError,
     ConcurrentUpdateError,
@@ -155,11 +156,17 @@ def _observe(context: ProvisionContext) -> Observed:
     is_readable = credential is None or arn is not None
     asks = desired.is_full and is_readable
     version = read(context.work_pools.server_version) if asks else ""
-    pool = read(lambda: _work_pool(context)) if is_readable and version is not None else None
+    names = desired.work_pools if is_readable and version is not None else ()
+    pools = []
+    for name in names:
+        before = len(problems)
+        pools.append(read(partial(_work_pool, context, name)))
+        if any(problem.name != "WorkPool" for problem in problems[before:]):
+            break  # Prefect would say of the others what it said of this
     if version and (flaw := worker_flaw(desired.parameters["WorkerImage"], version)):
         problems.append(Problem("WorkerNewerThanServer", *flaw))
     return Observed(
-        stack, network, arn or "", pool, deliveries, has_role, retentions, tuple(problems),
+        stack, network, arn or "", tuple(filter(None, pools)), deliveries, has_role, retentions, tuple(problems),
         concurrency, tuple(warnings),
     )  # fmt: skip
 
@@ -168,20 +175,17 @@ def _problem(error: PrefectSpotError) -> Problem:
     return Problem(type(error).__name__.removesuffix("Error"), error.what, error.next_step)
 
 
-def _work_pool(context: ProvisionContext) -> WorkPool | None:
+def _work_pool(context: ProvisionContext, name: str) -> WorkPool | None:
     """Read the pool, and so learn whether Prefect can be reached at all."""
-    desired = context.desired
-    pool = context.work_pools.read(desired.work_pool)
-    if pool is None and not desired.is_full:
+    is_full = context.desired.is_full
+    pool = context.work_pools.read(name)
+    if pool is None and not is_full:
         raise WorkPoolError(
-            f"work pool {desired.work_pool!r} is not known to Prefect",
+            f"work pool {name!r} is not known to Prefect",
             next_step="create it, or set WORK_POOL to the pool of your worker",
         )
-    if pool is not None and pool.type != POOL_TYPE:
-        raise WorkPoolError(
-            f"work pool {pool.name!r} is of type {pool.type}, not {POOL_TYPE}",
-            next_step=f"create an {POOL_TYPE} pool, or set WORK_POOL",
-        )
+    if pool is not None and (reason := wrong_type(pool.type, is_full=is_full)):
+        raise WorkPoolError(f"work pool {name!r} {reason[0]}", next_step=reason[1])
     return pool
 
 

@@ -110,6 +110,7 @@ class _Handling:
     rejection: str = ""
     decided: Decision = UNDECIDED
     deployment_id: UUID | None = None
+    work_pool: str = ""
     facts: PolicyFacts | Missing | None = None
 
     @property
@@ -123,7 +124,7 @@ class _Handling:
         if found is None:
             return None
         run, history = found
-        self.deployment_id = run.deployment_id
+        self.deployment_id, self.work_pool = run.deployment_id, self.context.pool_of(run)
         if self.newer_task is None and self.swept is not None:
             self.newer_task = run.state.id != self.swept
         elif self.newer_task is None and isinstance(subject, Task):
@@ -156,8 +157,7 @@ class _Handling:
         if run.deployment_id is not None:
             calls[0] = partial(prefect.read_deployment, run.deployment_id)
         if snapshot.record.next_capacity == FARGATE:
-            pool = run.work_pool_name or self.context.work_pool
-            calls[1] = partial(prefect.read_pool_defaults, pool)
+            calls[1] = partial(prefect.read_pool_defaults, self.context.pool_of(run))
         if any(state.type is StateType.RUNNING for state in snapshot.history):
             calls[2] = partial(left_alive, self.context, run.id)
         deployment, defaults, (subflows, task_runs) = self.context.gather(calls)
@@ -313,7 +313,7 @@ def _measure(context: Context, handling: _Handling, before: RunRecord, decision:
     with suppress(errors.PrefectSpotError):
         if values and handling.deployment_id is not None:
             deployment = context.prefect.read_deployment_name(handling.deployment_id)
-    context.measure(Measured(deployment, values))
+    context.measure(Measured(deployment, values, work_pool=handling.work_pool))
 
 
 def _awaiting_retry(message: str, transition_id: UUID, at: datetime) -> ProposedState:

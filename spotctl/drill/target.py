@@ -97,15 +97,16 @@ def read_deployment(context: Context, name: str) -> Deployment:
 
     Raises RefusedError: there is none, or it is of another work pool. Also PrefectSpotError.
     """
-    deployment, pool = context.prefect.deployment(name), context.project.settings.work_pool
+    deployment, pools = context.prefect.deployment(name), context.project.settings.work_pools
     if deployment is None:
         raise RefusedError(
             f"Prefect does not know the deployment {name!r}",
             next_step="pass FLOW/DEPLOYMENT, as prefect deployment ls shows it",
         )
-    if deployment.work_pool != pool:
+    if deployment.work_pool not in pools:
         raise RefusedError(
-            f"deployment {deployment.name} is of work pool {deployment.work_pool}, not of {pool}",
+            f"deployment {deployment.name} is of work pool {deployment.work_pool}, not of"
+            f" {' or '.join(pools)}",
             next_step="name a deployment of that work pool, or correct WORK_POOL",
         )
     return deployment
@@ -114,10 +115,11 @@ def read_deployment(context: Context, name: str) -> Deployment:
 def save_smoke_test(context: Context) -> Deployment:
     """Create or replace the smoke-test deployment in the stage's work pool, on Spot; return it.
 
+    Of several pools, in the first.
     It stays in Prefect, so that its runs can be read there. Raises RefusedError: the work pool does
     not exist. Also PrefectSpotError.
     """
-    pool = context.project.settings.work_pool
+    pool = context.project.settings.work_pools[0]
     if context.prefect.work_pool(pool) is None:
         raise RefusedError(f"Prefect does not know the work pool {pool}", next_step=DEPLOY)
     # One command without a shell: encoded, the text needs no quotes.

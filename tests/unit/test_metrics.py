@@ -29,7 +29,7 @@ __all__ = ["scene"]  # the fixture
 
 BY_POOL = ("Stage", "WorkPool")
 BY_DEPLOYMENT = ("Stage", "WorkPool", "Deployment")
-METRICS = EmfMetrics("dev", "fargate-spot-dev", by_deployment=True)
+METRICS = EmfMetrics("dev", ("fargate-spot-dev",), by_deployment=True)
 ALL = {metric: Decimal("0.00000001") for metric in Metric}
 
 
@@ -98,7 +98,7 @@ def test_whatever_a_deployment_is_called_it_is_one_value_of_one_dimension(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    EmfMetrics(name, name, by_deployment=True).measure(Measured(name, ALL))
+    EmfMetrics(name, (name,), by_deployment=True).measure(Measured(name, ALL))
     output = capsys.readouterr().out
     assert output.count("\n") == 1
     data = data_of(output)

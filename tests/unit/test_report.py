@@ -321,7 +321,7 @@ def test_forty_deployments_in_thirty_days_are_reported_in_three_seconds() -> Non
     days = days_between(TODAY - timedelta(days=DAYS - 1), TODAY)
     names = [f"etl/{number:02d}" for number in range(DEPLOYMENTS)]
     sums = [daily(Deployment(name, name), day) for day in days for name in names]
-    bills = InMemoryBills(sums={(each.day, each.deployment.key): each for each in sums})
+    bills = InMemoryBills(sums={(each.day, each.deployment.key, ""): each for each in sums})
 
     began = time.process_time()  # all of it is in this process, which others may hold up
     made = report_of(bills.read_sums(days), days[0], days[-1])

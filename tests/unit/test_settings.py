@@ -35,7 +35,7 @@ def test_an_empty_setting_is_one_that_is_not_set() -> None:
 
 def test_the_names_are_made_of_the_stage_where_they_are_not_set() -> None:
     settings = read(STAGE="prod", WORK_POOL="etl")
-    assert (settings.stack_name, settings.work_pool) == ("prefect-spot-prod", "etl")
+    assert (settings.stack_name, settings.work_pools) == ("prefect-spot-prod", ("etl",))
     assert settings.ecs_clusters == ("prefect-spot-prod",)
 
 

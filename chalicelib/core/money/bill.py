@@ -41,10 +41,14 @@ _REDONE: Final = (Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.FAILED_START)
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What a bill is for: a deployment's id, or a key above; `name`, if known: flow/deployment."""
+    """What a bill is for: a deployment's id, or a key above; `name`, if known: flow/deployment.
+
+    `work_pool`: whose run it was. Earlier releases billed without one: a stage had only one pool.
+    """
 
     key: str
     name: str = ""
+    work_pool: str = ""
 
     @property
     def title(self) -> str:

@@ -1,4 +1,4 @@
-"""The daily sums, one per day and deployment, and the report made of them.
+"""The daily sums, one per day, deployment and work pool, and the report made of them.
 
 The sums are whole numbers, in units of 1e-8 USD and of microseconds, so that adding is exact in any
 order, wherever it is done: DynamoDB adds to what is there. `spotctl report` shows the report, and
@@ -7,7 +7,7 @@ order, wherever it is done: DynamoDB adds to what is there. `spotctl report` sho
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from operator import add
@@ -44,7 +44,7 @@ COUNT_COLUMNS: Final = (
     "failed_starts",
     "assumed_bills",
 )
-COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
+COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS, "work_pool")
 """Of a row, in this order, in JSON and CSV alike.
 
 `would_...` is of observe mode, `..._moves` of the guards, `assumed_bills` of an assumed Spot rate.
@@ -124,12 +124,18 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class DailySum:
-    """One deployment's day (UTC, by the end of the task); `rates`: lines, from `str(Rate)`."""
+    """A deployment's day (UTC, by the end of the task) in a pool; `rates`: lines of `str(Rate)`."""
 
     day: date
     deployment: Deployment
     counts: Counts
     rates: frozenset[str] = field(default_factory=frozenset)
+
+
+def by_day_and_name(daily: DailySum) -> tuple[object, ...]:
+    """Return what sums are sorted by."""
+    of = daily.deployment
+    return daily.day, of.title, of.key, of.work_pool
 
 
 def sum_of(
@@ -165,7 +171,8 @@ def sum_of(
         failed_starts=int(bill.cause is Cause.FAILED_START),
         assumed_bills=int(bill.is_assumed),
     )
-    deployment = DRILLS if bill.is_drill else bill.deployment
+    pool = bill.deployment.work_pool
+    deployment = replace(DRILLS, work_pool=pool) if bill.is_drill else bill.deployment
     return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
 
 
@@ -194,18 +201,23 @@ class TableArtifact:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One deployment on one day; `day` is None for all days, `deployment` "all" for all of them."""
+    """One deployment on one day; `day` is None for all days, `deployment` "all" for all of them.
+
+    `work_pool`: empty for all of them.
+    """
 
     day: date | None
     deployment: str
     counts: Counts
+    work_pool: str = ""
 
     def as_mapping(self) -> Mapping[str, object]:
         """Plain values by column; USD and hours are Decimals, hours rounded to 1e-6."""
         values = self.counts.figures(COUNT_COLUMNS)
         hours = {n: v.quantize(_MICRO) for n, v in values.items() if n.endswith("hours")}
         day = self.day.isoformat() if self.day else ""
-        return {"day": day, "deployment": self.deployment, **values, **hours}
+        plain = {"day": day, "deployment": self.deployment, **values, **hours}
+        return {**plain, "work_pool": self.work_pool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +228,7 @@ class Report:
     until: date
     rows: tuple[Row, ...]
     deployments: tuple[Row, ...]
+    work_pools: tuple[Row, ...]
     total: Row
     drills: Row
     rates: tuple[Rate, ...]
@@ -246,14 +259,23 @@ def days_between(since: date, until: date) -> tuple[date, ...]:
     return tuple(since + timedelta(days=n) for n in range((until - since).days + 1))
 
 
-def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
-    """Return the days' report; a warning names rates read more than 90 days before `until`."""
+def report_of(
+    sums: Iterable[DailySum], since: date, until: date, pools: Sequence[str] = ()
+) -> Report:
+    """Return the days' report; a warning names rates read more than 90 days before `until`.
+
+    `pools`: the stage's. What was summed without one, as by earlier releases, is the first's.
+    """
     all_sums = list(sums)
     work = [s for s in all_sums if s.deployment.key != DRILLS.key]
     drills = sum((s.counts for s in all_sums if s.deployment.key == DRILLS.key), Counts())
-    names, of_key = _names(work), defaultdict[str, Counts](Counts)
+    names, first = _names(work), pools[0] if pools else ""
+    by_day, by_key, by_pool = (defaultdict[Any, Counts](Counts) for _ in range(3))
     for daily in work:
-        of_key[daily.deployment.key] += daily.counts
+        key, pool = daily.deployment.key, daily.deployment.work_pool or first
+        by_day[daily.day, key, pool] += daily.counts
+        by_key[key, pool] += daily.counts
+        by_pool[pool] += daily.counts
     rates = tuple(read_rate(line) for line in sorted({r for s in all_sums for r in s.rates}))
     whole = total(work)
     assumed = whole.assumed_bills + drills.assumed_bills
@@ -264,12 +286,13 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
         f"{assumed} bills have an assumed Spot rate; figures made with it bear a {ASSUMED_MARK}:"
         " `make prices` reads the published rates, RATES states your own": assumed,
     }
-    keys = sorted(names, key=lambda key: (names[key], key))
+    keys = sorted(by_key, key=lambda each: (names[each[0]], *each))
     return Report(
         since=since,
         until=until,
-        rows=tuple(Row(s.day, names[s.deployment.key], s.counts) for s in work),
-        deployments=tuple(Row(None, names[key], of_key[key]) for key in keys),
+        rows=tuple(Row(day, names[key], by_day[day, key, pool], pool) for day, key, pool in by_day),
+        deployments=tuple(Row(None, names[key], by_key[key, pool], pool) for key, pool in keys),
+        work_pools=tuple(Row(None, "all", by_pool[pool], pool) for pool in sorted(by_pool)),
         total=Row(None, "all", whole),
         drills=Row(None, DRILLS.title, drills),
         rates=rates,
@@ -302,7 +325,9 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     shown = {title: figures[name] for title, name in columns.items()}
     usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
-    return {"deployment": table_cell(row.deployment), **shown, **usd_figures, "hours": hours}
+    pool = {"work pool": table_cell(row.work_pool)} if len(report.work_pools) > 1 else {}
+    plain = {"deployment": table_cell(row.deployment), **pool}
+    return {**plain, **shown, **usd_figures, "hours": hours}
 
 
 def marked(counts: Counts, amount: Decimal) -> str:
