@@ -127,7 +127,7 @@ class Settings:
         "fargate-spot-<stage>",
         forms.POOL_NAMES,
         "the pool whose runs are ours; in rescue-only several too, each of type `ecs` or"
-        " [`ecs:push`](provisioning.md#rescue-only)",
+        " [`ecs:push`](getting-started.md#push-pools-and-several-pools)",
         name="WORK_POOL",
         parameter="WorkPool",
     )

@@ -162,6 +162,7 @@ def report(
     chart: Annotated[
         Path | None, typer.Option(metavar="FILE", help="draw it too, as FILE.png and FILE.svg")
     ] = None,
+    pool: Annotated[str, typer.Option(metavar="NAME", help="of this work pool alone")] = "",
     project_dir: FolderOption = HERE,
     as_json: JsonOption = None,
 ) -> None:
@@ -170,7 +171,8 @@ def report(
         raise RefusedError("--csv excludes --json and --table", next_step="pass one of them")
     context, output = open_stage(stage, project_dir, as_json)
     dynamodb, today = context.aws.client("dynamodb"), context.now().date()
-    savings = read_report(dynamodb, context.project.stack, since, today)
+    pools = context.project.settings.work_pools
+    savings = read_report(dynamodb, context.project.stack, since, today, pools, pool)
     if in_csv:
         output.text(as_csv(savings))
     else:

@@ -3,8 +3,11 @@
 The stack's template is the smallest that has all the kinds of things the real one has.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
+
+from prefect_aws.workers import ECSWorker
 
 import infra
 from chalicelib.core.provision.concurrency import Concurrency
@@ -152,6 +155,22 @@ def make_delivery(function: str = f"{STACK_NAME}-react", **changes: Any) -> Deli
         else InvokeConfig(QUEUE_ARN),
     }
     return Delivery(**{**ordinary, **changes})
+
+
+def push_template() -> dict[str, Any]:
+    """The base job template of a push pool, as its users show it (Prefect#18877, #13030).
+
+    It is an ecs pool's, which asks for AWS credentials, and lacks what only a worker does, and at
+    first a capacity provider strategy.
+    """
+    template = copy.deepcopy(ECSWorker.get_default_base_job_template())
+    configuration, variables = template["job_configuration"], template["variables"]
+    for name in ("stream_output", "task_watch_poll_interval", "capacity_provider_strategy"):
+        configuration.pop(name, None)
+        variables["properties"].pop(name, None)
+    configuration["task_run_request"].pop("capacityProviderStrategy", None)
+    variables["required"] = ["aws_credentials"]
+    return template
 
 
 def make_observed(**changes: Any) -> Observed:

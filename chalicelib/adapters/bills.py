@@ -254,8 +254,6 @@ def _bill(item: Mapping[str, Any]) -> Bill:
         Bill,
         item,
         task_arn=item["pk"].removeprefix(key("bill", "")),
-        deployment=Deployment(
-            item["deployment_id"], item["deployment"], item.get("work_pool", "")
-        ),
+        deployment=Deployment(item["deployment_id"], item["deployment"], item.get("work_pool", "")),
         amounts=read(Amounts, item) if "cost_usd" in item else None,
     )

@@ -157,17 +157,17 @@ def _observe(context: ProvisionContext) -> Observed:
     asks = desired.is_full and is_readable
     version = read(context.work_pools.server_version) if asks else ""
     names = desired.work_pools if is_readable and version is not None else ()
-    pools = []
+    pools: list[WorkPool] = []
     for name in names:
         before = len(problems)
-        pools.append(read(partial(_work_pool, context, name)))
+        pools += filter(None, [read(partial(_work_pool, context, name))])
         if any(problem.name != "WorkPool" for problem in problems[before:]):
             break  # Prefect would say of the others what it said of this
     if version and (flaw := worker_flaw(desired.parameters["WorkerImage"], version)):
         problems.append(Problem("WorkerNewerThanServer", *flaw))
     return Observed(
-        stack, network, arn or "", tuple(filter(None, pools)), deliveries, has_role, retentions, tuple(problems),
-        concurrency, tuple(warnings),
+        stack, network, arn or "", tuple(pools), deliveries, has_role, retentions,
+        tuple(problems), concurrency, tuple(warnings),
     )  # fmt: skip
 
 

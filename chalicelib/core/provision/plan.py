@@ -55,8 +55,9 @@ class Desired:
     """What is desired: the user's settings, and the templates that are shipped.
 
     `is_full`: cluster, worker and work pool, then the only one, are ours to provide. `parameters`
-    are the stack's, VPC and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are looked up.
-    `functions`: ours, by their names in Lambda, whose logs are kept for `log_retention_days`.
+    are the stack's, VPC and subnets as they are set. `vpc_id`, `subnet_ids`: empty where they are
+    looked up. `functions`: ours, by their names in Lambda, whose logs are kept for
+    `log_retention_days`.
     `ends_runs`: as of the stage's `Mode`. `roles_arn`: that of a role, up to its name.
     `concurrency`: what to reserve for which of them.
     """

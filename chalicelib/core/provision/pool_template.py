@@ -14,9 +14,8 @@ from typing import Any, Final
 
 POOL_TYPE: Final = "ecs"
 PUSH_TYPE: Final = "ecs:push"
-"""Of a pool without a worker: Prefect Cloud starts its tasks. Its template is that of `ecs`, without
-what only a worker does: `launch_type` stands there too, so its runs are moved by the same variable.
-"""
+"""Of a pool without a worker: Prefect Cloud starts its tasks. Its template is that of `ecs`, less
+what only a worker does. `launch_type` is there too: its runs are moved by the same variable."""
 
 Template = Mapping[str, Any]
 Values = Mapping[str, str | Sequence[str]]
