@@ -170,6 +170,7 @@ def push_template() -> dict[str, Any]:
         variables["properties"].pop(name, None)
     configuration["task_run_request"].pop("capacityProviderStrategy", None)
     variables["required"] = ["aws_credentials"]
+    variables["properties"]["aws_credentials"]["default"] = {"region_name": REGION}
     return template
 
 
