@@ -82,8 +82,9 @@ def read_report(
         what = f"--pool {pool!r} is none of the stage's work pools: {', '.join(pools)}"
         raise RefusedError(what, next_step="correct --pool")
     sums = BillTable(client, table).read_sums(days)
-    chosen = [s for s in sums if pool in ("", s.deployment.work_pool or pools[0])]
-    return report_of(chosen, days[0], days[-1], pools)
+    if pool:
+        sums = tuple(s for s in sums if pool == (s.deployment.work_pool or pools[0]))
+    return report_of(sums, days[0], days[-1], pools)
 
 
 def as_mapping(report: Report, advice: Sequence[Recommendation] = ()) -> dict[str, Any]:

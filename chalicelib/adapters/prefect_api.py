@@ -105,9 +105,9 @@ class PrefectRest:
         """Return the runs of a query, in its order, those that cannot be read in their places.
 
         Prefect answers for an unknown work pool as for one without runs: so an empty first page
-        costs another request, and PrefectRejectedError is raised where no pool is known. Runs with the same
-        expected start come in any order, another one on each page: on PostgreSQL `offset` then
-        skips some and shows others twice. The order by id is safe.
+        costs another request, and PrefectRejectedError is raised where no pool is known. Runs with
+        the same expected start come in any order, another one on each page: on PostgreSQL `offset`
+        then skips some and shows others twice. The order by id is safe.
         """
         found = self._find("/flow_runs/filter", query)
         may_be_unknown = not found and query.offset == 0 and not query.known_pool
