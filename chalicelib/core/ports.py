@@ -31,7 +31,8 @@ from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
     from chalicelib.core.metrics import Measured
     from chalicelib.core.money.bill import Bill
-    from chalicelib.core.money.report import DailySum, TableArtifact
+    from chalicelib.core.money.report import DailySum
+    from chalicelib.core.money.savings import TableArtifact
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,8 @@ from chalicelib.core.model.policy import other_pool
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.core.model.text import kept, one_line
 from chalicelib.core.money import bill as billing
-from chalicelib.core.money.report import (
-    TableArtifact,
-    days_between,
-    marked,
-    report_of,
-    savings_table,
-    sum_of,
-)
+from chalicelib.core.money.report import days_between, marked, report_of, sum_of
+from chalicelib.core.money.savings import TableArtifact, savings_table
 from chalicelib.core.ports import Context, Undescribed
 from chalicelib.core.rescue.orphans import MOST_NOTED
 from chalicelib.errors import PASSING, PrefectSpotError, concerns_all

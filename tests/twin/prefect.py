@@ -27,7 +27,7 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.sweeping import UnreadRun
-from chalicelib.core.money.report import TableArtifact
+from chalicelib.core.money.savings import TableArtifact
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError, PrefectUnreadableError

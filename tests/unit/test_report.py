@@ -27,8 +27,8 @@ from chalicelib.core.money.report import (
     days_between,
     in_usd,
     report_of,
-    savings_table,
 )
+from chalicelib.core.money.savings import savings_table
 from spotctl.chart import draw
 from spotctl.errors import RefusedError
 from spotctl.output import Output, as_json, clean

@@ -41,10 +41,7 @@ _REDONE: Final = (Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.FAILED_START)
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What a bill is for: a deployment's id, or a key above; `name`, if known: flow/deployment.
-
-    `work_pool`: whose run it was. Earlier releases billed without one: a stage had only one pool.
-    """
+    """A deployment's id or a key above; its name, if known: flow/deployment; the run's work pool."""
 
     key: str
     name: str = ""
