@@ -41,7 +41,7 @@ _REDONE: Final = (Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.FAILED_START)
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment's id or a key above; its name, if known: flow/deployment; the run's work pool."""
+    """A deployment's id or a key above; its name, if known: flow/deployment; the run's pool."""
 
     key: str
     name: str = ""
