@@ -80,10 +80,13 @@ def matching(pattern: str, accepted: str, *, is_secret: bool = False) -> Form:
 
 
 def all_matching(pattern: str, accepted: str, most: int = 999) -> Form:
-    """Accept texts that each match all of the pattern, comma-separated, or an empty one."""
+    """Accept texts that each match all of the pattern, comma-separated, or an empty one.
+
+    Spaces around a text, empty ones and repeated ones are ignored.
+    """
 
     def read(text: str) -> tuple[str, ...]:
-        parts = tuple(part.strip() for part in text.split(",") if part.strip())
+        parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
         match = len(parts) <= most and all(re.fullmatch(pattern, part) for part in parts)
         return _checked(match and (parts or not text), parts)
 
@@ -134,10 +137,10 @@ CERTIFICATE_PARAMETER: Final = replace(
 CLUSTERS: Final = all_matching(
     r"\S.*", "the name of one cluster; where PROVISION is rescue-only, names or ARNs"
 )
-POOL_NAME: Final = matching(
+POOL_NAMES: Final = all_matching(
     _PREFECT_NAME,
-    "up to 210 letters, digits, - and _ that do not begin with prefect; in rescue-only a name"
-    " without , ' \" \\ / % & < >",
+    "one name, of up to 210 letters, digits, - and _ that do not begin with prefect; in rescue-only"
+    " one or several, without ' \" \\ / % & < >",
 )
 # The worker's task definitions are called prefect_POOL_ID, in 255 such characters (ECS).
 OWN_POOL: Final = re.compile(r"(?!(?i:prefect))[A-Za-z0-9_-]{1,210}")

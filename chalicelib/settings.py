@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from chalicelib import setting_forms as forms
-from chalicelib.core.model.policy import Mode, Notify, Policy, SpotRetries
+from chalicelib.core.model.policy import Mode, Notify, Policy, SpotRetries, pool_of_stage
 from chalicelib.core.model.pricing import ARCHITECTURES, Rates
 from chalicelib.errors import SettingError
 
@@ -139,8 +139,13 @@ class Settings:
         "ClusterName",
         name="ECS_CLUSTER",
     )
-    work_pool: str = _row(
-        "fargate-spot-<stage>", forms.POOL_NAME, "the pool whose runs `sweep` repairs"
+    work_pools: tuple[str, ...] = _row(
+        "fargate-spot-<stage>",
+        forms.POOL_NAMES,
+        "the pool whose runs are ours; in rescue-only several too, each of type `ecs` or"
+        " [`ecs:push`](getting-started.md#push-pools-and-several-pools)",
+        name="WORK_POOL",
+        parameter="WorkPool",
     )
     provision: Provision = _row(
         "full",
@@ -315,8 +320,8 @@ def _check_together(settings: Settings) -> None:
         raise _wrong(ROWS["spot_weight"], "0", "a number above 0, unless FARGATE_WEIGHT is above 0")
     if not settings.is_full:
         return
-    if not forms.OWN_POOL.fullmatch(settings.work_pool):
-        raise _wrong(ROWS["work_pool"], settings.work_pool)
+    if not forms.OWN_POOL.fullmatch(pools := ",".join(settings.work_pools)):
+        raise _wrong(ROWS["work_pools"], pools)
     clusters = ",".join(settings.ecs_clusters)
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", clusters):
         raise _wrong(ROWS["ecs_clusters"], clusters)
@@ -344,6 +349,7 @@ def stack_parameters(settings: Settings) -> dict[str, str]:
         values[ROWS[name.lower()].parameter or ""] = settings.secrets.get(name, "").removeprefix(
             "/"
         )
+    values["WorkPool"] = pool_of_stage(settings.work_pools)
     values["AssignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
     values["EndsRuns"] = forms.text_of(settings.mode.ends_runs or not settings.is_full)
     return values
@@ -362,5 +368,5 @@ def policy_of(settings: Settings, rates: Rates) -> Policy:
         rerun_delay_seconds=settings.rerun_delay_seconds,
         start_retries=settings.start_retries,
         rates=rates,
-        work_pools=(settings.work_pool,),
+        work_pools=settings.work_pools,
     )

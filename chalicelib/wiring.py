@@ -166,14 +166,14 @@ def context_of(
         clusters=chosen.ecs_clusters,
         account=arn[4],
         region=arn[3],
-        work_pool=chosen.work_pool,
+        work_pools=chosen.work_pools,
         grace=timedelta(seconds=chosen.sweep_grace_seconds),
         pending_grace=timedelta(seconds=chosen.pending_grace_seconds),
         seconds_left=seconds_left,
         pause=pause,
         gather=_gather,
         measure=EmfMetrics(
-            chosen.stage, chosen.work_pool, by_deployment=chosen.deployment_metrics
+            chosen.stage, chosen.work_pools, by_deployment=chosen.deployment_metrics
         ).measure,
         paused=lambda: _pause_at(int(time.time() // PAUSE_KEPT_SECONDS)),
         notify=lambda notification: _notices(tuple(arn[:5])).publish(notification),
@@ -202,7 +202,7 @@ def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
             subnet_ids=chosen.subnet_ids,
             assign_public_ip=chosen.assign_public_ip,
             use_spot=chosen.use_spot,
-            work_pool=chosen.work_pool,
+            work_pools=chosen.work_pools,
             pool_template=infra.load("base-job-template.json"),
             functions=(names := function_names(chosen.stage)),
             ends_runs=chosen.mode.ends_runs,

@@ -176,6 +176,9 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="also write a chart, to FILE.png and FILE.svg"),
     ] = None,
+    pool: Annotated[
+        str, typer.Option(metavar="NAME", help="of this work pool only", show_default=False)
+    ] = "",
 ) -> None:
     """Show per deployment what Spot saved, what reruns cost, the net saving, and what to set.
 
@@ -183,7 +186,8 @@ def report(
     """
     context, output = at.open()
     dynamodb, today = context.aws.client("dynamodb"), context.now().date()
-    savings = read_report(dynamodb, context.project.stack, since, today)
+    pools = context.project.settings.work_pools
+    savings = read_report(dynamodb, context.project.stack, since, today, pools, pool)
     advice = recommend(savings, context.project.settings.spot_retries)
     output.result(
         as_mapping(savings, advice), lambda: as_table(savings, advice), lambda: as_csv(savings)

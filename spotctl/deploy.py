@@ -145,7 +145,7 @@ def _wait_for_worker(context: Context, worker: _Worker) -> None:
     """Wait two minutes at most for the worker's first heartbeat; the status then shows the rest."""
     for number in range(MOST_WAITS_FOR_WORKER):
         try:
-            workers = context.prefect.workers(context.project.settings.work_pool)
+            workers = context.prefect.workers(*context.project.settings.work_pools)
         except PrefectSpotError:
             return  # the status shows that, too
         if any(worker.is_online for worker in workers):

@@ -81,7 +81,7 @@ def _provision(context: Context) -> list[Row]:
     part = "provision"
     if found is None:
         project = context.project
-        pool = "" if project.is_rescue_only else f"the work pool {project.settings.work_pool}, "
+        pool = "" if project.is_rescue_only else f"the work pool {project.settings.work_pools[0]}, "
         return [ok(part, f"would then create {pool}the stack {project.stack} and what is in it")]
     step = "do what it says, then run spotctl plan again"
     steps = f"would, with the settings of the last deploy, {', '.join(found.steps)}"

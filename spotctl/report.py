@@ -59,13 +59,27 @@ def days_since(since: str, today: date, most_days: int = MOST_DAYS) -> tuple[dat
     return days_between(first, today)
 
 
-def read_report(client: "DynamoDBClient", table: str, since: str, today: date) -> Report:
+def read_report(
+    client: "DynamoDBClient",
+    table: str,
+    since: str,
+    today: date,
+    pools: Sequence[str] = (),
+    pool: str = "",
+) -> Report:
     """Read the daily sums of a period, up to today (UTC), from the stack's table.
 
-    Raises RefusedError: `since` is not a period. Also botocore's errors and ThrottledError.
+    `pools`: the stage's; `pool`: of that one alone. Raises RefusedError: `since` is not a period,
+    or `pool` not of the stage. Also botocore's errors and ThrottledError.
     """
     days = days_since(since, today)
-    return report_of(BillTable(client, table).read_sums(days), days[0], days[-1])
+    if pool and pool not in pools:
+        what = f"--pool {pool!r} is none of the stage's work pools: {', '.join(pools)}"
+        raise RefusedError(what, next_step="correct --pool")
+    sums = BillTable(client, table).read_sums(days)
+    if pool:
+        sums = tuple(s for s in sums if pool == (s.deployment.work_pool or pools[0]))
+    return report_of(sums, days[0], days[-1], pools)
 
 
 def as_mapping(report: Report, advice: Sequence[Recommendation] = ()) -> dict[str, Any]:
@@ -75,6 +89,7 @@ def as_mapping(report: Report, advice: Sequence[Recommendation] = ()) -> dict[st
         "until": report.until,
         "rows": [row.as_mapping() for row in report.rows],
         "deployments": [_with_rate(row) for row in report.deployments],
+        "work_pools": [_with_rate(row) for row in report.work_pools],
         "total": _with_rate(report.total),
         "drills": report.drills.as_mapping(),
         "rates": report.rates,
@@ -96,7 +111,8 @@ def as_csv(report: Report) -> str:
             name: f"{value:f}" if isinstance(value, Decimal) else value
             for name, value in row.as_mapping().items()
         }
-        lines.append({**plain, "deployment": no_formula(row.deployment)})
+        names = {"deployment": row.deployment, "work_pool": row.work_pool}
+        lines.append({**plain, **{name: no_formula(text) for name, text in names.items()}})
     return csv_of(COLUMNS, lines)
 
 
@@ -109,22 +125,23 @@ def as_table(report: Report, advice: Sequence[Recommendation] = ()) -> str:
     parts = []
     if report.rows:
         parts += [f"Spot savings by deployment and day, {period}", *_grid(report, report.rows), ""]
-    whole = (*report.deployments, report.total)
-    parts += [f"Spot savings by deployment, {period}", *_grid(report, whole), "", *_lines(report)]
+    parts += [f"Spot savings by deployment, {period}", *_grid(report, report.whole), ""]
+    parts += _lines(report)
     parts += [f"Recommended for {clean(str(each))}" for each in advice]
     return "\n".join(parts) + "\n"
 
 
 def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
     """Lines with columns as wide as their widest cell, figures aligned to the right."""
-    texts = ["day", "deployment"] if any(row.day for row in rows) else ["deployment"]
+    has_days = any(row.day for row in rows)
+    texts = ["day"] * has_days + ["deployment"] + ["work pool"] * report.has_pools
     figures = ["runs", "tasks", "interrupted", "rerun: Spot", "on demand"]
     figures += [*report.optional]
     figures += ["hours", "paid USD", "on demand USD", "saved USD", "wasted USD", "net USD"]
     table = [[*texts, *figures]]
     for row in rows:
-        day = [str(row.day)] if len(texts) == 2 else []
-        table.append([*day, row.deployment, *_cells(report, row)])
+        pool = [row.work_pool] * report.has_pools
+        table.append([*[str(row.day)] * has_days, row.deployment, *pool, *_cells(report, row)])
     widths = [max(map(width_of, column)) for column in zip(*table, strict=True)]
     for number, line in enumerate(table):
         yield "  ".join(

@@ -118,9 +118,8 @@ def what_stays(context: Context, *, work_pool: bool) -> list[str]:
     if project.is_rescue_only:
         return stays
     if not work_pool:
-        stays.append(
-            f"the work pool {settings.work_pool}: it has your deployments (--delete-work-pool)"
-        )
+        pools = ", ".join(settings.work_pools)
+        stays.append(f"the work pool {pools}: it has your deployments (--delete-work-pool)")
     return [
         *stays,
         "the role AWSServiceRoleForECS: the account's, others may use it",
@@ -143,7 +142,7 @@ def plan_teardown(context: Context, stack: Stack, *, work_pool: bool) -> list[Ro
         (f"stack {context.project.stack}", "would be deleted, with its table", stack.id),
         ("functions", f"would be deleted: {names}", True),
         (
-            f"work pool {context.project.settings.work_pool}",
+            f"work pool {context.project.settings.work_pools[0]}",
             "would be deleted, with its deployments",
             work_pool,
         ),
@@ -292,7 +291,7 @@ def _delete_functions(context: Context, _stack: Stack) -> Row:
 
 
 def _delete_work_pool(context: Context, _stack: Stack) -> Row:
-    name, own = context.project.settings.work_pool, context.project.stack
+    [name], own = context.project.settings.work_pools, context.project.stack
     try:
         pool = context.prefect.work_pool(name)
         if pool is None:

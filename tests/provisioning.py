@@ -3,8 +3,11 @@
 The stack's template is the smallest that has all the kinds of things the real one has.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
+
+from prefect_aws.workers import ECSWorker
 
 import infra
 from chalicelib.core.provision.concurrency import Concurrency
@@ -106,7 +109,7 @@ def make_desired(**changes: Any) -> Desired:
         "subnet_ids": (),
         "assign_public_ip": True,
         "use_spot": True,
-        "work_pool": WORK_POOL,
+        "work_pools": (WORK_POOL,),
         "pool_template": POOL_TEMPLATE,
         "functions": tuple(f"{STACK_NAME}-{name}" for name in ("react", "sweep", "provision")),
         "roles_arn": ROLES_ARN,
@@ -158,13 +161,30 @@ def make_delivery(function: str = f"{STACK_NAME}-react", **changes: Any) -> Deli
     return Delivery(**{**ordinary, **changes})
 
 
+def push_template() -> dict[str, Any]:
+    """The base job template of a push pool, as its users show it (Prefect#18877, #13030).
+
+    It is an ecs pool's, which asks for AWS credentials, and lacks what only a worker does, and at
+    first a capacity provider strategy.
+    """
+    template = copy.deepcopy(ECSWorker.get_default_base_job_template())
+    configuration, variables = template["job_configuration"], template["variables"]
+    for name in ("stream_output", "task_watch_poll_interval", "capacity_provider_strategy"):
+        configuration.pop(name, None)
+        variables["properties"].pop(name, None)
+    configuration["task_run_request"].pop("capacityProviderStrategy", None)
+    variables["required"] = ["aws_credentials"]
+    variables["properties"]["aws_credentials"]["default"] = {"region_name": REGION}
+    return template
+
+
 def make_observed(**changes: Any) -> Observed:
     """All up to date."""
     ordinary: dict[str, Any] = {
         "stack": make_stack(),
         "network": NETWORK,
         "arns": {"PREFECT_API_KEY_PARAMETER": PARAMETER_ARN},
-        "work_pool": WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),
+        "work_pools": (WorkPool(WORK_POOL, "ecs", OUR_POOL_TEMPLATE),),
         "deliveries": (make_delivery(),),
         "concurrency": Concurrency(1_000, 989, CONCURRENCY),
     }

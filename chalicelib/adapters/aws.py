@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.core.metrics import NAMESPACE, UNITS, Measured
 from chalicelib.core.model.ecs_task import Ignored, Task, parse_task
+from chalicelib.core.model.policy import pool_of_stage
 from chalicelib.core.model.text import one_line
 from chalicelib.core.ports import Undescribed
 from chalicelib.errors import RETRY_LATER, ClusterGoneError, PrefectSpotError, concerns_all
@@ -112,30 +113,41 @@ class EcsTasks:
 class EmfMetrics:
     """Prints values by stage and work pool; by reason too, where there is one.
 
-    `by_deployment`: by deployment too, a series of each metric that CloudWatch charges for.
+    `by_deployment`: by deployment too, a series of each metric that CloudWatch charges for. With
+    several work pools, all values are printed a second time, for `ALL_POOLS`: an alarm can read one
+    series only. What is of no pool is printed for these alone.
 
     In CloudWatch's embedded metric format: one line on stdout each time; nothing is sent. Values
     are floats there; what is exact is the table.
     """
 
-    def __init__(self, stage: str, work_pool: str, *, by_deployment: bool = False) -> None:
+    def __init__(
+        self, stage: str, work_pools: Sequence[str], *, by_deployment: bool = False
+    ) -> None:
         self._by_deployment = by_deployment
-        self._dimensions = {"Stage": _value(stage), "WorkPool": _value(work_pool)}
+        self._stage, self._pools = _value(stage), work_pools
 
     def measure(self, measured: Measured) -> None:
-        """Print the values, all in one line; nothing for none."""
+        """Print the values, a line for each work pool's series; nothing for none."""
         if not measured.values:
             return
+        whole = pool_of_stage(self._pools)
+        own = measured.work_pool if measured.work_pool in self._pools else whole
+        for pool in {own: None, whole: None}:
+            self._print(measured, pool, is_own=pool == own)
+
+    def _print(self, measured: Measured, pool: str, *, is_own: bool) -> None:
         from aws_lambda_powertools.metrics import EphemeralMetrics  # `spotctl` does without
 
         metrics = EphemeralMetrics(namespace=NAMESPACE)
         metrics.service = ""  # else the variable POWERTOOLS_SERVICE_NAME adds a dimension
-        for name, value in self._dimensions.items():
+        dimensions = {"Stage": self._stage, "WorkPool": _value(pool)}
+        for name, value in dimensions.items():
             metrics.add_dimension(name, value)
-        if measured.deployment and self._by_deployment:
-            metrics.add_dimensions(**self._dimensions, Deployment=_value(measured.deployment))
+        if measured.deployment and self._by_deployment and is_own:
+            metrics.add_dimensions(**dimensions, Deployment=_value(measured.deployment))
         if measured.reason:
-            metrics.add_dimensions(**self._dimensions, Reason=_value(measured.reason))
+            metrics.add_dimensions(**dimensions, Reason=_value(measured.reason))
         for metric, amount in measured.values.items():
             metrics.add_metric(metric.value, UNITS.get(metric, "None"), float(amount))
         metrics.flush_metrics()

@@ -31,7 +31,7 @@ from chalicelib.adapters.records import (
 )
 from chalicelib.core.model.text import kept
 from chalicelib.core.money.bill import Amounts, Bill, Deployment
-from chalicelib.core.money.report import Counts, DailySum
+from chalicelib.core.money.report import Counts, DailySum, by_day_and_name
 from chalicelib.errors import LAMBDA_RETRIES, ThrottledError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class BillTable:
             if bill_key in stored:
                 return False
             if sum_key not in stored and self._is_full(first):
-                rest = Deployment(MORE_DEPLOYMENTS)
+                rest = Deployment(MORE_DEPLOYMENTS, work_pool=first.deployment.work_pool)
                 first, later = replace(first, deployment=rest), replace(later, deployment=rest)
                 continue
             writes = [self._put(bill_key, _values(bill), bill)]
@@ -122,8 +122,9 @@ class BillTable:
     def _is_full(self, daily: DailySum) -> bool:
         """Whether its day has sums of so many other deployments that this one gets none."""
         spread = self._items.get(key("day", daily.day)).get("spread", ())
-        listed, new = {each.rpartition("#")[0] for each in spread}, daily.deployment.key
-        return new not in {*listed, MORE_DEPLOYMENTS} and len(listed) >= MOST_DEPLOYMENTS
+        listed, of = {each.rpartition("#")[0] for each in spread}, daily.deployment
+        is_new = of.key != MORE_DEPLOYMENTS and _listed_as(of) not in listed
+        return is_new and len(listed) >= MOST_DEPLOYMENTS
 
     def _list(self, day: date, spread: str) -> None:
         """Note on its day how a sum is spread: how a report finds its items.
@@ -148,19 +149,19 @@ class BillTable:
             for day in listed
             for sum_key, deployment in _items_of(day, listed[day])
         }
-        items = defaultdict[tuple[date, str], list[Any]](list)
+        items = defaultdict[tuple[date, str, str], list[Any]](list)
         for sum_key, item in self._items.get_many(keys).items():
-            items[keys[sum_key]].append(item)
+            items[*keys[sum_key], str(item.get("work_pool", ""))].append(item)
         sums = [
             DailySum(
                 day,
-                Deployment(deployment, _newest_name(parts)),
+                Deployment(deployment, _newest_name(parts), pool),
                 sum((read(Counts, part) for part in parts), Counts()),
                 frozenset().union(*(part.get("rates", ()) for part in (*parts, listed[day]))),
             )
-            for (day, deployment), parts in items.items()
+            for (day, deployment, pool), parts in items.items()
         ]
-        return tuple(sorted(sums, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
+        return tuple(sorted(sums, key=by_day_and_name))
 
     def read_bills(self) -> Iterator[Bill]:
         """Return every bill in the table, in no order. A scan: for a command, not for a Lambda."""
@@ -192,8 +193,9 @@ class BillTable:
 
     def _addition(self, sum_key: str, daily: DailySum, bill: Bill) -> dict[str, Any]:
         """Add to the sum. The deployment's name is the one known last."""
-        name = daily.deployment.name
+        name, pool = daily.deployment.name, daily.deployment.work_pool
         named = {"deployment": name, "named_at": bill.ended_at.isoformat()} if name else {}
+        named |= {"work_pool": pool} if pool else {}
         counts = {name: count for name, count in asdict(daily.counts).items() if count}
         rates = {"rates": set(daily.rates)} if daily.rates else {}
         return {
@@ -206,14 +208,20 @@ def _expiry(day: date) -> dict[str, object]:
 
 
 def _item_of(daily: DailySum, task_arn: str, attempt: int) -> tuple[str, str]:
-    """The item that a task adds to, and how its day lists it: deployment#number of items.
+    """The item that a task adds to, and how its day lists it, with the number of its items.
 
     Each try goes to items of its own, so that a loser does not meet who comes first.
     """
     number = FEWEST_ITEMS << attempt
     place = int.from_bytes(blake2b(task_arn.encode(), digest_size=8).digest()) % number
-    spread = f"{daily.deployment.key}#{number}"
+    spread = f"{_listed_as(daily.deployment)}#{number}"
     return key("sum", daily.day, spread, place), spread
+
+
+def _listed_as(deployment: Deployment) -> str:
+    """How a day lists a deployment: by a hash of its work pool, since a pool's name may be long."""
+    pool = blake2b(deployment.work_pool.encode(), digest_size=3).hexdigest()
+    return f"{pool}#{deployment.key}" if deployment.work_pool else deployment.key
 
 
 def _items_of(day: date, listed: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -223,7 +231,7 @@ def _items_of(day: date, listed: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     for spread in listed.get("spread", ()):
         deployment, _, number = spread.rpartition("#")
         for place in range(int(number)):
-            yield key("sum", day, spread, place), deployment
+            yield key("sum", day, spread, place), deployment.rpartition("#")[2]
 
 
 def _newest_name(parts: Sequence[Mapping[str, Any]]) -> str:
@@ -236,7 +244,7 @@ def _values(bill: Bill) -> dict[str, object]:
     missing = dict.fromkeys(("flow_run_id", "began_at", "seconds"), "")
     amounts = values_of(bill.amounts) if bill.amounts else {}
     values = {**missing, **values_of(bill), **amounts, "deployment_id": bill.deployment.key}
-    values["deployment"] = bill.deployment.name
+    values |= {"deployment": bill.deployment.name, "work_pool": bill.deployment.work_pool}
     return {name: values[name] for name in values.keys() - {"task_arn", "amounts"}}
 
 
@@ -246,6 +254,6 @@ def _bill(item: Mapping[str, Any]) -> Bill:
         Bill,
         item,
         task_arn=item["pk"].removeprefix(key("bill", "")),
-        deployment=Deployment(item["deployment_id"], item["deployment"]),
+        deployment=Deployment(item["deployment_id"], item["deployment"], item.get("work_pool", "")),
         amounts=read(Amounts, item) if "cost_usd" in item else None,
     )

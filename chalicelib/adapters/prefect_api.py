@@ -57,7 +57,7 @@ from chalicelib.errors import (
 )
 
 if TYPE_CHECKING:
-    from chalicelib.core.money.report import TableArtifact  # 4 ms of a cold start's 220, in CPU
+    from chalicelib.core.money.savings import TableArtifact  # 4 ms of a cold start's 220, in CPU
 
 MOST_RUNS: Final = 200
 """How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
@@ -107,14 +107,15 @@ class PrefectRest:
         """Return the runs of a query, in its order, those that cannot be read in their places.
 
         Prefect answers for an unknown work pool as for one without runs: so an empty first page
-        costs a second request, and an unknown pool raises PrefectRejectedError. Runs with the same
-        expected start come in any order, another one on each page: on PostgreSQL `offset` then
-        skips some and shows others twice. The order by id is safe.
+        costs another request, and PrefectRejectedError is raised where no pool is known. Runs with
+        the same expected start come in any order, another one on each page: on PostgreSQL `offset`
+        then skips some and shows others twice. The order by id is safe.
         """
         found = self._find("/flow_runs/filter", query)
         may_be_unknown = not found and query.offset == 0 and not query.known_pool
-        if may_be_unknown and self._http.get(pool_path(query.work_pool)) is None:
-            what = f"work pool {query.work_pool!r} is not known to Prefect"
+        pools = query.work_pools
+        if may_be_unknown and all(self._http.get(pool_path(pool)) is None for pool in pools):
+            what = f"work pool {' or '.join(map(repr, pools))} is not known to Prefect"
             raise PrefectRejectedError(what, "create it or set WORK_POOL")
         return tuple(map(read_found, found))
 

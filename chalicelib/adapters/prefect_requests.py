@@ -18,7 +18,7 @@ def search_of(query: RunQuery) -> Mapping[str, object]:
             "expected_start_time": between(query.expected_after, query.expected_before),
             "end_time": between(query.ended_after) or given(is_null_=query.without_end or None),
         },
-        "work_pools": {"name": any_of([query.work_pool])},
+        "work_pools": {"name": any_of(query.work_pools)},
         "sort": "ID_DESC" if query.is_by_id else "EXPECTED_START_TIME_ASC",
         "limit": query.limit,
         "offset": query.offset,

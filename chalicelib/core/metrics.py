@@ -59,12 +59,14 @@ Values = Mapping[Metric, Decimal]
 class Measured:
     """Values of one series. `deployment`: flow/deployment; `reason`: why; empty for none.
 
-    By `deployment` they are published only with DEPLOYMENT_METRICS.
+    By `deployment` they are published only with DEPLOYMENT_METRICS. `work_pool`: the run's own,
+    empty for what concerns the whole stage.
     """
 
     deployment: str
     values: Values
     reason: str = ""
+    work_pool: str = ""
 
 
 def values_of_rescue(key: str, before: RunRecord, after: RunRecord, decision: Decision) -> Values:

@@ -32,22 +32,23 @@ from chalicelib.core.rescue.notification import Notification
 if TYPE_CHECKING:  # `react` bills nothing: its cold start does without
     from chalicelib.core.metrics import Measured
     from chalicelib.core.money.bill import Bill
-    from chalicelib.core.money.report import DailySum, TableArtifact
+    from chalicelib.core.money.report import DailySum
+    from chalicelib.core.money.savings import TableArtifact
 
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs `find_runs` shall return: those of a work pool, in some states.
+    """Which runs `find_runs` shall return: those of these work pools, in some states.
 
     `state_names`: Prefect's own names (AwaitingRetry), empty for any. `expected_after` and
     `expected_before` bound the expected start, both included; `ended_after` the end; `without_end`:
     only runs that have none, as one has on Prefect 3.4 that crashed before its start. At most
     `limit` (200) runs come back, after skipping `offset`: by expected start, earliest first, or
-    `by_id`, the greatest first, which is an order that two searches agree on. `known_pool`: the
+    `by_id`, the greatest first, which is an order that two searches agree on. `known_pool`: a
     work pool is there, so that an empty answer needs no second request.
     """
 
-    work_pool: str
+    work_pools: tuple[str, ...]
     state_types: tuple[StateType, ...]
     state_names: tuple[str, ...] = ()
     expected_after: datetime | None = None
@@ -283,7 +284,7 @@ class Context:
     clusters: tuple[str, ...]
     account: str
     region: str
-    work_pool: str
+    work_pools: tuple[str, ...]
     grace: timedelta
     pending_grace: timedelta
     seconds_left: Callable[[], float]
@@ -297,3 +298,7 @@ class Context:
     def scope(self) -> tuple[tuple[str, ...], str, str]:
         """Clusters, account and region: what `reason_to_ignore` compares a task with."""
         return self.clusters, self.account, self.region
+
+    def pool_of(self, run: FlowRun) -> str:
+        """Return the run's work pool; the first of ours for one that names none."""
+        return run.work_pool_name or self.work_pools[0]

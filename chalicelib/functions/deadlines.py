@@ -104,7 +104,7 @@ def _change_for_move(context: Context, run: FlowRun) -> RunChange | None:
     deployment = prefect.read_deployment(run.deployment_id) if run.deployment_id else None
     if deployment is None:  # Prefect refuses the PATCH
         return None
-    defaults = prefect.read_pool_defaults(run.work_pool_name or context.work_pool)
+    defaults = prefect.read_pool_defaults(context.pool_of(run))
     if not runs_on_fargate({**defaults, **deployment.job_variables, **own}):
         return None
     variables = on_demand_variables(own, deployment.job_variables, defaults)

@@ -20,14 +20,8 @@ from chalicelib.core.model.policy import other_pool
 from chalicelib.core.model.sweeping import SweepNotes, Unjudged
 from chalicelib.core.model.text import kept, one_line
 from chalicelib.core.money import bill as billing
-from chalicelib.core.money.report import (
-    TableArtifact,
-    days_between,
-    marked,
-    report_of,
-    savings_table,
-    sum_of,
-)
+from chalicelib.core.money.report import days_between, marked, report_of, sum_of
+from chalicelib.core.money.savings import TableArtifact, savings_table
 from chalicelib.core.ports import Context, Undescribed
 from chalicelib.core.rescue.orphans import MOST_NOTED
 from chalicelib.errors import PASSING, PrefectSpotError, concerns_all
@@ -204,7 +198,8 @@ def bill_task(context: Context, task: Task) -> MeterReport:
         return MeterReport(Metering.NOT_CHARGED, "no image was pulled and no container ran")
     if not context.bills.unbilled([task.arn]):
         return MeterReport(Metering.BILLED_BEFORE)
-    if reason := _other_pool(context, task):
+    pool, reason = _pool_of(context, task)
+    if reason:
         return MeterReport(Metering.IGNORED, reason)
     lost_work_of = run_id if billing.loses_work(task, cause) else None
     history = prefect.read_history(lost_work_of) if lost_work_of else ()
@@ -219,7 +214,7 @@ def bill_task(context: Context, task: Task) -> MeterReport:
     bill = billing.bill_of(
         task,
         context.policy.rates,
-        deployment=_deployment(context, run_id, task.deployment_id),
+        deployment=_deployment(context, run_id, task.deployment_id, pool),
         cause=cause,
         wasted_seconds=wasted,
         now=context.now(),
@@ -234,7 +229,7 @@ def bill_failed_start(context: Context, run: FlowRun, failed: FailedStart) -> Me
     """
     if not context.bills.unbilled([failed.key]):
         return MeterReport(Metering.BILLED_BEFORE)
-    deployment = _deployment(context, run.id, run.deployment_id)
+    deployment = _deployment(context, run.id, run.deployment_id, context.pool_of(run))
     at = failed.recorded_at or context.now()
     bill = billing.bill_of_nothing(failed.key, run.id, deployment, at, failed.capacity)
     return _write(context, bill, billing.RerunOutcome.NONE, ("", ""))
@@ -247,7 +242,8 @@ def _write(
     later = sum_of(bill, outcome, first_of_its_run=False, guards=guards)
     if not context.bills.write(bill, first, later):
         return MeterReport(Metering.BILLED_BEFORE)
-    context.measure(Measured(bill.deployment.name, values_of_bill(bill)))
+    of = bill.deployment
+    context.measure(Measured(of.name, values_of_bill(bill), work_pool=of.work_pool))
     context.log.info(
         "billed",
         task_arn=bill.task_arn,
@@ -273,7 +269,8 @@ def publish_savings(context: Context) -> bool:
     if context.bills.read_reported() == today.isoformat():
         return False
     days = days_between(today - timedelta(days=SAVINGS_DAYS - 1), today)
-    report = report_of(context.bills.read_sums(days), days[0], days[-1])
+    sums = context.bills.read_sums(days)
+    report = report_of(sums, days[0], days[-1], context.work_pools)
     counts = report.total.counts
     net_usd = marked(counts, counts.amounts.net_savings_usd)
     description = (
@@ -286,35 +283,36 @@ def publish_savings(context: Context) -> bool:
     return True
 
 
-def _other_pool(context: Context, task: Task) -> str:
-    """Return why the task's run is of another work pool; empty where it is not, or is no run's.
+def _pool_of(context: Context, task: Task) -> tuple[str, str]:
+    """Return the task's work pool, and why its run is of another one; empty where it is not.
 
-    The tag answers mostly: only a name that the worker had to change for AWS needs a look.
+    The tag answers mostly: only a name that the worker had to change for AWS needs a look. What is
+    of no pool counts to the first of ours.
     """
-    pool, pools = task.work_pool, context.policy.work_pools
-    if not pools or pool in pools or task.flow_run_id is None:
-        return ""
-    if run := context.prefect.read_run(task.flow_run_id):
-        pool = run.work_pool_name or ""
-    return other_pool(pool, pools)
+    pool, pools, reason = task.work_pool, context.policy.work_pools, ""
+    if pools and pool not in pools and task.flow_run_id is not None:
+        if run := context.prefect.read_run(task.flow_run_id):
+            pool = run.work_pool_name or ""
+        reason = other_pool(pool, pools)
+    return (pool if pool in context.work_pools else context.work_pools[0]), reason
 
 
 def _deployment(
-    context: Context, flow_run_id: UUID | None, deployment_id: UUID | None
+    context: Context, flow_run_id: UUID | None, deployment_id: UUID | None, pool: str
 ) -> billing.Deployment:
     """What to bill. A name that cannot be read now comes with a later bill of the deployment."""
     if flow_run_id is None:
-        return billing.Deployment(billing.NO_FLOW_RUN)
+        return billing.Deployment(billing.NO_FLOW_RUN, work_pool=pool)
     if deployment_id is None and (run := context.prefect.read_run(flow_run_id)):
         deployment_id = run.deployment_id
     if deployment_id is None:
-        return billing.Deployment(billing.NO_DEPLOYMENT)
+        return billing.Deployment(billing.NO_DEPLOYMENT, work_pool=pool)
     try:
         name = context.prefect.read_deployment_name(deployment_id)
     except PrefectSpotError:
         name, what = "", "the deployment's name cannot be read"
         context.log.exception(what, deployment_id=str(deployment_id))
-    return billing.Deployment(str(deployment_id), kept(name))
+    return billing.Deployment(str(deployment_id), kept(name), pool)
 
 
 def _is_due(context: Context, task: Task) -> bool:

@@ -30,7 +30,7 @@ class Page:
 
 def check(context: Context) -> None:
     """Raise PrefectSpotError unless Prefect answers a search, for no runs at all."""
-    context.prefect.find_runs(RunQuery(context.work_pool, (), limit=0, known_pool=True))
+    context.prefect.find_runs(RunQuery(context.work_pools, (), limit=0, known_pool=True))
 
 
 class Pages:

@@ -15,7 +15,7 @@ from chalicelib.core.provision.concurrency import Concurrency
 from chalicelib.core.provision.images import secrets_flaw, worker_flaw
 from chalicelib.core.provision.model import ProvisionState, Step, describe
 from chalicelib.core.provision.plan import Desired, Observed, Plan, Problem, plan
-from chalicelib.core.provision.pool_template import POOL_TYPE, Template, WorkPool
+from chalicelib.core.provision.pool_template import Template, WorkPool, wrong_type
 from chalicelib.errors import (
     ConcurrencyError,
     ConcurrentUpdateError,
@@ -158,7 +158,13 @@ def _observe(context: ProvisionContext) -> Observed:
     is_readable = arns.keys() == found.keys()
     asks = desired.is_full and is_readable
     version = read(context.work_pools.server_version) if asks else ""
-    pool = read(lambda: _work_pool(context)) if is_readable and version is not None else None
+    names = desired.work_pools if is_readable and version is not None else ()
+    pools: list[WorkPool] = []
+    for name in names:
+        before = len(problems)
+        pools += filter(None, [read(partial(_work_pool, context, name))])
+        if any(problem.name != "WorkPool" for problem in problems[before:]):
+            break  # Prefect would say of the others what it said of this
     image = desired.parameters["WorkerImage"]
     if version and (flaw := worker_flaw(image, version)):
         problems.append(Problem("WorkerNewerThanServer", *flaw))
@@ -166,7 +172,7 @@ def _observe(context: ProvisionContext) -> Observed:
     if desired.is_full and has_more and (flaw := secrets_flaw(image)):
         problems.append(Problem("WorkerTooOld", *flaw))
     return Observed(
-        stack, network, arns, pool, deliveries, has_role, retentions, tuple(problems),
+        stack, network, arns, tuple(pools), deliveries, has_role, retentions, tuple(problems),
         concurrency, tuple(warnings),
     )  # fmt: skip
 
@@ -175,20 +181,17 @@ def _problem(error: PrefectSpotError) -> Problem:
     return Problem(type(error).__name__.removesuffix("Error"), error.what, error.next_step)
 
 
-def _work_pool(context: ProvisionContext) -> WorkPool | None:
+def _work_pool(context: ProvisionContext, name: str) -> WorkPool | None:
     """Read the pool, and so learn whether Prefect can be reached at all."""
-    desired = context.desired
-    pool = context.work_pools.read(desired.work_pool)
-    if pool is None and not desired.is_full:
+    is_full = context.desired.is_full
+    pool = context.work_pools.read(name)
+    if pool is None and not is_full:
         raise WorkPoolError(
-            f"work pool {desired.work_pool!r} is not known to Prefect",
+            f"work pool {name!r} is not known to Prefect",
             next_step="create it, or set WORK_POOL to the pool of your worker",
         )
-    if pool is not None and pool.type != POOL_TYPE:
-        raise WorkPoolError(
-            f"work pool {pool.name!r} is of type {pool.type}, not {POOL_TYPE}",
-            next_step=f"create an {POOL_TYPE} pool, or set WORK_POOL",
-        )
+    if pool is not None and (reason := wrong_type(pool.type, is_full=is_full)):
+        raise WorkPoolError(f"work pool {name!r} {reason[0]}", next_step=reason[1])
     return pool
 
 

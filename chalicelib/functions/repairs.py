@@ -244,7 +244,7 @@ class Repairs:
         if isinstance(subject, Task):  # one on record was ours
             foreign = subject in known and reason_to_ignore(subject, *self.context.scope)
             return None if foreign else subject
-        pool = run.work_pool_name or self.context.work_pool
+        pool = self.context.pool_of(run)
         variables = {**self._inherited(pool, run.deployment_id), **run.job_variables}
         if not runs_on_fargate(variables) or not _is_watched(self.context, variables):
             return None

@@ -184,8 +184,7 @@ class _Handling:
         if run.deployment_id is not None:
             calls[0] = partial(prefect.read_deployment, run.deployment_id)
         if snapshot.record.next_capacity == FARGATE:
-            pool = run.work_pool_name or self.context.work_pool
-            calls[1] = partial(prefect.read_pool_defaults, pool)
+            calls[1] = partial(prefect.read_pool_defaults, self.context.pool_of(run))
         if any(state.type is StateType.RUNNING for state in snapshot.history):
             calls[2] = partial(left_alive, self.context, run.id)
         deployment, defaults, (subflows, task_runs) = self.context.gather(calls)
@@ -321,7 +320,8 @@ def _measure(context: Context, handling: _Handling, before: RunRecord, decision:
     with suppress(errors.PrefectSpotError):
         if values and handling.run and handling.run.deployment_id is not None:
             deployment = context.prefect.read_deployment_name(handling.run.deployment_id)
-    context.measure(Measured(deployment, values))
+    work_pool = context.pool_of(handling.run) if handling.run else ""
+    context.measure(Measured(deployment, values, work_pool=work_pool))
 
 
 def _awaiting_retry(message: str, transition_id: UUID, at: datetime) -> ProposedState:

@@ -1,7 +1,7 @@
 """The `sweep` Lambda: repairs from state, on a schedule, what no event reported.
 
 Each minute it takes a light look: at runs that a worker could not submit, for which ECS sends no
-event. Every five minutes it reads all of the work pool's runs, a page at a time, with a bounded
+event. Every five minutes it reads all of the work pools' runs, a page at a time, with a bounded
 number of calls per page; when its time ends, it leaves a bookmark for the next minute. Each run
 goes the way of an event: `rescue`, under the run's lease, by the same decisions.
 """
@@ -66,7 +66,7 @@ class Stage:
         if self.without_end:
             after = max(now - DUE_WITHIN, after or now - DUE_WITHIN)
         return RunQuery(
-            context.work_pool,
+            context.work_pools,
             self.state_types,
             expected_after=after,
             expected_before=after if place.moment else before,
@@ -96,7 +96,7 @@ LIGHT_STAGES: Final = (
 
 
 def sweep(context: Context, event: object) -> SweepReport:
-    """Repair the orphaned runs of the pool; return what was done.
+    """Repair the orphaned runs of the pools; return what was done.
 
     The schedule's event brings a light look; a sweep from the bookmark on follows when the last one
     left a bookmark, or is some minutes ago. Any other event brings both. A light look costs a read

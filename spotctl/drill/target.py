@@ -15,7 +15,14 @@ from uuid import UUID
 from chalicelib.adapters.aws import EcsTasks
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Task
 from chalicelib.core.model.flow_run import FlowRun, StateType
-from chalicelib.core.model.policy import OPT_IN_TAG, Mode, reason_not_to_rerun
+from chalicelib.core.model.policy import (
+    OPT_IN_TAG,
+    Mode,
+    Policy,
+    other_pool,
+    reason_not_to_rerun,
+)
+from chalicelib.settings import policy_of
 from spotctl.context import Context
 from spotctl.errors import RefusedError
 from spotctl.output import DEPLOY
@@ -60,7 +67,7 @@ def pick(context: Context) -> Target:
     candidates = [task for task in _tasks(context) if task.flow_run_id and is_running(task)]
     for task in sorted(candidates, key=lambda task: task.started_at or _NEVER, reverse=True):
         run = _run_of(context, task)
-        if refusal := refusal_of(task, run, context.project.settings.mode):
+        if refusal := refusal_of(task, run, _policy(context)):
             refusals.append(refusal)
         elif run is not None:
             return Target(task, run)
@@ -86,7 +93,7 @@ def named(context: Context, id_or_arn: str) -> Target:
             next_step="name a task of that cluster, or correct ECS_CLUSTER",
         )
     run = _run_of(context, task)
-    refusal = refusal_of(task, run, context.project.settings.mode, is_named=True)
+    refusal = refusal_of(task, run, _policy(context), is_named=True)
     if refusal or run is None:
         raise RefusedError(refusal, next_step="name another task, or start one with --start")
     return Target(task, run)
@@ -97,15 +104,16 @@ def read_deployment(context: Context, name: str) -> Deployment:
 
     Raises RefusedError: there is none, or it is of another work pool. Also PrefectSpotError.
     """
-    deployment, pool = context.prefect.deployment(name), context.project.settings.work_pool
+    deployment, pools = context.prefect.deployment(name), context.project.settings.work_pools
     if deployment is None:
         raise RefusedError(
             f"Prefect does not know the deployment {name!r}",
             next_step="pass FLOW/DEPLOYMENT, as prefect deployment ls shows it",
         )
-    if deployment.work_pool != pool:
+    if deployment.work_pool not in pools:
         raise RefusedError(
-            f"deployment {deployment.name} is of work pool {deployment.work_pool}, not of {pool}",
+            f"deployment {deployment.name} is of work pool {deployment.work_pool}, not of"
+            f" {' or '.join(pools)}",
             next_step="name a deployment of that work pool, or correct WORK_POOL",
         )
     return deployment
@@ -114,10 +122,10 @@ def read_deployment(context: Context, name: str) -> Deployment:
 def save_sample_flow(context: Context) -> Deployment:
     """Create or replace the sample flow's deployment in the stage's work pool, on Spot; return it.
 
-    It stays in Prefect, so that its runs can be read there. Raises RefusedError: the work pool does
-    not exist. Also PrefectSpotError.
+    Of several pools, in the first. It stays in Prefect, so that its runs can be read there. Raises
+    RefusedError: the work pool does not exist. Also PrefectSpotError.
     """
-    pool = context.project.settings.work_pool
+    pool = context.project.settings.work_pools[0]
     if context.prefect.work_pool(pool) is None:
         raise RefusedError(f"Prefect does not know the work pool {pool}", next_step=DEPLOY)
     # One command without a shell: encoded, the text needs no quotes.
@@ -157,7 +165,7 @@ def start(context: Context, deployment: Deployment, timeout: timedelta) -> Targe
         is_started = run is not None and run.state.type is StateType.RUNNING
         task = newest_task(context, run_id) if is_started else None
         if run is not None and task is not None and is_running(task):
-            if refusal := refusal_of(task, run, mode, is_named=True):
+            if refusal := refusal_of(task, run, _policy(context), is_named=True):
                 raise RefusedError(refusal, next_step="start another deployment")
             context.progress(f"flow run {run.name} runs on {FARGATE_SPOT}")
             return Target(task, run, is_own_run=True)
@@ -168,7 +176,7 @@ def start(context: Context, deployment: Deployment, timeout: timedelta) -> Targe
     )
 
 
-def refusal_of(task: Task, run: FlowRun | None, mode: Mode, *, is_named: bool = False) -> str:
+def refusal_of(task: Task, run: FlowRun | None, policy: Policy, *, is_named: bool = False) -> str:
     """Return why a drill must not interrupt this task; empty where it may.
 
     `is_named`: the operator named this task or deployment. In observe mode its run is lost.
@@ -184,9 +192,10 @@ def refusal_of(task: Task, run: FlowRun | None, mode: Mode, *, is_named: bool = 
         return f"Prefect does not know the flow run {task.flow_run_id} of {name}"
     if run.state.type is not StateType.RUNNING:
         return f"flow run {run.name} is {run.state.name}, not Running"
-    if mode is Mode.OBSERVE and not is_named:
+    if policy.mode is Mode.OBSERVE and not is_named:
         return f"MODE is observe: flow run {run.name} would be lost, unless you name its --task"
-    if why := reason_not_to_rerun(run, mode):
+    another = other_pool(run.work_pool_name, policy.work_pools)
+    if why := another or reason_not_to_rerun(run, policy.mode):
         return f"flow run {run.name} would not be rerun: {why}"
     return ""
 
@@ -213,6 +222,10 @@ def _tasks(context: Context) -> Iterator[Task]:
 
 def _run_of(context: Context, task: Task) -> FlowRun | None:
     return context.prefect.runs.read_run(task.flow_run_id) if task.flow_run_id else None
+
+
+def _policy(context: Context) -> Policy:
+    return policy_of(context.project.settings, {})
 
 
 def _clusters(context: Context) -> str:

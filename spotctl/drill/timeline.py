@@ -54,7 +54,7 @@ NEXT_STEPS: Final = {
     "decision": "read react's log; sweep repairs what react could not, within ten minutes",
     "parked": "Prefect did not accept the state: read react's log",
     "due": "read react's log; sweep finishes a parked run within ten minutes",
-    "picked up": "the worker starts no runs: run spotctl status, and read its log",
+    "picked up": "the worker (of a push pool: Prefect Cloud) starts no runs: run spotctl status",
     "running": "the new task does not start: check its stopped reason, and the worker's log",
     "capacity": "ECS does not know the run's new task: check the run in Prefect",
 }

@@ -72,7 +72,7 @@ def policy_of(project: Project, name: str) -> str:
     ]
     clusters = [name.rpartition("cluster/")[2] for name in settings.ecs_clusters]
     names = {**_names(project), "FUNCTION": name}
-    for text in (*names.values(), *clusters, settings.work_pool):
+    for text in (*names.values(), *clusters, *settings.work_pools):
         if re.search(r"[*?$]", text):
             raise SettingError(
                 f"a name holds * ? or $, which IAM reads as a pattern: {text!r}",

@@ -5,14 +5,17 @@ values, and `rows` judges them, without I/O.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.core.provision.pool_template import wrong_type
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.errors import explain
 from spotctl.output import Exit, Output, Row, State, csv_of_rows, exit_of, failed, table_of_rows
+from spotctl.prefect import WorkPool
 from spotctl.status import (
     deployments,
     handler,
@@ -33,7 +36,6 @@ def status(context: Context) -> list[Row]:
     """Return the rows of all parts. A part that cannot be read is a failed row, and no error."""
     project, mode = context.project, context.project.settings.mode
     in_prefect = _try("Prefect", lambda: prefect_side.read(context))
-    pool = None if isinstance(in_prefect, Row) else in_prefect.pool
     rows = [
         *_rows("stack", lambda: stack.rows(stack.read(context), project)),
         *_rows("provision", lambda: provisioning.rows(provisioning.read(context))),
@@ -46,13 +48,19 @@ def status(context: Context) -> list[Row]:
         *_rows("flows", lambda: stopped.rows_of_flows(context)),
         *_rows("other observers", lambda: observers.rows(observers.read(context), mode)),
     ]
-    if pool and pool.type == "ecs" and not isinstance(in_prefect, Row):
-        template, version = pool.template, in_prefect.version
-        rows += _rows(
-            "deployments",
-            lambda: deployments.rows(deployments.read(context, template, version), project),
-        )
+    if isinstance(in_prefect, Row):
+        return rows
+    for pool in in_prefect.pools:
+        if pool.found and not wrong_type(pool.found.type, is_full=not project.is_rescue_only):
+            judge = partial(_deployments, context, pool.found, in_prefect)
+            rows += _rows("deployments", judge)
     return rows
+
+
+def _deployments(context: Context, pool: WorkPool, found: prefect_side.Found) -> list[Row]:
+    read = deployments.read(context, pool, found.version)
+    first, *rest = deployments.rows(read, context.project)
+    return [prefect_side.of_one_of_several(first, pool.name, len(found.pools) > 1), *rest]
 
 
 def show_status(context: Context, output: Output, rows: list[Row]) -> Exit:

@@ -30,7 +30,7 @@ from chalicelib.core.provision.images import (
 from chalicelib.settings import Settings
 from spotctl.context import Context
 from spotctl.output import Row, ok, warning
-from spotctl.prefect import Deployment
+from spotctl.prefect import Deployment, WorkPool
 from spotctl.project import Project
 from spotctl.status.prefect_side import (
     RELINQUISH,
@@ -60,13 +60,13 @@ class Found:
     server: Version = ()
 
 
-def read(context: Context, template: Mapping[str, Any], server: str) -> Found:
-    """Read the deployments from Prefect, and their own task definitions from ECS.
+def read(context: Context, pool: WorkPool, server: str) -> Found:
+    """Read the pool's deployments from Prefect, and their own task definitions from ECS.
 
-    `template`: the pool's base job template. `server`: Prefect's version, empty for an unknown one.
+    `server`: Prefect's version, empty for an unknown one.
     Raises botocore's errors and PrefectSpotError.
     """
-    deployments = context.prefect.deployments(context.project.settings.work_pool)
+    deployments, template = context.prefect.deployments(pool.name), pool.template
     effective = [_effective_variables(deployment, template) for deployment in deployments]
     own = {str(v["task_definition_arn"]) for v in effective if v.get("task_definition_arn")}
     ecs = context.aws.client("ecs")

@@ -1,6 +1,6 @@
 """Prefect: what lets us in, in SSM, the server, the work pool and its workers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from shlex import quote
@@ -16,11 +16,16 @@ from chalicelib.core.provision.images import (
     version_of,
     worker_flaw,
 )
-from chalicelib.core.provision.pool_template import architecture_of, fixed_capacity
+from chalicelib.core.provision.pool_template import (
+    PUSH_TYPE,
+    architecture_of,
+    fixed_capacity,
+    wrong_type,
+)
 from chalicelib.errors import PrefectSpotError
 from spotctl.context import Context
 from spotctl.output import DEPLOY, Row, failed, ok, warning
-from spotctl.prefect import Worker, WorkPool
+from spotctl.prefect import OperatorPrefect, Worker, WorkPool
 from spotctl.project import Project
 
 STOP_TIMEOUT_SECONDS: Final = 120
@@ -48,10 +53,19 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool of WORK_POOL as Prefect has it, None where it does not know it, and its workers."""
+
+    name: str
+    found: WorkPool | None
+    workers: tuple[Worker, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What SSM and Prefect returned.
 
-    `error`: why Prefect could not be read from here; then version, pool and workers are empty.
+    `error`: why Prefect could not be read from here; then version and pools are empty.
     `version`: empty where the server does not report one. `now` is in UTC.
     """
 
@@ -59,8 +73,7 @@ class Found:
     now: datetime
     error: PrefectSpotError | None = None
     version: str = ""
-    pool: WorkPool | None = None
-    workers: tuple[Worker, ...] = ()
+    pools: tuple[Pool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +91,19 @@ class FlowContainer:
 
 def read(context: Context) -> Found:
     """Read from SSM and Prefect. Raises botocore's errors; Prefect's become `error`."""
-    settings = context.project.settings
     found = Found(_parameters(context), context.now())
     try:
         version = context.prefect.version()
-        pool = context.prefect.work_pool(settings.work_pool)
-        workers = context.prefect.workers(settings.work_pool) if pool else ()
+        pools = tuple(_pool(context.prefect, n) for n in context.project.settings.work_pools)
     except PrefectSpotError as error:
         return replace(found, error=error)
-    return replace(found, version=version, pool=pool, workers=workers)
+    return replace(found, version=version, pools=pools)
+
+
+def _pool(prefect: OperatorPrefect, name: str) -> Pool:
+    found = prefect.work_pool(name)
+    has_workers = found is not None and found.type != PUSH_TYPE
+    return Pool(name, found, prefect.workers(name) if has_workers else ())
 
 
 def container_of(container: Mapping[str, Any]) -> FlowContainer:
@@ -121,15 +138,28 @@ def rows(found: Found, project: Project) -> list[Row]:
         return [*judged, failed("Prefect from here", what, found.error.next_step)]
     version = found.version or "version unknown (not reported; Prefect Cloud does not)"
     judged.append(ok("Prefect from here", f"{version} at {project.settings.prefect_api_url}"))
-    judged.append(_pool_row(found.pool, project))
-    if found.pool is not None:
-        template = found.pool.template
-        architecture = architecture_of(template, defaults_of(template))
-        fits = f"{architecture}; Spot, stopTimeout and SIGTERM behaviour fit MODE"
-        complete = ok("pool: template", fits)
-        judged += list(_template_rows(found.pool.template, project)) or [complete]
-        judged += [_worker_row(found), *_version_rows(found, project)]
+    for pool in found.pools:
+        of_pool, name = _rows_of_pool(pool, found, project), pool.name
+        many = len(found.pools) > 1
+        judged += [_pool_row(pool, project), *(of_one_of_several(r, name, many) for r in of_pool)]
     return judged
+
+
+def of_one_of_several(row: Row, pool: str, many: bool) -> Row:
+    """Return the row with the pool's name in its part, where there are several pools."""
+    return replace(row, part=f"{row.part} ({pool})") if many else row
+
+
+def _rows_of_pool(pool: Pool, found: Found, project: Project) -> list[Row]:
+    if pool.found is None:
+        return []
+    template = pool.found.template
+    fits = f"{architecture_of(template, defaults_of(template))}; Spot, stopTimeout and SIGTERM"
+    complete = ok("pool: template", f"{fits} behaviour fit MODE")
+    judged = list(_template_rows(template, project)) or [complete]
+    if pool.found.type != PUSH_TYPE:
+        judged.append(_worker_row(pool.workers, found.now))
+    return [*judged, *_version_rows(pool, found.version, project)]
 
 
 def _parameter_row(parameter: Parameter) -> Row:
@@ -146,17 +176,18 @@ def _parameter_row(parameter: Parameter) -> Row:
     return failed(part, found, f"delete it, then {put}")
 
 
-def _pool_row(pool: WorkPool | None, project: Project) -> Row:
-    part = f"work pool {project.settings.work_pool}"
+def _pool_row(named: Pool, project: Project) -> Row:
+    part, pool = f"work pool {named.name}", named.found
     if pool is None:
         step = "correct WORK_POOL, or create the pool" if project.is_rescue_only else DEPLOY
         return failed(part, "Prefect does not know it", step)
-    if pool.type != "ecs":
-        step = "create an ecs pool, or set WORK_POOL to one"
-        return failed(part, f"it is of type {pool.type}, not ecs", step)
+    if wrong := wrong_type(pool.type, is_full=not project.is_rescue_only):
+        return failed(part, f"it {wrong[0]}", wrong[1])
     if pool.is_paused:
         step = f"prefect work-pool resume {quote(pool.name)}"
         return failed(part, "it is paused: neither runs nor reruns start", step)
+    if pool.type == PUSH_TYPE:
+        return ok(part, f"{PUSH_TYPE}: Prefect Cloud starts its tasks, no worker")
     if pool.status == "NOT_READY":
         return warning(part, "ecs, but none of its workers is online", "see worker below")
     return ok(part, f"ecs, {pool.status or 'READY'}")
@@ -202,30 +233,30 @@ def _template_rows(template: Mapping[str, Any], project: Project) -> Iterator[Ro
         yield warning("pool: capacity", what, step)
 
 
-def _worker_row(found: Found) -> Row:
-    online = [worker for worker in found.workers if worker.is_online]
+def _worker_row(workers: Sequence[Worker], now: datetime) -> Row:
+    online = [worker for worker in workers if worker.is_online]
     if not online:
-        last = max((w.last_heartbeat for w in found.workers if w.last_heartbeat), default=None)
-        heartbeat = f"last heartbeat {_ago(last, found.now)}" if last else "the pool never had one"
+        last = max((w.last_heartbeat for w in workers if w.last_heartbeat), default=None)
+        heartbeat = f"last heartbeat {_ago(last, now)}" if last else "the pool never had one"
         step = "look at the worker service above, and at its log"
         return failed("worker", f"no worker is online; {heartbeat}", step)
     newest = online[0]
     version = f", Prefect {newest.version}" if newest.version else ""
-    heartbeat = _ago(newest.last_heartbeat, found.now) if newest.last_heartbeat else "unknown"
+    heartbeat = _ago(newest.last_heartbeat, now) if newest.last_heartbeat else "unknown"
     return ok("worker", f"{len(online)} online{version}; last heartbeat {heartbeat}")
 
 
-def _version_rows(found: Found, project: Project) -> Iterator[Row]:
+def _version_rows(pool: Pool, version: str, project: Project) -> Iterator[Row]:
     """Compare server, worker and the pool's image: a worker must not be newer than its server."""
     image = "" if project.is_rescue_only else project.settings.worker_image
-    flow_image = str(default_of(found.pool.template, "image") or "") if found.pool else ""
-    running = next((w.version for w in found.workers if w.is_online and w.version), "")
-    server, worker = version_of(found.version), version_of(running) or prefect_in(image)
+    flow_image = str(default_of(pool.found.template, "image") or "") if pool.found else ""
+    running = next((w.version for w in pool.workers if w.is_online and w.version), "")
+    server, worker = version_of(version), version_of(running) or prefect_in(image)
     flow = prefect_in(flow_image) if flow_image else worker  # prefect-aws takes the worker's
-    if flaw := worker_flaw(image, found.version):
+    if flaw := worker_flaw(image, version):
         yield failed("worker: image", *flaw)
     elif is_newer(worker, server):
-        what = f"the worker runs Prefect {running}, newer than the server's {found.version}"
+        what = f"the worker runs Prefect {running}, newer than the server's {version}"
         yield failed("worker: version", what, "give the worker the server's version")
     if image and is_moving(image):
         what = f"WORKER_IMAGE {image} is another image at each start, a nightly build at times"

@@ -38,7 +38,7 @@ class Crowd:
         return [names[run.id] for run in self.runs(*kinds, **query)]
 
     def runs(self, *kinds: StateType, **query: Any) -> list[FlowRun]:
-        found = self.stage.prefect.find_runs(RunQuery(self.pool, kinds, **query))
+        found = self.stage.prefect.find_runs(RunQuery((self.pool,), kinds, **query))
         runs = [run for run in found if isinstance(run, FlowRun)]
         assert len(runs) == len(found)
         return runs
@@ -114,7 +114,7 @@ def test_runs_expected_at_one_moment_are_paged_without_gap_or_overlap(stage: Sta
     pool, noon = stage.controls.create_work_pool(), datetime(2026, 11, 23, 12, tzinfo=UTC)
     deployment = stage.controls.create_deployment(work_pool=pool)
     runs = {stage.controls.create_run(deployment_id=deployment, due=noon) for _ in range(5)}
-    at_noon = RunQuery(pool, (SCHEDULED,), expected_after=noon, expected_before=noon, limit=2)
+    at_noon = RunQuery((pool,), (SCHEDULED,), expected_after=noon, expected_before=noon, limit=2)
     pages = [stage.prefect.find_runs(replace(at_noon, offset=offset)) for offset in (0, 2, 4)]
     assert list(map(len, pages)) == [2, 2, 1]
     assert {run.id for page in pages for run in page} == runs
@@ -145,7 +145,7 @@ def test_a_crashed_run_is_found_by_its_newest_end_that_moment_included(stage: St
     pool = stage.controls.work_pool_name
 
     def is_found(after: datetime) -> bool:
-        found = stage.prefect.find_runs(RunQuery(pool, (CRASHED,), ended_after=after))
+        found = stage.prefect.find_runs(RunQuery((pool,), (CRASHED,), ended_after=after))
         return run_id in [run.id for run in found]
 
     assert is_found(first_end)
@@ -159,12 +159,13 @@ def test_a_crashed_run_is_found_by_its_newest_end_that_moment_included(stage: St
 def test_an_empty_pool_has_no_runs_and_an_unknown_one_or_too_large_a_page_is_rejected(
     stage: Stage,
 ) -> None:
-    empty = RunQuery(stage.controls.create_work_pool(), (RUNNING,))
+    empty = RunQuery((stage.controls.create_work_pool(), "no such pool"), (RUNNING,))
     assert stage.prefect.find_runs(empty) == ()
-    unchecked = RunQuery("no such pool", (RUNNING,), known_pool=True)
+    unchecked = RunQuery(("no such pool",), (RUNNING,), known_pool=True)
     assert stage.prefect.find_runs(unchecked) == ()
-    with pytest.raises(PrefectRejectedError, match="work pool 'no such pool' is not known"):
-        stage.prefect.find_runs(RunQuery("no such pool", (RUNNING,)))
+    why = "work pool 'no such pool' or 'nor this' is not known"
+    with pytest.raises(PrefectRejectedError, match=why):
+        stage.prefect.find_runs(RunQuery(("no such pool", "nor this"), (RUNNING,)))
     with pytest.raises(PrefectRejectedError, match="less than or equal to 200"):
         stage.prefect.find_runs(replace(empty, limit=201))
 
@@ -262,7 +263,7 @@ def test_a_sweep_steps_over_a_run_about_which_prefect_cannot_answer(stage: Stage
         controls.engine_starts(id_)
     odd = ids.pop(2)
     controls.add_null_label(odd)
-    query = RunQuery(pool, (RUNNING,), by_id=True)
+    query = RunQuery((pool,), (RUNNING,), by_id=True)
     with pytest.raises(PrefectUnreadableError):
         stage.prefect.find_runs(query)
     in_order = sorted([odd, *ids], reverse=True)
@@ -271,7 +272,7 @@ def test_a_sweep_steps_over_a_run_about_which_prefect_cannot_answer(stage: Stage
     context = replace(
         universe.context(),
         prefect=stage.prefect,
-        work_pool=pool,
+        work_pools=(pool,),
         now=lambda: datetime.now(UTC),
         grace=timedelta(0),
     )

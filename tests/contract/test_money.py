@@ -5,7 +5,7 @@ from itertools import pairwise
 from uuid import UUID, uuid4
 
 from chalicelib.core.model.flow_run import StateType, TaskRun
-from chalicelib.core.money.report import TableArtifact
+from chalicelib.core.money.savings import TableArtifact
 from tests.contract.stage import Stage
 
 COMPLETED, RUNNING, CRASHED = StateType.COMPLETED, StateType.RUNNING, StateType.CRASHED

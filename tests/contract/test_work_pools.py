@@ -6,10 +6,13 @@ import pytest
 from prefect_aws.workers import ECSWorker
 
 import infra
-from chalicelib.core.provision.pool_template import Template, merged
+from chalicelib.core.model.flow_run import RunChange
+from chalicelib.core.model.policy import on_demand_variables
+from chalicelib.core.provision.pool_template import Template, fixed_capacity, merged
 from chalicelib.errors import PrefectConflictError, PrefectRejectedError
+from tests.contract.real import RealPrefect
 from tests.contract.stage import Stage
-from tests.provisioning import VALUES
+from tests.provisioning import VALUES, push_template
 
 SHIPPED = infra.load("base-job-template.json")
 
@@ -42,11 +45,41 @@ def test_a_second_one_of_that_name_is_a_conflict_and_changes_nothing(
     assert stage.pool_controls.look(name) == before
 
 
-def test_somebody_elses_pool_tells_its_type(stage: Stage, name: str) -> None:
-    stage.pool_controls.create_pool(name, kind="docker", template={})
+@pytest.mark.parametrize(
+    ("kind", "template"), [("docker", {}), ("ecs:push", push_template())], ids=["docker", "push"]
+)
+def test_a_pool_of_another_type_shows_it(
+    stage: Stage, name: str, kind: str, template: Template
+) -> None:
+    stage.pool_controls.create_pool(name, kind=kind, template=template)
     pool = stage.work_pools.read(name)
     assert pool is not None
-    assert (pool.type, pool.base_job_template) == ("docker", {})
+    assert (pool.type, pool.base_job_template) == (kind, template)
+    assert fixed_capacity(template) == {}, "its runs can be moved"
+
+
+def test_a_run_of_a_push_pool_is_moved_by_the_variable_that_moves_any(
+    stage: Stage, name: str
+) -> None:
+    """A server of one's own takes such a pool, and starts nothing; only Prefect Cloud does."""
+    stage.pool_controls.create_pool(name, kind="ecs:push", template=push_template())
+    if not isinstance(stage.controls, RealPrefect):
+        stage.controls.work_pools.append(name)
+        stage.controls.pool_defaults[name] = {"launch_type": "FARGATE"}
+    own = {"launch_type": "FARGATE_SPOT", "cpu": 512}
+    deployment = stage.controls.create_deployment(work_pool=name, job_variables=own)
+    run_id = stage.running(deployment)
+    stage.park(run_id)
+    found, defaults = (
+        stage.prefect.read_deployment(deployment),
+        stage.prefect.read_pool_defaults(name),
+    )
+    assert found is not None
+    wanted = on_demand_variables({}, found.job_variables, defaults)
+    assert wanted == {"launch_type": "FARGATE"}, "no strategy, which its template does not know"
+    stage.prefect.change_run(run_id, RunChange(job_variables=wanted))
+    run = stage.run(run_id)
+    assert (dict(run.job_variables), run.work_pool_name) == (wanted, name)
 
 
 def test_a_changed_template_leaves_limits_queues_and_all_else_alone(

@@ -3,8 +3,8 @@
 import json
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import exp
@@ -31,7 +31,7 @@ from tests.e2e.test_money import (
     printed_by_the_stage,
 )
 from tests.make import make_event
-from tests.unit.emf import total_of
+from tests.unit.emf import Datum, printed_data, total_of
 
 SIGTERM_BEHAVIOR = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
 OWN = {"cpu": 512, "memory": 2048, "env": {"REGION_OF_SALES": "north"}}
@@ -511,3 +511,76 @@ def test_observe_mode_says_what_would_be_done_and_changes_no_run(
     assert after == before
     assert "prefect-spot.interrupted" in emitted
     assert "prefect-spot.rerun" not in emitted
+
+
+PUSH = "push"
+SERVES_PUSH = ["prefect", "worker", "start", "--type", "ecs", "--pool", PUSH]
+TWO_POOLS = {"PROVISION": "rescue-only", "WORK_POOL": f"{WORK_POOL},{PUSH}"}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A run of a push pool, and what both functions of a stage of two pools did about its task."""
+
+    run: Run
+    task: str
+    left_alone: str
+    answers: Mapping[str, Any]
+    printed: list[Datum]
+
+
+@story
+def pushed(stage: Stage) -> Pushed:
+    """A worker of its own stands for Prefect Cloud, which starts the tasks of such a pool."""
+    prefect, ecs = stage.cloud.prefect, stage.cloud.aws.client("ecs")
+    template = prefect.send("GET", f"/work_pools/{WORK_POOL}")["base_job_template"]
+    family = template["variables"]["properties"]["family"]
+    family["default"] = f"{STACK}_{PUSH}"  # as the stack's worker role lets it be called
+    body = {"name": PUSH, "type": "ecs:push", "base_job_template": template}
+    prefect.send("POST", "/work_pools/", body)
+    waits = prefect.send("GET", f"/deployments/{stage.deployments['waits']}")
+    kept = ("flow_id", "entrypoint", "pull_steps", "parameter_openapi_schema")
+    body = {**{name: waits[name] for name in kept}, "name": PUSH, "work_pool_name": PUSH}
+    deployment = prefect.send("POST", "/deployments/", body)["id"]
+    outputs = stage.cloud.outputs
+    network = {"subnets": outputs["SubnetIds"].split(","), "assignPublicIp": "ENABLED"}
+    [worker] = ecs.run_task(
+        cluster=CLUSTER,
+        taskDefinition=outputs["WorkerTaskDefinitionArn"],
+        launchType="FARGATE",
+        overrides={"containerOverrides": [{"name": "worker", "command": SERVES_PUSH}]},
+        networkConfiguration={"awsvpcConfiguration": network},
+    )["tasks"]
+    of_push = replace(stage, deployments={**stage.deployments, PUSH: deployment})
+    run = of_push.start(PUSH, job_variables=SIZE, tags=("spot-retries:0",), interruptions=1)
+    run.wait_for_start(1)
+    task = run.interrupt()
+    run.wait_until_stopped()
+    run.wait_until_handled()
+    left_alone = run.state_type()
+    events = [i.event for i in stage.cloud.lambdas.invocations if i.function == REACT]
+    [*_, event] = [e for e in events if task in json.dumps(e) and "STOPPED" in json.dumps(e)]
+    answers, printed = {}, list[Datum]()
+    for handler in ("react", "meter"):
+        with stage.copy_of_react(f"{handler}-of-two-pools", handler, **TWO_POOLS):
+            invocation = stage.cloud.lambdas.invoke(f"{handler}-of-two-pools", event)
+        answers[handler] = invocation.answer or invocation.error
+        printed += printed_data("\n".join(invocation.logs))
+    run.completes(starts=2)
+    ecs.stop_task(cluster=CLUSTER, task=worker["taskArn"], reason="the story is over")
+    return Pushed(run, task, left_alone, answers, printed)
+
+
+def test_a_stage_of_two_pools_rescues_the_runs_of_a_push_pool_beside_its_other(
+    stage: Stage, pushed: Pushed
+) -> None:
+    run = pushed.run
+    assert pushed.left_alone == "RUNNING", "the stage of the first pool alone touched it"
+    assert pushed.answers["react"]["decision"] == "finish-rerun"
+    assert pushed.answers["meter"]["metering"] == "billed"
+    assert run.capacities() == ["FARGATE_SPOT", "FARGATE"]
+    assert not run.verdict(budget=0).findings
+    bill = bills_of(stage)[pushed.task]
+    assert bill["work_pool"] == PUSH
+    series = {dict(d.dimensions)["WorkPool"] for d in pushed.printed if d.metric == "TaskCost"}
+    assert series == {PUSH, "<all>"}

@@ -99,7 +99,8 @@ def test_a_task_that_ended_by_itself_is_billed_for_one_request_to_prefect(accoun
     assert account.meter(event) == "billed"
     assert account.universe.prefect.calls == ["read_deployment_name"]
     daily = account.sum
-    assert daily.deployment == Deployment(str(deployment_id), f"etl/deployment-{deployment_id}")
+    name = f"etl/deployment-{deployment_id}"
+    assert daily.deployment == Deployment(str(deployment_id), name, POOL)
     counts = daily.counts
     assert (counts.runs, counts.attempts, counts.interruptions, counts.spot_reruns) == (1, 1, 0, 0)
     assert counts.spot_hours == Decimal(60) / 3600, "7 s until the exit and 30 s after: a minute"
@@ -538,6 +539,35 @@ def test_what_ecs_alone_shows_to_be_another_pools_or_not_on_fargate_is_not_bille
     else:
         assert account.meter(event) == ("billed" if is_billed else "ignored")
     assert len(universe.sums()) == is_billed
+
+
+@pytest.mark.parametrize("by_sweep", [False, True], ids=["meter", "sweep"])
+@pytest.mark.parametrize(
+    ("shown", "counted"),
+    [
+        ({"work_pool": "ml"}, "ml"),
+        ({"work_pool": "its-name-for-aws"}, POOL),
+        ({"work_pool": ""}, POOL),
+        ({"work_pool": "", "flow_run_id": None}, "etl"),
+    ],
+)
+def test_a_task_is_billed_and_measured_for_its_own_pool_or_for_the_first(
+    account: Account, shown: dict[str, Any], counted: str, by_sweep: bool
+) -> None:
+    universe = account.universe
+    universe.policy = replace(universe.policy, work_pools=("etl", POOL, "ml"))
+    event = account.ended(**BY_ITSELF)
+    if "flow_run_id" in shown:
+        del event["detail"]["overrides"]
+    universe.tasks[account.task.arn] = replace(universe.tasks[account.task.arn], **shown)
+    universe.passes(600)
+    if by_sweep:
+        assert bill_missed(universe.context()) == 1
+    else:
+        assert account.meter(event) == "billed"
+    [bill] = universe.bills.read_bills()
+    assert account.sum.deployment.work_pool == bill.deployment.work_pool == counted
+    assert [measured.work_pool for measured in universe.measured] == [counted]
 
 
 def test_a_name_that_cannot_be_read_delays_no_bill(account: Account) -> None:

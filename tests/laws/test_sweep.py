@@ -83,6 +83,24 @@ def test_events_have_a_grace_before_the_sweep(universe: Universe) -> None:
     assert run.state.type is StateType.RUNNING
 
 
+def test_the_runs_of_all_pools_are_repaired_and_of_no_other(universe: Universe) -> None:
+    prefect = universe.prefect
+    ours, theirs = (prefect.create_work_pool(launch_type="FARGATE_SPOT") for _ in range(2))
+    pools = (ours, "no-such-pool", prefect.work_pool_name)
+    universe.policy = replace(universe.policy, work_pools=pools)
+    runs = {}
+    for pool in (ours, prefect.work_pool_name, theirs):
+        deployment = prefect.create_deployment(work_pool=pool)
+        run, task = universe.running(deployment_id=deployment)
+        universe.stops(task)
+        runs[pool] = run
+    report = swept(universe)
+    assert (report.stranded, report.seen, report.finished) == (2, 2, True)
+    states = {pool: run.state.name for pool, run in runs.items()}
+    assert states == {**dict.fromkeys(runs, "AwaitingRetry"), theirs: "Running"}
+    assert {m.work_pool for m in universe.measured if m.values} == {ours, prefect.work_pool_name}
+
+
 def test_a_run_with_a_live_task_is_left_alone_whatever_its_noted_task_says(
     universe: Universe,
 ) -> None:

@@ -208,7 +208,7 @@ class Universe:
         self.prefect.engine_finishes(run.id)
         day, others = self.now.date() - timedelta(days=2), Deployment("others")
         counts = Counts(first_spot_us=90 * 3_600_000_000, first_interruptions=10)
-        self.bills.sums[day, others.key] = DailySum(day, others, counts)
+        self.bills.sums[day, others.key, ""] = DailySum(day, others, counts)
         return deployment_id
 
     def start(self, run_id: UUID, *, retries: int = 0, pid_noted: bool = True) -> Task:
@@ -312,7 +312,7 @@ class Universe:
             clusters=("prefect-spot-dev",),
             account=ACCOUNT,
             region="us-east-1",
-            work_pool=self.prefect.work_pool_name,
+            work_pools=self.policy.work_pools or (self.prefect.work_pool_name,),
             grace=timedelta(minutes=3),
             pending_grace=timedelta(minutes=15),
             seconds_left=lambda: 60.0,

@@ -194,7 +194,7 @@ def policies() -> dict[str, list[Any]]:
             "Stage": project.stage,
             "TableName": project.stack,
             "ClusterName": project.settings.ecs_clusters[0],
-            "WorkPool": project.settings.work_pool,
+            "WorkPool": project.settings.work_pools[0],
             "PassableRoleArns": EXECUTION_ROLE,  # as the example's user has to name it
             "ApiKeyParameter": "",
             "AuthStringParameter": AUTH_PARAMETER.removeprefix("/"),

@@ -28,7 +28,7 @@ from chalicelib.core.model.flow_run import (
     TaskRun,
 )
 from chalicelib.core.model.sweeping import UnreadRun
-from chalicelib.core.money.report import TableArtifact
+from chalicelib.core.money.savings import TableArtifact
 from chalicelib.core.ports import RunQuery
 from chalicelib.core.rescue.actions import Artifact, LogLine, PrefectEvent
 from chalicelib.errors import PrefectRejectedError, PrefectSpotError, PrefectUnreadableError
@@ -179,8 +179,9 @@ class InMemoryPrefect(Hands):
         if query.limit > MOST_RUNS:
             raise _refusal(f"Invalid limit: must be less than or equal to {MOST_RUNS}.")
         is_first = query.offset == 0 and not query.known_pool
-        if is_first and query.work_pool not in self.work_pools:
-            raise _refusal(f"work pool {query.work_pool!r} is not known to Prefect")
+        if is_first and not {*query.work_pools} & {*self.work_pools}:
+            names = " or ".join(map(repr, query.work_pools))
+            raise _refusal(f"work pool {names} is not known to Prefect")
         found = [run for run in self.runs.values() if _is_wanted(run, query)]
         found.sort(key=lambda run: _place(run, query))
         return found[query.offset : query.offset + query.limit]
@@ -624,7 +625,7 @@ def _place(run: TwinRun, query: RunQuery) -> tuple[datetime, int]:
 
 
 def _is_wanted(run: TwinRun, query: RunQuery) -> bool:
-    if run.work_pool_name != query.work_pool or run.state.type not in query.state_types:
+    if run.work_pool_name not in query.work_pools or run.state.type not in query.state_types:
         return False
     if query.state_names and run.state.name not in query.state_names:
         return False

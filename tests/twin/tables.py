@@ -14,8 +14,8 @@ from chalicelib.adapters.records import values_of
 from chalicelib.core.model.flow_run import RunRecord
 from chalicelib.core.model.policy import Pause
 from chalicelib.core.model.sweeping import SweepNotes
-from chalicelib.core.money.bill import Bill, Deployment
-from chalicelib.core.money.report import Counts, DailySum
+from chalicelib.core.money.bill import Bill
+from chalicelib.core.money.report import Counts, DailySum, by_day_and_name
 from chalicelib.errors import LeaseHeldError, LeaseLostError
 from tests.twin.dynamodb import check
 
@@ -94,7 +94,7 @@ class InMemoryBills:
 
     bills: dict[str, Bill] = field(default_factory=dict)
     billed_runs: set[UUID | None] = field(default_factory=set)
-    sums: dict[tuple[date, str], DailySum] = field(default_factory=dict)
+    sums: dict[tuple[date, str, str], DailySum] = field(default_factory=dict)
     reported: str = ""
 
     def unbilled(self, task_arns: Sequence[str]) -> tuple[str, ...]:
@@ -107,10 +107,10 @@ class InMemoryBills:
         is_attempt = bill.flow_run_id is not None and bill.started
         is_first = is_attempt and bill.flow_run_id not in self.billed_runs
         daily = first if is_first else later
-        key = daily.day, daily.deployment.key
+        key = daily.day, daily.deployment.key, daily.deployment.work_pool
         before = self.sums.get(key, DailySum(daily.day, daily.deployment, Counts()))
         name = daily.deployment.name or before.deployment.name
-        deployment = Deployment(daily.deployment.key, name)
+        deployment = replace(daily.deployment, name=name)
         counts, rates = before.counts + daily.counts, before.rates | daily.rates
         self.sums[key] = DailySum(daily.day, deployment, counts, rates)
         self.bills[bill.task_arn] = bill
@@ -119,7 +119,7 @@ class InMemoryBills:
 
     def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:
         found = [kept for kept in self.sums.values() if kept.day in days]
-        return tuple(sorted(found, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
+        return tuple(sorted(found, key=by_day_and_name))
 
     def read_bills(self) -> Iterable[Bill]:
         return self.bills.values()

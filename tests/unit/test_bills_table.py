@@ -18,11 +18,12 @@ from chalicelib.adapters.bills import (
     MOST_DEPLOYMENTS,
     SUMS_KEPT_FOR,
     BillTable,
+    _listed_as,
 )
 from chalicelib.adapters.records import MOST_TRIES, Items
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
-from chalicelib.core.money.report import Counts, DailySum, sum_of, total
+from chalicelib.core.money.report import Counts, DailySum, report_of, sum_of, total
 from chalicelib.errors import ThrottledError
 from tests.make import NOW, TASK_ARN, make_table
 from tests.twin.dynamodb import BusyDynamoDB, VirtualTime
@@ -80,7 +81,7 @@ def test_bills_are_read_as_they_were_written(table: Any) -> None:
         bill(stopped(), wasted=600),
         another(1, capacity_provider=""),
         another(2, pull_started_at=None, started_at=None),
-        replace(another(3), flow_run_id=None, deployment=Deployment(NO_FLOW_RUN)),
+        replace(another(3), flow_run_id=None, deployment=Deployment(NO_FLOW_RUN, work_pool="ml")),
     ]
     for each in made:
         assert write(table, each)
@@ -97,16 +98,17 @@ def test_a_second_bill_of_the_same_task_changes_nothing(table: Any) -> None:
     assert table.read_sums([TODAY]) == before
 
 
-def test_sums_are_by_day_and_deployment_and_exact(table: Any) -> None:
-    other = Deployment("other", "etl/hourly")
+def test_sums_are_by_day_deployment_and_pool_and_exact(table: Any) -> None:
+    others = Deployment("other", "etl/hourly"), replace(ETL, work_pool="ml#2"), ETL
     bills = [another(n, stopped_at=NOW - timedelta(days=n % 3)) for n in range(30)]
-    bills = [replace(b, deployment=other) if n % 2 else b for n, b in enumerate(bills)]
+    bills = [replace(b, deployment=others[n // 2 % 3]) for n, b in enumerate(bills)]
     for made in bills:
         assert write(table, made)
     days = [TODAY - timedelta(days=n) for n in range(4)]
     sums = table.read_sums(days)
     assert [(s.day, s.deployment) for s in sums] == sorted(
-        {(b.ended_at.date(), b.deployment) for b in bills}, key=lambda x: (x[0], x[1].name)
+        {(b.ended_at.date(), b.deployment) for b in bills},
+        key=lambda x: (x[0], x[1].name, x[1].work_pool),
     )
     paid = sum((b.amounts.cost_usd for b in bills if b.amounts), Decimal(0))
     assert total(sums).amounts.cost_usd == paid
@@ -234,13 +236,21 @@ def test_a_sum_of_an_earlier_release_is_added_to_that_of_its_day(dynamodb: Any) 
     put(f"sum#{TODAY}#{gone.key}", **asdict(old))
     put(f"day#{TODAY}", deployments={ETL.key, gone.key}, rates={"an|older|rate"})
     table, made = BillTable(dynamodb, "books"), bill(stopped(), wasted=600)
+    of_pool = replace(another(1), deployment=replace(ETL, work_pool="ml"))
     assert write(table, made)
+    assert write(table, of_pool)
     added = sum_of(made, RerunOutcome.NONE, first_of_its_run=True)
+    later = sum_of(of_pool, RerunOutcome.NONE, first_of_its_run=False)
     rates = frozenset({"an|older|rate"})  # of all deployments, noted by the day
-    assert table.read_sums([TODAY]) == (
+    sums = table.read_sums([TODAY])
+    assert sums == (
         DailySum(TODAY, gone, old, rates),
         DailySum(TODAY, ETL, old + added.counts, added.rates | rates),
+        replace(later, rates=added.rates | rates),
     )
+    unrated = [replace(each, rates=frozenset()) for each in sums]
+    by_pool = report_of(unrated, TODAY, TODAY, ("first", "ml")).work_pools
+    assert [(row.work_pool, row.counts.attempts) for row in by_pool] == [("first", 15), ("ml", 1)]
 
 
 def test_tags_that_name_ever_other_deployments_do_not_outgrow_their_day() -> None:
@@ -250,6 +260,8 @@ def test_tags_that_name_ever_other_deployments_do_not_outgrow_their_day() -> Non
     table._items.put(f"day#{TODAY}", spread={f"{key}#4" for key in named})
     for number, key in enumerate([f"{UUID(int=2**99)}", min(named), ETL.key]):
         assert write(table, replace(another(number), deployment=Deployment(key)))
+    longest = _listed_as(Deployment(min(named), work_pool="p" * 9_999)) + f"#{4 << MOST_TRIES}"
+    assert len(longest) * MOST_DEPLOYMENTS * MOST_TRIES < 400 * 1024
     counted = {each.deployment.key: each.counts.attempts for each in table.read_sums([TODAY])}
     assert counted == {min(named): 1, MORE_DEPLOYMENTS: 2}
 

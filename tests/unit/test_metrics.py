@@ -29,7 +29,7 @@ __all__ = ["scene"]  # the fixture
 
 BY_POOL = ("Stage", "WorkPool")
 BY_DEPLOYMENT = ("Stage", "WorkPool", "Deployment")
-METRICS = EmfMetrics("dev", "fargate-spot-dev", by_deployment=True)
+METRICS = EmfMetrics("dev", ("fargate-spot-dev",), by_deployment=True)
 ALL = {metric: Decimal("0.00000001") for metric in Metric}
 
 
@@ -72,6 +72,21 @@ def test_every_metric_fits_into_one_line_whatever_the_environment(
     assert {datum.value for datum in data} == {0.00000001}
 
 
+def test_of_several_pools_each_has_its_series_and_alarms_read_that_of_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """CloudWatch takes no search in an alarm. All work is counted in it once, whoever's it is."""
+    several = EmfMetrics("dev", ("etl", "ml"), by_deployment=True)
+    one = {Metric.TASK_COST: Decimal(1)}
+    for deployment, pool in (("etl/x", "etl"), ("ml/x", "ml"), ("", "ml"), ("", "gone"), ("", "")):
+        several.measure(Measured(deployment, one, work_pool=pool))
+    data = [dict(datum.dimensions) for datum in printed_data(capsys.readouterr().out)]
+    by_pool = [each["WorkPool"] for each in data if "Deployment" not in each]
+    assert {pool: by_pool.count(pool) for pool in by_pool} == {"etl": 1, "ml": 2, "<all>": 5}
+    by_deployment = [tuple(each.values())[1:] for each in data if "Deployment" in each]
+    assert by_deployment == [("etl", "etl/x"), ("ml", "ml/x")]
+
+
 def test_one_measurement_leaves_nothing_to_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     METRICS.measure(Measured("first", {Metric.SPOT_RERUNS: Decimal(1)}))
     METRICS.measure(Measured("none", {}))
@@ -98,7 +113,7 @@ def test_whatever_a_deployment_is_called_it_is_one_value_of_one_dimension(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    EmfMetrics(name, name, by_deployment=True).measure(Measured(name, ALL))
+    EmfMetrics(name, (name,), by_deployment=True).measure(Measured(name, ALL))
     output = capsys.readouterr().out
     assert output.count("\n") == 1
     data = data_of(output)
@@ -134,6 +149,7 @@ def test_an_interruption_its_rerun_and_the_time_between_are_counted_once(scene: 
     run = scene.prefect.runs[scene.run_id]
     assert run.deployment is not None
     assert measured.deployment == f"etl/deployment-{run.deployment.id}"
+    assert measured.work_pool == scene.prefect.work_pool_name
     assert rescued(scene, {"lastStatus": "STOPPED"}) == []
     assert rescued(scene, NO_INTERRUPTION) == []
 

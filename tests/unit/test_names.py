@@ -72,7 +72,7 @@ def refused(environment: Mapping[str, str]) -> Iterator[str]:
     names = {
         form.format(n): p for n in function_names(values.stage) for form, p in OF_CHALICE.items()
     }
-    names[f"prefect_{values.work_pool}_{'0' * 36}"] = IN_ECS if values.is_full else ".*"
+    names[f"prefect_{values.work_pools[0]}_{'0' * 36}"] = IN_ECS if values.is_full else ".*"
     yield from (name for name, form in names.items() if not re.fullmatch(form, name))
 
 

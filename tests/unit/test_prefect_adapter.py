@@ -53,7 +53,7 @@ def test_a_policy_keeps_what_it_does_not_know() -> None:
     assert bench.server.seen[0].body == {"empirical_policy": sent}
 
 
-QUERY = RunQuery("etl & co", (StateType.SCHEDULED,))
+QUERY = RunQuery(("etl & co",), (StateType.SCHEDULED,))
 
 
 def test_runs_of_one_moment_come_in_an_order_that_pages_can_follow() -> None:

@@ -633,7 +633,7 @@ def test_flows_that_call_flows_without_end_are_followed_fifty_deep() -> None:
 
 @pytest.mark.parametrize("lost", [reset, cut(b"{}")], ids=["reset", "cut"])
 def test_a_page_is_asked_for_once_more_where_its_connection_was_dropped(lost: Step) -> None:
-    query = RunQuery("etl", (StateType.RUNNING,), known_pool=True)
+    query = RunQuery(("etl",), (StateType.RUNNING,), known_pool=True)
     with Bench([lost, answer(200, [make_answer()])]) as bench:
         assert len(bench.prefect.find_runs(query)) == 1
     for step, requests in ((lost, 2), (answer(500), 1), (answer(502), 1)):

@@ -38,6 +38,7 @@ from tests.provisioning import (
     WORK_POOL,
     make_desired,
     make_target,
+    push_template,
 )
 from tests.twin.work_pools import InMemoryWorkPools
 from tests.unit.scripted_server import ScriptedServer, Step, answer
@@ -334,6 +335,10 @@ def a_docker_pool(bench: Bench) -> None:
     bench.pools.create_pool(WORK_POOL, kind="docker", template={})
 
 
+def a_push_pool_to_be_ours(bench: Bench) -> None:
+    bench.pools.create_pool(WORK_POOL, kind="ecs:push", template={})
+
+
 def no_pool_of_your_own(bench: Bench) -> None:
     bench.desired = make_desired(is_full=False)
 
@@ -361,6 +366,10 @@ def a_server_older_than_the_worker(bench: Bench) -> None:
         (a_key_in_plain, "Parameter", ("is a String", "SecureString")),
         (a_prefect_that_refuses_the_key, "PrefectRefused", ("answered 401", "check the")),
         (a_docker_pool, "WorkPool", ("type docker, not ecs", "create an ecs pool, or set WORK_")),
+        (
+            a_push_pool_to_be_ours, "WorkPool",
+            ("type ecs:push, not ecs", "PROVISION to rescue-only, which takes push pools"),
+        ),
         (no_pool_of_your_own, "WorkPool", ("set WORK_POOL",)),
         (
             a_server_older_than_the_worker, "WorkerNewerThanServer",
@@ -382,6 +391,45 @@ def test_a_problem_is_reported_with_its_next_step_and_nothing_is_changed(
     assert bench.changes == []
     if name == "Parameter":
         assert bench.pools.calls == [], "Prefect would be asked without its key"
+
+
+OWN_POOLS = ("etl", "push", "ml")
+
+
+def test_pools_of_your_own_are_several_and_of_either_type_and_are_not_changed(bench: Bench) -> None:
+    bench.desired = make_desired(is_full=False, work_pools=OWN_POOLS)
+    for name in OWN_POOLS:
+        kind = "ecs:push" if name == "push" else "ecs"
+        bench.pools.create_pool(name, kind=kind, template=push_template())
+    before = {name: bench.pools.look(name) for name in OWN_POOLS}
+    report = bench.provision()
+    assert (report.problems, report.warnings) == ((), ())
+    assert "create the stack prefect-spot-dev" in report.steps
+    assert {name: bench.pools.look(name) for name in OWN_POOLS} == before
+    assert {*bench.pools.calls} == {"read"}
+
+
+def test_what_is_wrong_with_each_of_your_pools_is_reported_at_once(bench: Bench) -> None:
+    bench.desired = make_desired(is_full=False, work_pools=OWN_POOLS)
+    bench.pools.create_pool("etl", kind="docker", template={})
+    fixed = {"job_configuration": {"task_run_request": {"launchType": "FARGATE"}}}
+    bench.pools.create_pool("push", kind="ecs:push", template=fixed)
+    report = bench.provision()
+    assert report.state is ProvisionState.BLOCKED
+    found = [problem.message for problem in report.problems]
+    for part, message in zip(
+        (
+            "work pool 'etl' is of type docker, not ecs or ecs:push",
+            "work pool 'ml' is not known to Prefect",
+            "the base job template of work pool 'push' sets launchType itself",
+        ),
+        found,
+        strict=True,
+    ):
+        assert part in message
+    bench.pools.failure = PrefectRefusedError("answered 401", next_step="check the parameter")
+    [problem] = bench.provision().problems
+    assert problem.name == "PrefectRefused", "said once, not of each pool"
 
 
 UNKNOWN, NO_POOLS = answer(404, {"detail": "Not Found"}), answer(200, [])

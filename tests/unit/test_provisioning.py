@@ -154,7 +154,7 @@ def test_a_stack_that_this_stage_did_not_make_is_never_changed_nor_its_queue_use
     network = Problem("Network", "no default VPC", next_step="set VPC_ID")
     for made in (changes, {**changes, **CHANGED}):
         stack = make_stack(status=status, **made)
-        observed = make_observed(stack=stack, deliveries=(UNDELIVERED,), work_pool=None)
+        observed = make_observed(stack=stack, deliveries=(UNDELIVERED,), work_pools=())
         planned = plan(make_desired(), observed)
         assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, ())
         [problem] = planned.problems
@@ -324,7 +324,7 @@ def test_a_change_of_mode_changes_the_pools_template_and_nothing_else_of_it(
 ) -> None:
     other = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=not ends_runs)
     wanted = merged({}, POOL_TEMPLATE, VALUES, "FARGATE_SPOT", ends_runs=ends_runs)
-    observed = make_observed(work_pool=WorkPool(WORK_POOL, "ecs", other))
+    observed = make_observed(work_pools=(WorkPool(WORK_POOL, "ecs", other),))
     planned = plan(make_desired(ends_runs=ends_runs), observed)
     assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, wanted),))
 
@@ -450,7 +450,9 @@ def test_before_anything_else_prefect_shows_that_the_pool_may_be_written(
     pool: WorkPool | None, steps: list[Any], has_role: bool, stack: Stack | None
 ) -> None:
     """A pool without roles of ours may have another worker: it is written as it is."""
-    observed = make_observed(stack=stack, work_pool=pool, has_service_linked_role=has_role)
+    observed = make_observed(
+        stack=stack, work_pools=(pool,) * bool(pool), has_service_linked_role=has_role
+    )
     planned = plan(make_desired(), observed)
     assert planned.state is ProvisionState.CREATING
     assert list(planned.steps[: len(steps)]) == steps
@@ -462,7 +464,7 @@ def test_a_pool_of_your_own_keeps_no_stack_from_being_created() -> None:
     """Nor is it written: that its runs cannot be moved is a warning until the stack is there."""
     fixed = {"job_configuration": {"task_run_request": {"launchType": "FARGATE"}}}
     pool = WorkPool(WORK_POOL, "ecs", fixed)
-    observed = make_observed(stack=None, network=None, work_pool=pool)
+    observed = make_observed(stack=None, network=None, work_pools=(pool,))
     planned = plan(make_desired(is_full=False), observed)
     assert [type(step) for step in planned.steps] == [CreateStack]
     [warning] = planned.warnings
@@ -471,22 +473,22 @@ def test_a_pool_of_your_own_keeps_no_stack_from_being_created() -> None:
 
 def test_once_the_stack_is_complete_the_pool_gets_the_rest_or_is_created_anew() -> None:
     before = WorkPool(WORK_POOL, "ecs", TO_COME)
-    planned = plan(make_desired(), make_observed(work_pool=before))
+    planned = plan(make_desired(), make_observed(work_pools=(before,)))
     assert planned == Plan(ProvisionState.READY, (ChangeWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
-    planned = plan(make_desired(), make_observed(work_pool=None))
+    planned = plan(make_desired(), make_observed(work_pools=()))
     assert planned == Plan(ProvisionState.READY, (CreateWorkPool(WORK_POOL, OUR_POOL_TEMPLATE),))
     for busy in (
         make_stack(status="UPDATE_IN_PROGRESS"),
         make_stack(status="CREATE_IN_PROGRESS", outputs={}),
     ):
-        assert plan(make_desired(), make_observed(stack=busy, work_pool=None)).steps == ()
+        assert plan(make_desired(), make_observed(stack=busy, work_pools=())).steps == ()
 
 
 def test_what_the_pool_has_in_it_before_its_stack_is_what_the_stack_then_returns() -> None:
     given = stack_template.parameters(SecurityGroupIds="sg-1")
     made = stack_template.resources(given)
     desired = make_desired(parameters=given, stack_name=given["TableName"])
-    observed = make_observed(stack=None, work_pool=None, network=Network("vpc-1", ("subnet-1",)))
+    observed = make_observed(stack=None, work_pools=(), network=Network("vpc-1", ("subnet-1",)))
     created = plan(desired, observed).steps[0]
     assert isinstance(created, CreateWorkPool)
     known = {
@@ -509,7 +511,7 @@ def test_a_pool_that_cannot_be_completed_keeps_its_template_and_is_reported(
     stack: Stack | None,
 ) -> None:
     pool = WorkPool(WORK_POOL, "ecs", {"job_configuration": "{{ all }}", "variables": {}})
-    observed = make_observed(stack=stack, work_pool=pool, deliveries=(UNDELIVERED,))
+    observed = make_observed(stack=stack, work_pools=(pool,), deliveries=(UNDELIVERED,))
     planned = plan(make_desired(), observed)
     delivered = (PUT_CONFIG,) if stack == make_stack() else ()
     assert (planned.state, planned.steps) == (ProvisionState.BLOCKED, delivered)
@@ -539,7 +541,7 @@ def test_a_pool_that_gives_flows_another_stacks_roles_is_not_taken_over(
         "execution_role_arn": {"default": execution_role},
     }
     pool = WorkPool(WORK_POOL, "ecs", {"variables": {"properties": properties}})
-    planned = plan(make_desired(), make_observed(work_pool=pool, stack=stack))
+    planned = plan(make_desired(), make_observed(work_pools=(pool,), stack=stack))
     steps = [ChangeWorkPool] if stack else [ChangeWorkPool, CreateStack]
     assert [type(step) for step in planned.steps] == (steps if is_taken else [])
     assert is_taken or "set WORK_POOL" in planned.problems[0].next_step
@@ -548,7 +550,7 @@ def test_a_pool_that_gives_flows_another_stacks_roles_is_not_taken_over(
 def plan_with_own_pool(template: dict[str, Any]) -> Plan:
     desired, pool = make_desired(is_full=False), WorkPool(WORK_POOL, "ecs", template)
     stack = make_stack(parameters=stack_definition(desired, None).parameters)
-    return plan(desired, make_observed(stack=stack, network=None, work_pool=pool))
+    return plan(desired, make_observed(stack=stack, network=None, work_pools=(pool,)))
 
 
 def test_a_pool_of_your_own_is_left_alone() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +17,7 @@ from markdown_it import MarkdownIt
 from matplotlib import rc_context
 from matplotlib.image import imread
 
+from chalicelib.adapters.bills import BillTable
 from chalicelib.core.model.pricing import with_assumed
 from chalicelib.core.money.bill import Deployment
 from chalicelib.core.money.report import (
@@ -26,13 +28,13 @@ from chalicelib.core.money.report import (
     days_between,
     in_usd,
     report_of,
-    savings_table,
 )
+from chalicelib.core.money.savings import savings_table
 from spotctl.chart import draw, figure_of
 from spotctl.errors import RefusedError
 from spotctl.output import Output, as_json, clean
 from spotctl.rate import garwood, rate_per_hour
-from spotctl.report import as_csv, as_mapping, as_table, days_since
+from spotctl.report import as_csv, as_mapping, as_table, days_since, read_report
 from tests.twin.tables import InMemoryBills
 from tests.unit.test_bill import ON_DEMAND, SPOT
 
@@ -91,6 +93,46 @@ def test_days_and_deployments_add_up_and_drills_stand_apart() -> None:
     assert made.total.counts == WEEK[0].counts + WEEK[1].counts + WEEK[2].counts
     assert made.drills.counts == WEEK[3].counts
     assert made.total.counts.amounts.net_savings_usd == Decimal("0.70")  # 1.60 - 3 x 0.30
+
+
+POOLS = ("etl", "ml")
+BY_POOL = (
+    daily(),  # by an earlier release, which knew of one pool
+    daily(replace(NIGHTLY, work_pool="etl"), runs=4),
+    daily(replace(HOURLY, work_pool="ml"), runs=2),
+    daily(replace(DRILLS, work_pool="ml"), runs=0),
+)
+
+
+def test_several_work_pools_are_reported_apart_and_what_has_none_is_the_firsts() -> None:
+    made = report_of(BY_POOL, TODAY, TODAY, POOLS)
+    nightly, hourly = ("etl/nightly", "etl", 5), ("etl/hourly", "ml", 2)
+    shown = [(r.deployment, r.work_pool, r.counts.runs) for r in (*made.rows, *made.whole)]
+    assert shown[:2] == [nightly, hourly]
+    assert shown[2:] == [hourly, nightly, ("all", "etl", 5), ("all", "ml", 2), ("all", "", 7)]
+    table = as_table(made).splitlines()
+    assert table[1].split()[:4] == ["day", "deployment", "work", "pool"]
+    assert [row["work pool"] for row in savings_table(made)] == ["ml", "etl", "etl", "ml", ""]
+    rows = csv.DictReader(io.StringIO(as_csv(made)))
+    assert [row["work_pool"] for row in rows] == ["etl", "ml", ""]
+    assert [row["work_pool"] for row in content_of(made)["work_pools"]] == ["etl", "ml"]
+    only = report_of(BY_POOL[:2], TODAY, TODAY, POOLS)
+    assert "work pool" not in as_table(only)
+    assert "work pool" not in savings_table(only)[0]
+
+
+def test_the_report_of_one_pool_leaves_the_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BillTable, "read_sums", lambda *_: BY_POOL)
+    client: Any = None
+    runs = {pool: read_report(client, "t", "1d", TODAY, POOLS, pool) for pool in ("", *POOLS)}
+    assert {pool: made.total.counts.runs for pool, made in runs.items()} == {
+        "": 7,
+        "etl": 5,
+        "ml": 2,
+    }
+    assert [made.drills.counts.attempts for made in runs.values()] == [2, 0, 2]
+    with pytest.raises(RefusedError, match="--pool 'other' is none of the stage's work pools: etl"):
+        read_report(client, "t", "1d", TODAY, POOLS, "other")
 
 
 def test_a_renamed_deployment_goes_by_its_last_name() -> None:
@@ -391,7 +433,7 @@ def test_forty_deployments_in_thirty_days_are_reported_in_three_seconds() -> Non
     days = days_between(TODAY - timedelta(days=DAYS - 1), TODAY)
     names = [f"etl/{number:02d}" for number in range(DEPLOYMENTS)]
     sums = [daily(Deployment(name, name), day) for day in days for name in names]
-    bills = InMemoryBills(sums={(each.day, each.deployment.key): each for each in sums})
+    bills = InMemoryBills(sums={(each.day, each.deployment.key, ""): each for each in sums})
 
     began = time.process_time()  # all of it is in this process, which others may hold up
     made = report_of(bills.read_sums(days), days[0], days[-1])

@@ -36,7 +36,7 @@ def test_an_empty_setting_is_one_that_is_not_set() -> None:
 
 def test_the_names_are_made_of_the_stage_where_they_are_not_set() -> None:
     settings = read(STAGE="prod", WORK_POOL="etl")
-    assert (settings.stack_name, settings.work_pool) == ("prefect-spot-prod", "etl")
+    assert (settings.stack_name, settings.work_pools) == ("prefect-spot-prod", ("etl",))
     assert settings.ecs_clusters == ("prefect-spot-prod",)
 
 
@@ -90,6 +90,8 @@ def test_own_rates_are_read() -> None:
         ("ECS_CLUSTER", "arn:aws:ecs:us-east-1:1:cluster/one", "rescue-only, names or ARNs"),
         ("WORK_POOL", "prefect-pool", "do not begin with prefect"),
         ("WORK_POOL", "a/b", "without"),
+        ("WORK_POOL", "etl,ml", "one name, of"),
+        ("WORK_POOL", " , ", "one name, of"),
         ("VPC_ID", "default", "vpc-"),
         ("SUBNET_IDS", "subnet-12345678,eu-west-1a", "subnet ids, comma-separated"),
         ("SUBNET_IDS", " , ", "subnet ids, comma-separated"),
@@ -176,11 +178,25 @@ def test_weights_that_leave_no_provider_are_refused() -> None:
     assert read(SPOT_WEIGHT="0").spot_weight == 0
 
 
-def test_your_own_clusters_and_pool_may_be_several_and_have_any_name() -> None:
+@pytest.mark.parametrize(
+    ("pools", "names", "in_metrics"),
+    [
+        ("prefect-managed", ("prefect-managed",), "prefect-managed"),
+        (" etl, two words ,,etl,größer,", ("etl", "two words", "größer"), "<all>"),
+        ("etl,etl, etl", ("etl",), "etl"),
+    ],
+)
+def test_your_own_clusters_and_pools_may_be_several_and_have_any_name(
+    pools: str, names: tuple[str, ...], in_metrics: str
+) -> None:
     clusters = "one, arn:aws:ecs:us-east-1:1:cluster/two,"
-    settings = read(ECS_CLUSTER=clusters, WORK_POOL="prefect-managed", **RESCUE_ONLY)
+    settings = read(ECS_CLUSTER=clusters, WORK_POOL=pools, **RESCUE_ONLY)
     assert settings.ecs_clusters == ("one", "arn:aws:ecs:us-east-1:1:cluster/two")
     assert not settings.is_full
+    assert settings.work_pools == policy_of(settings, {}).work_pools == names
+    parameter = infra.load("stack.json")["Parameters"]["WorkPool"]
+    assert stack_parameters(settings)["WorkPool"] == in_metrics
+    assert re.fullmatch(parameter["AllowedPattern"], in_metrics)
 
 
 @pytest.mark.parametrize("cpu", FARGATE_MEMORY)

@@ -575,6 +575,7 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
         ("drill --task 0123", before(), "task 0123 is not in", ""),
         ("drill", before(), "no task in", ""),
         ("drill --start etl/x", OTHERS_POOL, "is of work pool others", ""),
+        ("report --pool etl", nothing, "--pool 'etl' is none of the stage's work pools", ""),
         ("drill --throw-away", NO_POOL, "does not know the work pool", ""),
         ("report --since tomorrow", nothing, "--since 'tomorrow' is not a period", ""),
         ("report --csv --json", nothing, "--csv excludes --json", ""),

@@ -10,7 +10,7 @@ import pytest
 
 from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import Interruption, RunState, StateType
-from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from spotctl.drill.target import Target, refusal_of
 from spotctl.drill.timeline import NEXT_STEPS, Seen, failure, is_passed, timeline
@@ -160,6 +160,8 @@ PROTECTED = make_run(tags=("spot:never-rerun",))
         (RUNS, make_run(state=PENDING), "rescue", True, "not Running"),
         (RUNS, make_run(deployment_id=None), "rescue", True, "no deployment"),
         (RUNS, PROTECTED, "rescue", True, "spot:never-rerun"),
+        (RUNS, make_run(work_pool_name="ml"), "rescue", True, ""),
+        (RUNS, make_run(work_pool_name="theirs"), "rescue", True, "another work pool, theirs"),
         (RUNS, RUN, "opt-in", True, "opt-in"),
         (RUNS, RUN, "observe", False, "MODE is observe"),
         (RUNS, RUN, "observe", True, ""),
@@ -168,7 +170,7 @@ PROTECTED = make_run(tags=("spot:never-rerun",))
 def test_a_drill_refuses_what_would_not_be_rerun(
     task: Task, run: Any, mode: str, is_named: bool, refusal: str
 ) -> None:
-    found = refusal_of(task, run, Mode(mode), is_named=is_named)
+    found = refusal_of(task, run, Policy(Mode(mode), work_pools=("etl", "ml")), is_named=is_named)
     assert bool(found) is bool(refusal)
     assert refusal in found
 

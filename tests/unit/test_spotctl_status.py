@@ -32,7 +32,7 @@ CA, HEADERS = "PREFECT_CA_CERTIFICATE_PARAMETER", "PREFECT_CUSTOM_HEADERS_PARAME
 
 def make_project(*, is_rescue_only: bool = False, **changes: Any) -> Any:
     """The stage's settings, as far as they are judged by."""
-    ordinary = {"prefect_api_url": "http://prefect/api", "work_pool": "spot", "use_spot": True}
+    ordinary = {"prefect_api_url": "http://prefect/api", "work_pools": ("spot",), "use_spot": True}
     ordinary |= {"ecs_clusters": ("prefect-spot-dev",), "mode": Mode.RESCUE}
     ordinary["worker_image"] = "prefecthq/prefect-aws:0.7.12-python3.12-prefect3.8.8"
     ordinary |= {"architecture": "x86_64", "rates": {}, "assumed_spot_discount": Decimal("0.68")}
@@ -130,13 +130,15 @@ def make_template(launch_type: str = "FARGATE_SPOT", **container: Any) -> dict[s
 POOL: Final = WorkPool("spot", "ecs", "READY", is_paused=False, template=make_template())
 
 
+WORKER: Final = Worker("ECSWorker 1", True, NOW - seconds(7), "3.8.8")
+
+
 def prefect_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
     ordinary = prefect_side.Found(
         parameters=(prefect_side.Parameter("/key", "PREFECT_API_KEY_PARAMETER", "SecureString"),),
         now=NOW,
         version="3.8.8",
-        pool=POOL,
-        workers=(Worker("ECSWorker 1", True, NOW - seconds(7), "3.8.8"),),
+        pools=(prefect_side.Pool("spot", POOL, (WORKER,)),),
     )
     return prefect_side.rows(replace(ordinary, **changes), project)
 
@@ -146,7 +148,16 @@ def parameter_rows(kind: str, setting: str = "PREFECT_API_KEY_PARAMETER") -> lis
 
 
 def pool_rows(project: Any = PROJECT, **changes: Any) -> list[Row]:
-    return prefect_rows(project, pool=replace(POOL, **changes))
+    pool = prefect_side.Pool("spot", replace(POOL, **changes), (WORKER,))
+    return prefect_rows(project, pools=(pool,))
+
+
+def no_pool_rows() -> list[Row]:
+    return prefect_rows(pools=(prefect_side.Pool("spot", None),))
+
+
+def worker_rows(*workers: Worker) -> list[Row]:
+    return prefect_rows(pools=(prefect_side.Pool("spot", POOL, workers),))
 
 
 def template_rows(**container: Any) -> list[Row]:
@@ -268,9 +279,19 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "certificate plain": (parameter_rows("String", CA), "CA certificate", OK, "is a String"),
     "certificate missing": (parameter_rows("", CA), "CA certificate", FAILED, "does not exist"),
     "no Prefect": (prefect_rows(error=REFUSED), "Prefect from here", FAILED, "were not read"),
-    "no pool": (prefect_rows(pool=None), "work pool spot", FAILED, "does not know it"),
+    "no pool": (no_pool_rows(), "work pool spot", FAILED, "does not know it"),
     "no version": (prefect_rows(version=""), "Prefect from here", OK, "unknown (not reported; Pre"),
     "another type": (pool_rows(type="docker"), "work pool spot", FAILED, "of type docker"),
+    "a push pool": (
+        pool_rows(RESCUE_ONLY, type="ecs:push", status="NOT_READY"),
+        "work pool spot", OK, "ecs:push: Prefect Cloud starts its tasks, no worker",
+    ),
+    "a push pool, all ours": (
+        pool_rows(type="ecs:push"), "work pool spot", FAILED, "of type ecs:push, not ecs",
+    ),
+    "another type, yours": (
+        pool_rows(RESCUE_ONLY, type="docker"), "work pool spot", FAILED, "not ecs or ecs:push",
+    ),
     "paused": (pool_rows(is_paused=True), "work pool spot", FAILED, "paused"),
     "not ready": (pool_rows(status="NOT_READY"), "work pool spot", WARNING, "is online"),
     "no stopTimeout": (template_rows(stopTimeout=None), "pool: stopTimeout", WARNING, "30 s"),
@@ -339,7 +360,7 @@ JUDGED: Final[dict[str, tuple[list[Row], str, State, str]]] = {
     "flows in the worker's image": (
         pool_rows(template=with_image(None)), "versions", OK, "pool's image 3.8.8",
     ),
-    "worker gone": (prefect_rows(workers=(GONE,)), "worker", FAILED, "last heartbeat 10 min ago"),
+    "worker gone": (worker_rows(GONE), "worker", FAILED, "last heartbeat 10 min ago"),
     "planned": (provisioning.rows(Provisioned("ready")), "provision", OK, "reach Prefect"),
     "to do": (provisioning.rows(Provisioned("pending", steps=("x",))), "provision", WARNING, "x"),
     "waiting": (provisioning.rows(Provisioned("updating")), "provision", WARNING, "CloudFormation"),
@@ -365,6 +386,22 @@ def test_a_part_is_judged_and_what_is_not_ok_has_its_next_step(
     assert row.state is state
     assert found in row.found
     assert bool(row.next_step) is (state is not State.OK)
+
+
+def test_of_several_pools_each_is_judged_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    push = WorkPool("push", "ecs:push", "", is_paused=False, template=make_template("FARGATE"))
+    pools = (prefect_side.Pool("spot", POOL, (WORKER,)), prefect_side.Pool("push", push))
+    rows = prefect_rows(RESCUE_ONLY, pools=(*pools, prefect_side.Pool("gone", None)))
+    assert {row.part: row.state for row in rows if "(" in row.part or "work pool" in row.part} == {
+        "work pool spot": OK,
+        "pool: template (spot)": OK,
+        "worker (spot)": OK,
+        "versions (spot)": OK,
+        "work pool push": OK,
+        "pool: capacity (push)": WARNING,
+        "versions (push)": OK,
+        "work pool gone": FAILED,
+    }
 
 
 def test_a_command_to_paste_runs_nothing_of_what_the_server_calls_its_pool() -> None:

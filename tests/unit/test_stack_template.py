@@ -21,6 +21,7 @@ from prefect_aws.workers import ecs_worker
 
 import infra
 from chalicelib.core.metrics import NAMESPACE, UNITS, Metric
+from chalicelib.core.model.policy import ALL_POOLS
 from chalicelib.core.provision.model import TEMPLATE_TAG
 from chalicelib.core.provision.plan import stack_definition
 from chalicelib.settings import FUNCTIONS
@@ -560,22 +561,41 @@ def test_every_alarm_sends_that_it_goes_off_and_that_it_is_over() -> None:
         assert sent == [["the-AlarmTopic"]] * 2, name
 
 
-def test_dashboard_is_json_and_shows_every_metric_as_it_is_published() -> None:
+SEVERAL = stack.parameters_of(PROVISION="rescue-only", WORK_POOL="etl, ml")
+
+
+@pytest.mark.parametrize(
+    ("given", "pool"), [(stack.parameters(), "fargate-spot-dev"), (SEVERAL, ALL_POOLS)]
+)
+def test_dashboard_is_json_and_shows_every_metric_as_it_is_published(
+    given: dict[str, str], pool: str
+) -> None:
     """CloudWatch shows a broken body as nothing, and a misspelt metric as an empty chart."""
-    widgets = json.loads(properties("Dashboard")["DashboardBody"])["widgets"]
+    made = stack.resources(given)
+    widgets = json.loads(made["Dashboard"]["Properties"]["DashboardBody"])["widgets"]
     lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
     assert all(isinstance(line, list) for line in lines)
     ours = [line for line in lines if line[0] == NAMESPACE]
     assert {line[1] for line in ours} == {*Metric}
     for line in ours:
-        assert line[2:6] == ["Stage", "dev", "WorkPool", "fargate-spot-dev"]
-    [search] = [line[0] for line in lines if isinstance(line[0], dict)]
-    assert search["expression"].startswith("SEARCH('{PrefectSpot,Stage,WorkPool,Deployment} ")
-    assert 'MetricName="SpotInterruptions"' in search["expression"]
-    assert search["label"] == "${PROP('Dim.Deployment')}"
+        assert line[2:6] == ["Stage", "dev", "WorkPool", pool]
+    of_pools, of_deployments = [line[0] for line in lines if isinstance(line[0], dict)]
+    series = '{PrefectSpot,Stage,WorkPool,Deployment} MetricName="SpotInterruptions"'
+    assert of_deployments["expression"] == f"SEARCH('{series} Stage=\"dev\"', 'Sum', 3600)"
+    assert of_deployments["label"] == "${PROP('Dim.Deployment')}"
+    series = f'MetricName="NetSavings" Stage="dev" NOT WorkPool="{pool}"'  # which is the first line
+    assert (
+        f"SEARCH('{{PrefectSpot,Stage,WorkPool}} {series}', 'Sum', 86400)" == of_pools["expression"]
+    )
+    assert of_pools["label"] == "net of ${PROP('Dim.WorkPool')}"
     for widget in widgets:
         usd = {line[1] for line in widget["properties"]["metrics"] if line[0] == NAMESPACE}
         is_money = bool(usd - UNITS.keys())
         assert ("assumed rates" in widget["properties"]["title"]) is is_money
     places = [(widget["x"], widget["y"]) for widget in widgets]
     assert len(set(places)) == len(places)
+    alarms = [
+        r["Properties"] for r in made.values() if r["Properties"].get("Namespace") == NAMESPACE
+    ]
+    of_stage = [{"Name": "Stage", "Value": "dev"}, {"Name": "WorkPool", "Value": pool}]
+    assert [alarm["Dimensions"] for alarm in alarms] == [of_stage] * 4

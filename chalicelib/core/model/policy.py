@@ -33,6 +33,8 @@ MOST_ON_SPOT: Final = 20
 """Interruptions of a run on Spot under `auto`, however cheap Spot is expected to be."""
 BUDGET_WITHOUT_FACTS: Final = 3
 """The budget that `auto` is while a fact is missing."""
+ALL_POOLS: Final = "<all>"
+"""In metrics, all work pools of a stage that has several: Prefect takes no such name for one."""
 MOST_TAGS: Final = 10
 """Of a kind, that a record keeps: of most kinds a decision reads the first."""
 _DECIDING_TAG: Final = re.compile(
@@ -178,6 +180,11 @@ def other_pool(work_pool: str | None, pools: Sequence[str]) -> str:
     if not (work_pool and pools) or work_pool in pools:
         return ""
     return f"the run is of another work pool, {one_line(work_pool)}"
+
+
+def pool_of_stage(pools: Sequence[str]) -> str:
+    """Return under which name metrics count all of a stage's runs: its only pool's, if any."""
+    return pools[0] if len(pools) == 1 else ALL_POOLS
 
 
 def reason_not_to_rerun(run: FlowRun, mode: Mode) -> str:

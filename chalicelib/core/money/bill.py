@@ -41,10 +41,11 @@ _REDONE: Final = (Cause.SPOT_INTERRUPTION, Cause.DRILL, Cause.FAILED_START)
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What a bill is for: a deployment's id, or a key above; `name`, if known: flow/deployment."""
+    """A deployment's id or a key above; its name, if known: flow/deployment; the run's pool."""
 
     key: str
     name: str = ""
+    work_pool: str = ""
 
     @property
     def title(self) -> str:

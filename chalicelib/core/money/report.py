@@ -1,4 +1,4 @@
-"""The daily sums, one per day and deployment, and the report made of them.
+"""The daily sums, one per day, deployment and work pool, and the report made of them.
 
 The sums are whole numbers, in units of 1e-8 USD and of microseconds, so that adding is exact in any
 order, wherever it is done: DynamoDB adds to what is there. `spotctl report` shows the report, and
@@ -7,7 +7,7 @@ order, wherever it is done: DynamoDB adds to what is there. `spotctl report` sho
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from operator import add
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause
 from chalicelib.core.model.pricing import SMALLEST_USD, Rate, age_warning, read_rate
-from chalicelib.core.model.text import one_line, table_cell
+from chalicelib.core.model.text import one_line
 from chalicelib.core.money.bill import Amounts, Bill, Deployment, RerunOutcome
 from chalicelib.core.policies.facts import Guard
 
@@ -44,7 +44,7 @@ COUNT_COLUMNS: Final = (
     "failed_starts",
     "assumed_bills",
 )
-COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS)
+COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS, "work_pool")
 """Of a row, in this order, in JSON and CSV alike.
 
 `would_...` is of observe mode, `..._moves` of the guards, `assumed_bills` of an assumed Spot rate.
@@ -124,12 +124,18 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class DailySum:
-    """One deployment's day (UTC, by the end of the task); `rates`: lines, from `str(Rate)`."""
+    """A deployment's day (UTC, by the end of the task) in a pool; `rates`: lines of `str(Rate)`."""
 
     day: date
     deployment: Deployment
     counts: Counts
     rates: frozenset[str] = field(default_factory=frozenset)
+
+
+def by_day_and_name(daily: DailySum) -> tuple[object, ...]:
+    """Return what sums are sorted by."""
+    of = daily.deployment
+    return daily.day, of.title, of.key, of.work_pool
 
 
 def sum_of(
@@ -165,7 +171,8 @@ def sum_of(
         failed_starts=int(bill.cause is Cause.FAILED_START),
         assumed_bills=int(bill.is_assumed),
     )
-    deployment = DRILLS if bill.is_drill else bill.deployment
+    pool = bill.deployment.work_pool
+    deployment = replace(DRILLS, work_pool=pool) if bill.is_drill else bill.deployment
     return DailySum(bill.ended_at.date(), deployment, counts, frozenset(map(str, bill.rates)))
 
 
@@ -184,28 +191,24 @@ def _hours(micros: int) -> Decimal:
 
 
 @dataclass(frozen=True, slots=True)
-class TableArtifact:
-    """A table for the Prefect UI, on no run; one more with the same key is its newest version."""
-
-    key: str
-    rows: Sequence[Mapping[str, object]]
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
-    """One deployment on one day; `day` is None for all days, `deployment` "all" for all of them."""
+    """One deployment on one day; `day` is None for all days, `deployment` "all" for all of them.
+
+    `work_pool`: empty for all of them.
+    """
 
     day: date | None
     deployment: str
     counts: Counts
+    work_pool: str = ""
 
     def as_mapping(self) -> Mapping[str, object]:
         """Plain values by column; USD and hours are Decimals, hours rounded to 1e-6."""
         values = self.counts.figures(COUNT_COLUMNS)
         hours = {n: v.quantize(_MICRO) for n, v in values.items() if n.endswith("hours")}
         day = self.day.isoformat() if self.day else ""
-        return {"day": day, "deployment": self.deployment, **values, **hours}
+        plain = {"day": day, "deployment": self.deployment, **values, **hours}
+        return {**plain, "work_pool": self.work_pool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,7 @@ class Report:
     until: date
     rows: tuple[Row, ...]
     deployments: tuple[Row, ...]
+    work_pools: tuple[Row, ...]
     total: Row
     drills: Row
     rates: tuple[Rate, ...]
@@ -226,6 +230,16 @@ class Report:
         """How many runs each guard moved to on-demand, or would have; guards with none left out."""
         numbers = asdict(self.total.counts)
         return {g.value: numbers[f"{g}_moves"] for g in Guard if numbers[f"{g}_moves"]}
+
+    @property
+    def has_pools(self) -> bool:
+        """Whether there is more than one work pool."""
+        return len(self.work_pools) > 1
+
+    @property
+    def whole(self) -> tuple[Row, ...]:
+        """The rows of all days: the deployments', the work pools' where there are several, all."""
+        return (*self.deployments, *(self.work_pools if self.has_pools else ()), self.total)
 
     @property
     def observes(self) -> bool:
@@ -246,14 +260,23 @@ def days_between(since: date, until: date) -> tuple[date, ...]:
     return tuple(since + timedelta(days=n) for n in range((until - since).days + 1))
 
 
-def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
-    """Return the days' report; a warning names rates read more than 90 days before `until`."""
+def report_of(
+    sums: Iterable[DailySum], since: date, until: date, pools: Sequence[str] = ()
+) -> Report:
+    """Return the days' report; a warning names rates read more than 90 days before `until`.
+
+    `pools`: the stage's. What was summed without one, as by earlier releases, is the first's.
+    """
     all_sums = list(sums)
     work = [s for s in all_sums if s.deployment.key != DRILLS.key]
     drills = sum((s.counts for s in all_sums if s.deployment.key == DRILLS.key), Counts())
-    names, of_key = _names(work), defaultdict[str, Counts](Counts)
+    names, first = _names(work), pools[0] if pools else ""
+    by_day, by_key, by_pool = (defaultdict[Any, Counts](Counts) for _ in range(3))
     for daily in work:
-        of_key[daily.deployment.key] += daily.counts
+        key, pool = daily.deployment.key, daily.deployment.work_pool or first
+        by_day[daily.day, key, pool] += daily.counts
+        by_key[key, pool] += daily.counts
+        by_pool[pool] += daily.counts
     rates = tuple(read_rate(line) for line in sorted({r for s in all_sums for r in s.rates}))
     whole = total(work)
     assumed = whole.assumed_bills + drills.assumed_bills
@@ -264,45 +287,18 @@ def report_of(sums: Iterable[DailySum], since: date, until: date) -> Report:
         f"{assumed} bills have an assumed Spot rate; figures made with it bear a {ASSUMED_MARK}:"
         " `make prices` reads the published rates, RATES states your own": assumed,
     }
-    keys = sorted(names, key=lambda key: (names[key], key))
+    keys = sorted(by_key, key=lambda each: (names[each[0]], *each))
     return Report(
         since=since,
         until=until,
-        rows=tuple(Row(s.day, names[s.deployment.key], s.counts) for s in work),
-        deployments=tuple(Row(None, names[key], of_key[key]) for key in keys),
+        rows=tuple(Row(day, names[key], by_day[day, key, pool], pool) for day, key, pool in by_day),
+        deployments=tuple(Row(None, names[key], by_key[key, pool], pool) for key, pool in keys),
+        work_pools=tuple(Row(None, "all", by_pool[pool], pool) for pool in sorted(by_pool)),
         total=Row(None, "all", whole),
         drills=Row(None, DRILLS.title, drills),
         rates=rates,
         warnings=tuple(text for text, holds in warnings.items() if text and holds),
     )
-
-
-def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
-    """Return a row per deployment and the total: plain numbers, and the name as Markdown (UI)."""
-    return [_savings_row(row, report) for row in (*report.deployments, report.total)]
-
-
-def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
-    columns = {
-        "net USD": "net_savings_usd",
-        "saved USD": "savings_usd",
-        "wasted USD": "wasted_usd",
-        **({"assumed": "assumed_bills"} if report.total.counts.assumed_bills else {}),
-        "interrupted": "interruptions",
-        "rerun: Spot": "spot_reruns",
-        "rerun: on demand": "on_demand_reruns",
-        **report.optional,
-        "runs": "runs",
-        "tasks": "attempts",
-        "hours": "hours",
-        "paid USD": "cost_usd",
-        "on demand USD": "on_demand_usd",
-    }
-    figures = row.counts.figures(columns.values())
-    shown = {title: figures[name] for title, name in columns.items()}
-    usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
-    hours = float(f"{row.counts.hours:.2f}")
-    return {"deployment": table_cell(row.deployment), **shown, **usd_figures, "hours": hours}
 
 
 def marked(counts: Counts, amount: Decimal) -> str:

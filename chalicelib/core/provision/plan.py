@@ -49,9 +49,9 @@ ARNS: Final[Mapping[str, str]] = {
 class Desired:
     """What is desired: the user's settings, and the templates that are shipped.
 
-    `is_full`: cluster, worker and work pool are ours to provide. `parameters` are the stack's, VPC
-    and subnets as they are set. `secrets`: the names of SSM parameters, by the settings that name
-    them. `vpc_id`, `subnet_ids`: empty where they are looked up.
+    `is_full`: cluster, worker and work pool, then the only one, are ours to provide. `parameters`
+    are the stack's, VPC and subnets as they are set. `secrets`: the names of SSM parameters, by the
+    settings that name them. `vpc_id`, `subnet_ids`: empty where they are looked up.
     `functions`: ours, by their names in Lambda, whose logs are kept for `log_retention_days`.
     `ends_runs`: as of the stage's `Mode`. `roles_arn`: that of a role, up to its name.
     `concurrency`: what to reserve for which of them. `architecture`: of worker and flows.
@@ -66,7 +66,7 @@ class Desired:
     subnet_ids: tuple[str, ...]
     assign_public_ip: bool
     use_spot: bool
-    work_pool: str
+    work_pools: tuple[str, ...]
     pool_template: Template
     functions: tuple[str, ...]
     ends_runs: bool = True
@@ -88,7 +88,7 @@ class Observed:
     stack: Stack | None = None
     network: Network | None = None
     arns: Mapping[str, str] = field(default_factory=dict)
-    work_pool: WorkPool | None = None
+    work_pools: tuple[WorkPool, ...] = ()
     deliveries: tuple[model.Delivery, ...] = ()
     has_service_linked_role: bool = True
     retentions: Mapping[str, int | None] = field(default_factory=dict)
@@ -155,14 +155,10 @@ def _pool_plan(
     desired: Desired, observed: Observed
 ) -> tuple[tuple[model.Step, ...], tuple[Problem, ...]]:
     """Return the steps with the work pool, and what in its template keeps us from them."""
-    template = observed.work_pool.base_job_template if observed.work_pool else {}
     if not desired.is_full:
-        if not (fixed := fixed_capacity(template)):
-            return (), ()
-        what = f"sets {' and '.join(fixed)} itself: runs cannot be moved to FARGATE"
-        assignments = " and ".join(f"{field} to {value}" for field, value in fixed.items())
-        next_step = f"set {assignments} in its task_run_request"
-    elif roles := strangers_roles(template, desired.stack_name):
+        return (), tuple(flaw for pool in observed.work_pools for flaw in _fixed(pool))
+    template = observed.work_pools[0].base_job_template if observed.work_pools else {}
+    if roles := strangers_roles(template, desired.stack_name):
         what = f"gives flows roles of another stack: {', '.join(roles)}"
         next_step = "set WORK_POOL to a name that is free, or empty task_role_arn and"
         next_step += " execution_role_arn in the pool's settings to hand it over"
@@ -172,8 +168,21 @@ def _pool_plan(
         except ValueError as error:
             what = f"cannot be completed: {error}"
             next_step = "reset it in the pool's settings, or set WORK_POOL to another pool"
-    what = f"the base job template of work pool {desired.work_pool!r} {what}"
-    return (), (Problem("WorkPool", what, next_step=next_step),)
+    return (), (_flaw(desired.work_pools[0], what, next_step),)
+
+
+def _fixed(pool: WorkPool) -> tuple[Problem, ...]:
+    """Return what in the user's own template keeps runs from being moved."""
+    if not (fixed := fixed_capacity(pool.base_job_template)):
+        return ()
+    what = f"sets {' and '.join(fixed)} itself: runs cannot be moved to FARGATE"
+    assignments = " and ".join(f"{field} to {value}" for field, value in fixed.items())
+    return (_flaw(pool.name, what, f"set {assignments} in its task_run_request"),)
+
+
+def _flaw(pool: str, what: str, next_step: str) -> Problem:
+    what = f"the base job template of work pool {pool!r} {what}"
+    return Problem("WorkPool", what, next_step=next_step)
 
 
 def stack_definition(desired: Desired, network: Network | None) -> StackDefinition:
@@ -237,7 +246,8 @@ def _differences(stack: Stack, definition: StackDefinition) -> str:
 
 
 def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
-    pool, stack = observed.work_pool, observed.stack
+    [name], stack = desired.work_pools, observed.stack
+    pool = next(iter(observed.work_pools), None)
     current = pool.base_job_template if pool else {}
     launch_type = "FARGATE_SPOT" if desired.use_spot else "FARGATE"
     # Until there are outputs, what they will be, but for a security group of the stack's own: the
@@ -263,7 +273,7 @@ def _pool_steps(desired: Desired, observed: Observed) -> tuple[model.Step, ...]:
         current, desired.pool_template, values, launch_type, ends_runs=desired.ends_runs
     )
     if pool is None:
-        return (model.CreateWorkPool(desired.work_pool, template),)
+        return (model.CreateWorkPool(name, template),)
     if not _exists(stack) and not roles_in(current):
         # Another worker may use it by now: written as it is, it only shows whether we may.
         return (model.ChangeWorkPool(pool.name, current),)

@@ -13,6 +13,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 POOL_TYPE: Final = "ecs"
+PUSH_TYPE: Final = "ecs:push"
+"""Of a pool without a worker: Prefect Cloud starts its tasks. Its template is that of `ecs`, less
+what only a worker does. `launch_type` is there too: its runs are moved by the same variable."""
 
 Template = Mapping[str, Any]
 Values = Mapping[str, str | Sequence[str]]
@@ -26,6 +29,20 @@ class WorkPool:
     name: str
     type: str
     base_job_template: Template
+
+
+def wrong_type(kind: str, *, is_full: bool) -> tuple[str, str] | None:
+    """Return why a pool of that type is not taken, and the next step; None where it is.
+
+    `is_full`: as of the stage's PROVISION.
+    """
+    if kind == POOL_TYPE or (kind == PUSH_TYPE and not is_full):
+        return None
+    taken = POOL_TYPE if is_full else f"{POOL_TYPE} or {PUSH_TYPE}"
+    next_step = f"create an {POOL_TYPE} pool, or set WORK_POOL to one"
+    if kind == PUSH_TYPE:
+        next_step += "; or set PROVISION to rescue-only, which takes push pools"
+    return f"is of type {kind}, not {taken}", next_step
 
 
 _VARIABLE: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
