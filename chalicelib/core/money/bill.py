@@ -25,6 +25,7 @@ from chalicelib.core.model.pricing import (
     seconds_between,
     size_of,
 )
+from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue import snapshot
 from chalicelib.core.rescue.rerun_state import was_made_due
 
@@ -76,12 +77,11 @@ class Amounts:
 class Bill:
     """One stopped task's, or a failed start's: then `task_arn` is `FailedStart.key`.
 
-    `seconds` are charged ones, `wasted_seconds` those to be redone.
-
-    `seconds` is None, and so is `amounts`, where ECS reported no times; `amounts` also where there
+    `seconds` are charged ones, `wasted_seconds` those to be redone. `seconds` is None, and so is `amounts`, where ECS reported no times; `amounts` also where there
     is no rate or no size. `shortcomings` says what is missing: then the bill is partial.
     `began_at` is when AWS began to charge, None where ECS did not report it. `started`: a container
-    was; otherwise it is a failed start, and no attempt.
+    was; otherwise it is a failed start, and no attempt. `availability_zone` and `ended_by` are the
+    task's, for `spotctl explain`; empty in bills of older releases.
     """
 
     task_arn: str
@@ -97,6 +97,8 @@ class Bill:
     shortcomings: tuple[str, ...] = ()
     began_at: datetime | None = None
     started: bool = True
+    availability_zone: str = ""
+    ended_by: str = ""
 
     @property
     def is_assumed(self) -> bool:
@@ -218,6 +220,8 @@ def bill_of(
         shortcomings=tuple(text for text, is_so in lacks.items() if is_so),
         began_at=span.start if span else None,
         started=started,
+        availability_zone=one_line(task.availability_zone),
+        ended_by=task.ended_by,
     )
 
 
