@@ -14,6 +14,7 @@ from chalicelib.errors import PrefectSpotError
 from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import target, watch
 from spotctl.errors import RefusedError, explain
+from spotctl.explain import explain_flow_run
 from spotctl.options import (
     HERE,
     FolderOption,
@@ -182,6 +183,25 @@ def report(
         png, svg = chart.with_suffix(".png"), chart.with_suffix(".svg")
         draw(savings, png, svg)
         output.progress(f"drawn: {png} and {svg}")
+
+
+@app.command(name="explain")
+def explain_run(
+    run: Annotated[str, typer.Argument(help="id, name, or address in the Prefect UI of the run")],
+    stage: StageOption = "dev",
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="draw it too, as FILE.png and FILE.svg")
+    ] = None,
+    send_key_to: SendKeyOption = "",
+    project_dir: FolderOption = HERE,
+    as_json: JsonOption = None,
+) -> None:
+    """Tell the story of one flow run: attempts, interruptions, decisions and why, money.
+
+    From the run record, bills, ECS and Prefect; what is missing is named. It changes nothing.
+    """
+    context, output = open_stage(stage, project_dir, as_json, send_key_to)
+    explain_flow_run(context, output, run, chart)
 
 
 @app.command()
